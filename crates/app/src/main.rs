@@ -1,0 +1,2 @@
+//! tidewheel
+fn main() {}

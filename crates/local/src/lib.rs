@@ -1,0 +1,1 @@
+//! tidewheel local.
