@@ -1,1 +1,19 @@
-//! tidewheel core.
+//! What every part of tidewheel agrees on, and nothing that talks to a network.
+//!
+//! A change of a document travels as a [`change::Change`] through stage 1 and as an [`embedded::Embedded`] through
+//! stage 2. Its [`version::Version`] orders it among all changes of the same document, wherever and however late it
+//! arrives. [`ports`] are the seams behind which MongoDB, Redis, Qdrant and the embedder stand.
+
+pub mod change;
+pub mod chunking;
+pub mod embedded;
+pub mod error;
+pub mod identity;
+pub mod payload;
+pub mod ports;
+pub mod retry;
+pub mod secret;
+pub mod streams;
+pub mod tokens;
+pub mod version;
+pub mod wire;

@@ -1,0 +1,159 @@
+//! Splits a long text into chunks that fit the model.
+//!
+//! The text is tokenised once; where to cut is then decided on the tokens' byte ranges alone, so that the cost grows
+//! with the length of the text and the decision can be tested without a tokeniser.
+
+use std::ops::Range;
+
+/// How long chunks may be, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkLimits {
+    max_tokens: usize,
+    overlap: usize,
+}
+
+impl ChunkLimits {
+    /// At most `max_tokens` (at least 1) a chunk, of which `overlap` are repeated from the chunk before. An overlap of
+    /// more than half a chunk is cut to half, so that chunking always gets ahead.
+    pub fn new(max_tokens: usize, overlap: usize) -> Self {
+        let max_tokens = max_tokens.max(1);
+        Self { max_tokens, overlap: overlap.min(max_tokens / 2) }
+    }
+
+    /// Most tokens in a chunk.
+    pub fn max_tokens(self) -> usize {
+        self.max_tokens
+    }
+
+    /// Whether a text of this many bytes fits into one chunk whatever its tokens are: a token has at least one byte.
+    pub fn surely_fit(self, bytes: usize) -> bool {
+        bytes <= self.max_tokens
+    }
+}
+
+/// How good a place is for a cut. Ordered: a greater one is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Boundary {
+    InsideWord,
+    Word,
+    Sentence,
+    Line,
+    Paragraph,
+}
+
+/// The byte ranges of the chunks of `text`, whose tokens lie at `spans`.
+///
+/// There is always at least one chunk, the whole text if it fits. Each holds at most `max_tokens` tokens and ends at
+/// the best boundary in its second half: a paragraph's end before a line's, a sentence's, a word's; among equals the
+/// latest. Every token lies in some chunk, and the next chunk starts at the first word within the overlap.
+pub fn chunk(text: &str, spans: &[Range<usize>], limits: ChunkLimits) -> Vec<Range<usize>> {
+    if spans.len() <= limits.max_tokens {
+        return std::iter::once(0..text.len()).collect();
+    }
+    let mut chunks = Vec::with_capacity(spans.len() / (limits.max_tokens - limits.overlap) + 1);
+    let (mut first, mut end) = (0, 0);
+    loop {
+        end = cut(text, spans, first, end, limits.max_tokens);
+        chunks.push(bytes(text, &spans[first..end]));
+        if end == spans.len() {
+            return chunks;
+        }
+        first = restart(text, spans, first, end, limits.overlap);
+    }
+}
+
+/// One past the last token of the chunk that starts at token `first`; always after `previous`, where the last one ended,
+/// or the overlap would be a chunk of its own.
+fn cut(text: &str, spans: &[Range<usize>], first: usize, previous: usize, max_tokens: usize) -> usize {
+    let end = first + max_tokens;
+    if end >= spans.len() {
+        return spans.len();
+    }
+    let earliest = (first + max_tokens.div_ceil(2)).max(previous + 1);
+    (earliest..=end).max_by_key(|&at| (boundary(text, spans, at), at)).unwrap_or(end)
+}
+
+/// The first token of the chunk after one that covers `first..end`.
+fn restart(text: &str, spans: &[Range<usize>], first: usize, end: usize, overlap: usize) -> usize {
+    let earliest = end.saturating_sub(overlap).max(first + 1);
+    (earliest..end).find(|&at| boundary(text, spans, at) > Boundary::InsideWord).unwrap_or(end)
+}
+
+/// What lies between token `at - 1` and token `at`.
+fn boundary(text: &str, spans: &[Range<usize>], at: usize) -> Boundary {
+    let (before, after) = (&spans[at - 1], &spans[at]);
+    let gap = text.get(before.end..after.start).unwrap_or_default();
+    let mut newlines = gap.bytes().filter(|byte| *byte == b'\n');
+    if newlines.next().is_some() {
+        return if newlines.next().is_some() { Boundary::Paragraph } else { Boundary::Line };
+    }
+    match text.get(before.clone()).and_then(|token| token.chars().next_back()) {
+        Some('。' | '！' | '？') => Boundary::Sentence,
+        Some('.' | '!' | '?') if !gap.is_empty() => Boundary::Sentence,
+        _ if gap.is_empty() => Boundary::InsideWord,
+        _ => Boundary::Word,
+    }
+}
+
+/// The bytes from the first to the last token. Byte-level tokenisers may cut a character in two; it is then taken whole.
+fn bytes(text: &str, spans: &[Range<usize>]) -> Range<usize> {
+    let (start, end) = (spans[0].start, spans[spans.len() - 1].end);
+    text.floor_char_boundary(start)..text.ceil_char_boundary(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tokens::{Tokens, Words};
+
+    fn chunks(text: &str, max_tokens: usize, overlap: usize) -> Vec<&str> {
+        let spans = Words.spans(text);
+        chunk(text, &spans, ChunkLimits::new(max_tokens, overlap)).into_iter().map(|range| &text[range]).collect()
+    }
+
+    #[test]
+    fn a_text_that_fits_is_one_chunk_as_it_is() {
+        assert_eq!(chunks(" one two ", 2, 1), [" one two "]);
+        assert_eq!(chunks("", 2, 1), [""]);
+    }
+
+    #[test]
+    fn cuts_fall_on_the_best_boundary_of_the_second_half() {
+        assert_eq!(chunks("a b c. d e\n\nf g h", 7, 0), ["a b c. d e", "f g h"]);
+        assert_eq!(chunks("a b c d. e f g h", 7, 0), ["a b c d.", "e f g h"]);
+        assert_eq!(chunks("a b c d e f g h", 4, 0), ["a b c d", "e f g h"]);
+        assert_eq!(chunks("一二。三四五六七八九十一二三四", 2, 0)[0], "一二。");
+    }
+
+    #[test]
+    fn chunks_overlap_by_whole_words() {
+        assert_eq!(chunks("a b c d e f", 4, 1), ["a b c d", "d e f"]);
+        assert_eq!(chunks("extraordinary extraordinary", 3, 2), ["extraordinary", "extraordinary"]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_token_is_covered_in_order_within_the_limit(
+            text in "([a-zA-Zäé日.!?,\n ]{0,12}){0,60}",
+            max_tokens in 1usize..20,
+            overlap in 0usize..20,
+        ) {
+            let spans = Words.spans(&text);
+            let ranges = chunk(&text, &spans, ChunkLimits::new(max_tokens, overlap));
+            prop_assert!(!ranges.is_empty());
+            for pair in ranges.windows(2) {
+                prop_assert!(pair[0].start < pair[1].start && pair[0].end < pair[1].end);
+            }
+            for range in &ranges {
+                prop_assert!(text.is_char_boundary(range.start) && text.is_char_boundary(range.end));
+                let inside = spans.iter().filter(|span| range.start <= span.start && span.end <= range.end).count();
+                prop_assert!(inside <= max_tokens);
+            }
+            for span in &spans {
+                prop_assert!(ranges.iter().any(|range| range.start <= span.start && span.end <= range.end));
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What a point carries besides its vector: the user's document as plain JSON, and `_tidewheel`.
+//!
+//! Qdrant filters and indexes plain JSON, so MongoDB's types become the JSON type that a person would write in a
+//! filter: an ObjectId its hexadecimal digits, a date RFC 3339 in UTC, and so on.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Map, Value};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::identity::DocumentId;
+use crate::version::Version;
+
+/// The one reserved key of the payload.
+pub const RESERVED: &str = "_tidewheel";
+/// Path of the payload field with [`Version::high`].
+pub const VERSION_HIGH: &str = "_tidewheel.version.high";
+/// Path of the payload field with [`Version::low`].
+pub const VERSION_LOW: &str = "_tidewheel.version.low";
+/// Path of the payload field with the document's [`DocumentId`].
+pub const DOCUMENT: &str = "_tidewheel.document";
+/// Path of the payload field with the namespace.
+pub const NAMESPACE: &str = "_tidewheel.namespace";
+
+/// A document that is not a JSON object.
+#[derive(Debug, Error)]
+pub enum PayloadError {
+    /// The text is not JSON at all.
+    #[error("the document is not JSON: {0}")]
+    NotJson(#[from] serde_json::Error),
+    /// It is JSON, but not an object.
+    #[error("the document is JSON, but not an object")]
+    NotAnObject,
+}
+
+/// Reads a document in extended JSON, relaxed or canonical, as plain JSON.
+pub fn plain_document(extended: &str) -> Result<Map<String, Value>, PayloadError> {
+    match serde_json::from_str(extended)? {
+        Value::Object(document) => Ok(plain_fields(document)),
+        _ => Err(PayloadError::NotAnObject),
+    }
+}
+
+/// What `_tidewheel` holds besides the chunk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stamp<'a> {
+    /// Canonical extended JSON of the document's `_id`.
+    pub key: &'a str,
+    /// `database.collection`.
+    pub namespace: &'a str,
+    /// The document's identity, which all its points share.
+    pub document: DocumentId,
+    /// The document's version.
+    pub version: Version,
+    /// The model that made the vectors.
+    pub model: &'a str,
+    /// How many chunks the document has at this version.
+    pub chunks: u32,
+}
+
+impl Stamp<'_> {
+    /// The value of `_tidewheel` for chunk number `chunk` (from 0) with this text.
+    pub fn value(&self, chunk: u32, text: &str) -> Value {
+        serde_json::json!({
+            "key": self.key,
+            "namespace": self.namespace,
+            "document": self.document.to_string(),
+            "version": { "high": self.version.high(), "low": self.version.low() },
+            "model": self.model,
+            "chunk": chunk,
+            "chunks": self.chunks,
+            "text": text,
+        })
+    }
+}
+
+fn plain_fields(document: Map<String, Value>) -> Map<String, Value> {
+    document.into_iter().map(|(name, value)| (name, plain(value))).collect()
+}
+
+/// The plain form of one value of extended JSON.
+pub fn plain(value: Value) -> Value {
+    match value {
+        Value::Array(values) => Value::Array(values.into_iter().map(plain).collect()),
+        Value::Object(fields) => match typed(&fields) {
+            Some(value) => value,
+            None => Value::Object(plain_fields(fields)),
+        },
+        other => other,
+    }
+}
+
+/// The plain form of an object that stands for a MongoDB type; `None` if it is an ordinary object, or one of the
+/// types that have no plain form (regular expression, timestamp, min and max key), which stay as they are.
+fn typed(fields: &Map<String, Value>) -> Option<Value> {
+    let (name, value) = fields.iter().next()?;
+    if fields.len() != 1 || !name.starts_with('$') {
+        return None;
+    }
+    match (name.as_str(), value) {
+        ("$oid" | "$uuid" | "$numberDecimal" | "$symbol", Value::String(_)) => Some(value.clone()),
+        ("$date", Value::String(text)) => Some(Value::String(text.clone())),
+        ("$date", Value::Object(millis)) => {
+            let millis = millis.get("$numberLong")?.as_str()?.parse().ok()?;
+            Some(Value::String(rfc3339(millis)))
+        }
+        ("$binary", Value::Object(binary)) => {
+            let base64 = binary.get("base64")?.as_str()?;
+            let uuid = (binary.get("subType")?.as_str()? == "04")
+                .then(|| BASE64_STANDARD.decode(base64).ok())
+                .flatten()
+                .and_then(|bytes| Uuid::from_slice(&bytes).ok());
+            Some(Value::String(uuid.map_or_else(|| base64.to_owned(), |uuid| uuid.to_string())))
+        }
+        ("$numberInt" | "$numberLong", Value::String(text)) => Some(Value::from(text.parse::<i64>().ok()?)),
+        // NaN and the infinities are no JSON numbers: `from` makes them null.
+        ("$numberDouble", Value::String(text)) => Some(match text.as_str() {
+            "NaN" | "Infinity" | "-Infinity" => Value::Null,
+            number => Value::from(number.parse::<f64>().ok()?),
+        }),
+        _ => None,
+    }
+}
+
+/// RFC 3339 of a time in milliseconds since the Unix epoch, for the years that relaxed extended JSON does not write as text.
+///
+/// Days to civil date after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+fn rfc3339(millis: i64) -> String {
+    let days = millis.div_euclid(86_400_000);
+    let in_day = millis.rem_euclid(86_400_000);
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (in_day / 3_600_000, in_day / 60_000 % 60, in_day / 1_000 % 60);
+    let fraction = match in_day % 1_000 {
+        0 => String::new(),
+        millis => format!(".{millis:03}"),
+    };
+    let sign = if year < 0 { "-" } else { "" };
+    format!("{sign}{:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z", year.abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_type_becomes_what_a_filter_can_match() {
+        let extended = json!({
+            "_id": {"$oid": "65f000000000000000000001"},
+            "at": {"$date": "2024-03-12T10:00:00.5Z"},
+            "old": {"$date": {"$numberLong": "-62135596800000"}},
+            "uuid": {"$binary": {"base64": "AAECAwQFBgcICQoLDA0ODw==", "subType": "04"}},
+            "bytes": {"$binary": {"base64": "AAEC", "subType": "00"}},
+            "price": {"$numberDecimal": "9.99"},
+            "count": {"$numberLong": "9007199254740993"},
+            "small": {"$numberInt": "-3"},
+            "ratio": {"$numberDouble": "0.5"},
+            "broken": {"$numberDouble": "NaN"},
+            "endless": {"$numberDouble": "-Infinity"},
+            "pattern": {"$regularExpression": {"pattern": "^a", "options": "i"}},
+            "nested": {"list": [1, null, {"$oid": "65f000000000000000000002"}], "text": "ü"},
+            "two": {"$oid": "x", "other": 1},
+        });
+        let plain = plain_document(&extended.to_string()).unwrap();
+        assert_eq!(
+            Value::Object(plain),
+            json!({
+                "_id": "65f000000000000000000001",
+                "at": "2024-03-12T10:00:00.5Z",
+                "old": "0001-01-01T00:00:00Z",
+                "uuid": "00010203-0405-0607-0809-0a0b0c0d0e0f",
+                "bytes": "AAEC",
+                "price": "9.99",
+                "count": 9_007_199_254_740_993_i64,
+                "small": -3,
+                "ratio": 0.5,
+                "broken": null,
+                "endless": null,
+                "pattern": {"$regularExpression": {"pattern": "^a", "options": "i"}},
+                "nested": {"list": [1, null, "65f000000000000000000002"], "text": "ü"},
+                "two": {"$oid": "x", "other": 1},
+            })
+        );
+    }
+
+    #[test]
+    fn dates_far_away_are_rfc_3339_too() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59.999Z");
+        assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00Z");
+        assert_eq!(rfc3339(253_402_300_800_000), "10000-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn what_is_not_a_document_is_refused() {
+        assert!(matches!(plain_document("{"), Err(PayloadError::NotJson(_))));
+        assert!(matches!(plain_document("[1]"), Err(PayloadError::NotAnObject)));
+    }
+}

@@ -1,0 +1,40 @@
+//! Names of the Redis streams, their groups and every helper key: the one place where they are written down.
+//!
+//! A helper key carries its stream's name in braces, so that Redis puts both into one hash slot.
+
+/// Stage 1: what changed in MongoDB.
+pub const RAW: &str = "raw_document_changes";
+/// The group of the processors on stage 1.
+pub const RAW_GROUP: &str = "embedding_processors";
+/// Stage 2: changes with their vectors.
+pub const EMBEDDED: &str = "embedded_documents";
+/// The group of the upserters on stage 2.
+pub const EMBEDDED_GROUP: &str = "qdrant_upserters";
+
+/// Hash: how far the source has been read (resume token, cluster time, snapshot). Written only together with the
+/// entries that it covers.
+pub const CHECKPOINT: &str = "{raw_document_changes}:checkpoint";
+/// String with a time to live: which producer is at work.
+pub const LEASE: &str = "{raw_document_changes}:lease";
+/// Stream: changes that no attempt could embed, with the reason.
+pub const RAW_DEAD_LETTERS: &str = "{raw_document_changes}:dead_letters";
+/// Stream: embedded changes that no attempt could write, with the reason.
+pub const EMBEDDED_DEAD_LETTERS: &str = "{embedded_documents}:dead_letters";
+/// Hash: document or namespace → version of its deletion.
+pub const TOMBSTONES: &str = "{embedded_documents}:tombstones";
+
+/// A stream with the group that works on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// The stream's key.
+    pub stream: &'static str,
+    /// The consumer group's name.
+    pub group: &'static str,
+    /// The stream of its dead letters.
+    pub dead_letters: &'static str,
+}
+
+/// Stage 1, from the producer to the processors.
+pub const STAGE_1: Stage = Stage { stream: RAW, group: RAW_GROUP, dead_letters: RAW_DEAD_LETTERS };
+/// Stage 2, from the processors to the upserters.
+pub const STAGE_2: Stage = Stage { stream: EMBEDDED, group: EMBEDDED_GROUP, dead_letters: EMBEDDED_DEAD_LETTERS };

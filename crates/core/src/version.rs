@@ -1,0 +1,148 @@
+//! The version that orders all changes of one document.
+//!
+//! A version is made of what MongoDB itself says about a change, never of a Redis id or a counter of ours: after a
+//! Redis rollback the same change must get the same version again, or the fence in Qdrant would reject it or, worse,
+//! let an old one pass.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// Bits of [`Version::low`] that hold the ordinal.
+const ORDINAL_BITS: u32 = 21;
+
+/// The largest ordinal: 2²¹ − 1 changes share one cluster time at most.
+pub const MAX_ORDINAL: u32 = (1 << ORDINAL_BITS) - 1;
+
+/// The largest epoch, so that [`Version::high`] stays below 2⁵³.
+pub const MAX_EPOCH: u32 = (1 << 21) - 1;
+
+/// MongoDB's logical time: seconds and an increment within the second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterTime {
+    /// Seconds since the Unix epoch.
+    pub seconds: u32,
+    /// Position within the second, from 1.
+    pub increment: u32,
+}
+
+/// Orders the changes of one document: a greater version is the newer change.
+///
+/// Fields are compared in the order in which they are declared. Written as `epoch.seconds.increment.ordinal`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// Raised only when the source's time went backwards (a restored backup, another cluster).
+    pub epoch: u32,
+    /// The cluster time of the change; for a row of a snapshot, the time at which the snapshot began.
+    pub time: ClusterTime,
+    /// Position among the changes of one cluster time, from 1: the changes of a transaction share their time.
+    /// Rows of a snapshot have 0, so that every change at or after the snapshot's start wins over them.
+    pub ordinal: u32,
+}
+
+/// A version that cannot be stored or read.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum VersionError {
+    /// The text is not `epoch.seconds.increment.ordinal`.
+    #[error("version {0:?} is not four whole numbers separated by dots")]
+    Malformed(String),
+    /// A part is above what two 53-bit integers can hold.
+    #[error("version {0:?} is out of range: epoch is at most {MAX_EPOCH}, ordinal at most {MAX_ORDINAL}")]
+    OutOfRange(String),
+}
+
+impl Version {
+    /// The version of a row that a snapshot begun at `time` has read.
+    pub fn of_snapshot(epoch: u32, time: ClusterTime) -> Self {
+        Self { epoch, time, ordinal: 0 }
+    }
+
+    /// The more significant half: `epoch·2³² + seconds`, below 2⁵³.
+    ///
+    /// Qdrant compares ranges as 64-bit floats, which are exact up to 2⁵³; hence two halves instead of one integer.
+    pub fn high(self) -> u64 {
+        debug_assert!(self.epoch <= MAX_EPOCH);
+        (u64::from(self.epoch) << 32) | u64::from(self.time.seconds)
+    }
+
+    /// The less significant half: `increment·2²¹ + ordinal`, below 2⁵³.
+    pub fn low(self) -> u64 {
+        debug_assert!(self.ordinal <= MAX_ORDINAL);
+        (u64::from(self.time.increment) << ORDINAL_BITS) | u64::from(self.ordinal)
+    }
+
+    /// The version with these halves, if they are halves of a version.
+    pub fn from_halves(high: u64, low: u64) -> Result<Self, VersionError> {
+        let out_of_range = || VersionError::OutOfRange(format!("{high}/{low}"));
+        let epoch = u32::try_from(high >> 32).map_err(|_| out_of_range())?;
+        let increment = u32::try_from(low >> ORDINAL_BITS).map_err(|_| out_of_range())?;
+        if epoch > MAX_EPOCH {
+            return Err(out_of_range());
+        }
+        Ok(Self {
+            epoch,
+            time: ClusterTime { seconds: (high & u64::from(u32::MAX)) as u32, increment },
+            ordinal: (low & u64::from(MAX_ORDINAL)) as u32,
+        })
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}.{}", self.epoch, self.time.seconds, self.time.increment, self.ordinal)
+    }
+}
+
+impl FromStr for Version {
+    type Err = VersionError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let malformed = || VersionError::Malformed(text.to_owned());
+        let mut parts = text.split('.').map(|part| part.parse::<u32>().map_err(|_| malformed()));
+        let mut next = || parts.next().ok_or_else(malformed)?;
+        let version =
+            Self { epoch: next()?, time: ClusterTime { seconds: next()?, increment: next()? }, ordinal: next()? };
+        if parts.next().is_some() {
+            return Err(malformed());
+        }
+        if version.epoch > MAX_EPOCH || version.ordinal > MAX_ORDINAL {
+            return Err(VersionError::OutOfRange(text.to_owned()));
+        }
+        Ok(version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn versions() -> impl Strategy<Value = Version> {
+        (0..=MAX_EPOCH, any::<u32>(), any::<u32>(), 0..=MAX_ORDINAL).prop_map(|(epoch, seconds, increment, ordinal)| {
+            Version { epoch, time: ClusterTime { seconds, increment }, ordinal }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn text_and_halves_give_the_version_back(version in versions()) {
+            prop_assert_eq!(version.to_string().parse(), Ok(version));
+            prop_assert_eq!(Version::from_halves(version.high(), version.low()), Ok(version));
+        }
+
+        #[test]
+        fn halves_order_as_versions_do_even_as_floats(a in versions(), b in versions()) {
+            let floats = |v: Version| (v.high() as f64, v.low() as f64);
+            prop_assert_eq!(floats(a).partial_cmp(&floats(b)), Some(a.cmp(&b)));
+        }
+    }
+
+    #[test]
+    fn malformed_texts_are_refused() {
+        for text in ["", "1.2.3", "1.2.3.4.5", "1.2.3.x", "-1.2.3.4", "0.0.0.2097152", "2097152.0.0.0"] {
+            assert!(text.parse::<Version>().is_err(), "{text:?} was accepted");
+        }
+    }
+}

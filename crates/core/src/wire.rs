@@ -1,0 +1,212 @@
+//! How records are written as fields of a Redis stream entry.
+//!
+//! Everything is text that a person can read with `redis-cli`, except vectors: those are little-endian `f32`, because
+//! as decimal text they would be four times the size and most of the cost of both streams.
+
+use std::borrow::Cow;
+
+use thiserror::Error;
+
+use crate::change::Change;
+use crate::embedded::{Embedded, Vectors};
+use crate::identity::Namespace;
+
+/// Fields of an entry that is written.
+pub type Fields<'a> = Vec<(&'static str, Cow<'a, [u8]>)>;
+
+/// Fields of an entry that was read, in the order of the entry.
+pub type RawFields = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// An entry that does not hold the record that it should.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum WireError {
+    /// A field is not there.
+    #[error("the entry has no field {0:?}")]
+    Missing(&'static str),
+    /// A field does not hold what it should.
+    #[error("field {field:?} of the entry is not valid: {cause}")]
+    Invalid {
+        /// The field's name.
+        field: &'static str,
+        /// What is wrong with it.
+        cause: String,
+    },
+}
+
+/// What travels as one entry of a stream.
+pub trait Record: Sized + Send + Sync + 'static {
+    /// The fields of this record.
+    fn encode(&self) -> Fields<'_>;
+
+    /// The record in these fields. Fields that are not known are ignored, so that a newer writer may add some.
+    fn decode(fields: RawFields) -> Result<Self, WireError>;
+}
+
+impl Record for Change {
+    fn encode(&self) -> Fields<'_> {
+        let mut fields: Fields<'_> = vec![
+            ("operation", Cow::Borrowed(self.operation.as_str().as_bytes())),
+            ("namespace", Cow::Borrowed(self.namespace.as_str().as_bytes())),
+            ("id", Cow::Borrowed(self.id.as_bytes())),
+            ("key", Cow::Borrowed(self.key.as_bytes())),
+            ("version", Cow::Owned(self.version.to_string().into_bytes())),
+            ("committed_at", Cow::Owned(self.committed_at.to_string().into_bytes())),
+        ];
+        if let Some(document) = &self.document {
+            fields.push(("document", Cow::Borrowed(document.as_bytes())));
+        }
+        fields
+    }
+
+    fn decode(fields: RawFields) -> Result<Self, WireError> {
+        Reader(fields).change()
+    }
+}
+
+impl Record for Embedded {
+    fn encode(&self) -> Fields<'_> {
+        let mut fields = self.change.encode();
+        if !self.chunks.is_empty() {
+            fields.push(("model", Cow::Borrowed(self.model.as_bytes())));
+            fields.push(("dimension", Cow::Owned(self.vectors.dimension().to_string().into_bytes())));
+            let chunks = serde_json::to_vec(&self.chunks).expect("a list of strings is JSON");
+            fields.push(("chunks", Cow::Owned(chunks)));
+            let vectors = self.vectors.values().iter().flat_map(|value| value.to_le_bytes()).collect();
+            fields.push(("vectors", Cow::Owned(vectors)));
+        }
+        fields
+    }
+
+    fn decode(fields: RawFields) -> Result<Self, WireError> {
+        let mut reader = Reader(fields);
+        let change = reader.change()?;
+        if !change.operation.has_document() {
+            return Ok(Self::without_vectors(change));
+        }
+        let chunks: Vec<String> =
+            serde_json::from_slice(&reader.take("chunks")?).map_err(|error| invalid("chunks", error))?;
+        let dimension = reader.parse("dimension")?;
+        let bytes = reader.take("vectors")?;
+        let (numbers, rest) = bytes.as_chunks::<4>();
+        let vectors = Vectors::new(dimension, numbers.iter().map(|number| f32::from_le_bytes(*number)).collect())
+            .filter(|vectors| rest.is_empty() && vectors.len() == chunks.len())
+            .ok_or_else(|| {
+                let (expected, found) = (chunks.len(), bytes.len());
+                invalid("vectors", format!("{expected} vectors of dimension {dimension} expected, found {found} bytes"))
+            })?;
+        Ok(Self { change, model: reader.text("model")?, chunks, vectors })
+    }
+}
+
+fn invalid(field: &'static str, cause: impl ToString) -> WireError {
+    WireError::Invalid { field, cause: cause.to_string() }
+}
+
+struct Reader(RawFields);
+
+impl Reader {
+    fn take_optional(&mut self, field: &'static str) -> Option<Vec<u8>> {
+        let (_, value) = self.0.iter_mut().find(|(name, _)| name == field.as_bytes())?;
+        Some(std::mem::take(value))
+    }
+
+    fn take(&mut self, field: &'static str) -> Result<Vec<u8>, WireError> {
+        self.take_optional(field).ok_or(WireError::Missing(field))
+    }
+
+    fn text(&mut self, field: &'static str) -> Result<String, WireError> {
+        String::from_utf8(self.take(field)?).map_err(|error| invalid(field, error))
+    }
+
+    fn parse<T: std::str::FromStr<Err: ToString>>(&mut self, field: &'static str) -> Result<T, WireError> {
+        self.text(field)?.parse().map_err(|error: T::Err| invalid(field, error))
+    }
+
+    fn change(&mut self) -> Result<Change, WireError> {
+        let operation: crate::change::Operation = self.parse("operation")?;
+        let namespace = self.text("namespace")?;
+        let document = operation.has_document().then(|| self.text("document")).transpose()?;
+        Ok(Change {
+            operation,
+            namespace: Namespace::parse(&namespace).ok_or_else(|| invalid("namespace", format!("{namespace:?}")))?,
+            id: self.text("id")?,
+            key: self.text("key")?,
+            version: self.parse("version")?,
+            committed_at: self.parse("committed_at")?,
+            document,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::change::Operation;
+    use crate::version::{ClusterTime, Version};
+
+    fn as_read(fields: Fields<'_>) -> RawFields {
+        fields.into_iter().map(|(name, value)| (name.as_bytes().to_vec(), value.into_owned())).collect()
+    }
+
+    fn change(operation: Operation, document: &str) -> Change {
+        Change {
+            operation,
+            namespace: Namespace::new("shop", "tickets"),
+            key: r#"{"$numberInt":"7"}"#.into(),
+            id: "7".into(),
+            version: Version { epoch: 0, time: ClusterTime { seconds: 1_700_000_000, increment: 3 }, ordinal: 1 },
+            committed_at: 1_700_000_000_123,
+            document: operation.has_document().then(|| document.to_owned()),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn records_survive_the_wire(
+            document in ".*",
+            chunks in prop::collection::vec(".*", 1..5),
+            seed in any::<f32>(),
+            operation in prop::sample::select(&Operation::ALL[..]),
+        ) {
+            let change = change(operation, &document);
+            prop_assert_eq!(Change::decode(as_read(change.encode())), Ok(change.clone()));
+            let embedded = if operation.has_document() {
+                let values = (0..chunks.len() * 3).map(|i| i as f32 + seed.abs().min(1e6)).collect();
+                Embedded { change, model: "hash:3".into(), vectors: Vectors::new(3, values).unwrap(), chunks }
+            } else {
+                Embedded::without_vectors(change)
+            };
+            prop_assert_eq!(Embedded::decode(as_read(embedded.encode())), Ok(embedded));
+        }
+    }
+
+    #[test]
+    fn a_broken_entry_names_the_field() {
+        let good = as_read(change(Operation::Insert, "{}").encode());
+        for (field, value) in
+            [("operation", "explode"), ("namespace", "shop"), ("version", "1.2"), ("committed_at", "soon")]
+        {
+            let mut fields = good.clone();
+            fields.iter_mut().find(|(name, _)| name == field.as_bytes()).unwrap().1 = value.into();
+            assert!(Change::decode(fields).unwrap_err().to_string().contains(field));
+            let without = good.iter().filter(|(name, _)| name != field.as_bytes()).cloned().collect();
+            assert!(matches!(Change::decode(without), Err(WireError::Missing(name)) if name == field));
+        }
+    }
+
+    #[test]
+    fn vectors_must_fit_the_chunks() {
+        let embedded = Embedded {
+            change: change(Operation::Insert, "{}"),
+            model: "hash:2".into(),
+            chunks: vec!["a".into(), "b".into()],
+            vectors: Vectors::new(2, vec![0.0; 4]).unwrap(),
+        };
+        let mut fields = as_read(embedded.encode());
+        fields.iter_mut().find(|(name, _)| name == b"vectors").unwrap().1.truncate(12);
+        let error = Embedded::decode(fields).unwrap_err().to_string();
+        assert!(error.contains("2 vectors of dimension 2 expected, found 12 bytes"), "{error}");
+    }
+}
