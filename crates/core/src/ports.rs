@@ -260,6 +260,51 @@ pub trait Queue<T>: Send + Sync {
 
     /// Removes this consumer from the group if nothing is pending with it; says whether it did.
     async fn leave(&self) -> PortResult<bool>;
+
+    /// Removes entries that every group has confirmed and that the retention no longer covers; says how many. Entries
+    /// that any group has yet to read or to acknowledge are never touched.
+    async fn trim(&self, retention: Retention) -> PortResult<u64>;
+}
+
+/// How much of what is confirmed stays in a stream, to be replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Confirmed entries older than this go.
+    pub age: Duration,
+    /// Confirmed entries go, oldest first, while the stream is longer than this.
+    pub entries: u64,
+}
+
+/// A stage as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct StageStatus {
+    /// The stream's key.
+    pub stream: String,
+    /// The group that works on it.
+    pub group: String,
+    /// Entries in the stream, confirmed ones that are kept for replay included.
+    pub length: u64,
+    /// Entries that the group has not been given yet. `None` when Redis cannot tell.
+    pub lag: Option<u64>,
+    /// Entries given to a consumer and not yet confirmed.
+    pub pending: u64,
+    /// Age in milliseconds of the oldest entry that is not confirmed, by Redis' clock.
+    pub oldest_age_ms: Option<u64>,
+    /// Entries in the stage's dead letters.
+    pub dead_letters: u64,
+    /// The group's consumers.
+    pub consumers: Vec<ConsumerStatus>,
+}
+
+/// One consumer of a group.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ConsumerStatus {
+    /// Its name.
+    pub name: String,
+    /// Entries pending with it.
+    pub pending: u64,
+    /// Milliseconds since it last asked for work.
+    pub idle_ms: u64,
 }
 
 /// The step from stage 1 to stage 2.
