@@ -1,1 +1,9 @@
-//! tidewheel embed.
+//! The embedder: from text to vector.
+//!
+//! [`engine::load`] turns a model directory (or `hash:DIM`) into an [`engine::Engine`]; everything else here is built
+//! on that trait.
+
+pub mod engine;
+pub mod hash;
+pub mod model;
+pub mod tokens;

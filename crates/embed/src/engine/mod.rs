@@ -1,0 +1,217 @@
+//! The engines: what turns token ids into vectors.
+//!
+//! Every engine gives a text the same answer whatever else is computed beside it. Texts are never padded: what a tile
+//! costs is what its tokens cost.
+
+mod pack;
+mod workspace;
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::hash::HashEngine;
+use crate::model::LoadError;
+use crate::tokens::Encoding;
+
+pub use pack::pack;
+pub use workspace::Workspace;
+
+/// With which numbers the matrices are multiplied. Sums, residuals, normalisation and softmax are always `f32`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// [`Precision::Bf16`] where the processor has instructions for it, else [`Precision::F32`].
+    #[default]
+    Auto,
+    /// IEEE single precision.
+    F32,
+    /// Operands rounded to eight significant bits.
+    Bf16,
+    /// Operands rounded to 8-bit integers: weights by column, activations by token.
+    Int8,
+}
+
+impl Precision {
+    /// As written in settings.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+/// Where a model comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelSource {
+    /// A directory in the form of sentence-transformers.
+    Directory(PathBuf),
+    /// No model: vectors of this many dimensions from a hash of the text.
+    Hash(usize),
+}
+
+/// Which model to load, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelSpec {
+    /// The model.
+    pub source: ModelSource,
+    /// What people call it; the answer of `/info`. Empty: the directory's name.
+    pub name: String,
+    /// With which numbers to compute.
+    pub precision: Precision,
+    /// Cores that one text may use ([`Engine::embed_one`]); 0 means all.
+    pub threads: usize,
+    /// Put in front of a search's text, instead of what the model's files say.
+    pub query_prefix: Option<String>,
+    /// Put in front of a document's text, instead of what the model's files say.
+    pub passage_prefix: Option<String>,
+}
+
+impl ModelSpec {
+    /// A model with default settings.
+    #[must_use]
+    pub fn new(source: ModelSource) -> Self {
+        Self {
+            source,
+            name: String::new(),
+            precision: Precision::Auto,
+            threads: 0,
+            query_prefix: None,
+            passage_prefix: None,
+        }
+    }
+
+    /// The dimension if `model` is written `hash:DIM`, `None` if it is something else.
+    ///
+    /// # Errors
+    /// It begins with `hash:`, but no dimension follows.
+    pub fn hash_dimension(model: &str) -> Result<Option<usize>, LoadError> {
+        let Some(dimension) = model.strip_prefix("hash:") else { return Ok(None) };
+        match dimension.parse() {
+            // Qdrant's own limit.
+            Ok(dimension @ 1..=65_536) => Ok(Some(dimension)),
+            _ => Err(LoadError::BadHash(model.to_owned())),
+        }
+    }
+}
+
+/// What an engine says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EngineInfo {
+    /// The model's name.
+    pub model: String,
+    /// Tells two versions of a model of the same name apart: a fingerprint of its weights and settings, without the
+    /// precision.
+    pub revision: String,
+    /// Values in a vector.
+    pub dimension: usize,
+    /// Tokens of a text that count, special tokens included.
+    pub max_tokens: usize,
+    /// Tokens that a tile should have: more gain nothing, far fewer cost speed.
+    pub tile_tokens: usize,
+    /// How tokens become one vector.
+    pub pooling: &'static str,
+    /// Whether vectors have length one.
+    pub normalized: bool,
+    /// What is computed with; never [`Precision::Auto`].
+    pub precision: Precision,
+    /// The instructions in use, for example `avx512-bf16`.
+    pub kernel: &'static str,
+    /// Belongs in front of a search's text.
+    pub query_prefix: String,
+    /// Belongs in front of a document's text.
+    pub passage_prefix: String,
+}
+
+/// Turns texts into vectors. One engine serves any number of threads at once.
+pub trait Engine: Send + Sync + 'static {
+    /// What this engine is.
+    fn info(&self) -> &EngineInfo;
+
+    /// The token ids of one text, cut at the model's maximum. Prefixes are the caller's business.
+    fn tokenize(&self, text: &str) -> Encoding;
+
+    /// The byte range of every token of the whole text: not cut, without special tokens.
+    fn token_spans(&self, text: &str) -> Vec<Range<usize>>;
+
+    /// Computes all texts of `batch` on the calling thread. Nothing is allocated once `workspace` has grown to the
+    /// size of a tile, and no other thread is waited for. `out` receives one vector after the other, in order. A text
+    /// without any token gives zeros.
+    ///
+    /// # Panics
+    /// `out` has not `dimension` values for each text, a text is longer than `max_tokens`, or an id is not in the
+    /// vocabulary.
+    fn embed_tile(&self, batch: &[&[u32]], workspace: &mut Workspace, out: &mut [f32]);
+
+    /// Computes one text as fast as this machine can, on several cores if that helps. Calls at the same time do not
+    /// wait for one another: whoever finds the other cores taken computes alone.
+    ///
+    /// # Panics
+    /// As [`Engine::embed_tile`].
+    fn embed_one(&self, ids: &[u32], out: &mut [f32]);
+
+    /// Computes a whole batch on `threads` threads (0: all cores): packs it into tiles that hold no padding, and hands
+    /// the next one to whichever thread is free.
+    ///
+    /// # Panics
+    /// As [`Engine::embed_tile`].
+    fn embed(&self, batch: &[&[u32]], threads: usize) -> Vec<f32> {
+        let dimension = self.info().dimension;
+        let lengths: Vec<usize> = batch.iter().map(|ids| ids.len()).collect();
+        let tiles = pack(&lengths, self.info().tile_tokens);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut workspace = Workspace::default();
+            let mut done = Vec::new();
+            while let Some(tile) = tiles.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let texts: Vec<&[u32]> = tile.iter().map(|&index| batch[index]).collect();
+                let mut vectors = vec![0.0; texts.len() * dimension];
+                self.embed_tile(&texts, &mut workspace, &mut vectors);
+                done.push((tile, vectors));
+            }
+            done
+        };
+        let threads = threads_or_all(threads).min(tiles.len());
+        let done = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut done = work();
+            for other in others {
+                done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            done
+        });
+        let mut out = vec![0.0; batch.len() * dimension];
+        for (tile, vectors) in done {
+            for (&index, vector) in tile.iter().zip(vectors.chunks_exact(dimension)) {
+                out[index * dimension..][..dimension].copy_from_slice(vector);
+            }
+        }
+        out
+    }
+}
+
+/// All cores that this process may use, where the caller did not say how many.
+fn threads_or_all(threads: usize) -> usize {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        some => some,
+    }
+}
+
+/// Loads a model.
+///
+/// # Errors
+/// A file is missing or malformed, or the model is of a kind that is not known; the message says which, and what to do.
+pub fn load(spec: &ModelSpec) -> Result<Arc<dyn Engine>, LoadError> {
+    match &spec.source {
+        ModelSource::Hash(dimension) => Ok(Arc::new(HashEngine::new(*dimension))),
+        ModelSource::Directory(directory) => todo!("{directory:?}"),
+    }
+}

@@ -1,0 +1,115 @@
+//! What the service counts. The names are here and nowhere else.
+//!
+//! Padding has no meter: tiles hold none.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+/// Requests answered, by the class of their status (`2xx`, `4xx`, `5xx`).
+pub const REQUESTS: &str = "tidewheel_embedder_requests_total";
+/// Texts embedded.
+pub const TEXTS: &str = "tidewheel_embedder_texts_total";
+/// Tokens embedded, special tokens included.
+pub const TOKENS: &str = "tidewheel_embedder_tokens_total";
+/// Requests whose caller hung up before they were computed.
+pub const ABANDONED: &str = "tidewheel_embedder_abandoned_requests_total";
+/// Requests answered with 429.
+pub const REFUSED: &str = "tidewheel_embedder_refused_requests_total";
+/// Tokens that wait.
+pub const QUEUE_TOKENS: &str = "tidewheel_embedder_queue_tokens";
+/// Requests that wait.
+pub const QUEUE_REQUESTS: &str = "tidewheel_embedder_queue_requests";
+/// Time that a request took to be split into tokens.
+pub const TOKENIZE_SECONDS: &str = "tidewheel_embedder_tokenize_seconds";
+/// Time from a request's entry into the queue to the start of its first tile.
+pub const QUEUE_SECONDS: &str = "tidewheel_embedder_queue_seconds";
+/// Time to compute one tile.
+pub const COMPUTE_SECONDS: &str = "tidewheel_embedder_compute_seconds";
+/// Share of a tile's room that held tokens.
+pub const TILE_FILL: &str = "tidewheel_embedder_tile_fill_ratio";
+
+/// Handles to the meters. They write to the recorder that is installed when they are made.
+pub(super) struct Meters {
+    answered: [Counter; 3],
+    texts: Counter,
+    tokens: Counter,
+    abandoned: Counter,
+    refused: Counter,
+    queue_tokens: Gauge,
+    queue_requests: Gauge,
+    tokenize_seconds: Histogram,
+    queue_seconds: Histogram,
+    compute_seconds: Histogram,
+    tile_fill: Histogram,
+}
+
+impl Meters {
+    pub(super) fn new() -> Self {
+        describe_counter!(REQUESTS, "Requests answered, by class of status");
+        describe_counter!(TEXTS, "Texts embedded");
+        describe_counter!(TOKENS, "Tokens embedded, special tokens included");
+        describe_counter!(ABANDONED, "Requests whose caller hung up before they were computed");
+        describe_counter!(REFUSED, "Requests answered with 429 because a limit was reached");
+        describe_gauge!(QUEUE_TOKENS, "Tokens that wait to be computed");
+        describe_gauge!(QUEUE_REQUESTS, "Requests that wait to be computed");
+        describe_histogram!(TOKENIZE_SECONDS, "Time to split a request into tokens");
+        describe_histogram!(QUEUE_SECONDS, "Time from entering the queue to the start of the first tile");
+        describe_histogram!(COMPUTE_SECONDS, "Time to compute one tile");
+        describe_histogram!(TILE_FILL, "Share of a tile's room that held tokens");
+        Self {
+            answered: ["2xx", "4xx", "5xx"].map(|class| counter!(REQUESTS, "class" => class)),
+            texts: counter!(TEXTS),
+            tokens: counter!(TOKENS),
+            abandoned: counter!(ABANDONED),
+            refused: counter!(REFUSED),
+            queue_tokens: gauge!(QUEUE_TOKENS),
+            queue_requests: gauge!(QUEUE_REQUESTS),
+            tokenize_seconds: histogram!(TOKENIZE_SECONDS),
+            queue_seconds: histogram!(QUEUE_SECONDS),
+            compute_seconds: histogram!(COMPUTE_SECONDS),
+            tile_fill: histogram!(TILE_FILL),
+        }
+    }
+
+    pub(super) fn answered(&self, status: u16) {
+        self.answered[match status {
+            ..400 => 0,
+            400..500 => 1,
+            500.. => 2,
+        }]
+        .increment(1);
+    }
+
+    pub(super) fn refused(&self) {
+        self.refused.increment(1);
+    }
+
+    pub(super) fn abandoned(&self, requests: usize) {
+        self.abandoned.increment(requests as u64);
+    }
+
+    pub(super) fn tokenized(&self, took: Duration) {
+        self.tokenize_seconds.record(took);
+    }
+
+    pub(super) fn waited(&self, took: Duration) {
+        self.queue_seconds.record(took);
+    }
+
+    pub(super) fn computed(&self, texts: usize, tokens: usize, room: usize, took: Duration) {
+        self.texts.increment(texts as u64);
+        self.tokens.increment(tokens as u64);
+        self.compute_seconds.record(took);
+        #[expect(clippy::cast_precision_loss, reason = "a tile has hundreds of tokens")]
+        self.tile_fill.record(tokens as f64 / room.max(1) as f64);
+    }
+
+    pub(super) fn queue(&self, tokens: usize, requests: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "the queue is bounded far below 2^52")]
+        {
+            self.queue_tokens.set(tokens as f64);
+            self.queue_requests.set(requests as f64);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Which texts are computed next: a pure queue of requests, cut into tiles.
+//!
+//! Guarantees:
+//! - every text that was pushed is in exactly one tile, unless its request was abandoned;
+//! - a tile's tokens are at most the room given, unless it is one text that is longer by itself;
+//! - nobody starves: a request is overtaken only by smaller ones, and only by those that arrive before as many tokens
+//!   as it has itself were taken;
+//! - a request that fits into one tile never waits for a larger one to be computed beside it.
+//!
+//! The order is shortest request first with ageing: a request's rank is the number of tokens taken before it arrived
+//! plus its own. A search of 20 tokens goes ahead of a backfill of 50,000, and the backfill goes ahead of every search
+//! that arrives when its 50,000 tokens would have been done.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// Requests that are looked at to fill one tile. Enough to fill it from requests of one short text each.
+const LOOK_AT: usize = 64;
+
+/// One text of a tile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Piece<T> {
+    /// Its request.
+    pub(super) ticket: T,
+    /// Its place in the request.
+    pub(super) index: usize,
+}
+
+/// What [`Queue::take`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tile<T> {
+    /// The texts to compute together; none if the queue is empty.
+    pub(super) pieces: Vec<Piece<T>>,
+    /// Their tokens.
+    pub(super) tokens: usize,
+    /// Requests that were dropped on the way because nobody waits for them any more.
+    pub(super) abandoned: usize,
+}
+
+type Rank = (u64, u64);
+
+struct Entry<T> {
+    ticket: T,
+    /// Tokens of the whole request.
+    size: usize,
+    /// Texts not yet taken: tokens and place, shortest first.
+    texts: Vec<(u32, u32)>,
+    /// Their tokens.
+    left: usize,
+}
+
+/// The requests that wait.
+pub(super) struct Queue<T> {
+    entries: BTreeMap<Rank, Entry<T>>,
+    taken: u64,
+    serial: u64,
+    tokens: usize,
+}
+
+impl<T: Clone> Queue<T> {
+    pub(super) fn new() -> Self {
+        Self { entries: BTreeMap::new(), taken: 0, serial: 0, tokens: 0 }
+    }
+
+    /// Tokens that wait.
+    pub(super) fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Requests of which at least one text waits.
+    pub(super) fn requests(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Adds a request with texts of these lengths. A text without tokens counts as one, so that it has a cost.
+    pub(super) fn push(&mut self, ticket: T, lengths: &[usize]) {
+        let count = |length: &usize| u32::try_from((*length).max(1)).unwrap_or(u32::MAX);
+        let mut texts: Vec<(u32, u32)> = lengths.iter().map(count).zip(0..).collect();
+        if texts.is_empty() {
+            return;
+        }
+        texts.sort_unstable_by_key(|&(length, index)| (length, std::cmp::Reverse(index)));
+        let size: usize = texts.iter().map(|&(length, _)| length as usize).sum();
+        self.tokens += size;
+        self.serial += 1;
+        let rank = (self.taken + size as u64, self.serial);
+        self.entries.insert(rank, Entry { ticket, size, texts, left: size });
+    }
+
+    /// Takes the next tile: at most `room` tokens, of requests that all fit into a tile of `whole` tokens or all do not.
+    pub(super) fn take(&mut self, room: usize, whole: usize, abandoned: impl Fn(&T) -> bool) -> Tile<T> {
+        let mut tile = Tile { pieces: Vec::new(), tokens: 0, abandoned: 0 };
+        let mut small = None;
+        let mut after = Bound::Unbounded;
+        for _ in 0..LOOK_AT {
+            if tile.tokens >= room {
+                break;
+            }
+            let Some((&rank, entry)) = self.entries.range_mut((after, Bound::Unbounded)).next() else { break };
+            after = Bound::Excluded(rank);
+            if abandoned(&entry.ticket) {
+                self.tokens -= entry.left;
+                tile.abandoned += 1;
+                self.entries.remove(&rank);
+                continue;
+            }
+            if *small.get_or_insert(entry.size <= whole) != (entry.size <= whole) {
+                continue;
+            }
+            entry.fill(&mut tile, room);
+            if entry.texts.is_empty() {
+                self.entries.remove(&rank);
+            }
+        }
+        self.tokens -= tile.tokens;
+        self.taken += tile.tokens as u64;
+        tile
+    }
+
+    /// Removes everything.
+    pub(super) fn clear(&mut self) -> Vec<T> {
+        self.tokens = 0;
+        std::mem::take(&mut self.entries).into_values().map(|entry| entry.ticket).collect()
+    }
+}
+
+impl<T: Clone> Entry<T> {
+    /// Moves texts into the tile, the longest that fits first: the short ones fill what is left.
+    fn fill(&mut self, tile: &mut Tile<T>, room: usize) {
+        loop {
+            let free = room.saturating_sub(tile.tokens);
+            let mut fitting = self.texts.partition_point(|&(length, _)| length as usize <= free);
+            if fitting == 0 && tile.pieces.is_empty() {
+                // Longer than the room by itself: it is computed alone rather than never.
+                fitting = usize::from(!self.texts.is_empty());
+            }
+            let Some(at) = fitting.checked_sub(1) else { return };
+            let (length, index) = self.texts.remove(at);
+            self.left -= length as usize;
+            tile.tokens += length as usize;
+            tile.pieces.push(Piece { ticket: self.ticket.clone(), index: index as usize });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TILE: usize = 256;
+
+    fn take(queue: &mut Queue<usize>) -> Vec<(usize, usize)> {
+        queue.take(TILE, TILE, |_| false).pieces.into_iter().map(|piece| (piece.ticket, piece.index)).collect()
+    }
+
+    #[test]
+    fn a_search_goes_ahead_of_a_backfill_and_alone() {
+        let mut queue = Queue::new();
+        queue.push(0, &[200; 100]);
+        assert_eq!(take(&mut queue), [(0, 0)]);
+        queue.push(1, &[20]);
+        assert_eq!(take(&mut queue), [(1, 0)]);
+        assert_eq!(take(&mut queue), [(0, 1)]);
+    }
+
+    #[test]
+    fn small_requests_share_a_tile() {
+        let mut queue = Queue::new();
+        for request in 0..10 {
+            queue.push(request, &[50]);
+        }
+        assert_eq!(take(&mut queue), [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)]);
+    }
+
+    #[test]
+    fn an_endless_run_of_searches_does_not_starve_a_backfill() {
+        let mut queue = Queue::new();
+        queue.push(0, &[200; 10]);
+        let mut searches = 0;
+        while queue.entries.values().any(|entry| entry.ticket == 0) {
+            searches += 1;
+            queue.push(searches, &[100]);
+            queue.push(searches, &[100]);
+            take(&mut queue);
+        }
+        // Two thousand tokens are overtaken by no more than about two thousand, and are then computed at once.
+        assert!(searches <= 10 + 10 + 1, "{searches}");
+    }
+
+    #[test]
+    fn an_abandoned_request_is_dropped_and_no_longer_counted() {
+        let mut queue = Queue::new();
+        queue.push(0, &[10, 10]);
+        queue.push(1, &[30]);
+        let tile = queue.take(TILE, TILE, |ticket| *ticket == 0);
+        assert_eq!((tile.pieces.len(), tile.tokens, tile.abandoned), (1, 30, 1));
+        assert_eq!((queue.tokens(), queue.requests()), (0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_is_taken_once_in_tiles_that_are_not_overfull(
+            requests in prop::collection::vec(prop::collection::vec(0usize..400, 0..40), 0..30),
+            room in 1usize..300,
+        ) {
+            let mut queue = Queue::new();
+            for (ticket, lengths) in requests.iter().enumerate() {
+                queue.push(ticket, lengths);
+            }
+            let mut seen = BTreeSet::new();
+            loop {
+                let before = queue.tokens();
+                let tile = queue.take(room, TILE, |_| false);
+                if tile.pieces.is_empty() {
+                    break;
+                }
+                prop_assert!(tile.tokens <= room || tile.pieces.len() == 1);
+                prop_assert_eq!(before - tile.tokens, queue.tokens());
+                for piece in tile.pieces {
+                    prop_assert!(seen.insert((piece.ticket, piece.index)), "taken twice");
+                }
+            }
+            prop_assert_eq!(seen.len(), requests.iter().map(Vec::len).sum::<usize>());
+            prop_assert_eq!((queue.tokens(), queue.requests()), (0, 0));
+        }
+    }
+}
