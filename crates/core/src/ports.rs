@@ -60,6 +60,10 @@ pub struct SourceEvent {
 pub struct FeedBatch {
     /// The events, possibly none: an idle source moves its token forward too.
     pub events: Vec<SourceEvent>,
+    /// Collections that came into the selection together with their documents, by a rename: no event tells of those
+    /// documents, so they have to be scanned. Rows of that scan need a time after these events, or a drop of the
+    /// collection that was replaced would fence them off: wait until [`Source::now`] has passed them.
+    pub appeared: Vec<Namespace>,
     /// Resuming here gives exactly the events after these.
     pub token: ResumeToken,
 }
@@ -252,6 +256,9 @@ pub trait Queue<T>: Send + Sync {
     /// Says that this consumer still works on these entries, so that nobody claims them.
     async fn keep(&self, ids: &[EntryId]) -> PortResult<()>;
 
+    /// Gives up these entries, unconfirmed: anyone may claim them at once, whatever the idle time. For a clean shutdown.
+    async fn hand_back(&self, ids: &[EntryId]) -> PortResult<()>;
+
     /// Confirms these entries: their effect is durable.
     async fn acknowledge(&self, ids: &[EntryId]) -> PortResult<()>;
 
@@ -411,7 +418,7 @@ pub trait Index: Send + Sync {
 
     /// Writes the points of each document, except points that exist at the same or a newer version; in as few calls
     /// as size limits allow. Answers when everything is durable. No document may occur twice.
-    async fn upsert(&self, documents: &[DocumentPoints]) -> PortResult<()>;
+    async fn upsert(&self, documents: &[&DocumentPoints]) -> PortResult<()>;
 
     /// For each document and the number of chunks that it should have: what is there now.
     async fn stored(&self, documents: &[(DocumentId, u32)]) -> PortResult<Vec<Stored>>;

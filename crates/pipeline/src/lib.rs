@@ -1,1 +1,13 @@
-//! tidewheel pipeline.
+//! The stages of the pipeline, and the operations on it, written against the ports of `tidewheel-core`.
+//!
+//! Each service is a folder with the same files: `mod.rs` opens with the guarantees and a drawing of the loop,
+//! `options.rs` holds the resolved settings, `plan.rs` decides without doing anything, and the rest acts on the plan.
+//! The recipe is the same for all: build it with its options and ports, then `run(shutdown)` until it is told to stop.
+
+pub mod consumer;
+pub mod health;
+pub mod processor;
+pub mod producer;
+mod retry;
+pub mod service;
+pub mod upserter;

@@ -1,0 +1,276 @@
+//! The loop that processors and upserters share: take entries from a stage, work on them, take over what others left.
+//!
+//! ```text
+//!            ┌───────────── up to `concurrency` batches at once ─────────────┐
+//!  read ──▶ batch ──▶ work (decides, writes, acknowledges) ──▶ done
+//!  claim (every claim_after / 2) ──▶ batch ──▶ work ──▶ done
+//!  keep  (every claim_after / 3): what is in flight is still ours
+//!  trim  (every 10 s): what every group has confirmed and the retention no longer covers
+//! ```
+//!
+//! **Delivery**: at least once. An entry is acknowledged by the work itself, once its effect is durable; whatever a
+//! crash leaves pending is claimed by any consumer of the group after `claim_after`.
+//! **Order**: none between batches. Whoever writes downstream is fenced by versions.
+//! **Shutdown**: stops reading, finishes what is in flight for up to eight seconds, hands the rest back to the group.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tidewheel_core::ports::{Delivery, EntryId, PortResult, Queue, Retention};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use crate::retry::{GivenUp, Patience};
+use crate::service::ServiceError;
+
+/// How long a read waits for the first entry. Short enough that a shutdown is noticed in time.
+const READ_WAIT: Duration = Duration::from_secs(1);
+
+/// How often confirmed entries are trimmed.
+const TRIM_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a shutdown waits for the work in flight: below the ten seconds after which supervisors kill.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// How a stage's entries are taken.
+#[derive(Clone, Debug)]
+pub struct ConsumerOptions {
+    /// Most entries in a batch. What has accumulated is taken at once; nothing waits for a batch to fill.
+    pub batch: usize,
+    /// Most batches in flight.
+    pub concurrency: usize,
+    /// After how long without a sign of life another consumer's entries are taken over.
+    pub claim_after: Duration,
+    /// What stays in the stream for a replay.
+    pub retention: Retention,
+}
+
+/// What a stage does with a batch.
+#[async_trait]
+pub(crate) trait Work<T>: Send + Sync + 'static {
+    /// Works on the batch and acknowledges what is done. Waits out transient failures by itself.
+    async fn batch(&self, deliveries: Vec<Delivery<T>>) -> Result<(), GivenUp>;
+}
+
+/// Takes entries from `queue` and hands them to `work` until the service is asked to stop or fails for good.
+pub(crate) struct Consumer<T> {
+    pub(crate) service: &'static str,
+    pub(crate) queue: Arc<dyn Queue<T>>,
+    pub(crate) options: ConsumerOptions,
+    pub(crate) patience: Patience,
+}
+
+impl<T: Send + 'static> Consumer<T> {
+    /// Runs until `patience.shutdown`.
+    pub(crate) async fn run(self, work: impl Work<T>) -> Result<(), ServiceError> {
+        // Ends the side loops whichever way this function is left.
+        let stop = self.patience.shutdown.child_token();
+        let _stop_side_loops = stop.clone().drop_guard();
+        let flight = Flight::new(work);
+        let mut side_loops = JoinSet::new();
+        side_loops.spawn(keep(self.queue.clone(), flight.clone(), self.options.claim_after / 3, stop.clone()));
+        side_loops.spawn(trim(self.queue.clone(), self.options.retention, stop.clone()));
+        let mut batches: JoinSet<Result<(), GivenUp>> = JoinSet::new();
+        batches.spawn(claim(self.queue.clone(), flight.clone(), self.options.clone(), stop.clone()));
+        let ended = self.take(&flight, &mut batches).await;
+        stop.cancel();
+        let drained = tokio::time::timeout(DRAIN, async {
+            let mut worst = ended;
+            while let Some(batch) = batches.join_next().await {
+                worst = worst.and(self.outcome(batch));
+            }
+            worst
+        })
+        .await;
+        // Nothing may work on an entry that is handed back.
+        batches.shutdown().await;
+        self.leave(&flight).await;
+        drained.unwrap_or(Ok(()))
+    }
+
+    /// Hands back what is unfinished and leaves the group. Failures are no harm: the entries are claimed when they have
+    /// been idle for long enough, and the empty consumer is removed by another one.
+    async fn leave(&self, flight: &Flight<T>) {
+        let unfinished: Vec<EntryId> = flight.unfinished().drain().collect();
+        if !unfinished.is_empty() {
+            warn!(entries = unfinished.len(), "handing back entries that could not be finished");
+            log_failure("hand back entries", self.queue.hand_back(&unfinished).await);
+        }
+        log_failure("leave the group", self.queue.leave().await);
+    }
+
+    async fn take(&self, flight: &Flight<T>, batches: &mut JoinSet<Result<(), GivenUp>>) -> Result<(), ServiceError> {
+        let permits = Arc::new(Semaphore::new(self.options.concurrency.max(1)));
+        let shutdown = &self.patience.shutdown;
+        loop {
+            let permit = loop {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return Ok(()),
+                    Some(batch) = batches.join_next(), if !batches.is_empty() => self.outcome(batch)?,
+                    permit = permits.clone().acquire_owned() => break permit.expect("the semaphore is never closed"),
+                }
+            };
+            let read = self.patience.call("read new entries", || self.queue.read(self.options.batch, READ_WAIT));
+            let deliveries = match read.await {
+                Ok(deliveries) => deliveries,
+                Err(GivenUp::Shutdown) => return Ok(()),
+                Err(GivenUp::Failed(error)) => return Err(ServiceError::new(self.service, error)),
+            };
+            self.patience.health.started();
+            if !deliveries.is_empty() {
+                let flight = flight.clone();
+                batches.spawn(async move {
+                    let outcome = flight.fly(deliveries).await;
+                    drop(permit);
+                    outcome
+                });
+            }
+        }
+    }
+
+    fn outcome(&self, batch: Result<Result<(), GivenUp>, tokio::task::JoinError>) -> Result<(), ServiceError> {
+        match batch {
+            Ok(Ok(()) | Err(GivenUp::Shutdown)) => Ok(()),
+            Ok(Err(GivenUp::Failed(error))) => Err(ServiceError::new(self.service, error)),
+            Err(panic) => {
+                error!("a batch ended in a panic; its entries stay pending: {panic}");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Work, and the entries that it is busy with.
+struct Flight<T> {
+    work: Arc<dyn Work<T>>,
+    in_flight: Ids,
+    unfinished: Ids,
+}
+
+type Ids = Arc<Mutex<HashSet<EntryId>>>;
+
+impl<T> Clone for Flight<T> {
+    fn clone(&self) -> Self {
+        Self { work: self.work.clone(), in_flight: self.in_flight.clone(), unfinished: self.unfinished.clone() }
+    }
+}
+
+impl<T: 'static> Flight<T> {
+    fn new(work: impl Work<T>) -> Self {
+        Self { work: Arc::new(work), in_flight: Arc::default(), unfinished: Arc::default() }
+    }
+
+    /// Entries that are being worked on.
+    fn in_flight(&self) -> MutexGuard<'_, HashSet<EntryId>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Entries whose work ended before it was done, because the service stops.
+    fn unfinished(&self) -> MutexGuard<'_, HashSet<EntryId>> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn fly(&self, deliveries: Vec<Delivery<T>>) -> Result<(), GivenUp> {
+        let ids: Vec<EntryId> = deliveries.iter().map(|delivery| delivery.id.clone()).collect();
+        self.in_flight().extend(ids.iter().cloned());
+        let mut landing = Landing { flight: self, ids, done: false };
+        self.work.batch(deliveries).await?;
+        landing.done = true;
+        Ok(())
+    }
+}
+
+/// Takes a batch out of the flight however its work ends, a panic included: what nobody works on must become claimable.
+struct Landing<'a, T: 'static> {
+    flight: &'a Flight<T>,
+    ids: Vec<EntryId>,
+    done: bool,
+}
+
+impl<T: 'static> Drop for Landing<'_, T> {
+    fn drop(&mut self) {
+        let mut in_flight = self.flight.in_flight();
+        for id in &self.ids {
+            in_flight.remove(id);
+        }
+        // A batch that panics is left to its idle time: handing it back at once would make it go round at full speed.
+        if !self.done && !std::thread::panicking() {
+            self.flight.unfinished().extend(self.ids.drain(..));
+        }
+    }
+}
+
+/// Takes over what dead consumers left, one batch at a time. A panic of the work ends only its batch.
+async fn claim<T: Send + 'static>(
+    queue: Arc<dyn Queue<T>>,
+    flight: Flight<T>,
+    options: ConsumerOptions,
+    stop: CancellationToken,
+) -> Result<(), GivenUp> {
+    while pause(options.claim_after / 2, &stop).await {
+        loop {
+            let claimed = match queue.claim(options.claim_after, options.batch).await {
+                Ok(claimed) => claimed,
+                Err(error) => {
+                    debug!("cannot claim entries: {error}");
+                    break;
+                }
+            };
+            if !claimed.lost.is_empty() {
+                error!(entries = claimed.lost.len(), "entries were removed from the stream before they were confirmed");
+            }
+            // Entries in flight here may look abandoned when this process was suspended; they are not.
+            let deliveries: Vec<_> = {
+                let in_flight = flight.in_flight();
+                claimed.deliveries.into_iter().filter(|delivery| !in_flight.contains(&delivery.id)).collect()
+            };
+            if deliveries.is_empty() || stop.is_cancelled() {
+                break;
+            }
+            debug!(entries = deliveries.len(), "claimed entries of another consumer");
+            let flight = flight.clone();
+            match tokio::spawn(async move { flight.fly(deliveries).await }).await {
+                Ok(outcome) => outcome?,
+                Err(panic) => error!("a claimed batch ended in a panic; its entries stay pending: {panic}"),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Tells the group that what is in flight is still being worked on.
+async fn keep<T: 'static>(queue: Arc<dyn Queue<T>>, flight: Flight<T>, every: Duration, stop: CancellationToken) {
+    while pause(every, &stop).await {
+        let ids: Vec<EntryId> = flight.in_flight().iter().cloned().collect();
+        if !ids.is_empty() {
+            log_failure("keep entries", queue.keep(&ids).await);
+        }
+    }
+}
+
+/// Removes confirmed entries that the retention no longer covers.
+async fn trim<T: 'static>(queue: Arc<dyn Queue<T>>, retention: Retention, stop: CancellationToken) {
+    while pause(TRIM_EVERY, &stop).await {
+        if let Some(entries @ 1..) = log_failure("trim the stream", queue.trim(retention).await) {
+            debug!(entries, "trimmed confirmed entries");
+        }
+    }
+}
+
+/// The side loops try again at their next turn; the main loop reports the outage.
+fn log_failure<A>(what: &str, answer: PortResult<A>) -> Option<A> {
+    answer.inspect_err(|error| debug!("cannot {what}: {error}")).ok()
+}
+
+/// Waits; false if the service is asked to stop.
+async fn pause(duration: Duration, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => false,
+        () = tokio::time::sleep(duration) => true,
+    }
+}

@@ -1,0 +1,25 @@
+//! Resolved settings of the processor.
+
+use crate::consumer::ConsumerOptions;
+
+/// What the processor does with a document.
+#[derive(Clone, Debug)]
+pub struct ProcessorOptions {
+    /// How entries are taken from stage 1.
+    pub consumer: ConsumerOptions,
+    /// What of a document is embedded.
+    pub text: TextOptions,
+    /// Most tokens in a chunk; `None` for what the model reads at most.
+    pub chunk_tokens: Option<usize>,
+    /// Tokens that a chunk repeats from the one before, so that a sentence cut in two is whole in one of them.
+    pub chunk_overlap: usize,
+}
+
+/// What of a document is embedded: the template if there is one, else the fields, else every string.
+#[derive(Clone, Debug, Default)]
+pub struct TextOptions {
+    /// A minijinja template over the document's fields.
+    pub template: Option<String>,
+    /// Fields whose texts are joined by newlines. A dot leads into an object: `customer.name`.
+    pub fields: Vec<String>,
+}

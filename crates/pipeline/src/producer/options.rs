@@ -1,0 +1,16 @@
+//! Resolved settings of the producer.
+
+use std::time::Duration;
+
+/// How the source is followed.
+#[derive(Clone, Debug)]
+pub struct ProducerOptions {
+    /// Who this producer is, unique among all: holder of the lease.
+    pub owner: String,
+    /// Whether the documents that are already there are read on first start.
+    pub snapshot: bool,
+    /// With this many unconfirmed entries in stage 1 the producer pauses; MongoDB's oplog buffers meanwhile.
+    pub high_water: u64,
+    /// For how long a producer that says nothing keeps the lease: another one takes over after this time.
+    pub lease: Duration,
+}

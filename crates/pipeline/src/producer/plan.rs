@@ -1,0 +1,284 @@
+//! Decides what is appended for what the source says, without appending it.
+
+use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::error::PortError;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{Checkpoint, FeedBatch, ResumeToken, SnapshotState, SourceRow, StartAt};
+use tidewheel_core::version::{ClusterTime, MAX_ORDINAL, Version};
+
+/// An append: the entries and the checkpoint that covers them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// The entries of stage 1.
+    pub changes: Vec<Change>,
+    /// The checkpoint after them.
+    pub next: Checkpoint,
+}
+
+/// How to take up the work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing was ever appended: begin now, with a snapshot if one is wanted.
+    Fresh,
+    /// Go on where the checkpoint ends.
+    Resume(StartAt),
+    /// The selection of collections has changed, so that the token may no longer be found: go on at the time of the
+    /// last event, and read everything again, for there may be collections that were not followed before.
+    Reselect(StartAt),
+}
+
+/// Where to begin, given what was saved.
+pub fn start(saved: Option<&Checkpoint>, selection: &str) -> Start {
+    match saved {
+        None => Start::Fresh,
+        Some(saved) if saved.selection == selection => Start::Resume(StartAt::Token(saved.token.clone())),
+        Some(saved) => Start::Reselect(StartAt::Time(saved.last.0)),
+    }
+}
+
+/// The checkpoint for a feed that was opened at `time`, before anything of it was appended. The feed gives every event of that time
+/// again, so that the ordinals start again too.
+///
+/// A time before the last one that was saved means that the source's history is another one (a restored backup, a new
+/// cluster): the epoch rises, so that its changes win over everything older.
+pub fn begun(
+    saved: Option<&Checkpoint>,
+    selection: String,
+    token: ResumeToken,
+    time: ClusterTime,
+    snapshot: bool,
+) -> Checkpoint {
+    let epoch = saved.map_or(0, |saved| saved.epoch + u32::from(time < saved.last.0));
+    let snapshot = if snapshot {
+        SnapshotState::Running { time, after: None, rows: 0 }
+    } else {
+        SnapshotState::Done { time, rows: 0 }
+    };
+    Checkpoint { token, last: (time, 0), epoch, selection, snapshot }
+}
+
+/// The step for a batch of the feed.
+///
+/// The ordinal of an event is its position among the events of its cluster time, counted across batches and restarts
+/// by the checkpoint: the events of a transaction share their time, and two of them may concern one document.
+pub fn follow(checkpoint: &Checkpoint, batch: FeedBatch) -> Result<Step, PortError> {
+    let mut next = Checkpoint { token: batch.token, ..checkpoint.clone() };
+    let mut changes = Vec::with_capacity(batch.events.len());
+    for event in batch.events {
+        let (time, count) = next.last;
+        if event.time < time {
+            next.epoch += 1;
+        }
+        let ordinal = if event.time == time { count + 1 } else { 1 };
+        if ordinal > MAX_ORDINAL {
+            return Err(PortError::fatal(format!(
+                "more than {MAX_ORDINAL} changes share the cluster time {}.{}",
+                time.seconds, time.increment
+            )));
+        }
+        next.last = (event.time, ordinal);
+        if event.operation.has_document() && event.document.is_none() {
+            // An update whose document was gone when it was looked up. Its deletion follows.
+            continue;
+        }
+        changes.push(Change {
+            operation: event.operation,
+            namespace: event.namespace,
+            key: event.key,
+            id: event.id,
+            version: Version { epoch: next.epoch, time: event.time, ordinal },
+            committed_at: event.committed_at,
+            document: event.document,
+        });
+    }
+    Ok(Step { changes, next })
+}
+
+/// The step, with everything to be read again at `time`, because collections came into the selection that the feed has no
+/// events of. `time` is after the last event of the step: the rows must win over the drop of a collection that they replace.
+pub fn read_again(mut step: Step, time: ClusterTime) -> Step {
+    debug_assert!(time > step.next.last.0);
+    step.next.snapshot = SnapshotState::Running { time, after: None, rows: 0 };
+    step
+}
+
+/// The step for a page of a snapshot, read at `now` (milliseconds since the Unix epoch).
+///
+/// Its rows carry the time at which the snapshot began: whatever has happened since wins over them, even where the row
+/// already shows it.
+pub fn read(checkpoint: &Checkpoint, namespace: &Namespace, page: Vec<SourceRow>, now: u64) -> Step {
+    let SnapshotState::Running { time, rows, .. } = checkpoint.snapshot else {
+        unreachable!("rows are only read while a snapshot runs");
+    };
+    let mut next = checkpoint.clone();
+    next.snapshot = SnapshotState::Running {
+        time,
+        after: page.last().map(|row| (namespace.clone(), row.key.clone())),
+        rows: rows + page.len() as u64,
+    };
+    let changes = page.into_iter().map(|row| Change {
+        operation: Operation::Read,
+        namespace: namespace.clone(),
+        key: row.key,
+        id: row.id,
+        version: Version::of_snapshot(checkpoint.epoch, time),
+        committed_at: now,
+        document: Some(row.document),
+    });
+    Step { changes: changes.collect(), next }
+}
+
+/// The step at the end of a snapshot.
+pub fn read_all(checkpoint: &Checkpoint) -> Step {
+    let mut next = checkpoint.clone();
+    if let SnapshotState::Running { time, rows, .. } = checkpoint.snapshot {
+        next.snapshot = SnapshotState::Done { time, rows };
+    }
+    Step { changes: Vec::new(), next }
+}
+
+/// The collections that a snapshot has yet to read, and the row after which the first of them goes on.
+pub fn remaining(collections: Vec<Namespace>, after: Option<&(Namespace, String)>) -> Vec<(Namespace, Option<String>)> {
+    let resume = |namespace: Namespace| match after {
+        Some((last, _)) if namespace < *last => None,
+        Some((last, key)) if namespace == *last => Some((namespace, Some(key.clone()))),
+        _ => Some((namespace, None)),
+    };
+    collections.into_iter().filter_map(resume).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tidewheel_core::ports::SourceEvent;
+
+    use super::*;
+
+    fn time(seconds: u32) -> ClusterTime {
+        ClusterTime { seconds, increment: 1 }
+    }
+
+    fn checkpoint() -> Checkpoint {
+        begun(None, "all".into(), ResumeToken("start".into()), time(10), true)
+    }
+
+    fn event(operation: Operation, seconds: u32, document: Option<&str>) -> SourceEvent {
+        SourceEvent {
+            operation,
+            namespace: Namespace::new("shop", "tickets"),
+            key: "1".into(),
+            id: "1".into(),
+            time: time(seconds),
+            committed_at: 0,
+            document: document.map(str::to_owned),
+        }
+    }
+
+    fn batch(events: Vec<SourceEvent>) -> FeedBatch {
+        let token = ResumeToken(format!("after {}", events.len()));
+        FeedBatch { events, appeared: Vec::new(), token }
+    }
+
+    fn versions(step: &Step) -> Vec<String> {
+        step.changes.iter().map(|change| change.version.to_string()).collect()
+    }
+
+    #[test]
+    fn events_of_one_time_are_numbered_across_batches() {
+        let update = |seconds| event(Operation::Update, seconds, Some("{}"));
+        let first = follow(&checkpoint(), batch(vec![update(10), update(11), update(11)])).unwrap();
+        assert_eq!(versions(&first), ["0.10.1.1", "0.11.1.1", "0.11.1.2"]);
+        assert_eq!(first.next.token, ResumeToken("after 3".into()));
+        let second = follow(&first.next, batch(vec![update(11), update(12)])).unwrap();
+        assert_eq!(versions(&second), ["0.11.1.3", "0.12.1.1"]);
+    }
+
+    #[test]
+    fn what_appears_is_read_after_the_events_that_brought_it() {
+        let step = follow(&checkpoint(), batch(vec![event(Operation::Drop, 12, None)])).unwrap();
+        let step = read_again(step, time(13));
+        assert_eq!(step.next.snapshot, SnapshotState::Running { time: time(13), after: None, rows: 0 });
+        assert_eq!(step.changes.len(), 1);
+    }
+
+    #[test]
+    fn an_update_without_its_document_is_left_out_but_counted() {
+        let events = vec![
+            event(Operation::Update, 11, None),
+            event(Operation::Delete, 11, None),
+            event(Operation::Drop, 12, None),
+        ];
+        let step = follow(&checkpoint(), batch(events)).unwrap();
+        assert_eq!(versions(&step), ["0.11.1.2", "0.12.1.1"]);
+    }
+
+    #[test]
+    fn time_that_goes_backwards_raises_the_epoch() {
+        let step = follow(&checkpoint(), batch(vec![event(Operation::Insert, 9, Some("{}"))])).unwrap();
+        assert_eq!(versions(&step), ["1.9.1.1"]);
+        let again = begun(Some(&checkpoint()), "all".into(), ResumeToken("x".into()), time(9), true);
+        assert_eq!((again.epoch, again.last), (1, (time(9), 0)));
+        let later = begun(Some(&checkpoint()), "all".into(), ResumeToken("x".into()), time(11), false);
+        assert_eq!((later.epoch, later.snapshot), (0, SnapshotState::Done { time: time(11), rows: 0 }));
+    }
+
+    #[test]
+    fn a_snapshot_reads_at_its_time_and_remembers_where_it_is() {
+        let row = |key: &str| SourceRow { key: key.into(), id: key.into(), document: "{}".into() };
+        let tickets = Namespace::new("shop", "tickets");
+        let step = read(&checkpoint(), &tickets, vec![row("1"), row("2")], 99);
+        assert_eq!(versions(&step), ["0.10.1.0", "0.10.1.0"]);
+        let after = Some((tickets, "2".to_owned()));
+        assert_eq!(step.next.snapshot, SnapshotState::Running { time: time(10), after, rows: 2 });
+        assert_eq!(step.next.token, checkpoint().token);
+        let done = read_all(&step.next);
+        assert_eq!((done.changes.len(), done.next.snapshot), (0, SnapshotState::Done { time: time(10), rows: 2 }));
+    }
+
+    #[test]
+    fn a_snapshot_goes_on_in_the_collection_where_it_stopped() {
+        let [a, b, c] = ["a", "b", "c"].map(|name| Namespace::new("shop", name));
+        let all = vec![a.clone(), b.clone(), c.clone()];
+        let after = (b.clone(), "7".to_owned());
+        assert_eq!(remaining(all.clone(), Some(&after)), [(b, Some("7".into())), (c.clone(), None)]);
+        assert_eq!(remaining(all, None).len(), 3);
+        assert_eq!(remaining(vec![a], Some(&after)), []);
+    }
+
+    #[test]
+    fn the_start_depends_on_what_was_saved() {
+        assert_eq!(start(None, "all"), Start::Fresh);
+        let saved = checkpoint();
+        assert_eq!(start(Some(&saved), "all"), Start::Resume(StartAt::Token(saved.token.clone())));
+        assert_eq!(start(Some(&saved), "other"), Start::Reselect(StartAt::Time(time(10))));
+    }
+
+    proptest! {
+        /// However the feed is cut into batches, every event gets the same version: a crash between any two batches
+        /// changes nothing.
+        #[test]
+        fn versions_do_not_depend_on_how_the_feed_is_cut(
+            mut seconds in prop::collection::vec(10u32..14, 1..20),
+            cuts in prop::collection::vec(any::<bool>(), 20),
+        ) {
+            seconds.sort_unstable();
+            let events: Vec<_> = seconds.iter().map(|s| event(Operation::Insert, *s, Some("{}"))).collect();
+            let whole = versions(&follow(&checkpoint(), batch(events.clone())).unwrap());
+            let mut at = checkpoint();
+            let mut pieces = Vec::new();
+            let mut piece = Vec::new();
+            for (event, cut) in events.into_iter().zip(cuts) {
+                piece.push(event);
+                if cut {
+                    let step = follow(&at, batch(std::mem::take(&mut piece))).unwrap();
+                    pieces.extend(versions(&step));
+                    at = step.next;
+                }
+            }
+            pieces.extend(versions(&follow(&at, batch(piece)).unwrap()));
+            let distinct: std::collections::BTreeSet<_> = pieces.iter().collect();
+            prop_assert_eq!(distinct.len(), pieces.len());
+            prop_assert_eq!(pieces, whole);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Carries out a plan against the index, in the order that the protocol demands.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tidewheel_core::error::{ErrorClass, PortError};
+use tidewheel_core::ports::{DeadLetter, DocumentPoints, Fence, FenceTarget, Index, Tombstones};
+
+use super::plan::{Aftermath, Write, aftermath};
+use crate::retry::{GivenUp, Patience};
+
+/// Writes to the index under the fence of versions.
+pub(super) struct Applier<'a> {
+    pub(super) index: &'a dyn Index,
+    pub(super) tombstones: &'a dyn Tombstones,
+    pub(super) patience: &'a Patience,
+    /// Dimension for which the collection was prepared; 0 before.
+    pub(super) prepared: &'a AtomicUsize,
+}
+
+impl Applier<'_> {
+    /// Remembers the removals, then deletes what is behind them. First the tombstone: a late write that comes between
+    /// the two finds it in its check and deletes itself.
+    pub(super) async fn remove(&self, fences: &[Fence]) -> Result<(), GivenUp> {
+        if fences.is_empty() {
+            return Ok(());
+        }
+        self.patience.call("remember deletions", || self.tombstones.raise(fences)).await?;
+        self.patience.call("delete from Qdrant", || self.index.delete(fences)).await
+    }
+
+    /// Writes the documents; gives those back that the index refuses for good. A refused batch is halved until the document is
+    /// found that it is refused for.
+    pub(super) async fn write(&self, writes: Vec<Write>) -> Result<(Vec<Write>, Vec<DeadLetter>), GivenUp> {
+        let (mut done, mut letters) = (Vec::with_capacity(writes.len()), Vec::new());
+        let mut todo = vec![writes];
+        while let Some(mut writes) = todo.pop() {
+            match self.write_all(&writes).await {
+                Ok(()) => done.append(&mut writes),
+                Err(GivenUp::Failed(error)) if error.class == ErrorClass::Poison && writes.len() > 1 => {
+                    let second = writes.split_off(writes.len() / 2);
+                    todo.extend([second, writes]);
+                }
+                Err(GivenUp::Failed(error)) if error.class == ErrorClass::Poison => {
+                    let entries = writes.into_iter().flat_map(|write| write.entries);
+                    letters.extend(entries.map(|id| DeadLetter { id, reason: error.message.clone(), attempts: 1 }));
+                }
+                Err(given_up) => return Err(given_up),
+            }
+        }
+        Ok((done, letters))
+    }
+
+    /// Conditional upsert, check, clean-up; again from the start for documents that vanished in between.
+    async fn write_all(&self, writes: &[Write]) -> Result<(), GivenUp> {
+        let mut todo: Vec<&Write> = writes.iter().collect();
+        while !todo.is_empty() {
+            let documents: Vec<&DocumentPoints> = todo.iter().map(|write| &write.points).collect();
+            self.prepare(&documents).await?;
+            self.patience.call("write to Qdrant", || self.index.upsert(&documents)).await?;
+            todo = self.check(todo).await?;
+        }
+        Ok(())
+    }
+
+    /// The check after the write; gives back what has to be written again.
+    async fn check<'w>(&self, writes: Vec<&'w Write>) -> Result<Vec<&'w Write>, GivenUp> {
+        let documents: Vec<_> =
+            writes.iter().map(|write| (write.points.document, write.points.points.len() as u32)).collect();
+        let targets: Vec<FenceTarget> = writes
+            .iter()
+            .map(|write| FenceTarget::Document(write.points.document))
+            .chain(writes.iter().map(|write| FenceTarget::Namespace(write.namespace.clone())))
+            .collect();
+        // The tombstones are read after the write, or a delete could slip in between.
+        let (stored, tombstones) = tokio::join!(
+            self.patience.call("read from Qdrant", || self.index.stored(&documents)),
+            self.patience.call("read deletions", || self.tombstones.of(&targets)),
+        );
+        let (stored, tombstones) = (stored?, tombstones?);
+        let (of_documents, of_namespaces) = tombstones.split_at(writes.len());
+        let mut fences = Vec::new();
+        let mut again = Vec::new();
+        for (((write, stored), tombstone), dropped) in
+            writes.into_iter().zip(stored).zip(of_documents).zip(of_namespaces)
+        {
+            match aftermath(&write.points, stored, *tombstone, *dropped) {
+                Aftermath::Clean => {}
+                Aftermath::Sweep(fence) => fences.push(fence),
+                Aftermath::Rewrite => again.push(write),
+            }
+        }
+        if !fences.is_empty() {
+            self.patience.call("clean up in Qdrant", || self.index.delete(&fences)).await?;
+        }
+        Ok(again)
+    }
+
+    /// Makes sure of the collection before the first write. A vector of another dimension than the collection has is
+    /// no fault of its document: the service stops.
+    async fn prepare(&self, documents: &[&DocumentPoints]) -> Result<(), GivenUp> {
+        for point in documents.iter().flat_map(|document| &document.points) {
+            let dimension = point.vector.len();
+            match self.prepared.load(Ordering::Relaxed) {
+                prepared if prepared == dimension => {}
+                0 => {
+                    self.patience.call("prepare the collection", || self.index.prepare(dimension)).await?;
+                    self.prepared.store(dimension, Ordering::Relaxed);
+                }
+                prepared => {
+                    return Err(GivenUp::Failed(
+                        PortError::fatal(format!(
+                            "stage 2 holds vectors of dimension {dimension}, but the collection has dimension {prepared}"
+                        ))
+                        .with_hint("a new model needs a new collection: set qdrant.collection to a new name"),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}

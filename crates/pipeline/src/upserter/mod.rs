@@ -1,0 +1,137 @@
+//! The upserter: stage 2 → Qdrant.
+//!
+//! ```text
+//!  embedded_documents ──read / claim──▶ plan: newest change of each document, its points
+//!                                          │ removals                        │ writes
+//!                                          ▼                                 ▼
+//!                                  tombstones (Redis)              A  conditional upsert: only what is older
+//!                                          ▼                       B  check: newest of written, stored, tombstones
+//!                                  delete what is older            C  delete what is older than that, if anything is
+//!                                          └───────────────┬─────────────────┘
+//!                                                          ▼
+//!                                                     D  acknowledge
+//! ```
+//!
+//! **Delivery**: at least once; an entry is acknowledged only when every write for it is confirmed as durable. A crash
+//! anywhere starts again from A, which changes nothing that is already right.
+//! **Fencing**: whatever the number of upserters and the order of their writes, the newest version of a document wins.
+//! An upsert does not overwrite a newer point (its condition), and does not bring back what was deleted or shortened
+//! (its check). Without B a late write could; a model of the protocol shows it.
+//! **Calls**: A and B for a batch with writes, C only for a batch in which the check found something to clean up, one delete for
+//! a batch with removals.
+//! **Poison**: a document that Qdrant refuses is found by halving the batch and parked; its neighbours are written.
+//! A vector of the wrong dimension is no fault of its document: the service stops and says so.
+
+mod apply;
+mod options;
+mod plan;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use apply::Applier;
+use async_trait::async_trait;
+pub use options::{PayloadOptions, UpserterOptions};
+pub use plan::{Aftermath, aftermath};
+use plan::{Plan, plan};
+use tidewheel_core::embedded::Embedded;
+use tidewheel_core::ports::{Delivery, EntryId, Index, Queue, Tombstones};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, debug_span, info, warn};
+
+use crate::consumer::{Consumer, Work};
+use crate::health::Health;
+use crate::retry::{GivenUp, Patience};
+use crate::service::ServiceError;
+
+/// The service's name in errors, spans and labels.
+pub const NAME: &str = "upserter";
+
+/// The service. Any number may run at once.
+pub struct Upserter {
+    options: UpserterOptions,
+    queue: Arc<dyn Queue<Embedded>>,
+    index: Arc<dyn Index>,
+    tombstones: Arc<dyn Tombstones>,
+    health: Health,
+}
+
+impl Upserter {
+    /// An upserter that is ready to run.
+    pub fn new(
+        options: UpserterOptions,
+        queue: Arc<dyn Queue<Embedded>>,
+        index: Arc<dyn Index>,
+        tombstones: Arc<dyn Tombstones>,
+    ) -> Self {
+        Self { options, queue, index, tombstones, health: Health::default() }
+    }
+
+    /// What the service says of itself while it runs.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Runs until `shutdown`, or until something fails that a person has to mend.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
+        let patience = Patience { health: self.health, shutdown };
+        let work = Worker {
+            queue: self.queue.clone(),
+            index: self.index,
+            tombstones: self.tombstones,
+            payload: self.options.payload,
+            prepared: AtomicUsize::new(0),
+            patience: patience.clone(),
+        };
+        info!("ready");
+        Consumer { service: NAME, queue: self.queue, options: self.options.consumer, patience }.run(work).await
+    }
+}
+
+struct Worker {
+    queue: Arc<dyn Queue<Embedded>>,
+    index: Arc<dyn Index>,
+    tombstones: Arc<dyn Tombstones>,
+    payload: PayloadOptions,
+    prepared: AtomicUsize,
+    patience: Patience,
+}
+
+#[async_trait]
+impl Work<Embedded> for Worker {
+    async fn batch(&self, deliveries: Vec<Delivery<Embedded>>) -> Result<(), GivenUp> {
+        let span = debug_span!("upserter", entries = deliveries.len());
+        self.upsert(deliveries).instrument(span).await
+    }
+}
+
+impl Worker {
+    async fn upsert(&self, deliveries: Vec<Delivery<Embedded>>) -> Result<(), GivenUp> {
+        let Plan { writes, removals, mut letters } = plan(deliveries, &self.payload);
+        let applier = Applier {
+            index: &*self.index,
+            tombstones: &*self.tombstones,
+            patience: &self.patience,
+            prepared: &self.prepared,
+        };
+        let (fences, removed): (Vec<_>, Vec<_>) =
+            removals.into_iter().map(|removal| (removal.fence, removal.entries)).unzip();
+        applier.remove(&fences).await?;
+        let (written, refused) = applier.write(writes).await?;
+        letters.extend(refused);
+
+        let documents = written.len();
+        let done: Vec<EntryId> = written.into_iter().map(|write| write.entries).chain(removed).flatten().collect();
+        if !done.is_empty() {
+            self.patience.call("acknowledge entries", || self.queue.acknowledge(&done)).await?;
+            debug!(documents, removals = fences.len(), entries = done.len(), "in the index");
+        }
+        if !letters.is_empty() {
+            for letter in &letters {
+                warn!(entry = letter.id.0, "parked: {}", letter.reason);
+            }
+            self.patience.call("park entries", || self.queue.park(&letters)).await?;
+        }
+        Ok(())
+    }
+}

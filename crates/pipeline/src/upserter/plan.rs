@@ -1,0 +1,299 @@
+//! Decides what to write for a batch of stage 2, and what to mend after the write, without doing either.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value};
+use tidewheel_core::change::Operation;
+use tidewheel_core::embedded::Embedded;
+use tidewheel_core::error::PortError;
+use tidewheel_core::identity::{DocumentId, Namespace};
+use tidewheel_core::payload::{RESERVED, Stamp, plain_document};
+use tidewheel_core::ports::{DeadLetter, Delivery, DocumentPoints, EntryId, Fence, FenceTarget, Point, Stored};
+use tidewheel_core::version::Version;
+
+use super::options::PayloadOptions;
+
+/// A document to write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    /// Its points.
+    pub points: DocumentPoints,
+    /// Where it lives: a drop of that collection may be newer.
+    pub namespace: Namespace,
+    /// Its entry, and the entries of older changes of the same document.
+    pub entries: Vec<EntryId>,
+}
+
+/// A document or a collection that is gone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Removal {
+    /// Everything of it up to this version goes.
+    pub fence: Fence,
+    /// Its entry, and the entries of older changes of the same document.
+    pub entries: Vec<EntryId>,
+}
+
+/// What to do with a batch. Every entry of the batch is in exactly one place.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Documents to write, at most one for each document.
+    pub writes: Vec<Write>,
+    /// What to remove.
+    pub removals: Vec<Removal>,
+    /// Entries that can never be written.
+    pub letters: Vec<DeadLetter>,
+}
+
+/// Reduces the batch to the newest change of each document and builds its points.
+pub fn plan(deliveries: Vec<Delivery<Embedded>>, payload: &PayloadOptions) -> Plan {
+    let mut plan = Plan::default();
+    let mut newest: Vec<(Embedded, Vec<EntryId>)> = Vec::with_capacity(deliveries.len());
+    let mut places: HashMap<DocumentId, usize> = HashMap::with_capacity(deliveries.len());
+    for Delivery { id, record } in deliveries {
+        let embedded = match record {
+            Ok(embedded) => embedded,
+            Err(error) => {
+                plan.letters.push(DeadLetter { id, reason: error.to_string(), attempts: 1 });
+                continue;
+            }
+        };
+        if embedded.change.operation == Operation::Drop {
+            newest.push((embedded, vec![id]));
+            continue;
+        }
+        match places.entry(embedded.change.document_id()) {
+            std::collections::hash_map::Entry::Vacant(place) => {
+                place.insert(newest.len());
+                newest.push((embedded, vec![id]));
+            }
+            std::collections::hash_map::Entry::Occupied(place) => {
+                let (kept, entries) = &mut newest[*place.get()];
+                entries.push(id);
+                if embedded.change.version > kept.change.version {
+                    *kept = embedded;
+                }
+            }
+        }
+    }
+    for (embedded, entries) in newest {
+        let version = embedded.change.version;
+        let target = match embedded.change.operation {
+            Operation::Drop => FenceTarget::Namespace(embedded.change.namespace),
+            Operation::Delete => FenceTarget::Document(embedded.change.document_id()),
+            _ => {
+                let namespace = embedded.change.namespace.clone();
+                match points(embedded, payload) {
+                    Ok(points) => plan.writes.push(Write { points, namespace, entries }),
+                    Err(error) => plan.letters.extend(entries.into_iter().map(|id| DeadLetter {
+                        id,
+                        reason: error.message.clone(),
+                        attempts: 1,
+                    })),
+                }
+                continue;
+            }
+        };
+        plan.removals.push(Removal { fence: Fence { target, version }, entries });
+    }
+    plan
+}
+
+/// The points of a document: the vector of each chunk with the document's fields and the chunk's stamp.
+fn points(embedded: Embedded, options: &PayloadOptions) -> Result<DocumentPoints, PortError> {
+    let Embedded { change, model, chunks, vectors } = embedded;
+    let document = change.document_id();
+    let text = change.document.as_deref().unwrap_or_default();
+    let fields = plain_document(text).map_err(|error| PortError::poison(error.to_string()))?;
+    let fields = options.select(fields);
+    let stamp = Stamp {
+        key: &change.key,
+        namespace: change.namespace.as_str(),
+        document,
+        version: change.version,
+        model: &model,
+        chunks: u32::try_from(chunks.len()).map_err(|_| PortError::poison("more chunks than can be counted"))?,
+    };
+    let points = (0..).zip(chunks.iter().zip(vectors.iter())).map(|(chunk, (text, vector))| Point {
+        id: document.point(chunk),
+        vector: vector.to_vec(),
+        payload: stamped(&fields, stamp.value(chunk, text)),
+    });
+    Ok(DocumentPoints { document, version: change.version, points: points.collect() })
+}
+
+fn stamped(fields: &Map<String, Value>, stamp: Value) -> Map<String, Value> {
+    let mut payload = fields.clone();
+    payload.insert(RESERVED.to_owned(), stamp);
+    payload
+}
+
+/// What a document's write may have left wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Aftermath {
+    /// Nothing: the document is as it should be.
+    Clean,
+    /// Points older than the fence have to go: surplus chunks of an older version, or the points just written, because
+    /// something newer had already happened to the document.
+    Sweep(Fence),
+    /// The points just written are gone and nothing newer explains it: write again.
+    Rewrite,
+}
+
+/// Compares what was written with what is there now: the newest version that is known of the document decides.
+///
+/// Qdrant inserts missing points whatever the condition of an upsert says, so a late write can bring back a document
+/// that was deleted, or chunks that a newer version no longer has. The check after the write finds both.
+pub fn aftermath(
+    write: &DocumentPoints,
+    stored: Stored,
+    tombstone: Option<Version>,
+    dropped: Option<Version>,
+) -> Aftermath {
+    let newest = [Some(write.version), stored.version, tombstone, dropped].into_iter().flatten().max();
+    let newest = newest.unwrap_or(write.version);
+    if newest > write.version || stored.surplus {
+        Aftermath::Sweep(Fence { target: FenceTarget::Document(write.document), version: newest })
+    } else if stored.version.is_none() {
+        Aftermath::Rewrite
+    } else {
+        Aftermath::Clean
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tidewheel_core::change::Change;
+    use tidewheel_core::embedded::Vectors;
+    use tidewheel_core::version::ClusterTime;
+    use tidewheel_core::wire::WireError;
+
+    use super::*;
+
+    fn version(seconds: u32) -> Version {
+        Version { epoch: 0, time: ClusterTime { seconds, increment: 1 }, ordinal: 1 }
+    }
+
+    fn embedded(operation: Operation, key: u8, time: u32, chunks: usize) -> Embedded {
+        let change = Change {
+            operation,
+            namespace: Namespace::new("shop", "tickets"),
+            key: if operation == Operation::Drop { String::new() } else { key.to_string() },
+            id: key.to_string(),
+            version: version(time),
+            committed_at: 0,
+            document: operation.has_document().then(|| format!(r#"{{"_id":{key},"text":"at {time}","secret":1}}"#)),
+        };
+        if !operation.has_document() {
+            return Embedded::without_vectors(change);
+        }
+        let vectors = Vectors::new(2, (0..chunks * 2).map(|i| i as f32).collect()).unwrap();
+        Embedded {
+            change,
+            model: "hash:2".into(),
+            chunks: (0..chunks).map(|i| format!("chunk {i}")).collect(),
+            vectors,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_newest_change_decides_and_a_newer_delete_wins_in_any_order(
+            changes in prop::collection::vec((prop::sample::select(&Operation::ALL[..]), 0u8..3, 0u32..50), 0..20),
+        ) {
+            // Versions of one document are distinct in the real pipeline.
+            let mut seen = std::collections::HashSet::new();
+            let changes: Vec<_> = changes.into_iter().filter(|(_, key, time)| seen.insert((*key, *time))).collect();
+            let deliveries = changes.iter().enumerate().map(|(i, (operation, key, time))| Delivery {
+                id: EntryId(format!("{i}-0")),
+                record: Ok(embedded(*operation, *key, *time, 1)),
+            });
+            let plan = plan(deliveries.collect(), &PayloadOptions::default());
+            let settled = plan.writes.iter().map(|write| write.entries.len()).sum::<usize>()
+                + plan.removals.iter().map(|removal| removal.entries.len()).sum::<usize>();
+            prop_assert_eq!(settled, changes.len());
+            for key in 0..3u8 {
+                let document = DocumentId::new(&Namespace::new("shop", "tickets"), &key.to_string());
+                let newest = changes.iter()
+                    .filter(|(operation, k, _)| *k == key && *operation != Operation::Drop)
+                    .max_by_key(|(_, _, time)| *time);
+                let written = plan.writes.iter().find(|write| write.points.document == document);
+                let removed = plan.removals.iter().find(|r| r.fence.target == FenceTarget::Document(document));
+                match newest {
+                    None => prop_assert!(written.is_none() && removed.is_none()),
+                    Some((Operation::Delete, _, time)) => {
+                        prop_assert!(written.is_none());
+                        prop_assert_eq!(removed.unwrap().fence.version, version(*time));
+                    }
+                    Some((_, _, time)) => {
+                        prop_assert!(removed.is_none());
+                        prop_assert_eq!(written.unwrap().points.version, version(*time));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn points_carry_the_document_and_a_stamp_for_each_chunk() {
+        let delivery = Delivery { id: EntryId("1-0".into()), record: Ok(embedded(Operation::Insert, 7, 3, 2)) };
+        let payload = PayloadOptions { include: vec![], exclude: vec!["secret".into()] };
+        let plan = plan(vec![delivery], &payload);
+        let document = DocumentId::new(&Namespace::new("shop", "tickets"), "7");
+        let points = &plan.writes[0].points.points;
+        assert_eq!(points.iter().map(|point| point.id).collect::<Vec<_>>(), [document.point(0), document.point(1)]);
+        assert_eq!(points[1].vector, [2.0, 3.0]);
+        assert_eq!(
+            Value::Object(points[1].payload.clone()),
+            serde_json::json!({
+                "_id": 7,
+                "text": "at 3",
+                "_tidewheel": {
+                    "key": "7",
+                    "namespace": "shop.tickets",
+                    "document": document.to_string(),
+                    "version": {"high": 3, "low": (1u64 << 21) + 1},
+                    "model": "hash:2",
+                    "chunk": 1,
+                    "chunks": 2,
+                    "text": "chunk 1",
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_parked() {
+        let mut broken = embedded(Operation::Insert, 1, 1, 1);
+        broken.change.document = Some("[]".into());
+        let plan = plan(
+            vec![
+                Delivery { id: EntryId("1-0".into()), record: Err(WireError::Missing("vectors")) },
+                Delivery { id: EntryId("2-0".into()), record: Ok(broken) },
+                Delivery { id: EntryId("3-0".into()), record: Ok(embedded(Operation::Insert, 2, 1, 1)) },
+            ],
+            &PayloadOptions::default(),
+        );
+        assert_eq!(plan.letters.iter().map(|letter| letter.id.0.as_str()).collect::<Vec<_>>(), ["1-0", "2-0"]);
+        assert_eq!(plan.writes.len(), 1);
+    }
+
+    #[test]
+    fn after_a_write_the_newest_known_version_decides() {
+        let document = DocumentId::new(&Namespace::new("shop", "tickets"), "7");
+        let write = DocumentPoints { document, version: version(5), points: vec![] };
+        let after = |stored: Option<u32>, surplus, tombstone: Option<u32>, dropped: Option<u32>| {
+            let stored = Stored { version: stored.map(version), surplus };
+            aftermath(&write, stored, tombstone.map(version), dropped.map(version))
+        };
+        let sweep = |time| Aftermath::Sweep(Fence { target: FenceTarget::Document(document), version: version(time) });
+        assert_eq!(after(Some(5), false, None, None), Aftermath::Clean);
+        assert_eq!(after(Some(5), false, Some(4), Some(3)), Aftermath::Clean);
+        assert_eq!(after(Some(5), true, None, None), sweep(5));
+        assert_eq!(after(Some(6), false, None, None), sweep(6));
+        assert_eq!(after(Some(5), false, Some(7), None), sweep(7));
+        assert_eq!(after(Some(5), false, None, Some(8)), sweep(8));
+        assert_eq!(after(None, false, Some(7), None), sweep(7));
+        assert_eq!(after(None, false, None, None), Aftermath::Rewrite);
+    }
+}
