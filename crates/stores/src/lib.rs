@@ -1,1 +1,5 @@
 //! tidewheel stores.
+
+pub mod mongo;
+pub mod qdrant;
+pub mod redis;

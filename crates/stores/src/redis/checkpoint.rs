@@ -1,0 +1,140 @@
+//! A checkpoint as fields of a hash that a person can read.
+
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{Checkpoint, ResumeToken, SnapshotState};
+use tidewheel_core::version::ClusterTime;
+
+/// The hash's fields. All of them are always written; what does not apply is empty.
+pub(super) const FIELDS: [&str; 10] = [
+    "token",
+    "time",
+    "ordinal",
+    "epoch",
+    "selection",
+    "snapshot",
+    "snapshot_time",
+    "snapshot_rows",
+    "snapshot_namespace",
+    "snapshot_key",
+];
+
+/// The fields' values, in the order of [`FIELDS`]. Equal checkpoints have equal values.
+pub(super) fn encode(checkpoint: &Checkpoint) -> [String; FIELDS.len()] {
+    let (state, time, rows, after) = match &checkpoint.snapshot {
+        SnapshotState::Running { time, after, rows } => ("running", time, rows, after.as_ref()),
+        SnapshotState::Done { time, rows } => ("done", time, rows, None),
+    };
+    let (namespace, key) =
+        after.map_or_else(Default::default, |(namespace, key)| (namespace.as_str().to_owned(), key.clone()));
+    [
+        checkpoint.token.0.clone(),
+        write_time(checkpoint.last.0),
+        checkpoint.last.1.to_string(),
+        checkpoint.epoch.to_string(),
+        checkpoint.selection.clone(),
+        state.to_owned(),
+        write_time(*time),
+        rows.to_string(),
+        namespace,
+        key,
+    ]
+}
+
+/// The checkpoint in these values, or the field that does not hold what it should.
+pub(super) fn decode(values: [Option<String>; FIELDS.len()]) -> Result<Checkpoint, &'static str> {
+    let mut fields = FIELDS.into_iter().zip(values);
+    let mut next = || {
+        let (field, value) = fields.next().expect("as many values are taken as there are fields");
+        value.map(|value| (field, value)).ok_or(field)
+    };
+    let (_, token) = next()?;
+    let last = read_time(next()?)?;
+    let ordinal = number(next()?)?;
+    let epoch = number(next()?)?;
+    let (_, selection) = next()?;
+    let (field, state) = next()?;
+    let time = read_time(next()?)?;
+    let rows = number(next()?)?;
+    let (namespace_field, namespace) = next()?;
+    let (_, key) = next()?;
+    let snapshot = match state.as_str() {
+        "done" => SnapshotState::Done { time, rows },
+        "running" if namespace.is_empty() => SnapshotState::Running { time, after: None, rows },
+        "running" => {
+            let namespace = Namespace::parse(&namespace).ok_or(namespace_field)?;
+            SnapshotState::Running { time, after: Some((namespace, key)), rows }
+        }
+        _ => return Err(field),
+    };
+    Ok(Checkpoint { token: ResumeToken(token), last: (last, ordinal), epoch, selection, snapshot })
+}
+
+fn write_time(time: ClusterTime) -> String {
+    format!("{}.{}", time.seconds, time.increment)
+}
+
+fn read_time((field, text): (&'static str, String)) -> Result<ClusterTime, &'static str> {
+    let (seconds, increment) = text.split_once('.').ok_or(field)?;
+    let part = |part: &str| part.parse().map_err(|_| field);
+    Ok(ClusterTime { seconds: part(seconds)?, increment: part(increment)? })
+}
+
+fn number<T: std::str::FromStr>((field, text): (&'static str, String)) -> Result<T, &'static str> {
+    text.parse().map_err(|_| field)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint(snapshot: SnapshotState) -> Checkpoint {
+        Checkpoint {
+            token: ResumeToken(r#"{"_data":"82"}"#.into()),
+            last: (ClusterTime { seconds: 1_700_000_000, increment: 4 }, 2),
+            epoch: 1,
+            selection: "shop.*".into(),
+            snapshot,
+        }
+    }
+
+    fn time() -> ClusterTime {
+        ClusterTime { seconds: 1_600_000_000, increment: 9 }
+    }
+
+    #[test]
+    fn every_state_comes_back() {
+        let after = Some((Namespace::new("shop", "tickets"), r#"{"$numberInt":"7"}"#.to_owned()));
+        for snapshot in [
+            SnapshotState::Running { time: time(), after: None, rows: 0 },
+            SnapshotState::Running { time: time(), after, rows: 1000 },
+            SnapshotState::Done { time: time(), rows: 2000 },
+        ] {
+            let checkpoint = checkpoint(snapshot);
+            assert_eq!(decode(encode(&checkpoint).map(Some)), Ok(checkpoint));
+        }
+    }
+
+    #[test]
+    fn the_fields_are_readable() {
+        let values = encode(&checkpoint(SnapshotState::Done { time: time(), rows: 12 }));
+        let shown: Vec<_> = FIELDS.iter().zip(&values).map(|(field, value)| format!("{field}={value}")).collect();
+        assert_eq!(
+            shown.join(" "),
+            "token={\"_data\":\"82\"} time=1700000000.4 ordinal=2 epoch=1 selection=shop.* snapshot=done \
+             snapshot_time=1600000000.9 snapshot_rows=12 snapshot_namespace= snapshot_key="
+        );
+    }
+
+    #[test]
+    fn a_broken_hash_names_the_field() {
+        let values = encode(&checkpoint(SnapshotState::Done { time: time(), rows: 12 })).map(Some);
+        for (at, wrong) in [(1, "soon"), (2, "-1"), (3, "x"), (5, "paused"), (6, "1"), (7, "")] {
+            let mut broken = values.clone();
+            broken[at] = Some(wrong.into());
+            assert_eq!(decode(broken), Err(FIELDS[at]));
+            let mut missing = values.clone();
+            missing[at] = None;
+            assert_eq!(decode(missing), Err(FIELDS[at]));
+        }
+    }
+}

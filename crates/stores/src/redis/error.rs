@@ -1,0 +1,148 @@
+//! What a failure of Redis means: the one place where it is decided whether to wait or to stop.
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+use tidewheel_core::error::{ErrorClass, PortError};
+
+/// Class of a failure and what a person can do about it, from the client's kind of error and the server's error code.
+///
+/// Whatever is not known to need a person is transient: an operator repairs Redis more often than tidewheel's settings.
+pub(super) fn classify(kind: ErrorKind, code: Option<&str>) -> (ErrorClass, Option<&'static str>) {
+    use ErrorClass::{Fatal, Transient};
+    match (kind, code) {
+        (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
+            (Fatal, Some("check user name and password in redis.url"))
+        }
+        (ErrorKind::Server(ServerErrorKind::NoPerm), _) => {
+            (Fatal, Some("give the user of redis.url access to tidewheel's keys: see ACL SETUSER"))
+        }
+        (_, Some("WRONGTYPE")) => (
+            Fatal,
+            Some(
+                "a key of tidewheel holds something else: rename that key, or give tidewheel its own database in redis.url",
+            ),
+        ),
+        (ErrorKind::Server(ServerErrorKind::CrossSlot | ServerErrorKind::Moved | ServerErrorKind::Ask), _) => {
+            (Fatal, Some("Redis Cluster is not supported: use a single Redis server with replicas"))
+        }
+        (ErrorKind::InvalidClientConfig, _) => {
+            (Fatal, Some("redis.url looks like redis://user:password@host:6379/0, or rediss:// for TLS"))
+        }
+        (_, Some("OOM")) => (
+            Transient,
+            Some("Redis is at maxmemory: it drains as the later stages work; raise maxmemory if this lasts"),
+        ),
+        (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => {
+            (Transient, Some("this Redis is a replica: redis.url must lead to the primary"))
+        }
+        (_, Some("MISCONF")) => (Transient, Some("Redis cannot write to its disk: see its log")),
+        _ => (Transient, None),
+    }
+}
+
+/// The failure of `doing`, for the stages.
+pub(super) fn port_error(doing: impl std::fmt::Display, address: &str, error: &RedisError) -> PortError {
+    let (class, hint) = classify(error.kind(), error.code());
+    let cause = match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        (Some(code), None) => code.to_owned(),
+        (None, _) => error.to_string(),
+    };
+    let message = format!("could not {doing} in Redis at {address}: {cause}");
+    let error = match class {
+        ErrorClass::Transient => PortError::transient(message),
+        ErrorClass::Poison => PortError::poison(message),
+        ErrorClass::Fatal => PortError::fatal(message),
+    };
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+/// Whether the connection must not be used again. A time-out counts: an answer may still be on its way, or nothing
+/// will ever come. So does a primary that became a replica: its name may lead to the new primary now.
+pub(super) fn spoils_connection(error: &RedisError) -> bool {
+    error.is_io_error()
+        || error.is_unrecoverable_error()
+        || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+}
+
+/// Whether the command may have been carried out although it failed.
+pub(super) fn is_ambiguous(error: &RedisError) -> bool {
+    error.is_io_error() || error.kind() == ErrorKind::Parse
+}
+
+/// Whether the group or its stream is gone.
+pub(super) fn is_no_group(error: &RedisError) -> bool {
+    // A script's error carries the code of the command that failed in it.
+    error.code() == Some("NOGROUP") || error.detail().is_some_and(|detail| detail.contains("NOGROUP"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the client makes of this answer of the server.
+    fn answer(line: &str) -> RedisError {
+        match redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap() {
+            redis::Value::ServerError(error) => error.into(),
+            other => panic!("{other:?} is not an error"),
+        }
+    }
+
+    #[test]
+    fn every_answer_has_its_class() {
+        use ErrorClass::{Fatal, Transient};
+        for (line, class, hint) in [
+            ("LOADING Redis is loading the dataset in memory", Transient, ""),
+            ("BUSY Redis is busy running a script", Transient, ""),
+            ("READONLY You can't write against a read only replica.", Transient, "primary"),
+            ("MASTERDOWN Link with MASTER is down", Transient, ""),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", Transient, ""),
+            ("CLUSTERDOWN The cluster is down", Transient, ""),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Transient, "maxmemory"),
+            ("MISCONF Redis is configured to save RDB snapshots", Transient, "disk"),
+            ("NOREPLICAS Not enough good replicas to write.", Transient, ""),
+            ("ERR something unheard of", Transient, ""),
+            ("NOAUTH Authentication required.", Fatal, "password"),
+            ("WRONGPASS invalid username-password pair or user is disabled.", Fatal, "password"),
+            ("NOPERM this user has no permissions to run the 'xadd' command", Fatal, "ACL"),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", Fatal, "key"),
+            ("CROSSSLOT Keys in request don't hash to the same slot", Fatal, "Cluster"),
+            ("MOVED 3999 127.0.0.1:6381", Fatal, "Cluster"),
+        ] {
+            let error = port_error("append", "127.0.0.1:6379", &answer(line));
+            assert_eq!(error.class, class, "{line}");
+            assert_eq!(error.message, format!("could not append in Redis at 127.0.0.1:6379: {line}"));
+            assert!(error.hint.unwrap_or_default().contains(hint), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_broken_connection_is_transient_ambiguous_and_not_used_again() {
+        for kind in [
+            std::io::ErrorKind::ConnectionRefused,
+            std::io::ErrorKind::ConnectionReset,
+            std::io::ErrorKind::BrokenPipe,
+            std::io::ErrorKind::TimedOut,
+            std::io::ErrorKind::UnexpectedEof,
+        ] {
+            let error = RedisError::from(std::io::Error::from(kind));
+            assert_eq!(port_error("read", "redis:6379", &error).class, ErrorClass::Transient);
+            assert!(spoils_connection(&error) && is_ambiguous(&error), "{kind:?}");
+        }
+        for line in ["OOM command not allowed", "LOADING", "NOGROUP No such key"] {
+            assert!(!spoils_connection(&answer(line)) && !is_ambiguous(&answer(line)), "{line}");
+        }
+        assert!(spoils_connection(&answer("READONLY You can't write against a read only replica.")));
+    }
+
+    #[test]
+    fn a_missing_group_is_recognised_also_from_a_script() {
+        assert!(is_no_group(&answer("NOGROUP No such key 'raw' or consumer group 'g'")));
+        assert!(is_no_group(&answer(
+            "NOGROUP No such key 'raw' or consumer group 'g' script: 8e3, on @user_script:9."
+        )));
+        assert!(!is_no_group(&answer("ERR no such key")));
+    }
+}

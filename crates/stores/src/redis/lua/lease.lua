@@ -1,0 +1,9 @@
+#!lua flags=allow-oom
+-- Takes or extends the lease. Answers 1 if the owner has it now.
+--
+-- KEYS: lease
+-- ARGV: owner, time to live in milliseconds
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1

@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+-- Moves pending entries to the dead letters and acknowledges them. An entry that is not pending any more was finished
+-- or parked by somebody else and is left alone, so that a repeated call parks nothing twice.
+--
+-- KEYS: stream, dead letters
+-- ARGV: group, then for each entry its id, the reason and the attempts
+local time = redis.call('TIME')
+local parked_at = time[1] .. string.format('%03d', math.floor(tonumber(time[2]) / 1000))
+local parked = 0
+for i = 2, #ARGV, 3 do
+  local id = ARGV[i]
+  local pending = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)
+  if #pending > 0 then
+    local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
+    local fields = entry and entry[2] or {}
+    for _, value in ipairs({
+      'stream', KEYS[1], 'entry', id, 'reason', ARGV[i + 1], 'attempts', ARGV[i + 2], 'parked_at', parked_at,
+    }) do
+      fields[#fields + 1] = value
+    end
+    redis.call('XADD', KEYS[2], '*', unpack(fields))
+    redis.call('XACK', KEYS[1], ARGV[1], id)
+    parked = parked + 1
+  end
+end
+return parked

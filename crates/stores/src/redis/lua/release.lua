@@ -1,0 +1,7 @@
+#!lua flags=allow-oom
+-- Gives the lease back if this owner has it.
+--
+-- KEYS: lease
+-- ARGV: owner
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0

@@ -1,0 +1,56 @@
+#!lua flags=allow-oom
+-- Removes entries that every group has confirmed and that the retention does not cover, at most about `ARGV[3]` of
+-- them, so that Redis is not blocked for long. Answers how many, and whether there may be more.
+--
+-- KEYS: stream
+-- ARGV: age to keep in milliseconds, entries to keep, most to remove at once
+local stream = KEYS[1]
+local keep_age, keep_entries, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+if redis.call('EXISTS', stream) == 0 then return { 0, 0 } end
+
+local function parse(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return { tonumber(ms), tonumber(seq) }
+end
+local function before(a, b) return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2]) end
+local function text(id) return string.format('%.0f-%.0f', id[1], id[2]) end
+
+-- The first id that some group has yet to read or to acknowledge. Without a group nothing is confirmed.
+local floor
+for _, facts in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+  local group = {}
+  for i = 1, #facts, 2 do group[facts[i]] = facts[i + 1] end
+  local first
+  if group.pending > 0 then
+    first = parse(redis.call('XPENDING', stream, group.name)[2])
+  else
+    first = parse(group['last-delivered-id'])
+    first[2] = first[2] + 1
+  end
+  if not floor or before(first, floor) then floor = first end
+end
+if not floor then return { 0, 0 } end
+
+local removed = 0
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local old = { math.max(0, now - keep_age), 0 }
+if before(floor, old) then old = floor end
+-- Whole nodes first, because only that form takes a limit; what is left of the last node is less than a node.
+removed = redis.call('XTRIM', stream, 'MINID', '~', text(old), 'LIMIT', limit)
+if removed >= limit then return { removed, 1 } end
+removed = removed + redis.call('XTRIM', stream, 'MINID', text(old))
+
+while removed < limit do
+  local excess = redis.call('XLEN', stream) - keep_entries
+  if excess <= 0 then return { removed, 0 } end
+  local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  if not first then return { removed, 0 } end
+  first = parse(first[1])
+  if not before(first, floor) then return { removed, 0 } end
+  -- Within one millisecond sequence numbers rise by one at least, so at most `excess` entries are below this id.
+  local cut = { first[1], first[2] + math.min(excess, limit - removed) }
+  if before(floor, cut) then cut = floor end
+  removed = removed + redis.call('XTRIM', stream, 'MINID', text(cut))
+end
+return { removed, 1 }

@@ -1,0 +1,192 @@
+//! Both streams and their helper keys in Redis 7.0 or newer.
+//!
+//! What it guarantees:
+//! - Every step that moves more than one thing is one script, so Redis does all of it or nothing, and what its disk or
+//!   a replica lose is the end of a consistent history.
+//! - A call whose answer was lost may be repeated: it finds its work done, or does it again where a second time is
+//!   harmless. What arrives twice downstream is fenced by its version.
+//! - Entries that a group has yet to read or to acknowledge are never removed.
+//! - Whatever drains the pipeline works while Redis is at its memory limit; only the producer's append is refused.
+//!
+//! Names of keys are in [`tidewheel_core::streams`]. Redis Cluster is not supported: the step from stage 1 to stage 2
+//! touches both streams.
+
+mod checkpoint;
+mod error;
+mod handover;
+mod inspect;
+mod journal;
+mod link;
+mod queue;
+mod reply;
+mod script;
+mod status;
+mod tombstones;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use redis::{Client, Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError, TlsCertificates, Value};
+use tidewheel_core::error::PortError;
+use tidewheel_core::ports::PortResult;
+use tidewheel_core::secret::Secret;
+
+pub use inspect::RedisFacts;
+pub use queue::RedisQueue;
+
+use error::port_error;
+use link::Link;
+use reply::Unexpected;
+
+/// Where Redis is.
+#[derive(Clone, Debug)]
+pub struct RedisOptions {
+    /// `redis://[user][:password]@host[:port][/database]`, or `rediss://` for TLS.
+    pub url: Secret,
+    /// A file with the certificates (PEM) to trust instead of the public ones. Only with `rediss://`.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl RedisOptions {
+    /// A server at this address, trusted by the public certificates if it speaks TLS.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: Secret::new(url), ca_file: None }
+    }
+}
+
+/// One Redis. Cheap to clone: clones share a connection for commands. Every blocking read has one of its own.
+///
+/// It is the [`Journal`](tidewheel_core::ports::Journal), the [`Handover`](tidewheel_core::ports::Handover) and the
+/// [`Tombstones`](tidewheel_core::ports::Tombstones); [`RedisStore::queue`] gives the
+/// [`Queue`](tidewheel_core::ports::Queue) of a stage.
+#[derive(Clone)]
+pub struct RedisStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    link: Link,
+    address: String,
+}
+
+impl std::fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisStore").field("address", &self.inner.address).finish()
+    }
+}
+
+impl RedisStore {
+    /// Prepares for a server without connecting to it. Fails as fatal if the options make no sense.
+    pub fn open(options: &RedisOptions) -> PortResult<Self> {
+        let info = options
+            .url
+            .reveal()
+            .into_connection_info()
+            .map_err(|error| port_error("use the address redis.url", "(not connected)", &error))?;
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+        // Small commands must not wait for the answer to the last one.
+        let tcp = info.tcp_settings().clone().set_nodelay(true);
+        let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
+        let address = info.addr().to_string();
+        let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+        if tls {
+            // Another part of the process may have chosen already; either choice is fine.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let failed = |error: RedisError| port_error("prepare a connection", &address, &error);
+        let client = match &options.ca_file {
+            None => Client::open(info).map_err(failed)?,
+            Some(_) if !tls => {
+                return Err(PortError::fatal(format!(
+                    "redis.ca_file is set, but Redis at {address} is not used with TLS"
+                ))
+                .with_hint("write redis.url with rediss://, or remove redis.ca_file"));
+            }
+            Some(file) => {
+                let pem = std::fs::read(file).map_err(|error| {
+                    PortError::fatal(format!("could not read the certificates in {}: {error}", file.display()))
+                        .with_hint("redis.ca_file names a PEM file")
+                })?;
+                let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem) };
+                Client::build_with_tls(info, certificates).map_err(failed)?
+            }
+        };
+        Ok(Self { inner: Arc::new(Inner { link: Link::new(client), address }) })
+    }
+
+    /// Like [`RedisStore::open`], and asks the server whether it is there.
+    pub async fn connect(options: &RedisOptions) -> PortResult<Self> {
+        let store = Self::open(options)?;
+        store.ping().await?;
+        Ok(store)
+    }
+
+    /// Whether the server answers.
+    pub async fn ping(&self) -> PortResult<()> {
+        self.send("connect", &redis::cmd("PING")).await.map(|_| ())
+    }
+
+    /// Host and port, without credentials.
+    pub fn address(&self) -> &str {
+        &self.inner.address
+    }
+
+    fn link(&self) -> &Link {
+        &self.inner.link
+    }
+
+    /// Sends a command; `doing` completes "could not … in Redis".
+    async fn send(&self, doing: &str, command: &Cmd) -> PortResult<Value> {
+        self.link().send(command).await.map_err(|error| self.failed(doing, &error))
+    }
+
+    /// Runs a script; `doing` completes "could not … in Redis".
+    async fn run(&self, doing: &str, script: &script::Script, command: &Cmd) -> PortResult<Value> {
+        self.link().run(script, command).await.map_err(|error| self.failed(doing, &error))
+    }
+
+    fn failed(&self, doing: &str, error: &RedisError) -> PortError {
+        port_error(doing, &self.inner.address, error)
+    }
+
+    fn garbled(&self, doing: &str) -> impl FnOnce(Unexpected) -> PortError + use<'_> {
+        let message = format!("could not {doing} in Redis at {}", self.inner.address);
+        move |Unexpected(what)| {
+            PortError::fatal(format!("{message}: the answer is not {what}"))
+                .with_hint("tidewheel needs Redis 7.0 or newer at redis.url, without a proxy that rewrites commands")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_core::error::ErrorClass;
+
+    use super::*;
+
+    #[test]
+    fn credentials_never_show() {
+        for url in
+            ["redis://app:hunter2@localhost:6379/x", "http://app:hunter2@localhost", "redis://app:hunter2@", "hunter2"]
+        {
+            let error = RedisStore::open(&RedisOptions::new(url)).unwrap_err();
+            assert_eq!(error.class, ErrorClass::Fatal, "{url}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+            assert!(error.hint.is_some(), "{error:?}");
+        }
+        let options = RedisOptions::new("redis://app:hunter2@localhost:6379/2");
+        let store = RedisStore::open(&options).unwrap();
+        assert_eq!(store.address(), "localhost:6379");
+        assert!(!format!("{options:?} {store:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_certificate_file_needs_tls_and_has_to_be_there() {
+        let with_file = |url| RedisOptions { ca_file: Some("/does/not/exist.pem".into()), ..RedisOptions::new(url) };
+        let error = RedisStore::open(&with_file("redis://localhost")).unwrap_err();
+        assert!(error.hint.unwrap().contains("rediss://"));
+        let error = RedisStore::open(&with_file("rediss://localhost")).unwrap_err();
+        assert!(error.message.contains("/does/not/exist.pem"), "{error}");
+        assert!(RedisStore::open(&RedisOptions::new("rediss://localhost")).is_ok());
+    }
+}

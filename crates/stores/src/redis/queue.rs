@@ -1,0 +1,235 @@
+//! A stage's stream as one consumer of its group.
+
+use std::marker::PhantomData;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::{Cmd, RedisResult, Value};
+use tidewheel_core::ports::{Claimed, DeadLetter, Delivery, EntryId, PortResult, Queue, Retention};
+use tidewheel_core::streams::Stage;
+use tidewheel_core::wire::Record;
+
+use super::error::is_no_group;
+use super::journal::milliseconds;
+use super::script::Script;
+use super::{RedisStore, reply, script};
+
+/// A consumer that has not asked for work for this long and holds nothing is gone. A living one asks every few seconds,
+/// and one that is removed by mistake is created again by its next read.
+const FORGET_CONSUMER_AFTER: Duration = Duration::from_secs(3600);
+
+/// Most entries that one script trims: about 10 ms of Redis' time.
+const TRIM_AT_ONCE: u64 = 10_000;
+
+/// Where a walk through the pending entries begins.
+const START: &str = "0-0";
+
+impl RedisStore {
+    /// The stream of `stage` for this consumer. `consumer` has to be unique among all that run: entries belong to a
+    /// name.
+    pub fn queue<T: Record>(&self, stage: Stage, consumer: impl Into<String>) -> RedisQueue<T> {
+        RedisQueue {
+            store: self.clone(),
+            stage,
+            consumer: consumer.into(),
+            claim_from: Mutex::new(START.to_owned()),
+            record: PhantomData,
+        }
+    }
+}
+
+/// One consumer of a stage's group. The group is created when it is missing, at the stream's beginning: entries that
+/// come a second time are fenced by their version, entries that are skipped would be lost.
+pub struct RedisQueue<T> {
+    store: RedisStore,
+    stage: Stage,
+    consumer: String,
+    /// Where the walk through the pending entries goes on.
+    claim_from: Mutex<String>,
+    record: PhantomData<fn() -> T>,
+}
+
+impl<T> std::fmt::Debug for RedisQueue<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisQueue").field("stage", &self.stage).field("consumer", &self.consumer).finish()
+    }
+}
+
+impl<T: Record> RedisQueue<T> {
+    fn doing(&self, what: &str) -> String {
+        format!("{what} {}", self.stage.stream)
+    }
+
+    /// Sends a command that needs the group; creates the group if it is missing and tries once more. A command that
+    /// waits gets a connection of its own.
+    async fn send_to_group(&self, doing: &str, command: &Cmd, wait: Option<Duration>) -> PortResult<Value> {
+        let mut result = self.send_once(command, wait).await;
+        if result.as_ref().is_err_and(is_no_group) {
+            let mut create = script::CREATE_GROUP.command(&[self.stage.stream], 1, 64);
+            create.arg(self.stage.group);
+            self.store.run(&self.doing("create the group of"), &script::CREATE_GROUP, &create).await?;
+            result = self.send_once(command, wait).await;
+        }
+        result.map_err(|error| self.store.failed(doing, &error))
+    }
+
+    async fn send_once(&self, command: &Cmd, wait: Option<Duration>) -> RedisResult<Value> {
+        match wait {
+            Some(wait) => self.store.link().send_blocking(command, wait).await,
+            None => self.store.link().send(command).await,
+        }
+    }
+
+    /// Runs a script on entries of the group; `None` if there is no group, and so no pending entry.
+    async fn on_group(&self, doing: &str, script: &Script, command: &Cmd) -> PortResult<Option<Value>> {
+        match self.store.link().run(script, command).await {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if is_no_group(&error) => Ok(None),
+            Err(error) => Err(self.store.failed(doing, &error)),
+        }
+    }
+
+    /// Changes when those entries that are still this consumer's were delivered.
+    async fn redate(&self, what: &str, ids: &[EntryId], time: &[&str; 2]) -> PortResult<()> {
+        let mut command = script::REDATE.command(&[self.stage.stream], 4 + ids.len(), 96 + 24 * ids.len());
+        command.arg(self.stage.group).arg(&self.consumer).arg(time);
+        add_ids(&mut command, ids);
+        self.on_group(&self.doing(what), &script::REDATE, &command).await.map(|_| ())
+    }
+
+    /// The group's next page of entries that are pending for longer than `idle`; moves the walk on.
+    async fn claim_page(&self, idle: Duration, max: usize) -> PortResult<(Claimed<T>, bool)> {
+        let doing = self.doing("claim entries of");
+        let from = self.claim_from.lock().expect("no holder panics").clone();
+        let mut command = redis::cmd("XAUTOCLAIM");
+        command.arg(self.stage.stream).arg(self.stage.group).arg(&self.consumer);
+        command.arg(milliseconds(idle)).arg(from).arg("COUNT").arg(max.max(1));
+        let answer = self.send_to_group(&doing, &command, None).await?;
+        let parse = || -> Result<_, reply::Unexpected> {
+            let [next, entries, lost]: [Value; 3] =
+                reply::array(answer)?.try_into().map_err(|_| reply::Unexpected("three lists: is this Redis 7.0?"))?;
+            let lost = reply::array(lost)?.into_iter().map(reply::entry_id).collect::<Result<_, _>>()?;
+            Ok((reply::text(next)?, Claimed { deliveries: reply::deliveries(entries)?, lost }))
+        };
+        let (next, claimed) = parse().map_err(self.store.garbled(&doing))?;
+        let finished = next == START;
+        *self.claim_from.lock().expect("no holder panics") = next;
+        Ok((claimed, finished))
+    }
+}
+
+#[async_trait]
+impl<T: Record> Queue<T> for RedisQueue<T> {
+    async fn read(&self, max: usize, wait: Duration) -> PortResult<Vec<Delivery<T>>> {
+        let doing = self.doing("read");
+        let mut command = redis::cmd("XREADGROUP");
+        command.arg("GROUP").arg(self.stage.group).arg(&self.consumer).arg("COUNT").arg(max.max(1));
+        // BLOCK 0 would wait for ever.
+        if milliseconds(wait) > 0 {
+            command.arg("BLOCK").arg(milliseconds(wait));
+        }
+        command.arg("STREAMS").arg(self.stage.stream).arg(">");
+        let answer = self.send_to_group(&doing, &command, Some(wait)).await?;
+        reply::first_stream(answer).map_err(self.store.garbled(&doing))
+    }
+
+    async fn claim(&self, idle: Duration, max: usize) -> PortResult<Claimed<T>> {
+        loop {
+            // A page may be empty because none of its entries is idle; the walk ends at the list's end.
+            let (claimed, finished) = self.claim_page(idle, max).await?;
+            if finished || !claimed.deliveries.is_empty() || !claimed.lost.is_empty() {
+                return Ok(claimed);
+            }
+        }
+    }
+
+    async fn keep(&self, ids: &[EntryId]) -> PortResult<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        // Delivered now.
+        self.redate("keep entries of", ids, &["IDLE", "0"]).await
+    }
+
+    async fn hand_back(&self, ids: &[EntryId]) -> PortResult<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        // Delivered in 1970, so idle for longer than anybody asks for.
+        self.redate("hand back entries of", ids, &["TIME", "0"]).await
+    }
+
+    async fn acknowledge(&self, ids: &[EntryId]) -> PortResult<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut command = redis::cmd("XACK");
+        command.arg(self.stage.stream).arg(self.stage.group);
+        add_ids(&mut command, ids);
+        self.store.send(&self.doing("acknowledge entries of"), &command).await.map(|_| ())
+    }
+
+    async fn park(&self, letters: &[DeadLetter]) -> PortResult<()> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let keys = [self.stage.stream, self.stage.dead_letters];
+        let bytes = letters.iter().map(|letter| 64 + letter.reason.len()).sum();
+        let mut command = script::PARK.command(&keys, 1 + 3 * letters.len(), bytes);
+        command.arg(self.stage.group);
+        for letter in letters {
+            command.arg(&letter.id.0).arg(&letter.reason).arg(letter.attempts);
+        }
+        self.on_group(&self.doing("park entries of"), &script::PARK, &command).await.map(|_| ())
+    }
+
+    async fn leave(&self) -> PortResult<bool> {
+        let doing = self.doing("leave");
+        let mut command = script::LEAVE.command(&[self.stage.stream], 2, 64);
+        command.arg(self.stage.group).arg(&self.consumer);
+        match self.on_group(&doing, &script::LEAVE, &command).await? {
+            Some(answer) => Ok(reply::integer(&answer).map_err(self.store.garbled(&doing))? == 1),
+            None => Ok(true),
+        }
+    }
+
+    async fn trim(&self, retention: Retention) -> PortResult<u64> {
+        let doing = self.doing("trim");
+        let mut prune = script::PRUNE_CONSUMERS.command(&[self.stage.stream], 2, 64);
+        prune.arg(self.stage.group).arg(milliseconds(FORGET_CONSUMER_AFTER));
+        // A stream that is not there has no consumers; the script below finds nothing to trim either.
+        match self.store.link().run(&script::PRUNE_CONSUMERS, &prune).await {
+            Err(error) if !is_no_group(&error) && !is_no_key(&error) => return Err(self.store.failed(&doing, &error)),
+            _ => {}
+        }
+        let mut command = script::TRIM.command(&[self.stage.stream], 3, 64);
+        // Ages and lengths beyond what a script counts exactly are for ever all the same.
+        const EXACT: u64 = 1 << 53;
+        command.arg(milliseconds(retention.age).min(EXACT)).arg(retention.entries.min(EXACT)).arg(TRIM_AT_ONCE);
+        let mut removed = 0;
+        loop {
+            let answer = self.store.run(&doing, &script::TRIM, &command).await?;
+            let parse = || -> Result<_, reply::Unexpected> {
+                let [trimmed, more]: [Value; 2] =
+                    reply::array(answer)?.try_into().map_err(|_| reply::Unexpected("a pair of numbers"))?;
+                Ok((reply::count(&trimmed)?, reply::count(&more)? > 0))
+            };
+            let (trimmed, more) = parse().map_err(self.store.garbled(&doing))?;
+            removed += trimmed;
+            if !more {
+                return Ok(removed);
+            }
+        }
+    }
+}
+
+fn add_ids(command: &mut Cmd, ids: &[EntryId]) {
+    for id in ids {
+        command.arg(&id.0);
+    }
+}
+
+fn is_no_key(error: &redis::RedisError) -> bool {
+    error.detail().is_some_and(|detail| detail.starts_with("no such key"))
+}

@@ -1,0 +1,126 @@
+//! Redis' answers as what the ports speak of. Texts of entries are moved out of the answer, never copied.
+
+use redis::Value;
+use tidewheel_core::ports::{Delivery, EntryId};
+use tidewheel_core::wire::{RawFields, Record};
+
+/// An answer of another shape than the command gives: whatever answers is not Redis 7, or a proxy garbles it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unexpected(pub(super) &'static str);
+
+type Reply<T> = Result<T, Unexpected>;
+
+pub(super) fn array(value: Value) -> Reply<Vec<Value>> {
+    match value {
+        Value::Array(values) => Ok(values),
+        Value::Nil => Ok(Vec::new()),
+        _ => Err(Unexpected("a list")),
+    }
+}
+
+pub(super) fn bytes(value: Value) -> Reply<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes),
+        Value::SimpleString(text) => Ok(text.into_bytes()),
+        Value::Okay => Ok(b"OK".to_vec()),
+        _ => Err(Unexpected("a text")),
+    }
+}
+
+pub(super) fn text(value: Value) -> Reply<String> {
+    String::from_utf8(bytes(value)?).map_err(|_| Unexpected("a text in UTF-8"))
+}
+
+pub(super) fn optional_text(value: Value) -> Reply<Option<String>> {
+    if value == Value::Nil { Ok(None) } else { text(value).map(Some) }
+}
+
+pub(super) fn integer(value: &Value) -> Reply<i64> {
+    match value {
+        Value::Int(number) => Ok(*number),
+        _ => Err(Unexpected("a whole number")),
+    }
+}
+
+/// A count, which is never negative.
+pub(super) fn count(value: &Value) -> Reply<u64> {
+    u64::try_from(integer(value)?).map_err(|_| Unexpected("a count"))
+}
+
+pub(super) fn entry_id(value: Value) -> Reply<EntryId> {
+    text(value).map(EntryId)
+}
+
+/// The entries in `[id, [name, value, …]], …`.
+pub(super) fn deliveries<T: Record>(value: Value) -> Reply<Vec<Delivery<T>>> {
+    array(value)?
+        .into_iter()
+        .map(|entry| {
+            let [id, fields] = pair(entry)?;
+            Ok(Delivery { id: entry_id(id)?, record: T::decode(raw_fields(fields)?) })
+        })
+        .collect()
+}
+
+/// The entries in an answer of XREADGROUP on one stream; none if it timed out.
+pub(super) fn first_stream<T: Record>(value: Value) -> Reply<Vec<Delivery<T>>> {
+    match array(value)?.into_iter().next() {
+        None => Ok(Vec::new()),
+        Some(stream) => {
+            let [_, entries] = pair(stream)?;
+            deliveries(entries)
+        }
+    }
+}
+
+fn pair(value: Value) -> Reply<[Value; 2]> {
+    array(value)?.try_into().map_err(|_| Unexpected("a pair"))
+}
+
+fn raw_fields(value: Value) -> Reply<RawFields> {
+    let values = array(value)?;
+    let mut fields = RawFields::with_capacity(values.len() / 2);
+    let mut values = values.into_iter();
+    while let (Some(name), Some(value)) = (values.next(), values.next()) {
+        fields.push((bytes(name)?, bytes(value)?));
+    }
+    Ok(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_core::change::Change;
+
+    use super::*;
+
+    fn parse(wire: &str) -> Value {
+        redis::parse_redis_value(wire.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_read_that_timed_out_has_no_entries() {
+        assert!(first_stream::<Change>(parse("*-1\r\n")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_entry_keeps_its_fields_in_order() {
+        let value = parse("*4\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$0\r\n\r\n");
+        let expected = vec![(b"a".to_vec(), b"1".to_vec()), (b"b".to_vec(), Vec::new())];
+        assert_eq!(raw_fields(value), Ok(expected));
+    }
+
+    #[test]
+    fn an_unreadable_record_is_delivered_as_such() {
+        let value = parse("*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-0\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n");
+        let entries = first_stream::<Change>(value).unwrap();
+        assert_eq!(entries[0].id, EntryId("1-0".into()));
+        assert!(entries[0].record.is_err());
+    }
+
+    #[test]
+    fn other_shapes_are_refused() {
+        for wire in [":1\r\n", "*1\r\n:1\r\n", "*1\r\n*1\r\n$1\r\ns\r\n"] {
+            assert!(first_stream::<Change>(parse(wire)).is_err(), "{wire:?}");
+        }
+    }
+}

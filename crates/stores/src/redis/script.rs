@@ -1,0 +1,70 @@
+//! The Lua scripts: each does in one atomic step what must not be seen half done.
+
+use std::sync::LazyLock;
+
+use redis::Cmd;
+
+/// A script and the hash that Redis knows it by.
+pub(super) struct Script {
+    code: &'static str,
+    compiled: LazyLock<String, fn() -> String>,
+}
+
+macro_rules! scripts {
+    ($($name:ident = $file:literal;)*) => {
+        $(pub(super) static $name: Script = Script {
+            code: include_str!($file),
+            compiled: LazyLock::new(|| redis::Script::new(include_str!($file)).get_hash().to_owned()),
+        };)*
+        /// Every script, for tests.
+        #[cfg(test)]
+        const ALL: &[(&str, &Script)] = &[$(($file, &$name)),*];
+    };
+}
+
+scripts! {
+    APPEND = "lua/append.lua";
+    CREATE_GROUP = "lua/create_group.lua";
+    HAND_OVER = "lua/hand_over.lua";
+    LEASE = "lua/lease.lua";
+    LEAVE = "lua/leave.lua";
+    PARK = "lua/park.lua";
+    PRUNE_CONSUMERS = "lua/prune_consumers.lua";
+    RAISE = "lua/raise.lua";
+    REDATE = "lua/redate.lua";
+    RELEASE = "lua/release.lua";
+    STAGE = "lua/stage.lua";
+    TRIM = "lua/trim.lua";
+}
+
+impl Script {
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The command that runs the script on these keys; its arguments are to be added. The sizes, of all arguments
+    /// together, save growing the command's buffer.
+    pub(super) fn command(&self, keys: &[&str], arguments: usize, bytes: usize) -> Cmd {
+        let mut command = Cmd::with_capacity(3 + keys.len() + arguments, 128 + bytes);
+        command.arg("EVALSHA").arg(self.compiled.as_str()).arg(keys.len());
+        for key in keys {
+            command.arg(key);
+        }
+        command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_script_says_how_it_behaves_when_memory_is_full() {
+        for (file, script) in ALL {
+            assert!(script.code().starts_with("#!lua"), "{file}");
+            // Only the producer may be stopped by a full memory; all that drains it has to go on.
+            let may_stop = file.ends_with("append.lua") || script.code().starts_with("#!lua flags=no-writes");
+            assert_eq!(!script.code().starts_with("#!lua flags=allow-oom"), may_stop, "{file}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! A stage's stream and group as they are now.
+
+use redis::Value;
+use tidewheel_core::ports::{ConsumerStatus, PortResult, StageStatus};
+use tidewheel_core::streams::Stage;
+
+use super::reply::{self, Unexpected};
+use super::{RedisStore, script};
+
+/// What Redis says of a stage at one moment.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct StageFacts {
+    length: u64,
+    dead_letters: u64,
+    /// By Redis' clock, in milliseconds since the Unix epoch.
+    now: u64,
+    has_group: bool,
+    pending: u64,
+    lag: Option<u64>,
+    oldest: Option<String>,
+    consumers: Vec<ConsumerStatus>,
+}
+
+impl StageFacts {
+    /// Entries that the group has not acknowledged. Where Redis cannot tell its lag (somebody deleted unread entries),
+    /// the whole stream counts: a producer that pauses too early goes on as soon as the group has read to the end.
+    pub(super) fn backlog(&self) -> u64 {
+        if self.has_group { self.lag.unwrap_or(self.length) + self.pending } else { self.length }
+    }
+
+    fn parse(answer: Value) -> Result<Self, Unexpected> {
+        let mut values = reply::array(answer)?.into_iter();
+        let mut next = || values.next().ok_or(Unexpected("as long as the script makes it"));
+        let mut facts = Self {
+            length: reply::count(&next()?)?,
+            dead_letters: reply::count(&next()?)?,
+            now: reply::count(&next()?)?,
+            has_group: reply::count(&next()?)? > 0,
+            pending: reply::count(&next()?)?,
+            lag: u64::try_from(reply::integer(&next()?)?).ok(),
+            oldest: Some(reply::text(next()?)?).filter(|id| !id.is_empty()),
+            consumers: Vec::new(),
+        };
+        while let Ok(name) = next() {
+            let (name, pending, idle_ms) = (reply::text(name)?, reply::count(&next()?)?, reply::count(&next()?)?);
+            facts.consumers.push(ConsumerStatus { name, pending, idle_ms });
+        }
+        Ok(facts)
+    }
+
+    /// Milliseconds since the oldest entry that is not confirmed was added: the first half of its id is that time.
+    fn oldest_age_ms(&self) -> Option<u64> {
+        let (added, _) = self.oldest.as_deref()?.split_once('-')?;
+        Some(self.now.saturating_sub(added.parse().ok()?))
+    }
+}
+
+impl RedisStore {
+    pub(super) async fn facts(&self, stage: Stage) -> PortResult<StageFacts> {
+        let doing = format!("inspect {}", stage.stream);
+        let mut command = script::STAGE.command(&[stage.stream, stage.dead_letters], 1, 64);
+        command.arg(stage.group);
+        let answer = self.run(&doing, &script::STAGE, &command).await?;
+        StageFacts::parse(answer).map_err(self.garbled(&doing))
+    }
+
+    /// A stage as an operator sees it. A stream or group that is not there yet counts as empty.
+    pub async fn status(&self, stage: Stage) -> PortResult<StageStatus> {
+        let facts = self.facts(stage).await?;
+        let lag = if facts.has_group { facts.lag } else { Some(facts.length) };
+        Ok(StageStatus {
+            stream: stage.stream.to_owned(),
+            group: stage.group.to_owned(),
+            length: facts.length,
+            lag,
+            pending: facts.pending,
+            oldest_age_ms: facts.oldest_age_ms(),
+            dead_letters: facts.dead_letters,
+            consumers: facts.consumers,
+        })
+    }
+}

@@ -1,0 +1,52 @@
+//! Versions of deletions, in a hash beside stage 2.
+
+use async_trait::async_trait;
+use tidewheel_core::error::PortError;
+use tidewheel_core::ports::{Fence, FenceTarget, PortResult, Tombstones};
+use tidewheel_core::streams::TOMBSTONES;
+use tidewheel_core::version::Version;
+
+use super::{RedisStore, reply, script};
+
+/// The hash's field of a target: the document's UUID, or `ns:` and the namespace.
+fn field(target: &FenceTarget) -> String {
+    match target {
+        FenceTarget::Document(id) => id.to_string(),
+        FenceTarget::Namespace(namespace) => format!("ns:{namespace}"),
+    }
+}
+
+#[async_trait]
+impl Tombstones for RedisStore {
+    async fn raise(&self, fences: &[Fence]) -> PortResult<()> {
+        if fences.is_empty() {
+            return Ok(());
+        }
+        let mut command = script::RAISE.command(&[TOMBSTONES], 2 * fences.len(), 96 * fences.len());
+        for fence in fences {
+            command.arg(field(&fence.target)).arg(fence.version.to_string());
+        }
+        self.run("remember deletions", &script::RAISE, &command).await.map(|_| ())
+    }
+
+    async fn of(&self, targets: &[FenceTarget]) -> PortResult<Vec<Option<Version>>> {
+        if targets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let doing = "look up deletions";
+        let mut command = redis::cmd("HMGET");
+        command.arg(TOMBSTONES);
+        for target in targets {
+            command.arg(field(target));
+        }
+        let values = reply::array(self.send(doing, &command).await?).map_err(self.garbled(doing))?;
+        let read = |value| {
+            let text = reply::optional_text(value).map_err(self.garbled(doing))?;
+            text.map(|text| text.parse()).transpose().map_err(|error| {
+                PortError::fatal(format!("{TOMBSTONES} in Redis at {} is not readable: {error}", self.address()))
+                    .with_hint("remove that field with HDEL, then compare the index with the source")
+            })
+        };
+        values.into_iter().map(read).collect()
+    }
+}
