@@ -84,7 +84,7 @@ impl Record for Embedded {
             return Ok(Self::without_vectors(change));
         }
         let chunks: Vec<String> =
-            serde_json::from_slice(&reader.take("chunks")?).map_err(|error| invalid("chunks", error))?;
+            serde_json::from_slice(&reader.take("chunks")?).map_err(|error| invalid("chunks", &error))?;
         let dimension = reader.parse("dimension")?;
         let bytes = reader.take("vectors")?;
         let (numbers, rest) = bytes.as_chunks::<4>();
@@ -92,13 +92,16 @@ impl Record for Embedded {
             .filter(|vectors| rest.is_empty() && vectors.len() == chunks.len())
             .ok_or_else(|| {
                 let (expected, found) = (chunks.len(), bytes.len());
-                invalid("vectors", format!("{expected} vectors of dimension {dimension} expected, found {found} bytes"))
+                invalid(
+                    "vectors",
+                    &format!("{expected} vectors of dimension {dimension} expected, found {found} bytes"),
+                )
             })?;
         Ok(Self { change, model: reader.text("model")?, chunks, vectors })
     }
 }
 
-fn invalid(field: &'static str, cause: impl ToString) -> WireError {
+fn invalid(field: &'static str, cause: &(impl ToString + ?Sized)) -> WireError {
     WireError::Invalid { field, cause: cause.to_string() }
 }
 
@@ -115,11 +118,11 @@ impl Reader {
     }
 
     fn text(&mut self, field: &'static str) -> Result<String, WireError> {
-        String::from_utf8(self.take(field)?).map_err(|error| invalid(field, error))
+        String::from_utf8(self.take(field)?).map_err(|error| invalid(field, &error))
     }
 
     fn parse<T: std::str::FromStr<Err: ToString>>(&mut self, field: &'static str) -> Result<T, WireError> {
-        self.text(field)?.parse().map_err(|error: T::Err| invalid(field, error))
+        self.text(field)?.parse().map_err(|error: T::Err| invalid(field, &error))
     }
 
     fn change(&mut self) -> Result<Change, WireError> {
@@ -128,7 +131,7 @@ impl Reader {
         let document = operation.has_document().then(|| self.text("document")).transpose()?;
         Ok(Change {
             operation,
-            namespace: Namespace::parse(&namespace).ok_or_else(|| invalid("namespace", format!("{namespace:?}")))?,
+            namespace: Namespace::parse(&namespace).ok_or_else(|| invalid("namespace", &format!("{namespace:?}")))?,
             id: self.text("id")?,
             key: self.text("key")?,
             version: self.parse("version")?,

@@ -6,6 +6,7 @@
 
 pub mod consumer;
 pub mod health;
+mod newest;
 pub mod processor;
 pub mod producer;
 mod retry;

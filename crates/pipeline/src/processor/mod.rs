@@ -36,9 +36,10 @@ use tracing::{Instrument, debug, debug_span, info, warn};
 
 use crate::consumer::{Consumer, Work};
 use crate::health::Health;
+use crate::newest::letter;
 use crate::retry::{GivenUp, Patience};
 use crate::service::ServiceError;
-use plan::{Handful, Job, Plan, handfuls, letter, plan};
+use plan::{Handful, Job, Plan, handfuls, plan};
 
 /// The service's name in errors, spans and labels.
 pub const NAME: &str = "processor";

@@ -1,17 +1,15 @@
 //! Decides what to do with a batch of stage 1, without doing it.
 
-use std::collections::HashMap;
-
-use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::change::Change;
 use tidewheel_core::chunking::{ChunkLimits, chunk};
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
-use tidewheel_core::identity::DocumentId;
 use tidewheel_core::payload::plain_document;
 use tidewheel_core::ports::{DeadLetter, Delivery, EntryId};
 use tidewheel_core::tokens::Tokens;
 
 use super::render::Renderer;
+use crate::newest::{letter, newest};
 
 /// One document to embed.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,45 +53,6 @@ pub fn plan(deliveries: Vec<Delivery<Change>>, renderer: &Renderer, tokens: &dyn
         }
     }
     plan
-}
-
-/// A dead letter for an entry that failed for a reason that will not pass.
-pub fn letter(id: EntryId, error: &PortError) -> DeadLetter {
-    DeadLetter { id, reason: error.message.clone(), attempts: 1 }
-}
-
-/// The newest change of each document with all entries of that document; drops as they are. What cannot be read goes
-/// to `letters`.
-fn newest(deliveries: Vec<Delivery<Change>>, letters: &mut Vec<DeadLetter>) -> Vec<(Change, Vec<EntryId>)> {
-    let mut changes: Vec<(Change, Vec<EntryId>)> = Vec::with_capacity(deliveries.len());
-    let mut places: HashMap<DocumentId, usize> = HashMap::with_capacity(deliveries.len());
-    for Delivery { id, record } in deliveries {
-        let change = match record {
-            Ok(change) => change,
-            Err(error) => {
-                letters.push(letter(id, &PortError::poison(error.to_string())));
-                continue;
-            }
-        };
-        if change.operation == Operation::Drop {
-            changes.push((change, vec![id]));
-            continue;
-        }
-        match places.entry(change.document_id()) {
-            std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(changes.len());
-                changes.push((change, vec![id]));
-            }
-            std::collections::hash_map::Entry::Occupied(place) => {
-                let (kept, entries) = &mut changes[*place.get()];
-                entries.push(id);
-                if change.version > kept.version {
-                    *kept = change;
-                }
-            }
-        }
-    }
-    changes
 }
 
 /// The chunks of the change's document; `None` if it has none by its nature.
@@ -155,6 +114,7 @@ fn size(record: &Embedded) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tidewheel_core::change::Operation;
     use tidewheel_core::identity::Namespace;
     use tidewheel_core::tokens::Words;
     use tidewheel_core::version::{ClusterTime, Version};

@@ -15,7 +15,7 @@ pub struct Renderer(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Template(Environment<'static>),
+    Template(Box<Environment<'static>>),
     Fields(Vec<Vec<String>>),
     EveryString,
 }
@@ -32,7 +32,7 @@ impl Renderer {
                     "see https://docs.rs/minijinja for the syntax, for example {{ subject }} {{ customer.name }}",
                 )
             })?;
-            return Ok(Self(Kind::Template(environment)));
+            return Ok(Self(Kind::Template(Box::new(environment))));
         }
         if options.fields.is_empty() {
             return Ok(Self(Kind::EveryString));

@@ -6,6 +6,7 @@ use tidewheel_core::error::{ErrorClass, PortError};
 use tidewheel_core::ports::{DeadLetter, DocumentPoints, Fence, FenceTarget, Index, Tombstones};
 
 use super::plan::{Aftermath, Write, aftermath};
+use crate::newest::letter;
 use crate::retry::{GivenUp, Patience};
 
 /// Writes to the index under the fence of versions.
@@ -42,7 +43,7 @@ impl Applier<'_> {
                 }
                 Err(GivenUp::Failed(error)) if error.class == ErrorClass::Poison => {
                     let entries = writes.into_iter().flat_map(|write| write.entries);
-                    letters.extend(entries.map(|id| DeadLetter { id, reason: error.message.clone(), attempts: 1 }));
+                    letters.extend(entries.map(|id| letter(id, &error)));
                 }
                 Err(given_up) => return Err(given_up),
             }

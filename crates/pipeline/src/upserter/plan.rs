@@ -1,17 +1,16 @@
 //! Decides what to write for a batch of stage 2, and what to mend after the write, without doing either.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value};
 use tidewheel_core::change::Operation;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
-use tidewheel_core::identity::{DocumentId, Namespace};
+use tidewheel_core::identity::Namespace;
 use tidewheel_core::payload::{RESERVED, Stamp, plain_document};
 use tidewheel_core::ports::{DeadLetter, Delivery, DocumentPoints, EntryId, Fence, FenceTarget, Point, Stored};
 use tidewheel_core::version::Version;
 
 use super::options::PayloadOptions;
+use crate::newest::{letter, newest};
 
 /// A document to write.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,35 +46,7 @@ pub struct Plan {
 /// Reduces the batch to the newest change of each document and builds its points.
 pub fn plan(deliveries: Vec<Delivery<Embedded>>, payload: &PayloadOptions) -> Plan {
     let mut plan = Plan::default();
-    let mut newest: Vec<(Embedded, Vec<EntryId>)> = Vec::with_capacity(deliveries.len());
-    let mut places: HashMap<DocumentId, usize> = HashMap::with_capacity(deliveries.len());
-    for Delivery { id, record } in deliveries {
-        let embedded = match record {
-            Ok(embedded) => embedded,
-            Err(error) => {
-                plan.letters.push(DeadLetter { id, reason: error.to_string(), attempts: 1 });
-                continue;
-            }
-        };
-        if embedded.change.operation == Operation::Drop {
-            newest.push((embedded, vec![id]));
-            continue;
-        }
-        match places.entry(embedded.change.document_id()) {
-            std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(newest.len());
-                newest.push((embedded, vec![id]));
-            }
-            std::collections::hash_map::Entry::Occupied(place) => {
-                let (kept, entries) = &mut newest[*place.get()];
-                entries.push(id);
-                if embedded.change.version > kept.change.version {
-                    *kept = embedded;
-                }
-            }
-        }
-    }
-    for (embedded, entries) in newest {
+    for (embedded, entries) in newest(deliveries, &mut plan.letters) {
         let version = embedded.change.version;
         let target = match embedded.change.operation {
             Operation::Drop => FenceTarget::Namespace(embedded.change.namespace),
@@ -84,11 +55,7 @@ pub fn plan(deliveries: Vec<Delivery<Embedded>>, payload: &PayloadOptions) -> Pl
                 let namespace = embedded.change.namespace.clone();
                 match points(embedded, payload) {
                     Ok(points) => plan.writes.push(Write { points, namespace, entries }),
-                    Err(error) => plan.letters.extend(entries.into_iter().map(|id| DeadLetter {
-                        id,
-                        reason: error.message.clone(),
-                        attempts: 1,
-                    })),
+                    Err(error) => plan.letters.extend(entries.into_iter().map(|id| letter(id, &error))),
                 }
                 continue;
             }
@@ -165,6 +132,7 @@ mod tests {
     use proptest::prelude::*;
     use tidewheel_core::change::Change;
     use tidewheel_core::embedded::Vectors;
+    use tidewheel_core::identity::DocumentId;
     use tidewheel_core::version::ClusterTime;
     use tidewheel_core::wire::WireError;
 
