@@ -1,0 +1,254 @@
+//! The one thread that changes a collection.
+//!
+//! It takes everything that waits, applies it in order, writes all of it to the log at once, syncs once and then
+//! answers everybody: many writers share one sync, a lone writer waits for nobody. Because nobody else changes
+//! the collection, a condition that was checked still holds when the points are written.
+//!
+//! ```text
+//! queue ─▶ resolve ─▶ apply ─▶ log ─┐ (for all that waited)
+//!                                   └─▶ sync once ─▶ answer all ─▶ now and then: flush the engine, empty the log
+//! ```
+//!
+//! It also starts the index build, on a thread of its own, when enough unindexed points have piled up.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use qdrant_edge::{EdgeShard, UpdateOperation};
+use tokio::sync::{mpsc, oneshot};
+
+use super::collection::Shared;
+use super::error::ApiError;
+use super::oplog::OpLog;
+use super::record;
+use super::wal::EngineWal;
+use super::write::Write;
+
+/// Writes that share one sync. More would make the first of them wait without making the sync any cheaper.
+const GROUP: usize = 32;
+
+/// The log is emptied by flushing the engine from this size on: it bounds the time that a start takes (about a
+/// second for 64 MiB) and is large enough that a bulk load flushes every 30,000 points or so.
+const CHECKPOINT_BYTES: u64 = 64 << 20;
+
+/// A collection that nobody wrote to for this long is flushed, so that a start has nothing to apply.
+const CHECKPOINT_IDLE: Duration = Duration::from_secs(3);
+
+/// A collection that nobody wrote to for this long gets its index built.
+const INDEX_IDLE: Duration = Duration::from_secs(3);
+
+/// Under constant writes the index is built when this many times the threshold is unindexed: searches would get slow,
+/// and building more often would take the CPU from the writers.
+const FAR_BEHIND: usize = 8;
+
+/// What the thread is told.
+pub(crate) enum Message {
+    /// Apply this. Without `reply` nobody waits for it to be durable.
+    Write { write: Write, reply: Option<oneshot::Sender<Result<(), ApiError>>> },
+    /// A moment passed: time to look after the log and the index.
+    Tick,
+    /// Finish what is queued, flush and end.
+    Stop,
+}
+
+/// State of the thread.
+pub(crate) struct Writer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) inbox: mpsc::Receiver<Message>,
+    pub(crate) log: OpLog,
+    pub(crate) engine_wal: EngineWal,
+    pub(crate) last_write: Instant,
+    /// Written since the last time the engine looked for something to optimise.
+    pub(crate) unoptimized: bool,
+    pub(crate) buffer: Vec<u8>,
+}
+
+impl Writer {
+    pub(crate) fn run(mut self) {
+        while let Some(first) = self.inbox.blocking_recv() {
+            let mut messages = vec![first];
+            while messages.len() < GROUP
+                && let Ok(next) = self.inbox.try_recv()
+            {
+                messages.push(next);
+            }
+            if !self.group(messages) {
+                break;
+            }
+        }
+        self.checkpoint();
+    }
+
+    /// Handles what was queued; `false` when the thread should end.
+    fn group(&mut self, messages: Vec<Message>) -> bool {
+        let mut answers = Vec::with_capacity(messages.len());
+        let (mut tick, mut stop, mut wrote) = (false, false, false);
+        for message in messages {
+            match message {
+                Message::Write { write, reply } => {
+                    wrote = true;
+                    let outcome = self.apply(write);
+                    match reply {
+                        Some(reply) => answers.push((reply, outcome)),
+                        None => log_unwatched(&self.shared.name, outcome),
+                    }
+                }
+                Message::Tick => tick = true,
+                Message::Stop => stop = true,
+            }
+        }
+        if wrote {
+            self.last_write = Instant::now();
+            self.unoptimized = true;
+        }
+        // A tick syncs what was written without anybody waiting.
+        let committed = self.log.commit(!answers.is_empty() || tick || stop);
+        if let Err(error) = &committed {
+            tracing::error!(collection = %self.shared.name, %error, "the operation log cannot be written");
+        }
+        for (reply, outcome) in answers {
+            let outcome = match &committed {
+                Ok(()) => outcome,
+                Err(error) => outcome.and(Err(ApiError::Internal(format!("cannot write the operation log: {error}")))),
+            };
+            // Whoever asked may have gone away; the write stands all the same.
+            let _ = reply.send(outcome);
+        }
+        let idle = self.last_write.elapsed();
+        if self.log.len() >= CHECKPOINT_BYTES || (tick && self.log.len() > 0 && idle >= CHECKPOINT_IDLE) {
+            self.checkpoint();
+        }
+        if tick {
+            self.optimize_if_due(idle);
+        }
+        !stop
+    }
+
+    /// Decides what the write means now, does it, and notes it for the log.
+    fn apply(&mut self, write: Write) -> Result<(), ApiError> {
+        let shard = &self.shared.shard;
+        let buffer = &mut self.buffer;
+        let attempt = catch_unwind(AssertUnwindSafe(|| {
+            let Some(operation) = write.resolve(shard)? else { return Ok(false) };
+            record::encode(&operation, buffer).map_err(|error| ApiError::Internal(error.to_string()))?;
+            shard.update(operation)?;
+            Ok(true)
+        }));
+        match attempt {
+            Ok(Ok(true)) => {
+                self.log.append(&self.buffer);
+                self.buffer.shrink_to(1 << 20);
+                Ok(())
+            }
+            Ok(Ok(false)) => Ok(()),
+            Ok(Err(error)) => Err(error),
+            Err(panic) => {
+                let reason = panic_text(&*panic);
+                tracing::error!(collection = %self.shared.name, reason, "the engine panicked while applying a write");
+                Err(ApiError::Internal(format!("the engine panicked: {reason}")))
+            }
+        }
+    }
+
+    /// Flushes the engine and empties the log. Left for later while an index build runs: the build swaps segments,
+    /// and the engine does not flush at the same time.
+    fn checkpoint(&mut self) {
+        if self.shared.optimizing.load(Ordering::Acquire) {
+            return;
+        }
+        let started = Instant::now();
+        let bytes = self.log.len();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.shared.shard.flush())) {
+            let reason = panic_text(&*panic);
+            tracing::error!(collection = %self.shared.name, reason, "the engine could not be flushed");
+            return;
+        }
+        if let Err(error) = self.log.clear() {
+            tracing::error!(collection = %self.shared.name, %error, "the operation log cannot be emptied");
+        }
+        self.engine_wal.release(false);
+        tracing::debug!(collection = %self.shared.name, bytes, seconds = started.elapsed().as_secs_f64(), "flushed");
+    }
+
+    fn optimize_if_due(&mut self, idle: Duration) {
+        if !self.unoptimized || !index_is_due(self.shared.unindexed_over_threshold(), idle) {
+            return;
+        }
+        if self.shared.builds.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // What was written so far is flushed first, so that the log stays short while the build keeps it from
+        // being emptied.
+        self.checkpoint();
+        self.unoptimized = false;
+        self.shared.optimizing.store(true, Ordering::Release);
+        let shared = Arc::clone(&self.shared);
+        let spawned = std::thread::Builder::new().name("qdrant-index".to_owned()).spawn(move || optimize(&shared));
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "cannot start a thread for the index build");
+            self.shared.optimizing.store(false, Ordering::Release);
+            self.shared.builds.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// Whether to look for something to optimise, given how many times over the threshold the unindexed points are.
+fn index_is_due(times_over: usize, idle: Duration) -> bool {
+    idle >= INDEX_IDLE || times_over >= FAR_BEHIND
+}
+
+fn optimize(shared: &Shared) {
+    let started = Instant::now();
+    match catch_unwind(AssertUnwindSafe(|| shared.shard.optimize())) {
+        Ok(Ok(changed)) if changed => {
+            tracing::info!(collection = %shared.name, seconds = started.elapsed().as_secs_f64(), "index built");
+        }
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(collection = %shared.name, %error, "the index build failed"),
+        Err(panic) => {
+            let reason = panic_text(&*panic);
+            tracing::error!(collection = %shared.name, reason, "the index build panicked");
+        }
+    }
+    shared.optimizing.store(false, Ordering::Release);
+    shared.builds.store(false, Ordering::Release);
+}
+
+fn log_unwatched(collection: &str, outcome: Result<(), ApiError>) {
+    if let Err(error) = outcome {
+        tracing::warn!(collection, %error, "a write that nobody waited for was refused");
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("unknown")
+}
+
+/// Applies one record of the log again.
+pub(crate) fn replay(shard: &EdgeShard, record: &[u8]) -> Result<(), ApiError> {
+    let operation: UpdateOperation =
+        record::decode(record).map_err(|error| ApiError::Internal(format!("operation log: {error}")))?;
+    shard.update(super::write::without_missing(shard, operation)?)?;
+    Ok(())
+}
+
+/// One index build at a time in the whole process.
+pub(crate) type BuildSlot = Arc<AtomicBool>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_is_built_in_quiet_moments_or_when_far_behind() {
+        assert!(!index_is_due(1, Duration::from_millis(100)), "busy and little to gain");
+        assert!(index_is_due(0, INDEX_IDLE), "quiet: the engine decides what is worth doing");
+        assert!(index_is_due(FAR_BEHIND, Duration::ZERO), "searches are slow by now");
+    }
+}
