@@ -1,0 +1,159 @@
+//! The way to the server: one lazily opened HTTP/2 connection, with TLS and the API key where they are wanted.
+//!
+//! The generated stubs are used on a channel of our own instead of the client's `Qdrant` type, because that one sends a
+//! failed write a second time by itself. A failed call is reported here, once; whether and when it is tried again is
+//! decided by the stages alone.
+
+use std::time::Duration;
+
+use qdrant_client::qdrant::collections_client::CollectionsClient;
+use qdrant_client::qdrant::points_client::PointsClient;
+use qdrant_client::qdrant::qdrant_client::QdrantClient;
+use tidewheel_core::error::PortError;
+use tidewheel_core::secret::Secret;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
+use tonic::{Request, Status};
+
+/// Where Qdrant serves gRPC unless configured otherwise.
+const GRPC_PORT: u16 = 6334;
+
+/// How often an idle connection is probed, so that one that a firewall has silently cut is noticed before it is used.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Answers may be of any size: pages and searches are bounded by what they ask for.
+const LARGEST_ANSWER: usize = usize::MAX;
+
+type Service = InterceptedService<Channel, ApiKey>;
+
+/// A connection that is opened by the first call and opened again whenever it breaks.
+#[derive(Clone)]
+pub(super) struct Connection {
+    service: Service,
+}
+
+impl Connection {
+    /// Nothing is sent yet. Must be called within a Tokio runtime.
+    pub(super) fn new(
+        url: &str,
+        api_key: Option<&Secret>,
+        connect_timeout: Duration,
+        timeout: Duration,
+    ) -> Result<Self, PortError> {
+        let uri = address(url)?;
+        let tls = uri.scheme_str() == Some("https");
+        let mut endpoint = Endpoint::from(uri)
+            .connect_timeout(connect_timeout)
+            .timeout(timeout)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_while_idle(true);
+        if tls {
+            endpoint = endpoint
+                .tls_config(ClientTlsConfig::new().with_enabled_roots())
+                .map_err(|error| PortError::fatal(format!("could not set up TLS for qdrant.url {url:?}: {error}")))?;
+        }
+        let key = api_key.map(ApiKey::header).transpose()?;
+        Ok(Self { service: InterceptedService::new(endpoint.connect_lazy(), ApiKey(key)) })
+    }
+
+    pub(super) fn points(&self) -> PointsClient<Service> {
+        PointsClient::new(self.service.clone()).max_decoding_message_size(LARGEST_ANSWER)
+    }
+
+    pub(super) fn collections(&self) -> CollectionsClient<Service> {
+        CollectionsClient::new(self.service.clone())
+    }
+
+    pub(super) fn server(&self) -> QdrantClient<Service> {
+        QdrantClient::new(self.service.clone())
+    }
+}
+
+/// `http://host:6334`, `https://host:6334`; without a scheme it is http, without a port 6334.
+pub(super) fn address(url: &str) -> Result<Uri, PortError> {
+    let invalid = |cause: &str| {
+        PortError::fatal(format!("qdrant.url {url:?} is not an address: {cause}"))
+            .with_hint("write it as http://host:6334 or https://host:6334")
+    };
+    let with_scheme = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let uri: Uri = with_scheme.parse().map_err(|error| invalid(&format!("{error}")))?;
+    let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"));
+    let scheme = scheme.ok_or_else(|| invalid("the scheme must be http or https"))?;
+    let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| invalid("there is no host"))?;
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        // Not repeated in the message: what stands before the @ may be a secret.
+        return Err(PortError::fatal("qdrant.url must not hold a user or a password").with_hint("use qdrant.api_key"));
+    }
+    let port = uri.port_u16().unwrap_or(GRPC_PORT);
+    Uri::builder()
+        .scheme(scheme)
+        .authority(format!("{host}:{port}"))
+        .path_and_query(uri.path())
+        .build()
+        .map_err(|error| invalid(&error.to_string()))
+}
+
+/// Adds the API key to every call.
+#[derive(Clone)]
+pub(super) struct ApiKey(Option<MetadataValue<Ascii>>);
+
+impl ApiKey {
+    fn header(key: &Secret) -> Result<MetadataValue<Ascii>, PortError> {
+        let mut value: MetadataValue<Ascii> = key.reveal().parse().map_err(|_| {
+            PortError::fatal("qdrant.api_key holds characters that no API key has")
+                .with_hint("is there a line break at its end?")
+        })?;
+        // Also keeps it out of the debug output of requests.
+        value.set_sensitive(true);
+        Ok(value)
+    }
+}
+
+impl Interceptor for ApiKey {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(key) = &self.0 {
+            request.metadata_mut().insert("api-key", key.clone());
+        }
+        Ok(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_completed() {
+        for (given, meant) in [
+            ("http://localhost:6334", "http://localhost:6334/"),
+            ("localhost", "http://localhost:6334/"),
+            ("qdrant:7000", "http://qdrant:7000/"),
+            ("https://a.cloud.example", "https://a.cloud.example:6334/"),
+            ("https://a.cloud.example:443/", "https://a.cloud.example:443/"),
+            ("http://[::1]", "http://[::1]:6334/"),
+        ] {
+            assert_eq!(address(given).unwrap().to_string(), meant);
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_without_repeating_a_password() {
+        for wrong in ["", "redis://localhost", "http://", "http://a b"] {
+            assert!(address(wrong).is_err(), "{wrong:?}");
+        }
+        let error = address("http://user:hunter2@host").unwrap_err();
+        assert!(!format!("{error:?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn the_key_is_sent_and_never_shown() {
+        let key = ApiKey(Some(ApiKey::header(&Secret::new("hunter2")).unwrap()));
+        let request = key.clone().call(Request::new(())).unwrap();
+        assert_eq!(request.metadata().get("api-key").unwrap().to_str().unwrap(), "hunter2");
+        assert!(!format!("{request:?}").contains("hunter2"));
+        let error = ApiKey::header(&Secret::new("hunter2\n")).unwrap_err();
+        assert!(!format!("{error:?}").contains("hunter2"));
+    }
+}

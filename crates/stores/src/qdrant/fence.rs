@@ -1,0 +1,126 @@
+//! Filters that keep an older change from undoing a newer one.
+//!
+//! Qdrant has no "write if newer". It has filters on upserts and deletes, and both are evaluated and applied in one
+//! step on the server: that is what all ordering rests on.
+
+use qdrant_client::qdrant::condition::ConditionOneOf;
+use qdrant_client::qdrant::r#match::MatchValue;
+use qdrant_client::qdrant::{
+    Condition, FieldCondition, Filter, HasIdCondition, Match, PointId, Range, RepeatedStrings,
+};
+use tidewheel_core::payload::{DOCUMENT, NAMESPACE, VERSION_HIGH, VERSION_LOW};
+use tidewheel_core::ports::{Fence, FenceTarget};
+use tidewheel_core::version::Version;
+
+/// Conditions that all hold for a point at this version or a newer one. A point without a version, which somebody
+/// else has written under an id of ours, is older than everything.
+fn as_new_as(version: Version) -> Vec<Condition> {
+    // Exact: both halves are below 2⁵³.
+    let (high, low) = (version.high(), version.low());
+    let same_high = MatchValue::Integer(high as i64);
+    vec![
+        field(VERSION_HIGH, |field| field.range = Some(Range { gt: Some(high as f64), ..Range::default() })),
+        all_of(vec![
+            field(VERSION_HIGH, |field| field.r#match = Some(Match { match_value: Some(same_high) })),
+            field(VERSION_LOW, |field| field.range = Some(Range { gte: Some(low as f64), ..Range::default() })),
+        ]),
+    ]
+}
+
+/// Points that `what` selects and that are older than `version`.
+fn older(what: Condition, version: Version) -> Filter {
+    Filter { must: vec![what], must_not: as_new_as(version), ..Filter::default() }
+}
+
+/// Each of these points may be replaced if it is older than the version next to it.
+pub(super) fn replaceable(groups: impl IntoIterator<Item = (Version, Vec<PointId>)>) -> Filter {
+    let clauses = groups.into_iter().map(|(version, ids)| {
+        let has_id = ConditionOneOf::HasId(HasIdCondition { has_id: ids });
+        older(Condition { condition_one_of: Some(has_id) }, version)
+    });
+    any_of(clauses.collect())
+}
+
+/// Every point behind one of the fences. Documents fenced at the same version share a clause.
+pub(super) fn behind(fences: &[Fence]) -> Filter {
+    let mut documents: Vec<(Version, Vec<String>)> = Vec::new();
+    let mut clauses = Vec::new();
+    for fence in fences {
+        match &fence.target {
+            FenceTarget::Document(document) => {
+                let name = document.to_string();
+                match documents.iter_mut().find(|(version, _)| *version == fence.version) {
+                    Some((_, names)) => names.push(name),
+                    None => documents.push((fence.version, vec![name])),
+                }
+            }
+            FenceTarget::Namespace(namespace) => {
+                clauses.push(older(keyword(NAMESPACE, vec![namespace.to_string()]), fence.version));
+            }
+        }
+    }
+    clauses.extend(documents.into_iter().map(|(version, names)| older(keyword(DOCUMENT, names), version)));
+    any_of(clauses)
+}
+
+/// One clause is sent as it is: the server plans it better than the same clause inside another filter.
+fn any_of(mut clauses: Vec<Filter>) -> Filter {
+    if clauses.len() == 1 {
+        return clauses.remove(0);
+    }
+    let should = clauses.into_iter().map(nested).collect();
+    Filter { should, ..Filter::default() }
+}
+
+fn all_of(must: Vec<Condition>) -> Condition {
+    nested(Filter { must, ..Filter::default() })
+}
+
+fn nested(filter: Filter) -> Condition {
+    Condition { condition_one_of: Some(ConditionOneOf::Filter(filter)) }
+}
+
+fn keyword(key: &str, mut values: Vec<String>) -> Condition {
+    let value = if values.len() == 1 {
+        MatchValue::Keyword(values.remove(0))
+    } else {
+        MatchValue::Keywords(RepeatedStrings { strings: values })
+    };
+    field(key, |field| field.r#match = Some(Match { match_value: Some(value) }))
+}
+
+fn field(key: &str, set: impl FnOnce(&mut FieldCondition)) -> Condition {
+    let mut field = FieldCondition { key: key.to_owned(), ..FieldCondition::default() };
+    set(&mut field);
+    Condition { condition_one_of: Some(ConditionOneOf::Field(field)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_core::identity::{DocumentId, Namespace};
+    use tidewheel_core::version::ClusterTime;
+
+    use super::*;
+
+    fn version(seconds: u32) -> Version {
+        Version { epoch: 0, time: ClusterTime { seconds, increment: 1 }, ordinal: 1 }
+    }
+
+    fn fence(key: &str, seconds: u32) -> Fence {
+        let document = DocumentId::new(&Namespace::new("shop", "tickets"), key);
+        Fence { target: FenceTarget::Document(document), version: version(seconds) }
+    }
+
+    #[test]
+    fn one_clause_needs_no_wrapping() {
+        let filter = behind(&[fence("1", 1)]);
+        assert_eq!((filter.must.len(), filter.must_not.len(), filter.should.len()), (1, 2, 0));
+    }
+
+    #[test]
+    fn fences_at_one_version_share_a_clause() {
+        let whole = Fence { target: FenceTarget::Namespace(Namespace::new("shop", "tickets")), version: version(9) };
+        let filter = behind(&[fence("1", 1), fence("2", 1), fence("3", 2), whole]);
+        assert_eq!((filter.must.len(), filter.must_not.len(), filter.should.len()), (0, 0, 3));
+    }
+}

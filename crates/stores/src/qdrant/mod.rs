@@ -1,0 +1,291 @@
+//! The collection in Qdrant, over gRPC.
+//!
+//! * **Order.** Every write carries a filter on the stored version, which the server evaluates and applies in one step:
+//!   an older change never replaces or deletes a newer one, however late or often it arrives. Only a point that is
+//!   missing is inserted whatever its version: that is why there are tombstones, and [`Index::stored`] to look.
+//! * **Durability.** Writes wait, and count only if the server says that they are completed. Anything less is a
+//!   transient error and is written again.
+//! * **No hidden retries.** One call of the port is one attempt.
+//! * **A collection that somebody deletes** is created again by the next write.
+
+mod batch;
+mod collection;
+mod connection;
+mod error;
+mod fence;
+mod filter;
+mod request;
+mod value;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use qdrant_client::qdrant::point_id::PointIdOptions;
+use qdrant_client::qdrant::{
+    CountPoints, GetCollectionInfoRequest, HealthCheckRequest, PointId, PointsOperationResponse, RetrievedPoint,
+    ScoredPoint, UpdateStatus,
+};
+use serde::Serialize;
+use serde_json::Value;
+use tidewheel_core::error::PortError;
+use tidewheel_core::identity::DocumentId;
+use tidewheel_core::payload::RESERVED;
+use tidewheel_core::ports::{DocumentPoints, Fence, Hit, Index, IndexedPoint, PortResult, Stored};
+use tidewheel_core::secret::Secret;
+use tidewheel_core::version::Version;
+use tonic::{Response, Status};
+use uuid::Uuid;
+
+use self::batch::{Limits, Part};
+pub use self::collection::CollectionFacts;
+use self::connection::Connection;
+use self::error::Call;
+
+/// Most fences in one delete: a filter is planned and evaluated as a whole, and strict mode may bound its size.
+const FENCES_PER_CALL: usize = 256;
+
+/// How to reach Qdrant, and how much to send at once.
+#[derive(Clone, Debug)]
+pub struct QdrantOptions {
+    /// The gRPC address, `http://host:6334` or `https://host:6334`. Without a scheme it is http, without a port 6334.
+    pub url: String,
+    /// Sent with every call, if there is one.
+    pub api_key: Option<Secret>,
+    /// A collection, or an alias of one.
+    pub collection: String,
+    /// How long to wait for a connection.
+    pub connect_timeout: Duration,
+    /// How long to wait for an answer. A write that takes longer may still happen.
+    pub timeout: Duration,
+    /// Most points in a request. Qdrant's manual advises 64 to 256.
+    pub max_points: usize,
+    /// Most bytes in a request, about.
+    pub max_bytes: usize,
+}
+
+impl QdrantOptions {
+    /// The defaults for this address and collection.
+    pub fn new(url: impl Into<String>, collection: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            api_key: None,
+            collection: collection.into(),
+            connect_timeout: Duration::from_secs(5),
+            // A write may wait for a segment that is being optimised.
+            timeout: Duration::from_secs(60),
+            max_points: 256,
+            // Half of what Qdrant takes over REST, for the same memory on a server that takes any size over gRPC.
+            max_bytes: 16 * 1024 * 1024,
+        }
+    }
+}
+
+/// What an operator wants to know of the server and the collection.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct QdrantFacts {
+    /// What the server calls itself.
+    pub title: String,
+    /// Its version.
+    pub version: String,
+    /// The collection; `None` if there is none yet.
+    pub collection: Option<CollectionFacts>,
+}
+
+/// A collection in Qdrant. Cheap to clone; clones share the connection.
+#[derive(Clone)]
+pub struct QdrantIndex {
+    connection: Connection,
+    collection: String,
+    url: String,
+    limits: Limits,
+}
+
+impl std::fmt::Debug for QdrantIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QdrantIndex").field("url", &self.url).field("collection", &self.collection).finish()
+    }
+}
+
+impl QdrantIndex {
+    /// Checks the options; the first call connects. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// Fatal, if the address or the API key cannot be one.
+    pub fn connect(options: QdrantOptions) -> PortResult<Self> {
+        let QdrantOptions { url, api_key, collection, connect_timeout, timeout, max_points, max_bytes } = options;
+        Ok(Self {
+            connection: Connection::new(&url, api_key.as_ref(), connect_timeout, timeout)?,
+            collection,
+            url,
+            limits: Limits { points: max_points.max(1), bytes: max_bytes },
+        })
+    }
+
+    /// The server and the collection as they are now.
+    pub async fn inspect(&self) -> PortResult<QdrantFacts> {
+        let server = self.connection.server().health_check(HealthCheckRequest {}).await;
+        let server = server.map_err(|status| self.failed("reach the server", &status))?.into_inner();
+        Ok(QdrantFacts { title: server.title, version: server.version, collection: self.facts().await? })
+    }
+
+    async fn facts(&self) -> PortResult<Option<CollectionFacts>> {
+        let request = GetCollectionInfoRequest { collection_name: self.collection.clone() };
+        let answer = existing(self.connection.collections().get(request).await)
+            .map_err(|status| self.failed("look at the collection", &status))?;
+        Ok(answer.and_then(|answer| answer.result).map(|info| CollectionFacts::from(&info)))
+    }
+
+    async fn create(&self, dimension: usize) -> PortResult<()> {
+        tracing::info!(collection = %self.collection, dimension, "creating the Qdrant collection");
+        match self.connection.collections().create(collection::creation(&self.collection, dimension)).await {
+            Ok(_) => Ok(()),
+            // Another upserter was faster; what it made is checked like any other.
+            Err(status) if error::already_exists(&status) => Ok(()),
+            Err(status) => Err(self.failed("create the collection", &status)),
+        }
+    }
+
+    /// One attempt to write one request.
+    async fn write(&self, parts: &[Part<'_>]) -> Result<(), Status> {
+        completed(self.connection.points().upsert(request::upsert(&self.collection, parts)).await)
+    }
+
+    fn failed(&self, what: &str, status: &Status) -> PortError {
+        error::classify(Call { what, collection: &self.collection, url: &self.url }, status)
+    }
+}
+
+#[async_trait]
+impl Index for QdrantIndex {
+    async fn prepare(&self, dimension: usize) -> PortResult<()> {
+        let facts = match self.facts().await? {
+            Some(facts) => facts,
+            None => {
+                self.create(dimension).await?;
+                let gone = || PortError::transient(format!("Qdrant collection {:?} is gone again", self.collection));
+                self.facts().await?.ok_or_else(gone)?
+            }
+        };
+        collection::check(&self.collection, &facts, dimension)?;
+        for request in collection::missing_indexes(&self.collection, &facts) {
+            let what = format!("index payload field {:?}", request.field_name);
+            completed(self.connection.points().create_field_index(request).await)
+                .map_err(|status| self.failed(&what, &status))?;
+        }
+        Ok(())
+    }
+
+    async fn upsert(&self, documents: &[&DocumentPoints]) -> PortResult<()> {
+        for parts in batch::requests(documents, self.limits) {
+            let mut answer = self.write(&parts).await;
+            if answer.as_ref().is_err_and(error::is_missing) {
+                tracing::warn!(collection = %self.collection, "the Qdrant collection is gone and is made anew");
+                self.prepare(parts[0].points[0].vector.len()).await?;
+                answer = self.write(&parts).await;
+            }
+            answer.map_err(|status| {
+                let points: usize = parts.iter().map(|part| part.points.len()).sum();
+                self.failed(&format!("write {points} points"), &status)
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn stored(&self, documents: &[(DocumentId, u32)]) -> PortResult<Vec<Stored>> {
+        if documents.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answer = existing(self.connection.points().get(request::stored(&self.collection, documents)).await)
+            .map_err(|status| self.failed(&format!("read the versions of {} documents", documents.len()), &status))?;
+        let points = answer.map(|answer| answer.result).unwrap_or_default();
+        let found: HashMap<Uuid, Option<Version>> =
+            points.into_iter().filter_map(|point| Some((uuid_of(point.id)?, version_of(point.payload)))).collect();
+        let stored = |(document, chunks): &(DocumentId, u32)| Stored {
+            version: found.get(&document.point(0)).copied().flatten(),
+            surplus: found.contains_key(&document.point(*chunks)),
+        };
+        Ok(documents.iter().map(stored).collect())
+    }
+
+    async fn delete(&self, fences: &[Fence]) -> PortResult<()> {
+        for fences in fences.chunks(FENCES_PER_CALL) {
+            let answer = self.connection.points().delete(request::delete(&self.collection, fences)).await;
+            match completed(answer) {
+                // Without a collection there is nothing behind the fences.
+                Err(status) if error::is_missing(&status) => {}
+                answer => answer.map_err(|status| {
+                    self.failed(&format!("delete what is behind {} fences", fences.len()), &status)
+                })?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn search(&self, vector: Vec<f32>, limit: usize, filter: Option<&Value>) -> PortResult<Vec<Hit>> {
+        let filter = filter.map(filter::parse).transpose()?;
+        let answer = self.connection.points().query(request::search(&self.collection, vector, limit, filter)).await;
+        let points = answer.map_err(|status| self.failed("search", &status))?.into_inner().result;
+        let hit = |point: ScoredPoint| {
+            Some(Hit { id: uuid_of(point.id)?, score: point.score, payload: value::from_payload(point.payload) })
+        };
+        Ok(points.into_iter().filter_map(hit).collect())
+    }
+
+    async fn count(&self) -> PortResult<Option<u64>> {
+        let request =
+            CountPoints { collection_name: self.collection.clone(), exact: Some(true), ..CountPoints::default() };
+        let answer = existing(self.connection.points().count(request).await)
+            .map_err(|status| self.failed("count the points", &status))?;
+        Ok(answer.map(|answer| answer.result.unwrap_or_default().count))
+    }
+
+    async fn page(&self, after: Option<Uuid>, limit: usize) -> PortResult<Vec<IndexedPoint>> {
+        // UUIDs are ordered as the numbers that they are, and Qdrant's page starts at the id given. From the nil UUID on,
+        // because points with plain numbers as ids, which are not ours, come before all UUIDs.
+        let Some(start) = after.map_or(Some(0), |after| after.as_u128().checked_add(1)) else {
+            return Ok(Vec::new());
+        };
+        let request = request::page(&self.collection, Uuid::from_u128(start), limit);
+        let answer = existing(self.connection.points().scroll(request).await)
+            .map_err(|status| self.failed("read a page of points", &status))?;
+        let points = answer.map(|answer| answer.result).unwrap_or_default();
+        let indexed = |point: RetrievedPoint| {
+            Some(IndexedPoint { id: uuid_of(point.id)?, payload: value::from_payload(point.payload) })
+        };
+        Ok(points.into_iter().filter_map(indexed).collect())
+    }
+}
+
+/// A write counts only if it is completed. `WaitTimeout` comes inside an answer that is otherwise fine: the write is
+/// under way, and whether it will succeed is not known.
+fn completed(answer: Result<Response<PointsOperationResponse>, Status>) -> Result<(), Status> {
+    let status = answer?.into_inner().result.unwrap_or_default().status();
+    if status == UpdateStatus::Completed {
+        return Ok(());
+    }
+    Err(Status::aborted(format!("the server answered {} instead of Completed", status.as_str_name())))
+}
+
+/// `None` if there is no collection.
+fn existing<T>(answer: Result<Response<T>, Status>) -> Result<Option<T>, Status> {
+    match answer {
+        Ok(answer) => Ok(Some(answer.into_inner())),
+        Err(status) if error::is_missing(&status) => Ok(None),
+        Err(status) => Err(status),
+    }
+}
+
+fn uuid_of(id: Option<PointId>) -> Option<Uuid> {
+    match id?.point_id_options? {
+        PointIdOptions::Uuid(text) => Uuid::parse_str(&text).ok(),
+        PointIdOptions::Num(_) => None,
+    }
+}
+
+/// The version in a payload; `None` if there is none that tidewheel could have written.
+fn version_of(payload: HashMap<String, qdrant_client::qdrant::Value>) -> Option<Version> {
+    let payload = value::from_payload(payload);
+    let version = payload.get(RESERVED)?.get("version")?;
+    Version::from_halves(version.get("high")?.as_u64()?, version.get("low")?.as_u64()?).ok()
+}

@@ -1,0 +1,113 @@
+//! The requests, as plain functions of what is asked for.
+
+use qdrant_client::qdrant::points_selector::PointsSelectorOneOf;
+use qdrant_client::qdrant::vectors::VectorsOptions;
+use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
+use qdrant_client::qdrant::{
+    DeletePoints, DenseVector, Filter, GetPoints, PayloadIncludeSelector, PointId, PointStruct, PointsSelector, Query,
+    QueryPoints, ScrollPoints, UpsertPoints, Vector, VectorInput, Vectors, WithPayloadSelector, point_id, query,
+    vector, vector_input,
+};
+use tidewheel_core::identity::DocumentId;
+use tidewheel_core::ports::{Fence, Point};
+use tidewheel_core::version::Version;
+use uuid::Uuid;
+
+use super::batch::Part;
+use super::{fence, value};
+
+/// The field of the payload that holds both halves of the version.
+const VERSION: &str = "_tidewheel.version";
+
+/// Writes points that are missing or older.
+pub(super) fn upsert(collection: &str, parts: &[Part<'_>]) -> UpsertPoints {
+    UpsertPoints {
+        collection_name: collection.to_owned(),
+        wait: Some(true),
+        points: parts.iter().flat_map(|part| part.points).map(point).collect(),
+        update_filter: Some(fence::replaceable(by_version(parts))),
+        ..UpsertPoints::default()
+    }
+}
+
+/// Documents of one version share a clause of the filter: all rows of a snapshot do.
+fn by_version(parts: &[Part<'_>]) -> Vec<(Version, Vec<PointId>)> {
+    let mut groups: Vec<(Version, Vec<PointId>)> = Vec::new();
+    for part in parts {
+        let ids = part.points.iter().map(|point| id(point.id));
+        match groups.iter_mut().find(|(version, _)| *version == part.version) {
+            Some((_, group)) => group.extend(ids),
+            None => groups.push((part.version, ids.collect())),
+        }
+    }
+    groups
+}
+
+fn point(point: &Point) -> PointStruct {
+    let dense = vector::Vector::Dense(DenseVector { data: point.vector.clone() });
+    let vector = Vector { vector: Some(dense), ..Vector::default() };
+    PointStruct {
+        id: Some(id(point.id)),
+        vectors: Some(Vectors { vectors_options: Some(VectorsOptions::Vector(vector)) }),
+        payload: value::to_payload(&point.payload),
+    }
+}
+
+/// The versions of chunk 0 and of the chunk after the last, of each document.
+pub(super) fn stored(collection: &str, documents: &[(DocumentId, u32)]) -> GetPoints {
+    let ids = documents.iter().flat_map(|(document, chunks)| {
+        // A document without chunks: both are the same point.
+        let after_last = (*chunks > 0).then(|| document.point(*chunks));
+        [Some(document.point(0)), after_last].into_iter().flatten().map(id)
+    });
+    let version = SelectorOptions::Include(PayloadIncludeSelector { fields: vec![VERSION.to_owned()] });
+    GetPoints {
+        collection_name: collection.to_owned(),
+        ids: ids.collect(),
+        with_payload: Some(WithPayloadSelector { selector_options: Some(version) }),
+        ..GetPoints::default()
+    }
+}
+
+/// Deletes everything behind the fences.
+pub(super) fn delete(collection: &str, fences: &[Fence]) -> DeletePoints {
+    let behind = PointsSelectorOneOf::Filter(fence::behind(fences));
+    DeletePoints {
+        collection_name: collection.to_owned(),
+        wait: Some(true),
+        points: Some(PointsSelector { points_selector_one_of: Some(behind) }),
+        ..DeletePoints::default()
+    }
+}
+
+/// The nearest points with their payload.
+pub(super) fn search(collection: &str, vector: Vec<f32>, limit: usize, filter: Option<Filter>) -> QueryPoints {
+    let nearest = VectorInput { variant: Some(vector_input::Variant::Dense(DenseVector { data: vector })) };
+    QueryPoints {
+        collection_name: collection.to_owned(),
+        query: Some(Query { variant: Some(query::Variant::Nearest(nearest)) }),
+        filter,
+        limit: Some(limit as u64),
+        with_payload: Some(whole_payload()),
+        ..QueryPoints::default()
+    }
+}
+
+/// Points in the order of their ids, from `start` on.
+pub(super) fn page(collection: &str, start: Uuid, limit: usize) -> ScrollPoints {
+    ScrollPoints {
+        collection_name: collection.to_owned(),
+        offset: Some(id(start)),
+        limit: Some(u32::try_from(limit).unwrap_or(u32::MAX)),
+        with_payload: Some(whole_payload()),
+        ..ScrollPoints::default()
+    }
+}
+
+fn whole_payload() -> WithPayloadSelector {
+    WithPayloadSelector { selector_options: Some(SelectorOptions::Enable(true)) }
+}
+
+fn id(uuid: Uuid) -> PointId {
+    PointId { point_id_options: Some(point_id::PointIdOptions::Uuid(uuid.to_string())) }
+}
