@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 /// Requests answered, by the class of their status (`2xx`, `4xx`, `5xx`).
 pub const REQUESTS: &str = "tidewheel_embedder_requests_total";

@@ -1,0 +1,254 @@
+//! One HTTP client for both embedders, and the one place where an answer's status becomes an error's class.
+
+use std::error::Error;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{Client, RequestBuilder, StatusCode, Url};
+use serde_json::Value;
+use tidewheel_core::error::PortError;
+
+/// How long to wait for a connection: a server that is there answers in milliseconds, also from afar.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an account without credit is left alone. It heals without a restart once somebody has paid.
+const QUOTA_PAUSE: Duration = Duration::from_secs(60);
+
+/// Most characters of an answer that is no JSON in an error message.
+const EXCERPT: usize = 200;
+
+/// A client that keeps its connections.
+pub(super) fn client(timeout: Duration) -> Result<Client, PortError> {
+    // Somebody else may have installed a provider before: any one does.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .timeout(timeout)
+        .connect_timeout(CONNECT_TIMEOUT.min(timeout))
+        .tcp_nodelay(true)
+        .user_agent(concat!("tidewheel/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|cause| PortError::fatal(format!("cannot set up HTTP: {}", chain(&cause))))
+}
+
+/// Reads a setting that holds an address.
+pub(super) fn parse(url: &str) -> Result<Url, PortError> {
+    let hint = "write embedding.url like http://127.0.0.1:8080";
+    let parsed =
+        Url::parse(url).map_err(|cause| PortError::fatal(format!("{url:?} is not a URL: {cause}")).with_hint(hint))?;
+    if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
+        return Err(PortError::fatal(format!("{url:?} is not an http or https URL")).with_hint(hint));
+    }
+    Ok(parsed)
+}
+
+/// An answer, of whatever status.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    /// The answer if it is a good one, else what the refusal means.
+    pub(super) fn good(self, url: &Url) -> Result<Self, PortError> {
+        if self.status.is_success() {
+            return Ok(self);
+        }
+        Err(refused(url, self.status, &self.headers, &self.body, SystemTime::now()))
+    }
+}
+
+/// Sends a request and waits for the whole answer.
+pub(super) async fn send(request: RequestBuilder, url: &Url) -> Result<Answer, PortError> {
+    let failed = |cause: reqwest::Error| {
+        let cause = cause.without_url();
+        let message = format!("no answer from the embedder at {}: {}", shown(url), chain(&cause));
+        PortError::transient(message).with_hint("check embedding.url and that the embedder runs")
+    };
+    let response = request.send().await.map_err(failed)?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    let body = response.bytes().await.map_err(failed)?;
+    Ok(Answer { status, headers, body })
+}
+
+/// An answer that is not what this embedder should send: perhaps another service, or a proxy, answers there.
+pub(super) fn garbled(url: &Url, cause: impl std::fmt::Display) -> PortError {
+    PortError::transient(format!("the answer of the embedder at {} cannot be used: {cause}", shown(url)))
+        .with_hint("check with curl what answers at embedding.url")
+}
+
+/// The address without what may be secret in it.
+pub(super) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Both fail only for addresses without a host.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.to_string()
+}
+
+/// What a refusal means.
+fn refused(url: &Url, status: StatusCode, headers: &HeaderMap, body: &[u8], now: SystemTime) -> PortError {
+    let (cause, code) = explanation(body);
+    let message = format!("the embedder at {} answered {}: {cause}", shown(url), status.as_u16());
+    match status.as_u16() {
+        // The account is out of credit: waiting does not help by itself, but stopping would not either.
+        429 if code.as_deref() == Some("insufficient_quota") => PortError::transient(message)
+            .with_hint("the account behind embedding.api_key has no credit left; top it up")
+            .with_retry_after(Some(retry_after(headers, now).unwrap_or(QUOTA_PAUSE).max(QUOTA_PAUSE))),
+        429 | 503 => PortError::transient(message).with_retry_after(retry_after(headers, now)),
+        400 | 413 | 422 => PortError::poison(message),
+        401 | 403 => PortError::fatal(message).with_hint("check the key or token for the embedder"),
+        404 => PortError::fatal(message).with_hint("check embedding.url and embedding.model"),
+        408 | 409 | 425 | 500.. => PortError::transient(message).with_retry_after(retry_after(headers, now)),
+        _ => PortError::fatal(message).with_hint("check with curl what answers at embedding.url"),
+    }
+}
+
+/// The message in an answer, and its code if it has one.
+fn explanation(body: &[u8]) -> (String, Option<String>) {
+    let Ok(json) = serde_json::from_slice::<Value>(body) else {
+        let text: String = String::from_utf8_lossy(body).trim().chars().take(EXCERPT).collect();
+        return (if text.is_empty() { "no explanation".to_owned() } else { text }, None);
+    };
+    let error = json.get("error").unwrap_or(&json);
+    let message = [error, &error["message"], &json["message"], &json["detail"]].into_iter().find_map(Value::as_str);
+    let code = [&error["code"], &error["type"]].into_iter().find_map(Value::as_str);
+    (message.map_or_else(|| json.to_string().chars().take(EXCERPT).collect(), str::to_owned), code.map(str::to_owned))
+}
+
+/// How long the other side asked to wait: `Retry-After` in seconds or as a date, or what OpenAI and those like it say of
+/// the limit that will be reset last.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    if let Some(milliseconds) = header("retry-after-ms").and_then(|text| text.parse().ok()) {
+        return Some(Duration::from_millis(milliseconds));
+    }
+    if let Some(text) = header(RETRY_AFTER.as_str()) {
+        if let Ok(seconds) = text.parse::<f64>() {
+            return Duration::try_from_secs_f64(seconds).ok();
+        }
+        if let Ok(date) = httpdate::parse_http_date(text) {
+            return Some(date.duration_since(now).unwrap_or(Duration::ZERO));
+        }
+    }
+    ["x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"].into_iter().filter_map(|name| span(header(name)?)).max()
+}
+
+/// A length of time as Go writes it: `6m0s`, `1.5s`, `20ms`, `1h2m3s`.
+fn span(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut seconds = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|sign: char| !sign.is_ascii_digit() && sign != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let letters = rest.find(|sign: char| sign.is_ascii_digit()).unwrap_or(rest.len());
+        seconds += number
+            * match &rest[..letters] {
+                "h" => 3600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 1e-3,
+                "us" | "µs" => 1e-6,
+                _ => return None,
+            };
+        rest = &rest[letters..];
+    }
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// An error with its causes.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::{HeaderName, HeaderValue};
+    use tidewheel_core::error::ErrorClass;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+            .collect()
+    }
+
+    fn refusal(status: u16, pairs: &[(&'static str, &str)], body: &str) -> PortError {
+        let url = parse("http://user:password@host/encode?key=secret").unwrap();
+        refused(&url, StatusCode::from_u16(status).unwrap(), &headers(pairs), body.as_bytes(), SystemTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn each_status_has_its_class() {
+        use ErrorClass::{Fatal, Poison, Transient};
+        let classes = [
+            (400, Poison),
+            (401, Fatal),
+            (403, Fatal),
+            (404, Fatal),
+            (405, Fatal),
+            (408, Transient),
+            (413, Poison),
+            (422, Poison),
+            (429, Transient),
+            (500, Transient),
+            (502, Transient),
+            (503, Transient),
+            (504, Transient),
+        ];
+        for (status, class) in classes {
+            assert_eq!(refusal(status, &[], "").class, class, "{status}");
+        }
+    }
+
+    #[test]
+    fn the_message_is_the_servers_and_holds_no_secret() {
+        let ours = refusal(400, &[], r#"{"error": "unknown field"}"#);
+        assert_eq!(ours.message, "the embedder at http://host/encode answered 400: unknown field");
+        let openai = refusal(400, &[], r#"{"error": {"message": "too long", "code": "x"}}"#);
+        assert!(openai.message.ends_with("400: too long"));
+        assert!(refusal(502, &[], "<html>bad gateway</html>").message.ends_with("502: <html>bad gateway</html>"));
+        assert!(refusal(500, &[], "").message.ends_with("500: no explanation"));
+    }
+
+    #[test]
+    fn the_wait_is_what_the_server_asked_for() {
+        let wait = |pairs: &[(&'static str, &str)]| refusal(429, pairs, "").retry_after;
+        assert_eq!(wait(&[("retry-after", "7")]), Some(Duration::from_secs(7)));
+        assert_eq!(wait(&[("retry-after", "Thu, 01 Jan 1970 00:00:09 GMT")]), Some(Duration::from_secs(9)));
+        assert_eq!(wait(&[("retry-after-ms", "250"), ("retry-after", "7")]), Some(Duration::from_millis(250)));
+        let resets = [("x-ratelimit-reset-requests", "120ms"), ("x-ratelimit-reset-tokens", "6m0.5s")];
+        assert_eq!(wait(&resets), Some(Duration::from_millis(360_500)));
+        assert_eq!(wait(&[("retry-after", "soon")]), None);
+        assert_eq!(wait(&[]), None);
+    }
+
+    #[test]
+    fn an_account_without_credit_waits_long_but_not_for_ever() {
+        let error =
+            refusal(429, &[("retry-after", "1")], r#"{"error": {"message": "m", "code": "insufficient_quota"}}"#);
+        assert_eq!((error.class, error.retry_after), (ErrorClass::Transient, Some(QUOTA_PAUSE)));
+    }
+
+    #[test]
+    fn only_http_addresses_are_taken() {
+        for wrong in ["", "127.0.0.1:8080", "localhost", "redis://host", "http://"] {
+            assert_eq!(parse(wrong).unwrap_err().class, ErrorClass::Fatal, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Reading a request: bounded in size, in time, and in what all requests hold together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header;
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::error::Refusal;
+use super::options::ServiceOptions;
+
+/// How much of a body that is too large is read and thrown away, as a multiple of the limit: a caller that is still
+/// sending would otherwise see a broken connection in place of the answer.
+const SWALLOW: usize = 8;
+
+/// Reads bodies within the limits.
+pub(super) struct Reader {
+    limit: usize,
+    timeout: Duration,
+    pending: Arc<Semaphore>,
+}
+
+/// A request's content. Its room is given back when it is dropped.
+pub(super) struct Parsed<T> {
+    pub(super) content: T,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Reader {
+    pub(super) fn new(options: &ServiceOptions) -> Self {
+        let room = options.max_pending_bytes.max(options.max_body_bytes).min(Semaphore::MAX_PERMITS);
+        Self { limit: options.max_body_bytes, timeout: options.read_timeout, pending: Arc::new(Semaphore::new(room)) }
+    }
+
+    /// The request's JSON body.
+    pub(super) async fn json<T: DeserializeOwned>(&self, request: Request) -> Result<Parsed<T>, Refusal> {
+        let announced = request
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok())
+            .and_then(|length| length.parse::<usize>().ok());
+        let size = announced.unwrap_or(self.limit).min(self.limit);
+        let wanted = u32::try_from(size).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.pending)
+            .try_acquire_many_owned(wanted)
+            .map_err(|_| Refusal::busy("the embedder is full: too many bytes of other requests are in memory", 1))?;
+        let reading = self.read(request.into_body(), announced);
+        let body = tokio::time::timeout(self.timeout, reading)
+            .await
+            .map_err(|_| Refusal::too_slow(format!("the body did not arrive within {} s", self.timeout.as_secs())))??;
+        let content = serde_json::from_slice(&body)
+            .map_err(|cause| Refusal::bad_request(format!("cannot understand the body: {cause}")))?;
+        Ok(Parsed { content, _room: room })
+    }
+
+    async fn read(&self, body: Body, announced: Option<usize>) -> Result<Vec<u8>, Refusal> {
+        let mut stream = body.into_data_stream();
+        let mut bytes = Vec::with_capacity(announced.unwrap_or(0).min(self.limit));
+        let mut length = 0;
+        while let Some(part) = stream.next().await {
+            let part = part.map_err(|cause| Refusal::bad_request(format!("the body broke off: {cause}")))?;
+            length += part.len();
+            if length <= self.limit {
+                bytes.extend_from_slice(&part);
+            } else if length > self.limit.saturating_mul(SWALLOW) {
+                break;
+            } else {
+                bytes = Vec::new();
+            }
+        }
+        if length > self.limit {
+            return Err(Refusal::too_large(format!(
+                "the body is longer than {} bytes, which is the most this embedder takes; send fewer texts at once",
+                self.limit
+            )));
+        }
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,169 @@
+//! The endpoints of our own form, and the operational ones.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tidewheel_core::ports::Purpose;
+
+use super::Service;
+use super::error::Refusal;
+use super::vectors::{self, Rows};
+
+/// What a text is for, as written in a request.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Aim {
+    #[default]
+    Passage,
+    Query,
+}
+
+impl From<Aim> for Purpose {
+    fn from(aim: Aim) -> Self {
+        match aim {
+            Aim::Passage => Self::Passage,
+            Aim::Query => Self::Query,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EncodeRequest {
+    text: String,
+    #[serde(default)]
+    purpose: Aim,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EncodeBatchRequest {
+    texts: Vec<String>,
+    #[serde(default)]
+    purpose: Aim,
+}
+
+#[derive(Serialize)]
+struct EncodeAnswer<'a> {
+    embedding: &'a [f32],
+}
+
+#[derive(Serialize)]
+struct EncodeBatchAnswer<'a> {
+    embeddings: Rows<'a>,
+}
+
+/// `POST /encode`.
+pub(super) async fn encode(State(service): State<Service>, request: Request) -> Result<Response, Refusal> {
+    let binary = vectors::wants_binary(request.headers());
+    let mut body = service.reader().json::<EncodeRequest>(request).await?;
+    let purpose = body.content.purpose.into();
+    let text = std::mem::take(&mut body.content.text);
+    let values = service.embed(vec![text], purpose, body).await?.values;
+    if binary {
+        return Ok(vectors::binary(&values, service.dimension(), service.model_header()));
+    }
+    Ok(vectors::json(&EncodeAnswer { embedding: &values }, values.len()))
+}
+
+/// `POST /encode_batch`.
+pub(super) async fn encode_batch(State(service): State<Service>, request: Request) -> Result<Response, Refusal> {
+    let binary = vectors::wants_binary(request.headers());
+    let mut body = service.reader().json::<EncodeBatchRequest>(request).await?;
+    let purpose = body.content.purpose.into();
+    let texts = std::mem::take(&mut body.content.texts);
+    let values = service.embed(texts, purpose, body).await?.values;
+    let dimension = service.dimension();
+    if binary {
+        return Ok(vectors::binary(&values, dimension, service.model_header()));
+    }
+    let embeddings = Rows { values: &values, dimension };
+    Ok(vectors::json(&EncodeBatchAnswer { embeddings }, values.len()))
+}
+
+/// `GET /health`: the process is alive and answers.
+pub(super) async fn health() -> Response {
+    axum::Json(json!({"status": "ok"})).into_response()
+}
+
+/// `GET /ready`: requests are taken, and work gets done.
+pub(super) async fn ready(State(service): State<Service>) -> Response {
+    let (status, text) = match service.readiness() {
+        Ok(()) => (StatusCode::OK, "ready"),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    };
+    (status, axum::Json(json!({"status": text}))).into_response()
+}
+
+/// `GET /info`.
+pub(super) async fn info(State(service): State<Service>) -> Response {
+    axum::Json(service.info()).into_response()
+}
+
+/// `GET /metrics`.
+pub(super) async fn metrics(State(service): State<Service>) -> Result<Response, Refusal> {
+    let render = service
+        .options()
+        .metrics
+        .as_ref()
+        .ok_or_else(|| Refusal::not_found("no_metrics", "this process records no metrics"))?;
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    Ok(([(header::CONTENT_TYPE, kind)], render()).into_response())
+}
+
+/// `GET /tokenizer`: the model's `tokenizer.json` as it is.
+pub(super) async fn tokenizer(State(service): State<Service>) -> Response {
+    let Some(path) = &service.options().tokenizer_file else {
+        let message = "this model has no tokenizer file; its tokens are runs of up to six letters, and single signs";
+        return (StatusCode::NOT_FOUND, axum::Json(json!({"error": message, "tokenizer": "words"}))).into_response();
+    };
+    match tokio::fs::read(path).await {
+        Ok(bytes) => ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response(),
+        Err(cause) => Refusal::internal(format!("cannot read {}: {cause}", path.display())).into_response(),
+    }
+}
+
+/// Any other path.
+pub(super) async fn unknown(request: Request) -> Refusal {
+    Refusal::not_found(
+        "unknown_path",
+        format!(
+            "there is no {}; there are POST /encode, /encode_batch, /v1/embeddings and GET /health, /ready, /info, /metrics, /tokenizer",
+            request.uri().path()
+        ),
+    )
+}
+
+/// A known path with another method.
+pub(super) async fn wrong_method(request: Request) -> Response {
+    let message = format!("{} does not take {}", request.uri().path(), request.method());
+    (StatusCode::METHOD_NOT_ALLOWED, axum::Json(json!({"error": message}))).into_response()
+}
+
+/// Whether the caller showed the token. The time it takes does not depend on where a wrong one differs.
+pub(super) fn authorized(headers: &HeaderMap, token: &str) -> bool {
+    let Some(shown) = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes) else { return false };
+    let Some((scheme, shown)) = shown.split_at_checked("Bearer ".len()) else { return false };
+    let same_length = shown.len() == token.len();
+    let differences = shown.iter().zip(token.as_bytes()).fold(0, |all, (a, b)| all | (a ^ b));
+    scheme.eq_ignore_ascii_case(b"Bearer ") && same_length && differences == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_token_lets_in() {
+        let with =
+            |value: &'static str| HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(value))]);
+        assert!(authorized(&with("Bearer secret"), "secret"));
+        assert!(authorized(&with("bearer secret"), "secret"));
+        for wrong in ["Bearer secre", "Bearer secrets", "Bearer Secret", "Basic secret", "secret", "Bearer ", ""] {
+            assert!(!authorized(&with(wrong), "secret"), "{wrong:?}");
+        }
+        assert!(!authorized(&HeaderMap::new(), "secret"));
+    }
+}

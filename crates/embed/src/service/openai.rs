@@ -1,0 +1,177 @@
+//! `POST /v1/embeddings`, in OpenAI's form.
+//!
+//! As in the API reference of OpenAI ("Create embeddings"), with two limits: `model` and `dimensions`, if given, must
+//! be what this embedder serves. A vector of another model than the one asked for would be worse than none. Token ids
+//! are those of this model's own tokeniser, without special tokens.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use tidewheel_core::ports::Purpose;
+
+use super::error::Refusal;
+use super::vectors;
+use super::{Embedded, Service};
+use crate::tokens::Encoding;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EmbeddingsRequest {
+    input: Input,
+    model: Option<String>,
+    dimensions: Option<usize>,
+    #[serde(default)]
+    encoding_format: Format,
+    /// OpenAI's name for who asks. Nothing depends on it here.
+    #[serde(rename = "user")]
+    _user: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "input must be a text, an array of texts, an array of token ids, or an array of those")]
+enum Input {
+    Text(String),
+    Texts(Vec<String>),
+    Tokens(Vec<u32>),
+    TokenLists(Vec<Vec<u32>>),
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    #[default]
+    Float,
+    Base64,
+}
+
+#[derive(Serialize)]
+struct EmbeddingsAnswer<'a> {
+    object: &'static str,
+    data: Vec<Item<'a>>,
+    model: &'a str,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Item<'a> {
+    object: &'static str,
+    index: usize,
+    embedding: Embedding<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Embedding<'a> {
+    Float(&'a [f32]),
+    Base64(String),
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: usize,
+    total_tokens: usize,
+}
+
+/// `POST /v1/embeddings`.
+pub(super) async fn embeddings(State(service): State<Service>, request: Request) -> Response {
+    match answer(&service, request).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_openai(),
+    }
+}
+
+async fn answer(service: &Service, request: Request) -> Result<Response, Refusal> {
+    let mut body = service.reader().json::<EmbeddingsRequest>(request).await?;
+    let model = &service.engine().info().model;
+    let dimension = service.dimension();
+    let asked = &body.content;
+    if let Some(asked) = asked.model.as_ref().filter(|asked| !same_model(asked, model)) {
+        let message = format!("this embedder serves the model {model:?}, not {asked:?}");
+        return Err(Refusal::not_found("model_not_found", message));
+    }
+    if let Some(asked) = asked.dimensions.filter(|asked| *asked != dimension) {
+        return Err(Refusal::bad_request(format!("the model {model:?} has {dimension} dimensions, not {asked}")));
+    }
+    let format = asked.encoding_format;
+    let Embedded { values, tokens } = match std::mem::replace(&mut body.content.input, Input::Texts(Vec::new())) {
+        Input::Text(text) => service.embed(vec![text], Purpose::Passage, body).await?,
+        Input::Texts(texts) => {
+            not_empty(&texts)?;
+            service.embed(texts, Purpose::Passage, body).await?
+        }
+        Input::Tokens(ids) => {
+            drop(body);
+            service.embed_tokens(vec![with_specials(service, ids)?]).await?
+        }
+        Input::TokenLists(lists) => {
+            drop(body);
+            not_empty(&lists)?;
+            let lists: Result<_, _> = lists.into_iter().map(|ids| with_specials(service, ids)).collect();
+            service.embed_tokens(lists?).await?
+        }
+    };
+    let data = values.chunks_exact(dimension).enumerate().map(|(index, vector)| Item {
+        object: "embedding",
+        index,
+        embedding: match format {
+            Format::Float => Embedding::Float(vector),
+            Format::Base64 => Embedding::Base64(STANDARD.encode(vectors::little_endian(vector))),
+        },
+    });
+    let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
+    Ok(vectors::json(&EmbeddingsAnswer { object: "list", data: data.collect(), model, usage }, values.len()))
+}
+
+fn not_empty<T>(inputs: &[T]) -> Result<(), Refusal> {
+    if inputs.is_empty() {
+        return Err(Refusal::bad_request("input is an empty array; it needs at least one text"));
+    }
+    Ok(())
+}
+
+/// Whether people mean this model: its name, or the part behind the last slash.
+fn same_model(asked: &str, model: &str) -> bool {
+    let short = |name: &str| name.rsplit('/').next().unwrap_or_default().to_lowercase();
+    asked.eq_ignore_ascii_case(model) || (!asked.contains('/') && short(asked) == short(model))
+}
+
+/// Puts the model's special tokens around ids, and cuts them at its maximum.
+fn with_specials(service: &Service, mut ids: Vec<u32>) -> Result<Encoding, Refusal> {
+    if ids.is_empty() {
+        return Err(Refusal::bad_request("input has an empty array of tokens; it needs at least one"));
+    }
+    // An empty text is nothing but special tokens. Of an odd number, the larger half stands in front.
+    let specials = service.engine().tokenize("").ids;
+    let (before, after) = specials.split_at(specials.len().div_ceil(2));
+    ids.truncate(service.engine().info().max_tokens.saturating_sub(specials.len()));
+    Ok(Encoding { ids: [before, &ids, after].concat() })
+}
+
+/// The answer to a caller without the token.
+pub(super) fn unauthorized() -> Response {
+    Refusal::unauthorized().into_openai()
+}
+
+/// A known path with another method.
+pub(super) async fn wrong_method() -> Response {
+    let refusal =
+        Refusal { status: StatusCode::METHOD_NOT_ALLOWED, ..Refusal::bad_request("/v1/embeddings takes POST") };
+    refusal.into_openai()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_known_by_its_name_and_by_its_last_part() {
+        let model = "sentence-transformers/all-MiniLM-L6-v2";
+        assert!(same_model(model, model));
+        assert!(same_model("all-minilm-l6-v2", model));
+        assert!(!same_model("text-embedding-3-small", model));
+        assert!(!same_model("other/all-MiniLM-L6-v2", model));
+    }
+}
