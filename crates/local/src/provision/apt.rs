@@ -1,0 +1,171 @@
+//! Fetches Debian packages with their missing dependencies, without installing anything.
+//!
+//! apt itself resolves, downloads and verifies, with the user's sources, proxies and keys: its signature checks stay
+//! on. Only its state is ours: package lists and archives go to a directory of our own, so that neither root nor the
+//! system's (often empty) lists are needed and nothing of the system changes. Packages that the system has installed
+//! already are not fetched.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use tokio::process::Command;
+
+use super::{error::ProvisionError, progress, tool};
+use crate::{Event, Part, Report};
+
+/// What to fetch and how to speak of it.
+pub(super) struct Packages<'a> {
+    pub(super) part: Part,
+    /// What the user sees.
+    pub(super) what: &'a str,
+    pub(super) names: &'a [&'a str],
+    pub(super) licence: &'static str,
+}
+
+/// Downloads the packages and unpacks them, one tree over the other, into `dir/tree`, which is returned.
+pub(super) async fn fetch(packages: &Packages<'_>, dir: &Path, report: &Report) -> Result<PathBuf, ProvisionError> {
+    let part = packages.part;
+    for tool in ["apt-get", "dpkg-deb"] {
+        if tool::on_path(tool).is_empty() {
+            return Err(ProvisionError::NoTool { part, tool });
+        }
+    }
+    let state = dir.join("apt");
+    let archives = state.join("archives");
+    for new in [archives.join("partial"), state.join("lists/partial")] {
+        fs::create_dir_all(&new).map_err(ProvisionError::io("create", new))?;
+    }
+    let config = state.join("apt.conf");
+    fs::write(&config, configuration(&state)).map_err(ProvisionError::io("write", &config))?;
+    let apt_get = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.arg("--config-file").arg(&config).args(arguments).env("LC_ALL", "C");
+        command
+    };
+
+    let begun = Instant::now();
+    tool::run(part, "apt-get update", apt_get(&["--quiet=2", "update"])).await?;
+    let mut install = vec!["--quiet=2", "--download-only", "install"];
+    install.extend(packages.names);
+    let mut plan = install.clone();
+    plan.insert(0, "--print-uris");
+    let bytes = planned_bytes(&tool::run(part, "apt-get install --print-uris", apt_get(&plan)).await?);
+    report(Event::Fetching {
+        part,
+        what: packages.what.into(),
+        from: "the system's package sources",
+        bytes: Some(bytes),
+        licence: packages.licence,
+    });
+    let step = format!("apt-get download of {}", packages.names.join(", "));
+    progress::watch(part, &archives, Some(bytes), report, tool::run(part, &step, apt_get(&install))).await?;
+
+    let tree = dir.join("tree");
+    fs::create_dir_all(&tree).map_err(ProvisionError::io("create", &tree))?;
+    for entry in fs::read_dir(&archives).map_err(ProvisionError::io("read", &archives))?.flatten() {
+        let deb = entry.path();
+        if deb.extension().is_some_and(|extension| extension == "deb") {
+            let mut command = Command::new("dpkg-deb");
+            command.arg("--extract").arg(&deb).arg(&tree);
+            tool::run(part, "dpkg-deb --extract", command).await?;
+        }
+    }
+    report(Event::Fetched { part, took: begun.elapsed() });
+    Ok(tree)
+}
+
+/// apt's configuration, read after the system's own.
+///
+/// - Hooks are cleared: they would act on the system (refresh desktop caches, empty the system's archive).
+/// - No locks and no sandbox user: the directories are private to this run.
+/// - What could switch the signature checks off is set to off, whatever the system says.
+fn configuration(state: &Path) -> String {
+    let state = state.display();
+    format!(
+        r##"#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Pre-Invoke;
+#clear DPkg::Post-Invoke;
+#clear DPkg::Pre-Install-Pkgs;
+Dir::Cache "{state}";
+Dir::Cache::archives "{state}/archives";
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
+Dir::State::Lists "{state}/lists";
+Dir::Log "{state}";
+Debug::NoLocking "true";
+APT::Sandbox::User "";
+APT::Get::AllowUnauthenticated "false";
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowWeakRepositories "false";
+Acquire::AllowDowngradeToInsecureRepositories "false";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb-src::Sources::DefaultEnabled "false";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+APT::Get::Assume-Yes "true";
+APT::Install-Recommends "false";
+APT::Install-Suggests "false";
+"##
+    )
+}
+
+/// The sum of the sizes in `apt-get --print-uris` output, whose lines read `'URI' name size sum`.
+fn planned_bytes(output: &str) -> u64 {
+    output
+        .lines()
+        .filter(|line| line.starts_with('\''))
+        .filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok())
+        .sum()
+}
+
+/// Copies every shared library of an unpacked tree into one flat directory, following links.
+///
+/// The C library and its loader are left out: they only work as a pair with the system's own.
+pub(super) fn collect_libraries(tree: &Path, into: &Path) -> Result<(), ProvisionError> {
+    fs::create_dir_all(into).map_err(ProvisionError::io("create", into))?;
+    let mut dirs = vec![tree.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).map_err(ProvisionError::io("read", &dir))?.flatten() {
+            let path = entry.path();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                dirs.push(path);
+            } else if is_library(&entry.file_name().to_string_lossy()) && path.is_file() {
+                let target = into.join(entry.file_name());
+                fs::copy(&path, &target).map_err(ProvisionError::io("write", target))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_library(name: &str) -> bool {
+    let libc = ["libc.so", "ld-linux", "libm.so", "libpthread.so", "libdl.so", "librt.so", "libresolv.so"];
+    (name.ends_with(".so") || name.contains(".so.")) && !libc.iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn planned_sizes_are_summed_and_talk_is_ignored() {
+        let output = "Reading package lists...\n'http://host/a.deb' a_1_amd64.deb 275000 SHA256:aa\n\
+                      'http://host/b.deb' b_5%3a7_amd64.deb 10192 SHA256:bb\n";
+        assert_eq!(planned_bytes(output), 285_192);
+        assert_eq!(planned_bytes(""), 0);
+    }
+
+    #[test]
+    fn the_c_library_is_never_collected() {
+        assert!(is_library("libjemalloc.so.2"));
+        assert!(is_library("liblzf.so"));
+        assert!(!is_library("libc.so.6"));
+        assert!(!is_library("ld-linux-x86-64.so.2"));
+        assert!(!is_library("libfoo.a"));
+    }
+}

@@ -1,0 +1,62 @@
+//! SHA-256 sums of files.
+
+use std::{
+    fmt::Write,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+use sha2::{Digest, Sha256};
+
+use super::error::ProvisionError;
+use crate::Part;
+
+/// Fits the second-level cache and makes system calls rare.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// The sum of a file's content, in lower-case hexadecimal.
+pub(super) fn sha256(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+    }
+    let mut hex = String::with_capacity(64);
+    for byte in hasher.finalize() {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    Ok(hex)
+}
+
+/// Refuses a file whose sum is not the pinned one.
+pub(super) fn verify(part: Part, path: &Path, expected: &str) -> Result<(), ProvisionError> {
+    let found = sha256(path).map_err(ProvisionError::io("read", path))?;
+    if found == expected {
+        return Ok(());
+    }
+    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Err(ProvisionError::Checksum { part, file, expected: expected.to_owned(), found })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_those_of_the_standard() -> io::Result<()> {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), "abc")?;
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256(file.path())?, abc);
+        assert!(verify(Part::Model, file.path(), abc).is_ok());
+        std::fs::write(file.path(), "abd")?;
+        assert!(matches!(verify(Part::Model, file.path(), abc), Err(ProvisionError::Checksum { .. })));
+        Ok(())
+    }
+}

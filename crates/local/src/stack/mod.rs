@@ -1,0 +1,205 @@
+//! The local stack: a real `mongod`, a real `redis-server` and Qdrant, as children of this process.
+//!
+//! Guarantees: everything lies under one data directory, which only one stack uses at a time and which survives
+//! restarts; a stack that was started has answered real requests on every port; no server outlives this process.
+//!
+//! ```text
+//! DATA/lock        held while a stack runs
+//! DATA/mongodb     mongod       a replica set of one node, rs0
+//! DATA/redis       redis-server append-only file
+//! DATA/qdrant      Qdrant
+//! DATA/logs/*.log  what each of them says
+//! ```
+//!
+//! Tests that need one server only start it alone with [`Mongod`], [`Redis`] or [`Qdrant`].
+
+mod child;
+mod error;
+mod lock;
+mod log;
+mod mongod;
+mod port;
+mod qdrant;
+mod redis;
+mod server;
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use child::Launch;
+pub use error::StackError;
+use lock::DataLock;
+pub use mongod::Mongod;
+pub use qdrant::{Qdrant, QdrantProgram};
+pub use redis::{Fsync, Redis};
+pub use server::Server;
+
+use crate::{
+    Report,
+    provision::{self, Program, Provisioner},
+};
+
+/// What to run, where.
+#[derive(Debug, Clone)]
+pub struct StackOptions {
+    /// Holds everything that the stack keeps. Created when missing.
+    pub data: PathBuf,
+    /// `mongod`'s port on 127.0.0.1; as for the others, `0` picks a free one.
+    pub mongodb_port: u16,
+    /// `redis-server`'s port.
+    pub redis_port: u16,
+    /// When Redis forces writes to disk.
+    pub redis_fsync: Fsync,
+    /// The most memory for Redis' data, in bytes. `None` is no limit.
+    pub redis_maxmemory: Option<u64>,
+    /// The port of Qdrant's REST API.
+    pub qdrant_http_port: u16,
+    /// The port of Qdrant's gRPC API.
+    pub qdrant_grpc_port: u16,
+    /// Where Qdrant comes from.
+    pub qdrant: QdrantSource,
+    /// Start servers again that die without having been asked to.
+    pub supervise: bool,
+}
+
+/// Where the stack's Qdrant comes from.
+#[derive(Debug, Clone)]
+pub enum QdrantSource {
+    /// A `qdrant` on PATH, or else this command; see [`QdrantProgram::Command`].
+    PathOr(Vec<OsString>),
+    /// This one, whatever is on PATH.
+    Only(QdrantProgram),
+    /// The user has one elsewhere: the stack starts none.
+    Elsewhere,
+}
+
+impl StackOptions {
+    /// The usual ports, supervision, and the given command where there is no `qdrant` on PATH.
+    #[must_use]
+    pub fn new(data: impl Into<PathBuf>, qdrant_command: Vec<OsString>) -> Self {
+        Self {
+            data: data.into(),
+            mongodb_port: 27017,
+            redis_port: 6379,
+            redis_fsync: Fsync::default(),
+            redis_maxmemory: None,
+            qdrant_http_port: 6333,
+            qdrant_grpc_port: 6334,
+            qdrant: QdrantSource::PathOr(qdrant_command),
+            supervise: true,
+        }
+    }
+
+    /// The same with free ports everywhere, for stacks beside each other.
+    #[must_use]
+    pub fn with_free_ports(mut self) -> Self {
+        (self.mongodb_port, self.redis_port, self.qdrant_http_port, self.qdrant_grpc_port) = (0, 0, 0, 0);
+        self
+    }
+}
+
+/// The running stack. Dropped, it kills its servers at once; [`stop`](Self::stop) lets them end in order.
+pub struct Stack {
+    /// `mongod`.
+    pub mongod: Server,
+    /// `redis-server`.
+    pub redis: Server,
+    /// Qdrant, unless it is elsewhere.
+    pub qdrant: Option<Server>,
+    /// Released last: fields are dropped in order.
+    _lock: DataLock,
+}
+
+impl Stack {
+    /// Provides what is missing, starts the servers side by side, and waits until all of them answer.
+    ///
+    /// # Errors
+    /// When the directory is in use, a part cannot be provided, a port is taken or a server does not start. Servers
+    /// that did start are stopped again.
+    pub async fn start(options: StackOptions, provisioner: &Provisioner, report: Report) -> Result<Self, StackError> {
+        let lock = DataLock::take(&options.data)?;
+        let (mongod, redis) = tokio::try_join!(provisioner.mongod(), provisioner.redis_server())?;
+        let mongod = Mongod {
+            port: options.mongodb_port,
+            supervise: options.supervise,
+            ..Mongod::new(mongod, &options.data)
+        };
+        let redis = Redis {
+            port: options.redis_port,
+            fsync: options.redis_fsync,
+            maxmemory: options.redis_maxmemory,
+            supervise: options.supervise,
+            ..Redis::new(redis, &options.data)
+        };
+        let qdrant = options.qdrant.find().map(|program| Qdrant {
+            http_port: options.qdrant_http_port,
+            grpc_port: options.qdrant_grpc_port,
+            supervise: options.supervise,
+            ..Qdrant::new(program, &options.data)
+        });
+        let start_qdrant = async {
+            match qdrant {
+                Some(qdrant) => qdrant.start(report.clone()).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (mongod, redis, qdrant) =
+            tokio::try_join!(mongod.start(report.clone()), redis.start(report.clone()), start_qdrant)?;
+        Ok(Self { mongod, redis, qdrant, _lock: lock })
+    }
+
+    /// Stops the servers, those that others write to last: Qdrant, Redis, MongoDB.
+    pub async fn stop(self) {
+        if let Some(qdrant) = &self.qdrant {
+            qdrant.stop().await;
+        }
+        self.redis.stop().await;
+        self.mongod.stop().await;
+    }
+
+    /// The connection string of MongoDB.
+    #[must_use]
+    pub fn mongodb_uri(&self) -> String {
+        self.mongod.url()
+    }
+
+    /// The address of Redis.
+    #[must_use]
+    pub fn redis_url(&self) -> String {
+        self.redis.url()
+    }
+
+    /// The address of Qdrant's REST API, if the stack runs one.
+    #[must_use]
+    pub fn qdrant_http_url(&self) -> Option<String> {
+        self.qdrant.as_ref().map(Server::url)
+    }
+
+    /// The address of Qdrant's gRPC API, if the stack runs one.
+    #[must_use]
+    pub fn qdrant_grpc_url(&self) -> Option<String> {
+        self.qdrant.as_ref().and_then(Server::grpc_url)
+    }
+}
+
+impl QdrantSource {
+    fn find(self) -> Option<QdrantProgram> {
+        match self {
+            Self::PathOr(command) => {
+                Some(provision::on_path("qdrant").map_or(QdrantProgram::Command(command), QdrantProgram::Binary))
+            }
+            Self::Only(program) => Some(program),
+            Self::Elsewhere => None,
+        }
+    }
+}
+
+/// The start of a launch of a provisioned program.
+fn program_launch(program: &Program, dir: PathBuf) -> Launch {
+    let existing = std::env::var_os("LD_LIBRARY_PATH");
+    let libraries = |path: &PathBuf| provision::library_path_with(Path::new(path), existing.as_deref());
+    let envs = program.library_path.as_ref().map(|path| ("LD_LIBRARY_PATH".into(), libraries(path)));
+    Launch { program: program.path.clone(), args: Vec::new(), envs: envs.into_iter().collect(), dir }
+}

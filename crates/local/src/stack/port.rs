@@ -1,0 +1,98 @@
+//! Ports on the loopback address: finding a free one, and finding out who holds a taken one.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, TcpListener},
+    time::{Duration, Instant},
+};
+
+/// A port whose holder was killed a moment ago is free again within this time.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// A port that nobody listens on right now.
+pub(super) fn free() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// Whether somebody listens on the port.
+pub(super) fn is_taken(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+/// Like [`is_taken`], but gives a holder that is just ending the time to end.
+pub(super) async fn stays_taken(port: u16) -> bool {
+    let begun = Instant::now();
+    while is_taken(port) {
+        if begun.elapsed() > PATIENCE {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    false
+}
+
+/// The process that listens on the port, as `name (pid N)`, if this system tells us.
+///
+/// Linux lists sockets in `/proc/net/tcp` with an inode, and each process's open inodes in `/proc/PID/fd`; those of
+/// other users' processes stay hidden.
+pub(super) fn holder(port: u16) -> Option<String> {
+    let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .flat_map(|table| listening_inodes(&table, port))
+        .collect();
+    let sockets: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Ok(files) = fs::read_dir(process.path().join("fd")) else { continue };
+        let holds = files.flatten().any(|file| {
+            fs::read_link(file.path()).is_ok_and(|link| sockets.iter().any(|socket| link.as_os_str() == socket.as_str()))
+        });
+        if holds {
+            let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            return Some(format!("{} (pid {pid})", name.trim()));
+        }
+    }
+    None
+}
+
+/// The inodes of listening sockets on a port, from a table in the format of `/proc/net/tcp`: the second column is
+/// `address:port` in hexadecimal, the fourth the state (`0A` is listening), the tenth the inode.
+fn listening_inodes(table: &str, port: u16) -> Vec<String> {
+    let suffix = format!(":{port:04X}");
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            let listens = columns.get(1)?.ends_with(&suffix) && *columns.get(3)? == "0A";
+            listens.then(|| columns.get(9).map(ToString::to_string))?
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_port_is_found() -> io::Result<()> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        assert!(is_taken(port));
+        let holder = holder(port).expect("this very process");
+        assert!(holder.ends_with(&format!("(pid {})", std::process::id())), "{holder}");
+        drop(listener);
+        assert!(!is_taken(port));
+        Ok(())
+    }
+
+    #[test]
+    fn only_listening_sockets_count() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+            0: 0100007F:18EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1\n\
+            1: 0100007F:18EB 0100007F:8F00 01 00000000:00000000 00:00000000 00000000     0        0 4343 1\n";
+        assert_eq!(listening_inodes(table, 6379), ["4242"]);
+        assert!(listening_inodes(table, 6380).is_empty());
+    }
+}

@@ -1,0 +1,106 @@
+//! A server of Qdrant's API: a real `qdrant` if there is one, else a command that serves the same.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{StackError, child::Launch, server::Server};
+use crate::Report;
+
+/// Long enough for any answer to `/readyz`; the rest is of no interest.
+const ANSWER_BYTES: u64 = 1024;
+
+/// What to run as Qdrant.
+#[derive(Debug, Clone)]
+pub enum QdrantProgram {
+    /// A real Qdrant server, which takes its settings from the environment.
+    Binary(PathBuf),
+    /// A program with its first arguments, followed by `--data DIR --http 127.0.0.1:PORT --grpc 127.0.0.1:PORT`. It
+    /// serves Qdrant's API until it is told to end by SIGTERM.
+    Command(Vec<OsString>),
+}
+
+/// How to run Qdrant. Data lies in `qdrant` and the log in `logs` under the data directory.
+#[derive(Debug, Clone)]
+pub struct Qdrant {
+    /// What to run.
+    pub program: QdrantProgram,
+    /// The data directory of the stack, not Qdrant's own below it.
+    pub data: PathBuf,
+    /// The port of the REST API on 127.0.0.1; `0` picks a free one, which a restart keeps.
+    pub http_port: u16,
+    /// The port of the gRPC API on 127.0.0.1; `0` picks a free one, which a restart keeps.
+    pub grpc_port: u16,
+    /// Start it again when it dies without having been asked to.
+    pub supervise: bool,
+}
+
+impl Qdrant {
+    /// Free ports, no supervision.
+    #[must_use]
+    pub fn new(program: QdrantProgram, data: impl Into<PathBuf>) -> Self {
+        Self { program, data: data.into(), http_port: 0, grpc_port: 0, supervise: false }
+    }
+
+    /// Starts it and waits until it answers on both ports.
+    ///
+    /// # Errors
+    /// When a port is taken, or it does not start or does not answer.
+    pub async fn start(self, report: Report) -> Result<Server, StackError> {
+        Server::start_new(self.into(), report).await
+    }
+
+    pub(super) fn dir(&self) -> PathBuf {
+        self.data.join("qdrant")
+    }
+
+    pub(super) fn url(port: u16) -> String {
+        format!("http://127.0.0.1:{port}")
+    }
+
+    pub(super) fn launch(&self, http: u16, grpc: u16) -> Result<Launch, StackError> {
+        let dir = self.dir();
+        match &self.program {
+            QdrantProgram::Binary(program) => {
+                let envs = [
+                    ("QDRANT__STORAGE__STORAGE_PATH", dir.join("storage").into_os_string()),
+                    ("QDRANT__STORAGE__SNAPSHOTS_PATH", dir.join("snapshots").into_os_string()),
+                    ("QDRANT__SERVICE__HOST", "127.0.0.1".into()),
+                    ("QDRANT__SERVICE__HTTP_PORT", http.to_string().into()),
+                    ("QDRANT__SERVICE__GRPC_PORT", grpc.to_string().into()),
+                    ("QDRANT__TELEMETRY_DISABLED", "true".into()),
+                ];
+                let envs = envs.into_iter().map(|(name, value)| (name.into(), value)).collect();
+                Ok(Launch { program: program.clone(), args: Vec::new(), envs, dir })
+            }
+            QdrantProgram::Command(line) => {
+                let (program, first) = line.split_first().ok_or(StackError::NoQdrant)?;
+                let mut args = first.to_vec();
+                args.extend(["--data".into(), dir.clone().into_os_string()]);
+                args.extend(["--http".into(), format!("127.0.0.1:{http}").into()]);
+                args.extend(["--grpc".into(), format!("127.0.0.1:{grpc}").into()]);
+                Ok(Launch { program: program.into(), args, envs: Vec::new(), dir })
+            }
+        }
+    }
+
+    /// One attempt: fine when `GET /readyz` says 200 and the gRPC port accepts connections.
+    ///
+    /// Plain HTTP over a socket: a client with TLS, pools and redirects would be a lot for one line.
+    pub(super) async fn ready(http: u16, grpc: u16) -> Result<(), String> {
+        let talk = async {
+            let mut stream = TcpStream::connect(("127.0.0.1", http)).await?;
+            stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").await?;
+            let mut answer = Vec::new();
+            stream.take(ANSWER_BYTES).read_to_end(&mut answer).await?;
+            TcpStream::connect(("127.0.0.1", grpc)).await?;
+            std::io::Result::Ok(answer)
+        };
+        let answer = talk.await.map_err(|error| error.to_string())?;
+        let line = String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned();
+        if line.split_whitespace().nth(1) == Some("200") { Ok(()) } else { Err(format!("GET /readyz says `{line}`")) }
+    }
+}

@@ -1,0 +1,444 @@
+//! The life of one server: start, wait until it really answers, stop, kill, pause, start again.
+//!
+//! Guarantees: a started server has answered a real request, and it was our own process that answered; a restart keeps
+//! port and data; a stopped or killed server stays down; a supervised one that dies by itself comes back, ever more
+//! slowly while it keeps failing; the last handle takes the process with it.
+
+use std::{
+    fs,
+    future::Future,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex as StdMutex, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::{
+    StackError,
+    child::{Child, Launch},
+    log,
+    mongod::Mongod,
+    port,
+    qdrant::Qdrant,
+    redis::Redis,
+};
+use crate::{Event, Report, ServerKind};
+
+/// After a crash a server first repairs or reloads its data, which can take a while.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// Between two questions to a server that is starting. Redis starts within about 100 ms.
+const READY_INTERVAL: Duration = Duration::from_millis(10);
+/// A server that has not ended itself this long after SIGTERM is killed. Nothing confirmed is lost by that.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// A picked port can be snatched by somebody else before the server listens.
+const PORT_ATTEMPTS: usize = 3;
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// A server that ran this long is healthy again: its next death is met with a short pause.
+const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub(super) enum Spec {
+    Mongod(Mongod),
+    Redis(Redis),
+    Qdrant(Qdrant),
+}
+
+/// Where a server listens: its main port, and Qdrant's second one.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    main: u16,
+    grpc: Option<u16>,
+}
+
+impl Ports {
+    fn each(self) -> impl Iterator<Item = u16> {
+        std::iter::once(self.main).chain(self.grpc)
+    }
+}
+
+impl From<Mongod> for Spec {
+    fn from(spec: Mongod) -> Self {
+        Self::Mongod(spec)
+    }
+}
+impl From<Redis> for Spec {
+    fn from(spec: Redis) -> Self {
+        Self::Redis(spec)
+    }
+}
+impl From<Qdrant> for Spec {
+    fn from(spec: Qdrant) -> Self {
+        Self::Qdrant(spec)
+    }
+}
+
+impl Spec {
+    fn kind(&self) -> ServerKind {
+        match self {
+            Self::Mongod(_) => ServerKind::Mongod,
+            Self::Redis(_) => ServerKind::Redis,
+            Self::Qdrant(_) => ServerKind::Qdrant,
+        }
+    }
+
+    fn dir(&self) -> PathBuf {
+        match self {
+            Self::Mongod(spec) => spec.dir(),
+            Self::Redis(spec) => spec.dir(),
+            Self::Qdrant(spec) => spec.dir(),
+        }
+    }
+
+    fn log(&self) -> PathBuf {
+        let (data, name) = match self {
+            Self::Mongod(spec) => (&spec.data, "mongod.log"),
+            Self::Redis(spec) => (&spec.data, "redis.log"),
+            Self::Qdrant(spec) => (&spec.data, "qdrant.log"),
+        };
+        data.join("logs").join(name)
+    }
+
+    fn supervise(&self) -> bool {
+        match self {
+            Self::Mongod(spec) => spec.supervise,
+            Self::Redis(spec) => spec.supervise,
+            Self::Qdrant(spec) => spec.supervise,
+        }
+    }
+
+    /// The wished ports; `0` is any.
+    fn wished(&self) -> Ports {
+        match self {
+            Self::Mongod(spec) => Ports { main: spec.port, grpc: None },
+            Self::Redis(spec) => Ports { main: spec.port, grpc: None },
+            Self::Qdrant(spec) => Ports { main: spec.http_port, grpc: Some(spec.grpc_port) },
+        }
+    }
+
+    fn launch(&self, ports: Ports) -> Result<Launch, StackError> {
+        match self {
+            Self::Mongod(spec) => Ok(spec.launch(ports.main)),
+            Self::Redis(spec) => Ok(spec.launch(ports.main)),
+            Self::Qdrant(spec) => spec.launch(ports.main, ports.grpc.unwrap_or_default()),
+        }
+    }
+
+    async fn ready(&self, ports: Ports, pid: u32) -> Result<(), String> {
+        match self {
+            Self::Mongod(_) => Mongod::ready(ports.main, pid).await,
+            Self::Redis(_) => Redis::ready(ports.main, pid).await,
+            Self::Qdrant(_) => Qdrant::ready(ports.main, ports.grpc.unwrap_or_default()).await,
+        }
+    }
+}
+
+/// A server of ours. A cheap handle: all clones stand for the same server, and dropping the last one kills it.
+#[derive(Clone)]
+pub struct Server(Arc<Inner>);
+
+struct Inner {
+    spec: Spec,
+    ports: StdMutex<Ports>,
+    report: Report,
+    /// Held while the server is started or stopped, so that these never mix.
+    state: Mutex<State>,
+    /// The process, for signals that must not wait for `state`.
+    child: StdMutex<Option<Arc<Child>>>,
+}
+
+struct State {
+    /// Whether the server should run; supervision looks at it.
+    wanted: bool,
+    /// Counts the processes that were started, so that a watcher knows its own.
+    generation: u64,
+    begun: Instant,
+    backoff: Duration,
+}
+
+impl Server {
+    pub(super) async fn start_new(spec: Spec, report: Report) -> Result<Self, StackError> {
+        let wished = spec.wished();
+        let automatic = wished.each().any(|port| port == 0);
+        let state = State { wanted: false, generation: 0, begun: Instant::now(), backoff: FIRST_BACKOFF };
+        let server = Self(Arc::new(Inner {
+            spec,
+            ports: StdMutex::new(wished),
+            report,
+            state: Mutex::new(state),
+            child: StdMutex::new(None),
+        }));
+        for attempt in 1.. {
+            server.0.pick_ports(wished)?;
+            match server.start().await {
+                Err(StackError::Exited { .. } | StackError::PortTaken { .. })
+                    if automatic && attempt < PORT_ATTEMPTS && server.0.ports().each().any(port::is_taken) => {}
+                result => return result.map(|()| server),
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// Which server this is.
+    #[must_use]
+    pub fn kind(&self) -> ServerKind {
+        self.0.spec.kind()
+    }
+
+    /// The port on 127.0.0.1; for Qdrant that of the REST API.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.0.ports().main
+    }
+
+    /// Qdrant's second port, on 127.0.0.1.
+    #[must_use]
+    pub fn grpc_port(&self) -> Option<u16> {
+        self.0.ports().grpc
+    }
+
+    /// The address that a client is given: `mongodb://…`, `redis://…`, or `http://…` for Qdrant's REST API.
+    #[must_use]
+    pub fn url(&self) -> String {
+        match self.kind() {
+            ServerKind::Mongod => Mongod::uri(self.port()),
+            ServerKind::Redis => Redis::url(self.port()),
+            ServerKind::Qdrant => Qdrant::url(self.port()),
+        }
+    }
+
+    /// The address of Qdrant's gRPC API.
+    #[must_use]
+    pub fn grpc_url(&self) -> Option<String> {
+        self.grpc_port().map(Qdrant::url)
+    }
+
+    /// The process id while the process lives.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.0.child().filter(|child| child.is_alive()).map(|child| child.pid())
+    }
+
+    /// The log file, which also holds what the program wrote to stdout and stderr.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.0.spec.log()
+    }
+
+    /// Starts the server and waits until it answers. Does nothing if it runs.
+    ///
+    /// # Errors
+    /// When a port is taken, the process ends while starting, or it does not answer within two minutes.
+    pub async fn start(&self) -> Result<(), StackError> {
+        let mut state = self.0.state.lock().await;
+        if self.pid().is_some() {
+            return Ok(());
+        }
+        state.backoff = FIRST_BACKOFF;
+        launch(&self.0, &mut state).await
+    }
+
+    /// Asks the process to end (SIGTERM), waits for it, and kills it when it takes too long. A paused one goes on
+    /// first. Supervision does not bring it back.
+    pub async fn stop(&self) {
+        let _state = self.0.unwanted().await;
+        if let Some(child) = self.0.child().filter(|child| child.is_alive()) {
+            let ended = child.ended();
+            child.signal(Signal::TERM);
+            child.signal(Signal::CONT);
+            if tokio::time::timeout(STOP_GRACE, ended).await.is_err() {
+                child.signal(Signal::KILL);
+                child.ended().await;
+            }
+            (self.0.report)(Event::Stopped { server: self.kind() });
+        }
+    }
+
+    /// Kills the process (SIGKILL) and waits until it is gone. Supervision does not bring it back.
+    pub async fn kill(&self) {
+        let _state = self.0.unwanted().await;
+        if let Some(child) = self.0.child().filter(|child| child.is_alive()) {
+            child.signal(Signal::KILL);
+            child.ended().await;
+            (self.0.report)(Event::Stopped { server: self.kind() });
+        }
+    }
+
+    /// Freezes the process (SIGSTOP): it keeps its port and its connections, but answers nothing.
+    pub fn pause(&self) {
+        if let Some(child) = self.0.child() {
+            child.signal(Signal::STOP);
+        }
+    }
+
+    /// Lets a paused process go on (SIGCONT).
+    pub fn resume(&self) {
+        if let Some(child) = self.0.child() {
+            child.signal(Signal::CONT);
+        }
+    }
+
+    /// Stops the server and starts it again, on the same port and data.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn restart(&self) -> Result<(), StackError> {
+        self.stop().await;
+        self.start().await
+    }
+
+    /// Asks the server a real question, once: fine when it could do work right now.
+    ///
+    /// # Errors
+    /// When it does not run or gives no good answer.
+    pub async fn ready(&self) -> Result<(), StackError> {
+        let server = self.kind();
+        let pid = self.pid().ok_or(StackError::NotRunning { server })?;
+        let answer = self.0.spec.ready(self.0.ports(), pid).await;
+        answer.map_err(|reason| StackError::NotReady { server, seconds: 0, reason, log: self.log() })
+    }
+}
+
+impl Inner {
+    fn ports(&self) -> Ports {
+        *self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn child(&self) -> Option<Arc<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_child(&self, child: Option<Arc<Child>>) {
+        *self.child.lock().unwrap_or_else(PoisonError::into_inner) = child;
+    }
+
+    /// Notes that the server shall be down.
+    async fn unwanted(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().await;
+        state.wanted = false;
+        state
+    }
+
+    /// Replaces each `0` by a free port.
+    fn pick_ports(&self, wished: Ports) -> Result<(), StackError> {
+        let pick = |port| match port {
+            0 => port::free().map_err(StackError::io("find a free port on", "127.0.0.1")),
+            port => Ok(port),
+        };
+        let picked = Ports { main: pick(wished.main)?, grpc: wished.grpc.map(pick).transpose()? };
+        *self.ports.lock().unwrap_or_else(PoisonError::into_inner) = picked;
+        Ok(())
+    }
+
+    /// Starts the process and waits until it answers; a process that does not is killed.
+    async fn bring_up(&self) -> Result<Arc<Child>, StackError> {
+        let (server, ports, log) = (self.spec.kind(), self.ports(), self.spec.log());
+        for port in ports.each() {
+            if port::stays_taken(port).await {
+                return Err(StackError::PortTaken { server, port, holder: port::holder(port) });
+            }
+        }
+        let dir = self.spec.dir();
+        fs::create_dir_all(&dir).map_err(StackError::io("create", &dir))?;
+        let file = log::open(&log).map_err(StackError::io("open", &log))?;
+        let launch = self.spec.launch(ports)?;
+        let program = launch.program.clone();
+        (self.report)(Event::Starting { server, port: ports.main });
+        let begun = Instant::now();
+        let child = Child::spawn(launch, file).await.map_err(|source| StackError::Spawn { server, program, source })?;
+        let child = Arc::new(child);
+        self.set_child(Some(Arc::clone(&child)));
+        let mut last = String::from("no attempt was made");
+        let answers = async {
+            loop {
+                match self.spec.ready(ports, child.pid()).await {
+                    Ok(()) => return,
+                    Err(reason) => last = reason,
+                }
+                tokio::time::sleep(READY_INTERVAL).await;
+            }
+        };
+        tokio::select! {
+            // The end first: somebody else may answer on the port that our process could not get.
+            biased;
+            status = child.ended() => {
+                self.set_child(None);
+                let status = status.map_or_else(|| "unknown status".into(), |status| status.to_string());
+                Err(StackError::Exited { server, status, tail: log::tail(&log), log })
+            }
+            () = answers => {
+                (self.report)(Event::Ready { server, port: ports.main, took: begun.elapsed() });
+                Ok(child)
+            }
+            () = tokio::time::sleep(START_TIMEOUT) => {
+                self.set_child(None);
+                Err(StackError::NotReady { server, seconds: START_TIMEOUT.as_secs(), reason: last, log })
+            }
+        }
+    }
+}
+
+/// Brings the server up and has it watched, if it is to be supervised.
+async fn launch(inner: &Arc<Inner>, state: &mut State) -> Result<(), StackError> {
+    state.wanted = true;
+    state.generation += 1;
+    let child = inner.bring_up().await?;
+    state.begun = Instant::now();
+    if inner.spec.supervise() {
+        let ended = child.ended();
+        tokio::spawn(watch(Arc::downgrade(inner), state.generation, ended));
+    }
+    Ok(())
+}
+
+/// Waits for the end of one process and starts the next one, unless the end was asked for.
+///
+/// Boxed because it leads to [`launch`], which leads here again.
+fn watch(
+    inner: Weak<Inner>,
+    generation: u64,
+    ended: impl Future<Output = Option<std::process::ExitStatus>> + Send + 'static,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move {
+        let status = ended.await;
+        let mut first = true;
+        loop {
+            let Some(server) = inner.upgrade() else { return };
+            let kind = server.spec.kind();
+            let mut state = server.state.lock().await;
+            if !state.wanted || (first && state.generation != generation) {
+                return;
+            }
+            if first {
+                first = false;
+                let status = status.map_or_else(|| "unknown status".into(), |status| status.to_string());
+                (server.report)(Event::Died { server: kind, status });
+                if state.begun.elapsed() > HEALTHY_AFTER {
+                    state.backoff = FIRST_BACKOFF;
+                }
+            } else if server.child().is_some_and(|child| child.is_alive()) {
+                // Somebody has started it meanwhile; that process has a watcher of its own.
+                return;
+            } else {
+                match launch(&server, &mut state).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        (server.report)(Event::RestartFailed { server: kind, reason: error.to_string() });
+                    }
+                }
+            }
+            let after = state.backoff;
+            state.backoff = (after * 2).min(LONGEST_BACKOFF);
+            (server.report)(Event::Restarting { server: kind, after });
+            // Neither the lock nor the server is kept during the pause.
+            drop(state);
+            drop(server);
+            tokio::time::sleep(after).await;
+        }
+    })
+}
