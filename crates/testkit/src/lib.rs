@@ -1,1 +1,5 @@
 //! tidewheel testkit.
+
+pub mod contracts;
+pub mod fakes;
+pub mod proxy;

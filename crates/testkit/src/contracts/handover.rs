@@ -1,0 +1,66 @@
+//! The contract of [`Handover`](tidewheel_core::ports::Handover).
+
+use tidewheel_core::embedded::{Embedded, Vectors};
+use tidewheel_core::streams::{STAGE_1, STAGE_2};
+
+use super::samples::{deletion, embedded};
+use super::streams::{NOW, StreamsHarness, append, ids, stage_1};
+
+async fn on_stage_2(harness: &dyn StreamsHarness) -> Vec<Embedded> {
+    let read = harness.embedded("reader").read(10_000, NOW).await.unwrap();
+    read.into_iter().map(|delivery| delivery.record.unwrap()).collect()
+}
+
+/// The records are on stage 2 as they were given, and the entries are confirmed on stage 1.
+pub async fn records_move_in_one_step(harness: &dyn StreamsHarness) {
+    append(harness, 1..=3).await;
+    let read = stage_1(harness, "a").read(10, NOW).await.unwrap();
+    harness.handover().hand_over(&[embedded(1), embedded(2)], &ids(&read[..2])).await.unwrap();
+    let status = harness.status(STAGE_1).await;
+    assert_eq!((status.pending, status.length), (1, 3), "confirmed entries stay for replay");
+    assert_eq!(on_stage_2(harness).await, [embedded(1), embedded(2)]);
+}
+
+/// A record without vectors comes out as it went in.
+pub async fn a_deletion_needs_no_vectors(harness: &dyn StreamsHarness) {
+    append(harness, [1]).await;
+    let read = stage_1(harness, "a").read(10, NOW).await.unwrap();
+    harness.handover().hand_over(&[deletion(1)], &ids(&read)).await.unwrap();
+    assert_eq!(on_stage_2(harness).await, [deletion(1)]);
+}
+
+/// Entries may be confirmed without records (a newer one of the same document replaced them), and the reverse.
+pub async fn either_side_may_be_empty(harness: &dyn StreamsHarness) {
+    append(harness, 1..=2).await;
+    let read = stage_1(harness, "a").read(10, NOW).await.unwrap();
+    let handover = harness.handover();
+    handover.hand_over(&[], &[]).await.unwrap();
+    handover.hand_over(&[], &ids(&read)).await.unwrap();
+    assert_eq!(harness.status(STAGE_1).await.pending, 0);
+    handover.hand_over(&[embedded(2)], &[]).await.unwrap();
+    assert_eq!(on_stage_2(harness).await, [embedded(2)]);
+}
+
+/// 2,500 entries, more than a script can unpack at once, and 500 records of 3 KB vectors.
+pub async fn a_large_batch_moves_whole(harness: &dyn StreamsHarness) {
+    append(harness, 1..=2500).await;
+    let read = stage_1(harness, "a").read(3000, NOW).await.unwrap();
+    let vector = || Vectors::new(768, (0..768).map(|i| i as f32 / 7.0).collect()).expect("one vector");
+    let records: Vec<Embedded> =
+        (1..=500).map(|i| Embedded { chunks: vec!["one".into()], vectors: vector(), ..embedded(i) }).collect();
+    harness.handover().hand_over(&records, &ids(&read)).await.unwrap();
+    assert_eq!(harness.status(STAGE_1).await.pending, 0);
+    assert_eq!(on_stage_2(harness).await, records);
+}
+
+/// Repeating a step whose answer was lost may double records, which versions make harmless, but loses none.
+pub async fn moving_again_loses_nothing(harness: &dyn StreamsHarness) {
+    append(harness, [1]).await;
+    let read = stage_1(harness, "a").read(10, NOW).await.unwrap();
+    for _ in 0..2 {
+        harness.handover().hand_over(&[embedded(1)], &ids(&read)).await.unwrap();
+    }
+    assert_eq!(harness.status(STAGE_1).await.pending, 0);
+    assert!(harness.status(STAGE_2).await.length >= 1);
+    assert!(on_stage_2(harness).await.iter().all(|record| *record == embedded(1)));
+}

@@ -1,0 +1,165 @@
+//! The contract of [`Journal`](tidewheel_core::ports::Journal).
+
+use std::time::Duration;
+
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{Appended, Checkpoint, SnapshotState};
+use tidewheel_core::streams::STAGE_1;
+use tidewheel_core::version::ClusterTime;
+
+use super::samples::{change, changes, checkpoint};
+use super::streams::{LONG, NOW, StreamsHarness, append, ids, numbers, stage_1};
+
+/// No checkpoint, no backlog.
+pub async fn a_new_journal_has_no_checkpoint(harness: &dyn StreamsHarness) {
+    let journal = harness.journal();
+    assert_eq!(journal.load().await.unwrap(), None);
+    assert_eq!(journal.backlog().await.unwrap(), 0);
+}
+
+/// After an append both are there, and the entries are what was appended.
+pub async fn entries_and_checkpoint_are_saved_together(harness: &dyn StreamsHarness) {
+    let journal = harness.journal();
+    assert_eq!(journal.append(None, &changes(1..=3), &checkpoint(3)).await.unwrap(), Appended::Saved);
+    assert_eq!(journal.load().await.unwrap(), Some(checkpoint(3)));
+    let appended = journal.append(Some(&checkpoint(3)), &changes(4..=4), &checkpoint(4)).await.unwrap();
+    assert_eq!(appended, Appended::Saved);
+    let read = stage_1(harness, "a").read(10, NOW).await.unwrap();
+    let records: Vec<_> = read.into_iter().map(|delivery| delivery.record.unwrap()).collect();
+    assert_eq!(records, changes(1..=4));
+}
+
+/// A snapshot's progress survives, whatever its key looks like.
+pub async fn every_state_of_a_snapshot_comes_back(harness: &dyn StreamsHarness) {
+    let journal = harness.journal();
+    let time = ClusterTime { seconds: u32::MAX, increment: 1 };
+    let after = |key: &str| Some((Namespace::new("shop", "tickets.eu"), key.to_owned()));
+    let states = [
+        SnapshotState::Running { time, after: None, rows: 0 },
+        SnapshotState::Running { time, after: after(r#"{"$numberInt":"7"}"#), rows: 1 },
+        SnapshotState::Running { time, after: after("\"Grüße\\n\0\""), rows: u64::MAX },
+        SnapshotState::Running { time, after: after(""), rows: 3 },
+        SnapshotState::Done { time, rows: 1 << 60 },
+    ];
+    let mut expected = None;
+    for snapshot in states {
+        let next = Checkpoint { epoch: 2, selection: String::new(), snapshot, ..checkpoint(1) };
+        assert_eq!(journal.append(expected.as_ref(), &[], &next).await.unwrap(), Appended::Saved);
+        expected = journal.load().await.unwrap();
+        assert_eq!(expected.as_ref(), Some(&next));
+    }
+}
+
+/// From another checkpoint than the saved one neither entries nor checkpoint change.
+pub async fn an_unexpected_checkpoint_saves_nothing(harness: &dyn StreamsHarness) {
+    let journal = harness.journal();
+    let conflict = journal.append(Some(&checkpoint(1)), &changes(2..=2), &checkpoint(2)).await.unwrap();
+    assert_eq!(conflict, Appended::Conflict);
+    assert_eq!(journal.load().await.unwrap(), None);
+    append(harness, 1..=5).await;
+    let near = Checkpoint { last: (checkpoint(5).last.0, 2), ..checkpoint(5) };
+    for expected in [None, Some(&checkpoint(4)), Some(&near)] {
+        let conflict = journal.append(expected, &changes(6..=6), &checkpoint(6)).await.unwrap();
+        assert_eq!(conflict, Appended::Conflict, "{expected:?}");
+    }
+    assert_eq!(journal.load().await.unwrap(), Some(checkpoint(5)));
+    assert_eq!(harness.status(STAGE_1).await.length, 5);
+}
+
+/// Whoever does not know whether an append happened repeats it.
+pub async fn the_same_append_again_is_done_once(harness: &dyn StreamsHarness) {
+    let journal = harness.journal();
+    for expected in [None, Some(checkpoint(1))] {
+        let number = if expected.is_some() { 2 } else { 1 };
+        for _ in 0..3 {
+            let appended = journal.append(expected.as_ref(), &[change(number)], &checkpoint(number)).await.unwrap();
+            assert_eq!(appended, Appended::Saved);
+        }
+    }
+    assert_eq!(numbers(&stage_1(harness, "a").read(10, NOW).await.unwrap()), [1, 2]);
+}
+
+/// A token may move without entries.
+pub async fn an_idle_source_moves_the_checkpoint(harness: &dyn StreamsHarness) {
+    let journal = harness.journal();
+    append(harness, [1]).await;
+    assert_eq!(journal.append(Some(&checkpoint(1)), &[], &checkpoint(9)).await.unwrap(), Appended::Saved);
+    assert_eq!(journal.append(Some(&checkpoint(9)), &[], &checkpoint(9)).await.unwrap(), Appended::Saved);
+    assert_eq!(journal.load().await.unwrap(), Some(checkpoint(9)));
+    assert_eq!(harness.status(STAGE_1).await.length, 1);
+}
+
+/// Producers that race append every change once, in order.
+pub async fn of_many_producers_each_step_is_taken_by_one(harness: &dyn StreamsHarness) {
+    const LAST: u32 = 40;
+    append(harness, [1]).await;
+    let mut producers = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let journal = harness.journal();
+        producers.spawn(async move {
+            let mut conflicts = 0;
+            loop {
+                let saved = journal.load().await.unwrap().unwrap();
+                let number = saved.last.0.increment + 1;
+                if number > LAST {
+                    return conflicts;
+                }
+                // Each has its own progress to save, so that it is told apart from the others'.
+                match journal.append(Some(&saved), &[change(number)], &checkpoint(number)).await.unwrap() {
+                    Appended::Saved => {}
+                    Appended::Conflict => conflicts += 1,
+                }
+            }
+        });
+    }
+    producers.join_all().await;
+    assert_eq!(numbers(&stage_1(harness, "a").read(100, NOW).await.unwrap()), (1..=LAST).collect::<Vec<_>>());
+}
+
+/// 500 changes of 8 KB are one step.
+pub async fn a_large_append_is_whole(harness: &dyn StreamsHarness) {
+    let mut changes = changes(1..=500);
+    for change in &mut changes {
+        change.document = Some(format!(r#"{{"content":"{}"}}"#, "x".repeat(8192)));
+    }
+    let appended = harness.journal().append(None, &changes, &checkpoint(500)).await.unwrap();
+    assert_eq!(appended, Appended::Saved);
+    let read = stage_1(harness, "a").read(1000, NOW).await.unwrap();
+    assert!(read.into_iter().map(|delivery| delivery.record.unwrap()).eq(changes));
+}
+
+/// One owner at a time; it may renew and give back; a lease that was not renewed ends.
+pub async fn a_lease_has_one_owner_until_it_ends(harness: &dyn StreamsHarness) {
+    let journal = harness.journal();
+    assert!(journal.lease("a", LONG).await.unwrap());
+    assert!(!journal.lease("b", LONG).await.unwrap());
+    assert!(journal.lease("a", LONG).await.unwrap(), "an owner renews");
+    journal.release("b").await.unwrap();
+    assert!(!journal.lease("b", LONG).await.unwrap(), "only the owner gives back");
+    journal.release("a").await.unwrap();
+    let short = Duration::from_millis(50);
+    assert!(journal.lease("b", short).await.unwrap());
+    tokio::time::sleep(3 * short).await;
+    assert!(journal.lease("a", LONG).await.unwrap(), "a lease ends");
+}
+
+/// Unread and unacknowledged entries count, confirmed ones that are kept do not.
+pub async fn the_backlog_is_what_is_not_confirmed(harness: &dyn StreamsHarness) {
+    let journal = harness.journal();
+    append(harness, 1..=10).await;
+    assert_eq!(journal.backlog().await.unwrap(), 10, "without a group");
+    let queue = stage_1(harness, "a");
+    let read = queue.read(6, NOW).await.unwrap();
+    assert_eq!(journal.backlog().await.unwrap(), 10, "delivered is not confirmed");
+    queue.acknowledge(&ids(&read[..4])).await.unwrap();
+    assert_eq!(journal.backlog().await.unwrap(), 6);
+    // Redis cannot tell the lag while a deleted entry is ahead; the answer may then only be too high.
+    let unread = stage_1(harness, "b").read(1, NOW).await.unwrap();
+    harness.delete_entry(STAGE_1.stream, &unread[0].id).await;
+    assert!(journal.backlog().await.unwrap() >= 6);
+    queue.acknowledge(&ids(&read[4..])).await.unwrap();
+    queue.acknowledge(&ids(&unread)).await.unwrap();
+    let rest = queue.read(10, NOW).await.unwrap();
+    queue.acknowledge(&ids(&rest)).await.unwrap();
+    assert_eq!(journal.backlog().await.unwrap(), 0);
+}

@@ -1,0 +1,9 @@
+//! What every implementation of a port has to do: run on the fake and on the adapter for the real server.
+
+pub mod handover;
+pub mod journal;
+pub mod queue;
+pub mod samples;
+pub mod streams;
+pub mod tombstones;
+pub mod trimming;

@@ -1,0 +1,274 @@
+//! The contract of [`Queue`](tidewheel_core::ports::Queue), but for [trimming](super::trimming).
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use tidewheel_core::change::Change;
+use tidewheel_core::ports::{Claimed, DeadLetter, EntryId};
+use tidewheel_core::streams::{RAW, RAW_DEAD_LETTERS, STAGE_1, STAGE_2};
+use tidewheel_core::wire::RawFields;
+
+use super::samples::change;
+use super::streams::{LONG, NOW, StreamsHarness, append, ids, numbers, stage_1};
+
+/// How long a consumer has been silent before its entries are claimed, in these tests.
+const IDLE: Duration = Duration::from_millis(400);
+
+/// Readers of one group share the entries; together they get all of them, each in order.
+pub async fn each_entry_goes_to_one_consumer_in_order(harness: &dyn StreamsHarness) {
+    append(harness, 1..=6).await;
+    let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
+    assert_eq!(numbers(&a.read(2, NOW).await.unwrap()), [1, 2]);
+    assert_eq!(numbers(&b.read(3, NOW).await.unwrap()), [3, 4, 5]);
+    assert_eq!(numbers(&a.read(10, NOW).await.unwrap()), [6]);
+    assert!(b.read(10, NOW).await.unwrap().is_empty());
+}
+
+/// A reader that waits gets an entry when it comes, not when its wait is over.
+pub async fn a_reader_wakes_when_an_entry_comes(harness: &dyn StreamsHarness) {
+    let queue = stage_1(harness, "a");
+    assert!(queue.read(10, NOW).await.unwrap().is_empty());
+    let reader = tokio::spawn(async move { queue.read(10, LONG).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!reader.is_finished());
+    append(harness, [1]).await;
+    let woken = tokio::time::timeout(LONG / 10, reader).await.expect("woken long before its wait is over");
+    assert_eq!(numbers(&woken.unwrap().unwrap()), [1]);
+}
+
+/// Without entries a read ends after its wait, and the next one works.
+pub async fn a_reader_without_entries_comes_back_empty(harness: &dyn StreamsHarness) {
+    let queue = stage_1(harness, "a");
+    for _ in 0..2 {
+        assert!(queue.read(10, Duration::from_millis(20)).await.unwrap().is_empty());
+    }
+    append(harness, [1]).await;
+    assert_eq!(numbers(&queue.read(10, Duration::from_millis(20)).await.unwrap()), [1]);
+}
+
+/// What is no record is delivered with the reason, between its neighbours.
+pub async fn an_unreadable_entry_is_delivered_as_such(harness: &dyn StreamsHarness) {
+    append(harness, [1]).await;
+    let broken = harness.add_raw(RAW, vec![(b"operation".to_vec(), vec![0xff, 0xfe])]).await;
+    append(harness, [2]).await;
+    let read = stage_1(harness, "a").read(10, NOW).await.unwrap();
+    assert_eq!(read[1].id, broken);
+    assert!(read[1].record.as_ref().unwrap_err().to_string().contains("operation"));
+    assert_eq!((read[0].record.as_ref(), read[2].record.as_ref()), (Ok(&change(1)), Ok(&change(2))));
+}
+
+/// What is not acknowledged is claimed by a colleague, what is acknowledged never comes again.
+pub async fn entries_stay_until_they_are_acknowledged(harness: &dyn StreamsHarness) {
+    append(harness, 1..=4).await;
+    let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
+    let read = a.read(10, NOW).await.unwrap();
+    a.acknowledge(&ids(&read[1..3])).await.unwrap();
+    assert!(b.claim(LONG, 10).await.unwrap().deliveries.is_empty(), "not idle for long enough");
+    let Claimed { deliveries, lost } = b.claim(NOW, 10).await.unwrap();
+    assert_eq!((numbers(&deliveries), lost.len()), (vec![1, 4], 0));
+    b.acknowledge(&ids(&deliveries)).await.unwrap();
+    assert!(a.claim(NOW, 10).await.unwrap().deliveries.is_empty());
+    assert_eq!(harness.status(STAGE_1).await.pending, 0);
+}
+
+/// Entries that are kept count as delivered just now.
+pub async fn entries_that_are_kept_are_not_claimed(harness: &dyn StreamsHarness) {
+    append(harness, 1..=3).await;
+    let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
+    let read = a.read(10, NOW).await.unwrap();
+    tokio::time::sleep(IDLE + IDLE / 4).await;
+    a.keep(&ids(&read[1..])).await.unwrap();
+    assert_eq!(numbers(&b.claim(IDLE, 10).await.unwrap().deliveries), [1]);
+}
+
+/// A slow owner that keeps entries which a colleague has claimed does not get them back.
+pub async fn keeping_takes_nothing_back(harness: &dyn StreamsHarness) {
+    append(harness, 1..=2).await;
+    let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
+    let read = a.read(10, NOW).await.unwrap();
+    assert_eq!(numbers(&b.claim(NOW, 1).await.unwrap().deliveries), [1]);
+    a.keep(&ids(&read)).await.unwrap();
+    let status = harness.status(STAGE_1).await;
+    let pending: HashMap<_, _> = status.consumers.iter().map(|c| (c.name.as_str(), c.pending)).collect();
+    assert_eq!(pending, HashMap::from([("a", 1), ("b", 1)]));
+    assert!(a.leave().await.is_ok_and(|left| !left));
+    b.acknowledge(&ids(&read[..1])).await.unwrap();
+    assert!(b.leave().await.unwrap());
+}
+
+/// After a clean shutdown nobody waits for the idle time to pass.
+pub async fn entries_handed_back_are_claimed_at_once(harness: &dyn StreamsHarness) {
+    append(harness, 1..=3).await;
+    let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
+    let read = a.read(10, NOW).await.unwrap();
+    a.hand_back(&ids(&read[..2])).await.unwrap();
+    assert_eq!(harness.status(STAGE_1).await.pending, 3, "they are not confirmed");
+    assert_eq!(numbers(&b.claim(LONG, 10).await.unwrap().deliveries), [1, 2]);
+    assert!(b.claim(LONG, 10).await.unwrap().deliveries.is_empty(), "now they are b's");
+}
+
+/// Handing back does not disturb a colleague who has claimed meanwhile, and revives nothing.
+pub async fn handing_back_needs_ownership(harness: &dyn StreamsHarness) {
+    append(harness, 1..=2).await;
+    let (a, b, c) = (stage_1(harness, "a"), stage_1(harness, "b"), stage_1(harness, "c"));
+    let read = a.read(10, NOW).await.unwrap();
+    a.acknowledge(&ids(&read[1..])).await.unwrap();
+    assert_eq!(numbers(&b.claim(NOW, 10).await.unwrap().deliveries), [1]);
+    a.hand_back(&ids(&read)).await.unwrap();
+    assert!(c.claim(LONG, 10).await.unwrap().deliveries.is_empty());
+}
+
+/// Pages of a claim are small; repeated claims get to all of a dead consumer's entries, once each.
+pub async fn claiming_walks_through_all_that_is_pending(harness: &dyn StreamsHarness) {
+    append(harness, 1..=700).await;
+    let (dead, alive) = (stage_1(harness, "dead"), stage_1(harness, "alive"));
+    assert_eq!(dead.read(1000, NOW).await.unwrap().len(), 700);
+    tokio::time::sleep(IDLE + IDLE / 4).await;
+    let mut claimed = Vec::new();
+    loop {
+        let page = alive.claim(IDLE, 64).await.unwrap().deliveries;
+        if page.is_empty() {
+            break;
+        }
+        assert!(page.len() <= 64);
+        claimed.extend(numbers(&page));
+        alive.acknowledge(&ids(&page)).await.unwrap();
+    }
+    claimed.sort_unstable();
+    assert_eq!(claimed, (1..=700).collect::<Vec<_>>());
+}
+
+/// Pending entries that somebody deleted from the stream are a data loss, and are said to be.
+pub async fn entries_that_vanished_are_reported_as_lost(harness: &dyn StreamsHarness) {
+    append(harness, 1..=3).await;
+    let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
+    let read = a.read(10, NOW).await.unwrap();
+    harness.delete_entry(RAW, &read[1].id).await;
+    let claimed = b.claim(NOW, 10).await.unwrap();
+    assert_eq!(claimed.lost, [read[1].id.clone()]);
+    assert_eq!(numbers(&claimed.deliveries), [1, 3]);
+    assert!(b.claim(NOW, 10).await.unwrap().lost.is_empty(), "once");
+}
+
+fn letter(id: &EntryId) -> DeadLetter {
+    DeadLetter { id: id.clone(), reason: "no vector for “Grüße”".into(), attempts: 3 }
+}
+
+fn field<'a>(fields: &'a RawFields, name: &str) -> &'a str {
+    let value = fields.iter().find(|(field, _)| field == name.as_bytes()).map(|(_, value)| value.as_slice());
+    std::str::from_utf8(value.unwrap_or_else(|| panic!("no field {name}"))).unwrap()
+}
+
+/// A dead letter holds the whole entry, so that it can be retried, and why it was given up.
+pub async fn a_parked_entry_is_kept_with_its_reason(harness: &dyn StreamsHarness) {
+    append(harness, 1..=3).await;
+    let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
+    let read = a.read(10, NOW).await.unwrap();
+    a.park(&[letter(&read[0].id), letter(&read[2].id)]).await.unwrap();
+    let letters = harness.raw(RAW_DEAD_LETTERS).await;
+    let records: Vec<Change> =
+        letters.iter().map(|fields| tidewheel_core::wire::Record::decode(fields.clone()).unwrap()).collect();
+    assert_eq!(records, [change(1), change(3)]);
+    let first = &letters[0];
+    assert_eq!(field(first, "reason"), "no vector for “Grüße”");
+    assert_eq!(
+        (field(first, "stream"), field(first, "entry"), field(first, "attempts")),
+        (RAW, read[0].id.0.as_str(), "3")
+    );
+    let entered: u64 = read[0].id.0.split_once('-').unwrap().0.parse().unwrap();
+    assert!(field(first, "parked_at").parse::<u64>().unwrap() >= entered);
+    assert_eq!(numbers(&b.claim(NOW, 10).await.unwrap().deliveries), [2], "parked entries do not come again");
+    assert_eq!(harness.status(STAGE_1).await.dead_letters, 2);
+}
+
+/// Parking is repeated when its answer was lost; and an entry that a colleague has finished needs no dead letter.
+pub async fn parking_again_parks_nothing(harness: &dyn StreamsHarness) {
+    append(harness, 1..=2).await;
+    let queue = stage_1(harness, "a");
+    let read = queue.read(10, NOW).await.unwrap();
+    queue.acknowledge(&ids(&read[1..])).await.unwrap();
+    for _ in 0..2 {
+        queue.park(&[letter(&read[0].id), letter(&read[1].id)]).await.unwrap();
+    }
+    assert_eq!(harness.status(STAGE_1).await.dead_letters, 1);
+}
+
+/// Leaving with pending entries would discard them.
+pub async fn a_consumer_leaves_only_without_pending_entries(harness: &dyn StreamsHarness) {
+    append(harness, [1]).await;
+    let queue = stage_1(harness, "a");
+    let read = queue.read(10, NOW).await.unwrap();
+    assert!(!queue.leave().await.unwrap());
+    assert_eq!(harness.status(STAGE_1).await.pending, 1);
+    queue.acknowledge(&ids(&read)).await.unwrap();
+    assert!(queue.leave().await.unwrap());
+    assert!(harness.status(STAGE_1).await.consumers.is_empty());
+}
+
+/// A group that is gone is created again where nothing can be missed.
+pub async fn a_destroyed_group_starts_again_at_the_beginning(harness: &dyn StreamsHarness) {
+    append(harness, 1..=3).await;
+    let queue = stage_1(harness, "a");
+    let read = queue.read(2, NOW).await.unwrap();
+    queue.acknowledge(&ids(&read)).await.unwrap();
+    harness.destroy_group(STAGE_1).await;
+    // What is in flight meanwhile ends quietly.
+    queue.keep(&ids(&read)).await.unwrap();
+    queue.hand_back(&ids(&read)).await.unwrap();
+    queue.acknowledge(&ids(&read)).await.unwrap();
+    queue.park(&[letter(&read[0].id)]).await.unwrap();
+    assert!(queue.leave().await.unwrap());
+    assert_eq!(numbers(&queue.read(10, NOW).await.unwrap()), [1, 2, 3]);
+    harness.destroy_group(STAGE_1).await;
+    assert!(queue.claim(NOW, 10).await.unwrap().deliveries.is_empty());
+    assert_eq!(numbers(&queue.read(10, NOW).await.unwrap()), [1, 2, 3]);
+}
+
+/// A stream that is gone comes again with its next entry.
+pub async fn a_deleted_stream_goes_on_with_new_entries(harness: &dyn StreamsHarness) {
+    append(harness, 1..=3).await;
+    let queue = stage_1(harness, "a");
+    let read = queue.read(2, NOW).await.unwrap();
+    harness.delete_stream(RAW).await;
+    queue.keep(&ids(&read)).await.unwrap();
+    queue.acknowledge(&ids(&read)).await.unwrap();
+    assert!(queue.leave().await.unwrap());
+    assert!(queue.read(10, Duration::from_millis(20)).await.unwrap().is_empty());
+    append(harness, [4]).await;
+    assert_eq!(numbers(&queue.read(10, NOW).await.unwrap()), [4]);
+}
+
+/// The numbers that `tidewheel status` shows.
+pub async fn status_counts_what_is_there(harness: &dyn StreamsHarness) {
+    let empty = harness.status(STAGE_2).await;
+    assert_eq!((empty.length, empty.lag, empty.pending, empty.oldest_age_ms), (0, Some(0), 0, None));
+    assert_eq!((empty.stream.as_str(), empty.group.as_str()), (STAGE_2.stream, STAGE_2.group));
+    append(harness, 1..=5).await;
+    assert_eq!(harness.status(STAGE_1).await.lag, Some(5), "without a group all is ahead");
+    let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
+    let read = a.read(3, NOW).await.unwrap();
+    a.acknowledge(&ids(&read[..1])).await.unwrap();
+    b.read(1, NOW).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let status = harness.status(STAGE_1).await;
+    assert_eq!((status.length, status.lag, status.pending, status.dead_letters), (5, Some(1), 3, 0));
+    assert!(status.oldest_age_ms.unwrap() >= 20);
+    let consumers: BTreeSet<_> = status.consumers.iter().map(|c| (c.name.as_str(), c.pending)).collect();
+    assert_eq!(consumers, BTreeSet::from([("a", 2), ("b", 1)]));
+    b.claim(NOW, 10).await.unwrap();
+    b.acknowledge(&ids(&read)).await.unwrap();
+    let rest = b.read(10, NOW).await.unwrap();
+    b.acknowledge(&ids(&rest)).await.unwrap();
+    let status = harness.status(STAGE_1).await;
+    assert_eq!((status.lag, status.pending), (Some(0), 1));
+}
+
+/// Calls about no entries do nothing.
+pub async fn nothing_to_do_is_fine(harness: &dyn StreamsHarness) {
+    let queue = stage_1(harness, "a");
+    queue.keep(&[]).await.unwrap();
+    queue.hand_back(&[]).await.unwrap();
+    queue.acknowledge(&[]).await.unwrap();
+    queue.park(&[]).await.unwrap();
+    assert!(queue.claim(NOW, 10).await.unwrap().deliveries.is_empty());
+}

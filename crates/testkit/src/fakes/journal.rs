@@ -1,0 +1,85 @@
+//! The producer's side of stage 1, in memory.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tidewheel_core::change::Change;
+use tidewheel_core::ports::{Appended, Checkpoint, Journal, PortResult};
+use tidewheel_core::streams::{RAW, STAGE_1};
+use tokio::time::Instant;
+
+use super::streams::FakeStreams;
+
+/// Stage 1 as the producer sees it; its entries are read through [`FakeStreams::changes`].
+#[derive(Clone)]
+pub struct FakeJournal(FakeStreams);
+
+impl FakeJournal {
+    pub(super) fn new(streams: FakeStreams) -> Self {
+        Self(streams)
+    }
+}
+
+#[async_trait]
+impl Journal for FakeJournal {
+    async fn load(&self) -> PortResult<Option<Checkpoint>> {
+        self.0.faults().around("load", || Ok(self.0.state().checkpoint.clone())).await
+    }
+
+    async fn append(
+        &self,
+        expected: Option<&Checkpoint>,
+        changes: &[Change],
+        next: &Checkpoint,
+    ) -> PortResult<Appended> {
+        let append = || {
+            let mut state = self.0.state();
+            if state.checkpoint.as_ref() == expected {
+                for change in changes {
+                    state.add_record(RAW, change);
+                }
+                state.checkpoint = Some(next.clone());
+                Ok(Appended::Saved)
+            } else if state.checkpoint.as_ref() == Some(next) {
+                Ok(Appended::Saved)
+            } else {
+                Ok(Appended::Conflict)
+            }
+        };
+        let result = self.0.faults().around("append", append).await;
+        self.0.arrived.notify_waiters();
+        result
+    }
+
+    async fn lease(&self, owner: &str, time_to_live: Duration) -> PortResult<bool> {
+        let lease = || {
+            let mut state = self.0.state();
+            let now = Instant::now();
+            if state.lease.as_ref().is_some_and(|(holder, until)| holder != owner && *until > now) {
+                return Ok(false);
+            }
+            state.lease = Some((owner.to_owned(), now + time_to_live));
+            Ok(true)
+        };
+        self.0.faults().around("lease", lease).await
+    }
+
+    async fn release(&self, owner: &str) -> PortResult<()> {
+        let release = || {
+            let mut state = self.0.state();
+            if state.lease.as_ref().is_some_and(|(holder, _)| holder == owner) {
+                state.lease = None;
+            }
+            Ok(())
+        };
+        self.0.faults().around("release", release).await
+    }
+
+    async fn backlog(&self) -> PortResult<u64> {
+        let backlog = || {
+            let status = self.0.status(STAGE_1);
+            Ok(status.lag.unwrap_or(status.length) + status.pending)
+        };
+        self.0.faults().around("backlog", backlog).await
+    }
+}

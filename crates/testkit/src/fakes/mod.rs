@@ -1,0 +1,7 @@
+//! The ports in memory, with hooks for faults.
+
+pub mod faults;
+pub mod journal;
+pub mod queue;
+pub mod streams;
+pub mod tombstones;

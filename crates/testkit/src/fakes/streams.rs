@@ -1,0 +1,251 @@
+//! Streams with groups in memory, as Redis keeps them: what the fake journal, queues and handover share.
+//!
+//! Records go through their wire format, so that a pipeline on fakes also proves the codec.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tidewheel_core::change::Change;
+use tidewheel_core::embedded::Embedded;
+use tidewheel_core::ports::{Checkpoint, ConsumerStatus, EntryId, StageStatus};
+use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
+use tidewheel_core::wire::{RawFields, Record};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::faults::Faults;
+use super::journal::FakeJournal;
+use super::queue::{FakeHandover, FakeQueue};
+
+/// Milliseconds and sequence number, ordered as Redis orders them.
+pub(super) type Id = (u64, u64);
+
+/// Both streams, their groups and dead letters, the checkpoint and the lease. Clones are the same Redis.
+#[derive(Clone)]
+pub struct FakeStreams {
+    state: Arc<Mutex<State>>,
+    pub(super) arrived: Arc<Notify>,
+    faults: Faults,
+}
+
+/// What a fake Redis held at one moment. See [`FakeStreams::save`].
+#[derive(Clone)]
+pub struct Saved(State);
+
+#[derive(Clone)]
+pub(super) struct State {
+    pub(super) streams: BTreeMap<&'static str, Stream>,
+    pub(super) checkpoint: Option<Checkpoint>,
+    pub(super) lease: Option<(String, Instant)>,
+    /// The clock of entry ids starts here.
+    epoch: Instant,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Stream {
+    pub(super) entries: BTreeMap<Id, RawFields>,
+    pub(super) last: Id,
+    pub(super) groups: BTreeMap<&'static str, Group>,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Group {
+    pub(super) last_delivered: Id,
+    pub(super) pending: BTreeMap<Id, Pending>,
+    pub(super) consumers: BTreeSet<String>,
+}
+
+#[derive(Clone)]
+pub(super) struct Pending {
+    pub(super) consumer: String,
+    /// `None` after it was handed back: idle for ever.
+    pub(super) delivered: Option<Instant>,
+}
+
+impl Pending {
+    pub(super) fn is_idle_for(&self, idle: Duration) -> bool {
+        self.delivered.is_none_or(|delivered| delivered.elapsed() >= idle)
+    }
+}
+
+/// Ids of the fake count from here, in milliseconds since the Unix epoch, so that they look like real ones.
+const FIRST_MILLISECOND: u64 = 1_700_000_000_000;
+
+impl Default for FakeStreams {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FakeStreams {
+    /// An empty Redis.
+    pub fn new() -> Self {
+        let state = State { streams: BTreeMap::new(), checkpoint: None, lease: None, epoch: Instant::now() };
+        Self { state: Arc::new(Mutex::new(state)), arrived: Arc::default(), faults: Faults::default() }
+    }
+
+    /// The faults of all that shares these streams. Calls are named like the ports' methods.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// The producer's side of stage 1.
+    pub fn journal(&self) -> FakeJournal {
+        FakeJournal::new(self.clone())
+    }
+
+    /// Stage 1 for a processor.
+    pub fn changes(&self, consumer: &str) -> FakeQueue<Change> {
+        self.queue(STAGE_1, consumer)
+    }
+
+    /// Stage 2 for an upserter.
+    pub fn embedded(&self, consumer: &str) -> FakeQueue<Embedded> {
+        self.queue(STAGE_2, consumer)
+    }
+
+    /// Any stage for any consumer.
+    pub fn queue<T: Record>(&self, stage: Stage, consumer: &str) -> FakeQueue<T> {
+        FakeQueue::new(self.clone(), stage, consumer.to_owned())
+    }
+
+    /// The step from stage 1 to stage 2.
+    pub fn handover(&self) -> FakeHandover {
+        FakeHandover::new(self.clone())
+    }
+
+    /// Adds an entry as it is, well-formed or not.
+    pub fn add_raw(&self, stream: &'static str, fields: RawFields) -> EntryId {
+        let id = self.state().add(stream, fields);
+        self.arrived.notify_waiters();
+        write_id(id)
+    }
+
+    /// The entries of a stream that can be read as records, oldest first.
+    pub fn records<T: Record>(&self, stream: &str) -> Vec<(EntryId, T)> {
+        let state = self.state();
+        let entries = state.streams.get(stream).into_iter().flat_map(|stream| &stream.entries);
+        entries.filter_map(|(id, fields)| Some((write_id(*id), T::decode(fields.clone()).ok()?))).collect()
+    }
+
+    /// The entries of a stream as they are, oldest first; also those of dead letters.
+    pub fn raw(&self, stream: &str) -> Vec<RawFields> {
+        self.state().streams.get(stream).map(|stream| stream.entries.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Deletes one entry, as an operator's XDEL does: it stays pending if it was.
+    pub fn delete_entry(&self, stream: &str, id: &EntryId) {
+        if let Some(stream) = self.state().streams.get_mut(stream) {
+            stream.entries.remove(&read_id(id));
+        }
+    }
+
+    /// Deletes a stream with its groups, as an operator's DEL does.
+    pub fn delete_stream(&self, stream: &str) {
+        self.state().streams.remove(stream);
+    }
+
+    /// Deletes a stage's group, as an operator's XGROUP DESTROY does.
+    pub fn destroy_group(&self, stage: Stage) {
+        if let Some(stream) = self.state().streams.get_mut(stage.stream) {
+            stream.groups.remove(stage.group);
+        }
+    }
+
+    /// Deletes the checkpoint.
+    pub fn delete_checkpoint(&self) {
+        self.state().checkpoint = None;
+    }
+
+    /// What is there now.
+    pub fn save(&self) -> Saved {
+        Saved(self.state().clone())
+    }
+
+    /// Goes back to what was saved, as a restart that lost its last second does.
+    pub fn restore(&self, saved: &Saved) {
+        *self.state() = saved.0.clone();
+        self.arrived.notify_waiters();
+    }
+
+    /// A stage as an operator sees it.
+    pub fn status(&self, stage: Stage) -> StageStatus {
+        let state = self.state();
+        let now = state.now();
+        let dead_letters = state.streams.get(stage.dead_letters).map_or(0, |stream| stream.entries.len() as u64);
+        let empty = Stream::default();
+        let stream = state.streams.get(stage.stream).unwrap_or(&empty);
+        let no_group = Group::default();
+        let group = stream.groups.get(stage.group).unwrap_or(&no_group);
+        let mut unread = stream.entries.keys().filter(|id| **id > group.last_delivered);
+        let oldest = group.pending.keys().next().or_else(|| unread.clone().next());
+        let age = |consumer: &str| {
+            let own = group.pending.values().filter(|pending| pending.consumer == consumer);
+            own.filter_map(|pending| pending.delivered).map(|delivered| delivered.elapsed()).min().unwrap_or_default()
+        };
+        StageStatus {
+            stream: stage.stream.to_owned(),
+            group: stage.group.to_owned(),
+            length: stream.entries.len() as u64,
+            lag: Some(unread.by_ref().count() as u64),
+            pending: group.pending.len() as u64,
+            oldest_age_ms: oldest.map(|(added, _)| now.saturating_sub(*added)),
+            dead_letters,
+            consumers: group
+                .consumers
+                .iter()
+                .map(|name| ConsumerStatus {
+                    name: name.clone(),
+                    pending: group.pending.values().filter(|pending| &pending.consumer == name).count() as u64,
+                    idle_ms: u64::try_from(age(name).as_millis()).unwrap_or(u64::MAX),
+                })
+                .collect(),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
+    }
+}
+
+impl State {
+    pub(super) fn now(&self) -> u64 {
+        FIRST_MILLISECOND + u64::try_from(self.epoch.elapsed().as_millis()).expect("a test ends before the universe")
+    }
+
+    pub(super) fn add(&mut self, stream: &'static str, fields: RawFields) -> Id {
+        let now = self.now();
+        let stream = self.streams.entry(stream).or_default();
+        let id = if stream.last.0 < now { (now, 0) } else { (stream.last.0, stream.last.1 + 1) };
+        stream.last = id;
+        stream.entries.insert(id, fields);
+        id
+    }
+
+    pub(super) fn add_record(&mut self, stream: &'static str, record: &impl Record) {
+        let fields = record.encode().into_iter().map(|(name, value)| (name.as_bytes().to_vec(), value.into_owned()));
+        self.add(stream, fields.collect());
+    }
+
+    /// The stage's group, created at the stream's beginning if it is not there.
+    pub(super) fn group(&mut self, stage: Stage) -> (&mut BTreeMap<Id, RawFields>, &mut Group) {
+        let stream = self.streams.entry(stage.stream).or_default();
+        (&mut stream.entries, stream.groups.entry(stage.group).or_default())
+    }
+
+    /// The stage's group if it is there.
+    pub(super) fn existing_group(&mut self, stage: Stage) -> Option<&mut Group> {
+        self.streams.get_mut(stage.stream)?.groups.get_mut(stage.group)
+    }
+}
+
+pub(super) fn write_id((milliseconds, sequence): Id) -> EntryId {
+    EntryId(format!("{milliseconds}-{sequence}"))
+}
+
+/// Reads an id that came from a fake. Other ids are a mistake of the test.
+pub(super) fn read_id(id: &EntryId) -> Id {
+    let parse = |(milliseconds, sequence): (&str, &str)| Some((milliseconds.parse().ok()?, sequence.parse().ok()?));
+    id.0.split_once('-').and_then(parse).unwrap_or_else(|| panic!("{:?} is not the id of an entry", id.0))
+}

@@ -1,0 +1,68 @@
+//! The contracts of the streams on the fakes.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tidewheel_core::change::Change;
+use tidewheel_core::embedded::Embedded;
+use tidewheel_core::ports::{EntryId, Handover, Journal, Queue, StageStatus, Tombstones};
+use tidewheel_core::streams::Stage;
+use tidewheel_core::wire::RawFields;
+use tidewheel_testkit::contracts::streams::StreamsHarness;
+use tidewheel_testkit::fakes::streams::FakeStreams;
+use tidewheel_testkit::fakes::tombstones::FakeTombstones;
+
+#[derive(Default)]
+struct Fakes {
+    streams: FakeStreams,
+    tombstones: FakeTombstones,
+}
+
+#[async_trait]
+impl StreamsHarness for Fakes {
+    fn journal(&self) -> Arc<dyn Journal> {
+        Arc::new(self.streams.journal())
+    }
+
+    fn changes(&self, stage: Stage, consumer: &str) -> Arc<dyn Queue<Change>> {
+        Arc::new(self.streams.queue(stage, consumer))
+    }
+
+    fn embedded(&self, consumer: &str) -> Arc<dyn Queue<Embedded>> {
+        Arc::new(self.streams.embedded(consumer))
+    }
+
+    fn handover(&self) -> Arc<dyn Handover> {
+        Arc::new(self.streams.handover())
+    }
+
+    fn tombstones(&self) -> Arc<dyn Tombstones> {
+        Arc::new(self.tombstones.clone())
+    }
+
+    async fn status(&self, stage: Stage) -> StageStatus {
+        self.streams.status(stage)
+    }
+
+    async fn add_raw(&self, stream: &'static str, fields: RawFields) -> EntryId {
+        self.streams.add_raw(stream, fields)
+    }
+
+    async fn raw(&self, stream: &'static str) -> Vec<RawFields> {
+        self.streams.raw(stream)
+    }
+
+    async fn delete_entry(&self, stream: &'static str, id: &EntryId) {
+        self.streams.delete_entry(stream, id);
+    }
+
+    async fn delete_stream(&self, stream: &'static str) {
+        self.streams.delete_stream(stream);
+    }
+
+    async fn destroy_group(&self, stage: Stage) {
+        self.streams.destroy_group(stage);
+    }
+}
+
+tidewheel_testkit::streams_contract_tests!(Fakes::default());
