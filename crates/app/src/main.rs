@@ -1,2 +1,26 @@
-//! tidewheel
-fn main() {}
+//! `tidewheel`: the command line, the settings, and the place where everything is put together.
+//!
+//! The program itself does nothing: it reads the command line and the settings, starts the logs, calls the command, and
+//! turns its answer into an exit code: 0 fine, 1 the answer is no, 2 could not tell.
+
+mod cli;
+mod commands;
+mod exit;
+mod logging;
+mod printer;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    commands::run(cli).map_or_else(
+        |failure| {
+            printer::failure(&failure);
+            ExitCode::from(2)
+        },
+        ExitCode::from,
+    )
+}

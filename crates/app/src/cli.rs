@@ -1,0 +1,317 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::settings::Given;
+
+/// Keeps a Qdrant collection equal to a MongoDB collection, continuously: what is written to MongoDB can be searched by
+/// meaning within moments.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidewheel",
+    version,
+    max_term_width = 110,
+    after_help = "\
+Examples:
+  tidewheel up --demo                          everything on this machine, with a few documents to try
+  tidewheel run --set mongodb.database=shop    all services against servers of your own
+  tidewheel search \"parcel never arrived\"      search by meaning
+  tidewheel check                              is everything set up right?"
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags for settings; every command has them.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
+pub(crate) struct SettingsArgs {
+    /// The settings file [default: $TIDEWHEEL_CONFIG, else ./tidewheel.toml, else /etc/tidewheel/tidewheel.toml]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) config: Option<PathBuf>,
+    /// Any setting, as table.key=value; may be given several times
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    pub(crate) assignments: Vec<String>,
+    /// Where MongoDB is (mongodb.uri)
+    #[arg(long, global = true, value_name = "URI")]
+    pub(crate) mongodb_uri: Option<String>,
+    /// The database to keep searchable (mongodb.database)
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) database: Option<String>,
+    /// Its collections, with * for any letters, separated by commas (mongodb.collection)
+    #[arg(long, global = true, value_name = "NAMES")]
+    pub(crate) collection: Option<String>,
+    /// Where Redis is (redis.url)
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) redis_url: Option<String>,
+    /// Where Qdrant's gRPC API is (qdrant.url)
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) qdrant_url: Option<String>,
+    /// Where the embedder is (embedding.url)
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) embedding_url: Option<String>,
+    /// The model of our own embedder (embedder.model)
+    #[arg(long, global = true, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Logs as text or JSON (log.format)
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub(crate) log_format: Option<String>,
+    /// How much is logged: error, warn, info, debug, trace (log.level)
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+}
+
+impl SettingsArgs {
+    /// What was given, with this environment.
+    pub(crate) fn given(&self, environment: Vec<(String, String)>) -> Given {
+        let named = [
+            ("--mongodb-uri", "mongodb.uri", &self.mongodb_uri),
+            ("--database", "mongodb.database", &self.database),
+            ("--collection", "mongodb.collection", &self.collection),
+            ("--redis-url", "redis.url", &self.redis_url),
+            ("--qdrant-url", "qdrant.url", &self.qdrant_url),
+            ("--embedding-url", "embedding.url", &self.embedding_url),
+            ("--model", "embedder.model", &self.model),
+            ("--log-format", "log.format", &self.log_format),
+            ("--log-level", "log.level", &self.log_level),
+        ];
+        let named = named.into_iter().filter_map(|(flag, key, value)| {
+            value.as_ref().map(|value| (flag.to_owned(), key.to_owned(), value.clone()))
+        });
+        Given {
+            config: self.config.clone(),
+            environment,
+            assignments: self.assignments.clone(),
+            flags: named.collect(),
+        }
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start everything on this machine: MongoDB, Redis, Qdrant, a model, and all services
+    Up(UpArgs),
+    /// Run all services in one process, against your own servers
+    #[command(after_help = "\
+Examples:
+  tidewheel run --database shop --collection tickets
+  TIDEWHEEL__MONGODB__URI=mongodb://db1,db2/?replicaSet=rs0 tidewheel run --database shop")]
+    Run,
+    /// Run the producer alone: from MongoDB to the stream raw_document_changes
+    #[command(after_help = "\
+Examples:
+  tidewheel producer --database shop
+  tidewheel producer --database shop --set producer.snapshot=never
+
+A second producer waits until the first one is gone.")]
+    Producer,
+    /// Run the embedder alone: the HTTP service that turns texts into vectors
+    #[command(after_help = "\
+Examples:
+  tidewheel embedder
+  tidewheel embedder --model ./my-model --set embedder.listen=0.0.0.0:8080
+  curl 127.0.0.1:8080/encode -H 'content-type: application/json' -d '{\"text\": \"hello\"}'")]
+    Embedder,
+    /// Run a processor: from raw_document_changes through the embedder to embedded_documents
+    #[command(after_help = "\
+Examples:
+  tidewheel processor
+  tidewheel processor --embedding-url http://gpu-box:8080
+
+Start it as often as you like: all of them share the work.")]
+    Processor,
+    /// Run an upserter: from the stream embedded_documents to Qdrant
+    #[command(after_help = "\
+Examples:
+  tidewheel upserter
+  tidewheel upserter --qdrant-url https://qdrant.example.com:6334 --set qdrant.api_key_file=/run/secrets/qdrant
+
+Start it as often as you like: all of them share the work.")]
+    Upserter,
+    /// Search by meaning
+    Search(SearchArgs),
+    /// Show the streams, the collection and the embedder as they are now
+    Status(StatusArgs),
+    /// Connect to every server, do what real work does, and say what is not right
+    Check(CheckArgs),
+    /// Show or check the settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example: tidewheel completions bash > /etc/bash_completion.d/tidewheel")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Serve Qdrant's API from a directory (the local stack starts this)
+    #[command(hide = true)]
+    LocalQdrant(LocalQdrantArgs),
+}
+
+/// `up`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel up --demo                 with a few documents and a search
+  tidewheel up --demo --exit          the same, and stop after the search
+  tidewheel up --data /srv/tidewheel --mongodb-port 27018
+
+What is on PATH is used first (mongod 6.0, redis-server 7.0, qdrant); the rest is fetched once, checked and cached.
+Servers that you name in the settings (mongodb.uri, redis.url, qdrant.url) are used, but not watched.")]
+pub(crate) struct UpArgs {
+    /// Insert a few documents, wait until they can be found, and search
+    #[arg(long)]
+    pub(crate) demo: bool,
+    /// With --demo: stop everything after the search
+    #[arg(long, requires = "demo")]
+    pub(crate) exit: bool,
+    /// Where the servers keep their data (local.data) [default: ~/.local/share/tidewheel]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<String>,
+    /// MongoDB's port (local.mongodb_port) [default: 27017]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) mongodb_port: Option<u16>,
+    /// Redis' port (local.redis_port) [default: 6379]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) redis_port: Option<u16>,
+    /// The port of Qdrant's REST API (local.qdrant_http_port) [default: 6333]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) qdrant_http_port: Option<u16>,
+    /// The port of Qdrant's gRPC API (local.qdrant_grpc_port) [default: 6334]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) qdrant_grpc_port: Option<u16>,
+    /// The embedder's port (embedder.listen) [default: 8080]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) embedder_port: Option<u16>,
+    /// The operations server's port (http.listen) [default: 9090]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) http_port: Option<u16>,
+}
+
+impl UpArgs {
+    /// The flags of `up` that are settings: flag, key, value.
+    pub(crate) fn settings(&self) -> Vec<(String, String, String)> {
+        let port = |port: Option<u16>| port.map(|port| port.to_string());
+        let loopback = |port: Option<u16>| port.map(|port| format!("127.0.0.1:{port}"));
+        [
+            ("--data", "local.data", self.data.clone()),
+            ("--mongodb-port", "local.mongodb_port", port(self.mongodb_port)),
+            ("--redis-port", "local.redis_port", port(self.redis_port)),
+            ("--qdrant-http-port", "local.qdrant_http_port", port(self.qdrant_http_port)),
+            ("--qdrant-grpc-port", "local.qdrant_grpc_port", port(self.qdrant_grpc_port)),
+            ("--embedder-port", "embedder.listen", loopback(self.embedder_port)),
+            ("--http-port", "http.listen", loopback(self.http_port)),
+        ]
+        .into_iter()
+        .filter_map(|(flag, key, value)| Some((flag.to_owned(), key.to_owned(), value?)))
+        .collect()
+    }
+}
+
+/// `search`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel search \"parcel never arrived\"
+  tidewheel search \"invoice\" --limit 3 --filter '{\"must\": [{\"key\": \"product\", \"match\": {\"value\": \"Atlas\"}}]}'
+  tidewheel search \"invoice\" --output json | jq '.[0].document'
+
+Exit code: 0 found something, 1 found nothing, 2 could not search.")]
+pub(crate) struct SearchArgs {
+    /// What to look for
+    pub(crate) text: String,
+    /// The most documents to show
+    #[arg(long, short = 'n', default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) limit: u64,
+    /// A filter in Qdrant's JSON form
+    #[arg(long, value_name = "JSON")]
+    pub(crate) filter: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel status
+  tidewheel status --watch
+  tidewheel status --output json | jq '.stages[].pending'
+
+Exit code: 0 everything answered, 2 something did not.")]
+pub(crate) struct StatusArgs {
+    /// Show it again every second until Ctrl-C
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel check
+  tidewheel check --output json | jq '.[] | select(.verdict == \"wrong\")'
+
+Exit code: 0 nothing is wrong, 1 something is.")]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// How data is printed.
+#[derive(Debug, Args)]
+pub(crate) struct OutputArgs {
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// `config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show every setting, its value, and where it was set
+    #[command(after_help = "Example: tidewheel config show --output json | jq '.[] | select(.origin != \"default\")'")]
+    Show {
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Check the settings without connecting to anything
+    #[command(after_help = "Exit code: 0 they are valid, 1 they are not.")]
+    Check,
+    /// Print which settings file is read
+    Path,
+    /// Print an example file with every setting, its meaning and its default
+    #[command(after_help = "Example: tidewheel config example > tidewheel.toml")]
+    Example,
+}
+
+/// `local-qdrant`.
+#[derive(Debug, Args)]
+pub(crate) struct LocalQdrantArgs {
+    /// Where the collections are kept
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Where the REST API listens
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) http: std::net::SocketAddr,
+    /// Where the gRPC API listens
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) grpc: std::net::SocketAddr,
+}

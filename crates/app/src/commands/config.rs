@@ -1,0 +1,101 @@
+//! `tidewheel config`: what the settings are and where each was set.
+
+use serde::Serialize;
+
+use crate::cli::{ConfigCommand, Output};
+use crate::exit::{Answer, Failure};
+use crate::printer::{self, DIM, GOOD, STRONG, styled};
+use crate::settings::{self, EXAMPLE, Given, KEYS, Layers, Loaded, Origin, SettingsError, USUAL_PLACES};
+
+/// Runs a subcommand of `config`.
+pub(crate) fn run(command: &ConfigCommand, given: &Given) -> Result<Answer, Failure> {
+    match command {
+        ConfigCommand::Show { output } => {
+            let loaded = settings::load(given)?;
+            match output.output {
+                Output::Text => show(&loaded),
+                Output::Json => printer::json(&rows(&loaded.layers)),
+            }
+            Ok(Answer::Fine)
+        }
+        ConfigCommand::Check => Ok(check(settings::load(given))),
+        ConfigCommand::Path => Ok(path(&settings::load(given)?.layers)),
+        ConfigCommand::Example => {
+            printer::raw(EXAMPLE);
+            Ok(Answer::Fine)
+        }
+    }
+}
+
+/// A setting as JSON.
+#[derive(Serialize)]
+struct Row {
+    key: &'static str,
+    /// As it is written in TOML, secrets hidden; absent if it is unset.
+    value: Option<String>,
+    origin: String,
+    variable: String,
+}
+
+fn rows(layers: &Layers) -> Vec<Row> {
+    let row = |key: &settings::Key| {
+        let sourced = layers.get(key.name);
+        Row {
+            key: key.name,
+            value: sourced.map(|sourced| sourced.value.shown()),
+            origin: sourced.map_or(&Origin::Default, |sourced| &sourced.origin).to_string(),
+            variable: settings::variable(key.name),
+        }
+    };
+    KEYS.iter().map(row).collect()
+}
+
+/// Prints valid TOML, so that the output can be a settings file.
+fn show(loaded: &Loaded) {
+    let mut table = "";
+    for row in rows(&loaded.layers) {
+        let (of_row, name) = row.key.rsplit_once('.').expect("every key is in a table");
+        if of_row != table {
+            let gap = if table.is_empty() { "" } else { "\n" };
+            printer::data(format_args!("{gap}{}", styled(STRONG, format_args!("[{of_row}]"))));
+            table = of_row;
+        }
+        match row.value {
+            Some(value) => {
+                let assignment = format!("{name} = {value}");
+                printer::data(format_args!("{assignment:<48} {}", styled(DIM, format_args!("# {}", row.origin))));
+            }
+            None => printer::data(styled(DIM, format_args!("# {name} is unset"))),
+        }
+    }
+}
+
+fn check(loaded: Result<Loaded, SettingsError>) -> Answer {
+    match loaded {
+        Ok(loaded) => {
+            let file = loaded.layers.file.map_or_else(|| "no file is read".into(), |file| file.display().to_string());
+            printer::data(format_args!("{} the settings are valid ({file})", styled(GOOD, "✔")));
+            Answer::Fine
+        }
+        Err(SettingsError(problems)) => {
+            for problem in problems {
+                printer::problem(&problem.to_string(), Some(&problem.hint()));
+            }
+            Answer::No
+        }
+    }
+}
+
+fn path(layers: &Layers) -> Answer {
+    match &layers.file {
+        Some(file) => {
+            let shown = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+            printer::data(shown.display());
+            Answer::Fine
+        }
+        None => {
+            printer::say(format_args!("no settings file is read; looked for {}", USUAL_PLACES.join(" and ")));
+            Answer::No
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Owns stdout and stderr: stdout is data, stderr is talk.
+//!
+//! Colours appear on a terminal only, and never with NO_COLOR. A reader that went away (`tidewheel status | head`) is not
+//! an error.
+
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
+
+use anstyle::{AnsiColor, Effects, Style};
+use serde::Serialize;
+
+use crate::exit::Failure;
+
+/// All is well.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
+/// Something deserves a look.
+pub(crate) const WARN: Style = AnsiColor::Yellow.on_default();
+/// Something is wrong.
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().effects(Effects::BOLD);
+/// Less important than what is around it.
+pub(crate) const DIM: Style = Style::new().effects(Effects::DIMMED);
+/// More important than what is around it.
+pub(crate) const STRONG: Style = Style::new().effects(Effects::BOLD);
+
+/// A text in a style.
+pub(crate) fn styled(style: Style, text: impl Display) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// Writes a line of data to stdout.
+pub(crate) fn data(line: impl Display) {
+    let _ = writeln!(anstream::stdout(), "{line}");
+}
+
+/// Writes data to stdout as JSON.
+pub(crate) fn json(value: &impl Serialize) {
+    data(serde_json::to_string_pretty(value).expect("what is printed is plain data"));
+}
+
+/// Writes text to stdout as it is, without a line's end.
+pub(crate) fn raw(text: &str) {
+    let mut stdout = anstream::stdout();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// Writes a line of talk to stderr.
+pub(crate) fn say(line: impl Display) {
+    let _ = writeln!(anstream::stderr(), "{line}");
+}
+
+/// Says what went wrong and what to do.
+pub(crate) fn failure(failure: &Failure) {
+    problem(&failure.message, failure.hint.as_deref());
+}
+
+/// Says what went wrong and what to do.
+pub(crate) fn problem(message: &str, hint: Option<&str>) {
+    say(format_args!("{}: {message}", styled(BAD, "error")));
+    if let Some(hint) = hint {
+        say(format_args!("{}: {hint}", styled(GOOD, "hint")));
+    }
+}
+
+/// Whether a person looks at stderr.
+pub(crate) fn talks_to_a_person() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// Whether a person looks at stdout.
+pub(crate) fn shows_a_person() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// Columns of the terminal; 100 where there is none.
+pub(crate) fn width() -> usize {
+    terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0)).max(40)
+}

@@ -1,0 +1,141 @@
+//! Every key of the settings: its name, what it may be, and its default. The one place where keys are written down.
+//!
+//! What a key means is written in `tidewheel.example.toml`; a test holds the two together.
+
+use super::value::Kind;
+
+/// A key of the settings.
+#[derive(Debug)]
+pub(crate) struct Key {
+    /// `table.key`.
+    pub(crate) name: &'static str,
+    /// What its value may be.
+    pub(crate) kind: Kind,
+    /// The default as plain text; `None` if it is unset by default.
+    pub(crate) default: Option<&'static str>,
+}
+
+const fn key(name: &'static str, kind: Kind, default: &'static str) -> Key {
+    Key { name, kind, default: Some(default) }
+}
+
+const fn unset(name: &'static str, kind: Kind) -> Key {
+    Key { name, kind, default: None }
+}
+
+/// Every key, in the order of the example file.
+pub(crate) const KEYS: &[Key] = &[
+    key("mongodb.uri", Kind::Address, "mongodb://127.0.0.1:27017"),
+    unset("mongodb.uri_file", Kind::Text),
+    unset("mongodb.database", Kind::Text),
+    key("mongodb.collection", Kind::Names, "*"),
+    key("redis.url", Kind::Address, "redis://127.0.0.1:6379"),
+    unset("redis.url_file", Kind::Text),
+    unset("redis.ca_file", Kind::Text),
+    key("embedding.provider", Kind::Choice(&["tidewheel", "openai"]), "tidewheel"),
+    unset("embedding.url", Kind::Address),
+    unset("embedding.token", Kind::Secret),
+    unset("embedding.token_file", Kind::Text),
+    unset("embedding.api_key", Kind::Secret),
+    unset("embedding.api_key_file", Kind::Text),
+    unset("embedding.model", Kind::Text),
+    unset("embedding.dimensions", Kind::Count(1)),
+    key("embedding.max_tokens", Kind::Count(1), "2048"),
+    key("embedding.batch", Kind::Count(1), "128"),
+    key("embedding.concurrency", Kind::Count(1), "4"),
+    unset("embedding.requests_per_minute", Kind::Count(1)),
+    unset("embedding.tokens_per_minute", Kind::Count(1)),
+    key("embedding.timeout", Kind::Duration, "60s"),
+    key("embedder.model", Kind::Text, "sentence-transformers/all-MiniLM-L6-v2"),
+    key("embedder.listen", Kind::Listen, "127.0.0.1:8080"),
+    key("embedder.precision", Kind::Choice(&["auto", "f32", "bf16", "int8"]), "auto"),
+    key("embedder.threads", Kind::Count(0), "0"),
+    unset("embedder.token", Kind::Secret),
+    unset("embedder.token_file", Kind::Text),
+    unset("embedder.query_prefix", Kind::Text),
+    unset("embedder.passage_prefix", Kind::Text),
+    key("embedder.max_body", Kind::Size, "8MiB"),
+    key("embedder.max_texts", Kind::Count(1), "1024"),
+    key("embedder.max_queued_tokens", Kind::Count(1), "262144"),
+    key("documents.fields", Kind::Names, "subject,content"),
+    unset("documents.template", Kind::Text),
+    key("documents.payload.include", Kind::Names, ""),
+    key("documents.payload.exclude", Kind::Names, ""),
+    unset("documents.chunk_tokens", Kind::Count(1)),
+    key("documents.chunk_overlap", Kind::Count(0), "32"),
+    key("qdrant.url", Kind::Address, "http://127.0.0.1:6334"),
+    key("qdrant.collection", Kind::Text, "documents"),
+    unset("qdrant.api_key", Kind::Secret),
+    unset("qdrant.api_key_file", Kind::Text),
+    key("qdrant.timeout", Kind::Duration, "60s"),
+    key("producer.snapshot", Kind::Choice(&["initial", "never"]), "initial"),
+    key("producer.high_water", Kind::Count(1), "100000"),
+    key("processor.batch", Kind::Count(1), "128"),
+    key("processor.concurrency", Kind::Count(1), "4"),
+    key("processor.claim_after", Kind::Duration, "30s"),
+    key("upserter.batch", Kind::Count(1), "256"),
+    key("upserter.concurrency", Kind::Count(1), "4"),
+    key("upserter.claim_after", Kind::Duration, "30s"),
+    key("streams.retention_age", Kind::Duration, "1h"),
+    key("streams.retention_entries", Kind::Count(0), "10000"),
+    unset("http.listen", Kind::ListenOrOff),
+    unset("log.format", Kind::Choice(&["text", "json"])),
+    key("log.level", Kind::Text, "info"),
+    unset("local.data", Kind::Text),
+    key("local.mongodb_port", Kind::Count(0), "27017"),
+    key("local.redis_port", Kind::Count(0), "6379"),
+    key("local.qdrant_http_port", Kind::Count(0), "6333"),
+    key("local.qdrant_grpc_port", Kind::Count(0), "6334"),
+];
+
+/// The key of this name.
+pub(crate) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The name of a key, or of a table, that is most like this one; `None` if none is alike.
+pub(crate) fn nearest(name: &str) -> Option<&'static str> {
+    // Half of the name may differ: `mongo.url` is still meant to be `mongodb.uri`.
+    KEYS.iter()
+        .map(|key| (strsim::normalized_damerau_levenshtein(name, key.name), key.name))
+        .filter(|(likeness, _)| *likeness >= 0.5)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+/// The environment variable that sets a key.
+pub(crate) fn variable(name: &str) -> String {
+    format!("{PREFIX}{}", name.to_ascii_uppercase().replace('.', "__"))
+}
+
+/// What the names of environment variables for settings begin with.
+pub(crate) const PREFIX: &str = "TIDEWHEEL__";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_of_their_kinds() {
+        for key in KEYS {
+            if let Some(default) = key.default {
+                assert!(key.kind.read_text(default).is_some(), "{} has the default {default:?}", key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_is_what_was_meant() {
+        for (given, meant) in [
+            ("mongo.uri", "mongodb.uri"),
+            ("mongodb.collections", "mongodb.collection"),
+            ("qdrant.apikey", "qdrant.api_key"),
+            ("processor.claimafter", "processor.claim_after"),
+            ("document.fields", "documents.fields"),
+            ("embeder.model", "embedder.model"),
+        ] {
+            assert_eq!(nearest(given), Some(meant));
+        }
+        assert_eq!(nearest("zzz.yyy"), None);
+    }
+}

@@ -1,0 +1,191 @@
+//! The settings as they were given: text by text, each with its origin. The later layer wins.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::error::Problem;
+use super::keys::{self, KEYS, Key};
+use super::origin::Origin;
+use super::value::{Kind, Value, quoted};
+
+/// What was given outside the file.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Given {
+    /// `--config`.
+    pub(crate) config: Option<PathBuf>,
+    /// The environment.
+    pub(crate) environment: Vec<(String, String)>,
+    /// `--set`, as written.
+    pub(crate) assignments: Vec<String>,
+    /// Named flags: the flag, the key, and the value.
+    pub(crate) flags: Vec<(String, String, String)>,
+}
+
+/// A value and where it was set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sourced {
+    /// The value.
+    pub(crate) value: Value,
+    /// Where.
+    pub(crate) origin: Origin,
+}
+
+/// Every value that is set, by key.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Layers {
+    values: BTreeMap<&'static str, Sourced>,
+    /// The file that was read.
+    pub(crate) file: Option<PathBuf>,
+}
+
+impl Layers {
+    /// Defaults, then the file, the environment and the flags. Gives every problem, not only the first.
+    pub(crate) fn gather(given: &Given) -> (Self, Vec<Problem>) {
+        let mut layers = Self::default();
+        let mut problems = Vec::new();
+        for key in KEYS {
+            if let Some(default) = key.default {
+                problems.extend(layers.set_text(key.name, default, Origin::Default).err());
+            }
+        }
+        match find_file(given) {
+            Ok(Some((path, text))) => {
+                layers.read_file(&path, &text, &mut problems);
+                layers.file = Some(path);
+            }
+            Ok(None) => {}
+            Err(problem) => problems.push(problem),
+        }
+        for (variable, text) in &given.environment {
+            if let Some(name) = variable.strip_prefix(keys::PREFIX) {
+                let name = name.to_ascii_lowercase().replace("__", ".");
+                problems.extend(layers.set_text(&name, text, Origin::Environment(variable.clone())).err());
+            }
+        }
+        for assignment in &given.assignments {
+            match assignment.split_once('=') {
+                Some((name, text)) => {
+                    problems.extend(layers.set_text(name.trim(), text, Origin::Flag("--set".into())).err())
+                }
+                None => problems.push(Problem::NotAnAssignment(assignment.clone())),
+            }
+        }
+        for (flag, name, text) in &given.flags {
+            problems.extend(layers.set_text(name, text, Origin::Flag(flag.clone())).err());
+        }
+        (layers, problems)
+    }
+
+    /// The value of a key, if it is set.
+    pub(crate) fn get(&self, name: &str) -> Option<&Sourced> {
+        self.values.get(name)
+    }
+
+    /// Sets a key from plain text. An empty text unsets a key that has no default.
+    pub(crate) fn set_text(&mut self, name: &str, text: &str, origin: Origin) -> Result<(), Problem> {
+        let key = known(name, &origin)?;
+        if text.is_empty() && key.default.is_none() {
+            self.values.remove(key.name);
+            return Ok(());
+        }
+        let value = key.kind.read_text(text).ok_or_else(|| {
+            let (given, expected) = (shown(key.kind, text), key.kind.expected());
+            Problem::Invalid { key: key.name, given, origin: origin.clone(), expected }
+        })?;
+        self.values.insert(key.name, Sourced { value, origin });
+        Ok(())
+    }
+
+    fn read_file(&mut self, path: &Path, text: &str, problems: &mut Vec<Problem>) {
+        match DeTable::parse(text) {
+            Ok(table) => self.read_table(path, text, "", table.get_ref(), problems),
+            Err(cause) => {
+                // The error's own text quotes the line, which may hold a secret.
+                let line = line_of(text, cause.span().map_or(0, |span| span.start));
+                problems.push(Problem::NotToml { path: path.to_owned(), line, cause: cause.message().to_owned() });
+            }
+        }
+    }
+
+    fn read_table(&mut self, path: &Path, text: &str, prefix: &str, table: &DeTable<'_>, problems: &mut Vec<Problem>) {
+        // In the order of the file, which the parser's table does not keep.
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_by_key(|(name, _)| name.span().start);
+        for (name, value) in entries {
+            let full = format!("{prefix}{}", name.get_ref());
+            let origin = Origin::File { path: path.to_owned(), line: line_of(text, name.span().start) };
+            match value.get_ref() {
+                DeValue::Table(inner) if keys::find(&full).is_none() => {
+                    let inside = format!("{full}.");
+                    // A table that nobody knows is one problem, not one for each of its keys.
+                    if KEYS.iter().any(|key| key.name.starts_with(&inside)) {
+                        self.read_table(path, text, &inside, inner, problems);
+                    } else {
+                        let first = inner.keys().next().map(|key| format!("{inside}{}", key.get_ref()));
+                        problems.push(Problem::Unknown { name: first.unwrap_or(full), origin });
+                    }
+                }
+                value => problems.extend(self.set_toml(&full, value, origin).err()),
+            }
+        }
+    }
+
+    fn set_toml(&mut self, name: &str, value: &DeValue<'_>, origin: Origin) -> Result<(), Problem> {
+        let key = known(name, &origin)?;
+        if key.default.is_none() && value.as_str() == Some("") {
+            self.values.remove(key.name);
+            return Ok(());
+        }
+        let value = key.kind.read_toml(value).ok_or_else(|| {
+            let given = match value {
+                DeValue::String(text) => shown(key.kind, text),
+                DeValue::Integer(number) => number.as_str().to_owned(),
+                DeValue::Float(number) => number.as_str().to_owned(),
+                DeValue::Boolean(switch) => switch.to_string(),
+                other => format!("({})", other.type_str()),
+            };
+            Problem::Invalid { key: key.name, given, origin: origin.clone(), expected: key.kind.expected() }
+        })?;
+        self.values.insert(key.name, Sourced { value, origin });
+        Ok(())
+    }
+}
+
+fn known(name: &str, origin: &Origin) -> Result<&'static Key, Problem> {
+    keys::find(name).ok_or_else(|| Problem::Unknown { name: name.to_owned(), origin: origin.clone() })
+}
+
+/// A value that is not valid, for a message; hidden if it is, or may contain, a secret.
+fn shown(kind: Kind, text: &str) -> String {
+    let may_hide = kind == Kind::Secret || (kind == Kind::Address && text.contains('@'));
+    quoted(if may_hide { "***" } else { text })
+}
+
+fn line_of(text: &str, byte: usize) -> usize {
+    1 + text[..byte].bytes().filter(|byte| *byte == b'\n').count()
+}
+
+/// The settings file: what was named, which must exist, or the first of the usual places.
+fn find_file(given: &Given) -> Result<Option<(PathBuf, String)>, Problem> {
+    let variable = given.environment.iter().find(|(name, value)| name == "TIDEWHEEL_CONFIG" && !value.is_empty());
+    let named = given.config.clone().or_else(|| variable.map(|(_, value)| PathBuf::from(value)));
+    if let Some(path) = named {
+        return match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some((path, text))),
+            Err(cause) => Err(Problem::Unreadable { path, cause }),
+        };
+    }
+    for path in USUAL_PLACES.map(PathBuf::from) {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => return Ok(Some((path, text))),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(Problem::Unreadable { path, cause }),
+        }
+    }
+    Ok(None)
+}
+
+/// Where the file is looked for if none is named.
+pub(crate) const USUAL_PLACES: [&str; 2] = ["tidewheel.toml", "/etc/tidewheel/tidewheel.toml"];

@@ -1,0 +1,68 @@
+//! Settings: defaults, then `tidewheel.toml`, then `TIDEWHEEL__TABLE__KEY`, then flags.
+//!
+//! Guarantees: every value knows where it was set; a key that does not exist is refused with the nearest one that does; a
+//! value of the wrong kind is refused with its key, its origin and what is right; secrets are never shown. All problems
+//! are reported at once.
+//!
+//! [`layers`] holds what was given, [`resolved`] what the services take. Only [`resolve`] knows both.
+
+mod error;
+mod keys;
+mod layers;
+mod origin;
+mod redact;
+mod resolve;
+mod resolved;
+#[cfg(test)]
+mod tests;
+mod units;
+mod value;
+
+pub(crate) use error::{Problem, SettingsError};
+pub(crate) use keys::{KEYS, Key, variable};
+pub(crate) use layers::{Given, Layers, USUAL_PLACES};
+pub(crate) use origin::Origin;
+pub(crate) use redact::address as redact_address;
+pub(crate) use resolve::reachable;
+pub(crate) use resolved::{Consumer, Documents, Embedder, Embedding, Listen, Local, Log, Provider, Settings};
+pub(crate) use units::show_duration;
+
+/// The example file, with every key, its meaning and its default.
+pub(crate) const EXAMPLE: &str = include_str!("../../../../tidewheel.example.toml");
+
+/// Settings together with where each value came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    /// What was given.
+    pub(crate) layers: Layers,
+    /// What follows from it.
+    pub(crate) settings: Settings,
+}
+
+/// Gathers and resolves the settings.
+pub(crate) fn load(given: &Given) -> Result<Loaded, SettingsError> {
+    let (layers, problems) = Layers::gather(given);
+    finish(layers, problems)
+}
+
+impl Loaded {
+    /// The same settings with values that the local stack knows better.
+    pub(crate) fn with(&self, overrides: &[(&str, String)]) -> Result<Self, SettingsError> {
+        let mut layers = self.layers.clone();
+        let mut problems = Vec::new();
+        for (name, text) in overrides {
+            problems.extend(layers.set_text(name, text, Origin::LocalStack).err());
+        }
+        finish(layers, problems)
+    }
+
+    /// Whether anybody set this key.
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.layers.get(name).is_some_and(|sourced| sourced.origin != Origin::Default)
+    }
+}
+
+fn finish(layers: Layers, mut problems: Vec<Problem>) -> Result<Loaded, SettingsError> {
+    let settings = resolve::resolve(&layers, &mut problems);
+    if problems.is_empty() { Ok(Loaded { layers, settings }) } else { Err(SettingsError(problems)) }
+}

@@ -1,0 +1,243 @@
+//! From the settings as given to the settings as taken.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tidewheel_core::secret::Secret;
+
+use super::error::Problem;
+use super::keys;
+use super::layers::Layers;
+use super::origin::Origin;
+use super::resolved::{
+    Consumer, Documents, Embedder, Embedding, Http, Listen, Local, Log, MongoDb, Producer, Provider, Qdrant, Redis,
+    Settings, Streams,
+};
+use super::value::Value;
+
+/// The settings in these layers. Problems are added to `problems`; with any, the settings are not to be used.
+pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings {
+    let mut reader = Reader { layers, problems };
+    let listen = reader.text_or_empty("embedder.listen");
+    Settings {
+        mongodb: MongoDb {
+            uri: reader.address_or_file("mongodb.uri", "mongodb.uri_file"),
+            database: reader.text("mongodb.database"),
+            collection: reader.names("mongodb.collection"),
+        },
+        redis: Redis {
+            url: reader.address_or_file("redis.url", "redis.url_file"),
+            ca_file: reader.text("redis.ca_file").map(PathBuf::from),
+        },
+        embedding: embedding(&mut reader, &listen),
+        embedder: Embedder {
+            model: reader.text_or_empty("embedder.model"),
+            listen,
+            precision: reader.text_or_empty("embedder.precision"),
+            threads: reader.size("embedder.threads").unwrap_or_default(),
+            token: reader.secret("embedder.token", "embedder.token_file"),
+            query_prefix: reader.text("embedder.query_prefix"),
+            passage_prefix: reader.text("embedder.passage_prefix"),
+            max_body: reader.number("embedder.max_body").unwrap_or_default(),
+            max_texts: reader.size("embedder.max_texts").unwrap_or_default(),
+            max_queued_tokens: reader.size("embedder.max_queued_tokens").unwrap_or_default(),
+        },
+        documents: Documents {
+            fields: reader.names("documents.fields"),
+            template: reader.text("documents.template"),
+            include: reader.names("documents.payload.include"),
+            exclude: reader.names("documents.payload.exclude"),
+            chunk_tokens: reader.size("documents.chunk_tokens"),
+            chunk_overlap: reader.size("documents.chunk_overlap").unwrap_or_default(),
+        },
+        qdrant: Qdrant {
+            url: reader.address("qdrant.url").unwrap_or_default(),
+            url_is_set: reader.is_set("qdrant.url"),
+            collection: reader.text_or_empty("qdrant.collection"),
+            api_key: reader.secret("qdrant.api_key", "qdrant.api_key_file"),
+            timeout: reader.duration("qdrant.timeout"),
+        },
+        producer: Producer {
+            snapshot: reader.text_or_empty("producer.snapshot") == "initial",
+            high_water: reader.number("producer.high_water").unwrap_or_default(),
+        },
+        processor: Consumer {
+            batch: reader.size("processor.batch").unwrap_or_default(),
+            concurrency: reader.size("processor.concurrency").unwrap_or_default(),
+            claim_after: reader.duration("processor.claim_after"),
+        },
+        upserter: Consumer {
+            batch: reader.size("upserter.batch").unwrap_or_default(),
+            concurrency: reader.size("upserter.concurrency").unwrap_or_default(),
+            claim_after: reader.duration("upserter.claim_after"),
+        },
+        streams: Streams {
+            retention_age: reader.duration("streams.retention_age"),
+            retention_entries: reader.number("streams.retention_entries").unwrap_or_default(),
+        },
+        http: Http {
+            listen: match reader.text("http.listen").as_deref() {
+                None => Listen::Default,
+                Some("off") => Listen::Off,
+                Some(address) => Listen::At(address.to_owned()),
+            },
+        },
+        log: Log {
+            json: reader.text("log.format").map(|format| format == "json"),
+            level: reader.text_or_empty("log.level"),
+            level_is_set: reader.is_set("log.level"),
+        },
+        local: Local {
+            data: reader.text("local.data"),
+            mongodb_port: reader.port("local.mongodb_port"),
+            redis_port: reader.port("local.redis_port"),
+            qdrant_http_port: reader.port("local.qdrant_http_port"),
+            qdrant_grpc_port: reader.port("local.qdrant_grpc_port"),
+        },
+    }
+}
+
+/// What OpenAI itself answers at.
+const OPENAI: &str = "https://api.openai.com/v1";
+
+fn embedding(reader: &mut Reader<'_>, listen: &str) -> Embedding {
+    let url = reader.address("embedding.url").map(|url| url.reveal().to_owned());
+    let token = reader.secret("embedding.token", "embedding.token_file");
+    let api_key = reader.secret("embedding.api_key", "embedding.api_key_file");
+    let model = reader.text("embedding.model");
+    let openai = reader.text_or_empty("embedding.provider") == "openai";
+    let elsewhere = openai || url.is_some();
+    let provider = if openai {
+        if model.is_none() {
+            reader
+                .problems
+                .push(Problem::Missing { key: "embedding.model", needed_by: "embedding.provider = \"openai\"" });
+        }
+        let url = url.unwrap_or_else(|| OPENAI.to_owned());
+        Provider::OpenAi {
+            url,
+            api_key,
+            model: model.unwrap_or_default(),
+            dimensions: reader.size("embedding.dimensions"),
+            max_tokens: reader.size("embedding.max_tokens").unwrap_or_default(),
+            batch: reader.size("embedding.batch").unwrap_or_default(),
+            concurrency: reader.size("embedding.concurrency").unwrap_or_default(),
+            requests_per_minute: reader.rate("embedding.requests_per_minute"),
+            tokens_per_minute: reader.rate("embedding.tokens_per_minute"),
+        }
+    } else {
+        // Our own embedder, in this process or beside it, has the token that it was itself given.
+        let token = token.or_else(|| reader.secret("embedder.token", "embedder.token_file").filter(|_| url.is_none()));
+        Provider::Tidewheel { url: url.unwrap_or_else(|| format!("http://{}", reachable(listen))), token }
+    };
+    Embedding { provider, timeout: reader.duration("embedding.timeout"), elsewhere }
+}
+
+/// Where a client on this machine finds what listens there: a wildcard is no address to connect to.
+pub(crate) fn reachable(listen: &str) -> String {
+    match listen.rsplit_once(':') {
+        Some(("0.0.0.0", port)) => format!("127.0.0.1:{port}"),
+        Some(("[::]", port)) => format!("[::1]:{port}"),
+        _ => listen.to_owned(),
+    }
+}
+
+struct Reader<'a> {
+    layers: &'a Layers,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn value(&self, name: &str) -> Option<&Value> {
+        debug_assert!(keys::find(name).is_some(), "{name} is not a key");
+        self.layers.get(name).map(|sourced| &sourced.value)
+    }
+
+    fn is_set(&self, name: &str) -> bool {
+        self.origin(name).is_some_and(|origin| *origin != Origin::Default)
+    }
+
+    fn origin(&self, name: &str) -> Option<&Origin> {
+        self.layers.get(name).map(|sourced| &sourced.origin)
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        match self.value(name) {
+            Some(Value::Text(text)) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    /// Of a key that has a default.
+    fn text_or_empty(&self, name: &str) -> String {
+        self.text(name).unwrap_or_default()
+    }
+
+    fn names(&self, name: &str) -> Vec<String> {
+        match self.value(name) {
+            Some(Value::Names(names)) => names.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        match self.value(name) {
+            Some(Value::Count(number) | Value::Size(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    fn size(&self, name: &str) -> Option<usize> {
+        self.number(name).map(|number| usize::try_from(number).unwrap_or(usize::MAX))
+    }
+
+    fn rate(&self, name: &str) -> Option<u32> {
+        self.number(name).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
+    }
+
+    fn duration(&self, name: &str) -> Duration {
+        match self.value(name) {
+            Some(Value::Duration(duration)) => *duration,
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn port(&mut self, name: &'static str) -> u16 {
+        let number = self.number(name).unwrap_or_default();
+        u16::try_from(number).unwrap_or_else(|_| {
+            let origin = self.origin(name).cloned().unwrap_or(Origin::Default);
+            let expected = "a port: a whole number up to 65535".into();
+            self.problems.push(Problem::Invalid { key: name, given: number.to_string(), origin, expected });
+            0
+        })
+    }
+
+    fn address(&self, name: &str) -> Option<Secret> {
+        match self.value(name) {
+            Some(Value::Address(secret) | Value::Secret(secret)) => Some(secret.clone()),
+            _ => None,
+        }
+    }
+
+    fn address_or_file(&mut self, name: &'static str, file_name: &'static str) -> Secret {
+        self.secret(name, file_name).unwrap_or_default()
+    }
+
+    /// The value of a key, or what the file holds that another key names.
+    fn secret(&mut self, name: &'static str, file_name: &'static str) -> Option<Secret> {
+        let Some(path) = self.text(file_name).map(PathBuf::from) else { return self.address(name) };
+        let origin = self.origin(file_name).cloned().unwrap_or(Origin::Default);
+        if self.is_set(name) {
+            let first = self.origin(name).cloned().unwrap_or(Origin::Default);
+            self.problems.push(Problem::Both { key: name, first, file_key: file_name, second: origin });
+            return None;
+        }
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Some(Secret::new(text.trim_end_matches(['\n', '\r']))),
+            Err(cause) => {
+                self.problems.push(Problem::SecretFile { key: file_name, path, origin, cause });
+                None
+            }
+        }
+    }
+}

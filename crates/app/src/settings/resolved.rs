@@ -1,0 +1,172 @@
+//! The settings as the services take them: typed, with secrets read from their files.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tidewheel_core::secret::Secret;
+
+/// All settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) mongodb: MongoDb,
+    pub(crate) redis: Redis,
+    pub(crate) embedding: Embedding,
+    pub(crate) embedder: Embedder,
+    pub(crate) documents: Documents,
+    pub(crate) qdrant: Qdrant,
+    pub(crate) producer: Producer,
+    pub(crate) processor: Consumer,
+    pub(crate) upserter: Consumer,
+    pub(crate) streams: Streams,
+    pub(crate) http: Http,
+    pub(crate) log: Log,
+    pub(crate) local: Local,
+}
+
+/// `mongodb`: the source.
+#[derive(Clone, Debug)]
+pub(crate) struct MongoDb {
+    pub(crate) uri: Secret,
+    /// Only the producer needs it.
+    pub(crate) database: Option<String>,
+    /// Names or globs.
+    pub(crate) collection: Vec<String>,
+}
+
+/// `redis`: both streams.
+#[derive(Clone, Debug)]
+pub(crate) struct Redis {
+    pub(crate) url: Secret,
+    /// Certificates to trust, in PEM.
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+/// `embedding`: where vectors come from.
+#[derive(Clone, Debug)]
+pub(crate) struct Embedding {
+    pub(crate) provider: Provider,
+    pub(crate) timeout: Duration,
+    /// Whether `embedding.url` points to something that this process does not run itself.
+    pub(crate) elsewhere: bool,
+}
+
+/// Who makes the vectors.
+#[derive(Clone, Debug)]
+pub(crate) enum Provider {
+    /// Our own embedder.
+    Tidewheel { url: String, token: Option<Secret> },
+    /// An endpoint in OpenAI's form.
+    OpenAi {
+        url: String,
+        api_key: Option<Secret>,
+        model: String,
+        dimensions: Option<usize>,
+        max_tokens: usize,
+        batch: usize,
+        concurrency: usize,
+        requests_per_minute: Option<u32>,
+        tokens_per_minute: Option<u32>,
+    },
+}
+
+/// `embedder`: our own embedding service.
+#[derive(Clone, Debug)]
+pub(crate) struct Embedder {
+    pub(crate) model: String,
+    pub(crate) listen: String,
+    pub(crate) precision: String,
+    /// 0: all cores.
+    pub(crate) threads: usize,
+    pub(crate) token: Option<Secret>,
+    pub(crate) query_prefix: Option<String>,
+    pub(crate) passage_prefix: Option<String>,
+    /// Bytes.
+    pub(crate) max_body: u64,
+    pub(crate) max_texts: usize,
+    pub(crate) max_queued_tokens: usize,
+}
+
+/// `documents`: what of a document is embedded and what is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Documents {
+    pub(crate) fields: Vec<String>,
+    pub(crate) template: Option<String>,
+    pub(crate) include: Vec<String>,
+    pub(crate) exclude: Vec<String>,
+    /// Unset: as many as the model takes.
+    pub(crate) chunk_tokens: Option<usize>,
+    pub(crate) chunk_overlap: usize,
+}
+
+/// `qdrant`: the index.
+#[derive(Clone, Debug)]
+pub(crate) struct Qdrant {
+    pub(crate) url: Secret,
+    /// Whether anybody set the address.
+    pub(crate) url_is_set: bool,
+    pub(crate) collection: String,
+    pub(crate) api_key: Option<Secret>,
+    pub(crate) timeout: Duration,
+}
+
+/// `producer`.
+#[derive(Clone, Debug)]
+pub(crate) struct Producer {
+    /// Whether what is already there is read at the first start.
+    pub(crate) snapshot: bool,
+    /// Unconfirmed entries of stage 1 at which the producer waits.
+    pub(crate) high_water: u64,
+}
+
+/// `processor` and `upserter`.
+#[derive(Clone, Debug)]
+pub(crate) struct Consumer {
+    pub(crate) batch: usize,
+    pub(crate) concurrency: usize,
+    pub(crate) claim_after: Duration,
+}
+
+/// `streams`: what stays in them for a replay.
+#[derive(Clone, Debug)]
+pub(crate) struct Streams {
+    pub(crate) retention_age: Duration,
+    pub(crate) retention_entries: u64,
+}
+
+/// `http`: the operations server.
+#[derive(Clone, Debug)]
+pub(crate) struct Http {
+    pub(crate) listen: Listen,
+}
+
+/// Whether the operations server runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Listen {
+    /// Under `run` and `up` only, at the usual address.
+    Default,
+    /// Never.
+    Off,
+    /// At this address.
+    At(String),
+}
+
+/// `log`.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    /// Unset: text on a terminal, JSON otherwise.
+    pub(crate) json: Option<bool>,
+    /// A level, or directives as in `RUST_LOG`.
+    pub(crate) level: String,
+    /// Whether anybody set the level.
+    pub(crate) level_is_set: bool,
+}
+
+/// `local`: the local stack.
+#[derive(Clone, Debug)]
+pub(crate) struct Local {
+    pub(crate) data: Option<String>,
+    pub(crate) mongodb_port: u16,
+    pub(crate) redis_port: u16,
+    pub(crate) qdrant_http_port: u16,
+    pub(crate) qdrant_grpc_port: u16,
+}

@@ -1,0 +1,209 @@
+use std::path::PathBuf;
+
+use super::*;
+
+fn given(file: Option<&str>, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> (Given, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    // Always a file of its own, so that no file on the machine is read.
+    let path = folder.path().join("tidewheel.toml");
+    std::fs::write(&path, file.unwrap_or_default()).unwrap();
+    let given = Given {
+        config: Some(path),
+        environment: environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        assignments: flags.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        flags: Vec::new(),
+    };
+    (given, folder)
+}
+
+fn loaded(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Loaded {
+    load(&given(Some(file), environment, flags).0).unwrap()
+}
+
+fn problems(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Vec<(String, String)> {
+    let (given, folder) = given(Some(file), environment, flags);
+    let SettingsError(problems) = load(&given).unwrap_err();
+    let folder = format!("{}/", folder.path().display());
+    problems.iter().map(|problem| (problem.to_string().replace(&folder, ""), problem.hint())).collect()
+}
+
+fn origin(loaded: &Loaded, name: &str) -> String {
+    let origin = &loaded.layers.get(name).unwrap().origin;
+    match origin {
+        Origin::File { line, .. } => format!("line {line}"),
+        other => other.to_string(),
+    }
+}
+
+#[test]
+fn later_layers_win_and_every_value_knows_its_origin() {
+    let file = "[qdrant]\ncollection = \"a\"\n\n[processor]\nbatch = 7\nclaim_after = \"1m\"\n";
+    let environment = [("TIDEWHEEL__PROCESSOR__BATCH", "8"), ("TIDEWHEEL__UPSERTER__BATCH", "9"), ("HOME", "/root")];
+    let loaded = loaded(file, &environment, &[("upserter.batch", "10")]);
+    assert_eq!(loaded.settings.qdrant.collection, "a");
+    assert_eq!(origin(&loaded, "qdrant.collection"), "line 2");
+    assert_eq!(loaded.settings.processor.batch, 8);
+    assert_eq!(origin(&loaded, "processor.batch"), "$TIDEWHEEL__PROCESSOR__BATCH");
+    assert_eq!(loaded.settings.upserter.batch, 10);
+    assert_eq!(origin(&loaded, "upserter.batch"), "--set");
+    assert_eq!(loaded.settings.processor.claim_after.as_secs(), 60);
+    assert_eq!(origin(&loaded, "upserter.concurrency"), "default");
+    assert!(loaded.is_set("upserter.batch") && !loaded.is_set("upserter.concurrency"));
+}
+
+#[test]
+fn the_local_stack_wins_over_everything() {
+    let before = loaded("", &[], &[("redis.url", "redis://elsewhere:1")]);
+    let after = before.with(&[("redis.url", "redis://127.0.0.1:2".into())]).unwrap();
+    assert_eq!(after.settings.redis.url.reveal(), "redis://127.0.0.1:2");
+    assert_eq!(origin(&after, "redis.url"), "local stack");
+}
+
+#[test]
+fn nested_tables_and_lists_are_read() {
+    let file = r#"
+        mongodb.collection = ["tickets", "notes_*"]
+        [documents]
+        fields = "body"
+        payload = { exclude = ["secret"] }
+    "#;
+    let loaded = loaded(file, &[("TIDEWHEEL__DOCUMENTS__PAYLOAD__INCLUDE", "a, b")], &[]);
+    assert_eq!(loaded.settings.mongodb.collection, ["tickets", "notes_*"]);
+    assert_eq!(loaded.settings.documents.fields, ["body"]);
+    assert_eq!(loaded.settings.documents.exclude, ["secret"]);
+    assert_eq!(loaded.settings.documents.include, ["a", "b"]);
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest() {
+    let file = "[mongodb]\nurl = \"mongodb://a\"\n\n[nonsense]\na = 1\nb = 2\n";
+    let found = problems(file, &[("TIDEWHEEL__QDRANT__APIKEY", "x")], &[("zzz", "1")]);
+    assert_eq!(
+        found,
+        [
+            ("there is no setting `mongodb.url` (tidewheel.toml:2)", "did you mean `mongodb.uri`?"),
+            ("there is no setting `nonsense.a` (tidewheel.toml:4)", "tidewheel config example lists every setting"),
+            ("there is no setting `qdrant.apikey` ($TIDEWHEEL__QDRANT__APIKEY)", "did you mean `qdrant.api_key`?"),
+            ("there is no setting `zzz` (--set)", "tidewheel config example lists every setting"),
+        ]
+        .map(|(message, hint)| (message.to_owned(), hint.to_owned()))
+    );
+}
+
+#[test]
+fn wrong_values_name_key_origin_and_what_is_right() {
+    let file =
+        "[processor]\nbatch = 0\nclaim_after = 15\n[embedder]\nprecision = \"f16\"\n[qdrant]\nurl = \"ann:pw@host\"\n";
+    let found = problems(file, &[("TIDEWHEEL__EMBEDDER__MAX_BODY", "lots")], &[("local.redis_port", "70000")]);
+    let messages: Vec<_> = found.iter().map(|(message, _)| message.as_str()).collect();
+    assert_eq!(
+        messages,
+        [
+            "processor.batch = 0 (tidewheel.toml:2) is not a whole number of at least 1",
+            "processor.claim_after = 15 (tidewheel.toml:3) is not a duration such as \"250ms\", \"15s\" or \"2h\"",
+            "embedder.precision = \"f16\" (tidewheel.toml:5) is not one of \"auto\", \"f32\", \"bf16\", \"int8\"",
+            "qdrant.url = \"***\" (tidewheel.toml:7) is not an address such as \"scheme://host:port\"",
+            "embedder.max_body = \"lots\" ($TIDEWHEEL__EMBEDDER__MAX_BODY) is not a size such as \"8MiB\"",
+            "local.redis_port = 70000 (--set) is not a port: a whole number up to 65535",
+        ]
+    );
+}
+
+#[test]
+fn a_broken_file_is_told_with_its_line_and_without_its_text() {
+    let found = problems("[qdrant]\napi_key = \"hunter2\n", &[], &[]);
+    assert!(found[0].0.starts_with("tidewheel.toml:2 is not valid TOML"), "{found:?}");
+    assert!(!found[0].0.contains("hunter2"), "{found:?}");
+    let missing = Given { config: Some(PathBuf::from("/nonexistent/tidewheel.toml")), ..Given::default() };
+    let SettingsError(problems) = load(&missing).unwrap_err();
+    assert!(problems[0].to_string().starts_with("cannot read the settings in /nonexistent/tidewheel.toml"));
+}
+
+#[test]
+fn secrets_are_read_from_files_without_the_newline() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key");
+    std::fs::write(&path, "hunter2\n").unwrap();
+    let path = path.to_str().unwrap();
+    let loaded = loaded("", &[("TIDEWHEEL__QDRANT__API_KEY_FILE", path)], &[]);
+    assert_eq!(loaded.settings.qdrant.api_key.as_ref().unwrap().reveal(), "hunter2");
+    assert!(!format!("{:?}", loaded.settings).contains("hunter2"));
+
+    let both = problems("[qdrant]\napi_key = \"x\"\n", &[("TIDEWHEEL__QDRANT__API_KEY_FILE", path)], &[]);
+    assert!(both[0].0.contains("both qdrant.api_key"), "{both:?}");
+    let missing = problems("[redis]\nurl_file = \"/nonexistent/url\"\n", &[], &[]);
+    assert!(missing[0].0.starts_with("cannot read /nonexistent/url for redis.url_file"), "{missing:?}");
+}
+
+#[test]
+fn secrets_never_show() {
+    let file = "[redis]\nurl = \"redis://:hunter2@cache:6379\"\n[qdrant]\napi_key = \"hunter2\"\n";
+    let loaded = loaded(file, &[], &[]);
+    let shown: Vec<_> = KEYS.iter().filter_map(|key| loaded.layers.get(key.name)).map(|v| v.value.shown()).collect();
+    assert!(shown.iter().any(|value| value == "\"redis://:***@cache:6379\""));
+    assert!(!shown.concat().contains("hunter2"));
+    assert!(!format!("{loaded:?}").contains("hunter2"));
+}
+
+#[test]
+fn vectors_come_from_our_own_embedder_unless_told_otherwise() {
+    let provider = |flags: &[(&str, &str)]| loaded("", &[], flags).settings.embedding;
+    let Provider::Tidewheel { url, token } =
+        provider(&[("embedder.listen", "0.0.0.0:81"), ("embedder.token", "t")]).provider
+    else {
+        panic!("not our own")
+    };
+    assert_eq!((url.as_str(), token.unwrap().reveal()), ("http://127.0.0.1:81", "t"));
+    let elsewhere = provider(&[("embedding.url", "http://far:80"), ("embedder.token", "t")]);
+    assert!(elsewhere.elsewhere);
+    assert!(matches!(elsewhere.provider, Provider::Tidewheel { token: None, .. }));
+    let openai = provider(&[("embedding.provider", "openai"), ("embedding.model", "m"), ("embedding.dimensions", "5")]);
+    assert!(matches!(openai.provider, Provider::OpenAi { dimensions: Some(5), .. }));
+    let found = problems("", &[], &[("embedding.provider", "openai")]);
+    assert!(found[0].0.contains("embedding.model is not set"), "{found:?}");
+}
+
+#[test]
+fn an_empty_value_unsets_what_has_no_default() {
+    let loaded = loaded("[mongodb]\ndatabase = \"a\"\n", &[("TIDEWHEEL__MONGODB__DATABASE", "")], &[]);
+    assert_eq!(loaded.settings.mongodb.database, None);
+}
+
+/// The example with every setting in effect: `#key = value` becomes `key = value`.
+fn uncommented_example() -> String {
+    let setting = |line: &str| {
+        let name: String = line.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+        !name.is_empty() && line[name.len()..].starts_with(" = ")
+    };
+    EXAMPLE
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|rest| setting(rest)).unwrap_or(line))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn the_example_sets_nothing_as_it_is() {
+    let loaded = loaded(EXAMPLE, &[], &[]);
+    assert!(KEYS.iter().all(|key| !loaded.is_set(key.name)));
+}
+
+#[test]
+fn the_example_lists_every_key_with_its_default_or_says_that_it_has_none() {
+    let text = uncommented_example();
+    let (layers, problems) = Layers::gather(&given(Some(&text), &[], &[]).0);
+    assert!(problems.is_empty(), "{problems:?}");
+    let (defaults, _) = Layers::gather(&given(None, &[], &[]).0);
+    for key in KEYS {
+        let shown = layers.get(key.name).unwrap_or_else(|| panic!("the example lacks {}", key.name));
+        let Origin::File { line, .. } = &shown.origin else { panic!("the example lacks {}", key.name) };
+        if let Some(default) = defaults.get(key.name) {
+            assert_eq!(shown.value, default.value, "the example's {} is not the default", key.name);
+        } else {
+            let lines: Vec<_> = text.lines().collect();
+            let comment = lines[..line - 1].rsplit(|line| line.is_empty()).next().unwrap().join(" ");
+            let comment = comment.replace("# ", "").to_lowercase();
+            assert!(comment.contains("unset by default"), "the example does not say that {} is unset", key.name);
+        }
+    }
+}
