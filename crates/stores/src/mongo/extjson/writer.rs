@@ -1,0 +1,223 @@
+//! Writes the values that [`super::reader`] finds as extended JSON.
+
+use std::io::Write as _;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bson::Decimal128;
+
+use super::reader::{Elements, Kind, length, string, terminated};
+use super::{Form, Malformed};
+
+/// MongoDB itself refuses documents that are nested more than 200 deep; more than this is a forgery, and would
+/// overflow the stack.
+const MAX_DEPTH: usize = 256;
+
+/// The first millisecond of the year 10000: from here on, and before 1970, relaxed dates are numbers too.
+const YEAR_10000: i64 = 253_402_300_800_000;
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+pub(super) fn document(out: &mut Vec<u8>, bytes: &[u8], form: Form, depth: usize) -> Result<(), Malformed> {
+    let mut elements = Elements::new(bytes)?;
+    out.push(b'{');
+    let mut first = true;
+    while let Some(element) = elements.next()? {
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        text(out, element.name);
+        out.push(b':');
+        value(out, element.kind, element.value, form, depth + 1)?;
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+fn array(out: &mut Vec<u8>, bytes: &[u8], form: Form, depth: usize) -> Result<(), Malformed> {
+    let mut elements = Elements::new(bytes)?;
+    out.push(b'[');
+    let mut first = true;
+    while let Some(element) = elements.next()? {
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        value(out, element.kind, element.value, form, depth + 1)?;
+    }
+    out.push(b']');
+    Ok(())
+}
+
+pub(super) fn value(out: &mut Vec<u8>, kind: Kind, bytes: &[u8], form: Form, depth: usize) -> Result<(), Malformed> {
+    if depth > MAX_DEPTH {
+        return Err(Malformed("it is nested too deep"));
+    }
+    match kind {
+        Kind::Double => double(out, f64::from_le_bytes(exactly(bytes)?), form),
+        Kind::String => text(out, string(bytes)?),
+        Kind::Document => document(out, bytes, form, depth)?,
+        Kind::Array => array(out, bytes, form, depth)?,
+        Kind::Binary => binary(out, bytes)?,
+        Kind::Undefined => out.extend_from_slice(br#"{"$undefined":true}"#),
+        Kind::ObjectId => object_id(out, bytes),
+        Kind::Boolean => out.extend_from_slice(if bytes == [0] { b"false" } else { b"true" }),
+        Kind::DateTime => date(out, i64::from_le_bytes(exactly(bytes)?), form),
+        Kind::Null => out.extend_from_slice(b"null"),
+        Kind::Regex => regex(out, bytes)?,
+        Kind::DbPointer => {
+            let (namespace, id) = bytes.split_at(bytes.len() - 12);
+            out.extend_from_slice(br#"{"$dbPointer":{"$ref":"#);
+            text(out, string(namespace)?);
+            out.extend_from_slice(br#","$id":"#);
+            object_id(out, id);
+            out.extend_from_slice(b"}}");
+        }
+        Kind::Code => wrapped_text(out, "$code", string(bytes)?),
+        Kind::Symbol => wrapped_text(out, "$symbol", string(bytes)?),
+        Kind::CodeWithScope => code_with_scope(out, bytes, form, depth)?,
+        Kind::Int32 => {
+            let number = i32::from_le_bytes(exactly(bytes)?);
+            match form {
+                Form::Relaxed => append(out, format_args!("{number}")),
+                Form::Canonical => append(out, format_args!(r#"{{"$numberInt":"{number}"}}"#)),
+            }
+        }
+        Kind::Int64 => {
+            let number = i64::from_le_bytes(exactly(bytes)?);
+            match form {
+                Form::Relaxed => append(out, format_args!("{number}")),
+                Form::Canonical => append(out, format_args!(r#"{{"$numberLong":"{number}"}}"#)),
+            }
+        }
+        Kind::Timestamp => {
+            let number = u64::from_le_bytes(exactly(bytes)?);
+            let (seconds, increment) = (number >> 32, number & u64::from(u32::MAX));
+            append(out, format_args!(r#"{{"$timestamp":{{"t":{seconds},"i":{increment}}}}}"#));
+        }
+        Kind::Decimal128 => {
+            let number = Decimal128::from_bytes(exactly(bytes)?);
+            append(out, format_args!(r#"{{"$numberDecimal":"{number}"}}"#));
+        }
+        Kind::MaxKey => out.extend_from_slice(br#"{"$maxKey":1}"#),
+        Kind::MinKey => out.extend_from_slice(br#"{"$minKey":1}"#),
+    }
+    Ok(())
+}
+
+fn exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Malformed> {
+    bytes.try_into().map_err(|_| Malformed("a value has the wrong length"))
+}
+
+fn append(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
+    out.write_fmt(arguments).expect("a Vec takes everything");
+}
+
+/// A JSON string, with its quotes.
+fn text(out: &mut Vec<u8>, bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    serde_json::to_writer(out, text.as_ref()).expect("a Vec takes every string");
+}
+
+fn wrapped_text(out: &mut Vec<u8>, name: &str, bytes: &[u8]) {
+    append(out, format_args!(r#"{{"{name}":"#));
+    text(out, bytes);
+    out.push(b'}');
+}
+
+fn object_id(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(br#"{"$oid":""#);
+    for byte in bytes {
+        out.extend([HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+    }
+    out.extend_from_slice(br#""}"#);
+}
+
+fn double(out: &mut Vec<u8>, number: f64, form: Form) {
+    if number.is_nan() {
+        out.extend_from_slice(br#"{"$numberDouble":"NaN"}"#);
+    } else if number.is_infinite() {
+        let sign = if number < 0.0 { "-" } else { "" };
+        append(out, format_args!(r#"{{"$numberDouble":"{sign}Infinity"}}"#));
+    } else if form == Form::Relaxed {
+        // The shortest text that reads back as the same number, with a point or an exponent.
+        serde_json::to_writer(out, &number).expect("a Vec takes every number");
+    } else {
+        let point = if number.fract() == 0.0 { ".0" } else { "" };
+        append(out, format_args!(r#"{{"$numberDouble":"{number}{point}"}}"#));
+    }
+}
+
+fn binary(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Malformed> {
+    let subtype = *bytes.get(4).ok_or(Malformed("a binary value has no subtype"))?;
+    let mut data = &bytes[5..];
+    // Subtype 2 repeats the length inside the data.
+    if subtype == 2 {
+        if length(data)? != data.len() - 4 {
+            return Err(Malformed("a binary value of subtype 2 has the wrong length"));
+        }
+        data = &data[4..];
+    }
+    let data = BASE64_STANDARD.encode(data);
+    append(out, format_args!(r#"{{"$binary":{{"base64":"{data}","subType":"{subtype:02x}"}}}}"#));
+    Ok(())
+}
+
+fn regex(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Malformed> {
+    let pattern = terminated(bytes)?;
+    let mut options = terminated(&bytes[pattern.len() + 1..])?.to_vec();
+    options.sort_unstable();
+    out.extend_from_slice(br#"{"$regularExpression":{"pattern":"#);
+    text(out, pattern);
+    out.extend_from_slice(br#","options":"#);
+    text(out, &options);
+    out.extend_from_slice(b"}}");
+    Ok(())
+}
+
+fn code_with_scope(out: &mut Vec<u8>, bytes: &[u8], form: Form, depth: usize) -> Result<(), Malformed> {
+    let rest = bytes.get(4..).ok_or(Malformed("code with scope is cut off"))?;
+    let end = length(rest)?.saturating_add(4);
+    let (code, scope) = rest.split_at_checked(end).ok_or(Malformed("code with scope is cut off"))?;
+    out.extend_from_slice(br#"{"$code":"#);
+    text(out, string(code)?);
+    out.extend_from_slice(br#","$scope":"#);
+    document(out, scope, form, depth + 1)?;
+    out.push(b'}');
+    Ok(())
+}
+
+fn date(out: &mut Vec<u8>, millis: i64, form: Form) {
+    if form == Form::Canonical || !(0..YEAR_10000).contains(&millis) {
+        append(out, format_args!(r#"{{"$date":{{"$numberLong":"{millis}"}}}}"#));
+        return;
+    }
+    let (year, month, day) = civil(millis / 86_400_000);
+    let seconds = millis / 1_000 % 86_400;
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    append(out, format_args!(r#"{{"$date":"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"#));
+    let fraction = millis % 1_000;
+    if fraction != 0 {
+        let digits = [b'0' + (fraction / 100) as u8, b'0' + (fraction / 10 % 10) as u8, b'0' + (fraction % 10) as u8];
+        let used = 3 - digits.iter().rev().take_while(|digit| **digit == b'0').count();
+        out.push(b'.');
+        out.extend_from_slice(&digits[..used]);
+    }
+    out.extend_from_slice(br#"Z"}"#);
+}
+
+/// Year, month and day of a day since 1970-01-01, not before it.
+///
+/// After Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": years begin in March, so that the leap day is
+/// the last of its year, and repeat every 400.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}

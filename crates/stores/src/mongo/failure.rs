@@ -1,0 +1,163 @@
+//! What a failure of MongoDB means: one classification for everything that this adapter does.
+
+use mongodb::error::{Error, ErrorKind};
+use tidewheel_core::error::{ErrorClass, PortError};
+use tidewheel_core::ports::FeedError;
+
+/// What is known of a failure, without the driver's types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure<'a> {
+    /// The server answered with this error code.
+    Command(i32, &'a str),
+    /// The server refused the credentials.
+    Authentication,
+    /// The settings make no sense to the driver.
+    Settings,
+    /// The server is too old or of the wrong kind.
+    Incompatible,
+    /// No server that could answer was found in time.
+    NoServer,
+    /// Everything else: the network, an election, an answer that was cut off.
+    Passing,
+}
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    HistoryLost,
+    Class(ErrorClass, Option<&'static str>),
+}
+
+const REPLICA_SET: &str =
+    "change streams need a replica set: start mongod with --replSet rs0 and run rs.initiate() once";
+const CREDENTIALS: &str = "check the user, the password and authSource in mongodb.uri";
+const PERMISSION: &str = "give the user the role `read` on the database";
+const TOO_LARGE: &str = "MongoDB 6.0.9 and newer split such an event: upgrade the server, or leave the collection out";
+const NO_SERVER: &str =
+    "check that mongodb.uri names a running server and that its replica set has a primary (rs.status())";
+
+/// Server error codes are those of MongoDB's `error_codes.yml`.
+fn classify(failure: Failure<'_>) -> Verdict {
+    use ErrorClass::{Fatal, Transient};
+    use Verdict::{Class, HistoryLost};
+    match failure {
+        // ChangeStreamHistoryLost, ChangeStreamFatalError (the token's event is not in the stream any more),
+        // InvalidResumeToken, and their two forerunners in releases before 4.4.
+        Failure::Command(286 | 280 | 260 | 40_576 | 40_585, _) => HistoryLost,
+        // "The $changeStream stage is only supported on replica sets".
+        Failure::Command(40_573, _) => Class(Fatal, Some(REPLICA_SET)),
+        // NotYetInitialized: a person, or the script that starts the servers, is about to.
+        Failure::Command(94, _) => Class(Transient, Some(REPLICA_SET)),
+        // NotAReplicaSet and NoReplicationEnabled.
+        Failure::Command(123 | 76, _) => Class(Fatal, Some(REPLICA_SET)),
+        // An afterClusterTime or a majority read concern on a standalone server.
+        Failure::Command(20, message) if message.contains("replica set") => Class(Fatal, Some(REPLICA_SET)),
+        // AuthenticationFailed, and Atlas' own.
+        Failure::Command(18 | 8_000, _) | Failure::Authentication => Class(Fatal, Some(CREDENTIALS)),
+        // Unauthorized.
+        Failure::Command(13, _) => Class(Fatal, Some(PERMISSION)),
+        // BSONObjectTooLarge.
+        Failure::Command(10_334, _) => Class(Fatal, Some(TOO_LARGE)),
+        // BadValue, FailedToParse, TypeMismatch, CommandNotFound, InvalidNamespace, Location40415 (unknown field),
+        // Location40324 (unknown stage): what we send can never work here.
+        Failure::Command(2 | 9 | 14 | 59 | 73 | 40_415 | 40_324, _) => Class(Fatal, None),
+        Failure::Settings => Class(Fatal, Some("correct mongodb.uri")),
+        Failure::Incompatible => Class(Fatal, Some("tidewheel needs MongoDB 4.4 or newer")),
+        Failure::NoServer => Class(Transient, Some(NO_SERVER)),
+        // What is not known passes: waiting too long is visible, stopping for a passing fault is an outage.
+        Failure::Command(..) | Failure::Passing => Class(Transient, None),
+    }
+}
+
+fn failure(error: &Error) -> Failure<'_> {
+    match error.kind.as_ref() {
+        ErrorKind::Command(command) => Failure::Command(command.code, &command.message),
+        ErrorKind::Authentication { .. } => Failure::Authentication,
+        ErrorKind::InvalidArgument { .. } | ErrorKind::InvalidTlsConfig { .. } => Failure::Settings,
+        ErrorKind::IncompatibleServer { .. } | ErrorKind::SessionsNotSupported => Failure::Incompatible,
+        ErrorKind::ServerSelection { .. } => Failure::NoServer,
+        _ => Failure::Passing,
+    }
+}
+
+/// The error of a port that this failure is; `doing` says what failed, on which object.
+pub(super) fn port_error(doing: &str, error: &Error) -> PortError {
+    let (class, hint) = match classify(failure(error)) {
+        Verdict::Class(class, hint) => (class, hint),
+        // Outside a feed there is no history to lose: it is a server in an odd state.
+        Verdict::HistoryLost => (ErrorClass::Transient, None),
+    };
+    PortError { class, message: format!("{doing}: {error}"), hint: hint.map(str::to_owned), retry_after: None }
+}
+
+/// The same for a feed.
+pub(super) fn feed_error(doing: &str, error: &Error) -> FeedError {
+    match classify(failure(error)) {
+        Verdict::HistoryLost => FeedError::HistoryLost(error.to_string()),
+        Verdict::Class(..) => FeedError::Port(port_error(doing, error)),
+    }
+}
+
+/// Whether the server has forgotten the cursor (CursorNotFound, CursorKilled): it was idle for too long, or the server
+/// was restarted.
+pub(super) fn cursor_is_gone(error: &Error) -> bool {
+    matches!(failure(error), Failure::Command(43 | 237, _))
+}
+
+/// The error of a server that is no member of a replica set.
+pub(super) fn not_a_replica_set(doing: &str) -> PortError {
+    PortError::fatal(format!("{doing}: the server is not a member of a replica set")).with_hint(REPLICA_SET)
+}
+
+#[cfg(test)]
+mod tests {
+    use ErrorClass::{Fatal, Transient};
+
+    use super::*;
+
+    #[test]
+    fn every_failure_has_its_class() {
+        let class = |failure| match classify(failure) {
+            Verdict::HistoryLost => None,
+            Verdict::Class(class, hint) => Some((class, hint.is_some())),
+        };
+        let table = [
+            (Failure::Command(286, "ChangeStreamHistoryLost"), None),
+            (Failure::Command(280, "ChangeStreamFatalError"), None),
+            (Failure::Command(260, "InvalidResumeToken"), None),
+            (Failure::Command(40_585, "resume token was not found"), None),
+            (Failure::Command(40_573, "only supported on replica sets"), Some((Fatal, true))),
+            (Failure::Command(94, "NotYetInitialized"), Some((Transient, true))),
+            (Failure::Command(20, "requires a replica set"), Some((Fatal, true))),
+            (Failure::Command(20, "Illegal operation"), Some((Transient, false))),
+            (Failure::Command(18, "AuthenticationFailed"), Some((Fatal, true))),
+            (Failure::Command(13, "Unauthorized"), Some((Fatal, true))),
+            (Failure::Command(10_334, "BSONObjectTooLarge"), Some((Fatal, true))),
+            (Failure::Command(9, "FailedToParse"), Some((Fatal, false))),
+            (Failure::Command(189, "PrimarySteppedDown"), Some((Transient, false))),
+            (Failure::Command(10_107, "NotWritablePrimary"), Some((Transient, false))),
+            (Failure::Command(11_600, "InterruptedAtShutdown"), Some((Transient, false))),
+            (Failure::Command(91, "ShutdownInProgress"), Some((Transient, false))),
+            (Failure::Command(43, "CursorNotFound"), Some((Transient, false))),
+            (Failure::Command(136, "CappedPositionLost"), Some((Transient, false))),
+            (Failure::Command(999_999, "something new"), Some((Transient, false))),
+            (Failure::Authentication, Some((Fatal, true))),
+            (Failure::Settings, Some((Fatal, true))),
+            (Failure::Incompatible, Some((Fatal, true))),
+            (Failure::NoServer, Some((Transient, true))),
+            (Failure::Passing, Some((Transient, false))),
+        ];
+        for (failure, wanted) in table {
+            assert_eq!(class(failure), wanted, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn a_driver_error_keeps_its_kind() {
+        let io = Error::from(std::io::Error::other("connection reset"));
+        assert_eq!(failure(&io), Failure::Passing);
+        let error = port_error("reading shop.tickets", &io);
+        assert_eq!(error.class, Transient);
+        assert!(error.message.starts_with("reading shop.tickets: "), "{}", error.message);
+    }
+}

@@ -1,0 +1,256 @@
+//! The change stream.
+//!
+//! One task owns the cursor and is never interrupted: the driver's futures must not be dropped half-way. It asks for
+//! the next events only when the last ones have been taken, so that one batch is ahead, and whatever happens
+//! meanwhile comes in one answer. A `getMore` answers as soon as there is an event, and after [`AWAIT`] without one.
+//!
+//! ```text
+//!  mongod ──getMore──▶ task: BSON → text, ≤ 500 events, ≤ 4 MB ──[one slot]──▶ Feed::next
+//! ```
+//!
+//! The driver's own change stream is not used: it resumes by itself, which hides errors from the stages, and it
+//! copies each event three times.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bson::{Bson, Document, Timestamp, doc};
+use futures::StreamExt as _;
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
+use tidewheel_core::error::PortError;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{Feed, FeedBatch, FeedError, ResumeToken, StartAt};
+use tokio::sync::{mpsc, oneshot};
+
+use super::event::{Decoder, Meaning, dropped, token};
+use super::extjson::Malformed;
+use super::failure::feed_error;
+use super::keys::parse_token;
+use super::reply::Reply;
+use super::selection::Selection;
+use super::server::Server;
+
+/// How long a `getMore` waits for an event. A dropped feed is gone after this time, and an idle one saves its token as
+/// often.
+const AWAIT: Duration = Duration::from_secs(1);
+
+/// Most events in a batch: what the producer appends in one step.
+const MAX_EVENTS: usize = 500;
+
+/// Most bytes of text in a batch, but for the last event.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// After this long without an answer the server is asked whether it is there at all. A `getMore` may take long without
+/// a fault: the server reads a long stretch of its oplog that holds nothing for us.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Opens a change stream and starts its task.
+pub(super) async fn open(
+    server: Server,
+    selection: Arc<Selection>,
+    start: StartAt,
+) -> Result<Box<dyn Feed>, FeedError> {
+    let position = match start {
+        StartAt::Token(ResumeToken(text)) => Position::After(parse_token(&text).ok_or_else(|| {
+            FeedError::HistoryLost(format!("the saved position {text:?} is not a resume token of MongoDB"))
+        })?),
+        StartAt::Time(time) => Position::At(Timestamp { time: time.seconds, increment: time.increment }),
+    };
+    let (opened, is_open) = oneshot::channel();
+    let (sender, batches) = mpsc::channel(1);
+    let follower = Follower { server: server.clone(), selection, sender, decoder: Decoder::default() };
+    tokio::spawn(follower.run(position, opened));
+    is_open.await.unwrap_or_else(|_| Err(ended(&server)))?;
+    Ok(Box::new(MongoFeed { server, batches }))
+}
+
+struct MongoFeed {
+    server: Server,
+    batches: mpsc::Receiver<Result<FeedBatch, FeedError>>,
+}
+
+#[async_trait]
+impl Feed for MongoFeed {
+    async fn next(&mut self) -> Result<FeedBatch, FeedError> {
+        loop {
+            match tokio::time::timeout(PATIENCE, self.batches.recv()).await {
+                Ok(Some(batch)) => return batch,
+                Ok(None) => return Err(ended(&self.server)),
+                Err(_) => self.server.answers().await?,
+            }
+        }
+    }
+}
+
+fn ended(server: &Server) -> FeedError {
+    FeedError::Port(PortError::transient(format!("following {}: the change stream has ended", server.name())))
+}
+
+/// Where a cursor begins.
+enum Position {
+    After(Document),
+    At(Timestamp),
+}
+
+struct Follower {
+    server: Server,
+    selection: Arc<Selection>,
+    sender: mpsc::Sender<Result<FeedBatch, FeedError>>,
+    decoder: Decoder,
+}
+
+/// How following a cursor ended, other than by an error.
+enum End {
+    /// Nobody listens any more.
+    Unheard,
+    /// The database was dropped: a new cursor is needed, behind this token.
+    Invalidated(Document),
+}
+
+impl Follower {
+    async fn run(mut self, start: Position, opened: oneshot::Sender<Result<(), FeedError>>) {
+        let mut cursor = match self.cursor(start).await {
+            Ok(cursor) => cursor,
+            Err(error) => {
+                let _ = opened.send(Err(error));
+                return;
+            }
+        };
+        if opened.send(Ok(())).is_err() {
+            return;
+        }
+        loop {
+            let next = match self.follow(&mut cursor).await {
+                Ok(End::Unheard) => return,
+                Ok(End::Invalidated(token)) => self.cursor(Position::After(token)).await,
+                Err(error) => Err(error),
+            };
+            match next {
+                Ok(next) => cursor = next,
+                Err(error) => {
+                    let _ = self.sender.send(Err(error)).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn cursor(&self, position: Position) -> Result<RawBatchCursor, FeedError> {
+        let doing = format!("opening a change stream on {}", self.server.name());
+        let splits = self.server.splits_large_events().await?;
+        let command = command(&self.selection, position, splits);
+        let mut run = self.server.database().run_cursor_command(command).batch_size(MAX_EVENTS as u32).max_time(AWAIT);
+        if let Some(criteria) = self.server.selection_criteria() {
+            run = run.selection_criteria(criteria);
+        }
+        run.batch().await.map_err(|error| feed_error(&doing, &error))
+    }
+
+    async fn follow(&mut self, cursor: &mut RawBatchCursor) -> Result<End, FeedError> {
+        let doing = format!("following {}", self.server.name());
+        loop {
+            let Ok(slot) = self.sender.clone().reserve_owned().await else { return Ok(End::Unheard) };
+            let Some(batch) = cursor.next().await else {
+                return Err(ended(&self.server));
+            };
+            let batch = batch.map_err(|error| feed_error(&doing, &error))?;
+            let unreadable = |error: Malformed| PortError::transient(format!("{doing}: {error}"));
+            let mut pages = Pages::new(&batch, &mut self.decoder, &self.selection).map_err(unreadable)?;
+            let mut slot = Some(slot);
+            while let Some(page) = pages.next().map_err(unreadable)? {
+                let slot = match slot.take() {
+                    Some(slot) => slot,
+                    None => match self.sender.clone().reserve_owned().await {
+                        Ok(slot) => slot,
+                        Err(_) => return Ok(End::Unheard),
+                    },
+                };
+                slot.send(Ok(page));
+            }
+            if let Some(token) = pages.invalidated {
+                let token = parse_token(&token).ok_or_else(|| unreadable(Malformed("a token that is no document")))?;
+                return Ok(End::Invalidated(token));
+            }
+        }
+    }
+}
+
+/// The command that opens the cursor. Its first batch is empty, so that it answers at once with a token; everything
+/// that may take long happens in a `getMore`.
+fn command(selection: &Selection, position: Position, splits: bool) -> Document {
+    let mut stream = doc! { "fullDocument": "updateLookup" };
+    match position {
+        // And not `resumeAfter`, which fails behind an invalidate.
+        Position::After(token) => stream.insert("startAfter", token),
+        Position::At(time) => stream.insert("startAtOperationTime", time),
+    };
+    let mut pipeline = vec![doc! { "$changeStream": stream }];
+    pipeline.extend(selection.pipeline());
+    if splits {
+        pipeline.push(doc! { "$changeStreamSplitLargeEvent": {} });
+    }
+    doc! {
+        "aggregate": 1,
+        "pipeline": pipeline.into_iter().map(Bson::Document).collect::<Vec<_>>(),
+        "cursor": { "batchSize": 0 },
+        "readConcern": { "level": "majority" },
+    }
+}
+
+/// Cuts one answer of the server into batches of bounded size.
+struct Pages<'a> {
+    reply: Reply<'a>,
+    decoder: &'a mut Decoder,
+    selection: &'a Selection,
+    /// The token of an invalidate event, which is the last of its cursor.
+    invalidated: Option<String>,
+    finished: bool,
+}
+
+impl<'a> Pages<'a> {
+    fn new(batch: &'a RawBatch, decoder: &'a mut Decoder, selection: &'a Selection) -> Result<Self, Malformed> {
+        Ok(Self { reply: Reply::read(batch)?, decoder, selection, invalidated: None, finished: false })
+    }
+
+    fn next(&mut self) -> Result<Option<FeedBatch>, Malformed> {
+        if self.finished {
+            return Ok(None);
+        }
+        let (mut events, mut appeared, mut bytes) = (Vec::new(), Vec::new(), 0);
+        // The last event that is complete.
+        let mut last: Option<&[u8]> = None;
+        while events.len() < MAX_EVENTS && bytes < MAX_BYTES {
+            let Some(event) = self.reply.next()? else { break };
+            let Some(meaning) = self.decoder.read(event)? else { continue };
+            last = Some(event);
+            match meaning {
+                Meaning::Change(change) => {
+                    bytes += change.document.as_ref().map_or(0, String::len) + change.key.len();
+                    events.push(change);
+                }
+                Meaning::Renamed { from, to, at } => {
+                    let namespace = |collection: &str| Namespace::new(self.selection.database(), collection);
+                    if self.selection.contains(&from) {
+                        events.push(dropped(namespace(&from), at));
+                    }
+                    if self.selection.contains(&to) {
+                        appeared.push(namespace(&to));
+                    }
+                }
+                Meaning::Invalidate => self.invalidated = Some(token(event)?),
+                Meaning::Nothing => {}
+            }
+        }
+        self.finished = self.reply.documents.is_at_end();
+        // The token of the whole answer is ahead of the last event's if the server has read on without finding more;
+        // but between two fragments it is in the middle of an event.
+        let whole = (self.finished && !self.decoder.inside_an_event()).then(|| self.reply.token.take()).flatten();
+        let position = match (whole, last) {
+            (Some(whole), _) => Some(whole),
+            (None, Some(event)) => Some(token(event)?),
+            (None, None) => None,
+        };
+        Ok(position.map(|position| FeedBatch { events, appeared, token: ResumeToken(position) }))
+    }
+}

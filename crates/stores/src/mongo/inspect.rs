@@ -1,0 +1,122 @@
+//! What an operator wants to know of the source before trusting it.
+
+use bson::doc;
+use futures::StreamExt as _;
+use mongodb::Client;
+use mongodb::options::ReadConcern;
+use tidewheel_core::error::PortError;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{PortResult, Source as _};
+use tidewheel_core::version::ClusterTime;
+
+use super::MongoSource;
+use super::failure::port_error;
+
+/// How the servers stand together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// A replica set of this name. It is what a change stream needs.
+    ReplicaSet(String),
+    /// A sharded cluster, reached through a router. Good as well.
+    Sharded,
+    /// A single server without a replica set: it has no change streams.
+    Standalone,
+}
+
+/// The stretch of history that the server still has. A producer that was away for longer misses changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OplogWindow {
+    /// The oldest entry.
+    pub first: ClusterTime,
+    /// The newest entry.
+    pub last: ClusterTime,
+}
+
+impl OplogWindow {
+    /// Its length in seconds.
+    pub fn seconds(&self) -> u64 {
+        u64::from(self.last.seconds.saturating_sub(self.first.seconds))
+    }
+}
+
+/// What the source says of itself.
+#[derive(Clone, Debug)]
+pub struct MongoFacts {
+    /// The server's version.
+    pub version: String,
+    /// Replica set, cluster or neither.
+    pub topology: Topology,
+    /// Whether a primary answers.
+    pub primary: bool,
+    /// The history that is left; `None` if the user may not read it, or on a sharded cluster.
+    pub oplog: Option<OplogWindow>,
+    /// Whether a change stream could be opened, and why not.
+    pub watch: Result<(), PortError>,
+    /// The selected collections with about how many documents each has.
+    pub collections: Vec<(Namespace, u64)>,
+}
+
+/// Collects the facts. Fails if the server cannot be reached at all or refuses the user.
+pub(super) async fn inspect(source: &MongoSource) -> PortResult<MongoFacts> {
+    let server = &source.server;
+    let (version, _) = server.version().await?;
+    let hello = server.admin("greeting", doc! { "hello": 1 }).await?;
+    let topology = if let Ok(name) = hello.get_str("setName") {
+        Topology::ReplicaSet(name.to_owned())
+    } else if hello.get_str("msg").is_ok_and(|message| message == "isdbgrid") {
+        Topology::Sharded
+    } else {
+        Topology::Standalone
+    };
+    let mut collections = Vec::new();
+    for namespace in source.collections().await? {
+        let count = source.estimate(&namespace).await?;
+        collections.push((namespace, count));
+    }
+    Ok(MongoFacts {
+        version,
+        primary: hello.get_bool("isWritablePrimary").unwrap_or(false),
+        oplog: match topology {
+            Topology::ReplicaSet(_) => oplog(server.client()).await,
+            Topology::Sharded | Topology::Standalone => None,
+        },
+        topology,
+        watch: watch(source).await,
+        collections,
+    })
+}
+
+/// Opens a change stream as the feed does, and closes it at once.
+async fn watch(source: &MongoSource) -> Result<(), PortError> {
+    let database = source.server.database().clone();
+    let pipeline = source.selection.pipeline();
+    let opened = tokio::spawn(async move { database.watch().pipeline(pipeline).await.map(drop) }).await;
+    match opened {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(port_error(&format!("opening a change stream on {}", source.server.name()), &error)),
+        Err(_) => Err(PortError::transient("opening a change stream was interrupted")),
+    }
+}
+
+/// First and last entry of the oplog; `None` if the user may not read it: a missing right is no fault here.
+async fn oplog(client: &Client) -> Option<OplogWindow> {
+    let oplog = client.database("local").collection::<bson::Document>("oplog.rs");
+    let end = async move |direction: i32| {
+        let oplog = oplog.clone();
+        let read = tokio::spawn(async move {
+            let mut cursor = oplog
+                .find(doc! {})
+                .sort(doc! { "$natural": direction })
+                .projection(doc! { "ts": 1 })
+                .limit(1)
+                .read_concern(ReadConcern::local())
+                .await
+                .ok()?;
+            cursor.next().await?.ok()
+        });
+        let entry = read.await.ok()??;
+        let time = entry.get_timestamp("ts").ok()?;
+        Some(ClusterTime { seconds: time.time, increment: time.increment })
+    };
+    Some(OplogWindow { first: end(1).await?, last: end(-1).await? })
+}

@@ -1,0 +1,196 @@
+//! MongoDB as the source of changes.
+//!
+//! One change stream on the database, filtered by collection, gives every change in the order of commit; scans give
+//! what was there before. Guarantees:
+//!
+//! - resuming at a batch's token gives exactly the events after that batch, also when several share a time, in the
+//!   middle of a transaction, or behind a dropped database;
+//! - no driver future is ever dropped half-way; every method is safe to cancel;
+//! - nothing retries by itself, but for one thing: a scan whose cursor expired goes on at its last row;
+//! - at most two batches of a feed or a scan are in memory beside the one that was handed out;
+//! - credentials never appear in an error.
+
+mod event;
+mod extjson;
+mod failure;
+mod feed;
+mod inspect;
+mod keys;
+mod reply;
+mod scan;
+mod selection;
+mod server;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bson::{Document, doc};
+use mongodb::Client;
+use mongodb::options::ClientOptions;
+use tidewheel_core::error::PortError;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{Feed, FeedError, PortResult, Scan, Source, StartAt};
+use tidewheel_core::secret::Secret;
+use tidewheel_core::version::ClusterTime;
+
+pub use inspect::{MongoFacts, OplogWindow, Topology};
+use selection::Selection;
+use server::Server;
+
+/// How long to look for a server that can answer, unless the URI says otherwise. The driver's 30 s would hide an
+/// outage from the console for as long.
+const SERVER_SELECTION: Duration = Duration::from_secs(5);
+
+/// Where the documents are.
+#[derive(Clone, Debug)]
+pub struct MongoOptions {
+    /// `mongodb://` or `mongodb+srv://`, with credentials, replica set and TLS (`tls=true`, `tlsCAFile=…`) as MongoDB
+    /// defines them.
+    pub uri: Secret,
+    /// The database.
+    pub database: String,
+    /// Names of collections; `*` stands for any run of characters. Empty: every collection that is not a system's.
+    pub collections: Vec<String>,
+}
+
+/// The selected collections of a database of MongoDB. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct MongoSource {
+    server: Server,
+    selection: Arc<Selection>,
+}
+
+impl MongoSource {
+    /// Prepares a client; a connection is made when one is needed. Fails if the options make no sense, or if the
+    /// servers of a `mongodb+srv` address cannot be looked up.
+    pub async fn connect(options: MongoOptions) -> PortResult<Self> {
+        let selection = Selection::new(&options.database, &options.collections)?;
+        let uri = options.uri;
+        let failed = |error: mongodb::error::Error| {
+            let mut error = failure::port_error("reading mongodb.uri", &error);
+            error.message = without_credentials(&error.message, uri.reveal());
+            error
+        };
+        let mut client = ClientOptions::parse(uri.reveal()).await.map_err(failed)?;
+        client.app_name.get_or_insert_with(|| "tidewheel".to_owned());
+        client.server_selection_timeout.get_or_insert(SERVER_SELECTION);
+        let hosts = client.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let client = Client::with_options(client).map_err(failed)?;
+        let server = Server::new(client, selection.database(), &hosts);
+        Ok(Self { server, selection: Arc::new(selection) })
+    }
+
+    /// Collects what an operator wants to know of the source.
+    pub async fn inspect(&self) -> PortResult<MongoFacts> {
+        inspect::inspect(self).await
+    }
+}
+
+#[async_trait]
+impl Source for MongoSource {
+    async fn now(&self) -> PortResult<ClusterTime> {
+        self.server.now().await
+    }
+
+    fn selection(&self) -> String {
+        self.selection.identity()
+    }
+
+    async fn open(&self, start: StartAt) -> Result<Box<dyn Feed>, FeedError> {
+        feed::open(self.server.clone(), Arc::clone(&self.selection), start).await
+    }
+
+    async fn collections(&self) -> PortResult<Vec<Namespace>> {
+        let database = self.server.database().clone();
+        let names = self
+            .server
+            // Neither views nor time series have change streams.
+            .run("listing the collections of", async move {
+                database.list_collection_names().filter(doc! { "type": "collection" }).await
+            })
+            .await?;
+        let mut selected: Vec<Namespace> = names
+            .into_iter()
+            .filter(|name| self.selection.contains(name))
+            .map(|name| Namespace::new(self.selection.database(), &name))
+            .collect();
+        selected.sort_unstable();
+        Ok(selected)
+    }
+
+    async fn estimate(&self, namespace: &Namespace) -> PortResult<u64> {
+        let collection = self.server.database().collection::<Document>(namespace.collection());
+        self.server
+            .run(&format!("counting {} of", namespace.collection()), async move {
+                collection.estimated_document_count().await
+            })
+            .await
+    }
+
+    async fn scan(
+        &self,
+        namespace: &Namespace,
+        after: Option<&str>,
+        at_least: ClusterTime,
+    ) -> PortResult<Box<dyn Scan>> {
+        if namespace.database() != self.selection.database() {
+            return Err(PortError::fatal(format!("{namespace} is not in the database {}", self.selection.database())));
+        }
+        scan::open(self.server.clone(), namespace, after, at_least)
+    }
+}
+
+/// The text without the user and the password of the URI, should the driver quote them.
+fn without_credentials(text: &str, uri: &str) -> String {
+    let authority = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    match authority.rsplit_once('@') {
+        Some((credentials, _)) if !credentials.is_empty() => credentials
+            .split(':')
+            .filter(|part| !part.is_empty())
+            .fold(text.replace(credentials, "***"), |text, part| text.replace(part, "***")),
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_core::error::ErrorClass;
+
+    use super::*;
+
+    fn options(uri: &str) -> MongoOptions {
+        MongoOptions { uri: Secret::new(uri), database: "shop".into(), collections: vec!["tickets".into()] }
+    }
+
+    #[tokio::test]
+    async fn a_bad_address_is_fatal_and_shows_no_password() {
+        for uri in ["mongodb://anna:hunt@er2@host", "mongodb://anna:hunter2@host:port", "mysql://anna:hunter2@host", ""]
+        {
+            let error = MongoSource::connect(options(uri)).await.unwrap_err();
+            assert_eq!(error.class, ErrorClass::Fatal, "{uri}: {error}");
+            assert!(!error.message.contains("hunt") && !error.message.contains("er2"), "{error}");
+            assert!(error.hint.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn connecting_needs_no_server() {
+        let source = MongoSource::connect(options("mongodb://anna:hunter2@127.0.0.1:1/")).await.unwrap();
+        assert_eq!(source.selection(), r#"shop["tickets"]"#);
+        assert!(!format!("{source:?}").contains("hunter2"), "{source:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_waited_for() {
+        let uri = "mongodb://anna:hunter2@127.0.0.1:1/?serverSelectionTimeoutMS=50";
+        let source = MongoSource::connect(options(uri)).await.unwrap();
+        let error = source.now().await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Transient, "{error}");
+        assert!(error.message.contains("127.0.0.1:1") && !error.message.contains("hunter2"), "{error}");
+        let Err(FeedError::Port(error)) = source.open(StartAt::Time(ClusterTime::default())).await else {
+            panic!("a feed without a server");
+        };
+        assert_eq!(error.class, ErrorClass::Transient, "{error}");
+    }
+}

@@ -1,0 +1,196 @@
+//! Reads a collection in the order of `_id`.
+//!
+//! Pages by the index itself (`hint` and `min`), because a comparison with `$gt` sees only values of the same type
+//! and would end where the numbers end. Reads what a majority has, and not before the time that the caller names; so
+//! a row that is rolled back later never shows up, and a lagging member cannot hide one.
+//!
+//! As in a feed, one task owns the cursor, and one page is ahead.
+
+use async_trait::async_trait;
+use bson::{Bson, Document, Timestamp, doc};
+use futures::StreamExt as _;
+use mongodb::error::Error;
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
+use tidewheel_core::error::PortError;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{PortResult, Scan, SourceRow};
+use tidewheel_core::version::ClusterTime;
+use tokio::sync::mpsc;
+
+use super::event::id_of;
+use super::extjson::{self, Form, Malformed};
+use super::failure::{cursor_is_gone, port_error};
+use super::keys::parse_key;
+use super::reply::Reply;
+use super::server::Server;
+
+/// Most rows in a page.
+const MAX_ROWS: usize = 1_000;
+
+/// Most bytes of text in a page, but for the last row.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// Starts reading; the first error is that of the first page.
+pub(super) fn open(
+    server: Server,
+    namespace: &Namespace,
+    after: Option<&str>,
+    at_least: ClusterTime,
+) -> PortResult<Box<dyn Scan>> {
+    let after = match after {
+        Some(key) => Some((key.to_owned(), parse_key(key)?)),
+        None => None,
+    };
+    let (sender, pages) = mpsc::channel(1);
+    let reader = Reader {
+        doing: format!("reading {namespace}"),
+        server,
+        collection: namespace.collection().to_owned(),
+        at_least: Timestamp { time: at_least.seconds, increment: at_least.increment },
+        sender,
+    };
+    let doing = reader.doing.clone();
+    tokio::spawn(reader.run(after));
+    Ok(Box::new(MongoScan { doing, pages, ended: false }))
+}
+
+struct MongoScan {
+    doing: String,
+    pages: mpsc::Receiver<PortResult<Vec<SourceRow>>>,
+    ended: bool,
+}
+
+#[async_trait]
+impl Scan for MongoScan {
+    async fn next(&mut self) -> PortResult<Vec<SourceRow>> {
+        if self.ended {
+            return Ok(Vec::new());
+        }
+        let page = self
+            .pages
+            .recv()
+            .await
+            .unwrap_or_else(|| Err(PortError::transient(format!("{}: the scan has ended early", self.doing))))?;
+        self.ended = page.is_empty();
+        Ok(page)
+    }
+}
+
+struct Reader {
+    doing: String,
+    server: Server,
+    collection: String,
+    at_least: Timestamp,
+    sender: mpsc::Sender<PortResult<Vec<SourceRow>>>,
+}
+
+/// Why a cursor was left.
+enum Stop {
+    /// Nobody listens any more.
+    Unheard,
+    /// The server has forgotten the cursor.
+    Gone(Error),
+    /// For good.
+    Failed(PortError),
+}
+
+impl Reader {
+    async fn run(self, mut after: Option<(String, Bson)>) {
+        let last = loop {
+            let before = after.as_ref().map(|(key, _)| key.clone());
+            match self.read(&mut after).await {
+                Ok(()) => break Ok(Vec::new()),
+                Err(Stop::Unheard) => return,
+                // A consumer that is slow enough lets the cursor expire: go on at the last row, if there was one.
+                Err(Stop::Gone(_)) if after.as_ref().map(|(key, _)| key) != before.as_ref() => {}
+                Err(Stop::Gone(error)) => break Err(port_error(&self.doing, &error)),
+                Err(Stop::Failed(error)) => break Err(error),
+            }
+        };
+        let _ = self.sender.send(last).await;
+    }
+
+    /// Reads to the end of the collection. `after` is always the last row that was handed on.
+    async fn read(&self, after: &mut Option<(String, Bson)>) -> Result<(), Stop> {
+        let failed = |error: Error| match cursor_is_gone(&error) {
+            true => Stop::Gone(error),
+            false => Stop::Failed(port_error(&self.doing, &error)),
+        };
+        let unreadable = |error: Malformed| Stop::Failed(PortError::transient(format!("{}: {error}", self.doing)));
+        let mut slot = self.sender.clone().reserve_owned().await.map_err(|_| Stop::Unheard)?;
+        let mut cursor = self.cursor(after.as_ref().map(|(_, id)| id)).await.map_err(failed)?;
+        // `min` includes the row itself.
+        let mut skip = after.as_ref().map(|(key, _)| key.clone());
+        while let Some(batch) = cursor.next().await {
+            let batch = batch.map_err(failed)?;
+            let mut rows = Rows::read(&batch).map_err(unreadable)?;
+            while let Some(page) = rows.page(&mut skip).map_err(unreadable)? {
+                let Some(last) = page.last() else { continue };
+                *after = Some((last.key.clone(), parse_key(&last.key).map_err(Stop::Failed)?));
+                slot.send(Ok(page));
+                slot = self.sender.clone().reserve_owned().await.map_err(|_| Stop::Unheard)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn cursor(&self, min: Option<&Bson>) -> Result<RawBatchCursor, Error> {
+        let mut run = self
+            .server
+            .database()
+            .run_cursor_command(command(&self.collection, min, self.at_least))
+            .batch_size(MAX_ROWS as u32);
+        if let Some(criteria) = self.server.selection_criteria() {
+            run = run.selection_criteria(criteria);
+        }
+        run.batch().await
+    }
+}
+
+fn command(collection: &str, min: Option<&Bson>, at_least: Timestamp) -> Document {
+    let mut command = doc! {
+        "find": collection,
+        "sort": { "_id": 1 },
+        "hint": { "_id": 1 },
+        "batchSize": MAX_ROWS as i32,
+        "readConcern": { "level": "majority", "afterClusterTime": at_least },
+    };
+    if let Some(id) = min {
+        command.insert("min", doc! { "_id": id.clone() });
+    }
+    command
+}
+
+/// Cuts one answer into pages of bounded size.
+struct Rows<'a> {
+    reply: Reply<'a>,
+}
+
+impl<'a> Rows<'a> {
+    fn read(batch: &'a RawBatch) -> Result<Self, Malformed> {
+        Ok(Self { reply: Reply::read(batch)? })
+    }
+
+    /// The next page; `None` at the end of the answer. A first row with the key `skip` is left out, once.
+    fn page(&mut self, skip: &mut Option<String>) -> Result<Option<Vec<SourceRow>>, Malformed> {
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while let Some(document) = self.reply.next()? {
+            let id = id_of(document)?;
+            let key = extjson::value(&id, Form::Canonical)?;
+            if skip.take().is_some_and(|skipped| skipped == key) {
+                continue;
+            }
+            let row = SourceRow {
+                id: extjson::value(&id, Form::Relaxed)?,
+                document: extjson::document(document, Form::Relaxed)?,
+                key,
+            };
+            bytes += row.document.len() + row.key.len();
+            rows.push(row);
+            if rows.len() >= MAX_ROWS || bytes >= MAX_BYTES {
+                break;
+            }
+        }
+        Ok((!rows.is_empty()).then_some(rows))
+    }
+}

@@ -1,0 +1,167 @@
+//! Which collections of the database are kept in the index.
+
+use bson::{Bson, Document, Regex, doc};
+use tidewheel_core::error::PortError;
+
+/// What an event carries that nobody reads. Leaving it out also keeps an update of a document of nearly 16 MB below
+/// the limit of a reply: the event would hold the new fields twice.
+const UNREAD: [&str; 4] = ["updateDescription", "lsid", "txnNumber", "collectionUUID"];
+
+/// A choice of collections, by name or by pattern, in one database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Selection {
+    database: String,
+    /// Sorted, each once, so that the order in the settings does not make another selection. Empty: every collection.
+    patterns: Vec<String>,
+}
+
+impl Selection {
+    pub(super) fn new(database: &str, collections: &[String]) -> Result<Self, PortError> {
+        if database.is_empty() || database.contains(['/', '\\', '.', ' ', '"', '$', '*', '<', '>', ':', '|', '?', '\0'])
+        {
+            return Err(PortError::fatal(format!("{database:?} is not the name of a MongoDB database"))
+                .with_hint("set mongodb.database to the database whose collections are to be searchable"));
+        }
+        for name in collections {
+            if name.is_empty() || name.contains(['$', '\0']) || name.starts_with("system.") {
+                return Err(PortError::fatal(format!("{name:?} is not the name of a MongoDB collection"))
+                    .with_hint("mongodb.collection takes names like \"tickets\" and patterns like \"orders_*\""));
+            }
+        }
+        let mut patterns = collections.to_vec();
+        patterns.sort_unstable();
+        patterns.dedup();
+        if patterns.iter().any(|pattern| pattern == "*") {
+            patterns.clear();
+        }
+        Ok(Self { database: database.to_owned(), patterns })
+    }
+
+    pub(super) fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// Whether this collection is in it.
+    pub(super) fn contains(&self, collection: &str) -> bool {
+        !collection.starts_with("system.")
+            && (self.patterns.is_empty() || self.patterns.iter().any(|pattern| matches(pattern, collection)))
+    }
+
+    /// The stages that follow `$changeStream`.
+    pub(super) fn pipeline(&self) -> Vec<Document> {
+        let mut stages = Vec::new();
+        if !self.patterns.is_empty() {
+            let names = self.patterns.iter().map(|pattern| bson_pattern(pattern)).collect::<Vec<_>>();
+            stages.push(doc! { "$match": { "$or": [
+                { "ns.coll": { "$in": names.clone() } },
+                { "operationType": "rename", "to.coll": { "$in": names } },
+                // It has no collection, and tells that the stream ends here.
+                { "operationType": "invalidate" },
+            ] } });
+        }
+        stages.push(doc! { "$unset": UNREAD.to_vec() });
+        stages
+    }
+
+    /// The same for the same choice, and different for a different one.
+    pub(super) fn identity(&self) -> String {
+        match self.patterns.as_slice() {
+            [] => format!("{}.*", self.database),
+            patterns => format!("{}{patterns:?}", self.database),
+        }
+    }
+}
+
+/// A name as itself; a pattern as a regular expression, which `$in` takes too.
+fn bson_pattern(pattern: &str) -> Bson {
+    if !pattern.contains('*') {
+        return Bson::String(pattern.to_owned());
+    }
+    let escaped: String = pattern
+        .chars()
+        .map(|character| match character {
+            '*' => ".*".to_owned(),
+            word if word.is_alphanumeric() || word == '_' => word.to_string(),
+            other => format!("\\{other}"),
+        })
+        .collect();
+    // `\z` and not `$`, which matches before a line break as well; `s` lets the dot match one.
+    let pattern = format!("^{escaped}\\z").try_into().expect("a collection's name holds no zero");
+    let options = "s".to_owned().try_into().expect("it holds no zero");
+    Bson::RegularExpression(Regex { pattern, options })
+}
+
+/// Whether `name` is what `pattern` says; `*` stands for any run of characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selection(names: &[&str]) -> Selection {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        Selection::new("shop", &names).unwrap()
+    }
+
+    #[test]
+    fn names_and_patterns() {
+        let table = [
+            ("orders", "orders", true),
+            ("orders", "orders2", false),
+            ("orders", "my_orders", false),
+            ("orders_*", "orders_", true),
+            ("orders_*", "orders_eu", true),
+            ("orders_*", "ordersXeu", false),
+            ("*_eu", "orders_eu", true),
+            ("*_eu", "orders_eu_old", false),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "a1b2b3c", true),
+            ("a*b*c", "ac", false),
+            ("ab*ba", "aba", false),
+            ("a.b", "a.b", true),
+            ("a.*", "aXb", false),
+        ];
+        for (pattern, name, wanted) in table {
+            assert_eq!(selection(&[pattern]).contains(name), wanted, "{pattern} {name}");
+        }
+        assert!(selection(&[]).contains("anything"));
+        assert!(!selection(&[]).contains("system.profile"));
+        assert!(!selection(&["*"]).contains("system.views"));
+    }
+
+    #[test]
+    fn a_pattern_becomes_an_anchored_expression() {
+        let Bson::RegularExpression(regex) = bson_pattern("eu.orders_*") else { panic!("not an expression") };
+        assert_eq!(regex.pattern.as_str(), "^eu\\.orders_.*\\z");
+        assert_eq!(bson_pattern("orders"), Bson::String("orders".into()));
+    }
+
+    #[test]
+    fn the_identity_is_that_of_the_choice() {
+        assert_eq!(selection(&["b", "a", "b"]).identity(), selection(&["a", "b"]).identity());
+        assert_ne!(selection(&["a"]).identity(), selection(&["a", "b"]).identity());
+        assert_eq!(selection(&["a", "*"]).identity(), selection(&[]).identity());
+        assert_eq!(selection(&["tickets"]).identity(), r#"shop["tickets"]"#);
+    }
+
+    #[test]
+    fn impossible_names_are_refused() {
+        for database in ["", "a.b", "a b", "$x"] {
+            assert!(Selection::new(database, &[]).is_err(), "{database:?}");
+        }
+        for collection in ["", "a$b", "system.users"] {
+            assert!(Selection::new("shop", &[collection.to_owned()]).is_err(), "{collection:?}");
+        }
+    }
+}

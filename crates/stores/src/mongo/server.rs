@@ -1,0 +1,129 @@
+//! The connection to one database: commands of one answer, each run to its end.
+
+use std::future::Future;
+
+use bson::{Document, doc};
+use mongodb::error::Error;
+use mongodb::options::SelectionCriteria;
+use mongodb::{Client, Database};
+use tidewheel_core::error::PortError;
+use tidewheel_core::ports::PortResult;
+use tidewheel_core::version::ClusterTime;
+
+use super::failure::{not_a_replica_set, port_error};
+
+/// A database on a deployment of MongoDB. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    client: Client,
+    database: Database,
+    /// Hosts and database, without credentials.
+    name: String,
+}
+
+impl Server {
+    pub(super) fn new(client: Client, database: &str, hosts: &str) -> Self {
+        Self { database: client.database(database), client, name: format!("{database} on {hosts}") }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// The read preference of the URI, which the driver does not apply to bare commands.
+    pub(super) fn selection_criteria(&self) -> Option<SelectionCriteria> {
+        self.client.selection_criteria().cloned()
+    }
+
+    /// Runs a future of the driver to its end even if the caller is dropped, as the driver asks for.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        doing: &str,
+        call: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> PortResult<T> {
+        let doing = format!("{doing} {}", self.name);
+        match tokio::spawn(call).await {
+            Ok(result) => result.map_err(|error| port_error(&doing, &error)),
+            Err(_) => Err(PortError::transient(format!("{doing}: the call was interrupted"))),
+        }
+    }
+
+    /// Runs a command on the database.
+    pub(super) async fn command(&self, doing: &str, command: Document) -> PortResult<Document> {
+        let database = self.database.clone();
+        self.run(doing, async move { database.run_command(command).await }).await
+    }
+
+    /// Runs a command on the `admin` database.
+    pub(super) async fn admin(&self, doing: &str, command: Document) -> PortResult<Document> {
+        let database = self.client.database("admin");
+        self.run(doing, async move { database.run_command(command).await }).await
+    }
+
+    /// Whether the server answers at all.
+    pub(super) async fn answers(&self) -> PortResult<()> {
+        self.command("pinging", doc! { "ping": 1 }).await.map(drop)
+    }
+
+    /// The time of the last operation that the primary has applied.
+    pub(super) async fn now(&self) -> PortResult<ClusterTime> {
+        const DOING: &str = "asking for the time of";
+        let answer = self.command(DOING, doc! { "ping": 1 }).await?;
+        let time =
+            answer.get_timestamp("operationTime").map_err(|_| not_a_replica_set(&format!("{DOING} {}", self.name)))?;
+        Ok(ClusterTime { seconds: time.time, increment: time.increment })
+    }
+
+    /// Version as the server says it, and as numbers.
+    pub(super) async fn version(&self) -> PortResult<(String, [i32; 3])> {
+        let answer = self.command("asking for the version of", doc! { "buildInfo": 1 }).await?;
+        let text = answer.get_str("version").unwrap_or("unknown").to_owned();
+        Ok((text.clone(), version_numbers(&text)))
+    }
+
+    /// Whether the server can split an event that is larger than a reply.
+    pub(super) async fn splits_large_events(&self) -> PortResult<bool> {
+        self.version().await.map(|(_, version)| splits(version))
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+/// `6.0.5-rc1` → 6, 0, 5; what is missing is 0.
+fn version_numbers(text: &str) -> [i32; 3] {
+    let mut numbers = text.split(['.', '-', '+']).map(|part| part.parse().unwrap_or(0));
+    std::array::from_fn(|_| numbers.next().unwrap_or(0))
+}
+
+/// `$changeStreamSplitLargeEvent` came with 7.0, and with 6.0.9, but not with the releases between.
+fn splits(version: [i32; 3]) -> bool {
+    version >= [7, 0, 0] || (version[..2] == [6, 0] && version[2] >= 9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_servers_split_large_events() {
+        let table = [
+            ("5.0.31", false),
+            ("6.0.5", false),
+            ("6.0.9", true),
+            ("6.0.19", true),
+            ("6.3.2", false),
+            ("7.0.0-rc3", true),
+            ("8.0.4", true),
+            ("unknown", false),
+        ];
+        for (text, wanted) in table {
+            assert_eq!(splits(version_numbers(text)), wanted, "{text}");
+        }
+    }
+}
