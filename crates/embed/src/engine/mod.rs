@@ -3,8 +3,13 @@
 //! Every engine gives a text the same answer whatever else is computed beside it. Texts are never padded: what a tile
 //! costs is what its tokens cost.
 
+mod bert;
+mod buffer;
+mod kernel;
 mod pack;
-mod workspace;
+mod select;
+mod team;
+mod word;
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -14,11 +19,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::hash::HashEngine;
-use crate::model::LoadError;
+use crate::model::{Description, LoadError};
 use crate::tokens::Encoding;
 
+pub use buffer::Workspace;
 pub use pack::pack;
-pub use workspace::Workspace;
+pub use select::Kernel;
 
 /// With which numbers the matrices are multiplied. Sums, residuals, normalisation and softmax are always `f32`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +35,11 @@ pub enum Precision {
     Auto,
     /// IEEE single precision.
     F32,
-    /// Operands rounded to eight significant bits.
+    /// Operands rounded to eight significant bits. Where the processor has no instructions for it, [`Precision::F32`]
+    /// is used: it is no slower there, and more exact.
     Bf16,
-    /// Operands rounded to 8-bit integers: weights by column, activations by token.
+    /// Operands rounded to 8-bit integers: weights by column, activations by token. Where the processor has no
+    /// instructions for it, [`Precision::F32`] is used.
     Int8,
 }
 
@@ -66,6 +74,8 @@ pub struct ModelSpec {
     pub name: String,
     /// With which numbers to compute.
     pub precision: Precision,
+    /// With which instructions to compute; `None` takes the fastest that this processor has.
+    pub kernel: Option<Kernel>,
     /// Cores that one text may use ([`Engine::embed_one`]); 0 means all.
     pub threads: usize,
     /// Put in front of a search's text, instead of what the model's files say.
@@ -82,6 +92,7 @@ impl ModelSpec {
             source,
             name: String::new(),
             precision: Precision::Auto,
+            kernel: None,
             threads: 0,
             query_prefix: None,
             passage_prefix: None,
@@ -212,6 +223,6 @@ fn threads_or_all(threads: usize) -> usize {
 pub fn load(spec: &ModelSpec) -> Result<Arc<dyn Engine>, LoadError> {
     match &spec.source {
         ModelSource::Hash(dimension) => Ok(Arc::new(HashEngine::new(*dimension))),
-        ModelSource::Directory(directory) => todo!("{directory:?}"),
+        ModelSource::Directory(directory) => select::load(spec, &Description::read(directory)?, spec.kernel),
     }
 }

@@ -35,6 +35,9 @@ pub enum LoadError {
         /// What the engine knows in its place.
         known: &'static str,
     },
+    /// A kernel was asked for that this processor cannot run.
+    #[error("this processor has no {0} instructions; leave the choice of the kernel to tidewheel")]
+    NoKernel(&'static str),
     /// `hash:DIM` with something else than a number of dimensions.
     #[error("embedder.model {0:?} is not hash:DIM with a dimension between 1 and 65536; write for example hash:384")]
     BadHash(String),

@@ -1,0 +1,265 @@
+//! The engine for models in the shape of BERT.
+
+mod forward;
+mod pooling;
+mod shape;
+mod weights;
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use tidewheel_core::tokens::Tokens;
+
+use self::forward::Pass;
+use self::shape::{Layout, Shape};
+use self::weights::{PackedLinear, places};
+use super::buffer::{Buffer, Workspace};
+use super::kernel::{AttentionElement, Element, Isa};
+use super::team::Team;
+use super::{Engine, EngineInfo};
+use crate::model::{Activation, Description, LoadError, Norm, Pooling, Weights};
+use crate::tokens::{Encoding, Tokenizer};
+
+/// Tokens in a full tile: enough to use each panel of weights many times while it is in the cache, few enough for the
+/// residual and the heads to stay there too.
+pub(super) const TILE_TOKENS: usize = 256;
+
+/// A layer normalisation with the padding that keeps zeros zero.
+#[derive(Debug)]
+struct PaddedNorm {
+    scale: Buffer,
+    shift: Buffer,
+}
+
+#[derive(Debug)]
+struct LayerWeights {
+    /// Queries, keys and values of all heads.
+    project: PackedLinear,
+    output: PackedLinear,
+    attention_norm: PaddedNorm,
+    /// By part of the feed-forward layer.
+    up: Vec<PackedLinear>,
+    down: Vec<PackedLinear>,
+    output_norm: PaddedNorm,
+}
+
+/// The weights of a model, packed for one instruction set and form of operands; attention has a form of its own.
+#[derive(Debug)]
+struct Network<V, E, A> {
+    isa: V,
+    shape: Shape,
+    activation: Activation,
+    norm_epsilon: f32,
+    max_tokens: usize,
+    vocabulary: usize,
+    words: Vec<f32>,
+    places: Vec<f32>,
+    embedding_norm: PaddedNorm,
+    layers: Vec<LayerWeights>,
+    forms: PhantomData<(E, A)>,
+}
+
+impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Network<V, E, A> {
+    fn load(isa: V, model: &Description, source: &mut Weights) -> Result<Self, LoadError> {
+        let shape = Shape::new::<V, E, A>(model);
+        Ok(Self {
+            isa,
+            shape,
+            activation: model.activation,
+            norm_epsilon: model.norm_epsilon,
+            max_tokens: model.max_tokens,
+            vocabulary: model.vocabulary,
+            words: source.words(model)?,
+            places: source.places(model)?,
+            embedding_norm: Self::norm(&shape, &source.embedding_norm(model)?),
+            layers: (0..model.layers)
+                .map(|index| Self::layer(&shape, model, source, index))
+                .collect::<Result<_, LoadError>>()?,
+            forms: PhantomData,
+        })
+    }
+
+    fn layer(
+        shape: &Shape,
+        model: &Description,
+        source: &mut Weights,
+        index: usize,
+    ) -> Result<LayerWeights, LoadError> {
+        let layer = source.layer(model, index)?;
+        let Shape { hidden, padded_hidden, heads, head, padded_head, gathered, chunks, chunk } = *shape;
+        let hidden_places = places(0, hidden, padded_hidden);
+        let head_places: Vec<_> = (0..heads).flat_map(|n| places(n * head, head, padded_head)).collect();
+        let mut gathered_places = head_places.clone();
+        gathered_places.resize(gathered, None);
+        // Softmax is computed with powers of two.
+        #[expect(clippy::cast_precision_loss, reason = "the width of a head")]
+        let query_factor = std::f32::consts::LOG2_E / (head as f32).sqrt();
+        let parts = (0..chunks)
+            .map(|part| {
+                let start = (part * chunk).min(model.intermediate);
+                places(start, chunk.min(model.intermediate - start), chunk)
+            })
+            .collect::<Vec<_>>();
+        Ok(LayerWeights {
+            project: PackedLinear::new::<V, E>(
+                &[
+                    (&layer.query, head_places.clone(), query_factor),
+                    (&layer.key, head_places.clone(), 1.0),
+                    (&layer.value, head_places, 1.0),
+                ],
+                &hidden_places,
+                true,
+            ),
+            output: PackedLinear::new::<V, E>(&[(&layer.output, hidden_places.clone(), 1.0)], &gathered_places, true),
+            attention_norm: Self::norm(shape, &layer.attention_norm),
+            up: parts
+                .iter()
+                .map(|part| PackedLinear::new::<V, E>(&[(&layer.up, part.clone(), 1.0)], &hidden_places, true))
+                .collect(),
+            down: parts
+                .iter()
+                .enumerate()
+                .map(|(n, part)| PackedLinear::new::<V, E>(&[(&layer.down, hidden_places.clone(), 1.0)], part, n == 0))
+                .collect(),
+            output_norm: Self::norm(shape, &layer.output_norm),
+        })
+    }
+
+    fn norm(shape: &Shape, norm: &Norm) -> PaddedNorm {
+        let pad = |values: &[f32]| {
+            let mut padded = Buffer::zeroed(shape.padded_hidden);
+            padded.floats_mut()[..values.len()].copy_from_slice(values);
+            padded
+        };
+        PaddedNorm { scale: pad(&norm.scale), shift: pad(&norm.shift) }
+    }
+}
+
+/// What a team works with.
+#[derive(Debug)]
+struct TeamWork {
+    team: Team,
+    layout: Layout,
+    workspace: Workspace,
+}
+
+/// A model of the BERT family.
+#[derive(Debug)]
+pub(super) struct Bert<V, E, A> {
+    info: EngineInfo,
+    tokenizer: Tokenizer,
+    network: Network<V, E, A>,
+    pooling: Pooling,
+    layout: Layout,
+    /// Whoever holds this computes one text on all cores.
+    team: Mutex<TeamWork>,
+    /// For those who find the team taken.
+    spare: Mutex<Vec<Workspace>>,
+}
+
+impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Bert<V, E, A> {
+    /// Loads the weights. `info` is right but for the revision.
+    pub(super) fn load(
+        isa: V,
+        model: &Description,
+        tokenizer: Tokenizer,
+        mut info: EngineInfo,
+        threads: usize,
+    ) -> Result<Self, LoadError> {
+        let mut source = Weights::open(&model.directory)?;
+        let network = Network::load(isa, model, &mut source)?;
+        info.revision = format!("{:016x}", source.revision());
+        let longest = model.max_tokens;
+        let layout = Layout::new::<V, E, A>(&network.shape, TILE_TOKENS.max(longest), longest, 1);
+        let team = Team::new(threads);
+        let team_layout = Layout::new::<V, E, A>(&network.shape, longest, longest, team.size());
+        Ok(Self {
+            info,
+            tokenizer,
+            network,
+            pooling: model.pooling,
+            layout,
+            team: Mutex::new(TeamWork { team, layout: team_layout, workspace: Workspace::default() }),
+            spare: Mutex::default(),
+        })
+    }
+
+    fn pool(&self, texts: &[&[u32]], residual: &[f32], out: &mut [f32]) {
+        let mut rows = residual.chunks_exact(self.network.shape.padded_hidden);
+        for (ids, out) in texts.iter().zip(out.chunks_exact_mut(self.info.dimension)) {
+            pooling::pool(self.pooling, rows.by_ref().take(ids.len()), out);
+            if self.info.normalized {
+                pooling::normalize(out);
+            }
+        }
+    }
+}
+
+impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Engine for Bert<V, E, A> {
+    fn info(&self) -> &EngineInfo {
+        &self.info
+    }
+
+    fn tokenize(&self, text: &str) -> Encoding {
+        self.tokenizer.encode(text)
+    }
+
+    fn token_spans(&self, text: &str) -> Vec<Range<usize>> {
+        self.tokenizer.spans(text)
+    }
+
+    fn embed_tile(&self, batch: &[&[u32]], workspace: &mut Workspace, out: &mut [f32]) {
+        assert_eq!(out.len(), batch.len() * self.info.dimension, "one vector for each text");
+        let memory = workspace.places(self.layout.places);
+        let (mut batch, mut out) = (batch, out);
+        while !batch.is_empty() {
+            // A batch that is larger than a tile becomes several.
+            let mut tokens = 0;
+            let fits = batch.iter().take_while(|ids| {
+                tokens += ids.len();
+                tokens <= self.layout.capacity
+            });
+            let count = fits.count().max(1);
+            let (texts, others) = batch.split_at(count);
+            let (vectors, rest) = out.split_at_mut(count * self.info.dimension);
+            let mut pass = Pass::new(&self.network, &self.layout, texts, memory);
+            pass.alone();
+            self.pool(texts, pass.residual(), vectors);
+            (batch, out) = (others, rest);
+        }
+    }
+
+    fn embed_one(&self, ids: &[u32], out: &mut [f32]) {
+        assert_eq!(out.len(), self.info.dimension, "one vector");
+        // A panic with the lock held leaves nothing behind but numbers that the next pass overwrites.
+        let work = match self.team.try_lock() {
+            Ok(work) => Some(work),
+            Err(std::sync::TryLockError::Poisoned(work)) => Some(work.into_inner()),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        };
+        match work {
+            Some(mut work) if work.team.size() > 1 => {
+                let TeamWork { team, layout, workspace } = &mut *work;
+                let texts = [ids];
+                let mut pass = Pass::new(&self.network, layout, &texts, workspace.places(layout.places));
+                share(&pass, team);
+                self.pool(&texts, pass.residual(), out);
+            }
+            _ => {
+                let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut workspace = spare().pop().unwrap_or_default();
+                self.embed_tile(&[ids], &mut workspace, out);
+                spare().push(workspace);
+            }
+        }
+    }
+}
+
+/// Computes a pass with a team.
+#[allow(unsafe_code)]
+fn share<V: Isa, E: Element<V>, A: AttentionElement<V>>(pass: &Pass<'_, V, E, A>, team: &mut Team) {
+    // SAFETY: a team calls the job once for each member, all at the same time and with one barrier, and the layout of
+    // a pass that is shared was made for this team.
+    team.run(&|member, barrier| unsafe { pass.shared(member, barrier) });
+}

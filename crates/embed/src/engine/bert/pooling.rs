@@ -1,0 +1,68 @@
+//! From the vectors of the tokens to the vector of the text.
+
+use crate::model::Pooling;
+
+/// Pools the rows of one text into `out`; a row may be longer than `out`. Without rows, the answer is zeros.
+pub(super) fn pool<'a>(pooling: Pooling, rows: impl Iterator<Item = &'a [f32]>, out: &mut [f32]) {
+    let mut rows = rows.map(|row| &row[..out.len()]).collect::<Vec<_>>().into_iter();
+    let count = rows.len();
+    let Some(first) = rows.next() else {
+        out.fill(0.0);
+        return;
+    };
+    out.copy_from_slice(first);
+    match pooling {
+        Pooling::Cls => {}
+        Pooling::Max => {
+            for row in rows {
+                out.iter_mut().zip(row).for_each(|(out, value)| *out = out.max(*value));
+            }
+        }
+        Pooling::Mean | Pooling::MeanSqrtLength => {
+            for row in rows {
+                out.iter_mut().zip(row).for_each(|(out, value)| *out += value);
+            }
+            #[expect(clippy::cast_precision_loss, reason = "tokens of a text")]
+            let count = count as f32;
+            let divisor = if pooling == Pooling::Mean { count } else { count.sqrt() };
+            out.iter_mut().for_each(|out| *out /= divisor);
+        }
+    }
+}
+
+/// Gives a vector the length one; zeros stay zeros.
+pub(super) fn normalize(vector: &mut [f32]) {
+    let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
+    if length > 0.0 {
+        vector.iter_mut().for_each(|value| *value /= length);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{normalize, pool};
+    use crate::model::Pooling;
+
+    #[test]
+    fn each_pooling_is_what_its_name_says() {
+        let rows = [[1.0, -2.0, 9.0], [3.0, 0.0, 9.0], [-1.0, 5.0, 9.0], [5.0, 1.0, 9.0]];
+        for (pooling, expected) in [
+            (Pooling::Cls, [1.0, -2.0]),
+            (Pooling::Mean, [2.0, 1.0]),
+            (Pooling::Max, [5.0, 5.0]),
+            (Pooling::MeanSqrtLength, [4.0, 2.0]),
+        ] {
+            let mut out = [7.0; 2];
+            pool(pooling, rows.iter().map(|row| &row[..]), &mut out);
+            assert_eq!(out, expected, "{pooling:?}");
+            pool(pooling, std::iter::empty(), &mut out);
+            assert_eq!(out, [0.0; 2]);
+        }
+        let mut vector = [3.0, -4.0];
+        normalize(&mut vector);
+        assert_eq!(vector, [0.6, -0.8]);
+        let mut zeros = [0.0; 2];
+        normalize(&mut zeros);
+        assert_eq!(zeros, [0.0; 2]);
+    }
+}

@@ -1,0 +1,166 @@
+//! The padded sizes of a model, and where the intermediate results of a tile lie. Pure arithmetic.
+
+use crate::engine::buffer::LINE;
+use crate::engine::kernel::{AttentionElement, AttentionScratch, Element, Isa};
+use crate::model::Description;
+
+/// What the second-level cache is trusted to hold of a weight matrix, in bytes: half of the 1 MB that servers have
+/// had for years, the other half being for activations.
+const CACHED_WEIGHTS: usize = 600 << 10;
+
+/// The sizes of a model as it is computed: every dimension padded with zeros to what registers and cache lines want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub hidden: usize,
+    pub padded_hidden: usize,
+    pub heads: usize,
+    pub head: usize,
+    pub padded_head: usize,
+    /// All padded heads, padded once more to whole lines.
+    pub gathered: usize,
+    /// The feed-forward layer is computed in this many parts, so that each stays in the cache …
+    pub chunks: usize,
+    /// … of this width.
+    pub chunk: usize,
+}
+
+impl Shape {
+    pub(super) fn new<V: Isa, E: Element<V>, A: AttentionElement<V>>(model: &Description) -> Self {
+        let unit = V::PANEL.max(LINE * E::GROUP);
+        let padded_hidden = model.hidden.next_multiple_of(unit);
+        let head = model.hidden / model.heads;
+        let padded_head = head.next_multiple_of(V::PANEL.max(LINE * A::GROUP));
+        let widest = (CACHED_WEIGHTS / (padded_hidden * 4 / E::GROUP)).max(unit);
+        let chunks = model.intermediate.div_ceil(widest);
+        Self {
+            hidden: model.hidden,
+            padded_hidden,
+            heads: model.heads,
+            head,
+            padded_head,
+            gathered: (model.heads * padded_head).next_multiple_of(unit),
+            chunks,
+            chunk: model.intermediate.div_ceil(chunks).next_multiple_of(unit),
+        }
+    }
+
+    /// Panels of a weight matrix with this many lines of inputs that stay in the cache together.
+    pub(super) fn panel_group<V: Isa>(lines: usize) -> usize {
+        (CACHED_WEIGHTS / (lines * LINE * V::PANEL * 4)).max(1)
+    }
+}
+
+/// Where things lie in a workspace, in 32-bit places. All offsets are multiples of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Rows (tokens) that fit: a multiple of [`Isa::ROWS`].
+    pub capacity: usize,
+    /// Threads that work together.
+    pub members: usize,
+    /// The residual: `capacity` rows of `padded_hidden`.
+    pub residual: usize,
+    /// The packed operand of the next product, and its terms.
+    pub operand: usize,
+    pub operand_terms: usize,
+    /// Queries, keys and values: for each and each head, `capacity` rows of `padded_head`.
+    pub heads: usize,
+    /// Packed activations of the feed-forward layer: one chunk, or all of them if a team computes them side by side;
+    /// and their terms.
+    pub inner: usize,
+    pub inner_stride: usize,
+    pub inner_terms: usize,
+    /// For each member: rows that are being gathered, then the scratch of attention.
+    pub private: usize,
+    pub private_stride: usize,
+    /// Within a member's part.
+    pub attention: usize,
+    pub attention_sizes: AttentionScratch,
+    /// All of it.
+    pub places: usize,
+}
+
+impl Layout {
+    pub(super) fn new<V: Isa, E: Element<V>, A: AttentionElement<V>>(
+        shape: &Shape,
+        tokens: usize,
+        longest: usize,
+        members: usize,
+    ) -> Self {
+        let capacity = tokens.next_multiple_of(V::ROWS);
+        let mut places = 0;
+        let mut area = |size: usize| {
+            let start = places;
+            places += size.next_multiple_of(LINE);
+            start
+        };
+        let chunks = if members > 1 { shape.chunks } else { 1 };
+        let inner_stride = capacity * shape.chunk / E::GROUP;
+        let attention_sizes = AttentionScratch::new::<V, A>(longest, shape.padded_head);
+        let gathering = (V::ROWS * shape.chunk.max(shape.gathered)).next_multiple_of(LINE);
+        let private_stride = (gathering + attention_sizes.places()).next_multiple_of(LINE);
+        Self {
+            capacity,
+            members,
+            residual: area(capacity * shape.padded_hidden),
+            operand: area(capacity * shape.padded_hidden.max(shape.gathered) / E::GROUP),
+            operand_terms: area(capacity * 2),
+            heads: area(3 * shape.heads * capacity * shape.padded_head),
+            inner: area(chunks * inner_stride),
+            inner_stride,
+            inner_terms: area(chunks * capacity * 2),
+            private: area(members * private_stride),
+            private_stride,
+            attention: gathering,
+            attention_sizes,
+            places,
+        }
+    }
+}
+
+/// How `members` share a product of `blocks` rows of tiles with `panels` columns of them: in how many parts the panels
+/// are split, and in how many the blocks. The parts number at most `members`, and the largest is as small as can be;
+/// among equals, panels are split rather than blocks, so that fewer weights are read.
+pub(super) fn grid(members: usize, blocks: usize, panels: usize) -> (usize, usize) {
+    (1..=members)
+        .rev()
+        .map(|columns| (columns, members / columns))
+        .min_by_key(|&(columns, rows)| panels.div_ceil(columns) * blocks.div_ceil(rows))
+        .unwrap_or((1, 1))
+}
+
+/// Part `index` of `0..length` in `parts` parts that differ by at most one.
+pub(super) fn part(length: usize, index: usize, parts: usize) -> std::ops::Range<usize> {
+    length * index / parts..length * (index + 1) / parts
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{grid, part};
+
+    proptest! {
+        #[test]
+        fn every_tile_of_a_product_has_one_owner(members in 1usize..40, blocks in 1usize..30, panels in 1usize..60) {
+            let (columns, rows) = grid(members, blocks, panels);
+            prop_assert!(columns * rows <= members && columns > 0 && rows > 0);
+            let mut owners = vec![0; blocks * panels];
+            for member in 0..columns * rows {
+                for block in part(blocks, member / columns, rows) {
+                    for panel in part(panels, member % columns, columns) {
+                        owners[block * panels + panel] += 1;
+                    }
+                }
+            }
+            prop_assert!(owners.iter().all(|&owners| owners == 1));
+        }
+    }
+
+    #[test]
+    fn work_is_shared_evenly() {
+        assert_eq!(grid(1, 22, 36), (1, 1));
+        assert_eq!(grid(2, 22, 12), (2, 1));
+        assert_eq!(grid(8, 6, 12), (4, 2));
+        assert_eq!(grid(16, 18, 12), (4, 4));
+    }
+}

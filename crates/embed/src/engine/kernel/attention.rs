@@ -1,0 +1,218 @@
+//! Attention of one head within one text.
+
+use std::marker::PhantomData;
+
+use super::matmul::multiply;
+use super::{AttentionElement, Isa, LINE, Task};
+
+/// Sizes of the memory that attention needs, in 32-bit places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct AttentionScratch {
+    /// Keys, padded to whole panels and lines.
+    pub keys: usize,
+    /// Width of a head, padded likewise.
+    pub width: usize,
+    pub key_panels: usize,
+    pub value_panels: usize,
+    pub panel_rows: usize,
+    pub queries: usize,
+    pub scores: usize,
+    pub weights: usize,
+}
+
+impl AttentionScratch {
+    /// For texts of up to `tokens` tokens and heads of `width` (already padded) numbers.
+    pub(in super::super) fn new<V: Isa, A: AttentionElement<V>>(tokens: usize, width: usize) -> Self {
+        let keys = padded_keys::<V, A>(tokens);
+        Self {
+            keys,
+            width,
+            key_panels: keys * width / A::GROUP,
+            value_panels: keys * width / A::GROUP,
+            panel_rows: V::PANEL * width / A::GROUP,
+            queries: V::ROWS * width / A::GROUP,
+            scores: V::ROWS * keys,
+            weights: V::ROWS * keys / A::GROUP,
+        }
+    }
+
+    /// All of it.
+    pub(in super::super) fn places(&self) -> usize {
+        self.key_panels + self.value_panels + self.panel_rows + self.queries + self.scores + self.weights
+    }
+}
+
+/// Keys are processed in whole panels, and their weights packed in whole lines.
+fn padded_keys<V: Isa, A: AttentionElement<V>>(tokens: usize) -> usize {
+    tokens.next_multiple_of(V::PANEL.max(LINE * A::GROUP))
+}
+
+/// Replaces the queries of one head and one text by what attention gathers.
+///
+/// The queries have been multiplied with `log2(e) / √(head width)` (at load, in their weights), so that weights are
+/// powers of two of the scores.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Attention<A> {
+    /// `tokens` rows of `width`; replaced by the result.
+    pub queries: *mut f32,
+    /// Likewise, read only.
+    pub keys: *const f32,
+    /// Likewise, read only.
+    pub values: *const f32,
+    pub tokens: usize,
+    /// The padded width of a head.
+    pub width: usize,
+    /// [`AttentionScratch::places`] places of this thread, aligned to a line.
+    pub scratch: *mut u32,
+    pub sizes: AttentionScratch,
+    pub element: PhantomData<A>,
+}
+
+impl<V: Isa, A: AttentionElement<V>> Task<V> for Attention<A> {
+    #[inline(always)]
+    unsafe fn call(self) {
+        let keys = padded_keys::<V, A>(self.tokens);
+        let key_panels = self.scratch;
+        let value_panels = key_panels.add(self.sizes.key_panels);
+        let panel_rows = value_panels.add(self.sizes.value_panels);
+        let queries = panel_rows.add(self.sizes.panel_rows);
+        let scores = queries.add(self.sizes.queries).cast::<f32>();
+        let weights = scores.add(self.sizes.scores).cast::<u32>();
+
+        self.pack_keys::<V>(keys, panel_rows, key_panels);
+        self.pack_values::<V>(keys, value_panels);
+        for row in (0..self.tokens).step_by(V::ROWS) {
+            let rows = (self.tokens - row).min(V::ROWS);
+            match rows {
+                9.. if V::ROWS >= 12 => {
+                    self.rows::<V, 12>(row, rows, keys, key_panels, value_panels, queries, scores, weights)
+                }
+                5..=8 if V::ROWS >= 8 => {
+                    self.rows::<V, 8>(row, rows, keys, key_panels, value_panels, queries, scores, weights)
+                }
+                5.. if V::ROWS == 6 => {
+                    self.rows::<V, 6>(row, rows, keys, key_panels, value_panels, queries, scores, weights)
+                }
+                _ => self.rows::<V, 4>(row, rows, keys, key_panels, value_panels, queries, scores, weights),
+            }
+        }
+    }
+}
+
+/// Far below every score, and still a number: its power of two is exactly 0.
+const MASKED: f32 = -1e30;
+
+impl<A> Attention<A> {
+    /// Keys as weights: a column for each key, an input for each number of the head.
+    #[inline(always)]
+    unsafe fn pack_keys<V: Isa>(&self, keys: usize, rows: *mut u32, to: *mut u32)
+    where
+        A: AttentionElement<V>,
+    {
+        let words = self.width / A::GROUP;
+        for first in (0..keys).step_by(V::PANEL) {
+            for n in 0..V::PANEL {
+                let row = rows.add(n * words);
+                if first + n < self.tokens {
+                    A::pack_row(self.keys.add((first + n) * self.width), words / LINE, row, LINE);
+                } else {
+                    std::ptr::write_bytes(row, 0, words);
+                }
+            }
+            V::transpose(rows, words, words, to.add(first * words));
+        }
+    }
+
+    /// Values as weights: a column for each number of the head, an input for each key.
+    #[inline(always)]
+    unsafe fn pack_values<V: Isa>(&self, keys: usize, to: *mut u32)
+    where
+        A: AttentionElement<V>,
+    {
+        let words = keys / A::GROUP;
+        for panel in 0..self.width / V::PANEL {
+            for word in 0..words {
+                let row = word * A::GROUP;
+                A::pack_panel_row(
+                    // Beyond the last token nothing is read.
+                    self.values.wrapping_add(row * self.width + panel * V::PANEL),
+                    self.width,
+                    self.tokens.saturating_sub(row),
+                    to.add((panel * words + word) * V::PANEL),
+                );
+            }
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "the scratch areas of one call, inlined")]
+    unsafe fn rows<V: Isa, const M: usize>(
+        &self,
+        row: usize,
+        rows: usize,
+        keys: usize,
+        key_panels: *const u32,
+        value_panels: *const u32,
+        queries: *mut u32,
+        scores: *mut f32,
+        weights: *mut u32,
+    ) where
+        A: AttentionElement<V>,
+    {
+        let words = self.width / A::GROUP;
+        for r in 0..rows {
+            let from = self.queries.add((row + r) * self.width);
+            A::pack_row(from, words / LINE, queries.add(r * LINE), V::ROWS * LINE);
+        }
+        for first in (0..keys).step_by(V::PANEL) {
+            let sums = multiply::<V, A, M>(words / LINE, queries, key_panels.add(first * words));
+            for r in 0..M {
+                for half in 0..2 {
+                    V::store(scores.add(r * keys + first + half * V::LANES), A::plain(sums[r][half]));
+                }
+            }
+        }
+        let mut factors = [0.0; M];
+        let lines = keys / (LINE * A::GROUP);
+        for r in 0..rows {
+            let scores = scores.add(r * keys);
+            factors[r] = self.softmax::<V>(scores, keys).recip();
+            A::pack_row(scores, lines, weights.add(r * LINE), V::ROWS * LINE);
+        }
+        for panel in 0..self.width / V::PANEL {
+            let sums = multiply::<V, A, M>(lines, weights, value_panels.add(panel * keys / A::GROUP * V::PANEL));
+            for r in 0..M {
+                if r < rows {
+                    let factor = V::splat(factors[r]);
+                    let to = self.queries.add((row + r) * self.width + panel * V::PANEL);
+                    for half in 0..2 {
+                        V::store(to.add(half * V::LANES), V::mul(A::plain(sums[r][half]), factor));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Replaces scores by `2^(score - largest)`, and returns their sum.
+    #[inline(always)]
+    unsafe fn softmax<V: Isa>(&self, scores: *mut f32, keys: usize) -> f32
+    where
+        A: AttentionElement<V>,
+    {
+        for at in self.tokens..keys {
+            *scores.add(at) = MASKED;
+        }
+        let mut largest = V::splat(MASKED);
+        for at in (0..keys).step_by(V::LANES) {
+            largest = V::max(largest, V::load(scores.add(at)));
+        }
+        let largest = V::splat(V::largest(largest));
+        let mut total = V::splat(0.0);
+        for at in (0..keys).step_by(V::LANES) {
+            let weight = V::exp2(V::sub(V::load(scores.add(at)), largest));
+            total = V::add(total, weight);
+            V::store(scores.add(at), weight);
+        }
+        V::total(total)
+    }
+}

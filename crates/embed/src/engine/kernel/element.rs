@@ -1,0 +1,190 @@
+//! The form of a matrix product's operands: f32, pairs of bf16, or groups of four 8-bit integers in a word.
+
+use super::{Bf16Isa, Int8Isa, Isa, LINE};
+use crate::engine::word::Form;
+
+/// What turns a column's sum into its value: pointers to one number for each column.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct ColumnTerms {
+    /// Added at the end.
+    pub bias: *const f32,
+    /// Int8: what one step of the column's weights is worth.
+    pub scale: *const f32,
+    /// Int8: the sum of the column's weights, for the rows' offsets.
+    pub sum: *const f32,
+}
+
+/// What turns a row's integers back into numbers: `low + step · integer`. Meaningless for other operands.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(C)]
+pub(in super::super) struct RowTerms {
+    /// Width of a step.
+    pub step: f32,
+    /// The number that integer 0 stands for.
+    pub low: f32,
+}
+
+/// One form of operands on one instruction set.
+///
+/// # Safety
+/// As the operations of [`Isa`].
+pub(in super::super) trait Element<V: Isa>: Copy + Send + Sync + 'static {
+    /// How weights are packed.
+    const FORM: Form;
+    /// Numbers in a word.
+    const GROUP: usize;
+    /// A vector of sums.
+    type Sums: Copy;
+
+    unsafe fn zero() -> Self::Sums;
+    /// Adds the products of the word at `a` with each lane of `b`.
+    unsafe fn dot(sums: Self::Sums, a: *const u32, b: V::Words) -> Self::Sums;
+    /// The values of these sums, for the columns from `columns` on and one row.
+    unsafe fn finish(sums: Self::Sums, columns: ColumnTerms, row: *const RowTerms) -> V::Floats;
+    /// Packs a row of `lines · LINE · GROUP` numbers; each line of words goes `stride` words behind the one before.
+    unsafe fn pack_row(from: *const f32, lines: usize, to: *mut u32, stride: usize) -> RowTerms;
+}
+
+/// A form that attention can be computed in: it needs no terms.
+pub(in super::super) trait AttentionElement<V: Isa>: Element<V> {
+    /// The sums as they are.
+    unsafe fn plain(sums: Self::Sums) -> V::Floats;
+    /// Writes one row of a weight panel from `GROUP` rows of numbers that are `stride` apart, of which the first
+    /// `rows` exist; the others count as zeros.
+    unsafe fn pack_panel_row(from: *const f32, stride: usize, rows: usize, to: *mut u32);
+}
+
+/// Single precision.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct F32;
+
+impl<V: Isa> Element<V> for F32 {
+    const FORM: Form = Form::F32;
+    const GROUP: usize = 1;
+    type Sums = V::Floats;
+
+    #[inline(always)]
+    unsafe fn zero() -> V::Floats {
+        V::splat(0.0)
+    }
+    #[inline(always)]
+    unsafe fn dot(sums: V::Floats, a: *const u32, b: V::Words) -> V::Floats {
+        V::mul_add(V::splat(*a.cast::<f32>()), V::as_floats(b), sums)
+    }
+    #[inline(always)]
+    unsafe fn finish(sums: V::Floats, columns: ColumnTerms, _row: *const RowTerms) -> V::Floats {
+        V::add(sums, V::load(columns.bias))
+    }
+    #[inline(always)]
+    unsafe fn pack_row(from: *const f32, lines: usize, to: *mut u32, stride: usize) -> RowTerms {
+        for line in 0..lines {
+            for lane in (0..LINE).step_by(V::LANES) {
+                V::store(to.add(line * stride + lane).cast(), V::load(from.add(line * LINE + lane)));
+            }
+        }
+        RowTerms::default()
+    }
+}
+
+impl<V: Isa> AttentionElement<V> for F32 {
+    #[inline(always)]
+    unsafe fn plain(sums: V::Floats) -> V::Floats {
+        sums
+    }
+    #[inline(always)]
+    unsafe fn pack_panel_row(from: *const f32, _stride: usize, rows: usize, to: *mut u32) {
+        for half in [0, V::LANES] {
+            let values = if rows > 0 { V::load(from.add(half)) } else { V::splat(0.0) };
+            V::store(to.add(half).cast(), values);
+        }
+    }
+}
+
+/// Operands rounded to bf16, sums in f32.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Bf16;
+
+impl<V: Bf16Isa> Element<V> for Bf16 {
+    const FORM: Form = Form::Bf16;
+    const GROUP: usize = 2;
+    type Sums = V::Floats;
+
+    #[inline(always)]
+    unsafe fn zero() -> V::Floats {
+        V::splat(0.0)
+    }
+    #[inline(always)]
+    unsafe fn dot(sums: V::Floats, a: *const u32, b: V::Words) -> V::Floats {
+        V::dot_bf16(sums, a, b)
+    }
+    #[inline(always)]
+    unsafe fn finish(sums: V::Floats, columns: ColumnTerms, _row: *const RowTerms) -> V::Floats {
+        V::add(sums, V::load(columns.bias))
+    }
+    #[inline(always)]
+    unsafe fn pack_row(from: *const f32, lines: usize, to: *mut u32, stride: usize) -> RowTerms {
+        for line in 0..lines {
+            V::line_to_bf16(from.add(line * 2 * LINE), to.add(line * stride));
+        }
+        RowTerms::default()
+    }
+}
+
+impl<V: Bf16Isa> AttentionElement<V> for Bf16 {
+    #[inline(always)]
+    unsafe fn plain(sums: V::Floats) -> V::Floats {
+        sums
+    }
+    #[inline(always)]
+    unsafe fn pack_panel_row(from: *const f32, stride: usize, rows: usize, to: *mut u32) {
+        let zero = V::splat(0.0);
+        let row = |n: usize| {
+            if n < rows { [V::load(from.add(n * stride)), V::load(from.add(n * stride + V::LANES))] } else { [zero; 2] }
+        };
+        V::pair_to_bf16(row(0), row(1), to);
+    }
+}
+
+/// Weights as signed 8-bit integers with a scale for each column; activations as unsigned ones with a scale and an
+/// offset for each row. Sums are exact.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Int8;
+
+impl<V: Int8Isa> Element<V> for Int8 {
+    const FORM: Form = Form::Int8;
+    const GROUP: usize = 4;
+    type Sums = V::Words;
+
+    #[inline(always)]
+    unsafe fn zero() -> V::Words {
+        V::zero_words()
+    }
+    #[inline(always)]
+    unsafe fn dot(sums: V::Words, a: *const u32, b: V::Words) -> V::Words {
+        V::dot_int8(sums, a, b)
+    }
+    #[inline(always)]
+    unsafe fn finish(sums: V::Words, columns: ColumnTerms, row: *const RowTerms) -> V::Floats {
+        let RowTerms { step, low } = *row;
+        let constant = V::mul_add(V::load(columns.sum), V::splat(low), V::load(columns.bias));
+        let scale = V::mul(V::load(columns.scale), V::splat(step));
+        V::mul_add(V::words_to_floats(sums), scale, constant)
+    }
+    #[inline(always)]
+    unsafe fn pack_row(from: *const f32, lines: usize, to: *mut u32, stride: usize) -> RowTerms {
+        let (mut low, mut high) = (V::splat(f32::INFINITY), V::splat(f32::NEG_INFINITY));
+        for at in (0..lines * LINE * 4).step_by(V::LANES) {
+            let values = V::load(from.add(at));
+            low = V::min(low, values);
+            high = V::max(high, values);
+        }
+        let (low, high) = (V::smallest(low), V::largest(high));
+        let step = (high - low) / 255.0;
+        // A constant row is its offset.
+        let factor = if step > 0.0 { step.recip() } else { 0.0 };
+        for line in 0..lines {
+            V::line_to_int8(from.add(line * LINE * 4), low, factor, to.add(line * stride));
+        }
+        RowTerms { step, low }
+    }
+}

@@ -1,0 +1,98 @@
+//! Numbers packed into 32-bit words: the form of the operands. The first number stands in the low bits.
+
+/// The nearest bf16 of a number, ties to even, as its upper sixteen bits.
+#[must_use]
+pub(crate) fn bf16(value: f32) -> u32 {
+    let bits = value.to_bits();
+    // The carry of a fraction of all ones moves into the exponent, as it should.
+    bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16
+}
+
+/// Two numbers as bf16.
+#[must_use]
+pub(crate) fn bf16_pair([low, high]: [f32; 2]) -> u32 {
+    bf16(low) | bf16(high) << 16
+}
+
+/// How numbers are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One f32.
+    F32,
+    /// Two bf16.
+    Bf16,
+    /// Four signed 8-bit integers.
+    Int8,
+}
+
+/// What a packed row of weights must be multiplied with, and its sum.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Encoded {
+    /// The value of one step; 1 where values are kept as they are.
+    pub scale: f32,
+    /// The sum of the values as packed.
+    pub sum: f32,
+}
+
+impl Form {
+    /// Packs a row of weights into words.
+    pub(crate) fn encode(self, values: &[f32], to: &mut [u32]) -> Encoded {
+        match self {
+            Self::F32 => {
+                for (to, value) in to.iter_mut().zip(values) {
+                    *to = value.to_bits();
+                }
+                Encoded { scale: 1.0, sum: values.iter().sum() }
+            }
+            Self::Bf16 => {
+                for (to, pair) in to.iter_mut().zip(values.as_chunks().0) {
+                    *to = bf16_pair(*pair);
+                }
+                Encoded { scale: 1.0, sum: values.iter().sum() }
+            }
+            Self::Int8 => {
+                let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+                let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
+                let mut sum = 0;
+                for (to, group) in to.iter_mut().zip(values.as_chunks::<4>().0) {
+                    #[expect(clippy::cast_possible_truncation, reason = "at most 127")]
+                    let integers = group.map(|value| (value / scale).round_ties_even() as i8);
+                    sum += integers.iter().map(|&integer| i32::from(integer)).sum::<i32>();
+                    *to = u32::from_le_bytes(integers.map(i8::cast_unsigned));
+                }
+                #[expect(clippy::cast_precision_loss, reason = "below 2^24 for any row shorter than 130,000")]
+                let sum = sum as f32 * scale;
+                Encoded { scale, sum }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Form, bf16};
+
+    #[test]
+    fn bf16_rounds_to_nearest_even() {
+        for (value, bits) in [
+            (1.0, 0x3f80),
+            (-2.5, 0xc020),
+            (f32::from_bits(0x3f80_8000), 0x3f80),
+            (f32::from_bits(0x3f81_8000), 0x3f82),
+            (f32::from_bits(0x3f80_8001), 0x3f81),
+            (f32::from_bits(0x3fff_ffff), 0x4000),
+        ] {
+            assert_eq!(bf16(value), bits, "{value}");
+        }
+    }
+
+    #[test]
+    fn integers_cover_the_range_of_their_row() {
+        let mut words = [0; 2];
+        let encoded = Form::Int8.encode(&[1.0, -2.0, 0.5, 0.0, 2.0, 0.004, 0.0, -1.0], &mut words);
+        let bytes: Vec<i8> = words.iter().flat_map(|word| word.to_le_bytes()).map(u8::cast_signed).collect();
+        assert_eq!(bytes, [64, -127, 32, 0, 127, 0, 0, -64]);
+        assert!((encoded.scale - 2.0 / 127.0).abs() < 1e-9 && (encoded.sum - 32.0 * encoded.scale).abs() < 1e-6);
+        assert_eq!(Form::Int8.encode(&[0.0; 8], &mut words).sum.to_bits(), 0);
+    }
+}

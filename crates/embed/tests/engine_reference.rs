@@ -1,0 +1,133 @@
+//! The engine's answers equal those of sentence-transformers, on every kernel and at every precision.
+
+#[path = "support/model.rs"]
+mod model;
+
+use std::sync::Arc;
+
+use model::model_directory;
+use tidewheel_embed::engine::{Engine, Kernel, ModelSource, ModelSpec, Precision, Workspace, load};
+
+fn minilm(precision: Precision, kernel: Kernel) -> Arc<dyn Engine> {
+    let mut spec = ModelSpec::new(ModelSource::Directory(model_directory()));
+    spec.precision = precision;
+    spec.kernel = Some(kernel);
+    spec.threads = 2;
+    load(&spec).unwrap()
+}
+
+fn texts() -> Vec<String> {
+    serde_json::from_str(include_str!("data/reference_texts.json")).unwrap()
+}
+
+/// What sentence-transformers answers to [`texts`], computed in f32 with texts cut at 256 tokens.
+fn expected() -> Vec<Vec<f32>> {
+    let bytes = include_bytes!("data/reference_embeddings.f32");
+    let values: Vec<f32> = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
+    values.chunks(384).map(<[f32]>::to_vec).collect()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// Least and mean cosine with the reference, of batches and of single texts.
+fn agreement(engine: &dyn Engine) -> (f64, f64) {
+    // Some kernels are there to define what the others compute, not to be fast.
+    let count = if engine.info().kernel == "portable" { 10 } else { 50 };
+    let encodings: Vec<_> = texts()[..count].iter().map(|text| engine.tokenize(text)).collect();
+    let batch: Vec<&[u32]> = encodings.iter().map(|encoding| &encoding.ids[..]).collect();
+    let together = engine.embed(&batch, 2);
+    let mut cosines = Vec::new();
+    for ((ids, vector), expected) in batch.iter().zip(together.chunks(384)).zip(expected()) {
+        let mut alone = vec![0.0; 384];
+        engine.embed_one(ids, &mut alone);
+        assert_eq!(alone, vector, "a text's answer depends on what else is computed");
+        cosines.push(cosine(vector, &expected));
+    }
+    let least = cosines.iter().copied().fold(f64::INFINITY, f64::min);
+    (least, cosines.iter().sum::<f64>() / cosines.len() as f64)
+}
+
+#[test]
+fn f32_equals_the_reference_on_every_kernel() {
+    for kernel in Kernel::available() {
+        let engine = minilm(Precision::F32, kernel);
+        let (least, _) = agreement(&*engine);
+        assert!(least >= 0.99999, "{}: {least}", engine.info().kernel);
+    }
+}
+
+#[test]
+fn bf16_equals_the_reference_to_four_digits() {
+    for kernel in [Kernel::available()[0], Kernel::Portable] {
+        let engine = minilm(Precision::Bf16, kernel);
+        let (least, _) = agreement(&*engine);
+        assert!(least >= 0.9999, "{}: {least}", engine.info().kernel);
+    }
+}
+
+#[test]
+fn int8_loses_no_more_than_is_documented() {
+    for kernel in [Kernel::available()[0], Kernel::Portable] {
+        let engine = minilm(Precision::Int8, kernel);
+        let (least, mean) = agreement(&*engine);
+        assert!(mean >= 0.998 && least >= 0.995, "{}: least {least}, mean {mean}", engine.info().kernel);
+    }
+}
+
+#[test]
+fn the_model_describes_itself() {
+    let engine = minilm(Precision::F32, Kernel::Portable);
+    let info = engine.info();
+    assert_eq!((info.dimension, info.max_tokens, info.pooling, info.normalized), (384, 256, "mean", true));
+    assert_eq!(info.precision, Precision::F32);
+    assert_eq!(info.revision, minilm(Precision::Auto, Kernel::available()[0]).info().revision);
+}
+
+#[test]
+fn any_text_has_a_vector_of_length_one() {
+    let engine = minilm(Precision::Auto, Kernel::available()[0]);
+    let long = "All work and no play makes Jack a dull boy. ".repeat(2500);
+    let word = "x".repeat(100_000);
+    let cases = ["", " ", "a", "日本語のテキスト", "🙂🙃 ﷽ Z͑ͫ̓ͪ̂ͫ̽͏̴̙̤̞͉͚̯̞̠͍A̴̵̜̰͔ͫ͗͢", "\u{0}\u{7f}\u{200b}", &long, &word];
+    let mut workspace = Workspace::default();
+    for text in cases {
+        let encoding = engine.tokenize(text);
+        assert!((2..=256).contains(&encoding.ids.len()), "{:.20}: {} tokens", text, encoding.ids.len());
+        let mut vector = vec![0.0; 384];
+        engine.embed_tile(&[&encoding.ids], &mut workspace, &mut vector);
+        assert!((cosine(&vector, &vector).sqrt() - 1.0).abs() < 1e-5);
+        let length = vector.iter().map(|value| value * value).sum::<f32>();
+        assert!((length - 1.0).abs() < 1e-4, "{text:.20}: {length}");
+    }
+    assert_eq!(engine.tokenize(&long).ids.len(), 256);
+    // Nothing at all is still an answer.
+    let mut nothing = vec![7.0; 384];
+    engine.embed_tile(&[&[]], &mut workspace, &mut nothing);
+    assert!(nothing.iter().all(|value| *value == 0.0));
+    engine.embed_one(&[], &mut nothing);
+    assert!(engine.embed(&[], 0).is_empty());
+}
+
+#[test]
+fn a_batch_of_many_lengths_gives_what_each_text_gives_alone() {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+        let engine = minilm(precision, Kernel::available()[0]);
+        let source = engine.tokenize(&texts().join(" "));
+        let lengths = (1..40).chain((40..256).step_by(23)).chain([255, 256]);
+        let batch: Vec<&[u32]> = lengths.map(|length| &source.ids[..length]).collect();
+        let together = engine.embed(&batch, 2);
+        let mut workspace = Workspace::default();
+        let mut alone = vec![0.0; 384];
+        for (ids, vector) in batch.iter().zip(together.chunks(384)) {
+            engine.embed_tile(&[ids], &mut workspace, &mut alone);
+            assert_eq!(alone, vector, "{precision:?}: {} tokens", ids.len());
+        }
+        // More than a tile holds, in one call.
+        let mut out = vec![0.0; batch.len() * 384];
+        engine.embed_tile(&batch, &mut workspace, &mut out);
+        assert_eq!(out, together);
+    }
+}
