@@ -72,10 +72,9 @@ pub(super) fn is_ambiguous(error: &RedisError) -> bool {
     error.is_io_error() || error.kind() == ErrorKind::Parse
 }
 
-/// Whether the group or its stream is gone.
+/// Whether the group or its stream is gone: before the command, or under a read that was waiting.
 pub(super) fn is_no_group(error: &RedisError) -> bool {
-    // A script's error carries the code of the command that failed in it.
-    error.code() == Some("NOGROUP") || error.detail().is_some_and(|detail| detail.contains("NOGROUP"))
+    matches!(error.code(), Some("NOGROUP" | "UNBLOCKED"))
 }
 
 #[cfg(test)]
@@ -143,6 +142,7 @@ mod tests {
         assert!(is_no_group(&answer(
             "NOGROUP No such key 'raw' or consumer group 'g' script: 8e3, on @user_script:9."
         )));
+        assert!(is_no_group(&answer("UNBLOCKED the stream key no longer exists")));
         assert!(!is_no_group(&answer("ERR no such key")));
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! What it guarantees:
 //! - Every step that moves more than one thing is one script, so Redis does all of it or nothing, and what its disk or
-//!   a replica lose is the end of a consistent history.
+//!   a replica lose is the end of a consistent history. Each script writes entries first and what says that they are
+//!   done (the checkpoint, the acknowledgement) last. That matters where Redis 7.0 keeps the beginning of a script
+//!   alone: when a crash tears its append-only file inside one and another restart follows. Such entries come twice.
 //! - A call whose answer was lost may be repeated: it finds its work done, or does it again where a second time is
 //!   harmless. What arrives twice downstream is fenced by its version.
 //! - Entries that a group has yet to read or to acknowledge are never removed.

@@ -57,6 +57,16 @@ impl<T> std::fmt::Debug for RedisQueue<T> {
 }
 
 impl<T: Record> RedisQueue<T> {
+    /// Removes consumers of the group that have not asked for work for at least `idle` and hold nothing; says how many.
+    /// Trimming does so for those that are gone for an hour.
+    pub async fn forget_consumers(&self, idle: Duration) -> PortResult<u64> {
+        let doing = self.doing("forget consumers of");
+        let mut command = script::FORGET_CONSUMERS.command(&[self.stage.stream], 2, 64);
+        command.arg(self.stage.group).arg(milliseconds(idle));
+        let answer = self.on_group(&doing, &script::FORGET_CONSUMERS, &command).await?;
+        answer.map_or(Ok(0), |answer| reply::count(&answer).map_err(self.store.garbled(&doing)))
+    }
+
     fn doing(&self, what: &str) -> String {
         format!("{what} {}", self.stage.stream)
     }
@@ -196,13 +206,7 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
 
     async fn trim(&self, retention: Retention) -> PortResult<u64> {
         let doing = self.doing("trim");
-        let mut prune = script::PRUNE_CONSUMERS.command(&[self.stage.stream], 2, 64);
-        prune.arg(self.stage.group).arg(milliseconds(FORGET_CONSUMER_AFTER));
-        // A stream that is not there has no consumers; the script below finds nothing to trim either.
-        match self.store.link().run(&script::PRUNE_CONSUMERS, &prune).await {
-            Err(error) if !is_no_group(&error) && !is_no_key(&error) => return Err(self.store.failed(&doing, &error)),
-            _ => {}
-        }
+        self.forget_consumers(FORGET_CONSUMER_AFTER).await?;
         let mut command = script::TRIM.command(&[self.stage.stream], 3, 64);
         // Ages and lengths beyond what a script counts exactly are for ever all the same.
         const EXACT: u64 = 1 << 53;
@@ -228,8 +232,4 @@ fn add_ids(command: &mut Cmd, ids: &[EntryId]) {
     for id in ids {
         command.arg(&id.0);
     }
-}
-
-fn is_no_key(error: &redis::RedisError) -> bool {
-    error.detail().is_some_and(|detail| detail.starts_with("no such key"))
 }

@@ -25,11 +25,11 @@ macro_rules! scripts {
 scripts! {
     APPEND = "lua/append.lua";
     CREATE_GROUP = "lua/create_group.lua";
+    FORGET_CONSUMERS = "lua/forget_consumers.lua";
     HAND_OVER = "lua/hand_over.lua";
     LEASE = "lua/lease.lua";
     LEAVE = "lua/leave.lua";
     PARK = "lua/park.lua";
-    PRUNE_CONSUMERS = "lua/prune_consumers.lua";
     RAISE = "lua/raise.lua";
     REDATE = "lua/redate.lua";
     RELEASE = "lua/release.lua";

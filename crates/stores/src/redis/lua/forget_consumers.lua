@@ -3,6 +3,7 @@
 --
 -- KEYS: stream
 -- ARGV: group, milliseconds
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 local removed = 0
 for _, facts in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   local consumer = {}

@@ -1,0 +1,12 @@
+//! The Redis adapters on a real redis-server: the ports' contracts, and what only a real server and a real network
+//! can do to them.
+
+mod faults;
+mod memory;
+mod persistence;
+mod server;
+mod setup;
+
+use server::TestRedis;
+
+tidewheel_testkit::streams_contract_tests!(TestRedis::start().await);

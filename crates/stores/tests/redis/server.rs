@@ -1,0 +1,150 @@
+//! A redis-server for one test.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use redis::aio::MultiplexedConnection;
+use redis::{FromRedisValue, Value};
+use tempfile::TempDir;
+use tidewheel_core::change::Change;
+use tidewheel_core::embedded::Embedded;
+use tidewheel_core::ports::{Appended, Delivery, EntryId, Handover, Journal, Queue, StageStatus, Tombstones};
+use tidewheel_core::streams::{STAGE_1, Stage};
+use tidewheel_core::wire::RawFields;
+use tidewheel_local::provision::Provisioner;
+use tidewheel_local::silent;
+use tidewheel_local::stack::{Fsync, Redis, Server};
+use tidewheel_stores::redis::{RedisOptions, RedisQueue, RedisStore};
+use tidewheel_testkit::contracts::samples;
+use tidewheel_testkit::contracts::streams::StreamsHarness;
+use tidewheel_testkit::proxy::Proxy;
+
+/// A server of its own, stopped when dropped, and the adapters on it.
+pub(crate) struct TestRedis {
+    pub(crate) server: Server,
+    pub(crate) store: RedisStore,
+    pub(crate) data: TempDir,
+}
+
+impl TestRedis {
+    /// Starts one that syncs each write to disk, so that a kill loses nothing.
+    pub(crate) async fn start() -> Self {
+        let data = TempDir::new().unwrap();
+        let program = Provisioner::new(silent()).unwrap().redis_server().await.unwrap();
+        let redis = Redis { fsync: Fsync::Always, ..Redis::new(program, data.path()) };
+        let server = redis.start(silent()).await.unwrap();
+        let store = RedisStore::connect(&RedisOptions::new(server.url())).await.unwrap();
+        Self { server, store, data }
+    }
+
+    /// Sends a command as an operator would.
+    pub(crate) async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut connection: MultiplexedConnection =
+            redis::Client::open(self.server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(word);
+        }
+        command.query_async(&mut connection).await.unwrap()
+    }
+
+    /// The adapters through a proxy.
+    pub(crate) async fn through_proxy(&self) -> (Proxy, RedisStore) {
+        let proxy = Proxy::start(format!("127.0.0.1:{}", self.server.port())).await.unwrap();
+        let url = format!("redis://127.0.0.1:{}/", proxy.port());
+        let store = RedisStore::connect(&RedisOptions::new(url)).await.unwrap();
+        (proxy, store)
+    }
+
+    /// Stage 1 for this consumer.
+    pub(crate) fn stage_1(&self, consumer: &str) -> RedisQueue<Change> {
+        self.store.queue(STAGE_1, consumer)
+    }
+
+    /// The numbers of all inserts on stage 1.
+    pub(crate) async fn on_stage_1(&self) -> Vec<u32> {
+        self.documents(STAGE_1.stream).await
+    }
+
+    /// The numbers of the documents in a stream's entries.
+    pub(crate) async fn documents(&self, stream: &str) -> Vec<u32> {
+        let entries: Vec<(String, Vec<(String, Vec<u8>)>)> = self.command(&["XRANGE", stream, "-", "+"]).await;
+        entries
+            .into_iter()
+            .map(|(_, fields)| {
+                let id = fields.into_iter().find(|(name, _)| name == "id").unwrap().1;
+                String::from_utf8(id).unwrap().parse().unwrap()
+            })
+            .collect()
+    }
+}
+
+/// Appends these inserts in one step, whatever is there.
+pub(crate) async fn append(journal: &dyn Journal, numbers: impl IntoIterator<Item = u32>) {
+    let changes = samples::changes(numbers);
+    let last = changes.last().unwrap().version.time.increment;
+    let saved = journal.load().await.unwrap();
+    let appended = journal.append(saved.as_ref(), &changes, &samples::checkpoint(last)).await.unwrap();
+    assert_eq!(appended, Appended::Saved);
+}
+
+/// The numbers of the inserts that were delivered.
+pub(crate) fn numbers(deliveries: &[Delivery<Change>]) -> Vec<u32> {
+    deliveries.iter().map(|delivery| delivery.record.as_ref().unwrap().id.parse().unwrap()).collect()
+}
+
+/// The ids of what was delivered.
+pub(crate) fn ids<T>(deliveries: &[Delivery<T>]) -> Vec<EntryId> {
+    deliveries.iter().map(|delivery| delivery.id.clone()).collect()
+}
+
+#[async_trait]
+impl StreamsHarness for TestRedis {
+    fn journal(&self) -> Arc<dyn Journal> {
+        Arc::new(self.store.clone())
+    }
+
+    fn changes(&self, stage: Stage, consumer: &str) -> Arc<dyn Queue<Change>> {
+        Arc::new(self.store.queue(stage, consumer))
+    }
+
+    fn embedded(&self, consumer: &str) -> Arc<dyn Queue<Embedded>> {
+        Arc::new(self.store.queue(tidewheel_core::streams::STAGE_2, consumer))
+    }
+
+    fn handover(&self) -> Arc<dyn Handover> {
+        Arc::new(self.store.clone())
+    }
+
+    fn tombstones(&self) -> Arc<dyn Tombstones> {
+        Arc::new(self.store.clone())
+    }
+
+    async fn status(&self, stage: Stage) -> StageStatus {
+        self.store.status(stage).await.unwrap()
+    }
+
+    async fn add_raw(&self, stream: &'static str, fields: RawFields) -> EntryId {
+        let mut connection =
+            redis::Client::open(self.server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+        let id = redis::cmd("XADD").arg(stream).arg("*").arg(&fields).query_async(&mut connection).await.unwrap();
+        EntryId(id)
+    }
+
+    async fn raw(&self, stream: &'static str) -> Vec<RawFields> {
+        let entries: Vec<(String, RawFields)> = self.command(&["XRANGE", stream, "-", "+"]).await;
+        entries.into_iter().map(|(_, fields)| fields).collect()
+    }
+
+    async fn delete_entry(&self, stream: &'static str, id: &EntryId) {
+        assert_eq!(self.command::<u64>(&["XDEL", stream, &id.0]).await, 1);
+    }
+
+    async fn delete_stream(&self, stream: &'static str) {
+        assert_eq!(self.command::<u64>(&["DEL", stream]).await, 1);
+    }
+
+    async fn destroy_group(&self, stage: Stage) {
+        self.command::<Value>(&["XGROUP", "DESTROY", stage.stream, stage.group]).await;
+    }
+}

@@ -1,0 +1,149 @@
+//! Accounts, wrong keys, scripts that Redis forgot, and what a status shows of Redis' own bookkeeping.
+
+use std::time::Duration;
+
+use tidewheel_core::error::ErrorClass;
+use tidewheel_core::ports::{Journal, Queue};
+use tidewheel_core::streams::{CHECKPOINT, RAW, STAGE_1};
+use tidewheel_stores::redis::{RedisOptions, RedisStore};
+
+use super::server::{TestRedis, append, ids};
+
+const NOW: Duration = Duration::ZERO;
+
+#[tokio::test]
+async fn wrong_credentials_and_missing_rights_stop_the_service_and_show_no_password() {
+    let redis = TestRedis::start().await;
+    redis.command::<()>(&["ACL", "SETUSER", "reader", "on", ">hunter2", "~*", "+@read", "+ping"]).await;
+    redis.command::<()>(&["ACL", "SETUSER", "default", ">letmein"]).await;
+    let at = |user: &str| RedisOptions::new(format!("redis://{user}@127.0.0.1:{}/", redis.server.port()));
+
+    for (user, hint) in [("", "password"), (":hunter3", "password"), ("reader:hunter3", "password")] {
+        let options = if user.is_empty() { RedisOptions::new(redis.server.url()) } else { at(user) };
+        // `default` keeps `nopass` until it is taken away, so an anonymous client is let in.
+        match RedisStore::connect(&options).await {
+            Err(error) => {
+                assert_eq!(error.class, ErrorClass::Fatal, "{error}");
+                assert!(error.hint.as_deref().unwrap().contains(hint), "{error:?}");
+                assert!(!format!("{error:?}").contains("hunter"), "{error:?}");
+            }
+            Ok(_) => assert!(user != "reader:hunter3", "{user} was let in"),
+        }
+    }
+    let store = RedisStore::connect(&at("reader:hunter2")).await.unwrap();
+    assert_eq!(store.load().await.unwrap(), None);
+    let error = store.lease("a", Duration::from_secs(1)).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Fatal);
+    assert!(error.hint.unwrap().contains("ACL"));
+    let facts = store.inspect().await;
+    assert_eq!(facts.unwrap_err().class, ErrorClass::Fatal, "INFO is not in @read");
+}
+
+#[tokio::test]
+async fn a_database_of_its_own_is_chosen_by_the_url() {
+    let redis = TestRedis::start().await;
+    let url = format!("{}3", redis.server.url());
+    let store = RedisStore::connect(&RedisOptions::new(url)).await.unwrap();
+    append(&store, [1]).await;
+    assert_eq!(redis.store.load().await.unwrap(), None);
+    assert!(store.load().await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_key_that_holds_something_else_is_fatal_and_left_alone() {
+    let redis = TestRedis::start().await;
+    redis.command::<()>(&["SET", CHECKPOINT, "mine"]).await;
+    let error = redis.store.load().await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Fatal);
+    redis.command::<()>(&["SET", RAW, "mine"]).await;
+    let error = redis.stage_1("a").read(1, NOW).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Fatal);
+    assert!(error.hint.unwrap().contains("database in redis.url"));
+    assert_eq!(redis.command::<String>(&["GET", RAW]).await, "mine");
+}
+
+#[tokio::test]
+async fn an_unreadable_checkpoint_says_how_to_begin_again() {
+    let redis = TestRedis::start().await;
+    append(&redis.store, [1]).await;
+    redis.command::<u64>(&["HSET", CHECKPOINT, "epoch", "x"]).await;
+    let error = redis.store.load().await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Fatal);
+    assert!(error.message.contains("epoch"), "{error}");
+    redis.command::<u64>(&["DEL", CHECKPOINT]).await;
+    assert_eq!(redis.store.load().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn scripts_that_redis_forgot_are_loaded_again() {
+    let redis = TestRedis::start().await;
+    for number in 1..=3 {
+        append(&redis.store, [number]).await;
+        redis.command::<()>(&["SCRIPT", "FLUSH"]).await;
+    }
+    assert_eq!(redis.on_stage_1().await, [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn keeping_and_handing_back_count_no_delivery() {
+    let redis = TestRedis::start().await;
+    append(&redis.store, [1]).await;
+    let queue = redis.stage_1("a");
+    let read = queue.read(10, NOW).await.unwrap();
+    queue.keep(&ids(&read)).await.unwrap();
+    queue.hand_back(&ids(&read)).await.unwrap();
+    queue.keep(&ids(&read)).await.unwrap();
+    let pending: Vec<(String, String, u64, u64)> =
+        redis.command(&["XPENDING", RAW, STAGE_1.group, "-", "+", "10"]).await;
+    let [(_, owner, idle, deliveries)] = &pending[..] else { panic!("{pending:?}") };
+    assert_eq!((owner.as_str(), *deliveries), ("a", 1));
+    assert!(*idle < 60_000, "delivered anew, not in 1970: {idle}");
+}
+
+#[tokio::test]
+async fn silent_consumers_are_forgotten_unless_they_hold_entries() {
+    let redis = TestRedis::start().await;
+    assert_eq!(redis.stage_1("a").forget_consumers(NOW).await.unwrap(), 0, "there is no stream");
+    append(&redis.store, [1, 2]).await;
+    assert_eq!(redis.stage_1("holder").read(1, NOW).await.unwrap().len(), 1);
+    let read = redis.stage_1("gone").read(1, NOW).await.unwrap();
+    redis.stage_1("gone").acknowledge(&ids(&read)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let queue = redis.stage_1("a");
+    assert_eq!(queue.forget_consumers(Duration::from_secs(3600)).await.unwrap(), 0);
+    assert_eq!(queue.forget_consumers(Duration::from_millis(10)).await.unwrap(), 1);
+    let consumers = redis.store.status(STAGE_1).await.unwrap().consumers;
+    assert_eq!(consumers.iter().map(|consumer| consumer.name.as_str()).collect::<Vec<_>>(), ["holder"]);
+    assert_eq!(redis.stage_1("heir").claim(NOW, 10).await.unwrap().deliveries.len(), 1);
+}
+
+#[tokio::test]
+async fn lag_stays_true_when_somebody_trims_unread_entries() {
+    let redis = TestRedis::start().await;
+    append(&redis.store, 1..=10).await;
+    let queue = redis.stage_1("a");
+    let read = queue.read(1, NOW).await.unwrap();
+    queue.acknowledge(&ids(&read)).await.unwrap();
+    redis.command::<u64>(&["XTRIM", RAW, "MAXLEN", "2"]).await;
+    let status = redis.store.status(STAGE_1).await.unwrap();
+    assert_eq!(status.length, 2);
+    assert!(status.lag.unwrap() <= 2, "{status:?}");
+    let rest = queue.read(10, NOW).await.unwrap();
+    queue.acknowledge(&ids(&rest)).await.unwrap();
+    assert_eq!(redis.store.status(STAGE_1).await.unwrap().lag, Some(0), "though Redis itself counts on");
+    assert_eq!(redis.store.backlog().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn the_facts_are_those_of_the_server() {
+    let redis = TestRedis::start().await;
+    let facts = redis.store.inspect().await.unwrap();
+    assert!(facts.version.starts_with(|digit: char| digit.is_ascii_digit()), "{facts:?}");
+    assert_eq!((facts.role.as_str(), facts.max_memory_policy.as_str()), ("master", "noeviction"));
+    assert_eq!(facts.append_fsync.as_deref(), Some("always"));
+    assert!(facts.append_only && facts.config_permitted && !facts.cluster && facts.used_memory > 0, "{facts:?}");
+    redis.command::<()>(&["ACL", "SETUSER", "managed", "on", "nopass", "~*", "+@all", "-config"]).await;
+    let url = format!("redis://managed:any@127.0.0.1:{}/", redis.server.port());
+    let facts = RedisStore::connect(&RedisOptions::new(url)).await.unwrap().inspect().await.unwrap();
+    assert!(!facts.config_permitted && facts.append_fsync.is_none() && facts.append_only, "{facts:?}");
+}
