@@ -4,6 +4,7 @@ pub mod handover;
 pub mod journal;
 pub mod queue;
 pub mod samples;
+pub mod source;
 pub mod streams;
 pub mod tombstones;
 pub mod trimming;

@@ -3,5 +3,6 @@
 pub mod faults;
 pub mod journal;
 pub mod queue;
+pub mod source;
 pub mod streams;
 pub mod tombstones;

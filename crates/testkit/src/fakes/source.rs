@@ -1,0 +1,470 @@
+//! A source of changes in memory.
+//!
+//! It behaves as MongoDB does where it matters: events of a transaction share their time, an update's document is
+//! looked up when the event is delivered, a token is good as long as the history reaches back to it, a scan reads
+//! what is there at the moment and not a snapshot, and values of different types are sorted as MongoDB sorts them.
+
+mod order;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bson::{Bson, Document};
+use serde_json::Value;
+use tidewheel_core::change::Operation;
+use tidewheel_core::error::PortError;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{
+    Feed, FeedBatch, FeedError, PortResult, ResumeToken, Scan, Source, SourceEvent, SourceRow, StartAt,
+};
+use tidewheel_core::version::ClusterTime;
+use tokio::sync::watch;
+
+use order::Id;
+
+use super::faults::Faults;
+use crate::contracts::source::SourceWrite;
+
+/// Most events in a batch, as the real one has it.
+const MAX_EVENTS: usize = 500;
+
+/// A database in memory. Clones share it.
+#[derive(Clone, Debug)]
+pub struct FakeSource {
+    shared: Arc<Shared>,
+    database: String,
+    /// Empty: every collection.
+    selected: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Moves with every write and every fault, so that waiting feeds look again.
+    moved: watch::Sender<u64>,
+    settings: Settings,
+    faults: Faults,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    idle: Duration,
+    page: usize,
+}
+
+/// Everything that a source holds; a copy of it is a backup.
+#[derive(Clone, Debug, Default)]
+struct State {
+    clock: ClusterTime,
+    log: Vec<Entry>,
+    /// Entries before this one have been forgotten.
+    history: usize,
+    collections: BTreeMap<String, BTreeMap<Id, Document>>,
+    /// How often a feed was opened.
+    opened: u64,
+}
+
+/// One entry of the history.
+#[derive(Clone, Debug)]
+struct Entry {
+    time: ClusterTime,
+    wall: u64,
+    collection: String,
+    what: What,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Change { operation: Operation, id: Bson, document: Option<Document> },
+    Drop,
+    Rename { to: String },
+}
+
+/// A copy of a [`FakeSource`]'s data, to go back to.
+#[derive(Clone, Debug)]
+pub struct Backup(State);
+
+impl FakeSource {
+    /// An empty database, all of whose collections are selected. An idle feed answers after 20 ms; a page of a scan
+    /// has up to 1000 rows.
+    pub fn new(database: &str) -> Self {
+        Self::with(database, Duration::from_millis(20), 1_000)
+    }
+
+    /// An empty database whose feeds answer after `idle` without events, and whose scans have pages of `page` rows.
+    pub fn with(database: &str, idle: Duration, page: usize) -> Self {
+        let shared = Shared {
+            state: Mutex::new(State { clock: ClusterTime { seconds: 1_000, increment: 0 }, ..State::default() }),
+            moved: watch::Sender::new(0),
+            settings: Settings { idle, page },
+            faults: Faults::default(),
+        };
+        Self { shared: Arc::new(shared), database: database.to_owned(), selected: Vec::new() }
+    }
+
+    /// The same database, with only these collections selected.
+    #[must_use]
+    pub fn selecting(&self, collections: &[&str]) -> Self {
+        Self { selected: collections.iter().map(ToString::to_string).collect(), ..self.clone() }
+    }
+
+    /// Commits one write.
+    ///
+    /// # Panics
+    /// If MongoDB would refuse it, as for all writes.
+    pub fn write(&self, write: SourceWrite) {
+        self.transaction(vec![write]);
+    }
+
+    /// Commits several writes at one time.
+    pub fn transaction(&self, writes: Vec<SourceWrite>) {
+        let mut state = self.state();
+        state.tick();
+        for write in writes {
+            state.apply(write);
+        }
+        drop(state);
+        self.wake();
+    }
+
+    /// Inserts a document given as extended JSON.
+    pub fn insert(&self, collection: &str, document: Value) {
+        self.write(SourceWrite::Insert { collection: collection.to_owned(), document });
+    }
+
+    /// Replaces the document with the same `_id`.
+    pub fn replace(&self, collection: &str, document: Value) {
+        self.write(SourceWrite::Replace { collection: collection.to_owned(), document });
+    }
+
+    /// Deletes the document with this `_id`.
+    pub fn delete(&self, collection: &str, id: Value) {
+        self.write(SourceWrite::Delete { collection: collection.to_owned(), id });
+    }
+
+    /// Everything that is in a collection, as its rows would be read: what an index of it has to equal.
+    pub fn rows(&self, collection: &str) -> Vec<SourceRow> {
+        self.state().collections.get(collection).into_iter().flatten().map(|(id, document)| row(id, document)).collect()
+    }
+
+    /// The faults of its calls: `now`, `collections`, `estimate`, `open`, `scan`, and for an open feed and an open scan
+    /// `next` and `page`.
+    pub fn faults(&self) -> &Faults {
+        &self.shared.faults
+    }
+
+    /// How often a feed was opened.
+    pub fn opened(&self) -> u64 {
+        self.state().opened
+    }
+
+    /// Forgets the history so far, as an oplog that is too small does.
+    pub fn lose_history(&self) {
+        let mut state = self.state();
+        state.history = state.log.len();
+    }
+
+    /// A copy of the data and the clock.
+    pub fn backup(&self) -> Backup {
+        Backup(self.state().clone())
+    }
+
+    /// Goes back to a copy: the clock goes backwards, and the positions given out since are unknown.
+    pub fn restore(&self, backup: Backup) {
+        let mut state = self.state();
+        *state = backup.0;
+        drop(state);
+        self.wake();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().expect("no test panics while it holds the state")
+    }
+
+    fn wake(&self) {
+        self.shared.moved.send_modify(|count| *count += 1);
+    }
+
+    fn selects(&self, collection: &str) -> bool {
+        self.selected.is_empty() || self.selected.iter().any(|name| name == collection)
+    }
+}
+
+impl State {
+    /// How many entries are before this start.
+    fn position(&self, start: &StartAt) -> Result<usize, FeedError> {
+        match start {
+            StartAt::Token(ResumeToken(token)) => token
+                .parse::<usize>()
+                .ok()
+                .filter(|position| (self.history..=self.log.len()).contains(position))
+                .ok_or_else(|| FeedError::HistoryLost(format!("position {token:?} is not in the history"))),
+            StartAt::Time(time) => {
+                let position = self.log.partition_point(|entry| entry.time < *time);
+                let known = position >= self.history;
+                known
+                    .then_some(position)
+                    .ok_or_else(|| FeedError::HistoryLost(format!("{time:?} is before the history")))
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.clock.increment += 1;
+    }
+
+    fn log(&mut self, collection: &str, what: What) {
+        let wall = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_millis() as u64);
+        self.log.push(Entry { time: self.clock, wall, collection: collection.to_owned(), what });
+    }
+
+    fn apply(&mut self, write: SourceWrite) {
+        match write {
+            SourceWrite::Insert { collection, document } => {
+                let document = bson_document(document);
+                let id = id_of(&document);
+                let old =
+                    self.collections.entry(collection.clone()).or_default().insert(Id(id.clone()), document.clone());
+                assert!(old.is_none(), "duplicate key {id} in {collection}");
+                let what = What::Change { operation: Operation::Insert, id, document: Some(document) };
+                self.log(&collection, what);
+            }
+            SourceWrite::Replace { collection, document } => {
+                let document = bson_document(document);
+                let id = id_of(&document);
+                *self.existing(&collection, &id) = document.clone();
+                let what = What::Change { operation: Operation::Replace, id, document: Some(document) };
+                self.log(&collection, what);
+            }
+            SourceWrite::Set { collection, id, field, value } => {
+                let id = bson_value(id);
+                self.existing(&collection, &id).insert(field, bson_value(value));
+                self.log(&collection, What::Change { operation: Operation::Update, id, document: None });
+            }
+            SourceWrite::Delete { collection, id } => {
+                let id = bson_value(id);
+                let documents = self.collections.entry(collection.clone()).or_default();
+                let Some((id, _)) = documents.remove_entry(&Id(id)) else { return };
+                self.log(&collection, What::Change { operation: Operation::Delete, id: id.0, document: None });
+            }
+            SourceWrite::Drop { collection } => {
+                if self.collections.remove(&collection).is_some() {
+                    self.log(&collection, What::Drop);
+                }
+            }
+            SourceWrite::Rename { from, to } => {
+                let documents = self.collections.remove(&from).unwrap_or_else(|| panic!("no collection {from}"));
+                if self.collections.insert(to.clone(), documents).is_some() {
+                    self.log(&to, What::Drop);
+                    self.tick();
+                }
+                self.log(&from, What::Rename { to });
+            }
+            SourceWrite::DropDatabase => {
+                for (collection, _) in std::mem::take(&mut self.collections) {
+                    self.log(&collection, What::Drop);
+                    self.tick();
+                }
+            }
+        }
+    }
+
+    fn existing(&mut self, collection: &str, id: &Bson) -> &mut Document {
+        self.collections
+            .get_mut(collection)
+            .and_then(|documents| documents.get_mut(&Id(id.clone())))
+            .unwrap_or_else(|| panic!("no document {id} in {collection}"))
+    }
+
+    /// The document as it is now.
+    fn lookup(&self, collection: &str, id: &Bson) -> Option<&Document> {
+        self.collections.get(collection)?.get(&Id(id.clone()))
+    }
+
+    /// The next batch, and the position after it.
+    fn batch(&self, source: &FakeSource, mut position: usize) -> (FeedBatch, usize) {
+        let (mut events, mut appeared) = (Vec::new(), Vec::new());
+        while events.len() < MAX_EVENTS
+            && let Some(entry) = self.log.get(position)
+        {
+            position += 1;
+            let selected = source.selects(&entry.collection);
+            if let What::Rename { to } = &entry.what
+                && source.selects(to)
+            {
+                appeared.push(Namespace::new(&source.database, to));
+            }
+            if selected {
+                events.push(self.event(source, entry));
+            }
+        }
+        (FeedBatch { events, appeared, token: ResumeToken(position.to_string()) }, position)
+    }
+
+    fn event(&self, source: &FakeSource, entry: &Entry) -> SourceEvent {
+        let (operation, id, document) = match &entry.what {
+            What::Change { operation: Operation::Update, id, .. } => {
+                (Operation::Update, Some(id), self.lookup(&entry.collection, id))
+            }
+            What::Change { operation, id, document } => (*operation, Some(id), document.as_ref()),
+            What::Drop | What::Rename { .. } => (Operation::Drop, None, None),
+        };
+        SourceEvent {
+            operation,
+            namespace: Namespace::new(&source.database, &entry.collection),
+            key: id.map(canonical).unwrap_or_default(),
+            id: id.map(relaxed).unwrap_or_default(),
+            time: entry.time,
+            committed_at: entry.wall,
+            document: document.map(|document| relaxed(&Bson::Document(document.clone()))),
+        }
+    }
+}
+
+fn row(id: &Id, document: &Document) -> SourceRow {
+    SourceRow { key: canonical(&id.0), id: relaxed(&id.0), document: relaxed(&Bson::Document(document.clone())) }
+}
+
+fn canonical(value: &Bson) -> String {
+    value.clone().into_canonical_extjson().to_string()
+}
+
+fn relaxed(value: &Bson) -> String {
+    value.clone().into_relaxed_extjson().to_string()
+}
+
+fn bson_value(value: Value) -> Bson {
+    Bson::try_from(value).expect("extended JSON")
+}
+
+fn bson_document(value: Value) -> Document {
+    match bson_value(value) {
+        Bson::Document(document) => document,
+        other => panic!("{other} is not a document"),
+    }
+}
+
+fn id_of(document: &Document) -> Bson {
+    document.get("_id").expect("every document has an _id").clone()
+}
+
+#[async_trait]
+impl Source for FakeSource {
+    async fn now(&self) -> PortResult<ClusterTime> {
+        self.faults().around("now", || Ok(self.state().clock)).await
+    }
+
+    fn selection(&self) -> String {
+        format!("{}{:?}", self.database, self.selected)
+    }
+
+    async fn open(&self, start: StartAt) -> Result<Box<dyn Feed>, FeedError> {
+        self.faults().around("open", || Ok(())).await?;
+        let mut state = self.state();
+        let position = state.position(&start)?;
+        state.opened += 1;
+        drop(state);
+        let moved = self.shared.moved.subscribe();
+        Ok(Box::new(FakeFeed { source: self.clone(), position, moved }))
+    }
+
+    async fn collections(&self) -> PortResult<Vec<Namespace>> {
+        let selected = || {
+            let state = self.state();
+            let names = state.collections.keys().filter(|name| self.selects(name));
+            Ok(names.map(|name| Namespace::new(&self.database, name)).collect())
+        };
+        self.faults().around("collections", selected).await
+    }
+
+    async fn estimate(&self, namespace: &Namespace) -> PortResult<u64> {
+        let count = || {
+            let state = self.state();
+            Ok(state.collections.get(namespace.collection()).map_or(0, |documents| documents.len() as u64))
+        };
+        self.faults().around("estimate", count).await
+    }
+
+    async fn scan(
+        &self,
+        namespace: &Namespace,
+        after: Option<&str>,
+        at_least: ClusterTime,
+    ) -> PortResult<Box<dyn Scan>> {
+        self.faults().around("scan", || Ok(())).await?;
+        if at_least > self.state().clock {
+            return Err(PortError::transient(format!("{at_least:?} has not come yet")));
+        }
+        let after = match after {
+            None => None,
+            Some(key) => Some(Id(serde_json::from_str(key)
+                .ok()
+                .and_then(|value: Value| Bson::try_from(value).ok())
+                .ok_or_else(|| PortError::fatal(format!("{key:?} is not a key")))?)),
+        };
+        Ok(Box::new(FakeScan { source: self.clone(), collection: namespace.collection().to_owned(), after }))
+    }
+}
+
+struct FakeFeed {
+    source: FakeSource,
+    position: usize,
+    moved: watch::Receiver<u64>,
+}
+
+#[async_trait]
+impl Feed for FakeFeed {
+    async fn next(&mut self) -> Result<FeedBatch, FeedError> {
+        let deadline = tokio::time::Instant::now() + self.source.shared.settings.idle;
+        loop {
+            self.moved.mark_unchanged();
+            let (batch, position) = {
+                let state = self.source.state();
+                if !(state.history..=state.log.len()).contains(&self.position) {
+                    return Err(FeedError::HistoryLost(format!("position {} is not in the history", self.position)));
+                }
+                state.batch(&self.source, self.position)
+            };
+            let idle = batch.events.is_empty() && batch.appeared.is_empty();
+            if !idle || tokio::time::Instant::now() >= deadline {
+                // A batch whose answer is lost stays lost, as it does with a cursor: only a new feed gives it again.
+                let moved = &mut self.position;
+                let give = || {
+                    *moved = position;
+                    Ok(batch)
+                };
+                return Ok(self.source.faults().around("next", give).await?);
+            }
+            // Either way it looks again; the sender lives as long as the source, which this feed holds.
+            let _ = tokio::time::timeout_at(deadline, self.moved.changed()).await;
+        }
+    }
+}
+
+struct FakeScan {
+    source: FakeSource,
+    collection: String,
+    after: Option<Id>,
+}
+
+#[async_trait]
+impl Scan for FakeScan {
+    async fn next(&mut self) -> PortResult<Vec<SourceRow>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let after = &mut self.after;
+        let page = || {
+            let state = self.source.state();
+            let Some(documents) = state.collections.get(&self.collection) else { return Ok(Vec::new()) };
+            let from = after.clone().map_or(Unbounded, Excluded);
+            let page: Vec<_> = documents.range((from, Unbounded)).take(self.source.shared.settings.page).collect();
+            let rows = page.iter().map(|(id, document)| row(id, document)).collect();
+            if let Some((id, _)) = page.last() {
+                *after = Some((*id).clone());
+            }
+            Ok(rows)
+        };
+        self.source.faults().around("page", page).await
+    }
+}

@@ -1,0 +1,100 @@
+//! The contract of the source on the fake, and what only the fake can do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::json;
+use tidewheel_core::ports::{FeedError, ResumeToken, Source, StartAt};
+use tidewheel_testkit::contracts::source::{SourceHarness, SourceWrite};
+use tidewheel_testkit::fakes::faults::{Fault, Gate};
+use tidewheel_testkit::fakes::source::FakeSource;
+
+struct Fake(FakeSource);
+
+#[async_trait]
+impl SourceHarness for Fake {
+    fn database(&self) -> &str {
+        "shop"
+    }
+
+    async fn source(&self, collections: &[&str]) -> Arc<dyn Source> {
+        Arc::new(self.0.selecting(collections))
+    }
+
+    async fn commit(&self, writes: Vec<SourceWrite>) {
+        self.0.transaction(writes);
+        // A real write takes a while, in which others run.
+        tokio::time::sleep(Duration::from_micros(50)).await;
+    }
+}
+
+tidewheel_testkit::source_contract_tests!(Fake(FakeSource::new("shop")));
+
+#[tokio::test]
+async fn a_position_before_the_history_is_lost() {
+    let source = FakeSource::new("shop");
+    let start = source.now().await.unwrap();
+    source.insert("tickets", json!({"_id": 1}));
+    let mut feed = source.open(StartAt::Time(start)).await.unwrap();
+    source.lose_history();
+    assert!(matches!(feed.next().await, Err(FeedError::HistoryLost(_))), "an open feed that is behind");
+    for start in [StartAt::Time(start), StartAt::Token(ResumeToken("0".into()))] {
+        assert!(matches!(source.open(start).await, Err(FeedError::HistoryLost(_))));
+    }
+    let now = source.now().await.unwrap();
+    source.insert("tickets", json!({"_id": 2}));
+    let after = StartAt::Token(ResumeToken("1".into()));
+    assert_eq!(source.open(after).await.unwrap().next().await.unwrap().events.len(), 1);
+    assert!(source.now().await.unwrap() > now);
+}
+
+#[tokio::test]
+async fn going_back_to_a_backup_turns_the_clock_back() {
+    let source = FakeSource::new("shop");
+    source.insert("tickets", json!({"_id": 1}));
+    let backup = source.backup();
+    let then = source.now().await.unwrap();
+    source.insert("tickets", json!({"_id": 2}));
+    source.restore(backup);
+    assert_eq!(source.now().await.unwrap(), then);
+    assert_eq!(source.rows("tickets").len(), 1);
+    let unknown = StartAt::Token(ResumeToken("2".into()));
+    assert!(matches!(source.open(unknown).await, Err(FeedError::HistoryLost(_))));
+}
+
+#[tokio::test]
+async fn faults_hit_feeds_and_scans() {
+    let source = FakeSource::new("shop");
+    let start = source.now().await.unwrap();
+    source.insert("tickets", json!({"_id": 1}));
+    for call in ["now", "open", "collections", "estimate", "scan", "next", "page"] {
+        source.faults().once(call, Fault::unreachable());
+    }
+    let namespace = tidewheel_core::identity::Namespace::new("shop", "tickets");
+    assert!(source.now().await.is_err());
+    assert!(source.collections().await.is_err());
+    assert!(source.estimate(&namespace).await.is_err());
+    assert!(source.open(StartAt::Time(start)).await.is_err());
+    assert!(source.scan(&namespace, None, start).await.is_err());
+    let mut feed = source.open(StartAt::Time(start)).await.unwrap();
+    assert!(feed.next().await.is_err());
+    assert_eq!(feed.next().await.unwrap().events.len(), 1);
+    let mut scan = source.scan(&namespace, None, start).await.unwrap();
+    assert!(scan.next().await.is_err());
+    assert_eq!(scan.next().await.unwrap().len(), 1);
+    assert_eq!(source.opened(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_can_be_held() {
+    let source = FakeSource::new("shop");
+    let start = source.now().await.unwrap();
+    let gate = Gate::closed();
+    source.faults().always("next", Fault::Held(gate.clone()));
+    source.insert("tickets", json!({"_id": 1}));
+    let mut feed = source.open(StartAt::Time(start)).await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_secs(60), feed.next()).await.is_err());
+    gate.open();
+    assert_eq!(feed.next().await.unwrap().events.len(), 1, "the call that was dropped lost nothing");
+}
