@@ -72,17 +72,20 @@ impl Question {
     pub(crate) fn run(self, shard: &EdgeShard) -> OperationResult<Vec<ScoredPoint>> {
         let (query, filter) = resolve(shard, self.ask, &self.using, self.filter)?;
         let prefetches = self.prefetches.into_iter().map(|prefetch| prefetch.resolve(shard));
-        shard.query(QueryRequest {
+        // The engine leaves skipping the offset to whoever merges the shards of a collection.
+        let mut points = shard.query(QueryRequest {
             prefetches: prefetches.collect::<OperationResult<_>>()?,
             query,
             filter,
             score_threshold: self.score_threshold.map(OrderedFloat),
-            limit: self.limit,
-            offset: self.offset,
+            limit: self.limit.saturating_add(self.offset),
+            offset: 0,
             params: self.params,
             with_vector: self.with_vector,
             with_payload: self.with_payload,
-        })
+        })?;
+        points.drain(..self.offset.min(points.len()));
+        Ok(points)
     }
 }
 

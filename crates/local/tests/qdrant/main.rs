@@ -1,0 +1,10 @@
+//! The local Qdrant, used as its clients use it: over gRPC and REST, killed and started again.
+
+mod collections;
+mod conditions;
+mod durability;
+mod indexes;
+mod points;
+mod rest;
+mod server;
+mod sharing;
