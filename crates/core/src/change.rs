@@ -21,11 +21,15 @@ pub enum Operation {
     Delete,
     /// Its whole collection went away: dropped, renamed, or its database dropped. Such a change has no document.
     Drop,
+    /// A snapshot has read its whole collection: what is older than the snapshot is not there any more. Such a change
+    /// has no document either.
+    Sweep,
 }
 
 impl Operation {
     /// Every operation, for tests and tables.
-    pub const ALL: [Self; 6] = [Self::Insert, Self::Update, Self::Replace, Self::Read, Self::Delete, Self::Drop];
+    pub const ALL: [Self; 7] =
+        [Self::Insert, Self::Update, Self::Replace, Self::Read, Self::Delete, Self::Drop, Self::Sweep];
 
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
@@ -36,12 +40,18 @@ impl Operation {
             Self::Read => "read",
             Self::Delete => "delete",
             Self::Drop => "drop",
+            Self::Sweep => "sweep",
         }
     }
 
     /// Whether the change leaves a document behind that has to be searchable.
     pub fn has_document(self) -> bool {
-        !matches!(self, Self::Delete | Self::Drop)
+        !matches!(self, Self::Delete | Self::Drop | Self::Sweep)
+    }
+
+    /// Whether the change concerns a whole collection instead of one document.
+    pub fn is_of_collection(self) -> bool {
+        matches!(self, Self::Drop | Self::Sweep)
     }
 }
 
@@ -62,23 +72,25 @@ impl FromStr for Operation {
     }
 }
 
-/// One change of one document, or the end of a whole collection.
+/// One change of one document, or of a whole collection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// What happened.
     pub operation: Operation,
     /// Where.
     pub namespace: Namespace,
-    /// The document's `_id` in canonical extended JSON: its exact identity. Empty for [`Operation::Drop`].
+    /// The document's `_id` in canonical extended JSON: its exact identity. Empty for a change of a
+    /// whole collection.
     pub key: String,
-    /// The document's `_id` in relaxed extended JSON: for people who read the streams. Empty for a drop.
+    /// The document's `_id` in relaxed extended JSON: for people who read the streams. Empty for a
+    /// change of a whole collection.
     pub id: String,
     /// Orders this change among all changes of the document.
     pub version: Version,
     /// When the source committed the change, in milliseconds since the Unix epoch, by the source's clock. Only for
     /// measuring latency; never for ordering.
     pub committed_at: u64,
-    /// The document in relaxed extended JSON; `None` for a delete and a drop.
+    /// The document in relaxed extended JSON; `None` unless the operation has one.
     pub document: Option<String>,
 }
 

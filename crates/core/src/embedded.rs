@@ -61,7 +61,7 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// A change that needs no vector: a delete or a drop.
+    /// A change that needs no vector: a delete, or a change of a whole collection.
     pub fn without_vectors(change: Change) -> Self {
         Self { change, model: String::new(), chunks: Vec::new(), vectors: Vectors::default() }
     }

@@ -38,7 +38,7 @@ pub enum StartAt {
 /// One event of the source, in the order in which the source committed them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceEvent {
-    /// What happened. [`Operation::Read`] does not occur in a feed.
+    /// What happened. [`Operation::Read`] and [`Operation::Sweep`] do not occur in a feed.
     pub operation: Operation,
     /// Where.
     pub namespace: Namespace,

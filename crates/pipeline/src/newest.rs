@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::DocumentId;
@@ -30,7 +30,8 @@ impl Carries for Embedded {
 /// A record, with its entry and the entries of older changes of the same document that it makes superfluous.
 pub(crate) type Kept<T> = (T, Vec<EntryId>);
 
-/// The newest record of each document, in the order in which the documents first occur; drops as they are. What cannot
+/// The newest record of each document, in the order in which the documents first occur; changes of whole
+/// collections as they are. What cannot
 /// be read goes to `letters`. Every entry ends up in exactly one place.
 pub(crate) fn newest<T: Carries>(deliveries: Vec<Delivery<T>>, letters: &mut Vec<DeadLetter>) -> Vec<Kept<T>> {
     let mut kept: Vec<Kept<T>> = Vec::with_capacity(deliveries.len());
@@ -43,7 +44,7 @@ pub(crate) fn newest<T: Carries>(deliveries: Vec<Delivery<T>>, letters: &mut Vec
                 continue;
             }
         };
-        if record.change().operation == Operation::Drop {
+        if record.change().operation.is_of_collection() {
             kept.push((record, vec![id]));
             continue;
         }

@@ -25,7 +25,7 @@ pub struct Job {
 /// A change that goes on without a vector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Passed {
-    /// The delete or drop.
+    /// The delete, or the change of a whole collection.
     pub change: Change,
     /// Its entry and those that it makes superfluous.
     pub entries: Vec<EntryId>,
@@ -127,7 +127,7 @@ mod tests {
         Change {
             operation,
             namespace: Namespace::new("shop", "tickets"),
-            key: if operation == Operation::Drop { String::new() } else { key.to_string() },
+            key: if operation.is_of_collection() { String::new() } else { key.to_string() },
             id: key.to_string(),
             version: Version { epoch: 0, time: ClusterTime { seconds: time, increment: 1 }, ordinal: 1 },
             committed_at: 0,
@@ -161,7 +161,7 @@ mod tests {
             all.sort();
             prop_assert_eq!(settled, all.iter().collect::<Vec<_>>());
             for key in 0..4 {
-                let newest = changes.iter().filter(|(operation, k, _)| *k == key && *operation != Operation::Drop)
+                let newest = changes.iter().filter(|(operation, k, _)| *k == key && !operation.is_of_collection())
                     .map(|(_, _, time)| *time).max();
                 let kept = plan.jobs.iter().map(|job| &job.change)
                     .chain(plan.passed.iter().map(|passed| &passed.change))
@@ -170,8 +170,9 @@ mod tests {
                     .collect::<Vec<_>>();
                 prop_assert_eq!(kept, newest.into_iter().collect::<Vec<_>>());
             }
-            let drops = changes.iter().filter(|(operation, ..)| *operation == Operation::Drop).count();
-            prop_assert_eq!(plan.passed.iter().filter(|passed| passed.change.operation == Operation::Drop).count(), drops);
+            let wide = changes.iter().filter(|(operation, ..)| operation.is_of_collection()).count();
+            let passed = plan.passed.iter().filter(|passed| passed.change.operation.is_of_collection()).count();
+            prop_assert_eq!(passed, wide);
         }
     }
 

@@ -16,7 +16,8 @@
 //! as their version; changes that the scan sees early win over it when they arrive.
 //! **Several producers**: the lease makes one work and the others wait; safety rests on the condition above.
 //! **Backpressure**: above the high-water mark of stage 1 nothing more is read; MongoDB's oplog buffers.
-//! **Lost history**: when the oplog no longer reaches back to the token, everything is read again.
+//! **Lost history**: when the oplog no longer reaches back to the token, everything is read again, and what is
+//! older than that reading is swept out of the index, collection by collection.
 
 mod options;
 mod plan;

@@ -128,6 +128,24 @@ pub fn read(checkpoint: &Checkpoint, namespace: &Namespace, page: Vec<SourceRow>
     Step { changes: changes.collect(), next }
 }
 
+/// The step when a snapshot has read the whole collection: whatever is older than the snapshot has not been there any
+/// more. That only says something when earlier history was lost; otherwise there is nothing older.
+pub fn sweep(checkpoint: &Checkpoint, namespace: &Namespace, now: u64) -> Step {
+    let SnapshotState::Running { time, .. } = checkpoint.snapshot else {
+        unreachable!("collections are only swept while a snapshot runs");
+    };
+    let change = Change {
+        operation: Operation::Sweep,
+        namespace: namespace.clone(),
+        key: String::new(),
+        id: String::new(),
+        version: Version::of_snapshot(checkpoint.epoch, time),
+        committed_at: now,
+        document: None,
+    };
+    Step { changes: vec![change], next: checkpoint.clone() }
+}
+
 /// The step at the end of a snapshot.
 pub fn read_all(checkpoint: &Checkpoint) -> Step {
     let mut next = checkpoint.clone();
@@ -231,6 +249,8 @@ mod tests {
         let after = Some((tickets, "2".to_owned()));
         assert_eq!(step.next.snapshot, SnapshotState::Running { time: time(10), after, rows: 2 });
         assert_eq!(step.next.token, checkpoint().token);
+        let swept = sweep(&step.next, &Namespace::new("shop", "tickets"), 99);
+        assert_eq!((versions(&swept), &swept.next), (vec!["0.10.1.0".to_owned()], &step.next));
         let done = read_all(&step.next);
         assert_eq!((done.changes.len(), done.next.snapshot), (0, SnapshotState::Done { time: time(10), rows: 2 }));
     }

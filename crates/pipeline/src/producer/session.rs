@@ -102,6 +102,10 @@ impl Session<'_> {
                         writer.append(step).await?;
                         snapshot.report(&writer.checkpoint);
                     }
+                    Page::Read(namespace) => {
+                        writer.append(plan::sweep(&writer.checkpoint, &namespace, now_ms())).await?;
+                        snapshot.next_collection();
+                    }
                     Page::End => {
                         writer.append(plan::read_all(&writer.checkpoint)).await?;
                         snapshot.finish(&writer.checkpoint);
@@ -273,6 +277,8 @@ impl Writer<'_> {
 /// A page of a snapshot.
 enum Page {
     Rows(Namespace, Vec<SourceRow>),
+    /// The whole collection has been read.
+    Read(Namespace),
     End,
 }
 
@@ -318,8 +324,7 @@ impl Snapshot {
         })
     }
 
-    /// The next page. Never ready when no snapshot runs. Cancel-safe: what a dropped call has opened or counted off
-    /// is kept for the next.
+    /// The next page. Never ready when no snapshot runs. Cancel-safe.
     async fn next(&mut self, source: &dyn Source) -> PortResult<Page> {
         let Some(reading) = &mut self.running else {
             return std::future::pending().await;
@@ -327,18 +332,20 @@ impl Snapshot {
         let SnapshotState::Running { time, .. } = reading.checkpoint.snapshot else {
             return Ok(Page::End);
         };
-        loop {
-            let Some((namespace, after)) = reading.collections.last() else {
-                return Ok(Page::End);
-            };
-            let scan = match &mut reading.scan {
-                Some(scan) => scan,
-                None => reading.scan.insert(source.scan(namespace, after.as_deref(), time).await?),
-            };
-            let rows = scan.next().await?;
-            if !rows.is_empty() {
-                return Ok(Page::Rows(namespace.clone(), rows));
-            }
+        let Some((namespace, after)) = reading.collections.last() else {
+            return Ok(Page::End);
+        };
+        let scan = match &mut reading.scan {
+            Some(scan) => scan,
+            None => reading.scan.insert(source.scan(namespace, after.as_deref(), time).await?),
+        };
+        let rows = scan.next().await?;
+        Ok(if rows.is_empty() { Page::Read(namespace.clone()) } else { Page::Rows(namespace.clone(), rows) })
+    }
+
+    /// Goes on to the next collection. Not a part of `next`, because a dropped call of that must not skip one.
+    fn next_collection(&mut self) {
+        if let Some(reading) = &mut self.running {
             reading.scan = None;
             reading.collections.pop();
         }

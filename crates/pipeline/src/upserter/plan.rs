@@ -49,7 +49,7 @@ pub fn plan(deliveries: Vec<Delivery<Embedded>>, payload: &PayloadOptions) -> Pl
     for (embedded, entries) in newest(deliveries, &mut plan.letters) {
         let version = embedded.change.version;
         let target = match embedded.change.operation {
-            Operation::Drop => FenceTarget::Namespace(embedded.change.namespace),
+            Operation::Drop | Operation::Sweep => FenceTarget::Namespace(embedded.change.namespace),
             Operation::Delete => FenceTarget::Document(embedded.change.document_id()),
             _ => {
                 let namespace = embedded.change.namespace.clone();
@@ -146,7 +146,7 @@ mod tests {
         let change = Change {
             operation,
             namespace: Namespace::new("shop", "tickets"),
-            key: if operation == Operation::Drop { String::new() } else { key.to_string() },
+            key: if operation.is_of_collection() { String::new() } else { key.to_string() },
             id: key.to_string(),
             version: version(time),
             committed_at: 0,
@@ -183,7 +183,7 @@ mod tests {
             for key in 0..3u8 {
                 let document = DocumentId::new(&Namespace::new("shop", "tickets"), &key.to_string());
                 let newest = changes.iter()
-                    .filter(|(operation, k, _)| *k == key && *operation != Operation::Drop)
+                    .filter(|(operation, k, _)| *k == key && !operation.is_of_collection())
                     .max_by_key(|(_, _, time)| *time);
                 let written = plan.writes.iter().find(|write| write.points.document == document);
                 let removed = plan.removals.iter().find(|r| r.fence.target == FenceTarget::Document(document));
