@@ -7,6 +7,7 @@ mod bert;
 mod buffer;
 mod kernel;
 mod pack;
+mod peak;
 mod select;
 mod team;
 mod word;
@@ -24,6 +25,7 @@ use crate::tokens::Encoding;
 
 pub use buffer::Workspace;
 pub use pack::pack;
+pub use peak::measure_peak;
 pub use select::Kernel;
 
 /// With which numbers the matrices are multiplied. Sums, residuals, normalisation and softmax are always `f32`.

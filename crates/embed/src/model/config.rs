@@ -185,7 +185,7 @@ impl Description {
         if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(LoadError::malformed(&path, format!("{name} is 0")));
         }
-        if config.hidden_size % config.num_attention_heads != 0 {
+        if !config.hidden_size.is_multiple_of(config.num_attention_heads) {
             return Err(LoadError::malformed(
                 &path,
                 format!("{} heads do not divide hidden_size {}", config.num_attention_heads, config.hidden_size),
@@ -280,12 +280,14 @@ fn read_pooling(directory: &Path, path: &Path, hidden: usize) -> Result<Pooling,
 
 fn required<T: DeserializeOwned>(path: &Path) -> Result<T, LoadError> {
     let text = std::fs::read(path).map_err(|cause| LoadError::io(path, cause))?;
-    serde_json::from_slice(&text).map_err(|cause| LoadError::malformed(path, cause))
+    serde_json::from_slice(&text).map_err(|cause| LoadError::malformed(path, cause.to_string()))
 }
 
 fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LoadError> {
     match std::fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|cause| LoadError::malformed(path, cause)),
+        Ok(text) => {
+            serde_json::from_slice(&text).map(Some).map_err(|cause| LoadError::malformed(path, cause.to_string()))
+        }
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(cause) => Err(LoadError::io(path, cause)),
     }

@@ -48,7 +48,7 @@ impl LoadError {
         Self::Io { path: path.to_owned(), cause }
     }
 
-    pub(crate) fn malformed(path: &Path, cause: impl ToString) -> Self {
-        Self::Malformed { path: path.to_owned(), cause: cause.to_string() }
+    pub(crate) fn malformed(path: &Path, cause: impl Into<String>) -> Self {
+        Self::Malformed { path: path.to_owned(), cause: cause.into() }
     }
 }

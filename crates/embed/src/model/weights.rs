@@ -88,7 +88,8 @@ impl Weights {
         }
         let mut header = vec![0; usize::try_from(length).expect("at most 16 MB")];
         file.read_exact(&mut header).map_err(io)?;
-        let metadata: Metadata = serde_json::from_slice(&header).map_err(|cause| LoadError::malformed(&path, cause))?;
+        let metadata: Metadata =
+            serde_json::from_slice(&header).map_err(|cause| LoadError::malformed(&path, cause.to_string()))?;
         let end = 8 + length + metadata.data_len() as u64;
         let size = file.metadata().map_err(io)?.len();
         if size != end {

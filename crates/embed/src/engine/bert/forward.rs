@@ -110,7 +110,7 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
     /// # Safety
     /// The module's invariants.
     unsafe fn member(&self, member: Member<'_>) {
-        // SAFETY (of all steps): between two meetings each writes to its own share only; see the module's head.
+        // SAFETY: between two meetings each step writes to its member's own share only; see the module's head.
         unsafe {
             self.embed(member);
             member.meet();

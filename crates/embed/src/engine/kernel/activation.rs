@@ -31,7 +31,7 @@ unsafe fn gelu<V: Isa>(x: V::Floats) -> V::Floats {
     let t = V::div(V::splat(1.0), V::mul_add(size, V::splat(0.231_641_9), V::splat(1.0)));
     // Half of the published coefficients.
     let mut sum = V::splat(0.530_702_7);
-    for term in [-0.726_576_f32, 0.710_706_87, -0.142_248_37, 0.127_414_8] {
+    for term in [-0.726_576, 0.710_706_9, -0.142_248_37, 0.127_414_8] {
         sum = V::mul_add(sum, t, V::splat(term));
     }
     // e^(-x²/2) = 2^(-x² · log2(e) / 2)

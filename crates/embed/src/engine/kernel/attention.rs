@@ -72,60 +72,76 @@ impl<V: Isa, A: AttentionElement<V>> Task<V> for Attention<A> {
     #[inline(always)]
     unsafe fn call(self) {
         let keys = padded_keys::<V, A>(self.tokens);
-        let key_panels = self.scratch;
-        let value_panels = key_panels.add(self.sizes.key_panels);
-        let panel_rows = value_panels.add(self.sizes.value_panels);
-        let queries = panel_rows.add(self.sizes.panel_rows);
-        let scores = queries.add(self.sizes.queries).cast::<f32>();
-        let weights = scores.add(self.sizes.scores).cast::<u32>();
-
-        self.pack_keys::<V>(keys, panel_rows, key_panels);
-        self.pack_values::<V>(keys, value_panels);
+        let areas = self.areas();
+        self.pack_keys::<V>(keys, areas);
+        self.pack_values::<V>(keys, areas);
         for row in (0..self.tokens).step_by(V::ROWS) {
             let rows = (self.tokens - row).min(V::ROWS);
             match rows {
-                9.. if V::ROWS >= 12 => {
-                    self.rows::<V, 12>(row, rows, keys, key_panels, value_panels, queries, scores, weights)
-                }
-                5..=8 if V::ROWS >= 8 => {
-                    self.rows::<V, 8>(row, rows, keys, key_panels, value_panels, queries, scores, weights)
-                }
-                5.. if V::ROWS == 6 => {
-                    self.rows::<V, 6>(row, rows, keys, key_panels, value_panels, queries, scores, weights)
-                }
-                _ => self.rows::<V, 4>(row, rows, keys, key_panels, value_panels, queries, scores, weights),
+                9.. if V::ROWS >= 12 => self.rows::<V, 12>(row, rows, keys, areas),
+                5..=8 if V::ROWS >= 8 => self.rows::<V, 8>(row, rows, keys, areas),
+                5.. if V::ROWS == 6 => self.rows::<V, 6>(row, rows, keys, areas),
+                _ => self.rows::<V, 4>(row, rows, keys, areas),
             }
         }
     }
+}
+
+/// The parts of the scratch.
+#[derive(Clone, Copy)]
+struct Areas {
+    /// Keys as weights.
+    key_panels: *mut u32,
+    /// Values as weights.
+    value_panels: *mut u32,
+    /// Packed keys of one panel, before they are transposed.
+    panel_rows: *mut u32,
+    /// One block of packed queries.
+    queries: *mut u32,
+    /// One block of scores: a row of numbers for each query.
+    scores: *mut f32,
+    /// The same, packed.
+    weights: *mut u32,
 }
 
 /// Far below every score, and still a number: its power of two is exactly 0.
 const MASKED: f32 = -1e30;
 
 impl<A> Attention<A> {
+    #[inline(always)]
+    unsafe fn areas(&self) -> Areas {
+        let key_panels = self.scratch;
+        let value_panels = key_panels.add(self.sizes.key_panels);
+        let panel_rows = value_panels.add(self.sizes.value_panels);
+        let queries = panel_rows.add(self.sizes.panel_rows);
+        let scores = queries.add(self.sizes.queries).cast::<f32>();
+        let weights = scores.add(self.sizes.scores).cast::<u32>();
+        Areas { key_panels, value_panels, panel_rows, queries, scores, weights }
+    }
+
     /// Keys as weights: a column for each key, an input for each number of the head.
     #[inline(always)]
-    unsafe fn pack_keys<V: Isa>(&self, keys: usize, rows: *mut u32, to: *mut u32)
+    unsafe fn pack_keys<V: Isa>(&self, keys: usize, areas: Areas)
     where
         A: AttentionElement<V>,
     {
         let words = self.width / A::GROUP;
         for first in (0..keys).step_by(V::PANEL) {
             for n in 0..V::PANEL {
-                let row = rows.add(n * words);
+                let row = areas.panel_rows.add(n * words);
                 if first + n < self.tokens {
                     A::pack_row(self.keys.add((first + n) * self.width), words / LINE, row, LINE);
                 } else {
                     std::ptr::write_bytes(row, 0, words);
                 }
             }
-            V::transpose(rows, words, words, to.add(first * words));
+            V::transpose(areas.panel_rows, words, words, areas.key_panels.add(first * words));
         }
     }
 
     /// Values as weights: a column for each number of the head, an input for each key.
     #[inline(always)]
-    unsafe fn pack_values<V: Isa>(&self, keys: usize, to: *mut u32)
+    unsafe fn pack_values<V: Isa>(&self, keys: usize, areas: Areas)
     where
         A: AttentionElement<V>,
     {
@@ -138,27 +154,18 @@ impl<A> Attention<A> {
                     self.values.wrapping_add(row * self.width + panel * V::PANEL),
                     self.width,
                     self.tokens.saturating_sub(row),
-                    to.add((panel * words + word) * V::PANEL),
+                    areas.value_panels.add((panel * words + word) * V::PANEL),
                 );
             }
         }
     }
 
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "the scratch areas of one call, inlined")]
-    unsafe fn rows<V: Isa, const M: usize>(
-        &self,
-        row: usize,
-        rows: usize,
-        keys: usize,
-        key_panels: *const u32,
-        value_panels: *const u32,
-        queries: *mut u32,
-        scores: *mut f32,
-        weights: *mut u32,
-    ) where
+    unsafe fn rows<V: Isa, const M: usize>(&self, row: usize, rows: usize, keys: usize, areas: Areas)
+    where
         A: AttentionElement<V>,
     {
+        let Areas { key_panels, value_panels, queries, scores, weights, .. } = areas;
         let words = self.width / A::GROUP;
         for r in 0..rows {
             let from = self.queries.add((row + r) * self.width);

@@ -14,6 +14,8 @@
 #![allow(unsafe_code)]
 // Whole functions here are one unsafe operation after the other, all under the invariants above.
 #![allow(unsafe_op_in_unsafe_fn)]
+// Indices run over registers, side by side with addresses.
+#![allow(clippy::needless_range_loop)]
 
 mod activation;
 mod attention;
@@ -26,6 +28,7 @@ mod matmul;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod norm;
+mod peak;
 mod portable;
 
 pub(super) use activation::Activate;
@@ -39,6 +42,7 @@ pub(super) use matmul::{Add, Epilogue, MatMul, Output, Store};
 #[cfg(target_arch = "aarch64")]
 pub(super) use neon::Neon;
 pub(super) use norm::{EmbedRows, NormRows, NormTerms, PackRows, Packed};
+pub(super) use peak::Peak;
 pub(super) use portable::Portable;
 
 pub(super) use super::buffer::LINE;
@@ -131,12 +135,12 @@ pub(super) trait Int8Isa: Isa {
     unsafe fn line_to_int8(from: *const f32, low: f32, factor: f32, to: *mut u32);
 }
 
-/// The polynomial part of `2^x` for x between -1/2 and 1/2, or 0 and 1 (Taylor at the middle, degree fitted to f32).
+/// The polynomial part of `2^x` for x between -1/2 and 1/2: Taylor's series as far as f32 can tell.
 #[inline(always)]
 unsafe fn exp2_fraction<V: Isa>(x: V::Floats) -> V::Floats {
     // ln(2)^n / n!
     let mut sum = V::splat(1.540_353e-4);
-    for term in [1.333_355_8e-3, 9.618_129e-3, 5.550_410_9e-2, 0.240_226_5, 0.693_147_2, 1.0] {
+    for term in [1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 0.240_226_5, std::f32::consts::LN_2, 1.0] {
         sum = V::mul_add(sum, x, V::splat(term));
     }
     sum
