@@ -199,7 +199,7 @@ async fn the_hub_is_asked_once_and_the_token_stays_with_it() {
     let (hub, seen) = pretend_hub(SUM_OF_ABC).await;
     let cache = tempfile::tempdir().expect("a directory");
     let (report, events) = recorder();
-    let provisioner = Provisioner::with_cache(cache.path(), report).with_hub(format!("{hub}/"), Some("secret".into()));
+    let provisioner = Provisioner::with_cache(cache.path(), report).with_hub(&format!("{hub}/"), Some("secret".into()));
     let dir = provisioner.model("someone/some-model").await.expect("the model");
     assert_eq!(fs::read_to_string(dir.join("model.safetensors")).expect("weights"), "abc");
     assert!(!dir.join("modules.json").exists());
@@ -221,7 +221,7 @@ async fn the_hub_is_asked_once_and_the_token_stays_with_it() {
 async fn weights_with_a_wrong_sum_are_refused() {
     let (hub, _) = pretend_hub("0000000000000000000000000000000000000000000000000000000000000000").await;
     let cache = tempfile::tempdir().expect("a directory");
-    let provisioner = Provisioner::with_cache(cache.path(), silent()).with_hub(hub, None);
+    let provisioner = Provisioner::with_cache(cache.path(), silent()).with_hub(&hub, None);
     let error = provisioner.model("someone/some-model").await.expect_err("a wrong sum");
     assert!(matches!(&error, ProvisionError::Checksum { found, .. } if found == SUM_OF_ABC), "{error}");
     assert!(!cache.path().join("model-someone--some-model").exists());

@@ -79,11 +79,8 @@ async fn documents(uri: &str) -> mongodb::Collection<Document> {
 #[tokio::test]
 async fn redis_keeps_its_data_through_kill_and_restart() {
     let dir = tempfile::tempdir().expect("a directory");
-    let redis_options = Redis {
-        fsync: Fsync::Always,
-        maxmemory: Some(64 << 20),
-        ..Redis::new(redis_server().await, dir.path())
-    };
+    let redis_options =
+        Redis { fsync: Fsync::Always, maxmemory: Some(64 << 20), ..Redis::new(redis_server().await, dir.path()) };
     let server = redis_options.start(silent()).await.expect("redis-server");
     let (port, pid) = (server.port(), server.pid().expect("a process"));
     let setting = async |name: &str| {
@@ -175,10 +172,8 @@ async fn a_supervised_server_comes_back_and_a_stopped_one_does_not() {
         assert!(Command::new("kill").args(["-KILL", &pid]).status().expect("kill").success());
     };
     kill();
-    eventually("it is back", async || {
-        server.pid().is_some_and(|pid| pid != first) && server.ready().await.is_ok()
-    })
-    .await;
+    eventually("it is back", async || server.pid().is_some_and(|pid| pid != first) && server.ready().await.is_ok())
+        .await;
     assert_eq!(redis_get(&server, "key").await.as_deref(), Some("value"));
     // The second time as well: a restarted process has a watcher, too.
     let second = server.pid().expect("a process");
@@ -189,9 +184,7 @@ async fn a_supervised_server_comes_back_and_a_stopped_one_does_not() {
     .await;
     {
         let events = events.lock().expect("events");
-        let died = |event: &&Event| {
-            matches!(event, Event::Died { server: ServerKind::Redis, status } if status.contains("SIGKILL"))
-        };
+        let died = |event: &&Event| matches!(event, Event::Died { server: ServerKind::Redis, status } if status.contains("SIGKILL"));
         assert_eq!(events.iter().filter(died).count(), 2, "{events:?}");
         assert!(events.iter().any(|event| matches!(event, Event::Restarting { .. })), "{events:?}");
     }

@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{checksum, error::ProvisionError};
+use super::{checksum, error::ProvisionError, tool};
 use crate::{Event, Part, Report};
 
 /// Lists the files of an entry; written last, so an entry without it was never finished.
@@ -72,7 +72,8 @@ where
     fs::create_dir_all(root).map_err(ProvisionError::io("create", root))?;
     let dir = root.join(name);
     let _lock = lock(root, name, part, report).await?;
-    if is_whole(&dir)
+    let there = dir.clone();
+    if tool::blocking(move || is_whole(&there)).await
         && let Ok(knowledge) = probe(dir.clone()).await
     {
         return Ok(Found { dir, made: false, knowledge });
@@ -96,7 +97,8 @@ where
     }
     make(workshop.clone()).await?;
     let knowledge = probe(workshop.entry.clone()).await?;
-    write_manifest(&workshop.entry)?;
+    let entry = workshop.entry.clone();
+    tool::blocking(move || write_manifest(&entry)).await?;
     if dir.exists() {
         fs::remove_dir_all(&dir).map_err(ProvisionError::io("remove", &dir))?;
     }
@@ -118,8 +120,7 @@ async fn lock(root: &Path, name: &str, part: Part, report: &Report) -> Result<Fi
         Err(TryLockError::WouldBlock) => report(Event::Waiting { part }),
         Err(TryLockError::Error(source)) => return Err(ProvisionError::Io { action: "lock", path, source }),
     }
-    let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
-    locked.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(ProvisionError::io("lock", path))
+    tool::blocking(move || file.lock().map(|()| file)).await.map_err(ProvisionError::io("lock", path))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -226,7 +227,8 @@ mod tests {
         assert!(first.made != second.made, "one makes it, the other waits");
         assert_eq!((first.knowledge.as_str(), second.knowledge.as_str()), ("content", "content"));
         assert_eq!(bench.made(), 1);
-        let mut left: Vec<_> = fs::read_dir(bench.root.path()).expect("read").flatten().map(|e| e.file_name()).collect();
+        let mut left: Vec<_> =
+            fs::read_dir(bench.root.path()).expect("read").flatten().map(|e| e.file_name()).collect();
         left.sort();
         assert_eq!(left, ["thing", "thing.lock"]);
     }

@@ -13,7 +13,7 @@ use std::{
 use reqwest::{Client, Response, StatusCode, Url, header, redirect};
 use tokio::io::AsyncWriteExt;
 
-use super::{checksum, error::ProvisionError, pins};
+use super::{checksum, error::ProvisionError, pins, tool};
 use crate::{Event, Part, Report};
 
 const PUBLIC_HUB: &str = "https://huggingface.co";
@@ -44,10 +44,10 @@ impl Hub {
     /// `HF_ENDPOINT` or the public hub, with `HF_TOKEN` if that is set.
     pub(super) fn from_env() -> Self {
         let set = |name| env::var(name).ok().filter(|value| !value.trim().is_empty());
-        Self::new(set("HF_ENDPOINT").unwrap_or_else(|| PUBLIC_HUB.into()), set("HF_TOKEN"))
+        Self::new(set("HF_ENDPOINT").as_deref().unwrap_or(PUBLIC_HUB), set("HF_TOKEN"))
     }
 
-    pub(super) fn new(endpoint: String, token: Option<String>) -> Self {
+    pub(super) fn new(endpoint: &str, token: Option<String>) -> Self {
         let endpoint = endpoint.trim().trim_end_matches('/').to_owned();
         Self { endpoint, token }
     }
@@ -85,7 +85,7 @@ impl Hub {
             if name == WEIGHTS {
                 let pinned = (id == pins::DEFAULT_MODEL).then(|| pins::DEFAULT_MODEL_WEIGHTS_SHA256.to_owned());
                 if let Some(sum) = pinned.or(file.sha256) {
-                    checksum::verify(Part::Model, &path, &sum)?;
+                    tool::blocking(move || checksum::verify(Part::Model, &path, &sum)).await?;
                 }
             }
         }
@@ -144,9 +144,7 @@ impl Hub {
         let mut out = tokio::fs::File::create(path).await.map_err(ProvisionError::io("create", path))?;
         let mut done = 0;
         let mut last = Instant::now();
-        while let Some(piece) =
-            file.response.chunk().await.map_err(|error| self.failed(id, with_causes(&error)))?
-        {
+        while let Some(piece) = file.response.chunk().await.map_err(|error| self.failed(id, with_causes(&error)))? {
             out.write_all(&piece).await.map_err(ProvisionError::io("write", path))?;
             done += piece.len() as u64;
             if let Some(report) = report.filter(|_| last.elapsed() >= PROGRESS_INTERVAL) {

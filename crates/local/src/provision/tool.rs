@@ -1,8 +1,6 @@
 //! Runs the programs that provisioning leans on, and finds programs on PATH.
 
-use std::{
-    env, ffi::OsStr, os::unix::fs::PermissionsExt, path::Path, path::PathBuf, process::Stdio, time::Duration,
-};
+use std::{env, ffi::OsStr, os::unix::fs::PermissionsExt, path::Path, path::PathBuf, process::Stdio, time::Duration};
 
 use tokio::process::Command;
 
@@ -39,6 +37,14 @@ pub(super) async fn run(part: Part, step: &str, mut command: Command) -> Result<
     }
     let talk = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
     Err(failed(format!("{} ({})", tail(&String::from_utf8_lossy(talk)), output.status)))
+}
+
+/// Does work that keeps a processor or a disk busy, such as summing or unpacking, away from the other tasks.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }
 
 /// The last lines of a program's output as one line.

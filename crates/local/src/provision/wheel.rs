@@ -51,7 +51,8 @@ pub(super) async fn download(wheel: &Wheel, dir: &Path, report: &Report) -> Resu
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
         .ok_or_else(|| ProvisionError::Tool { part, step, output: "it left no wheel".into() })?;
-    checksum::verify(part, &file, wheel.sha256)?;
+    let (downloaded, sum) = (file.clone(), wheel.sha256);
+    tool::blocking(move || checksum::verify(part, &downloaded, sum)).await?;
     report(Event::Fetched { part, took: begun.elapsed() });
     Ok(file)
 }
@@ -74,7 +75,16 @@ async fn pip() -> Option<Command> {
 }
 
 /// Unpacks the folder that directly holds a file called `landmark` into `into`, sub-folders included.
-pub(super) fn unpack_folder(wheel: &Wheel, archive: &Path, landmark: &str, into: &Path) -> Result<(), ProvisionError> {
+pub(super) async fn unpack_folder(
+    wheel: Wheel,
+    archive: PathBuf,
+    landmark: &'static str,
+    into: PathBuf,
+) -> Result<(), ProvisionError> {
+    tool::blocking(move || unpack_now(&wheel, &archive, landmark, &into)).await
+}
+
+fn unpack_now(wheel: &Wheel, archive: &Path, landmark: &str, into: &Path) -> Result<(), ProvisionError> {
     let unpack = |reason: String| ProvisionError::Unpack {
         part: wheel.part,
         file: archive.file_name().unwrap_or_default().to_string_lossy().into_owned(),

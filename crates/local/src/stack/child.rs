@@ -107,8 +107,7 @@ impl Child {
         let mut exit = self.exit.clone();
         async move {
             // An error means that the thread is gone, which only happens after the end.
-            let status = exit.wait_for(Option::is_some).await.ok().and_then(|status| *status);
-            status
+            exit.wait_for(Option::is_some).await.ok().and_then(|status| *status)
         }
     }
 }

@@ -66,6 +66,12 @@ pub enum StackError {
         /// Its log file.
         log: PathBuf,
     },
+    /// The server was stopped before it was ready.
+    #[error("{server} was stopped while starting")]
+    Interrupted {
+        /// Which server.
+        server: ServerKind,
+    },
     /// The server was asked about, but does not run.
     #[error("{server} does not run")]
     NotRunning {
@@ -94,10 +100,12 @@ impl StackError {
                 format!("stop the process that holds it, or give {server} another port (0 picks a free one)")
             }
             Self::Locked { .. } => "stop the other stack, or give another data directory".into(),
-            Self::NoQdrant => "install Qdrant so that `qdrant` is on PATH, or set qdrant.url to a server of yours".into(),
+            Self::NoQdrant => {
+                "install Qdrant so that `qdrant` is on PATH, or set qdrant.url to a server of yours".into()
+            }
             Self::Spawn { .. } => "check that the file exists and may be executed".into(),
             Self::Exited { log, .. } | Self::NotReady { log, .. } => format!("its log is {}", log.display()),
-            Self::NotRunning { .. } => "start it first".into(),
+            Self::NotRunning { .. } | Self::Interrupted { .. } => "start it first".into(),
             Self::Io { .. } => "check the permissions and the free space of the data directory".into(),
         }
     }

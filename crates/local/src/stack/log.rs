@@ -10,7 +10,7 @@ use std::{
 const MOST_BYTES: u64 = 16 * 1024 * 1024;
 
 /// How much of a log's end is read for an error message.
-const TAIL_BYTES: u64 = 4096;
+const TAIL_BYTES: u64 = 16 * 1024;
 const TAIL_LINES: usize = 5;
 
 /// Opens a log for appending.
@@ -42,7 +42,27 @@ pub(super) fn tail(path: &Path) -> String {
     if lines.is_empty() {
         return "its log is empty".into();
     }
+    let complaints: Vec<String> = lines.iter().filter_map(|line| complaint(line)).collect();
+    if !complaints.is_empty() {
+        return complaints[complaints.len().saturating_sub(TAIL_LINES)..].join(" / ");
+    }
     lines[lines.len().saturating_sub(TAIL_LINES)..].join(" / ")
+}
+
+/// What a line of MongoDB's log says, if it is an error: such lines are JSON with a severity `s`, a message `msg` and
+/// attributes, of which `error` matters most.
+fn complaint(line: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    if !matches!(line.get("s")?.as_str()?, "E" | "F") {
+        return None;
+    }
+    let message = line.get("msg")?.as_str()?;
+    let cause = line.get("attr").map(|attributes| attributes.get("error").unwrap_or(attributes));
+    Some(match cause {
+        Some(serde_json::Value::String(cause)) => format!("{message}: {cause}"),
+        Some(cause) => format!("{message}: {cause}"),
+        None => message.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -63,6 +83,17 @@ mod tests {
         assert_eq!(tail(&path), "three");
         assert_eq!(fs::metadata(dir.path().join("logs/server.log.1"))?.len(), MOST_BYTES + 1);
         Ok(())
+    }
+
+    #[test]
+    fn of_mongodbs_log_only_the_complaints_are_told() {
+        let info = r#"{"t":{"$date":"2024-01-01"},"s":"I","c":"CONTROL","msg":"Shutting down"}"#;
+        assert_eq!(complaint(info), None);
+        let error = r#"{"s":"E","c":"CONTROL","id":20557,"msg":"DBException in initAndListen","attr":{"error":"Location28596: no dbpath"}}"#;
+        assert_eq!(complaint(error).as_deref(), Some("DBException in initAndListen: Location28596: no dbpath"));
+        let fatal = r#"{"s":"F","msg":"Fatal assertion","attr":{"msgid":28595,"file":"wt.cpp"}}"#;
+        assert_eq!(complaint(fatal).as_deref(), Some(r#"Fatal assertion: {"msgid":28595,"file":"wt.cpp"}"#));
+        assert_eq!(complaint("# Fatal error, can't open config file"), None);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub use redis::{Fsync, Redis};
 pub use server::Server;
 
 use crate::{
-    Report,
+    Report, ServerKind,
     provision::{self, Program, Provisioner},
 };
 
@@ -98,9 +98,24 @@ impl StackOptions {
         (self.mongodb_port, self.redis_port, self.qdrant_http_port, self.qdrant_grpc_port) = (0, 0, 0, 0);
         self
     }
+
+    async fn check_ports(&self) -> Result<(), StackError> {
+        let mut wished = vec![(ServerKind::Mongod, self.mongodb_port), (ServerKind::Redis, self.redis_port)];
+        if !matches!(self.qdrant, QdrantSource::Elsewhere) {
+            let ports = [self.qdrant_http_port, self.qdrant_grpc_port];
+            wished.extend(ports.map(|port| (ServerKind::Qdrant, port)));
+        }
+        for (server, port) in wished {
+            if port != 0 {
+                port::expect_free(server, port).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The running stack. Dropped, it kills its servers at once; [`stop`](Self::stop) lets them end in order.
+#[derive(Debug)]
 pub struct Stack {
     /// `mongod`.
     pub mongod: Server,
@@ -120,12 +135,11 @@ impl Stack {
     /// that did start are stopped again.
     pub async fn start(options: StackOptions, provisioner: &Provisioner, report: Report) -> Result<Self, StackError> {
         let lock = DataLock::take(&options.data)?;
+        // Before anything is fetched: nobody wants to learn this after a download.
+        options.check_ports().await?;
         let (mongod, redis) = tokio::try_join!(provisioner.mongod(), provisioner.redis_server())?;
-        let mongod = Mongod {
-            port: options.mongodb_port,
-            supervise: options.supervise,
-            ..Mongod::new(mongod, &options.data)
-        };
+        let mongod =
+            Mongod { port: options.mongodb_port, supervise: options.supervise, ..Mongod::new(mongod, &options.data) };
         let redis = Redis {
             port: options.redis_port,
             fsync: options.redis_fsync,

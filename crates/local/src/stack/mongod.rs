@@ -101,7 +101,8 @@ async fn lead(client: &Client, port: u16, pid: u32) -> Result<(), String> {
     let admin = client.database("admin");
     let run = async |command: Document| admin.run_command(command).await;
     let say = |error: mongodb::error::Error| error.to_string();
-    let status = run(doc! { "serverStatus": 1, "repl": 0, "metrics": 0, "wiredTiger": 0, "locks": 0 }).await.map_err(say)?;
+    let status =
+        run(doc! { "serverStatus": 1, "repl": 0, "metrics": 0, "wiredTiger": 0, "locks": 0 }).await.map_err(say)?;
     if number(&status, "pid") != Some(i64::from(pid)) {
         return Err(format!("another mongod answers on port {port}"));
     }

@@ -6,6 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::StackError;
+use crate::ServerKind;
+
 /// A port whose holder was killed a moment ago is free again within this time.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
@@ -19,23 +22,23 @@ pub(super) fn is_taken(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
-/// Like [`is_taken`], but gives a holder that is just ending the time to end.
-pub(super) async fn stays_taken(port: u16) -> bool {
+/// Fails when the port is taken, but gives a holder that is just ending the time to end.
+pub(super) async fn expect_free(server: ServerKind, port: u16) -> Result<(), StackError> {
     let begun = Instant::now();
     while is_taken(port) {
         if begun.elapsed() > PATIENCE {
-            return true;
+            return Err(StackError::PortTaken { server, port, holder: holder(port) });
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
-    false
+    Ok(())
 }
 
 /// The process that listens on the port, as `name (pid N)`, if this system tells us.
 ///
 /// Linux lists sockets in `/proc/net/tcp` with an inode, and each process's open inodes in `/proc/PID/fd`; those of
 /// other users' processes stay hidden.
-pub(super) fn holder(port: u16) -> Option<String> {
+fn holder(port: u16) -> Option<String> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|file| fs::read_to_string(file).ok())
@@ -46,7 +49,8 @@ pub(super) fn holder(port: u16) -> Option<String> {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let Ok(files) = fs::read_dir(process.path().join("fd")) else { continue };
         let holds = files.flatten().any(|file| {
-            fs::read_link(file.path()).is_ok_and(|link| sockets.iter().any(|socket| link.as_os_str() == socket.as_str()))
+            fs::read_link(file.path())
+                .is_ok_and(|link| sockets.iter().any(|socket| link.as_os_str() == socket.as_str()))
         });
         if holds {
             let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();

@@ -5,7 +5,7 @@
 //! slowly while it keeps failing; the last handle takes the process with it.
 
 use std::{
-    fs,
+    fmt, fs,
     future::Future,
     path::PathBuf,
     pin::Pin,
@@ -14,7 +14,7 @@ use std::{
 };
 
 use rustix::process::Signal;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 use super::{
     StackError,
@@ -142,10 +142,22 @@ impl Spec {
 #[derive(Clone)]
 pub struct Server(Arc<Inner>);
 
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("kind", &self.kind())
+            .field("url", &self.url())
+            .field("pid", &self.pid())
+            .finish()
+    }
+}
+
 struct Inner {
     spec: Spec,
     ports: StdMutex<Ports>,
     report: Report,
+    /// Whether the server should run. Supervision looks at it, and a start that is under way gives up when it changes.
+    wanted: watch::Sender<bool>,
     /// Held while the server is started or stopped, so that these never mix.
     state: Mutex<State>,
     /// The process, for signals that must not wait for `state`.
@@ -153,8 +165,6 @@ struct Inner {
 }
 
 struct State {
-    /// Whether the server should run; supervision looks at it.
-    wanted: bool,
     /// Counts the processes that were started, so that a watcher knows its own.
     generation: u64,
     begun: Instant,
@@ -165,11 +175,12 @@ impl Server {
     pub(super) async fn start_new(spec: Spec, report: Report) -> Result<Self, StackError> {
         let wished = spec.wished();
         let automatic = wished.each().any(|port| port == 0);
-        let state = State { wanted: false, generation: 0, begun: Instant::now(), backoff: FIRST_BACKOFF };
+        let state = State { generation: 0, begun: Instant::now(), backoff: FIRST_BACKOFF };
         let server = Self(Arc::new(Inner {
             spec,
             ports: StdMutex::new(wished),
             report,
+            wanted: watch::Sender::new(false),
             state: Mutex::new(state),
             child: StdMutex::new(None),
         }));
@@ -317,11 +328,19 @@ impl Inner {
         *self.child.lock().unwrap_or_else(PoisonError::into_inner) = child;
     }
 
-    /// Notes that the server shall be down.
+    /// Notes that the server shall be down. Said twice: first to end a start that is under way and holds the lock, then
+    /// to overrule one that was waiting for it.
     async fn unwanted(&self) -> MutexGuard<'_, State> {
-        let mut state = self.state.lock().await;
-        state.wanted = false;
+        self.wanted.send_replace(false);
+        let state = self.state.lock().await;
+        self.wanted.send_replace(false);
         state
+    }
+
+    /// Ends when the server shall be down.
+    async fn not_wanted(&self) {
+        // The sender lives as long as `self`, so this cannot fail.
+        let _ = self.wanted.subscribe().wait_for(|wanted| !wanted).await;
     }
 
     /// Replaces each `0` by a free port.
@@ -339,9 +358,7 @@ impl Inner {
     async fn bring_up(&self) -> Result<Arc<Child>, StackError> {
         let (server, ports, log) = (self.spec.kind(), self.ports(), self.spec.log());
         for port in ports.each() {
-            if port::stays_taken(port).await {
-                return Err(StackError::PortTaken { server, port, holder: port::holder(port) });
-            }
+            port::expect_free(server, port).await?;
         }
         let dir = self.spec.dir();
         fs::create_dir_all(&dir).map_err(StackError::io("create", &dir))?;
@@ -375,6 +392,10 @@ impl Inner {
                 (self.report)(Event::Ready { server, port: ports.main, took: begun.elapsed() });
                 Ok(child)
             }
+            () = self.not_wanted() => {
+                self.set_child(None);
+                Err(StackError::Interrupted { server })
+            }
             () = tokio::time::sleep(START_TIMEOUT) => {
                 self.set_child(None);
                 Err(StackError::NotReady { server, seconds: START_TIMEOUT.as_secs(), reason: last, log })
@@ -385,13 +406,13 @@ impl Inner {
 
 /// Brings the server up and has it watched, if it is to be supervised.
 async fn launch(inner: &Arc<Inner>, state: &mut State) -> Result<(), StackError> {
-    state.wanted = true;
+    inner.wanted.send_replace(true);
     state.generation += 1;
     let child = inner.bring_up().await?;
     state.begun = Instant::now();
     if inner.spec.supervise() {
         let ended = child.ended();
-        tokio::spawn(watch(Arc::downgrade(inner), state.generation, ended));
+        tokio::spawn(keep_alive(Arc::downgrade(inner), state.generation, ended));
     }
     Ok(())
 }
@@ -399,7 +420,7 @@ async fn launch(inner: &Arc<Inner>, state: &mut State) -> Result<(), StackError>
 /// Waits for the end of one process and starts the next one, unless the end was asked for.
 ///
 /// Boxed because it leads to [`launch`], which leads here again.
-fn watch(
+fn keep_alive(
     inner: Weak<Inner>,
     generation: u64,
     ended: impl Future<Output = Option<std::process::ExitStatus>> + Send + 'static,
@@ -411,7 +432,7 @@ fn watch(
             let Some(server) = inner.upgrade() else { return };
             let kind = server.spec.kind();
             let mut state = server.state.lock().await;
-            if !state.wanted || (first && state.generation != generation) {
+            if !*server.wanted.borrow() || (first && state.generation != generation) {
                 return;
             }
             if first {
