@@ -131,9 +131,11 @@ async fn mongod_keeps_its_data_through_kill_and_a_new_port() {
     let old_port = server.port();
     server.stop().await;
 
-    // The old port stays taken, so that the new one differs.
-    let _taken = TcpListener::bind(("127.0.0.1", old_port)).expect("the old port");
-    let server = Mongod::new(program, dir.path()).start(silent()).await.expect("on another port");
+    let port = {
+        let _taken = TcpListener::bind(("127.0.0.1", old_port)).expect("the old port");
+        TcpListener::bind("127.0.0.1:0").expect("another port").local_addr().expect("an address").port()
+    };
+    let server = Mongod { port, ..Mongod::new(program, dir.path()) }.start(silent()).await.expect("on another port");
     assert_ne!(server.port(), old_port);
     let collection = documents(&server.url()).await;
     collection.insert_one(doc! { "_id": 2 }).await.expect("insert");
@@ -239,6 +241,31 @@ async fn a_server_that_cannot_start_says_why() {
     assert!(message.starts_with("redis-server ended while starting (exit status: 1): "), "{message}");
     assert!(message.contains("AOF manifest"), "{message}");
     assert!(error.hint().ends_with("logs/redis.log"), "{}", error.hint());
+}
+
+#[tokio::test]
+async fn a_start_under_way_gives_up_when_the_server_is_stopped() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let flag = dir.path().join("get-ready");
+    // Serves at first, and after it was killed starts again without ever getting ready.
+    let script = format!("test -e {0} && exec sleep 600; touch {0}; exec \"$@\"", flag.display());
+    let QdrantProgram::Command(real) = stand_in() else { panic!("a command") };
+    let mut line: Vec<OsString> = ["sh", "-c", &script, "sh"].map(OsString::from).to_vec();
+    line.extend(real);
+    let (report, events) = recorder();
+    let qdrant = Qdrant { supervise: true, ..Qdrant::new(QdrantProgram::Command(line), dir.path()) };
+    let server = qdrant.start(report).await.expect("the first start");
+    let pid = server.pid().expect("a process").to_string();
+    assert!(Command::new("kill").args(["-KILL", &pid]).status().expect("kill").success());
+    let starts = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Starting { .. })).count();
+    eventually("the second start is under way", async || starts(&events.lock().expect("events")) == 2).await;
+
+    server.stop().await;
+    assert_eq!(server.pid(), None);
+    let told = |event: &Event| matches!(event, Event::RestartFailed { reason, .. } if reason.contains("was stopped"));
+    assert!(!events.lock().expect("events").iter().any(told), "an asked-for stop is no failure");
+    let ready = server.ready().await;
+    assert!(matches!(ready, Err(StackError::NotRunning { server: ServerKind::Qdrant })), "{ready:?}");
 }
 
 /// A Qdrant stand-in: this test binary, which answers `/readyz` and serves nothing else.

@@ -25,7 +25,7 @@ use std::{
 
 use rustix::{
     io::Errno,
-    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid},
+    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
 };
 use tokio::sync::{oneshot, watch};
 
@@ -93,12 +93,12 @@ impl Child {
         *lock(&self.alive)
     }
 
-    /// Sends a signal; a process that has ended gets none.
+    /// Sends a signal to the process and to what it has started; a process that has ended gets none.
     pub(super) fn signal(&self, signal: Signal) {
         let alive = lock(&self.alive);
         if *alive && let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
             // The process may have ended already, which is as good.
-            let _ = kill_process(pid, signal);
+            let _ = kill_process_group(pid, signal);
         }
     }
 

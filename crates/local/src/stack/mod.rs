@@ -22,6 +22,7 @@ mod port;
 mod qdrant;
 mod redis;
 mod server;
+mod spec;
 
 use std::{
     ffi::OsString,

@@ -113,6 +113,12 @@ async fn lead(client: &Client, port: u16, pid: u32) -> Result<(), String> {
     let members = vec![doc! { "_id": 0, "host": format!("127.0.0.1:{port}") }];
     match run(doc! { "replSetGetStatus": 1 }).await.map_err(|error| (code(&error), error)) {
         Err((Some(NOT_YET_INITIALIZED), _)) => {
+            // The same is said while a stored configuration is still being loaded, which takes long if somebody else
+            // is at the old port. That configuration comes into force by itself.
+            let stored = client.database("local").collection::<Document>("system.replset");
+            if stored.find_one(doc! {}).await.map_err(say)?.is_some() {
+                return Err("it is still loading the configuration of its replica set".into());
+            }
             let config = doc! { "_id": REPLICA_SET, "members": members };
             run(doc! { "replSetInitiate": config }).await.map_err(say)?;
         }

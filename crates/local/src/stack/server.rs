@@ -18,12 +18,13 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 
 use super::{
     StackError,
-    child::{Child, Launch},
+    child::Child,
     log,
     mongod::Mongod,
     port,
     qdrant::Qdrant,
     redis::Redis,
+    spec::{Ports, Spec},
 };
 use crate::{Event, Report, ServerKind};
 
@@ -40,103 +41,6 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// A server that ran this long is healthy again: its next death is met with a short pause.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
-
-/// What to run.
-#[derive(Debug, Clone)]
-pub(super) enum Spec {
-    Mongod(Mongod),
-    Redis(Redis),
-    Qdrant(Qdrant),
-}
-
-/// Where a server listens: its main port, and Qdrant's second one.
-#[derive(Debug, Clone, Copy)]
-struct Ports {
-    main: u16,
-    grpc: Option<u16>,
-}
-
-impl Ports {
-    fn each(self) -> impl Iterator<Item = u16> {
-        std::iter::once(self.main).chain(self.grpc)
-    }
-}
-
-impl From<Mongod> for Spec {
-    fn from(spec: Mongod) -> Self {
-        Self::Mongod(spec)
-    }
-}
-impl From<Redis> for Spec {
-    fn from(spec: Redis) -> Self {
-        Self::Redis(spec)
-    }
-}
-impl From<Qdrant> for Spec {
-    fn from(spec: Qdrant) -> Self {
-        Self::Qdrant(spec)
-    }
-}
-
-impl Spec {
-    fn kind(&self) -> ServerKind {
-        match self {
-            Self::Mongod(_) => ServerKind::Mongod,
-            Self::Redis(_) => ServerKind::Redis,
-            Self::Qdrant(_) => ServerKind::Qdrant,
-        }
-    }
-
-    fn dir(&self) -> PathBuf {
-        match self {
-            Self::Mongod(spec) => spec.dir(),
-            Self::Redis(spec) => spec.dir(),
-            Self::Qdrant(spec) => spec.dir(),
-        }
-    }
-
-    fn log(&self) -> PathBuf {
-        let (data, name) = match self {
-            Self::Mongod(spec) => (&spec.data, "mongod.log"),
-            Self::Redis(spec) => (&spec.data, "redis.log"),
-            Self::Qdrant(spec) => (&spec.data, "qdrant.log"),
-        };
-        data.join("logs").join(name)
-    }
-
-    fn supervise(&self) -> bool {
-        match self {
-            Self::Mongod(spec) => spec.supervise,
-            Self::Redis(spec) => spec.supervise,
-            Self::Qdrant(spec) => spec.supervise,
-        }
-    }
-
-    /// The wished ports; `0` is any.
-    fn wished(&self) -> Ports {
-        match self {
-            Self::Mongod(spec) => Ports { main: spec.port, grpc: None },
-            Self::Redis(spec) => Ports { main: spec.port, grpc: None },
-            Self::Qdrant(spec) => Ports { main: spec.http_port, grpc: Some(spec.grpc_port) },
-        }
-    }
-
-    fn launch(&self, ports: Ports) -> Result<Launch, StackError> {
-        match self {
-            Self::Mongod(spec) => Ok(spec.launch(ports.main)),
-            Self::Redis(spec) => Ok(spec.launch(ports.main)),
-            Self::Qdrant(spec) => spec.launch(ports.main, ports.grpc.unwrap_or_default()),
-        }
-    }
-
-    async fn ready(&self, ports: Ports, pid: u32) -> Result<(), String> {
-        match self {
-            Self::Mongod(_) => Mongod::ready(ports.main, pid).await,
-            Self::Redis(_) => Redis::ready(ports.main, pid).await,
-            Self::Qdrant(_) => Qdrant::ready(ports.main, ports.grpc.unwrap_or_default()).await,
-        }
-    }
-}
 
 /// A server of ours. A cheap handle: all clones stand for the same server, and dropping the last one kills it.
 #[derive(Clone)]
@@ -354,6 +258,13 @@ impl Inner {
         Ok(())
     }
 
+    /// Ends a process that did not get ready; its port and its data are free afterwards.
+    async fn give_up(&self, child: &Child) {
+        child.signal(Signal::KILL);
+        child.ended().await;
+        self.set_child(None);
+    }
+
     /// Starts the process and waits until it answers; a process that does not is killed.
     async fn bring_up(&self) -> Result<Arc<Child>, StackError> {
         let (server, ports, log) = (self.spec.kind(), self.ports(), self.spec.log());
@@ -393,11 +304,11 @@ impl Inner {
                 Ok(child)
             }
             () = self.not_wanted() => {
-                self.set_child(None);
+                self.give_up(&child).await;
                 Err(StackError::Interrupted { server })
             }
             () = tokio::time::sleep(START_TIMEOUT) => {
-                self.set_child(None);
+                self.give_up(&child).await;
                 Err(StackError::NotReady { server, seconds: START_TIMEOUT.as_secs(), reason: last, log })
             }
         }
@@ -447,7 +358,7 @@ fn keep_alive(
                 return;
             } else {
                 match launch(&server, &mut state).await {
-                    Ok(()) => return,
+                    Ok(()) | Err(StackError::Interrupted { .. }) => return,
                     Err(error) => {
                         (server.report)(Event::RestartFailed { server: kind, reason: error.to_string() });
                     }
