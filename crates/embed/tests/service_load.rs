@@ -14,8 +14,8 @@ use tidewheel_embed::service::ServiceOptions;
 use tokio::task::JoinHandle;
 
 /// Posts from a task of its own.
-fn spawn(service: &Running, path: &str, body: Value) -> JoinHandle<(StatusCode, Value)> {
-    let request = service.request(Method::POST, path).json(&body);
+fn spawn(service: &Running, path: &str, body: &Value) -> JoinHandle<(StatusCode, Value)> {
+    let request = service.request(Method::POST, path).json(body);
     tokio::spawn(async move { tokio::time::timeout(PATIENCE, support::answer(request)).await.expect("an answer") })
 }
 
@@ -28,7 +28,7 @@ async fn held() -> (Running, Arc<Obedient>) {
 
 /// Sends a request that occupies the only thread.
 async fn occupy(service: &Running, engine: &Obedient) -> JoinHandle<(StatusCode, Value)> {
-    let first = spawn(service, "/encode", json!({"text": "x"}));
+    let first = spawn(service, "/encode", &json!({"text": "x"}));
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(engine.computed(), "", "it waits inside the engine");
     first
@@ -57,9 +57,9 @@ async fn many_callers_at_once_each_get_their_own_answer() {
 async fn a_search_does_not_wait_behind_a_backfill() {
     let (service, engine) = held().await;
     let first = occupy(&service, &engine).await;
-    let backfill = spawn(&service, "/encode_batch", json!({"texts": vec!["b".repeat(200); 20]}));
+    let backfill = spawn(&service, "/encode_batch", &json!({"texts": vec!["b".repeat(200); 20]}));
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let search = spawn(&service, "/encode", json!({"text": "search"}));
+    let search = spawn(&service, "/encode", &json!({"text": "search"}));
     tokio::time::sleep(Duration::from_millis(50)).await;
     // One tile for what was already at work, one for the search.
     engine.allow(2);
@@ -76,8 +76,8 @@ async fn a_search_does_not_wait_behind_a_backfill() {
 async fn a_caller_that_hung_up_is_not_computed() {
     let (service, engine) = held().await;
     let first = occupy(&service, &engine).await;
-    let leaver = spawn(&service, "/encode", json!({"text": "leaver"}));
-    let stayer = spawn(&service, "/encode", json!({"text": "stayer"}));
+    let leaver = spawn(&service, "/encode", &json!({"text": "leaver"}));
+    let stayer = spawn(&service, "/encode", &json!({"text": "stayer"}));
     tokio::time::sleep(Duration::from_millis(100)).await;
     leaver.abort();
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -93,7 +93,7 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
     let options = ServiceOptions { workers: 1, queue_tokens: 100, queue_requests: 3, ..hash_options() };
     let service = Running::start(engine.clone(), options).await;
     let first = occupy(&service, &engine).await;
-    let waiting = spawn(&service, "/encode", json!({"text": "w".repeat(60)}));
+    let waiting = spawn(&service, "/encode", &json!({"text": "w".repeat(60)}));
     tokio::time::sleep(Duration::from_millis(50)).await;
 
     let request = service.request(Method::POST, "/encode").json(&json!({"text": "t".repeat(60)}));
@@ -105,7 +105,8 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
     assert_eq!(body["error"], "the embedder is full: 60 tokens in 1 requests wait");
 
     // What fits is still taken, up to the number of requests.
-    let fitting = [spawn(&service, "/encode", json!({"text": "f"})), spawn(&service, "/encode", json!({"text": "f"}))];
+    let fitting =
+        [spawn(&service, "/encode", &json!({"text": "f"})), spawn(&service, "/encode", &json!({"text": "f"}))];
     tokio::time::sleep(Duration::from_millis(50)).await;
     let (status, body) = service.post("/v1/embeddings", &json!({"input": "f"})).await;
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
@@ -124,7 +125,7 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
 async fn a_shutdown_finishes_what_waits() {
     let (mut service, engine) = held().await;
     let first = occupy(&service, &engine).await;
-    let waiting: Vec<_> = (0..5).map(|_| spawn(&service, "/encode", json!({"text": "w"}))).collect();
+    let waiting: Vec<_> = (0..5).map(|_| spawn(&service, "/encode", &json!({"text": "w"}))).collect();
     tokio::time::sleep(Duration::from_millis(100)).await;
     service.stop();
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -142,7 +143,7 @@ async fn a_shutdown_does_not_wait_for_ever() {
     let options = ServiceOptions { workers: 1, drain: Duration::from_millis(200), ..hash_options() };
     let mut service = Running::start(engine.clone(), options).await;
     let _first = occupy(&service, &engine).await;
-    let waiting = spawn(&service, "/encode", json!({"text": "w"}));
+    let waiting = spawn(&service, "/encode", &json!({"text": "w"}));
     tokio::time::sleep(Duration::from_millis(100)).await;
     service.stop();
     let (status, body) = waiting.await.unwrap();

@@ -248,7 +248,9 @@ fn in_order(items: Vec<Item>, count: usize) -> Result<Vec<Vec<f32>>, String> {
 /// Servers written in Python may answer with the literal NaN, which is no JSON: then a text is to blame, not the server.
 fn not_understood(url: &Url, body: &[u8], cause: &serde_json::Error) -> PortError {
     let has = |word: &[u8]| body.windows(word.len()).any(|window| window == word);
-    if has(b"\"embedding\"") && (has(b"NaN") || has(b"Infinity")) {
+    // What is too large for an f32 is not finite either.
+    let too_large = cause.to_string().starts_with("number out of range");
+    if has(b"\"embedding\"") && (has(b"NaN") || has(b"Infinity") || too_large) {
         return PortError::poison("the embedder's vector for one of the texts holds a number that is not finite");
     }
     garbled(url, cause)

@@ -1,0 +1,362 @@
+//! The clients: one contract for both against the real service, and both against a server that misbehaves.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+use support::{Obedient, Running, expected, hash, hash_options};
+use tidewheel_core::error::{ErrorClass, PortError};
+use tidewheel_core::ports::{Embedder, Purpose};
+use tidewheel_core::secret::Secret;
+use tidewheel_embed::client::{ClientOptions, OpenAiClient, OpenAiOptions, TidewheelClient};
+use tidewheel_embed::service::ServiceOptions;
+use tokio::net::TcpListener;
+
+fn tidewheel(url: &str) -> TidewheelClient {
+    TidewheelClient::new(ClientOptions::new(url)).unwrap()
+}
+
+fn openai(url: &str, model: &str) -> OpenAiClient {
+    OpenAiClient::new(OpenAiOptions::new(url, model)).unwrap()
+}
+
+fn texts(list: &[&str]) -> Vec<String> {
+    list.iter().map(|text| (*text).to_owned()).collect()
+}
+
+// ------------------------------------------------------------------------------------------------------- contract
+
+/// What every embedder promises, with `hash:DIM` behind it.
+async fn contract(embedder: &dyn Embedder, dimension: usize, max_tokens: usize) {
+    let info = embedder.info().await.unwrap();
+    assert_eq!((info.model.as_str(), info.dimension), (format!("hash:{dimension}").as_str(), dimension));
+    assert_eq!(info.max_tokens, max_tokens);
+    let tokens = embedder.tokens().await.unwrap();
+    assert_eq!(tokens.spans("a wheel, turning").len(), 5);
+
+    // No text, one text, and what is hard to carry over HTTP and JSON.
+    assert!(embedder.embed(&[], Purpose::Passage).await.unwrap().is_empty());
+    let hard = ["tide", "\" \\ \n \t \u{1} \u{7f}", "日本語 🙂 e\u{301}", "tide"];
+    let vectors = embedder.embed(&texts(&hard), Purpose::Passage).await.unwrap();
+    assert_eq!(vectors.dimension(), dimension);
+    let engine = hash(dimension);
+    assert_eq!(vectors.iter().collect::<Vec<_>>(), expected(&*engine, &hard));
+
+    // The empty text has a vector too.
+    let empty = embedder.embed(&texts(&[""]), Purpose::Passage).await.unwrap();
+    assert_eq!(empty.len(), 1);
+    assert!(empty.values().iter().all(|value| value.is_finite()));
+
+    // More than any one request may hold, in order, and the same as alone.
+    let many: Vec<String> = (0..2_500).map(|n| format!("text number {n}")).collect();
+    let vectors = embedder.embed(&many, Purpose::Passage).await.unwrap();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(vectors.values(), expected(&*engine, &many).concat());
+
+    // A text far beyond the limit is cut, not refused.
+    let long = "wheel ".repeat(20_000);
+    let vectors = embedder.embed(std::slice::from_ref(&long), Purpose::Query).await.unwrap();
+    assert_eq!(vectors.values(), expected(&*engine, &[&long]).concat());
+}
+
+#[tokio::test]
+async fn our_client_keeps_the_contract() {
+    let service = Running::hash(48).await;
+    contract(&tidewheel(&service.url), 48, 256).await;
+    // People copy the address of an endpoint.
+    contract(&tidewheel(&format!("{}/encode_batch", service.url)), 48, 256).await;
+}
+
+#[tokio::test]
+async fn the_openai_client_keeps_the_contract() {
+    let service = Running::hash(48).await;
+    contract(&openai(&service.url, "hash:48"), 48, 2048).await;
+    let options =
+        OpenAiOptions { dimensions: Some(48), batch: 7, ..OpenAiOptions::new(service.url.clone(), "hash:48") };
+    contract(&OpenAiClient::new(options).unwrap(), 48, 2048).await;
+}
+
+#[tokio::test]
+async fn both_show_their_token() {
+    let token = Some(Secret::new("open sesame"));
+    let options = ServiceOptions { token: token.clone(), ..hash_options() };
+    let service = Running::start(hash(8), options).await;
+    let with = ClientOptions { token: token.clone(), ..ClientOptions::new(service.url.clone()) };
+    contract(&TidewheelClient::new(with).unwrap(), 8, 256).await;
+    let with = OpenAiOptions { key: token, ..OpenAiOptions::new(service.url.clone(), "hash:8") };
+    contract(&OpenAiClient::new(with).unwrap(), 8, 2048).await;
+    let without: [Box<dyn Embedder>; 2] = [Box::new(tidewheel(&service.url)), Box::new(openai(&service.url, "hash:8"))];
+    for embedder in without {
+        let error = embedder.embed(&texts(&["a"]), Purpose::Passage).await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Fatal);
+        assert!(error.hint.unwrap().contains("key or token"));
+    }
+}
+
+#[tokio::test]
+async fn one_bad_text_is_named_so_that_its_neighbours_can_go_on() {
+    let service = Running::start(Obedient::open(), hash_options()).await;
+    let embedders: [Box<dyn Embedder>; 2] =
+        [Box::new(tidewheel(&service.url)), Box::new(openai(&service.url, "obedient"))];
+    for embedder in embedders {
+        for bad in ["!", "?"] {
+            let error = embedder.embed(&texts(&["a", "b", bad]), Purpose::Passage).await.unwrap_err();
+            assert_eq!(error.class, ErrorClass::Poison);
+            assert!(error.message.contains("index 2"), "{}", error.message);
+            assert_eq!(embedder.embed(&texts(&["a", "b"]), Purpose::Passage).await.unwrap().len(), 2);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_services_refusals_reach_the_caller() {
+    let options = ServiceOptions { workers: 1, queue_requests: 1, queue_tokens: 4, ..hash_options() };
+    let engine = Obedient::closed();
+    let service = Running::start(engine.clone(), options).await;
+    let client = Arc::new(tidewheel(&service.url));
+    client.info().await.unwrap();
+    let embed = |text: &str| {
+        let (client, list) = (Arc::clone(&client), texts(&[text]));
+        tokio::spawn(async move { client.embed(&list, Purpose::Passage).await })
+    };
+    let working = embed("x");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let waiting = embed("four");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let error = embed("refused").await.unwrap().unwrap_err();
+    assert_eq!(error.class, ErrorClass::Transient);
+    assert!(error.retry_after >= Some(Duration::from_secs(1)), "{error:?}");
+    engine.allow_all();
+    for taken in [working, waiting] {
+        assert_eq!(taken.await.unwrap().unwrap().len(), 1);
+    }
+}
+
+// -------------------------------------------------------------------------------------------------- faulty servers
+
+/// Serves a router on a free port until the test ends.
+async fn serve(router: Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+type Script = Arc<dyn Fn(usize) -> Response + Send + Sync>;
+
+/// A service in our own form with two dimensions that answers a list of texts as the script says.
+async fn our_stub(script: impl Fn(usize) -> Response + Send + Sync + 'static) -> TidewheelClient {
+    let script: Script = Arc::new(script);
+    let info = json!({
+        "model": "stub", "revision": "1", "dimension": 2, "max_text_tokens": 254,
+        "limits": {"body_bytes": 1_000_000, "texts": 100},
+    });
+    let encode = async move |body: Bytes| {
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        script(body["texts"].as_array().unwrap().len())
+    };
+    let router = Router::new().route("/info", get(async || axum::Json(info))).route("/encode_batch", post(encode));
+    let url = serve(router).await;
+    let options = ClientOptions { timeout: Duration::from_millis(500), ..ClientOptions::new(url) };
+    TidewheelClient::new(options).unwrap()
+}
+
+/// A service in OpenAI's form that answers its first request well, and then as the script says.
+async fn openai_stub(script: impl Fn(usize) -> Response + Send + Sync + 'static) -> OpenAiClient {
+    let script: Script = Arc::new(script);
+    let calls = AtomicUsize::new(0);
+    let calls = Arc::new(calls);
+    let embeddings = async move |body: Bytes| {
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        match calls.fetch_add(1, Ordering::Relaxed) {
+            0 => axum::Json(json!({"data": [{"index": 0, "embedding": [1.0, 0.0]}]})).into_response(),
+            _ => script(body["input"].as_array().unwrap().len()),
+        }
+    };
+    let url = serve(Router::new().route("/v1/embeddings", post(embeddings))).await;
+    let options = OpenAiOptions { timeout: Duration::from_millis(500), ..OpenAiOptions::new(url, "stub") };
+    OpenAiClient::new(options).unwrap()
+}
+
+fn refusal(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> Response {
+    let headers: HeaderMap = headers
+        .iter()
+        .map(|(name, value)| (name.parse::<header::HeaderName>().unwrap(), value.parse().unwrap()))
+        .collect();
+    (StatusCode::from_u16(status).unwrap(), headers, body).into_response()
+}
+
+/// An answer in the binary form.
+fn binary(model: &str, count: usize, dimension: usize, values: &[f32]) -> Response {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let headers =
+        [("x-model", model.to_owned()), ("x-count", count.to_string()), ("x-dimension", dimension.to_string())];
+    (headers, bytes).into_response()
+}
+
+fn openai_body(vectors: &str) -> Response {
+    let items: Vec<String> = vectors.split(';').map(|vector| format!(r#"{{"embedding": [{vector}]}}"#)).collect();
+    ([(header::CONTENT_TYPE, "application/json")], format!(r#"{{"data": [{}]}}"#, items.join(","))).into_response()
+}
+
+async fn failure(embedder: &dyn Embedder) -> PortError {
+    embedder.embed(&texts(&["one", "two"]), Purpose::Passage).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn every_refusal_has_its_class_with_both_clients() {
+    use ErrorClass::{Fatal, Poison, Transient};
+    type Case = (u16, &'static [(&'static str, &'static str)], &'static str, ErrorClass, Option<u64>);
+    let cases: [Case; 9] = [
+        (429, &[("retry-after", "7")], r#"{"error": "full"}"#, Transient, Some(7)),
+        (429, &[], r#"{"error": {"message": "pay", "code": "insufficient_quota"}}"#, Transient, Some(60)),
+        (503, &[("retry-after", "1")], "", Transient, Some(1)),
+        (500, &[], "<html>", Transient, None),
+        (400, &[], r#"{"error": "bad"}"#, Poison, None),
+        (413, &[], "", Poison, None),
+        (422, &[], "", Poison, None),
+        (401, &[], "", Fatal, None),
+        (404, &[], "", Fatal, None),
+    ];
+    for (status, headers, body, class, seconds) in cases {
+        let ours = our_stub(move |_| refusal(status, headers, body)).await;
+        let theirs = openai_stub(move |_| refusal(status, headers, body)).await;
+        for embedder in [&ours as &dyn Embedder, &theirs] {
+            let error = failure(embedder).await;
+            assert_eq!((error.class, error.retry_after.map(|wait| wait.as_secs())), (class, seconds), "{error:?}");
+            assert!(error.message.contains(&format!("answered {status}")), "{}", error.message);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_wrong_never_becomes_a_vector() {
+    use ErrorClass::{Fatal, Poison, Transient};
+    type Case = (fn() -> Response, ErrorClass, &'static str);
+    let ours: [Case; 9] = [
+        (|| binary("stub@1", 1, 2, &[1.0, 0.0]), Transient, "1 vectors of 2 numbers came for 2 texts"),
+        (|| binary("stub@1", 2, 3, &[1.0; 6]), Transient, "2 vectors of 3 numbers"),
+        (|| binary("stub@1", 2, 2, &[1.0; 3]), Transient, "12 bytes came"),
+        (|| binary("stub@1", 2, 2, &[1.0, 0.0, f32::NAN, 0.0]), Poison, "index 1 holds a number that is not finite"),
+        (|| binary("stub@1", 2, 2, &[f32::INFINITY, 0.0, 1.0, 0.0]), Poison, "index 0"),
+        (|| binary("stub@1", 2, 2, &[1.0, 0.0, 0.0, 0.0]), Poison, "index 1 is zero"),
+        (|| binary("stub@2", 2, 2, &[1.0; 4]), Fatal, "now serves stub@2 in place of stub@1"),
+        (|| "garbage".into_response(), Transient, "not in the binary form"),
+        (|| axum::Json(json!({"embeddings": [[1.0, 0.0]]})).into_response(), Transient, "not in the binary form"),
+    ];
+    for (answer, class, part) in ours {
+        let error = failure(&our_stub(move |_| answer()).await).await;
+        assert_eq!(error.class, class, "{error:?}");
+        assert!(error.message.contains(part), "{part}: {}", error.message);
+    }
+    let theirs: [Case; 8] = [
+        (|| openai_body("1,0"), Transient, "1 vectors came for 2 texts"),
+        (|| openai_body("1,0;1,0,0"), Transient, "differ in length"),
+        (|| openai_body("1,0,0;1,0,0"), Fatal, "a vector of 3 numbers came, those before had 2"),
+        (|| openai_body("1,0;null,0"), Poison, "index 1 holds a number that is not finite"),
+        (|| openai_body("1,0;NaN,0"), Poison, "not finite"),
+        (|| openai_body("1,0;1e39,0"), Poison, "not finite"),
+        (|| openai_body("1,0;0,0"), Poison, "index 1 is zero"),
+        (|| "garbage".into_response(), Transient, "cannot be used"),
+    ];
+    for (answer, class, part) in theirs {
+        let error = failure(&openai_stub(move |_| answer()).await).await;
+        assert_eq!(error.class, class, "{part}: {error:?}");
+        assert!(error.message.contains(part), "{part}: {}", error.message);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_or_is_gone_is_waited_out() {
+    // Accepts connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hanging = format!("http://{}", silent.local_addr().unwrap());
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = format!("http://{}", closed.local_addr().unwrap());
+    drop(closed);
+    for url in [hanging, gone] {
+        let timeout = Duration::from_millis(300);
+        let ours = TidewheelClient::new(ClientOptions { timeout, ..ClientOptions::new(url.clone()) }).unwrap();
+        let theirs = OpenAiClient::new(OpenAiOptions { timeout, ..OpenAiOptions::new(url.clone(), "m") }).unwrap();
+        for embedder in [&ours as &dyn Embedder, &theirs] {
+            let error = embedder.info().await.unwrap_err();
+            assert_eq!(error.class, ErrorClass::Transient);
+            assert!(error.message.starts_with(&format!("no answer from the embedder at {url}/")), "{}", error.message);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_outage_at_start_heals() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let info = json!({
+        "model": "stub", "revision": "1", "dimension": 2, "max_text_tokens": 254,
+        "limits": {"body_bytes": 1_000_000, "texts": 100},
+    });
+    let answer = async move || match calls.fetch_add(1, Ordering::Relaxed) {
+        0 => StatusCode::BAD_GATEWAY.into_response(),
+        _ => axum::Json(info).into_response(),
+    };
+    let client = tidewheel(&serve(Router::new().route("/info", get(answer))).await);
+    assert_eq!(client.info().await.unwrap_err().class, ErrorClass::Transient);
+    assert_eq!(client.info().await.unwrap().dimension, 2);
+}
+
+#[tokio::test]
+async fn a_wrong_address_or_setting_is_a_persons_business() {
+    assert_eq!(TidewheelClient::new(ClientOptions::new("localhost:8080")).err().unwrap().class, ErrorClass::Fatal);
+    assert_eq!(OpenAiClient::new(OpenAiOptions::new("http://host", "")).err().unwrap().class, ErrorClass::Fatal);
+
+    let other = serve(Router::new().route("/", get(async || "hello"))).await;
+    let error = tidewheel(&other).info().await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Fatal);
+    assert!(error.hint.unwrap().contains("no embedder of tidewheel"));
+
+    // The very first text is refused: the settings are to blame, not the documents.
+    let service = Running::hash(8).await;
+    let options = OpenAiOptions { dimensions: Some(9), ..OpenAiOptions::new(service.url.clone(), "hash:8") };
+    let error = OpenAiClient::new(options).unwrap().info().await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Fatal);
+    assert!(error.message.contains("8 dimensions, not 9"), "{}", error.message);
+    assert_eq!(openai(&service.url, "other").info().await.unwrap_err().class, ErrorClass::Fatal);
+}
+
+#[tokio::test]
+async fn limits_a_minute_are_kept_by_waiting() {
+    let service = Running::hash(8).await;
+    let options = OpenAiOptions {
+        requests_per_minute: Some(1_000),
+        tokens_per_minute: Some(1_000_000),
+        batch: 1,
+        ..OpenAiOptions::new(service.url.clone(), "hash:8")
+    };
+    let client = OpenAiClient::new(options).unwrap();
+    let list: Vec<String> = (0..90).map(|n| n.to_string()).collect();
+    let started = Instant::now();
+    assert_eq!(client.embed(&list, Purpose::Passage).await.unwrap().len(), 90);
+    // A twelfth of the minute's allowance is free: 83 of the 91 requests. Sleeping is never shorter than asked.
+    assert!(started.elapsed() >= Duration::from_millis(400), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn prefixes_of_remote_models_depend_on_the_purpose() {
+    let service = Running::hash(8).await;
+    let options = OpenAiOptions {
+        query_prefix: "query: ".to_owned(),
+        passage_prefix: "passage: ".to_owned(),
+        ..OpenAiOptions::new(service.url.clone(), "hash:8")
+    };
+    let client = OpenAiClient::new(options).unwrap();
+    for (purpose, text) in [(Purpose::Query, "query: tide"), (Purpose::Passage, "passage: tide")] {
+        let vectors = client.embed(&texts(&["tide"]), purpose).await.unwrap();
+        assert_eq!(vectors.values(), expected(&*hash(8), &[text]).concat());
+    }
+}
