@@ -191,15 +191,6 @@ fn bound<T>(
     bounds.get(name).map(|value| read(value, &format!("{path}.{name}"))).transpose()
 }
 
-fn values_count(json: &Value, path: &str) -> Parsed<ValuesCount> {
-    let fields = only(json, path, &["lt", "gt", "gte", "lte"])?;
-    let count = |name: &str| {
-        let bound = fields.get(name).filter(|value| !value.is_null());
-        bound.map(|value| unsigned(value, &format!("{path}.{name}"))).transpose()
-    };
-    Ok(ValuesCount { lt: count("lt")?, gt: count("gt")?, gte: count("gte")?, lte: count("lte")? })
-}
-
 fn bounding_box(json: &Value, path: &str) -> Parsed<GeoBoundingBox> {
     let fields = only(json, path, &["top_left", "bottom_right"])?;
     let corner = |name: &str| geo_point(required(fields, name, path)?, &format!("{path}.{name}")).map(Some);

@@ -75,7 +75,7 @@ impl QdrantOptions {
             // A write may wait for a segment that is being optimised.
             timeout: Duration::from_secs(60),
             max_points: 256,
-            // Half of what Qdrant takes over REST, for the same memory on a server that takes any size over gRPC.
+            // Half of what Qdrant takes at most: our count of bytes is an estimate.
             max_bytes: 16 * 1024 * 1024,
         }
     }
