@@ -1,6 +1,7 @@
 //! What every implementation of a port has to do: run on the fake and on the adapter for the real server.
 
 pub mod handover;
+pub mod index;
 pub mod journal;
 pub mod queue;
 pub mod samples;

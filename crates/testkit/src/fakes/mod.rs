@@ -1,6 +1,9 @@
 //! The ports in memory, with hooks for faults.
 
+pub mod embedder;
 pub mod faults;
+mod filter;
+pub mod index;
 pub mod journal;
 pub mod queue;
 pub mod source;

@@ -1,0 +1,214 @@
+//! A model in memory: every text has its own vector, the same every time.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tidewheel_core::embedded::Vectors;
+use tidewheel_core::error::PortError;
+use tidewheel_core::ports::{Embedder, EmbedderInfo, PortResult, Purpose};
+use tidewheel_core::tokens::{Tokens, Words};
+
+use super::faults::{Fault, Faults};
+
+/// What is wrong with an answer that claims to be right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distortion {
+    /// One vector too few.
+    Fewer,
+    /// One vector too many.
+    More,
+    /// Vectors with one number more than the model's dimension.
+    OtherDimension,
+    /// One number is not a number.
+    NotANumber,
+    /// One number is infinite.
+    Infinite,
+    /// One vector is all zeros, which has no direction to compare by.
+    Zero,
+}
+
+impl Distortion {
+    /// Every distortion.
+    pub const ALL: [Self; 6] =
+        [Self::Fewer, Self::More, Self::OtherDimension, Self::NotANumber, Self::Infinite, Self::Zero];
+}
+
+/// A deterministic embedder. Clones share their state.
+#[derive(Clone)]
+pub struct FakeEmbedder {
+    dimension: usize,
+    faults: Faults,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    poison: HashSet<String>,
+    distortions: Vec<Distortion>,
+    batches: Vec<Vec<String>>,
+}
+
+impl FakeEmbedder {
+    /// Texts of more tokens than this are for chunking to split.
+    pub const MAX_TOKENS: usize = 32;
+
+    /// A model with vectors of `dimension` numbers, at least 1.
+    pub fn new(dimension: usize) -> Self {
+        Self { dimension: dimension.max(1), faults: Faults::default(), state: Arc::default() }
+    }
+
+    /// The faults of its calls, named like the port's methods. See also [`busy`] and [`broken`].
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// A batch with this text fails as poison from now on.
+    pub fn poison(&self, text: impl Into<String>) {
+        self.state().poison.insert(text.into());
+    }
+
+    /// All texts are fine again.
+    pub fn cure(&self) {
+        self.state().poison.clear();
+    }
+
+    /// The next answer is wrong in this way; several hit one answer each, in order.
+    pub fn distort_once(&self, distortion: Distortion) {
+        self.state().distortions.push(distortion);
+    }
+
+    /// The batches that it was given, in order, also those that failed by poison; not those that a fault refused.
+    pub fn batches(&self) -> Vec<Vec<String>> {
+        self.state().batches.clone()
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
+    }
+
+    fn answer(&self, texts: &[String]) -> PortResult<Vectors> {
+        let mut state = self.state();
+        state.batches.push(texts.to_vec());
+        if let Some(text) = texts.iter().find(|text| state.poison.contains(*text)) {
+            return Err(PortError::poison(format!("injected: the text {text:?} cannot be embedded")));
+        }
+        let values = texts.iter().flat_map(|text| vector_of(text, self.dimension)).collect();
+        let distortion = (!state.distortions.is_empty()).then(|| state.distortions.remove(0));
+        Ok(distorted(self.dimension, values, distortion))
+    }
+}
+
+#[async_trait]
+impl Embedder for FakeEmbedder {
+    async fn info(&self) -> PortResult<EmbedderInfo> {
+        let dimension = self.dimension;
+        let info = EmbedderInfo { model: format!("fake:{dimension}"), dimension, max_tokens: Self::MAX_TOKENS };
+        self.faults.around("info", || Ok(info)).await
+    }
+
+    async fn tokens(&self) -> PortResult<Arc<dyn Tokens>> {
+        self.faults.around("tokens", || Ok(Arc::new(Words) as Arc<dyn Tokens>)).await
+    }
+
+    async fn embed(&self, texts: &[String], _purpose: Purpose) -> PortResult<Vectors> {
+        self.faults.around("embed", || self.answer(texts)).await
+    }
+}
+
+/// The service has no room: HTTP 429 with `Retry-After`.
+pub fn busy(retry_after: Duration) -> Fault {
+    Fault::Refused(PortError::transient("injected: 429 Too Many Requests").with_retry_after(Some(retry_after)))
+}
+
+/// The service fails: HTTP 500.
+pub fn broken() -> Fault {
+    Fault::Refused(PortError::transient("injected: 500 Internal Server Error"))
+}
+
+/// The vector of a text: of length 1, in a direction that depends on every byte of the text.
+pub fn vector_of(text: &str, dimension: usize) -> Vec<f32> {
+    // FNV-1a, then xorshift64*: nothing but spread is asked of them.
+    let mut state = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    }) | 1;
+    let mut next = || {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let vector: Vec<f32> = (0..dimension).map(|_| next()).collect();
+    let norm = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
+    if norm == 0.0 {
+        return vec![1.0 / (dimension as f32).sqrt(); dimension];
+    }
+    vector.into_iter().map(|value| value / norm).collect()
+}
+
+fn distorted(dimension: usize, mut values: Vec<f32>, distortion: Option<Distortion>) -> Vectors {
+    let mut found = dimension;
+    match distortion {
+        None => {}
+        Some(Distortion::Fewer) => values.truncate(values.len().saturating_sub(dimension)),
+        Some(Distortion::More) => values.extend_from_within(..dimension.min(values.len())),
+        Some(Distortion::OtherDimension) => {
+            found = dimension + 1;
+            values.resize(values.len() / dimension * found, 0.5);
+        }
+        Some(Distortion::NotANumber) => values[0] = f32::NAN,
+        Some(Distortion::Infinite) => values[0] = f32::INFINITY,
+        Some(Distortion::Zero) => values[..dimension].fill(0.0),
+    }
+    Vectors::new(found, values).expect("whole vectors")
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_core::error::ErrorClass;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_text_always_has_the_same_vector_of_length_one() {
+        let embedder = FakeEmbedder::new(8);
+        let texts = ["a".to_owned(), String::new(), "a".to_owned()];
+        let vectors = embedder.embed(&texts, Purpose::Passage).await.unwrap();
+        let vectors: Vec<_> = vectors.iter().collect();
+        assert_eq!(vectors[0], vectors[2]);
+        assert_ne!(vectors[0], vectors[1]);
+        for vector in vectors {
+            let norm: f32 = vector.iter().map(|value| value * value).sum();
+            assert!((norm - 1.0).abs() < 1e-5);
+        }
+    }
+
+    #[tokio::test]
+    async fn hooks_do_what_they_say() {
+        let embedder = FakeEmbedder::new(4);
+        let texts = ["good".to_owned(), "bad".to_owned()];
+        embedder.poison("bad");
+        let embed = || embedder.embed(&texts, Purpose::Passage);
+        assert_eq!(embed().await.unwrap_err().class, ErrorClass::Poison);
+        embedder.cure();
+        embedder.faults().once("embed", busy(Duration::from_secs(3)));
+        assert_eq!(embed().await.unwrap_err().retry_after, Some(Duration::from_secs(3)));
+        embedder.faults().once("embed", broken());
+        assert_eq!(embed().await.unwrap_err().class, ErrorClass::Transient);
+        for distortion in Distortion::ALL {
+            embedder.distort_once(distortion);
+            let vectors = embed().await.unwrap();
+            let wrong = match distortion {
+                Distortion::Fewer => vectors.len() == 1,
+                Distortion::More => vectors.len() == 3,
+                Distortion::OtherDimension => vectors.dimension() == 5,
+                Distortion::NotANumber => vectors.values()[0].is_nan(),
+                Distortion::Infinite => vectors.values()[0].is_infinite(),
+                Distortion::Zero => vectors.values()[..4] == [0.0; 4],
+            };
+            assert!(wrong && vectors.len() + 1 >= texts.len(), "{distortion:?}");
+        }
+        assert_eq!(embed().await.unwrap().len(), 2);
+    }
+}

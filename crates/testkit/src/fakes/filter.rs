@@ -1,0 +1,66 @@
+//! The part of Qdrant's filters that the fake index understands: `must`, `should` and `must_not` with `match` (`value`,
+//! `any`) and `range` of numbers on a dotted key. A list matches if one of its values does, as in Qdrant.
+
+use serde_json::{Map, Value};
+use tidewheel_core::error::PortError;
+use tidewheel_core::ports::PortResult;
+
+/// Whether a payload passes the filter.
+///
+/// # Errors
+/// Poison, if the filter says something that is not understood here.
+pub(super) fn matches(filter: &Value, payload: &Map<String, Value>) -> PortResult<bool> {
+    for (name, conditions) in filter.as_object().ok_or_else(|| unknown(filter))? {
+        let conditions = conditions.as_array().ok_or_else(|| unknown(conditions))?;
+        let results = conditions.iter().map(|condition| holds(condition, payload)).collect::<PortResult<Vec<_>>>()?;
+        let passes = match name.as_str() {
+            "must" => results.into_iter().all(|holds| holds),
+            "should" => results.is_empty() || results.into_iter().any(|holds| holds),
+            "must_not" => !results.into_iter().any(|holds| holds),
+            _ => return Err(unknown(filter)),
+        };
+        if !passes {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn holds(condition: &Value, payload: &Map<String, Value>) -> PortResult<bool> {
+    let Some(key) = condition.get("key").and_then(Value::as_str) else {
+        return matches(condition, payload);
+    };
+    let mut path = key.split('.');
+    let first = path.next().and_then(|name| payload.get(name));
+    let found = path.fold(first, |value, name| value.and_then(|value| value.get(name)));
+    let values = match found {
+        Some(Value::Array(values)) => values.iter().collect(),
+        other => other.into_iter().collect::<Vec<_>>(),
+    };
+    if let Some(wanted) = condition.pointer("/match/value") {
+        Ok(values.contains(&wanted))
+    } else if let Some(wanted) = condition.pointer("/match/any").and_then(Value::as_array) {
+        Ok(values.into_iter().any(|value| wanted.contains(value)))
+    } else if let Some(range) = condition.get("range").and_then(Value::as_object) {
+        let inside = |value: &&Value| {
+            value.as_f64().is_some_and(|value| range.iter().all(|(name, bound)| within(value, name, bound)))
+        };
+        Ok(values.iter().any(inside))
+    } else {
+        Err(unknown(condition))
+    }
+}
+
+fn within(value: f64, name: &str, bound: &Value) -> bool {
+    bound.as_f64().is_some_and(|bound| match name {
+        "lt" => value < bound,
+        "lte" => value <= bound,
+        "gt" => value > bound,
+        "gte" => value >= bound,
+        _ => false,
+    })
+}
+
+fn unknown(json: &Value) -> PortError {
+    PortError::poison(format!("the filter is not understood: {json}"))
+}

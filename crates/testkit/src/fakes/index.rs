@@ -1,0 +1,278 @@
+//! The collection in Qdrant, in memory.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tidewheel_core::error::PortError;
+use tidewheel_core::identity::DocumentId;
+use tidewheel_core::payload::RESERVED;
+use tidewheel_core::ports::{
+    DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, Point, PortResult, Stored,
+};
+use tidewheel_core::version::Version;
+use uuid::Uuid;
+
+use super::faults::Faults;
+use super::filter;
+
+/// A write as it was sent, whatever became of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SentWrite {
+    /// [`Index::upsert`].
+    Upsert(Vec<DocumentPoints>),
+    /// [`Index::delete`].
+    Delete(Vec<Fence>),
+}
+
+/// One collection, or none yet. Clones are the same collection.
+#[derive(Clone, Default)]
+pub struct FakeIndex {
+    state: Arc<Mutex<State>>,
+    faults: Faults,
+}
+
+#[derive(Default)]
+struct State {
+    collection: Option<Collection>,
+    sent: Vec<SentWrite>,
+    calls: BTreeMap<&'static str, u64>,
+}
+
+struct Collection {
+    dimension: usize,
+    points: BTreeMap<Uuid, Point>,
+}
+
+impl FakeIndex {
+    /// A server without a collection.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The faults of its calls, named like the port's methods.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// All points, in the order of their ids.
+    pub fn points(&self) -> Vec<Point> {
+        self.state().collection.iter().flat_map(|collection| collection.points.values().cloned()).collect()
+    }
+
+    /// Every write that was sent, in order: also those that a fault kept from happening.
+    pub fn sent(&self) -> Vec<SentWrite> {
+        self.state().sent.clone()
+    }
+
+    /// How often a method of the port was called.
+    pub fn calls(&self, call: &str) -> u64 {
+        self.state().calls.get(call).copied().unwrap_or(0)
+    }
+
+    /// Lets a write happen now, once more or for the first time: it was on the way all along, or a client sent it twice.
+    pub fn arrives_late(&self, write: &SentWrite) -> PortResult<()> {
+        let mut state = self.state();
+        match write {
+            SentWrite::Upsert(documents) => state.upsert(&documents.iter().collect::<Vec<_>>()),
+            SentWrite::Delete(fences) => {
+                state.delete(fences);
+                Ok(())
+            }
+        }
+    }
+
+    /// Deletes the collection, as an operator may.
+    pub fn drop_collection(&self) {
+        self.state().collection = None;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
+    }
+
+    fn called(&self, call: &'static str) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        *state.calls.entry(call).or_default() += 1;
+        state
+    }
+}
+
+#[async_trait]
+impl Index for FakeIndex {
+    async fn prepare(&self, dimension: usize) -> PortResult<()> {
+        drop(self.called("prepare"));
+        self.faults.around("prepare", || self.state().prepare(dimension)).await
+    }
+
+    async fn upsert(&self, documents: &[&DocumentPoints]) -> PortResult<()> {
+        if documents.is_empty() {
+            return Ok(());
+        }
+        let sent = SentWrite::Upsert(documents.iter().map(|document| (*document).clone()).collect());
+        self.called("upsert").sent.push(sent);
+        self.faults.around("upsert", || self.state().upsert(documents)).await
+    }
+
+    async fn stored(&self, documents: &[(DocumentId, u32)]) -> PortResult<Vec<Stored>> {
+        drop(self.called("stored"));
+        let look = || {
+            let state = self.state();
+            let points = state.collection.as_ref().map(|collection| &collection.points);
+            let point = |id: Uuid| points.and_then(|points| points.get(&id));
+            let stored = |(document, chunks): &(DocumentId, u32)| Stored {
+                version: point(document.point(0)).and_then(version_of),
+                surplus: point(document.point(*chunks)).is_some(),
+            };
+            Ok(documents.iter().map(stored).collect())
+        };
+        self.faults.around("stored", look).await
+    }
+
+    async fn delete(&self, fences: &[Fence]) -> PortResult<()> {
+        if fences.is_empty() {
+            return Ok(());
+        }
+        self.called("delete").sent.push(SentWrite::Delete(fences.to_vec()));
+        let delete = || {
+            self.state().delete(fences);
+            Ok(())
+        };
+        self.faults.around("delete", delete).await
+    }
+
+    async fn search(&self, vector: Vec<f32>, limit: usize, filter: Option<&Value>) -> PortResult<Vec<Hit>> {
+        drop(self.called("search"));
+        let search = || {
+            let state = self.state();
+            let collection =
+                state.collection.as_ref().ok_or_else(|| PortError::transient("there is no collection"))?;
+            collection.check(vector.len())?;
+            let mut hits = Vec::new();
+            for point in collection.points.values() {
+                if filter.map_or(Ok(true), |filter| filter::matches(filter, &point.payload))? {
+                    let score = cosine(&vector, &point.vector);
+                    hits.push(Hit { id: point.id, score, payload: point.payload.clone() });
+                }
+            }
+            hits.sort_by(|a, b| b.score.total_cmp(&a.score));
+            hits.truncate(limit);
+            Ok(hits)
+        };
+        self.faults.around("search", search).await
+    }
+
+    async fn count(&self) -> PortResult<Option<u64>> {
+        drop(self.called("count"));
+        let count = || Ok(self.state().collection.as_ref().map(|collection| collection.points.len() as u64));
+        self.faults.around("count", count).await
+    }
+
+    async fn page(&self, after: Option<Uuid>, limit: usize) -> PortResult<Vec<IndexedPoint>> {
+        drop(self.called("page"));
+        let page = || {
+            let state = self.state();
+            let points = state.collection.iter().flat_map(|collection| collection.points.values());
+            let after = points.filter(|point| after.is_none_or(|after| point.id > after));
+            let indexed = |point: &Point| IndexedPoint { id: point.id, payload: point.payload.clone() };
+            Ok(after.take(limit).map(indexed).collect())
+        };
+        self.faults.around("page", page).await
+    }
+}
+
+impl State {
+    fn prepare(&mut self, dimension: usize) -> PortResult<()> {
+        self.collection.get_or_insert_with(|| Collection { dimension, points: BTreeMap::new() }).check(dimension)
+    }
+
+    fn upsert(&mut self, documents: &[&DocumentPoints]) -> PortResult<()> {
+        let Some(first) = documents.iter().flat_map(|document| &document.points).next() else {
+            return Ok(());
+        };
+        self.prepare(first.vector.len())?;
+        let Some(collection) = self.collection.as_mut() else { unreachable!("it was just prepared") };
+        for point in documents.iter().flat_map(|document| &document.points) {
+            collection.check(point.vector.len())?;
+        }
+        for document in documents {
+            for point in &document.points {
+                let stored = collection.points.get(&point.id);
+                if stored.is_none_or(|stored| version_of(stored) < Some(document.version)) {
+                    collection.points.insert(point.id, point.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, fences: &[Fence]) {
+        if let Some(collection) = &mut self.collection {
+            collection.points.retain(|_, point| !fences.iter().any(|fence| is_behind(point, fence)));
+        }
+    }
+}
+
+impl Collection {
+    fn check(&self, dimension: usize) -> PortResult<()> {
+        if self.dimension == dimension {
+            return Ok(());
+        }
+        let expected = self.dimension;
+        Err(PortError::fatal(format!("the collection's dimension is {expected}, the vector's is {dimension}"))
+            .with_hint("use another collection"))
+    }
+}
+
+/// The version that a point carries; `None`, which is older than every version, if it carries none.
+fn version_of(point: &Point) -> Option<Version> {
+    let version = point.payload.get(RESERVED)?.get("version")?;
+    Version::from_halves(version.get("high")?.as_u64()?, version.get("low")?.as_u64()?).ok()
+}
+
+fn is_behind(point: &Point, fence: &Fence) -> bool {
+    let reserved = |name: &str| point.payload.get(RESERVED)?.get(name)?.as_str();
+    let guarded = match &fence.target {
+        FenceTarget::Document(document) => reserved("document") == Some(document.to_string().as_str()),
+        FenceTarget::Namespace(namespace) => reserved("namespace") == Some(namespace.as_str()),
+    };
+    guarded && version_of(point) < Some(fence.version)
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let norms = dot(a, a).sqrt() * dot(b, b).sqrt();
+    if norms == 0.0 { 0.0 } else { dot(a, b) / norms }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_core::identity::Namespace;
+    use tidewheel_core::version::ClusterTime;
+
+    use super::super::faults::Fault;
+    use super::*;
+    use crate::contracts::index::document;
+
+    fn version(seconds: u32) -> Version {
+        Version { epoch: 0, time: ClusterTime { seconds, increment: 1 }, ordinal: 1 }
+    }
+
+    #[tokio::test]
+    async fn a_write_whose_answer_was_lost_has_happened_and_a_refused_one_may_still_arrive() {
+        let (index, namespace) = (FakeIndex::new(), Namespace::new("shop", "tickets"));
+        let first = document(&namespace, "1", version(1), &["a"]);
+        index.faults().once("upsert", Fault::answer_lost());
+        assert!(index.upsert(&[&first]).await.is_err());
+        assert_eq!(index.points().len(), 1);
+
+        let fence = Fence { target: FenceTarget::Document(first.document), version: version(2) };
+        index.delete(&[fence]).await.unwrap();
+        assert!(index.points().is_empty());
+
+        index.arrives_late(&index.sent()[0]).unwrap();
+        assert_eq!(index.points(), first.points);
+        assert_eq!((index.calls("upsert"), index.faults().hits("upsert")), (1, 1));
+    }
+}

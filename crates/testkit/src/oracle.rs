@@ -1,0 +1,366 @@
+//! Says whether a Qdrant collection is exactly what a MongoDB database says it should be.
+//!
+//! Every document and every point is read, with the servers' own drivers and nothing of tidewheel's adapters or payload
+//! code: a mistake there must not hide itself. Checked are identity, namespace, version, the row of chunks, payload,
+//! and, where the caller can say what they should be, chunk texts and vectors.
+//!
+//! Memory grows with the number of points, not with their size: identities are read first, contents batch by batch.
+
+mod coverage;
+mod payload;
+mod report;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bson::{Bson, Document, doc};
+use futures::TryStreamExt as _;
+use mongodb::Client;
+use mongodb::options::ReadConcern;
+use qdrant_client::Qdrant;
+use qdrant_client::qdrant::{
+    GetPointsBuilder, PayloadIncludeSelector, PointId, RetrievedPoint, ScrollPointsBuilder, point_id::PointIdOptions,
+    vector_output, vectors_output,
+};
+use serde_json::Value;
+use tidewheel_core::identity::{DocumentId, Namespace};
+
+pub use self::report::{Difference, Report};
+
+/// Documents compared at a time, and points read at a time.
+const PAGE: usize = 500;
+
+/// How far a number of a vector of length 1 may be off: Qdrant normalises in its own way.
+const TOLERANCE: f32 = 1e-4;
+
+/// A server that could not be read. Whether index and source are equal is then not known.
+#[derive(Debug, thiserror::Error)]
+pub enum OracleError {
+    /// MongoDB.
+    #[error("the oracle could not read MongoDB: {0}")]
+    Source(String),
+    /// Qdrant.
+    #[error("the oracle could not read Qdrant: {0}")]
+    Index(String),
+}
+
+/// What to compare. Not printable: the addresses may hold passwords.
+#[derive(Clone)]
+pub struct OracleOptions {
+    /// MongoDB's connection string.
+    pub mongodb_uri: String,
+    /// The database.
+    pub database: String,
+    /// The collections of it that are kept in the index.
+    pub collections: Vec<String>,
+    /// Qdrant's gRPC address.
+    pub qdrant_url: String,
+    /// Qdrant's API key, if it wants one.
+    pub qdrant_api_key: Option<String>,
+    /// The collection in Qdrant.
+    pub collection: String,
+}
+
+type Render = Box<dyn Fn(&Document) -> String + Send + Sync>;
+type Embed = Box<dyn Fn(&str) -> Vec<f32> + Send + Sync>;
+
+/// Compares index and source.
+pub struct Oracle {
+    options: OracleOptions,
+    mongo: Client,
+    qdrant: Qdrant,
+    render: Option<Render>,
+    embed: Option<Embed>,
+}
+
+impl Oracle {
+    /// Connects to both servers.
+    ///
+    /// # Errors
+    /// An address that cannot be one.
+    pub async fn connect(options: OracleOptions) -> Result<Self, OracleError> {
+        let mongo = Client::with_uri_str(&options.mongodb_uri).await.map_err(source)?;
+        let qdrant = Qdrant::from_url(&options.qdrant_url)
+            .api_key(options.qdrant_api_key.clone())
+            .skip_compatibility_check()
+            .build()
+            .map_err(index)?;
+        Ok(Self { options, mongo, qdrant, render: None, embed: None })
+    }
+
+    /// Also checks that the chunks of a document cover this text of it.
+    #[must_use]
+    pub fn with_text(mut self, render: impl Fn(&Document) -> String + Send + Sync + 'static) -> Self {
+        self.render = Some(Box::new(render));
+        self
+    }
+
+    /// Also checks that the vector of a chunk has the direction that its text should have.
+    #[must_use]
+    pub fn with_vectors(mut self, embed: impl Fn(&str) -> Vec<f32> + Send + Sync + 'static) -> Self {
+        self.embed = Some(Box::new(embed));
+        self
+    }
+
+    /// Compares until index and source are equal or the time is over; the last report.
+    ///
+    /// # Errors
+    /// As [`Oracle::compare`], if the last comparison before the time is over fails.
+    pub async fn wait_until_equal(&self, timeout: Duration) -> Result<Report, OracleError> {
+        let deadline = Instant::now() + timeout;
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let outcome = self.compare().await;
+            if outcome.as_ref().is_ok_and(Report::is_equal) || Instant::now() + pause > deadline {
+                return outcome;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    /// Compares once. A source that changes meanwhile may look different from the index without being so.
+    ///
+    /// # Errors
+    /// A server that cannot be read.
+    pub async fn compare(&self) -> Result<Report, OracleError> {
+        let mut report = Report::default();
+        let mut points = self.identities(&mut report).await?;
+        for collection in &self.options.collections {
+            let namespace = Namespace::new(&self.options.database, collection);
+            let mut documents = self
+                .mongo
+                .database(&self.options.database)
+                .collection::<Document>(collection)
+                .find(doc! {})
+                .read_concern(ReadConcern::majority())
+                .batch_size(PAGE as u32)
+                .await
+                .map_err(source)?;
+            let mut batch = Vec::with_capacity(PAGE);
+            while let Some(document) = documents.try_next().await.map_err(source)? {
+                batch.push(document);
+                if batch.len() == PAGE {
+                    self.compare_batch(&namespace, std::mem::take(&mut batch), &mut points, &mut report).await?;
+                }
+            }
+            self.compare_batch(&namespace, batch, &mut points, &mut report).await?;
+        }
+        report.extra.extend(points.into_keys().map(|(namespace, key)| format!("{namespace} {key}")));
+        report.extra.sort_unstable();
+        Ok(report)
+    }
+
+    /// What every point says it is, by document. Points that are nobody's go into the report at once.
+    async fn identities(&self, report: &mut Report) -> Result<HashMap<Owner, Vec<Identity>>, OracleError> {
+        let fields = ["key", "namespace", "version", "chunk", "chunks"].map(|name| format!("_tidewheel.{name}"));
+        let mut owners: HashMap<Owner, Vec<Identity>> = HashMap::new();
+        let mut offset: Option<PointId> = None;
+        loop {
+            let mut request = ScrollPointsBuilder::new(&self.options.collection)
+                .limit(2 * PAGE as u32)
+                .with_payload(PayloadIncludeSelector { fields: fields.to_vec() })
+                .with_vectors(false);
+            if let Some(offset) = offset {
+                request = request.offset(offset);
+            }
+            let page = match self.qdrant.scroll(request).await {
+                Ok(page) => page,
+                // A collection that does not exist is an empty one.
+                Err(error) if error.to_string().contains("doesn't exist") => return Ok(owners),
+                Err(error) => return Err(index(error)),
+            };
+            for point in page.result {
+                report.points += 1;
+                match identify(&point) {
+                    Some((owner, identity)) => owners.entry(owner).or_default().push(identity),
+                    None => report.extra.push(format!("point {:?}, whose payload is not tidewheel's", point.id)),
+                }
+            }
+            offset = page.next_page_offset;
+            if offset.is_none() {
+                return Ok(owners);
+            }
+        }
+    }
+
+    async fn compare_batch(
+        &self,
+        namespace: &Namespace,
+        documents: Vec<Document>,
+        points: &mut HashMap<Owner, Vec<Identity>>,
+        report: &mut Report,
+    ) -> Result<(), OracleError> {
+        let mut pairs = Vec::with_capacity(documents.len());
+        for document in documents {
+            report.documents += 1;
+            let key = canonical(document.get("_id").cloned().unwrap_or(Bson::Null));
+            let owner = (namespace.to_string(), key);
+            match points.remove(&owner) {
+                Some(identities) => pairs.push((owner, document, identities)),
+                None => report.missing.push(format!("{} {}", owner.0, owner.1)),
+            }
+        }
+        let ids: Vec<PointId> =
+            pairs.iter().flat_map(|(_, _, identities)| identities).map(|identity| identity.id.clone().into()).collect();
+        let contents = self.contents(ids).await?;
+        for (owner, document, mut identities) in pairs {
+            identities.sort_by_key(|identity| identity.chunk);
+            let name = format!("{} {}", owner.0, owner.1);
+            let chunks = match row_of_chunks(&mut identities, &name, report) {
+                Ok(chunks) => chunks,
+                Err(what) => {
+                    report.stale.push(Difference { document: name, what });
+                    continue;
+                }
+            };
+            if let Err(what) = self.compare_contents(&document, chunks, &contents) {
+                report.stale.push(Difference { document: name, what });
+            }
+        }
+        Ok(())
+    }
+
+    async fn contents(&self, ids: Vec<PointId>) -> Result<HashMap<String, RetrievedPoint>, OracleError> {
+        let mut contents = HashMap::with_capacity(ids.len());
+        for ids in ids.chunks(PAGE) {
+            let request = GetPointsBuilder::new(&self.options.collection, ids.to_vec())
+                .with_payload(true)
+                .with_vectors(self.embed.is_some());
+            let points = self.qdrant.get_points(request).await.map_err(index)?.result;
+            contents.extend(points.into_iter().filter_map(|point| Some((uuid_of(&point)?, point))));
+        }
+        Ok(contents)
+    }
+
+    fn compare_contents(
+        &self,
+        document: &Document,
+        chunks: &[Identity],
+        contents: &HashMap<String, RetrievedPoint>,
+    ) -> Result<(), String> {
+        let mut texts = Vec::with_capacity(chunks.len());
+        for Identity { id, chunk, .. } in chunks {
+            let point = contents.get(id).ok_or_else(|| format!("chunk {chunk} vanished while it was compared"))?;
+            let payload: serde_json::Map<String, Value> =
+                point.payload.iter().map(|(name, value)| (name.clone(), value.clone().into_json())).collect();
+            payload::compare(document, &payload).map_err(|what| format!("payload of chunk {chunk}: {what}"))?;
+            let text = payload.get("_tidewheel").and_then(|reserved| reserved.get("text")).and_then(Value::as_str);
+            let text = text.ok_or_else(|| format!("chunk {chunk} has no text"))?;
+            if let Some(embed) = &self.embed {
+                let found = vector_of(point).ok_or_else(|| format!("chunk {chunk} has no vector"))?;
+                compare_vectors(embed(text), found).map_err(|what| format!("vector of chunk {chunk}: {what}"))?;
+            }
+            texts.push(text.to_owned());
+        }
+        match &self.render {
+            Some(render) => coverage::covers(&texts, &render(document)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A document: its namespace and its `_id` in canonical extended JSON.
+type Owner = (String, String);
+
+#[derive(Clone, Debug)]
+struct Identity {
+    id: String,
+    chunk: u64,
+    chunks: u64,
+    version: (u64, u64),
+}
+
+/// What a point says it is; `None` if it says nothing, or contradicts its own id.
+fn identify(point: &RetrievedPoint) -> Option<(Owner, Identity)> {
+    let id = uuid_of(point)?;
+    let reserved = point.payload.get("_tidewheel")?.clone().into_json();
+    let (key, namespace) = (reserved.get("key")?.as_str()?, reserved.get("namespace")?.as_str()?);
+    let number = |value: &Value, name: &str| value.get(name)?.as_u64();
+    let version = reserved.get("version")?;
+    let chunk = number(&reserved, "chunk")?;
+    let expected = DocumentId::new(&Namespace::parse(namespace)?, key).point(u32::try_from(chunk).ok()?);
+    if expected.to_string() != id {
+        return None;
+    }
+    // Read and written again by MongoDB's own library, so that only the value counts and not how it is written.
+    let value: Value = serde_json::from_str(key).ok()?;
+    let owner = (namespace.to_owned(), canonical(Bson::try_from(value).ok()?));
+    let identity = Identity {
+        id,
+        chunk,
+        chunks: number(&reserved, "chunks")?,
+        version: (number(version, "high")?, number(version, "low")?),
+    };
+    Some((owner, identity))
+}
+
+fn canonical(id: Bson) -> String {
+    id.into_canonical_extjson().to_string()
+}
+
+/// The chunks that the document should have, 0 to the last, all of one version; those behind them are surplus.
+fn row_of_chunks<'a>(identities: &'a mut Vec<Identity>, name: &str, report: &mut Report) -> Result<&'a [Identity], String> {
+    let first = identities.first().filter(|first| first.chunk == 0).ok_or("chunk 0 is missing")?.clone();
+    for identity in identities.iter().filter(|identity| identity.chunk >= first.chunks) {
+        report.surplus_chunks.push(format!("{name}, chunk {} of {}", identity.chunk, first.chunks));
+    }
+    identities.retain(|identity| identity.chunk < first.chunks);
+    for (expected, identity) in (0..).zip(&*identities) {
+        if identity.chunk != expected {
+            return Err(format!("chunk {expected} of {} is missing", first.chunks));
+        }
+        if (identity.version, identity.chunks) != (first.version, first.chunks) {
+            return Err(format!(
+                "chunk {expected} is of version {:?}, chunk 0 of version {:?}",
+                identity.version, first.version
+            ));
+        }
+    }
+    if identities.len() as u64 != first.chunks {
+        return Err(format!("chunk {} of {} is missing", identities.len(), first.chunks));
+    }
+    Ok(identities)
+}
+
+fn uuid_of(point: &RetrievedPoint) -> Option<String> {
+    match point.id.as_ref()?.point_id_options.as_ref()? {
+        PointIdOptions::Uuid(id) => Some(id.clone()),
+        PointIdOptions::Num(_) => None,
+    }
+}
+
+fn vector_of(point: &RetrievedPoint) -> Option<Vec<f32>> {
+    match point.vectors.clone()?.vectors_options? {
+        vectors_output::VectorsOptions::Vector(vector) => match vector.into_vector() {
+            vector_output::Vector::Dense(dense) => Some(dense.data),
+            _ => None,
+        },
+        vectors_output::VectorsOptions::Vectors(_) => None,
+    }
+}
+
+fn compare_vectors(expected: Vec<f32>, found: Vec<f32>) -> Result<(), String> {
+    if expected.len() != found.len() {
+        return Err(format!("{} numbers expected, found {}", expected.len(), found.len()));
+    }
+    let (expected, found) = (normalised(expected), normalised(found));
+    let furthest = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    if furthest <= TOLERANCE { Ok(()) } else { Err(format!("a number is off by {furthest}")) }
+}
+
+fn normalised(mut vector: Vec<f32>) -> Vec<f32> {
+    let norm = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
+    if norm > 0.0 {
+        vector.iter_mut().for_each(|value| *value /= norm);
+    }
+    vector
+}
+
+fn source(error: impl std::fmt::Display) -> OracleError {
+    OracleError::Source(error.to_string())
+}
+
+fn index(error: impl std::fmt::Display) -> OracleError {
+    OracleError::Index(error.to_string())
+}

@@ -1,0 +1,150 @@
+//! Whether a payload is a document as plain JSON, by the contract and by BSON alone.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bson::spec::BinarySubtype;
+use bson::{Bson, Document};
+use serde_json::{Map, Value};
+
+/// Fails with the first path that differs.
+pub(super) fn compare(document: &Document, payload: &Map<String, Value>) -> Result<(), String> {
+    fields(document, payload, "")
+}
+
+fn fields(document: &Document, json: &Map<String, Value>, path: &str) -> Result<(), String> {
+    // At the top, this name is tidewheel's own, whatever the document has there.
+    let ours = |name: &str| path.is_empty() && name == "_tidewheel";
+    for (name, value) in document.iter().filter(|(name, _)| !ours(name)) {
+        let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let found = json.get(name).ok_or_else(|| format!("{at} is missing"))?;
+        same(value, found, &at)?;
+    }
+    match json.keys().find(|name| !ours(name) && !document.contains_key(name)) {
+        Some(name) => Err(format!("{path}.{name} is not in the document")),
+        None => Ok(()),
+    }
+}
+
+fn same(bson: &Bson, json: &Value, path: &str) -> Result<(), String> {
+    let is = |equal: bool| if equal { Ok(()) } else { Err(format!("{path} is {json}, expected {bson}")) };
+    match bson {
+        Bson::Document(document) => match json.as_object() {
+            Some(json) => fields(document, json, path),
+            None => is(false),
+        },
+        Bson::Array(values) => match json.as_array().filter(|found| found.len() == values.len()) {
+            Some(found) => values
+                .iter()
+                .zip(found)
+                .enumerate()
+                .try_for_each(|(at, (value, found))| same(value, found, &format!("{path}[{at}]"))),
+            None => is(false),
+        },
+        Bson::Null => is(json.is_null()),
+        Bson::Boolean(value) => is(json.as_bool() == Some(*value)),
+        Bson::Int32(value) => is(json.as_i64() == Some(i64::from(*value))),
+        Bson::Int64(value) => is(json.as_i64() == Some(*value)),
+        Bson::Double(value) if !value.is_finite() => is(json.is_null()),
+        Bson::Double(value) => is(json.is_f64() && json.as_f64() == Some(*value)),
+        Bson::String(text) | Bson::Symbol(text) => is(json.as_str() == Some(text)),
+        Bson::ObjectId(id) => is(json.as_str() == Some(&id.to_hex())),
+        Bson::Decimal128(number) => is(json.as_str() == Some(&number.to_string())),
+        Bson::DateTime(time) => is(json.as_str().and_then(millis) == Some(time.timestamp_millis())),
+        Bson::Binary(binary) => {
+            let expected = match (binary.subtype, uuid::Uuid::from_slice(&binary.bytes)) {
+                (BinarySubtype::Uuid, Ok(uuid)) => uuid.to_string(),
+                _ => BASE64_STANDARD.encode(&binary.bytes),
+            };
+            is(json.as_str() == Some(&expected))
+        }
+        // What has no plain form stays as extended JSON writes it.
+        other => is(*json == other.clone().into_relaxed_extjson()),
+    }
+}
+
+/// The instant that an RFC 3339 text in UTC names, in milliseconds since the Unix epoch; years of any length.
+///
+/// Civil date to days: the year's days counted one by one, unlike the code that is checked here.
+fn millis(text: &str) -> Option<i64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let (negative, date) = date.strip_prefix('-').map_or((false, date), |date| (true, date));
+    let mut date = date.split('-').map(|part| part.parse::<i64>().ok());
+    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+    let year = if negative { -year } else { year };
+    let leap = |year: i64| year.rem_euclid(4) == 0 && (year.rem_euclid(100) != 0 || year.rem_euclid(400) == 0);
+    // Whole cycles of 400 years first, so that far years do not take long.
+    let cycles = (year - 1970).div_euclid(400);
+    let years = 1970..year - cycles * 400;
+    let mut days = cycles * 146_097 + years.map(|year| 365 + i64::from(leap(year))).sum::<i64>();
+    let lengths = [31, 28 + i64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    days += lengths.iter().take(usize::try_from(month).ok()?.checked_sub(1)?).sum::<i64>() + day - 1;
+    let (clock, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let mut clock = clock.split(':').map(|part| part.parse::<i64>().ok());
+    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    let fraction: i64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
+    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000 + fraction)
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::oid::ObjectId;
+    use bson::{Binary, DateTime, doc};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn dates_are_read_back() {
+        for (text, expected) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("1969-12-31T23:59:59.999Z", -1),
+            ("2000-02-29T00:00:00Z", 951_782_400_000),
+            ("2024-03-12T10:00:00.5Z", 1_710_237_600_500),
+            ("0001-01-01T00:00:00Z", -62_135_596_800_000),
+            ("10000-01-01T00:00:00Z", 253_402_300_800_000),
+            ("-0001-01-01T00:00:00Z", -62_198_755_200_000),
+        ] {
+            assert_eq!(millis(text), Some(expected), "{text}");
+        }
+        assert_eq!(millis("yesterday"), None);
+    }
+
+    #[test]
+    fn the_contract_of_every_type_is_known() {
+        let document = doc! {
+            "_id": ObjectId::from_bytes([7; 12]), "int": 1, "long": 2_i64, "double": 0.5, "nan": f64::NAN,
+            "text": "ü", "list": [1, { "a": Bson::Null }], "yes": true,
+            "at": DateTime::from_millis(1_710_237_600_500),
+            "uuid": Binary { subtype: BinarySubtype::Uuid, bytes: (0..16).collect() },
+            "bytes": Binary { subtype: BinarySubtype::Generic, bytes: vec![0, 1, 2] },
+            "price": "9.99".parse::<bson::Decimal128>().unwrap(), "_tidewheel": "mine",
+        };
+        let payload = json!({
+            "_id": "070707070707070707070707", "int": 1, "long": 2, "double": 0.5, "nan": null,
+            "text": "ü", "list": [1, {"a": null}], "yes": true, "at": "2024-03-12T10:00:00.5Z",
+            "uuid": "00010203-0405-0607-0809-0a0b0c0d0e0f", "bytes": "AAEC", "price": "9.99",
+            "_tidewheel": {"key": "…"},
+        });
+        let Value::Object(payload) = payload else { unreachable!("it is an object") };
+        assert_eq!(compare(&document, &payload), Ok(()));
+        for (name, wrong) in [
+            ("_id", json!("x")),
+            ("int", json!(1.0)),
+            ("double", json!(0.25)),
+            ("nan", json!(0)),
+            ("list", json!([1, {"a": null, "b": 1}])),
+            ("at", json!("2024-03-12T10:00:00Z")),
+            ("bytes", json!("AAED")),
+            ("price", json!(9.99)),
+        ] {
+            let mut other = payload.clone();
+            other.insert(name.to_owned(), wrong);
+            assert!(compare(&document, &other).unwrap_err().contains(name), "{name}");
+            other.remove(name);
+            assert!(compare(&document, &other).unwrap_err().contains("missing"), "{name}");
+        }
+        let mut other = payload.clone();
+        other.insert("more".to_owned(), json!(1));
+        assert!(compare(&document, &other).unwrap_err().contains("more"));
+    }
+}
