@@ -47,12 +47,14 @@ pub(super) async fn fetch(packages: &Packages<'_>, dir: &Path, report: &Report) 
     };
 
     let begun = Instant::now();
-    tool::run(part, "apt-get update", apt_get(&["--quiet=2", "update"])).await?;
-    let mut install = vec!["--quiet=2", "--download-only", "install"];
+    // One bad source among several fails the update; the others may do. Unsigned lists are never used either way.
+    let update = tool::run(part, "apt-get update", apt_get(&["--quiet=2", "update"])).await;
+    let mut install = vec!["--quiet=2", "--download-only", "--no-upgrade", "install"];
     install.extend(packages.names);
     let mut plan = install.clone();
     plan.insert(0, "--print-uris");
-    let bytes = planned_bytes(&tool::run(part, "apt-get install --print-uris", apt_get(&plan)).await?);
+    let plan = tool::run(part, "apt-get install --print-uris", apt_get(&plan)).await;
+    let bytes = planned_bytes(&plan.map_err(|error| update.err().unwrap_or(error))?);
     report(Event::Fetching {
         part,
         what: packages.what.into(),
