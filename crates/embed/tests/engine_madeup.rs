@@ -1,0 +1,232 @@
+//! Models of other sizes, poolings, activations and families, with made-up weights, on every kernel, against the
+//! definition in f64.
+
+#[path = "support/madeup.rs"]
+mod madeup;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use madeup::{Dtype, Madeup};
+use proptest::prelude::*;
+use tidewheel_embed::engine::{Engine, Kernel, ModelSource, ModelSpec, Precision, Workspace, load};
+use tidewheel_embed::model::LoadError;
+
+/// Head and feed-forward widths that fit no register.
+const ODD: Madeup = Madeup {
+    hidden: 84,
+    heads: 3,
+    layers: 2,
+    intermediate: 150,
+    max_tokens: 70,
+    activation: "gelu",
+    pooling: "cls_token",
+    normalize: true,
+    kind: "bert",
+    prefix: "",
+    dtype: Dtype::F32,
+};
+
+fn open(directory: &Path, kernel: Kernel, precision: Precision) -> Result<Arc<dyn Engine>, LoadError> {
+    let mut spec = ModelSpec::new(ModelSource::Directory(directory.to_owned()));
+    spec.kernel = Some(kernel);
+    spec.precision = precision;
+    spec.threads = 3;
+    load(&spec)
+}
+
+fn cosine(a: &[f32], b: &[f64]) -> f64 {
+    let dot: f64 = a.iter().zip(b).map(|(a, b)| f64::from(*a) * b).sum();
+    let squares = (a.iter().map(|a| f64::from(*a).powi(2)).sum::<f64>(), b.iter().map(|b| b * b).sum::<f64>());
+    dot / (squares.0 * squares.1).sqrt()
+}
+
+/// Texts of these lengths, of ids that do not repeat soon.
+fn texts(model: &Madeup, lengths: &[usize]) -> Vec<Vec<u32>> {
+    let text =
+        |n: usize, length: usize| (0..length).map(move |at| ((at * 7 + at * at * n + n) % model.vocabulary()) as u32);
+    lengths.iter().enumerate().map(|(n, length)| text(n, *length).collect()).collect()
+}
+
+/// All kernels at all precisions agree with the definition, texts packed together, in a team, and in any order.
+fn check(model: &Madeup, lengths: &[usize]) {
+    let directory = tempfile::tempdir().unwrap();
+    model.write(directory.path());
+    let texts = texts(model, lengths);
+    let expected: Vec<Vec<f64>> = texts.iter().map(|ids| model.expected(ids)).collect();
+    let batch: Vec<&[u32]> = texts.iter().map(|ids| &ids[..]).collect();
+    for kernel in Kernel::available() {
+        for (precision, least) in [(Precision::F32, 0.999_999), (Precision::Bf16, 0.999_7), (Precision::Int8, 0.99)] {
+            let engine = open(directory.path(), kernel, precision).unwrap();
+            let name = format!("{} {:?}", engine.info().kernel, engine.info().precision);
+            let together = engine.embed(&batch, 2);
+            let mut tile = vec![0.0; together.len()];
+            engine.embed_tile(&batch, &mut Workspace::default(), &mut tile);
+            assert_eq!(tile, together, "{name}: the order of texts changed an answer");
+            for ((ids, vector), expected) in batch.iter().zip(together.chunks(model.hidden)).zip(&expected) {
+                let mut alone = vec![0.0; model.hidden];
+                engine.embed_one(ids, &mut alone);
+                assert_eq!(alone, vector, "{name}: a team's answer differs");
+                let cosine = cosine(vector, expected);
+                assert!(cosine >= least, "{name}: {} tokens: {cosine}", ids.len());
+                if precision == Precision::F32 {
+                    for (value, expected) in vector.iter().zip(expected) {
+                        assert!((f64::from(*value) - expected).abs() < 2e-4, "{name}: {value} for {expected}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn odd_sizes_and_cls_pooling() {
+    check(&ODD, &[1, 2, 5, 13, 31, 32, 33, 64, 70, 7, 70, 3]);
+}
+
+#[test]
+fn wide_heads_max_pooling_and_no_normalisation() {
+    let model = Madeup {
+        hidden: 192,
+        heads: 2,
+        intermediate: 768,
+        layers: 1,
+        activation: "relu",
+        pooling: "max_tokens",
+        normalize: false,
+        ..ODD
+    };
+    check(&model, &[1, 17, 40, 70]);
+}
+
+#[test]
+fn roberta_with_a_prefix_in_half_precision() {
+    let model = Madeup {
+        hidden: 64,
+        heads: 4,
+        layers: 3,
+        activation: "gelu_new",
+        pooling: "mean_tokens",
+        kind: "xlm-roberta",
+        prefix: "roberta.",
+        dtype: Dtype::F16,
+        ..ODD
+    };
+    check(&model, &[70, 12, 24, 25]);
+    check(&Madeup { dtype: Dtype::Bf16, prefix: "model.", ..model }, &[9]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn any_sizes(
+        head in 1usize..50,
+        heads in 1usize..5,
+        intermediate in 1usize..300,
+        lengths in prop::collection::vec(1usize..70, 1..6),
+    ) {
+        check(&Madeup { hidden: head * heads + heads, heads, intermediate, layers: 1, ..ODD }, &lengths);
+    }
+}
+
+#[test]
+fn the_tokeniser_obeys_the_model_and_not_its_own_file() {
+    let directory = tempfile::tempdir().unwrap();
+    ODD.write(directory.path());
+    let engine = open(directory.path(), Kernel::Portable, Precision::F32).unwrap();
+    // tokenizer.json truncates at 5 and pads to 9.
+    assert_eq!(engine.tokenize("").ids, [2, 3]);
+    assert_eq!(engine.tokenize("The TIDES turn.").ids, [2, 4, 5, 6, 7, 15, 3]);
+    let long = "the  tides\n\nturn ".repeat(1000);
+    let ids = engine.tokenize(&long).ids;
+    assert_eq!((ids.len(), ids[0], ids[69]), (70, 2, 3));
+    assert_eq!(ids[1..69], engine.tokenize(&long[..400]).ids[1..69]);
+    // Words without end, and none that the vocabulary knows.
+    assert_eq!(engine.tokenize(&"é".repeat(100_000)).ids, [2, 1, 3]);
+
+    let text = "The tides, as they turn, grind.";
+    let spans: Vec<&str> = engine.token_spans(text).into_iter().map(|span| &text[span]).collect();
+    assert_eq!(spans, ["The", "tide", "s", ",", "a", "s", "they", "turn", ",", "grind", "."]);
+    assert_eq!(engine.token_spans(&long).len(), 4000);
+    let text = "Ü tide 日本";
+    let spans: Vec<&str> = engine.token_spans(text).into_iter().map(|span| &text[span]).collect();
+    assert_eq!(spans, ["Ü", "tide", "日", "本"]);
+}
+
+#[test]
+fn what_a_model_lacks_is_named() {
+    let cases = [
+        ("config.json", "\"bert\"", "\"mpnet\"", "model_type \"mpnet\""),
+        ("config.json", "\"gelu\"", "\"silu\"", "hidden_act \"silu\""),
+        (
+            "config.json",
+            "{",
+            "{\"position_embedding_type\":\"relative_key\",",
+            "position_embedding_type \"relative_key\"",
+        ),
+        ("config.json", "\"hidden_size\":84", "\"hidden_size\":85", "do not divide hidden_size 85"),
+        ("config.json", "\"vocab_size\":16", "\"vocab_size\":15", "has the token id 15"),
+        ("config.json", "\"intermediate_size\":150", "\"intermediate_size\":151", "has the shape [150, 84]"),
+        ("modules.json", "models.Normalize", "models.Dense", "module \"Dense\""),
+        (
+            "1_Pooling/config.json",
+            "_mean_tokens\":false",
+            "_mean_tokens\":true",
+            "pooling [\"cls_token\", \"mean_tokens\"]",
+        ),
+        ("tokenizer.json", "WordPiece", "Nonsense", "tokenizer.json cannot be understood"),
+    ];
+    for (file, from, to, complaint) in cases {
+        let directory = tempfile::tempdir().unwrap();
+        ODD.write(directory.path());
+        let path = directory.path().join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        let error = open(directory.path(), Kernel::Portable, Precision::F32).err().expect(complaint).to_string();
+        assert!(error.contains(complaint), "{error}");
+    }
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        let directory = tempfile::tempdir().unwrap();
+        ODD.write(directory.path());
+        std::fs::remove_file(directory.path().join(file)).unwrap();
+        let error = open(directory.path(), Kernel::Portable, Precision::F32).err().unwrap().to_string();
+        assert!(error.contains(file) && error.contains("cannot read"), "{error}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    ODD.write(directory.path());
+    let path = directory.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    let error = open(directory.path(), Kernel::Portable, Precision::F32).err().unwrap().to_string();
+    assert!(error.contains("its header describes"), "{error}");
+}
+
+#[test]
+fn prefixes_come_from_the_settings_or_the_model() {
+    let directory = tempfile::tempdir().unwrap();
+    ODD.write(directory.path());
+    let prompts = r#"{"prompts": {"query": "query: ", "document": "passage: "}}"#;
+    std::fs::write(directory.path().join("config_sentence_transformers.json"), prompts).unwrap();
+    let mut spec = ModelSpec::new(ModelSource::Directory(directory.path().to_owned()));
+    let engine = load(&spec).unwrap();
+    let info = engine.info();
+    assert_eq!((&info.query_prefix[..], &info.passage_prefix[..]), ("query: ", "passage: "));
+    spec.query_prefix = Some(String::new());
+    spec.name = "odd".to_owned();
+    let engine = load(&spec).unwrap();
+    assert_eq!((&engine.info().query_prefix[..], &engine.info().model[..]), ("", "odd"));
+}
+
+#[test]
+fn another_weight_is_another_revision() {
+    let directory = tempfile::tempdir().unwrap();
+    ODD.write(directory.path());
+    let revision = || open(directory.path(), Kernel::Portable, Precision::F32).unwrap().info().revision.clone();
+    let before = revision();
+    let path = directory.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert_ne!(revision(), before);
+}
