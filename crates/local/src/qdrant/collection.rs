@@ -91,6 +91,8 @@ pub(crate) struct Collection {
     queue: mpsc::Sender<Message>,
     writer: Mutex<Option<JoinHandle<()>>>,
     operations: AtomicU64,
+    /// Tells a write that comes too late for a deleted collection from one that comes too late for the server.
+    deleted: AtomicBool,
 }
 
 /// Content of `collection.json`.
@@ -188,6 +190,7 @@ impl Collection {
             queue,
             writer: Mutex::new(Some(thread)),
             operations: AtomicU64::new(replayed),
+            deleted: AtomicBool::new(false),
         })
     }
 
@@ -215,14 +218,20 @@ impl Collection {
             let config = self.shared.config.read().unwrap_or_else(PoisonError::into_inner);
             write.check(&config.vectors)?;
         }
-        let gone = || ApiError::no_collection(&self.shared.name);
+        let gone = || {
+            if self.deleted.load(Ordering::Acquire) {
+                ApiError::no_collection(&self.shared.name)
+            } else {
+                ApiError::Stopping
+            }
+        };
         let (reply, answer) = if wait {
             let (reply, answer) = oneshot::channel();
             (Some(reply), Some(answer))
         } else {
             (None, None)
         };
-        self.queue.send(Message::Write { write, reply }).await.map_err(|_| gone())?;
+        self.queue.send(Message::Write { write: Box::new(write), reply }).await.map_err(|_| gone())?;
         let operation_id = self.operations.fetch_add(1, Ordering::Relaxed);
         if let Some(answer) = answer {
             answer.await.map_err(|_| gone())??;
@@ -287,7 +296,9 @@ impl Collection {
 
     /// Makes the collection gone for every later start; its files go when the last user of it is done.
     pub(crate) fn forget(&self) -> Result<(), ApiError> {
-        Ok(remove_durably(&self.directory.join(CONFIG_FILE))?)
+        remove_durably(&self.directory.join(CONFIG_FILE))?;
+        self.deleted.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Removes the files of a forgotten collection. Waits for requests and index builds that still read them.

@@ -23,6 +23,9 @@ pub(crate) enum ApiError {
     /// A call of Qdrant's API that the local server does not have: 501 and `Unimplemented`.
     #[error("{0} is not available on tidewheel's local Qdrant; use a Qdrant server for it")]
     Unsupported(String),
+    /// The server shuts down: 503 and `Unavailable`, so that clients try again.
+    #[error("the server is stopping")]
+    Stopping,
     /// The disk or the engine failed: 500 and `Internal`.
     #[error("Service internal error: {0}")]
     Internal(String),
@@ -39,6 +42,7 @@ impl ApiError {
             Self::AlreadyExists(_) => StatusCode::CONFLICT,
             Self::BadInput(_) | Self::BadBody(_) => StatusCode::BAD_REQUEST,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -51,6 +55,7 @@ impl From<ApiError> for Status {
             ApiError::AlreadyExists(_) => Code::AlreadyExists,
             ApiError::BadInput(_) | ApiError::BadBody(_) => Code::InvalidArgument,
             ApiError::Unsupported(_) => Code::Unimplemented,
+            ApiError::Stopping => Code::Unavailable,
             ApiError::Internal(_) => Code::Internal,
         };
         Self::new(code, error.to_string())

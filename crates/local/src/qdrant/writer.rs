@@ -46,7 +46,7 @@ const FAR_BEHIND: usize = 8;
 /// What the thread is told.
 pub(crate) enum Message {
     /// Apply this. Without `reply` nobody waits for it to be durable.
-    Write { write: Write, reply: Option<oneshot::Sender<Result<(), ApiError>>> },
+    Write { write: Box<Write>, reply: Option<oneshot::Sender<Result<(), ApiError>>> },
     /// A moment passed: time to look after the log and the index.
     Tick,
     /// Finish what is queued, flush and end.
@@ -89,7 +89,7 @@ impl Writer {
             match message {
                 Message::Write { write, reply } => {
                     wrote = true;
-                    let outcome = self.apply(write);
+                    let outcome = self.apply(*write);
                     match reply {
                         Some(reply) => answers.push((reply, outcome)),
                         None => log_unwatched(&self.shared.name, outcome),

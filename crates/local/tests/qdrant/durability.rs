@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use qdrant_client::qdrant::{
     Condition, CreateAliasBuilder, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder, DeletePointsBuilder,
-    Distance, FieldType, Filter, OptimizersConfigDiffBuilder, PointsIdsList, Range, SetPayloadPointsBuilder,
-    UpsertPointsBuilder, VectorParamsBuilder,
+    Distance, FieldType, Filter, OptimizersConfigDiffBuilder, PointStruct, PointsIdsList, Range,
+    SetPayloadPointsBuilder, UpsertPointsBuilder, VectorParamsBuilder,
 };
 use qdrant_client::{Payload, Qdrant};
 use serde_json::{Value, json};
@@ -93,6 +93,14 @@ impl Dice {
 /// Points that each writer works on: few, so that they are replaced, deleted and inserted again all the time.
 const POINTS_PER_WRITER: u64 = 40;
 
+/// Large enough that these few points are far over the indexing threshold, so that the index is built under way.
+const DIM: usize = 64;
+
+fn wide(id: u64, n: i64) -> PointStruct {
+    let vector: Vec<f32> = (0..DIM).map(|i| ((id as usize * 31 + i * 7) % 13) as f32 - 6.0).collect();
+    point(id, &vector, json!({"n": n}))
+}
+
 /// Writes at random until a write fails, which means that the server was killed.
 async fn write_until_killed(
     client: Arc<Qdrant>,
@@ -121,7 +129,7 @@ async fn write_until_killed(
         for (id, next) in &becomes {
             model.lock().unwrap().entry(*id).or_default().in_flight = Some(*next);
         }
-        let points = || ids.iter().map(|id| numbered(*id, value)).collect::<Vec<_>>();
+        let points = || ids.iter().map(|id| wide(*id, value)).collect::<Vec<_>>();
         let smaller = Condition::range("n", Range { lt: Some(value as f64), ..Range::default() });
         let result = match kind {
             0..=3 => client.upsert_points(UpsertPointsBuilder::new(DOCS, points()).wait(true)).await.map(|_| ()),
@@ -182,13 +190,13 @@ async fn no_confirmed_write_is_lost_by_a_kill() {
     const WRITERS: u64 = 3;
     let dir = tempfile::tempdir().unwrap();
     let model = Arc::new(Mutex::new(HashMap::new()));
-    let mut confirmed = 0;
+    let (mut confirmed, mut indexed) = (0, 0);
     for round in 0..ROUNDS {
         let server = Killable::start(dir.path()).await;
         if round == 0 {
             // A tiny threshold, so that index builds are killed as well.
             let request = CreateCollectionBuilder::new(DOCS)
-                .vectors_config(VectorParamsBuilder::new(4, Distance::Cosine))
+                .vectors_config(VectorParamsBuilder::new(DIM as u64, Distance::Cosine))
                 .optimizers_config(OptimizersConfigDiffBuilder::default().indexing_threshold(1));
             server.client.create_collection(request).await.unwrap();
             let index = CreateFieldIndexCollectionBuilder::new(DOCS, "n", FieldType::Integer).wait(true);
@@ -204,6 +212,8 @@ async fn no_confirmed_write_is_lost_by_a_kill() {
         }
         // Different lengths, so that some kills come before and some after a flush.
         tokio::time::sleep(Duration::from_millis(150 + round * 370 % 2500)).await;
+        let info = server.client.collection_info(DOCS).await.unwrap().result.unwrap();
+        indexed = indexed.max(info.indexed_vectors_count.unwrap_or(0));
         server.kill();
         while let Some(writer) = writers.join_next().await {
             confirmed += writer.unwrap();
@@ -212,6 +222,7 @@ async fn no_confirmed_write_is_lost_by_a_kill() {
     let server = Killable::start(dir.path()).await;
     settle(&server.client, &model, ROUNDS).await;
     assert!(confirmed > ROUNDS * WRITERS, "the kills came in the middle of work: {confirmed} writes");
+    assert!(indexed > 0, "index builds happened as well");
     server.kill();
 }
 

@@ -187,7 +187,7 @@ async fn the_nearest_points_come_first() {
     // Unit vectors at 0°, 10°, …, 90°.
     let at = |degrees: u64| {
         let radians = (degrees as f32).to_radians();
-        point(degrees, &[radians.cos(), radians.sin()], json!({"even": degrees % 20 == 0}))
+        point(degrees, &[radians.cos(), radians.sin()], json!({"even": degrees.is_multiple_of(20)}))
     };
     upsert(&client, (0..10).map(|step| at(step * 10)).collect()).await;
     let ids = |points: &[qdrant_client::qdrant::ScoredPoint]| {

@@ -31,6 +31,9 @@ impl Qdrant for Health {
     }
 }
 
+/// Bytes that a client may send ahead: a batch of points in one go instead of 64 KiB at a time.
+const WINDOW: u32 = 4 << 20;
+
 /// Serves until `shutdown`, then lets the calls in flight finish.
 pub(super) async fn serve(
     listener: TcpListener,
@@ -47,6 +50,8 @@ pub(super) async fn serve(
         None => Ok(request),
     });
     Server::builder()
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .layer(interceptor)
         .add_service(points)
         .add_service(collections)

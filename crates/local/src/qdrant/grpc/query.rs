@@ -23,7 +23,7 @@ pub(super) fn search_in(search: proto::SearchPoints) -> Result<Question> {
         ask: Some(Ask::Nearest(Nearest::Vector(search.vector))),
         using: search.vector_name.unwrap_or_default(),
         filter: filter_in(search.filter)?,
-        params: search.params.map(params_in).transpose()?,
+        params: search.params.as_ref().map(params_in).transpose()?,
         score_threshold: search.score_threshold,
         limit: count(search.limit),
         offset: count(search.offset.unwrap_or_default()),
@@ -39,7 +39,7 @@ pub(super) fn query_in(query: proto::QueryPoints) -> Result<Question> {
         ask: query.query.map(ask_in).transpose()?,
         using: query.using.unwrap_or_default(),
         filter: filter_in(query.filter)?,
-        params: query.params.map(params_in).transpose()?,
+        params: query.params.as_ref().map(params_in).transpose()?,
         score_threshold: query.score_threshold,
         limit: count(query.limit.unwrap_or(DEFAULT_LIMIT)),
         offset: count(query.offset.unwrap_or_default()),
@@ -55,7 +55,7 @@ fn prefetch_in(prefetch: proto::PrefetchQuery) -> Result<Prefetch> {
         ask: prefetch.query.map(ask_in).transpose()?,
         using: prefetch.using.unwrap_or_default(),
         filter: filter_in(prefetch.filter)?,
-        params: prefetch.params.map(params_in).transpose()?,
+        params: prefetch.params.as_ref().map(params_in).transpose()?,
         score_threshold: prefetch.score_threshold,
         limit: count(prefetch.limit.unwrap_or(DEFAULT_LIMIT)),
     })
@@ -105,20 +105,20 @@ fn nearest_in(input: proto::VectorInput) -> Result<Nearest> {
     }
 }
 
-fn params_in(params: proto::SearchParams) -> Result<SearchParams> {
+fn params_in(params: &proto::SearchParams) -> Result<SearchParams> {
     if params.idf.is_some() {
         return Err(ApiError::Unsupported("the idf search parameter".to_owned()));
     }
     Ok(SearchParams {
         hnsw_ef: params.hnsw_ef.map(count),
         exact: params.exact.unwrap_or_default(),
-        quantization: params.quantization.map(|quantization| QuantizationSearchParams {
+        quantization: params.quantization.as_ref().map(|quantization| QuantizationSearchParams {
             ignore: quantization.ignore.unwrap_or_default(),
             rescore: quantization.rescore,
             oversampling: quantization.oversampling,
         }),
         indexed_only: params.indexed_only.unwrap_or_default(),
-        acorn: params.acorn.map(|acorn| AcornSearchParams {
+        acorn: params.acorn.as_ref().map(|acorn| AcornSearchParams {
             enable: acorn.enable.unwrap_or_default(),
             max_selectivity: acorn.max_selectivity.map(OrderedFloat),
         }),

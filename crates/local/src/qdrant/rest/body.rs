@@ -75,21 +75,23 @@ pub(super) struct ChangeAliases {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
 enum AliasAction {
-    CreateAlias { collection_name: String, alias_name: String },
-    DeleteAlias { alias_name: String },
-    RenameAlias { old_alias_name: String, new_alias_name: String },
+    #[serde(rename = "create_alias")]
+    Create { collection_name: String, alias_name: String },
+    #[serde(rename = "delete_alias")]
+    Delete { alias_name: String },
+    #[serde(rename = "rename_alias")]
+    Rename { old_alias_name: String, new_alias_name: String },
 }
 
 impl ChangeAliases {
     pub(super) fn into_changes(self) -> Vec<AliasChange> {
         let change = |action| match action {
-            AliasAction::CreateAlias { collection_name, alias_name } => {
+            AliasAction::Create { collection_name, alias_name } => {
                 AliasChange::Create { alias: alias_name, collection: collection_name }
             }
-            AliasAction::DeleteAlias { alias_name } => AliasChange::Delete { alias: alias_name },
-            AliasAction::RenameAlias { old_alias_name, new_alias_name } => {
+            AliasAction::Delete { alias_name } => AliasChange::Delete { alias: alias_name },
+            AliasAction::Rename { old_alias_name, new_alias_name } => {
                 AliasChange::Rename { from: old_alias_name, to: new_alias_name }
             }
         };

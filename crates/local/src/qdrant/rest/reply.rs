@@ -5,15 +5,24 @@ use std::time::Instant;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use qdrant_edge::{FacetResponse, FacetValue, Record, ScoredPoint, VectorInternal, VectorStructInternal};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::super::collection::{Info, Outcome};
 use super::super::config::Vectors;
 use super::super::error::ApiError;
 
+#[derive(Serialize)]
+struct Reply {
+    result: Value,
+    status: &'static str,
+    /// Seconds.
+    time: f64,
+}
+
 /// A successful answer.
 pub(super) fn ok(started: Instant, result: Value) -> Response {
-    Json(json!({"result": result, "status": "ok", "time": started.elapsed().as_secs_f64()})).into_response()
+    Json(Reply { result, status: "ok", time: started.elapsed().as_secs_f64() }).into_response()
 }
 
 impl IntoResponse for ApiError {
