@@ -15,8 +15,8 @@ enum Failure<'a> {
     Settings,
     /// The server is too old or of the wrong kind.
     Incompatible,
-    /// No server that could answer was found in time.
-    NoServer,
+    /// No server that could answer was found in time; the text says what each of them said.
+    NoServer(&'a str),
     /// Everything else: the network, an election, an answer that was cut off.
     Passing,
 }
@@ -44,6 +44,9 @@ fn classify(failure: Failure<'_>) -> Verdict {
         // ChangeStreamHistoryLost, ChangeStreamFatalError (the token's event is not in the stream any more),
         // InvalidResumeToken, and their two forerunners in releases before 4.4.
         Failure::Command(286 | 280 | 260 | 40_576 | 40_585, _) => HistoryLost,
+        // Overflow, two codes without a name, and FailedToParse: of a token that is cut off or was never one.
+        Failure::Command(15 | 40_647 | 40_649, _) => HistoryLost,
+        Failure::Command(9, message) if message.contains("resume token") => HistoryLost,
         // "The $changeStream stage is only supported on replica sets".
         Failure::Command(40_573, _) => Class(Fatal, Some(REPLICA_SET)),
         // NotYetInitialized: a person, or the script that starts the servers, is about to.
@@ -63,7 +66,9 @@ fn classify(failure: Failure<'_>) -> Verdict {
         Failure::Command(2 | 9 | 14 | 59 | 73 | 40_415 | 40_324, _) => Class(Fatal, None),
         Failure::Settings => Class(Fatal, Some("correct mongodb.uri")),
         Failure::Incompatible => Class(Fatal, Some("tidewheel needs MongoDB 4.4 or newer")),
-        Failure::NoServer => Class(Transient, Some(NO_SERVER)),
+        // The first refusal is an error of its own; after it the driver counts the server as unknown.
+        Failure::NoServer(servers) if servers.contains("Authentication failed") => Class(Fatal, Some(CREDENTIALS)),
+        Failure::NoServer(_) => Class(Transient, Some(NO_SERVER)),
         // What is not known passes: waiting too long is visible, stopping for a passing fault is an outage.
         Failure::Command(..) | Failure::Passing => Class(Transient, None),
     }
@@ -75,7 +80,7 @@ fn failure(error: &Error) -> Failure<'_> {
         ErrorKind::Authentication { .. } => Failure::Authentication,
         ErrorKind::InvalidArgument { .. } | ErrorKind::InvalidTlsConfig { .. } => Failure::Settings,
         ErrorKind::IncompatibleServer { .. } | ErrorKind::SessionsNotSupported => Failure::Incompatible,
-        ErrorKind::ServerSelection { .. } => Failure::NoServer,
+        ErrorKind::ServerSelection { message, .. } => Failure::NoServer(message),
         _ => Failure::Passing,
     }
 }
@@ -87,13 +92,13 @@ pub(super) fn port_error(doing: &str, error: &Error) -> PortError {
         // Outside a feed there is no history to lose: it is a server in an odd state.
         Verdict::HistoryLost => (ErrorClass::Transient, None),
     };
-    PortError { class, message: format!("{doing}: {error}"), hint: hint.map(str::to_owned), retry_after: None }
+    PortError { class, message: format!("{doing}: {}", error.kind), hint: hint.map(str::to_owned), retry_after: None }
 }
 
 /// The same for a feed.
 pub(super) fn feed_error(doing: &str, error: &Error) -> FeedError {
     match classify(failure(error)) {
-        Verdict::HistoryLost => FeedError::HistoryLost(error.to_string()),
+        Verdict::HistoryLost => FeedError::HistoryLost(error.kind.to_string()),
         Verdict::Class(..) => FeedError::Port(port_error(doing, error)),
     }
 }
@@ -144,7 +149,10 @@ mod tests {
             (Failure::Authentication, Some((Fatal, true))),
             (Failure::Settings, Some((Fatal, true))),
             (Failure::Incompatible, Some((Fatal, true))),
-            (Failure::NoServer, Some((Transient, true))),
+            (Failure::Command(15, "Invalid advance (8) past end of buffer"), None),
+            (Failure::Command(9, "resume token string was not a valid hex string"), None),
+            (Failure::NoServer("connection refused"), Some((Transient, true))),
+            (Failure::NoServer("SCRAM failure: Authentication failed."), Some((Fatal, true))),
             (Failure::Passing, Some((Transient, false))),
         ];
         for (failure, wanted) in table {

@@ -234,7 +234,9 @@ impl<'a> Pages<'a> {
                     if self.selection.contains(&from) {
                         events.push(dropped(namespace(&from), at));
                     }
+                    // If there was a collection of that name it has gone, and no event of its own says so.
                     if self.selection.contains(&to) {
+                        events.push(dropped(namespace(&to), at));
                         appeared.push(namespace(&to));
                     }
                 }

@@ -112,14 +112,31 @@ impl Reader {
 
     /// Reads to the end of the collection. `after` is always the last row that was handed on.
     async fn read(&self, after: &mut Option<(String, Bson)>) -> Result<(), Stop> {
+        // Nothing is behind MaxKey, and `min` refuses it.
+        if let Some((_, Bson::MaxKey)) = after {
+            return Ok(());
+        }
+        let resumed = after.is_some();
+        let all = command(&self.collection, after.as_ref().map(|(_, id)| id), self.at_least);
+        self.drain(all, after).await?;
+        // Where `min` is given, the end is MaxKey, exclusive.
+        if resumed {
+            let mut last = command(&self.collection, None, self.at_least);
+            last.insert("filter", doc! { "_id": Bson::MaxKey });
+            self.drain(last, after).await?;
+        }
+        Ok(())
+    }
+
+    /// Hands on what the command finds, but for the row `after` itself, which `min` includes.
+    async fn drain(&self, command: Document, after: &mut Option<(String, Bson)>) -> Result<(), Stop> {
         let failed = |error: Error| match cursor_is_gone(&error) {
             true => Stop::Gone(error),
             false => Stop::Failed(port_error(&self.doing, &error)),
         };
         let unreadable = |error: Malformed| Stop::Failed(PortError::transient(format!("{}: {error}", self.doing)));
         let mut slot = self.sender.clone().reserve_owned().await.map_err(|_| Stop::Unheard)?;
-        let mut cursor = self.cursor(after.as_ref().map(|(_, id)| id)).await.map_err(failed)?;
-        // `min` includes the row itself.
+        let mut cursor = self.cursor(command).await.map_err(failed)?;
         let mut skip = after.as_ref().map(|(key, _)| key.clone());
         while let Some(batch) = cursor.next().await {
             let batch = batch.map_err(failed)?;
@@ -134,12 +151,8 @@ impl Reader {
         Ok(())
     }
 
-    async fn cursor(&self, min: Option<&Bson>) -> Result<RawBatchCursor, Error> {
-        let mut run = self
-            .server
-            .database()
-            .run_cursor_command(command(&self.collection, min, self.at_least))
-            .batch_size(MAX_ROWS as u32);
+    async fn cursor(&self, command: Document) -> Result<RawBatchCursor, Error> {
+        let mut run = self.server.database().run_cursor_command(command).batch_size(MAX_ROWS as u32);
         if let Some(criteria) = self.server.selection_criteria() {
             run = run.selection_criteria(criteria);
         }

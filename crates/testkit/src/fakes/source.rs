@@ -256,10 +256,7 @@ impl State {
             }
             SourceWrite::Rename { from, to } => {
                 let documents = self.collections.remove(&from).unwrap_or_else(|| panic!("no collection {from}"));
-                if self.collections.insert(to.clone(), documents).is_some() {
-                    self.log(&to, What::Drop);
-                    self.tick();
-                }
+                self.collections.insert(to.clone(), documents);
                 self.log(&from, What::Rename { to });
             }
             SourceWrite::DropDatabase => {
@@ -290,14 +287,14 @@ impl State {
             && let Some(entry) = self.log.get(position)
         {
             position += 1;
-            let selected = source.selects(&entry.collection);
+            if source.selects(&entry.collection) {
+                events.push(self.event(source, entry));
+            }
             if let What::Rename { to } = &entry.what
                 && source.selects(to)
             {
+                events.push(self.event(source, &Entry { collection: to.clone(), ..entry.clone() }));
                 appeared.push(Namespace::new(&source.database, to));
-            }
-            if selected {
-                events.push(self.event(source, entry));
             }
         }
         (FeedBatch { events, appeared, token: ResumeToken(position.to_string()) }, position)

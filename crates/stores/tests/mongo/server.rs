@@ -1,0 +1,171 @@
+//! A mongod for all tests of this program, and a database for each.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use bson::{Bson, Document, doc};
+use mongodb::error::{Result as MongoResult, TRANSIENT_TRANSACTION_ERROR};
+use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
+use mongodb::{Client, ClientSession};
+use serde_json::Value;
+use tidewheel_core::ports::Source;
+use tidewheel_core::secret::Secret;
+use tidewheel_local::provision::{Program, Provisioner};
+use tidewheel_local::silent;
+use tidewheel_local::stack::{Mongod, Server};
+use tidewheel_stores::mongo::{MongoOptions, MongoSource};
+use tidewheel_testkit::contracts::source::{SourceHarness, SourceWrite};
+use tokio::sync::OnceCell;
+
+/// The program itself, provisioned once.
+pub(crate) async fn program() -> Program {
+    Provisioner::new(silent()).expect("a cache").mongod().await.expect("a mongod")
+}
+
+/// A replica set of one node that a test has for itself.
+pub(crate) async fn own_server(data: &Path) -> Server {
+    Mongod::new(program().await, data).start(silent()).await.expect("mongod starts")
+}
+
+/// The server of all tests. It ends with this program; its data are removed by the next run, since nothing runs when
+/// this one ends.
+async fn shared_server() -> &'static Server {
+    static SERVER: OnceCell<Server> = OnceCell::const_new();
+    SERVER
+        .get_or_init(|| async {
+            let root = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mongo");
+            for old in std::fs::read_dir(&root).into_iter().flatten().flatten() {
+                let process = Path::new("/proc").join(old.file_name());
+                if Path::new("/proc/self").exists() && !process.exists() {
+                    let _ = std::fs::remove_dir_all(old.path());
+                }
+            }
+            own_server(&root.join(std::process::id().to_string())).await
+        })
+        .await
+}
+
+/// An empty database on a real server.
+pub(crate) struct TestMongo {
+    pub(crate) client: Client,
+    pub(crate) uri: String,
+    pub(crate) database: String,
+}
+
+impl TestMongo {
+    /// On the server of all tests.
+    pub(crate) async fn start() -> Self {
+        Self::on(shared_server().await).await
+    }
+
+    /// On this server.
+    pub(crate) async fn on(server: &Server) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let uri = server.url();
+        let mut options = ClientOptions::parse(&uri).await.expect("an address");
+        // What is not on a majority is not in the stream yet.
+        options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).build());
+        let client = Client::with_options(options).expect("a client");
+        Self { client, uri, database: format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed)) }
+    }
+
+    /// The adapter under test.
+    pub(crate) async fn mongo_source(&self, collections: &[&str]) -> MongoSource {
+        let collections = collections.iter().map(ToString::to_string).collect();
+        let options = MongoOptions { uri: Secret::new(&self.uri), database: self.database.clone(), collections };
+        MongoSource::connect(options).await.expect("a source")
+    }
+
+    pub(crate) fn collection(&self, name: &str) -> mongodb::Collection<Document> {
+        self.client.database(&self.database).collection(name)
+    }
+
+    async fn in_transaction(&self, session: &mut ClientSession, writes: &[SourceWrite]) -> MongoResult<()> {
+        session.start_transaction().await?;
+        for write in writes {
+            match write {
+                SourceWrite::Insert { collection, document } => {
+                    self.collection(collection).insert_one(document_of(document)).session(&mut *session).await?;
+                }
+                SourceWrite::Set { collection, id, field, value } => {
+                    let change = doc! {"$set": {field: bson_of(value)}};
+                    self.collection(collection).update_one(by_id(id), change).session(&mut *session).await?;
+                }
+                SourceWrite::Delete { collection, id } => {
+                    self.collection(collection).delete_one(by_id(id)).session(&mut *session).await?;
+                }
+                other => panic!("{other:?} is not for a transaction"),
+            }
+        }
+        session.commit_transaction().await
+    }
+
+    async fn alone(&self, write: SourceWrite) -> MongoResult<()> {
+        match write {
+            SourceWrite::Insert { collection, document } => {
+                self.collection(&collection).insert_one(document_of(&document)).await.map(drop)
+            }
+            SourceWrite::Replace { collection, document } => {
+                let document = document_of(&document);
+                let id = doc! {"_id": document.get("_id").expect("an _id")};
+                self.collection(&collection).replace_one(id, document).await.map(drop)
+            }
+            SourceWrite::Set { collection, id, field, value } => {
+                let change = doc! {"$set": {field: bson_of(&value)}};
+                self.collection(&collection).update_one(by_id(&id), change).await.map(drop)
+            }
+            SourceWrite::Delete { collection, id } => {
+                self.collection(&collection).delete_one(by_id(&id)).await.map(drop)
+            }
+            SourceWrite::Drop { collection } => self.collection(&collection).drop().await,
+            SourceWrite::Rename { from, to } => {
+                let name = |collection| format!("{}.{collection}", self.database);
+                let command = doc! {"renameCollection": name(from), "to": name(to), "dropTarget": true};
+                self.client.database("admin").run_command(command).await.map(drop)
+            }
+            SourceWrite::DropDatabase => self.client.database(&self.database).drop().await,
+        }
+    }
+}
+
+#[async_trait]
+impl SourceHarness for TestMongo {
+    fn database(&self) -> &str {
+        &self.database
+    }
+
+    async fn source(&self, collections: &[&str]) -> Arc<dyn Source> {
+        Arc::new(self.mongo_source(collections).await)
+    }
+
+    async fn commit(&self, mut writes: Vec<SourceWrite>) {
+        if writes.len() == 1 {
+            return self.alone(writes.remove(0)).await.expect("a write");
+        }
+        let mut session = self.client.start_session().await.expect("a session");
+        loop {
+            match self.in_transaction(&mut session, &writes).await {
+                // A collection that was made or dropped a moment ago makes a transaction start again.
+                Err(error) if error.contains_label(TRANSIENT_TRANSACTION_ERROR) => {}
+                result => return result.expect("a transaction"),
+            }
+        }
+    }
+}
+
+fn bson_of(value: &Value) -> Bson {
+    Bson::try_from(value.clone()).expect("extended JSON")
+}
+
+fn document_of(value: &Value) -> Document {
+    match bson_of(value) {
+        Bson::Document(document) => document,
+        other => panic!("{other} is not a document"),
+    }
+}
+
+fn by_id(id: &Value) -> Document {
+    doc! {"_id": bson_of(id)}
+}
