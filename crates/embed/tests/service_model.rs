@@ -1,0 +1,103 @@
+//! The real model over HTTP: what comes out is what sentence-transformers gives, and a client elsewhere splits texts as
+//! the model does.
+
+#[path = "support/model.rs"]
+mod model;
+mod support;
+
+use std::sync::Arc;
+
+use reqwest::StatusCode;
+use serde_json::json;
+use support::Running;
+use tidewheel_core::error::ErrorClass;
+use tidewheel_core::ports::{Embedder, Purpose};
+use tidewheel_embed::client::{ClientOptions, OpenAiClient, OpenAiOptions, TidewheelClient};
+use tidewheel_embed::engine::{Engine, ModelSource, ModelSpec, load};
+use tidewheel_embed::service::ServiceOptions;
+
+const NAME: &str = "sentence-transformers/all-MiniLM-L6-v2";
+
+async fn start() -> (Running, Arc<dyn Engine>) {
+    let directory = tokio::task::spawn_blocking(model::model_directory).await.unwrap();
+    let source = ModelSource::Directory(directory);
+    let spec = ModelSpec { name: NAME.to_owned(), ..ModelSpec::new(source.clone()) };
+    let engine = tokio::task::spawn_blocking(move || load(&spec).unwrap()).await.unwrap();
+    (Running::start(Arc::clone(&engine), ServiceOptions::new(&source)).await, engine)
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_clients_get_the_reference_vectors() {
+    let (service, _) = start().await;
+    let texts: Vec<String> = serde_json::from_str(include_str!("data/reference_texts.json")).unwrap();
+    let bytes = include_bytes!("data/reference_embeddings.f32");
+    let reference: Vec<f32> = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
+    let ours = TidewheelClient::new(ClientOptions::new(service.url.clone())).unwrap();
+    let theirs = OpenAiClient::new(OpenAiOptions::new(service.url.clone(), "all-MiniLM-L6-v2")).unwrap();
+    for embedder in [&ours as &dyn Embedder, &theirs] {
+        let vectors = embedder.embed(&texts[..50], Purpose::Passage).await.unwrap();
+        for (index, (vector, reference)) in vectors.iter().zip(reference.chunks(384)).enumerate() {
+            let cosine = cosine(vector, reference);
+            assert!(cosine >= 0.9999, "text {index}: {cosine}");
+        }
+    }
+    // A text alone takes another path through the engine, and long ones are cut as the model's own library does.
+    for (text, reference) in texts.iter().zip(reference.chunks(384)).take(10) {
+        let (_, body) = service.post("/encode", &json!({"text": text})).await;
+        assert!(cosine(&support::floats(&body["embedding"]), reference) >= 0.9999);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_elsewhere_splits_texts_as_the_model_does() {
+    let (service, engine) = start().await;
+    let client = TidewheelClient::new(ClientOptions::new(service.url.clone())).unwrap();
+    let info = client.info().await.unwrap();
+    // 256, less the two special tokens.
+    assert_eq!((info.model.as_str(), info.dimension, info.max_tokens), (NAME, 384, 254));
+    let tokens = client.tokens().await.unwrap();
+    let long = "The tide turns the wheel; das Rad dreht sich. 日本語 🙂 ".repeat(500);
+    for text in ["", "tidewheel", "Ünïcödé — naïve\u{0} e\u{301}", &long] {
+        assert_eq!(tokens.spans(text), engine.token_spans(text), "{text:.20}");
+    }
+    assert!(tokens.spans(&long).len() > 5_000, "neither cut nor padded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn token_ids_are_taken_as_openai_takes_them() {
+    let (service, engine) = start().await;
+    let ids = engine.tokenize("the tide turns").ids;
+    // Without the special tokens in front and behind.
+    let plain = &ids[1..ids.len() - 1];
+    let (_, text) = service.post("/v1/embeddings", &json!({"input": "the tide turns", "model": NAME})).await;
+    let (status, tokens) = service.post("/v1/embeddings", &json!({"input": plain, "model": "all-MiniLM-L6-v2"})).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(text, tokens);
+
+    // An id that no vocabulary has is the caller's mistake, and harms nobody.
+    let (status, body) = service.post("/v1/embeddings", &json!({"input": [[plain[0]], [4_000_000_000_u32]]})).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+    assert!(body["error"]["message"].as_str().unwrap().contains("index 1"), "{body}");
+    assert_eq!(service.post("/encode", &json!({"text": "still alive"})).await.0, StatusCode::OK);
+    assert_eq!(service.get("/ready").await.0, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn megabytes_of_text_are_cut_and_not_refused() {
+    let (service, engine) = start().await;
+    let client = TidewheelClient::new(ClientOptions::new(service.url.clone())).unwrap();
+    let long = "wheel ".repeat(500_000);
+    let mut expected = vec![0.0; 384];
+    engine.embed_one(&engine.tokenize(&"wheel ".repeat(300)).ids, &mut expected);
+    let vectors = client.embed(&[long], Purpose::Passage).await.unwrap();
+    assert!(cosine(vectors.values(), &expected) > 0.999_99);
+    let hopeless = "wheel ".repeat(2_000_000);
+    let error = client.embed(&[hopeless], Purpose::Passage).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Poison);
+    assert!(error.message.contains("longer than 8388608 bytes"), "{}", error.message);
+}
