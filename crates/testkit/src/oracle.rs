@@ -300,7 +300,11 @@ fn canonical(id: Bson) -> String {
 }
 
 /// The chunks that the document should have, 0 to the last, all of one version; those behind them are surplus.
-fn row_of_chunks<'a>(identities: &'a mut Vec<Identity>, name: &str, report: &mut Report) -> Result<&'a [Identity], String> {
+fn row_of_chunks<'a>(
+    identities: &'a mut Vec<Identity>,
+    name: &str,
+    report: &mut Report,
+) -> Result<&'a [Identity], String> {
     let first = identities.first().filter(|first| first.chunk == 0).ok_or("chunk 0 is missing")?.clone();
     for identity in identities.iter().filter(|identity| identity.chunk >= first.chunks) {
         report.surplus_chunks.push(format!("{name}, chunk {} of {}", identity.chunk, first.chunks));

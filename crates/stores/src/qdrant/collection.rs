@@ -69,9 +69,8 @@ impl From<&CollectionInfo> for CollectionFacts {
             indexed_vectors: info.indexed_vectors_count.unwrap_or(0),
             segments: info.segments_count,
             quantization: quantization.map(|kind| quantization_name(kind).to_owned()),
-            indexes_required: strict.is_some_and(|strict| {
-                strict.enabled == Some(true) && strict.unindexed_filtering_update == Some(false)
-            }),
+            indexes_required: strict
+                .is_some_and(|strict| strict.enabled == Some(true) && strict.unindexed_filtering_update == Some(false)),
             payload_indexes: info
                 .payload_schema
                 .iter()
@@ -96,8 +95,7 @@ fn quantization_name(kind: &Quantization) -> &'static str {
 
 /// The request for a collection of the unnamed default vector, compared by cosine.
 pub(super) fn creation(collection: &str, dimension: usize) -> CreateCollection {
-    let params =
-        VectorParams { size: dimension as u64, distance: Distance::Cosine.into(), ..VectorParams::default() };
+    let params = VectorParams { size: dimension as u64, distance: Distance::Cosine.into(), ..VectorParams::default() };
     CreateCollection {
         collection_name: collection.to_owned(),
         vectors_config: Some(VectorsConfig { config: Some(Config::Params(params)) }),
@@ -153,7 +151,11 @@ mod tests {
 
     use super::*;
 
-    fn info(vectors: Config, strict: Option<StrictModeConfig>, indexes: &[(&str, PayloadSchemaType)]) -> CollectionFacts {
+    fn info(
+        vectors: Config,
+        strict: Option<StrictModeConfig>,
+        indexes: &[(&str, PayloadSchemaType)],
+    ) -> CollectionFacts {
         let params = CollectionParams {
             vectors_config: Some(VectorsConfig { config: Some(vectors) }),
             ..CollectionParams::default()
@@ -161,7 +163,8 @@ mod tests {
         let schema = |(field, kind): &(&str, PayloadSchemaType)| {
             ((*field).to_owned(), PayloadSchemaInfo { data_type: (*kind).into(), ..PayloadSchemaInfo::default() })
         };
-        let config = CollectionConfig { params: Some(params), strict_mode_config: strict, ..CollectionConfig::default() };
+        let config =
+            CollectionConfig { params: Some(params), strict_mode_config: strict, ..CollectionConfig::default() };
         CollectionFacts::from(&CollectionInfo {
             config: Some(config),
             payload_schema: indexes.iter().map(schema).collect(),

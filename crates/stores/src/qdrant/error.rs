@@ -100,8 +100,7 @@ mod tests {
 
     use super::*;
 
-    const CALL: Call<'static> =
-        Call { what: "write 3 points", collection: "documents", url: "http://127.0.0.1:6334" };
+    const CALL: Call<'static> = Call { what: "write 3 points", collection: "documents", url: "http://127.0.0.1:6334" };
 
     #[test]
     fn every_code_has_its_class() {

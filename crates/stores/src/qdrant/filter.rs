@@ -5,12 +5,12 @@
 
 use prost_types::Timestamp;
 use qdrant_client::qdrant::condition::ConditionOneOf;
-use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::r#match::MatchValue;
+use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::{
-    Condition, DatetimeRange, FieldCondition, Filter, GeoBoundingBox, GeoLineString, GeoPoint, GeoPolygon, GeoRadius, HasIdCondition,
-    HasVectorCondition, IsEmptyCondition, IsNullCondition, Match, MinShould, NestedCondition, PointId, Range,
-    RepeatedIntegers, RepeatedStrings, ValuesCount,
+    Condition, DatetimeRange, FieldCondition, Filter, GeoBoundingBox, GeoLineString, GeoPoint, GeoPolygon, GeoRadius,
+    HasIdCondition, HasVectorCondition, IsEmptyCondition, IsNullCondition, Match, MinShould, NestedCondition, PointId,
+    Range, RepeatedIntegers, RepeatedStrings, ValuesCount,
 };
 use serde_json::{Map, Value};
 use tidewheel_core::error::PortError;
@@ -108,12 +108,17 @@ fn field(fields: &Map<String, Value>, path: &str) -> Parsed<FieldCondition> {
             "is_empty" => condition.is_empty = Some(boolean(value, &at)?),
             "is_null" => condition.is_null = Some(boolean(value, &at)?),
             _ => {
-                let known = "match, range, values_count, geo_bounding_box, geo_radius, geo_polygon, is_empty or is_null";
+                let known =
+                    "match, range, values_count, geo_bounding_box, geo_radius, geo_polygon, is_empty or is_null";
                 return Err(unknown(&at, known));
             }
         }
     }
-    if given == 0 { Err(unknown(path, "something to compare the field with: match, range, …")) } else { Ok(condition) }
+    if given == 0 {
+        Err(unknown(path, "something to compare the field with: match, range, …"))
+    } else {
+        Ok(condition)
+    }
 }
 
 fn match_value(json: &Value, path: &str) -> Parsed<MatchValue> {
@@ -127,9 +132,10 @@ fn match_value(json: &Value, path: &str) -> Parsed<MatchValue> {
         "value" => match value {
             Value::String(text) => Ok(MatchValue::Keyword(text.clone())),
             Value::Bool(value) => Ok(MatchValue::Boolean(*value)),
-            Value::Number(number) => number.as_i64().map(MatchValue::Integer).ok_or_else(|| {
-                unknown(&at, "a text, a boolean or a whole number (compare other numbers with range)")
-            }),
+            Value::Number(number) => number
+                .as_i64()
+                .map(MatchValue::Integer)
+                .ok_or_else(|| unknown(&at, "a text, a boolean or a whole number (compare other numbers with range)")),
             _ => Err(unknown(&at, "a text, a boolean or a whole number")),
         },
         "any" => any(value, &at, MatchValue::Keywords, MatchValue::Integers),
@@ -353,7 +359,9 @@ mod tests {
         .unwrap();
         assert_eq!((filter.should.len(), filter.must_not.len(), filter.must.len()), (2, 1, 1));
         assert!(matches!(filter.should[0].condition_one_of, Some(ConditionOneOf::Filter(_))));
-        assert!(matches!(&filter.should[1].condition_one_of, Some(ConditionOneOf::HasId(ids)) if ids.has_id.len() == 2));
+        assert!(
+            matches!(&filter.should[1].condition_one_of, Some(ConditionOneOf::HasId(ids)) if ids.has_id.len() == 2)
+        );
         assert!(matches!(filter.must_not[0].condition_one_of, Some(ConditionOneOf::IsEmpty(_))));
         assert!(matches!(filter.must[0].condition_one_of, Some(ConditionOneOf::Nested(_))));
         assert_eq!(filter.min_should.unwrap().min_count, 1);

@@ -2,6 +2,7 @@
 //! any other.
 
 mod contract;
+mod oracle;
 mod outage;
 mod server;
 mod shape;

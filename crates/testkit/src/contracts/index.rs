@@ -270,7 +270,18 @@ pub async fn many_fences_work_in_one_call(harness: &dyn IndexHarness) {
     // Every other one is behind its fence; half of the fences share a version.
     let fences: Vec<_> = (0..)
         .zip(&documents)
-        .map(|(key, document)| fence(document, if key % 2 == 1 { at(10 + key) } else if key < 300 { at(1_000) } else { at(11 + key) }))
+        .map(|(key, document)| {
+            fence(
+                document,
+                if key % 2 == 1 {
+                    at(10 + key)
+                } else if key < 300 {
+                    at(1_000)
+                } else {
+                    at(11 + key)
+                },
+            )
+        })
         .collect();
     index.delete(&fences).await.unwrap();
     let left: Vec<_> = documents.iter().skip(1).step_by(2).collect();

@@ -130,9 +130,10 @@ pub fn broken() -> Fault {
 /// The vector of a text: of length 1, in a direction that depends on every byte of the text.
 pub fn vector_of(text: &str, dimension: usize) -> Vec<f32> {
     // FNV-1a, then xorshift64*: nothing but spread is asked of them.
-    let mut state = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    }) | 1;
+    let mut state = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+        | 1;
     let mut next = || {
         state ^= state >> 12;
         state ^= state << 25;

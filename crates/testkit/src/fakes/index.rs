@@ -8,9 +8,7 @@ use serde_json::Value;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::payload::RESERVED;
-use tidewheel_core::ports::{
-    DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, Point, PortResult, Stored,
-};
+use tidewheel_core::ports::{DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, Point, PortResult, Stored};
 use tidewheel_core::version::Version;
 use uuid::Uuid;
 
@@ -146,8 +144,7 @@ impl Index for FakeIndex {
         drop(self.called("search"));
         let search = || {
             let state = self.state();
-            let collection =
-                state.collection.as_ref().ok_or_else(|| PortError::transient("there is no collection"))?;
+            let collection = state.collection.as_ref().ok_or_else(|| PortError::transient("there is no collection"))?;
             collection.check(vector.len())?;
             let mut hits = Vec::new();
             for point in collection.points.values() {

@@ -82,7 +82,9 @@ mod tests {
         report.stale.push(Difference { document: "shop.tickets 13".into(), what: "chunk 0 is missing".into() });
         assert!(!report.is_equal());
         let text = report.to_string();
-        assert!(text.starts_with("different: 20 documents, 9 points, 12 missing, 1 stale, 0 extra, 0 surplus chunks\n"));
+        assert!(
+            text.starts_with("different: 20 documents, 9 points, 12 missing, 1 stale, 0 extra, 0 surplus chunks\n")
+        );
         assert!(text.contains("missing shop.tickets 9\n") && text.contains("missing … and 2 more"), "{text}");
         assert!(text.ends_with("stale shop.tickets 13: chunk 0 is missing"), "{text}");
     }
