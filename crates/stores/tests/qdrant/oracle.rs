@@ -113,7 +113,10 @@ async fn every_difference_is_seen() {
         ("payload", |point| {
             point.payload.insert("more".to_owned(), json!(1));
         }),
-        ("text", |point| point.payload[RESERVED]["text"] = json!("other")),
+        ("text", |point| {
+            point.payload[RESERVED]["text"] = json!("other");
+            point.vector = vector_of("other", DIMENSION);
+        }),
         ("vector", |point| point.vector[0] += 1.0),
         ("chunk 1", |point| point.payload[RESERVED]["chunks"] = json!(5)),
     ] {
