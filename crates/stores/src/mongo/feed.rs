@@ -29,7 +29,7 @@ use super::failure::feed_error;
 use super::keys::parse_token;
 use super::reply::Reply;
 use super::selection::Selection;
-use super::server::Server;
+use super::server::{ANSWER, Server};
 
 /// How long a `getMore` waits for an event. A dropped feed is gone after this time, and an idle one saves its token as
 /// often.
@@ -40,10 +40,6 @@ const MAX_EVENTS: usize = 500;
 
 /// Most bytes of text in a batch, but for the last event.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
-
-/// After this long without an answer the server is asked whether it is there at all. A `getMore` may take long without
-/// a fault: the server reads a long stretch of its oplog that holds nothing for us.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Opens a change stream and starts its task.
 pub(super) async fn open(
@@ -61,7 +57,14 @@ pub(super) async fn open(
     let (sender, batches) = mpsc::channel(1);
     let follower = Follower { server: server.clone(), selection, sender, decoder: Decoder::default() };
     tokio::spawn(follower.run(position, opened));
-    is_open.await.unwrap_or_else(|_| Err(ended(&server)))?;
+    // The command itself takes no time, so this waits only for a server that does not answer.
+    match tokio::time::timeout(2 * ANSWER, is_open).await {
+        Ok(opened) => opened.unwrap_or_else(|_| Err(ended(&server)))?,
+        Err(_) => {
+            let message = format!("opening a change stream on {}: no answer", server.name());
+            return Err(FeedError::Port(PortError::transient(message)));
+        }
+    }
     Ok(Box::new(MongoFeed { server, batches }))
 }
 
@@ -73,12 +76,9 @@ struct MongoFeed {
 #[async_trait]
 impl Feed for MongoFeed {
     async fn next(&mut self) -> Result<FeedBatch, FeedError> {
-        loop {
-            match tokio::time::timeout(PATIENCE, self.batches.recv()).await {
-                Ok(Some(batch)) => return batch,
-                Ok(None) => return Err(ended(&self.server)),
-                Err(_) => self.server.answers().await?,
-            }
+        match self.server.batch(&mut self.batches).await? {
+            Some(batch) => batch,
+            None => Err(ended(&self.server)),
         }
     }
 }

@@ -10,7 +10,6 @@ use tidewheel_core::ports::{PortResult, Source as _};
 use tidewheel_core::version::ClusterTime;
 
 use super::MongoSource;
-use super::failure::port_error;
 
 /// How the servers stand together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,12 +89,8 @@ pub(super) async fn inspect(source: &MongoSource) -> PortResult<MongoFacts> {
 async fn watch(source: &MongoSource) -> Result<(), PortError> {
     let database = source.server.database().clone();
     let pipeline = source.selection.pipeline();
-    let opened = tokio::spawn(async move { database.watch().pipeline(pipeline).await.map(drop) }).await;
-    match opened {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(port_error(&format!("opening a change stream on {}", source.server.name()), &error)),
-        Err(_) => Err(PortError::transient("opening a change stream was interrupted")),
-    }
+    let open = async move { database.watch().pipeline(pipeline).await.map(drop) };
+    source.server.run("opening a change stream on", open).await
 }
 
 /// First and last entry of the oplog; `None` if the user may not read it: a missing right is no fault here.

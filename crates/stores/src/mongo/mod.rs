@@ -141,16 +141,15 @@ impl Source for MongoSource {
     }
 }
 
-/// The text without the user and the password of the URI, should the driver quote them.
+/// The text without the credentials of the URI, should the driver quote them.
 fn without_credentials(text: &str, uri: &str) -> String {
     let authority = uri.split_once("://").map_or(uri, |(_, rest)| rest);
-    match authority.rsplit_once('@') {
-        Some((credentials, _)) if !credentials.is_empty() => credentials
-            .split(':')
-            .filter(|part| !part.is_empty())
-            .fold(text.replace(credentials, "***"), |text, part| text.replace(part, "***")),
-        _ => text.to_owned(),
-    }
+    let Some((credentials, _)) = authority.rsplit_once('@') else { return text.to_owned() };
+    let password = credentials.split_once(':').map_or("", |(_, password)| password);
+    [credentials, password]
+        .into_iter()
+        .filter(|secret| !secret.is_empty())
+        .fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
 }
 
 #[cfg(test)]

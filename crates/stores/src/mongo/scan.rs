@@ -49,12 +49,13 @@ pub(super) fn open(
         at_least: Timestamp { time: at_least.seconds, increment: at_least.increment },
         sender,
     };
-    let doing = reader.doing.clone();
+    let scan = MongoScan { server: reader.server.clone(), doing: reader.doing.clone(), pages, ended: false };
     tokio::spawn(reader.run(after));
-    Ok(Box::new(MongoScan { doing, pages, ended: false }))
+    Ok(Box::new(scan))
 }
 
 struct MongoScan {
+    server: Server,
     doing: String,
     pages: mpsc::Receiver<PortResult<Vec<SourceRow>>>,
     ended: bool,
@@ -67,9 +68,9 @@ impl Scan for MongoScan {
             return Ok(Vec::new());
         }
         let page = self
-            .pages
-            .recv()
-            .await
+            .server
+            .batch(&mut self.pages)
+            .await?
             .unwrap_or_else(|| Err(PortError::transient(format!("{}: the scan has ended early", self.doing))))?;
         self.ended = page.is_empty();
         Ok(page)

@@ -1,6 +1,7 @@
 //! The connection to one database: commands of one answer, each run to its end.
 
 use std::future::Future;
+use std::time::Duration;
 
 use bson::{Document, doc};
 use mongodb::error::Error;
@@ -9,8 +10,17 @@ use mongodb::{Client, Database};
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::PortResult;
 use tidewheel_core::version::ClusterTime;
+use tokio::sync::mpsc;
 
 use super::failure::{not_a_replica_set, port_error};
+
+/// Longest wait for the answer of a command that does next to nothing. The driver itself waits for ever on a server that
+/// keeps its connections and says nothing.
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
+
+/// After this long without a batch of a cursor the server is asked whether it is there at all. A batch may take long
+/// without a fault: the server reads a long stretch of its oplog that holds nothing for us.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A database on a deployment of MongoDB. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,16 +49,27 @@ impl Server {
         self.client.selection_criteria().cloned()
     }
 
-    /// Runs a future of the driver to its end even if the caller is dropped, as the driver asks for.
+    /// Runs a future of the driver to its end, as the driver asks for, even if the caller is dropped or stops waiting.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         doing: &str,
         call: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> PortResult<T> {
         let doing = format!("{doing} {}", self.name);
-        match tokio::spawn(call).await {
-            Ok(result) => result.map_err(|error| port_error(&doing, &error)),
-            Err(_) => Err(PortError::transient(format!("{doing}: the call was interrupted"))),
+        match tokio::time::timeout(ANSWER, tokio::spawn(call)).await {
+            Ok(Ok(result)) => result.map_err(|error| port_error(&doing, &error)),
+            Ok(Err(_)) => Err(PortError::transient(format!("{doing}: the call was interrupted"))),
+            Err(_) => Err(PortError::transient(format!("{doing}: no answer within {} s", ANSWER.as_secs()))),
+        }
+    }
+
+    /// The next batch of a cursor's task, for as long as the server answers; `None` if the task has ended.
+    pub(super) async fn batch<T: Send>(&self, batches: &mut mpsc::Receiver<T>) -> PortResult<Option<T>> {
+        loop {
+            match tokio::time::timeout(PATIENCE, batches.recv()).await {
+                Ok(batch) => return Ok(batch),
+                Err(_) => self.answers().await?,
+            }
         }
     }
 
@@ -65,7 +86,7 @@ impl Server {
     }
 
     /// Whether the server answers at all.
-    pub(super) async fn answers(&self) -> PortResult<()> {
+    async fn answers(&self) -> PortResult<()> {
         self.command("pinging", doc! { "ping": 1 }).await.map(drop)
     }
 

@@ -106,6 +106,35 @@ async fn a_frozen_server_is_waited_for() {
     .await;
 }
 
+/// Its connections stay open, so that only asking tells.
+#[tokio::test]
+async fn a_server_that_stays_frozen_is_noticed() {
+    let data = tempfile::tempdir().unwrap();
+    let server = own_server(data.path()).await;
+    let mongo = TestMongo::on(&server).await;
+    let source = mongo.mongo_source(&["tickets"]).await;
+    let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
+    let token = feed.next().await.unwrap().token;
+    mongo.commit(vec![insert(0)]).await;
+    server.pause();
+    let noticed = async {
+        loop {
+            match feed.next().await {
+                Ok(_) => {}
+                Err(FeedError::Port(error)) => return error,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    };
+    let error = tokio::time::timeout(PATIENCE, noticed).await.expect("it was not noticed");
+    assert_eq!(error.class, ErrorClass::Transient, "{error}");
+    assert!(source.now().await.is_err_and(|error| error.class == ErrorClass::Transient));
+    server.resume();
+    let mut reader = Reader { source: &source, token, ids: Vec::new(), failures: 0 };
+    reader.read_to(1).await;
+    assert_eq!(reader.ids, ["0"]);
+}
+
 #[tokio::test]
 async fn a_scan_during_a_restart_fails_for_a_reason_that_passes() {
     let data = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bson::{Bson, RawDocumentBuf, doc};
 use serde_json::json;
 use tidewheel_core::change::Operation;
+use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Feed, Source, SourceEvent, StartAt};
 use tidewheel_testkit::contracts::source::{SourceHarness, SourceWrite};
 
@@ -40,7 +41,7 @@ async fn patterns_select_collections_that_do_not_exist_yet() {
     let seen: Vec<_> = events.iter().map(|event| event.namespace.collection()).collect();
     assert_eq!(seen, ["orders_eu", "tickets", "orders_us"]);
     let listed = source.collections().await.unwrap();
-    assert_eq!(listed.iter().map(|name| name.collection()).collect::<Vec<_>>(), ["orders_eu", "orders_us", "tickets"]);
+    assert_eq!(listed.iter().map(Namespace::collection).collect::<Vec<_>>(), ["orders_eu", "orders_us", "tickets"]);
 }
 
 #[tokio::test]
@@ -50,7 +51,7 @@ async fn views_are_not_listed() {
     let view = doc! {"create": "view", "viewOn": "tickets", "pipeline": []};
     mongo.client.database(&mongo.database).run_command(view).await.unwrap();
     let listed = mongo.mongo_source(&[]).await.collections().await.unwrap();
-    assert_eq!(listed.iter().map(|name| name.collection()).collect::<Vec<_>>(), ["tickets"]);
+    assert_eq!(listed.iter().map(Namespace::collection).collect::<Vec<_>>(), ["tickets"]);
 }
 
 #[tokio::test]

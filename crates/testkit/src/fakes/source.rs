@@ -5,30 +5,25 @@
 //! what is there at the moment and not a snapshot, and values of different types are sorted as MongoDB sorts them.
 
 mod order;
+mod state;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use bson::{Bson, Document};
+use bson::Bson;
 use serde_json::Value;
-use tidewheel_core::change::Operation;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{
-    Feed, FeedBatch, FeedError, PortResult, ResumeToken, Scan, Source, SourceEvent, SourceRow, StartAt,
-};
+use tidewheel_core::ports::{Feed, FeedBatch, FeedError, PortResult, Scan, Source, SourceRow, StartAt};
 use tidewheel_core::version::ClusterTime;
 use tokio::sync::watch;
 
 use order::Id;
+use state::{State, row};
 
 use super::faults::Faults;
 use crate::contracts::source::SourceWrite;
-
-/// Most events in a batch, as the real one has it.
-const MAX_EVENTS: usize = 500;
 
 /// A database in memory. Clones share it.
 #[derive(Clone, Debug)]
@@ -52,34 +47,6 @@ struct Shared {
 struct Settings {
     idle: Duration,
     page: usize,
-}
-
-/// Everything that a source holds; a copy of it is a backup.
-#[derive(Clone, Debug, Default)]
-struct State {
-    clock: ClusterTime,
-    log: Vec<Entry>,
-    /// Entries before this one have been forgotten.
-    history: usize,
-    collections: BTreeMap<String, BTreeMap<Id, Document>>,
-    /// How often a feed was opened.
-    opened: u64,
-}
-
-/// One entry of the history.
-#[derive(Clone, Debug)]
-struct Entry {
-    time: ClusterTime,
-    wall: u64,
-    collection: String,
-    what: What,
-}
-
-#[derive(Clone, Debug)]
-enum What {
-    Change { operation: Operation, id: Bson, document: Option<Document> },
-    Drop,
-    Rename { to: String },
 }
 
 /// A copy of a [`FakeSource`]'s data, to go back to.
@@ -190,161 +157,6 @@ impl FakeSource {
     fn selects(&self, collection: &str) -> bool {
         self.selected.is_empty() || self.selected.iter().any(|name| name == collection)
     }
-}
-
-impl State {
-    /// How many entries are before this start.
-    fn position(&self, start: &StartAt) -> Result<usize, FeedError> {
-        match start {
-            StartAt::Token(ResumeToken(token)) => token
-                .parse::<usize>()
-                .ok()
-                .filter(|position| (self.history..=self.log.len()).contains(position))
-                .ok_or_else(|| FeedError::HistoryLost(format!("position {token:?} is not in the history"))),
-            StartAt::Time(time) => {
-                let position = self.log.partition_point(|entry| entry.time < *time);
-                let known = position >= self.history;
-                known
-                    .then_some(position)
-                    .ok_or_else(|| FeedError::HistoryLost(format!("{time:?} is before the history")))
-            }
-        }
-    }
-
-    fn tick(&mut self) {
-        self.clock.increment += 1;
-    }
-
-    fn log(&mut self, collection: &str, what: What) {
-        let wall = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_millis() as u64);
-        self.log.push(Entry { time: self.clock, wall, collection: collection.to_owned(), what });
-    }
-
-    fn apply(&mut self, write: SourceWrite) {
-        match write {
-            SourceWrite::Insert { collection, document } => {
-                let document = bson_document(document);
-                let id = id_of(&document);
-                let old =
-                    self.collections.entry(collection.clone()).or_default().insert(Id(id.clone()), document.clone());
-                assert!(old.is_none(), "duplicate key {id} in {collection}");
-                let what = What::Change { operation: Operation::Insert, id, document: Some(document) };
-                self.log(&collection, what);
-            }
-            SourceWrite::Replace { collection, document } => {
-                let document = bson_document(document);
-                let id = id_of(&document);
-                *self.existing(&collection, &id) = document.clone();
-                let what = What::Change { operation: Operation::Replace, id, document: Some(document) };
-                self.log(&collection, what);
-            }
-            SourceWrite::Set { collection, id, field, value } => {
-                let id = bson_value(id);
-                self.existing(&collection, &id).insert(field, bson_value(value));
-                self.log(&collection, What::Change { operation: Operation::Update, id, document: None });
-            }
-            SourceWrite::Delete { collection, id } => {
-                let id = bson_value(id);
-                let documents = self.collections.entry(collection.clone()).or_default();
-                let Some((id, _)) = documents.remove_entry(&Id(id)) else { return };
-                self.log(&collection, What::Change { operation: Operation::Delete, id: id.0, document: None });
-            }
-            SourceWrite::Drop { collection } => {
-                if self.collections.remove(&collection).is_some() {
-                    self.log(&collection, What::Drop);
-                }
-            }
-            SourceWrite::Rename { from, to } => {
-                let documents = self.collections.remove(&from).unwrap_or_else(|| panic!("no collection {from}"));
-                self.collections.insert(to.clone(), documents);
-                self.log(&from, What::Rename { to });
-            }
-            SourceWrite::DropDatabase => {
-                for (collection, _) in std::mem::take(&mut self.collections) {
-                    self.log(&collection, What::Drop);
-                    self.tick();
-                }
-            }
-        }
-    }
-
-    fn existing(&mut self, collection: &str, id: &Bson) -> &mut Document {
-        self.collections
-            .get_mut(collection)
-            .and_then(|documents| documents.get_mut(&Id(id.clone())))
-            .unwrap_or_else(|| panic!("no document {id} in {collection}"))
-    }
-
-    /// The document as it is now.
-    fn lookup(&self, collection: &str, id: &Bson) -> Option<&Document> {
-        self.collections.get(collection)?.get(&Id(id.clone()))
-    }
-
-    /// The next batch, and the position after it.
-    fn batch(&self, source: &FakeSource, mut position: usize) -> (FeedBatch, usize) {
-        let (mut events, mut appeared) = (Vec::new(), Vec::new());
-        while events.len() < MAX_EVENTS
-            && let Some(entry) = self.log.get(position)
-        {
-            position += 1;
-            if source.selects(&entry.collection) {
-                events.push(self.event(source, entry));
-            }
-            if let What::Rename { to } = &entry.what
-                && source.selects(to)
-            {
-                events.push(self.event(source, &Entry { collection: to.clone(), ..entry.clone() }));
-                appeared.push(Namespace::new(&source.database, to));
-            }
-        }
-        (FeedBatch { events, appeared, token: ResumeToken(position.to_string()) }, position)
-    }
-
-    fn event(&self, source: &FakeSource, entry: &Entry) -> SourceEvent {
-        let (operation, id, document) = match &entry.what {
-            What::Change { operation: Operation::Update, id, .. } => {
-                (Operation::Update, Some(id), self.lookup(&entry.collection, id))
-            }
-            What::Change { operation, id, document } => (*operation, Some(id), document.as_ref()),
-            What::Drop | What::Rename { .. } => (Operation::Drop, None, None),
-        };
-        SourceEvent {
-            operation,
-            namespace: Namespace::new(&source.database, &entry.collection),
-            key: id.map(canonical).unwrap_or_default(),
-            id: id.map(relaxed).unwrap_or_default(),
-            time: entry.time,
-            committed_at: entry.wall,
-            document: document.map(|document| relaxed(&Bson::Document(document.clone()))),
-        }
-    }
-}
-
-fn row(id: &Id, document: &Document) -> SourceRow {
-    SourceRow { key: canonical(&id.0), id: relaxed(&id.0), document: relaxed(&Bson::Document(document.clone())) }
-}
-
-fn canonical(value: &Bson) -> String {
-    value.clone().into_canonical_extjson().to_string()
-}
-
-fn relaxed(value: &Bson) -> String {
-    value.clone().into_relaxed_extjson().to_string()
-}
-
-fn bson_value(value: Value) -> Bson {
-    Bson::try_from(value).expect("extended JSON")
-}
-
-fn bson_document(value: Value) -> Document {
-    match bson_value(value) {
-        Bson::Document(document) => document,
-        other => panic!("{other} is not a document"),
-    }
-}
-
-fn id_of(document: &Document) -> Bson {
-    document.get("_id").expect("every document has an _id").clone()
 }
 
 #[async_trait]

@@ -1,0 +1,213 @@
+//! Following: what arrives, in which order, and from where it resumes.
+
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use tidewheel_core::change::Operation;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{FeedError, ResumeToken, StartAt};
+use tidewheel_core::version::ClusterTime;
+
+use super::SourceHarness;
+use super::steps::{Follower, PATIENCE, brief, delete, from, ids, insert, parsed, patiently, replace, set};
+
+/// Insert, update, replace and delete, each with the document as it was then.
+pub async fn every_operation_arrives_with_its_document(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let mut follower = Follower::now(source.as_ref()).await;
+    let before = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let writes = [
+        (insert("tickets", json!({"_id": 1, "n": 1})), Operation::Insert, Some(json!({"_id": 1, "n": 1}))),
+        (set("tickets", json!(1), 2), Operation::Update, Some(json!({"_id": 1, "n": 2}))),
+        (replace("tickets", json!({"_id": 1, "m": [3]})), Operation::Replace, Some(json!({"_id": 1, "m": [3]}))),
+        (delete("tickets", json!(1)), Operation::Delete, None),
+    ];
+    let mut last = ClusterTime::default();
+    for (write, operation, document) in writes {
+        harness.commit(vec![write]).await;
+        let event = follower.take(1).await.remove(0);
+        assert_eq!(event.operation, operation);
+        assert_eq!(event.namespace, Namespace::new(harness.database(), "tickets"));
+        assert_eq!((event.key.as_str(), event.id.as_str()), (r#"{"$numberInt":"1"}"#, "1"));
+        assert_eq!(parsed(event.document.as_ref()), document, "{operation}");
+        assert!(event.time > last, "{operation}: {:?} is not after {last:?}", event.time);
+        assert!(Duration::from_millis(event.committed_at).abs_diff(before) < PATIENCE, "{operation}");
+        last = event.time;
+    }
+}
+
+/// An update is told with the document as it is now; if it is gone, its deletion follows.
+pub async fn an_update_of_a_document_that_is_gone_has_no_document(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let start = source.now().await.unwrap();
+    harness.commit(vec![insert("tickets", json!({"_id": 1, "n": 1}))]).await;
+    harness.commit(vec![set("tickets", json!(1), 2)]).await;
+    harness.commit(vec![delete("tickets", json!(1))]).await;
+    let events = from(source.as_ref(), StartAt::Time(start), 3).await;
+    let operations: Vec<_> = events.iter().map(|event| (event.operation, event.document.is_some())).collect();
+    assert_eq!(operations, [(Operation::Insert, true), (Operation::Update, false), (Operation::Delete, false)]);
+}
+
+/// The key is the exact identity, whatever the type.
+pub async fn every_kind_of_id_keeps_its_identity(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let mut follower = Follower::now(source.as_ref()).await;
+    for (canonical, relaxed) in ids() {
+        harness.commit(vec![insert("tickets", json!({"_id": canonical, "text": "a"}))]).await;
+        harness.commit(vec![delete("tickets", canonical.clone())]).await;
+        let events = follower.take(2).await;
+        let key = canonical.to_string();
+        assert_eq!(brief(&events), [(Operation::Insert, key.as_str()), (Operation::Delete, key.as_str())]);
+        for event in &events {
+            assert_eq!(serde_json::from_str::<Value>(&event.id).unwrap(), relaxed, "{key}");
+        }
+        assert_eq!(parsed(events[0].document.as_ref()), Some(json!({"_id": relaxed, "text": "a"})), "{key}");
+    }
+}
+
+/// One transaction, one time; also with two updates of one document.
+pub async fn events_of_a_transaction_share_their_time_and_keep_their_order(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let mut follower = Follower::now(source.as_ref()).await;
+    harness.commit(vec![insert("tickets", json!({"_id": 1, "n": 0}))]).await;
+    harness.commit(vec![insert("tickets", json!({"_id": 9, "n": 0}))]).await;
+    follower.take(2).await;
+    harness
+        .commit(vec![
+            set("tickets", json!(1), 1),
+            insert("tickets", json!({"_id": 2})),
+            set("tickets", json!(1), 2),
+            delete("tickets", json!(9)),
+        ])
+        .await;
+    let events = follower.take(4).await;
+    assert_eq!(
+        brief(&events),
+        [
+            (Operation::Update, r#"{"$numberInt":"1"}"#),
+            (Operation::Insert, r#"{"$numberInt":"2"}"#),
+            (Operation::Update, r#"{"$numberInt":"1"}"#),
+            (Operation::Delete, r#"{"$numberInt":"9"}"#),
+        ]
+    );
+    let times: HashSet<_> = events.iter().map(|event| event.time).collect();
+    assert_eq!(times.len(), 1, "{times:?}");
+}
+
+/// Behind every batch: what came after it, all of it and nothing else.
+pub async fn a_token_resumes_exactly_behind_its_batch(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let mut follower = Follower::now(source.as_ref()).await;
+    let mut tokens = vec![follower.token.clone()];
+    let mut events = Vec::new();
+    for number in 0..6 {
+        harness.commit(vec![insert("tickets", json!({"_id": number}))]).await;
+        harness.commit(vec![insert("noise", json!({"_id": number}))]).await;
+        events.extend(follower.take(1).await);
+        tokens.push(follower.token.clone());
+    }
+    // Both the feed that is open and a new one go on.
+    harness.commit(vec![insert("tickets", json!({"_id": "last"}))]).await;
+    events.extend(follower.take(1).await);
+    for (position, token) in tokens.into_iter().enumerate() {
+        let rest = from(source.as_ref(), StartAt::Token(token), events.len() - position).await;
+        assert_eq!(rest, events[position..], "behind batch {position}");
+    }
+}
+
+/// More events of one time than a batch holds.
+pub async fn a_token_resumes_in_the_middle_of_a_transaction(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let mut follower = Follower::now(source.as_ref()).await;
+    harness.commit((0..1_200).map(|number| insert("tickets", json!({"_id": number}))).collect()).await;
+    let (mut events, mut tokens) = (Vec::new(), Vec::new());
+    while events.len() < 1_200 {
+        let batch = patiently(follower.feed.next()).await.unwrap();
+        assert!(batch.events.len() <= 500, "{} events in a batch", batch.events.len());
+        events.extend(batch.events);
+        tokens.push((events.len(), batch.token));
+    }
+    assert!(tokens.iter().any(|(read, _)| (1..1_200).contains(read)), "the transaction came in one batch");
+    for (read, token) in tokens {
+        let rest = from(source.as_ref(), StartAt::Token(token), 1_200 - read).await;
+        assert_eq!(brief(&rest), brief(&events[read..]), "behind {read} events");
+    }
+}
+
+/// The start time is inclusive.
+pub async fn a_time_starts_at_its_own_events(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let start = source.now().await.unwrap();
+    for number in 0..4 {
+        harness.commit(vec![insert("tickets", json!({"_id": number}))]).await;
+    }
+    let events = from(source.as_ref(), StartAt::Time(start), 4).await;
+    for (position, event) in events.iter().enumerate() {
+        let rest = from(source.as_ref(), StartAt::Time(event.time), 4 - position).await;
+        assert_eq!(rest, events[position..]);
+    }
+    let now = source.now().await.unwrap();
+    assert!(now >= events[3].time, "{now:?} is before {:?}", events[3].time);
+}
+
+/// Beside a busy collection that is not selected, the token moves, and nothing is missed behind it.
+pub async fn an_idle_feed_moves_its_token(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let mut follower = Follower::now(source.as_ref()).await;
+    let first = follower.token.clone();
+    let moved = async {
+        let mut number = 0;
+        loop {
+            harness.commit(vec![insert("noise", json!({"_id": number}))]).await;
+            number += 1;
+            let batch = follower.feed.next().await.expect("a batch");
+            assert_eq!(batch.events, []);
+            if batch.token != first {
+                return batch.token;
+            }
+        }
+    };
+    let token = patiently(moved).await;
+    harness.commit(vec![insert("tickets", json!({"_id": 1}))]).await;
+    let events = from(source.as_ref(), StartAt::Token(token), 1).await;
+    assert_eq!(brief(&events), [(Operation::Insert, r#"{"$numberInt":"1"}"#)]);
+}
+
+/// A call of `next` that is dropped while it waits, again and again.
+pub async fn a_dropped_call_loses_nothing(harness: &dyn SourceHarness) {
+    const WRITES: usize = 40;
+    let source = harness.source(&["tickets"]).await;
+    let mut follower = Follower::now(source.as_ref()).await;
+    let writing = async {
+        for number in 0..WRITES {
+            harness.commit(vec![insert("tickets", json!({"_id": number}))]).await;
+        }
+    };
+    let reading = async {
+        let (mut keys, mut dropped) = (Vec::new(), 0);
+        while keys.len() < WRITES {
+            match tokio::time::timeout(Duration::from_micros(300), follower.feed.next()).await {
+                Ok(batch) => keys.extend(batch.expect("a batch").events.into_iter().map(|event| event.id)),
+                Err(_) => dropped += 1,
+            }
+        }
+        (keys, dropped)
+    };
+    let ((), (keys, dropped)) = patiently(async { tokio::join!(writing, reading) }).await;
+    assert_eq!(keys, (0..WRITES).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert!(dropped > 0, "no call was dropped");
+}
+
+/// A token of nowhere is no error that passes.
+pub async fn an_unknown_position_is_lost_history(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    for token in ["", "nowhere", r#"{"_data":"zz"}"#, r#"{"_data":"8265"}"#, r#"{"data":1}"#] {
+        let start = StartAt::Token(ResumeToken(token.into()));
+        let error = match source.open(start).await {
+            Err(error) => error,
+            Ok(mut feed) => patiently(feed.next()).await.expect_err("a batch from nowhere"),
+        };
+        assert!(matches!(error, FeedError::HistoryLost(_)), "{token:?}: {error:?}");
+    }
+}

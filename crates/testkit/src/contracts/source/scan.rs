@@ -1,0 +1,133 @@
+//! Reading what is there.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::StartAt;
+
+use super::SourceHarness;
+use super::steps::{all_rows, delete, ids, insert, parsed, patiently};
+
+/// Mixed types, each row with its exact identity.
+pub async fn a_scan_reads_in_the_order_of_ids_of_all_types(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    fill_with_all_ids(harness).await;
+    let rows = all_rows(source.as_ref(), &Namespace::new(harness.database(), "tickets"), None).await;
+    let keys: Vec<_> = rows.iter().map(|row| row.key.clone()).collect();
+    assert_eq!(keys, ids().iter().map(|(canonical, _)| canonical.to_string()).collect::<Vec<_>>());
+    for (row, (_, relaxed)) in rows.iter().zip(ids()) {
+        assert_eq!(serde_json::from_str::<Value>(&row.id).unwrap(), relaxed);
+        assert_eq!(parsed(Some(&row.document)), Some(json!({"_id": relaxed, "n": 1.0})));
+    }
+}
+
+async fn fill_with_all_ids(harness: &dyn SourceHarness) {
+    let ids = ids();
+    // Not in their order: every seventh, and the number of ids is no multiple of seven.
+    for position in 0..ids.len() {
+        let (canonical, _) = &ids[position * 7 % ids.len()];
+        let document = json!({"_id": canonical, "n": {"$numberDouble": "1.0"}});
+        harness.commit(vec![insert("tickets", document)]).await;
+    }
+}
+
+/// Also behind a row that has gone since.
+pub async fn a_scan_resumes_behind_any_row(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let namespace = Namespace::new(harness.database(), "tickets");
+    fill_with_all_ids(harness).await;
+    let keys: Vec<_> = all_rows(source.as_ref(), &namespace, None).await.into_iter().map(|row| row.key).collect();
+    assert_eq!(keys.len(), ids().len());
+    for (position, key) in keys.iter().enumerate() {
+        let rest = all_rows(source.as_ref(), &namespace, Some(key)).await;
+        let rest: Vec<_> = rest.into_iter().map(|row| row.key).collect();
+        assert_eq!(rest, keys[position + 1..], "behind {key}");
+    }
+    let (gone, _) = &ids()[6];
+    harness.commit(vec![delete("tickets", gone.clone())]).await;
+    let rest = all_rows(source.as_ref(), &namespace, Some(&gone.to_string())).await;
+    assert!(rest.iter().map(|row| &row.key).eq(&keys[7..]), "behind a row that is gone");
+}
+
+/// Everything up to the time that it is given.
+pub async fn a_scan_sees_what_was_committed_before(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let namespace = Namespace::new(harness.database(), "tickets");
+    for number in 1..=20_usize {
+        harness.commit(vec![insert("tickets", json!({"_id": number}))]).await;
+        assert_eq!(all_rows(source.as_ref(), &namespace, None).await.len(), number);
+    }
+}
+
+/// Bounded pages, nothing twice, nothing left out.
+pub async fn a_long_scan_comes_in_pages(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let namespace = Namespace::new(harness.database(), "tickets");
+    for thousand in 0..3 {
+        let range = thousand * 1_000..(thousand + 1) * 1_000;
+        harness.commit(range.map(|number| insert("tickets", json!({"_id": number}))).collect()).await;
+    }
+    let now = source.now().await.unwrap();
+    let mut scan = source.scan(&namespace, None, now).await.unwrap();
+    let (mut ids, mut pages) = (Vec::new(), 0);
+    loop {
+        let page = patiently(scan.next()).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        assert!(page.len() <= 1_000, "{} rows in a page", page.len());
+        pages += 1;
+        ids.extend(page.into_iter().map(|row| row.id));
+    }
+    assert_eq!(ids, (0..3_000).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert!(pages >= 3);
+    assert_eq!(source.estimate(&namespace).await.unwrap(), 3_000);
+}
+
+/// The end can be asked for again.
+pub async fn a_scan_of_nothing_ends_at_once(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let namespace = Namespace::new(harness.database(), "tickets");
+    let now = source.now().await.unwrap();
+    for after in [None, Some(r#"{"$numberInt":"1"}"#)] {
+        let mut scan = source.scan(&namespace, after, now).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(patiently(scan.next()).await.unwrap(), []);
+        }
+    }
+    assert_eq!(source.estimate(&namespace).await.unwrap(), 0);
+}
+
+/// What is written while a scan reads is in the scan or in the feed from its start on.
+pub async fn scan_and_feed_together_have_no_gap(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let namespace = Namespace::new(harness.database(), "tickets");
+    harness.commit((0..500).map(|number| insert("tickets", json!({"_id": number}))).collect()).await;
+    let start = source.now().await.unwrap();
+    let writing = async {
+        for number in 500..550 {
+            harness.commit(vec![insert("tickets", json!({"_id": number}))]).await;
+        }
+    };
+    let reading = async {
+        let mut scan = source.scan(&namespace, None, start).await.unwrap();
+        let mut keys = HashSet::new();
+        loop {
+            let page = scan.next().await.unwrap();
+            if page.is_empty() {
+                return keys;
+            }
+            keys.extend(page.into_iter().map(|row| row.id));
+        }
+    };
+    let ((), mut keys) = patiently(async { tokio::join!(writing, reading) }).await;
+    let mut feed = source.open(StartAt::Time(start)).await.unwrap();
+    let rest = async {
+        while !keys.contains("549") || keys.len() < 550 {
+            keys.extend(feed.next().await.unwrap().events.into_iter().map(|event| event.id));
+        }
+    };
+    patiently(rest).await;
+    assert_eq!(keys, (0..550).map(|number| number.to_string()).collect());
+}

@@ -1,0 +1,124 @@
+//! What the clauses are made of.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidewheel_core::change::Operation;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{Feed, ResumeToken, Source, SourceEvent, SourceRow, StartAt};
+
+use super::SourceWrite;
+
+/// Longest wait for something that has to happen. It ends a test that would hang; nothing is measured by it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) fn insert(collection: &str, document: Value) -> SourceWrite {
+    SourceWrite::Insert { collection: collection.into(), document }
+}
+
+pub(super) fn replace(collection: &str, document: Value) -> SourceWrite {
+    SourceWrite::Replace { collection: collection.into(), document }
+}
+
+pub(super) fn set(collection: &str, id: Value, value: i32) -> SourceWrite {
+    SourceWrite::Set { collection: collection.into(), id, field: "n".into(), value: json!(value) }
+}
+
+pub(super) fn delete(collection: &str, id: Value) -> SourceWrite {
+    SourceWrite::Delete { collection: collection.into(), id }
+}
+
+/// `_id`s of every type in the order in which MongoDB sorts them: canonical and relaxed.
+pub(super) fn ids() -> Vec<(Value, Value)> {
+    let same = |value: Value| (value.clone(), value);
+    let oid = json!({"$oid": "65f000000000000000000001"});
+    let uuid = json!({"$binary": {"base64": "AAECAwQFBgcICQoLDA0ODw==", "subType": "04"}});
+    vec![
+        same(json!({"$minKey": 1})),
+        same(Value::Null),
+        same(json!({"$numberDouble": "NaN"})),
+        (json!({"$numberInt": "-7"}), json!(-7)),
+        same(json!({"$numberDecimal": "1.10"})),
+        (json!({"$numberDouble": "1.5"}), json!(1.5)),
+        (json!({"$numberInt": "7"}), json!(7)),
+        (json!({"$numberDouble": "8.0"}), json!(8.0)),
+        (json!({"$numberLong": "9"}), json!(9)),
+        (json!({"$numberLong": "9007199254740993"}), json!(9_007_199_254_740_993_i64)),
+        same(json!("")),
+        same(json!("7")),
+        same(json!("Grüße, \"😀\"\n")),
+        (json!({"b": {"$numberInt": "1"}, "a": "x"}), json!({"b": 1, "a": "x"})),
+        (json!({"b": {"$numberLong": "2"}, "a": oid}), json!({"b": 2, "a": oid})),
+        same(json!({"$binary": {"base64": "AAEC", "subType": "00"}})),
+        same(uuid),
+        same(oid.clone()),
+        same(json!(false)),
+        same(json!(true)),
+        (json!({"$date": {"$numberLong": "1700000000120"}}), json!({"$date": "2023-11-14T22:13:20.12Z"})),
+        same(json!({"$timestamp": {"t": 5, "i": 6}})),
+        same(json!({"$maxKey": 1})),
+    ]
+}
+
+/// Follows a feed and counts what comes.
+pub(super) struct Follower {
+    pub(super) feed: Box<dyn Feed>,
+    pub(super) token: ResumeToken,
+}
+
+impl Follower {
+    pub(super) async fn open(source: &dyn Source, start: StartAt) -> Self {
+        let mut feed = source.open(start).await.expect("a feed");
+        // A new feed has a token before anything happens.
+        let first = patiently(feed.next()).await.expect("a first batch");
+        assert_eq!(first.events, [], "no event was expected yet");
+        Self { feed, token: first.token }
+    }
+
+    pub(super) async fn now(source: &dyn Source) -> Self {
+        Self::open(source, StartAt::Time(source.now().await.expect("a time"))).await
+    }
+
+    /// Exactly the next `count` events.
+    pub(super) async fn take(&mut self, count: usize) -> Vec<SourceEvent> {
+        let mut events = Vec::new();
+        while events.len() < count {
+            let batch = patiently(self.feed.next()).await.expect("a batch");
+            events.extend(batch.events);
+            self.token = batch.token;
+        }
+        assert_eq!(events.len(), count, "more events than expected: {events:#?}");
+        events
+    }
+}
+
+pub(super) async fn patiently<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
+}
+
+/// All events from a start on, until there have been `count`; it panics if there are more in their batch.
+pub(super) async fn from(source: &dyn Source, start: StartAt, count: usize) -> Vec<SourceEvent> {
+    let feed = source.open(start).await.expect("a feed");
+    Follower { feed, token: ResumeToken(String::new()) }.take(count).await
+}
+
+pub(super) fn parsed(text: Option<&String>) -> Option<Value> {
+    text.map(|text| serde_json::from_str(text).expect("a document is JSON"))
+}
+
+pub(super) fn brief(events: &[SourceEvent]) -> Vec<(Operation, &str)> {
+    events.iter().map(|event| (event.operation, event.key.as_str())).collect()
+}
+
+pub(super) async fn all_rows(source: &dyn Source, namespace: &Namespace, after: Option<&str>) -> Vec<SourceRow> {
+    let now = source.now().await.expect("a time");
+    let mut scan = source.scan(namespace, after, now).await.expect("a scan");
+    let mut rows = Vec::new();
+    loop {
+        let page = patiently(scan.next()).await.expect("a page");
+        if page.is_empty() {
+            return rows;
+        }
+        rows.extend(page);
+    }
+}
