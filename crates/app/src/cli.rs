@@ -163,7 +163,7 @@ Examples:
   tidewheel up --data /srv/tidewheel --mongodb-port 27018
 
 What is on PATH is used first (mongod 6.0, redis-server 7.0, qdrant); the rest is fetched once, checked and cached.
-Servers that you name in the settings (mongodb.uri, redis.url, qdrant.url) are used, but not watched.")]
+With qdrant.url set, that Qdrant is used and none is started.")]
 pub(crate) struct UpArgs {
     /// Insert a few documents, wait until they can be found, and search
     #[arg(long)]

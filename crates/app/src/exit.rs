@@ -72,3 +72,9 @@ impl From<crate::settings::SettingsError> for Failure {
         }
     }
 }
+
+impl From<crate::settings::Problem> for Failure {
+    fn from(problem: crate::settings::Problem) -> Self {
+        crate::settings::SettingsError::from(problem).into()
+    }
+}

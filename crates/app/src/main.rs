@@ -3,12 +3,16 @@
 //! The program itself does nothing: it reads the command line and the settings, starts the logs, calls the command, and
 //! turns its answer into an exit code: 0 fine, 1 the answer is no, 2 could not tell.
 
+mod check;
 mod cli;
 mod commands;
+mod connect;
 mod exit;
 mod logging;
 mod printer;
+mod services;
 mod settings;
+mod wrap;
 
 use std::process::ExitCode;
 

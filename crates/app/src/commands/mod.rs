@@ -1,10 +1,18 @@
 //! The commands, one file each.
 
+mod check;
 mod completions;
 mod config;
+mod local_qdrant;
+mod run;
+mod search;
+mod status;
+mod up;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Answer, Failure};
+use crate::logging;
+use crate::services::Kind;
 use crate::settings;
 
 /// Does what the command line says.
@@ -13,10 +21,43 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
     if let Command::Up(args) = &cli.command {
         given.flags.extend(args.settings());
     }
-    match cli.command {
-        Command::Config(command) => config::run(&command, &given),
-        Command::Completions { shell } => Ok(completions::run(shell)),
-        _ => Err(Failure::new("not built yet")),
+    match &cli.command {
+        Command::Config(command) => return config::run(command, &given),
+        Command::Completions { shell } => return Ok(completions::run(*shell)),
+        _ => {}
+    }
+    let loaded = settings::load(&given)?;
+    let settings = &loaded.settings;
+    logging::start(&settings.log, usual_level(&cli.command));
+    // Every TLS connection of the process uses it. Somebody else may have been faster, with the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| Failure::new(format!("cannot start the threads of this program: {error}")))?;
+    let answer = runtime.block_on(async {
+        match cli.command {
+            Command::Up(args) => up::run(&args, &loaded).await,
+            Command::Run => run::run(&Kind::of_run(settings), settings).await,
+            Command::Producer => run::run(&[Kind::Producer], settings).await,
+            Command::Embedder => run::run(&[Kind::Embedder], settings).await,
+            Command::Processor => run::run(&[Kind::Processor], settings).await,
+            Command::Upserter => run::run(&[Kind::Upserter], settings).await,
+            Command::Search(args) => search::run(&args, settings).await,
+            Command::Status(args) => status::run(&args, settings).await,
+            Command::Check(args) => check::run(&args, settings).await,
+            Command::LocalQdrant(args) => local_qdrant::run(args).await,
+            Command::Config(_) | Command::Completions { .. } => Ok(Answer::Fine),
+        }
+    });
+    // What blocks a thread of the runtime must not hold up the end.
+    runtime.shutdown_background();
+    answer
+}
+
+/// How much is logged if nobody says: a service tells its story, a command for people only what is wrong.
+fn usual_level(command: &Command) -> &'static str {
+    match command {
+        Command::Run | Command::Producer | Command::Embedder | Command::Processor | Command::Upserter => "info",
+        _ => "warn",
     }
 }
 

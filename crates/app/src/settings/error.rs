@@ -82,14 +82,6 @@ pub(crate) enum Problem {
         /// Who needs it.
         needed_by: &'static str,
     },
-    /// Two values do not go together.
-    #[error("{message}")]
-    Contradiction {
-        /// Which, and why.
-        message: String,
-        /// What to do.
-        hint: String,
-    },
 }
 
 impl Problem {
@@ -111,7 +103,6 @@ impl Problem {
             Self::Missing { key, .. } => {
                 format!("set it in tidewheel.toml, with {}=…, or with --set {key}=…", keys::variable(key))
             }
-            Self::Contradiction { hint, .. } => hint.clone(),
         }
     }
 }

@@ -24,8 +24,7 @@ pub(crate) use layers::{Given, Layers, USUAL_PLACES};
 pub(crate) use origin::Origin;
 pub(crate) use redact::address as redact_address;
 pub(crate) use resolve::reachable;
-pub(crate) use resolved::{Consumer, Documents, Embedder, Embedding, Listen, Local, Log, Provider, Settings};
-pub(crate) use units::show_duration;
+pub(crate) use resolved::{Consumer, Embedder, Listen, Log, Provider, Settings};
 
 /// The example file, with every key, its meaning and its default.
 pub(crate) const EXAMPLE: &str = include_str!("../../../../tidewheel.example.toml");

@@ -10,8 +10,8 @@ use super::keys;
 use super::layers::Layers;
 use super::origin::Origin;
 use super::resolved::{
-    Consumer, Documents, Embedder, Embedding, Http, Listen, Local, Log, MongoDb, Producer, Provider, Qdrant, Redis,
-    Settings, Streams,
+    Consumer, Documents, Embedder, Embedding, Listen, Local, Log, MongoDb, Producer, Provider, Qdrant, Redis, Settings,
+    Streams,
 };
 use super::value::Value;
 
@@ -75,12 +75,10 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             retention_age: reader.duration("streams.retention_age"),
             retention_entries: reader.number("streams.retention_entries").unwrap_or_default(),
         },
-        http: Http {
-            listen: match reader.text("http.listen").as_deref() {
-                None => Listen::Default,
-                Some("off") => Listen::Off,
-                Some(address) => Listen::At(address.to_owned()),
-            },
+        http_listen: match reader.text("http.listen").as_deref() {
+            None => Listen::Default,
+            Some("off") => Listen::Off,
+            Some(address) => Listen::At(address.to_owned()),
         },
         log: Log {
             json: reader.text("log.format").map(|format| format == "json"),

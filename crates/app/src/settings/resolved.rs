@@ -18,7 +18,7 @@ pub(crate) struct Settings {
     pub(crate) processor: Consumer,
     pub(crate) upserter: Consumer,
     pub(crate) streams: Streams,
-    pub(crate) http: Http,
+    pub(crate) http_listen: Listen,
     pub(crate) log: Log,
     pub(crate) local: Local,
 }
@@ -133,13 +133,7 @@ pub(crate) struct Streams {
     pub(crate) retention_entries: u64,
 }
 
-/// `http`: the operations server.
-#[derive(Clone, Debug)]
-pub(crate) struct Http {
-    pub(crate) listen: Listen,
-}
-
-/// Whether the operations server runs.
+/// `http.listen`: whether the operations server runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Listen {
     /// Under `run` and `up` only, at the usual address.

@@ -1,0 +1,64 @@
+//! What follows from what the servers say of themselves: right, doubtful or wrong, and what to do about it.
+//!
+//! Facts in, findings out, no network: the same facts always give the same findings.
+
+mod judge;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tidewheel_stores::mongo::MongoFacts;
+use tidewheel_stores::qdrant::QdrantFacts;
+use tidewheel_stores::redis::RedisFacts;
+
+use crate::exit::Failure;
+
+pub(crate) use judge::findings;
+
+/// What a server said, or why it said nothing.
+pub(crate) type Told<T> = Result<T, Failure>;
+
+/// Everything that was asked.
+pub(crate) struct Facts {
+    pub(crate) mongodb_uri: String,
+    pub(crate) mongodb: Told<MongoFacts>,
+    pub(crate) redis_url: String,
+    pub(crate) redis: Told<RedisFacts>,
+    pub(crate) embedder_url: String,
+    pub(crate) embedder: Told<EmbedderFacts>,
+    pub(crate) qdrant_url: String,
+    pub(crate) collection: String,
+    pub(crate) qdrant: Told<QdrantFacts>,
+}
+
+/// How the embedder did with a short text.
+pub(crate) struct EmbedderFacts {
+    pub(crate) model: String,
+    /// Of the vector that it really gave.
+    pub(crate) dimension: usize,
+    pub(crate) latency: Duration,
+}
+
+/// How it looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    /// As it should be.
+    Right,
+    /// It works, but a person should look at it.
+    Doubtful,
+    /// It does not work, or will lose data.
+    Wrong,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) part: &'static str,
+    pub(crate) verdict: Verdict,
+    pub(crate) message: String,
+    /// What to do, unless it is right.
+    pub(crate) hint: Option<String>,
+}

@@ -1,0 +1,123 @@
+use std::collections::BTreeMap;
+
+use tidewheel_core::error::PortError;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::version::ClusterTime;
+use tidewheel_stores::mongo::{MongoFacts, OplogWindow, Topology};
+use tidewheel_stores::qdrant::{CollectionFacts, QdrantFacts};
+use tidewheel_stores::redis::RedisFacts;
+
+use super::*;
+
+fn good() -> Facts {
+    let at = |seconds| ClusterTime { seconds, increment: 1 };
+    Facts {
+        mongodb_uri: "mongodb://127.0.0.1".into(),
+        mongodb: Ok(MongoFacts {
+            version: "6.0.5".into(),
+            topology: Topology::ReplicaSet("rs0".into()),
+            primary: true,
+            oplog: Some(OplogWindow { first: at(1_000), last: at(1_000_000) }),
+            watch: Ok(()),
+            collections: vec![(Namespace::new("shop", "tickets"), 12)],
+        }),
+        redis_url: "redis://127.0.0.1".into(),
+        redis: Ok(RedisFacts {
+            version: "7.0.15".into(),
+            role: "master".into(),
+            append_only: true,
+            append_fsync: Some("everysec".into()),
+            max_memory: 100,
+            used_memory: 10,
+            max_memory_policy: "noeviction".into(),
+            config_permitted: true,
+            ..RedisFacts::default()
+        }),
+        embedder_url: "http://127.0.0.1:8080".into(),
+        embedder: Ok(EmbedderFacts { model: "m".into(), dimension: 384, latency: Duration::from_millis(5) }),
+        qdrant_url: "http://127.0.0.1:6334".into(),
+        collection: "documents".into(),
+        qdrant: Ok(QdrantFacts { title: "qdrant".into(), version: "1.19.0".into(), collection: Some(a_collection()) }),
+    }
+}
+
+fn a_collection() -> CollectionFacts {
+    CollectionFacts {
+        status: "green".into(),
+        optimizer_error: None,
+        dimension: Some(384),
+        distance: Some("Cosine".into()),
+        named_vectors: Vec::new(),
+        points: 12,
+        indexed_vectors: 0,
+        segments: 1,
+        quantization: None,
+        indexes_required: false,
+        payload_indexes: BTreeMap::new(),
+    }
+}
+
+fn verdicts(change: impl FnOnce(&mut Facts)) -> Vec<(Verdict, String)> {
+    let mut facts = good();
+    change(&mut facts);
+    let findings = findings(&facts);
+    for finding in &findings {
+        assert_eq!(finding.hint.is_some(), finding.verdict != Verdict::Right, "{finding:?}");
+    }
+    let amiss = findings.into_iter().filter(|finding| finding.verdict != Verdict::Right);
+    amiss.map(|finding| (finding.verdict, finding.message)).collect()
+}
+
+#[test]
+fn what_is_right_has_nothing_to_say() {
+    assert_eq!(verdicts(|_| ()), []);
+    assert_eq!(verdicts(|facts| facts.qdrant.as_mut().unwrap().collection = None), []);
+}
+
+#[test]
+fn each_fault_is_found_and_only_that() {
+    type Change = fn(&mut Facts);
+    let cases: &[(Change, Verdict, &str)] = &[
+        (|f| f.mongodb.as_mut().unwrap().version = "5.0.1".into(), Verdict::Wrong, "too old"),
+        (|f| f.mongodb.as_mut().unwrap().primary = false, Verdict::Doubtful, "no primary"),
+        (|f| f.mongodb.as_mut().unwrap().watch = Err(PortError::fatal("not allowed")), Verdict::Wrong, "not allowed"),
+        (
+            |f| f.mongodb.as_mut().unwrap().oplog.as_mut().unwrap().first.seconds = 990_000,
+            Verdict::Doubtful,
+            "2.8 hours",
+        ),
+        (|f| f.mongodb.as_mut().unwrap().oplog = None, Verdict::Doubtful, "not known"),
+        (|f| f.mongodb.as_mut().unwrap().collections.clear(), Verdict::Doubtful, "no collection"),
+        (|f| f.mongodb = Err(Failure::new("refused")), Verdict::Wrong, "refused"),
+        (|f| f.redis.as_mut().unwrap().version = "6.2.0".into(), Verdict::Wrong, "too old"),
+        (|f| f.redis.as_mut().unwrap().cluster = true, Verdict::Wrong, "Cluster"),
+        (|f| f.redis.as_mut().unwrap().role = "slave".into(), Verdict::Wrong, "replica"),
+        (|f| f.redis.as_mut().unwrap().max_memory_policy = "allkeys-lru".into(), Verdict::Wrong, "allkeys-lru"),
+        (|f| f.redis.as_mut().unwrap().append_only = false, Verdict::Doubtful, "appendonly"),
+        (|f| f.redis.as_mut().unwrap().append_fsync = Some("no".into()), Verdict::Doubtful, "appendfsync"),
+        (|f| f.redis.as_mut().unwrap().used_memory = 90, Verdict::Doubtful, "90 %"),
+        (|f| f.embedder = Err(Failure::new("refused")), Verdict::Wrong, "refused"),
+        (|f| f.embedder.as_mut().unwrap().dimension = 64, Verdict::Wrong, "384 dimensions, the embedder gives 64"),
+        (|f| f.qdrant.as_mut().unwrap().version = "1.15.0".into(), Verdict::Wrong, "too old"),
+        (|f| f.qdrant.as_mut().unwrap().version = "1.17.0".into(), Verdict::Doubtful, "1.17.0"),
+        (|f| collection(f).distance = Some("Dot".into()), Verdict::Wrong, "Dot"),
+        (|f| collection(f).dimension = None, Verdict::Wrong, "no default vector"),
+        (|f| collection(f).status = "red".into(), Verdict::Wrong, "broken"),
+    ];
+    for (change, verdict, part) in cases {
+        let found = verdicts(change);
+        assert_eq!(found.len(), 1, "{part}: {found:?}");
+        assert_eq!(found[0].0, *verdict, "{found:?}");
+        assert!(found[0].1.contains(part), "{found:?}");
+    }
+}
+
+fn collection(facts: &mut Facts) -> &mut CollectionFacts {
+    facts.qdrant.as_mut().unwrap().collection.as_mut().unwrap()
+}
+
+#[test]
+fn a_single_server_of_mongodb_is_wrong() {
+    let found = verdicts(|facts| facts.mongodb.as_mut().unwrap().topology = Topology::Standalone);
+    assert_eq!(found[0].0, Verdict::Wrong);
+}

@@ -1,0 +1,86 @@
+//! `tidewheel check`: connects to every server, does what real work does, and says what is not right.
+
+use std::time::{Duration, Instant};
+
+use tidewheel_core::ports::{PortResult, Purpose};
+
+use crate::check::{self, EmbedderFacts, Facts, Finding, Told, Verdict};
+use crate::cli::{CheckArgs, Output};
+use crate::connect;
+use crate::exit::{Answer, Failure};
+use crate::printer::{self, BAD, DIM, GOOD, WARN, styled};
+use crate::settings::{Settings, redact_address};
+
+/// How long a server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Something that every model can embed.
+const SAMPLE: &str = "The parcel arrived on Tuesday, and everything in it was whole.";
+
+/// Asks every server, decides, prints.
+pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer, Failure> {
+    let (mongodb, redis, embedder, qdrant) =
+        tokio::join!(mongodb(settings), told(redis(settings)), told(embedder(settings)), told(qdrant(settings)));
+    let facts = Facts {
+        mongodb_uri: redact_address(settings.mongodb.uri.reveal()),
+        mongodb,
+        redis_url: redact_address(settings.redis.url.reveal()),
+        redis,
+        embedder_url: redact_address(connect::embedder_url(settings)),
+        embedder,
+        qdrant_url: redact_address(settings.qdrant.url.reveal()),
+        collection: settings.qdrant.collection.clone(),
+        qdrant,
+    };
+    let findings = check::findings(&facts);
+    match args.output.output {
+        Output::Json => printer::json(&findings),
+        Output::Text => findings.iter().for_each(show),
+    }
+    let wrong = findings.iter().filter(|finding| finding.verdict == Verdict::Wrong).count();
+    if args.output.output == Output::Text {
+        let doubts = findings.iter().filter(|finding| finding.verdict == Verdict::Doubtful).count();
+        printer::say(format_args!("\n{} checks, {wrong} wrong, {doubts} to look at", findings.len()));
+    }
+    Ok(if wrong == 0 { Answer::Fine } else { Answer::No })
+}
+
+fn show(finding: &Finding) {
+    let sign = match finding.verdict {
+        Verdict::Right => styled(GOOD, "✔"),
+        Verdict::Doubtful => styled(WARN, "!"),
+        Verdict::Wrong => styled(BAD, "✖"),
+    };
+    printer::data(format_args!("{sign} {:<9} {}", finding.part, finding.message));
+    if let Some(hint) = &finding.hint {
+        printer::data(styled(DIM, format_args!("            {hint}")));
+    }
+}
+
+async fn told<T>(answer: impl Future<Output = PortResult<T>>) -> Told<T> {
+    match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(answer) => answer.map_err(Failure::from),
+        Err(_) => Err(Failure::new(format!("no answer within {} s", PATIENCE.as_secs()))),
+    }
+}
+
+async fn mongodb(settings: &Settings) -> Told<tidewheel_stores::mongo::MongoFacts> {
+    let options = connect::mongo_options(settings, "the check of MongoDB")?;
+    told(async { connect::source(options).await?.inspect().await }).await
+}
+
+async fn redis(settings: &Settings) -> PortResult<tidewheel_stores::redis::RedisFacts> {
+    connect::redis(settings)?.inspect().await
+}
+
+async fn qdrant(settings: &Settings) -> PortResult<tidewheel_stores::qdrant::QdrantFacts> {
+    connect::index(settings)?.inspect().await
+}
+
+async fn embedder(settings: &Settings) -> PortResult<EmbedderFacts> {
+    let embedder = connect::embedder(settings, Some(PATIENCE))?;
+    let info = embedder.info().await?;
+    let begun = Instant::now();
+    let vectors = embedder.embed(&[SAMPLE.to_owned()], Purpose::Query).await?;
+    Ok(EmbedderFacts { model: info.model, dimension: vectors.dimension(), latency: begun.elapsed() })
+}

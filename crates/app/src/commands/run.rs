@@ -1,0 +1,28 @@
+//! `tidewheel run`, and each service alone.
+
+use tidewheel_local::{Event, Report};
+use tracing::{debug, info};
+
+use crate::exit::{Answer, Failure};
+use crate::services::{Kind, Services};
+use crate::settings::Settings;
+
+/// Runs services until a signal, or until one of them fails for good.
+pub(crate) async fn run(kinds: &[Kind], settings: &Settings) -> Result<Answer, Failure> {
+    let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+    info!(version = env!("CARGO_PKG_VERSION"), services = names.join(" "), "starting");
+    Services::start(kinds, settings, logged()).await?.until_stopped().await?;
+    info!("stopped");
+    Ok(Answer::Fine)
+}
+
+/// Tells the log what is fetched.
+fn logged() -> Report {
+    std::sync::Arc::new(|event| match event {
+        Event::Fetching { what, from, bytes, licence, .. } => info!(what, from, bytes, licence, "fetching"),
+        Event::Fetched { part, took } => info!(%part, seconds = took.as_secs(), "fetched"),
+        Event::Waiting { part } => info!(%part, "another process fetches it; waiting"),
+        Event::Skipped { part, reason } => info!(%part, "{reason}"),
+        other => debug!("{other:?}"),
+    })
+}

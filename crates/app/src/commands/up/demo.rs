@@ -1,0 +1,104 @@
+//! The demo: documents go into MongoDB and come back from a search by meaning.
+
+use std::time::{Duration, Instant};
+
+use mongodb::Client;
+use mongodb::bson::{Document, doc};
+use tidewheel_core::identity::{DocumentId, Namespace};
+use tidewheel_core::ports::Index as _;
+
+use super::tickets::{QUESTION, tickets};
+use crate::commands::search;
+use crate::connect;
+use crate::exit::Failure;
+use crate::printer::{self, DIM, STRONG, styled};
+use crate::settings::Settings;
+
+/// Where the tickets go, unless the settings choose collections.
+const COLLECTION: &str = "tickets";
+
+/// How often it is asked whether the documents are in the index: often enough for the time shown to be right.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
+
+/// How long the documents may take. A model of a gigabyte loads in less.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How many documents are shown.
+const SHOWN: usize = 3;
+
+/// Inserts, waits, searches, and says how it went.
+pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
+    let namespace = namespace(settings);
+    let tickets = tickets();
+    printer::data(format_args!("\n{}", styled(STRONG, "The demo")));
+
+    let begun = Instant::now();
+    let new = insert(settings, &namespace, &tickets).await?;
+    let old = tickets.len() as u64 - new;
+    let already = if old > 0 { format!(" ({old} were there already)") } else { String::new() };
+    step(1, &format!("put {new} documents into MongoDB's {namespace}{already}"), begun.elapsed());
+
+    let begun = Instant::now();
+    searchable(settings, &namespace, &tickets).await?;
+    step(2, "they came through both streams and the model into Qdrant", begun.elapsed());
+
+    let embedder = connect::embedder(settings, None)?;
+    let index = connect::index(settings)?;
+    let begun = Instant::now();
+    let found = search::find(&*embedder, &index, QUESTION, SHOWN, None).await?;
+    step(3, &format!("searched for {}", styled(STRONG, format_args!("“{QUESTION}”"))), begun.elapsed());
+    if found.is_empty() {
+        return Err(Failure::new("the documents are in the index, but the search found none of them")
+            .with_hint("tidewheel status and tidewheel check may tell more"));
+    }
+    search::show(&found, &settings.documents.fields);
+    printer::data(styled(DIM, "The first one shares no word with the question: it was found by its meaning."));
+    Ok(())
+}
+
+fn step(number: u32, what: &str, took: Duration) {
+    printer::data(format_args!("  {number}. {what} {}", styled(DIM, format_args!("({} ms)", took.as_millis()))));
+}
+
+fn namespace(settings: &Settings) -> Namespace {
+    let chosen = settings.mongodb.collection.iter().find(|name| !name.contains('*'));
+    let database = settings.mongodb.database.as_deref().unwrap_or_default();
+    Namespace::new(database, chosen.map_or(COLLECTION, String::as_str))
+}
+
+/// Puts the tickets there; says how many were not there before. A second run changes nothing.
+async fn insert(settings: &Settings, namespace: &Namespace, tickets: &[Document]) -> Result<u64, Failure> {
+    let failed = |error: mongodb::error::Error| Failure::new(format!("cannot write to {namespace}: {error}"));
+    let client = Client::with_uri_str(settings.mongodb.uri.reveal()).await.map_err(failed)?;
+    let collection = client.database(namespace.database()).collection::<Document>(namespace.collection());
+    let mut new = 0;
+    for ticket in tickets {
+        let id = doc! { "_id": ticket.get_str("_id").unwrap_or_default() };
+        let written = collection.replace_one(id, ticket).upsert(true).await.map_err(failed)?;
+        new += u64::from(written.upserted_id.is_some());
+    }
+    Ok(new)
+}
+
+/// Waits until the index has every ticket.
+async fn searchable(settings: &Settings, namespace: &Namespace, tickets: &[Document]) -> Result<(), Failure> {
+    let index = connect::index(settings)?;
+    let id = |ticket: &Document| {
+        // A text's canonical extended JSON is the text as JSON.
+        let key = serde_json::Value::from(ticket.get_str("_id").unwrap_or_default()).to_string();
+        (DocumentId::new(namespace, &key), 1)
+    };
+    let wanted: Vec<_> = tickets.iter().map(id).collect();
+    let begun = Instant::now();
+    let mut last = String::from("they are still on their way");
+    while begun.elapsed() < PATIENCE {
+        match index.stored(&wanted).await {
+            Ok(stored) if stored.iter().all(|document| document.version.is_some()) => return Ok(()),
+            Ok(_) => {}
+            Err(error) => last = error.message,
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+    Err(Failure::new(format!("the documents are not in Qdrant after {} s: {last}", PATIENCE.as_secs()))
+        .with_hint("run again with --log-level info to see what the services say"))
+}

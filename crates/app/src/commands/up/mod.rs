@@ -1,0 +1,167 @@
+//! `tidewheel up`: the local stack and all services in one command.
+//!
+//! Provides what is missing, starts the servers, then the services with the servers' addresses, and stops all of it in
+//! order: services first, so that nothing writes to a server that is going away.
+
+mod demo;
+mod next;
+mod progress;
+mod tickets;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use tidewheel_local::ServerKind;
+use tidewheel_local::provision::Provisioner;
+use tidewheel_local::stack::{QdrantSource, Stack, StackError, StackOptions};
+use tokio::net::TcpListener;
+
+use crate::cli::UpArgs;
+use crate::exit::{Answer, Failure};
+use crate::printer::{self, DIM, WARN, styled};
+use crate::services::{self, Kind, Services};
+use crate::settings::{Loaded, Settings};
+
+/// The database where nobody chose one.
+const DATABASE: &str = "demo";
+
+/// Runs until a signal, or with `--exit` until the demo is done.
+pub(crate) async fn run(args: &UpArgs, loaded: &Loaded) -> Result<Answer, Failure> {
+    let data = data_directory(loaded.settings.local.data.as_deref())?;
+    printer::say(styled(DIM, format_args!("data: {}", data.display())));
+    for (key, server) in [("mongodb.uri", "MongoDB"), ("redis.url", "Redis")] {
+        if loaded.is_set(key) {
+            let note = format!("{key} is set, but `up` uses a {server} of its own; `tidewheel run` uses yours");
+            printer::say(format_args!("{}: {note}", styled(WARN, "note")));
+        }
+    }
+    let kinds = Kind::of_run(&loaded.settings);
+    addresses_are_free(&loaded.settings, &kinds).await?;
+    let stack = tokio::select! {
+        started = start_stack(&data, loaded) => started?,
+        () = services::a_signal() => return Ok(Answer::Fine),
+    };
+    let ran = run_services(args, loaded, &stack, &kinds).await;
+    printer::say(styled(DIM, "stopping the servers"));
+    stack.stop().await;
+    ran
+}
+
+async fn start_stack(data: &PathBuf, loaded: &Loaded) -> Result<Stack, Failure> {
+    let settings = &loaded.settings;
+    let report = progress::report();
+    let provisioner = Provisioner::new(report.clone()).map_err(StackError::from).map_err(failure)?;
+    let this = std::env::current_exe()
+        .map_err(|error| Failure::new(format!("cannot find this program to start Qdrant with: {error}")))?;
+    let command: Vec<OsString> = vec![this.into(), "local-qdrant".into()];
+    let mut options = StackOptions::new(data, command);
+    options.mongodb_port = settings.local.mongodb_port;
+    options.redis_port = settings.local.redis_port;
+    options.qdrant_http_port = settings.local.qdrant_http_port;
+    options.qdrant_grpc_port = settings.local.qdrant_grpc_port;
+    if settings.qdrant.url_is_set {
+        options.qdrant = QdrantSource::Elsewhere;
+    }
+    let stack = async { Stack::start(options, &provisioner, report.clone()).await.map_err(failure) };
+    // Fetched beside the servers; the embedder then finds it in the cache.
+    let model = async {
+        if settings.embedding.elsewhere {
+            return Ok(());
+        }
+        services::find_model(&settings.embedder.model, report.clone()).await.map(drop)
+    };
+    let (stack, ()) = tokio::try_join!(stack, model)?;
+    Ok(stack)
+}
+
+async fn run_services(args: &UpArgs, loaded: &Loaded, stack: &Stack, kinds: &[Kind]) -> Result<Answer, Failure> {
+    let settings = loaded.with(&stack_settings(loaded, stack))?.settings;
+    let mut services = Services::start(kinds, &settings, tidewheel_local::silent()).await?;
+    next::addresses(&settings, stack, kinds);
+    if !args.demo {
+        next::commands(&settings, stack, kinds);
+    } else {
+        let demo = tokio::select! {
+            demo = demo::run(&settings) => demo,
+            failure = services.a_failure() => Err(failure),
+            () = services::a_signal() => Err(Failure::new("stopped before the demo was done")),
+        };
+        if let Err(failure) = demo {
+            // The reason why it failed is what counts.
+            let _ = services.stop().await;
+            return Err(failure);
+        }
+        next::commands(&settings, stack, kinds);
+        if args.exit {
+            services.stop().await?;
+            return Ok(Answer::Fine);
+        }
+    }
+    printer::say(styled(DIM, "everything runs; Ctrl-C stops it, and the data stays"));
+    services.until_stopped().await?;
+    Ok(Answer::Fine)
+}
+
+/// What the stack knows better than the settings.
+fn stack_settings(loaded: &Loaded, stack: &Stack) -> Vec<(&'static str, String)> {
+    let mut settings = vec![
+        ("mongodb.uri_file", String::new()),
+        ("mongodb.uri", stack.mongodb_uri()),
+        ("redis.url_file", String::new()),
+        ("redis.ca_file", String::new()),
+        ("redis.url", stack.redis_url()),
+    ];
+    if let Some(url) = stack.qdrant_grpc_url() {
+        settings.push(("qdrant.url", url));
+    }
+    if loaded.settings.mongodb.database.is_none() {
+        settings.push(("mongodb.database", DATABASE.to_owned()));
+    }
+    settings
+}
+
+/// Fails before anything is fetched if an address of ours is taken.
+async fn addresses_are_free(settings: &Settings, kinds: &[Kind]) -> Result<(), Failure> {
+    let operations = services::operations_address(settings, kinds);
+    let embedder = (!settings.embedding.elsewhere).then(|| settings.embedder.listen.clone());
+    for (address, who, flag) in
+        [(operations, "the operations server", "--http-port"), (embedder, "the embedder", "--embedder-port")]
+    {
+        if let Some(address) = address {
+            TcpListener::bind(&address).await.map_err(|error| {
+                Failure::new(format!("{who} cannot listen on {address}: {error}"))
+                    .with_hint(format!("stop what listens there, or choose another port with {flag}"))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// The setting, or the usual place of a user's data.
+fn data_directory(set: Option<&str>) -> Result<PathBuf, Failure> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let directory = set
+        .map(PathBuf::from)
+        .or_else(|| Some(variable("XDG_DATA_HOME")?.join("tidewheel")))
+        .or_else(|| Some(variable("HOME")?.join(".local/share/tidewheel")))
+        .unwrap_or_else(|| ".tidewheel".into());
+    std::path::absolute(&directory)
+        .map_err(|error| Failure::new(format!("{} is no directory for data: {error}", directory.display())))
+}
+
+/// The stack's error with the flag that helps.
+fn failure(error: StackError) -> Failure {
+    let hint = match &error {
+        StackError::PortTaken { server, .. } => {
+            let flag = match server {
+                ServerKind::Mongod => "--mongodb-port",
+                ServerKind::Redis => "--redis-port",
+                ServerKind::Qdrant => "--qdrant-http-port or --qdrant-grpc-port",
+            };
+            format!("stop what listens there, or choose another port with {flag}")
+        }
+        StackError::Locked { .. } => "stop the other one, or choose another directory with --data".into(),
+        other => other.hint(),
+    };
+    Failure::new(error.to_string()).with_hint(hint)
+}

@@ -1,0 +1,100 @@
+//! Shows what is fetched and started: bars on a terminal, a line for each step elsewhere.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tidewheel_local::{Event, Part, Report};
+
+use crate::printer::{self, BAD, DIM, GOOD, WARN, styled};
+
+/// A bar that says how fast it is and how long it will take.
+const WITH_TOTAL: &str = "  {prefix:<14} {bar:30} {bytes:>10} of {total_bytes} {bytes_per_sec:>12} {eta:>4}";
+/// The size is not known.
+const WITHOUT_TOTAL: &str = "  {prefix:<14} {spinner} {bytes:>10} {bytes_per_sec:>12}";
+
+/// A report that shows events on stderr.
+pub(super) fn report() -> Report {
+    let bars = Arc::new(Bars::default());
+    Arc::new(move |event| bars.show(event))
+}
+
+struct Bars {
+    all: MultiProgress,
+    by_part: Mutex<HashMap<Part, ProgressBar>>,
+}
+
+impl Default for Bars {
+    fn default() -> Self {
+        let target =
+            if printer::talks_to_a_person() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Self { all: MultiProgress::with_draw_target(target), by_part: Mutex::default() }
+    }
+}
+
+impl Bars {
+    fn show(&self, event: Event) {
+        match event {
+            Event::Fetching { part, what, from, bytes, licence } => {
+                let size = bytes.map(|bytes| format!("{}, ", size(bytes))).unwrap_or_default();
+                self.say(&format!("fetching {what} from {from} ({size}licence: {licence})"));
+                let bar = self.all.add(bar(bytes).with_prefix(part.to_string()));
+                self.bars().insert(part, bar);
+            }
+            Event::Progress { part, done, total } => {
+                if let Some(bar) = self.bars().get(&part) {
+                    if let Some(total) = total {
+                        bar.set_length(total);
+                    }
+                    bar.set_position(done);
+                }
+            }
+            Event::Fetched { part, took } => {
+                if let Some(bar) = self.bars().remove(&part) {
+                    bar.finish_and_clear();
+                }
+                self.say(&format!("{} {part} fetched and checked {}", styled(GOOD, "✔"), faint(took)));
+            }
+            Event::Waiting { part } => self.say(&format!("another process is fetching {part}; waiting for it")),
+            Event::Skipped { part, reason } => self.say(&styled(DIM, format_args!("{part}: {reason}"))),
+            Event::Starting { .. } => {}
+            Event::Ready { server, port, took } => {
+                self.say(&format!("{} {server} on port {port} {}", styled(GOOD, "✔"), faint(took)));
+            }
+            Event::Died { server, status } => self.say(&format!("{} {server} died: {status}", styled(BAD, "✖"))),
+            Event::Restarting { server, after } => {
+                self.say(&format!("starting {server} again in {:.1} s", after.as_secs_f32()));
+            }
+            Event::RestartFailed { server, reason } => {
+                self.say(&format!("{} {server} does not start again: {reason}", styled(WARN, "!")));
+            }
+            Event::Stopped { server } => self.say(&styled(DIM, format_args!("{server} stopped"))),
+            // Of a newer stack.
+            _ => {}
+        }
+    }
+
+    /// A line above the bars.
+    fn say(&self, line: &str) {
+        self.all.suspend(|| printer::say(line));
+    }
+
+    fn bars(&self) -> std::sync::MutexGuard<'_, HashMap<Part, ProgressBar>> {
+        self.by_part.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn bar(total: Option<u64>) -> ProgressBar {
+    let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
+    let template = if total.is_some() { WITH_TOTAL } else { WITHOUT_TOTAL };
+    bar.with_style(ProgressStyle::with_template(template).expect("the template is valid").progress_chars("━╸ "))
+}
+
+fn faint(took: Duration) -> String {
+    styled(DIM, format_args!("({:.1} s)", took.as_secs_f32()))
+}
+
+fn size(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}

@@ -1,0 +1,81 @@
+//! From settings to clients. Nothing here waits for a server: clients connect when they are first used.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewheel_core::ports::{Embedder, PortResult};
+use tidewheel_embed::client::{ClientOptions, OpenAiClient, OpenAiOptions, TidewheelClient};
+use tidewheel_stores::mongo::{MongoOptions, MongoSource};
+use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
+use tidewheel_stores::redis::{RedisOptions, RedisStore};
+
+use crate::exit::Failure;
+use crate::settings::{Problem, Provider, Settings};
+
+/// Both streams.
+pub(crate) fn redis(settings: &Settings) -> PortResult<RedisStore> {
+    RedisStore::open(&RedisOptions { url: settings.redis.url.clone(), ca_file: settings.redis.ca_file.clone() })
+}
+
+/// The options of the source.
+pub(crate) fn mongo_options(settings: &Settings, needed_by: &'static str) -> Result<MongoOptions, Failure> {
+    let database = settings.mongodb.database.clone();
+    let database = database.ok_or(Problem::Missing { key: "mongodb.database", needed_by })?;
+    Ok(MongoOptions { uri: settings.mongodb.uri.clone(), database, collections: settings.mongodb.collection.clone() })
+}
+
+/// The source. Only a `mongodb+srv` address needs the network here.
+pub(crate) async fn source(options: MongoOptions) -> PortResult<MongoSource> {
+    MongoSource::connect(options).await
+}
+
+/// The index.
+pub(crate) fn index(settings: &Settings) -> PortResult<QdrantIndex> {
+    let qdrant = &settings.qdrant;
+    QdrantIndex::connect(QdrantOptions {
+        api_key: qdrant.api_key.clone(),
+        timeout: qdrant.timeout,
+        ..QdrantOptions::new(qdrant.url.reveal(), &qdrant.collection)
+    })
+}
+
+/// Whoever makes the vectors. `timeout` is for one request; unset, it is the setting.
+pub(crate) fn embedder(settings: &Settings, timeout: Option<Duration>) -> PortResult<Arc<dyn Embedder>> {
+    let timeout = timeout.unwrap_or(settings.embedding.timeout);
+    match &settings.embedding.provider {
+        Provider::Tidewheel { url, token } => {
+            let options = ClientOptions { url: url.clone(), token: token.clone(), timeout };
+            Ok(Arc::new(TidewheelClient::new(options)?))
+        }
+        Provider::OpenAi {
+            url,
+            api_key,
+            model,
+            dimensions,
+            max_tokens,
+            batch,
+            concurrency,
+            requests_per_minute,
+            tokens_per_minute,
+        } => Ok(Arc::new(OpenAiClient::new(OpenAiOptions {
+            key: api_key.clone(),
+            dimensions: *dimensions,
+            max_tokens: *max_tokens,
+            batch: *batch,
+            concurrency: *concurrency,
+            requests_per_minute: *requests_per_minute,
+            tokens_per_minute: *tokens_per_minute,
+            query_prefix: settings.embedder.query_prefix.clone().unwrap_or_default(),
+            passage_prefix: settings.embedder.passage_prefix.clone().unwrap_or_default(),
+            timeout,
+            ..OpenAiOptions::new(url, model)
+        })?)),
+    }
+}
+
+/// Where the embedder is, for messages.
+pub(crate) fn embedder_url(settings: &Settings) -> &str {
+    match &settings.embedding.provider {
+        Provider::Tidewheel { url, .. } | Provider::OpenAi { url, .. } => url,
+    }
+}

@@ -1,0 +1,113 @@
+//! The embedder, put together from settings.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use tidewheel_embed::engine::{self, ModelSource, ModelSpec, Precision};
+use tidewheel_embed::service::{Render, Service, ServiceOptions};
+use tidewheel_local::Report;
+use tidewheel_local::provision::Provisioner;
+use tidewheel_pipeline::health::Readiness;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::Ready;
+use super::stages::Task;
+use crate::exit::Failure;
+use crate::settings::{Embedder, Settings};
+
+/// Who is told while the model is fetched.
+pub(crate) type Fetch = Report;
+
+pub(super) fn embedder(
+    settings: &Settings,
+    metrics: Render,
+    fetch: Fetch,
+    shutdown: CancellationToken,
+) -> Result<(Task, Ready), Failure> {
+    let settings = settings.embedder.clone();
+    // Before anything is fetched: a wrong name shows at once.
+    ModelSpec::hash_dimension(&settings.model).map_err(|error| Failure::new(error.to_string()))?;
+    let running: Arc<OnceLock<Service>> = Arc::default();
+    let current = running.clone();
+    let task = async move {
+        let source = tokio::select! {
+            source = find(&settings.model, fetch) => source?,
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        let listener = bind(&settings.listen).await?;
+        let service = start(&settings, source, metrics).await?;
+        let info = service.info();
+        info!(
+            model = info.engine.model,
+            dimension = info.engine.dimension,
+            precision = info.engine.precision.name(),
+            kernel = info.engine.kernel,
+            listen = settings.listen,
+            "ready"
+        );
+        // Set once, here.
+        let _ = running.set(service.clone());
+        service.run(listener, shutdown.cancelled_owned()).await.map_err(|error| Failure::new(error.to_string()))
+    };
+    let ready = move || match current.get().map(Service::readiness) {
+        Some(Ok(())) => Readiness { ready: true, reasons: Vec::new() },
+        Some(Err(reason)) => Readiness { ready: false, reasons: vec![reason.to_owned()] },
+        None => Readiness { ready: false, reasons: vec!["still loading the model".to_owned()] },
+    };
+    Ok((Box::pin(task), Arc::new(ready)))
+}
+
+/// The model's files, fetched if they are not here.
+pub(crate) async fn find(model: &str, report: Report) -> Result<ModelSource, Failure> {
+    if let Some(dimension) = ModelSpec::hash_dimension(model).map_err(|error| Failure::new(error.to_string()))? {
+        return Ok(ModelSource::Hash(dimension));
+    }
+    let failed = |error: tidewheel_local::provision::ProvisionError| {
+        Failure::new(format!("embedder: {error}")).with_hint(error.hint())
+    };
+    let directory = Provisioner::new(report).map_err(failed)?.model(model).await.map_err(failed)?;
+    Ok(ModelSource::Directory(directory))
+}
+
+async fn bind(address: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::new(format!("the embedder cannot listen on {address}: {error}"))
+            .with_hint("stop what listens there, or choose another address with embedder.listen")
+    })
+}
+
+/// Loads the model on a thread of its own: it takes a while and must not hold anything else up.
+async fn start(settings: &Embedder, source: ModelSource, metrics: Render) -> Result<Service, Failure> {
+    let spec = ModelSpec {
+        name: if PathBuf::from(&settings.model).is_dir() { String::new() } else { settings.model.clone() },
+        precision: precision(&settings.precision),
+        threads: settings.threads,
+        query_prefix: settings.query_prefix.clone(),
+        passage_prefix: settings.passage_prefix.clone(),
+        ..ModelSpec::new(source.clone())
+    };
+    let options = ServiceOptions {
+        workers: settings.threads,
+        token: settings.token.clone(),
+        max_body_bytes: usize::try_from(settings.max_body).unwrap_or(usize::MAX),
+        max_texts: settings.max_texts,
+        queue_tokens: settings.max_queued_tokens,
+        metrics: Some(metrics),
+        ..ServiceOptions::new(&source)
+    };
+    let started = tokio::task::spawn_blocking(move || {
+        let engine = engine::load(&spec).map_err(|error| Failure::new(format!("embedder: {error}")))?;
+        Service::start(engine, options).map_err(|error| Failure::new(format!("embedder: {error}")))
+    });
+    started.await.unwrap_or_else(|panic| Err(Failure::new(format!("the model could not be loaded: {panic}"))))
+}
+
+/// The settings only let these words through.
+fn precision(word: &str) -> Precision {
+    [Precision::F32, Precision::Bf16, Precision::Int8]
+        .into_iter()
+        .find(|precision| precision.name() == word)
+        .unwrap_or(Precision::Auto)
+}

@@ -1,0 +1,192 @@
+//! The services in this process: how each is put together, how they end, and who may ask after them.
+//!
+//! Each service is a task of its own and waits for its servers by itself. If one fails for good, all are stopped; so they
+//! are by SIGTERM and Ctrl-C, with [`GRACE`] to finish. A second signal ends the process at once.
+
+mod embedder;
+mod operations;
+mod scrape;
+mod stages;
+
+use std::process;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewheel_pipeline::health::Readiness;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span, info, info_span, warn};
+
+use crate::connect;
+use crate::exit::Failure;
+use crate::settings::{Listen, Settings};
+
+pub(crate) use embedder::{Fetch, find as find_model};
+
+/// How long a shutdown may take.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Where the operations server listens under `run` and `up` if nobody says otherwise.
+const USUAL_OPERATIONS: &str = "127.0.0.1:9090";
+
+/// A service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// MongoDB → stage 1.
+    Producer,
+    /// The model.
+    Embedder,
+    /// Stage 1 → stage 2.
+    Processor,
+    /// Stage 2 → Qdrant.
+    Upserter,
+}
+
+impl Kind {
+    /// Its name: subcommand, span, label.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Producer => "producer",
+            Self::Embedder => "embedder",
+            Self::Processor => "processor",
+            Self::Upserter => "upserter",
+        }
+    }
+
+    /// Its span, whose name is the service's.
+    fn span(self) -> Span {
+        match self {
+            Self::Producer => info_span!("producer"),
+            Self::Embedder => info_span!("embedder"),
+            Self::Processor => info_span!("processor"),
+            Self::Upserter => info_span!("upserter"),
+        }
+    }
+
+    /// All services that `run` runs with these settings: no embedder, if somebody else is to make the vectors.
+    pub(crate) fn of_run(settings: &Settings) -> Vec<Self> {
+        let all = [Self::Embedder, Self::Producer, Self::Processor, Self::Upserter];
+        all.into_iter().filter(|kind| *kind != Self::Embedder || !settings.embedding.elsewhere).collect()
+    }
+}
+
+/// Says whether a service is ready.
+pub(crate) type Ready = Arc<dyn Fn() -> Readiness + Send + Sync>;
+
+/// Services that have been started.
+pub(crate) struct Services {
+    tasks: JoinSet<Result<(), Failure>>,
+    shutdown: CancellationToken,
+}
+
+impl Services {
+    /// Starts services and, if it is on, the operations server.
+    pub(crate) async fn start(kinds: &[Kind], settings: &Settings, fetch: Fetch) -> Result<Self, Failure> {
+        let shutdown = CancellationToken::new();
+        let metrics = scrape::Metrics::install()?;
+        let mut services = Self { tasks: JoinSet::new(), shutdown: shutdown.clone() };
+        let mut ready: Vec<(&'static str, Ready)> = Vec::new();
+        let operations = match operations_address(settings, kinds) {
+            Some(address) => Some(operations::bind(&address).await?),
+            None => None,
+        };
+        for kind in kinds {
+            // Entered, so that what is logged while a service is put together is its own.
+            let (task, readiness) = kind.span().in_scope(|| services.build(*kind, settings, &metrics, &fetch))?;
+            services.tasks.spawn(task.instrument(kind.span()));
+            ready.push((kind.name(), readiness));
+        }
+        if let Some(listener) = operations {
+            let redis = connect::redis(settings)?;
+            services.tasks.spawn(operations::serve(listener, ready, redis, metrics.clone(), shutdown.clone()));
+        }
+        services.tasks.spawn(metrics.keep(shutdown));
+        Ok(services)
+    }
+
+    fn build(
+        &self,
+        kind: Kind,
+        settings: &Settings,
+        metrics: &scrape::Metrics,
+        fetch: &Fetch,
+    ) -> Result<(stages::Task, Ready), Failure> {
+        let shutdown = self.shutdown.clone();
+        match kind {
+            Kind::Producer => stages::producer(settings, shutdown),
+            Kind::Processor => stages::processor(settings, shutdown),
+            Kind::Upserter => stages::upserter(settings, shutdown),
+            Kind::Embedder => embedder::embedder(settings, metrics.render(), fetch.clone(), shutdown),
+        }
+    }
+
+    /// Runs until a signal or until a service fails, then stops all of them.
+    pub(crate) async fn until_stopped(mut self) -> Result<(), Failure> {
+        let ended = tokio::select! {
+            () = a_signal() => {
+                info!("stopping");
+                Ok(())
+            }
+            failure = self.a_failure() => Err(failure),
+        };
+        ended.and(self.stop().await)
+    }
+
+    /// Waits until a service fails; for ever, if none does.
+    pub(crate) async fn a_failure(&mut self) -> Failure {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(failure) = flatten(ended) {
+                return failure;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Stops all services in good order, within [`GRACE`].
+    pub(crate) async fn stop(mut self) -> Result<(), Failure> {
+        self.shutdown.cancel();
+        tokio::spawn(async {
+            a_signal().await;
+            warn!("stopped at once by a second signal");
+            process::exit(2);
+        });
+        let all = async {
+            let mut worst = Ok(());
+            while let Some(ended) = self.tasks.join_next().await {
+                worst = worst.and(flatten(ended));
+            }
+            worst
+        };
+        tokio::time::timeout(GRACE, all).await.unwrap_or_else(|_| {
+            warn!("some services did not stop within {} s; what they had in flight will be claimed", GRACE.as_secs());
+            Ok(())
+        })
+    }
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+pub(crate) async fn a_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        warn!("signals cannot be received on this system; the process has to be killed");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+fn flatten(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<(), Failure> {
+    ended.unwrap_or_else(|panic| Err(Failure::new(format!("a service broke down: {panic}"))))
+}
+
+/// Where the operations server listens; `None` if it is off.
+pub(crate) fn operations_address(settings: &Settings, kinds: &[Kind]) -> Option<String> {
+    match &settings.http_listen {
+        Listen::Off => None,
+        Listen::At(address) => Some(address.clone()),
+        Listen::Default => (kinds.len() > 1).then(|| USUAL_OPERATIONS.to_owned()),
+    }
+}

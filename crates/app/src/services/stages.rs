@@ -1,0 +1,169 @@
+//! Producer, processor and upserter, put together from settings.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewheel_core::error::ErrorClass;
+use tidewheel_core::ports::{PortResult, Retention};
+use tidewheel_core::retry::Backoff;
+use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_pipeline::consumer::ConsumerOptions;
+use tidewheel_pipeline::health::Health;
+use tidewheel_pipeline::processor::{Processor, ProcessorOptions, TextOptions};
+use tidewheel_pipeline::producer::{Producer, ProducerOptions};
+use tidewheel_pipeline::service::ServiceError;
+use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
+use tidewheel_stores::redis::RedisStore;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::Ready;
+use crate::connect;
+use crate::exit::Failure;
+use crate::settings::{Consumer, Settings};
+
+/// A service that is ready to be run.
+pub(crate) type Task = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+
+/// How long a producer that says nothing keeps its lease. It is renewed several times as often.
+const LEASE: Duration = Duration::from_secs(10);
+
+pub(super) fn producer(settings: &Settings, shutdown: CancellationToken) -> Result<(Task, Ready), Failure> {
+    let mongo = connect::mongo_options(settings, "the producer")?;
+    let redis = connect::redis(settings)?;
+    let options = ProducerOptions {
+        owner: own_name("producer"),
+        snapshot: settings.producer.snapshot,
+        high_water: settings.producer.high_water,
+        lease: LEASE,
+    };
+    // The source may have to look up addresses before there can be a producer, which may fail for a while.
+    let health = Health::default();
+    let running = Arc::new(std::sync::Mutex::new(health.clone()));
+    let current = running.clone();
+    let task = async move {
+        if !redis_is_fit(&redis, &health, &shutdown).await? {
+            return Ok(());
+        }
+        let connect = || connect::source(mongo.clone());
+        let Some(source) = patiently("look up MongoDB", &health, &shutdown, connect).await? else { return Ok(()) };
+        let producer = Producer::new(options, Arc::new(source), Arc::new(redis));
+        *running.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = producer.health();
+        Ok(producer.run(shutdown).await?)
+    };
+    let ready = move || current.lock().unwrap_or_else(std::sync::PoisonError::into_inner).readiness();
+    Ok((Box::pin(task), Arc::new(ready)))
+}
+
+pub(super) fn processor(settings: &Settings, shutdown: CancellationToken) -> Result<(Task, Ready), Failure> {
+    let redis = connect::redis(settings)?;
+    let embedder = connect::embedder(settings, None)?;
+    let documents = &settings.documents;
+    let options = ProcessorOptions {
+        consumer: consumer(&settings.processor, settings),
+        text: TextOptions { template: documents.template.clone(), fields: documents.fields.clone() },
+        chunk_tokens: documents.chunk_tokens,
+        chunk_overlap: documents.chunk_overlap,
+    };
+    let queue = Arc::new(redis.queue(STAGE_1, own_name("processor")));
+    let processor = Processor::new(options, queue, Arc::new(redis.clone()), embedder)?;
+    let health = processor.health();
+    let ready = health.clone();
+    let task = async move {
+        if !redis_is_fit(&redis, &health, &shutdown).await? {
+            return Ok(());
+        }
+        Ok(processor.run(shutdown).await?)
+    };
+    Ok((Box::pin(task), Arc::new(move || ready.readiness())))
+}
+
+pub(super) fn upserter(settings: &Settings, shutdown: CancellationToken) -> Result<(Task, Ready), Failure> {
+    let redis = connect::redis(settings)?;
+    let index = connect::index(settings)?;
+    let documents = &settings.documents;
+    let options = UpserterOptions {
+        consumer: consumer(&settings.upserter, settings),
+        payload: PayloadOptions { include: documents.include.clone(), exclude: documents.exclude.clone() },
+    };
+    let queue = Arc::new(redis.queue(STAGE_2, own_name("upserter")));
+    let upserter = Upserter::new(options, queue, Arc::new(index), Arc::new(redis.clone()));
+    let health = upserter.health();
+    let ready = health.clone();
+    let task = async move {
+        if !redis_is_fit(&redis, &health, &shutdown).await? {
+            return Ok(());
+        }
+        Ok(upserter.run(shutdown).await?)
+    };
+    Ok((Box::pin(task), Arc::new(move || ready.readiness())))
+}
+
+fn consumer(consumer: &Consumer, settings: &Settings) -> ConsumerOptions {
+    let streams = &settings.streams;
+    ConsumerOptions {
+        batch: consumer.batch,
+        concurrency: consumer.concurrency,
+        claim_after: consumer.claim_after,
+        retention: Retention { age: streams.retention_age, entries: streams.retention_entries },
+    }
+}
+
+/// Waits until Redis answers and refuses one that would delete data; false if asked to stop meanwhile.
+async fn redis_is_fit(redis: &RedisStore, health: &Health, shutdown: &CancellationToken) -> Result<bool, Failure> {
+    let fit = patiently("reach Redis", health, shutdown, || redis.refuse_evicting_policy()).await?;
+    Ok(fit.is_some())
+}
+
+/// Tries until it works or fails for good; `None` if asked to stop meanwhile. `what` completes "cannot …".
+async fn patiently<T, F>(
+    what: &'static str,
+    health: &Health,
+    shutdown: &CancellationToken,
+    attempt: impl Fn() -> F,
+) -> Result<Option<T>, Failure>
+where
+    F: Future<Output = PortResult<T>>,
+{
+    let mut backoff = Backoff::for_servers();
+    loop {
+        let error = tokio::select! {
+            () = shutdown.cancelled() => return Ok(None),
+            answer = attempt() => match answer {
+                Ok(answer) => {
+                    health.works(what);
+                    return Ok(Some(answer));
+                }
+                Err(error) => error,
+            },
+        };
+        if error.class != ErrorClass::Transient {
+            return Err(error.into());
+        }
+        if backoff.attempts() == 0 {
+            warn!("cannot {what}: {error}; trying again until it works");
+        }
+        health.fails(what, &error.message);
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(None),
+            () = tokio::time::sleep(backoff.next_delay(error.retry_after)) => {}
+        }
+    }
+}
+
+/// A name that nobody else has, and that tells an operator which process it is.
+fn own_name(service: &str) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "host" } else { host.trim() };
+    // Containers on one host may share host name and process id.
+    let unique = uuid::Uuid::new_v4().simple().to_string();
+    format!("{service}-{host}-{}-{}", std::process::id(), &unique[..8])
+}
+
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
+        Self { message: error.to_string(), hint: error.hint }
+    }
+}
