@@ -47,7 +47,11 @@ pub(super) fn port_error(doing: impl std::fmt::Display, address: &str, error: &R
         (Some(code), None) => code.to_owned(),
         (None, _) => error.to_string(),
     };
-    let message = format!("could not {doing} in Redis at {address}: {cause}");
+    // The client has no kind of its own for this, only the text of the TLS library.
+    let untrusted = cause.starts_with("invalid peer certificate");
+    let hint =
+        hint.or(untrusted.then_some("if Redis has a certificate of your own authority, name that in redis.ca_file"));
+    let message = message(doing, address, cause);
     let error = match class {
         ErrorClass::Transient => PortError::transient(message),
         ErrorClass::Poison => PortError::poison(message),
@@ -57,6 +61,11 @@ pub(super) fn port_error(doing: impl std::fmt::Display, address: &str, error: &R
         Some(hint) => error.with_hint(hint),
         None => error,
     }
+}
+
+/// What failed, where, caused by what.
+pub(super) fn message(doing: impl std::fmt::Display, address: &str, cause: impl std::fmt::Display) -> String {
+    format!("could not {doing} (Redis at {address}): {cause}")
 }
 
 /// Whether the connection must not be used again. A time-out counts: an answer may still be on its way, or nothing
@@ -112,7 +121,7 @@ mod tests {
         ] {
             let error = port_error("append", "127.0.0.1:6379", &answer(line));
             assert_eq!(error.class, class, "{line}");
-            assert_eq!(error.message, format!("could not append in Redis at 127.0.0.1:6379: {line}"));
+            assert_eq!(error.message, format!("could not append (Redis at 127.0.0.1:6379): {line}"));
             assert!(error.hint.unwrap_or_default().contains(hint), "{line}");
         }
     }

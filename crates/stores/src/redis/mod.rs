@@ -36,7 +36,7 @@ use tidewheel_core::secret::Secret;
 pub use inspect::RedisFacts;
 pub use queue::RedisQueue;
 
-use error::port_error;
+use error::{message, port_error};
 use link::Link;
 use reply::Unexpected;
 
@@ -84,7 +84,7 @@ impl RedisStore {
             .url
             .reveal()
             .into_connection_info()
-            .map_err(|error| port_error("use the address redis.url", "(not connected)", &error))?;
+            .map_err(|error| port_error("read redis.url", "an unknown address", &error))?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
         // Small commands must not wait for the answer to the last one.
         let tcp = info.tcp_settings().clone().set_nodelay(true);
@@ -137,12 +137,12 @@ impl RedisStore {
         &self.inner.link
     }
 
-    /// Sends a command; `doing` completes "could not … in Redis".
+    /// Sends a command; `doing` completes "could not …".
     async fn send(&self, doing: &str, command: &Cmd) -> PortResult<Value> {
         self.link().send(command).await.map_err(|error| self.failed(doing, &error))
     }
 
-    /// Runs a script; `doing` completes "could not … in Redis".
+    /// Runs a script; `doing` completes "could not …".
     async fn run(&self, doing: &str, script: &script::Script, command: &Cmd) -> PortResult<Value> {
         self.link().run(script, command).await.map_err(|error| self.failed(doing, &error))
     }
@@ -152,9 +152,9 @@ impl RedisStore {
     }
 
     fn garbled(&self, doing: &str) -> impl FnOnce(Unexpected) -> PortError + use<'_> {
-        let message = format!("could not {doing} in Redis at {}", self.inner.address);
+        let doing = doing.to_owned();
         move |Unexpected(what)| {
-            PortError::fatal(format!("{message}: the answer is not {what}"))
+            PortError::fatal(message(doing, &self.inner.address, format_args!("the answer is not {what}")))
                 .with_hint("tidewheel needs Redis 7.0 or newer at redis.url, without a proxy that rewrites commands")
         }
     }

@@ -68,11 +68,11 @@ impl TestRedis {
 
     /// The numbers of the documents in a stream's entries.
     pub(crate) async fn documents(&self, stream: &str) -> Vec<u32> {
-        let entries: Vec<(String, Vec<(String, Vec<u8>)>)> = self.command(&["XRANGE", stream, "-", "+"]).await;
+        let entries: Vec<(String, RawFields)> = self.command(&["XRANGE", stream, "-", "+"]).await;
         entries
             .into_iter()
             .map(|(_, fields)| {
-                let id = fields.into_iter().find(|(name, _)| name == "id").unwrap().1;
+                let id = fields.into_iter().find(|(name, _)| name == b"id").unwrap().1;
                 String::from_utf8(id).unwrap().parse().unwrap()
             })
             .collect()
