@@ -306,7 +306,7 @@ mod tests {
 
     use super::*;
 
-    fn field_of(json: Value) -> FieldCondition {
+    fn field_of(json: &Value) -> FieldCondition {
         let mut filter = parse(&json!({ "must": [json] })).unwrap();
         match filter.must.remove(0).condition_one_of {
             Some(ConditionOneOf::Field(field)) => field,
@@ -331,16 +331,16 @@ mod tests {
             (json!({"phrase": "a b"}), MatchValue::Phrase("a b".into())),
             (json!({"prefix": "a"}), MatchValue::Prefix("a".into())),
         ] {
-            let field = field_of(json!({"key": "city", "match": json}));
+            let field = field_of(&json!({"key": "city", "match": json}));
             assert_eq!((field.key.as_str(), field.r#match.unwrap().match_value), ("city", Some(value)));
         }
     }
 
     #[test]
     fn ranges_are_of_numbers_or_of_dates() {
-        let numbers = field_of(json!({"key": "price", "range": {"gt": 1, "lte": 2.5, "lt": null}}));
+        let numbers = field_of(&json!({"key": "price", "range": {"gt": 1, "lte": 2.5, "lt": null}}));
         assert_eq!(numbers.range, Some(Range { gt: Some(1.0), lte: Some(2.5), ..Range::default() }));
-        let dates = field_of(json!({"key": "at", "range": {"gte": "1970-01-01T00:01:00Z", "lt": "1970-01-02"}}));
+        let dates = field_of(&json!({"key": "at", "range": {"gte": "1970-01-01T00:01:00Z", "lt": "1970-01-02"}}));
         let at = |seconds| Some(Timestamp { seconds, nanos: 0 });
         assert_eq!(
             dates.datetime_range,
@@ -370,12 +370,12 @@ mod tests {
     #[test]
     fn places_are_understood() {
         let point = json!({"lon": 13.4, "lat": 52.5});
-        let circle = field_of(json!({"key": "at", "geo_radius": {"center": point, "radius": 1000}}));
+        let circle = field_of(&json!({"key": "at", "geo_radius": {"center": point, "radius": 1000}}));
         assert_eq!(circle.geo_radius.unwrap().radius, 1000.0);
-        let corners = field_of(json!({"key": "at", "geo_bounding_box": {"top_left": point, "bottom_right": point}}));
+        let corners = field_of(&json!({"key": "at", "geo_bounding_box": {"top_left": point, "bottom_right": point}}));
         assert_eq!(corners.geo_bounding_box.unwrap().top_left, Some(GeoPoint { lon: 13.4, lat: 52.5 }));
         let ring = json!({"points": [point, point, point]});
-        let area = field_of(json!({"key": "at", "geo_polygon": {"exterior": ring, "interiors": [ring]}}));
+        let area = field_of(&json!({"key": "at", "geo_polygon": {"exterior": ring, "interiors": [ring]}}));
         assert_eq!(area.geo_polygon.unwrap().interiors.len(), 1);
     }
 

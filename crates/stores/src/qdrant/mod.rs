@@ -289,3 +289,28 @@ fn version_of(payload: HashMap<String, qdrant_client::qdrant::Value>) -> Option<
     let version = payload.get(RESERVED)?.get("version")?;
     Version::from_halves(version.get("high")?.as_u64()?, version.get("low")?.as_u64()?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use qdrant_client::qdrant::UpdateResult;
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn only_a_completed_write_counts() {
+        let answer = |status: UpdateStatus| {
+            let result = UpdateResult { status: status.into(), ..UpdateResult::default() };
+            completed(Ok(Response::new(PointsOperationResponse {
+                result: Some(result),
+                ..PointsOperationResponse::default()
+            })))
+        };
+        assert!(answer(UpdateStatus::Completed).is_ok());
+        for status in [UpdateStatus::Acknowledged, UpdateStatus::ClockRejected, UpdateStatus::WaitTimeout] {
+            let status = answer(status).unwrap_err();
+            assert_eq!(status.code(), Code::Aborted, "which is transient");
+        }
+        assert!(completed(Ok(Response::new(PointsOperationResponse::default()))).is_err());
+    }
+}
