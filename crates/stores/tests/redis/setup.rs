@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::{Journal, Queue};
+use tidewheel_core::ports::{Journal, Queue, Retention};
 use tidewheel_core::streams::{CHECKPOINT, RAW, STAGE_1};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
 
@@ -115,6 +115,29 @@ async fn silent_consumers_are_forgotten_unless_they_hold_entries() {
     let consumers = redis.store.status(STAGE_1).await.unwrap().consumers;
     assert_eq!(consumers.iter().map(|consumer| consumer.name.as_str()).collect::<Vec<_>>(), ["holder"]);
     assert_eq!(redis.stage_1("heir").claim(NOW, 10).await.unwrap().deliveries.len(), 1);
+}
+
+#[tokio::test]
+async fn a_long_stream_is_trimmed_in_steps() {
+    let redis = TestRedis::start().await;
+    let queue = redis.stage_1("a");
+    for (round, retention) in [
+        Retention { age: Duration::from_secs(600), entries: 10 },
+        Retention { age: Duration::from_millis(1), entries: 1_000_000 },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let first = 1 + 5000 * round as u32;
+        append(&redis.store, first..first + 5000).await;
+        let read = queue.read(10_000, NOW).await.unwrap();
+        queue.acknowledge(&ids(&read)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let before = redis.store.status(STAGE_1).await.unwrap().length;
+        let kept = if round == 0 { 10 } else { 0 };
+        assert_eq!(queue.trim(retention).await.unwrap(), before - kept);
+        assert_eq!(redis.store.status(STAGE_1).await.unwrap().length, kept);
+    }
 }
 
 #[tokio::test]

@@ -31,18 +31,18 @@ for _, facts in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
 end
 if not floor then return { 0, 0 } end
 
-local removed = 0
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local old = { math.max(0, now - keep_age), 0 }
 if before(floor, old) then old = floor end
--- Whole nodes first, because only that form takes a limit; what is left of the last node is less than a node.
-removed = redis.call('XTRIM', stream, 'MINID', '~', text(old), 'LIMIT', limit)
-if removed >= limit then return { removed, 1 } end
-removed = removed + redis.call('XTRIM', stream, 'MINID', text(old))
+-- Whole nodes first, because only that form takes a limit. Once no whole node is left, the rest is less than a node.
+local removed = redis.call('XTRIM', stream, 'MINID', '~', text(old), 'LIMIT', limit)
+if removed > 0 then return { removed, 1 } end
+removed = redis.call('XTRIM', stream, 'MINID', text(old))
 
+local length = redis.call('XLEN', stream)
 while removed < limit do
-  local excess = redis.call('XLEN', stream) - keep_entries
+  local excess = length - keep_entries
   if excess <= 0 then return { removed, 0 } end
   local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
   if not first then return { removed, 0 } end
@@ -51,6 +51,7 @@ while removed < limit do
   -- Within one millisecond sequence numbers rise by one at least, so at most `excess` entries are below this id.
   local cut = { first[1], first[2] + math.min(excess, limit - removed) }
   if before(floor, cut) then cut = floor end
-  removed = removed + redis.call('XTRIM', stream, 'MINID', text(cut))
+  local count = redis.call('XTRIM', stream, 'MINID', text(cut))
+  removed, length = removed + count, length - count
 end
 return { removed, 1 }
