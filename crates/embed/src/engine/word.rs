@@ -14,6 +14,13 @@ pub(crate) fn bf16_pair([low, high]: [f32; 2]) -> u32 {
     bf16(low) | bf16(high) << 16
 }
 
+/// The nearest integer, ties to even, of a number far below 2^22: adding 1.5·2^23 leaves no room for a fraction. The
+/// function of the standard library is a call where the compiler may assume no instruction for it.
+pub(crate) fn round(value: f32) -> f32 {
+    const ROOM: f32 = 12_582_912.0;
+    value + ROOM - ROOM
+}
+
 /// How numbers are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -56,7 +63,7 @@ impl Form {
                 let mut sum = 0;
                 for (to, group) in to.iter_mut().zip(values.as_chunks::<4>().0) {
                     #[expect(clippy::cast_possible_truncation, reason = "at most 127")]
-                    let integers = group.map(|value| (value / scale).round_ties_even() as i8);
+                    let integers = group.map(|value| round(value / scale) as i8);
                     sum += integers.iter().map(|&integer| i32::from(integer)).sum::<i32>();
                     *to = u32::from_le_bytes(integers.map(i8::cast_unsigned));
                 }

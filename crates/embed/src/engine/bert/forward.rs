@@ -157,22 +157,28 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         }
     }
 
-    /// Queries, keys and values.
+    /// Queries, keys and values. Queries go to rows that hold all heads, where attention replaces them by its result;
+    /// keys and values to rows of one head, because attention reads them head by head.
     unsafe fn project(&self, member: Member<'_>, layer: &LayerWeights) {
-        let Shape { padded_head, .. } = self.network.shape;
-        let output = Output {
+        let Shape { padded_head, gathered, .. } = self.network.shape;
+        let operand = self.operand(layer.query.lines);
+        let queries = Output { to: self.queries(), row_stride: gathered, group: gathered, group_stride: 0 };
+        let keys_and_values = Output {
             to: self.at(self.layout.heads),
             row_stride: padded_head,
             group: padded_head,
             group_stride: self.layout.capacity * padded_head,
         };
         // SAFETY: passed on.
-        unsafe { self.multiply(member, &layer.project, self.operand(layer.project.lines), output, Store) };
+        unsafe {
+            self.multiply(member, &layer.query, operand, queries, Store);
+            self.multiply(member, &layer.key_value, operand, keys_and_values, Store);
+        }
     }
 
     /// Attention of this member's heads, within each text.
     unsafe fn attend(&self, member: Member<'_>) {
-        let Shape { heads, padded_head, .. } = self.network.shape;
+        let Shape { heads, padded_head, gathered, .. } = self.network.shape;
         let stride = self.layout.capacity * padded_head;
         let scratch = self.private(member).wrapping_add(self.layout.attention).cast();
         for head in part(heads, member.index, self.layout.members) {
@@ -180,9 +186,10 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
             for ids in self.texts {
                 let at = |kind: usize| self.at(self.layout.heads + (kind * heads + head) * stride + row * padded_head);
                 let task = Attention {
-                    queries: at(0),
-                    keys: at(1),
-                    values: at(2),
+                    queries: self.queries().wrapping_add(row * gathered + head * padded_head),
+                    query_stride: gathered,
+                    keys: at(0),
+                    values: at(1),
                     tokens: ids.len(),
                     width: padded_head,
                     scratch,
@@ -196,35 +203,18 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         }
     }
 
-    /// Brings the heads of each of this member's rows together, and packs them.
+    /// Packs what attention has left in this member's rows.
     unsafe fn gather(&self, member: Member<'_>) {
-        let Shape { heads, padded_head, gathered, .. } = self.network.shape;
-        let stride = self.layout.capacity * padded_head;
-        let scratch = self.private(member);
-        let own = self.own_rows(member);
-        for first in own.clone().step_by(V::ROWS) {
-            let rows = first..own.end.min(first + V::ROWS);
-            for (n, row) in rows.clone().enumerate() {
-                for head in 0..heads {
-                    // SAFETY: attention has left `padded_head` numbers for each head and row; the scratch is this
-                    // member's and has `ROWS` rows of `gathered` numbers.
-                    unsafe {
-                        std::ptr::copy_nonoverlapping(
-                            self.at(self.layout.heads + head * stride + row * padded_head),
-                            scratch.add(n * gathered + head * padded_head),
-                            padded_head,
-                        );
-                    }
-                }
-                let filled = heads * padded_head;
-                // SAFETY: likewise; padding must be a number, since it is multiplied with a zero.
-                unsafe { std::ptr::write_bytes(scratch.add(n * gathered + filled), 0, gathered - filled) };
-            }
-            let packed = self.operand(gathered / (LINE * E::GROUP));
-            let task = PackRows { from: scratch, from_stride: gathered, rows, packed };
-            // SAFETY: the rows are this member's.
-            unsafe { self.network.isa.run(task) };
-        }
+        let Shape { gathered, .. } = self.network.shape;
+        let rows = self.own_rows(member);
+        let task = PackRows {
+            from: self.queries().wrapping_add(rows.start * gathered),
+            from_stride: gathered,
+            rows,
+            packed: self.operand(gathered / (LINE * E::GROUP)),
+        };
+        // SAFETY: the rows are this member's.
+        unsafe { self.network.isa.run(task) };
     }
 
     unsafe fn normalize(&self, member: Member<'_>, norm: &PaddedNorm) {
@@ -370,6 +360,10 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
             lines: self.network.shape.chunk / (LINE * E::GROUP),
             element: PhantomData,
         }
+    }
+
+    fn queries(&self) -> *mut f32 {
+        self.at(self.layout.queries)
     }
 
     fn to_residual(&self) -> Output {

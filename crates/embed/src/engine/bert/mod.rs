@@ -34,8 +34,10 @@ struct PaddedNorm {
 
 #[derive(Debug)]
 struct LayerWeights {
-    /// Queries, keys and values of all heads.
-    project: PackedLinear,
+    /// All heads, and the padding behind them.
+    query: PackedLinear,
+    /// The keys of all heads, then the values.
+    key_value: PackedLinear,
     output: PackedLinear,
     attention_norm: PaddedNorm,
     /// By part of the feed-forward layer.
@@ -102,12 +104,13 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Network<V, E, A> {
             })
             .collect::<Vec<_>>();
         Ok(LayerWeights {
-            project: PackedLinear::new::<V, E>(
-                &[
-                    (&layer.query, head_places.clone(), query_factor),
-                    (&layer.key, head_places.clone(), 1.0),
-                    (&layer.value, head_places, 1.0),
-                ],
+            query: PackedLinear::new::<V, E>(
+                &[(&layer.query, gathered_places.clone(), query_factor)],
+                &hidden_places,
+                true,
+            ),
+            key_value: PackedLinear::new::<V, E>(
+                &[(&layer.key, head_places.clone(), 1.0), (&layer.value, head_places, 1.0)],
                 &hidden_places,
                 true,
             ),

@@ -62,14 +62,16 @@ pub(super) struct Layout {
     /// The packed operand of the next product, and its terms.
     pub operand: usize,
     pub operand_terms: usize,
-    /// Queries, keys and values: for each and each head, `capacity` rows of `padded_head`.
+    /// Queries, then what attention makes of them: `capacity` rows of `gathered`.
+    pub queries: usize,
+    /// Keys and values: for each and each head, `capacity` rows of `padded_head`.
     pub heads: usize,
     /// Packed activations of the feed-forward layer: one chunk, or all of them if a team computes them side by side;
     /// and their terms.
     pub inner: usize,
     pub inner_stride: usize,
     pub inner_terms: usize,
-    /// For each member: rows that are being gathered, then the scratch of attention.
+    /// For each member: a block of the feed-forward layer, then the scratch of attention.
     pub private: usize,
     pub private_stride: usize,
     /// Within a member's part.
@@ -96,21 +98,22 @@ impl Layout {
         let chunks = if members > 1 { shape.chunks } else { 1 };
         let inner_stride = capacity * shape.chunk / E::GROUP;
         let attention_sizes = AttentionScratch::new::<V, A>(longest, shape.padded_head);
-        let gathering = (V::ROWS * shape.chunk.max(shape.gathered)).next_multiple_of(LINE);
-        let private_stride = (gathering + attention_sizes.places()).next_multiple_of(LINE);
+        let block = (V::ROWS * shape.chunk).next_multiple_of(LINE);
+        let private_stride = (block + attention_sizes.places()).next_multiple_of(LINE);
         Self {
             capacity,
             members,
             residual: area(capacity * shape.padded_hidden),
             operand: area(capacity * shape.padded_hidden.max(shape.gathered) / E::GROUP),
             operand_terms: area(capacity * 2),
-            heads: area(3 * shape.heads * capacity * shape.padded_head),
+            queries: area(capacity * shape.gathered),
+            heads: area(2 * shape.heads * capacity * shape.padded_head),
             inner: area(chunks * inner_stride),
             inner_stride,
             inner_terms: area(chunks * capacity * 2),
             private: area(members * private_stride),
             private_stride,
-            attention: gathering,
+            attention: block,
             attention_sizes,
             places,
         }

@@ -53,11 +53,12 @@ fn padded_keys<V: Isa, A: AttentionElement<V>>(tokens: usize) -> usize {
 /// powers of two of the scores.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Attention<A> {
-    /// `tokens` rows of `width`; replaced by the result.
+    /// `tokens` rows of `width`, `query_stride` apart; replaced by the result.
     pub queries: *mut f32,
-    /// Likewise, read only.
+    pub query_stride: usize,
+    /// `tokens` rows of `width`, one after the other.
     pub keys: *const f32,
-    /// Likewise, read only.
+    /// Likewise.
     pub values: *const f32,
     pub tokens: usize,
     /// The padded width of a head.
@@ -168,7 +169,7 @@ impl<A> Attention<A> {
         let Areas { key_panels, value_panels, queries, scores, weights, .. } = areas;
         let words = self.width / A::GROUP;
         for r in 0..rows {
-            let from = self.queries.add((row + r) * self.width);
+            let from = self.queries.add((row + r) * self.query_stride);
             A::pack_row(from, words / LINE, queries.add(r * LINE), V::ROWS * LINE);
         }
         for first in (0..keys).step_by(V::PANEL) {
@@ -182,16 +183,14 @@ impl<A> Attention<A> {
         let mut factors = [0.0; M];
         let lines = keys / (LINE * A::GROUP);
         for r in 0..rows {
-            let scores = scores.add(r * keys);
-            factors[r] = self.softmax::<V>(scores, keys).recip();
-            A::pack_row(scores, lines, weights.add(r * LINE), V::ROWS * LINE);
+            factors[r] = self.softmax::<V>(scores.add(r * keys), keys, weights.add(r * LINE)).recip();
         }
         for panel in 0..self.width / V::PANEL {
             let sums = multiply::<V, A, M>(lines, weights, value_panels.add(panel * keys / A::GROUP * V::PANEL));
             for r in 0..M {
                 if r < rows {
                     let factor = V::splat(factors[r]);
-                    let to = self.queries.add((row + r) * self.width + panel * V::PANEL);
+                    let to = self.queries.add((row + r) * self.query_stride + panel * V::PANEL);
                     for half in 0..2 {
                         V::store(to.add(half * V::LANES), V::mul(A::plain(sums[r][half]), factor));
                     }
@@ -200,9 +199,9 @@ impl<A> Attention<A> {
         }
     }
 
-    /// Replaces scores by `2^(score - largest)`, and returns their sum.
+    /// Packs `2^(score - largest)` of one row of scores, and returns the sum of the powers.
     #[inline(always)]
-    unsafe fn softmax<V: Isa>(&self, scores: *mut f32, keys: usize) -> f32
+    unsafe fn softmax<V: Isa>(&self, scores: *mut f32, keys: usize, to: *mut u32) -> f32
     where
         A: AttentionElement<V>,
     {
@@ -215,10 +214,9 @@ impl<A> Attention<A> {
         }
         let largest = V::splat(V::largest(largest));
         let mut total = V::splat(0.0);
-        for at in (0..keys).step_by(V::LANES) {
-            let weight = V::exp2(V::sub(V::load(scores.add(at)), largest));
-            total = V::add(total, weight);
-            V::store(scores.add(at), weight);
+        for line in 0..keys / (LINE * A::GROUP) {
+            let powers = A::pack_powers(scores.add(line * LINE * A::GROUP), largest, to.add(line * V::ROWS * LINE));
+            total = V::add(total, powers);
         }
         V::total(total)
     }

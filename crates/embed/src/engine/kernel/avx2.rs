@@ -86,11 +86,11 @@ impl Isa for Avx2 {
         _mm256_fmadd_ps(a, b, c)
     }
     #[inline(always)]
-    unsafe fn exp2(a: __m256) -> __m256 {
+    unsafe fn exp2<const TERMS: usize>(a: __m256) -> __m256 {
         let floor = _mm256_set1_ps(-126.0);
         let near = _mm256_max_ps(a, floor);
         let whole = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(near);
-        let fraction = exp2_fraction::<Self>(_mm256_sub_ps(near, whole));
+        let fraction = exp2_fraction::<Self, TERMS>(_mm256_sub_ps(near, whole));
         // Moved into the exponent of 1.
         let exponent = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(whole));
         let power = _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(0x3f80_0000)));

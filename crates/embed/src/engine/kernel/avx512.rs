@@ -89,10 +89,10 @@ macro_rules! avx512 {
                 _mm512_fmadd_ps(a, b, c)
             }
             #[inline(always)]
-            unsafe fn exp2(a: __m512) -> __m512 {
+            unsafe fn exp2<const TERMS: usize>(a: __m512) -> __m512 {
                 // The difference to the nearest integer; then the power of that integer is multiplied.
                 let whole = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
-                let fraction = exp2_fraction::<Self>(_mm512_sub_ps(a, whole));
+                let fraction = exp2_fraction::<Self, TERMS>(_mm512_sub_ps(a, whole));
                 _mm512_scalef_ps(fraction, whole)
             }
             #[inline(always)]
@@ -173,9 +173,8 @@ impl Bf16Isa for Avx512Bf16 {
         _mm512_dpbf16_ps(sum, as_bf16(_mm512_set1_epi32((*a).cast_signed())), as_bf16(b))
     }
     #[inline(always)]
-    unsafe fn line_to_bf16(from: *const f32, to: *mut u32) {
-        let (low, high) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)));
-        _mm512_storeu_si512(to.cast(), from_bf16(_mm512_cvtne2ps_pbh(high, low)));
+    unsafe fn row_to_bf16(values: [__m512; 2], to: *mut u32) {
+        _mm512_storeu_si512(to.cast(), from_bf16(_mm512_cvtne2ps_pbh(values[1], values[0])));
     }
     #[inline(always)]
     unsafe fn pair_to_bf16(first: [__m512; 2], second: [__m512; 2], to: *mut u32) {

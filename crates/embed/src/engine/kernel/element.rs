@@ -49,6 +49,8 @@ pub(in super::super) trait Element<V: Isa>: Copy + Send + Sync + 'static {
 pub(in super::super) trait AttentionElement<V: Isa>: Element<V> {
     /// The sums as they are.
     unsafe fn plain(sums: Self::Sums) -> V::Floats;
+    /// Packs `2^(score - largest)` of one line of scores, and returns the sum of the powers.
+    unsafe fn pack_powers(scores: *const f32, largest: V::Floats, to: *mut u32) -> V::Floats;
     /// Writes one row of a weight panel from `GROUP` rows of numbers that are `stride` apart, of which the first
     /// `rows` exist; the others count as zeros.
     unsafe fn pack_panel_row(from: *const f32, stride: usize, rows: usize, to: *mut u32);
@@ -92,6 +94,16 @@ impl<V: Isa> AttentionElement<V> for F32 {
         sums
     }
     #[inline(always)]
+    unsafe fn pack_powers(scores: *const f32, largest: V::Floats, to: *mut u32) -> V::Floats {
+        let mut total = V::splat(0.0);
+        for lane in (0..LINE).step_by(V::LANES) {
+            let power = V::exp2::<7>(V::sub(V::load(scores.add(lane)), largest));
+            total = V::add(total, power);
+            V::store(to.add(lane).cast(), power);
+        }
+        total
+    }
+    #[inline(always)]
     unsafe fn pack_panel_row(from: *const f32, _stride: usize, rows: usize, to: *mut u32) {
         for half in [0, V::LANES] {
             let values = if rows > 0 { V::load(from.add(half)) } else { V::splat(0.0) };
@@ -124,7 +136,10 @@ impl<V: Bf16Isa> Element<V> for Bf16 {
     #[inline(always)]
     unsafe fn pack_row(from: *const f32, lines: usize, to: *mut u32, stride: usize) -> RowTerms {
         for line in 0..lines {
-            V::line_to_bf16(from.add(line * 2 * LINE), to.add(line * stride));
+            for word in (0..LINE).step_by(V::LANES) {
+                let from = from.add(2 * (line * LINE + word));
+                V::row_to_bf16([V::load(from), V::load(from.add(V::LANES))], to.add(line * stride + word));
+            }
         }
         RowTerms::default()
     }
@@ -134,6 +149,18 @@ impl<V: Bf16Isa> AttentionElement<V> for Bf16 {
     #[inline(always)]
     unsafe fn plain(sums: V::Floats) -> V::Floats {
         sums
+    }
+    #[inline(always)]
+    unsafe fn pack_powers(scores: *const f32, largest: V::Floats, to: *mut u32) -> V::Floats {
+        // Rounding to bf16 is a hundred times coarser than five terms.
+        let power = |at: usize| V::exp2::<5>(V::sub(V::load(scores.add(at)), largest));
+        let mut total = V::splat(0.0);
+        for word in (0..LINE).step_by(V::LANES) {
+            let powers = [power(2 * word), power(2 * word + V::LANES)];
+            total = V::add(total, V::add(powers[0], powers[1]));
+            V::row_to_bf16(powers, to.add(word));
+        }
+        total
     }
     #[inline(always)]
     unsafe fn pack_panel_row(from: *const f32, stride: usize, rows: usize, to: *mut u32) {

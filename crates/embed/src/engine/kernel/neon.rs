@@ -84,11 +84,11 @@ impl Isa for Neon {
         vfmaq_f32(c, a, b)
     }
     #[inline(always)]
-    unsafe fn exp2(a: float32x4_t) -> float32x4_t {
+    unsafe fn exp2<const TERMS: usize>(a: float32x4_t) -> float32x4_t {
         let floor = vdupq_n_f32(-126.0);
         let near = vmaxq_f32(a, floor);
         let whole = vrndnq_f32(near);
-        let fraction = exp2_fraction::<Self>(vsubq_f32(near, whole));
+        let fraction = exp2_fraction::<Self, TERMS>(vsubq_f32(near, whole));
         // Moved into the exponent of 1.
         let exponent = vshlq_n_s32::<23>(vcvtq_s32_f32(whole));
         let power = vreinterpretq_f32_s32(vaddq_s32(exponent, vdupq_n_s32(0x3f80_0000)));

@@ -1,7 +1,7 @@
 //! Plain Rust: the definition of what the other instruction sets compute, and the engine of unknown processors.
 
 use super::{Bf16Isa, Int8Isa, Isa, LINE, Task, exp2_fraction};
-use crate::engine::word::bf16_pair;
+use crate::engine::word::{bf16_pair, round};
 
 /// No instructions beyond those that the compiler may assume.
 #[derive(Clone, Copy, Debug)]
@@ -80,12 +80,12 @@ impl Isa for Portable {
         std::array::from_fn(|lane| a[lane] * b[lane] + c[lane])
     }
     #[inline(always)]
-    unsafe fn exp2(a: Self::Floats) -> Self::Floats {
+    unsafe fn exp2<const TERMS: usize>(a: Self::Floats) -> Self::Floats {
         let a = Self::max(a, Self::splat(-126.0));
         // Adding 1.5·2^23 rounds to an integer, which then stands in the low bits.
         let shifted = a.map(|a| a + 12_582_912.0);
         let whole = shifted.map(|shifted| shifted - 12_582_912.0);
-        let fraction = exp2_fraction::<Self>(Self::sub(a, whole));
+        let fraction = exp2_fraction::<Self, TERMS>(Self::sub(a, whole));
         let power = shifted.map(|shifted| f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000)));
         // 2^-126 and below count as nothing.
         let power = zip(a, power, |a, power| if a > -126.0 { power } else { 0.0 });
@@ -116,9 +116,9 @@ impl Bf16Isa for Portable {
         })
     }
     #[inline(always)]
-    unsafe fn line_to_bf16(from: *const f32, to: *mut u32) {
-        for word in 0..LINE {
-            *to.add(word) = bf16_pair([*from.add(2 * word), *from.add(2 * word + 1)]);
+    unsafe fn row_to_bf16(values: [Self::Floats; 2], to: *mut u32) {
+        for (n, pair) in values.as_flattened().as_chunks().0.iter().enumerate() {
+            *to.add(n) = bf16_pair(*pair);
         }
     }
     #[inline(always)]
@@ -153,8 +153,7 @@ impl Int8Isa for Portable {
     unsafe fn line_to_int8(from: *const f32, low: f32, factor: f32, to: *mut u32) {
         for word in 0..LINE {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
-            let bytes =
-                std::array::from_fn(|byte| ((*from.add(4 * word + byte) - low) * factor).round_ties_even() as u8);
+            let bytes = std::array::from_fn(|byte| round((*from.add(4 * word + byte) - low) * factor) as u8);
             *to.add(word) = u32::from_le_bytes(bytes);
         }
     }
