@@ -1,10 +1,11 @@
 //! A redis-server for one test.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, Value};
+use redis::{AsyncConnectionConfig, FromRedisValue, Value};
 use tempfile::TempDir;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
@@ -39,13 +40,19 @@ impl TestRedis {
 
     /// Sends a command as an operator would.
     pub(crate) async fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
-        let mut connection: MultiplexedConnection =
-            redis::Client::open(self.server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
         let mut command = redis::Cmd::new();
         for word in words {
             command.arg(word);
         }
-        command.query_async(&mut connection).await.unwrap()
+        command.query_async(&mut self.operator().await).await.unwrap()
+    }
+
+    /// A connection for a test's own commands, more patient than the client's default of half a second.
+    async fn operator(&self) -> MultiplexedConnection {
+        let patience = Some(Duration::from_secs(60));
+        let config = AsyncConnectionConfig::new().set_connection_timeout(patience).set_response_timeout(patience);
+        let client = redis::Client::open(self.server.url()).unwrap();
+        client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
     }
 
     /// The adapters through a proxy.
@@ -125,10 +132,9 @@ impl StreamsHarness for TestRedis {
     }
 
     async fn add_raw(&self, stream: &'static str, fields: RawFields) -> EntryId {
-        let mut connection =
-            redis::Client::open(self.server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
-        let id = redis::cmd("XADD").arg(stream).arg("*").arg(&fields).query_async(&mut connection).await.unwrap();
-        EntryId(id)
+        let mut command = redis::cmd("XADD");
+        command.arg(stream).arg("*").arg(&fields);
+        EntryId(command.query_async(&mut self.operator().await).await.unwrap())
     }
 
     async fn raw(&self, stream: &'static str) -> Vec<RawFields> {
