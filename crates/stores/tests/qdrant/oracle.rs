@@ -29,7 +29,8 @@ fn points(document: &Document, seconds: u32) -> DocumentPoints {
     let (first, second) = text.split_at(text.len() / 2);
     let stamp = Stamp { key: &key, namespace: namespace.as_str(), document: id, version, model: "fake:4", chunks: 2 };
     let point = |(chunk, text): (u32, &str)| {
-        let extended = Bson::Document(document.clone()).into_relaxed_extjson().to_string();
+        // The canonical form: the relaxed one of this library cuts dates after the year 9999 short.
+        let extended = Bson::Document(document.clone()).into_canonical_extjson().to_string();
         let mut payload = plain_document(&extended).unwrap();
         payload.insert(RESERVED.to_owned(), stamp.value(chunk, text));
         Point { id: id.point(chunk), vector: vector_of(text, DIMENSION), payload }
