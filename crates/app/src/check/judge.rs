@@ -121,7 +121,7 @@ fn mongodb(report: &mut Report, address: &str, facts: &MongoFacts) {
         right(
             report,
             PART,
-            format!("{} collections are selected, with about {documents} documents", facts.collections.len()),
+            format!("selected collections: {}, with about {documents} documents", facts.collections.len()),
         );
     }
 }

@@ -40,7 +40,8 @@ pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
 
     let begun = Instant::now();
     searchable(settings, &namespace, &tickets).await?;
-    step(2, "they came through both streams and the model into Qdrant", begun.elapsed());
+    let came = if new > 0 { "they came through both streams and the model into Qdrant" } else { "they are in Qdrant" };
+    step(2, came, begun.elapsed());
 
     let embedder = connect::embedder(settings, None)?;
     let index = connect::index(settings)?;
