@@ -97,7 +97,7 @@ async fn both_show_their_token() {
     for embedder in without {
         let error = embedder.embed(&texts(&["a"]), Purpose::Passage).await.unwrap_err();
         assert_eq!(error.class, ErrorClass::Fatal);
-        assert!(error.hint.unwrap().contains("key or token"));
+        assert!(error.hint.unwrap().contains("embedding.token"));
     }
 }
 

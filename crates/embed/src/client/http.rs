@@ -100,7 +100,9 @@ fn refused(url: &Url, status: StatusCode, headers: &HeaderMap, body: &[u8], now:
             .with_retry_after(Some(retry_after(headers, now).unwrap_or(QUOTA_PAUSE).max(QUOTA_PAUSE))),
         429 | 503 => PortError::transient(message).with_retry_after(retry_after(headers, now)),
         400 | 413 | 422 => PortError::poison(message),
-        401 | 403 => PortError::fatal(message).with_hint("check the key or token for the embedder"),
+        401 | 403 => {
+            PortError::fatal(message).with_hint("check embedding.token, or embedding.api_key for a remote service")
+        }
         404 => PortError::fatal(message).with_hint("check embedding.url and embedding.model"),
         408 | 409 | 425 | 500.. => PortError::transient(message).with_retry_after(retry_after(headers, now)),
         _ => PortError::fatal(message).with_hint("check with curl what answers at embedding.url"),

@@ -104,7 +104,7 @@ impl TidewheelClient {
         let missing = answer.status == StatusCode::NOT_FOUND;
         let answer = answer.good(&url).map_err(|error| match missing {
             true => error.with_hint(
-                "this is no embedder of tidewheel; for OpenAI's form of the API choose it in the settings of embedding",
+                "this is no embedder of tidewheel; if it speaks OpenAI's form, set embedding.provider = \"openai\"",
             ),
             false => error,
         })?;
