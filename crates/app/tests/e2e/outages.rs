@@ -1,0 +1,72 @@
+//! A part goes away and comes back: the streams hold what is not confirmed, and drain by themselves.
+
+use mongodb::bson::doc;
+use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
+
+use super::world::{World, backlog, ticket};
+
+/// A running world with a few documents that have arrived.
+async fn settled() -> World {
+    let mut world = World::running().await;
+    world.collection("tickets").insert_many((0..100).map(ticket)).await.unwrap();
+    world.equal().await;
+    world
+}
+
+/// Some of every operation.
+async fn write_more(world: &World) {
+    let tickets = world.collection("tickets");
+    tickets.insert_many((1000..1200).map(ticket)).await.unwrap();
+    tickets.update_many(doc! {"_id": {"$lt": 20}}, doc! {"$set": {"content": "Changed meanwhile."}}).await.unwrap();
+    tickets.delete_many(doc! {"_id": {"$gte": 80, "$lt": 100}}).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_embedder_stage_1_grows_and_drains_by_itself_afterwards() {
+    let mut world = settled().await;
+    world.kill("embedder");
+    write_more(&world).await;
+    let url = world.stack.redis_url();
+    // 200 inserts and 20 updates wait for vectors; 20 deletes need none and may go on.
+    world.until("stage 1 holds what needs vectors", || async { backlog(&url, RAW, RAW_GROUP).await >= 220 }).await;
+    let qdrant = world.stack.qdrant_http_url().unwrap();
+    assert!(!super::clients::points(&qdrant).await.iter().any(|point| point["payload"]["_id"] == 1000));
+    world.start("embedder");
+    assert_eq!(world.equal().await.documents, 280);
+    world.until("stage 1 is drained", || async { backlog(&url, RAW, RAW_GROUP).await == 0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_qdrant_stage_2_grows_and_drains_by_itself_afterwards() {
+    let mut world = settled().await;
+    let qdrant = world.stack.qdrant.clone().unwrap();
+    qdrant.kill().await;
+    write_more(&world).await;
+    let url = world.stack.redis_url();
+    world.until("stage 2 holds all changes", || async { backlog(&url, EMBEDDED, EMBEDDED_GROUP).await >= 240 }).await;
+    world.until("stage 1 is drained", || async { backlog(&url, RAW, RAW_GROUP).await == 0 }).await;
+    qdrant.start().await.unwrap();
+    assert_eq!(world.equal().await.documents, 280);
+    world.until("stage 2 is drained", || async { backlog(&url, EMBEDDED, EMBEDDED_GROUP).await == 0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_redis_loses_nothing() {
+    let mut world = settled().await;
+    let pid = world.stack.redis.pid();
+    world.collection("tickets").insert_many((500..600).map(ticket)).await.unwrap();
+    world.stack.redis.restart().await.unwrap();
+    assert_ne!(world.stack.redis.pid(), pid, "it was another process");
+    write_more(&world).await;
+    assert_eq!(world.equal().await.documents, 380);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_mongod_that_comes_back_loses_nothing() {
+    let mut world = settled().await;
+    world.collection("tickets").insert_many((500..600).map(ticket)).await.unwrap();
+    world.stack.mongod.kill().await;
+    world.stack.mongod.start().await.unwrap();
+    write_more(&world).await;
+    assert_eq!(world.equal().await.documents, 380);
+}

@@ -1,0 +1,261 @@
+//! A pipeline of its own for each test: servers on free ports, data in a temporary directory.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::{Client, Collection, Database};
+use tempfile::TempDir;
+use tidewheel_local::provision::Provisioner;
+use tidewheel_local::silent;
+use tidewheel_local::stack::{Stack, StackOptions};
+use tidewheel_testkit::oracle::{Oracle, OracleOptions, Report};
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_tidewheel");
+
+/// Long enough for anything on a machine that runs other tests beside this one; a story that hangs ends with its logs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Every service that a pipeline needs.
+pub const SERVICES: [&str; 4] = ["embedder", "producer", "processor", "upserter"];
+
+/// Dimension of the model-free vectors.
+const DIMENSION: usize = 64;
+
+/// Servers, settings and services of one test.
+pub struct World {
+    pub stack: Stack,
+    pub database: Database,
+    pub embedder: String,
+    services: Vec<Service>,
+    dir: TempDir,
+}
+
+struct Service {
+    name: &'static str,
+    log: PathBuf,
+    child: Child,
+}
+
+impl World {
+    /// Servers, and no service yet.
+    pub async fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let command: Vec<OsString> = vec![BINARY.into(), "local-qdrant".into()];
+        let mut options = StackOptions::new(dir.path().join("data"), command).with_free_ports();
+        options.supervise = false;
+        let provisioner = Provisioner::new(silent()).expect("a cache directory");
+        let stack = Stack::start(options, &provisioner, silent()).await.expect("the servers start");
+        let client = Client::with_uri_str(stack.mongodb_uri()).await.expect("the address is valid");
+        let embedder = format!("127.0.0.1:{}", free_port());
+        let world = Self { database: client.database("shop"), embedder, services: Vec::new(), stack, dir };
+        world.write_settings("");
+        world
+    }
+
+    /// Servers and one of each service.
+    pub async fn running() -> Self {
+        let mut world = Self::new().await;
+        for service in SERVICES {
+            world.start(service);
+        }
+        world
+    }
+
+    /// Writes the settings file, with more lines than the usual ones.
+    pub fn write_settings(&self, more: &str) {
+        let (stack, embedder) = (&self.stack, &self.embedder);
+        let settings = format!(
+            r#"
+            mongodb.uri = "{}"
+            mongodb.database = "shop"
+            redis.url = "{}"
+            qdrant.url = "{}"
+            embedding.url = "http://{embedder}"
+            embedder.listen = "{embedder}"
+            embedder.model = "hash:{DIMENSION}"
+            processor.claim_after = "2s"
+            upserter.claim_after = "2s"
+            {more}
+            "#,
+            stack.mongodb_uri(),
+            stack.redis_url(),
+            stack.qdrant_grpc_url().expect("the stack has a Qdrant"),
+        );
+        std::fs::write(self.settings(), settings).expect("the settings are written");
+    }
+
+    /// Where the settings file is.
+    pub fn settings(&self) -> PathBuf {
+        self.dir.path().join("tidewheel.toml")
+    }
+
+    /// A command line of the binary with this test's settings.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.arg("--config").arg(self.settings()).args(arguments).stdin(Stdio::null());
+        command.env_remove("RUST_LOG").env("NO_COLOR", "1");
+        command
+    }
+
+    /// Starts one more instance of a service; gives its number for [`World::kill`] and [`World::terminate`].
+    pub fn start(&mut self, name: &'static str) -> usize {
+        let number = self.services.len();
+        let log = self.dir.path().join(format!("{name}-{number}.log"));
+        let output = File::create(&log).expect("a log file");
+        let child = self
+            .command(&["--log-format", "text", "--log-level", "debug", name])
+            .stdout(output.try_clone().expect("a second handle"))
+            .stderr(output)
+            .spawn()
+            .expect("the binary starts");
+        self.services.push(Service { name, log, child });
+        number
+    }
+
+    /// Kills the newest instance of a service as a crash would (SIGKILL).
+    pub fn kill(&mut self, name: &str) {
+        let service = self.newest(name);
+        service.child.kill().expect("the process is killed");
+        service.child.wait().expect("the process is gone");
+        self.services.retain_mut(|service| matches!(service.child.try_wait(), Ok(None)));
+    }
+
+    /// Asks an instance to stop (SIGTERM) and waits; gives its exit status and how long it took.
+    pub fn terminate(&mut self, name: &str) -> (ExitStatus, Duration) {
+        let begun = Instant::now();
+        let service = self.newest(name);
+        let pid = service.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        let status = service.child.wait().expect("the process ends");
+        self.services.retain_mut(|service| matches!(service.child.try_wait(), Ok(None)));
+        (status, begun.elapsed())
+    }
+
+    fn newest(&mut self, name: &str) -> &mut Service {
+        self.services.iter_mut().rev().find(|service| service.name == name).expect("the service runs")
+    }
+
+    /// A collection of the database that is indexed.
+    pub fn collection(&self, name: &str) -> Collection<Document> {
+        self.database.collection(name)
+    }
+
+    /// Waits until the index equals the source, in all collections that these tests write to.
+    pub async fn equal(&mut self) -> Report {
+        let options = OracleOptions {
+            mongodb_uri: self.stack.mongodb_uri(),
+            database: "shop".into(),
+            collections: ["tickets", "notes", "things", "texts"].map(str::to_owned).into(),
+            qdrant_url: self.stack.qdrant_grpc_url().expect("the stack has a Qdrant"),
+            qdrant_api_key: None,
+            collection: "documents".into(),
+        };
+        let oracle = Oracle::connect(options).await.expect("the addresses are valid").with_text(text_of);
+        match oracle.wait_until_equal(PATIENCE).await {
+            Ok(report) if report.is_equal() => report,
+            Ok(report) => self.fail(&format!("the index does not equal the source: {report}")),
+            Err(error) => self.fail(&format!("the index cannot be compared with the source: {error}")),
+        }
+    }
+
+    /// Waits until `condition` holds.
+    pub async fn until<F: Future<Output = bool>>(&mut self, what: &str, mut condition: impl FnMut() -> F) {
+        let begun = Instant::now();
+        while !condition().await {
+            if begun.elapsed() > PATIENCE {
+                self.fail(&format!("waited in vain until {what}"));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// One Redis command, as an operator types it.
+    pub async fn redis<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
+        redis_command(&self.stack.redis_url(), command).await
+    }
+
+    fn fail(&self, message: &str) -> ! {
+        use std::fmt::Write;
+
+        let mut story = String::new();
+        for service in &self.services {
+            let log = std::fs::read_to_string(&service.log).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(15)..].join("\n");
+            let _ = writeln!(story, "--- {} ({})\n{tail}", service.name, service.log.display());
+        }
+        panic!("{message}\n{story}");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for service in &mut self.services {
+            let _ = service.child.kill();
+            let _ = service.child.wait();
+        }
+    }
+}
+
+/// One Redis command over a connection of its own.
+pub async fn redis_command<T: redis::FromRedisValue>(url: &str, command: &[&str]) -> T {
+    let client = redis::Client::open(url).expect("the address is valid");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
+    let (name, arguments) = command.split_first().expect("a command");
+    redis::cmd(name).arg(arguments).query_async(&mut connection).await.expect("the command works")
+}
+
+/// Entries that the group has not confirmed: not delivered yet, or pending.
+pub async fn backlog(url: &str, stream: &str, group: &str) -> u64 {
+    let groups: Vec<std::collections::HashMap<String, redis::Value>> =
+        redis_command(url, &["XINFO", "GROUPS", stream]).await;
+    let number = |value: &redis::Value| redis::from_redis_value::<Option<u64>>(value.clone()).ok().flatten();
+    groups
+        .iter()
+        .find(|entry| {
+            entry
+                .get("name")
+                .is_some_and(|name| redis::from_redis_value::<String>(name.clone()).is_ok_and(|name| name == group))
+        })
+        .map_or(0, |entry| ["lag", "pending"].iter().filter_map(|field| entry.get(*field)).filter_map(number).sum())
+}
+
+/// The text that the default settings embed: `subject` and `content`, each left out when it has no letters.
+fn text_of(document: &Document) -> String {
+    let lines: Vec<&str> = ["subject", "content"]
+        .into_iter()
+        .filter_map(|field| document.get(field).and_then(Bson::as_str))
+        .filter(|text| !text.trim().is_empty())
+        .collect();
+    lines.join("\n")
+}
+
+/// A port that is free now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+/// A support ticket, like those that the product's users have.
+pub fn ticket(number: i32) -> Document {
+    let product = ["Atlas", "Borealis", "Cirrus"][number as usize % 3];
+    doc! {
+        "_id": number,
+        "product": product,
+        "customer": { "name": format!("Customer {number}"), "tier": number % 4 },
+        "owner": "ada@example.com",
+        "date": mongodb::bson::DateTime::from_millis(1_700_000_000_000 + i64::from(number)),
+        "subject": format!("Ticket {number}"),
+        "content": format!("The parcel number {number} has not arrived, and nobody answers the telephone."),
+    }
+}
+
+/// Where a file of this repository is.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}

@@ -1,0 +1,211 @@
+//! The load, and what is measured from outside: when a document is searchable.
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use mongodb::bson::{Document, doc};
+use mongodb::options::WriteConcern;
+use qdrant_client::Qdrant;
+use qdrant_client::qdrant::{
+    CountPointsBuilder, CreateCollectionBuilder, Distance, GetPointsBuilder, PointStruct, UpsertPointsBuilder,
+    VectorParamsBuilder,
+};
+use tidewheel_local::stack::Stack;
+use uuid::Uuid;
+
+use crate::side::Side;
+
+/// Where the documents are written.
+pub const DATABASE: &str = "bench";
+/// The collection that both sides follow.
+pub const COLLECTION: &str = "tickets";
+/// Both sides write to this collection of Qdrant.
+const INDEX: &str = "documents";
+/// Ids of the latency run begin here, beside those of the throughput run.
+const LATENCY_IDS: i32 = 1_000_000;
+/// Nothing takes longer, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The servers, and clients of the benchmark's own.
+pub struct Servers {
+    pub mongodb_uri: String,
+    pub redis_url: String,
+    pub qdrant_http_url: String,
+    pub qdrant_grpc_url: String,
+    tickets: mongodb::Collection<Document>,
+    redis: redis::Client,
+    qdrant: Qdrant,
+    dimension: usize,
+}
+
+impl Servers {
+    /// Connects to the stack.
+    pub async fn connect(stack: &Stack, dimension: usize) -> Result<Self, Box<dyn Error>> {
+        let client = mongodb::Client::with_uri_str(stack.mongodb_uri()).await?;
+        let options = mongodb::options::CollectionOptions::builder().write_concern(WriteConcern::majority()).build();
+        let qdrant_grpc_url = stack.qdrant_grpc_url().ok_or("the stack has no Qdrant")?;
+        Ok(Self {
+            mongodb_uri: stack.mongodb_uri(),
+            redis_url: stack.redis_url(),
+            qdrant_http_url: stack.qdrant_http_url().ok_or("the stack has no Qdrant")?,
+            tickets: client.database(DATABASE).collection_with_options(COLLECTION, options),
+            redis: redis::Client::open(stack.redis_url())?,
+            qdrant: Qdrant::from_url(&qdrant_grpc_url).skip_compatibility_check().build()?,
+            qdrant_grpc_url,
+            dimension,
+        })
+    }
+
+    /// Empties everything, so that both sides begin alike.
+    pub async fn clear(&self) -> Result<(), Box<dyn Error>> {
+        self.tickets.drop().await?;
+        let mut redis = self.redis.get_multiplexed_async_connection().await?;
+        redis::cmd("FLUSHALL").exec_async(&mut redis).await?;
+        if self.qdrant.collection_exists(INDEX).await? {
+            self.qdrant.delete_collection(INDEX).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a first document has gone all the way: a change stream without a saved position only sees what
+    /// comes after it was opened, so the document is written again and again until it arrives.
+    pub async fn warm_up(&self, side: &Side) -> Result<(), Box<dyn Error>> {
+        let begun = Instant::now();
+        for id in -10_000.. {
+            self.tickets.insert_one(ticket(id)).await?;
+            let tried = Instant::now();
+            while tried.elapsed() < Duration::from_millis(500) {
+                if self.is_searchable(side.point(id)).await {
+                    // The rest of the warm-up documents arrives; the first measurement must not wait behind them.
+                    tokio::time::sleep(Duration::from_secs(2)).await;
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            if begun.elapsed() > PATIENCE {
+                break;
+            }
+        }
+        Err(format!("{} does not start", side.name).into())
+    }
+
+    async fn is_searchable(&self, point: Uuid) -> bool {
+        let request = GetPointsBuilder::new(INDEX, vec![point.to_string().into()]);
+        self.qdrant.get_points(request).await.is_ok_and(|answer| !answer.result.is_empty())
+    }
+
+    async fn points(&self) -> u64 {
+        let answer = self.qdrant.count(CountPointsBuilder::new(INDEX).exact(true)).await;
+        answer.ok().and_then(|answer| answer.result).map_or(0, |result| result.count)
+    }
+}
+
+/// Milliseconds from the acknowledged commit to the moment when the point can be read, for each document, sorted.
+///
+/// The point is asked for about every millisecond, so that a measured value is up to that much too long.
+pub async fn latency(
+    servers: &Servers,
+    side: &Side,
+    documents: usize,
+    rate: usize,
+) -> Result<Vec<f64>, Box<dyn Error>> {
+    let mut every = tokio::time::interval(Duration::from_secs_f64(1.0 / rate as f64));
+    let mut millis = Vec::with_capacity(documents);
+    for id in (LATENCY_IDS..).take(documents) {
+        every.tick().await;
+        let point = side.point(id);
+        servers.tickets.insert_one(ticket(id)).await?;
+        let committed = Instant::now();
+        while !servers.is_searchable(point).await {
+            if committed.elapsed() > PATIENCE {
+                return Err(format!("{}: document {id} never became searchable", side.name).into());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        millis.push(committed.elapsed().as_secs_f64() * 1_000.0);
+    }
+    millis.sort_by(f64::total_cmp);
+    Ok(millis)
+}
+
+/// Seconds from the first insert to the moment when all documents are searchable.
+pub async fn throughput(servers: &Servers, documents: usize) -> Result<f64, Box<dyn Error>> {
+    let goal = servers.points().await + documents as u64;
+    let batches: Vec<Vec<Document>> = (0..documents as i32)
+        .collect::<Vec<_>>()
+        .chunks(1_000)
+        .map(|ids| ids.iter().copied().map(ticket).collect())
+        .collect();
+    let begun = Instant::now();
+    for batch in batches {
+        servers.tickets.insert_many(batch).await?;
+    }
+    while servers.points().await < goal {
+        if begun.elapsed() > PATIENCE {
+            return Err(format!("only {} of {goal} documents became searchable", servers.points().await).into());
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    Ok(begun.elapsed().as_secs_f64())
+}
+
+/// Documents a second of a loader that only writes ready-made points: what the same Qdrant takes from one client.
+pub async fn bare(servers: &Servers, documents: usize) -> Result<f64, Box<dyn Error>> {
+    const BATCH: usize = 128;
+    const STREAMS: usize = 2;
+    let index = "bare";
+    let vectors = VectorParamsBuilder::new(servers.dimension as u64, Distance::Cosine);
+    servers.qdrant.create_collection(CreateCollectionBuilder::new(index).vectors_config(vectors)).await?;
+    let payload = serde_json::to_value(ticket(7))?;
+    let points: Vec<PointStruct> = (0..documents)
+        .map(|i| {
+            let vector: Vec<f32> = (0..servers.dimension).map(|d| ((i * 31 + d * 7) % 101) as f32 - 50.0).collect();
+            let payload = qdrant_client::Payload::try_from(payload.clone()).unwrap_or_default();
+            PointStruct::new(Uuid::new_v4().to_string(), vector, payload)
+        })
+        .collect();
+    let batches: Vec<Vec<PointStruct>> = points.chunks(BATCH).map(<[_]>::to_vec).collect();
+    let begun = Instant::now();
+    let streams = (0..STREAMS).map(|stream| {
+        let batches = &batches;
+        async move {
+            for batch in batches.iter().skip(stream).step_by(STREAMS) {
+                servers.qdrant.upsert_points(UpsertPointsBuilder::new(index, batch.clone()).wait(true)).await?;
+            }
+            Ok::<(), qdrant_client::QdrantError>(())
+        }
+    });
+    futures::future::try_join_all(streams).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    servers.qdrant.delete_collection(index).await?;
+    Ok(documents as f64 / seconds)
+}
+
+/// A support ticket with a text of about 110 tokens.
+fn ticket(id: i32) -> Document {
+    const WORDS: [&str; 12] = [
+        "parcel",
+        "invoice",
+        "customer",
+        "delivery",
+        "telephone",
+        "warehouse",
+        "refund",
+        "address",
+        "driver",
+        "window",
+        "morning",
+        "contract",
+    ];
+    let word = |i: i32| WORDS[(id.wrapping_mul(7) + i * 5 + i * i).rem_euclid(WORDS.len() as i32) as usize];
+    let content: Vec<&str> = (0..100).map(word).collect();
+    doc! {
+        "_id": id,
+        "product": word(1),
+        "customer": format!("Customer {}", id % 500),
+        "owner": "ada@example.com",
+        "date": mongodb::bson::DateTime::from_millis(1_700_000_000_000 + i64::from(id)),
+        "subject": format!("Ticket {id} about a {}", word(2)),
+        "content": content.join(" "),
+    }
+}

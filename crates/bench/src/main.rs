@@ -1,0 +1,147 @@
+//! Runs tidewheel and a baseline pipeline beside each other, on the same servers, in one run, and prints both.
+//!
+//! ```text
+//! cargo build --release -p tidewheel -p tidewheel-bench
+//! target/release/tidewheel-bench --baseline DIR
+//! ```
+//!
+//! The baseline is a folder with `embedding_service.py`, `mongo_producer.py`, `embedding_processor.py` and
+//! `qdrant_consumer.py`, which read their addresses from the environment. Both sides embed without a model, in 384
+//! dimensions, so that the run measures the pipelines and not the model. Each side gets an empty Redis and an
+//! empty collection; its rounds alternate with the other side's, and the median round counts.
+#![allow(clippy::print_stdout, reason = "its output is its purpose")]
+
+mod load;
+mod process;
+mod report;
+mod side;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tidewheel_local::provision::Provisioner;
+use tidewheel_local::silent;
+use tidewheel_local::stack::{Stack, StackOptions};
+
+use load::Servers;
+use report::Run;
+use side::{Side, baseline, tidewheel};
+
+/// Measures tidewheel beside a baseline pipeline.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The folder of the baseline's scripts; without it tidewheel is measured alone
+    #[arg(long, value_name = "DIR")]
+    baseline: Option<PathBuf>,
+    /// A Python with the baseline's packages; one is made in the cache directory otherwise
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
+    /// The tidewheel binary [default: the one beside this]
+    #[arg(long, value_name = "PATH")]
+    tidewheel: Option<PathBuf>,
+    /// Documents of the throughput run
+    #[arg(long, default_value_t = 20_000)]
+    documents: usize,
+    /// Numbers in a vector
+    #[arg(long, default_value_t = 384)]
+    dimension: usize,
+    /// Documents a second in the latency run
+    #[arg(long, default_value_t = 20)]
+    rate: usize,
+    /// Documents of the latency run
+    #[arg(long, default_value_t = 400)]
+    latency_documents: usize,
+    /// Rounds of each side
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("the benchmark could not be run: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let binary = match arguments.tidewheel.clone() {
+        Some(binary) => binary,
+        None => std::env::current_exe()?.with_file_name("tidewheel"),
+    };
+    if !binary.is_file() {
+        return Err(
+            format!("there is no {}; build it with: cargo build --release -p tidewheel", binary.display()).into()
+        );
+    }
+    let dir = tempfile::tempdir()?;
+    let command: Vec<OsString> = vec![binary.clone().into(), "local-qdrant".into()];
+    let options = StackOptions::new(dir.path().join("data"), command).with_free_ports();
+    let stack = Stack::start(options, &Provisioner::new(silent())?, silent()).await?;
+    let servers = Servers::connect(&stack, arguments.dimension).await?;
+
+    let mut sides: Vec<Side> = vec![tidewheel(&binary, dir.path(), &servers, arguments.dimension)?];
+    if let Some(folder) = &arguments.baseline {
+        let python = match arguments.python.clone() {
+            Some(python) => python,
+            None => side::python()?,
+        };
+        sides.push(baseline(&python, folder, &servers, arguments.dimension));
+    }
+    let mut runs: Vec<Vec<Run>> = sides.iter().map(|_| Vec::new()).collect();
+    for round in 1..=arguments.rounds {
+        for (side, runs) in sides.iter().zip(&mut runs) {
+            println!("round {round}: {}", side.name);
+            runs.push(measure(side, &servers, &stack, &arguments, dir.path()).await?);
+        }
+    }
+    let bare = load::bare(&servers, arguments.documents).await?;
+    let medians: Vec<(&str, Run)> =
+        sides.iter().map(|side| side.name).zip(runs.into_iter().map(report::median)).collect();
+    report::print(&medians, bare, &arguments);
+    stack.stop().await;
+    Ok(())
+}
+
+/// One round of one side: start it, measure latency, measure throughput, stop it.
+async fn measure(
+    side: &Side,
+    servers: &Servers,
+    stack: &Stack,
+    arguments: &Arguments,
+    dir: &std::path::Path,
+) -> Result<Run, Box<dyn std::error::Error>> {
+    servers.clear().await?;
+    let services = side.start(dir)?;
+    servers.warm_up(side).await?;
+    let latency = load::latency(servers, side, arguments.latency_documents, arguments.rate).await?;
+    let before: Vec<f64> = services.iter().map(process::Service::cpu_seconds).collect();
+    let server_pids = [("mongod", stack.mongod.pid()), ("redis-server", stack.redis.pid())]
+        .into_iter()
+        .chain(stack.qdrant.iter().map(|qdrant| ("qdrant", qdrant.pid())))
+        .filter_map(|(name, pid)| Some((name, pid?)))
+        .collect::<Vec<_>>();
+    let servers_before: Vec<f64> = server_pids.iter().map(|(_, pid)| process::cpu_seconds(*pid)).collect();
+    let seconds = load::throughput(servers, arguments.documents).await?;
+    let per_thousand = 1_000.0 / arguments.documents as f64;
+    let cpu = services
+        .iter()
+        .zip(before)
+        .map(|(service, before)| (service.name.to_owned(), (service.cpu_seconds() - before) * per_thousand));
+    let server_cpu = server_pids
+        .iter()
+        .zip(servers_before)
+        .map(|((name, pid), before)| ((*name).to_owned(), (process::cpu_seconds(*pid) - before) * per_thousand));
+    Ok(Run {
+        documents_per_second: arguments.documents as f64 / seconds,
+        cpu: cpu.collect(),
+        server_cpu: server_cpu.collect(),
+        memory: services.iter().map(|service| (service.name.to_owned(), service.peak_megabytes())).collect(),
+        latency,
+    })
+}

@@ -1,0 +1,127 @@
+//! The two pipelines: how each is started and which point a document becomes.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tidewheel_core::identity::{DocumentId, Namespace};
+use uuid::Uuid;
+
+use crate::load::{COLLECTION, DATABASE, Servers};
+use crate::process::Service;
+
+/// A pipeline.
+pub struct Side {
+    pub name: &'static str,
+    commands: Vec<(&'static str, Box<dyn Fn() -> Command>)>,
+    point: fn(i32) -> Uuid,
+}
+
+impl Side {
+    /// Starts its services.
+    pub fn start(&self, dir: &Path) -> std::io::Result<Vec<Service>> {
+        self.commands
+            .iter()
+            .map(|(name, command)| Service::start(name, command(), &dir.join(format!("{}-{name}.log", self.name))))
+            .collect()
+    }
+
+    /// The point that the document with this `_id` becomes.
+    pub fn point(&self, id: i32) -> Uuid {
+        (self.point)(id)
+    }
+}
+
+/// tidewheel, one process for each service.
+pub fn tidewheel(binary: &Path, dir: &Path, servers: &Servers, dimension: usize) -> Result<Side, Box<dyn Error>> {
+    let embedder = format!("127.0.0.1:{}", free_port()?);
+    let settings = dir.join("tidewheel.toml");
+    std::fs::write(
+        &settings,
+        format!(
+            "mongodb.uri = \"{}\"\nmongodb.database = \"{DATABASE}\"\nredis.url = \"{}\"\nqdrant.url = \"{}\"\n\
+             embedding.url = \"http://{embedder}\"\nembedder.listen = \"{embedder}\"\nembedder.model = \"hash:{dimension}\"\n",
+            servers.mongodb_uri, servers.redis_url, servers.qdrant_grpc_url,
+        ),
+    )?;
+    let service = |name: &'static str| {
+        let (binary, settings) = (binary.to_owned(), settings.clone());
+        let command = move || {
+            let mut command = Command::new(&binary);
+            command.arg("--config").arg(&settings).arg(name).env_remove("RUST_LOG");
+            command
+        };
+        (name, Box::new(command) as Box<dyn Fn() -> Command>)
+    };
+    Ok(Side {
+        name: "tidewheel",
+        commands: ["embedder", "producer", "processor", "upserter"].map(service).into(),
+        point: |id| {
+            let key = format!(r#"{{"$numberInt":"{id}"}}"#);
+            DocumentId::new(&Namespace::new(DATABASE, COLLECTION), &key).point(0)
+        },
+    })
+}
+
+/// The baseline's scripts, one process each.
+pub fn baseline(python: &Path, folder: &Path, servers: &Servers, dimension: usize) -> Side {
+    let port = free_port().unwrap_or(8099);
+    let variables = vec![
+        ("MONGODB_URI", servers.mongodb_uri.clone()),
+        ("MONGODB_DATABASE", DATABASE.to_owned()),
+        ("MONGODB_COLLECTION", COLLECTION.to_owned()),
+        ("REDIS_URL", servers.redis_url.clone()),
+        ("EMBEDDING_URL", format!("http://127.0.0.1:{port}/encode")),
+        ("QDRANT_URL", servers.qdrant_http_url.clone()),
+        ("QDRANT_COLLECTION", "documents".to_owned()),
+        ("VECTOR_SIZE", dimension.to_string()),
+    ];
+    let script = |name: &'static str, file: &'static str, arguments: Vec<String>| {
+        let (python, folder, variables) = (python.to_owned(), folder.to_owned(), variables.clone());
+        let command = move || {
+            let mut command = Command::new(&python);
+            command.arg(file).args(&arguments).current_dir(&folder).envs(variables.iter().map(|(k, v)| (k, v)));
+            command.env("PYTHONDONTWRITEBYTECODE", "1");
+            command
+        };
+        (name, Box::new(command) as Box<dyn Fn() -> Command>)
+    };
+    Side {
+        name: "baseline",
+        commands: vec![
+            script("embedder", "embedding_service.py", vec!["--null".into(), "--port".into(), port.to_string()]),
+            script("producer", "mongo_producer.py", vec![]),
+            script("processor", "embedding_processor.py", vec![]),
+            script("upserter", "qdrant_consumer.py", vec![]),
+        ],
+        point: |id| Uuid::new_v5(&Uuid::NAMESPACE_URL, id.to_string().as_bytes()),
+    }
+}
+
+/// A Python with the baseline's packages, made once in the cache directory.
+pub fn python() -> Result<PathBuf, Box<dyn Error>> {
+    let environment = tidewheel_local::provision::default_cache()?.join("bench-python");
+    let python = environment.join("bin/python");
+    let finished = environment.join("finished");
+    if !finished.exists() {
+        println!("making a Python environment for the baseline in {}", environment.display());
+        run("python3".as_ref(), &["-m".as_ref(), "venv".as_ref(), environment.as_os_str()])?;
+        let packages =
+            ["-m", "pip", "install", "--quiet", "pymongo", "redis", "qdrant-client", "requests", "fastapi", "uvicorn"];
+        run(&python, &packages.map(AsRef::as_ref))?;
+        std::fs::write(finished, "")?;
+    }
+    Ok(python)
+}
+
+fn run(program: &Path, arguments: &[&std::ffi::OsStr]) -> Result<(), Box<dyn Error>> {
+    let output = Command::new(program).args(arguments).output()?;
+    if !output.status.success() {
+        return Err(format!("{}: {}", program.display(), String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(())
+}
+
+fn free_port() -> std::io::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
