@@ -10,10 +10,13 @@ use uuid::Uuid;
 use crate::load::{COLLECTION, DATABASE, Servers};
 use crate::process::Service;
 
+/// Makes the command line of a service, once for each round.
+type MakeCommand = Box<dyn Fn() -> Command>;
+
 /// A pipeline.
 pub struct Side {
     pub name: &'static str,
-    commands: Vec<(&'static str, Box<dyn Fn() -> Command>)>,
+    commands: Vec<(&'static str, MakeCommand)>,
     point: fn(i32) -> Uuid,
 }
 
@@ -51,7 +54,7 @@ pub fn tidewheel(binary: &Path, dir: &Path, servers: &Servers, dimension: usize)
             command.arg("--config").arg(&settings).arg(name).env_remove("RUST_LOG");
             command
         };
-        (name, Box::new(command) as Box<dyn Fn() -> Command>)
+        (name, Box::new(command) as MakeCommand)
     };
     Ok(Side {
         name: "tidewheel",
@@ -84,7 +87,7 @@ pub fn baseline(python: &Path, folder: &Path, servers: &Servers, dimension: usiz
             command.env("PYTHONDONTWRITEBYTECODE", "1");
             command
         };
-        (name, Box::new(command) as Box<dyn Fn() -> Command>)
+        (name, Box::new(command) as MakeCommand)
     };
     Side {
         name: "baseline",

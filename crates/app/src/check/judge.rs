@@ -144,7 +144,7 @@ fn redis(report: &mut Report, address: &str, facts: &RedisFacts) {
     match facts.max_memory_policy.as_str() {
         "noeviction" => right(report, PART, "it deletes nothing when its memory is full (noeviction)"),
         "" => {
-            doubtful(report, PART, "its eviction policy is not known", "make sure that maxmemory-policy is noeviction")
+            doubtful(report, PART, "its eviction policy is not known", "make sure that maxmemory-policy is noeviction");
         }
         policy => wrong(
             report,

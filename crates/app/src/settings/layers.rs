@@ -67,7 +67,7 @@ impl Layers {
         for assignment in &given.assignments {
             match assignment.split_once('=') {
                 Some((name, text)) => {
-                    problems.extend(layers.set_text(name.trim(), text, Origin::Flag("--set".into())).err())
+                    problems.extend(layers.set_text(name.trim(), text, Origin::Flag("--set".into())).err());
                 }
                 None => problems.push(Problem::NotAnAssignment(assignment.clone())),
             }

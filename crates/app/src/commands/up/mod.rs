@@ -50,7 +50,7 @@ pub(crate) async fn run(args: &UpArgs, loaded: &Loaded) -> Result<Answer, Failur
 async fn start_stack(data: &PathBuf, loaded: &Loaded) -> Result<Stack, Failure> {
     let settings = &loaded.settings;
     let report = progress::report();
-    let provisioner = Provisioner::new(report.clone()).map_err(StackError::from).map_err(failure)?;
+    let provisioner = Provisioner::new(report.clone()).map_err(|error| failure(&error.into()))?;
     let this = std::env::current_exe()
         .map_err(|error| Failure::new(format!("cannot find this program to start Qdrant with: {error}")))?;
     let command: Vec<OsString> = vec![this.into(), "local-qdrant".into()];
@@ -62,7 +62,7 @@ async fn start_stack(data: &PathBuf, loaded: &Loaded) -> Result<Stack, Failure> 
     if settings.qdrant.url_is_set {
         options.qdrant = QdrantSource::Elsewhere;
     }
-    let stack = async { Stack::start(options, &provisioner, report.clone()).await.map_err(failure) };
+    let stack = async { Stack::start(options, &provisioner, report.clone()).await.map_err(|error| failure(&error)) };
     // Fetched beside the servers; the embedder then finds it in the cache.
     let model = async {
         if settings.embedding.elsewhere {
@@ -150,8 +150,8 @@ fn data_directory(set: Option<&str>) -> Result<PathBuf, Failure> {
 }
 
 /// The stack's error with the flag that helps.
-fn failure(error: StackError) -> Failure {
-    let hint = match &error {
+fn failure(error: &StackError) -> Failure {
+    let hint = match error {
         StackError::PortTaken { server, .. } => {
             let flag = match server {
                 ServerKind::Mongod => "--mongodb-port",
