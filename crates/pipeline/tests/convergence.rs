@@ -199,8 +199,9 @@ impl World {
     }
 }
 
-/// One schedule of writes, faults and crashes; how many faults were hit.
-async fn schedule(seed: u64) -> u64 {
+/// One schedule. `disasters` adds what goes beyond lost calls and crashes: lost history, a deleted
+/// checkpoint, a destroyed group. Says how many faults were hit.
+async fn schedule(seed: u64, disasters: bool) -> u64 {
     let mut random = StdRng::seed_from_u64(seed);
     let mut world = World::new();
     for _ in 0..random.random_range(0..12) {
@@ -218,6 +219,11 @@ async fn schedule(seed: u64) -> u64 {
                 world.kill(service);
                 world.start(service);
             }
+            15 if disasters => match random.random_range(0..3) {
+                0 => world.source.lose_history(),
+                1 => world.streams.delete_checkpoint(),
+                _ => world.streams.destroy_group(if random.random() { STAGE_1 } else { STAGE_2 }),
+            },
             _ => tokio::time::sleep(Duration::from_millis(random.random_range(1..2_000))).await,
         }
     }
@@ -230,7 +236,14 @@ async fn schedule(seed: u64) -> u64 {
 async fn whatever_calls_fail_and_whoever_crashes_the_index_becomes_the_source() {
     let mut hits = 0;
     for seed in 0..40 {
-        hits += schedule(seed).await;
+        hits += schedule(seed, false).await;
     }
     assert!(hits > 400, "only {hits} faults were hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_history_a_lost_checkpoint_and_destroyed_groups_are_repaired_without_a_person() {
+    for seed in 1_000..1_030 {
+        schedule(seed, true).await;
+    }
 }

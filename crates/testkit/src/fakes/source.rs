@@ -127,10 +127,12 @@ impl FakeSource {
         self.state().opened
     }
 
-    /// Forgets the history so far, as an oplog that is too small does.
+    /// Forgets the history so far, as an oplog that is too small does. The clock moves on, as MongoDB's always does: a
+    /// feed can be opened at the time that it is now.
     pub fn lose_history(&self) {
         let mut state = self.state();
         state.history = state.log.len();
+        state.tick();
     }
 
     /// A copy of the data and the clock.
