@@ -26,6 +26,7 @@ fn up_demo_finds_a_document_by_its_meaning_and_survives_a_second_run() {
     for run in 0..2 {
         let out = up();
         assert!(out.contains("all-MiniLM-L6-v2") || run > 0, "{out}");
+        assert!(out.contains("Order still missing after two weeks  T-1001"), "it finds the document: {out}");
         assert!(out.contains("tidewheel search"), "it says what to type next: {out}");
     }
 }

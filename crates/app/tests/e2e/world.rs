@@ -120,9 +120,23 @@ impl World {
 
     /// Kills the newest instance of a service as a crash would (SIGKILL).
     pub fn kill(&mut self, name: &str) {
-        let service = self.newest(name);
+        Self::crash(self.newest(name));
+        self.forget_the_dead();
+    }
+
+    /// Kills the oldest instance of a service as a crash would.
+    pub fn kill_oldest(&mut self, name: &str) {
+        let service = self.services.iter_mut().find(|service| service.name == name);
+        Self::crash(service.expect("the service runs"));
+        self.forget_the_dead();
+    }
+
+    fn crash(service: &mut Service) {
         service.child.kill().expect("the process is killed");
         service.child.wait().expect("the process is gone");
+    }
+
+    fn forget_the_dead(&mut self) {
         self.services.retain_mut(|service| matches!(service.child.try_wait(), Ok(None)));
     }
 
@@ -133,7 +147,7 @@ impl World {
         let pid = service.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
         let status = service.child.wait().expect("the process ends");
-        self.services.retain_mut(|service| matches!(service.child.try_wait(), Ok(None)));
+        self.forget_the_dead();
         (status, begun.elapsed())
     }
 
