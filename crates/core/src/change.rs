@@ -21,15 +21,11 @@ pub enum Operation {
     Delete,
     /// Its whole collection went away: dropped, renamed, or its database dropped. Such a change has no document.
     Drop,
-    /// A snapshot has read its whole collection: what is older than the snapshot is not there any more. Such a change
-    /// has no document either.
-    Sweep,
 }
 
 impl Operation {
     /// Every operation, for tests and tables.
-    pub const ALL: [Self; 7] =
-        [Self::Insert, Self::Update, Self::Replace, Self::Read, Self::Delete, Self::Drop, Self::Sweep];
+    pub const ALL: [Self; 6] = [Self::Insert, Self::Update, Self::Replace, Self::Read, Self::Delete, Self::Drop];
 
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
@@ -40,18 +36,17 @@ impl Operation {
             Self::Read => "read",
             Self::Delete => "delete",
             Self::Drop => "drop",
-            Self::Sweep => "sweep",
         }
     }
 
     /// Whether the change leaves a document behind that has to be searchable.
     pub fn has_document(self) -> bool {
-        !matches!(self, Self::Delete | Self::Drop | Self::Sweep)
+        !matches!(self, Self::Delete | Self::Drop)
     }
 
     /// Whether the change concerns a whole collection instead of one document.
     pub fn is_of_collection(self) -> bool {
-        matches!(self, Self::Drop | Self::Sweep)
+        matches!(self, Self::Drop)
     }
 }
 

@@ -3,13 +3,16 @@
 //! Qdrant filters and indexes plain JSON, so MongoDB's types become the JSON type that a person would write in a
 //! filter: an ObjectId its hexadecimal digits, a date RFC 3339 in UTC, and so on.
 
+use std::fmt::Write as _;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::identity::DocumentId;
+use crate::identity::{DocumentId, Namespace};
 use crate::version::Version;
 
 /// The one reserved key of the payload.
@@ -18,10 +21,16 @@ pub const RESERVED: &str = "_tidewheel";
 pub const VERSION_HIGH: &str = "_tidewheel.version.high";
 /// Path of the payload field with [`Version::low`].
 pub const VERSION_LOW: &str = "_tidewheel.version.low";
+/// Path of the payload field with [`Version::replay`]; there is none if that is 0.
+pub const VERSION_REPLAY: &str = "_tidewheel.version.replay";
 /// Path of the payload field with the document's [`DocumentId`].
 pub const DOCUMENT: &str = "_tidewheel.document";
 /// Path of the payload field with the namespace.
 pub const NAMESPACE: &str = "_tidewheel.namespace";
+
+/// Paths of the payload fields that [`Stamped::read`] reads.
+pub const STAMP: &[&str] =
+    &["_tidewheel.key", "_tidewheel.namespace", "_tidewheel.version", "_tidewheel.chunk", "_tidewheel.digest"];
 
 /// A document that is not a JSON object.
 #[derive(Debug, Error)]
@@ -57,6 +66,8 @@ pub struct Stamp<'a> {
     pub model: &'a str,
     /// How many chunks the document has at this version.
     pub chunks: u32,
+    /// The [`digest`] of the document.
+    pub digest: &'a str,
 }
 
 impl Stamp<'_> {
@@ -66,13 +77,69 @@ impl Stamp<'_> {
             "key": self.key,
             "namespace": self.namespace,
             "document": self.document.to_string(),
-            "version": { "high": self.version.high(), "low": self.version.low() },
+            "version": version_value(self.version),
+            "digest": self.digest,
             "model": self.model,
             "chunk": chunk,
             "chunks": self.chunks,
             "text": text,
         })
     }
+}
+
+fn version_value(version: Version) -> Value {
+    let mut value = serde_json::json!({ "high": version.high(), "low": version.low() });
+    if version.replay > 0 {
+        value["replay"] = version.replay.into();
+    }
+    value
+}
+
+/// What a point says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamped {
+    /// `database.collection`.
+    pub namespace: Namespace,
+    /// Canonical extended JSON of the document's `_id`.
+    pub key: String,
+    /// The document's version.
+    pub version: Version,
+    /// Which chunk it is, from 0.
+    pub chunk: u64,
+    /// The [`digest`] of the document; empty if there is none.
+    pub digest: String,
+}
+
+impl Stamped {
+    /// Reads a payload; `None` if tidewheel did not write it.
+    pub fn read(payload: &Map<String, Value>) -> Option<Self> {
+        let stamp = payload.get(RESERVED)?;
+        let text = |name: &str| stamp.get(name).and_then(Value::as_str);
+        Some(Self {
+            namespace: Namespace::parse(text("namespace")?)?,
+            key: text("key")?.to_owned(),
+            version: version_of(payload)?,
+            chunk: stamp.get("chunk")?.as_u64()?,
+            digest: text("digest").unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+/// The version in a payload; `None` if there is none that tidewheel could have written.
+pub fn version_of(payload: &Map<String, Value>) -> Option<Version> {
+    let version = payload.get(RESERVED)?.get("version")?;
+    let number = |name: &str| version.get(name)?.as_u64();
+    let replay = u32::try_from(number("replay").unwrap_or(0)).ok()?;
+    Version::from_halves(number("high")?, number("low")?, replay).ok()
+}
+
+/// Tells whether a document has changed: the first 128 bits of SHA-256 of its relaxed extended JSON, in hexadecimal.
+pub fn digest(document: &str) -> String {
+    let hash = Sha256::digest(document.as_bytes());
+    hash[..16].iter().fold(String::with_capacity(32), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn plain_fields(document: Map<String, Value>) -> Map<String, Value> {

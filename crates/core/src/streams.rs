@@ -14,6 +14,12 @@ pub const EMBEDDED_GROUP: &str = "qdrant_upserters";
 /// Hash: how far the source has been read (resume token, cluster time, snapshot). Written only together with the
 /// entries that it covers.
 pub const CHECKPOINT: &str = "{raw_document_changes}:checkpoint";
+/// Hash: the newest checkpoint that is in the index with everything that it covers.
+pub const APPLIED: &str = "{raw_document_changes}:applied";
+/// Hash: how many entries each stream was given, so that a stream that was deleted is noticed.
+pub const COUNTS: &str = "{raw_document_changes}:counts";
+/// String: what was found to be lost, until the producer has repaired it.
+pub const DAMAGE: &str = "{raw_document_changes}:damage";
 /// String with a time to live: which producer is at work.
 pub const LEASE: &str = "{raw_document_changes}:lease";
 /// Stream: changes that no attempt could embed, with the reason.
@@ -22,6 +28,8 @@ pub const RAW_DEAD_LETTERS: &str = "{raw_document_changes}:dead_letters";
 pub const EMBEDDED_DEAD_LETTERS: &str = "{embedded_documents}:dead_letters";
 /// Hash: document or namespace → version of its deletion.
 pub const TOMBSTONES: &str = "{embedded_documents}:tombstones";
+/// String: the Qdrant collection that was written to last.
+pub const COLLECTION: &str = "{embedded_documents}:collection";
 
 /// A stream with the group that works on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,7 +29,8 @@ pub struct ClusterTime {
 
 /// Orders the changes of one document: a greater version is the newer change.
 ///
-/// Fields are compared in the order in which they are declared. Written as `epoch.seconds.increment.ordinal`.
+/// Fields are compared in the order in which they are declared. Written as `epoch.seconds.increment.ordinal`, followed by
+/// `.replay` if that is not 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     /// Raised only when the source's time went backwards (a restored backup, another cluster).
@@ -39,13 +40,16 @@ pub struct Version {
     /// Position among the changes of one cluster time, from 1: the changes of a transaction share their time.
     /// Rows of a snapshot have 0, so that every change at or after the snapshot's start wins over them.
     pub ordinal: u32,
+    /// 0 for the change itself. A replay that gives the change once more, to have it embedded anew, has the second since
+    /// the Unix epoch at which the replay was begun: it replaces what the same change has left in the index, and nothing newer.
+    pub replay: u32,
 }
 
 /// A version that cannot be stored or read.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum VersionError {
-    /// The text is not `epoch.seconds.increment.ordinal`.
-    #[error("version {0:?} is not four whole numbers separated by dots")]
+    /// The text is not `epoch.seconds.increment.ordinal` or the same with `.replay`.
+    #[error("version {0:?} is not four or five whole numbers separated by dots")]
     Malformed(String),
     /// A part is above what two 53-bit integers can hold.
     #[error("version {0:?} is out of range: epoch is at most {MAX_EPOCH}, ordinal at most {MAX_ORDINAL}")]
@@ -55,7 +59,7 @@ pub enum VersionError {
 impl Version {
     /// The version of a row that a snapshot begun at `time` has read.
     pub fn of_snapshot(epoch: u32, time: ClusterTime) -> Self {
-        Self { epoch, time, ordinal: 0 }
+        Self { epoch, time, ordinal: 0, replay: 0 }
     }
 
     /// The more significant half: `epoch·2³² + seconds`, below 2⁵³.
@@ -72,8 +76,8 @@ impl Version {
         (u64::from(self.time.increment) << ORDINAL_BITS) | u64::from(self.ordinal)
     }
 
-    /// The version with these halves, if they are halves of a version.
-    pub fn from_halves(high: u64, low: u64) -> Result<Self, VersionError> {
+    /// The version with these halves and this number of a replay, if they are halves of a version.
+    pub fn from_halves(high: u64, low: u64, replay: u32) -> Result<Self, VersionError> {
         let out_of_range = || VersionError::OutOfRange(format!("{high}/{low}"));
         let epoch = u32::try_from(high >> 32).map_err(|_| out_of_range())?;
         let increment = u32::try_from(low >> ORDINAL_BITS).map_err(|_| out_of_range())?;
@@ -84,13 +88,15 @@ impl Version {
             epoch,
             time: ClusterTime { seconds: (high & u64::from(u32::MAX)) as u32, increment },
             ordinal: (low & u64::from(MAX_ORDINAL)) as u32,
+            replay,
         })
     }
 }
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}.{}", self.epoch, self.time.seconds, self.time.increment, self.ordinal)
+        write!(f, "{}.{}.{}.{}", self.epoch, self.time.seconds, self.time.increment, self.ordinal)?;
+        if self.replay > 0 { write!(f, ".{}", self.replay) } else { Ok(()) }
     }
 }
 
@@ -101,8 +107,9 @@ impl FromStr for Version {
         let malformed = || VersionError::Malformed(text.to_owned());
         let mut parts = text.split('.').map(|part| part.parse::<u32>().map_err(|_| malformed()));
         let mut next = || parts.next().ok_or_else(malformed)?;
-        let version =
-            Self { epoch: next()?, time: ClusterTime { seconds: next()?, increment: next()? }, ordinal: next()? };
+        let (epoch, seconds, increment, ordinal) = (next()?, next()?, next()?, next()?);
+        let replay = parts.next().transpose()?.unwrap_or(0);
+        let version = Self { epoch, time: ClusterTime { seconds, increment }, ordinal, replay };
         if parts.next().is_some() {
             return Err(malformed());
         }
@@ -120,8 +127,12 @@ mod tests {
     use super::*;
 
     fn versions() -> impl Strategy<Value = Version> {
-        (0..=MAX_EPOCH, any::<u32>(), any::<u32>(), 0..=MAX_ORDINAL).prop_map(|(epoch, seconds, increment, ordinal)| {
-            Version { epoch, time: ClusterTime { seconds, increment }, ordinal }
+        let parts = (0..=MAX_EPOCH, any::<u32>(), any::<u32>(), 0..=MAX_ORDINAL, any::<u32>());
+        parts.prop_map(|(epoch, seconds, increment, ordinal, replay)| Version {
+            epoch,
+            time: ClusterTime { seconds, increment },
+            ordinal,
+            replay,
         })
     }
 
@@ -129,19 +140,19 @@ mod tests {
         #[test]
         fn text_and_halves_give_the_version_back(version in versions()) {
             prop_assert_eq!(version.to_string().parse(), Ok(version));
-            prop_assert_eq!(Version::from_halves(version.high(), version.low()), Ok(version));
+            prop_assert_eq!(Version::from_halves(version.high(), version.low(), version.replay), Ok(version));
         }
 
         #[test]
         fn halves_order_as_versions_do_even_as_floats(a in versions(), b in versions()) {
-            let floats = |v: Version| (v.high() as f64, v.low() as f64);
+            let floats = |v: Version| (v.high() as f64, v.low() as f64, f64::from(v.replay));
             prop_assert_eq!(floats(a).partial_cmp(&floats(b)), Some(a.cmp(&b)));
         }
     }
 
     #[test]
     fn malformed_texts_are_refused() {
-        for text in ["", "1.2.3", "1.2.3.4.5", "1.2.3.x", "-1.2.3.4", "0.0.0.2097152", "2097152.0.0.0"] {
+        for text in ["", "1.2.3", "1.2.3.4.5.6", "1.2.3.4.", "1.2.3.x", "-1.2.3.4", "0.0.0.2097152", "2097152.0.0.0"] {
             assert!(text.parse::<Version>().is_err(), "{text:?} was accepted");
         }
     }

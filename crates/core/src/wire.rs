@@ -159,7 +159,12 @@ mod tests {
             namespace: Namespace::new("shop", "tickets"),
             key: r#"{"$numberInt":"7"}"#.into(),
             id: "7".into(),
-            version: Version { epoch: 0, time: ClusterTime { seconds: 1_700_000_000, increment: 3 }, ordinal: 1 },
+            version: Version {
+                epoch: 0,
+                time: ClusterTime { seconds: 1_700_000_000, increment: 3 },
+                ordinal: 1,
+                replay: 0,
+            },
             committed_at: 1_700_000_000_123,
             document: operation.has_document().then(|| document.to_owned()),
         }

@@ -62,7 +62,7 @@ struct State {
 }
 
 fn version(number: u8) -> Version {
-    Version { epoch: 0, time: ClusterTime { seconds: u32::from(number), increment: 1 }, ordinal: 1 }
+    Version { epoch: 0, time: ClusterTime { seconds: u32::from(number), increment: 1 }, ordinal: 1, replay: 0 }
 }
 
 fn some(number: u8) -> Option<Version> {

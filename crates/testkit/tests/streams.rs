@@ -5,17 +5,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{EntryId, Handover, Journal, Queue, StageStatus, Tombstones};
+use tidewheel_core::ports::{Alarm, EntryId, Handover, Journal, Queue, StageStatus, Tombstones};
 use tidewheel_core::streams::Stage;
 use tidewheel_core::wire::RawFields;
 use tidewheel_testkit::contracts::streams::StreamsHarness;
 use tidewheel_testkit::fakes::streams::FakeStreams;
-use tidewheel_testkit::fakes::tombstones::FakeTombstones;
 
 #[derive(Default)]
 struct Fakes {
     streams: FakeStreams,
-    tombstones: FakeTombstones,
 }
 
 #[async_trait]
@@ -37,7 +35,11 @@ impl StreamsHarness for Fakes {
     }
 
     fn tombstones(&self) -> Arc<dyn Tombstones> {
-        Arc::new(self.tombstones.clone())
+        Arc::new(self.streams.tombstones())
+    }
+
+    fn alarm(&self) -> Arc<dyn Alarm> {
+        Arc::new(self.streams.alarm())
     }
 
     async fn status(&self, stage: Stage) -> StageStatus {

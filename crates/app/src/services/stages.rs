@@ -12,7 +12,7 @@ use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_pipeline::consumer::ConsumerOptions;
 use tidewheel_pipeline::health::Health;
 use tidewheel_pipeline::processor::{Processor, ProcessorOptions, TextOptions};
-use tidewheel_pipeline::producer::{Producer, ProducerOptions};
+use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
 use tidewheel_pipeline::service::ServiceError;
 use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
 use tidewheel_stores::redis::RedisStore;
@@ -38,7 +38,9 @@ pub(super) fn producer(settings: &Settings, shutdown: CancellationToken) -> Resu
         snapshot: settings.producer.snapshot,
         high_water: settings.producer.high_water,
         lease: LEASE,
+        tombstone_grace: settings.streams.tombstone_grace,
     };
+    let index = connect::index(settings)?;
     // The source may have to look up addresses before there can be a producer, which may fail for a while.
     let health = Health::default();
     let running = Arc::new(std::sync::Mutex::new(health.clone()));
@@ -49,7 +51,14 @@ pub(super) fn producer(settings: &Settings, shutdown: CancellationToken) -> Resu
         }
         let connect = || connect::source(mongo.clone());
         let Some(source) = patiently("look up MongoDB", &health, &shutdown, connect).await? else { return Ok(()) };
-        let producer = Producer::new(options, Arc::new(source), Arc::new(redis));
+        let ports = ProducerPorts {
+            source: Arc::new(source),
+            journal: Arc::new(redis.clone()),
+            index: Arc::new(index),
+            tombstones: Arc::new(redis.clone()),
+            alarm: Arc::new(redis),
+        };
+        let producer = Producer::new(options, ports);
         *running.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = producer.health();
         Ok(producer.run(shutdown).await?)
     };
@@ -89,7 +98,7 @@ pub(super) fn upserter(settings: &Settings, shutdown: CancellationToken) -> Resu
         payload: PayloadOptions { include: documents.include.clone(), exclude: documents.exclude.clone() },
     };
     let queue = Arc::new(redis.queue(STAGE_2, own_name("upserter")));
-    let upserter = Upserter::new(options, queue, Arc::new(index), Arc::new(redis.clone()));
+    let upserter = Upserter::new(options, queue, Arc::new(index), Arc::new(redis.clone()), Arc::new(redis.clone()));
     let health = upserter.health();
     let ready = health.clone();
     let task = async move {
@@ -107,7 +116,11 @@ fn consumer(consumer: &Consumer, settings: &Settings) -> ConsumerOptions {
         batch: consumer.batch,
         concurrency: consumer.concurrency,
         claim_after: consumer.claim_after,
-        retention: Retention { age: streams.retention_age, entries: streams.retention_entries },
+        retention: Retention {
+            age: streams.retention_age,
+            entries: streams.retention_entries,
+            bytes: streams.retention_memory.unwrap_or(u64::MAX),
+        },
     }
 }
 

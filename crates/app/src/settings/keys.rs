@@ -78,6 +78,8 @@ pub(crate) const KEYS: &[Key] = &[
     key("upserter.claim_after", Kind::Duration, "15s"),
     key("streams.retention_age", Kind::Duration, "1h"),
     key("streams.retention_entries", Kind::Count(0), "10000"),
+    unset("streams.retention_memory", Kind::Size),
+    key("streams.tombstone_grace", Kind::Duration, "24h"),
     unset("http.listen", Kind::ListenOrOff),
     unset("log.format", Kind::Choice(&["text", "json"])),
     key("log.level", Kind::Text, "info"),

@@ -74,6 +74,8 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
         streams: Streams {
             retention_age: reader.duration("streams.retention_age"),
             retention_entries: reader.number("streams.retention_entries").unwrap_or_default(),
+            retention_memory: reader.number("streams.retention_memory"),
+            tombstone_grace: reader.duration("streams.tombstone_grace"),
         },
         http_listen: match reader.text("http.listen").as_deref() {
             None => Listen::Default,

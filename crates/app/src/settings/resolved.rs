@@ -131,6 +131,8 @@ pub(crate) struct Consumer {
 pub(crate) struct Streams {
     pub(crate) retention_age: Duration,
     pub(crate) retention_entries: u64,
+    pub(crate) retention_memory: Option<u64>,
+    pub(crate) tombstone_grace: Duration,
 }
 
 /// `http.listen`: whether the operations server runs.

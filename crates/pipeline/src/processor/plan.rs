@@ -129,7 +129,7 @@ mod tests {
             namespace: Namespace::new("shop", "tickets"),
             key: if operation.is_of_collection() { String::new() } else { key.to_string() },
             id: key.to_string(),
-            version: Version { epoch: 0, time: ClusterTime { seconds: time, increment: 1 }, ordinal: 1 },
+            version: Version { epoch: 0, time: ClusterTime { seconds: time, increment: 1 }, ordinal: 1, replay: 0 },
             committed_at: 0,
             document: operation.has_document().then(|| format!(r#"{{"_id":{key},"text":"version {time}"}}"#)),
         }

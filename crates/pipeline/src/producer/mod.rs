@@ -4,7 +4,9 @@
 //!   lease ──▶ load checkpoint ──▶ open feed ──▶┬─▶ feed: what has accumulated ──▶ plan ──▶ append ─┐
 //!     ▲         (token, time,     (and a       │                                                   │
 //!     │          ordinal,          snapshot,   ├─▶ snapshot: next page ─────────▶ plan ──▶ append ─┤
-//!     │          snapshot)         if due)     └──────────────◀────────────────────────────────────┘
+//!     │          snapshot)         if due)     ├─▶ positions: barrier, damage ──▶ plan ──▶ confirm ┤
+//!     │                                        │                             or restart            │
+//!     │                                        └──────────────◀────────────────────────────────────┘
 //!     └── conflict, lost lease, failed feed ◀── one script: if the checkpoint is the expected one,
 //!                                                XADD every change and save the next checkpoint
 //! ```
@@ -14,21 +16,29 @@
 //! the checkpoint again; so does a producer whose Redis came back with older data.
 //! **Gap-free**: the feed is opened before the snapshot reads its first row, at a time that the snapshot's rows carry
 //! as their version; changes that the scan sees early win over it when they arrive.
+//! **Applied**: a barrier tells up to which checkpoint everything is in the index. From there everything that was lost
+//! between the checkpoint and the index can be appended again.
+//! **Damage**: streams that were deleted, entries that vanished before they were acknowledged and a collection that is gone are
+//! noticed within seconds and repaired: by going back to the applied checkpoint, or by a snapshot.
+//! **Snapshot**: reads everything, appends only what the index does not have like this, and then removes from the index what
+//! the source does not have.
 //! **Several producers**: the lease makes one work and the others wait; safety rests on the condition above.
 //! **Backpressure**: above the high-water mark of stage 1 nothing more is read; MongoDB's oplog buffers.
-//! **Lost history**: when the oplog no longer reaches back to the token, everything is read again, and what is
-//! older than that reading is swept out of the index, collection by collection.
+//! **Lost history**: when the oplog no longer reaches back to the token, a snapshot makes the index equal again.
 
+mod barrier;
 mod options;
 mod plan;
 mod session;
+mod snapshot;
+mod writer;
 
 use std::sync::Arc;
 
 pub use options::ProducerOptions;
 use session::{Ended, Session};
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::{Journal, Source};
+use tidewheel_core::ports::{Alarm, Index, Journal, Source, Tombstones};
 use tidewheel_core::retry::Backoff;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -42,15 +52,29 @@ pub const NAME: &str = "producer";
 /// The service. Any number may run at once; one of them works.
 pub struct Producer {
     options: ProducerOptions,
-    source: Arc<dyn Source>,
-    journal: Arc<dyn Journal>,
+    ports: ProducerPorts,
     health: Health,
+}
+
+/// What the producer works with.
+#[derive(Clone)]
+pub struct ProducerPorts {
+    /// MongoDB.
+    pub source: Arc<dyn Source>,
+    /// Stage 1.
+    pub journal: Arc<dyn Journal>,
+    /// The collection in Qdrant, to compare with; it is only read.
+    pub index: Arc<dyn Index>,
+    /// The memory of deletions, to be kept small.
+    pub tombstones: Arc<dyn Tombstones>,
+    /// The memory of the collection.
+    pub alarm: Arc<dyn Alarm>,
 }
 
 impl Producer {
     /// A producer that is ready to run.
-    pub fn new(options: ProducerOptions, source: Arc<dyn Source>, journal: Arc<dyn Journal>) -> Self {
-        Self { options, source, journal, health: Health::default() }
+    pub fn new(options: ProducerOptions, ports: ProducerPorts) -> Self {
+        Self { options, ports, health: Health::default() }
     }
 
     /// What the service says of itself while it runs.
@@ -63,13 +87,8 @@ impl Producer {
         let mut backoff = Backoff::for_servers();
         let mut standing_by = false;
         let ended = loop {
-            let session = Session {
-                options: &self.options,
-                source: &*self.source,
-                journal: &*self.journal,
-                health: &self.health,
-                shutdown: &shutdown,
-            };
+            let session =
+                Session { options: &self.options, ports: &self.ports, health: &self.health, shutdown: &shutdown };
             let (ended, progressed) = session.run().await;
             if progressed {
                 backoff.reset();
@@ -81,6 +100,7 @@ impl Producer {
                     warn!("the checkpoint was changed by somebody else; starting again from it");
                     backoff.next_delay(None)
                 }
+                Ended::Restarted => continue,
                 Ended::StandBy => {
                     if !was_standing_by {
                         info!("another producer is at work; standing by");
@@ -105,7 +125,7 @@ impl Producer {
                 () = tokio::time::sleep(delay) => {}
             }
         };
-        if let Err(error) = self.journal.release(&self.options.owner).await {
+        if let Err(error) = self.ports.journal.release(&self.options.owner).await {
             debug!("could not give the lease back: {error}");
         }
         ended

@@ -13,4 +13,6 @@ pub struct ProducerOptions {
     pub high_water: u64,
     /// For how long a producer that says nothing keeps the lease: another one takes over after this time.
     pub lease: Duration,
+    /// For how long a deletion that is in the index is remembered, to fend off a write that a network has held up.
+    pub tombstone_grace: Duration,
 }

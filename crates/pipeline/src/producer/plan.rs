@@ -1,9 +1,14 @@
 //! Decides what is appended for what the source says, without appending it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Checkpoint, FeedBatch, ResumeToken, SnapshotState, SourceRow, StartAt};
+use tidewheel_core::payload::{Stamped, digest};
+use tidewheel_core::ports::{
+    Checkpoint, Damage, FeedBatch, IndexedPoint, ResumeToken, SnapshotState, SourceRow, StartAt,
+};
 use tidewheel_core::version::{ClusterTime, MAX_ORDINAL, Version};
 
 /// An append: the entries and the checkpoint that covers them.
@@ -86,7 +91,7 @@ pub fn follow(checkpoint: &Checkpoint, batch: FeedBatch) -> Result<Step, PortErr
             namespace: event.namespace,
             key: event.key,
             id: event.id,
-            version: Version { epoch: next.epoch, time: event.time, ordinal },
+            version: Version { epoch: next.epoch, time: event.time, ordinal, replay: 0 },
             committed_at: event.committed_at,
             document: event.document,
         });
@@ -94,29 +99,36 @@ pub fn follow(checkpoint: &Checkpoint, batch: FeedBatch) -> Result<Step, PortErr
     Ok(Step { changes, next })
 }
 
-/// The step, with everything to be read again at `time`, because collections came into the selection that the feed has no
-/// events of. `time` is after the last event of the step: the rows must win over the drop of a collection that they replace.
-pub fn read_again(mut step: Step, time: ClusterTime) -> Step {
-    debug_assert!(time > step.next.last.0);
-    step.next.snapshot = SnapshotState::Running { time, after: None, rows: 0 };
-    step
+/// The checkpoint, with everything to be read again at `time`. Where collections were renamed into the selection, that has to
+/// be after its last event: their rows must win over the drop of the collections that they replace.
+pub fn read_again(checkpoint: Checkpoint, time: ClusterTime) -> Checkpoint {
+    Checkpoint { snapshot: SnapshotState::Running { time, after: None, rows: 0 }, ..checkpoint }
+}
+
+/// A page of a snapshot that was read and compared with the index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PageRead {
+    /// Its collection.
+    pub namespace: Namespace,
+    /// The canonical key of its last row.
+    pub last: String,
+    /// How many rows it had.
+    pub count: u64,
+    /// Those of its rows that have to be appended.
+    pub differing: Vec<SourceRow>,
 }
 
 /// The step for a page of a snapshot, read at `now` (milliseconds since the Unix epoch).
 ///
 /// Its rows carry the time at which the snapshot began: whatever has happened since wins over them, even where the row
 /// already shows it.
-pub fn read(checkpoint: &Checkpoint, namespace: &Namespace, page: Vec<SourceRow>, now: u64) -> Step {
+pub fn read(checkpoint: &Checkpoint, page: PageRead, now: u64) -> Step {
     let SnapshotState::Running { time, rows, .. } = checkpoint.snapshot else {
         unreachable!("rows are only read while a snapshot runs");
     };
+    let PageRead { namespace, last, count, differing } = page;
     let mut next = checkpoint.clone();
-    next.snapshot = SnapshotState::Running {
-        time,
-        after: page.last().map(|row| (namespace.clone(), row.key.clone())),
-        rows: rows + page.len() as u64,
-    };
-    let changes = page.into_iter().map(|row| Change {
+    let changes = differing.into_iter().map(|row| Change {
         operation: Operation::Read,
         namespace: namespace.clone(),
         key: row.key,
@@ -125,34 +137,83 @@ pub fn read(checkpoint: &Checkpoint, namespace: &Namespace, page: Vec<SourceRow>
         committed_at: now,
         document: Some(row.document),
     });
-    Step { changes: changes.collect(), next }
+    let changes = changes.collect();
+    next.snapshot = SnapshotState::Running { time, after: Some((namespace, last)), rows: rows + count };
+    Step { changes, next }
 }
 
-/// The step when a snapshot has read the whole collection: whatever is older than the snapshot has not been there any
-/// more. That only says something when earlier history was lost; otherwise there is nothing older.
-pub fn sweep(checkpoint: &Checkpoint, namespace: &Namespace, now: u64) -> Step {
-    let SnapshotState::Running { time, .. } = checkpoint.snapshot else {
-        unreachable!("collections are only swept while a snapshot runs");
-    };
-    let change = Change {
-        operation: Operation::Sweep,
-        namespace: namespace.clone(),
-        key: String::new(),
-        id: String::new(),
-        version: Version::of_snapshot(checkpoint.epoch, time),
-        committed_at: now,
-        document: None,
-    };
-    Step { changes: vec![change], next: checkpoint.clone() }
+/// Whether a row that a snapshot has read has to be appended, given what the index says of it: not if the index has the
+/// same document, or a newer change.
+pub fn differs(stored: Option<&Stamped>, row: &SourceRow, snapshot: Version) -> bool {
+    stored.is_none_or(|stored| stored.version < snapshot && stored.digest != digest(&row.document))
 }
 
-/// The step at the end of a snapshot.
+/// The step when a snapshot has read everything: what the index has beyond it is to be found.
 pub fn read_all(checkpoint: &Checkpoint) -> Step {
     let mut next = checkpoint.clone();
     if let SnapshotState::Running { time, rows, .. } = checkpoint.snapshot {
+        next.snapshot = SnapshotState::Sweeping { time, rows };
+    }
+    Step { changes: Vec::new(), next }
+}
+
+/// The documents of a page of the index that are older than the snapshot, by namespace: the source is to be asked whether they
+/// still exist. Points of other databases, and those that tidewheel did not write, are nobody's business.
+pub fn suspects(page: &[IndexedPoint], database: &str, snapshot: Version) -> BTreeMap<Namespace, BTreeSet<String>> {
+    let mut suspects: BTreeMap<Namespace, BTreeSet<String>> = BTreeMap::new();
+    for stamp in page.iter().filter_map(|point| Stamped::read(&point.payload)) {
+        if stamp.namespace.database() == database && stamp.version < snapshot {
+            suspects.entry(stamp.namespace).or_default().insert(stamp.key);
+        }
+    }
+    suspects
+}
+
+/// The step that removes documents which did not exist at `time`, found at `now` (milliseconds since the Unix epoch).
+/// Whoever has inserted one of them again since then has a newer version.
+pub fn gone(checkpoint: &Checkpoint, time: ClusterTime, absent: Vec<(Namespace, String)>, now: u64) -> Step {
+    let changes = absent.into_iter().map(|(namespace, key)| Change {
+        operation: Operation::Delete,
+        namespace,
+        // For people; the exact form is as good where the relaxed one is not known.
+        id: key.clone(),
+        key,
+        version: Version::of_snapshot(checkpoint.epoch, time),
+        committed_at: now,
+        document: None,
+    });
+    Step { changes: changes.collect(), next: checkpoint.clone() }
+}
+
+/// The step at the end of a snapshot.
+pub fn swept(checkpoint: &Checkpoint) -> Step {
+    let mut next = checkpoint.clone();
+    if let SnapshotState::Sweeping { time, rows } = checkpoint.snapshot {
         next.snapshot = SnapshotState::Done { time, rows };
     }
     Step { changes: Vec::new(), next }
+}
+
+/// Where to take up the work after damage.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Recovery {
+    /// Append again what came after the applied checkpoint.
+    Rewind(Checkpoint),
+    /// Follow from here on, and compare everything with the index in a snapshot whose time is yet to be set.
+    Compare(Checkpoint),
+}
+
+/// How damage is repaired, given the checkpoint and the one that is known to be applied.
+///
+/// The applied checkpoint is of no use if the selection or the epoch has changed since: the feed would not find its place, or
+/// give versions out again that are older than what is in the index.
+pub fn recover(current: &Checkpoint, applied: Option<Checkpoint>, damage: &Damage) -> Recovery {
+    let applied = applied.filter(|applied| (applied.epoch, &applied.selection) == (current.epoch, &current.selection));
+    match (damage, applied) {
+        (Damage::Entries(_), Some(applied)) => Recovery::Rewind(applied),
+        (Damage::Collection(_), Some(applied)) => Recovery::Compare(applied),
+        (_, None) => Recovery::Compare(current.clone()),
+    }
 }
 
 /// The collections that a snapshot has yet to read, and the row after which the first of them goes on.
@@ -169,6 +230,7 @@ pub fn remaining(collections: Vec<Namespace>, after: Option<&(Namespace, String)
 mod tests {
     use proptest::prelude::*;
     use tidewheel_core::ports::SourceEvent;
+    use uuid::Uuid;
 
     use super::*;
 
@@ -214,9 +276,8 @@ mod tests {
     #[test]
     fn what_appears_is_read_after_the_events_that_brought_it() {
         let step = follow(&checkpoint(), batch(vec![event(Operation::Drop, 12, None)])).unwrap();
-        let step = read_again(step, time(13));
-        assert_eq!(step.next.snapshot, SnapshotState::Running { time: time(13), after: None, rows: 0 });
-        assert_eq!(step.changes.len(), 1);
+        let next = read_again(step.next, time(13));
+        assert_eq!(next.snapshot, SnapshotState::Running { time: time(13), after: None, rows: 0 });
     }
 
     #[test]
@@ -242,17 +303,77 @@ mod tests {
 
     #[test]
     fn a_snapshot_reads_at_its_time_and_remembers_where_it_is() {
-        let row = |key: &str| SourceRow { key: key.into(), id: key.into(), document: "{}".into() };
         let tickets = Namespace::new("shop", "tickets");
-        let step = read(&checkpoint(), &tickets, vec![row("1"), row("2")], 99);
+        let page =
+            PageRead { namespace: tickets.clone(), last: "3".into(), count: 3, differing: vec![row("1"), row("2")] };
+        let step = read(&checkpoint(), page, 99);
         assert_eq!(versions(&step), ["0.10.1.0", "0.10.1.0"]);
-        let after = Some((tickets, "2".to_owned()));
-        assert_eq!(step.next.snapshot, SnapshotState::Running { time: time(10), after, rows: 2 });
+        let after = Some((tickets, "3".to_owned()));
+        assert_eq!(step.next.snapshot, SnapshotState::Running { time: time(10), after, rows: 3 });
         assert_eq!(step.next.token, checkpoint().token);
-        let swept = sweep(&step.next, &Namespace::new("shop", "tickets"), 99);
-        assert_eq!((versions(&swept), &swept.next), (vec!["0.10.1.0".to_owned()], &step.next));
-        let done = read_all(&step.next);
-        assert_eq!((done.changes.len(), done.next.snapshot), (0, SnapshotState::Done { time: time(10), rows: 2 }));
+        let sweeping = read_all(&step.next).next;
+        assert_eq!(sweeping.snapshot, SnapshotState::Sweeping { time: time(10), rows: 3 });
+        let removed = gone(&sweeping, time(12), vec![(Namespace::new("shop", "tickets"), "7".into())], 99);
+        assert_eq!((versions(&removed), &removed.next), (vec!["0.12.1.0".to_owned()], &sweeping));
+        assert_eq!(swept(&sweeping).next.snapshot, SnapshotState::Done { time: time(10), rows: 3 });
+    }
+
+    fn row(key: &str) -> SourceRow {
+        SourceRow { key: key.into(), id: key.into(), document: format!(r#"{{"_id":{key}}}"#) }
+    }
+
+    fn stamped(namespace: &str, key: &str, seconds: u32, document: &str) -> IndexedPoint {
+        let version = Version::of_snapshot(0, time(seconds));
+        let stamp = serde_json::json!({
+            "namespace": namespace, "key": key, "chunk": 0, "digest": digest(document),
+            "version": {"high": version.high(), "low": version.low()},
+        });
+        let payload = [("_tidewheel".to_owned(), stamp)].into_iter().collect();
+        IndexedPoint { id: Uuid::nil(), payload }
+    }
+
+    #[test]
+    fn a_row_is_appended_unless_the_index_has_the_same_or_something_newer() {
+        let differs = |seconds, document: &str| {
+            let point = stamped("shop.tickets", "1", seconds, document);
+            super::differs(Stamped::read(&point.payload).as_ref(), &row("1"), Version::of_snapshot(0, time(10)))
+        };
+        assert!(differs(9, r#"{"_id":1,"old":true}"#));
+        assert!(!differs(9, r#"{"_id":1}"#), "the same document");
+        assert!(!differs(10, r#"{"_id":1,"new":true}"#), "a row of the same snapshot, or a newer change");
+        assert!(super::differs(None, &row("1"), Version::of_snapshot(0, time(10))));
+    }
+
+    #[test]
+    fn only_older_points_of_this_database_are_suspects() {
+        let foreign = IndexedPoint { id: Uuid::nil(), payload: serde_json::Map::new() };
+        let page = [
+            stamped("shop.tickets", "1", 9, "{}"),
+            stamped("shop.tickets", "1", 9, "{}"),
+            stamped("shop.notes", "2", 9, "{}"),
+            stamped("shop.tickets", "3", 10, "{}"),
+            stamped("other.tickets", "4", 9, "{}"),
+            foreign,
+        ];
+        let suspects = suspects(&page, "shop", Version::of_snapshot(0, time(10)));
+        let names: Vec<_> = suspects.iter().map(|(namespace, keys)| (namespace.as_str(), keys.len())).collect();
+        assert_eq!(names, [("shop.notes", 1), ("shop.tickets", 1)]);
+    }
+
+    #[test]
+    fn recovery_goes_back_to_what_is_applied_if_that_still_makes_sense() {
+        let current = Checkpoint { token: ResumeToken("now".into()), ..checkpoint() };
+        let (entries, collection) = (Damage::Entries(String::new()), Damage::Collection(String::new()));
+        let applied = checkpoint();
+        let recover = |applied: &Checkpoint, damage| super::recover(&current, Some(applied.clone()), damage);
+        assert_eq!(recover(&applied, &entries), Recovery::Rewind(applied.clone()));
+        assert_eq!(recover(&applied, &collection), Recovery::Compare(applied.clone()));
+        let other = Checkpoint { selection: "other".into(), ..applied.clone() };
+        let past = Checkpoint { epoch: 7, ..applied };
+        for useless in [other, past] {
+            assert_eq!(recover(&useless, &entries), Recovery::Compare(current.clone()));
+        }
+        assert_eq!(super::recover(&current, None, &collection), Recovery::Compare(current.clone()));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tidewheel_core::error::{ErrorClass, PortError};
-use tidewheel_core::ports::{DeadLetter, DocumentPoints, Fence, FenceTarget, Index, Tombstones};
+use tidewheel_core::ports::{Alarm, DeadLetter, DocumentPoints, Fence, FenceTarget, Index, Tombstones, Written};
 
 use super::plan::{Aftermath, Write, aftermath};
 use crate::newest::letter;
@@ -13,6 +13,7 @@ use crate::retry::{GivenUp, Patience};
 pub(super) struct Applier<'a> {
     pub(super) index: &'a dyn Index,
     pub(super) tombstones: &'a dyn Tombstones,
+    pub(super) alarm: &'a dyn Alarm,
     pub(super) patience: &'a Patience,
     /// Dimension for which the collection was prepared; 0 before.
     pub(super) prepared: &'a AtomicUsize,
@@ -57,8 +58,11 @@ impl Applier<'_> {
         while !todo.is_empty() {
             let documents: Vec<&DocumentPoints> = todo.iter().map(|write| &write.points).collect();
             self.prepare(&documents).await?;
-            self.patience.call("write to Qdrant", || self.index.upsert(&documents)).await?;
-            todo = self.check(todo).await?;
+            match self.patience.call("write to Qdrant", || self.index.upsert(&documents)).await? {
+                Written::Durably => todo = self.check(todo).await?,
+                // Somebody has deleted it since: prepare it again, and say so.
+                Written::NoCollection => self.prepared.store(0, Ordering::Relaxed),
+            }
         }
         Ok(())
     }
@@ -96,6 +100,10 @@ impl Applier<'_> {
         Ok(again)
     }
 
+    async fn record(&self, exists: bool) -> Result<(), GivenUp> {
+        self.patience.call("record the collection", || self.alarm.collection(self.index.name(), exists)).await
+    }
+
     /// Makes sure of the collection before the first write. A vector of another dimension than the collection has is
     /// no fault of its document: the service stops.
     async fn prepare(&self, documents: &[&DocumentPoints]) -> Result<(), GivenUp> {
@@ -104,7 +112,13 @@ impl Applier<'_> {
             match self.prepared.load(Ordering::Relaxed) {
                 prepared if prepared == dimension => {}
                 0 => {
+                    let exists = self.patience.call("look for the collection", || self.index.exists()).await?;
+                    if !exists {
+                        // First the record, then the collection: after a crash in between it is still missing.
+                        self.record(false).await?;
+                    }
                     self.patience.call("prepare the collection", || self.index.prepare(dimension)).await?;
+                    self.record(true).await?;
                     self.prepared.store(dimension, Ordering::Relaxed);
                 }
                 prepared => {

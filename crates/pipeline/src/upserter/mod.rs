@@ -19,6 +19,7 @@
 //! (its check). Without B a late write could; a model of the protocol shows it.
 //! **Calls**: A and B for a batch with writes, C only for a batch in which the check found something to clean up, one delete for
 //! a batch with removals.
+//! **A collection that is gone** is made again by the next write, and put on record, so that the producer fills it again.
 //! **Poison**: a document that Qdrant refuses is found by halving the batch and parked; its neighbours are written.
 //! A vector of the wrong dimension is no fault of its document: the service stops and says so.
 
@@ -28,6 +29,7 @@ mod plan;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use apply::Applier;
 use async_trait::async_trait;
@@ -35,7 +37,7 @@ pub use options::{PayloadOptions, UpserterOptions};
 pub use plan::{Aftermath, aftermath};
 use plan::{Plan, plan};
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Delivery, EntryId, Index, Queue, Tombstones};
+use tidewheel_core::ports::{Alarm, Delivery, EntryId, Index, PortResult, Queue, Tombstones};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, info, warn};
 
@@ -53,6 +55,7 @@ pub struct Upserter {
     queue: Arc<dyn Queue<Embedded>>,
     index: Arc<dyn Index>,
     tombstones: Arc<dyn Tombstones>,
+    alarm: Arc<dyn Alarm>,
     health: Health,
 }
 
@@ -63,8 +66,9 @@ impl Upserter {
         queue: Arc<dyn Queue<Embedded>>,
         index: Arc<dyn Index>,
         tombstones: Arc<dyn Tombstones>,
+        alarm: Arc<dyn Alarm>,
     ) -> Self {
-        Self { options, queue, index, tombstones, health: Health::default() }
+        Self { options, queue, index, tombstones, alarm, health: Health::default() }
     }
 
     /// What the service says of itself while it runs.
@@ -74,11 +78,15 @@ impl Upserter {
 
     /// Runs until `shutdown`, or until something fails that a person has to mend.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
+        let watch = shutdown.child_token();
+        let _stop_watching = watch.clone().drop_guard();
+        tokio::spawn(watch_collection(self.index.clone(), self.alarm.clone(), watch));
         let patience = Patience { health: self.health, shutdown };
         let work = Worker {
             queue: self.queue.clone(),
             index: self.index,
             tombstones: self.tombstones,
+            alarm: self.alarm.clone(),
             payload: self.options.payload,
             prepared: AtomicUsize::new(0),
             patience: patience.clone(),
@@ -88,10 +96,29 @@ impl Upserter {
     }
 }
 
+/// How often the collection is looked for while nothing is written.
+const WATCH: Duration = Duration::from_secs(5);
+
+/// Notices a collection that is gone although nothing is to be written.
+async fn watch_collection(index: Arc<dyn Index>, alarm: Arc<dyn Alarm>, stop: CancellationToken) {
+    let look = async || -> PortResult<()> { alarm.collection(index.name(), index.exists().await?).await };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(WATCH) => {}
+        }
+        // The work itself reports an outage.
+        if let Err(error) = look().await {
+            debug!("cannot look for the collection: {error}");
+        }
+    }
+}
+
 struct Worker {
     queue: Arc<dyn Queue<Embedded>>,
     index: Arc<dyn Index>,
     tombstones: Arc<dyn Tombstones>,
+    alarm: Arc<dyn Alarm>,
     payload: PayloadOptions,
     prepared: AtomicUsize,
     patience: Patience,
@@ -111,6 +138,7 @@ impl Worker {
         let applier = Applier {
             index: &*self.index,
             tombstones: &*self.tombstones,
+            alarm: &*self.alarm,
             patience: &self.patience,
             prepared: &self.prepared,
         };

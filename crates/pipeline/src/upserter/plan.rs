@@ -5,7 +5,7 @@ use tidewheel_core::change::Operation;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::payload::{RESERVED, Stamp, plain_document};
+use tidewheel_core::payload::{RESERVED, Stamp, digest, plain_document};
 use tidewheel_core::ports::{DeadLetter, Delivery, DocumentPoints, EntryId, Fence, FenceTarget, Point, Stored};
 use tidewheel_core::version::Version;
 
@@ -49,7 +49,7 @@ pub fn plan(deliveries: Vec<Delivery<Embedded>>, payload: &PayloadOptions) -> Pl
     for (embedded, entries) in newest(deliveries, &mut plan.letters) {
         let version = embedded.change.version;
         let target = match embedded.change.operation {
-            Operation::Drop | Operation::Sweep => FenceTarget::Namespace(embedded.change.namespace),
+            Operation::Drop => FenceTarget::Namespace(embedded.change.namespace),
             Operation::Delete => FenceTarget::Document(embedded.change.document_id()),
             _ => {
                 let namespace = embedded.change.namespace.clone();
@@ -72,7 +72,9 @@ fn points(embedded: Embedded, options: &PayloadOptions) -> Result<DocumentPoints
     let text = change.document.as_deref().unwrap_or_default();
     let fields = plain_document(text).map_err(|error| PortError::poison(error.to_string()))?;
     let fields = options.select(fields);
+    let digest = digest(text);
     let stamp = Stamp {
+        digest: &digest,
         key: &change.key,
         namespace: change.namespace.as_str(),
         document,
@@ -139,7 +141,7 @@ mod tests {
     use super::*;
 
     fn version(seconds: u32) -> Version {
-        Version { epoch: 0, time: ClusterTime { seconds, increment: 1 }, ordinal: 1 }
+        Version { epoch: 0, time: ClusterTime { seconds, increment: 1 }, ordinal: 1, replay: 0 }
     }
 
     fn embedded(operation: Operation, key: u8, time: u32, chunks: usize) -> Embedded {
@@ -221,6 +223,7 @@ mod tests {
                     "namespace": "shop.tickets",
                     "document": document.to_string(),
                     "version": {"high": 3, "low": (1u64 << 21) + 1},
+                    "digest": digest(r#"{"_id":7,"text":"at 3","secret":1}"#),
                     "model": "hash:2",
                     "chunk": 1,
                     "chunks": 2,

@@ -11,6 +11,7 @@
 //! - credentials never appear in an error.
 
 mod event;
+mod existing;
 mod extjson;
 mod failure;
 mod feed;
@@ -97,6 +98,10 @@ impl Source for MongoSource {
         self.selection.identity()
     }
 
+    fn database(&self) -> &str {
+        self.selection.database()
+    }
+
     async fn open(&self, start: StartAt) -> Result<Box<dyn Feed>, FeedError> {
         feed::open(self.server.clone(), Arc::clone(&self.selection), start).await
     }
@@ -138,6 +143,15 @@ impl Source for MongoSource {
             return Err(PortError::fatal(format!("{namespace} is not in the database {}", self.selection.database())));
         }
         scan::open(self.server.clone(), namespace, after, at_least)
+    }
+
+    async fn existing(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<bool>> {
+        let selected =
+            namespace.database() == self.selection.database() && self.selection.contains(namespace.collection());
+        if !selected || keys.is_empty() {
+            return Ok(vec![false; keys.len()]);
+        }
+        existing::existing(&self.server, namespace, keys, at_least).await
     }
 }
 

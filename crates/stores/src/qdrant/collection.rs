@@ -9,7 +9,7 @@ use qdrant_client::qdrant::{
 };
 use serde::Serialize;
 use tidewheel_core::error::PortError;
-use tidewheel_core::payload::{DOCUMENT, NAMESPACE, VERSION_HIGH, VERSION_LOW};
+use tidewheel_core::payload::{DOCUMENT, NAMESPACE, VERSION_HIGH, VERSION_LOW, VERSION_REPLAY};
 
 /// What Qdrant says of a collection.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -127,7 +127,7 @@ pub(super) fn check(collection: &str, facts: &CollectionFacts, dimension: usize)
 pub(super) fn missing_indexes(collection: &str, facts: &CollectionFacts) -> Vec<CreateFieldIndexCollection> {
     let mut wanted = vec![(DOCUMENT, FieldType::Uuid), (NAMESPACE, FieldType::Keyword)];
     if facts.indexes_required {
-        wanted.extend([(VERSION_HIGH, FieldType::Integer), (VERSION_LOW, FieldType::Integer)]);
+        wanted.extend([VERSION_HIGH, VERSION_LOW, VERSION_REPLAY].map(|field| (field, FieldType::Integer)));
     }
     wanted
         .into_iter()
@@ -207,6 +207,6 @@ mod tests {
             unindexed_filtering_update: Some(false),
             ..StrictModeConfig::default()
         };
-        assert_eq!(fields(&info(vectors(), Some(strict), &present)), [VERSION_HIGH, VERSION_LOW]);
+        assert_eq!(fields(&info(vectors(), Some(strict), &present)), [VERSION_HIGH, VERSION_LOW, VERSION_REPLAY]);
     }
 }

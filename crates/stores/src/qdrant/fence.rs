@@ -8,7 +8,7 @@ use qdrant_client::qdrant::r#match::MatchValue;
 use qdrant_client::qdrant::{
     Condition, FieldCondition, Filter, HasIdCondition, Match, PointId, Range, RepeatedStrings,
 };
-use tidewheel_core::payload::{DOCUMENT, NAMESPACE, VERSION_HIGH, VERSION_LOW};
+use tidewheel_core::payload::{DOCUMENT, NAMESPACE, VERSION_HIGH, VERSION_LOW, VERSION_REPLAY};
 use tidewheel_core::ports::{Fence, FenceTarget};
 use tidewheel_core::version::Version;
 
@@ -17,14 +17,27 @@ use tidewheel_core::version::Version;
 fn as_new_as(version: Version) -> Vec<Condition> {
     // Exact: both halves are below 2⁵³.
     let (high, low) = (version.high(), version.low());
-    let same_high = MatchValue::Integer(high as i64);
+    let newer_high = range(VERSION_HIGH, Range { gt: Some(high as f64), ..Range::default() });
+    if version.replay == 0 {
+        let as_new = range(VERSION_LOW, Range { gte: Some(low as f64), ..Range::default() });
+        return vec![newer_high, all_of(vec![integer(VERSION_HIGH, high), as_new])];
+    }
+    let newer_low = range(VERSION_LOW, Range { gt: Some(low as f64), ..Range::default() });
+    let replayed = range(VERSION_REPLAY, Range { gte: Some(f64::from(version.replay)), ..Range::default() });
     vec![
-        field(VERSION_HIGH, |field| field.range = Some(Range { gt: Some(high as f64), ..Range::default() })),
-        all_of(vec![
-            field(VERSION_HIGH, |field| field.r#match = Some(Match { match_value: Some(same_high) })),
-            field(VERSION_LOW, |field| field.range = Some(Range { gte: Some(low as f64), ..Range::default() })),
-        ]),
+        newer_high,
+        all_of(vec![integer(VERSION_HIGH, high), newer_low]),
+        all_of(vec![integer(VERSION_HIGH, high), integer(VERSION_LOW, low), replayed]),
     ]
+}
+
+fn range(key: &str, range: Range) -> Condition {
+    field(key, |field| field.range = Some(range))
+}
+
+fn integer(key: &str, value: u64) -> Condition {
+    let value = MatchValue::Integer(value as i64);
+    field(key, |field| field.r#match = Some(Match { match_value: Some(value) }))
 }
 
 /// Points that `what` selects and that are older than `version`.
@@ -103,7 +116,7 @@ mod tests {
     use super::*;
 
     fn version(seconds: u32) -> Version {
-        Version { epoch: 0, time: ClusterTime { seconds, increment: 1 }, ordinal: 1 }
+        Version { epoch: 0, time: ClusterTime { seconds, increment: 1 }, ordinal: 1, replay: 0 }
     }
 
     fn fence(key: &str, seconds: u32) -> Fence {

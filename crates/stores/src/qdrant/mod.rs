@@ -6,7 +6,7 @@
 //! * **Durability.** Writes wait, and count only if the server says that they are completed. Anything less is a
 //!   transient error and is written again.
 //! * **No hidden retries.** One call of the port is one attempt.
-//! * **A collection that somebody deletes** is created again by the next write.
+//! * **A collection that somebody deletes** is reported by the next write, which does not create it.
 
 mod batch;
 mod collection;
@@ -30,8 +30,8 @@ use serde::Serialize;
 use serde_json::Value;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::DocumentId;
-use tidewheel_core::payload::RESERVED;
-use tidewheel_core::ports::{DocumentPoints, Fence, Hit, Index, IndexedPoint, PortResult, Stored};
+use tidewheel_core::payload::version_of;
+use tidewheel_core::ports::{DocumentPoints, Fence, Hit, Index, IndexedPoint, PortResult, Stored, Written};
 use tidewheel_core::secret::Secret;
 use tidewheel_core::version::Version;
 use tonic::{Response, Status};
@@ -158,6 +158,14 @@ impl QdrantIndex {
 
 #[async_trait]
 impl Index for QdrantIndex {
+    fn name(&self) -> &str {
+        &self.collection
+    }
+
+    async fn exists(&self) -> PortResult<bool> {
+        self.facts().await.map(|facts| facts.is_some())
+    }
+
     async fn prepare(&self, dimension: usize) -> PortResult<()> {
         let facts = match self.facts().await? {
             Some(facts) => facts,
@@ -176,20 +184,18 @@ impl Index for QdrantIndex {
         Ok(())
     }
 
-    async fn upsert(&self, documents: &[&DocumentPoints]) -> PortResult<()> {
+    async fn upsert(&self, documents: &[&DocumentPoints]) -> PortResult<Written> {
         for parts in batch::requests(documents, self.limits) {
-            let mut answer = self.write(&parts).await;
-            if answer.as_ref().is_err_and(error::is_missing) {
-                tracing::warn!(collection = %self.collection, "the Qdrant collection is gone and is made anew");
-                self.prepare(parts[0].points[0].vector.len()).await?;
-                answer = self.write(&parts).await;
+            match self.write(&parts).await {
+                Ok(()) => {}
+                Err(status) if error::is_missing(&status) => return Ok(Written::NoCollection),
+                Err(status) => {
+                    let points: usize = parts.iter().map(|part| part.points.len()).sum();
+                    return Err(self.failed(&format!("write {points} points"), &status));
+                }
             }
-            answer.map_err(|status| {
-                let points: usize = parts.iter().map(|part| part.points.len()).sum();
-                self.failed(&format!("write {points} points"), &status)
-            })?;
         }
-        Ok(())
+        Ok(Written::Durably)
     }
 
     async fn stored(&self, documents: &[(DocumentId, u32)]) -> PortResult<Vec<Stored>> {
@@ -199,8 +205,10 @@ impl Index for QdrantIndex {
         let answer = existing(self.connection.points().get(request::stored(&self.collection, documents)).await)
             .map_err(|status| self.failed(&format!("read the versions of {} documents", documents.len()), &status))?;
         let points = answer.map(|answer| answer.result).unwrap_or_default();
-        let found: HashMap<Uuid, Option<Version>> =
-            points.into_iter().filter_map(|point| Some((uuid_of(point.id)?, version_of(point.payload)))).collect();
+        let found: HashMap<Uuid, Option<Version>> = points
+            .into_iter()
+            .filter_map(|point| Some((uuid_of(point.id)?, version_of(&value::from_payload(point.payload)))))
+            .collect();
         let stored = |(document, chunks): &(DocumentId, u32)| Stored {
             version: found.get(&document.point(0)).copied().flatten(),
             surplus: found.contains_key(&document.point(*chunks)),
@@ -240,21 +248,33 @@ impl Index for QdrantIndex {
         Ok(answer.map(|answer| answer.result.unwrap_or_default().count))
     }
 
-    async fn page(&self, after: Option<Uuid>, limit: usize) -> PortResult<Vec<IndexedPoint>> {
+    async fn points(&self, ids: &[Uuid], fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answer = existing(self.connection.points().get(request::points(&self.collection, ids, fields)).await)
+            .map_err(|status| self.failed(&format!("read {} points", ids.len()), &status))?;
+        Ok(indexed(answer.map(|answer| answer.result).unwrap_or_default()))
+    }
+
+    async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
         // UUIDs are ordered as the numbers that they are, and Qdrant's page starts at the id given. From the nil UUID on,
         // because points with plain numbers as ids, which are not ours, come before all UUIDs.
         let Some(start) = after.map_or(Some(0), |after| after.as_u128().checked_add(1)) else {
             return Ok(Vec::new());
         };
-        let request = request::page(&self.collection, Uuid::from_u128(start), limit);
+        let request = request::page(&self.collection, Uuid::from_u128(start), limit, fields);
         let answer = existing(self.connection.points().scroll(request).await)
             .map_err(|status| self.failed("read a page of points", &status))?;
-        let points = answer.map(|answer| answer.result).unwrap_or_default();
-        let indexed = |point: RetrievedPoint| {
-            Some(IndexedPoint { id: uuid_of(point.id)?, payload: value::from_payload(point.payload) })
-        };
-        Ok(points.into_iter().filter_map(indexed).collect())
+        Ok(indexed(answer.map(|answer| answer.result).unwrap_or_default()))
     }
+}
+
+fn indexed(points: Vec<RetrievedPoint>) -> Vec<IndexedPoint> {
+    let indexed = |point: RetrievedPoint| {
+        Some(IndexedPoint { id: uuid_of(point.id)?, payload: value::from_payload(point.payload) })
+    };
+    points.into_iter().filter_map(indexed).collect()
 }
 
 /// A write counts only if it is completed. `WaitTimeout` comes inside an answer that is otherwise fine: the write is
@@ -281,13 +301,6 @@ fn uuid_of(id: Option<PointId>) -> Option<Uuid> {
         PointIdOptions::Uuid(text) => Uuid::parse_str(&text).ok(),
         PointIdOptions::Num(_) => None,
     }
-}
-
-/// The version in a payload; `None` if there is none that tidewheel could have written.
-fn version_of(payload: HashMap<String, qdrant_client::qdrant::Value>) -> Option<Version> {
-    let payload = value::from_payload(payload);
-    let version = payload.get(RESERVED)?.get("version")?;
-    Version::from_halves(version.get("high")?.as_u64()?, version.get("low")?.as_u64()?).ok()
 }
 
 #[cfg(test)]

@@ -94,14 +94,33 @@ pub(super) fn search(collection: &str, vector: Vec<f32>, limit: usize, filter: O
 }
 
 /// Points in the order of their ids, from `start` on.
-pub(super) fn page(collection: &str, start: Uuid, limit: usize) -> ScrollPoints {
+pub(super) fn page(collection: &str, start: Uuid, limit: usize, fields: &[&str]) -> ScrollPoints {
     ScrollPoints {
         collection_name: collection.to_owned(),
         offset: Some(id(start)),
         limit: Some(u32::try_from(limit).unwrap_or(u32::MAX)),
-        with_payload: Some(whole_payload()),
+        with_payload: Some(selected(fields)),
         ..ScrollPoints::default()
     }
+}
+
+/// These points.
+pub(super) fn points(collection: &str, ids: &[Uuid], fields: &[&str]) -> GetPoints {
+    GetPoints {
+        collection_name: collection.to_owned(),
+        ids: ids.iter().copied().map(id).collect(),
+        with_payload: Some(selected(fields)),
+        ..GetPoints::default()
+    }
+}
+
+/// These fields of the payload; all, if none is named.
+fn selected(fields: &[&str]) -> WithPayloadSelector {
+    if fields.is_empty() {
+        return whole_payload();
+    }
+    let fields = fields.iter().map(|field| (*field).to_owned()).collect();
+    WithPayloadSelector { selector_options: Some(SelectorOptions::Include(PayloadIncludeSelector { fields })) }
 }
 
 fn whole_payload() -> WithPayloadSelector {

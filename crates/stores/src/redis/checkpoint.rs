@@ -22,6 +22,7 @@ pub(super) const FIELDS: [&str; 10] = [
 pub(super) fn encode(checkpoint: &Checkpoint) -> [String; FIELDS.len()] {
     let (state, time, rows, after) = match &checkpoint.snapshot {
         SnapshotState::Running { time, after, rows } => ("running", time, rows, after.as_ref()),
+        SnapshotState::Sweeping { time, rows } => ("sweeping", time, rows, None),
         SnapshotState::Done { time, rows } => ("done", time, rows, None),
     };
     let (namespace, key) =
@@ -59,6 +60,7 @@ pub(super) fn decode(values: [Option<String>; FIELDS.len()]) -> Result<Checkpoin
     let (_, key) = next()?;
     let snapshot = match state.as_str() {
         "done" => SnapshotState::Done { time, rows },
+        "sweeping" => SnapshotState::Sweeping { time, rows },
         "running" if namespace.is_empty() => SnapshotState::Running { time, after: None, rows },
         "running" => {
             let namespace = Namespace::parse(&namespace).ok_or(namespace_field)?;
@@ -107,6 +109,7 @@ mod tests {
         for snapshot in [
             SnapshotState::Running { time: time(), after: None, rows: 0 },
             SnapshotState::Running { time: time(), after, rows: 1000 },
+            SnapshotState::Sweeping { time: time(), rows: 1500 },
             SnapshotState::Done { time: time(), rows: 2000 },
         ] {
             let checkpoint = checkpoint(snapshot);

@@ -41,7 +41,10 @@ pub(super) fn classify(kind: ErrorKind, code: Option<&str>) -> (ErrorClass, Opti
 
 /// The failure of `doing`, for the stages.
 pub(super) fn port_error(doing: impl std::fmt::Display, address: &str, error: &RedisError) -> PortError {
-    let (class, hint) = classify(error.kind(), error.code());
+    // Within a script Redis has no code of its own for a missing right.
+    let forbidden = error.detail().is_some_and(|detail| detail.contains("executing the script can't run this command"));
+    let kind = if forbidden { ErrorKind::Server(ServerErrorKind::NoPerm) } else { error.kind() };
+    let (class, hint) = classify(kind, error.code());
     let cause = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         (Some(code), None) => code.to_owned(),
@@ -115,6 +118,7 @@ mod tests {
             ("NOAUTH Authentication required.", Fatal, "password"),
             ("WRONGPASS invalid username-password pair or user is disabled.", Fatal, "password"),
             ("NOPERM this user has no permissions to run the 'xadd' command", Fatal, "ACL"),
+            ("ERR The user executing the script can't run this command or subcommand script: x", Fatal, "ACL"),
             ("WRONGTYPE Operation against a key holding the wrong kind of value", Fatal, "key"),
             ("CROSSSLOT Keys in request don't hash to the same slot", Fatal, "Cluster"),
             ("MOVED 3999 127.0.0.1:6381", Fatal, "Cluster"),

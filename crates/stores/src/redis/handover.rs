@@ -7,7 +7,7 @@
 use async_trait::async_trait;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{EntryId, Handover, PortResult};
-use tidewheel_core::streams::{EMBEDDED, RAW, RAW_GROUP};
+use tidewheel_core::streams::{COUNTS, EMBEDDED, RAW, RAW_GROUP};
 use tidewheel_core::wire::{Fields, Record};
 
 use super::journal::{add_entries, size};
@@ -22,7 +22,7 @@ impl Handover for RedisStore {
         let entries: Vec<Fields<'_>> = records.iter().map(Record::encode).collect();
         let (arguments, bytes) = size(&entries);
         let ids = acknowledge.len();
-        let mut command = script::HAND_OVER.command(&[RAW, EMBEDDED], 2 + ids + arguments, 24 * ids + bytes);
+        let mut command = script::HAND_OVER.command(&[RAW, EMBEDDED, COUNTS], 2 + ids + arguments, 24 * ids + bytes);
         command.arg(RAW_GROUP).arg(ids);
         for id in acknowledge {
             command.arg(&id.0);

@@ -4,14 +4,16 @@
 //! If the answer gets lost, the same script is sent once more: it finds the new checkpoint saved and says so, or
 //! appends now. An old request that was held up somewhere and arrives late finds another checkpoint and does nothing.
 
-use async_trait::async_trait;
 use std::time::Duration;
 
-use redis::Cmd;
+use async_trait::async_trait;
+use redis::{Cmd, Value};
 use tidewheel_core::change::Change;
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{Appended, Checkpoint, Journal, PortResult};
-use tidewheel_core::streams::{CHECKPOINT, LEASE, RAW, STAGE_1};
+use tidewheel_core::ports::{Appended, Checkpoint, Damage, EntryId, Journal, PortResult, Position, Positions, Repair};
+use tidewheel_core::streams::{
+    APPLIED, CHECKPOINT, COUNTS, DAMAGE, EMBEDDED, EMBEDDED_GROUP, LEASE, RAW, RAW_GROUP, STAGE_1,
+};
 use tidewheel_core::wire::{Fields, Record};
 
 use super::error::is_ambiguous;
@@ -20,21 +22,7 @@ use super::{RedisStore, checkpoint, reply, script};
 #[async_trait]
 impl Journal for RedisStore {
     async fn load(&self) -> PortResult<Option<Checkpoint>> {
-        let doing = "load the checkpoint";
-        let value = self.send(doing, redis::cmd("HMGET").arg(CHECKPOINT).arg(&checkpoint::FIELDS)).await?;
-        let values = reply::array(value)
-            .and_then(|values| values.into_iter().map(reply::optional_text).collect::<Result<Vec<_>, _>>())
-            .and_then(|values| values.try_into().map_err(|_| reply::Unexpected("a value for each field")))
-            .map_err(self.garbled(doing))?;
-        let values: [Option<String>; checkpoint::FIELDS.len()] = values;
-        if values.iter().all(Option::is_none) {
-            return Ok(None);
-        }
-        checkpoint::decode(values).map(Some).map_err(|field| {
-            let address = self.address();
-            PortError::fatal(format!("field {field} of {CHECKPOINT} in Redis at {address} is not readable"))
-                .with_hint(format!("DEL {CHECKPOINT} makes the producer read the whole source again"))
-        })
+        self.checkpoint(CHECKPOINT).await
     }
 
     async fn append(
@@ -43,17 +31,43 @@ impl Journal for RedisStore {
         changes: &[Change],
         next: &Checkpoint,
     ) -> PortResult<Appended> {
-        let command = append(expected, changes, next);
-        let doing = "append to raw_document_changes";
-        let mut result = self.link().run(&script::APPEND, &command).await;
-        if result.as_ref().is_err_and(is_ambiguous) {
-            result = self.link().run(&script::APPEND, &command).await;
-        }
-        let answer = result.map_err(|error| self.failed(doing, &error))?;
-        match reply::text(answer).map_err(self.garbled(doing))?.as_str() {
-            "saved" => Ok(Appended::Saved),
-            _ => Ok(Appended::Conflict),
-        }
+        self.save("append", expected, changes, next).await
+    }
+
+    async fn applied(&self) -> PortResult<Option<Checkpoint>> {
+        self.checkpoint(APPLIED).await
+    }
+
+    async fn confirm(&self, expected: &Checkpoint, applied: &Checkpoint) -> PortResult<Appended> {
+        let doing = "save the applied checkpoint";
+        let fields = checkpoint::FIELDS.len();
+        let mut command = script::CONFIRM.command(&[CHECKPOINT, APPLIED], 1 + 3 * fields, 1024);
+        command.arg(fields).arg(&checkpoint::FIELDS);
+        command.arg(&checkpoint::encode(expected)).arg(&checkpoint::encode(applied));
+        let answer = self.run(doing, &script::CONFIRM, &command).await?;
+        outcome(answer).map_err(self.garbled(doing))
+    }
+
+    async fn restart(
+        &self,
+        expected: Option<&Checkpoint>,
+        changes: &[Change],
+        next: &Checkpoint,
+        repair: Repair,
+    ) -> PortResult<Appended> {
+        let mode = match repair {
+            Repair::Entries => "rewind",
+            Repair::Everything => "anew",
+        };
+        self.save(mode, expected, changes, next).await
+    }
+
+    async fn positions(&self) -> PortResult<Positions> {
+        let doing = "look at the positions of both stages";
+        let mut command = script::POSITIONS.command(&[RAW, EMBEDDED, COUNTS, DAMAGE], 2, 64);
+        command.arg(RAW_GROUP).arg(EMBEDDED_GROUP);
+        let answer = self.run(doing, &script::POSITIONS, &command).await?;
+        positions(answer).map_err(self.garbled(doing))
     }
 
     async fn lease(&self, owner: &str, time_to_live: Duration) -> PortResult<bool> {
@@ -81,12 +95,75 @@ pub(super) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn append(expected: Option<&Checkpoint>, changes: &[Change], next: &Checkpoint) -> Cmd {
+impl RedisStore {
+    async fn checkpoint(&self, key: &str) -> PortResult<Option<Checkpoint>> {
+        let doing = format!("load {key}");
+        let value = self.send(&doing, redis::cmd("HMGET").arg(key).arg(&checkpoint::FIELDS)).await?;
+        let values = reply::array(value)
+            .and_then(|values| values.into_iter().map(reply::optional_text).collect::<Result<Vec<_>, _>>())
+            .and_then(|values| values.try_into().map_err(|_| reply::Unexpected("a value for each field")))
+            .map_err(self.garbled(&doing))?;
+        let values: [Option<String>; checkpoint::FIELDS.len()] = values;
+        if values.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        checkpoint::decode(values).map(Some).map_err(|field| {
+            let address = self.address();
+            PortError::fatal(format!("field {field} of {key} in Redis at {address} is not readable"))
+                .with_hint(format!("DEL {key} makes the producer compare the whole source with the index"))
+        })
+    }
+
+    async fn save(
+        &self,
+        mode: &str,
+        expected: Option<&Checkpoint>,
+        changes: &[Change],
+        next: &Checkpoint,
+    ) -> PortResult<Appended> {
+        let command = append(mode, expected, changes, next);
+        let doing = "append to raw_document_changes";
+        let mut result = self.link().run(&script::APPEND, &command).await;
+        if result.as_ref().is_err_and(is_ambiguous) {
+            result = self.link().run(&script::APPEND, &command).await;
+        }
+        let answer = result.map_err(|error| self.failed(doing, &error))?;
+        outcome(answer).map_err(self.garbled(doing))
+    }
+}
+
+fn outcome(answer: Value) -> Result<Appended, reply::Unexpected> {
+    match reply::text(answer)?.as_str() {
+        "saved" => Ok(Appended::Saved),
+        "conflict" => Ok(Appended::Conflict),
+        _ => Err(reply::Unexpected("what the script says")),
+    }
+}
+
+fn positions(answer: Value) -> Result<Positions, reply::Unexpected> {
+    let texts: Vec<String> = reply::array(answer)?.into_iter().map(reply::text).collect::<Result<_, _>>()?;
+    let [raw_last, raw_waiting, raw_harm, last, waiting, harm, recorded]: [String; 7] =
+        texts.try_into().map_err(|_| reply::Unexpected("as long as the script makes it"))?;
+    let position = |last, waiting: String| Position {
+        last: EntryId(last),
+        waiting: (!waiting.is_empty()).then_some(EntryId(waiting)),
+    };
+    // A lost collection comes first: what makes it good makes lost entries good as well.
+    let damage = if recorded.starts_with("collection ") {
+        Some(Damage::Collection(recorded))
+    } else {
+        [recorded, raw_harm, harm].into_iter().find(|harm| !harm.is_empty()).map(Damage::Entries)
+    };
+    Ok(Positions { raw: position(raw_last, raw_waiting), embedded: position(last, waiting), damage })
+}
+
+fn append(mode: &str, expected: Option<&Checkpoint>, changes: &[Change], next: &Checkpoint) -> Cmd {
     let entries: Vec<Fields<'_>> = changes.iter().map(Record::encode).collect();
     let fields = checkpoint::FIELDS.len();
     let (arguments, bytes) = size(&entries);
-    let mut command = script::APPEND.command(&[RAW, CHECKPOINT], 2 + 3 * fields + arguments, 1024 + bytes);
-    command.arg(u8::from(expected.is_some())).arg(fields).arg(&checkpoint::FIELDS);
+    let keys = [RAW, CHECKPOINT, COUNTS, APPLIED, DAMAGE, EMBEDDED];
+    let mut command = script::APPEND.command(&keys, 3 + 3 * fields + arguments, 1024 + bytes);
+    command.arg(mode).arg(u8::from(expected.is_some())).arg(fields).arg(&checkpoint::FIELDS);
     if let Some(expected) = expected {
         command.arg(&checkpoint::encode(expected));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::{Cmd, RedisResult, Value};
 use tidewheel_core::ports::{Claimed, DeadLetter, Delivery, EntryId, PortResult, Queue, Retention};
-use tidewheel_core::streams::Stage;
+use tidewheel_core::streams::{DAMAGE, Stage};
 use tidewheel_core::wire::Record;
 
 use super::error::is_no_group;
@@ -112,10 +112,11 @@ impl<T: Record> RedisQueue<T> {
     async fn claim_page(&self, idle: Duration, max: usize) -> PortResult<(Claimed<T>, bool)> {
         let doing = self.doing("claim entries of");
         let from = self.claim_from.lock().expect("no holder panics").clone();
-        let mut command = redis::cmd("XAUTOCLAIM");
-        command.arg(self.stage.stream).arg(self.stage.group).arg(&self.consumer);
-        command.arg(milliseconds(idle)).arg(from).arg("COUNT").arg(max.max(1));
-        let answer = self.send_to_group(&doing, &command, None).await?;
+        let mut command = script::CLAIM.command(&[self.stage.stream, DAMAGE], 5, 160);
+        command.arg(self.stage.group).arg(&self.consumer).arg(milliseconds(idle)).arg(from).arg(max.max(1));
+        let Some(answer) = self.on_group(&doing, &script::CLAIM, &command).await? else {
+            return Ok((Claimed { deliveries: Vec::new(), lost: Vec::new() }, true));
+        };
         let parse = || -> Result<_, reply::Unexpected> {
             let [next, entries, lost]: [Value; 3] =
                 reply::array(answer)?.try_into().map_err(|_| reply::Unexpected("three lists: is this Redis 7.0?"))?;
@@ -207,10 +208,11 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
     async fn trim(&self, retention: Retention) -> PortResult<u64> {
         let doing = self.doing("trim");
         self.forget_consumers(FORGET_CONSUMER_AFTER).await?;
-        let mut command = script::TRIM.command(&[self.stage.stream], 3, 64);
+        let mut command = script::TRIM.command(&[self.stage.stream], 4, 64);
         // Ages and lengths beyond what a script counts exactly are for ever all the same.
         const EXACT: u64 = 1 << 53;
-        command.arg(milliseconds(retention.age).min(EXACT)).arg(retention.entries.min(EXACT)).arg(TRIM_AT_ONCE);
+        command.arg(milliseconds(retention.age).min(EXACT)).arg(retention.entries.min(EXACT));
+        command.arg(retention.bytes.min(EXACT)).arg(TRIM_AT_ONCE);
         let mut removed = 0;
         loop {
             let answer = self.store.run(&doing, &script::TRIM, &command).await?;

@@ -24,12 +24,17 @@ macro_rules! scripts {
 
 scripts! {
     APPEND = "lua/append.lua";
+    CLAIM = "lua/claim.lua";
+    COLLECT = "lua/collect.lua";
+    COLLECTION = "lua/collection.lua";
+    CONFIRM = "lua/confirm.lua";
     CREATE_GROUP = "lua/create_group.lua";
     FORGET_CONSUMERS = "lua/forget_consumers.lua";
     HAND_OVER = "lua/hand_over.lua";
     LEASE = "lua/lease.lua";
     LEAVE = "lua/leave.lua";
     PARK = "lua/park.lua";
+    POSITIONS = "lua/positions.lua";
     RAISE = "lua/raise.lua";
     REDATE = "lua/redate.lua";
     RELEASE = "lua/release.lua";

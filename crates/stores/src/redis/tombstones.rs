@@ -1,9 +1,10 @@
 //! Versions of deletions, in a hash beside stage 2.
 
 use async_trait::async_trait;
+use redis::Value;
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{Fence, FenceTarget, PortResult, Tombstones};
-use tidewheel_core::streams::TOMBSTONES;
+use tidewheel_core::ports::{Alarm, Fence, FenceTarget, PortResult, Tombstones};
+use tidewheel_core::streams::{COLLECTION, DAMAGE, EMBEDDED_DEAD_LETTERS, RAW_DEAD_LETTERS, TOMBSTONES};
 use tidewheel_core::version::Version;
 
 use super::{RedisStore, reply, script};
@@ -48,5 +49,36 @@ impl Tombstones for RedisStore {
             })
         };
         values.into_iter().map(read).collect()
+    }
+
+    async fn collect(&self, before: Version) -> PortResult<u64> {
+        let doing = "collect old deletions";
+        let (mut cursor, mut forgotten) = ("0".to_owned(), 0);
+        loop {
+            let keys = [TOMBSTONES, RAW_DEAD_LETTERS, EMBEDDED_DEAD_LETTERS];
+            let mut command = script::COLLECT.command(&keys, 2, 64);
+            command.arg(before.to_string()).arg(&cursor);
+            let answer = self.run(doing, &script::COLLECT, &command).await?;
+            let parse = || -> Result<_, reply::Unexpected> {
+                let [next, count]: [Value; 2] =
+                    reply::array(answer)?.try_into().map_err(|_| reply::Unexpected("a pair"))?;
+                Ok((reply::text(next)?, reply::count(&count)?))
+            };
+            let (next, count) = parse().map_err(self.garbled(doing))?;
+            forgotten += count;
+            if next == "0" {
+                return Ok(forgotten);
+            }
+            cursor = next;
+        }
+    }
+}
+
+#[async_trait]
+impl Alarm for RedisStore {
+    async fn collection(&self, name: &str, exists: bool) -> PortResult<()> {
+        let mut command = script::COLLECTION.command(&[COLLECTION, DAMAGE], 2, 64 + name.len());
+        command.arg(name).arg(u8::from(exists));
+        self.run("record the collection", &script::COLLECTION, &command).await.map(|_| ())
     }
 }

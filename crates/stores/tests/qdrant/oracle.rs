@@ -7,7 +7,7 @@ use bson::{Binary, Bson, DateTime, Document, doc};
 use serde_json::json;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamp, plain_document};
-use tidewheel_core::ports::{DocumentPoints, Fence, FenceTarget, Index, Point};
+use tidewheel_core::ports::{DocumentPoints, Fence, FenceTarget, Index, Point, Written};
 use tidewheel_core::version::{ClusterTime, Version};
 use tidewheel_local::provision::Provisioner;
 use tidewheel_local::silent;
@@ -24,10 +24,18 @@ fn points(document: &Document, seconds: u32) -> DocumentPoints {
     let namespace = Namespace::new("shop", "tickets");
     let key = document.get("_id").expect("an _id").clone().into_canonical_extjson().to_string();
     let id = DocumentId::new(&namespace, &key);
-    let version = Version { epoch: 0, time: ClusterTime { seconds, increment: 1 }, ordinal: 1 };
+    let version = Version { epoch: 0, time: ClusterTime { seconds, increment: 1 }, ordinal: 1, replay: 0 };
     let text = text(document);
     let (first, second) = text.split_at(text.len() / 2);
-    let stamp = Stamp { key: &key, namespace: namespace.as_str(), document: id, version, model: "fake:4", chunks: 2 };
+    let stamp = Stamp {
+        key: &key,
+        namespace: namespace.as_str(),
+        document: id,
+        version,
+        model: "fake:4",
+        chunks: 2,
+        digest: "",
+    };
     let point = |(chunk, text): (u32, &str)| {
         // The canonical form: the relaxed one of this library cuts dates after the year 9999 short.
         let extended = Bson::Document(document.clone()).into_canonical_extjson().to_string();
@@ -47,7 +55,9 @@ fn counts(report: &Report) -> [usize; 4] {
 }
 
 async fn write(index: &QdrantIndex, documents: &[DocumentPoints]) {
-    index.upsert(&documents.iter().collect::<Vec<_>>()).await.unwrap();
+    index.prepare(DIMENSION).await.unwrap();
+    let written = index.upsert(&documents.iter().collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(written, Written::Durably);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

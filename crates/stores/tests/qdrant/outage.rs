@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::Index;
+use tidewheel_core::ports::{Index, Written};
 use tidewheel_core::version::Version;
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_testkit::contracts::index::{DIMENSION, document};
@@ -17,7 +17,8 @@ async fn a_handle_outlives_its_server() {
     let mut server = Server::local(None).await;
     let index = server.connect();
     let ticket = document(&Namespace::new("shop", "tickets"), "1", Version::default(), &["a"]);
-    index.upsert(&[&ticket]).await.unwrap();
+    index.prepare(DIMENSION).await.unwrap();
+    assert_eq!(index.upsert(&[&ticket]).await.unwrap(), Written::Durably);
 
     let (data, address, key) = server.stop().await;
     let error = index.upsert(&[&ticket]).await.unwrap_err();

@@ -7,7 +7,7 @@ use qdrant_client::qdrant::{
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::payload::{DOCUMENT, NAMESPACE};
-use tidewheel_core::ports::Index;
+use tidewheel_core::ports::{Index, Written};
 use tidewheel_core::version::Version;
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_testkit::contracts::index::{DIMENSION, document};
@@ -42,7 +42,7 @@ async fn an_alias_works_like_its_collection() {
     let index = QdrantIndex::connect(QdrantOptions::new(&server.url, &alias)).unwrap();
     index.prepare(DIMENSION).await.unwrap();
     let ticket = document(&Namespace::new("shop", "tickets"), "1", Version::default(), &["a"]);
-    index.upsert(&[&ticket]).await.unwrap();
+    assert_eq!(index.upsert(&[&ticket]).await.unwrap(), Written::Durably);
     assert_eq!(server.connect().count().await.unwrap(), Some(1));
 }
 
@@ -55,10 +55,10 @@ async fn points_of_others_stay_and_do_no_harm() {
     let upsert = UpsertPointsBuilder::new(&server.collection, vec![foreign]).wait(true);
     server.client().upsert_points(upsert).await.unwrap();
     let ticket = document(&Namespace::new("shop", "tickets"), "1", Version::default(), &["a"]);
-    index.upsert(&[&ticket]).await.unwrap();
+    assert_eq!(index.upsert(&[&ticket]).await.unwrap(), Written::Durably);
     // It counts, but it has no UUID: pages, which are compared with the source, are about points that could be ours.
     assert_eq!(index.count().await.unwrap(), Some(2));
-    let page = index.page(None, 10).await.unwrap();
+    let page = index.page(None, 10, &[]).await.unwrap();
     assert_eq!(page.iter().map(|point| point.id).collect::<Vec<_>>(), [ticket.points[0].id]);
 }
 
@@ -71,7 +71,7 @@ async fn inspection_shows_server_and_collection() {
     assert_eq!(before.collection, None);
     index.prepare(DIMENSION).await.unwrap();
     let ticket = document(&Namespace::new("shop", "tickets"), "1", Version::default(), &["a", "b"]);
-    index.upsert(&[&ticket]).await.unwrap();
+    assert_eq!(index.upsert(&[&ticket]).await.unwrap(), Written::Durably);
     let facts = index.inspect().await.unwrap().collection.unwrap();
     assert_eq!((facts.dimension, facts.distance.as_deref(), facts.points), (Some(4), Some("Cosine"), 2));
     let indexes: Vec<_> = facts.payload_indexes.iter().map(|(field, kind)| (field.as_str(), kind.as_str())).collect();

@@ -15,7 +15,7 @@ use tidewheel_testkit::contracts::samples::{change, changes, checkpoint, embedde
 use super::server::{TestRedis, ids, numbers};
 
 const NOW: Duration = Duration::ZERO;
-const NOTHING: Retention = Retention { age: Duration::ZERO, entries: 0 };
+const NOTHING: Retention = Retention { age: Duration::ZERO, entries: 0, bytes: u64::MAX };
 
 impl TestRedis {
     /// Sets the limit below what is used already.

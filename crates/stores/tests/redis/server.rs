@@ -9,7 +9,7 @@ use redis::{AsyncConnectionConfig, FromRedisValue, Value};
 use tempfile::TempDir;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Appended, Delivery, EntryId, Handover, Journal, Queue, StageStatus, Tombstones};
+use tidewheel_core::ports::{Alarm, Appended, Delivery, EntryId, Handover, Journal, Queue, StageStatus, Tombstones};
 use tidewheel_core::streams::{STAGE_1, Stage};
 use tidewheel_core::wire::RawFields;
 use tidewheel_local::provision::Provisioner;
@@ -124,6 +124,10 @@ impl StreamsHarness for TestRedis {
     }
 
     fn tombstones(&self) -> Arc<dyn Tombstones> {
+        Arc::new(self.store.clone())
+    }
+
+    fn alarm(&self) -> Arc<dyn Alarm> {
         Arc::new(self.store.clone())
     }
 

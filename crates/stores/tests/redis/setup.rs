@@ -122,8 +122,8 @@ async fn a_long_stream_is_trimmed_in_steps() {
     let redis = TestRedis::start().await;
     let queue = redis.stage_1("a");
     for (round, retention) in [
-        Retention { age: Duration::from_secs(600), entries: 10 },
-        Retention { age: Duration::from_millis(1), entries: 1_000_000 },
+        Retention { age: Duration::from_secs(600), entries: 10, bytes: u64::MAX },
+        Retention { age: Duration::from_millis(1), entries: 1_000_000, bytes: u64::MAX },
     ]
     .into_iter()
     .enumerate()

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::identity::{DocumentId, Namespace};
-use tidewheel_core::payload::{RESERVED, Stamp};
-use tidewheel_core::ports::{DocumentPoints, Fence, FenceTarget, Index, Point, Stored};
+use tidewheel_core::payload::{RESERVED, STAMP, Stamp, Stamped, digest};
+use tidewheel_core::ports::{DocumentPoints, Fence, FenceTarget, Index, Point, Stored, Written};
 use tidewheel_core::version::{ClusterTime, Version};
 use uuid::Uuid;
 
@@ -47,7 +47,9 @@ macro_rules! index_contract {
             pages_give_every_point_once_in_order,
             payloads_come_back_as_they_were_written,
             empty_calls_do_nothing,
-            a_collection_that_was_deleted_is_made_again,
+            a_collection_that_was_deleted_is_reported,
+            a_replayed_change_replaces_itself_and_nothing_newer,
+            chosen_points_come_with_chosen_fields,
             random_writes_end_as_in_a_model,
         );
     };
@@ -65,7 +67,9 @@ macro_rules! index_contract {
 /// A document with one chunk for each text, as the upserter writes it.
 pub fn document(namespace: &Namespace, key: &str, version: Version, texts: &[&str]) -> DocumentPoints {
     let id = DocumentId::new(namespace, key);
+    let digest = digest(&texts.concat());
     let stamp = Stamp {
+        digest: &digest,
         key,
         namespace: namespace.as_str(),
         document: id,
@@ -92,7 +96,7 @@ fn ticket(key: &str, version: Version, texts: &[&str]) -> DocumentPoints {
 }
 
 fn version(seconds: u32, increment: u32, ordinal: u32) -> Version {
-    Version { epoch: 0, time: ClusterTime { seconds, increment }, ordinal }
+    Version { epoch: 0, time: ClusterTime { seconds, increment }, ordinal, replay: 0 }
 }
 
 fn at(seconds: u32) -> Version {
@@ -103,8 +107,13 @@ fn fence(document: &DocumentPoints, version: Version) -> Fence {
     Fence { target: FenceTarget::Document(document.document), version }
 }
 
+/// Writes, and makes the collection first if there is none.
 async fn write(index: &dyn Index, documents: &[DocumentPoints]) {
-    index.upsert(&documents.iter().collect::<Vec<_>>()).await.unwrap();
+    let documents: Vec<_> = documents.iter().collect();
+    if index.upsert(&documents).await.unwrap() == Written::NoCollection {
+        index.prepare(DIMENSION).await.unwrap();
+        assert_eq!(index.upsert(&documents).await.unwrap(), Written::Durably);
+    }
 }
 
 /// All points by id, read in small pages.
@@ -112,7 +121,7 @@ async fn all(index: &dyn Index) -> BTreeMap<Uuid, Map<String, Value>> {
     let mut points = BTreeMap::new();
     loop {
         let after = points.last_key_value().map(|(id, _)| *id);
-        let page = index.page(after, 100).await.unwrap();
+        let page = index.page(after, 100, &[]).await.unwrap();
         if page.is_empty() {
             return points;
         }
@@ -351,14 +360,14 @@ pub async fn searches_give_the_nearest_that_pass_the_filter(harness: &dyn IndexH
 /// What a comparison of index and source rests on.
 pub async fn pages_give_every_point_once_in_order(harness: &dyn IndexHarness) {
     let index = harness.index();
-    assert!(index.page(None, 10).await.unwrap().is_empty(), "there is no collection yet");
+    assert!(index.page(None, 10, &[]).await.unwrap().is_empty(), "there is no collection yet");
     let documents: Vec<_> = (0..50).map(|key| ticket(&key.to_string(), at(1), &["a", "b"])).collect();
     write(&*index, &documents).await;
     let mut expected: Vec<_> = documents.iter().flat_map(|document| &document.points).map(|point| point.id).collect();
     expected.sort_unstable();
     let mut seen: Vec<Uuid> = Vec::new();
     loop {
-        let page = index.page(seen.last().copied(), 7).await.unwrap();
+        let page = index.page(seen.last().copied(), 7, &[]).await.unwrap();
         if page.is_empty() {
             break;
         }
@@ -366,7 +375,7 @@ pub async fn pages_give_every_point_once_in_order(harness: &dyn IndexHarness) {
         seen.extend(page.iter().map(|point| point.id));
     }
     assert_eq!(seen, expected);
-    assert!(index.page(Some(Uuid::max()), 7).await.unwrap().is_empty());
+    assert!(index.page(Some(Uuid::max()), 7, &[]).await.unwrap().is_empty());
 }
 
 /// Every JSON type, odd names and long texts.
@@ -387,23 +396,66 @@ pub async fn payloads_come_back_as_they_were_written(harness: &dyn IndexHarness)
 /// Not even create the collection.
 pub async fn empty_calls_do_nothing(harness: &dyn IndexHarness) {
     let index = harness.index();
-    index.upsert(&[]).await.unwrap();
+    assert_eq!(index.upsert(&[]).await.unwrap(), Written::Durably);
     index.delete(&[]).await.unwrap();
     assert!(index.stored(&[]).await.unwrap().is_empty());
     assert_eq!(index.count().await.unwrap(), None);
 }
 
-/// By the next write; a delete finds nothing to do.
-pub async fn a_collection_that_was_deleted_is_made_again(harness: &dyn IndexHarness) {
+/// By the next write, which makes nothing; a delete finds nothing to do.
+pub async fn a_collection_that_was_deleted_is_reported(harness: &dyn IndexHarness) {
     let index = harness.index();
+    assert!(!index.exists().await.unwrap());
     index.prepare(DIMENSION).await.unwrap();
+    assert!(index.exists().await.unwrap());
     write(&*index, &[ticket("1", at(1), &["a"])]).await;
     harness.drop_collection().await;
+    assert!(!index.exists().await.unwrap());
     assert_eq!(index.count().await.unwrap(), None);
     let second = ticket("2", at(2), &["b"]);
     index.delete(&[fence(&second, at(1))]).await.unwrap();
+    assert_eq!(index.upsert(&[&second]).await.unwrap(), Written::NoCollection);
+    assert!(!index.exists().await.unwrap());
     write(&*index, std::slice::from_ref(&second)).await;
     holds(&*index, &[&second]).await;
+}
+
+/// The same version embedded anew.
+pub async fn a_replayed_change_replaces_itself_and_nothing_newer(harness: &dyn IndexHarness) {
+    let index = harness.index();
+    let replayed = |version: Version, replay: u32| Version { replay, ..version };
+    let rising = [at(1), replayed(at(1), 5), replayed(at(1), 6), at(2), replayed(at(2), 1)];
+    for pair in rising.windows(2) {
+        let (older, newer) = (ticket("1", pair[0], &["a"]), ticket("1", pair[1], &["b"]));
+        write(&*index, std::slice::from_ref(&older)).await;
+        write(&*index, std::slice::from_ref(&newer)).await;
+        holds(&*index, &[&newer]).await;
+        write(&*index, std::slice::from_ref(&older)).await;
+        index.delete(&[fence(&newer, pair[0]), fence(&newer, pair[1])]).await.unwrap();
+        holds(&*index, &[&newer]).await;
+        assert_eq!(index.stored(&[(newer.document, 1)]).await.unwrap()[0].version, Some(pair[1]));
+    }
+}
+
+/// What a comparison with the source reads.
+pub async fn chosen_points_come_with_chosen_fields(harness: &dyn IndexHarness) {
+    let index = harness.index();
+    let known = ticket("1", at(3), &["a", "b"]);
+    let ids = [known.points[1].id, ticket("2", at(1), &["c"]).points[0].id];
+    assert!(index.points(&ids, STAMP).await.unwrap().is_empty(), "there is no collection yet");
+    write(&*index, std::slice::from_ref(&known)).await;
+    let found = index.points(&ids, STAMP).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].id, ids[0]);
+    assert_eq!(found[0].payload.keys().collect::<Vec<_>>(), [RESERVED]);
+    assert!(found[0].payload[RESERVED].get("text").is_none());
+    let stamp = Stamped { namespace: tickets(), key: "1".into(), version: at(3), chunk: 1, digest: digest("ab") };
+    assert_eq!(Stamped::read(&found[0].payload), Some(stamp.clone()));
+    let page = index.page(None, 10, STAMP).await.unwrap();
+    assert!(page.iter().any(|point| Stamped::read(&point.payload).as_ref() == Some(&stamp)));
+    assert!(page.iter().all(|point| !point.payload.contains_key("subject")));
+    assert_eq!(index.points(&ids, &[]).await.unwrap()[0].payload, known.points[1].payload);
+    assert!(index.points(&[], &[]).await.unwrap().is_empty());
 }
 
 /// Writes and deletes in an order drawn by a seed, against a map that follows the rules of the port.

@@ -3,6 +3,7 @@
 pub mod handover;
 pub mod index;
 pub mod journal;
+pub mod positions;
 pub mod queue;
 pub mod samples;
 pub mod source;

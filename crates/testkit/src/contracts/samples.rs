@@ -13,7 +13,7 @@ pub fn change(number: u32) -> Change {
         namespace: Namespace::new("shop", "tickets"),
         key: format!(r#"{{"$numberInt":"{number}"}}"#),
         id: number.to_string(),
-        version: Version { epoch: 0, time: time(number), ordinal: 1 },
+        version: Version { epoch: 0, time: time(number), ordinal: 1, replay: 0 },
         committed_at: 1_700_000_000_000 + u64::from(number),
         document: Some(format!(r#"{{"_id":{number},"subject":"Grüße {number}"}}"#)),
     }

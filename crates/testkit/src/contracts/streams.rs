@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Delivery, EntryId, Handover, Journal, Queue, StageStatus, Tombstones};
+use tidewheel_core::ports::{Alarm, Delivery, EntryId, Handover, Journal, Queue, StageStatus, Tombstones};
 use tidewheel_core::streams::{STAGE_1, Stage};
 use tidewheel_core::wire::RawFields;
 
@@ -25,6 +25,8 @@ pub trait StreamsHarness: Send + Sync {
     fn handover(&self) -> Arc<dyn Handover>;
     /// The memory of deletions.
     fn tombstones(&self) -> Arc<dyn Tombstones>;
+    /// The memory of the collection.
+    fn alarm(&self) -> Arc<dyn Alarm>;
     /// A stage as an operator sees it.
     async fn status(&self, stage: Stage) -> StageStatus;
     /// Adds an entry as it is.
@@ -109,6 +111,20 @@ macro_rules! streams_contract_tests {
             ]
         );
         $crate::contract_tests!(
+            positions,
+            $harness,
+            [
+                an_empty_pipeline_has_passed_everything,
+                positions_follow_both_stages,
+                the_applied_checkpoint_is_saved_beside_the_other,
+                a_deleted_stream_is_damage_until_the_producer_goes_on,
+                entries_that_vanish_are_damage,
+                a_collection_that_is_gone_is_damage,
+                lost_entries_do_not_make_a_lost_collection_good,
+                what_is_normal_is_no_damage,
+            ]
+        );
+        $crate::contract_tests!(
             queue,
             $harness,
             [
@@ -141,6 +157,7 @@ macro_rules! streams_contract_tests {
                 pending_and_unread_entries_stay,
                 the_slowest_group_decides,
                 without_a_group_nothing_goes,
+                memory_is_a_limit_too,
                 a_random_schedule_never_removes_what_a_group_needs,
             ]
         );
@@ -163,6 +180,7 @@ macro_rules! streams_contract_tests {
                 a_version_is_never_lowered,
                 versions_are_compared_as_numbers,
                 targets_are_not_confused,
+                old_deletions_are_collected,
             ]
         );
     };

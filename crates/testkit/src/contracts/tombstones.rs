@@ -12,7 +12,7 @@ fn document(number: u32) -> FenceTarget {
 }
 
 fn version(epoch: u32, seconds: u32, increment: u32, ordinal: u32) -> Version {
-    Version { epoch, time: ClusterTime { seconds, increment }, ordinal }
+    Version { epoch, time: ClusterTime { seconds, increment }, ordinal, replay: 0 }
 }
 
 /// Nothing is known of what was never raised.
@@ -51,6 +51,8 @@ pub async fn versions_are_compared_as_numbers(harness: &dyn StreamsHarness) {
         version(10, 0, 0, 0),
         version(MAX_EPOCH, u32::MAX, u32::MAX, MAX_ORDINAL - 1),
         version(MAX_EPOCH, u32::MAX, u32::MAX, MAX_ORDINAL),
+        Version { replay: 9, ..version(MAX_EPOCH, u32::MAX, u32::MAX, MAX_ORDINAL) },
+        Version { replay: 10, ..version(MAX_EPOCH, u32::MAX, u32::MAX, MAX_ORDINAL) },
     ];
     for (number, pair) in (1..).zip(rising.windows(2)) {
         for version in [pair[0], pair[1], pair[0]] {
@@ -74,4 +76,22 @@ pub async fn targets_are_not_confused(harness: &dyn StreamsHarness) {
     let known = tombstones.of(&asked).await.unwrap();
     let seconds: Vec<_> = known.iter().map(|version| version.map(|version| version.time.seconds)).collect();
     assert_eq!(seconds, [Some(3), None, Some(1), Some(2), Some(1)]);
+}
+
+/// Old deletions of documents are forgotten, those of namespaces are not; none while a dead letter could bring one back.
+pub async fn old_deletions_are_collected(harness: &dyn StreamsHarness) {
+    let tombstones = harness.tombstones();
+    let namespace = FenceTarget::Namespace(Namespace::new("shop", "tickets"));
+    let raised: Vec<Fence> = (1..=3000u32)
+        .map(|number| Fence { target: document(number), version: version(0, number, 1, 1) })
+        .chain([Fence { target: namespace.clone(), version: version(0, 1, 1, 1) }])
+        .collect();
+    tombstones.raise(&raised).await.unwrap();
+    let letter = harness.add_raw(tidewheel_core::streams::RAW_DEAD_LETTERS, vec![(b"a".into(), b"b".into())]).await;
+    assert_eq!(tombstones.collect(version(0, 9999, 0, 0)).await.unwrap(), 0, "there is a dead letter");
+    harness.delete_entry(tidewheel_core::streams::RAW_DEAD_LETTERS, &letter).await;
+    assert_eq!(tombstones.collect(version(0, 2001, 1, 1)).await.unwrap(), 2000);
+    assert_eq!(tombstones.collect(version(0, 2001, 1, 1)).await.unwrap(), 0);
+    let known = tombstones.of(&[document(2000), document(2001), namespace]).await.unwrap();
+    assert_eq!(known, [None, Some(version(0, 2001, 1, 1)), Some(version(0, 1, 1, 1))]);
 }

@@ -13,10 +13,10 @@ use super::streams::{LONG, NOW, StreamsHarness, append, ids, numbers, stage_1};
 /// Another group on stage 1, such as a user's own consumer.
 const OTHER: Stage = Stage { stream: RAW, group: "auditors", dead_letters: RAW_DEAD_LETTERS };
 
-const NOTHING: Retention = Retention { age: Duration::ZERO, entries: 0 };
+const NOTHING: Retention = Retention { age: Duration::ZERO, entries: 0, bytes: u64::MAX };
 
 fn newest(entries: u64) -> Retention {
-    Retention { age: LONG, entries }
+    Retention { age: LONG, entries, bytes: u64::MAX }
 }
 
 async fn confirm(harness: &dyn StreamsHarness, stage: Stage, count: usize) {
@@ -54,6 +54,21 @@ pub async fn confirmed_entries_go_beyond_the_retention(harness: &dyn StreamsHarn
     assert_eq!(numbers(&queue.read(10, NOW).await.unwrap()), [311], "an empty stream goes on");
 }
 
+/// About as many confirmed entries stay as fit into the memory that they may take.
+pub async fn memory_is_a_limit_too(harness: &dyn StreamsHarness) {
+    append(harness, 1..=2000).await;
+    confirm(harness, STAGE_1, 2000).await;
+    let queue = stage_1(harness, "a");
+    let keep = |bytes| Retention { age: LONG, entries: u64::MAX, bytes };
+    assert_eq!(queue.trim(keep(64 << 20)).await.unwrap(), 0);
+    assert!(queue.trim(keep(100_000)).await.unwrap() > 0);
+    let left = length(harness).await;
+    assert!((100..=1500).contains(&left), "{left} entries stay of 2000 with 100 to 300 bytes each");
+    append(harness, [2001]).await;
+    queue.trim(keep(0)).await.unwrap();
+    assert_eq!(length(harness).await, 1, "what is not confirmed stays");
+}
+
 /// Age alone removes old entries, however few there are.
 pub async fn young_entries_stay(harness: &dyn StreamsHarness) {
     append(harness, 1..=250).await;
@@ -61,7 +76,8 @@ pub async fn young_entries_stay(harness: &dyn StreamsHarness) {
     append(harness, 251..=260).await;
     confirm(harness, STAGE_1, 260).await;
     let queue = stage_1(harness, "a");
-    let removed = queue.trim(Retention { age: Duration::from_millis(250), entries: 1000 }).await.unwrap();
+    let removed =
+        queue.trim(Retention { age: Duration::from_millis(250), entries: 1000, bytes: u64::MAX }).await.unwrap();
     // On a machine so slow that the second batch is old as well, it goes too; the first always does.
     assert!(removed == 250 || removed == 260, "{removed}");
     assert_eq!(queue.trim(newest(1000)).await.unwrap(), 0);

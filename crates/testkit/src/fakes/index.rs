@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::DocumentId;
-use tidewheel_core::payload::RESERVED;
-use tidewheel_core::ports::{DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, Point, PortResult, Stored};
-use tidewheel_core::version::Version;
+use tidewheel_core::payload::{RESERVED, version_of};
+use tidewheel_core::ports::{
+    DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, Point, PortResult, Stored, Written,
+};
 use uuid::Uuid;
 
 use super::faults::Faults;
@@ -73,7 +74,7 @@ impl FakeIndex {
     pub fn arrives_late(&self, write: &SentWrite) -> PortResult<()> {
         let mut state = self.state();
         match write {
-            SentWrite::Upsert(documents) => state.upsert(&documents.iter().collect::<Vec<_>>()),
+            SentWrite::Upsert(documents) => state.upsert(&documents.iter().collect::<Vec<_>>()).map(drop),
             SentWrite::Delete(fences) => {
                 state.delete(fences);
                 Ok(())
@@ -99,14 +100,23 @@ impl FakeIndex {
 
 #[async_trait]
 impl Index for FakeIndex {
+    fn name(&self) -> &str {
+        "documents"
+    }
+
+    async fn exists(&self) -> PortResult<bool> {
+        drop(self.called("exists"));
+        self.faults.around("exists", || Ok(self.state().collection.is_some())).await
+    }
+
     async fn prepare(&self, dimension: usize) -> PortResult<()> {
         drop(self.called("prepare"));
         self.faults.around("prepare", || self.state().prepare(dimension)).await
     }
 
-    async fn upsert(&self, documents: &[&DocumentPoints]) -> PortResult<()> {
+    async fn upsert(&self, documents: &[&DocumentPoints]) -> PortResult<Written> {
         if documents.is_empty() {
-            return Ok(());
+            return Ok(Written::Durably);
         }
         let sent = SentWrite::Upsert(documents.iter().map(|document| (*document).clone()).collect());
         self.called("upsert").sent.push(sent);
@@ -120,7 +130,7 @@ impl Index for FakeIndex {
             let points = state.collection.as_ref().map(|collection| &collection.points);
             let point = |id: Uuid| points.and_then(|points| points.get(&id));
             let stored = |(document, chunks): &(DocumentId, u32)| Stored {
-                version: point(document.point(0)).and_then(version_of),
+                version: point(document.point(0)).and_then(|point| version_of(&point.payload)),
                 surplus: point(document.point(*chunks)).is_some(),
             };
             Ok(documents.iter().map(stored).collect())
@@ -166,17 +176,42 @@ impl Index for FakeIndex {
         self.faults.around("count", count).await
     }
 
-    async fn page(&self, after: Option<Uuid>, limit: usize) -> PortResult<Vec<IndexedPoint>> {
+    async fn points(&self, ids: &[Uuid], fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
+        drop(self.called("points"));
+        let points = || {
+            let state = self.state();
+            let points = state.collection.iter().flat_map(|collection| collection.points.values());
+            Ok(points.filter(|point| ids.contains(&point.id)).map(|point| indexed(point, fields)).collect())
+        };
+        self.faults.around("points", points).await
+    }
+
+    async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
         drop(self.called("page"));
         let page = || {
             let state = self.state();
             let points = state.collection.iter().flat_map(|collection| collection.points.values());
             let after = points.filter(|point| after.is_none_or(|after| point.id > after));
-            let indexed = |point: &Point| IndexedPoint { id: point.id, payload: point.payload.clone() };
-            Ok(after.take(limit).map(indexed).collect())
+            Ok(after.take(limit).map(|point| indexed(point, fields)).collect())
         };
         self.faults.around("page", page).await
     }
+}
+
+/// The point with these fields of its payload, whose paths are at most two names long; all, if none is named.
+fn indexed(point: &Point, fields: &[&str]) -> IndexedPoint {
+    let mut payload = if fields.is_empty() { point.payload.clone() } else { Map::new() };
+    for field in fields {
+        match field.split_once('.') {
+            None => payload.extend(point.payload.get(*field).map(|value| ((*field).to_owned(), value.clone()))),
+            Some((outer, inner)) => {
+                if let Some(value) = point.payload.get(outer).and_then(|object| object.get(inner)) {
+                    payload.entry(outer).or_insert_with(|| Value::Object(Map::new()))[inner] = value.clone();
+                }
+            }
+        }
+    }
+    IndexedPoint { id: point.id, payload }
 }
 
 impl State {
@@ -184,24 +219,20 @@ impl State {
         self.collection.get_or_insert_with(|| Collection { dimension, points: BTreeMap::new() }).check(dimension)
     }
 
-    fn upsert(&mut self, documents: &[&DocumentPoints]) -> PortResult<()> {
-        let Some(first) = documents.iter().flat_map(|document| &document.points).next() else {
-            return Ok(());
-        };
-        self.prepare(first.vector.len())?;
-        let Some(collection) = self.collection.as_mut() else { unreachable!("it was just prepared") };
+    fn upsert(&mut self, documents: &[&DocumentPoints]) -> PortResult<Written> {
+        let Some(collection) = &mut self.collection else { return Ok(Written::NoCollection) };
         for point in documents.iter().flat_map(|document| &document.points) {
             collection.check(point.vector.len())?;
         }
         for document in documents {
             for point in &document.points {
                 let stored = collection.points.get(&point.id);
-                if stored.is_none_or(|stored| version_of(stored) < Some(document.version)) {
+                if stored.is_none_or(|stored| version_of(&stored.payload) < Some(document.version)) {
                     collection.points.insert(point.id, point.clone());
                 }
             }
         }
-        Ok(())
+        Ok(Written::Durably)
     }
 
     fn delete(&mut self, fences: &[Fence]) {
@@ -222,19 +253,13 @@ impl Collection {
     }
 }
 
-/// The version that a point carries; `None`, which is older than every version, if it carries none.
-fn version_of(point: &Point) -> Option<Version> {
-    let version = point.payload.get(RESERVED)?.get("version")?;
-    Version::from_halves(version.get("high")?.as_u64()?, version.get("low")?.as_u64()?).ok()
-}
-
 fn is_behind(point: &Point, fence: &Fence) -> bool {
     let reserved = |name: &str| point.payload.get(RESERVED)?.get(name)?.as_str();
     let guarded = match &fence.target {
         FenceTarget::Document(document) => reserved("document") == Some(document.to_string().as_str()),
         FenceTarget::Namespace(namespace) => reserved("namespace") == Some(namespace.as_str()),
     };
-    guarded && version_of(point) < Some(fence.version)
+    guarded && version_of(&point.payload) < Some(fence.version)
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f32 {
@@ -246,20 +271,21 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use tidewheel_core::identity::Namespace;
-    use tidewheel_core::version::ClusterTime;
+    use tidewheel_core::version::{ClusterTime, Version};
 
     use super::super::faults::Fault;
     use super::*;
     use crate::contracts::index::document;
 
     fn version(seconds: u32) -> Version {
-        Version { epoch: 0, time: ClusterTime { seconds, increment: 1 }, ordinal: 1 }
+        Version { epoch: 0, time: ClusterTime { seconds, increment: 1 }, ordinal: 1, replay: 0 }
     }
 
     #[tokio::test]
     async fn a_write_whose_answer_was_lost_has_happened_and_a_refused_one_may_still_arrive() {
         let (index, namespace) = (FakeIndex::new(), Namespace::new("shop", "tickets"));
         let first = document(&namespace, "1", version(1), &["a"]);
+        index.prepare(4).await.unwrap();
         index.faults().once("upsert", Fault::answer_lost());
         assert!(index.upsert(&[&first]).await.is_err());
         assert_eq!(index.points().len(), 1);

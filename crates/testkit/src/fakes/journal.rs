@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidewheel_core::change::Change;
-use tidewheel_core::ports::{Appended, Checkpoint, Journal, PortResult};
-use tidewheel_core::streams::{RAW, STAGE_1};
+use tidewheel_core::ports::{Appended, Checkpoint, Damage, Journal, PortResult, Positions, Repair};
+use tidewheel_core::streams::{RAW, STAGE_1, STAGE_2};
 use tokio::time::Instant;
 
 use super::streams::FakeStreams;
@@ -49,6 +49,62 @@ impl Journal for FakeJournal {
         let result = self.0.faults().around("append", append).await;
         self.0.arrived.notify_waiters();
         result
+    }
+
+    async fn applied(&self) -> PortResult<Option<Checkpoint>> {
+        self.0.faults().around("applied", || Ok(self.0.state().applied.clone())).await
+    }
+
+    async fn confirm(&self, expected: &Checkpoint, applied: &Checkpoint) -> PortResult<Appended> {
+        let confirm = || {
+            let mut state = self.0.state();
+            if state.checkpoint.as_ref() != Some(expected) {
+                return Ok(Appended::Conflict);
+            }
+            state.applied = Some(applied.clone());
+            Ok(Appended::Saved)
+        };
+        self.0.faults().around("confirm", confirm).await
+    }
+
+    async fn restart(
+        &self,
+        expected: Option<&Checkpoint>,
+        changes: &[Change],
+        next: &Checkpoint,
+        repair: Repair,
+    ) -> PortResult<Appended> {
+        let restart = || {
+            let mut state = self.0.state();
+            if state.checkpoint.as_ref() != expected {
+                let done = state.checkpoint.as_ref() == Some(next);
+                return Ok(if done { Appended::Saved } else { Appended::Conflict });
+            }
+            for change in changes {
+                state.add_record(RAW, change);
+            }
+            state.accept();
+            if repair == Repair::Everything {
+                state.applied = None;
+            }
+            if repair == Repair::Everything || !matches!(state.damage, Some(Damage::Collection(_))) {
+                state.damage = None;
+            }
+            state.checkpoint = Some(next.clone());
+            Ok(Appended::Saved)
+        };
+        let result = self.0.faults().around("restart", restart).await;
+        self.0.arrived.notify_waiters();
+        result
+    }
+
+    async fn positions(&self) -> PortResult<Positions> {
+        let positions = || {
+            let state = self.0.state();
+            let damage = state.damage.clone().or_else(|| state.harm(STAGE_1)).or_else(|| state.harm(STAGE_2));
+            Ok(Positions { raw: state.position(STAGE_1), embedded: state.position(STAGE_2), damage })
+        };
+        self.0.faults().around("positions", positions).await
     }
 
     async fn lease(&self, owner: &str, time_to_live: Duration) -> PortResult<bool> {

@@ -1,5 +1,6 @@
 //! The ports in memory, with hooks for faults.
 
+pub mod alarm;
 pub mod embedder;
 pub mod faults;
 mod filter;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Claimed, DeadLetter, Delivery, EntryId, Handover, PortResult, Queue, Retention};
+use tidewheel_core::ports::{Claimed, Damage, DeadLetter, Delivery, EntryId, Handover, PortResult, Queue, Retention};
 use tidewheel_core::streams::{EMBEDDED, STAGE_1, Stage};
-use tidewheel_core::wire::Record;
+use tidewheel_core::wire::{RawFields, Record};
 use tokio::time::Instant;
 
 use super::streams::{FakeStreams, Group, Id, Pending, State, read_id, write_id};
@@ -94,6 +94,10 @@ impl<T: Record> Queue<T> for FakeQueue<T> {
                     }
                 }
             }
+            if !claimed.lost.is_empty() && state.damage.is_none() {
+                let what = format!("entries of {} were removed before they were acknowledged", self.stage.stream);
+                state.damage = Some(Damage::Entries(what));
+            }
             Ok(claimed)
         };
         self.streams.faults().around("claim", claim).await
@@ -174,9 +178,14 @@ impl<T: Record> Queue<T> for FakeQueue<T> {
             let Some(floor) = stream.groups.values().map(first_unconfirmed).min() else { return Ok(0) };
             let before = stream.entries.len() as u64;
             let mut removed = 0;
+            // A fake entry takes its fields' bytes.
+            let size = |fields: &RawFields| fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+            let mut bytes = stream.entries.values().map(|fields| size(fields) as u64).sum::<u64>();
             while let Some(first) = stream.entries.first_entry() {
                 let id = *first.key();
-                if id >= floor || (id.0 >= old && before - removed <= retention.entries) {
+                let wanted = before - removed <= retention.entries && bytes <= retention.bytes;
+                bytes -= size(first.get()) as u64;
+                if id >= floor || (id.0 >= old && wanted) {
                     break;
                 }
                 first.remove();

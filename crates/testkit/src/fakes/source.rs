@@ -171,6 +171,10 @@ impl Source for FakeSource {
         format!("{}{:?}", self.database, self.selected)
     }
 
+    fn database(&self) -> &str {
+        &self.database
+    }
+
     async fn open(&self, start: StartAt) -> Result<Box<dyn Feed>, FeedError> {
         self.faults().around("open", || Ok(())).await?;
         let mut state = self.state();
@@ -216,6 +220,21 @@ impl Source for FakeSource {
                 .ok_or_else(|| PortError::fatal(format!("{key:?} is not a key")))?)),
         };
         Ok(Box::new(FakeScan { source: self.clone(), collection: namespace.collection().to_owned(), after }))
+    }
+
+    async fn existing(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<bool>> {
+        let existing = || {
+            let state = self.state();
+            if at_least > state.clock {
+                return Err(PortError::transient(format!("{at_least:?} has not come yet")));
+            }
+            let ours = namespace.database() == self.database && self.selects(namespace.collection());
+            let documents = state.collections.get(namespace.collection()).filter(|_| ours);
+            let there: std::collections::HashSet<String> =
+                documents.into_iter().flatten().map(|(id, document)| row(id, document).key).collect();
+            Ok(keys.iter().map(|key| there.contains(key)).collect())
+        };
+        self.faults().around("existing", existing).await
     }
 }
 

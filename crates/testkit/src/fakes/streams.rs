@@ -2,21 +2,24 @@
 //!
 //! Records go through their wire format, so that a pipeline on fakes also proves the codec.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Checkpoint, ConsumerStatus, EntryId, StageStatus};
+use tidewheel_core::ports::{Checkpoint, ConsumerStatus, Damage, EntryId, FenceTarget, Position, StageStatus};
 use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
+use tidewheel_core::version::Version;
 use tidewheel_core::wire::{RawFields, Record};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::alarm::FakeAlarm;
 use super::faults::Faults;
 use super::journal::FakeJournal;
 use super::queue::{FakeHandover, FakeQueue};
+use super::tombstones::FakeTombstones;
 
 /// Milliseconds and sequence number, ordered as Redis orders them.
 pub(super) type Id = (u64, u64);
@@ -37,6 +40,13 @@ pub struct Saved(State);
 pub(super) struct State {
     pub(super) streams: BTreeMap<&'static str, Stream>,
     pub(super) checkpoint: Option<Checkpoint>,
+    pub(super) applied: Option<Checkpoint>,
+    /// Entries that each stream was given; the newest deleted entry of each that was taken note of.
+    pub(super) counts: BTreeMap<&'static str, (u64, Id)>,
+    pub(super) damage: Option<Damage>,
+    pub(super) tombstones: HashMap<FenceTarget, Version>,
+    /// The collection that was written to last.
+    pub(super) collection: Option<String>,
     pub(super) lease: Option<(String, Instant)>,
     /// The clock of entry ids starts here.
     epoch: Instant,
@@ -46,6 +56,10 @@ pub(super) struct State {
 pub(super) struct Stream {
     pub(super) entries: BTreeMap<Id, RawFields>,
     pub(super) last: Id,
+    /// Entries that it ever had.
+    pub(super) added: u64,
+    /// The newest entry that was deleted.
+    pub(super) deleted: Id,
     pub(super) groups: BTreeMap<&'static str, Group>,
 }
 
@@ -81,7 +95,17 @@ impl Default for FakeStreams {
 impl FakeStreams {
     /// An empty Redis.
     pub fn new() -> Self {
-        let state = State { streams: BTreeMap::new(), checkpoint: None, lease: None, epoch: Instant::now() };
+        let state = State {
+            streams: BTreeMap::new(),
+            checkpoint: None,
+            applied: None,
+            counts: BTreeMap::new(),
+            damage: None,
+            tombstones: HashMap::new(),
+            collection: None,
+            lease: None,
+            epoch: Instant::now(),
+        };
         Self { state: Arc::new(Mutex::new(state)), arrived: Arc::default(), faults: Faults::default() }
     }
 
@@ -137,7 +161,10 @@ impl FakeStreams {
     /// Deletes one entry, as an operator's XDEL does: it stays pending if it was.
     pub fn delete_entry(&self, stream: &str, id: &EntryId) {
         if let Some(stream) = self.state().streams.get_mut(stream) {
-            stream.entries.remove(&read_id(id));
+            let id = read_id(id);
+            if stream.entries.remove(&id).is_some() {
+                stream.deleted = stream.deleted.max(id);
+            }
         }
     }
 
@@ -151,6 +178,24 @@ impl FakeStreams {
         if let Some(stream) = self.state().streams.get_mut(stage.stream) {
             stream.groups.remove(stage.group);
         }
+    }
+
+    /// Deletes everything, as an operator's FLUSHALL does.
+    pub fn wipe(&self) {
+        let mut state = self.state();
+        let epoch = state.epoch;
+        *state = Self::new().state().clone();
+        state.epoch = epoch;
+    }
+
+    /// The memory of deletions.
+    pub fn tombstones(&self) -> FakeTombstones {
+        FakeTombstones::new(self.clone())
+    }
+
+    /// Remembers the collection for the upserters.
+    pub fn alarm(&self) -> FakeAlarm {
+        FakeAlarm::new(self.clone())
     }
 
     /// Deletes the checkpoint.
@@ -219,13 +264,48 @@ impl State {
         let stream = self.streams.entry(stream).or_default();
         let id = if stream.last.0 < now { (now, 0) } else { (stream.last.0, stream.last.1 + 1) };
         stream.last = id;
+        stream.added += 1;
         stream.entries.insert(id, fields);
         id
     }
 
+    /// Adds a record to a stage, and counts it.
     pub(super) fn add_record(&mut self, stream: &'static str, record: &impl Record) {
         let fields = record.encode().into_iter().map(|(name, value)| (name.as_bytes().to_vec(), value.into_owned()));
         self.add(stream, fields.collect());
+        self.counts.entry(stream).or_default().0 += 1;
+    }
+
+    /// How far a stage has come.
+    pub(super) fn position(&self, stage: Stage) -> Position {
+        let no_stream = Stream::default();
+        let stream = self.streams.get(stage.stream).unwrap_or(&no_stream);
+        let no_group = Group::default();
+        let group = stream.groups.get(stage.group).unwrap_or(&no_group);
+        let unread = stream.entries.keys().find(|id| **id > group.last_delivered);
+        let waiting = group.pending.keys().next().or(unread);
+        Position { last: write_id(stream.last), waiting: waiting.map(|id| write_id(*id)) }
+    }
+
+    /// What of a stage is lost.
+    pub(super) fn harm(&self, stage: Stage) -> Option<Damage> {
+        let (added, deleted) = self.counts.get(stage.stream).copied().unwrap_or_default();
+        let stream = self.streams.get(stage.stream);
+        if stream.map_or(0, |stream| stream.added) < added {
+            return Some(Damage::Entries(format!("the stream {} was deleted", stage.stream)));
+        }
+        let stream = stream?;
+        let group = stream.groups.get(stage.group)?;
+        let unread = stream.deleted > group.last_delivered && stream.deleted != deleted;
+        unread.then(|| Damage::Entries(format!("entries of {} were deleted before they were read", stage.stream)))
+    }
+
+    /// Takes both streams as they are for undamaged.
+    pub(super) fn accept(&mut self) {
+        for stage in [STAGE_1, STAGE_2] {
+            let now = self.streams.get(stage.stream).map(|stream| (stream.added, stream.deleted));
+            self.counts.insert(stage.stream, now.unwrap_or_default());
+        }
     }
 
     /// The stage's group, created at the stream's beginning if it is not there.

@@ -1,35 +1,19 @@
 //! The memory of deletions, in memory.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-
 use async_trait::async_trait;
 use tidewheel_core::ports::{Fence, FenceTarget, PortResult, Tombstones};
+use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_core::version::Version;
 
-use super::faults::Faults;
+use super::streams::FakeStreams;
 
-/// Versions of deletions. Clones are the same memory.
-#[derive(Clone, Default)]
-pub struct FakeTombstones {
-    versions: Arc<Mutex<HashMap<FenceTarget, Version>>>,
-    faults: Faults,
-}
+/// Versions of deletions, kept beside the streams.
+#[derive(Clone)]
+pub struct FakeTombstones(FakeStreams);
 
 impl FakeTombstones {
-    /// An empty memory.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The faults of its calls, named like the port's methods.
-    pub fn faults(&self) -> &Faults {
-        &self.faults
-    }
-
-    /// Forgets everything, as a Redis that was wiped does.
-    pub fn wipe(&self) {
-        self.versions.lock().expect("no holder panics").clear();
+    pub(super) fn new(streams: FakeStreams) -> Self {
+        Self(streams)
     }
 }
 
@@ -37,21 +21,38 @@ impl FakeTombstones {
 impl Tombstones for FakeTombstones {
     async fn raise(&self, fences: &[Fence]) -> PortResult<()> {
         let raise = || {
-            let mut versions = self.versions.lock().expect("no holder panics");
+            let mut state = self.0.state();
             for fence in fences {
-                let version = versions.entry(fence.target.clone()).or_insert(fence.version);
+                let version = state.tombstones.entry(fence.target.clone()).or_insert(fence.version);
                 *version = fence.version.max(*version);
             }
             Ok(())
         };
-        self.faults.around("raise", raise).await
+        self.0.faults().around("raise", raise).await
     }
 
     async fn of(&self, targets: &[FenceTarget]) -> PortResult<Vec<Option<Version>>> {
         let of = || {
-            let versions = self.versions.lock().expect("no holder panics");
-            Ok(targets.iter().map(|target| versions.get(target).copied()).collect())
+            let state = self.0.state();
+            Ok(targets.iter().map(|target| state.tombstones.get(target).copied()).collect())
         };
-        self.faults.around("of", of).await
+        self.0.faults().around("of", of).await
+    }
+
+    async fn collect(&self, before: Version) -> PortResult<u64> {
+        let collect = || {
+            let mut state = self.0.state();
+            let dead = |stream| state.streams.get(stream).is_some_and(|stream| !stream.entries.is_empty());
+            if dead(STAGE_1.dead_letters) || dead(STAGE_2.dead_letters) {
+                return Ok(0);
+            }
+            let known = state.tombstones.len();
+            let stays = |target: &FenceTarget, version: Version| {
+                matches!(target, FenceTarget::Namespace(_)) || version >= before
+            };
+            state.tombstones.retain(|target, version| stays(target, *version));
+            Ok((known - state.tombstones.len()) as u64)
+        };
+        self.0.faults().around("collect", collect).await
     }
 }

@@ -1,14 +1,16 @@
 #!lua
 -- Appends entries and replaces the checkpoint, both or neither.
 --
--- KEYS: stream, checkpoint
--- ARGV: '1' if a checkpoint is expected, else '0'; number n of its fields; n names; n expected values (if expected);
---       n new values; then for each entry the number of its names and values together, and these.
+-- KEYS: stage 1, checkpoint, counts, applied checkpoint, damage, stage 2
+-- ARGV: 'append', 'rewind' or 'anew'; '1' if a checkpoint is expected, else '0'; number n of its fields; n names; n expected
+--       values (if expected); n new values; then for each entry the number of its names and values together, and these.
+-- 'rewind' and 'anew' also take the streams as they are for undamaged; 'anew' forgets the applied checkpoint and that the
+-- collection was lost.
 -- Answers 'saved', or 'conflict' if the checkpoint is neither the expected one nor already the new one.
-local stream, checkpoint = KEYS[1], KEYS[2]
-local wants_one, count = ARGV[1] == '1', tonumber(ARGV[2])
-local names = { unpack(ARGV, 3, 2 + count) }
-local at = 3 + count
+local stream, checkpoint, counts = KEYS[1], KEYS[2], KEYS[3]
+local mode, wants_one, count = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
+local names = { unpack(ARGV, 4, 3 + count) }
+local at = 4 + count
 local current = redis.call('HMGET', checkpoint, unpack(names))
 
 local function current_is(first)
@@ -37,10 +39,40 @@ for i = 1, count do
 end
 at = at + count
 
+local added = 0
 while at <= #ARGV do
   local values = tonumber(ARGV[at])
   redis.call('XADD', stream, '*', unpack(ARGV, at + 1, at + values))
-  at = at + 1 + values
+  at, added = at + 1 + values, added + 1
+end
+if added > 0 then redis.call('HINCRBY', counts, 'raw', added) end
+
+if mode ~= 'append' then
+  for name, key in pairs({ raw = stream, embedded = KEYS[6] }) do
+    local facts = { ['entries-added'] = 0, ['max-deleted-entry-id'] = '0-0' }
+    if redis.call('EXISTS', key) == 1 then
+      local info = redis.call('XINFO', 'STREAM', key)
+      for i = 1, #info, 2 do facts[info[i]] = info[i + 1] end
+      for _, group in ipairs(redis.call('XINFO', 'GROUPS', key)) do
+        local known = {}
+        for i = 1, #group, 2 do known[group[i]] = group[i + 1] end
+        -- Redis goes on counting unread entries that somebody has trimmed. Where nothing unread is left, or only unread
+        -- entries are, the true number is known.
+        local unread = redis.call('XRANGE', key, '(' .. known['last-delivered-id'], '+', 'COUNT', 1)[1]
+        local first = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
+        local lag = nil
+        if not unread then lag = 0 elseif first[1] == unread[1] then lag = redis.call('XLEN', key) end
+        if lag and known.lag and known.lag > lag then
+          redis.call('XGROUP', 'SETID', key, known.name, known['last-delivered-id'],
+            'ENTRIESREAD', facts['entries-added'] - lag)
+        end
+      end
+    end
+    redis.call('HSET', counts, name, facts['entries-added'], name .. '_deleted', facts['max-deleted-entry-id'])
+  end
+  local damage = redis.call('GET', KEYS[5])
+  if damage and (mode == 'anew' or string.sub(damage, 1, 10) ~= 'collection') then redis.call('DEL', KEYS[5]) end
+  if mode == 'anew' then redis.call('DEL', KEYS[4]) end
 end
 redis.call('HSET', checkpoint, unpack(fields))
 return 'saved'

@@ -2,15 +2,16 @@
 -- Appends entries to stage 2 and acknowledges entries of stage 1, both or neither. Allowed when memory is full:
 -- otherwise a full stage 1 could never drain.
 --
--- KEYS: stage 1, stage 2
+-- KEYS: stage 1, stage 2, counts
 -- ARGV: group of stage 1; number n of ids; n ids; then for each entry the number of its names and values, and these.
 local group, count = ARGV[1], tonumber(ARGV[2])
-local at = 3 + count
+local at, added = 3 + count, 0
 while at <= #ARGV do
   local values = tonumber(ARGV[at])
   redis.call('XADD', KEYS[2], '*', unpack(ARGV, at + 1, at + values))
-  at = at + 1 + values
+  at, added = at + 1 + values, added + 1
 end
+if added > 0 then redis.call('HINCRBY', KEYS[3], 'embedded', added) end
 -- In slices, because unpack puts all its values on Lua's stack, which holds about 8,000.
 for first = 3, 2 + count, 1000 do
   redis.call('XACK', KEYS[1], group, unpack(ARGV, first, math.min(first + 999, 2 + count)))

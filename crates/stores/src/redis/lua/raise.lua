@@ -2,11 +2,11 @@
 -- Remembers versions, never lowering one. Allowed when memory is full: deletions have to drain too.
 --
 -- KEYS: tombstones
--- ARGV: target and version by turns; a version is four whole numbers below 2^32 separated by dots
+-- ARGV: target and version by turns; a version is four or five whole numbers below 2^32 separated by dots
 local function newer(a, b)
   local left, right = string.gmatch(a, '%d+'), string.gmatch(b, '%d+')
-  for _ = 1, 4 do
-    local x, y = tonumber(left()), tonumber(right())
+  for _ = 1, 5 do
+    local x, y = tonumber(left() or 0), tonumber(right() or 0)
     if x ~= y then return x > y end
   end
   return false

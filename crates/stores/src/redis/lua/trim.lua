@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Removes entries that every group has confirmed and that the retention does not cover, at most about `ARGV[3]` of
+-- Removes entries that every group has confirmed and that the retention does not cover, at most about `ARGV[4]` of
 -- them, so that Redis is not blocked for long. Answers how many, and whether there may be more.
 --
 -- KEYS: stream
--- ARGV: age to keep in milliseconds, entries to keep, most to remove at once
+-- ARGV: age to keep in milliseconds, entries to keep, bytes to keep, most to remove at once
 local stream = KEYS[1]
-local keep_age, keep_entries, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local keep_age, keep_entries, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 if redis.call('EXISTS', stream) == 0 then return { 0, 0 } end
 
 local function parse(id)
@@ -41,6 +41,11 @@ if removed > 0 then return { removed, 1 } end
 removed = redis.call('XTRIM', stream, 'MINID', text(old))
 
 local length = redis.call('XLEN', stream)
+-- Memory is as many entries as fit into it on an average.
+local bytes = redis.call('MEMORY', 'USAGE', stream) or 0
+if length > 0 and bytes > tonumber(ARGV[3]) then
+  keep_entries = math.min(keep_entries, math.floor(tonumber(ARGV[3]) * length / bytes))
+end
 while removed < limit do
   local excess = length - keep_entries
   if excess <= 0 then return { removed, 0 } end

@@ -131,3 +131,26 @@ pub async fn scan_and_feed_together_have_no_gap(harness: &dyn SourceHarness) {
     patiently(rest).await;
     assert_eq!(keys, (0..550).map(|number| number.to_string()).collect());
 }
+
+/// By exact type; none of a collection that is not selected.
+pub async fn existence_is_told_by_exact_key(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let namespace = Namespace::new(harness.database(), "tickets");
+    assert_eq!(source.database(), harness.database());
+    fill_with_all_ids(harness).await;
+    let now = source.now().await.unwrap();
+    let keys: Vec<String> = all_rows(source.as_ref(), &namespace, None).await.into_iter().map(|row| row.key).collect();
+    assert_eq!(source.existing(&namespace, &keys, now).await.unwrap(), vec![true; keys.len()]);
+    let others = [r#"{"$numberInt":"123456789"}"#.to_owned(), keys[0].clone(), r#""nobody""#.to_owned()];
+    assert_eq!(source.existing(&namespace, &others, now).await.unwrap(), [false, true, false]);
+    harness.commit(vec![insert("tickets", json!({"_id": {"$numberDouble": "77777.0"}}))]).await;
+    let now = source.now().await.unwrap();
+    let alike = ["{\"$numberDouble\":\"77777.0\"}".to_owned(), "{\"$numberInt\":\"77777\"}".to_owned()];
+    assert_eq!(source.existing(&namespace, &alike, now).await.unwrap(), [true, false]);
+    assert!(source.existing(&namespace, &[], now).await.unwrap().is_empty());
+    harness.commit(vec![insert("notes", json!({"_id": 1}))]).await;
+    for other in ["notes", "nothing"] {
+        let namespace = Namespace::new(harness.database(), other);
+        assert_eq!(source.existing(&namespace, &[r#"{"$numberInt":"1"}"#.to_owned()], now).await.unwrap(), [false]);
+    }
+}

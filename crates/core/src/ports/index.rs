@@ -1,0 +1,149 @@
+//! The collection in Qdrant, and what is remembered beside it.
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::PortResult;
+use crate::identity::{DocumentId, Namespace};
+use crate::version::Version;
+
+/// A point to write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// Its id: [`DocumentId::point`] of its chunk.
+    pub id: Uuid,
+    /// Its vector.
+    pub vector: Vec<f32>,
+    /// The user's document as plain JSON, and `_tidewheel`.
+    pub payload: serde_json::Map<String, serde_json::Value>,
+}
+
+/// All points of one document at one version: chunk 0, 1, … in order, at least one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DocumentPoints {
+    /// The document.
+    pub document: DocumentId,
+    /// Its version.
+    pub version: Version,
+    /// Its points in the order of their chunks.
+    pub points: Vec<Point>,
+}
+
+/// Everything of this document (or collection) that is older than the version has to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// What the fence guards.
+    pub target: FenceTarget,
+    /// Points with a smaller version are behind the fence.
+    pub version: Version,
+}
+
+/// What a [`Fence`] guards.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum FenceTarget {
+    /// One document.
+    Document(DocumentId),
+    /// All documents of a collection.
+    Namespace(Namespace),
+}
+
+/// What the index says of one document after a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The version of its chunk 0, which every version has; `None` if there is no such point.
+    pub version: Option<Version>,
+    /// Whether the chunk right after the last of the version just written exists. Chunks of an older version are left
+    /// over in a row, so this one tells whether there are any.
+    pub surplus: bool,
+}
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Written {
+    /// It is durable.
+    Durably,
+    /// There is no collection; nothing, or only a part, was written.
+    NoCollection,
+}
+
+/// The collection in Qdrant.
+#[async_trait]
+pub trait Index: Send + Sync {
+    /// The collection's name, or its alias.
+    fn name(&self) -> &str;
+
+    /// Whether the collection is there.
+    async fn exists(&self) -> PortResult<bool>;
+
+    /// Creates the collection and its payload indexes if they are missing. Fails as fatal if there is one of another
+    /// dimension or distance.
+    async fn prepare(&self, dimension: usize) -> PortResult<()>;
+
+    /// Writes the points of each document, except points that exist at the same or a newer version; in as few calls
+    /// as size limits allow. Answers when everything is durable. No document may occur twice.
+    /// Never creates the collection: a collection that went missing is more than a write can make good.
+    async fn upsert(&self, documents: &[&DocumentPoints]) -> PortResult<Written>;
+
+    /// For each document and the number of chunks that it should have: what is there now.
+    async fn stored(&self, documents: &[(DocumentId, u32)]) -> PortResult<Vec<Stored>>;
+
+    /// Deletes every point behind the fences, in as few calls as size limits allow. Answers when everything is durable.
+    async fn delete(&self, fences: &[Fence]) -> PortResult<()>;
+
+    /// The points nearest to the vector, best first. `filter` is a filter in Qdrant's own JSON form.
+    async fn search(&self, vector: Vec<f32>, limit: usize, filter: Option<&serde_json::Value>) -> PortResult<Vec<Hit>>;
+
+    /// How many points there are, exactly; `None` if there is no collection.
+    async fn count(&self) -> PortResult<Option<u64>>;
+
+    /// Those of these points that exist, in any order, with these fields of their payload (all, if none is named) and
+    /// without vectors.
+    async fn points(&self, ids: &[Uuid], fields: &[&str]) -> PortResult<Vec<IndexedPoint>>;
+
+    /// Up to `limit` points in the order of their ids from `after` on, exclusively, with these fields of their payload (all,
+    /// if none is named) and without vectors.
+    async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>>;
+}
+
+/// A point found by a search.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hit {
+    /// The point's id.
+    pub id: Uuid,
+    /// Cosine similarity, from −1 to 1.
+    pub score: f32,
+    /// Its payload.
+    pub payload: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A point as it lies in the index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IndexedPoint {
+    /// Its id.
+    pub id: Uuid,
+    /// Its payload.
+    pub payload: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The memory of deletions, outside the user's collection.
+#[async_trait]
+pub trait Tombstones: Send + Sync {
+    /// Remembers that everything of these targets up to their versions is gone. Never lowers a version.
+    async fn raise(&self, fences: &[Fence]) -> PortResult<()>;
+
+    /// The versions remembered for these targets.
+    async fn of(&self, targets: &[FenceTarget]) -> PortResult<Vec<Option<Version>>>;
+
+    /// Forgets the documents' deletions before `version`; says how many. Forgets nothing while there are dead letters: one
+    /// of them, tried again, could bring back what was deleted.
+    async fn collect(&self, before: Version) -> PortResult<u64>;
+}
+
+/// Remembers which collection is written to, and notices when it is gone or another one.
+#[async_trait]
+pub trait Alarm: Send + Sync {
+    /// Says that the collection of this name was found to be there or not to be there. If that shows that points are
+    /// missing which were written before, it is put on record as [`Damage::Collection`](super::Damage).
+    async fn collection(&self, name: &str, exists: bool) -> PortResult<()>;
+}

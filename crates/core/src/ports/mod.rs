@@ -1,0 +1,24 @@
+//! The seams: what the stages need from MongoDB, Redis, Qdrant and the embedder.
+//!
+//! Each trait is implemented by an adapter for the real server and by a fake in memory, and both pass the same
+//! contract tests. Every method may fail with a [`PortError`], whose class says whether to wait, to park the input or
+//! to stop. Methods do not retry by themselves: how long to wait is decided in one place, by the stages.
+
+mod embedder;
+mod index;
+mod journal;
+mod queue;
+mod source;
+
+use crate::error::PortError;
+
+pub use embedder::{Embedder, EmbedderInfo, Purpose};
+pub use index::{
+    Alarm, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, Point, Stored, Tombstones, Written,
+};
+pub use journal::{Appended, Checkpoint, Damage, Journal, Position, Positions, Repair, SnapshotState};
+pub use queue::{Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Handover, Queue, Retention, StageStatus};
+pub use source::{Feed, FeedBatch, FeedError, ResumeToken, Scan, Source, SourceEvent, SourceRow, StartAt};
+
+/// The answer of a port.
+pub type PortResult<T> = Result<T, PortError>;

@@ -1,0 +1,150 @@
+//! The first half: the rows of the source.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tidewheel_core::identity::{DocumentId, Namespace};
+use tidewheel_core::payload::{STAMP, Stamped};
+use tidewheel_core::ports::{Index, PortResult, Scan, Source};
+use tidewheel_core::version::Version;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::super::ProducerPorts;
+use super::super::plan::{self, PageRead};
+use super::Page;
+
+/// How often a running snapshot reports its progress.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+pub(super) struct Reading {
+    version: Version,
+    /// What is still to be read; the last is the current one.
+    collections: Vec<(Namespace, Option<String>)>,
+    scan: Option<Box<dyn Scan>>,
+    /// Whether the index holds anything to compare with.
+    compares: bool,
+    estimate: u64,
+    begun: (Instant, u64),
+    read: u64,
+    differing: u64,
+    reported: Instant,
+}
+
+impl Reading {
+    pub(super) async fn begin(
+        version: Version,
+        after: Option<&(Namespace, String)>,
+        rows: u64,
+        ports: &ProducerPorts,
+    ) -> PortResult<Self> {
+        let ProducerPorts { source, index, alarm, .. } = ports;
+        let all = source.collections().await?;
+        let mut estimate = 0;
+        for namespace in &all {
+            estimate += source.estimate(namespace).await?;
+        }
+        let compares = match index.count().await {
+            Ok(Some(points)) => {
+                // On record before it is relied on: it could be deleted from here on.
+                alarm.collection(index.name(), true).await?;
+                points > 0
+            }
+            Ok(None) => false,
+            Err(error) => {
+                warn!("cannot compare with the index, so that every document will be embedded: {error}");
+                false
+            }
+        };
+        info!(collections = all.len(), documents = estimate, read = rows, compares, "reading what is already there");
+        let mut collections = plan::remaining(all, after);
+        collections.reverse();
+        let now = Instant::now();
+        Ok(Self {
+            version,
+            collections,
+            scan: None,
+            compares,
+            estimate,
+            begun: (now, rows),
+            read: rows,
+            differing: 0,
+            reported: now,
+        })
+    }
+
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
+    pub(super) fn compares(&self) -> bool {
+        self.compares
+    }
+
+    pub(super) async fn next(&mut self, source: &dyn Source) -> PortResult<Page> {
+        let Some((namespace, after)) = self.collections.last() else {
+            return Ok(Page::AllRead);
+        };
+        let scan = match &mut self.scan {
+            Some(scan) => scan,
+            None => self.scan.insert(source.scan(namespace, after.as_deref(), self.version.time).await?),
+        };
+        let rows = scan.next().await?;
+        let Some(last) = rows.last() else { return Ok(Page::CollectionRead) };
+        let (last, count) = (last.key.clone(), rows.len() as u64);
+        Ok(Page::Rows(PageRead { namespace: namespace.clone(), last, count, differing: rows }))
+    }
+
+    pub(super) async fn compare(&mut self, index: &dyn Index, mut page: PageRead) -> PageRead {
+        if self.compares {
+            let id = |key: &str| DocumentId::new(&page.namespace, key).point(0);
+            let ids: Vec<Uuid> = page.differing.iter().map(|row| id(&row.key)).collect();
+            match index.points(&ids, STAMP).await {
+                Ok(points) => {
+                    let stored: HashMap<Uuid, Stamped> = points
+                        .into_iter()
+                        .filter_map(|point| Some((point.id, Stamped::read(&point.payload)?)))
+                        .collect();
+                    let mut ids = ids.iter();
+                    let version = self.version;
+                    page.differing.retain(|row| {
+                        let stored = ids.next().and_then(|id| stored.get(id));
+                        plan::differs(stored, row, version)
+                    });
+                }
+                Err(error) => warn!("cannot compare a page with the index, so that it is embedded: {error}"),
+            }
+        }
+        self.read += page.count;
+        self.differing += page.differing.len() as u64;
+        page
+    }
+
+    pub(super) fn next_collection(&mut self) {
+        self.scan = None;
+        self.collections.pop();
+    }
+
+    pub(super) fn report(&mut self, rows: u64) {
+        if self.reported.elapsed() < REPORT_EVERY {
+            return;
+        }
+        self.reported = Instant::now();
+        let (begun, before) = self.begun;
+        let rate = (rows - before) as f64 / begun.elapsed().as_secs_f64();
+        let left = self.estimate.saturating_sub(rows) as f64 / rate.max(1e-9);
+        info!(
+            rows,
+            of = self.estimate,
+            differing = self.differing,
+            rows_per_second = rate as u64,
+            eta_seconds = left as u64,
+            "reading"
+        );
+    }
+
+    pub(super) fn finish(&self) {
+        let seconds = self.begun.0.elapsed().as_secs();
+        info!(rows = self.read, differing = self.differing, seconds, "everything that was there has been read");
+    }
+}

@@ -1,0 +1,111 @@
+//! Appends steps to stage 1, one after the other, as far as there is room.
+
+use std::time::{Duration, Instant};
+
+use tidewheel_core::ports::{Appended, Checkpoint, FeedBatch, Repair};
+use tracing::{debug, info, warn};
+
+use super::plan::{self, Step};
+use super::session::{Ended, Session};
+
+/// How often an idle feed's token is saved. Often enough that a resume is quick and that a wiped Redis is noticed,
+/// seldom enough to cost nothing.
+const IDLE_SAVE: Duration = Duration::from_secs(5);
+
+/// How often a paused producer looks whether stage 1 has drained.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// After how many appended entries the length of stage 1 is looked at again. With pages and batches of up to 1,000
+/// entries the high-water mark is exceeded by two of them at most.
+const LOOK_EVERY: u64 = 1_000;
+
+pub(super) struct Writer<'a> {
+    session: &'a Session<'a>,
+    /// What this session saved last.
+    pub(super) checkpoint: Checkpoint,
+    /// Entries appended since stage 1 was last looked at.
+    since_look: u64,
+    saved_at: Instant,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(session: &'a Session<'a>, checkpoint: Checkpoint) -> Self {
+        Self { session, checkpoint, since_look: 0, saved_at: Instant::now() }
+    }
+
+    /// Appends what the feed gave; says whether a new snapshot begins with it.
+    pub(super) async fn follow(&mut self, mut batch: FeedBatch) -> Result<bool, Ended> {
+        let idle = batch.events.is_empty() && batch.appeared.is_empty();
+        if idle && (batch.token == self.checkpoint.token || self.saved_at.elapsed() < IDLE_SAVE) {
+            return Ok(false);
+        }
+        let appeared = std::mem::take(&mut batch.appeared);
+        let mut step = plan::follow(&self.checkpoint, batch)?;
+        if appeared.is_empty() {
+            self.append(step).await?;
+            return Ok(false);
+        }
+        warn!(collections = ?appeared, "collections were renamed into the selection; everything will be compared");
+        let time = self.session.after(step.next.last.0).await?;
+        step.next = plan::read_again(step.next, time);
+        self.append(step).await?;
+        Ok(true)
+    }
+
+    pub(super) async fn append(&mut self, step: Step) -> Result<(), Ended> {
+        self.wait_for_room().await?;
+        let journal = &self.session.ports.journal;
+        let appended = journal.append(Some(&self.checkpoint), &step.changes, &step.next).await?;
+        self.saved(appended, step)
+    }
+
+    /// Goes on from another checkpoint than the last one.
+    pub(super) async fn restart(&mut self, next: Checkpoint, repair: Repair) -> Result<(), Ended> {
+        let step = Step { changes: Vec::new(), next };
+        let appended = self.session.ports.journal.restart(Some(&self.checkpoint), &[], &step.next, repair).await?;
+        self.saved(appended, step)
+    }
+
+    fn saved(&mut self, appended: Appended, step: Step) -> Result<(), Ended> {
+        if appended == Appended::Conflict {
+            return Err(Ended::Conflict);
+        }
+        if !step.changes.is_empty() {
+            debug!(entries = step.changes.len(), "appended");
+        }
+        self.since_look += step.changes.len() as u64;
+        self.checkpoint = step.next;
+        self.saved_at = Instant::now();
+        Ok(())
+    }
+
+    /// Waits while stage 1 is above its high-water mark.
+    async fn wait_for_room(&mut self) -> Result<(), Ended> {
+        if self.since_look < LOOK_EVERY {
+            return Ok(());
+        }
+        let (session, high_water) = (self.session, self.session.options.high_water);
+        let mut paused = None;
+        loop {
+            let backlog = session.ports.journal.backlog().await?;
+            if backlog < high_water {
+                break;
+            }
+            if paused.is_none() {
+                info!(backlog, high_water, "stage 1 is full; waiting for the processors");
+            }
+            let begun = paused.get_or_insert_with(Instant::now);
+            if begun.elapsed() > session.options.lease / 3 {
+                // Keep the lease over a long pause.
+                session.renew().await?;
+                *begun = Instant::now();
+            }
+            session.pause(PAUSE).await?;
+        }
+        if paused.is_some() {
+            info!("stage 1 has room again");
+        }
+        self.since_look = 0;
+        Ok(())
+    }
+}

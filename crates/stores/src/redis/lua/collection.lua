@@ -1,0 +1,17 @@
+#!lua flags=allow-oom
+-- Remembers the collection that is written to; puts on record that one is gone, or is another one than before.
+--
+-- KEYS: collection, damage
+-- ARGV: name, '1' if it is there, else '0'
+local known = redis.call('GET', KEYS[1])
+local name, exists = ARGV[1], ARGV[2] == '1'
+if not exists then
+  if known == name then
+    redis.call('SET', KEYS[2], 'collection ' .. name .. ' in Qdrant is gone')
+    redis.call('DEL', KEYS[1])
+  end
+elseif known ~= name then
+  if known then redis.call('SET', KEYS[2], 'collection ' .. name .. ' in Qdrant takes the place of ' .. known) end
+  redis.call('SET', KEYS[1], name)
+end
+return redis.status_reply('OK')

@@ -1,0 +1,41 @@
+//! The memory of the collection, in memory.
+
+use async_trait::async_trait;
+use tidewheel_core::ports::{Alarm, Damage, PortResult};
+
+use super::streams::FakeStreams;
+
+/// Remembers which collection is written to.
+#[derive(Clone)]
+pub struct FakeAlarm(FakeStreams);
+
+impl FakeAlarm {
+    pub(super) fn new(streams: FakeStreams) -> Self {
+        Self(streams)
+    }
+}
+
+#[async_trait]
+impl Alarm for FakeAlarm {
+    async fn collection(&self, name: &str, exists: bool) -> PortResult<()> {
+        let record = || {
+            let mut state = self.0.state();
+            let known = state.collection.clone();
+            match known {
+                Some(known) if !exists && known == name => {
+                    state.damage = Some(Damage::Collection(format!("collection {name} in Qdrant is gone")));
+                    state.collection = None;
+                }
+                Some(known) if exists && known != name => {
+                    let what = format!("collection {name} in Qdrant takes the place of {known}");
+                    state.damage = Some(Damage::Collection(what));
+                    state.collection = Some(name.to_owned());
+                }
+                None if exists => state.collection = Some(name.to_owned()),
+                _ => {}
+            }
+            Ok(())
+        };
+        self.0.faults().around("collection", record).await
+    }
+}
