@@ -44,5 +44,9 @@ pub struct Stage {
 
 /// Stage 1, from the producer to the processors.
 pub const STAGE_1: Stage = Stage { stream: RAW, group: RAW_GROUP, dead_letters: RAW_DEAD_LETTERS };
+/// Stage 2 for a replay into another collection, beside the upserters. Its dead letters stay with the upserters': they are theirs
+/// as well.
+pub const STAGE_2_REPLAY: Stage =
+    Stage { stream: EMBEDDED, group: "qdrant_upserters:replay", dead_letters: EMBEDDED_DEAD_LETTERS };
 /// Stage 2, from the processors to the upserters.
 pub const STAGE_2: Stage = Stage { stream: EMBEDDED, group: EMBEDDED_GROUP, dead_letters: EMBEDDED_DEAD_LETTERS };

@@ -9,6 +9,7 @@ pub mod health;
 mod newest;
 pub mod processor;
 pub mod producer;
+pub mod replay;
 mod retry;
 pub mod service;
 pub mod upserter;

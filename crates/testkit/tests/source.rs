@@ -76,11 +76,11 @@ async fn faults_hit_feeds_and_scans() {
     assert!(source.collections().await.is_err());
     assert!(source.estimate(&namespace).await.is_err());
     assert!(source.open(StartAt::Time(start)).await.is_err());
-    assert!(source.scan(&namespace, None, start).await.is_err());
+    assert!(source.scan(&namespace, None, start, None).await.is_err());
     let mut feed = source.open(StartAt::Time(start)).await.unwrap();
     assert!(feed.next().await.is_err());
     assert_eq!(feed.next().await.unwrap().events.len(), 1);
-    let mut scan = source.scan(&namespace, None, start).await.unwrap();
+    let mut scan = source.scan(&namespace, None, start, None).await.unwrap();
     assert!(scan.next().await.is_err());
     assert_eq!(scan.next().await.unwrap().len(), 1);
     assert_eq!(source.opened(), 1);

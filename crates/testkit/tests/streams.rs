@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Alarm, EntryId, Handover, Journal, Queue, StageStatus, Tombstones};
-use tidewheel_core::streams::Stage;
+use tidewheel_core::ports::{Alarm, Archive, EntryId, Follower, Handover, Journal, Queue, StageStatus, Tombstones};
+use tidewheel_core::streams::{STAGE_1, STAGE_2_REPLAY, Stage};
 use tidewheel_core::wire::RawFields;
 use tidewheel_testkit::contracts::streams::StreamsHarness;
 use tidewheel_testkit::fakes::streams::FakeStreams;
@@ -40,6 +40,18 @@ impl StreamsHarness for Fakes {
 
     fn alarm(&self) -> Arc<dyn Alarm> {
         Arc::new(self.streams.alarm())
+    }
+
+    fn archive(&self) -> Arc<dyn Archive<Change>> {
+        Arc::new(self.streams.archive(STAGE_1))
+    }
+
+    fn follower(&self) -> Arc<dyn Follower> {
+        Arc::new(self.streams.follower())
+    }
+
+    fn replay(&self, consumer: &str) -> Arc<dyn Queue<Embedded>> {
+        Arc::new(self.streams.queue(STAGE_2_REPLAY, consumer))
     }
 
     async fn status(&self, stage: Stage) -> StageStatus {

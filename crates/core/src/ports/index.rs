@@ -147,3 +147,24 @@ pub trait Alarm: Send + Sync {
     /// missing which were written before, it is put on record as [`Damage::Collection`](super::Damage).
     async fn collection(&self, name: &str, exists: bool) -> PortResult<()>;
 }
+
+/// What a name stands for in Qdrant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// Nothing.
+    Nothing,
+    /// A collection.
+    Collection,
+    /// An alias of this collection.
+    Alias(String),
+}
+
+/// The names of collections in Qdrant.
+#[async_trait]
+pub trait Aliases: Send + Sync {
+    /// What this name stands for.
+    async fn resolve(&self, name: &str) -> PortResult<Named>;
+
+    /// Lets the alias stand for this collection from now on, in one step. Fails as fatal if a collection has its name.
+    async fn switch(&self, alias: &str, collection: &str) -> PortResult<()>;
+}

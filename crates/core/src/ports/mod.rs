@@ -4,6 +4,7 @@
 //! contract tests. Every method may fail with a [`PortError`], whose class says whether to wait, to park the input or
 //! to stop. Methods do not retry by themselves: how long to wait is decided in one place, by the stages.
 
+mod archive;
 mod embedder;
 mod index;
 mod journal;
@@ -12,9 +13,11 @@ mod source;
 
 use crate::error::PortError;
 
+pub use archive::{Archive, Extent, Follower};
 pub use embedder::{Embedder, EmbedderInfo, Purpose};
 pub use index::{
-    Alarm, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, Point, Stored, Tombstones, Written,
+    Alarm, Aliases, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, Named, Point, Stored, Tombstones,
+    Written,
 };
 pub use journal::{Appended, Checkpoint, Damage, Journal, Position, Positions, Repair, SnapshotState};
 pub use queue::{Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Handover, Queue, Retention, StageStatus};

@@ -99,12 +99,13 @@ pub trait Source: Send + Sync {
     async fn estimate(&self, namespace: &Namespace) -> PortResult<u64>;
 
     /// Reads a collection in the order of `_id`, after the row with this canonical key if one is given, including
-    /// everything committed at `at_least` or before.
+    /// everything committed at `at_least` or before. With a filter, a query of MongoDB in extended JSON, only what matches it.
     async fn scan(
         &self,
         namespace: &Namespace,
         after: Option<&str>,
         at_least: ClusterTime,
+        filter: Option<&str>,
     ) -> PortResult<Box<dyn Scan>>;
 
     /// Which of these documents, given by their canonical keys, exist, as of everything committed at `at_least` or before.

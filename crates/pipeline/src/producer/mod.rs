@@ -36,6 +36,8 @@ mod writer;
 use std::sync::Arc;
 
 pub use options::ProducerOptions;
+pub(crate) use plan::Position;
+pub(crate) use session::now_ms;
 use session::{Ended, Session};
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{Alarm, Index, Journal, Source, Tombstones};

@@ -105,6 +105,30 @@ pub fn read_again(checkpoint: Checkpoint, time: ClusterTime) -> Checkpoint {
     Checkpoint { snapshot: SnapshotState::Running { time, after: None, rows: 0 }, ..checkpoint }
 }
 
+/// Gives the events of a feed their versions, without a checkpoint to save.
+pub struct Position(Checkpoint);
+
+impl Position {
+    /// A feed that was opened at `time`: its events get the versions that they got the first time.
+    pub fn begin(epoch: u32, time: ClusterTime) -> Self {
+        let snapshot = SnapshotState::Done { time, rows: 0 };
+        Self(Checkpoint {
+            token: ResumeToken(String::new()),
+            last: (time, 0),
+            epoch,
+            selection: String::new(),
+            snapshot,
+        })
+    }
+
+    /// The changes of the next batch.
+    pub fn follow(&mut self, batch: FeedBatch) -> Result<Vec<Change>, PortError> {
+        let Step { changes, next } = follow(&self.0, batch)?;
+        self.0 = next;
+        Ok(changes)
+    }
+}
+
 /// A page of a snapshot that was read and compared with the index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PageRead {
@@ -334,14 +358,14 @@ mod tests {
 
     #[test]
     fn a_row_is_appended_unless_the_index_has_the_same_or_something_newer() {
-        let differs = |seconds, document: &str| {
+        let differs_from = |seconds, document: &str| {
             let point = stamped("shop.tickets", "1", seconds, document);
-            super::differs(Stamped::read(&point.payload).as_ref(), &row("1"), Version::of_snapshot(0, time(10)))
+            differs(Stamped::read(&point.payload).as_ref(), &row("1"), Version::of_snapshot(0, time(10)))
         };
-        assert!(differs(9, r#"{"_id":1,"old":true}"#));
-        assert!(!differs(9, r#"{"_id":1}"#), "the same document");
-        assert!(!differs(10, r#"{"_id":1,"new":true}"#), "a row of the same snapshot, or a newer change");
-        assert!(super::differs(None, &row("1"), Version::of_snapshot(0, time(10))));
+        assert!(differs_from(9, r#"{"_id":1,"old":true}"#));
+        assert!(!differs_from(9, r#"{"_id":1}"#), "the same document");
+        assert!(!differs_from(10, r#"{"_id":1,"new":true}"#), "a row of the same snapshot, or a newer change");
+        assert!(differs(None, &row("1"), Version::of_snapshot(0, time(10))));
     }
 
     #[test]
@@ -365,15 +389,15 @@ mod tests {
         let current = Checkpoint { token: ResumeToken("now".into()), ..checkpoint() };
         let (entries, collection) = (Damage::Entries(String::new()), Damage::Collection(String::new()));
         let applied = checkpoint();
-        let recover = |applied: &Checkpoint, damage| super::recover(&current, Some(applied.clone()), damage);
-        assert_eq!(recover(&applied, &entries), Recovery::Rewind(applied.clone()));
-        assert_eq!(recover(&applied, &collection), Recovery::Compare(applied.clone()));
+        let recovered = |applied: &Checkpoint, damage| recover(&current, Some(applied.clone()), damage);
+        assert_eq!(recovered(&applied, &entries), Recovery::Rewind(applied.clone()));
+        assert_eq!(recovered(&applied, &collection), Recovery::Compare(applied.clone()));
         let other = Checkpoint { selection: "other".into(), ..applied.clone() };
         let past = Checkpoint { epoch: 7, ..applied };
         for useless in [other, past] {
-            assert_eq!(recover(&useless, &entries), Recovery::Compare(current.clone()));
+            assert_eq!(recovered(&useless, &entries), Recovery::Compare(current.clone()));
         }
-        assert_eq!(super::recover(&current, None, &collection), Recovery::Compare(current.clone()));
+        assert_eq!(recover(&current, None, &collection), Recovery::Compare(current.clone()));
     }
 
     #[test]
@@ -417,7 +441,7 @@ mod tests {
                 }
             }
             pieces.extend(versions(&follow(&at, batch(piece)).unwrap()));
-            let distinct: std::collections::BTreeSet<_> = pieces.iter().collect();
+            let distinct: BTreeSet<_> = pieces.iter().collect();
             prop_assert_eq!(distinct.len(), pieces.len());
             prop_assert_eq!(pieces, whole);
         }

@@ -297,6 +297,7 @@ fn every(period: Duration) -> Interval {
     interval
 }
 
-fn now_ms() -> u64 {
+/// By this machine's clock, in milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -76,23 +76,29 @@ impl Upserter {
         self.health.clone()
     }
 
+    /// The work alone, for whoever brings the batches.
+    pub(crate) fn into_work(self, patience: Patience) -> impl Work<Embedded> {
+        Worker {
+            queue: self.queue,
+            index: self.index,
+            tombstones: self.tombstones,
+            alarm: self.alarm,
+            payload: self.options.payload,
+            prepared: AtomicUsize::new(0),
+            patience,
+        }
+    }
+
     /// Runs until `shutdown`, or until something fails that a person has to mend.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
         let watch = shutdown.child_token();
         let _stop_watching = watch.clone().drop_guard();
         tokio::spawn(watch_collection(self.index.clone(), self.alarm.clone(), watch));
-        let patience = Patience { health: self.health, shutdown };
-        let work = Worker {
-            queue: self.queue.clone(),
-            index: self.index,
-            tombstones: self.tombstones,
-            alarm: self.alarm.clone(),
-            payload: self.options.payload,
-            prepared: AtomicUsize::new(0),
-            patience: patience.clone(),
-        };
+        let patience = Patience { health: self.health.clone(), shutdown };
+        let (queue, options) = (self.queue.clone(), self.options.consumer.clone());
+        let work = self.into_work(patience.clone());
         info!("ready");
-        Consumer { service: NAME, queue: self.queue, options: self.options.consumer, patience }.run(work).await
+        Consumer { service: NAME, queue, options, patience }.run(work).await
     }
 }
 

@@ -138,11 +138,12 @@ impl Source for MongoSource {
         namespace: &Namespace,
         after: Option<&str>,
         at_least: ClusterTime,
+        filter: Option<&str>,
     ) -> PortResult<Box<dyn Scan>> {
         if namespace.database() != self.selection.database() {
             return Err(PortError::fatal(format!("{namespace} is not in the database {}", self.selection.database())));
         }
-        scan::open(self.server.clone(), namespace, after, at_least)
+        scan::open(self.server.clone(), namespace, after, at_least, filter)
     }
 
     async fn existing(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<bool>> {

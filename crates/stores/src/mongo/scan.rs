@@ -36,7 +36,9 @@ pub(super) fn open(
     namespace: &Namespace,
     after: Option<&str>,
     at_least: ClusterTime,
+    filter: Option<&str>,
 ) -> PortResult<Box<dyn Scan>> {
+    let filter = filter.map(parse_filter).transpose()?;
     let after = match after {
         Some(key) => Some((key.to_owned(), parse_key(key)?)),
         None => None,
@@ -47,11 +49,24 @@ pub(super) fn open(
         server,
         collection: namespace.collection().to_owned(),
         at_least: Timestamp { time: at_least.seconds, increment: at_least.increment },
+        filter,
         sender,
     };
     let scan = MongoScan { server: reader.server.clone(), doing: reader.doing.clone(), pages, ended: false };
     tokio::spawn(reader.run(after));
     Ok(Box::new(scan))
+}
+
+fn parse_filter(text: &str) -> PortResult<Document> {
+    let failed = |cause: &dyn std::fmt::Display| {
+        PortError::fatal(format!("the filter {text} is not a query of MongoDB: {cause}"))
+            .with_hint(r#"a query is a JSON object, such as {"status": "open"}"#)
+    };
+    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| failed(&error))?;
+    match Bson::try_from(value).map_err(|error| failed(&error))? {
+        Bson::Document(filter) => Ok(filter),
+        _ => Err(failed(&"it is not an object")),
+    }
 }
 
 struct MongoScan {
@@ -82,6 +97,7 @@ struct Reader {
     server: Server,
     collection: String,
     at_least: Timestamp,
+    filter: Option<Document>,
     sender: mpsc::Sender<PortResult<Vec<SourceRow>>>,
 }
 
@@ -118,12 +134,20 @@ impl Reader {
             return Ok(());
         }
         let resumed = after.is_some();
-        let all = command(&self.collection, after.as_ref().map(|(_, id)| id), self.at_least);
+        let mut all = command(&self.collection, after.as_ref().map(|(_, id)| id), self.at_least);
+        if let Some(filter) = &self.filter {
+            all.insert("filter", filter.clone());
+        }
         self.drain(all, after).await?;
         // Where `min` is given, the end is MaxKey, exclusive.
         if resumed {
             let mut last = command(&self.collection, None, self.at_least);
-            last.insert("filter", doc! { "_id": Bson::MaxKey });
+            let is_last = doc! { "_id": Bson::MaxKey };
+            let filter = match &self.filter {
+                Some(filter) => doc! { "$and": [filter.clone(), is_last] },
+                None => is_last,
+            };
+            last.insert("filter", filter);
             self.drain(last, after).await?;
         }
         Ok(())

@@ -8,6 +8,7 @@
 //! * **No hidden retries.** One call of the port is one attempt.
 //! * **A collection that somebody deletes** is reported by the next write, which does not create it.
 
+mod aliases;
 mod batch;
 mod collection;
 mod connection;

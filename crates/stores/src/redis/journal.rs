@@ -12,7 +12,7 @@ use tidewheel_core::change::Change;
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{Appended, Checkpoint, Damage, EntryId, Journal, PortResult, Position, Positions, Repair};
 use tidewheel_core::streams::{
-    APPLIED, CHECKPOINT, COUNTS, DAMAGE, EMBEDDED, EMBEDDED_GROUP, LEASE, RAW, RAW_GROUP, STAGE_1,
+    APPLIED, CHECKPOINT, COUNTS, DAMAGE, EMBEDDED, EMBEDDED_GROUP, LEASE, RAW, RAW_GROUP, STAGE_1, Stage,
 };
 use tidewheel_core::wire::{Fields, Record};
 
@@ -130,6 +130,11 @@ impl RedisStore {
         let answer = result.map_err(|error| self.failed(doing, &error))?;
         outcome(answer).map_err(self.garbled(doing))
     }
+}
+
+/// The stage's field in the hash of counts.
+pub(super) fn counts_field(stage: Stage) -> &'static str {
+    if stage.stream == RAW { "raw" } else { "embedded" }
 }
 
 fn outcome(answer: Value) -> Result<Appended, reply::Unexpected> {

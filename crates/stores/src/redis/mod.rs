@@ -13,6 +13,7 @@
 //! Names of keys are in [`tidewheel_core::streams`]. Redis Cluster is not supported: the step from stage 1 to stage 2
 //! touches both streams.
 
+mod archive;
 mod checkpoint;
 mod error;
 mod handover;
@@ -33,6 +34,7 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::ports::PortResult;
 use tidewheel_core::secret::Secret;
 
+pub use archive::RedisArchive;
 pub use inspect::RedisFacts;
 pub use queue::RedisQueue;
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::{Cmd, RedisResult, Value};
 use tidewheel_core::ports::{Claimed, DeadLetter, Delivery, EntryId, PortResult, Queue, Retention};
-use tidewheel_core::streams::{DAMAGE, Stage};
+use tidewheel_core::streams::{COUNTS, DAMAGE, Stage};
 use tidewheel_core::wire::Record;
 
 use super::error::is_no_group;
-use super::journal::milliseconds;
+use super::journal::{counts_field, milliseconds};
 use super::script::Script;
 use super::{RedisStore, reply, script};
 
@@ -208,11 +208,12 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
     async fn trim(&self, retention: Retention) -> PortResult<u64> {
         let doing = self.doing("trim");
         self.forget_consumers(FORGET_CONSUMER_AFTER).await?;
-        let mut command = script::TRIM.command(&[self.stage.stream], 4, 64);
+        let mut command = script::TRIM.command(&[self.stage.stream, COUNTS], 5, 64);
         // Ages and lengths beyond what a script counts exactly are for ever all the same.
         const EXACT: u64 = 1 << 53;
         command.arg(milliseconds(retention.age).min(EXACT)).arg(retention.entries.min(EXACT));
         command.arg(retention.bytes.min(EXACT)).arg(TRIM_AT_ONCE);
+        command.arg(format!("{}_removed", counts_field(self.stage)));
         let mut removed = 0;
         loop {
             let answer = self.store.run(&doing, &script::TRIM, &command).await?;

@@ -23,12 +23,14 @@ macro_rules! scripts {
 }
 
 scripts! {
+    ADD = "lua/add.lua";
     APPEND = "lua/append.lua";
     CLAIM = "lua/claim.lua";
     COLLECT = "lua/collect.lua";
     COLLECTION = "lua/collection.lua";
     CONFIRM = "lua/confirm.lua";
     CREATE_GROUP = "lua/create_group.lua";
+    EXTENT = "lua/extent.lua";
     FORGET_CONSUMERS = "lua/forget_consumers.lua";
     HAND_OVER = "lua/hand_over.lua";
     LEASE = "lua/lease.lua";
@@ -67,8 +69,10 @@ mod tests {
     fn every_script_says_how_it_behaves_when_memory_is_full() {
         for (file, script) in ALL {
             assert!(script.code().starts_with("#!lua"), "{file}");
-            // Only the producer may be stopped by a full memory; all that drains it has to go on.
-            let may_stop = file.ends_with("append.lua") || script.code().starts_with("#!lua flags=no-writes");
+            // Only those who fill the streams may be stopped by a full memory; all that drains them has to go on.
+            let may_stop = file.ends_with("append.lua")
+                || file.ends_with("add.lua")
+                || script.code().starts_with("#!lua flags=no-writes");
             assert_eq!(!script.code().starts_with("#!lua flags=allow-oom"), may_stop, "{file}");
         }
     }

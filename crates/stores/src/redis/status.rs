@@ -1,7 +1,7 @@
 //! A stage's stream and group as they are now.
 
 use redis::Value;
-use tidewheel_core::ports::{ConsumerStatus, PortResult, StageStatus};
+use tidewheel_core::ports::{ConsumerStatus, EntryId, PortResult, Position, StageStatus};
 use tidewheel_core::streams::Stage;
 
 use super::reply::{self, Unexpected};
@@ -18,6 +18,7 @@ pub(super) struct StageFacts {
     pending: u64,
     lag: Option<u64>,
     oldest: Option<String>,
+    last: Option<String>,
     consumers: Vec<ConsumerStatus>,
 }
 
@@ -26,6 +27,12 @@ impl StageFacts {
     /// the whole stream counts: a producer that pauses too early goes on as soon as the group has read to the end.
     pub(super) fn backlog(&self) -> u64 {
         if self.has_group { self.lag.unwrap_or(self.length) + self.pending } else { self.length }
+    }
+
+    /// The newest entry there is, and the oldest that waits.
+    pub(super) fn position(&self) -> Position {
+        let last = self.last.clone().map_or_else(EntryId::zero, EntryId);
+        Position { last, waiting: self.oldest.clone().map(EntryId) }
     }
 
     fn parse(answer: Value) -> Result<Self, Unexpected> {
@@ -39,6 +46,7 @@ impl StageFacts {
             pending: reply::count(&next()?)?,
             lag: u64::try_from(reply::integer(&next()?)?).ok(),
             oldest: Some(reply::text(next()?)?).filter(|id| !id.is_empty()),
+            last: Some(reply::text(next()?)?).filter(|id| !id.is_empty()),
             consumers: Vec::new(),
         };
         while let Ok(name) = next() {

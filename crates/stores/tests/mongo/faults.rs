@@ -148,7 +148,7 @@ async fn a_scan_during_a_restart_fails_for_a_reason_that_passes() {
     let mut ids = Vec::new();
     let mut last: Option<String> = None;
     let mut failures = 0;
-    let mut scan = source.scan(&namespace, None, start).await.unwrap();
+    let mut scan = source.scan(&namespace, None, start, None).await.unwrap();
     loop {
         match scan.next().await {
             Ok(page) if page.is_empty() => break,
@@ -163,7 +163,7 @@ async fn a_scan_during_a_restart_fails_for_a_reason_that_passes() {
             Err(error) => {
                 assert_eq!(error.class, ErrorClass::Transient, "{error}");
                 failures += 1;
-                scan = source.scan(&namespace, last.as_deref(), start).await.unwrap();
+                scan = source.scan(&namespace, last.as_deref(), start, None).await.unwrap();
             }
         }
     }

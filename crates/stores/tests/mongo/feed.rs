@@ -143,7 +143,7 @@ async fn documents_that_other_clients_should_not_have_written_arrive() {
     let text = "{\"_id\":1,\"text\":\"a\u{fffd}c\",\"b\":1,\"b\":2}";
     assert_eq!(events[0].document.as_deref(), Some(text));
     let time = source.now().await.unwrap();
-    let mut scan = source.scan(&events[0].namespace, None, time).await.unwrap();
+    let mut scan = source.scan(&events[0].namespace, None, time, None).await.unwrap();
     assert_eq!(scan.next().await.unwrap()[0].document, text);
 }
 

@@ -46,7 +46,7 @@ async fn a_scan_whose_cursor_is_gone_goes_on_at_its_last_row() {
     let documents = (0..6_000).map(|id| doc! {"_id": id, "text": "x".repeat(100)});
     mongo.collection("tickets").insert_many(documents).await.unwrap();
     let namespace = Namespace::new(&mongo.database, "tickets");
-    let mut scan = source.scan(&namespace, None, source.now().await.unwrap()).await.unwrap();
+    let mut scan = source.scan(&namespace, None, source.now().await.unwrap(), None).await.unwrap();
     let mut keys: Vec<_> = scan.next().await.unwrap().into_iter().map(|row| row.id).collect();
     // The task is one page ahead at most, so the cursor is far from its end.
     let mut killed = 0;
@@ -85,11 +85,11 @@ async fn a_clustered_collection_is_read_whole_and_resumed() {
 
 async fn check_resuming(source: &dyn Source, namespace: &Namespace, count: usize) {
     let now = source.now().await.unwrap();
-    let mut scan = source.scan(namespace, None, now).await.unwrap();
+    let mut scan = source.scan(namespace, None, now, None).await.unwrap();
     let rows = scan.next().await.unwrap();
     assert_eq!(rows.len(), count);
     for (position, row) in rows.iter().enumerate() {
-        let mut scan = source.scan(namespace, Some(&row.key), now).await.unwrap();
+        let mut scan = source.scan(namespace, Some(&row.key), now, None).await.unwrap();
         let rest = rest(scan.as_mut()).await;
         assert!(rest.iter().eq(rows[position + 1..].iter().map(|row| &row.id)), "behind {}: {rest:?}", row.key);
     }
@@ -104,7 +104,7 @@ async fn large_rows_come_in_pages_of_bounded_size() {
         mongo.collection("tickets").insert_one(doc! {"_id": id, "text": "x".repeat(SIZE)}).await.unwrap();
     }
     let namespace = Namespace::new(&mongo.database, "tickets");
-    let mut scan = source.scan(&namespace, None, source.now().await.unwrap()).await.unwrap();
+    let mut scan = source.scan(&namespace, None, source.now().await.unwrap(), None).await.unwrap();
     let mut rows = 0;
     loop {
         let page = scan.next().await.unwrap();
@@ -124,6 +124,6 @@ async fn a_damaged_key_is_refused() {
     let source = mongo.mongo_source(&["tickets"]).await;
     let now = source.now().await.unwrap();
     let namespace = Namespace::new(&mongo.database, "tickets");
-    assert!(source.scan(&namespace, Some("{"), now).await.is_err());
-    assert!(source.scan(&Namespace::new("elsewhere", "tickets"), None, now).await.is_err());
+    assert!(source.scan(&namespace, Some("{"), now, None).await.is_err());
+    assert!(source.scan(&Namespace::new("elsewhere", "tickets"), None, now, None).await.is_err());
 }

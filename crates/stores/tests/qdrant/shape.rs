@@ -7,7 +7,7 @@ use qdrant_client::qdrant::{
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::payload::{DOCUMENT, NAMESPACE};
-use tidewheel_core::ports::{Index, Written};
+use tidewheel_core::ports::{Aliases, Index, Named, Written};
 use tidewheel_core::version::Version;
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_testkit::contracts::index::{DIMENSION, document};
@@ -76,4 +76,23 @@ async fn inspection_shows_server_and_collection() {
     assert_eq!((facts.dimension, facts.distance.as_deref(), facts.points), (Some(4), Some("Cosine"), 2));
     let indexes: Vec<_> = facts.payload_indexes.iter().map(|(field, kind)| (field.as_str(), kind.as_str())).collect();
     assert_eq!(indexes, [(DOCUMENT, "uuid"), (NAMESPACE, "keyword")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alias_is_switched_in_one_step_and_a_collection_keeps_its_name() {
+    let server = Server::any().await;
+    let index = server.connect();
+    let (first, alias) = (server.collection.clone(), format!("{}-current", server.collection));
+    assert_eq!(index.resolve(&first).await.unwrap(), Named::Nothing);
+    index.prepare(DIMENSION).await.unwrap();
+    assert_eq!(index.resolve(&first).await.unwrap(), Named::Collection);
+    assert_eq!(index.resolve(&alias).await.unwrap(), Named::Nothing);
+    let second = format!("{first}-2");
+    QdrantIndex::connect(QdrantOptions::new(&server.url, &second)).unwrap().prepare(DIMENSION).await.unwrap();
+    for collection in [&first, &second, &second] {
+        index.switch(&alias, collection).await.unwrap();
+        assert_eq!(index.resolve(&alias).await.unwrap(), Named::Alias(collection.clone()));
+    }
+    let error = index.switch(&first, &second).await.unwrap_err();
+    assert!(error.class == ErrorClass::Fatal && error.hint.unwrap().contains(&second));
 }

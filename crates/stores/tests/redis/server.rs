@@ -9,8 +9,10 @@ use redis::{AsyncConnectionConfig, FromRedisValue, Value};
 use tempfile::TempDir;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Alarm, Appended, Delivery, EntryId, Handover, Journal, Queue, StageStatus, Tombstones};
-use tidewheel_core::streams::{STAGE_1, Stage};
+use tidewheel_core::ports::{
+    Alarm, Appended, Archive, Delivery, EntryId, Follower, Handover, Journal, Queue, StageStatus, Tombstones,
+};
+use tidewheel_core::streams::{STAGE_1, STAGE_2_REPLAY, Stage};
 use tidewheel_core::wire::RawFields;
 use tidewheel_local::provision::Provisioner;
 use tidewheel_local::silent;
@@ -129,6 +131,18 @@ impl StreamsHarness for TestRedis {
 
     fn alarm(&self) -> Arc<dyn Alarm> {
         Arc::new(self.store.clone())
+    }
+
+    fn archive(&self) -> Arc<dyn Archive<Change>> {
+        Arc::new(self.store.archive(STAGE_1))
+    }
+
+    fn follower(&self) -> Arc<dyn Follower> {
+        Arc::new(self.store.clone())
+    }
+
+    fn replay(&self, consumer: &str) -> Arc<dyn Queue<Embedded>> {
+        Arc::new(self.store.queue(STAGE_2_REPLAY, consumer))
     }
 
     async fn status(&self, stage: Stage) -> StageStatus {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::{Journal, Queue, Retention};
+use tidewheel_core::ports::{Damage, Journal, Queue, Repair, Retention};
 use tidewheel_core::streams::{CHECKPOINT, RAW, STAGE_1};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
 
@@ -138,6 +138,31 @@ async fn a_long_stream_is_trimmed_in_steps() {
         assert_eq!(queue.trim(retention).await.unwrap(), before - kept);
         assert_eq!(redis.store.status(STAGE_1).await.unwrap().length, kept);
     }
+}
+
+#[tokio::test]
+async fn unread_entries_that_somebody_trims_are_damage_and_confirmed_ones_are_not() {
+    let redis = TestRedis::start().await;
+    append(&redis.store, 1..=10).await;
+    let queue = redis.stage_1("a");
+    let read = queue.read(6, NOW).await.unwrap();
+    queue.acknowledge(&ids(&read)).await.unwrap();
+    let damage = async || redis.store.positions().await.unwrap().damage;
+    redis.command::<u64>(&["XTRIM", RAW, "MAXLEN", "5"]).await;
+    assert_eq!(damage().await, None, "one that was read is left in front");
+    redis.command::<u64>(&["XTRIM", RAW, "MAXLEN", "3"]).await;
+    assert!(matches!(damage().await, Some(Damage::Entries(_))));
+    let saved = redis.store.load().await.unwrap();
+    let next = saved.clone().unwrap();
+    redis.store.restart(saved.as_ref(), &[], &next, Repair::Entries).await.unwrap();
+    assert_eq!(damage().await, None);
+    // What Redis has saved in its append-only file of the group's reads is old after a restart; that is no damage.
+    redis.command::<String>(&["BGREWRITEAOF"]).await;
+    let rest = queue.read(10, NOW).await.unwrap();
+    queue.acknowledge(&ids(&rest)).await.unwrap();
+    redis.server.restart().await.unwrap();
+    assert_eq!(damage().await, None);
+    assert_eq!(redis.store.backlog().await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What every implementation of a port has to do: run on the fake and on the adapter for the real server.
 
+pub mod archive;
 pub mod handover;
 pub mod index;
 pub mod journal;

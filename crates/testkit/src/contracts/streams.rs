@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Alarm, Delivery, EntryId, Handover, Journal, Queue, StageStatus, Tombstones};
+use tidewheel_core::ports::{
+    Alarm, Archive, Delivery, EntryId, Follower, Handover, Journal, Queue, StageStatus, Tombstones,
+};
 use tidewheel_core::streams::{STAGE_1, Stage};
 use tidewheel_core::wire::RawFields;
 
@@ -27,6 +29,12 @@ pub trait StreamsHarness: Send + Sync {
     fn tombstones(&self) -> Arc<dyn Tombstones>;
     /// The memory of the collection.
     fn alarm(&self) -> Arc<dyn Alarm>;
+    /// What stage 1 still holds.
+    fn archive(&self) -> Arc<dyn Archive<Change>>;
+    /// The group of a replay on stage 2.
+    fn follower(&self) -> Arc<dyn Follower>;
+    /// Stage 2 for a consumer of that group.
+    fn replay(&self, consumer: &str) -> Arc<dyn Queue<Embedded>>;
     /// A stage as an operator sees it.
     async fn status(&self, stage: Stage) -> StageStatus;
     /// Adds an entry as it is.
@@ -122,6 +130,15 @@ macro_rules! streams_contract_tests {
                 a_collection_that_is_gone_is_damage,
                 lost_entries_do_not_make_a_lost_collection_good,
                 what_is_normal_is_no_damage,
+            ]
+        );
+        $crate::contract_tests!(
+            archive,
+            $harness,
+            [
+                everything_that_is_held_is_read_again,
+                what_is_appended_again_is_delivered,
+                a_follower_sees_everything_behind_its_place,
             ]
         );
         $crate::contract_tests!(

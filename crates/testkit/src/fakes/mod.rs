@@ -1,6 +1,7 @@
 //! The ports in memory, with hooks for faults.
 
 pub mod alarm;
+pub mod archive;
 pub mod embedder;
 pub mod faults;
 mod filter;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bson::Bson;
+use bson::{Bson, Document};
 use serde_json::Value;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
@@ -207,6 +207,7 @@ impl Source for FakeSource {
         namespace: &Namespace,
         after: Option<&str>,
         at_least: ClusterTime,
+        filter: Option<&str>,
     ) -> PortResult<Box<dyn Scan>> {
         self.faults().around("scan", || Ok(())).await?;
         if at_least > self.state().clock {
@@ -219,7 +220,12 @@ impl Source for FakeSource {
                 .and_then(|value: Value| Bson::try_from(value).ok())
                 .ok_or_else(|| PortError::fatal(format!("{key:?} is not a key")))?)),
         };
-        Ok(Box::new(FakeScan { source: self.clone(), collection: namespace.collection().to_owned(), after }))
+        let filter = match filter.map(|text| serde_json::from_str::<Value>(text).map(Bson::try_from)) {
+            None => Document::new(),
+            Some(Ok(Ok(Bson::Document(filter)))) => filter,
+            Some(_) => return Err(PortError::fatal("the filter is not a query")),
+        };
+        Ok(Box::new(FakeScan { source: self.clone(), collection: namespace.collection().to_owned(), after, filter }))
     }
 
     async fn existing(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<bool>> {
@@ -277,6 +283,8 @@ struct FakeScan {
     source: FakeSource,
     collection: String,
     after: Option<Id>,
+    /// Fields and their values: the only queries that the fake knows.
+    filter: Document,
 }
 
 #[async_trait]
@@ -288,7 +296,10 @@ impl Scan for FakeScan {
             let state = self.source.state();
             let Some(documents) = state.collections.get(&self.collection) else { return Ok(Vec::new()) };
             let from = after.clone().map_or(Unbounded, Excluded);
-            let page: Vec<_> = documents.range((from, Unbounded)).take(self.source.shared.settings.page).collect();
+            let matches =
+                |document: &Document| self.filter.iter().all(|(name, value)| document.get(name) == Some(value));
+            let matching = documents.range((from, Unbounded)).filter(|(_, document)| matches(document));
+            let page: Vec<_> = matching.take(self.source.shared.settings.page).collect();
             let rows = page.iter().map(|(id, document)| row(id, document)).collect();
             if let Some((id, _)) = page.last() {
                 *after = Some((*id).clone());

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::alarm::FakeAlarm;
+use super::archive::{FakeArchive, FakeFollower};
 use super::faults::Faults;
 use super::journal::FakeJournal;
 use super::queue::{FakeHandover, FakeQueue};
@@ -137,6 +138,16 @@ impl FakeStreams {
     /// The step from stage 1 to stage 2.
     pub fn handover(&self) -> FakeHandover {
         FakeHandover::new(self.clone())
+    }
+
+    /// What a stage still holds.
+    pub fn archive<T: Record>(&self, stage: Stage) -> FakeArchive<T> {
+        FakeArchive::new(self.clone(), stage)
+    }
+
+    /// The group of a replay on stage 2.
+    pub fn follower(&self) -> FakeFollower {
+        FakeFollower::new(self.clone())
     }
 
     /// Adds an entry as it is, well-formed or not.

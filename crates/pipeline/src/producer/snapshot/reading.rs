@@ -87,7 +87,7 @@ impl Reading {
         };
         let scan = match &mut self.scan {
             Some(scan) => scan,
-            None => self.scan.insert(source.scan(namespace, after.as_deref(), self.version.time).await?),
+            None => self.scan.insert(source.scan(namespace, after.as_deref(), self.version.time, None).await?),
         };
         let rows = scan.next().await?;
         let Some(last) = rows.last() else { return Ok(Page::CollectionRead) };

@@ -49,26 +49,13 @@ if added > 0 then redis.call('HINCRBY', counts, 'raw', added) end
 
 if mode ~= 'append' then
   for name, key in pairs({ raw = stream, embedded = KEYS[6] }) do
-    local facts = { ['entries-added'] = 0, ['max-deleted-entry-id'] = '0-0' }
+    local facts = { ['entries-added'] = 0, ['max-deleted-entry-id'] = '0-0', length = 0 }
     if redis.call('EXISTS', key) == 1 then
       local info = redis.call('XINFO', 'STREAM', key)
       for i = 1, #info, 2 do facts[info[i]] = info[i + 1] end
-      for _, group in ipairs(redis.call('XINFO', 'GROUPS', key)) do
-        local known = {}
-        for i = 1, #group, 2 do known[group[i]] = group[i + 1] end
-        -- Redis goes on counting unread entries that somebody has trimmed. Where nothing unread is left, or only unread
-        -- entries are, the true number is known.
-        local unread = redis.call('XRANGE', key, '(' .. known['last-delivered-id'], '+', 'COUNT', 1)[1]
-        local first = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
-        local lag = nil
-        if not unread then lag = 0 elseif first[1] == unread[1] then lag = redis.call('XLEN', key) end
-        if lag and known.lag and known.lag > lag then
-          redis.call('XGROUP', 'SETID', key, known.name, known['last-delivered-id'],
-            'ENTRIESREAD', facts['entries-added'] - lag)
-        end
-      end
     end
-    redis.call('HSET', counts, name, facts['entries-added'], name .. '_deleted', facts['max-deleted-entry-id'])
+    redis.call('HSET', counts, name, facts['entries-added'], name .. '_deleted', facts['max-deleted-entry-id'],
+      name .. '_removed', facts['entries-added'] - facts.length)
   end
   local damage = redis.call('GET', KEYS[5])
   if damage and (mode == 'anew' or string.sub(damage, 1, 10) ~= 'collection') then redis.call('DEL', KEYS[5]) end

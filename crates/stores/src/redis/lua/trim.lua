@@ -2,8 +2,8 @@
 -- Removes entries that every group has confirmed and that the retention does not cover, at most about `ARGV[4]` of
 -- them, so that Redis is not blocked for long. Answers how many, and whether there may be more.
 --
--- KEYS: stream
--- ARGV: age to keep in milliseconds, entries to keep, bytes to keep, most to remove at once
+-- KEYS: stream, counts
+-- ARGV: age to keep in milliseconds, entries to keep, bytes to keep, most to remove at once, the stream's field in counts
 local stream = KEYS[1]
 local keep_age, keep_entries, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 if redis.call('EXISTS', stream) == 0 then return { 0, 0 } end
@@ -20,14 +20,26 @@ local floor
 for _, facts in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   local group = {}
   for i = 1, #facts, 2 do group[facts[i]] = facts[i + 1] end
+  local abandoned = false
+  -- A replay that was abandoned must not keep everything for ever.
+  if string.sub(group.name, -7) == ':replay' then
+    local idle = 3600000
+    for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group.name)) do
+      for i = 1, #consumer, 2 do
+        if consumer[i] == 'idle' then idle = math.min(idle, consumer[i + 1]) end
+      end
+    end
+    abandoned = idle >= 3600000 and group.consumers > 0
+    if abandoned then redis.call('XGROUP', 'DESTROY', stream, group.name) end
+  end
   local first
-  if group.pending > 0 then
+  if not abandoned and group.pending > 0 then
     first = parse(redis.call('XPENDING', stream, group.name)[2])
   else
     first = parse(group['last-delivered-id'])
     first[2] = first[2] + 1
   end
-  if not floor or before(first, floor) then floor = first end
+  if not abandoned and (not floor or before(first, floor)) then floor = first end
 end
 if not floor then return { 0, 0 } end
 
@@ -36,9 +48,13 @@ local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local old = { math.max(0, now - keep_age), 0 }
 if before(floor, old) then old = floor end
 -- Whole nodes first, because only that form takes a limit. Once no whole node is left, the rest is less than a node.
-local removed = redis.call('XTRIM', stream, 'MINID', '~', text(old), 'LIMIT', limit)
+local function trimmed(count)
+  if count > 0 then redis.call('HINCRBY', KEYS[2], ARGV[5], count) end
+  return count
+end
+local removed = trimmed(redis.call('XTRIM', stream, 'MINID', '~', text(old), 'LIMIT', limit))
 if removed > 0 then return { removed, 1 } end
-removed = redis.call('XTRIM', stream, 'MINID', text(old))
+removed = trimmed(redis.call('XTRIM', stream, 'MINID', text(old)))
 
 local length = redis.call('XLEN', stream)
 -- Memory is as many entries as fit into it on an average.
@@ -56,7 +72,7 @@ while removed < limit do
   -- Within one millisecond sequence numbers rise by one at least, so at most `excess` entries are below this id.
   local cut = { first[1], first[2] + math.min(excess, limit - removed) }
   if before(floor, cut) then cut = floor end
-  local count = redis.call('XTRIM', stream, 'MINID', text(cut))
+  local count = trimmed(redis.call('XTRIM', stream, 'MINID', text(cut)))
   removed, length = removed + count, length - count
 end
 return { removed, 1 }

@@ -69,7 +69,7 @@ pub async fn a_long_scan_comes_in_pages(harness: &dyn SourceHarness) {
         harness.commit(range.map(|number| insert("tickets", json!({"_id": number}))).collect()).await;
     }
     let now = source.now().await.unwrap();
-    let mut scan = source.scan(&namespace, None, now).await.unwrap();
+    let mut scan = source.scan(&namespace, None, now, None).await.unwrap();
     let (mut ids, mut pages) = (Vec::new(), 0);
     loop {
         let page = patiently(scan.next()).await.unwrap();
@@ -91,7 +91,7 @@ pub async fn a_scan_of_nothing_ends_at_once(harness: &dyn SourceHarness) {
     let namespace = Namespace::new(harness.database(), "tickets");
     let now = source.now().await.unwrap();
     for after in [None, Some(r#"{"$numberInt":"1"}"#)] {
-        let mut scan = source.scan(&namespace, after, now).await.unwrap();
+        let mut scan = source.scan(&namespace, after, now, None).await.unwrap();
         for _ in 0..2 {
             assert_eq!(patiently(scan.next()).await.unwrap(), []);
         }
@@ -111,7 +111,7 @@ pub async fn scan_and_feed_together_have_no_gap(harness: &dyn SourceHarness) {
         }
     };
     let reading = async {
-        let mut scan = source.scan(&namespace, None, start).await.unwrap();
+        let mut scan = source.scan(&namespace, None, start, None).await.unwrap();
         let mut keys = HashSet::new();
         loop {
             let page = scan.next().await.unwrap();
@@ -152,5 +152,31 @@ pub async fn existence_is_told_by_exact_key(harness: &dyn SourceHarness) {
     for other in ["notes", "nothing"] {
         let namespace = Namespace::new(harness.database(), other);
         assert_eq!(source.existing(&namespace, &[r#"{"$numberInt":"1"}"#.to_owned()], now).await.unwrap(), [false]);
+    }
+}
+
+/// With a filter only what matches, page after page, behind any row.
+pub async fn a_scan_may_be_filtered(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let namespace = Namespace::new(harness.database(), "tickets");
+    let documents = (0..20).map(|number| insert("tickets", json!({"_id": number, "open": number % 3 == 0})));
+    harness.commit(documents.collect()).await;
+    let now = source.now().await.unwrap();
+    for (after, expected) in [(None, vec!["0", "3", "6", "9", "12", "15", "18"]), (Some("9"), vec!["12", "15", "18"])] {
+        let after = after.map(|id| format!(r#"{{"$numberInt":"{id}"}}"#));
+        let mut scan = source.scan(&namespace, after.as_deref(), now, Some(r#"{"open": true}"#)).await.unwrap();
+        let mut ids = Vec::new();
+        loop {
+            let page = patiently(scan.next()).await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            ids.extend(page.into_iter().map(|row| row.id));
+        }
+        assert_eq!(ids, expected);
+    }
+    for wrong in ["{", "7"] {
+        let error = source.scan(&namespace, None, now, Some(wrong)).await.err().expect("it is no query");
+        assert_eq!(error.class, tidewheel_core::error::ErrorClass::Fatal);
     }
 }

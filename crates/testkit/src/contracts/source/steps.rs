@@ -112,7 +112,7 @@ pub(super) fn brief(events: &[SourceEvent]) -> Vec<(Operation, &str)> {
 
 pub(super) async fn all_rows(source: &dyn Source, namespace: &Namespace, after: Option<&str>) -> Vec<SourceRow> {
     let now = source.now().await.expect("a time");
-    let mut scan = source.scan(namespace, after, now).await.expect("a scan");
+    let mut scan = source.scan(namespace, after, now, None).await.expect("a scan");
     let mut rows = Vec::new();
     loop {
         let page = patiently(scan.next()).await.expect("a page");

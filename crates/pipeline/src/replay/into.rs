@@ -1,0 +1,149 @@
+//! Into a new collection, beside the live pipeline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewheel_core::embedded::Embedded;
+use tidewheel_core::ports::{Aliases, Archive, Embedder, EntryId, Follower, Index, Queue, Tombstones};
+use tokio_util::sync::CancellationToken;
+
+use super::collected::{Direct, NoAlarm, NoQueue, PageQueue};
+use super::live::outcome;
+use super::{Pages, Progress, Report};
+use crate::health::Health;
+use crate::processor::{Processor, ProcessorOptions};
+use crate::retry::{GivenUp, Patience};
+use crate::service::ServiceError;
+use crate::upserter::{Upserter, UpserterOptions};
+
+/// How often a replay looks whether it has caught up.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What a replay into a new collection works with.
+#[derive(Clone)]
+pub struct IntoPorts {
+    /// The new collection.
+    pub index: Arc<dyn Index>,
+    /// The names of collections.
+    pub aliases: Arc<dyn Aliases>,
+    /// The memory of deletions, which both collections share.
+    pub tombstones: Arc<dyn Tombstones>,
+    /// Makes the vectors.
+    pub embedder: Arc<dyn Embedder>,
+    /// The group of the replay on stage 2.
+    pub follower: Arc<dyn Follower>,
+    /// Stage 2 for a consumer of that group.
+    pub queue: Arc<dyn Queue<Embedded>>,
+    /// Stage 2 as a whole.
+    pub embedded: Arc<dyn Archive<Embedded>>,
+}
+
+/// A replay into a new collection.
+pub struct Into {
+    /// What it works with.
+    pub ports: IntoPorts,
+    /// How documents are embedded.
+    pub processor: ProcessorOptions,
+    /// How points are written.
+    pub upserter: UpserterOptions,
+    /// The alias that is to stand for the new collection at the end; `None` to leave that to a person.
+    pub alias: Option<String>,
+}
+
+impl Into {
+    /// Fills the new collection: from stage 2 behind `after` if there are no `pages`, else from these.
+    ///
+    /// The group begins before the first page is read: whatever the pages do not hold any more when they are read is committed
+    /// later, and comes through stage 2 behind that place.
+    pub async fn run(
+        self,
+        after: Option<EntryId>,
+        pages: impl AsyncFnOnce() -> Result<Option<Pages>, ServiceError>,
+        report: Report,
+        stop: CancellationToken,
+    ) -> Result<Progress, ServiceError> {
+        let patience = Patience { health: Health::default(), shutdown: stop.clone() };
+        let ports = self.ports.clone();
+        let begin = async {
+            let extent = patience.call("look at stage 2", || ports.embedded.extent()).await?;
+            let after = after.unwrap_or(extent.last);
+            patience.call("begin on stage 2", || ports.follower.begin(&after)).await
+        };
+        outcome(begin.await)?;
+        let result = self.fill(pages, report, &patience).await;
+        if result.is_err() || stop.is_cancelled() {
+            // The next run begins again.
+            let _ = ports.follower.end().await;
+        }
+        result
+    }
+
+    async fn fill(
+        &self,
+        pages: impl AsyncFnOnce() -> Result<Option<Pages>, ServiceError>,
+        report: Report,
+        patience: &Patience,
+    ) -> Result<Progress, ServiceError> {
+        let mut progress = Progress::default();
+        if let Some(pages) = pages().await? {
+            progress = self.read(pages, report, &patience.shutdown).await?;
+        }
+        if patience.shutdown.is_cancelled() {
+            return Ok(progress);
+        }
+        let stop = patience.shutdown.child_token();
+        let follow = tokio::spawn(self.follow(stop.clone()));
+        let switched = self.switch(patience).await;
+        stop.cancel();
+        let followed = follow.await.unwrap_or(Ok(()));
+        outcome(switched)?;
+        followed?;
+        Ok(progress)
+    }
+
+    /// Reads all pages and writes what they hold.
+    async fn read(&self, pages: Pages, report: Report, stop: &CancellationToken) -> Result<Progress, ServiceError> {
+        let done = stop.child_token();
+        let queue = Arc::new(PageQueue::new(pages, report, done.clone()));
+        let patience = Patience { health: Health::default(), shutdown: stop.clone() };
+        let upserter = self.upserter(Arc::new(NoQueue::default())).into_work(patience);
+        let direct = Arc::new(Direct { upserter, queue: queue.clone() });
+        let processor = Processor::new(self.processor.clone(), queue.clone(), direct, self.ports.embedder.clone())?;
+        processor.run(done).await?;
+        Ok(queue.progress().await)
+    }
+
+    fn upserter(&self, queue: Arc<dyn Queue<Embedded>>) -> Upserter {
+        let IntoPorts { index, tombstones, .. } = self.ports.clone();
+        Upserter::new(self.upserter.clone(), queue, index, tombstones, Arc::new(NoAlarm))
+    }
+
+    /// Writes what comes in on stage 2.
+    fn follow(&self, stop: CancellationToken) -> impl Future<Output = Result<(), ServiceError>> + Send + 'static {
+        self.upserter(self.ports.queue.clone()).run(stop)
+    }
+
+    /// Waits until all is there, switches, and waits for what the old collection was given meanwhile.
+    async fn switch(&self, patience: &Patience) -> Result<(), GivenUp> {
+        let Self { ports, alias, .. } = self;
+        self.caught_up(patience).await?;
+        if let Some(alias) = alias {
+            let collection = ports.index.name();
+            patience.call("switch the alias", || ports.aliases.switch(alias, collection)).await?;
+            self.caught_up(patience).await?;
+        }
+        patience.call("leave stage 2", || ports.follower.end()).await
+    }
+
+    /// Waits until the group has acknowledged everything that is on stage 2 now.
+    async fn caught_up(&self, patience: &Patience) -> Result<(), GivenUp> {
+        let top = patience.call("look at stage 2", || self.ports.embedded.extent()).await?.last;
+        while !patience.call("look at stage 2", || self.ports.follower.position()).await?.has_passed(&top) {
+            tokio::select! {
+                () = patience.shutdown.cancelled() => return Err(GivenUp::Shutdown),
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+        Ok(())
+    }
+}

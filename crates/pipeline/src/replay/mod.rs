@@ -1,0 +1,122 @@
+//! Replays: what a stage still holds, or the source itself, goes through the pipeline once more.
+//!
+//! ```text
+//!  live:  entries or rows ──newest of each document, marked as replayed──▶ appended to their stage ──▶ the services
+//!
+//!  into:  entries or rows ──▶ processor ──▶ upserter ──▶ the new collection      (both in this process)
+//!         stage 2, by a group of its own from the beginning on ──▶ upserter ──▶ the new collection
+//!         caught up ──▶ switch the alias ──▶ what came in meanwhile ──▶ the group goes
+//! ```
+//!
+//! **Safe while everything runs**: whatever is replayed carries its old version with the number of the replay behind it. It
+//! replaces what the same change has left in the index, and nothing newer; deletions come again as deletions.
+//! **May be interrupted**: nothing but what was appended or written remains, and the same replay may be run again.
+//! **Backpressure**: a replay waits while its stage holds much that is not confirmed, so that live changes are not held up.
+//! **Into a new collection**: what is committed meanwhile reaches both collections; the alias is switched in one step when the
+//! new one has everything, and the group stays until it has seen all that the old one was given.
+
+mod collected;
+mod into;
+mod live;
+mod pages;
+
+use std::sync::Arc;
+
+use tidewheel_core::change::Change;
+use tidewheel_core::embedded::Embedded;
+use tidewheel_core::ports::{Archive, EntryId, PortResult, Source};
+use tidewheel_core::version::{ClusterTime, Version};
+
+pub use into::{Into, IntoPorts};
+pub use live::{changes, embedded};
+pub use pages::Pages;
+
+/// How far a replay has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Progress {
+    /// Entries or rows read.
+    pub read: u64,
+    /// About how many there are; `None` if nobody knows.
+    pub of: Option<u64>,
+    /// Changes appended or written: the newest of each document on a page.
+    pub replayed: u64,
+    /// Entries that could not be read or will never work.
+    pub skipped: u64,
+}
+
+/// Is told how far a replay has come.
+pub type Report = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// Marks a replay: seconds since the Unix epoch at its beginning, so that a later one wins over an earlier one.
+pub fn number(now: std::time::SystemTime) -> u32 {
+    let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX).max(1)
+}
+
+/// The id before every entry of this millisecond and after every earlier one.
+pub fn before(milliseconds: u64) -> EntryId {
+    match milliseconds.checked_sub(1) {
+        Some(last) => EntryId(format!("{last}-{}", u64::MAX)),
+        None => EntryId::zero(),
+    }
+}
+
+/// Which rows of the source to read.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    /// A query of MongoDB in extended JSON.
+    pub filter: Option<String>,
+}
+
+/// Every row of the source as it is now, as changes of this epoch. They win over everything older, without a mark.
+pub async fn rows(source: Arc<dyn Source>, epoch: u32, rows: Rows) -> PortResult<Pages> {
+    let time = source.now().await?;
+    let collections = source.collections().await?;
+    let mut of = 0;
+    for namespace in &collections {
+        of += source.estimate(namespace).await?;
+    }
+    let of = rows.filter.is_none().then_some(of);
+    Ok(Pages::rows(source, Version::of_snapshot(epoch, time), collections, rows.filter, of))
+}
+
+/// What the source committed since `since`, from its own history, marked as replayed.
+pub async fn history(source: Arc<dyn Source>, epoch: u32, since: ClusterTime, replay: u32) -> PortResult<Pages> {
+    let until = source.now().await?;
+    Pages::history(source, epoch, since, until, replay).await
+}
+
+/// The entries of stage 1 behind `after`, marked as replayed.
+pub async fn raw(archive: Arc<dyn Archive<Change>>, after: EntryId, replay: u32) -> PortResult<Pages> {
+    let extent = archive.extent().await?;
+    Ok(Pages::entries(archive, after, extent, replay))
+}
+
+/// A record whose change can be marked.
+pub(crate) trait Marked {
+    fn mark(&mut self, replay: u32);
+}
+
+impl Marked for Change {
+    fn mark(&mut self, replay: u32) {
+        self.version.replay = self.version.replay.max(replay);
+    }
+}
+
+impl Marked for Embedded {
+    fn mark(&mut self, replay: u32) {
+        self.change.mark(replay);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_the_place_before_its_first_entry() {
+        assert!(before(7) < EntryId("7-0".into()));
+        assert!(before(7) > EntryId("6-9".into()));
+        assert_eq!(before(0), EntryId::zero());
+    }
+}

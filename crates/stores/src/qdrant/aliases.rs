@@ -1,0 +1,46 @@
+//! Names of collections.
+
+use async_trait::async_trait;
+use qdrant_client::qdrant::alias_operations::Action;
+use qdrant_client::qdrant::{
+    AliasOperations, ChangeAliases, CollectionExistsRequest, CreateAlias, DeleteAlias, ListAliasesRequest,
+};
+use tidewheel_core::error::PortError;
+use tidewheel_core::ports::{Aliases, Named, PortResult};
+
+use super::QdrantIndex;
+
+#[async_trait]
+impl Aliases for QdrantIndex {
+    async fn resolve(&self, name: &str) -> PortResult<Named> {
+        let answer = self.connection.collections().list_aliases(ListAliasesRequest {}).await;
+        let aliases = answer.map_err(|status| self.failed("list the aliases", &status))?.into_inner().aliases;
+        if let Some(alias) = aliases.into_iter().find(|alias| alias.alias_name == name) {
+            return Ok(Named::Alias(alias.collection_name));
+        }
+        let request = CollectionExistsRequest { collection_name: name.to_owned() };
+        let answer = self.connection.collections().collection_exists(request).await;
+        let answer = answer.map_err(|status| self.failed("look for a collection", &status))?.into_inner();
+        Ok(if answer.result.is_some_and(|result| result.exists) { Named::Collection } else { Named::Nothing })
+    }
+
+    async fn switch(&self, alias: &str, collection: &str) -> PortResult<()> {
+        let delete = match self.resolve(alias).await? {
+            Named::Collection => {
+                return Err(PortError::fatal(format!("{alias:?} is a collection in Qdrant, not an alias"))
+                    .with_hint(format!("set qdrant.collection to {collection:?} instead")));
+            }
+            Named::Alias(_) => Some(Action::DeleteAlias(DeleteAlias { alias_name: alias.to_owned() })),
+            Named::Nothing => None,
+        };
+        let create = CreateAlias { alias_name: alias.to_owned(), collection_name: collection.to_owned() };
+        // Qdrant carries out all actions of one request in one step.
+        let actions = delete.into_iter().chain([Action::CreateAlias(create)]);
+        let request = ChangeAliases {
+            actions: actions.map(|action| AliasOperations { action: Some(action) }).collect(),
+            ..ChangeAliases::default()
+        };
+        let answer = self.connection.collections().update_aliases(request).await;
+        answer.map(drop).map_err(|status| self.failed(&format!("switch the alias {alias:?}"), &status))
+    }
+}

@@ -1,0 +1,92 @@
+//! A stage's stream from its first entry on, and a group of its own on stage 2.
+
+use std::marker::PhantomData;
+
+use async_trait::async_trait;
+use redis::Value;
+use tidewheel_core::ports::{Archive, Delivery, EntryId, Extent, Follower, PortResult, Position};
+use tidewheel_core::streams::{COUNTS, STAGE_2_REPLAY, Stage};
+use tidewheel_core::wire::{Fields, Record};
+
+use super::journal::{add_entries, counts_field, size};
+use super::{RedisStore, reply, script};
+
+impl RedisStore {
+    /// What the stream of `stage` still holds.
+    pub fn archive<T: Record>(&self, stage: Stage) -> RedisArchive<T> {
+        RedisArchive { store: self.clone(), stage, record: PhantomData }
+    }
+}
+
+/// A stage's stream, to be replayed.
+pub struct RedisArchive<T> {
+    store: RedisStore,
+    stage: Stage,
+    record: PhantomData<fn() -> T>,
+}
+
+#[async_trait]
+impl<T: Record> Archive<T> for RedisArchive<T> {
+    async fn extent(&self) -> PortResult<Extent> {
+        let doing = format!("look at {}", self.stage.stream);
+        let command = script::EXTENT.command(&[self.stage.stream], 0, 0);
+        let answer = self.store.run(&doing, &script::EXTENT, &command).await?;
+        let parse = || -> Result<_, reply::Unexpected> {
+            let [first, last, entries, ever]: [Value; 4] =
+                reply::array(answer)?.try_into().map_err(|_| reply::Unexpected("four values"))?;
+            let (first, entries, ever) = (reply::text(first)?, reply::count(&entries)?, reply::count(&ever)?);
+            let first = (!first.is_empty()).then_some(EntryId(first));
+            Ok(Extent { first, last: reply::entry_id(last)?, entries, whole: entries == ever })
+        };
+        parse().map_err(self.store.garbled(&doing))
+    }
+
+    async fn page(&self, after: &EntryId, max: usize) -> PortResult<Vec<Delivery<T>>> {
+        let doing = format!("read {} again", self.stage.stream);
+        let mut command = redis::cmd("XRANGE");
+        command.arg(self.stage.stream).arg(format!("({}", after.0)).arg("+").arg("COUNT").arg(max.max(1));
+        let answer = self.store.send(&doing, &command).await?;
+        reply::deliveries(answer).map_err(self.store.garbled(&doing))
+    }
+
+    async fn append(&self, records: &[T]) -> PortResult<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let entries: Vec<Fields<'_>> = records.iter().map(Record::encode).collect();
+        let (arguments, bytes) = size(&entries);
+        let mut command = script::ADD.command(&[self.stage.stream, COUNTS], 1 + arguments, bytes);
+        command.arg(counts_field(self.stage));
+        add_entries(&mut command, &entries);
+        self.store.run(&format!("append to {}", self.stage.stream), &script::ADD, &command).await.map(|_| ())
+    }
+
+    async fn backlog(&self) -> PortResult<u64> {
+        Ok(self.store.facts(self.stage).await?.backlog())
+    }
+}
+
+#[async_trait]
+impl Follower for RedisStore {
+    async fn begin(&self, after: &EntryId) -> PortResult<()> {
+        let Stage { stream, group, .. } = STAGE_2_REPLAY;
+        let mut command = redis::cmd("XGROUP");
+        command.arg("CREATE").arg(stream).arg(group).arg(&after.0).arg("MKSTREAM");
+        match self.link().send(&command).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
+            Err(error) => Err(self.failed("create the group of the replay", &error)),
+        }
+    }
+
+    async fn position(&self) -> PortResult<Position> {
+        Ok(self.facts(STAGE_2_REPLAY).await?.position())
+    }
+
+    async fn end(&self) -> PortResult<()> {
+        let Stage { stream, group, .. } = STAGE_2_REPLAY;
+        let mut command = redis::cmd("XGROUP");
+        command.arg("DESTROY").arg(stream).arg(group);
+        self.send("remove the group of the replay", &command).await.map(|_| ())
+    }
+}

@@ -1,0 +1,135 @@
+//! A stage's stream from its first entry on, a group of its own on stage 2, and names of collections, in memory.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use tidewheel_core::error::PortError;
+use tidewheel_core::ports::{Aliases, Archive, Delivery, EntryId, Extent, Follower, Named, PortResult, Position};
+use tidewheel_core::streams::{STAGE_2_REPLAY, Stage};
+use tidewheel_core::wire::Record;
+
+use super::streams::{FakeStreams, Group, read_id, write_id};
+
+/// A stage's stream, to be replayed.
+pub struct FakeArchive<T> {
+    streams: FakeStreams,
+    stage: Stage,
+    record: PhantomData<fn() -> T>,
+}
+
+impl<T> FakeArchive<T> {
+    pub(super) fn new(streams: FakeStreams, stage: Stage) -> Self {
+        Self { streams, stage, record: PhantomData }
+    }
+}
+
+#[async_trait]
+impl<T: Record> Archive<T> for FakeArchive<T> {
+    async fn extent(&self) -> PortResult<Extent> {
+        let extent = || {
+            let state = self.streams.state();
+            let Some(stream) = state.streams.get(self.stage.stream) else {
+                return Ok(Extent { first: None, last: EntryId::zero(), entries: 0, whole: true });
+            };
+            let entries = stream.entries.len() as u64;
+            let first = stream.entries.keys().next().map(|id| write_id(*id));
+            Ok(Extent { first, last: write_id(stream.last), entries, whole: entries == stream.added })
+        };
+        self.streams.faults().around("extent", extent).await
+    }
+
+    async fn page(&self, after: &EntryId, max: usize) -> PortResult<Vec<Delivery<T>>> {
+        let page = || {
+            let state = self.streams.state();
+            let after = after.parts();
+            let entries = state.streams.get(self.stage.stream).into_iter().flat_map(|stream| &stream.entries);
+            let page = entries.filter(|(id, _)| **id > after).take(max.max(1));
+            Ok(page.map(|(id, fields)| Delivery { id: write_id(*id), record: T::decode(fields.clone()) }).collect())
+        };
+        self.streams.faults().around("page", page).await
+    }
+
+    async fn append(&self, records: &[T]) -> PortResult<()> {
+        let append = || {
+            let mut state = self.streams.state();
+            for record in records {
+                state.add_record(self.stage.stream, record);
+            }
+            Ok(())
+        };
+        let result = self.streams.faults().around("replay", append).await;
+        self.streams.arrived.notify_waiters();
+        result
+    }
+
+    async fn backlog(&self) -> PortResult<u64> {
+        let status = self.streams.status(self.stage);
+        Ok(status.lag.unwrap_or(status.length) + status.pending)
+    }
+}
+
+/// The group of a replay on stage 2.
+#[derive(Clone)]
+pub struct FakeFollower(FakeStreams);
+
+impl FakeFollower {
+    pub(super) fn new(streams: FakeStreams) -> Self {
+        Self(streams)
+    }
+}
+
+#[async_trait]
+impl Follower for FakeFollower {
+    async fn begin(&self, after: &EntryId) -> PortResult<()> {
+        let mut state = self.0.state();
+        let stream = state.streams.entry(STAGE_2_REPLAY.stream).or_default();
+        let last_delivered = read_id(after);
+        stream.groups.entry(STAGE_2_REPLAY.group).or_insert_with(|| Group { last_delivered, ..Group::default() });
+        Ok(())
+    }
+
+    async fn position(&self) -> PortResult<Position> {
+        Ok(self.0.state().position(STAGE_2_REPLAY))
+    }
+
+    async fn end(&self) -> PortResult<()> {
+        self.0.destroy_group(STAGE_2_REPLAY);
+        Ok(())
+    }
+}
+
+/// Names of collections.
+#[derive(Clone, Debug, Default)]
+pub struct FakeAliases {
+    /// Each alias and its collection.
+    aliases: Arc<Mutex<HashMap<String, String>>>,
+    collections: Vec<String>,
+}
+
+impl FakeAliases {
+    /// These collections, and no alias.
+    pub fn new(collections: &[&str]) -> Self {
+        Self { aliases: Arc::default(), collections: collections.iter().map(ToString::to_string).collect() }
+    }
+}
+
+#[async_trait]
+impl Aliases for FakeAliases {
+    async fn resolve(&self, name: &str) -> PortResult<Named> {
+        if let Some(collection) = self.aliases.lock().expect("no holder panics").get(name) {
+            return Ok(Named::Alias(collection.clone()));
+        }
+        let known = self.collections.iter().any(|collection| collection == name);
+        Ok(if known { Named::Collection } else { Named::Nothing })
+    }
+
+    async fn switch(&self, alias: &str, collection: &str) -> PortResult<()> {
+        if self.resolve(alias).await? == Named::Collection {
+            return Err(PortError::fatal(format!("{alias:?} is a collection, not an alias")));
+        }
+        self.aliases.lock().expect("no holder panics").insert(alias.to_owned(), collection.to_owned());
+        Ok(())
+    }
+}
