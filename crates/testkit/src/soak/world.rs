@@ -71,7 +71,7 @@ impl World {
             r#"
             mongodb.uri = "mongodb://{mongodb}/?directConnection=true"
             mongodb.database = "{DATABASE}"
-            mongodb.collection = "{collections}"
+            mongodb.collection = {collections:?}
             redis.url = "redis://{redis}/"
             qdrant.url = "http://{qdrant}"
             qdrant.timeout = "5s"
@@ -94,7 +94,7 @@ impl World {
             redis = self.link(Link::Redis).address(),
             qdrant = self.link(Link::Qdrant).address(),
             through_proxy = self.link(Link::Embedder).address(),
-            collections = COLLECTIONS.join(","),
+            collections = COLLECTIONS,
             model = SoakOptions::MODEL,
         )
     }
