@@ -25,9 +25,10 @@ Examples:
   tidewheel-soak --seeds 1..5 --duration 3m          five seeds, one after another
   tidewheel-soak --output json | jq '.[].converged'
 
-Exit code: 0 every seed converged, 1 one did not, 2 the soak could not be run. When a seed fails, its logs are kept and
-the ends of them are shown. The same seed gives the same writes and faults; how they fall into the processes' work is
-up to the machine, so that a rare failure may take several runs to show again."
+Exit code: 0 every seed converged, 1 one did not, 2 the soak could not be run.
+When a seed fails, its logs are kept and the ends of them are shown. The same seed gives the same
+row of writes and of faults; how they fall into the processes' work is up to the machine, so that a
+rare failure may take several runs to show again."
 )]
 struct Arguments {
     /// What decides writes and faults; may be given several times [default: a random one]

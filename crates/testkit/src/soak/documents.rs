@@ -17,8 +17,22 @@ pub(super) const SCRATCH: usize = 3;
 pub(super) const FOREIGN: &str = "private";
 
 const WORDS: [&str; 16] = [
-    "parcel", "invoice", "customer", "delivery.", "telephone", "warehouse", "refund!", "Adresse", "größer", "日本語",
-    "extraordinarily", "morning,", "contract", "a", "🙂", "line\n",
+    "parcel",
+    "invoice",
+    "customer",
+    "delivery.",
+    "telephone",
+    "warehouse",
+    "refund!",
+    "Adresse",
+    "größer",
+    "日本語",
+    "extraordinarily",
+    "morning,",
+    "contract",
+    "a",
+    "🙂",
+    "line\n",
 ];
 
 /// Every `_id` of which there is only one: MongoDB compares numbers by value, so that NaN is one of them.

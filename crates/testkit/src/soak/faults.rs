@@ -130,12 +130,17 @@ impl Planner {
         Self { rng: StdRng::seed_from_u64(seed ^ 0xfa17), services }
     }
 
-    /// The next fault, on something that no other fault hits right now; `None` if there is nothing left to hit.
+    /// The next fault, on something that no other fault hits right now; `None` if nothing free was found. The row of
+    /// draws is the seed's alone: what is busy is passed over.
     pub(super) fn next(&mut self, busy: &HashSet<Target>) -> Option<Planned> {
         /// With half of everything busy, this many draws find something free but once in a thousand times.
         const DRAWS: usize = 10;
-        let target = (0..DRAWS).map(|_| self.target()).find(|target| !busy.contains(target))?;
-        Some(self.fault(target))
+        (0..DRAWS).map(|_| self.draw()).find(|planned| !busy.contains(&planned.target))
+    }
+
+    fn draw(&mut self) -> Planned {
+        let target = self.target();
+        self.fault(target)
     }
 
     fn target(&mut self) -> Target {

@@ -45,13 +45,7 @@ impl Hold {
     }
 }
 
-async fn service(
-    world: &World,
-    service: &Service,
-    fault: Fault,
-    tally: &Tally,
-    hold: Hold,
-) -> Result<bool, SoakError> {
+async fn service(world: &World, service: &Service, fault: Fault, tally: &Tally, hold: Hold) -> Result<bool, SoakError> {
     // One that has just given up by itself must not pass for one that was killed.
     world.revive(service, tally).await?;
     let happened = match fault {
@@ -78,11 +72,7 @@ async fn service(
     Ok(happened)
 }
 
-async fn server(
-    server: &tidewheel_local::stack::Server,
-    fault: Fault,
-    hold: Hold,
-) -> Result<bool, SoakError> {
+async fn server(server: &tidewheel_local::stack::Server, fault: Fault, hold: Hold) -> Result<bool, SoakError> {
     let before = server.pid();
     match fault {
         Fault::Kill => server.kill().await,

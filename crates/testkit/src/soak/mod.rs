@@ -5,8 +5,9 @@
 //! - **Real parts.** mongod, redis-server and Qdrant's engine from the local stack, and the real binary as processes: two
 //!   producers, three processors, three upserters and an embedder. The services reach the servers through fault proxies;
 //!   the writer and the oracle reach them directly.
-//! - **From a seed.** Which writes and which faults come, in which order and for how long, is decided by the seed alone.
-//!   When each falls into the work of the processes is up to the machine.
+//! - **From a seed.** The seed alone decides the row of writes and the row of faults: what, on what, for how long. How many
+//!   of each fit into the time and when they fall into the work of the processes is up to the machine; a fault on
+//!   something that another fault still hits is passed over.
 //! - **Nothing counted that did not happen.** A write counts when MongoDB acknowledged it and it changed something; a
 //!   fault when the process was seen dead or stopped, or when the proxy has broken, held, delayed or swallowed something.
 //! - **The verdict is the oracle's.** After all faults are healed, index and source are read whole, every document and

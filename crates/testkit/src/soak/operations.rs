@@ -16,12 +16,29 @@ const MANY: usize = 800;
 /// One thing done to MongoDB.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
-    Insert { collection: &'static str, documents: Vec<Document> },
+    Insert {
+        collection: &'static str,
+        documents: Vec<Document>,
+    },
     /// Sets fields; makes the document if it is not there and `upsert`.
-    Set { collection: &'static str, id: Bson, fields: Document, upsert: bool },
-    Replace { collection: &'static str, id: Bson, document: Document },
-    Delete { collection: &'static str, ids: Vec<Bson> },
-    Drop { collection: &'static str },
+    Set {
+        collection: &'static str,
+        id: Bson,
+        fields: Document,
+        upsert: bool,
+    },
+    Replace {
+        collection: &'static str,
+        id: Bson,
+        document: Document,
+    },
+    Delete {
+        collection: &'static str,
+        ids: Vec<Bson>,
+    },
+    Drop {
+        collection: &'static str,
+    },
 }
 
 /// A write as it is counted.

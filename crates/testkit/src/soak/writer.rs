@@ -69,6 +69,6 @@ impl Writer {
     }
 }
 
-fn source(error: mongodb::error::Error) -> SoakError {
+fn source(error: impl std::fmt::Display) -> SoakError {
     SoakError::Source(error.to_string())
 }
