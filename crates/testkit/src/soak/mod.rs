@@ -48,7 +48,8 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-pub use self::options::SoakOptions;
+pub use self::options::{Embed, Progress, SoakOptions};
+pub use self::redis::Backlog;
 pub use self::report::SoakReport;
 use self::tally::Tally;
 use self::world::World;
