@@ -11,7 +11,7 @@ use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
 pub struct Backlog {
     /// The stream.
     pub stream: &'static str,
-    /// Entries that were not delivered yet, as Redis counts them; `None` where Redis cannot tell.
+    /// Entries that were not delivered yet; at most these, where Redis counts wrongly, `None` where it cannot tell.
     pub lag: Option<u64>,
     /// Entries that were delivered and not confirmed.
     pub pending: u64,
@@ -45,10 +45,13 @@ async fn backlog(connection: &mut redis::aio::MultiplexedConnection, stage: Stag
     let group = groups.iter().find(|group| field::<String>(group, "name").as_deref() == Some(stage.group));
     let Some(group) = group else { return Ok(unknown) };
     let pending: u64 = field(group, "pending").unwrap_or_default();
-    // Redis says nothing about the lag after some deletions; the last ids always tell.
+    // Redis says nothing about the lag after some deletions, and far too much when it was restarted after it had
+    // rewritten its append-only file: what the group has read since is not in the file. The last ids always tell.
     let delivered: Option<String> = field(group, "last-delivered-id");
-    let drained = pending == 0 && delivered.is_some() && delivered == field(&stream, "last-generated-id");
-    Ok(Backlog { lag: field(group, "lag"), pending, drained, ..unknown })
+    let all_delivered = delivered.is_some() && delivered == field(&stream, "last-generated-id");
+    let length: u64 = field(&stream, "length").unwrap_or_default();
+    let lag = if all_delivered { Some(0) } else { field(group, "lag").map(|lag: u64| lag.min(length)) };
+    Ok(Backlog { lag, pending, drained: all_delivered && pending == 0, ..unknown })
 }
 
 fn field<T: FromRedisValue>(fields: &HashMap<String, Value>, name: &str) -> Option<T> {
