@@ -44,6 +44,8 @@ struct Shared {
     accepted: AtomicU64,
     cut: AtomicU64,
     swallowed: AtomicU64,
+    delayed: AtomicU64,
+    held: AtomicU64,
     /// Serialises the countdown of [`Weather::CutInsteadOfAnswer`].
     countdown: Mutex<()>,
 }
@@ -60,6 +62,8 @@ impl Proxy {
             accepted: AtomicU64::new(0),
             cut: AtomicU64::new(0),
             swallowed: AtomicU64::new(0),
+            delayed: AtomicU64::new(0),
+            held: AtomicU64::new(0),
             countdown: Mutex::new(()),
         });
         let acceptor = tokio::spawn(accept(listener, server.into(), Arc::clone(&shared)));
@@ -102,6 +106,16 @@ impl Proxy {
     /// Bytes of answers thrown away so far.
     pub fn swallowed(&self) -> u64 {
         self.shared.swallowed.load(Ordering::SeqCst)
+    }
+
+    /// Bytes that passed late so far because the weather was slow.
+    pub fn delayed(&self) -> u64 {
+        self.shared.delayed.load(Ordering::SeqCst)
+    }
+
+    /// Bytes that had to wait so far because everything was frozen.
+    pub fn held(&self) -> u64 {
+        self.shared.held.load(Ordering::SeqCst)
     }
 }
 
@@ -167,6 +181,10 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, direction: Direct
         let now = *weather.borrow();
         if let Weather::Slow(delay) = now {
             tokio::time::sleep(delay).await;
+            shared.delayed.fetch_add(length as u64, Ordering::SeqCst);
+        }
+        if *weather.borrow() == Weather::Frozen {
+            shared.held.fetch_add(length as u64, Ordering::SeqCst);
         }
         if weather.wait_for(|weather| *weather != Weather::Frozen).await.is_err() {
             return false;
@@ -260,6 +278,7 @@ mod tests {
         client.write_u8(10).await.unwrap();
         let quiet = tokio::time::timeout(Duration::from_millis(50), client.read_u8()).await;
         assert!(quiet.is_err());
+        assert_eq!(proxy.held(), 1);
         proxy.set(Weather::Fair);
         assert_eq!(client.read_u8().await.unwrap(), 11);
     }
@@ -275,6 +294,6 @@ mod tests {
         proxy.set(Weather::Slow(Duration::from_millis(1)));
         let mut client = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(ask(&mut client, 1).await.unwrap(), 2);
-        assert_eq!(proxy.broken(), 2);
+        assert_eq!((proxy.broken(), proxy.delayed()), (2, 2));
     }
 }

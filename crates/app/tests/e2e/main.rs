@@ -7,4 +7,5 @@ mod kills;
 mod operations;
 mod outages;
 mod shutdown;
+mod soak;
 mod world;

@@ -31,16 +31,20 @@ use tokio::sync::{oneshot, watch};
 
 /// What to run. The output of the child goes to a log file.
 #[derive(Debug, Clone)]
-pub(super) struct Launch {
-    pub(super) program: PathBuf,
-    pub(super) args: Vec<OsString>,
-    pub(super) envs: Vec<(OsString, OsString)>,
-    pub(super) dir: PathBuf,
+pub struct Launch {
+    /// The executable.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Variables beside those of our own environment.
+    pub envs: Vec<(OsString, OsString)>,
+    /// Its working directory, which must exist.
+    pub dir: PathBuf,
 }
 
 /// A started process. Dropped, it is killed.
 #[derive(Debug)]
-pub(super) struct Child {
+pub struct Child {
     pid: u32,
     /// `true` until the process is reaped. Its number is ours alone for just as long, so signals are sent under the
     /// lock.
@@ -49,7 +53,11 @@ pub(super) struct Child {
 }
 
 impl Child {
-    pub(super) async fn spawn(launch: Launch, log: File) -> io::Result<Self> {
+    /// Starts a process whose output goes to `log`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn spawn(launch: Launch, log: File) -> io::Result<Self> {
         let mut command = guarded(&launch);
         command
             .envs(launch.envs)
@@ -85,16 +93,20 @@ impl Child {
         Ok(Self { pid, alive, exit })
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    /// The process id. It is this child's alone while [`is_alive`](Self::is_alive).
+    #[must_use]
+    pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    pub(super) fn is_alive(&self) -> bool {
+    /// Whether the process has not been reaped yet.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
         *lock(&self.alive)
     }
 
     /// Sends a signal to the process and to what it has started; a process that has ended gets none.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         let alive = lock(&self.alive);
         if *alive && let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
             // The process may have ended already, which is as good.
@@ -103,7 +115,7 @@ impl Child {
     }
 
     /// Waits for the end; `None` when the system would not tell how it ended.
-    pub(super) fn ended(&self) -> impl Future<Output = Option<ExitStatus>> + Send + 'static {
+    pub fn ended(&self) -> impl Future<Output = Option<ExitStatus>> + Send + 'static {
         let mut exit = self.exit.clone();
         async move {
             // An error means that the thread is gone, which only happens after the end.

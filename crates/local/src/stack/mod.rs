@@ -29,7 +29,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use child::Launch;
+pub use child::{Child, Launch};
 pub use error::StackError;
 use lock::DataLock;
 pub use mongod::Mongod;

@@ -1,0 +1,34 @@
+//! One minute of the chaos soak, from a fixed seed. `tidewheel-soak` runs it for as long as one likes.
+#![allow(clippy::print_stdout, reason = "what it did is worth reading even when it passes")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewheel_embed::engine::Engine as _;
+use tidewheel_embed::hash::HashEngine;
+use tidewheel_testkit::soak::{self, SoakOptions};
+
+use super::world::BINARY;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minute_of_chaos_converges() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let engine = HashEngine::new(SoakOptions::DIMENSION);
+    let options = SoakOptions {
+        duration: Duration::from_secs(60),
+        embed: Some(Arc::new(move |text| {
+            let mut vector = vec![0.0; SoakOptions::DIMENSION];
+            engine.embed_one(&engine.tokenize(text).ids, &mut vector);
+            vector
+        })),
+        progress: Arc::new(|line| println!("{line}")),
+        ..SoakOptions::new(1, BINARY, dir.path())
+    };
+    let report = soak::run(options).await.expect("the soak can be run");
+    println!("{report}");
+    if !report.converged {
+        panic!("the soak failed; its logs are kept in {}", dir.keep().display());
+    }
+    assert!(report.faults_in_all() >= 20, "only {} faults happened", report.faults_in_all());
+    assert!(report.operations_in_all() >= 500, "only {} writes happened", report.operations_in_all());
+}

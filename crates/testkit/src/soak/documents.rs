@@ -1,0 +1,159 @@
+//! Made-up documents: every kind of `_id`, texts of every length.
+
+use bson::oid::ObjectId;
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, DateTime, Decimal128, Document, Timestamp, doc};
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+
+/// The database that is indexed.
+pub(super) const DATABASE: &str = "soak";
+/// Its collections that are indexed; the last one is small and is dropped from time to time.
+pub(super) const COLLECTIONS: [&str; 4] = ["tickets", "notes", "things", "scratch"];
+/// Where [`SCRATCH`] is in [`COLLECTIONS`].
+pub(super) const SCRATCH: usize = 3;
+/// A collection beside them that must not be indexed.
+pub(super) const FOREIGN: &str = "private";
+
+const WORDS: [&str; 16] = [
+    "parcel",
+    "invoice",
+    "customer",
+    "delivery.",
+    "telephone",
+    "warehouse",
+    "refund!",
+    "Adresse",
+    "größer",
+    "日本語",
+    "extraordinarily",
+    "morning,",
+    "contract",
+    "a",
+    "🙂",
+    "line\n",
+];
+
+/// Every `_id` of which there is only one: MongoDB compares numbers by value, so that NaN is one of them.
+pub(super) fn single_ids() -> Vec<Bson> {
+    vec![
+        Bson::Boolean(true),
+        Bson::Boolean(false),
+        Bson::Null,
+        Bson::Double(f64::NAN),
+        Bson::String(String::new()),
+        Bson::MinKey,
+        Bson::MaxKey,
+        Bson::Document(doc! {}),
+    ]
+}
+
+/// A new `_id` of any kind; no two numbers give the same one.
+pub(super) fn id(rng: &mut StdRng, number: i32) -> Bson {
+    let wide = i64::from(number);
+    match rng.random_range(0..14) {
+        0..3 => Bson::Int32(number),
+        3 => Bson::Int64(wide),
+        4 => Bson::Int64(wide + (1 << 53)),
+        5 => Bson::Double(f64::from(number)),
+        6 => Bson::Double(f64::from(number) + 0.25),
+        7 => Bson::String(format!("ticket/{number} \"ü\"")),
+        8 => Bson::ObjectId(ObjectId::from_bytes(bytes(number))),
+        9 => Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes: bytes::<16>(number).into() }),
+        10 => Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: bytes::<5>(number).into() }),
+        // Before and after 1970.
+        11 => Bson::DateTime(DateTime::from_millis((wide - 500) * 86_400_123)),
+        12 => Bson::Document(doc! { "region": "eu", "number": number, "deep": { "flag": number % 2 == 0 } }),
+        _ => match number % 2 {
+            0 => Bson::Decimal128(format!("{number}.50").parse::<Decimal128>().expect("a number")),
+            _ => Bson::Timestamp(Timestamp { time: number.unsigned_abs(), increment: 1 }),
+        },
+    }
+}
+
+/// The number as the last bytes of so many.
+fn bytes<const LENGTH: usize>(number: i32) -> [u8; LENGTH] {
+    let mut bytes = [0xa5; LENGTH];
+    bytes[LENGTH - 4..].copy_from_slice(&number.to_be_bytes());
+    bytes
+}
+
+/// An `_id` that MongoDB takes for the same and tidewheel does not: another type of the same number.
+pub(super) fn twin(id: &Bson) -> Option<Bson> {
+    match id {
+        Bson::Int32(number) => Some(Bson::Int64(i64::from(*number))),
+        Bson::Int64(number) => i32::try_from(*number).ok().map(|number| Bson::Double(f64::from(number))),
+        #[expect(clippy::cast_possible_truncation, reason = "whole and small: see `id`")]
+        Bson::Double(number) if number.fract() == 0.0 => Some(Bson::Int32(*number as i32)),
+        _ => None,
+    }
+}
+
+/// How long a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Length {
+    /// One chunk, or no text at all.
+    Short,
+    /// Several chunks.
+    Long,
+    /// As it comes: mostly short.
+    Any,
+}
+
+/// A text that nobody else has.
+pub(super) fn text(rng: &mut StdRng, length: Length, serial: u64) -> String {
+    let words = match length {
+        Length::Short => rng.random_range(0..10),
+        Length::Long => rng.random_range(60..250),
+        Length::Any if rng.random_bool(0.2) => rng.random_range(30..120),
+        Length::Any => rng.random_range(0..25),
+    };
+    if words == 0 {
+        return String::new();
+    }
+    let words: Vec<&str> = (0..words).map(|_| *WORDS.choose(rng).expect("there are words")).collect();
+    format!("No. {serial}: {}", words.join(" "))
+}
+
+/// A whole document.
+pub(super) fn document(rng: &mut StdRng, id: Bson, serial: u64) -> Document {
+    let number = i64::try_from(serial).unwrap_or_default();
+    let mut document = doc! {
+        "_id": id,
+        "subject": format!("Ticket {serial}"),
+        "content": text(rng, Length::Any, serial),
+        "serial": number,
+        "date": DateTime::from_millis(1_700_000_000_000 + number),
+        "customer": { "name": format!("Customer {}", serial % 50), "tiers": [1, 2.5, Bson::Null] },
+    };
+    if rng.random_bool(0.1) {
+        document.insert("_tidewheel", "a field of the user's own");
+    }
+    if rng.random_bool(0.1) {
+        document.remove("subject");
+        document.insert("content", Bson::Null);
+    }
+    document
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use rand::SeedableRng as _;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_of_all_kinds_and_never_twice() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let ids: Vec<Bson> = (0..2_000).map(|number| id(&mut rng, number)).collect();
+        let kinds: HashSet<_> = ids.iter().map(|id| format!("{:?}", id.element_type())).collect();
+        assert_eq!(kinds.len(), 10);
+        let written: HashSet<_> = ids.iter().chain(&single_ids()).map(ToString::to_string).collect();
+        assert_eq!(written.len(), 2_000 + single_ids().len());
+        assert_eq!(twin(&Bson::Double(7.0)), Some(Bson::Int32(7)));
+        assert_eq!(twin(&Bson::Double(7.25)), None);
+    }
+}

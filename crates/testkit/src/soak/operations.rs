@@ -1,0 +1,272 @@
+//! Which write comes next: decided by the seed, done elsewhere.
+
+use bson::{Bson, Document, doc};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::documents::{COLLECTIONS, FOREIGN, Length, SCRATCH, document, id, single_ids, text, twin};
+
+/// Documents that are changed again and again.
+const HOT: i32 = 4;
+
+/// Above this many documents in a collection more are deleted than inserted, so that a long run stays as fast to compare
+/// as a short one.
+const MANY: usize = 800;
+
+/// One thing done to MongoDB.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    Insert {
+        collection: &'static str,
+        documents: Vec<Document>,
+    },
+    /// Sets fields; makes the document if it is not there and `upsert`.
+    Set {
+        collection: &'static str,
+        id: Bson,
+        fields: Document,
+        upsert: bool,
+    },
+    Replace {
+        collection: &'static str,
+        id: Bson,
+        document: Document,
+    },
+    Delete {
+        collection: &'static str,
+        ids: Vec<Bson>,
+    },
+    Drop {
+        collection: &'static str,
+    },
+}
+
+/// A write as it is counted.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Write {
+    /// Its row in the report.
+    pub(super) kind: &'static str,
+    pub(super) steps: Vec<Step>,
+    /// Whether the steps are one transaction.
+    pub(super) transaction: bool,
+}
+
+/// Draws writes. What it takes for there may be gone, because a write before was not acknowledged; such a write changes
+/// nothing, which is no harm.
+pub(super) struct Planner {
+    rng: StdRng,
+    serial: u64,
+    next_number: i32,
+    /// For each of [`COLLECTIONS`].
+    there: [Vec<Bson>; COLLECTIONS.len()],
+    gone: [Vec<Bson>; COLLECTIONS.len()],
+}
+
+impl Planner {
+    pub(super) fn new(seed: u64) -> Self {
+        let gone = std::array::from_fn(|place| if place == SCRATCH { Vec::new() } else { single_ids() });
+        // The first numbers are those of the hot documents.
+        Self { rng: StdRng::seed_from_u64(seed), serial: 0, next_number: 100, there: Default::default(), gone }
+    }
+
+    /// The next write.
+    pub(super) fn next(&mut self) -> Write {
+        let place = self.rng.random_range(0..COLLECTIONS.len());
+        let collection = COLLECTIONS[place];
+        let full = self.there[place].len() > MANY;
+        let one = |kind, step| Write { kind, steps: vec![step], transaction: false };
+        match self.rng.random_range(0..100) {
+            0..16 if !full => one("insert", self.insert(place, 1)),
+            16..20 if !full => {
+                let many = self.rng.random_range(5..40);
+                one("insert many", self.insert(place, many))
+            }
+            0..34 => match self.some(place) {
+                Some(id) => one("update", self.set(collection, id, Length::Any, false)),
+                None => one("insert", self.insert(place, 1)),
+            },
+            34..46 => {
+                let id = Bson::Int32(self.rng.random_range(0..HOT));
+                one("update hot", self.set(COLLECTIONS[0], id, Length::Any, true))
+            }
+            46..52 => self.on_some(place, "grow", |this, id| this.set(collection, id, Length::Long, false)),
+            52..58 => self.on_some(place, "shrink", |this, id| this.set(collection, id, Length::Short, false)),
+            58..64 => self.on_some(place, "replace", |this, id| {
+                let document = this.document(id.clone());
+                Step::Replace { collection, id, document }
+            }),
+            64..76 => one("delete", self.delete(place, 1)),
+            76..79 => {
+                let many = if full { 200 } else { self.rng.random_range(2..30) };
+                one("delete many", self.delete(place, many))
+            }
+            79..87 => self.reinsert(place),
+            87..92 => self.transaction(place),
+            92..96 => self.double_update(),
+            96..98 => {
+                let document = self.document(Bson::Int64(i64::from(self.next_number)));
+                one("not indexed", Step::Insert { collection: FOREIGN, documents: vec![document] })
+            }
+            98 => self.drop_and_recreate(),
+            _ => {
+                let id = Bson::Int32(self.rng.random_range(0..HOT));
+                one("delete hot", Step::Delete { collection: COLLECTIONS[0], ids: vec![id] })
+            }
+        }
+    }
+
+    /// Inserts what a snapshot will find.
+    pub(super) fn first(&mut self, place: usize, documents: usize) -> Write {
+        Write { kind: "insert many", steps: vec![self.insert(place, documents)], transaction: false }
+    }
+
+    fn on_some(&mut self, place: usize, kind: &'static str, step: impl FnOnce(&mut Self, Bson) -> Step) -> Write {
+        let steps = match self.some(place) {
+            Some(id) => vec![step(self, id)],
+            None => vec![self.insert(place, 1)],
+        };
+        Write { kind, steps, transaction: false }
+    }
+
+    fn some(&mut self, place: usize) -> Option<Bson> {
+        let length = self.there[place].len();
+        (length > 0).then(|| self.there[place][self.rng.random_range(0..length)].clone())
+    }
+
+    fn document(&mut self, id: Bson) -> Document {
+        self.serial += 1;
+        self.next_number += 1;
+        document(&mut self.rng, id, self.serial)
+    }
+
+    fn insert(&mut self, place: usize, count: usize) -> Step {
+        let mut documents = Vec::with_capacity(count);
+        for _ in 0..count {
+            let id = id(&mut self.rng, self.next_number);
+            self.there[place].push(id.clone());
+            documents.push(self.document(id));
+        }
+        Step::Insert { collection: COLLECTIONS[place], documents }
+    }
+
+    fn set(&mut self, collection: &'static str, id: Bson, length: Length, upsert: bool) -> Step {
+        self.serial += 1;
+        let content = text(&mut self.rng, length, self.serial);
+        let fields = doc! { "content": content, "serial": i64::try_from(self.serial).unwrap_or_default() };
+        Step::Set { collection, id, fields, upsert }
+    }
+
+    fn delete(&mut self, place: usize, count: usize) -> Step {
+        let mut ids = Vec::with_capacity(count);
+        for _ in 0..count.min(self.there[place].len()) {
+            let chosen = self.rng.random_range(0..self.there[place].len());
+            let id = self.there[place].swap_remove(chosen);
+            self.gone[place].push(id.clone());
+            ids.push(id);
+        }
+        Step::Delete { collection: COLLECTIONS[place], ids }
+    }
+
+    /// Inserts a deleted `_id` again, right after it was deleted or long after, at times as another type of number.
+    fn reinsert(&mut self, place: usize) -> Write {
+        let collection = COLLECTIONS[place];
+        let mut steps = Vec::new();
+        if self.gone[place].is_empty() || self.rng.random_bool(0.4) {
+            steps.push(self.delete(place, 1));
+        }
+        let recent = self.rng.random_bool(0.5);
+        let id = match self.gone[place].len() {
+            0 => id(&mut self.rng, self.next_number),
+            length if recent => self.gone[place].swap_remove(length - 1),
+            length => {
+                let chosen = self.rng.random_range(0..length);
+                self.gone[place].swap_remove(chosen)
+            }
+        };
+        let id = twin(&id).filter(|_| self.rng.random_bool(0.25)).unwrap_or(id);
+        self.there[place].push(id.clone());
+        let document = self.document(id);
+        steps.push(Step::Insert { collection, documents: vec![document] });
+        Write { kind: "re-insert", steps, transaction: false }
+    }
+
+    /// Several documents of several collections at one cluster time.
+    fn transaction(&mut self, place: usize) -> Write {
+        let other = (place + 1) % COLLECTIONS.len();
+        let mut steps = vec![self.insert(place, 2), self.insert(other, 1)];
+        if let Some(id) = self.some(place) {
+            steps.push(self.set(COLLECTIONS[place], id, Length::Any, false));
+        }
+        steps.push(self.delete(other, 1));
+        Write { kind: "transaction", steps, transaction: true }
+    }
+
+    /// A document that changes twice within one transaction: both changes have the same cluster time.
+    fn double_update(&mut self) -> Write {
+        let (collection, id) = (COLLECTIONS[0], Bson::Int32(self.rng.random_range(0..HOT)));
+        let (first, second) = match self.rng.random_range(0..3) {
+            0 => (Length::Long, Length::Short),
+            1 => (Length::Short, Length::Long),
+            _ => (Length::Any, Length::Any),
+        };
+        let mut steps = vec![self.set(collection, id.clone(), first, true)];
+        // At times a deletion between the two, and at times as the last word.
+        match self.rng.random_range(0..5) {
+            0 => {
+                steps.push(Step::Delete { collection, ids: vec![id.clone()] });
+                steps.push(self.set(collection, id, second, true));
+            }
+            1 => {
+                steps.push(self.set(collection, id.clone(), second, true));
+                steps.push(Step::Delete { collection, ids: vec![id] });
+            }
+            _ => steps.push(self.set(collection, id, second, true)),
+        }
+        Write { kind: "double update", steps, transaction: true }
+    }
+
+    fn drop_and_recreate(&mut self) -> Write {
+        let mut dropped = std::mem::take(&mut self.there[SCRATCH]);
+        let mut steps = vec![Step::Drop { collection: COLLECTIONS[SCRATCH] }];
+        // Some of what was dropped is back at once.
+        let back = dropped.len().min(3);
+        let again: Vec<Bson> = dropped.drain(..back).collect();
+        let documents = again.iter().map(|id| self.document(id.clone())).collect::<Vec<_>>();
+        if !documents.is_empty() {
+            steps.push(Step::Insert { collection: COLLECTIONS[SCRATCH], documents });
+        }
+        self.there[SCRATCH] = again;
+        self.gone[SCRATCH].append(&mut dropped);
+        steps.push(self.insert(SCRATCH, 2));
+        Write { kind: "drop and recreate", steps, transaction: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_seed_decides_everything_and_every_kind_comes() {
+        let plan = |seed| {
+            let mut planner = Planner::new(seed);
+            (0..3_000).map(|_| planner.next()).collect::<Vec<_>>()
+        };
+        let (first, second) = (plan(5), plan(5));
+        // As text, because NaN does not equal itself.
+        assert!(format!("{first:?}") == format!("{second:?}"));
+        let kinds: HashSet<_> = first.iter().map(|write| write.kind).collect();
+        assert_eq!(kinds.len(), 15, "{kinds:?}");
+    }
+
+    #[test]
+    fn collections_stay_of_a_bounded_size() {
+        let mut planner = Planner::new(1);
+        for _ in 0..60_000 {
+            planner.next();
+        }
+        assert!(planner.there.iter().all(|there| there.len() < 2 * MANY));
+    }
+}

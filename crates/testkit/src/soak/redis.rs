@@ -1,0 +1,90 @@
+//! What both streams still hold, asked of Redis directly.
+
+use std::collections::HashMap;
+
+use redis::{FromRedisValue, RedisResult, Value};
+use serde::Serialize;
+use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
+
+/// The answers of one stage.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Backlog {
+    /// The stream.
+    pub stream: &'static str,
+    /// Entries that were not delivered yet; at most these, where Redis counts wrongly, `None` where it cannot tell.
+    pub lag: Option<u64>,
+    /// Entries that were delivered and not confirmed.
+    pub pending: u64,
+    /// Whether the group was given the last entry and has confirmed everything.
+    pub drained: bool,
+    /// Entries that were given up.
+    pub dead_letters: u64,
+}
+
+/// Asks for both stages.
+pub(super) async fn look(url: &str) -> RedisResult<Vec<Backlog>> {
+    let client = redis::Client::open(url)?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let mut stages = Vec::new();
+    for stage in [STAGE_1, STAGE_2] {
+        stages.push(backlog(&mut connection, stage).await?);
+    }
+    Ok(stages)
+}
+
+async fn backlog(connection: &mut redis::aio::MultiplexedConnection, stage: Stage) -> RedisResult<Backlog> {
+    let dead_letters = redis::cmd("XLEN").arg(stage.dead_letters).query_async(connection).await?;
+    let unknown = Backlog { stream: stage.stream, dead_letters, ..Backlog::default() };
+    if redis::cmd("EXISTS").arg(stage.stream).query_async::<u64>(connection).await? == 0 {
+        return Ok(unknown);
+    }
+    let stream: HashMap<String, Value> =
+        redis::cmd("XINFO").arg("STREAM").arg(stage.stream).query_async(connection).await?;
+    let groups: Vec<HashMap<String, Value>> =
+        redis::cmd("XINFO").arg("GROUPS").arg(stage.stream).query_async(connection).await?;
+    let group = groups.iter().find(|group| field::<String>(group, "name").as_deref() == Some(stage.group));
+    let Some(group) = group else { return Ok(unknown) };
+    let pending: u64 = field(group, "pending").unwrap_or_default();
+    // Redis says nothing about the lag after some deletions, and far too much when it was restarted after it had
+    // rewritten its append-only file: what the group has read since is not in the file. The last ids always tell.
+    let delivered: Option<String> = field(group, "last-delivered-id");
+    let all_delivered = delivered.is_some() && delivered == field(&stream, "last-generated-id");
+    let length: u64 = field(&stream, "length").unwrap_or_default();
+    let lag = if all_delivered { Some(0) } else { field(group, "lag").map(|lag: u64| lag.min(length)) };
+    Ok(Backlog { lag, pending, drained: all_delivered && pending == 0, ..unknown })
+}
+
+fn field<T: FromRedisValue>(fields: &HashMap<String, Value>, name: &str) -> Option<T> {
+    redis::from_redis_value::<Option<T>>(fields.get(name)?.clone()).ok().flatten()
+}
+
+/// The reasons of the first dead letters of each stage.
+pub(super) async fn reasons(url: &str) -> RedisResult<Vec<String>> {
+    /// Enough to see what kind they are.
+    const MOST: u64 = 5;
+    let client = redis::Client::open(url)?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let mut reasons = Vec::new();
+    for stage in [STAGE_1, STAGE_2] {
+        let range = ["-", "+", "COUNT"];
+        let letters: redis::streams::StreamRangeReply =
+            redis::cmd("XRANGE").arg(stage.dead_letters).arg(&range).arg(MOST).query_async(&mut connection).await?;
+        for letter in letters.ids {
+            let text = |name: &str| field::<String>(&letter.map, name).unwrap_or_default();
+            reasons.push(format!("{} {} {}: {}", text("stream"), text("entry"), text("id"), text("reason")));
+        }
+    }
+    Ok(reasons)
+}
+
+/// Both stages in a few words.
+pub(super) fn show(stages: &[Backlog]) -> String {
+    let stages: Vec<String> = stages
+        .iter()
+        .map(|stage| {
+            let lag = stage.lag.map_or_else(|| "?".to_owned(), |lag| lag.to_string());
+            format!("{lag} + {}", stage.pending)
+        })
+        .collect();
+    format!("lag + pending {}", stages.join(", "))
+}

@@ -1,0 +1,216 @@
+//! What a soak did and found.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::SoakOptions;
+use super::redis::Backlog;
+use super::service::tail;
+use super::tally::Tally;
+use super::verdict::Verdict;
+use super::world::World;
+
+/// Lines of each log that a failed run shows.
+const TAIL: usize = 15;
+
+/// The outcome of one seed. Its text form is a table; its JSON form has the fields' names.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SoakReport {
+    /// What decided the writes and faults.
+    pub seed: u64,
+    /// How long writes and faults went on.
+    pub seconds: f64,
+    /// Whether nothing at all was wrong.
+    pub converged: bool,
+    /// From the moment when everything was healed to the first comparison without a difference.
+    pub seconds_to_converge: Option<f64>,
+    /// Writes that changed something, by kind.
+    pub operations: BTreeMap<String, u64>,
+    /// Writes that found nothing to change.
+    pub idle_operations: u64,
+    /// Writes that MongoDB did not acknowledge: they may have happened or not.
+    pub unacknowledged_operations: u64,
+    /// Faults that happened: fault, then target.
+    pub faults: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Faults that had no effect, and are not counted above.
+    pub idle_faults: u64,
+    /// Documents in MongoDB at the end.
+    pub documents: u64,
+    /// Points in Qdrant at the end.
+    pub points: u64,
+    /// Documents without a point.
+    pub missing: Vec<String>,
+    /// Documents whose points say something else, with what differs.
+    pub stale: Vec<String>,
+    /// What the index has and the source has not.
+    pub extra: Vec<String>,
+    /// Chunks behind the last of their document.
+    pub surplus_chunks: Vec<String>,
+    /// Entries that were given up, on both stages.
+    pub dead_letters: u64,
+    /// Why the first of them were given up.
+    pub dead_letter_reasons: Vec<String>,
+    /// What both streams held at the end.
+    pub streams: Vec<Backlog>,
+    /// Services that ended by themselves, or did not stop well when told to.
+    pub findings: Vec<String>,
+    /// Where everything of this run lies, if nobody removes it.
+    pub folder: PathBuf,
+    /// The last lines of each log, if something was wrong.
+    pub logs: BTreeMap<String, Vec<String>>,
+}
+
+impl SoakReport {
+    pub(super) fn new(options: &SoakOptions, tally: &Tally, verdict: Verdict, world: &World) -> Self {
+        let counts = tally.counts();
+        let mut faults: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        for ((fault, target), times) in counts.faults {
+            faults.entry(fault.to_owned()).or_default().insert(target.to_string(), times);
+        }
+        let found = verdict.report;
+        let mut report = Self {
+            seed: options.seed,
+            seconds: options.duration.as_secs_f64(),
+            converged: false,
+            seconds_to_converge: verdict.took.map(|took| took.as_secs_f64()),
+            operations: counts.operations.into_iter().map(|(kind, times)| (kind.to_owned(), times)).collect(),
+            idle_operations: counts.idle_operations,
+            unacknowledged_operations: counts.unacknowledged,
+            faults,
+            idle_faults: counts.idle_faults,
+            documents: found.documents,
+            points: found.points,
+            missing: found.missing,
+            stale: found.stale.into_iter().map(|stale| format!("{}: {}", stale.document, stale.what)).collect(),
+            extra: found.extra,
+            surplus_chunks: found.surplus_chunks,
+            dead_letters: verdict.stages.iter().map(|stage| stage.dead_letters).sum(),
+            dead_letter_reasons: verdict.reasons,
+            streams: verdict.stages,
+            findings: counts.findings,
+            folder: options.folder.clone(),
+            logs: BTreeMap::new(),
+        };
+        report.converged =
+            report.seconds_to_converge.is_some() && report.dead_letters == 0 && report.findings.is_empty();
+        if !report.converged {
+            report.logs = world.logs().map(|(name, log)| (name, tail(&log, TAIL))).collect();
+        }
+        report
+    }
+
+    /// All faults that happened.
+    #[must_use]
+    pub fn faults_in_all(&self) -> u64 {
+        self.faults.values().flat_map(BTreeMap::values).sum()
+    }
+
+    /// All writes that changed something.
+    #[must_use]
+    pub fn operations_in_all(&self) -> u64 {
+        self.operations.values().sum()
+    }
+}
+
+impl fmt::Display for SoakReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = match self.seconds_to_converge {
+            Some(seconds) if self.converged => format!("converged within {seconds:.1} s"),
+            Some(seconds) => format!("converged within {seconds:.1} s, but see below"),
+            None => "did NOT converge".to_owned(),
+        };
+        writeln!(f, "seed {}, {:.0} s of writes and faults: {verdict}", self.seed, self.seconds)?;
+        let mut row = |name: &str, count: u64, detail: &str| {
+            writeln!(f, "  {}", format!("{name:<22} {count:>7}  {detail}").trim_end())
+        };
+        row("writes", self.operations_in_all(), "")?;
+        for (kind, times) in &self.operations {
+            row(&format!("  {kind}"), *times, "")?;
+        }
+        row("  changed nothing", self.idle_operations, "not counted")?;
+        row("  not acknowledged", self.unacknowledged_operations, "not counted")?;
+        row("faults", self.faults_in_all(), "")?;
+        for (fault, targets) in &self.faults {
+            let each: Vec<String> = targets.iter().map(|(target, times)| format!("{target} {times}")).collect();
+            row(&format!("  {fault}"), targets.values().sum(), &each.join(", "))?;
+        }
+        row("  without effect", self.idle_faults, "not counted")?;
+        row("documents", self.documents, "")?;
+        row("points", self.points, "")?;
+        for (name, found) in self.differences() {
+            row(name, found.len() as u64, "")?;
+        }
+        row("dead letters", self.dead_letters, "")?;
+        for stream in &self.streams {
+            let state = if stream.drained { "drained" } else { "NOT drained" };
+            row(stream.stream, stream.lag.unwrap_or_default() + stream.pending, state)?;
+        }
+        row("findings", self.findings.len() as u64, "")?;
+        self.details(f)
+    }
+}
+
+impl SoakReport {
+    fn differences(&self) -> [(&'static str, &Vec<String>); 4] {
+        [
+            ("missing", &self.missing),
+            ("stale", &self.stale),
+            ("extra", &self.extra),
+            ("surplus chunks", &self.surplus_chunks),
+        ]
+    }
+
+    /// What was wrong, spelled out, with the ends of the logs.
+    fn details(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// More of a kind say nothing new.
+        const SHOWN: usize = 10;
+        let others = [("dead letter", &self.dead_letter_reasons), ("finding", &self.findings)];
+        for (name, found) in self.differences().into_iter().chain(others) {
+            for one in found.iter().take(SHOWN) {
+                writeln!(f, "{name}: {one}")?;
+            }
+            if found.len() > SHOWN {
+                writeln!(f, "{name}: … and {} more", found.len() - SHOWN)?;
+            }
+        }
+        for (name, lines) in &self.logs {
+            writeln!(f, "--- {name}")?;
+            for line in lines {
+                writeln!(f, "{line}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_aligned_and_says_what_was_wrong() {
+        let mut report = SoakReport {
+            seed: 7,
+            seconds: 60.0,
+            converged: true,
+            seconds_to_converge: Some(3.21),
+            operations: BTreeMap::from([("insert".to_owned(), 12), ("double update".to_owned(), 3)]),
+            faults: BTreeMap::from([("kill".to_owned(), BTreeMap::from([("producer".to_owned(), 2)]))]),
+            ..SoakReport::default()
+        };
+        let text = report.to_string();
+        assert!(text.starts_with("seed 7, 60 s of writes and faults: converged within 3.2 s\n"), "{text}");
+        assert!(text.contains("  writes                      15\n    double update              3\n"), "{text}");
+        assert!(text.contains("    kill                       2  producer 2\n"), "{text}");
+        report.converged = false;
+        report.seconds_to_converge = None;
+        report.missing = (0..12).map(|key| format!("soak.tickets {key}")).collect();
+        report.logs.insert("producer-1".to_owned(), vec!["the last words".to_owned()]);
+        let text = report.to_string();
+        assert!(text.contains("did NOT converge") && text.contains("missing: … and 2 more"), "{text}");
+        assert!(text.ends_with("--- producer-1\nthe last words\n"), "{text}");
+    }
+}

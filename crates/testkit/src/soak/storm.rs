@@ -1,0 +1,66 @@
+//! The faults of one run, one after another and some at once.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::faults::{Planner, Target};
+use super::inject::inject;
+use super::tally::Tally;
+use super::world::World;
+use super::{SoakError, SoakOptions};
+
+/// How often it is looked whether a service has given up.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Injects faults until the end, then waits until all of them are undone.
+pub(super) async fn storm(
+    world: &World,
+    options: &SoakOptions,
+    tally: &Tally,
+    end: watch::Receiver<bool>,
+) -> Result<(), SoakError> {
+    let mut planner = Planner::new(options.seed, world.services.iter().map(|service| service.kind));
+    let every = Duration::from_secs(60) / options.faults_per_minute.max(1);
+    let mut next = Instant::now() + every;
+    let mut busy = HashSet::new();
+    let mut at_work = FuturesUnordered::new();
+    let mut over = end.clone();
+    loop {
+        tokio::select! {
+            _ = over.wait_for(|over| *over) => break,
+            Some((planned, happened)) = at_work.next(), if !at_work.is_empty() => {
+                let happened = happened?;
+                tally.ends(&planned, happened);
+                busy.remove(&planned.target);
+                if !happened {
+                    next = Instant::now();
+                }
+            }
+            () = tokio::time::sleep_until(next) => {
+                next += every;
+                if let Some(planned) = planner.next(&busy) {
+                    busy.insert(planned.target);
+                    tally.begins(&planned);
+                    let end = end.clone();
+                    at_work.push(async move { (planned, inject(world, planned, tally, end).await) });
+                }
+            }
+            () = tokio::time::sleep(LOOK_EVERY) => {
+                for (place, service) in world.services.iter().enumerate() {
+                    if !busy.contains(&Target::Service(service.kind, place)) {
+                        world.revive(service, tally).await?;
+                    }
+                }
+            }
+        }
+    }
+    while let Some((planned, happened)) = at_work.next().await {
+        tally.ends(&planned, happened?);
+    }
+    Ok(())
+}

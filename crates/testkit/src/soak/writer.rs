@@ -1,0 +1,74 @@
+//! Writes to MongoDB the whole time, directly.
+
+use std::time::Duration;
+
+use mongodb::options::ClientOptions;
+use mongodb::{Client, Database};
+use tokio::sync::watch;
+
+use super::SoakError;
+use super::apply::apply;
+use super::documents::{COLLECTIONS, DATABASE};
+use super::operations::{Planner, Write};
+use super::tally::{Tally, Written};
+use super::world::World;
+
+/// While mongod is away a write fails after this time, and the next one is tried.
+const SELECTION: Duration = Duration::from_secs(2);
+
+/// Documents of each collection that are there before the first service starts.
+const BEFORE: usize = 60;
+
+/// Writes one seed's operations.
+pub(super) struct Writer {
+    database: Database,
+    planner: Planner,
+}
+
+impl Writer {
+    pub(super) async fn connect(world: &World, seed: u64) -> Result<Self, SoakError> {
+        let mut options = ClientOptions::parse(world.stack.mongodb_uri()).await.map_err(source)?;
+        options.server_selection_timeout = Some(SELECTION);
+        let client = Client::with_options(options).map_err(source)?;
+        Ok(Self { database: client.database(DATABASE), planner: Planner::new(seed) })
+    }
+
+    /// Writes what the snapshot will read.
+    pub(super) async fn prepare(&mut self, tally: &Tally) -> Result<(), SoakError> {
+        for place in 0..COLLECTIONS.len() {
+            let write = self.planner.first(place, BEFORE);
+            apply(&self.database, &write).await.map_err(source)?;
+            tally.operation(write.kind, &Written::Changed);
+        }
+        Ok(())
+    }
+
+    /// Writes until the end.
+    pub(super) async fn write(
+        &mut self,
+        tally: &Tally,
+        per_second: u32,
+        mut end: watch::Receiver<bool>,
+    ) -> Result<(), SoakError> {
+        let mut every = tokio::time::interval(Duration::from_secs(1) / per_second.max(1));
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                _ = end.wait_for(|over| *over) => return Ok(()),
+                _ = every.tick() => {}
+            }
+            // Not part of the choice above: the driver does not like to be interrupted.
+            let write: Write = self.planner.next();
+            let written = match apply(&self.database, &write).await {
+                Ok(0) => Written::Nothing,
+                Ok(_) => Written::Changed,
+                Err(_) => Written::Unacknowledged,
+            };
+            tally.operation(write.kind, &written);
+        }
+    }
+}
+
+fn source(error: impl std::fmt::Display) -> SoakError {
+    SoakError::Source(error.to_string())
+}
