@@ -7,4 +7,6 @@ mod kills;
 mod operations;
 mod outages;
 mod shutdown;
+mod takeover;
 mod world;
+mod writer;
