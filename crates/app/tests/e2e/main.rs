@@ -4,6 +4,7 @@
 mod clients;
 mod demo;
 mod kills;
+mod memory;
 mod operations;
 mod outages;
 mod shutdown;
