@@ -64,3 +64,9 @@ async fn a_redis_that_evicts_is_refused_with_the_command_that_mends_it() {
         assert!(error.contains("CONFIG SET maxmemory-policy noeviction"), "{service}: {error}");
     }
 }
+
+/// With the usual retention, what everyone has confirmed stays for an hour or 10,000 entries: more than fits here.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_for_a_replay_gives_way_to_what_is_on_its_way() {
+    fills_and_drains("").await;
+}
