@@ -3,6 +3,7 @@
 
 mod clients;
 mod demo;
+mod history;
 mod kills;
 mod memory;
 mod operations;

@@ -191,10 +191,15 @@ impl World {
 
     /// Waits until the index equals the source, in all collections that these tests write to.
     pub async fn equal(&mut self) -> Report {
+        self.equal_in(&["tickets", "notes", "things", "texts"]).await
+    }
+
+    /// Waits until the index equals these collections.
+    pub async fn equal_in(&mut self, collections: &[&str]) -> Report {
         let options = OracleOptions {
             mongodb_uri: self.stack.mongodb_uri(),
             database: "shop".into(),
-            collections: ["tickets", "notes", "things", "texts"].map(str::to_owned).into(),
+            collections: collections.iter().copied().map(str::to_owned).collect(),
             qdrant_url: self.stack.qdrant_grpc_url().expect("the stack has a Qdrant"),
             qdrant_api_key: None,
             collection: "documents".into(),
@@ -211,6 +216,17 @@ impl World {
     pub async fn until<F: Future<Output = bool>>(&mut self, what: &str, mut condition: impl FnMut() -> F) {
         let begun = Instant::now();
         while !condition().await {
+            if begun.elapsed() > PATIENCE {
+                self.fail(&format!("waited in vain until {what}"));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until `condition` holds of this world.
+    pub async fn wait(&mut self, condition: impl Fn(&Self) -> bool, what: &str) {
+        let begun = Instant::now();
+        while !condition(self) {
             if begun.elapsed() > PATIENCE {
                 self.fail(&format!("waited in vain until {what}"));
             }
