@@ -9,6 +9,7 @@ mod memory;
 mod operations;
 mod outages;
 mod shutdown;
+mod snapshot;
 mod takeover;
 mod world;
 mod writer;
