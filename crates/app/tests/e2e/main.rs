@@ -4,6 +4,7 @@
 mod clients;
 mod demo;
 mod history;
+mod index;
 mod kills;
 mod memory;
 mod operations;
