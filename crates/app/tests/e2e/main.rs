@@ -9,6 +9,7 @@ mod kills;
 mod memory;
 mod operations;
 mod outages;
+mod rolling;
 mod shutdown;
 mod snapshot;
 mod takeover;
