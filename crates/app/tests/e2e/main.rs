@@ -13,5 +13,6 @@ mod rolling;
 mod shutdown;
 mod snapshot;
 mod takeover;
+mod transactions;
 mod world;
 mod writer;
