@@ -12,6 +12,7 @@ mod outages;
 mod rolling;
 mod shutdown;
 mod snapshot;
+mod source;
 mod takeover;
 mod transactions;
 mod world;
