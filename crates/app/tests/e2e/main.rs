@@ -3,6 +3,7 @@
 
 mod clients;
 mod demo;
+mod embedder;
 mod history;
 mod index;
 mod kills;
