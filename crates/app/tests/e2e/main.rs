@@ -7,6 +7,7 @@ mod embedder;
 mod history;
 mod index;
 mod kills;
+mod large;
 mod memory;
 mod operations;
 mod outages;
