@@ -82,6 +82,22 @@ async fn another_selection_of_collections_is_taken_up_by_the_next_producer() {
     assert_eq!(world.equal().await.documents, 160);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_that_is_no_longer_selected_leaves_the_index() {
+    let mut world = World::new().await;
+    world.write_settings(r#"mongodb.collection = ["tickets", "notes"]"#);
+    for service in SERVICES {
+        world.start(service);
+    }
+    world.collection("tickets").insert_many((0..50).map(ticket)).await.unwrap();
+    world.collection("notes").insert_many((0..50).map(ticket)).await.unwrap();
+    assert_eq!(world.equal().await.points, 100);
+    world.kill("producer");
+    world.write_settings(r#"mongodb.collection = "tickets""#);
+    world.start("producer");
+    assert_eq!(world.equal_in(&["tickets"]).await.points, 50);
+}
+
 async fn rename(world: &World, from: &str, to: &str) {
     let command: Document = doc! {
         "renameCollection": format!("shop.{from}"), "to": format!("shop.{to}"), "dropTarget": true,
