@@ -180,6 +180,14 @@ impl World {
         logs.map(|file| std::fs::read_to_string(file.path()).unwrap_or_default()).collect()
     }
 
+    /// The most memory that the newest instance of a service ever had resident.
+    pub fn peak_megabytes(&mut self, name: &str) -> u64 {
+        let status = format!("/proc/{}/status", self.newest(name).child.id());
+        let status = std::fs::read_to_string(status).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1_024
+    }
+
     fn newest(&mut self, name: &str) -> &mut Service {
         self.services.iter_mut().rev().find(|service| service.name == name).expect("the service runs")
     }
