@@ -19,8 +19,8 @@ use crate::side::Side;
 pub const DATABASE: &str = "bench";
 /// The collection that both sides follow.
 pub const COLLECTION: &str = "tickets";
-/// Both sides write to this collection of Qdrant.
-const INDEX: &str = "documents";
+/// All sides write to this collection of Qdrant.
+pub const INDEX: &str = "documents";
 /// Ids of the latency run begin here, beside those of the throughput run.
 const LATENCY_IDS: i32 = 1_000_000;
 /// Nothing takes longer, unless it hangs.
@@ -182,7 +182,7 @@ pub async fn bare(servers: &Servers, documents: usize) -> Result<f64, Box<dyn Er
 }
 
 /// A support ticket with a text of about 110 tokens.
-fn ticket(id: i32) -> Document {
+pub fn ticket(id: i32) -> Document {
     const WORDS: [&str; 12] = [
         "parcel",
         "invoice",

@@ -9,18 +9,21 @@
 //! `qdrant_consumer.py`, which read their addresses from the environment. Both sides embed without a model, in 384
 //! dimensions, so that the run measures the pipelines and not the model. Each side gets an empty Redis and an
 //! empty collection; its rounds alternate with the other side's, and the median round counts.
+//!
+//! `tidewheel-bench fence` measures what the fence of versions costs the upserter.
 #![allow(clippy::print_stdout, reason = "its output is its purpose")]
 
+mod fence;
 mod load;
 mod process;
 mod report;
 mod side;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tidewheel_local::provision::Provisioner;
 use tidewheel_local::silent;
 use tidewheel_local::stack::{Stack, StackOptions};
@@ -31,6 +34,25 @@ use side::{Side, baseline, tidewheel};
 
 /// Measures tidewheel beside a baseline pipeline.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+struct CommandLine {
+    #[command(flatten)]
+    pipeline: Arguments,
+    #[command(subcommand)]
+    part: Option<Part>,
+    /// The tidewheel binary [default: the one beside this]
+    #[arg(long, value_name = "PATH", global = true)]
+    tidewheel: Option<PathBuf>,
+}
+
+/// Parts of the pipeline, measured alone.
+#[derive(Debug, Subcommand)]
+enum Part {
+    Fence(fence::Arguments),
+}
+
+/// Of the whole pipeline beside a baseline.
+#[derive(Debug, clap::Args)]
 struct Arguments {
     /// The folder of the baseline's scripts; without it tidewheel is measured alone
     #[arg(long, value_name = "DIR")]
@@ -38,9 +60,6 @@ struct Arguments {
     /// A Python with the baseline's packages; one is made in the cache directory otherwise
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
-    /// The tidewheel binary [default: the one beside this]
-    #[arg(long, value_name = "PATH")]
-    tidewheel: Option<PathBuf>,
     /// Documents of the throughput run
     #[arg(long, default_value_t = 20_000)]
     documents: usize,
@@ -60,7 +79,7 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
+    match run(CommandLine::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!("the benchmark could not be run: {error}");
@@ -69,8 +88,8 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let binary = match arguments.tidewheel.clone() {
+async fn run(line: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
+    let binary = match line.tidewheel {
         Some(binary) => binary,
         None => std::env::current_exe()?.with_file_name("tidewheel"),
     };
@@ -83,9 +102,25 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let command: Vec<OsString> = vec![binary.clone().into(), "local-qdrant".into()];
     let options = StackOptions::new(dir.path().join("data"), command).with_free_ports();
     let stack = Stack::start(options, &Provisioner::new(silent())?, silent()).await?;
-    let servers = Servers::connect(&stack, arguments.dimension).await?;
+    match &line.part {
+        Some(Part::Fence(arguments)) => {
+            fence::run(&stack, &Servers::connect(&stack, arguments.dimension).await?, arguments).await?;
+        }
+        None => compare(&line.pipeline, &binary, &stack, dir.path()).await?,
+    }
+    stack.stop().await;
+    Ok(())
+}
 
-    let mut sides: Vec<Side> = vec![tidewheel(&binary, dir.path(), &servers, arguments.dimension)?];
+/// The whole pipeline beside the baseline, if there is one.
+async fn compare(
+    arguments: &Arguments,
+    binary: &Path,
+    stack: &Stack,
+    dir: &Path,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let servers = Servers::connect(stack, arguments.dimension).await?;
+    let mut sides: Vec<Side> = vec![tidewheel(binary, dir, &servers, arguments.dimension)?];
     if let Some(folder) = &arguments.baseline {
         let python = match arguments.python.clone() {
             Some(python) => python,
@@ -97,14 +132,13 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     for round in 1..=arguments.rounds {
         for (side, runs) in sides.iter().zip(&mut runs) {
             println!("round {round}: {}", side.name);
-            runs.push(measure(side, &servers, &stack, &arguments, dir.path()).await?);
+            runs.push(measure(side, &servers, stack, arguments, dir).await?);
         }
     }
     let bare = load::bare(&servers, arguments.documents).await?;
     let medians: Vec<(&str, Run)> =
         sides.iter().map(|side| side.name).zip(runs.into_iter().map(report::median)).collect();
-    report::print(&medians, bare, &arguments);
-    stack.stop().await;
+    report::print(&medians, bare, arguments);
     Ok(())
 }
 
@@ -114,7 +148,7 @@ async fn measure(
     servers: &Servers,
     stack: &Stack,
     arguments: &Arguments,
-    dir: &std::path::Path,
+    dir: &Path,
 ) -> Result<Run, Box<dyn std::error::Error>> {
     servers.clear().await?;
     let services = side.start(dir)?;

@@ -16,7 +16,7 @@
 use std::collections::HashSet;
 
 use tidewheel_core::identity::{DocumentId, Namespace};
-use tidewheel_core::ports::{DocumentPoints, Stored};
+use tidewheel_core::ports::{DocumentPoints, Point, Stored};
 use tidewheel_core::version::{ClusterTime, Version};
 use tidewheel_pipeline::upserter::{Aftermath, aftermath};
 
@@ -91,11 +91,16 @@ fn step(state: &State, worker: usize, history: &History, safe: Safeguards) -> St
         }
         Step::ReadStored => {
             let surplus = state.points.get(chunks).is_some_and(|point| *point > 0);
-            Step::ReadTombstone { stored: state.points[0], surplus }
+            // The version of a single chunk is not read.
+            Step::ReadTombstone { stored: if chunks > 1 { state.points[0] } else { 0 }, surplus }
         }
         Step::ReadTombstone { stored, surplus } => {
             let document = DocumentId::new(&Namespace::new("shop", "tickets"), "1");
-            let written = DocumentPoints { document, version: version(change), points: Vec::new() };
+            let point =
+                |chunk| Point { id: document.point(chunk), vector: Vec::new(), payload: serde_json::Map::new() };
+            let points = (0..chunks as u32).map(point).collect();
+            let fields = serde_json::Map::new();
+            let written = DocumentPoints { document, version: version(change), fields, points };
             match aftermath(&written, Stored { version: some(stored), surplus }, some(state.tombstone), None) {
                 Aftermath::Clean => Step::Done,
                 Aftermath::Rewrite => Step::Write,

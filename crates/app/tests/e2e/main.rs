@@ -3,9 +3,20 @@
 
 mod clients;
 mod demo;
+mod embedder;
+mod history;
+mod index;
 mod kills;
+mod large;
+mod memory;
 mod operations;
 mod outages;
+mod rolling;
 mod shutdown;
+mod snapshot;
 mod soak;
+mod source;
+mod takeover;
+mod transactions;
 mod world;
+mod writer;

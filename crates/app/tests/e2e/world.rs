@@ -1,5 +1,6 @@
 //! A pipeline of its own for each test: servers on free ports, data in a temporary directory.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::TcpListener;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::{Client, Collection, Database};
 use tempfile::TempDir;
+use tidewheel_core::streams::RAW;
 use tidewheel_local::provision::Provisioner;
 use tidewheel_local::silent;
 use tidewheel_local::stack::{Stack, StackOptions};
@@ -31,9 +33,19 @@ const DIMENSION: usize = 64;
 pub struct World {
     pub stack: Stack,
     pub database: Database,
+    /// Where the services find MongoDB, Qdrant and the embedder, if not where they are: a proxy, a fake.
+    pub detours: Detours,
     pub embedder: String,
     services: Vec<Service>,
     dir: TempDir,
+}
+
+/// Addresses that the services are given in place of the real ones.
+#[derive(Default)]
+pub struct Detours {
+    pub mongodb_uri: Option<String>,
+    pub qdrant_url: Option<String>,
+    pub embedding_url: Option<String>,
 }
 
 struct Service {
@@ -45,15 +57,22 @@ struct Service {
 impl World {
     /// Servers, and no service yet.
     pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// Servers with other options than usual, and no service yet.
+    pub async fn with(configure: impl FnOnce(&mut StackOptions)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let command: Vec<OsString> = vec![BINARY.into(), "local-qdrant".into()];
         let mut options = StackOptions::new(dir.path().join("data"), command).with_free_ports();
         options.supervise = false;
+        configure(&mut options);
         let provisioner = Provisioner::new(silent()).expect("a cache directory");
         let stack = Stack::start(options, &provisioner, silent()).await.expect("the servers start");
         let client = Client::with_uri_str(stack.mongodb_uri()).await.expect("the address is valid");
         let embedder = format!("127.0.0.1:{}", free_port());
-        let world = Self { database: client.database("shop"), embedder, services: Vec::new(), stack, dir };
+        let (database, detours) = (client.database("shop"), Detours::default());
+        let world = Self { database, detours, embedder, services: Vec::new(), stack, dir };
         world.write_settings("");
         world
     }
@@ -69,23 +88,25 @@ impl World {
 
     /// Writes the settings file, with more lines than the usual ones.
     pub fn write_settings(&self, more: &str) {
-        let (stack, embedder) = (&self.stack, &self.embedder);
+        let (stack, embedder, detours) = (&self.stack, &self.embedder, &self.detours);
+        let or = |detour: &Option<String>, usual: String| detour.clone().unwrap_or(usual);
         let settings = format!(
             r#"
             mongodb.uri = "{}"
             mongodb.database = "shop"
             redis.url = "{}"
             qdrant.url = "{}"
-            embedding.url = "http://{embedder}"
+            embedding.url = "{}"
             embedder.listen = "{embedder}"
             embedder.model = "hash:{DIMENSION}"
             processor.claim_after = "2s"
             upserter.claim_after = "2s"
             {more}
             "#,
-            stack.mongodb_uri(),
+            or(&detours.mongodb_uri, stack.mongodb_uri()),
             stack.redis_url(),
-            stack.qdrant_grpc_url().expect("the stack has a Qdrant"),
+            or(&detours.qdrant_url, stack.qdrant_grpc_url().expect("the stack has a Qdrant")),
+            or(&detours.embedding_url, format!("http://{embedder}")),
         );
         std::fs::write(self.settings(), settings).expect("the settings are written");
     }
@@ -151,6 +172,22 @@ impl World {
         (status, begun.elapsed())
     }
 
+    /// Everything that the instances of a service have logged, dead ones included.
+    pub fn log(&self, name: &str) -> String {
+        let files = std::fs::read_dir(self.dir.path()).expect("the directory is there").flatten();
+        let prefix = format!("{name}-");
+        let logs = files.filter(|file| file.file_name().to_string_lossy().starts_with(&prefix));
+        logs.map(|file| std::fs::read_to_string(file.path()).unwrap_or_default()).collect()
+    }
+
+    /// The most memory that the newest instance of a service ever had resident.
+    pub fn peak_megabytes(&mut self, name: &str) -> u64 {
+        let status = format!("/proc/{}/status", self.newest(name).child.id());
+        let status = std::fs::read_to_string(status).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1_024
+    }
+
     fn newest(&mut self, name: &str) -> &mut Service {
         self.services.iter_mut().rev().find(|service| service.name == name).expect("the service runs")
     }
@@ -162,10 +199,15 @@ impl World {
 
     /// Waits until the index equals the source, in all collections that these tests write to.
     pub async fn equal(&mut self) -> Report {
+        self.equal_in(&["tickets", "notes", "things", "texts"]).await
+    }
+
+    /// Waits until the index equals these collections.
+    pub async fn equal_in(&mut self, collections: &[&str]) -> Report {
         let options = OracleOptions {
             mongodb_uri: self.stack.mongodb_uri(),
             database: "shop".into(),
-            collections: ["tickets", "notes", "things", "texts"].map(str::to_owned).into(),
+            collections: collections.iter().copied().map(str::to_owned).collect(),
             qdrant_url: self.stack.qdrant_grpc_url().expect("the stack has a Qdrant"),
             qdrant_api_key: None,
             collection: "documents".into(),
@@ -189,9 +231,38 @@ impl World {
         }
     }
 
+    /// Waits until `condition` holds of this world.
+    pub async fn wait(&mut self, condition: impl Fn(&Self) -> bool, what: &str) {
+        let begun = Instant::now();
+        while !condition(self) {
+            if begun.elapsed() > PATIENCE {
+                self.fail(&format!("waited in vain until {what}"));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// One Redis command, as an operator types it.
     pub async fn redis<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
         redis_command(&self.stack.redis_url(), command).await
+    }
+
+    /// The entries of stage 1, as the names of what changed: document or collection, version, and operation.
+    pub async fn appended(&self) -> Vec<(String, String, String)> {
+        let entries: Vec<(String, HashMap<String, Vec<u8>>)> = self.redis(&["XRANGE", RAW, "-", "+"]).await;
+        let text = |fields: &HashMap<String, Vec<u8>>, name: &str| {
+            String::from_utf8_lossy(fields.get(name).map_or(&[][..], Vec::as_slice)).into_owned()
+        };
+        let name = |fields| text(fields, "namespace") + " " + &text(fields, "key");
+        entries.iter().map(|(_, fields)| (name(fields), text(fields, "version"), text(fields, "operation"))).collect()
+    }
+
+    /// No change was appended to stage 1 a second time.
+    pub async fn each_change_once(&self) {
+        let mut seen = std::collections::HashSet::new();
+        for change in self.appended().await {
+            assert!(seen.insert(change.clone()), "{change:?} was appended twice");
+        }
     }
 
     fn fail(&self, message: &str) -> ! {
@@ -227,8 +298,7 @@ pub async fn redis_command<T: redis::FromRedisValue>(url: &str, command: &[&str]
 
 /// Entries that the group has not confirmed: not delivered yet, or pending.
 pub async fn backlog(url: &str, stream: &str, group: &str) -> u64 {
-    let groups: Vec<std::collections::HashMap<String, redis::Value>> =
-        redis_command(url, &["XINFO", "GROUPS", stream]).await;
+    let groups: Vec<HashMap<String, redis::Value>> = redis_command(url, &["XINFO", "GROUPS", stream]).await;
     let number = |value: &redis::Value| redis::from_redis_value::<Option<u64>>(value.clone()).ok().flatten();
     groups
         .iter()
@@ -248,6 +318,12 @@ fn text_of(document: &Document) -> String {
         .filter(|text| !text.trim().is_empty())
         .collect();
     lines.join("\n")
+}
+
+/// Sends a signal to a process: "STOP", "CONT".
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().expect("kill runs");
+    assert!(status.success(), "process {pid} does not take SIG{name}");
 }
 
 /// A port that is free now.

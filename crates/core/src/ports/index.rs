@@ -25,8 +25,20 @@ pub struct DocumentPoints {
     pub document: DocumentId,
     /// Its version.
     pub version: Version,
+    /// The user's document as plain JSON: every point carries it in its payload. Once for all of them, because a long
+    /// document has many.
+    pub fields: serde_json::Map<String, serde_json::Value>,
     /// Its points in the order of their chunks.
     pub points: Vec<Point>,
+}
+
+impl DocumentPoints {
+    /// The whole payload of one of its points.
+    pub fn payload_of(&self, point: &Point) -> serde_json::Map<String, serde_json::Value> {
+        let mut payload = self.fields.clone();
+        payload.extend(point.payload.clone());
+        payload
+    }
 }
 
 /// Everything of this document (or collection) that is older than the version has to go.
@@ -50,7 +62,8 @@ pub enum FenceTarget {
 /// What the index says of one document after a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// The version of its chunk 0, which every version has; `None` if there is no such point.
+    /// The version of its chunk 0, which every version has; `None` if there is no such point. Always `None` where only one
+    /// chunk was written: then it does not matter, because a write that came too late has changed nothing but what is missing.
     pub version: Option<Version>,
     /// Whether the chunk right after the last of the version just written exists. Chunks of an older version are left
     /// over in a row, so this one tells whether there are any.

@@ -49,6 +49,8 @@ pub struct StackOptions {
     pub data: PathBuf,
     /// `mongod`'s port on 127.0.0.1; as for the others, `0` picks a free one.
     pub mongodb_port: u16,
+    /// More of `mongod`'s server parameters; see [`Mongod::parameters`].
+    pub mongod_parameters: Vec<String>,
     /// `redis-server`'s port.
     pub redis_port: u16,
     /// When Redis forces writes to disk.
@@ -83,6 +85,7 @@ impl StackOptions {
         Self {
             data: data.into(),
             mongodb_port: 27017,
+            mongod_parameters: Vec::new(),
             redis_port: 6379,
             redis_fsync: Fsync::default(),
             redis_maxmemory: None,
@@ -139,8 +142,12 @@ impl Stack {
         // Before anything is fetched: nobody wants to learn this after a download.
         options.check_ports().await?;
         let (mongod, redis) = tokio::try_join!(provisioner.mongod(), provisioner.redis_server())?;
-        let mongod =
-            Mongod { port: options.mongodb_port, supervise: options.supervise, ..Mongod::new(mongod, &options.data) };
+        let mongod = Mongod {
+            port: options.mongodb_port,
+            parameters: options.mongod_parameters,
+            supervise: options.supervise,
+            ..Mongod::new(mongod, &options.data)
+        };
         let redis = Redis {
             port: options.redis_port,
             fsync: options.redis_fsync,

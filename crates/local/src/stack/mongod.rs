@@ -37,6 +37,8 @@ pub struct Mongod {
     pub oplog_mb: u32,
     /// WiredTiger's cache in GiB. MongoDB's default is half of the memory, too much for a guest on a laptop.
     pub cache_gb: f32,
+    /// More server parameters, `name=value`; `enableTestCommands=1` lets a test use MongoDB's fail points.
+    pub parameters: Vec<String>,
     /// Start it again when it dies without having been asked to.
     pub supervise: bool,
 }
@@ -45,7 +47,15 @@ impl Mongod {
     /// Modest sizes, a free port, no supervision.
     #[must_use]
     pub fn new(program: Program, data: impl Into<PathBuf>) -> Self {
-        Self { program, data: data.into(), port: 0, oplog_mb: 990, cache_gb: 0.25, supervise: false }
+        Self {
+            program,
+            data: data.into(),
+            port: 0,
+            oplog_mb: 990,
+            cache_gb: 0.25,
+            parameters: Vec::new(),
+            supervise: false,
+        }
     }
 
     /// Starts it and waits until it is primary.
@@ -77,6 +87,9 @@ impl Mongod {
         arg("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100".into());
         // Recording its own diagnostics once per second serves MongoDB's support only.
         arg("--setParameter", "diagnosticDataCollectionEnabled=false".into());
+        for parameter in &self.parameters {
+            arg("--setParameter", parameter.into());
+        }
         launch.args.push("--nounixsocket".into());
         launch
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tidewheel_core::error::{ErrorClass, PortError};
+use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Alarm, DeadLetter, DocumentPoints, Fence, FenceTarget, Index, Tombstones, Written};
 
 use super::plan::{Aftermath, Write, aftermath};
@@ -71,10 +72,14 @@ impl Applier<'_> {
     async fn check<'w>(&self, writes: Vec<&'w Write>) -> Result<Vec<&'w Write>, GivenUp> {
         let documents: Vec<_> =
             writes.iter().map(|write| (write.points.document, write.points.points.len() as u32)).collect();
+        // A batch is of few collections.
+        let mut namespaces: Vec<&Namespace> = writes.iter().map(|write| &write.namespace).collect();
+        namespaces.sort_unstable();
+        namespaces.dedup();
         let targets: Vec<FenceTarget> = writes
             .iter()
             .map(|write| FenceTarget::Document(write.points.document))
-            .chain(writes.iter().map(|write| FenceTarget::Namespace(write.namespace.clone())))
+            .chain(namespaces.iter().map(|namespace| FenceTarget::Namespace((*namespace).clone())))
             .collect();
         // The tombstones are read after the write, or a delete could slip in between.
         let (stored, tombstones) = tokio::join!(
@@ -85,10 +90,9 @@ impl Applier<'_> {
         let (of_documents, of_namespaces) = tombstones.split_at(writes.len());
         let mut fences = Vec::new();
         let mut again = Vec::new();
-        for (((write, stored), tombstone), dropped) in
-            writes.into_iter().zip(stored).zip(of_documents).zip(of_namespaces)
-        {
-            match aftermath(&write.points, stored, *tombstone, *dropped) {
+        let dropped = |namespace| of_namespaces[namespaces.binary_search(&namespace).expect("it was asked for")];
+        for ((write, stored), tombstone) in writes.iter().copied().zip(stored).zip(of_documents) {
+            match aftermath(&write.points, stored, *tombstone, dropped(&write.namespace)) {
                 Aftermath::Clean => {}
                 Aftermath::Sweep(fence) => fences.push(fence),
                 Aftermath::Rewrite => again.push(write),

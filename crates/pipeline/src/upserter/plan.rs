@@ -1,6 +1,5 @@
 //! Decides what to write for a batch of stage 2, and what to mend after the write, without doing either.
 
-use serde_json::{Map, Value};
 use tidewheel_core::change::Operation;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
@@ -85,15 +84,10 @@ fn points(embedded: Embedded, options: &PayloadOptions) -> Result<DocumentPoints
     let points = (0..).zip(chunks.iter().zip(vectors.iter())).map(|(chunk, (text, vector))| Point {
         id: document.point(chunk),
         vector: vector.to_vec(),
-        payload: stamped(&fields, stamp.value(chunk, text)),
+        payload: [(RESERVED.to_owned(), stamp.value(chunk, text))].into_iter().collect(),
     });
-    Ok(DocumentPoints { document, version: change.version, points: points.collect() })
-}
-
-fn stamped(fields: &Map<String, Value>, stamp: Value) -> Map<String, Value> {
-    let mut payload = fields.clone();
-    payload.insert(RESERVED.to_owned(), stamp);
-    payload
+    let points = points.collect();
+    Ok(DocumentPoints { document, version: change.version, fields, points })
 }
 
 /// What a document's write may have left wrong.
@@ -111,7 +105,8 @@ pub enum Aftermath {
 /// Compares what was written with what is there now: the newest version that is known of the document decides.
 ///
 /// Qdrant inserts missing points whatever the condition of an upsert says, so a late write can bring back a document
-/// that was deleted, or chunks that a newer version no longer has. The check after the write finds both.
+/// that was deleted, or chunks that a newer version no longer has. The check after the write finds both. A document of one
+/// chunk needs no version to be read back: a newer version has that chunk too and has kept it, and a deletion has a tombstone.
 pub fn aftermath(
     write: &DocumentPoints,
     stored: Stored,
@@ -122,7 +117,7 @@ pub fn aftermath(
     let newest = newest.unwrap_or(write.version);
     if newest > write.version || stored.surplus {
         Aftermath::Sweep(Fence { target: FenceTarget::Document(write.document), version: newest })
-    } else if stored.version.is_none() {
+    } else if stored.version.is_none() && write.points.len() > 1 {
         Aftermath::Rewrite
     } else {
         Aftermath::Clean
@@ -132,6 +127,7 @@ pub fn aftermath(
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::{Map, Value};
     use tidewheel_core::change::Change;
     use tidewheel_core::embedded::Vectors;
     use tidewheel_core::identity::DocumentId;
@@ -210,11 +206,12 @@ mod tests {
         let payload = PayloadOptions { include: vec![], exclude: vec!["secret".into()] };
         let plan = plan(vec![delivery], &payload);
         let document = DocumentId::new(&Namespace::new("shop", "tickets"), "7");
-        let points = &plan.writes[0].points.points;
+        let written = &plan.writes[0].points;
+        let points = &written.points;
         assert_eq!(points.iter().map(|point| point.id).collect::<Vec<_>>(), [document.point(0), document.point(1)]);
         assert_eq!(points[1].vector, [2.0, 3.0]);
         assert_eq!(
-            Value::Object(points[1].payload.clone()),
+            Value::Object(written.payload_of(&points[1])),
             serde_json::json!({
                 "_id": 7,
                 "text": "at 3",
@@ -252,10 +249,13 @@ mod tests {
     #[test]
     fn after_a_write_the_newest_known_version_decides() {
         let document = DocumentId::new(&Namespace::new("shop", "tickets"), "7");
-        let write = DocumentPoints { document, version: version(5), points: vec![] };
+        let point = |chunk| Point { id: document.point(chunk), vector: vec![1.0], payload: Map::new() };
+        let points = vec![point(0), point(1)];
+        let mut write = DocumentPoints { document, version: version(5), fields: Map::new(), points };
+        let long = write.clone();
         let after = |stored: Option<u32>, surplus, tombstone: Option<u32>, dropped: Option<u32>| {
             let stored = Stored { version: stored.map(version), surplus };
-            aftermath(&write, stored, tombstone.map(version), dropped.map(version))
+            aftermath(&long, stored, tombstone.map(version), dropped.map(version))
         };
         let sweep = |time| Aftermath::Sweep(Fence { target: FenceTarget::Document(document), version: version(time) });
         assert_eq!(after(Some(5), false, None, None), Aftermath::Clean);
@@ -266,5 +266,12 @@ mod tests {
         assert_eq!(after(Some(5), false, None, Some(8)), sweep(8));
         assert_eq!(after(None, false, Some(7), None), sweep(7));
         assert_eq!(after(None, false, None, None), Aftermath::Rewrite);
+        write.points.truncate(1);
+        let single = |surplus, tombstone: Option<u32>| {
+            aftermath(&write, Stored { version: None, surplus }, tombstone.map(version), None)
+        };
+        assert_eq!(single(false, Some(4)), Aftermath::Clean);
+        assert_eq!(single(true, None), sweep(5));
+        assert_eq!(single(false, Some(7)), sweep(7));
     }
 }

@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value};
 use tidewheel_core::ports::{DocumentPoints, Point};
-use tidewheel_core::version::Version;
 
 /// How large a request may get.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +15,7 @@ pub(super) struct Limits {
 /// Points of one document at one version that go into one request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Part<'a> {
-    pub(super) version: Version,
+    pub(super) document: &'a DocumentPoints,
     pub(super) points: &'a [Point],
 }
 
@@ -25,7 +24,8 @@ pub(super) struct Part<'a> {
 pub(super) fn requests<'a>(documents: &[&'a DocumentPoints], limits: Limits) -> Vec<Vec<Part<'a>>> {
     let mut packer = Packer { limits, requests: Vec::new(), open: Vec::new(), points: 0, bytes: 0 };
     for document in documents {
-        let sizes: Vec<usize> = document.points.iter().map(point_size).collect();
+        let shared = fields_size(&document.fields);
+        let sizes: Vec<usize> = document.points.iter().map(|point| shared + point_size(point)).collect();
         if !packer.fits(sizes.len(), sizes.iter().sum()) {
             packer.close();
         }
@@ -60,7 +60,7 @@ impl<'a> Packer<'a> {
 
     fn push(&mut self, document: &'a DocumentPoints, range: std::ops::Range<usize>) {
         if !range.is_empty() {
-            self.open.push(Part { version: document.version, points: &document.points[range] });
+            self.open.push(Part { document, points: &document.points[range] });
         }
     }
 
@@ -72,7 +72,7 @@ impl<'a> Packer<'a> {
     }
 }
 
-/// Bytes of a point in a request, about: what every field costs besides its content is guessed.
+/// Bytes of a point in a request, without its document's fields, about: what every field costs besides its content is guessed.
 fn point_size(point: &Point) -> usize {
     const ID_AND_FRAMES: usize = 64;
     ID_AND_FRAMES + point.vector.len() * size_of::<f32>() + fields_size(&point.payload)
@@ -96,6 +96,7 @@ fn value_size(value: &Value) -> usize {
 mod tests {
     use proptest::prelude::*;
     use tidewheel_core::identity::{DocumentId, Namespace};
+    use tidewheel_core::version::Version;
 
     use super::*;
 
@@ -107,7 +108,7 @@ mod tests {
             Point { id: document.point(chunk as u32), vector: vec![0.0; 2], payload }
         };
         let points = texts.iter().enumerate().map(point).collect();
-        DocumentPoints { document, version: Version::default(), points }
+        DocumentPoints { document, version: Version::default(), fields: Map::new(), points }
     }
 
     proptest! {

@@ -18,14 +18,14 @@ mod filter;
 mod request;
 mod value;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::{
-    CountPoints, GetCollectionInfoRequest, HealthCheckRequest, PointId, PointsOperationResponse, RetrievedPoint,
-    ScoredPoint, UpdateStatus,
+    CountPoints, GetCollectionInfoRequest, GetPoints, HealthCheckRequest, PointId, PointsOperationResponse,
+    RetrievedPoint, ScoredPoint, UpdateStatus,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -152,6 +152,14 @@ impl QdrantIndex {
         completed(self.connection.points().upsert(request::upsert(&self.collection, parts)).await)
     }
 
+    /// The points that a request asks for; none if there is no collection.
+    async fn get(&self, request: GetPoints) -> PortResult<Vec<RetrievedPoint>> {
+        let count = request.ids.len();
+        let answer = existing(self.connection.points().get(request).await)
+            .map_err(|status| self.failed(&format!("read {count} points"), &status))?;
+        Ok(answer.map(|answer| answer.result).unwrap_or_default())
+    }
+
     fn failed(&self, what: &str, status: &Status) -> PortError {
         error::classify(Call { what, collection: &self.collection, url: &self.url }, status)
     }
@@ -203,16 +211,22 @@ impl Index for QdrantIndex {
         if documents.is_empty() {
             return Ok(Vec::new());
         }
-        let answer = existing(self.connection.points().get(request::stored(&self.collection, documents)).await)
-            .map_err(|status| self.failed(&format!("read the versions of {} documents", documents.len()), &status))?;
-        let points = answer.map(|answer| answer.result).unwrap_or_default();
-        let found: HashMap<Uuid, Option<Version>> = points
+        // Looking whether a point is there costs next to nothing; a version is a part of a payload, which has to be read.
+        let behind = documents.iter().map(|(document, chunks)| document.point(*chunks));
+        let first = documents.iter().filter(|(_, chunks)| *chunks > 1).map(|(document, _)| document.point(0));
+        let behind = self.get(request::which_exist(&self.collection, behind)).await?;
+        let versions = match request::versions(&self.collection, first) {
+            request if request.ids.is_empty() => Vec::new(),
+            request => self.get(request).await?,
+        };
+        let behind: HashSet<Uuid> = behind.into_iter().filter_map(|point| uuid_of(point.id)).collect();
+        let versions: HashMap<Uuid, Option<Version>> = versions
             .into_iter()
             .filter_map(|point| Some((uuid_of(point.id)?, version_of(&value::from_payload(point.payload)))))
             .collect();
         let stored = |(document, chunks): &(DocumentId, u32)| Stored {
-            version: found.get(&document.point(0)).copied().flatten(),
-            surplus: found.contains_key(&document.point(*chunks)),
+            version: versions.get(&document.point(0)).copied().flatten().filter(|_| *chunks > 1),
+            surplus: behind.contains(&document.point(*chunks)),
         };
         Ok(documents.iter().map(stored).collect())
     }
@@ -253,9 +267,7 @@ impl Index for QdrantIndex {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let answer = existing(self.connection.points().get(request::points(&self.collection, ids, fields)).await)
-            .map_err(|status| self.failed(&format!("read {} points", ids.len()), &status))?;
-        Ok(indexed(answer.map(|answer| answer.result).unwrap_or_default()))
+        self.get(request::points(&self.collection, ids, fields)).await.map(indexed)
     }
 
     async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {

@@ -8,8 +8,7 @@ use qdrant_client::qdrant::{
     QueryPoints, ScrollPoints, UpsertPoints, Vector, VectorInput, Vectors, WithPayloadSelector, point_id, query,
     vector, vector_input,
 };
-use tidewheel_core::identity::DocumentId;
-use tidewheel_core::ports::{Fence, Point};
+use tidewheel_core::ports::{DocumentPoints, Fence, Point};
 use tidewheel_core::version::Version;
 use uuid::Uuid;
 
@@ -24,7 +23,7 @@ pub(super) fn upsert(collection: &str, parts: &[Part<'_>]) -> UpsertPoints {
     UpsertPoints {
         collection_name: collection.to_owned(),
         wait: Some(true),
-        points: parts.iter().flat_map(|part| part.points).map(point).collect(),
+        points: parts.iter().flat_map(|part| part.points.iter().map(|own| point(part.document, own))).collect(),
         update_filter: Some(fence::replaceable(by_version(parts))),
         ..UpsertPoints::default()
     }
@@ -35,38 +34,39 @@ fn by_version(parts: &[Part<'_>]) -> Vec<(Version, Vec<PointId>)> {
     let mut groups: Vec<(Version, Vec<PointId>)> = Vec::new();
     for part in parts {
         let ids = part.points.iter().map(|point| id(point.id));
-        match groups.iter_mut().find(|(version, _)| *version == part.version) {
+        match groups.iter_mut().find(|(version, _)| *version == part.document.version) {
             Some((_, group)) => group.extend(ids),
-            None => groups.push((part.version, ids.collect())),
+            None => groups.push((part.document.version, ids.collect())),
         }
     }
     groups
 }
 
-fn point(point: &Point) -> PointStruct {
+fn point(document: &DocumentPoints, point: &Point) -> PointStruct {
+    let mut payload = value::to_payload(&document.fields);
+    payload.extend(value::to_payload(&point.payload));
     let dense = vector::Vector::Dense(DenseVector { data: point.vector.clone() });
     let vector = Vector { vector: Some(dense), ..Vector::default() };
     PointStruct {
         id: Some(id(point.id)),
         vectors: Some(Vectors { vectors_options: Some(VectorsOptions::Vector(vector)) }),
-        payload: value::to_payload(&point.payload),
+        payload,
     }
 }
 
-/// The versions of chunk 0 and of the chunk after the last, of each document.
-pub(super) fn stored(collection: &str, documents: &[(DocumentId, u32)]) -> GetPoints {
-    let ids = documents.iter().flat_map(|(document, chunks)| {
-        // A document without chunks: both are the same point.
-        let after_last = (*chunks > 0).then(|| document.point(*chunks));
-        [Some(document.point(0)), after_last].into_iter().flatten().map(id)
-    });
-    let version = SelectorOptions::Include(PayloadIncludeSelector { fields: vec![VERSION.to_owned()] });
+/// Which of these points exist.
+pub(super) fn which_exist(collection: &str, ids: impl Iterator<Item = Uuid>) -> GetPoints {
     GetPoints {
         collection_name: collection.to_owned(),
-        ids: ids.collect(),
-        with_payload: Some(WithPayloadSelector { selector_options: Some(version) }),
+        ids: ids.map(id).collect(),
+        with_payload: Some(WithPayloadSelector { selector_options: Some(SelectorOptions::Enable(false)) }),
         ..GetPoints::default()
     }
+}
+
+/// The versions of these points.
+pub(super) fn versions(collection: &str, ids: impl Iterator<Item = Uuid>) -> GetPoints {
+    GetPoints { with_payload: Some(selected(&[VERSION])), ..which_exist(collection, ids) }
 }
 
 /// Deletes everything behind the fences.
@@ -106,12 +106,7 @@ pub(super) fn page(collection: &str, start: Uuid, limit: usize, fields: &[&str])
 
 /// These points.
 pub(super) fn points(collection: &str, ids: &[Uuid], fields: &[&str]) -> GetPoints {
-    GetPoints {
-        collection_name: collection.to_owned(),
-        ids: ids.iter().copied().map(id).collect(),
-        with_payload: Some(selected(fields)),
-        ..GetPoints::default()
-    }
+    GetPoints { with_payload: Some(selected(fields)), ..which_exist(collection, ids.iter().copied()) }
 }
 
 /// These fields of the payload; all, if none is named.

@@ -43,7 +43,12 @@ fn points(document: &Document, seconds: u32) -> DocumentPoints {
         payload.insert(RESERVED.to_owned(), stamp.value(chunk, text));
         Point { id: id.point(chunk), vector: vector_of(text, DIMENSION), payload }
     };
-    DocumentPoints { document: id, version, points: (0..).zip([first, second]).map(point).collect() }
+    DocumentPoints {
+        document: id,
+        version,
+        fields: serde_json::Map::new(),
+        points: (0..).zip([first, second]).map(point).collect(),
+    }
 }
 
 fn text(document: &Document) -> String {

@@ -161,6 +161,7 @@ async fn unread_entries_that_somebody_trims_are_damage_and_confirmed_ones_are_no
     let rest = queue.read(10, NOW).await.unwrap();
     queue.acknowledge(&ids(&rest)).await.unwrap();
     redis.server.restart().await.unwrap();
+    while redis.store.ping().await.is_err() {}
     assert_eq!(damage().await, None);
     assert_eq!(redis.store.backlog().await.unwrap(), 0);
 }

@@ -46,6 +46,7 @@ macro_rules! index_contract {
             searches_give_the_nearest_that_pass_the_filter,
             pages_give_every_point_once_in_order,
             payloads_come_back_as_they_were_written,
+            every_point_carries_the_fields_of_its_document,
             empty_calls_do_nothing,
             a_collection_that_was_deleted_is_reported,
             a_replayed_change_replaces_itself_and_nothing_newer,
@@ -84,7 +85,7 @@ pub fn document(namespace: &Namespace, key: &str, version: Version, texts: &[&st
         payload.insert(RESERVED.to_owned(), stamp.value(chunk, text));
         Point { id: id.point(chunk), vector: vector_of(text, DIMENSION), payload }
     };
-    DocumentPoints { document: id, version, points: (0..).zip(texts).map(point).collect() }
+    DocumentPoints { document: id, version, fields: Map::new(), points: (0..).zip(texts).map(point).collect() }
 }
 
 fn tickets() -> Namespace {
@@ -221,8 +222,8 @@ pub async fn a_missing_point_is_inserted_whatever_its_version(harness: &dyn Inde
     write(&*index, std::slice::from_ref(&long)).await;
     // Chunk 0 stayed as it was; the other chunks of the late version were missing, and are there now.
     assert_eq!(index.count().await.unwrap(), Some(3));
-    let stored = index.stored(&[(short.document, 1)]).await.unwrap();
-    assert_eq!(stored, [Stored { version: Some(at(2)), surplus: true }]);
+    let stored = index.stored(&[(short.document, 1), (short.document, 2)]).await.unwrap();
+    assert_eq!(stored, [Stored { version: None, surplus: true }, Stored { version: Some(at(2)), surplus: true }]);
     index.delete(&[fence(&short, at(2))]).await.unwrap();
     holds(&*index, &[&short]).await;
 }
@@ -232,7 +233,7 @@ pub async fn stored_tells_version_and_surplus_in_order(harness: &dyn IndexHarnes
     let index = harness.index();
     let (first, second) = (ticket("1", at(1), &["a", "b"]), ticket("2", at(2), &["c"]));
     let unknown = ticket("3", at(3), &["d"]);
-    let ask = [(second.document, 1), (unknown.document, 1), (first.document, 1), (first.document, 2)];
+    let ask = [(second.document, 2), (unknown.document, 2), (first.document, 1), (first.document, 2)];
     let nothing = Stored { version: None, surplus: false };
     assert_eq!(index.stored(&ask).await.unwrap(), [nothing; 4], "there is no collection yet");
     write(&*index, &[first, second]).await;
@@ -241,7 +242,7 @@ pub async fn stored_tells_version_and_surplus_in_order(harness: &dyn IndexHarnes
         [
             Stored { version: Some(at(2)), surplus: false },
             nothing,
-            Stored { version: Some(at(1)), surplus: true },
+            Stored { version: None, surplus: true },
             Stored { version: Some(at(1)), surplus: false },
         ]
     );
@@ -393,6 +394,19 @@ pub async fn payloads_come_back_as_they_were_written(harness: &dyn IndexHarness)
     holds(&*index, &[&written]).await;
 }
 
+/// Beside what is its own.
+pub async fn every_point_carries_the_fields_of_its_document(harness: &dyn IndexHarness) {
+    let index = harness.index();
+    let mut written = ticket("1", at(1), &["a", "b"]);
+    written.fields.insert("product".to_owned(), json!({"name": "Atlas"}));
+    write(&*index, std::slice::from_ref(&written)).await;
+    let points = all(&*index).await;
+    for point in &written.points {
+        assert_eq!(points[&point.id], written.payload_of(point));
+        assert_eq!(points[&point.id]["product"]["name"], "Atlas");
+    }
+}
+
 /// Not even create the collection.
 pub async fn empty_calls_do_nothing(harness: &dyn IndexHarness) {
     let index = harness.index();
@@ -433,7 +447,7 @@ pub async fn a_replayed_change_replaces_itself_and_nothing_newer(harness: &dyn I
         write(&*index, std::slice::from_ref(&older)).await;
         index.delete(&[fence(&newer, pair[0]), fence(&newer, pair[1])]).await.unwrap();
         holds(&*index, &[&newer]).await;
-        assert_eq!(index.stored(&[(newer.document, 1)]).await.unwrap()[0].version, Some(pair[1]));
+        assert_eq!(index.stored(&[(newer.document, 2)]).await.unwrap()[0].version, Some(pair[1]));
     }
 }
 

@@ -130,7 +130,7 @@ impl Index for FakeIndex {
             let points = state.collection.as_ref().map(|collection| &collection.points);
             let point = |id: Uuid| points.and_then(|points| points.get(&id));
             let stored = |(document, chunks): &(DocumentId, u32)| Stored {
-                version: point(document.point(0)).and_then(|point| version_of(&point.payload)),
+                version: point(document.point(0)).filter(|_| *chunks > 1).and_then(|point| version_of(&point.payload)),
                 surplus: point(document.point(*chunks)).is_some(),
             };
             Ok(documents.iter().map(stored).collect())
@@ -228,7 +228,8 @@ impl State {
             for point in &document.points {
                 let stored = collection.points.get(&point.id);
                 if stored.is_none_or(|stored| version_of(&stored.payload) < Some(document.version)) {
-                    collection.points.insert(point.id, point.clone());
+                    let payload = document.payload_of(point);
+                    collection.points.insert(point.id, Point { payload, ..point.clone() });
                 }
             }
         }

@@ -45,6 +45,10 @@ if not floor then return { 0, 0 } end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+-- What is kept for a replay gives way before the producer is refused.
+local memory = redis.call('INFO', 'memory')
+local most = tonumber(string.match(memory, 'maxmemory:(%d+)') or 0)
+if most > 0 and tonumber(string.match(memory, 'used_memory:(%d+)')) > 0.75 * most then keep_age, keep_entries = 0, 0 end
 local old = { math.max(0, now - keep_age), 0 }
 if before(floor, old) then old = floor end
 -- Whole nodes first, because only that form takes a limit. Once no whole node is left, the rest is less than a node.

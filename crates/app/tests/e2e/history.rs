@@ -1,0 +1,137 @@
+//! The saved position is of no use any more: history lost, selection changed, collections and databases gone.
+
+use mongodb::bson::{Document, doc};
+use tidewheel_core::streams::CHECKPOINT;
+
+use super::world::{SERVICES, World, ticket};
+
+/// ChangeStreamHistoryLost.
+const HISTORY_LOST: i32 = 286;
+
+/// Makes the next commands of these names fail with [`HISTORY_LOST`].
+async fn lose_history(world: &World, commands: &[&str], times: i32) {
+    let data = doc! {"failCommands": commands, "errorCode": HISTORY_LOST};
+    let command = doc! {"configureFailPoint": "failCommand", "mode": {"times": times}, "data": data};
+    world.database.client().database("admin").run_command(command).await.unwrap();
+}
+
+/// How many commands have failed since the server was started; ends the failing.
+async fn failed(world: &World) -> i64 {
+    let command = doc! {"configureFailPoint": "failCommand", "mode": "off"};
+    let answer = world.database.client().database("admin").run_command(command).await.unwrap();
+    answer.get_i64("count").or_else(|_| answer.get_i32("count").map(i64::from)).unwrap()
+}
+
+async fn change_everything(world: &World, first: i32) {
+    let tickets = world.collection("tickets");
+    tickets.delete_many(doc! {"_id": {"$gte": first, "$lt": first + 40}}).await.unwrap();
+    let touched = doc! {"_id": {"$gte": first + 40, "$lt": first + 80}};
+    tickets.update_many(touched, doc! {"$set": {"content": format!("Changed in the gap at {first}.")}}).await.unwrap();
+    tickets.insert_many((first + 1_000..first + 1_050).map(ticket)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_the_oplog_has_forgotten_are_found_by_reading_everything_again() {
+    let mut world = World::with(|options| options.mongod_parameters = vec!["enableTestCommands=1".into()]).await;
+    for service in SERVICES {
+        world.start(service);
+    }
+    world.collection("tickets").insert_many((0..300).map(ticket)).await.unwrap();
+    assert_eq!(world.equal().await.documents, 300);
+
+    // Forgotten while the producer was down.
+    world.kill("producer");
+    change_everything(&world, 0).await;
+    lose_history(&world, &["aggregate"], 1).await;
+    world.start("producer");
+    assert_eq!(world.equal().await.documents, 310);
+    assert_eq!(failed(&world).await, 1, "the stream was refused");
+    assert_eq!(world.log("producer").matches("everything will be read again").count(), 1);
+
+    // Forgotten under a stream that was open: the stream ends, and cannot be opened again where it ended.
+    lose_history(&world, &["getMore", "aggregate"], 2).await;
+    change_everything(&world, 100).await;
+    assert_eq!(world.equal().await.documents, 320);
+    let log = |world: &World| world.log("producer").matches("everything will be read again").count();
+    world.wait(|world| log(world) == 2, "everything is read again").await;
+    assert_eq!(failed(&world).await, 1 + 2, "the stream ended and was refused");
+    world.equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_selection_of_collections_is_taken_up_by_the_next_producer() {
+    let mut world = World::new().await;
+    world.write_settings(r#"mongodb.collection = "tickets""#);
+    for service in SERVICES {
+        world.start(service);
+    }
+    let (tickets, notes) = (world.collection("tickets"), world.collection("notes"));
+    tickets.insert_many((0..100).map(ticket)).await.unwrap();
+    assert_eq!(world.equal_in(&["tickets"]).await.documents, 100);
+    notes.insert_many((0..100).map(ticket)).await.unwrap();
+
+    world.kill("producer");
+    tickets.delete_many(doc! {"_id": {"$lt": 10}}).await.unwrap();
+    notes.delete_many(doc! {"_id": {"$lt": 20}}).await.unwrap();
+    let selection: String = world.redis(&["HGET", CHECKPOINT, "selection"]).await;
+    world.write_settings(r#"mongodb.collection = ["tickets", "notes"]"#);
+    world.start("producer");
+    assert_eq!(world.equal().await.documents, 170);
+    assert_ne!(world.redis::<String>(&["HGET", CHECKPOINT, "selection"]).await, selection);
+    notes.delete_many(doc! {"_id": {"$lt": 30}}).await.unwrap();
+    assert_eq!(world.equal().await.documents, 160);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_that_is_no_longer_selected_leaves_the_index() {
+    let mut world = World::new().await;
+    world.write_settings(r#"mongodb.collection = ["tickets", "notes"]"#);
+    for service in SERVICES {
+        world.start(service);
+    }
+    world.collection("tickets").insert_many((0..50).map(ticket)).await.unwrap();
+    world.collection("notes").insert_many((0..50).map(ticket)).await.unwrap();
+    assert_eq!(world.equal().await.points, 100);
+    world.kill("producer");
+    world.write_settings(r#"mongodb.collection = "tickets""#);
+    world.start("producer");
+    assert_eq!(world.equal_in(&["tickets"]).await.points, 50);
+}
+
+async fn rename(world: &World, from: &str, to: &str) {
+    let command: Document = doc! {
+        "renameCollection": format!("shop.{from}"), "to": format!("shop.{to}"), "dropTarget": true,
+    };
+    world.database.client().database("admin").run_command(command).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collections_and_databases_are_dropped_renamed_and_made_again() {
+    let mut world = World::running().await;
+    let (tickets, notes) = (world.collection("tickets"), world.collection("notes"));
+    tickets.insert_many((0..100).map(ticket)).await.unwrap();
+    notes.insert_many((0..50).map(ticket)).await.unwrap();
+    assert_eq!(world.equal().await.documents, 150);
+
+    // Dropped and made again with some of the same documents, at once.
+    tickets.drop().await.unwrap();
+    tickets.insert_many((50..120).map(ticket)).await.unwrap();
+    assert_eq!(world.equal().await.documents, 120);
+
+    // Renamed over another one; some documents have the same `_id`.
+    rename(&world, "tickets", "notes").await;
+    tickets.insert_many((0..10).map(ticket)).await.unwrap();
+    assert_eq!(world.equal().await.documents, 80);
+
+    // The whole database, while the producer is down, and made again.
+    world.kill("producer");
+    world.database.drop().await.unwrap();
+    tickets.insert_many((0..30).map(ticket)).await.unwrap();
+    world.start("producer");
+    assert_eq!(world.equal().await.documents, 30);
+    tickets.update_one(doc! {"_id": 1}, doc! {"$set": {"content": "It goes on."}}).await.unwrap();
+    tickets.delete_one(doc! {"_id": 2}).await.unwrap();
+    assert_eq!(world.equal().await.documents, 29);
+    let drops = world.appended().await.iter().filter(|(_, _, operation)| operation == "drop").count();
+    assert!(drops >= 4, "{drops} collections went away");
+}

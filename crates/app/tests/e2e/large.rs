@@ -1,0 +1,97 @@
+//! Documents as large as MongoDB lets them be, and documents that no decoder should have to read.
+
+use mongodb::bson::{Document, RawDocumentBuf, doc};
+use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, EMBEDDED_GROUP, RAW, RAW_DEAD_LETTERS, RAW_GROUP};
+
+use super::world::{World, backlog, ticket};
+
+const MEGABYTE: usize = 1 << 20;
+
+/// A ticket with an attachment that is not embedded.
+fn with_attachment(number: i32, megabytes: usize) -> Document {
+    let mut document = ticket(number);
+    document.insert("attachment", "x".repeat(megabytes * MEGABYTE));
+    document
+}
+
+async fn nothing_is_left(world: &mut World) {
+    let url = world.stack.redis_url();
+    for (stream, group) in [(RAW, RAW_GROUP), (EMBEDDED, EMBEDDED_GROUP)] {
+        world.until("the streams are drained", || async { backlog(&url, stream, group).await == 0 }).await;
+    }
+    for stream in [RAW_DEAD_LETTERS, EMBEDDED_DEAD_LETTERS] {
+        assert_eq!(world.redis::<u64>(&["XLEN", stream]).await, 0, "{stream}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_of_nearly_16_mb_arrive_and_do_not_hold_up_their_neighbours() {
+    // Beside each other such writes are too large for the small cache that the local stack gives MongoDB.
+    let mut world = World::new().await;
+    let cache = doc! {"setParameter": 1, "wiredTigerEngineRuntimeConfig": "cache_size=1GB"};
+    world.database.client().database("admin").run_command(cache).await.unwrap();
+    let tickets = world.collection("tickets");
+    // One of them is read by the snapshot, the others come as changes.
+    tickets.insert_one(with_attachment(0, 15)).await.unwrap();
+    for service in super::world::SERVICES {
+        world.start(service);
+    }
+    tickets.insert_many((1..50).map(ticket)).await.unwrap();
+    assert_eq!(world.equal().await.documents, 50);
+
+    tickets.insert_one(with_attachment(100, 9)).await.unwrap();
+    tickets.insert_many((101..120).map(ticket)).await.unwrap();
+    // Its event holds the new attachment twice, which is more than a reply can be: what changed, and the document.
+    let attachment = "y".repeat(15 * MEGABYTE);
+    tickets.update_one(doc! {"_id": 1}, doc! {"$set": {"attachment": attachment}}).await.unwrap();
+    tickets.update_one(doc! {"_id": 0}, doc! {"$set": {"content": "It is still as large."}}).await.unwrap();
+    tickets.insert_many((120..140).map(ticket)).await.unwrap();
+    assert_eq!(world.equal().await.documents, 90);
+    tickets.delete_one(doc! {"_id": 100}).await.unwrap();
+    tickets.update_one(doc! {"_id": 1}, doc! {"$unset": {"attachment": 1}}).await.unwrap();
+    assert_eq!(world.equal().await.documents, 89);
+    nothing_is_left(&mut world).await;
+}
+
+/// Every chunk's point carries the whole document: all points at once would be the square of its size.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memory_for_a_long_text_does_not_grow_with_the_square_of_its_length() {
+    let mut world = World::running().await;
+    let texts = world.collection("texts");
+    let sentence = "The quick brown fox jumps over the lazy dog, and nobody writes it down. ";
+    texts.insert_one(doc! {"_id": 1, "content": sentence.repeat(600 * 1024 / sentence.len())}).await.unwrap();
+    let report = world.equal().await;
+    assert!(report.points > 500, "{report}");
+    // 600 points of 600 KB, in requests of 16 MiB: a few requests' worth, and twice that on their way to the wire.
+    let peak = world.peak_megabytes("upserter");
+    assert!(peak < 200, "the upserter took {peak} MB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_string_that_is_not_utf_8_is_indexed_as_well_as_it_can_be_and_holds_nobody_up() {
+    let mut world = World::running().await;
+    let tickets = world.collection("tickets");
+    tickets.insert_many((0..20).map(ticket)).await.unwrap();
+    world.equal().await;
+    // MongoDB does not look into strings.
+    let command = doc! {"insert": "tickets", "documents": [{"_id": 1_000, "content": "broken here?", "owner": "a?b"}]};
+    let mut bytes = command.to_vec().unwrap();
+    for mark in [b"here?".as_slice(), b"a?b"] {
+        let at = bytes.windows(mark.len()).position(|window| window == mark).unwrap();
+        let question = mark.iter().position(|letter| *letter == b'?').unwrap();
+        bytes[at + question] = 0xff;
+    }
+    world.database.run_raw_command(RawDocumentBuf::from_bytes(bytes).unwrap()).await.unwrap();
+    tickets.insert_many((20..40).map(ticket)).await.unwrap();
+    let qdrant = world.stack.qdrant_http_url().unwrap();
+    world.until("it is in the index with all its neighbours", || super::clients::count(&qdrant, 41)).await;
+    let points = super::clients::points(&qdrant).await;
+    let broken = points.iter().find(|point| point["payload"]["_id"] == 1_000).unwrap();
+    assert_eq!(broken["payload"]["content"], "broken here\u{fffd}");
+    assert_eq!(broken["payload"]["owner"], "a\u{fffd}b");
+    nothing_is_left(&mut world).await;
+
+    // The reader of the story cannot read it either; without it, everything is equal.
+    tickets.delete_one(doc! {"_id": 1_000}).await.unwrap();
+    assert_eq!(world.equal().await.documents, 40);
+}

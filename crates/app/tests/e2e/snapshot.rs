@@ -1,0 +1,96 @@
+//! A snapshot of many documents, killed in the midst of it, while others write.
+
+use std::collections::HashMap;
+
+use mongodb::Collection;
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Binary, Bson, DateTime, Document, doc, oid::ObjectId};
+use tidewheel_core::streams::CHECKPOINT;
+
+use super::world::{SERVICES, World, ticket};
+
+const DOCUMENTS: i32 = 20_000;
+
+/// Eight kinds of `_id`, in turn.
+fn id(number: i32) -> Bson {
+    let bytes = number.to_be_bytes();
+    match number % 8 {
+        0 => number.into(),
+        1 => format!("ticket-{number}").into(),
+        2 => ObjectId::from_bytes([[7; 8].as_slice(), &bytes].concat().try_into().unwrap()).into(),
+        3 => (f64::from(number) + 0.5).into(),
+        4 => DateTime::from_millis(1_600_000_000_000 + i64::from(number)).into(),
+        5 => doc! {"tenant": number % 3, "number": number}.into(),
+        6 => Bson::Binary(Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() }),
+        _ => ((1_i64 << 40) + i64::from(number)).into(),
+    }
+}
+
+fn document(number: i32) -> Document {
+    let mut document = ticket(number);
+    document.insert("_id", id(number));
+    document
+}
+
+/// Some of every operation, all over the collection: before and after wherever the scan is.
+async fn disturb(things: &Collection<Document>, round: i32) {
+    for number in (round..DOCUMENTS).step_by(400) {
+        let change = doc! {"$set": {"content": format!("Changed in round {round}.")}};
+        things.update_one(doc! {"_id": id(number)}, change).await.unwrap();
+        things.delete_one(doc! {"_id": id(number + 100)}).await.unwrap();
+    }
+    things.insert_many((0..80).map(|i| document(DOCUMENTS + round * 100 + i))).await.unwrap();
+}
+
+/// The snapshot's state and the rows that it has read.
+async fn progress(world: &World) -> (String, u64) {
+    let checkpoint: HashMap<String, String> = world.redis(&["HGETALL", CHECKPOINT]).await;
+    let rows = checkpoint.get("snapshot_rows").and_then(|rows| rows.parse().ok());
+    (checkpoint.get("snapshot").cloned().unwrap_or_default(), rows.unwrap_or(0))
+}
+
+/// Waits until the snapshot has read more rows than this, then kills the producer; gives the rows read by then.
+async fn kill_in_the_middle(world: &mut World, beyond: u64) -> u64 {
+    loop {
+        let (state, rows) = progress(world).await;
+        assert_ne!(state, "done", "the snapshot was over before the producer could be killed");
+        if rows > beyond {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    world.kill("producer");
+    let (state, rows) = progress(world).await;
+    assert_eq!(state, "running");
+    assert!(rows > beyond && rows < DOCUMENTS as u64, "{rows} rows were read");
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_killed_in_the_middle_goes_on_while_others_write() {
+    let mut world = World::new().await;
+    // The producer waits for the processors from time to time, so that it can be met in the midst of its work.
+    world.write_settings("producer.high_water = 2000");
+    let things = world.collection("things");
+    for first in (0..DOCUMENTS).step_by(2_000) {
+        things.insert_many((first..first + 2_000).map(document)).await.unwrap();
+    }
+    world.start("producer");
+    let first = kill_in_the_middle(&mut world, 0).await;
+    disturb(&things, 1).await;
+    for service in SERVICES {
+        world.start(service);
+    }
+    disturb(&things, 2).await;
+    let second = kill_in_the_middle(&mut world, first + 2_000).await;
+    disturb(&things, 3).await;
+    world.start("producer");
+    disturb(&things, 4).await;
+    // Of each round 50 of the documents that were there are deleted, and 80 new ones come.
+    assert_eq!(world.equal().await.documents, (DOCUMENTS + 4 * (80 - 50)) as u64);
+    let (state, rows) = progress(&world).await;
+    assert_eq!(state, "done");
+    assert!(rows > second, "it went on where it was");
+    let read = world.log("producer").matches("reading what is already there").count();
+    assert_eq!(read, 3, "by three producers, one after the other");
+}

@@ -1,0 +1,188 @@
+//! What the fence of versions costs: the upserter as it is beside one that trusts every change to come in order.
+//!
+//! ```text
+//! target/release/tidewheel-bench fence
+//! ```
+//!
+//! Both sides are the same upserter in this process, reading stage 2 from the same Redis and writing to the same Qdrant.
+//! One has the real index and the tombstones. The other one upserts without a condition, deletes without a version,
+//! does not look at what is there after a write, and remembers no deletion. Each round gives each side an empty Redis
+//! and an empty collection; who begins alternates. The time runs from the start of the upserter to the moment when stage 2
+//! is drained. Medians are printed; the ratio is the median of the rounds' own ratios, because what else the machine does
+//! changes from round to round. CPU time is that of this process, Redis and Qdrant together.
+
+mod records;
+mod unfenced;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use tidewheel_core::embedded::Embedded;
+use tidewheel_core::ports::{Handover, Index, Retention, Tombstones};
+use tidewheel_core::streams::STAGE_2;
+use tidewheel_local::stack::{Server, Stack};
+use tidewheel_pipeline::consumer::ConsumerOptions;
+use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
+use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
+use tidewheel_stores::redis::{RedisOptions, RedisStore};
+use tokio_util::sync::CancellationToken;
+
+use crate::load::{INDEX, Servers};
+use crate::process;
+use unfenced::{NoTombstones, Unfenced};
+
+/// Records in one append to stage 2.
+const APPEND: usize = 500;
+
+/// The share of the throughput that the fence must leave.
+const TARGET: f64 = 0.80;
+
+/// Nothing takes longer, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Measures the upserter with and without the fence of versions.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Records of each run
+    #[arg(long, default_value_t = 20_000)]
+    records: usize,
+    /// Numbers in a vector
+    #[arg(long, default_value_t = 384)]
+    pub dimension: usize,
+    /// Rounds of each side
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Records taken at once, as `upserter.batch`
+    #[arg(long, default_value_t = 256)]
+    batch: usize,
+    /// Batches under way at once, as `upserter.concurrency`
+    #[arg(long, default_value_t = 4)]
+    concurrency: usize,
+}
+
+/// The two sides, in the order of the columns.
+const SIDES: [&str; 2] = ["fenced", "unfenced"];
+
+/// The two runs, in the order of the lines.
+const RUNS: [&str; 2] = ["inserts", "5 inserts : 3 updates : 2 deletes"];
+
+/// Measures both sides and prints them.
+pub async fn run(stack: &Stack, servers: &Servers, arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let Arguments { records: count, dimension, rounds, batch, concurrency } = *arguments;
+    let runs =
+        [(records::inserts(count, dimension)?, count), (records::mixed(count, dimension)?, records::left(count))];
+    let store = RedisStore::connect(&RedisOptions::new(&servers.redis_url)).await?;
+    let real = QdrantIndex::connect(QdrantOptions::new(&servers.qdrant_grpc_url, INDEX))?;
+    let unfenced = Unfenced::connect(real.clone(), servers.qdrant_grpc_url.clone(), INDEX).await?;
+    let sides: [(Arc<dyn Index>, Arc<dyn Tombstones>); 2] =
+        [(Arc::new(real), Arc::new(store.clone())), (Arc::new(unfenced), Arc::new(NoTombstones))];
+
+    let pids: Vec<u32> = [stack.redis.pid(), stack.qdrant.as_ref().and_then(Server::pid), Some(std::process::id())]
+        .into_iter()
+        .flatten()
+        .collect();
+    let cpu_seconds = || pids.iter().map(|pid| process::cpu_seconds(*pid)).sum::<f64>();
+
+    // measured[run][side][round]
+    let mut measured = [const { [const { Vec::<Measured>::new() }; 2] }; 2];
+    for round in 0..rounds {
+        for side in [round % 2, (round + 1) % 2] {
+            let (index, tombstones) = &sides[side];
+            servers.clear().await?;
+            index.prepare(dimension).await?;
+            for (run, (records, left)) in runs.iter().enumerate() {
+                fill(&store, records).await?;
+                let upserter = upserter(&store, index.clone(), tombstones.clone(), arguments);
+                let before = cpu_seconds();
+                let seconds = drain(upserter, &store).await?;
+                let cpu = cpu_seconds() - before;
+                let found = index.count().await?.unwrap_or(0);
+                if found != *left as u64 {
+                    return Err(format!("{}: {found} documents are in Qdrant, not {left}", SIDES[side]).into());
+                }
+                let measure = Measured { rate: count as f64 / seconds, cpu: cpu * 1e6 / count as f64 };
+                println!("round {}, {}: {:.0} documents/s {}", round + 1, RUNS[run], measure.rate, SIDES[side]);
+                measured[run][side].push(measure);
+            }
+        }
+    }
+
+    println!("\n{count} records of {dimension} dimensions, batches of {batch}, {concurrency} at once, {rounds} rounds");
+    println!("{:52}{:>12}{:>12}{:>10}", "", SIDES[0], SIDES[1], "ratio");
+    for (name, sides) in RUNS.iter().zip(&measured) {
+        line(&format!("{name}, documents/s"), sides, 0, |measured| measured.rate);
+        line(&format!("{name}, CPU ms per 1,000"), sides, 1, |measured| measured.cpu);
+    }
+    println!("the fence should leave {TARGET:.2} of the documents/s or more");
+    Ok(())
+}
+
+/// What one run of one side gave.
+struct Measured {
+    /// Documents a second.
+    rate: f64,
+    /// CPU milliseconds per 1,000 documents.
+    cpu: f64,
+}
+
+fn line(what: &str, sides: &[Vec<Measured>; 2], digits: usize, value: impl Fn(&Measured) -> f64) {
+    let [fenced, unfenced] = sides.each_ref().map(|rounds| rounds.iter().map(&value).collect::<Vec<f64>>());
+    let ratios = fenced.iter().zip(&unfenced).map(|(fenced, unfenced)| fenced / unfenced).collect();
+    let (fenced, unfenced, ratio) = (median(fenced), median(unfenced), median(ratios));
+    println!("{what:52}{fenced:>12.digits$}{unfenced:>12.digits$}{ratio:>10.3}");
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+async fn fill(store: &RedisStore, records: &[Embedded]) -> Result<(), Box<dyn Error>> {
+    for records in records.chunks(APPEND) {
+        store.hand_over(records, &[]).await?;
+    }
+    Ok(())
+}
+
+fn upserter(
+    store: &RedisStore,
+    index: Arc<dyn Index>,
+    tombstones: Arc<dyn Tombstones>,
+    arguments: &Arguments,
+) -> Upserter {
+    let consumer = ConsumerOptions {
+        batch: arguments.batch,
+        concurrency: arguments.concurrency,
+        claim_after: Duration::from_secs(15),
+        retention: Retention { age: Duration::from_secs(3_600), entries: 10_000, bytes: u64::MAX },
+    };
+    let options = UpserterOptions { consumer, payload: PayloadOptions::default() };
+    Upserter::new(options, Arc::new(store.queue(STAGE_2, "bench")), index, tombstones, Arc::new(store.clone()))
+}
+
+/// Runs the upserter until stage 2 is drained; gives the seconds that it took.
+async fn drain(upserter: Upserter, store: &RedisStore) -> Result<f64, Box<dyn Error>> {
+    let shutdown = CancellationToken::new();
+    let begun = Instant::now();
+    let mut service = tokio::spawn(upserter.run(shutdown.clone()));
+    loop {
+        let status = store.status(STAGE_2).await?;
+        if status.lag == Some(0) && status.pending == 0 {
+            break;
+        }
+        if service.is_finished() {
+            (&mut service).await??;
+            return Err("the upserter stopped by itself".into());
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err(format!("stage 2 does not drain: {status:?}").into());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    shutdown.cancel();
+    service.await??;
+    Ok(seconds)
+}

@@ -1,0 +1,160 @@
+//! The index without any protection of its order: what writing would cost if no change were ever late.
+
+use async_trait::async_trait;
+use qdrant_client::qdrant::points_client::PointsClient;
+use qdrant_client::qdrant::points_selector::PointsSelectorOneOf;
+use qdrant_client::qdrant::{
+    Condition, DeletePoints, Filter, ListValue, PointStruct, PointsOperationResponse, PointsSelector, Struct,
+    UpdateStatus, UpsertPoints, Value as Proto, value::Kind,
+};
+use serde_json::{Map, Value};
+use tidewheel_core::error::PortError;
+use tidewheel_core::identity::DocumentId;
+use tidewheel_core::payload::{DOCUMENT, NAMESPACE};
+use tidewheel_core::ports::{
+    DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, Point, PortResult, Stored, Tombstones, Written,
+};
+use tidewheel_core::version::Version;
+use tidewheel_stores::qdrant::QdrantIndex;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+use uuid::Uuid;
+
+/// Most points in a request, as of the real index. Its limit of bytes is out of reach of the records here.
+const MAX_POINTS: usize = 256;
+
+/// Upserts without a condition, deletes without a version, no look at what is there after a write.
+pub struct Unfenced {
+    /// Makes the same collection as the real one.
+    real: QdrantIndex,
+    points: PointsClient<Channel>,
+    collection: String,
+}
+
+impl Unfenced {
+    /// Beside the real index, on a connection of its own.
+    pub async fn connect(real: QdrantIndex, url: String, collection: &str) -> Result<Self, tonic::transport::Error> {
+        Ok(Self { real, points: PointsClient::connect(url).await?, collection: collection.to_owned() })
+    }
+}
+
+#[async_trait]
+impl Index for Unfenced {
+    fn name(&self) -> &str {
+        &self.collection
+    }
+
+    async fn exists(&self) -> PortResult<bool> {
+        self.real.exists().await
+    }
+
+    async fn prepare(&self, dimension: usize) -> PortResult<()> {
+        self.real.prepare(dimension).await
+    }
+
+    async fn upsert(&self, documents: &[&DocumentPoints]) -> PortResult<Written> {
+        let points = |document| points_of(document);
+        let points: Vec<(&DocumentPoints, &Point)> = documents.iter().copied().flat_map(points).collect();
+        for points in points.chunks(MAX_POINTS) {
+            let request = UpsertPoints {
+                collection_name: self.collection.clone(),
+                wait: Some(true),
+                points: points.iter().map(|(document, own)| point(document, own)).collect(),
+                ..UpsertPoints::default()
+            };
+            completed(self.points.clone().upsert(request).await)?;
+        }
+        Ok(Written::Durably)
+    }
+
+    async fn stored(&self, documents: &[(DocumentId, u32)]) -> PortResult<Vec<Stored>> {
+        // Older than anything: whatever was written is right.
+        Ok(vec![Stored { version: Some(Version::default()), surplus: false }; documents.len()])
+    }
+
+    async fn delete(&self, fences: &[Fence]) -> PortResult<()> {
+        let mut documents = Vec::new();
+        let mut namespaces = Vec::new();
+        for fence in fences {
+            match &fence.target {
+                FenceTarget::Document(document) => documents.push(document.to_string()),
+                FenceTarget::Namespace(namespace) => namespaces.push(namespace.to_string()),
+            }
+        }
+        let named = [(DOCUMENT, documents), (NAMESPACE, namespaces)].into_iter().filter(|(_, names)| !names.is_empty());
+        let filter = Filter::should(named.map(|(field, names)| Condition::matches(field, names)));
+        let request = DeletePoints {
+            collection_name: self.collection.clone(),
+            wait: Some(true),
+            points: Some(PointsSelector { points_selector_one_of: Some(PointsSelectorOneOf::Filter(filter)) }),
+            ..DeletePoints::default()
+        };
+        completed(self.points.clone().delete(request).await)
+    }
+
+    async fn search(&self, vector: Vec<f32>, limit: usize, filter: Option<&Value>) -> PortResult<Vec<Hit>> {
+        self.real.search(vector, limit, filter).await
+    }
+
+    async fn count(&self) -> PortResult<Option<u64>> {
+        self.real.count().await
+    }
+
+    async fn points(&self, ids: &[Uuid], fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
+        self.real.points(ids, fields).await
+    }
+
+    async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
+        self.real.page(after, limit, fields).await
+    }
+}
+
+/// Remembers no deletion.
+pub struct NoTombstones;
+
+#[async_trait]
+impl Tombstones for NoTombstones {
+    async fn raise(&self, _: &[Fence]) -> PortResult<()> {
+        Ok(())
+    }
+
+    async fn of(&self, targets: &[FenceTarget]) -> PortResult<Vec<Option<Version>>> {
+        Ok(vec![None; targets.len()])
+    }
+
+    async fn collect(&self, _: Version) -> PortResult<u64> {
+        Ok(0)
+    }
+}
+
+fn completed(answer: Result<Response<PointsOperationResponse>, Status>) -> PortResult<()> {
+    let answer = answer.map_err(|status| PortError::fatal(format!("Qdrant refuses: {status}")))?;
+    match answer.into_inner().result.unwrap_or_default().status() {
+        UpdateStatus::Completed => Ok(()),
+        status => Err(PortError::fatal(format!("Qdrant answered {}", status.as_str_name()))),
+    }
+}
+
+fn points_of(document: &DocumentPoints) -> impl Iterator<Item = (&DocumentPoints, &Point)> {
+    document.points.iter().map(move |point| (document, point))
+}
+
+fn point(document: &DocumentPoints, point: &Point) -> PointStruct {
+    let mut payload = fields(&document.fields);
+    payload.extend(fields(&point.payload));
+    PointStruct::new(point.id.to_string(), point.vector.clone(), payload)
+}
+
+fn fields(fields: &Map<String, Value>) -> std::collections::HashMap<String, Proto> {
+    fields.iter().map(|(name, value)| (name.clone(), proto(value))).collect()
+}
+
+/// Made from a borrowed value, as the real index does it: a copy made first would be charged to this side alone.
+fn proto(value: &Value) -> Proto {
+    match value {
+        Value::Array(values) => Kind::ListValue(ListValue { values: values.iter().map(proto).collect() }).into(),
+        Value::Object(object) => Kind::StructValue(Struct { fields: fields(object) }).into(),
+        Value::String(text) => text.as_str().into(),
+        scalar => scalar.clone().into(),
+    }
+}
