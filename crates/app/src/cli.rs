@@ -140,6 +140,8 @@ Start it as often as you like: all of them share the work.")]
     Status(StatusArgs),
     /// Connect to every server, do what real work does, and say what is not right
     Check(CheckArgs),
+    /// Send through the pipeline once more what a stage still holds, or the whole source
+    Replay(ReplayArgs),
     /// Show or check the settings
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -264,6 +266,51 @@ Exit code: 0 nothing is wrong, 1 something is.")]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// `replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel replay source                              what would be done
+  tidewheel replay source --yes                        embed every document anew
+  tidewheel replay source --filter '{\"status\": \"open\"}' --yes
+  tidewheel replay raw --since 2h --yes                embed the changes of the last two hours anew
+  tidewheel replay embedded --yes                      write again what stage 2 still holds, without embedding
+  tidewheel replay source --into documents_2 --yes     fill a new collection and switch the alias to it
+
+It is safe while everything runs: newer changes always win. It may be interrupted and run again.
+Exit code: 0 done, or the plan was printed; 1 interrupted; 2 could not.")]
+pub(crate) struct ReplayArgs {
+    /// From where: `embedded` (stage 2, with its vectors), `raw` (stage 1, embedded anew), `source` (MongoDB)
+    #[arg(value_enum)]
+    pub(crate) from: ReplayFrom,
+    /// Only from then on: a time such as 2026-05-01T12:00:00Z, or how long ago, such as 90m or 7d
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only documents that match this query of MongoDB (with `source`)
+    #[arg(long, value_name = "JSON", conflicts_with = "since")]
+    pub(crate) filter: Option<String>,
+    /// Into this new collection instead of the live one; at the end the alias in qdrant.collection is switched to it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) into: Option<String>,
+    /// Do it; without this only the plan is printed
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Where a replay begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ReplayFrom {
+    /// Stage 2
+    Embedded,
+    /// Stage 1
+    Raw,
+    /// MongoDB
+    Source,
 }
 
 /// How data is printed.

@@ -31,11 +31,16 @@ pub(crate) async fn source(options: MongoOptions) -> PortResult<MongoSource> {
 
 /// The index.
 pub(crate) fn index(settings: &Settings) -> PortResult<QdrantIndex> {
+    index_of(settings, &settings.qdrant.collection)
+}
+
+/// Another collection beside it.
+pub(crate) fn index_of(settings: &Settings, collection: &str) -> PortResult<QdrantIndex> {
     let qdrant = &settings.qdrant;
     QdrantIndex::connect(QdrantOptions {
         api_key: qdrant.api_key.clone(),
         timeout: qdrant.timeout,
-        ..QdrantOptions::new(qdrant.url.reveal(), &qdrant.collection)
+        ..QdrantOptions::new(qdrant.url.reveal(), collection)
     })
 }
 

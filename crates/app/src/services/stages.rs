@@ -69,13 +69,7 @@ pub(super) fn producer(settings: &Settings, shutdown: CancellationToken) -> Resu
 pub(super) fn processor(settings: &Settings, shutdown: CancellationToken) -> Result<(Task, Ready), Failure> {
     let redis = connect::redis(settings)?;
     let embedder = connect::embedder(settings, None)?;
-    let documents = &settings.documents;
-    let options = ProcessorOptions {
-        consumer: consumer(&settings.processor, settings),
-        text: TextOptions { template: documents.template.clone(), fields: documents.fields.clone() },
-        chunk_tokens: documents.chunk_tokens,
-        chunk_overlap: documents.chunk_overlap,
-    };
+    let options = processor_options(settings);
     let queue = Arc::new(redis.queue(STAGE_1, own_name("processor")));
     let processor = Processor::new(options, queue, Arc::new(redis.clone()), embedder)?;
     let health = processor.health();
@@ -92,11 +86,7 @@ pub(super) fn processor(settings: &Settings, shutdown: CancellationToken) -> Res
 pub(super) fn upserter(settings: &Settings, shutdown: CancellationToken) -> Result<(Task, Ready), Failure> {
     let redis = connect::redis(settings)?;
     let index = connect::index(settings)?;
-    let documents = &settings.documents;
-    let options = UpserterOptions {
-        consumer: consumer(&settings.upserter, settings),
-        payload: PayloadOptions { include: documents.include.clone(), exclude: documents.exclude.clone() },
-    };
+    let options = upserter_options(settings);
     let queue = Arc::new(redis.queue(STAGE_2, own_name("upserter")));
     let upserter = Upserter::new(options, queue, Arc::new(index), Arc::new(redis.clone()), Arc::new(redis.clone()));
     let health = upserter.health();
@@ -108,6 +98,26 @@ pub(super) fn upserter(settings: &Settings, shutdown: CancellationToken) -> Resu
         Ok(upserter.run(shutdown).await?)
     };
     Ok((Box::pin(task), Arc::new(move || ready.readiness())))
+}
+
+/// How documents are embedded.
+pub(crate) fn processor_options(settings: &Settings) -> ProcessorOptions {
+    let documents = &settings.documents;
+    ProcessorOptions {
+        consumer: consumer(&settings.processor, settings),
+        text: TextOptions { template: documents.template.clone(), fields: documents.fields.clone() },
+        chunk_tokens: documents.chunk_tokens,
+        chunk_overlap: documents.chunk_overlap,
+    }
+}
+
+/// How points are written.
+pub(crate) fn upserter_options(settings: &Settings) -> UpserterOptions {
+    let documents = &settings.documents;
+    UpserterOptions {
+        consumer: consumer(&settings.upserter, settings),
+        payload: PayloadOptions { include: documents.include.clone(), exclude: documents.exclude.clone() },
+    }
 }
 
 fn consumer(consumer: &Consumer, settings: &Settings) -> ConsumerOptions {
@@ -167,7 +177,7 @@ where
 }
 
 /// A name that nobody else has, and that tells an operator which process it is.
-fn own_name(service: &str) -> String {
+pub(crate) fn own_name(service: &str) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "host" } else { host.trim() };
     // Containers on one host may share host name and process id.

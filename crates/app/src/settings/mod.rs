@@ -25,6 +25,7 @@ pub(crate) use origin::Origin;
 pub(crate) use redact::address as redact_address;
 pub(crate) use resolve::reachable;
 pub(crate) use resolved::{Consumer, Embedder, Listen, Log, Provider, Settings};
+pub(crate) use units::parse_duration;
 
 /// The example file, with every key, its meaning and its default.
 pub(crate) const EXAMPLE: &str = include_str!("../../../../tidewheel.example.toml");

@@ -150,8 +150,10 @@ impl Worker {
         };
         let (fences, removed): (Vec<_>, Vec<_>) =
             removals.into_iter().map(|removal| (removal.fence, removal.entries)).unzip();
-        applier.remove(&fences).await?;
-        let (written, refused) = applier.write(writes).await?;
+        // Side by side: no document is in both, and a fence around a collection holds whichever comes first.
+        let (removal, write) = tokio::join!(applier.remove(&fences), applier.write(writes));
+        removal?;
+        let (written, refused) = write?;
         letters.extend(refused);
 
         let documents = written.len();

@@ -1,0 +1,214 @@
+//! `tidewheel replay`: prints what it would do, and with `--yes` does it.
+
+mod plan;
+mod progress;
+mod since;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tidewheel_core::change::Change;
+use tidewheel_core::embedded::Embedded;
+use tidewheel_core::ports::{Aliases as _, Archive, EntryId, Extent, Index as _, Journal as _, Named};
+use tidewheel_core::streams::{STAGE_1, STAGE_2, STAGE_2_REPLAY};
+use tidewheel_core::version::ClusterTime;
+use tidewheel_pipeline::replay::{self, Into, IntoPorts, Pages, Progress};
+use tidewheel_pipeline::service::ServiceError;
+use tidewheel_stores::redis::RedisStore;
+use tokio_util::sync::CancellationToken;
+
+use self::plan::{Facts, Plan};
+use self::progress::Shown;
+use crate::cli::{Output, ReplayArgs, ReplayFrom};
+use crate::connect;
+use crate::exit::{Answer, Failure};
+use crate::printer::{self, GOOD, STRONG, WARN, styled};
+use crate::services::{a_signal, own_name, processor_options, upserter_options};
+use crate::settings::Settings;
+
+/// Prints the plan; does it, if it may.
+pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer, Failure> {
+    let now = SystemTime::now();
+    let since = args.since.as_deref().map(|text| since::parse(text, now)).transpose()?;
+    let replay = Replay { args, settings, redis: connect::redis(settings)?, since, number: replay::number(now) };
+    let facts = replay.facts().await?;
+    let plan = plan::plan(args, since, &facts)?;
+    match args.output.output {
+        Output::Json if !args.yes => printer::json(&plan),
+        Output::Json => {}
+        Output::Text => show(&plan, args.yes),
+    }
+    if !args.yes {
+        return Ok(Answer::Fine);
+    }
+    let stop = CancellationToken::new();
+    let interrupted = stop.clone();
+    tokio::spawn(async move {
+        a_signal().await;
+        interrupted.cancel();
+    });
+    let shown = Shown::new();
+    let done = replay.act(&plan, &facts, shown.report(), stop.clone()).await;
+    shown.finish();
+    let done = done?;
+    if args.output.output == Output::Json {
+        printer::json(&done);
+    }
+    if stop.is_cancelled() {
+        printer::say(styled(WARN, "interrupted: nothing is lost, and the same command begins it again"));
+        return Ok(Answer::No);
+    }
+    let Progress { read, replayed, skipped, .. } = done;
+    printer::say(format_args!("{} {read} read, {replayed} replayed, {skipped} left out", styled(GOOD, "✔")));
+    printer::say(&plan.afterwards);
+    Ok(Answer::Fine)
+}
+
+fn show(plan: &Plan, acts: bool) {
+    for (name, text) in plan.lines() {
+        printer::data(format_args!("{} {text}", styled(STRONG, format_args!("{name:<8}"))));
+    }
+    for warning in &plan.warnings {
+        printer::data(format_args!("{} {warning}", styled(WARN, format_args!("{:<8}", "note"))));
+    }
+    if !acts {
+        printer::say("\nNothing was done. Add --yes to do it.");
+    }
+}
+
+struct Replay<'a> {
+    args: &'a ReplayArgs,
+    settings: &'a Settings,
+    redis: RedisStore,
+    /// Milliseconds since the Unix epoch.
+    since: Option<u64>,
+    number: u32,
+}
+
+impl Replay<'_> {
+    /// What the plan depends on.
+    async fn facts(&self) -> Result<Facts, Failure> {
+        let (raw, embedded) = (self.raw(), self.embedded());
+        let (raw, embedded): (Extent, Extent) = tokio::try_join!(raw.extent(), embedded.extent())?;
+        let embedder = match self.args.from {
+            ReplayFrom::Embedded => None,
+            ReplayFrom::Raw | ReplayFrom::Source => Some(connect::embedder(self.settings, None)?.info().await?),
+        };
+        let index = connect::index(self.settings)?;
+        let collection = self.settings.qdrant.collection.clone();
+        let into = match &self.args.into {
+            Some(name) => Some((name.clone(), connect::index_of(self.settings, name)?.count().await?)),
+            None => None,
+        };
+        let resolved = index.resolve(&collection).await?;
+        let model = self.newest_model(&embedded).await?;
+        let checkpoint = self.redis.load().await?;
+        Ok(Facts { raw, embedded, embedder, collection, resolved, into, model, checkpoint })
+    }
+
+    /// The model of the vectors that come through stage 2 now.
+    async fn newest_model(&self, extent: &Extent) -> Result<Option<String>, Failure> {
+        let (milliseconds, sequence) = extent.last.parts();
+        let before_last = match sequence.checked_sub(1) {
+            Some(sequence) => EntryId(format!("{milliseconds}-{sequence}")),
+            None => replay::before(milliseconds),
+        };
+        let last = self.embedded().page(&before_last, 1).await?;
+        let model = last.into_iter().find_map(|delivery| delivery.record.ok()).map(|record| record.model);
+        Ok(model.filter(|model| !model.is_empty()))
+    }
+
+    fn raw(&self) -> Arc<dyn Archive<Change>> {
+        Arc::new(self.redis.archive(STAGE_1))
+    }
+
+    fn embedded(&self) -> Arc<dyn Archive<Embedded>> {
+        Arc::new(self.redis.archive(STAGE_2))
+    }
+
+    fn after(&self) -> EntryId {
+        self.since.map_or_else(EntryId::zero, replay::before)
+    }
+
+    async fn act(
+        &self,
+        plan: &Plan,
+        facts: &Facts,
+        report: replay::Report,
+        stop: CancellationToken,
+    ) -> Result<Progress, Failure> {
+        if let Some(into) = &self.args.into {
+            return self.into(into, plan, facts, report, stop).await;
+        }
+        if self.args.from == ReplayFrom::Embedded {
+            let archive = self.embedded();
+            return Ok(replay::embedded(&*archive, self.after(), self.number, &report, stop).await?);
+        }
+        let mut pages = self.pages(facts).await?;
+        Ok(replay::changes(&mut pages, &*self.raw(), &report, stop).await?)
+    }
+
+    async fn pages(&self, facts: &Facts) -> Result<Pages, Failure> {
+        if self.args.from == ReplayFrom::Raw {
+            return Ok(replay::raw(self.raw(), self.after(), self.number).await?);
+        }
+        let options = connect::mongo_options(self.settings, "a replay of the source")?;
+        let source = Arc::new(connect::source(options).await?);
+        let epoch = facts.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.epoch);
+        Ok(match self.since {
+            None => replay::rows(source, epoch, replay::Rows { filter: self.args.filter.clone() }).await?,
+            Some(since) => {
+                let seconds = u32::try_from(since / 1_000).unwrap_or(u32::MAX);
+                replay::history(source, epoch, ClusterTime { seconds, increment: 0 }, self.number).await?
+            }
+        })
+    }
+
+    async fn into(
+        &self,
+        name: &str,
+        plan: &Plan,
+        facts: &Facts,
+        report: replay::Report,
+        stop: CancellationToken,
+    ) -> Result<Progress, Failure> {
+        let index = connect::index_of(self.settings, name)?;
+        if let Some(embedder) = &facts.embedder {
+            index.prepare(embedder.dimension).await?;
+        }
+        let redis = self.redis.clone();
+        let ports = IntoPorts {
+            aliases: Arc::new(index.clone()),
+            index: Arc::new(index),
+            tombstones: Arc::new(redis.clone()),
+            embedder: connect::embedder(self.settings, None)?,
+            queue: Arc::new(redis.queue(STAGE_2_REPLAY, own_name("replay"))),
+            follower: Arc::new(redis),
+            embedded: self.embedded(),
+        };
+        let into = Into {
+            ports,
+            processor: processor_options(self.settings),
+            upserter: upserter_options(self.settings),
+            alias: plan.alias.clone(),
+        };
+        let from_stage_2 = self.args.from == ReplayFrom::Embedded;
+        let pages = async || {
+            if from_stage_2 {
+                return Ok(None);
+            }
+            let failed =
+                |failure: Failure| ServiceError { service: "replay", message: failure.message, hint: failure.hint };
+            self.pages(facts).await.map(Some).map_err(failed)
+        };
+        Ok(into.run(from_stage_2.then(|| self.after()), pages, report, stop).await?)
+    }
+}
+
+/// Whether the alias can be switched at the end, and to what the name stands now.
+fn alias_of(collection: &str, resolved: &Named) -> Option<String> {
+    match resolved {
+        Named::Collection => None,
+        Named::Alias(_) | Named::Nothing => Some(collection.to_owned()),
+    }
+}
