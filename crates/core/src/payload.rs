@@ -29,8 +29,14 @@ pub const DOCUMENT: &str = "_tidewheel.document";
 pub const NAMESPACE: &str = "_tidewheel.namespace";
 
 /// Paths of the payload fields that [`Stamped::read`] reads.
-pub const STAMP: &[&str] =
-    &["_tidewheel.key", "_tidewheel.namespace", "_tidewheel.version", "_tidewheel.chunk", "_tidewheel.digest"];
+pub const STAMP: &[&str] = &[
+    "_tidewheel.key",
+    "_tidewheel.namespace",
+    "_tidewheel.version",
+    "_tidewheel.chunk",
+    "_tidewheel.chunks",
+    "_tidewheel.digest",
+];
 
 /// A document that is not a JSON object.
 #[derive(Debug, Error)]
@@ -105,7 +111,9 @@ pub struct Stamped {
     /// The document's version.
     pub version: Version,
     /// Which chunk it is, from 0.
-    pub chunk: u64,
+    pub chunk: u32,
+    /// How many chunks the document has.
+    pub chunks: u32,
     /// The [`digest`] of the document; empty if there is none.
     pub digest: String,
 }
@@ -115,11 +123,13 @@ impl Stamped {
     pub fn read(payload: &Map<String, Value>) -> Option<Self> {
         let stamp = payload.get(RESERVED)?;
         let text = |name: &str| stamp.get(name).and_then(Value::as_str);
+        let number = |name: &str| u32::try_from(stamp.get(name)?.as_u64()?).ok();
         Some(Self {
             namespace: Namespace::parse(text("namespace")?)?,
             key: text("key")?.to_owned(),
             version: version_of(payload)?,
-            chunk: stamp.get("chunk")?.as_u64()?,
+            chunk: number("chunk")?,
+            chunks: number("chunks")?,
             digest: text("digest").unwrap_or_default().to_owned(),
         })
     }

@@ -8,7 +8,8 @@ use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
 
 use super::world::{World, repository, ticket};
 
-fn http() -> reqwest::Client {
+/// A client for plain requests.
+pub fn http() -> reqwest::Client {
     // Only the first call installs it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::new()
@@ -44,7 +45,7 @@ pub async fn count(qdrant: &str, points: u64) -> bool {
 
 /// All points of a small collection, with payloads.
 pub async fn points(qdrant: &str) -> Vec<Value> {
-    let body = json!({"limit": 100, "with_payload": true, "with_vector": true});
+    let body = json!({"limit": 10_000, "with_payload": true, "with_vector": true});
     let answer = post(&format!("{qdrant}/collections/documents/points/scroll"), &body).await;
     answer["result"]["points"].as_array().unwrap().clone()
 }

@@ -11,6 +11,8 @@ mod large;
 mod memory;
 mod operations;
 mod outages;
+mod recovery;
+mod replays;
 mod rolling;
 mod shutdown;
 mod snapshot;

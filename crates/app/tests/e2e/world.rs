@@ -204,13 +204,18 @@ impl World {
 
     /// Waits until the index equals these collections.
     pub async fn equal_in(&mut self, collections: &[&str]) -> Report {
+        self.equal_at("documents", collections).await
+    }
+
+    /// Waits until this collection of Qdrant, or this alias of one, equals these collections.
+    pub async fn equal_at(&mut self, index: &str, collections: &[&str]) -> Report {
         let options = OracleOptions {
             mongodb_uri: self.stack.mongodb_uri(),
             database: "shop".into(),
             collections: collections.iter().copied().map(str::to_owned).collect(),
             qdrant_url: self.stack.qdrant_grpc_url().expect("the stack has a Qdrant"),
             qdrant_api_key: None,
-            collection: "documents".into(),
+            collection: index.to_owned(),
         };
         let oracle = Oracle::connect(options).await.expect("the addresses are valid").with_text(text_of);
         match oracle.wait_until_equal(PATIENCE).await {

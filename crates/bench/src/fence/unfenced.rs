@@ -48,7 +48,7 @@ impl Index for Unfenced {
         self.real.exists().await
     }
 
-    async fn prepare(&self, dimension: usize) -> PortResult<()> {
+    async fn prepare(&self, dimension: usize) -> PortResult<bool> {
         self.real.prepare(dimension).await
     }
 

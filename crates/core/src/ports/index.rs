@@ -89,9 +89,9 @@ pub trait Index: Send + Sync {
     /// Whether the collection is there.
     async fn exists(&self) -> PortResult<bool>;
 
-    /// Creates the collection and its payload indexes if they are missing. Fails as fatal if there is one of another
-    /// dimension or distance.
-    async fn prepare(&self, dimension: usize) -> PortResult<()>;
+    /// Creates the collection and its payload indexes if they are missing; says whether this call has created the collection.
+    /// Fails as fatal if there is one of another dimension or distance.
+    async fn prepare(&self, dimension: usize) -> PortResult<bool>;
 
     /// Writes the points of each document, except points that exist at the same or a newer version; in as few calls
     /// as size limits allow. Answers when everything is durable. No document may occur twice.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use super::PortResult;
 use super::queue::EntryId;
@@ -30,6 +31,8 @@ pub enum SnapshotState {
         time: ClusterTime,
         /// Rows read in all.
         rows: u64,
+        /// The last point whose page had something to remove. It is here so that a Redis that forgets a removal is noticed.
+        after: Option<Uuid>,
     },
     /// Everything that was there at this time has been read, and nothing else is in the index.
     Done {

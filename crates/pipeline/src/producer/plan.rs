@@ -10,6 +10,7 @@ use tidewheel_core::ports::{
     Checkpoint, Damage, FeedBatch, IndexedPoint, ResumeToken, SnapshotState, SourceRow, StartAt,
 };
 use tidewheel_core::version::{ClusterTime, MAX_ORDINAL, Version};
+use uuid::Uuid;
 
 /// An append: the entries and the checkpoint that covers them.
 #[derive(Clone, Debug, PartialEq)]
@@ -176,26 +177,42 @@ pub fn differs(stored: Option<&Stamped>, row: &SourceRow, snapshot: Version) -> 
 pub fn read_all(checkpoint: &Checkpoint) -> Step {
     let mut next = checkpoint.clone();
     if let SnapshotState::Running { time, rows, .. } = checkpoint.snapshot {
-        next.snapshot = SnapshotState::Sweeping { time, rows };
+        next.snapshot = SnapshotState::Sweeping { time, rows, after: None };
     }
     Step { changes: Vec::new(), next }
 }
 
-/// The documents of a page of the index that are older than the snapshot, by namespace: the source is to be asked whether they
+/// The documents of a page of the index that are older than this version, by namespace: the source is to be asked whether they
 /// still exist. Points of other databases, and those that tidewheel did not write, are nobody's business.
-pub fn suspects(page: &[IndexedPoint], database: &str, snapshot: Version) -> BTreeMap<Namespace, BTreeSet<String>> {
+pub fn suspects(page: &[IndexedPoint], database: &str, now: Version) -> BTreeMap<Namespace, BTreeSet<String>> {
     let mut suspects: BTreeMap<Namespace, BTreeSet<String>> = BTreeMap::new();
     for stamp in page.iter().filter_map(|point| Stamped::read(&point.payload)) {
-        if stamp.namespace.database() == database && stamp.version < snapshot {
+        if stamp.namespace.database() == database && stamp.version < now {
             suspects.entry(stamp.namespace).or_default().insert(stamp.key);
         }
     }
     suspects
 }
 
-/// The step that removes documents which did not exist at `time`, found at `now` (milliseconds since the Unix epoch).
+/// Documents of a page of the index that the source does not have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PageSwept {
+    /// The last point of the page.
+    pub last: Uuid,
+    /// When they did not exist.
+    pub time: ClusterTime,
+    /// The documents; possibly none.
+    pub absent: Vec<(Namespace, String)>,
+}
+
+/// The step that removes documents which do not exist any more, found at `now` (milliseconds since the Unix epoch).
 /// Whoever has inserted one of them again since then has a newer version.
-pub fn gone(checkpoint: &Checkpoint, time: ClusterTime, absent: Vec<(Namespace, String)>, now: u64) -> Step {
+pub fn gone(checkpoint: &Checkpoint, page: PageSwept, now: u64) -> Step {
+    let PageSwept { last, time, absent } = page;
+    let mut next = checkpoint.clone();
+    if let SnapshotState::Sweeping { after, .. } = &mut next.snapshot {
+        *after = Some(last);
+    }
     let changes = absent.into_iter().map(|(namespace, key)| Change {
         operation: Operation::Delete,
         namespace,
@@ -206,13 +223,13 @@ pub fn gone(checkpoint: &Checkpoint, time: ClusterTime, absent: Vec<(Namespace, 
         committed_at: now,
         document: None,
     });
-    Step { changes: changes.collect(), next: checkpoint.clone() }
+    Step { changes: changes.collect(), next }
 }
 
 /// The step at the end of a snapshot.
 pub fn swept(checkpoint: &Checkpoint) -> Step {
     let mut next = checkpoint.clone();
-    if let SnapshotState::Sweeping { time, rows } = checkpoint.snapshot {
+    if let SnapshotState::Sweeping { time, rows, .. } = checkpoint.snapshot {
         next.snapshot = SnapshotState::Done { time, rows };
     }
     Step { changes: Vec::new(), next }
@@ -254,7 +271,6 @@ pub fn remaining(collections: Vec<Namespace>, after: Option<&(Namespace, String)
 mod tests {
     use proptest::prelude::*;
     use tidewheel_core::ports::SourceEvent;
-    use uuid::Uuid;
 
     use super::*;
 
@@ -336,9 +352,12 @@ mod tests {
         assert_eq!(step.next.snapshot, SnapshotState::Running { time: time(10), after, rows: 3 });
         assert_eq!(step.next.token, checkpoint().token);
         let sweeping = read_all(&step.next).next;
-        assert_eq!(sweeping.snapshot, SnapshotState::Sweeping { time: time(10), rows: 3 });
-        let removed = gone(&sweeping, time(12), vec![(Namespace::new("shop", "tickets"), "7".into())], 99);
-        assert_eq!((versions(&removed), &removed.next), (vec!["0.12.1.0".to_owned()], &sweeping));
+        assert_eq!(sweeping.snapshot, SnapshotState::Sweeping { time: time(10), rows: 3, after: None });
+        let absent = vec![(Namespace::new("shop", "tickets"), "7".into())];
+        let removed = gone(&sweeping, PageSwept { last: Uuid::max(), time: time(12), absent }, 99);
+        let after = Some(Uuid::max());
+        assert_eq!(versions(&removed), ["0.12.1.0"]);
+        assert_eq!(removed.next.snapshot, SnapshotState::Sweeping { time: time(10), rows: 3, after });
         assert_eq!(swept(&sweeping).next.snapshot, SnapshotState::Done { time: time(10), rows: 3 });
     }
 
@@ -349,7 +368,7 @@ mod tests {
     fn stamped(namespace: &str, key: &str, seconds: u32, document: &str) -> IndexedPoint {
         let version = Version::of_snapshot(0, time(seconds));
         let stamp = serde_json::json!({
-            "namespace": namespace, "key": key, "chunk": 0, "digest": digest(document),
+            "namespace": namespace, "key": key, "chunk": 0, "chunks": 1, "digest": digest(document),
             "version": {"high": version.high(), "low": version.low()},
         });
         let payload = [("_tidewheel".to_owned(), stamp)].into_iter().collect();

@@ -21,7 +21,7 @@ use crate::health::Health;
 /// How often the positions of both stages are looked at: how soon damage is noticed and how long a snapshot waits at least.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How often tombstones are collected.
+/// How often tombstones are collected; more often where they are kept for a shorter time.
 const COLLECT: Duration = Duration::from_secs(60);
 
 /// How often a waiting source is asked for its time.
@@ -102,9 +102,9 @@ impl Session<'_> {
                         writer.append(plan::read_all(&writer.checkpoint)).await?;
                         snapshot.sweep(keeper.barrier.next());
                     }
-                    Page::Gone(_, absent) if absent.is_empty() => {}
-                    Page::Gone(time, absent) => {
-                        writer.append(plan::gone(&writer.checkpoint, time, absent, now_ms())).await?;
+                    Page::Points(page) if page.absent.is_empty() => {}
+                    Page::Points(page) => {
+                        writer.append(plan::gone(&writer.checkpoint, page, now_ms())).await?;
                     }
                     Page::Swept => {
                         writer.append(plan::swept(&writer.checkpoint)).await?;
@@ -264,7 +264,8 @@ impl<'a> Keeper<'a> {
     /// Forgets deletions so old that nothing can be under way any more that they would have to fend off.
     async fn collect(&mut self, applied: &Checkpoint) -> Result<(), Ended> {
         let settled = matches!(applied.snapshot, SnapshotState::Done { .. });
-        if !settled || self.collected.elapsed() < COLLECT {
+        let every = COLLECT.min(self.session.options.tombstone_grace);
+        if !settled || self.collected.elapsed() < every {
             return Ok(());
         }
         self.collected = Instant::now();

@@ -13,12 +13,11 @@
 mod reading;
 mod sweeping;
 
-use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Checkpoint, PortResult, SnapshotState};
-use tidewheel_core::version::{ClusterTime, Version};
+use tidewheel_core::version::Version;
 
 use super::ProducerPorts;
-use super::plan::PageRead;
+use super::plan::{PageRead, PageSwept};
 use reading::Reading;
 use sweeping::Sweeping;
 
@@ -30,8 +29,8 @@ pub(super) enum Page {
     CollectionRead,
     /// Everything has been read.
     AllRead,
-    /// Documents that the index has, and that did not exist at this time; possibly none.
-    Gone(ClusterTime, Vec<(Namespace, String)>),
+    /// Points of the index, and which of their documents are gone.
+    Points(PageSwept),
     /// All points have been looked at.
     Swept,
 }
@@ -55,8 +54,8 @@ impl<'a> Snapshot<'a> {
         let version = |time| Version::of_snapshot(checkpoint.epoch, time);
         let (half, gate) = match &checkpoint.snapshot {
             SnapshotState::Done { .. } => (None, None),
-            SnapshotState::Sweeping { time, .. } => {
-                (Some(Half::Sweeping(Sweeping::new(version(*time), ports))), Some(barrier))
+            SnapshotState::Sweeping { time, after, .. } => {
+                (Some(Half::Sweeping(Sweeping::new(version(*time), *after, ports))), Some(barrier))
             }
             SnapshotState::Running { time, after, rows } => {
                 let reading = Reading::begin(version(*time), after.as_ref(), *rows, ports).await?;
@@ -112,7 +111,7 @@ impl<'a> Snapshot<'a> {
     pub(super) fn sweep(&mut self, barrier: u64) {
         if let Some(Half::Reading(reading)) = self.half.take() {
             reading.finish();
-            self.half = Some(Half::Sweeping(Sweeping::new(reading.version(), self.ports)));
+            self.half = Some(Half::Sweeping(Sweeping::new(reading.version(), None, self.ports)));
             self.gate = Some(barrier);
         }
     }

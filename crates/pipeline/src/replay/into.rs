@@ -98,6 +98,8 @@ impl Into {
         let followed = follow.await.unwrap_or(Ok(()));
         outcome(switched)?;
         followed?;
+        // Only now: a consumer that is still at work would make the group anew.
+        outcome(patience.call("leave stage 2", || self.ports.follower.end()).await)?;
         Ok(progress)
     }
 
@@ -132,7 +134,7 @@ impl Into {
             patience.call("switch the alias", || ports.aliases.switch(alias, collection)).await?;
             self.caught_up(patience).await?;
         }
-        patience.call("leave stage 2", || ports.follower.end()).await
+        Ok(())
     }
 
     /// Waits until the group has acknowledged everything that is on stage 2 now.

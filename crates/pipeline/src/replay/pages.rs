@@ -12,6 +12,9 @@ use super::{Marked, Progress};
 use crate::newest::newest;
 use crate::producer;
 
+/// A feed that has nothing to give this often in a row, waiting a second each time but the first, has reached the present.
+const IDLE: u32 = 3;
+
 /// Entries read at a time.
 const PAGE: usize = 500;
 
@@ -40,6 +43,7 @@ enum From {
         position: producer::Position,
         until: ClusterTime,
         replay: u32,
+        idle: u32,
     },
 }
 
@@ -69,7 +73,7 @@ impl Pages {
     ) -> PortResult<Self> {
         let feed = source.open(StartAt::Time(since)).await.map_err(lost)?;
         let position = producer::Position::begin(epoch, since);
-        Ok(Self::new(From::History { feed: Some(feed), position, until, replay }, None))
+        Ok(Self::new(From::History { feed: Some(feed), position, until, replay, idle: 0 }, None))
     }
 
     fn new(from: From, of: Option<u64>) -> Self {
@@ -142,11 +146,11 @@ impl From {
                 });
                 return Ok(Some((read, changes.collect(), 0)));
             },
-            Self::History { feed, position, until, replay } => {
+            Self::History { feed, position, until, replay, idle } => {
                 let Some(open) = feed else { return Ok(None) };
                 let batch = open.next().await.map_err(lost)?;
-                // The feed waits for what is to come when it has reached the present.
-                let caught_up = batch.events.is_empty() || batch.events.last().is_some_and(|event| event.time > *until);
+                *idle = if batch.events.is_empty() { *idle + 1 } else { 0 };
+                let caught_up = *idle == IDLE || batch.events.last().is_some_and(|event| event.time > *until);
                 let read = batch.events.len() as u64;
                 let mut changes = position.follow(batch)?;
                 changes.iter_mut().for_each(|change| change.mark(*replay));

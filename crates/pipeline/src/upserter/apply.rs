@@ -121,7 +121,12 @@ impl Applier<'_> {
                         // First the record, then the collection: after a crash in between it is still missing.
                         self.record(false).await?;
                     }
-                    self.patience.call("prepare the collection", || self.index.prepare(dimension)).await?;
+                    let created =
+                        self.patience.call("prepare the collection", || self.index.prepare(dimension)).await?;
+                    if created && exists {
+                        // It was deleted in between.
+                        self.record(false).await?;
+                    }
                     self.record(true).await?;
                     self.prepared.store(dimension, Ordering::Relaxed);
                 }

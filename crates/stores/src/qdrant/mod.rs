@@ -137,12 +137,12 @@ impl QdrantIndex {
         Ok(answer.and_then(|answer| answer.result).map(|info| CollectionFacts::from(&info)))
     }
 
-    async fn create(&self, dimension: usize) -> PortResult<()> {
+    async fn create(&self, dimension: usize) -> PortResult<bool> {
         tracing::info!(collection = %self.collection, dimension, "creating the Qdrant collection");
         match self.connection.collections().create(collection::creation(&self.collection, dimension)).await {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(true),
             // Another upserter was faster; what it made is checked like any other.
-            Err(status) if error::already_exists(&status) => Ok(()),
+            Err(status) if error::already_exists(&status) => Ok(false),
             Err(status) => Err(self.failed("create the collection", &status)),
         }
     }
@@ -175,11 +175,12 @@ impl Index for QdrantIndex {
         self.facts().await.map(|facts| facts.is_some())
     }
 
-    async fn prepare(&self, dimension: usize) -> PortResult<()> {
+    async fn prepare(&self, dimension: usize) -> PortResult<bool> {
+        let mut created = false;
         let facts = match self.facts().await? {
             Some(facts) => facts,
             None => {
-                self.create(dimension).await?;
+                created = self.create(dimension).await?;
                 let gone = || PortError::transient(format!("Qdrant collection {:?} is gone again", self.collection));
                 self.facts().await?.ok_or_else(gone)?
             }
@@ -190,7 +191,7 @@ impl Index for QdrantIndex {
             completed(self.connection.points().create_field_index(request).await)
                 .map_err(|status| self.failed(&what, &status))?;
         }
-        Ok(())
+        Ok(created)
     }
 
     async fn upsert(&self, documents: &[&DocumentPoints]) -> PortResult<Written> {

@@ -22,11 +22,13 @@ pub(super) const FIELDS: [&str; 10] = [
 pub(super) fn encode(checkpoint: &Checkpoint) -> [String; FIELDS.len()] {
     let (state, time, rows, after) = match &checkpoint.snapshot {
         SnapshotState::Running { time, after, rows } => ("running", time, rows, after.as_ref()),
-        SnapshotState::Sweeping { time, rows } => ("sweeping", time, rows, None),
+        SnapshotState::Sweeping { time, rows, .. } => ("sweeping", time, rows, None),
         SnapshotState::Done { time, rows } => ("done", time, rows, None),
     };
-    let (namespace, key) =
-        after.map_or_else(Default::default, |(namespace, key)| (namespace.as_str().to_owned(), key.clone()));
+    let (namespace, key) = match &checkpoint.snapshot {
+        SnapshotState::Sweeping { after: Some(point), .. } => (String::new(), point.to_string()),
+        _ => after.map_or_else(Default::default, |(namespace, key)| (namespace.as_str().to_owned(), key.clone())),
+    };
     [
         checkpoint.token.0.clone(),
         write_time(checkpoint.last.0),
@@ -57,10 +59,14 @@ pub(super) fn decode(values: [Option<String>; FIELDS.len()]) -> Result<Checkpoin
     let time = read_time(next()?)?;
     let rows = number(next()?)?;
     let (namespace_field, namespace) = next()?;
-    let (_, key) = next()?;
+    let (key_field, key) = next()?;
     let snapshot = match state.as_str() {
         "done" => SnapshotState::Done { time, rows },
-        "sweeping" => SnapshotState::Sweeping { time, rows },
+        "sweeping" if key.is_empty() => SnapshotState::Sweeping { time, rows, after: None },
+        "sweeping" => {
+            let after = Some(key.parse().map_err(|_| key_field)?);
+            SnapshotState::Sweeping { time, rows, after }
+        }
         "running" if namespace.is_empty() => SnapshotState::Running { time, after: None, rows },
         "running" => {
             let namespace = Namespace::parse(&namespace).ok_or(namespace_field)?;
@@ -109,7 +115,8 @@ mod tests {
         for snapshot in [
             SnapshotState::Running { time: time(), after: None, rows: 0 },
             SnapshotState::Running { time: time(), after, rows: 1000 },
-            SnapshotState::Sweeping { time: time(), rows: 1500 },
+            SnapshotState::Sweeping { time: time(), rows: 1500, after: None },
+            SnapshotState::Sweeping { time: time(), rows: 1500, after: Some(uuid::Uuid::from_u128(7)) },
             SnapshotState::Done { time: time(), rows: 2000 },
         ] {
             let checkpoint = checkpoint(snapshot);

@@ -1,8 +1,9 @@
 //! The step from stage 1 to stage 2.
 //!
 //! Entries of stage 1 are acknowledged whoever holds them: if a colleague has taken one over meanwhile, its records
-//! come a second time, which their version makes harmless. The same holds for a call that is repeated because its
-//! answer was lost.
+//! come a second time, which their version makes harmless. If none of the entries is pending any more, nothing is appended: the
+//! work was done by an earlier call whose answer was lost, or by a colleague, or the stream is gone and what was in it will be
+//! appended again, for all that is known here in another form.
 
 use async_trait::async_trait;
 use tidewheel_core::embedded::Embedded;
@@ -10,6 +11,7 @@ use tidewheel_core::ports::{EntryId, Handover, PortResult};
 use tidewheel_core::streams::{COUNTS, EMBEDDED, RAW, RAW_GROUP};
 use tidewheel_core::wire::{Fields, Record};
 
+use super::error::is_no_group;
 use super::journal::{add_entries, size};
 use super::{RedisStore, script};
 
@@ -28,6 +30,11 @@ impl Handover for RedisStore {
             command.arg(&id.0);
         }
         add_entries(&mut command, &entries);
-        self.run("hand over to embedded_documents", &script::HAND_OVER, &command).await.map(|_| ())
+        match self.link().run(&script::HAND_OVER, &command).await {
+            Ok(_) => Ok(()),
+            // Without a group nothing is pending.
+            Err(error) if is_no_group(&error) => Ok(()),
+            Err(error) => Err(self.failed("hand over to embedded_documents", &error)),
+        }
     }
 }

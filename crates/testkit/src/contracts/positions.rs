@@ -147,6 +147,13 @@ pub async fn a_collection_that_is_gone_is_damage(harness: &dyn StreamsHarness) {
     alarm.collection("articles", true).await.unwrap();
     let Some(Damage::Collection(what)) = damage(harness).await else { panic!("it is another one") };
     assert!(what.contains("documents") && what.contains("articles"), "{what}");
+    restart(harness, Repair::Everything).await;
+    alarm.collection("letters", false).await.unwrap();
+    let Some(Damage::Collection(what)) = damage(harness).await else { panic!("it has yet to be made") };
+    assert!(what.contains("letters") && what.contains("articles"), "{what}");
+    restart(harness, Repair::Everything).await;
+    alarm.collection("letters", true).await.unwrap();
+    assert_eq!(damage(harness).await, None, "once is enough");
 }
 
 /// Going back to the applied checkpoint does not fill a collection.

@@ -22,8 +22,13 @@ impl Alarm for FakeAlarm {
             let mut state = self.0.state();
             let known = state.collection.clone();
             match known {
-                Some(known) if !exists && known == name => {
-                    state.damage = Some(Damage::Collection(format!("collection {name} in Qdrant is gone")));
+                Some(known) if !exists => {
+                    let what = if known == name {
+                        format!("collection {name} in Qdrant is gone")
+                    } else {
+                        format!("collection {name} in Qdrant takes the place of {known}")
+                    };
+                    state.damage = Some(Damage::Collection(what));
                     state.collection = None;
                 }
                 Some(known) if exists && known != name => {

@@ -109,7 +109,7 @@ impl Index for FakeIndex {
         self.faults.around("exists", || Ok(self.state().collection.is_some())).await
     }
 
-    async fn prepare(&self, dimension: usize) -> PortResult<()> {
+    async fn prepare(&self, dimension: usize) -> PortResult<bool> {
         drop(self.called("prepare"));
         self.faults.around("prepare", || self.state().prepare(dimension)).await
     }
@@ -215,8 +215,10 @@ fn indexed(point: &Point, fields: &[&str]) -> IndexedPoint {
 }
 
 impl State {
-    fn prepare(&mut self, dimension: usize) -> PortResult<()> {
-        self.collection.get_or_insert_with(|| Collection { dimension, points: BTreeMap::new() }).check(dimension)
+    fn prepare(&mut self, dimension: usize) -> PortResult<bool> {
+        let created = self.collection.is_none();
+        self.collection.get_or_insert_with(|| Collection { dimension, points: BTreeMap::new() }).check(dimension)?;
+        Ok(created)
     }
 
     fn upsert(&mut self, documents: &[&DocumentPoints]) -> PortResult<Written> {

@@ -25,6 +25,9 @@ use state::{State, row};
 use super::faults::Faults;
 use crate::contracts::source::SourceWrite;
 
+/// How often an idle source writes to its history for nothing, so that its time moves on. MongoDB: ten seconds.
+const NOOP: Duration = Duration::from_secs(10);
+
 /// A database in memory. Clones share it.
 #[derive(Clone, Debug)]
 pub struct FakeSource {
@@ -164,7 +167,14 @@ impl FakeSource {
 #[async_trait]
 impl Source for FakeSource {
     async fn now(&self) -> PortResult<ClusterTime> {
-        self.faults().around("now", || Ok(self.state().clock)).await
+        let now = || {
+            let mut state = self.state();
+            if state.ticked.is_none_or(|ticked| ticked.elapsed() >= NOOP) {
+                state.tick();
+            }
+            Ok(state.clock)
+        };
+        self.faults().around("now", now).await
     }
 
     fn selection(&self) -> String {

@@ -1,11 +1,11 @@
 //! The first half: the rows of the source.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{STAMP, Stamped};
-use tidewheel_core::ports::{Index, PortResult, Scan, Source};
+use tidewheel_core::ports::{Index, PortResult, Scan, Source, SourceRow};
 use tidewheel_core::version::Version;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -97,20 +97,10 @@ impl Reading {
 
     pub(super) async fn compare(&mut self, index: &dyn Index, mut page: PageRead) -> PageRead {
         if self.compares {
-            let id = |key: &str| DocumentId::new(&page.namespace, key).point(0);
-            let ids: Vec<Uuid> = page.differing.iter().map(|row| id(&row.key)).collect();
-            match index.points(&ids, STAMP).await {
-                Ok(points) => {
-                    let stored: HashMap<Uuid, Stamped> = points
-                        .into_iter()
-                        .filter_map(|point| Some((point.id, Stamped::read(&point.payload)?)))
-                        .collect();
-                    let mut ids = ids.iter();
-                    let version = self.version;
-                    page.differing.retain(|row| {
-                        let stored = ids.next().and_then(|id| stored.get(id));
-                        plan::differs(stored, row, version)
-                    });
+            match differing(index, &page.namespace, &page.differing, self.version).await {
+                Ok(differing) => {
+                    let mut differing = differing.into_iter();
+                    page.differing.retain(|_| differing.next().unwrap_or(true));
                 }
                 Err(error) => warn!("cannot compare a page with the index, so that it is embedded: {error}"),
             }
@@ -147,4 +137,41 @@ impl Reading {
         let seconds = self.begun.0.elapsed().as_secs();
         info!(rows = self.read, differing = self.differing, seconds, "everything that was there has been read");
     }
+}
+
+/// Which of these rows have to be appended. The first chunk tells the version and the document; of documents that are the same
+/// the last chunk has to be there, and none behind it.
+async fn differing(
+    index: &dyn Index,
+    namespace: &Namespace,
+    rows: &[SourceRow],
+    version: Version,
+) -> PortResult<Vec<bool>> {
+    let documents: Vec<DocumentId> = rows.iter().map(|row| DocumentId::new(namespace, &row.key)).collect();
+    let first: Vec<Uuid> = documents.iter().map(|document| document.point(0)).collect();
+    let stored: HashMap<Uuid, Stamped> = index
+        .points(&first, STAMP)
+        .await?
+        .into_iter()
+        .filter_map(|point| Some((point.id, Stamped::read(&point.payload)?)))
+        .collect();
+    let chunks = |document: &DocumentId| stored.get(&document.point(0)).map(|stamp| stamp.chunks);
+    let ends: Vec<Uuid> = documents
+        .iter()
+        .filter_map(|document| {
+            chunks(document).map(|chunks| [document.point(chunks.max(1) - 1), document.point(chunks)])
+        })
+        .flatten()
+        .collect();
+    let there: HashSet<Uuid> =
+        index.points(&ends, &["_tidewheel.chunk"]).await?.into_iter().map(|point| point.id).collect();
+    let is_whole = |document: &DocumentId| {
+        chunks(document).is_some_and(|chunks| {
+            there.contains(&document.point(chunks.max(1) - 1)) && !there.contains(&document.point(chunks))
+        })
+    };
+    let pairs = documents.iter().zip(rows);
+    Ok(pairs
+        .map(|(document, row)| plan::differs(stored.get(&document.point(0)), row, version) || !is_whole(document))
+        .collect())
 }

@@ -4,30 +4,24 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tidewheel_core::identity::Namespace;
 use tidewheel_core::payload::STAMP;
 use tidewheel_core::ports::PortResult;
 use tidewheel_core::retry::Backoff;
-use tidewheel_core::version::{ClusterTime, Version};
+use tidewheel_core::version::Version;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::super::{ProducerPorts, plan};
+use super::super::ProducerPorts;
+use super::super::plan::{self, PageSwept};
 use super::Page;
 
 /// Points of the index in a page.
 const POINTS: usize = 1_000;
 
-/// A page that was looked at.
-struct Looked {
-    /// The last point of the page; `None` if there was none.
-    last: Option<Uuid>,
-    /// When the source was asked.
-    time: ClusterTime,
-    absent: Vec<(Namespace, String)>,
-}
+/// How often a source whose time stands still is asked again.
+const PAUSE: Duration = Duration::from_millis(200);
 
-type Looking<'a> = Pin<Box<dyn Future<Output = PortResult<Looked>> + Send + 'a>>;
+type Looking<'a> = Pin<Box<dyn Future<Output = PortResult<Option<PageSwept>>> + Send + 'a>>;
 
 pub(super) struct Sweeping<'a> {
     version: Version,
@@ -40,8 +34,8 @@ pub(super) struct Sweeping<'a> {
 }
 
 impl<'a> Sweeping<'a> {
-    pub(super) fn new(version: Version, ports: &'a ProducerPorts) -> Self {
-        Self { version, ports, after: None, looking: None, backoff: Backoff::for_servers(), gone: 0 }
+    pub(super) fn new(version: Version, after: Option<Uuid>, ports: &'a ProducerPorts) -> Self {
+        Self { version, ports, after, looking: None, backoff: Backoff::for_servers(), gone: 0 }
     }
 
     /// The next page. Waits for an index or a source that is away: the feed goes on meanwhile.
@@ -56,16 +50,13 @@ impl<'a> Sweeping<'a> {
             };
             let looked = looking.await;
             match looked {
-                Ok(Looked { last: None, .. }) => {
+                Ok(page) => {
                     self.looking = None;
-                    return Page::Swept;
-                }
-                Ok(Looked { last, time, absent }) => {
-                    self.looking = None;
+                    let Some(page) = page else { return Page::Swept };
                     self.backoff.reset();
-                    self.after = last;
-                    self.gone += absent.len() as u64;
-                    return Page::Gone(time, absent);
+                    self.after = Some(page.last);
+                    self.gone += page.absent.len() as u64;
+                    return Page::Points(page);
                 }
                 Err(error) => {
                     if self.backoff.attempts() == 0 {
@@ -86,23 +77,30 @@ impl<'a> Sweeping<'a> {
     }
 }
 
-/// Looks at a page of the index after a while: which of its documents did not exist in the source?
-async fn look(ports: &ProducerPorts, version: Version, after: Option<Uuid>, delay: Duration) -> PortResult<Looked> {
+/// Looks at a page of the index after a while: which of its documents does the source not have? `None` at the end.
+async fn look(
+    ports: &ProducerPorts,
+    version: Version,
+    after: Option<Uuid>,
+    delay: Duration,
+) -> PortResult<Option<PageSwept>> {
     tokio::time::sleep(delay).await;
     let ProducerPorts { source, index, .. } = ports;
     let page = index.page(after, POINTS, STAMP).await?;
-    let mut looked = Looked { last: page.last().map(|point| point.id), time: version.time, absent: Vec::new() };
-    let suspects = plan::suspects(&page, source.database(), version);
-    if suspects.is_empty() {
-        return Ok(looked);
+    let Some(last) = page.last().map(|point| point.id) else { return Ok(None) };
+    // Before the source is asked: whoever inserts a document after this time wins. And after the time of the snapshot,
+    // to be newer than every change that it found: an idle MongoDB moves its time forward every ten seconds.
+    let mut time = source.now().await?;
+    while time <= version.time {
+        tokio::time::sleep(PAUSE).await;
+        time = source.now().await?;
     }
-    // Before the source is asked: whoever inserts a document after this time wins.
-    looked.time = source.now().await?;
-    for (namespace, keys) in suspects {
+    let mut absent = Vec::new();
+    for (namespace, keys) in plan::suspects(&page, source.database(), Version::of_snapshot(version.epoch, time)) {
         let keys: Vec<String> = keys.into_iter().collect();
-        let exist = source.existing(&namespace, &keys, looked.time).await?;
-        let absent = keys.into_iter().zip(exist).filter(|(_, exists)| !exists);
-        looked.absent.extend(absent.map(|(key, _)| (namespace.clone(), key)));
+        let exist = source.existing(&namespace, &keys, time).await?;
+        absent
+            .extend(keys.into_iter().zip(exist).filter(|(_, exists)| !exists).map(|(key, _)| (namespace.clone(), key)));
     }
-    Ok(looked)
+    Ok(Some(PageSwept { last, time, absent }))
 }

@@ -6,8 +6,9 @@
 local known = redis.call('GET', KEYS[1])
 local name, exists = ARGV[1], ARGV[2] == '1'
 if not exists then
-  if known == name then
-    redis.call('SET', KEYS[2], 'collection ' .. name .. ' in Qdrant is gone')
+  if known then
+    local what = known == name and ' in Qdrant is gone' or ' in Qdrant takes the place of ' .. known
+    redis.call('SET', KEYS[2], 'collection ' .. name .. what)
     redis.call('DEL', KEYS[1])
   end
 elseif known ~= name then

@@ -1,10 +1,18 @@
 #!lua flags=allow-oom
--- Appends entries to stage 2 and acknowledges entries of stage 1, both or neither. Allowed when memory is full:
+-- Appends entries to stage 2 and acknowledges entries of stage 1, both or neither; neither, if none of these is pending. Allowed when memory is full:
 -- otherwise a full stage 1 could never drain.
 --
 -- KEYS: stage 1, stage 2, counts
 -- ARGV: group of stage 1; number n of ids; n ids; then for each entry the number of its names and values, and these.
 local group, count = ARGV[1], tonumber(ARGV[2])
+-- Work that is no longer anybody's was finished by a colleague, or its stream is gone and it will be appended again: what
+-- became of it since is not known here any more.
+local pending = count == 0
+for i = 3, 2 + count do
+  pending = pending or (redis.call('EXISTS', KEYS[1]) == 1 and #redis.call('XPENDING', KEYS[1], group, ARGV[i], ARGV[i], 1) > 0)
+  if pending then break end
+end
+if not pending then return redis.status_reply('OK') end
 local at, added = 3 + count, 0
 while at <= #ARGV do
   local values = tonumber(ARGV[at])

@@ -9,6 +9,7 @@ use tidewheel_core::change::Operation;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{FeedBatch, FeedError, ResumeToken, SourceEvent, SourceRow, StartAt};
 use tidewheel_core::version::ClusterTime;
+use tokio::time::Instant;
 
 use super::FakeSource;
 use super::order::Id;
@@ -21,6 +22,8 @@ const MAX_EVENTS: usize = 500;
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) clock: ClusterTime,
+    /// When it moved last.
+    pub(super) ticked: Option<Instant>,
     pub(super) log: Vec<Entry>,
     /// Entries before this one have been forgotten.
     pub(super) history: usize,
@@ -66,6 +69,7 @@ impl State {
 
     pub(super) fn tick(&mut self) {
         self.clock.increment += 1;
+        self.ticked = Some(Instant::now());
     }
 
     fn log(&mut self, collection: &str, what: What) {
