@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::faults::Faults;
 use super::filter;
+use super::process::Process;
 
 /// A write as it was sent, whatever became of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +54,12 @@ impl FakeIndex {
     /// The faults of its calls, named like the port's methods.
     pub fn faults(&self) -> &Faults {
         &self.faults
+    }
+
+    /// The same server, with the calls of this process.
+    #[must_use]
+    pub fn used_by(&self, process: &Process) -> Self {
+        Self { faults: self.faults.used_by(process), ..self.clone() }
     }
 
     /// All points, in the order of their ids.

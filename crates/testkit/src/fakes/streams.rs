@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::alarm::FakeAlarm;
 use super::faults::Faults;
 use super::journal::FakeJournal;
+use super::process::Process;
 use super::queue::{FakeHandover, FakeQueue};
 use super::tombstones::FakeTombstones;
 
@@ -107,6 +108,12 @@ impl FakeStreams {
             epoch: Instant::now(),
         };
         Self { state: Arc::new(Mutex::new(state)), arrived: Arc::default(), faults: Faults::default() }
+    }
+
+    /// The same Redis, with the calls of this process.
+    #[must_use]
+    pub fn used_by(&self, process: &Process) -> Self {
+        Self { faults: self.faults.used_by(process), ..self.clone() }
     }
 
     /// The faults of all that shares these streams. Calls are named like the ports' methods.
