@@ -55,12 +55,12 @@ impl Story {
                 source.insert("tickets", document(4, "unseen", 2));
                 source.lose_history();
                 seconds(2.0).await;
-                source.replace("tickets", document(2, "on its way", 2));
+                source.replace("tickets", document(2, "moving", 2));
                 seconds(0.01).await;
                 streams.delete_stream(EMBEDDED);
                 seconds(2.0).await;
                 index.drop_collection();
-                source.replace("tickets", document(1, "into the void", 1));
+                source.replace("tickets", document(1, "void", 1));
                 seconds(4.0).await;
             }
             Self::Housekeeping => {
@@ -94,10 +94,10 @@ async fn changes(source: &FakeSource) {
     source.delete("notes", json!(1));
     seconds(0.3).await;
     source.insert("tickets", document(3, "reborn", 2));
-    source.insert("notes", document(2, "short-lived", 2));
+    source.insert("notes", document(2, "brief", 2));
     source.write(SourceWrite::Drop { collection: "notes".into() });
     seconds(0.2).await;
-    source.insert("notes", document(2, "afterwards", 1));
+    source.insert("notes", document(2, "later", 1));
     seconds(1.0).await;
 }
 

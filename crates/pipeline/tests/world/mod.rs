@@ -10,6 +10,7 @@ use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, plain_document};
 use tidewheel_core::ports::Retention;
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_core::tokens::{Tokens, Words};
 use tidewheel_pipeline::consumer::ConsumerOptions;
 use tidewheel_pipeline::processor::{Processor, ProcessorOptions, TextOptions};
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
@@ -245,12 +246,24 @@ impl Drop for World {
     }
 }
 
-/// A document with a text of so many chunks, whose words are its name.
+/// A document with a text of so many chunks, whose words are its name: one token each.
 pub fn document(id: i32, name: &str, chunks: usize) -> Value {
+    assert_eq!(Words.spans(name).len(), 1, "{name:?} is one token");
     json!({"_id": id, "text": vec![name; chunks * CHUNK].join(" ")})
 }
 
 /// Waits in the clock of the world.
 pub async fn seconds(seconds: f64) {
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+}
+
+/// Waits until something holds.
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..1_200 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{what} never happened");
 }

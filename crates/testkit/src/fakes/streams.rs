@@ -175,6 +175,13 @@ impl FakeStreams {
         }
     }
 
+    /// Deletes every entry of a stream, as an operator's XTRIM does.
+    pub fn trim_all(&self, stream: &str) {
+        if let Some(stream) = self.state().streams.get_mut(stream) {
+            stream.entries.clear();
+        }
+    }
+
     /// Deletes a stream with its groups, as an operator's DEL does.
     pub fn delete_stream(&self, stream: &str) {
         self.state().streams.remove(stream);
