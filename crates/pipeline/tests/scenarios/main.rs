@@ -5,6 +5,7 @@
 mod world;
 
 mod consumers;
+mod defects;
 mod losses;
 mod outages;
 mod producers;

@@ -6,11 +6,10 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::streams::{EMBEDDED, RAW};
-use tidewheel_testkit::fakes::faults::{Fault, Gate};
+use tidewheel_testkit::fakes::faults::Fault;
 
-use crate::world::{PROCESSOR, PRODUCER, World, document, seconds, until};
+use crate::world::{PRODUCER, World, document, seconds};
 
 /// What is lost: what happened in the last so many milliseconds.
 const LOST: [u64; 3] = [40, 300, 1_000];
@@ -115,41 +114,4 @@ async fn redis_goes_back_while_a_snapshot_compares_and_sweeps() {
 #[tokio::test(start_paused = true)]
 async fn redis_goes_back_while_a_snapshot_compares_and_sweeps_what_rests() {
     goes_back("comparing, at rest", (0..3_500).step_by(50), comparing, |_| {}).await;
-}
-
-/// The step that appends deletions leaves the checkpoint as it is, so that nobody notices when Redis has forgotten it.
-#[tokio::test(start_paused = true)]
-#[ignore = "known defect: what was deleted stays in the index"]
-async fn redis_forgets_the_deletions_that_a_sweep_has_just_appended() {
-    let mut world = World::calm();
-    for id in 0..4 {
-        world.source.insert("tickets", document(id, "old", 1));
-    }
-    world.start_all();
-    world.settle("at the start").await;
-    seconds(3.0).await;
-    world.kill(PRODUCER);
-    world.source.delete("tickets", json!(1));
-    world.source.lose_history();
-    seconds(4.0).await;
-    let (first, second) = (Gate::closed(), Gate::closed());
-    for gate in [&first, &second] {
-        world.index.faults().once("page", Fault::Held(gate.clone()));
-    }
-    world.start(PRODUCER);
-    until("the sweep", || world.index.faults().hits("page") == 1).await;
-
-    world.kill(PROCESSOR);
-    let saved = world.streams.save();
-    let deletions = |world: &World| {
-        let records = world.streams.records::<Change>(RAW).into_iter();
-        records.filter(|(_, change)| change.operation == Operation::Delete).count()
-    };
-    first.open();
-    until("its deletion", || deletions(&world) == 1).await;
-    world.streams.restore(&saved);
-    assert_eq!(deletions(&world), 0);
-    second.open();
-    world.start(PROCESSOR);
-    world.settle("after the sweep").await;
 }

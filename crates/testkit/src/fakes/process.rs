@@ -88,7 +88,7 @@ impl Process {
     /// Never returns to a dead process.
     async fn lives(&self) {
         if *self.0.dead.borrow() {
-            pending().await
+            pending::<()>().await;
         }
     }
 
