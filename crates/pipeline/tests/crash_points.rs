@@ -148,7 +148,7 @@ async fn run(
     calls
 }
 
-/// Crashes a service at every point that a run without a crash shows, `times` at most for each call; says at how many.
+/// Crashes a service at every point that a run without a crash shows and that `calls` lets through; says at how many.
 async fn crash_everywhere(story: Story, service: &'static str, calls: impl Fn(&str) -> bool) -> usize {
     let counted = run(story, None).await.remove(service).expect("every service runs");
     let mut points = 0;

@@ -90,7 +90,7 @@ impl State {
     /// Whether the tombstone may be collected.
     fn settled(&self, collection: Collection) -> bool {
         let concerned = |change: u8| change <= self.tombstone;
-        let done = |change: u8| self.workers.iter().any(|worker| *worker == (change, Step::Done));
+        let done = |change: u8| self.workers.contains(&(change, Step::Done));
         let mut workers = self.workers.iter().filter(|(change, _)| concerned(*change));
         match collection {
             Collection::AtOnce => true,
