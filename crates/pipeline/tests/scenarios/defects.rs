@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidewheel_core::change::{Change, Operation};
-use tidewheel_core::streams::RAW;
+use tidewheel_core::embedded::Embedded;
+use tidewheel_core::streams::{EMBEDDED, RAW, STAGE_2};
 use tidewheel_testkit::fakes::faults::{Fault, Gate};
 
 use crate::losses::{deleted_at, filled};
@@ -151,4 +152,36 @@ async fn redis_forgets_that_the_collection_was_deleted() {
     world.streams.restore(&saved);
     world.source.insert("tickets", document(12, "later", 1));
     world.settle("filled again").await;
+}
+
+/// A group that was destroyed reads again what is kept of its stream, also a document whose deletion nobody has heard of.
+#[tokio::test(start_paused = true)]
+#[ignore = "an old entry is written again, and no tombstone fends it off"]
+async fn what_a_new_group_reads_again_does_not_bring_back_what_is_gone() {
+    let world = filled().await;
+    world.index.drop_collection();
+    world.source.delete("tickets", json!(3));
+    world.source.lose_history();
+    world.settle("compared and filled again").await;
+    seconds(10.0).await;
+    world.streams.destroy_group(STAGE_2);
+    seconds(10.0).await;
+    world.settle("read again").await;
+}
+
+/// An entry is deleted before it is read, and the group is past it before the producer looks.
+#[tokio::test(start_paused = true)]
+#[ignore = "the producer compares only the newest deleted entry with how far the group is when it looks"]
+async fn an_unread_entry_that_was_deleted_is_noticed_however_soon_the_group_is_past_it() {
+    let mut world = filled().await;
+    world.kill(UPSERTER);
+    seconds(2.0).await;
+    world.source.replace("tickets", document(1, "lost", 1));
+    world.source.replace("tickets", document(2, "after", 1));
+    let unread = || world.streams.status(STAGE_2).lag == Some(2);
+    until("stage 2", unread).await;
+    let entries = world.streams.records::<Embedded>(EMBEDDED);
+    world.streams.delete_entry(EMBEDDED, &entries[entries.len() - 2].0);
+    world.start(UPSERTER);
+    world.settle("appended again").await;
 }
