@@ -8,10 +8,18 @@
 //!
 //! - a conditional upsert is atomic, overwrites only older points, and inserts missing points whatever its condition;
 //! - a delete by filter is atomic and removes what is older than its version;
-//! - a tombstone keeps the greatest version.
+//! - a tombstone keeps the greatest version until it is collected.
 //!
-//! The same explorer finds a violation as soon as one of the three safeguards is taken away, which shows that it would
-//! notice if one of them did not work.
+//! A tombstone may be collected at any moment from which on nobody works on the deletion or on anything older. That is what the
+//! producer waits for: the barrier says that every entry up to the deletion has been acknowledged, and the grace gives the
+//! time to come to an end to whoever still works on one that another consumer has acknowledged.
+//!
+//! The same explorer finds a violation as soon as one of the safeguards is taken away, which shows that it would notice if one
+//! of them did not work.
+//!
+//! The workers here do their steps themselves. A write that is sent, given up and sent again could arrive a second time when its
+//! worker has already checked it: nobody would clean up behind it. Such histories are left out of the proof; a test
+//! of their own shows that they do violate it.
 
 use std::collections::HashSet;
 
@@ -32,9 +40,24 @@ struct Safeguards {
     fence: bool,
     check: bool,
     tombstone: bool,
+    collection: Collection,
+    /// Whether no write arrives once more after its worker has acknowledged it.
+    punctual: bool,
 }
 
-const ALL: Safeguards = Safeguards { fence: true, check: true, tombstone: true };
+/// When a tombstone may be collected.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Collection {
+    /// At any time.
+    AtOnce,
+    /// When every entry up to the deletion has been acknowledged by one of those who work on it.
+    AfterTheBarrier,
+    /// When nobody works on an entry up to the deletion any more.
+    AfterTheGrace,
+}
+
+const ALL: Safeguards =
+    Safeguards { fence: true, check: true, tombstone: true, collection: Collection::AfterTheGrace, punctual: true };
 
 /// Where a worker is with its change.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -59,6 +82,31 @@ struct State {
     /// Each worker's change (its place in the history, from 1) and step.
     workers: Vec<(u8, Step)>,
     crashes_left: u8,
+    /// Writes that may still arrive once more.
+    late_writes_left: u8,
+}
+
+impl State {
+    /// Whether the tombstone may be collected.
+    fn settled(&self, collection: Collection) -> bool {
+        let concerned = |change: u8| change <= self.tombstone;
+        let done = |change: u8| self.workers.contains(&(change, Step::Done));
+        let mut workers = self.workers.iter().filter(|(change, _)| concerned(*change));
+        match collection {
+            Collection::AtOnce => true,
+            Collection::AfterTheBarrier => workers.all(|(change, _)| done(*change)),
+            Collection::AfterTheGrace => workers.all(|(_, step)| *step == Step::Done),
+        }
+    }
+
+    /// The conditional upsert of a change.
+    fn write(&mut self, change: u8, chunks: usize, safe: Safeguards) {
+        for point in &mut self.points[..chunks] {
+            if *point < change || !safe.fence {
+                *point = change;
+            }
+        }
+    }
 }
 
 fn version(number: u8) -> Version {
@@ -82,11 +130,7 @@ fn step(state: &State, worker: usize, history: &History, safe: Safeguards) -> St
             Step::Delete { older_than: change }
         }
         Step::Write => {
-            for point in &mut next.points[..chunks] {
-                if *point == 0 || *point < change || !safe.fence {
-                    *point = change;
-                }
-            }
+            next.write(change, chunks, safe);
             if safe.check { Step::ReadStored } else { Step::Done }
         }
         Step::ReadStored => {
@@ -121,16 +165,28 @@ fn step(state: &State, worker: usize, history: &History, safe: Safeguards) -> St
     next
 }
 
-/// The first final state that is wrong, if any interleaving leads to one; and how many states were seen.
-fn explore(history: &History, duplicate: u8, safe: Safeguards) -> (Option<State>, usize) {
+/// What was found on the way through all interleavings.
+#[derive(Default)]
+struct Explored {
+    /// The first final state that is wrong, if any interleaving leads to one.
+    wrong: Option<State>,
+    /// How many states were seen.
+    states: usize,
+    /// In how many of them a tombstone was collected while work on newer changes went on.
+    collections: usize,
+}
+
+fn explore(history: &History, duplicate: u8, safe: Safeguards) -> Explored {
     let mut changes: Vec<u8> = (1..=history.len() as u8).collect();
     changes.push(duplicate);
     let workers = changes.into_iter().map(|change| (change, Step::Write)).collect();
-    let start = State { points: [0; CHUNKS], tombstone: 0, workers, crashes_left: 1 };
+    let late_writes_left = u8::from(!safe.punctual);
+    let start = State { points: [0; CHUNKS], tombstone: 0, workers, crashes_left: 1, late_writes_left };
     let newest = history.len() as u8;
     let mut expected = [0; CHUNKS];
     expected[..history[history.len() - 1]].fill(newest);
 
+    let mut collections = 0;
     let mut seen = HashSet::from([start.clone()]);
     let mut todo = vec![start];
     while let Some(state) = todo.pop() {
@@ -141,23 +197,34 @@ fn explore(history: &History, duplicate: u8, safe: Safeguards) -> (Option<State>
         };
         let mut all_done = true;
         for worker in 0..state.workers.len() {
-            if state.workers[worker].1 == Step::Done {
+            let (change, at) = state.workers[worker];
+            if at == Step::Done {
+                if state.late_writes_left > 0 {
+                    let mut late = state.clone();
+                    late.write(change, history[usize::from(change) - 1], safe);
+                    late.late_writes_left -= 1;
+                    visit(late);
+                }
                 continue;
             }
             all_done = false;
             visit(step(&state, worker, history, safe));
-            if state.crashes_left > 0 && state.workers[worker].1 != Step::Write {
+            if state.crashes_left > 0 && at != Step::Write {
                 let mut crashed = state.clone();
                 crashed.workers[worker].1 = Step::Write;
                 crashed.crashes_left -= 1;
                 visit(crashed);
             }
         }
+        if state.tombstone > 0 && state.settled(safe.collection) {
+            visit(State { tombstone: 0, ..state.clone() });
+            collections += usize::from(!all_done);
+        }
         if all_done && state.points != expected {
-            return (Some(state), seen.len());
+            return Explored { wrong: Some(state), states: seen.len(), collections };
         }
     }
-    (None, seen.len())
+    Explored { wrong: None, states: seen.len(), collections }
 }
 
 /// Every history of up to `length` changes that begins with a write; a delete is never followed by another.
@@ -175,22 +242,23 @@ fn histories(length: usize) -> Vec<History> {
     all
 }
 
-fn violations(safe: Safeguards) -> usize {
-    histories(3)
-        .iter()
-        .flat_map(|history| (1..=history.len() as u8).map(move |duplicate| explore(history, duplicate, safe)))
-        .filter(|(wrong, _)| wrong.is_some())
-        .count()
+/// Whether a history leads to a wrong state.
+fn violated(safe: Safeguards) -> bool {
+    let histories = histories(3);
+    let mut cases =
+        histories.iter().flat_map(|history| (1..=history.len() as u8).map(move |duplicate| (history, duplicate)));
+    cases.any(|(history, duplicate)| explore(history, duplicate, safe).wrong.is_some())
 }
 
 #[test]
 fn no_interleaving_of_late_duplicated_or_crashed_work_leaves_the_index_wrong() {
-    let mut states = 0;
+    let (mut states, mut collections) = (0, 0);
     for history in histories(3) {
         for duplicate in 1..=history.len() as u8 {
-            let (wrong, seen) = explore(&history, duplicate, ALL);
-            states += seen;
-            if let Some(state) = wrong {
+            let explored = explore(&history, duplicate, ALL);
+            states += explored.states;
+            collections += explored.collections;
+            if let Some(state) = explored.wrong {
                 panic!(
                     "history {history:?}, change {duplicate} twice: {:?}, tombstone {}",
                     state.points, state.tombstone
@@ -199,19 +267,38 @@ fn no_interleaving_of_late_duplicated_or_crashed_work_leaves_the_index_wrong() {
         }
     }
     assert!(states > 50_000, "only {states} states were explored");
+    assert!(collections > 100, "tombstones were collected in {collections} states only");
 }
 
 #[test]
 fn without_the_fence_an_old_write_wins() {
-    assert!(violations(Safeguards { fence: false, ..ALL }) > 0);
+    assert!(violated(Safeguards { fence: false, ..ALL }));
 }
 
 #[test]
 fn without_the_check_a_late_write_resurrects_a_document_or_a_chunk() {
-    assert!(violations(Safeguards { check: false, ..ALL }) > 0);
+    assert!(violated(Safeguards { check: false, ..ALL }));
 }
 
 #[test]
 fn without_the_tombstone_a_late_write_resurrects_a_deleted_document() {
-    assert!(violations(Safeguards { tombstone: false, ..ALL }) > 0);
+    assert!(violated(Safeguards { tombstone: false, ..ALL }));
+}
+
+#[test]
+fn a_tombstone_that_is_collected_at_once_protects_nothing() {
+    assert!(violated(Safeguards { collection: Collection::AtOnce, ..ALL }));
+}
+
+/// The barrier alone does not know of a consumer whose entry another one has claimed and acknowledged.
+#[test]
+fn a_tombstone_that_is_collected_without_grace_lets_a_slow_twin_resurrect_a_document() {
+    assert!(violated(Safeguards { collection: Collection::AfterTheBarrier, ..ALL }));
+}
+
+/// The known weak point: the protocol ends with the acknowledgement, and a write that a network has held up until after it is
+/// checked by nobody.
+#[test]
+fn a_write_that_arrives_once_more_after_its_acknowledgement_may_leave_the_index_wrong() {
+    assert!(violated(Safeguards { punctual: false, ..ALL }));
 }

@@ -11,6 +11,7 @@ use tidewheel_core::ports::{Embedder, EmbedderInfo, PortResult, Purpose};
 use tidewheel_core::tokens::{Tokens, Words};
 
 use super::faults::{Fault, Faults};
+use super::process::Process;
 
 /// What is wrong with an answer that claims to be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,12 @@ impl FakeEmbedder {
     /// A model with vectors of `dimension` numbers, at least 1.
     pub fn new(dimension: usize) -> Self {
         Self { dimension: dimension.max(1), faults: Faults::default(), state: Arc::default() }
+    }
+
+    /// The same model, with the calls of this process.
+    #[must_use]
+    pub fn used_by(&self, process: &Process) -> Self {
+        Self { faults: self.faults.used_by(process), ..self.clone() }
     }
 
     /// The faults of its calls, named like the port's methods. See also [`busy`] and [`broken`].

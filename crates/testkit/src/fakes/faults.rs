@@ -8,6 +8,8 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::ports::PortResult;
 use tokio::sync::Semaphore;
 
+use super::process::Process;
+
 /// What happens to a call.
 #[derive(Clone, Debug)]
 pub enum Fault {
@@ -56,7 +58,11 @@ impl Gate {
 
 /// The faults of one fake. Calls are named like the methods of the port. Clones share their faults.
 #[derive(Clone, Debug, Default)]
-pub struct Faults(Arc<Mutex<Planned>>);
+pub struct Faults {
+    planned: Arc<Mutex<Planned>>,
+    /// Whose calls these are, if it matters.
+    process: Option<Process>,
+}
 
 #[derive(Debug, Default)]
 struct Planned {
@@ -66,6 +72,12 @@ struct Planned {
 }
 
 impl Faults {
+    /// The same faults, for the calls of this process.
+    #[must_use]
+    pub fn used_by(&self, process: &Process) -> Self {
+        Self { process: Some(process.clone()), ..self.clone() }
+    }
+
     /// The next call of this name fails so; several faults planned for one name hit one call each, in order.
     pub fn once(&self, call: &'static str, fault: Fault) {
         self.planned().next.entry(call).or_default().push(fault);
@@ -90,6 +102,13 @@ impl Faults {
 
     /// Does the work of a call under the fault that is planned for it.
     pub async fn around<T>(&self, call: &'static str, work: impl FnOnce() -> PortResult<T>) -> PortResult<T> {
+        match &self.process {
+            None => self.suffer(call, work).await,
+            Some(process) => process.call(call, self.suffer(call, work)).await,
+        }
+    }
+
+    async fn suffer<T>(&self, call: &'static str, work: impl FnOnce() -> PortResult<T>) -> PortResult<T> {
         match self.take(call) {
             None => work(),
             Some(Fault::Refused(error)) => Err(error),
@@ -117,7 +136,7 @@ impl Faults {
     }
 
     fn planned(&self) -> std::sync::MutexGuard<'_, Planned> {
-        self.0.lock().expect("no holder panics")
+        self.planned.lock().expect("no holder panics")
     }
 }
 

@@ -1,6 +1,6 @@
 //! The collection in Qdrant, in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::faults::Faults;
 use super::filter;
+use super::process::Process;
 
 /// A write as it was sent, whatever became of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +36,7 @@ pub struct FakeIndex {
 #[derive(Default)]
 struct State {
     collection: Option<Collection>,
+    refused: HashSet<DocumentId>,
     sent: Vec<SentWrite>,
     calls: BTreeMap<&'static str, u64>,
 }
@@ -53,6 +55,12 @@ impl FakeIndex {
     /// The faults of its calls, named like the port's methods.
     pub fn faults(&self) -> &Faults {
         &self.faults
+    }
+
+    /// The same server, with the calls of this process.
+    #[must_use]
+    pub fn used_by(&self, process: &Process) -> Self {
+        Self { faults: self.faults.used_by(process), ..self.clone() }
     }
 
     /// All points, in the order of their ids.
@@ -80,6 +88,11 @@ impl FakeIndex {
                 Ok(())
             }
         }
+    }
+
+    /// A write with this document fails as poison from now on.
+    pub fn refuse(&self, document: DocumentId) {
+        self.state().refused.insert(document);
     }
 
     /// Deletes the collection, as an operator may.
@@ -223,6 +236,9 @@ impl State {
 
     fn upsert(&mut self, documents: &[&DocumentPoints]) -> PortResult<Written> {
         let Some(collection) = &mut self.collection else { return Ok(Written::NoCollection) };
+        if let Some(refused) = documents.iter().find(|document| self.refused.contains(&document.document)) {
+            return Err(PortError::poison(format!("injected: {} cannot be written", refused.document)));
+        }
         for point in documents.iter().flat_map(|document| &document.points) {
             collection.check(point.vector.len())?;
         }

@@ -7,6 +7,7 @@ pub mod faults;
 mod filter;
 pub mod index;
 pub mod journal;
+pub mod process;
 pub mod queue;
 pub mod source;
 pub mod streams;

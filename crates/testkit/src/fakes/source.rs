@@ -23,6 +23,7 @@ use order::Id;
 use state::{State, row};
 
 use super::faults::Faults;
+use super::process::Process;
 use crate::contracts::source::SourceWrite;
 
 /// How often an idle source writes to its history for nothing, so that its time moves on. MongoDB: ten seconds.
@@ -35,6 +36,7 @@ pub struct FakeSource {
     database: String,
     /// Empty: every collection.
     selected: Vec<String>,
+    faults: Faults,
 }
 
 #[derive(Debug)]
@@ -43,7 +45,6 @@ struct Shared {
     /// Moves with every write and every fault, so that waiting feeds look again.
     moved: watch::Sender<u64>,
     settings: Settings,
-    faults: Faults,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,9 +70,13 @@ impl FakeSource {
             state: Mutex::new(State { clock: ClusterTime { seconds: 1_000, increment: 0 }, ..State::default() }),
             moved: watch::Sender::new(0),
             settings: Settings { idle, page },
-            faults: Faults::default(),
         };
-        Self { shared: Arc::new(shared), database: database.to_owned(), selected: Vec::new() }
+        Self {
+            shared: Arc::new(shared),
+            database: database.to_owned(),
+            selected: Vec::new(),
+            faults: Faults::default(),
+        }
     }
 
     /// The same database, with only these collections selected.
@@ -119,10 +124,16 @@ impl FakeSource {
         self.state().collections.get(collection).into_iter().flatten().map(|(id, document)| row(id, document)).collect()
     }
 
+    /// The same database, with the calls of this process.
+    #[must_use]
+    pub fn used_by(&self, process: &Process) -> Self {
+        Self { faults: self.faults.used_by(process), ..self.clone() }
+    }
+
     /// The faults of its calls: `now`, `collections`, `estimate`, `open`, `scan`, and for an open feed and an open scan
     /// `next` and `page`.
     pub fn faults(&self) -> &Faults {
-        &self.shared.faults
+        &self.faults
     }
 
     /// How often a feed was opened.
@@ -135,6 +146,14 @@ impl FakeSource {
     pub fn lose_history(&self) {
         let mut state = self.state();
         state.history = state.log.len();
+        state.tick();
+    }
+
+    /// Lets the source's clock move on, as it does while other collections are written to.
+    pub fn pass(&self, time: Duration) {
+        let mut state = self.state();
+        state.clock.seconds += u32::try_from(time.as_secs()).expect("a test ends before the universe");
+        state.clock.increment = 0;
         state.tick();
     }
 

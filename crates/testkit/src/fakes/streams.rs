@@ -19,6 +19,7 @@ use super::alarm::FakeAlarm;
 use super::archive::{FakeArchive, FakeFollower};
 use super::faults::Faults;
 use super::journal::FakeJournal;
+use super::process::Process;
 use super::queue::{FakeHandover, FakeQueue};
 use super::tombstones::FakeTombstones;
 
@@ -110,6 +111,12 @@ impl FakeStreams {
         Self { state: Arc::new(Mutex::new(state)), arrived: Arc::default(), faults: Faults::default() }
     }
 
+    /// The same Redis, with the calls of this process.
+    #[must_use]
+    pub fn used_by(&self, process: &Process) -> Self {
+        Self { faults: self.faults.used_by(process), ..self.clone() }
+    }
+
     /// The faults of all that shares these streams. Calls are named like the ports' methods.
     pub fn faults(&self) -> &Faults {
         &self.faults
@@ -176,6 +183,13 @@ impl FakeStreams {
             if stream.entries.remove(&id).is_some() {
                 stream.deleted = stream.deleted.max(id);
             }
+        }
+    }
+
+    /// Deletes every entry of a stream, as an operator's XTRIM does.
+    pub fn trim_all(&self, stream: &str) {
+        if let Some(stream) = self.state().streams.get_mut(stream) {
+            stream.entries.clear();
         }
     }
 

@@ -1,0 +1,13 @@
+//! Faults that are told one by one, on the fakes: each test asserts that its fault really happened, and that the index
+//! equals the source when it is over.
+
+#[path = "../world/mod.rs"]
+mod world;
+
+mod consumers;
+mod defects;
+mod losses;
+mod outages;
+mod producers;
+mod rollback;
+mod tombstones;

@@ -1,0 +1,145 @@
+//! An embedder and a Qdrant that are away, or that refuse what they are given.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tidewheel_core::change::Change;
+use tidewheel_core::embedded::Embedded;
+use tidewheel_core::identity::{DocumentId, Namespace};
+use tidewheel_core::ports::Index;
+use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, RAW, RAW_DEAD_LETTERS};
+use tidewheel_testkit::fakes::embedder::{Distortion, broken};
+use tidewheel_testkit::fakes::faults::Fault;
+
+use crate::world::{DATABASE, DIMENSION, PROCESSOR, PRODUCER, UPSERTER, World, document, seconds, until};
+
+/// Five documents that wait in stage 1 in this order, and no processor yet.
+async fn waiting() -> World {
+    let mut world = World::calm();
+    world.consumer.batch = 5;
+    for id in 0..5 {
+        world.source.insert("tickets", document(id, &format!("name{id}"), 1));
+    }
+    // The last of them is older than the snapshot, so that none of them is in the feed too.
+    world.source.pass(Duration::from_secs(1));
+    world.start(PRODUCER);
+    world.start(UPSERTER);
+    until("the snapshot", || world.streams.records::<Change>(RAW).len() == 5).await;
+    world
+}
+
+/// How many dead letters there are, of both stages.
+fn letters(world: &World) -> [usize; 2] {
+    [RAW_DEAD_LETTERS, EMBEDDED_DEAD_LETTERS].map(|stream| world.streams.raw(stream).len())
+}
+
+/// The reason of the only dead letter.
+fn reason(world: &World, stream: &str) -> String {
+    let letters = world.streams.raw(stream);
+    assert_eq!(letters.len(), 1);
+    let reason = letters[0].iter().find(|(name, _)| name.as_slice() == b"reason");
+    String::from_utf8(reason.expect("it has one").1.clone()).expect("text")
+}
+
+/// Waits until all documents but this one are in the index, and deletes it, so that the index is to equal the source.
+async fn settles_without(world: &World, id: i32) {
+    until("the end", || world.drained()).await;
+    let missing = world.difference().expect("it is not in the index");
+    assert!(missing.contains(&format!("\"{id}\"")) && missing.ends_with("is missing"), "{missing}");
+    world.source.delete("tickets", json!(id));
+    world.settle("without it").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_embedder_that_is_away_for_hours_costs_no_document() {
+    let mut world = waiting().await;
+    world.embedder.faults().always("embed", broken());
+    world.start(PROCESSOR);
+    seconds(3.0 * 3_600.0).await;
+    let attempts = world.embedder.faults().hits("embed");
+    assert!(attempts > 1_000, "only {attempts} attempts");
+    assert_eq!((letters(&world), world.index.points().len()), ([0, 0], 0));
+    world.embedder.faults().heal();
+    world.settle("when it is back").await;
+    assert_eq!(letters(&world), [0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_text_that_cannot_be_embedded_is_parked_and_its_neighbours_arrive() {
+    let mut world = waiting().await;
+    world.embedder.poison("name2 name2 name2 name2");
+    world.start(PROCESSOR);
+    settles_without(&world, 2).await;
+    assert_eq!(letters(&world), [1, 0]);
+    assert!(reason(&world, RAW_DEAD_LETTERS).contains("name2"));
+    assert!(world.embedder.batches().iter().any(|batch| batch.len() == 5), "they were together");
+}
+
+#[tokio::test(start_paused = true)]
+async fn vectors_that_no_search_could_find_are_parked() {
+    for distortion in [Distortion::NotANumber, Distortion::Infinite, Distortion::Zero] {
+        let mut world = waiting().await;
+        world.embedder.distort_once(distortion);
+        world.start(PROCESSOR);
+        settles_without(&world, 0).await;
+        let reason = reason(&world, RAW_DEAD_LETTERS);
+        assert!(reason.contains("vector"), "{distortion:?}: {reason}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_another_shape_ends_the_processor_and_loses_nothing() {
+    for distortion in [Distortion::OtherDimension, Distortion::Fewer, Distortion::More] {
+        let mut world = waiting().await;
+        world.embedder.distort_once(distortion);
+        world.start(PROCESSOR);
+        let error = world.ending(PROCESSOR).await.expect_err("it cannot go on");
+        assert!(error.to_string().contains("dimension"), "{distortion:?}: {error}");
+        assert_eq!(letters(&world), [0, 0]);
+        world.start(PROCESSOR);
+        world.settle("with a new one").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_document_that_qdrant_refuses_is_parked_and_its_neighbours_arrive() {
+    let mut world = waiting().await;
+    world.kill(UPSERTER);
+    world.start(PROCESSOR);
+    until("stage 2", || world.streams.records::<Embedded>(EMBEDDED).len() == 5).await;
+    let key = &world.source.rows("tickets")[3].key;
+    world.index.refuse(DocumentId::new(&Namespace::new(DATABASE, "tickets"), key));
+    world.start(UPSERTER);
+    settles_without(&world, 3).await;
+    assert_eq!(letters(&world), [0, 1]);
+    assert!(reason(&world, EMBEDDED_DEAD_LETTERS).contains("injected"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_qdrant_that_is_away_for_hours_costs_no_document() {
+    let mut world = waiting().await;
+    for call in ["exists", "upsert", "stored", "delete", "count", "points", "page"] {
+        world.index.faults().always(call, Fault::unreachable());
+    }
+    world.start(PROCESSOR);
+    world.source.replace("tickets", document(1, "while", 2));
+    seconds(3.0 * 3_600.0).await;
+    assert!(world.index.faults().hits("exists") > 1_000);
+    assert_eq!((letters(&world), world.index.points().len()), ([0, 0], 0));
+    world.index.faults().heal();
+    world.settle("when it is back").await;
+    assert_eq!(letters(&world), [0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_collection_of_another_dimension_ends_the_upserter_and_loses_nothing() {
+    let mut world = waiting().await;
+    world.index.prepare(DIMENSION + 1).await.expect("there was none");
+    world.start(PROCESSOR);
+    let error = world.ending(UPSERTER).await.expect_err("it cannot go on");
+    assert!(error.to_string().contains("dimension"), "{error}");
+    assert_eq!(letters(&world), [0, 0]);
+    world.index.drop_collection();
+    world.start(UPSERTER);
+    world.settle("with a collection that fits").await;
+}

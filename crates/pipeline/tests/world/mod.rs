@@ -1,0 +1,269 @@
+//! The three stages on the fakes, in tokio's paused clock: minutes of backoff and idle time pass in a moment.
+#![allow(dead_code, reason = "each test that shares this uses a part of it")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidewheel_core::identity::{DocumentId, Namespace};
+use tidewheel_core::payload::{RESERVED, plain_document};
+use tidewheel_core::ports::Retention;
+use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_core::tokens::{Tokens, Words};
+use tidewheel_pipeline::consumer::ConsumerOptions;
+use tidewheel_pipeline::processor::{Processor, ProcessorOptions, TextOptions};
+use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
+use tidewheel_pipeline::service::ServiceError;
+use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
+use tidewheel_testkit::fakes::embedder::FakeEmbedder;
+use tidewheel_testkit::fakes::faults::Faults;
+use tidewheel_testkit::fakes::index::FakeIndex;
+use tidewheel_testkit::fakes::process::Process;
+use tidewheel_testkit::fakes::source::FakeSource;
+use tidewheel_testkit::fakes::streams::FakeStreams;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub const PRODUCER: &str = "producer";
+pub const PROCESSOR: &str = "processor";
+pub const UPSERTER: &str = "upserter";
+pub const SERVICES: [&str; 3] = [PRODUCER, PROCESSOR, UPSERTER];
+
+pub const DATABASE: &str = "shop";
+pub const COLLECTIONS: [&str; 2] = ["tickets", "notes"];
+
+/// Longer than any write is under way here.
+pub const GRACE: Duration = Duration::from_secs(600);
+
+/// After how long without a sign of life a producer's lease and a consumer's entries are taken over.
+pub const TAKEN_OVER: Duration = Duration::from_secs(3);
+
+pub const DIMENSION: usize = 8;
+
+/// Words of a text that make a chunk.
+pub const CHUNK: usize = 4;
+
+/// All parts, and the services that run.
+pub struct World {
+    pub source: FakeSource,
+    pub streams: FakeStreams,
+    pub index: FakeIndex,
+    pub embedder: FakeEmbedder,
+    /// How entries are taken, by services that are started from now on.
+    pub consumer: ConsumerOptions,
+    services: HashMap<&'static str, Vec<Instance>>,
+    started: usize,
+    /// What happened, for a schedule that fails.
+    pub story: Vec<String>,
+}
+
+/// A service that runs.
+pub struct Instance {
+    pub process: Process,
+    pub task: JoinHandle<Result<(), ServiceError>>,
+}
+
+impl World {
+    /// An empty one, whose source is asked often and read in small pages.
+    pub fn new() -> Self {
+        Self {
+            source: FakeSource::with(DATABASE, Duration::from_millis(20), 3),
+            streams: FakeStreams::new(),
+            index: FakeIndex::new(),
+            embedder: FakeEmbedder::new(DIMENSION),
+            consumer: ConsumerOptions {
+                batch: 4,
+                concurrency: 2,
+                claim_after: TAKEN_OVER,
+                retention: Retention { age: Duration::from_secs(20), entries: 50, bytes: u64::MAX },
+            },
+            services: HashMap::new(),
+            started: 0,
+            story: Vec::new(),
+        }
+    }
+
+    /// One whose source is idle for longer, and whose streams keep everything.
+    pub fn calm() -> Self {
+        let mut world = Self::new();
+        world.source = FakeSource::with(DATABASE, Duration::from_secs(1), 3);
+        world.consumer.retention = Retention { age: Duration::MAX, entries: u64::MAX, bytes: u64::MAX };
+        world
+    }
+
+    /// Starts one of each.
+    pub fn start_all(&mut self) {
+        for service in SERVICES {
+            self.start(service);
+        }
+    }
+
+    /// Starts one more instance of a service.
+    pub fn start(&mut self, service: &'static str) {
+        self.start_as(service, Process::default());
+    }
+
+    /// Starts one more instance of a service as this process.
+    pub fn start_as(&mut self, service: &'static str, process: Process) {
+        self.started += 1;
+        let name = format!("{service}-{}", self.started);
+        let consumer = self.consumer.clone();
+        let (streams, index) = (self.streams.used_by(&process), self.index.used_by(&process));
+        let shutdown = CancellationToken::new();
+        let task = match service {
+            PRODUCER => {
+                let options = ProducerOptions {
+                    owner: name,
+                    snapshot: true,
+                    high_water: 40,
+                    lease: TAKEN_OVER,
+                    tombstone_grace: GRACE,
+                };
+                let ports = ProducerPorts {
+                    source: Arc::new(self.source.used_by(&process)),
+                    journal: Arc::new(streams.journal()),
+                    index: Arc::new(index),
+                    tombstones: Arc::new(streams.tombstones()),
+                    alarm: Arc::new(streams.alarm()),
+                };
+                tokio::spawn(Producer::new(options, ports).run(shutdown))
+            }
+            PROCESSOR => {
+                let options = ProcessorOptions {
+                    consumer,
+                    text: TextOptions { fields: vec!["text".into()], ..TextOptions::default() },
+                    chunk_tokens: Some(CHUNK),
+                    chunk_overlap: 0,
+                };
+                let (queue, handover) = (Arc::new(streams.changes(&name)), Arc::new(streams.handover()));
+                let embedder = Arc::new(self.embedder.used_by(&process));
+                let processor = Processor::new(options, queue, handover, embedder).expect("no template");
+                tokio::spawn(processor.run(shutdown))
+            }
+            _ => {
+                let options = UpserterOptions { consumer, payload: PayloadOptions::default() };
+                let queue = Arc::new(streams.embedded(&name));
+                let (tombstones, alarm) = (Arc::new(streams.tombstones()), Arc::new(streams.alarm()));
+                tokio::spawn(Upserter::new(options, queue, Arc::new(index), tombstones, alarm).run(shutdown))
+            }
+        };
+        self.services.entry(service).or_default().push(Instance { process, task });
+    }
+
+    /// Ends the newest instance as a crash would, wherever it is.
+    pub fn kill(&mut self, service: &'static str) {
+        self.story.push(format!("kill a {service}"));
+        if let Some(instance) = self.services.get_mut(service).and_then(Vec::pop) {
+            instance.process.die();
+            instance.task.abort();
+        }
+    }
+
+    /// How the newest instance of a service ends by itself.
+    pub async fn ending(&mut self, service: &'static str) -> Result<(), ServiceError> {
+        let instance = self.services.get_mut(service).and_then(Vec::pop).expect("it was started");
+        let ended = tokio::time::timeout(Duration::from_secs(60), instance.task).await;
+        ended.expect("it ends within a minute").expect("it does not panic")
+    }
+
+    /// The names of all calls, and the faults that they share.
+    pub fn faults(&self) -> [(&'static [&'static str], &Faults); 5] {
+        [
+            (&["open", "next", "now", "scan", "page", "collections", "estimate", "existing"], self.source.faults()),
+            (
+                &["append", "load", "lease", "backlog", "read", "claim", "keep", "acknowledge", "hand_over", "trim"],
+                self.streams.faults(),
+            ),
+            (
+                &["raise", "of", "collect", "positions", "confirm", "applied", "restart", "collection"],
+                self.streams.faults(),
+            ),
+            (&["upsert", "stored", "delete", "prepare", "exists", "points", "page", "count"], self.index.faults()),
+            (&["embed", "info", "tokens"], self.embedder.faults()),
+        ]
+    }
+
+    /// What is wrong with the index; nothing if it equals the source.
+    pub fn difference(&self) -> Option<String> {
+        let mut points: BTreeMap<DocumentId, BTreeMap<u64, Value>> = BTreeMap::new();
+        for point in self.index.points() {
+            let stamp = &point.payload[RESERVED];
+            let namespace = Namespace::parse(stamp["namespace"].as_str()?).expect("a namespace");
+            let document = DocumentId::new(&namespace, stamp["key"].as_str()?);
+            let chunk = stamp["chunk"].as_u64().expect("a chunk number");
+            assert_eq!(point.id, document.point(chunk as u32));
+            points.entry(document).or_default().insert(chunk, Value::Object(point.payload));
+        }
+        for collection in COLLECTIONS {
+            let namespace = Namespace::new(DATABASE, collection);
+            for row in self.source.rows(collection) {
+                let chunks = points.remove(&DocumentId::new(&namespace, &row.key));
+                let Some(chunks) = chunks else { return Some(format!("{collection} {} is missing", row.key)) };
+                let expected = plain_document(&row.document).expect("a document");
+                let count = chunks.len() as u64;
+                let version = chunks.values().next().map(|payload| payload[RESERVED]["version"].clone());
+                for (chunk, mut payload) in chunks {
+                    let stamp = payload[RESERVED].take();
+                    payload.as_object_mut().expect("an object").remove(RESERVED);
+                    if payload != Value::Object(expected.clone()) {
+                        return Some(format!("{collection} {} is stale: {payload}", row.key));
+                    }
+                    if stamp["chunks"] != count || chunk >= count || Some(&stamp["version"]) != version.as_ref() {
+                        return Some(format!("{collection} {} has stray chunks: {stamp} of {count}", row.key));
+                    }
+                }
+            }
+        }
+        points.keys().next().map(|document| format!("{document} should not be there"))
+    }
+
+    /// Whether everything has been read and acknowledged.
+    pub fn drained(&self) -> bool {
+        let statuses = [STAGE_1, STAGE_2].map(|stage| self.streams.status(stage));
+        statuses.iter().all(|status| status.pending == 0 && status.lag == Some(0))
+    }
+
+    /// Waits until the index equals the source and the streams are drained.
+    pub async fn settle(&self, what: &str) {
+        for _ in 0..2_000 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if self.drained() && self.difference().is_none() {
+                return;
+            }
+        }
+        let difference = self.difference().unwrap_or_else(|| "the streams are not drained".into());
+        panic!("{what}: {difference}\n{}", self.story.join("\n"));
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for instance in self.services.values().flatten() {
+            instance.process.die();
+            instance.task.abort();
+        }
+    }
+}
+
+/// A document with a text of so many chunks, whose words are its name: one token each.
+pub fn document(id: i32, name: &str, chunks: usize) -> Value {
+    assert_eq!(Words.spans(name).len(), 1, "{name:?} is one token");
+    json!({"_id": id, "text": vec![name; chunks * CHUNK].join(" ")})
+}
+
+/// Waits in the clock of the world.
+pub async fn seconds(seconds: f64) {
+    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+}
+
+/// Waits until something holds.
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..1_200 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{what} never happened");
+}
