@@ -45,16 +45,16 @@ pub fn start(saved: Option<&Checkpoint>, selection: &str) -> Start {
 /// The checkpoint for a feed that was opened at `time`, before anything of it was appended. The feed gives every event of that time
 /// again, so that the ordinals start again too.
 ///
-/// A time before the last one that was saved means that the source's history is another one (a restored backup, a new
-/// cluster): the epoch rises, so that its changes win over everything older.
+/// `known` are the epoch and the time of the newest change that is known. A time before that means that the source's history is
+/// another one (a restored backup, a new cluster): the epoch rises, so that its changes win over everything older.
 pub fn begun(
-    saved: Option<&Checkpoint>,
+    known: Option<(u32, ClusterTime)>,
     selection: String,
     token: ResumeToken,
     time: ClusterTime,
     snapshot: bool,
 ) -> Checkpoint {
-    let epoch = saved.map_or(0, |saved| saved.epoch + u32::from(time < saved.last.0));
+    let epoch = known.map_or(0, |(epoch, last)| epoch + u32::from(time < last));
     let snapshot = if snapshot {
         SnapshotState::Running { time, after: None, rows: 0 }
     } else {
@@ -335,9 +335,9 @@ mod tests {
     fn time_that_goes_backwards_raises_the_epoch() {
         let step = follow(&checkpoint(), batch(vec![event(Operation::Insert, 9, Some("{}"))])).unwrap();
         assert_eq!(versions(&step), ["1.9.1.1"]);
-        let again = begun(Some(&checkpoint()), "all".into(), ResumeToken("x".into()), time(9), true);
+        let again = begun(Some((0, time(10))), "all".into(), ResumeToken("x".into()), time(9), true);
         assert_eq!((again.epoch, again.last), (1, (time(9), 0)));
-        let later = begun(Some(&checkpoint()), "all".into(), ResumeToken("x".into()), time(11), false);
+        let later = begun(Some((0, time(10))), "all".into(), ResumeToken("x".into()), time(11), false);
         assert_eq!((later.epoch, later.snapshot), (0, SnapshotState::Done { time: time(11), rows: 0 }));
     }
 

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidewheel_core::error::PortError;
+use tidewheel_core::payload::{STAMP, version_of};
 use tidewheel_core::ports::{Appended, Checkpoint, Damage, Feed, FeedError, Repair, SnapshotState, StartAt};
 use tidewheel_core::version::{ClusterTime, Version};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
@@ -23,6 +24,9 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// How often tombstones are collected; more often where they are kept for a shorter time.
 const COLLECT: Duration = Duration::from_secs(60);
+
+/// Points of the index in a page.
+const POINTS: usize = 1_000;
 
 /// How often a waiting source is asked for its time.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -164,19 +168,37 @@ impl Session<'_> {
         // The token of the feed's start comes with its first batch, whose events must not be lost: they are appended
         // with the checkpoint that they belong to.
         let first = feed.next().await.map_err(lost)?;
-        let begun = plan::begun(
-            saved.as_ref(),
-            self.ports.source.selection(),
-            first.token.clone(),
-            time,
-            self.options.snapshot,
-        );
+        let known = self.newest(saved.as_ref()).await?;
+        let begun = plan::begun(known, self.ports.source.selection(), first.token.clone(), time, self.options.snapshot);
         let step = plan::follow(&begun, first)?;
         let appended =
             self.ports.journal.restart(saved.as_ref(), &step.changes, &step.next, Repair::Everything).await?;
         match appended {
             Appended::Saved => Ok((feed, step.next)),
             Appended::Conflict => Err(Ended::Conflict),
+        }
+    }
+
+    /// Epoch and time of the newest change that is known. A checkpoint that is gone must not take the epoch with it, or the index
+    /// would refuse every change as an old one: then what the index itself holds tells.
+    async fn newest(&self, saved: Option<&Checkpoint>) -> Result<Option<(u32, ClusterTime)>, Ended> {
+        if let Some(saved) = saved {
+            return Ok(Some((saved.epoch, saved.last.0)));
+        }
+        let (mut after, mut newest) = (None, None);
+        loop {
+            let page = match self.ports.index.page(after, POINTS, STAMP).await {
+                Ok(page) => page,
+                Err(error) => {
+                    warn!("cannot look for the newest version in the index, which is taken for empty: {error}");
+                    return Ok(None);
+                }
+            };
+            let Some(last) = page.last() else { return Ok(newest) };
+            after = Some(last.id);
+            let versions = page.iter().filter_map(|point| version_of(&point.payload));
+            newest = newest.max(versions.map(|version| (version.epoch, version.time)).max());
+            self.renew().await?;
         }
     }
 

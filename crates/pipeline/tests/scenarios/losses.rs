@@ -18,8 +18,8 @@ pub async fn filled() -> World {
     world.source.insert("notes", document(1, "note", 1));
     world.start_all();
     world.settle("at the start").await;
-    // Until the snapshot is done.
-    seconds(3.0).await;
+    // Until the snapshot is done: the sweep waits until the source's time has moved on.
+    seconds(25.0).await;
     world
 }
 

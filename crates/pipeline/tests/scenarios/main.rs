@@ -5,9 +5,9 @@
 mod world;
 
 mod consumers;
-mod defects;
 mod losses;
 mod outages;
 mod producers;
+mod regressions;
 mod rollback;
 mod tombstones;

@@ -191,6 +191,7 @@ impl<T: Record> Queue<T> for FakeQueue<T> {
                 first.remove();
                 removed += 1;
             }
+            state.counts.entry(self.stage.stream).or_default().1 += removed;
             Ok(removed)
         };
         self.streams.faults().around("trim", trim).await

@@ -43,8 +43,8 @@ pub(super) struct State {
     pub(super) streams: BTreeMap<&'static str, Stream>,
     pub(super) checkpoint: Option<Checkpoint>,
     pub(super) applied: Option<Checkpoint>,
-    /// Entries that each stream was given; the newest deleted entry of each that was taken note of.
-    pub(super) counts: BTreeMap<&'static str, (u64, Id)>,
+    /// Entries that each stream was given, and how many of them were trimmed.
+    pub(super) counts: BTreeMap<&'static str, (u64, u64)>,
     pub(super) damage: Option<Damage>,
     pub(super) tombstones: HashMap<FenceTarget, Version>,
     /// The collection that was written to last.
@@ -60,8 +60,6 @@ pub(super) struct Stream {
     pub(super) last: Id,
     /// Entries that it ever had.
     pub(super) added: u64,
-    /// The newest entry that was deleted.
-    pub(super) deleted: Id,
     pub(super) groups: BTreeMap<&'static str, Group>,
 }
 
@@ -179,10 +177,7 @@ impl FakeStreams {
     /// Deletes one entry, as an operator's XDEL does: it stays pending if it was.
     pub fn delete_entry(&self, stream: &str, id: &EntryId) {
         if let Some(stream) = self.state().streams.get_mut(stream) {
-            let id = read_id(id);
-            if stream.entries.remove(&id).is_some() {
-                stream.deleted = stream.deleted.max(id);
-            }
+            stream.entries.remove(&read_id(id));
         }
     }
 
@@ -314,21 +309,22 @@ impl State {
 
     /// What of a stage is lost.
     pub(super) fn harm(&self, stage: Stage) -> Option<Damage> {
-        let (added, deleted) = self.counts.get(stage.stream).copied().unwrap_or_default();
-        let stream = self.streams.get(stage.stream);
-        if stream.map_or(0, |stream| stream.added) < added {
-            return Some(Damage::Entries(format!("the stream {} was deleted", stage.stream)));
+        let (counted, trimmed) = self.counts.get(stage.stream).copied().unwrap_or_default();
+        let (added, length) = self.streams.get(stage.stream).map_or((0, 0), |s| (s.added, s.entries.len() as u64));
+        let harm = |what: String| Some(Damage::Entries(what));
+        if added < counted {
+            return harm(format!("the stream {} was deleted", stage.stream));
         }
-        let stream = stream?;
-        let group = stream.groups.get(stage.group)?;
-        let unread = stream.deleted > group.last_delivered && stream.deleted != deleted;
-        unread.then(|| Damage::Entries(format!("entries of {} were deleted before they were read", stage.stream)))
+        if added - length > trimmed {
+            return harm(format!("entries of {} were deleted by somebody else", stage.stream));
+        }
+        None
     }
 
     /// Takes both streams as they are for undamaged.
     pub(super) fn accept(&mut self) {
         for stage in [STAGE_1, STAGE_2] {
-            let now = self.streams.get(stage.stream).map(|stream| (stream.added, stream.deleted));
+            let now = self.streams.get(stage.stream).map(|s| (s.added, s.added - s.entries.len() as u64));
             self.counts.insert(stage.stream, now.unwrap_or_default());
         }
     }

@@ -49,13 +49,12 @@ if added > 0 then redis.call('HINCRBY', counts, 'raw', added) end
 
 if mode ~= 'append' then
   for name, key in pairs({ raw = stream, embedded = KEYS[6] }) do
-    local facts = { ['entries-added'] = 0, ['max-deleted-entry-id'] = '0-0', length = 0 }
+    local facts = { ['entries-added'] = 0, length = 0 }
     if redis.call('EXISTS', key) == 1 then
       local info = redis.call('XINFO', 'STREAM', key)
       for i = 1, #info, 2 do facts[info[i]] = info[i + 1] end
     end
-    redis.call('HSET', counts, name, facts['entries-added'], name .. '_deleted', facts['max-deleted-entry-id'],
-      name .. '_removed', facts['entries-added'] - facts.length)
+    redis.call('HSET', counts, name, facts['entries-added'], name .. '_removed', facts['entries-added'] - facts.length)
   end
   local damage = redis.call('GET', KEYS[5])
   if damage and (mode == 'anew' or string.sub(damage, 1, 10) ~= 'collection') then redis.call('DEL', KEYS[5]) end
