@@ -104,7 +104,9 @@ async fn run(line: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
     let stack = Stack::start(options, &Provisioner::new(silent())?, silent()).await?;
     match &line.part {
         Some(Part::Fence(arguments)) => {
-            fence::run(&stack, &Servers::connect(&stack, arguments.dimension).await?, arguments).await?;
+            let servers = Servers::connect(&stack, arguments.dimension).await?;
+            let pipeline = tidewheel(&binary, dir.path(), &servers, arguments.dimension)?;
+            fence::run(&stack, &servers, &pipeline, dir.path(), arguments).await?;
         }
         None => compare(&line.pipeline, &binary, &stack, dir.path()).await?,
     }
@@ -151,7 +153,7 @@ async fn measure(
     dir: &Path,
 ) -> Result<Run, Box<dyn std::error::Error>> {
     servers.clear().await?;
-    let services = side.start(dir)?;
+    let services = side.start(dir, |_| true)?;
     servers.warm_up(side).await?;
     let latency = load::latency(servers, side, arguments.latency_documents, arguments.rate).await?;
     let before: Vec<f64> = services.iter().map(process::Service::cpu_seconds).collect();

@@ -21,10 +21,11 @@ pub struct Side {
 }
 
 impl Side {
-    /// Starts its services.
-    pub fn start(&self, dir: &Path) -> std::io::Result<Vec<Service>> {
+    /// Starts those of its services that are wanted.
+    pub fn start(&self, dir: &Path, wanted: impl Fn(&str) -> bool) -> std::io::Result<Vec<Service>> {
         self.commands
             .iter()
+            .filter(|(name, _)| wanted(name))
             .map(|(name, command)| Service::start(name, command(), &dir.join(format!("{}-{name}.log", self.name))))
             .collect()
     }

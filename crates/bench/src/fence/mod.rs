@@ -8,13 +8,14 @@
 //! One has the real index and the tombstones. The other one upserts without a condition, deletes without a version,
 //! does not look at what is there after a write, and remembers no deletion. Each round gives each side an empty Redis
 //! and an empty collection; who begins alternates. The time runs from the start of the upserter to the moment when stage 2
-//! is drained. Medians are printed; the ratio is the median of the rounds' own ratios, because what else the machine does
+//! is drained; in the last run all services work, and it runs from the first insert until all documents are searchable. Medians are printed; the ratio is the median of the rounds' own ratios, because what else the machine does
 //! changes from round to round. CPU time is that of this process, Redis and Qdrant together.
 
 mod records;
 mod unfenced;
 
 use std::error::Error;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,8 +30,9 @@ use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
 use tokio_util::sync::CancellationToken;
 
-use crate::load::{INDEX, Servers};
+use crate::load::{INDEX, Servers, throughput};
 use crate::process;
+use crate::side::Side;
 use unfenced::{NoTombstones, Unfenced};
 
 /// Records in one append to stage 2.
@@ -65,11 +67,17 @@ pub struct Arguments {
 /// The two sides, in the order of the columns.
 const SIDES: [&str; 2] = ["fenced", "unfenced"];
 
-/// The two runs, in the order of the lines.
-const RUNS: [&str; 2] = ["inserts", "5 inserts : 3 updates : 2 deletes"];
+/// The runs, in the order of the lines: the upserter alone, twice, and the whole pipeline.
+const RUNS: [&str; 3] = ["inserts", "5 inserts : 3 updates : 2 deletes", "the whole pipeline"];
 
-/// Measures both sides and prints them.
-pub async fn run(stack: &Stack, servers: &Servers, arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+/// Measures both sides and prints them. `pipeline` is tidewheel with all its services.
+pub async fn run(
+    stack: &Stack,
+    servers: &Servers,
+    pipeline: &Side,
+    dir: &Path,
+    arguments: &Arguments,
+) -> Result<(), Box<dyn Error>> {
     let Arguments { records: count, dimension, rounds, batch, concurrency } = *arguments;
     let runs =
         [(records::inserts(count, dimension)?, count), (records::mixed(count, dimension)?, records::left(count))];
@@ -86,7 +94,7 @@ pub async fn run(stack: &Stack, servers: &Servers, arguments: &Arguments) -> Res
     let cpu_seconds = || pids.iter().map(|pid| process::cpu_seconds(*pid)).sum::<f64>();
 
     // measured[run][side][round]
-    let mut measured = [const { [const { Vec::<Measured>::new() }; 2] }; 2];
+    let mut measured = [const { [const { Vec::<Measured>::new() }; 2] }; 3];
     for round in 0..rounds {
         for side in [round % 2, (round + 1) % 2] {
             let (index, tombstones) = &sides[side];
@@ -106,6 +114,13 @@ pub async fn run(stack: &Stack, servers: &Servers, arguments: &Arguments) -> Res
                 println!("round {}, {}: {:.0} documents/s {}", round + 1, RUNS[run], measure.rate, SIDES[side]);
                 measured[run][side].push(measure);
             }
+            servers.clear().await?;
+            let upserter = upserter(&store, index.clone(), tombstones.clone(), arguments);
+            let before = cpu_seconds();
+            let rate = whole(servers, pipeline, dir, upserter, count).await?;
+            let cpu = cpu_seconds() - before;
+            println!("round {}, {}: {rate:.0} documents/s {}", round + 1, RUNS[2], SIDES[side]);
+            measured[2][side].push(Measured { rate, cpu: cpu * 1e6 / count as f64 });
         }
     }
 
@@ -160,6 +175,25 @@ fn upserter(
     };
     let options = UpserterOptions { consumer, payload: PayloadOptions::default() };
     Upserter::new(options, Arc::new(store.queue(STAGE_2, "bench")), index, tombstones, Arc::new(store.clone()))
+}
+
+/// Documents a second from MongoDB to Qdrant, with the other services as processes and this upserter.
+async fn whole(
+    servers: &Servers,
+    pipeline: &Side,
+    dir: &Path,
+    upserter: Upserter,
+    documents: usize,
+) -> Result<f64, Box<dyn Error>> {
+    let services = pipeline.start(dir, |name| name != "upserter")?;
+    let shutdown = CancellationToken::new();
+    let service = tokio::spawn(upserter.run(shutdown.clone()));
+    servers.warm_up(pipeline).await?;
+    let seconds = throughput(servers, documents).await?;
+    shutdown.cancel();
+    service.await??;
+    drop(services);
+    Ok(documents as f64 / seconds)
 }
 
 /// Runs the upserter until stage 2 is drained; gives the seconds that it took.

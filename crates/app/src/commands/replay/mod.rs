@@ -26,6 +26,9 @@ use crate::printer::{self, GOOD, STRONG, WARN, styled};
 use crate::services::{a_signal, own_name, processor_options, upserter_options};
 use crate::settings::Settings;
 
+/// A processor that has not asked for work for this long, in milliseconds, has been stopped: they ask every second.
+const SILENT_MS: u64 = 20_000;
+
 /// Prints the plan; does it, if it may.
 pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer, Failure> {
     let now = SystemTime::now();
@@ -103,7 +106,9 @@ impl Replay<'_> {
         let resolved = index.resolve(&collection).await?;
         let model = self.newest_model(&embedded).await?;
         let checkpoint = self.redis.load().await?;
-        Ok(Facts { raw, embedded, embedder, collection, resolved, into, model, checkpoint })
+        let consumers = self.redis.status(STAGE_1).await?.consumers;
+        let processors = consumers.iter().any(|consumer| consumer.idle_ms < SILENT_MS);
+        Ok(Facts { processors, raw, embedded, embedder, collection, resolved, into, model, checkpoint })
     }
 
     /// The model of the vectors that come through stage 2 now.

@@ -19,8 +19,9 @@ pub(super) struct Facts {
     pub(super) resolved: Named,
     /// The new collection, and how many points it has; `None` if it is not there.
     pub(super) into: Option<(String, Option<u64>)>,
-    /// The model of the vectors that come through stage 2 now.
+    /// The model of the vectors that came through stage 2 last, and whether a processor is at work that would make more.
     pub(super) model: Option<String>,
+    pub(super) processors: bool,
     pub(super) checkpoint: Option<Checkpoint>,
 }
 
@@ -107,12 +108,15 @@ pub(super) fn plan(args: &ReplayArgs, since: Option<u64>, facts: &Facts) -> Resu
     }
     if let (Some(info), Some(model)) = (&facts.embedder, &facts.model)
         && info.model != *model
+        && facts.processors
     {
         return Err(Failure::new(format!(
             "the processors make vectors with {model}, this replay would with {}: changes that come in meanwhile would not fit",
             info.model
         ))
-        .with_hint("stop the processors first; changes wait in stage 1, and new processors embed them with the new model"));
+        .with_hint(
+            "stop the processors and try again in half a minute: changes wait in stage 1, and new processors embed them with the new model",
+        ));
     }
     if let Some(points @ 1..) = points {
         warnings.push(format!("{name:?} is there already with {points} points: they stay"));
@@ -178,6 +182,7 @@ mod tests {
             resolved: Named::Alias("documents_1".into()),
             into: None,
             model: Some("minilm".into()),
+            processors: true,
             checkpoint: Some(Checkpoint {
                 token: ResumeToken(String::new()),
                 last: (time, 1),
@@ -213,6 +218,8 @@ mod tests {
     fn what_makes_no_sense_is_refused_with_a_way_out() {
         let into = |name: &str| Facts { into: Some((name.into(), None)), ..facts() };
         let other_model = Facts { model: Some("bge".into()), ..into("documents_2") };
+        let stopped = Facts { processors: false, model: Some("bge".into()), ..into("documents_2") };
+        assert!(plan(&args("source --into documents_2"), None, &stopped).is_ok(), "nobody makes such vectors any more");
         let cases = [
             (args("raw --filter {}"), facts(), "--filter"),
             (args("raw"), Facts { raw: extent(0, true), ..facts() }, "no entry"),

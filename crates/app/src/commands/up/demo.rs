@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use tidewheel_core::identity::{DocumentId, Namespace};
+use tidewheel_core::payload::STAMP;
 use tidewheel_core::ports::Index as _;
 
 use super::tickets::{QUESTION, tickets};
@@ -87,14 +88,14 @@ async fn searchable(settings: &Settings, namespace: &Namespace, tickets: &[Docum
     let id = |ticket: &Document| {
         // A text's canonical extended JSON is the text as JSON.
         let key = serde_json::Value::from(ticket.get_str("_id").unwrap_or_default()).to_string();
-        (DocumentId::new(namespace, &key), 1)
+        DocumentId::new(namespace, &key).point(0)
     };
     let wanted: Vec<_> = tickets.iter().map(id).collect();
     let begun = Instant::now();
     let mut last = String::from("they are still on their way");
     while begun.elapsed() < PATIENCE {
-        match index.stored(&wanted).await {
-            Ok(stored) if stored.iter().all(|document| document.version.is_some()) => return Ok(()),
+        match index.points(&wanted, STAMP).await {
+            Ok(points) if points.len() == wanted.len() => return Ok(()),
             Ok(_) => {}
             Err(error) => last = error.message,
         }

@@ -9,8 +9,8 @@ local group, count = ARGV[1], tonumber(ARGV[2])
 -- became of it since is not known here any more.
 local pending = count == 0
 for i = 3, 2 + count do
-  pending = pending or (redis.call('EXISTS', KEYS[1]) == 1 and #redis.call('XPENDING', KEYS[1], group, ARGV[i], ARGV[i], 1) > 0)
-  if pending then break end
+  if pending or redis.call('EXISTS', KEYS[1]) == 0 then break end
+  pending = #redis.call('XPENDING', KEYS[1], group, ARGV[i], ARGV[i], 1) > 0
 end
 if not pending then return redis.status_reply('OK') end
 local at, added = 3 + count, 0
