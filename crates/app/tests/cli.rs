@@ -45,6 +45,7 @@ fn help_of_every_command() {
         &["search"],
         &["status"],
         &["check"],
+        &["replay"],
         &["config"],
         &["config", "show"],
         &["config", "check"],

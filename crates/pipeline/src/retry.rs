@@ -1,7 +1,7 @@
 //! The one place where a service waits out a failure.
 
 use std::future::Future;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tidewheel_core::error::{ErrorClass, PortError};
 use tidewheel_core::ports::PortResult;
@@ -28,6 +28,14 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
+    /// Waits, unless the service is asked to stop.
+    pub(crate) async fn pause(&self, duration: Duration) -> Result<(), GivenUp> {
+        tokio::select! {
+            () = self.shutdown.cancelled() => Err(GivenUp::Shutdown),
+            () = tokio::time::sleep(duration) => Ok(()),
+        }
+    }
+
     /// Calls `attempt` until it succeeds. Transient failures are waited out for ever; the first and the recovery are
     /// logged, so that an outage is two lines. `what` completes "cannot …".
     pub(crate) async fn call<T, F, A>(&self, what: &'static str, mut attempt: A) -> Result<T, GivenUp>
@@ -62,11 +70,7 @@ impl Patience {
             } else {
                 debug!(attempts = backoff.attempts(), "still cannot {what}: {error}");
             }
-            let delay = backoff.next_delay(error.retry_after);
-            tokio::select! {
-                () = self.shutdown.cancelled() => return Err(GivenUp::Shutdown),
-                () = tokio::time::sleep(delay) => {}
-            }
+            self.pause(backoff.next_delay(error.retry_after)).await?;
         }
     }
 }

@@ -105,6 +105,7 @@ pub(crate) fn processor_options(settings: &Settings) -> ProcessorOptions {
     let documents = &settings.documents;
     ProcessorOptions {
         consumer: consumer(&settings.processor, settings),
+        high_water: settings.processor_high_water,
         text: TextOptions { template: documents.template.clone(), fields: documents.fields.clone() },
         chunk_tokens: documents.chunk_tokens,
         chunk_overlap: documents.chunk_overlap,

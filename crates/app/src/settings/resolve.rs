@@ -66,6 +66,7 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             concurrency: reader.size("processor.concurrency").unwrap_or_default(),
             claim_after: reader.duration("processor.claim_after"),
         },
+        processor_high_water: reader.number("processor.high_water").unwrap_or_default(),
         upserter: Consumer {
             batch: reader.size("upserter.batch").unwrap_or_default(),
             concurrency: reader.size("upserter.concurrency").unwrap_or_default(),

@@ -16,6 +16,8 @@ pub(crate) struct Settings {
     pub(crate) qdrant: Qdrant,
     pub(crate) producer: Producer,
     pub(crate) processor: Consumer,
+    /// `processor.high_water`
+    pub(crate) processor_high_water: u64,
     pub(crate) upserter: Consumer,
     pub(crate) streams: Streams,
     pub(crate) http_listen: Listen,

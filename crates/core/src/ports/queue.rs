@@ -145,6 +145,10 @@ pub struct ConsumerStatus {
 /// The step from stage 1 to stage 2.
 #[async_trait]
 pub trait Handover: Send + Sync {
-    /// Appends the records to stage 2 and acknowledges the entries on stage 1, in one atomic step.
+    /// Appends the records to stage 2 and acknowledges the entries on stage 1, in one atomic step; neither, if none of the
+    /// entries is pending any more: then the work was done already, or its stream is gone.
     async fn hand_over(&self, records: &[Embedded], acknowledge: &[EntryId]) -> PortResult<()>;
+
+    /// How many entries stage 2 holds that its group has not acknowledged.
+    async fn backlog(&self) -> PortResult<u64>;
 }

@@ -14,6 +14,7 @@
 //! **Order**: none; versions order the records downstream. Of several changes of one document in a batch only the
 //! newest is embedded; the others are acknowledged with it, because nothing of them would survive in the index.
 //! **Poison**: a document that cannot be read, rendered or embedded is parked with its reason; its neighbours go on.
+//! **Backpressure**: above the high-water mark of stage 2 nothing more is handed over; stage 1 buffers, and in the end MongoDB.
 //! **Outages**: while the embedder or Redis is away the processor waits; stage 1 keeps what has not been confirmed.
 
 mod embed;
@@ -22,6 +23,8 @@ mod plan;
 mod render;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 pub use options::{ProcessorOptions, TextOptions};
@@ -93,6 +96,8 @@ impl Processor {
             limits: ChunkLimits::new(longest, self.options.chunk_overlap),
             tokens,
             info,
+            high_water: self.options.high_water,
+            since_look: AtomicU64::new(0),
             patience: patience.clone(),
         };
         Consumer { service: NAME, queue: self.queue, options: self.options.consumer, patience }.run(work).await
@@ -106,6 +111,12 @@ fn ended(given_up: GivenUp) -> Result<(), ServiceError> {
     }
 }
 
+/// After how many records at most stage 2 is looked at again.
+const LOOK_EVERY: u64 = 1_000;
+
+/// How often a waiting processor looks.
+const PAUSE: Duration = Duration::from_millis(200);
+
 struct Worker {
     queue: Arc<dyn Queue<Change>>,
     handover: Arc<dyn Handover>,
@@ -114,6 +125,9 @@ struct Worker {
     limits: ChunkLimits,
     tokens: Arc<dyn Tokens>,
     info: EmbedderInfo,
+    high_water: u64,
+    /// Records handed over since stage 2 was last looked at.
+    since_look: AtomicU64,
     patience: Patience,
 }
 
@@ -140,6 +154,7 @@ impl Worker {
             }
         }
         for Handful { records, entries } in handfuls(records) {
+            self.wait_for_room(records.len() as u64).await?;
             self.patience.call("hand over to stage 2", || self.handover.hand_over(&records, &entries)).await?;
             debug!(records = records.len(), entries = entries.len(), "handed over");
         }
@@ -149,6 +164,31 @@ impl Worker {
             }
             self.patience.call("park entries", || self.queue.park(&letters)).await?;
         }
+        Ok(())
+    }
+
+    /// Waits while stage 2 is above its high-water mark. What is in work stays this processor's meanwhile.
+    async fn wait_for_room(&self, records: u64) -> Result<(), GivenUp> {
+        let every = LOOK_EVERY.min(self.high_water / 4);
+        if self.since_look.fetch_add(records, Ordering::Relaxed) + records < every {
+            return Ok(());
+        }
+        let mut waited = false;
+        loop {
+            let backlog = self.patience.call("look at stage 2", || self.handover.backlog()).await?;
+            if backlog < self.high_water {
+                break;
+            }
+            if !waited {
+                info!(backlog, high_water = self.high_water, "stage 2 is full; waiting for the upserters");
+                waited = true;
+            }
+            self.patience.pause(PAUSE).await?;
+        }
+        if waited {
+            info!("stage 2 has room again");
+        }
+        self.since_look.store(0, Ordering::Relaxed);
         Ok(())
     }
 

@@ -7,6 +7,8 @@ use crate::consumer::ConsumerOptions;
 pub struct ProcessorOptions {
     /// How entries are taken from stage 1.
     pub consumer: ConsumerOptions,
+    /// With this many unconfirmed entries in stage 2 nothing more is handed over; stage 1 buffers meanwhile.
+    pub high_water: u64,
     /// What of a document is embedded.
     pub text: TextOptions,
     /// Most tokens in a chunk; `None` for what the model reads at most.

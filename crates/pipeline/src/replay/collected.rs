@@ -164,6 +164,11 @@ impl<W: Work<Embedded>> Handover for Direct<W> {
             Err(GivenUp::Failed(error)) => Err(error),
         }
     }
+
+    async fn backlog(&self) -> PortResult<u64> {
+        // There is no stage in between.
+        Ok(0)
+    }
 }
 
 /// Takes what an upserter parks: there is no stream to park it in, and the live pipeline has parked it as well.

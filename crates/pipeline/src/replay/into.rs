@@ -141,10 +141,7 @@ impl Into {
     async fn caught_up(&self, patience: &Patience) -> Result<(), GivenUp> {
         let top = patience.call("look at stage 2", || self.ports.embedded.extent()).await?.last;
         while !patience.call("look at stage 2", || self.ports.follower.position()).await?.has_passed(&top) {
-            tokio::select! {
-                () = patience.shutdown.cancelled() => return Err(GivenUp::Shutdown),
-                () = tokio::time::sleep(LOOK) => {}
-            }
+            patience.pause(LOOK).await?;
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ pub async fn changes(
             let page = match pages.next().await {
                 Ok(page) => page,
                 Err(error) if error.class == tidewheel_core::error::ErrorClass::Transient => {
-                    pause(&patience, error.retry_after.unwrap_or(Duration::from_secs(1))).await?;
+                    patience.pause(error.retry_after.unwrap_or(Duration::from_secs(1))).await?;
                     continue;
                 }
                 Err(error) => return Err(GivenUp::Failed(error)),
@@ -86,16 +86,9 @@ pub async fn embedded(
 
 async fn wait_for_room<T>(archive: &dyn Archive<T>, patience: &Patience) -> Result<(), GivenUp> {
     while patience.call("look at the stage", || archive.backlog()).await? > ROOM {
-        pause(patience, PAUSE).await?;
+        patience.pause(PAUSE).await?;
     }
     if patience.shutdown.is_cancelled() { Err(GivenUp::Shutdown) } else { Ok(()) }
-}
-
-async fn pause(patience: &Patience, duration: Duration) -> Result<(), GivenUp> {
-    tokio::select! {
-        () = patience.shutdown.cancelled() => Err(GivenUp::Shutdown),
-        () = tokio::time::sleep(duration) => Ok(()),
-    }
 }
 
 pub(super) fn outcome(ended: Result<(), GivenUp>) -> Result<(), ServiceError> {

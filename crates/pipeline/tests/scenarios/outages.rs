@@ -7,11 +7,11 @@ use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::ports::Index;
-use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, RAW, RAW_DEAD_LETTERS};
+use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, RAW, RAW_DEAD_LETTERS, STAGE_1, STAGE_2};
 use tidewheel_testkit::fakes::embedder::{Distortion, broken};
 use tidewheel_testkit::fakes::faults::Fault;
 
-use crate::world::{DATABASE, DIMENSION, PROCESSOR, PRODUCER, UPSERTER, World, document, seconds, until};
+use crate::world::{DATABASE, DIMENSION, HIGH_WATER, PROCESSOR, PRODUCER, UPSERTER, World, document, seconds, until};
 
 /// Five documents that wait in stage 1 in this order, and no processor yet.
 async fn waiting() -> World {
@@ -142,4 +142,27 @@ async fn a_collection_of_another_dimension_ends_the_upserter_and_loses_nothing()
     world.index.drop_collection();
     world.start(UPSERTER);
     world.settle("with a collection that fits").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn stage_2_is_bounded_while_qdrant_is_away() {
+    let mut world = World::calm();
+    for id in 0..200 {
+        world.source.insert("tickets", document(id, "waits", 1));
+    }
+    world.index.faults().always("upsert", Fault::unreachable());
+    world.start_all();
+    seconds(600.0).await;
+    assert!(world.index.faults().hits("upsert") > 10);
+    let unconfirmed = |stage| {
+        let status = world.streams.status(stage);
+        status.pending + status.lag.expect("the fake knows")
+    };
+    // What is in work when the mark is reached is handed over: two batches of four.
+    let held = unconfirmed(STAGE_2);
+    assert!((HIGH_WATER..=HIGH_WATER + 2 * HIGH_WATER / 4 + 8).contains(&held), "{held}");
+    assert!(unconfirmed(STAGE_1) >= 100, "stage 1 holds the rest");
+    world.index.faults().heal();
+    world.settle("Qdrant is back").await;
+    assert_eq!(letters(&world), [0, 0]);
 }

@@ -58,6 +58,9 @@ pub struct World {
     pub story: Vec<String>,
 }
 
+/// With this many unconfirmed entries a stage is full.
+pub const HIGH_WATER: u64 = 40;
+
 /// A service that runs.
 pub struct Instance {
     pub process: Process,
@@ -116,7 +119,7 @@ impl World {
                 let options = ProducerOptions {
                     owner: name,
                     snapshot: true,
-                    high_water: 40,
+                    high_water: HIGH_WATER,
                     lease: TAKEN_OVER,
                     tombstone_grace: GRACE,
                 };
@@ -132,6 +135,7 @@ impl World {
             PROCESSOR => {
                 let options = ProcessorOptions {
                     consumer,
+                    high_water: HIGH_WATER,
                     text: TextOptions { fields: vec!["text".into()], ..TextOptions::default() },
                     chunk_tokens: Some(CHUNK),
                     chunk_overlap: 0,

@@ -8,7 +8,7 @@
 use async_trait::async_trait;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{EntryId, Handover, PortResult};
-use tidewheel_core::streams::{COUNTS, EMBEDDED, RAW, RAW_GROUP};
+use tidewheel_core::streams::{COUNTS, EMBEDDED, RAW, RAW_GROUP, STAGE_2};
 use tidewheel_core::wire::{Fields, Record};
 
 use super::error::is_no_group;
@@ -36,5 +36,9 @@ impl Handover for RedisStore {
             Err(error) if is_no_group(&error) => Ok(()),
             Err(error) => Err(self.failed("hand over to embedded_documents", &error)),
         }
+    }
+
+    async fn backlog(&self) -> PortResult<u64> {
+        Ok(self.facts(STAGE_2).await?.backlog())
     }
 }

@@ -39,7 +39,7 @@ async fn a_full_redis_stops_the_producer_and_drains() {
     assert_eq!(error.class, ErrorClass::Transient, "{error}");
     assert!(error.message.contains("OOM") && error.hint.is_some(), "{error:?}");
     assert_eq!(redis.store.load().await.unwrap(), Some(checkpoint(2000)), "nothing was saved");
-    assert_eq!(redis.store.backlog().await.unwrap(), 2000);
+    assert_eq!(Journal::backlog(&redis.store).await.unwrap(), 2000);
     assert!(redis.store.lease("producer", Duration::from_secs(60)).await.unwrap(), "its lease stays alive");
 
     // The later stages work as if nothing was wrong, and begin to work: neither group exists yet.

@@ -18,6 +18,7 @@ pub async fn records_move_in_one_step(harness: &dyn StreamsHarness) {
     harness.handover().hand_over(&[embedded(1), embedded(2)], &ids(&read[..2])).await.unwrap();
     let status = harness.status(STAGE_1).await;
     assert_eq!((status.pending, status.length), (1, 3), "confirmed entries stay for replay");
+    assert_eq!(harness.handover().backlog().await.unwrap(), 2);
     assert_eq!(on_stage_2(harness).await, [embedded(1), embedded(2)]);
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{Claimed, Damage, DeadLetter, Delivery, EntryId, Handover, PortResult, Queue, Retention};
-use tidewheel_core::streams::{EMBEDDED, STAGE_1, Stage};
+use tidewheel_core::streams::{EMBEDDED, STAGE_1, STAGE_2, Stage};
 use tidewheel_core::wire::{RawFields, Record};
 use tokio::time::Instant;
 
@@ -237,5 +237,13 @@ impl Handover for FakeHandover {
         let result = self.0.faults().around("hand_over", hand_over).await;
         self.0.arrived.notify_waiters();
         result
+    }
+
+    async fn backlog(&self) -> PortResult<u64> {
+        let backlog = || {
+            let status = self.0.status(STAGE_2);
+            Ok(status.lag.unwrap_or(status.length) + status.pending)
+        };
+        self.0.faults().around("backlog", backlog).await
     }
 }
