@@ -58,7 +58,7 @@ async fn the_embedder_answers_as_the_contract_says() {
     let ready = format!("{base}/ready");
     world
         .until("the embedder is ready", || async {
-            reqwest::get(&ready).await.is_ok_and(|answer| answer.status().is_success())
+            http().get(&ready).send().await.is_ok_and(|answer| answer.status().is_success())
         })
         .await;
     let one = post(&format!("{base}/encode"), &json!({"text": "hello"})).await;
@@ -69,14 +69,19 @@ async fn the_embedder_answers_as_the_contract_says() {
     let openai = post(&format!("{base}/v1/embeddings"), &json!({"input": "hello", "model": "hash:64"})).await;
     assert_eq!(openai["data"][0]["embedding"], one["embedding"]);
     assert_eq!(get(&format!("{base}/info")).await["dimension"], 64);
-    assert!(reqwest::get(format!("{base}/health")).await.unwrap().status().is_success());
+    assert!(http().get(format!("{base}/health")).send().await.unwrap().status().is_success());
     assert!(
-        reqwest::get(format!("{base}/metrics")).await.unwrap().text().await.unwrap().contains("tidewheel_embedder")
+        http()
+            .get(format!("{base}/metrics"))
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
+            .contains("tidewheel_embedder")
     );
-    let bad = reqwest::Client::new()
-        .post(format!("{base}/encode"))
-        .header("content-type", "application/json")
-        .body("{\"txt\":1}");
+    let bad = http().post(format!("{base}/encode")).header("content-type", "application/json").body("{\"txt\":1}");
     let bad = bad.send().await.unwrap();
     assert_eq!(bad.status().as_u16(), 400);
     assert!(bad.text().await.unwrap().contains("txt"));

@@ -37,7 +37,7 @@ async fn fills_and_drains(settings: &str) {
     }
     let url = world.stack.redis_url();
     world.until("Redis refuses an append for want of memory", || refused_for_memory(&url)).await;
-    assert!(world.log("producer").contains("OOM"), "the producer says why it waits");
+    world.wait(|world| world.log("producer").contains("OOM"), "the producer says why it waits").await;
     let held: u64 = world.redis(&["XLEN", RAW]).await;
     assert!(held < 3_000, "not everything fits: {held}");
     tickets.delete_many(doc! {"_id": {"$lt": 100}}).await.unwrap();

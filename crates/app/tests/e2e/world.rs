@@ -68,7 +68,15 @@ impl World {
         options.supervise = false;
         configure(&mut options);
         let provisioner = Provisioner::new(silent()).expect("a cache directory");
-        let stack = Stack::start(options, &provisioner, silent()).await.expect("the servers start");
+        let mut attempts = 0;
+        let stack = loop {
+            match Stack::start(options.clone(), &provisioner, silent()).await {
+                Ok(stack) => break stack,
+                // A port that was free a moment ago was taken by another test.
+                Err(error) if attempts < 3 && error.to_string().contains("in use") => attempts += 1,
+                Err(error) => panic!("the servers do not start: {error}"),
+            }
+        };
         let client = Client::with_uri_str(stack.mongodb_uri()).await.expect("the address is valid");
         let embedder = format!("127.0.0.1:{}", free_port());
         let (database, detours) = (client.database("shop"), Detours::default());

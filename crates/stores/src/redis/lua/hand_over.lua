@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Appends entries to stage 2 and acknowledges entries of stage 1, both or neither; neither, if none of these is pending. Allowed when memory is full:
--- otherwise a full stage 1 could never drain.
+-- Appends entries to stage 2 and acknowledges entries of stage 1, both or neither; neither, if none of these is pending.
+-- Allowed when memory is full: otherwise a full stage 1 could never drain.
 --
 -- KEYS: stage 1, stage 2, counts
 -- ARGV: group of stage 1; number n of ids; n ids; then for each entry the number of its names and values, and these.
