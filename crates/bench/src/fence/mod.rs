@@ -115,6 +115,7 @@ pub async fn run(
                 measured[run][side].push(measure);
             }
             servers.clear().await?;
+            index.prepare(dimension).await?;
             let upserter = upserter(&store, index.clone(), tombstones.clone(), arguments);
             let before = cpu_seconds();
             let rate = whole(servers, pipeline, dir, upserter, count).await?;
@@ -187,9 +188,18 @@ async fn whole(
 ) -> Result<f64, Box<dyn Error>> {
     let services = pipeline.start(dir, |name| name != "upserter")?;
     let shutdown = CancellationToken::new();
-    let service = tokio::spawn(upserter.run(shutdown.clone()));
-    servers.warm_up(pipeline).await?;
-    let seconds = throughput(servers, documents).await?;
+    let mut service = tokio::spawn(upserter.run(shutdown.clone()));
+    let measure = async {
+        servers.warm_up(pipeline).await?;
+        throughput(servers, documents).await
+    };
+    let seconds = tokio::select! {
+        seconds = measure => seconds?,
+        ended = &mut service => {
+            ended??;
+            return Err("the upserter stopped by itself".into());
+        }
+    };
     shutdown.cancel();
     service.await??;
     drop(services);
