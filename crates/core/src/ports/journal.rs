@@ -52,7 +52,7 @@ pub struct Checkpoint {
     pub last: (ClusterTime, u32),
     /// The epoch of the versions given out.
     pub epoch: u32,
-    /// The [`Source::selection`] that the token belongs to.
+    /// The [`Source::selection`](super::Source::selection) that the token belongs to.
     pub selection: String,
     /// The snapshot.
     pub snapshot: SnapshotState,

@@ -1,4 +1,4 @@
-//! The contracts of [`Archive`](tidewheel_core::ports::Archive) and [`Follower`](tidewheel_core::ports::Follower).
+//! The contracts of [`Archive`] and [`Follower`](tidewheel_core::ports::Follower).
 
 use tidewheel_core::ports::{Archive, Delivery, EntryId};
 use tidewheel_core::streams::{EMBEDDED, RAW, STAGE_2_REPLAY};
