@@ -16,7 +16,8 @@ pub const EMBEDDED_GROUP: &str = "qdrant_upserters";
 pub const CHECKPOINT: &str = "{raw_document_changes}:checkpoint";
 /// Hash: the newest checkpoint that is in the index with everything that it covers.
 pub const APPLIED: &str = "{raw_document_changes}:applied";
-/// Hash: how many entries each stream was given, so that a stream that was deleted is noticed.
+/// Hash: how many entries each stream was given, and how many were trimmed by us, so that it is noticed when somebody else
+/// deletes a stream or entries of it.
 pub const COUNTS: &str = "{raw_document_changes}:counts";
 /// String: what was found to be lost, until the producer has repaired it.
 pub const DAMAGE: &str = "{raw_document_changes}:damage";

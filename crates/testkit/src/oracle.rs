@@ -260,6 +260,17 @@ impl Oracle {
     }
 }
 
+/// The text that the default settings embed: `subject` and `content`, each left out when it is blank. For
+/// [`Oracle::with_text`].
+pub fn text_of(document: &Document) -> String {
+    let lines: Vec<&str> = ["subject", "content"]
+        .into_iter()
+        .filter_map(|field| document.get(field).and_then(Bson::as_str))
+        .filter(|text| !text.trim().is_empty())
+        .collect();
+    lines.join("\n")
+}
+
 /// A document: its namespace and its `_id` in canonical extended JSON.
 type Owner = (String, String);
 

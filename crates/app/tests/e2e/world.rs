@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Document, doc};
 use mongodb::{Client, Collection, Database};
 use tempfile::TempDir;
 use tidewheel_core::streams::RAW;
 use tidewheel_local::provision::Provisioner;
 use tidewheel_local::silent;
 use tidewheel_local::stack::{Stack, StackOptions};
-use tidewheel_testkit::oracle::{Oracle, OracleOptions, Report};
+use tidewheel_testkit::oracle::{Oracle, OracleOptions, Report, text_of};
 
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_tidewheel");
@@ -321,16 +321,6 @@ pub async fn backlog(url: &str, stream: &str, group: &str) -> u64 {
                 .is_some_and(|name| redis::from_redis_value::<String>(name.clone()).is_ok_and(|name| name == group))
         })
         .map_or(0, |entry| ["lag", "pending"].iter().filter_map(|field| entry.get(*field)).filter_map(number).sum())
-}
-
-/// The text that the default settings embed: `subject` and `content`, each left out when it has no letters.
-fn text_of(document: &Document) -> String {
-    let lines: Vec<&str> = ["subject", "content"]
-        .into_iter()
-        .filter_map(|field| document.get(field).and_then(Bson::as_str))
-        .filter(|text| !text.trim().is_empty())
-        .collect();
-    lines.join("\n")
 }
 
 /// Sends a signal to a process: "STOP", "CONT".

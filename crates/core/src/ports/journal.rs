@@ -98,7 +98,7 @@ pub struct Positions {
 /// Something that was saved, and is gone before its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Damage {
-    /// Entries of a stream that its group had not acknowledged. Says which and how that is known.
+    /// Entries of a stream that somebody else has deleted, acknowledged or not: afterwards nobody can tell. Says which stream.
     Entries(String),
     /// The collection in Qdrant, or the one that is configured is not the one that was written so far.
     Collection(String),

@@ -116,7 +116,7 @@ async fn points_have_qdrants_json() {
     let batch = json!({"searches": [{"query": 1, "limit": 1}, {"query": 2, "limit": 2}]});
     let answers = rest.post("/collections/docs/points/query/batch", batch).await;
     assert_eq!(answers[1]["points"].as_array().unwrap().len(), 2);
-    let fused = json!({"prefetch": [{"query": [1, 0, 0, 0]}, {"query": [1, 1, 0, 0]}], "query": {"fusion": "rrf"}});
+    let fused = json!({"prefetch": [{"query": [1, 0, 0, 0]}, {"query": [1, 0.1, 0, 0]}], "query": {"fusion": "rrf"}});
     let fused = rest.post("/collections/docs/points/query", fused).await;
     assert_eq!(fused["points"][0]["id"], 1);
 }

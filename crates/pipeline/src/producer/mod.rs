@@ -136,3 +136,6 @@ impl Producer {
 
 /// What the producer does, for logs and health: completes "cannot …".
 const FOLLOW: &str = "follow MongoDB";
+
+/// Points of the index in a page, where the producer reads all of them.
+const POINTS: usize = 1_000;

@@ -16,7 +16,7 @@ use super::options::ProducerOptions;
 use super::plan::{self, Recovery, Start};
 use super::snapshot::{Page, Snapshot};
 use super::writer::Writer;
-use super::{FOLLOW, ProducerPorts};
+use super::{FOLLOW, POINTS, ProducerPorts};
 use crate::health::Health;
 
 /// How often the positions of both stages are looked at: how soon damage is noticed and how long a snapshot waits at least.
@@ -24,9 +24,6 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// How often tombstones are collected; more often where they are kept for a shorter time.
 const COLLECT: Duration = Duration::from_secs(60);
-
-/// Points of the index in a page.
-const POINTS: usize = 1_000;
 
 /// How often a waiting source is asked for its time.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -1,6 +1,7 @@
 //! Into a new collection, beside the live pipeline.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidewheel_core::embedded::Embedded;
@@ -108,11 +109,14 @@ impl Into {
         let done = stop.child_token();
         let queue = Arc::new(PageQueue::new(pages, report, done.clone()));
         let patience = Patience { health: Health::default(), shutdown: stop.clone() };
-        let upserter = self.upserter(Arc::new(NoQueue::default())).into_work(patience);
+        let refused = Arc::new(NoQueue::default());
+        let upserter = self.upserter(refused.clone()).into_work(patience);
         let direct = Arc::new(Direct { upserter, queue: queue.clone() });
         let processor = Processor::new(self.processor.clone(), queue.clone(), direct, self.ports.embedder.clone())?;
         processor.run(done).await?;
-        Ok(queue.progress().await)
+        let mut progress = queue.progress().await;
+        progress.skipped += refused.parked.load(Ordering::Relaxed);
+        Ok(progress)
     }
 
     fn upserter(&self, queue: Arc<dyn Queue<Embedded>>) -> Upserter {

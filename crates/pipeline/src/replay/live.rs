@@ -1,15 +1,17 @@
 //! Into the live collection: what is replayed is appended to its stage again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Archive, EntryId};
+use tidewheel_core::error::ErrorClass;
+use tidewheel_core::ports::{Archive, EntryId, PortResult};
 use tokio_util::sync::CancellationToken;
 
-use super::{Marked, Pages, Progress, Report};
+use super::pages::Entries;
+use super::{Pages, Progress, Report};
 use crate::health::Health;
-use crate::newest::newest;
 use crate::retry::{GivenUp, Patience};
 use crate::service::ServiceError;
 
@@ -18,6 +20,9 @@ const ROOM: u64 = 2_000;
 
 /// How often a waiting replay looks.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a read that failed waits.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Entries of stage 2 read at a time: with vectors they are large.
 const PAGE: usize = 200;
@@ -31,21 +36,12 @@ pub async fn changes(
 ) -> Result<Progress, ServiceError> {
     let patience = Patience { health: Health::default(), shutdown: stop };
     let all = async {
-        loop {
-            // Not through `Patience`, which would have to borrow the pages for each attempt.
-            let page = match pages.next().await {
-                Ok(page) => page,
-                Err(error) if error.class == tidewheel_core::error::ErrorClass::Transient => {
-                    patience.pause(error.retry_after.unwrap_or(Duration::from_secs(1))).await?;
-                    continue;
-                }
-                Err(error) => return Err(GivenUp::Failed(error)),
-            };
-            let Some(page) = page else { return Ok(()) };
+        while let Some(page) = persist(&patience, async || pages.next().await).await? {
             wait_for_room(archive, &patience).await?;
             patience.call("append what is replayed", || archive.append(&page)).await?;
             report(pages.progress());
         }
+        Ok(())
     };
     let ended = all.await;
     outcome(ended).map(|()| pages.progress())
@@ -53,8 +49,8 @@ pub async fn changes(
 
 /// Appends the entries of stage 2 behind `after` to stage 2 again, marked as replayed.
 pub async fn embedded(
-    archive: &dyn Archive<Embedded>,
-    mut after: EntryId,
+    archive: Arc<dyn Archive<Embedded>>,
+    after: EntryId,
     replay: u32,
     report: &Report,
     stop: CancellationToken,
@@ -62,26 +58,34 @@ pub async fn embedded(
     let patience = Patience { health: Health::default(), shutdown: stop };
     let mut progress = Progress::default();
     let all = async {
-        let extent = patience.call("look at stage 2", || archive.extent()).await?;
-        progress.of = (after == EntryId::zero()).then_some(extent.entries);
-        loop {
-            let mut page = patience.call("read stage 2 again", || archive.page(&after, PAGE)).await?;
-            page.retain(|delivery| delivery.id <= extent.last);
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.id.clone();
-            progress.read += page.len() as u64;
-            let mut letters = Vec::new();
-            let mut records: Vec<Embedded> = newest(page, &mut letters).into_iter().map(|(record, _)| record).collect();
-            records.iter_mut().for_each(|record| record.mark(replay));
-            wait_for_room(archive, &patience).await?;
+        let begin = || Entries::begin(archive.clone(), after.clone(), replay);
+        let mut entries = patience.call("look at stage 2", begin).await?;
+        progress.of = entries.of();
+        while let Some((read, records, skipped)) = persist(&patience, async || entries.next(PAGE).await).await? {
+            wait_for_room(&*archive, &patience).await?;
             patience.call("append what is replayed", || archive.append(&records)).await?;
+            progress.read += read;
             progress.replayed += records.len() as u64;
-            progress.skipped += letters.len() as u64;
+            progress.skipped += skipped;
             report(progress);
         }
+        Ok(())
     };
     let ended = all.await;
     outcome(ended).map(|()| progress)
+}
+
+/// Reads until it works. Not through [`Patience::call`], which could not lend the same pages to each attempt.
+async fn persist<T>(patience: &Patience, mut read: impl AsyncFnMut() -> PortResult<T>) -> Result<T, GivenUp> {
+    loop {
+        match read().await {
+            Ok(page) => return Ok(page),
+            Err(error) if error.class == ErrorClass::Transient => {
+                patience.pause(error.retry_after.unwrap_or(AGAIN)).await?;
+            }
+            Err(error) => return Err(GivenUp::Failed(error)),
+        }
+    }
 }
 
 async fn wait_for_room<T>(archive: &dyn Archive<T>, patience: &Patience) -> Result<(), GivenUp> {

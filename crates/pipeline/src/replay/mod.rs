@@ -61,23 +61,17 @@ pub fn before(milliseconds: u64) -> EntryId {
     }
 }
 
-/// Which rows of the source to read.
-#[derive(Clone, Debug, Default)]
-pub struct Rows {
-    /// A query of MongoDB in extended JSON.
-    pub filter: Option<String>,
-}
-
-/// Every row of the source as it is now, as changes of this epoch. They win over everything older, without a mark.
-pub async fn rows(source: Arc<dyn Source>, epoch: u32, rows: Rows) -> PortResult<Pages> {
+/// Every row of the source as it is now, or those that match a query of MongoDB in extended JSON, as changes of this epoch. They
+/// win over everything older, without a mark.
+pub async fn rows(source: Arc<dyn Source>, epoch: u32, filter: Option<String>) -> PortResult<Pages> {
     let time = source.now().await?;
     let collections = source.collections().await?;
     let mut of = 0;
     for namespace in &collections {
         of += source.estimate(namespace).await?;
     }
-    let of = rows.filter.is_none().then_some(of);
-    Ok(Pages::rows(source, Version::of_snapshot(epoch, time), collections, rows.filter, of))
+    let of = filter.is_none().then_some(of);
+    Ok(Pages::rows(source, Version::of_snapshot(epoch, time), collections, filter, of))
 }
 
 /// What the source committed since `since`, from its own history, marked as replayed.
@@ -88,8 +82,7 @@ pub async fn history(source: Arc<dyn Source>, epoch: u32, since: ClusterTime, re
 
 /// The entries of stage 1 behind `after`, marked as replayed.
 pub async fn raw(archive: Arc<dyn Archive<Change>>, after: EntryId, replay: u32) -> PortResult<Pages> {
-    let extent = archive.extent().await?;
-    Ok(Pages::entries(archive, after, extent, replay))
+    Ok(Pages::entries(pages::Entries::begin(archive, after, replay).await?))
 }
 
 /// A record whose change can be marked.

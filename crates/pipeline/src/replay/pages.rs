@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Archive, DeadLetter, EntryId, Extent, Feed, FeedError, PortResult, Scan, Source, StartAt};
+use tidewheel_core::ports::{Archive, EntryId, Extent, Feed, FeedError, PortResult, Scan, Source, StartAt};
 use tidewheel_core::version::{ClusterTime, Version};
 
 use super::{Marked, Progress};
-use crate::newest::newest;
+use crate::newest::{Carries, newest};
 use crate::producer;
 
 /// A feed that has nothing to give this often in a row, waiting a second each time but the first, has reached the present.
@@ -25,12 +25,7 @@ pub struct Pages {
 }
 
 enum From {
-    Entries {
-        archive: Arc<dyn Archive<Change>>,
-        after: EntryId,
-        until: EntryId,
-        replay: u32,
-    },
+    Entries(Entries<Change>),
     Rows {
         source: Arc<dyn Source>,
         version: Version,
@@ -48,9 +43,9 @@ enum From {
 }
 
 impl Pages {
-    pub(super) fn entries(archive: Arc<dyn Archive<Change>>, after: EntryId, extent: Extent, replay: u32) -> Self {
-        let of = (after == EntryId::zero()).then_some(extent.entries);
-        Self::new(From::Entries { archive, after, until: extent.last, replay }, of)
+    pub(super) fn entries(entries: Entries<Change>) -> Self {
+        let of = entries.of();
+        Self::new(From::Entries(entries), of)
     }
 
     pub(super) fn rows(
@@ -95,23 +90,47 @@ impl Pages {
     }
 }
 
-/// How many entries or rows were read, the changes, and how many of them could not be read.
-type Read = Option<(u64, Vec<Change>, u64)>;
+/// How many entries or rows were read, the records, and how many could not be read; `None` at the end.
+type Read<T> = Option<(u64, Vec<T>, u64)>;
+
+/// What a stage holds behind a place, up to its newest entry when this was begun: the newest record of each document on a
+/// page, marked as replayed.
+pub(super) struct Entries<T> {
+    archive: Arc<dyn Archive<T>>,
+    after: EntryId,
+    extent: Extent,
+    from_the_first: bool,
+    replay: u32,
+}
+
+impl<T: Carries + Marked> Entries<T> {
+    pub(super) async fn begin(archive: Arc<dyn Archive<T>>, after: EntryId, replay: u32) -> PortResult<Self> {
+        let extent = archive.extent().await?;
+        Ok(Self { archive, from_the_first: after == EntryId::zero(), after, extent, replay })
+    }
+
+    /// How many entries there are, where that is known.
+    pub(super) fn of(&self) -> Option<u64> {
+        self.from_the_first.then_some(self.extent.entries)
+    }
+
+    /// The next page. A call that fails may be repeated.
+    pub(super) async fn next(&mut self, max: usize) -> PortResult<Read<T>> {
+        let mut page = self.archive.page(&self.after, max).await?;
+        page.retain(|delivery| delivery.id <= self.extent.last);
+        let Some(last) = page.last() else { return Ok(None) };
+        self.after = last.id.clone();
+        let (read, mut letters) = (page.len() as u64, Vec::new());
+        let mut records: Vec<T> = newest(page, &mut letters).into_iter().map(|(record, _)| record).collect();
+        records.iter_mut().for_each(|record| record.mark(self.replay));
+        Ok(Some((read, records, letters.len() as u64)))
+    }
+}
 
 impl From {
-    async fn next(&mut self) -> PortResult<Read> {
+    async fn next(&mut self) -> PortResult<Read<Change>> {
         match self {
-            Self::Entries { archive, after, until, replay } => {
-                let mut page = archive.page(after, PAGE).await?;
-                page.retain(|delivery| delivery.id <= *until);
-                let Some(last) = page.last() else { return Ok(None) };
-                *after = last.id.clone();
-                let (read, mut letters) = (page.len() as u64, Vec::<DeadLetter>::new());
-                let mut changes: Vec<Change> =
-                    newest(page, &mut letters).into_iter().map(|(change, _)| change).collect();
-                changes.iter_mut().for_each(|change| change.mark(*replay));
-                Ok(Some((read, changes, letters.len() as u64)))
-            }
+            Self::Entries(entries) => entries.next(PAGE).await,
             Self::Rows { source, version, left, scan, filter } => loop {
                 let Some((namespace, after)) = left.last_mut() else { return Ok(None) };
                 let open = match scan {

@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bson::{Bson, Document};
-
 /// Says how far a soak is, one line at a time.
 pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
 
@@ -70,14 +68,4 @@ impl fmt::Debug for SoakOptions {
             .field("folder", &self.folder)
             .finish_non_exhaustive()
     }
-}
-
-/// The text that the services embed with the soak's settings: `subject` and `content`, each left out when it is blank.
-pub(super) fn text_of(document: &Document) -> String {
-    let lines: Vec<&str> = ["subject", "content"]
-        .into_iter()
-        .filter_map(|field| document.get(field).and_then(Bson::as_str))
-        .filter(|text| !text.trim().is_empty())
-        .collect();
-    lines.join("\n")
 }

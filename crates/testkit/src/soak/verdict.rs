@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::documents::{COLLECTIONS, DATABASE};
-use super::options::text_of;
 use super::redis::{self, Backlog};
 use super::tally::Tally;
 use super::world::World;
 use super::{SoakError, SoakOptions};
+use crate::oracle::text_of;
 use crate::oracle::{Oracle, OracleOptions, Report};
 
 /// Between two looks.

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Aliases as _, Archive, EntryId, Extent, Index as _, Journal as _, Named};
+use tidewheel_core::ports::{Aliases as _, Archive, EntryId, Extent, Index as _, Journal as _};
 use tidewheel_core::streams::{STAGE_1, STAGE_2, STAGE_2_REPLAY};
 use tidewheel_core::version::ClusterTime;
 use tidewheel_pipeline::replay::{self, Into, IntoPorts, Pages, Progress};
@@ -146,8 +146,7 @@ impl Replay<'_> {
             return self.into(into, plan, facts, report, stop).await;
         }
         if self.args.from == ReplayFrom::Embedded {
-            let archive = self.embedded();
-            return Ok(replay::embedded(&*archive, self.after(), self.number, &report, stop).await?);
+            return Ok(replay::embedded(self.embedded(), self.after(), self.number, &report, stop).await?);
         }
         let mut pages = self.pages(facts).await?;
         Ok(replay::changes(&mut pages, &*self.raw(), &report, stop).await?)
@@ -161,7 +160,7 @@ impl Replay<'_> {
         let source = Arc::new(connect::source(options).await?);
         let epoch = facts.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.epoch);
         Ok(match self.since {
-            None => replay::rows(source, epoch, replay::Rows { filter: self.args.filter.clone() }).await?,
+            None => replay::rows(source, epoch, self.args.filter.clone()).await?,
             Some(since) => {
                 let seconds = u32::try_from(since / 1_000).unwrap_or(u32::MAX);
                 replay::history(source, epoch, ClusterTime { seconds, increment: 0 }, self.number).await?
@@ -207,13 +206,5 @@ impl Replay<'_> {
             self.pages(facts).await.map(Some).map_err(failed)
         };
         Ok(into.run(from_stage_2.then(|| self.after()), pages, report, stop).await?)
-    }
-}
-
-/// Whether the alias can be switched at the end, and to what the name stands now.
-fn alias_of(collection: &str, resolved: &Named) -> Option<String> {
-    match resolved {
-        Named::Collection => None,
-        Named::Alias(_) | Named::Nothing => Some(collection.to_owned()),
     }
 }

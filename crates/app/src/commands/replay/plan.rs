@@ -4,7 +4,7 @@ use serde::Serialize;
 use tidewheel_core::ports::{Checkpoint, EmbedderInfo, Extent, Named};
 use tidewheel_core::streams::{EMBEDDED, RAW};
 
-use super::{alias_of, since};
+use super::since;
 use crate::cli::{ReplayArgs, ReplayFrom};
 use crate::exit::Failure;
 
@@ -124,7 +124,8 @@ pub(super) fn plan(args: &ReplayArgs, since: Option<u64>, facts: &Facts) -> Resu
     if since.is_some() || args.filter.is_some() {
         warnings.push("the new collection will have a part of the documents only".to_owned());
     }
-    let alias = alias_of(&facts.collection, &facts.resolved);
+    // A collection's name cannot become an alias while the collection is there.
+    let alias = (facts.resolved != Named::Collection).then(|| facts.collection.clone());
     let (into, afterwards) = match &alias {
         Some(alias) => (
             format!(

@@ -11,12 +11,9 @@ use tidewheel_core::version::Version;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::super::ProducerPorts;
 use super::super::plan::{self, PageSwept};
+use super::super::{POINTS, ProducerPorts};
 use super::Page;
-
-/// Points of the index in a page.
-const POINTS: usize = 1_000;
 
 /// How often a source whose time stands still is asked again.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -8,9 +8,11 @@ local group, count = ARGV[1], tonumber(ARGV[2])
 -- Work that is no longer anybody's was finished by a colleague, or its stream is gone and it will be appended again: what
 -- became of it since is not known here any more.
 local pending = count == 0
-for i = 3, 2 + count do
-  if pending or redis.call('EXISTS', KEYS[1]) == 0 then break end
-  pending = #redis.call('XPENDING', KEYS[1], group, ARGV[i], ARGV[i], 1) > 0
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  for i = 3, 2 + count do
+    pending = #redis.call('XPENDING', KEYS[1], group, ARGV[i], ARGV[i], 1) > 0
+    if pending then break end
+  end
 end
 if not pending then return redis.status_reply('OK') end
 local at, added = 3 + count, 0
