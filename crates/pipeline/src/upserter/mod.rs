@@ -4,6 +4,8 @@
 //!  embedded_documents ──read / claim──▶ plan: newest change of each document, its points
 //!                                          │ removals                        │ writes
 //!                                          ▼                                 ▼
+//!                                          │                       P  payload alone, where the vectors were there already
+//!                                          │                          and still are; the others, and all the rest:
 //!                                  tombstones (Redis)              A  conditional upsert: only what is older
 //!                                          ▼                       B  check: newest of written, stored, tombstones
 //!                                  delete what is older            C  delete what is older than that, if anything is
