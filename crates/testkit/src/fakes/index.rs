@@ -297,7 +297,8 @@ impl State {
         };
         // Every point is written, whatever becomes of the others.
         let mut whole = |document: &&DocumentPoints| {
-            document.points.iter().fold(true, |whole, point| refresh(document, point) && whole)
+            let refreshed: Vec<bool> = document.points.iter().map(|point| refresh(document, point)).collect();
+            !refreshed.contains(&false)
         };
         documents.iter().map(&mut whole).collect()
     }
