@@ -8,7 +8,7 @@ use crate::world::{CHUNK, DIMENSION, PROCESSOR, PRODUCER, TAKEN_OVER, UPSERTER, 
 
 /// A document with one chunk for each of these words, and a field that is not embedded.
 fn ticket(id: i32, words: &[&str], state: &str) -> Value {
-    let chunks: Vec<String> = words.iter().map(|word| vec![*word; CHUNK].join(" ")).collect();
+    let chunks: Vec<String> = words.iter().map(|word| [*word; CHUNK].join(" ")).collect();
     json!({"_id": id, "text": chunks.join(" "), "state": state})
 }
 
