@@ -23,7 +23,7 @@ use crate::exit::Failure;
 use crate::settings::{Listen, Settings};
 
 pub(crate) use embedder::{Fetch, find as find_model};
-pub(crate) use stages::{own_name, processor_options, upserter_options};
+pub(crate) use stages::{known_vectors, own_name, processor_options, upserter_options};
 
 /// How long a shutdown may take.
 const GRACE: Duration = Duration::from_secs(10);

@@ -74,6 +74,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("processor.concurrency", Kind::Count(1), "4"),
     key("processor.claim_after", Kind::Duration, "15s"),
     key("processor.high_water", Kind::Count(1), "20000"),
+    key("processor.known_vectors", Kind::Choice(&["reuse", "ignore"]), "reuse"),
     key("upserter.batch", Kind::Count(1), "256"),
     key("upserter.concurrency", Kind::Count(1), "4"),
     key("upserter.claim_after", Kind::Duration, "15s"),

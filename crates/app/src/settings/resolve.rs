@@ -67,6 +67,7 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             claim_after: reader.duration("processor.claim_after"),
         },
         processor_high_water: reader.number("processor.high_water").unwrap_or_default(),
+        reuse_vectors: reader.text_or_empty("processor.known_vectors") == "reuse",
         upserter: Consumer {
             batch: reader.size("upserter.batch").unwrap_or_default(),
             concurrency: reader.size("upserter.concurrency").unwrap_or_default(),

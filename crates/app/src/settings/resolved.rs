@@ -18,6 +18,7 @@ pub(crate) struct Settings {
     pub(crate) processor: Consumer,
     /// `processor.high_water`
     pub(crate) processor_high_water: u64,
+    pub(crate) reuse_vectors: bool,
     pub(crate) upserter: Consumer,
     pub(crate) streams: Streams,
     pub(crate) http_listen: Listen,
