@@ -136,7 +136,7 @@ Start it as often as you like: all of them share the work.")]
     Upserter,
     /// Search by meaning
     Search(SearchArgs),
-    /// Show the streams, the collection and the embedder as they are now
+    /// Show whether the index is right, and the whole pipeline as it is now
     Status(StatusArgs),
     /// Connect to every server, do what real work does, and say what is not right
     Check(CheckArgs),

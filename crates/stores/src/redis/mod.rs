@@ -23,6 +23,7 @@ mod link;
 mod queue;
 mod reply;
 mod script;
+mod services;
 mod status;
 mod tombstones;
 
@@ -37,6 +38,7 @@ use tidewheel_core::secret::Secret;
 pub use archive::RedisArchive;
 pub use inspect::RedisFacts;
 pub use queue::RedisQueue;
+pub use services::Said;
 
 use error::{message, port_error};
 use link::Link;
