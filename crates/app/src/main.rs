@@ -12,6 +12,7 @@ mod logging;
 mod printer;
 mod services;
 mod settings;
+mod times;
 mod wrap;
 
 use std::process::ExitCode;
