@@ -16,6 +16,7 @@ mod recovery;
 mod replays;
 mod reuse;
 mod rolling;
+mod runbook;
 mod shutdown;
 mod snapshot;
 mod soak;
