@@ -124,6 +124,8 @@ Examples:
 Examples:
   tidewheel processor
   tidewheel processor --embedding-url http://gpu-box:8080
+  tidewheel processor --set embedding.provider=tei --embedding-url http://gpu-box:3000
+  tidewheel processor --set embedding.provider=ollama --set embedding.model=nomic-embed-text
 
 Start it as often as you like: all of them share the work.")]
     Processor,
