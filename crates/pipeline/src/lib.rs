@@ -6,6 +6,7 @@
 
 pub mod consumer;
 pub mod health;
+mod meters;
 mod newest;
 pub mod processor;
 pub mod producer;

@@ -21,7 +21,7 @@ use serde::{Serialize, Serializer};
 use tidewheel_core::ports::StageStatus;
 
 pub(crate) use look::Looker;
-pub(crate) use problems::Problem;
+pub(crate) use problems::{CODES, Problem};
 pub(crate) use report::{Report, ServiceState};
 pub(crate) use verdict::{State, Verdict};
 
@@ -174,7 +174,7 @@ pub(crate) struct Collection {
     pub(crate) exists: bool,
     /// `green`, `yellow`, `grey` or `red`, in Qdrant's words.
     pub(crate) status: Option<String>,
-    /// Points in it, exactly.
+    /// Points in it; where there are more than a million, about.
     pub(crate) points: Option<u64>,
     /// Vectors in an index; the others are scanned.
     pub(crate) indexed_vectors: Option<u64>,
