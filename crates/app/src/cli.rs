@@ -137,7 +137,7 @@ Start it as often as you like: all of them share the work.")]
     Upserter,
     /// Search by meaning
     Search(SearchArgs),
-    /// Show the streams, the collection and the embedder as they are now
+    /// Show whether the index is right, and the whole pipeline as it is now
     Status(StatusArgs),
     /// Connect to every server, do what real work does, and say what is not right
     Check(CheckArgs),
@@ -281,16 +281,16 @@ pub(crate) struct CheckArgs {
 #[command(after_help = "\
 Examples:
   tidewheel replay source                              what would be done
-  tidewheel replay source --yes                        embed every document anew
+  tidewheel replay source --yes                        read and send every document anew
   tidewheel replay source --filter '{\"status\": \"open\"}' --yes
-  tidewheel replay raw --since 2h --yes                embed the changes of the last two hours anew
+  tidewheel replay raw --since 2h --yes                send the changes of the last two hours anew
   tidewheel replay embedded --yes                      write again what stage 2 still holds, without embedding
   tidewheel replay source --into documents_2 --yes     fill a new collection and switch the alias to it
 
 It is safe while everything runs: newer changes always win. It may be interrupted and run again.
 Exit code: 0 done, or the plan was printed; 1 interrupted; 2 could not.")]
 pub(crate) struct ReplayArgs {
-    /// From where: `embedded` (stage 2, with its vectors), `raw` (stage 1, embedded anew), `source` (MongoDB)
+    /// From where: `embedded` (stage 2, with its vectors), `raw` (stage 1, processed anew), `source` (MongoDB)
     #[arg(value_enum)]
     pub(crate) from: ReplayFrom,
     /// Only from then on: a time such as 2026-05-01T12:00:00Z, or how long ago, such as 90m or 7d

@@ -9,6 +9,7 @@ mod commands;
 mod connect;
 mod exit;
 mod logging;
+mod overview;
 mod printer;
 mod services;
 mod settings;

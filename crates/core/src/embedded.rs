@@ -54,15 +54,27 @@ pub struct Embedded {
     pub change: Change,
     /// The model that made the vectors. Empty when there are none.
     pub model: String,
+    /// Its revision: see [`EmbedderInfo`](crate::ports::EmbedderInfo).
+    pub revision: String,
     /// The texts of the chunks, in order. A document always has at least one, which may be empty; a delete has none.
     pub chunks: Vec<String>,
     /// One vector for each chunk.
     pub vectors: Vectors,
+    /// Whether the index had all these vectors in these places when the change was processed: then its payload is all that
+    /// has to be written, unless something has come in between. The record is whole nevertheless.
+    pub unchanged: bool,
 }
 
 impl Embedded {
     /// A change that needs no vector: a delete, or a change of a whole collection.
     pub fn without_vectors(change: Change) -> Self {
-        Self { change, model: String::new(), chunks: Vec::new(), vectors: Vectors::default() }
+        Self {
+            change,
+            model: String::new(),
+            revision: String::new(),
+            chunks: Vec::new(),
+            vectors: Vectors::default(),
+            unchanged: false,
+        }
     }
 }

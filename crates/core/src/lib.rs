@@ -8,6 +8,8 @@ pub mod change;
 pub mod chunking;
 pub mod embedded;
 pub mod error;
+pub mod fingerprint;
+mod hex;
 pub mod identity;
 pub mod payload;
 pub mod ports;

@@ -3,8 +3,6 @@
 //! Qdrant filters and indexes plain JSON, so MongoDB's types become the JSON type that a person would write in a
 //! filter: an ObjectId its hexadecimal digits, a date RFC 3339 in UTC, and so on.
 
-use std::fmt::Write as _;
-
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value};
@@ -12,6 +10,8 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::fingerprint::Fingerprints;
+use crate::hex::hex;
 use crate::identity::{DocumentId, Namespace};
 use crate::version::Version;
 
@@ -27,6 +27,8 @@ pub const VERSION_REPLAY: &str = "_tidewheel.version.replay";
 pub const DOCUMENT: &str = "_tidewheel.document";
 /// Path of the payload field with the namespace.
 pub const NAMESPACE: &str = "_tidewheel.namespace";
+/// Path of the payload field with the fingerprint of what the vector was made from: see [`Fingerprints`].
+pub const FINGERPRINT: &str = "_tidewheel.fingerprint";
 
 /// Paths of the payload fields that [`Stamped::read`] reads.
 pub const STAMP: &[&str] = &[
@@ -58,7 +60,7 @@ pub fn plain_document(extended: &str) -> Result<Map<String, Value>, PayloadError
 }
 
 /// What `_tidewheel` holds besides the chunk.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Stamp<'a> {
     /// Canonical extended JSON of the document's `_id`.
     pub key: &'a str,
@@ -70,6 +72,8 @@ pub struct Stamp<'a> {
     pub version: Version,
     /// The model that made the vectors.
     pub model: &'a str,
+    /// Makes the fingerprints of the chunks.
+    pub fingerprints: &'a Fingerprints,
     /// How many chunks the document has at this version.
     pub chunks: u32,
     /// The [`digest`] of the document.
@@ -86,6 +90,7 @@ impl Stamp<'_> {
             "version": version_value(self.version),
             "digest": self.digest,
             "model": self.model,
+            "fingerprint": self.fingerprints.of(text),
             "chunk": chunk,
             "chunks": self.chunks,
             "text": text,
@@ -143,13 +148,14 @@ pub fn version_of(payload: &Map<String, Value>) -> Option<Version> {
     Version::from_halves(number("high")?, number("low")?, replay).ok()
 }
 
+/// The fingerprint in a payload; `None` if there is none.
+pub fn fingerprint_of(payload: &Map<String, Value>) -> Option<&str> {
+    payload.get(RESERVED)?.get("fingerprint")?.as_str()
+}
+
 /// Tells whether a document has changed: the first 128 bits of SHA-256 of its relaxed extended JSON, in hexadecimal.
 pub fn digest(document: &str) -> String {
-    let hash = Sha256::digest(document.as_bytes());
-    hash[..16].iter().fold(String::with_capacity(32), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&Sha256::digest(document.as_bytes())[..16])
 }
 
 fn plain_fields(document: Map<String, Value>) -> Map<String, Value> {

@@ -68,11 +68,15 @@ impl Record for Embedded {
         let mut fields = self.change.encode();
         if !self.chunks.is_empty() {
             fields.push(("model", Cow::Borrowed(self.model.as_bytes())));
+            fields.push(("revision", Cow::Borrowed(self.revision.as_bytes())));
             fields.push(("dimension", Cow::Owned(self.vectors.dimension().to_string().into_bytes())));
             let chunks = serde_json::to_vec(&self.chunks).expect("a list of strings is JSON");
             fields.push(("chunks", Cow::Owned(chunks)));
             let vectors = self.vectors.values().iter().flat_map(|value| value.to_le_bytes()).collect();
             fields.push(("vectors", Cow::Owned(vectors)));
+            if self.unchanged {
+                fields.push(("unchanged", Cow::Borrowed(b"1")));
+            }
         }
         fields
     }
@@ -97,7 +101,15 @@ impl Record for Embedded {
                     &format!("{expected} vectors of dimension {dimension} expected, found {found} bytes"),
                 )
             })?;
-        Ok(Self { change, model: reader.text("model")?, chunks, vectors })
+        Ok(Self {
+            change,
+            model: reader.text("model")?,
+            // Records of earlier versions have none: nothing is known to be the same as theirs.
+            revision: reader.text_optional("revision")?.unwrap_or_default(),
+            chunks,
+            vectors,
+            unchanged: reader.take_optional("unchanged").is_some(),
+        })
     }
 }
 
@@ -118,7 +130,12 @@ impl Reader {
     }
 
     fn text(&mut self, field: &'static str) -> Result<String, WireError> {
-        String::from_utf8(self.take(field)?).map_err(|error| invalid(field, &error))
+        self.text_optional(field)?.ok_or(WireError::Missing(field))
+    }
+
+    fn text_optional(&mut self, field: &'static str) -> Result<Option<String>, WireError> {
+        let text = self.take_optional(field).map(String::from_utf8).transpose();
+        text.map_err(|error| invalid(field, &error))
     }
 
     fn parse<T: std::str::FromStr<Err: ToString>>(&mut self, field: &'static str) -> Result<T, WireError> {
@@ -182,7 +199,14 @@ mod tests {
             prop_assert_eq!(Change::decode(as_read(change.encode())), Ok(change.clone()));
             let embedded = if operation.has_document() {
                 let values = (0..chunks.len() * 3).map(|i| i as f32 + seed.abs().min(1e6)).collect();
-                Embedded { change, model: "hash:3".into(), vectors: Vectors::new(3, values).unwrap(), chunks }
+                Embedded {
+                    change,
+                    model: "hash:3".into(),
+                    revision: "1".into(),
+                    vectors: Vectors::new(3, values).unwrap(),
+                    unchanged: chunks.len() == 1,
+                    chunks,
+                }
             } else {
                 Embedded::without_vectors(change)
             };
@@ -211,6 +235,7 @@ mod tests {
             model: "hash:2".into(),
             chunks: vec!["a".into(), "b".into()],
             vectors: Vectors::new(2, vec![0.0; 4]).unwrap(),
+            ..Embedded::without_vectors(change(Operation::Delete, ""))
         };
         let mut fields = as_read(embedded.encode());
         fields.iter_mut().find(|(name, _)| name == b"vectors").unwrap().1.truncate(12);

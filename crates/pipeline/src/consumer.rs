@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+use crate::newest::{Carries, documents};
 use crate::retry::{GivenUp, Patience};
 use crate::service::ServiceError;
 
@@ -36,10 +37,13 @@ const TRIM_EVERY: Duration = Duration::from_secs(10);
 /// How long a shutdown waits for the work in flight: below the ten seconds after which supervisors kill.
 const DRAIN: Duration = Duration::from_secs(8);
 
+/// How many times its size a batch may have that is filled up because documents occur several times in it.
+const FILL: usize = 16;
+
 /// How a stage's entries are taken.
 #[derive(Clone, Debug)]
 pub struct ConsumerOptions {
-    /// Most entries in a batch. What has accumulated is taken at once; nothing waits for a batch to fill.
+    /// Most documents in a batch. What has accumulated is taken at once; nothing waits for a batch to fill.
     pub batch: usize,
     /// Most batches in flight.
     pub concurrency: usize,
@@ -64,7 +68,7 @@ pub(crate) struct Consumer<T> {
     pub(crate) patience: Patience,
 }
 
-impl<T: Send + 'static> Consumer<T> {
+impl<T: Carries + Send + 'static> Consumer<T> {
     /// Runs until `patience.shutdown`.
     pub(crate) async fn run(self, work: impl Work<T>) -> Result<(), ServiceError> {
         // Ends the side loops whichever way this function is left.
@@ -116,12 +120,13 @@ impl<T: Send + 'static> Consumer<T> {
                 }
             };
             let read = self.patience.call("read new entries", || self.queue.read(self.options.batch, READ_WAIT));
-            let deliveries = match read.await {
+            let mut deliveries = match read.await {
                 Ok(deliveries) => deliveries,
                 Err(GivenUp::Shutdown) => return Ok(()),
                 Err(GivenUp::Failed(error)) => return Err(ServiceError::new(self.service, error)),
             };
             self.patience.health.started();
+            self.fill(&mut deliveries).await;
             if !deliveries.is_empty() {
                 let flight = flight.clone();
                 batches.spawn(async move {
@@ -130,6 +135,18 @@ impl<T: Send + 'static> Consumer<T> {
                     outcome
                 });
             }
+        }
+    }
+
+    /// Fills a batch up in which documents occur several times: whatever accumulated of a document costs one piece of work.
+    async fn fill(&self, deliveries: &mut Vec<Delivery<T>>) {
+        let batch = self.options.batch;
+        let mut full = deliveries.len() == batch;
+        while full && deliveries.len() < batch * FILL && documents(deliveries) <= batch / 2 {
+            // What fails here fails again at the next read, which waits it out.
+            let Ok(more) = self.queue.read(batch, Duration::ZERO).await else { return };
+            full = more.len() == batch;
+            deliveries.extend(more);
         }
     }
 

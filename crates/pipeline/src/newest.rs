@@ -1,7 +1,7 @@
 //! Reduces a batch to what still matters of it.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
@@ -63,6 +63,12 @@ pub(crate) fn newest<T: Carries>(deliveries: Vec<Delivery<T>>, letters: &mut Vec
         }
     }
     kept
+}
+
+/// How many documents the changes are of.
+pub(crate) fn documents<T: Carries>(deliveries: &[Delivery<T>]) -> usize {
+    let changes = deliveries.iter().filter_map(|delivery| delivery.record.as_ref().ok()).map(Carries::change);
+    changes.map(|change| (&change.namespace, &change.key)).collect::<HashSet<_>>().len()
 }
 
 /// A dead letter for an entry that failed for a reason that will not pass.

@@ -92,6 +92,13 @@ async fn changes(source: &FakeSource) {
     seconds(0.3).await;
     source.delete("tickets", json!(3));
     source.delete("notes", json!(1));
+    // Nothing that is embedded changes.
+    source.write(SourceWrite::Set {
+        collection: "tickets".into(),
+        id: json!(4),
+        field: "state".into(),
+        value: json!("closed"),
+    });
     seconds(0.3).await;
     source.insert("tickets", document(3, "reborn", 2));
     source.insert("notes", document(2, "brief", 2));
@@ -179,6 +186,8 @@ async fn a_processor_may_die_at_any_call_as_documents_change() {
 async fn an_upserter_may_die_at_any_call_as_documents_change() {
     let points = crash_everywhere(Story::Changes, UPSERTER, |_| true).await;
     assert!(points > 110, "only {points} points");
+    let points = crash_everywhere(Story::Changes, UPSERTER, |call| call == "refresh").await;
+    assert!(points >= 2, "only {points} points at payloads that are written alone");
 }
 
 #[tokio::test(start_paused = true)]

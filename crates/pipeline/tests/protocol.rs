@@ -7,6 +7,8 @@
 //! tombstones are modelled by what they promise:
 //!
 //! - a conditional upsert is atomic, overwrites only older points, and inserts missing points whatever its condition;
+//! - a conditional write of a payload alone is atomic for each point, and changes only a point that is there, is older, and has a
+//!   vector that was made from the same text;
 //! - a delete by filter is atomic and removes what is older than its version;
 //! - a tombstone keeps the greatest version until it is collected.
 //!
@@ -31,14 +33,29 @@ use tidewheel_pipeline::upserter::{Aftermath, aftermath};
 /// Most chunks of a change in the model.
 const CHUNKS: usize = 3;
 
-/// A change: the number of its chunks, 0 for a delete. Its version is its place in the history, from 1.
-type History = Vec<usize>;
+/// A change. Its version is its place in the history, from 1.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Change {
+    /// The number of its chunks, 0 for a delete.
+    chunks: usize,
+    /// Which text its chunks have: a vector is made from it.
+    text: u8,
+}
+
+type History = Vec<Change>;
+
+/// A point: its version, 0 if there is none, and the text that its vector was made from.
+type Stand = (u8, u8);
 
 /// Which safeguards are in place.
 #[derive(Clone, Copy)]
 struct Safeguards {
     fence: bool,
     check: bool,
+    /// Whether a payload alone is written only beside a vector that was made from the same text.
+    fingerprint: bool,
+    /// Whether it is looked at afterwards which points have been written.
+    look: bool,
     tombstone: bool,
     collection: Collection,
     /// Whether no write arrives once more after its worker has acknowledged it.
@@ -56,12 +73,23 @@ enum Collection {
     AfterTheGrace,
 }
 
-const ALL: Safeguards =
-    Safeguards { fence: true, check: true, tombstone: true, collection: Collection::AfterTheGrace, punctual: true };
+const ALL: Safeguards = Safeguards {
+    fence: true,
+    check: true,
+    fingerprint: true,
+    look: true,
+    tombstone: true,
+    collection: Collection::AfterTheGrace,
+    punctual: true,
+};
 
 /// Where a worker is with its change.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Step {
+    /// Write the payload of this chunk alone (P), and then of the next one.
+    Refresh { chunk: usize },
+    /// Look whether all of them have been written.
+    Look,
     /// Upsert (A), or raise the tombstone.
     Write,
     /// Read what is stored (half of B).
@@ -76,8 +104,7 @@ enum Step {
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct State {
-    /// The version at each chunk; 0 for no point.
-    points: [u8; CHUNKS],
+    points: [Stand; CHUNKS],
     tombstone: u8,
     /// Each worker's change (its place in the history, from 1) and step.
     workers: Vec<(u8, Step)>,
@@ -100,11 +127,20 @@ impl State {
     }
 
     /// The conditional upsert of a change.
-    fn write(&mut self, change: u8, chunks: usize, safe: Safeguards) {
+    fn write(&mut self, version: u8, Change { chunks, text }: Change, safe: Safeguards) {
         for point in &mut self.points[..chunks] {
-            if *point < change || !safe.fence {
-                *point = change;
+            if point.0 < version || !safe.fence {
+                *point = (version, text);
             }
+        }
+    }
+
+    /// The conditional write of a payload alone.
+    fn refresh(&mut self, version: u8, chunk: usize, text: u8, safe: Safeguards) {
+        let point = &mut self.points[chunk];
+        let older = point.0 < version || !safe.fence;
+        if point.0 > 0 && older && (point.1 == text || !safe.fingerprint) {
+            point.0 = version;
         }
     }
 }
@@ -121,8 +157,18 @@ fn some(number: u8) -> Option<Version> {
 fn step(state: &State, worker: usize, history: &History, safe: Safeguards) -> State {
     let mut next = state.clone();
     let (change, at) = state.workers[worker];
-    let chunks = history[usize::from(change) - 1];
+    let Change { chunks, text } = history[usize::from(change) - 1];
     let after = match at {
+        Step::Refresh { chunk } => {
+            next.refresh(change, chunk, text, safe);
+            match chunk + 1 {
+                chunk if chunk < chunks => Step::Refresh { chunk },
+                _ if safe.look => Step::Look,
+                _ => Step::ReadStored,
+            }
+        }
+        Step::Look if state.points[..chunks].iter().all(|(version, _)| *version >= change) => Step::ReadStored,
+        Step::Look => Step::Write,
         Step::Write if chunks == 0 => {
             if safe.tombstone {
                 next.tombstone = next.tombstone.max(change);
@@ -130,13 +176,13 @@ fn step(state: &State, worker: usize, history: &History, safe: Safeguards) -> St
             Step::Delete { older_than: change }
         }
         Step::Write => {
-            next.write(change, chunks, safe);
+            next.write(change, Change { chunks, text }, safe);
             if safe.check { Step::ReadStored } else { Step::Done }
         }
         Step::ReadStored => {
-            let surplus = state.points.get(chunks).is_some_and(|point| *point > 0);
+            let surplus = state.points.get(chunks).is_some_and(|point| point.0 > 0);
             // The version of a single chunk is not read.
-            Step::ReadTombstone { stored: if chunks > 1 { state.points[0] } else { 0 }, surplus }
+            Step::ReadTombstone { stored: if chunks > 1 { state.points[0].0 } else { 0 }, surplus }
         }
         Step::ReadTombstone { stored, surplus } => {
             let document = DocumentId::new(&Namespace::new("shop", "tickets"), "1");
@@ -153,8 +199,8 @@ fn step(state: &State, worker: usize, history: &History, safe: Safeguards) -> St
         }
         Step::Delete { older_than } => {
             for point in &mut next.points {
-                if *point < older_than {
-                    *point = 0;
+                if point.0 < older_than {
+                    *point = (0, 0);
                 }
             }
             Step::Done
@@ -176,15 +222,25 @@ struct Explored {
     collections: usize,
 }
 
+/// Where the work on a change begins: with its payload alone, if the processor found its vectors in the index. When that was, and what
+/// has happened since, is not known; so it is tried for every change whose text another one has too.
+fn first_step(history: &History, change: u8) -> Step {
+    let own = history[usize::from(change) - 1];
+    let others = history.iter().enumerate().filter(|(place, _)| *place != usize::from(change) - 1);
+    let known = others.map(|(_, other)| other).any(|other| other.chunks > 0 && other.text == own.text);
+    if own.chunks > 0 && known { Step::Refresh { chunk: 0 } } else { Step::Write }
+}
+
 fn explore(history: &History, duplicate: u8, safe: Safeguards) -> Explored {
     let mut changes: Vec<u8> = (1..=history.len() as u8).collect();
     changes.push(duplicate);
-    let workers = changes.into_iter().map(|change| (change, Step::Write)).collect();
+    let workers = changes.into_iter().map(|change| (change, first_step(history, change))).collect();
     let late_writes_left = u8::from(!safe.punctual);
-    let start = State { points: [0; CHUNKS], tombstone: 0, workers, crashes_left: 1, late_writes_left };
+    let start = State { points: [(0, 0); CHUNKS], tombstone: 0, workers, crashes_left: 1, late_writes_left };
     let newest = history.len() as u8;
-    let mut expected = [0; CHUNKS];
-    expected[..history[history.len() - 1]].fill(newest);
+    let Change { chunks, text } = history[history.len() - 1];
+    let mut expected = [(0, 0); CHUNKS];
+    expected[..chunks].fill((newest, text));
 
     let mut collections = 0;
     let mut seen = HashSet::from([start.clone()]);
@@ -209,9 +265,10 @@ fn explore(history: &History, duplicate: u8, safe: Safeguards) -> Explored {
             }
             all_done = false;
             visit(step(&state, worker, history, safe));
-            if state.crashes_left > 0 && at != Step::Write {
+            let first = first_step(history, change);
+            if state.crashes_left > 0 && at != first {
                 let mut crashed = state.clone();
-                crashed.workers[worker].1 = Step::Write;
+                crashed.workers[worker].1 = first;
                 crashed.crashes_left -= 1;
                 visit(crashed);
             }
@@ -227,19 +284,26 @@ fn explore(history: &History, duplicate: u8, safe: Safeguards) -> Explored {
     Explored { wrong: None, states: seen.len(), collections }
 }
 
-/// Every history of up to `length` changes that begins with a write; a delete is never followed by another.
+/// Every history of up to `length` changes that begins with a write, with every way in which texts can be the same; a delete is
+/// never followed by another. Where they are, documents have up to two chunks, to keep the number of states in bounds.
 fn histories(length: usize) -> Vec<History> {
     let mut all: Vec<History> = Vec::new();
     let mut last: Vec<History> = vec![Vec::new()];
     for _ in 0..length {
-        last = last
-            .iter()
-            .flat_map(|history| (0..=CHUNKS).map(|chunks| history.iter().copied().chain([chunks]).collect::<History>()))
-            .filter(|history| history[0] > 0 && history.windows(2).all(|pair| pair != [0, 0]))
-            .collect();
+        last = last.iter().flat_map(longer).collect();
         all.extend(last.iter().cloned());
     }
+    let same = |history: &History| (1..=history.len() as u8).any(|change| first_step(history, change) != Step::Write);
+    all.retain(|history| history.iter().all(|change| change.chunks < CHUNKS) || !same(history));
     all
+}
+
+/// The history with every change that may follow.
+fn longer(history: &History) -> Vec<History> {
+    let new = history.iter().filter(|change| change.chunks > 0).map(|change| change.text + 1).max().unwrap_or(0);
+    let writes = (0..=new).flat_map(|text| (1..=CHUNKS).map(move |chunks| Change { chunks, text }));
+    let delete = history.last().is_some_and(|last| last.chunks > 0).then_some(Change { chunks: 0, text: 0 });
+    writes.chain(delete).map(|change| history.iter().copied().chain([change]).collect()).collect()
 }
 
 /// Whether a history leads to a wrong state.
@@ -278,6 +342,16 @@ fn without_the_fence_an_old_write_wins() {
 #[test]
 fn without_the_check_a_late_write_resurrects_a_document_or_a_chunk() {
     assert!(violated(Safeguards { check: false, ..ALL }));
+}
+
+#[test]
+fn without_the_fingerprint_a_payload_comes_to_lie_beside_the_vector_of_another_text() {
+    assert!(violated(Safeguards { fingerprint: false, ..ALL }));
+}
+
+#[test]
+fn without_a_look_after_a_payload_a_vector_that_changed_meanwhile_stays_old() {
+    assert!(violated(Safeguards { look: false, ..ALL }));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The fake index does what the contract says.
 
-use tidewheel_core::ports::Index;
+use tidewheel_core::ports::{Index, KnownVectors};
 use tidewheel_testkit::contracts::index::IndexHarness;
 use tidewheel_testkit::fakes::index::FakeIndex;
 
@@ -9,6 +9,10 @@ struct Fake(FakeIndex);
 #[async_trait::async_trait]
 impl IndexHarness for Fake {
     fn index(&self) -> Box<dyn Index> {
+        Box::new(self.0.clone())
+    }
+
+    fn known(&self) -> Box<dyn KnownVectors> {
         Box::new(self.0.clone())
     }
 

@@ -23,7 +23,7 @@ use crate::exit::Failure;
 use crate::settings::{Listen, Settings};
 
 pub(crate) use embedder::{Fetch, find as find_model};
-pub(crate) use stages::{own_name, processor_options, upserter_options};
+pub(crate) use stages::{known_vectors, own_name, processor_options, upserter_options};
 
 /// How long a shutdown may take.
 const GRACE: Duration = Duration::from_secs(10);
@@ -100,7 +100,8 @@ impl Services {
         }
         if let Some(listener) = operations {
             let redis = connect::redis(settings)?;
-            services.tasks.spawn(operations::serve(listener, ready, redis, metrics.clone(), shutdown.clone()));
+            let more = crate::commands::wait::http::router(settings)?;
+            services.tasks.spawn(operations::serve(listener, ready, redis, metrics.clone(), more, shutdown.clone()));
         }
         services.tasks.spawn(metrics.keep(shutdown));
         Ok(services)

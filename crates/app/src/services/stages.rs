@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::{PortResult, Retention};
+use tidewheel_core::ports::{KnownVectors, PortResult, Retention};
 use tidewheel_core::retry::Backoff;
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_pipeline::consumer::ConsumerOptions;
 use tidewheel_pipeline::health::Health;
-use tidewheel_pipeline::processor::{Processor, ProcessorOptions, TextOptions};
+use tidewheel_pipeline::processor::{Processor, ProcessorOptions, ProcessorPorts, TextOptions};
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
 use tidewheel_pipeline::service::ServiceError;
 use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
@@ -70,8 +70,13 @@ pub(super) fn processor(settings: &Settings, shutdown: CancellationToken) -> Res
     let redis = connect::redis(settings)?;
     let embedder = connect::embedder(settings, None)?;
     let options = processor_options(settings);
-    let queue = Arc::new(redis.queue(STAGE_1, own_name("processor")));
-    let processor = Processor::new(options, queue, Arc::new(redis.clone()), embedder)?;
+    let ports = ProcessorPorts {
+        queue: Arc::new(redis.queue(STAGE_1, own_name("processor"))),
+        handover: Arc::new(redis.clone()),
+        embedder,
+        known: known_vectors(settings)?,
+    };
+    let processor = Processor::new(options, ports)?;
     let health = processor.health();
     let ready = health.clone();
     let task = async move {
@@ -98,6 +103,14 @@ pub(super) fn upserter(settings: &Settings, shutdown: CancellationToken) -> Resu
         Ok(upserter.run(shutdown).await?)
     };
     Ok((Box::pin(task), Arc::new(move || ready.readiness())))
+}
+
+/// Where vectors are that need not be made again.
+pub(crate) fn known_vectors(settings: &Settings) -> Result<Option<Arc<dyn KnownVectors>>, Failure> {
+    if !settings.reuse_vectors {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(connect::index(settings)?)))
 }
 
 /// How documents are embedded.

@@ -10,8 +10,8 @@ use super::keys;
 use super::layers::Layers;
 use super::origin::Origin;
 use super::resolved::{
-    Consumer, Documents, Embedder, Embedding, Listen, Local, Log, MongoDb, Producer, Provider, Qdrant, Redis, Settings,
-    Streams,
+    Consumer, Documents, Embedder, Embedding, Listen, Local, Log, MongoDb, Monitor, Producer, Provider, Qdrant, Redis,
+    Settings, Streams, Thresholds, Webhook,
 };
 use super::value::Value;
 
@@ -67,6 +67,7 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             claim_after: reader.duration("processor.claim_after"),
         },
         processor_high_water: reader.number("processor.high_water").unwrap_or_default(),
+        reuse_vectors: reader.text_or_empty("processor.known_vectors") == "reuse",
         upserter: Consumer {
             batch: reader.size("upserter.batch").unwrap_or_default(),
             concurrency: reader.size("upserter.concurrency").unwrap_or_default(),
@@ -83,6 +84,7 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             Some("off") => Listen::Off,
             Some(address) => Listen::At(address.to_owned()),
         },
+        monitor: monitor(&mut reader),
         log: Log {
             json: reader.text("log.format").map(|format| format == "json"),
             level: reader.text_or_empty("log.level"),
@@ -100,6 +102,26 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
 
 /// What OpenAI itself answers at.
 const OPENAI: &str = "https://api.openai.com/v1";
+
+fn monitor(reader: &mut Reader<'_>) -> Monitor {
+    let thresholds = Thresholds {
+        stage_1: reader.number("monitor.stage_1_entries").unwrap_or_default(),
+        stage_2: reader.number("monitor.stage_2_entries").unwrap_or_default(),
+        no_progress: reader.duration("monitor.no_progress"),
+        latency: reader.duration("monitor.latency"),
+        oplog_time_left: reader.duration("monitor.oplog_time_left"),
+        redis_memory_percent: reader.number("monitor.redis_memory_percent").unwrap_or_default(),
+        dead_letters: reader.number("monitor.dead_letters").unwrap_or_default(),
+    };
+    let token = reader.secret("monitor.webhook_token", "monitor.webhook_token_file");
+    let timeout = reader.duration("monitor.webhook_timeout");
+    let webhook = reader.secret("monitor.webhook", "monitor.webhook_file");
+    Monitor {
+        interval: reader.duration("monitor.interval"),
+        thresholds,
+        webhook: webhook.map(|url| Webhook { url, token, timeout }),
+    }
+}
 
 fn embedding(reader: &mut Reader<'_>, listen: &str) -> Embedding {
     let url = reader.address("embedding.url").map(|url| url.reveal().to_owned());

@@ -14,6 +14,7 @@ mod operations;
 mod outages;
 mod recovery;
 mod replays;
+mod reuse;
 mod rolling;
 mod shutdown;
 mod snapshot;

@@ -59,7 +59,9 @@ fn written(
     Ok(Embedded {
         change: Change { document, ..change(operation, number, seconds, increment) },
         model: "none".into(),
+        revision: String::new(),
         chunks: vec![text],
         vectors: Vectors::new(dimension, values).ok_or("the dimension is 0")?,
+        unchanged: false,
     })
 }

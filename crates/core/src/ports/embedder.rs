@@ -22,6 +22,9 @@ pub enum Purpose {
 pub struct EmbedderInfo {
     /// The model's name.
     pub model: String,
+    /// Stands for everything else that a document's vector depends on: weights, prefix, pooling. Two models of one name and
+    /// revision give a text the same vector, but for rounding; where it is not known, nothing tells them apart.
+    pub revision: String,
     /// Numbers in a vector.
     pub dimension: usize,
     /// Most tokens of a text that count, without the special tokens; what is beyond them is not embedded.

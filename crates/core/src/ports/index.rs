@@ -41,6 +41,24 @@ impl DocumentPoints {
     }
 }
 
+/// A vector that lies in the index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownVector {
+    /// Its point.
+    pub id: Uuid,
+    /// What it was made from: see [`Fingerprints`](crate::fingerprint::Fingerprints).
+    pub fingerprint: String,
+    /// The vector, as long as the index says that it is.
+    pub vector: Vec<f32>,
+}
+
+/// What the index holds already of what is about to be embedded.
+#[async_trait]
+pub trait KnownVectors: Send + Sync {
+    /// Those of these points that exist and say what they were made from, in any order. None if there is no collection.
+    async fn known(&self, points: &[Uuid]) -> PortResult<Vec<KnownVector>>;
+}
+
 /// Everything of this document (or collection) that is older than the version has to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fence {
@@ -97,6 +115,11 @@ pub trait Index: Send + Sync {
     /// as size limits allow. Answers when everything is durable. No document may occur twice.
     /// Never creates the collection: a collection that went missing is more than a write can make good.
     async fn upsert(&self, documents: &[&DocumentPoints]) -> PortResult<Written>;
+
+    /// Writes the payload alone of those points that exist, are older and have a vector with the same fingerprint. Answers, when
+    /// everything is durable, for each document whether all its points exist now at its version or a newer one; where not, the
+    /// document has to be upserted. Never creates a point. No document may occur twice.
+    async fn refresh(&self, documents: &[&DocumentPoints]) -> PortResult<Vec<bool>>;
 
     /// For each document and the number of chunks that it should have: what is there now.
     async fn stored(&self, documents: &[(DocumentId, u32)]) -> PortResult<Vec<Stored>>;

@@ -18,8 +18,8 @@ pub use archive::{Archive, Extent, Follower};
 pub use dead_letters::{ABOUT, DeadLetters, Letter};
 pub use embedder::{Embedder, EmbedderInfo, Purpose};
 pub use index::{
-    Alarm, Aliases, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, Named, Point, Stored, Tombstones,
-    Written,
+    Alarm, Aliases, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector, KnownVectors, Named,
+    Point, Stored, Tombstones, Written,
 };
 pub use journal::{Appended, Checkpoint, Damage, Journal, Position, Positions, Repair, SnapshotState};
 pub use queue::{Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Handover, Queue, Retention, StageStatus};

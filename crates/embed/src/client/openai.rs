@@ -187,7 +187,13 @@ impl OpenAiClient {
 impl Embedder for OpenAiClient {
     async fn info(&self) -> PortResult<EmbedderInfo> {
         let dimension = self.dimension().await?;
-        Ok(EmbedderInfo { model: self.options.model.clone(), dimension, max_tokens: self.options.max_tokens })
+        Ok(EmbedderInfo {
+            model: self.options.model.clone(),
+            // Such a service does not tell what else a vector depends on.
+            revision: self.options.passage_prefix.clone(),
+            dimension,
+            max_tokens: self.options.max_tokens,
+        })
     }
 
     async fn tokens(&self) -> PortResult<Arc<dyn Tokens>> {

@@ -16,6 +16,7 @@ use tokio::sync::OnceCell;
 
 use super::http::{self, Answer, garbled, shown};
 use super::{check, tokens::ModelTokens};
+use crate::engine::Precision;
 use crate::service::vectors::{BINARY, X_COUNT, X_DIMENSION, X_MODEL, header_form};
 
 /// How to reach the service.
@@ -42,9 +43,20 @@ impl ClientOptions {
 struct RemoteInfo {
     model: String,
     revision: String,
+    precision: Precision,
+    passage_prefix: String,
     dimension: usize,
     max_text_tokens: usize,
     limits: RemoteLimits,
+}
+
+impl RemoteInfo {
+    /// Everything besides the name that a document's vector depends on. Rounding to f32 or bf16 is not a part of it, because
+    /// embedders that share the work may have processors of different kinds; rounding to 8 bits is.
+    fn vector_revision(&self) -> String {
+        let rounding = if self.precision == Precision::Int8 { "int8" } else { "" };
+        [&self.revision, rounding, &self.passage_prefix].join("/")
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -183,7 +195,12 @@ impl TidewheelClient {
 impl Embedder for TidewheelClient {
     async fn info(&self) -> PortResult<EmbedderInfo> {
         let info = self.remote().await?;
-        Ok(EmbedderInfo { model: info.model.clone(), dimension: info.dimension, max_tokens: info.max_text_tokens })
+        Ok(EmbedderInfo {
+            model: info.model.clone(),
+            revision: info.vector_revision(),
+            dimension: info.dimension,
+            max_tokens: info.max_text_tokens,
+        })
     }
 
     async fn tokens(&self) -> PortResult<Arc<dyn Tokens>> {

@@ -4,8 +4,12 @@
 //!  raw_document_changes ──read / claim──▶ plan: newest change of each document, rendered, chunked
 //!                                           │ documents            │ deletes, drops     │ unreadable
 //!                                           ▼                      │                    ▼
-//!                                         embedder (all chunks     │               dead letters
-//!                                         of the batch together)   │
+//!                                         index: vectors that      │               dead letters
+//!                                         are known already        │
+//!                                           ▼                      │
+//!                                         embedder (the other      │
+//!                                         chunks of the batch,     │
+//!                                         each text once)          │
 //!                                           ▼                      ▼
 //!                                   one script: XADD to embedded_documents + XACK on raw_document_changes
 //! ```
@@ -13,14 +17,21 @@
 //! **Delivery**: at least once. An entry is acknowledged in the same atomic step that appends its record to stage 2.
 //! **Order**: none; versions order the records downstream. Of several changes of one document in a batch only the
 //! newest is embedded; the others are acknowledged with it, because nothing of them would survive in the index.
+//! **No work twice**: a chunk whose fingerprint (its text and everything about the model) the index has in one of the
+//! document's points is not embedded again. The record in stage 2 is whole nevertheless, so that it can be replayed into
+//! another collection; it says when the payload is all that has changed. A vector depends on nothing but its text and its
+//! model, so it does not matter how old the answer of the index is.
 //! **Poison**: a document that cannot be read, rendered or embedded is parked with its reason; its neighbours go on.
 //! **Backpressure**: above the high-water mark of stage 2 nothing more is handed over; stage 1 buffers, and in the end MongoDB.
 //! **Outages**: while the embedder or Redis is away the processor waits; stage 1 keeps what has not been confirmed.
 
 mod embed;
+pub mod meters;
 mod options;
 mod plan;
+mod recall;
 mod render;
+mod reuse;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +43,9 @@ pub use render::Renderer;
 use tidewheel_core::change::Change;
 use tidewheel_core::chunking::ChunkLimits;
 use tidewheel_core::embedded::{Embedded, Vectors};
-use tidewheel_core::ports::{Delivery, Embedder, EmbedderInfo, EntryId, Handover, Queue};
+use tidewheel_core::error::PortError;
+use tidewheel_core::fingerprint::Fingerprints;
+use tidewheel_core::ports::{Delivery, Embedder, EmbedderInfo, EntryId, Handover, KnownVectors, Queue};
 use tidewheel_core::tokens::Tokens;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, info, warn};
@@ -42,31 +55,40 @@ use crate::health::Health;
 use crate::newest::letter;
 use crate::retry::{GivenUp, Patience};
 use crate::service::ServiceError;
+use meters::{Meters, Saved};
 use plan::{Handful, Job, Plan, handfuls, plan};
+use recall::Recall;
+use reuse::Reuse;
 
 /// The service's name in errors, spans and labels.
 pub const NAME: &str = "processor";
 
+/// What a processor works with.
+#[derive(Clone)]
+pub struct ProcessorPorts {
+    /// Stage 1.
+    pub queue: Arc<dyn Queue<Change>>,
+    /// The step to stage 2.
+    pub handover: Arc<dyn Handover>,
+    /// Makes the vectors.
+    pub embedder: Arc<dyn Embedder>,
+    /// Has vectors that were made before; without it every text is embedded.
+    pub known: Option<Arc<dyn KnownVectors>>,
+}
+
 /// The service. Any number may run at once.
 pub struct Processor {
     options: ProcessorOptions,
-    queue: Arc<dyn Queue<Change>>,
-    handover: Arc<dyn Handover>,
-    embedder: Arc<dyn Embedder>,
+    ports: ProcessorPorts,
     renderer: Renderer,
     health: Health,
 }
 
 impl Processor {
     /// A processor that is ready to run; fails if the template cannot be parsed.
-    pub fn new(
-        options: ProcessorOptions,
-        queue: Arc<dyn Queue<Change>>,
-        handover: Arc<dyn Handover>,
-        embedder: Arc<dyn Embedder>,
-    ) -> Result<Self, ServiceError> {
+    pub fn new(options: ProcessorOptions, ports: ProcessorPorts) -> Result<Self, ServiceError> {
         let renderer = Renderer::new(&options.text).map_err(|error| ServiceError::new(NAME, error))?;
-        Ok(Self { options, queue, handover, embedder, renderer, health: Health::default() })
+        Ok(Self { options, ports, renderer, health: Health::default() })
     }
 
     /// What the service says of itself while it runs.
@@ -77,9 +99,10 @@ impl Processor {
     /// Runs until `shutdown`, or until something fails that a person has to mend.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
         let patience = Patience { health: self.health, shutdown };
-        let info = patience.call("reach the embedder", || self.embedder.info()).await;
+        let ProcessorPorts { queue, handover, embedder, known } = self.ports;
+        let info = patience.call("reach the embedder", || embedder.info()).await;
         let (info, tokens) = match info {
-            Ok(info) => (info, patience.call("get the model's tokeniser", || self.embedder.tokens()).await),
+            Ok(info) => (info, patience.call("get the model's tokeniser", || embedder.tokens()).await),
             Err(given_up) => return ended(given_up),
         };
         let tokens = match tokens {
@@ -89,9 +112,12 @@ impl Processor {
         info!(model = info.model, dimension = info.dimension, "ready");
         let longest = self.options.chunk_tokens.map_or(info.max_tokens, |tokens| tokens.min(info.max_tokens));
         let work = Worker {
-            queue: self.queue.clone(),
-            handover: self.handover,
-            embedder: self.embedder,
+            queue: queue.clone(),
+            handover,
+            embedder,
+            recall: Recall::new(known),
+            meters: Meters::new(),
+            fingerprints: Fingerprints::new(&info.model, &info.revision, info.dimension),
             renderer: self.renderer,
             limits: ChunkLimits::new(longest, self.options.chunk_overlap),
             tokens,
@@ -100,7 +126,7 @@ impl Processor {
             since_look: AtomicU64::new(0),
             patience: patience.clone(),
         };
-        Consumer { service: NAME, queue: self.queue, options: self.options.consumer, patience }.run(work).await
+        Consumer { service: NAME, queue, options: self.options.consumer, patience }.run(work).await
     }
 }
 
@@ -121,6 +147,9 @@ struct Worker {
     queue: Arc<dyn Queue<Change>>,
     handover: Arc<dyn Handover>,
     embedder: Arc<dyn Embedder>,
+    recall: Recall,
+    meters: Meters,
+    fingerprints: Fingerprints,
     renderer: Renderer,
     limits: ChunkLimits,
     tokens: Arc<dyn Tokens>,
@@ -144,11 +173,14 @@ impl Worker {
         let Plan { jobs, passed, mut letters } = plan(deliveries, &self.renderer, &*self.tokens, self.limits);
         let mut records: Vec<(Embedded, Vec<EntryId>)> =
             passed.into_iter().map(|passed| (Embedded::without_vectors(passed.change), passed.entries)).collect();
-        for (job, vectors) in self.embed(jobs).await? {
+        let settled = jobs.iter().map(|job| job.entries.len()).chain(records.iter().map(|(_, entries)| entries.len()));
+        self.meters.superseded.increment(settled.map(|entries| entries as u64 - 1).sum());
+        for (job, vectors, unchanged) in self.embed(jobs).await? {
             match vectors {
                 Ok(vectors) => {
-                    let model = self.info.model.clone();
-                    records.push((Embedded { change: job.change, model, chunks: job.chunks, vectors }, job.entries));
+                    let (model, revision) = (self.info.model.clone(), self.info.revision.clone());
+                    let Job { change, chunks, entries } = job;
+                    records.push((Embedded { change, model, revision, chunks, vectors, unchanged }, entries));
                 }
                 Err(error) => letters.extend(job.entries.into_iter().map(|id| letter(id, &error))),
             }
@@ -192,33 +224,25 @@ impl Worker {
         Ok(())
     }
 
-    /// The vectors of each job, or why it cannot have them. All chunks of the batch are embedded together.
-    async fn embed(
-        &self,
-        mut jobs: Vec<Job>,
-    ) -> Result<Vec<(Job, Result<Vectors, tidewheel_core::error::PortError>)>, GivenUp> {
-        // The texts are lent to one flat list and given back, instead of being copied.
-        let counts: Vec<usize> = jobs.iter().map(|job| job.chunks.len()).collect();
-        let texts: Vec<String> = jobs.iter_mut().flat_map(|job| std::mem::take(&mut job.chunks)).collect();
-        let outcomes = embed::embed_all(&*self.embedder, &self.patience, self.info.dimension, &texts).await?;
-        let mut pairs = texts.into_iter().zip(outcomes);
-        let mut embedded = Vec::with_capacity(jobs.len());
-        for (mut job, count) in jobs.into_iter().zip(counts) {
-            let mut values = Vec::with_capacity(count * self.info.dimension);
-            let mut failure = None;
-            for (text, outcome) in pairs.by_ref().take(count) {
-                job.chunks.push(text);
-                match outcome {
-                    Ok(vector) => values.extend(vector),
-                    Err(error) => failure = Some(error),
-                }
-            }
-            let vectors = match failure {
-                Some(error) => Err(error),
-                None => Ok(Vectors::new(self.info.dimension, values).expect("every vector has the dimension")),
-            };
-            embedded.push((job, vectors));
-        }
-        Ok(embedded)
+    /// The vectors of each job, or why it cannot have them, and whether the index has them all in their places. What is not known
+    /// is embedded together.
+    async fn embed(&self, mut jobs: Vec<Job>) -> Result<Vec<(Job, Result<Vectors, PortError>, bool)>, GivenUp> {
+        let known = self.recall.ask(&reuse::worth_a_look(&jobs)).await;
+        let dimension = self.info.dimension;
+        let reuse = Reuse::new(&jobs, known, &self.fingerprints, dimension);
+        let texts = reuse.take_texts(&mut jobs);
+        let outcomes = embed::embed_all(&*self.embedder, &self.patience, dimension, &texts).await?;
+        self.meters.embedded.increment(texts.len() as u64);
+        reuse.give_back(&mut jobs, texts);
+        let (known, repeated) = reuse.saved(&jobs);
+        self.count(&self.meters.known, &known);
+        self.count(&self.meters.repeated, &repeated);
+        let vectors = reuse.vectors(&outcomes, dimension);
+        Ok(jobs.into_iter().zip(vectors).map(|(job, (vectors, unchanged))| (job, vectors, unchanged)).collect())
+    }
+
+    fn count(&self, saved: &Saved, texts: &[&str]) {
+        saved.texts.increment(texts.len() as u64);
+        saved.tokens.increment(texts.iter().map(|text| self.tokens.spans(text).len() as u64).sum());
     }
 }

@@ -157,7 +157,9 @@ pub(super) struct Direct<W> {
 #[async_trait]
 impl<W: Work<Embedded>> Handover for Direct<W> {
     async fn hand_over(&self, records: &[Embedded], acknowledge: &[EntryId]) -> PortResult<()> {
-        let delivery = |record: &Embedded| Delivery { id: EntryId::zero(), record: Ok(record.clone()) };
+        // What is known of the live collection says nothing of the new one.
+        let record = |record: &Embedded| Embedded { unchanged: false, ..record.clone() };
+        let delivery = |own: &Embedded| Delivery { id: EntryId::zero(), record: Ok(record(own)) };
         match self.upserter.batch(records.iter().map(delivery).collect()).await {
             Ok(()) => self.queue.acknowledge(acknowledge).await,
             Err(GivenUp::Shutdown) => Err(PortError::transient("the replay is asked to stop")),

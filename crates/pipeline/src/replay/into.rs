@@ -5,14 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Aliases, Archive, Embedder, EntryId, Follower, Index, Queue, Tombstones};
+use tidewheel_core::ports::{Aliases, Archive, Embedder, EntryId, Follower, Index, KnownVectors, Queue, Tombstones};
 use tokio_util::sync::CancellationToken;
 
 use super::collected::{Direct, NoAlarm, NoQueue, PageQueue};
 use super::live::outcome;
 use super::{Pages, Progress, Report};
 use crate::health::Health;
-use crate::processor::{Processor, ProcessorOptions};
+use crate::processor::{Processor, ProcessorOptions, ProcessorPorts};
 use crate::retry::{GivenUp, Patience};
 use crate::service::ServiceError;
 use crate::upserter::{Upserter, UpserterOptions};
@@ -31,6 +31,8 @@ pub struct IntoPorts {
     pub tombstones: Arc<dyn Tombstones>,
     /// Makes the vectors.
     pub embedder: Arc<dyn Embedder>,
+    /// Has vectors that were made before: the live collection.
+    pub known: Option<Arc<dyn KnownVectors>>,
     /// The group of the replay on stage 2.
     pub follower: Arc<dyn Follower>,
     /// Stage 2 for a consumer of that group.
@@ -112,7 +114,9 @@ impl Into {
         let refused = Arc::new(NoQueue::default());
         let upserter = self.upserter(refused.clone()).into_work(patience);
         let direct = Arc::new(Direct { upserter, queue: queue.clone() });
-        let processor = Processor::new(self.processor.clone(), queue.clone(), direct, self.ports.embedder.clone())?;
+        let IntoPorts { embedder, known, .. } = self.ports.clone();
+        let ports = ProcessorPorts { queue: queue.clone(), handover: direct, embedder, known };
+        let processor = Processor::new(self.processor.clone(), ports)?;
         processor.run(done).await?;
         let mut progress = queue.progress().await;
         progress.skipped += refused.parked.load(Ordering::Relaxed);

@@ -53,9 +53,10 @@ impl Applier<'_> {
         Ok((done, letters))
     }
 
-    /// Conditional upsert, check, clean-up; again from the start for documents that vanished in between.
+    /// Payloads alone where that may be enough, then conditional upsert, check, clean-up; again from the start for documents that vanished in between.
     async fn write_all(&self, writes: &[Write]) -> Result<(), GivenUp> {
-        let mut todo: Vec<&Write> = writes.iter().collect();
+        let (unchanged, mut todo): (Vec<&Write>, _) = writes.iter().partition(|write| write.unchanged);
+        todo.extend(self.refresh(unchanged).await?);
         while !todo.is_empty() {
             let documents: Vec<&DocumentPoints> = todo.iter().map(|write| &write.points).collect();
             self.prepare(&documents).await?;
@@ -68,8 +69,32 @@ impl Applier<'_> {
         Ok(())
     }
 
+    /// Writes the payloads of documents whose vectors the index had when they were processed; gives those back that have to be
+    /// written whole: something has happened to their points since then, or the index refuses to write payloads alone.
+    async fn refresh<'w>(&self, writes: Vec<&'w Write>) -> Result<Vec<&'w Write>, GivenUp> {
+        if writes.is_empty() {
+            return Ok(writes);
+        }
+        let documents: Vec<&DocumentPoints> = writes.iter().map(|write| &write.points).collect();
+        let refreshed = match self.patience.call("write payloads to Qdrant", || self.index.refresh(&documents)).await {
+            Ok(refreshed) => refreshed,
+            // Which document is at fault shows when they are written whole.
+            Err(GivenUp::Failed(error)) if error.class == ErrorClass::Poison => return Ok(writes),
+            Err(given_up) => return Err(given_up),
+        };
+        let (mut there, mut rest) = (Vec::new(), Vec::new());
+        for (write, refreshed) in writes.into_iter().zip(refreshed) {
+            if refreshed { there.push(write) } else { rest.push(write) }
+        }
+        rest.extend(self.check(there).await?);
+        Ok(rest)
+    }
+
     /// The check after the write; gives back what has to be written again.
     async fn check<'w>(&self, writes: Vec<&'w Write>) -> Result<Vec<&'w Write>, GivenUp> {
+        if writes.is_empty() {
+            return Ok(writes);
+        }
         let documents: Vec<_> =
             writes.iter().map(|write| (write.points.document, write.points.points.len() as u32)).collect();
         // A batch is of few collections.

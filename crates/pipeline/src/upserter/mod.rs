@@ -3,6 +3,9 @@
 //! ```text
 //!  embedded_documents ──read / claim──▶ plan: newest change of each document, its points
 //!                                          │ removals                        │ writes
+//!                                          │                                 ▼
+//!                                          │                       P  payloads alone, where the vectors were there already;
+//!                                          │                          what is not at its version then goes on with A
 //!                                          ▼                                 ▼
 //!                                  tombstones (Redis)              A  conditional upsert: only what is older
 //!                                          ▼                       B  check: newest of written, stored, tombstones
@@ -13,11 +16,11 @@
 //! ```
 //!
 //! **Delivery**: at least once; an entry is acknowledged only when every write for it is confirmed as durable. A crash
-//! anywhere starts again from A, which changes nothing that is already right.
+//! anywhere starts again from P or A, which change nothing that is already right.
 //! **Fencing**: whatever the number of upserters and the order of their writes, the newest version of a document wins.
 //! An upsert does not overwrite a newer point (its condition), and does not bring back what was deleted or shortened
 //! (its check). Without B a late write could; a model of the protocol shows it.
-//! **Calls**: A and B for a batch with writes, C only for a batch in which the check found something to clean up, one delete for
+//! **Calls**: A and B for a batch with writes, P and B for one of payloads alone, C only for a batch in which the check found something to clean up, one delete for
 //! a batch with removals.
 //! **A collection that is gone** is made again by the next write, and put on record, so that the producer fills it again.
 //! **Poison**: a document that Qdrant refuses is found by halving the batch and parked; its neighbours are written.

@@ -3,6 +3,7 @@
 use tidewheel_core::change::Operation;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
+use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::payload::{RESERVED, Stamp, digest, plain_document};
 use tidewheel_core::ports::{DeadLetter, Delivery, DocumentPoints, EntryId, Fence, FenceTarget, Point, Stored};
@@ -16,6 +17,8 @@ use crate::newest::{letter, newest};
 pub struct Write {
     /// Its points.
     pub points: DocumentPoints,
+    /// Whether the index had the vectors already when the change was processed.
+    pub unchanged: bool,
     /// Where it lives: a drop of that collection may be newer.
     pub namespace: Namespace,
     /// Its entry, and the entries of older changes of the same document.
@@ -52,8 +55,9 @@ pub fn plan(deliveries: Vec<Delivery<Embedded>>, payload: &PayloadOptions) -> Pl
             Operation::Delete => FenceTarget::Document(embedded.change.document_id()),
             _ => {
                 let namespace = embedded.change.namespace.clone();
+                let unchanged = embedded.unchanged;
                 match points(embedded, payload) {
-                    Ok(points) => plan.writes.push(Write { points, namespace, entries }),
+                    Ok(points) => plan.writes.push(Write { points, unchanged, namespace, entries }),
                     Err(error) => plan.letters.extend(entries.into_iter().map(|id| letter(id, &error))),
                 }
                 continue;
@@ -66,14 +70,16 @@ pub fn plan(deliveries: Vec<Delivery<Embedded>>, payload: &PayloadOptions) -> Pl
 
 /// The points of a document: the vector of each chunk with the document's fields and the chunk's stamp.
 fn points(embedded: Embedded, options: &PayloadOptions) -> Result<DocumentPoints, PortError> {
-    let Embedded { change, model, chunks, vectors } = embedded;
+    let Embedded { change, model, revision, chunks, vectors, .. } = embedded;
     let document = change.document_id();
     let text = change.document.as_deref().unwrap_or_default();
     let fields = plain_document(text).map_err(|error| PortError::poison(error.to_string()))?;
     let fields = options.select(fields);
     let digest = digest(text);
+    let fingerprints = Fingerprints::new(&model, &revision, vectors.dimension());
     let stamp = Stamp {
         digest: &digest,
+        fingerprints: &fingerprints,
         key: &change.key,
         namespace: change.namespace.as_str(),
         document,
@@ -157,6 +163,8 @@ mod tests {
         Embedded {
             change,
             model: "hash:2".into(),
+            revision: "1".into(),
+            unchanged: false,
             chunks: (0..chunks).map(|i| format!("chunk {i}")).collect(),
             vectors,
         }
@@ -222,6 +230,7 @@ mod tests {
                     "version": {"high": 3, "low": (1u64 << 21) + 1},
                     "digest": digest(r#"{"_id":7,"text":"at 3","secret":1}"#),
                     "model": "hash:2",
+                    "fingerprint": Fingerprints::new("hash:2", "1", 2).of("chunk 1"),
                     "chunk": 1,
                     "chunks": 2,
                     "text": "chunk 1",

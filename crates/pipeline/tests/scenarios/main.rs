@@ -9,5 +9,6 @@ mod losses;
 mod outages;
 mod producers;
 mod regressions;
+mod reuse;
 mod rollback;
 mod tombstones;

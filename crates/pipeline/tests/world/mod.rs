@@ -12,11 +12,11 @@ use tidewheel_core::ports::Retention;
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_core::tokens::{Tokens, Words};
 use tidewheel_pipeline::consumer::ConsumerOptions;
-use tidewheel_pipeline::processor::{Processor, ProcessorOptions, TextOptions};
+use tidewheel_pipeline::processor::{Processor, ProcessorOptions, ProcessorPorts, TextOptions};
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
 use tidewheel_pipeline::service::ServiceError;
 use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
-use tidewheel_testkit::fakes::embedder::FakeEmbedder;
+use tidewheel_testkit::fakes::embedder::{FakeEmbedder, vector_of};
 use tidewheel_testkit::fakes::faults::Faults;
 use tidewheel_testkit::fakes::index::FakeIndex;
 use tidewheel_testkit::fakes::process::Process;
@@ -140,9 +140,13 @@ impl World {
                     chunk_tokens: Some(CHUNK),
                     chunk_overlap: 0,
                 };
-                let (queue, handover) = (Arc::new(streams.changes(&name)), Arc::new(streams.handover()));
-                let embedder = Arc::new(self.embedder.used_by(&process));
-                let processor = Processor::new(options, queue, handover, embedder).expect("no template");
+                let ports = ProcessorPorts {
+                    queue: Arc::new(streams.changes(&name)),
+                    handover: Arc::new(streams.handover()),
+                    embedder: Arc::new(self.embedder.used_by(&process)),
+                    known: Some(Arc::new(index)),
+                };
+                let processor = Processor::new(options, ports).expect("no template");
                 tokio::spawn(processor.run(shutdown))
             }
             _ => {
@@ -183,7 +187,10 @@ impl World {
                 &["raise", "of", "collect", "positions", "confirm", "applied", "restart", "collection"],
                 self.streams.faults(),
             ),
-            (&["upsert", "stored", "delete", "prepare", "exists", "points", "page", "count"], self.index.faults()),
+            (
+                &["upsert", "refresh", "known", "stored", "delete", "prepare", "exists", "points", "page", "count"],
+                self.index.faults(),
+            ),
             (&["embed", "info", "tokens"], self.embedder.faults()),
         ]
     }
@@ -197,6 +204,8 @@ impl World {
             let document = DocumentId::new(&namespace, stamp["key"].as_str()?);
             let chunk = stamp["chunk"].as_u64().expect("a chunk number");
             assert_eq!(point.id, document.point(chunk as u32));
+            let text = stamp["text"].as_str().expect("a text");
+            assert_eq!(point.vector, vector_of(text, DIMENSION), "the vector of {text:?}");
             points.entry(document).or_default().insert(chunk, Value::Object(point.payload));
         }
         for collection in COLLECTIONS {

@@ -36,7 +36,7 @@ use tidewheel_core::ports::{Feed, FeedError, PortResult, Scan, Source, SourceRow
 use tidewheel_core::secret::Secret;
 use tidewheel_core::version::ClusterTime;
 
-pub use inspect::{MongoFacts, OplogWindow, Topology};
+pub use inspect::{MongoFacts, Oplog, OplogWindow, Topology};
 pub use reading::{IdReading, id_readings};
 use selection::Selection;
 use server::Server;
@@ -87,6 +87,12 @@ impl MongoSource {
     /// Collects what an operator wants to know of the source.
     pub async fn inspect(&self) -> PortResult<MongoFacts> {
         inspect::inspect(self).await
+    }
+
+    /// The history that the server still has, and how full it is. Cheap enough to be asked every few seconds. `None` if
+    /// the user may not read it, or on a sharded cluster.
+    pub async fn oplog(&self) -> PortResult<Option<Oplog>> {
+        inspect::history(self).await
     }
 }
 

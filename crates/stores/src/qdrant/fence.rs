@@ -8,7 +8,7 @@ use qdrant_client::qdrant::r#match::MatchValue;
 use qdrant_client::qdrant::{
     Condition, FieldCondition, Filter, HasIdCondition, Match, PointId, Range, RepeatedStrings,
 };
-use tidewheel_core::payload::{DOCUMENT, NAMESPACE, VERSION_HIGH, VERSION_LOW, VERSION_REPLAY};
+use tidewheel_core::payload::{DOCUMENT, FINGERPRINT, NAMESPACE, VERSION_HIGH, VERSION_LOW, VERSION_REPLAY};
 use tidewheel_core::ports::{Fence, FenceTarget};
 use tidewheel_core::version::Version;
 
@@ -52,6 +52,14 @@ pub(super) fn replaceable(groups: impl IntoIterator<Item = (Version, Vec<PointId
         older(Condition { condition_one_of: Some(has_id) }, version)
     });
     any_of(clauses.collect())
+}
+
+/// This point, if it is older than the version and its vector was made from the same.
+pub(super) fn refreshable(point: PointId, version: Version, fingerprint: &str) -> Filter {
+    let has_id = ConditionOneOf::HasId(HasIdCondition { has_id: vec![point] });
+    let mut filter = older(Condition { condition_one_of: Some(has_id) }, version);
+    filter.must.push(keyword(FINGERPRINT, vec![fingerprint.to_owned()]));
+    filter
 }
 
 /// Every point behind one of the fences. Documents fenced at the same version share a clause.

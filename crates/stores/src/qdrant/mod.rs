@@ -23,16 +23,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use qdrant_client::qdrant::point_id::PointIdOptions;
+use qdrant_client::qdrant::vector_output::Vector;
+use qdrant_client::qdrant::vectors_output::VectorsOptions;
 use qdrant_client::qdrant::{
-    CountPoints, GetCollectionInfoRequest, GetPoints, HealthCheckRequest, PointId, PointsOperationResponse,
-    RetrievedPoint, ScoredPoint, UpdateStatus,
+    CountPoints, DenseVector, GetCollectionInfoRequest, GetPoints, HealthCheckRequest, PointId,
+    PointsOperationResponse, RetrievedPoint, ScoredPoint, UpdateBatchResponse, UpdateResult, UpdateStatus,
 };
 use serde::Serialize;
 use serde_json::Value;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::DocumentId;
-use tidewheel_core::payload::version_of;
-use tidewheel_core::ports::{DocumentPoints, Fence, Hit, Index, IndexedPoint, PortResult, Stored, Written};
+use tidewheel_core::payload::{fingerprint_of, version_of};
+use tidewheel_core::ports::{
+    DocumentPoints, Fence, Hit, Index, IndexedPoint, KnownVector, KnownVectors, PortResult, Stored, Written,
+};
 use tidewheel_core::secret::Secret;
 use tidewheel_core::version::Version;
 use tonic::{Response, Status};
@@ -160,6 +164,17 @@ impl QdrantIndex {
         Ok(answer.map(|answer| answer.result).unwrap_or_default())
     }
 
+    /// The versions of those of these points that exist.
+    async fn versions(&self, ids: Vec<Uuid>) -> PortResult<HashMap<Uuid, Option<Version>>> {
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let request = request::versions(&self.collection, ids.into_iter());
+        let version =
+            |point: RetrievedPoint| Some((uuid_of(point.id)?, version_of(&value::from_payload(point.payload))));
+        Ok(self.get(request).await?.into_iter().filter_map(version).collect())
+    }
+
     fn failed(&self, what: &str, status: &Status) -> PortError {
         error::classify(Call { what, collection: &self.collection, url: &self.url }, status)
     }
@@ -208,6 +223,30 @@ impl Index for QdrantIndex {
         Ok(Written::Durably)
     }
 
+    async fn refresh(&self, documents: &[&DocumentPoints]) -> PortResult<Vec<bool>> {
+        for parts in batch::requests(documents, self.limits) {
+            let request = request::refresh(&self.collection, &parts);
+            let operations = request.operations.len();
+            if operations == 0 {
+                continue;
+            }
+            match self.connection.points().update_batch(request).await.and_then(all_completed) {
+                // Without a collection there is nothing to refresh.
+                Err(status) if error::is_missing(&status) => break,
+                answer => {
+                    answer.map_err(|status| self.failed(&format!("write {operations} payloads"), &status))?;
+                }
+            }
+        }
+        let ids = documents.iter().flat_map(|document| &document.points).map(|point| point.id).collect();
+        let versions = self.versions(ids).await?;
+        let there = |document: &&DocumentPoints| {
+            let mut points = document.points.iter();
+            points.all(|point| versions.get(&point.id).copied().flatten() >= Some(document.version))
+        };
+        Ok(documents.iter().map(there).collect())
+    }
+
     async fn stored(&self, documents: &[(DocumentId, u32)]) -> PortResult<Vec<Stored>> {
         if documents.is_empty() {
             return Ok(Vec::new());
@@ -216,15 +255,8 @@ impl Index for QdrantIndex {
         let behind = documents.iter().map(|(document, chunks)| document.point(*chunks));
         let first = documents.iter().filter(|(_, chunks)| *chunks > 1).map(|(document, _)| document.point(0));
         let behind = self.get(request::which_exist(&self.collection, behind)).await?;
-        let versions = match request::versions(&self.collection, first) {
-            request if request.ids.is_empty() => Vec::new(),
-            request => self.get(request).await?,
-        };
+        let versions = self.versions(first.collect()).await?;
         let behind: HashSet<Uuid> = behind.into_iter().filter_map(|point| uuid_of(point.id)).collect();
-        let versions: HashMap<Uuid, Option<Version>> = versions
-            .into_iter()
-            .filter_map(|point| Some((uuid_of(point.id)?, version_of(&value::from_payload(point.payload)))))
-            .collect();
         let stored = |(document, chunks): &(DocumentId, u32)| Stored {
             version: versions.get(&document.point(0)).copied().flatten().filter(|_| *chunks > 1),
             surplus: behind.contains(&document.point(*chunks)),
@@ -284,6 +316,27 @@ impl Index for QdrantIndex {
     }
 }
 
+#[async_trait]
+impl KnownVectors for QdrantIndex {
+    async fn known(&self, points: &[Uuid]) -> PortResult<Vec<KnownVector>> {
+        let mut known = Vec::new();
+        // A vector of 1,536 numbers takes 6 KB: well below what an answer may have.
+        for points in points.chunks(self.limits.points) {
+            let found = self.get(request::known(&self.collection, points)).await?;
+            known.extend(found.into_iter().filter_map(known_vector));
+        }
+        Ok(known)
+    }
+}
+
+/// `None` if the point does not say what its vector was made from, or has another kind of vector than we write.
+fn known_vector(point: RetrievedPoint) -> Option<KnownVector> {
+    let fingerprint = fingerprint_of(&value::from_payload(point.payload))?.to_owned();
+    let Some(VectorsOptions::Vector(vector)) = point.vectors?.vectors_options else { return None };
+    let Vector::Dense(DenseVector { data }) = vector.into_vector() else { return None };
+    Some(KnownVector { id: uuid_of(point.id)?, fingerprint, vector: data })
+}
+
 fn indexed(points: Vec<RetrievedPoint>) -> Vec<IndexedPoint> {
     let indexed = |point: RetrievedPoint| {
         Some(IndexedPoint { id: uuid_of(point.id)?, payload: value::from_payload(point.payload) })
@@ -294,11 +347,19 @@ fn indexed(points: Vec<RetrievedPoint>) -> Vec<IndexedPoint> {
 /// A write counts only if it is completed. `WaitTimeout` comes inside an answer that is otherwise fine: the write is
 /// under way, and whether it will succeed is not known.
 fn completed(answer: Result<Response<PointsOperationResponse>, Status>) -> Result<(), Status> {
-    let status = answer?.into_inner().result.unwrap_or_default().status();
+    completion(answer?.into_inner().result.unwrap_or_default().status())
+}
+
+fn completion(status: UpdateStatus) -> Result<(), Status> {
     if status == UpdateStatus::Completed {
         return Ok(());
     }
     Err(Status::aborted(format!("the server answered {} instead of Completed", status.as_str_name())))
+}
+
+/// A batch of writes counts only if each of them is completed.
+fn all_completed(answer: Response<UpdateBatchResponse>) -> Result<(), Status> {
+    answer.into_inner().result.iter().map(UpdateResult::status).try_for_each(completion)
 }
 
 /// `None` if there is no collection.
@@ -319,7 +380,6 @@ fn uuid_of(id: Option<PointId>) -> Option<Uuid> {
 
 #[cfg(test)]
 mod tests {
-    use qdrant_client::qdrant::UpdateResult;
     use tonic::Code;
 
     use super::*;

@@ -1,13 +1,18 @@
 //! The requests, as plain functions of what is asked for.
 
+use std::collections::HashMap;
+
 use qdrant_client::qdrant::points_selector::PointsSelectorOneOf;
+use qdrant_client::qdrant::points_update_operation::{Operation, OverwritePayload};
 use qdrant_client::qdrant::vectors::VectorsOptions;
 use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
 use qdrant_client::qdrant::{
-    DeletePoints, DenseVector, Filter, GetPoints, PayloadIncludeSelector, PointId, PointStruct, PointsSelector, Query,
-    QueryPoints, ScrollPoints, UpsertPoints, Vector, VectorInput, Vectors, WithPayloadSelector, point_id, query,
-    vector, vector_input,
+    DeletePoints, DenseVector, Filter, GetPoints, PayloadIncludeSelector, PointId, PointStruct, PointsSelector,
+    PointsUpdateOperation, Query, QueryPoints, ScrollPoints, UpdateBatchPoints, UpsertPoints, Value, Vector,
+    VectorInput, Vectors, WithPayloadSelector, WithVectorsSelector, point_id, query, vector, vector_input,
+    with_vectors_selector,
 };
+use tidewheel_core::payload::{FINGERPRINT, fingerprint_of};
 use tidewheel_core::ports::{DocumentPoints, Fence, Point};
 use tidewheel_core::version::Version;
 use uuid::Uuid;
@@ -43,15 +48,39 @@ fn by_version(parts: &[Part<'_>]) -> Vec<(Version, Vec<PointId>)> {
 }
 
 fn point(document: &DocumentPoints, point: &Point) -> PointStruct {
-    let mut payload = value::to_payload(&document.fields);
-    payload.extend(value::to_payload(&point.payload));
     let dense = vector::Vector::Dense(DenseVector { data: point.vector.clone() });
     let vector = Vector { vector: Some(dense), ..Vector::default() };
     PointStruct {
         id: Some(id(point.id)),
         vectors: Some(Vectors { vectors_options: Some(VectorsOptions::Vector(vector)) }),
-        payload,
+        payload: payload(document, point),
     }
+}
+
+/// Writes the payload of points that are older and have the same fingerprint; points without a fingerprint are left out.
+pub(super) fn refresh(collection: &str, parts: &[Part<'_>]) -> UpdateBatchPoints {
+    let points = parts.iter().flat_map(|part| part.points.iter().map(|own| (part.document, own)));
+    let operation = |(document, own): (&DocumentPoints, &Point)| {
+        let filter = fence::refreshable(id(own.id), document.version, fingerprint_of(&own.payload)?);
+        let operation = Operation::OverwritePayload(OverwritePayload {
+            payload: payload(document, own),
+            points_selector: Some(PointsSelector { points_selector_one_of: Some(PointsSelectorOneOf::Filter(filter)) }),
+            ..OverwritePayload::default()
+        });
+        Some(PointsUpdateOperation { operation: Some(operation) })
+    };
+    UpdateBatchPoints {
+        collection_name: collection.to_owned(),
+        wait: Some(true),
+        operations: points.filter_map(operation).collect(),
+        ..UpdateBatchPoints::default()
+    }
+}
+
+fn payload(document: &DocumentPoints, point: &Point) -> HashMap<String, Value> {
+    let mut payload = value::to_payload(&document.fields);
+    payload.extend(value::to_payload(&point.payload));
+    payload
 }
 
 /// Which of these points exist.
@@ -67,6 +96,15 @@ pub(super) fn which_exist(collection: &str, ids: impl Iterator<Item = Uuid>) -> 
 /// The versions of these points.
 pub(super) fn versions(collection: &str, ids: impl Iterator<Item = Uuid>) -> GetPoints {
     GetPoints { with_payload: Some(selected(&[VERSION])), ..which_exist(collection, ids) }
+}
+
+/// The vectors of these points, and what they were made from.
+pub(super) fn known(collection: &str, ids: &[Uuid]) -> GetPoints {
+    let vectors = with_vectors_selector::SelectorOptions::Enable(true);
+    GetPoints {
+        with_vectors: Some(WithVectorsSelector { selector_options: Some(vectors) }),
+        ..points(collection, ids, &[FINGERPRINT])
+    }
 }
 
 /// Deletes everything behind the fences.

@@ -25,6 +25,7 @@ mod link;
 mod queue;
 mod reply;
 mod script;
+mod services;
 mod status;
 mod tombstones;
 
@@ -40,6 +41,7 @@ pub use archive::RedisArchive;
 pub use entries::{EntryState, FoundEntries, FoundEntry};
 pub use inspect::RedisFacts;
 pub use queue::RedisQueue;
+pub use services::Said;
 
 use error::{message, port_error};
 use link::Link;

@@ -41,6 +41,8 @@ scripts! {
     RAISE = "lua/raise.lua";
     REDATE = "lua/redate.lua";
     RELEASE = "lua/release.lua";
+    REPORT = "lua/report.lua";
+    REPORTS = "lua/reports.lua";
     RETRY = "lua/retry.lua";
     STAGE = "lua/stage.lua";
     TRIM = "lua/trim.lua";

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bson::oid::ObjectId;
 use bson::{Binary, Bson, DateTime, Document, doc};
 use serde_json::json;
+use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamp, plain_document};
 use tidewheel_core::ports::{DocumentPoints, Fence, FenceTarget, Index, Point, Written};
@@ -33,6 +34,7 @@ fn points(document: &Document, seconds: u32) -> DocumentPoints {
         document: id,
         version,
         model: "fake:4",
+        fingerprints: &Fingerprints::new("fake:4", "1", DIMENSION),
         chunks: 2,
         digest: "",
     };

@@ -1,17 +1,21 @@
 //! What every [`Index`] must do. Run on the fake and on a real server, so that the fake stays honest.
 
+mod known;
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use tidewheel_core::error::ErrorClass;
+use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, STAMP, Stamp, Stamped, digest};
-use tidewheel_core::ports::{DocumentPoints, Fence, FenceTarget, Index, Point, Stored, Written};
+use tidewheel_core::ports::{DocumentPoints, Fence, FenceTarget, Index, KnownVectors, Point, Stored, Written};
 use tidewheel_core::version::{ClusterTime, Version};
 use uuid::Uuid;
 
 use crate::fakes::embedder::vector_of;
+pub use known::*;
 
 /// Numbers in the vectors of all points here.
 pub const DIMENSION: usize = 4;
@@ -21,6 +25,9 @@ pub const DIMENSION: usize = 4;
 pub trait IndexHarness: Send + Sync {
     /// The collection. Every call gives another handle to the same one.
     fn index(&self) -> Box<dyn Index>;
+
+    /// The vectors of the same collection.
+    fn known(&self) -> Box<dyn KnownVectors>;
 
     /// Deletes the collection behind the index's back, as an operator may.
     async fn drop_collection(&self);
@@ -52,6 +59,9 @@ macro_rules! index_contract {
             a_replayed_change_replaces_itself_and_nothing_newer,
             chosen_points_come_with_chosen_fields,
             random_writes_end_as_in_a_model,
+            a_refresh_writes_payloads_of_what_is_older_and_made_from_the_same,
+            an_upsert_completes_what_a_refresh_could_not,
+            known_vectors_say_what_they_were_made_from,
         );
     };
     (@ $harness:expr; $($name:ident,)*) => {
@@ -69,6 +79,7 @@ macro_rules! index_contract {
 pub fn document(namespace: &Namespace, key: &str, version: Version, texts: &[&str]) -> DocumentPoints {
     let id = DocumentId::new(namespace, key);
     let digest = digest(&texts.concat());
+    let fingerprints = Fingerprints::new("fake:4", "1", DIMENSION);
     let stamp = Stamp {
         digest: &digest,
         key,
@@ -76,6 +87,7 @@ pub fn document(namespace: &Namespace, key: &str, version: Version, texts: &[&st
         document: id,
         version,
         model: "fake:4",
+        fingerprints: &fingerprints,
         chunks: texts.len() as u32,
     };
     let point = |(chunk, text): (u32, &&str)| {

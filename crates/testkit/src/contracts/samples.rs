@@ -29,9 +29,11 @@ pub fn embedded(number: u32) -> Embedded {
     Embedded {
         change: change(number),
         model: "hash:3".into(),
+        revision: "1".into(),
         chunks: vec![format!("subject {number}"), "\r\n\0 and so on".into()],
         vectors: Vectors::new(3, vec![number as f32, -0.5, f32::MIN_POSITIVE, 1.0, 2.0, 3.0])
             .expect("two vectors of 3"),
+        unchanged: number.is_multiple_of(2),
     }
 }
 

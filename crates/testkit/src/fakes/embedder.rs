@@ -55,6 +55,9 @@ impl FakeEmbedder {
     /// Texts of more tokens than this are for chunking to split.
     pub const MAX_TOKENS: usize = 32;
 
+    /// What every model here gives as its revision.
+    pub const REVISION: &str = "1";
+
     /// A model with vectors of `dimension` numbers, at least 1.
     pub fn new(dimension: usize) -> Self {
         Self { dimension: dimension.max(1), faults: Faults::default(), state: Arc::default() }
@@ -111,7 +114,8 @@ impl FakeEmbedder {
 impl Embedder for FakeEmbedder {
     async fn info(&self) -> PortResult<EmbedderInfo> {
         let dimension = self.dimension;
-        let info = EmbedderInfo { model: format!("fake:{dimension}"), dimension, max_tokens: Self::MAX_TOKENS };
+        let (model, revision) = (format!("fake:{dimension}"), Self::REVISION.to_owned());
+        let info = EmbedderInfo { model, revision, dimension, max_tokens: Self::MAX_TOKENS };
         self.faults.around("info", || Ok(info)).await
     }
 

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::DocumentId;
-use tidewheel_core::payload::{RESERVED, version_of};
+use tidewheel_core::payload::{RESERVED, fingerprint_of, version_of};
 use tidewheel_core::ports::{
-    DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, Point, PortResult, Stored, Written,
+    DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector, KnownVectors, Point, PortResult, Stored,
+    Written,
 };
 use uuid::Uuid;
 
@@ -22,6 +23,8 @@ use super::process::Process;
 pub enum SentWrite {
     /// [`Index::upsert`].
     Upsert(Vec<DocumentPoints>),
+    /// [`Index::refresh`].
+    Refresh(Vec<DocumentPoints>),
     /// [`Index::delete`].
     Delete(Vec<Fence>),
 }
@@ -83,6 +86,10 @@ impl FakeIndex {
         let mut state = self.state();
         match write {
             SentWrite::Upsert(documents) => state.upsert(&documents.iter().collect::<Vec<_>>()).map(drop),
+            SentWrite::Refresh(documents) => {
+                state.refresh(&documents.iter().collect::<Vec<_>>());
+                Ok(())
+            }
             SentWrite::Delete(fences) => {
                 state.delete(fences);
                 Ok(())
@@ -134,6 +141,12 @@ impl Index for FakeIndex {
         let sent = SentWrite::Upsert(documents.iter().map(|document| (*document).clone()).collect());
         self.called("upsert").sent.push(sent);
         self.faults.around("upsert", || self.state().upsert(documents)).await
+    }
+
+    async fn refresh(&self, documents: &[&DocumentPoints]) -> PortResult<Vec<bool>> {
+        let sent = SentWrite::Refresh(documents.iter().map(|document| (*document).clone()).collect());
+        self.called("refresh").sent.push(sent);
+        self.faults.around("refresh", || Ok(self.state().refresh(documents))).await
     }
 
     async fn stored(&self, documents: &[(DocumentId, u32)]) -> PortResult<Vec<Stored>> {
@@ -211,6 +224,23 @@ impl Index for FakeIndex {
     }
 }
 
+#[async_trait]
+impl KnownVectors for FakeIndex {
+    async fn known(&self, points: &[Uuid]) -> PortResult<Vec<KnownVector>> {
+        drop(self.called("known"));
+        let known = || {
+            let state = self.state();
+            let stored = state.collection.iter().flat_map(|collection| &collection.points);
+            let known = |(id, point): (&Uuid, &Point)| {
+                let fingerprint = fingerprint_of(&point.payload)?.to_owned();
+                Some(KnownVector { id: *id, fingerprint, vector: point.vector.clone() })
+            };
+            Ok(stored.filter(|(id, _)| points.contains(id)).filter_map(known).collect())
+        };
+        self.faults.around("known", known).await
+    }
+}
+
 /// The point with these fields of its payload, whose paths are at most two names long; all, if none is named.
 fn indexed(point: &Point, fields: &[&str]) -> IndexedPoint {
     let mut payload = if fields.is_empty() { point.payload.clone() } else { Map::new() };
@@ -252,6 +282,25 @@ impl State {
             }
         }
         Ok(Written::Durably)
+    }
+
+    fn refresh(&mut self, documents: &[&DocumentPoints]) -> Vec<bool> {
+        let Some(collection) = &mut self.collection else { return vec![false; documents.len()] };
+        let mut refresh = |document: &DocumentPoints, point: &Point| {
+            let Some(stored) = collection.points.get_mut(&point.id) else { return false };
+            let older = version_of(&stored.payload) < Some(document.version);
+            let fingerprint = fingerprint_of(&point.payload);
+            if older && fingerprint.is_some() && fingerprint_of(&stored.payload) == fingerprint {
+                stored.payload = document.payload_of(point);
+            }
+            version_of(&stored.payload) >= Some(document.version)
+        };
+        // Every point is written, whatever becomes of the others.
+        let mut whole = |document: &&DocumentPoints| {
+            let refreshed: Vec<bool> = document.points.iter().map(|point| refresh(document, point)).collect();
+            !refreshed.contains(&false)
+        };
+        documents.iter().map(&mut whole).collect()
     }
 
     fn delete(&mut self, fences: &[Fence]) {

@@ -262,6 +262,7 @@ impl FakeStreams {
             stream: stage.stream.to_owned(),
             group: stage.group.to_owned(),
             length: stream.entries.len() as u64,
+            appended: stream.added,
             lag: Some(unread.by_ref().count() as u64),
             pending: group.pending.len() as u64,
             oldest_age_ms: oldest.map(|(added, _)| now.saturating_sub(*added)),

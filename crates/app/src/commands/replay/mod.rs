@@ -22,7 +22,7 @@ use crate::cli::{Output, ReplayArgs, ReplayFrom};
 use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, GOOD, STRONG, WARN, styled};
-use crate::services::{a_signal, own_name, processor_options, upserter_options};
+use crate::services::{a_signal, known_vectors, own_name, processor_options, upserter_options};
 use crate::settings::Settings;
 use crate::times;
 
@@ -186,6 +186,7 @@ impl Replay<'_> {
             index: Arc::new(index),
             tombstones: Arc::new(redis.clone()),
             embedder: connect::embedder(self.settings, None)?,
+            known: known_vectors(self.settings)?,
             queue: Arc::new(redis.queue(STAGE_2_REPLAY, own_name("replay"))),
             follower: Arc::new(redis),
             embedded: self.embedded(),

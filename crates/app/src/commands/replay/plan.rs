@@ -178,7 +178,12 @@ mod tests {
         Facts {
             raw: extent(10, true),
             embedded: extent(20, false),
-            embedder: Some(EmbedderInfo { model: "minilm".into(), dimension: 384, max_tokens: 254 }),
+            embedder: Some(EmbedderInfo {
+                model: "minilm".into(),
+                revision: "1".into(),
+                dimension: 384,
+                max_tokens: 254,
+            }),
             collection: "documents".into(),
             resolved: Named::Alias("documents_1".into()),
             into: None,

@@ -1,0 +1,130 @@
+//! Decides where the vector of each chunk of a batch comes from: from the index, from another chunk of the batch, or from the
+//! embedder.
+
+use std::collections::HashMap;
+
+use tidewheel_core::change::Operation;
+use tidewheel_core::embedded::Vectors;
+use tidewheel_core::error::PortError;
+use tidewheel_core::fingerprint::Fingerprints;
+use tidewheel_core::ports::KnownVector;
+use uuid::Uuid;
+
+use super::embed::Outcome;
+use super::plan::Job;
+
+/// The points whose vectors are worth a look before the jobs are embedded. An insert has none: nothing of it is in the index.
+pub(super) fn worth_a_look(jobs: &[Job]) -> Vec<Uuid> {
+    let known = jobs.iter().filter(|job| job.change.operation != Operation::Insert);
+    known.flat_map(|job| points(job).map(|(_, point)| point)).collect()
+}
+
+/// The chunks of a job with their points.
+fn points(job: &Job) -> impl Iterator<Item = (&String, Uuid)> {
+    let document = job.change.document_id();
+    (0..).zip(&job.chunks).map(move |(chunk, text)| (text, document.point(chunk)))
+}
+
+/// Where a vector comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// The place in the list of what is known.
+    Index(usize),
+    /// The place in the list of what is to be embedded.
+    Embedder(usize),
+}
+
+/// Where all vectors of a batch come from.
+#[derive(Debug)]
+pub(super) struct Reuse {
+    known: Vec<KnownVector>,
+    /// For each job, for each of its chunks.
+    origins: Vec<Vec<Origin>>,
+    /// For each job, whether the index has all its vectors in their places.
+    unchanged: Vec<bool>,
+    /// Chunks that have the text of another one.
+    repeated: Vec<(usize, usize)>,
+    /// What to embed: job and chunk.
+    todo: Vec<(usize, usize)>,
+}
+
+impl Reuse {
+    /// `known` is what the index has of [`worth_a_look`]. A vector of another dimension than the model's is not used.
+    pub(super) fn new(
+        jobs: &[Job],
+        mut known: Vec<KnownVector>,
+        fingerprints: &Fingerprints,
+        dimension: usize,
+    ) -> Self {
+        known.retain(|known| known.vector.len() == dimension);
+        let at: HashMap<Uuid, &str> = known.iter().map(|known| (known.id, known.fingerprint.as_str())).collect();
+        let mut places: HashMap<String, Origin> = HashMap::new();
+        places.extend(known.iter().enumerate().map(|(i, known)| (known.fingerprint.clone(), Origin::Index(i))));
+        let (mut origins, mut unchanged) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
+        let (mut repeated, mut todo) = (Vec::new(), Vec::new());
+        for (number, job) in jobs.iter().enumerate() {
+            let mut in_place = true;
+            let mut own = Vec::with_capacity(job.chunks.len());
+            for (chunk, (text, point)) in points(job).enumerate() {
+                let fingerprint = fingerprints.of(text);
+                in_place &= at.get(&point) == Some(&fingerprint.as_str());
+                let mut fresh = false;
+                let origin = *places.entry(fingerprint).or_insert_with(|| {
+                    fresh = true;
+                    todo.push((number, chunk));
+                    Origin::Embedder(todo.len() - 1)
+                });
+                if !fresh && matches!(origin, Origin::Embedder(_)) {
+                    repeated.push((number, chunk));
+                }
+                own.push(origin);
+            }
+            origins.push(own);
+            unchanged.push(in_place);
+        }
+        Self { known, origins, unchanged, repeated, todo }
+    }
+
+    /// The texts to embed, each once. They are taken out of the jobs and put back by [`Reuse::give_back`].
+    pub(super) fn take_texts(&self, jobs: &mut [Job]) -> Vec<String> {
+        self.todo.iter().map(|(job, chunk)| std::mem::take(&mut jobs[*job].chunks[*chunk])).collect()
+    }
+
+    /// Puts the texts back to where they were taken from.
+    pub(super) fn give_back(&self, jobs: &mut [Job], texts: Vec<String>) {
+        for ((job, chunk), text) in self.todo.iter().zip(texts) {
+            jobs[*job].chunks[*chunk] = text;
+        }
+    }
+
+    /// The chunks that were not embedded: those whose vectors the index had, and those that another chunk stood for.
+    pub(super) fn saved<'j>(&self, jobs: &'j [Job]) -> (Vec<&'j str>, Vec<&'j str>) {
+        let all = self.origins.iter().zip(jobs).flat_map(|(origins, job)| origins.iter().zip(&job.chunks));
+        let known = all.filter(|(origin, _)| matches!(origin, Origin::Index(_))).map(|(_, text)| text.as_str());
+        let repeated = self.repeated.iter().map(|(job, chunk)| jobs[*job].chunks[*chunk].as_str());
+        (known.collect(), repeated.collect())
+    }
+
+    /// The vectors of each job, or why it cannot have them, and whether the index has them all in their places. `outcomes` are
+    /// those of the texts that were embedded, in order.
+    pub(super) fn vectors(
+        &self,
+        outcomes: &[Outcome],
+        dimension: usize,
+    ) -> impl Iterator<Item = (Result<Vectors, PortError>, bool)> {
+        let of_job = move |(origins, unchanged): (&Vec<Origin>, &bool)| {
+            let mut values = Vec::with_capacity(origins.len() * dimension);
+            for origin in origins {
+                match origin {
+                    Origin::Index(place) => values.extend_from_slice(&self.known[*place].vector),
+                    Origin::Embedder(place) => match &outcomes[*place] {
+                        Ok(vector) => values.extend_from_slice(vector),
+                        Err(error) => return (Err(error.clone()), false),
+                    },
+                }
+            }
+            (Ok(Vectors::new(dimension, values).expect("every vector has the dimension")), *unchanged)
+        };
+        self.origins.iter().zip(&self.unchanged).map(of_job)
+    }
+}
