@@ -147,6 +147,8 @@ Start it as often as you like: all of them share the work.")]
     Replay(ReplayArgs),
     /// Say where one document is, hop by hop, and why
     Trace(TraceArgs),
+    /// Wait until what was written to MongoDB can be searched
+    Wait(WaitArgs),
     /// Show, retry or drop the entries that no attempt could process
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
@@ -330,6 +332,30 @@ pub(crate) struct TraceArgs {
     /// How many of the newest entries of each stage are looked at
     #[arg(long, value_name = "ENTRIES", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) scan: u64,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `wait`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel wait && tidewheel search \"the ticket that I have just written\"
+  tidewheel wait --since 1763842213.7 --timeout 10s
+  tidewheel wait --output json | jq .waited_ms
+  curl '127.0.0.1:9090/searchable?since=now&timeout=10s'      the same, from the operations server
+
+A driver knows the cluster time of its last write: operationTime of its session, written seconds.increment.
+Exit code: 0 everything committed up to then is searchable, what was parked or refused apart; 1 not within the timeout;
+2 could not tell.")]
+pub(crate) struct WaitArgs {
+    /// Everything that was committed up to then: `now`, a cluster time such as 1763842213.7, a time such as
+    /// 2026-05-01T12:00:00Z, or how long ago
+    #[arg(long, value_name = "TIME", default_value = "now")]
+    pub(crate) since: String,
+    /// How long to wait
+    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = span)]
+    pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

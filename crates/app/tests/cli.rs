@@ -47,6 +47,7 @@ fn help_of_every_command() {
         &["check"],
         &["replay"],
         &["trace"],
+        &["wait"],
         &["dead-letters"],
         &["dead-letters", "list"],
         &["dead-letters", "show"],

@@ -112,7 +112,8 @@ impl Services {
         services.tasks.spawn(reporter.run(shutdown.clone()));
         if let Some(listener) = operations {
             let looker = Looker::new(settings).within(operations::SCRAPE);
-            services.tasks.spawn(operations::serve(listener, ready, looker, metrics.clone(), shutdown.clone()));
+            let more = crate::commands::wait::http::router(settings)?;
+            services.tasks.spawn(operations::serve(listener, ready, looker, metrics.clone(), more, shutdown.clone()));
         }
         services.tasks.spawn(metrics.keep(shutdown));
         Ok(services)

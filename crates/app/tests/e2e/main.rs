@@ -24,5 +24,6 @@ mod source;
 mod takeover;
 mod trace;
 mod transactions;
+mod wait;
 mod world;
 mod writer;
