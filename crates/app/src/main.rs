@@ -9,9 +9,11 @@ mod commands;
 mod connect;
 mod exit;
 mod logging;
+mod overview;
 mod printer;
 mod services;
 mod settings;
+mod times;
 mod wrap;
 
 use std::process::ExitCode;

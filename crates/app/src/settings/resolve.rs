@@ -11,8 +11,8 @@ use super::keys;
 use super::layers::Layers;
 use super::origin::Origin;
 use super::resolved::{
-    Consumer, Documents, Embedder, Embedding, Listen, Local, Log, MongoDb, Producer, Provider, Qdrant, Redis, Settings,
-    Streams,
+    Consumer, Documents, Embedder, Embedding, Listen, Local, Log, MongoDb, Monitor, Producer, Provider, Qdrant, Redis,
+    Settings, Streams, Thresholds, Webhook,
 };
 use super::value::Value;
 
@@ -85,6 +85,7 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             Some("off") => Listen::Off,
             Some(address) => Listen::At(address.to_owned()),
         },
+        monitor: monitor(&mut reader),
         log: Log {
             json: reader.text("log.format").map(|format| format == "json"),
             level: reader.text_or_empty("log.level"),
@@ -97,6 +98,26 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             qdrant_http_port: reader.port("local.qdrant_http_port"),
             qdrant_grpc_port: reader.port("local.qdrant_grpc_port"),
         },
+    }
+}
+
+fn monitor(reader: &mut Reader<'_>) -> Monitor {
+    let thresholds = Thresholds {
+        stage_1: reader.number("monitor.stage_1_entries").unwrap_or_default(),
+        stage_2: reader.number("monitor.stage_2_entries").unwrap_or_default(),
+        no_progress: reader.duration("monitor.no_progress"),
+        latency: reader.duration("monitor.latency"),
+        oplog_time_left: reader.duration("monitor.oplog_time_left"),
+        redis_memory_percent: reader.number("monitor.redis_memory_percent").unwrap_or_default(),
+        dead_letters: reader.number("monitor.dead_letters").unwrap_or_default(),
+    };
+    let token = reader.secret("monitor.webhook_token", "monitor.webhook_token_file");
+    let timeout = reader.duration("monitor.webhook_timeout");
+    let webhook = reader.secret("monitor.webhook", "monitor.webhook_file");
+    Monitor {
+        interval: reader.duration("monitor.interval"),
+        thresholds,
+        webhook: webhook.map(|url| Webhook { url, token, timeout }),
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) upserter: Consumer,
     pub(crate) streams: Streams,
     pub(crate) http_listen: Listen,
+    pub(crate) monitor: Monitor,
     pub(crate) log: Log,
     pub(crate) local: Local,
 }
@@ -149,6 +150,44 @@ pub(crate) enum Listen {
     Off,
     /// At this address.
     At(String),
+}
+
+/// `monitor`: from which numbers on somebody is told, and who.
+#[derive(Clone, Debug)]
+pub(crate) struct Monitor {
+    /// How often it looks.
+    pub(crate) interval: Duration,
+    pub(crate) thresholds: Thresholds,
+    pub(crate) webhook: Option<Webhook>,
+}
+
+/// From which numbers on something is a problem.
+#[derive(Clone, Debug)]
+pub(crate) struct Thresholds {
+    /// Most unconfirmed entries of stage 1.
+    pub(crate) stage_1: u64,
+    /// Most unconfirmed entries of stage 2.
+    pub(crate) stage_2: u64,
+    /// How long work may wait without any being confirmed.
+    pub(crate) no_progress: Duration,
+    /// From the commit to being searchable, for 95 of 100 changes.
+    pub(crate) latency: Duration,
+    /// How long the oplog has to reach beyond what the producer has saved.
+    pub(crate) oplog_time_left: Duration,
+    /// Most percent of Redis' memory limit.
+    pub(crate) redis_memory_percent: u64,
+    /// Most dead letters.
+    pub(crate) dead_letters: u64,
+}
+
+/// Who is told over HTTP. The address is a secret: with some services whoever knows it may post.
+#[derive(Clone, Debug)]
+pub(crate) struct Webhook {
+    pub(crate) url: Secret,
+    /// Shown as `Authorization: Bearer …`.
+    pub(crate) token: Option<Secret>,
+    /// For one attempt.
+    pub(crate) timeout: Duration,
 }
 
 /// `log`.

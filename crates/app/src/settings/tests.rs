@@ -182,7 +182,8 @@ fn an_empty_value_unsets_what_has_no_default() {
 /// The example with every setting in effect: `#key = value` becomes `key = value`.
 fn uncommented_example() -> String {
     let setting = |line: &str| {
-        let name: String = line.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+        let name: String =
+            line.chars().take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_').collect();
         !name.is_empty() && line[name.len()..].starts_with(" = ")
     };
     EXAMPLE

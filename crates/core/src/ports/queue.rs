@@ -119,6 +119,8 @@ pub struct StageStatus {
     pub group: String,
     /// Entries in the stream, confirmed ones that are kept for replay included.
     pub length: u64,
+    /// Entries that were ever appended to this stream: the difference of two looks is what came in between.
+    pub appended: u64,
     /// Entries that the group has not been given yet. `None` when Redis cannot tell.
     pub lag: Option<u64>,
     /// Entries given to a consumer and not yet confirmed.

@@ -38,6 +38,35 @@ impl OplogWindow {
     }
 }
 
+/// The oplog: what it reaches back to and how full it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Oplog {
+    /// From where to where.
+    pub window: OplogWindow,
+    /// Bytes in it, and bytes at which MongoDB begins to remove the oldest; `None` if the user may not see it.
+    pub bytes: Option<(u64, u64)>,
+}
+
+impl Oplog {
+    /// About how many seconds are left until the entry at `time` is removed, if changes come as fast as they did within
+    /// the window. 0 if it has been removed.
+    pub fn seconds_left(&self, time: ClusterTime) -> u64 {
+        let window = self.window.seconds();
+        let behind = u64::from(time.seconds.saturating_sub(self.window.first.seconds));
+        if time < self.window.first {
+            return 0;
+        }
+        // Nothing is removed before the limit is reached.
+        let until_full = match self.bytes {
+            Some((used, limit)) if used > 0 => {
+                (window.max(1) as f64 * limit.saturating_sub(used) as f64 / used as f64) as u64
+            }
+            _ => 0,
+        };
+        behind + until_full
+    }
+}
+
 /// What the source says of itself.
 #[derive(Clone, Debug)]
 pub struct MongoFacts {
@@ -91,6 +120,31 @@ async fn watch(source: &MongoSource) -> Result<(), PortError> {
     let pipeline = source.selection.pipeline();
     let open = async move { database.watch().pipeline(pipeline).await.map(drop) };
     source.server.run("opening a change stream on", open).await
+}
+
+/// The oplog's window and size. Fails if the server cannot be reached.
+pub(super) async fn history(source: &MongoSource) -> PortResult<Option<Oplog>> {
+    let server = &source.server;
+    let hello = server.admin("greeting", doc! { "hello": 1 }).await?;
+    if hello.get_str("setName").is_err() {
+        return Ok(None);
+    }
+    let Some(window) = oplog(server.client()).await else { return Ok(None) };
+    Ok(Some(Oplog { window, bytes: oplog_bytes(server.client()).await }))
+}
+
+/// Bytes in the oplog and its limit; `None` if the user may not see them.
+async fn oplog_bytes(client: &Client) -> Option<(u64, u64)> {
+    let database = client.database("local");
+    let read = tokio::spawn(async move { database.run_command(doc! { "collStats": "oplog.rs" }).await.ok() });
+    let stats = read.await.ok()??;
+    let number = |name| match stats.get(name)? {
+        bson::Bson::Int32(number) => u64::try_from(*number).ok(),
+        bson::Bson::Int64(number) => u64::try_from(*number).ok(),
+        bson::Bson::Double(number) => Some(*number as u64),
+        _ => None,
+    };
+    Some((number("size")?, number("maxSize")?))
 }
 
 /// First and last entry of the oplog; `None` if the user may not read it: a missing right is no fault here.

@@ -30,6 +30,7 @@ scripts! {
     COLLECTION = "lua/collection.lua";
     CONFIRM = "lua/confirm.lua";
     CREATE_GROUP = "lua/create_group.lua";
+    ENTRIES = "lua/entries.lua";
     EXTENT = "lua/extent.lua";
     FORGET_CONSUMERS = "lua/forget_consumers.lua";
     HAND_OVER = "lua/hand_over.lua";
@@ -40,6 +41,9 @@ scripts! {
     RAISE = "lua/raise.lua";
     REDATE = "lua/redate.lua";
     RELEASE = "lua/release.lua";
+    REPORT = "lua/report.lua";
+    REPORTS = "lua/reports.lua";
+    RETRY = "lua/retry.lua";
     STAGE = "lua/stage.lua";
     TRIM = "lua/trim.lua";
 }

@@ -19,6 +19,7 @@ pub(super) struct StageFacts {
     lag: Option<u64>,
     oldest: Option<String>,
     last: Option<String>,
+    appended: u64,
     consumers: Vec<ConsumerStatus>,
 }
 
@@ -47,6 +48,7 @@ impl StageFacts {
             lag: u64::try_from(reply::integer(&next()?)?).ok(),
             oldest: Some(reply::text(next()?)?).filter(|id| !id.is_empty()),
             last: Some(reply::text(next()?)?).filter(|id| !id.is_empty()),
+            appended: reply::count(&next()?)?,
             consumers: Vec::new(),
         };
         while let Ok(name) = next() {
@@ -80,6 +82,7 @@ impl RedisStore {
             stream: stage.stream.to_owned(),
             group: stage.group.to_owned(),
             length: facts.length,
+            appended: facts.appended,
             lag,
             pending: facts.pending,
             oldest_age_ms: facts.oldest_age_ms(),

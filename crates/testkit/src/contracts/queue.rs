@@ -252,6 +252,7 @@ pub async fn status_counts_what_is_there(harness: &dyn StreamsHarness) {
     tokio::time::sleep(Duration::from_millis(20)).await;
     let status = harness.status(STAGE_1).await;
     assert_eq!((status.length, status.lag, status.pending, status.dead_letters), (5, Some(1), 3, 0));
+    assert_eq!(status.appended, 5);
     assert!(status.oldest_age_ms.unwrap() >= 20);
     let consumers: BTreeSet<_> = status.consumers.iter().map(|c| (c.name.as_str(), c.pending)).collect();
     assert_eq!(consumers, BTreeSet::from([("a", 2), ("b", 1)]));

@@ -4,11 +4,11 @@
 -- KEYS: stream, dead letters
 -- ARGV: group
 -- Answers: length, dead letters, now in milliseconds, whether there is the group, entries pending, lag (-1 if unknown),
--- first id not confirmed ('' if none), newest id ('' if none), then for each consumer its name, entries pending, idle milliseconds.
+-- first id not confirmed ('' if none), newest id ('' if none), entries ever appended, then for each consumer its name, entries pending, idle milliseconds.
 local stream, wanted = KEYS[1], ARGV[1]
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local answer = { redis.call('XLEN', stream), redis.call('XLEN', KEYS[2]), now, 0, 0, -1, '', '' }
+local answer = { redis.call('XLEN', stream), redis.call('XLEN', KEYS[2]), now, 0, 0, -1, '', '', 0 }
 if redis.call('EXISTS', stream) == 0 then return answer end
 
 local function named(facts)
@@ -18,6 +18,7 @@ local function named(facts)
 end
 local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
 answer[8] = newest and newest[1] or ''
+answer[9] = named(redis.call('XINFO', 'STREAM', stream))['entries-added']
 local group
 for _, facts in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   local candidate = named(facts)

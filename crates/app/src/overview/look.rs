@@ -1,0 +1,292 @@
+//! Gathers an overview. All servers are asked at once, and none for longer than [`PATIENCE`].
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tidewheel_core::ports::{
+    Embedder as EmbedderPort, Index as _, Journal as _, PortResult, SnapshotState, StageStatus,
+};
+use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_stores::mongo::{MongoSource, Oplog};
+use tidewheel_stores::qdrant::QdrantIndex;
+use tidewheel_stores::redis::RedisStore;
+use tokio::sync::OnceCell;
+
+use super::rates::{Rate, Stall, eta};
+use super::report::{Report, latency, sum};
+use super::{Collection, Embedder, Overview, Redis, Service, Snapshot, Source, Stage, State, Tokens, Told, Verdict};
+use super::{problems, verdict};
+use crate::connect;
+use crate::settings::{Settings, redact_address};
+
+/// How long a server may take to answer before it counts as unreachable.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A consumer that has not asked for work for longer is not counted as alive.
+const ALIVE_MS: u64 = 60_000;
+
+/// Looks again and again, with connections that stay open; rates are those between its looks.
+pub(crate) struct Looker {
+    settings: Settings,
+    redis: PortResult<RedisStore>,
+    index: PortResult<QdrantIndex>,
+    embedder: PortResult<std::sync::Arc<dyn EmbedderPort>>,
+    mongo: OnceCell<MongoSource>,
+    memory: Mutex<Memory>,
+}
+
+/// What the looks before have seen.
+#[derive(Default)]
+struct Memory {
+    stages: [StageMemory; 2],
+    rows: Rate,
+    tokens: Rate,
+}
+
+#[derive(Default)]
+struct StageMemory {
+    appended: Rate,
+    confirmed: Rate,
+    stall: Stall,
+}
+
+impl Looker {
+    /// Prepares to look; nothing is connected to yet. Within a Tokio runtime.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            settings: settings.clone(),
+            redis: connect::redis(settings),
+            index: connect::index(settings),
+            embedder: connect::embedder(settings, Some(PATIENCE)),
+            mongo: OnceCell::new(),
+            memory: Mutex::default(),
+        }
+    }
+
+    /// Everything, now. Never fails: what does not answer is unknown.
+    pub(crate) async fn look(&self) -> Overview {
+        let (one, two, said, redis, place, mongo, collection, embedder) = tokio::join!(
+            told(self.stage(STAGE_1)),
+            told(self.stage(STAGE_2)),
+            told(self.said()),
+            told(self.redis()),
+            told(self.place()),
+            told(self.mongo()),
+            told(self.collection()),
+            told(self.embedder()),
+        );
+        let now = Instant::now();
+        let said = said.known().cloned().unwrap_or_default();
+        let reports: Vec<Report> = said.iter().map(|(_, _, report)| report.clone()).collect();
+        let measured = || reports.iter().map(|report| &report.measured);
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let [memory_1, memory_2] = &mut memory.stages;
+        let stages = [known(one, |status| memory_1.look(now, status)), known(two, |status| memory_2.look(now, status))];
+        let source = known(place, |place| {
+            let source = self.source(place, &mongo);
+            self.with_reports(source, &reports, &mut memory.rows, now)
+        });
+        let embedder = known(embedder, |mut embedder: Embedder| {
+            embedder.queued_tokens = sum(measured(), "tidewheel_embedder_queue_tokens").map(|tokens| tokens as u64);
+            embedder.tokens_per_second =
+                sum(measured(), "tidewheel_embedder_tokens_total").and_then(|tokens| memory.tokens.look(now, tokens));
+            embedder
+        });
+        let tokens = sum(measured(), "tidewheel_tokens_embedded_total").map(|embedded| Tokens {
+            embedded: embedded as u64,
+            saved: sum(measured(), "tidewheel_tokens_saved_total").unwrap_or(0.0) as u64,
+        });
+        let mut overview = Overview {
+            at_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+            verdict: Verdict {
+                state: State::Unknown,
+                summary: String::new(),
+                action: None,
+                stage: None,
+                eta_seconds: None,
+            },
+            problems: Vec::new(),
+            stages,
+            source,
+            redis,
+            collection,
+            embedder,
+            latency: latency(&reports, "tidewheel_commit_to_searchable_seconds"),
+            tokens,
+            services: services(&said),
+        };
+        overview.problems = problems::problems(&overview, &self.settings.monitor.thresholds);
+        overview.verdict = verdict::verdict(&overview, &overview.problems);
+        overview
+    }
+
+    fn store(&self) -> PortResult<&RedisStore> {
+        self.redis.as_ref().map_err(Clone::clone)
+    }
+
+    async fn stage(&self, stage: tidewheel_core::streams::Stage) -> PortResult<StageStatus> {
+        self.store()?.status(stage).await
+    }
+
+    /// Process, milliseconds since it said so, and what.
+    async fn said(&self) -> PortResult<Vec<(String, u64, Report)>> {
+        let said = self.store()?.said().await?;
+        // Another version may say it in a way that is not understood here.
+        Ok(said
+            .into_iter()
+            .filter_map(|said| Some((said.process, said.age_ms, serde_json::from_str(&said.text).ok()?)))
+            .collect())
+    }
+
+    async fn redis(&self) -> PortResult<Redis> {
+        let store = self.store()?;
+        let facts = store.inspect().await?;
+        Ok(Redis {
+            address: store.address().to_owned(),
+            version: facts.version,
+            memory_bytes: facts.used_memory,
+            memory_limit_bytes: (facts.max_memory > 0).then_some(facts.max_memory),
+        })
+    }
+
+    async fn place(&self) -> PortResult<Place> {
+        let store = self.store()?;
+        let (read, applied, positions) = tokio::join!(store.load(), store.applied(), store.positions());
+        Ok(Place {
+            read: read?.map(|checkpoint| (checkpoint.last.0, checkpoint.snapshot)),
+            applied: applied?.map(|checkpoint| checkpoint.last.0.seconds),
+            damage: positions?.damage.map(|damage| damage.to_string()),
+        })
+    }
+
+    /// The oplog; `None` if the settings name no database, or it cannot be seen.
+    async fn mongo(&self) -> PortResult<Option<Oplog>> {
+        let Ok(options) = connect::mongo_options(&self.settings, "the overview") else { return Ok(None) };
+        self.mongo.get_or_try_init(|| connect::source(options)).await?.oplog().await
+    }
+
+    async fn collection(&self) -> PortResult<Collection> {
+        let index = self.index.as_ref().map_err(Clone::clone)?;
+        let facts = index.inspect().await?;
+        // The collection's own number is an estimate.
+        let points = index.count().await?;
+        let (version, facts) = (facts.version, facts.collection);
+        Ok(Collection {
+            url: redact_address(self.settings.qdrant.url.reveal()),
+            name: self.settings.qdrant.collection.clone(),
+            version,
+            exists: facts.is_some(),
+            points,
+            indexed_vectors: facts.as_ref().map(|facts| facts.indexed_vectors),
+            dimension: facts.as_ref().and_then(|facts| facts.dimension),
+            status: facts.map(|facts| facts.status),
+        })
+    }
+
+    async fn embedder(&self) -> PortResult<Embedder> {
+        let info = self.embedder.as_ref().map_err(Clone::clone)?.info().await?;
+        Ok(Embedder {
+            url: redact_address(connect::embedder_url(&self.settings)),
+            model: info.model,
+            dimension: info.dimension,
+            max_tokens: info.max_tokens,
+            tokens_per_second: None,
+            queued_tokens: None,
+        })
+    }
+
+    fn source(&self, place: Place, mongo: &Told<Option<Oplog>>) -> Source {
+        let oplog = mongo.known().copied().flatten();
+        let read = place.read.as_ref().map(|(time, _)| *time);
+        Source {
+            database: self.settings.mongodb.database.clone(),
+            error: mongo.error().map(str::to_owned),
+            oplog_window_seconds: oplog.map(|oplog| oplog.window.seconds()),
+            oplog_time_to_loss_seconds: oplog.zip(read).map(|(oplog, read)| oplog.seconds_left(read)),
+            read_until: read.map(|time| time.seconds),
+            searchable_until: place.applied,
+            checkpoint_age_seconds: None,
+            snapshot: place.read.map(|(_, snapshot)| {
+                let (state, rows) = match snapshot {
+                    SnapshotState::Running { rows, .. } => ("running", rows),
+                    SnapshotState::Sweeping { rows, .. } => ("sweeping", rows),
+                    SnapshotState::Done { rows, .. } => ("done", rows),
+                };
+                Snapshot { state, rows, of: None, rows_per_second: None, eta_seconds: None }
+            }),
+            damage: place.damage,
+        }
+    }
+
+    /// The source with what only the producer knows.
+    fn with_reports(&self, mut source: Source, reports: &[Report], rows: &mut Rate, now: Instant) -> Source {
+        let measured = |name| sum(reports.iter().map(|report| &report.measured), name);
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        source.checkpoint_age_seconds =
+            measured("tidewheel_producer_checkpoint_saved_timestamp_seconds").map(|at| (since_epoch - at).max(0.0));
+        if let Some(snapshot) = source.snapshot.as_mut().filter(|snapshot| snapshot.state == "running") {
+            snapshot.of = measured("tidewheel_snapshot_expected_rows").map(|of| of as u64);
+            snapshot.rows_per_second = rows.look(now, snapshot.rows as f64);
+            let left = snapshot.of.map(|of| of.saturating_sub(snapshot.rows));
+            snapshot.eta_seconds = left.and_then(|left| eta(left, Some(0.0), snapshot.rows_per_second));
+        }
+        source
+    }
+}
+
+/// How far the source has been read.
+struct Place {
+    read: Option<(tidewheel_core::version::ClusterTime, SnapshotState)>,
+    applied: Option<u32>,
+    damage: Option<String>,
+}
+
+impl StageMemory {
+    fn look(&mut self, now: Instant, status: StageStatus) -> Stage {
+        let backlog = status.lag.unwrap_or(status.length) + status.pending;
+        let confirmed = status.appended.saturating_sub(backlog);
+        let in_per_second = self.appended.look(now, status.appended as f64);
+        let out_per_second = self.confirmed.look(now, confirmed as f64);
+        Stage {
+            backlog,
+            in_per_second,
+            out_per_second,
+            eta_seconds: eta(backlog, in_per_second, out_per_second),
+            stalled_seconds: self.stall.look(now, confirmed, backlog).as_secs_f64(),
+            alive: status.consumers.iter().filter(|consumer| consumer.idle_ms < ALIVE_MS).count() as u64,
+            status,
+        }
+    }
+}
+
+fn services(said: &[(String, u64, Report)]) -> Vec<Service> {
+    let mut services: Vec<Service> = Vec::new();
+    for (process, age_ms, report) in said {
+        services.extend(report.services.iter().map(|state| Service {
+            service: state.service.clone(),
+            process: process.clone(),
+            operations: report.operations.clone(),
+            up_seconds: report.up_seconds,
+            silent_seconds: *age_ms as f64 / 1e3,
+            ready: state.ready,
+            reasons: state.reasons.clone(),
+        }));
+    }
+    services.sort_by(|a, b| (&a.service, &a.process).cmp(&(&b.service, &b.process)));
+    services
+}
+
+fn known<T, U>(told: Told<T>, then: impl FnOnce(T) -> U) -> Told<U> {
+    match told {
+        Told::Known(told) => Told::Known(then(told)),
+        Told::Unknown(error) => Told::Unknown(error),
+    }
+}
+
+async fn told<T>(answer: impl Future<Output = PortResult<T>>) -> Told<T> {
+    match tokio::time::timeout(PATIENCE, answer).await {
+        Ok(Ok(answer)) => Told::Known(answer),
+        Ok(Err(error)) => Told::Unknown(error.message),
+        Err(_) => Told::Unknown(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
+}

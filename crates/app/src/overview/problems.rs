@@ -1,0 +1,256 @@
+//! From numbers to problems: what is not as it should be, and what to do about it. Pure.
+
+use serde::Serialize;
+use tidewheel_core::streams::{EMBEDDED, RAW};
+
+use super::{Overview, Stage, Told};
+use crate::settings::Thresholds;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Severity {
+    /// Something stands still or is about to be lost.
+    Critical,
+    /// Something deserves a look.
+    Warning,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Problem {
+    /// How bad it is.
+    pub(crate) severity: Severity,
+    /// What kind of problem, for programs and for the runbook.
+    pub(crate) code: &'static str,
+    /// What has it: `mongodb`, `redis`, `qdrant`, `embedder`, a stream or a service.
+    pub(crate) subject: String,
+    /// The problem, in a sentence.
+    pub(crate) message: String,
+    /// What to do.
+    pub(crate) action: String,
+}
+
+/// Every code that there is, in the order of the runbook.
+pub(crate) const CODES: &[&str] = &[
+    "redis-unreachable",
+    "mongodb-unreachable",
+    "qdrant-unreachable",
+    "embedder-unreachable",
+    "service-not-ready",
+    "no-consumer",
+    "no-producer",
+    "no-progress",
+    "stage-1-behind",
+    "stage-2-behind",
+    "latency",
+    "oplog-window",
+    "history-damaged",
+    "redis-memory",
+    "dead-letters",
+    "collection-unhealthy",
+];
+
+/// The problems that follow from these numbers, the worst first.
+pub(super) fn problems(overview: &Overview, thresholds: &Thresholds) -> Vec<Problem> {
+    let mut found = Found(Vec::new());
+    servers(overview, &mut found);
+    services(overview, &mut found);
+    for (stage, limit) in overview.stages.iter().zip([thresholds.stage_1, thresholds.stage_2]) {
+        if let Told::Known(stage) = stage {
+            of_stage(stage, limit, thresholds, &mut found);
+        }
+    }
+    source(overview, thresholds, &mut found);
+    redis_memory(overview, thresholds, &mut found);
+    latency(overview, thresholds, &mut found);
+    collection(overview, &mut found);
+    found.0.sort_by_key(|problem| problem.severity);
+    found.0
+}
+
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn add(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        subject: &str,
+        message: String,
+        action: impl Into<String>,
+    ) {
+        debug_assert!(CODES.contains(&code), "{code} is not on the list");
+        self.0.push(Problem { severity, code, subject: subject.to_owned(), message, action: action.into() });
+    }
+}
+
+/// What does not answer.
+fn servers(overview: &Overview, found: &mut Found) {
+    use Severity::{Critical, Warning};
+    if let Some(error) = overview.redis.error() {
+        let message = format!("Redis does not answer: {error}");
+        let action = "start Redis, or set redis.url; MongoDB's oplog keeps the changes meanwhile";
+        found.add(Critical, "redis-unreachable", "redis", message, action);
+    }
+    if let Told::Known(source) = &overview.source
+        && let Some(error) = &source.error
+    {
+        let message = format!("MongoDB does not answer: {error}");
+        found.add(Critical, "mongodb-unreachable", "mongodb", message, "start MongoDB, or set mongodb.uri");
+    }
+    if let Some(error) = overview.collection.error() {
+        let message = format!("Qdrant does not answer: {error}");
+        let action = "start Qdrant, or set qdrant.url; stage 2 keeps the changes meanwhile";
+        found.add(Critical, "qdrant-unreachable", "qdrant", message, action);
+    }
+    if let Some(error) = overview.embedder.error() {
+        let waits = overview.stages[0].known().is_some_and(|stage| stage.backlog > 0);
+        let message = format!("the embedder does not answer: {error}");
+        let action = "start `tidewheel embedder`, or set embedding.url; stage 1 keeps the changes meanwhile";
+        found.add(if waits { Critical } else { Warning }, "embedder-unreachable", "embedder", message, action);
+    }
+}
+
+/// What the services say themselves, and whether there are any.
+fn services(overview: &Overview, found: &mut Found) {
+    for service in &overview.services {
+        // What has just begun is no problem yet.
+        if service.ready || service.up_seconds < 15.0 {
+            continue;
+        }
+        let message =
+            format!("the {} {} is not ready: {}", service.service, service.process, service.reasons.join("; "));
+        let action = "mend what it names; it goes on by itself";
+        found.add(Severity::Critical, "service-not-ready", &service.service, message, action);
+    }
+    let producing = overview.services.iter().any(|service| service.service == "producer");
+    let started = overview.source.known().is_some_and(|source| source.read_until.is_some());
+    let idle = overview.source.known().and_then(|source| source.checkpoint_age_seconds).is_none_or(|age| age > 60.0);
+    if overview.redis.known().is_some() && started && !producing && idle {
+        let message = "no producer runs: changes of MongoDB are not read".to_owned();
+        found.add(Severity::Critical, "no-producer", "producer", message, "start `tidewheel producer`");
+    }
+}
+
+fn of_stage(stage: &Stage, limit: u64, thresholds: &Thresholds, found: &mut Found) {
+    let stream = stage.status.stream.as_str();
+    let (number, worker, code) = if stream == RAW {
+        (1, "processor", "stage-1-behind")
+    } else {
+        debug_assert_eq!(stream, EMBEDDED);
+        (2, "upserter", "stage-2-behind")
+    };
+    let waiting = entries(stage.backlog);
+    if stage.backlog > 0 && stage.alive == 0 {
+        let message = format!("{waiting} wait in stage {number} ({stream}) and no {worker} runs");
+        found.add(Severity::Critical, "no-consumer", stream, message, format!("start `tidewheel {worker}`"));
+    } else if stage.stalled_seconds >= thresholds.no_progress.as_secs_f64() {
+        let since = duration(stage.stalled_seconds);
+        let message = format!("{waiting} wait in stage {number} ({stream}) and none was confirmed for {since}");
+        let action = format!("see why in the log of the {worker}s; `tidewheel check` tries every server");
+        found.add(Severity::Critical, "no-progress", stream, message, action);
+    }
+    if stage.backlog > limit {
+        let eta = stage.eta_seconds.map_or_else(
+            || "it does not get less".to_owned(),
+            |seconds| format!("caught up in about {}", duration(seconds)),
+        );
+        let message = format!("{waiting} wait in stage {number} ({stream}), more than {limit}; {eta}");
+        let action = if number == 1 {
+            "start more processors, or give the embedder more or faster cores"
+        } else {
+            "start more upserters, or look at Qdrant's load"
+        };
+        found.add(Severity::Warning, code, stream, message, action);
+    }
+    if stage.status.dead_letters > thresholds.dead_letters {
+        let letters = stage.status.dead_letters;
+        let are = if letters == 1 { "change is" } else { "changes are" };
+        let message = format!("{letters} {are} parked as dead letters of stage {number}: not searchable");
+        let action = "see why with `tidewheel dead-letters list`, then retry or drop them";
+        found.add(Severity::Warning, "dead-letters", stream, message, action);
+    }
+}
+
+fn source(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
+    let Told::Known(source) = &overview.source else { return };
+    if let Some(left) = source.oplog_time_to_loss_seconds
+        && left < thresholds.oplog_time_left.as_secs()
+    {
+        let message = if left == 0 {
+            "MongoDB's oplog no longer reaches back to what has been read: changes were missed".to_owned()
+        } else {
+            format!("MongoDB's oplog will have lost what has not been read in about {}", duration(left as f64))
+        };
+        let action = "get the producer going, and make the oplog larger (replSetResizeOplog); what was missed is repaired by \
+                      a comparison";
+        found.add(Severity::Critical, "oplog-window", "mongodb", message, action);
+    }
+    if let Some(damage) = &source.damage {
+        let message = format!("something was lost and is being repaired: {damage}");
+        let action = "let the producer run; find out who deleted it";
+        found.add(Severity::Warning, "history-damaged", "redis", message, action);
+    }
+}
+
+fn redis_memory(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
+    let Told::Known(redis) = &overview.redis else { return };
+    let Some(limit) = redis.memory_limit_bytes else { return };
+    let percent = redis.memory_bytes.saturating_mul(100) / limit.max(1);
+    if percent >= thresholds.redis_memory_percent {
+        let severity = if percent >= 95 { Severity::Critical } else { Severity::Warning };
+        let message = format!("Redis uses {percent} % of its memory; when it is full the producer waits");
+        let action = "raise maxmemory, let the stages drain, or lower streams.retention_entries";
+        found.add(severity, "redis-memory", "redis", message, action);
+    }
+}
+
+fn latency(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
+    let Some(latency) = &overview.latency else { return };
+    if latency.p95_seconds > thresholds.latency.as_secs_f64() {
+        let (is, most) = (duration(latency.p95_seconds), duration(thresholds.latency.as_secs_f64()));
+        let message = format!("5 of 100 changes took longer than {is} to become searchable; the objective is {most}");
+        let action = "see which stage has a backlog; after an outage it passes by itself";
+        found.add(Severity::Warning, "latency", EMBEDDED, message, action);
+    }
+}
+
+fn collection(overview: &Overview, found: &mut Found) {
+    let Told::Known(collection) = &overview.collection else { return };
+    if collection.status.as_deref() == Some("red") {
+        let message = format!("Qdrant says that the collection {} is red", collection.name);
+        let action = "look at Qdrant's log; `curl QDRANT/collections/NAME` shows the optimiser's error";
+        found.add(Severity::Critical, "collection-unhealthy", "qdrant", message, action);
+    }
+}
+
+/// So many changes, with separated thousands.
+pub(crate) fn entries(number: u64) -> String {
+    format!("{} {}", thousands(number), if number == 1 { "change" } else { "changes" })
+}
+
+/// With separated thousands.
+pub(crate) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Two digits are enough to see whether something is stuck.
+pub(crate) fn duration(seconds: f64) -> String {
+    match seconds {
+        seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
+        seconds if seconds < 10.0 => format!("{seconds:.1} s"),
+        seconds if seconds < 90.0 => format!("{seconds:.0} s"),
+        seconds if seconds < 5_400.0 => format!("{:.0} min", seconds / 60.0),
+        seconds if seconds < 172_800.0 => format!("{:.1} h", seconds / 3_600.0),
+        seconds => format!("{:.0} days", seconds / 86_400.0),
+    }
+}
