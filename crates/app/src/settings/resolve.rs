@@ -101,12 +101,6 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
     }
 }
 
-/// What OpenAI itself answers at.
-const OPENAI: &str = "https://api.openai.com/v1";
-
-/// Where Ollama listens unless it is told otherwise.
-const OLLAMA: &str = "http://127.0.0.1:11434";
-
 fn monitor(reader: &mut Reader<'_>) -> Monitor {
     let thresholds = Thresholds {
         stage_1: reader.number("monitor.stage_1_entries").unwrap_or_default(),
@@ -126,6 +120,12 @@ fn monitor(reader: &mut Reader<'_>) -> Monitor {
         webhook: webhook.map(|url| Webhook { url, token, timeout }),
     }
 }
+
+/// What OpenAI itself answers at.
+const OPENAI: &str = "https://api.openai.com/v1";
+
+/// Where Ollama listens unless it is told otherwise.
+const OLLAMA: &str = "http://127.0.0.1:11434";
 
 fn embedding(reader: &mut Reader<'_>, listen: &str) -> Embedding {
     let url = reader.address("embedding.url").map(|url| url.reveal().to_owned());

@@ -5,6 +5,7 @@ mod clients;
 mod dead_letters;
 mod demo;
 mod embedder;
+mod embedder_memory;
 mod history;
 mod index;
 mod kills;
