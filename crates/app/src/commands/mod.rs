@@ -4,6 +4,7 @@ mod check;
 mod completions;
 mod config;
 mod local_qdrant;
+mod monitor;
 mod replay;
 mod run;
 mod search;
@@ -44,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
             Command::Upserter => run::run(&[Kind::Upserter], settings).await,
             Command::Search(args) => search::run(&args, settings).await,
             Command::Status(args) => status::run(&args, settings).await,
+            Command::Monitor(args) => monitor::run(&args, settings).await,
             Command::Replay(args) => replay::run(&args, settings).await,
             Command::Check(args) => check::run(&args, settings).await,
             Command::LocalQdrant(args) => local_qdrant::run(args).await,
