@@ -93,7 +93,10 @@ impl Looker {
         let measured = || reports.iter().map(|report| &report.measured);
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let [memory_1, memory_2] = &mut memory.stages;
-        let stages = [known(one, |status| memory_1.look(now, status)), known(two, |status| memory_2.look(now, status))];
+        let stages = [
+            known(one, |status| memory_1.look(now, status, idle(&reports, "processor"))),
+            known(two, |status| memory_2.look(now, status, idle(&reports, "upserter"))),
+        ];
         let source = known(place, |place| {
             let source = self.source(place, &mongo);
             self.with_reports(source, &reports, &mut memory.rows, now)
@@ -109,7 +112,7 @@ impl Looker {
             saved: sum(measured(), meters::PROCESSOR_TOKENS_SAVED).unwrap_or(0.0) as u64,
         });
         let mut overview = Overview {
-            at_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+            at_ms: (since_epoch() * 1e3) as u64,
             verdict: Verdict {
                 state: State::Unknown,
                 summary: String::new(),
@@ -236,8 +239,7 @@ impl Looker {
     /// The source with what only the producer knows.
     fn with_reports(&self, mut source: Source, reports: &[Report], rows: &mut Rate, now: Instant) -> Source {
         let measured = |name| sum(reports.iter().map(|report| &report.measured), name);
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        source.checkpoint_age_seconds = measured(meters::PRODUCER_SAVED).map(|at| (since_epoch - at).max(0.0));
+        source.checkpoint_age_seconds = measured(meters::PRODUCER_SAVED).map(|at| (since_epoch() - at).max(0.0));
         if let Some(snapshot) = source.snapshot.as_mut().filter(|snapshot| snapshot.state == "running") {
             snapshot.of = measured(meters::SNAPSHOT_EXPECTED).map(|of| of as u64);
             snapshot.rows_per_second = rows.look(now, snapshot.rows as f64);
@@ -256,21 +258,37 @@ struct Place {
 }
 
 impl StageMemory {
-    fn look(&mut self, now: Instant, status: StageStatus) -> Stage {
+    /// `idle` is for how long none of its services has got anything done, as they say.
+    fn look(&mut self, now: Instant, status: StageStatus, idle: Option<f64>) -> Stage {
         let backlog = status.lag.unwrap_or(status.length) + status.pending;
         let confirmed = status.appended.saturating_sub(backlog);
         let in_per_second = self.appended.look(now, status.appended as f64);
         let out_per_second = self.confirmed.look(now, confirmed as f64);
+        let stalled = self.stall.look(now, confirmed, backlog).as_secs_f64();
+        // What they do while nothing waits is no delay.
+        let waiting = status.oldest_age_ms.map_or(0.0, |millis| millis as f64 / 1e3);
+        let stalled_seconds = if backlog == 0 { 0.0 } else { stalled.max(idle.unwrap_or(0.0).min(waiting)) };
         Stage {
             backlog,
             in_per_second,
             out_per_second,
             eta_seconds: eta(backlog, in_per_second, out_per_second),
-            stalled_seconds: self.stall.look(now, confirmed, backlog).as_secs_f64(),
+            stalled_seconds,
             alive: status.consumers.iter().filter(|consumer| consumer.idle_ms < ALIVE_MS).count() as u64,
             status,
         }
     }
+}
+
+/// Seconds since any of these services got something done; `None` if none has said so.
+fn idle(reports: &[Report], service: &str) -> Option<f64> {
+    let name = format!("{}{{service=\"{service}\"}}", meters::PROGRESS);
+    let last = reports.iter().filter_map(|report| report.measured.get(&name)).copied().max_by(f64::total_cmp)?;
+    Some((since_epoch() - last).max(0.0))
+}
+
+fn since_epoch() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 fn services(said: &[(String, u64, Report)]) -> Vec<Service> {

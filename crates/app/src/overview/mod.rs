@@ -16,14 +16,16 @@ mod rates;
 mod report;
 mod text;
 mod verdict;
+mod view;
 
 use serde::{Serialize, Serializer};
 use tidewheel_core::ports::StageStatus;
 
 pub(crate) use look::Looker;
-pub(crate) use problems::{CODES, Problem};
+pub(crate) use problems::{CODES, Problem, Severity, duration, thousands};
 pub(crate) use report::{Report, ServiceState};
 pub(crate) use verdict::{State, Verdict};
+pub(crate) use view::{History, Paint, draw};
 
 /// Everything, at one moment.
 #[derive(Clone, Debug, Serialize)]

@@ -27,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is said of what was measured.
 const MEASURED: &[&str] = &[
+    meters::PROGRESS,
     meters::PRODUCER_SAVED,
     meters::PRODUCER_LAG,
     meters::SNAPSHOT_EXPECTED,
