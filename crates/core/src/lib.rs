@@ -14,6 +14,7 @@ pub mod identity;
 pub mod payload;
 pub mod ports;
 pub mod retry;
+pub mod row;
 pub mod secret;
 pub mod streams;
 pub mod tokens;

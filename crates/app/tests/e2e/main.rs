@@ -23,6 +23,7 @@ mod source;
 mod takeover;
 mod trace;
 mod transactions;
+mod verify;
 mod wait;
 mod world;
 mod writer;
