@@ -124,6 +124,8 @@ Examples:
 Examples:
   tidewheel processor
   tidewheel processor --embedding-url http://gpu-box:8080
+  tidewheel processor --set embedding.provider=tei --embedding-url http://gpu-box:3000
+  tidewheel processor --set embedding.provider=ollama --set embedding.model=nomic-embed-text
 
 Start it as often as you like: all of them share the work.")]
     Processor,
@@ -139,6 +141,8 @@ Start it as often as you like: all of them share the work.")]
     Search(SearchArgs),
     /// Show whether the index is right, and the whole pipeline as it is now
     Status(StatusArgs),
+    /// Print stage lengths and warnings at an interval, and post to a webhook when a problem begins and when it is over
+    Monitor(MonitorArgs),
     /// Connect to every server, do what real work does, and say what is not right
     Check(CheckArgs),
     /// Send through the pipeline once more what a stage still holds, or the whole source
@@ -261,6 +265,26 @@ pub(crate) struct StatusArgs {
     /// Show it again every second until Ctrl-C
     #[arg(long, short)]
     pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `monitor`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel monitor
+  tidewheel monitor --set monitor.interval=10s --set monitor.stage_1_entries=5000
+  TIDEWHEEL__MONITOR__WEBHOOK=https://hooks.example.com/tidewheel tidewheel monitor
+  */5 * * * * tidewheel monitor --once || mail -s 'tidewheel' oncall@example.com      (cron)
+
+Thresholds are the settings in the table `monitor`. What is posted is JSON with the fields text, event (problem or resolved),
+problem, verdict and at_ms. With --once nothing is posted.
+Exit code with --once: 0 no problem, 1 there is one, 2 could not tell.")]
+pub(crate) struct MonitorArgs {
+    /// Look once, and end with an exit code
+    #[arg(long)]
+    pub(crate) once: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -11,6 +11,7 @@ pub mod error;
 pub mod fingerprint;
 mod hex;
 pub mod identity;
+pub mod meters;
 pub mod payload;
 pub mod ports;
 pub mod retry;

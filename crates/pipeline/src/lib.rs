@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod consumer;
 pub mod health;
+mod meters;
 mod newest;
 pub mod processor;
 pub mod producer;

@@ -5,6 +5,7 @@ mod completions;
 mod config;
 mod dead_letters;
 mod local_qdrant;
+mod monitor;
 mod replay;
 mod run;
 mod search;
@@ -48,6 +49,7 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
             Command::Upserter => run::run(&[Kind::Upserter], settings).await,
             Command::Search(args) => search::run(&args, settings).await,
             Command::Status(args) => status::run(&args, settings).await,
+            Command::Monitor(args) => monitor::run(&args, settings).await,
             Command::Replay(args) => replay::run(&args, settings).await,
             Command::Trace(args) => trace::run(&args, settings).await,
             Command::Wait(args) => wait::run(&args, settings).await,

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::barrier::Barrier;
+use super::meters;
 use super::options::ProducerOptions;
 use super::plan::{self, Recovery, Start};
 use super::snapshot::{Page, Snapshot};
@@ -69,8 +70,13 @@ impl Session<'_> {
     async fn work(&self, progressed: &mut bool) -> Result<Infallible, Ended> {
         self.renew().await?;
         let (mut feed, checkpoint) = self.open().await?;
-        self.health.works(FOLLOW);
+        if let Some((lasted, attempts)) = self.health.works(FOLLOW) {
+            info!(attempts, seconds = lasted.as_secs(), "can {FOLLOW} again");
+        }
         self.health.started();
+        meters::leads(true);
+        // As long as it is at work, the feed has to say something, if only that nothing happened.
+        let _busy = Busy::new(self.health);
         *progressed = true;
         info!(at = checkpoint.last.0.seconds, snapshot = ?checkpoint.snapshot, "ready");
 
@@ -90,6 +96,7 @@ impl Session<'_> {
                 }
                 batch = feed.next() => match batch {
                     Ok(batch) => {
+                        self.health.progresses();
                         if writer.follow(batch).await? {
                             snapshot = self.snapshot(&writer, &keeper).await?;
                         }
@@ -248,6 +255,22 @@ impl Session<'_> {
             () = self.shutdown.cancelled() => Err(Ended::Shutdown),
             () = tokio::time::sleep(duration) => Ok(()),
         }
+    }
+}
+
+/// While it lives, something has to get done.
+struct Busy<'a>(&'a Health);
+
+impl<'a> Busy<'a> {
+    fn new(health: &'a Health) -> Self {
+        health.begins();
+        Self(health)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.ends();
     }
 }
 

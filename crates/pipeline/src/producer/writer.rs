@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tidewheel_core::ports::{Appended, Checkpoint, FeedBatch, Repair};
 use tracing::{debug, info, warn};
 
+use super::meters::Meters;
 use super::plan::{self, Step};
 use super::session::{Ended, Session};
 
@@ -26,11 +27,12 @@ pub(super) struct Writer<'a> {
     /// Entries appended since stage 1 was last looked at.
     since_look: u64,
     saved_at: Instant,
+    meters: Meters,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(session: &'a Session<'a>, checkpoint: Checkpoint) -> Self {
-        Self { session, checkpoint, since_look: 0, saved_at: Instant::now() }
+        Self { session, checkpoint, since_look: 0, saved_at: Instant::now(), meters: Meters::new() }
     }
 
     /// Appends what the feed gave; says whether a new snapshot begins with it.
@@ -74,6 +76,8 @@ impl<'a> Writer<'a> {
         if !step.changes.is_empty() {
             debug!(entries = step.changes.len(), "appended");
         }
+        self.meters.appended(&step.changes, &step.next);
+        self.session.health.progresses();
         self.since_look += step.changes.len() as u64;
         self.checkpoint = step.next;
         self.saved_at = Instant::now();
@@ -94,6 +98,7 @@ impl<'a> Writer<'a> {
             }
             if paused.is_none() {
                 info!(backlog, high_water, "stage 1 is full; waiting for the processors");
+                self.meters.paused.set(1.0);
             }
             let begun = paused.get_or_insert_with(Instant::now);
             if begun.elapsed() > session.options.lease / 3 {
@@ -105,6 +110,7 @@ impl<'a> Writer<'a> {
         }
         if paused.is_some() {
             info!("stage 1 has room again");
+            self.meters.paused.set(0.0);
         }
         self.since_look = 0;
         Ok(())
