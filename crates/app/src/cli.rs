@@ -151,6 +151,8 @@ Start it as often as you like: all of them share the work.")]
     Trace(TraceArgs),
     /// Wait until what was written to MongoDB can be searched
     Wait(WaitArgs),
+    /// Compare the index with MongoDB, document by document, and repair what differs
+    Verify(VerifyArgs),
     /// Show, retry or drop the entries that no attempt could process
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
@@ -378,6 +380,44 @@ pub(crate) struct WaitArgs {
     /// How long to wait
     #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = span)]
     pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel verify                                    every document and every point, both ways
+  tidewheel verify --sample 5%
+  tidewheel verify --namespace shop.tickets --from 65f000000000000000000000
+  tidewheel verify --repair                           send what differs through the pipeline again
+  tidewheel verify --output json | jq '.differences[] | select(.kind == \"missing\").key'
+
+What differs is looked at again when everything that was committed before has arrived. It is safe while everything runs.
+Exit code: 0 the index equals MongoDB, or does so after the repair; 1 it does not; 2 could not tell.")]
+pub(crate) struct VerifyArgs {
+    /// Send what differs through the pipeline again, and look whether that has helped
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Only some documents and points, taken at random: a number, such as 1000, or a part, such as 5%
+    #[arg(long, value_name = "N|N%")]
+    pub(crate) sample: Option<String>,
+    /// Only documents with this _id or a greater one of its type
+    #[arg(long, value_name = "ID", conflicts_with = "sample")]
+    pub(crate) from: Option<String>,
+    /// Only documents with this _id or a smaller one of its type
+    #[arg(long, value_name = "ID", conflicts_with = "sample")]
+    pub(crate) to: Option<String>,
+    /// Only this collection, such as shop.tickets or tickets; may be given several times
+    #[arg(long = "namespace", value_name = "NAME")]
+    pub(crate) namespaces: Vec<String>,
+    /// Compare digests alone instead of every field
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// How long to wait until what was committed before has arrived
+    #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = span)]
+    pub(crate) settle: Duration,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

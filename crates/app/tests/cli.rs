@@ -49,6 +49,7 @@ fn help_of_every_command() {
         &["replay"],
         &["trace"],
         &["wait"],
+        &["verify"],
         &["dead-letters"],
         &["dead-letters", "list"],
         &["dead-letters", "show"],

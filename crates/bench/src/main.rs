@@ -10,7 +10,8 @@
 //! in 384 dimensions, so that the run measures the pipelines and not the model; with it, both embed with that. Each side
 //! gets an empty Redis and an empty collection; its rounds alternate with the other side's, and the median round counts.
 //!
-//! `tidewheel-bench fence` measures what the fence of versions costs the upserter.
+//! `tidewheel-bench fence` measures what the fence of versions costs the upserter, `tidewheel-bench verify` how long it takes to
+//! compare the index with the source.
 #![allow(clippy::print_stdout, reason = "its output is its purpose")]
 
 mod fence;
@@ -18,6 +19,7 @@ mod load;
 mod process;
 mod report;
 mod side;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -49,6 +51,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Part {
     Fence(fence::Arguments),
+    Verify(verify::Arguments),
 }
 
 /// Of the whole pipeline beside a baseline.
@@ -122,6 +125,11 @@ async fn run(line: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
             let servers = Servers::connect(&stack, arguments.dimension).await?;
             let pipeline = tidewheel(&binary, dir.path(), &servers, &Model::None(arguments.dimension))?;
             fence::run(&stack, &servers, &pipeline, dir.path(), arguments).await?;
+        }
+        Some(Part::Verify(arguments)) => {
+            let servers = Servers::connect(&stack, arguments.dimension).await?;
+            let pipeline = tidewheel(&binary, dir.path(), &servers, arguments.dimension)?;
+            verify::run(&servers, &pipeline, dir.path(), arguments).await?;
         }
         None => compare(&line.pipeline, &binary, &stack, dir.path()).await?,
     }

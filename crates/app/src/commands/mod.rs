@@ -12,6 +12,7 @@ mod search;
 mod status;
 mod trace;
 mod up;
+mod verify;
 pub(crate) mod wait;
 
 use crate::cli::{Cli, Command};
@@ -52,6 +53,7 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
             Command::Replay(args) => replay::run(&args, settings).await,
             Command::Trace(args) => trace::run(&args, settings).await,
             Command::Wait(args) => wait::run(&args, settings).await,
+            Command::Verify(args) => verify::run(&args, settings).await,
             Command::DeadLetters(command) => dead_letters::run(&command, settings).await,
             Command::Check(args) => check::run(&args, settings).await,
             Command::LocalQdrant(args) => local_qdrant::run(args).await,

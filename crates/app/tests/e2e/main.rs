@@ -25,6 +25,7 @@ mod source;
 mod takeover;
 mod trace;
 mod transactions;
+mod verify;
 mod wait;
 mod world;
 mod writer;
