@@ -128,7 +128,7 @@ async fn run(line: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
         }
         Some(Part::Verify(arguments)) => {
             let servers = Servers::connect(&stack, arguments.dimension).await?;
-            let pipeline = tidewheel(&binary, dir.path(), &servers, arguments.dimension)?;
+            let pipeline = tidewheel(&binary, dir.path(), &servers, &Model::None(arguments.dimension))?;
             verify::run(&servers, &pipeline, dir.path(), arguments).await?;
         }
         None => compare(&line.pipeline, &binary, &stack, dir.path()).await?,

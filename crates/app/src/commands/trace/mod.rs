@@ -94,7 +94,7 @@ fn show_document(document: &DocumentTrace) {
     let name = format!("{} {}", document.namespace, document.key);
     printer::data(format_args!("{}  {}", styled(STRONG, name), styled(DIM, document.document.as_str())));
     let line = |name: &str, value: &str| {
-        printer::data(format_args!("  {} {value}", styled(STRONG, format_args!("{name:<12}"))))
+        printer::data(format_args!("  {} {value}", styled(STRONG, format_args!("{name:<12}"))));
     };
     match &document.source {
         Told::Unknown { error } => line("MongoDB", &styled(BAD, error)),

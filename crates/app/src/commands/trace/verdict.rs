@@ -67,8 +67,8 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
         let version = letter.version.parse::<Version>().ok();
         version.is_none() || version > indexed
     };
-    let letters = facts.letters.known().into_iter().flatten();
-    if let Some(letter) = letters.filter(newer).last() {
+    let mut letters = facts.letters.known().into_iter().flatten();
+    if let Some(letter) = letters.rfind(newer) {
         let text = format!(
             "parked in the dead letters of stage {} ({}): {}. Once the cause is gone: tidewheel dead-letters retry --id {} --yes",
             letter.stage, letter.id, letter.reason, letter.id
