@@ -1,10 +1,11 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::settings::Given;
+use crate::settings::{Given, parse_duration};
 
 /// Keeps a Qdrant collection equal to a MongoDB collection, continuously: what is written to MongoDB can be searched by
 /// meaning within moments.
@@ -142,6 +143,11 @@ Start it as often as you like: all of them share the work.")]
     Check(CheckArgs),
     /// Send through the pipeline once more what a stage still holds, or the whole source
     Replay(ReplayArgs),
+    /// Say where one document is, hop by hop, and why
+    Trace(TraceArgs),
+    /// Show, retry or drop the entries that no attempt could process
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
     /// Show or check the settings
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -299,6 +305,179 @@ pub(crate) struct ReplayArgs {
     pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// `trace`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel trace 65f000000000000000000001
+  tidewheel trace 7 --namespace shop.tickets
+  tidewheel trace '{\"$numberLong\": \"7\"}' --output json | jq '.documents[].verdict'
+
+An _id is read as people type it: 24 hexadecimal digits as an ObjectId, a number of each type, a UUID, a text, or extended
+JSON, which says exactly what is meant. The output tells which reading was found.
+Exit code: 0 it is searchable as MongoDB has it, or deleted on both sides; 1 it is on its way, parked, missing, stale, or
+nobody knows it; 2 a server did not answer.")]
+pub(crate) struct TraceArgs {
+    /// The document's _id
+    pub(crate) id: String,
+    /// Its collection, such as shop.tickets or tickets [default: every selected one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// How many of the newest entries of each stage are looked at
+    #[arg(long, value_name = "ENTRIES", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) scan: u64,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `dead-letters`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLettersCommand {
+    /// List them, newest last
+    List(LettersListArgs),
+    /// Show one with its document
+    Show(LettersShowArgs),
+    /// Put them back into their stage, to be worked on once more
+    Retry(LettersRetryArgs),
+    /// Delete them
+    Drop(LettersDropArgs),
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct LettersFilterArgs {
+    /// Only of this stage
+    #[arg(long, value_enum)]
+    pub(crate) stage: Option<StageName>,
+    /// Only these: ids of dead letters, or _ids of documents; may be given several times
+    #[arg(long = "id", value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    /// Only those whose reason has this text in it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Only those that were parked longer ago than this, such as 90m or 7d
+    #[arg(long, value_name = "AGE", value_parser = span)]
+    pub(crate) older_than: Option<Duration>,
+    /// Only those that were parked since then
+    #[arg(long, value_name = "AGE", value_parser = span)]
+    pub(crate) newer_than: Option<Duration>,
+}
+
+/// A stage of the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StageName {
+    /// Stage 1, raw_document_changes
+    Raw,
+    /// Stage 2, embedded_documents
+    Embedded,
+}
+
+impl StageName {
+    /// As it is written on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Embedded => "embedded",
+        }
+    }
+}
+
+/// `dead-letters list`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel dead-letters list
+  tidewheel dead-letters list --reason 422 --newer-than 1h
+  tidewheel dead-letters list --output json | jq '.letters[].document_id'
+
+Exit code: 0 the list was printed, even if it is empty; 2 could not read them.")]
+pub(crate) struct LettersListArgs {
+    #[command(flatten)]
+    pub(crate) filter: LettersFilterArgs,
+    /// The most to show
+    #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) limit: u64,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `dead-letters show`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel dead-letters show 1763842213007-0
+  tidewheel dead-letters show 65f000000000000000000001 --output json | jq '.[0].reason'
+
+Exit code: 0 there is one, 1 there is none, 2 could not read them.")]
+pub(crate) struct LettersShowArgs {
+    /// The dead letter's id, or its document's _id
+    pub(crate) id: String,
+    /// Only of this stage
+    #[arg(long, value_enum)]
+    pub(crate) stage: Option<StageName>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `dead-letters retry`.
+#[derive(Debug, Args)]
+#[command(
+    group = clap::ArgGroup::new("which").required(true).multiple(true).args(["ids", "reason", "older_than", "newer_than", "all"]),
+    after_help = "\
+Examples:
+  tidewheel dead-letters retry --all                       what would be done
+  tidewheel dead-letters retry --all --yes
+  tidewheel dead-letters retry --id 65f000000000000000000001 --yes
+  tidewheel dead-letters retry --reason timeout --newer-than 1d --yes
+
+A change that is tried again keeps its version: a newer state of its document wins. What cannot be read stays.
+Exit code: 0 done, or the plan was printed; 1 nothing matches, or some stayed; 2 could not."
+)]
+pub(crate) struct LettersRetryArgs {
+    #[command(flatten)]
+    pub(crate) filter: LettersFilterArgs,
+    /// All of them
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Do it; without this only the plan is printed
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `dead-letters drop`.
+#[derive(Debug, Args)]
+#[command(
+    group = clap::ArgGroup::new("which").required(true).multiple(true).args(["ids", "reason", "older_than", "newer_than", "all"]),
+    after_help = "\
+Examples:
+  tidewheel dead-letters drop --id 1763842213007-0         asks first
+  tidewheel dead-letters drop --older-than 30d --yes
+
+Their documents stay as the index has them, missing or in an older state, until they change; `tidewheel verify` lists
+such documents, and `tidewheel verify --repair` sends them again.
+Exit code: 0 done, or the plan was printed; 1 nothing matches, or you said no; 2 could not."
+)]
+pub(crate) struct LettersDropArgs {
+    #[command(flatten)]
+    pub(crate) filter: LettersFilterArgs,
+    /// All of them
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Reads a span of time.
+fn span(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "a span of time is written like 30s, 90m, 12h or 7d".to_owned())
 }
 
 /// Where a replay begins.

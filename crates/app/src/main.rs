@@ -13,6 +13,7 @@ mod overview;
 mod printer;
 mod services;
 mod settings;
+mod times;
 mod wrap;
 
 use std::process::ExitCode;

@@ -29,6 +29,8 @@ pub const SERVICES: &str = "{raw_document_changes}:services";
 pub const RAW_DEAD_LETTERS: &str = "{raw_document_changes}:dead_letters";
 /// Stream: embedded changes that no attempt could write, with the reason.
 pub const EMBEDDED_DEAD_LETTERS: &str = "{embedded_documents}:dead_letters";
+/// String with a time to live: dead letters were put back into a stage, so that no deletion may be forgotten yet.
+pub const RETRIED: &str = "{embedded_documents}:retried";
 /// Hash: document or namespace → version of its deletion.
 pub const TOMBSTONES: &str = "{embedded_documents}:tombstones";
 /// String: the Qdrant collection that was written to last.

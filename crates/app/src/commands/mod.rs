@@ -3,11 +3,13 @@
 mod check;
 mod completions;
 mod config;
+mod dead_letters;
 mod local_qdrant;
 mod replay;
 mod run;
 mod search;
 mod status;
+mod trace;
 mod up;
 
 use crate::cli::{Cli, Command};
@@ -45,6 +47,8 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
             Command::Search(args) => search::run(&args, settings).await,
             Command::Status(args) => status::run(&args, settings).await,
             Command::Replay(args) => replay::run(&args, settings).await,
+            Command::Trace(args) => trace::run(&args, settings).await,
+            Command::DeadLetters(command) => dead_letters::run(&command, settings).await,
             Command::Check(args) => check::run(&args, settings).await,
             Command::LocalQdrant(args) => local_qdrant::run(args).await,
             Command::Config(_) | Command::Completions { .. } => Ok(Answer::Fine),

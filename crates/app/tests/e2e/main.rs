@@ -2,6 +2,7 @@
 //! processes that a user runs. After each story the index equals the source, document by document and point by point.
 
 mod clients;
+mod dead_letters;
 mod demo;
 mod embedder;
 mod history;
@@ -20,6 +21,7 @@ mod snapshot;
 mod soak;
 mod source;
 mod takeover;
+mod trace;
 mod transactions;
 mod world;
 mod writer;

@@ -108,6 +108,7 @@ macro_rules! source_contract_tests {
             a_scan_of_nothing_ends_at_once
             scan_and_feed_together_have_no_gap
             existence_is_told_by_exact_key
+            documents_are_fetched_by_exact_key
             a_scan_may_be_filtered
         }
     };

@@ -2,7 +2,6 @@
 
 mod plan;
 mod progress;
-mod since;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -25,6 +24,7 @@ use crate::exit::{Answer, Failure};
 use crate::printer::{self, GOOD, STRONG, WARN, styled};
 use crate::services::{a_signal, known_vectors, own_name, processor_options, upserter_options};
 use crate::settings::Settings;
+use crate::times;
 
 /// A processor that has not asked for work for this long, in milliseconds, has been stopped: they ask every second.
 const SILENT_MS: u64 = 20_000;
@@ -32,7 +32,7 @@ const SILENT_MS: u64 = 20_000;
 /// Prints the plan; does it, if it may.
 pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer, Failure> {
     let now = SystemTime::now();
-    let since = args.since.as_deref().map(|text| since::parse(text, now)).transpose()?;
+    let since = args.since.as_deref().map(|text| times::parse("--since", text, now)).transpose()?;
     let replay = Replay { args, settings, redis: connect::redis(settings)?, since, number: replay::number(now) };
     let facts = replay.facts().await?;
     let plan = plan::plan(args, since, &facts)?;
