@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, info, info_span, warn};
 
 use crate::connect;
+use crate::console;
 use crate::exit::Failure;
 use crate::settings::{Listen, Settings};
 
@@ -101,6 +102,12 @@ impl Services {
         if let Some(listener) = operations {
             let redis = connect::redis(settings)?;
             services.tasks.spawn(operations::serve(listener, ready, redis, metrics.clone(), shutdown.clone()));
+        }
+        // A service alone leaves it to `tidewheel console`: any number of them may run with the same settings.
+        if kinds.len() > 1
+            && let Some(listener) = console::bind(&settings.console).await?
+        {
+            services.tasks.spawn(console::serve(listener, settings.clone(), shutdown.clone()));
         }
         services.tasks.spawn(metrics.keep(shutdown));
         Ok(services)
