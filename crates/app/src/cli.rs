@@ -124,6 +124,8 @@ Examples:
 Examples:
   tidewheel processor
   tidewheel processor --embedding-url http://gpu-box:8080
+  tidewheel processor --set embedding.provider=tei --embedding-url http://gpu-box:3000
+  tidewheel processor --set embedding.provider=ollama --set embedding.model=nomic-embed-text
 
 Start it as often as you like: all of them share the work.")]
     Processor,
@@ -147,12 +149,18 @@ Examples:
 
 `run` and `up` serve it as well. Without console.token it only shows; with it, dead letters can be retried and dropped.")]
     Console,
+    /// Print stage lengths and warnings at an interval, and post to a webhook when a problem begins and when it is over
+    Monitor(MonitorArgs),
     /// Connect to every server, do what real work does, and say what is not right
     Check(CheckArgs),
     /// Send through the pipeline once more what a stage still holds, or the whole source
     Replay(ReplayArgs),
     /// Say where one document is, hop by hop, and why
     Trace(TraceArgs),
+    /// Wait until what was written to MongoDB can be searched
+    Wait(WaitArgs),
+    /// Compare the index with MongoDB, document by document, and repair what differs
+    Verify(VerifyArgs),
     /// Show, retry or drop the entries that no attempt could process
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
@@ -273,6 +281,26 @@ pub(crate) struct StatusArgs {
     pub(crate) output: OutputArgs,
 }
 
+/// `monitor`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel monitor
+  tidewheel monitor --set monitor.interval=10s --set monitor.stage_1_entries=5000
+  TIDEWHEEL__MONITOR__WEBHOOK=https://hooks.example.com/tidewheel tidewheel monitor
+  */5 * * * * tidewheel monitor --once || mail -s 'tidewheel' oncall@example.com      (cron)
+
+Thresholds are the settings in the table `monitor`. What is posted is JSON with the fields text, event (problem or resolved),
+problem, verdict and at_ms. With --once nothing is posted.
+Exit code with --once: 0 no problem, 1 there is one, 2 could not tell.")]
+pub(crate) struct MonitorArgs {
+    /// Look once, and end with an exit code
+    #[arg(long)]
+    pub(crate) once: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
 /// `check`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -340,6 +368,68 @@ pub(crate) struct TraceArgs {
     /// How many of the newest entries of each stage are looked at
     #[arg(long, value_name = "ENTRIES", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) scan: u64,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `wait`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel wait && tidewheel search \"the ticket that I have just written\"
+  tidewheel wait --since 1763842213.7 --timeout 10s
+  tidewheel wait --output json | jq .waited_ms
+  curl '127.0.0.1:9090/searchable?since=now&timeout=10s'      the same, from the operations server
+
+A driver knows the cluster time of its last write: operationTime of its session, written seconds.increment.
+Exit code: 0 everything committed up to then is searchable, what was parked or refused apart; 1 not within the timeout;
+2 could not tell.")]
+pub(crate) struct WaitArgs {
+    /// Everything that was committed up to then: `now`, a cluster time such as 1763842213.7, a time such as
+    /// 2026-05-01T12:00:00Z, or how long ago
+    #[arg(long, value_name = "TIME", default_value = "now")]
+    pub(crate) since: String,
+    /// How long to wait
+    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = span)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel verify                                    every document and every point, both ways
+  tidewheel verify --sample 5%
+  tidewheel verify --namespace shop.tickets --from 65f000000000000000000000
+  tidewheel verify --repair                           send what differs through the pipeline again
+  tidewheel verify --output json | jq '.differences[] | select(.kind == \"missing\").key'
+
+What differs is looked at again when everything that was committed before has arrived. It is safe while everything runs.
+Exit code: 0 the index equals MongoDB, or does so after the repair; 1 it does not; 2 could not tell.")]
+pub(crate) struct VerifyArgs {
+    /// Send what differs through the pipeline again, and look whether that has helped
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Only some documents and points, taken at random: a number, such as 1000, or a part, such as 5%
+    #[arg(long, value_name = "N|N%")]
+    pub(crate) sample: Option<String>,
+    /// Only documents with this _id or a greater one of its type
+    #[arg(long, value_name = "ID", conflicts_with = "sample")]
+    pub(crate) from: Option<String>,
+    /// Only documents with this _id or a smaller one of its type
+    #[arg(long, value_name = "ID", conflicts_with = "sample")]
+    pub(crate) to: Option<String>,
+    /// Only this collection, such as shop.tickets or tickets; may be given several times
+    #[arg(long = "namespace", value_name = "NAME")]
+    pub(crate) namespaces: Vec<String>,
+    /// Compare digests alone instead of every field
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// How long to wait until what was committed before has arrived
+    #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = span)]
+    pub(crate) settle: Duration,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -38,6 +38,71 @@ pub struct PortError {
     pub hint: Option<String>,
     /// How long the other side asked us to wait (an HTTP `Retry-After`).
     pub retry_after: Option<Duration>,
+    /// Who failed, for those who count.
+    pub server: Server,
+    /// In which way, for those who count.
+    pub cause: Cause,
+}
+
+/// Who failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Server {
+    /// MongoDB.
+    MongoDb,
+    /// Redis.
+    Redis,
+    /// Whoever makes the vectors.
+    Embedder,
+    /// Qdrant.
+    Qdrant,
+    /// None of them, or nobody says.
+    #[default]
+    Other,
+}
+
+impl Server {
+    /// Its name in labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MongoDb => "mongodb",
+            Self::Redis => "redis",
+            Self::Embedder => "embedder",
+            Self::Qdrant => "qdrant",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// In which way something failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// There was no connection, or it broke.
+    Unreachable,
+    /// There was no answer in time.
+    Timeout,
+    /// The other side is at a limit.
+    Busy,
+    /// The other side does not take this input.
+    Refused,
+    /// The other side does not let us.
+    Denied,
+    /// Something else.
+    #[default]
+    Other,
+}
+
+impl Cause {
+    /// Its name in labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Busy => "busy",
+            Self::Refused => "refused",
+            Self::Denied => "denied",
+            Self::Other => "other",
+        }
+    }
 }
 
 impl PortError {
@@ -57,13 +122,27 @@ impl PortError {
     }
 
     fn of(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), hint: None, retry_after: None }
+        Self {
+            class,
+            message: message.into(),
+            hint: None,
+            retry_after: None,
+            server: Server::Other,
+            cause: Cause::Other,
+        }
     }
 
     /// The same failure with a hint.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same failure with who failed and in which way.
+    #[must_use]
+    pub fn because(mut self, server: Server, cause: Cause) -> Self {
+        (self.server, self.cause) = (server, cause);
         self
     }
 

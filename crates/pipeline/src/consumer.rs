@@ -15,7 +15,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tidewheel_core::ports::{Delivery, EntryId, PortResult, Queue, Retention};
@@ -24,6 +24,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+use crate::health::Health;
+use crate::meters::ConsumerMeters;
 use crate::newest::{Carries, documents};
 use crate::retry::{GivenUp, Patience};
 use crate::service::ServiceError;
@@ -74,7 +76,8 @@ impl<T: Carries + Send + 'static> Consumer<T> {
         // Ends the side loops whichever way this function is left.
         let stop = self.patience.shutdown.child_token();
         let _stop_side_loops = stop.clone().drop_guard();
-        let flight = Flight::new(work);
+        let meters = ConsumerMeters::new(self.service);
+        let flight = Flight::new(work, meters, self.patience.health.clone());
         let mut side_loops = JoinSet::new();
         side_loops.spawn(keep(self.queue.clone(), flight.clone(), self.options.claim_after / 3, stop.clone()));
         side_loops.spawn(trim(self.queue.clone(), self.options.retention, stop.clone()));
@@ -119,7 +122,7 @@ impl<T: Carries + Send + 'static> Consumer<T> {
                     permit = permits.clone().acquire_owned() => break permit.expect("the semaphore is never closed"),
                 }
             };
-            let read = self.patience.call("read new entries", || self.queue.read(self.options.batch, READ_WAIT));
+            let read = self.patience.wait_for("read new entries", || self.queue.read(self.options.batch, READ_WAIT));
             let mut deliveries = match read.await {
                 Ok(deliveries) => deliveries,
                 Err(GivenUp::Shutdown) => return Ok(()),
@@ -128,6 +131,7 @@ impl<T: Carries + Send + 'static> Consumer<T> {
             self.patience.health.started();
             self.fill(&mut deliveries).await;
             if !deliveries.is_empty() {
+                flight.meters.taken.increment(deliveries.len() as u64);
                 let flight = flight.clone();
                 batches.spawn(async move {
                     let outcome = flight.fly(deliveries).await;
@@ -167,19 +171,27 @@ struct Flight<T> {
     work: Arc<dyn Work<T>>,
     in_flight: Ids,
     unfinished: Ids,
+    meters: ConsumerMeters,
+    health: Health,
 }
 
 type Ids = Arc<Mutex<HashSet<EntryId>>>;
 
 impl<T> Clone for Flight<T> {
     fn clone(&self) -> Self {
-        Self { work: self.work.clone(), in_flight: self.in_flight.clone(), unfinished: self.unfinished.clone() }
+        Self {
+            work: self.work.clone(),
+            in_flight: self.in_flight.clone(),
+            unfinished: self.unfinished.clone(),
+            meters: self.meters.clone(),
+            health: self.health.clone(),
+        }
     }
 }
 
 impl<T: 'static> Flight<T> {
-    fn new(work: impl Work<T>) -> Self {
-        Self { work: Arc::new(work), in_flight: Arc::default(), unfinished: Arc::default() }
+    fn new(work: impl Work<T>, meters: ConsumerMeters, health: Health) -> Self {
+        Self { work: Arc::new(work), in_flight: Arc::default(), unfinished: Arc::default(), meters, health }
     }
 
     /// Entries that are being worked on.
@@ -195,7 +207,9 @@ impl<T: 'static> Flight<T> {
     async fn fly(&self, deliveries: Vec<Delivery<T>>) -> Result<(), GivenUp> {
         let ids: Vec<EntryId> = deliveries.iter().map(|delivery| delivery.id.clone()).collect();
         self.in_flight().extend(ids.iter().cloned());
-        let mut landing = Landing { flight: self, ids, done: false };
+        self.meters.begins(ids.len());
+        self.health.begins();
+        let mut landing = Landing { flight: self, ids, done: false, begun: Instant::now() };
         self.work.batch(deliveries).await?;
         landing.done = true;
         Ok(())
@@ -207,10 +221,13 @@ struct Landing<'a, T: 'static> {
     flight: &'a Flight<T>,
     ids: Vec<EntryId>,
     done: bool,
+    begun: Instant,
 }
 
 impl<T: 'static> Drop for Landing<'_, T> {
     fn drop(&mut self) {
+        self.flight.meters.ends(self.ids.len(), self.begun.elapsed(), self.done);
+        self.flight.health.ends();
         let mut in_flight = self.flight.in_flight();
         for id in &self.ids {
             in_flight.remove(id);
@@ -239,6 +256,7 @@ async fn claim<T: Send + 'static>(
                 }
             };
             if !claimed.lost.is_empty() {
+                flight.meters.lost.increment(claimed.lost.len() as u64);
                 error!(entries = claimed.lost.len(), "entries were removed from the stream before they were confirmed");
             }
             // Entries in flight here may look abandoned when this process was suspended; they are not.
@@ -249,6 +267,7 @@ async fn claim<T: Send + 'static>(
             if deliveries.is_empty() || stop.is_cancelled() {
                 break;
             }
+            flight.meters.claimed.increment(deliveries.len() as u64);
             debug!(entries = deliveries.len(), "claimed entries of another consumer");
             let flight = flight.clone();
             match tokio::spawn(async move { flight.fly(deliveries).await }).await {

@@ -1,7 +1,7 @@
 //! The one place where a service waits out a failure.
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidewheel_core::error::{ErrorClass, PortError};
 use tidewheel_core::ports::PortResult;
@@ -9,7 +9,8 @@ use tidewheel_core::retry::Backoff;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::health::Health;
+use crate::health::{Health, Telling};
+use crate::meters;
 
 /// Why an attempt was given up.
 #[derive(Debug)]
@@ -36,39 +37,50 @@ impl Patience {
         }
     }
 
-    /// Calls `attempt` until it succeeds. Transient failures are waited out for ever; the first and the recovery are
-    /// logged, so that an outage is two lines. `what` completes "cannot …".
-    pub(crate) async fn call<T, F, A>(&self, what: &'static str, mut attempt: A) -> Result<T, GivenUp>
+    /// Calls `attempt` until it succeeds, which counts as progress. Transient failures are waited out for ever. An outage is a
+    /// few lines in the log, however many calls it fails: when it begins, less and less often while it lasts, and when
+    /// it is over. `what` completes "cannot …".
+    pub(crate) async fn call<T, F, A>(&self, what: &'static str, attempt: A) -> Result<T, GivenUp>
+    where
+        A: FnMut() -> F,
+        F: Future<Output = PortResult<T>>,
+    {
+        let answer = self.wait_for(what, attempt).await?;
+        self.health.progresses();
+        Ok(answer)
+    }
+
+    /// The same for a call that achieves nothing by itself, such as a look.
+    pub(crate) async fn wait_for<T, F, A>(&self, what: &'static str, mut attempt: A) -> Result<T, GivenUp>
     where
         A: FnMut() -> F,
         F: Future<Output = PortResult<T>>,
     {
         let mut backoff = Backoff::for_servers();
-        let begun = Instant::now();
         loop {
             let error = match attempt().await {
                 Ok(answer) => {
-                    if backoff.attempts() > 0 {
-                        self.health.works(what);
-                        info!(
-                            attempts = backoff.attempts() + 1,
-                            seconds = begun.elapsed().as_secs(),
-                            "can {what} again"
-                        );
+                    if backoff.attempts() > 0
+                        && let Some((lasted, attempts)) = self.health.works(what)
+                    {
+                        info!(attempts, seconds = lasted.as_secs(), "can {what} again");
                     }
                     return Ok(answer);
                 }
                 Err(error) if error.class == ErrorClass::Transient => error,
                 Err(error) => {
+                    meters::failed(self.health.service(), &error, false);
                     self.health.works(what);
                     return Err(GivenUp::Failed(error));
                 }
             };
-            self.health.fails(what, &error.message);
-            if backoff.attempts() == 0 {
-                warn!(hint = error.hint, "cannot {what}, will keep trying: {error}");
-            } else {
-                debug!(attempts = backoff.attempts(), "still cannot {what}: {error}");
+            meters::failed(self.health.service(), &error, true);
+            match self.health.fails(what, &error.message) {
+                Telling::First => warn!(hint = error.hint, "cannot {what}, will keep trying: {error}"),
+                Telling::Lasting(lasted, attempts) => {
+                    warn!(attempts, seconds = lasted.as_secs(), "still cannot {what}: {error}");
+                }
+                Telling::Not => debug!("still cannot {what}: {error}"),
             }
             self.pause(backoff.next_delay(error.retry_after)).await?;
         }

@@ -6,12 +6,15 @@ mod config;
 mod console;
 pub(crate) mod dead_letters;
 mod local_qdrant;
+mod monitor;
 mod replay;
 mod run;
 pub(crate) mod search;
 mod status;
 pub(crate) mod trace;
 mod up;
+mod verify;
+pub(crate) mod wait;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Answer, Failure};
@@ -47,8 +50,11 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
             Command::Upserter => run::run(&[Kind::Upserter], settings).await,
             Command::Search(args) => search::run(&args, settings).await,
             Command::Status(args) => status::run(&args, settings).await,
+            Command::Monitor(args) => monitor::run(&args, settings).await,
             Command::Replay(args) => replay::run(&args, settings).await,
             Command::Trace(args) => trace::run(&args, settings).await,
+            Command::Wait(args) => wait::run(&args, settings).await,
+            Command::Verify(args) => verify::run(&args, settings).await,
             Command::DeadLetters(command) => dead_letters::run(&command, settings).await,
             Command::Console => console::run(settings).await,
             Command::Check(args) => check::run(&args, settings).await,

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tidewheel_core::meters;
 use tidewheel_core::ports::{
     Embedder as EmbedderPort, Index as _, Journal as _, PortResult, SnapshotState, StageStatus,
 };
@@ -22,6 +23,9 @@ use crate::settings::{Settings, redact_address};
 /// How long a server may take to answer before it counts as unreachable.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Up to how many points they are counted one by one.
+const EXACT: u64 = 1_000_000;
+
 /// A consumer that has not asked for work for longer is not counted as alive.
 const ALIVE_MS: u64 = 60_000;
 
@@ -33,6 +37,7 @@ pub(crate) struct Looker {
     embedder: PortResult<std::sync::Arc<dyn EmbedderPort>>,
     mongo: OnceCell<MongoSource>,
     memory: Mutex<Memory>,
+    patience: Duration,
 }
 
 /// What the looks before have seen.
@@ -60,20 +65,27 @@ impl Looker {
             embedder: connect::embedder(settings, Some(PATIENCE)),
             mongo: OnceCell::new(),
             memory: Mutex::default(),
+            patience: PATIENCE,
         }
+    }
+
+    /// The same, and no server may take longer than this to answer.
+    pub(crate) fn within(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Everything, now. Never fails: what does not answer is unknown.
     pub(crate) async fn look(&self) -> Overview {
         let (one, two, said, redis, place, mongo, collection, embedder) = tokio::join!(
-            told(self.stage(STAGE_1)),
-            told(self.stage(STAGE_2)),
-            told(self.said()),
-            told(self.redis()),
-            told(self.place()),
-            told(self.mongo()),
-            told(self.collection()),
-            told(self.embedder()),
+            told(self.patience, self.stage(STAGE_1)),
+            told(self.patience, self.stage(STAGE_2)),
+            told(self.patience, self.said()),
+            told(self.patience, self.redis()),
+            told(self.patience, self.place()),
+            told(self.patience, self.mongo()),
+            told(self.patience, self.collection()),
+            told(self.patience, self.embedder()),
         );
         let now = Instant::now();
         let said = said.known().cloned().unwrap_or_default();
@@ -81,23 +93,26 @@ impl Looker {
         let measured = || reports.iter().map(|report| &report.measured);
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let [memory_1, memory_2] = &mut memory.stages;
-        let stages = [known(one, |status| memory_1.look(now, status)), known(two, |status| memory_2.look(now, status))];
+        let stages = [
+            known(one, |status| memory_1.look(now, status, idle(&reports, "processor"))),
+            known(two, |status| memory_2.look(now, status, idle(&reports, "upserter"))),
+        ];
         let source = known(place, |place| {
             let source = self.source(place, &mongo);
             self.with_reports(source, &reports, &mut memory.rows, now)
         });
         let embedder = known(embedder, |mut embedder: Embedder| {
-            embedder.queued_tokens = sum(measured(), "tidewheel_embedder_queue_tokens").map(|tokens| tokens as u64);
+            embedder.queued_tokens = sum(measured(), meters::EMBEDDER_QUEUE_TOKENS).map(|tokens| tokens as u64);
             embedder.tokens_per_second =
-                sum(measured(), "tidewheel_embedder_tokens_total").and_then(|tokens| memory.tokens.look(now, tokens));
+                sum(measured(), meters::EMBEDDER_TOKENS).and_then(|tokens| memory.tokens.look(now, tokens));
             embedder
         });
-        let tokens = sum(measured(), "tidewheel_tokens_embedded_total").map(|embedded| Tokens {
+        let tokens = sum(measured(), meters::EMBEDDER_TOKENS).map(|embedded| Tokens {
             embedded: embedded as u64,
-            saved: sum(measured(), "tidewheel_tokens_saved_total").unwrap_or(0.0) as u64,
+            saved: sum(measured(), meters::PROCESSOR_TOKENS_SAVED).unwrap_or(0.0) as u64,
         });
         let mut overview = Overview {
-            at_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+            at_ms: (since_epoch() * 1e3) as u64,
             verdict: Verdict {
                 state: State::Unknown,
                 summary: String::new(),
@@ -111,7 +126,7 @@ impl Looker {
             redis,
             collection,
             embedder,
-            latency: latency(&reports, "tidewheel_commit_to_searchable_seconds"),
+            latency: latency(&reports, meters::SEARCHABLE),
             tokens,
             services: services(&said),
         };
@@ -168,8 +183,11 @@ impl Looker {
     async fn collection(&self) -> PortResult<Collection> {
         let index = self.index.as_ref().map_err(Clone::clone)?;
         let facts = index.inspect().await?;
-        // The collection's own number is an estimate.
-        let points = index.count().await?;
+        // The collection's own number is an estimate; the exact one is dear where there are many.
+        let points = match facts.collection.as_ref().map(|facts| facts.points) {
+            Some(about) if about > EXACT => Some(about),
+            _ => index.count().await?,
+        };
         let (version, facts) = (facts.version, facts.collection);
         Ok(Collection {
             url: redact_address(self.settings.qdrant.url.reveal()),
@@ -221,11 +239,9 @@ impl Looker {
     /// The source with what only the producer knows.
     fn with_reports(&self, mut source: Source, reports: &[Report], rows: &mut Rate, now: Instant) -> Source {
         let measured = |name| sum(reports.iter().map(|report| &report.measured), name);
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        source.checkpoint_age_seconds =
-            measured("tidewheel_producer_checkpoint_saved_timestamp_seconds").map(|at| (since_epoch - at).max(0.0));
+        source.checkpoint_age_seconds = measured(meters::PRODUCER_SAVED).map(|at| (since_epoch() - at).max(0.0));
         if let Some(snapshot) = source.snapshot.as_mut().filter(|snapshot| snapshot.state == "running") {
-            snapshot.of = measured("tidewheel_snapshot_expected_rows").map(|of| of as u64);
+            snapshot.of = measured(meters::SNAPSHOT_EXPECTED).map(|of| of as u64);
             snapshot.rows_per_second = rows.look(now, snapshot.rows as f64);
             let left = snapshot.of.map(|of| of.saturating_sub(snapshot.rows));
             snapshot.eta_seconds = left.and_then(|left| eta(left, Some(0.0), snapshot.rows_per_second));
@@ -242,21 +258,37 @@ struct Place {
 }
 
 impl StageMemory {
-    fn look(&mut self, now: Instant, status: StageStatus) -> Stage {
+    /// `idle` is for how long none of its services has got anything done, as they say.
+    fn look(&mut self, now: Instant, status: StageStatus, idle: Option<f64>) -> Stage {
         let backlog = status.lag.unwrap_or(status.length) + status.pending;
         let confirmed = status.appended.saturating_sub(backlog);
         let in_per_second = self.appended.look(now, status.appended as f64);
         let out_per_second = self.confirmed.look(now, confirmed as f64);
+        let stalled = self.stall.look(now, confirmed, backlog).as_secs_f64();
+        // What they do while nothing waits is no delay.
+        let waiting = status.oldest_age_ms.map_or(0.0, |millis| millis as f64 / 1e3);
+        let stalled_seconds = if backlog == 0 { 0.0 } else { stalled.max(idle.unwrap_or(0.0).min(waiting)) };
         Stage {
             backlog,
             in_per_second,
             out_per_second,
             eta_seconds: eta(backlog, in_per_second, out_per_second),
-            stalled_seconds: self.stall.look(now, confirmed, backlog).as_secs_f64(),
+            stalled_seconds,
             alive: status.consumers.iter().filter(|consumer| consumer.idle_ms < ALIVE_MS).count() as u64,
             status,
         }
     }
+}
+
+/// Seconds since any of these services got something done; `None` if none has said so.
+fn idle(reports: &[Report], service: &str) -> Option<f64> {
+    let name = format!("{}{{service=\"{service}\"}}", meters::PROGRESS);
+    let last = reports.iter().filter_map(|report| report.measured.get(&name)).copied().max_by(f64::total_cmp)?;
+    Some((since_epoch() - last).max(0.0))
+}
+
+fn since_epoch() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 fn services(said: &[(String, u64, Report)]) -> Vec<Service> {
@@ -283,10 +315,10 @@ fn known<T, U>(told: Told<T>, then: impl FnOnce(T) -> U) -> Told<U> {
     }
 }
 
-async fn told<T>(answer: impl Future<Output = PortResult<T>>) -> Told<T> {
-    match tokio::time::timeout(PATIENCE, answer).await {
+async fn told<T>(patience: Duration, answer: impl Future<Output = PortResult<T>>) -> Told<T> {
+    match tokio::time::timeout(patience, answer).await {
         Ok(Ok(answer)) => Told::Known(answer),
         Ok(Err(error)) => Told::Unknown(error.message),
-        Err(_) => Told::Unknown(format!("no answer within {} s", PATIENCE.as_secs())),
+        Err(_) => Told::Unknown(format!("no answer within {} s", patience.as_secs())),
     }
 }

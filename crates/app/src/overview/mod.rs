@@ -16,14 +16,16 @@ mod rates;
 mod report;
 mod text;
 mod verdict;
+mod view;
 
 use serde::{Serialize, Serializer};
 use tidewheel_core::ports::StageStatus;
 
 pub(crate) use look::Looker;
-pub(crate) use problems::Problem;
+pub(crate) use problems::{CODES, Problem, Severity, duration, thousands};
 pub(crate) use report::{Report, ServiceState};
 pub(crate) use verdict::{State, Verdict};
+pub(crate) use view::{History, Paint, draw};
 
 /// Everything, at one moment.
 #[derive(Clone, Debug, Serialize)]
@@ -174,7 +176,7 @@ pub(crate) struct Collection {
     pub(crate) exists: bool,
     /// `green`, `yellow`, `grey` or `red`, in Qdrant's words.
     pub(crate) status: Option<String>,
-    /// Points in it, exactly.
+    /// Points in it; where there are more than a million, about.
     pub(crate) points: Option<u64>,
     /// Vectors in an index; the others are scanned.
     pub(crate) indexed_vectors: Option<u64>,

@@ -124,7 +124,7 @@ fn stage_line(stage: &Stage) -> String {
     )
 }
 
-fn source_line(source: &Source) -> String {
+pub(super) fn source_line(source: &Source) -> String {
     let mut parts = Vec::new();
     match (&source.snapshot, source.read_until) {
         (Some(snapshot), Some(_)) if snapshot.state == "done" => {

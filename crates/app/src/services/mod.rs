@@ -5,6 +5,7 @@
 
 mod embedder;
 mod operations;
+mod reporter;
 mod scrape;
 mod stages;
 
@@ -21,9 +22,11 @@ use tracing::{Instrument, Span, info, info_span, warn};
 use crate::connect;
 use crate::console;
 use crate::exit::Failure;
+use crate::overview::Looker;
 use crate::settings::{Listen, Settings};
 
 pub(crate) use embedder::{Fetch, find as find_model};
+use stages::process_name;
 pub(crate) use stages::{known_vectors, own_name, processor_options, upserter_options};
 
 /// How long a shutdown may take.
@@ -99,9 +102,19 @@ impl Services {
             services.tasks.spawn(task.instrument(kind.span()));
             ready.push((kind.name(), readiness));
         }
+        let address = operations.as_ref().and_then(|listener| listener.local_addr().ok());
+        let reporter = reporter::Reporter {
+            process: process_name(),
+            operations: address.map(|address| address.to_string()),
+            services: ready.clone(),
+            redis: connect::redis(settings)?,
+            metrics: metrics.clone(),
+        };
+        services.tasks.spawn(reporter.run(shutdown.clone()));
         if let Some(listener) = operations {
-            let redis = connect::redis(settings)?;
-            services.tasks.spawn(operations::serve(listener, ready, redis, metrics.clone(), shutdown.clone()));
+            let looker = Looker::new(settings).within(operations::SCRAPE);
+            let more = crate::commands::wait::http::router(settings)?;
+            services.tasks.spawn(operations::serve(listener, ready, looker, metrics.clone(), more, shutdown.clone()));
         }
         // A service alone leaves it to `tidewheel console`: any number of them may run with the same settings.
         if kinds.len() > 1

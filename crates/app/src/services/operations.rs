@@ -1,4 +1,4 @@
-//! The operations server: `/health`, `/ready`, `/metrics`.
+//! The operations server: `/health`, `/ready`, `/metrics`, `/searchable`.
 //!
 //! Health says that the process answers; a supervisor restarts what does not. Readiness says that every service here can
 //! do its work, and if not, why.
@@ -12,8 +12,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
-use tidewheel_stores::redis::RedisStore;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -21,16 +19,17 @@ use tracing::info;
 use super::Ready;
 use super::scrape::Metrics;
 use crate::exit::Failure;
+use crate::overview::Looker;
 
-/// How long a scrape waits for Redis. Without an answer the other numbers are shown alone.
-const SCRAPE: Duration = Duration::from_secs(1);
+/// How long a scrape waits for each server. Without an answer the other numbers are shown alone.
+pub(super) const SCRAPE: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 struct Shared(Arc<Inner>);
 
 struct Inner {
     services: Vec<(&'static str, Ready)>,
-    redis: RedisStore,
+    looker: Looker,
     metrics: Metrics,
 }
 
@@ -46,18 +45,20 @@ pub(super) async fn bind(address: &str) -> Result<TcpListener, Failure> {
 pub(super) async fn serve(
     listener: TcpListener,
     services: Vec<(&'static str, Ready)>,
-    redis: RedisStore,
+    looker: Looker,
     metrics: Metrics,
+    more: Router,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     if let Ok(address) = listener.local_addr() {
-        info!(%address, "operations: /health, /ready, /metrics");
+        info!(%address, "operations: /health, /ready, /metrics, /searchable");
     }
     let router = Router::new()
         .route("/health", get(|| async { Json(json!({"status": "ok"})) }))
         .route("/ready", get(ready))
         .route("/metrics", get(scrape))
-        .with_state(Shared(Arc::new(Inner { services, redis, metrics })));
+        .with_state(Shared(Arc::new(Inner { services, looker, metrics })))
+        .merge(more);
     // A client that keeps its connection open must not hold up the shutdown.
     tokio::select! {
         served = axum::serve(listener, router) => {
@@ -84,13 +85,6 @@ async fn scrape(State(Shared(shared)): State<Shared>) -> Response {
     for (name, readiness) in &shared.services {
         Metrics::ready(name, readiness().ready);
     }
-    let stages = async {
-        for stage in [STAGE_1, STAGE_2] {
-            if let Ok(status) = shared.redis.status(stage).await {
-                Metrics::stage(&status);
-            }
-        }
-    };
-    let _ = tokio::time::timeout(SCRAPE, stages).await;
+    Metrics::overview(&shared.looker.look().await);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shared.metrics.render()()).into_response()
 }

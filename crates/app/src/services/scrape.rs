@@ -1,28 +1,17 @@
 //! What the process measures, and how it is handed out.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use metrics::{describe_gauge, gauge};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tidewheel_core::ports::StageStatus;
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tidewheel_core::meters::{self, Kind};
 use tidewheel_embed::service::Render;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::Failure;
-
-/// Entries in a stream, confirmed ones included.
-const LENGTH: &str = "tidewheel_stream_entries";
-/// Entries that the group has not been given yet.
-const LAG: &str = "tidewheel_stream_lag_entries";
-/// Entries given to a consumer and not confirmed.
-const PENDING: &str = "tidewheel_stream_pending_entries";
-/// Age of the oldest entry that is not confirmed.
-const OLDEST: &str = "tidewheel_stream_oldest_unconfirmed_seconds";
-/// Entries given up.
-const DEAD_LETTERS: &str = "tidewheel_dead_letters_entries";
-/// Whether a service is ready.
-const READY: &str = "tidewheel_ready";
+use crate::overview::{CODES, Overview, Stage, Told};
 
 /// Histograms collect samples that have to be folded from time to time.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -40,15 +29,22 @@ impl Metrics {
         if let Some(handle) = RECORDER.get() {
             return Ok(Self(handle.clone()));
         }
-        let handle = PrometheusBuilder::new()
-            .install_recorder()
-            .map_err(|error| Failure::new(format!("cannot record metrics: {error}")))?;
-        describe_gauge!(LENGTH, "Entries in the stream, confirmed ones that are kept for replay included");
-        describe_gauge!(LAG, "Entries that the group has not been given yet");
-        describe_gauge!(PENDING, "Entries given to a consumer and not yet confirmed");
-        describe_gauge!(OLDEST, "Age of the oldest entry that is not confirmed, in seconds");
-        describe_gauge!(DEAD_LETTERS, "Entries given up, with their reason");
-        describe_gauge!(READY, "Whether the service can do its work: 1 or 0");
+        let failed = |error: &dyn std::fmt::Display| Failure::new(format!("cannot record metrics: {error}"));
+        let mut builder = PrometheusBuilder::new();
+        for meter in meters::ALL.iter().filter(|meter| meter.kind == Kind::Histogram) {
+            let buckets = meters::buckets(meter.name);
+            builder = builder
+                .set_buckets_for_metric(Matcher::Full(meter.name.to_owned()), buckets)
+                .map_err(|error| failed(&error))?;
+        }
+        let handle = builder.install_recorder().map_err(|error| failed(&error))?;
+        for meter in meters::ALL {
+            match meter.kind {
+                Kind::Counter => describe_counter!(meter.name, meter.help),
+                Kind::Gauge => describe_gauge!(meter.name, meter.help),
+                Kind::Histogram => describe_histogram!(meter.name, meter.help),
+            }
+        }
         Ok(Self(RECORDER.get_or_init(|| handle).clone()))
     }
 
@@ -56,6 +52,11 @@ impl Metrics {
     pub(super) fn render(&self) -> Render {
         let handle = self.0.clone();
         Arc::new(move || handle.render())
+    }
+
+    /// Every number: name and labels → value.
+    pub(super) fn numbers(&self) -> BTreeMap<String, f64> {
+        numbers(&self.0.render())
     }
 
     /// Keeps the recorder small until `shutdown`.
@@ -66,19 +67,77 @@ impl Metrics {
         Ok(())
     }
 
-    /// Records a stage as it is now.
-    pub(super) fn stage(status: &StageStatus) {
-        let set = |name: &'static str, value: f64| gauge!(name, "stream" => status.stream.clone()).set(value);
-        set(LENGTH, status.length as f64);
+    /// Records what an overview says of the servers. What is unknown keeps no old number: it is shown as NaN.
+    pub(super) fn overview(overview: &Overview) {
+        for (stage, stream) in overview.stages.iter().zip(STREAMS) {
+            Self::stage(stream, stage.known());
+        }
+        let redis = overview.redis.known();
+        gauge!(meters::REDIS_MEMORY).set(redis.map_or(f64::NAN, |redis| redis.memory_bytes as f64));
+        let limit = redis.map_or(f64::NAN, |redis| redis.memory_limit_bytes.unwrap_or(0) as f64);
+        gauge!(meters::REDIS_MEMORY_LIMIT).set(limit);
+        if let Told::Known(source) = &overview.source {
+            let known = |name: &'static str, number: Option<u64>| {
+                if let Some(number) = number {
+                    gauge!(name).set(number as f64);
+                }
+            };
+            known(meters::OPLOG_WINDOW, source.oplog_window_seconds);
+            known(meters::OPLOG_TIME_TO_LOSS, source.oplog_time_to_loss_seconds);
+        }
+        for code in CODES {
+            let is_there = overview.problems.iter().any(|problem| problem.code == *code);
+            gauge!(meters::PROBLEM, "code" => *code).set(if is_there { 1.0 } else { 0.0 });
+        }
+    }
+
+    fn stage(stream: &'static str, stage: Option<&Stage>) {
+        let set =
+            |name: &'static str, value: Option<f64>| gauge!(name, "stream" => stream).set(value.unwrap_or(f64::NAN));
+        set(meters::STREAM_ENTRIES, stage.map(|stage| stage.status.length as f64));
         // Redis cannot always tell; a number that is not known is not shown as zero.
-        set(LAG, status.lag.map_or(f64::NAN, |lag| lag as f64));
-        set(PENDING, status.pending as f64);
-        set(OLDEST, status.oldest_age_ms.map_or(0.0, |millis| millis as f64 / 1000.0));
-        set(DEAD_LETTERS, status.dead_letters as f64);
+        set(meters::STREAM_LAG, stage.and_then(|stage| stage.status.lag).map(|lag| lag as f64));
+        set(meters::STREAM_PENDING, stage.map(|stage| stage.status.pending as f64));
+        set(meters::STREAM_BACKLOG, stage.map(|stage| stage.backlog as f64));
+        let oldest = stage.map(|stage| stage.status.oldest_age_ms.map_or(0.0, |millis| millis as f64 / 1000.0));
+        set(meters::STREAM_OLDEST, oldest);
+        set(meters::STREAM_CONSUMERS, stage.map(|stage| stage.alive as f64));
+        set(meters::DEAD_LETTERS, stage.map(|stage| stage.status.dead_letters as f64));
+        if let Some(stage) = stage {
+            counter!(meters::STREAM_APPENDED, "stream" => stream).absolute(stage.status.appended);
+        }
     }
 
     /// Records whether a service is ready.
     pub(super) fn ready(service: &'static str, ready: bool) {
-        gauge!(READY, "service" => service).set(if ready { 1.0 } else { 0.0 });
+        gauge!(meters::READY, "service" => service).set(if ready { 1.0 } else { 0.0 });
+    }
+}
+
+const STREAMS: [&str; 2] = [tidewheel_core::streams::RAW, tidewheel_core::streams::EMBEDDED];
+
+/// The numbers in Prometheus' text form: name and labels → value.
+fn numbers(text: &str) -> BTreeMap<String, f64> {
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_from_the_text_form() {
+        let text = "# TYPE a gauge\na 1\n\nb_bucket{le=\"+Inf\"} 2.5\nc{x=\"y z\"} NaN\n";
+        let numbers = numbers(text);
+        assert_eq!(numbers["a"], 1.0);
+        assert_eq!(numbers["b_bucket{le=\"+Inf\"}"], 2.5);
+        assert!(numbers["c{x=\"y z\"}"].is_nan());
+        assert_eq!(numbers.len(), 3);
     }
 }

@@ -192,11 +192,16 @@ where
 
 /// A name that nobody else has, and that tells an operator which process it is.
 pub(crate) fn own_name(service: &str) -> String {
+    format!("{service}-{}", process_name())
+}
+
+/// A name for this process, and for no other even if its host and number are the same.
+pub(super) fn process_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "host" } else { host.trim() };
     // Containers on one host may share host name and process id.
     let unique = uuid::Uuid::new_v4().simple().to_string();
-    format!("{service}-{host}-{}-{}", std::process::id(), &unique[..8])
+    format!("{host}-{}-{}", std::process::id(), &unique[..8])
 }
 
 impl From<ServiceError> for Failure {

@@ -32,7 +32,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("redis.url", Kind::Address, "redis://127.0.0.1:6379"),
     unset("redis.url_file", Kind::Text),
     unset("redis.ca_file", Kind::Text),
-    key("embedding.provider", Kind::Choice(&["tidewheel", "openai"]), "tidewheel"),
+    key("embedding.provider", Kind::Choice(&["tidewheel", "openai", "tei", "ollama"]), "tidewheel"),
     unset("embedding.url", Kind::Address),
     unset("embedding.token", Kind::Secret),
     unset("embedding.token_file", Kind::Text),

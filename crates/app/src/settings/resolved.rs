@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tidewheel_core::secret::Secret;
+use tidewheel_embed::client::Api;
 
 /// All settings.
 #[derive(Clone, Debug)]
@@ -60,8 +61,9 @@ pub(crate) struct Embedding {
 pub(crate) enum Provider {
     /// Our own embedder.
     Tidewheel { url: String, token: Option<Secret> },
-    /// An endpoint in OpenAI's form.
-    OpenAi {
+    /// An embedder that is not ours.
+    Remote {
+        api: Api,
         url: String,
         api_key: Option<Secret>,
         model: String,

@@ -108,7 +108,8 @@ async fn servers_that_are_not_there_are_told_and_not_taken_for_zero() {
         browser.open(&console.base).await;
         browser.until_text(".verdict", "Cannot tell whether the index is right").await;
     }
-    browser.until_text(".problems", "redis").await;
+    browser.until_text(".problems", "qdrant-unreachable").await;
+    browser.until_text("[aria-label=\"stage 1\"]", "unknown").await;
     let dash = "[...document.querySelectorAll('.tile')].every((tile) => tile.innerText.includes('–'))";
     browser.until("no number is made up", dash).await;
     browser.open(&format!("{}/#/dead-letters", console.base)).await;

@@ -52,6 +52,9 @@ pub struct FeedBatch {
     pub appeared: Vec<Namespace>,
     /// Resuming here gives exactly the events after these.
     pub token: ResumeToken,
+    /// Every event committed at this time or before is in this batch or in an earlier one. An idle source moves it forward too;
+    /// never backwards, but for a source whose own time does. Zero where the source cannot tell.
+    pub through: ClusterTime,
 }
 
 /// One row that a snapshot has read.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
-use tidewheel_core::error::PortError;
+use tidewheel_core::error::{Cause, PortError, Server};
 
 /// How long to wait for a connection: a server that is there answers in milliseconds, also from afar.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,16 +56,20 @@ impl Answer {
         if self.status.is_success() {
             return Ok(self);
         }
-        Err(refused(url, self.status, &self.headers, &self.body, SystemTime::now()))
+        let refused = refused(url, self.status, &self.headers, &self.body, SystemTime::now());
+        Err(refused.because(Server::Embedder, cause(self.status)))
     }
 }
 
 /// Sends a request and waits for the whole answer.
 pub(super) async fn send(request: RequestBuilder, url: &Url) -> Result<Answer, PortError> {
     let failed = |cause: reqwest::Error| {
-        let cause = cause.without_url();
+        let (timed_out, cause) = (cause.is_timeout(), cause.without_url());
         let message = format!("no answer from the embedder at {}: {}", shown(url), chain(&cause));
-        PortError::transient(message).with_hint("check embedding.url and that the embedder runs")
+        let of = if timed_out { Cause::Timeout } else { Cause::Unreachable };
+        PortError::transient(message)
+            .with_hint("check embedding.url and that the embedder runs")
+            .because(Server::Embedder, of)
     };
     let response = request.send().await.map_err(failed)?;
     let (status, headers) = (response.status(), response.headers().clone());
@@ -77,6 +81,7 @@ pub(super) async fn send(request: RequestBuilder, url: &Url) -> Result<Answer, P
 pub(super) fn garbled(url: &Url, cause: impl std::fmt::Display) -> PortError {
     PortError::transient(format!("the answer of the embedder at {} cannot be used: {cause}", shown(url)))
         .with_hint("check with curl what answers at embedding.url")
+        .because(Server::Embedder, Cause::Other)
 }
 
 /// The address without what may be secret in it.
@@ -87,6 +92,17 @@ pub(super) fn shown(url: &Url) -> String {
     let _ = url.set_password(None);
     url.set_query(None);
     url.to_string()
+}
+
+/// In which way it failed, for those who count.
+fn cause(status: StatusCode) -> Cause {
+    match status.as_u16() {
+        401 | 403 => Cause::Denied,
+        408 | 504 => Cause::Timeout,
+        429 | 503 => Cause::Busy,
+        400..=499 => Cause::Refused,
+        _ => Cause::Other,
+    }
 }
 
 /// What a refusal means.
@@ -104,6 +120,8 @@ fn refused(url: &Url, status: StatusCode, headers: &HeaderMap, body: &[u8], now:
             PortError::fatal(message).with_hint("check embedding.token, or embedding.api_key for a remote service")
         }
         404 => PortError::fatal(message).with_hint("check embedding.url and embedding.model"),
+        // text-embeddings-inference: the model failed, for lack of memory for example.
+        424 => PortError::transient(message).with_hint("see the embedder's own log"),
         408 | 409 | 425 | 500.. => PortError::transient(message).with_retry_after(retry_after(headers, now)),
         _ => PortError::fatal(message).with_hint("check with curl what answers at embedding.url"),
     }
@@ -207,6 +225,7 @@ mod tests {
             (408, Transient),
             (413, Poison),
             (422, Poison),
+            (424, Transient),
             (429, Transient),
             (500, Transient),
             (502, Transient),

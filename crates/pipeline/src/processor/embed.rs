@@ -6,6 +6,7 @@ use tidewheel_core::embedded::Vectors;
 use tidewheel_core::error::{ErrorClass, PortError};
 use tidewheel_core::ports::{Embedder, Purpose};
 
+use crate::meters;
 use crate::retry::{GivenUp, Patience};
 
 /// Most texts in one request. Enough to fill the embedder's tiles many times over, few enough that a request is done
@@ -54,6 +55,7 @@ fn fits(vectors: &Vectors, texts: usize, dimension: usize) -> Result<(), PortErr
     if vectors.dimension() == dimension && vectors.len() == texts {
         return Ok(());
     }
+    meters::rejected("dimension", vectors.len() as u64);
     let (found, count) = (vectors.dimension(), vectors.len());
     Err(PortError::fatal(format!(
         "the embedder answered {texts} texts with {count} vectors of dimension {found}, but announced dimension {dimension}"
@@ -64,9 +66,11 @@ fn fits(vectors: &Vectors, texts: usize, dimension: usize) -> Result<(), PortErr
 /// Refuses vectors that would poison the index: cosine similarity with them is undefined.
 fn usable(vector: &[f32]) -> Result<(), PortError> {
     if let Some(at) = vector.iter().position(|value| !value.is_finite()) {
+        meters::rejected("not_finite", 1);
         return Err(PortError::poison(format!("the embedder's vector has {} at position {at}", vector[at])));
     }
     if vector.iter().all(|value| *value == 0.0) {
+        meters::rejected("zero", 1);
         return Err(PortError::poison("the embedder's vector is all zeros"));
     }
     Ok(())

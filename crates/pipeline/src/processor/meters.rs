@@ -1,14 +1,7 @@
-//! What the processor counts. The names are here and nowhere else.
+//! What the processor counts.
 
-use metrics::{Counter, counter, describe_counter};
-
-/// Texts by where their vector came from: `embedder`, `index` (it had the vector already) or `batch` (another chunk of the batch
-/// had the same text).
-pub const TEXTS: &str = "tidewheel_processor_texts_total";
-/// Tokens of texts that were not embedded, by where their vector came from: `index` or `batch`.
-pub const TOKENS_SAVED: &str = "tidewheel_processor_tokens_saved_total";
-/// Changes that were not embedded because a newer one of the same document was in the same batch.
-pub const SUPERSEDED: &str = "tidewheel_processor_superseded_changes_total";
+use metrics::{Counter, counter};
+use tidewheel_core::meters::{PROCESSOR_SUPERSEDED, PROCESSOR_TEXTS, PROCESSOR_TOKENS_SAVED};
 
 /// Handles to the counters. They write to the recorder that is installed when they are made.
 pub(super) struct Meters {
@@ -26,18 +19,15 @@ pub(super) struct Saved {
 
 impl Meters {
     pub(super) fn new() -> Self {
-        describe_counter!(TEXTS, "Texts by where their vector came from");
-        describe_counter!(TOKENS_SAVED, "Tokens of texts that were not embedded, by where their vector came from");
-        describe_counter!(SUPERSEDED, "Changes that were not embedded because a newer one was in the same batch");
         let saved = |origin: &'static str| Saved {
-            texts: counter!(TEXTS, "origin" => origin),
-            tokens: counter!(TOKENS_SAVED, "origin" => origin),
+            texts: counter!(PROCESSOR_TEXTS, "origin" => origin),
+            tokens: counter!(PROCESSOR_TOKENS_SAVED, "origin" => origin),
         };
         Self {
-            embedded: counter!(TEXTS, "origin" => "embedder"),
+            embedded: counter!(PROCESSOR_TEXTS, "origin" => "embedder"),
             known: saved("index"),
             repeated: saved("batch"),
-            superseded: counter!(SUPERSEDED),
+            superseded: counter!(PROCESSOR_SUPERSEDED),
         }
     }
 }

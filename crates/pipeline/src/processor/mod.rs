@@ -88,7 +88,7 @@ impl Processor {
     /// A processor that is ready to run; fails if the template cannot be parsed.
     pub fn new(options: ProcessorOptions, ports: ProcessorPorts) -> Result<Self, ServiceError> {
         let renderer = Renderer::new(&options.text).map_err(|error| ServiceError::new(NAME, error))?;
-        Ok(Self { options, ports, renderer, health: Health::default() })
+        Ok(Self { options, ports, renderer, health: Health::of(NAME) })
     }
 
     /// What the service says of itself while it runs.
@@ -195,6 +195,7 @@ impl Worker {
                 warn!(entry = letter.id.0, "parked: {}", letter.reason);
             }
             self.patience.call("park entries", || self.queue.park(&letters)).await?;
+            crate::meters::parked(NAME, letters.len());
         }
         Ok(())
     }
@@ -207,7 +208,7 @@ impl Worker {
         }
         let mut waited = false;
         loop {
-            let backlog = self.patience.call("look at stage 2", || self.handover.backlog()).await?;
+            let backlog = self.patience.wait_for("look at stage 2", || self.handover.backlog()).await?;
             if backlog < self.high_water {
                 break;
             }

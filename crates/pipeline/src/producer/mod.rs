@@ -27,6 +27,7 @@
 //! **Lost history**: when the oplog no longer reaches back to the token, a snapshot makes the index equal again.
 
 mod barrier;
+mod meters;
 mod options;
 mod plan;
 mod session;
@@ -45,7 +46,7 @@ use tidewheel_core::retry::Backoff;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::health::Health;
+use crate::health::{Health, Telling};
 use crate::service::ServiceError;
 
 /// The service's name in errors, spans and labels.
@@ -76,7 +77,7 @@ pub struct ProducerPorts {
 impl Producer {
     /// A producer that is ready to run.
     pub fn new(options: ProducerOptions, ports: ProducerPorts) -> Self {
-        Self { options, ports, health: Health::default() }
+        Self { options, ports, health: Health::of(NAME) }
     }
 
     /// What the service says of itself while it runs.
@@ -96,13 +97,18 @@ impl Producer {
                 backoff.reset();
             }
             let was_standing_by = std::mem::take(&mut standing_by);
+            meters::leads(false);
             let delay = match ended {
                 Ended::Shutdown => break Ok(()),
                 Ended::Conflict => {
                     warn!("the checkpoint was changed by somebody else; starting again from it");
+                    meters::restarts("conflict");
                     backoff.next_delay(None)
                 }
-                Ended::Restarted => continue,
+                Ended::Restarted => {
+                    meters::restarts("repair");
+                    continue;
+                }
                 Ended::StandBy => {
                     if !was_standing_by {
                         info!("another producer is at work; standing by");
@@ -112,11 +118,14 @@ impl Producer {
                     self.options.lease / 3
                 }
                 Ended::Failed(error) if error.class == ErrorClass::Transient => {
-                    self.health.fails(FOLLOW, &error.message);
-                    if backoff.attempts() == 0 {
-                        warn!(hint = error.hint, "cannot {FOLLOW}, will keep trying: {error}");
-                    } else {
-                        debug!("still cannot {FOLLOW}: {error}");
+                    meters::restarts("failed");
+                    crate::meters::failed(NAME, &error, true);
+                    match self.health.fails(FOLLOW, &error.message) {
+                        Telling::First => warn!(hint = error.hint, "cannot {FOLLOW}, will keep trying: {error}"),
+                        Telling::Lasting(lasted, attempts) => {
+                            warn!(attempts, seconds = lasted.as_secs(), "still cannot {FOLLOW}: {error}");
+                        }
+                        Telling::Not => debug!("still cannot {FOLLOW}: {error}"),
                     }
                     backoff.next_delay(error.retry_after)
                 }

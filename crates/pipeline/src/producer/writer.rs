@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use tidewheel_core::ports::{Appended, Checkpoint, FeedBatch, Repair};
 use tracing::{debug, info, warn};
 
+use super::meters::Meters;
 use super::plan::{self, Step};
 use super::session::{Ended, Session};
 
-/// How often an idle feed's token is saved. Often enough that a resume is quick and that a wiped Redis is noticed,
-/// seldom enough to cost nothing.
-const IDLE_SAVE: Duration = Duration::from_secs(5);
+/// How often an idle feed's token is saved, if it has moved. Often enough that a resume is quick, that a wiped Redis is noticed, and
+/// that whoever waits until a write is searchable does not wait for the save; seldom enough to cost nothing.
+const IDLE_SAVE: Duration = Duration::from_millis(500);
 
 /// How often a paused producer looks whether stage 1 has drained.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -26,17 +27,19 @@ pub(super) struct Writer<'a> {
     /// Entries appended since stage 1 was last looked at.
     since_look: u64,
     saved_at: Instant,
+    meters: Meters,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(session: &'a Session<'a>, checkpoint: Checkpoint) -> Self {
-        Self { session, checkpoint, since_look: 0, saved_at: Instant::now() }
+        Self { session, checkpoint, since_look: 0, saved_at: Instant::now(), meters: Meters::new() }
     }
 
     /// Appends what the feed gave; says whether a new snapshot begins with it.
     pub(super) async fn follow(&mut self, mut batch: FeedBatch) -> Result<bool, Ended> {
         let idle = batch.events.is_empty() && batch.appeared.is_empty();
-        if idle && (batch.token == self.checkpoint.token || self.saved_at.elapsed() < IDLE_SAVE) {
+        let moved = batch.token != self.checkpoint.token || batch.through > self.checkpoint.through;
+        if idle && !(moved && self.saved_at.elapsed() >= IDLE_SAVE) {
             return Ok(false);
         }
         let appeared = std::mem::take(&mut batch.appeared);
@@ -73,6 +76,8 @@ impl<'a> Writer<'a> {
         if !step.changes.is_empty() {
             debug!(entries = step.changes.len(), "appended");
         }
+        self.meters.appended(&step.changes, &step.next);
+        self.session.health.progresses();
         self.since_look += step.changes.len() as u64;
         self.checkpoint = step.next;
         self.saved_at = Instant::now();
@@ -93,6 +98,7 @@ impl<'a> Writer<'a> {
             }
             if paused.is_none() {
                 info!(backlog, high_water, "stage 1 is full; waiting for the processors");
+                self.meters.paused.set(1.0);
             }
             let begun = paused.get_or_insert_with(Instant::now);
             if begun.elapsed() > session.options.lease / 3 {
@@ -104,6 +110,7 @@ impl<'a> Writer<'a> {
         }
         if paused.is_some() {
             info!("stage 1 has room again");
+            self.meters.paused.set(0.0);
         }
         self.since_look = 0;
         Ok(())

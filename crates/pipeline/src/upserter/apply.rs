@@ -7,6 +7,7 @@ use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Alarm, DeadLetter, DocumentPoints, Fence, FenceTarget, Index, Tombstones, Written};
 
 use super::plan::{Aftermath, Write, aftermath};
+use crate::meters;
 use crate::newest::letter;
 use crate::retry::{GivenUp, Patience};
 
@@ -44,6 +45,7 @@ impl Applier<'_> {
                     todo.extend([second, writes]);
                 }
                 Err(GivenUp::Failed(error)) if error.class == ErrorClass::Poison => {
+                    meters::rejected("refused", writes.iter().map(|write| write.points.points.len() as u64).sum());
                     let entries = writes.into_iter().flat_map(|write| write.entries);
                     letters.extend(entries.map(|id| letter(id, &error)));
                 }
@@ -156,6 +158,7 @@ impl Applier<'_> {
                     self.prepared.store(dimension, Ordering::Relaxed);
                 }
                 prepared => {
+                    meters::rejected("dimension", 1);
                     return Err(GivenUp::Failed(
                         PortError::fatal(format!(
                             "stage 2 holds vectors of dimension {dimension}, but the collection has dimension {prepared}"

@@ -46,6 +46,7 @@ use tracing::{Instrument, debug, debug_span, info, warn};
 
 use crate::consumer::{Consumer, Work};
 use crate::health::Health;
+use crate::meters::{self, Commits};
 use crate::retry::{GivenUp, Patience};
 use crate::service::ServiceError;
 
@@ -71,7 +72,7 @@ impl Upserter {
         tombstones: Arc<dyn Tombstones>,
         alarm: Arc<dyn Alarm>,
     ) -> Self {
-        Self { options, queue, index, tombstones, alarm, health: Health::default() }
+        Self { options, queue, index, tombstones, alarm, health: Health::of(NAME) }
     }
 
     /// What the service says of itself while it runs.
@@ -88,6 +89,7 @@ impl Upserter {
             alarm: self.alarm,
             payload: self.options.payload,
             prepared: AtomicUsize::new(0),
+            latency: meters::latency(),
             patience,
         }
     }
@@ -130,6 +132,7 @@ struct Worker {
     alarm: Arc<dyn Alarm>,
     payload: PayloadOptions,
     prepared: AtomicUsize,
+    latency: metrics::Histogram,
     patience: Patience,
 }
 
@@ -143,6 +146,7 @@ impl Work<Embedded> for Worker {
 
 impl Worker {
     async fn upsert(&self, deliveries: Vec<Delivery<Embedded>>) -> Result<(), GivenUp> {
+        let commits = Commits::of(&deliveries);
         let Plan { writes, removals, mut letters } = plan(deliveries, &self.payload);
         let applier = Applier {
             index: &*self.index,
@@ -163,6 +167,7 @@ impl Worker {
         let done: Vec<EntryId> = written.into_iter().map(|write| write.entries).chain(removed).flatten().collect();
         if !done.is_empty() {
             self.patience.call("acknowledge entries", || self.queue.acknowledge(&done)).await?;
+            commits.searchable(&letters, &self.latency);
             debug!(documents, removals = fences.len(), entries = done.len(), "in the index");
         }
         if !letters.is_empty() {
@@ -170,6 +175,7 @@ impl Worker {
                 warn!(entry = letter.id.0, "parked: {}", letter.reason);
             }
             self.patience.call("park entries", || self.queue.park(&letters)).await?;
+            meters::parked(NAME, letters.len());
         }
         Ok(())
     }

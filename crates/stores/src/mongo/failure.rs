@@ -1,7 +1,7 @@
 //! What a failure of MongoDB means: one classification for everything that this adapter does.
 
 use mongodb::error::{Error, ErrorKind};
-use tidewheel_core::error::{ErrorClass, PortError};
+use tidewheel_core::error::{Cause, ErrorClass, PortError, Server};
 use tidewheel_core::ports::FeedError;
 
 /// What is known of a failure, without the driver's types.
@@ -92,7 +92,24 @@ pub(super) fn port_error(doing: &str, error: &Error) -> PortError {
         // Outside a feed there is no history to lose: it is a server in an odd state.
         Verdict::HistoryLost => (ErrorClass::Transient, None),
     };
-    PortError { class, message: format!("{doing}: {}", error.kind), hint: hint.map(str::to_owned), retry_after: None }
+    let message = format!("{doing}: {}", error.kind);
+    let failure = match class {
+        ErrorClass::Transient => PortError::transient(message),
+        ErrorClass::Poison => PortError::poison(message),
+        ErrorClass::Fatal => PortError::fatal(message),
+    };
+    PortError { hint: hint.map(str::to_owned), ..failure }.because(Server::MongoDb, cause(error))
+}
+
+/// In which way it failed, for those who count.
+fn cause(error: &Error) -> Cause {
+    match failure(error) {
+        Failure::Authentication | Failure::Command(13 | 18 | 8_000, _) => Cause::Denied,
+        // MaxTimeMSExpired, and the exceeded time limits of the network and of a cursor.
+        Failure::Command(50 | 89 | 262, _) => Cause::Timeout,
+        Failure::Command(..) | Failure::Settings | Failure::Incompatible => Cause::Refused,
+        Failure::NoServer(_) | Failure::Passing => Cause::Unreachable,
+    }
 }
 
 /// The same for a feed.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tidewheel_core::error::PortError;
+use tidewheel_core::error::{Cause, PortError, Server};
 use tonic::{Code, Status};
 
 /// What was asked of which collection, for the message.
@@ -34,6 +34,24 @@ pub(super) fn already_exists(status: &Status) -> bool {
 
 /// What to do about a call that Qdrant, or the way to it, refused.
 pub(super) fn classify(call: Call<'_>, status: &Status) -> PortError {
+    failure(call, status).because(Server::Qdrant, cause(status))
+}
+
+/// In which way it failed, for those who count.
+fn cause(status: &Status) -> Cause {
+    match status.code() {
+        Code::DeadlineExceeded => Cause::Timeout,
+        // The client's own time limit.
+        Code::Cancelled if status.message().contains("Timeout") => Cause::Timeout,
+        Code::Unavailable | Code::Unknown | Code::Cancelled => Cause::Unreachable,
+        Code::ResourceExhausted => Cause::Busy,
+        Code::Unauthenticated | Code::PermissionDenied => Cause::Denied,
+        Code::InvalidArgument | Code::OutOfRange | Code::NotFound | Code::Unimplemented => Cause::Refused,
+        _ => Cause::Other,
+    }
+}
+
+fn failure(call: Call<'_>, status: &Status) -> PortError {
     let Call { what, collection, url } = call;
     let cause = if status.message().is_empty() { status.code().description() } else { status.message() };
     let message = format!("could not {what} in Qdrant collection {collection:?} at {url}: {cause}{}", causes(status));

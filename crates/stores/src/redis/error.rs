@@ -1,7 +1,7 @@
 //! What a failure of Redis means: the one place where it is decided whether to wait or to stop.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
-use tidewheel_core::error::{ErrorClass, PortError};
+use tidewheel_core::error::{Cause, ErrorClass, PortError, Server};
 
 /// Class of a failure and what a person can do about it, from the client's kind of error and the server's error code.
 ///
@@ -45,6 +45,7 @@ pub(super) fn port_error(doing: impl std::fmt::Display, address: &str, error: &R
     let forbidden = error.detail().is_some_and(|detail| detail.contains("executing the script can't run this command"));
     let kind = if forbidden { ErrorKind::Server(ServerErrorKind::NoPerm) } else { error.kind() };
     let (class, hint) = classify(kind, error.code());
+    let of = cause_of(error);
     let cause = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         (Some(code), None) => code.to_owned(),
@@ -60,9 +61,21 @@ pub(super) fn port_error(doing: impl std::fmt::Display, address: &str, error: &R
         ErrorClass::Poison => PortError::poison(message),
         ErrorClass::Fatal => PortError::fatal(message),
     };
+    let error = error.because(Server::Redis, of);
     match hint {
         Some(hint) => error.with_hint(hint),
         None => error,
+    }
+}
+
+/// In which way it failed, for those who count.
+fn cause_of(error: &RedisError) -> Cause {
+    match error.code() {
+        Some("OOM" | "BUSY" | "LOADING") => Cause::Busy,
+        Some("NOAUTH" | "WRONGPASS" | "NOPERM") => Cause::Denied,
+        Some(_) => Cause::Refused,
+        None if error.is_timeout() => Cause::Timeout,
+        None => Cause::Unreachable,
     }
 }
 

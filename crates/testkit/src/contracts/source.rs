@@ -90,6 +90,7 @@ macro_rules! source_contract_tests {
             a_token_resumes_in_the_middle_of_a_transaction
             a_time_starts_at_its_own_events
             an_idle_feed_moves_its_token
+            a_feed_says_up_to_which_time_it_is_complete
             a_dropped_call_loses_nothing
             an_unknown_position_is_lost_history
         }

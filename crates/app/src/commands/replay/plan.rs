@@ -192,6 +192,7 @@ mod tests {
             checkpoint: Some(Checkpoint {
                 token: ResumeToken(String::new()),
                 last: (time, 1),
+                through: time,
                 epoch: 0,
                 selection: String::new(),
                 snapshot: SnapshotState::Done { time, rows: 0 },

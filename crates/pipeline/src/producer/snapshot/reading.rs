@@ -44,6 +44,7 @@ impl Reading {
         for namespace in &all {
             estimate += source.estimate(namespace).await?;
         }
+        super::super::meters::expects(estimate);
         let compares = match index.count().await {
             Ok(Some(points)) => {
                 // On record before it is relied on: it could be deleted from here on.

@@ -1,5 +1,7 @@
 //! `tidewheel status`: whether the index is right, and everything that this follows from.
 
+mod watch;
+
 use std::time::Duration;
 
 use crate::cli::{Output, StatusArgs};
@@ -10,9 +12,6 @@ use crate::settings::Settings;
 
 /// How often `--watch` looks, and how long one status waits for its second look.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// Clears the terminal and goes to its top left corner (ECMA-48: ED 2, CUP).
-const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// Prints the status once, or again and again.
 pub(crate) async fn run(args: &StatusArgs, settings: &Settings) -> Result<Answer, Failure> {
@@ -25,11 +24,13 @@ pub(crate) async fn run(args: &StatusArgs, settings: &Settings) -> Result<Answer
         }
         return Ok(if overview.complete() { Answer::Fine } else { Answer::Unknown });
     }
+    if args.output.output == Output::Text && printer::shows_a_person() {
+        return watch::run(looker).await;
+    }
     loop {
         let overview = looker.look().await;
         match args.output.output {
             Output::Json => printer::json(&overview),
-            Output::Text if printer::shows_a_person() => printer::raw(&format!("{CLEAR}{}", overview.text())),
             Output::Text => printer::raw(&overview.text()),
         }
         tokio::select! {
@@ -40,7 +41,7 @@ pub(crate) async fn run(args: &StatusArgs, settings: &Settings) -> Result<Answer
 }
 
 /// One look; a second one, for the rates, if there is any work.
-async fn with_rates(looker: &Looker) -> Overview {
+pub(super) async fn with_rates(looker: &Looker) -> Overview {
     let overview = looker.look().await;
     if overview.stages.iter().all(|stage| stage.known().is_none_or(|stage| stage.backlog == 0)) {
         return overview;

@@ -1,0 +1,152 @@
+//! `tidewheel monitor`: stage lengths and warnings at an interval, and a webhook for what begins and what is over.
+//!
+//! A problem is told when it begins and when it is over, not at every look. One that cannot be seen any more, because the
+//! server that would tell does not answer, is not taken for over.
+
+mod changes;
+mod webhook;
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cli::{MonitorArgs, Output};
+use crate::commands::status::with_rates;
+use crate::exit::{Answer, Failure};
+use crate::overview::{Looker, Overview, Problem, Severity, State, Verdict, duration, thousands};
+use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
+use crate::settings::Settings;
+use changes::{Changes, Known};
+use webhook::Webhook;
+
+/// One look, as JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    at_ms: u64,
+    verdict: &'a Verdict,
+    stages: Vec<Option<StageLine<'a>>>,
+    problems: &'a [Problem],
+    begun: &'a [Problem],
+    over: &'a [Problem],
+}
+
+/// A stage; `null` if Redis does not answer.
+#[derive(Serialize)]
+struct StageLine<'a> {
+    stream: &'a str,
+    length: u64,
+    backlog: u64,
+    dead_letters: u64,
+    in_per_second: Option<f64>,
+    out_per_second: Option<f64>,
+    eta_seconds: Option<f64>,
+}
+
+/// Looks once, or until a signal.
+pub(crate) async fn run(args: &MonitorArgs, settings: &Settings) -> Result<Answer, Failure> {
+    let looker = Looker::new(settings);
+    let mut known = Known::default();
+    if args.once {
+        let overview = with_rates(&looker).await;
+        print(args.output.output, &overview, &known.look(&overview));
+        return Ok(answer(&overview));
+    }
+    let webhook = settings.monitor.webhook.as_ref().map(Webhook::start).transpose()?;
+    loop {
+        let overview = looker.look().await;
+        let changes = known.look(&overview);
+        print(args.output.output, &overview, &changes);
+        if let Some(webhook) = &webhook {
+            webhook.tell(&overview, &changes);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(settings.monitor.interval) => {}
+            () = crate::services::a_signal() => break,
+        }
+    }
+    if let Some(webhook) = webhook {
+        webhook.finish(Duration::from_secs(5)).await;
+    }
+    Ok(Answer::Fine)
+}
+
+fn answer(overview: &Overview) -> Answer {
+    match overview.verdict.state {
+        State::Unknown => Answer::Unknown,
+        _ if overview.problems.is_empty() => Answer::Fine,
+        _ => Answer::No,
+    }
+}
+
+fn print(output: Output, overview: &Overview, changes: &Changes) {
+    match output {
+        Output::Json => {
+            let line = serde_json::to_string(&line(overview, changes)).expect("what is printed is plain data");
+            printer::data(line);
+        }
+        Output::Text => printer::raw(&text(overview, changes)),
+    }
+}
+
+fn line<'a>(overview: &'a Overview, changes: &'a Changes) -> Line<'a> {
+    let stage = |stage: &'a crate::overview::Told<crate::overview::Stage>| {
+        stage.known().map(|stage| StageLine {
+            stream: &stage.status.stream,
+            length: stage.status.length,
+            backlog: stage.backlog,
+            dead_letters: stage.status.dead_letters,
+            in_per_second: stage.in_per_second,
+            out_per_second: stage.out_per_second,
+            eta_seconds: stage.eta_seconds,
+        })
+    };
+    Line {
+        at_ms: overview.at_ms,
+        verdict: &overview.verdict,
+        stages: overview.stages.iter().map(stage).collect(),
+        problems: &overview.problems,
+        begun: &changes.begun,
+        over: &changes.over,
+    }
+}
+
+/// A line with the stages, and a line for each problem that is there or over.
+fn text(overview: &Overview, changes: &Changes) -> String {
+    let mut parts = Vec::new();
+    for (number, stage) in (1..).zip(&overview.stages) {
+        parts.push(match stage.known() {
+            None => format!("stage {number}: {}", styled(BAD, "?")),
+            Some(stage) => {
+                let style = if stage.backlog == 0 { GOOD } else { WARN };
+                let waiting = styled(style, thousands(stage.backlog));
+                let kept = thousands(stage.status.length);
+                let rates = match (stage.in_per_second, stage.out_per_second) {
+                    (Some(into), Some(out)) => format!(", {into:.0}/s in, {out:.0}/s out"),
+                    _ => String::new(),
+                };
+                let eta = stage.eta_seconds.filter(|_| stage.backlog > 0);
+                let eta = eta.map_or_else(String::new, |seconds| format!(", {} left", duration(seconds)));
+                format!("stage {number}: {waiting} waiting of {kept}{rates}{eta}")
+            }
+        });
+    }
+    let mut text = format!("{}  {}\n", styled(DIM, clock(overview.at_ms)), parts.join("   "));
+    for problem in &overview.problems {
+        let style = if problem.severity == Severity::Critical { BAD } else { WARN };
+        let new = if changes.begun.contains(problem) { styled(STRONG, "new: ") } else { String::new() };
+        text.push_str(&format!("  {} {new}{}\n", styled(style, "!"), problem.message));
+        if !new.is_empty() {
+            text.push_str(&format!("    {} {}\n", styled(GOOD, "→"), problem.action));
+        }
+    }
+    for problem in &changes.over {
+        text.push_str(&format!("  {} over: {}\n", styled(GOOD, "✔"), problem.message));
+    }
+    text
+}
+
+/// The time of day in UTC.
+fn clock(at_ms: u64) -> String {
+    let seconds = at_ms / 1000 % 86_400;
+    format!("{:02}:{:02}:{:02}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}

@@ -1,0 +1,115 @@
+//! Says in Redis, every few seconds, what only this process knows, for `status`, `monitor` and the console of any machine.
+//!
+//! One small text for each process, in one hash, whatever the number of documents. Without Redis nothing is said, and nothing else
+//! depends on it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use tidewheel_core::meters;
+use tidewheel_stores::redis::RedisStore;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::Ready;
+use super::scrape::Metrics;
+use crate::exit::Failure;
+use crate::overview::{Report, ServiceState};
+
+/// How often it says so.
+const EVERY: Duration = Duration::from_secs(3);
+
+/// How far back "within the last minute" reaches.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How long Redis may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is said of what was measured.
+const MEASURED: &[&str] = &[
+    meters::PROGRESS,
+    meters::PRODUCER_SAVED,
+    meters::PRODUCER_LAG,
+    meters::SNAPSHOT_EXPECTED,
+    meters::PROCESSOR_TOKENS_SAVED,
+    meters::EMBEDDER_TOKENS,
+    meters::EMBEDDER_QUEUE_TOKENS,
+    meters::REJECTED_VECTORS,
+    meters::ERRORS,
+    meters::RETRIES,
+];
+
+/// Of which it is said by how much it grew within a minute.
+const GROWING: &[&str] = &[meters::SEARCHABLE, meters::EMBEDDER_TOKENS, meters::ERRORS, meters::RETRIES];
+
+pub(super) struct Reporter {
+    pub(super) process: String,
+    pub(super) operations: Option<String>,
+    pub(super) services: Vec<(&'static str, Ready)>,
+    pub(super) redis: RedisStore,
+    pub(super) metrics: Metrics,
+}
+
+impl Reporter {
+    /// Reports until `shutdown`, and takes it back then.
+    pub(super) async fn run(self, shutdown: CancellationToken) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let mut past: VecDeque<(Instant, BTreeMap<String, f64>)> = VecDeque::new();
+        loop {
+            let report = self.report(begun, &mut past);
+            let text = serde_json::to_string(&report).expect("a report is plain data");
+            match tokio::time::timeout(PATIENCE, self.redis.say(&self.process, &text)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!("cannot report: {error}"),
+                Err(_) => debug!("cannot report: no answer"),
+            }
+            if tokio::time::timeout(EVERY, shutdown.cancelled()).await.is_ok() {
+                break;
+            }
+        }
+        // If that fails too, it is forgotten within a minute.
+        let _ = tokio::time::timeout(PATIENCE, self.redis.unsay(&self.process)).await;
+        Ok(())
+    }
+
+    fn report(&self, begun: Instant, past: &mut VecDeque<(Instant, BTreeMap<String, f64>)>) -> Report {
+        let now = Instant::now();
+        let numbers = self.metrics.numbers();
+        let growing: BTreeMap<String, f64> = of(&numbers, GROWING);
+        while past.len() > 1 && past.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= MINUTE) {
+            past.pop_front();
+        }
+        // What was not there a minute ago was zero.
+        let before = |name: &str| past.front().and_then(|(_, numbers)| numbers.get(name)).copied().unwrap_or(0.0);
+        let minute = growing.iter().map(|(name, number)| (name.clone(), (number - before(name)).max(0.0))).collect();
+        past.push_back((now, growing));
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            up_seconds: begun.elapsed().as_secs_f64(),
+            operations: self.operations.clone(),
+            services: self
+                .services
+                .iter()
+                .map(|(name, readiness)| {
+                    let readiness = readiness();
+                    ServiceState { service: (*name).to_owned(), ready: readiness.ready, reasons: readiness.reasons }
+                })
+                .collect(),
+            measured: of(&numbers, MEASURED),
+            minute,
+        }
+    }
+}
+
+/// Those of these metrics that JSON can hold.
+fn of(numbers: &BTreeMap<String, f64>, names: &[&str]) -> BTreeMap<String, f64> {
+    let is_of = |key: &str, name: &str| {
+        key.strip_prefix(name)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('{') || rest.starts_with("_bucket{"))
+    };
+    numbers
+        .iter()
+        .filter(|(key, value)| value.is_finite() && names.iter().any(|name| is_of(key, name)))
+        .map(|(key, value)| (key.clone(), *value))
+        .collect()
+}

@@ -1,0 +1,112 @@
+//! What the services count. Handles are made once; names are in [`tidewheel_core::meters`].
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use tidewheel_core::change::Operation;
+use tidewheel_core::embedded::Embedded;
+use tidewheel_core::error::PortError;
+use tidewheel_core::meters;
+use tidewheel_core::ports::{DeadLetter, Delivery};
+
+/// Of processors and upserters.
+#[derive(Clone)]
+pub(crate) struct ConsumerMeters {
+    pub(crate) taken: Counter,
+    pub(crate) claimed: Counter,
+    pub(crate) lost: Counter,
+    finished: Counter,
+    in_flight: Gauge,
+    batch_entries: Histogram,
+    batch_seconds: Histogram,
+    progress: Gauge,
+}
+
+impl ConsumerMeters {
+    pub(crate) fn new(service: &'static str) -> Self {
+        Self {
+            taken: counter!(meters::ENTRIES_TAKEN, "service" => service),
+            claimed: counter!(meters::ENTRIES_CLAIMED, "service" => service),
+            lost: counter!(meters::ENTRIES_LOST, "service" => service),
+            finished: counter!(meters::ENTRIES_FINISHED, "service" => service),
+            in_flight: gauge!(meters::BATCHES_IN_FLIGHT, "service" => service),
+            batch_entries: histogram!(meters::BATCH_ENTRIES, "service" => service),
+            batch_seconds: histogram!(meters::BATCH_SECONDS, "service" => service),
+            progress: gauge!(meters::PROGRESS, "service" => service),
+        }
+    }
+
+    /// A batch of so many entries begins.
+    pub(crate) fn begins(&self, entries: usize) {
+        self.in_flight.increment(1.0);
+        self.batch_entries.record(entries as f64);
+    }
+
+    /// It ended; `done`, if all of it was done.
+    pub(crate) fn ends(&self, entries: usize, took: Duration, done: bool) {
+        self.in_flight.decrement(1.0);
+        self.batch_seconds.record(took.as_secs_f64());
+        if done {
+            self.finished.increment(entries as u64);
+            self.progress.set(now_seconds());
+        }
+    }
+}
+
+/// When the changes of a batch were committed, to tell how long each took to become searchable.
+pub(crate) struct Commits(Vec<Commit>);
+
+struct Commit {
+    entry: (u64, u64),
+    committed_at: u64,
+}
+
+impl Commits {
+    /// Of what is on its way to the index. What a snapshot read was committed long ago, nobody knows when.
+    pub(crate) fn of(deliveries: &[Delivery<Embedded>]) -> Self {
+        let commits = deliveries.iter().filter_map(|delivery| {
+            let change = &delivery.record.as_ref().ok()?.change;
+            let commit = Commit { entry: delivery.id.parts(), committed_at: change.committed_at };
+            (change.operation != Operation::Read).then_some(commit)
+        });
+        Self(commits.collect())
+    }
+
+    /// All of them are searchable now, except those that were parked.
+    pub(crate) fn searchable(&self, parked: &[DeadLetter], latency: &Histogram) {
+        let now = (now_seconds() * 1e3) as u64;
+        let parked: Vec<_> = parked.iter().map(|letter| letter.id.parts()).collect();
+        for commit in self.0.iter().filter(|commit| !parked.contains(&commit.entry)) {
+            latency.record(now.saturating_sub(commit.committed_at) as f64 / 1e3);
+        }
+    }
+}
+
+/// The meter for [`Commits::searchable`].
+pub(crate) fn latency() -> Histogram {
+    histogram!(meters::SEARCHABLE)
+}
+
+/// A call failed. Rare, so that no handle is kept.
+pub(crate) fn failed(service: &'static str, error: &PortError, retried: bool) {
+    let (server, cause) = (error.server.name(), error.cause.name());
+    counter!(meters::ERRORS, "service" => service, "server" => server, "cause" => cause).increment(1);
+    if retried {
+        counter!(meters::RETRIES, "service" => service).increment(1);
+    }
+}
+
+/// A vector was not taken.
+pub(crate) fn rejected(reason: &'static str, vectors: u64) {
+    counter!(meters::REJECTED_VECTORS, "reason" => reason).increment(vectors);
+}
+
+/// Entries were moved to the dead letters.
+pub(crate) fn parked(service: &'static str, entries: usize) {
+    counter!(meters::ENTRIES_PARKED, "service" => service).increment(entries as u64);
+}
+
+/// Seconds since the Unix epoch by this machine's clock.
+pub(crate) fn now_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}

@@ -1,0 +1,76 @@
+//! What the producer counts.
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::meters;
+use tidewheel_core::ports::{Checkpoint, SnapshotState};
+
+use crate::meters::now_seconds;
+
+/// Handles, made once for each session.
+pub(super) struct Meters {
+    changes: [Counter; Operation::ALL.len()],
+    append_entries: Histogram,
+    pub(super) paused: Gauge,
+    lag: Gauge,
+    saved: Gauge,
+    snapshot_running: Gauge,
+    snapshot_rows: Gauge,
+}
+
+impl Meters {
+    pub(super) fn new() -> Self {
+        Self {
+            changes: Operation::ALL
+                .map(|operation| counter!(meters::PRODUCER_CHANGES, "operation" => operation.as_str())),
+            append_entries: histogram!(meters::PRODUCER_APPEND_ENTRIES),
+            paused: gauge!(meters::PRODUCER_PAUSED),
+            lag: gauge!(meters::PRODUCER_LAG),
+            saved: gauge!(meters::PRODUCER_SAVED),
+            snapshot_running: gauge!(meters::SNAPSHOT_RUNNING),
+            snapshot_rows: gauge!(meters::SNAPSHOT_ROWS),
+        }
+    }
+
+    /// These changes were appended with this checkpoint.
+    pub(super) fn appended(&self, changes: &[Change], checkpoint: &Checkpoint) {
+        let now = now_seconds();
+        self.saved.set(now);
+        let (running, rows) = match &checkpoint.snapshot {
+            SnapshotState::Running { rows, .. } | SnapshotState::Sweeping { rows, .. } => (1.0, rows),
+            SnapshotState::Done { rows, .. } => (0.0, rows),
+        };
+        self.snapshot_running.set(running);
+        self.snapshot_rows.set(*rows as f64);
+        if changes.is_empty() {
+            return;
+        }
+        self.append_entries.record(changes.len() as f64);
+        let mut counts = [0; Operation::ALL.len()];
+        for change in changes {
+            // In the order of `ALL`, which is the order of declaration.
+            counts[change.operation as usize] += 1;
+        }
+        for (counter, count) in self.changes.iter().zip(counts).filter(|(_, count)| *count > 0) {
+            counter.increment(count);
+        }
+        if let Some(change) = changes.iter().rfind(|change| change.operation != Operation::Read) {
+            self.lag.set((now - change.committed_at as f64 / 1e3).max(0.0));
+        }
+    }
+}
+
+/// How many documents the snapshot has to read.
+pub(super) fn expects(rows: u64) {
+    gauge!(meters::SNAPSHOT_EXPECTED).set(rows as f64);
+}
+
+/// Whether this producer is the one at work.
+pub(super) fn leads(leading: bool) {
+    gauge!(meters::PRODUCER_LEADING).set(if leading { 1.0 } else { 0.0 });
+}
+
+/// The producer begins again.
+pub(super) fn restarts(why: &'static str) {
+    counter!(meters::PRODUCER_RESTARTS, "why" => why).increment(1);
+}
