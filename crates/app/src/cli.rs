@@ -141,6 +141,14 @@ Start it as often as you like: all of them share the work.")]
     Search(SearchArgs),
     /// Show whether the index is right, and the whole pipeline as it is now
     Status(StatusArgs),
+    /// Serve the web console alone, for services that run elsewhere
+    #[command(after_help = "\
+Examples:
+  tidewheel console
+  tidewheel console --set console.listen=127.0.0.1:9191 --set console.token_file=/run/secrets/console
+
+`run` and `up` serve it as well. Without console.token it only shows; with it, dead letters can be retried and dropped.")]
+    Console,
     /// Print stage lengths and warnings at an interval, and post to a webhook when a problem begins and when it is over
     Monitor(MonitorArgs),
     /// Connect to every server, do what real work does, and say what is not right
@@ -208,6 +216,9 @@ pub(crate) struct UpArgs {
     /// The operations server's port (http.listen) [default: 9090]
     #[arg(long, value_name = "PORT")]
     pub(crate) http_port: Option<u16>,
+    /// The web console's port (console.listen) [default: 9091]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) console_port: Option<u16>,
 }
 
 impl UpArgs {
@@ -223,6 +234,7 @@ impl UpArgs {
             ("--qdrant-grpc-port", "local.qdrant_grpc_port", port(self.qdrant_grpc_port)),
             ("--embedder-port", "embedder.listen", loopback(self.embedder_port)),
             ("--http-port", "http.listen", loopback(self.http_port)),
+            ("--console-port", "console.listen", loopback(self.console_port)),
         ]
         .into_iter()
         .filter_map(|(flag, key, value)| Some((flag.to_owned(), key.to_owned(), value?)))

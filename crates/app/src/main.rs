@@ -7,6 +7,7 @@ mod check;
 mod cli;
 mod commands;
 mod connect;
+mod console;
 mod exit;
 mod logging;
 mod overview;

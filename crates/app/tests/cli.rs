@@ -44,6 +44,7 @@ fn help_of_every_command() {
         &["upserter"],
         &["search"],
         &["status"],
+        &["console"],
         &["monitor"],
         &["check"],
         &["replay"],

@@ -25,6 +25,8 @@ pub const DAMAGE: &str = "{raw_document_changes}:damage";
 pub const LEASE: &str = "{raw_document_changes}:lease";
 /// Hash with a time to live: process → when it said so, and what it says of itself (JSON). For operators.
 pub const SERVICES: &str = "{raw_document_changes}:services";
+/// Hash with a time to live: replay → when it said so, and how far it is (JSON). For operators.
+pub const REPLAYS: &str = "{raw_document_changes}:replays";
 /// Stream: changes that no attempt could embed, with the reason.
 pub const RAW_DEAD_LETTERS: &str = "{raw_document_changes}:dead_letters";
 /// Stream: embedded changes that no attempt could write, with the reason.

@@ -22,6 +22,8 @@ pub enum Part {
     RedisServer,
     /// A sentence-transformers model.
     Model,
+    /// A browser, for tests.
+    Chromium,
 }
 
 impl fmt::Display for Part {
@@ -30,6 +32,7 @@ impl fmt::Display for Part {
             Self::Mongod => "mongod",
             Self::RedisServer => "redis-server",
             Self::Model => "model",
+            Self::Chromium => "chromium",
         })
     }
 }

@@ -3,14 +3,15 @@
 mod check;
 mod completions;
 mod config;
-mod dead_letters;
+mod console;
+pub(crate) mod dead_letters;
 mod local_qdrant;
 mod monitor;
 mod replay;
 mod run;
-mod search;
+pub(crate) mod search;
 mod status;
-mod trace;
+pub(crate) mod trace;
 mod up;
 mod verify;
 pub(crate) mod wait;
@@ -55,6 +56,7 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
             Command::Wait(args) => wait::run(&args, settings).await,
             Command::Verify(args) => verify::run(&args, settings).await,
             Command::DeadLetters(command) => dead_letters::run(&command, settings).await,
+            Command::Console => console::run(settings).await,
             Command::Check(args) => check::run(&args, settings).await,
             Command::LocalQdrant(args) => local_qdrant::run(args).await,
             Command::Config(_) | Command::Completions { .. } => Ok(Answer::Fine),
@@ -68,7 +70,12 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
 /// How much is logged if nobody says: a service tells its story, a command for people only what is wrong.
 fn usual_level(command: &Command) -> &'static str {
     match command {
-        Command::Run | Command::Producer | Command::Embedder | Command::Processor | Command::Upserter => "info",
+        Command::Run
+        | Command::Producer
+        | Command::Embedder
+        | Command::Processor
+        | Command::Upserter
+        | Command::Console => "info",
         _ => "warn",
     }
 }

@@ -11,8 +11,8 @@ use super::keys;
 use super::layers::Layers;
 use super::origin::Origin;
 use super::resolved::{
-    Consumer, Documents, Embedder, Embedding, Listen, Local, Log, MongoDb, Monitor, Producer, Provider, Qdrant, Redis,
-    Settings, Streams, Thresholds, Webhook,
+    Console, Consumer, Documents, Embedder, Embedding, Listen, Local, Log, MongoDb, Monitor, Producer, Provider,
+    Qdrant, Redis, Settings, Streams, Thresholds, Webhook,
 };
 use super::value::Value;
 
@@ -80,10 +80,11 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             retention_memory: reader.number("streams.retention_memory"),
             tombstone_grace: reader.duration("streams.tombstone_grace"),
         },
-        http_listen: match reader.text("http.listen").as_deref() {
-            None => Listen::Default,
-            Some("off") => Listen::Off,
-            Some(address) => Listen::At(address.to_owned()),
+        http_listen: reader.listen("http.listen"),
+        console: Console {
+            listen: reader.listen("console.listen"),
+            token: reader.secret("console.token", "console.token_file"),
+            hosts: reader.names("console.hosts"),
         },
         monitor: monitor(&mut reader),
         log: Log {
@@ -207,6 +208,14 @@ impl Reader<'_> {
     /// Of a key that has a default.
     fn text_or_empty(&self, name: &str) -> String {
         self.text(name).unwrap_or_default()
+    }
+
+    fn listen(&self, name: &str) -> Listen {
+        match self.text(name).as_deref() {
+            None => Listen::Default,
+            Some("off") => Listen::Off,
+            Some(address) => Listen::At(address.to_owned()),
+        }
     }
 
     fn names(&self, name: &str) -> Vec<String> {

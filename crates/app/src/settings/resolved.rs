@@ -23,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) upserter: Consumer,
     pub(crate) streams: Streams,
     pub(crate) http_listen: Listen,
+    pub(crate) console: Console,
     pub(crate) monitor: Monitor,
     pub(crate) log: Log,
     pub(crate) local: Local,
@@ -141,7 +142,7 @@ pub(crate) struct Streams {
     pub(crate) tombstone_grace: Duration,
 }
 
-/// `http.listen`: whether the operations server runs.
+/// `http.listen`, `console.listen`: whether that server runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Listen {
     /// Under `run` and `up` only, at the usual address.
@@ -150,6 +151,16 @@ pub(crate) enum Listen {
     Off,
     /// At this address.
     At(String),
+}
+
+/// `console`: the web console.
+#[derive(Clone, Debug)]
+pub(crate) struct Console {
+    pub(crate) listen: Listen,
+    /// Without one nothing can be changed.
+    pub(crate) token: Option<Secret>,
+    /// Names under which it is reached, beside `localhost` and addresses.
+    pub(crate) hosts: Vec<String>,
 }
 
 /// `monitor`: from which numbers on somebody is told, and who.

@@ -2,6 +2,7 @@
 
 mod plan;
 mod progress;
+mod tell;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::plan::{Facts, Plan};
 use self::progress::Shown;
+use self::tell::{Ended, Teller};
 use crate::cli::{Output, ReplayArgs, ReplayFrom};
 use crate::connect;
 use crate::exit::{Answer, Failure};
@@ -51,8 +53,16 @@ pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer
         interrupted.cancel();
     });
     let shown = Shown::new();
-    let done = replay.act(&plan, &facts, shown.report(), stop.clone()).await;
+    let teller = Teller::start(replay.redis.clone(), own_name("replay"), &plan);
+    let done = replay.act(&plan, &facts, teller.report(shown.report()), stop.clone()).await;
     shown.finish();
+    teller
+        .end(match &done {
+            Err(failure) => Ended::Failed(&failure.message),
+            Ok(_) if stop.is_cancelled() => Ended::Interrupted,
+            Ok(_) => Ended::Done,
+        })
+        .await;
     let done = done?;
     if args.output.output == Output::Json {
         printer::json(&done);
