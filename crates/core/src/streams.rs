@@ -23,7 +23,7 @@ pub const COUNTS: &str = "{raw_document_changes}:counts";
 pub const DAMAGE: &str = "{raw_document_changes}:damage";
 /// String with a time to live: which producer is at work.
 pub const LEASE: &str = "{raw_document_changes}:lease";
-/// Hash with a time to live: process → when it said so, and what it says of itself (JSON). For operators.
+/// Hash: process → when it said so, and what it says of itself (JSON). For operators; forgotten after a minute.
 pub const SERVICES: &str = "{raw_document_changes}:services";
 /// Stream: changes that no attempt could embed, with the reason.
 pub const RAW_DEAD_LETTERS: &str = "{raw_document_changes}:dead_letters";

@@ -40,7 +40,8 @@ impl RedisStore {
     /// What every process says of itself.
     pub async fn said(&self) -> PortResult<Vec<Said>> {
         let doing = "read the state of the services";
-        let command = script::REPORTS.command(&[SERVICES], 0, 64);
+        let mut command = script::REPORTS.command(&[SERVICES], 1, 64);
+        command.arg(KEPT.as_millis() as u64);
         let answer = self.run(doing, &script::REPORTS, &command).await?;
         let read = |answer| -> Result<Vec<Said>, Unexpected> {
             let mut values = reply::array(answer)?.into_iter();
