@@ -23,7 +23,7 @@ pub const COUNTS: &str = "{raw_document_changes}:counts";
 pub const DAMAGE: &str = "{raw_document_changes}:damage";
 /// String with a time to live: which producer is at work.
 pub const LEASE: &str = "{raw_document_changes}:lease";
-/// Hash with a time to live: process → when it said so, and what it says of itself (JSON). For operators.
+/// Hash: process → when it said so, and what it says of itself (JSON). For operators; forgotten after a minute.
 pub const SERVICES: &str = "{raw_document_changes}:services";
 /// Hash with a time to live: replay → when it said so, and how far it is (JSON). For operators.
 pub const REPLAYS: &str = "{raw_document_changes}:replays";

@@ -20,6 +20,8 @@ pub enum Part {
     Mongod,
     /// Redis' server.
     RedisServer,
+    /// Prometheus' checker of rules; only tests need it.
+    Promtool,
     /// A sentence-transformers model.
     Model,
     /// A browser, for tests.
@@ -31,6 +33,7 @@ impl fmt::Display for Part {
         f.write_str(match self {
             Self::Mongod => "mongod",
             Self::RedisServer => "redis-server",
+            Self::Promtool => "promtool",
             Self::Model => "model",
             Self::Chromium => "chromium",
         })

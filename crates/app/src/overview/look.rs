@@ -1,6 +1,7 @@
 //! Gathers an overview. All servers are asked at once, and none for longer than [`PATIENCE`].
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tidewheel_core::meters;
@@ -18,7 +19,8 @@ use super::report::{Report, latency, sum};
 use super::{Collection, Embedder, Overview, Redis, Service, Snapshot, Source, Stage, State, Tokens, Told, Verdict};
 use super::{problems, verdict};
 use crate::connect;
-use crate::settings::{Settings, redact_address};
+use crate::services::numbers;
+use crate::settings::{Provider, Settings, redact_address};
 
 /// How long a server may take to answer before it counts as unreachable.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,7 +36,8 @@ pub(crate) struct Looker {
     settings: Settings,
     redis: PortResult<RedisStore>,
     index: PortResult<QdrantIndex>,
-    embedder: PortResult<std::sync::Arc<dyn EmbedderPort>>,
+    embedder: PortResult<Arc<dyn EmbedderPort>>,
+    http: reqwest::Client,
     mongo: OnceCell<MongoSource>,
     memory: Mutex<Memory>,
     patience: Duration,
@@ -63,6 +66,7 @@ impl Looker {
             redis: connect::redis(settings),
             index: connect::index(settings),
             embedder: connect::embedder(settings, Some(PATIENCE)),
+            http: reqwest::Client::new(),
             mongo: OnceCell::new(),
             memory: Mutex::default(),
             patience: PATIENCE,
@@ -101,14 +105,17 @@ impl Looker {
             let source = self.source(place, &mongo);
             self.with_reports(source, &reports, &mut memory.rows, now)
         });
-        let embedder = known(embedder, |mut embedder: Embedder| {
-            embedder.queued_tokens = sum(measured(), meters::EMBEDDER_QUEUE_TOKENS).map(|tokens| tokens as u64);
-            embedder.tokens_per_second =
-                sum(measured(), meters::EMBEDDER_TOKENS).and_then(|tokens| memory.tokens.look(now, tokens));
+        let embedder = known(embedder, |(mut embedder, own): (Embedder, BTreeMap<String, f64>)| {
+            let number = |name| sum(measured(), name).or_else(|| sum([&own].into_iter(), name));
+            embedder.queued_tokens = number(meters::EMBEDDER_QUEUE_TOKENS).map(|tokens| tokens as u64);
+            let tokens = number(meters::EMBEDDER_TOKENS);
+            embedder.tokens_per_second = tokens.and_then(|tokens| memory.tokens.look(now, tokens));
+            embedder.tokens = tokens.map(|tokens| tokens as u64);
             embedder
         });
-        let tokens = sum(measured(), meters::EMBEDDER_TOKENS).map(|embedded| Tokens {
-            embedded: embedded as u64,
+        let embedded = embedder.known().and_then(|embedder| embedder.tokens);
+        let tokens = embedded.map(|embedded| Tokens {
+            embedded,
             saved: sum(measured(), meters::PROCESSOR_TOKENS_SAVED).unwrap_or(0.0) as u64,
         });
         let mut overview = Overview {
@@ -201,16 +208,43 @@ impl Looker {
         })
     }
 
-    async fn embedder(&self) -> PortResult<Embedder> {
-        let info = self.embedder.as_ref().map_err(Clone::clone)?.info().await?;
-        Ok(Embedder {
+    async fn embedder(&self) -> PortResult<(Embedder, BTreeMap<String, f64>)> {
+        let measured = self.embedder_numbers().await;
+        // Our own client remembers what the embedder said; whether it still answers, only a new one finds out. Of other
+        // providers that would be a request that costs money.
+        let fresh = match &self.settings.embedding.provider {
+            Provider::Tidewheel { .. } => Some(connect::embedder(&self.settings, Some(self.patience))?),
+            Provider::OpenAi { .. } => None,
+        };
+        let client = match &fresh {
+            Some(client) => client,
+            None => self.embedder.as_ref().map_err(Clone::clone)?,
+        };
+        let info = client.info().await?;
+        let embedder = Embedder {
             url: redact_address(connect::embedder_url(&self.settings)),
             model: info.model,
             dimension: info.dimension,
             max_tokens: info.max_tokens,
             tokens_per_second: None,
             queued_tokens: None,
-        })
+            tokens: None,
+        };
+        Ok((embedder, measured))
+    }
+
+    /// What our own embedder shows at its port, for one that cannot reach Redis to report there; nothing, if it does not.
+    async fn embedder_numbers(&self) -> BTreeMap<String, f64> {
+        let Provider::Tidewheel { url, token } = &self.settings.embedding.provider else { return BTreeMap::new() };
+        let ask = async {
+            let request = self.http.get(format!("{}/metrics", url.trim_end_matches('/'))).timeout(self.patience);
+            let request = match token {
+                Some(token) => request.bearer_auth(token.reveal()),
+                None => request,
+            };
+            request.send().await?.error_for_status()?.text().await
+        };
+        ask.await.map(|text| numbers(&text)).unwrap_or_default()
     }
 
     fn source(&self, place: Place, mongo: &Told<Option<Oplog>>) -> Source {

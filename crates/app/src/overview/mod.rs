@@ -14,6 +14,10 @@ mod look;
 mod problems;
 mod rates;
 mod report;
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;
 mod text;
 mod verdict;
 mod view;
@@ -199,6 +203,8 @@ pub(crate) struct Embedder {
     pub(crate) tokens_per_second: Option<f64>,
     /// Tokens that wait to be computed; `None` if it does not tell.
     pub(crate) queued_tokens: Option<u64>,
+    /// Tokens computed since it was started; `None` if it does not tell.
+    pub(crate) tokens: Option<u64>,
 }
 
 /// From the commit to being searchable.

@@ -25,14 +25,16 @@ impl Overview {
             State::Empty => ("○", DIM),
             State::Broken | State::Unknown => ("✖", BAD),
         };
-        let _ = writeln!(text, "{} {}", styled(style, sign), styled(STRONG, &self.verdict.summary));
+        // What stops the index is told by the first line already; with its code it is found in the runbook.
+        let first = usize::from(matches!(self.verdict.state, State::Broken | State::Unknown));
+        let tag = self.problems.first().filter(|_| first == 1).map_or_else(String::new, |problem| code(problem.code));
+        let _ = writeln!(text, "{} {}{tag}", styled(style, sign), styled(STRONG, &self.verdict.summary));
         if let Some(action) = &self.verdict.action {
             let _ = writeln!(text, "  {} {action}", styled(GOOD, "→"));
         }
-        let first = matches!(self.verdict.state, State::Broken | State::Unknown).into();
         for problem in self.problems.iter().skip(first) {
             let style = if problem.severity == Severity::Critical { BAD } else { WARN };
-            let _ = writeln!(text, "{} {}", styled(style, "!"), problem.message);
+            let _ = writeln!(text, "{} {}{}", styled(style, "!"), problem.message, code(problem.code));
             if Some(&problem.action) != self.verdict.action.as_ref() {
                 let _ = writeln!(text, "  {} {}", styled(GOOD, "→"), problem.action);
             }
@@ -99,6 +101,11 @@ impl Overview {
             };
         }
     }
+}
+
+/// The code of a problem, after its sentence.
+fn code(code: &str) -> String {
+    format!(" {}", styled(DIM, format_args!("[{code}]")))
 }
 
 fn stage_line(stage: &Stage) -> String {

@@ -118,7 +118,8 @@ fn header(overview: &Overview, paint: Paint) -> Text<'static> {
 fn problems(overview: &Overview, paint: Paint) -> Text<'static> {
     let lines = overview.problems.iter().map(|problem| {
         let style = if problem.severity == Severity::Critical { paint.bad() } else { paint.warn() };
-        Line::from(vec![Span::styled("! ", style), Span::raw(problem.message.clone())])
+        let code = Span::styled(format!(" [{}]", problem.code), paint.dim());
+        Line::from(vec![Span::styled("! ", style), Span::raw(problem.message.clone()), code])
     });
     Text::from(lines.collect::<Vec<_>>())
 }

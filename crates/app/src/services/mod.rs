@@ -26,6 +26,7 @@ use crate::overview::Looker;
 use crate::settings::{Listen, Settings};
 
 pub(crate) use embedder::{Fetch, find as find_model};
+pub(crate) use scrape::numbers;
 use stages::process_name;
 pub(crate) use stages::{known_vectors, own_name, processor_options, upserter_options};
 

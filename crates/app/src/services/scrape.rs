@@ -117,7 +117,7 @@ impl Metrics {
 const STREAMS: [&str; 2] = [tidewheel_core::streams::RAW, tidewheel_core::streams::EMBEDDED];
 
 /// The numbers in Prometheus' text form: name and labels → value.
-fn numbers(text: &str) -> BTreeMap<String, f64> {
+pub(crate) fn numbers(text: &str) -> BTreeMap<String, f64> {
     text.lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| {

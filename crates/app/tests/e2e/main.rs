@@ -11,6 +11,7 @@ mod index;
 mod kills;
 mod large;
 mod memory;
+mod monitor;
 mod operations;
 mod outages;
 mod recovery;

@@ -52,16 +52,17 @@ impl RedisStore {
 
     /// What every process says of itself.
     pub async fn said(&self) -> PortResult<Vec<Said>> {
-        self.heard("read the state of the services", SERVICES).await
+        self.heard("read the state of the services", SERVICES, KEPT).await
     }
 
     /// What every replay of the last hour says of itself.
     pub async fn said_of_replays(&self) -> PortResult<Vec<Said>> {
-        self.heard("read the progress of the replays", REPLAYS).await
+        self.heard("read the progress of the replays", REPLAYS, REPLAY_KEPT).await
     }
 
-    async fn heard(&self, doing: &str, key: &str) -> PortResult<Vec<Said>> {
-        let command = script::REPORTS.command(&[key], 0, 64);
+    async fn heard(&self, doing: &str, key: &str, kept: Duration) -> PortResult<Vec<Said>> {
+        let mut command = script::REPORTS.command(&[key], 1, 64);
+        command.arg(kept.as_millis() as u64);
         let answer = self.run(doing, &script::REPORTS, &command).await?;
         let read = |answer| -> Result<Vec<Said>, Unexpected> {
             let mut values = reply::array(answer)?.into_iter();

@@ -6,6 +6,7 @@ mod faults;
 mod memory;
 mod persistence;
 mod server;
+mod services;
 mod setup;
 
 use server::TestRedis;

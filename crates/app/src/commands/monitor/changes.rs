@@ -52,3 +52,42 @@ fn hidden(problem: &Problem, overview: &Overview) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::overview::Told;
+    use crate::overview::samples::{behind, healthy, outage};
+
+    fn codes(problems: &[Problem]) -> Vec<&'static str> {
+        problems.iter().map(|problem| problem.code).collect()
+    }
+
+    #[test]
+    fn a_problem_is_told_when_it_begins_and_when_it_is_over() {
+        let mut known = Known::default();
+        assert!(known.look(&healthy()).begun.is_empty());
+        let begun = known.look(&behind());
+        assert_eq!((codes(&begun.begun), codes(&begun.over)), (vec!["stage-1-behind"], vec![]));
+        let lasting = known.look(&behind());
+        assert!(lasting.begun.is_empty() && lasting.over.is_empty());
+        let over = known.look(&healthy());
+        assert_eq!((codes(&over.begun), codes(&over.over)), (vec![], vec!["stage-1-behind"]));
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_not_over() {
+        let mut known = Known::default();
+        known.look(&outage());
+        let mut blind = healthy();
+        blind.redis = Told::Unknown("refused".into());
+        blind.stages = [Told::Unknown("refused".into()), Told::Unknown("refused".into())];
+        let changes = known.look(&blind.judged());
+        assert_eq!(codes(&changes.begun), ["redis-unreachable"]);
+        assert_eq!(codes(&changes.over), ["qdrant-unreachable"], "Qdrant answers; what Redis knows is open");
+        let changes = known.look(&healthy());
+        let mut over = codes(&changes.over);
+        over.sort_unstable();
+        assert_eq!(over, ["dead-letters", "no-progress", "redis-unreachable", "service-not-ready", "stage-2-behind"]);
+    }
+}

@@ -134,7 +134,8 @@ fn text(overview: &Overview, changes: &Changes) -> String {
     for problem in &overview.problems {
         let style = if problem.severity == Severity::Critical { BAD } else { WARN };
         let new = if changes.begun.contains(problem) { styled(STRONG, "new: ") } else { String::new() };
-        text.push_str(&format!("  {} {new}{}\n", styled(style, "!"), problem.message));
+        let code = styled(DIM, format_args!("[{}]", problem.code));
+        text.push_str(&format!("  {} {new}{} {code}\n", styled(style, "!"), problem.message));
         if !new.is_empty() {
             text.push_str(&format!("    {} {}\n", styled(GOOD, "→"), problem.action));
         }

@@ -2,13 +2,14 @@
 -- What the processes say of themselves.
 --
 -- KEYS: services
+-- ARGV: after how many milliseconds a text is forgotten
 -- Answers: for each process its name, its text, and how many milliseconds ago it said so.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local all, answer = redis.call('HGETALL', KEYS[1]), {}
+local all, answer = redis.call('HSCAN', KEYS[1], 0, 'COUNT', 1000)[2], {}
 for i = 1, #all, 2 do
   local said, text = string.match(all[i + 1], '^(%d+) (.*)$')
-  if said then
+  if said and now - tonumber(said) <= tonumber(ARGV[1]) then
     answer[#answer + 1] = all[i]
     answer[#answer + 1] = text
     answer[#answer + 1] = math.max(0, now - tonumber(said))

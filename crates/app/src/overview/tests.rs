@@ -1,0 +1,130 @@
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+
+use super::samples::{behind, empty, healthy, outage};
+use super::*;
+
+fn codes(overview: &Overview) -> Vec<&'static str> {
+    overview.problems.iter().map(|problem| problem.code).collect()
+}
+
+fn plain(overview: &Overview) -> String {
+    anstream::adapter::strip_str(&overview.text()).to_string()
+}
+
+/// The live view at this size, as lines.
+fn drawn(overview: &Overview, width: u16, height: u16) -> String {
+    let mut history = History::default();
+    for _ in 0..30 {
+        history.look(overview);
+    }
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| draw(frame, overview, &history, Paint(true))).unwrap();
+    terminal.backend().to_string()
+}
+
+#[test]
+fn the_first_line_says_whether_the_index_is_right_and_what_to_do() {
+    insta::assert_snapshot!("text_healthy", plain(&healthy()));
+    insta::assert_snapshot!("text_behind", plain(&behind()));
+    insta::assert_snapshot!("text_outage", plain(&outage()));
+    insta::assert_snapshot!("text_empty", plain(&empty()));
+}
+
+#[test]
+fn the_live_view_shows_the_same_at_any_size() {
+    for (name, overview) in [("healthy", healthy()), ("behind", behind()), ("outage", outage()), ("empty", empty())] {
+        insta::assert_snapshot!(format!("view_{name}"), drawn(&overview, 100, 26));
+    }
+    insta::assert_snapshot!("view_outage_narrow", drawn(&outage(), 60, 30));
+    // However small it is, it must not panic.
+    for (width, height) in [(1, 1), (10, 3), (40, 8), (300, 100)] {
+        drawn(&outage(), width, height);
+    }
+}
+
+#[test]
+fn each_threshold_has_a_problem_that_begins_above_it() {
+    assert_eq!(codes(&healthy()), [""; 0]);
+    assert_eq!(codes(&behind()), ["stage-1-behind"]);
+    let with = |change: &dyn Fn(&mut Overview)| {
+        let mut overview = healthy();
+        change(&mut overview);
+        codes(&overview.judged())
+    };
+    let stage = |number: usize, change: &dyn Fn(&mut Stage)| codes(&healthy().with_stage(number, change).judged());
+    for (number, limit, code) in [(1, 1_000, "stage-1-behind"), (2, 500, "stage-2-behind")] {
+        assert!(stage(number, &|stage| stage.backlog = limit).is_empty());
+        assert_eq!(stage(number, &|stage| stage.backlog = limit + 1), [code]);
+    }
+    let stuck = |seconds: f64| stage(1, &|stage| (stage.backlog, stage.stalled_seconds) = (7, seconds));
+    assert_eq!(stuck(60.0), ["no-progress"]);
+    assert!(stuck(59.0).is_empty());
+    assert_eq!(stage(2, &|stage| (stage.backlog, stage.alive) = (1, 0)), ["no-consumer"]);
+    assert_eq!(stage(1, &|stage| stage.status.dead_letters = 1), ["dead-letters"]);
+    let source = |change: &dyn Fn(&mut Source)| {
+        with(&|overview| {
+            if let Told::Known(source) = &mut overview.source {
+                change(source);
+            }
+        })
+    };
+    assert_eq!(source(&|source| source.oplog_time_to_loss_seconds = Some(7_199)), ["oplog-window"]);
+    assert!(source(&|source| source.oplog_time_to_loss_seconds = Some(7_200)).is_empty());
+    assert_eq!(source(&|source| source.damage = Some("the stream is gone".into())), ["history-damaged"]);
+    assert_eq!(source(&|source| source.error = Some("refused".into())), ["mongodb-unreachable"]);
+    let memory = |percent: u64| {
+        with(&|overview| {
+            if let Told::Known(redis) = &mut overview.redis {
+                (redis.memory_bytes, redis.memory_limit_bytes) = (percent, Some(100));
+            }
+        })
+    };
+    assert_eq!(memory(80), ["redis-memory"]);
+    assert!(memory(79).is_empty());
+    let latency = |p95: f64| {
+        with(&|overview| {
+            overview.latency = Some(Latency { changes: 9, p50_seconds: 1.0, p95_seconds: p95, p99_seconds: p95 });
+        })
+    };
+    assert_eq!(latency(30.5), ["latency"]);
+    assert!(latency(30.0).is_empty());
+    assert_eq!(with(&|overview| overview.embedder = Told::Unknown("refused".into())), ["embedder-unreachable"]);
+    assert_eq!(with(&|overview| overview.redis = Told::Unknown("refused".into())), ["redis-unreachable"]);
+    assert_eq!(with(&|overview| overview.services.retain(|service| service.service != "producer")), [""; 0]);
+    let without_producer = with(&|overview| {
+        overview.services.retain(|service| service.service != "producer");
+        if let Told::Known(source) = &mut overview.source {
+            source.checkpoint_age_seconds = None;
+        }
+    });
+    assert_eq!(without_producer, ["no-producer"]);
+    let red = with(&|overview| {
+        if let Told::Known(collection) = &mut overview.collection {
+            collection.status = Some("red".into());
+        }
+    });
+    assert_eq!(red, ["collection-unhealthy"]);
+}
+
+#[test]
+fn the_worst_comes_first_and_makes_the_verdict() {
+    let outage = outage();
+    assert_eq!(outage.verdict.state, State::Broken);
+    assert_eq!((outage.verdict.stage, outage.problems[0].severity), (Some(2), Severity::Critical));
+    assert!(outage.problems.is_sorted_by_key(|problem| problem.severity));
+    let mut blind = healthy();
+    blind.redis = Told::Unknown("refused".into());
+    blind.stages = [Told::Unknown("refused".into()), Told::Unknown("refused".into())];
+    assert_eq!(blind.judged().verdict.state, State::Unknown);
+}
+
+#[test]
+fn what_is_unknown_says_so_in_json() {
+    let json = serde_json::to_value(outage()).unwrap();
+    assert_eq!(json["verdict"]["state"], "broken");
+    assert_eq!(json["stages"][1]["stream"], "embedded_documents");
+    assert_eq!(json["stages"][1]["pending"], 1_024);
+    assert!(json["collection"]["error"].as_str().unwrap().contains("connection refused"));
+    assert_eq!(json["problems"][0]["severity"], "critical");
+}

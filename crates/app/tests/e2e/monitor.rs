@@ -1,0 +1,196 @@
+//! What operators are told: problems begin and are over in `status`, `monitor`, the webhook, readiness and metrics.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use serde_json::Value;
+use tidewheel_core::meters;
+
+use super::world::{World, free_port, signal, ticket};
+
+/// What the webhook was sent: the token it was shown, and the message.
+type Inbox = Arc<Mutex<Vec<(String, Value)>>>;
+
+/// A receiver of messages that refuses the first attempt; gives its address.
+async fn receiver(inbox: Inbox) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let refused = Arc::new(AtomicBool::new(false));
+    let take = move |headers: HeaderMap, body: String| {
+        if !refused.swap(true, Ordering::Relaxed) {
+            return std::future::ready(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let token = headers["authorization"].to_str().unwrap().to_owned();
+        inbox.lock().unwrap().push((token, serde_json::from_str(&body).unwrap()));
+        std::future::ready(StatusCode::NO_CONTENT)
+    };
+    let router = Router::new().route("/hook/hunter2", post(take));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    format!("http://{address}/hook/hunter2")
+}
+
+fn codes(inbox: &Inbox, event: &str) -> BTreeSet<String> {
+    let messages = inbox.lock().unwrap();
+    let of_event = messages.iter().filter(|(_, message)| message["event"] == event);
+    of_event.map(|(_, message)| message["problem"]["code"].as_str().unwrap().to_owned()).collect()
+}
+
+fn once(world: &World) -> (Option<i32>, Value) {
+    let output = world.command(&["monitor", "--once", "--output", "json"]).output().unwrap();
+    let line = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (output.status.code(), line)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_that_falls_behind_and_recovers_is_told_once_each() {
+    let inbox = Inbox::default();
+    let webhook = receiver(inbox.clone()).await;
+    let mut world = World::new().await;
+    world.write_settings(&format!(
+        "monitor.interval = \"300ms\"\nmonitor.stage_2_entries = 50\nmonitor.no_progress = \"2s\"\n\
+         monitor.webhook = \"{webhook}\"\nmonitor.webhook_token = \"swordfish\""
+    ));
+    for service in super::world::SERVICES {
+        world.start(service);
+    }
+    world.collection("tickets").insert_many((0..100).map(ticket)).await.unwrap();
+    world.equal().await;
+
+    let mut monitor =
+        world.command(&["monitor"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let mut first = String::new();
+    let mut out = BufReader::new(monitor.stdout.take().unwrap());
+    out.read_line(&mut first).unwrap();
+    assert!(first.contains("stage 1:") && first.contains("stage 2:"), "{first}");
+    let rest = std::thread::spawn(move || {
+        let mut text = String::new();
+        out.read_to_string(&mut text).map(|_| text)
+    });
+
+    world.terminate("upserter");
+    world.collection("tickets").insert_many((1000..1200).map(ticket)).await.unwrap();
+    world.until("the webhook is told", || async { codes(&inbox, "problem").contains("stage-2-behind") }).await;
+    world
+        .until("a standstill is told", || async {
+            let told = codes(&inbox, "problem");
+            told.contains("no-consumer") || told.contains("no-progress")
+        })
+        .await;
+    let (code, line) = once(&world);
+    assert_eq!(code, Some(1), "{line}");
+    assert_eq!(line["verdict"]["state"], "broken");
+    assert!(line["stages"][1]["backlog"].as_u64().unwrap() >= 200, "{line}");
+
+    world.start("upserter");
+    world.equal().await;
+    let all = codes(&inbox, "problem");
+    world.until("all of it is over", || async { codes(&inbox, "resolved").is_superset(&all) }).await;
+    world.wait(|world| once(world).0 == Some(0), "nothing is wrong").await;
+    let messages = inbox.lock().unwrap().clone();
+    assert!(messages.iter().all(|(token, _)| token == "Bearer swordfish"));
+    let behind = |(_, message): &&(String, Value)| message["problem"]["code"] == "stage-2-behind";
+    let events: Vec<_> = messages.iter().filter(behind).map(|(_, message)| &message["event"]).collect();
+    assert_eq!(events, ["problem", "resolved"], "told when it began and when it was over");
+    assert!(messages.iter().all(|(_, message)| message["text"].as_str().unwrap().starts_with("tidewheel: ")));
+
+    signal(monitor.id(), "TERM");
+    let output = monitor.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let text = rest.join().unwrap().unwrap() + &String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("new: ") && text.contains("over: "), "{text}");
+    assert!(text.contains("the webhook did not take a message, will try again: it answered 503"), "{text}");
+    assert!(!text.contains("hunter2") && !text.contains("swordfish"), "a secret is printed: {text}");
+}
+
+/// A page of the operations server.
+async fn page(port: u16, path: &str) -> (u16, String) {
+    match reqwest::get(format!("http://127.0.0.1:{port}{path}")).await {
+        Ok(answer) => (answer.status().as_u16(), answer.text().await.unwrap()),
+        Err(_) => (0, String::new()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_shows_in_readiness_metrics_and_status_and_is_a_few_lines_of_log() {
+    let mut world = World::new().await;
+    let ports: Vec<u16> = super::world::SERVICES.iter().map(|_| free_port()).collect();
+    for (service, port) in super::world::SERVICES.into_iter().zip(&ports) {
+        world.write_settings(&format!("http.listen = \"127.0.0.1:{port}\"\nlog.level = \"info\""));
+        world.start(service);
+        world.until("it has read its settings", || async { page(*port, "/health").await.0 == 200 }).await;
+    }
+    let upserter = ports[3];
+    world.collection("tickets").insert_many((0..100).map(ticket)).await.unwrap();
+    world.equal().await;
+    // What a snapshot read has no latency; this has.
+    world.collection("tickets").insert_many((100..200).map(ticket)).await.unwrap();
+    world.equal().await;
+    world.until("the upserter is ready", || async { page(upserter, "/ready").await.0 == 200 }).await;
+
+    let names: BTreeSet<&str> = meters::ALL.iter().map(|meter| meter.name).collect();
+    let mut seen = BTreeSet::new();
+    for port in &ports {
+        let (_, text) = page(*port, "/metrics").await;
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        for name in types.filter(|name| name.starts_with("tidewheel_")) {
+            seen.insert(names.get(name).copied().unwrap_or_else(|| panic!("{name} is not on the list")));
+        }
+    }
+    for name in [
+        meters::SEARCHABLE,
+        meters::PRODUCER_CHANGES,
+        meters::EMBEDDER_TOKENS,
+        meters::OPLOG_TIME_TO_LOSS,
+        meters::REDIS_MEMORY,
+        meters::ENTRIES_FINISHED,
+        meters::STREAM_BACKLOG,
+        meters::PROBLEM,
+    ] {
+        assert!(seen.contains(name), "{name} is not shown");
+    }
+    let (_, text) = page(upserter, "/metrics").await;
+    let count = text.lines().find_map(|line| line.strip_prefix("tidewheel_commit_to_searchable_seconds_count "));
+    assert_eq!(count, Some("100"), "{text}");
+    assert!(text.contains("tidewheel_commit_to_searchable_seconds_bucket{le=\"10\"}"), "{text}");
+
+    let status = |world: &World| -> Value {
+        let output = world.command(&["status", "--output", "json"]).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    world.wait(|world| status(world)["services"].as_array().unwrap().len() == 4, "all services report").await;
+    world.wait(|world| status(world)["verdict"]["state"] == "right", "the index is right").await;
+    world.wait(|world| status(world)["latency"]["changes"] == 100, "the latency is known").await;
+    assert!(status(&world)["source"]["oplog_time_to_loss_seconds"].as_u64().unwrap() > 7_200);
+
+    let qdrant = world.stack.qdrant.clone().unwrap();
+    qdrant.kill().await;
+    world.collection("tickets").insert_many((1000..1400).map(ticket)).await.unwrap();
+    world
+        .until("the upserter says why it is not ready", || async {
+            let (code, text) = page(upserter, "/ready").await;
+            code == 503 && text.contains("cannot write to Qdrant")
+        })
+        .await;
+    assert_eq!(page(upserter, "/health").await.0, 200, "it is alive");
+    world.wait(|world| status(world)["verdict"]["state"] == "broken", "the outage shows").await;
+    world
+        .until("the error is counted", || async {
+            page(upserter, "/metrics").await.1.contains("server=\"qdrant\",cause=\"unreachable\"}")
+        })
+        .await;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    qdrant.start().await.unwrap();
+    world.equal().await;
+    world.until("the upserter is ready again", || async { page(upserter, "/ready").await.0 == 200 }).await;
+    world.wait(|world| status(world)["verdict"]["state"] == "right", "the index is right again").await;
+    let log = world.log("upserter");
+    let story: Vec<&str> = log.lines().filter(|line| line.contains("WARN") || line.contains("can write")).collect();
+    assert!((2..=8).contains(&story.len()), "an outage is a few lines:\n{}", story.join("\n"));
+    assert!(story.iter().any(|line| line.contains("can write to Qdrant again")), "{story:?}");
+}

@@ -1,0 +1,30 @@
+//! The alert rules are valid, and each alert fires when its condition is there and clears when it is over.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use tidewheel_local::provision::Provisioner;
+
+#[tokio::test]
+async fn alerts_are_valid_fire_and_clear() {
+    let program = Provisioner::new(Arc::new(|_| {})).unwrap().promtool().await.unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/prometheus");
+    let run = |arguments: &[&str], folder: &Path| {
+        let output = Command::new(&program.path).args(arguments).current_dir(folder).output().unwrap();
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        (output.status.success(), text)
+    };
+    let (valid, text) = run(&["check", "rules", "alerts.yml"], &folder);
+    assert!(valid, "{text}");
+    let (right, text) = run(&["test", "rules", "alerts_test.yml"], &folder);
+    assert!(right, "{text}");
+
+    // The tests notice a threshold that was changed.
+    let copy = tempfile::tempdir().unwrap();
+    let rules = std::fs::read_to_string(folder.join("alerts.yml")).unwrap();
+    std::fs::write(copy.path().join("alerts.yml"), rules.replace("> 1000", "> 2000")).unwrap();
+    std::fs::copy(folder.join("alerts_test.yml"), copy.path().join("alerts_test.yml")).unwrap();
+    let (right, text) = run(&["test", "rules", "alerts_test.yml"], copy.path());
+    assert!(!right && text.contains("TidewheelStage1Behind"), "{text}");
+}

@@ -1,0 +1,28 @@
+//! What processes say of themselves.
+
+use tidewheel_core::streams::SERVICES;
+
+use super::server::TestRedis;
+
+#[tokio::test]
+async fn what_a_process_says_is_heard_until_it_takes_it_back_or_is_forgotten() {
+    let redis = TestRedis::start().await;
+    redis.store.say("a", "{\"x\": 1}").await.unwrap();
+    redis.store.say("b", "first").await.unwrap();
+    redis.store.say("b", "two words").await.unwrap();
+    let mut said = redis.store.said().await.unwrap();
+    said.sort_by(|a, b| a.process.cmp(&b.process));
+    let heard: Vec<_> = said.iter().map(|said| (said.process.as_str(), said.text.as_str())).collect();
+    assert_eq!(heard, [("a", "{\"x\": 1}"), ("b", "two words")]);
+    assert!(said.iter().all(|said| said.age_ms < 60_000));
+
+    // One that died long ago is neither heard nor kept.
+    redis.command::<u64>(&["HSET", SERVICES, "dead", "1700000000000 hello"]).await;
+    assert_eq!(redis.store.said().await.unwrap().len(), 2);
+    redis.store.say("a", "still here").await.unwrap();
+    assert_eq!(redis.command::<u64>(&["HLEN", SERVICES]).await, 2);
+
+    redis.store.unsay("a").await.unwrap();
+    redis.store.unsay("b").await.unwrap();
+    assert!(redis.store.said().await.unwrap().is_empty());
+}
