@@ -73,7 +73,8 @@ impl Guard {
     fn judge(&self, request: &Request) -> Result<(), Refusal> {
         let headers = request.headers();
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let authority = text(header::HOST).or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+        let authority =
+            text(header::HOST).or_else(|| request.uri().authority().map(axum::http::uri::Authority::as_str));
         let host = authority.and_then(host_of).unwrap_or_default();
         if !self.knows(&host) {
             return Err(Refusal::new(
