@@ -1,10 +1,11 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::settings::Given;
+use crate::settings::{Given, parse_duration};
 
 /// Keeps a Qdrant collection equal to a MongoDB collection, continuously: what is written to MongoDB can be searched by
 /// meaning within moments.
@@ -123,6 +124,8 @@ Examples:
 Examples:
   tidewheel processor
   tidewheel processor --embedding-url http://gpu-box:8080
+  tidewheel processor --set embedding.provider=tei --embedding-url http://gpu-box:3000
+  tidewheel processor --set embedding.provider=ollama --set embedding.model=nomic-embed-text
 
 Start it as often as you like: all of them share the work.")]
     Processor,
@@ -138,12 +141,29 @@ Start it as often as you like: all of them share the work.")]
     Search(SearchArgs),
     /// Show whether the index is right, and the whole pipeline as it is now
     Status(StatusArgs),
+    /// Serve the web console alone, for services that run elsewhere
+    #[command(after_help = "\
+Examples:
+  tidewheel console
+  tidewheel console --set console.listen=127.0.0.1:9191 --set console.token_file=/run/secrets/console
+
+`run` and `up` serve it as well. Without console.token it only shows; with it, dead letters can be retried and dropped.")]
+    Console,
     /// Print stage lengths and warnings at an interval, and post to a webhook when a problem begins and when it is over
     Monitor(MonitorArgs),
     /// Connect to every server, do what real work does, and say what is not right
     Check(CheckArgs),
     /// Send through the pipeline once more what a stage still holds, or the whole source
     Replay(ReplayArgs),
+    /// Say where one document is, hop by hop, and why
+    Trace(TraceArgs),
+    /// Wait until what was written to MongoDB can be searched
+    Wait(WaitArgs),
+    /// Compare the index with MongoDB, document by document, and repair what differs
+    Verify(VerifyArgs),
+    /// Show, retry or drop the entries that no attempt could process
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
     /// Show or check the settings
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -196,6 +216,9 @@ pub(crate) struct UpArgs {
     /// The operations server's port (http.listen) [default: 9090]
     #[arg(long, value_name = "PORT")]
     pub(crate) http_port: Option<u16>,
+    /// The web console's port (console.listen) [default: 9091]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) console_port: Option<u16>,
 }
 
 impl UpArgs {
@@ -211,6 +234,7 @@ impl UpArgs {
             ("--qdrant-grpc-port", "local.qdrant_grpc_port", port(self.qdrant_grpc_port)),
             ("--embedder-port", "embedder.listen", loopback(self.embedder_port)),
             ("--http-port", "http.listen", loopback(self.http_port)),
+            ("--console-port", "console.listen", loopback(self.console_port)),
         ]
         .into_iter()
         .filter_map(|(flag, key, value)| Some((flag.to_owned(), key.to_owned(), value?)))
@@ -321,6 +345,241 @@ pub(crate) struct ReplayArgs {
     pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+/// `trace`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel trace 65f000000000000000000001
+  tidewheel trace 7 --namespace shop.tickets
+  tidewheel trace '{\"$numberLong\": \"7\"}' --output json | jq '.documents[].verdict'
+
+An _id is read as people type it: 24 hexadecimal digits as an ObjectId, a number of each type, a UUID, a text, or extended
+JSON, which says exactly what is meant. The output tells which reading was found.
+Exit code: 0 it is searchable as MongoDB has it, or deleted on both sides; 1 it is on its way, parked, missing, stale, or
+nobody knows it; 2 a server did not answer.")]
+pub(crate) struct TraceArgs {
+    /// The document's _id
+    pub(crate) id: String,
+    /// Its collection, such as shop.tickets or tickets [default: every selected one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// How many of the newest entries of each stage are looked at
+    #[arg(long, value_name = "ENTRIES", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) scan: u64,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `wait`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel wait && tidewheel search \"the ticket that I have just written\"
+  tidewheel wait --since 1763842213.7 --timeout 10s
+  tidewheel wait --output json | jq .waited_ms
+  curl '127.0.0.1:9090/searchable?since=now&timeout=10s'      the same, from the operations server
+
+A driver knows the cluster time of its last write: operationTime of its session, written seconds.increment.
+Exit code: 0 everything committed up to then is searchable, what was parked or refused apart; 1 not within the timeout;
+2 could not tell.")]
+pub(crate) struct WaitArgs {
+    /// Everything that was committed up to then: `now`, a cluster time such as 1763842213.7, a time such as
+    /// 2026-05-01T12:00:00Z, or how long ago
+    #[arg(long, value_name = "TIME", default_value = "now")]
+    pub(crate) since: String,
+    /// How long to wait
+    #[arg(long, value_name = "SPAN", default_value = "60s", value_parser = span)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel verify                                    every document and every point, both ways
+  tidewheel verify --sample 5%
+  tidewheel verify --namespace shop.tickets --from 65f000000000000000000000
+  tidewheel verify --repair                           send what differs through the pipeline again
+  tidewheel verify --output json | jq '.differences[] | select(.kind == \"missing\").key'
+
+What differs is looked at again when everything that was committed before has arrived. It is safe while everything runs.
+Exit code: 0 the index equals MongoDB, or does so after the repair; 1 it does not; 2 could not tell.")]
+pub(crate) struct VerifyArgs {
+    /// Send what differs through the pipeline again, and look whether that has helped
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Only some documents and points, taken at random: a number, such as 1000, or a part, such as 5%
+    #[arg(long, value_name = "N|N%")]
+    pub(crate) sample: Option<String>,
+    /// Only documents with this _id or a greater one of its type
+    #[arg(long, value_name = "ID", conflicts_with = "sample")]
+    pub(crate) from: Option<String>,
+    /// Only documents with this _id or a smaller one of its type
+    #[arg(long, value_name = "ID", conflicts_with = "sample")]
+    pub(crate) to: Option<String>,
+    /// Only this collection, such as shop.tickets or tickets; may be given several times
+    #[arg(long = "namespace", value_name = "NAME")]
+    pub(crate) namespaces: Vec<String>,
+    /// Compare digests alone instead of every field
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// How long to wait until what was committed before has arrived
+    #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = span)]
+    pub(crate) settle: Duration,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `dead-letters`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLettersCommand {
+    /// List them, newest last
+    List(LettersListArgs),
+    /// Show one with its document
+    Show(LettersShowArgs),
+    /// Put them back into their stage, to be worked on once more
+    Retry(LettersRetryArgs),
+    /// Delete them
+    Drop(LettersDropArgs),
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct LettersFilterArgs {
+    /// Only of this stage
+    #[arg(long, value_enum)]
+    pub(crate) stage: Option<StageName>,
+    /// Only these: ids of dead letters, or _ids of documents; may be given several times
+    #[arg(long = "id", value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    /// Only those whose reason has this text in it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Only those that were parked longer ago than this, such as 90m or 7d
+    #[arg(long, value_name = "AGE", value_parser = span)]
+    pub(crate) older_than: Option<Duration>,
+    /// Only those that were parked since then
+    #[arg(long, value_name = "AGE", value_parser = span)]
+    pub(crate) newer_than: Option<Duration>,
+}
+
+/// A stage of the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum StageName {
+    /// Stage 1, raw_document_changes
+    Raw,
+    /// Stage 2, embedded_documents
+    Embedded,
+}
+
+impl StageName {
+    /// As it is written on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Embedded => "embedded",
+        }
+    }
+}
+
+/// `dead-letters list`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel dead-letters list
+  tidewheel dead-letters list --reason 422 --newer-than 1h
+  tidewheel dead-letters list --output json | jq '.letters[].document_id'
+
+Exit code: 0 the list was printed, even if it is empty; 2 could not read them.")]
+pub(crate) struct LettersListArgs {
+    #[command(flatten)]
+    pub(crate) filter: LettersFilterArgs,
+    /// The most to show
+    #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) limit: u64,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `dead-letters show`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel dead-letters show 1763842213007-0
+  tidewheel dead-letters show 65f000000000000000000001 --output json | jq '.[0].reason'
+
+Exit code: 0 there is one, 1 there is none, 2 could not read them.")]
+pub(crate) struct LettersShowArgs {
+    /// The dead letter's id, or its document's _id
+    pub(crate) id: String,
+    /// Only of this stage
+    #[arg(long, value_enum)]
+    pub(crate) stage: Option<StageName>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `dead-letters retry`.
+#[derive(Debug, Args)]
+#[command(
+    group = clap::ArgGroup::new("which").required(true).multiple(true).args(["ids", "reason", "older_than", "newer_than", "all"]),
+    after_help = "\
+Examples:
+  tidewheel dead-letters retry --all                       what would be done
+  tidewheel dead-letters retry --all --yes
+  tidewheel dead-letters retry --id 65f000000000000000000001 --yes
+  tidewheel dead-letters retry --reason timeout --newer-than 1d --yes
+
+A change that is tried again keeps its version: a newer state of its document wins. What cannot be read stays.
+Exit code: 0 done, or the plan was printed; 1 nothing matches, or some stayed; 2 could not."
+)]
+pub(crate) struct LettersRetryArgs {
+    #[command(flatten)]
+    pub(crate) filter: LettersFilterArgs,
+    /// All of them
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Do it; without this only the plan is printed
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// `dead-letters drop`.
+#[derive(Debug, Args)]
+#[command(
+    group = clap::ArgGroup::new("which").required(true).multiple(true).args(["ids", "reason", "older_than", "newer_than", "all"]),
+    after_help = "\
+Examples:
+  tidewheel dead-letters drop --id 1763842213007-0         asks first
+  tidewheel dead-letters drop --older-than 30d --yes
+
+Their documents stay as the index has them, missing or in an older state, until they change; `tidewheel verify` lists
+such documents, and `tidewheel verify --repair` sends them again.
+Exit code: 0 done, or the plan was printed; 1 nothing matches, or you said no; 2 could not."
+)]
+pub(crate) struct LettersDropArgs {
+    #[command(flatten)]
+    pub(crate) filter: LettersFilterArgs,
+    /// All of them
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// Reads a span of time.
+fn span(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "a span of time is written like 30s, 90m, 12h or 7d".to_owned())
 }
 
 /// Where a replay begins.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewheel_core::ports::{Embedder, PortResult};
-use tidewheel_embed::client::{ClientOptions, OpenAiClient, OpenAiOptions, TidewheelClient};
+use tidewheel_embed::client::{ClientOptions, RemoteClient, RemoteOptions, TidewheelClient};
 use tidewheel_stores::mongo::{MongoOptions, MongoSource};
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
@@ -52,7 +52,8 @@ pub(crate) fn embedder(settings: &Settings, timeout: Option<Duration>) -> PortRe
             let options = ClientOptions { url: url.clone(), token: token.clone(), timeout };
             Ok(Arc::new(TidewheelClient::new(options)?))
         }
-        Provider::OpenAi {
+        Provider::Remote {
+            api,
             url,
             api_key,
             model,
@@ -62,7 +63,7 @@ pub(crate) fn embedder(settings: &Settings, timeout: Option<Duration>) -> PortRe
             concurrency,
             requests_per_minute,
             tokens_per_minute,
-        } => Ok(Arc::new(OpenAiClient::new(OpenAiOptions {
+        } => Ok(Arc::new(RemoteClient::new(RemoteOptions {
             key: api_key.clone(),
             dimensions: *dimensions,
             max_tokens: *max_tokens,
@@ -73,7 +74,7 @@ pub(crate) fn embedder(settings: &Settings, timeout: Option<Duration>) -> PortRe
             query_prefix: settings.embedder.query_prefix.clone().unwrap_or_default(),
             passage_prefix: settings.embedder.passage_prefix.clone().unwrap_or_default(),
             timeout,
-            ..OpenAiOptions::new(url, model)
+            ..RemoteOptions::new(*api, url, model)
         })?)),
     }
 }
@@ -81,6 +82,6 @@ pub(crate) fn embedder(settings: &Settings, timeout: Option<Duration>) -> PortRe
 /// Where the embedder is, for messages.
 pub(crate) fn embedder_url(settings: &Settings) -> &str {
     match &settings.embedding.provider {
-        Provider::Tidewheel { url, .. } | Provider::OpenAi { url, .. } => url,
+        Provider::Tidewheel { url, .. } | Provider::Remote { url, .. } => url,
     }
 }

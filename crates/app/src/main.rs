@@ -7,12 +7,14 @@ mod check;
 mod cli;
 mod commands;
 mod connect;
+mod console;
 mod exit;
 mod logging;
 mod overview;
 mod printer;
 mod services;
 mod settings;
+mod times;
 mod wrap;
 
 use std::process::ExitCode;

@@ -35,7 +35,8 @@ pub struct Servers {
     tickets: mongodb::Collection<Document>,
     redis: redis::Client,
     qdrant: Qdrant,
-    dimension: usize,
+    /// Numbers in a vector.
+    pub dimension: usize,
 }
 
 impl Servers {

@@ -6,11 +6,12 @@
 //! ```
 //!
 //! The baseline is a folder with `embedding_service.py`, `mongo_producer.py`, `embedding_processor.py` and
-//! `qdrant_consumer.py`, which read their addresses from the environment. Both sides embed without a model, in 384
-//! dimensions, so that the run measures the pipelines and not the model. Each side gets an empty Redis and an
-//! empty collection; its rounds alternate with the other side's, and the median round counts.
+//! `qdrant_consumer.py`, which read their addresses from the environment. Without `--model` both sides embed without one,
+//! in 384 dimensions, so that the run measures the pipelines and not the model; with it, both embed with that. Each side
+//! gets an empty Redis and an empty collection; its rounds alternate with the other side's, and the median round counts.
 //!
-//! `tidewheel-bench fence` measures what the fence of versions costs the upserter.
+//! `tidewheel-bench fence` measures what the fence of versions costs the upserter, `tidewheel-bench verify` how long it takes to
+//! compare the index with the source.
 #![allow(clippy::print_stdout, reason = "its output is its purpose")]
 
 mod fence;
@@ -18,6 +19,7 @@ mod load;
 mod process;
 mod report;
 mod side;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -30,7 +32,7 @@ use tidewheel_local::stack::{Stack, StackOptions};
 
 use load::Servers;
 use report::Run;
-use side::{Side, baseline, tidewheel};
+use side::{Model, Side, baseline, tidewheel};
 
 /// Measures tidewheel beside a baseline pipeline.
 #[derive(Debug, Parser)]
@@ -49,6 +51,7 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Part {
     Fence(fence::Arguments),
+    Verify(verify::Arguments),
 }
 
 /// Of the whole pipeline beside a baseline.
@@ -57,13 +60,17 @@ struct Arguments {
     /// The folder of the baseline's scripts; without it tidewheel is measured alone
     #[arg(long, value_name = "DIR")]
     baseline: Option<PathBuf>,
+    /// A directory with a sentence-transformers model for both sides; the baseline's Python needs that library then
+    /// [default: vectors made without a model]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
     /// A Python with the baseline's packages; one is made in the cache directory otherwise
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
-    /// Documents of the throughput run
-    #[arg(long, default_value_t = 20_000)]
-    documents: usize,
-    /// Numbers in a vector
+    /// Documents of the throughput run [default: 20000, or 1000 with a model]
+    #[arg(long)]
+    documents: Option<usize>,
+    /// Numbers in a vector; with a model it has to be the model's
     #[arg(long, default_value_t = 384)]
     dimension: usize,
     /// Documents a second in the latency run
@@ -75,6 +82,17 @@ struct Arguments {
     /// Rounds of each side
     #[arg(long, default_value_t = 1)]
     rounds: usize,
+}
+
+impl Arguments {
+    fn documents(&self) -> usize {
+        // A model makes a hundred vectors a second where the pipelines alone make thousands.
+        self.documents.unwrap_or(if self.model.is_some() { 1_000 } else { 20_000 })
+    }
+
+    fn model(&self) -> Model {
+        self.model.clone().map_or(Model::None(self.dimension), Model::Directory)
+    }
 }
 
 #[tokio::main]
@@ -105,8 +123,13 @@ async fn run(line: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
     match &line.part {
         Some(Part::Fence(arguments)) => {
             let servers = Servers::connect(&stack, arguments.dimension).await?;
-            let pipeline = tidewheel(&binary, dir.path(), &servers, arguments.dimension)?;
+            let pipeline = tidewheel(&binary, dir.path(), &servers, &Model::None(arguments.dimension))?;
             fence::run(&stack, &servers, &pipeline, dir.path(), arguments).await?;
+        }
+        Some(Part::Verify(arguments)) => {
+            let servers = Servers::connect(&stack, arguments.dimension).await?;
+            let pipeline = tidewheel(&binary, dir.path(), &servers, &Model::None(arguments.dimension))?;
+            verify::run(&servers, &pipeline, dir.path(), arguments).await?;
         }
         None => compare(&line.pipeline, &binary, &stack, dir.path()).await?,
     }
@@ -122,13 +145,16 @@ async fn compare(
     dir: &Path,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let servers = Servers::connect(stack, arguments.dimension).await?;
-    let mut sides: Vec<Side> = vec![tidewheel(binary, dir, &servers, arguments.dimension)?];
+    let mut sides: Vec<Side> = vec![tidewheel(binary, dir, &servers, &arguments.model())?];
     if let Some(folder) = &arguments.baseline {
         let python = match arguments.python.clone() {
             Some(python) => python,
             None => side::python()?,
         };
-        sides.push(baseline(&python, folder, &servers, arguments.dimension));
+        sides.push(baseline(&python, folder, &servers, &arguments.model()));
+    }
+    if let Some(model) = arguments.model.as_ref().filter(|model| !model.join("config.json").is_file()) {
+        return Err(format!("{} holds no model: it has no config.json", model.display()).into());
     }
     let mut runs: Vec<Vec<Run>> = sides.iter().map(|_| Vec::new()).collect();
     for round in 1..=arguments.rounds {
@@ -137,7 +163,7 @@ async fn compare(
             runs.push(measure(side, &servers, stack, arguments, dir).await?);
         }
     }
-    let bare = load::bare(&servers, arguments.documents).await?;
+    let bare = load::bare(&servers, arguments.documents()).await?;
     let medians: Vec<(&str, Run)> =
         sides.iter().map(|side| side.name).zip(runs.into_iter().map(report::median)).collect();
     report::print(&medians, bare, arguments);
@@ -163,8 +189,8 @@ async fn measure(
         .filter_map(|(name, pid)| Some((name, pid?)))
         .collect::<Vec<_>>();
     let servers_before: Vec<f64> = server_pids.iter().map(|(_, pid)| process::cpu_seconds(*pid)).collect();
-    let seconds = load::throughput(servers, arguments.documents).await?;
-    let per_thousand = 1_000.0 / arguments.documents as f64;
+    let seconds = load::throughput(servers, arguments.documents()).await?;
+    let per_thousand = 1_000.0 / arguments.documents() as f64;
     let cpu = services
         .iter()
         .zip(before)
@@ -174,7 +200,7 @@ async fn measure(
         .zip(servers_before)
         .map(|((name, pid), before)| ((*name).to_owned(), (process::cpu_seconds(*pid) - before) * per_thousand));
     Ok(Run {
-        documents_per_second: arguments.documents as f64 / seconds,
+        documents_per_second: arguments.documents() as f64 / seconds,
         cpu: cpu.collect(),
         server_cpu: server_cpu.collect(),
         memory: services.iter().map(|service| (service.name.to_owned(), service.peak_megabytes())).collect(),

@@ -39,9 +39,13 @@ pub fn median(mut runs: Vec<Run>) -> Run {
 
 /// Prints a column for each side, and the ratio of the first to the second.
 pub fn print(sides: &[(&str, Run)], bare: f64, arguments: &Arguments) {
+    let model = arguments.model.as_ref().map_or("no model".to_owned(), |model| model.display().to_string());
     println!(
-        "\n{} documents, {} dimensions, no model; latency of {} documents at {} a second",
-        arguments.documents, arguments.dimension, arguments.latency_documents, arguments.rate
+        "\n{} documents, {} dimensions, {model}; latency of {} documents at {} a second",
+        arguments.documents(),
+        arguments.dimension,
+        arguments.latency_documents,
+        arguments.rate
     );
     let header: Vec<String> = sides.iter().map(|(name, _)| format!("{name:>12}")).collect();
     println!("{:44}{}{:>10}", "", header.join(""), if sides.len() > 1 { "ratio" } else { "" });

@@ -36,15 +36,28 @@ impl Side {
     }
 }
 
+/// What both sides embed with.
+#[derive(Clone, Debug)]
+pub enum Model {
+    /// Vectors of this dimension made without a model.
+    None(usize),
+    /// The model in this directory.
+    Directory(PathBuf),
+}
+
 /// tidewheel, one process for each service.
-pub fn tidewheel(binary: &Path, dir: &Path, servers: &Servers, dimension: usize) -> Result<Side, Box<dyn Error>> {
+pub fn tidewheel(binary: &Path, dir: &Path, servers: &Servers, model: &Model) -> Result<Side, Box<dyn Error>> {
+    let model = match model {
+        Model::None(dimension) => format!("hash:{dimension}"),
+        Model::Directory(directory) => directory.display().to_string(),
+    };
     let embedder = format!("127.0.0.1:{}", free_port()?);
     let settings = dir.join("tidewheel.toml");
     std::fs::write(
         &settings,
         format!(
             "mongodb.uri = \"{}\"\nmongodb.database = \"{DATABASE}\"\nredis.url = \"{}\"\nqdrant.url = \"{}\"\n\
-             embedding.url = \"http://{embedder}\"\nembedder.listen = \"{embedder}\"\nembedder.model = \"hash:{dimension}\"\n",
+             embedding.url = \"http://{embedder}\"\nembedder.listen = \"{embedder}\"\nembedder.model = \"{model}\"\n",
             servers.mongodb_uri, servers.redis_url, servers.qdrant_grpc_url,
         ),
     )?;
@@ -68,7 +81,11 @@ pub fn tidewheel(binary: &Path, dir: &Path, servers: &Servers, dimension: usize)
 }
 
 /// The baseline's scripts, one process each.
-pub fn baseline(python: &Path, folder: &Path, servers: &Servers, dimension: usize) -> Side {
+pub fn baseline(python: &Path, folder: &Path, servers: &Servers, model: &Model) -> Side {
+    let mut embedder = match model {
+        Model::None(_) => vec!["--null".to_owned()],
+        Model::Directory(directory) => vec!["--model".to_owned(), directory.display().to_string()],
+    };
     let port = free_port().unwrap_or(8099);
     let variables = vec![
         ("MONGODB_URI", servers.mongodb_uri.clone()),
@@ -78,8 +95,9 @@ pub fn baseline(python: &Path, folder: &Path, servers: &Servers, dimension: usiz
         ("EMBEDDING_URL", format!("http://127.0.0.1:{port}/encode")),
         ("QDRANT_URL", servers.qdrant_http_url.clone()),
         ("QDRANT_COLLECTION", "documents".to_owned()),
-        ("VECTOR_SIZE", dimension.to_string()),
+        ("VECTOR_SIZE", servers.dimension.to_string()),
     ];
+    embedder.extend(["--port".to_owned(), port.to_string()]);
     let script = |name: &'static str, file: &'static str, arguments: Vec<String>| {
         let (python, folder, variables) = (python.to_owned(), folder.to_owned(), variables.clone());
         let command = move || {
@@ -93,7 +111,7 @@ pub fn baseline(python: &Path, folder: &Path, servers: &Servers, dimension: usiz
     Side {
         name: "baseline",
         commands: vec![
-            script("embedder", "embedding_service.py", vec!["--null".into(), "--port".into(), port.to_string()]),
+            script("embedder", "embedding_service.py", embedder),
             script("producer", "mongo_producer.py", vec![]),
             script("processor", "embedding_processor.py", vec![]),
             script("upserter", "qdrant_consumer.py", vec![]),

@@ -15,6 +15,7 @@ pub mod meters;
 pub mod payload;
 pub mod ports;
 pub mod retry;
+pub mod row;
 pub mod secret;
 pub mod streams;
 pub mod tokens;

@@ -25,10 +25,14 @@ pub const DAMAGE: &str = "{raw_document_changes}:damage";
 pub const LEASE: &str = "{raw_document_changes}:lease";
 /// Hash: process → when it said so, and what it says of itself (JSON). For operators; forgotten after a minute.
 pub const SERVICES: &str = "{raw_document_changes}:services";
+/// Hash: replay → when it said so, and how far it is (JSON). For operators; forgotten after an hour.
+pub const REPLAYS: &str = "{raw_document_changes}:replays";
 /// Stream: changes that no attempt could embed, with the reason.
 pub const RAW_DEAD_LETTERS: &str = "{raw_document_changes}:dead_letters";
 /// Stream: embedded changes that no attempt could write, with the reason.
 pub const EMBEDDED_DEAD_LETTERS: &str = "{embedded_documents}:dead_letters";
+/// String with a time to live: dead letters were put back into a stage, so that no deletion may be forgotten yet.
+pub const RETRIED: &str = "{embedded_documents}:retried";
 /// Hash: document or namespace → version of its deletion.
 pub const TOMBSTONES: &str = "{embedded_documents}:tombstones";
 /// String: the Qdrant collection that was written to last.

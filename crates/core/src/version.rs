@@ -27,6 +27,17 @@ pub struct ClusterTime {
     pub increment: u32,
 }
 
+impl ClusterTime {
+    /// The time right before this one.
+    #[must_use]
+    pub fn before(self) -> Self {
+        match self.increment.checked_sub(1) {
+            Some(increment) => Self { increment, ..self },
+            None => Self { seconds: self.seconds.saturating_sub(1), increment: u32::MAX },
+        }
+    }
+}
+
 /// Orders the changes of one document: a greater version is the newer change.
 ///
 /// Fields are compared in the order in which they are declared. Written as `epoch.seconds.increment.ordinal`, followed by

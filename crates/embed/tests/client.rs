@@ -16,7 +16,7 @@ use support::{Obedient, Running, expected, hash, hash_options};
 use tidewheel_core::error::{ErrorClass, PortError};
 use tidewheel_core::ports::{Embedder, Purpose};
 use tidewheel_core::secret::Secret;
-use tidewheel_embed::client::{ClientOptions, OpenAiClient, OpenAiOptions, TidewheelClient};
+use tidewheel_embed::client::{Api, ClientOptions, RemoteClient, RemoteOptions, TidewheelClient};
 use tidewheel_embed::service::ServiceOptions;
 use tokio::net::TcpListener;
 
@@ -24,8 +24,8 @@ fn tidewheel(url: &str) -> TidewheelClient {
     TidewheelClient::new(ClientOptions::new(url)).unwrap()
 }
 
-fn openai(url: &str, model: &str) -> OpenAiClient {
-    OpenAiClient::new(OpenAiOptions::new(url, model)).unwrap()
+fn openai(url: &str, model: &str) -> RemoteClient {
+    RemoteClient::new(RemoteOptions::new(Api::OpenAi, url, model)).unwrap()
 }
 
 fn texts(list: &[&str]) -> Vec<String> {
@@ -79,9 +79,12 @@ async fn our_client_keeps_the_contract() {
 async fn the_openai_client_keeps_the_contract() {
     let service = Running::hash(48).await;
     contract(&openai(&service.url, "hash:48"), 48, 2048).await;
-    let options =
-        OpenAiOptions { dimensions: Some(48), batch: 7, ..OpenAiOptions::new(service.url.clone(), "hash:48") };
-    contract(&OpenAiClient::new(options).unwrap(), 48, 2048).await;
+    let options = RemoteOptions {
+        dimensions: Some(48),
+        batch: 7,
+        ..RemoteOptions::new(Api::OpenAi, service.url.clone(), "hash:48")
+    };
+    contract(&RemoteClient::new(options).unwrap(), 48, 2048).await;
 }
 
 #[tokio::test]
@@ -91,8 +94,8 @@ async fn both_show_their_token() {
     let service = Running::start(hash(8), options).await;
     let with = ClientOptions { token: token.clone(), ..ClientOptions::new(service.url.clone()) };
     contract(&TidewheelClient::new(with).unwrap(), 8, 256).await;
-    let with = OpenAiOptions { key: token, ..OpenAiOptions::new(service.url.clone(), "hash:8") };
-    contract(&OpenAiClient::new(with).unwrap(), 8, 2048).await;
+    let with = RemoteOptions { key: token, ..RemoteOptions::new(Api::OpenAi, service.url.clone(), "hash:8") };
+    contract(&RemoteClient::new(with).unwrap(), 8, 2048).await;
     let without: [Box<dyn Embedder>; 2] = [Box::new(tidewheel(&service.url)), Box::new(openai(&service.url, "hash:8"))];
     for embedder in without {
         let error = embedder.embed(&texts(&["a"]), Purpose::Passage).await.unwrap_err();
@@ -156,7 +159,7 @@ type Script = Arc<dyn Fn(usize) -> Response + Send + Sync>;
 async fn our_stub(script: impl Fn(usize) -> Response + Send + Sync + 'static) -> TidewheelClient {
     let script: Script = Arc::new(script);
     let info = json!({
-        "model": "stub", "revision": "1", "dimension": 2, "max_text_tokens": 254,
+        "model": "stub", "revision": "1", "precision": "f32", "passage_prefix": "", "dimension": 2, "max_text_tokens": 254,
         "limits": {"body_bytes": 1_000_000, "texts": 100},
     });
     let encode = async move |body: Bytes| {
@@ -170,7 +173,7 @@ async fn our_stub(script: impl Fn(usize) -> Response + Send + Sync + 'static) ->
 }
 
 /// A service in OpenAI's form that answers its first request well, and then as the script says.
-async fn openai_stub(script: impl Fn(usize) -> Response + Send + Sync + 'static) -> OpenAiClient {
+async fn openai_stub(script: impl Fn(usize) -> Response + Send + Sync + 'static) -> RemoteClient {
     let script: Script = Arc::new(script);
     let calls = AtomicUsize::new(0);
     let calls = Arc::new(calls);
@@ -182,8 +185,8 @@ async fn openai_stub(script: impl Fn(usize) -> Response + Send + Sync + 'static)
         }
     };
     let url = serve(Router::new().route("/v1/embeddings", post(embeddings))).await;
-    let options = OpenAiOptions { timeout: Duration::from_millis(500), ..OpenAiOptions::new(url, "stub") };
-    OpenAiClient::new(options).unwrap()
+    let options = RemoteOptions { timeout: Duration::from_millis(500), ..RemoteOptions::new(Api::OpenAi, url, "stub") };
+    RemoteClient::new(options).unwrap()
 }
 
 fn refusal(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> Response {
@@ -285,7 +288,8 @@ async fn a_server_that_hangs_or_is_gone_is_waited_out() {
     for url in [hanging, gone] {
         let timeout = Duration::from_millis(300);
         let ours = TidewheelClient::new(ClientOptions { timeout, ..ClientOptions::new(url.clone()) }).unwrap();
-        let theirs = OpenAiClient::new(OpenAiOptions { timeout, ..OpenAiOptions::new(url.clone(), "m") }).unwrap();
+        let theirs =
+            RemoteClient::new(RemoteOptions { timeout, ..RemoteOptions::new(Api::OpenAi, url.clone(), "m") }).unwrap();
         for embedder in [&ours as &dyn Embedder, &theirs] {
             let error = embedder.info().await.unwrap_err();
             assert_eq!(error.class, ErrorClass::Transient);
@@ -298,7 +302,7 @@ async fn a_server_that_hangs_or_is_gone_is_waited_out() {
 async fn an_outage_at_start_heals() {
     let calls = Arc::new(AtomicUsize::new(0));
     let info = json!({
-        "model": "stub", "revision": "1", "dimension": 2, "max_text_tokens": 254,
+        "model": "stub", "revision": "1", "precision": "f32", "passage_prefix": "", "dimension": 2, "max_text_tokens": 254,
         "limits": {"body_bytes": 1_000_000, "texts": 100},
     });
     let answer = async move || match calls.fetch_add(1, Ordering::Relaxed) {
@@ -313,7 +317,10 @@ async fn an_outage_at_start_heals() {
 #[tokio::test]
 async fn a_wrong_address_or_setting_is_a_persons_business() {
     assert_eq!(TidewheelClient::new(ClientOptions::new("localhost:8080")).err().unwrap().class, ErrorClass::Fatal);
-    assert_eq!(OpenAiClient::new(OpenAiOptions::new("http://host", "")).err().unwrap().class, ErrorClass::Fatal);
+    assert_eq!(
+        RemoteClient::new(RemoteOptions::new(Api::OpenAi, "http://host", "")).err().unwrap().class,
+        ErrorClass::Fatal
+    );
 
     let other = serve(Router::new().route("/", get(async || "hello"))).await;
     let error = tidewheel(&other).info().await.unwrap_err();
@@ -322,8 +329,9 @@ async fn a_wrong_address_or_setting_is_a_persons_business() {
 
     // The very first text is refused: the settings are to blame, not the documents.
     let service = Running::hash(8).await;
-    let options = OpenAiOptions { dimensions: Some(9), ..OpenAiOptions::new(service.url.clone(), "hash:8") };
-    let error = OpenAiClient::new(options).unwrap().info().await.unwrap_err();
+    let options =
+        RemoteOptions { dimensions: Some(9), ..RemoteOptions::new(Api::OpenAi, service.url.clone(), "hash:8") };
+    let error = RemoteClient::new(options).unwrap().info().await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Fatal);
     assert!(error.message.contains("8 dimensions, not 9"), "{}", error.message);
     assert_eq!(openai(&service.url, "other").info().await.unwrap_err().class, ErrorClass::Fatal);
@@ -332,13 +340,13 @@ async fn a_wrong_address_or_setting_is_a_persons_business() {
 #[tokio::test]
 async fn limits_a_minute_are_kept_by_waiting() {
     let service = Running::hash(8).await;
-    let options = OpenAiOptions {
+    let options = RemoteOptions {
         requests_per_minute: Some(1_000),
         tokens_per_minute: Some(1_000_000),
         batch: 1,
-        ..OpenAiOptions::new(service.url.clone(), "hash:8")
+        ..RemoteOptions::new(Api::OpenAi, service.url.clone(), "hash:8")
     };
-    let client = OpenAiClient::new(options).unwrap();
+    let client = RemoteClient::new(options).unwrap();
     let list: Vec<String> = (0..90).map(|n| n.to_string()).collect();
     let started = Instant::now();
     assert_eq!(client.embed(&list, Purpose::Passage).await.unwrap().len(), 90);
@@ -349,12 +357,12 @@ async fn limits_a_minute_are_kept_by_waiting() {
 #[tokio::test]
 async fn prefixes_of_remote_models_depend_on_the_purpose() {
     let service = Running::hash(8).await;
-    let options = OpenAiOptions {
+    let options = RemoteOptions {
         query_prefix: "query: ".to_owned(),
         passage_prefix: "passage: ".to_owned(),
-        ..OpenAiOptions::new(service.url.clone(), "hash:8")
+        ..RemoteOptions::new(Api::OpenAi, service.url.clone(), "hash:8")
     };
-    let client = OpenAiClient::new(options).unwrap();
+    let client = RemoteClient::new(options).unwrap();
     for (purpose, text) in [(Purpose::Query, "query: tide"), (Purpose::Passage, "passage: tide")] {
         let vectors = client.embed(&texts(&["tide"]), purpose).await.unwrap();
         assert_eq!(vectors.values(), expected(&*hash(8), &[text]).concat());

@@ -22,7 +22,18 @@ fn texts() -> Vec<String> {
 
 /// What sentence-transformers answers to [`texts`], computed in f32 with texts cut at 256 tokens.
 fn expected() -> Vec<Vec<f32>> {
-    let bytes = include_bytes!("data/reference_embeddings.f32");
+    vectors(include_bytes!("data/reference_embeddings.f32"))
+}
+
+/// Nothing, one token, as many as there may be, one more, other scripts, and texts of 100,000 characters, each with
+/// the answer of sentence-transformers.
+fn odd() -> Vec<(String, Vec<f32>)> {
+    let texts: Vec<(String, usize)> = serde_json::from_str(include_str!("data/odd_texts.json")).unwrap();
+    let texts = texts.into_iter().map(|(text, times)| text.repeat(times));
+    texts.zip(vectors(include_bytes!("data/odd_embeddings.f32"))).collect()
+}
+
+fn vectors(bytes: &[u8]) -> Vec<Vec<f32>> {
     let values: Vec<f32> = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
     values.chunks(384).map(<[f32]>::to_vec).collect()
 }
@@ -109,6 +120,41 @@ fn any_text_has_a_vector_of_length_one() {
     assert!(nothing.iter().all(|value| *value == 0.0));
     engine.embed_one(&[], &mut nothing);
     assert!(engine.embed(&[], 0).is_empty());
+}
+
+#[test]
+fn odd_texts_equal_the_reference() {
+    let cases = odd();
+    assert_eq!(cases.len(), 17);
+    for (precision, least) in [(Precision::F32, 0.99999), (Precision::Bf16, 0.9999), (Precision::Int8, 0.99)] {
+        let engine = minilm(precision, Kernel::available()[0]);
+        for (text, expected) in &cases {
+            let mut vector = vec![0.0; 384];
+            engine.embed_one(&engine.tokenize(text).ids, &mut vector);
+            let cosine = cosine(&vector, expected);
+            assert!(cosine >= least, "{precision:?}: {cosine} for {text:.30?}");
+        }
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let texts = texts();
+    let mut spec = ModelSpec::new(ModelSource::Directory(model_directory()));
+    let mut answers = Vec::new();
+    for threads in [1, 2, 5] {
+        spec.threads = threads;
+        let engine = load(&spec).unwrap();
+        let encodings: Vec<_> = texts[..20].iter().map(|text| engine.tokenize(text)).collect();
+        let batch: Vec<&[u32]> = encodings.iter().map(|encoding| &encoding.ids[..]).collect();
+        answers.push(engine.embed(&batch, threads));
+        let mut singles = vec![0.0; batch.len() * 384];
+        for (ids, out) in batch.iter().zip(singles.chunks_mut(384)) {
+            engine.embed_one(ids, out);
+        }
+        answers.push(singles);
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde_json::json;
 use support::Running;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{Embedder, Purpose};
-use tidewheel_embed::client::{ClientOptions, OpenAiClient, OpenAiOptions, TidewheelClient};
+use tidewheel_embed::client::{Api, ClientOptions, RemoteClient, RemoteOptions, TidewheelClient};
 use tidewheel_embed::engine::{Engine, ModelSource, ModelSpec, load};
 use tidewheel_embed::service::ServiceOptions;
 
@@ -38,7 +38,7 @@ async fn both_clients_get_the_reference_vectors() {
     let bytes = include_bytes!("data/reference_embeddings.f32");
     let reference: Vec<f32> = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
     let ours = TidewheelClient::new(ClientOptions::new(service.url.clone())).unwrap();
-    let theirs = OpenAiClient::new(OpenAiOptions::new(service.url.clone(), "all-MiniLM-L6-v2")).unwrap();
+    let theirs = RemoteClient::new(RemoteOptions::new(Api::OpenAi, service.url.clone(), "all-MiniLM-L6-v2")).unwrap();
     for embedder in [&ours as &dyn Embedder, &theirs] {
         let vectors = embedder.embed(&texts[..50], Purpose::Passage).await.unwrap();
         for (index, (vector, reference)) in vectors.iter().zip(reference.chunks(384)).enumerate() {

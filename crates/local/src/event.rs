@@ -24,6 +24,8 @@ pub enum Part {
     Promtool,
     /// A sentence-transformers model.
     Model,
+    /// A browser, for tests.
+    Chromium,
 }
 
 impl fmt::Display for Part {
@@ -33,6 +35,7 @@ impl fmt::Display for Part {
             Self::RedisServer => "redis-server",
             Self::Promtool => "promtool",
             Self::Model => "model",
+            Self::Chromium => "chromium",
         })
     }
 }

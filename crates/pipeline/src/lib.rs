@@ -4,6 +4,7 @@
 //! `options.rs` holds the resolved settings, `plan.rs` decides without doing anything, and the rest acts on the plan.
 //! The recipe is the same for all: build it with its options and ports, then `run(shutdown)` until it is told to stop.
 
+pub mod audit;
 pub mod consumer;
 pub mod health;
 mod meters;

@@ -1,7 +1,7 @@
 //! Says whether a Qdrant collection is exactly what a MongoDB database says it should be.
 //!
 //! Every document and every point is read, with the servers' own drivers and nothing of tidewheel's adapters or payload
-//! code: a mistake there must not hide itself. Checked are identity, namespace, version, the row of chunks, payload,
+//! code: a mistake there must not hide itself. What makes a row of chunks whole is told by the same code as in `verify`. Checked are identity, namespace, version, the row of chunks, payload,
 //! and, where the caller can say what they should be, chunk texts and vectors.
 //!
 //! Memory grows with the number of points, not with their size: identities are read first, contents batch by batch.
@@ -24,6 +24,7 @@ use qdrant_client::qdrant::{
 };
 use serde_json::Value;
 use tidewheel_core::identity::{DocumentId, Namespace};
+use tidewheel_core::row::{Place, row};
 
 pub use self::report::{Difference, Report};
 
@@ -207,14 +208,11 @@ impl Oracle {
         for (owner, document, mut identities) in pairs {
             identities.sort_by_key(|identity| identity.chunk);
             let name = format!("{} {}", owner.0, owner.1);
-            let chunks = match row_of_chunks(&mut identities, &name, report) {
-                Ok(chunks) => chunks,
-                Err(what) => {
-                    report.stale.push(Difference { document: name, what });
-                    continue;
-                }
-            };
-            if let Err(what) = self.compare_contents(&document, chunks, &contents) {
+            let chunks = row(&identities, Identity::place);
+            let surplus = chunks.surplus.iter().map(|identity| format!("{name}, chunk {}", identity.chunk));
+            report.surplus_chunks.extend(surplus);
+            let same = chunks.whole.and_then(|()| self.compare_contents(&document, chunks.row, &contents));
+            if let Err(what) = same {
                 report.stale.push(Difference { document: name, what });
             }
         }
@@ -282,6 +280,12 @@ struct Identity {
     version: (u64, u64),
 }
 
+impl Identity {
+    fn place(&self) -> Place<(u64, u64)> {
+        Place { chunk: self.chunk, chunks: self.chunks, version: self.version }
+    }
+}
+
 /// What a point says it is; `None` if it says nothing, or contradicts its own id.
 fn identify(point: &RetrievedPoint) -> Option<(Owner, Identity)> {
     let id = uuid_of(point)?;
@@ -308,34 +312,6 @@ fn identify(point: &RetrievedPoint) -> Option<(Owner, Identity)> {
 
 fn canonical(id: Bson) -> String {
     id.into_canonical_extjson().to_string()
-}
-
-/// The chunks that the document should have, 0 to the last, all of one version; those behind them are surplus.
-fn row_of_chunks<'a>(
-    identities: &'a mut Vec<Identity>,
-    name: &str,
-    report: &mut Report,
-) -> Result<&'a [Identity], String> {
-    let first = identities.first().filter(|first| first.chunk == 0).ok_or("chunk 0 is missing")?.clone();
-    for identity in identities.iter().filter(|identity| identity.chunk >= first.chunks) {
-        report.surplus_chunks.push(format!("{name}, chunk {} of {}", identity.chunk, first.chunks));
-    }
-    identities.retain(|identity| identity.chunk < first.chunks);
-    for (expected, identity) in (0..).zip(&*identities) {
-        if identity.chunk != expected {
-            return Err(format!("chunk {expected} of {} is missing", first.chunks));
-        }
-        if (identity.version, identity.chunks) != (first.version, first.chunks) {
-            return Err(format!(
-                "chunk {expected} is of version {:?}, chunk 0 of version {:?}",
-                identity.version, first.version
-            ));
-        }
-    }
-    if identities.len() as u64 != first.chunks {
-        return Err(format!("chunk {} of {} is missing", identities.len(), first.chunks));
-    }
-    Ok(identities)
 }
 
 fn uuid_of(point: &RetrievedPoint) -> Option<String> {

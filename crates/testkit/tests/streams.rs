@@ -5,7 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Alarm, Archive, EntryId, Follower, Handover, Journal, Queue, StageStatus, Tombstones};
+use tidewheel_core::ports::{
+    Alarm, Archive, DeadLetters, EntryId, Follower, Handover, Journal, Queue, StageStatus, Tombstones,
+};
 use tidewheel_core::streams::{STAGE_1, STAGE_2_REPLAY, Stage};
 use tidewheel_core::wire::RawFields;
 use tidewheel_testkit::contracts::streams::StreamsHarness;
@@ -48,6 +50,10 @@ impl StreamsHarness for Fakes {
 
     fn follower(&self) -> Arc<dyn Follower> {
         Arc::new(self.streams.follower())
+    }
+
+    fn dead_letters(&self) -> Arc<dyn DeadLetters> {
+        Arc::new(self.streams.dead_letters())
     }
 
     fn replay(&self, consumer: &str) -> Arc<dyn Queue<Embedded>> {

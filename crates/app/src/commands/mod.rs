@@ -3,13 +3,18 @@
 mod check;
 mod completions;
 mod config;
+mod console;
+pub(crate) mod dead_letters;
 mod local_qdrant;
 mod monitor;
 mod replay;
 mod run;
-mod search;
+pub(crate) mod search;
 mod status;
+pub(crate) mod trace;
 mod up;
+mod verify;
+pub(crate) mod wait;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Answer, Failure};
@@ -47,6 +52,11 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
             Command::Status(args) => status::run(&args, settings).await,
             Command::Monitor(args) => monitor::run(&args, settings).await,
             Command::Replay(args) => replay::run(&args, settings).await,
+            Command::Trace(args) => trace::run(&args, settings).await,
+            Command::Wait(args) => wait::run(&args, settings).await,
+            Command::Verify(args) => verify::run(&args, settings).await,
+            Command::DeadLetters(command) => dead_letters::run(&command, settings).await,
+            Command::Console => console::run(settings).await,
             Command::Check(args) => check::run(&args, settings).await,
             Command::LocalQdrant(args) => local_qdrant::run(args).await,
             Command::Config(_) | Command::Completions { .. } => Ok(Answer::Fine),
@@ -60,7 +70,12 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
 /// How much is logged if nobody says: a service tells its story, a command for people only what is wrong.
 fn usual_level(command: &Command) -> &'static str {
     match command {
-        Command::Run | Command::Producer | Command::Embedder | Command::Processor | Command::Upserter => "info",
+        Command::Run
+        | Command::Producer
+        | Command::Embedder
+        | Command::Processor
+        | Command::Upserter
+        | Command::Console => "info",
         _ => "warn",
     }
 }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, info, info_span, warn};
 
 use crate::connect;
+use crate::console;
 use crate::exit::Failure;
 use crate::overview::Looker;
 use crate::settings::{Listen, Settings};
@@ -113,7 +114,14 @@ impl Services {
         services.tasks.spawn(reporter.run(shutdown.clone()));
         if let Some(listener) = operations {
             let looker = Looker::new(settings).within(operations::SCRAPE);
-            services.tasks.spawn(operations::serve(listener, ready, looker, metrics.clone(), shutdown.clone()));
+            let more = crate::commands::wait::http::router(settings)?;
+            services.tasks.spawn(operations::serve(listener, ready, looker, metrics.clone(), more, shutdown.clone()));
+        }
+        // A service alone leaves it to `tidewheel console`: any number of them may run with the same settings.
+        if kinds.len() > 1
+            && let Some(listener) = console::bind(&settings.console).await?
+        {
+            services.tasks.spawn(console::serve(listener, settings.clone(), shutdown.clone()));
         }
         services.tasks.spawn(metrics.keep(shutdown));
         Ok(services)

@@ -1,4 +1,4 @@
-//! The operations server: `/health`, `/ready`, `/metrics`.
+//! The operations server: `/health`, `/ready`, `/metrics`, `/searchable`.
 //!
 //! Health says that the process answers; a supervisor restarts what does not. Readiness says that every service here can
 //! do its work, and if not, why.
@@ -47,16 +47,18 @@ pub(super) async fn serve(
     services: Vec<(&'static str, Ready)>,
     looker: Looker,
     metrics: Metrics,
+    more: Router,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     if let Ok(address) = listener.local_addr() {
-        info!(%address, "operations: /health, /ready, /metrics");
+        info!(%address, "operations: /health, /ready, /metrics, /searchable");
     }
     let router = Router::new()
         .route("/health", get(|| async { Json(json!({"status": "ok"})) }))
         .route("/ready", get(ready))
         .route("/metrics", get(scrape))
-        .with_state(Shared(Arc::new(Inner { services, looker, metrics })));
+        .with_state(Shared(Arc::new(Inner { services, looker, metrics })))
+        .merge(more);
     // A client that keeps its connection open must not hold up the shutdown.
     tokio::select! {
         served = axum::serve(listener, router) => {

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tidewheel_core::secret::Secret;
+use tidewheel_embed::client::Api;
 
 use super::error::Problem;
 use super::keys;
 use super::layers::Layers;
 use super::origin::Origin;
 use super::resolved::{
-    Consumer, Documents, Embedder, Embedding, Listen, Local, Log, MongoDb, Monitor, Producer, Provider, Qdrant, Redis,
-    Settings, Streams, Thresholds, Webhook,
+    Console, Consumer, Documents, Embedder, Embedding, Listen, Local, Log, MongoDb, Monitor, Producer, Provider,
+    Qdrant, Redis, Settings, Streams, Thresholds, Webhook,
 };
 use super::value::Value;
 
@@ -79,10 +80,11 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             retention_memory: reader.number("streams.retention_memory"),
             tombstone_grace: reader.duration("streams.tombstone_grace"),
         },
-        http_listen: match reader.text("http.listen").as_deref() {
-            None => Listen::Default,
-            Some("off") => Listen::Off,
-            Some(address) => Listen::At(address.to_owned()),
+        http_listen: reader.listen("http.listen"),
+        console: Console {
+            listen: reader.listen("console.listen"),
+            token: reader.secret("console.token", "console.token_file"),
+            hosts: reader.names("console.hosts"),
         },
         monitor: monitor(&mut reader),
         log: Log {
@@ -99,9 +101,6 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
         },
     }
 }
-
-/// What OpenAI itself answers at.
-const OPENAI: &str = "https://api.openai.com/v1";
 
 fn monitor(reader: &mut Reader<'_>) -> Monitor {
     let thresholds = Thresholds {
@@ -123,21 +122,36 @@ fn monitor(reader: &mut Reader<'_>) -> Monitor {
     }
 }
 
+/// What OpenAI itself answers at.
+const OPENAI: &str = "https://api.openai.com/v1";
+
+/// Where Ollama listens unless it is told otherwise.
+const OLLAMA: &str = "http://127.0.0.1:11434";
+
 fn embedding(reader: &mut Reader<'_>, listen: &str) -> Embedding {
     let url = reader.address("embedding.url").map(|url| url.reveal().to_owned());
     let token = reader.secret("embedding.token", "embedding.token_file");
     let api_key = reader.secret("embedding.api_key", "embedding.api_key_file");
     let model = reader.text("embedding.model");
-    let openai = reader.text_or_empty("embedding.provider") == "openai";
-    let elsewhere = openai || url.is_some();
-    let provider = if openai {
-        if model.is_none() {
-            reader
-                .problems
-                .push(Problem::Missing { key: "embedding.model", needed_by: "embedding.provider = \"openai\"" });
+    // The API, what needs the URL and the model, and the URL if it is unset.
+    let remote = match reader.text_or_empty("embedding.provider").as_str() {
+        "openai" => Some((Api::OpenAi, "embedding.provider = \"openai\"", Some(OPENAI))),
+        "ollama" => Some((Api::Ollama, "embedding.provider = \"ollama\"", Some(OLLAMA))),
+        "tei" => Some((Api::TextEmbeddingsInference, "embedding.provider = \"tei\"", None)),
+        _ => None,
+    };
+    let elsewhere = remote.is_some() || url.is_some();
+    let provider = if let Some((api, needed_by, default_url)) = remote {
+        // text-embeddings-inference serves one model and says which.
+        if model.is_none() && api != Api::TextEmbeddingsInference {
+            reader.problems.push(Problem::Missing { key: "embedding.model", needed_by });
         }
-        let url = url.unwrap_or_else(|| OPENAI.to_owned());
-        Provider::OpenAi {
+        if url.is_none() && default_url.is_none() {
+            reader.problems.push(Problem::Missing { key: "embedding.url", needed_by });
+        }
+        let url = url.unwrap_or_else(|| default_url.unwrap_or_default().to_owned());
+        Provider::Remote {
+            api,
             url,
             api_key,
             model: model.unwrap_or_default(),
@@ -194,6 +208,14 @@ impl Reader<'_> {
     /// Of a key that has a default.
     fn text_or_empty(&self, name: &str) -> String {
         self.text(name).unwrap_or_default()
+    }
+
+    fn listen(&self, name: &str) -> Listen {
+        match self.text(name).as_deref() {
+            None => Listen::Default,
+            Some("off") => Listen::Off,
+            Some(address) => Listen::At(address.to_owned()),
+        }
     }
 
     fn names(&self, name: &str) -> Vec<String> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tidewheel_core::secret::Secret;
+use tidewheel_embed::client::Api;
 
 /// All settings.
 #[derive(Clone, Debug)]
@@ -22,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) upserter: Consumer,
     pub(crate) streams: Streams,
     pub(crate) http_listen: Listen,
+    pub(crate) console: Console,
     pub(crate) monitor: Monitor,
     pub(crate) log: Log,
     pub(crate) local: Local,
@@ -59,8 +61,9 @@ pub(crate) struct Embedding {
 pub(crate) enum Provider {
     /// Our own embedder.
     Tidewheel { url: String, token: Option<Secret> },
-    /// An endpoint in OpenAI's form.
-    OpenAi {
+    /// An embedder that is not ours.
+    Remote {
+        api: Api,
         url: String,
         api_key: Option<Secret>,
         model: String,
@@ -139,7 +142,7 @@ pub(crate) struct Streams {
     pub(crate) tombstone_grace: Duration,
 }
 
-/// `http.listen`: whether the operations server runs.
+/// `http.listen`, `console.listen`: whether that server runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Listen {
     /// Under `run` and `up` only, at the usual address.
@@ -148,6 +151,16 @@ pub(crate) enum Listen {
     Off,
     /// At this address.
     At(String),
+}
+
+/// `console`: the web console.
+#[derive(Clone, Debug)]
+pub(crate) struct Console {
+    pub(crate) listen: Listen,
+    /// Without one nothing can be changed.
+    pub(crate) token: Option<Secret>,
+    /// Names under which it is reached, beside `localhost` and addresses.
+    pub(crate) hosts: Vec<String>,
 }
 
 /// `monitor`: from which numbers on somebody is told, and who.

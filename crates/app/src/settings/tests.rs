@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use tidewheel_embed::client::Api;
+
 use super::*;
 
 fn given(file: Option<&str>, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> (Given, tempfile::TempDir) {
@@ -158,9 +160,17 @@ fn vectors_come_from_our_own_embedder_unless_told_otherwise() {
     assert!(elsewhere.elsewhere);
     assert!(matches!(elsewhere.provider, Provider::Tidewheel { token: None, .. }));
     let openai = provider(&[("embedding.provider", "openai"), ("embedding.model", "m"), ("embedding.dimensions", "5")]);
-    assert!(matches!(openai.provider, Provider::OpenAi { dimensions: Some(5), .. }));
-    let found = problems("", &[], &[("embedding.provider", "openai")]);
-    assert!(found[0].0.contains("embedding.model is not set"), "{found:?}");
+    assert!(matches!(openai.provider, Provider::Remote { api: Api::OpenAi, dimensions: Some(5), .. }));
+    let ollama = provider(&[("embedding.provider", "ollama"), ("embedding.model", "all-minilm")]);
+    let Provider::Remote { api: Api::Ollama, url, .. } = ollama.provider else { panic!("not Ollama") };
+    assert_eq!((url.as_str(), ollama.elsewhere), ("http://127.0.0.1:11434", true));
+    let tei = provider(&[("embedding.provider", "tei"), ("embedding.url", "http://far:3000")]);
+    assert!(matches!(tei.provider, Provider::Remote { api: Api::TextEmbeddingsInference, .. }));
+    for (provider, missing) in [("openai", "model"), ("ollama", "model"), ("tei", "url")] {
+        let found = problems("", &[], &[("embedding.provider", provider)]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].0.contains(&format!("embedding.{missing} is not set")), "{found:?}");
+    }
 }
 
 #[test]

@@ -7,14 +7,14 @@ use super::world::{BINARY, free_port};
 #[test]
 fn up_demo_finds_a_document_by_its_meaning_and_survives_a_second_run() {
     let dir = tempfile::tempdir().unwrap();
-    let ports: Vec<String> = (0..6).map(|_| free_port().to_string()).collect();
+    let ports: Vec<String> = (0..7).map(|_| free_port().to_string()).collect();
     let up = || {
         let output = Command::new(BINARY)
             .args(["up", "--demo", "--exit", "--data"])
             .arg(dir.path().join("data"))
             .args(["--mongodb-port", &ports[0], "--redis-port", &ports[1]])
             .args(["--qdrant-http-port", &ports[2], "--qdrant-grpc-port", &ports[3]])
-            .args(["--embedder-port", &ports[4], "--http-port", &ports[5]])
+            .args(["--embedder-port", &ports[4], "--http-port", &ports[5], "--console-port", &ports[6]])
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .output()

@@ -2,8 +2,10 @@
 //! processes that a user runs. After each story the index equals the source, document by document and point by point.
 
 mod clients;
+mod dead_letters;
 mod demo;
 mod embedder;
+mod embedder_memory;
 mod history;
 mod index;
 mod kills;
@@ -16,11 +18,15 @@ mod recovery;
 mod replays;
 mod reuse;
 mod rolling;
+mod runbook;
 mod shutdown;
 mod snapshot;
 mod soak;
 mod source;
 mod takeover;
+mod trace;
 mod transactions;
+mod verify;
+mod wait;
 mod world;
 mod writer;

@@ -172,7 +172,7 @@ pub trait Tombstones: Send + Sync {
     async fn of(&self, targets: &[FenceTarget]) -> PortResult<Vec<Option<Version>>>;
 
     /// Forgets the documents' deletions before `version`; says how many. Forgets nothing while there are dead letters: one
-    /// of them, tried again, could bring back what was deleted.
+    /// of them, tried again, could bring back what was deleted. Nor for a while after some were.
     async fn collect(&self, before: Version) -> PortResult<u64>;
 }
 

@@ -50,6 +50,9 @@ pub struct Checkpoint {
     pub token: ResumeToken,
     /// The time of the last event, and how many events of that time have been appended: the next one's ordinal is one more.
     pub last: (ClusterTime, u32),
+    /// Every change committed at this time or before has been appended, apart from what the snapshot has yet to read. Zero where
+    /// that is not known.
+    pub through: ClusterTime,
     /// The epoch of the versions given out.
     pub epoch: u32,
     /// The [`Source::selection`](super::Source::selection) that the token belongs to.

@@ -5,6 +5,7 @@
 //! to stop. Methods do not retry by themselves: how long to wait is decided in one place, by the stages.
 
 mod archive;
+mod dead_letters;
 mod embedder;
 mod index;
 mod journal;
@@ -14,6 +15,7 @@ mod source;
 use crate::error::PortError;
 
 pub use archive::{Archive, Extent, Follower};
+pub use dead_letters::{ABOUT, DeadLetters, Letter};
 pub use embedder::{Embedder, EmbedderInfo, Purpose};
 pub use index::{
     Alarm, Aliases, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector, KnownVectors, Named,

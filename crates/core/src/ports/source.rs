@@ -52,6 +52,9 @@ pub struct FeedBatch {
     pub appeared: Vec<Namespace>,
     /// Resuming here gives exactly the events after these.
     pub token: ResumeToken,
+    /// Every event committed at this time or before is in this batch or in an earlier one. An idle source moves it forward too;
+    /// never backwards, but for a source whose own time does. Zero where the source cannot tell.
+    pub through: ClusterTime,
 }
 
 /// One row that a snapshot has read.
@@ -111,6 +114,11 @@ pub trait Source: Send + Sync {
     /// Which of these documents, given by their canonical keys, exist, as of everything committed at `at_least` or before.
     /// None of a collection that is not selected does.
     async fn existing(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<bool>>;
+
+    /// Those of these documents, given by their canonical keys, that exist, as of everything committed at `at_least` or before, in any
+    /// order. None of a collection that is not selected. A key with bytes that are no text cannot be asked for. All of them come at
+    /// once: ask for no more than fit into memory.
+    async fn fetch(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<SourceRow>>;
 }
 
 /// Follows the source's changes. Dropping it closes it.

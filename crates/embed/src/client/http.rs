@@ -120,6 +120,8 @@ fn refused(url: &Url, status: StatusCode, headers: &HeaderMap, body: &[u8], now:
             PortError::fatal(message).with_hint("check embedding.token, or embedding.api_key for a remote service")
         }
         404 => PortError::fatal(message).with_hint("check embedding.url and embedding.model"),
+        // text-embeddings-inference: the model failed, for lack of memory for example.
+        424 => PortError::transient(message).with_hint("see the embedder's own log"),
         408 | 409 | 425 | 500.. => PortError::transient(message).with_retry_after(retry_after(headers, now)),
         _ => PortError::fatal(message).with_hint("check with curl what answers at embedding.url"),
     }
@@ -223,6 +225,7 @@ mod tests {
             (408, Transient),
             (413, Poison),
             (422, Poison),
+            (424, Transient),
             (429, Transient),
             (500, Transient),
             (502, Transient),

@@ -116,7 +116,7 @@ impl TidewheelClient {
         let missing = answer.status == StatusCode::NOT_FOUND;
         let answer = answer.good(&url).map_err(|error| match missing {
             true => error.with_hint(
-                "this is no embedder of tidewheel; if it speaks OpenAI's form, set embedding.provider = \"openai\"",
+                "this is no embedder of tidewheel; if it is another one, set embedding.provider = \"openai\", \"tei\" or \"ollama\"",
             ),
             false => error,
         })?;

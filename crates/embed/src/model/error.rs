@@ -25,7 +25,7 @@ pub enum LoadError {
     },
     /// The model is sound, but of a kind that this engine does not compute.
     #[error(
-        "{model} has {what}, which the built-in engine does not know: {known}. Serve this model with another embedder and set embedding.url to it"
+        "{model} has {what}, which the built-in engine does not know: {known}. Serve this model with another embedder, and set embedding.provider and embedding.url to it"
     )]
     Unsupported {
         /// The model's directory.

@@ -81,13 +81,13 @@ pub(crate) fn library_path_with(dir: &Path, existing: Option<&OsStr>) -> std::ff
     value
 }
 
-/// The first thing in a text that looks like a version with three numbers.
+/// The first thing in a text that looks like a version with three numbers or, as Chromium's, four.
 fn find_version(text: &str) -> Option<String> {
     text.split(|c: char| !c.is_ascii_digit() && c != '.')
         .map(|word| word.trim_matches('.'))
         .find(|word| {
             let parts: Vec<&str> = word.split('.').collect();
-            parts.len() == 3 && parts.iter().all(|part| part.parse::<u32>().is_ok())
+            matches!(parts.len(), 3 | 4) && parts.iter().all(|part| part.parse::<u32>().is_ok())
         })
         .map(str::to_owned)
 }
@@ -107,6 +107,7 @@ mod tests {
         assert_eq!(find_version("db version v6.0.5\nBuild Info: {").as_deref(), Some("6.0.5"));
         let redis = "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=8a1";
         assert_eq!(find_version(redis).as_deref(), Some("7.0.15"));
+        assert_eq!(find_version("Chromium 156.0.8078.79 built on Debian").as_deref(), Some("156.0.8078.79"));
         assert_eq!(find_version("no version in 1.2"), None);
     }
 

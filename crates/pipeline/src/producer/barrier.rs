@@ -87,6 +87,7 @@ mod tests {
         Checkpoint {
             token: ResumeToken(number.to_string()),
             last: (time, 1),
+            through: time,
             epoch: 0,
             selection: String::new(),
             snapshot: SnapshotState::Done { time, rows: 0 },

@@ -60,7 +60,7 @@ pub fn begun(
     } else {
         SnapshotState::Done { time, rows: 0 }
     };
-    Checkpoint { token, last: (time, 0), epoch, selection, snapshot }
+    Checkpoint { token, last: (time, 0), through: time.before(), epoch, selection, snapshot }
 }
 
 /// The step for a batch of the feed.
@@ -74,6 +74,7 @@ pub fn follow(checkpoint: &Checkpoint, batch: FeedBatch) -> Result<Step, PortErr
         let (time, count) = next.last;
         if event.time < time {
             next.epoch += 1;
+            next.through = ClusterTime::default();
         }
         let ordinal = if event.time == time { count + 1 } else { 1 };
         if ordinal > MAX_ORDINAL {
@@ -97,6 +98,7 @@ pub fn follow(checkpoint: &Checkpoint, batch: FeedBatch) -> Result<Step, PortErr
             document: event.document,
         });
     }
+    next.through = next.through.max(batch.through);
     Ok(Step { changes, next })
 }
 
@@ -116,6 +118,7 @@ impl Position {
         Self(Checkpoint {
             token: ResumeToken(String::new()),
             last: (time, 0),
+            through: ClusterTime::default(),
             epoch,
             selection: String::new(),
             snapshot,
@@ -296,7 +299,8 @@ mod tests {
 
     fn batch(events: Vec<SourceEvent>) -> FeedBatch {
         let token = ResumeToken(format!("after {}", events.len()));
-        FeedBatch { events, appeared: Vec::new(), token }
+        let through = events.last().map(|event| event.time).unwrap_or_default();
+        FeedBatch { events, appeared: Vec::new(), token, through }
     }
 
     fn versions(step: &Step) -> Vec<String> {

@@ -23,6 +23,9 @@ use crate::health::Health;
 /// How often the positions of both stages are looked at: how soon damage is noticed and how long a snapshot waits at least.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How often while something is on its way: whoever waits until it is searchable waits this much longer at most.
+const LOOK_CLOSELY: Duration = Duration::from_millis(100);
+
 /// How often tombstones are collected; more often where they are kept for a shorter time.
 const COLLECT: Duration = Duration::from_secs(60);
 
@@ -81,14 +84,15 @@ impl Session<'_> {
         let mut keeper = Keeper::new(self);
         let mut snapshot = self.snapshot(&writer, &keeper).await?;
         let mut renew = every(self.options.lease / 3);
-        let mut look = every(LOOK);
+        let mut look = std::pin::pin!(tokio::time::sleep(LOOK));
         loop {
             tokio::select! {
                 () = self.shutdown.cancelled() => return Err(Ended::Shutdown),
                 _ = renew.tick() => self.renew().await?,
-                _ = look.tick() => {
-                    keeper.look(&mut writer).await?;
+                () = &mut look => {
+                    let settled = keeper.look(&mut writer).await?;
                     snapshot.passed(keeper.barrier.passed());
+                    look.as_mut().reset(Instant::now() + if settled { LOOK } else { LOOK_CLOSELY });
                 }
                 batch = feed.next() => match batch {
                     Ok(batch) => {
@@ -283,15 +287,20 @@ impl<'a> Keeper<'a> {
         Self { session, barrier: Barrier::default(), applied: None, collected: Instant::now() }
     }
 
-    async fn look(&mut self, writer: &mut Writer<'_>) -> Result<(), Ended> {
+    /// Says whether everything that was appended is in the index.
+    async fn look(&mut self, writer: &mut Writer<'_>) -> Result<bool, Ended> {
         let journal = &self.session.ports.journal;
         let positions = journal.positions().await?;
-        let applied = self.barrier.advance(&writer.checkpoint, &positions);
+        let mut applied = self.barrier.advance(&writer.checkpoint, &positions);
+        if applied.is_some() {
+            // The next one begins with the same positions, and passes at once where nothing is on its way.
+            applied = self.barrier.advance(&writer.checkpoint, &positions).or(applied);
+        }
         if let Some(damage) = positions.damage {
             let Err(ended) = self.session.repair(writer, damage).await;
             return Err(ended);
         }
-        let Some(applied) = applied else { return Ok(()) };
+        let Some(applied) = applied else { return Ok(self.applied.as_ref() == Some(&writer.checkpoint)) };
         if self.applied.as_ref() != Some(&applied) {
             if journal.confirm(&writer.checkpoint, &applied).await? == Appended::Conflict {
                 return Err(Ended::Conflict);
@@ -299,8 +308,9 @@ impl<'a> Keeper<'a> {
             debug!(at = applied.last.0.seconds, "everything up to here is in the index");
         }
         self.collect(&applied).await?;
+        let settled = applied == writer.checkpoint;
         self.applied = Some(applied);
-        Ok(())
+        Ok(settled)
     }
 
     /// Forgets deletions so old that nothing can be under way any more that they would have to fend off.

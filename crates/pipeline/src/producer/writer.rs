@@ -9,9 +9,9 @@ use super::meters::Meters;
 use super::plan::{self, Step};
 use super::session::{Ended, Session};
 
-/// How often an idle feed's token is saved. Often enough that a resume is quick and that a wiped Redis is noticed,
-/// seldom enough to cost nothing.
-const IDLE_SAVE: Duration = Duration::from_secs(5);
+/// How often an idle feed's token is saved, if it has moved. Often enough that a resume is quick, that a wiped Redis is noticed, and
+/// that whoever waits until a write is searchable does not wait for the save; seldom enough to cost nothing.
+const IDLE_SAVE: Duration = Duration::from_millis(500);
 
 /// How often a paused producer looks whether stage 1 has drained.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -38,7 +38,8 @@ impl<'a> Writer<'a> {
     /// Appends what the feed gave; says whether a new snapshot begins with it.
     pub(super) async fn follow(&mut self, mut batch: FeedBatch) -> Result<bool, Ended> {
         let idle = batch.events.is_empty() && batch.appeared.is_empty();
-        if idle && (batch.token == self.checkpoint.token || self.saved_at.elapsed() < IDLE_SAVE) {
+        let moved = batch.token != self.checkpoint.token || batch.through > self.checkpoint.through;
+        if idle && !(moved && self.saved_at.elapsed() >= IDLE_SAVE) {
             return Ok(false);
         }
         let appeared = std::mem::take(&mut batch.appeared);

@@ -21,6 +21,7 @@ use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Feed, FeedBatch, FeedError, ResumeToken, StartAt};
+use tidewheel_core::version::ClusterTime;
 use tokio::sync::{mpsc, oneshot};
 
 use super::event::{Decoder, Meaning, dropped, token};
@@ -37,6 +38,10 @@ const AWAIT: Duration = Duration::from_secs(1);
 
 /// Most events in a batch: what the producer appends in one step.
 const MAX_EVENTS: usize = 500;
+
+/// An answer of this many bytes may have ended because the next event does not fit: MongoDB's limit is 16 MB. A shorter one can be
+/// full too, where the next event is larger than 15 MB; that matters only if it is of the same transaction as the last.
+const FULL: usize = 1024 * 1024;
 
 /// Most bytes of text in a batch, but for the last event.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -55,7 +60,8 @@ pub(super) async fn open(
     };
     let (opened, is_open) = oneshot::channel();
     let (sender, batches) = mpsc::channel(1);
-    let follower = Follower { server: server.clone(), selection, sender, decoder: Decoder::default() };
+    let follower =
+        Follower { server: server.clone(), selection, sender, decoder: Decoder::default(), is_router: false };
     tokio::spawn(follower.run(position, opened));
     // The command itself takes no time, so this waits only for a server that does not answer.
     match tokio::time::timeout(2 * ANSWER, is_open).await {
@@ -98,6 +104,7 @@ struct Follower {
     selection: Arc<Selection>,
     sender: mpsc::Sender<Result<FeedBatch, FeedError>>,
     decoder: Decoder,
+    is_router: bool,
 }
 
 /// How following a cursor ended, other than by an error.
@@ -136,8 +143,9 @@ impl Follower {
         }
     }
 
-    async fn cursor(&self, position: Position) -> Result<RawBatchCursor, FeedError> {
+    async fn cursor(&mut self, position: Position) -> Result<RawBatchCursor, FeedError> {
         let doing = format!("opening a change stream on {}", self.server.name());
+        self.is_router = self.server.is_router().await?;
         let splits = self.server.splits_large_events().await?;
         let command = command(&self.selection, position, splits);
         let mut run = self.server.database().run_cursor_command(command).batch_size(MAX_EVENTS as u32).max_time(AWAIT);
@@ -157,6 +165,7 @@ impl Follower {
             let batch = batch.map_err(|error| feed_error(&doing, &error))?;
             let unreadable = |error: Malformed| PortError::transient(format!("{doing}: {error}"));
             let mut pages = Pages::new(&batch, &mut self.decoder, &self.selection).map_err(unreadable)?;
+            pages.may_hold_back = self.is_router;
             let mut slot = Some(slot);
             while let Some(page) = pages.next().map_err(unreadable)? {
                 let slot = match slot.take() {
@@ -206,11 +215,26 @@ struct Pages<'a> {
     /// The token of an invalidate event, which is the last of its cursor.
     invalidated: Option<String>,
     finished: bool,
+    /// Whether the server may have more to give than it has given: a router does not wait for all shards.
+    may_hold_back: bool,
+    /// Documents of the answer so far, and its bytes.
+    read: usize,
+    bytes: usize,
 }
 
 impl<'a> Pages<'a> {
     fn new(batch: &'a RawBatch, decoder: &'a mut Decoder, selection: &'a Selection) -> Result<Self, Malformed> {
-        Ok(Self { reply: Reply::read(batch)?, decoder, selection, invalidated: None, finished: false })
+        let bytes = batch.as_raw_document().as_bytes().len();
+        Ok(Self {
+            reply: Reply::read(batch)?,
+            decoder,
+            selection,
+            invalidated: None,
+            finished: false,
+            may_hold_back: true,
+            read: 0,
+            bytes,
+        })
     }
 
     fn next(&mut self) -> Result<Option<FeedBatch>, Malformed> {
@@ -222,6 +246,7 @@ impl<'a> Pages<'a> {
         let mut last: Option<&[u8]> = None;
         while events.len() < MAX_EVENTS && bytes < MAX_BYTES {
             let Some(event) = self.reply.next()? else { break };
+            self.read += 1;
             let Some(meaning) = self.decoder.read(event)? else { continue };
             last = Some(event);
             match meaning {
@@ -253,6 +278,50 @@ impl<'a> Pages<'a> {
             (None, Some(event)) => Some(token(event)?),
             (None, None) => None,
         };
-        Ok(position.map(|position| FeedBatch { events, appeared, token: ResumeToken(position) }))
+        let Some(position) = position else { return Ok(None) };
+        let through = self.through(&position, last.is_some());
+        // What a token says is only believed where an event says the same.
+        let fits = match (last, events.last()) {
+            (Some(event), Some(change)) => time_of(&token(event)?).is_none_or(|time| time >= change.time),
+            _ => true,
+        };
+        let through = if fits { through } else { ClusterTime::default() };
+        Ok(Some(FeedBatch { events, appeared, token: ResumeToken(position), through }))
+    }
+
+    /// Up to which time nothing more will come behind this position.
+    ///
+    /// An answer ends where the server has nothing more to give, unless it is full: then, or if there may be more, events of the
+    /// same time may follow, as those of one transaction do.
+    fn through(&self, position: &str, has_events: bool) -> ClusterTime {
+        let time = time_of(position).unwrap_or_default();
+        let is_full = self.read >= MAX_EVENTS || self.bytes >= FULL;
+        let ended = self.finished && !self.decoder.inside_an_event() && !is_full && !self.may_hold_back;
+        if ended || !has_events { time } else { time.before() }
+    }
+}
+
+/// The cluster time in a resume token.
+///
+/// That tokens sort as their events do is documented. That they begin with the type of a timestamp and its eight bytes, seconds
+/// first, is how every version since 4.2 writes them; a token that does not look like that has no time.
+fn time_of(token: &str) -> Option<ClusterTime> {
+    let (_, data) = token.split_once("\"_data\"")?;
+    let hex = data.split('"').nth(1)?.strip_prefix("82")?;
+    let part = |at: usize| u32::from_str_radix(hex.get(at..at + 8)?, 16).ok();
+    Some(ClusterTime { seconds: part(0)?, increment: part(8)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_begins_with_its_time() {
+        let token = r#"{"_data":"8265F00000000000072B022C0100296E5A1004"}"#;
+        assert_eq!(time_of(token), Some(ClusterTime { seconds: 0x65F0_0000, increment: 7 }));
+        for other in ["", "{}", r#"{"_data":""}"#, r#"{"_data":"8165F0000000000007"}"#, r#"{"_data":"8265"}"#] {
+            assert_eq!(time_of(other), None, "{other}");
+        }
     }
 }

@@ -17,6 +17,7 @@ mod failure;
 mod feed;
 mod inspect;
 mod keys;
+mod reading;
 mod reply;
 mod scan;
 mod selection;
@@ -31,11 +32,12 @@ use mongodb::Client;
 use mongodb::options::ClientOptions;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Feed, FeedError, PortResult, Scan, Source, StartAt};
+use tidewheel_core::ports::{Feed, FeedError, PortResult, Scan, Source, SourceRow, StartAt};
 use tidewheel_core::secret::Secret;
 use tidewheel_core::version::ClusterTime;
 
 pub use inspect::{MongoFacts, Oplog, OplogWindow, Topology};
+pub use reading::{IdReading, id_readings};
 use selection::Selection;
 use server::Server;
 
@@ -159,6 +161,15 @@ impl Source for MongoSource {
             return Ok(vec![false; keys.len()]);
         }
         existing::existing(&self.server, namespace, keys, at_least).await
+    }
+
+    async fn fetch(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<SourceRow>> {
+        let selected =
+            namespace.database() == self.selection.database() && self.selection.contains(namespace.collection());
+        if !selected || keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        existing::fetch(&self.server, namespace, keys, at_least).await
     }
 }
 

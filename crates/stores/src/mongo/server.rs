@@ -111,6 +111,12 @@ impl Server {
         self.version().await.map(|(_, version)| splits(version))
     }
 
+    /// Whether it is a router of a sharded cluster.
+    pub(super) async fn is_router(&self) -> PortResult<bool> {
+        let answer = self.command("asking for the kind of", doc! { "hello": 1 }).await?;
+        Ok(answer.get_str("msg").is_ok_and(|message| message == "isdbgrid"))
+    }
+
     pub(super) fn client(&self) -> &Client {
         &self.client
     }

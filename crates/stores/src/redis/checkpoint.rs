@@ -4,8 +4,9 @@ use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Checkpoint, ResumeToken, SnapshotState};
 use tidewheel_core::version::ClusterTime;
 
-/// The hash's fields. All of them are always written; what does not apply is empty.
-pub(super) const FIELDS: [&str; 10] = [
+/// The hash's fields. All of them are always written; what does not apply is empty. A field that is not there counts as empty: an
+/// older release did not know it.
+pub(super) const FIELDS: [&str; 11] = [
     "token",
     "time",
     "ordinal",
@@ -16,6 +17,7 @@ pub(super) const FIELDS: [&str; 10] = [
     "snapshot_rows",
     "snapshot_namespace",
     "snapshot_key",
+    "through",
 ];
 
 /// The fields' values, in the order of [`FIELDS`]. Equal checkpoints have equal values.
@@ -40,6 +42,7 @@ pub(super) fn encode(checkpoint: &Checkpoint) -> [String; FIELDS.len()] {
         rows.to_string(),
         namespace,
         key,
+        if checkpoint.through == ClusterTime::default() { String::new() } else { write_time(checkpoint.through) },
     ]
 }
 
@@ -60,6 +63,11 @@ pub(super) fn decode(values: [Option<String>; FIELDS.len()]) -> Result<Checkpoin
     let rows = number(next()?)?;
     let (namespace_field, namespace) = next()?;
     let (key_field, key) = next()?;
+    let through = match next() {
+        Ok((_, through)) if through.is_empty() => ClusterTime::default(),
+        Ok(through) => read_time(through)?,
+        Err(_) => ClusterTime::default(),
+    };
     let snapshot = match state.as_str() {
         "done" => SnapshotState::Done { time, rows },
         "sweeping" if key.is_empty() => SnapshotState::Sweeping { time, rows, after: None },
@@ -74,7 +82,7 @@ pub(super) fn decode(values: [Option<String>; FIELDS.len()]) -> Result<Checkpoin
         }
         _ => return Err(field),
     };
-    Ok(Checkpoint { token: ResumeToken(token), last: (last, ordinal), epoch, selection, snapshot })
+    Ok(Checkpoint { token: ResumeToken(token), last: (last, ordinal), through, epoch, selection, snapshot })
 }
 
 fn write_time(time: ClusterTime) -> String {
@@ -99,6 +107,7 @@ mod tests {
         Checkpoint {
             token: ResumeToken(r#"{"_data":"82"}"#.into()),
             last: (ClusterTime { seconds: 1_700_000_000, increment: 4 }, 2),
+            through: ClusterTime { seconds: 1_700_000_001, increment: 0 },
             epoch: 1,
             selection: "shop.*".into(),
             snapshot,

@@ -15,6 +15,8 @@
 
 mod archive;
 mod checkpoint;
+mod dead_letters;
+mod entries;
 mod error;
 mod handover;
 mod inspect;
@@ -36,6 +38,7 @@ use tidewheel_core::ports::PortResult;
 use tidewheel_core::secret::Secret;
 
 pub use archive::RedisArchive;
+pub use entries::{EntryState, FoundEntries, FoundEntry};
 pub use inspect::RedisFacts;
 pub use queue::RedisQueue;
 pub use services::Said;
@@ -62,7 +65,8 @@ impl RedisOptions {
 
 /// One Redis. Cheap to clone: clones share a connection for commands. Every blocking read has one of its own.
 ///
-/// It is the [`Journal`](tidewheel_core::ports::Journal), the [`Handover`](tidewheel_core::ports::Handover) and the
+/// It is the [`Journal`](tidewheel_core::ports::Journal), the [`Handover`](tidewheel_core::ports::Handover), the
+/// [`DeadLetters`](tidewheel_core::ports::DeadLetters) and the
 /// [`Tombstones`](tidewheel_core::ports::Tombstones); [`RedisStore::queue`] gives the
 /// [`Queue`](tidewheel_core::ports::Queue) of a stage.
 #[derive(Clone)]

@@ -55,11 +55,17 @@ pub(super) fn entry_id(value: Value) -> Reply<EntryId> {
 pub(super) fn deliveries<T: Record>(value: Value) -> Reply<Vec<Delivery<T>>> {
     array(value)?
         .into_iter()
-        .map(|entry| {
-            let [id, fields] = pair(entry)?;
-            Ok(Delivery { id: entry_id(id)?, record: T::decode(raw_fields(fields)?) })
+        .map(|value| {
+            let (id, fields) = entry(value)?;
+            Ok(Delivery { id, record: T::decode(fields) })
         })
         .collect()
+}
+
+/// An entry as it is, `[id, [name, value, …]]`.
+pub(super) fn entry(value: Value) -> Reply<(EntryId, RawFields)> {
+    let [id, fields] = pair(value)?;
+    Ok((entry_id(id)?, raw_fields(fields)?))
 }
 
 /// The entries in an answer of XREADGROUP on one stream; none if it timed out.
@@ -77,7 +83,7 @@ fn pair(value: Value) -> Reply<[Value; 2]> {
     array(value)?.try_into().map_err(|_| Unexpected("a pair"))
 }
 
-fn raw_fields(value: Value) -> Reply<RawFields> {
+pub(super) fn raw_fields(value: Value) -> Reply<RawFields> {
     let values = array(value)?;
     let mut fields = RawFields::with_capacity(values.len() / 2);
     let mut values = values.into_iter();

@@ -30,6 +30,7 @@ scripts! {
     COLLECTION = "lua/collection.lua";
     CONFIRM = "lua/confirm.lua";
     CREATE_GROUP = "lua/create_group.lua";
+    ENTRIES = "lua/entries.lua";
     EXTENT = "lua/extent.lua";
     FORGET_CONSUMERS = "lua/forget_consumers.lua";
     HAND_OVER = "lua/hand_over.lua";
@@ -42,6 +43,7 @@ scripts! {
     RELEASE = "lua/release.lua";
     REPORT = "lua/report.lua";
     REPORTS = "lua/reports.lua";
+    RETRY = "lua/retry.lua";
     STAGE = "lua/stage.lua";
     TRIM = "lua/trim.lua";
 }

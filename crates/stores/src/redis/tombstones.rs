@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use redis::Value;
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{Alarm, Fence, FenceTarget, PortResult, Tombstones};
-use tidewheel_core::streams::{COLLECTION, DAMAGE, EMBEDDED_DEAD_LETTERS, RAW_DEAD_LETTERS, TOMBSTONES};
+use tidewheel_core::streams::{COLLECTION, DAMAGE, EMBEDDED_DEAD_LETTERS, RAW_DEAD_LETTERS, RETRIED, TOMBSTONES};
 use tidewheel_core::version::Version;
 
 use super::{RedisStore, reply, script};
@@ -55,7 +55,7 @@ impl Tombstones for RedisStore {
         let doing = "collect old deletions";
         let (mut cursor, mut forgotten) = ("0".to_owned(), 0);
         loop {
-            let keys = [TOMBSTONES, RAW_DEAD_LETTERS, EMBEDDED_DEAD_LETTERS];
+            let keys = [TOMBSTONES, RAW_DEAD_LETTERS, EMBEDDED_DEAD_LETTERS, RETRIED];
             let mut command = script::COLLECT.command(&keys, 2, 64);
             command.arg(before.to_string()).arg(&cursor);
             let answer = self.run(doing, &script::COLLECT, &command).await?;

@@ -1,6 +1,7 @@
 //! The Redis adapters on a real redis-server: the ports' contracts, and what only a real server and a real network
 //! can do to them.
 
+mod entries;
 mod faults;
 mod memory;
 mod persistence;

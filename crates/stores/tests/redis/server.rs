@@ -10,7 +10,8 @@ use tempfile::TempDir;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    Alarm, Appended, Archive, Delivery, EntryId, Follower, Handover, Journal, Queue, StageStatus, Tombstones,
+    Alarm, Appended, Archive, DeadLetters, Delivery, EntryId, Follower, Handover, Journal, Queue, StageStatus,
+    Tombstones,
 };
 use tidewheel_core::streams::{STAGE_1, STAGE_2_REPLAY, Stage};
 use tidewheel_core::wire::RawFields;
@@ -138,6 +139,10 @@ impl StreamsHarness for TestRedis {
     }
 
     fn follower(&self) -> Arc<dyn Follower> {
+        Arc::new(self.store.clone())
+    }
+
+    fn dead_letters(&self) -> Arc<dyn DeadLetters> {
         Arc::new(self.store.clone())
     }
 

@@ -1,6 +1,7 @@
 //! What every implementation of a port has to do: run on the fake and on the adapter for the real server.
 
 pub mod archive;
+pub mod dead_letters;
 pub mod handover;
 pub mod index;
 pub mod journal;

@@ -47,6 +47,7 @@ pub fn checkpoint(number: u32) -> Checkpoint {
     Checkpoint {
         token: ResumeToken(format!(r#"{{"_data":"82{number:08}"}}"#)),
         last: (time(number), 1),
+        through: time(number),
         epoch: 0,
         selection: "shop.*".into(),
         snapshot: SnapshotState::Done { time: time(0), rows: 0 },

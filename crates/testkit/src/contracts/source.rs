@@ -90,6 +90,7 @@ macro_rules! source_contract_tests {
             a_token_resumes_in_the_middle_of_a_transaction
             a_time_starts_at_its_own_events
             an_idle_feed_moves_its_token
+            a_feed_says_up_to_which_time_it_is_complete
             a_dropped_call_loses_nothing
             an_unknown_position_is_lost_history
         }
@@ -108,6 +109,7 @@ macro_rules! source_contract_tests {
             a_scan_of_nothing_ends_at_once
             scan_and_feed_together_have_no_gap
             existence_is_told_by_exact_key
+            documents_are_fetched_by_exact_key
             a_scan_may_be_filtered
         }
     };

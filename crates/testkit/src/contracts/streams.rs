@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    Alarm, Archive, Delivery, EntryId, Follower, Handover, Journal, Queue, StageStatus, Tombstones,
+    Alarm, Archive, DeadLetters, Delivery, EntryId, Follower, Handover, Journal, Queue, StageStatus, Tombstones,
 };
 use tidewheel_core::streams::{STAGE_1, Stage};
 use tidewheel_core::wire::RawFields;
@@ -33,6 +33,8 @@ pub trait StreamsHarness: Send + Sync {
     fn archive(&self) -> Arc<dyn Archive<Change>>;
     /// The group of a replay on stage 2.
     fn follower(&self) -> Arc<dyn Follower>;
+    /// The dead letters of both stages.
+    fn dead_letters(&self) -> Arc<dyn DeadLetters>;
     /// Stage 2 for a consumer of that group.
     fn replay(&self, consumer: &str) -> Arc<dyn Queue<Embedded>>;
     /// A stage as an operator sees it.
@@ -139,6 +141,17 @@ macro_rules! streams_contract_tests {
                 everything_that_is_held_is_read_again,
                 what_is_appended_again_is_delivered,
                 a_follower_sees_everything_behind_its_place,
+            ]
+        );
+        $crate::contract_tests!(
+            dead_letters,
+            $harness,
+            [
+                letters_are_read_page_by_page,
+                a_letter_that_is_tried_again_is_what_it_was,
+                what_cannot_be_read_is_shown_and_moves_too,
+                discarded_letters_are_gone,
+                no_deletion_is_forgotten_while_a_letter_is_on_its_way_again,
             ]
         );
         $crate::contract_tests!(

@@ -2,6 +2,7 @@
 
 pub mod alarm;
 pub mod archive;
+pub mod dead_letters;
 pub mod embedder;
 pub mod faults;
 mod filter;

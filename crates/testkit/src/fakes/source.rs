@@ -271,6 +271,20 @@ impl Source for FakeSource {
         };
         self.faults().around("existing", existing).await
     }
+
+    async fn fetch(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<SourceRow>> {
+        let fetch = || {
+            let state = self.state();
+            if at_least > state.clock {
+                return Err(PortError::transient(format!("{at_least:?} has not come yet")));
+            }
+            let ours = namespace.database() == self.database && self.selects(namespace.collection());
+            let documents = state.collections.get(namespace.collection()).filter(|_| ours);
+            let rows = documents.into_iter().flatten().map(|(id, document)| row(id, document));
+            Ok(rows.filter(|row| keys.contains(&row.key)).collect())
+        };
+        self.faults().around("fetch", fetch).await
+    }
 }
 
 struct FakeFeed {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::alarm::FakeAlarm;
 use super::archive::{FakeArchive, FakeFollower};
+use super::dead_letters::FakeDeadLetters;
 use super::faults::Faults;
 use super::journal::FakeJournal;
 use super::process::Process;
@@ -47,6 +48,8 @@ pub(super) struct State {
     pub(super) counts: BTreeMap<&'static str, (u64, u64)>,
     pub(super) damage: Option<Damage>,
     pub(super) tombstones: HashMap<FenceTarget, Version>,
+    /// When dead letters were put back into a stage last.
+    pub(super) retried: Option<Instant>,
     /// The collection that was written to last.
     pub(super) collection: Option<String>,
     pub(super) lease: Option<(String, Instant)>,
@@ -102,6 +105,7 @@ impl FakeStreams {
             counts: BTreeMap::new(),
             damage: None,
             tombstones: HashMap::new(),
+            retried: None,
             collection: None,
             lease: None,
             epoch: Instant::now(),
@@ -148,6 +152,11 @@ impl FakeStreams {
     /// What a stage still holds.
     pub fn archive<T: Record>(&self, stage: Stage) -> FakeArchive<T> {
         FakeArchive::new(self.clone(), stage)
+    }
+
+    /// The dead letters of both stages.
+    pub fn dead_letters(&self) -> FakeDeadLetters {
+        FakeDeadLetters::new(self.clone())
     }
 
     /// The group of a replay on stage 2.

@@ -5,6 +5,7 @@ use tidewheel_core::ports::{Fence, FenceTarget, PortResult, Tombstones};
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_core::version::Version;
 
+use super::dead_letters::RETRIED_FOR;
 use super::streams::FakeStreams;
 
 /// Versions of deletions, kept beside the streams.
@@ -43,7 +44,8 @@ impl Tombstones for FakeTombstones {
         let collect = || {
             let mut state = self.0.state();
             let dead = |stream| state.streams.get(stream).is_some_and(|stream| !stream.entries.is_empty());
-            if dead(STAGE_1.dead_letters) || dead(STAGE_2.dead_letters) {
+            let retried = state.retried.is_some_and(|retried| retried.elapsed() < RETRIED_FOR);
+            if retried || dead(STAGE_1.dead_letters) || dead(STAGE_2.dead_letters) {
                 return Ok(0);
             }
             let known = state.tombstones.len();

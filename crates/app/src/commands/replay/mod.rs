@@ -2,7 +2,7 @@
 
 mod plan;
 mod progress;
-mod since;
+mod tell;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -19,12 +19,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::plan::{Facts, Plan};
 use self::progress::Shown;
+use self::tell::{Ended, Teller};
 use crate::cli::{Output, ReplayArgs, ReplayFrom};
 use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, GOOD, STRONG, WARN, styled};
 use crate::services::{a_signal, known_vectors, own_name, processor_options, upserter_options};
 use crate::settings::Settings;
+use crate::times;
 
 /// A processor that has not asked for work for this long, in milliseconds, has been stopped: they ask every second.
 const SILENT_MS: u64 = 20_000;
@@ -32,7 +34,7 @@ const SILENT_MS: u64 = 20_000;
 /// Prints the plan; does it, if it may.
 pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer, Failure> {
     let now = SystemTime::now();
-    let since = args.since.as_deref().map(|text| since::parse(text, now)).transpose()?;
+    let since = args.since.as_deref().map(|text| times::parse("--since", text, now)).transpose()?;
     let replay = Replay { args, settings, redis: connect::redis(settings)?, since, number: replay::number(now) };
     let facts = replay.facts().await?;
     let plan = plan::plan(args, since, &facts)?;
@@ -51,8 +53,16 @@ pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer
         interrupted.cancel();
     });
     let shown = Shown::new();
-    let done = replay.act(&plan, &facts, shown.report(), stop.clone()).await;
+    let teller = Teller::start(replay.redis.clone(), own_name("replay"), &plan);
+    let done = replay.act(&plan, &facts, teller.report(shown.report()), stop.clone()).await;
     shown.finish();
+    teller
+        .end(match &done {
+            Err(failure) => Ended::Failed(&failure.message),
+            Ok(_) if stop.is_cancelled() => Ended::Interrupted,
+            Ok(_) => Ended::Done,
+        })
+        .await;
     let done = done?;
     if args.output.output == Output::Json {
         printer::json(&done);

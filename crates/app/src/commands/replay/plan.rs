@@ -4,9 +4,9 @@ use serde::Serialize;
 use tidewheel_core::ports::{Checkpoint, EmbedderInfo, Extent, Named};
 use tidewheel_core::streams::{EMBEDDED, RAW};
 
-use super::since;
 use crate::cli::{ReplayArgs, ReplayFrom};
 use crate::exit::Failure;
+use crate::times;
 
 /// What the plan depends on.
 pub(super) struct Facts {
@@ -73,7 +73,7 @@ pub(super) fn plan(args: &ReplayArgs, since: Option<u64>, facts: &Facts) -> Resu
     let from = match stage {
         Some((stream, extent)) => {
             let what = match since {
-                Some(since) => format!("what came in since {}", since::show(since)),
+                Some(since) => format!("what came in since {}", times::show(since)),
                 None if extent.whole => format!("all {} entries, everything since the beginning", extent.entries),
                 None => format!("the {} entries that it still holds", extent.entries),
             };
@@ -81,7 +81,7 @@ pub(super) fn plan(args: &ReplayArgs, since: Option<u64>, facts: &Facts) -> Resu
         }
         None => match (since, &args.filter) {
             (Some(since), _) => {
-                format!("MongoDB: what was committed since {}, from its own history", since::show(since))
+                format!("MongoDB: what was committed since {}, from its own history", times::show(since))
             }
             (None, Some(filter)) => format!("MongoDB: every document that matches {filter}"),
             (None, None) => "MongoDB: every document".to_owned(),
@@ -192,6 +192,7 @@ mod tests {
             checkpoint: Some(Checkpoint {
                 token: ResumeToken(String::new()),
                 last: (time, 1),
+                through: time,
                 epoch: 0,
                 selection: String::new(),
                 snapshot: SnapshotState::Done { time, rows: 0 },

@@ -3,6 +3,7 @@
 use tidewheel_local::stack::Stack;
 
 use crate::connect;
+use crate::console;
 use crate::printer::{self, DIM, STRONG, styled};
 use crate::services::{self, Kind};
 use crate::settings::{Settings, reachable, redact_address};
@@ -27,6 +28,9 @@ pub(super) fn addresses(settings: &Settings, stack: &Stack, kinds: &[Kind]) {
     row("Embedder", &redact_address(connect::embedder_url(settings)), model);
     if let Some(address) = services::operations_address(settings, kinds) {
         row("Operations", &format!("http://{}", reachable(&address)), "/ready, /health, /metrics");
+    }
+    if let Some(address) = console::address(&settings.console) {
+        row("Console", &format!("http://{}", reachable(&address)), "for your browser");
     }
 }
 

@@ -1,27 +1,26 @@
-//! `embed-bench`: our engine at each precision beside sentence-transformers and onnxruntime, on the same texts, turn by
-//! turn in one run.
-//!
-//! ```text
-//! embed-bench MODEL_DIR [--texts FILE] [--python PYTHON] [--rounds N] [--only NAME,…]
-//! ```
-//!
-//! `FILE` is a JSON list of strings. `PYTHON` is an interpreter that has `numpy` and any of `sentence-transformers`,
-//! `onnxruntime` with `onnx`, and `openvino`; what it lacks is left out, and said so. Speed is given by the clock and
-//! by CPU time; on a machine that does other work, the second is the one to compare.
+//! `embed-bench`: our engine at each precision beside other engines, on the same texts, turn by turn in one run; and the
+//! same over HTTP. `embed-bench --help` says how.
 
+mod contestant;
+mod options;
 mod process;
 mod report;
+mod served;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use process::{Child, cpu_seconds};
-use report::Row;
-use tidewheel_embed::engine::{Engine, ModelSource, ModelSpec, Precision, load, measure_peak};
+use contestant::{Contestant, OTHERS, OURS, ours};
+use options::{Asked, Options, Output};
+use process::Child;
+use report::{Report, Row};
+use served::{MODES, Served, nearest};
+use tidewheel_embed::engine::{Engine, Precision, measure_peak};
 use tidewheel_embed::model::Description;
+use tidewheel_embed::tokens::Encoding;
 
 /// Texts whose latency alone is measured, in tokens.
 const SINGLE: [usize; 2] = [28, 209];
@@ -29,177 +28,166 @@ const SINGLE: [usize; 2] = [28, 209];
 /// Single texts in a round.
 const SINGLE_REPEATS: usize = 20;
 
-struct Options {
-    model: PathBuf,
-    texts: Vec<String>,
-    python: Option<PathBuf>,
-    rounds: usize,
-    only: Vec<String>,
-}
+/// How long the processor's peak is measured before an engine's turn.
+const PEAK: Duration = Duration::from_millis(200);
 
-fn options() -> Result<Options, String> {
-    let mut arguments = std::env::args().skip(1);
-    let mut model = None;
-    let mut options = Options {
-        model: PathBuf::new(),
-        texts: parse_texts(include_str!("../../../tests/data/reference_texts.json"))?,
-        python: None,
-        rounds: 5,
-        only: Vec::new(),
+fn main() -> ExitCode {
+    let result = options::parse(std::env::args().skip(1)).and_then(|asked| match asked {
+        Asked::Help => Ok(options::HELP.to_owned()),
+        Asked::Run(options) => run(&options),
+    });
+    let (code, mut out): (_, Box<dyn Write>) = match &result {
+        Ok(_) => (ExitCode::SUCCESS, Box::new(std::io::stdout())),
+        Err(_) => (ExitCode::from(2), Box::new(std::io::stderr())),
     };
-    while let Some(argument) = arguments.next() {
-        let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
-        match argument.as_str() {
-            "--texts" => {
-                let path = value()?;
-                let text = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
-                options.texts = parse_texts(&text)?;
-            }
-            "--python" => options.python = Some(value()?.into()),
-            "--rounds" => options.rounds = value()?.parse().map_err(|error| format!("--rounds: {error}"))?,
-            "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
-            _ if model.is_none() && !argument.starts_with('-') => model = Some(argument),
-            _ => return Err(format!("{argument} is not known")),
-        }
-    }
-    options.model = model.ok_or("usage: embed-bench MODEL_DIR [--texts FILE] [--python PYTHON] [--rounds N]")?.into();
-    Ok(options)
+    let text = result.unwrap_or_else(|message| format!("embed-bench: {message}\n"));
+    // Nobody is left to be told of a closed output.
+    let _ = out.write_all(text.as_bytes());
+    code
 }
 
-fn parse_texts(json: &str) -> Result<Vec<String>, String> {
-    serde_json::from_str(json).map_err(|error| format!("the texts are no JSON list of strings: {error}"))
+/// Tells how far it is.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// One engine under measurement.
-enum Contestant {
-    Ours(Arc<dyn Engine>),
-    Other(Box<Child>),
-}
-
-impl Contestant {
-    fn embed(&mut self, batch: &[&[u32]]) -> Result<Vec<f32>, String> {
-        match self {
-            Self::Ours(engine) => Ok(engine.embed(batch, 0)),
-            Self::Other(child) => child.embed(),
-        }
-    }
-
-    /// Seconds for all texts: by the clock, and of CPU.
-    fn time(&mut self, batch: &[&[u32]]) -> Result<(f64, f64), String> {
-        match self {
-            Self::Ours(engine) => {
-                let (cpu, start) = (cpu_seconds(std::process::id()), Instant::now());
-                let _ = engine.embed(batch, 0);
-                Ok((start.elapsed().as_secs_f64(), cpu_seconds(std::process::id()) - cpu))
-            }
-            Self::Other(child) => child.time(),
-        }
-    }
-
-    /// Seconds for each repeat of one text.
-    fn single(&mut self, ids: &[u32]) -> Result<Vec<f64>, String> {
-        match self {
-            Self::Ours(engine) => {
-                let mut out = vec![0.0; engine.info().dimension];
-                Ok((0..SINGLE_REPEATS)
-                    .map(|_| {
-                        let start = Instant::now();
-                        engine.embed_one(ids, &mut out);
-                        start.elapsed().as_secs_f64()
-                    })
-                    .collect())
-            }
-            Self::Other(child) => child.single(ids, SINGLE_REPEATS),
-        }
-    }
-}
-
-fn run(options: &Options) -> Result<(), String> {
-    let talk = |text: &str| {
-        let _ = writeln!(std::io::stderr(), "{text}");
-    };
-    let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
-    let ours = |precision| {
-        let mut spec = ModelSpec::new(ModelSource::Directory(options.model.clone()));
-        spec.precision = precision;
-        load(&spec).map_err(|error| error.to_string())
-    };
+fn run(options: &Options) -> Result<String, String> {
+    let description = Description::read(&options.model).map_err(|error| error.to_string())?;
+    let texts = options::spread(read_texts(options.texts.as_deref())?, options.count);
     // Its tokens are everyone's, and its answers the reference if sentence-transformers is not there.
-    let reference = ours(Precision::F32)?;
-    let encodings: Vec<_> = options.texts.iter().map(|text| reference.tokenize(text)).collect();
+    let reference = ours(&options.model, Precision::F32)?;
+    let encodings: Vec<Encoding> = texts.iter().map(|text| reference.tokenize(text)).collect();
     let batch: Vec<&[u32]> = encodings.iter().map(|encoding| &encoding.ids[..]).collect();
-    let tokens: usize = batch.iter().map(|ids| ids.len()).sum();
-    talk(&format!("{} texts, {tokens} tokens", batch.len()));
+    let lengths: Vec<usize> = batch.iter().map(|ids| ids.len()).collect();
+    say(&format!("{} texts, {} tokens", batch.len(), lengths.iter().sum::<usize>()));
+    let singles = SINGLE.map(|length| nearest(&encodings, length));
+    let [Some(short), Some(long)] = singles else { return Err("there is no text to embed".to_owned()) };
 
-    let mut contestants = Vec::new();
-    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
-        if !wanted(precision.name()) {
-            continue;
-        }
-        let engine = if precision == Precision::F32 { Arc::clone(&reference) } else { ours(precision)? };
-        if engine.info().precision == precision {
-            let name = format!("tidewheel {} ({})", precision.name(), engine.info().kernel);
-            contestants.push((name, precision, Contestant::Ours(engine)));
-        } else {
-            talk(&format!("left out: {}, for which this processor has no instructions", precision.name()));
-        }
-    }
-    if let Some(python) = &options.python {
-        let others = [
-            ("st-8", "sentence-transformers f32, batch 8", Precision::F32),
-            ("st-32", "sentence-transformers f32, batch 32", Precision::F32),
-            ("ort-f32", "onnxruntime f32, sorted, batch 8", Precision::F32),
-            ("ort-int8", "onnxruntime int8, sorted, batch 8", Precision::Int8),
-            ("ov-f32", "openvino f32, sorted, batch 8", Precision::F32),
-            ("ov-bf16", "openvino bf16, sorted, batch 8", Precision::Bf16),
-        ];
-        for (engine, name, precision) in others.into_iter().filter(|(engine, ..)| wanted(engine)) {
-            match Child::start(python, engine, &options.model, &options.texts, &batch) {
-                Ok(child) => contestants.push((name.to_owned(), precision, Contestant::Other(Box::new(child)))),
-                Err(reason) => talk(&format!("left out: {name}: {reason}")),
-            }
-        }
-    }
-
+    let mut contestants = contestants(options, &reference, &texts, &batch)?;
     let mut answers = Vec::new();
     for (name, _, contestant) in &mut contestants {
-        talk(&format!("warming up: {name}"));
-        answers.push(contestant.embed(&batch)?);
+        say(&format!("warming up: {name}"));
+        answers.push(contestant.embed(&batch).map_err(|error| format!("{name}: {error}"))?);
     }
     let judge = contestants.iter().position(|(name, ..)| name.starts_with("sentence-transformers"));
     let expected = judge.map_or_else(|| reference.embed(&batch, 0), |judge| answers[judge].clone());
-
+    let dimension = reference.info().dimension;
     let mut rows: Vec<Row> = contestants
         .iter()
         .zip(&answers)
-        .map(|((name, precision, _), answer)| {
-            Row::new(name, *precision, report::cosines(answer, &expected, reference.info().dimension))
+        .map(|((name, (key, precision), _), answer)| Row {
+            key: (*key).to_owned(),
+            name: name.clone(),
+            precision: *precision,
+            cosine: report::cosines(answer, &expected, dimension),
+            times: Vec::new(),
+            peaks: Vec::new(),
+            singles: SINGLE.map(|_| Vec::new()),
         })
         .collect();
-    for round in 0..options.rounds {
-        talk(&format!("round {} of {}", round + 1, options.rounds));
-        for (row, (_, precision, contestant)) in rows.iter_mut().zip(&mut contestants) {
-            row.peaks.push(measure_peak(*precision, 0, Duration::from_millis(200)));
-            row.times.push(contestant.time(&batch)?);
-            for (place, length) in SINGLE.iter().enumerate() {
-                let ids = batch.iter().min_by_key(|ids| ids.len().abs_diff(*length)).ok_or("no texts")?;
-                row.singles[place].extend(contestant.single(ids)?);
+    let mut served: Vec<report::Served> = Vec::new();
+
+    for round in 1..=options.rounds {
+        for (row, (name, _, contestant)) in rows.iter_mut().zip(&mut contestants) {
+            say(&format!("round {round} of {}: {name}", options.rounds));
+            row.peaks.push(measure_peak(row.precision, 0, PEAK));
+            row.times.push(contestant.time(&batch).map_err(|error| format!("{name}: {error}"))?);
+            for (place, text) in [short, long].into_iter().enumerate() {
+                row.singles[place].extend(contestant.single(batch[text], SINGLE_REPEATS)?);
+            }
+            // Beside its engine, so that both find the machine alike.
+            if let (Some(binary), Contestant::Ours(_)) = (&options.http, &*contestant) {
+                say(&format!("round {round} of {}: {} over HTTP", options.rounds, row.key));
+                let place = served.iter().position(|served| served.precision == row.precision).unwrap_or_else(|| {
+                    served.push(report::Served::new(row.precision));
+                    served.len() - 1
+                });
+                let service = Served::start(binary, &options.model, row.precision, dimension)?;
+                over_http(&service, &mut served[place], &texts, [short, long], &expected, dimension)?;
             }
         }
     }
-    let model = Description::read(&options.model).map_err(|error| error.to_string())?;
-    let lengths: Vec<usize> = batch.iter().map(|ids| ids.len()).collect();
-    let table = report::table(&rows, tokens, report::operations(&model, &lengths));
-    let _ = write!(std::io::stdout(), "{table}");
+    let operations = report::operations(&description, &lengths);
+    let report = Report::new(&rows, &served, &lengths, operations, options.rounds);
+    Ok(match options.output {
+        Output::Table => report.tables(),
+        Output::Json => serde_json::to_string_pretty(&report).map_err(|error| error.to_string())? + "\n",
+    })
+}
+
+/// One turn of our service.
+fn over_http(
+    service: &Served,
+    figures: &mut report::Served,
+    texts: &[String],
+    singles: [usize; 2],
+    expected: &[f32],
+    dimension: usize,
+) -> Result<(), String> {
+    figures.starts.push(service.start);
+    figures.ready_memory.push(service.resident().0);
+    // The first round's answers are compared; every round begins warm.
+    let warm_up = if figures.times[0].is_empty() { texts } else { &texts[..texts.len().min(64)] };
+    for mode in [MODES[0], MODES[1]] {
+        let answer = service.embed(warm_up, mode)?;
+        if warm_up.len() == texts.len() {
+            figures.cosine = report::cosines(&answer, expected, dimension);
+        }
+    }
+    for (times, mode) in figures.times.iter_mut().zip(MODES) {
+        times.push(service.time(texts, mode)?);
+    }
+    for (place, text) in singles.into_iter().enumerate() {
+        figures.singles[place].extend(service.single(&texts[text], SINGLE_REPEATS)?);
+    }
+    figures.peak_memory.push(service.resident().1);
     Ok(())
 }
 
-fn main() -> ExitCode {
-    match options().and_then(|options| run(&options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            let _ = writeln!(std::io::stderr(), "embed-bench: {message}");
-            ExitCode::from(2)
+/// An engine with its name for people, and its name and precision for the report.
+type Named = (String, (&'static str, Precision), Contestant);
+
+/// The engines that were asked for and are there.
+fn contestants(
+    options: &Options,
+    reference: &Arc<dyn Engine>,
+    texts: &[String],
+    batch: &[&[u32]],
+) -> Result<Vec<Named>, String> {
+    let mut contestants = Vec::new();
+    for precision in OURS.into_iter().filter(|precision| options.wants(precision.name())) {
+        let engine = if precision == Precision::F32 { Arc::clone(reference) } else { ours(&options.model, precision)? };
+        if engine.info().precision == precision {
+            let name = format!("tidewheel {} ({})", precision.name(), engine.info().kernel);
+            contestants.push((name, (precision.name(), precision), Contestant::Ours(engine)));
+        } else {
+            say(&format!("left out: {}, for which this processor has no instructions", precision.name()));
         }
     }
+    if let Some(python) = &options.python {
+        for other in OTHERS.iter().filter(|other| options.wants(other.key)) {
+            say(&format!("starting: {}", other.name));
+            match Child::start(python, other.key, &options.model, texts, batch) {
+                Ok(child) => {
+                    let contestant = Contestant::Other(Box::new(child));
+                    contestants.push((other.name.to_owned(), (other.key, other.precision), contestant));
+                }
+                Err(reason) => say(&format!("left out: {}: {reason}", other.name)),
+            }
+        }
+    }
+    match contestants.is_empty() {
+        true => Err("none of the engines that were asked for can run here".to_owned()),
+        false => Ok(contestants),
+    }
+}
+
+fn read_texts(path: Option<&Path>) -> Result<Vec<String>, String> {
+    let Some(path) = path else { return parse_texts(include_str!("../../../tests/data/reference_texts.json"), "") };
+    let json = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    parse_texts(&json, &path.display().to_string())
+}
+
+fn parse_texts(json: &str, name: &str) -> Result<Vec<String>, String> {
+    serde_json::from_str(json).map_err(|error| format!("{name} is no JSON list of strings: {error}"))
 }

@@ -1,31 +1,122 @@
-//! What was measured, as a table.
+//! What was measured, as tables or as JSON.
 
 use std::fmt::Write;
 
+use serde::Serialize;
 use tidewheel_embed::engine::Precision;
 use tidewheel_embed::model::Description;
 
 use crate::SINGLE;
+use crate::contestant::Times;
+use crate::served::{MODES, Mode};
 
 /// The measurements of one engine.
 pub(crate) struct Row {
-    name: String,
-    precision: Precision,
+    /// Its name on the command line.
+    pub(crate) key: String,
+    pub(crate) name: String,
+    pub(crate) precision: Precision,
     /// Least and mean cosine with the reference.
-    cosine: (f64, f64),
-    /// By round: seconds by the clock, and of CPU.
-    pub(crate) times: Vec<(f64, f64)>,
+    pub(crate) cosine: (f64, f64),
+    /// By round: the time for all texts.
+    pub(crate) times: Vec<Times>,
     /// By round: operations a second that the machine could do.
     pub(crate) peaks: Vec<f64>,
     /// By length: seconds of single texts.
     pub(crate) singles: [Vec<f64>; SINGLE.len()],
 }
 
-impl Row {
-    pub(crate) fn new(name: &str, precision: Precision, cosine: (f64, f64)) -> Self {
-        let singles = SINGLE.map(|_| Vec::new());
-        Self { name: name.to_owned(), precision, cosine, times: Vec::new(), peaks: Vec::new(), singles }
+/// The measurements of our service.
+pub(crate) struct Served {
+    pub(crate) precision: Precision,
+    pub(crate) cosine: (f64, f64),
+    /// By mode and by round: the time for all texts.
+    pub(crate) times: [Vec<Times>; MODES.len()],
+    pub(crate) singles: [Vec<f64>; SINGLE.len()],
+    /// Seconds from start to ready.
+    pub(crate) starts: Vec<f64>,
+    /// Resident megabytes when ready, and the most under load.
+    pub(crate) ready_memory: Vec<f64>,
+    pub(crate) peak_memory: Vec<f64>,
+}
+
+impl Served {
+    pub(crate) fn new(precision: Precision) -> Self {
+        Self {
+            precision,
+            cosine: (0.0, 0.0),
+            times: MODES.map(|_| Vec::new()),
+            singles: SINGLE.map(|_| Vec::new()),
+            starts: Vec::new(),
+            ready_memory: Vec::new(),
+            peak_memory: Vec::new(),
+        }
     }
+}
+
+/// Everything that is printed.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    cores: usize,
+    texts: usize,
+    tokens: usize,
+    rounds: usize,
+    engines: Vec<EngineFigures>,
+    http: Vec<HttpFigures>,
+}
+
+#[derive(Serialize)]
+struct EngineFigures {
+    engine: String,
+    name: String,
+    tokens_per_second: f64,
+    /// As if all cores had worked on nothing else.
+    tokens_per_second_by_cpu: f64,
+    /// Operations a second that all cores could do in this precision.
+    peak: f64,
+    share_of_peak: f64,
+    cosine_min: f64,
+    cosine_mean: f64,
+    single_milliseconds: Vec<Single>,
+    /// How many times as fast as each engine, by the clock.
+    times_as_fast_as: Vec<Ratio>,
+}
+
+#[derive(Serialize)]
+struct Single {
+    tokens: usize,
+    milliseconds: f64,
+}
+
+#[derive(Serialize)]
+struct Ratio {
+    engine: String,
+    by_clock: f64,
+    by_cpu: f64,
+}
+
+#[derive(Serialize)]
+struct HttpFigures {
+    precision: &'static str,
+    cosine_min: f64,
+    cosine_mean: f64,
+    start_to_ready_milliseconds: f64,
+    ready_memory_megabytes: f64,
+    peak_memory_megabytes: f64,
+    modes: Vec<ModeFigures>,
+    single_milliseconds: Vec<Single>,
+}
+
+#[derive(Serialize)]
+struct ModeFigures {
+    texts_per_request: usize,
+    binary: bool,
+    requests_at_once: usize,
+    tokens_per_second: f64,
+    /// What the service reaches of the engine in this process: by the clock, with the client's work on the same cores, and
+    /// by the CPU time of the service alone.
+    of_engine_by_clock: Option<f64>,
+    of_engine_by_cpu: Option<f64>,
 }
 
 /// Least and mean cosine of vectors that lie one after the other.
@@ -45,45 +136,280 @@ pub(crate) fn operations(model: &Description, lengths: &[usize]) -> f64 {
     2.0 * model.layers as f64 * (linear as f64 * tokens as f64 + 2.0 * model.hidden as f64 * pairs as f64)
 }
 
-/// The middle value; 0 of none.
+/// The middle value, or the mean of the two in the middle; 0 of none.
 fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => 0.0,
+        count if count % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
 }
 
-/// A table in Markdown. Ratios compare CPU time and are medians over the rounds, each with the measurements of the
-/// same round.
-pub(crate) fn table(rows: &[Row], tokens: usize, operations: f64) -> String {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    let base = rows
-        .iter()
-        .position(|row| row.name.starts_with("sentence-transformers") && row.name.ends_with("32"))
-        .or_else(|| rows.iter().position(|row| row.name.starts_with("onnxruntime f32")))
-        .unwrap_or(0);
-    let mut table = format!(
-        "| engine | tokens/s | tokens/CPU-s × {cores} | of peak | × {} | cosine min | mean | {} tokens | {} tokens |\n\
-         |---|---|---|---|---|---|---|---|---|\n",
-        rows.get(base).map_or("", |row| &row.name),
-        SINGLE[0],
-        SINGLE[1],
-    );
-    for row in rows {
-        let tokens = tokens as f64;
-        let clock = median(row.times.iter().map(|(clock, _)| tokens / clock));
-        let cpu = median(row.times.iter().map(|(_, cpu)| tokens / cpu * cores));
-        let share = median(row.times.iter().zip(&row.peaks).map(|((_, cpu), peak)| operations / cpu * cores / peak));
-        let ratio = median(row.times.iter().zip(&rows[base].times).map(|((_, own), (_, base))| base / own));
-        let [short, long] = [0, 1].map(|place| 1000.0 * median(row.singles[place].iter().copied()));
-        let _ = writeln!(
-            table,
-            "| {} | {clock:.0} | {cpu:.0} | {:.0}% of {} | {ratio:.2} | {:.7} | {:.7} | {short:.2} ms | {long:.2} ms |",
-            row.name,
-            share * 100.0,
-            row.precision.name(),
-            row.cosine.0,
-            row.cosine.1,
-        );
+/// The median over the rounds of how many times as fast the first is; both of a round are measured one after the other.
+fn ratio(own: &[Times], other: &[Times], time: impl Fn(&Times) -> f64) -> f64 {
+    median(own.iter().zip(other).map(|(own, other)| time(other) / time(own)))
+}
+
+fn singles(seconds: &[Vec<f64>; SINGLE.len()]) -> Vec<Single> {
+    let single = |(tokens, seconds): (usize, &Vec<f64>)| Single {
+        tokens,
+        milliseconds: 1000.0 * median(seconds.iter().copied()),
+    };
+    SINGLE.into_iter().zip(seconds).map(single).collect()
+}
+
+impl Report {
+    /// Medians of what was measured. `lengths` are the texts' tokens, and `operations` what they need.
+    pub(crate) fn new(rows: &[Row], served: &[Served], lengths: &[usize], operations: f64, rounds: usize) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let tokens: usize = lengths.iter().sum();
+        let speed = |times: &[Times], time: fn(&Times) -> f64| tokens as f64 / median(times.iter().map(time));
+        let engines = rows.iter().map(|row| EngineFigures {
+            engine: row.key.clone(),
+            name: row.name.clone(),
+            tokens_per_second: speed(&row.times, |times| times.clock),
+            tokens_per_second_by_cpu: speed(&row.times, |times| times.cpu) * cores as f64,
+            peak: median(row.peaks.iter().copied()),
+            share_of_peak: median(
+                row.times.iter().zip(&row.peaks).map(|(times, peak)| operations / times.cpu * cores as f64 / peak),
+            ),
+            cosine_min: row.cosine.0,
+            cosine_mean: row.cosine.1,
+            single_milliseconds: singles(&row.singles),
+            times_as_fast_as: rows
+                .iter()
+                .map(|other| Ratio {
+                    engine: other.key.clone(),
+                    by_clock: ratio(&row.times, &other.times, |times| times.clock),
+                    by_cpu: ratio(&row.times, &other.times, |times| times.cpu),
+                })
+                .collect(),
+        });
+        let http = served.iter().map(|served| {
+            let engine = rows.iter().find(|row| row.key == served.precision.name());
+            let mode = |(mode, times): (Mode, &Vec<Times>)| ModeFigures {
+                texts_per_request: mode.texts,
+                binary: mode.binary,
+                requests_at_once: mode.concurrency,
+                tokens_per_second: speed(times, |times| times.clock),
+                of_engine_by_clock: engine.map(|row| ratio(times, &row.times, |times| times.clock)),
+                of_engine_by_cpu: engine.map(|row| ratio(times, &row.times, |times| times.cpu)),
+            };
+            HttpFigures {
+                precision: served.precision.name(),
+                cosine_min: served.cosine.0,
+                cosine_mean: served.cosine.1,
+                start_to_ready_milliseconds: 1000.0 * median(served.starts.iter().copied()),
+                ready_memory_megabytes: median(served.ready_memory.iter().copied()),
+                peak_memory_megabytes: served.peak_memory.iter().copied().fold(0.0, f64::max),
+                modes: MODES.into_iter().zip(&served.times).map(mode).collect(),
+                single_milliseconds: singles(&served.singles),
+            }
+        });
+        Self { cores, texts: lengths.len(), tokens, rounds, engines: engines.collect(), http: http.collect() }
     }
-    table
+
+    /// Tables in Markdown.
+    pub(crate) fn tables(&self) -> String {
+        let mut out = format!(
+            "{} texts, {} tokens, {} cores, medians of {} rounds\n\n",
+            self.texts, self.tokens, self.cores, self.rounds
+        );
+        self.engines(&mut out);
+        self.ratios(&mut out);
+        self.served(&mut out);
+        out
+    }
+
+    fn engines(&self, out: &mut String) {
+        let [short, long] = SINGLE;
+        let _ = writeln!(
+            out,
+            "| engine | tokens/s | tokens/CPU-s × {} | of peak | cosine min | cosine mean | {short} tokens | {long} tokens |\n\
+             |---|---|---|---|---|---|---|---|",
+            self.cores
+        );
+        for engine in &self.engines {
+            let _ = write!(
+                out,
+                "| {} | {:.0} | {:.0} | {:.0}% of {:.0} G/s | {:.7} | {:.7} |",
+                engine.name,
+                engine.tokens_per_second,
+                engine.tokens_per_second_by_cpu,
+                engine.share_of_peak * 100.0,
+                engine.peak / 1e9,
+                engine.cosine_min,
+                engine.cosine_mean,
+            );
+            for single in &engine.single_milliseconds {
+                let _ = write!(out, " {:.2} ms |", single.milliseconds);
+            }
+            out.push('\n');
+        }
+    }
+
+    /// How many times as fast ours are.
+    fn ratios(&self, out: &mut String) {
+        let (ours, others): (Vec<&EngineFigures>, Vec<_>) =
+            self.engines.iter().partition(|engine| engine.name.starts_with("tidewheel"));
+        if ours.is_empty() || others.is_empty() {
+            return;
+        }
+        out.push_str("\n| times as fast as, by the clock |");
+        for engine in &ours {
+            let _ = write!(out, " {} |", engine.engine);
+        }
+        let _ = writeln!(out, "\n|---|{}", "---|".repeat(ours.len()));
+        for other in &others {
+            let _ = write!(out, "| {} |", other.name);
+            for engine in &ours {
+                let ratio = engine.times_as_fast_as.iter().find(|ratio| ratio.engine == other.engine);
+                let _ = write!(out, " {:.2} |", ratio.map_or(f64::NAN, |ratio| ratio.by_clock));
+            }
+            out.push('\n');
+        }
+    }
+
+    fn served(&self, out: &mut String) {
+        if self.http.is_empty() {
+            return;
+        }
+        out.push_str(
+            "\n| over HTTP | texts in a request | answer | at once | tokens/s | of the engine | the same by the service's CPU |\n\
+             |---|---|---|---|---|---|---|\n",
+        );
+        let percent = |share: Option<f64>| share.map_or("–".to_owned(), |share| format!("{:.1}%", share * 100.0));
+        for served in &self.http {
+            for mode in &served.modes {
+                let _ = writeln!(
+                    out,
+                    "| {} | {} | {} | {} | {:.0} | {} | {} |",
+                    served.precision,
+                    mode.texts_per_request,
+                    if mode.binary { "binary" } else { "JSON" },
+                    mode.requests_at_once,
+                    mode.tokens_per_second,
+                    percent(mode.of_engine_by_clock),
+                    percent(mode.of_engine_by_cpu),
+                );
+            }
+        }
+        let [short, long] = SINGLE;
+        let _ = writeln!(
+            out,
+            "\n| over HTTP | start to ready | memory when ready | memory at most | cosine min | cosine mean | {short} tokens | {long} tokens |\n\
+             |---|---|---|---|---|---|---|---|"
+        );
+        for served in &self.http {
+            let _ = write!(
+                out,
+                "| {} | {:.0} ms | {:.0} MB | {:.0} MB | {:.7} | {:.7} |",
+                served.precision,
+                served.start_to_ready_milliseconds,
+                served.ready_memory_megabytes,
+                served.peak_memory_megabytes,
+                served.cosine_min,
+                served.cosine_mean,
+            );
+            for single in &served.single_milliseconds {
+                let _ = write!(out, " {:.2} ms |", single.milliseconds);
+            }
+            out.push('\n');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(key: &str, name: &str, clocks: &[f64]) -> Row {
+        Row {
+            key: key.to_owned(),
+            name: name.to_owned(),
+            precision: Precision::F32,
+            cosine: (0.5, 1.0),
+            times: clocks.iter().map(|clock| Times { clock: *clock, cpu: 2.0 * clock }).collect(),
+            peaks: clocks.iter().map(|_| 1e12).collect(),
+            singles: [vec![0.001, 0.003, 0.002], vec![0.01]],
+        }
+    }
+
+    #[test]
+    fn a_single_outlier_changes_no_median() {
+        assert!((median([1.0, 900.0, 2.0]) - 2.0).abs() < 1e-9);
+        assert!((median([1.0, 3.0]) - 2.0).abs() < 1e-9);
+        assert!(median([]).abs() < 1e-9);
+    }
+
+    #[test]
+    fn rounds_are_compared_with_themselves() {
+        // The machine was slower in the second round, for both.
+        let (own, other) = (row("f32", "a", &[1.0, 10.0, 1.0]).times, row("st-8", "b", &[2.0, 20.0, 3.0]).times);
+        assert!((ratio(&own, &other, |times| times.clock) - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn cosines_do_not_depend_on_the_length() {
+        let (least, mean) = cosines(&[1.0, 0.0, 0.0, 2.0], &[3.0, 0.0, 4.0, 4.0], 2);
+        assert!((least - 0.5f64.sqrt()).abs() < 1e-9);
+        assert!((mean - f64::midpoint(1.0, 0.5f64.sqrt())).abs() < 1e-9);
+    }
+
+    #[test]
+    fn operations_are_those_of_the_matrices_and_of_attention() {
+        use tidewheel_embed::model::{Activation, Pooling};
+        let mini_lm = Description {
+            directory: "/".into(),
+            hidden: 384,
+            heads: 12,
+            layers: 6,
+            intermediate: 1536,
+            activation: Activation::Gelu,
+            norm_epsilon: 1e-12,
+            vocabulary: 30_522,
+            first_position: 0,
+            max_tokens: 256,
+            lowercase: false,
+            pooling: Pooling::Mean,
+            normalize: true,
+            prompts: std::collections::BTreeMap::new(),
+        };
+        let [ten, hundred] = [10.0f64, 100.0].map(|length| length * (21_233_664.0 + 9_216.0 * length));
+        assert!((operations(&mini_lm, &[10, 100]) - ten - hundred).abs() < 1.0);
+    }
+
+    #[test]
+    fn the_report_holds_what_was_measured() {
+        let rows = [row("f32", "tidewheel f32", &[1.0, 1.0]), row("st-8", "sentence-transformers", &[2.0, 4.0])];
+        let mut served = Served::new(Precision::F32);
+        for times in &mut served.times {
+            times.extend([Times { clock: 1.25, cpu: 2.0 }, Times { clock: 1.25, cpu: 2.0 }]);
+        }
+        served.starts.push(0.25);
+        served.peak_memory.extend([100.0, 120.0]);
+        let report = Report::new(&rows, &[served], &[10, 30], 1e12, 2);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!((&json["texts"], &json["tokens"], &json["rounds"]), (&2.into(), &40.into(), &2.into()));
+        let ours = &json["engines"][0];
+        assert_eq!((&ours["tokens_per_second"], &ours["cosine_min"]), (&40.0.into(), &0.5.into()));
+        assert_eq!(ours["single_milliseconds"][0], serde_json::json!({"tokens": 28, "milliseconds": 2.0}));
+        assert_eq!(ours["times_as_fast_as"][1]["by_clock"], 3.0);
+        let http = &json["http"][0];
+        assert_eq!(http["modes"][0]["of_engine_by_clock"], 0.8);
+        assert_eq!(
+            (&http["start_to_ready_milliseconds"], &http["peak_memory_megabytes"]),
+            (&250.0.into(), &120.0.into())
+        );
+
+        let tables = report.tables();
+        for part in
+            ["| tidewheel f32 | 40 |", "| sentence-transformers | 3.00 |", "| f32 | 256 | binary | 4 | 32 | 80.0% |"]
+        {
+            assert!(tables.contains(part), "{part}\n{tables}");
+        }
+    }
 }

@@ -3,6 +3,8 @@
 mod forward;
 mod pooling;
 mod shape;
+#[cfg(test)]
+mod tests;
 mod weights;
 
 use std::marker::PhantomData;

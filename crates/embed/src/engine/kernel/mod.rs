@@ -94,7 +94,7 @@ pub(super) trait Isa: Copy + Send + Sync + 'static {
     /// `a · b + c`, rounded once where the processor can.
     unsafe fn mul_add(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
     /// `2^a` with this many terms of a series, and 0 below -126; not for numbers above 126. Seven terms have a relative
-    /// error of 3e-7, five one of 5e-5.
+    /// error of 3e-7, five one of 6e-5.
     unsafe fn exp2<const TERMS: usize>(a: Self::Floats) -> Self::Floats;
     /// The sum of all lanes.
     unsafe fn total(a: Self::Floats) -> f32;

@@ -71,16 +71,22 @@ impl NormTerms {
             total = V::add(total, V::load(row.add(at)));
         }
         #[expect(clippy::cast_precision_loss, reason = "the width of a model")]
-        let (width, padding) = (self.width as f32, (self.padded - self.width) as f32);
+        let width = self.width as f32;
         let mean = V::total(total) / width;
         let means = V::splat(mean);
         let mut squares = V::splat(0.0);
-        for at in (0..self.padded).step_by(V::LANES) {
+        // The padding deviates too, but does not count: what does not fill a vector is summed by itself.
+        let whole = self.width / V::LANES * V::LANES;
+        for at in (0..whole).step_by(V::LANES) {
             let deviation = V::sub(V::load(row.add(at)), means);
             squares = V::mul_add(deviation, deviation, squares);
         }
-        // Each zero of the padding deviates by the mean.
-        let variance = (V::total(squares) - padding * mean * mean).max(0.0) / width;
+        let mut squares = V::total(squares);
+        for at in whole..self.width {
+            let deviation = *row.add(at) - mean;
+            squares += deviation * deviation;
+        }
+        let variance = squares / width;
         let factor = V::splat((variance + self.epsilon).sqrt().recip());
         for at in (0..self.padded).step_by(V::LANES) {
             let deviation = V::mul(V::sub(V::load(row.add(at)), means), factor);

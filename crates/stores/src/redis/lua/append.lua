@@ -15,7 +15,7 @@ local current = redis.call('HMGET', checkpoint, unpack(names))
 
 local function current_is(first)
   for i = 1, count do
-    if current[i] ~= ARGV[first + i - 1] then return false end
+    if (current[i] or '') ~= ARGV[first + i - 1] then return false end
   end
   return true
 end

@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
 -- Forgets deletions of documents before a version, a part of them at a time; those of whole namespaces stay. Forgets nothing
--- while there are dead letters: one of them, tried again, could bring back what was deleted.
+-- while there are dead letters, or some were put back into their stage not long ago: one of them could bring back what was
+-- deleted.
 --
--- KEYS: tombstones, dead letters of stage 1, dead letters of stage 2
+-- KEYS: tombstones, dead letters of stage 1, dead letters of stage 2, retried
 -- ARGV: version, cursor ('0' at first)
 -- Answers the next cursor ('0' at the end) and how many were forgotten.
-if redis.call('XLEN', KEYS[2]) + redis.call('XLEN', KEYS[3]) > 0 then return { '0', 0 } end
+if redis.call('XLEN', KEYS[2]) + redis.call('XLEN', KEYS[3]) + redis.call('EXISTS', KEYS[4]) > 0 then return { '0', 0 } end
 local function older(a, b)
   local left, right = string.gmatch(a, '%d+'), string.gmatch(b, '%d+')
   for _ = 1, 5 do

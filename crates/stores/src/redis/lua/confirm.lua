@@ -7,7 +7,7 @@
 local count = tonumber(ARGV[1])
 local current = redis.call('HMGET', KEYS[1], unpack(ARGV, 2, 1 + count))
 for i = 1, count do
-  if current[i] ~= ARGV[1 + count + i] then return 'conflict' end
+  if (current[i] or '') ~= ARGV[1 + count + i] then return 'conflict' end
 end
 local fields = {}
 for i = 1, count do

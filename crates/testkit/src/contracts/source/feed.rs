@@ -9,8 +9,8 @@ use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{FeedError, ResumeToken, StartAt};
 use tidewheel_core::version::ClusterTime;
 
-use super::SourceHarness;
 use super::steps::{Follower, PATIENCE, brief, delete, from, ids, insert, parsed, patiently, replace, set};
+use super::{SourceHarness, SourceWrite};
 
 /// Insert, update, replace and delete, each with the document as it was then.
 pub async fn every_operation_arrives_with_its_document(harness: &dyn SourceHarness) {
@@ -172,6 +172,39 @@ pub async fn an_idle_feed_moves_its_token(harness: &dyn SourceHarness) {
     harness.commit(vec![insert("tickets", json!({"_id": 1}))]).await;
     let events = from(source.as_ref(), StartAt::Token(token), 1).await;
     assert_eq!(brief(&events), [(Operation::Insert, r#"{"$numberInt":"1"}"#)]);
+}
+
+/// Nothing comes behind a batch that it was to be in; and what is committed is covered before long, whatever was written last.
+pub async fn a_feed_says_up_to_which_time_it_is_complete(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
+    let (mut through, mut seen) = (ClusterTime::default(), 0);
+    let writes: [Vec<SourceWrite>; 4] = [
+        Vec::new(),
+        vec![insert("tickets", json!({"_id": 1}))],
+        (1_000..2_200).map(|number| insert("tickets", json!({"_id": number}))).collect(),
+        vec![insert("noise", json!({"_id": 1}))],
+    ];
+    let mut expected = 0;
+    for writes in writes {
+        expected += writes.iter().filter(|write| !format!("{write:?}").contains("noise")).count();
+        if !writes.is_empty() {
+            harness.commit(writes).await;
+        }
+        let now = source.now().await.unwrap();
+        let covered = async {
+            while through < now {
+                let batch = feed.next().await.expect("a batch");
+                for event in &batch.events {
+                    assert!(event.time > through, "{event:?} should have come by {through:?}");
+                }
+                assert!(batch.through >= through, "{:?} after {through:?}", batch.through);
+                (through, seen) = (batch.through, seen + batch.events.len());
+            }
+        };
+        patiently(covered).await;
+        assert_eq!(seen, expected, "up to {now:?}");
+    }
 }
 
 /// A call of `next` that is dropped while it waits, again and again.

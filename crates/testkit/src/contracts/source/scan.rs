@@ -155,6 +155,30 @@ pub async fn existence_is_told_by_exact_key(harness: &dyn SourceHarness) {
     }
 }
 
+/// The same rows as a scan gives, by exact type; none of a collection that is not selected.
+pub async fn documents_are_fetched_by_exact_key(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let namespace = Namespace::new(harness.database(), "tickets");
+    fill_with_all_ids(harness).await;
+    let now = source.now().await.unwrap();
+    let mut rows = all_rows(source.as_ref(), &namespace, None).await;
+    let mut keys: Vec<String> = rows.iter().map(|row| row.key.clone()).collect();
+    keys.push(r#""nobody""#.to_owned());
+    let mut fetched = source.fetch(&namespace, &keys, now).await.unwrap();
+    rows.sort_by(|a, b| a.key.cmp(&b.key));
+    fetched.sort_by(|a, b| a.key.cmp(&b.key));
+    assert_eq!(fetched, rows);
+    harness.commit(vec![insert("tickets", json!({"_id": {"$numberDouble": "77777.0"}}))]).await;
+    let now = source.now().await.unwrap();
+    let alike = ["{\"$numberDouble\":\"77777.0\"}".to_owned(), "{\"$numberInt\":\"77777\"}".to_owned()];
+    let fetched = source.fetch(&namespace, &alike, now).await.unwrap();
+    assert_eq!(fetched.iter().map(|row| &row.key).collect::<Vec<_>>(), [&alike[0]]);
+    assert!(source.fetch(&namespace, &[], now).await.unwrap().is_empty());
+    harness.commit(vec![insert("notes", json!({"_id": 1}))]).await;
+    let notes = Namespace::new(harness.database(), "notes");
+    assert!(source.fetch(&notes, &[r#"{"$numberInt":"1"}"#.to_owned()], now).await.unwrap().is_empty());
+}
+
 /// With a filter only what matches, page after page, behind any row.
 pub async fn a_scan_may_be_filtered(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;

@@ -154,7 +154,11 @@ impl State {
                 appeared.push(Namespace::new(&source.database, to));
             }
         }
-        (FeedBatch { events, appeared, token: ResumeToken(position.to_string()) }, position)
+        let through = match self.log.get(position) {
+            Some(next) => next.time.before(),
+            None => self.clock,
+        };
+        (FeedBatch { events, appeared, token: ResumeToken(position.to_string()), through }, position)
     }
 
     fn event(&self, source: &FakeSource, entry: &Entry) -> SourceEvent {

@@ -1,4 +1,4 @@
-//! The client of everything that answers `/v1/embeddings` in OpenAI's form.
+//! The client of embedders that are not ours: see [`Api`].
 //!
 //! Vectors are passed on as they come: Qdrant normalises what goes into a cosine collection.
 
@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
-use reqwest::{Client, Url};
-use serde::{Deserialize, Serialize};
+use reqwest::{Client, RequestBuilder, Url};
 use tidewheel_core::embedded::Vectors;
 use tidewheel_core::error::{ErrorClass, PortError};
 use tidewheel_core::ports::{Embedder, EmbedderInfo, PortResult, Purpose};
@@ -16,8 +15,9 @@ use tidewheel_core::secret::Secret;
 use tidewheel_core::tokens::{Tokens, Words};
 use tokio::sync::OnceCell;
 
+use super::api::{Api, Said, Unreadable};
 use super::check;
-use super::http::{self, garbled};
+use super::http::{self, garbled, shown};
 use super::limiter::Limiter;
 use super::tidewheel::within;
 
@@ -27,19 +27,22 @@ const REQUEST_BYTES: usize = 512 << 10;
 
 /// How to use the service.
 #[derive(Clone, Debug)]
-pub struct OpenAiOptions {
-    /// Where it is: `https://api.openai.com/v1`, `http://127.0.0.1:11434`. Without a path, `/v1/embeddings` is meant;
-    /// with one, `/embeddings` behind it, unless it is there already.
+pub struct RemoteOptions {
+    /// In which form it is asked.
+    pub api: Api,
+    /// Where it is: `https://api.openai.com/v1`, `http://127.0.0.1:11434`. One of its endpoints may follow.
     pub url: String,
     /// Sent as a bearer token, if there is one.
     pub key: Option<Secret>,
-    /// The model to ask for.
+    /// The model to ask for. A server of one model, as text-embeddings-inference is, says which it is; then it may be
+    /// empty, and if it is not, it has to be that one.
     pub model: String,
     /// Asks for vectors of this length, which some models offer. `None` leaves it to the model.
     pub dimensions: Option<usize>,
-    /// Most tokens of a text. They are estimated here, as the vocabulary is not known, so leave a margin.
+    /// Most tokens of a text; fewer if the server says that it takes fewer. They are estimated here, as the vocabulary
+    /// is not known, so leave a margin.
     pub max_tokens: usize,
-    /// Most texts in one request: 2,048 for OpenAI, 32 for text-embeddings-inference unless it is told otherwise.
+    /// Most texts in one request; fewer if the server says that it takes fewer. OpenAI takes 2,048.
     pub batch: usize,
     /// Requests at the same time, for a list that needs several.
     pub concurrency: usize,
@@ -55,10 +58,11 @@ pub struct OpenAiOptions {
     pub timeout: Duration,
 }
 
-impl OpenAiOptions {
+impl RemoteOptions {
     /// A model of a service without limits and without a key.
-    pub fn new(url: impl Into<String>, model: impl Into<String>) -> Self {
+    pub fn new(api: Api, url: impl Into<String>, model: impl Into<String>) -> Self {
         Self {
+            api,
             url: url.into(),
             key: None,
             model: model.into(),
@@ -76,55 +80,79 @@ impl OpenAiOptions {
     }
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
-    model: &'a str,
-    input: &'a [&'a str],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dimensions: Option<usize>,
+/// What is known of the service once it has answered.
+#[derive(Clone, Debug)]
+struct Known {
+    said: Said,
+    dimension: usize,
 }
 
-#[derive(Deserialize)]
-struct Reply {
-    data: Vec<Item>,
-}
-
-#[derive(Deserialize)]
-struct Item {
-    index: Option<usize>,
-    /// Some servers write a number that is not finite as null.
-    embedding: Vec<Option<f32>>,
-}
-
-/// Speaks to a service in OpenAI's form. Learns the dimension by embedding one word, once.
-pub struct OpenAiClient {
+/// Speaks to a service that is not ours. Asks it once what it is, as far as it tells, and learns the dimension by embedding
+/// one word.
+pub struct RemoteClient {
     client: Client,
     url: Url,
-    options: OpenAiOptions,
+    options: RemoteOptions,
     limiter: Limiter,
-    dimension: OnceCell<usize>,
+    known: OnceCell<Known>,
 }
 
-impl OpenAiClient {
+impl RemoteClient {
     /// Sets the client up; nothing is sent yet.
     ///
     /// # Errors
     /// The URL is none, or no model is named.
-    pub fn new(options: OpenAiOptions) -> PortResult<Self> {
-        if options.model.is_empty() {
+    pub fn new(options: RemoteOptions) -> PortResult<Self> {
+        if options.model.is_empty() && options.api != Api::TextEmbeddingsInference {
             return Err(PortError::fatal("no model is named for the remote embedder").with_hint("set embedding.model"));
         }
         Ok(Self {
             client: http::client(options.timeout)?,
-            url: endpoint(http::parse(&options.url)?),
+            url: options.api.endpoint(http::parse(&options.url)?),
             limiter: Limiter::new(options.requests_per_minute, options.tokens_per_minute),
-            dimension: OnceCell::new(),
+            known: OnceCell::new(),
             options,
         })
     }
 
-    async fn dimension(&self) -> PortResult<usize> {
-        self.dimension.get_or_try_init(|| self.probe()).await.copied()
+    async fn known(&self) -> PortResult<&Known> {
+        self.known
+            .get_or_try_init(|| async {
+                let said = self.describe().await?;
+                Ok(Known { said, dimension: self.probe().await? })
+            })
+            .await
+    }
+
+    /// What the service says about itself.
+    async fn describe(&self) -> PortResult<Said> {
+        let (api, asked) = (self.options.api, &self.options.model);
+        let Some((url, body)) = api.description(&self.url, asked) else { return Ok(Said::default()) };
+        let request = match body {
+            Some(body) => self.client.post(url.clone()).json(&body),
+            None => self.client.get(url.clone()),
+        };
+        let answer = http::send(self.authorized(request), &url).await?.good(&url).map_err(|error| match api {
+            Api::Ollama if error.class == ErrorClass::Fatal => error
+                .with_hint(format!("fetch it with 'ollama pull {asked}', or check embedding.model and embedding.url")),
+            _ if error.class == ErrorClass::Fatal => error.with_hint("check embedding.provider and embedding.url"),
+            _ => error,
+        })?;
+        let said = api.read_description(&answer.body, &url)?;
+        match &said.model {
+            Some(found) if !asked.is_empty() && found != asked => {
+                Err(PortError::fatal(format!("the embedder at {} serves the model {found}, not {asked}", shown(&url)))
+                    .with_hint("remove embedding.model, or start the server with that model"))
+            }
+            _ => Ok(said),
+        }
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.options.key {
+            Some(key) => request.bearer_auth(key.reveal()),
+            None => request,
+        }
     }
 
     /// The dimension, learned from a text that every model can embed.
@@ -163,15 +191,15 @@ impl OpenAiClient {
             if self.limiter.counts_tokens() { input.iter().map(|text| Words.spans(text).len()).sum() } else { 0 };
         self.limiter.admit(tokens).await;
 
-        let body = Body { model: &self.options.model, input: &input, dimensions: self.options.dimensions };
-        let mut request = self.client.post(self.url.clone()).json(&body);
-        if let Some(key) = &self.options.key {
-            request = request.bearer_auth(key.reveal());
-        }
+        let body = self.options.api.body(&self.options.model, &input, self.options.dimensions);
+        let request = self.authorized(self.client.post(self.url.clone()).json(&body));
         let answer = http::send(request, &self.url).await?.good(&self.url)?;
-        let reply: Reply =
-            serde_json::from_slice(&answer.body).map_err(|cause| not_understood(&self.url, &answer.body, &cause))?;
-        let vectors = in_order(reply.data, input.len()).map_err(|cause| garbled(&self.url, cause))?;
+        let vectors = self.options.api.vectors(&answer.body, input.len()).map_err(|unreadable| match unreadable {
+            Unreadable::NotFinite => {
+                PortError::poison("the embedder's vector for one of the texts holds a number that is not finite")
+            }
+            Unreadable::Answer(cause) => garbled(&self.url, cause),
+        })?;
         let dimension = vectors.first().map_or(0, Vec::len);
         for (place, vector) in vectors.iter().enumerate() {
             if vector.len() != dimension {
@@ -184,15 +212,15 @@ impl OpenAiClient {
 }
 
 #[async_trait]
-impl Embedder for OpenAiClient {
+impl Embedder for RemoteClient {
     async fn info(&self) -> PortResult<EmbedderInfo> {
-        let dimension = self.dimension().await?;
+        let Known { said, dimension } = self.known().await?;
         Ok(EmbedderInfo {
-            model: self.options.model.clone(),
-            // Such a service does not tell what else a vector depends on.
-            revision: self.options.passage_prefix.clone(),
-            dimension,
-            max_tokens: self.options.max_tokens,
+            model: said.model.clone().unwrap_or_else(|| self.options.model.clone()),
+            // Many tell nothing of their model's version.
+            revision: format!("{}{}", said.revision.as_deref().unwrap_or_default(), self.options.passage_prefix),
+            dimension: *dimension,
+            max_tokens: said.max_tokens.map_or(self.options.max_tokens, |most| most.min(self.options.max_tokens)),
         })
     }
 
@@ -201,10 +229,12 @@ impl Embedder for OpenAiClient {
     }
 
     async fn embed(&self, texts: &[String], purpose: Purpose) -> PortResult<Vectors> {
-        let dimension = self.dimension().await?;
+        let Known { said, dimension } = self.known().await?;
+        let dimension = *dimension;
+        let batch = said.batch.map_or(self.options.batch, |most| most.min(self.options.batch));
         let mut first = 0;
         let mut requests = Vec::new();
-        for list in within(texts, self.options.batch, REQUEST_BYTES) {
+        for list in within(texts, batch, REQUEST_BYTES) {
             requests.push(self.request(list, purpose, first));
             first += list.len();
         }
@@ -221,75 +251,5 @@ impl Embedder for OpenAiClient {
             values.extend_from_slice(vector);
         }
         Vectors::new(dimension, values).ok_or_else(|| garbled(&self.url, "its vectors differ in length"))
-    }
-}
-
-/// Where to send requests to.
-fn endpoint(mut url: Url) -> Url {
-    let path = url.path().trim_end_matches('/');
-    let path = match path {
-        "" => "/v1/embeddings".to_owned(),
-        path if path.ends_with("/embeddings") => path.to_owned(),
-        path => format!("{path}/embeddings"),
-    };
-    url.set_path(&path);
-    url
-}
-
-/// The vectors in the order of the texts. What was not a number becomes NaN, which the check finds.
-fn in_order(items: Vec<Item>, count: usize) -> Result<Vec<Vec<f32>>, String> {
-    if items.len() != count {
-        return Err(format!("{} vectors came for {count} texts", items.len()));
-    }
-    let mut vectors: Vec<Option<Vec<f32>>> = vec![None; count];
-    for (place, item) in items.into_iter().enumerate() {
-        let index = item.index.unwrap_or(place);
-        let slot = vectors.get_mut(index).filter(|slot| slot.is_none());
-        let slot = slot.ok_or_else(|| format!("the index {index} does not fit a list of {count} texts"))?;
-        *slot = Some(item.embedding.into_iter().map(|value| value.unwrap_or(f32::NAN)).collect());
-    }
-    vectors.into_iter().collect::<Option<_>>().ok_or_else(|| "an index is missing".to_owned())
-}
-
-/// Servers written in Python may answer with the literal NaN, which is no JSON: then a text is to blame, not the server.
-fn not_understood(url: &Url, body: &[u8], cause: &serde_json::Error) -> PortError {
-    let has = |word: &[u8]| body.windows(word.len()).any(|window| window == word);
-    // What is too large for an f32 is not finite either.
-    let too_large = cause.to_string().starts_with("number out of range");
-    if has(b"\"embedding\"") && (has(b"NaN") || has(b"Infinity") || too_large) {
-        return PortError::poison("the embedder's vector for one of the texts holds a number that is not finite");
-    }
-    garbled(url, cause)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_endpoint_follows_from_what_people_write() {
-        for (given, expected) in [
-            ("https://api.openai.com", "https://api.openai.com/v1/embeddings"),
-            ("https://api.openai.com/v1", "https://api.openai.com/v1/embeddings"),
-            ("https://api.openai.com/v1/", "https://api.openai.com/v1/embeddings"),
-            ("http://127.0.0.1:11434/v1/embeddings", "http://127.0.0.1:11434/v1/embeddings"),
-            (
-                "https://host/openai/deployments/x?api-version=1",
-                "https://host/openai/deployments/x/embeddings?api-version=1",
-            ),
-        ] {
-            assert_eq!(endpoint(http::parse(given).unwrap()).as_str(), expected, "{given}");
-        }
-    }
-
-    #[test]
-    fn vectors_are_put_in_order_by_their_index() {
-        let item = |index, value| Item { index, embedding: vec![Some(value)] };
-        let ordered = in_order(vec![item(Some(1), 1.0), item(Some(0), 0.0)], 2).unwrap();
-        assert_eq!(ordered, [[0.0], [1.0]]);
-        assert_eq!(in_order(vec![item(None, 0.0), item(None, 1.0)], 2).unwrap(), [[0.0], [1.0]]);
-        assert!(in_order(vec![item(Some(0), 0.0), item(Some(0), 1.0)], 2).is_err());
-        assert!(in_order(vec![item(Some(2), 0.0)], 1).is_err());
-        assert!(in_order(vec![item(None, 0.0)], 2).is_err());
     }
 }

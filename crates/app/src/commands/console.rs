@@ -1,0 +1,30 @@
+//! `tidewheel console`: the web console alone.
+
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::console;
+use crate::exit::{Answer, Failure};
+use crate::services::a_signal;
+use crate::settings::{Listen, Settings};
+
+/// Serves until a signal.
+pub(crate) async fn run(settings: &Settings) -> Result<Answer, Failure> {
+    let mut settings = settings.clone();
+    if settings.console.listen == Listen::Default {
+        // Who asks for the console is told if it cannot listen.
+        settings.console.listen = Listen::At(console::USUAL.to_owned());
+    }
+    let shutdown = CancellationToken::new();
+    let Some(listener) = console::bind(&settings.console).await? else {
+        return Err(Failure::new("console.listen is off").with_hint("set it to an address such as 127.0.0.1:9091"));
+    };
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        a_signal().await;
+        stop.cancel();
+    });
+    console::serve(listener, settings, shutdown).await?;
+    info!("stopped");
+    Ok(Answer::Fine)
+}

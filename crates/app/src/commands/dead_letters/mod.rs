@@ -1,0 +1,238 @@
+//! `tidewheel dead-letters`: what no attempt could process, and what is to become of it.
+
+pub(crate) mod letters;
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+
+use serde::Serialize;
+use serde_json::Value;
+use tidewheel_core::ports::DeadLetters;
+
+use self::letters::{Filter, LetterView, Listing, Outcome, RecordView};
+use crate::cli::{DeadLettersCommand, LettersDropArgs, LettersListArgs, LettersRetryArgs, LettersShowArgs, Output};
+use crate::connect;
+use crate::exit::{Answer, Failure};
+use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
+use crate::settings::Settings;
+use crate::times;
+
+/// Letters of a plan that are spelled out.
+const SHOWN: usize = 10;
+
+/// The columns of a list, but for the reason, which takes the rest of the line.
+const COLUMNS: usize = 9 + 18 + 10 + 7 + 32;
+
+/// Does what the command line says.
+pub(crate) async fn run(command: &DeadLettersCommand, settings: &Settings) -> Result<Answer, Failure> {
+    let redis = connect::redis(settings)?;
+    match command {
+        DeadLettersCommand::List(args) => list(&redis, args).await,
+        DeadLettersCommand::Show(args) => show(&redis, args).await,
+        DeadLettersCommand::Retry(args) => retry(&redis, args).await,
+        DeadLettersCommand::Drop(args) => drop(&redis, args).await,
+    }
+}
+
+async fn list(redis: &dyn DeadLetters, args: &LettersListArgs) -> Result<Answer, Failure> {
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let listing = letters::list(redis, &Filter::from(&args.filter), limit, false).await?;
+    match args.output.output {
+        Output::Json => printer::json(&listing),
+        Output::Text if listing.matching == 0 => printer::say("no dead letters"),
+        Output::Text => table(&listing),
+    }
+    Ok(Answer::Fine)
+}
+
+async fn show(redis: &dyn DeadLetters, args: &LettersShowArgs) -> Result<Answer, Failure> {
+    let filter = Filter { stage: args.stage, ids: vec![args.id.clone()], ..Filter::default() };
+    let listing = letters::list(redis, &filter, SHOWN, true).await?;
+    match args.output.output {
+        Output::Json => printer::json(&listing.letters),
+        Output::Text => {
+            for letter in &listing.letters {
+                whole(letter);
+            }
+        }
+    }
+    if listing.matching == 0 {
+        printer::say(format_args!(
+            "no dead letter has the id {0}, and none is of a document with the _id {0}",
+            args.id
+        ));
+        return Ok(Answer::No);
+    }
+    Ok(Answer::Fine)
+}
+
+/// What a plan says, and what was done.
+#[derive(Serialize)]
+struct Acted<'a> {
+    #[serde(flatten)]
+    listing: &'a Listing,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome>,
+}
+
+async fn retry(redis: &dyn DeadLetters, args: &LettersRetryArgs) -> Result<Answer, Failure> {
+    let listing = letters::list(redis, &Filter::from(&args.filter), usize::MAX, false).await?;
+    let unreadable = listing.letters.iter().filter(|letter| !letter.is_readable()).count();
+    let text = args.output.output == Output::Text;
+    if text && listing.matching > 0 {
+        plan(&listing);
+        let readable = listing.letters.len() - unreadable;
+        printer::say(format_args!(
+            "{readable} would go back into their stage, each at its own version: newer states win"
+        ));
+        if unreadable > 0 {
+            let note =
+                format!("{unreadable} cannot be read, so that they stay: `tidewheel dead-letters drop` deletes them");
+            printer::say(styled(WARN, note));
+        }
+    }
+    if listing.matching == 0 || !args.yes {
+        return Ok(not_done(&listing, args.output.output));
+    }
+    let outcome = letters::retry(redis, &listing.letters).await?;
+    match args.output.output {
+        Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),
+        Output::Text => {
+            printer::say(format_args!("{} {} put back into their stage", styled(GOOD, "✔"), outcome.done));
+            gone(outcome);
+        }
+    }
+    Ok(if outcome.unreadable + outcome.gone == 0 { Answer::Fine } else { Answer::No })
+}
+
+async fn drop(redis: &dyn DeadLetters, args: &LettersDropArgs) -> Result<Answer, Failure> {
+    let listing = letters::list(redis, &Filter::from(&args.filter), usize::MAX, false).await?;
+    if args.output.output == Output::Text && listing.matching > 0 {
+        plan(&listing);
+        printer::say(format_args!(
+            "{} would be deleted. Their documents stay as the index has them, missing or in an older state, until they \
+             change; `tidewheel verify` lists such documents.",
+            listing.matching
+        ));
+    }
+    let may_ask = std::io::stdin().is_terminal() && args.output.output == Output::Text;
+    if listing.matching == 0 || (!args.yes && !may_ask) {
+        return Ok(not_done(&listing, args.output.output));
+    }
+    if !args.yes && !agreed("Delete them? [y/N] ") {
+        printer::say("nothing was deleted");
+        return Ok(Answer::No);
+    }
+    let outcome = letters::discard(redis, &listing.letters).await?;
+    match args.output.output {
+        Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),
+        Output::Text => {
+            printer::say(format_args!("{} {} deleted", styled(GOOD, "✔"), outcome.done));
+            gone(outcome);
+        }
+    }
+    Ok(Answer::Fine)
+}
+
+/// Ends a command that has only a plan, or nothing to do.
+fn not_done(listing: &Listing, output: Output) -> Answer {
+    let nothing = listing.matching == 0;
+    match output {
+        Output::Json => printer::json(&Acted { listing, outcome: None }),
+        Output::Text if nothing => printer::say("no dead letter matches"),
+        Output::Text => printer::say("\nNothing was done. Add --yes to do it."),
+    }
+    if nothing { Answer::No } else { Answer::Fine }
+}
+
+fn gone(outcome: Outcome) {
+    if outcome.gone > 0 {
+        printer::say(styled(WARN, format_args!("{} were gone already: somebody else was faster", outcome.gone)));
+    }
+}
+
+/// Asks the person at the terminal.
+fn agreed(question: &str) -> bool {
+    let mut stderr = anstream::stderr();
+    let _ = write!(stderr, "{question}").and_then(|()| stderr.flush());
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
+}
+
+/// The first letters of a plan.
+fn plan(listing: &Listing) {
+    let first = Listing { letters: listing.letters.iter().take(SHOWN).cloned().collect(), matching: listing.matching };
+    table(&first);
+}
+
+fn table(listing: &Listing) {
+    let head = format!("{:<9} {:<18} {:>9} {:>6}  {:<32} reason", "stage", "letter", "parked", "tries", "document");
+    printer::data(styled(STRONG, head));
+    let room = printer::width().saturating_sub(COLUMNS).max(30);
+    for letter in &listing.letters {
+        // A program that reads the table gets the whole reason.
+        let reason = if printer::shows_a_person() { clipped(&letter.reason, room) } else { letter.reason.clone() };
+        printer::data(format_args!(
+            "{:<9} {:<18} {:>9} {:>6}  {:<32} {}",
+            letter.stage.name(),
+            letter.id,
+            times::span(letter.age_ms),
+            letter.attempts,
+            document(letter),
+            reason.replace('\n', " ")
+        ));
+    }
+    let left = listing.matching - listing.letters.len() as u64;
+    if left > 0 {
+        printer::data(styled(DIM, format_args!("… and {left} more")));
+    }
+}
+
+/// What a letter is about, in a word or two.
+fn document(letter: &LetterView) -> String {
+    match &letter.record {
+        RecordView::Unreadable { .. } => styled(BAD, "unreadable"),
+        RecordView::Change { namespace, document_id, operation, .. } if document_id.is_empty() => {
+            format!("{operation} of {namespace}")
+        }
+        RecordView::Change { namespace, document_id, .. } => format!("{namespace} {document_id}"),
+    }
+}
+
+fn whole(letter: &LetterView) {
+    let line = |name: &str, value: &str| {
+        printer::data(format_args!("{} {value}", styled(STRONG, format_args!("{name:<10}"))));
+    };
+    line("letter", &format!("{} of stage {}, {} there", letter.id, letter.stage.name(), letter.entry));
+    line("reason", &letter.reason);
+    line(
+        "parked",
+        &format!("{}, {} ago, after {} attempts", letter.parked_at, times::span(letter.age_ms), letter.attempts),
+    );
+    match &letter.record {
+        RecordView::Unreadable { unreadable } => line("entry", &styled(BAD, unreadable)),
+        RecordView::Change { operation, version, committed_at, key, embedding, document: text, .. } => {
+            line("document", &document(letter));
+            line("key", key);
+            line("change", &format!("{operation}, committed {committed_at}, version {version}"));
+            if let Some(embedding) = embedding {
+                let chunks = embedding.chunks.len();
+                line("vectors", &format!("{chunks} of {} dimensions, by {}", embedding.dimension, embedding.model));
+            }
+            if let Some(text) = text {
+                let pretty =
+                    if let Value::String(text) = text { Ok(text.clone()) } else { serde_json::to_string_pretty(text) };
+                printer::data(pretty.unwrap_or_default());
+            }
+        }
+    }
+    printer::data("");
+}
+
+/// The beginning of a text, in this many characters.
+fn clipped(text: &str, room: usize) -> String {
+    if text.chars().count() <= room {
+        return text.to_owned();
+    }
+    text.chars().take(room - 1).chain(['…']).collect()
+}

@@ -1,0 +1,200 @@
+//! `tidewheel trace`: where one document is, and why.
+
+pub(crate) mod facts;
+pub(crate) mod gather;
+pub(crate) mod verdict;
+
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{PortResult, Source};
+
+use self::facts::{DocumentTrace, EntryFacts, Progress, StageFacts, Told, Trace};
+use self::gather::{Question, Servers};
+use self::verdict::State;
+use crate::cli::{Output, TraceArgs};
+use crate::connect;
+use crate::exit::{Answer, Failure};
+use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
+use crate::settings::Settings;
+use crate::times;
+
+/// Entries of a stage that are spelled out.
+const SHOWN: usize = 5;
+
+/// Asks every server, and prints what they know.
+pub(crate) async fn run(args: &TraceArgs, settings: &Settings) -> Result<Answer, Failure> {
+    let trace = ask(settings, &args.id, args.namespace.as_deref(), args.scan).await?;
+    match args.output.output {
+        Output::Json => printer::json(&trace),
+        Output::Text => show(&trace),
+    }
+    Ok(answer(&trace))
+}
+
+/// Everything that is known of the documents that `id` may mean. `namespace` is `database.collection` or a collection.
+pub(crate) async fn ask(settings: &Settings, id: &str, namespace: Option<&str>, scan: u64) -> Result<Trace, Failure> {
+    let (redis, index) = (connect::redis(settings)?, connect::index(settings)?);
+    let namespaces = namespace.map(|text| of(settings, text)).transpose()?.into_iter().collect();
+    let servers = Servers { source: source(settings).await?, redis: &redis, index: &index };
+    Ok(gather::trace(&servers, &Question { id: id.to_owned(), namespaces, scan }).await?)
+}
+
+/// A source that cannot be found is one more thing that is not known.
+async fn source(settings: &Settings) -> Result<PortResult<Box<dyn Source>>, Failure> {
+    let options = connect::mongo_options(settings, "a trace")?;
+    Ok(match connect::source(options).await {
+        Ok(source) => Ok(Box::new(source)),
+        Err(error) => Err(error),
+    })
+}
+
+fn of(settings: &Settings, text: &str) -> Result<Namespace, Failure> {
+    let database = settings.mongodb.database.as_deref().unwrap_or_default();
+    let whole = Namespace::parse(text).filter(|namespace| namespace.database() == database || database.is_empty());
+    let within = (!database.is_empty() && !text.is_empty()).then(|| Namespace::new(database, text));
+    whole.or(within).ok_or_else(|| {
+        Failure::new(format!("--namespace {text:?} is no collection")).with_hint("write it like shop.tickets")
+    })
+}
+
+/// The exit code: 0 all is as it should be, 1 it is not, 2 nobody can tell.
+fn answer(trace: &Trace) -> Answer {
+    let states = trace.documents.iter().map(|document| document.verdict.state);
+    let of = |state| match state {
+        State::Searchable | State::Deleted => Answer::Fine,
+        State::Unknown => Answer::Unknown,
+        State::OnItsWay | State::Parked | State::Missing | State::Stale | State::Unheard => Answer::No,
+    };
+    let answers: Vec<Answer> = states.map(of).collect();
+    match answers.as_slice() {
+        [] => Answer::No,
+        all if all.contains(&Answer::Unknown) => Answer::Unknown,
+        all if all.contains(&Answer::No) => Answer::No,
+        _ => Answer::Fine,
+    }
+}
+
+fn show(trace: &Trace) {
+    if trace.documents.is_empty() {
+        printer::data(format_args!(
+            "nothing is known of {}: it was looked for as {} in {}",
+            trace.asked,
+            trace.read_as.join(", "),
+            trace.namespaces.join(", ")
+        ));
+        printer::say(
+            "Its _id may be of another type: extended JSON says which, such as '{\"$numberDecimal\": \"7\"}'.",
+        );
+    }
+    for document in &trace.documents {
+        show_document(document);
+    }
+}
+
+fn show_document(document: &DocumentTrace) {
+    let name = format!("{} {}", document.namespace, document.key);
+    printer::data(format_args!("{}  {}", styled(STRONG, name), styled(DIM, document.document.as_str())));
+    let line = |name: &str, value: &str| {
+        printer::data(format_args!("  {} {value}", styled(STRONG, format_args!("{name:<12}"))));
+    };
+    match &document.source {
+        Told::Unknown { error } => line("MongoDB", &styled(BAD, error)),
+        Told::Known(source) if source.exists => {
+            let digest = source.digest.as_deref().unwrap_or_default();
+            line("MongoDB", &format!("has it: {} bytes, digest {digest}", source.bytes.unwrap_or_default()));
+        }
+        Told::Known(_) => line("MongoDB", "does not have it"),
+    }
+    for (name, stage) in [("stage 1", &document.raw), ("stage 2", &document.embedded)] {
+        match stage {
+            Told::Unknown { error } => line(name, &styled(BAD, error)),
+            Told::Known(stage) => show_stage(name, stage, &line),
+        }
+    }
+    match &document.index {
+        Told::Unknown { error } => line("Qdrant", &styled(BAD, error)),
+        Told::Known(None) => line("Qdrant", "does not have it"),
+        Told::Known(Some(index)) => {
+            let surplus = if index.surplus > 0 { format!(", {} too many", index.surplus) } else { String::new() };
+            let chunks = format!("{} of {} chunks{surplus}", index.present, index.chunks);
+            line("Qdrant", &format!("has it: {chunks}, version {}, digest {}", index.version, index.digest));
+            let made = index.made.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect::<Vec<_>>();
+            if !made.is_empty() {
+                line("", &styled(DIM, made.join(", ")));
+            }
+        }
+    }
+    match &document.deleted {
+        Told::Unknown { error } => line("deletions", &styled(BAD, error)),
+        Told::Known(deleted) => {
+            if let Some(version) = &deleted.document {
+                line("deletions", &format!("of it, at version {version}"));
+            }
+            if let Some(version) = &deleted.collection {
+                line("deletions", &format!("of its collection, at version {version}"));
+            }
+        }
+    }
+    match &document.dead_letters {
+        Told::Unknown { error } => line("dead letters", &styled(BAD, error)),
+        Told::Known(letters) => {
+            for letter in letters {
+                let text =
+                    format!("{} of stage {}, version {}: {}", letter.id, letter.stage, letter.version, letter.reason);
+                line("dead letter", &styled(WARN, text));
+            }
+        }
+    }
+    if !document.hops.is_empty() {
+        let hops =
+            document.hops.iter().map(|hop| format!("{} {}", hop.name, times::span(hop.took_ms))).collect::<Vec<_>>();
+        line("took", &hops.join(", "));
+    }
+    let (sign, style) = match document.verdict.state {
+        State::Searchable | State::Deleted => ("✔", GOOD),
+        State::OnItsWay => ("…", WARN),
+        State::Parked | State::Missing | State::Stale => ("✖", BAD),
+        State::Unheard | State::Unknown => ("?", WARN),
+    };
+    printer::data(format_args!("{} {}\n", styled(style, sign), document.verdict.text));
+}
+
+fn show_stage(name: &str, stage: &StageFacts, line: &dyn Fn(&str, &str)) {
+    let looked = if stage.complete { "all".to_owned() } else { format!("only the newest {}", stage.looked_at) };
+    if stage.entries.is_empty() {
+        let text = format!("holds no change of it ({looked} entries were looked at)");
+        line(name, &if stage.complete { styled(DIM, text) } else { styled(WARN, text) });
+        return;
+    }
+    for (number, entry) in stage.entries.iter().take(SHOWN).enumerate() {
+        line(if number == 0 { name } else { "" }, &entry_line(entry));
+    }
+    if stage.entries.len() > SHOWN {
+        line("", &styled(DIM, format_args!("… and {} older ones", stage.entries.len() - SHOWN)));
+    }
+    if !stage.complete {
+        line("", &styled(WARN, format_args!("{looked} entries were looked at")));
+    }
+}
+
+fn entry_line(entry: &EntryFacts) -> String {
+    let state = match &entry.state {
+        Progress::Waiting => styled(WARN, "waiting"),
+        Progress::Confirmed => styled(DIM, "done"),
+        Progress::Pending { consumer, idle_ms, deliveries } => {
+            styled(WARN, format_args!("with {consumer} for {}, delivered {deliveries} times", times::span(*idle_ms)))
+        }
+    };
+    let what = match (&entry.change, &entry.unreadable) {
+        (Some(change), _) => format!("{} version {}", change.operation, change.version),
+        (None, Some(unreadable)) => styled(BAD, unreadable),
+        (None, None) => String::new(),
+    };
+    let embedding = entry.embedding.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect::<Vec<_>>();
+    let embedding =
+        if embedding.is_empty() { String::new() } else { format!("  {}", styled(DIM, embedding.join(", "))) };
+    format!("{}  {}  {what}, {state}{embedding}", entry.id, styled(DIM, &entry.added_at))
+}
+
+fn plain(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

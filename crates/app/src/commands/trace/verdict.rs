@@ -1,0 +1,300 @@
+//! Decides what all that is known of a document amounts to.
+
+use serde::Serialize;
+use tidewheel_core::version::Version;
+
+use super::facts::{Deletions, EntryFacts, IndexFacts, LetterFacts, Progress, SourceFacts, StageFacts, Told};
+
+/// What it amounts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    /// The index has it as MongoDB has it.
+    Searchable,
+    /// Neither MongoDB nor the index has it any more.
+    Deleted,
+    /// A change of it has yet to arrive.
+    OnItsWay,
+    /// A change of it was given up.
+    Parked,
+    /// MongoDB has it and the index has not, and nothing is on its way.
+    Missing,
+    /// The index has something else than MongoDB, and nothing is on its way.
+    Stale,
+    /// Nothing is known of it.
+    Unheard,
+    /// A server did not answer.
+    Unknown,
+}
+
+/// What it amounts to, in a word and in a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Verdict {
+    pub(crate) state: State,
+    pub(crate) text: String,
+}
+
+/// What the verdict rests on.
+pub(super) struct Facts<'a> {
+    pub(super) source: &'a Told<SourceFacts>,
+    pub(super) raw: &'a Told<StageFacts>,
+    pub(super) embedded: &'a Told<StageFacts>,
+    pub(super) index: &'a Told<Option<IndexFacts>>,
+    pub(super) deleted: &'a Told<Deletions>,
+    pub(super) letters: &'a Told<Vec<LetterFacts>>,
+    /// Whether a producer holds the lease; `None` if that is not known.
+    pub(super) producer: Option<bool>,
+}
+
+/// The verdict.
+pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
+    let says = |state, text: String| Verdict { state, text };
+    let (Some(source), Some(index)) = (facts.source.known(), facts.index.known()) else {
+        let silent = if facts.source.known().is_none() { "MongoDB" } else { "Qdrant" };
+        return says(State::Unknown, format!("{silent} did not answer"));
+    };
+    if source.exists && index.as_ref().is_some_and(|index| is_same(source, index)) {
+        return says(State::Searchable, "searchable, as MongoDB has it".into());
+    }
+    let indexed = index.as_ref().and_then(|index| index.version.parse::<Version>().ok());
+    if let Some(way) = on_its_way(facts, indexed) {
+        return says(State::OnItsWay, way);
+    }
+    if !source.exists && index.is_none() {
+        return settled_without(facts);
+    }
+    let newer = |letter: &&LetterFacts| {
+        let version = letter.version.parse::<Version>().ok();
+        version.is_none() || version > indexed
+    };
+    let mut letters = facts.letters.known().into_iter().flatten();
+    if let Some(letter) = letters.rfind(newer) {
+        let text = format!(
+            "parked in the dead letters of stage {} ({}): {}. Once the cause is gone: tidewheel dead-letters retry --id {} --yes",
+            letter.stage, letter.id, letter.reason, letter.id
+        );
+        return says(State::Parked, text);
+    }
+    // Without the streams nobody can tell whether something is on its way.
+    if facts.raw.known().is_none() || facts.embedded.known().is_none() {
+        return says(State::Unknown, "the index differs from MongoDB, and Redis did not answer".into());
+    }
+    let partly = [facts.raw, facts.embedded].into_iter().flat_map(Told::known).any(|stage| !stage.complete);
+    let more = match (facts.producer, partly) {
+        (Some(false), _) => "; no producer is at work, so that its last change may not have been seen yet",
+        (_, true) => "; the streams were not looked through to their ends: --scan looks at more",
+        _ => "; tidewheel verify --repair sends it again",
+    };
+    match index {
+        None => {
+            says(State::Missing, format!("missing: MongoDB has it, the index has not, and nothing is on its way{more}"))
+        }
+        Some(index) => {
+            let what = if !source.exists {
+                "MongoDB no longer has it".to_owned()
+            } else if source.digest.as_ref() != Some(&index.digest) {
+                "the index has another state of it than MongoDB".to_owned()
+            } else {
+                format!(
+                    "of its {} chunks the index has {}, and {} too many",
+                    index.chunks, index.present, index.surplus
+                )
+            };
+            says(State::Stale, format!("stale: {what}, and nothing is on its way{more}"))
+        }
+    }
+}
+
+fn is_same(source: &SourceFacts, index: &IndexFacts) -> bool {
+    source.digest.as_ref() == Some(&index.digest) && index.present == index.chunks && index.surplus == 0
+}
+
+/// Where a change is that the index does not have yet.
+fn on_its_way(facts: &Facts<'_>, indexed: Option<Version>) -> Option<String> {
+    let stages = [("stage 2, for Qdrant", facts.embedded), ("stage 1, for the embedder", facts.raw)];
+    let newest = stages.into_iter().filter_map(|(name, stage)| Some((name, open(stage.known()?, indexed)?)));
+    // Of the same version in both, the one that has come further.
+    let (place, entry) = newest.rev().max_by_key(|(_, entry)| version(entry))?;
+    let how = match &entry.state {
+        Progress::Pending { consumer, idle_ms, deliveries } => {
+            let again = if *deliveries > 1 { format!(", tried {deliveries} times") } else { String::new() };
+            format!("{consumer} has been at work on it for {}{again}", crate::times::span(*idle_ms))
+        }
+        Progress::Waiting | Progress::Confirmed => "nobody has taken it yet".to_owned(),
+    };
+    Some(format!("on its way: waits in {place} ({}), {how}", entry.id))
+}
+
+/// The newest entry that is not confirmed and brings something newer than the index has.
+fn open(stage: &StageFacts, indexed: Option<Version>) -> Option<&EntryFacts> {
+    let open = stage.entries.iter().filter(|entry| entry.state != Progress::Confirmed);
+    open.filter(|entry| version(entry) > indexed).max_by_key(|entry| version(entry))
+}
+
+fn version(entry: &EntryFacts) -> Option<Version> {
+    entry.change.as_ref()?.version.parse().ok()
+}
+
+/// Neither side has it: was it ever there?
+fn settled_without(facts: &Facts<'_>) -> Verdict {
+    let remembered =
+        facts.deleted.known().and_then(|deleted| deleted.document.as_ref().or(deleted.collection.as_ref()));
+    let seen = [facts.raw, facts.embedded].into_iter().flat_map(Told::known).any(|stage| !stage.entries.is_empty());
+    let letters = facts.letters.known().is_some_and(|letters| !letters.is_empty());
+    if remembered.is_some() || seen || letters {
+        let when = remembered.map(|version| format!(", at version {version}")).unwrap_or_default();
+        return Verdict { state: State::Deleted, text: format!("deleted{when}: neither MongoDB nor the index has it") };
+    }
+    Verdict { state: State::Unheard, text: "neither MongoDB nor the index has it, and nothing is known of it".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::ChangeFacts;
+    use super::*;
+
+    struct Case {
+        source: Told<SourceFacts>,
+        raw: Told<StageFacts>,
+        embedded: Told<StageFacts>,
+        index: Told<Option<IndexFacts>>,
+        deleted: Told<Deletions>,
+        letters: Told<Vec<LetterFacts>>,
+        producer: Option<bool>,
+    }
+
+    fn unknown<T>() -> Told<T> {
+        Told::Unknown { error: "away".into() }
+    }
+
+    /// MongoDB has it with digest `d`, and the index has one chunk of version 0.5.1.1 with this digest.
+    fn case(digest: &str) -> Case {
+        let index = IndexFacts {
+            version: "0.5.1.1".into(),
+            digest: digest.into(),
+            chunks: 1,
+            present: 1,
+            ..IndexFacts::default()
+        };
+        let stage = || Told::Known(StageFacts { complete: true, ..StageFacts::default() });
+        Case {
+            source: Told::Known(SourceFacts { exists: true, digest: Some("d".into()), bytes: Some(2) }),
+            raw: stage(),
+            embedded: stage(),
+            index: Told::Known(Some(index)),
+            deleted: Told::Known(Deletions::default()),
+            letters: Told::Known(Vec::new()),
+            producer: Some(true),
+        }
+    }
+
+    fn of(case: &Case) -> Verdict {
+        let Case { source, raw, embedded, index, deleted, letters, producer } = case;
+        verdict(&Facts { source, raw, embedded, index, deleted, letters, producer: *producer })
+    }
+
+    fn stage(id: &str, version: &str, state: Progress) -> Told<StageFacts> {
+        let change = ChangeFacts { operation: "update".into(), version: version.into(), committed_at: 0, digest: None };
+        let entry = EntryFacts {
+            id: id.into(),
+            added_at: String::new(),
+            state,
+            change: Some(change),
+            unreadable: None,
+            embedding: serde_json::Map::new(),
+        };
+        Told::Known(StageFacts { entries: vec![entry], looked_at: 1, complete: true })
+    }
+
+    fn gone() -> Told<SourceFacts> {
+        Told::Known(SourceFacts { exists: false, digest: None, bytes: None })
+    }
+
+    #[test]
+    fn equal_is_searchable_whatever_is_on_its_way() {
+        let raw = stage("7-0", "0.9.1.1", Progress::Waiting);
+        assert_eq!(of(&Case { raw, ..case("d") }).state, State::Searchable);
+        let letters = unknown();
+        assert_eq!(of(&Case { letters, raw: unknown(), ..case("d") }).state, State::Searchable, "Redis is not needed");
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_where_it_has_come_furthest() {
+        let pending = Progress::Pending { consumer: "anna".into(), idle_ms: 1_500, deliveries: 2 };
+        let verdict = of(&Case { raw: stage("7-0", "0.6.1.1", pending), ..case("old") });
+        assert_eq!(verdict.state, State::OnItsWay);
+        assert!(verdict.text.contains("stage 1") && verdict.text.contains("anna") && verdict.text.contains("2 times"));
+        let both = Case {
+            raw: stage("7-0", "0.6.1.1", Progress::Waiting),
+            embedded: stage("8-0", "0.6.1.1", Progress::Waiting),
+            ..case("old")
+        };
+        assert!(of(&both).text.contains("stage 2"), "{}", of(&both).text);
+        let confirmed = Case { raw: stage("7-0", "0.6.1.1", Progress::Confirmed), ..case("old") };
+        assert_eq!(of(&confirmed).state, State::Stale);
+        let older = Case { raw: stage("7-0", "0.4.1.1", Progress::Waiting), ..case("old") };
+        assert_eq!(of(&older).state, State::Stale, "it will change nothing");
+    }
+
+    #[test]
+    fn a_letter_explains_what_is_missing() {
+        let letter = LetterFacts {
+            stage: "raw",
+            id: "9-0".into(),
+            version: "0.6.1.1".into(),
+            reason: "it was refused".into(),
+            parked_at: String::new(),
+        };
+        let letters = || Told::Known(vec![letter.clone()]);
+        for index in [Told::Known(None), case("old").index] {
+            let verdict = of(&Case { letters: letters(), index, ..case("old") });
+            assert_eq!(verdict.state, State::Parked);
+            assert!(verdict.text.contains("it was refused") && verdict.text.contains("--id 9-0"), "{}", verdict.text);
+        }
+        let index = IndexFacts { version: "0.7.1.1".into(), digest: "old".into(), ..IndexFacts::default() };
+        let newer = Case { letters: letters(), index: Told::Known(Some(index)), ..case("old") };
+        assert_eq!(of(&newer).state, State::Stale, "the letter is older than what is there");
+    }
+
+    #[test]
+    fn what_nobody_has_was_deleted_or_never_there() {
+        let nobody = || Case { source: gone(), index: Told::Known(None), ..case("d") };
+        assert_eq!(of(&nobody()).state, State::Unheard);
+        let deleted = Told::Known(Deletions { document: Some("0.6.1.1".into()), collection: None });
+        assert_eq!(of(&Case { deleted, ..nobody() }).state, State::Deleted);
+        assert_eq!(of(&Case { raw: stage("7-0", "0.6.1.1", Progress::Confirmed), ..nobody() }).state, State::Deleted);
+        let leaving = Case { source: gone(), raw: stage("7-0", "0.6.1.1", Progress::Waiting), ..case("d") };
+        assert_eq!(of(&leaving).state, State::OnItsWay);
+        assert_eq!(of(&Case { source: gone(), ..case("d") }).state, State::Stale);
+    }
+
+    #[test]
+    fn what_differs_for_no_reason_is_missing_or_stale_with_a_way_out() {
+        let missing = of(&Case { index: Told::Known(None), ..case("d") });
+        assert_eq!(missing.state, State::Missing);
+        assert!(missing.text.contains("verify --repair"));
+        let chunks = IndexFacts {
+            digest: "d".into(),
+            chunks: 3,
+            present: 2,
+            version: "0.5.1.1".into(),
+            ..IndexFacts::default()
+        };
+        let stale = of(&Case { index: Told::Known(Some(chunks)), ..case("d") });
+        assert!(
+            stale.state == State::Stale && stale.text.contains("of its 3 chunks the index has 2"),
+            "{}",
+            stale.text
+        );
+        assert!(of(&Case { producer: Some(false), ..case("old") }).text.contains("no producer"));
+        let partly = Told::Known(StageFacts { looked_at: 9, ..StageFacts::default() });
+        assert!(of(&Case { raw: partly, ..case("old") }).text.contains("--scan"));
+    }
+
+    #[test]
+    fn without_an_answer_nothing_is_claimed() {
+        assert_eq!(of(&Case { source: unknown(), ..case("d") }).state, State::Unknown);
+        assert_eq!(of(&Case { index: unknown(), ..case("d") }).state, State::Unknown);
+        assert_eq!(of(&Case { raw: unknown(), ..case("old") }).state, State::Unknown);
+    }
+}

@@ -1,0 +1,235 @@
+//! `tidewheel verify`: is the index what MongoDB says, and if not, how does it differ?
+
+mod shown;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{Letter, PortResult, Source};
+use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_pipeline::audit::{self, AuditOptions, AuditPorts, Difference, Found, Kind, Range, Report, Scope};
+use tidewheel_stores::mongo::id_readings;
+use tidewheel_stores::redis::RedisStore;
+
+use self::shown::Shown;
+use crate::cli::{Output, VerifyArgs};
+use crate::connect;
+use crate::exit::{Answer, Failure};
+use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
+use crate::services::upserter_options;
+use crate::settings::Settings;
+
+/// Differences that are spelled out for people.
+const SHOWN: usize = 20;
+
+/// Dead letters that are looked through for the reasons of what is missing.
+const LETTERS: u64 = 10_000;
+
+/// Documents that are looked for among the dead letters.
+const EXPLAINED: usize = 1_000;
+
+/// Audits, and prints what was found.
+pub(crate) async fn run(args: &VerifyArgs, settings: &Settings) -> Result<Answer, Failure> {
+    let shown = Arc::new(Shown::new());
+    let report = shown.clone();
+    let verified = verify(args, settings, Arc::new(move |progress| report.report(progress))).await;
+    shown.finish();
+    let verified = verified?;
+    match args.output.output {
+        Output::Json => printer::json(&verified),
+        Output::Text => show(&verified),
+    }
+    Ok(verified.answer())
+}
+
+/// What an audit has found, with what is known of the reasons.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Verified {
+    #[serde(flatten)]
+    pub(crate) found: Found,
+    /// Why documents were given up, by namespace and key, as far as dead letters say so.
+    pub(crate) parked: Vec<Parked>,
+    /// Whether only a part was compared.
+    pub(crate) partly: bool,
+}
+
+/// A document that differs because its change was given up.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Parked {
+    pub(crate) namespace: String,
+    pub(crate) key: String,
+    pub(crate) reason: String,
+}
+
+impl Verified {
+    /// 0: nothing differs, or everything was repaired.
+    fn answer(&self) -> Answer {
+        let left = self.found.repaired.as_ref().map_or_else(|| self.found.drift(), |repaired| repaired.left);
+        if left == 0 { Answer::Fine } else { Answer::No }
+    }
+}
+
+/// Compares source and index as the arguments say, and repairs if they say so.
+pub(crate) async fn verify(args: &VerifyArgs, settings: &Settings, report: Report) -> Result<Verified, Failure> {
+    let options = AuditOptions {
+        scope: scope(args, settings).await?,
+        payload: (!args.quick).then(|| upserter_options(settings).payload),
+        settle: args.settle,
+        ..AuditOptions::default()
+    };
+    let partly = options.scope.share.is_some() || options.scope.range.is_some() || !options.scope.namespaces.is_empty();
+    let (ports, redis) = ports(settings, args.repair).await?;
+    let found = audit::audit(&ports, &options, &report).await?;
+    let parked = parked(&redis, &found.differences).await.unwrap_or_default();
+    Ok(Verified { found, parked, partly })
+}
+
+async fn ports(settings: &Settings, repair: bool) -> Result<(AuditPorts, RedisStore), Failure> {
+    let redis = connect::redis(settings)?;
+    let ports = AuditPorts {
+        source: Arc::new(connect::source(connect::mongo_options(settings, "verify")?).await?),
+        index: Arc::new(connect::index(settings)?),
+        journal: Arc::new(redis.clone()),
+        repair: repair.then(|| Arc::new(redis.archive(STAGE_1)) as _),
+    };
+    Ok((ports, redis))
+}
+
+async fn scope(args: &VerifyArgs, settings: &Settings) -> Result<Scope, Failure> {
+    let database = settings.mongodb.database.clone().unwrap_or_default();
+    let namespace = |text: &String| {
+        let whole = Namespace::parse(text).filter(|namespace| namespace.database() == database);
+        whole.unwrap_or_else(|| Namespace::new(&database, text))
+    };
+    let namespaces: Vec<Namespace> = args.namespaces.iter().map(namespace).collect();
+    let share = match &args.sample {
+        None => None,
+        Some(text) => Some(share(text, settings, &namespaces).await?),
+    };
+    // The likeliest reading counts: extended JSON says exactly what is meant.
+    let end = |text: &Option<String>| {
+        text.as_ref().and_then(|text| id_readings(text).into_iter().next()).map(|reading| reading.key)
+    };
+    let range = Range { from: end(&args.from), to: end(&args.to) };
+    let range = (range != Range::default()).then_some(range);
+    Ok(Scope { namespaces, share, range })
+}
+
+/// Which part of the documents a sample is.
+async fn share(text: &str, settings: &Settings, namespaces: &[Namespace]) -> Result<f64, Failure> {
+    let share = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().ok().map(|percent| percent / 100.0),
+        None => match text.parse::<u64>() {
+            Ok(wanted) => Some(wanted as f64 / documents(settings, namespaces).await?.max(1) as f64),
+            Err(_) => None,
+        },
+    };
+    share.filter(|share| *share > 0.0).map(|share| share.min(1.0)).ok_or_else(|| {
+        Failure::new(format!("--sample {text:?} is no sample"))
+            .with_hint("write a number of documents, such as 1000, or a part of them, such as 5%")
+    })
+}
+
+/// About how many documents there are.
+async fn documents(settings: &Settings, namespaces: &[Namespace]) -> Result<u64, Failure> {
+    let source = connect::source(connect::mongo_options(settings, "verify")?).await?;
+    let mut all = 0;
+    for namespace in source.collections().await? {
+        if namespaces.is_empty() || namespaces.contains(&namespace) {
+            all += source.estimate(&namespace).await?;
+        }
+    }
+    Ok(all)
+}
+
+/// Which of these documents have a dead letter, with its reason.
+async fn parked(redis: &RedisStore, differences: &[Difference]) -> PortResult<Vec<Parked>> {
+    let wanted: Vec<(Namespace, String)> = differences
+        .iter()
+        .filter(|difference| matches!(difference.kind, Kind::Missing | Kind::Stale))
+        .take(EXPLAINED)
+        .filter_map(|difference| Some((Namespace::parse(&difference.namespace)?, difference.key.clone())))
+        .collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut reasons: HashMap<(String, String), String> = HashMap::new();
+    for stage in [STAGE_1, STAGE_2] {
+        for entry in redis.letters_of(stage, &wanted, LETTERS).await?.entries {
+            let text = |name: &str| {
+                let value = entry.fields.iter().find(|(field, _)| field == name.as_bytes());
+                value.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+            };
+            let of = (text("namespace"), text("key"));
+            let letter = Letter::read(stage, entry.id.clone(), entry.fields.clone());
+            reasons.entry(of).or_insert(letter.reason);
+        }
+    }
+    let parked = wanted.into_iter().filter_map(|(namespace, key)| {
+        let reason = reasons.get(&(namespace.to_string(), key.clone()))?.clone();
+        Some(Parked { namespace: namespace.to_string(), key, reason })
+    });
+    Ok(parked.collect())
+}
+
+fn show(verified: &Verified) {
+    let Verified { found, parked, partly } = verified;
+    let rate = found.documents as f64 / found.seconds.max(1e-3);
+    let what = if *partly { "of a part of the documents" } else { "of all documents" };
+    printer::say(format_args!(
+        "{} documents and {} points compared in {:.1} s ({rate:.0} documents/s)",
+        found.documents, found.points, found.seconds
+    ));
+    if found.foreign > 0 {
+        printer::say(styled(DIM, format_args!("{} points that are not tidewheel's were left alone", found.foreign)));
+    }
+    if found.unsettled > 0 {
+        let text = format!("{} documents kept changing, so that nothing can be said of them", found.unsettled);
+        printer::say(styled(WARN, text));
+    }
+    if found.drift() == 0 {
+        printer::data(format_args!("{} the index equals MongoDB, {what}", styled(GOOD, "✔")));
+        return;
+    }
+    for difference in found.differences.iter().take(SHOWN) {
+        show_difference(difference, parked);
+    }
+    if found.drift() > SHOWN as u64 {
+        printer::data(styled(DIM, format_args!("… and {} more", found.drift() - SHOWN as u64)));
+    }
+    let counts = Kind::ALL.map(|kind| format!("{} {}", found.of(kind), kind.name())).join(", ");
+    printer::data(format_args!("{} the index differs from MongoDB: {counts}", styled(BAD, "✖")));
+    if !found.settled {
+        printer::say(styled(
+            WARN,
+            "what was committed before had not arrived: changes on their way are among the differences. tidewheel status shows why",
+        ));
+    }
+    match &found.repaired {
+        None => printer::say("\ntidewheel verify --repair sends them through the pipeline again"),
+        Some(repaired) => {
+            let sent = format!("{} documents and {} deletions were sent again", repaired.sent, repaired.deleted);
+            if repaired.left == 0 {
+                printer::data(format_args!("{} {sent}, and nothing differs any more", styled(GOOD, "✔")));
+            } else {
+                for difference in repaired.still.iter().take(SHOWN) {
+                    show_difference(difference, parked);
+                }
+                let text = format!("{sent}; {} still differ", repaired.left);
+                printer::data(format_args!("{} {text}: tidewheel trace says why", styled(BAD, "✖")));
+            }
+        }
+    }
+}
+
+fn show_difference(difference: &Difference, parked: &[Parked]) {
+    let Difference { kind, namespace, key, what } = difference;
+    let reason = parked.iter().find(|parked| parked.namespace == *namespace && parked.key == *key);
+    let reason = reason.map(|parked| styled(WARN, format_args!(" (parked: {})", parked.reason))).unwrap_or_default();
+    printer::data(format_args!(
+        "{} {namespace} {key}: {what}{reason}",
+        styled(STRONG, format_args!("{:<8}", kind.name()))
+    ));
+}

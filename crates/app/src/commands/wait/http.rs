@@ -1,0 +1,60 @@
+//! `GET /searchable?since=…&timeout=…`: the same question over HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::waiter::Waiter;
+use crate::exit::Failure;
+use crate::settings::{Settings, parse_duration};
+
+/// How long to wait if nobody says.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longer than this nobody waits in one request.
+const LONGEST: Duration = Duration::from_secs(300);
+
+#[derive(Deserialize)]
+struct Asked {
+    since: Option<String>,
+    timeout: Option<String>,
+}
+
+/// The route. 200 it is searchable; 504 not within the timeout; 400 the question makes no sense; 503 nobody can tell.
+pub(crate) fn router(settings: &Settings) -> Result<Router, Failure> {
+    let waiter = Arc::new(Waiter::new(settings)?);
+    Ok(Router::new().route("/searchable", get(searchable)).with_state(waiter))
+}
+
+async fn searchable(State(waiter): State<Arc<Waiter>>, Query(asked): Query<Asked>) -> Response {
+    let refused = |failure: &Failure, status| {
+        (status, Json(json!({"error": failure.message, "hint": failure.hint}))).into_response()
+    };
+    let timeout = match asked.timeout.as_deref().map(|text| parse_duration(text).ok_or(text)) {
+        None => TIMEOUT,
+        Some(Ok(timeout)) => timeout.min(LONGEST),
+        Some(Err(text)) => {
+            let failure =
+                Failure::new(format!("timeout {text:?} is no span of time")).with_hint("write it like 500ms or 10s");
+            return refused(&failure, StatusCode::BAD_REQUEST);
+        }
+    };
+    let since = asked.since.unwrap_or_default();
+    if let Err(failure) = super::since::Since::parse(&since, std::time::SystemTime::now()) {
+        return refused(&failure, StatusCode::BAD_REQUEST);
+    }
+    match waiter.wait(&since, timeout).await {
+        Ok(waited) => {
+            let status = if waited.searchable { StatusCode::OK } else { StatusCode::GATEWAY_TIMEOUT };
+            (status, Json(waited)).into_response()
+        }
+        Err(failure) => refused(&failure, StatusCode::SERVICE_UNAVAILABLE),
+    }
+}

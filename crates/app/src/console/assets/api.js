@@ -1,0 +1,57 @@
+// The server's JSON API. A token, if somebody has given one, is kept for this tab only.
+
+const TOKEN = "tidewheel-token";
+
+/** What the server refused, in its own words. */
+export class Refusal extends Error {
+  constructor(status, message, hint) {
+    super(message);
+    this.status = status;
+    this.hint = hint;
+  }
+}
+
+export function token() {
+  try { return sessionStorage.getItem(TOKEN); } catch { return null; }
+}
+
+export function setToken(value) {
+  try {
+    if (value) sessionStorage.setItem(TOKEN, value);
+    else sessionStorage.removeItem(TOKEN);
+  } catch { /* storage may be forbidden; then each action asks again */ }
+}
+
+export function headers(more = {}, shown = token()) {
+  return shown ? { ...more, authorization: `Bearer ${shown}` } : more;
+}
+
+async function answer(response) {
+  let body = null;
+  try { body = await response.json(); } catch { /* not from the console itself */ }
+  if (response.ok) return body;
+  throw new Refusal(response.status, body?.error ?? `the server answered ${response.status}`, body?.hint);
+}
+
+async function ask(path, options) {
+  let response;
+  try {
+    response = await fetch(path, { ...options, cache: "no-store", credentials: "omit" });
+  } catch {
+    throw new Refusal(0, "the console's server does not answer", "is tidewheel still running?");
+  }
+  return answer(response);
+}
+
+/** GET with parameters; those that are empty are left out. */
+export function get(path, params = {}) {
+  const given = Object.entries(params).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const query = new URLSearchParams(given).toString();
+  return ask(query ? `${path}?${query}` : path, { headers: headers() });
+}
+
+/** POST with JSON. */
+export function post(path, body, shown = token()) {
+  const json = { "content-type": "application/json" };
+  return ask(path, { method: "POST", headers: headers(json, shown), body: JSON.stringify(body) });
+}

@@ -1,0 +1,102 @@
+// Search by meaning, as the index answers it.
+
+import { post } from "../api.js";
+import { empty, failure } from "../dialog.js";
+import { h, json } from "../dom.js";
+import { count } from "../format.js";
+import { traceLink } from "../links.js";
+
+export const title = "Search";
+
+/** What was asked last, so that coming back from a document shows it again. */
+const last = { text: "", limit: 10, filter: "", found: null, took: 0 };
+
+export function open(main, params) {
+  if (params.has("q") && params.get("q") !== last.text) Object.assign(last, { text: params.get("q"), found: null });
+  const box = h("input", { type: "search", id: "q", placeholder: "What are you looking for?", value: last.text, autocomplete: "off", required: true });
+  const limit = h("select", { id: "limit" }, [5, 10, 20, 50].map((number) => h("option", { value: number }, number)));
+  limit.value = last.limit;
+  const filter = h("textarea", { id: "filter", rows: 3, spellcheck: "false", value: last.filter, placeholder: '{"must": [{"key": "product", "match": {"value": "Atlas"}}]}' });
+  const wrong = h("p", { class: "wrong", id: "filter-wrong", role: "alert", hidden: true });
+  const result = h("section", { class: "result", "aria-label": "Results", "aria-live": "polite" });
+  let asked = 0;
+
+  const submit = async (event) => {
+    event?.preventDefault();
+    const text = box.value.trim();
+    if (!text) return;
+    let condition = null;
+    try {
+      condition = filter.value.trim() ? JSON.parse(filter.value) : null;
+      wrong.hidden = true;
+    } catch (error) {
+      wrong.textContent = `The filter is not JSON: ${error.message}`;
+      wrong.hidden = false;
+      return;
+    }
+    asked += 1;
+    const mine = asked;
+    Object.assign(last, { text, limit: Number(limit.value), filter: filter.value });
+    // The address can be kept and sent to somebody; the page is not opened again for it.
+    history.replaceState(null, "", `#/search?${new URLSearchParams({ q: text })}`);
+    result.setAttribute("aria-busy", "true");
+    const begun = performance.now();
+    try {
+      const found = await post("/api/search", { text, limit: last.limit, filter: condition });
+      if (mine !== asked) return;
+      Object.assign(last, { found, took: performance.now() - begun });
+      draw();
+    } catch (error) {
+      if (mine === asked) result.replaceChildren(failure(error));
+    } finally {
+      result.removeAttribute("aria-busy");
+    }
+  };
+
+  function draw() {
+    if (!last.found) {
+      return result.replaceChildren(empty("search", "Search by meaning", h("p", { class: "muted" }, "The text is embedded as the documents were, and the nearest chunks are found. No word has to be the same.")));
+    }
+    if (!last.found.length) return result.replaceChildren(empty("search", "Nothing found", h("p", { class: "muted" }, "The index holds no document that matches the filter, or none at all.")));
+    result.replaceChildren(h("p", { class: "muted" }, `${count(last.found.length, "document")} in ${Math.round(last.took)} ms`),
+      h("ol", { class: "hits" }, last.found.map(hit)));
+  }
+
+  main.append(
+    h("div", { class: "page-head" }, h("h1", {}, title)),
+    h("form", { class: "card search", role: "search", onsubmit: submit },
+      h("div", { class: "search-line" }, h("label", { class: "sr", for: "q" }, "Text"), box,
+        h("div", { class: "field inline" }, h("label", { for: "limit" }, "Most"), limit),
+        h("button", { type: "submit", class: "button primary" }, "Search")),
+      h("details", { open: Boolean(last.filter) }, h("summary", {}, "Filter"),
+        h("label", { for: "filter", class: "muted" }, "A filter in Qdrant's JSON form, over the fields of the document"), filter, wrong)),
+    result);
+  draw();
+  if (last.text && !last.found) submit();
+  return { focus: () => box.focus() };
+}
+
+function hit(found) {
+  const { document, namespace, key, score, text, chunk } = found;
+  const id = plain(document._id);
+  const score100 = h("i");
+  score100.style.setProperty("width", `${Math.max(0, Math.min(1, score)) * 100}%`);
+  const lines = text.split("\n").filter((line) => line.trim());
+  const heading = lines[0] ?? id ?? "(no text)";
+  const rest = lines.slice(1).join("\n");
+  return h("li", { class: "hit card" },
+    h("div", { class: "hit-head" },
+      h("h2", {}, heading.length > 160 ? `${heading.slice(0, 160)}…` : heading),
+      h("div", { class: "score", title: "Cosine similarity of its nearest chunk" }, h("b", {}, score.toFixed(3)), h("div", { class: "gauge" }, score100))),
+    rest ? h("p", { class: "chunk" }, rest) : null,
+    h("p", { class: "hit-foot" },
+      namespace ? h("span", { class: "tag" }, namespace) : null,
+      h("span", { class: "mono" }, id),
+      chunk ? h("span", { class: "muted" }, `chunk ${chunk + 1}`) : null,
+      key ? h("a", { href: traceLink(key, namespace) }, "Trace") : null),
+    h("details", {}, h("summary", {}, "Document"), json(document)));
+}
+
+function plain(value) {
+  return value === undefined ? "" : typeof value === "string" ? value : JSON.stringify(value);
+}

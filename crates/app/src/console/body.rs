@@ -1,0 +1,40 @@
+//! Reads what a request carries, with refusals in words.
+
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use super::refusal::Refusal;
+
+/// A body in JSON. It has to say that it is: a form of another site cannot.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if kind.is_none_or(|kind| kind.split(';').next().is_none_or(|kind| kind.trim() != "application/json")) {
+            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body has to be application/json"));
+        }
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|error| Refusal::new(error.status(), format!("the body cannot be read: {error}")))?;
+        let read = serde_json::from_slice(&bytes);
+        read.map(Self).map_err(|error| Refusal::bad(format!("the body is not what it has to be: {error}")))
+    }
+}
+
+/// The parameters of an address.
+pub(super) struct Parameters<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let read = Query::<T>::try_from_uri(&parts.uri);
+        read.map(|Query(read)| Self(read)).map_err(|error| Refusal::bad(error.body_text()))
+    }
+}

@@ -1,0 +1,126 @@
+//! The web console: a page in the browser that answers whether the index is right, and what to do if not.
+//!
+//! Guarantees: it binds loopback unless told otherwise, and beyond it shows nothing without its token; without a token nothing can
+//! be changed; a page of another site can neither read nor act ([`guard`]); every file comes out of the binary and nothing is asked
+//! of any other host; a browser that watches costs one look a second, however many there are, and none costs one every five.
+//!
+//! ```text
+//!  Looker ──a look──▶ watch ──▶ history (an hour, fixed memory)
+//!                       └─────▶ /api/events ──▶ browsers
+//!  /api/dead-letters, /api/search, /api/trace, /api/replays: the same functions as the commands
+//! ```
+
+mod api;
+mod assets;
+mod body;
+mod guard;
+mod history;
+mod refusal;
+mod replays;
+mod watch;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use axum::{Router, middleware};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::api::Shared;
+use self::guard::Guard;
+use self::watch::Watch;
+use crate::exit::Failure;
+use crate::settings::{Console, Listen, Settings};
+
+/// Where it listens if nobody says otherwise.
+pub(crate) const USUAL: &str = "127.0.0.1:9091";
+
+/// The largest request: a search for a long text, or a list of some thousand letters.
+const MOST_BODY: usize = 256 * 1024;
+
+/// Where it listens; `None` if it is off.
+pub(crate) fn address(console: &Console) -> Option<String> {
+    match &console.listen {
+        Listen::Off => None,
+        Listen::At(address) => Some(address.clone()),
+        Listen::Default => Some(USUAL.to_owned()),
+    }
+}
+
+/// Takes the address; `None` if it is off. Services do not stay away because the usual address of the console is taken.
+pub(crate) async fn bind(console: &Console) -> Result<Option<TcpListener>, Failure> {
+    let Some(address) = address(console) else { return Ok(None) };
+    let listener = match TcpListener::bind(&address).await {
+        Ok(listener) => listener,
+        Err(error) if console.listen == Listen::Default => {
+            warn!("no console: {address} cannot be listened on ({error}); console.listen chooses another address");
+            return Ok(None);
+        }
+        Err(error) => {
+            return Err(Failure::new(format!("the console cannot listen on {address}: {error}")).with_hint(
+                "stop what listens there, or choose another address with console.listen (\"off\" for none)",
+            ));
+        }
+    };
+    if console.token.is_none() && !is_loopback(&listener) {
+        return Err(Failure::new(format!(
+            "console.listen = {address:?} lets other machines in, and there is no token"
+        ))
+        .with_hint("set console.token or console.token_file, or listen on 127.0.0.1"));
+    }
+    Ok(Some(listener))
+}
+
+fn is_loopback(listener: &TcpListener) -> bool {
+    listener.local_addr().is_ok_and(|address| address.ip().is_loopback())
+}
+
+/// Serves until `shutdown`.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    settings: Settings,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 0));
+    info!(%address, actions = settings.console.token.is_some(), "console: http://{address}");
+    let guard = Guard::new(&settings.console, address.ip().is_loopback());
+    let watch = Watch::start(&settings, shutdown.clone());
+    let router = router(Shared::new(settings, guard, watch)?);
+    // A browser that watches must not hold up the shutdown.
+    tokio::select! {
+        served = axum::serve(listener, router) => {
+            served.map_err(|error| Failure::new(format!("the console failed: {error}")))
+        }
+        () = shutdown.cancelled() => Ok(()),
+    }
+}
+
+fn router(shared: Shared) -> Router {
+    let shared = Arc::new(shared);
+    let actions = Router::new()
+        .route("/api/session", post(api::log_in))
+        .route("/api/dead-letters/retry", post(api::retry))
+        .route("/api/dead-letters/drop", post(api::discard))
+        .route_layer(middleware::from_fn_with_state(shared.clone(), guard::actions_need_the_token));
+    let reads = Router::new()
+        .route("/api/session", get(api::session))
+        .route("/api/overview", get(api::overview))
+        .route("/api/history", get(api::history))
+        .route("/api/events", get(api::events))
+        .route("/api/dead-letters", get(api::letters))
+        .route("/api/dead-letters/{stage}/{id}", get(api::letter))
+        .route("/api/search", post(api::search))
+        .route("/api/trace", get(api::trace))
+        .route("/api/replays", get(api::replays))
+        .route_layer(middleware::from_fn_with_state(shared.clone(), guard::reads_may_need_the_token));
+    actions
+        .merge(reads)
+        .fallback(assets::serve)
+        .method_not_allowed_fallback(refusal::wrong_method)
+        .layer(DefaultBodyLimit::max(MOST_BODY))
+        .layer(middleware::from_fn_with_state(shared.clone(), guard::own_pages_only))
+        .with_state(shared)
+}

@@ -1,0 +1,62 @@
+//! What the console refuses, as JSON: `{"error": …, "hint": …}`.
+
+use axum::Json;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use tidewheel_core::error::{ErrorClass, PortError};
+
+use crate::exit::Failure;
+
+/// A refusal.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), hint: None }
+    }
+
+    pub(super) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(super) fn bad(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({"error": self.message, "hint": self.hint}))).into_response()
+    }
+}
+
+impl From<PortError> for Refusal {
+    /// A server that does not answer now is a bad gateway; what a server refused for good was asked for wrongly.
+    fn from(error: PortError) -> Self {
+        let status = match error.class {
+            ErrorClass::Transient => StatusCode::BAD_GATEWAY,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Self { status, message: error.message, hint: error.hint }
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self { status: StatusCode::BAD_GATEWAY, message: failure.message, hint: failure.hint }
+    }
+}
+
+/// A path that is there, with another method.
+pub(super) async fn wrong_method(request: Request) -> Refusal {
+    let message = format!("{} does not take {}", request.uri().path(), request.method());
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}

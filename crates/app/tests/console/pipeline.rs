@@ -1,0 +1,267 @@
+//! A working day at the console: all is well, a change is parked and retried, a service dies, Qdrant is away, a search, a trace, a
+//! replay, and the console itself goes and comes back.
+
+use std::time::Duration;
+
+use tidewheel_core::streams::RAW_DEAD_LETTERS;
+
+use super::browser::{Browser, Screen};
+use super::pages;
+use super::world::{SERVICES, World, free_port, ticket};
+
+const TOKEN: &str = "a token for tests";
+const STATE: &str = "document.querySelector('.verdict')?.dataset.state";
+
+struct Day {
+    world: World,
+    browser: Browser,
+    base: String,
+    port: u16,
+}
+
+impl Day {
+    /// Servers, services, 300 documents, the console, and a browser before it.
+    async fn begin() -> Self {
+        let (mut world, port) = (World::new().await, free_port());
+        world.collection("tickets").insert_many((0..300).map(ticket)).await.unwrap();
+        let day = |world, browser| Self { world, browser, base: format!("http://127.0.0.1:{port}"), port };
+        settings(&world, port, TEMPLATE);
+        for service in SERVICES {
+            world.start(service);
+        }
+        world.start("console");
+        let day = day(world, Browser::start().await);
+        day.listens().await;
+        day.browser.show_on(Screen { width: 1440, height: 900, theme: "light" }).await;
+        day
+    }
+
+    async fn listens(&self) {
+        let begun = std::time::Instant::now();
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{}", self.world.log("console"));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn open(&self, path: &str) {
+        self.browser.open(&format!("{}/{path}", self.base)).await;
+    }
+
+    async fn is(&self, state: &str) {
+        self.browser.until(&format!("the verdict is {state}"), &format!("{STATE} === {state:?}")).await;
+    }
+}
+
+/// Fails on a document whose `pages` are a number.
+const TEMPLATE: &str = "{{ subject }}\n{{ content }}{% if pages %}{{ pages|length }}{% endif %}";
+
+fn settings(world: &World, port: u16, template: &str) {
+    world.write_settings(&format!(
+        "console.listen = \"127.0.0.1:{port}\"\nconsole.token = {TOKEN:?}\nmonitor.no_progress = \"2s\"\n\
+         documents.template = {template:?}\n"
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_at_the_console() {
+    let mut day = Day::begin().await;
+    all_is_well(&day).await;
+    a_parked_change_is_retried(&mut day).await;
+    a_search_leads_to_a_trace(&day).await;
+    a_dead_service_is_shown_and_cleared(&mut day).await;
+    qdrant_is_away_and_comes_back(&mut day).await;
+    a_replay_is_shown(&mut day).await;
+    keys_lead_everywhere(&day).await;
+    park_one(&mut day).await;
+    pages::all(&day.browser, &day.base, "").await;
+
+    let elsewhere =
+        day.browser.requests().into_iter().filter(|url| !url.starts_with(&day.base) && url != "about:blank");
+    assert_eq!(elsewhere.collect::<Vec<_>>(), Vec::<String>::new(), "no request leaves the machine");
+    assert_eq!(day.browser.complaints(), Vec::<String>::new(), "no error in the browser's log");
+    // From here on the browser complains that nobody answers, as it should.
+    the_console_goes_and_comes_back(&mut day).await;
+}
+
+async fn all_is_well(day: &Day) {
+    day.open("").await;
+    day.browser.until_text("[aria-label=Qdrant] .part-big", "300 points").await;
+    day.is("right").await;
+    day.browser.until_text(".connection", "Live").await;
+    let title = day.browser.value("document.title").await;
+    assert_eq!(title, "Overview · tidewheel");
+    let parts = day.browser.value("[...document.querySelectorAll('.part')].map((part) => part.dataset.state)").await;
+    let bad = parts.as_array().unwrap().iter().filter(|state| *state == "bad" || *state == "warn");
+    assert_eq!((parts.as_array().unwrap().len(), bad.count()), (8, 0), "{parts}");
+    // A live look a second: without opening anything, new documents are counted.
+    day.world.collection("tickets").insert_many((300..320).map(ticket)).await.unwrap();
+    day.browser.until_text("[aria-label=Qdrant] .part-big", "320 points").await;
+    // Values of a chart by keyboard.
+    day.browser.value("document.querySelector('.plot').focus()").await;
+    day.browser.press(&["ArrowLeft"]).await;
+    day.browser.until("the chart tells a time", "document.querySelector('.chart-time').innerText !== ''").await;
+}
+
+/// Inserts a document that cannot be embedded with the template.
+async fn park_one(day: &mut Day) {
+    settings(&day.world, day.port, TEMPLATE);
+    day.world.kill("processor");
+    day.world.start("processor");
+    let mut document = ticket(9_002);
+    document.insert("pages", 5);
+    day.world.collection("tickets").insert_one(document).await.unwrap();
+    let redis = day.world.stack.redis_url();
+    let letters = || async { super::world::redis_command::<u64>(&redis, &["XLEN", RAW_DEAD_LETTERS]).await == 1 };
+    day.world.until("it is parked", letters).await;
+}
+
+async fn a_parked_change_is_retried(day: &mut Day) {
+    let mut document = ticket(9_001);
+    document.insert("pages", 5);
+    day.world.collection("tickets").insert_one(document).await.unwrap();
+    day.browser.until_text(".bubble", "1").await;
+    day.browser.until_text(".problems", "dead-letters").await;
+    day.browser.click(".problems a").await;
+    day.browser.until_text(".letters .reason", "documents.template fails on this document").await;
+    day.browser.click(".letters .reason").await;
+    day.browser.until_text(".details .json", "Ticket 9001").await;
+    day.browser.click(".letters td[data-label=Document] a").await;
+    day.browser.until_text(".verdict-word", "PARKED").await;
+
+    // The cause goes; nothing comes back by itself.
+    settings(&day.world, day.port, "{{ subject }}\n{{ content }}");
+    day.world.kill("processor");
+    day.world.start("processor");
+    day.open("#/dead-letters").await;
+    day.browser.until_text(".actions", "unlock with the token").await;
+    day.browser.click(".actions button").await;
+    day.browser.write("not the token").await;
+    day.browser.press(&["Enter"]).await;
+    day.browser.until_text("dialog .wrong", "not the token").await;
+    day.browser.write(TOKEN).await;
+    day.browser.press(&["Enter"]).await;
+    day.browser.until_text(".actions", "Retry all 1 that match").await;
+    day.browser.click(".actions .primary").await;
+    day.browser.until_text("dialog", "Retry 1 dead letter?").await;
+    day.browser.click("dialog .primary").await;
+    day.browser.until_text(".toasts", "1 letter put back into their stage").await;
+    day.browser.until_text(".empty", "No dead letters").await;
+    day.open("#/document?id=9001").await;
+    let again = "(document.querySelector('.page-head .button')?.click(), document.querySelector('.verdict-word')?.innerText === 'SEARCHABLE')";
+    day.browser.until("it is searchable", again).await;
+
+    // Another one is dropped.
+    park_one(day).await;
+    day.open("#/dead-letters").await;
+    day.browser.click(".row-actions .button:last-child").await;
+    day.browser.until_text("dialog", "deleted for good").await;
+    day.browser.click("dialog .danger").await;
+    day.browser.until_text(".empty", "No dead letters").await;
+    let left: u64 = day.world.redis(&["XLEN", RAW_DEAD_LETTERS]).await;
+    assert_eq!(left, 0);
+}
+
+async fn a_search_leads_to_a_trace(day: &Day) {
+    day.open("").await;
+    day.is("right").await;
+    day.browser.press(&["/"]).await;
+    day.browser.until("the box has the focus", "document.activeElement?.id === 'q'").await;
+    day.browser.write("Ticket 7\nThe parcel number 7 has not arrived, and nobody answers the telephone.").await;
+    day.browser.press(&["Enter"]).await;
+    day.browser.until("hits are there", "document.querySelectorAll('.hit').length === 10").await;
+    assert!(day.browser.text(".hit h2").await.starts_with("Ticket"), "{}", day.browser.text(".hit").await);
+    // With a filter, and one that is none.
+    day.browser.click("details summary").await;
+    day.browser.click("#filter").await;
+    day.browser.write("{\"must\": [{\"key\": \"subject\", \"match\": {\"value\": \"Ticket 7\"}}]").await;
+    day.browser.click(".search .primary").await;
+    day.browser.until_text("#filter-wrong", "not JSON").await;
+    day.browser.value("document.querySelector('#filter').setRangeText('}', 1000, 1000, 'end')").await;
+    day.browser.click(".search .primary").await;
+    day.browser.until("one hit is left", "document.querySelectorAll('.hit').length === 1").await;
+    day.browser.click(".hit summary").await;
+    day.browser.until_text(".hit .json", "Customer 7").await;
+    day.browser.click(".hit-foot a").await;
+    day.browser.until_text(".verdict-word", "SEARCHABLE").await;
+    for hop in ["MongoDB", "Stage 1", "Stage 2", "Qdrant"] {
+        day.browser.until_text(".hops", hop).await;
+    }
+    day.open("#/document?id=nobody-knows-it").await;
+    day.browser.until_text(".empty", "Nothing is known of nobody-knows-it").await;
+}
+
+async fn a_dead_service_is_shown_and_cleared(day: &mut Day) {
+    day.open("").await;
+    day.is("right").await;
+    day.world.kill("upserter");
+    day.world.collection("tickets").insert_many((400..440).map(ticket)).await.unwrap();
+    day.is("broken").await;
+    day.browser.until_text(".verdict-summary", "stage 2").await;
+    day.browser
+        .until("stage 2 is marked", "document.querySelector('[aria-label=\"stage 2\"]').dataset.state === 'bad'")
+        .await;
+    day.browser.until("it is said aloud", "document.querySelector('#announce').textContent.startsWith('Broken')").await;
+    day.world.start("upserter");
+    day.is("right").await;
+}
+
+async fn qdrant_is_away_and_comes_back(day: &mut Day) {
+    let qdrant = day.world.stack.qdrant.clone().unwrap();
+    qdrant.kill().await;
+    day.world.collection("tickets").insert_many((440..480).map(ticket)).await.unwrap();
+    day.is("broken").await;
+    day.browser.until_text(".verdict-summary", "Qdrant does not answer").await;
+    day.browser.until_text("[aria-label=Qdrant]", "does not answer").await;
+    if let Some(folder) = std::env::var_os("TIDEWHEEL_SCREENSHOTS").filter(|folder| !folder.is_empty()) {
+        let picture = day.browser.picture(Screen { width: 1440, height: 900, theme: "light" }).await;
+        std::fs::write(std::path::Path::new(&folder).join("outage-desk-light.png"), picture).unwrap();
+    }
+    qdrant.start().await.unwrap();
+    day.is("right").await;
+    day.browser.until_text("[aria-label=Qdrant] .part-big", "401 points").await;
+}
+
+async fn a_replay_is_shown(day: &mut Day) {
+    day.open("#/replays").await;
+    day.browser.until_text(".empty", "No replay runs").await;
+    let mut command = day.world.command(&["replay", "raw", "--yes"]);
+    let replayed = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stderr));
+    day.browser.until_text(".replay .badge", "done").await;
+    day.browser.until_text(".replay", "raw_document_changes").await;
+    day.browser.until_text(".replay-line", "100 %").await;
+}
+
+async fn keys_lead_everywhere(day: &Day) {
+    day.open("").await;
+    day.is("right").await;
+    for (key, heading) in [("d", "Dead letters"), ("s", "Search"), ("t", "Trace a document"), ("r", "Replays")] {
+        day.browser.press(&["g", key]).await;
+        day.browser.until_text("h1", heading).await;
+    }
+    day.browser.press(&["g", "o"]).await;
+    day.is("right").await;
+    day.browser.press(&["?"]).await;
+    day.browser.until_text("dialog", "Keys").await;
+    day.browser.press(&["Escape"]).await;
+    day.browser.until("it is closed", "document.querySelector('dialog') === null").await;
+    // The theme is a choice that lasts.
+    day.browser.click("[aria-label^=Theme]").await;
+    day.browser.click("[aria-label^=Theme]").await;
+    day.browser.until("it is dark", "document.documentElement.dataset.theme === 'dark'").await;
+    day.open("").await;
+    day.browser.until("it is still dark", "getComputedStyle(document.documentElement).colorScheme === 'dark'").await;
+    day.browser.click("[aria-label^=Theme]").await;
+}
+
+async fn the_console_goes_and_comes_back(day: &mut Day) {
+    day.open("").await;
+    day.browser.until_text(".connection", "Live").await;
+    day.world.kill("console");
+    day.browser.until_text("#lost", "Connection lost").await;
+    day.world.start("console");
+    day.listens().await;
+    day.browser.until_text(".connection", "Live").await;
+    day.browser.until("the warning is gone", "document.querySelector('#lost').hidden").await;
+}

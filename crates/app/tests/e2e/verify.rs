@@ -1,0 +1,149 @@
+//! Every kind of damage to the index is found, and repaired while others write.
+
+use mongodb::bson::{Document, doc};
+use serde_json::{Value, json};
+
+use super::clients::put;
+use super::dead_letters::snapshot_is_over;
+use super::world::{World, ticket};
+use super::writer::Writer;
+
+/// What `tidewheel verify` prints as JSON, and its exit code.
+fn verify(world: &World, arguments: &[&str]) -> (Value, Option<i32>) {
+    let ran = world.command(&[&["verify"], arguments, &["--output", "json"]].concat()).output().unwrap();
+    let json = serde_json::from_slice(&ran.stdout);
+    (json.unwrap_or_else(|error| panic!("{error}: {ran:?}")), ran.status.code())
+}
+
+fn counts(found: &Value) -> [u64; 4] {
+    ["missing", "stale", "extra", "surplus"].map(|kind| found[kind].as_u64().unwrap_or_else(|| panic!("{found}")))
+}
+
+async fn post(url: String, body: Value) -> Value {
+    let answer = super::clients::http().post(url).json(&body).send().await.unwrap();
+    assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+    answer.json().await.unwrap()
+}
+
+/// The points of a document of `notes`, with everything, in the order of their chunks.
+async fn points(qdrant: &str, id: &str) -> Vec<Value> {
+    let of = |key: &str, value: &str| json!({"key": key, "match": {"value": value}});
+    let must = [of("_id", id), of("_tidewheel.namespace", "shop.notes")];
+    let body = json!({"filter": {"must": must}, "with_payload": true, "with_vector": true, "limit": 100});
+    let answer = post(format!("{qdrant}/collections/documents/points/scroll"), body).await;
+    let mut points = answer["result"]["points"].as_array().unwrap().clone();
+    points.sort_by_key(|point| point["payload"]["_tidewheel"]["chunk"].as_u64());
+    assert!(!points.is_empty(), "{id} is not in the index");
+    points
+}
+
+async fn upsert(qdrant: &str, point: &Value) {
+    let (id, payload, vector) = (&point["id"], &point["payload"], &point["vector"]);
+    let body = json!({"points": [{"id": id, "payload": payload, "vector": vector}]});
+    put(&format!("{qdrant}/collections/documents/points?wait=true"), &body).await;
+}
+
+async fn delete(qdrant: &str, point: &Value) {
+    post(format!("{qdrant}/collections/documents/points/delete?wait=true"), json!({"points": [point["id"]]})).await;
+}
+
+fn note(name: &str) -> Document {
+    let content = "It is long enough for several chunks, one after the other. ".repeat(120);
+    doc! {"_id": name, "subject": name, "content": content, "number": 7}
+}
+
+const NAMES: [&str; 8] = ["whole", "gone", "headless", "torn", "old", "edited", "long", "twice"];
+
+/// Spoils the index behind tidewheel's back. Gives what a comparison should count.
+async fn damage(qdrant: &str) -> [u64; 4] {
+    // All points of a document; the first one; one in the middle.
+    for point in points(qdrant, "gone").await {
+        delete(qdrant, &point).await;
+    }
+    delete(qdrant, &points(qdrant, "headless").await[0]).await;
+    delete(qdrant, &points(qdrant, "torn").await[1]).await;
+    // Another digest, as an older state has it; another field, behind the digest's back.
+    for mut point in points(qdrant, "old").await {
+        point["payload"]["_tidewheel"]["digest"] = "00000000000000000000000000000000".into();
+        upsert(qdrant, &point).await;
+    }
+    let mut edited = points(qdrant, "edited").await.remove(0);
+    edited["payload"]["number"] = 8.into();
+    upsert(qdrant, &edited).await;
+    // A chunk far behind the last; a copy under another id; a document that nobody has.
+    let long = points(qdrant, "long").await;
+    let mut far = long.last().unwrap().clone();
+    let document = uuid::Uuid::parse_str(far["payload"]["_tidewheel"]["document"].as_str().unwrap()).unwrap();
+    far["payload"]["_tidewheel"]["chunk"] = 90.into();
+    far["id"] = uuid::Uuid::new_v5(&document, &90_u32.to_be_bytes()).to_string().into();
+    upsert(qdrant, &far).await;
+    let mut copy = points(qdrant, "twice").await.remove(0);
+    copy["id"] = "11111111-2222-3333-4444-555555555555".into();
+    upsert(qdrant, &copy).await;
+    let namespace = tidewheel_core::identity::Namespace::new("shop", "notes");
+    let nobody = tidewheel_core::identity::DocumentId::new(&namespace, r#""nobody""#);
+    let mut extra = points(qdrant, "whole").await.remove(0);
+    extra["id"] = nobody.point(0).to_string().into();
+    let stamp = &mut extra["payload"]["_tidewheel"];
+    stamp["key"] = r#""nobody""#.into();
+    stamp["document"] = nobody.to_string().into();
+    upsert(qdrant, &extra).await;
+    // gone and headless are missing; torn, old and edited are stale; nobody is extra; long and twice have too much.
+    [2, 3, 1, 2]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_damage_is_found_and_repaired_while_others_write() {
+    let mut world = World::running().await;
+    world.collection("notes").insert_many(NAMES.map(note)).await.unwrap();
+    world.collection("tickets").insert_many((0..2_000).map(ticket)).await.unwrap();
+    snapshot_is_over(&mut world).await;
+    world.equal().await;
+    let (found, code) = verify(&world, &[]);
+    assert_eq!((code, counts(&found), &found["documents"]), (Some(0), [0; 4], &2_008.into()), "{found}");
+    assert_eq!((&found["settled"], &found["unsettled"]), (&true.into(), &0.into()));
+
+    let qdrant = world.stack.qdrant_http_url().unwrap();
+    // A point that is nobody's business, as long as it is there.
+    let mut foreign = points(&qdrant, "whole").await.remove(0);
+    foreign["id"] = "99999999-8888-7777-6666-555555555555".into();
+    foreign["payload"] = json!({"mine": true});
+    upsert(&qdrant, &foreign).await;
+    let planted = damage(&qdrant).await;
+    let (found, code) = verify(&world, &[]);
+    assert_eq!((code, counts(&found), &found["foreign"]), (Some(1), planted, &1.into()), "{found}");
+    // The digest tells all but the field that was changed behind its back.
+    let (quick, _) = verify(&world, &["--quick"]);
+    assert_eq!(counts(&quick), [2, 2, 1, 2], "{quick}");
+    let (part, code) = verify(&world, &["--namespace", "tickets"]);
+    assert_eq!((code, &part["documents"]), (Some(0), &2_000.into()), "{part}");
+    let (part, _) = verify(&world, &["--namespace", "tickets", "--from", "100", "--to", "299"]);
+    assert_eq!(part["documents"], 200);
+    let (part, code) = verify(&world, &["--namespace", "notes", "--from", "n", "--to", "o"]);
+    assert_eq!((code, counts(&part)), (Some(1), [0, 0, 1, 0]), "only nobody is between n and o: {part}");
+    let (sample, code) = verify(&world, &["--namespace", "tickets", "--sample", "25%"]);
+    let documents = sample["documents"].as_u64().unwrap();
+    assert!(code == Some(0) && (300..700).contains(&documents), "{sample}");
+
+    let load = Writer::start(world.collection("tickets"));
+    let (found, _) = verify(&world, &["--namespace", "notes"]);
+    assert_eq!(counts(&found), planted, "what is under way is no drift: {found}");
+    let (found, code) = verify(&world, &["--repair"]);
+    assert_eq!((code, counts(&found), &found["repaired"]["left"]), (Some(0), planted, &0.into()), "{found}");
+    assert_eq!((&found["repaired"]["sent"], &found["repaired"]["deleted"]), (&7.into(), &1.into()), "{found}");
+    let (found, code) = verify(&world, &[]);
+    assert_eq!((code, counts(&found)), (Some(0), [0; 4]), "{found}");
+    load.finish().await;
+    delete(&qdrant, &foreign).await;
+    world.equal().await;
+
+    // For people.
+    damage(&qdrant).await;
+    let ran = world.command(&["verify"]).output().unwrap();
+    let text = String::from_utf8_lossy(&ran.stdout);
+    assert!(text.contains("✖ the index differs from MongoDB: 2 missing, 3 stale, 1 extra, 2 surplus"), "{text}");
+    let ran = world.command(&["verify", "--repair"]).output().unwrap();
+    let text = String::from_utf8_lossy(&ran.stdout);
+    assert!(text.contains("nothing differs any more"), "{text}");
+    world.equal().await;
+}

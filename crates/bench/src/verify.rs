@@ -1,0 +1,119 @@
+//! How long it takes to compare the index with the source, beside a bare look at both.
+//!
+//! ```text
+//! target/release/tidewheel-bench verify
+//! ```
+//!
+//! The pipeline fills the index. Then each round reads both sides as the audit does, the documents in the order of `_id` and the
+//! points in the order of their ids, without comparing anything; audits by digest alone; and audits every field. The two sides
+//! of the bare look are read at once, as the audit reads them. Medians are printed.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+use tidewheel_core::payload::STAMP;
+use tidewheel_core::ports::{Index, Source};
+use tidewheel_core::secret::Secret;
+use tidewheel_pipeline::audit::{AuditOptions, AuditPorts, audit};
+use tidewheel_pipeline::upserter::PayloadOptions;
+use tidewheel_stores::mongo::{MongoOptions, MongoSource};
+use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
+use tidewheel_stores::redis::{RedisOptions, RedisStore};
+
+use crate::load::{DATABASE, INDEX, Servers, throughput};
+use crate::side::Side;
+
+/// Points of the index in a page, as the audit reads them.
+const PAGE: usize = 1_000;
+
+/// Measures `tidewheel verify`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Documents to compare
+    #[arg(long, default_value_t = 100_000)]
+    documents: usize,
+    /// Numbers in a vector
+    #[arg(long, default_value_t = 384)]
+    pub dimension: usize,
+    /// Rounds
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+}
+
+/// Fills the index and measures.
+pub async fn run(servers: &Servers, pipeline: &Side, dir: &Path, arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    servers.clear().await?;
+    let services = pipeline.start(dir, |_| true)?;
+    servers.warm_up(pipeline).await?;
+    throughput(servers, arguments.documents).await?;
+    let options =
+        MongoOptions { uri: Secret::new(&servers.mongodb_uri), database: DATABASE.into(), collections: Vec::new() };
+    let ports = AuditPorts {
+        source: Arc::new(MongoSource::connect(options).await?),
+        index: Arc::new(QdrantIndex::connect(QdrantOptions::new(&servers.qdrant_grpc_url, INDEX))?),
+        journal: Arc::new(RedisStore::connect(&RedisOptions::new(&servers.redis_url)).await?),
+        repair: None,
+    };
+    let quick = AuditOptions::default();
+    let whole = AuditOptions { payload: Some(PayloadOptions::default()), ..AuditOptions::default() };
+    let mut seconds: [Vec<f64>; 3] = Default::default();
+    for round in 1..=arguments.rounds {
+        let begun = Instant::now();
+        tokio::try_join!(read_source(&*ports.source), read_index(&*ports.index))?;
+        seconds[0].push(begun.elapsed().as_secs_f64());
+        for (options, seconds) in [&quick, &whole].into_iter().zip(&mut seconds[1..]) {
+            let found = audit(&ports, options, &(Arc::new(|_| {}) as _)).await?;
+            if found.drift() + found.unsettled > 0 || found.documents < arguments.documents as u64 {
+                return Err(format!("the index does not equal the source: {found:?}").into());
+            }
+            seconds.push(found.seconds);
+        }
+        println!(
+            "round {round}: {:.2} s bare, {:.2} s by digest, {:.2} s every field",
+            last(&seconds[0]),
+            last(&seconds[1]),
+            last(&seconds[2])
+        );
+    }
+    drop(services);
+    let bare = median(&seconds[0]);
+    println!("\n{} documents of {} dimensions, {} rounds", arguments.documents, arguments.dimension, arguments.rounds);
+    println!("{:28}{:>10}{:>14}{:>12}", "", "seconds", "documents/s", "of a bare look");
+    for (name, seconds) in
+        ["a bare look at both sides", "verify --quick (digest)", "verify (every field)"].iter().zip(&seconds)
+    {
+        let median = median(seconds);
+        println!("{name:28}{median:>10.2}{:>14.0}{:>12.2}", arguments.documents as f64 / median, median / bare);
+    }
+    Ok(())
+}
+
+fn last(seconds: &[f64]) -> f64 {
+    seconds.last().copied().unwrap_or(f64::NAN)
+}
+
+fn median(seconds: &[f64]) -> f64 {
+    let mut seconds = seconds.to_vec();
+    seconds.sort_by(f64::total_cmp);
+    seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+async fn read_source(source: &dyn Source) -> Result<(), Box<dyn Error>> {
+    for namespace in source.collections().await? {
+        let mut scan = source.scan(&namespace, None, source.now().await?, None).await?;
+        while !scan.next().await?.is_empty() {}
+    }
+    Ok(())
+}
+
+async fn read_index(index: &dyn Index) -> Result<(), Box<dyn Error>> {
+    let mut after = None;
+    loop {
+        let page = index.page(after, PAGE, STAMP).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.id);
+    }
+}

@@ -1,0 +1,68 @@
+//! The dead letters of both stages, as an operator sees them.
+
+use async_trait::async_trait;
+
+use super::PortResult;
+use super::queue::EntryId;
+use crate::change::Change;
+use crate::embedded::Embedded;
+use crate::streams::Stage;
+use crate::wire::{RawFields, Record as _, WireError};
+
+/// Fields that a parked entry has beyond its own, in the order in which they are added behind them.
+pub const ABOUT: [&str; 5] = ["stream", "entry", "reason", "attempts", "parked_at"];
+
+/// A parked entry.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    /// Its id among the dead letters of its stage.
+    pub id: EntryId,
+    /// The stream that it was in.
+    pub stream: String,
+    /// The id that it had there.
+    pub entry: EntryId,
+    /// Why it was given up.
+    pub reason: String,
+    /// How often it was tried, not counting attempts that failed for a passing reason.
+    pub attempts: u32,
+    /// When it was given up, in milliseconds since the Unix epoch.
+    pub parked_at: u64,
+    /// Its record, or why that cannot be read. One of stage 1 has no vectors yet.
+    pub record: Result<Embedded, WireError>,
+}
+
+impl Letter {
+    /// Reads a parked entry of `stage`. What is missing of what is known about it stays empty: a person may want to look at it
+    /// all the same.
+    pub fn read(stage: Stage, id: EntryId, fields: RawFields) -> Self {
+        let text = |name: &str| {
+            let value = fields.iter().rev().find(|(field, _)| field == name.as_bytes());
+            value.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+        };
+        let (stream, entry, reason) = (text("stream"), EntryId(text("entry")), text("reason"));
+        let (attempts, parked_at) = (text("attempts").parse().unwrap_or(0), text("parked_at").parse().unwrap_or(0));
+        let record = if stage.stream == crate::streams::RAW {
+            Change::decode(fields).map(Embedded::without_vectors)
+        } else {
+            Embedded::decode(fields)
+        };
+        Self { id, stream, entry, reason, attempts, parked_at, record }
+    }
+}
+
+/// The dead letters of both stages.
+#[async_trait]
+pub trait DeadLetters: Send + Sync {
+    /// Up to `max` letters of a stage behind `after`, oldest first.
+    async fn letters(&self, stage: Stage, after: &EntryId, max: usize) -> PortResult<Vec<Letter>>;
+
+    /// Puts these letters back at the end of their stage, as the entries that they were; says how many were still there. Each one
+    /// moves in one step: nobody sees it in both places or in none.
+    ///
+    /// No deletion is forgotten for a while from then on, as none is while there are dead letters: an entry that is days old is on
+    /// its way again.
+    async fn retry(&self, stage: Stage, ids: &[EntryId]) -> PortResult<u64>;
+
+    /// Deletes these letters; says how many were still there.
+    async fn discard(&self, stage: Stage, ids: &[EntryId]) -> PortResult<u64>;
+}

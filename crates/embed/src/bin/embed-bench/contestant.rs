@@ -1,0 +1,91 @@
+//! The engines under measurement.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tidewheel_embed::engine::{Engine, ModelSource, ModelSpec, Precision, load};
+
+use crate::process::{Child, cpu_seconds};
+
+/// Our precisions.
+pub(crate) const OURS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
+
+/// An engine in Python.
+pub(crate) struct Other {
+    /// Its name on the command line and in `engines.py`.
+    pub(crate) key: &'static str,
+    /// Its name for people.
+    pub(crate) name: &'static str,
+    /// With which peak of the processor it is compared.
+    pub(crate) precision: Precision,
+}
+
+/// The engines that `engines.py` knows.
+pub(crate) const OTHERS: [Other; 7] = [
+    Other { key: "st-8", name: "sentence-transformers f32, batch 8", precision: Precision::F32 },
+    Other { key: "st-32", name: "sentence-transformers f32, batch 32", precision: Precision::F32 },
+    Other { key: "ort-f32", name: "onnxruntime f32", precision: Precision::F32 },
+    Other { key: "ort-int8", name: "onnxruntime int8", precision: Precision::Int8 },
+    Other { key: "ov-f32", name: "OpenVINO f32", precision: Precision::F32 },
+    Other { key: "ov-bf16", name: "OpenVINO bf16", precision: Precision::Bf16 },
+    Other { key: "ov-int8", name: "OpenVINO int8", precision: Precision::Int8 },
+];
+
+/// One engine under measurement.
+pub(crate) enum Contestant {
+    Ours(Arc<dyn Engine>),
+    Other(Box<Child>),
+}
+
+/// Time for all texts, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) clock: f64,
+    pub(crate) cpu: f64,
+}
+
+impl Contestant {
+    /// The vectors of all texts, one after the other.
+    pub(crate) fn embed(&mut self, batch: &[&[u32]]) -> Result<Vec<f32>, String> {
+        match self {
+            Self::Ours(engine) => Ok(engine.embed(batch, 0)),
+            Self::Other(child) => child.embed(),
+        }
+    }
+
+    /// The time for all texts.
+    pub(crate) fn time(&mut self, batch: &[&[u32]]) -> Result<Times, String> {
+        match self {
+            Self::Ours(engine) => {
+                let (cpu, start) = (cpu_seconds(std::process::id()), Instant::now());
+                let _ = engine.embed(batch, 0);
+                let clock = start.elapsed().as_secs_f64();
+                Ok(Times { clock, cpu: cpu_seconds(std::process::id()) - cpu })
+            }
+            Self::Other(child) => child.time(),
+        }
+    }
+
+    /// Seconds for each repeat of one text.
+    pub(crate) fn single(&mut self, ids: &[u32], repeats: usize) -> Result<Vec<f64>, String> {
+        match self {
+            Self::Ours(engine) => {
+                let mut out = vec![0.0; engine.info().dimension];
+                let once = |_| {
+                    let start = Instant::now();
+                    engine.embed_one(ids, &mut out);
+                    start.elapsed().as_secs_f64()
+                };
+                Ok((0..repeats).map(once).collect())
+            }
+            Self::Other(child) => child.single(ids, repeats),
+        }
+    }
+}
+
+/// Our engine with the model in this directory.
+pub(crate) fn ours(model: &Path, precision: Precision) -> Result<Arc<dyn Engine>, String> {
+    let spec = ModelSpec { precision, ..ModelSpec::new(ModelSource::Directory(model.to_owned())) };
+    load(&spec).map_err(|error| error.to_string())
+}

@@ -1,0 +1,221 @@
+//! In which order the service does its work, what it does not do at all, and what it counts. Each test has a recorder of
+//! its own, and waits for what the service shows rather than for time to pass.
+
+mod support;
+
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex};
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use support::{Obedient, PATIENCE, hash_options, until};
+use tidewheel_embed::engine::{Engine, EngineInfo, Workspace};
+use tidewheel_embed::service::{Service, ServiceOptions, meters};
+use tidewheel_embed::tokens::Encoding;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// A service with its own recorder. It ends with the test.
+struct Watched {
+    url: String,
+    http: Client,
+    metrics: PrometheusHandle,
+}
+
+impl Watched {
+    async fn start(engine: Arc<dyn Engine>, workers: usize) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let options = ServiceOptions { workers, ..hash_options() };
+        let service = metrics::with_local_recorder(&recorder, || Service::start(engine, options)).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(service.run(listener, std::future::pending()));
+        Self { url, http: Client::new(), metrics: recorder.handle() }
+    }
+
+    /// Posts texts from a task of its own.
+    fn send(&self, texts: &[String]) -> JoinHandle<(StatusCode, Value)> {
+        let request = self.http.post(format!("{}/encode_batch", self.url)).json(&json!({ "texts": texts }));
+        tokio::spawn(async move { tokio::time::timeout(PATIENCE, support::answer(request)).await.expect("an answer") })
+    }
+
+    fn meter(&self, name: &str) -> f64 {
+        let text = self.metrics.render();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    async fn until(&self, name: &str, value: usize) {
+        until(&format!("{name} is {value}"), async || (self.meter(name) - value as f64).abs() < 0.5).await;
+    }
+
+    /// Sends texts, and returns once they wait in the queue behind `requests` others.
+    async fn queue(&self, texts: &[String], requests: usize) -> JoinHandle<(StatusCode, Value)> {
+        let answer = self.send(texts);
+        self.until(meters::QUEUE_REQUESTS, requests + 1).await;
+        answer
+    }
+}
+
+fn one(letter: &str, tokens: usize) -> Vec<String> {
+    vec![letter.repeat(tokens)]
+}
+
+/// Requests that have left the queue for a thread.
+fn begun() -> String {
+    format!("{}_count", meters::QUEUE_SECONDS)
+}
+
+/// A service of one thread that already works on the text `x`.
+async fn occupied() -> (Watched, Arc<Obedient>, JoinHandle<(StatusCode, Value)>) {
+    let engine = Obedient::closed();
+    let service = Watched::start(engine.clone(), 1).await;
+    let first = service.send(&one("x", 1));
+    service.until(&begun(), 1).await;
+    (service, engine, first)
+}
+
+async fn good(answer: JoinHandle<(StatusCode, Value)>) {
+    let (status, body) = answer.await.unwrap();
+    assert_eq!(status, StatusCode::OK, "{body}");
+}
+
+#[tokio::test]
+async fn an_idle_core_takes_work_at_once() {
+    let engine = Obedient::closed();
+    let service = Watched::start(engine.clone(), 3).await;
+    // A tile holds hundreds of tokens; nobody waits for it to fill up.
+    let mut answers = Vec::new();
+    for taken in 1..=3 {
+        answers.push(service.send(&one("a", 2)));
+        service.until(&begun(), taken).await;
+        assert!(service.meter(meters::QUEUE_REQUESTS) < 0.5);
+    }
+    // All cores are busy: now it waits.
+    answers.push(service.queue(&one("b", 2), 0).await);
+    engine.allow_all();
+    for answer in answers {
+        good(answer).await;
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_hung_up_costs_nothing_and_is_counted() {
+    let (service, engine, first) = occupied().await;
+    let leaver = service.queue(&[one("l", 70), one("l", 70)].concat(), 0).await;
+    let stayer = service.queue(&one("s", 7), 1).await;
+    assert!((service.meter(meters::QUEUE_TOKENS) - 147.0).abs() < 0.5);
+    leaver.abort();
+    // The service learns of it when it next reads from that connection, which nothing outside shows.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    engine.allow_all();
+    good(first).await;
+    good(stayer).await;
+    service.until(meters::ABANDONED, 1).await;
+    assert_eq!(engine.computed(), "xs");
+    service.until(meters::TOKENS, 1 + 7).await;
+    service.until(meters::TEXTS, 2).await;
+    service.until(meters::QUEUE_TOKENS, 0).await;
+}
+
+#[tokio::test]
+async fn texts_of_many_callers_share_a_tile() {
+    let (service, engine, first) = occupied().await;
+    let mut answers = Vec::new();
+    for waiting in 0..5 {
+        answers.push(service.queue(&one("c", 50), waiting).await);
+    }
+    // One for what is at work, one for all five.
+    engine.allow(2);
+    good(first).await;
+    for answer in answers {
+        good(answer).await;
+    }
+    assert_eq!(engine.computed(), "xccccc");
+    service.until(&format!("{}_count", meters::TILE_FILL), 2).await;
+    assert!(service.meter(&format!("{}_count", meters::TOKENIZE_SECONDS)) > 5.5);
+    assert!(service.meter(&format!("{}_count", meters::COMPUTE_SECONDS)) > 1.5);
+}
+
+#[tokio::test]
+async fn a_single_text_waits_for_one_tile_of_a_backfill_that_never_ends() {
+    let (service, engine, first) = occupied().await;
+    // A backfill: always three lists of forty texts wait, and each text fills a tile.
+    let list: Vec<String> = vec!["b".repeat(200); 40];
+    let mut backfill = Vec::new();
+    for waiting in 0..3 {
+        backfill.push(service.queue(&list, waiting).await);
+    }
+    engine.allow(1);
+    good(first).await;
+    for search in 1..=5 {
+        service.until(&format!("{}_count", meters::COMPUTE_SECONDS), 2 * search - 1).await;
+        // The thread is inside a tile of the backfill now.
+        let before = engine.computed();
+        let answer = service.queue(&one("s", 5), 3).await;
+        engine.allow(2);
+        good(answer).await;
+        assert_eq!(engine.computed(), format!("{before}bs"), "one tile of the backfill, then the search");
+    }
+    engine.allow_all();
+    for answer in backfill {
+        good(answer).await;
+    }
+    assert_eq!(engine.computed().matches('b').count(), 120, "and the backfill gets done");
+}
+
+/// An engine whose tokeniser does not come back from a text that begins with `t` before it is let.
+struct SlowTokens {
+    inner: Arc<Obedient>,
+    /// Whether it entered such a text, and whether it may leave.
+    state: Mutex<(bool, bool)>,
+    changed: Condvar,
+}
+
+impl Engine for SlowTokens {
+    fn info(&self) -> &EngineInfo {
+        self.inner.info()
+    }
+
+    fn tokenize(&self, text: &str) -> Encoding {
+        if text.starts_with('t') && text != "tidewheel" {
+            let mut state = self.state.lock().unwrap();
+            state.0 = true;
+            drop(self.changed.wait_while(state, |state| !state.1).unwrap());
+        }
+        self.inner.tokenize(text)
+    }
+
+    fn token_spans(&self, text: &str) -> Vec<Range<usize>> {
+        self.inner.token_spans(text)
+    }
+
+    fn embed_tile(&self, batch: &[&[u32]], workspace: &mut Workspace, out: &mut [f32]) {
+        self.inner.embed_tile(batch, workspace, out);
+    }
+
+    fn embed_one(&self, ids: &[u32], out: &mut [f32]) {
+        self.inner.embed_one(ids, out);
+    }
+}
+
+/// The runtime has one thread: if the texts were split there, nobody else would be answered.
+#[tokio::test]
+async fn splitting_long_texts_holds_nobody_else_up() {
+    let (state, changed) = (Mutex::new((false, false)), Condvar::new());
+    let engine = Arc::new(SlowTokens { inner: Obedient::open(), state, changed });
+    let service = Watched::start(engine.clone(), 2).await;
+    let long = service.send(&one("t", 100_000));
+    until("the tokeniser is at the long text", async || engine.state.lock().unwrap().0).await;
+    for _ in 0..10 {
+        good(service.send(&one("a", 3))).await;
+    }
+    let ready = service.http.get(format!("{}/ready", service.url)).send().await.unwrap();
+    assert_eq!(ready.status(), StatusCode::OK);
+    assert!(!long.is_finished());
+    engine.state.lock().unwrap().1 = true;
+    engine.changed.notify_all();
+    good(long).await;
+}

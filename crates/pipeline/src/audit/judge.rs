@@ -1,0 +1,208 @@
+//! Decides whether the index has a document as the source has it, without asking either.
+
+use serde::Serialize;
+use tidewheel_core::identity::{DocumentId, Namespace};
+use tidewheel_core::payload::{RESERVED, Stamped, digest, plain_document};
+use tidewheel_core::ports::{IndexedPoint, SourceRow};
+use tidewheel_core::row::{Place, row};
+use tidewheel_core::version::Version;
+
+use crate::upserter::PayloadOptions;
+
+/// How the index differs from the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The source has the document, the index has not.
+    Missing,
+    /// The index has another state of it, or not all of it.
+    Stale,
+    /// The index has it, the source has not.
+    Extra,
+    /// The index has points of it that should not be there.
+    Surplus,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Missing, Self::Stale, Self::Extra, Self::Surplus];
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Stale => "stale",
+            Self::Extra => "extra",
+            Self::Surplus => "surplus",
+        }
+    }
+}
+
+/// A point that tidewheel has written.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) point: IndexedPoint,
+    pub(super) stamp: Stamped,
+}
+
+impl Seen {
+    /// Reads a point; `None` if somebody else has written it.
+    pub(super) fn read(point: IndexedPoint) -> Option<Self> {
+        let stamp = Stamped::read(&point.payload)?;
+        Some(Self { point, stamp })
+    }
+
+    pub(super) fn document(&self) -> DocumentId {
+        DocumentId::new(&self.stamp.namespace, &self.stamp.key)
+    }
+
+    /// Whether it lies where the document's chunk of this number belongs. A copy under another id does not.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.document().point(self.stamp.chunk) == self.point.id
+    }
+
+    fn place(&self) -> Place<Version> {
+        let Stamped { chunk, chunks, version, .. } = self.stamp;
+        Place { chunk: u64::from(chunk), chunks: u64::from(chunks), version }
+    }
+}
+
+/// How the points of a document differ from its row in the source, if they do. `points` are all that were found of it, in any
+/// order; with options, every field of the payload is compared too.
+pub(super) fn judge(
+    row_of_source: Option<&SourceRow>,
+    mut points: Vec<Seen>,
+    payload: Option<&PayloadOptions>,
+) -> Option<(Kind, String)> {
+    let Some(source) = row_of_source else {
+        let count = points.len();
+        return (count > 0).then(|| (Kind::Extra, format!("{count} points of a document that MongoDB does not have")));
+    };
+    let misplaced = points.iter().filter(|seen| !seen.is_in_place()).count();
+    points.retain(Seen::is_in_place);
+    if points.is_empty() && misplaced == 0 {
+        return Some((Kind::Missing, "no point of it".to_owned()));
+    }
+    points.sort_by_key(|seen| seen.stamp.chunk);
+    let row = row(&points, Seen::place);
+    let Some(first) = points.first().filter(|first| first.stamp.chunk == 0) else {
+        return Some((Kind::Missing, "chunk 0 is missing".to_owned()));
+    };
+    if first.stamp.digest != digest(&source.document) {
+        return Some((Kind::Stale, "another state of the document".to_owned()));
+    }
+    if let Err(what) = row.whole {
+        return Some((Kind::Stale, what));
+    }
+    if let Some(what) = payload.and_then(|options| row.row.iter().find_map(|seen| differs(source, seen, options))) {
+        return Some((Kind::Stale, what));
+    }
+    let surplus = row.surplus.len() + misplaced;
+    (surplus > 0).then(|| (Kind::Surplus, format!("{surplus} points too many")))
+}
+
+/// The first field of a payload that is not what the document says.
+fn differs(source: &SourceRow, seen: &Seen, options: &PayloadOptions) -> Option<String> {
+    let Ok(expected) = plain_document(&source.document).map(|document| options.select(document)) else {
+        // It can be neither written nor compared; its dead letter says so.
+        return None;
+    };
+    let found = &seen.point.payload;
+    let field = |name: &String| name != RESERVED && found.get(name) != expected.get(name);
+    let name = expected.keys().chain(found.keys()).find(|name| field(name))?;
+    Some(format!("the field {name} of chunk {} is not what the document says", seen.stamp.chunk))
+}
+
+/// A document that is looked at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Target {
+    pub(super) namespace: Namespace,
+    pub(super) key: String,
+}
+
+impl Target {
+    pub(super) fn document(&self) -> DocumentId {
+        DocumentId::new(&self.namespace, &self.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tidewheel_core::fingerprint::Fingerprints;
+    use tidewheel_core::payload::Stamp;
+    use tidewheel_core::version::ClusterTime;
+
+    use super::*;
+
+    const DOCUMENT: &str = r#"{"_id":1,"subject":"Hello","number":1.5}"#;
+
+    fn namespace() -> Namespace {
+        Namespace::new("shop", "tickets")
+    }
+
+    fn source() -> SourceRow {
+        SourceRow { key: r#"{"$numberInt":"1"}"#.into(), id: "1".into(), document: DOCUMENT.into() }
+    }
+
+    fn seen(chunk: u32, chunks: u32, seconds: u32, document: &str) -> Seen {
+        let (key, namespace) = (source().key, namespace());
+        let id = DocumentId::new(&namespace, &key);
+        let digest = digest(document);
+        let fingerprints = Fingerprints::new("hash:3", "1", 3);
+        let stamp = Stamp {
+            digest: &digest,
+            fingerprints: &fingerprints,
+            key: &key,
+            namespace: namespace.as_str(),
+            document: id,
+            version: Version::of_snapshot(0, ClusterTime { seconds, increment: 1 }),
+            model: "hash:3",
+            chunks,
+        };
+        let mut payload = plain_document(document).unwrap();
+        payload.insert(RESERVED.into(), stamp.value(chunk, "text"));
+        Seen::read(IndexedPoint { id: id.point(chunk), payload }).unwrap()
+    }
+
+    fn kind(points: Vec<Seen>) -> Option<Kind> {
+        judge(Some(&source()), points, Some(&PayloadOptions::default())).map(|(kind, _)| kind)
+    }
+
+    #[test]
+    fn what_is_the_same_is_no_difference() {
+        assert_eq!(kind(vec![seen(0, 1, 5, DOCUMENT)]), None);
+        assert_eq!(kind(vec![seen(1, 2, 5, DOCUMENT), seen(0, 2, 5, DOCUMENT)]), None);
+        assert_eq!(judge(None, Vec::new(), None), None);
+    }
+
+    #[test]
+    fn each_kind_of_difference_is_told() {
+        assert_eq!(kind(Vec::new()), Some(Kind::Missing));
+        assert_eq!(kind(vec![seen(1, 2, 5, DOCUMENT)]), Some(Kind::Missing));
+        assert_eq!(kind(vec![seen(0, 1, 5, r#"{"_id":1}"#)]), Some(Kind::Stale));
+        assert_eq!(kind(vec![seen(0, 2, 5, DOCUMENT)]), Some(Kind::Stale));
+        assert_eq!(kind(vec![seen(0, 2, 5, DOCUMENT), seen(1, 2, 4, DOCUMENT)]), Some(Kind::Stale));
+        assert_eq!(kind(vec![seen(0, 1, 5, DOCUMENT), seen(3, 4, 4, DOCUMENT)]), Some(Kind::Surplus));
+        let mut copy = seen(0, 1, 5, DOCUMENT);
+        copy.point.id = uuid::Uuid::from_u128(7);
+        assert_eq!(kind(vec![seen(0, 1, 5, DOCUMENT), copy.clone()]), Some(Kind::Surplus));
+        assert_eq!(judge(None, vec![copy], None).unwrap().0, Kind::Extra);
+    }
+
+    #[test]
+    fn fields_are_compared_where_that_is_wanted() {
+        let mut changed = seen(0, 1, 5, DOCUMENT);
+        changed.point.payload.insert("subject".into(), json!("Bye"));
+        let mut more = seen(0, 1, 5, DOCUMENT);
+        more.point.payload.insert("more".into(), json!(1));
+        for damaged in [changed, more] {
+            assert_eq!(judge(Some(&source()), vec![damaged.clone()], None), None);
+            assert_eq!(kind(vec![damaged]), Some(Kind::Stale));
+        }
+        let options = PayloadOptions { include: vec!["subject".into()], exclude: Vec::new() };
+        let mut part = seen(0, 1, 5, DOCUMENT);
+        part.point.payload.shift_remove("number");
+        assert_eq!(judge(Some(&source()), vec![part], Some(&options)), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! Sends what differs through the pipeline once more, and looks whether that has helped.
+
+use std::time::Duration;
+
+use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::error::PortError;
+use tidewheel_core::ports::{Archive, Fence, FenceTarget, PortResult};
+use tidewheel_core::version::{ClusterTime, Version};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::judge::{Seen, Target, judge};
+use super::run::{BATCH, Confirmed, Run, difference, stuck};
+use super::{Repaired, look};
+use crate::producer::now_ms;
+
+/// With this many unconfirmed entries in stage 1 a repair waits.
+const ROOM: u64 = 2_000;
+
+/// How often a waiting repair looks.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl Run<'_> {
+    /// Repairs these documents.
+    pub(super) async fn repair(&self, confirmed: &[Confirmed]) -> PortResult<()> {
+        let Some(archive) = &self.ports.repair else { return Ok(()) };
+        let checkpoint = self.ports.journal.load().await?.ok_or_else(|| {
+            PortError::fatal("no producer has worked on this Redis yet: there is nothing to repair")
+                .with_hint("`tidewheel run` reads everything that is there at its first start")
+        })?;
+        // After every change that was found: it wins over whatever they have left in the index.
+        let version = Version::of_snapshot(checkpoint.epoch, self.later().await?);
+        let (mut sent, mut deleted) = (0, 0);
+        for batch in confirmed.chunks(BATCH) {
+            let targets: Vec<&Target> = batch.iter().map(|confirmed| &confirmed.target).collect();
+            let mut rows = look::rows(&*self.ports.source, &targets, version.time).await?;
+            let changes = targets.iter().map(|target| {
+                let row = rows.remove(*target);
+                Change {
+                    operation: if row.is_some() { Operation::Read } else { Operation::Delete },
+                    namespace: target.namespace.clone(),
+                    key: target.key.clone(),
+                    id: row.as_ref().map_or_else(|| target.key.clone(), |row| row.id.clone()),
+                    version,
+                    committed_at: now_ms(),
+                    document: row.map(|row| row.document),
+                }
+            });
+            let changes: Vec<Change> = changes.collect();
+            self.room(&**archive).await?;
+            archive.append(&changes).await?;
+            let documents = changes.iter().filter(|change| change.operation == Operation::Read).count() as u64;
+            sent += documents;
+            deleted += changes.len() as u64 - documents;
+        }
+        self.processed().await?;
+        for batch in confirmed.chunks(BATCH) {
+            self.sweep(batch, version).await?;
+        }
+        let mut repaired = self.found().repaired.take().unwrap_or_default();
+        repaired.sent += sent;
+        repaired.deleted += deleted;
+        for batch in confirmed.chunks(BATCH) {
+            self.verify(batch, version, &mut repaired).await?;
+        }
+        self.found().repaired = Some(repaired);
+        Ok(())
+    }
+
+    /// A time after the present one: an idle MongoDB moves its time forward every ten seconds.
+    async fn later(&self) -> PortResult<ClusterTime> {
+        let found = self.ports.source.now().await?;
+        loop {
+            let now = self.ports.source.now().await?;
+            if now > found {
+                return Ok(now);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn room(&self, archive: &dyn Archive<Change>) -> PortResult<()> {
+        let begun = Instant::now();
+        while archive.backlog().await? > ROOM {
+            if begun.elapsed() > self.options.arrive {
+                return Err(stuck(
+                    "stage 1 is full, and nobody empties it",
+                    "tidewheel status shows which service is missing",
+                ));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until all that is in stage 1 now has left both stages.
+    async fn processed(&self) -> PortResult<()> {
+        let begun = Instant::now();
+        let journal = &self.ports.journal;
+        let raw = journal.positions().await?.raw.last;
+        let mut embedded = None;
+        loop {
+            let positions = journal.positions().await?;
+            if positions.damage.is_none() {
+                if embedded.is_none() && positions.raw.has_passed(&raw) {
+                    embedded = Some(positions.embedded.last.clone());
+                }
+                if embedded.as_ref().is_some_and(|last| positions.embedded.has_passed(last)) {
+                    return Ok(());
+                }
+            }
+            if begun.elapsed() > self.options.arrive {
+                let waited = self.options.arrive.as_secs();
+                return Err(stuck(
+                    &format!("what was sent again has not arrived within {waited} s"),
+                    "it is in the streams and will arrive; tidewheel status shows what is in its way",
+                ));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// The points of each document.
+    async fn points(&self, batch: &[Confirmed]) -> PortResult<Vec<Vec<Seen>>> {
+        let targets: Vec<&Target> = batch.iter().map(|confirmed| &confirmed.target).collect();
+        let more: Vec<Uuid> = batch.iter().flat_map(|confirmed| confirmed.points.iter().copied()).collect();
+        let whole = self.options.payload.is_some();
+        let mut points = look::points(&*self.ports.index, &targets, &more, whole, true).await?;
+        Ok(targets.iter().map(|target| points.remove(*target).unwrap_or_default()).collect())
+    }
+
+    /// Removes what is older than the repair of documents that it has reached. An upserter does so where it finds older points
+    /// right behind the last chunk; those that lie elsewhere it has no reason to look for.
+    async fn sweep(&self, batch: &[Confirmed], version: Version) -> PortResult<()> {
+        let points = self.points(batch).await?;
+        let fences = batch.iter().zip(&points).filter_map(|(confirmed, points)| {
+            let document = confirmed.target.document();
+            let first = points.iter().find(|seen| seen.point.id == document.point(0));
+            let reached = first.is_some_and(|first| first.stamp.version >= version);
+            let older = points.iter().any(|seen| seen.stamp.version < version);
+            (reached && older).then_some(Fence { target: FenceTarget::Document(document), version })
+        });
+        let fences: Vec<Fence> = fences.collect();
+        if fences.is_empty() { Ok(()) } else { self.ports.index.delete(&fences).await }
+    }
+
+    /// Looks at the documents once more.
+    async fn verify(&self, batch: &[Confirmed], version: Version, repaired: &mut Repaired) -> PortResult<()> {
+        let points = self.points(batch).await?;
+        let targets: Vec<&Target> = batch.iter().map(|confirmed| &confirmed.target).collect();
+        let now = self.ports.source.now().await?;
+        let rows = look::rows(&*self.ports.source, &targets, now).await?;
+        for (target, points) in targets.into_iter().zip(points) {
+            // A document that others write to meanwhile is on its way again.
+            let newer = points.iter().any(|seen| seen.stamp.version > version);
+            if let Some((kind, what)) = judge(rows.get(target), points, self.options.payload.as_ref())
+                && !newer
+            {
+                repaired.left += 1;
+                if repaired.still.len() < self.options.named {
+                    repaired.still.push(difference(target, kind, what));
+                }
+            }
+        }
+        Ok(())
+    }
+}

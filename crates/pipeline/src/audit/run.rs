@@ -1,0 +1,360 @@
+//! Reads both sides, looks at what differs a second time, and has it repaired.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tidewheel_core::error::PortError;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::payload::digest;
+use tidewheel_core::ports::{IndexedPoint, PortResult, SnapshotState, SourceRow};
+use tidewheel_core::version::ClusterTime;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::judge::{Kind, Seen, Target, judge};
+use super::{AuditOptions, AuditPorts, Difference, Found, Progress, Report, look};
+
+/// Points of the index in a page.
+const PAGE: usize = 1_000;
+
+/// Points read from each place of the index where only a part of it is looked at.
+const SAMPLE: usize = 50;
+
+/// With this many suspects they are settled before the audit goes on.
+const MOST_SUSPECTS: usize = 10_000;
+
+/// Documents that are looked at together for the second time: their rows are in memory at once.
+pub(super) const BATCH: usize = 200;
+
+/// How often a document that keeps changing is looked at.
+const ROUNDS: usize = 5;
+
+/// What differs is looked at again after this time at the soonest.
+const MOMENT: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether what was committed before has arrived.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long to wait for that once it has been in vain.
+const IN_VAIN: Duration = Duration::from_secs(2);
+
+/// Compares source and index, and repairs what differs if it may.
+pub async fn audit(ports: &AuditPorts, options: &AuditOptions, report: &Report) -> PortResult<Found> {
+    let begun = Instant::now();
+    let run = Run {
+        ports,
+        options,
+        report,
+        progress: Mutex::default(),
+        suspects: Mutex::default(),
+        found: Mutex::new(Found { settled: true, ..Found::default() }),
+    };
+    let namespaces = run.namespaces().await?;
+    let mut of_documents = 0;
+    for namespace in &namespaces {
+        of_documents += ports.source.estimate(namespace).await?;
+    }
+    let share = options.scope.share.unwrap_or(1.0);
+    let of_points = ports.index.count().await?.unwrap_or(0);
+    *run.progress() = Progress {
+        of_documents: (of_documents as f64 * share) as u64,
+        of_points: (of_points as f64 * share) as u64,
+        ..Progress::default()
+    };
+    tokio::try_join!(run.read_source(&namespaces), run.read_index(of_points))?;
+    run.settle().await?;
+    let mut found = run.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.differences.sort_by(|a, b| (a.kind, &a.namespace, &a.key).cmp(&(b.kind, &b.namespace, &b.key)));
+    found.seconds = begun.elapsed().as_secs_f64();
+    Ok(found)
+}
+
+/// Something that differed.
+#[derive(Clone, Debug)]
+struct Suspect {
+    target: Target,
+    /// The digest of the source's document at the last look; `None` if there was none.
+    source: Option<String>,
+    /// Points that do not lie where the document's points are looked for.
+    points: Vec<Uuid>,
+}
+
+/// A suspect that still differed when everything had arrived.
+#[derive(Clone, Debug)]
+pub(super) struct Confirmed {
+    pub(super) target: Target,
+    pub(super) points: Vec<Uuid>,
+}
+
+pub(super) struct Run<'a> {
+    pub(super) ports: &'a AuditPorts,
+    pub(super) options: &'a AuditOptions,
+    report: &'a Report,
+    progress: Mutex<Progress>,
+    suspects: Mutex<Vec<Suspect>>,
+    found: Mutex<Found>,
+}
+
+impl Run<'_> {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn namespaces(&self) -> PortResult<Vec<Namespace>> {
+        let all = self.ports.source.collections().await?;
+        let wanted = &self.options.scope.namespaces;
+        Ok(all.into_iter().filter(|namespace| wanted.is_empty() || wanted.contains(namespace)).collect())
+    }
+
+    async fn suspect(&self, suspects: Vec<Suspect>) -> PortResult<()> {
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        self.progress().suspects += suspects.len() as u64;
+        let many = {
+            let mut all = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extend(suspects);
+            all.len() >= MOST_SUSPECTS
+        };
+        if many { self.settle().await } else { Ok(()) }
+    }
+
+    /// The source's documents, and their points.
+    async fn read_source(&self, namespaces: &[Namespace]) -> PortResult<()> {
+        let AuditPorts { source, index, .. } = self.ports;
+        let (filter, whole) = (self.options.scope.filter(), self.options.payload.is_some());
+        for namespace in namespaces {
+            let mut scan = source.scan(namespace, None, source.now().await?, filter.as_deref()).await?;
+            loop {
+                let rows = scan.next().await?;
+                if rows.is_empty() {
+                    break;
+                }
+                let target = |row: &SourceRow| Target { namespace: namespace.clone(), key: row.key.clone() };
+                let targets: Vec<Target> = rows.iter().map(target).collect();
+                let refs: Vec<&Target> = targets.iter().collect();
+                let mut points = look::points(&**index, &refs, &[], whole, false).await?;
+                let mut suspects = Vec::new();
+                for (target, row) in targets.iter().zip(&rows) {
+                    let points = points.remove(target).unwrap_or_default();
+                    if judge(Some(row), points, self.options.payload.as_ref()).is_some() {
+                        let source = Some(digest(&row.document));
+                        suspects.push(Suspect { target: target.clone(), source, points: Vec::new() });
+                    }
+                }
+                self.progress().documents += rows.len() as u64;
+                self.found().documents += rows.len() as u64;
+                self.suspect(suspects).await?;
+                (self.report)(*self.progress());
+                tokio::time::sleep(self.options.pause).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The index's points, and whether the source has their documents.
+    async fn read_index(&self, count: u64) -> PortResult<()> {
+        let index = &self.ports.index;
+        let Some(share) = self.options.scope.share else {
+            let mut after = None;
+            loop {
+                let page = index.page(after, PAGE, look::fields(false)).await?;
+                let Some(last) = page.last() else { return Ok(()) };
+                after = Some(last.id);
+                self.compare_page(page).await?;
+            }
+        };
+        // Ids are hashes, so that any place is as good as another.
+        let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let places = (count as f64 * share / SAMPLE as f64).ceil() as u64;
+        for place in 0..places {
+            let name = [seed.to_be_bytes().as_slice(), &place.to_be_bytes()].concat();
+            let from = Uuid::new_v5(&Uuid::NAMESPACE_OID, &name);
+            self.compare_page(index.page(Some(from), SAMPLE, look::fields(false)).await?).await?;
+        }
+        Ok(())
+    }
+
+    async fn compare_page(&self, page: Vec<IndexedPoint>) -> PortResult<()> {
+        let AuditPorts { source, index, .. } = self.ports;
+        let (count, scope) = (page.len() as u64, &self.options.scope);
+        let seen: Vec<Seen> = page.into_iter().filter_map(Seen::read).collect();
+        let ours = |seen: &&Seen| seen.stamp.namespace.database() == source.database();
+        let foreign = count - seen.iter().filter(ours).count() as u64;
+        let seen: Vec<&Seen> =
+            seen.iter().filter(ours).filter(|seen| scope.contains(&seen.stamp.namespace, &seen.stamp.key)).collect();
+        // Whether a later chunk belongs to its document, chunk 0 tells.
+        let later = seen.iter().filter(|seen| seen.stamp.chunk > 0).map(|seen| seen.document().point(0));
+        let first: Vec<Uuid> = later.collect::<BTreeSet<_>>().into_iter().collect();
+        let first: HashMap<Uuid, Seen> = index
+            .points(&first, look::fields(false))
+            .await?
+            .into_iter()
+            .filter_map(|point| Some((point.id, Seen::read(point)?)))
+            .collect();
+        let mut suspects: BTreeMap<Target, Vec<Uuid>> = BTreeMap::new();
+        let mut asked: BTreeMap<Namespace, BTreeSet<String>> = BTreeMap::new();
+        for seen in seen {
+            let target = Target { namespace: seen.stamp.namespace.clone(), key: seen.stamp.key.clone() };
+            let belongs = seen.stamp.chunk == 0
+                || first.get(&target.document().point(0)).is_some_and(|first| {
+                    first.stamp.version == seen.stamp.version && seen.stamp.chunk < first.stamp.chunks
+                });
+            if !belongs || !seen.is_in_place() {
+                suspects.entry(target.clone()).or_default().push(seen.point.id);
+            }
+            asked.entry(target.namespace).or_default().insert(target.key);
+        }
+        let now = source.now().await?;
+        for (namespace, keys) in asked {
+            let keys: Vec<String> = keys.into_iter().collect();
+            let exist = source.existing(&namespace, &keys, now).await?;
+            for (key, _) in keys.into_iter().zip(exist).filter(|(_, exists)| !exists) {
+                suspects.entry(Target { namespace: namespace.clone(), key }).or_default();
+            }
+        }
+        let suspects = self.with_source(suspects, now).await?;
+        {
+            let mut progress = self.progress();
+            progress.points += count;
+            let mut found = self.found();
+            found.points += count;
+            found.foreign += foreign;
+        }
+        self.suspect(suspects).await?;
+        (self.report)(*self.progress());
+        tokio::time::sleep(self.options.pause).await;
+        Ok(())
+    }
+
+    /// What the source has of them now, to see later whether that has changed.
+    async fn with_source(&self, suspects: BTreeMap<Target, Vec<Uuid>>, now: ClusterTime) -> PortResult<Vec<Suspect>> {
+        let suspects: Vec<(Target, Vec<Uuid>)> = suspects.into_iter().collect();
+        let mut all = Vec::with_capacity(suspects.len());
+        for batch in suspects.chunks(BATCH) {
+            let targets: Vec<&Target> = batch.iter().map(|(target, _)| target).collect();
+            let rows = look::rows(&*self.ports.source, &targets, now).await?;
+            all.extend(batch.iter().map(|(target, points)| Suspect {
+                target: target.clone(),
+                source: rows.get(target).map(|row| digest(&row.document)),
+                points: points.clone(),
+            }));
+        }
+        Ok(all)
+    }
+
+    /// Looks at the suspects again when all that was committed before has arrived.
+    async fn settle(&self) -> PortResult<()> {
+        let suspects = std::mem::take(&mut *self.suspects.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut open = merged(suspects);
+        let mut confirmed = Vec::new();
+        for _ in 0..ROUNDS {
+            if open.is_empty() {
+                break;
+            }
+            let now = self.ports.source.now().await?;
+            tokio::time::sleep(MOMENT).await;
+            self.arrived(now).await?;
+            let mut changing = Vec::new();
+            for batch in open.chunks(BATCH) {
+                self.look_again(batch, now, &mut confirmed, &mut changing).await?;
+            }
+            open = changing;
+        }
+        // A key with bytes that are no text cannot be asked for: nothing can be said of it either.
+        self.found().unsettled += open.len() as u64;
+        if self.ports.repair.is_some() && !confirmed.is_empty() {
+            self.repair(&confirmed).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_again(
+        &self,
+        suspects: &[Suspect],
+        since: ClusterTime,
+        confirmed: &mut Vec<Confirmed>,
+        changing: &mut Vec<Suspect>,
+    ) -> PortResult<()> {
+        let targets: Vec<&Target> = suspects.iter().map(|suspect| &suspect.target).collect();
+        let more: Vec<Uuid> = suspects.iter().flat_map(|suspect| suspect.points.iter().copied()).collect();
+        // The index first: what it has is then never newer than the row it is compared with.
+        let whole = self.options.payload.is_some();
+        let mut points = look::points(&*self.ports.index, &targets, &more, whole, true).await?;
+        let rows = look::rows(&*self.ports.source, &targets, self.ports.source.now().await?).await?;
+        for suspect in suspects {
+            let (row, points) = (rows.get(&suspect.target), points.remove(&suspect.target).unwrap_or_default());
+            let source = row.map(|row| digest(&row.document));
+            let newer = points.iter().any(|seen| seen.stamp.version.time > since);
+            let Some((kind, what)) = judge(row, points, self.options.payload.as_ref()) else { continue };
+            let unreadable = suspect.target.key.contains(char::REPLACEMENT_CHARACTER);
+            if source != suspect.source || newer || unreadable {
+                changing.push(Suspect { source, ..suspect.clone() });
+                continue;
+            }
+            self.count(&suspect.target, kind, what);
+            let (target, points) = (suspect.target.clone(), suspect.points.clone());
+            confirmed.push(Confirmed { target, points });
+        }
+        Ok(())
+    }
+
+    fn count(&self, target: &Target, kind: Kind, what: String) {
+        let mut found = self.found();
+        *match kind {
+            Kind::Missing => &mut found.missing,
+            Kind::Stale => &mut found.stale,
+            Kind::Extra => &mut found.extra,
+            Kind::Surplus => &mut found.surplus,
+        } += 1;
+        if found.differences.len() < self.options.named {
+            found.differences.push(difference(target, kind, what));
+        }
+    }
+
+    /// Waits until everything that was committed at this time or before is in the index.
+    async fn arrived(&self, time: ClusterTime) -> PortResult<()> {
+        let patience = if self.found().settled { self.options.settle } else { IN_VAIN.min(self.options.settle) };
+        let begun = Instant::now();
+        loop {
+            let applied = self.ports.journal.applied().await?;
+            let arrived = applied.is_some_and(|applied| {
+                matches!(applied.snapshot, SnapshotState::Done { .. }) && applied.through >= time
+            });
+            if arrived {
+                return Ok(());
+            }
+            if begun.elapsed() >= patience {
+                self.found().settled = false;
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+pub(super) fn difference(target: &Target, kind: Kind, what: String) -> Difference {
+    Difference { kind, namespace: target.namespace.to_string(), key: target.key.clone(), what }
+}
+
+/// Each document once.
+fn merged(suspects: Vec<Suspect>) -> Vec<Suspect> {
+    let mut of: BTreeMap<Target, Suspect> = BTreeMap::new();
+    for suspect in suspects {
+        match of.get_mut(&suspect.target) {
+            Some(known) => known.points.extend(suspect.points),
+            None => drop(of.insert(suspect.target.clone(), suspect)),
+        }
+    }
+    of.into_values().collect()
+}
+
+/// A repair that cannot go on.
+pub(super) fn stuck(message: &str, hint: &str) -> PortError {
+    PortError::transient(message).with_hint(hint)
+}

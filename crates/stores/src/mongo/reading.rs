@@ -1,0 +1,133 @@
+//! What an `_id` may mean that a person has typed.
+
+use bson::oid::ObjectId;
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson, doc};
+use uuid::Uuid;
+
+use super::event::id_of;
+use super::extjson::{self, Form};
+
+/// One meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdReading {
+    /// What type that is, for people: `ObjectId`, `text`, …
+    pub kind: &'static str,
+    /// Canonical extended JSON: the exact identity.
+    pub key: String,
+    /// Relaxed extended JSON.
+    pub id: String,
+}
+
+/// Every sensible meaning of a text, the likeliest first: extended JSON, 24 hexadecimal digits as an ObjectId, a UUID, a number of
+/// each type, and the text itself.
+pub fn id_readings(text: &str) -> Vec<IdReading> {
+    let mut values: Vec<(&'static str, Bson)> = Vec::new();
+    let text = text.trim();
+    if text.starts_with(['{', '"'])
+        && let Ok(value) = serde_json::from_str::<serde_json::Value>(text)
+        && let Ok(value) = Bson::try_from(value)
+    {
+        values.push((kind(&value), value));
+    }
+    if let Ok(id) = ObjectId::parse_str(text) {
+        values.push(("ObjectId", Bson::ObjectId(id)));
+    }
+    if text.contains('-')
+        && let Ok(uuid) = Uuid::parse_str(text)
+    {
+        let bytes = uuid.as_bytes().to_vec();
+        values.push(("UUID", Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes })));
+    }
+    // MongoDB takes numbers that are equal for the same `_id`, whatever their types.
+    if let Ok(number) = text.parse::<i32>() {
+        values.push(("int", Bson::Int32(number)));
+    }
+    if let Ok(number) = text.parse::<i64>() {
+        values.push(("long", Bson::Int64(number)));
+    }
+    if text.starts_with(|first: char| first.is_ascii_digit() || first == '-')
+        && let Ok(number) = text.parse::<f64>()
+    {
+        values.push(("double", Bson::Double(number)));
+    }
+    match text {
+        "true" => values.push(("boolean", Bson::Boolean(true))),
+        "false" => values.push(("boolean", Bson::Boolean(false))),
+        "null" => values.push(("null", Bson::Null)),
+        _ => {}
+    }
+    values.push(("text", Bson::String(text.to_owned())));
+    let mut readings: Vec<IdReading> = Vec::new();
+    for (kind, value) in values {
+        if let Some(reading) = reading(kind, value)
+            && !readings.iter().any(|other| other.key == reading.key)
+        {
+            readings.push(reading);
+        }
+    }
+    readings
+}
+
+fn reading(kind: &'static str, value: Bson) -> Option<IdReading> {
+    let bytes = doc! { "_id": value }.to_vec().ok()?;
+    let element = id_of(&bytes).ok()?;
+    let write = |form| extjson::value(&element, form).ok();
+    Some(IdReading { kind, key: write(Form::Canonical)?, id: write(Form::Relaxed)? })
+}
+
+fn kind(value: &Bson) -> &'static str {
+    match value {
+        Bson::ObjectId(_) => "ObjectId",
+        Bson::Binary(binary) if binary.subtype == BinarySubtype::Uuid => "UUID",
+        Bson::Binary(_) => "binary",
+        Bson::Int32(_) => "int",
+        Bson::Int64(_) => "long",
+        Bson::Double(_) => "double",
+        Bson::Decimal128(_) => "decimal",
+        Bson::DateTime(_) => "date",
+        Bson::String(_) => "text",
+        _ => "extended JSON",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(text: &str) -> Vec<(&'static str, String)> {
+        id_readings(text).into_iter().map(|reading| (reading.kind, reading.key)).collect()
+    }
+
+    #[test]
+    fn a_text_is_read_as_people_mean_it() {
+        assert_eq!(
+            keys("65f000000000000000000001"),
+            [
+                ("ObjectId", r#"{"$oid":"65f000000000000000000001"}"#.into()),
+                ("text", r#""65f000000000000000000001""#.to_owned())
+            ]
+        );
+        assert_eq!(
+            keys("7"),
+            [
+                ("int", r#"{"$numberInt":"7"}"#.to_owned()),
+                ("long", r#"{"$numberLong":"7"}"#.into()),
+                ("double", r#"{"$numberDouble":"7.0"}"#.into()),
+                ("text", r#""7""#.into())
+            ]
+        );
+        let uuid = keys("00010203-0405-0607-0809-0a0b0c0d0e0f");
+        assert_eq!(uuid[0], ("UUID", r#"{"$binary":{"base64":"AAECAwQFBgcICQoLDA0ODw==","subType":"04"}}"#.into()));
+        assert_eq!(keys("inf"), [("text", r#""inf""#.to_owned())]);
+        assert_eq!(keys("true")[0], ("boolean", "true".to_owned()));
+    }
+
+    #[test]
+    fn extended_json_says_exactly_what_is_meant() {
+        assert_eq!(keys(r#"{"$numberLong":"7"}"#)[0], ("long", r#"{"$numberLong":"7"}"#.to_owned()));
+        assert_eq!(keys(r#""7""#)[0], ("text", r#""7""#.to_owned()));
+        assert_eq!(keys(r#"{"a":1}"#)[0], ("extended JSON", r#"{"a":{"$numberInt":"1"}}"#.to_owned()));
+        assert_eq!(keys("{broken").len(), 1, "it may be a text");
+    }
+}

@@ -1,0 +1,135 @@
+//! The entries of some documents in a stream, for a person who asks where they are.
+
+use redis::Value;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{EntryId, PortResult};
+use tidewheel_core::streams::{LEASE, Stage};
+use tidewheel_core::wire::RawFields;
+
+use super::{RedisStore, reply, script};
+
+/// Entries that one script looks at: with vectors and documents of ordinary size a few milliseconds of Redis' time.
+const AT_ONCE: u64 = 500;
+
+/// How far the group of its stage has come with an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EntryState {
+    /// Nobody was given it yet.
+    Waiting,
+    /// A consumer was given it and has not confirmed it.
+    Pending {
+        /// Which one.
+        consumer: String,
+        /// Milliseconds since it was given to it, or since it last said that it is at work on it.
+        idle_ms: u64,
+        /// How often it was given to anybody.
+        deliveries: u64,
+    },
+    /// It is done, and kept for a replay.
+    Confirmed,
+}
+
+/// An entry, without its vectors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundEntry {
+    /// Its id.
+    pub id: EntryId,
+    /// How far the group has come with it; of no meaning in a stream of dead letters.
+    pub state: EntryState,
+    /// Its fields.
+    pub fields: RawFields,
+}
+
+/// What a look through a stream has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FoundEntries {
+    /// The entries, newest first.
+    pub entries: Vec<FoundEntry>,
+    /// How many entries were looked at, from the newest on.
+    pub looked_at: u64,
+    /// Whether that was all of them.
+    pub complete: bool,
+}
+
+impl RedisStore {
+    /// The entries of these documents, given by namespace and canonical key, and of the whole of their collections, among the
+    /// newest `most` entries of a stage.
+    pub async fn entries_of(
+        &self,
+        stage: Stage,
+        documents: &[(Namespace, String)],
+        most: u64,
+    ) -> PortResult<FoundEntries> {
+        self.look_through(stage.stream, stage.group, documents, most).await
+    }
+
+    /// The dead letters of these documents.
+    pub async fn letters_of(
+        &self,
+        stage: Stage,
+        documents: &[(Namespace, String)],
+        most: u64,
+    ) -> PortResult<FoundEntries> {
+        self.look_through(stage.dead_letters, "", documents, most).await
+    }
+
+    /// The producer that is at work, if one is.
+    pub async fn leader(&self) -> PortResult<Option<String>> {
+        let doing = "ask which producer is at work";
+        let answer = self.send(doing, redis::cmd("GET").arg(LEASE)).await?;
+        reply::optional_text(answer).map_err(self.garbled(doing))
+    }
+
+    async fn look_through(
+        &self,
+        stream: &str,
+        group: &str,
+        documents: &[(Namespace, String)],
+        most: u64,
+    ) -> PortResult<FoundEntries> {
+        let doing = format!("look through {stream}");
+        let mut found = FoundEntries::default();
+        let mut from = "+".to_owned();
+        while found.looked_at < most {
+            let count = AT_ONCE.min(most - found.looked_at);
+            let mut command = script::ENTRIES.command(&[stream], 3 + 2 * documents.len(), 96 * documents.len());
+            command.arg(group).arg(&from).arg(count);
+            for (namespace, key) in documents {
+                command.arg(namespace.as_str()).arg(key);
+            }
+            let answer = self.run(&doing, &script::ENTRIES, &command).await?;
+            let (looked_at, last, entries) = page(answer).map_err(self.garbled(&doing))?;
+            found.looked_at += looked_at;
+            found.entries.extend(entries);
+            if looked_at < count {
+                found.complete = true;
+                return Ok(found);
+            }
+            from = format!("({last}");
+        }
+        Ok(found)
+    }
+}
+
+fn page(answer: Value) -> Result<(u64, String, Vec<FoundEntry>), reply::Unexpected> {
+    let [looked_at, last, entries]: [Value; 3] =
+        reply::array(answer)?.try_into().map_err(|_| reply::Unexpected("three values"))?;
+    let entries = reply::array(entries)?.into_iter().map(entry).collect::<Result<_, _>>()?;
+    Ok((reply::count(&looked_at)?, reply::text(last)?, entries))
+}
+
+fn entry(value: Value) -> Result<FoundEntry, reply::Unexpected> {
+    let three = || reply::Unexpected("three values for an entry");
+    let [id, state, fields]: [Value; 3] = reply::array(value)?.try_into().map_err(|_| three())?;
+    let [name, consumer, idle, deliveries]: [Value; 4] = reply::array(state)?.try_into().map_err(|_| three())?;
+    let state = match reply::text(name)?.as_str() {
+        "pending" => EntryState::Pending {
+            consumer: reply::text(consumer)?,
+            idle_ms: reply::count(&idle)?,
+            deliveries: reply::count(&deliveries)?,
+        },
+        "confirmed" => EntryState::Confirmed,
+        _ => EntryState::Waiting,
+    };
+    Ok(FoundEntry { id: reply::entry_id(id)?, state, fields: reply::raw_fields(fields)? })
+}

@@ -1,0 +1,57 @@
+#!lua flags=no-writes
+-- Looks for the entries of some documents in a part of a stream, from its newer end backwards. Vectors are left out.
+--
+-- KEYS: stream
+-- ARGV: group ('' for a stream without), id to begin at ('+' for the newest), how many entries to look at, then for each document
+--       its namespace and key. Entries of a whole collection are found by the namespace alone.
+-- Answers: how many were looked at, the id of the last ('' if none), and for each entry that was found its id, what is known of
+-- it, and its fields. Known is 'waiting', 'confirmed' or 'pending' with the consumer, idle milliseconds and deliveries.
+local stream, group = KEYS[1], ARGV[1]
+if redis.call('EXISTS', stream) == 0 then return { 0, '', {} } end
+local documents, namespaces = {}, {}
+for i = 4, #ARGV, 2 do
+  documents[ARGV[i] .. '\0' .. ARGV[i + 1]] = true
+  namespaces[ARGV[i]] = true
+end
+local function parse(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+local delivered
+if group ~= '' then
+  for _, facts in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local named = {}
+    for i = 1, #facts, 2 do named[facts[i]] = facts[i + 1] end
+    if named.name == group then delivered = named['last-delivered-id'] end
+  end
+end
+local function state(id)
+  if not delivered then return { 'waiting', '', 0, 0 } end
+  local pending = redis.call('XPENDING', stream, group, id, id, 1)[1]
+  if pending then return { 'pending', pending[2], pending[3], pending[4] } end
+  local ms, seq = parse(id)
+  local last_ms, last_seq = parse(delivered)
+  local unread = ms > last_ms or (ms == last_ms and seq > last_seq)
+  return { unread and 'waiting' or 'confirmed', '', 0, 0 }
+end
+local entries = redis.call('XREVRANGE', stream, ARGV[2], '-', 'COUNT', ARGV[3])
+local found = {}
+for _, entry in ipairs(entries) do
+  local fields, key, namespace, operation = entry[2], '', '', ''
+  for i = 1, #fields, 2 do
+    if fields[i] == 'key' then key = fields[i + 1] end
+    if fields[i] == 'namespace' then namespace = fields[i + 1] end
+    if fields[i] == 'operation' then operation = fields[i + 1] end
+  end
+  if documents[namespace .. '\0' .. key] or (operation == 'drop' and namespaces[namespace]) then
+    local kept = {}
+    for i = 1, #fields, 2 do
+      if fields[i] ~= 'vectors' then
+        kept[#kept + 1] = fields[i]
+        kept[#kept + 1] = fields[i + 1]
+      end
+    end
+    found[#found + 1] = { entry[1], state(entry[1]), kept }
+  end
+end
+return { #entries, #entries > 0 and entries[#entries][1] or '', found }

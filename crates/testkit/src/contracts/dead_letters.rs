@@ -1,0 +1,109 @@
+//! The contract of [`DeadLetters`](tidewheel_core::ports::DeadLetters).
+
+use tidewheel_core::change::Change;
+use tidewheel_core::ports::{DeadLetter, Delivery, EntryId, Fence, FenceTarget, Letter};
+use tidewheel_core::streams::{RAW, STAGE_1, STAGE_2};
+use tidewheel_core::version::{ClusterTime, Version};
+
+use super::samples::{change, embedded};
+use super::streams::{NOW, StreamsHarness, append, ids, numbers, stage_1};
+
+/// Parks what was delivered.
+async fn park<T>(queue: &dyn tidewheel_core::ports::Queue<T>, deliveries: &[Delivery<T>]) {
+    let letter = |id: EntryId| DeadLetter { reason: format!("reason of {}", id.0), id, attempts: 2 };
+    queue.park(&ids(deliveries).into_iter().map(letter).collect::<Vec<_>>()).await.unwrap();
+}
+
+/// Appends these inserts to stage 1, and parks them.
+async fn parked(harness: &dyn StreamsHarness, numbers: std::ops::RangeInclusive<u32>) -> Vec<Delivery<Change>> {
+    append(harness, numbers).await;
+    let queue = stage_1(harness, "a");
+    let read = queue.read(100, NOW).await.unwrap();
+    park(&*queue, &read).await;
+    read
+}
+
+fn letter_ids(letters: &[Letter]) -> Vec<EntryId> {
+    letters.iter().map(|letter| letter.id.clone()).collect()
+}
+
+/// Oldest first, with all that is known of them; each stage has its own.
+pub async fn letters_are_read_page_by_page(harness: &dyn StreamsHarness) {
+    let letters = harness.dead_letters();
+    assert!(letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap().is_empty());
+    let read = parked(harness, 1..=5).await;
+    let first = letters.letters(STAGE_1, &EntryId::zero(), 3).await.unwrap();
+    let rest = letters.letters(STAGE_1, &first[2].id, 10).await.unwrap();
+    let all: Vec<&Letter> = first.iter().chain(&rest).collect();
+    assert_eq!((first.len(), all.len()), (3, 5));
+    for (number, (letter, delivery)) in (1..).zip(all.iter().zip(&read)) {
+        assert_eq!((&letter.entry, letter.stream.as_str()), (&delivery.id, RAW));
+        assert_eq!((letter.reason.clone(), letter.attempts), (format!("reason of {}", delivery.id.0), 2));
+        assert!(letter.parked_at >= delivery.id.parts().0, "{letter:?}");
+        assert_eq!(letter.record.as_ref().unwrap().change, change(number));
+    }
+    harness.handover().hand_over(&[embedded(7)], &[]).await.unwrap();
+    let queue = harness.embedded("b");
+    park(&*queue, &queue.read(10, NOW).await.unwrap()).await;
+    let second = letters.letters(STAGE_2, &EntryId::zero(), 10).await.unwrap();
+    assert_eq!(second[0].record, Ok(embedded(7)));
+}
+
+/// The same record at the same version, worked on like any other; a second time there is nothing to move.
+pub async fn a_letter_that_is_tried_again_is_what_it_was(harness: &dyn StreamsHarness) {
+    let letters = harness.dead_letters();
+    parked(harness, 1..=3).await;
+    let ids = letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap());
+    assert_eq!(letters.retry(STAGE_1, &ids[1..]).await.unwrap(), 2);
+    assert_eq!(letters.retry(STAGE_1, &ids[1..]).await.unwrap(), 0);
+    assert_eq!(letters.retry(STAGE_1, &[]).await.unwrap(), 0);
+    assert_eq!(letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap()), ids[..1]);
+    let again = stage_1(harness, "b").read(10, NOW).await.unwrap();
+    assert_eq!(numbers(&again), [2, 3]);
+    assert_eq!(again[0].record, Ok(change(2)));
+    assert_eq!(harness.raw(RAW).await.last().unwrap().len(), 7, "nothing of the letter is left in the entry");
+    assert_eq!(harness.journal().positions().await.unwrap().damage, None);
+    harness.handover().hand_over(&[embedded(7)], &[]).await.unwrap();
+    let queue = harness.embedded("c");
+    park(&*queue, &queue.read(10, NOW).await.unwrap()).await;
+    let ids = letter_ids(&letters.letters(STAGE_2, &EntryId::zero(), 10).await.unwrap());
+    assert_eq!(letters.retry(STAGE_2, &ids).await.unwrap(), 1);
+    assert_eq!(queue.read(10, NOW).await.unwrap()[0].record, Ok(embedded(7)));
+    assert_eq!(harness.journal().positions().await.unwrap().damage, None);
+}
+
+/// Whether to try such a letter again is the caller's to decide.
+pub async fn what_cannot_be_read_is_shown_and_moves_too(harness: &dyn StreamsHarness) {
+    harness.add_raw(RAW, vec![(b"a".into(), b"b".into())]).await;
+    let queue = stage_1(harness, "a");
+    park(&*queue, &queue.read(10, NOW).await.unwrap()).await;
+    let letters = harness.dead_letters();
+    let found = letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap();
+    assert!(found[0].record.is_err() && found[0].reason.starts_with("reason of"), "{found:?}");
+    assert_eq!(letters.retry(STAGE_1, &letter_ids(&found)).await.unwrap(), 1);
+    assert_eq!(harness.raw(RAW).await.last().unwrap(), &vec![(b"a".to_vec(), b"b".to_vec())]);
+}
+
+/// And the others stay.
+pub async fn discarded_letters_are_gone(harness: &dyn StreamsHarness) {
+    let letters = harness.dead_letters();
+    parked(harness, 1..=3).await;
+    let ids = letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap());
+    assert_eq!(letters.discard(STAGE_1, &ids[..2]).await.unwrap(), 2);
+    assert_eq!(letters.discard(STAGE_1, &ids[..2]).await.unwrap(), 0);
+    assert_eq!(letters.discard(STAGE_1, &[]).await.unwrap(), 0);
+    assert_eq!(letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap()), ids[2..]);
+    assert_eq!(letters.retry(STAGE_1, &ids[..2]).await.unwrap(), 0);
+}
+
+/// It could be older than the deletion of its document.
+pub async fn no_deletion_is_forgotten_while_a_letter_is_on_its_way_again(harness: &dyn StreamsHarness) {
+    let (letters, tombstones) = (harness.dead_letters(), harness.tombstones());
+    let version = |seconds| Version::of_snapshot(0, ClusterTime { seconds, increment: 1 });
+    let fence = Fence { target: FenceTarget::Document(change(9).document_id()), version: version(5) };
+    tombstones.raise(&[fence]).await.unwrap();
+    parked(harness, 1..=1).await;
+    let ids = letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap());
+    assert_eq!(letters.retry(STAGE_1, &ids).await.unwrap(), 1);
+    assert_eq!(tombstones.collect(version(9)).await.unwrap(), 0);
+}
