@@ -214,7 +214,7 @@ impl Looker {
         // providers that would be a request that costs money.
         let fresh = match &self.settings.embedding.provider {
             Provider::Tidewheel { .. } => Some(connect::embedder(&self.settings, Some(self.patience))?),
-            _ => None,
+            Provider::Remote { .. } => None,
         };
         let client = match &fresh {
             Some(client) => client,
