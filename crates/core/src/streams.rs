@@ -25,7 +25,7 @@ pub const DAMAGE: &str = "{raw_document_changes}:damage";
 pub const LEASE: &str = "{raw_document_changes}:lease";
 /// Hash: process → when it said so, and what it says of itself (JSON). For operators; forgotten after a minute.
 pub const SERVICES: &str = "{raw_document_changes}:services";
-/// Hash with a time to live: replay → when it said so, and how far it is (JSON). For operators.
+/// Hash: replay → when it said so, and how far it is (JSON). For operators; forgotten after an hour.
 pub const REPLAYS: &str = "{raw_document_changes}:replays";
 /// Stream: changes that no attempt could embed, with the reason.
 pub const RAW_DEAD_LETTERS: &str = "{raw_document_changes}:dead_letters";
