@@ -127,6 +127,8 @@ meters! {
         ENTRIES_CLAIMED = Counter "tidewheel_entries_claimed_total" ["service"] "Entries taken over from a consumer that gave no sign of life";
         ENTRIES_LOST = Counter "tidewheel_entries_lost_total" ["service"] "Entries that somebody removed from the stream before they were confirmed; the producer repairs that";
         DEAD_LETTERS = Gauge "tidewheel_dead_letters_entries" ["stream"] "Entries given up, with their reason";
+        DRIFT = Gauge "tidewheel_drift_documents" ["kind"] "Documents by which the index differed from MongoDB in the last audit: `missing`, `stale`, `extra`, `surplus`";
+        AUDITED = Gauge "tidewheel_audit_timestamp_seconds" [] "When the index was last compared with MongoDB as a whole, in seconds since the Unix epoch";
         PRODUCER_RESTARTS = Counter "tidewheel_producer_restarts_total" ["why"] "How often the producer began again: `conflict` (somebody else saved), `failed` (a server failed) or `repair` (something was lost)";
     }
     Health {

@@ -39,6 +39,7 @@ pub(super) fn producer(settings: &Settings, shutdown: CancellationToken) -> Resu
         high_water: settings.producer.high_water,
         lease: LEASE,
         tombstone_grace: settings.streams.tombstone_grace,
+        audit_interval: settings.audit_interval,
     };
     let index = connect::index(settings)?;
     // The source may have to look up addresses before there can be a producer, which may fail for a while.

@@ -82,6 +82,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("streams.retention_entries", Kind::Count(0), "10000"),
     unset("streams.retention_memory", Kind::Size),
     key("streams.tombstone_grace", Kind::Duration, "24h"),
+    key("audit.interval", Kind::Duration, "24h"),
     unset("http.listen", Kind::ListenOrOff),
     unset("console.listen", Kind::ListenOrOff),
     unset("console.token", Kind::Secret),

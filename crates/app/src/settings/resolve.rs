@@ -80,6 +80,7 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             retention_memory: reader.number("streams.retention_memory"),
             tombstone_grace: reader.duration("streams.tombstone_grace"),
         },
+        audit_interval: reader.duration("audit.interval"),
         http_listen: reader.listen("http.listen"),
         console: Console {
             listen: reader.listen("console.listen"),

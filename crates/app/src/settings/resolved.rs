@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) reuse_vectors: bool,
     pub(crate) upserter: Consumer,
     pub(crate) streams: Streams,
+    /// `audit.interval`; zero for never.
+    pub(crate) audit_interval: Duration,
     pub(crate) http_listen: Listen,
     pub(crate) console: Console,
     pub(crate) monitor: Monitor,

@@ -1,4 +1,5 @@
 //! Read your own writes: what was written before a wait is found after it.
+#![allow(clippy::print_stdout, reason = "how long it took is worth reading even when it passes")]
 
 use mongodb::bson::doc;
 use serde_json::Value;
@@ -32,6 +33,10 @@ async fn what_was_written_before_a_wait_is_found_after_it() {
             world.start(service);
         }
     }
+    // The settings that follow are for the producer alone.
+    let begun =
+        |world: &World| ["embedder", "processor", "upserter"].iter().all(|name| world.log(name).contains("starting"));
+    world.wait(begun, "the others have read their settings").await;
     let port = free_port();
     world.write_settings(&format!("http.listen = \"127.0.0.1:{port}\""));
     world.start("producer");

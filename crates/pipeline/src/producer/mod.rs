@@ -24,8 +24,10 @@
 //! the source does not have.
 //! **Several producers**: the lease makes one work and the others wait; safety rests on the condition above.
 //! **Backpressure**: above the high-water mark of stage 1 nothing more is read; MongoDB's oplog buffers.
+//! **Audit**: every so often the whole index is compared with the source, slowly, and drift is counted and told.
 //! **Lost history**: when the oplog no longer reaches back to the token, a snapshot makes the index equal again.
 
+mod auditing;
 mod barrier;
 mod meters;
 mod options;

@@ -15,4 +15,6 @@ pub struct ProducerOptions {
     pub lease: Duration,
     /// For how long a deletion that is in the index is remembered, to fend off a write that a network has held up.
     pub tombstone_grace: Duration,
+    /// How often the whole index is compared with the source, slowly; zero for never.
+    pub audit_interval: Duration,
 }

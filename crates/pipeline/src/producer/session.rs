@@ -11,6 +11,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::auditing::Auditing;
 use super::barrier::Barrier;
 use super::meters;
 use super::options::ProducerOptions;
@@ -84,6 +85,7 @@ impl Session<'_> {
         let mut keeper = Keeper::new(self);
         let mut snapshot = self.snapshot(&writer, &keeper).await?;
         let mut renew = every(self.options.lease / 3);
+        let mut auditing = Auditing::new(self.options.audit_interval, self.ports);
         let mut look = std::pin::pin!(tokio::time::sleep(LOOK));
         loop {
             tokio::select! {
@@ -94,6 +96,7 @@ impl Session<'_> {
                     snapshot.passed(keeper.barrier.passed());
                     look.as_mut().reset(Instant::now() + if settled { LOOK } else { LOOK_CLOSELY });
                 }
+                () = auditing.next() => {}
                 batch = feed.next() => match batch {
                     Ok(batch) => {
                         self.health.progresses();

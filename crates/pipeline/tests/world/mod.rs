@@ -122,6 +122,7 @@ impl World {
                     high_water: HIGH_WATER,
                     lease: TAKEN_OVER,
                     tombstone_grace: GRACE,
+                    audit_interval: Duration::ZERO,
                 };
                 let ports = ProducerPorts {
                     source: Arc::new(self.source.used_by(&process)),

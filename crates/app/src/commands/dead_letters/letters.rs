@@ -104,7 +104,7 @@ pub(crate) enum RecordView {
         /// RFC 3339 in UTC.
         committed_at: String,
         #[serde(skip_serializing_if = "Option::is_none")]
-        embedding: Option<EmbeddingView>,
+        embedding: Option<Box<EmbeddingView>>,
         /// Only where the whole letter was asked for.
         #[serde(skip_serializing_if = "Option::is_none")]
         document: Option<Value>,
@@ -128,10 +128,9 @@ impl LetterView {
             Err(error) => RecordView::Unreadable { unreadable: error.to_string() },
             Ok(record) => {
                 let change = record.change;
-                let embedding = (whole && !record.chunks.is_empty()).then(|| EmbeddingView {
-                    model: record.model,
-                    dimension: record.vectors.dimension(),
-                    chunks: record.chunks,
+                let embedding = (whole && !record.chunks.is_empty()).then(|| {
+                    let (dimension, chunks) = (record.vectors.dimension(), record.chunks);
+                    Box::new(EmbeddingView { model: record.model, dimension, chunks })
                 });
                 let text = change.document.filter(|_| whole);
                 RecordView::Change {
