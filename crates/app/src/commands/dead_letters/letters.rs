@@ -91,7 +91,6 @@ pub(crate) struct LetterView {
 /// What the letter is about.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
-#[expect(clippy::large_enum_variant, reason = "nearly all of them are the large one")]
 pub(crate) enum RecordView {
     Change {
         operation: String,
