@@ -21,6 +21,9 @@ const FONTS: &str = r#"<?xml version="1.0"?>
   <alias><family>system-ui</family><prefer><family>Liberation Sans</family></prefer></alias>
   <alias><family>monospace</family><prefer><family>Liberation Mono</family></prefer></alias>
   <alias><family>ui-monospace</family><prefer><family>Liberation Mono</family></prefer></alias>
+  <match target="pattern">
+    <edit name="family" mode="append_last" binding="weak"><string>Liberation Sans</string></edit>
+  </match>
 </fontconfig>
 "#;
 
