@@ -23,6 +23,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
+use axum::response::Redirect;
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 use tokio::net::TcpListener;
@@ -33,7 +34,7 @@ use self::api::Shared;
 use self::guard::Guard;
 use self::watch::Watch;
 use crate::exit::Failure;
-use crate::settings::{Console, Listen, Settings};
+use crate::settings::{Console, Listen, Settings, reachable};
 
 /// Where it listens if nobody says otherwise.
 pub(crate) const USUAL: &str = "127.0.0.1:9091";
@@ -76,6 +77,13 @@ pub(crate) async fn bind(console: &Console) -> Result<Option<TcpListener>, Failu
 
 fn is_loopback(listener: &TcpListener) -> bool {
     listener.local_addr().is_ok_and(|address| address.ip().is_loopback())
+}
+
+/// Leads who opens the operations server in a browser to the console.
+pub(crate) fn signpost(console: Option<&TcpListener>) -> Router {
+    let Some(address) = console.and_then(|listener| listener.local_addr().ok()) else { return Router::new() };
+    let address = format!("http://{}/", reachable(&address.to_string()));
+    Router::new().route("/", get(async move || Redirect::temporary(&address)))
 }
 
 /// Serves until `shutdown`.

@@ -112,15 +112,14 @@ impl Services {
             metrics: metrics.clone(),
         };
         services.tasks.spawn(reporter.run(shutdown.clone()));
+        // A service alone leaves it to `tidewheel console`: any number of them may run with the same settings.
+        let console = if kinds.len() > 1 { console::bind(&settings.console).await? } else { None };
         if let Some(listener) = operations {
             let looker = Looker::new(settings).within(operations::SCRAPE);
-            let more = crate::commands::wait::http::router(settings)?;
+            let more = crate::commands::wait::http::router(settings)?.merge(console::signpost(console.as_ref()));
             services.tasks.spawn(operations::serve(listener, ready, looker, metrics.clone(), more, shutdown.clone()));
         }
-        // A service alone leaves it to `tidewheel console`: any number of them may run with the same settings.
-        if kinds.len() > 1
-            && let Some(listener) = console::bind(&settings.console).await?
-        {
+        if let Some(listener) = console {
             services.tasks.spawn(console::serve(listener, settings.clone(), shutdown.clone()));
         }
         services.tasks.spawn(metrics.keep(shutdown));

@@ -17,6 +17,13 @@ const FONTS: &str = r#"<?xml version="1.0"?>
 <fontconfig>
   <dir prefix="relative">.</dir>
   <cachedir prefix="xdg">fontconfig</cachedir>
+  <alias><family>sans-serif</family><prefer><family>Liberation Sans</family></prefer></alias>
+  <alias><family>system-ui</family><prefer><family>Liberation Sans</family></prefer></alias>
+  <alias><family>monospace</family><prefer><family>Liberation Mono</family></prefer></alias>
+  <alias><family>ui-monospace</family><prefer><family>Liberation Mono</family></prefer></alias>
+  <match target="pattern">
+    <edit name="family" mode="append_last" binding="weak"><string>Liberation Sans</string></edit>
+  </match>
 </fontconfig>
 "#;
 

@@ -11,6 +11,11 @@ const SUBJECTS = {
 };
 const CULPRIT = { "no-consumer": { raw_document_changes: "processor", embedded_documents: "upserter" } };
 
+/** Seconds after which a service that says nothing does not count: it speaks every few. */
+const SILENT = 15;
+/** Seconds in which a service that has just begun need not be ready. */
+const YOUNG = 15;
+
 export class Pipeline {
   constructor(limits) {
     this.limits = limits ?? {};
@@ -41,7 +46,8 @@ export class Pipeline {
     const stages = overview.stages.map((stage) => (stage.error ? null : stage));
     this.stage(parts.stage1, stages[0], overview.stages[0].error, this.limits.stage_1, worst.stage1);
     this.stage(parts.stage2, stages[1], overview.stages[1].error, this.limits.stage_2, worst.stage2);
-    const of = (name) => overview.services.filter((service) => service.service === name);
+    // One that says nothing any more has been killed; it stays in the list of services for a while.
+    const of = (name) => overview.services.filter((service) => service.service === name && service.silent_seconds < SILENT);
     const saving = overview.source.checkpoint_age_seconds;
     this.service(parts.producer, of("producer"), worst.producer, null, [
       ["reads", per(stages[0]?.in_per_second)],
@@ -102,10 +108,11 @@ export class Pipeline {
 
   service(part, reporting, worst, alive, rows) {
     const ready = reporting.filter((service) => service.ready).length;
+    const late = reporting.filter((service) => !service.ready && service.up_seconds >= YOUNG);
     const some = reporting.length || alive;
-    part.state(worst, reporting.length ? (ready === reporting.length ? "good" : "warn") : alive ? "good" : "idle");
+    part.state(worst, reporting.length ? (late.length ? "warn" : "good") : alive ? "good" : "idle");
     part.say(reporting.length ? `${ready} of ${reporting.length} ready` : alive ? `${alive} at work` : alive === 0 ? "none runs" : "not seen");
-    const reason = reporting.find((service) => !service.ready)?.reasons?.[0];
+    const reason = late[0]?.reasons?.[0];
     part.rows([reason ? ["", reason, "bad"] : null, ...(some || alive === null ? rows : [])]);
   }
 

@@ -127,8 +127,10 @@ function withoutTimes(service) {
 function serviceTable(services) {
   if (!services.length) return [h("h2", {}, "Services"), h("p", { class: "muted" }, "No process reports. ", h("code", {}, "tidewheel run"), " starts all services in one.")];
   const rows = services.map((service) => {
-    const tone = !service.ready ? "bad" : service.silent_seconds > 20 ? "warn" : "good";
-    const said = service.silent_seconds > 10 ? `silent for ${duration(service.silent_seconds)}` : service.ready ? "ready" : "not ready";
+    const silent = service.silent_seconds > 15;
+    const young = !service.ready && service.up_seconds < 15;
+    const tone = silent ? "warn" : young ? "idle" : service.ready ? "good" : "bad";
+    const said = silent ? `silent for ${duration(service.silent_seconds)}` : young ? "starting" : service.ready ? "ready" : "not ready";
     return h("tr", {},
       h("td", { "data-label": "Service" }, h("b", {}, service.service)),
       h("td", { "data-label": "State" }, h("div", {}, h("span", { class: "badge", "data-tone": tone }, said), service.reasons.map((reason) => h("div", { class: "muted" }, reason)))),
