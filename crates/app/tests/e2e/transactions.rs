@@ -78,7 +78,10 @@ async fn several_changes_of_one_document_in_a_transaction_keep_their_order_throu
     let mut ordinals: HashMap<(String, String), Vec<u32>> = HashMap::new();
     for (name, version, _) in world.appended().await {
         let (time, ordinal) = version.rsplit_once('.').unwrap();
-        ordinals.entry((name, time.to_owned())).or_default().push(ordinal.parse().unwrap());
+        // A row of the snapshot has 0, and may come after the event of the same time.
+        if ordinal != "0" {
+            ordinals.entry((name, time.to_owned())).or_default().push(ordinal.parse().unwrap());
+        }
     }
     let shared = ordinals.values().filter(|ordinals| ordinals.len() > 1).count() as i32;
     assert!(shared >= committed.load(Ordering::Relaxed), "{shared}");
