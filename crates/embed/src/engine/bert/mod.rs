@@ -264,7 +264,7 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Engine for Bert<V, E, A> {
 /// Computes a pass with a team.
 #[allow(unsafe_code)]
 fn share<V: Isa, E: Element<V>, A: AttentionElement<V>>(pass: &Pass<'_, V, E, A>, team: &mut Team) {
-    // SAFETY: a team calls the job once for each member, all at the same time and with one barrier, and the layout of
-    // a pass that is shared was made for this team.
-    team.run(&|member, barrier| unsafe { pass.shared(member, barrier) });
+    // SAFETY: a team computes each unit once and each step after the one before, its members have numbers of their own,
+    // and the layout of a pass that is shared was made for this team.
+    team.run(&pass.units(), &|step, unit, member| unsafe { pass.unit(step, unit, member) });
 }
