@@ -20,7 +20,7 @@ use super::buffer::{Buffer, Workspace};
 use super::kernel::{AttentionElement, Element, Isa};
 use super::team::Team;
 use super::{Engine, EngineInfo};
-use crate::model::{Activation, Description, LoadError, Norm, Pooling, Weights};
+use crate::model::{Activation, Description, Layer, LoadError, Norm, Pooling, Weights};
 use crate::tokens::{Encoding, Tokenizer};
 
 /// Tokens in a full tile: enough to use each panel of weights many times while it is in the cache, few enough for the
@@ -78,19 +78,13 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Network<V, E, A> {
             places: source.places(model)?,
             embedding_norm: Self::norm(&shape, &source.embedding_norm(model)?),
             layers: (0..model.layers)
-                .map(|index| Self::layer(&shape, model, source, index))
+                .map(|index| Ok(Self::layer(&shape, model.intermediate, &source.layer(model, index)?)))
                 .collect::<Result<_, LoadError>>()?,
             forms: PhantomData,
         })
     }
 
-    fn layer(
-        shape: &Shape,
-        model: &Description,
-        source: &mut Weights,
-        index: usize,
-    ) -> Result<LayerWeights, LoadError> {
-        let layer = source.layer(model, index)?;
+    fn layer(shape: &Shape, intermediate: usize, layer: &Layer) -> LayerWeights {
         let Shape { hidden, padded_hidden, heads, head, padded_head, gathered, chunks, chunk } = *shape;
         let hidden_places = places(0, hidden, padded_hidden);
         let head_places: Vec<_> = (0..heads).flat_map(|n| places(n * head, head, padded_head)).collect();
@@ -101,11 +95,11 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Network<V, E, A> {
         let query_factor = std::f32::consts::LOG2_E / (head as f32).sqrt();
         let parts = (0..chunks)
             .map(|part| {
-                let start = (part * chunk).min(model.intermediate);
-                places(start, chunk.min(model.intermediate - start), chunk)
+                let start = (part * chunk).min(intermediate);
+                places(start, chunk.min(intermediate - start), chunk)
             })
             .collect::<Vec<_>>();
-        Ok(LayerWeights {
+        LayerWeights {
             query: PackedLinear::new::<V, E>(
                 &[(&layer.query, gathered_places.clone(), query_factor)],
                 &hidden_places,
@@ -128,7 +122,7 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Network<V, E, A> {
                 .map(|(n, part)| PackedLinear::new::<V, E>(&[(&layer.down, hidden_places.clone(), 1.0)], part, n == 0))
                 .collect(),
             output_norm: Self::norm(shape, &layer.output_norm),
-        })
+        }
     }
 
     fn norm(shape: &Shape, norm: &Norm) -> PaddedNorm {
