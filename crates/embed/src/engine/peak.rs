@@ -9,6 +9,7 @@ use super::{Precision, threads_or_all};
 /// Measures, for about `duration`, how many multiplications and additions a second the fastest kernel's inner loop
 /// reaches on `threads` threads (0: all cores) when all its operands are in the first-level cache.
 #[must_use]
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "elsewhere all that is fast is f32"))]
 pub fn measure_peak(precision: Precision, threads: usize, duration: Duration) -> f64 {
     let threads = threads_or_all(threads);
     #[cfg(target_arch = "x86_64")]

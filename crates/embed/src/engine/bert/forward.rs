@@ -5,8 +5,8 @@
 //!
 //! Invariants that the `unsafe` here rests on:
 //! * `memory` is valid for [`Layout::places`] and aligned to a line, and belongs to this pass alone.
-//! * Between two barriers, a member writes only to rows, columns, heads or parts that are its own by [`part`], and
-//!   reads only those and what was written before the last barrier.
+//! * Within a step, a unit writes only to rows, columns, heads or parts that are its own, and reads only those and what
+//!   earlier steps have written.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -19,7 +19,6 @@ use crate::engine::kernel::{
     Activate, Add, Attention, AttentionElement, Element, EmbedRows, Epilogue, Isa, LINE, MatMul, NormRows, NormTerms,
     Output, PackRows, Packed, RowTerms, Store,
 };
-use crate::engine::team::Barrier;
 
 /// A forward pass over texts that lie one after the other in the rows of a tile.
 pub(super) struct Pass<'a, V: Isa, E, A> {
@@ -36,20 +35,34 @@ pub(super) struct Pass<'a, V: Isa, E, A> {
 // it is only read.
 unsafe impl<V: Isa, E: Sync, A: Sync> Sync for Pass<'_, V, E, A> {}
 
-/// A member's place in its team.
-#[derive(Clone, Copy)]
-struct Member<'a> {
-    index: usize,
-    barrier: Option<&'a Barrier>,
+/// Units of a product for each member of a team: so many that one who comes late or is interrupted takes fewer, and
+/// nobody waits long for the last.
+const UNITS_PER_MEMBER: usize = 4;
+
+/// What a team does in a step; within a layer in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Project,
+    Attend,
+    Gather,
+    Output,
+    NormalizeAttention,
+    Up,
+    Down,
+    NormalizeOutput,
 }
 
-impl Member<'_> {
-    fn meet(self) {
-        if let Some(barrier) = self.barrier {
-            barrier.wait();
-        }
-    }
-}
+/// The steps of a layer.
+const STEPS: [Step; 8] = [
+    Step::Project,
+    Step::Attend,
+    Step::Gather,
+    Step::Output,
+    Step::NormalizeAttention,
+    Step::Up,
+    Step::Down,
+    Step::NormalizeOutput,
+];
 
 impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
     /// # Panics
@@ -70,20 +83,88 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         Self { network, layout, texts, rows, memory: memory.as_mut_ptr(), borrow: PhantomData }
     }
 
-    /// The pass on this thread alone.
+    /// The pass on this thread alone. The feed-forward layer is computed one part after the other, so that what lies
+    /// between its halves stays in the cache.
     pub(super) fn alone(&mut self) {
         debug_assert_eq!(self.layout.members, 1);
-        // SAFETY: the borrow of `self` is exclusive, so that this thread is the only member.
-        unsafe { self.member(Member { index: 0, barrier: None }) };
+        let (blocks, rows, heads) = (0..self.blocks(), 0..self.rows, self.network.shape.heads);
+        // SAFETY: the borrow of `self` is exclusive: this thread does all units of all steps, one after the other.
+        unsafe {
+            self.embed(rows.clone());
+            for layer in &self.network.layers {
+                for (weights, output) in self.projections(layer) {
+                    let operand = self.operand(weights.lines);
+                    self.product(weights, operand, output, Store, blocks.clone(), 0..weights.panels);
+                }
+                (0..heads).for_each(|head| self.attend(head, 0));
+                self.gather(rows.clone());
+                let (weights, operand) = (&layer.output, self.operand(layer.output.lines));
+                self.product(weights, operand, self.to_residual(), Add, blocks.clone(), 0..weights.panels);
+                self.normalize(rows.clone(), &layer.attention_norm);
+                for chunk in 0..self.network.shape.chunks {
+                    self.up(layer, chunk, blocks.clone(), 0);
+                    let weights = &layer.down[chunk];
+                    let operand = self.inner(chunk);
+                    self.product(weights, operand, self.to_residual(), Add, blocks.clone(), 0..weights.panels);
+                }
+                self.normalize(rows.clone(), &layer.output_norm);
+            }
+        }
     }
 
-    /// One member's share of the pass.
+    /// How many units each step of a team has; see [`Pass::unit`].
+    pub(super) fn units(&self) -> Vec<usize> {
+        let Shape { heads, chunks, .. } = self.network.shape;
+        let blocks = self.blocks();
+        let layer = |layer: &LayerWeights| {
+            STEPS.map(|step| match step {
+                Step::Project => self.shares(&layer.query) + self.shares(&layer.key_value),
+                Step::Attend => heads,
+                Step::Gather | Step::NormalizeAttention | Step::NormalizeOutput => blocks,
+                Step::Output => self.shares(&layer.output),
+                Step::Up => chunks * blocks,
+                Step::Down => self.shares(&layer.down[0]),
+            })
+        };
+        std::iter::once(blocks).chain(self.network.layers.iter().flat_map(layer)).collect()
+    }
+
+    /// One unit of a step.
     ///
     /// # Safety
-    /// Each index below the layout's members runs once, all at the same time, with one barrier between them.
-    pub(super) unsafe fn shared(&self, index: usize, barrier: &Barrier) {
-        // SAFETY: as promised by the caller.
-        unsafe { self.member(Member { index, barrier: Some(barrier) }) };
+    /// Each unit is computed once, and all of a step before any of the next. `member` is below the layout's, and no
+    /// two threads have the same at the same time.
+    pub(super) unsafe fn unit(&self, step: usize, unit: usize, member: usize) {
+        // SAFETY: within a step each unit has rows, columns, a head or a part of its own.
+        unsafe {
+            let Some(step) = step.checked_sub(1) else { return self.embed(self.rows_of(unit)) };
+            let layer = &self.network.layers[step / STEPS.len()];
+            match STEPS[step % STEPS.len()] {
+                Step::Project => {
+                    let queries = self.shares(&layer.query);
+                    let (unit, which) = if unit < queries { (unit, 0) } else { (unit - queries, 1) };
+                    let (weights, output) = self.projections(layer)[which];
+                    self.share(weights, self.operand(weights.lines), output, Store, unit);
+                }
+                Step::Attend => self.attend(unit, member),
+                Step::Gather => self.gather(self.rows_of(unit)),
+                Step::Output => {
+                    let operand = self.operand(layer.output.lines);
+                    self.share(&layer.output, operand, self.to_residual(), Add, unit);
+                }
+                Step::NormalizeAttention => self.normalize(self.rows_of(unit), &layer.attention_norm),
+                Step::Up => {
+                    let (chunk, block) = (unit / self.blocks(), unit % self.blocks());
+                    self.up(layer, chunk, block..block + 1, member);
+                }
+                Step::Down => {
+                    for (chunk, weights) in layer.down.iter().enumerate() {
+                        self.share(weights, self.inner(chunk), self.to_residual(), Add, unit);
+                    }
+                }
+                Step::NormalizeOutput => self.normalize(self.rows_of(unit), &layer.output_norm),
+            }
+        }
     }
 
     /// The vectors of the tokens of all texts, once the pass is done: [`Shape::padded_hidden`] numbers a row.
@@ -101,41 +182,13 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         self.rows.div_ceil(V::ROWS)
     }
 
-    /// The rows of this member when rows are shared out.
-    fn own_rows(&self, member: Member<'_>) -> Range<usize> {
-        let blocks = part(self.blocks(), member.index, self.layout.members);
-        blocks.start * V::ROWS..(blocks.end * V::ROWS).min(self.rows)
+    /// The rows of a block.
+    fn rows_of(&self, block: usize) -> Range<usize> {
+        block * V::ROWS..((block + 1) * V::ROWS).min(self.rows)
     }
 
-    /// # Safety
-    /// The module's invariants.
-    unsafe fn member(&self, member: Member<'_>) {
-        // SAFETY: between two meetings each step writes to its member's own share only; see the module's head.
-        unsafe {
-            self.embed(member);
-            member.meet();
-            for layer in &self.network.layers {
-                self.project(member, layer);
-                member.meet();
-                self.attend(member);
-                member.meet();
-                self.gather(member);
-                member.meet();
-                self.multiply(member, &layer.output, self.operand(layer.output.lines), self.to_residual(), Add);
-                member.meet();
-                self.normalize(member, &layer.attention_norm);
-                member.meet();
-                self.feed_forward(member, layer);
-                member.meet();
-                self.normalize(member, &layer.output_norm);
-                member.meet();
-            }
-        }
-    }
-
-    /// Embeds the tokens of this member's rows.
-    unsafe fn embed(&self, member: Member<'_>) {
-        let own = self.own_rows(member);
+    /// Embeds the tokens of some rows.
+    unsafe fn embed(&self, own: Range<usize>) {
         let mut row = 0;
         for ids in self.texts {
             let wanted = own.start.max(row)..own.end.min(row + ids.len());
@@ -150,7 +203,7 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
                     norm: self.norm_terms(&self.network.embedding_norm),
                     packed: self.operand(self.hidden_lines()),
                 };
-                // SAFETY: the rows are this member's; ids and places were checked in `new`.
+                // SAFETY: the rows are the unit's; ids and places were checked in `new`.
                 unsafe { self.network.isa.run(task) };
             }
             row += ids.len();
@@ -159,9 +212,8 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
 
     /// Queries, keys and values. Queries go to rows that hold all heads, where attention replaces them by its result;
     /// keys and values to rows of one head, because attention reads them head by head.
-    unsafe fn project(&self, member: Member<'_>, layer: &LayerWeights) {
+    fn projections<'w>(&self, layer: &'w LayerWeights) -> [(&'w PackedLinear, Output); 2] {
         let Shape { padded_head, gathered, .. } = self.network.shape;
-        let operand = self.operand(layer.query.lines);
         let queries = Output { to: self.queries(), row_stride: gathered, group: gathered, group_stride: 0 };
         let keys_and_values = Output {
             to: self.at(self.layout.heads),
@@ -169,94 +221,60 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
             group: padded_head,
             group_stride: self.layout.capacity * padded_head,
         };
-        // SAFETY: passed on.
-        unsafe {
-            self.multiply(member, &layer.query, operand, queries, Store);
-            self.multiply(member, &layer.key_value, operand, keys_and_values, Store);
-        }
+        [(&layer.query, queries), (&layer.key_value, keys_and_values)]
     }
 
-    /// Attention of this member's heads, within each text.
-    unsafe fn attend(&self, member: Member<'_>) {
+    /// Attention of one head, within each text.
+    unsafe fn attend(&self, head: usize, member: usize) {
         let Shape { heads, padded_head, gathered, .. } = self.network.shape;
         let stride = self.layout.capacity * padded_head;
         let scratch = self.private(member).wrapping_add(self.layout.attention).cast();
-        for head in part(heads, member.index, self.layout.members) {
-            let mut row = 0;
-            for ids in self.texts {
-                let at = |kind: usize| self.at(self.layout.heads + (kind * heads + head) * stride + row * padded_head);
-                let task = Attention {
-                    queries: self.queries().wrapping_add(row * gathered + head * padded_head),
-                    query_stride: gathered,
-                    keys: at(0),
-                    values: at(1),
-                    tokens: ids.len(),
-                    width: padded_head,
-                    scratch,
-                    sizes: self.layout.attention_sizes,
-                    element: PhantomData::<A>,
-                };
-                // SAFETY: the head is this member's, and so is the scratch.
-                unsafe { self.network.isa.run(task) };
-                row += ids.len();
-            }
+        let mut row = 0;
+        for ids in self.texts {
+            let at = |kind: usize| self.at(self.layout.heads + (kind * heads + head) * stride + row * padded_head);
+            let task = Attention {
+                queries: self.queries().wrapping_add(row * gathered + head * padded_head),
+                query_stride: gathered,
+                keys: at(0),
+                values: at(1),
+                tokens: ids.len(),
+                width: padded_head,
+                scratch,
+                sizes: self.layout.attention_sizes,
+                element: PhantomData::<A>,
+            };
+            // SAFETY: the head is the unit's, the scratch its member's.
+            unsafe { self.network.isa.run(task) };
+            row += ids.len();
         }
     }
 
-    /// Packs what attention has left in this member's rows.
-    unsafe fn gather(&self, member: Member<'_>) {
+    /// Packs what attention has left in some rows.
+    unsafe fn gather(&self, rows: Range<usize>) {
         let Shape { gathered, .. } = self.network.shape;
-        let rows = self.own_rows(member);
         let task = PackRows {
             from: self.queries().wrapping_add(rows.start * gathered),
             from_stride: gathered,
             rows,
             packed: self.operand(gathered / (LINE * E::GROUP)),
         };
-        // SAFETY: the rows are this member's.
+        // SAFETY: the rows are the unit's.
         unsafe { self.network.isa.run(task) };
     }
 
-    unsafe fn normalize(&self, member: Member<'_>, norm: &PaddedNorm) {
+    unsafe fn normalize(&self, rows: Range<usize>, norm: &PaddedNorm) {
         let task = NormRows {
             values: self.at(self.layout.residual),
-            rows: self.own_rows(member),
+            rows,
             norm: self.norm_terms(norm),
             packed: self.operand(self.hidden_lines()),
         };
-        // SAFETY: the rows are this member's.
+        // SAFETY: the rows are the unit's.
         unsafe { self.network.isa.run(task) };
     }
 
-    /// Both halves of the feed-forward layer. Alone, one part after the other, so that what lies between the halves
-    /// stays in the cache; in a team, all parts of the first half and then all of the second.
-    unsafe fn feed_forward(&self, member: Member<'_>, layer: &LayerWeights) {
-        let chunks = self.network.shape.chunks;
-        if self.layout.members == 1 {
-            for chunk in 0..chunks {
-                // SAFETY: passed on.
-                unsafe {
-                    self.up(member, layer, chunk, 0..self.blocks());
-                    self.down(member, layer, chunk);
-                }
-            }
-            return;
-        }
-        let units = part(chunks * self.blocks(), member.index, self.layout.members);
-        for unit in units {
-            let (chunk, block) = (unit / self.blocks(), unit % self.blocks());
-            // SAFETY: the unit is this member's.
-            unsafe { self.up(member, layer, chunk, block..block + 1) };
-        }
-        member.meet();
-        for chunk in 0..chunks {
-            // SAFETY: passed on.
-            unsafe { self.down(member, layer, chunk) };
-        }
-    }
-
-    /// The first half for one part and some blocks of rows: product, activation, packing.
-    unsafe fn up(&self, member: Member<'_>, layer: &LayerWeights, chunk: usize, blocks: Range<usize>) {
+    /// The first half of one part of the feed-forward layer for some blocks of rows: product, activation, packing.
+    unsafe fn up(&self, layer: &LayerWeights, chunk: usize, blocks: Range<usize>, member: usize) {
         let width = self.network.shape.chunk;
         let scratch = self.private(member);
         let weights = &layer.up[chunk];
@@ -271,7 +289,7 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
             };
             let operand = self.operand(weights.lines);
             let epilogue = Activate(self.network.activation);
-            // SAFETY: the scratch is this member's; the rows of the inner operand in this part are, too.
+            // SAFETY: the scratch is this member's, the rows of the inner operand in this part are the unit's.
             unsafe {
                 self.product(weights, operand, output, epilogue, block..block + 1, 0..weights.panels);
                 self.network.isa.run(PackRows {
@@ -284,28 +302,30 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         }
     }
 
-    /// The second half for one part, added to the residual.
-    unsafe fn down(&self, member: Member<'_>, layer: &LayerWeights, chunk: usize) {
-        // SAFETY: passed on.
-        unsafe { self.multiply(member, &layer.down[chunk], self.inner(chunk), self.to_residual(), Add) };
+    /// In how many units a team computes a product with all rows.
+    fn shares(&self, weights: &PackedLinear) -> usize {
+        let (columns, rows) = self.grid(weights);
+        columns * rows
     }
 
-    /// A member's share of a product over all rows and columns.
-    unsafe fn multiply<P: Epilogue<V>>(
+    fn grid(&self, weights: &PackedLinear) -> (usize, usize) {
+        grid(self.layout.members * UNITS_PER_MEMBER, self.blocks(), weights.panels)
+    }
+
+    /// One unit of a product.
+    unsafe fn share<P: Epilogue<V>>(
         &self,
-        member: Member<'_>,
         weights: &PackedLinear,
         operand: Packed<E>,
         output: Output,
         epilogue: P,
+        unit: usize,
     ) {
-        let (columns, rows) = grid(self.layout.members, self.blocks(), weights.panels);
-        if member.index < columns * rows {
-            let blocks = part(self.blocks(), member.index / columns, rows);
-            let panels = part(weights.panels, member.index % columns, columns);
-            // SAFETY: blocks and panels are this member's.
-            unsafe { self.product(weights, operand, output, epilogue, blocks, panels) };
-        }
+        let (columns, rows) = self.grid(weights);
+        let blocks = part(self.blocks(), unit / columns, rows);
+        let panels = part(weights.panels, unit % columns, columns);
+        // SAFETY: blocks and panels are the unit's.
+        unsafe { self.product(weights, operand, output, epilogue, blocks, panels) };
     }
 
     unsafe fn product<P: Epilogue<V>>(
@@ -371,8 +391,8 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         Output { to: self.at(self.layout.residual), row_stride: width, group: width, group_stride: 0 }
     }
 
-    fn private(&self, member: Member<'_>) -> *mut f32 {
-        self.at(self.layout.private + member.index * self.layout.private_stride)
+    fn private(&self, member: usize) -> *mut f32 {
+        self.at(self.layout.private + member * self.layout.private_stride)
     }
 
     fn norm_terms(&self, norm: &PaddedNorm) -> NormTerms {

@@ -20,7 +20,7 @@ use super::buffer::{Buffer, Workspace};
 use super::kernel::{AttentionElement, Element, Isa};
 use super::team::Team;
 use super::{Engine, EngineInfo};
-use crate::model::{Activation, Description, LoadError, Norm, Pooling, Weights};
+use crate::model::{Activation, Description, Layer, LoadError, Norm, Pooling, Weights};
 use crate::tokens::{Encoding, Tokenizer};
 
 /// Tokens in a full tile: enough to use each panel of weights many times while it is in the cache, few enough for the
@@ -78,19 +78,13 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Network<V, E, A> {
             places: source.places(model)?,
             embedding_norm: Self::norm(&shape, &source.embedding_norm(model)?),
             layers: (0..model.layers)
-                .map(|index| Self::layer(&shape, model, source, index))
+                .map(|index| Ok(Self::layer(&shape, model.intermediate, &source.layer(model, index)?)))
                 .collect::<Result<_, LoadError>>()?,
             forms: PhantomData,
         })
     }
 
-    fn layer(
-        shape: &Shape,
-        model: &Description,
-        source: &mut Weights,
-        index: usize,
-    ) -> Result<LayerWeights, LoadError> {
-        let layer = source.layer(model, index)?;
+    fn layer(shape: &Shape, intermediate: usize, layer: &Layer) -> LayerWeights {
         let Shape { hidden, padded_hidden, heads, head, padded_head, gathered, chunks, chunk } = *shape;
         let hidden_places = places(0, hidden, padded_hidden);
         let head_places: Vec<_> = (0..heads).flat_map(|n| places(n * head, head, padded_head)).collect();
@@ -101,11 +95,11 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Network<V, E, A> {
         let query_factor = std::f32::consts::LOG2_E / (head as f32).sqrt();
         let parts = (0..chunks)
             .map(|part| {
-                let start = (part * chunk).min(model.intermediate);
-                places(start, chunk.min(model.intermediate - start), chunk)
+                let start = (part * chunk).min(intermediate);
+                places(start, chunk.min(intermediate - start), chunk)
             })
             .collect::<Vec<_>>();
-        Ok(LayerWeights {
+        LayerWeights {
             query: PackedLinear::new::<V, E>(
                 &[(&layer.query, gathered_places.clone(), query_factor)],
                 &hidden_places,
@@ -128,7 +122,7 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Network<V, E, A> {
                 .map(|(n, part)| PackedLinear::new::<V, E>(&[(&layer.down, hidden_places.clone(), 1.0)], part, n == 0))
                 .collect(),
             output_norm: Self::norm(shape, &layer.output_norm),
-        })
+        }
     }
 
     fn norm(shape: &Shape, norm: &Norm) -> PaddedNorm {
@@ -264,7 +258,7 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Engine for Bert<V, E, A> {
 /// Computes a pass with a team.
 #[allow(unsafe_code)]
 fn share<V: Isa, E: Element<V>, A: AttentionElement<V>>(pass: &Pass<'_, V, E, A>, team: &mut Team) {
-    // SAFETY: a team calls the job once for each member, all at the same time and with one barrier, and the layout of
-    // a pass that is shared was made for this team.
-    team.run(&|member, barrier| unsafe { pass.shared(member, barrier) });
+    // SAFETY: a team computes each unit once and each step after the one before, its members have numbers of their own,
+    // and the layout of a pass that is shared was made for this team.
+    team.run(&pass.units(), &|step, unit, member| unsafe { pass.unit(step, unit, member) });
 }

@@ -14,6 +14,7 @@ mod attention;
 mod packing;
 mod products;
 mod rows;
+mod team;
 mod vectors;
 
 use proptest::prelude::ProptestConfig;
