@@ -199,7 +199,9 @@ pub fn ticket(id: i32) -> Document {
         "contract",
     ];
     let word = |i: i32| WORDS[(id.wrapping_mul(7) + i * 5 + i * i).rem_euclid(WORDS.len() as i32) as usize];
-    let content: Vec<&str> = (0..100).map(word).collect();
+    // From 10 to 199 words, as prose has: whoever pads texts to the longest of a batch pays for it.
+    let words = 10 + id.wrapping_mul(73).rem_euclid(190);
+    let content: Vec<&str> = (0..words).map(word).collect();
     doc! {
         "_id": id,
         "product": word(1),

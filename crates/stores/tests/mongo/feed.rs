@@ -119,7 +119,7 @@ async fn an_update_of_nearly_16_mb_arrives() {
             Ok(_) => break,
             Err(error) => assert!(left > 0 && error.to_string().contains("storage engine cache"), "{error}"),
         }
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
     mongo.commit(vec![insert("tickets", 2)]).await;
     let mut events = Vec::new();
