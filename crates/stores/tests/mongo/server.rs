@@ -26,7 +26,10 @@ pub(crate) async fn program() -> Program {
 
 /// A replica set of one node that a test has for itself.
 pub(crate) async fn own_server(data: &Path) -> Server {
-    Mongod::new(program().await, data).start(silent()).await.expect("mongod starts")
+    let mut mongod = Mongod::new(program().await, data);
+    // Updates of 16 MB, which take several times that, have to fit beside what other tests do.
+    mongod.cache_gb = 1.0;
+    mongod.start(silent()).await.expect("mongod starts")
 }
 
 /// The server of all tests. It ends with this program; its data are removed by the next run, since nothing runs when
