@@ -5,6 +5,7 @@ mod entries;
 mod faults;
 mod memory;
 mod persistence;
+mod rights;
 mod server;
 mod services;
 mod setup;
