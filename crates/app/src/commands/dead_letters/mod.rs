@@ -9,7 +9,7 @@ use serde_json::Value;
 use tidewheel_core::ports::DeadLetters;
 
 use self::letters::{Filter, LetterView, Listing, Outcome, RecordView};
-use crate::cli::{DeadLettersCommand, LettersDropArgs, LettersListArgs, LettersRetryArgs, LettersShowArgs, Output};
+use crate::cli::{DeadLettersCommand, LettersActArgs, LettersListArgs, LettersShowArgs, Output};
 use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
@@ -74,7 +74,7 @@ struct Acted<'a> {
     outcome: Option<Outcome>,
 }
 
-async fn retry(redis: &dyn DeadLetters, args: &LettersRetryArgs) -> Result<Answer, Failure> {
+async fn retry(redis: &dyn DeadLetters, args: &LettersActArgs) -> Result<Answer, Failure> {
     let listing = letters::list(redis, &Filter::from(&args.filter), usize::MAX, false).await?;
     let unreadable = listing.letters.iter().filter(|letter| !letter.is_readable()).count();
     let text = args.output.output == Output::Text;
@@ -104,7 +104,7 @@ async fn retry(redis: &dyn DeadLetters, args: &LettersRetryArgs) -> Result<Answe
     Ok(if outcome.unreadable + outcome.gone == 0 { Answer::Fine } else { Answer::No })
 }
 
-async fn drop(redis: &dyn DeadLetters, args: &LettersDropArgs) -> Result<Answer, Failure> {
+async fn drop(redis: &dyn DeadLetters, args: &LettersActArgs) -> Result<Answer, Failure> {
     let listing = letters::list(redis, &Filter::from(&args.filter), usize::MAX, false).await?;
     if args.output.output == Output::Text && listing.matching > 0 {
         plan(&listing);
