@@ -57,6 +57,14 @@ pub(crate) struct LettersFilterArgs {
     pub(crate) newer_than: Option<Duration>,
 }
 
+impl LettersFilterArgs {
+    /// Whether all letters are meant.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { stage, ids, reason, older_than, newer_than } = self;
+        stage.is_none() && ids.is_empty() && reason.is_none() && older_than.is_none() && newer_than.is_none()
+    }
+}
+
 /// A stage of the pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -36,10 +36,11 @@ Examples:
   tidewheel status
   tidewheel status --watch
   tidewheel status --output json | jq '.stages[].pending'
+  tidewheel status --watch --output json | jq --unbuffered .verdict.summary      one document in a line, each second
 
 Exit code: 0 everything answered, 2 something did not.")]
 pub(crate) struct StatusArgs {
-    /// Show it again every second until Ctrl-C
+    /// Show it every second until q or Ctrl-C; where there is no terminal, and as JSON, one after the other
     #[arg(long, short)]
     pub(crate) watch: bool,
     #[command(flatten)]

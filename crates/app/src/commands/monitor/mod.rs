@@ -80,11 +80,8 @@ fn answer(overview: &Overview) -> Answer {
 
 fn print(output: Output, overview: &Overview, changes: &Changes) {
     match output {
-        Output::Json => {
-            let line = serde_json::to_string(&line(overview, changes)).expect("what is printed is plain data");
-            printer::data(line);
-        }
-        Output::Text => printer::raw(&text(overview, changes)),
+        Output::Json => printer::json_line(&line(overview, changes)),
+        Output::Text => printer::data(text(overview, changes).trim_end()),
     }
 }
 
