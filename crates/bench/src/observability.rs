@@ -1,9 +1,10 @@
 //! What it costs to be watched: the same pipeline, seen by everybody who may look, beside one that measures nothing.
 //!
 //! ```text
+//! cargo build --release -p tidewheel -p tidewheel-bench --features tidewheel/unmeasured
+//! cp target/release/tidewheel target/release/tidewheel-unmeasured
 //! cargo build --release -p tidewheel -p tidewheel-bench
-//! cargo build --release -p tidewheel --features unmeasured --target-dir target/unmeasured
-//! target/release/tidewheel-bench observability --unmeasured target/unmeasured/release/tidewheel
+//! target/release/tidewheel-bench observability
 //! ```
 //!
 //! The watched side has an operations port on every service and on the embedder, all of them scraped every few seconds, a console
@@ -31,9 +32,9 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Measures what metrics, reports, the console and the monitor cost.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// A tidewheel binary built with `--features unmeasured`
+    /// A tidewheel binary built with the feature `unmeasured` [default: `tidewheel-unmeasured` beside the other]
     #[arg(long, value_name = "PATH")]
-    unmeasured: PathBuf,
+    unmeasured: Option<PathBuf>,
     /// Documents of a round
     #[arg(long, default_value_t = 20_000)]
     documents: usize,
@@ -56,7 +57,16 @@ pub async fn run(stack: &Stack, binary: &Path, dir: &Path, arguments: &Arguments
     let servers = Servers::connect(stack, arguments.dimension).await?;
     let model = Model::None(arguments.dimension);
     let (watched, addresses) = watched(binary, dir, &servers, &model)?;
-    let unwatched = tidewheel_as("unwatched", &arguments.unmeasured, dir, &servers, &model, &[])?;
+    let unmeasured = arguments.unmeasured.clone().unwrap_or_else(|| binary.with_file_name("tidewheel-unmeasured"));
+    if !unmeasured.is_file() {
+        return Err(format!(
+            "there is no {}; build it with: cargo build --release -p tidewheel -p tidewheel-bench --features \
+             tidewheel/unmeasured, and copy target/release/tidewheel there",
+            unmeasured.display()
+        )
+        .into());
+    }
+    let unwatched = tidewheel_as("unwatched", &unmeasured, dir, &servers, &model, &[])?;
     let load = Load { documents: arguments.documents, latency_documents: 200, rate: 20 };
     let (mut of_watched, mut of_unwatched) = (Vec::new(), Vec::new());
     for round in 0..arguments.rounds {
