@@ -12,6 +12,6 @@ mod newest;
 pub mod processor;
 pub mod producer;
 pub mod replay;
-mod retry;
+pub mod retry;
 pub mod service;
 pub mod upserter;
