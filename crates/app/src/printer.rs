@@ -6,6 +6,7 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Effects, Style};
 use serde::Serialize;
@@ -29,6 +30,21 @@ pub(crate) fn styled(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
+/// Whether whoever read stdout has gone away.
+static GONE: AtomicBool = AtomicBool::new(false);
+
+/// Whether nobody reads what is written to stdout any more, so that a command that goes on for ever may end.
+pub(crate) fn nobody_reads() -> bool {
+    GONE.load(Ordering::Relaxed)
+}
+
+fn to_stdout(text: &[u8]) {
+    let mut stdout = anstream::stdout();
+    if stdout.write_all(text).and_then(|()| stdout.flush()).is_err() {
+        GONE.store(true, Ordering::Relaxed);
+    }
+}
+
 /// So many of them, in the right form.
 pub(crate) fn counted(number: u64, one: &str) -> String {
     format!("{number} {one}{}", if number == 1 { "" } else { "s" })
@@ -36,7 +52,7 @@ pub(crate) fn counted(number: u64, one: &str) -> String {
 
 /// Writes lines of data for people to stdout.
 pub(crate) fn data(lines: impl Display) {
-    let _ = writeln!(anstream::stdout(), "{}", fitted(&lines.to_string(), shows_a_person()));
+    exactly(fitted(&lines.to_string(), shows_a_person()));
 }
 
 /// Writes data to stdout as JSON: one document.
@@ -51,13 +67,12 @@ pub(crate) fn json_line(value: &impl Serialize) {
 
 /// Writes a line to stdout as it is, to be copied: not even a terminal breaks it.
 pub(crate) fn exactly(line: impl Display) {
-    let _ = writeln!(anstream::stdout(), "{line}");
+    to_stdout(format!("{line}\n").as_bytes());
 }
 
 /// Writes text to stdout as it is, without a line's end.
 pub(crate) fn raw(text: &str) {
-    let mut stdout = anstream::stdout();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    to_stdout(text.as_bytes());
 }
 
 /// Writes lines of talk to stderr.

@@ -56,8 +56,10 @@ pub(crate) async fn run(args: &MonitorArgs, settings: &Settings) -> Result<Answe
         let overview = looker.look().await;
         let changes = known.look(&overview);
         print(args.output.output, &overview, &changes);
-        if let Some(webhook) = &webhook {
-            webhook.tell(&overview, &changes);
+        match &webhook {
+            Some(webhook) => webhook.tell(&overview, &changes),
+            None if printer::nobody_reads() => break,
+            None => {}
         }
         tokio::select! {
             () = tokio::time::sleep(settings.monitor.interval) => {}

@@ -33,6 +33,9 @@ pub(crate) async fn run(args: &StatusArgs, settings: &Settings) -> Result<Answer
             Output::Json => printer::json_line(&overview),
             Output::Text => printer::data(overview.text(printer::width())),
         }
+        if printer::nobody_reads() {
+            return Ok(Answer::Fine);
+        }
         tokio::select! {
             () = tokio::time::sleep(AGAIN) => {}
             () = crate::services::a_signal() => return Ok(Answer::Fine),

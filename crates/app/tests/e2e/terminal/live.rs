@@ -74,6 +74,20 @@ async fn the_live_view_shows_an_outage_begin_and_end_at_any_size() {
     }
     world.equal().await;
 
+    // Without Redis nobody can tell, and keys are heard all the same.
+    let redis = world.stack.redis.clone();
+    redis.kill().await;
+    for (terminal, _) in all {
+        terminal
+            .until(|picture| picture.contains("✖ UNKNOWN") && picture.contains("start Redis"), "that it is away")
+            .await;
+    }
+    assert!(usual.picture().contains("q quits"), "the last line is cut off:\n{usual}");
+    redis.start().await.unwrap();
+    for (terminal, _) in all {
+        terminal.until(|picture| picture.contains("✔ RIGHT"), "that it is back").await;
+    }
+
     // However it is ended, the terminal is as it was.
     usual.press("q");
     usual.ended(0).await;
@@ -84,7 +98,7 @@ async fn the_live_view_shows_an_outage_begin_and_end_at_any_size() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_live_view_has_no_colours_with_no_color_and_is_told_what_a_terminal_cannot_do() {
+async fn the_live_view_has_no_colours_with_no_color_and_hears_keys_whatever_stdin_is() {
     let world = world().await;
     let plain = Terminal::run(&world, (80, 24), "NO_COLOR=1", "status --watch").await;
     plain.until(|picture| picture.contains("✔ RIGHT"), "the verdict").await;
@@ -95,6 +109,15 @@ async fn the_live_view_has_no_colours_with_no_color_and_is_told_what_a_terminal_
     assert!(colours.is_empty(), "it is painted: {colours:?}");
     plain.press("Escape");
     plain.ended(0).await;
+    // Keys come from the terminal, whatever stdin is.
+    let deaf = Terminal::run(&world, (80, 24), "", "status --watch </dev/null").await;
+    deaf.until(|picture| picture.contains("✔ RIGHT"), "the verdict").await;
+    deaf.press("q");
+    deaf.ended(0).await;
+    // A terminal that is not used as one.
+    let piped = Terminal::run(&world, (80, 60), "", "status --watch | head -n 1").await;
+    let picture = piped.until(|picture| picture.contains("\nicanon"), "a line").await;
+    assert!(picture.starts_with("✔ The index is right"), "{picture}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
