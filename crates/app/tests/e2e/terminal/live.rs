@@ -21,7 +21,7 @@ fn seen(picture: &str) -> String {
 /// Services that say after two seconds that nothing moves.
 async fn world() -> World {
     let mut world = World::new().await;
-    world.write_settings("monitor.no_progress = \"2s\"\nmonitor.stage_2_entries = 10");
+    world.write_settings("monitor.no_progress = \"2s\"\nmonitor.stage_2_entries = 10\nmonitor.latency = \"1h\"");
     for service in SERVICES {
         world.start(service);
     }

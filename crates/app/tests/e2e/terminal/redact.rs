@@ -22,6 +22,8 @@ static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\b\d\d:\d\d:\d\dZ", "00:00:00Z"),
         // Processes: host, process id, and something that nobody else has.
         (r"\b[\w.-]+?-\d+-[0-9a-f]{8}\b", "HOST-PID-RANDOM"),
+        // Until Qdrant has put the newest points in order.
+        (r"\byellow\b", "green"),
         // However many a batch had.
         (r"could not (read|write) \d+ points", "could not $1 N points"),
         (r"[\d.,]+ (KiB|MiB|GiB)", "N MiB"),
@@ -60,7 +62,7 @@ fn line(line: &str) -> String {
     AMOUNTS.replace_all(line, |found: &Captures<'_>| amount(found, table)).into_owned()
 }
 
-static LATENCY: LazyLock<Regex> = LazyLock::new(|| Regex::new("^(‹1›)?latency").expect("a pattern"));
+static LATENCY: LazyLock<Regex> = LazyLock::new(|| Regex::new("^(‹1›)?latency(‹0›)?  ").expect("a pattern"));
 
 static GAPS: LazyLock<Regex> = LazyLock::new(|| Regex::new("  +").expect("a pattern"));
 
