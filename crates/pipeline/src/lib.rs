@@ -14,4 +14,5 @@ pub mod producer;
 pub mod replay;
 mod retry;
 pub mod service;
+mod spans;
 pub mod upserter;
