@@ -51,7 +51,7 @@ fn called(spans: &FakeSpans, root: &Span, name: &str) -> Vec<Span> {
     spans.of(trace(root)).into_iter().filter(|span| span.name == name).collect()
 }
 
-fn outcomes<'s>(spans: &'s [Span]) -> Vec<&'s str> {
+fn outcomes(spans: &[Span]) -> Vec<&str> {
     spans.iter().filter_map(|span| text(span, "tidewheel.outcome")).collect()
 }
 
