@@ -11,11 +11,12 @@
 //! gets an empty Redis and an empty collection; its rounds alternate with the other side's, and the median round counts.
 //!
 //! `tidewheel-bench fence` measures what the fence of versions costs the upserter, `tidewheel-bench verify` how long it takes to
-//! compare the index with the source.
+//! compare the index with the source, `tidewheel-bench observability` what it costs to be watched.
 #![allow(clippy::print_stdout, reason = "its output is its purpose")]
 
 mod fence;
 mod load;
+mod observability;
 mod process;
 mod report;
 mod side;
@@ -52,6 +53,7 @@ struct CommandLine {
 enum Part {
     Fence(fence::Arguments),
     Verify(verify::Arguments),
+    Observability(observability::Arguments),
 }
 
 /// Of the whole pipeline beside a baseline.
@@ -90,9 +92,34 @@ impl Arguments {
         self.documents.unwrap_or(if self.model.is_some() { 1_000 } else { 20_000 })
     }
 
+    fn load(&self) -> Load {
+        Load { documents: self.documents(), latency_documents: self.latency_documents, rate: self.rate }
+    }
+
+    fn title(&self) -> String {
+        let model = self.model.as_ref().map_or("no model".to_owned(), |model| model.display().to_string());
+        format!(
+            "\n{} documents, {} dimensions, {model}; latency of {} documents at {} a second",
+            self.documents(),
+            self.dimension,
+            self.latency_documents,
+            self.rate
+        )
+    }
+
     fn model(&self) -> Model {
         self.model.clone().map_or(Model::None(self.dimension), Model::Directory)
     }
+}
+
+/// What a round writes.
+struct Load {
+    /// Documents of the throughput run.
+    documents: usize,
+    /// Documents of the latency run.
+    latency_documents: usize,
+    /// Of the latency run, documents a second.
+    rate: usize,
 }
 
 #[tokio::main]
@@ -131,6 +158,9 @@ async fn run(line: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
             let pipeline = tidewheel(&binary, dir.path(), &servers, &Model::None(arguments.dimension))?;
             verify::run(&servers, &pipeline, dir.path(), arguments).await?;
         }
+        Some(Part::Observability(arguments)) => {
+            observability::run(&stack, &binary, dir.path(), arguments).await?;
+        }
         None => compare(&line.pipeline, &binary, &stack, dir.path()).await?,
     }
     stack.stop().await;
@@ -160,13 +190,15 @@ async fn compare(
     for round in 1..=arguments.rounds {
         for (side, runs) in sides.iter().zip(&mut runs) {
             println!("round {round}: {}", side.name);
-            runs.push(measure(side, &servers, stack, arguments, dir).await?);
+            runs.push(measure(side, &servers, stack, &arguments.load(), dir).await?);
         }
     }
     let bare = load::bare(&servers, arguments.documents()).await?;
     let medians: Vec<(&str, Run)> =
         sides.iter().map(|side| side.name).zip(runs.into_iter().map(report::median)).collect();
-    report::print(&medians, bare, arguments);
+    println!("{}", arguments.title());
+    report::print(&medians);
+    println!("bare loader into the same Qdrant: {bare:.0} points/s");
     Ok(())
 }
 
@@ -175,13 +207,13 @@ async fn measure(
     side: &Side,
     servers: &Servers,
     stack: &Stack,
-    arguments: &Arguments,
+    load: &Load,
     dir: &Path,
 ) -> Result<Run, Box<dyn std::error::Error>> {
     servers.clear().await?;
     let services = side.start(dir, |_| true)?;
     servers.warm_up(side).await?;
-    let latency = load::latency(servers, side, arguments.latency_documents, arguments.rate).await?;
+    let latency = load::latency(servers, side, load.latency_documents, load.rate).await?;
     let before: Vec<f64> = services.iter().map(process::Service::cpu_seconds).collect();
     let server_pids = [("mongod", stack.mongod.pid()), ("redis-server", stack.redis.pid())]
         .into_iter()
@@ -189,8 +221,8 @@ async fn measure(
         .filter_map(|(name, pid)| Some((name, pid?)))
         .collect::<Vec<_>>();
     let servers_before: Vec<f64> = server_pids.iter().map(|(_, pid)| process::cpu_seconds(*pid)).collect();
-    let seconds = load::throughput(servers, arguments.documents()).await?;
-    let per_thousand = 1_000.0 / arguments.documents() as f64;
+    let seconds = load::throughput(servers, load.documents).await?;
+    let per_thousand = 1_000.0 / load.documents as f64;
     let cpu = services
         .iter()
         .zip(before)
@@ -200,7 +232,7 @@ async fn measure(
         .zip(servers_before)
         .map(|((name, pid), before)| ((*name).to_owned(), (process::cpu_seconds(*pid) - before) * per_thousand));
     Ok(Run {
-        documents_per_second: arguments.documents() as f64 / seconds,
+        documents_per_second: load.documents as f64 / seconds,
         cpu: cpu.collect(),
         server_cpu: server_cpu.collect(),
         memory: services.iter().map(|service| (service.name.to_owned(), service.peak_megabytes())).collect(),

@@ -1,7 +1,5 @@
 //! Prints what was measured.
 
-use crate::Arguments;
-
 /// What one round of one side gave.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -17,6 +15,7 @@ pub struct Run {
 }
 
 impl Run {
+    /// CPU seconds per 1,000 documents, of all services.
     fn services_cpu(&self) -> f64 {
         self.cpu.iter().map(|(_, seconds)| seconds).sum()
     }
@@ -38,22 +37,15 @@ pub fn median(mut runs: Vec<Run>) -> Run {
 }
 
 /// Prints a column for each side, and the ratio of the first to the second.
-pub fn print(sides: &[(&str, Run)], bare: f64, arguments: &Arguments) {
-    let model = arguments.model.as_ref().map_or("no model".to_owned(), |model| model.display().to_string());
-    println!(
-        "\n{} documents, {} dimensions, {model}; latency of {} documents at {} a second",
-        arguments.documents(),
-        arguments.dimension,
-        arguments.latency_documents,
-        arguments.rate
-    );
+pub fn print(sides: &[(&str, Run)]) {
     let header: Vec<String> = sides.iter().map(|(name, _)| format!("{name:>12}")).collect();
     println!("{:44}{}{:>10}", "", header.join(""), if sides.len() > 1 { "ratio" } else { "" });
     let line = |what: &str, digits: usize, value: &dyn Fn(&Run) -> f64| {
         let values: Vec<f64> = sides.iter().map(|(_, run)| value(run)).collect();
-        let columns: Vec<String> = values.iter().map(|value| format!("{value:>12.digits$}")).collect();
+        let shown = |value: &f64| if value.is_nan() { format!("{:>12}", "-") } else { format!("{value:>12.digits$}") };
+        let columns: Vec<String> = values.iter().map(shown).collect();
         let ratio = match values[..] {
-            [ours, theirs] => format!("{:>10.3}", ours / theirs),
+            [ours, theirs] if (ours / theirs).is_finite() => format!("{:>10.3}", ours / theirs),
             _ => String::new(),
         };
         println!("{what:44}{}{ratio}", columns.join(""));
@@ -69,12 +61,12 @@ pub fn print(sides: &[(&str, Run)], bare: f64, arguments: &Arguments) {
     for (name, _) in &sides[0].1.server_cpu {
         line(&format!("  {name}"), 3, &|run| find(&run.server_cpu, name));
     }
+    line("  all of them and the servers", 3, &|run| run.services_cpu() + run.servers_cpu());
     line("  services' share of all", 3, &|run| run.services_cpu() / (run.services_cpu() + run.servers_cpu()));
     println!("peak resident memory, MB");
     for (name, _) in &sides[0].1.memory {
         line(&format!("  {name}"), 0, &|run| find(&run.memory, name));
     }
-    println!("bare loader into the same Qdrant: {bare:.0} points/s");
 }
 
 fn find(values: &[(String, f64)], name: &str) -> f64 {

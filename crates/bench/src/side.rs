@@ -10,6 +10,9 @@ use uuid::Uuid;
 use crate::load::{COLLECTION, DATABASE, Servers};
 use crate::process::Service;
 
+/// tidewheel's services, in the order in which they start.
+pub const SERVICES: [&str; 4] = ["embedder", "producer", "processor", "upserter"];
+
 /// Makes the command line of a service, once for each round.
 type MakeCommand = Box<dyn Fn() -> Command>;
 
@@ -47,12 +50,25 @@ pub enum Model {
 
 /// tidewheel, one process for each service.
 pub fn tidewheel(binary: &Path, dir: &Path, servers: &Servers, model: &Model) -> Result<Side, Box<dyn Error>> {
+    tidewheel_as("tidewheel", binary, dir, servers, model, &[])
+}
+
+/// tidewheel under another name, with commands that run beside the four services: a name and the arguments of each. A command
+/// that has a service's name stands for it.
+pub fn tidewheel_as(
+    name: &'static str,
+    binary: &Path,
+    dir: &Path,
+    servers: &Servers,
+    model: &Model,
+    more: &[(&'static str, Vec<String>)],
+) -> Result<Side, Box<dyn Error>> {
     let model = match model {
         Model::None(dimension) => format!("hash:{dimension}"),
         Model::Directory(directory) => directory.display().to_string(),
     };
     let embedder = format!("127.0.0.1:{}", free_port()?);
-    let settings = dir.join("tidewheel.toml");
+    let settings = dir.join(format!("{name}.toml"));
     std::fs::write(
         &settings,
         format!(
@@ -61,18 +77,25 @@ pub fn tidewheel(binary: &Path, dir: &Path, servers: &Servers, model: &Model) ->
             servers.mongodb_uri, servers.redis_url, servers.qdrant_grpc_url,
         ),
     )?;
-    let service = |name: &'static str| {
+    let command = |(name, arguments): (&'static str, Vec<String>)| {
         let (binary, settings) = (binary.to_owned(), settings.clone());
         let command = move || {
             let mut command = Command::new(&binary);
-            command.arg("--config").arg(&settings).arg(name).env_remove("RUST_LOG");
+            command.arg("--config").arg(&settings).args(&arguments).env_remove("RUST_LOG");
             command
         };
         (name, Box::new(command) as MakeCommand)
     };
+    let mut commands: Vec<_> = SERVICES.iter().map(|name| (*name, vec![(*name).to_owned()])).collect();
+    for (name, arguments) in more {
+        match commands.iter_mut().find(|(other, _)| other == name) {
+            Some(command) => command.1.clone_from(arguments),
+            None => commands.push((*name, arguments.clone())),
+        }
+    }
     Ok(Side {
-        name: "tidewheel",
-        commands: ["embedder", "producer", "processor", "upserter"].map(service).into(),
+        name,
+        commands: commands.into_iter().map(command).collect(),
         point: |id| {
             let key = format!(r#"{{"$numberInt":"{id}"}}"#);
             DocumentId::new(&Namespace::new(DATABASE, COLLECTION), &key).point(0)
@@ -144,6 +167,7 @@ fn run(program: &Path, arguments: &[&std::ffi::OsStr]) -> Result<(), Box<dyn Err
     Ok(())
 }
 
-fn free_port() -> std::io::Result<u16> {
+/// A free port of this machine.
+pub fn free_port() -> std::io::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

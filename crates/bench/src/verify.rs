@@ -81,12 +81,12 @@ pub async fn run(servers: &Servers, pipeline: &Side, dir: &Path, arguments: &Arg
     drop(services);
     let bare = median(&seconds[0]);
     println!("\n{} documents of {} dimensions, {} rounds", arguments.documents, arguments.dimension, arguments.rounds);
-    println!("{:28}{:>10}{:>14}{:>12}", "", "seconds", "documents/s", "of a bare look");
+    println!("{:28}{:>10}{:>14}{:>16}", "", "seconds", "documents/s", "of a bare look");
     for (name, seconds) in
         ["a bare look at both sides", "verify --quick (digest)", "verify (every field)"].iter().zip(&seconds)
     {
         let median = median(seconds);
-        println!("{name:28}{median:>10.2}{:>14.0}{:>12.2}", arguments.documents as f64 / median, median / bare);
+        println!("{name:28}{median:>10.2}{:>14.0}{:>16.2}", arguments.documents as f64 / median, median / bare);
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ mod newest;
 pub mod processor;
 pub mod producer;
 pub mod replay;
-mod retry;
+pub mod retry;
 pub mod service;
 mod spans;
 pub mod upserter;

@@ -14,7 +14,7 @@ use crate::meters;
 
 /// Why an attempt was given up.
 #[derive(Debug)]
-pub(crate) enum GivenUp {
+pub enum GivenUp {
     /// The service is asked to stop.
     Shutdown,
     /// The failure will not pass: poison or fatal.
@@ -23,14 +23,16 @@ pub(crate) enum GivenUp {
 
 /// Runs port calls until they succeed, fail for good, or the service is asked to stop.
 #[derive(Clone)]
-pub(crate) struct Patience {
-    pub(crate) health: Health,
-    pub(crate) shutdown: CancellationToken,
+pub struct Patience {
+    /// Where failures are told.
+    pub health: Health,
+    /// Asks the service to stop.
+    pub shutdown: CancellationToken,
 }
 
 impl Patience {
     /// Waits, unless the service is asked to stop.
-    pub(crate) async fn pause(&self, duration: Duration) -> Result<(), GivenUp> {
+    pub async fn pause(&self, duration: Duration) -> Result<(), GivenUp> {
         tokio::select! {
             () = self.shutdown.cancelled() => Err(GivenUp::Shutdown),
             () = tokio::time::sleep(duration) => Ok(()),
@@ -40,7 +42,7 @@ impl Patience {
     /// Calls `attempt` until it succeeds, which counts as progress. Transient failures are waited out for ever. An outage is a
     /// few lines in the log, however many calls it fails: when it begins, less and less often while it lasts, and when
     /// it is over. `what` completes "cannot …".
-    pub(crate) async fn call<T, F, A>(&self, what: &'static str, attempt: A) -> Result<T, GivenUp>
+    pub async fn call<T, F, A>(&self, what: &'static str, attempt: A) -> Result<T, GivenUp>
     where
         A: FnMut() -> F,
         F: Future<Output = PortResult<T>>,
@@ -51,7 +53,7 @@ impl Patience {
     }
 
     /// The same for a call that achieves nothing by itself, such as a look.
-    pub(crate) async fn wait_for<T, F, A>(&self, what: &'static str, mut attempt: A) -> Result<T, GivenUp>
+    pub async fn wait_for<T, F, A>(&self, what: &'static str, mut attempt: A) -> Result<T, GivenUp>
     where
         A: FnMut() -> F,
         F: Future<Output = PortResult<T>>,

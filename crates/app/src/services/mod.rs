@@ -115,7 +115,9 @@ impl Services {
             redis: connect::redis(settings)?,
             metrics: metrics.clone(),
         };
-        services.tasks.spawn(reporter.run(shutdown.clone()));
+        if !cfg!(feature = "unmeasured") {
+            services.tasks.spawn(reporter.run(shutdown.clone()));
+        }
         // A service alone leaves it to `tidewheel console`: any number of them may run with the same settings.
         let console = if kinds.len() > 1 { console::bind(&settings.console).await? } else { None };
         if let Some(listener) = operations {

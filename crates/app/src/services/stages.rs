@@ -5,20 +5,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{KnownVectors, PortResult, Retention};
-use tidewheel_core::retry::Backoff;
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_core::trace::Tracer;
 use tidewheel_pipeline::consumer::ConsumerOptions;
 use tidewheel_pipeline::health::Health;
 use tidewheel_pipeline::processor::{Processor, ProcessorOptions, ProcessorPorts, TextOptions};
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
+use tidewheel_pipeline::retry::{GivenUp, Patience};
 use tidewheel_pipeline::service::ServiceError;
 use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
 use tidewheel_stores::redis::RedisStore;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::Ready;
 use crate::connect;
@@ -48,7 +46,7 @@ pub(super) fn producer(
     };
     let index = connect::index(settings)?;
     // The source may have to look up addresses before there can be a producer, which may fail for a while.
-    let health = Health::default();
+    let health = Health::of(tidewheel_pipeline::producer::NAME);
     let running = Arc::new(std::sync::Mutex::new(health.clone()));
     let current = running.clone();
     let task = async move {
@@ -169,7 +167,8 @@ async fn redis_is_fit(redis: &RedisStore, health: &Health, shutdown: &Cancellati
     Ok(fit.is_some())
 }
 
-/// Tries until it works or fails for good; `None` if asked to stop meanwhile. `what` completes "cannot …".
+/// Tries until it works or fails for good; `None` if asked to stop meanwhile, even by an attempt that hangs. `what` completes
+/// "cannot …".
 async fn patiently<T, F>(
     what: &'static str,
     health: &Health,
@@ -179,29 +178,14 @@ async fn patiently<T, F>(
 where
     F: Future<Output = PortResult<T>>,
 {
-    let mut backoff = Backoff::for_servers();
-    loop {
-        let error = tokio::select! {
-            () = shutdown.cancelled() => return Ok(None),
-            answer = attempt() => match answer {
-                Ok(answer) => {
-                    health.works(what);
-                    return Ok(Some(answer));
-                }
-                Err(error) => error,
-            },
-        };
-        if error.class != ErrorClass::Transient {
-            return Err(error.into());
-        }
-        if backoff.attempts() == 0 {
-            warn!("cannot {what}: {error}; trying again until it works");
-        }
-        health.fails(what, &error.message);
-        tokio::select! {
-            () = shutdown.cancelled() => return Ok(None),
-            () = tokio::time::sleep(backoff.next_delay(error.retry_after)) => {}
-        }
+    let patience = Patience { health: health.clone(), shutdown: shutdown.clone() };
+    tokio::select! {
+        () = shutdown.cancelled() => Ok(None),
+        answer = patience.wait_for(what, attempt) => match answer {
+            Ok(answer) => Ok(Some(answer)),
+            Err(GivenUp::Shutdown) => Ok(None),
+            Err(GivenUp::Failed(error)) => Err(error.into()),
+        },
     }
 }
 

@@ -147,6 +147,27 @@ async fn another_collection_is_filled_when_its_name_is_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_model_gets_a_collection_of_its_own() {
+    let mut world = settled().await;
+    world.terminate("producer");
+    world.collection("tickets").insert_many((5_000..5_020).map(ticket)).await.unwrap();
+    drained(&mut world).await;
+    for service in ["processor", "upserter", "embedder"] {
+        world.terminate(service);
+    }
+    world.write_settings(r#"qdrant.collection = "documents_2""#);
+    let settings = std::fs::read_to_string(world.settings()).unwrap();
+    std::fs::write(world.settings(), settings.replace("hash:64", "hash:32")).unwrap();
+    for service in super::world::SERVICES {
+        world.start(service);
+    }
+    assert_eq!(world.equal_at("documents_2", &["tickets"]).await.documents, 320);
+    let qdrant = format!("{}/collections/documents_2", world.stack.qdrant_http_url().unwrap());
+    let answer = super::clients::http().get(&qdrant).send().await.unwrap().json::<serde_json::Value>().await.unwrap();
+    assert_eq!(answer["result"]["config"]["params"]["vectors"]["size"], 32, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn deletions_are_forgotten_when_their_time_is_over() {
     let mut world = World::new().await;
     // Longer than it takes to look at them.

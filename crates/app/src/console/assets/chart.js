@@ -76,10 +76,12 @@ export class Chart {
     ]);
     const wanted = Math.max(2, Math.min(6, Math.floor(this.width / 110)));
     const times = Array.from({ length: wanted }, (_, i) => this.from + ((this.to - this.from) * i) / (wanted - 1));
+    // Within a few minutes, hours and minutes alone would be the same at several places.
+    const name = this.to - this.from < 600_000 ? clock : minute;
     const axis = times.map((time, i) => s("text", {
       class: "tick", y: HEIGHT - 4, x: this.x(time),
       "text-anchor": i === 0 ? "start" : i === wanted - 1 ? "end" : "middle",
-    }, i === wanted - 1 ? "now" : minute(time)));
+    }, i === wanted - 1 ? "now" : name(time)));
     const lines = this.series.map((one, i) => this.line(i + 1, one.tone, floor));
     this.cursor = s("g", { class: "cursor" });
     this.svg.replaceChildren(...grid.flat(), ...axis, ...lines.flat(), this.cursor);

@@ -1,0 +1,105 @@
+//! What is read back, and what is found.
+
+use serde_json::{Value, json};
+use tidewheel_core::error::ErrorClass;
+use tidewheel_core::payload::{RESERVED, STAMP, Stamped, digest};
+use uuid::Uuid;
+
+use super::{DIMENSION, IndexHarness, all, at, holds, ticket, tickets, write};
+use crate::fakes::embedder::vector_of;
+
+/// Search by vector, with and without a filter.
+pub async fn searches_give_the_nearest_that_pass_the_filter(harness: &dyn IndexHarness) {
+    let index = harness.index();
+    index.prepare(DIMENSION).await.unwrap();
+    assert!(index.search(vector_of("a", DIMENSION), 3, None).await.unwrap().is_empty());
+    let documents: Vec<_> = ["a", "b", "c", "d"].map(|text| ticket(text, at(1), &[text])).into();
+    write(&*index, &documents).await;
+    // The length of a vector does not matter: it is its direction that is compared.
+    let twice: Vec<f32> = vector_of("c", DIMENSION).iter().map(|value| value * 2.0).collect();
+    let hits = index.search(twice.clone(), 3, None).await.unwrap();
+    assert_eq!(hits.len(), 3);
+    assert_eq!((hits[0].id, &hits[0].payload), (documents[2].points[0].id, &documents[2].points[0].payload));
+    assert!((hits[0].score - 1.0).abs() < 1e-4, "{}", hits[0].score);
+    assert!(hits.is_sorted_by(|a, b| a.score >= b.score));
+
+    let filter = json!({"must": [{"key": "subject", "match": {"any": ["a", "b"]}}]});
+    let hits = index.search(twice.clone(), 3, Some(&filter)).await.unwrap();
+    let found: Vec<_> = hits.iter().map(|hit| hit.payload["subject"].as_str().unwrap()).collect();
+    assert!(found.len() == 2 && found.contains(&"a") && found.contains(&"b"), "{found:?}");
+    let filter = json!({"must_not": [{"key": "_tidewheel.namespace", "match": {"value": "shop.tickets"}}]});
+    assert!(index.search(twice.clone(), 3, Some(&filter)).await.unwrap().is_empty());
+    let wrong = index.search(twice, 3, Some(&json!({"must": [{"kee": 1}]}))).await.unwrap_err();
+    assert_eq!(wrong.class, ErrorClass::Poison);
+}
+
+/// What a comparison of index and source rests on.
+pub async fn pages_give_every_point_once_in_order(harness: &dyn IndexHarness) {
+    let index = harness.index();
+    assert!(index.page(None, 10, &[]).await.unwrap().is_empty(), "there is no collection yet");
+    let documents: Vec<_> = (0..50).map(|key| ticket(&key.to_string(), at(1), &["a", "b"])).collect();
+    write(&*index, &documents).await;
+    let mut expected: Vec<_> = documents.iter().flat_map(|document| &document.points).map(|point| point.id).collect();
+    expected.sort_unstable();
+    let mut seen: Vec<Uuid> = Vec::new();
+    loop {
+        let page = index.page(seen.last().copied(), 7, &[]).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        assert!(page.len() <= 7);
+        seen.extend(page.iter().map(|point| point.id));
+    }
+    assert_eq!(seen, expected);
+    assert!(index.page(Some(Uuid::max()), 7, &[]).await.unwrap().is_empty());
+}
+
+/// Every JSON type, odd names and long texts.
+pub async fn payloads_come_back_as_they_were_written(harness: &dyn IndexHarness) {
+    let index = harness.index();
+    let mut written = ticket("1", at(1), &["zürich 日本 \u{0} \u{1f600}"]);
+    let user = json!({
+        "null": null, "true": true, "number": -7, "largest": i64::MAX, "smallest": i64::MIN, "ratio": 0.1,
+        "whole": 3.0, "tiny": 5e-324, "empty": {}, "none": [], "": "empty name", "a.b": {"$c": [1, [2.5, {"d": null}]]},
+        "long": "x".repeat(100_000),
+    });
+    let Value::Object(user) = user else { unreachable!("it is an object") };
+    written.points[0].payload.extend(user);
+    write(&*index, std::slice::from_ref(&written)).await;
+    holds(&*index, &[&written]).await;
+}
+
+/// Beside what is its own.
+pub async fn every_point_carries_the_fields_of_its_document(harness: &dyn IndexHarness) {
+    let index = harness.index();
+    let mut written = ticket("1", at(1), &["a", "b"]);
+    written.fields.insert("product".to_owned(), json!({"name": "Atlas"}));
+    write(&*index, std::slice::from_ref(&written)).await;
+    let points = all(&*index).await;
+    for point in &written.points {
+        assert_eq!(points[&point.id], written.payload_of(point));
+        assert_eq!(points[&point.id]["product"]["name"], "Atlas");
+    }
+}
+
+/// What a comparison with the source reads.
+pub async fn chosen_points_come_with_chosen_fields(harness: &dyn IndexHarness) {
+    let index = harness.index();
+    let known = ticket("1", at(3), &["a", "b"]);
+    let ids = [known.points[1].id, ticket("2", at(1), &["c"]).points[0].id];
+    assert!(index.points(&ids, STAMP).await.unwrap().is_empty(), "there is no collection yet");
+    write(&*index, std::slice::from_ref(&known)).await;
+    let found = index.points(&ids, STAMP).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].id, ids[0]);
+    assert_eq!(found[0].payload.keys().collect::<Vec<_>>(), [RESERVED]);
+    assert!(found[0].payload[RESERVED].get("text").is_none());
+    let stamp =
+        Stamped { namespace: tickets(), key: "1".into(), version: at(3), chunk: 1, chunks: 2, digest: digest("ab") };
+    assert_eq!(Stamped::read(&found[0].payload), Some(stamp.clone()));
+    let page = index.page(None, 10, STAMP).await.unwrap();
+    assert!(page.iter().any(|point| Stamped::read(&point.payload).as_ref() == Some(&stamp)));
+    assert!(page.iter().all(|point| !point.payload.contains_key("subject")));
+    assert_eq!(index.points(&ids, &[]).await.unwrap()[0].payload, known.points[1].payload);
+    assert!(index.points(&[], &[]).await.unwrap().is_empty());
+}
