@@ -30,6 +30,7 @@ pub(crate) use embedder::{Fetch, find as find_model};
 pub(crate) use scrape::numbers;
 use stages::process_name;
 pub(crate) use stages::{known_vectors, own_name, processor_options, upserter_options};
+pub(crate) use traces::probe as probe_traces;
 
 /// How long a shutdown may take.
 const GRACE: Duration = Duration::from_secs(10);

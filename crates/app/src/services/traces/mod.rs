@@ -6,6 +6,7 @@
 //! when it is over, with the number of spans that were dropped.
 //! **At the end** what waits is sent once more, within [`FLUSH`].
 
+mod collector;
 mod encode;
 mod sender;
 
@@ -23,6 +24,7 @@ use tracing::warn;
 use super::Kind;
 use crate::exit::Failure;
 use crate::settings::{Settings, Traces};
+use collector::Collector;
 use encode::Process;
 use sender::Sender;
 
@@ -58,10 +60,11 @@ impl Exporter {
     }
 
     fn to(traces: &Traces, process: &str) -> Result<Self, Failure> {
+        let collector = Collector::new(traces)?;
         let (sender, told) = mpsc::unbounded_channel();
         let queue = Queue { told: sender, counts: Arc::default() };
         let process = Process { instance: process.to_owned() };
-        let sender = Sender::new(traces, process, told, queue.counts.clone())?;
+        let sender = Sender::new(collector, process, told, queue.counts.clone());
         let finish = CancellationToken::new();
         let sending = tokio::spawn(sender.run(finish.clone()));
         Ok(Self { share: traces.share, queue, finish, sending })
@@ -81,9 +84,17 @@ impl Exporter {
         }
         let left = self.queue.counts.waiting.load(Ordering::Relaxed);
         if left > 0 {
-            warn!(spans = left, "the collector of traces did not take the last spans");
+            warn!(dropped = left, "the end comes before a collector has taken all traces");
         }
     }
+}
+
+/// Asks the collector to take nothing; says where it is and why it refused, if it did.
+pub(crate) async fn probe(traces: &Traces) -> Result<(String, Option<String>), Failure> {
+    let collector = Collector::new(traces)?;
+    // No spans make an empty message.
+    let refused = collector.post(bytes::Bytes::new()).await.err().map(|refusal| refusal.cause);
+    Ok((collector.shown(), refused))
 }
 
 /// Where spans wait.
