@@ -25,6 +25,7 @@ mod soak;
 mod source;
 mod takeover;
 mod trace;
+mod traces;
 mod transactions;
 mod verify;
 mod wait;
