@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process;
 
+use tidewheel_core::error::{ErrorClass, PortError};
+
 /// What a command that could do its work found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -44,9 +46,11 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-impl From<tidewheel_core::error::PortError> for Failure {
-    fn from(error: tidewheel_core::error::PortError) -> Self {
-        Self { message: error.message, hint: error.hint }
+impl From<PortError> for Failure {
+    fn from(error: PortError) -> Self {
+        let usual =
+            || (error.class == ErrorClass::Transient).then(|| "`tidewheel check` tries every server".to_owned());
+        Self { hint: error.hint.clone().or_else(usual), message: error.message }
     }
 }
 

@@ -1,15 +1,18 @@
 //! Owns stdout and stderr: stdout is data, stderr is talk.
 //!
-//! Colours appear on a terminal only, and never with NO_COLOR. A reader that went away (`tidewheel status | head`) is not
+//! Colours appear on a terminal only, or where CLICOLOR_FORCE asks for them, and never with NO_COLOR. On a terminal long lines
+//! are broken between words; elsewhere a line is a line. A reader that went away (`tidewheel status | head`) is not
 //! an error.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Effects, Style};
 use serde::Serialize;
 
 use crate::exit::Failure;
+use crate::wrap;
 
 /// All is well.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
@@ -27,25 +30,63 @@ pub(crate) fn styled(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Writes a line of data to stdout.
-pub(crate) fn data(line: impl Display) {
-    let _ = writeln!(anstream::stdout(), "{line}");
+/// Whether whoever read stdout has gone away.
+static GONE: AtomicBool = AtomicBool::new(false);
+
+/// Whether nobody reads what is written to stdout any more, so that a command that goes on for ever may end.
+pub(crate) fn nobody_reads() -> bool {
+    GONE.load(Ordering::Relaxed)
 }
 
-/// Writes data to stdout as JSON.
+fn to_stdout(text: &[u8]) {
+    let mut stdout = anstream::stdout();
+    if stdout.write_all(text).and_then(|()| stdout.flush()).is_err() {
+        GONE.store(true, Ordering::Relaxed);
+    }
+}
+
+/// So many of them, in the right form.
+pub(crate) fn counted(number: u64, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Writes lines of data for people to stdout.
+pub(crate) fn data(lines: impl Display) {
+    exactly(fitted(&lines.to_string(), shows_a_person()));
+}
+
+/// Writes data to stdout as JSON: one document.
 pub(crate) fn json(value: &impl Serialize) {
-    data(serde_json::to_string_pretty(value).expect("what is printed is plain data"));
+    exactly(serde_json::to_string_pretty(value).expect("what is printed is plain data"));
+}
+
+/// Writes data to stdout as JSON in a line: one document of many.
+pub(crate) fn json_line(value: &impl Serialize) {
+    exactly(serde_json::to_string(value).expect("what is printed is plain data"));
+}
+
+/// Writes a line to stdout as it is, to be copied: not even a terminal breaks it.
+pub(crate) fn exactly(line: impl Display) {
+    to_stdout(format!("{line}\n").as_bytes());
 }
 
 /// Writes text to stdout as it is, without a line's end.
 pub(crate) fn raw(text: &str) {
-    let mut stdout = anstream::stdout();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    to_stdout(text.as_bytes());
 }
 
-/// Writes a line of talk to stderr.
-pub(crate) fn say(line: impl Display) {
-    let _ = writeln!(anstream::stderr(), "{line}");
+/// Writes lines of talk to stderr.
+pub(crate) fn say(lines: impl Display) {
+    let _ = writeln!(anstream::stderr(), "{}", fitted(&lines.to_string(), talks_to_a_person()));
+}
+
+/// On a terminal, lines that it does not have to break.
+fn fitted(lines: &str, terminal: bool) -> String {
+    if !terminal {
+        return lines.to_owned();
+    }
+    let width = width();
+    lines.split('\n').map(|line| wrap::hanging(line, width)).collect::<Vec<_>>().join("\n")
 }
 
 /// Says what went wrong and what to do.

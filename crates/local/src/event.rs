@@ -26,6 +26,8 @@ pub enum Part {
     Model,
     /// A browser, for tests.
     Chromium,
+    /// Terminals within a terminal, for tests.
+    Tmux,
 }
 
 impl fmt::Display for Part {
@@ -36,6 +38,7 @@ impl fmt::Display for Part {
             Self::Promtool => "promtool",
             Self::Model => "model",
             Self::Chromium => "chromium",
+            Self::Tmux => "tmux",
         })
     }
 }

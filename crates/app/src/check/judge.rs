@@ -5,6 +5,7 @@ use tidewheel_stores::qdrant::{CollectionFacts, QdrantFacts};
 use tidewheel_stores::redis::RedisFacts;
 
 use super::{CollectorFacts, EmbedderFacts, Facts, Finding, Told, Verdict};
+use crate::overview::duration;
 
 /// A producer that was away for longer than the oplog reaches back has to read everything again; a day covers a night
 /// and a slow morning.
@@ -64,7 +65,10 @@ fn heard<T>(
     match told {
         Ok(facts) => judge(report, address, facts),
         Err(failure) => {
-            let hint = failure.hint.clone().unwrap_or_else(|| format!("check that it runs, and the address {address}"));
+            let hint = failure
+                .hint
+                .clone()
+                .unwrap_or_else(|| format!("see whether it runs, and whether {address} is its address"));
             wrong(report, part, &failure.message, hint);
         }
     }
@@ -119,7 +123,7 @@ fn mongodb(report: &mut Report, address: &str, facts: &MongoFacts) {
         Some(window) => doubtful(
             report,
             PART,
-            format!("the oplog reaches back only {:.1} hours", window.seconds() as f64 / 3600.0),
+            format!("the oplog reaches back only {}", duration(window.seconds() as f64)),
             "fine on a young server; otherwise enlarge it with replSetResizeOplog, so that a producer may be away for a day",
         ),
         None if matches!(facts.topology, Topology::ReplicaSet(_)) => doubtful(

@@ -83,11 +83,7 @@ fn each_fault_is_found_and_only_that() {
         (|f| f.mongodb.as_mut().unwrap().version = "5.0.1".into(), Verdict::Wrong, "too old"),
         (|f| f.mongodb.as_mut().unwrap().primary = false, Verdict::Doubtful, "no primary"),
         (|f| f.mongodb.as_mut().unwrap().watch = Err(PortError::fatal("not allowed")), Verdict::Wrong, "not allowed"),
-        (
-            |f| f.mongodb.as_mut().unwrap().oplog.as_mut().unwrap().first.seconds = 990_000,
-            Verdict::Doubtful,
-            "2.8 hours",
-        ),
+        (|f| f.mongodb.as_mut().unwrap().oplog.as_mut().unwrap().first.seconds = 990_000, Verdict::Doubtful, "2.8 h"),
         (|f| f.mongodb.as_mut().unwrap().oplog = None, Verdict::Doubtful, "not known"),
         (|f| f.mongodb.as_mut().unwrap().collections.clear(), Verdict::Doubtful, "no collection"),
         (|f| f.mongodb = Err(Failure::new("refused")), Verdict::Wrong, "refused"),

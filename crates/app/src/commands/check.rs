@@ -66,7 +66,8 @@ fn show(finding: &Finding) {
 
 async fn told<T>(answer: impl Future<Output = PortResult<T>>) -> Told<T> {
     match tokio::time::timeout(PATIENCE, answer).await {
-        Ok(answer) => answer.map_err(Failure::from),
+        // Without the usual hint, which is to run this check.
+        Ok(answer) => answer.map_err(|error| Failure { message: error.message, hint: error.hint }),
         Err(_) => Err(Failure::new(format!("no answer within {} s", PATIENCE.as_secs()))),
     }
 }

@@ -57,15 +57,15 @@ fn show(loaded: &Loaded) {
         let (of_row, name) = row.key.rsplit_once('.').expect("every key is in a table");
         if of_row != table {
             let gap = if table.is_empty() { "" } else { "\n" };
-            printer::data(format_args!("{gap}{}", styled(STRONG, format_args!("[{of_row}]"))));
+            printer::exactly(format_args!("{gap}{}", styled(STRONG, format_args!("[{of_row}]"))));
             table = of_row;
         }
         match row.value {
             Some(value) => {
                 let assignment = format!("{name} = {value}");
-                printer::data(format_args!("{assignment:<48} {}", styled(DIM, format_args!("# {}", row.origin))));
+                printer::exactly(format_args!("{assignment:<48} {}", styled(DIM, format_args!("# {}", row.origin))));
             }
-            None => printer::data(styled(DIM, format_args!("# {name} is unset"))),
+            None => printer::exactly(styled(DIM, format_args!("# {name} is unset"))),
         }
     }
 }
@@ -90,7 +90,7 @@ fn path(layers: &Layers) -> Answer {
     match &layers.file {
         Some(file) => {
             let shown = std::path::absolute(file).unwrap_or_else(|_| file.clone());
-            printer::data(shown.display());
+            printer::exactly(shown.display());
             Answer::Fine
         }
         None => {

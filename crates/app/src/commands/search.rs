@@ -87,6 +87,7 @@ fn documents(hits: Vec<Hit>, limit: usize) -> Vec<Found> {
         let get = |name: &str| stamp.get(name).cloned().unwrap_or_default();
         // Qdrant keeps no order of fields; the same document should always look the same.
         hit.payload.sort_keys();
+        hit.payload.values_mut().for_each(Value::sort_all_objects);
         let document = stamp.get("document").and_then(Value::as_str).map_or_else(|| hit.id.to_string(), str::to_owned);
         if found.len() < limit && seen.insert(document) {
             found.push(Found {

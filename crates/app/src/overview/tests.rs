@@ -9,7 +9,7 @@ fn codes(overview: &Overview) -> Vec<&'static str> {
 }
 
 fn plain(overview: &Overview) -> String {
-    anstream::adapter::strip_str(&overview.text()).to_string()
+    anstream::adapter::strip_str(&overview.text(100)).to_string()
 }
 
 /// The live view at this size, as lines.
@@ -29,6 +29,9 @@ fn the_first_line_says_whether_the_index_is_right_and_what_to_do() {
     insta::assert_snapshot!("text_behind", plain(&behind()));
     insta::assert_snapshot!("text_outage", plain(&outage()));
     insta::assert_snapshot!("text_empty", plain(&empty()));
+    let narrow = anstream::adapter::strip_str(&outage().text(80)).to_string();
+    let table = narrow.lines().filter(|line| line.starts_with("stream ") || line.contains("_documents "));
+    assert!(table.clone().count() > 1 && table.clone().all(|line| line.chars().count() <= 80), "{narrow}");
 }
 
 #[test]

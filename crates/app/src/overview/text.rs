@@ -16,8 +16,8 @@ impl Overview {
             && self.embedder.error().is_none()
     }
 
-    /// For people, with styles.
-    pub(crate) fn text(&self) -> String {
+    /// For people, with styles; the table fits into this width, if that is at least 80 columns.
+    pub(crate) fn text(&self, width: usize) -> String {
         let mut text = String::new();
         let (sign, style) = match self.verdict.state {
             State::Right => ("✔", GOOD),
@@ -29,18 +29,17 @@ impl Overview {
         let first = usize::from(matches!(self.verdict.state, State::Broken | State::Unknown));
         let tag = self.problems.first().filter(|_| first == 1).map_or_else(String::new, |problem| code(problem.code));
         let _ = writeln!(text, "{} {}{tag}", styled(style, sign), styled(STRONG, &self.verdict.summary));
-        if let Some(action) = &self.verdict.action {
+        // Each problem below says itself what to do.
+        if let Some(action) = self.verdict.action.as_ref().filter(|_| first == 1 || self.problems.is_empty()) {
             let _ = writeln!(text, "  {} {action}", styled(GOOD, "→"));
         }
         for problem in self.problems.iter().skip(first) {
             let style = if problem.severity == Severity::Critical { BAD } else { WARN };
             let _ = writeln!(text, "{} {}{}", styled(style, "!"), problem.message, code(problem.code));
-            if Some(&problem.action) != self.verdict.action.as_ref() {
-                let _ = writeln!(text, "  {} {}", styled(GOOD, "→"), problem.action);
-            }
+            let _ = writeln!(text, "  {} {}", styled(GOOD, "→"), problem.action);
         }
         let _ = writeln!(text);
-        self.stages_table(&mut text);
+        self.stages_table(&mut text, width);
         let _ = writeln!(text);
         let mut line = |name: &str, told: Result<String, &str>| {
             let told = told.unwrap_or_else(|error| styled(BAD, error));
@@ -67,7 +66,7 @@ impl Overview {
             line(
                 "latency",
                 Ok(format!(
-                    "{} from commit to searchable (half), {} (95 of 100), last minute",
+                    "{} (half), {} (95 of 100) from commit to searchable",
                     duration(latency.p50_seconds),
                     duration(latency.p95_seconds)
                 )),
@@ -80,27 +79,68 @@ impl Overview {
         if !self.services.is_empty() {
             let mut names: Vec<String> = Vec::new();
             for service in &self.services {
-                let style = if service.ready { GOOD } else { BAD };
-                names.push(styled(style, &service.service));
+                let (sign, style) = if service.ready { ("✔", GOOD) } else { ("✖", BAD) };
+                names.push(styled(style, format_args!("{sign} {}", service.service)));
             }
-            line("services", Ok(names.join(", ")));
+            line("services", Ok(names.join("  ")));
         }
         text
     }
 
-    fn stages_table(&self, text: &mut String) {
-        let head = format!(
-            "{:<22} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8} {:>5} {:>9}",
-            "stream", "entries", "lag", "pending", "oldest", "in/s", "out/s", "eta", "dead", "consumers"
-        );
-        let _ = writeln!(text, "{}", styled(STRONG, head));
+    fn stages_table(&self, text: &mut String, width: usize) {
+        let _ =
+            writeln!(text, "{}", styled(STRONG, row("stream", &COLUMNS.map(|column| column.name.to_owned()), width)));
         for stage in &self.stages {
             let _ = match stage {
-                Told::Known(stage) => writeln!(text, "{}", stage_line(stage)),
+                Told::Known(stage) => writeln!(text, "{}", stage_line(stage, width)),
                 Told::Unknown(error) => writeln!(text, "{}", styled(BAD, error)),
             };
         }
     }
+}
+
+/// A column of the stages, aligned to the right.
+#[derive(Clone, Copy)]
+struct Column {
+    name: &'static str,
+    /// With the space before it.
+    width: usize,
+    /// Whether it is left out where there is no room for all.
+    spare: bool,
+}
+
+const fn column(name: &'static str, width: usize, spare: bool) -> Column {
+    Column { name, width, spare }
+}
+
+/// Without the spare ones a row takes 75 columns of a terminal of 80; with them 95.
+const COLUMNS: [Column; 9] = [
+    column("entries", 9, true),
+    column("lag", 9, false),
+    column("pending", 9, false),
+    column("oldest", 9, false),
+    column("in/s", 7, false),
+    column("out/s", 7, false),
+    column("eta", 8, false),
+    column("dead", 6, false),
+    column("consumers", 11, true),
+];
+
+/// The width of `raw_document_changes`.
+const NAME: usize = 20;
+
+/// A row of the table. What is dead is to be seen.
+fn row(name: &str, cells: &[String; COLUMNS.len()], width: usize) -> String {
+    let all = NAME + COLUMNS.iter().map(|column| column.width).sum::<usize>() <= width;
+    let mut row = format!("{name:<NAME$}");
+    for (Column { name, width, spare }, cell) in COLUMNS.iter().zip(cells) {
+        if all || !spare {
+            let padded = format!("{cell:>width$}");
+            let dead = *name == "dead" && cell.parse().is_ok_and(|dead: u64| dead > 0);
+            row += &if dead { styled(WARN, padded) } else { padded };
+        }
+    }
+    row
 }
 
 /// The code of a problem, after its sentence.
@@ -108,34 +148,33 @@ fn code(code: &str) -> String {
     format!(" {}", styled(DIM, format_args!("[{code}]")))
 }
 
-fn stage_line(stage: &Stage) -> String {
+fn stage_line(stage: &Stage, width: usize) -> String {
     let status = &stage.status;
-    let lag = status.lag.map_or_else(|| "?".into(), |lag| lag.to_string());
-    let oldest = status.oldest_age_ms.map_or_else(|| "-".into(), |millis| duration(millis as f64 / 1e3));
     let rate = |rate: Option<f64>| rate.map_or_else(|| "-".into(), |rate| format!("{rate:.0}"));
     let eta = match stage.eta_seconds {
         _ if stage.backlog == 0 => "-".into(),
         Some(seconds) => duration(seconds),
         None => "?".into(),
     };
-    let dead = format!("{:>5}", status.dead_letters);
-    let dead = if status.dead_letters > 0 { styled(WARN, dead) } else { dead };
-    format!(
-        "{:<22} {:>9} {lag:>9} {:>9} {oldest:>9} {:>8} {:>8} {eta:>8} {dead} {:>9}",
-        status.stream,
-        status.length,
-        status.pending,
+    let cells = [
+        status.length.to_string(),
+        status.lag.map_or_else(|| "?".into(), |lag| lag.to_string()),
+        status.pending.to_string(),
+        status.oldest_age_ms.map_or_else(|| "-".into(), |millis| duration(millis as f64 / 1e3)),
         rate(stage.in_per_second),
         rate(stage.out_per_second),
-        status.consumers.len()
-    )
+        eta,
+        status.dead_letters.to_string(),
+        status.consumers.len().to_string(),
+    ];
+    row(&status.stream, &cells, width)
 }
 
 pub(super) fn source_line(source: &Source) -> String {
     let mut parts = Vec::new();
     match (&source.snapshot, source.read_until) {
         (Some(snapshot), Some(_)) if snapshot.state == "done" => {
-            parts.push(format!("following, {} documents read at the start", thousands(snapshot.rows)));
+            parts.push("following".to_owned());
         }
         (Some(snapshot), Some(_)) => {
             let of = snapshot.of.map_or_else(String::new, |of| format!(" of about {}", thousands(of)));
@@ -150,6 +189,9 @@ pub(super) fn source_line(source: &Source) -> String {
     if let Some(left) = source.oplog_time_to_loss_seconds {
         parts.push(format!("oplog reaches for {} more", duration(left as f64)));
     }
+    if let Some(snapshot) = source.snapshot.as_ref().filter(|snapshot| snapshot.state == "done" && snapshot.rows > 0) {
+        parts.push(format!("{} documents read at the start", thousands(snapshot.rows)));
+    }
     if let Some(error) = &source.error {
         parts.push(styled(BAD, error));
     }
@@ -161,7 +203,7 @@ fn collection_line(collection: &Collection) -> String {
         (Some(status), Some(points)) => {
             let style = if status == "red" { BAD } else { GOOD };
             let dimension = collection.dimension.map_or_else(|| "?".into(), |dimension| dimension.to_string());
-            format!("{points} points, {dimension} dimensions, {}", styled(style, status))
+            format!("{} points, {dimension} dimensions, {}", thousands(points), styled(style, status))
         }
         _ => "not there yet; the upserter creates it with the first document".into(),
     };

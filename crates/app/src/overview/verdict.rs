@@ -58,7 +58,12 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
     let in_the_way = (backlog > 0).then_some(number);
     let eta_seconds = overview.eta_seconds();
     if let Some(problem) = worst {
-        let waits = if backlog > 0 { format!(" {} wait; nothing is lost.", entries(backlog)) } else { String::new() };
+        let waiting = entries(backlog);
+        let waits = match backlog {
+            0 => String::new(),
+            _ if problem.message.contains(&waiting) => " Nothing is lost.".to_owned(),
+            _ => format!(" {waiting} wait; nothing is lost."),
+        };
         return Verdict {
             state: State::Broken,
             summary: format!("The index does not follow: {}.{waits}", problem.message),
@@ -93,7 +98,7 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
             format!(
                 "{doing}: {}{of} documents{}",
                 snapshot.rows,
-                if eta_seconds.is_some() { eta } else { String::new() }
+                if snapshot.state == "running" && eta_seconds.is_some() { eta } else { String::new() }
             )
         }
         (None, None) => {

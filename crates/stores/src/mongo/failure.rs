@@ -92,13 +92,31 @@ pub(super) fn port_error(doing: &str, error: &Error) -> PortError {
         // Outside a feed there is no history to lose: it is a server in an odd state.
         Verdict::HistoryLost => (ErrorClass::Transient, None),
     };
-    let message = format!("{doing}: {}", error.kind);
+    let message = match failure(error) {
+        Failure::NoServer(servers) => format!("{doing}: {}", no_server(servers)),
+        _ => format!("{doing}: {}", error.kind),
+    };
     let failure = match class {
         ErrorClass::Transient => PortError::transient(message),
         ErrorClass::Poison => PortError::poison(message),
         ErrorClass::Fatal => PortError::fatal(message),
     };
     PortError { hint: hint.map(str::to_owned), ..failure }.because(Server::MongoDb, cause(error))
+}
+
+/// What each server said, without the driver's view of the topology, which is ten times as long.
+fn no_server(servers: &str) -> String {
+    let said = servers.split("{ Address: ").skip(1).map(|server| {
+        let (address, rest) = server.split_once(", ").unwrap_or((server, ""));
+        let said = match rest.split_once("Error: ") {
+            Some((_, error)) => error.trim_start_matches("Kind: ").split(", labels: ").next().unwrap_or(error),
+            // It answers, but is no primary.
+            None => rest.split([',', '}']).next().unwrap_or(rest).trim(),
+        };
+        format!("{address} ({said})")
+    });
+    let said = said.collect::<Vec<_>>().join(", ");
+    if said.is_empty() { servers.to_owned() } else { format!("no server that could answer was found: {said}") }
 }
 
 /// In which way it failed, for those who count.
@@ -175,6 +193,18 @@ mod tests {
         for (failure, wanted) in table {
             assert_eq!(class(failure), wanted, "{failure:?}");
         }
+    }
+
+    #[test]
+    fn a_server_that_is_not_found_is_told_in_a_few_words() {
+        let refused = "Server selection timeout: No available servers. Topology: { Type: Unknown, Servers: [ { Address: \
+                       db:27017, Type: Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: \
+                       {\"RetryableError\"}, source: None, server response: None } ] }";
+        let short = "no server that could answer was found: db:27017 (I/O error: Connection refused (os error 111))";
+        assert_eq!(no_server(refused), short);
+        let secondary = "Servers: [ { Address: db:27017, Type: RsSecondary, Average RTT: 1ms } ]";
+        assert!(no_server(secondary).ends_with("db:27017 (Type: RsSecondary)"), "{}", no_server(secondary));
+        assert_eq!(no_server("something else"), "something else");
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn cause(status: &Status) -> Cause {
 fn failure(call: Call<'_>, status: &Status) -> PortError {
     let Call { what, collection, url } = call;
     let cause = if status.message().is_empty() { status.code().description() } else { status.message() };
-    let message = format!("could not {what} in Qdrant collection {collection:?} at {url}: {cause}{}", causes(status));
+    let message = format!("could not {what} (Qdrant collection {collection:?} at {url}): {cause}{}", causes(status));
     match status.code() {
         Code::InvalidArgument | Code::OutOfRange => refused(message, status),
         Code::Unauthenticated | Code::PermissionDenied => {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tidewheel_core::ports::DeadLetters;
 
 use self::letters::{Filter, LetterView, Listing, Outcome, RecordView};
-use crate::cli::{DeadLettersCommand, LettersDropArgs, LettersListArgs, LettersRetryArgs, LettersShowArgs, Output};
+use crate::cli::{DeadLettersCommand, LettersActArgs, LettersListArgs, LettersShowArgs, Output};
 use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
@@ -19,8 +19,11 @@ use crate::times;
 /// Letters of a plan that are spelled out.
 const SHOWN: usize = 10;
 
-/// The columns of a list, but for the reason, which takes the rest of the line.
+/// The columns of a list, but for the reason.
 const COLUMNS: usize = 9 + 18 + 10 + 7 + 32;
+
+/// On a terminal with less room than that, in columns, the reason takes lines of its own.
+const REASON: usize = 40;
 
 /// Does what the command line says.
 pub(crate) async fn run(command: &DeadLettersCommand, settings: &Settings) -> Result<Answer, Failure> {
@@ -38,7 +41,8 @@ async fn list(redis: &dyn DeadLetters, args: &LettersListArgs) -> Result<Answer,
     let listing = letters::list(redis, &Filter::from(&args.filter), limit, false).await?;
     match args.output.output {
         Output::Json => printer::json(&listing),
-        Output::Text if listing.matching == 0 => printer::say("no dead letters"),
+        Output::Text if listing.matching == 0 && args.filter.is_empty() => printer::say("no dead letters"),
+        Output::Text if listing.matching == 0 => printer::say("no dead letter matches"),
         Output::Text => table(&listing),
     }
     Ok(Answer::Fine)
@@ -74,16 +78,17 @@ struct Acted<'a> {
     outcome: Option<Outcome>,
 }
 
-async fn retry(redis: &dyn DeadLetters, args: &LettersRetryArgs) -> Result<Answer, Failure> {
+async fn retry(redis: &dyn DeadLetters, args: &LettersActArgs) -> Result<Answer, Failure> {
     let listing = letters::list(redis, &Filter::from(&args.filter), usize::MAX, false).await?;
     let unreadable = listing.letters.iter().filter(|letter| !letter.is_readable()).count();
     let text = args.output.output == Output::Text;
     if text && listing.matching > 0 {
         plan(&listing);
         let readable = listing.letters.len() - unreadable;
-        printer::say(format_args!(
-            "{readable} would go back into their stage, each at its own version: newer states win"
-        ));
+        printer::say(match readable {
+            1 => "1 would go back into its stage at its own version: a newer state wins".to_owned(),
+            _ => format!("{readable} would go back into their stages, each at its own version: newer states win"),
+        });
         if unreadable > 0 {
             let note =
                 format!("{unreadable} cannot be read, so that they stay: `tidewheel dead-letters drop` deletes them");
@@ -97,20 +102,24 @@ async fn retry(redis: &dyn DeadLetters, args: &LettersRetryArgs) -> Result<Answe
     match args.output.output {
         Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),
         Output::Text => {
-            printer::say(format_args!("{} {} put back into their stage", styled(GOOD, "✔"), outcome.done));
+            let stage = if outcome.done == 1 { "its stage" } else { "their stages" };
+            printer::say(format_args!("{} {} put back into {stage}", styled(GOOD, "✔"), outcome.done));
             gone(outcome);
         }
     }
     Ok(if outcome.unreadable + outcome.gone == 0 { Answer::Fine } else { Answer::No })
 }
 
-async fn drop(redis: &dyn DeadLetters, args: &LettersDropArgs) -> Result<Answer, Failure> {
+async fn drop(redis: &dyn DeadLetters, args: &LettersActArgs) -> Result<Answer, Failure> {
     let listing = letters::list(redis, &Filter::from(&args.filter), usize::MAX, false).await?;
     if args.output.output == Output::Text && listing.matching > 0 {
         plan(&listing);
+        let stays = match listing.matching {
+            1 => "Its document stays as the index has it, missing or in an older state, until it changes",
+            _ => "Their documents stay as the index has them, missing or in an older state, until they change",
+        };
         printer::say(format_args!(
-            "{} would be deleted. Their documents stay as the index has them, missing or in an older state, until they \
-             change; `tidewheel verify` lists such documents.",
+            "{} would be deleted. {stays}; `tidewheel verify` lists such documents.",
             listing.matching
         ));
     }
@@ -166,21 +175,27 @@ fn plan(listing: &Listing) {
 }
 
 fn table(listing: &Listing) {
-    let head = format!("{:<9} {:<18} {:>9} {:>6}  {:<32} reason", "stage", "letter", "parked", "tries", "document");
-    printer::data(styled(STRONG, head));
-    let room = printer::width().saturating_sub(COLUMNS).max(30);
+    let room = printer::width().saturating_sub(COLUMNS);
+    let below = printer::shows_a_person() && room < REASON;
+    let head = format!("{:<9} {:<18} {:>9} {:>6}  {:<32}", "stage", "letter", "age", "tries", "document");
+    printer::data(styled(STRONG, if below { head.trim_end().to_owned() } else { head + " reason" }));
     for letter in &listing.letters {
-        // A program that reads the table gets the whole reason.
-        let reason = if printer::shows_a_person() { clipped(&letter.reason, room) } else { letter.reason.clone() };
-        printer::data(format_args!(
-            "{:<9} {:<18} {:>9} {:>6}  {:<32} {}",
+        let facts = format!(
+            "{:<9} {:<18} {:>9} {:>6}  {:<32}",
             letter.stage.name(),
             letter.id,
             times::span(letter.age_ms),
             letter.attempts,
             document(letter),
-            reason.replace('\n', " ")
-        ));
+        );
+        let reason = letter.reason.replace('\n', " ");
+        if below {
+            printer::data(format_args!("{}\n  {reason}", facts.trim_end()));
+        } else {
+            // A program that reads the table gets the whole reason.
+            let reason = if printer::shows_a_person() { clipped(&reason, room) } else { reason };
+            printer::data(format_args!("{facts} {reason}"));
+        }
     }
     let left = listing.matching - listing.letters.len() as u64;
     if left > 0 {
@@ -203,14 +218,20 @@ fn whole(letter: &LetterView) {
     let line = |name: &str, value: &str| {
         printer::data(format_args!("{} {value}", styled(STRONG, format_args!("{name:<10}"))));
     };
-    line("letter", &format!("{} of stage {}, {} there", letter.id, letter.stage.name(), letter.entry));
+    line("letter", &format!("{} of stage {}", letter.id, letter.stage.name()));
+    line("entry", &format!("{} of {}", letter.entry, letters::stage_of(letter.stage).stream));
     line("reason", &letter.reason);
     line(
         "parked",
-        &format!("{}, {} ago, after {} attempts", letter.parked_at, times::span(letter.age_ms), letter.attempts),
+        &format!(
+            "{}, {} ago, after {}",
+            letter.parked_at,
+            times::span(letter.age_ms),
+            printer::counted(letter.attempts.into(), "attempt")
+        ),
     );
     match &letter.record {
-        RecordView::Unreadable { unreadable } => line("entry", &styled(BAD, unreadable)),
+        RecordView::Unreadable { unreadable } => line("problem", &styled(BAD, unreadable)),
         RecordView::Change { operation, version, committed_at, key, embedding, document: text, .. } => {
             line("document", &document(letter));
             line("key", key);
@@ -222,7 +243,7 @@ fn whole(letter: &LetterView) {
             if let Some(text) = text {
                 let pretty =
                     if let Value::String(text) = text { Ok(text.clone()) } else { serde_json::to_string_pretty(text) };
-                printer::data(pretty.unwrap_or_default());
+                printer::exactly(pretty.unwrap_or_default());
             }
         }
     }

@@ -56,8 +56,10 @@ pub(crate) async fn run(args: &MonitorArgs, settings: &Settings) -> Result<Answe
         let overview = looker.look().await;
         let changes = known.look(&overview);
         print(args.output.output, &overview, &changes);
-        if let Some(webhook) = &webhook {
-            webhook.tell(&overview, &changes);
+        match &webhook {
+            Some(webhook) => webhook.tell(&overview, &changes),
+            None if printer::nobody_reads() => break,
+            None => {}
         }
         tokio::select! {
             () = tokio::time::sleep(settings.monitor.interval) => {}
@@ -80,11 +82,8 @@ fn answer(overview: &Overview) -> Answer {
 
 fn print(output: Output, overview: &Overview, changes: &Changes) {
     match output {
-        Output::Json => {
-            let line = serde_json::to_string(&line(overview, changes)).expect("what is printed is plain data");
-            printer::data(line);
-        }
-        Output::Text => printer::raw(&text(overview, changes)),
+        Output::Json => printer::json_line(&line(overview, changes)),
+        Output::Text => printer::data(text(overview, changes).trim_end()),
     }
 }
 

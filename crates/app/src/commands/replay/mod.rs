@@ -72,7 +72,11 @@ pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer
         return Ok(Answer::No);
     }
     let Progress { read, replayed, skipped, .. } = done;
-    printer::say(format_args!("{} {read} read, {replayed} replayed, {skipped} left out", styled(GOOD, "✔")));
+    let newest = if replayed + skipped < read { ", the newest of each document" } else { "" };
+    printer::say(format_args!("{} {read} read, {replayed} replayed{newest}", styled(GOOD, "✔")));
+    if skipped > 0 {
+        printer::say(styled(WARN, format_args!("{skipped} left out: they cannot be read, or will never work")));
+    }
     printer::say(&plan.afterwards);
     Ok(Answer::Fine)
 }

@@ -20,7 +20,7 @@ pub(crate) async fn run(args: &StatusArgs, settings: &Settings) -> Result<Answer
         let overview = with_rates(&looker).await;
         match args.output.output {
             Output::Json => printer::json(&overview),
-            Output::Text => printer::raw(&overview.text()),
+            Output::Text => printer::data(overview.text(printer::width()).trim_end()),
         }
         return Ok(if overview.complete() { Answer::Fine } else { Answer::Unknown });
     }
@@ -30,8 +30,11 @@ pub(crate) async fn run(args: &StatusArgs, settings: &Settings) -> Result<Answer
     loop {
         let overview = looker.look().await;
         match args.output.output {
-            Output::Json => printer::json(&overview),
-            Output::Text => printer::raw(&overview.text()),
+            Output::Json => printer::json_line(&overview),
+            Output::Text => printer::data(overview.text(printer::width())),
+        }
+        if printer::nobody_reads() {
+            return Ok(Answer::Fine);
         }
         tokio::select! {
             () = tokio::time::sleep(AGAIN) => {}

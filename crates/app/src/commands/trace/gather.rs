@@ -247,6 +247,8 @@ fn index_facts(asked: &Asked, points: &HashMap<Uuid, IndexedPoint>) -> Option<In
     let mut made: Map<String, Value> =
         point.payload.get(RESERVED).and_then(Value::as_object).cloned().unwrap_or_default();
     made.retain(|name, value| !value.is_object() && !SHOWN_ELSEWHERE.contains(&name.as_str()));
+    // Qdrant keeps no order of fields.
+    made.sort_keys();
     Some(IndexFacts {
         version: first.version.to_string(),
         trace_id: ChangeTrace::of(&asked.namespace, &asked.reading.key, first.version).id.to_string(),

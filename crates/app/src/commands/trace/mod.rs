@@ -94,6 +94,13 @@ fn show(trace: &Trace, traces: Option<&Traces>) {
 fn show_document(document: &DocumentTrace, traces: Option<&Traces>) {
     let name = format!("{} {}", document.namespace, document.key);
     printer::data(format_args!("{}  {}", styled(STRONG, name), styled(DIM, document.document.as_str())));
+    let (sign, style) = match document.verdict.state {
+        State::Searchable | State::Deleted => ("✔", GOOD),
+        State::OnItsWay => ("…", WARN),
+        State::Parked | State::Missing | State::Stale => ("✖", BAD),
+        State::Unheard | State::Unknown => ("?", WARN),
+    };
+    printer::data(format_args!("{} {}", styled(style, sign), document.verdict.text));
     let line = |name: &str, value: &str| {
         printer::data(format_args!("  {} {value}", styled(STRONG, format_args!("{name:<12}"))));
     };
@@ -154,13 +161,7 @@ fn show_document(document: &DocumentTrace, traces: Option<&Traces>) {
         let recorded = if traces.share.includes(newest) { "" } else { ", not recorded: see traces.share" };
         line("trace", &format!("{newest} of its newest change{recorded}"));
     }
-    let (sign, style) = match document.verdict.state {
-        State::Searchable | State::Deleted => ("✔", GOOD),
-        State::OnItsWay => ("…", WARN),
-        State::Parked | State::Missing | State::Stale => ("✖", BAD),
-        State::Unheard | State::Unknown => ("?", WARN),
-    };
-    printer::data(format_args!("{} {}\n", styled(style, sign), document.verdict.text));
+    printer::data("");
 }
 
 /// The OpenTelemetry trace of the document's newest change.
@@ -191,9 +192,10 @@ fn entry_line(entry: &EntryFacts) -> String {
     let state = match &entry.state {
         Progress::Waiting => styled(WARN, "waiting"),
         Progress::Confirmed => styled(DIM, "done"),
-        Progress::Pending { consumer, idle_ms, deliveries } => {
-            styled(WARN, format_args!("with {consumer} for {}, delivered {deliveries} times", times::span(*idle_ms)))
-        }
+        Progress::Pending { consumer, idle_ms, deliveries } => styled(
+            WARN,
+            format_args!("with {consumer} for {}, delivered {}", times::span(*idle_ms), often(*deliveries)),
+        ),
     };
     let what = match (&entry.change, &entry.unreadable) {
         (Some(change), _) => format!("{} version {}", change.operation, change.version),
@@ -204,6 +206,10 @@ fn entry_line(entry: &EntryFacts) -> String {
     let embedding =
         if embedding.is_empty() { String::new() } else { format!("  {}", styled(DIM, embedding.join(", "))) };
     format!("{}  {}  {what}, {state}{embedding}", entry.id, styled(DIM, &entry.added_at))
+}
+
+fn often(times: u64) -> String {
+    if times == 1 { "once".to_owned() } else { format!("{times} times") }
 }
 
 fn plain(value: &serde_json::Value) -> String {

@@ -70,7 +70,7 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
     let mut letters = facts.letters.known().into_iter().flatten();
     if let Some(letter) = letters.rfind(newer) {
         let text = format!(
-            "parked in the dead letters of stage {} ({}): {}. Once the cause is gone: tidewheel dead-letters retry --id {} --yes",
+            "parked in the dead letters of stage {} ({}): {}. Once the cause is gone: `tidewheel dead-letters retry --id {} --yes`",
             letter.stage, letter.id, letter.reason, letter.id
         );
         return says(State::Parked, text);
@@ -83,7 +83,7 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
     let more = match (facts.producer, partly) {
         (Some(false), _) => "; no producer is at work, so that its last change may not have been seen yet",
         (_, true) => "; the streams were not looked through to their ends: --scan looks at more",
-        _ => "; tidewheel verify --repair sends it again",
+        _ => "; `tidewheel verify --repair` sends it again",
     };
     match index {
         None => {

@@ -54,7 +54,10 @@ pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
             .with_hint("tidewheel status and tidewheel check may tell more"));
     }
     search::show(&found, &settings.documents.fields);
-    printer::data(styled(DIM, "The first one shares no word with the question: it was found by its meaning."));
+    // Another model may find another one.
+    if found[0].document.get("_id").and_then(serde_json::Value::as_str) == tickets[0].get_str("_id").ok() {
+        printer::data(styled(DIM, "The first one shares no word with the question: it was found by its meaning."));
+    }
     Ok(())
 }
 

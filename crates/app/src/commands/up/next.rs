@@ -37,13 +37,12 @@ pub(super) fn addresses(settings: &Settings, stack: &Stack, kinds: &[Kind]) {
 /// What to type next.
 pub(super) fn commands(settings: &Settings, stack: &Stack, kinds: &[Kind]) {
     let this = std::env::args().next().unwrap_or_else(|| "tidewheel".into());
-    let flags = flags(settings, stack);
     let database = settings.mongodb.database.as_deref().unwrap_or_default();
     let collection = &settings.qdrant.collection;
     printer::data(format_args!("\n{}", styled(STRONG, "Type next, in another terminal:")));
     let mut lines = vec![
-        format!("{this} search \"nobody has paid us yet\"{flags}"),
-        format!("{this} status --watch{flags}"),
+        format!("{this} search \"nobody has paid us yet\"{}", for_search(settings)),
+        format!("{this} status --watch{}", for_status(settings, stack)),
         format!(
             "mongosh {:?} --eval 'db.getSiblingDB({database:?}).tickets.insertOne({{subject: \"…\", content: \"…\"}})'",
             stack.mongodb_uri()
@@ -62,23 +61,32 @@ pub(super) fn commands(settings: &Settings, stack: &Stack, kinds: &[Kind]) {
         lines.push(format!("curl -s http://{}/ready", reachable(&address)));
     }
     for line in lines {
-        printer::data(format_args!("  {line}"));
+        printer::exactly(format_args!("  {line}"));
     }
 }
 
-/// What `search` and `status` have to be told where the addresses are not the usual ones.
-fn flags(settings: &Settings, stack: &Stack) -> String {
-    let qdrant = settings.qdrant.url.reveal();
-    let embedder = connect::embedder_url(settings);
-    let redis = stack.redis_url();
-    let usual = |address: &str, port: &str| address.trim_end_matches('/').ends_with(port);
-    let mut flags = String::new();
-    for (flag, address, port) in
-        [("--qdrant-url", qdrant, ":6334"), ("--embedding-url", embedder, ":8080"), ("--redis-url", &redis, ":6379")]
-    {
-        if !usual(address, port) {
-            flags += &format!(" {flag} {}", redact_address(address));
-        }
+/// A flag for an address that is not the usual one; nothing for a usual one.
+fn flag(name: &str, address: &str, usual_port: &str) -> String {
+    match address.trim_end_matches('/').ends_with(usual_port) {
+        true => String::new(),
+        false => format!(" {name} {}", redact_address(address)),
     }
-    flags
+}
+
+/// What `search` has to be told.
+fn for_search(settings: &Settings) -> String {
+    flag("--qdrant-url", settings.qdrant.url.reveal(), ":6334")
+        + &flag("--embedding-url", connect::embedder_url(settings), ":8080")
+}
+
+/// What `status` has to be told.
+fn for_status(settings: &Settings, stack: &Stack) -> String {
+    let database = settings.mongodb.database.as_deref().unwrap_or_default();
+    let mongodb = match stack.mongodb_uri() {
+        uri if uri.contains(":27017/") => String::new(),
+        // An & means something else to a shell.
+        uri => format!(" --mongodb-uri '{uri}'"),
+    };
+    let redis = flag("--redis-url", &stack.redis_url(), ":6379");
+    format!(" --database {database}{mongodb}{redis}{}", for_search(settings))
 }

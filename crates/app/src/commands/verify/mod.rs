@@ -177,10 +177,12 @@ async fn parked(redis: &RedisStore, differences: &[Difference]) -> PortResult<Ve
 fn show(verified: &Verified) {
     let Verified { found, parked, partly } = verified;
     let rate = found.documents as f64 / found.seconds.max(1e-3);
-    let what = if *partly { "of a part of the documents" } else { "of all documents" };
+    let what = if *partly { "in a part of the documents" } else { "in all documents" };
     printer::say(format_args!(
-        "{} documents and {} points compared in {:.1} s ({rate:.0} documents/s)",
-        found.documents, found.points, found.seconds
+        "{} and {} compared in {:.1} s ({rate:.0} documents/s)",
+        printer::counted(found.documents, "document"),
+        printer::counted(found.points, "point"),
+        found.seconds
     ));
     if found.foreign > 0 {
         printer::say(styled(DIM, format_args!("{} points that are not tidewheel's were left alone", found.foreign)));
@@ -190,27 +192,45 @@ fn show(verified: &Verified) {
         printer::say(styled(WARN, text));
     }
     if found.drift() == 0 {
-        printer::data(format_args!("{} the index equals MongoDB, {what}", styled(GOOD, "✔")));
+        printer::data(format_args!("{} the index equals MongoDB {what}", styled(GOOD, "✔")));
         return;
     }
+    let counts = Kind::ALL.into_iter().filter(|kind| found.of(*kind) > 0);
+    let counts = counts.map(|kind| format!("{} {}", found.of(kind), kind.name())).collect::<Vec<_>>().join(", ");
+    printer::data(format_args!("{} the index differs from MongoDB: {counts}", styled(BAD, "✖")));
     for difference in found.differences.iter().take(SHOWN) {
         show_difference(difference, parked);
     }
     if found.drift() > SHOWN as u64 {
         printer::data(styled(DIM, format_args!("… and {} more", found.drift() - SHOWN as u64)));
     }
-    let counts = Kind::ALL.map(|kind| format!("{} {}", found.of(kind), kind.name())).join(", ");
-    printer::data(format_args!("{} the index differs from MongoDB: {counts}", styled(BAD, "✖")));
     if !found.settled {
         printer::say(styled(
             WARN,
-            "what was committed before had not arrived: changes on their way are among the differences. tidewheel status shows why",
+            "what was committed before had not arrived: changes on their way are among the differences. `tidewheel status` \
+             shows why",
         ));
     }
     match &found.repaired {
-        None => printer::say("\ntidewheel verify --repair sends them through the pipeline again"),
+        None => {
+            printer::say("");
+            if !parked.is_empty() {
+                let them =
+                    if parked.len() == 1 { "1 of them is".into() } else { format!("{} of them are", parked.len()) };
+                printer::say(format_args!(
+                    "{them} parked: once the cause is gone, `tidewheel dead-letters retry --all --yes`"
+                ));
+            }
+            if found.drift() > parked.len() as u64 {
+                printer::say("`tidewheel verify --repair` sends what differs through the pipeline again");
+            }
+        }
         Some(repaired) => {
-            let sent = format!("{} documents and {} deletions were sent again", repaired.sent, repaired.deleted);
+            let sent = format!(
+                "{} and {} sent again",
+                printer::counted(repaired.sent, "document"),
+                printer::counted(repaired.deleted, "deletion")
+            );
             if repaired.left == 0 {
                 printer::data(format_args!("{} {sent}, and nothing differs any more", styled(GOOD, "✔")));
             } else {
@@ -218,7 +238,7 @@ fn show(verified: &Verified) {
                     show_difference(difference, parked);
                 }
                 let text = format!("{sent}; {} still differ", repaired.left);
-                printer::data(format_args!("{} {text}: tidewheel trace says why", styled(BAD, "✖")));
+                printer::data(format_args!("{} {text}: `tidewheel trace` says why", styled(BAD, "✖")));
             }
         }
     }

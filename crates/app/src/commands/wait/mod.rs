@@ -26,6 +26,7 @@ pub(crate) async fn run(args: &WaitArgs, settings: &Settings) -> Result<Answer, 
                 Some(why) => {
                     let text = format!("not everything up to {} is searchable after {took}: {why}", waited.until);
                     printer::data(format_args!("{} {text}", styled(BAD, "✖")));
+                    printer::say("`tidewheel status` shows what is in the way");
                 }
             }
         }

@@ -1,0 +1,304 @@
+//! What every command prints: for people, in colour, for programs; with all well, with drift, and in an outage.
+//!
+//! Snapshots hold the words; what every output has to keep, whatever it says, is asserted of each of them in [`told`].
+
+mod live;
+mod redact;
+mod tmux;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use mongodb::bson::doc;
+use serde_json::Value;
+use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
+
+use super::embedder::{Mood, world};
+use super::world::{BINARY, World, backlog, free_port, ticket};
+use tmux::Terminal;
+
+/// What a command printed and how it ended.
+struct Ran {
+    out: String,
+    err: String,
+    code: i32,
+}
+
+/// Runs it with stdout and stderr in pipes; `colour` says which of the usual variables are set.
+fn run(world: &World, arguments: &[&str], colour: &[(&str, &str)]) -> Ran {
+    let mut command = world.command(arguments);
+    let settings = world.settings();
+    finish(command.env_remove("NO_COLOR").envs(colour.iter().copied()), settings.parent().unwrap())
+}
+
+fn finish(command: &mut Command, directory: &Path) -> Ran {
+    let output = command.current_dir(directory).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap().replace(directory.to_str().unwrap(), "DIR");
+    Ran { out: text(output.stdout), err: text(output.stderr), code: output.status.code().expect("it was not killed") }
+}
+
+/// As it is kept in a snapshot.
+fn picture(ran: &Ran, change: impl Fn(&str) -> String) -> String {
+    let mut picture = format!("exit code {}\n", ran.code);
+    for (name, text) in [("stdout", &ran.out), ("stderr", &ran.err)] {
+        if !text.is_empty() {
+            picture += &format!("── {name}\n{}", change(text));
+        }
+    }
+    picture
+}
+
+/// Runs a command that changes nothing in each of its forms, and keeps what it says.
+fn told(world: &World, name: &str, arguments: &[&str]) -> i32 {
+    told_also(world, name, arguments, true)
+}
+
+/// The same, of a command that has no form for programs.
+fn told_to_people(world: &World, name: &str, arguments: &[&str]) -> i32 {
+    told_also(world, name, arguments, false)
+}
+
+fn told_also(world: &World, name: &str, arguments: &[&str], json: bool) -> i32 {
+    let plain = run(world, arguments, &[]);
+    assert!(!plain.out.contains('\x1b') && !plain.err.contains('\x1b'), "{name}: colours in a pipe: {}", plain.out);
+    let painted = run(world, arguments, &[("CLICOLOR_FORCE", "1")]);
+    let stripped = |painted: &str| redact::text(&redact::plain(painted));
+    let (ours, theirs) = (picture(&plain, redact::text), picture(&painted, stripped));
+    assert_eq!(ours, theirs, "{name}: other words in colour");
+    let mut story = format!("$ tidewheel {}\n{ours}", arguments.join(" "));
+    if painted.out.contains('\x1b') || painted.err.contains('\x1b') {
+        story += &format!("━━ in colour\n{}", picture(&painted, redact::colours));
+    }
+    let never = run(world, arguments, &[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")]);
+    assert!(!never.out.contains('\x1b') && !never.err.contains('\x1b'), "{name}: colours with NO_COLOR");
+    if json {
+        let form = run(world, &[arguments, &["--output", "json"]].concat(), &[("CLICOLOR_FORCE", "1")]);
+        assert_eq!(form.code, plain.code, "{name}: another exit code for programs");
+        if form.code == 2 && form.out.is_empty() {
+            assert!(form.err.contains("error"), "{name}: {}", form.err);
+        } else {
+            let value: Value =
+                serde_json::from_str(&form.out).unwrap_or_else(|error| panic!("{name}: {error}: {}", form.out));
+            story += &format!("━━ for programs\n{}\n", serde_json::to_string_pretty(&redact::json(&value)).unwrap());
+        }
+    }
+    insta::assert_snapshot!(name, story);
+    plain.code
+}
+
+/// Runs a command that changes something, once, and keeps what it says.
+fn done(world: &World, name: &str, arguments: &[&str]) -> i32 {
+    let ran = run(world, arguments, &[]);
+    insta::assert_snapshot!(name, format!("$ tidewheel {}\n{}", arguments.join(" "), picture(&ran, redact::text)));
+    ran.code
+}
+
+fn json(world: &World, arguments: &[&str]) -> Value {
+    let ran = run(world, &[arguments, &["--output", "json"]].concat(), &[]);
+    serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {} {}", ran.out, ran.err))
+}
+
+/// Waits until the snapshot is over and its comparison with the index, too: what that sees would be sent twice.
+async fn settled(world: &mut World) {
+    let done = |world: &World| json(world, &["status"])["source"]["snapshot"]["state"] == "done";
+    world.wait(done, "the snapshot is over").await;
+}
+
+async fn drained(world: &mut World) {
+    let url = world.stack.redis_url();
+    for (stream, group) in [(RAW, RAW_GROUP), (EMBEDDED, EMBEDDED_GROUP)] {
+        world.until("the stage is drained", || async { backlog(&url, stream, group).await == 0 }).await;
+    }
+}
+
+fn codes(world: &World) -> Vec<String> {
+    let status = json(world, &["status"]);
+    let problems = status["problems"].as_array().unwrap();
+    problems.iter().map(|problem| problem["code"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_says_it_for_people_in_colour_and_for_programs() {
+    let (mut world, fake) = world().await;
+    let tickets = world.collection("tickets");
+    settled(&mut world).await;
+    let mut documents: Vec<_> = (0..7).map(ticket).collect();
+    documents[4].insert("content", "This one is REFUSED.");
+    tickets.insert_many(documents).await.unwrap();
+    world.wait(|world| json(world, &["dead-letters", "list"])["matching"] == 1, "a letter is parked").await;
+    drained(&mut world).await;
+    tickets.delete_one(doc! {"_id": 5}).await.unwrap();
+    let deleted = |world: &World| json(world, &["trace", "5"])["documents"][0]["verdict"]["state"] == "deleted";
+    world.wait(deleted, "the deletion has arrived").await;
+    drained(&mut world).await;
+    let reported = |world: &World| {
+        let status = json(world, &["status"]);
+        status["latency"].is_object() && status["services"].as_array().is_some_and(|all| all.len() == 4)
+    };
+    world.wait(reported, "all services report").await;
+
+    settings(&world);
+    one_is_parked(&world);
+    in_a_terminal_of_80_columns(&world).await;
+    fake.set(Mood::Lenient);
+    parked_is_retried_and_damage_repaired(&mut world).await;
+    qdrant_is_away(&mut world).await;
+}
+
+/// Commands that need no server.
+fn settings(world: &World) {
+    assert_eq!(told(world, "config_show", &["config", "show"]), 0);
+    assert_eq!(told_to_people(world, "config_check", &["config", "check"]), 0);
+    assert_eq!(told_to_people(world, "config_path", &["config", "path"]), 0);
+    assert_eq!(told_to_people(world, "config_wrong", &["config", "check", "--set", "redis.urk=x"]), 1);
+    // It has a test of its own, and is long.
+    assert!(run(world, &["config", "example"], &[]).out.contains("[mongodb]"));
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = run(world, &["completions", shell], &[("CLICOLOR_FORCE", "1")]);
+        assert!(script.code == 0 && script.err.is_empty() && !script.out.contains('\x1b'), "{shell}");
+        assert!(script.out.contains("dead-letters") && script.out.len() > 1_000, "{shell}: {}", script.out);
+    }
+    assert_eq!(told_to_people(world, "flag_unknown", &["status", "--wacth"]), 2);
+}
+
+/// All is well but for one document.
+fn one_is_parked(world: &World) {
+    assert_eq!(told(world, "status", &["status"]), 0);
+    assert_eq!(told(world, "monitor", &["monitor", "--once"]), 1);
+    assert_eq!(told(world, "check", &["check"]), 0);
+
+    assert_eq!(told(world, "trace_searchable", &["trace", "1"]), 0);
+    assert_eq!(told(world, "trace_parked", &["trace", "4"]), 1);
+    assert_eq!(told(world, "trace_deleted", &["trace", "5"]), 0);
+    assert_eq!(told(world, "trace_unheard", &["trace", "99"]), 1);
+    assert_eq!(told(world, "trace_wrong", &["trace", "1", "--namespace", ""]), 2);
+    assert_eq!(told(world, "wait", &["wait"]), 0);
+    assert_eq!(told(world, "wait_wrong", &["wait", "--since", "soon"]), 2);
+
+    assert_eq!(told(world, "letters_list", &["dead-letters", "list"]), 0);
+    assert_eq!(told(world, "letters_list_none", &["dead-letters", "list", "--reason", "timeout"]), 0);
+    assert_eq!(told(world, "letters_show", &["dead-letters", "show", "4"]), 0);
+    assert_eq!(told(world, "letters_show_none", &["dead-letters", "show", "99"]), 1);
+    assert_eq!(told(world, "letters_retry_plan", &["dead-letters", "retry", "--all"]), 0);
+    assert_eq!(told(world, "letters_retry_none", &["dead-letters", "retry", "--id", "99"]), 1);
+    assert_eq!(told(world, "letters_drop_plan", &["dead-letters", "drop", "--all"]), 0);
+    assert_eq!(told_to_people(world, "letters_retry_which", &["dead-letters", "retry"]), 2);
+
+    assert_eq!(told(world, "verify_parked", &["verify"]), 1);
+    assert_eq!(told(world, "search", &["search", "the parcel number 2", "--limit", "2"]), 0);
+    let nothing = r#"{"must": [{"key": "product", "match": {"value": "Dorado"}}]}"#;
+    assert_eq!(told(world, "search_nothing", &["search", "parcel", "--filter", nothing]), 1);
+    assert_eq!(told(world, "search_wrong", &["search", "parcel", "--filter", "product=Atlas"]), 2);
+
+    assert_eq!(told(world, "replay_embedded_plan", &["replay", "embedded"]), 0);
+    assert_eq!(told(world, "replay_raw_plan", &["replay", "raw", "--since", "2h"]), 0);
+    assert_eq!(told(world, "replay_into_plan", &["replay", "source", "--into", "documents_2"]), 0);
+    assert_eq!(told(world, "replay_wrong", &["replay", "raw", "--filter", "{}"]), 2);
+}
+
+/// A terminal is no wider than that by itself: nothing may be broken in the middle of a word, and with NO_COLOR nothing is
+/// painted.
+async fn in_a_terminal_of_80_columns(world: &World) {
+    let commands = [
+        "status",
+        "monitor --once",
+        "check",
+        "trace 1",
+        "trace 4",
+        "wait",
+        "dead-letters list",
+        "dead-letters show 4",
+        "dead-letters retry --all",
+        "verify",
+        "search 'the parcel number 2' --limit 2",
+        "replay source --into documents_2",
+    ];
+    for command in commands {
+        let terminal = Terminal::run(world, (80, 60), "NO_COLOR=1", command).await;
+        let picture = terminal.until(|picture| picture.contains("\nicanon"), command).await;
+        let (picture, _) = picture.split_once("\nended ").expect("it has ended");
+        assert!(!terminal.painted().contains("\x1b["), "{command} is painted:\n{}", terminal.painted());
+        let broken: Vec<String> = terminal
+            .unbroken()
+            .lines()
+            .filter(|line| line.chars().count() > 80 && line.trim().contains(' '))
+            .map(str::to_owned)
+            .collect();
+        assert!(broken.is_empty(), "{command} has lines that the terminal had to break:\n{picture}");
+        let name = command.split(['\'', ' ']).filter(|word| !word.is_empty()).take(3).collect::<Vec<_>>().join("_");
+        let shown = picture.replace(world.settings().parent().unwrap().to_str().unwrap(), "DIR");
+        insta::assert_snapshot!(format!("80_columns_{name}"), redact::text(&shown));
+    }
+}
+
+/// What a new user sees, in a pipe and on a terminal. The model is none that has to be fetched.
+#[tokio::test(flavor = "multi_thread")]
+async fn up_says_what_it_starts_and_what_to_type_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let up = |colour: &[(&str, &str)]| {
+        let ports: Vec<String> = (0..7).map(|_| free_port().to_string()).collect();
+        let mut command = Command::new(BINARY);
+        command.args(["up", "--demo", "--exit", "--model", "hash:64", "--data"]).arg(dir.path().join("data"));
+        command.args(["--mongodb-port", &ports[0], "--redis-port", &ports[1], "--qdrant-http-port", &ports[2]]);
+        command.args(["--qdrant-grpc-port", &ports[3], "--embedder-port", &ports[4], "--http-port", &ports[5]]);
+        command.args(["--console-port", &ports[6]]).current_dir(dir.path()).stdin(Stdio::null());
+        let ran = finish(command.env_remove("NO_COLOR").envs(colour.iter().copied()), dir.path());
+        assert_eq!(ran.code, 0, "{}\n{}", ran.out, ran.err);
+        // The servers start and stop beside each other.
+        let mut lines: Vec<&str> = ran.err.lines().collect();
+        lines.sort_by_key(|line| redact::text(line));
+        Ran { out: ran.out.replace(BINARY, "tidewheel"), err: lines.join("\n") + "\n", ..ran }
+    };
+    let plain = up(&[]);
+    assert!(!plain.out.contains('\x1b') && !plain.err.contains('\x1b'), "colours in a pipe: {}", plain.out);
+    let painted = picture(&up(&[("CLICOLOR_FORCE", "1")]), redact::colours);
+    insta::assert_snapshot!("up", format!("{}━━ the second time, in colour\n{painted}", picture(&plain, redact::text)));
+}
+
+/// Everything that changes something.
+async fn parked_is_retried_and_damage_repaired(world: &mut World) {
+    assert_eq!(done(world, "letters_retry", &["dead-letters", "retry", "--all", "--yes"]), 0);
+    world.equal().await;
+    drained(world).await;
+    assert_eq!(told(world, "verify", &["verify"]), 0);
+    let qdrant = world.stack.qdrant_http_url().unwrap();
+    let url = format!("{qdrant}/collections/documents/points/delete?wait=true");
+    let body = serde_json::json!({"filter": {"must": [{"key": "_id", "match": {"value": 3}}]}});
+    let answer = super::clients::http().post(url).json(&body).send().await.unwrap();
+    assert!(answer.status().is_success());
+    assert_eq!(told(world, "verify_drift", &["verify"]), 1);
+    assert_eq!(told(world, "trace_missing", &["trace", "3"]), 1);
+    assert_eq!(done(world, "verify_repair", &["verify", "--repair"]), 0);
+    assert_eq!(done(world, "replay_embedded", &["replay", "embedded", "--yes"]), 0);
+    world.equal().await;
+    drained(world).await;
+}
+
+/// Changes wait in stage 2.
+async fn qdrant_is_away(world: &mut World) {
+    let qdrant = world.stack.qdrant.clone().unwrap();
+    qdrant.kill().await;
+    let tickets = world.collection("tickets");
+    tickets.update_many(doc! {"_id": {"$in": [0, 1, 2]}}, doc! {"$set": {"content": "It has arrived."}}).await.unwrap();
+    let seen = |world: &World| {
+        let status = json(world, &["status"]);
+        let codes = codes(world);
+        status["stages"][1]["pending"] == 3
+            && status["stages"][0]["backlog"] == 0
+            && codes.iter().any(|code| code == "service-not-ready")
+            // At first it may be told that the connection has just been lost.
+            && status["problems"].as_array().unwrap().iter().all(|problem| {
+                problem["message"].as_str().is_some_and(|message| message.contains("Connection refused"))
+            })
+    };
+    world.wait(seen, "the outage is seen").await;
+    assert_eq!(told(world, "outage_status", &["status"]), 2);
+    assert_eq!(told(world, "outage_monitor", &["monitor", "--once"]), 1);
+    assert_eq!(told(world, "outage_check", &["check"]), 1);
+    assert_eq!(told(world, "outage_trace", &["trace", "1"]), 2);
+    assert_eq!(told(world, "outage_wait", &["wait", "--timeout", "100ms"]), 1);
+    assert_eq!(told(world, "outage_search", &["search", "parcel"]), 2);
+    assert_eq!(told(world, "outage_verify", &["verify"]), 2);
+    qdrant.start().await.unwrap();
+    world.equal().await;
+}

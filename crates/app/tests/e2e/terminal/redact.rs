@@ -1,0 +1,133 @@
+//! Takes out of what a command prints all that differs between two runs, and nothing else.
+//!
+//! Columns keep their width, so that a snapshot shows whether a table is aligned.
+
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
+use serde_json::Value;
+
+/// Patterns and what stands for them.
+static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
+    let rules = [
+        (r"127\.0\.0\.1:\d+", "127.0.0.1:PORT"),
+        (r"redis-cli -p \d+", "redis-cli -p PORT"),
+        (r"\bon port \d+", "on port PORT"),
+        // Entries of streams and dead letters.
+        (r"\b1[5-9]\d{11}-\d+", "1700000000000-0"),
+        // Versions and cluster times.
+        (r"\b\d+\.1[5-9]\d{8}(\.\d+){2,3}", "0.1700000000.1.0"),
+        (r"\b1[5-9]\d{8}\.\d+", "1700000000.1"),
+        (r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "2026-01-01T00:00:00Z"),
+        (r"\b\d\d:\d\d:\d\dZ", "00:00:00Z"),
+        // Processes: host, process id, and something that nobody else has.
+        (r"\b[\w.-]+?-\d+-[0-9a-f]{8}\b", "HOST-PID-RANDOM"),
+        // However many a batch had.
+        (r"could not (read|write) \d+ points", "could not $1 N points"),
+        (r"[\d.,]+ (KiB|MiB|GiB)", "N MiB"),
+        (r"[\d,]+ embedded, [\d,]+ saved", "N embedded, N saved"),
+    ];
+    rules.into_iter().map(|(rule, text)| (Regex::new(rule).expect("a rule is a pattern"), text)).collect()
+});
+
+/// Spans of time, and rates.
+static AMOUNTS: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"( *)(\b\d[\d.,]*)( (?:ms|s|min|h|d|days)\b|/s\b| documents/s| tokens/s)").expect("a pattern")
+});
+
+/// What a person reads, without what differs.
+pub(super) fn text(text: &str) -> String {
+    let mut text = text.to_owned();
+    for (rule, instead) in RULES.iter() {
+        text = rule.replace_all(&text, *instead).into_owned();
+    }
+    // It is known as long as something became searchable within the last minute.
+    let lines = text.split('\n').filter(|line| !LATENCY.is_match(line));
+    lines.map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn line(line: &str) -> String {
+    if line.starts_with('│') {
+        // The edges of boxes stay where they are.
+        let cells = line.split('│').map(|cell| {
+            let width = cell.chars().count();
+            format!("{:width$}", AMOUNTS.replace_all(cell, |found: &Captures<'_>| amount(found, false)))
+        });
+        return cells.collect::<Vec<_>>().join("│");
+    }
+    // Columns that are aligned to the right.
+    let table = GAPS.find_iter(line.trim_start()).count() > 2;
+    AMOUNTS.replace_all(line, |found: &Captures<'_>| amount(found, table)).into_owned()
+}
+
+static LATENCY: LazyLock<Regex> = LazyLock::new(|| Regex::new("^(‹1›)?latency").expect("a pattern"));
+
+static GAPS: LazyLock<Regex> = LazyLock::new(|| Regex::new("  +").expect("a pattern"));
+
+fn amount(found: &Captures<'_>, table: bool) -> String {
+    let unit = if found[3].contains("/s") { &found[3] } else { " s" };
+    let (short, whole) = (format!("N{unit}"), found[0].chars().count());
+    if table && found[1].len() > 1 { format!("{short:>whole$}") } else { format!("{}{short}", &found[1]) }
+}
+
+/// Fields whose numbers differ, by the end of their names.
+const NUMBERS: [&str; 14] = [
+    "_ms",
+    "_at",
+    "seconds",
+    "per_second",
+    "_bytes",
+    "embedded",
+    "saved",
+    "tokens",
+    "appended",
+    "length",
+    "read_until",
+    "searchable_until",
+    "changes",
+    "points",
+];
+
+/// What a program reads, without what differs.
+pub(super) fn json(value: &Value) -> Value {
+    field("", value)
+}
+
+fn field(name: &str, value: &Value) -> Value {
+    match value {
+        Value::Object(_) | Value::Null if name == "latency" => "N".into(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), field(name, value))).collect(),
+        Value::Array(values) => values.iter().map(|value| field(name, value)).collect(),
+        Value::String(said) => text(said).into(),
+        // Two digits: the same vectors on another processor differ in the last.
+        Value::Number(number) if name == "score" => {
+            ((number.as_f64().unwrap_or_default() * 100.0).round() / 100.0).into()
+        }
+        Value::Number(_) | Value::Null if NUMBERS.iter().any(|end| name.ends_with(end)) => "N".into(),
+        other => other.clone(),
+    }
+}
+
+/// What a person reads, with colours as words: `‹32›` begins green, `‹0›` ends it.
+pub(super) fn colours(painted: &str) -> String {
+    text(&SGR.replace_all(painted, "‹$1›").replace("‹›", "‹0›"))
+}
+
+/// Without colours.
+pub(super) fn plain(text: &str) -> String {
+    SGR.replace_all(text, "").into_owned()
+}
+
+static SGR: LazyLock<Regex> = LazyLock::new(|| Regex::new("\x1b\\[([0-9;]*)m").expect("a pattern"));
+
+#[test]
+fn only_what_differs_is_taken_out_and_columns_stay() {
+    assert_eq!(text("seen        12.5 s ago"), "seen        N s ago");
+    assert_eq!(text("raw     7-0     12.5 s   7     x"), "raw     7-0        N s   7     x");
+    assert_eq!(text("│80/s in  12 min left │"), "│N/s in  N s left     │");
+    assert_eq!(text("after 250 ms, 3 of 7 (1830 documents/s)"), "after N s, 3 of 7 (N documents/s)");
+    assert_eq!(text("letter 1763842213007-12 at 0.1763842213.7.1"), "letter 1700000000000-0 at 0.1700000000.1.0");
+    assert_eq!(text("by upserter-my-host-42-0123abcd: 5"), "by HOST-PID-RANDOM: 5");
+    assert_eq!(plain("\x1b[32mall\x1b[0m \x1b[1;31mwell\x1b[m"), "all well");
+    assert_eq!(colours("\x1b[2m10:11:12Z\x1b[0m"), "‹2›00:00:00Z‹0›");
+}
