@@ -16,7 +16,7 @@ pub struct Run {
 
 impl Run {
     /// CPU seconds per 1,000 documents, of all services.
-    fn services_cpu(&self) -> f64 {
+    pub fn services_cpu(&self) -> f64 {
         self.cpu.iter().map(|(_, seconds)| seconds).sum()
     }
 

@@ -19,5 +19,6 @@ pub mod row;
 pub mod secret;
 pub mod streams;
 pub mod tokens;
+pub mod trace;
 pub mod version;
 pub mod wire;

@@ -14,4 +14,5 @@ pub mod producer;
 pub mod replay;
 pub mod retry;
 pub mod service;
+mod spans;
 pub mod upserter;

@@ -4,7 +4,7 @@ use tidewheel_stores::mongo::{MongoFacts, Topology};
 use tidewheel_stores::qdrant::{CollectionFacts, QdrantFacts};
 use tidewheel_stores::redis::RedisFacts;
 
-use super::{EmbedderFacts, Facts, Finding, Told, Verdict};
+use super::{CollectorFacts, EmbedderFacts, Facts, Finding, Told, Verdict};
 use crate::overview::duration;
 
 /// A producer that was away for longer than the oplog reaches back has to read everything again; a day covers a night
@@ -34,6 +34,9 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
         let dimension = facts.embedder.as_ref().ok().map(|embedder| embedder.dimension as u64);
         collection(report, &facts.collection, qdrant.collection.as_ref(), dimension);
     });
+    if let Some(told) = &facts.traces {
+        heard(&mut report, "traces", "in traces.endpoint", told, traces);
+    }
     report
 }
 
@@ -68,6 +71,20 @@ fn heard<T>(
                 .unwrap_or_else(|| format!("see whether it runs, and whether {address} is its address"));
             wrong(report, part, &failure.message, hint);
         }
+    }
+}
+
+fn traces(report: &mut Report, _: &str, facts: &CollectorFacts) {
+    const PART: &str = "traces";
+    let address = &facts.address;
+    match &facts.refused {
+        None => right(report, PART, format!("a collector takes traces at {address}")),
+        Some(cause) => doubtful(
+            report,
+            PART,
+            format!("no collector takes traces at {address}: {cause}"),
+            "changes go on without; check traces.endpoint and traces.headers, and that it takes OTLP over HTTP",
+        ),
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Facts {
     pub(crate) qdrant_url: String,
     pub(crate) collection: String,
     pub(crate) qdrant: Told<QdrantFacts>,
+    /// `None` if nothing is traced.
+    pub(crate) traces: Option<Told<CollectorFacts>>,
 }
 
 /// How the embedder did with a short text.
@@ -39,6 +41,13 @@ pub(crate) struct EmbedderFacts {
     /// Of the vector that it really gave.
     pub(crate) dimension: usize,
     pub(crate) latency: Duration,
+}
+
+/// How the collector of traces took an empty request.
+pub(crate) struct CollectorFacts {
+    pub(crate) address: String,
+    /// Why it did not, if so.
+    pub(crate) refused: Option<String>,
 }
 
 /// How it looks.

@@ -38,6 +38,7 @@ fn good() -> Facts {
         qdrant_url: "http://127.0.0.1:6334".into(),
         collection: "documents".into(),
         qdrant: Ok(QdrantFacts { title: "qdrant".into(), version: "1.19.0".into(), collection: Some(a_collection()) }),
+        traces: Some(Ok(CollectorFacts { address: "http://127.0.0.1:4318/v1/traces".into(), refused: None })),
     }
 }
 
@@ -71,6 +72,7 @@ fn verdicts(change: impl FnOnce(&mut Facts)) -> Vec<(Verdict, String)> {
 #[test]
 fn what_is_right_has_nothing_to_say() {
     assert_eq!(verdicts(|_| ()), []);
+    assert_eq!(verdicts(|facts| facts.traces = None), []);
     assert_eq!(verdicts(|facts| facts.qdrant.as_mut().unwrap().collection = None), []);
 }
 
@@ -98,6 +100,12 @@ fn each_fault_is_found_and_only_that() {
         (|f| f.qdrant.as_mut().unwrap().version = "1.17.0".into(), Verdict::Doubtful, "1.17.0"),
         (|f| collection(f).distance = Some("Dot".into()), Verdict::Wrong, "Dot"),
         (|f| collection(f).dimension = None, Verdict::Wrong, "no default vector"),
+        (
+            |f| collector(f).refused = Some("it answered 404".into()),
+            Verdict::Doubtful,
+            "4318/v1/traces: it answered 404",
+        ),
+        (|f| f.traces = Some(Err(Failure::new("no address"))), Verdict::Wrong, "no address"),
         (|f| collection(f).status = "red".into(), Verdict::Wrong, "broken"),
     ];
     for (change, verdict, part) in cases {
@@ -106,6 +114,10 @@ fn each_fault_is_found_and_only_that() {
         assert_eq!(found[0].0, *verdict, "{found:?}");
         assert!(found[0].1.contains(part), "{found:?}");
     }
+}
+
+fn collector(facts: &mut Facts) -> &mut CollectorFacts {
+    facts.traces.as_mut().unwrap().as_mut().unwrap()
 }
 
 fn collection(facts: &mut Facts) -> &mut CollectionFacts {

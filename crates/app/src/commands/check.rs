@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use tidewheel_core::ports::{PortResult, Purpose};
 
-use crate::check::{self, EmbedderFacts, Facts, Finding, Told, Verdict};
+use crate::check::{self, CollectorFacts, EmbedderFacts, Facts, Finding, Told, Verdict};
 use crate::cli::{CheckArgs, Output};
 use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, WARN, styled};
+use crate::services::probe_traces;
 use crate::settings::{Settings, redact_address};
 
 /// How long a server may take to answer.
@@ -19,8 +20,13 @@ const SAMPLE: &str = "The parcel arrived on Tuesday, and everything in it was wh
 
 /// Asks every server, decides, prints.
 pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer, Failure> {
-    let (mongodb, redis, embedder, qdrant) =
-        tokio::join!(mongodb(settings), told(redis(settings)), told(embedder(settings)), told(qdrant(settings)));
+    let (mongodb, redis, embedder, qdrant, traces) = tokio::join!(
+        mongodb(settings),
+        told(redis(settings)),
+        told(embedder(settings)),
+        told(qdrant(settings)),
+        traces(settings)
+    );
     let facts = Facts {
         mongodb_uri: redact_address(settings.mongodb.uri.reveal()),
         mongodb,
@@ -31,6 +37,7 @@ pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer,
         qdrant_url: redact_address(settings.qdrant.url.reveal()),
         collection: settings.qdrant.collection.clone(),
         qdrant,
+        traces,
     };
     let findings = check::findings(&facts);
     match args.output.output {
@@ -84,4 +91,9 @@ async fn embedder(settings: &Settings) -> PortResult<EmbedderFacts> {
     let begun = Instant::now();
     let vectors = embedder.embed(&[SAMPLE.to_owned()], Purpose::Query).await?;
     Ok(EmbedderFacts { model: info.model, dimension: vectors.dimension(), latency: begun.elapsed() })
+}
+
+async fn traces(settings: &Settings) -> Option<Told<CollectorFacts>> {
+    let probed = probe_traces(settings.traces.as_ref()?).await;
+    Some(probed.map(|(address, refused)| CollectorFacts { address, refused }))
 }

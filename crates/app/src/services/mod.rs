@@ -8,10 +8,11 @@ mod operations;
 mod reporter;
 mod scrape;
 mod stages;
+mod traces;
 
 use std::process;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidewheel_pipeline::health::Readiness;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,6 +30,7 @@ pub(crate) use embedder::{Fetch, find as find_model};
 pub(crate) use scrape::numbers;
 use stages::process_name;
 pub(crate) use stages::{known_vectors, own_name, processor_options, upserter_options};
+pub(crate) use traces::probe as probe_traces;
 
 /// How long a shutdown may take.
 const GRACE: Duration = Duration::from_secs(10);
@@ -83,6 +85,7 @@ pub(crate) type Ready = Arc<dyn Fn() -> Readiness + Send + Sync>;
 /// Services that have been started.
 pub(crate) struct Services {
     tasks: JoinSet<Result<(), Failure>>,
+    traces: Option<traces::Exporter>,
     shutdown: CancellationToken,
 }
 
@@ -91,7 +94,9 @@ impl Services {
     pub(crate) async fn start(kinds: &[Kind], settings: &Settings, fetch: Fetch) -> Result<Self, Failure> {
         let shutdown = CancellationToken::new();
         let metrics = scrape::Metrics::install()?;
-        let mut services = Self { tasks: JoinSet::new(), shutdown: shutdown.clone() };
+        let process = process_name();
+        let traces = traces::Exporter::start(settings, kinds, &process)?;
+        let mut services = Self { tasks: JoinSet::new(), traces, shutdown: shutdown.clone() };
         let mut ready: Vec<(&'static str, Ready)> = Vec::new();
         let operations = match operations_address(settings, kinds) {
             Some(address) => Some(operations::bind(&address).await?),
@@ -105,7 +110,7 @@ impl Services {
         }
         let address = operations.as_ref().and_then(|listener| listener.local_addr().ok());
         let reporter = reporter::Reporter {
-            process: process_name(),
+            process,
             operations: address.map(|address| address.to_string()),
             services: ready.clone(),
             redis: connect::redis(settings)?,
@@ -136,10 +141,11 @@ impl Services {
         fetch: &Fetch,
     ) -> Result<(stages::Task, Ready), Failure> {
         let shutdown = self.shutdown.clone();
+        let tracer = self.traces.as_ref().map(|traces| traces.tracer(kind));
         match kind {
-            Kind::Producer => stages::producer(settings, shutdown),
-            Kind::Processor => stages::processor(settings, shutdown),
-            Kind::Upserter => stages::upserter(settings, shutdown),
+            Kind::Producer => stages::producer(settings, tracer, shutdown),
+            Kind::Processor => stages::processor(settings, tracer, shutdown),
+            Kind::Upserter => stages::upserter(settings, tracer, shutdown),
             Kind::Embedder => embedder::embedder(settings, metrics.render(), fetch.clone(), shutdown),
         }
     }
@@ -181,10 +187,15 @@ impl Services {
             }
             worst
         };
-        tokio::time::timeout(GRACE, all).await.unwrap_or_else(|_| {
+        let begun = Instant::now();
+        let ended = tokio::time::timeout(GRACE, all).await.unwrap_or_else(|_| {
             warn!("some services did not stop within {} s; what they had in flight will be claimed", GRACE.as_secs());
             Ok(())
-        })
+        });
+        if let Some(traces) = self.traces {
+            traces.finish(traces::FLUSH.min(GRACE.saturating_sub(begun.elapsed()))).await;
+        }
+        ended
     }
 }
 

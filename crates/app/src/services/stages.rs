@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tidewheel_core::ports::{KnownVectors, PortResult, Retention};
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_core::trace::Tracer;
 use tidewheel_pipeline::consumer::ConsumerOptions;
 use tidewheel_pipeline::health::Health;
 use tidewheel_pipeline::processor::{Processor, ProcessorOptions, ProcessorPorts, TextOptions};
@@ -28,7 +29,11 @@ pub(crate) type Task = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>
 /// How long a producer that says nothing keeps its lease. It is renewed several times as often.
 const LEASE: Duration = Duration::from_secs(10);
 
-pub(super) fn producer(settings: &Settings, shutdown: CancellationToken) -> Result<(Task, Ready), Failure> {
+pub(super) fn producer(
+    settings: &Settings,
+    tracer: Option<Tracer>,
+    shutdown: CancellationToken,
+) -> Result<(Task, Ready), Failure> {
     let mongo = connect::mongo_options(settings, "the producer")?;
     let redis = connect::redis(settings)?;
     let options = ProducerOptions {
@@ -57,7 +62,7 @@ pub(super) fn producer(settings: &Settings, shutdown: CancellationToken) -> Resu
             tombstones: Arc::new(redis.clone()),
             alarm: Arc::new(redis),
         };
-        let producer = Producer::new(options, ports);
+        let producer = Producer::new(options, ports).traced(tracer);
         *running.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = producer.health();
         Ok(producer.run(shutdown).await?)
     };
@@ -65,7 +70,11 @@ pub(super) fn producer(settings: &Settings, shutdown: CancellationToken) -> Resu
     Ok((Box::pin(task), Arc::new(ready)))
 }
 
-pub(super) fn processor(settings: &Settings, shutdown: CancellationToken) -> Result<(Task, Ready), Failure> {
+pub(super) fn processor(
+    settings: &Settings,
+    tracer: Option<Tracer>,
+    shutdown: CancellationToken,
+) -> Result<(Task, Ready), Failure> {
     let redis = connect::redis(settings)?;
     let embedder = connect::embedder(settings, None)?;
     let options = processor_options(settings);
@@ -75,7 +84,7 @@ pub(super) fn processor(settings: &Settings, shutdown: CancellationToken) -> Res
         embedder,
         known: known_vectors(settings)?,
     };
-    let processor = Processor::new(options, ports)?;
+    let processor = Processor::new(options, ports)?.traced(tracer);
     let health = processor.health();
     let ready = health.clone();
     let task = async move {
@@ -87,12 +96,17 @@ pub(super) fn processor(settings: &Settings, shutdown: CancellationToken) -> Res
     Ok((Box::pin(task), Arc::new(move || ready.readiness())))
 }
 
-pub(super) fn upserter(settings: &Settings, shutdown: CancellationToken) -> Result<(Task, Ready), Failure> {
+pub(super) fn upserter(
+    settings: &Settings,
+    tracer: Option<Tracer>,
+    shutdown: CancellationToken,
+) -> Result<(Task, Ready), Failure> {
     let redis = connect::redis(settings)?;
     let index = connect::index(settings)?;
     let options = upserter_options(settings);
     let queue = Arc::new(redis.queue(STAGE_2, own_name("upserter")));
     let upserter = Upserter::new(options, queue, Arc::new(index), Arc::new(redis.clone()), Arc::new(redis.clone()));
+    let upserter = upserter.traced(tracer);
     let health = upserter.health();
     let ready = health.clone();
     let task = async move {

@@ -24,7 +24,7 @@ pub(crate) use layers::{Given, Layers, USUAL_PLACES};
 pub(crate) use origin::Origin;
 pub(crate) use redact::address as redact_address;
 pub(crate) use resolve::reachable;
-pub(crate) use resolved::{Console, Consumer, Embedder, Listen, Log, Provider, Settings, Thresholds, Webhook};
+pub(crate) use resolved::{Console, Consumer, Embedder, Listen, Log, Provider, Settings, Thresholds, Traces, Webhook};
 pub(crate) use units::parse_duration;
 
 /// The example file, with every key, its meaning and its default.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tidewheel_core::secret::Secret;
+use tidewheel_core::trace::Share;
 use tidewheel_embed::client::Api;
 
 use super::error::Problem;
@@ -12,8 +13,9 @@ use super::layers::Layers;
 use super::origin::Origin;
 use super::resolved::{
     Console, Consumer, Documents, Embedder, Embedding, Listen, Local, Log, MongoDb, Monitor, Producer, Provider,
-    Qdrant, Redis, Settings, Streams, Thresholds, Webhook,
+    Qdrant, Redis, Settings, Streams, Thresholds, Traces, Webhook,
 };
+use super::units;
 use super::value::Value;
 
 /// The settings in these layers. Problems are added to `problems`; with any, the settings are not to be used.
@@ -88,6 +90,7 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             hosts: reader.names("console.hosts"),
         },
         monitor: monitor(&mut reader),
+        traces: traces(&mut reader),
         log: Log {
             json: reader.text("log.format").map(|format| format == "json"),
             level: reader.text_or_empty("log.level"),
@@ -121,6 +124,12 @@ fn monitor(reader: &mut Reader<'_>) -> Monitor {
         thresholds,
         webhook: webhook.map(|url| Webhook { url, token, timeout }),
     }
+}
+
+fn traces(reader: &mut Reader<'_>) -> Option<Traces> {
+    let headers = reader.secret("traces.headers", "traces.headers_file");
+    let share = reader.share("traces.share");
+    reader.address("traces.endpoint").map(|endpoint| Traces { endpoint, share, headers })
 }
 
 /// What OpenAI itself answers at.
@@ -245,6 +254,13 @@ impl Reader<'_> {
         match self.value(name) {
             Some(Value::Duration(duration)) => *duration,
             _ => Duration::ZERO,
+        }
+    }
+
+    fn share(&self, name: &str) -> Share {
+        match self.value(name) {
+            Some(Value::Share(millionths)) => Share::new(units::share(*millionths)),
+            _ => Share::ALL,
         }
     }
 

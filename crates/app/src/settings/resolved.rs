@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tidewheel_core::secret::Secret;
+use tidewheel_core::trace::Share;
 use tidewheel_embed::client::Api;
 
 /// All settings.
@@ -27,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) http_listen: Listen,
     pub(crate) console: Console,
     pub(crate) monitor: Monitor,
+    /// Unset: nothing is traced.
+    pub(crate) traces: Option<Traces>,
     pub(crate) log: Log,
     pub(crate) local: Local,
 }
@@ -201,6 +204,17 @@ pub(crate) struct Webhook {
     pub(crate) token: Option<Secret>,
     /// For one attempt.
     pub(crate) timeout: Duration,
+}
+
+/// `traces`: who is told of each change, over OTLP/HTTP.
+#[derive(Clone, Debug)]
+pub(crate) struct Traces {
+    /// The collector's base address.
+    pub(crate) endpoint: Secret,
+    /// Which share of all changes.
+    pub(crate) share: Share,
+    /// Headers that the collector wants to see, as `name=value`, separated by commas.
+    pub(crate) headers: Option<Secret>,
 }
 
 /// `log`.

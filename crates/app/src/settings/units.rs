@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them: `15s`, `1h30m`, `8MiB`.
+//! Durations, sizes and shares as people write them: `15s`, `1h30m`, `8MiB`, `0.05`.
 
 use std::time::Duration;
 
@@ -51,6 +51,25 @@ pub(crate) fn show_size(bytes: u64) -> String {
     format!("{}{unit}", bytes / length)
 }
 
+/// Millionths in a whole.
+const WHOLE: u32 = 1_000_000;
+
+/// Reads a share of a whole: a number from 0 to 1, in millionths. What is finer is rounded.
+pub(crate) fn parse_share(text: &str) -> Option<u32> {
+    let share: f64 = text.trim().parse().ok()?;
+    (0.0..=1.0).contains(&share).then(|| (share * f64::from(WHOLE)).round() as u32)
+}
+
+/// Writes a share in the fewest digits.
+pub(crate) fn show_share(millionths: u32) -> String {
+    share(millionths).to_string()
+}
+
+/// The share as a number from 0 to 1.
+pub(crate) fn share(millionths: u32) -> f64 {
+    f64::from(millionths) / f64::from(WHOLE)
+}
+
 fn sum_of(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let mut rest = text.trim();
     if rest.is_empty() {
@@ -87,6 +106,19 @@ mod tests {
         }
         for text in ["", "15", "s", "15 parsecs", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615d"] {
             assert_eq!(parse_duration(text), None, "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn shares_are_read_and_written() {
+        for (text, millionths, shown) in
+            [("1", WHOLE, "1"), ("0.05", 50_000, "0.05"), ("1e-6", 1, "0.000001"), ("0.0000001", 0, "0"), ("0", 0, "0")]
+        {
+            assert_eq!(parse_share(text), Some(millionths), "{text}");
+            assert_eq!(show_share(millionths), shown);
+        }
+        for text in ["", "1.000001", "-1", "half", "nan", "inf"] {
+            assert_eq!(parse_share(text), None, "{text:?} was accepted");
         }
     }
 

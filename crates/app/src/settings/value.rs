@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Duration,
     /// A number of bytes.
     Size,
+    /// A number from 0 to 1.
+    Share,
     /// `host:port` to listen on.
     Listen,
     /// `host:port` to listen on, or `off`.
@@ -49,6 +51,8 @@ pub(crate) enum Value {
     Duration(Duration),
     /// Of [`Kind::Size`].
     Size(u64),
+    /// Of [`Kind::Share`], in millionths.
+    Share(u32),
 }
 
 impl Kind {
@@ -62,6 +66,7 @@ impl Kind {
             Self::Count(least) => format!("a whole number of at least {least}"),
             Self::Duration => "a duration such as \"250ms\", \"15s\" or \"2h\"".into(),
             Self::Size => "a size such as \"8MiB\"".into(),
+            Self::Share => "a number from 0 to 1 such as 0.05".into(),
             Self::Listen => "an address such as \"127.0.0.1:8080\"".into(),
             Self::ListenOrOff => "an address such as \"127.0.0.1:9090\", or \"off\"".into(),
             Self::Choice(words) => {
@@ -82,6 +87,7 @@ impl Kind {
             Self::Count(least) => Value::Count(text.trim().parse().ok().filter(|count| *count >= least)?),
             Self::Duration => Value::Duration(units::parse_duration(text)?),
             Self::Size => Value::Size(units::parse_size(text)?),
+            Self::Share => Value::Share(units::parse_share(text)?),
             Self::Listen => Value::Text(is_listen(text).then(|| text.to_owned())?),
             Self::ListenOrOff => Value::Text((text == "off" || is_listen(text)).then(|| text.to_owned())?),
             Self::Choice(words) => Value::Text(words.contains(&text).then(|| text.to_owned())?),
@@ -99,6 +105,8 @@ impl Kind {
             (Self::Names, DeValue::String(text)) => Some(Value::Names(vec![text.to_string()])),
             (Self::Count(_), DeValue::Integer(number)) => self.read_text(number.as_str()),
             (Self::Count(_), _) => None,
+            (Self::Share, DeValue::Float(number)) => self.read_text(number.as_str()),
+            (Self::Share, DeValue::Integer(number)) => self.read_text(number.as_str()),
             (_, DeValue::String(text)) => self.read_text(text),
             _ => None,
         }
@@ -118,6 +126,7 @@ impl Value {
             Self::Count(count) => count.to_string(),
             Self::Duration(duration) => quoted(&units::show_duration(*duration)),
             Self::Size(bytes) => quoted(&units::show_size(*bytes)),
+            Self::Share(millionths) => units::show_share(*millionths),
         }
     }
 }
@@ -143,6 +152,8 @@ mod tests {
             (Kind::Count(1), "7", "7"),
             (Kind::Duration, "90s", r#""1m30s""#),
             (Kind::Size, "1024KiB", r#""1MiB""#),
+            (Kind::Share, "0.050", "0.05"),
+            (Kind::Share, "1.0", "1"),
             (Kind::Secret, "hunter2", r#""***""#),
             (Kind::Address, "redis://:hunter2@cache:6379", r#""redis://:***@cache:6379""#),
             (Kind::ListenOrOff, "off", r#""off""#),
@@ -156,6 +167,9 @@ mod tests {
         for (kind, text) in [
             (Kind::Count(1), "0"),
             (Kind::Count(0), "-1"),
+            (Kind::Share, "1.1"),
+            (Kind::Share, "-0.1"),
+            (Kind::Share, "5%"),
             (Kind::Listen, "off"),
             (Kind::Listen, ":8080"),
             (Kind::Listen, "localhost"),

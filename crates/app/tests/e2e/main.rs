@@ -26,6 +26,7 @@ mod source;
 mod takeover;
 mod terminal;
 mod trace;
+mod traces;
 mod transactions;
 mod verify;
 mod wait;

@@ -1,7 +1,7 @@
 //! The seams: what the stages need from MongoDB, Redis, Qdrant and the embedder.
 //!
 //! Each trait is implemented by an adapter for the real server and by a fake in memory, and both pass the same
-//! contract tests. Every method may fail with a [`PortError`], whose class says whether to wait, to park the input or
+//! contract tests. Every method, but for [`Spans`], may fail with a [`PortError`], whose class says whether to wait, to park the input or
 //! to stop. Methods do not retry by themselves: how long to wait is decided in one place, by the stages.
 
 mod archive;
@@ -11,6 +11,7 @@ mod index;
 mod journal;
 mod queue;
 mod source;
+mod spans;
 
 use crate::error::PortError;
 
@@ -24,6 +25,7 @@ pub use index::{
 pub use journal::{Appended, Checkpoint, Damage, Journal, Position, Positions, Repair, SnapshotState};
 pub use queue::{Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Handover, Queue, Retention, StageStatus};
 pub use source::{Feed, FeedBatch, FeedError, ResumeToken, Scan, Source, SourceEvent, SourceRow, StartAt};
+pub use spans::Spans;
 
 /// The answer of a port.
 pub type PortResult<T> = Result<T, PortError>;

@@ -32,6 +32,7 @@ mod plan;
 mod recall;
 mod render;
 mod reuse;
+mod traced;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +47,9 @@ use tidewheel_core::embedded::{Embedded, Vectors};
 use tidewheel_core::error::PortError;
 use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::ports::{Delivery, Embedder, EmbedderInfo, EntryId, Handover, KnownVectors, Queue};
+use tidewheel_core::streams::STAGE_1;
 use tidewheel_core::tokens::Tokens;
+use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, info, warn};
 
@@ -55,10 +58,12 @@ use crate::health::Health;
 use crate::newest::letter;
 use crate::retry::{GivenUp, Patience};
 use crate::service::ServiceError;
+use crate::spans::BatchSpans;
 use meters::{Meters, Saved};
 use plan::{Handful, Job, Plan, handfuls, plan};
 use recall::Recall;
 use reuse::Reuse;
+use traced::Embedding;
 
 /// The service's name in errors, spans and labels.
 pub const NAME: &str = "processor";
@@ -81,6 +86,7 @@ pub struct Processor {
     options: ProcessorOptions,
     ports: ProcessorPorts,
     renderer: Renderer,
+    tracer: Option<Tracer>,
     health: Health,
 }
 
@@ -88,7 +94,13 @@ impl Processor {
     /// A processor that is ready to run; fails if the template cannot be parsed.
     pub fn new(options: ProcessorOptions, ports: ProcessorPorts) -> Result<Self, ServiceError> {
         let renderer = Renderer::new(&options.text).map_err(|error| ServiceError::new(NAME, error))?;
-        Ok(Self { options, ports, renderer, health: Health::of(NAME) })
+        Ok(Self { options, ports, renderer, tracer: None, health: Health::of(NAME) })
+    }
+
+    /// The same processor, which tells what it does for each change, if there is a tracer.
+    #[must_use]
+    pub fn traced(self, tracer: Option<Tracer>) -> Self {
+        Self { tracer, ..self }
     }
 
     /// What the service says of itself while it runs.
@@ -124,6 +136,7 @@ impl Processor {
             info,
             high_water: self.options.high_water,
             since_look: AtomicU64::new(0),
+            tracer: self.tracer,
             patience: patience.clone(),
         };
         Consumer { service: NAME, queue, options: self.options.consumer, patience }.run(work).await
@@ -157,6 +170,7 @@ struct Worker {
     high_water: u64,
     /// Records handed over since stage 2 was last looked at.
     since_look: AtomicU64,
+    tracer: Option<Tracer>,
     patience: Patience,
 }
 
@@ -170,12 +184,16 @@ impl Work<Change> for Worker {
 
 impl Worker {
     async fn process(&self, deliveries: Vec<Delivery<Change>>) -> Result<(), GivenUp> {
+        let mut spans = BatchSpans::begin(self.tracer.as_ref(), "process", STAGE_1, &deliveries);
         let Plan { jobs, passed, mut letters } = plan(deliveries, &self.renderer, &*self.tokens, self.limits);
         let mut records: Vec<(Embedded, Vec<EntryId>)> =
             passed.into_iter().map(|passed| (Embedded::without_vectors(passed.change), passed.entries)).collect();
         let settled = jobs.iter().map(|job| job.entries.len()).chain(records.iter().map(|(_, entries)| entries.len()));
         self.meters.superseded.increment(settled.map(|entries| entries as u64 - 1).sum());
-        for (job, vectors, unchanged) in self.embed(jobs).await? {
+        if let Some(spans) = &mut spans {
+            traced::passed(spans, &records);
+        }
+        for (job, vectors, unchanged) in self.embed(jobs, spans.as_mut()).await? {
             match vectors {
                 Ok(vectors) => {
                     let (model, revision) = (self.info.model.clone(), self.info.revision.clone());
@@ -189,6 +207,9 @@ impl Worker {
             self.wait_for_room(records.len() as u64).await?;
             self.patience.call("hand over to stage 2", || self.handover.hand_over(&records, &entries)).await?;
             debug!(records = records.len(), entries = entries.len(), "handed over");
+            if let Some(spans) = &mut spans {
+                spans.end(&entries);
+            }
         }
         if !letters.is_empty() {
             for letter in &letters {
@@ -196,6 +217,9 @@ impl Worker {
             }
             self.patience.call("park entries", || self.queue.park(&letters)).await?;
             crate::meters::parked(NAME, letters.len());
+            if let Some(spans) = &mut spans {
+                spans.park(&letters);
+            }
         }
         Ok(())
     }
@@ -227,19 +251,32 @@ impl Worker {
 
     /// The vectors of each job, or why it cannot have them, and whether the index has them all in their places. What is not known
     /// is embedded together.
-    async fn embed(&self, mut jobs: Vec<Job>) -> Result<Vec<(Job, Result<Vectors, PortError>, bool)>, GivenUp> {
+    async fn embed(
+        &self,
+        mut jobs: Vec<Job>,
+        spans: Option<&mut BatchSpans>,
+    ) -> Result<Vec<(Job, Result<Vectors, PortError>, bool)>, GivenUp> {
         let known = self.recall.ask(&reuse::worth_a_look(&jobs)).await;
         let dimension = self.info.dimension;
         let reuse = Reuse::new(&jobs, known, &self.fingerprints, dimension);
         let texts = reuse.take_texts(&mut jobs);
+        let embedding = spans.is_some().then(|| Embedding::begin(&self.info, texts.len()));
         let outcomes = embed::embed_all(&*self.embedder, &self.patience, dimension, &texts).await?;
+        let embedding = embedding.map(Embedding::end);
         self.meters.embedded.increment(texts.len() as u64);
         reuse.give_back(&mut jobs, texts);
         let (known, repeated) = reuse.saved(&jobs);
         self.count(&self.meters.known, &known);
         self.count(&self.meters.repeated, &repeated);
         let vectors = reuse.vectors(&outcomes, dimension);
-        Ok(jobs.into_iter().zip(vectors).map(|(job, (vectors, unchanged))| (job, vectors, unchanged)).collect())
+        let done: Vec<_> =
+            jobs.into_iter().zip(vectors).map(|(job, (vectors, unchanged))| (job, vectors, unchanged)).collect();
+        if let (Some(spans), Some(embedding)) = (spans, embedding) {
+            for (number, (job, vectors, _)) in done.iter().enumerate() {
+                embedding.tell(spans, job, reuse.reused(number), vectors.as_ref().err());
+            }
+        }
+        Ok(done)
     }
 
     fn count(&self, saved: &Saved, texts: &[&str]) {

@@ -105,6 +105,11 @@ impl Reuse {
         (known.collect(), repeated.collect())
     }
 
+    /// How many vectors of this job the index had.
+    pub(super) fn reused(&self, job: usize) -> usize {
+        self.origins[job].iter().filter(|origin| matches!(origin, Origin::Index(_))).count()
+    }
+
     /// The vectors of each job, or why it cannot have them, and whether the index has them all in their places. `outcomes` are
     /// those of the texts that were embedded, in order.
     pub(super) fn vectors(

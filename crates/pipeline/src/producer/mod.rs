@@ -45,6 +45,7 @@ use session::{Ended, Session};
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{Alarm, Index, Journal, Source, Tombstones};
 use tidewheel_core::retry::Backoff;
+use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -58,6 +59,7 @@ pub const NAME: &str = "producer";
 pub struct Producer {
     options: ProducerOptions,
     ports: ProducerPorts,
+    tracer: Option<Tracer>,
     health: Health,
 }
 
@@ -79,7 +81,13 @@ pub struct ProducerPorts {
 impl Producer {
     /// A producer that is ready to run.
     pub fn new(options: ProducerOptions, ports: ProducerPorts) -> Self {
-        Self { options, ports, health: Health::of(NAME) }
+        Self { options, ports, tracer: None, health: Health::of(NAME) }
+    }
+
+    /// The same producer, which tells the way of each change into stage 1, if there is a tracer.
+    #[must_use]
+    pub fn traced(self, tracer: Option<Tracer>) -> Self {
+        Self { tracer, ..self }
     }
 
     /// What the service says of itself while it runs.
@@ -92,8 +100,13 @@ impl Producer {
         let mut backoff = Backoff::for_servers();
         let mut standing_by = false;
         let ended = loop {
-            let session =
-                Session { options: &self.options, ports: &self.ports, health: &self.health, shutdown: &shutdown };
+            let session = Session {
+                options: &self.options,
+                ports: &self.ports,
+                tracer: self.tracer.as_ref(),
+                health: &self.health,
+                shutdown: &shutdown,
+            };
             let (ended, progressed) = session.run().await;
             if progressed {
                 backoff.reset();

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidewheel_core::error::PortError;
 use tidewheel_core::payload::{STAMP, version_of};
 use tidewheel_core::ports::{Appended, Checkpoint, Damage, Feed, FeedError, Repair, SnapshotState, StartAt};
+use tidewheel_core::trace::Tracer;
 use tidewheel_core::version::{ClusterTime, Version};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ use super::snapshot::{Page, Snapshot};
 use super::writer::Writer;
 use super::{FOLLOW, POINTS, ProducerPorts};
 use crate::health::Health;
+use crate::spans;
 
 /// How often the positions of both stages are looked at: how soon damage is noticed and how long a snapshot waits at least.
 const LOOK: Duration = Duration::from_millis(500);
@@ -55,6 +57,7 @@ impl From<PortError> for Ended {
 pub(super) struct Session<'a> {
     pub(super) options: &'a ProducerOptions,
     pub(super) ports: &'a ProducerPorts,
+    pub(super) tracer: Option<&'a Tracer>,
     pub(super) health: &'a Health,
     pub(super) shutdown: &'a CancellationToken,
 }
@@ -185,7 +188,10 @@ impl Session<'_> {
         let appended =
             self.ports.journal.restart(saved.as_ref(), &step.changes, &step.next, Repair::Everything).await?;
         match appended {
-            Appended::Saved => Ok((feed, step.next)),
+            Appended::Saved => {
+                spans::appended(self.tracer, &step.changes);
+                Ok((feed, step.next))
+            }
             Appended::Conflict => Err(Ended::Conflict),
         }
     }

@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 use super::meters::Meters;
 use super::plan::{self, Step};
 use super::session::{Ended, Session};
+use crate::spans;
 
 /// How often an idle feed's token is saved, if it has moved. Often enough that a resume is quick, that a wiped Redis is noticed, and
 /// that whoever waits until a write is searchable does not wait for the save; seldom enough to cost nothing.
@@ -76,6 +77,7 @@ impl<'a> Writer<'a> {
         if !step.changes.is_empty() {
             debug!(entries = step.changes.len(), "appended");
         }
+        spans::appended(self.session.tracer, &step.changes);
         self.meters.appended(&step.changes, &step.next);
         self.session.health.progresses();
         self.since_look += step.changes.len() as u64;

@@ -7,6 +7,7 @@ use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Alarm, DeadLetter, DocumentPoints, Fence, FenceTarget, Index, Tombstones, Written};
 
 use super::plan::{Aftermath, Write, aftermath};
+use super::traced::{Outcome, Outcomes};
 use crate::meters;
 use crate::newest::letter;
 use crate::retry::{GivenUp, Patience};
@@ -19,6 +20,8 @@ pub(super) struct Applier<'a> {
     pub(super) patience: &'a Patience,
     /// Dimension for which the collection was prepared; 0 before.
     pub(super) prepared: &'a AtomicUsize,
+    /// Where it is noted what became of each document, if somebody follows their traces.
+    pub(super) outcomes: Option<&'a Outcomes>,
 }
 
 impl Applier<'_> {
@@ -63,7 +66,10 @@ impl Applier<'_> {
             let documents: Vec<&DocumentPoints> = todo.iter().map(|write| &write.points).collect();
             self.prepare(&documents).await?;
             match self.patience.call("write to Qdrant", || self.index.upsert(&documents)).await? {
-                Written::Durably => todo = self.check(todo).await?,
+                Written::Durably => {
+                    self.note(&todo, Outcome::Written);
+                    todo = self.check(todo).await?;
+                }
                 // Somebody has deleted it since: prepare it again, and say so.
                 Written::NoCollection => self.prepared.store(0, Ordering::Relaxed),
             }
@@ -88,6 +94,7 @@ impl Applier<'_> {
         for (write, refreshed) in writes.into_iter().zip(refreshed) {
             if refreshed { there.push(write) } else { rest.push(write) }
         }
+        self.note(&there, Outcome::Refreshed);
         rest.extend(self.check(there).await?);
         Ok(rest)
     }
@@ -121,7 +128,12 @@ impl Applier<'_> {
         for ((write, stored), tombstone) in writes.iter().copied().zip(stored).zip(of_documents) {
             match aftermath(&write.points, stored, *tombstone, dropped(&write.namespace)) {
                 Aftermath::Clean => {}
-                Aftermath::Sweep(fence) => fences.push(fence),
+                Aftermath::Sweep(fence) => {
+                    if fence.version > write.points.version {
+                        self.note(&[write], Outcome::Fenced);
+                    }
+                    fences.push(fence);
+                }
                 Aftermath::Rewrite => again.push(write),
             }
         }
@@ -129,6 +141,12 @@ impl Applier<'_> {
             self.patience.call("clean up in Qdrant", || self.index.delete(&fences)).await?;
         }
         Ok(again)
+    }
+
+    fn note(&self, writes: &[&Write], outcome: Outcome) {
+        if let Some(outcomes) = self.outcomes {
+            outcomes.note(writes.iter().map(|write| write.points.document), outcome);
+        }
     }
 
     async fn record(&self, exists: bool) -> Result<(), GivenUp> {

@@ -29,6 +29,7 @@
 mod apply;
 mod options;
 mod plan;
+mod traced;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -40,8 +41,10 @@ pub use options::{PayloadOptions, UpserterOptions};
 pub use plan::{Aftermath, aftermath};
 use plan::{Plan, plan};
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Alarm, Delivery, EntryId, Index, PortResult, Queue, Tombstones};
+use tidewheel_core::ports::{Alarm, Delivery, EntryId, Fence, Index, PortResult, Queue, Tombstones};
+use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
+use traced::Traced;
 use tracing::{Instrument, debug, debug_span, info, warn};
 
 use crate::consumer::{Consumer, Work};
@@ -60,6 +63,7 @@ pub struct Upserter {
     index: Arc<dyn Index>,
     tombstones: Arc<dyn Tombstones>,
     alarm: Arc<dyn Alarm>,
+    tracer: Option<Tracer>,
     health: Health,
 }
 
@@ -72,7 +76,13 @@ impl Upserter {
         tombstones: Arc<dyn Tombstones>,
         alarm: Arc<dyn Alarm>,
     ) -> Self {
-        Self { options, queue, index, tombstones, alarm, health: Health::of(NAME) }
+        Self { options, queue, index, tombstones, alarm, tracer: None, health: Health::of(NAME) }
+    }
+
+    /// The same upserter, which tells what it does for each change, if there is a tracer.
+    #[must_use]
+    pub fn traced(self, tracer: Option<Tracer>) -> Self {
+        Self { tracer, ..self }
     }
 
     /// What the service says of itself while it runs.
@@ -90,6 +100,7 @@ impl Upserter {
             payload: self.options.payload,
             prepared: AtomicUsize::new(0),
             latency: meters::latency(),
+            tracer: self.tracer,
             patience,
         }
     }
@@ -133,6 +144,7 @@ struct Worker {
     payload: PayloadOptions,
     prepared: AtomicUsize,
     latency: metrics::Histogram,
+    tracer: Option<Tracer>,
     patience: Patience,
 }
 
@@ -147,6 +159,7 @@ impl Work<Embedded> for Worker {
 impl Worker {
     async fn upsert(&self, deliveries: Vec<Delivery<Embedded>>) -> Result<(), GivenUp> {
         let commits = Commits::of(&deliveries);
+        let mut traced = Traced::begin(self.tracer.as_ref(), &deliveries, self.index.name());
         let Plan { writes, removals, mut letters } = plan(deliveries, &self.payload);
         let applier = Applier {
             index: &*self.index,
@@ -154,9 +167,9 @@ impl Worker {
             alarm: &*self.alarm,
             patience: &self.patience,
             prepared: &self.prepared,
+            outcomes: traced.as_ref().map(Traced::outcomes),
         };
-        let (fences, removed): (Vec<_>, Vec<_>) =
-            removals.into_iter().map(|removal| (removal.fence, removal.entries)).unzip();
+        let fences: Vec<Fence> = removals.iter().map(|removal| removal.fence.clone()).collect();
         // Side by side: no document is in both, and a fence around a collection holds whichever comes first.
         let (removal, write) = tokio::join!(applier.remove(&fences), applier.write(writes));
         removal?;
@@ -164,11 +177,18 @@ impl Worker {
         letters.extend(refused);
 
         let documents = written.len();
-        let done: Vec<EntryId> = written.into_iter().map(|write| write.entries).chain(removed).flatten().collect();
+        if let Some(traced) = &mut traced {
+            traced.note(&written, &removals);
+        }
+        let written = written.into_iter().map(|write| write.entries);
+        let done: Vec<EntryId> = written.chain(removals.into_iter().map(|removal| removal.entries)).flatten().collect();
         if !done.is_empty() {
             self.patience.call("acknowledge entries", || self.queue.acknowledge(&done)).await?;
             commits.searchable(&letters, &self.latency);
             debug!(documents, removals = fences.len(), entries = done.len(), "in the index");
+            if let Some(traced) = &mut traced {
+                traced.spans.end(&done);
+            }
         }
         if !letters.is_empty() {
             for letter in &letters {
@@ -176,6 +196,9 @@ impl Worker {
             }
             self.patience.call("park entries", || self.queue.park(&letters)).await?;
             meters::parked(NAME, letters.len());
+            if let Some(traced) = &mut traced {
+                traced.spans.park(&letters);
+            }
         }
         Ok(())
     }

@@ -12,3 +12,4 @@ mod regressions;
 mod reuse;
 mod rollback;
 mod tombstones;
+mod traces;

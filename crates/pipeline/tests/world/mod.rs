@@ -11,6 +11,7 @@ use tidewheel_core::payload::{RESERVED, plain_document};
 use tidewheel_core::ports::Retention;
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_core::tokens::{Tokens, Words};
+use tidewheel_core::trace::Tracer;
 use tidewheel_pipeline::consumer::ConsumerOptions;
 use tidewheel_pipeline::processor::{Processor, ProcessorOptions, ProcessorPorts, TextOptions};
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
@@ -52,6 +53,8 @@ pub struct World {
     pub embedder: FakeEmbedder,
     /// How entries are taken, by services that are started from now on.
     pub consumer: ConsumerOptions,
+    /// Who is told of the changes, by services that are started from now on.
+    pub tracer: Option<Tracer>,
     services: HashMap<&'static str, Vec<Instance>>,
     started: usize,
     /// What happened, for a schedule that fails.
@@ -81,6 +84,7 @@ impl World {
                 claim_after: TAKEN_OVER,
                 retention: Retention { age: Duration::from_secs(20), entries: 50, bytes: u64::MAX },
             },
+            tracer: None,
             services: HashMap::new(),
             started: 0,
             story: Vec::new(),
@@ -113,7 +117,7 @@ impl World {
         let name = format!("{service}-{}", self.started);
         let consumer = self.consumer.clone();
         let (streams, index) = (self.streams.used_by(&process), self.index.used_by(&process));
-        let shutdown = CancellationToken::new();
+        let (shutdown, tracer) = (CancellationToken::new(), self.tracer.clone());
         let task = match service {
             PRODUCER => {
                 let options = ProducerOptions {
@@ -131,7 +135,7 @@ impl World {
                     tombstones: Arc::new(streams.tombstones()),
                     alarm: Arc::new(streams.alarm()),
                 };
-                tokio::spawn(Producer::new(options, ports).run(shutdown))
+                tokio::spawn(Producer::new(options, ports).traced(tracer).run(shutdown))
             }
             PROCESSOR => {
                 let options = ProcessorOptions {
@@ -148,13 +152,14 @@ impl World {
                     known: Some(Arc::new(index)),
                 };
                 let processor = Processor::new(options, ports).expect("no template");
-                tokio::spawn(processor.run(shutdown))
+                tokio::spawn(processor.traced(tracer).run(shutdown))
             }
             _ => {
                 let options = UpserterOptions { consumer, payload: PayloadOptions::default() };
                 let queue = Arc::new(streams.embedded(&name));
                 let (tombstones, alarm) = (Arc::new(streams.tombstones()), Arc::new(streams.alarm()));
-                tokio::spawn(Upserter::new(options, queue, Arc::new(index), tombstones, alarm).run(shutdown))
+                let upserter = Upserter::new(options, queue, Arc::new(index), tombstones, alarm).traced(tracer);
+                tokio::spawn(upserter.run(shutdown))
             }
         };
         self.services.entry(service).or_default().push(Instance { process, task });

@@ -11,5 +11,6 @@ pub mod journal;
 pub mod process;
 pub mod queue;
 pub mod source;
+pub mod spans;
 pub mod streams;
 pub mod tombstones;

@@ -1,6 +1,7 @@
 //! What is known of one document, hop by hop.
 
 use serde::Serialize;
+use tidewheel_core::version::Version;
 
 use super::verdict::Verdict;
 
@@ -53,6 +54,21 @@ pub(crate) struct DocumentTrace {
     pub(crate) dead_letters: Told<Vec<LetterFacts>>,
     /// What its newest change took from hop to hop.
     pub(crate) hops: Vec<Hop>,
+}
+
+impl DocumentTrace {
+    /// The version of the newest change that any server knows of.
+    pub(crate) fn newest(&self) -> Option<Version> {
+        let entries = [&self.raw, &self.embedded].into_iter().flat_map(Told::known).flat_map(|stage| &stage.entries);
+        let changes = entries.filter_map(|entry| entry.change.as_ref());
+        // The end of a whole collection is a change of another kind, with a trace of its own.
+        let entries = changes.filter(|change| change.operation != "drop").map(|change| &change.version);
+        let index = self.index.known().and_then(Option::as_ref).map(|index| &index.version);
+        let deleted = self.deleted.known().and_then(|deleted| deleted.document.as_ref());
+        let letters = self.dead_letters.known().into_iter().flatten().map(|letter| &letter.version);
+        let versions = entries.chain(index).chain(deleted).chain(letters);
+        versions.filter_map(|version| version.parse().ok()).max()
+    }
 }
 
 /// What MongoDB has.
@@ -109,6 +125,8 @@ pub(crate) enum Progress {
 pub(crate) struct ChangeFacts {
     pub(crate) operation: String,
     pub(crate) version: String,
+    /// Of its OpenTelemetry trace, whether it is recorded or not.
+    pub(crate) trace_id: String,
     /// Milliseconds since the Unix epoch, by MongoDB's clock.
     pub(crate) committed_at: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,6 +138,8 @@ pub(crate) struct ChangeFacts {
 pub(crate) struct IndexFacts {
     /// Of chunk 0.
     pub(crate) version: String,
+    /// Of the OpenTelemetry trace of the change that it is from.
+    pub(crate) trace_id: String,
     pub(crate) digest: String,
     /// How many chunks the document should have.
     pub(crate) chunks: u32,
@@ -148,6 +168,8 @@ pub(crate) struct LetterFacts {
     pub(crate) stage: &'static str,
     pub(crate) id: String,
     pub(crate) version: String,
+    /// Of its OpenTelemetry trace; `None` where the letter cannot be read.
+    pub(crate) trace_id: Option<String>,
     pub(crate) reason: String,
     /// RFC 3339 in UTC.
     pub(crate) parked_at: String,

@@ -9,6 +9,7 @@ use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamped, digest};
 use tidewheel_core::ports::{FenceTarget, Index, IndexedPoint, Letter, PortResult, Source, SourceRow, Tombstones as _};
 use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
+use tidewheel_core::trace::ChangeTrace;
 use tidewheel_core::version::Version;
 use tidewheel_core::wire::Record as _;
 use tidewheel_stores::mongo::{IdReading, id_readings};
@@ -250,6 +251,7 @@ fn index_facts(asked: &Asked, points: &HashMap<Uuid, IndexedPoint>) -> Option<In
     made.sort_keys();
     Some(IndexFacts {
         version: first.version.to_string(),
+        trace_id: ChangeTrace::of(&asked.namespace, &asked.reading.key, first.version).id.to_string(),
         digest: first.digest.clone(),
         chunks: first.chunks,
         present,
@@ -319,6 +321,7 @@ fn entry(found: &FoundEntry) -> EntryFacts {
         change: change.ok().map(|change| ChangeFacts {
             operation: change.operation.to_string(),
             version: change.version.to_string(),
+            trace_id: ChangeTrace::of_change(&change).id.to_string(),
             committed_at: change.committed_at,
             digest: change.document.as_deref().map(digest),
         }),
@@ -334,6 +337,7 @@ fn letters_of(asked: &Asked, stage: Stage, name: &'static str, found: &FoundEntr
         LetterFacts {
             stage: name,
             id: letter.id.0,
+            trace_id: change.as_ref().ok().map(|change| ChangeTrace::of_change(change).id.to_string()),
             version: change.map(|change| change.version.to_string()).unwrap_or_default(),
             reason: letter.reason,
             parked_at: times::show(letter.parked_at),

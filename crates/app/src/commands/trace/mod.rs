@@ -6,6 +6,7 @@ pub(crate) mod verdict;
 
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{PortResult, Source};
+use tidewheel_core::trace::{ChangeTrace, TraceId};
 
 use self::facts::{DocumentTrace, EntryFacts, Progress, StageFacts, Told, Trace};
 use self::gather::{Question, Servers};
@@ -14,7 +15,7 @@ use crate::cli::{Output, TraceArgs};
 use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
-use crate::settings::Settings;
+use crate::settings::{Settings, Traces};
 use crate::times;
 
 /// Entries of a stage that are spelled out.
@@ -25,7 +26,7 @@ pub(crate) async fn run(args: &TraceArgs, settings: &Settings) -> Result<Answer,
     let trace = ask(settings, &args.id, args.namespace.as_deref(), args.scan).await?;
     match args.output.output {
         Output::Json => printer::json(&trace),
-        Output::Text => show(&trace),
+        Output::Text => show(&trace, settings.traces.as_ref()),
     }
     Ok(answer(&trace))
 }
@@ -73,7 +74,7 @@ fn answer(trace: &Trace) -> Answer {
     }
 }
 
-fn show(trace: &Trace) {
+fn show(trace: &Trace, traces: Option<&Traces>) {
     if trace.documents.is_empty() {
         printer::data(format_args!(
             "nothing is known of {}: it was looked for as {} in {}",
@@ -86,11 +87,11 @@ fn show(trace: &Trace) {
         );
     }
     for document in &trace.documents {
-        show_document(document);
+        show_document(document, traces);
     }
 }
 
-fn show_document(document: &DocumentTrace) {
+fn show_document(document: &DocumentTrace, traces: Option<&Traces>) {
     let name = format!("{} {}", document.namespace, document.key);
     printer::data(format_args!("{}  {}", styled(STRONG, name), styled(DIM, document.document.as_str())));
     let (sign, style) = match document.verdict.state {
@@ -156,7 +157,17 @@ fn show_document(document: &DocumentTrace) {
             document.hops.iter().map(|hop| format!("{} {}", hop.name, times::span(hop.took_ms))).collect::<Vec<_>>();
         line("took", &hops.join(", "));
     }
+    if let Some((traces, newest)) = traces.zip(otel_trace(document)) {
+        let recorded = if traces.share.includes(newest) { "" } else { ", not recorded: see traces.share" };
+        line("trace", &format!("{newest} of its newest change{recorded}"));
+    }
     printer::data("");
+}
+
+/// The OpenTelemetry trace of the document's newest change.
+fn otel_trace(document: &DocumentTrace) -> Option<TraceId> {
+    let namespace = Namespace::parse(&document.namespace)?;
+    Some(ChangeTrace::of(&namespace, &document.key, document.newest()?).id)
 }
 
 fn show_stage(name: &str, stage: &StageFacts, line: &dyn Fn(&str, &str)) {

@@ -194,7 +194,13 @@ mod tests {
     }
 
     fn stage(id: &str, version: &str, state: Progress) -> Told<StageFacts> {
-        let change = ChangeFacts { operation: "update".into(), version: version.into(), committed_at: 0, digest: None };
+        let change = ChangeFacts {
+            operation: "update".into(),
+            version: version.into(),
+            trace_id: String::new(),
+            committed_at: 0,
+            digest: None,
+        };
         let entry = EntryFacts {
             id: id.into(),
             added_at: String::new(),
@@ -242,6 +248,7 @@ mod tests {
             stage: "raw",
             id: "9-0".into(),
             version: "0.6.1.1".into(),
+            trace_id: None,
             reason: "it was refused".into(),
             parked_at: String::new(),
         };

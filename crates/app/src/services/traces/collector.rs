@@ -1,0 +1,159 @@
+//! The collector: where it is, what it wants to see, and what it answers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message as _;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, StatusCode, Url};
+use tidewheel_core::secret::Secret;
+
+use crate::exit::Failure;
+use crate::settings::{Traces, redact_address};
+
+/// For one attempt. A collector only takes the spans in.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most of an answer that is read: it says little.
+const ANSWER: usize = 64 << 10;
+
+/// Takes requests of OTLP over HTTP.
+pub(super) struct Collector {
+    client: Client,
+    url: Url,
+}
+
+/// Why a collector did not take a request.
+pub(super) struct Refusal {
+    pub(super) cause: String,
+    /// Whether it may take it another time.
+    pub(super) again: bool,
+    /// How many of its spans; `None` for all.
+    pub(super) spans: Option<u64>,
+}
+
+impl Collector {
+    /// Fails if the settings make no request.
+    pub(super) fn new(traces: &Traces) -> Result<Self, Failure> {
+        let url = address(traces.endpoint.reveal()).ok_or_else(|| {
+            Failure::new("traces.endpoint is no http or https address")
+                .with_hint("write the collector's base address, such as http://127.0.0.1:4318")
+        })?;
+        let text = traces.headers.as_ref().map(Secret::reveal).unwrap_or_default();
+        let headers = headers(text).ok_or_else(|| {
+            Failure::new("traces.headers cannot be sent as headers")
+                .with_hint("write them as name=value, separated by commas")
+        })?;
+        let client = Client::builder()
+            .timeout(TIMEOUT)
+            .user_agent(concat!("tidewheel/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            // Spans must not go where nobody sent them.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| Failure::new(format!("cannot set up traces: {}", error.without_url())))?;
+        Ok(Self { client, url })
+    }
+
+    /// Where it is, without a password.
+    pub(super) fn shown(&self) -> String {
+        redact_address(self.url.as_str())
+    }
+
+    /// Posts one request.
+    pub(super) async fn post(&self, body: Bytes) -> Result<(), Refusal> {
+        let request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/x-protobuf").body(body);
+        let failed = |error: reqwest::Error| Refusal { cause: chain(&error.without_url()), again: true, spans: None };
+        let mut answer = request.send().await.map_err(failed)?;
+        let status = answer.status();
+        if !status.is_success() {
+            // The ones that the protocol says to try again.
+            let again = matches!(
+                status,
+                StatusCode::TOO_MANY_REQUESTS
+                    | StatusCode::BAD_GATEWAY
+                    | StatusCode::SERVICE_UNAVAILABLE
+                    | StatusCode::GATEWAY_TIMEOUT
+            );
+            return Err(Refusal { cause: format!("it answered {}", status.as_u16()), again, spans: None });
+        }
+        let mut text = Vec::new();
+        while text.len() < ANSWER {
+            // It has taken the spans: what becomes of the rest of its answer does not matter.
+            let Ok(Some(chunk)) = answer.chunk().await else { break };
+            text.extend_from_slice(&chunk);
+        }
+        let partial = ExportTraceServiceResponse::decode(&text[..]).ok().and_then(|answer| answer.partial_success);
+        match partial {
+            Some(partial) if partial.rejected_spans > 0 => {
+                let cause = format!("it rejected {} spans: {}", partial.rejected_spans, partial.error_message);
+                Err(Refusal { cause, again: false, spans: u64::try_from(partial.rejected_spans).ok() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Where to post, given the collector's base address or the whole one.
+fn address(endpoint: &str) -> Option<Url> {
+    let mut url = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    if !url.path().ends_with("/v1/traces") {
+        url.path_segments_mut().ok()?.pop_if_empty().extend(["v1", "traces"]);
+    }
+    Some(url)
+}
+
+/// The headers in `name=value,name=value`; `None` if they cannot be sent.
+fn headers(text: &str) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for header in text.split(',').map(str::trim).filter(|header| !header.is_empty()) {
+        let (name, value) = header.split_once('=')?;
+        let name: HeaderName = name.trim().parse().ok()?;
+        let mut value: HeaderValue = value.trim().parse().ok()?;
+        value.set_sensitive(true);
+        headers.append(name, value);
+    }
+    Some(headers)
+}
+
+/// An error with what caused it: of a failed connection the cause says why.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_is_added_where_it_is_missing() {
+        for (given, url) in [
+            ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
+            ("https://far/otlp/", "https://far/otlp/v1/traces"),
+            ("http://far/v1/traces", "http://far/v1/traces"),
+            ("http://far/?key=1", "http://far/v1/traces?key=1"),
+        ] {
+            assert_eq!(address(given).unwrap().as_str(), url);
+        }
+        assert!(address("grpc://far:4317").is_none() && address("far:4318").is_none());
+    }
+
+    #[test]
+    fn headers_are_read_and_hidden() {
+        let read = headers("authorization=Basic YTpi==, api-key = k ,").unwrap();
+        assert_eq!(read["authorization"], "Basic YTpi==");
+        assert_eq!(read["api-key"], "k");
+        assert!(read.values().all(HeaderValue::is_sensitive));
+        assert!(headers("").unwrap().is_empty());
+        for wrong in ["token", "a b=c", "a=\u{7}"] {
+            assert!(headers(wrong).is_none(), "{wrong:?} was accepted");
+        }
+    }
+}

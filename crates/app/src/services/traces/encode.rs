@@ -1,0 +1,144 @@
+//! Spans as OTLP, the protocol of OpenTelemetry's collectors.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Wire;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as WireSpan, SpanFlags, Status, span};
+use tidewheel_core::trace::{Span, SpanKind, Value};
+
+use super::Told;
+
+/// Most bytes of a text: an `_id` or a reason may be of any length.
+const TEXT: usize = 1_024;
+
+/// The flag of W3C's trace context that says: this trace is recorded.
+const SAMPLED: u32 = 1;
+
+/// The process that tells.
+pub(super) struct Process {
+    /// Its name, which no other has.
+    pub(super) instance: String,
+}
+
+/// The request that hands these spans over. Each service is a resource of its own, also where several share a process.
+pub(super) fn request(told: &[Told], process: &Process) -> ExportTraceServiceRequest {
+    let mut services: BTreeMap<&'static str, Vec<WireSpan>> = BTreeMap::new();
+    for (service, spans) in told {
+        services.entry(service).or_default().extend(spans.iter().map(wire));
+    }
+    let resource_spans = services.into_iter().map(|(service, spans)| ResourceSpans {
+        resource: Some(Resource {
+            attributes: vec![
+                text("service.name", &format!("tidewheel-{service}")),
+                text("service.version", env!("CARGO_PKG_VERSION")),
+                text("service.instance.id", &process.instance),
+            ],
+            ..Resource::default()
+        }),
+        scope_spans: vec![ScopeSpans {
+            scope: Some(InstrumentationScope {
+                name: "tidewheel".into(),
+                version: env!("CARGO_PKG_VERSION").into(),
+                ..InstrumentationScope::default()
+            }),
+            spans,
+            ..ScopeSpans::default()
+        }],
+        ..ResourceSpans::default()
+    });
+    ExportTraceServiceRequest { resource_spans: resource_spans.collect() }
+}
+
+fn wire(span: &Span) -> WireSpan {
+    // What a consumer does hangs from a span of the producer; the calls that it makes hang from its own.
+    let remote = if span.kind == SpanKind::Consumer { SpanFlags::ContextIsRemoteMask as u32 } else { 0 };
+    let kind = match span.kind {
+        SpanKind::Producer => span::SpanKind::Producer,
+        SpanKind::Consumer => span::SpanKind::Consumer,
+        SpanKind::Client => span::SpanKind::Client,
+    };
+    let status =
+        span.error.as_ref().map(|error| Status { message: cut(error).to_owned(), code: StatusCode::Error.into() });
+    WireSpan {
+        trace_id: span.trace.0.to_vec(),
+        span_id: span.id.0.to_vec(),
+        parent_span_id: span.parent.map(|parent| parent.0.to_vec()).unwrap_or_default(),
+        flags: SAMPLED | SpanFlags::ContextHasIsRemoteMask as u32 | remote,
+        name: span.name.to_owned(),
+        kind: kind.into(),
+        start_time_unix_nano: nanoseconds(span.began),
+        end_time_unix_nano: nanoseconds(span.ended),
+        attributes: span.attributes.iter().map(|(name, value)| attribute(name, value)).collect(),
+        status,
+        ..WireSpan::default()
+    }
+}
+
+fn attribute(name: &str, value: &Value) -> KeyValue {
+    match value {
+        Value::Word(word) => text(name, word),
+        Value::Text(content) => text(name, cut(content)),
+        Value::Number(number) => key_value(name, Wire::IntValue(i64::try_from(*number).unwrap_or(i64::MAX))),
+    }
+}
+
+fn text(name: &str, content: &str) -> KeyValue {
+    key_value(name, Wire::StringValue(content.to_owned()))
+}
+
+fn key_value(name: &str, value: Wire) -> KeyValue {
+    KeyValue { key: name.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT)]
+}
+
+fn nanoseconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tidewheel_core::trace::{SpanId, TraceId};
+
+    use super::*;
+
+    #[test]
+    fn services_of_one_process_are_resources_of_their_own_and_long_texts_are_cut() {
+        let span = |kind, parent, error: Option<&str>| Span {
+            trace: TraceId([7; 16]),
+            id: SpanId([8; 8]),
+            parent,
+            name: "process",
+            kind,
+            began: UNIX_EPOCH + Duration::from_nanos(5),
+            ended: UNIX_EPOCH + Duration::from_secs(1),
+            attributes: vec![("a.word", "w".into()), ("a.text", "ü".repeat(TEXT).into()), ("a.number", 3.into())],
+            error: error.map(str::to_owned),
+        };
+        let root = span(SpanKind::Producer, None, None);
+        let child = span(SpanKind::Consumer, Some(SpanId([9; 8])), Some("it was refused"));
+        let told = [("upserter", vec![child.clone()]), ("producer", vec![root]), ("upserter", vec![child])];
+        let request = request(&told, &Process { instance: "here-1".into() });
+        let counts: Vec<_> = request.resource_spans.iter().map(|one| one.scope_spans[0].spans.len()).collect();
+        assert_eq!(counts, [1, 2]);
+        let value = |attributes: &[KeyValue], at: usize| attributes[at].value.clone().unwrap().value.unwrap();
+        let resource = request.resource_spans[1].resource.as_ref().unwrap();
+        assert_eq!(value(&resource.attributes, 0), Wire::StringValue("tidewheel-upserter".into()));
+        let spans = [0, 1].map(|service| &request.resource_spans[service].scope_spans[0].spans[0]);
+        assert_eq!(spans.map(|span| span.flags), [0x101, 0x301]);
+        assert_eq!((spans[0].parent_span_id.len(), &spans[1].parent_span_id), (0, &vec![9; 8]));
+        assert_eq!((spans[0].start_time_unix_nano, spans[0].end_time_unix_nano), (5, 1_000_000_000));
+        assert_eq!((&spans[0].status, spans[1].status.as_ref().unwrap().code), (&None, StatusCode::Error as i32));
+        assert_eq!(value(&spans[0].attributes, 1), Wire::StringValue("ü".repeat(TEXT / 2)));
+        assert_eq!(value(&spans[0].attributes, 2), Wire::IntValue(3));
+    }
+}

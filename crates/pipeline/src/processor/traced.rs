@@ -1,0 +1,63 @@
+//! What a processor tells of each change that is traced.
+
+use std::time::SystemTime;
+
+use tidewheel_core::embedded::Embedded;
+use tidewheel_core::error::PortError;
+use tidewheel_core::ports::{EmbedderInfo, EntryId};
+
+use super::plan::Job;
+use crate::spans::{Attributes, BatchSpans, Call};
+
+/// The embedder's part in a batch.
+pub(super) struct Embedding {
+    began: SystemTime,
+    ended: SystemTime,
+    attributes: Attributes,
+}
+
+impl Embedding {
+    /// It begins now, with so many texts for all documents of the batch.
+    pub(super) fn begin(info: &EmbedderInfo, texts: usize) -> Self {
+        let now = SystemTime::now();
+        let attributes = vec![
+            ("gen_ai.operation.name", "embeddings".into()),
+            ("gen_ai.request.model", info.model.clone().into()),
+            ("gen_ai.embeddings.dimension.count", info.dimension.into()),
+            ("tidewheel.batch.texts", texts.into()),
+        ];
+        Self { began: now, ended: now, attributes }
+    }
+
+    /// It ends now.
+    pub(super) fn end(self) -> Self {
+        Self { ended: SystemTime::now(), ..self }
+    }
+
+    /// Tells it for one document, of whose vectors the index had so many. Without any other, the embedder was not asked for
+    /// its sake.
+    pub(super) fn tell(&self, spans: &mut BatchSpans, job: &Job, from_index: usize, error: Option<&PortError>) {
+        let of_document: Attributes =
+            vec![("tidewheel.chunks", job.chunks.len().into()), ("tidewheel.vectors.from_index", from_index.into())];
+        if from_index < job.chunks.len() {
+            let mut attributes = self.attributes.clone();
+            attributes.extend_from_slice(&of_document);
+            if let Some(error) = error {
+                attributes.push(("error.type", error.class.to_string().into()));
+            }
+            let error = error.map(|error| error.message.clone());
+            let call = Call { name: "embed", began: self.began, ended: self.ended, attributes, error };
+            spans.call(&job.entries, job.change.version, &call);
+        }
+        if error.is_none() {
+            spans.note(&job.entries, job.change.version, "embedded", &of_document);
+        }
+    }
+}
+
+/// Tells the changes that need no vector.
+pub(super) fn passed(spans: &mut BatchSpans, records: &[(Embedded, Vec<EntryId>)]) {
+    for (record, entries) in records {
+        spans.note(entries, record.change.version, "passed_on", &Attributes::new());
+    }
+}

@@ -1,0 +1,183 @@
+//! What is told of each change to whoever follows its trace.
+//!
+//! Every entry of a batch has a span of its own under the root that its change gives: from its delivery until it is settled.
+//! What is not settled, because the service stops or a panic ends the batch, is not told: whoever is given the entry next
+//! tells it. Without a tracer, and for changes that are not recorded, nothing is computed.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tidewheel_core::change::Change;
+use tidewheel_core::error::ErrorClass;
+use tidewheel_core::ports::{DeadLetter, Delivery, EntryId};
+use tidewheel_core::streams::{STAGE_1, Stage};
+use tidewheel_core::trace::{Span, SpanId, SpanKind, Tracer, Value};
+use tidewheel_core::version::Version;
+
+use crate::newest::Carries;
+
+/// Attributes of a span.
+pub(crate) type Attributes = Vec<(&'static str, Value)>;
+
+/// What became of a change: one word.
+pub(crate) const OUTCOME: &str = "tidewheel.outcome";
+
+/// The change was not needed any more: the same batch had a newer one of the same document.
+const SUPERSEDED: &str = "superseded";
+
+/// The change went to the dead letters.
+const PARKED: &str = "parked";
+
+/// Tells the way of these changes from the source's commit into stage 1, which ends now: the roots of their traces.
+pub(crate) fn appended(tracer: Option<&Tracer>, changes: &[Change]) {
+    let Some(tracer) = tracer else { return };
+    let ended = SystemTime::now();
+    let root = |change: &Change| {
+        let trace = tracer.trace(change)?;
+        let mut attributes: Attributes = vec![
+            ("db.system.name", "mongodb".into()),
+            ("db.namespace", change.namespace.database().to_owned().into()),
+            ("db.collection.name", change.namespace.collection().to_owned().into()),
+            ("messaging.system", "redis".into()),
+            ("messaging.operation.type", "send".into()),
+            ("messaging.destination.name", STAGE_1.stream.into()),
+        ];
+        attributes.extend(of_change(change));
+        Some(Span {
+            trace: trace.id,
+            id: trace.root,
+            parent: None,
+            name: "change",
+            kind: SpanKind::Producer,
+            // The source's clock may be ahead of ours.
+            began: (UNIX_EPOCH + Duration::from_millis(change.committed_at)).min(ended),
+            ended,
+            attributes,
+            error: None,
+        })
+    };
+    tracer.record(changes.iter().filter_map(root).collect());
+}
+
+fn of_change(change: &Change) -> Attributes {
+    vec![
+        ("tidewheel.namespace", change.namespace.to_string().into()),
+        ("tidewheel.key", change.key.clone().into()),
+        ("tidewheel.operation", change.operation.as_str().into()),
+        ("tidewheel.version", change.version.to_string().into()),
+    ]
+}
+
+/// The spans of a batch.
+pub(crate) struct BatchSpans {
+    tracer: Tracer,
+    open: HashMap<EntryId, (Version, Span)>,
+    ended: Vec<Span>,
+}
+
+impl BatchSpans {
+    /// Begins a span called `name` for each entry whose change is recorded; `None` if there is nothing to tell.
+    pub(crate) fn begin<T: Carries>(
+        tracer: Option<&Tracer>,
+        name: &'static str,
+        stage: Stage,
+        deliveries: &[Delivery<T>],
+    ) -> Option<Self> {
+        let tracer = tracer?;
+        let now = SystemTime::now();
+        let begin = |delivery: &Delivery<T>| {
+            let change = delivery.record.as_ref().ok()?.change();
+            let trace = tracer.trace(change)?;
+            let mut attributes: Attributes = vec![
+                ("messaging.system", "redis".into()),
+                ("messaging.operation.type", "process".into()),
+                ("messaging.destination.name", stage.stream.into()),
+                ("messaging.consumer.group.name", stage.group.into()),
+                ("messaging.message.id", delivery.id.0.clone().into()),
+                ("messaging.batch.message_count", deliveries.len().into()),
+            ];
+            attributes.extend(of_change(change));
+            let span = Span {
+                trace: trace.id,
+                id: SpanId::random(),
+                parent: Some(trace.root),
+                name,
+                kind: SpanKind::Consumer,
+                began: now,
+                ended: now,
+                attributes,
+                error: None,
+            };
+            Some((delivery.id.clone(), (change.version, span)))
+        };
+        let open: HashMap<_, _> = deliveries.iter().filter_map(begin).collect();
+        (!open.is_empty()).then(|| Self { tracer: tracer.clone(), open, ended: Vec::new() })
+    }
+
+    /// Says what became of a document whose newest change in this batch has this version. Its other entries are superseded.
+    pub(crate) fn note(&mut self, entries: &[EntryId], newest: Version, outcome: &'static str, more: &Attributes) {
+        for entry in entries {
+            let Some((version, span)) = self.open.get_mut(entry) else { continue };
+            if *version == newest {
+                span.attributes.push((OUTCOME, outcome.into()));
+                span.attributes.extend_from_slice(more);
+            } else {
+                span.attributes.push((OUTCOME, SUPERSEDED.into()));
+            }
+        }
+    }
+
+    /// Tells a call to a server that was made for the newest change of a document.
+    pub(crate) fn call(&mut self, entries: &[EntryId], newest: Version, call: &Call) {
+        let of_newest = |entry| self.open.get(entry).filter(|(version, _)| *version == newest);
+        let spans = entries.iter().filter_map(of_newest).map(|(_, span)| Span {
+            trace: span.trace,
+            id: SpanId::random(),
+            parent: Some(span.id),
+            name: call.name,
+            kind: SpanKind::Client,
+            began: call.began,
+            ended: call.ended,
+            attributes: call.attributes.clone(),
+            error: call.error.clone(),
+        });
+        let spans: Vec<Span> = spans.collect();
+        self.ended.extend(spans);
+    }
+
+    /// These entries are settled now.
+    pub(crate) fn end(&mut self, entries: &[EntryId]) {
+        let now = SystemTime::now();
+        let ended = entries.iter().filter_map(|entry| self.open.remove(entry));
+        self.ended.extend(ended.map(|(_, span)| Span { ended: now, ..span }));
+    }
+
+    /// These entries are in the dead letters now.
+    pub(crate) fn park(&mut self, letters: &[DeadLetter]) {
+        for letter in letters {
+            if let Some((_, span)) = self.open.get_mut(&letter.id) {
+                span.attributes.push((OUTCOME, PARKED.into()));
+                // Only what no attempt can mend is parked.
+                span.attributes.push(("error.type", ErrorClass::Poison.to_string().into()));
+                span.error = Some(letter.reason.clone());
+            }
+            self.end(std::slice::from_ref(&letter.id));
+        }
+    }
+}
+
+impl Drop for BatchSpans {
+    /// Whichever way the batch ends, what is settled is told.
+    fn drop(&mut self) {
+        self.tracer.record(std::mem::take(&mut self.ended));
+    }
+}
+
+/// A call to a server.
+pub(crate) struct Call {
+    pub(crate) name: &'static str,
+    pub(crate) began: SystemTime,
+    pub(crate) ended: SystemTime,
+    pub(crate) attributes: Attributes,
+    pub(crate) error: Option<String>,
+}

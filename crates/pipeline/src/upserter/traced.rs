@@ -1,0 +1,96 @@
+//! What an upserter tells of each change that is traced.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use tidewheel_core::embedded::Embedded;
+use tidewheel_core::identity::DocumentId;
+use tidewheel_core::ports::{Delivery, FenceTarget};
+use tidewheel_core::streams::STAGE_2;
+use tidewheel_core::trace::Tracer;
+
+use super::plan::{Removal, Write};
+use crate::spans::{Attributes, BatchSpans};
+
+/// How the write of a document ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Qdrant has confirmed the conditional write of its points. A newer version of a document of one chunk stands where it stood:
+    /// the write does not tell.
+    Written,
+    /// Its payload was all that had to be written.
+    Refreshed,
+    /// Something newer had happened to it, and stays.
+    Fenced,
+}
+
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Refreshed => "refreshed",
+            Self::Fenced => "fenced",
+        }
+    }
+}
+
+/// How the writes of a batch ended; what was noted last counts.
+#[derive(Default)]
+pub(super) struct Outcomes(Mutex<HashMap<DocumentId, Outcome>>);
+
+impl Outcomes {
+    pub(super) fn note(&self, documents: impl Iterator<Item = DocumentId>, outcome: Outcome) {
+        let mut outcomes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        outcomes.extend(documents.map(|document| (document, outcome)));
+    }
+
+    fn of(&self, document: DocumentId) -> Outcome {
+        let outcomes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        outcomes.get(&document).copied().unwrap_or(Outcome::Written)
+    }
+}
+
+/// A batch of which something is told.
+pub(super) struct Traced {
+    pub(super) spans: BatchSpans,
+    outcomes: Outcomes,
+    collection: String,
+}
+
+impl Traced {
+    /// `None` if there is nothing to tell.
+    pub(super) fn begin(tracer: Option<&Tracer>, deliveries: &[Delivery<Embedded>], collection: &str) -> Option<Self> {
+        let spans = BatchSpans::begin(tracer, "upsert", STAGE_2, deliveries)?;
+        Some(Self { spans, outcomes: Outcomes::default(), collection: collection.to_owned() })
+    }
+
+    pub(super) fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
+    }
+
+    /// Notes what became of these documents.
+    pub(super) fn note(&mut self, written: &[Write], removals: &[Removal]) {
+        for write in written {
+            let mut more = self.of_call("upsert");
+            more.push(("tidewheel.points", write.points.points.len().into()));
+            let outcome = self.outcomes.of(write.points.document);
+            self.spans.note(&write.entries, write.points.version, outcome.name(), &more);
+        }
+        for removal in removals {
+            let outcome = match removal.fence.target {
+                FenceTarget::Document(_) => "deleted",
+                FenceTarget::Namespace(_) => "dropped",
+            };
+            let more = self.of_call("delete");
+            self.spans.note(&removal.entries, removal.fence.version, outcome, &more);
+        }
+    }
+
+    fn of_call(&self, operation: &'static str) -> Attributes {
+        vec![
+            ("db.system.name", "qdrant".into()),
+            ("db.collection.name", self.collection.clone().into()),
+            ("db.operation.name", operation.into()),
+        ]
+    }
+}
