@@ -195,7 +195,7 @@ async fn compare(
     }
     let bare = load::bare(&servers, arguments.documents()).await?;
     let medians: Vec<(&str, Run)> =
-        sides.iter().map(|side| side.name).zip(runs.into_iter().map(report::median)).collect();
+        sides.iter().map(|side| side.name).zip(runs.into_iter().map(report::middle)).collect();
     println!("{}", arguments.title());
     report::print(&medians);
     println!("bare loader into the same Qdrant: {bare:.0} points/s");

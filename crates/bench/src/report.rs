@@ -16,8 +16,13 @@ pub struct Run {
 
 impl Run {
     /// CPU seconds per 1,000 documents, of all services.
-    fn services_cpu(&self) -> f64 {
+    pub fn services_cpu(&self) -> f64 {
         self.cpu.iter().map(|(_, seconds)| seconds).sum()
+    }
+
+    /// The same of all services and servers.
+    pub fn all_cpu(&self) -> f64 {
+        self.services_cpu() + self.servers_cpu()
     }
 
     fn servers_cpu(&self) -> f64 {
@@ -30,8 +35,14 @@ impl Run {
     }
 }
 
+/// The middle one; NaN if there is none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 /// The round with the median throughput.
-pub fn median(mut runs: Vec<Run>) -> Run {
+pub fn middle(mut runs: Vec<Run>) -> Run {
     runs.sort_by(|a, b| a.documents_per_second.total_cmp(&b.documents_per_second));
     runs.swap_remove(runs.len() / 2)
 }
@@ -61,8 +72,8 @@ pub fn print(sides: &[(&str, Run)]) {
     for (name, _) in &sides[0].1.server_cpu {
         line(&format!("  {name}"), 3, &|run| find(&run.server_cpu, name));
     }
-    line("  all of them and the servers", 3, &|run| run.services_cpu() + run.servers_cpu());
-    line("  services' share of all", 3, &|run| run.services_cpu() / (run.services_cpu() + run.servers_cpu()));
+    line("  all of them and the servers", 3, &Run::all_cpu);
+    line("  services' share of all", 3, &|run| run.services_cpu() / run.all_cpu());
     println!("peak resident memory, MB");
     for (name, _) in &sides[0].1.memory {
         line(&format!("  {name}"), 0, &|run| find(&run.memory, name));

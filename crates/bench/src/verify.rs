@@ -24,6 +24,7 @@ use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
 
 use crate::load::{DATABASE, INDEX, Servers, throughput};
+use crate::report::median;
 use crate::side::Side;
 
 /// Points of the index in a page, as the audit reads them.
@@ -79,13 +80,13 @@ pub async fn run(servers: &Servers, pipeline: &Side, dir: &Path, arguments: &Arg
         );
     }
     drop(services);
-    let bare = median(&seconds[0]);
+    let bare = median(seconds[0].clone());
     println!("\n{} documents of {} dimensions, {} rounds", arguments.documents, arguments.dimension, arguments.rounds);
     println!("{:28}{:>10}{:>14}{:>16}", "", "seconds", "documents/s", "of a bare look");
     for (name, seconds) in
         ["a bare look at both sides", "verify --quick (digest)", "verify (every field)"].iter().zip(&seconds)
     {
-        let median = median(seconds);
+        let median = median(seconds.clone());
         println!("{name:28}{median:>10.2}{:>14.0}{:>16.2}", arguments.documents as f64 / median, median / bare);
     }
     Ok(())
@@ -93,12 +94,6 @@ pub async fn run(servers: &Servers, pipeline: &Side, dir: &Path, arguments: &Arg
 
 fn last(seconds: &[f64]) -> f64 {
     seconds.last().copied().unwrap_or(f64::NAN)
-}
-
-fn median(seconds: &[f64]) -> f64 {
-    let mut seconds = seconds.to_vec();
-    seconds.sort_by(f64::total_cmp);
-    seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 async fn read_source(source: &dyn Source) -> Result<(), Box<dyn Error>> {

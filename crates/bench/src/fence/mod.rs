@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::load::{INDEX, Servers, throughput};
 use crate::process;
+use crate::report::median;
 use crate::side::Side;
 use unfenced::{NoTombstones, Unfenced};
 
@@ -148,11 +149,6 @@ fn line(what: &str, sides: &[Vec<Measured>; 2], digits: usize, value: impl Fn(&M
     let ratios = fenced.iter().zip(&unfenced).map(|(fenced, unfenced)| fenced / unfenced).collect();
     let (fenced, unfenced, ratio) = (median(fenced), median(unfenced), median(ratios));
     println!("{what:52}{fenced:>12.digits$}{unfenced:>12.digits$}{ratio:>10.3}");
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 async fn fill(store: &RedisStore, records: &[Embedded]) -> Result<(), Box<dyn Error>> {
