@@ -224,6 +224,10 @@ async fn a_document_is_followed_across_both_streams() {
     assert_eq!(parked.text("error.type").as_deref(), Some("poison"));
     assert_eq!(parked.text("tidewheel.outcome").as_deref(), Some("parked"));
     assert!(collector.of(2, "upsert").is_empty());
+    let root = &collector.of(2, "change")[0];
+    let ran = world.command(&["dead-letters", "retry", "--all", "--yes"]).output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    world.until("the second attempt is told", || async { collector.below(root, "process").len() == 2 }).await;
 
     // A service that is stopped sends what it has to tell.
     tickets.insert_one(ticket(4)).await.unwrap();
