@@ -68,7 +68,7 @@ pub async fn versions_are_compared_exactly(harness: &dyn IndexHarness) {
     }
 }
 
-/// The gap that tombstones and [`Index::stored`] are there for.
+/// The gap that tombstones and [`Index::stored`](tidewheel_core::ports::Index::stored) are there for.
 pub async fn a_missing_point_is_inserted_whatever_its_version(harness: &dyn IndexHarness) {
     let index = harness.index();
     index.prepare(DIMENSION).await.unwrap();
