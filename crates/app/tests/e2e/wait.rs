@@ -54,11 +54,11 @@ async fn what_was_written_before_a_wait_is_found_after_it() {
 
     // Beside a writer, and another one in a collection that is not searched at all.
     let load = Writer::start(world.collection("notes"));
-    for round in 0..300 {
+    for round in 0..120 {
         let id = round % 7;
         let update = doc! {"$set": {"subject": format!("Round {round}"), "round": round}};
         tickets.update_one(doc! {"_id": id}, update).upsert(true).await.unwrap();
-        if round % 50 == 0 {
+        if round % 20 == 0 {
             let ran = world.command(&["wait", "--timeout", "60s"]).output().unwrap();
             assert_eq!(ran.status.code(), Some(0), "{ran:?}");
         } else {
