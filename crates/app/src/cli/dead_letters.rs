@@ -83,6 +83,14 @@ impl StageName {
             Self::Embedded => "embedded",
         }
     }
+
+    /// As it is called in sentences.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Raw => "stage 1",
+            Self::Embedded => "stage 2",
+        }
+    }
 }
 
 /// `dead-letters list`.

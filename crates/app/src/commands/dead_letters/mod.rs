@@ -218,7 +218,7 @@ fn whole(letter: &LetterView) {
     let line = |name: &str, value: &str| {
         printer::data(format_args!("{} {value}", styled(STRONG, format_args!("{name:<10}"))));
     };
-    line("letter", &format!("{} of stage {}", letter.id, letter.stage.name()));
+    line("letter", &format!("{} of {}", letter.id, letter.stage.title()));
     line("entry", &format!("{} of {}", letter.entry, letters::stage_of(letter.stage).stream));
     line("reason", &letter.reason);
     line(

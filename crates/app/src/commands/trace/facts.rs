@@ -4,6 +4,7 @@ use serde::Serialize;
 use tidewheel_core::version::Version;
 
 use super::verdict::Verdict;
+use crate::cli::StageName;
 
 /// Something that was asked, and what it said.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -165,7 +166,7 @@ pub(crate) struct Deletions {
 /// A dead letter of the document.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct LetterFacts {
-    pub(crate) stage: &'static str,
+    pub(crate) stage: StageName,
     pub(crate) id: String,
     pub(crate) version: String,
     /// Of its OpenTelemetry trace; `None` where the letter cannot be read.

@@ -8,7 +8,7 @@ use tidewheel_core::change::Change;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamped, digest};
 use tidewheel_core::ports::{FenceTarget, Index, IndexedPoint, Letter, PortResult, Source, SourceRow, Tombstones as _};
-use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
+use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_core::trace::ChangeTrace;
 use tidewheel_core::version::Version;
 use tidewheel_core::wire::Record as _;
@@ -21,6 +21,8 @@ use super::facts::{
     Told, Trace,
 };
 use super::verdict::{Facts, State, verdict};
+use crate::cli::StageName;
+use crate::commands::dead_letters::letters::stage_of;
 use crate::times;
 
 /// How long a server may take before it counts as silent.
@@ -97,10 +99,8 @@ async fn once(servers: &Servers<'_>, question: &Question) -> PortResult<Trace> {
         let deleted = map(&deleted, |known| known.get(&asked.document).cloned().unwrap_or_default());
         let dead_letters = match (&one, &two) {
             (Told::Known(one), Told::Known(two)) => {
-                let letters = [(STAGE_1, "raw", one), (STAGE_2, "embedded", two)];
-                let letters =
-                    letters.into_iter().flat_map(|(stage, name, found)| letters_of(asked, stage, name, found));
-                Told::Known(letters.collect())
+                let letters = [(StageName::Raw, one), (StageName::Embedded, two)];
+                Told::Known(letters.into_iter().flat_map(|(stage, found)| letters_of(asked, stage, found)).collect())
             }
             (Told::Unknown { error }, _) | (_, Told::Unknown { error }) => Told::Unknown { error: error.clone() },
         };
@@ -330,12 +330,12 @@ fn entry(found: &FoundEntry) -> EntryFacts {
     }
 }
 
-fn letters_of(asked: &Asked, stage: Stage, name: &'static str, found: &FoundEntries) -> Vec<LetterFacts> {
+fn letters_of(asked: &Asked, stage: StageName, found: &FoundEntries) -> Vec<LetterFacts> {
     let letters = of_document(asked, found).map(|entry| {
-        let letter = Letter::read(stage, entry.id.clone(), entry.fields.clone());
+        let letter = Letter::read(stage_of(stage), entry.id.clone(), entry.fields.clone());
         let change = Change::decode(entry.fields.clone());
         LetterFacts {
-            stage: name,
+            stage,
             id: letter.id.0,
             trace_id: change.as_ref().ok().map(|change| ChangeTrace::of_change(change).id.to_string()),
             version: change.map(|change| change.version.to_string()).unwrap_or_default(),

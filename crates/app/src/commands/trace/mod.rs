@@ -147,7 +147,7 @@ fn show_document(document: &DocumentTrace, traces: Option<&Traces>) {
         Told::Known(letters) => {
             for letter in letters {
                 let text =
-                    format!("{} of stage {}, version {}: {}", letter.id, letter.stage, letter.version, letter.reason);
+                    format!("{} of {}, version {}: {}", letter.id, letter.stage.title(), letter.version, letter.reason);
                 line("dead letter", &styled(WARN, text));
             }
         }

@@ -70,8 +70,11 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
     let mut letters = facts.letters.known().into_iter().flatten();
     if let Some(letter) = letters.rfind(newer) {
         let text = format!(
-            "parked in the dead letters of stage {} ({}): {}. Once the cause is gone: `tidewheel dead-letters retry --id {} --yes`",
-            letter.stage, letter.id, letter.reason, letter.id
+            "parked in the dead letters of {} ({}): {}. Once the cause is gone: `tidewheel dead-letters retry --id {} --yes`",
+            letter.stage.title(),
+            letter.id,
+            letter.reason,
+            letter.id
         );
         return says(State::Parked, text);
     }
@@ -152,6 +155,7 @@ fn settled_without(facts: &Facts<'_>) -> Verdict {
 mod tests {
     use super::super::facts::ChangeFacts;
     use super::*;
+    use crate::cli::StageName;
 
     struct Case {
         source: Told<SourceFacts>,
@@ -245,7 +249,7 @@ mod tests {
     #[test]
     fn a_letter_explains_what_is_missing() {
         let letter = LetterFacts {
-            stage: "raw",
+            stage: StageName::Raw,
             id: "9-0".into(),
             version: "0.6.1.1".into(),
             trace_id: None,
