@@ -86,6 +86,10 @@ pub enum Cause {
     Refused,
     /// The other side does not let us.
     Denied,
+    /// A vector holds a number that is not finite.
+    NotFinite,
+    /// A vector is zero, which has no direction.
+    Zero,
     /// Something else.
     #[default]
     Other,
@@ -100,6 +104,8 @@ impl Cause {
             Self::Busy => "busy",
             Self::Refused => "refused",
             Self::Denied => "denied",
+            Self::NotFinite => "not_finite",
+            Self::Zero => "zero",
             Self::Other => "other",
         }
     }

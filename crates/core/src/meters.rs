@@ -120,7 +120,7 @@ meters! {
         BATCHES_IN_FLIGHT = Gauge "tidewheel_batches_in_flight" ["service"] "Batches that a processor or upserter works on";
     }
     Losses {
-        ERRORS = Counter "tidewheel_errors_total" ["service", "server", "cause"] "Calls that failed, by the server that was called (`mongodb`, `redis`, `embedder`, `qdrant`, `other`) and the cause (`unreachable`, `timeout`, `busy`, `refused`, `denied`, `other`)";
+        ERRORS = Counter "tidewheel_errors_total" ["service", "server", "cause"] "Calls that failed, by the server that was called (`mongodb`, `redis`, `embedder`, `qdrant`, `other`) and the cause (`unreachable`, `timeout`, `busy`, `refused`, `denied`, `not_finite`, `zero`, `other`)";
         RETRIES = Counter "tidewheel_retries_total" ["service"] "Calls that were tried again after a failure that will pass";
         REJECTED_VECTORS = Counter "tidewheel_rejected_vectors_total" ["reason"] "Vectors that were not taken: `not_finite`, `zero`, `dimension` (of another size than the collection's or the model's) or `refused` by Qdrant";
         ENTRIES_PARKED = Counter "tidewheel_entries_parked_total" ["service"] "Entries moved to the dead letters";

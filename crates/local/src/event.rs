@@ -22,6 +22,8 @@ pub enum Part {
     RedisServer,
     /// Prometheus' checker of rules; only tests need it.
     Promtool,
+    /// Prometheus' server; only tests need it.
+    Prometheus,
     /// A sentence-transformers model.
     Model,
     /// A browser, for tests.
@@ -36,6 +38,7 @@ impl fmt::Display for Part {
             Self::Mongod => "mongod",
             Self::RedisServer => "redis-server",
             Self::Promtool => "promtool",
+            Self::Prometheus => "prometheus",
             Self::Model => "model",
             Self::Chromium => "chromium",
             Self::Tmux => "tmux",

@@ -96,6 +96,16 @@ pub(crate) fn failed(service: &'static str, error: &PortError, retried: bool) {
     }
 }
 
+/// Shows what has not happened yet as zero: a counter that begins with its first event has not grown by it, for whoever asks
+/// Prometheus for growth, and an alert on it stays silent.
+pub(crate) fn nothing_yet(service: &'static str, rejections: &[&'static str]) {
+    counter!(meters::RETRIES, "service" => service).increment(0);
+    counter!(meters::ENTRIES_PARKED, "service" => service).increment(0);
+    for reason in rejections {
+        rejected(reason, 0);
+    }
+}
+
 /// A vector was not taken.
 pub(crate) fn rejected(reason: &'static str, vectors: u64) {
     counter!(meters::REJECTED_VECTORS, "reason" => reason).increment(vectors);

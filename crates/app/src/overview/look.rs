@@ -15,7 +15,7 @@ use tidewheel_stores::redis::RedisStore;
 use tokio::sync::OnceCell;
 
 use super::rates::{Rate, Stall, eta};
-use super::report::{Report, latency, sum};
+use super::report::{Report, audit, latency, sum};
 use super::{Collection, Embedder, Overview, Redis, Service, Snapshot, Source, Stage, State, Tokens, Told, Verdict};
 use super::{problems, verdict};
 use crate::connect;
@@ -47,6 +47,7 @@ pub(crate) struct Looker {
 #[derive(Default)]
 struct Memory {
     stages: [StageMemory; 2],
+    place: Option<Place>,
     rows: Rate,
     tokens: Rate,
 }
@@ -101,7 +102,7 @@ impl Looker {
             known(one, |status| memory_1.look(now, status, idle(&reports, "processor"))),
             known(two, |status| memory_2.look(now, status, idle(&reports, "upserter"))),
         ];
-        let source = known(place, |place| {
+        let source = known(memory.place(place), |place| {
             let source = self.source(place, &mongo);
             self.with_reports(source, &reports, &mut memory.rows, now)
         });
@@ -134,6 +135,7 @@ impl Looker {
             collection,
             embedder,
             latency: latency(&reports, meters::SEARCHABLE),
+            audit: audit(&reports),
             tokens,
             services: services(&said),
         };
@@ -285,10 +287,26 @@ impl Looker {
 }
 
 /// How far the source has been read.
+#[derive(Clone)]
 struct Place {
     read: Option<(tidewheel_core::version::ClusterTime, SnapshotState)>,
     applied: Option<u32>,
     damage: Option<String>,
+}
+
+impl Memory {
+    /// Where the source is read, or was when that could be seen last. Without Redis nobody moves on, while MongoDB's oplog does:
+    /// then more than ever one has to see how long it still reaches back to there.
+    fn place(&mut self, place: Told<Place>) -> Told<Place> {
+        match (place, &self.place) {
+            (Told::Known(place), _) => {
+                self.place = Some(place.clone());
+                Told::Known(place)
+            }
+            (Told::Unknown(_), Some(last)) => Told::Known(last.clone()),
+            (unknown, None) => unknown,
+        }
+    }
 }
 
 impl StageMemory {
@@ -321,7 +339,7 @@ fn idle(reports: &[Report], service: &str) -> Option<f64> {
     Some((since_epoch() - last).max(0.0))
 }
 
-fn since_epoch() -> f64 {
+pub(super) fn since_epoch() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 

@@ -52,6 +52,8 @@ pub(crate) struct Overview {
     pub(crate) embedder: Told<Embedder>,
     /// From the commit to being searchable, within the last minute; `None` if no change became searchable.
     pub(crate) latency: Option<Latency>,
+    /// What the last audit has found; `None` if the producer at work has finished none yet.
+    pub(crate) audit: Option<Audit>,
     /// What has been embedded, and what did not have to be, since the processors that run now were started.
     pub(crate) tokens: Option<Tokens>,
     /// The processes that report, and the services in them.
@@ -218,6 +220,28 @@ pub(crate) struct Latency {
     pub(crate) p95_seconds: f64,
     /// Seconds that 99 of 100 stayed below.
     pub(crate) p99_seconds: f64,
+}
+
+/// By how many documents the index differed from MongoDB, when all of it was compared.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Audit {
+    /// Seconds ago.
+    pub(crate) seconds_ago: f64,
+    /// Documents without a point.
+    pub(crate) missing: u64,
+    /// Documents whose points say something else.
+    pub(crate) stale: u64,
+    /// Documents that MongoDB does not have.
+    pub(crate) extra: u64,
+    /// Documents with points too many.
+    pub(crate) surplus: u64,
+}
+
+impl Audit {
+    /// Documents that differed.
+    pub(crate) fn drift(&self) -> u64 {
+        self.missing + self.stale + self.extra + self.surplus
+    }
 }
 
 /// Tokens embedded, and tokens that did not have to be.

@@ -46,6 +46,7 @@ pub(crate) const CODES: &[&str] = &[
     "latency",
     "oplog-window",
     "history-damaged",
+    "drift",
     "redis-memory",
     "dead-letters",
     "collection-unhealthy",
@@ -62,6 +63,7 @@ pub(super) fn problems(overview: &Overview, thresholds: &Thresholds) -> Vec<Prob
         }
     }
     source(overview, thresholds, &mut found);
+    drift(overview, &mut found);
     redis_memory(overview, thresholds, &mut found);
     latency(overview, thresholds, &mut found);
     collection(overview, &mut found);
@@ -192,6 +194,23 @@ fn source(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
         let action = "let the producer run; find out who deleted it";
         found.add(Severity::Warning, "history-damaged", "redis", message, action);
     }
+}
+
+fn drift(overview: &Overview, found: &mut Found) {
+    let Some(audit) = overview.audit.as_ref().filter(|audit| audit.drift() > 0) else { return };
+    let super::Audit { missing, stale, extra, surplus, .. } = *audit;
+    let counts = [(missing, "missing"), (stale, "stale"), (extra, "extra"), (surplus, "with points too many")];
+    let counts =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{} {kind}", thousands(*count)));
+    let (documents, since) = (audit.drift(), duration(audit.seconds_ago));
+    let differ = if documents == 1 { "document differs" } else { "documents differ" };
+    let message = format!(
+        "{} {differ} from MongoDB in the index, as the audit {since} ago found: {}",
+        thousands(documents),
+        counts.collect::<Vec<_>>().join(", ")
+    );
+    let action = "`tidewheel verify --repair` mends it; find out who else writes to the collection";
+    found.add(Severity::Warning, "drift", "qdrant", message, action);
 }
 
 fn redis_memory(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use tidewheel_core::meters;
 
-use super::Latency;
+use super::look::since_epoch;
+use super::{Audit, Latency};
 
 /// What a process says of itself, every few seconds. As JSON of a few kilobytes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -69,6 +71,22 @@ pub(super) fn latency(reports: &[Report], name: &str) -> Option<Latency> {
         p50_seconds: quantile(&buckets, 0.5),
         p95_seconds: quantile(&buckets, 0.95),
         p99_seconds: quantile(&buckets, 0.99),
+    })
+}
+
+/// What the producer at work has found when it compared everything.
+pub(super) fn audit(reports: &[Report]) -> Option<Audit> {
+    let measured = || reports.iter().map(|report| &report.measured);
+    let of = |kind: &str| sum(measured(), &format!("{}{{kind=\"{kind}\"}}", meters::DRIFT)).map(|count| count as u64);
+    // A producer that stands by has no counts, but may have finished an audit long ago.
+    let last = |report: &Report| report.measured.get(meters::AUDITED).copied();
+    let at = reports.iter().filter_map(last).max_by(f64::total_cmp)?;
+    Some(Audit {
+        seconds_ago: (since_epoch() - at).max(0.0),
+        missing: of("missing")?,
+        stale: of("stale")?,
+        extra: of("extra")?,
+        surplus: of("surplus")?,
     })
 }
 

@@ -4,8 +4,8 @@ use tidewheel_core::ports::{ConsumerStatus, StageStatus};
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
 
 use super::{
-    Collection, Embedder, Latency, Overview, Redis, Service, Snapshot, Source, Stage, State, Tokens, Told, Verdict,
-    problems, verdict,
+    Audit, Collection, Embedder, Latency, Overview, Redis, Service, Snapshot, Source, Stage, State, Tokens, Told,
+    Verdict, problems, verdict,
 };
 use crate::settings::{self, Thresholds};
 
@@ -118,6 +118,7 @@ pub(crate) fn healthy() -> Overview {
             tokens: Some(9_876_543),
         }),
         latency: Some(Latency { changes: 720, p50_seconds: 0.08, p95_seconds: 0.21, p99_seconds: 0.4 }),
+        audit: Some(Audit { seconds_ago: 7_200.0, missing: 0, stale: 0, extra: 0, surplus: 0 }),
         tokens: Some(Tokens { embedded: 9_876_543, saved: 123_456 }),
         services: ["embedder", "processor", "producer", "upserter"].map(service).into(),
     };
@@ -177,7 +178,7 @@ pub(crate) fn empty() -> Overview {
     if let Told::Known(collection) = &mut empty.collection {
         (collection.exists, collection.status, collection.points, collection.dimension) = (false, None, None, None);
     }
-    (empty.latency, empty.tokens) = (None, None);
+    (empty.latency, empty.audit, empty.tokens) = (None, None, None);
     empty.services.clear();
     empty.judged()
 }

@@ -92,6 +92,9 @@ fn each_threshold_has_a_problem_that_begins_above_it() {
     };
     assert_eq!(latency(30.5), ["latency"]);
     assert!(latency(30.0).is_empty());
+    let audit = |stale| Some(Audit { seconds_ago: 60.0, missing: 0, stale, extra: 0, surplus: 0 });
+    assert_eq!(with(&|overview| overview.audit = audit(1)), ["drift"]);
+    assert!(with(&|overview| overview.audit = audit(0)).is_empty());
     assert_eq!(with(&|overview| overview.embedder = Told::Unknown("refused".into())), ["embedder-unreachable"]);
     assert_eq!(with(&|overview| overview.redis = Told::Unknown("refused".into())), ["redis-unreachable"]);
     assert_eq!(with(&|overview| overview.services.retain(|service| service.service != "producer")), [""; 0]);
@@ -120,6 +123,19 @@ fn the_worst_comes_first_and_makes_the_verdict() {
     blind.redis = Told::Unknown("refused".into());
     blind.stages = [Told::Unknown("refused".into()), Told::Unknown("refused".into())];
     assert_eq!(blind.judged().verdict.state, State::Unknown);
+}
+
+#[test]
+fn an_index_that_an_audit_found_different_is_not_said_to_be_right() {
+    let mut drifted = healthy();
+    drifted.audit = Some(Audit { seconds_ago: 90.0, missing: 1_200, stale: 0, extra: 34, surplus: 0 });
+    let drifted = drifted.judged();
+    assert_eq!(
+        drifted.verdict.summary,
+        "Everything that was read is searchable, but 1,234 documents differ from MongoDB in the index, as the audit 2 min ago \
+         found: 1,200 missing, 34 extra"
+    );
+    assert!(drifted.verdict.action.unwrap().contains("verify --repair"));
 }
 
 #[test]

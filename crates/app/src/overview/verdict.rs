@@ -103,9 +103,11 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
         }
         (None, None) => {
             let parked: u64 = [one, two].iter().map(|stage| stage.status.dead_letters).sum();
-            match parked {
-                0 => "The index is right: everything that was read is searchable".to_owned(),
-                parked => {
+            let drift = problems.iter().find(|problem| problem.code == "drift");
+            match (parked, drift) {
+                (0, None) => "The index is right: everything that was read is searchable".to_owned(),
+                (0, Some(drift)) => format!("Everything that was read is searchable, but {}", drift.message),
+                (parked, _) => {
                     format!("Everything that was read is searchable, except {} parked as dead letters", entries(parked))
                 }
             }

@@ -35,6 +35,8 @@ const MEASURED: &[&str] = &[
     meters::EMBEDDER_TOKENS,
     meters::EMBEDDER_QUEUE_TOKENS,
     meters::REJECTED_VECTORS,
+    meters::DRIFT,
+    meters::AUDITED,
     meters::ERRORS,
     meters::RETRIES,
 ];

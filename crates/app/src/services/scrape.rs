@@ -11,7 +11,7 @@ use tidewheel_embed::service::Render;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::Failure;
-use crate::overview::{CODES, Overview, Stage, Told};
+use crate::overview::{CODES, Overview, Stage};
 
 /// Histograms collect samples that have to be folded from time to time.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -80,15 +80,12 @@ impl Metrics {
         gauge!(meters::REDIS_MEMORY).set(redis.map_or(f64::NAN, |redis| redis.memory_bytes as f64));
         let limit = redis.map_or(f64::NAN, |redis| redis.memory_limit_bytes.unwrap_or(0) as f64);
         gauge!(meters::REDIS_MEMORY_LIMIT).set(limit);
-        if let Told::Known(source) = &overview.source {
-            let known = |name: &'static str, number: Option<u64>| {
-                if let Some(number) = number {
-                    gauge!(name).set(number as f64);
-                }
-            };
-            known(meters::OPLOG_WINDOW, source.oplog_window_seconds);
-            known(meters::OPLOG_TIME_TO_LOSS, source.oplog_time_to_loss_seconds);
-        }
+        let source = overview.source.known();
+        let oplog = |name: &'static str, seconds: Option<u64>| {
+            gauge!(name).set(seconds.map_or(f64::NAN, |seconds| seconds as f64));
+        };
+        oplog(meters::OPLOG_WINDOW, source.and_then(|source| source.oplog_window_seconds));
+        oplog(meters::OPLOG_TIME_TO_LOSS, source.and_then(|source| source.oplog_time_to_loss_seconds));
         for code in CODES {
             let is_there = overview.problems.iter().any(|problem| problem.code == *code);
             gauge!(meters::PROBLEM, "code" => *code).set(if is_there { 1.0 } else { 0.0 });

@@ -29,6 +29,8 @@ pub(super) enum Mood {
     TooMany,
     Broken,
     Hanging,
+    /// As the real one does, but only after a while.
+    Slow,
     OneTooFew,
     AnotherDimension,
 }
@@ -44,7 +46,7 @@ pub(super) struct Fake {
 
 impl Fake {
     /// Listens on a free port in front of the embedder at this address.
-    async fn start(real: &str) -> (Self, String) {
+    pub(super) async fn start(real: &str) -> (Self, String) {
         // Only the first call installs it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let fake = Self {
@@ -120,6 +122,10 @@ async fn answer(State(fake): State<Fake>, request: Request<Body>) -> Response<Bo
         Mood::Hanging => {
             tokio::time::sleep(Duration::from_secs(60)).await;
             refusal(StatusCode::OK)
+        }
+        Mood::Slow => {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            ask(body.into()).await
         }
         Mood::OneTooFew => {
             // One text has to be left, or the real one refuses an empty list.

@@ -1,6 +1,7 @@
 //! The whole pipeline on real servers: a real mongod, a real redis-server, Qdrant's real engine, and the services as the
 //! processes that a user runs. After each story the index equals the source, document by document and point by point.
 
+mod alerts;
 mod clients;
 mod dead_letters;
 mod demo;

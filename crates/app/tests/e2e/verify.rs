@@ -9,13 +9,13 @@ use super::world::{World, ticket};
 use super::writer::Writer;
 
 /// What `tidewheel verify` prints as JSON, and its exit code.
-fn verify(world: &World, arguments: &[&str]) -> (Value, Option<i32>) {
+pub(super) fn verify(world: &World, arguments: &[&str]) -> (Value, Option<i32>) {
     let ran = world.command(&[&["verify"], arguments, &["--output", "json"]].concat()).output().unwrap();
     let json = serde_json::from_slice(&ran.stdout);
     (json.unwrap_or_else(|error| panic!("{error}: {ran:?}")), ran.status.code())
 }
 
-fn counts(found: &Value) -> [u64; 4] {
+pub(super) fn counts(found: &Value) -> [u64; 4] {
     ["missing", "stale", "extra", "surplus"].map(|kind| found[kind].as_u64().unwrap_or_else(|| panic!("{found}")))
 }
 
@@ -47,15 +47,15 @@ async fn delete(qdrant: &str, point: &Value) {
     post(format!("{qdrant}/collections/documents/points/delete?wait=true"), json!({"points": [point["id"]]})).await;
 }
 
-fn note(name: &str) -> Document {
+pub(super) fn note(name: &str) -> Document {
     let content = "It is long enough for several chunks, one after the other. ".repeat(120);
     doc! {"_id": name, "subject": name, "content": content, "number": 7}
 }
 
-const NAMES: [&str; 8] = ["whole", "gone", "headless", "torn", "old", "edited", "long", "twice"];
+pub(super) const NAMES: [&str; 8] = ["whole", "gone", "headless", "torn", "old", "edited", "long", "twice"];
 
 /// Spoils the index behind tidewheel's back. Gives what a comparison should count.
-async fn damage(qdrant: &str) -> [u64; 4] {
+pub(super) async fn damage(qdrant: &str) -> [u64; 4] {
     // All points of a document; the first one; one in the middle.
     for point in points(qdrant, "gone").await {
         delete(qdrant, &point).await;

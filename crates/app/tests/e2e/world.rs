@@ -278,15 +278,22 @@ impl World {
         }
     }
 
-    fn fail(&self, message: &str) -> ! {
+    /// Ends the story with the last lines of every service's log.
+    pub fn fail(&self, message: &str) -> ! {
         use std::fmt::Write;
 
         let mut story = String::new();
-        for service in &self.services {
-            let log = std::fs::read_to_string(&service.log).unwrap_or_default();
+        // Also of those that have ended: perhaps they should not have.
+        let files = std::fs::read_dir(self.dir.path()).expect("the directory is there").flatten();
+        let mut logs: Vec<PathBuf> = files.map(|file| file.path()).collect();
+        logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+        logs.sort();
+        for path in logs {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let tail = lines[lines.len().saturating_sub(15)..].join("\n");
-            let _ = writeln!(story, "--- {} ({})\n{tail}", service.name, service.log.display());
+            let runs = self.services.iter().any(|service| service.log == path);
+            let _ = writeln!(story, "--- {} ({})\n{tail}", path.display(), if runs { "runs" } else { "has ended" });
         }
         panic!("{message}\n{story}");
     }

@@ -1,36 +1,39 @@
 //! What a vector must be before it may go into the index.
 
-use tidewheel_core::error::PortError;
+use tidewheel_core::error::{Cause, PortError, Server};
 
 /// Refuses vectors that would spoil an index: not finite, or zero, which has no direction. `first` is the place of the
 /// first vector in the caller's list.
 pub(super) fn usable(values: &[f32], dimension: usize, first: usize) -> Result<(), PortError> {
     for (place, vector) in values.chunks_exact(dimension.max(1)).enumerate() {
-        let cause = if vector.iter().any(|value| !value.is_finite()) {
-            "holds a number that is not finite"
+        let (what, cause) = if vector.iter().any(|value| !value.is_finite()) {
+            ("holds a number that is not finite", Cause::NotFinite)
         } else if vector.iter().all(|value| *value == 0.0) {
-            "is zero"
+            ("is zero", Cause::Zero)
         } else {
             continue;
         };
         let index = first + place;
-        return Err(PortError::poison(format!("the embedder's vector for the text at index {index} {cause}")));
+        let message = format!("the embedder's vector for the text at index {index} {what}");
+        return Err(PortError::poison(message).because(Server::Embedder, cause));
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use tidewheel_core::error::ErrorClass;
+    use tidewheel_core::error::{Cause, ErrorClass};
 
     use super::usable;
 
     #[test]
     fn the_text_with_the_bad_vector_is_named() {
         assert_eq!(usable(&[1.0, 0.0, 0.0, -1.0], 2, 0), Ok(()));
-        for bad in [[f32::NAN, 1.0], [1.0, f32::INFINITY], [0.0, -0.0]] {
+        let bad =
+            [([f32::NAN, 1.0], Cause::NotFinite), ([1.0, f32::INFINITY], Cause::NotFinite), ([0.0, -0.0], Cause::Zero)];
+        for (bad, cause) in bad {
             let error = usable(&[1.0, 0.0, bad[0], bad[1]], 2, 10).unwrap_err();
-            assert_eq!(error.class, ErrorClass::Poison);
+            assert_eq!((error.class, error.cause), (ErrorClass::Poison, cause));
             assert!(error.message.contains("index 11"), "{}", error.message);
         }
     }

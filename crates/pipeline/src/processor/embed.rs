@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use tidewheel_core::embedded::Vectors;
-use tidewheel_core::error::{ErrorClass, PortError};
+use tidewheel_core::error::{Cause, ErrorClass, PortError, Server};
 use tidewheel_core::ports::{Embedder, Purpose};
 
 use crate::meters;
@@ -33,11 +33,12 @@ pub(super) async fn embed_all(
             Ok(vectors) => {
                 fits(&vectors, slice.len(), dimension).map_err(GivenUp::Failed)?;
                 for (outcome, vector) in outcomes[range].iter_mut().zip(vectors.iter()) {
-                    *outcome = Some(usable(vector).map(|()| vector.to_vec()));
+                    *outcome = Some(usable(vector).inspect_err(rejected).map(|()| vector.to_vec()));
                 }
             }
             Err(GivenUp::Failed(error)) if error.class == ErrorClass::Poison => {
                 if range.len() == 1 {
+                    rejected(&error);
                     outcomes[range.start] = Some(Err(error));
                 } else {
                     let middle = range.start + range.len() / 2;
@@ -63,15 +64,22 @@ fn fits(vectors: &Vectors, texts: usize, dimension: usize) -> Result<(), PortErr
     .with_hint("if its model was changed, restart the processors; the collection needs the new dimension too"))
 }
 
+/// Counts a vector that is not taken. Usually the client refuses it; one that does not leaves it to [`usable`].
+fn rejected(error: &PortError) {
+    if matches!(error.cause, Cause::NotFinite | Cause::Zero) {
+        meters::rejected(error.cause.name(), 1);
+    }
+}
+
 /// Refuses vectors that would poison the index: cosine similarity with them is undefined.
 fn usable(vector: &[f32]) -> Result<(), PortError> {
     if let Some(at) = vector.iter().position(|value| !value.is_finite()) {
-        meters::rejected("not_finite", 1);
-        return Err(PortError::poison(format!("the embedder's vector has {} at position {at}", vector[at])));
+        let message = format!("the embedder's vector has {} at position {at}", vector[at]);
+        return Err(PortError::poison(message).because(Server::Embedder, Cause::NotFinite));
     }
     if vector.iter().all(|value| *value == 0.0) {
-        meters::rejected("zero", 1);
-        return Err(PortError::poison("the embedder's vector is all zeros"));
+        let error = PortError::poison("the embedder's vector is all zeros");
+        return Err(error.because(Server::Embedder, Cause::Zero));
     }
     Ok(())
 }

@@ -110,6 +110,7 @@ impl Processor {
 
     /// Runs until `shutdown`, or until something fails that a person has to mend.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
+        crate::meters::nothing_yet(NAME, &["not_finite", "zero", "dimension"]);
         let patience = Patience { health: self.health, shutdown };
         let ProcessorPorts { queue, handover, embedder, known } = self.ports;
         let info = patience.call("reach the embedder", || embedder.info()).await;

@@ -21,6 +21,10 @@ use crate::meters::now_seconds;
 /// The pause after each page of a thousand: a million documents take some minutes, and the servers hardly notice.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// After how long the first audit of a session is due at the latest, and the next one after drift was found: processes that are
+/// replaced every day audit as well, and what was repaired is not told for another day.
+const SOON: Duration = Duration::from_secs(3600);
+
 type Running = Pin<Box<dyn Future<Output = PortResult<Found>> + Send>>;
 
 pub(super) struct Auditing {
@@ -35,7 +39,7 @@ impl Auditing {
     pub(super) fn new(interval: Duration, ports: &ProducerPorts) -> Self {
         let ProducerPorts { source, journal, index, .. } = ports;
         let ports = AuditPorts { source: source.clone(), index: index.clone(), journal: journal.clone(), repair: None };
-        Self { interval, ports, due: Instant::now() + interval, running: None }
+        Self { interval, ports, due: Instant::now() + interval.min(SOON), running: None }
     }
 
     /// Works on an audit, or waits until one is due; returns when one is over. Cancel-safe.
@@ -54,12 +58,20 @@ impl Auditing {
         };
         let found = running.await;
         self.running = None;
-        self.due = Instant::now() + self.interval;
+        let drift = found.as_ref().is_ok_and(|found| found.drift() > 0);
+        self.due = Instant::now() + if drift { self.interval.min(SOON) } else { self.interval };
         match found {
             Ok(found) => tell(&found),
             // The next one may fare better; whatever is away is told by those who need it.
             Err(error) => debug!("the audit could not be finished: {error}"),
         }
+    }
+}
+
+/// Another producer audits from here on: what this one has found may have been repaired since.
+pub(super) fn forget() {
+    for kind in Kind::ALL {
+        gauge!(meters::DRIFT, "kind" => kind.name()).set(f64::NAN);
     }
 }
 

@@ -70,6 +70,13 @@ pub(super) fn leads(leading: bool) {
     gauge!(meters::PRODUCER_LEADING).set(if leading { 1.0 } else { 0.0 });
 }
 
+/// Shows what has not happened yet as zero, or nobody could see that it happened for the first time.
+pub(super) fn nothing_yet() {
+    for why in ["conflict", "failed", "repair"] {
+        counter!(meters::PRODUCER_RESTARTS, "why" => why).increment(0);
+    }
+}
+
 /// The producer begins again.
 pub(super) fn restarts(why: &'static str) {
     counter!(meters::PRODUCER_RESTARTS, "why" => why).increment(1);

@@ -97,6 +97,7 @@ impl Producer {
 
     /// Runs until `shutdown`, or until something fails that a person has to mend.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
+        meters::nothing_yet();
         let mut backoff = Backoff::for_servers();
         let mut standing_by = false;
         let ended = loop {
@@ -127,6 +128,7 @@ impl Producer {
                 Ended::StandBy => {
                     if !was_standing_by {
                         info!("another producer is at work; standing by");
+                        auditing::forget();
                     }
                     self.health.started();
                     standing_by = true;

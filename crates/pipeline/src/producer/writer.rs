@@ -1,8 +1,9 @@
 //! Appends steps to stage 1, one after the other, as far as there is room.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidewheel_core::ports::{Appended, Checkpoint, FeedBatch, Repair};
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::meters::Meters;

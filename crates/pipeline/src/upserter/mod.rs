@@ -107,6 +107,7 @@ impl Upserter {
 
     /// Runs until `shutdown`, or until something fails that a person has to mend.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
+        meters::nothing_yet(NAME, &["refused", "dimension"]);
         let watch = shutdown.child_token();
         let _stop_watching = watch.clone().drop_guard();
         tokio::spawn(watch_collection(self.index.clone(), self.alarm.clone(), watch));

@@ -53,6 +53,8 @@ pub struct World {
     pub embedder: FakeEmbedder,
     /// How entries are taken, by services that are started from now on.
     pub consumer: ConsumerOptions,
+    /// How often producers that are started from now on audit; zero for never.
+    pub audit_interval: Duration,
     /// Who is told of the changes, by services that are started from now on.
     pub tracer: Option<Tracer>,
     services: HashMap<&'static str, Vec<Instance>>,
@@ -84,6 +86,7 @@ impl World {
                 claim_after: TAKEN_OVER,
                 retention: Retention { age: Duration::from_secs(20), entries: 50, bytes: u64::MAX },
             },
+            audit_interval: Duration::ZERO,
             tracer: None,
             services: HashMap::new(),
             started: 0,
@@ -126,7 +129,7 @@ impl World {
                     high_water: HIGH_WATER,
                     lease: TAKEN_OVER,
                     tombstone_grace: GRACE,
-                    audit_interval: Duration::ZERO,
+                    audit_interval: self.audit_interval,
                 };
                 let ports = ProducerPorts {
                     source: Arc::new(self.source.used_by(&process)),

@@ -42,6 +42,7 @@ struct State {
     refused: HashSet<DocumentId>,
     sent: Vec<SentWrite>,
     calls: BTreeMap<&'static str, u64>,
+    largest: usize,
 }
 
 struct Collection {
@@ -100,6 +101,24 @@ impl FakeIndex {
     /// A write with this document fails as poison from now on.
     pub fn refuse(&self, document: DocumentId) {
         self.state().refused.insert(document);
+    }
+
+    /// Writes a point behind everybody's back, as another program may.
+    ///
+    /// # Panics
+    /// If there is no collection.
+    pub fn put(&self, point: Point) {
+        self.state().collection.as_mut().expect("there is a collection").points.insert(point.id, point);
+    }
+
+    /// Removes a point behind everybody's back; whether it was there.
+    pub fn remove(&self, id: Uuid) -> bool {
+        self.state().collection.as_mut().is_some_and(|collection| collection.points.remove(&id).is_some())
+    }
+
+    /// The most points that were read in one call, since it was last asked.
+    pub fn largest_read(&self) -> usize {
+        std::mem::take(&mut self.state().largest)
     }
 
     /// Deletes the collection, as an operator may.
@@ -203,7 +222,7 @@ impl Index for FakeIndex {
     }
 
     async fn points(&self, ids: &[Uuid], fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
-        drop(self.called("points"));
+        self.called("points").reads(ids.len());
         let points = || {
             let state = self.state();
             let points = state.collection.iter().flat_map(|collection| collection.points.values());
@@ -213,7 +232,7 @@ impl Index for FakeIndex {
     }
 
     async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
-        drop(self.called("page"));
+        self.called("page").reads(limit);
         let page = || {
             let state = self.state();
             let points = state.collection.iter().flat_map(|collection| collection.points.values());
@@ -258,6 +277,10 @@ fn indexed(point: &Point, fields: &[&str]) -> IndexedPoint {
 }
 
 impl State {
+    fn reads(&mut self, points: usize) {
+        self.largest = self.largest.max(points);
+    }
+
     fn prepare(&mut self, dimension: usize) -> PortResult<bool> {
         let created = self.collection.is_none();
         self.collection.get_or_insert_with(|| Collection { dimension, points: BTreeMap::new() }).check(dimension)?;

@@ -5,13 +5,14 @@
 //! what is there at the moment and not a snapshot, and values of different types are sorted as MongoDB sorts them.
 
 mod order;
+mod query;
 mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bson::{Bson, Document};
+use bson::Bson;
 use serde_json::Value;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
@@ -20,6 +21,7 @@ use tidewheel_core::version::ClusterTime;
 use tokio::sync::watch;
 
 use order::Id;
+use query::Query;
 use state::{State, row};
 
 use super::faults::Faults;
@@ -141,6 +143,11 @@ impl FakeSource {
         self.state().opened
     }
 
+    /// The most documents that were fetched in one call, since it was last asked.
+    pub fn largest_fetch(&self) -> usize {
+        std::mem::take(&mut self.state().largest)
+    }
+
     /// Forgets the history so far, as an oplog that is too small does. The clock moves on, as MongoDB's always does: a
     /// feed can be opened at the time that it is now.
     pub fn lose_history(&self) {
@@ -249,12 +256,8 @@ impl Source for FakeSource {
                 .and_then(|value: Value| Bson::try_from(value).ok())
                 .ok_or_else(|| PortError::fatal(format!("{key:?} is not a key")))?)),
         };
-        let filter = match filter.map(|text| serde_json::from_str::<Value>(text).map(Bson::try_from)) {
-            None => Document::new(),
-            Some(Ok(Ok(Bson::Document(filter)))) => filter,
-            Some(_) => return Err(PortError::fatal("the filter is not a query")),
-        };
-        Ok(Box::new(FakeScan { source: self.clone(), collection: namespace.collection().to_owned(), after, filter }))
+        let query = filter.map(Query::read).transpose()?.unwrap_or_default();
+        Ok(Box::new(FakeScan { source: self.clone(), collection: namespace.collection().to_owned(), after, query }))
     }
 
     async fn existing(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<bool>> {
@@ -274,7 +277,8 @@ impl Source for FakeSource {
 
     async fn fetch(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<SourceRow>> {
         let fetch = || {
-            let state = self.state();
+            let mut state = self.state();
+            state.largest = state.largest.max(keys.len());
             if at_least > state.clock {
                 return Err(PortError::transient(format!("{at_least:?} has not come yet")));
             }
@@ -326,8 +330,7 @@ struct FakeScan {
     source: FakeSource,
     collection: String,
     after: Option<Id>,
-    /// Fields and their values: the only queries that the fake knows.
-    filter: Document,
+    query: Query,
 }
 
 #[async_trait]
@@ -339,9 +342,7 @@ impl Scan for FakeScan {
             let state = self.source.state();
             let Some(documents) = state.collections.get(&self.collection) else { return Ok(Vec::new()) };
             let from = after.clone().map_or(Unbounded, Excluded);
-            let matches =
-                |document: &Document| self.filter.iter().all(|(name, value)| document.get(name) == Some(value));
-            let matching = documents.range((from, Unbounded)).filter(|(_, document)| matches(document));
+            let matching = documents.range((from, Unbounded)).filter(|(_, document)| self.query.matches(document));
             let page: Vec<_> = matching.take(self.source.shared.settings.page).collect();
             let rows = page.iter().map(|(id, document)| row(id, document)).collect();
             if let Some((id, _)) = page.last() {

@@ -47,7 +47,9 @@ fn hidden(problem: &Problem, overview: &Overview) -> bool {
         // It is told by what the producer has left in Redis, and by MongoDB.
         ("oplog-window", _) => redis_is_away || overview.source.known().is_none_or(|source| source.error.is_some()),
         ("collection-unhealthy", _) => overview.collection.error().is_some(),
-        ("service-not-ready" | "no-producer" | "history-damaged" | "redis-memory" | "latency", _) => redis_is_away,
+        ("service-not-ready" | "no-producer" | "history-damaged" | "drift" | "redis-memory" | "latency", _) => {
+            redis_is_away
+        }
         (_, RAW | EMBEDDED) => redis_is_away,
         _ => false,
     }

@@ -186,9 +186,22 @@ pub async fn a_scan_may_be_filtered(harness: &dyn SourceHarness) {
     let documents = (0..20).map(|number| insert("tickets", json!({"_id": number, "open": number % 3 == 0})));
     harness.commit(documents.collect()).await;
     let now = source.now().await.unwrap();
-    for (after, expected) in [(None, vec!["0", "3", "6", "9", "12", "15", "18"]), (Some("9"), vec!["12", "15", "18"])] {
+    let open = r#"{"open": true}"#;
+    let range = r#"{"$and": [{"_id": {"$gte": {"$numberInt": "4"}, "$lte": {"$numberLong": "7"}}}]}"#;
+    let share = |share: &str| format!(r#"{{"$expr": {{"$lt": [{{"$rand": {{}}}}, {{"$numberDouble": "{share}"}}]}}}}"#);
+    let all: Vec<String> = (0..20).map(|number: i32| number.to_string()).collect();
+    for (filter, after, expected) in [
+        (open, None, vec!["0", "3", "6", "9", "12", "15", "18"]),
+        (open, Some("9"), vec!["12", "15", "18"]),
+        (range, None, vec!["4", "5", "6", "7"]),
+        (range, Some("5"), vec!["6", "7"]),
+        // A bound of another type lets nothing through.
+        (r#"{"_id": {"$gte": ""}}"#, None, Vec::new()),
+        (&share("0"), None, Vec::new()),
+        (&share("1"), None, all.iter().map(String::as_str).collect()),
+    ] {
         let after = after.map(|id| format!(r#"{{"$numberInt":"{id}"}}"#));
-        let mut scan = source.scan(&namespace, after.as_deref(), now, Some(r#"{"open": true}"#)).await.unwrap();
+        let mut scan = source.scan(&namespace, after.as_deref(), now, Some(filter)).await.unwrap();
         let mut ids = Vec::new();
         loop {
             let page = patiently(scan.next()).await.unwrap();

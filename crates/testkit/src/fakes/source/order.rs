@@ -49,6 +49,11 @@ fn compare(a: &Bson, b: &Bson) -> Ordering {
     })
 }
 
+/// Whether two values are compared by what they are, and not by their types.
+pub(super) fn same_type(a: &Bson, b: &Bson) -> bool {
+    rank(a) == rank(b)
+}
+
 fn rank(value: &Bson) -> u8 {
     match value {
         Bson::MinKey => 0,

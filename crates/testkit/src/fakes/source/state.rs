@@ -30,6 +30,8 @@ pub(super) struct State {
     pub(super) collections: BTreeMap<String, BTreeMap<Id, Document>>,
     /// How often a feed was opened.
     pub(super) opened: u64,
+    /// The most documents that were fetched in one call.
+    pub(super) largest: usize,
 }
 
 /// One entry of the history.
