@@ -62,8 +62,9 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
             Command::Config(_) | Command::Completions { .. } => Ok(Answer::Fine),
         }
     });
-    // What blocks a thread of the runtime must not hold up the end.
-    runtime.shutdown_background();
+    // The process ends with whatever still runs. A runtime that is shut down would wait for threads that block, and drops its tasks
+    // in any order, which those of MongoDB's driver answer with a panic: one asks a pool that another one has just left.
+    std::mem::forget(runtime);
     answer
 }
 
