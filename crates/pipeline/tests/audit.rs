@@ -280,7 +280,9 @@ async fn however_much_differs_little_of_it_is_in_memory() {
     for of in 0..450 {
         world.lose(of);
     }
-    let _before = (world.source.largest_fetch(), world.index.largest_read());
+    // They are counted from here on.
+    world.source.largest_fetch();
+    world.index.largest_read();
     let found = world.audit(&AuditOptions { named: 50, ..AuditOptions::default() }, true).await;
     assert_eq!((found.missing, found.differences.len()), (450, 50));
     assert_eq!(found.repaired.map(|repaired| (repaired.sent, repaired.left)), Some((450, 0)));
@@ -319,4 +321,9 @@ async fn the_producer_audits_soon_then_at_its_interval_and_again_soon_after_it_f
     assert_eq!(audits(&world) - own, 3, "it looks soon whether it was repaired");
     seconds(2.5 * HOUR).await;
     assert_eq!(audits(&world) - own, 3, "which it was");
+    world.index.faults().once("page", Fault::unreachable());
+    seconds(0.5 * HOUR).await;
+    assert_eq!(audits(&world) - own, 4, "this one fails");
+    seconds(HOUR).await;
+    assert_eq!(audits(&world) - own, 5, "and does not leave it at that for three hours");
 }

@@ -242,6 +242,11 @@ impl Audit {
     pub(crate) fn drift(&self) -> u64 {
         self.missing + self.stale + self.extra + self.surplus
     }
+
+    /// Of which this many do not differ because they are `parked`: those are missing, or as they were before.
+    pub(crate) fn unexplained(&self, parked: u64) -> u64 {
+        self.extra + self.surplus + (self.missing + self.stale).saturating_sub(parked)
+    }
 }
 
 /// Tokens embedded, and tokens that did not have to be.

@@ -202,15 +202,23 @@ fn drift(overview: &Overview, found: &mut Found) {
     let counts = [(missing, "missing"), (stale, "stale"), (extra, "extra"), (surplus, "with points too many")];
     let counts =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{} {kind}", thousands(*count)));
-    let (documents, since) = (audit.drift(), duration(audit.seconds_ago));
-    let differ = if documents == 1 { "document differs" } else { "documents differ" };
+    let (drift, since, parked) = (audit.drift(), duration(audit.seconds_ago), overview.parked());
     let message = format!(
-        "{} {differ} from MongoDB in the index, as the audit {since} ago found: {}",
-        thousands(documents),
+        "the index differs from MongoDB in {}, as the audit {since} ago found: {}",
+        documents(drift),
         counts.collect::<Vec<_>>().join(", ")
     );
-    let action = "`tidewheel verify --repair` mends it; find out who else writes to the collection";
+    let action = if audit.unexplained(parked) == 0 {
+        "what is parked counts as missing or stale: retry or drop the dead letters first; `tidewheel verify` tells which differ"
+    } else {
+        "`tidewheel verify --repair` mends it; find out who else writes to the collection"
+    };
     found.add(Severity::Warning, "drift", "qdrant", message, action);
+}
+
+/// "1 document", "1,200 documents"
+pub(super) fn documents(count: u64) -> String {
+    format!("{} {}", thousands(count), if count == 1 { "document" } else { "documents" })
 }
 
 fn redis_memory(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {

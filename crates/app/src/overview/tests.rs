@@ -130,12 +130,32 @@ fn an_index_that_an_audit_found_different_is_not_said_to_be_right() {
     let mut drifted = healthy();
     drifted.audit = Some(Audit { seconds_ago: 90.0, missing: 1_200, stale: 0, extra: 34, surplus: 0 });
     let drifted = drifted.judged();
+    assert_eq!(drifted.verdict.state, State::Differs);
     assert_eq!(
         drifted.verdict.summary,
-        "Everything that was read is searchable, but 1,234 documents differ from MongoDB in the index, as the audit 2 min ago \
-         found: 1,200 missing, 34 extra"
+        "The index differs from MongoDB in 1,234 documents, although everything that was read is searchable"
     );
+    assert!(drifted.problems[0].message.ends_with("the audit 2 min ago found: 1,200 missing, 34 extra"));
     assert!(drifted.verdict.action.unwrap().contains("verify --repair"));
+}
+
+#[test]
+fn what_is_parked_explains_as_many_documents_that_are_missing_or_stale() {
+    let with = |missing, extra| {
+        let mut overview = healthy();
+        if let Told::Known(stage) = &mut overview.stages[0] {
+            stage.status.dead_letters = 2;
+        }
+        overview.audit = Some(Audit { seconds_ago: 90.0, missing, stale: 1, extra, surplus: 0 });
+        let overview = overview.judged();
+        let drift = overview.problems.iter().find(|problem| problem.code == "drift").unwrap();
+        (overview.verdict.state, overview.verdict.summary, drift.action.contains("dead letters first"))
+    };
+    let searchable = "verything that was read is searchable, except 2 changes parked as dead letters";
+    assert_eq!(with(1, 0), (State::Right, format!("E{searchable}"), true));
+    let differs = |documents| format!("The index differs from MongoDB in {documents}, although e{searchable}");
+    assert_eq!(with(2, 0), (State::Differs, differs("1 document"), false));
+    assert_eq!(with(1, 5), (State::Differs, differs("5 documents"), false));
 }
 
 #[test]

@@ -21,6 +21,7 @@ impl Overview {
         let mut text = String::new();
         let (sign, style) = match self.verdict.state {
             State::Right => ("✔", GOOD),
+            State::Differs => ("≠", WARN),
             State::Behind => ("●", WARN),
             State::Empty => ("○", DIM),
             State::Broken | State::Unknown => ("✖", BAD),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::problems::{Problem, Severity, duration, entries};
+use super::problems::{Problem, Severity, documents, duration, entries};
 use super::{Overview, Told};
 
 /// How the index stands.
@@ -11,6 +11,8 @@ use super::{Overview, Told};
 pub(crate) enum State {
     /// Everything that was read is searchable.
     Right,
+    /// Everything that was read is searchable, but an audit found that the index differs from MongoDB nevertheless.
+    Differs,
     /// Work is moving, and some of it waits.
     Behind,
     /// Something stands still.
@@ -53,6 +55,8 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
         };
     };
     let backlog = one.backlog + two.backlog;
+    let parked = overview.parked();
+    let drift = overview.audit.as_ref().map_or(0, |audit| audit.unexplained(parked));
     // The one that is behind most is the one in the way.
     let (number, stage) = if one.backlog >= two.backlog { (1, one) } else { (2, two) };
     let in_the_way = (backlog > 0).then_some(number);
@@ -102,14 +106,15 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
             )
         }
         (None, None) => {
-            let parked: u64 = [one, two].iter().map(|stage| stage.status.dead_letters).sum();
-            let drift = problems.iter().find(|problem| problem.code == "drift");
+            let searchable = "everything that was read is searchable";
+            let except = match parked {
+                0 => String::new(),
+                _ => format!(", except {} parked as dead letters", entries(parked)),
+            };
             match (parked, drift) {
-                (0, None) => "The index is right: everything that was read is searchable".to_owned(),
-                (0, Some(drift)) => format!("Everything that was read is searchable, but {}", drift.message),
-                (parked, _) => {
-                    format!("Everything that was read is searchable, except {} parked as dead letters", entries(parked))
-                }
+                (0, 0) => format!("The index is right: {searchable}"),
+                (_, 0) => format!("Everything that was read is searchable{except}"),
+                _ => format!("The index differs from MongoDB in {}, although {searchable}{except}", documents(drift)),
             }
         }
         (None, Some(number)) => {
@@ -118,17 +123,27 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
             format!("The index is behind: {} wait in stage {number} {doing}{rate}{eta}", entries(stage.backlog))
         }
     };
-    let state = if in_the_way.is_some() || snapshot.is_some() { State::Behind } else { State::Right };
+    let state = match (in_the_way.is_some() || snapshot.is_some(), drift) {
+        (true, _) => State::Behind,
+        (false, 0) => State::Right,
+        (false, _) => State::Differs,
+    };
+    let foremost = problems.iter().find(|problem| state == State::Differs && problem.code == "drift");
     Verdict {
         state,
         summary,
-        action: problems.first().map(|problem| problem.action.clone()),
+        action: foremost.or(problems.first()).map(|problem| problem.action.clone()),
         stage: in_the_way,
         eta_seconds,
     }
 }
 
 impl Overview {
+    /// Changes parked as dead letters of both stages, as far as they are known.
+    pub(super) fn parked(&self) -> u64 {
+        self.stages.iter().filter_map(Told::known).map(|stage| stage.status.dead_letters).sum()
+    }
+
     /// Seconds until everything is searchable at the rates of now.
     fn eta_seconds(&self) -> Option<f64> {
         let [Told::Known(one), Told::Known(two)] = &self.stages else { return None };

@@ -147,6 +147,7 @@ fn header(overview: &Overview, paint: Paint) -> Text<'static> {
     let verdict = &overview.verdict;
     let (sign, style) = match verdict.state {
         State::Right => ("✔ RIGHT", paint.good()),
+        State::Differs => ("≠ DIFFERS", paint.warn()),
         State::Behind => ("● BEHIND", paint.warn()),
         State::Empty => ("○ EMPTY", paint.dim()),
         State::Broken => ("✖ BROKEN", paint.bad()),

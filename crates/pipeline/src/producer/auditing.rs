@@ -21,8 +21,8 @@ use crate::meters::now_seconds;
 /// The pause after each page of a thousand: a million documents take some minutes, and the servers hardly notice.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// After how long the first audit of a session is due at the latest, and the next one after drift was found: processes that are
-/// replaced every day audit as well, and what was repaired is not told for another day.
+/// After how long the first audit of a session is due at the latest, and the next one after one that found drift, came to no answer or
+/// failed: processes that are replaced every day audit as well, and what was repaired is not told for another day.
 const SOON: Duration = Duration::from_secs(3600);
 
 type Running = Pin<Box<dyn Future<Output = PortResult<Found>> + Send>>;
@@ -58,8 +58,8 @@ impl Auditing {
         };
         let found = running.await;
         self.running = None;
-        let drift = found.as_ref().is_ok_and(|found| found.drift() > 0);
-        self.due = Instant::now() + if drift { self.interval.min(SOON) } else { self.interval };
+        let clean = found.as_ref().is_ok_and(|found| found.settled && found.drift() == 0);
+        self.due = Instant::now() + if clean { self.interval } else { self.interval.min(SOON) };
         match found {
             Ok(found) => tell(&found),
             // The next one may fare better; whatever is away is told by those who need it.

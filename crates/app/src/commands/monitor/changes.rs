@@ -46,10 +46,10 @@ fn hidden(problem: &Problem, overview: &Overview) -> bool {
         ("redis-unreachable", _) => false,
         // It is told by what the producer has left in Redis, and by MongoDB.
         ("oplog-window", _) => redis_is_away || overview.source.known().is_none_or(|source| source.error.is_some()),
+        // After a restart nobody knows until the producer has finished an audit.
+        ("drift", _) => redis_is_away || overview.audit.is_none(),
         ("collection-unhealthy", _) => overview.collection.error().is_some(),
-        ("service-not-ready" | "no-producer" | "history-damaged" | "drift" | "redis-memory" | "latency", _) => {
-            redis_is_away
-        }
+        ("service-not-ready" | "no-producer" | "history-damaged" | "redis-memory" | "latency", _) => redis_is_away,
         (_, RAW | EMBEDDED) => redis_is_away,
         _ => false,
     }

@@ -5,6 +5,7 @@ import { ago, duration } from "./format.js";
 
 export const STATES = {
   right: { word: "Right", icon: "check", tone: "good" },
+  differs: { word: "Differs", icon: "warn", tone: "warn" },
   behind: { word: "Behind", icon: "clock", tone: "warn" },
   broken: { word: "Broken", icon: "cross", tone: "bad" },
   unknown: { word: "Unknown", icon: "question", tone: "bad" },

@@ -132,8 +132,8 @@ impl Story {
         all
     }
 
-    /// The end: everything is quiet, what the services show is clean and documented, and what the story is to cover, no more and
-    /// no less, has begun and is over.
+    /// The end: everything is quiet, what the services show is clean and documented, and the story has caused
+    /// what it is said to cover.
     pub async fn ends(mut self, covers: &Covers) {
         self.quiet().await;
         let page = std::fs::read_to_string(repository("docs/metrics.md")).unwrap();

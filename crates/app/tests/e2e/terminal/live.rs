@@ -46,7 +46,7 @@ async fn the_live_view_shows_an_outage_begin_and_end_at_any_size() {
         let reported = |picture: &str| parts[..needed].iter().all(|part| picture.contains(part));
         let picture = terminal.until(reported, "the services").await;
         assert_eq!(terminal.modes(), (true, false), "it has the screen to itself:\n{picture}");
-        insta::assert_snapshot!(format!("right_{size}"), seen(&terminal.picture()));
+        insta::assert_snapshot!(format!("right_{size}"), seen(&picture));
     }
     assert!(usual.painted().contains("\x1b[38;5;2m ✔ RIGHT"), "what is right is green: {}", usual.painted());
 
@@ -58,8 +58,8 @@ async fn the_live_view_shows_an_outage_begin_and_end_at_any_size() {
             _ => [" 0 waiting", " 20 waiting", "not falling", "done", "Problems"].as_slice(),
         };
         let told = |picture: &str| picture.contains("✖ BROKEN") && parts.iter().all(|part| picture.contains(part));
-        terminal.until(told, "the outage").await;
-        insta::assert_snapshot!(format!("outage_{size}"), seen(&terminal.picture()));
+        let picture = terminal.until(told, "the outage").await;
+        insta::assert_snapshot!(format!("outage_{size}"), seen(&picture));
     }
 
     // While it runs, and back.

@@ -26,6 +26,8 @@ static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\byellow\b", "green"),
         // However many a batch had.
         (r"could not (read|write) \d+ points", "could not $1 N points"),
+        // A busy machine has a delivery taken over by whoever had it.
+        (r"\bdelivered (once|\d+ times)", "delivered N times"),
         (r"[\d.,]+ (KiB|MiB|GiB)", "N MiB"),
         (r"[\d,]+ embedded, [\d,]+ saved", "N embedded, N saved"),
     ];
@@ -73,7 +75,8 @@ fn amount(found: &Captures<'_>, table: bool) -> String {
 }
 
 /// Fields whose numbers differ, by the end of their names.
-const NUMBERS: [&str; 14] = [
+const NUMBERS: [&str; 15] = [
+    "deliveries",
     "_ms",
     "_at",
     "seconds",
