@@ -11,7 +11,7 @@ use tidewheel_core::change::Change;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{DeadLetter, Delivery, EntryId};
 use tidewheel_core::streams::{STAGE_1, Stage};
-use tidewheel_core::trace::{Span, SpanId, SpanKind, Tracer, Value};
+use tidewheel_core::trace::{Span, SpanId, SpanKind, Tracer, Value, beginning};
 use tidewheel_core::version::Version;
 
 use crate::newest::Carries;
@@ -36,8 +36,8 @@ pub(crate) fn appended(tracer: Option<&Tracer>, changes: &[Change]) {
         let trace = tracer.trace(change)?;
         let mut attributes: Attributes = vec![
             ("db.system.name", "mongodb".into()),
-            ("db.namespace", change.namespace.database().to_owned().into()),
-            ("db.collection.name", change.namespace.collection().to_owned().into()),
+            ("db.namespace", Value::text(change.namespace.database())),
+            ("db.collection.name", Value::text(change.namespace.collection())),
             ("messaging.system", "redis".into()),
             ("messaging.operation.type", "send".into()),
             ("messaging.destination.name", STAGE_1.stream.into()),
@@ -62,7 +62,7 @@ pub(crate) fn appended(tracer: Option<&Tracer>, changes: &[Change]) {
 fn of_change(change: &Change) -> Attributes {
     vec![
         ("tidewheel.namespace", change.namespace.to_string().into()),
-        ("tidewheel.key", change.key.clone().into()),
+        ("tidewheel.key", Value::text(&change.key)),
         ("tidewheel.operation", change.operation.as_str().into()),
         ("tidewheel.version", change.version.to_string().into()),
     ]
@@ -101,7 +101,7 @@ impl BatchSpans {
                 ("messaging.operation.type", "process".into()),
                 ("messaging.destination.name", stage.stream.into()),
                 ("messaging.consumer.group.name", stage.group.into()),
-                ("messaging.message.id", delivery.id.0.clone().into()),
+                ("messaging.message.id", Value::text(&delivery.id.0)),
                 ("messaging.batch.message_count", deliveries.len().into()),
             ];
             attributes.extend(of_change(change));
@@ -170,7 +170,7 @@ impl BatchSpans {
                 span.attributes.push((OUTCOME, PARKED.into()));
                 // Only what no attempt can mend is parked.
                 span.attributes.push(("error.type", ErrorClass::Poison.to_string().into()));
-                span.error = Some(letter.reason.clone());
+                span.error = Some(beginning(&letter.reason));
             }
             self.end(std::slice::from_ref(&letter.id));
         }
