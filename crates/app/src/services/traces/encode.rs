@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as WireSpan, SpanFlags, Status, span};
 use tidewheel_core::trace::{Span, SpanKind, Value};
 
-use super::Told;
+use super::Batch;
 
 /// The flag of W3C's trace context that says: this trace is recorded.
 const SAMPLED: u32 = 1;
@@ -23,7 +23,7 @@ pub(super) struct Process {
 }
 
 /// The request that hands these spans over. Each service is a resource of its own, also where several share a process.
-pub(super) fn request(told: &[Told], process: &Process) -> ExportTraceServiceRequest {
+pub(super) fn request(told: &[Batch], process: &Process) -> ExportTraceServiceRequest {
     let mut services: BTreeMap<&'static str, Vec<WireSpan>> = BTreeMap::new();
     for (service, spans) in told {
         services.entry(service).or_default().extend(spans.iter().map(wire));

@@ -39,8 +39,8 @@ const REQUEST: usize = 1_000;
 /// How long the end of the process waits for what is still to be sent. The services have stopped by then.
 pub(super) const FLUSH: Duration = Duration::from_secs(1);
 
-/// Spans with the service that tells them.
-type Told = (&'static str, Vec<Span>);
+/// Spans that were handed over together, with the service that tells them.
+type Batch = (&'static str, Vec<Span>);
 
 /// Sends what the services of this process tell.
 pub(super) struct Exporter {
@@ -102,7 +102,7 @@ pub(crate) async fn probe(traces: &Traces) -> Result<(String, Option<String>), F
 /// Where spans wait.
 #[derive(Clone)]
 struct Queue {
-    told: mpsc::UnboundedSender<Told>,
+    told: mpsc::UnboundedSender<Batch>,
     counts: Arc<Counts>,
 }
 

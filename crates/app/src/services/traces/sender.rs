@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::collector::{Collector, Refusal};
 use super::encode::{Process, request};
-use super::{Counts, REQUEST, Told};
+use super::{Batch, Counts, REQUEST};
 
 /// How long the first span of a request waits for others.
 const LINGER: Duration = Duration::from_secs(1);
@@ -35,10 +35,10 @@ const KEEP_UP: &str = "send all traces";
 pub(super) struct Sender {
     collector: Collector,
     process: Process,
-    told: mpsc::UnboundedReceiver<Told>,
+    told: mpsc::UnboundedReceiver<Batch>,
     counts: Arc<Counts>,
     /// What is being sent.
-    taken: Vec<Told>,
+    taken: Vec<Batch>,
     /// Decides which failures are worth a line in the log.
     health: Health,
     /// Spans that were dropped since the log last said so; those without room only once they are looked for.
@@ -49,7 +49,7 @@ impl Sender {
     pub(super) fn new(
         collector: Collector,
         process: Process,
-        told: mpsc::UnboundedReceiver<Told>,
+        told: mpsc::UnboundedReceiver<Batch>,
         counts: Arc<Counts>,
     ) -> Self {
         info!(endpoint = collector.shown(), "changes are traced");
@@ -230,6 +230,7 @@ mod tests {
 
     #[test]
     fn a_queue_that_overflows_is_told_once_and_once_when_it_has_drained() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let log = Log::default();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(log.clone())
