@@ -111,6 +111,14 @@ impl Share {
     }
 }
 
+/// Most bytes of a text in a span: an `_id` or a reason may be of any length, and many spans wait for a collector at once.
+pub const TEXT: usize = 1_024;
+
+/// The beginning of a text, of [`TEXT`] bytes at most.
+pub fn beginning(text: &str) -> String {
+    text[..text.floor_char_boundary(TEXT)].to_owned()
+}
+
 /// A span that has ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
@@ -130,7 +138,7 @@ pub struct Span {
     pub ended: SystemTime,
     /// What else is known of it, by names of OpenTelemetry's semantic conventions where there are any.
     pub attributes: Vec<(&'static str, Value)>,
-    /// Why it failed, if it did.
+    /// The [`beginning`] of why it failed, if it did.
     pub error: Option<String>,
 }
 
@@ -150,10 +158,17 @@ pub enum SpanKind {
 pub enum Value {
     /// A text that is always the same.
     Word(&'static str),
-    /// A text.
+    /// The [`beginning`] of a text.
     Text(String),
     /// A whole number.
     Number(u64),
+}
+
+impl Value {
+    /// The [`beginning`] of this text.
+    pub fn text(text: &str) -> Self {
+        Self::Text(beginning(text))
+    }
 }
 
 impl From<&'static str> for Value {
@@ -164,7 +179,7 @@ impl From<&'static str> for Value {
 
 impl From<String> for Value {
     fn from(text: String) -> Self {
-        Self::Text(text)
+        Self::text(&text)
     }
 }
 
@@ -242,6 +257,14 @@ mod tests {
         assert!((850..1_150).contains(&taken(0.1)), "{}", taken(0.1));
         assert!(ids.iter().all(|id| !Share::new(0.1).includes(*id) || Share::new(0.3).includes(*id)));
         assert_eq!(Share::new(1.0), Share::ALL);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_two_characters_and_keeps_no_room_for_the_rest() {
+        let Value::Text(cut) = Value::from(format!("a{}", "ü".repeat(TEXT))) else { panic!("it is a text") };
+        assert_eq!(cut, format!("a{}", "ü".repeat(TEXT / 2 - 1)));
+        assert!(cut.capacity() <= TEXT, "{}", cut.capacity());
+        assert_eq!(Value::from("short".to_owned()), Value::Text("short".into()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tidewheel_core::change::Change;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{DeadLetter, Delivery, EntryId};
 use tidewheel_core::streams::{STAGE_1, Stage};
-use tidewheel_core::trace::{Span, SpanId, SpanKind, Tracer, Value};
+use tidewheel_core::trace::{Span, SpanId, SpanKind, Tracer, Value, beginning};
 use tidewheel_core::version::Version;
 
 use crate::newest::Carries;
@@ -36,8 +36,8 @@ pub(crate) fn appended(tracer: Option<&Tracer>, changes: &[Change]) {
         let trace = tracer.trace(change)?;
         let mut attributes: Attributes = vec![
             ("db.system.name", "mongodb".into()),
-            ("db.namespace", change.namespace.database().to_owned().into()),
-            ("db.collection.name", change.namespace.collection().to_owned().into()),
+            ("db.namespace", Value::text(change.namespace.database())),
+            ("db.collection.name", Value::text(change.namespace.collection())),
             ("messaging.system", "redis".into()),
             ("messaging.operation.type", "send".into()),
             ("messaging.destination.name", STAGE_1.stream.into()),
@@ -62,7 +62,7 @@ pub(crate) fn appended(tracer: Option<&Tracer>, changes: &[Change]) {
 fn of_change(change: &Change) -> Attributes {
     vec![
         ("tidewheel.namespace", change.namespace.to_string().into()),
-        ("tidewheel.key", change.key.clone().into()),
+        ("tidewheel.key", Value::text(&change.key)),
         ("tidewheel.operation", change.operation.as_str().into()),
         ("tidewheel.version", change.version.to_string().into()),
     ]
@@ -71,8 +71,16 @@ fn of_change(change: &Change) -> Attributes {
 /// The spans of a batch.
 pub(crate) struct BatchSpans {
     tracer: Tracer,
-    open: HashMap<EntryId, (Version, Span)>,
+    open: HashMap<EntryId, Open>,
     ended: Vec<Span>,
+}
+
+/// The span of an entry that is not settled yet.
+struct Open {
+    version: Version,
+    span: Span,
+    /// The calls that were made for it. They hang from its span, and so are told with it or not at all.
+    calls: Vec<Span>,
 }
 
 impl BatchSpans {
@@ -93,7 +101,7 @@ impl BatchSpans {
                 ("messaging.operation.type", "process".into()),
                 ("messaging.destination.name", stage.stream.into()),
                 ("messaging.consumer.group.name", stage.group.into()),
-                ("messaging.message.id", delivery.id.0.clone().into()),
+                ("messaging.message.id", Value::text(&delivery.id.0)),
                 ("messaging.batch.message_count", deliveries.len().into()),
             ];
             attributes.extend(of_change(change));
@@ -108,7 +116,7 @@ impl BatchSpans {
                 attributes,
                 error: None,
             };
-            Some((delivery.id.clone(), (change.version, span)))
+            Some((delivery.id.clone(), Open { version: change.version, span, calls: Vec::new() }))
         };
         let open: HashMap<_, _> = deliveries.iter().filter_map(begin).collect();
         (!open.is_empty()).then(|| Self { tracer: tracer.clone(), open, ended: Vec::new() })
@@ -117,7 +125,7 @@ impl BatchSpans {
     /// Says what became of a document whose newest change in this batch has this version. Its other entries are superseded.
     pub(crate) fn note(&mut self, entries: &[EntryId], newest: Version, outcome: &'static str, more: &Attributes) {
         for entry in entries {
-            let Some((version, span)) = self.open.get_mut(entry) else { continue };
+            let Some(Open { version, span, .. }) = self.open.get_mut(entry) else { continue };
             if *version == newest {
                 span.attributes.push((OUTCOME, outcome.into()));
                 span.attributes.extend_from_slice(more);
@@ -129,37 +137,40 @@ impl BatchSpans {
 
     /// Tells a call to a server that was made for the newest change of a document.
     pub(crate) fn call(&mut self, entries: &[EntryId], newest: Version, call: &Call) {
-        let of_newest = |entry| self.open.get(entry).filter(|(version, _)| *version == newest);
-        let spans = entries.iter().filter_map(of_newest).map(|(_, span)| Span {
-            trace: span.trace,
-            id: SpanId::random(),
-            parent: Some(span.id),
-            name: call.name,
-            kind: SpanKind::Client,
-            began: call.began,
-            ended: call.ended,
-            attributes: call.attributes.clone(),
-            error: call.error.clone(),
-        });
-        let spans: Vec<Span> = spans.collect();
-        self.ended.extend(spans);
+        for entry in entries {
+            let Some(open) = self.open.get_mut(entry).filter(|open| open.version == newest) else { continue };
+            open.calls.push(Span {
+                trace: open.span.trace,
+                id: SpanId::random(),
+                parent: Some(open.span.id),
+                name: call.name,
+                kind: SpanKind::Client,
+                began: call.began,
+                ended: call.ended,
+                attributes: call.attributes.clone(),
+                error: call.error.clone(),
+            });
+        }
     }
 
     /// These entries are settled now.
     pub(crate) fn end(&mut self, entries: &[EntryId]) {
         let now = SystemTime::now();
-        let ended = entries.iter().filter_map(|entry| self.open.remove(entry));
-        self.ended.extend(ended.map(|(_, span)| Span { ended: now, ..span }));
+        for entry in entries {
+            let Some(open) = self.open.remove(entry) else { continue };
+            self.ended.extend(open.calls);
+            self.ended.push(Span { ended: now, ..open.span });
+        }
     }
 
     /// These entries are in the dead letters now.
     pub(crate) fn park(&mut self, letters: &[DeadLetter]) {
         for letter in letters {
-            if let Some((_, span)) = self.open.get_mut(&letter.id) {
+            if let Some(Open { span, .. }) = self.open.get_mut(&letter.id) {
                 span.attributes.push((OUTCOME, PARKED.into()));
                 // Only what no attempt can mend is parked.
                 span.attributes.push(("error.type", ErrorClass::Poison.to_string().into()));
-                span.error = Some(letter.reason.clone());
+                span.error = Some(beginning(&letter.reason));
             }
             self.end(std::slice::from_ref(&letter.id));
         }

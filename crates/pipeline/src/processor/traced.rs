@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{EmbedderInfo, EntryId};
+use tidewheel_core::trace::{Value, beginning};
 
 use super::plan::Job;
 use crate::spans::{Attributes, BatchSpans, Call};
@@ -22,7 +23,7 @@ impl Embedding {
         let now = SystemTime::now();
         let attributes = vec![
             ("gen_ai.operation.name", "embeddings".into()),
-            ("gen_ai.request.model", info.model.clone().into()),
+            ("gen_ai.request.model", Value::text(&info.model)),
             ("gen_ai.embeddings.dimension.count", info.dimension.into()),
             ("tidewheel.batch.texts", texts.into()),
         ];
@@ -45,7 +46,7 @@ impl Embedding {
             if let Some(error) = error {
                 attributes.push(("error.type", error.class.to_string().into()));
             }
-            let error = error.map(|error| error.message.clone());
+            let error = error.map(|error| beginning(&error.message));
             let call = Call { name: "embed", began: self.began, ended: self.ended, attributes, error };
             spans.call(&job.entries, job.change.version, &call);
         }

@@ -7,7 +7,7 @@ use tidewheel_core::embedded::Embedded;
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::ports::{Delivery, FenceTarget};
 use tidewheel_core::streams::STAGE_2;
-use tidewheel_core::trace::Tracer;
+use tidewheel_core::trace::{Tracer, Value};
 
 use super::plan::{Removal, Write};
 use crate::spans::{Attributes, BatchSpans};
@@ -89,7 +89,7 @@ impl Traced {
     fn of_call(&self, operation: &'static str) -> Attributes {
         vec![
             ("db.system.name", "qdrant".into()),
-            ("db.collection.name", self.collection.clone().into()),
+            ("db.collection.name", Value::text(&self.collection)),
             ("db.operation.name", operation.into()),
         ]
     }

@@ -147,6 +147,24 @@ async fn what_is_parked_ends_with_its_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_that_is_broken_off_tells_nothing() {
+    let (mut world, spans) = traced(1.0);
+    world.start_all();
+    seconds(3.0).await;
+    world.streams.faults().once("hand_over", Fault::Held(Gate::closed()));
+    world.source.insert("tickets", document(1, "calm", 1));
+    until("the embedder has answered", || world.streams.faults().hits("hand_over") == 1).await;
+    world.kill(PROCESSOR);
+    seconds(1.0).await;
+    assert!(spans.all().iter().all(|span| span.name == "change"), "{:?}", spans.all());
+    world.start(PROCESSOR);
+    world.settle("by another one").await;
+    let root = &roots(&spans, Operation::Insert)[0];
+    let (process, embed) = (called(&spans, root, "process"), called(&spans, root, "embed"));
+    assert_eq!((process.len(), embed.len(), embed[0].parent), (1, 1, Some(process[0].id)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_that_comes_too_late_is_told_as_fenced() {
     let (mut world, spans) = traced(1.0);
     (world.consumer.batch, world.consumer.concurrency) = (1, 1);

@@ -56,7 +56,7 @@ impl Collector {
         Ok(Self { client, url })
     }
 
-    /// Where it is, without a password.
+    /// Where it is, without a password or a key.
     pub(super) fn shown(&self) -> String {
         redact_address(self.url.as_str())
     }

@@ -11,10 +11,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as WireSpan, SpanFlags, Status, span};
 use tidewheel_core::trace::{Span, SpanKind, Value};
 
-use super::Told;
-
-/// Most bytes of a text: an `_id` or a reason may be of any length.
-const TEXT: usize = 1_024;
+use super::Batch;
 
 /// The flag of W3C's trace context that says: this trace is recorded.
 const SAMPLED: u32 = 1;
@@ -26,7 +23,7 @@ pub(super) struct Process {
 }
 
 /// The request that hands these spans over. Each service is a resource of its own, also where several share a process.
-pub(super) fn request(told: &[Told], process: &Process) -> ExportTraceServiceRequest {
+pub(super) fn request(told: &[Batch], process: &Process) -> ExportTraceServiceRequest {
     let mut services: BTreeMap<&'static str, Vec<WireSpan>> = BTreeMap::new();
     for (service, spans) in told {
         services.entry(service).or_default().extend(spans.iter().map(wire));
@@ -62,8 +59,7 @@ fn wire(span: &Span) -> WireSpan {
         SpanKind::Consumer => span::SpanKind::Consumer,
         SpanKind::Client => span::SpanKind::Client,
     };
-    let status =
-        span.error.as_ref().map(|error| Status { message: cut(error).to_owned(), code: StatusCode::Error.into() });
+    let status = span.error.as_ref().map(|error| Status { message: error.clone(), code: StatusCode::Error.into() });
     WireSpan {
         trace_id: span.trace.0.to_vec(),
         span_id: span.id.0.to_vec(),
@@ -82,7 +78,7 @@ fn wire(span: &Span) -> WireSpan {
 fn attribute(name: &str, value: &Value) -> KeyValue {
     match value {
         Value::Word(word) => text(name, word),
-        Value::Text(content) => text(name, cut(content)),
+        Value::Text(content) => text(name, content),
         Value::Number(number) => key_value(name, Wire::IntValue(i64::try_from(*number).unwrap_or(i64::MAX))),
     }
 }
@@ -93,10 +89,6 @@ fn text(name: &str, content: &str) -> KeyValue {
 
 fn key_value(name: &str, value: Wire) -> KeyValue {
     KeyValue { key: name.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
-}
-
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(TEXT)]
 }
 
 fn nanoseconds(time: SystemTime) -> u64 {
@@ -112,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn services_of_one_process_are_resources_of_their_own_and_long_texts_are_cut() {
+    fn services_of_one_process_are_resources_of_their_own() {
         let span = |kind, parent, error: Option<&str>| Span {
             trace: TraceId([7; 16]),
             id: SpanId([8; 8]),
@@ -121,7 +113,7 @@ mod tests {
             kind,
             began: UNIX_EPOCH + Duration::from_nanos(5),
             ended: UNIX_EPOCH + Duration::from_secs(1),
-            attributes: vec![("a.word", "w".into()), ("a.text", "ü".repeat(TEXT).into()), ("a.number", 3.into())],
+            attributes: vec![("a.word", "w".into()), ("a.text", "t".to_owned().into()), ("a.number", 3.into())],
             error: error.map(str::to_owned),
         };
         let root = span(SpanKind::Producer, None, None);
@@ -138,7 +130,7 @@ mod tests {
         assert_eq!((spans[0].parent_span_id.len(), &spans[1].parent_span_id), (0, &vec![9; 8]));
         assert_eq!((spans[0].start_time_unix_nano, spans[0].end_time_unix_nano), (5, 1_000_000_000));
         assert_eq!((&spans[0].status, spans[1].status.as_ref().unwrap().code), (&None, StatusCode::Error as i32));
-        assert_eq!(value(&spans[0].attributes, 1), Wire::StringValue("ü".repeat(TEXT / 2)));
+        assert_eq!(value(&spans[0].attributes, 1), Wire::StringValue("t".into()));
         assert_eq!(value(&spans[0].attributes, 2), Wire::IntValue(3));
     }
 }

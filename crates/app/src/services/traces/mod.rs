@@ -28,17 +28,19 @@ use collector::Collector;
 use encode::Process;
 use sender::Sender;
 
-/// Most spans that wait to be sent: some 20 MB, and ten seconds of a busy pipeline.
+/// Most spans that wait to be sent: ten seconds of a busy pipeline. A span is about a kilobyte in memory, and a few more if it has
+/// the longest texts there are ([`tidewheel_core::trace::TEXT`]): some 20 MB, and less than 100 MB whatever the `_id`s.
 const WAITING: usize = 20_000;
 
-/// Spans in a request, about; a request is well below a megabyte.
+/// Spans at which a request is full, and most that are handed over together: what comes last may take it to twice as many. With some
+/// hundred bytes for each it is about a megabyte then, and with the longest texts a few.
 const REQUEST: usize = 1_000;
 
 /// How long the end of the process waits for what is still to be sent. The services have stopped by then.
 pub(super) const FLUSH: Duration = Duration::from_secs(1);
 
-/// Spans with the service that tells them.
-type Told = (&'static str, Vec<Span>);
+/// Spans that were handed over together, with the service that tells them.
+type Batch = (&'static str, Vec<Span>);
 
 /// Sends what the services of this process tell.
 pub(super) struct Exporter {
@@ -100,7 +102,7 @@ pub(crate) async fn probe(traces: &Traces) -> Result<(String, Option<String>), F
 /// Where spans wait.
 #[derive(Clone)]
 struct Queue {
-    told: mpsc::UnboundedSender<Told>,
+    told: mpsc::UnboundedSender<Batch>,
     counts: Arc<Counts>,
 }
 

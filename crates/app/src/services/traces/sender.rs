@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::collector::{Collector, Refusal};
 use super::encode::{Process, request};
-use super::{Counts, REQUEST, Told};
+use super::{Batch, Counts, REQUEST};
 
 /// How long the first span of a request waits for others.
 const LINGER: Duration = Duration::from_secs(1);
@@ -35,26 +35,26 @@ const KEEP_UP: &str = "send all traces";
 pub(super) struct Sender {
     collector: Collector,
     process: Process,
-    told: mpsc::UnboundedReceiver<Told>,
+    told: mpsc::UnboundedReceiver<Batch>,
     counts: Arc<Counts>,
     /// What is being sent.
-    taken: Vec<Told>,
+    taken: Vec<Batch>,
     /// Decides which failures are worth a line in the log.
     health: Health,
-    /// Spans that the collector did not take, since the log last said so.
-    refused: u64,
+    /// Spans that were dropped since the log last said so; those without room only once they are looked for.
+    untold: u64,
 }
 
 impl Sender {
     pub(super) fn new(
         collector: Collector,
         process: Process,
-        told: mpsc::UnboundedReceiver<Told>,
+        told: mpsc::UnboundedReceiver<Batch>,
         counts: Arc<Counts>,
     ) -> Self {
         info!(endpoint = collector.shown(), "changes are traced");
         let health = Health::of("traces");
-        Self { collector, process, told, counts, taken: Vec::new(), health, refused: 0 }
+        Self { collector, process, told, counts, taken: Vec::new(), health, untold: 0 }
     }
 
     /// Sends until `finish`, and then what is left, once.
@@ -134,7 +134,7 @@ impl Sender {
         self.counts.waiting.fetch_sub(spans, Ordering::Relaxed);
         match sent {
             Err(refusal) => {
-                self.refused += refusal.spans.unwrap_or(spans as u64);
+                self.untold += refusal.spans.unwrap_or(spans as u64);
                 self.tell(&refusal.cause);
             }
             Ok(()) => {
@@ -148,17 +148,23 @@ impl Sender {
         }
     }
 
-    /// Says that the collector answers and spans are dropped nevertheless, if they are.
+    /// Says that the collector answers and spans are dropped nevertheless, if they are; and when that is over.
     fn keeps_up(&mut self) {
-        let dropped = self.dropped();
-        if dropped == 0 {
-            return;
-        }
-        match self.health.fails(KEEP_UP, "the queue is full") {
-            Telling::First | Telling::Lasting(..) => {
+        let no_room = self.counts.no_room.swap(0, Ordering::Relaxed);
+        self.untold += no_room;
+        if no_room > 0 {
+            if self.health.fails(KEEP_UP, "the queue is full") != Telling::Not {
+                let dropped = self.dropped();
                 warn!(dropped, "cannot {KEEP_UP}, more come than the collector takes; a smaller traces.share helps");
             }
-            Telling::Not => self.refused += dropped,
+            return;
+        }
+        // A queue that is always almost full loses something now and then: it is over when what waited has been sent.
+        if self.counts.waiting.load(Ordering::Relaxed) < REQUEST
+            && let Some((lasted, _)) = self.health.works(KEEP_UP)
+        {
+            let dropped = self.dropped();
+            info!(dropped, seconds = lasted.as_secs(), "can {KEEP_UP} again");
         }
     }
 
@@ -177,6 +183,85 @@ impl Sender {
 
     /// Spans that were dropped since this was last asked.
     fn dropped(&mut self) -> u64 {
-        std::mem::take(&mut self.refused) + self.counts.no_room.swap(0, Ordering::Relaxed)
+        std::mem::take(&mut self.untold) + self.counts.no_room.swap(0, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tidewheel_core::secret::Secret;
+    use tidewheel_core::trace::Share;
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+    use crate::settings::Traces;
+
+    /// The log of a test.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(line)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Log {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    impl Log {
+        /// The lines since the last call.
+        fn lines(&self) -> Vec<String> {
+            let text = std::mem::take(&mut *self.0.lock().unwrap());
+            String::from_utf8(text).unwrap().lines().map(|line| line.trim().to_owned()).collect()
+        }
+    }
+
+    #[test]
+    fn a_queue_that_overflows_is_told_once_and_once_when_it_has_drained() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(log.clone())
+            .with_ansi(false)
+            .without_time()
+            .with_target(false)
+            .finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let traces = Traces { endpoint: Secret::new("http://127.0.0.1:1"), share: Share::ALL, headers: None };
+        let (_told, queue) = mpsc::unbounded_channel();
+        let counts = Arc::new(Counts::default());
+        let process = Process { instance: "here-1".into() };
+        let mut sender = Sender::new(Collector::new(&traces).unwrap(), process, queue, counts.clone());
+        log.lines();
+        let mut sent = |no_room, waiting| {
+            counts.no_room.store(no_room, Ordering::Relaxed);
+            counts.waiting.store(waiting, Ordering::Relaxed);
+            sender.settle(Ok(()));
+            log.lines()
+        };
+        assert_eq!(sent(0, 0), [""; 0]);
+        let first = sent(5, REQUEST);
+        assert!(
+            matches!(&first[..], [line] if line.starts_with("WARN cannot send all traces") && line.ends_with("dropped=5"))
+        );
+        for (no_room, waiting) in [(2, REQUEST), (0, REQUEST), (1, 0)] {
+            assert_eq!(sent(no_room, waiting), [""; 0]);
+        }
+        assert_eq!(sent(0, REQUEST - 1), ["INFO can send all traces again dropped=3 seconds=0"]);
+        assert_eq!(sent(0, 0), [""; 0]);
+        let second = sent(7, 0);
+        assert!(matches!(&second[..], [line] if line.starts_with("WARN") && line.ends_with("dropped=7")), "{second:?}");
     }
 }
