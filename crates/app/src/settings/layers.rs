@@ -159,7 +159,7 @@ fn known(name: &str, origin: &Origin) -> Result<&'static Key, Problem> {
 
 /// A value that is not valid, for a message; hidden if it is, or may contain, a secret.
 fn shown(kind: Kind, text: &str) -> String {
-    let may_hide = kind == Kind::Secret || (kind == Kind::Address && text.contains('@'));
+    let may_hide = kind == Kind::Secret || (kind == Kind::Address && text.contains(['@', '?']));
     quoted(if may_hide { "***" } else { text })
 }
 

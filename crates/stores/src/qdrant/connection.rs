@@ -73,6 +73,10 @@ impl Connection {
 
 /// `http://host:6334`, `https://host:6334`; without a scheme it is http, without a port 6334.
 pub(super) fn address(url: &str) -> Result<Uri, PortError> {
+    if url.contains('@') {
+        // Not repeated in the message: what stands before the @ may be a secret.
+        return Err(PortError::fatal("qdrant.url must not hold a user or a password").with_hint("use qdrant.api_key"));
+    }
     let invalid = |cause: &str| {
         PortError::fatal(format!("qdrant.url {url:?} is not an address: {cause}"))
             .with_hint("write it as http://host:6334 or https://host:6334")
@@ -82,10 +86,6 @@ pub(super) fn address(url: &str) -> Result<Uri, PortError> {
     let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"));
     let scheme = scheme.ok_or_else(|| invalid("the scheme must be http or https"))?;
     let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| invalid("there is no host"))?;
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        // Not repeated in the message: what stands before the @ may be a secret.
-        return Err(PortError::fatal("qdrant.url must not hold a user or a password").with_hint("use qdrant.api_key"));
-    }
     let port = uri.port_u16().unwrap_or(GRPC_PORT);
     Uri::builder()
         .scheme(scheme)
@@ -143,8 +143,10 @@ mod tests {
         for wrong in ["", "redis://localhost", "http://", "http://a b"] {
             assert!(address(wrong).is_err(), "{wrong:?}");
         }
-        let error = address("http://user:hunter2@host").unwrap_err();
-        assert!(!format!("{error:?}").contains("hunter2"));
+        for wrong in ["http://user:hunter2@host", "ftp://user:hunter2@host", "http://hunter2@ho st"] {
+            let error = address(wrong).unwrap_err();
+            assert!(!format!("{error:?}").contains("hunter2"), "{wrong}");
+        }
     }
 
     #[tokio::test]
