@@ -6,8 +6,8 @@ use rand::RngExt;
 
 /// Exponential backoff with full jitter, without a limit on attempts: a transient failure is waited out.
 ///
-/// The delay before attempt n is drawn evenly from `[ceiling/2, ceiling]` with `ceiling = min(first·2ⁿ, longest)`. Half of it is fixed so
-/// that a retry is never immediate; the other half is random so that many workers do not come back at once
+/// The delay before attempt n is drawn evenly from `[ceiling/2, ceiling]` with `ceiling = min(first·2ⁿ, longest)`. Half of it
+/// is fixed so that a retry is never immediate; the other half is random so that many workers do not come back at once
 /// (Brooker, "Exponential Backoff And Jitter", 2015: "equal jitter").
 #[derive(Clone, Debug)]
 pub struct Backoff {

@@ -222,8 +222,8 @@ struct Explored {
     collections: usize,
 }
 
-/// Where the work on a change begins: with its payload alone, if the processor found its vectors in the index. When that was, and what
-/// has happened since, is not known; so it is tried for every change whose text another one has too.
+/// Where the work on a change begins: with its payload alone, if the processor found its vectors in the index. When that was,
+/// and what has happened since, is not known; so it is tried for every change whose text another one has too.
 fn first_step(history: &History, change: u8) -> Step {
     let own = history[usize::from(change) - 1];
     let others = history.iter().enumerate().filter(|(place, _)| *place != usize::from(change) - 1);

@@ -1,8 +1,9 @@
 //! Says whether a Qdrant collection is exactly what a MongoDB database says it should be.
 //!
 //! Every document and every point is read, with the servers' own drivers and nothing of tidewheel's adapters or payload
-//! code: a mistake there must not hide itself. What makes a row of chunks whole is told by the same code as in `verify`. Checked are identity, namespace, version, the row of chunks, payload,
-//! and, where the caller can say what they should be, chunk texts and vectors.
+//! code: a mistake there must not hide itself. What makes a row of chunks whole is told by the same code as in `verify`.
+//! Checked are identity, namespace, version, the row of chunks, payload, and, where the caller can say what they should be,
+//! chunk texts and vectors.
 //!
 //! Memory grows with the number of points, not with their size: identities are read first, contents batch by batch.
 

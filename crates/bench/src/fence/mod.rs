@@ -8,8 +8,9 @@
 //! One has the real index and the tombstones. The other one upserts without a condition, deletes without a version,
 //! does not look at what is there after a write, and remembers no deletion. Each round gives each side an empty Redis
 //! and an empty collection; who begins alternates. The time runs from the start of the upserter to the moment when stage 2
-//! is drained; in the last run all services work, and it runs from the first insert until all documents are searchable. Medians are printed; the ratio is the median of the rounds' own ratios, because what else the machine does
-//! changes from round to round. CPU time is that of this process, Redis and Qdrant together.
+//! is drained; in the last run all services work, and it runs from the first insert until all documents are searchable. Medians
+//! are printed; the ratio is the median of the rounds' own ratios, because what else the machine does changes from round to
+//! round. CPU time is that of this process, Redis and Qdrant together.
 
 mod records;
 mod unfenced;

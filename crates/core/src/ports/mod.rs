@@ -1,8 +1,8 @@
 //! The seams: what the stages need from MongoDB, Redis, Qdrant and the embedder.
 //!
 //! Each trait is implemented by an adapter for the real server and by a fake in memory, and both pass the same
-//! contract tests. Every method, but for [`Spans`], may fail with a [`PortError`], whose class says whether to wait, to park the input or
-//! to stop. Methods do not retry by themselves: how long to wait is decided in one place, by the stages.
+//! contract tests. Every method, but for [`Spans`], may fail with a [`PortError`], whose class says whether to wait, to park
+//! the input or to stop. Methods do not retry by themselves: how long to wait is decided in one place, by the stages.
 
 mod archive;
 mod dead_letters;

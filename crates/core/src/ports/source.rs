@@ -115,9 +115,9 @@ pub trait Source: Send + Sync {
     /// None of a collection that is not selected does.
     async fn existing(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<bool>>;
 
-    /// Those of these documents, given by their canonical keys, that exist, as of everything committed at `at_least` or before, in any
-    /// order. None of a collection that is not selected. A key with bytes that are no text cannot be asked for. All of them come at
-    /// once: ask for no more than fit into memory.
+    /// Those of these documents, given by their canonical keys, that exist, as of everything committed at `at_least` or before,
+    /// in any order. None of a collection that is not selected. A key with bytes that are no text cannot be asked for. All of
+    /// them come at once: ask for no more than fit into memory.
     async fn fetch(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<SourceRow>>;
 }
 

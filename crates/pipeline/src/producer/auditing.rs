@@ -21,8 +21,8 @@ use crate::meters::now_seconds;
 /// The pause after each page of a thousand: a million documents take some minutes, and the servers hardly notice.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// After how long the first audit of a session is due at the latest, and the next one after one that found drift, came to no answer or
-/// failed: processes that are replaced every day audit as well, and what was repaired is not told for another day.
+/// After how long the first audit of a session is due at the latest, and the next one after one that found drift, came to no
+/// answer or failed: processes that are replaced every day audit as well, and what was repaired is not told for another day.
 const SOON: Duration = Duration::from_secs(3600);
 
 type Running = Pin<Box<dyn Future<Output = PortResult<Found>> + Send>>;

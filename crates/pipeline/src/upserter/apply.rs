@@ -58,7 +58,8 @@ impl Applier<'_> {
         Ok((done, letters))
     }
 
-    /// Payloads alone where that may be enough, then conditional upsert, check, clean-up; again from the start for documents that vanished in between.
+    /// Payloads alone where that may be enough, then conditional upsert, check, clean-up; again from the start for documents
+    /// that vanished in between.
     async fn write_all(&self, writes: &[Write]) -> Result<(), GivenUp> {
         let (unchanged, mut todo): (Vec<&Write>, _) = writes.iter().partition(|write| write.unchanged);
         todo.extend(self.refresh(unchanged).await?);

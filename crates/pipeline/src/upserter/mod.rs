@@ -20,8 +20,8 @@
 //! **Fencing**: whatever the number of upserters and the order of their writes, the newest version of a document wins.
 //! An upsert does not overwrite a newer point (its condition), and does not bring back what was deleted or shortened
 //! (its check). Without B a late write could; a model of the protocol shows it.
-//! **Calls**: A and B for a batch with writes, P and B for one of payloads alone, C only for a batch in which the check found something to clean up, one delete for
-//! a batch with removals.
+//! **Calls**: A and B for a batch with writes, P and B for one of payloads alone, C only for a batch in which the check found
+//! something to clean up, one delete for a batch with removals.
 //! **A collection that is gone** is made again by the next write, and put on record, so that the producer fills it again.
 //! **Poison**: a document that Qdrant refuses is found by halving the batch and parked; its neighbours are written.
 //! A vector of the wrong dimension is no fault of its document: the service stops and says so.
