@@ -159,3 +159,34 @@ impl PortError {
         self
     }
 }
+
+/// An error with everything that caused it, each cause once: of a failed connection the outermost message alone does not say why.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Layer(&'static str, #[source] Option<Box<Layer>>);
+
+    #[test]
+    fn causes_are_told_in_order_and_none_twice() {
+        let innermost = Layer("refused", None);
+        let middle = Layer("connect error: refused", Some(Box::new(innermost)));
+        assert_eq!(with_causes(&Layer("no answer", Some(Box::new(middle)))), "no answer: connect error: refused");
+        assert_eq!(with_causes(&Layer("a", Some(Box::new(Layer("b", None))))), "a: b");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tidewheel_core::meters;
 use tidewheel_core::ports::{
@@ -21,6 +21,7 @@ use super::{problems, verdict};
 use crate::connect;
 use crate::services::numbers;
 use crate::settings::{Provider, Settings, redact_address};
+use crate::times;
 
 /// How long a server may take to answer before it counts as unreachable.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -120,7 +121,7 @@ impl Looker {
             saved: sum(measured(), meters::PROCESSOR_TOKENS_SAVED).unwrap_or(0.0) as u64,
         });
         let mut overview = Overview {
-            at_ms: (since_epoch() * 1e3) as u64,
+            at_ms: times::now_ms(),
             verdict: Verdict {
                 state: State::Unknown,
                 summary: String::new(),
@@ -275,7 +276,7 @@ impl Looker {
     /// The source with what only the producer knows.
     fn with_reports(&self, mut source: Source, reports: &[Report], rows: &mut Rate, now: Instant) -> Source {
         let measured = |name| sum(reports.iter().map(|report| &report.measured), name);
-        source.checkpoint_age_seconds = measured(meters::PRODUCER_SAVED).map(|at| (since_epoch() - at).max(0.0));
+        source.checkpoint_age_seconds = measured(meters::PRODUCER_SAVED).map(|at| (times::now_seconds() - at).max(0.0));
         if let Some(snapshot) = source.snapshot.as_mut().filter(|snapshot| snapshot.state == "running") {
             snapshot.of = measured(meters::SNAPSHOT_EXPECTED).map(|of| of as u64);
             snapshot.rows_per_second = rows.look(now, snapshot.rows as f64);
@@ -336,11 +337,7 @@ impl StageMemory {
 fn idle(reports: &[Report], service: &str) -> Option<f64> {
     let name = format!("{}{{service=\"{service}\"}}", meters::PROGRESS);
     let last = reports.iter().filter_map(|report| report.measured.get(&name)).copied().max_by(f64::total_cmp)?;
-    Some((since_epoch() - last).max(0.0))
-}
-
-pub(super) fn since_epoch() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    Some((times::now_seconds() - last).max(0.0))
 }
 
 fn services(said: &[(String, u64, Report)]) -> Vec<Service> {

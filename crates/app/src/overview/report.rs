@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tidewheel_core::meters;
 
-use super::look::since_epoch;
 use super::{Audit, Latency};
+use crate::times;
 
 /// What a process says of itself, every few seconds. As JSON of a few kilobytes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -82,7 +82,7 @@ pub(super) fn audit(reports: &[Report]) -> Option<Audit> {
     let last = |report: &Report| report.measured.get(meters::AUDITED).copied();
     let at = reports.iter().filter_map(last).max_by(f64::total_cmp)?;
     Some(Audit {
-        seconds_ago: (since_epoch() - at).max(0.0),
+        seconds_ago: (times::now_seconds() - at).max(0.0),
         missing: of("missing")?,
         stale: of("stale")?,
         extra: of("extra")?,

@@ -1,13 +1,12 @@
 //! One HTTP client for both embedders, and the one place where an answer's status becomes an error's class.
 
-use std::error::Error;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
-use tidewheel_core::error::{Cause, PortError, Server};
+use tidewheel_core::error::{Cause, PortError, Server, with_causes};
 
 /// How long to wait for a connection: a server that is there answers in milliseconds, also from afar.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,7 +27,7 @@ pub(super) fn client(timeout: Duration) -> Result<Client, PortError> {
         .tcp_nodelay(true)
         .user_agent(concat!("tidewheel/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|cause| PortError::fatal(format!("cannot set up HTTP: {}", chain(&cause))))
+        .map_err(|cause| PortError::fatal(format!("cannot set up HTTP: {}", with_causes(&cause))))
 }
 
 /// Reads a setting that holds an address.
@@ -65,7 +64,7 @@ impl Answer {
 pub(super) async fn send(request: RequestBuilder, url: &Url) -> Result<Answer, PortError> {
     let failed = |cause: reqwest::Error| {
         let (timed_out, cause) = (cause.is_timeout(), cause.without_url());
-        let message = format!("no answer from the embedder at {}: {}", shown(url), chain(&cause));
+        let message = format!("no answer from the embedder at {}: {}", shown(url), with_causes(&cause));
         let of = if timed_out { Cause::Timeout } else { Cause::Unreachable };
         PortError::transient(message)
             .with_hint("check embedding.url and that the embedder runs")
@@ -178,20 +177,6 @@ fn span(text: &str) -> Option<Duration> {
         rest = &rest[letters..];
     }
     Duration::try_from_secs_f64(seconds).ok()
-}
-
-/// An error with its causes.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use prost::Message as _;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, StatusCode, Url};
+use tidewheel_core::error::with_causes;
 use tidewheel_core::secret::Secret;
 
 use crate::exit::Failure;
@@ -64,7 +65,8 @@ impl Collector {
     /// Posts one request.
     pub(super) async fn post(&self, body: Bytes) -> Result<(), Refusal> {
         let request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/x-protobuf").body(body);
-        let failed = |error: reqwest::Error| Refusal { cause: chain(&error.without_url()), again: true, spans: None };
+        let failed =
+            |error: reqwest::Error| Refusal { cause: with_causes(&error.without_url()), again: true, spans: None };
         let mut answer = request.send().await.map_err(failed)?;
         let status = answer.status();
         if !status.is_success() {
@@ -115,17 +117,6 @@ fn headers(text: &str) -> Option<HeaderMap> {
         headers.append(name, value);
     }
     Some(headers)
-}
-
-/// An error with what caused it: of a failed connection the cause says why.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
