@@ -65,6 +65,7 @@ pub struct OracleOptions {
 
 type Render = Box<dyn Fn(&Document) -> String + Send + Sync>;
 type Embed = Box<dyn Fn(&str) -> Vec<f32> + Send + Sync>;
+type Select = Box<dyn Fn(&Document) -> bool + Send + Sync>;
 
 /// Compares index and source.
 pub struct Oracle {
@@ -73,6 +74,7 @@ pub struct Oracle {
     qdrant: Qdrant,
     render: Option<Render>,
     embed: Option<Embed>,
+    parked: Option<Select>,
 }
 
 impl Oracle {
@@ -87,7 +89,7 @@ impl Oracle {
             .skip_compatibility_check()
             .build()
             .map_err(index)?;
-        Ok(Self { options, mongo, qdrant, render: None, embed: None })
+        Ok(Self { options, mongo, qdrant, render: None, embed: None, parked: None })
     }
 
     /// Also checks that the chunks of a document cover this text of it.
@@ -101,6 +103,13 @@ impl Oracle {
     #[must_use]
     pub fn with_vectors(mut self, embed: impl Fn(&str) -> Vec<f32> + Send + Sync + 'static) -> Self {
         self.embed = Some(Box::new(embed));
+        self
+    }
+
+    /// Expects these documents to be dead letters without a point; the report lists them as parked.
+    #[must_use]
+    pub fn with_parked(mut self, parked: impl Fn(&Document) -> bool + Send + Sync + 'static) -> Self {
+        self.parked = Some(Box::new(parked));
         self
     }
 
@@ -198,7 +207,10 @@ impl Oracle {
             report.documents += 1;
             let key = canonical(document.get("_id").cloned().unwrap_or(Bson::Null));
             let owner = (namespace.to_string(), key);
+            let parked = self.parked.as_ref().is_some_and(|parked| parked(&document));
             match points.remove(&owner) {
+                Some(_) if parked => report.extra.push(format!("{} {}, which cannot be indexed", owner.0, owner.1)),
+                None if parked => report.parked.push(format!("{} {}", owner.0, owner.1)),
                 Some(identities) => pairs.push((owner, document, identities)),
                 None => report.missing.push(format!("{} {}", owner.0, owner.1)),
             }

@@ -26,6 +26,8 @@ pub struct Report {
     pub extra: Vec<String>,
     /// Chunks behind the last of their document.
     pub surplus_chunks: Vec<String>,
+    /// Documents without a point that cannot have one, as expected.
+    pub parked: Vec<String>,
 }
 
 impl Report {

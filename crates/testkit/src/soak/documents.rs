@@ -79,7 +79,7 @@ fn bytes<const LENGTH: usize>(number: i32) -> [u8; LENGTH] {
     bytes
 }
 
-/// An `_id` that MongoDB takes for the same and tidewheel does not: another type of the same number.
+/// The same `_id` as another type of number: MongoDB compares numbers by value.
 pub(super) fn twin(id: &Bson) -> Option<Bson> {
     match id {
         Bson::Int32(number) => Some(Bson::Int64(i64::from(*number))),
@@ -88,6 +88,72 @@ pub(super) fn twin(id: &Bson) -> Option<Bson> {
         Bson::Double(number) if number.fract() == 0.0 => Some(Bson::Int32(*number as i32)),
         _ => None,
     }
+}
+
+/// Field of the documents that Qdrant cannot hold.
+pub(super) const POISON: &str = "poison";
+
+/// Deepest document that Qdrant stores. MongoDB stores deeper ones.
+const DEEPEST: usize = 120;
+
+/// What makes a document hard to carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hostile {
+    /// Nested as deep as Qdrant stores it.
+    Deep,
+    /// A large value that no chunk needs, and a text of many chunks.
+    Huge,
+    /// Control characters, escape sequences and names that look like operators or paths.
+    Strange,
+    /// Nested deeper than Qdrant stores it: has to be parked.
+    Poison,
+}
+
+impl Hostile {
+    pub(super) const ALL: [Self; 4] = [Self::Deep, Self::Huge, Self::Strange, Self::Poison];
+
+    /// Its row in the report.
+    pub(super) fn kind(self) -> &'static str {
+        match self {
+            Self::Deep => "insert deep",
+            Self::Huge => "insert huge",
+            Self::Strange => "insert strange",
+            Self::Poison => "insert poison",
+        }
+    }
+}
+
+/// Adds to a document what makes it hostile.
+pub(super) fn make_hostile(document: &mut Document, hostile: Hostile, rng: &mut StdRng, serial: u64) {
+    match hostile {
+        Hostile::Deep => {
+            let depth = rng.random_range(33..=DEEPEST - 1);
+            document.insert("body", nested(rng, depth));
+        }
+        Hostile::Huge => {
+            let bytes = vec![0x5a; rng.random_range(100_000..600_000)];
+            document.insert("blob", Binary { subtype: BinarySubtype::Generic, bytes });
+            let paragraphs: Vec<String> = (0..4).map(|_| text(rng, Length::Long, serial)).collect();
+            document.insert("content", paragraphs.join("\n"));
+        }
+        Hostile::Strange => {
+            document
+                .insert("content", format!("\u{1b}]52;c;c29haw==\u{7} {serial} \u{1b}[2J\u{0}\u{9b}31m \u{202e}txet"));
+            document.insert("", "a field without a name");
+            document.insert("$set", doc! { "a.b": serial.to_string(), "": [Bson::Null, 1] });
+        }
+        Hostile::Poison => {
+            document.insert(POISON, true);
+            document.insert("body", nested(rng, DEEPEST + 30));
+        }
+    }
+}
+
+/// So many levels of objects and arrays, in any mixture.
+fn nested(rng: &mut StdRng, levels: usize) -> Bson {
+    (0..levels).fold(Bson::String("core".to_owned()), |inner, _| {
+        if rng.random_bool(0.3) { Bson::Array(vec![inner]) } else { Bson::Document(doc! { "c": inner }) }
+    })
 }
 
 /// How long a text is.

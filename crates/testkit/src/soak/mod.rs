@@ -11,8 +11,10 @@
 //! - **Nothing counted that did not happen.** A write counts when MongoDB acknowledged it and it changed something; a
 //!   fault when the process was seen dead or stopped, or when the proxy has broken, held, delayed or swallowed something.
 //! - **The verdict is the oracle's.** After all faults are healed, index and source are read whole, every document and
-//!   every point, until they are equal and both streams are drained, or the patience ends. Dead letters, and services that
-//!   gave up by themselves or did not stop when told to, are failures too.
+//!   every point, until they are equal and both streams are drained, or the patience ends. Services that gave up by
+//!   themselves or did not stop when told to are failures too.
+//! - **Every dead letter is explained.** Some documents are deep, huge or strange, and have to arrive. Some are poison: nested
+//!   deeper than Qdrant stores. Each of those has to be a dead letter, and no other document may be one.
 //!
 //! ```text
 //!  writer ─────────────▶ mongod        redis-server        Qdrant ◀──── oracle
@@ -74,6 +76,9 @@ pub enum SoakError {
     /// The writer's connection.
     #[error("cannot write to MongoDB: {0}")]
     Source(String),
+    /// The dead letters at the end.
+    #[error("failed to read the dead letters: {0}")]
+    DeadLetters(String),
     /// The oracle.
     #[error(transparent)]
     Oracle(#[from] crate::oracle::OracleError),

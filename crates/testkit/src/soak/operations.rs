@@ -4,7 +4,9 @@ use bson::{Bson, Document, doc};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::documents::{COLLECTIONS, FOREIGN, Length, SCRATCH, document, id, single_ids, text, twin};
+use super::documents::{
+    COLLECTIONS, FOREIGN, Hostile, Length, POISON, SCRATCH, document, id, make_hostile, single_ids, text, twin,
+};
 
 /// Documents that are changed again and again.
 const HOT: i32 = 4;
@@ -91,11 +93,13 @@ impl Planner {
             }
             46..52 => self.on_some(place, "grow", |this, id| this.set(collection, id, Length::Long, false)),
             52..58 => self.on_some(place, "shrink", |this, id| this.set(collection, id, Length::Short, false)),
-            58..64 => self.on_some(place, "replace", |this, id| {
+            58..62 => self.on_some(place, "replace", |this, id| {
                 let document = this.document(id.clone());
                 Step::Replace { collection, id, document }
             }),
-            64..76 => one("delete", self.delete(place, 1)),
+            62..64 if !full => self.hostile(place),
+            64 => self.retype(place),
+            62..76 => one("delete", self.delete(place, 1)),
             76..79 => {
                 let many = if full { 200 } else { self.rng.random_range(2..30) };
                 one("delete many", self.delete(place, many))
@@ -165,6 +169,35 @@ impl Planner {
             ids.push(id);
         }
         Step::Delete { collection: COLLECTIONS[place], ids }
+    }
+
+    /// Inserts a document that is hard to carry. Poison has `_id`s of its own and is never changed, so that each of its dead
+    /// letters has one explanation.
+    fn hostile(&mut self, place: usize) -> Write {
+        let hostile = Hostile::ALL[self.rng.random_range(0..Hostile::ALL.len())];
+        let id = match hostile {
+            Hostile::Poison => Bson::String(format!("{POISON}/{}", self.next_number)),
+            Hostile::Strange => Bson::String(format!("\u{1b}[2J/{}/\u{0}\u{7f}\u{202e}", self.next_number)),
+            _ => id(&mut self.rng, self.next_number),
+        };
+        // Dropping a collection would take the poison away that explains a dead letter.
+        let place = if hostile == Hostile::Poison { 0 } else { place };
+        let mut document = self.document(id.clone());
+        make_hostile(&mut document, hostile, &mut self.rng, self.serial);
+        if hostile != Hostile::Poison {
+            self.there[place].push(id);
+        }
+        let steps = vec![Step::Insert { collection: COLLECTIONS[place], documents: vec![document] }];
+        Write { kind: hostile.kind(), steps, transaction: false }
+    }
+
+    /// Replaces a document by one whose `_id` is another type of the same number.
+    fn retype(&mut self, place: usize) -> Write {
+        self.on_some(place, "retype", |this, id| {
+            let other = twin(&id).unwrap_or_else(|| id.clone());
+            let document = this.document(other);
+            Step::Replace { collection: COLLECTIONS[place], id, document }
+        })
     }
 
     /// Inserts a deleted `_id` again, right after it was deleted or long after, at times as another type of number.
@@ -258,7 +291,7 @@ mod tests {
         // As text, because NaN does not equal itself.
         assert!(format!("{first:?}") == format!("{second:?}"));
         let kinds: HashSet<_> = first.iter().map(|write| write.kind).collect();
-        assert_eq!(kinds.len(), 15, "{kinds:?}");
+        assert_eq!(kinds.len(), 20, "{kinds:?}");
     }
 
     #[test]

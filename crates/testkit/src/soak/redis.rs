@@ -58,23 +58,43 @@ fn field<T: FromRedisValue>(fields: &HashMap<String, Value>, name: &str) -> Opti
     redis::from_redis_value::<Option<T>>(fields.get(name)?.clone()).ok().flatten()
 }
 
-/// The reasons of the first dead letters of each stage.
-pub(super) async fn reasons(url: &str) -> RedisResult<Vec<String>> {
-    /// Enough to see what kind they are.
-    const MOST: u64 = 5;
+/// A dead letter, as far as a verdict needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Parked {
+    /// Namespace and `_id`, as the oracle writes them.
+    pub(super) document: String,
+    /// Where it was parked and why.
+    pub(super) reason: String,
+}
+
+/// Every dead letter of both stages.
+pub(super) async fn parked(url: &str) -> RedisResult<Vec<Parked>> {
+    /// Letters are small here: poison has no large fields.
+    const PAGE: u64 = 200;
     let client = redis::Client::open(url)?;
     let mut connection = client.get_multiplexed_async_connection().await?;
-    let mut reasons = Vec::new();
+    let mut parked = Vec::new();
     for stage in [STAGE_1, STAGE_2] {
-        let range = ["-", "+", "COUNT"];
-        let letters: redis::streams::StreamRangeReply =
-            redis::cmd("XRANGE").arg(stage.dead_letters).arg(&range).arg(MOST).query_async(&mut connection).await?;
-        for letter in letters.ids {
-            let text = |name: &str| field::<String>(&letter.map, name).unwrap_or_default();
-            reasons.push(format!("{} {} {}: {}", text("stream"), text("entry"), text("id"), text("reason")));
+        let mut after = "-".to_owned();
+        loop {
+            let page: redis::streams::StreamRangeReply = redis::cmd("XRANGE")
+                .arg(stage.dead_letters)
+                .arg(&[after.as_str(), "+", "COUNT"])
+                .arg(PAGE)
+                .query_async(&mut connection)
+                .await?;
+            let Some(last) = page.ids.last() else { break };
+            after = format!("({}", last.id);
+            for letter in page.ids {
+                let text = |name: &str| field::<String>(&letter.map, name).unwrap_or_default();
+                parked.push(Parked {
+                    document: format!("{} {}", text("namespace"), text("key")),
+                    reason: format!("{} {} {}: {}", text("stream"), text("entry"), text("id"), text("reason")),
+                });
+            }
         }
     }
-    Ok(reasons)
+    Ok(parked)
 }
 
 /// Both stages in a few words.

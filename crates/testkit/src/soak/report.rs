@@ -49,10 +49,12 @@ pub struct SoakReport {
     pub extra: Vec<String>,
     /// Chunks behind the last of their document.
     pub surplus_chunks: Vec<String>,
-    /// Entries that were given up, on both stages.
-    pub dead_letters: u64,
-    /// Why the first of them were given up.
-    pub dead_letter_reasons: Vec<String>,
+    /// Documents in MongoDB that cannot be indexed, and are dead letters as they have to be.
+    pub parked: u64,
+    /// Dead letters of documents that could have been indexed, with the reason.
+    pub unexplained_dead_letters: Vec<String>,
+    /// Documents that cannot be indexed and are no dead letters.
+    pub without_dead_letter: Vec<String>,
     /// What both streams held at the end.
     pub streams: Vec<Backlog>,
     /// Services that ended by themselves, or did not stop well when told to.
@@ -87,15 +89,18 @@ impl SoakReport {
             stale: found.stale.into_iter().map(|stale| format!("{}: {}", stale.document, stale.what)).collect(),
             extra: found.extra,
             surplus_chunks: found.surplus_chunks,
-            dead_letters: verdict.stages.iter().map(|stage| stage.dead_letters).sum(),
-            dead_letter_reasons: verdict.reasons,
+            parked: found.parked.len() as u64,
+            unexplained_dead_letters: verdict.unexplained,
+            without_dead_letter: verdict.forgotten,
             streams: verdict.stages,
             findings: counts.findings,
             folder: options.folder.clone(),
             logs: BTreeMap::new(),
         };
-        report.converged =
-            report.seconds_to_converge.is_some() && report.dead_letters == 0 && report.findings.is_empty();
+        report.converged = report.seconds_to_converge.is_some()
+            && report.unexplained_dead_letters.is_empty()
+            && report.without_dead_letter.is_empty()
+            && report.findings.is_empty();
         if !report.converged {
             report.logs = world.logs().map(|(name, log)| (name, tail(&log, TAIL))).collect();
         }
@@ -143,7 +148,7 @@ impl fmt::Display for SoakReport {
         for (name, found) in self.differences() {
             row(name, found.len() as u64, "")?;
         }
-        row("dead letters", self.dead_letters, "")?;
+        row("parked", self.parked, "nested too deep, as expected")?;
         for stream in &self.streams {
             let state = if stream.drained { "drained" } else { "NOT drained" };
             row(stream.stream, stream.lag.unwrap_or_default() + stream.pending, state)?;
@@ -154,12 +159,14 @@ impl fmt::Display for SoakReport {
 }
 
 impl SoakReport {
-    fn differences(&self) -> [(&'static str, &Vec<String>); 4] {
+    fn differences(&self) -> [(&'static str, &Vec<String>); 6] {
         [
             ("missing", &self.missing),
             ("stale", &self.stale),
             ("extra", &self.extra),
             ("surplus chunks", &self.surplus_chunks),
+            ("unexplained letters", &self.unexplained_dead_letters),
+            ("without dead letter", &self.without_dead_letter),
         ]
     }
 
@@ -167,8 +174,7 @@ impl SoakReport {
     fn details(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         /// More of a kind say nothing new.
         const SHOWN: usize = 10;
-        let others = [("dead letter", &self.dead_letter_reasons), ("finding", &self.findings)];
-        for (name, found) in self.differences().into_iter().chain(others) {
+        for (name, found) in self.differences().into_iter().chain([("finding", &self.findings)]) {
             for one in found.iter().take(SHOWN) {
                 writeln!(f, "{name}: {one}")?;
             }

@@ -1,9 +1,10 @@
 //! Whether the index equals the source after everything was healed.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::documents::{COLLECTIONS, DATABASE};
-use super::redis::{self, Backlog};
+use super::documents::{COLLECTIONS, DATABASE, POISON};
+use super::redis::{self, Backlog, Parked};
 use super::tally::Tally;
 use super::world::World;
 use super::{SoakError, SoakOptions};
@@ -19,8 +20,10 @@ pub(super) struct Verdict {
     pub(super) took: Option<Duration>,
     pub(super) report: Report,
     pub(super) stages: Vec<Backlog>,
-    /// Why the first dead letters were given up.
-    pub(super) reasons: Vec<String>,
+    /// Dead letters of documents that could have been indexed: why they were parked.
+    pub(super) unexplained: Vec<String>,
+    /// Documents that cannot be indexed and have no dead letter.
+    pub(super) forgotten: Vec<String>,
 }
 
 /// Waits until both streams are drained and the index equals the source, or until the patience ends.
@@ -46,8 +49,9 @@ pub(super) async fn wait(
         match report {
             Some(Ok(report)) if last || report.is_equal() => {
                 let took = (drained && report.is_equal()).then(|| healed.elapsed());
-                let reasons = redis::reasons(&url).await.unwrap_or_default();
-                return Ok(Verdict { took, report, stages, reasons });
+                let letters = redis::parked(&url).await.map_err(|error| SoakError::DeadLetters(error.to_string()))?;
+                let (unexplained, forgotten) = explain(&letters, &report.parked);
+                return Ok(Verdict { took, report, stages, unexplained, forgotten });
             }
             Some(Err(error)) if last => return Err(error.into()),
             _ => {}
@@ -61,6 +65,16 @@ pub(super) async fn wait(
     }
 }
 
+/// Dead letters that nothing explains, and parked documents without a dead letter. A poisonous document may have several: faults
+/// make the producer append it again.
+fn explain(letters: &[Parked], parked: &[String]) -> (Vec<String>, Vec<String>) {
+    let poisonous = |letter: &&Parked| letter.document.contains(&format!("{POISON}/"));
+    let unexplained = letters.iter().filter(|letter| !poisonous(letter)).map(|letter| letter.reason.clone()).collect();
+    let known: HashSet<&str> = letters.iter().map(|letter| letter.document.as_str()).collect();
+    let forgotten = parked.iter().filter(|document| !known.contains(document.as_str())).cloned().collect();
+    (unexplained, forgotten)
+}
+
 async fn oracle(world: &World, options: &SoakOptions) -> Result<Oracle, SoakError> {
     let oracle = Oracle::connect(OracleOptions {
         mongodb_uri: world.stack.mongodb_uri(),
@@ -70,9 +84,25 @@ async fn oracle(world: &World, options: &SoakOptions) -> Result<Oracle, SoakErro
         qdrant_api_key: None,
         collection: "documents".into(),
     });
-    let oracle = oracle.await?.with_text(text_of);
+    let oracle = oracle.await?.with_text(text_of).with_parked(|document| document.contains_key(POISON));
     Ok(match options.embed.clone() {
         Some(embed) => oracle.with_vectors(move |text| embed(text)),
         None => oracle,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dead_letters_and_parked_documents_explain_each_other() {
+        let letter = |document: &str| Parked { document: document.to_owned(), reason: format!("why {document}") };
+        let letters =
+            [letter("soak.tickets \"poison/1\""), letter("soak.notes 7"), letter("soak.tickets \"poison/1\"")];
+        let parked = ["soak.tickets \"poison/1\"", "soak.tickets \"poison/2\""].map(str::to_owned);
+        let (unexplained, forgotten) = explain(&letters, &parked);
+        assert_eq!(unexplained, ["why soak.notes 7"]);
+        assert_eq!(forgotten, ["soak.tickets \"poison/2\""]);
+    }
 }
