@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use tidewheel_core::tokens::{Tokens, Words};
 
-use crate::engine::{Engine, EngineInfo, Precision, Workspace};
+use crate::engine::{Engine, EngineInfo, Precision, Text, Workspace};
 use crate::tokens::Encoding;
 
 /// The limit of the default model, so that texts are cut into the same number of chunks.
@@ -85,6 +85,8 @@ impl HashEngine {
                 kernel: "splitmix64",
                 query_prefix: String::new(),
                 passage_prefix: String::new(),
+                include_prompt: true,
+                measured: Vec::new(),
             },
         }
     }
@@ -123,23 +125,23 @@ impl Engine for HashEngine {
         let spans = Words.spans(text);
         #[expect(clippy::cast_possible_truncation, reason = "32 bits of a hash")]
         let ids = spans.into_iter().take(MAX_TOKENS).map(|span| hash_bytes(&text.as_bytes()[span]) as u32).collect();
-        Encoding { ids }
+        Encoding::new(ids)
     }
 
     fn token_spans(&self, text: &str) -> Vec<Range<usize>> {
         Words.spans(text)
     }
 
-    fn embed_tile(&self, batch: &[&[u32]], _workspace: &mut Workspace, out: &mut [f32]) {
+    fn embed_tile(&self, batch: &[Text<'_>], _workspace: &mut Workspace, out: &mut [f32]) {
         assert_eq!(out.len(), batch.len() * self.info.dimension, "one vector for each text");
-        for (ids, out) in batch.iter().zip(out.chunks_exact_mut(self.info.dimension)) {
-            Self::fill(ids, out);
+        for (text, out) in batch.iter().zip(out.chunks_exact_mut(self.info.dimension)) {
+            Self::fill(text.ids, out);
         }
     }
 
-    fn embed_one(&self, ids: &[u32], out: &mut [f32]) {
+    fn embed_one(&self, text: Text<'_>, out: &mut [f32]) {
         assert_eq!(out.len(), self.info.dimension, "one vector");
-        Self::fill(ids, out);
+        Self::fill(text.ids, out);
     }
 }
 
@@ -149,7 +151,7 @@ mod tests {
 
     fn embed(engine: &HashEngine, text: &str) -> Vec<f32> {
         let encoding = engine.tokenize(text);
-        engine.embed(&[&encoding.ids], 1)
+        engine.embed(&[encoding.text()], 1)
     }
 
     fn dot(a: &[f32], b: &[f32]) -> f32 {

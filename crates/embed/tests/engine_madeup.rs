@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use madeup::{Dtype, Madeup};
 use proptest::prelude::*;
-use tidewheel_embed::engine::{Engine, Kernel, ModelSource, ModelSpec, Precision, Workspace, load};
+use tidewheel_embed::engine::{Engine, Kernel, ModelSource, ModelSpec, Precision, Text, Workspace, load};
 use tidewheel_embed::model::LoadError;
 
 /// Head and feed-forward widths that fit no register.
@@ -54,7 +54,7 @@ fn check(model: &Madeup, lengths: &[usize]) {
     model.write(directory.path());
     let texts = texts(model, lengths);
     let expected: Vec<Vec<f64>> = texts.iter().map(|ids| model.expected(ids)).collect();
-    let batch: Vec<&[u32]> = texts.iter().map(|ids| &ids[..]).collect();
+    let batch: Vec<Text<'_>> = texts.iter().map(|ids| Text::plain(ids)).collect();
     for kernel in Kernel::available() {
         for (precision, least) in [(Precision::F32, 0.999_999), (Precision::Bf16, 0.999_7), (Precision::Int8, 0.99)] {
             let engine = open(directory.path(), kernel, precision).unwrap();
@@ -63,12 +63,12 @@ fn check(model: &Madeup, lengths: &[usize]) {
             let mut tile = vec![0.0; together.len()];
             engine.embed_tile(&batch, &mut Workspace::default(), &mut tile);
             assert_eq!(tile, together, "{name}: the order of texts changed an answer");
-            for ((ids, vector), expected) in batch.iter().zip(together.chunks(model.hidden)).zip(&expected) {
+            for ((text, vector), expected) in batch.iter().zip(together.chunks(model.hidden)).zip(&expected) {
                 let mut alone = vec![0.0; model.hidden];
-                engine.embed_one(ids, &mut alone);
+                engine.embed_one(*text, &mut alone);
                 assert_eq!(alone, vector, "{name}: a team's answer differs");
                 let cosine = cosine(vector, expected);
-                assert!(cosine >= least, "{name}: {} tokens: {cosine}", ids.len());
+                assert!(cosine >= least, "{name}: {} tokens: {cosine}", text.ids.len());
                 if precision == Precision::F32 {
                     for (value, expected) in vector.iter().zip(expected) {
                         assert!((f64::from(*value) - expected).abs() < 2e-4, "{name}: {value} for {expected}");
@@ -151,71 +151,6 @@ fn the_tokeniser_obeys_the_model_and_not_its_own_file() {
     let text = "Ü tide 日本";
     let spans: Vec<&str> = engine.token_spans(text).into_iter().map(|span| &text[span]).collect();
     assert_eq!(spans, ["Ü", "tide", "日", "本"]);
-}
-
-#[test]
-fn what_a_model_lacks_is_named() {
-    let cases = [
-        ("config.json", "\"bert\"", "\"mpnet\"", "model_type \"mpnet\""),
-        ("config.json", "\"gelu\"", "\"silu\"", "hidden_act \"silu\""),
-        (
-            "config.json",
-            "{",
-            "{\"position_embedding_type\":\"relative_key\",",
-            "position_embedding_type \"relative_key\"",
-        ),
-        ("config.json", "\"hidden_size\":84", "\"hidden_size\":85", "do not divide hidden_size 85"),
-        ("config.json", "\"vocab_size\":16", "\"vocab_size\":15", "has the token id 15"),
-        ("config.json", "\"intermediate_size\":150", "\"intermediate_size\":151", "has the shape [150, 84]"),
-        ("modules.json", "models.Normalize", "models.Dense", "module \"Dense\""),
-        (
-            "1_Pooling/config.json",
-            "_mean_tokens\":false",
-            "_mean_tokens\":true",
-            "pooling [\"cls_token\", \"mean_tokens\"]",
-        ),
-        ("tokenizer.json", "WordPiece", "Nonsense", "tokenizer.json cannot be understood"),
-    ];
-    for (file, from, to, complaint) in cases {
-        let directory = tempfile::tempdir().unwrap();
-        ODD.write(directory.path());
-        let path = directory.path().join(file);
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.contains(from), "{text}");
-        std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
-        let error = open(directory.path(), Kernel::Portable, Precision::F32).err().expect(complaint).to_string();
-        assert!(error.contains(complaint), "{error}");
-    }
-    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
-        let directory = tempfile::tempdir().unwrap();
-        ODD.write(directory.path());
-        std::fs::remove_file(directory.path().join(file)).unwrap();
-        let error = open(directory.path(), Kernel::Portable, Precision::F32).err().unwrap().to_string();
-        assert!(error.contains(file) && error.contains("cannot read"), "{error}");
-    }
-    let directory = tempfile::tempdir().unwrap();
-    ODD.write(directory.path());
-    let path = directory.path().join("model.safetensors");
-    let bytes = std::fs::read(&path).unwrap();
-    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-    let error = open(directory.path(), Kernel::Portable, Precision::F32).err().unwrap().to_string();
-    assert!(error.contains("its header describes"), "{error}");
-}
-
-#[test]
-fn prefixes_come_from_the_settings_or_the_model() {
-    let directory = tempfile::tempdir().unwrap();
-    ODD.write(directory.path());
-    let prompts = r#"{"prompts": {"query": "query: ", "document": "passage: "}}"#;
-    std::fs::write(directory.path().join("config_sentence_transformers.json"), prompts).unwrap();
-    let mut spec = ModelSpec::new(ModelSource::Directory(directory.path().to_owned()));
-    let engine = load(&spec).unwrap();
-    let info = engine.info();
-    assert_eq!((&info.query_prefix[..], &info.passage_prefix[..]), ("query: ", "passage: "));
-    spec.query_prefix = Some(String::new());
-    spec.name = "odd".to_owned();
-    let engine = load(&spec).unwrap();
-    assert_eq!((&engine.info().query_prefix[..], &engine.info().model[..]), ("", "odd"));
 }
 
 #[test]

@@ -6,7 +6,8 @@ mod model;
 use std::sync::Arc;
 
 use model::model_directory;
-use tidewheel_embed::engine::{Engine, Kernel, ModelSource, ModelSpec, Precision, Workspace, load};
+use tidewheel_embed::engine::{Engine, Kernel, ModelSource, ModelSpec, Precision, Text, Workspace, load};
+use tidewheel_embed::tokens::Encoding;
 
 fn minilm(precision: Precision, kernel: Kernel) -> Arc<dyn Engine> {
     let mut spec = ModelSpec::new(ModelSource::Directory(model_directory()));
@@ -48,12 +49,12 @@ fn agreement(engine: &dyn Engine) -> (f64, f64) {
     // Some kernels are there to define what the others compute, not to be fast.
     let count = if engine.info().kernel == "portable" { 3 } else { 50 };
     let encodings: Vec<_> = texts()[..count].iter().map(|text| engine.tokenize(text)).collect();
-    let batch: Vec<&[u32]> = encodings.iter().map(|encoding| &encoding.ids[..]).collect();
+    let batch: Vec<Text<'_>> = encodings.iter().map(Encoding::text).collect();
     let together = engine.embed(&batch, 2);
     let mut cosines = Vec::new();
-    for ((ids, vector), expected) in batch.iter().zip(together.chunks(384)).zip(expected()) {
+    for ((text, vector), expected) in batch.iter().zip(together.chunks(384)).zip(expected()) {
         let mut alone = vec![0.0; 384];
-        engine.embed_one(ids, &mut alone);
+        engine.embed_one(*text, &mut alone);
         assert_eq!(alone, vector, "a text's answer depends on what else is computed");
         cosines.push(cosine(vector, &expected));
     }
@@ -108,7 +109,7 @@ fn any_text_has_a_vector_of_length_one() {
         let encoding = engine.tokenize(text);
         assert!((2..=256).contains(&encoding.ids.len()), "{:.20}: {} tokens", text, encoding.ids.len());
         let mut vector = vec![0.0; 384];
-        engine.embed_tile(&[&encoding.ids], &mut workspace, &mut vector);
+        engine.embed_tile(&[encoding.text()], &mut workspace, &mut vector);
         assert!((cosine(&vector, &vector).sqrt() - 1.0).abs() < 1e-5);
         let length = vector.iter().map(|value| value * value).sum::<f32>();
         assert!((length - 1.0).abs() < 1e-4, "{text:.20}: {length}");
@@ -116,9 +117,9 @@ fn any_text_has_a_vector_of_length_one() {
     assert_eq!(engine.tokenize(&long).ids.len(), 256);
     // Nothing at all is still an answer.
     let mut nothing = vec![7.0; 384];
-    engine.embed_tile(&[&[]], &mut workspace, &mut nothing);
+    engine.embed_tile(&[Text::default()], &mut workspace, &mut nothing);
     assert!(nothing.iter().all(|value| *value == 0.0));
-    engine.embed_one(&[], &mut nothing);
+    engine.embed_one(Text::default(), &mut nothing);
     assert!(engine.embed(&[], 0).is_empty());
 }
 
@@ -130,7 +131,7 @@ fn odd_texts_equal_the_reference() {
         let engine = minilm(precision, Kernel::available()[0]);
         for (text, expected) in &cases {
             let mut vector = vec![0.0; 384];
-            engine.embed_one(&engine.tokenize(text).ids, &mut vector);
+            engine.embed_one(engine.tokenize(text).text(), &mut vector);
             let cosine = cosine(&vector, expected);
             assert!(cosine >= least, "{precision:?}: {cosine} for {text:.30?}");
         }
@@ -146,11 +147,11 @@ fn any_number_of_threads_gives_the_same_bits() {
         spec.threads = threads;
         let engine = load(&spec).unwrap();
         let encodings: Vec<_> = texts[..20].iter().map(|text| engine.tokenize(text)).collect();
-        let batch: Vec<&[u32]> = encodings.iter().map(|encoding| &encoding.ids[..]).collect();
+        let batch: Vec<Text<'_>> = encodings.iter().map(Encoding::text).collect();
         answers.push(engine.embed(&batch, threads));
         let mut singles = vec![0.0; batch.len() * 384];
-        for (ids, out) in batch.iter().zip(singles.chunks_mut(384)) {
-            engine.embed_one(ids, out);
+        for (text, out) in batch.iter().zip(singles.chunks_mut(384)) {
+            engine.embed_one(*text, out);
         }
         answers.push(singles);
     }
@@ -163,13 +164,13 @@ fn a_batch_of_many_lengths_gives_what_each_text_gives_alone() {
         let engine = minilm(precision, Kernel::available()[0]);
         let source = engine.tokenize(&texts().join(" "));
         let lengths = (1..40).chain((40..256).step_by(23)).chain([255, 256]);
-        let batch: Vec<&[u32]> = lengths.map(|length| &source.ids[..length]).collect();
+        let batch: Vec<Text<'_>> = lengths.map(|length| Text::plain(&source.ids[..length])).collect();
         let together = engine.embed(&batch, 2);
         let mut workspace = Workspace::default();
         let mut alone = vec![0.0; 384];
-        for (ids, vector) in batch.iter().zip(together.chunks(384)) {
-            engine.embed_tile(&[ids], &mut workspace, &mut alone);
-            assert_eq!(alone, vector, "{precision:?}: {} tokens", ids.len());
+        for (text, vector) in batch.iter().zip(together.chunks(384)) {
+            engine.embed_tile(&[*text], &mut workspace, &mut alone);
+            assert_eq!(alone, vector, "{precision:?}: {} tokens", text.ids.len());
         }
         // More than a tile holds, in one call.
         let mut out = vec![0.0; batch.len() * 384];

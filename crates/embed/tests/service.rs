@@ -267,16 +267,6 @@ async fn the_service_describes_itself() {
 }
 
 #[tokio::test]
-async fn the_tokenizer_file_is_handed_out_as_it_is() {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), r#"{"version": "1.0"}"#).unwrap();
-    let options = ServiceOptions { tokenizer_file: Some(file.path().to_owned()), ..hash_options() };
-    let service = Running::start(hash(8), options).await;
-    let response = service.request(Method::GET, "/tokenizer").send().await.unwrap();
-    assert_eq!(response.text().await.unwrap(), r#"{"version": "1.0"}"#);
-}
-
-#[tokio::test]
 async fn a_text_that_breaks_the_engine_costs_only_its_own_request() {
     let service = Running::start(Obedient::open(), hash_options()).await;
     for (bad, cause) in [("!", "the engine failed on it"), ("?", "its vector is not finite")] {

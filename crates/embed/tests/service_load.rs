@@ -202,11 +202,16 @@ impl tidewheel_embed::engine::Engine for Broken {
         self.0.token_spans(text)
     }
 
-    fn embed_tile(&self, _: &[&[u32]], _: &mut tidewheel_embed::engine::Workspace, out: &mut [f32]) {
+    fn embed_tile(
+        &self,
+        _: &[tidewheel_embed::engine::Text<'_>],
+        _: &mut tidewheel_embed::engine::Workspace,
+        out: &mut [f32],
+    ) {
         out.fill(0.0);
     }
 
-    fn embed_one(&self, _: &[u32], out: &mut [f32]) {
+    fn embed_one(&self, _: tidewheel_embed::engine::Text<'_>, out: &mut [f32]) {
         out.fill(0.0);
     }
 }

@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use support::{Obedient, PATIENCE, hash_options, until};
-use tidewheel_embed::engine::{Engine, EngineInfo, Workspace};
+use tidewheel_embed::engine::{Engine, EngineInfo, Text, Workspace};
 use tidewheel_embed::service::{Service, ServiceOptions, meters};
 use tidewheel_embed::tokens::Encoding;
 use tokio::net::TcpListener;
@@ -192,12 +192,12 @@ impl Engine for SlowTokens {
         self.inner.token_spans(text)
     }
 
-    fn embed_tile(&self, batch: &[&[u32]], workspace: &mut Workspace, out: &mut [f32]) {
+    fn embed_tile(&self, batch: &[Text<'_>], workspace: &mut Workspace, out: &mut [f32]) {
         self.inner.embed_tile(batch, workspace, out);
     }
 
-    fn embed_one(&self, ids: &[u32], out: &mut [f32]) {
-        self.inner.embed_one(ids, out);
+    fn embed_one(&self, text: Text<'_>, out: &mut [f32]) {
+        self.inner.embed_one(text, out);
     }
 }
 

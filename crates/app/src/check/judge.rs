@@ -207,7 +207,8 @@ fn redis(report: &mut Report, address: &str, facts: &RedisFacts) {
 fn embedder(report: &mut Report, address: &str, facts: &EmbedderFacts) {
     let millis = facts.latency.as_secs_f64() * 1e3;
     let EmbedderFacts { model, dimension, .. } = facts;
-    right(report, "embedder", format!("{model} at {address} gave {dimension} dimensions in {millis:.1} ms"));
+    let computes = facts.computes.as_ref().map(|computes| format!(" with {computes}")).unwrap_or_default();
+    right(report, "embedder", format!("{model} at {address} gave {dimension} dimensions in {millis:.1} ms{computes}"));
 }
 
 fn server(report: &mut Report, facts: &QdrantFacts) {

@@ -41,6 +41,8 @@ pub(crate) struct EmbedderFacts {
     /// Of the vector that it really gave.
     pub(crate) dimension: usize,
     pub(crate) latency: Duration,
+    /// How it computes, if it says.
+    pub(crate) computes: Option<String>,
 }
 
 /// How the collector of traces took an empty request.

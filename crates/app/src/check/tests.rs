@@ -34,7 +34,12 @@ fn good() -> Facts {
             ..RedisFacts::default()
         }),
         embedder_url: "http://127.0.0.1:8080".into(),
-        embedder: Ok(EmbedderFacts { model: "m".into(), dimension: 384, latency: Duration::from_millis(5) }),
+        embedder: Ok(EmbedderFacts {
+            model: "m".into(),
+            dimension: 384,
+            latency: Duration::from_millis(5),
+            computes: None,
+        }),
         qdrant_url: "http://127.0.0.1:6334".into(),
         collection: "documents".into(),
         qdrant: Ok(QdrantFacts { title: "qdrant".into(), version: "1.19.0".into(), collection: Some(a_collection()) }),

@@ -90,7 +90,8 @@ async fn embedder(settings: &Settings) -> PortResult<EmbedderFacts> {
     let info = embedder.info().await?;
     let begun = Instant::now();
     let vectors = embedder.embed(&[SAMPLE.to_owned()], Purpose::Query).await?;
-    Ok(EmbedderFacts { model: info.model, dimension: vectors.dimension(), latency: begun.elapsed() })
+    let (dimension, latency) = (vectors.dimension(), begun.elapsed());
+    Ok(EmbedderFacts { model: info.model, dimension, latency, computes: embedder.details().await? })
 }
 
 async fn traces(settings: &Settings) -> Option<Told<CollectorFacts>> {

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use tidewheel_embed::engine::{self, ModelSource, ModelSpec, Precision};
+use tidewheel_embed::engine::{self, ModelSource, ModelSpec, Precision, describe};
+use tidewheel_embed::model::LoadError;
 use tidewheel_embed::service::{Render, Service, ServiceOptions};
 use tidewheel_local::Report;
 use tidewheel_local::provision::Provisioner;
@@ -44,6 +45,7 @@ pub(super) fn embedder(
             dimension = info.engine.dimension,
             precision = info.engine.precision.name(),
             kernel = info.engine.kernel,
+            measured = describe(&info.engine.measured),
             listen = settings.listen,
             "ready"
         );
@@ -81,7 +83,7 @@ async fn bind(address: &str) -> Result<TcpListener, Failure> {
 /// Loads the model on a thread of its own: it takes a while and must not hold anything else up.
 async fn start(settings: &Embedder, source: ModelSource, metrics: Render) -> Result<Service, Failure> {
     let spec = ModelSpec {
-        name: if PathBuf::from(&settings.model).is_dir() { String::new() } else { settings.model.clone() },
+        name: name(&settings.model),
         precision: precision(&settings.precision),
         threads: settings.threads,
         query_prefix: settings.query_prefix.clone(),
@@ -95,13 +97,23 @@ async fn start(settings: &Embedder, source: ModelSource, metrics: Render) -> Res
         max_texts: settings.max_texts,
         queue_tokens: settings.max_queued_tokens,
         metrics: Some(metrics),
-        ..ServiceOptions::new(&source)
+        ..ServiceOptions::default()
     };
     let started = tokio::task::spawn_blocking(move || {
-        let engine = engine::load(&spec).map_err(|error| Failure::new(format!("embedder: {error}")))?;
+        let failed = |error: LoadError| Failure::new(format!("embedder: {error}")).with_hint(error.hint());
+        let engine = engine::load(&spec).map_err(failed)?;
         Service::start(engine, options).map_err(|error| Failure::new(format!("embedder: {error}")))
     });
     started.await.unwrap_or_else(|panic| Err(Failure::new(format!("the model could not be loaded: {panic}"))))
+}
+
+/// What a model is called: its directory's name, or its id. A revision is not a part of it, so that pinning one changes no
+/// fingerprint by itself; the weights' own does.
+fn name(model: &str) -> String {
+    if PathBuf::from(model).is_dir() {
+        return String::new();
+    }
+    model.split_once('@').map_or(model, |(id, _)| id).to_owned()
 }
 
 /// The settings only let these words through.

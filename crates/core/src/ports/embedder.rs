@@ -37,6 +37,11 @@ pub trait Embedder: Send + Sync {
     /// The model's name and limits.
     async fn info(&self) -> PortResult<EmbedderInfo>;
 
+    /// How vectors are computed, in a line for people. `None`: the embedder does not say.
+    async fn details(&self) -> PortResult<Option<String>> {
+        Ok(None)
+    }
+
     /// The model's tokeniser, or the best estimate of it.
     async fn tokens(&self) -> PortResult<Arc<dyn Tokens>>;
 

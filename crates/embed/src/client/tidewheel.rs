@@ -16,7 +16,7 @@ use tokio::sync::OnceCell;
 
 use super::http::{self, Answer, garbled, shown};
 use super::{check, tokens::ModelTokens};
-use crate::engine::Precision;
+use crate::engine::{Measurement, Precision, describe};
 use crate::service::vectors::{BINARY, X_COUNT, X_DIMENSION, X_MODEL, header_form};
 
 /// How to reach the service.
@@ -48,6 +48,11 @@ struct RemoteInfo {
     dimension: usize,
     max_text_tokens: usize,
     limits: RemoteLimits,
+    /// Older embedders do not say.
+    #[serde(default)]
+    kernel: String,
+    #[serde(default)]
+    measured: Vec<Measurement>,
 }
 
 impl RemoteInfo {
@@ -201,6 +206,15 @@ impl Embedder for TidewheelClient {
             dimension: info.dimension,
             max_tokens: info.max_text_tokens,
         })
+    }
+
+    async fn details(&self) -> PortResult<Option<String>> {
+        let info = self.remote().await?;
+        let computes = format!("{} ({})", info.precision.name(), info.kernel);
+        Ok(Some(match describe(&info.measured) {
+            measured if measured.is_empty() => computes,
+            measured => format!("{computes}, measured on one core: {measured}"),
+        }))
     }
 
     async fn tokens(&self) -> PortResult<Arc<dyn Tokens>> {

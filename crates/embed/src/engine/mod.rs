@@ -32,7 +32,8 @@ pub use select::Kernel;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// [`Precision::Bf16`] where the processor has instructions for it, else [`Precision::F32`].
+    /// The faster of [`Precision::F32`] and [`Precision::Bf16`] with this model's shapes, measured at load. Only
+    /// [`Precision::F32`] where the processor has no instructions for bf16.
     #[default]
     Auto,
     /// IEEE single precision.
@@ -141,6 +142,53 @@ pub struct EngineInfo {
     pub query_prefix: String,
     /// Belongs in front of a document's text.
     pub passage_prefix: String,
+    /// Whether the tokens of a prefix are pooled too.
+    pub include_prompt: bool,
+    /// What was measured at load to choose precision and kernel; empty where there was no choice.
+    pub measured: Vec<Measurement>,
+}
+
+/// One way to compute, and how fast it was with this model's shapes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measurement {
+    /// What is computed with.
+    pub precision: Precision,
+    /// The instructions.
+    pub kernel: String,
+    /// Tokens a second on one core, through all layers.
+    pub tokens_per_second: u64,
+}
+
+/// One text for an engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Text<'a> {
+    /// Token ids, special tokens included.
+    pub ids: &'a [u32],
+    /// So many of the first tokens are read but not pooled: those of a prompt, in models that leave it out.
+    pub unpooled: usize,
+}
+
+impl<'a> Text<'a> {
+    /// A text whose tokens are all pooled.
+    #[must_use]
+    pub fn plain(ids: &'a [u32]) -> Self {
+        Self { ids, unpooled: 0 }
+    }
+
+    /// Texts whose tokens are all pooled.
+    #[must_use]
+    pub fn list(batch: &[&'a [u32]]) -> Vec<Self> {
+        batch.iter().copied().map(Self::plain).collect()
+    }
+}
+
+/// What was measured, in a line for people; empty if nothing was.
+#[must_use]
+pub fn describe(measured: &[Measurement]) -> String {
+    let one = |Measurement { precision, kernel, tokens_per_second }: &Measurement| {
+        format!("{} ({kernel}) {tokens_per_second} tokens/s", precision.name())
+    };
+    measured.iter().map(one).collect::<Vec<_>>().join(" · ")
 }
 
 /// Turns texts into vectors. One engine serves any number of threads at once.
@@ -150,6 +198,16 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The token ids of one text, cut at the model's maximum. Prefixes are the caller's business.
     fn tokenize(&self, text: &str) -> Encoding;
+
+    /// Tokens of a prefix that are read but not pooled; 0 in nearly all models. See [`Text::unpooled`].
+    fn unpooled(&self, _prefix: &str) -> usize {
+        0
+    }
+
+    /// The model's tokenizer in the form of `tokenizer.json`, if it has one.
+    fn tokenizer_json(&self) -> Option<String> {
+        None
+    }
 
     /// The byte range of every token of the whole text: not cut, without special tokens.
     fn token_spans(&self, text: &str) -> Vec<Range<usize>>;
@@ -161,30 +219,30 @@ pub trait Engine: Send + Sync + 'static {
     /// # Panics
     /// `out` has not `dimension` values for each text, a text is longer than `max_tokens`, or an id is not in the
     /// vocabulary.
-    fn embed_tile(&self, batch: &[&[u32]], workspace: &mut Workspace, out: &mut [f32]);
+    fn embed_tile(&self, batch: &[Text<'_>], workspace: &mut Workspace, out: &mut [f32]);
 
     /// Computes one text as fast as this machine can, on several cores if that helps. Calls at the same time do not
     /// wait for one another: whoever finds the other cores taken computes alone.
     ///
     /// # Panics
     /// As [`Engine::embed_tile`].
-    fn embed_one(&self, ids: &[u32], out: &mut [f32]);
+    fn embed_one(&self, text: Text<'_>, out: &mut [f32]);
 
     /// Computes a whole batch on `threads` threads (0: all cores): packs it into tiles that hold no padding, and hands
     /// the next one to whichever thread is free.
     ///
     /// # Panics
     /// As [`Engine::embed_tile`].
-    fn embed(&self, batch: &[&[u32]], threads: usize) -> Vec<f32> {
+    fn embed(&self, batch: &[Text<'_>], threads: usize) -> Vec<f32> {
         let dimension = self.info().dimension;
-        let lengths: Vec<usize> = batch.iter().map(|ids| ids.len()).collect();
+        let lengths: Vec<usize> = batch.iter().map(|text| text.ids.len()).collect();
         let tiles = pack(&lengths, self.info().tile_tokens);
         let next = AtomicUsize::new(0);
         let work = || {
             let mut workspace = Workspace::default();
             let mut done = Vec::new();
             while let Some(tile) = tiles.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let texts: Vec<&[u32]> = tile.iter().map(|&index| batch[index]).collect();
+                let texts: Vec<Text<'_>> = tile.iter().map(|&index| batch[index]).collect();
                 let mut vectors = vec![0.0; texts.len() * dimension];
                 self.embed_tile(&texts, &mut workspace, &mut vectors);
                 done.push((tile, vectors));

@@ -150,6 +150,9 @@ impl std::fmt::Debug for Team {
 }
 
 impl Team {
+    /// Each step has fewer units than this.
+    pub(crate) const MOST_UNITS: usize = 1 << Ticket::BITS;
+
     /// A team of `size` members, the caller of [`Team::run`] included.
     pub(crate) fn new(size: usize) -> Self {
         let shared = Arc::new(Shared {

@@ -2,21 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-/// Why a model could not be loaded. None of these heals by itself: the settings or the directory must change.
+/// Why a model could not be loaded. Only a change of the settings or of the directory helps.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// A file of the model cannot be read.
-    #[error(
-        "cannot read {path}: {cause}; the directory must hold a sentence-transformers model (config.json, tokenizer.json, model.safetensors)"
-    )]
+    #[error("failed to read {path}: {cause}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The system's answer.
         cause: std::io::Error,
     },
-    /// A file is there, but its content is not what its name promises.
-    #[error("{path} cannot be understood: {cause}; fetch the model again")]
+    /// A file exists, but its content is invalid.
+    #[error("invalid {path}: {cause}")]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -24,31 +22,50 @@ pub enum LoadError {
         cause: String,
     },
     /// The model is sound, but of a kind that this engine does not compute.
-    #[error(
-        "{model} has {what}, which the built-in engine does not know: {known}. Serve this model with another embedder, and set embedding.provider and embedding.url to it"
-    )]
+    #[error("unsupported model {model}: {}", problems.join("; "))]
     Unsupported {
         /// The model's directory.
         model: PathBuf,
-        /// What it has, for example `model_type "mpnet"`.
-        what: String,
-        /// What the engine knows in its place.
-        known: &'static str,
+        /// Every setting that is unsupported, each with its file, its key and its value.
+        problems: Vec<String>,
     },
     /// A kernel was asked for that this processor cannot run.
-    #[error("this processor has no {0} instructions; leave the choice of the kernel to tidewheel")]
+    #[error("this processor has no {0} instructions")]
     NoKernel(&'static str),
     /// `hash:DIM` with something else than a number of dimensions.
-    #[error("embedder.model {0:?} is not hash:DIM with a dimension between 1 and 65536; write for example hash:384")]
+    #[error(
+        "invalid embedder.model {0:?}: expected hash:DIM with a dimension between 1 and 65536, for example hash:384"
+    )]
     BadHash(String),
 }
 
 impl LoadError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => {
+                "give a directory of a sentence-transformers model: config.json, tokenizer.json, model.safetensors"
+            }
+            Self::Malformed { .. } => "compare the file with the original, and replace it if it differs",
+            Self::Unsupported { .. } => {
+                "choose another model, or serve this one with another embedder and set embedding.provider and \
+                 embedding.url"
+            }
+            Self::NoKernel(_) => "leave the choice of the kernel to tidewheel",
+            Self::BadHash(_) => "write for example hash:384",
+        }
+    }
+
     pub(crate) fn io(path: &Path, cause: std::io::Error) -> Self {
         Self::Io { path: path.to_owned(), cause }
     }
 
     pub(crate) fn malformed(path: &Path, cause: impl Into<String>) -> Self {
         Self::Malformed { path: path.to_owned(), cause: cause.into() }
+    }
+
+    pub(crate) fn unsupported(model: &Path, problem: impl Into<String>) -> Self {
+        Self::Unsupported { model: model.to_owned(), problems: vec![problem.into()] }
     }
 }

@@ -1,12 +1,24 @@
 //! Reading a sentence-transformers directory.
 //!
-//! What is read here is exactly what the directory says: nothing is guessed that would change an answer. A model that
-//! the engine cannot compute is refused at load, with a message that names what is missing.
+//! Every file that changes an answer is read, and every setting in it is either honoured or rejected by name. A model
+//! that the engine cannot compute is rejected at load, with a message that names each unsupported setting.
 
+mod architecture;
 mod config;
 mod error;
+mod files;
+mod modules;
+mod problems;
+mod safetensors;
+mod sentence;
+mod tokenizer;
 mod weights;
 
-pub use config::{Activation, Description, Pooling};
+pub use architecture::Activation;
+pub use config::Description;
 pub use error::LoadError;
+pub(crate) use files::Files;
+pub use modules::Pooling;
+pub use sentence::Prompts;
+pub use tokenizer::{BertSettings, Side, TokenizerClass, TokenizerSettings};
 pub use weights::{Layer, Linear, Norm, Weights};

@@ -1,16 +1,19 @@
-//! The weights of a model, read from `model.safetensors` one tensor at a time.
+//! The weights of a model, read from `model.safetensors` or its shards, one tensor at a time.
 //!
-//! The file is never held as a whole: its largest part, the vocabulary, is read straight into place, and a layer's
-//! matrices live only until the engine has packed them.
+//! No file is ever held as a whole: the largest part, the vocabulary, is read straight into place, and a layer's
+//! matrices live only until the engine has packed them. Sizes come from the tensors' own shapes, which are checked
+//! against `config.json` before anything is computed from it.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use safetensors::tensor::{Dtype, Metadata};
+use serde::Deserialize;
 
+use super::files::{Files, is_inside, within};
+use super::problems::Problems;
+use super::safetensors::Tensors;
 use super::{Description, LoadError};
-use crate::hash::{Hasher, hash_bytes};
+use crate::hash::Hasher;
 
 /// A matrix with one row per output, and its bias.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,53 +58,94 @@ pub struct Layer {
     pub output_norm: Norm,
 }
 
-/// An open weights file whose tensors have been found to be those of a BERT.
+const FILE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const WORDS: &str = "embeddings.word_embeddings.weight";
+const POSITIONS: &str = "embeddings.position_embeddings.weight";
+const TYPES: &str = "embeddings.token_type_embeddings.weight";
+
+/// Which shard has which tensor.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Reports weights that exist in another form alone.
+pub(super) fn check_present(files: &Files, folder: &str, problems: &mut Problems) {
+    let has = |name: &str| files.has(&within(folder, name));
+    if has(FILE) || has(INDEX) {
+        return;
+    }
+    let others = ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "onnx/model.onnx"];
+    problems.other(match others.into_iter().find(|name| has(name)) {
+        Some(found) => format!("it has {found} and no {FILE}; save the model with safetensors"),
+        None => format!("it has no {FILE}"),
+    });
+}
+
+/// The open files of a model whose tensors have been found to be those that its description needs.
 #[derive(Debug)]
 pub struct Weights {
-    path: PathBuf,
-    file: File,
-    metadata: Metadata,
-    /// Where the tensors begin in the file.
-    start: u64,
+    model: PathBuf,
+    shards: Vec<Tensors>,
     /// In front of every name: nothing, `bert.`, `model.`, …
     prefix: String,
     hasher: Hasher,
 }
 
-/// Largest header that is read; the format allows 100 MB, a BERT's is some tens of kilobytes.
-const MAX_HEADER: u64 = 16 << 20;
-
 impl Weights {
-    /// Opens `model.safetensors` in the model's directory.
+    /// Opens `model.safetensors`, or the shards that its index names, and compares the tensors' shapes with the
+    /// description.
     ///
     /// # Errors
-    /// The file is missing, is no safetensors file, or has no word embedding.
-    pub fn open(directory: &Path) -> Result<Self, LoadError> {
-        let path = directory.join("model.safetensors");
-        let io = |cause| LoadError::io(&path, cause);
-        let mut file = File::open(&path).map_err(io)?;
-        let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(io)?;
-        let length = u64::from_le_bytes(length);
-        if length > MAX_HEADER {
-            return Err(LoadError::malformed(&path, format!("it claims a header of {length} bytes")));
+    /// A file is missing or malformed, or a tensor is missing or of another shape.
+    pub fn open(model: &Description) -> Result<Self, LoadError> {
+        let files = Files::new(&model.directory);
+        let names = shard_names(&files, &model.folder)?;
+        let shards = names.iter().map(|name| Tensors::open(&files.path(name))).collect::<Result<Vec<_>, _>>()?;
+        let mut hasher = None;
+        for shard in &shards {
+            match &mut hasher {
+                None => hasher = Some(Hasher::new(shard.header.hash)),
+                Some(hasher) => hasher.write(shard.header.hash),
+            }
         }
-        let mut header = vec![0; usize::try_from(length).expect("at most 16 MB")];
-        file.read_exact(&mut header).map_err(io)?;
-        let metadata: Metadata =
-            serde_json::from_slice(&header).map_err(|cause| LoadError::malformed(&path, cause.to_string()))?;
-        let end = 8 + length + metadata.data_len() as u64;
-        let size = file.metadata().map_err(io)?.len();
-        if size != end {
-            return Err(LoadError::malformed(&path, format!("it has {size} bytes, its header describes {end}")));
-        }
-        let word = "embeddings.word_embeddings.weight";
-        let prefix = metadata
-            .offset_keys()
+        let main = files.path(&names[0]);
+        let mut prefixes: Vec<String> = shards
             .iter()
-            .find_map(|name| name.strip_suffix(word).map(str::to_owned))
-            .ok_or_else(|| LoadError::malformed(&path, format!("no tensor is named {word}")))?;
-        Ok(Self { path, file, metadata, start: 8 + length, prefix, hasher: Hasher::new(hash_bytes(&header)) })
+            .flat_map(|shard| shard.header.names())
+            .filter_map(|name| name.strip_suffix(WORDS).map(str::to_owned))
+            .collect();
+        let (Some(prefix), Some(hasher)) = (prefixes.pop(), hasher) else {
+            return Err(LoadError::malformed(&main, format!("no tensor is named {WORDS}")));
+        };
+        if let Some(other) = prefixes.pop() {
+            let problem = format!("two tensors are named {prefix}{WORDS} and {other}{WORDS} (supported: one network)");
+            return Err(LoadError::unsupported(&model.directory, problem));
+        }
+        let weights = Self { model: model.directory.clone(), shards, prefix, hasher };
+        weights.check(model)?;
+        Ok(weights)
+    }
+
+    /// Compares the shapes of all tensors with the description: from here on, its sizes are those of tensors that are
+    /// in the files.
+    fn check(&self, model: &Description) -> Result<(), LoadError> {
+        let hidden = model.hidden;
+        self.expect(WORDS, &[model.vocabulary, hidden])?;
+        self.expect(POSITIONS, &[model.positions, hidden])?;
+        let types = self.shape(TYPES)?;
+        if !matches!(types, [rows, width] if *rows > 0 && *width == hidden) {
+            let cause = format!("the tensor {}{TYPES} has the shape {types:?}, expected rows of {hidden}", self.prefix);
+            return Err(LoadError::malformed(&self.shards[0].path, cause));
+        }
+        // The last first: a number of layers that is far too large is noticed at once.
+        for layer in (0..model.layers).rev() {
+            for (name, outputs, inputs) in linears(model) {
+                self.expect(&format!("encoder.layer.{layer}.{name}.weight"), &[outputs, inputs])?;
+            }
+        }
+        Ok(())
     }
 
     /// The word embedding: `vocabulary` rows of `hidden` values.
@@ -109,25 +153,32 @@ impl Weights {
     /// # Errors
     /// The tensor is missing or of another shape.
     pub fn words(&mut self, model: &Description) -> Result<Vec<f32>, LoadError> {
-        self.tensor("embeddings.word_embeddings.weight", &[model.vocabulary, model.hidden])
+        self.tensor(WORDS, &[model.vocabulary, model.hidden])
     }
 
     /// What is added to the word embedding at each place of a text: the position's embedding plus that of token type
-    /// 0, the only type in a single text. `max_tokens` rows of `hidden` values.
+    /// 0, the only type in a single text. `max_tokens` rows of `hidden` values; in the RoBERTa family the row of the
+    /// padding stands in front of them.
     ///
     /// # Errors
     /// A tensor is missing or of another shape.
     pub fn places(&mut self, model: &Description) -> Result<Vec<f32>, LoadError> {
-        let positions = self.rows("embeddings.position_embeddings.weight", model.hidden)?;
-        let types = self.rows("embeddings.token_type_embeddings.weight", model.hidden)?;
-        let first = model.first_position * model.hidden;
-        let wanted = positions.get(first..first + model.max_tokens * model.hidden).ok_or_else(|| {
-            LoadError::malformed(&self.path, format!("it has no positions for {} tokens", model.max_tokens))
-        })?;
-        let kind = types
-            .get(..model.hidden)
-            .ok_or_else(|| LoadError::malformed(&self.path, "it has no embedding of token type 0"))?;
-        Ok(wanted.chunks(model.hidden).flat_map(|row| row.iter().zip(kind).map(|(a, b)| a + b)).collect())
+        let positions = self.tensor(POSITIONS, &[model.positions, model.hidden])?;
+        let types = self.shape(TYPES)?.to_vec();
+        let types = self.tensor(TYPES, &types)?;
+        let first = model.padding.map_or(0, |id| id as usize);
+        let count = model.max_tokens + usize::from(model.padding.is_some());
+        let rows = positions.chunks_exact(model.hidden).skip(first).take(count);
+        if rows.len() != count {
+            let cause = format!("it has no positions for {} tokens", model.max_tokens);
+            return Err(LoadError::malformed(&self.shards[0].path, cause));
+        }
+        let kind = &types[..model.hidden];
+        let mut places = Vec::with_capacity(count * model.hidden);
+        for row in rows {
+            places.extend(row.iter().zip(kind).map(|(a, b)| a + b));
+        }
+        Ok(places)
     }
 
     /// The normalisation of the embeddings.
@@ -143,21 +194,19 @@ impl Weights {
     /// # Errors
     /// A tensor is missing or of another shape.
     pub fn layer(&mut self, model: &Description, index: usize) -> Result<Layer, LoadError> {
-        let hidden = model.hidden;
         let name = |part: &str| format!("encoder.layer.{index}.{part}");
-        Ok(Layer {
-            query: self.linear(&name("attention.self.query"), hidden, hidden)?,
-            key: self.linear(&name("attention.self.key"), hidden, hidden)?,
-            value: self.linear(&name("attention.self.value"), hidden, hidden)?,
-            output: self.linear(&name("attention.output.dense"), hidden, hidden)?,
-            attention_norm: self.norm(&name("attention.output.LayerNorm"), hidden)?,
-            up: self.linear(&name("intermediate.dense"), model.intermediate, hidden)?,
-            down: self.linear(&name("output.dense"), hidden, model.intermediate)?,
-            output_norm: self.norm(&name("output.LayerNorm"), hidden)?,
-        })
+        let [query, key, value, output, up, down] = linears(model);
+        let mut linear = |(part, outputs, inputs): (&str, usize, usize)| self.linear(&name(part), outputs, inputs);
+        // In the order in which the revision has always been computed.
+        let (query, key, value, output) = (linear(query)?, linear(key)?, linear(value)?, linear(output)?);
+        let attention_norm = self.norm(&name("attention.output.LayerNorm"), model.hidden)?;
+        let mut linear = |(part, outputs, inputs): (&str, usize, usize)| self.linear(&name(part), outputs, inputs);
+        let (up, down) = (linear(up)?, linear(down)?);
+        let output_norm = self.norm(&name("output.LayerNorm"), model.hidden)?;
+        Ok(Layer { query, key, value, output, attention_norm, up, down, output_norm })
     }
 
-    /// A number that is the same exactly when header and tensors read so far are the same.
+    /// A number that is the same exactly when the headers and the tensors read so far are the same.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.hasher.finish()
@@ -174,91 +223,70 @@ impl Weights {
 
     fn norm(&mut self, name: &str, size: usize) -> Result<Norm, LoadError> {
         // Checkpoints converted from the first BERT release say gamma and beta.
-        let (scale, shift) = if self.metadata.info(&format!("{}{name}.gamma", self.prefix)).is_some() {
-            ("gamma", "beta")
-        } else {
-            ("weight", "bias")
-        };
+        let (scale, shift) =
+            if self.shape(&format!("{name}.gamma")).is_ok() { ("gamma", "beta") } else { ("weight", "bias") };
         Ok(Norm {
             scale: self.tensor(&format!("{name}.{scale}"), &[size])?,
             shift: self.tensor(&format!("{name}.{shift}"), &[size])?,
         })
     }
 
-    /// A matrix with rows of this width, however many.
-    fn rows(&mut self, name: &str, width: usize) -> Result<Vec<f32>, LoadError> {
-        let rows = self.metadata.info(&format!("{}{name}", self.prefix)).and_then(|info| info.shape.first().copied());
-        self.tensor(name, &[rows.unwrap_or(0), width])
+    fn shape(&self, name: &str) -> Result<&[usize], LoadError> {
+        let full = format!("{}{name}", self.prefix);
+        let found = self.shards.iter().find_map(|shard| shard.header.shape(&full));
+        found.ok_or_else(|| LoadError::malformed(&self.shards[0].path, format!("the tensor {full} is missing")))
+    }
+
+    fn expect(&self, name: &str, shape: &[usize]) -> Result<(), LoadError> {
+        let found = self.shape(name)?;
+        if found == shape {
+            return Ok(());
+        }
+        let cause = format!("the tensor {}{name} has the shape {found:?}, config.json says {shape:?}", self.prefix);
+        Err(LoadError::malformed(&self.shards[0].path, cause))
     }
 
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
-        let name = format!("{}{name}", self.prefix);
-        let Some(info) = self.metadata.info(&name) else {
-            return Err(LoadError::malformed(&self.path, format!("the tensor {name} is missing")));
-        };
-        if info.shape != shape {
-            let cause = format!("the tensor {name} has the shape {:?}, config.json says {shape:?}", info.shape);
-            return Err(LoadError::malformed(&self.path, cause));
-        }
-        let (begin, end) = info.data_offsets;
-        let dtype = info.dtype;
-        let mut bytes = vec![0; end - begin];
-        self.file
-            .seek(SeekFrom::Start(self.start + begin as u64))
-            .and_then(|_| self.file.read_exact(&mut bytes))
-            .map_err(|cause| LoadError::io(&self.path, cause))?;
-        self.hasher.write(hash_bytes(&bytes));
-        match dtype {
-            Dtype::F32 => Ok(bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect()),
-            Dtype::F16 => Ok(bytes.as_chunks().0.iter().map(|value| f16_to_f32(u16::from_le_bytes(*value))).collect()),
-            Dtype::BF16 => Ok(bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|value| f32::from_bits(u32::from(u16::from_le_bytes(*value)) << 16))
-                .collect()),
-            other => Err(LoadError::malformed(
-                &self.path,
-                format!("the tensor {name} is of type {other:?}; the engine reads F32, F16 and BF16"),
-            )),
-        }
+        self.expect(name, shape)?;
+        let full = format!("{}{name}", self.prefix);
+        let shard = self.shards.iter_mut().find(|shard| shard.header.shape(&full).is_some());
+        let Some(shard) = shard else { unreachable!("its shape was found") };
+        let (values, hash) = shard.read(&self.model, &full)?;
+        self.hasher.write(hash);
+        Ok(values)
     }
 }
 
-/// IEEE 754 binary16 to binary32: exact.
-fn f16_to_f32(half: u16) -> f32 {
-    let sign = u32::from(half >> 15) << 31;
-    let exponent = u32::from(half >> 10) & 31;
-    let fraction = u32::from(half) & 0x3ff;
-    let magnitude = match exponent {
-        // Zero and subnormals: a multiple of 2^-24.
-        #[expect(clippy::cast_precision_loss, reason = "ten bits")]
-        0 => (fraction as f32 * 2f32.powi(-24)).to_bits(),
-        31 => 0x7f80_0000 | fraction << 13,
-        _ => (exponent + 112) << 23 | fraction << 13,
-    };
-    f32::from_bits(sign | magnitude)
+/// The matrices of a layer: name, outputs, inputs.
+fn linears(model: &Description) -> [(&'static str, usize, usize); 6] {
+    let (hidden, intermediate) = (model.hidden, model.intermediate);
+    [
+        ("attention.self.query", hidden, hidden),
+        ("attention.self.key", hidden, hidden),
+        ("attention.self.value", hidden, hidden),
+        ("attention.output.dense", hidden, hidden),
+        ("intermediate.dense", intermediate, hidden),
+        ("output.dense", hidden, intermediate),
+    ]
 }
 
-#[cfg(test)]
-mod tests {
-    use super::f16_to_f32;
-
-    #[test]
-    fn half_precision_is_read_exactly() {
-        for (half, value) in [
-            (0x0000, 0.0),
-            (0x3c00, 1.0),
-            (0xc000, -2.0),
-            (0x7bff, 65504.0),
-            (0x0400, 6.103_515_6e-5),
-            (0x0001, 5.960_464_5e-8),
-            (0x3555, 0.333_251_95),
-            (0x7c00, f32::INFINITY),
-        ] {
-            assert_eq!(f16_to_f32(half).to_bits(), f32::to_bits(value), "{half:#x}");
-        }
-        assert_eq!(f16_to_f32(0x8000).to_bits(), (-0f32).to_bits());
-        assert!(f16_to_f32(0x7e00).is_nan());
+/// The files with the tensors, in order.
+fn shard_names(files: &Files, folder: &str) -> Result<Vec<String>, LoadError> {
+    let single = within(folder, FILE);
+    if files.has(&single) {
+        return Ok(vec![single]);
     }
+    let name = within(folder, INDEX);
+    let Some(index) = files.optional::<Index>(&name)? else { return Ok(vec![single]) };
+    let mut names: Vec<String> = index.weight_map.into_values().collect();
+    names.sort_unstable();
+    names.dedup();
+    let malformed = |cause: String| LoadError::malformed(&files.path(&name), cause);
+    if names.is_empty() {
+        return Err(malformed("it names no file".to_owned()));
+    }
+    if let Some(name) = names.iter().find(|name| !is_inside(name) || name.contains('/')) {
+        return Err(malformed(format!("invalid file name {name:?}")));
+    }
+    Ok(names.iter().map(|name| within(folder, name)).collect())
 }

@@ -113,16 +113,16 @@ pub(super) async fn metrics(State(service): State<Service>) -> Result<Response, 
     Ok(([(header::CONTENT_TYPE, kind)], render()).into_response())
 }
 
-/// `GET /tokenizer`: the model's `tokenizer.json` as it is.
-pub(super) async fn tokenizer(State(service): State<Service>) -> Response {
-    let Some(path) = &service.options().tokenizer_file else {
+/// `GET /tokenizer`: the model's tokenizer as a `tokenizer.json`, with the settings beside that file applied.
+pub(super) async fn tokenizer(State(service): State<Service>) -> Result<Response, Refusal> {
+    let written = tokio::task::spawn_blocking(move || service.engine().tokenizer_json()).await;
+    let written = written.map_err(|cause| Refusal::internal(format!("failed to write the tokenizer: {cause}")))?;
+    let Some(json) = written else {
         let message = "this model has no tokenizer file; its tokens are runs of up to six letters, and single signs";
-        return (StatusCode::NOT_FOUND, axum::Json(json!({"error": message, "tokenizer": "words"}))).into_response();
+        let body = axum::Json(json!({"error": message, "tokenizer": "words"}));
+        return Ok((StatusCode::NOT_FOUND, body).into_response());
     };
-    match tokio::fs::read(path).await {
-        Ok(bytes) => ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response(),
-        Err(cause) => Refusal::internal(format!("cannot read {}: {cause}", path.display())).into_response(),
-    }
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response())
 }
 
 /// Any other path.

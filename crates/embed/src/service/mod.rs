@@ -104,6 +104,8 @@ struct Inner {
     model_header: HeaderValue,
     reader: Reader,
     splitter: Splitter,
+    /// Tokens of a document's and a search's prefix that are not pooled.
+    unpooled: [usize; 2],
     scheduler: Scheduler,
     meters: Arc<Meters>,
     closing: AtomicBool,
@@ -142,6 +144,7 @@ impl Service {
             model_header: HeaderValue::from_str(&vectors::header_form(&info.engine.model, &info.engine.revision))
                 .unwrap_or_else(|_| HeaderValue::from_static("?")),
             reader: Reader::new(&options),
+            unpooled: [&info.engine.passage_prefix, &info.engine.query_prefix].map(|prefix| engine.unpooled(prefix)),
             splitter: Splitter::new(Arc::clone(&engine), workers),
             scheduler,
             meters,
@@ -235,12 +238,12 @@ impl Service {
     async fn embed<T>(&self, texts: Vec<String>, purpose: Purpose, held: T) -> Result<Embedded, Refusal> {
         self.admit(texts.len())?;
         let info = self.engine().info();
-        let prefix = match purpose {
-            Purpose::Passage => &info.passage_prefix,
-            Purpose::Query => &info.query_prefix,
+        let (prefix, unpooled) = match purpose {
+            Purpose::Passage => (&info.passage_prefix, self.inner.unpooled[0]),
+            Purpose::Query => (&info.query_prefix, self.inner.unpooled[1]),
         };
         let started = Instant::now();
-        let encodings = self.inner.splitter.split(texts, prefix).await?;
+        let encodings = self.inner.splitter.split(texts, prefix, unpooled).await?;
         self.inner.meters.tokenized(started.elapsed());
         drop(held);
         self.compute(encodings).await
@@ -339,7 +342,7 @@ fn probe(engine: &dyn Engine) -> Result<(), ServiceError> {
         return Err(broken("its vectors have no dimensions"));
     }
     let mut vector = vec![0.0; info.dimension];
-    engine.embed_one(&engine.tokenize("tidewheel").ids, &mut vector);
+    engine.embed_one(engine.tokenize("tidewheel").text(), &mut vector);
     if vector.iter().any(|value| !value.is_finite()) || vector.iter().all(|value| *value == 0.0) {
         return Err(broken("its vector of the text \"tidewheel\" is not a finite vector other than zero"));
     }

@@ -147,7 +147,7 @@ fn with_specials(service: &Service, mut ids: Vec<u32>) -> Result<Encoding, Refus
     let specials = service.engine().tokenize("").ids;
     let (before, after) = specials.split_at(specials.len().div_ceil(2));
     ids.truncate(service.engine().info().max_tokens.saturating_sub(specials.len()));
-    Ok(Encoding { ids: [before, &ids, after].concat() })
+    Ok(Encoding::new([before, &ids, after].concat()))
 }
 
 /// The answer to a caller without the token.

@@ -1,12 +1,9 @@
 //! How the service is set up.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidewheel_core::secret::Secret;
-
-use crate::engine::ModelSource;
 
 /// Gives the text of `/metrics`: what the process has recorded, in the form that Prometheus reads.
 pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
@@ -37,17 +34,13 @@ pub struct ServiceOptions {
     pub read_timeout: Duration,
     /// How long queued work may go on after the shutdown began. What is left then is answered with 503.
     pub drain: Duration,
-    /// The model's `tokenizer.json`, which `/tokenizer` hands out. `None` for a model that has none.
-    pub tokenizer_file: Option<PathBuf>,
     /// What `/metrics` answers with; `None` if this process records nothing. The recorder has to be installed before
     /// the service is started.
     pub metrics: Option<Render>,
 }
 
-impl ServiceOptions {
-    /// The defaults for a model.
-    #[must_use]
-    pub fn new(source: &ModelSource) -> Self {
+impl Default for ServiceOptions {
+    fn default() -> Self {
         Self {
             workers: 0,
             token: None,
@@ -61,10 +54,6 @@ impl ServiceOptions {
             read_timeout: Duration::from_secs(30),
             // Two seconds less than a service has to be gone.
             drain: Duration::from_secs(8),
-            tokenizer_file: match source {
-                ModelSource::Directory(directory) => Some(directory.join("tokenizer.json")),
-                ModelSource::Hash(_) => None,
-            },
             metrics: None,
         }
     }

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use super::error::{Refusal, ServiceError};
 use super::meters::Meters;
 use super::queue::{Piece, Queue, Tile};
-use crate::engine::{Engine, Workspace};
+use crate::engine::{Engine, Text, Workspace};
 use crate::tokens::Encoding;
 
 /// The vectors of a request, one after another, or why there are none.
@@ -247,7 +247,7 @@ impl Shared {
         vectors: &mut Vec<f32>,
     ) -> Vec<usize> {
         let dimension = self.engine.info().dimension;
-        let texts: Vec<&[u32]> = tile.pieces.iter().map(|piece| &piece.ticket.texts[piece.index].ids[..]).collect();
+        let texts: Vec<Text<'_>> = tile.pieces.iter().map(|piece| piece.ticket.texts[piece.index].text()).collect();
         vectors.clear();
         vectors.resize(texts.len() * dimension, 0.0);
         // The engine owns nothing that a panic could leave half written but the workspace, which is thrown away then.
@@ -264,7 +264,7 @@ impl Shared {
         let mut failed = Vec::new();
         for (place, (text, vector)) in texts.iter().zip(vectors.chunks_exact_mut(dimension)).enumerate() {
             *workspace = Workspace::default();
-            let result = catch_unwind(AssertUnwindSafe(|| self.engine.embed_tile(&[text], workspace, vector)));
+            let result = catch_unwind(AssertUnwindSafe(|| self.engine.embed_tile(&[*text], workspace, vector)));
             if result.is_err() {
                 failed.push(place);
             }

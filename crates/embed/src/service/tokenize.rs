@@ -30,11 +30,16 @@ impl Splitter {
         Self { engine, cores: Semaphore::new(cores), parts: cores }
     }
 
-    /// The tokens of each text with the prefix in front of it.
-    pub(super) async fn split(&self, texts: Vec<String>, prefix: &str) -> Result<Vec<Encoding>, Refusal> {
+    /// The tokens of each text with the prefix in front of it, of which `unpooled` are not pooled.
+    pub(super) async fn split(
+        &self,
+        texts: Vec<String>,
+        prefix: &str,
+        unpooled: usize,
+    ) -> Result<Vec<Encoding>, Refusal> {
         let lengths: Vec<usize> = texts.iter().map(String::len).collect();
         if lengths.iter().sum::<usize>() <= ON_THE_SPOT {
-            return encode(&*self.engine, &texts, prefix);
+            return encode(&*self.engine, &texts, prefix, unpooled);
         }
         let texts = Arc::new(texts);
         let prefix: Arc<str> = Arc::from(prefix);
@@ -42,7 +47,7 @@ impl Splitter {
             let (engine, texts, prefix) = (Arc::clone(&self.engine), Arc::clone(&texts), Arc::clone(&prefix));
             async move {
                 let _core = self.cores.acquire().await.map_err(|_| Refusal::closing())?;
-                tokio::task::spawn_blocking(move || encode(&*engine, &texts[range], &prefix))
+                tokio::task::spawn_blocking(move || encode(&*engine, &texts[range], &prefix, unpooled))
                     .await
                     .map_err(|cause| Refusal::internal(format!("cannot split the texts into tokens: {cause}")))?
             }
@@ -51,10 +56,10 @@ impl Splitter {
     }
 }
 
-fn encode(engine: &dyn Engine, texts: &[String], prefix: &str) -> Result<Vec<Encoding>, Refusal> {
+fn encode(engine: &dyn Engine, texts: &[String], prefix: &str, unpooled: usize) -> Result<Vec<Encoding>, Refusal> {
     let encode = |text: &String| match prefix {
         "" => engine.tokenize(text),
-        prefix => engine.tokenize(&format!("{prefix}{text}")),
+        prefix => Encoding { unpooled, ..engine.tokenize(&format!("{prefix}{text}")) },
     };
     catch_unwind(AssertUnwindSafe(|| texts.iter().map(encode).collect()))
         .map_err(|_| Refusal::unusable("the tokenizer failed on one of the texts; send them one by one to find it"))

@@ -143,7 +143,10 @@ impl Madeup {
         let modules: Vec<_> = kinds
             .iter()
             .filter(|(_, kind)| *kind != "Normalize" || self.normalize)
-            .map(|(path, kind)| json!({"path": path, "type": format!("sentence_transformers.models.{kind}")}))
+            .enumerate()
+            .map(|(idx, (path, kind))| {
+                json!({"idx": idx, "name": idx.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}")})
+            })
             .collect();
         write("modules.json", &json!(modules));
         std::fs::create_dir_all(to.join("1_Pooling")).unwrap();
@@ -201,6 +204,11 @@ impl Madeup {
 
     /// What the model answers, from the definition.
     pub fn expected(&self, ids: &[u32]) -> Vec<f64> {
+        self.expected_without(0, ids)
+    }
+
+    /// The same if the first tokens are not pooled.
+    pub fn expected_without(&self, unpooled: usize, ids: &[u32]) -> Vec<f64> {
         let tensors = self.tensors();
         let tensor = |name: &str| &tensors.iter().find(|(own, ..)| own == name).unwrap().2[..];
         let hidden = self.hidden;
@@ -231,11 +239,14 @@ impl Madeup {
         let words = tensor("embeddings.word_embeddings.weight");
         let places = tensor("embeddings.position_embeddings.weight");
         let kinds = tensor("embeddings.token_type_embeddings.weight");
+        // In the RoBERTa family the padding has a position of its own, which the others do not count.
+        let mut next = self.first_position();
         let mut x: Vec<Vec<f64>> = ids
             .iter()
-            .enumerate()
-            .map(|(place, &id)| {
-                let at = (place + self.first_position()) * hidden;
+            .map(|&id| {
+                let place = if self.kind != "bert" && id == 1 { 1 } else { next };
+                next += usize::from(place == next);
+                let at = place * hidden;
                 (0..hidden).map(|n| words[id as usize * hidden + n] + places[at + n] + kinds[n]).collect()
             })
             .collect();
@@ -263,12 +274,13 @@ impl Madeup {
             add(&mut x, &linear(&inner, &name("output.dense")));
             norm(&mut x, &name("output.LayerNorm"));
         }
+        x.drain(..unpooled);
         let column = |n: usize| x.iter().map(move |row| row[n]);
         let mut out: Vec<f64> = (0..hidden)
             .map(|n| match self.pooling {
                 "cls_token" => x[0][n],
                 "max_tokens" => column(n).fold(f64::NEG_INFINITY, f64::max),
-                _ => column(n).sum::<f64>() / ids.len() as f64,
+                _ => column(n).sum::<f64>() / x.len() as f64,
             })
             .collect();
         if self.normalize {

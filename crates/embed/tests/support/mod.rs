@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
-use tidewheel_embed::engine::{Engine, EngineInfo, ModelSource, ModelSpec, Workspace, load};
+use tidewheel_embed::engine::{Engine, EngineInfo, ModelSource, ModelSpec, Text, Workspace, load};
 use tidewheel_embed::service::{ServiceError, ServiceOptions, serve};
 use tidewheel_embed::tokens::Encoding;
 use tokio::net::TcpListener;
@@ -82,7 +82,7 @@ pub(crate) fn hash(dimension: usize) -> Arc<dyn Engine> {
 }
 
 pub(crate) fn hash_options() -> ServiceOptions {
-    ServiceOptions::new(&ModelSource::Hash(1))
+    ServiceOptions::default()
 }
 
 /// The engine's own vectors, to compare answers with.
@@ -91,7 +91,7 @@ pub(crate) fn expected(engine: &dyn Engine, texts: &[&str]) -> Vec<Vec<f32>> {
         .iter()
         .map(|text| {
             let mut vector = vec![0.0; engine.info().dimension];
-            engine.embed_one(&engine.tokenize(text).ids, &mut vector);
+            engine.embed_one(engine.tokenize(text).text(), &mut vector);
             vector
         })
         .collect()
@@ -161,13 +161,13 @@ impl Obedient {
         self.gate.lock().unwrap().computed.iter().filter_map(|code| char::from_u32(*code)).collect()
     }
 
-    fn pass(&self, batch: &[&[u32]]) {
+    fn pass(&self, batch: &[Text<'_>]) {
         let gate = self.gate.lock().unwrap();
         let mut gate = self.opened.wait_while(gate, |gate| gate.permits == Some(0)).unwrap();
         if let Some(permits) = &mut gate.permits {
             *permits -= 1;
         }
-        gate.computed.extend(batch.iter().map(|ids| ids.first().copied().unwrap_or(u32::from(b'_'))));
+        gate.computed.extend(batch.iter().map(|text| text.ids.first().copied().unwrap_or(u32::from(b'_'))));
     }
 
     fn fill(ids: &[u32], out: &mut [f32]) {
@@ -184,26 +184,25 @@ impl Engine for Obedient {
     }
 
     fn tokenize(&self, text: &str) -> Encoding {
-        Encoding { ids: text.chars().take(self.info.max_tokens).map(u32::from).collect() }
+        Encoding::new(text.chars().take(self.info.max_tokens).map(u32::from).collect())
     }
 
     fn token_spans(&self, text: &str) -> Vec<Range<usize>> {
         text.char_indices().map(|(at, sign)| at..at + sign.len_utf8()).collect()
     }
 
-    fn embed_tile(&self, batch: &[&[u32]], _workspace: &mut Workspace, out: &mut [f32]) {
+    fn embed_tile(&self, batch: &[Text<'_>], _workspace: &mut Workspace, out: &mut [f32]) {
         self.pass(batch);
-        for (ids, out) in batch.iter().zip(out.chunks_exact_mut(2)) {
-            Self::fill(ids, out);
+        for (text, out) in batch.iter().zip(out.chunks_exact_mut(2)) {
+            Self::fill(text.ids, out);
         }
     }
 
-    fn embed_one(&self, ids: &[u32], out: &mut [f32]) {
+    fn embed_one(&self, text: Text<'_>, out: &mut [f32]) {
         // The service's first text, by which it checks the engine, is not held up.
-        if ids.iter().copied().eq("tidewheel".chars().map(u32::from)) {
-            return Self::fill(ids, out);
+        if !text.ids.iter().copied().eq("tidewheel".chars().map(u32::from)) {
+            self.pass(&[text]);
         }
-        self.pass(&[ids]);
-        Self::fill(ids, out);
+        Self::fill(text.ids, out);
     }
 }

@@ -166,7 +166,7 @@ fn stat(path: &Path) -> std::io::Result<(u64, u64)> {
 }
 
 /// Whether every file of the entry is as it was made.
-fn is_whole(entry: &Path) -> bool {
+pub(super) fn is_whole(entry: &Path) -> bool {
     let Ok(json) = fs::read(entry.join(MANIFEST)) else { return false };
     let Ok(manifest) = serde_json::from_slice::<Manifest>(&json) else { return false };
     !manifest.files.is_empty()

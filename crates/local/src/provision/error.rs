@@ -105,6 +105,9 @@ pub enum ProvisionError {
         /// What came back, or why nothing did.
         reason: String,
     },
+    /// A cached model lacks files that an older release did not fetch.
+    #[error("the cached model lacks files")]
+    Incomplete,
     /// The cache cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -124,7 +127,7 @@ impl ProvisionError {
         match self {
             Self::NoCacheDirectory => "set TIDEWHEEL_CACHE to a directory that you can write to".into(),
             Self::Given { part: Part::Model, .. } => {
-                "give a directory with config.json, tokenizer.json and model.safetensors, or a Hugging Face id".into()
+                "give the directory of a sentence-transformers model, or a Hugging Face id".into()
             }
             Self::Given { part, .. } => format!("give the path of a {part} that runs on this machine"),
             Self::Unsupported { part, .. } | Self::NoTool { part, .. } | Self::DoesNotRun { part, .. } => {
@@ -134,12 +137,15 @@ impl ProvisionError {
             Self::Checksum { .. } => "do not use it; ask whoever runs the package mirror that you use".into(),
             Self::Unpack { .. } => "check that the disk is not full, then try again".into(),
             Self::TooOld { part, needed, .. } => format!("install {part} {needed} or newer"),
-            Self::NotAModel { .. } => "check the spelling; a directory must exist, an id is owner/name".into(),
+            Self::NotAModel { .. } => {
+                "check the spelling; a directory must exist, an id is owner/name or owner/name@revision".into()
+            }
             Self::Hub { .. } => {
                 "check the id and the network (HF_ENDPOINT chooses the hub, HF_TOKEN opens private models), or give a \
                  directory that holds the model"
                     .into()
             }
+            Self::Incomplete => "delete the model's directory in the cache".into(),
             Self::Io { .. } => "check the permissions and the free space, or set TIDEWHEEL_CACHE".into(),
         }
     }

@@ -1,22 +1,33 @@
-//! Fetches a sentence-transformers model from the Hugging Face hub.
+//! One model on the Hugging Face hub, or on a mirror of it.
 //!
-//! The hub's addresses are `{endpoint}/{id}/resolve/main/{file}`. Large files are answered with a redirect to a
-//! storage host, whose first response names the file's SHA-256 sum in `x-linked-etag`. Redirects are followed here,
-//! one by one, so that the sum is seen and the user's token never leaves the hub's own host.
+//! A file's address is `{endpoint}/{id}/resolve/{revision}/{file}`. Large files are answered with a redirect to a storage
+//! host, whose first response names the file's SHA-256 sum in `x-linked-etag`. Redirects are followed here, one by one, so
+//! that the sum is seen and the user's token never leaves the hub's own host.
+//!
+//! A branch is resolved to its commit before anything else is fetched, so that all files are of one version. A mirror
+//! without the hub's API is asked for the branch itself, and for the commit that it names beside its first file.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     path::Path,
     time::{Duration, Instant},
 };
 
 use reqwest::{Client, Response, StatusCode, Url, header, redirect};
+use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 
-use super::{checksum, error::ProvisionError, pins, tool};
+use super::{
+    error::ProvisionError,
+    model_id::{ModelId, is_commit},
+};
 use crate::{Event, Part, Report};
 
 const PUBLIC_HUB: &str = "https://huggingface.co";
+
+/// The branch of a model without a revision.
+const BRANCH: &str = "main";
 
 /// Without a hub the user shall not wait for long: other sources follow.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,17 +38,24 @@ const MOST_REDIRECTS: usize = 5;
 /// Between two progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Without one of these there is no model; `config.json` is the smallest and tells first whether the model exists.
-pub(super) const NEEDED: [&str; 3] = ["config.json", "tokenizer.json", WEIGHTS];
-/// These refine how texts are cut and vectors pooled; models do well without.
-const WELCOME: [&str; 3] = ["modules.json", "sentence_bert_config.json", "1_Pooling/config.json"];
-pub(super) const WEIGHTS: &str = "model.safetensors";
-
 /// Which hub, and the key to it. Not `Debug`: the token is a secret.
 #[derive(Clone)]
 pub(super) struct Hub {
     endpoint: String,
     token: Option<String>,
+}
+
+/// What the hub's API says about a revision.
+#[derive(Deserialize)]
+struct Revision {
+    sha: String,
+    #[serde(default)]
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
 }
 
 impl Hub {
@@ -52,68 +70,101 @@ impl Hub {
         Self { endpoint, token }
     }
 
-    /// Downloads the model's files into `dir`.
-    pub(super) async fn download(&self, id: &str, dir: &Path, report: &Report) -> Result<(), ProvisionError> {
+    /// A model at a revision, resolved to its commit if the hub can do that.
+    pub(super) async fn open(&self, model: &ModelId) -> Result<RemoteModel<'_>, ProvisionError> {
         // An error only says that somebody has installed one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let failed = |reason: String| self.failed(&model.id, reason);
         let client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .redirect(redirect::Policy::none())
             .build()
-            .map_err(|error| self.failed(id, with_causes(&error)))?;
-        let begun = Instant::now();
-        for name in NEEDED.into_iter().chain(WELCOME) {
-            let Some(mut file) = self.get(&client, id, name).await? else {
-                if NEEDED.contains(&name) {
-                    return Err(self.failed(id, format!("it has no {name}")));
-                }
-                continue;
-            };
-            let total = file.bytes;
-            if name == WEIGHTS {
-                let licence = if id == pins::DEFAULT_MODEL {
-                    pins::DEFAULT_MODEL_WHEEL.licence
-                } else {
-                    "as named on the model's card"
-                };
-                let from = "the Hugging Face hub";
-                report(Event::Fetching { part: Part::Model, what: id.into(), from, bytes: total, licence });
-            }
-            let path = dir.join(name);
-            self.save(id, &mut file, &path, (name == WEIGHTS).then_some(report)).await?;
-            if name == WEIGHTS {
-                let pinned = (id == pins::DEFAULT_MODEL).then(|| pins::DEFAULT_MODEL_WEIGHTS_SHA256.to_owned());
-                if let Some(sum) = pinned.or(file.sha256) {
-                    tool::blocking(move || checksum::verify(Part::Model, &path, &sum)).await?;
-                }
-            }
+            .map_err(|error| failed(with_causes(&error)))?;
+        let revision = model.revision.clone().unwrap_or_else(|| BRANCH.to_owned());
+        let mut remote = RemoteModel { hub: self, client, id: model.id.clone(), revision, names: None };
+        let url = remote.url("api/models/", "/revision/")?;
+        let mut request = remote.client.get(url);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
         }
-        report(Event::Fetched { part: Part::Model, took: begun.elapsed() });
-        Ok(())
+        let response = request.send().await.map_err(|error| failed(with_causes(&error)))?;
+        if response.status() == StatusCode::OK
+            && let Ok(found) = response.json::<Revision>().await
+            && is_commit(&found.sha)
+        {
+            remote.revision = found.sha;
+            remote.names = Some(found.siblings.into_iter().map(|file| file.rfilename).collect());
+        }
+        Ok(remote)
+    }
+
+    fn failed(&self, id: &str, reason: String) -> ProvisionError {
+        ProvisionError::Hub { id: id.to_owned(), endpoint: self.endpoint.clone(), reason }
+    }
+}
+
+/// A model whose files can be fetched.
+pub(super) struct RemoteModel<'a> {
+    hub: &'a Hub,
+    client: Client,
+    id: String,
+    /// Its commit, or the branch if that is all the hub knows.
+    revision: String,
+    /// Its files, if the hub lists them.
+    names: Option<BTreeSet<String>>,
+}
+
+impl RemoteModel<'_> {
+    /// The commit that is fetched, if it is known.
+    pub(super) fn commit(&self) -> Option<&str> {
+        Some(&self.revision[..]).filter(|revision| is_commit(revision))
+    }
+
+    /// The model's id.
+    pub(super) fn name(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn failed(&self, reason: String) -> ProvisionError {
+        self.hub.failed(&self.id, reason)
+    }
+
+    fn url(&self, before: &str, after: &str) -> Result<Url, ProvisionError> {
+        // A branch may be called a/b.
+        let revision = self.revision.replace('/', "%2F");
+        let text = format!("{}/{before}{}{after}{revision}", self.hub.endpoint, self.id);
+        Url::parse(&text).map_err(|error| self.failed(error.to_string()))
     }
 
     /// Asks for one file and follows redirects; `None` when the hub does not have it.
-    async fn get(&self, client: &Client, id: &str, name: &str) -> Result<Option<RemoteFile>, ProvisionError> {
-        let first = Url::parse(&format!("{}/{id}/resolve/main/{name}", self.endpoint))
-            .map_err(|error| self.failed(id, error.to_string()))?;
+    pub(super) async fn get(&mut self, name: &str) -> Result<Option<RemoteFile>, ProvisionError> {
+        if self.names.as_ref().is_some_and(|names| !names.contains(name)) {
+            return Ok(None);
+        }
+        let mut first = self.url("", "/resolve/")?;
+        first.set_path(&format!("{}/{name}", first.path()));
         let mut url = first.clone();
         let mut sha256 = None;
         let mut bytes = None;
         for _ in 0..=MOST_REDIRECTS {
-            let mut request = client.get(url.clone());
-            if let Some(token) = self.token.as_deref().filter(|_| url.origin() == first.origin()) {
+            let mut request = self.client.get(url.clone());
+            if let Some(token) = self.hub.token.as_deref().filter(|_| url.origin() == first.origin()) {
                 request = request.bearer_auth(token);
             }
-            let response = request.send().await.map_err(|error| self.failed(id, with_causes(&error)))?;
+            let response = request.send().await.map_err(|error| self.failed(with_causes(&error)))?;
             let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
             sha256 = sha256.or_else(|| text("x-linked-etag").and_then(as_sha256));
             bytes = bytes.or_else(|| text("x-linked-size").and_then(|size| size.parse().ok()));
+            // From here on, all files are of this version.
+            if let Some(commit) = text("x-repo-commit").filter(|commit| is_commit(commit)) {
+                self.revision = commit.to_owned();
+            }
             let status = response.status();
             if status.is_redirection() {
                 url = text(header::LOCATION.as_str())
                     .and_then(|location| url.join(location).ok())
-                    .ok_or_else(|| self.failed(id, format!("{name}: a redirect without a target")))?;
+                    .ok_or_else(|| self.failed(format!("{name}: a redirect without a target")))?;
                 continue;
             }
             return match status {
@@ -123,28 +174,28 @@ impl Hub {
                 }
                 StatusCode::NOT_FOUND => Ok(None),
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                    Err(self.failed(id, format!("{name}: {status}: it does not exist, or a token is needed")))
+                    Err(self.failed(format!("{name}: {status}: it does not exist, or a token is needed")))
                 }
-                _ => Err(self.failed(id, format!("{name}: {status}"))),
+                _ => Err(self.failed(format!("{name}: {status}"))),
             };
         }
-        Err(self.failed(id, format!("{name}: too many redirects")))
+        Err(self.failed(format!("{name}: too many redirects")))
     }
 
-    async fn save(
+    /// Writes a file's content, and reports its progress if somebody listens.
+    pub(super) async fn save(
         &self,
-        id: &str,
-        file: &mut RemoteFile,
+        mut file: RemoteFile,
         path: &Path,
         report: Option<&Report>,
     ) -> Result<(), ProvisionError> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(ProvisionError::io("create", parent))?;
         }
-        let mut out = tokio::fs::File::create(path).await.map_err(ProvisionError::io("create", path))?;
+        let mut out = tokio::fs::File::create(path).await.map_err(ProvisionError::io("write", path))?;
         let mut done = 0;
         let mut last = Instant::now();
-        while let Some(piece) = file.response.chunk().await.map_err(|error| self.failed(id, with_causes(&error)))? {
+        while let Some(piece) = file.response.chunk().await.map_err(|error| self.failed(with_causes(&error)))? {
             out.write_all(&piece).await.map_err(ProvisionError::io("write", path))?;
             done += piece.len() as u64;
             if let Some(report) = report.filter(|_| last.elapsed() >= PROGRESS_INTERVAL) {
@@ -154,17 +205,14 @@ impl Hub {
         }
         out.flush().await.map_err(ProvisionError::io("write", path))
     }
-
-    fn failed(&self, id: &str, reason: String) -> ProvisionError {
-        ProvisionError::Hub { id: id.to_owned(), endpoint: self.endpoint.clone(), reason }
-    }
 }
 
-struct RemoteFile {
+/// A file whose content is still to come.
+pub(super) struct RemoteFile {
     response: Response,
     /// Named by the hub for large files.
-    sha256: Option<String>,
-    bytes: Option<u64>,
+    pub(super) sha256: Option<String>,
+    pub(super) bytes: Option<u64>,
 }
 
 /// The header holds a SHA-256 sum for large files and another kind of sum for small ones.
@@ -184,34 +232,13 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Whether a name has the form of a model id: `name` or `owner/name`.
-pub(super) fn is_id(name: &str) -> bool {
-    let parts: Vec<&str> = name.split('/').collect();
-    let good = |part: &&str| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
-            && !part.contains("..")
-    };
-    parts.len() <= 2 && parts.iter().all(good)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_and_paths_are_told_apart() {
-        for id in ["sentence-transformers/all-MiniLM-L6-v2", "BAAI/bge-small-en-v1.5", "gpt2"] {
-            assert!(is_id(id), "{id}");
-        }
-        for path in ["./model", "/srv/model", "../model", "a/b/c", "", "owner/", "~/model", "owner/..", "a b/c"] {
-            assert!(!is_id(path), "{path}");
-        }
-    }
+    use super::as_sha256;
 
     #[test]
     fn only_sha256_sums_are_taken_from_the_header() {
-        let sum = pins::DEFAULT_MODEL_WEIGHTS_SHA256;
+        let sum = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db";
         assert_eq!(as_sha256(&format!("\"{sum}\"")).as_deref(), Some(sum));
         assert_eq!(as_sha256("\"59d594003bf59880a884c574bf88ef7555bb0202\""), None);
     }

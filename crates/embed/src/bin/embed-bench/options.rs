@@ -22,9 +22,9 @@ Options:
   --http PATH         measure over HTTP as well: this tidewheel binary's embedder, in a process of its own
   --output FORMAT     'table' in Markdown, or 'json' [default: table]
 
-Engines: f32, bf16, int8 (ours); st-8, st-32 (sentence-transformers by batch size); ort-f32, ort-int8 (onnxruntime);
-ov-f32, ov-bf16, ov-int8 (OpenVINO; the last needs nncf). onnxruntime and OpenVINO have a session or stream for each
-core, texts sorted by length, and the batch size that suits them best.
+Engines: f32, bf16, int8, auto (ours; auto takes f32 or bf16 by measuring at load); st-8, st-32 (sentence-transformers by
+batch size); ort-f32, ort-int8 (onnxruntime); ov-f32, ov-bf16, ov-int8 (OpenVINO; the last needs nncf). onnxruntime and
+OpenVINO have a session or stream for each core, texts sorted by length, and the batch size that suits them best.
 
 Speed is given by the clock and by CPU time: on a machine that does other work, the second is the one to compare. The
 measured peak is what the processor reaches in multiplications and additions alone, with all operands in its first cache.

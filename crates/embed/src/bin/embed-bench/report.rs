@@ -11,6 +11,7 @@ use crate::contestant::Times;
 use crate::served::{MODES, Mode};
 
 /// The measurements of one engine.
+#[derive(Clone)]
 pub(crate) struct Row {
     /// Its name on the command line.
     pub(crate) key: String,
@@ -219,6 +220,7 @@ impl Report {
             self.texts, self.tokens, self.cores, self.rounds
         );
         self.engines(&mut out);
+        self.auto(&mut out);
         self.ratios(&mut out);
         self.served(&mut out);
         out
@@ -248,6 +250,19 @@ impl Report {
                 let _ = write!(out, " {:.2} ms |", single.milliseconds);
             }
             out.push('\n');
+        }
+    }
+
+    /// How the choice at load did, beside what it chose from.
+    fn auto(&self, out: &mut String) {
+        let Some(auto) = self.engines.iter().find(|engine| engine.engine == "auto") else { return };
+        let others = auto.times_as_fast_as.iter().filter(|ratio| matches!(&ratio.engine[..], "f32" | "bf16"));
+        if let Some(least) = others.min_by(|a, b| a.by_cpu.total_cmp(&b.by_cpu)) {
+            let Ratio { by_clock, by_cpu, .. } = least;
+            let _ = writeln!(
+                out,
+                "\nauto is {by_clock:.2} times as fast as the faster of f32 and bf16 by the clock, {by_cpu:.2} by CPU time."
+            );
         }
     }
 
@@ -361,7 +376,7 @@ mod tests {
 
     #[test]
     fn operations_are_those_of_the_matrices_and_of_attention() {
-        use tidewheel_embed::model::{Activation, Pooling};
+        use tidewheel_embed::model::{Activation, Pooling, Prompts, TokenizerSettings};
         let mini_lm = Description {
             directory: "/".into(),
             hidden: 384,
@@ -371,12 +386,15 @@ mod tests {
             activation: Activation::Gelu,
             norm_epsilon: 1e-12,
             vocabulary: 30_522,
-            first_position: 0,
+            positions: 512,
+            padding: None,
             max_tokens: 256,
-            lowercase: false,
+            folder: String::new(),
+            tokenizer: TokenizerSettings::default(),
             pooling: Pooling::Mean,
+            include_prompt: true,
             normalize: true,
-            prompts: std::collections::BTreeMap::new(),
+            prompts: Prompts::default(),
         };
         let [ten, hundred] = [10.0f64, 100.0].map(|length| length * (21_233_664.0 + 9_216.0 * length));
         assert!((operations(&mini_lm, &[10, 100]) - ten - hundred).abs() < 1.0);
@@ -391,6 +409,8 @@ mod tests {
         }
         served.starts.push(0.25);
         served.peak_memory.extend([100.0, 120.0]);
+        let rows =
+            [rows, [row("auto", "tidewheel auto", &[0.5, 0.5]), row("bf16", "tidewheel bf16", &[0.25, 1.0])]].concat();
         let report = Report::new(&rows, &[served], &[10, 30], 1e12, 2);
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!((&json["texts"], &json["tokens"], &json["rounds"]), (&2.into(), &40.into(), &2.into()));
@@ -406,9 +426,12 @@ mod tests {
         );
 
         let tables = report.tables();
-        for part in
-            ["| tidewheel f32 | 40 |", "| sentence-transformers | 3.00 |", "| f32 | 256 | binary | 4 | 32 | 80.0% |"]
-        {
+        for part in [
+            "| tidewheel f32 | 40 |",
+            "| sentence-transformers | 3.00 |",
+            "| f32 | 256 | binary | 4 | 32 | 80.0% |",
+            "auto is 1.25 times as fast as the faster",
+        ] {
             assert!(tables.contains(part), "{part}\n{tables}");
         }
     }

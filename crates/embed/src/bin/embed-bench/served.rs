@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_text_nearest_in_length_is_found() {
-        let encodings: Vec<Encoding> = [3, 30, 25, 200].map(|length| Encoding { ids: vec![0; length] }).into();
+        let encodings: Vec<Encoding> = [3, 30, 25, 200].map(|length| Encoding::new(vec![0; length])).into();
         assert_eq!(nearest(&encodings, 28), Some(1));
         assert_eq!(nearest(&encodings, 209), Some(3));
         assert_eq!(nearest(&[], 28), None);

@@ -15,6 +15,7 @@ use std::ops::Range;
 use super::shape::{Layout, Shape, grid, part};
 use super::weights::PackedLinear;
 use super::{LayerWeights, Network, PaddedNorm};
+use crate::engine::Text;
 use crate::engine::kernel::{
     Activate, Add, Attention, AttentionElement, Element, EmbedRows, Epilogue, Isa, LINE, MatMul, NormRows, NormTerms,
     Output, PackRows, Packed, RowTerms, Store,
@@ -24,7 +25,7 @@ use crate::engine::kernel::{
 pub(super) struct Pass<'a, V: Isa, E, A> {
     network: &'a Network<V, E, A>,
     layout: &'a Layout,
-    texts: &'a [&'a [u32]],
+    texts: &'a [Text<'a>],
     /// Tokens of all texts.
     rows: usize,
     memory: *mut f32,
@@ -70,13 +71,13 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
     pub(super) fn new(
         network: &'a Network<V, E, A>,
         layout: &'a Layout,
-        texts: &'a [&'a [u32]],
+        texts: &'a [Text<'a>],
         memory: &'a mut [f32],
     ) -> Self {
-        let rows = texts.iter().map(|ids| ids.len()).sum();
+        let rows = texts.iter().map(|text| text.ids.len()).sum();
         assert!(memory.len() >= layout.places && rows <= layout.capacity, "{rows} tokens in {layout:?}");
         assert!(memory.as_ptr().addr().is_multiple_of(4 * LINE), "memory that is not aligned to a line");
-        for ids in texts {
+        for Text { ids, .. } in texts {
             assert!(ids.len() <= network.max_tokens, "a text of {} tokens", ids.len());
             assert!(ids.iter().all(|&id| (id as usize) < network.vocabulary), "an id beyond the vocabulary");
         }
@@ -190,12 +191,19 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
     /// Embeds the tokens of some rows.
     unsafe fn embed(&self, own: Range<usize>) {
         let mut row = 0;
-        for ids in self.texts {
+        let padding = self.network.padding;
+        for Text { ids, .. } in self.texts {
             let wanted = own.start.max(row)..own.end.min(row + ids.len());
             if !wanted.is_empty() {
+                let before = &ids[..wanted.start - row];
                 let task = EmbedRows {
                     ids: &ids[wanted.start - row..wanted.end - row],
-                    place: wanted.start - row,
+                    // Where there is a padding, its place stands in front of the others.
+                    place: match padding {
+                        None => before.len(),
+                        Some(padding) => 1 + before.iter().filter(|id| **id != padding).count(),
+                    },
+                    padding,
                     row: wanted.start,
                     words: &self.network.words,
                     places: &self.network.places,
@@ -230,7 +238,7 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         let stride = self.layout.capacity * padded_head;
         let scratch = self.private(member).wrapping_add(self.layout.attention).cast();
         let mut row = 0;
-        for ids in self.texts {
+        for Text { ids, .. } in self.texts {
             let at = |kind: usize| self.at(self.layout.heads + (kind * heads + head) * stride + row * padded_head);
             let task = Attention {
                 queries: self.queries().wrapping_add(row * gathered + head * padded_head),

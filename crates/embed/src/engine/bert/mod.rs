@@ -2,6 +2,8 @@
 
 mod forward;
 mod pooling;
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "elsewhere there is one way to compute"))]
+mod probe;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -14,12 +16,14 @@ use std::sync::{Mutex, PoisonError};
 use tidewheel_core::tokens::Tokens;
 
 use self::forward::Pass;
+#[cfg(target_arch = "x86_64")]
+pub(super) use self::probe::{Candidate, fastest};
 use self::shape::{Layout, Shape};
 use self::weights::{PackedLinear, places};
 use super::buffer::{Buffer, Workspace};
 use super::kernel::{AttentionElement, Element, Isa};
 use super::team::Team;
-use super::{Engine, EngineInfo};
+use super::{Engine, EngineInfo, Text};
 use crate::model::{Activation, Description, Layer, LoadError, Norm, Pooling, Weights};
 use crate::tokens::{Encoding, Tokenizer};
 
@@ -57,6 +61,8 @@ struct Network<V, E, A> {
     norm_epsilon: f32,
     max_tokens: usize,
     vocabulary: usize,
+    /// The id of the padding, if it has a place of its own.
+    padding: Option<u32>,
     words: Vec<f32>,
     places: Vec<f32>,
     embedding_norm: PaddedNorm,
@@ -65,8 +71,7 @@ struct Network<V, E, A> {
 }
 
 impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Network<V, E, A> {
-    fn load(isa: V, model: &Description, source: &mut Weights) -> Result<Self, LoadError> {
-        let shape = Shape::new::<V, E, A>(model);
+    fn load(isa: V, shape: Shape, model: &Description, source: &mut Weights) -> Result<Self, LoadError> {
         Ok(Self {
             isa,
             shape,
@@ -74,6 +79,7 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Network<V, E, A> {
             norm_epsilon: model.norm_epsilon,
             max_tokens: model.max_tokens,
             vocabulary: model.vocabulary,
+            padding: model.padding,
             words: source.words(model)?,
             places: source.places(model)?,
             embedding_norm: Self::norm(&shape, &source.embedding_norm(model)?),
@@ -150,6 +156,7 @@ pub(super) struct Bert<V, E, A> {
     tokenizer: Tokenizer,
     network: Network<V, E, A>,
     pooling: Pooling,
+    include_prompt: bool,
     layout: Layout,
     /// Whoever holds this computes one text on all cores.
     team: Mutex<TeamWork>,
@@ -158,36 +165,44 @@ pub(super) struct Bert<V, E, A> {
 }
 
 impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Bert<V, E, A> {
-    /// Loads the weights. `info` is right but for the revision.
+    /// Loads tokenizer and weights. `info` is complete but for the revision.
     pub(super) fn load(
         isa: V,
         model: &Description,
-        tokenizer: Tokenizer,
+        mut source: Weights,
         mut info: EngineInfo,
         threads: usize,
     ) -> Result<Self, LoadError> {
-        let mut source = Weights::open(&model.directory)?;
-        let network = Network::load(isa, model, &mut source)?;
-        info.revision = format!("{:016x}", source.revision());
+        let tokenizer = Tokenizer::load(model)?;
+        let too_large =
+            || LoadError::unsupported(&model.directory, "its sizes need more memory for one text than 8 GiB");
+        let shape = Shape::new::<V, E, A>(model).ok_or_else(too_large)?;
         let longest = model.max_tokens;
-        let layout = Layout::new::<V, E, A>(&network.shape, TILE_TOKENS.max(longest), longest, 1);
         let team = Team::new(threads);
-        let team_layout = Layout::new::<V, E, A>(&network.shape, longest, longest, team.size());
+        let layout = |tokens, members| Layout::new::<V, E, A>(&shape, tokens, longest, members).ok_or_else(too_large);
+        let (layout, team_layout) = (layout(TILE_TOKENS.max(longest), 1)?, layout(longest, team.size())?);
+        if layout.capacity / V::ROWS * shape.chunks >= Team::MOST_UNITS {
+            return Err(too_large());
+        }
+        let network = Network::load(isa, shape, model, &mut source)?;
+        let suffix = model.revision_suffix(tokenizer.cuts_left(), tokenizer.is_overridden());
+        info.revision = format!("{:016x}{suffix}", source.revision());
         Ok(Self {
             info,
             tokenizer,
             network,
             pooling: model.pooling,
+            include_prompt: model.include_prompt,
             layout,
             team: Mutex::new(TeamWork { team, layout: team_layout, workspace: Workspace::default() }),
             spare: Mutex::default(),
         })
     }
 
-    fn pool(&self, texts: &[&[u32]], residual: &[f32], out: &mut [f32]) {
+    fn pool(&self, texts: &[Text<'_>], residual: &[f32], out: &mut [f32]) {
         let mut rows = residual.chunks_exact(self.network.shape.padded_hidden);
-        for (ids, out) in texts.iter().zip(out.chunks_exact_mut(self.info.dimension)) {
-            pooling::pool(self.pooling, rows.by_ref().take(ids.len()), out);
+        for (text, out) in texts.iter().zip(out.chunks_exact_mut(self.info.dimension)) {
+            pooling::pool(self.pooling, rows.by_ref().take(text.ids.len()), text.unpooled, out);
             if self.info.normalized {
                 pooling::normalize(out);
             }
@@ -204,19 +219,27 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Engine for Bert<V, E, A> {
         self.tokenizer.encode(text)
     }
 
+    fn unpooled(&self, prefix: &str) -> usize {
+        if self.include_prompt { 0 } else { self.tokenizer.prompt_tokens(prefix) }
+    }
+
+    fn tokenizer_json(&self) -> Option<String> {
+        self.tokenizer.to_json()
+    }
+
     fn token_spans(&self, text: &str) -> Vec<Range<usize>> {
         self.tokenizer.spans(text)
     }
 
-    fn embed_tile(&self, batch: &[&[u32]], workspace: &mut Workspace, out: &mut [f32]) {
+    fn embed_tile(&self, batch: &[Text<'_>], workspace: &mut Workspace, out: &mut [f32]) {
         assert_eq!(out.len(), batch.len() * self.info.dimension, "one vector for each text");
         let memory = workspace.places(self.layout.places);
         let (mut batch, mut out) = (batch, out);
         while !batch.is_empty() {
             // A batch that is larger than a tile becomes several.
             let mut tokens = 0;
-            let fits = batch.iter().take_while(|ids| {
-                tokens += ids.len();
+            let fits = batch.iter().take_while(|text| {
+                tokens += text.ids.len();
                 tokens <= self.layout.capacity
             });
             let count = fits.count().max(1);
@@ -229,7 +252,7 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Engine for Bert<V, E, A> {
         }
     }
 
-    fn embed_one(&self, ids: &[u32], out: &mut [f32]) {
+    fn embed_one(&self, text: Text<'_>, out: &mut [f32]) {
         assert_eq!(out.len(), self.info.dimension, "one vector");
         // A panic with the lock held leaves nothing behind but numbers that the next pass overwrites.
         let work = match self.team.try_lock() {
@@ -240,7 +263,7 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Engine for Bert<V, E, A> {
         match work {
             Some(mut work) if work.team.size() > 1 => {
                 let TeamWork { team, layout, workspace } = &mut *work;
-                let texts = [ids];
+                let texts = [text];
                 let mut pass = Pass::new(&self.network, layout, &texts, workspace.places(layout.places));
                 share(&pass, team);
                 self.pool(&texts, pass.residual(), out);
@@ -248,7 +271,7 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Engine for Bert<V, E, A> {
             _ => {
                 let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut workspace = spare().pop().unwrap_or_default();
-                self.embed_tile(&[ids], &mut workspace, out);
+                self.embed_tile(&[text], &mut workspace, out);
                 spare().push(workspace);
             }
         }

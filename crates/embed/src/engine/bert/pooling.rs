@@ -2,9 +2,12 @@
 
 use crate::model::Pooling;
 
-/// Pools the rows of one text into `out`; a row may be longer than `out`. Without rows, the answer is zeros.
-pub(super) fn pool<'a>(pooling: Pooling, rows: impl Iterator<Item = &'a [f32]>, out: &mut [f32]) {
-    let mut rows = rows.map(|row| &row[..out.len()]).collect::<Vec<_>>().into_iter();
+/// Pools the rows of one text into `out`, but for the first `unpooled`; a row may be longer than `out`. Without rows,
+/// the answer is zeros, and for [`Pooling::Cls`] the first row of all.
+pub(super) fn pool<'a>(pooling: Pooling, rows: impl Iterator<Item = &'a [f32]>, unpooled: usize, out: &mut [f32]) {
+    let rows = rows.map(|row| &row[..out.len()]).collect::<Vec<_>>();
+    let unpooled = if pooling == Pooling::Cls && unpooled >= rows.len() { 0 } else { unpooled.min(rows.len()) };
+    let mut rows = rows[unpooled..].iter().copied();
     let count = rows.len();
     let Some(first) = rows.next() else {
         out.fill(0.0);
@@ -53,10 +56,21 @@ mod tests {
             (Pooling::MeanSqrtLength, [4.0, 2.0]),
         ] {
             let mut out = [7.0; 2];
-            pool(pooling, rows.iter().map(|row| &row[..]), &mut out);
+            pool(pooling, rows.iter().map(|row| &row[..]), 0, &mut out);
             assert_eq!(out, expected, "{pooling:?}");
-            pool(pooling, std::iter::empty(), &mut out);
+            pool(pooling, std::iter::empty(), 0, &mut out);
             assert_eq!(out, [0.0; 2]);
+        }
+        for (pooling, expected, nothing) in [
+            (Pooling::Cls, [-1.0, 5.0], [1.0, -2.0]),
+            (Pooling::Mean, [2.0, 3.0], [0.0; 2]),
+            (Pooling::Max, [5.0, 5.0], [0.0; 2]),
+        ] {
+            let mut out = [7.0; 2];
+            pool(pooling, rows.iter().map(|row| &row[..]), 2, &mut out);
+            assert_eq!(out, expected, "{pooling:?} without a prompt");
+            pool(pooling, rows.iter().map(|row| &row[..]), 9, &mut out);
+            assert_eq!(out, nothing, "{pooling:?} of a prompt alone");
         }
         let mut vector = [3.0, -4.0];
         normalize(&mut vector);

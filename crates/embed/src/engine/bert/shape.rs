@@ -25,23 +25,26 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    pub(super) fn new<V: Isa, E: Element<V>, A: AttentionElement<V>>(model: &Description) -> Self {
+    /// `None`: a size is 0, or too large for this machine's numbers.
+    pub(super) fn new<V: Isa, E: Element<V>, A: AttentionElement<V>>(model: &Description) -> Option<Self> {
         let unit = V::PANEL.max(LINE * E::GROUP);
-        let padded_hidden = model.hidden.next_multiple_of(unit);
-        let head = model.hidden / model.heads;
-        let padded_head = head.next_multiple_of(V::PANEL.max(LINE * A::GROUP));
-        let widest = (CACHED_WEIGHTS / (padded_hidden * 4 / E::GROUP)).max(unit);
-        let chunks = model.intermediate.div_ceil(widest);
-        Self {
+        let padded_hidden = model.hidden.checked_next_multiple_of(unit)?;
+        let head = model.hidden.checked_div(model.heads)?;
+        let padded_head = head.checked_next_multiple_of(V::PANEL.max(LINE * A::GROUP))?;
+        let widest = CACHED_WEIGHTS.checked_div(padded_hidden.checked_mul(4)? / E::GROUP)?.max(unit);
+        let chunks = model.intermediate.div_ceil(widest).max(1);
+        let chunk = model.intermediate.div_ceil(chunks).checked_next_multiple_of(unit)?;
+        let sizes_are_set = model.hidden > 0 && head > 0 && model.intermediate > 0;
+        sizes_are_set.then_some(Self {
             hidden: model.hidden,
             padded_hidden,
             heads: model.heads,
             head,
             padded_head,
-            gathered: (model.heads * padded_head).next_multiple_of(unit),
+            gathered: model.heads.checked_mul(padded_head)?.checked_next_multiple_of(unit)?,
             chunks,
-            chunk: model.intermediate.div_ceil(chunks).next_multiple_of(unit),
-        }
+            chunk,
+        })
     }
 
     /// Panels of a weight matrix with this many lines of inputs that stay in the cache together.
@@ -81,42 +84,53 @@ pub(super) struct Layout {
     pub places: usize,
 }
 
+/// The most 32-bit places that one thread may need: 8 GiB. The largest models of this family need a hundredth of it.
+const MOST_PLACES: usize = 2 << 30;
+
 impl Layout {
+    /// `None`: the sizes need more than [`MOST_PLACES`].
     pub(super) fn new<V: Isa, E: Element<V>, A: AttentionElement<V>>(
         shape: &Shape,
         tokens: usize,
         longest: usize,
         members: usize,
-    ) -> Self {
-        let capacity = tokens.next_multiple_of(V::ROWS);
+    ) -> Option<Self> {
+        // Each factor is far below 2^32 (see `Shape::new` and the description's limits), and so is each product here.
+        let product = |factors: &[usize]| {
+            factors.iter().try_fold(1, |all: usize, &factor| all.checked_mul(factor)).filter(|all| *all <= MOST_PLACES)
+        };
+        let capacity = tokens.checked_next_multiple_of(V::ROWS)?;
         let mut places = 0;
         let mut area = |size: usize| {
             let start = places;
             places += size.next_multiple_of(LINE);
-            start
+            (places <= MOST_PLACES).then_some(start)
         };
         let chunks = if members > 1 { shape.chunks } else { 1 };
-        let inner_stride = capacity * shape.chunk / E::GROUP;
+        let inner_stride = product(&[capacity, shape.chunk])? / E::GROUP;
+        // The largest parts of attention's scratch: keys of one head, and scores of one block.
+        let keys = longest.checked_next_multiple_of(V::PANEL.max(LINE * A::GROUP))?;
+        product(&[keys, shape.padded_head.max(V::ROWS)])?;
         let attention_sizes = AttentionScratch::new::<V, A>(longest, shape.padded_head);
-        let block = (V::ROWS * shape.chunk).next_multiple_of(LINE);
+        let block = product(&[V::ROWS, shape.chunk])?.next_multiple_of(LINE);
         let private_stride = (block + attention_sizes.places()).next_multiple_of(LINE);
-        Self {
+        Some(Self {
             capacity,
             members,
-            residual: area(capacity * shape.padded_hidden),
-            operand: area(capacity * shape.padded_hidden.max(shape.gathered) / E::GROUP),
-            operand_terms: area(capacity * 2),
-            queries: area(capacity * shape.gathered),
-            heads: area(2 * shape.heads * capacity * shape.padded_head),
-            inner: area(chunks * inner_stride),
+            residual: area(product(&[capacity, shape.padded_hidden])?)?,
+            operand: area(product(&[capacity, shape.padded_hidden.max(shape.gathered)])? / E::GROUP)?,
+            operand_terms: area(product(&[capacity, 2])?)?,
+            queries: area(product(&[capacity, shape.gathered])?)?,
+            heads: area(product(&[2, shape.heads, capacity, shape.padded_head])?)?,
+            inner: area(product(&[chunks, inner_stride])?)?,
             inner_stride,
-            inner_terms: area(chunks * capacity * 2),
-            private: area(members * private_stride),
+            inner_terms: area(product(&[chunks, capacity, 2])?)?,
+            private: area(product(&[members, private_stride])?)?,
             private_stride,
             attention: block,
             attention_sizes,
             places,
-        }
+        })
     }
 }
 

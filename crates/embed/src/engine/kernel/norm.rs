@@ -123,6 +123,8 @@ pub(in super::super) struct EmbedRows<'a, E> {
     pub ids: &'a [u32],
     /// The place of the first id in its text; the others follow.
     pub place: usize,
+    /// The id of the padding, which always has place 0 and which the others' places do not count.
+    pub padding: Option<u32>,
     /// The row of the first id.
     pub row: usize,
     /// `width` numbers for each word.
@@ -138,9 +140,16 @@ impl<V: Isa, E: Element<V>> Task<V> for EmbedRows<'_, E> {
     #[inline(always)]
     unsafe fn call(self) {
         let NormTerms { width, padded, .. } = self.norm;
+        let mut next = self.place;
         for (n, &id) in self.ids.iter().enumerate() {
             let word = &self.words[id as usize * width..][..width];
-            let place = &self.places[(self.place + n) * width..][..width];
+            let place = if Some(id) == self.padding {
+                0
+            } else {
+                next += 1;
+                next - 1
+            };
+            let place = &self.places[place * width..][..width];
             let row = self.row + n;
             let values = std::slice::from_raw_parts_mut(self.values.add(row * padded), padded);
             for ((value, word), place) in values.iter_mut().zip(word).zip(place) {

@@ -1,11 +1,11 @@
 //! A team computes a whole pass, and gives the bits that one thread gives. Under Miri this shows that members neither
 //! write to one another's places nor read them before they are complete.
 
-use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use super::{Random, on_every};
+use crate::engine::Text;
 use crate::engine::bert::forward::Pass;
 use crate::engine::bert::shape::{Layout, Shape};
 use crate::engine::bert::{Network, share};
@@ -14,7 +14,7 @@ use crate::engine::kernel::{AttentionElement, Element, F32, Isa};
 #[cfg(not(miri))]
 use crate::engine::kernel::{Bf16, Int8};
 use crate::engine::team::Team;
-use crate::model::{Activation, Description, Layer, Linear, Norm, Pooling};
+use crate::model::{Activation, Description, Layer, Linear, Norm, Pooling, Prompts, TokenizerSettings};
 
 const WORDS: usize = 7;
 
@@ -30,18 +30,21 @@ fn description() -> Description {
         activation: Activation::Relu,
         norm_epsilon: 1e-5,
         vocabulary: WORDS,
-        first_position: 0,
+        positions: if small { 5 } else { 40 },
+        padding: None,
         max_tokens: if small { 5 } else { 40 },
-        lowercase: false,
+        folder: String::new(),
+        tokenizer: TokenizerSettings::default(),
         pooling: Pooling::Mean,
+        include_prompt: true,
         normalize: true,
-        prompts: BTreeMap::new(),
+        prompts: Prompts::default(),
     }
 }
 
 fn network<V: Isa, E: Element<V>, A: AttentionElement<V>>(isa: V, model: &Description) -> Network<V, E, A> {
     let mut random = Random(4);
-    let mut shape = Shape::new::<V, E, A>(model);
+    let mut shape = Shape::new::<V, E, A>(model).expect("small");
     // A model as small as this would have one part.
     shape.chunks = 2;
     shape.chunk = model.intermediate.div_ceil(2).next_multiple_of(V::PANEL.max(LINE * E::GROUP));
@@ -74,6 +77,7 @@ fn network<V: Isa, E: Element<V>, A: AttentionElement<V>>(isa: V, model: &Descri
         norm_epsilon: model.norm_epsilon,
         max_tokens: model.max_tokens,
         vocabulary: model.vocabulary,
+        padding: None,
         words: random.numbers(WORDS * hidden, 1.0),
         places: random.numbers(model.max_tokens * hidden, 1.0),
         embedding_norm: Network::<V, E, A>::norm(&shape, &norm(&mut random)),
@@ -88,8 +92,8 @@ fn check<V: Isa, E: Element<V>, A: AttentionElement<V>>(isa: V) {
     let network = network::<V, E, A>(isa, &model);
     let longest = model.max_tokens;
     let ids: Vec<u32> = (0..longest).map(|n| (n * n % WORDS) as u32).collect();
-    let texts = [&ids[..], &ids[..longest - 2]];
-    let layout = |members: usize| Layout::new::<V, E, A>(&network.shape, 2 * longest, longest, members);
+    let texts = Text::list(&[&ids[..], &ids[..longest - 2]]);
+    let layout = |members: usize| Layout::new::<V, E, A>(&network.shape, 2 * longest, longest, members).expect("small");
     // What an earlier pass has left must not matter.
     let memory = |layout: &Layout| {
         let mut memory = Buffer::zeroed(layout.places);

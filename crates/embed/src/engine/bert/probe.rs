@@ -1,0 +1,189 @@
+//! How fast one layer of a model is computed here: measured at load, on this processor and with this model's sizes.
+//!
+//! Which form of operands is fastest is not written on a processor: one has bf16 instructions at twice the speed of
+//! f32, the next has them at half of it. Speed does not depend on the weights' values, so a layer of random numbers
+//! stands for all of them, and nothing is read twice.
+
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+use super::forward::Pass;
+use super::shape::{Layout, Shape};
+use super::{Network, TILE_TOKENS};
+use crate::engine::buffer::Workspace;
+use crate::engine::kernel::{AttentionElement, Element, Isa};
+use crate::engine::{Measurement, Precision, Text};
+use crate::model::{Description, Layer, Linear, Norm};
+
+/// Tokens of the texts that are measured with, unless the model takes fewer.
+const TEXT_TOKENS: usize = 128;
+
+/// Multiplications in a turn: some ten milliseconds of one core.
+const TURN: usize = 700_000_000;
+
+/// Turns of each way to compute: the best counts, because other work on the machine only ever makes it slower.
+const TURNS: usize = 5;
+
+/// All turns together take no longer than this, if each way has had two.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// A later way to compute has to be this much faster than the more exact ones before it.
+const MARGIN: f64 = 1.02;
+
+/// One way to compute.
+pub(in super::super) struct Candidate {
+    precision: Precision,
+    kernel: &'static str,
+    tokens: usize,
+    turn: Box<dyn FnMut() -> Duration>,
+}
+
+impl Candidate {
+    /// `None`: the sizes are too large.
+    pub(in super::super) fn new<V: Isa, E: Element<V>, A: AttentionElement<V>>(
+        isa: V,
+        model: &Description,
+        precision: Precision,
+        kernel: &'static str,
+    ) -> Option<Self> {
+        let (hidden, intermediate) = (model.hidden, model.intermediate);
+        let per_token = hidden.checked_mul(4 * hidden + 2 * intermediate)?;
+        let length = TEXT_TOKENS.min(model.max_tokens);
+        let tokens = (TURN / per_token.max(1)).clamp(length.min(TILE_TOKENS / 4), TILE_TOKENS);
+        let length = length.min(tokens);
+        let count = tokens / length;
+        let shape = Shape::new::<V, E, A>(model)?;
+        let layout = Layout::new::<V, E, A>(&shape, length * count, length, 1)?;
+        let network = network::<V, E, A>(isa, shape, model, length);
+        let mut workspace = Workspace::default();
+        let ids = vec![0; length];
+        let turn = move || {
+            let texts = vec![Text::plain(&ids); count];
+            let mut pass = Pass::new(&network, &layout, &texts, workspace.places(layout.places));
+            let start = Instant::now();
+            pass.alone();
+            let took = start.elapsed();
+            std::hint::black_box(pass.residual());
+            took
+        };
+        Some(Self { precision, kernel, tokens: length * count, turn: Box::new(turn) })
+    }
+}
+
+/// A network of one layer and one word.
+fn network<V: Isa, E: Element<V>, A: AttentionElement<V>>(
+    isa: V,
+    shape: Shape,
+    model: &Description,
+    length: usize,
+) -> Network<V, E, A> {
+    let mut state = 1u32;
+    let mut numbers = |count: usize, size: f32| -> Vec<f32> {
+        let number = || {
+            // Numerical Recipes' generator; its high bits are random enough.
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            f32::from_bits(0x3f80_0000 | state >> 9) - 1.5
+        };
+        std::iter::repeat_with(number).take(count).map(|value| value * size).collect()
+    };
+    let (hidden, intermediate) = (model.hidden, model.intermediate);
+    let mut linear = |outputs: usize, inputs: usize| {
+        #[expect(clippy::cast_precision_loss, reason = "sizes of a model")]
+        let size = (inputs as f32).sqrt().recip();
+        Linear { weight: numbers(outputs * inputs, size), bias: vec![0.0; outputs], outputs, inputs }
+    };
+    let norm = || Norm { scale: vec![1.0; hidden], shift: vec![0.0; hidden] };
+    let layer = Layer {
+        query: linear(hidden, hidden),
+        key: linear(hidden, hidden),
+        value: linear(hidden, hidden),
+        output: linear(hidden, hidden),
+        attention_norm: norm(),
+        up: linear(intermediate, hidden),
+        down: linear(hidden, intermediate),
+        output_norm: norm(),
+    };
+    Network {
+        isa,
+        shape,
+        activation: model.activation,
+        norm_epsilon: model.norm_epsilon,
+        max_tokens: length,
+        vocabulary: 1,
+        padding: None,
+        words: numbers(hidden, 1.0),
+        places: numbers(length * hidden, 1.0),
+        embedding_norm: Network::<V, E, A>::norm(&shape, &norm()),
+        layers: vec![Network::<V, E, A>::layer(&shape, intermediate, &layer)],
+        forms: PhantomData,
+    }
+}
+
+/// Measures all ways in turns, so that each finds the machine alike, and returns what was measured with the place of the
+/// one to take. They are given in the order of their exactness.
+pub(in super::super) fn fastest(mut candidates: Vec<Candidate>, layers: usize) -> (usize, Vec<Measurement>) {
+    let mut best = vec![Duration::MAX; candidates.len()];
+    let start = Instant::now();
+    for turn in 0..=TURNS {
+        if turn > 2 && start.elapsed() > PATIENCE {
+            break;
+        }
+        for (candidate, best) in candidates.iter_mut().zip(&mut best) {
+            let took = (candidate.turn)();
+            // The first fills the caches.
+            if turn > 0 {
+                *best = took.min(*best);
+            }
+        }
+    }
+    let measured: Vec<Measurement> = candidates
+        .iter()
+        .zip(&best)
+        .map(|(candidate, best)| {
+            #[expect(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a measurement"
+            )]
+            let speed = (candidate.tokens as f64 / (best.as_secs_f64().max(1e-9) * layers.max(1) as f64)) as u64;
+            Measurement {
+                precision: candidate.precision,
+                kernel: candidate.kernel.to_owned(),
+                tokens_per_second: speed,
+            }
+        })
+        .collect();
+    (choose(&measured), measured)
+}
+
+/// The place of the fastest; of those that are about as fast, the most exact.
+fn choose(measured: &[Measurement]) -> usize {
+    #[expect(clippy::cast_precision_loss, reason = "a measurement")]
+    let speed = |place: usize| measured[place].tokens_per_second as f64;
+    (0..measured.len()).fold(0, |chosen, place| if speed(place) > speed(chosen) * MARGIN { place } else { chosen })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::choose;
+    use crate::engine::{Measurement, Precision};
+
+    #[test]
+    fn the_fastest_is_taken_and_the_most_exact_of_those_about_as_fast() {
+        let chosen = |speeds: &[u64]| {
+            let measured = speeds.iter().map(|&tokens_per_second| Measurement {
+                precision: Precision::F32,
+                kernel: String::new(),
+                tokens_per_second,
+            });
+            choose(&measured.collect::<Vec<_>>())
+        };
+        assert_eq!(chosen(&[1000, 680]), 0);
+        assert_eq!(chosen(&[1000, 1010]), 0);
+        assert_eq!(chosen(&[1000, 1900]), 1);
+        assert_eq!(chosen(&[1000, 1900, 1910]), 1);
+        assert_eq!(chosen(&[1000, 900, 1500]), 2);
+        assert_eq!(chosen(&[0, 0]), 0);
+    }
+}

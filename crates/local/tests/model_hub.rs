@@ -1,0 +1,234 @@
+//! Models by id: every file that changes a vector is fetched, of one version, and stays.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Json, Router,
+    extract::{Path as UrlPath, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde_json::json;
+use tidewheel_local::{Event, Report, provision::Provisioner, silent};
+
+/// A model's files.
+type Files = BTreeMap<&'static str, &'static str>;
+
+/// A hub with one model.
+struct Hub {
+    files: Mutex<Files>,
+    /// The commit that its API names; `None`: it has no API.
+    commit: Mutex<Option<String>>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Hub {
+    async fn start(files: Files, commit: Option<&str>) -> (Arc<Self>, String) {
+        let hub = Arc::new(Self {
+            files: Mutex::new(files),
+            commit: Mutex::new(commit.map(str::to_owned)),
+            asked: Mutex::default(),
+        });
+        let router = Router::new().route("/{*path}", get(answer)).with_state(Arc::clone(&hub));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (hub, address)
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().expect("asked").clone()
+    }
+}
+
+async fn answer(State(hub): State<Arc<Hub>>, UrlPath(path): UrlPath<String>) -> Response {
+    hub.asked.lock().expect("asked").push(path.clone());
+    let commit = hub.commit.lock().expect("commit").clone();
+    let files = hub.files.lock().expect("files");
+    if path.starts_with("api/models/acme/model/revision/") {
+        let Some(commit) = commit else { return StatusCode::NOT_FOUND.into_response() };
+        let siblings: Vec<_> = files.keys().map(|name| json!({"rfilename": name})).collect();
+        return Json(json!({"sha": commit, "siblings": siblings})).into_response();
+    }
+    let file = path.strip_prefix("acme/model/resolve/").and_then(|rest| files.get(rest.split_once('/')?.1));
+    match file {
+        Some(content) => ([("x-linked-etag", sum(content))], *content).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// The sums of what is called weights here, as the hub names them.
+fn sum(content: &str) -> &'static str {
+    match content {
+        "abc" => "\"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"",
+        _ => "",
+    }
+}
+
+const FIRST: &str = "1111111111111111111111111111111111111111";
+const SECOND: &str = "2222222222222222222222222222222222222222";
+
+/// Everything that changes a vector, as most models have it.
+fn files() -> Files {
+    Files::from([
+        (
+            "modules.json",
+            r#"[{"path": "", "type": "T"}, {"path": "1_Pooling", "type": "P"}, {"path": "2_Dense", "type": "D"}]"#,
+        ),
+        ("config.json", "{}"),
+        ("tokenizer.json", "{}"),
+        ("model.safetensors", "abc"),
+        ("config_sentence_transformers.json", r#"{"prompts": {"query": "query: "}}"#),
+        ("sentence_bert_config.json", "{}"),
+        ("sentence_xlm-roberta_config.json", "{}"),
+        ("tokenizer_config.json", "{}"),
+        ("special_tokens_map.json", "{}"),
+        ("added_tokens.json", "{}"),
+        ("adapter_config.json", "{}"),
+        ("1_Pooling/config.json", "{}"),
+        ("2_Dense/config.json", "{}"),
+    ])
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(next) = dirs.pop() {
+        for path in fs::read_dir(next).expect("a directory").flatten().map(|entry| entry.path()) {
+            match path.is_dir() {
+                true => dirs.push(path),
+                false => found.push(path.strip_prefix(dir).expect("inside").display().to_string()),
+            }
+        }
+    }
+    found.retain(|name| !name.starts_with("tidewheel-"));
+    found.sort();
+    found
+}
+
+fn provisioner(cache: &Path, hub: &str) -> Provisioner {
+    Provisioner::with_cache(cache, silent()).with_hub(hub, None)
+}
+
+#[tokio::test]
+async fn model_by_id_has_every_file_that_changes_vectors() {
+    // With the hub's API, and with a mirror that has none.
+    for commit in [Some(FIRST), None] {
+        let (_, address) = Hub::start(files(), commit).await;
+        let cache = tempfile::tempdir().expect("a directory");
+        let dir = provisioner(cache.path(), &address).model("acme/model").await.expect("the model");
+        let mut expected: Vec<_> = files().into_keys().map(str::to_owned).collect();
+        expected.sort();
+        assert_eq!(names(&dir), expected, "{commit:?}");
+    }
+}
+
+#[tokio::test]
+async fn network_in_a_folder_and_shards_are_fetched() {
+    let index = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "../../evil"}}"#;
+    let files = Files::from([
+        ("modules.json", r#"[{"path": "0_Transformer"}, {"path": "1_Pooling"}, {"path": "../outside"}]"#),
+        ("0_Transformer/config.json", "{}"),
+        ("0_Transformer/tokenizer.json", "{}"),
+        ("0_Transformer/model.safetensors.index.json", index),
+        ("0_Transformer/model-1.safetensors", "abc"),
+        ("0_Transformer/model-2.safetensors", "def"),
+        ("1_Pooling/config.json", "{}"),
+    ]);
+    let (hub, address) = Hub::start(files.clone(), None).await;
+    let cache = tempfile::tempdir().expect("a directory");
+    let dir = provisioner(cache.path(), &address).model("acme/model").await.expect("the model");
+    assert_eq!(names(&dir), files.into_keys().map(str::to_owned).collect::<Vec<_>>());
+    assert!(hub.asked().iter().all(|path| !path.contains("evil") && !path.contains("outside")), "{:?}", hub.asked());
+}
+
+#[tokio::test]
+async fn branch_is_pinned_to_its_commit() {
+    let (hub, address) = Hub::start(files(), Some(FIRST)).await;
+    let cache = tempfile::tempdir().expect("a directory");
+    let provisioner = provisioner(cache.path(), &address);
+    let dir = provisioner.model("acme/model").await.expect("the model");
+    let fetched: Vec<_> = hub.asked().into_iter().filter(|path| path.contains("/resolve/")).collect();
+    assert!(!fetched.is_empty() && fetched.iter().all(|path| path.contains(FIRST)), "{fetched:?}");
+    let record = fs::read_to_string(dir.join("tidewheel-model.json")).expect("a record");
+    assert!(record.contains(FIRST), "{record}");
+
+    // The hub moves on; the model stays, and a revision by name is another entry.
+    *hub.commit.lock().expect("commit") = Some(SECOND.to_owned());
+    hub.files.lock().expect("files").insert("config.json", r#"{"new": true}"#);
+    let asked = hub.asked().len();
+    assert_eq!(provisioner.model("acme/model").await.expect("from the cache"), dir);
+    assert_eq!(hub.asked().len(), asked, "the cache asks nobody");
+    let other = provisioner.model("acme/model@refs/pr/1").await.expect("another revision");
+    assert_ne!(other, dir);
+    assert!(hub.asked().contains(&"api/models/acme/model/revision/refs/pr/1".to_owned()), "{:?}", hub.asked());
+    assert_eq!(fs::read_to_string(other.join("config.json")).expect("config"), r#"{"new": true}"#);
+    assert_eq!(fs::read_to_string(dir.join("config.json")).expect("config"), "{}");
+}
+
+/// An entry as the release before this one made it: without prompts, without a record.
+fn old_entry(cache: &Path) {
+    let entry = cache.join("model-acme--model");
+    fs::create_dir_all(&entry).expect("an entry");
+    let sums = [
+        ("config.json", "{}", "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"),
+        ("tokenizer.json", "{}", "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"),
+        ("model.safetensors", "abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+    ];
+    let listed: Vec<_> = sums
+        .iter()
+        .map(|(name, content, sum)| {
+            fs::write(entry.join(name), content).expect("write");
+            json!({"path": name, "bytes": content.len(), "modified_ns": 0, "sha256": sum})
+        })
+        .collect();
+    fs::write(entry.join("tidewheel-entry.json"), json!({"files": listed}).to_string()).expect("a manifest");
+}
+
+#[tokio::test]
+async fn entry_of_older_release_is_completed_without_fetching_the_weights_again() {
+    let (_, address) = Hub::start(files(), None).await;
+    let cache = tempfile::tempdir().expect("a directory");
+    old_entry(cache.path());
+    let events: Arc<Mutex<Vec<Event>>> = Arc::default();
+    let heard = Arc::clone(&events);
+    let report: Report = Arc::new(move |event| heard.lock().expect("events").push(event));
+    let dir = Provisioner::with_cache(cache.path(), report).with_hub(&address, None).model("acme/model").await;
+    let dir = dir.expect("the model");
+    assert!(dir.join("config_sentence_transformers.json").is_file());
+    assert_eq!(fs::read_to_string(dir.join("model.safetensors")).expect("weights"), "abc");
+    let events = events.lock().expect("events");
+    assert!(!events.iter().any(|event| matches!(event, Event::Fetching { .. })), "{events:?}");
+}
+
+#[tokio::test]
+async fn entry_of_older_release_is_used_while_the_hub_is_unreachable() {
+    let cache = tempfile::tempdir().expect("a directory");
+    old_entry(cache.path());
+    let events: Arc<Mutex<Vec<Event>>> = Arc::default();
+    let heard = Arc::clone(&events);
+    let report: Report = Arc::new(move |event| heard.lock().expect("events").push(event));
+    let provisioner = Provisioner::with_cache(cache.path(), report).with_hub("http://127.0.0.1:9", None);
+    let dir = provisioner.model("acme/model").await.expect("the old entry");
+    assert_eq!(fs::read_to_string(dir.join("model.safetensors")).expect("weights"), "abc");
+    let events = events.lock().expect("events");
+    let told = |event: &Event| matches!(event, Event::Skipped { reason, .. } if reason.contains("without its prompts"));
+    assert!(events.iter().any(told), "{events:?}");
+}
+
+#[tokio::test]
+async fn model_without_safetensors_is_rejected_by_name() {
+    let mut files = files();
+    files.remove("model.safetensors");
+    files.insert("pytorch_model.bin", "x");
+    let (_, address) = Hub::start(files, Some(FIRST)).await;
+    let cache = tempfile::tempdir().expect("a directory");
+    let error = provisioner(cache.path(), &address).model("acme/model").await.expect_err("no weights");
+    assert!(error.to_string().ends_with("it has no model.safetensors"), "{error}");
+}
