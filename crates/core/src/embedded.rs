@@ -58,7 +58,7 @@ pub struct Embedded {
     pub revision: String,
     /// The texts of the chunks, in order. A document always has at least one, which may be empty; a delete has none.
     pub chunks: Vec<String>,
-    /// One vector for each chunk.
+    /// One vector for each chunk; zeros for a chunk without any text, which has none.
     pub vectors: Vectors,
     /// Whether the index had all these vectors in these places when the change was processed: then its payload is all that
     /// has to be written, unless something has come in between. The record is whole nevertheless.

@@ -82,6 +82,8 @@ pub enum Cause {
     Timeout,
     /// The other side is at a limit.
     Busy,
+    /// The other side has no space left.
+    Full,
     /// The other side does not take this input.
     Refused,
     /// The other side does not let us.
@@ -102,6 +104,7 @@ impl Cause {
             Self::Unreachable => "unreachable",
             Self::Timeout => "timeout",
             Self::Busy => "busy",
+            Self::Full => "full",
             Self::Refused => "refused",
             Self::Denied => "denied",
             Self::NotFinite => "not_finite",

@@ -7,8 +7,10 @@
 pub mod audit;
 pub mod consumer;
 pub mod health;
+mod isolate;
 mod meters;
 mod newest;
+pub mod parking;
 pub mod processor;
 pub mod producer;
 pub mod replay;

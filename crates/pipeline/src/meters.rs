@@ -1,5 +1,6 @@
 //! What the services count. Handles are made once; names are in [`tidewheel_core::meters`].
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -7,7 +8,7 @@ use tidewheel_core::change::Operation;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
 use tidewheel_core::meters;
-use tidewheel_core::ports::{DeadLetter, Delivery};
+use tidewheel_core::ports::{Delivery, EntryId};
 
 /// Of processors and upserters.
 #[derive(Clone)]
@@ -54,30 +55,23 @@ impl ConsumerMeters {
 }
 
 /// When the changes of a batch were committed, to tell how long each took to become searchable.
-pub(crate) struct Commits(Vec<Commit>);
-
-struct Commit {
-    entry: (u64, u64),
-    committed_at: u64,
-}
+pub(crate) struct Commits(HashMap<EntryId, u64>);
 
 impl Commits {
     /// Of what is on its way to the index. What a snapshot read was committed long ago, nobody knows when.
     pub(crate) fn of(deliveries: &[Delivery<Embedded>]) -> Self {
         let commits = deliveries.iter().filter_map(|delivery| {
             let change = &delivery.record.as_ref().ok()?.change;
-            let commit = Commit { entry: delivery.id.parts(), committed_at: change.committed_at };
-            (change.operation != Operation::Read).then_some(commit)
+            (change.operation != Operation::Read).then(|| (delivery.id.clone(), change.committed_at))
         });
         Self(commits.collect())
     }
 
-    /// All of them are searchable now, except those that were parked.
-    pub(crate) fn searchable(&self, parked: &[DeadLetter], latency: &Histogram) {
+    /// These entries are searchable now.
+    pub(crate) fn searchable(&self, entries: &[EntryId], latency: &Histogram) {
         let now = (now_seconds() * 1e3) as u64;
-        let parked: Vec<_> = parked.iter().map(|letter| letter.id.parts()).collect();
-        for commit in self.0.iter().filter(|commit| !parked.contains(&commit.entry)) {
-            latency.record(now.saturating_sub(commit.committed_at) as f64 / 1e3);
+        for committed_at in entries.iter().filter_map(|entry| self.0.get(entry)) {
+            latency.record(now.saturating_sub(*committed_at) as f64 / 1e3);
         }
     }
 }

@@ -3,11 +3,12 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use tidewheel_core::change::Change;
+use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::ports::{DeadLetter, Delivery, EntryId};
+use tidewheel_core::version::Version;
 
 /// A record with the change that it carries.
 pub(crate) trait Carries {
@@ -27,8 +28,16 @@ impl Carries for Embedded {
     }
 }
 
-/// A record, with its entry and the entries of older changes of the same document that it makes superfluous.
-pub(crate) type Kept<T> = (T, Vec<EntryId>);
+/// What a batch holds of one document, or one change of a whole collection.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Kept<T> {
+    /// The newest record.
+    pub(crate) record: T,
+    /// Its entry, and behind it the entries of older changes of the same document, which it makes superfluous.
+    pub(crate) entries: Vec<EntryId>,
+    /// The version of the newest deletion among the older changes: it has to be applied if the newest record cannot be.
+    pub(crate) deletion: Option<Version>,
+}
 
 /// The newest record of each document, in the order in which the documents first occur; changes of whole
 /// collections as they are. What cannot
@@ -44,25 +53,43 @@ pub(crate) fn newest<T: Carries>(deliveries: Vec<Delivery<T>>, letters: &mut Vec
                 continue;
             }
         };
+        let alone = |record, id| Kept { record, entries: vec![id], deletion: None };
         if record.change().operation.is_of_collection() {
-            kept.push((record, vec![id]));
+            kept.push(alone(record, id));
             continue;
         }
         match places.entry(record.change().document_id()) {
             Entry::Vacant(place) => {
                 place.insert(kept.len());
-                kept.push((record, vec![id]));
+                kept.push(alone(record, id));
             }
-            Entry::Occupied(place) => {
-                let (newest, entries) = &mut kept[*place.get()];
-                entries.push(id);
-                if record.change().version > newest.change().version {
-                    *newest = record;
-                }
-            }
+            Entry::Occupied(place) => kept[*place.get()].join(record, id),
         }
     }
     kept
+}
+
+impl<T: Carries> Kept<T> {
+    /// Adds another change of the same document.
+    fn join(&mut self, record: T, id: EntryId) {
+        let older = if rank(record.change()) > rank(self.record.change()) {
+            self.entries.insert(0, id);
+            std::mem::replace(&mut self.record, record)
+        } else {
+            self.entries.push(id);
+            record
+        };
+        let older = older.change();
+        if older.operation == Operation::Delete {
+            self.deletion = self.deletion.max(Some(older.version));
+        }
+    }
+}
+
+/// The order of changes of one document. A parked update may leave a deletion of its own version, which it replaces when it is tried
+/// again.
+fn rank(change: &Change) -> (Version, bool) {
+    (change.version, change.operation.has_document())
 }
 
 /// How many documents the changes are of.

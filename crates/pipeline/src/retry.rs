@@ -62,29 +62,52 @@ impl Patience {
         loop {
             let error = match attempt().await {
                 Ok(answer) => {
-                    if backoff.attempts() > 0
-                        && let Some((lasted, attempts)) = self.health.works(what)
-                    {
-                        info!(attempts, seconds = lasted.as_secs(), "can {what} again");
+                    if backoff.attempts() > 0 {
+                        self.works_again(what);
                     }
                     return Ok(answer);
                 }
                 Err(error) if error.class == ErrorClass::Transient => error,
-                Err(error) => {
-                    meters::failed(self.health.service(), &error, false);
-                    self.health.works(what);
-                    return Err(GivenUp::Failed(error));
-                }
+                Err(error) => return Err(self.stopped(what, error)),
             };
-            meters::failed(self.health.service(), &error, true);
-            match self.health.fails(what, &error.message) {
-                Telling::First => warn!(hint = error.hint, "cannot {what}, will keep trying: {error}"),
-                Telling::Lasting(lasted, attempts) => {
-                    warn!(attempts, seconds = lasted.as_secs(), "still cannot {what}: {error}");
-                }
-                Telling::Not => debug!("still cannot {what}: {error}"),
-            }
+            self.counts(&error);
+            self.fails(what, &error);
             self.pause(backoff.next_delay(error.retry_after)).await?;
         }
+    }
+
+    /// Reports progress, and the end of an outage.
+    pub(crate) fn succeeds(&self, what: &'static str) {
+        self.works_again(what);
+        self.health.progresses();
+    }
+
+    fn works_again(&self, what: &'static str) {
+        if let Some((lasted, attempts)) = self.health.works(what) {
+            info!(attempts, seconds = lasted.as_secs(), "can {what} again");
+        }
+    }
+
+    /// Counts a failure that is tried again.
+    pub(crate) fn counts(&self, error: &PortError) {
+        meters::failed(self.health.service(), error, true);
+    }
+
+    /// Reports a failure that is waited out.
+    pub(crate) fn fails(&self, what: &'static str, error: &PortError) {
+        match self.health.fails(what, &error.message) {
+            Telling::First => warn!(hint = error.hint, "cannot {what}, will keep trying: {error}"),
+            Telling::Lasting(lasted, attempts) => {
+                warn!(attempts, seconds = lasted.as_secs(), "still cannot {what}: {error}");
+            }
+            Telling::Not => debug!("still cannot {what}: {error}"),
+        }
+    }
+
+    /// A failure that is not tried again.
+    pub(crate) fn stopped(&self, what: &'static str, error: PortError) -> GivenUp {
+        meters::failed(self.health.service(), &error, false);
+        self.health.works(what);
+        GivenUp::Failed(error)
     }
 }

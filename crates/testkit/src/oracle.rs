@@ -259,8 +259,13 @@ impl Oracle {
             let text = payload.get("_tidewheel").and_then(|reserved| reserved.get("text")).and_then(Value::as_str);
             let text = text.ok_or_else(|| format!("chunk {chunk} has no text"))?;
             if let Some(embed) = &self.embed {
-                let found = vector_of(point).ok_or_else(|| format!("chunk {chunk} has no vector"))?;
-                compare_vectors(embed(text), found).map_err(|what| format!("vector of chunk {chunk}: {what}"))?;
+                match vector_of(point).filter(|found| !found.is_empty()) {
+                    None if text.trim().is_empty() => {}
+                    None => return Err(format!("chunk {chunk} has no vector")),
+                    Some(_) if text.trim().is_empty() => return Err(format!("chunk {chunk} has a vector of no text")),
+                    Some(found) => compare_vectors(embed(text), found)
+                        .map_err(|what| format!("vector of chunk {chunk}: {what}"))?,
+                }
             }
             texts.push(text.to_owned());
         }

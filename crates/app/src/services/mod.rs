@@ -29,7 +29,7 @@ use crate::settings::{Listen, Settings};
 pub(crate) use embedder::{Fetch, find as find_model};
 pub(crate) use scrape::numbers;
 use stages::process_name;
-pub(crate) use stages::{known_vectors, own_name, processor_options, upserter_options};
+pub(crate) use stages::{known_vectors, left_out, own_name, processor_options, upserter_options};
 pub(crate) use traces::probe as probe_traces;
 
 /// How long a shutdown may take.

@@ -10,7 +10,8 @@ use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_core::trace::Tracer;
 use tidewheel_pipeline::consumer::ConsumerOptions;
 use tidewheel_pipeline::health::Health;
-use tidewheel_pipeline::processor::{Processor, ProcessorOptions, ProcessorPorts, TextOptions};
+use tidewheel_pipeline::parking::OnDeadLetter;
+use tidewheel_pipeline::processor::{Blank, LeftOut, Processor, ProcessorOptions, ProcessorPorts, TextOptions};
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
 use tidewheel_pipeline::retry::{GivenUp, Patience};
 use tidewheel_pipeline::service::ServiceError;
@@ -43,6 +44,7 @@ pub(super) fn producer(
         lease: LEASE,
         tombstone_grace: settings.streams.tombstone_grace,
         audit_interval: settings.audit_interval,
+        left_out: left_out(settings)?,
     };
     let index = connect::index(settings)?;
     // The source may have to look up addresses before there can be a producer, which may fail for a while.
@@ -126,6 +128,12 @@ pub(crate) fn known_vectors(settings: &Settings) -> Result<Option<Arc<dyn KnownV
     Ok(Some(Arc::new(connect::index(settings)?)))
 }
 
+/// Documents that are not in the index on purpose.
+pub(crate) fn left_out(settings: &Settings) -> Result<LeftOut, Failure> {
+    let ProcessorOptions { text, blank, .. } = processor_options(settings);
+    Ok(LeftOut::new(&text, blank)?)
+}
+
 /// How documents are embedded.
 pub(crate) fn processor_options(settings: &Settings) -> ProcessorOptions {
     let documents = &settings.documents;
@@ -135,7 +143,13 @@ pub(crate) fn processor_options(settings: &Settings) -> ProcessorOptions {
         text: TextOptions { template: documents.template.clone(), fields: documents.fields.clone() },
         chunk_tokens: documents.chunk_tokens,
         chunk_overlap: documents.chunk_overlap,
+        blank: if documents.skips_blank { Blank::Skip } else { Blank::Index },
+        on_dead_letter: on_dead_letter(settings),
     }
+}
+
+fn on_dead_letter(settings: &Settings) -> OnDeadLetter {
+    if settings.documents.removes_parked { OnDeadLetter::Remove } else { OnDeadLetter::Keep }
 }
 
 /// How points are written.
@@ -144,6 +158,7 @@ pub(crate) fn upserter_options(settings: &Settings) -> UpserterOptions {
     UpserterOptions {
         consumer: consumer(&settings.upserter, settings),
         payload: PayloadOptions { include: documents.include.clone(), exclude: documents.exclude.clone() },
+        on_dead_letter: on_dead_letter(settings),
     }
 }
 

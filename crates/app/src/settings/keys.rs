@@ -61,6 +61,8 @@ pub(crate) const KEYS: &[Key] = &[
     unset("documents.template", Kind::Text),
     unset("documents.chunk_tokens", Kind::Count(1)),
     key("documents.chunk_overlap", Kind::Count(0), "32"),
+    key("documents.blank", Kind::Choice(&["index", "skip"]), "index"),
+    key("documents.on_dead_letter", Kind::Choice(&["keep", "remove"]), "keep"),
     key("documents.payload.include", Kind::Names, ""),
     key("documents.payload.exclude", Kind::Names, ""),
     key("qdrant.url", Kind::Address, "http://127.0.0.1:6334"),

@@ -52,6 +52,8 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             exclude: reader.names("documents.payload.exclude"),
             chunk_tokens: reader.size("documents.chunk_tokens"),
             chunk_overlap: reader.size("documents.chunk_overlap").unwrap_or_default(),
+            skips_blank: reader.text_or_empty("documents.blank") == "skip",
+            removes_parked: reader.text_or_empty("documents.on_dead_letter") == "remove",
         },
         qdrant: Qdrant {
             url: reader.address("qdrant.url").unwrap_or_default(),

@@ -108,6 +108,10 @@ pub(crate) struct Documents {
     /// Unset: as many as the model takes.
     pub(crate) chunk_tokens: Option<usize>,
     pub(crate) chunk_overlap: usize,
+    /// `blank = "skip"`: a document without text is not in the index.
+    pub(crate) skips_blank: bool,
+    /// `on_dead_letter = "remove"`: a parked change removes the older version from the index.
+    pub(crate) removes_parked: bool,
 }
 
 /// `qdrant`: the index.

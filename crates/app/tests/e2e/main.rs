@@ -9,6 +9,7 @@ mod embedder;
 mod embedder_memory;
 mod history;
 mod index;
+mod isolation;
 mod kills;
 mod large;
 mod memory;

@@ -26,6 +26,7 @@ use tidewheel_core::ports::{Handover, Index, Retention, Tombstones};
 use tidewheel_core::streams::STAGE_2;
 use tidewheel_local::stack::{Server, Stack};
 use tidewheel_pipeline::consumer::ConsumerOptions;
+use tidewheel_pipeline::parking::OnDeadLetter;
 use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
@@ -171,7 +172,8 @@ fn upserter(
         claim_after: Duration::from_secs(15),
         retention: Retention { age: Duration::from_secs(3_600), entries: 10_000, bytes: u64::MAX },
     };
-    let options = UpserterOptions { consumer, payload: PayloadOptions::default() };
+    let on_dead_letter = OnDeadLetter::Keep;
+    let options = UpserterOptions { consumer, payload: PayloadOptions::default(), on_dead_letter };
     Upserter::new(options, Arc::new(store.queue(STAGE_2, "bench")), index, tombstones, Arc::new(store.clone()))
 }
 

@@ -127,6 +127,9 @@ impl Api {
         let vectors = match self {
             Self::OpenAi => {
                 let reply: OpenAiReply = serde_json::from_slice(body).map_err(|cause| not_understood(body, &cause))?;
+                if reply.data.len() != count {
+                    return Err(Unreadable::Count(reply.data.len()));
+                }
                 return in_order(reply.data, count).map_err(Unreadable::Answer);
             }
             Self::TextEmbeddingsInference => serde_json::from_slice(body),
@@ -134,7 +137,7 @@ impl Api {
         };
         let vectors: Vec<Numbers> = vectors.map_err(|cause| not_understood(body, &cause))?;
         if vectors.len() != count {
-            return Err(Unreadable::Answer(format!("{} vectors came for {count} texts", vectors.len())));
+            return Err(Unreadable::Count(vectors.len()));
         }
         Ok(vectors.into_iter().map(finite_or_nan).collect())
     }
@@ -145,6 +148,8 @@ impl Api {
 pub(super) enum Unreadable {
     /// It holds a number that is not finite: a text is to blame, not the server.
     NotFinite,
+    /// It holds so many vectors, which is not one for each text.
+    Count(usize),
     /// It is not what it should be.
     Answer(String),
 }
@@ -195,9 +200,6 @@ fn without<'a>(path: &'a str, endings: &[&str]) -> &'a str {
 
 /// The vectors in the order of the texts.
 fn in_order(items: Vec<Item>, count: usize) -> Result<Vec<Vec<f32>>, String> {
-    if items.len() != count {
-        return Err(format!("{} vectors came for {count} texts", items.len()));
-    }
     let mut vectors: Vec<Option<Vec<f32>>> = vec![None; count];
     for (place, item) in items.into_iter().enumerate() {
         let index = item.index.unwrap_or(place);
@@ -314,7 +316,7 @@ mod tests {
         for (api, answer) in ALL.into_iter().zip(answers) {
             let vectors = api.vectors(answer.as_bytes(), 2).unwrap();
             assert_eq!(vectors, [[0.0, 1.0], [2.0, 3.0]], "{api:?}");
-            assert!(api.vectors(answer.as_bytes(), 3).is_err(), "{api:?}");
+            assert_eq!(api.vectors(answer.as_bytes(), 3), Err(Unreadable::Count(2)), "{api:?}");
             assert!(matches!(api.vectors(b"garbage", 2), Err(Unreadable::Answer(_))), "{api:?}");
             for bad in ["NaN", "-Infinity", "1e39"] {
                 let answer = answer.replace("[0, 1]", &format!("[{bad}, 1]"));

@@ -9,6 +9,7 @@
 //!   texts are to blame, or whether a person is needed, as decided in one place for both.
 
 mod api;
+mod batch;
 mod check;
 mod http;
 mod limiter;

@@ -14,8 +14,10 @@ use tidewheel_core::ports::{Embedder, EmbedderInfo, PortResult, Purpose};
 use tidewheel_core::secret::Secret;
 use tidewheel_core::tokens::{Tokens, Words};
 use tokio::sync::OnceCell;
+use tracing::info;
 
 use super::api::{Api, Said, Unreadable};
+use super::batch::{BatchLimit, named_in};
 use super::check;
 use super::http::{self, garbled, shown};
 use super::limiter::Limiter;
@@ -42,7 +44,7 @@ pub struct RemoteOptions {
     /// Most tokens of a text; fewer if the server says that it takes fewer. They are estimated here, as the vocabulary
     /// is not known, so leave a margin.
     pub max_tokens: usize,
-    /// Most texts in one request; fewer if the server says that it takes fewer. OpenAI takes 2,048.
+    /// Most texts in one request; fewer if the server says that it takes fewer, or rejects more. OpenAI takes 2,048.
     pub batch: usize,
     /// Requests at the same time, for a list that needs several.
     pub concurrency: usize,
@@ -94,6 +96,7 @@ pub struct RemoteClient {
     url: Url,
     options: RemoteOptions,
     limiter: Limiter,
+    limit: BatchLimit,
     known: OnceCell<Known>,
 }
 
@@ -110,6 +113,7 @@ impl RemoteClient {
             client: http::client(options.timeout)?,
             url: options.api.endpoint(http::parse(&options.url)?),
             limiter: Limiter::new(options.requests_per_minute, options.tokens_per_minute),
+            limit: BatchLimit::default(),
             known: OnceCell::new(),
             options,
         })
@@ -176,6 +180,33 @@ impl RemoteClient {
         }
     }
 
+    /// The vectors of a list that is within the limits as far as they are known. If it is rejected and its parts are not, it was
+    /// too long: that is remembered.
+    async fn list(&self, texts: &[String], purpose: Purpose, first: usize) -> PortResult<Vec<Vec<f32>>> {
+        let rejected = match self.request(texts, purpose, first).await {
+            Ok(vectors) => {
+                self.limit.takes(texts.len());
+                return Ok(vectors);
+            }
+            Err(error) if error.class == ErrorClass::Poison && self.limit.may_be_exceeded_by(texts.len()) => error,
+            Err(error) => return Err(error),
+        };
+        let explanation = rejected.message.split_once(" answered ").map_or("", |(_, explanation)| explanation);
+        let explanation = explanation.split_once(": ").map_or("", |(_, explanation)| explanation);
+        let named = named_in(explanation, texts.len());
+        let part = named.unwrap_or(texts.len().div_ceil(2));
+        let mut vectors = Vec::with_capacity(texts.len());
+        for (place, part) in (first..).step_by(part).zip(texts.chunks(part)) {
+            vectors.extend(self.request(part, purpose, place).await?);
+        }
+        match named {
+            Some(limit) => self.limit.is(limit),
+            None => self.limit.rejects(texts.len(), part),
+        }
+        info!(limit = self.limit.size(texts.len()), rejected = texts.len(), "sending the embedder fewer texts at once");
+        Ok(vectors)
+    }
+
     /// One request of a list that is within the limits. `first` is its place in the caller's list.
     async fn request(&self, texts: &[String], purpose: Purpose, first: usize) -> PortResult<Vec<Vec<f32>>> {
         let prefix = match purpose {
@@ -198,6 +229,12 @@ impl RemoteClient {
             Unreadable::NotFinite => {
                 PortError::poison("the embedder's vector for one of the texts holds a number that is not finite")
                     .because(Server::Embedder, Cause::NotFinite)
+            }
+            // One text is to blame, or their number: which, fewer texts tell.
+            Unreadable::Count(found) => {
+                let (count, url) = (input.len(), shown(&self.url));
+                PortError::poison(format!("the embedder at {url} answered {count} texts with {found} vectors"))
+                    .because(Server::Embedder, Cause::Refused)
             }
             Unreadable::Answer(cause) => garbled(&self.url, cause),
         })?;
@@ -232,11 +269,12 @@ impl Embedder for RemoteClient {
     async fn embed(&self, texts: &[String], purpose: Purpose) -> PortResult<Vectors> {
         let Known { said, dimension } = self.known().await?;
         let dimension = *dimension;
-        let batch = said.batch.map_or(self.options.batch, |most| most.min(self.options.batch));
+        let most = said.batch.map_or(self.options.batch, |most| most.min(self.options.batch));
+        let batch = self.limit.size(most);
         let mut first = 0;
         let mut requests = Vec::new();
         for list in within(texts, batch, REQUEST_BYTES) {
-            requests.push(self.request(list, purpose, first));
+            requests.push(self.list(list, purpose, first));
             first += list.len();
         }
         let parts: Vec<Vec<Vec<f32>>> =

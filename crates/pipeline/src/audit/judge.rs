@@ -76,7 +76,8 @@ pub(super) fn judge(
 ) -> Option<(Kind, String)> {
     let Some(source) = row_of_source else {
         let count = points.len();
-        return (count > 0).then(|| (Kind::Extra, format!("{count} points of a document that MongoDB does not have")));
+        return (count > 0)
+            .then(|| (Kind::Extra, format!("{count} points of a document that the index should not have")));
     };
     let misplaced = points.iter().filter(|seen| !seen.is_in_place()).count();
     points.retain(Seen::is_in_place);

@@ -30,6 +30,7 @@ pub use judge::Kind;
 pub use run::audit;
 pub use scope::{Range, Scope};
 
+use crate::processor::LeftOut;
 use crate::upserter::PayloadOptions;
 
 /// What an audit works with.
@@ -60,6 +61,8 @@ pub struct AuditOptions {
     pub pause: Duration,
     /// Differences that are named; the rest is counted.
     pub named: usize,
+    /// Documents that the index leaves out on purpose.
+    pub left_out: LeftOut,
 }
 
 impl Default for AuditOptions {
@@ -71,6 +74,7 @@ impl Default for AuditOptions {
             arrive: Duration::from_secs(300),
             pause: Duration::ZERO,
             named: 1_000,
+            left_out: LeftOut::default(),
         }
     }
 }

@@ -9,7 +9,7 @@ use tidewheel_core::version::{ClusterTime, Version};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::judge::{Seen, Target, judge};
+use super::judge::{Seen, Target};
 use super::run::{BATCH, Confirmed, Run, difference, stuck};
 use super::{Repaired, look};
 use crate::producer::now_ms;
@@ -153,7 +153,7 @@ impl Run<'_> {
         for (target, points) in targets.into_iter().zip(points) {
             // A document that others write to meanwhile is on its way again.
             let newer = points.iter().any(|seen| seen.stamp.version > version);
-            if let Some((kind, what)) = judge(rows.get(target), points, self.options.payload.as_ref())
+            if let Some((kind, what)) = self.judge(rows.get(target), points)
                 && !newer
             {
                 repaired.left += 1;

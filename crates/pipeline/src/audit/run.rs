@@ -105,6 +105,12 @@ impl Run<'_> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How the points of a document differ from what the source says, if they do.
+    pub(super) fn judge(&self, row: Option<&SourceRow>, points: Vec<Seen>) -> Option<(Kind, String)> {
+        let row = row.filter(|row| !self.options.left_out.holds(&row.document));
+        judge(row, points, self.options.payload.as_ref())
+    }
+
     async fn namespaces(&self) -> PortResult<Vec<Namespace>> {
         let all = self.ports.source.collections().await?;
         let wanted = &self.options.scope.namespaces;
@@ -142,7 +148,7 @@ impl Run<'_> {
                 let mut suspects = Vec::new();
                 for (target, row) in targets.iter().zip(&rows) {
                     let points = points.remove(target).unwrap_or_default();
-                    if judge(Some(row), points, self.options.payload.as_ref()).is_some() {
+                    if self.judge(Some(row), points).is_some() {
                         let source = Some(digest(&row.document));
                         suspects.push(Suspect { target: target.clone(), source, points: Vec::new() });
                     }
@@ -291,7 +297,7 @@ impl Run<'_> {
             let (row, points) = (rows.get(&suspect.target), points.remove(&suspect.target).unwrap_or_default());
             let source = row.map(|row| digest(&row.document));
             let newer = points.iter().any(|seen| seen.stamp.version.time > since);
-            let Some((kind, what)) = judge(row, points, self.options.payload.as_ref()) else { continue };
+            let Some((kind, what)) = self.judge(row, points) else { continue };
             let unreadable = suspect.target.key.contains(char::REPLACEMENT_CHARACTER);
             if source != suspect.source || newer || unreadable {
                 changing.push(Suspect { source, ..suspect.clone() });

@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use tidewheel_core::embedded::Vectors;
-use tidewheel_core::error::{Cause, ErrorClass, PortError, Server};
-use tidewheel_core::ports::{Embedder, Purpose};
+use tidewheel_core::error::{Cause, PortError, Server};
+use tidewheel_core::ports::{Embedder, PortResult, Purpose};
 
+use crate::isolate::{Failure, Isolation, Sifted, Successes, Suspect};
 use crate::meters;
 use crate::retry::{GivenUp, Patience};
 
@@ -13,58 +14,93 @@ use crate::retry::{GivenUp, Patience};
 /// in seconds on two cores with a real model.
 const TEXTS: usize = 256;
 
-/// The vector of each text, or why it can never have one.
-pub(super) type Outcome = Result<Vec<f32>, PortError>;
+/// What every model embeds.
+const PROBE: &str = "tidewheel";
 
-/// Embeds `texts`, with an outcome for each. A request that fails for the sake of one text is halved until the text is
-/// found; its neighbours are embedded. Transient failures are waited out.
-pub(super) async fn embed_all(
-    embedder: &dyn Embedder,
-    patience: &Patience,
-    dimension: usize,
-    texts: &[String],
-) -> Result<Vec<Outcome>, GivenUp> {
-    let mut outcomes: Vec<Option<Outcome>> = vec![None; texts.len()];
-    let mut todo: Vec<Range<usize>> =
-        (0..texts.len()).step_by(TEXTS).map(|start| start..(start + TEXTS).min(texts.len())).collect();
-    while let Some(range) = todo.pop() {
-        let slice = &texts[range.clone()];
-        match patience.call("embed texts", || embedder.embed(slice, Purpose::Passage)).await {
-            Ok(vectors) => {
-                fits(&vectors, slice.len(), dimension).map_err(GivenUp::Failed)?;
-                for (outcome, vector) in outcomes[range].iter_mut().zip(vectors.iter()) {
-                    *outcome = Some(usable(vector).inspect_err(rejected).map(|()| vector.to_vec()));
-                }
+/// The vector of each text, or why it can never have one; `None` while that is not known.
+pub(super) type Outcome = Option<Result<Vec<f32>, PortError>>;
+
+/// Asks the embedder for vectors.
+pub(super) struct Embedding<'a> {
+    pub(super) embedder: &'a dyn Embedder,
+    pub(super) patience: &'a Patience,
+    pub(super) successes: &'a Successes,
+    pub(super) dimension: usize,
+}
+
+impl Embedding<'_> {
+    /// Embeds the texts, all but those that fail alone while the embedder works for others: these are given back.
+    pub(super) async fn of(&self, texts: &[String]) -> Result<(Vec<Outcome>, Vec<Suspect>), GivenUp> {
+        let ranges = (0..texts.len()).step_by(TEXTS).map(|start| start..(start + TEXTS).min(texts.len()));
+        let (attempt, probe) = (|range: Range<usize>| self.attempt(&texts[range]), || self.probe());
+        let Sifted { done, suspects } = self.isolation(attempt, probe).sift(ranges).await?;
+        let mut outcomes: Vec<Outcome> = vec![None; texts.len()];
+        for (range, vectors) in done {
+            for (outcome, vector) in outcomes[range].iter_mut().zip(vectors.iter()) {
+                *outcome = Some(Ok(vector.to_vec()));
             }
-            Err(GivenUp::Failed(error)) if error.class == ErrorClass::Poison => {
-                if range.len() == 1 {
-                    rejected(&error);
-                    outcomes[range.start] = Some(Err(error));
-                } else {
-                    let middle = range.start + range.len() / 2;
-                    todo.extend([range.start..middle, middle..range.end]);
-                }
-            }
-            Err(given_up) => return Err(given_up),
         }
+        Ok((outcomes, suspects))
     }
-    Ok(outcomes.into_iter().map(|outcome| outcome.expect("every range was worked off")).collect())
+
+    /// Tries the suspects until each has its vector or is given up. Theirs are the texts in the same order.
+    pub(super) async fn settle(
+        &self,
+        suspects: Vec<Suspect>,
+        texts: &[String],
+        outcomes: &mut [Outcome],
+    ) -> Result<(), GivenUp> {
+        let places: Vec<usize> = suspects.iter().map(|suspect| suspect.index).collect();
+        let own = |range: Range<usize>| {
+            let place = places.binary_search(&range.start).expect("a suspect is in the list");
+            self.attempt(&texts[place..=place])
+        };
+        for (index, outcome) in self.isolation(own, || self.probe()).settle(suspects).await? {
+            let outcome = outcome.map(Vectors::into_values).inspect_err(rejected);
+            outcomes[index] = Some(outcome);
+        }
+        Ok(())
+    }
+
+    fn isolation<A, P>(&self, attempt: A, probe: P) -> Isolation<'_, A, P> {
+        Isolation { patience: self.patience, successes: self.successes, what: "embed texts", attempt, probe }
+    }
+
+    async fn attempt(&self, texts: &[String]) -> Result<Vectors, Failure> {
+        Ok(self.embed(texts).await?)
+    }
+
+    async fn probe(&self) -> PortResult<()> {
+        self.embed(&[PROBE.to_owned()]).await.map(drop)
+    }
+
+    async fn embed(&self, texts: &[String]) -> PortResult<Vectors> {
+        let vectors = self.embedder.embed(texts, Purpose::Passage).await?;
+        fits(&vectors, texts.len(), self.dimension)?;
+        vectors.iter().try_for_each(usable)?;
+        Ok(vectors)
+    }
 }
 
-/// An embedder that answers with another shape than it announced has been exchanged: nothing it says fits the index.
-fn fits(vectors: &Vectors, texts: usize, dimension: usize) -> Result<(), PortError> {
-    if vectors.dimension() == dimension && vectors.len() == texts {
-        return Ok(());
-    }
-    meters::rejected("dimension", vectors.len() as u64);
+/// An embedder whose vectors have another dimension than it announced has been exchanged: nothing of it fits the index. One
+/// that leaves out vectors does not say of which texts.
+fn fits(vectors: &Vectors, texts: usize, dimension: usize) -> PortResult<()> {
     let (found, count) = (vectors.dimension(), vectors.len());
-    Err(PortError::fatal(format!(
-        "the embedder answered {texts} texts with {count} vectors of dimension {found}, but announced dimension {dimension}"
-    ))
-    .with_hint("if its model was changed, restart the processors; the collection needs the new dimension too"))
+    if found != dimension && count > 0 {
+        meters::rejected("dimension", count as u64);
+        return Err(PortError::fatal(format!(
+            "the embedder answered with vectors of dimension {found}, but announced dimension {dimension}"
+        ))
+        .with_hint("if its model was changed, restart the processors; the collection needs the new dimension too"));
+    }
+    if count != texts {
+        let error = PortError::poison(format!("the embedder answered {texts} texts with {count} vectors"));
+        return Err(error.because(Server::Embedder, Cause::Refused));
+    }
+    Ok(())
 }
 
-/// Counts a vector that is not taken. Usually the client refuses it; one that does not leaves it to [`usable`].
+/// Counts a vector that is not taken.
 fn rejected(error: &PortError) {
     if matches!(error.cause, Cause::NotFinite | Cause::Zero) {
         meters::rejected(error.cause.name(), 1);
@@ -72,7 +108,7 @@ fn rejected(error: &PortError) {
 }
 
 /// Refuses vectors that would poison the index: cosine similarity with them is undefined.
-fn usable(vector: &[f32]) -> Result<(), PortError> {
+fn usable(vector: &[f32]) -> PortResult<()> {
     if let Some(at) = vector.iter().position(|value| !value.is_finite()) {
         let message = format!("the embedder's vector has {} at position {at}", vector[at]);
         return Err(PortError::poison(message).because(Server::Embedder, Cause::NotFinite));

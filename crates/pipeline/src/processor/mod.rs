@@ -21,10 +21,14 @@
 //! document's points is not embedded again. The record in stage 2 is whole nevertheless, so that it can be replayed into
 //! another collection; it says when the payload is all that has changed. A vector depends on nothing but its text and its
 //! model, so it does not matter how old the answer of the index is.
-//! **Poison**: a document that cannot be read, rendered or embedded is parked with its reason; its neighbours go on.
+//! **Poison**: a document that cannot be read or rendered is parked with its reason. So is one that the embedder keeps failing for,
+//! in whatever way, while it works for others; its neighbours go on before that is decided. A deletion that a newer change of the
+//! batch follows goes on too: that change may be parked here or later.
+//! **Blank**: a document without text is handed over without asking the embedder, or as a deletion.
 //! **Backpressure**: above the high-water mark of stage 2 nothing more is handed over; stage 1 buffers, and in the end MongoDB.
 //! **Outages**: while the embedder or Redis is away the processor waits; stage 1 keeps what has not been confirmed.
 
+mod blank;
 mod embed;
 pub mod meters;
 mod options;
@@ -32,38 +36,40 @@ mod plan;
 mod recall;
 mod render;
 mod reuse;
+mod settle;
 mod traced;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
 
 use async_trait::async_trait;
+pub use blank::{Blank, LeftOut};
 pub use options::{ProcessorOptions, TextOptions};
 pub use render::Renderer;
 use tidewheel_core::change::Change;
 use tidewheel_core::chunking::ChunkLimits;
-use tidewheel_core::embedded::{Embedded, Vectors};
-use tidewheel_core::error::PortError;
+use tidewheel_core::embedded::Embedded;
 use tidewheel_core::fingerprint::Fingerprints;
-use tidewheel_core::ports::{Delivery, Embedder, EmbedderInfo, EntryId, Handover, KnownVectors, Queue};
+use tidewheel_core::ports::{Delivery, Embedder, EmbedderInfo, Handover, KnownVectors, Queue};
 use tidewheel_core::streams::STAGE_1;
 use tidewheel_core::tokens::Tokens;
 use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, debug_span, info, warn};
+use tracing::{Instrument, debug_span, info};
 
 use crate::consumer::{Consumer, Work};
 use crate::health::Health;
-use crate::newest::letter;
+use crate::isolate::Successes;
+use crate::parking::{OnDeadLetter, park};
 use crate::retry::{GivenUp, Patience};
 use crate::service::ServiceError;
 use crate::spans::BatchSpans;
+use embed::{Embedding, Outcome};
 use meters::{Meters, Saved};
-use plan::{Handful, Job, Plan, handfuls, plan};
+use plan::{Job, Making, Plan, plan};
 use recall::Recall;
 use reuse::Reuse;
-use traced::Embedding;
+use traced::EmbedCall;
 
 /// The service's name in errors, spans and labels.
 pub const NAME: &str = "processor";
@@ -135,6 +141,10 @@ impl Processor {
             limits: ChunkLimits::new(longest, self.options.chunk_overlap),
             tokens,
             info,
+            blank: self.options.blank,
+            on_dead_letter: self.options.on_dead_letter,
+            successes: Successes::default(),
+            handed_over: Successes::default(),
             high_water: self.options.high_water,
             since_look: AtomicU64::new(0),
             tracer: self.tracer,
@@ -151,12 +161,6 @@ fn ended(given_up: GivenUp) -> Result<(), ServiceError> {
     }
 }
 
-/// After how many records at most stage 2 is looked at again.
-const LOOK_EVERY: u64 = 1_000;
-
-/// How often a waiting processor looks.
-const PAUSE: Duration = Duration::from_millis(200);
-
 struct Worker {
     queue: Arc<dyn Queue<Change>>,
     handover: Arc<dyn Handover>,
@@ -168,6 +172,12 @@ struct Worker {
     limits: ChunkLimits,
     tokens: Arc<dyn Tokens>,
     info: EmbedderInfo,
+    blank: Blank,
+    on_dead_letter: OnDeadLetter,
+    /// Of requests to the embedder.
+    successes: Successes,
+    /// Of steps to stage 2.
+    handed_over: Successes,
     high_water: u64,
     /// Records handed over since stage 2 was last looked at.
     since_look: AtomicU64,
@@ -186,98 +196,89 @@ impl Work<Change> for Worker {
 impl Worker {
     async fn process(&self, deliveries: Vec<Delivery<Change>>) -> Result<(), GivenUp> {
         let mut spans = BatchSpans::begin(self.tracer.as_ref(), "process", STAGE_1, &deliveries);
-        let Plan { jobs, passed, mut letters } = plan(deliveries, &self.renderer, &*self.tokens, self.limits);
-        let mut records: Vec<(Embedded, Vec<EntryId>)> =
-            passed.into_iter().map(|passed| (Embedded::without_vectors(passed.change), passed.entries)).collect();
-        let settled = jobs.iter().map(|job| job.entries.len()).chain(records.iter().map(|(_, entries)| entries.len()));
-        self.meters.superseded.increment(settled.map(|entries| entries as u64 - 1).sum());
+        let mut plan = plan(deliveries, self.making());
+        let jobs = std::mem::take(&mut plan.jobs);
+        let entries = jobs.iter().map(|job| &job.entries).chain(plan.passed.iter().map(|passed| &passed.entries));
+        self.meters.superseded.increment(entries.map(|entries| (entries.len() as u64).saturating_sub(1)).sum());
         if let Some(spans) = &mut spans {
-            traced::passed(spans, &records);
+            traced::passed(spans, &plan.passed);
         }
-        for (job, vectors, unchanged) in self.embed(jobs, spans.as_mut()).await? {
-            match vectors {
-                Ok(vectors) => {
-                    let (model, revision) = (self.info.model.clone(), self.info.revision.clone());
-                    let Job { change, chunks, entries } = job;
-                    records.push((Embedded { change, model, revision, chunks, vectors, unchanged }, entries));
-                }
-                Err(error) => letters.extend(job.entries.into_iter().map(|id| letter(id, &error))),
-            }
+        if jobs.is_empty() {
+            return self.settle(Vec::new(), plan, &mut spans).await;
         }
-        for Handful { records, entries } in handfuls(records) {
-            self.wait_for_room(records.len() as u64).await?;
-            self.patience.call("hand over to stage 2", || self.handover.hand_over(&records, &entries)).await?;
-            debug!(records = records.len(), entries = entries.len(), "handed over");
-            if let Some(spans) = &mut spans {
-                spans.end(&entries);
-            }
-        }
-        if !letters.is_empty() {
-            for letter in &letters {
-                warn!(entry = letter.id.0, "parked: {}", letter.reason);
-            }
-            self.patience.call("park entries", || self.queue.park(&letters)).await?;
-            crate::meters::parked(NAME, letters.len());
-            if let Some(spans) = &mut spans {
-                spans.park(&letters);
-            }
-        }
-        Ok(())
+        self.embed(jobs, plan, &mut spans).await
     }
 
-    /// Waits while stage 2 is above its high-water mark. What is in work stays this processor's meanwhile.
-    async fn wait_for_room(&self, records: u64) -> Result<(), GivenUp> {
-        let every = LOOK_EVERY.min(self.high_water / 4);
-        if self.since_look.fetch_add(records, Ordering::Relaxed) + records < every {
-            return Ok(());
+    fn making(&self) -> Making<'_> {
+        Making {
+            renderer: &self.renderer,
+            tokens: &*self.tokens,
+            limits: self.limits,
+            blank: self.blank,
+            on_dead_letter: self.on_dead_letter,
         }
-        let mut waited = false;
-        loop {
-            let backlog = self.patience.wait_for("look at stage 2", || self.handover.backlog()).await?;
-            if backlog < self.high_water {
-                break;
-            }
-            if !waited {
-                info!(backlog, high_water = self.high_water, "stage 2 is full; waiting for the upserters");
-                waited = true;
-            }
-            self.patience.pause(PAUSE).await?;
-        }
-        if waited {
-            info!("stage 2 has room again");
-        }
-        self.since_look.store(0, Ordering::Relaxed);
-        Ok(())
     }
 
-    /// The vectors of each job, or why it cannot have them, and whether the index has them all in their places. What is not known
-    /// is embedded together.
-    async fn embed(
-        &self,
-        mut jobs: Vec<Job>,
-        spans: Option<&mut BatchSpans>,
-    ) -> Result<Vec<(Job, Result<Vectors, PortError>, bool)>, GivenUp> {
+    /// Embeds the jobs and hands them over. What is not known is embedded together. Jobs whose texts fail while the embedder works
+    /// for others come last, so that they hold up nobody.
+    async fn embed(&self, mut jobs: Vec<Job>, rest: Plan, spans: &mut Option<BatchSpans>) -> Result<(), GivenUp> {
         let known = self.recall.ask(&reuse::worth_a_look(&jobs)).await;
         let dimension = self.info.dimension;
         let reuse = Reuse::new(&jobs, known, &self.fingerprints, dimension);
         let texts = reuse.take_texts(&mut jobs);
-        let embedding = spans.is_some().then(|| Embedding::begin(&self.info, texts.len()));
-        let outcomes = embed::embed_all(&*self.embedder, &self.patience, dimension, &texts).await?;
-        let embedding = embedding.map(Embedding::end);
+        let embedder =
+            Embedding { embedder: &*self.embedder, patience: &self.patience, successes: &self.successes, dimension };
+        let call = spans.is_some().then(|| EmbedCall::begin(&self.info, texts.len()));
+        let (mut outcomes, suspects) = embedder.of(&texts).await?;
+        let call = call.map(EmbedCall::end);
+        let suspected: Vec<String> = suspects.iter().map(|suspect| texts[suspect.index].clone()).collect();
         self.meters.embedded.increment(texts.len() as u64);
         reuse.give_back(&mut jobs, texts);
         let (known, repeated) = reuse.saved(&jobs);
         self.count(&self.meters.known, &known);
         self.count(&self.meters.repeated, &repeated);
-        let vectors = reuse.vectors(&outcomes, dimension);
-        let done: Vec<_> =
-            jobs.into_iter().zip(vectors).map(|(job, (vectors, unchanged))| (job, vectors, unchanged)).collect();
-        if let (Some(spans), Some(embedding)) = (spans, embedding) {
-            for (number, (job, vectors, _)) in done.iter().enumerate() {
-                embedding.tell(spans, job, reuse.reused(number), vectors.as_ref().err());
+        let numbered: Vec<(usize, Job)> = jobs.into_iter().enumerate().collect();
+        let waiting = self.hand_over(&reuse, &outcomes, numbered, rest, call.as_ref(), spans).await?;
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        embedder.settle(suspects, &suspected, &mut outcomes).await?;
+        self.hand_over(&reuse, &outcomes, waiting, Plan::default(), call.as_ref(), spans).await.map(drop)
+    }
+
+    /// Hands over the jobs whose vectors are there, parks those that cannot have any, and gives the others back. Jobs are numbered
+    /// as in `reuse`.
+    async fn hand_over(
+        &self,
+        reuse: &Reuse,
+        outcomes: &[Outcome],
+        jobs: Vec<(usize, Job)>,
+        mut plan: Plan,
+        call: Option<&EmbedCall>,
+        spans: &mut Option<BatchSpans>,
+    ) -> Result<Vec<(usize, Job)>, GivenUp> {
+        let (mut records, mut waiting) = (Vec::with_capacity(jobs.len()), Vec::new());
+        for (number, job) in jobs {
+            let Some((vectors, unchanged)) = reuse.vectors(number, outcomes, self.info.dimension) else {
+                waiting.push((number, job));
+                continue;
+            };
+            if let (Some(spans), Some(call)) = (spans.as_mut(), call) {
+                call.tell(spans, &job, reuse.reused(number), vectors.as_ref().err());
+            }
+            let Job { change, chunks, entries } = job;
+            match vectors {
+                Ok(vectors) => {
+                    let (model, revision) = (self.info.model.clone(), self.info.revision.clone());
+                    records.push((Embedded { change, model, revision, chunks, vectors, unchanged }, entries));
+                }
+                Err(error) => {
+                    plan.park(&change, park(self.on_dead_letter, change.version, entries, None, &error));
+                }
             }
         }
-        Ok(done)
+        self.settle(records, plan, spans).await?;
+        Ok(waiting)
     }
 
     fn count(&self, saved: &Saved, texts: &[&str]) {

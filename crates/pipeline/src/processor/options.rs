@@ -1,6 +1,8 @@
 //! Resolved settings of the processor.
 
+use super::blank::Blank;
 use crate::consumer::ConsumerOptions;
+use crate::parking::OnDeadLetter;
 
 /// What the processor does with a document.
 #[derive(Clone, Debug)]
@@ -15,6 +17,10 @@ pub struct ProcessorOptions {
     pub chunk_tokens: Option<usize>,
     /// Tokens that a chunk repeats from the one before, so that a sentence cut in two is whole in one of them.
     pub chunk_overlap: usize,
+    /// What becomes of a document without any text.
+    pub blank: Blank,
+    /// What a parked change does to the version in the index.
+    pub on_dead_letter: OnDeadLetter,
 }
 
 /// What of a document is embedded: the template if there is one, else the fields, else every string.

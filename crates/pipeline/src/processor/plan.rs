@@ -8,8 +8,10 @@ use tidewheel_core::payload::plain_document;
 use tidewheel_core::ports::{DeadLetter, Delivery, EntryId};
 use tidewheel_core::tokens::Tokens;
 
+use super::blank::{Blank, is_blank};
 use super::render::Renderer;
-use crate::newest::{letter, newest};
+use crate::newest::{Kept, newest};
+use crate::parking::{OnDeadLetter, Parked, deletion_at, park};
 
 /// One document to embed.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +20,7 @@ pub struct Job {
     pub change: Change,
     /// Its chunks, at least one.
     pub chunks: Vec<String>,
-    /// Its entry, and the entries of older changes of the same document that it makes superfluous.
+    /// Its entry, and behind it the entries of older changes of the same document that it makes superfluous.
     pub entries: Vec<EntryId>,
 }
 
@@ -40,33 +42,71 @@ pub struct Plan {
     pub passed: Vec<Passed>,
     /// Entries that can never be embedded.
     pub letters: Vec<DeadLetter>,
+    /// Entries of older changes of documents whose newest change is parked.
+    pub superfluous: Vec<EntryId>,
+}
+
+/// What is made of documents.
+#[derive(Clone, Copy)]
+pub struct Making<'a> {
+    /// Makes their texts.
+    pub renderer: &'a Renderer,
+    /// Splits these.
+    pub tokens: &'a dyn Tokens,
+    /// Into chunks of this size.
+    pub limits: ChunkLimits,
+    /// What becomes of documents without text.
+    pub blank: Blank,
+    /// What a parked change does to the version in the index.
+    pub on_dead_letter: OnDeadLetter,
 }
 
 /// Reduces the batch to the newest change of each document, renders and chunks the documents.
-pub fn plan(deliveries: Vec<Delivery<Change>>, renderer: &Renderer, tokens: &dyn Tokens, limits: ChunkLimits) -> Plan {
+pub fn plan(deliveries: Vec<Delivery<Change>>, making: Making<'_>) -> Plan {
     let mut plan = Plan::default();
-    for (change, entries) in newest(deliveries, &mut plan.letters) {
-        match chunks(&change, renderer, tokens, limits) {
+    for Kept { record: change, mut entries, deletion } in newest(deliveries, &mut plan.letters) {
+        if let Some(version) = deletion.filter(|_| change.operation.has_document()) {
+            // Whatever becomes of the newest change, here or later.
+            let older = entries.split_off(1);
+            plan.passed.push(Passed { change: deletion_at(version, &change), entries: older });
+        }
+        match chunks(&change, making) {
             None => plan.passed.push(Passed { change, entries }),
+            Some(Ok(chunks)) if making.blank == Blank::Skip && chunks.iter().all(|text| is_blank(text)) => {
+                plan.passed.push(Passed { change: deletion_at(change.version, &change), entries });
+            }
             Some(Ok(chunks)) => plan.jobs.push(Job { change, chunks, entries }),
-            Some(Err(error)) => plan.letters.extend(entries.into_iter().map(|id| letter(id, &error))),
+            Some(Err(error)) => {
+                plan.park(&change, park(making.on_dead_letter, change.version, entries, None, &error));
+            }
         }
     }
     plan
 }
 
+impl Plan {
+    /// Adds a parked change.
+    pub(super) fn park(&mut self, change: &Change, parked: Parked) {
+        let Parked { letter, deletion, older } = parked;
+        self.letters.push(letter);
+        match deletion {
+            Some(version) => self.passed.push(Passed { change: deletion_at(version, change), entries: older }),
+            None => self.superfluous.extend(older),
+        }
+    }
+}
+
 /// The chunks of the change's document; `None` if it has none by its nature.
-fn chunks(
-    change: &Change,
-    renderer: &Renderer,
-    tokens: &dyn Tokens,
-    limits: ChunkLimits,
-) -> Option<Result<Vec<String>, PortError>> {
+fn chunks(change: &Change, making: Making<'_>) -> Option<Result<Vec<String>, PortError>> {
+    let Making { renderer, tokens, limits, .. } = making;
     let document = change.document.as_ref()?;
     let text = plain_document(document)
         .map_err(|error| PortError::poison(error.to_string()))
         .and_then(|document| renderer.render(&document));
     Some(text.map(|text| {
+        if is_blank(&text) {
+            return vec![String::new()];
+        }
         if limits.surely_fit(text.len()) {
             return vec![text];
         }
@@ -75,20 +115,23 @@ fn chunks(
     }))
 }
 
-/// Records to hand over in one step, with the entries that they settle.
+/// A record for stage 2, with the entries of stage 1 that it settles.
+pub type Record = (Embedded, Vec<EntryId>);
+
+/// Records to hand over in one step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Handful {
     /// The records for stage 2.
     pub records: Vec<Embedded>,
-    /// The entries of stage 1 that they settle.
-    pub entries: Vec<EntryId>,
+    /// The entries of stage 1 that each of them settles.
+    pub entries: Vec<Vec<EntryId>>,
 }
 
 /// Most bytes in one step, about: a Lua script blocks Redis while it runs, and its arguments are held twice.
 const STEP_BYTES: usize = 4 << 20;
 
 /// Divides records into steps of bounded size; a record and its entries stay together.
-pub fn handfuls(records: Vec<(Embedded, Vec<EntryId>)>) -> Vec<Handful> {
+pub fn handfuls(records: Vec<Record>) -> Vec<Handful> {
     let mut handfuls: Vec<Handful> = Vec::new();
     let mut bytes = usize::MAX;
     for (record, entries) in records {
@@ -100,7 +143,7 @@ pub fn handfuls(records: Vec<(Embedded, Vec<EntryId>)>) -> Vec<Handful> {
         bytes += size;
         let handful = handfuls.last_mut().expect("one was just begun");
         handful.records.push(record);
-        handful.entries.extend(entries);
+        handful.entries.push(entries);
     }
     handfuls
 }
@@ -136,7 +179,13 @@ mod tests {
     }
 
     fn plan_of(deliveries: Vec<Delivery<Change>>) -> Plan {
-        plan(deliveries, &Renderer::new(&TextOptions::default()).unwrap(), &Words, ChunkLimits::new(256, 32))
+        plan_with(deliveries, Blank::Index, OnDeadLetter::Keep)
+    }
+
+    fn plan_with(deliveries: Vec<Delivery<Change>>, blank: Blank, on_dead_letter: OnDeadLetter) -> Plan {
+        let renderer = Renderer::new(&TextOptions::default()).unwrap();
+        let limits = ChunkLimits::new(256, 32);
+        plan(deliveries, Making { renderer: &renderer, tokens: &Words, limits, blank, on_dead_letter })
     }
 
     fn deliveries(changes: &[(Operation, u8, u32)]) -> Vec<Delivery<Change>> {
@@ -168,7 +217,12 @@ mod tests {
                     .filter(|change| change.key == key.to_string())
                     .map(|change| change.version.time.seconds)
                     .collect::<Vec<_>>();
-                prop_assert_eq!(kept, newest.into_iter().collect::<Vec<_>>());
+                // Besides, the newest of the deletions that it makes superfluous.
+                prop_assert_eq!(kept.iter().max(), newest.as_ref());
+                let deletions = changes.iter().filter(|(operation, k, _)| *k == key && *operation == Operation::Delete);
+                let deletion = deletions.map(|(_, _, time)| *time).max().filter(|time| Some(*time) != newest);
+                prop_assert!(kept.iter().all(|time| Some(*time) == newest || Some(*time) == deletion), "{:?}", kept);
+                prop_assert!(kept.len() <= 2);
             }
             let wide = changes.iter().filter(|(operation, ..)| operation.is_of_collection()).count();
             let passed = plan.passed.iter().filter(|passed| passed.change.operation.is_of_collection()).count();
@@ -201,6 +255,55 @@ mod tests {
         let plan = plan_of(batch);
         assert_eq!(plan.jobs[0].chunks.len(), 3);
         assert_eq!(plan.jobs[1].chunks, [""]);
+    }
+
+    #[test]
+    fn document_without_visible_text_is_indexed_as_one_empty_chunk_or_skipped() {
+        for blank in ["", "  \n\t", "\u{200b}\u{feff}", "\u{0}\u{7}", "\u{a0}\u{3000}"] {
+            let batch = || {
+                let mut batch = deliveries(&[(Operation::Insert, 1, 1), (Operation::Update, 2, 1)]);
+                for delivery in &mut batch {
+                    let change = delivery.record.as_mut().unwrap();
+                    change.document = Some(serde_json::json!({ "text": blank }).to_string());
+                }
+                batch
+            };
+            let indexed = plan_with(batch(), Blank::Index, OnDeadLetter::Keep);
+            assert!(indexed.jobs.iter().all(|job| job.chunks == [""]), "{blank:?}");
+            let skipped = plan_with(batch(), Blank::Skip, OnDeadLetter::Keep);
+            assert!(skipped.jobs.is_empty() && skipped.letters.is_empty(), "{blank:?}");
+            let operations: Vec<_> = skipped.passed.iter().map(|passed| passed.change.operation).collect();
+            assert_eq!(operations, [Operation::Delete; 2], "an older version goes");
+        }
+        assert!(!is_blank("\u{200b}a") && !is_blank("."));
+    }
+
+    #[test]
+    fn change_that_cannot_be_rendered_hides_no_older_deletion() {
+        let batch = |changes: &[(Operation, u8, u32)]| {
+            let mut batch = deliveries(changes);
+            let newest = batch.iter_mut().max_by_key(|delivery| delivery.record.as_ref().unwrap().version).unwrap();
+            newest.record.as_mut().unwrap().document = Some("not json".into());
+            batch
+        };
+        use Operation::{Delete, Insert, Update};
+        let deleted = [(Update, 1, 1), (Delete, 1, 2), (Insert, 1, 3)];
+        let readable = plan_with(deliveries(&deleted), Blank::Index, OnDeadLetter::Keep);
+        assert_eq!((readable.jobs[0].entries.len(), readable.passed[0].change.operation), (1, Delete));
+        let plan = plan_with(batch(&deleted), Blank::Index, OnDeadLetter::Keep);
+        assert_eq!(plan.letters.iter().map(|letter| letter.id.0.as_str()).collect::<Vec<_>>(), ["2-0"]);
+        assert_eq!(plan.passed.len(), 1);
+        assert_eq!((plan.passed[0].change.operation, plan.passed[0].change.version.time.seconds), (Delete, 2));
+        assert_eq!(plan.passed[0].entries.len(), 2);
+
+        let updated = [(Update, 1, 1), (Update, 1, 2), (Update, 1, 3)];
+        let plan = plan_with(batch(&updated), Blank::Index, OnDeadLetter::Keep);
+        assert_eq!((plan.letters.len(), plan.passed.len(), plan.superfluous.len()), (1, 0, 2));
+        for changes in [deleted, updated] {
+            let plan = plan_with(batch(&changes), Blank::Index, OnDeadLetter::Remove);
+            let removal = &plan.passed.last().unwrap().change;
+            assert_eq!((removal.operation, removal.version.time.seconds), (Delete, 3));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::ports::KnownVector;
 use uuid::Uuid;
 
+use super::blank::is_blank;
 use super::embed::Outcome;
 use super::plan::Job;
 
@@ -32,6 +33,8 @@ enum Origin {
     Index(usize),
     /// The place in the list of what is to be embedded.
     Embedder(usize),
+    /// Nowhere: its text is blank. Zeros stand for it, which no embedder gives.
+    Nowhere,
 }
 
 /// Where all vectors of a batch come from.
@@ -66,6 +69,11 @@ impl Reuse {
             let mut in_place = true;
             let mut own = Vec::with_capacity(job.chunks.len());
             for (chunk, (text, point)) in points(job).enumerate() {
+                if is_blank(text) {
+                    in_place = false;
+                    own.push(Origin::Nowhere);
+                    continue;
+                }
                 let fingerprint = fingerprints.of(text);
                 in_place &= at.get(&point) == Some(&fingerprint.as_str());
                 let mut fresh = false;
@@ -105,31 +113,32 @@ impl Reuse {
         (known.collect(), repeated.collect())
     }
 
-    /// How many vectors of this job the index had.
+    /// How many vectors of this job were not asked of the embedder for its sake.
     pub(super) fn reused(&self, job: usize) -> usize {
-        self.origins[job].iter().filter(|origin| matches!(origin, Origin::Index(_))).count()
+        self.origins[job].iter().filter(|origin| !matches!(origin, Origin::Embedder(_))).count()
     }
 
-    /// The vectors of each job, or why it cannot have them, and whether the index has them all in their places. `outcomes` are
-    /// those of the texts that were embedded, in order.
+    /// The vectors of a job, or why it cannot have them, and whether the index has them all in their places; `None` while the
+    /// outcome of one of its texts is not known. `outcomes` are those of the texts that were embedded, in order.
     pub(super) fn vectors(
         &self,
+        job: usize,
         outcomes: &[Outcome],
         dimension: usize,
-    ) -> impl Iterator<Item = (Result<Vectors, PortError>, bool)> {
-        let of_job = move |(origins, unchanged): (&Vec<Origin>, &bool)| {
-            let mut values = Vec::with_capacity(origins.len() * dimension);
-            for origin in origins {
-                match origin {
-                    Origin::Index(place) => values.extend_from_slice(&self.known[*place].vector),
-                    Origin::Embedder(place) => match &outcomes[*place] {
-                        Ok(vector) => values.extend_from_slice(vector),
-                        Err(error) => return (Err(error.clone()), false),
-                    },
-                }
+    ) -> Option<(Result<Vectors, PortError>, bool)> {
+        let origins = &self.origins[job];
+        let mut values = Vec::with_capacity(origins.len() * dimension);
+        for origin in origins {
+            match origin {
+                Origin::Index(place) => values.extend_from_slice(&self.known[*place].vector),
+                Origin::Nowhere => values.resize(values.len() + dimension, 0.0),
+                Origin::Embedder(place) => match outcomes[*place].as_ref()? {
+                    Ok(vector) => values.extend_from_slice(vector),
+                    Err(error) => return Some((Err(error.clone()), false)),
+                },
             }
-            (Ok(Vectors::new(dimension, values).expect("every vector has the dimension")), *unchanged)
-        };
-        self.origins.iter().zip(&self.unchanged).map(of_job)
+        }
+        let vectors = Vectors::new(dimension, values).expect("every vector has the dimension");
+        Some((Ok(vectors), self.unchanged[job]))
     }
 }

@@ -2,22 +2,21 @@
 
 use std::time::SystemTime;
 
-use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{EmbedderInfo, EntryId};
+use tidewheel_core::ports::EmbedderInfo;
 use tidewheel_core::trace::{Value, beginning};
 
-use super::plan::Job;
+use super::plan::{Job, Passed};
 use crate::spans::{Attributes, BatchSpans, Call};
 
 /// The embedder's part in a batch.
-pub(super) struct Embedding {
+pub(super) struct EmbedCall {
     began: SystemTime,
     ended: SystemTime,
     attributes: Attributes,
 }
 
-impl Embedding {
+impl EmbedCall {
     /// It begins now, with so many texts for all documents of the batch.
     pub(super) fn begin(info: &EmbedderInfo, texts: usize) -> Self {
         let now = SystemTime::now();
@@ -57,8 +56,8 @@ impl Embedding {
 }
 
 /// Tells the changes that need no vector.
-pub(super) fn passed(spans: &mut BatchSpans, records: &[(Embedded, Vec<EntryId>)]) {
-    for (record, entries) in records {
-        spans.note(entries, record.change.version, "passed_on", &Attributes::new());
+pub(super) fn passed(spans: &mut BatchSpans, passed: &[Passed]) {
+    for Passed { change, entries } in passed {
+        spans.note(entries, change.version, "passed_on", &Attributes::new());
     }
 }

@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 use super::ProducerPorts;
 use crate::audit::{AuditOptions, AuditPorts, Found, Kind, audit};
 use crate::meters::now_seconds;
+use crate::processor::LeftOut;
 
 /// The pause after each page of a thousand: a million documents take some minutes, and the servers hardly notice.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -30,16 +31,17 @@ type Running = Pin<Box<dyn Future<Output = PortResult<Found>> + Send>>;
 pub(super) struct Auditing {
     interval: Duration,
     ports: AuditPorts,
+    left_out: LeftOut,
     due: Instant,
     running: Option<Running>,
 }
 
 impl Auditing {
     /// An audit each `interval`; never, if it is zero.
-    pub(super) fn new(interval: Duration, ports: &ProducerPorts) -> Self {
+    pub(super) fn new(interval: Duration, left_out: LeftOut, ports: &ProducerPorts) -> Self {
         let ProducerPorts { source, journal, index, .. } = ports;
         let ports = AuditPorts { source: source.clone(), index: index.clone(), journal: journal.clone(), repair: None };
-        Self { interval, ports, due: Instant::now() + interval.min(SOON), running: None }
+        Self { interval, ports, left_out, due: Instant::now() + interval.min(SOON), running: None }
     }
 
     /// Works on an audit, or waits until one is due; returns when one is over. Cancel-safe.
@@ -52,7 +54,8 @@ impl Auditing {
             None => {
                 tokio::time::sleep_until(self.due).await;
                 let ports = self.ports.clone();
-                let options = AuditOptions { pause: PAUSE, ..AuditOptions::default() };
+                let left_out = self.left_out.clone();
+                let options = AuditOptions { pause: PAUSE, left_out, ..AuditOptions::default() };
                 self.running.insert(Box::pin(async move { audit(&ports, &options, &(Arc::new(|_| {}) as _)).await }))
             }
         };

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::processor::LeftOut;
+
 /// How the source is followed.
 #[derive(Clone, Debug)]
 pub struct ProducerOptions {
@@ -17,4 +19,6 @@ pub struct ProducerOptions {
     pub tombstone_grace: Duration,
     /// How often the whole index is compared with the source, slowly; zero for never.
     pub audit_interval: Duration,
+    /// Documents that the index leaves out on purpose.
+    pub left_out: LeftOut,
 }

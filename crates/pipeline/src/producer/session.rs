@@ -88,7 +88,7 @@ impl Session<'_> {
         let mut keeper = Keeper::new(self);
         let mut snapshot = self.snapshot(&writer, &keeper).await?;
         let mut renew = every(self.options.lease / 3);
-        let mut auditing = Auditing::new(self.options.audit_interval, self.ports);
+        let mut auditing = Auditing::new(self.options.audit_interval, self.options.left_out.clone(), self.ports);
         let mut look = std::pin::pin!(tokio::time::sleep(LOOK));
         loop {
             tokio::select! {

@@ -121,7 +121,7 @@ impl<T: Carries + Marked> Entries<T> {
         let Some(last) = page.last() else { return Ok(None) };
         self.after = last.id.clone();
         let (read, mut letters) = (page.len() as u64, Vec::new());
-        let mut records: Vec<T> = newest(page, &mut letters).into_iter().map(|(record, _)| record).collect();
+        let mut records: Vec<T> = newest(page, &mut letters).into_iter().map(|kept| kept.record).collect();
         records.iter_mut().for_each(|record| record.mark(self.replay));
         Ok(Some((read, records, letters.len() as u64)))
     }

@@ -1,16 +1,30 @@
 //! Carries out a plan against the index, in the order that the protocol demands.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use serde_json::{Map, json};
 use tidewheel_core::error::{ErrorClass, PortError};
-use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Alarm, DeadLetter, DocumentPoints, Fence, FenceTarget, Index, Tombstones, Written};
+use tidewheel_core::identity::{DocumentId, Namespace};
+use tidewheel_core::payload::RESERVED;
+use tidewheel_core::ports::{Alarm, DocumentPoints, Fence, FenceTarget, Index, Point, Tombstones, Written};
+use tidewheel_core::version::Version;
 
 use super::plan::{Aftermath, Write, aftermath};
 use super::traced::{Outcome, Outcomes};
+use crate::isolate::{Attempt, Failure, Isolation, Probe, Successes, Suspect};
 use crate::meters;
-use crate::newest::letter;
 use crate::retry::{GivenUp, Patience};
+
+/// Successful requests by all batches, apart because a full disk may take the one kind and not the other.
+#[derive(Default)]
+pub(super) struct AllSuccesses {
+    writes: Successes,
+    removals: Successes,
+}
+
+/// The outcome of one item of a batch, with its place.
+pub(super) type Settled = (usize, Result<(), PortError>);
 
 /// Writes to the index under the fence of versions.
 pub(super) struct Applier<'a> {
@@ -20,53 +34,96 @@ pub(super) struct Applier<'a> {
     pub(super) patience: &'a Patience,
     /// Dimension for which the collection was prepared; 0 before.
     pub(super) prepared: &'a AtomicUsize,
+    /// What succeeded so far.
+    pub(super) successes: &'a AllSuccesses,
     /// Where it is noted what became of each document, if somebody follows their traces.
     pub(super) outcomes: Option<&'a Outcomes>,
 }
 
 impl Applier<'_> {
     /// Remembers the removals, then deletes what is behind them. First the tombstone: a late write that comes between
-    /// the two finds it in its check and deletes itself.
-    pub(super) async fn remove(&self, fences: &[Fence]) -> Result<(), GivenUp> {
+    /// the two finds it in its check and deletes itself. All are done but the suspects.
+    pub(super) async fn remove(&self, fences: &[Fence]) -> Result<Vec<Suspect>, GivenUp> {
         if fences.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.patience.call("remember deletions", || self.tombstones.raise(fences)).await?;
-        self.patience.call("delete from Qdrant", || self.index.delete(fences)).await
+        let whole = std::iter::once(0..fences.len());
+        Ok(self.removing(fences).sift(whole).await?.suspects)
     }
 
-    /// Writes the documents; gives those back that the index refuses for good. A refused batch is halved until the document is
-    /// found that it is refused for.
-    pub(super) async fn write(&self, writes: Vec<Write>) -> Result<(Vec<Write>, Vec<DeadLetter>), GivenUp> {
-        let (mut done, mut letters) = (Vec::with_capacity(writes.len()), Vec::new());
-        let mut todo = vec![writes];
-        while let Some(mut writes) = todo.pop() {
-            match self.write_all(&writes).await {
-                Ok(()) => done.append(&mut writes),
-                Err(GivenUp::Failed(error)) if error.class == ErrorClass::Poison && writes.len() > 1 => {
-                    let second = writes.split_off(writes.len() / 2);
-                    todo.extend([second, writes]);
-                }
-                Err(GivenUp::Failed(error)) if error.class == ErrorClass::Poison => {
-                    meters::rejected("refused", writes.iter().map(|write| write.points.points.len() as u64).sum());
-                    let entries = writes.into_iter().flat_map(|write| write.entries);
-                    letters.extend(entries.map(|id| letter(id, &error)));
-                }
-                Err(given_up) => return Err(given_up),
+    /// Writes the documents, all but the suspects.
+    pub(super) async fn write(&self, writes: &[Write]) -> Result<Vec<Suspect>, GivenUp> {
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let whole = std::iter::once(0..writes.len());
+        Ok(self.writing(writes).sift(whole).await?.suspects)
+    }
+
+    /// Tries the suspects among these removals until each is done or given up.
+    pub(super) async fn settle_removals(
+        &self,
+        fences: &[Fence],
+        suspects: Vec<Suspect>,
+    ) -> Result<Vec<Settled>, GivenUp> {
+        self.removing(fences).settle(suspects).await
+    }
+
+    /// Tries the suspects among these writes until each is done or given up.
+    pub(super) async fn settle_writes(
+        &self,
+        writes: &[Write],
+        suspects: Vec<Suspect>,
+    ) -> Result<Vec<Settled>, GivenUp> {
+        let settled = self.writing(writes).settle(suspects).await?;
+        for (index, outcome) in &settled {
+            if outcome.is_err() {
+                meters::rejected("refused", writes[*index].points.points.len() as u64);
             }
         }
-        Ok((done, letters))
+        Ok(settled)
+    }
+
+    fn removing<'a>(
+        &'a self,
+        fences: &'a [Fence],
+    ) -> Isolation<'a, impl Fn(Range<usize>) -> Attempt<'a>, impl Fn() -> Probe<'a>> {
+        let attempt = move |range: Range<usize>| -> Attempt<'a> {
+            Box::pin(async move { Ok(self.index.delete(&fences[range]).await?) })
+        };
+        let (patience, successes) = (self.patience, &self.successes.removals);
+        Isolation { patience, successes, what: "delete from Qdrant", attempt, probe: move || self.probe() }
+    }
+
+    fn writing<'a>(
+        &'a self,
+        writes: &'a [Write],
+    ) -> Isolation<'a, impl Fn(Range<usize>) -> Attempt<'a>, impl Fn() -> Probe<'a>> {
+        let attempt = move |range: Range<usize>| -> Attempt<'a> { Box::pin(self.write_all(&writes[range])) };
+        let (patience, successes) = (self.patience, &self.successes.writes);
+        Isolation { patience, successes, what: "write to Qdrant", attempt, probe: move || self.probe() }
+    }
+
+    /// A write that changes nothing, on the way of every other one: through the server's log onto its disk.
+    fn probe(&self) -> Probe<'_> {
+        Box::pin(async move {
+            if !self.index.exists().await? {
+                return Err(PortError::transient("there is no collection"));
+            }
+            self.index.refresh(&[&probe()]).await.map(drop)
+        })
     }
 
     /// Payloads alone where that may be enough, then conditional upsert, check, clean-up; again from the start for documents
     /// that vanished in between.
-    async fn write_all(&self, writes: &[Write]) -> Result<(), GivenUp> {
+    async fn write_all(&self, writes: &[Write]) -> Result<(), Failure> {
         let (unchanged, mut todo): (Vec<&Write>, _) = writes.iter().partition(|write| write.unchanged);
         todo.extend(self.refresh(unchanged).await?);
         while !todo.is_empty() {
             let documents: Vec<&DocumentPoints> = todo.iter().map(|write| &write.points).collect();
             self.prepare(&documents).await?;
-            match self.patience.call("write to Qdrant", || self.index.upsert(&documents)).await? {
+            match self.index.upsert(&documents).await? {
                 Written::Durably => {
                     self.note(&todo, Outcome::Written);
                     todo = self.check(todo).await?;
@@ -80,16 +137,16 @@ impl Applier<'_> {
 
     /// Writes the payloads of documents whose vectors the index had when they were processed; gives those back that have to be
     /// written whole: something has happened to their points since then, or the index refuses to write payloads alone.
-    async fn refresh<'w>(&self, writes: Vec<&'w Write>) -> Result<Vec<&'w Write>, GivenUp> {
+    async fn refresh<'w>(&self, writes: Vec<&'w Write>) -> Result<Vec<&'w Write>, Failure> {
         if writes.is_empty() {
             return Ok(writes);
         }
         let documents: Vec<&DocumentPoints> = writes.iter().map(|write| &write.points).collect();
-        let refreshed = match self.patience.call("write payloads to Qdrant", || self.index.refresh(&documents)).await {
+        let refreshed = match self.index.refresh(&documents).await {
             Ok(refreshed) => refreshed,
             // Which document is at fault shows when they are written whole.
-            Err(GivenUp::Failed(error)) if error.class == ErrorClass::Poison => return Ok(writes),
-            Err(given_up) => return Err(given_up),
+            Err(error) if error.class == ErrorClass::Poison => return Ok(writes),
+            Err(error) => return Err(error.into()),
         };
         let (mut there, mut rest) = (Vec::new(), Vec::new());
         for (write, refreshed) in writes.into_iter().zip(refreshed) {
@@ -101,7 +158,7 @@ impl Applier<'_> {
     }
 
     /// The check after the write; gives back what has to be written again.
-    async fn check<'w>(&self, writes: Vec<&'w Write>) -> Result<Vec<&'w Write>, GivenUp> {
+    async fn check<'w>(&self, writes: Vec<&'w Write>) -> Result<Vec<&'w Write>, Failure> {
         if writes.is_empty() {
             return Ok(writes);
         }
@@ -118,7 +175,7 @@ impl Applier<'_> {
             .collect();
         // The tombstones are read after the write, or a delete could slip in between.
         let (stored, tombstones) = tokio::join!(
-            self.patience.call("read from Qdrant", || self.index.stored(&documents)),
+            self.index.stored(&documents),
             self.patience.call("read deletions", || self.tombstones.of(&targets)),
         );
         let (stored, tombstones) = (stored?, tombstones?);
@@ -139,7 +196,7 @@ impl Applier<'_> {
             }
         }
         if !fences.is_empty() {
-            self.patience.call("clean up in Qdrant", || self.index.delete(&fences)).await?;
+            self.index.delete(&fences).await?;
         }
         Ok(again)
     }
@@ -189,4 +246,12 @@ impl Applier<'_> {
         }
         Ok(())
     }
+}
+
+/// A document that does not exist, in a collection that MongoDB cannot have.
+fn probe() -> DocumentPoints {
+    let document = DocumentId::new(&Namespace::new("$tidewheel", "$probe"), "");
+    let payload: Map<_, _> = [(RESERVED.to_owned(), json!({ "fingerprint": "probe" }))].into_iter().collect();
+    let point = Point { id: document.point(0), vector: Vec::new(), payload };
+    DocumentPoints { document, version: Version::default(), fields: Map::new(), points: vec![point] }
 }

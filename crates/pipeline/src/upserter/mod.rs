@@ -23,7 +23,8 @@
 //! **Calls**: A and B for a batch with writes, P and B for one of payloads alone, C only for a batch in which the check found
 //! something to clean up, one delete for a batch with removals.
 //! **A collection that is gone** is made again by the next write, and put on record, so that the producer fills it again.
-//! **Poison**: a document that Qdrant refuses is found by halving the batch and parked; its neighbours are written.
+//! **Poison**: a document for which Qdrant keeps failing, in whatever way, while it works for others is found by halving the batch
+//! and parked; its neighbours are acknowledged before that is decided. An older deletion in the batch is applied all the same.
 //! A vector of the wrong dimension is no fault of its document: the service stops and says so.
 
 mod apply;
@@ -31,15 +32,16 @@ mod options;
 mod plan;
 mod traced;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use apply::Applier;
+use apply::{AllSuccesses, Applier};
 use async_trait::async_trait;
 pub use options::{PayloadOptions, UpserterOptions};
 pub use plan::{Aftermath, aftermath};
-use plan::{Plan, plan};
+use plan::{Plan, Removal, Write, plan};
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{Alarm, Delivery, EntryId, Fence, Index, PortResult, Queue, Tombstones};
 use tidewheel_core::trace::Tracer;
@@ -49,7 +51,10 @@ use tracing::{Instrument, debug, debug_span, info, warn};
 
 use crate::consumer::{Consumer, Work};
 use crate::health::Health;
+use crate::isolate::Suspect;
 use crate::meters::{self, Commits};
+use crate::newest::letter;
+use crate::parking::{OnDeadLetter, park};
 use crate::retry::{GivenUp, Patience};
 use crate::service::ServiceError;
 
@@ -98,6 +103,8 @@ impl Upserter {
             tombstones: self.tombstones,
             alarm: self.alarm,
             payload: self.options.payload,
+            on_dead_letter: self.options.on_dead_letter,
+            successes: AllSuccesses::default(),
             prepared: AtomicUsize::new(0),
             latency: meters::latency(),
             tracer: self.tracer,
@@ -143,6 +150,8 @@ struct Worker {
     tombstones: Arc<dyn Tombstones>,
     alarm: Arc<dyn Alarm>,
     payload: PayloadOptions,
+    on_dead_letter: OnDeadLetter,
+    successes: AllSuccesses,
     prepared: AtomicUsize,
     latency: metrics::Histogram,
     tracer: Option<Tracer>,
@@ -161,33 +170,85 @@ impl Worker {
     async fn upsert(&self, deliveries: Vec<Delivery<Embedded>>) -> Result<(), GivenUp> {
         let commits = Commits::of(&deliveries);
         let mut traced = Traced::begin(self.tracer.as_ref(), &deliveries, self.index.name());
-        let Plan { writes, removals, mut letters } = plan(deliveries, &self.payload);
+        let mut plan = plan(deliveries, &self.payload, self.on_dead_letter);
+        let (writes, removals) = (std::mem::take(&mut plan.writes), std::mem::take(&mut plan.removals));
+        let outcomes = traced.as_ref().map(Traced::outcomes);
         let applier = Applier {
             index: &*self.index,
             tombstones: &*self.tombstones,
             alarm: &*self.alarm,
             patience: &self.patience,
             prepared: &self.prepared,
-            outcomes: traced.as_ref().map(Traced::outcomes),
+            successes: &self.successes,
+            outcomes: outcomes.as_deref(),
         };
         let fences: Vec<Fence> = removals.iter().map(|removal| removal.fence.clone()).collect();
         // Side by side: no document is in both, and a fence around a collection holds whichever comes first.
-        let (removal, write) = tokio::join!(applier.remove(&fences), applier.write(writes));
-        removal?;
-        let (written, refused) = write?;
-        letters.extend(refused);
-
-        let documents = written.len();
-        if let Some(traced) = &mut traced {
-            traced.note(&written, &removals);
+        let (unremoved, unwritten) = tokio::join!(applier.remove(&fences), applier.write(&writes));
+        let (unremoved, unwritten) = (unremoved?, unwritten?);
+        if unremoved.is_empty() && unwritten.is_empty() {
+            let (written, removed) = (writes.iter().collect(), removals.iter().collect());
+            return self.settle(Done { written, removed }, plan, &commits, &mut traced).await;
         }
-        let written = written.into_iter().map(|write| write.entries);
-        let done: Vec<EntryId> = written.chain(removals.into_iter().map(|removal| removal.entries)).flatten().collect();
+        // What still fails while Qdrant works for others comes last, so that it holds up nobody.
+        let written = without(&writes, &unwritten);
+        let removed = without(&removals, &unremoved);
+        self.settle(Done { written, removed }, plan, &commits, &mut traced).await?;
+
+        let (unremoved, unwritten) =
+            tokio::join!(applier.settle_removals(&fences, unremoved), applier.settle_writes(&writes, unwritten));
+        let (mut done, mut plan) = (Done::default(), Plan::default());
+        for (index, outcome) in unremoved? {
+            match outcome {
+                Ok(()) => done.removed.push(&removals[index]),
+                Err(error) => plan.letters.extend(removals[index].entries.iter().map(|id| letter(id.clone(), &error))),
+            }
+        }
+        for (index, outcome) in unwritten? {
+            let Write { points, entries, deletion, .. } = &writes[index];
+            match outcome {
+                Ok(()) => done.written.push(&writes[index]),
+                Err(error) => {
+                    let parked = park(self.on_dead_letter, points.version, entries.clone(), *deletion, &error);
+                    plan.park(points.document, parked);
+                }
+            }
+        }
+        let removals = std::mem::take(&mut plan.removals);
+        let fences: Vec<Fence> = removals.iter().map(|removal| removal.fence.clone()).collect();
+        let unremoved = applier.remove(&fences).await?;
+        // Their tombstones are raised: what could not be deleted now goes with the next write of the document.
+        for (index, outcome) in applier.settle_removals(&fences, unremoved).await? {
+            if let Err(error) = outcome {
+                warn!(fence = ?fences[index].target, "cannot remove an older version of a parked document: {error}");
+            }
+        }
+        done.removed.extend(&removals);
+        self.settle(done, plan, &commits, &mut traced).await
+    }
+
+    /// Acknowledges what is done, then parks what cannot be.
+    async fn settle(
+        &self,
+        done: Done<'_>,
+        plan: Plan,
+        commits: &Commits,
+        traced: &mut Option<Traced>,
+    ) -> Result<(), GivenUp> {
+        let Done { written, removed } = done;
+        let Plan { letters, superfluous, .. } = plan;
+        let (documents, removals) = (written.len(), removed.len());
+        if let Some(traced) = traced {
+            traced.note(&written, &removed);
+        }
+        let entries = written.iter().map(|write| &write.entries).chain(removed.iter().map(|removal| &removal.entries));
+        let mut done: Vec<EntryId> = entries.flatten().cloned().collect();
+        done.extend(superfluous);
         if !done.is_empty() {
             self.patience.call("acknowledge entries", || self.queue.acknowledge(&done)).await?;
-            commits.searchable(&letters, &self.latency);
-            debug!(documents, removals = fences.len(), entries = done.len(), "in the index");
-            if let Some(traced) = &mut traced {
+            commits.searchable(&done, &self.latency);
+            debug!(documents, removals, entries = done.len(), "in the index");
+            if let Some(traced) = traced {
                 traced.spans.end(&done);
             }
         }
@@ -197,10 +258,23 @@ impl Worker {
             }
             self.patience.call("park entries", || self.queue.park(&letters)).await?;
             meters::parked(NAME, letters.len());
-            if let Some(traced) = &mut traced {
+            if let Some(traced) = traced {
                 traced.spans.park(&letters);
             }
         }
         Ok(())
     }
+}
+
+/// All items but the suspects.
+fn without<'a, T>(items: &'a [T], suspects: &[Suspect]) -> Vec<&'a T> {
+    let suspects: HashSet<usize> = suspects.iter().map(|suspect| suspect.index).collect();
+    items.iter().enumerate().filter(|(index, _)| !suspects.contains(index)).map(|(_, item)| item).collect()
+}
+
+/// What of a batch is in the index.
+#[derive(Default)]
+struct Done<'a> {
+    written: Vec<&'a Write>,
+    removed: Vec<&'a Removal>,
 }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::consumer::ConsumerOptions;
+use crate::parking::OnDeadLetter;
 
 /// What the upserter writes.
 #[derive(Clone, Debug)]
@@ -11,6 +12,8 @@ pub struct UpserterOptions {
     pub consumer: ConsumerOptions,
     /// Which fields of a document its points carry.
     pub payload: PayloadOptions,
+    /// What a parked change does to the version in the index.
+    pub on_dead_letter: OnDeadLetter,
 }
 
 /// Which fields of a document its points carry. `_id` always stays.

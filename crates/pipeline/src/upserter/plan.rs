@@ -4,13 +4,14 @@ use tidewheel_core::change::Operation;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
 use tidewheel_core::fingerprint::Fingerprints;
-use tidewheel_core::identity::Namespace;
+use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamp, digest, plain_document};
 use tidewheel_core::ports::{DeadLetter, Delivery, DocumentPoints, EntryId, Fence, FenceTarget, Point, Stored};
 use tidewheel_core::version::Version;
 
 use super::options::PayloadOptions;
-use crate::newest::{letter, newest};
+use crate::newest::{Kept, newest};
+use crate::parking::{OnDeadLetter, Parked, park};
 
 /// A document to write.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,8 +22,10 @@ pub struct Write {
     pub unchanged: bool,
     /// Where it lives: a drop of that collection may be newer.
     pub namespace: Namespace,
-    /// Its entry, and the entries of older changes of the same document.
+    /// Its entry, and behind it the entries of older changes of the same document.
     pub entries: Vec<EntryId>,
+    /// The version of a deletion among the older changes, applied if this one is parked.
+    pub deletion: Option<Version>,
 }
 
 /// A document or a collection that is gone.
@@ -43,22 +46,24 @@ pub struct Plan {
     pub removals: Vec<Removal>,
     /// Entries that can never be written.
     pub letters: Vec<DeadLetter>,
+    /// Entries of older changes of documents whose newest change is parked.
+    pub superfluous: Vec<EntryId>,
 }
 
 /// Reduces the batch to the newest change of each document and builds its points.
-pub fn plan(deliveries: Vec<Delivery<Embedded>>, payload: &PayloadOptions) -> Plan {
+pub fn plan(deliveries: Vec<Delivery<Embedded>>, payload: &PayloadOptions, policy: OnDeadLetter) -> Plan {
     let mut plan = Plan::default();
-    for (embedded, entries) in newest(deliveries, &mut plan.letters) {
+    for Kept { record: embedded, entries, deletion } in newest(deliveries, &mut plan.letters) {
         let version = embedded.change.version;
         let target = match embedded.change.operation {
             Operation::Drop => FenceTarget::Namespace(embedded.change.namespace),
             Operation::Delete => FenceTarget::Document(embedded.change.document_id()),
             _ => {
                 let namespace = embedded.change.namespace.clone();
-                let unchanged = embedded.unchanged;
+                let (unchanged, document) = (embedded.unchanged, embedded.change.document_id());
                 match points(embedded, payload) {
-                    Ok(points) => plan.writes.push(Write { points, unchanged, namespace, entries }),
-                    Err(error) => plan.letters.extend(entries.into_iter().map(|id| letter(id, &error))),
+                    Ok(points) => plan.writes.push(Write { points, unchanged, namespace, entries, deletion }),
+                    Err(error) => plan.park(document, park(policy, version, entries, deletion, &error)),
                 }
                 continue;
             }
@@ -66,6 +71,21 @@ pub fn plan(deliveries: Vec<Delivery<Embedded>>, payload: &PayloadOptions) -> Pl
         plan.removals.push(Removal { fence: Fence { target, version }, entries });
     }
     plan
+}
+
+impl Plan {
+    /// Adds a parked change of this document.
+    pub(super) fn park(&mut self, document: DocumentId, parked: Parked) {
+        let Parked { letter, deletion, older: entries } = parked;
+        self.letters.push(letter);
+        match deletion {
+            Some(version) => {
+                let fence = Fence { target: FenceTarget::Document(document), version };
+                self.removals.push(Removal { fence, entries });
+            }
+            None => self.superfluous.extend(entries),
+        }
+    }
 }
 
 /// The points of a document: the vector of each chunk with the document's fields and the chunk's stamp.
@@ -136,7 +156,6 @@ mod tests {
     use serde_json::{Map, Value};
     use tidewheel_core::change::Change;
     use tidewheel_core::embedded::Vectors;
-    use tidewheel_core::identity::DocumentId;
     use tidewheel_core::version::ClusterTime;
     use tidewheel_core::wire::WireError;
 
@@ -182,7 +201,7 @@ mod tests {
                 id: EntryId(format!("{i}-0")),
                 record: Ok(embedded(*operation, *key, *time, 1)),
             });
-            let plan = plan(deliveries.collect(), &PayloadOptions::default());
+            let plan = plan(deliveries.collect(), &PayloadOptions::default(), OnDeadLetter::Keep);
             let settled = plan.writes.iter().map(|write| write.entries.len()).sum::<usize>()
                 + plan.removals.iter().map(|removal| removal.entries.len()).sum::<usize>();
             prop_assert_eq!(settled, changes.len());
@@ -212,7 +231,7 @@ mod tests {
     fn points_carry_the_document_and_a_stamp_for_each_chunk() {
         let delivery = Delivery { id: EntryId("1-0".into()), record: Ok(embedded(Operation::Insert, 7, 3, 2)) };
         let payload = PayloadOptions { include: vec![], exclude: vec!["secret".into()] };
-        let plan = plan(vec![delivery], &payload);
+        let plan = plan(vec![delivery], &payload, OnDeadLetter::Keep);
         let document = DocumentId::new(&Namespace::new("shop", "tickets"), "7");
         let written = &plan.writes[0].points;
         let points = &written.points;
@@ -250,9 +269,25 @@ mod tests {
                 Delivery { id: EntryId("3-0".into()), record: Ok(embedded(Operation::Insert, 2, 1, 1)) },
             ],
             &PayloadOptions::default(),
+            OnDeadLetter::Keep,
         );
         assert_eq!(plan.letters.iter().map(|letter| letter.id.0.as_str()).collect::<Vec<_>>(), ["1-0", "2-0"]);
         assert_eq!(plan.writes.len(), 1);
+    }
+
+    #[test]
+    fn retried_change_wins_against_the_removal_that_it_left_when_it_was_parked() {
+        let removal = embedded(Operation::Delete, 1, 5, 0);
+        let retried = embedded(Operation::Insert, 1, 5, 1);
+        for order in [[removal.clone(), retried.clone()], [retried, removal]] {
+            let deliveries = order.into_iter().enumerate();
+            let deliveries =
+                deliveries.map(|(i, record)| Delivery { id: EntryId(format!("{i}-0")), record: Ok(record) });
+            let plan = plan(deliveries.collect(), &PayloadOptions::default(), OnDeadLetter::Remove);
+            assert_eq!((plan.writes.len(), plan.removals.len()), (1, 0));
+            let (write, tombstone) = (&plan.writes[0].points, Some(version(5)));
+            assert_eq!(aftermath(write, Stored { version: None, surplus: false }, tombstone, None), Aftermath::Clean);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What an upserter tells of each change that is traced.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::identity::DocumentId;
@@ -53,7 +53,7 @@ impl Outcomes {
 /// A batch of which something is told.
 pub(super) struct Traced {
     pub(super) spans: BatchSpans,
-    outcomes: Outcomes,
+    outcomes: Arc<Outcomes>,
     collection: String,
 }
 
@@ -61,15 +61,15 @@ impl Traced {
     /// `None` if there is nothing to tell.
     pub(super) fn begin(tracer: Option<&Tracer>, deliveries: &[Delivery<Embedded>], collection: &str) -> Option<Self> {
         let spans = BatchSpans::begin(tracer, "upsert", STAGE_2, deliveries)?;
-        Some(Self { spans, outcomes: Outcomes::default(), collection: collection.to_owned() })
+        Some(Self { spans, outcomes: Arc::default(), collection: collection.to_owned() })
     }
 
-    pub(super) fn outcomes(&self) -> &Outcomes {
-        &self.outcomes
+    pub(super) fn outcomes(&self) -> Arc<Outcomes> {
+        Arc::clone(&self.outcomes)
     }
 
     /// Notes what became of these documents.
-    pub(super) fn note(&mut self, written: &[Write], removals: &[Removal]) {
+    pub(super) fn note(&mut self, written: &[&Write], removals: &[&Removal]) {
         for write in written {
             let mut more = self.of_call("upsert");
             more.push(("tidewheel.points", write.points.points.len().into()));

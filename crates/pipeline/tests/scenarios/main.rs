@@ -5,6 +5,7 @@
 mod world;
 
 mod consumers;
+mod isolation;
 mod losses;
 mod outages;
 mod producers;

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, plain_document};
 use tidewheel_core::ports::Retention;
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
 use tidewheel_core::tokens::{Tokens, Words};
 use tidewheel_core::trace::Tracer;
 use tidewheel_pipeline::consumer::ConsumerOptions;
-use tidewheel_pipeline::processor::{Processor, ProcessorOptions, ProcessorPorts, TextOptions};
+use tidewheel_pipeline::parking::OnDeadLetter;
+use tidewheel_pipeline::processor::{Blank, LeftOut, Processor, ProcessorOptions, ProcessorPorts, TextOptions};
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
 use tidewheel_pipeline::service::ServiceError;
 use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
@@ -57,6 +58,10 @@ pub struct World {
     pub audit_interval: Duration,
     /// Who is told of the changes, by services that are started from now on.
     pub tracer: Option<Tracer>,
+    /// What becomes of documents without text, in processors that are started from now on.
+    pub blank: Blank,
+    /// What parked changes do, in services that are started from now on.
+    pub on_dead_letter: OnDeadLetter,
     services: HashMap<&'static str, Vec<Instance>>,
     started: usize,
     /// What happened, for a schedule that fails.
@@ -88,6 +93,8 @@ impl World {
             },
             audit_interval: Duration::ZERO,
             tracer: None,
+            blank: Blank::Index,
+            on_dead_letter: OnDeadLetter::Keep,
             services: HashMap::new(),
             started: 0,
             story: Vec::new(),
@@ -123,6 +130,7 @@ impl World {
         let (shutdown, tracer) = (CancellationToken::new(), self.tracer.clone());
         let task = match service {
             PRODUCER => {
+                let text = TextOptions { fields: vec!["text".into()], ..TextOptions::default() };
                 let options = ProducerOptions {
                     owner: name,
                     snapshot: true,
@@ -130,6 +138,7 @@ impl World {
                     lease: TAKEN_OVER,
                     tombstone_grace: GRACE,
                     audit_interval: self.audit_interval,
+                    left_out: LeftOut::new(&text, self.blank).expect("no template"),
                 };
                 let ports = ProducerPorts {
                     source: Arc::new(self.source.used_by(&process)),
@@ -147,6 +156,8 @@ impl World {
                     text: TextOptions { fields: vec!["text".into()], ..TextOptions::default() },
                     chunk_tokens: Some(CHUNK),
                     chunk_overlap: 0,
+                    blank: self.blank,
+                    on_dead_letter: self.on_dead_letter,
                 };
                 let ports = ProcessorPorts {
                     queue: Arc::new(streams.changes(&name)),
@@ -158,7 +169,8 @@ impl World {
                 tokio::spawn(processor.traced(tracer).run(shutdown))
             }
             _ => {
-                let options = UpserterOptions { consumer, payload: PayloadOptions::default() };
+                let on_dead_letter = self.on_dead_letter;
+                let options = UpserterOptions { consumer, payload: PayloadOptions::default(), on_dead_letter };
                 let queue = Arc::new(streams.embedded(&name));
                 let (tombstones, alarm) = (Arc::new(streams.tombstones()), Arc::new(streams.alarm()));
                 let upserter = Upserter::new(options, queue, Arc::new(index), tombstones, alarm).traced(tracer);
@@ -214,7 +226,8 @@ impl World {
             let chunk = stamp["chunk"].as_u64().expect("a chunk number");
             assert_eq!(point.id, document.point(chunk as u32));
             let text = stamp["text"].as_str().expect("a text");
-            assert_eq!(point.vector, vector_of(text, DIMENSION), "the vector of {text:?}");
+            let vector = if text.is_empty() { vec![0.0; DIMENSION] } else { vector_of(text, DIMENSION) };
+            assert_eq!(point.vector, vector, "the vector of {text:?}");
             points.entry(document).or_default().insert(chunk, Value::Object(point.payload));
         }
         for collection in COLLECTIONS {
@@ -242,8 +255,13 @@ impl World {
 
     /// Whether everything has been read and acknowledged.
     pub fn drained(&self) -> bool {
-        let statuses = [STAGE_1, STAGE_2].map(|stage| self.streams.status(stage));
-        statuses.iter().all(|status| status.pending == 0 && status.lag == Some(0))
+        self.drained_by(STAGE_1) && self.drained_by(STAGE_2)
+    }
+
+    /// Whether everything in a stage has been read and acknowledged.
+    pub fn drained_by(&self, stage: Stage) -> bool {
+        let status = self.streams.status(stage);
+        status.pending == 0 && status.lag == Some(0)
     }
 
     /// Waits until the index equals the source and the streams are drained.

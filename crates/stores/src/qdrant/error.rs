@@ -39,8 +39,13 @@ pub(super) fn classify(call: Call<'_>, status: &Status) -> PortError {
 
 /// In which way it failed, for those who count.
 fn cause(status: &Status) -> Cause {
+    let says = |part: &str| status.message().contains(part);
     match status.code() {
+        _ if is_full(status) => Cause::Full,
+        Code::InvalidArgument if is_of_another_shape(status) => Cause::Other,
+        Code::ResourceExhausted if says("larger than") || says("too large") => Cause::Refused,
         Code::DeadlineExceeded => Cause::Timeout,
+        Code::Aborted if says("WaitTimeout") => Cause::Timeout,
         // The client's own time limit.
         Code::Cancelled if status.message().contains("Timeout") => Cause::Timeout,
         Code::Unavailable | Code::Unknown | Code::Cancelled => Cause::Unreachable,
@@ -49,6 +54,18 @@ fn cause(status: &Status) -> Cause {
         Code::InvalidArgument | Code::OutOfRange | Code::NotFound | Code::Unimplemented => Cause::Refused,
         _ => Cause::Other,
     }
+}
+
+/// Whether the server has no room left, which small writes may not notice.
+fn is_full(status: &Status) -> bool {
+    let says = |part: &str| status.message().contains(part);
+    matches!(status.code(), Code::Internal | Code::ResourceExhausted | Code::Unknown)
+        && (says("No space left") || says("disk space") || says("out of memory") || says("Out of memory"))
+}
+
+/// Whether the collection was made for other vectors than these.
+fn is_of_another_shape(status: &Status) -> bool {
+    status.message().contains("dimension error") || status.message().contains("Not existing vector name")
 }
 
 fn failure(call: Call<'_>, status: &Status) -> PortError {
@@ -76,7 +93,7 @@ fn failure(call: Call<'_>, status: &Status) -> PortError {
 /// Input that the server will not take: this point's fault, unless the message says that every point would be refused.
 fn refused(message: String, status: &Status) -> PortError {
     let says = |part: &str| status.message().contains(part);
-    if says("dimension error") || says("Not existing vector name") {
+    if is_of_another_shape(status) {
         PortError::fatal(message).with_hint(
             "the collection was made for another model: set qdrant.collection to a new name, or delete the collection and replay",
         )
@@ -151,6 +168,22 @@ mod tests {
             assert_eq!(error.class, class, "{code:?} {message:?}");
             assert!(error.message.contains("write 3 points") && error.message.contains("\"documents\""));
             assert_eq!(error.hint.is_some(), class == Fatal || code == Code::NotFound, "{code:?} {message:?}");
+        }
+    }
+
+    #[test]
+    fn full_disk_wrong_shape_and_too_large_message_have_causes_of_their_own() {
+        for (code, message, expected) in [
+            (Code::Internal, "Service internal error: No space left on device: WAL buffer size", Cause::Full),
+            (Code::Internal, "Service internal error: not enough disk space", Cause::Full),
+            (Code::ResourceExhausted, "Out of memory", Cause::Full),
+            (Code::InvalidArgument, "Wrong input: Vector dimension error: expected dim: 4, got 3", Cause::Other),
+            (Code::ResourceExhausted, "grpc: received message larger than max (7 vs. 4)", Cause::Refused),
+            (Code::ResourceExhausted, "Rate limiting exceeded", Cause::Busy),
+            (Code::Internal, "recursion limit reached", Cause::Other),
+            (Code::Aborted, "the server answered WaitTimeout instead of Completed", Cause::Timeout),
+        ] {
+            assert_eq!(classify(CALL, &Status::new(code, message)).cause, expected, "{message}");
         }
     }
 

@@ -7,9 +7,9 @@ use qdrant_client::qdrant::points_update_operation::{Operation, OverwritePayload
 use qdrant_client::qdrant::vectors::VectorsOptions;
 use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
 use qdrant_client::qdrant::{
-    DeletePoints, DenseVector, Filter, GetPoints, PayloadIncludeSelector, PointId, PointStruct, PointsSelector,
-    PointsUpdateOperation, Query, QueryPoints, ScrollPoints, UpdateBatchPoints, UpsertPoints, Value, Vector,
-    VectorInput, Vectors, WithPayloadSelector, WithVectorsSelector, point_id, query, vector, vector_input,
+    DeletePoints, DenseVector, Filter, GetPoints, NamedVectors, PayloadIncludeSelector, PointId, PointStruct,
+    PointsSelector, PointsUpdateOperation, Query, QueryPoints, ScrollPoints, UpdateBatchPoints, UpsertPoints, Value,
+    Vector, VectorInput, Vectors, WithPayloadSelector, WithVectorsSelector, point_id, query, vector, vector_input,
     with_vectors_selector,
 };
 use tidewheel_core::payload::{FINGERPRINT, fingerprint_of};
@@ -48,11 +48,16 @@ fn by_version(parts: &[Part<'_>]) -> Vec<(Version, Vec<PointId>)> {
 }
 
 fn point(document: &DocumentPoints, point: &Point) -> PointStruct {
-    let dense = vector::Vector::Dense(DenseVector { data: point.vector.clone() });
-    let vector = Vector { vector: Some(dense), ..Vector::default() };
+    let vectors = if point.vector.iter().all(|number| *number == 0.0) {
+        // A point without a vector. One of zeros would be found by every search, with the similarity 0.
+        VectorsOptions::Vectors(NamedVectors::default())
+    } else {
+        let dense = vector::Vector::Dense(DenseVector { data: point.vector.clone() });
+        VectorsOptions::Vector(Vector { vector: Some(dense), ..Vector::default() })
+    };
     PointStruct {
         id: Some(id(point.id)),
-        vectors: Some(Vectors { vectors_options: Some(VectorsOptions::Vector(vector)) }),
+        vectors: Some(Vectors { vectors_options: Some(vectors) }),
         payload: payload(document, point),
     }
 }

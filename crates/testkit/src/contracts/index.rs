@@ -66,6 +66,7 @@ macro_rules! index_contract {
             a_refresh_writes_payloads_of_what_is_older_and_made_from_the_same,
             an_upsert_completes_what_a_refresh_could_not,
             known_vectors_say_what_they_were_made_from,
+            point_without_vector_is_found_by_filters_and_by_no_search,
         );
     };
     (@ $harness:expr; $($name:ident,)*) => {

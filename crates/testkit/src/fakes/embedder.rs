@@ -1,6 +1,6 @@
 //! A model in memory: every text has its own vector, the same every time.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -46,7 +46,8 @@ pub struct FakeEmbedder {
 
 #[derive(Default)]
 struct State {
-    poison: HashSet<String>,
+    failing: HashMap<String, PortError>,
+    spoilt: HashMap<String, Distortion>,
     distortions: Vec<Distortion>,
     batches: Vec<Vec<String>>,
 }
@@ -76,12 +77,26 @@ impl FakeEmbedder {
 
     /// A batch with this text fails as poison from now on.
     pub fn poison(&self, text: impl Into<String>) {
-        self.state().poison.insert(text.into());
+        let text = text.into();
+        let error = PortError::poison(format!("injected: the text {text:?} cannot be embedded"));
+        self.fail_for(text, error);
+    }
+
+    /// A batch with this text fails in this way from now on.
+    pub fn fail_for(&self, text: impl Into<String>, error: PortError) {
+        self.state().failing.insert(text.into(), error);
+    }
+
+    /// The answer to a batch with this text is wrong in this way from now on: a vector of its own, or their number.
+    pub fn spoil(&self, text: impl Into<String>, distortion: Distortion) {
+        self.state().spoilt.insert(text.into(), distortion);
     }
 
     /// All texts are fine again.
     pub fn cure(&self) {
-        self.state().poison.clear();
+        let mut state = self.state();
+        state.failing.clear();
+        state.spoilt.clear();
     }
 
     /// The next answer is wrong in this way; several hit one answer each, in order.
@@ -101,10 +116,22 @@ impl FakeEmbedder {
     fn answer(&self, texts: &[String]) -> PortResult<Vectors> {
         let mut state = self.state();
         state.batches.push(texts.to_vec());
-        if let Some(text) = texts.iter().find(|text| state.poison.contains(*text)) {
-            return Err(PortError::poison(format!("injected: the text {text:?} cannot be embedded")));
+        if let Some(error) = texts.iter().find_map(|text| state.failing.get(text)) {
+            return Err(error.clone());
         }
-        let values = texts.iter().flat_map(|text| vector_of(text, self.dimension)).collect();
+        let mut values: Vec<f32> = texts.iter().flat_map(|text| vector_of(text, self.dimension)).collect();
+        if let Some((place, distortion)) =
+            texts.iter().enumerate().find_map(|(place, text)| Some((place, *state.spoilt.get(text)?)))
+        {
+            // The distortions of one vector are of the first.
+            values.rotate_left(place * self.dimension);
+            let vectors = distorted(self.dimension, values, Some(distortion));
+            let (dimension, mut values) = (vectors.dimension(), vectors.into_values());
+            if dimension == self.dimension && values.len() == texts.len() * dimension {
+                values.rotate_right(place * dimension);
+            }
+            return Ok(Vectors::new(dimension, values).expect("whole vectors"));
+        }
         let distortion = (!state.distortions.is_empty()).then(|| state.distortions.remove(0));
         Ok(distorted(self.dimension, values, distortion))
     }

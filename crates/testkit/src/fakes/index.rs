@@ -1,6 +1,6 @@
 //! The collection in Qdrant, in memory.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -39,7 +39,8 @@ pub struct FakeIndex {
 #[derive(Default)]
 struct State {
     collection: Option<Collection>,
-    refused: HashSet<DocumentId>,
+    refused: HashMap<DocumentId, PortError>,
+    undeletable: HashMap<DocumentId, PortError>,
     sent: Vec<SentWrite>,
     calls: BTreeMap<&'static str, u64>,
     largest: usize,
@@ -100,7 +101,24 @@ impl FakeIndex {
 
     /// A write with this document fails as poison from now on.
     pub fn refuse(&self, document: DocumentId) {
-        self.state().refused.insert(document);
+        self.fail_for(document, PortError::poison(format!("injected: {document} cannot be written")));
+    }
+
+    /// A write with this document fails in this way from now on.
+    pub fn fail_for(&self, document: DocumentId, error: PortError) {
+        self.state().refused.insert(document, error);
+    }
+
+    /// A deletion of this document fails in this way from now on.
+    pub fn fail_to_delete(&self, document: DocumentId, error: PortError) {
+        self.state().undeletable.insert(document, error);
+    }
+
+    /// Every document is written and deleted again.
+    pub fn cure(&self) {
+        let mut state = self.state();
+        state.refused.clear();
+        state.undeletable.clear();
     }
 
     /// Writes a point behind everybody's back, as another program may.
@@ -189,7 +207,15 @@ impl Index for FakeIndex {
         }
         self.called("delete").sent.push(SentWrite::Delete(fences.to_vec()));
         let delete = || {
-            self.state().delete(fences);
+            let mut state = self.state();
+            let refused = |fence: &Fence| match fence.target {
+                FenceTarget::Document(document) => state.undeletable.get(&document).cloned(),
+                FenceTarget::Namespace(_) => None,
+            };
+            if let Some(error) = fences.iter().find_map(refused) {
+                return Err(error);
+            }
+            state.delete(fences);
             Ok(())
         };
         self.faults.around("delete", delete).await
@@ -202,7 +228,7 @@ impl Index for FakeIndex {
             let collection = state.collection.as_ref().ok_or_else(|| PortError::transient("there is no collection"))?;
             collection.check(vector.len())?;
             let mut hits = Vec::new();
-            for point in collection.points.values() {
+            for point in collection.points.values().filter(|point| has_vector(point)) {
                 if filter.map_or(Ok(true), |filter| filter::matches(filter, &point.payload))? {
                     let score = cosine(&vector, &point.vector);
                     hits.push(Hit { id: point.id, score, payload: point.payload.clone() });
@@ -254,7 +280,8 @@ impl KnownVectors for FakeIndex {
                 let fingerprint = fingerprint_of(&point.payload)?.to_owned();
                 Some(KnownVector { id: *id, fingerprint, vector: point.vector.clone() })
             };
-            Ok(stored.filter(|(id, _)| points.contains(id)).filter_map(known).collect())
+            let stored = stored.filter(|(id, point)| points.contains(id) && has_vector(point));
+            Ok(stored.filter_map(known).collect())
         };
         self.faults.around("known", known).await
     }
@@ -289,8 +316,8 @@ impl State {
 
     fn upsert(&mut self, documents: &[&DocumentPoints]) -> PortResult<Written> {
         let Some(collection) = &mut self.collection else { return Ok(Written::NoCollection) };
-        if let Some(refused) = documents.iter().find(|document| self.refused.contains(&document.document)) {
-            return Err(PortError::poison(format!("injected: {} cannot be written", refused.document)));
+        if let Some(error) = documents.iter().find_map(|document| self.refused.get(&document.document)) {
+            return Err(error.clone());
         }
         for point in documents.iter().flat_map(|document| &document.points) {
             collection.check(point.vector.len())?;
@@ -342,6 +369,11 @@ impl Collection {
         Err(PortError::fatal(format!("the collection's dimension is {expected}, the vector's is {dimension}"))
             .with_hint("use another collection"))
     }
+}
+
+/// A vector of zeros stands for none.
+fn has_vector(point: &Point) -> bool {
+    point.vector.iter().any(|number| *number != 0.0)
 }
 
 fn is_behind(point: &Point, fence: &Fence) -> bool {

@@ -18,7 +18,7 @@ use crate::cli::{Output, VerifyArgs};
 use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
-use crate::services::upserter_options;
+use crate::services::{left_out, upserter_options};
 use crate::settings::Settings;
 
 /// Differences that are spelled out for people.
@@ -77,6 +77,7 @@ pub(crate) async fn verify(args: &VerifyArgs, settings: &Settings, report: Repor
         scope: scope(args, settings).await?,
         payload: (!args.quick).then(|| upserter_options(settings).payload),
         settle: args.settle,
+        left_out: left_out(settings)?,
         ..AuditOptions::default()
     };
     let partly = options.scope.share.is_some() || options.scope.range.is_some() || !options.scope.namespaces.is_empty();

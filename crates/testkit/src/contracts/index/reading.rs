@@ -33,6 +33,33 @@ pub async fn searches_give_the_nearest_that_pass_the_filter(harness: &dyn IndexH
     assert_eq!(wrong.class, ErrorClass::Poison);
 }
 
+/// A vector of zeros, which has no direction, is not stored.
+pub async fn point_without_vector_is_found_by_filters_and_by_no_search(harness: &dyn IndexHarness) {
+    let index = harness.index();
+    let mut blank = ticket("blank", at(1), &[""]);
+    blank.points[0].vector = vec![0.0; DIMENSION];
+    let [other, more] = ["other", "more"].map(|key| ticket(key, at(1), &[key]));
+    index.prepare(DIMENSION).await.unwrap();
+    write(&*index, std::slice::from_ref(&blank)).await;
+    assert!(index.search(vector_of("a", DIMENSION), 10, None).await.unwrap().is_empty());
+    write(&*index, &[other.clone(), more.clone()]).await;
+    holds(&*index, &[&blank, &other, &more]).await;
+    assert_eq!(index.search(vector_of("a", DIMENSION), 10, None).await.unwrap().len(), 2);
+    let ids = [blank.points[0].id, other.points[0].id];
+    let known = harness.known().known(&ids).await.unwrap();
+    assert_eq!(known.iter().map(|known| known.id).collect::<Vec<_>>(), [other.points[0].id]);
+
+    // A text comes and goes.
+    let written = ticket("blank", at(2), &["text"]);
+    write(&*index, std::slice::from_ref(&written)).await;
+    assert_eq!(index.search(vector_of("text", DIMENSION), 10, None).await.unwrap()[0].id, written.points[0].id);
+    let mut blank = ticket("blank", at(3), &[""]);
+    blank.points[0].vector = vec![0.0; DIMENSION];
+    write(&*index, std::slice::from_ref(&blank)).await;
+    holds(&*index, &[&blank, &other, &more]).await;
+    assert_eq!(index.search(vector_of("a", DIMENSION), 10, None).await.unwrap().len(), 2);
+}
+
 /// What a comparison of index and source rests on.
 pub async fn pages_give_every_point_once_in_order(harness: &dyn IndexHarness) {
     let index = harness.index();

@@ -1,0 +1,151 @@
+//! How many texts a service takes in one request, learned from what it rejects.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// After so many full requests a larger one is tried: a limit may have been one of bytes or of the account, or be gone. Then less
+/// than one request in a hundred is rejected.
+const TRY_MORE_AFTER: u32 = 1_000;
+
+/// The limit as far as it is known. Requests get smaller when a rejection disappears with fewer texts, and close in on the limit by
+/// halving the gap.
+#[derive(Debug, Default)]
+pub(super) struct BatchLimit(Mutex<Known>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// So many were taken.
+    taken: usize,
+    /// So many were rejected, and their parts were taken.
+    rejected: Option<usize>,
+    /// Full requests since the limit has been known exactly.
+    full: u32,
+}
+
+impl BatchLimit {
+    /// The number of texts in the next request, at most `most`.
+    pub(super) fn size(&self, most: usize) -> usize {
+        let Known { taken, rejected, .. } = *self.known();
+        rejected.map_or(most, |rejected| ((taken + rejected) / 2).clamp(1, most.max(1)))
+    }
+
+    /// Whether a rejection of so many texts may be for their number.
+    pub(super) fn may_be_exceeded_by(&self, texts: usize) -> bool {
+        texts > 1 && texts > self.known().taken
+    }
+
+    /// Notes that so many texts were taken.
+    pub(super) fn takes(&self, texts: usize) {
+        let mut known = self.known();
+        known.taken = known.taken.max(texts);
+        let Some(rejected) = known.rejected else { return };
+        if texts >= rejected {
+            known.rejected = None;
+        } else if texts + 1 == rejected {
+            known.full += 1;
+            if known.full >= TRY_MORE_AFTER {
+                (known.full, known.rejected) = (0, Some(rejected.saturating_mul(2)));
+            }
+        }
+    }
+
+    /// Notes that so many texts were rejected, and taken in parts of this size.
+    pub(super) fn rejects(&self, texts: usize, part: usize) {
+        let mut known = self.known();
+        let rejected = known.rejected.map_or(texts, |rejected| rejected.min(texts));
+        *known =
+            Known { taken: known.taken.max(part).min(rejected.saturating_sub(1)), rejected: Some(rejected), full: 0 };
+    }
+
+    /// Notes the limit that the service has named, after a request of this size was taken.
+    pub(super) fn is(&self, limit: usize) {
+        *self.known() = Known { taken: limit, rejected: Some(limit + 1), full: 0 };
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The limit that a rejection of so many texts names, as "batch size 64 > maximum allowed batch size 32" does. A number of tokens or
+/// of bytes is none.
+pub(super) fn named_in(explanation: &str, texts: usize) -> Option<usize> {
+    let explanation = explanation.to_lowercase();
+    let speaks_of = |words: &[&str]| words.iter().any(|word| explanation.contains(word));
+    if !speaks_of(&["batch", "array", "inputs", "texts", "items", "requests"])
+        || speaks_of(&["token", "byte", "character", "per minute", "dimension"])
+    {
+        return None;
+    }
+    let numbers = explanation.split(|sign: char| !sign.is_ascii_digit()).filter_map(|digits| digits.parse().ok());
+    numbers.filter(|number| (1..texts).contains(number)).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Sends so many texts to a service that takes `limit` in a request, as the client does; rejections and requests.
+    fn send(known: &BatchLimit, limit: usize, most: usize, mut texts: usize) -> (usize, usize) {
+        let (mut rejections, mut requests) = (0, 0);
+        while texts > 0 {
+            let mut size = known.size(most).min(texts);
+            requests += 1;
+            while size > limit {
+                assert!(known.may_be_exceeded_by(size));
+                rejections += 1;
+                requests += 1;
+                if size / 2 <= limit {
+                    known.rejects(size, size / 2);
+                }
+                size = size / 2;
+            }
+            known.takes(size);
+            texts -= size;
+        }
+        (rejections, requests)
+    }
+
+    proptest! {
+        #[test]
+        fn limit_is_found_with_few_rejections_and_then_used(limit in 1usize..200, most in 1usize..300) {
+            let known = BatchLimit::default();
+            let (rejections, _) = send(&known, limit, most, 20_000);
+            prop_assert!(rejections <= 40, "{} rejections", rejections);
+            let settled = BatchLimit::default();
+            send(&settled, limit, most, 20 * most);
+            let (rejections, requests) = send(&settled, limit, most, 5_000);
+            prop_assert!(rejections * 20 <= requests + 100, "{} of {}", rejections, requests);
+        }
+    }
+
+    #[test]
+    fn limit_that_is_gone_is_noticed() {
+        let known = BatchLimit::default();
+        send(&known, 10, 128, 1_000);
+        assert_eq!(known.size(128), 10);
+        send(&known, 128, 128, 200_000);
+        assert_eq!(known.size(128), 128);
+    }
+
+    #[test]
+    fn named_limits_are_understood() {
+        for (explanation, texts, limit) in [
+            ("batch size 64 > maximum allowed batch size 32", 64, Some(32)),
+            ("batch size is invalid, it should not be larger than 10.: input.contents", 128, Some(10)),
+            (
+                "Invalid 'input': array too long. Expected an array with maximum length 2048, but got 3000",
+                3000,
+                Some(2048),
+            ),
+            ("BatchEmbedContentsRequest.requests: at most 100 requests can be in one batch", 128, Some(100)),
+            ("This model's maximum context length is 8192 tokens", 10_000, None),
+            ("API key not valid. Please pass a valid API key.", 128, None),
+            ("invalid input", 128, None),
+            ("batch size 64 is too large", 64, None),
+        ] {
+            assert_eq!(named_in(explanation, texts), limit, "{explanation}");
+        }
+    }
+}

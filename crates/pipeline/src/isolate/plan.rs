@@ -1,0 +1,262 @@
+//! Decides what to do about a piece of a batch that fails, without doing it.
+
+use std::ops::Range;
+
+use tidewheel_core::error::{Cause, ErrorClass, PortError, Server};
+
+/// Failures of a whole batch before it is halved: most failures pass.
+const TRIES: u32 = 3;
+
+/// Failures alone before an item is parked, if the server rejects the input by its own account.
+const REJECTED: u32 = 3;
+
+/// The same, if the server answers with an error of its own.
+const ANSWERED: u32 = 5;
+
+/// The same, if there is no answer, or one that speaks of the client.
+const UNANSWERED: u32 = 6;
+
+/// The same, if the answer speaks of the load: a large item may have to wait for longer than small ones. Over a minute of backoff.
+const OVERLOADED: u32 = 20;
+
+/// Items of a batch that are sent together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    /// Their places in the batch.
+    pub(super) range: Range<usize>,
+    /// Successes of the service when this piece last failed, or when it was made: what succeeds after that shows that the server
+    /// works for others.
+    pub(super) seen: u64,
+    failures: u32,
+    halved: bool,
+}
+
+/// What to do about a piece that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing works until a person changes something.
+    Stop,
+    /// Send it again after a pause.
+    Again(Piece),
+    /// Send each half.
+    Halve(Piece, Piece),
+    /// A single item that fails while the server works for others.
+    Suspect(Suspect),
+}
+
+impl Piece {
+    pub(super) fn new(range: Range<usize>, seen: u64) -> Self {
+        Self { range, seen, failures: 0, halved: false }
+    }
+
+    /// Whether the next step depends on whether the server works for others.
+    pub(super) fn needs_proof(&self, error: &PortError) -> bool {
+        let patient = error.class == ErrorClass::Transient && !self.halved && self.range.len() > 1;
+        isolates(error) && (!patient || self.failures + 1 >= TRIES)
+    }
+
+    /// The step after a failure. `works` tells that the server is known to work for others since the last one, `seen` how many
+    /// successes there have been.
+    pub(super) fn failed(self, error: PortError, works: bool, seen: u64) -> Step {
+        if stops(&error) {
+            return Step::Stop;
+        }
+        let needs_proof = self.needs_proof(&error);
+        let again = Self { failures: self.failures + 1, seen, ..self };
+        if !works || !needs_proof {
+            return Step::Again(again);
+        }
+        if again.range.len() == 1 {
+            return Step::Suspect(Suspect { index: again.range.start, error, seen, strikes: 1 });
+        }
+        let Range { start, end } = again.range;
+        let middle = start + (end - start) / 2;
+        let half = |range| Self { range, seen, failures: 0, halved: true };
+        Step::Halve(half(start..middle), half(middle..end))
+    }
+}
+
+/// An item that fails alone while the server works for others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Suspect {
+    /// Its place in the batch.
+    pub(crate) index: usize,
+    /// How it failed last.
+    pub(crate) error: PortError,
+    /// As of [`Piece`].
+    pub(super) seen: u64,
+    strikes: u32,
+}
+
+impl Suspect {
+    /// Notes one more failure. Only those count after which the server is known to work for others: an outage parks nothing.
+    pub(super) fn failed(self, error: PortError, works: bool, seen: u64) -> Self {
+        let counts = works && isolates(&error);
+        Self { strikes: self.strikes + u32::from(counts), error, seen, ..self }
+    }
+
+    /// Whether it has failed often enough to be parked.
+    pub(super) fn is_guilty(&self) -> bool {
+        let enough = match (self.error.class, self.error.cause) {
+            (_, Cause::Busy) => OVERLOADED,
+            (_, Cause::Unreachable | Cause::Timeout | Cause::Denied) => UNANSWERED,
+            (ErrorClass::Transient, _) => ANSWERED,
+            _ => REJECTED,
+        };
+        self.strikes >= enough
+    }
+}
+
+/// Whether no item can be at fault and waiting does not help: settings contradict what the servers hold, or Redis does not let us.
+pub(super) fn stops(error: &PortError) -> bool {
+    error.class == ErrorClass::Fatal && (error.cause == Cause::Other || error.server == Server::Redis)
+}
+
+/// Whether an item can be at fault. A server without disk space fails for every item of some size, and works for small ones.
+fn isolates(error: &PortError) -> bool {
+    !stops(error) && error.cause != Cause::Full
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, VecDeque};
+
+    use super::*;
+    use proptest::prelude::*;
+
+    const CAUSES: [Cause; 6] =
+        [Cause::Other, Cause::Refused, Cause::Timeout, Cause::Unreachable, Cause::Busy, Cause::Denied];
+
+    fn error(class: ErrorClass, cause: Cause) -> PortError {
+        let error = match class {
+            ErrorClass::Transient => PortError::transient("injected"),
+            ErrorClass::Poison => PortError::poison("injected"),
+            ErrorClass::Fatal => PortError::fatal("injected"),
+        };
+        error.because(Server::Qdrant, cause)
+    }
+
+    /// A server that fails for requests with a bad item, and for all requests during an outage.
+    struct FakeServer<'a> {
+        bad: &'a BTreeSet<usize>,
+        outages: &'a [bool],
+        requests: usize,
+        successes: u64,
+    }
+
+    impl FakeServer<'_> {
+        fn is_down(&mut self) -> bool {
+            self.requests += 1;
+            self.outages.get(self.requests - 1).copied().unwrap_or(false)
+        }
+
+        fn takes(&mut self, range: &Range<usize>) -> bool {
+            let down = self.is_down();
+            let taken = !down && self.bad.range(range.clone()).next().is_none();
+            self.successes += u64::from(taken);
+            taken
+        }
+
+        fn works(&mut self, seen: u64, needed: bool) -> bool {
+            needed && (self.successes > seen || !self.is_down())
+        }
+    }
+
+    /// What was done and what was parked in the end.
+    fn run(items: usize, server: &mut FakeServer<'_>, error: &PortError) -> (BTreeSet<usize>, BTreeSet<usize>) {
+        let (mut done, mut parked) = (BTreeSet::new(), BTreeSet::new());
+        let mut todo = VecDeque::from([Piece::new(0..items, 0)]);
+        let mut suspects = Vec::new();
+        while let Some(piece) = todo.pop_front() {
+            if server.takes(&piece.range) {
+                done.extend(piece.range);
+                continue;
+            }
+            let needed = piece.needs_proof(error);
+            let works = server.works(piece.seen, needed);
+            match piece.failed(error.clone(), works, server.successes) {
+                Step::Stop => panic!("nothing here stops"),
+                Step::Again(piece) => todo.push_back(piece),
+                Step::Halve(first, second) => {
+                    todo.push_front(second);
+                    todo.push_front(first);
+                }
+                Step::Suspect(suspect) => suspects.push(suspect),
+            }
+        }
+        while let Some(suspect) = suspects.pop() {
+            if suspect.is_guilty() {
+                parked.insert(suspect.index);
+            } else if server.takes(&(suspect.index..suspect.index + 1)) {
+                done.insert(suspect.index);
+            } else {
+                let works = server.works(suspect.seen, true);
+                suspects.push(suspect.failed(error.clone(), works, server.successes));
+            }
+        }
+        (done, parked)
+    }
+
+    proptest! {
+        #[test]
+        fn bad_items_are_parked_and_all_others_done_whatever_the_class_of_the_error(
+            items in 1usize..300,
+            bad in prop::collection::btree_set(0usize..300, 0..5),
+            class in prop::sample::select(vec![ErrorClass::Transient, ErrorClass::Poison, ErrorClass::Fatal]),
+            cause in prop::sample::select(&CAUSES[1..]),
+        ) {
+            let bad: BTreeSet<usize> = bad.into_iter().filter(|item| *item < items).collect();
+            let mut server = FakeServer { bad: &bad, outages: &[], requests: 0, successes: 0 };
+            let (done, parked) = run(items, &mut server, &error(class, cause));
+            prop_assert_eq!(&parked, &bad);
+            prop_assert_eq!(done, (0..items).filter(|item| !bad.contains(item)).collect());
+            // Each bad item costs a path down to it, with a failure, its proof and a success on each level.
+            prop_assert!(server.requests <= 8 + bad.len() * (3 * 10 + 2 * 20), "{} requests", server.requests);
+        }
+
+        #[test]
+        fn outages_park_nothing_that_the_server_takes_and_lose_nothing(
+            items in 1usize..100,
+            bad in prop::collection::btree_set(0usize..100, 0..3),
+            // Outages of at least three requests, and pauses.
+            phases in prop::collection::vec((any::<bool>(), 3usize..40), 0..20),
+            class in prop::sample::select(vec![ErrorClass::Transient, ErrorClass::Poison, ErrorClass::Fatal]),
+            cause in prop::sample::select(&CAUSES[1..]),
+        ) {
+            let bad: BTreeSet<usize> = bad.into_iter().filter(|item| *item < items).collect();
+            let outages: Vec<bool> = phases.iter().flat_map(|(down, length)| vec![*down; *length]).collect();
+            let mut server = FakeServer { bad: &bad, outages: &outages, requests: 0, successes: 0 };
+            let (done, parked) = run(items, &mut server, &error(class, cause));
+            prop_assert_eq!(&parked, &bad);
+            prop_assert_eq!(done, (0..items).filter(|item| !bad.contains(item)).collect());
+        }
+    }
+
+    #[test]
+    fn without_proof_nothing_is_halved_or_parked() {
+        for class in [ErrorClass::Transient, ErrorClass::Poison] {
+            let mut piece = Piece::new(0..256, 0);
+            for _ in 0..1_000 {
+                piece = match piece.failed(error(class, Cause::Refused), false, 0) {
+                    Step::Again(piece) => piece,
+                    step => panic!("{step:?}"),
+                };
+            }
+            assert_eq!(piece.range, 0..256);
+        }
+        let mut suspect = Suspect { index: 7, error: error(ErrorClass::Poison, Cause::Refused), seen: 0, strikes: 1 };
+        for _ in 0..1_000 {
+            suspect = suspect.failed(error(ErrorClass::Poison, Cause::Refused), false, 0);
+        }
+        assert!(!suspect.is_guilty());
+    }
+
+    #[test]
+    fn contradicting_settings_stop_and_a_full_disk_is_waited_out() {
+        let piece = || Piece::new(0..1, 0);
+        assert_eq!(piece().failed(error(ErrorClass::Fatal, Cause::Other), true, 1), Step::Stop);
+        let full = error(ErrorClass::Transient, Cause::Full);
+        assert!(!piece().needs_proof(&full));
+        assert!(matches!(piece().failed(full, true, 1), Step::Again(_)));
+    }
+}

@@ -1,0 +1,90 @@
+//! Decides what becomes of a document whose newest change is parked.
+
+use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::error::PortError;
+use tidewheel_core::ports::{DeadLetter, EntryId};
+use tidewheel_core::version::Version;
+
+use crate::newest::letter;
+
+/// What a parked change does to the version of its document that is in the index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDeadLetter {
+    /// The last version that was written stays searchable. A deletion that came in between is applied.
+    #[default]
+    Keep,
+    /// It is removed: the index never shows a state that the source no longer has.
+    Remove,
+}
+
+/// What to do for a document whose newest change in a batch is parked.
+#[derive(Clone, Debug)]
+pub(crate) struct Parked {
+    /// The parked change.
+    pub(crate) letter: DeadLetter,
+    /// The version of a deletion that is applied in its place.
+    pub(crate) deletion: Option<Version>,
+    /// Entries of older changes: settled by the deletion, or superfluous.
+    pub(crate) older: Vec<EntryId>,
+}
+
+/// Parks the newest change of a document. `entries` begin with its own entry; `deletion` is the version of the newest deletion among
+/// the others.
+///
+/// A removal has the version of the parked change itself: it removes what is older, and the change wins against it when it is tried
+/// again.
+pub(crate) fn park(
+    policy: OnDeadLetter,
+    version: Version,
+    entries: Vec<EntryId>,
+    deletion: Option<Version>,
+    error: &PortError,
+) -> Parked {
+    let mut entries = entries.into_iter();
+    let own = entries.next().expect("a change has an entry");
+    let deletion = match policy {
+        OnDeadLetter::Keep => deletion,
+        OnDeadLetter::Remove => Some(version),
+    };
+    Parked { letter: letter(own, error), deletion, older: entries.collect() }
+}
+
+/// A deletion of everything of a change's document that is older than this version.
+pub(crate) fn deletion_at(version: Version, change: &Change) -> Change {
+    Change {
+        operation: Operation::Delete,
+        namespace: change.namespace.clone(),
+        key: change.key.clone(),
+        id: change.id.clone(),
+        version,
+        committed_at: change.committed_at,
+        document: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_core::version::ClusterTime;
+
+    use super::*;
+
+    fn version(seconds: u32) -> Version {
+        Version { epoch: 0, time: ClusterTime { seconds, increment: 1 }, ordinal: 1, replay: 0 }
+    }
+
+    #[test]
+    fn parked_update_lets_an_older_deletion_through_and_removes_more_only_on_request() {
+        let entry = |id: &str| EntryId(id.to_owned());
+        let parked = |policy, deletion| {
+            let entries = vec![entry("3-0"), entry("1-0"), entry("2-0")];
+            let parked = park(policy, version(3), entries, deletion, &PortError::poison("rejected"));
+            assert_eq!(parked.letter.id, entry("3-0"));
+            assert_eq!(parked.older, [entry("1-0"), entry("2-0")]);
+            parked.deletion
+        };
+        for deletion in [None, Some(version(2))] {
+            assert_eq!(parked(OnDeadLetter::Keep, deletion), deletion);
+            assert_eq!(parked(OnDeadLetter::Remove, deletion), Some(version(3)));
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Documents without text.
+
+use std::sync::Arc;
+
+use tidewheel_core::payload::plain_document;
+
+use super::{Renderer, TextOptions};
+use crate::service::ServiceError;
+
+/// What becomes of a document without any text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Blank {
+    /// It is in the index without a vector: filters find it, no search by meaning does. The embedder is not asked.
+    #[default]
+    Index,
+    /// It is not in the index.
+    Skip,
+}
+
+/// Whether a text has no meaning that a model could see: white space, control and invisible characters alone.
+pub(super) fn is_blank(text: &str) -> bool {
+    let invisible = |sign| matches!(sign, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
+    text.chars().all(|sign| sign.is_whitespace() || sign.is_control() || invisible(sign))
+}
+
+/// Documents of the source that the index leaves out on purpose.
+#[derive(Clone, Debug, Default)]
+pub struct LeftOut(Option<Arc<Renderer>>);
+
+impl LeftOut {
+    /// Those without text, if the setting says so; fails if the template cannot be parsed.
+    pub fn new(text: &TextOptions, blank: Blank) -> Result<Self, ServiceError> {
+        if blank == Blank::Index {
+            return Ok(Self(None));
+        }
+        let renderer = Renderer::new(text).map_err(|error| ServiceError::new(super::NAME, error))?;
+        Ok(Self(Some(Arc::new(renderer))))
+    }
+
+    /// Whether a document in extended JSON is one of them. One that cannot be rendered is not: it is parked.
+    pub fn holds(&self, document: &str) -> bool {
+        let Some(renderer) = &self.0 else { return false };
+        let text = plain_document(document).ok().and_then(|document| renderer.render(&document).ok());
+        text.is_some_and(|text| is_blank(&text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blank_documents_are_left_out_only_if_the_setting_says_so() {
+        let left_out = |blank, document| LeftOut::new(&TextOptions::default(), blank).unwrap().holds(document);
+        for document in [r#"{"_id":1}"#, r#"{"_id":1,"a":" \n"}"#, r#"{"_id":1,"a":"\u200b","b":null}"#] {
+            assert!(left_out(Blank::Skip, document), "{document}");
+            assert!(!left_out(Blank::Index, document), "{document}");
+        }
+        for document in [r#"{"_id":1,"a":"x"}"#, "not json"] {
+            assert!(!left_out(Blank::Skip, document), "{document}");
+        }
+    }
+}

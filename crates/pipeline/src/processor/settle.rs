@@ -1,0 +1,149 @@
+//! The step to stage 2 and to the dead letters.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tidewheel_core::embedded::Embedded;
+use tidewheel_core::ports::{DeadLetter, EntryId};
+use tracing::{debug, info, warn};
+
+use super::plan::{Handful, Plan, Record, handfuls};
+use super::{NAME, Worker};
+use crate::isolate::{Attempt, Isolation, Probe, Sifted};
+use crate::meters;
+use crate::parking::park;
+use crate::retry::GivenUp;
+use crate::spans::BatchSpans;
+
+/// After how many records at most stage 2 is looked at again.
+const LOOK_EVERY: u64 = 1_000;
+
+/// How often a waiting processor looks.
+const PAUSE: Duration = Duration::from_millis(200);
+
+impl Worker {
+    /// Hands over embedded documents and all that the plan has besides jobs, then parks what it wants parked and records that Redis
+    /// fails for although it takes others.
+    pub(super) async fn settle(
+        &self,
+        mut records: Vec<Record>,
+        plan: Plan,
+        spans: &mut Option<BatchSpans>,
+    ) -> Result<(), GivenUp> {
+        let Plan { passed, superfluous, letters, .. } = plan;
+        records.extend(passed.into_iter().map(|passed| (Embedded::without_vectors(passed.change), passed.entries)));
+        let mut waiting = Vec::new();
+        for handful in handfuls(records) {
+            self.wait_for_room(handful.records.len() as u64).await?;
+            let Sifted { done, suspects } = self.step(&handful).sift(std::iter::once(0..handful.records.len())).await?;
+            let entries: Vec<EntryId> =
+                done.into_iter().flat_map(|(range, ())| handful.entries[range].concat()).collect();
+            debug!(records = handful.records.len(), entries = entries.len(), "handed over");
+            if let Some(spans) = spans {
+                spans.end(&entries);
+            }
+            if !suspects.is_empty() {
+                waiting.push((handful, suspects));
+            }
+        }
+        self.acknowledge(&superfluous, spans).await?;
+        self.park(letters, spans).await?;
+        for (handful, suspects) in waiting {
+            let mut letters = Vec::new();
+            for (index, outcome) in self.step(&handful).settle(suspects).await? {
+                let (entries, record) = (&handful.entries[index], &handful.records[index]);
+                match outcome {
+                    Ok(()) => {
+                        if let Some(spans) = spans {
+                            spans.end(entries);
+                        }
+                    }
+                    // A removal by the policy has no entry of its own.
+                    Err(error) if entries.is_empty() => {
+                        warn!(key = record.change.key, "cannot hand over a removal: {error}")
+                    }
+                    Err(error) => {
+                        let version = record.change.version;
+                        let parked = park(self.on_dead_letter, version, entries.clone(), None, &error);
+                        self.acknowledge(&parked.older, spans).await?;
+                        letters.push(parked.letter);
+                    }
+                }
+            }
+            self.park(letters, spans).await?;
+        }
+        Ok(())
+    }
+
+    /// The step of these records to stage 2.
+    fn step<'a>(
+        &'a self,
+        handful: &'a Handful,
+    ) -> Isolation<'a, impl Fn(Range<usize>) -> Attempt<'a>, impl Fn() -> Probe<'a>> {
+        let Handful { records, entries } = handful;
+        let attempt = move |range: Range<usize>| -> Attempt<'a> {
+            Box::pin(async move {
+                let acknowledged = entries[range.clone()].concat();
+                Ok(self.handover.hand_over(&records[range], &acknowledged).await?)
+            })
+        };
+        // An entry that is not pending: the script runs as every other time, and does nothing.
+        let probe =
+            move || -> Probe<'a> { Box::pin(async move { self.handover.hand_over(&[], &[EntryId::zero()]).await }) };
+        let (patience, successes) = (&self.patience, &self.handed_over);
+        Isolation { patience, successes, what: "hand over to stage 2", attempt, probe }
+    }
+
+    /// Acknowledges entries that nothing came of.
+    async fn acknowledge(&self, superfluous: &[EntryId], spans: &mut Option<BatchSpans>) -> Result<(), GivenUp> {
+        if superfluous.is_empty() {
+            return Ok(());
+        }
+        self.patience.call("acknowledge entries", || self.queue.acknowledge(superfluous)).await?;
+        if let Some(spans) = spans {
+            spans.end(superfluous);
+        }
+        Ok(())
+    }
+
+    async fn park(&self, letters: Vec<DeadLetter>, spans: &mut Option<BatchSpans>) -> Result<(), GivenUp> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        for letter in &letters {
+            warn!(entry = letter.id.0, "parked: {}", letter.reason);
+        }
+        self.patience.call("park entries", || self.queue.park(&letters)).await?;
+        meters::parked(NAME, letters.len());
+        if let Some(spans) = spans {
+            spans.park(&letters);
+        }
+        Ok(())
+    }
+
+    /// Waits while stage 2 is above its high-water mark. What is in work stays this processor's meanwhile.
+    async fn wait_for_room(&self, records: u64) -> Result<(), GivenUp> {
+        let every = LOOK_EVERY.min(self.high_water / 4);
+        if self.since_look.fetch_add(records, Ordering::Relaxed) + records < every {
+            return Ok(());
+        }
+        let mut waited = false;
+        loop {
+            let backlog = self.patience.wait_for("look at stage 2", || self.handover.backlog()).await?;
+            if backlog < self.high_water {
+                break;
+            }
+            if !waited {
+                info!(backlog, high_water = self.high_water, "stage 2 is full; waiting for the upserters");
+                waited = true;
+            }
+            self.patience.pause(PAUSE).await?;
+        }
+        if waited {
+            info!("stage 2 has room again");
+        }
+        self.since_look.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,255 @@
+//! Inputs for which a server fails although it works for others, and servers that fail for everything.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tidewheel_core::change::Change;
+use tidewheel_core::embedded::Embedded;
+use tidewheel_core::error::{Cause, PortError, Server};
+use tidewheel_core::identity::{DocumentId, Namespace};
+use tidewheel_core::ports::{DeadLetters as _, EntryId};
+use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, RAW, RAW_DEAD_LETTERS, STAGE_1};
+use tidewheel_pipeline::parking::OnDeadLetter;
+use tidewheel_pipeline::processor::Blank;
+use tidewheel_testkit::fakes::embedder::Distortion;
+use tidewheel_testkit::fakes::faults::Fault;
+
+use crate::world::{DATABASE, PROCESSOR, PRODUCER, UPSERTER, World, document, seconds, until};
+
+/// Every way in which a server can fail for one input.
+fn failures(server: Server) -> Vec<PortError> {
+    let transient = [Cause::Other, Cause::Unreachable, Cause::Timeout, Cause::Busy, Cause::Refused];
+    let transient = transient.map(|cause| PortError::transient(format!("injected: {cause:?}")).because(server, cause));
+    let poison = PortError::poison("injected: rejected").because(server, Cause::Refused);
+    let denied = PortError::fatal("injected: 403 from a proxy").because(server, Cause::Denied);
+    transient.into_iter().chain([poison, denied]).collect()
+}
+
+fn text(name: &str) -> String {
+    [name; 4].join(" ")
+}
+
+/// Documents 0 to `count` in stage 1, and no processor yet.
+async fn waiting(count: i32) -> World {
+    let mut world = World::calm();
+    world.consumer.batch = 16;
+    for id in 0..count {
+        world.source.insert("tickets", document(id, &format!("name{id}"), 1));
+    }
+    world.source.pass(Duration::from_secs(1));
+    world.start(PRODUCER);
+    until("the snapshot", || world.streams.records::<Change>(RAW).len() == count as usize).await;
+    world
+}
+
+fn letters(world: &World) -> [usize; 2] {
+    [RAW_DEAD_LETTERS, EMBEDDED_DEAD_LETTERS].map(|stream| world.streams.raw(stream).len())
+}
+
+fn id_of(world: &World, id: i32) -> DocumentId {
+    let rows = world.source.rows("tickets");
+    let row = rows.iter().find(|row| row.id == id.to_string()).expect("it is there");
+    DocumentId::new(&Namespace::new(DATABASE, "tickets"), &row.key)
+}
+
+/// Waits until the streams are drained, and deletes these documents, so that the index equals the source.
+async fn settles_without(world: &World, ids: &[i32]) {
+    until("the end", || world.drained()).await;
+    for id in ids {
+        world.source.delete("tickets", json!(id));
+    }
+    world.settle("without them").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn texts_that_the_embedder_fails_for_are_parked_and_all_others_arrive_whatever_the_error() {
+    for error in failures(Server::Embedder) {
+        let mut world = waiting(64).await;
+        for bad in [3, 17, 18, 40] {
+            world.embedder.fail_for(text(&format!("name{bad}")), error.clone());
+        }
+        world.start(PROCESSOR);
+        world.start(UPSERTER);
+        settles_without(&world, &[3, 17, 18, 40]).await;
+        assert_eq!(letters(&world), [4, 0], "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn texts_that_get_no_vector_are_parked_and_all_others_arrive() {
+    for distortion in [Distortion::Fewer, Distortion::More, Distortion::NotANumber] {
+        let mut world = waiting(20).await;
+        for bad in [2, 9, 13] {
+            world.embedder.spoil(text(&format!("name{bad}")), distortion);
+        }
+        world.start(PROCESSOR);
+        world.start(UPSERTER);
+        settles_without(&world, &[2, 9, 13]).await;
+        assert_eq!(letters(&world), [3, 0], "{distortion:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn documents_that_qdrant_fails_for_are_parked_and_all_others_arrive_whatever_the_error() {
+    for error in failures(Server::Qdrant) {
+        let mut world = waiting(64).await;
+        for bad in [0, 31, 32, 63] {
+            world.index.fail_for(id_of(&world, bad), error.clone());
+        }
+        world.start(PROCESSOR);
+        until("stage 2", || world.streams.records::<Embedded>(EMBEDDED).len() == 64).await;
+        world.start(UPSERTER);
+        until("the end", || world.drained()).await;
+        assert_eq!(letters(&world), [0, 4], "{error}");
+        world.index.cure();
+        settles_without(&world, &[0, 31, 32, 63]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletions_that_qdrant_fails_for_are_parked_and_all_others_arrive() {
+    for error in failures(Server::Qdrant) {
+        let mut world = waiting(16).await;
+        world.start(PROCESSOR);
+        world.start(UPSERTER);
+        world.settle("all are there").await;
+        let kept = [1, 8].map(|id| id_of(&world, id));
+        for document in kept {
+            world.index.fail_to_delete(document, error.clone());
+        }
+        for id in 0..16 {
+            world.source.delete("tickets", json!(id));
+        }
+        seconds(1.0).await;
+        until("the end", || letters(&world) == [0, 2] && world.drained()).await;
+        let left = world.index.points().into_iter().map(|point| point.id).collect::<Vec<_>>();
+        let mut expected = kept.map(|document| document.point(0));
+        expected.sort_unstable();
+        assert_eq!(left, expected, "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoint_that_rejects_every_text_is_waited_out_and_parks_nothing() {
+    for error in failures(Server::Embedder) {
+        let mut world = waiting(40).await;
+        world.embedder.faults().always("embed", Fault::Refused(error.clone()));
+        world.start(PROCESSOR);
+        world.start(UPSERTER);
+        seconds(3_600.0).await;
+        assert_eq!((letters(&world), world.index.points().len()), ([0, 0], 0), "{error}");
+        world.embedder.faults().heal();
+        world.settle("when it works again").await;
+        assert_eq!(letters(&world), [0, 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn qdrant_that_rejects_every_write_is_waited_out_and_parks_nothing() {
+    for error in failures(Server::Qdrant) {
+        let mut world = waiting(40).await;
+        for call in ["upsert", "refresh"] {
+            world.index.faults().always(call, Fault::Refused(error.clone()));
+        }
+        world.start(PROCESSOR);
+        world.start(UPSERTER);
+        seconds(3_600.0).await;
+        assert_eq!((letters(&world), world.index.points().len()), ([0, 0], 0), "{error}");
+        world.index.faults().heal();
+        world.settle("when it works again").await;
+        assert_eq!(letters(&world), [0, 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_disk_is_waited_out_although_small_writes_work() {
+    let mut world = waiting(10).await;
+    let full = PortError::transient("injected: No space left on device").because(Server::Qdrant, Cause::Full);
+    world.index.faults().always("upsert", Fault::Refused(full));
+    world.start(PROCESSOR);
+    world.start(UPSERTER);
+    seconds(3_600.0).await;
+    assert_eq!(letters(&world), [0, 0]);
+    world.index.faults().heal();
+    world.settle("when there is space").await;
+}
+
+/// A document in the index, and a newer state of it that cannot be embedded.
+async fn parked_update(policy: OnDeadLetter) -> World {
+    let mut world = waiting(3).await;
+    world.on_dead_letter = policy;
+    world.start(PROCESSOR);
+    world.start(UPSERTER);
+    world.settle("all are there").await;
+    world.embedder.poison(text("bad"));
+    world.source.replace("tickets", document(1, "bad", 1));
+    seconds(1.0).await;
+    until("the update is parked", || letters(&world) == [1, 0] && world.drained()).await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn parked_update_keeps_or_removes_the_older_version_as_the_setting_says() {
+    let kept = parked_update(OnDeadLetter::Keep).await;
+    assert!(kept.difference().expect("it is old").contains("stale"));
+    let removed = parked_update(OnDeadLetter::Remove).await;
+    assert!(removed.difference().expect("it is gone").contains("missing"));
+    // The same change is tried again and wins against its own removal.
+    removed.embedder.cure();
+    let dead = removed.streams.dead_letters();
+    let parked = dead.letters(STAGE_1, &EntryId::zero(), 10).await.expect("they are read");
+    let ids: Vec<EntryId> = parked.into_iter().map(|letter| letter.id).collect();
+    assert_eq!(dead.retry(STAGE_1, &ids).await.expect("they are retried"), 1);
+    removed.settle("it was retried").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn parked_insert_hides_no_older_deletion_of_the_same_batch() {
+    for stage in [1, 2] {
+        let mut world = waiting(3).await;
+        world.start(PROCESSOR);
+        world.start(UPSERTER);
+        world.settle("all are there").await;
+        let id = id_of(&world, 1);
+        world.kill(if stage == 1 { PROCESSOR } else { UPSERTER });
+        let before = world.streams.records::<Change>(RAW).len();
+        world.source.delete("tickets", json!(1));
+        world.source.insert("tickets", document(1, "bad", 1));
+        until("both changes", || world.streams.records::<Change>(RAW).len() == before + 2).await;
+        if stage == 1 {
+            world.embedder.poison(text("bad"));
+            world.start(PROCESSOR);
+        } else {
+            until("stage 2", || world.drained_by(STAGE_1)).await;
+            world.index.fail_for(id, PortError::transient("injected"));
+            world.start(UPSERTER);
+        }
+        until("the insert is parked", || letters(&world)[stage - 1] == 1 && world.drained()).await;
+        assert!(world.index.points().iter().all(|point| point.id != id.point(0)), "stage {stage}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn documents_without_text_reach_the_index_without_the_embedder_or_are_left_out() {
+    for blank in [Blank::Index, Blank::Skip] {
+        let mut world = waiting(2).await;
+        world.blank = blank;
+        world.start(PROCESSOR);
+        world.start(UPSERTER);
+        world.settle("all are there").await;
+        world.source.replace("tickets", json!({"_id": 1, "text": " \n"}));
+        for (id, text) in [(10, json!("")), (11, json!("\u{200b}")), (12, json!(null)), (13, json!("\t\u{a0}"))] {
+            world.source.insert("tickets", json!({"_id": id, "text": text}));
+        }
+        seconds(1.0).await;
+        until("the end", || world.drained()).await;
+        if blank == Blank::Index {
+            world.settle("blank ones too").await;
+        } else {
+            assert_eq!(world.index.points().len(), 1, "an older version of a blank document goes");
+        }
+        let asked = world.embedder.batches().concat();
+        assert!(asked.iter().all(|text| !text.trim().is_empty()), "{asked:?}");
+        assert_eq!(letters(&world), [0, 0]);
+    }
+}
