@@ -10,6 +10,7 @@ use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
 
 use crate::exit::Failure;
+use crate::local_data;
 use crate::settings::{Problem, Provider, Settings};
 
 /// Both streams.
@@ -38,7 +39,7 @@ pub(crate) fn index(settings: &Settings) -> PortResult<QdrantIndex> {
 pub(crate) fn index_of(settings: &Settings, collection: &str) -> PortResult<QdrantIndex> {
     let qdrant = &settings.qdrant;
     QdrantIndex::connect(QdrantOptions {
-        api_key: qdrant.api_key.clone(),
+        api_key: local_data::qdrant_key(settings),
         timeout: qdrant.timeout,
         ..QdrantOptions::new(qdrant.url.reveal(), collection)
     })

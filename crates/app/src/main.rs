@@ -9,6 +9,7 @@ mod commands;
 mod connect;
 mod console;
 mod exit;
+mod local_data;
 mod logging;
 mod overview;
 mod printer;

@@ -11,6 +11,8 @@ pub mod error;
 pub mod fingerprint;
 mod hex;
 pub mod identity;
+pub mod installation;
+pub mod json;
 pub mod meters;
 pub mod payload;
 pub mod ports;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::fingerprint::Fingerprints;
 use crate::hex::hex;
 use crate::identity::{DocumentId, Namespace};
+use crate::json;
 use crate::version::Version;
 
 /// The one reserved key of the payload.
@@ -53,7 +54,7 @@ pub enum PayloadError {
 
 /// Reads a document in extended JSON, relaxed or canonical, as plain JSON.
 pub fn plain_document(extended: &str) -> Result<Map<String, Value>, PayloadError> {
-    match serde_json::from_str(extended)? {
+    match json::parse(extended)? {
         Value::Object(document) => Ok(plain_fields(document)),
         _ => Err(PayloadError::NotAnObject),
     }

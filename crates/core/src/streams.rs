@@ -21,6 +21,8 @@ pub const APPLIED: &str = "{raw_document_changes}:applied";
 pub const COUNTS: &str = "{raw_document_changes}:counts";
 /// String: what was found to be lost, until the producer has repaired it.
 pub const DAMAGE: &str = "{raw_document_changes}:damage";
+/// Hash: the installation that this Redis belongs to: its id, and the database that it reads.
+pub const INSTALLATION: &str = "{raw_document_changes}:installation";
 /// String with a time to live: which producer is at work.
 pub const LEASE: &str = "{raw_document_changes}:lease";
 /// Hash: process → when it said so, and what it says of itself (JSON). For operators; forgotten after a minute.

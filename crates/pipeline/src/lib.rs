@@ -10,6 +10,7 @@ pub mod health;
 mod isolate;
 mod meters;
 mod newest;
+pub mod ownership;
 pub mod parking;
 pub mod processor;
 pub mod producer;

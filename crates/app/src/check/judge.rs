@@ -1,10 +1,12 @@
 //! The judgement on each fact.
 
+use tidewheel_core::installation::{CollectionMark, Installation};
+use tidewheel_pipeline::ownership::{Ownership, Registration, Serves, ownership, registration};
 use tidewheel_stores::mongo::{MongoFacts, Topology};
 use tidewheel_stores::qdrant::{CollectionFacts, QdrantFacts};
 use tidewheel_stores::redis::RedisFacts;
 
-use super::{CollectorFacts, EmbedderFacts, Facts, Finding, Told, Verdict};
+use super::{CollectorFacts, EmbedderFacts, Facts, Finding, Owners, Told, Verdict};
 use crate::overview::duration;
 
 /// A producer that was away for longer than the oplog reaches back has to read everything again; a day covers a night
@@ -28,12 +30,14 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut report = Vec::new();
     heard(&mut report, "mongodb", &facts.mongodb_uri, &facts.mongodb, mongodb);
     heard(&mut report, "redis", &facts.redis_url, &facts.redis, redis);
+    owner_of_redis(&mut report, &facts.owners);
     heard(&mut report, "embedder", &facts.embedder_url, &facts.embedder, embedder);
     heard(&mut report, "qdrant", &facts.qdrant_url, &facts.qdrant, |report, _, qdrant| {
         server(report, qdrant);
         let dimension = facts.embedder.as_ref().ok().map(|embedder| embedder.dimension as u64);
         collection(report, &facts.collection, qdrant.collection.as_ref(), dimension);
     });
+    owner_of_collection(&mut report, &facts.collection, &facts.owners);
     if let Some(told) = &facts.traces {
         heard(&mut report, "traces", "in traces.endpoint", told, traces);
     }
@@ -71,6 +75,36 @@ fn heard<T>(
                 .unwrap_or_else(|| format!("see whether it runs, and whether {address} is its address"));
             wrong(report, part, &failure.message, hint);
         }
+    }
+}
+
+fn owner_of_redis(report: &mut Report, owners: &Owners) {
+    const PART: &str = "redis";
+    let (Some(found), Some(source)) = (&owners.redis, &owners.source) else { return };
+    match registration(Some(found), None, &Serves { source: Some(source.clone()), database: None }) {
+        Registration::Refuse(error) => wrong(report, PART, error.message, error.hint.unwrap_or_default()),
+        _ => right(report, PART, format!("it belongs to installation {} of {}", found.id, found.source)),
+    }
+}
+
+fn owner_of_collection(report: &mut Report, collection: &str, owners: &Owners) {
+    const PART: &str = "qdrant";
+    let (Some(mark @ CollectionMark::Of(owner)), Some(source)) = (&owners.collection, &owners.source) else { return };
+    // Without an installation in Redis the next producer registers a new one.
+    let new = || Installation { id: String::new(), source: source.clone(), created_at: 0, collection: String::new() };
+    let own = owners.redis.clone().filter(|found| found.source.is_same(source)).unwrap_or_else(new);
+    match ownership(&own, collection, mark) {
+        Ownership::Refuse(error) => wrong(report, PART, error.message, error.hint.unwrap_or_default()),
+        Ownership::Inherit => {
+            let message = format!("the collection belongs to an earlier installation of {}", owner.source);
+            doubtful(
+                report,
+                PART,
+                message,
+                "the next upserter takes it over: stop the other installation if it still runs",
+            );
+        }
+        _ => right(report, PART, format!("the collection belongs to installation {}", owner.id)),
     }
 }
 

@@ -9,6 +9,7 @@ mod tests;
 use std::time::Duration;
 
 use serde::Serialize;
+use tidewheel_core::installation::{CollectionMark, Installation, SourceIdentity};
 use tidewheel_stores::mongo::MongoFacts;
 use tidewheel_stores::qdrant::QdrantFacts;
 use tidewheel_stores::redis::RedisFacts;
@@ -31,8 +32,20 @@ pub(crate) struct Facts {
     pub(crate) qdrant_url: String,
     pub(crate) collection: String,
     pub(crate) qdrant: Told<QdrantFacts>,
+    pub(crate) owners: Owners,
     /// `None` if nothing is traced.
     pub(crate) traces: Option<Told<CollectorFacts>>,
+}
+
+/// Who owns what, as far as the servers answered.
+#[derive(Default)]
+pub(crate) struct Owners {
+    /// The database that these settings name.
+    pub(crate) source: Option<SourceIdentity>,
+    /// The installation that Redis names.
+    pub(crate) redis: Option<Installation>,
+    /// The owner that the collection names.
+    pub(crate) collection: Option<CollectionMark>,
 }
 
 /// How the embedder did with a short text.

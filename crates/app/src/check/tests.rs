@@ -43,6 +43,7 @@ fn good() -> Facts {
         qdrant_url: "http://127.0.0.1:6334".into(),
         collection: "documents".into(),
         qdrant: Ok(QdrantFacts { title: "qdrant".into(), version: "1.19.0".into(), collection: Some(a_collection()) }),
+        owners: Owners::default(),
         traces: Some(Ok(CollectorFacts { address: "http://127.0.0.1:4318/v1/traces".into(), refused: None })),
     }
 }
@@ -133,4 +134,29 @@ fn collection(facts: &mut Facts) -> &mut CollectionFacts {
 fn a_single_server_of_mongodb_is_wrong() {
     let found = verdicts(|facts| facts.mongodb.as_mut().unwrap().topology = Topology::Standalone);
     assert_eq!(found[0].0, Verdict::Wrong);
+}
+
+#[test]
+fn foreign_owners_are_wrong_and_name_the_command_that_takes_over() {
+    let source = |database: &str| SourceIdentity {
+        database: database.into(),
+        replica_set: "rs0".into(),
+        hosts: vec!["db1:27017".into()],
+        cluster: String::new(),
+    };
+    let installation =
+        |database: &str| Installation { collection: "documents".into(), ..Installation::new(source(database), 1) };
+    let (own, other) = (installation("shop"), installation("crm"));
+    let owners = |redis: &Installation, collection: &Installation| Owners {
+        source: Some(source("shop")),
+        redis: Some(redis.clone()),
+        collection: Some(CollectionMark::Of(collection.clone())),
+    };
+    assert_eq!(verdicts(|facts| facts.owners = owners(&own, &own)), []);
+    for (redis, collection, wrong) in [(&own, &other, "collection"), (&other, &own, "Redis")] {
+        let found = verdicts(|facts| facts.owners = owners(redis, collection));
+        let (verdict, message) = &found[0];
+        assert_eq!(*verdict, Verdict::Wrong);
+        assert!(message.contains(wrong) && message.contains("crm"), "{message}");
+    }
 }

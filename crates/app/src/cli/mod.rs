@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and what it says of itself.
 
 mod dead_letters;
+mod installation;
 mod local;
 mod output;
 mod questions;
@@ -12,6 +13,7 @@ use clap::{Parser, Subcommand};
 pub(crate) use dead_letters::{
     DeadLettersCommand, LettersActArgs, LettersFilterArgs, LettersListArgs, LettersShowArgs, StageName,
 };
+pub(crate) use installation::{AdoptArgs, InstallationCommand};
 pub(crate) use local::{LocalQdrantArgs, UpArgs};
 pub(crate) use output::{Output, OutputArgs};
 pub(crate) use questions::{CheckArgs, MonitorArgs, SearchArgs, StatusArgs, TraceArgs, WaitArgs};
@@ -110,6 +112,9 @@ Examples:
     /// Show, retry or drop the entries that no attempt could process
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
+    /// Show which installation owns this Redis and this collection, or take them over
+    #[command(subcommand)]
+    Installation(InstallationCommand),
     /// Show or check the settings
     #[command(subcommand)]
     Config(ConfigCommand),

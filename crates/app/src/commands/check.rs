@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tidewheel_core::ports::{PortResult, Purpose};
+use tidewheel_core::ports::{Ownable as _, PortResult, Purpose, Registry as _};
 
-use crate::check::{self, CollectorFacts, EmbedderFacts, Facts, Finding, Told, Verdict};
+use crate::check::{self, CollectorFacts, EmbedderFacts, Facts, Finding, Owners, Told, Verdict};
 use crate::cli::{CheckArgs, Output};
 use crate::connect;
 use crate::exit::{Answer, Failure};
@@ -20,11 +20,12 @@ const SAMPLE: &str = "The parcel arrived on Tuesday, and everything in it was wh
 
 /// Asks every server, decides, prints.
 pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer, Failure> {
-    let (mongodb, redis, embedder, qdrant, traces) = tokio::join!(
+    let (mongodb, redis, embedder, qdrant, owners, traces) = tokio::join!(
         mongodb(settings),
         told(redis(settings)),
         told(embedder(settings)),
         told(qdrant(settings)),
+        owners(settings),
         traces(settings)
     );
     let facts = Facts {
@@ -37,6 +38,7 @@ pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer,
         qdrant_url: redact_address(settings.qdrant.url.reveal()),
         collection: settings.qdrant.collection.clone(),
         qdrant,
+        owners,
         traces,
     };
     let findings = check::findings(&facts);
@@ -83,6 +85,18 @@ async fn redis(settings: &Settings) -> PortResult<tidewheel_stores::redis::Redis
 
 async fn qdrant(settings: &Settings) -> PortResult<tidewheel_stores::qdrant::QdrantFacts> {
     connect::index(settings)?.inspect().await
+}
+
+/// Servers that do not answer are reported by the other questions.
+async fn owners(settings: &Settings) -> Owners {
+    let source = async {
+        let options = connect::mongo_options(settings, "the check of the owners").ok()?;
+        told(async { connect::source(options).await?.identity().await }).await.ok()
+    };
+    let redis = told(async { connect::redis(settings)?.installation().await });
+    let collection = told(async { connect::index(settings)?.mark().await });
+    let (source, redis, collection) = tokio::join!(source, redis, collection);
+    Owners { source, redis: redis.ok().flatten(), collection: collection.ok() }
 }
 
 async fn embedder(settings: &Settings) -> PortResult<EmbedderFacts> {

@@ -18,7 +18,9 @@ pub(crate) async fn run(args: LocalQdrantArgs) -> Result<Answer, Failure> {
     if let (Ok(http), Ok(grpc)) = (http.local_addr(), grpc.local_addr()) {
         printer::data(format_args!("ready http=http://{http} grpc=http://{grpc}"));
     }
-    qdrant::serve_on(http, grpc, args.data, None, services::a_signal())
+    // As a Qdrant server takes it; not a flag, which every user of the machine could read.
+    let api_key = std::env::var("QDRANT__SERVICE__API_KEY").ok();
+    qdrant::serve_on(http, grpc, args.data, api_key, services::a_signal())
         .await
         .map_err(|error| Failure::new(error.to_string()))?;
     Ok(Answer::Fine)

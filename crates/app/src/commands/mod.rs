@@ -5,6 +5,7 @@ mod completions;
 mod config;
 mod console;
 pub(crate) mod dead_letters;
+mod installation;
 mod local_qdrant;
 mod monitor;
 mod replay;
@@ -56,6 +57,7 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
             Command::Wait(args) => wait::run(&args, settings).await,
             Command::Verify(args) => verify::run(&args, settings).await,
             Command::DeadLetters(command) => dead_letters::run(&command, settings).await,
+            Command::Installation(command) => installation::run(&command, settings).await,
             Command::Console => console::run(settings).await,
             Command::Check(args) => check::run(&args, settings).await,
             Command::LocalQdrant(args) => local_qdrant::run(args).await,

@@ -5,6 +5,7 @@
 
 mod embedder;
 mod operations;
+mod ownership;
 mod reporter;
 mod scrape;
 mod stages;
@@ -27,6 +28,7 @@ use crate::overview::Looker;
 use crate::settings::{Listen, Settings};
 
 pub(crate) use embedder::{Fetch, find as find_model};
+pub(crate) use ownership::{guard, while_owned};
 pub(crate) use scrape::numbers;
 use stages::process_name;
 pub(crate) use stages::{known_vectors, left_out, own_name, processor_options, upserter_options};

@@ -20,6 +20,7 @@ use tidewheel_stores::redis::RedisStore;
 use tokio_util::sync::CancellationToken;
 
 use super::Ready;
+use super::ownership::{guard, while_owned};
 use crate::connect;
 use crate::exit::Failure;
 use crate::settings::{Consumer, Settings};
@@ -51,12 +52,21 @@ pub(super) fn producer(
     let health = Health::of(tidewheel_pipeline::producer::NAME);
     let running = Arc::new(std::sync::Mutex::new(health.clone()));
     let current = running.clone();
+    let settings = settings.clone();
     let task = async move {
         if !redis_is_fit(&redis, &health, &shutdown).await? {
             return Ok(());
         }
         let connect = || connect::source(mongo.clone());
         let Some(source) = patiently("look up MongoDB", &health, &shutdown, connect).await? else { return Ok(()) };
+        let identify = || source.identity();
+        let Some(identity) = patiently("identify MongoDB", &health, &shutdown, identify).await? else { return Ok(()) };
+        let guard = guard(&settings, &redis, Some(index.clone()), Some(identity));
+        // Redis alone: the producer works while Qdrant is away.
+        let check = || guard.check_redis();
+        if patiently("check the owner of Redis", &health, &shutdown, check).await?.is_none() {
+            return Ok(());
+        }
         let ports = ProducerPorts {
             source: Arc::new(source),
             journal: Arc::new(redis.clone()),
@@ -66,7 +76,7 @@ pub(super) fn producer(
         };
         let producer = Producer::new(options, ports).traced(tracer);
         *running.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = producer.health();
-        Ok(producer.run(shutdown).await?)
+        while_owned(&guard, &shutdown, producer.run(shutdown.clone())).await
     };
     let ready = move || current.lock().unwrap_or_else(std::sync::PoisonError::into_inner).readiness();
     Ok((Box::pin(task), Arc::new(ready)))
@@ -89,11 +99,16 @@ pub(super) fn processor(
     let processor = Processor::new(options, ports)?.traced(tracer);
     let health = processor.health();
     let ready = health.clone();
+    let guard = guard(settings, &redis, None, None);
     let task = async move {
         if !redis_is_fit(&redis, &health, &shutdown).await? {
             return Ok(());
         }
-        Ok(processor.run(shutdown).await?)
+        let check = || guard.check();
+        if patiently("check the owner of Redis", &health, &shutdown, check).await?.is_none() {
+            return Ok(());
+        }
+        while_owned(&guard, &shutdown, processor.run(shutdown.clone())).await
     };
     Ok((Box::pin(task), Arc::new(move || ready.readiness())))
 }
@@ -107,6 +122,7 @@ pub(super) fn upserter(
     let index = connect::index(settings)?;
     let options = upserter_options(settings);
     let queue = Arc::new(redis.queue(STAGE_2, own_name("upserter")));
+    let guard = guard(settings, &redis, Some(index.clone()), None);
     let upserter = Upserter::new(options, queue, Arc::new(index), Arc::new(redis.clone()), Arc::new(redis.clone()));
     let upserter = upserter.traced(tracer);
     let health = upserter.health();
@@ -115,7 +131,11 @@ pub(super) fn upserter(
         if !redis_is_fit(&redis, &health, &shutdown).await? {
             return Ok(());
         }
-        Ok(upserter.run(shutdown).await?)
+        let check = || guard.check();
+        if patiently("check the owner of the collection", &health, &shutdown, check).await?.is_none() {
+            return Ok(());
+        }
+        while_owned(&guard, &shutdown, upserter.run(shutdown.clone())).await
     };
     Ok((Box::pin(task), Arc::new(move || ready.readiness())))
 }

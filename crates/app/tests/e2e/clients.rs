@@ -157,7 +157,7 @@ fn port(url: &str) -> String {
 }
 
 /// A Python with Qdrant's own client, made once in the cache directory.
-fn python() -> std::path::PathBuf {
+pub fn python() -> std::path::PathBuf {
     let cache = tidewheel_local::provision::default_cache().unwrap();
     let environment = cache.join("test-python-qdrant-client-1");
     let python = environment.join("bin/python");

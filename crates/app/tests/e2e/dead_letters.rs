@@ -8,7 +8,7 @@ use super::embedder::{Mood, world};
 use super::world::{World, backlog, ticket};
 
 /// What `tidewheel dead-letters` prints as JSON, and its exit code.
-fn letters(world: &World, arguments: &[&str]) -> (Value, Option<i32>) {
+pub(super) fn letters(world: &World, arguments: &[&str]) -> (Value, Option<i32>) {
     let ran = world.command(&[&["dead-letters"], arguments, &["--output", "json"]].concat()).output().unwrap();
     let json = serde_json::from_slice(&ran.stdout);
     (json.unwrap_or_else(|error| panic!("{error}: {ran:?}")), ran.status.code())

@@ -9,6 +9,7 @@ mod dead_letters;
 mod embedder;
 mod index;
 mod journal;
+mod ownership;
 mod queue;
 mod source;
 mod spans;
@@ -23,6 +24,7 @@ pub use index::{
     Point, Stored, Tombstones, Written,
 };
 pub use journal::{Appended, Checkpoint, Damage, Journal, Position, Positions, Repair, SnapshotState};
+pub use ownership::{Ownable, Registry};
 pub use queue::{Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Handover, Queue, Retention, StageStatus};
 pub use source::{Feed, FeedBatch, FeedError, ResumeToken, Scan, Source, SourceEvent, SourceRow, StartAt};
 pub use spans::Spans;

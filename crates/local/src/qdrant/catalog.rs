@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Mutex;
 
 use super::collection::Collection;
-use super::config::{CollectionConfig, HnswDiff, OptimizersDiff};
+use super::config::{CollectionConfig, ConfigChanges};
 use super::error::ApiError;
 use super::files::write_atomically;
 use super::writer::BuildSlot;
@@ -138,15 +138,10 @@ impl Catalog {
     }
 
     /// Changes the parameters of a collection.
-    pub(crate) async fn update(
-        self: &Arc<Self>,
-        name: &str,
-        hnsw: HnswDiff,
-        optimizers: OptimizersDiff,
-    ) -> Result<(), ApiError> {
+    pub(crate) async fn update(self: &Arc<Self>, name: &str, changes: ConfigChanges) -> Result<(), ApiError> {
         let _change = self.change.lock().await;
         let collection = self.get(name)?;
-        blocking(move || collection.update_config(&hnsw, &optimizers)).await
+        blocking(move || collection.update_config(changes)).await
     }
 
     /// Deletes a collection and the aliases that point to it; `false` when there is none.

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::config::{CollectionConfig, HnswDiff, OptimizersDiff};
+use super::config::{CollectionConfig, ConfigChanges};
 use super::error::ApiError;
 use super::files::{remove_durably, sync_parent, write_atomically};
 use super::oplog::OpLog;
@@ -179,6 +179,7 @@ impl Collection {
             log,
             engine_wal: EngineWal::new(&files),
             last_write: Instant::now(),
+            suspect: false,
             unoptimized: true,
             buffer: Vec::new(),
         };
@@ -200,12 +201,13 @@ impl Collection {
         Ok(write_atomically(&self.directory.join(CONFIG_FILE), &json)?)
     }
 
-    /// Changes the index and optimiser parameters.
-    pub(crate) fn update_config(&self, hnsw: &HnswDiff, optimizers: &OptimizersDiff) -> Result<(), ApiError> {
+    /// Changes the index and optimiser parameters and the metadata.
+    pub(crate) fn update_config(&self, changes: ConfigChanges) -> Result<(), ApiError> {
         {
             let mut config = self.shared.config.write().unwrap_or_else(PoisonError::into_inner);
-            config.apply_hnsw(hnsw);
-            config.apply_optimizers(optimizers);
+            config.apply_hnsw(&changes.hnsw);
+            config.apply_optimizers(&changes.optimizers);
+            config.apply_metadata(changes.metadata);
             self.shared.shard.set_hnsw_config(config.engine_hnsw())?;
             self.shared.shard.set_optimizers_config(config.engine_optimizers())?;
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use qdrant_edge::{Distance, EdgeConfig, EdgeOptimizersConfig, EdgeVectorParams, HnswIndexConfig};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::error::ApiError;
 
@@ -22,9 +23,9 @@ pub(crate) struct VectorParams {
     pub(crate) on_disk: Option<bool>,
     /// Refused when set, like the next two: a silently ignored setting would be worse.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) multivector_config: Option<serde_json::Value>,
+    pub(crate) multivector_config: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) quantization_config: Option<serde_json::Value>,
+    pub(crate) quantization_config: Option<Value>,
     /// `float32` says what is done anyway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) datatype: Option<String>,
@@ -85,6 +86,14 @@ pub(crate) struct OptimizersDiff {
     pub(crate) indexing_threshold: Option<usize>,
 }
 
+/// What a request changes of a collection.
+#[derive(Debug, Default)]
+pub(crate) struct ConfigChanges {
+    pub(crate) hnsw: HnswDiff,
+    pub(crate) optimizers: OptimizersDiff,
+    pub(crate) metadata: Map<String, Value>,
+}
+
 /// Everything that defines a collection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CollectionConfig {
@@ -92,6 +101,9 @@ pub(crate) struct CollectionConfig {
     pub(crate) hnsw: HnswIndexConfig,
     pub(crate) optimizers: OptimizersDiff,
     pub(crate) on_disk_payload: bool,
+    /// What the collection's owners keep with it.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub(crate) metadata: Map<String, Value>,
 }
 
 impl CollectionConfig {
@@ -135,6 +147,7 @@ impl CollectionConfig {
                 indexing_threshold: Some(INDEXING_THRESHOLD_KB),
             },
             on_disk_payload: true,
+            metadata: Map::new(),
         })
     }
 
@@ -155,6 +168,17 @@ impl CollectionConfig {
         own.default_segment_number = diff.default_segment_number.or(own.default_segment_number);
         own.max_segment_size = diff.max_segment_size.or(own.max_segment_size);
         own.indexing_threshold = diff.indexing_threshold.or(own.indexing_threshold);
+    }
+
+    /// Merges metadata into what is there; null removes an entry.
+    pub(crate) fn apply_metadata(&mut self, metadata: Map<String, Value>) {
+        for (key, value) in metadata {
+            if value.is_null() {
+                self.metadata.remove(&key);
+            } else {
+                self.metadata.insert(key, value);
+            }
+        }
     }
 
     /// Size of unindexed vectors, in KiB, from which an index pays off; `None` when indexing is switched off.

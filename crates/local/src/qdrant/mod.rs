@@ -27,6 +27,7 @@ mod config;
 mod error;
 mod files;
 mod grpc;
+mod nesting;
 mod oplog;
 mod query;
 mod record;

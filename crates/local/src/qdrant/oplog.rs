@@ -7,9 +7,15 @@
 //! state, because the log holds *resolved* operations (ids and whole values, never a filter): applied in order
 //! they lead to the same points wherever they start.
 //!
+//! Nothing is confirmed while a commit has failed: the engine has applied what the log has not, and a write that finds
+//! its work done already, and so has nothing to log, must not be confirmed on the strength of that. What could not be
+//! written stays in memory, and the next commit begins with it. After a failed sync the kernel may have dropped what
+//! was written, and would say that the next sync is fine: everything since the last good one is written once more.
+//!
 //! Format: `length: u32 | crc32c: u32 | record`, little-endian, one after the other. A record that was cut short by a
 //! kill was never confirmed; it and everything after it is dropped on start.
 
+use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -20,14 +26,43 @@ const FRAME: usize = 8;
 /// No record comes near: requests are limited to 64 MiB. A larger length is a damaged file.
 const MAX_RECORD: u32 = 512 << 20;
 
-/// An open log, positioned at its end.
+/// The file of a log, or a stand-in that fails.
+pub(crate) trait LogFile: Debug + Send {
+    /// Writes all bytes at this place.
+    fn write_at(&mut self, place: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Cuts the file, or makes it longer.
+    fn set_len(&mut self, length: u64) -> io::Result<()>;
+    /// Returns when what was written is on the disk.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+impl LogFile for File {
+    fn write_at(&mut self, place: u64, bytes: &[u8]) -> io::Result<()> {
+        self.seek(SeekFrom::Start(place))?;
+        self.write_all(bytes)
+    }
+
+    fn set_len(&mut self, length: u64) -> io::Result<()> {
+        Self::set_len(self, length)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// An open log.
 #[derive(Debug)]
 pub(crate) struct OpLog {
-    file: File,
-    /// Bytes in the file; what `append` has buffered but not written is not counted.
-    len: u64,
+    file: Box<dyn LogFile>,
+    /// Bytes that are on the disk.
+    synced: u64,
+    /// What comes after them.
     pending: Vec<u8>,
-    unsynced: bool,
+    /// How much of it is in the file already.
+    written: usize,
+    /// The last commit failed.
+    failed: bool,
 }
 
 impl OpLog {
@@ -35,16 +70,20 @@ impl OpLog {
     pub(crate) fn open(path: &Path, mut replay: impl FnMut(&[u8])) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let mut reader = BufReader::with_capacity(1 << 20, &mut file);
-        let mut len = 0;
+        let mut length = 0;
         let mut record = Vec::new();
         while read_record(&mut reader, &mut record)? {
             replay(&record);
-            len += (FRAME + record.len()) as u64;
+            length += (FRAME + record.len()) as u64;
         }
         drop(reader);
-        file.set_len(len)?;
-        file.seek(SeekFrom::Start(len))?;
-        Ok(Self { file, len, pending: Vec::new(), unsynced: false })
+        file.set_len(length)?;
+        Ok(Self::on(Box::new(file), length))
+    }
+
+    /// A log on a file that holds this many bytes.
+    fn on(file: Box<dyn LogFile>, length: u64) -> Self {
+        Self { file, synced: length, pending: Vec::new(), written: 0, failed: false }
     }
 
     /// Adds a record to what the next [`OpLog::commit`] writes.
@@ -55,42 +94,58 @@ impl OpLog {
         self.pending.extend_from_slice(record);
     }
 
-    /// Writes what was appended; with `sync` it is on the disk when this returns.
+    /// Writes what was appended, and what an earlier commit could not write; with `sync` it is on the disk when this
+    /// returns.
+    ///
+    /// # Errors
+    /// Nothing that was appended may be confirmed, nor anything later, until a commit succeeds.
     pub(crate) fn commit(&mut self, sync: bool) -> io::Result<()> {
-        if !self.pending.is_empty() {
-            let written = self.file.write_all(&self.pending);
-            if let Err(error) = written {
-                // Half a record in the middle would hide everything after it from the next start.
-                self.file.set_len(self.len)?;
-                self.file.seek(SeekFrom::Start(self.len))?;
-                self.pending.clear();
-                return Err(error);
-            }
-            self.len += self.pending.len() as u64;
+        let result = self.try_commit(sync || self.failed);
+        self.failed = result.is_err();
+        if self.failed {
+            self.written = 0;
+        }
+        result
+    }
+
+    fn try_commit(&mut self, sync: bool) -> io::Result<()> {
+        if self.failed {
+            // Half a record in the middle would hide everything behind it from the next start.
+            self.file.set_len(self.synced)?;
+        }
+        if self.written < self.pending.len() {
+            self.file.write_at(self.synced + self.written as u64, &self.pending[self.written..])?;
+            self.written = self.pending.len();
+        }
+        if sync && self.written > 0 {
+            self.file.sync()?;
+            self.synced += self.written as u64;
+            self.written = 0;
             self.pending.clear();
             self.pending.shrink_to(1 << 20);
-            self.unsynced = true;
-        }
-        if sync && self.unsynced {
-            self.file.sync_data()?;
-            self.unsynced = false;
         }
         Ok(())
+    }
+
+    /// Whether the last commit failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
     }
 
     /// Forgets everything: to be called only after the engine was flushed.
     pub(crate) fn clear(&mut self) -> io::Result<()> {
+        // A log that keeps its records is applied once more by the next start, to the same end.
         self.file.set_len(0)?;
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.sync_data()?;
-        self.len = 0;
-        self.unsynced = false;
-        Ok(())
+        self.synced = 0;
+        self.written = 0;
+        self.pending.clear();
+        self.failed = false;
+        self.file.sync()
     }
 
     /// Bytes that a start would have to apply again.
     pub(crate) fn len(&self) -> u64 {
-        self.len
+        self.synced + self.written as u64
     }
 }
 
@@ -121,6 +176,8 @@ fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     fn records(path: &Path) -> Vec<Vec<u8>> {
@@ -140,6 +197,7 @@ mod tests {
         log.append(b"three");
         log.commit(false).unwrap();
         let whole = log.len();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), whole);
         drop(log);
 
         for torn in 1..FRAME as u64 + 4 {
@@ -148,6 +206,102 @@ mod tests {
             drop(file);
             assert_eq!(records(&path), [&b"one"[..], b"two", b"three"], "after {torn} stray bytes");
             assert_eq!(std::fs::metadata(&path).unwrap().len(), whole);
+        }
+    }
+
+    /// A file whose next operations of a kind fail; a write that fails has written half.
+    #[derive(Clone, Debug, Default)]
+    struct Failing(Arc<Mutex<Disk>>);
+
+    #[derive(Debug, Default)]
+    struct Disk {
+        /// What a crash leaves: all that was written up to the last sync, and of the rest nothing.
+        durable: Vec<u8>,
+        content: Vec<u8>,
+        fail_writes: u32,
+        fail_cuts: u32,
+        fail_syncs: u32,
+    }
+
+    fn fails(left: &mut u32) -> io::Result<()> {
+        match left.checked_sub(1) {
+            Some(less) => {
+                *left = less;
+                Err(io::Error::from_raw_os_error(28))
+            }
+            None => Ok(()),
+        }
+    }
+
+    impl LogFile for Failing {
+        fn write_at(&mut self, place: u64, bytes: &[u8]) -> io::Result<()> {
+            let mut disk = self.0.lock().unwrap();
+            let failed = fails(&mut disk.fail_writes);
+            let bytes = if failed.is_err() { &bytes[..bytes.len() / 2] } else { bytes };
+            let place = place as usize;
+            let end = disk.content.len().max(place + bytes.len());
+            disk.content.resize(end, 0);
+            disk.content[place..place + bytes.len()].copy_from_slice(bytes);
+            failed
+        }
+
+        fn set_len(&mut self, length: u64) -> io::Result<()> {
+            let mut disk = self.0.lock().unwrap();
+            fails(&mut disk.fail_cuts)?;
+            disk.content.resize(length as usize, 0);
+            Ok(())
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            let mut disk = self.0.lock().unwrap();
+            if let Err(error) = fails(&mut disk.fail_syncs) {
+                // As Linux does: what could not be written back counts as clean, and is gone.
+                disk.content = disk.durable.clone();
+                return Err(error);
+            }
+            disk.durable = disk.content.clone();
+            Ok(())
+        }
+    }
+
+    fn after_a_crash(disk: &Failing) -> Vec<Vec<u8>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("oplog");
+        std::fs::write(&path, &disk.0.lock().unwrap().durable).unwrap();
+        records(&path)
+    }
+
+    #[test]
+    fn what_a_failed_commit_left_is_written_by_the_next_one_before_anything_is_confirmed() {
+        type Break = fn(&mut Disk);
+        let breaks: [Break; 5] = [
+            |disk| disk.fail_writes = 1,
+            |disk| disk.fail_syncs = 1,
+            |disk| (disk.fail_writes, disk.fail_cuts) = (1, 1),
+            |disk| (disk.fail_writes, disk.fail_syncs) = (1, 2),
+            |disk| (disk.fail_syncs, disk.fail_cuts) = (2, 2),
+        ];
+        for (number, fault) in breaks.into_iter().enumerate() {
+            let disk = Failing::default();
+            let mut log = OpLog::on(Box::new(disk.clone()), 0);
+            log.append(b"one");
+            log.commit(true).unwrap();
+            log.append(b"nobody waits");
+            log.commit(false).unwrap();
+            fault(&mut disk.0.lock().unwrap());
+            log.append(b"two");
+            let mut failed = 0;
+            while log.commit(true).is_err() {
+                failed += 1;
+                assert!(log.has_failed() && failed < 9);
+                assert_eq!(after_a_crash(&disk)[0], b"one");
+            }
+            assert!(failed > 0 && !log.has_failed(), "fault {number}");
+            log.append(b"three");
+            log.commit(true).unwrap();
+            let expected: [&[u8]; 4] = [b"one", b"nobody waits", b"two", b"three"];
+            assert_eq!(after_a_crash(&disk), expected, "fault {number}");
+            assert_eq!(log.len(), disk.0.lock().unwrap().durable.len() as u64);
         }
     }
 

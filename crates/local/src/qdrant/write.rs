@@ -15,6 +15,7 @@ use qdrant_edge::{
 
 use super::config::{UNNAMED, Vectors};
 use super::error::ApiError;
+use super::nesting;
 
 /// The points that an operation is about.
 #[derive(Debug, Clone)]
@@ -58,11 +59,17 @@ pub(crate) enum Write {
 }
 
 impl Write {
-    /// Refuses vectors that do not fit the collection before anything is applied, so that a batch with one wrong
-    /// vector changes nothing.
+    /// Refuses vectors that do not fit the collection, and payloads that nest too deep, before anything is applied, so
+    /// that a batch with one wrong point changes nothing.
     pub(crate) fn check(&self, vectors: &Vectors) -> Result<(), ApiError> {
         match self {
-            Self::Upsert { points, .. } => points.iter().try_for_each(|point| check_vectors(&point.vector, vectors)),
+            Self::Upsert { points, .. } => points.iter().try_for_each(|point| {
+                point.payload.as_ref().map_or(Ok(()), |payload| nesting::check(payload, None))?;
+                check_vectors(&point.vector, vectors)
+            }),
+            Self::SetPayload { payload, key, .. } | Self::OverwritePayload { payload, key, .. } => {
+                nesting::check(payload, key.as_ref())
+            }
             Self::UpdateVectors { points, .. } => {
                 points.iter().try_for_each(|point| check_vectors(&point.vector, vectors))
             }

@@ -9,6 +9,10 @@
 //!                                   └─▶ sync once ─▶ answer all ─▶ now and then: flush the engine, empty the log
 //! ```
 //!
+//! What the engine has applied and the log does not have is not confirmed: see `oplog`. While the log cannot be written
+//! no further write is applied, and after the engine has failed in the middle of a write nothing is confirmed until it
+//! was flushed, because nobody knows how much of that write it has applied.
+//!
 //! It also starts the index build, on a thread of its own, when enough unindexed points have piled up.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -60,6 +64,8 @@ pub(crate) struct Writer {
     pub(crate) log: OpLog,
     pub(crate) engine_wal: EngineWal,
     pub(crate) last_write: Instant,
+    /// The engine failed while it applied a write, and was not flushed since: it may have applied a part.
+    pub(crate) suspect: bool,
     /// Written since the last time the engine looked for something to optimise.
     pub(crate) unoptimized: bool,
     pub(crate) buffer: Vec<u8>,
@@ -85,11 +91,17 @@ impl Writer {
     fn group(&mut self, messages: Vec<Message>) -> bool {
         let mut answers = Vec::with_capacity(messages.len());
         let (mut tick, mut stop, mut wrote) = (false, false, false);
+        let sound = self.restore();
         for message in messages {
             match message {
                 Message::Write { write, reply } => {
-                    wrote = true;
-                    let outcome = self.apply(*write);
+                    let outcome = match &sound {
+                        Ok(()) => {
+                            wrote = true;
+                            self.apply(*write)
+                        }
+                        Err(error) => Err(error.clone()),
+                    };
                     match reply {
                         Some(reply) => answers.push((reply, outcome)),
                         None => log_unwatched(&self.shared.name, outcome),
@@ -104,19 +116,16 @@ impl Writer {
             self.unoptimized = true;
         }
         // A tick syncs what was written without anybody waiting.
-        let committed = self.log.commit(!answers.is_empty() || tick || stop);
-        if let Err(error) = &committed {
-            tracing::error!(collection = %self.shared.name, %error, "the operation log cannot be written");
-        }
+        let committed = if sound.is_ok() { self.commit(!answers.is_empty() || tick || stop) } else { sound };
         for (reply, outcome) in answers {
-            let outcome = match &committed {
-                Ok(()) => outcome,
-                Err(error) => outcome.and(Err(ApiError::Internal(format!("cannot write the operation log: {error}")))),
-            };
+            let outcome = outcome.and_then(|()| committed.clone());
             // Whoever asked may have gone away; the write stands all the same.
             let _ = reply.send(outcome);
         }
         let idle = self.last_write.elapsed();
+        if committed.is_err() {
+            return !stop;
+        }
         if self.log.len() >= CHECKPOINT_BYTES || (tick && self.log.len() > 0 && idle >= CHECKPOINT_IDLE) {
             self.checkpoint();
         }
@@ -124,6 +133,25 @@ impl Writer {
             self.optimize_if_due(idle);
         }
         !stop
+    }
+
+    /// Makes up for an earlier failure; fails while nothing may be confirmed.
+    fn restore(&mut self) -> Result<(), ApiError> {
+        if self.log.has_failed() {
+            self.commit(true)?;
+        }
+        if self.suspect && !self.checkpoint() {
+            let reason = "an earlier write failed inside the engine, which could not be flushed since";
+            return Err(ApiError::Internal(reason.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, sync: bool) -> Result<(), ApiError> {
+        self.log.commit(sync).map_err(|error| {
+            tracing::error!(collection = %self.shared.name, %error, "failed to write the operation log");
+            ApiError::Internal(format!("failed to write the operation log: {error}"))
+        })
     }
 
     /// Decides what the write means now, does it, and notes it for the log.
@@ -143,8 +171,12 @@ impl Writer {
                 Ok(())
             }
             Ok(Ok(false)) => Ok(()),
-            Ok(Err(error)) => Err(error),
+            Ok(Err(error)) => {
+                self.suspect |= matches!(error, ApiError::Internal(_));
+                Err(error)
+            }
             Err(panic) => {
+                self.suspect = true;
                 let reason = panic_text(&*panic);
                 tracing::error!(collection = %self.shared.name, reason, "the engine panicked while applying a write");
                 Err(ApiError::Internal(format!("the engine panicked: {reason}")))
@@ -153,23 +185,25 @@ impl Writer {
     }
 
     /// Flushes the engine and empties the log. Left for later while an index build runs: the build swaps segments,
-    /// and the engine does not flush at the same time.
-    fn checkpoint(&mut self) {
+    /// and the engine does not flush at the same time. Returns whether the engine was flushed.
+    fn checkpoint(&mut self) -> bool {
         if self.shared.optimizing.load(Ordering::Acquire) {
-            return;
+            return false;
         }
         let started = Instant::now();
         let bytes = self.log.len();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.shared.shard.flush())) {
             let reason = panic_text(&*panic);
             tracing::error!(collection = %self.shared.name, reason, "the engine could not be flushed");
-            return;
+            return false;
         }
+        self.suspect = false;
         if let Err(error) = self.log.clear() {
             tracing::error!(collection = %self.shared.name, %error, "the operation log cannot be emptied");
         }
         self.engine_wal.release(false);
         tracing::debug!(collection = %self.shared.name, bytes, seconds = started.elapsed().as_secs_f64(), "flushed");
+        true
     }
 
     fn optimize_if_due(&mut self, idle: Duration) {

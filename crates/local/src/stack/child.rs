@@ -30,7 +30,7 @@ use rustix::{
 use tokio::sync::{oneshot, watch};
 
 /// What to run. The output of the child goes to a log file.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Launch {
     /// The executable.
     pub program: PathBuf,
@@ -40,6 +40,20 @@ pub struct Launch {
     pub envs: Vec<(OsString, OsString)>,
     /// Its working directory, which must exist.
     pub dir: PathBuf,
+}
+
+impl std::fmt::Debug for Launch {
+    /// Values of variables may be secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.envs.iter().map(|(name, _)| name).collect();
+        let Self { program, args, dir, .. } = self;
+        f.debug_struct("Launch")
+            .field("program", program)
+            .field("args", args)
+            .field("envs", &names)
+            .field("dir", dir)
+            .finish()
+    }
 }
 
 /// A started process. Dropped, it is killed.

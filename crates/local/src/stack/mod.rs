@@ -15,6 +15,7 @@
 
 mod child;
 mod error;
+mod key;
 mod lock;
 mod log;
 mod mongod;
@@ -31,6 +32,7 @@ use std::{
 
 pub use child::{Child, Launch};
 pub use error::StackError;
+pub use key::ApiKey;
 use lock::DataLock;
 pub use mongod::Mongod;
 pub use qdrant::{Qdrant, QdrantProgram};
@@ -61,6 +63,8 @@ pub struct StackOptions {
     pub qdrant_http_port: u16,
     /// The port of Qdrant's gRPC API.
     pub qdrant_grpc_port: u16,
+    /// What every request to Qdrant has to carry; `None` lets everybody in.
+    pub qdrant_api_key: Option<ApiKey>,
     /// Where Qdrant comes from.
     pub qdrant: QdrantSource,
     /// Start servers again that die without having been asked to.
@@ -91,6 +95,7 @@ impl StackOptions {
             redis_maxmemory: None,
             qdrant_http_port: 6333,
             qdrant_grpc_port: 6334,
+            qdrant_api_key: None,
             qdrant: QdrantSource::PathOr(qdrant_command),
             supervise: true,
         }
@@ -158,6 +163,7 @@ impl Stack {
         let qdrant = options.qdrant.find().map(|program| Qdrant {
             http_port: options.qdrant_http_port,
             grpc_port: options.qdrant_grpc_port,
+            api_key: options.qdrant_api_key.clone(),
             supervise: options.supervise,
             ..Qdrant::new(program, &options.data)
         });

@@ -7,11 +7,14 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{StackError, child::Launch, server::Server};
+use super::{ApiKey, StackError, child::Launch, server::Server};
 use crate::Report;
 
 /// Long enough for any answer to `/readyz`; the rest is of no interest.
 const ANSWER_BYTES: u64 = 1024;
+
+/// The variable in which a Qdrant takes its API key.
+const API_KEY: &str = "QDRANT__SERVICE__API_KEY";
 
 /// What to run as Qdrant.
 #[derive(Debug, Clone)]
@@ -19,7 +22,7 @@ pub enum QdrantProgram {
     /// A real Qdrant server, which takes its settings from the environment.
     Binary(PathBuf),
     /// A program with its first arguments, followed by `--data DIR --http 127.0.0.1:PORT --grpc 127.0.0.1:PORT`. It
-    /// serves Qdrant's API until it is told to end by SIGTERM.
+    /// takes an API key from the environment, as Qdrant does (`QDRANT__SERVICE__API_KEY`), and serves Qdrant's API until it is told to end by SIGTERM.
     Command(Vec<OsString>),
 }
 
@@ -34,6 +37,8 @@ pub struct Qdrant {
     pub http_port: u16,
     /// The port of the gRPC API on 127.0.0.1; `0` picks a free one, which a restart keeps.
     pub grpc_port: u16,
+    /// What every request has to carry; `None` lets everybody in.
+    pub api_key: Option<ApiKey>,
     /// Start it again when it dies without having been asked to.
     pub supervise: bool,
 }
@@ -42,7 +47,7 @@ impl Qdrant {
     /// Free ports, no supervision.
     #[must_use]
     pub fn new(program: QdrantProgram, data: impl Into<PathBuf>) -> Self {
-        Self { program, data: data.into(), http_port: 0, grpc_port: 0, supervise: false }
+        Self { program, data: data.into(), http_port: 0, grpc_port: 0, api_key: None, supervise: false }
     }
 
     /// Starts it and waits until it answers on both ports.
@@ -63,6 +68,8 @@ impl Qdrant {
 
     pub(super) fn launch(&self, http: u16, grpc: u16) -> Result<Launch, StackError> {
         let dir = self.dir();
+        // In the environment, not on the command line, which every user of the machine can read.
+        let key = self.api_key.iter().map(|key| (API_KEY.into(), key.reveal().into()));
         match &self.program {
             QdrantProgram::Binary(program) => {
                 let envs = [
@@ -73,7 +80,7 @@ impl Qdrant {
                     ("QDRANT__SERVICE__GRPC_PORT", grpc.to_string().into()),
                     ("QDRANT__TELEMETRY_DISABLED", "true".into()),
                 ];
-                let envs = envs.into_iter().map(|(name, value)| (name.into(), value)).collect();
+                let envs = envs.into_iter().map(|(name, value)| (name.into(), value)).chain(key).collect();
                 Ok(Launch { program: program.clone(), args: Vec::new(), envs, dir })
             }
             QdrantProgram::Command(line) => {
@@ -82,7 +89,7 @@ impl Qdrant {
                 args.extend(["--data".into(), dir.clone().into_os_string()]);
                 args.extend(["--http".into(), format!("127.0.0.1:{http}").into()]);
                 args.extend(["--grpc".into(), format!("127.0.0.1:{grpc}").into()]);
-                Ok(Launch { program: program.into(), args, envs: Vec::new(), dir })
+                Ok(Launch { program: program.into(), args, envs: key.collect(), dir })
             }
         }
     }

@@ -19,6 +19,9 @@ use tidewheel_local::qdrant::{QdrantOptions, serve};
 
 use super::server::{DOCS, TestServer, all, client, create, numbered, point, upsert};
 
+/// File size limit exceeded.
+const SIGXFSZ: i32 = 25;
+
 const CHILD_DATA: &str = "TIDEWHEEL_TEST_QDRANT_DATA";
 const CHILD_GRPC: &str = "TIDEWHEEL_TEST_QDRANT_GRPC";
 
@@ -28,17 +31,19 @@ const CHILD_GRPC: &str = "TIDEWHEEL_TEST_QDRANT_GRPC";
 async fn child() {
     let data = std::env::var_os(CHILD_DATA).expect("the data directory");
     let grpc: SocketAddr = std::env::var(CHILD_GRPC).expect("the address").parse().expect("an address");
+    // A write beyond a limit on the size of files fails instead of ending the process.
+    let _limit = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(SIGXFSZ)).unwrap();
     let options = QdrantOptions { data: data.into(), http: "127.0.0.1:0".parse().unwrap(), grpc, api_key: None };
     serve(options, std::future::pending()).await.expect("serves until it is killed");
 }
 
-struct Killable {
+pub(crate) struct Killable {
     process: Child,
-    client: Arc<Qdrant>,
+    pub(crate) client: Arc<Qdrant>,
 }
 
 impl Killable {
-    async fn start(data: &Path) -> Self {
+    pub(crate) async fn start(data: &Path) -> Self {
         let grpc = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let process = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "durability::child", "--nocapture"])
@@ -56,8 +61,12 @@ impl Killable {
         started
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// SIGKILL: no chance to flush anything.
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.process.kill().expect("it runs");
         self.process.wait().expect("it is ours");
     }

@@ -3,7 +3,10 @@
 mod collections;
 mod conditions;
 mod durability;
+mod full_disk;
 mod indexes;
+mod metadata;
+mod nesting;
 mod points;
 mod rest;
 mod server;

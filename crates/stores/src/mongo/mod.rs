@@ -10,6 +10,7 @@
 //! - at most two batches of a feed or a scan are in memory beside the one that was handed out;
 //! - credentials never appear in an error.
 
+mod deployment;
 mod event;
 mod existing;
 mod extjson;
@@ -32,6 +33,7 @@ use mongodb::Client;
 use mongodb::options::ClientOptions;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
+use tidewheel_core::installation::SourceIdentity;
 use tidewheel_core::ports::{Feed, FeedError, PortResult, Scan, Source, SourceRow, StartAt};
 use tidewheel_core::secret::Secret;
 use tidewheel_core::version::ClusterTime;
@@ -61,6 +63,8 @@ pub struct MongoOptions {
 #[derive(Clone, Debug)]
 pub struct MongoSource {
     server: Server,
+    /// Those of the URI.
+    hosts: Vec<String>,
     selection: Arc<Selection>,
 }
 
@@ -78,15 +82,20 @@ impl MongoSource {
         let mut client = ClientOptions::parse(uri.reveal()).await.map_err(failed)?;
         client.app_name.get_or_insert_with(|| "tidewheel".to_owned());
         client.server_selection_timeout.get_or_insert(SERVER_SELECTION);
-        let hosts = client.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let hosts: Vec<String> = client.hosts.iter().map(ToString::to_string).collect();
         let client = Client::with_options(client).map_err(failed)?;
-        let server = Server::new(client, selection.database(), &hosts);
-        Ok(Self { server, selection: Arc::new(selection) })
+        let server = Server::new(client, selection.database(), &hosts.join(","));
+        Ok(Self { server, hosts, selection: Arc::new(selection) })
     }
 
     /// Collects what an operator wants to know of the source.
     pub async fn inspect(&self) -> PortResult<MongoFacts> {
         inspect::inspect(self).await
+    }
+
+    /// Returns which database of which deployment this is.
+    pub async fn identity(&self) -> PortResult<SourceIdentity> {
+        deployment::identity(self).await
     }
 
     /// The history that the server still has, and how full it is. Cheap enough to be asked every few seconds. `None` if

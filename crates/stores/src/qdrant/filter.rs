@@ -10,10 +10,12 @@ use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::{
     Condition, DatetimeRange, FieldCondition, Filter, GeoBoundingBox, GeoLineString, GeoPoint, GeoPolygon, GeoRadius,
     HasIdCondition, HasVectorCondition, IsEmptyCondition, IsNullCondition, Match, MinShould, NestedCondition, PointId,
-    Range, RepeatedIntegers, RepeatedStrings, ValuesCount,
+    Range, RepeatedStrings, ValuesCount,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 use tidewheel_core::error::PortError;
+
+use super::numbers;
 
 type Parsed<T> = Result<T, PortError>;
 
@@ -62,7 +64,7 @@ fn min_should(json: &Value, path: &str) -> Parsed<MinShould> {
 fn condition(json: &Value, path: &str) -> Parsed<Condition> {
     let fields = object(json, path)?;
     let kind = if fields.contains_key("key") {
-        ConditionOneOf::Field(field(fields, path)?)
+        field(fields, path)?
     } else if let Some(inner) = fields.get("is_empty") {
         let _ = only(json, path, &["is_empty"])?;
         ConditionOneOf::IsEmpty(IsEmptyCondition { key: key(inner, &format!("{path}.is_empty"))? })
@@ -92,14 +94,18 @@ fn nested(json: &Value, path: &str) -> Parsed<NestedCondition> {
     Ok(NestedCondition { key: key_of(fields, path)?, filter: Some(inner) })
 }
 
-fn field(fields: &Map<String, Value>, path: &str) -> Parsed<FieldCondition> {
+fn field(fields: &Map<String, Value>, path: &str) -> Parsed<ConditionOneOf> {
     let mut condition = FieldCondition { key: key_of(fields, path)?, ..FieldCondition::default() };
-    let mut given = 0;
+    let (mut given, mut numbers) = (0, None);
     for (name, value) in fields.iter().filter(|(name, value)| *name != "key" && !value.is_null()) {
         let at = format!("{path}.{name}");
         given += 1;
         match name.as_str() {
-            "match" => condition.r#match = Some(Match { match_value: Some(match_value(value, &at)?) }),
+            "match" => match match_value(value, &at)? {
+                Matching::Value(value) => condition.r#match = Some(Match { match_value: Some(value) }),
+                Matching::Numbers(list) => numbers = Some(numbers::any(&condition.key, &list)),
+                Matching::ExceptNumbers(list) => numbers = Some(numbers::except(&condition.key, &list)),
+            },
             "range" => range(value, &at, &mut condition)?,
             "values_count" => condition.values_count = Some(values_count(value, &at)?),
             "geo_bounding_box" => condition.geo_bounding_box = Some(bounding_box(value, &at)?),
@@ -114,51 +120,64 @@ fn field(fields: &Map<String, Value>, path: &str) -> Parsed<FieldCondition> {
             }
         }
     }
-    if given == 0 {
-        Err(unknown(path, "something to compare the field with: match, range, …"))
-    } else {
-        Ok(condition)
+    match (given, numbers) {
+        (0, _) => Err(unknown(path, "something to compare the field with: match, range, …")),
+        (_, None) => Ok(ConditionOneOf::Field(condition)),
+        (1, Some(numbers)) => Ok(numbers),
+        // Qdrant lets a field pass that passes one of its comparisons.
+        (_, Some(numbers)) => {
+            let either = [numbers, ConditionOneOf::Field(condition)];
+            let should = either.map(|condition| Condition { condition_one_of: Some(condition) }).into();
+            Ok(ConditionOneOf::Filter(Filter { should, ..Filter::default() }))
+        }
     }
 }
 
-fn match_value(json: &Value, path: &str) -> Parsed<MatchValue> {
+/// What a field is matched with.
+enum Matching {
+    Value(MatchValue),
+    Numbers(Vec<Number>),
+    ExceptNumbers(Vec<Number>),
+}
+
+fn match_value(json: &Value, path: &str) -> Parsed<Matching> {
     let fields = object(json, path)?;
     let mut entries = fields.iter();
     let (Some((name, value)), None) = (entries.next(), entries.next()) else {
         return Err(unknown(path, "exactly one of value, any, except, text, text_any, phrase or prefix"));
     };
     let at = format!("{path}.{name}");
-    match name.as_str() {
+    Ok(Matching::Value(match name.as_str() {
         "value" => match value {
-            Value::String(text) => Ok(MatchValue::Keyword(text.clone())),
-            Value::Bool(value) => Ok(MatchValue::Boolean(*value)),
-            Value::Number(number) => number
-                .as_i64()
-                .map(MatchValue::Integer)
-                .ok_or_else(|| unknown(&at, "a text, a boolean or a whole number (compare other numbers with range)")),
-            _ => Err(unknown(&at, "a text, a boolean or a whole number")),
+            Value::String(text) => MatchValue::Keyword(text.clone()),
+            Value::Bool(value) => MatchValue::Boolean(*value),
+            Value::Number(number) => return Ok(Matching::Numbers(vec![number.clone()])),
+            _ => return Err(unknown(&at, "a text, a boolean or a number")),
         },
-        "any" => any(value, &at, MatchValue::Keywords, MatchValue::Integers),
-        "except" => any(value, &at, MatchValue::ExceptKeywords, MatchValue::ExceptIntegers),
-        "text" => Ok(MatchValue::Text(text(value, &at)?)),
-        "text_any" => Ok(MatchValue::TextAny(text(value, &at)?)),
-        "phrase" => Ok(MatchValue::Phrase(text(value, &at)?)),
-        "prefix" => Ok(MatchValue::Prefix(text(value, &at)?)),
-        _ => Err(unknown(&at, "value, any, except, text, text_any, phrase or prefix")),
-    }
+        "any" => return any(value, &at, MatchValue::Keywords, Matching::Numbers),
+        "except" => return any(value, &at, MatchValue::ExceptKeywords, Matching::ExceptNumbers),
+        "text" => MatchValue::Text(text(value, &at)?),
+        "text_any" => MatchValue::TextAny(text(value, &at)?),
+        "phrase" => MatchValue::Phrase(text(value, &at)?),
+        "prefix" => MatchValue::Prefix(text(value, &at)?),
+        _ => return Err(unknown(&at, "value, any, except, text, text_any, phrase or prefix")),
+    }))
 }
 
 fn any(
     json: &Value,
     path: &str,
     keywords: fn(RepeatedStrings) -> MatchValue,
-    whole_numbers: fn(RepeatedIntegers) -> MatchValue,
-) -> Parsed<MatchValue> {
+    numbers: fn(Vec<Number>) -> Matching,
+) -> Parsed<Matching> {
     if json.get(0).is_some_and(Value::is_number) {
-        let integer = |value: &Value, path: &str| value.as_i64().ok_or_else(|| unknown(path, "a whole number"));
-        Ok(whole_numbers(RepeatedIntegers { integers: list(json, path, integer)? }))
+        let number = |value: &Value, path: &str| match value {
+            Value::Number(number) => Ok(number.clone()),
+            _ => Err(unknown(path, "a number")),
+        };
+        Ok(numbers(list(json, path, number)?))
     } else {
-        Ok(keywords(RepeatedStrings { strings: list(json, path, text)? }))
+        Ok(Matching::Value(keywords(RepeatedStrings { strings: list(json, path, text)? })))
     }
 }
 
@@ -317,15 +336,12 @@ mod tests {
     #[test]
     fn every_kind_of_match_is_understood() {
         let strings = || RepeatedStrings { strings: vec!["a".into(), "b".into()] };
-        let integers = || RepeatedIntegers { integers: vec![1, 2] };
         for (json, value) in [
             (json!({"value": "a"}), MatchValue::Keyword("a".into())),
-            (json!({"value": 7}), MatchValue::Integer(7)),
+            (json!({"value": 9_007_199_254_740_993_i64}), MatchValue::Integer(9_007_199_254_740_993)),
             (json!({"value": true}), MatchValue::Boolean(true)),
             (json!({"any": ["a", "b"]}), MatchValue::Keywords(strings())),
-            (json!({"any": [1, 2]}), MatchValue::Integers(integers())),
             (json!({"except": ["a", "b"]}), MatchValue::ExceptKeywords(strings())),
-            (json!({"except": [1, 2]}), MatchValue::ExceptIntegers(integers())),
             (json!({"text": "a b"}), MatchValue::Text("a b".into())),
             (json!({"text_any": "a b"}), MatchValue::TextAny("a b".into())),
             (json!({"phrase": "a b"}), MatchValue::Phrase("a b".into())),
@@ -386,7 +402,8 @@ mod tests {
             (json!({"must": [{"key": "a"}]}), "filter.must[0]"),
             (json!({"most": []}), "filter.most"),
             (json!({"must": [{"key": "a", "match": {"valeu": 1}}]}), "filter.must[0].match.valeu"),
-            (json!({"must": [{"key": "a", "match": {"value": 1.5}}]}), "filter.must[0].match.value"),
+            (json!({"must": [{"key": "a", "match": {"value": null}}]}), "filter.must[0].match.value"),
+            (json!({"must": [{"key": "a", "match": {"any": [1, "a"]}}]}), "filter.must[0].match.any[1]"),
             (json!({"must": [{"key": "a", "match": {"any": ["a", 1]}}]}), "filter.must[0].match.any[1]"),
             (json!({"must": [{"key": "a", "range": {"from": 1}}]}), "filter.must[0].range.from"),
             (json!({"must": [{"key": "a", "range": {"gt": "soon"}}]}), "filter.must[0].range.gt"),

@@ -10,11 +10,14 @@
 
 mod aliases;
 mod batch;
+mod bounds;
 mod collection;
 mod connection;
 mod error;
 mod fence;
 mod filter;
+mod numbers;
+mod ownership;
 mod request;
 mod value;
 
@@ -153,7 +156,9 @@ impl QdrantIndex {
 
     /// One attempt to write one request.
     async fn write(&self, parts: &[Part<'_>]) -> Result<(), Status> {
-        completed(self.connection.points().upsert(request::upsert(&self.collection, parts)).await)
+        let request = request::upsert(&self.collection, parts);
+        bounds::check_size(&request)?;
+        completed(self.connection.points().upsert(request).await)
     }
 
     /// The points that a request asks for; none if there is no collection.
@@ -210,6 +215,7 @@ impl Index for QdrantIndex {
     }
 
     async fn upsert(&self, documents: &[&DocumentPoints]) -> PortResult<Written> {
+        bounds::check_levels(documents)?;
         for parts in batch::requests(documents, self.limits) {
             match self.write(&parts).await {
                 Ok(()) => {}
@@ -224,6 +230,7 @@ impl Index for QdrantIndex {
     }
 
     async fn refresh(&self, documents: &[&DocumentPoints]) -> PortResult<Vec<bool>> {
+        bounds::check_levels(documents)?;
         for parts in batch::requests(documents, self.limits) {
             let request = request::refresh(&self.collection, &parts);
             let operations = request.operations.len();

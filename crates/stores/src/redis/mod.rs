@@ -22,6 +22,7 @@ mod handover;
 mod inspect;
 mod journal;
 mod link;
+mod ownership;
 mod queue;
 mod reply;
 mod script;

@@ -40,6 +40,7 @@ scripts! {
     POSITIONS = "lua/positions.lua";
     RAISE = "lua/raise.lua";
     REDATE = "lua/redate.lua";
+    REGISTER = "lua/register.lua";
     RELEASE = "lua/release.lua";
     REPORT = "lua/report.lua";
     REPORTS = "lua/reports.lua";

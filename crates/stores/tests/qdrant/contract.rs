@@ -1,5 +1,22 @@
 //! What every index must do.
 
+use tidewheel_core::ports::{Aliases, Ownable};
+use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
+use tidewheel_testkit::contracts::ownership::{a_mark_stays_with_its_collection, installation};
+
 use super::server::Server;
+
+#[tokio::test]
+async fn collection_keeps_its_owner_under_its_name_and_its_alias() {
+    let server = Server::any().await;
+    a_mark_stays_with_its_collection(&server, &server.connect()).await;
+    let alias = format!("{}-alias", server.collection);
+    let index = server.connect();
+    index.switch(&alias, &server.collection).await.unwrap();
+    let aliased = QdrantIndex::connect(QdrantOptions { collection: alias.clone(), ..server.options() }).unwrap();
+    aliased.set_mark(&installation("shop")).await.unwrap();
+    assert_eq!(aliased.mark().await.unwrap(), index.mark().await.unwrap());
+    server.client().delete_alias(&alias).await.unwrap();
+}
 
 tidewheel_testkit::index_contract!(Server::any().await);

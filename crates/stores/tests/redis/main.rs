@@ -4,6 +4,7 @@
 mod entries;
 mod faults;
 mod memory;
+mod ownership;
 mod persistence;
 mod rights;
 mod server;

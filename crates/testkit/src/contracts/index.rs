@@ -55,6 +55,7 @@ macro_rules! index_contract {
             a_document_larger_than_a_request_is_whole,
             the_newest_of_concurrent_writes_stays,
             searches_give_the_nearest_that_pass_the_filter,
+            numbers_in_filters_are_compared_by_value,
             pages_give_every_point_once_in_order,
             payloads_come_back_as_they_were_written,
             every_point_carries_the_fields_of_its_document,

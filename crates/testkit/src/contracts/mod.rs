@@ -5,6 +5,7 @@ pub mod dead_letters;
 pub mod handover;
 pub mod index;
 pub mod journal;
+pub mod ownership;
 pub mod positions;
 pub mod queue;
 pub mod samples;

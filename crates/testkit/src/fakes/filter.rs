@@ -1,5 +1,5 @@
 //! The part of Qdrant's filters that the fake index understands: `must`, `should` and `must_not` with `match` (`value`,
-//! `any`) and `range` of numbers on a dotted key. A list matches if one of its values does, as in Qdrant.
+//! `any`, `except`) and `range` of numbers on a dotted key. A list matches if one of its values does, as in Qdrant.
 
 use serde_json::{Map, Value};
 use tidewheel_core::error::PortError;
@@ -38,9 +38,11 @@ fn holds(condition: &Value, payload: &Map<String, Value>) -> PortResult<bool> {
         other => other.into_iter().collect::<Vec<_>>(),
     };
     if let Some(wanted) = condition.pointer("/match/value") {
-        Ok(values.contains(&wanted))
+        Ok(values.into_iter().any(|value| equal(value, wanted)))
     } else if let Some(wanted) = condition.pointer("/match/any").and_then(Value::as_array) {
-        Ok(values.into_iter().any(|value| wanted.contains(value)))
+        Ok(values.into_iter().any(|value| wanted.iter().any(|wanted| equal(value, wanted))))
+    } else if let Some(unwanted) = condition.pointer("/match/except").and_then(Value::as_array) {
+        Ok(values.into_iter().any(|value| !unwanted.iter().any(|unwanted| equal(value, unwanted))))
     } else if let Some(range) = condition.get("range").and_then(Value::as_object) {
         let inside = |value: &&Value| {
             value.as_f64().is_some_and(|value| range.iter().all(|(name, bound)| within(value, name, bound)))
@@ -48,6 +50,16 @@ fn holds(condition: &Value, payload: &Map<String, Value>) -> PortResult<bool> {
         Ok(values.iter().any(inside))
     } else {
         Err(unknown(condition))
+    }
+}
+
+/// Numbers are equal by value, whatever they are written as.
+fn equal(value: &Value, wanted: &Value) -> bool {
+    match (value, wanted) {
+        (Value::Number(value), Value::Number(wanted)) if value.as_i64().is_none() || wanted.as_i64().is_none() => {
+            value.as_f64() == wanted.as_f64()
+        }
+        _ => value == wanted,
     }
 }
 

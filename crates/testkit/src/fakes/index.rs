@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::DocumentId;
+use tidewheel_core::installation::{CollectionMark, Installation};
 use tidewheel_core::payload::{RESERVED, fingerprint_of, version_of};
 use tidewheel_core::ports::{
-    DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector, KnownVectors, Point, PortResult, Stored,
-    Written,
+    DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector, KnownVectors, Ownable, Point,
+    PortResult, Stored, Written,
 };
 use uuid::Uuid;
 
@@ -49,6 +50,7 @@ struct State {
 struct Collection {
     dimension: usize,
     points: BTreeMap<Uuid, Point>,
+    mark: Option<Installation>,
 }
 
 impl FakeIndex {
@@ -287,6 +289,34 @@ impl KnownVectors for FakeIndex {
     }
 }
 
+#[async_trait]
+impl Ownable for FakeIndex {
+    fn collection(&self) -> &str {
+        self.name()
+    }
+
+    async fn mark(&self) -> PortResult<CollectionMark> {
+        let mark = || {
+            Ok(match self.state().collection.as_ref().map(|collection| collection.mark.clone()) {
+                None => CollectionMark::NoCollection,
+                Some(None) => CollectionMark::Unmarked,
+                Some(Some(installation)) => CollectionMark::Of(installation),
+            })
+        };
+        self.faults.around("mark", mark).await
+    }
+
+    async fn set_mark(&self, installation: &Installation) -> PortResult<()> {
+        let set = || {
+            if let Some(collection) = &mut self.state().collection {
+                collection.mark = Some(installation.clone());
+            }
+            Ok(())
+        };
+        self.faults.around("set_mark", set).await
+    }
+}
+
 /// The point with these fields of its payload, whose paths are at most two names long; all, if none is named.
 fn indexed(point: &Point, fields: &[&str]) -> IndexedPoint {
     let mut payload = if fields.is_empty() { point.payload.clone() } else { Map::new() };
@@ -310,7 +340,8 @@ impl State {
 
     fn prepare(&mut self, dimension: usize) -> PortResult<bool> {
         let created = self.collection.is_none();
-        self.collection.get_or_insert_with(|| Collection { dimension, points: BTreeMap::new() }).check(dimension)?;
+        let new = || Collection { dimension, points: BTreeMap::new(), mark: None };
+        self.collection.get_or_insert_with(new).check(dimension)?;
         Ok(created)
     }
 

@@ -8,6 +8,7 @@ pub mod faults;
 mod filter;
 pub mod index;
 pub mod journal;
+pub mod ownership;
 pub mod process;
 pub mod queue;
 pub mod source;

@@ -24,7 +24,7 @@ use crate::cli::{Output, ReplayArgs, ReplayFrom};
 use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, GOOD, STRONG, WARN, styled};
-use crate::services::{a_signal, known_vectors, own_name, processor_options, upserter_options};
+use crate::services::{a_signal, guard, known_vectors, own_name, processor_options, upserter_options, while_owned};
 use crate::settings::Settings;
 use crate::times;
 
@@ -36,6 +36,8 @@ pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer
     let now = SystemTime::now();
     let since = args.since.as_deref().map(|text| times::parse("--since", text, now)).transpose()?;
     let replay = Replay { args, settings, redis: connect::redis(settings)?, since, number: replay::number(now) };
+    // Documents of another database must not get into this Redis.
+    guard(settings, &replay.redis, None, None).check_redis().await?;
     let facts = replay.facts().await?;
     let plan = plan::plan(args, since, &facts)?;
     match args.output.output {
@@ -195,6 +197,8 @@ impl Replay<'_> {
             index.prepare(embedder.dimension).await?;
         }
         let redis = self.redis.clone();
+        let guard = guard(self.settings, &redis, Some(index.clone()), None);
+        guard.check().await?;
         let ports = IntoPorts {
             aliases: Arc::new(index.clone()),
             index: Arc::new(index),
@@ -220,6 +224,10 @@ impl Replay<'_> {
                 |failure: Failure| ServiceError { service: "replay", message: failure.message, hint: failure.hint };
             self.pages(facts).await.map(Some).map_err(failed)
         };
-        Ok(into.run(from_stage_2.then(|| self.after()), pages, report, stop).await?)
+        let run = into.run(from_stage_2.then(|| self.after()), pages, report, stop.clone());
+        let done = while_owned(&guard, &stop, run).await?;
+        // One that was created and filled between two checks.
+        guard.check().await?;
+        Ok(done)
     }
 }

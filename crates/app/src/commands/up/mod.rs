@@ -9,15 +9,16 @@ mod progress;
 mod tickets;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::Path;
 
 use tidewheel_local::ServerKind;
 use tidewheel_local::provision::Provisioner;
-use tidewheel_local::stack::{QdrantSource, Stack, StackError, StackOptions};
+use tidewheel_local::stack::{ApiKey, QdrantSource, Stack, StackError, StackOptions};
 use tokio::net::TcpListener;
 
 use crate::cli::UpArgs;
 use crate::exit::{Answer, Failure};
+use crate::local_data;
 use crate::printer::{self, DIM, WARN, styled};
 use crate::services::{self, Kind, Services};
 use crate::settings::{Loaded, Settings};
@@ -27,7 +28,7 @@ const DATABASE: &str = "demo";
 
 /// Runs until a signal, or with `--exit` until the demo is done.
 pub(crate) async fn run(args: &UpArgs, loaded: &Loaded) -> Result<Answer, Failure> {
-    let data = data_directory(loaded.settings.local.data.as_deref())?;
+    let data = local_data::directory(loaded.settings.local.data.as_deref())?;
     printer::say(styled(DIM, format_args!("data: {}", data.display())));
     for (key, server) in [("mongodb.uri", "MongoDB"), ("redis.url", "Redis")] {
         if loaded.is_set(key) {
@@ -37,17 +38,33 @@ pub(crate) async fn run(args: &UpArgs, loaded: &Loaded) -> Result<Answer, Failur
     }
     let kinds = Kind::of_run(&loaded.settings);
     addresses_are_free(&loaded.settings, &kinds).await?;
+    let key = qdrant_key(&data, &loaded.settings)?;
     let stack = tokio::select! {
-        started = start_stack(&data, loaded) => started?,
+        started = start_stack(&data, loaded, key.clone()) => started?,
         () = services::a_signal() => return Ok(Answer::Fine),
     };
-    let ran = run_services(args, loaded, &stack, &kinds).await;
+    let ran = run_services(args, loaded, &stack, &kinds, key).await;
     printer::say(styled(DIM, "stopping the servers"));
     stack.stop().await;
     ran
 }
 
-async fn start_stack(data: &PathBuf, loaded: &Loaded) -> Result<Stack, Failure> {
+/// The key that the stack's Qdrant asks for: the user's, or one of its own; `None` if it is the user's Qdrant.
+fn qdrant_key(data: &Path, settings: &Settings) -> Result<Option<ApiKey>, Failure> {
+    if settings.qdrant.url_is_set {
+        return Ok(None);
+    }
+    if let Some(key) = &settings.qdrant.api_key {
+        return Ok(Some(ApiKey::new(key.reveal())));
+    }
+    ApiKey::read_or_create(data).map(Some).map_err(|error| {
+        let file = ApiKey::file(data);
+        Failure::new(format!("failed to write the API key of Qdrant to {}: {error}", file.display()))
+            .with_hint("choose a directory that can be written with --data")
+    })
+}
+
+async fn start_stack(data: &Path, loaded: &Loaded, key: Option<ApiKey>) -> Result<Stack, Failure> {
     let settings = &loaded.settings;
     let report = progress::report();
     let provisioner = Provisioner::new(report.clone()).map_err(|error| failure(&error.into()))?;
@@ -59,6 +76,7 @@ async fn start_stack(data: &PathBuf, loaded: &Loaded) -> Result<Stack, Failure> 
     options.redis_port = settings.local.redis_port;
     options.qdrant_http_port = settings.local.qdrant_http_port;
     options.qdrant_grpc_port = settings.local.qdrant_grpc_port;
+    options.qdrant_api_key = key;
     if settings.qdrant.url_is_set {
         options.qdrant = QdrantSource::Elsewhere;
     }
@@ -74,12 +92,25 @@ async fn start_stack(data: &PathBuf, loaded: &Loaded) -> Result<Stack, Failure> 
     Ok(stack)
 }
 
-async fn run_services(args: &UpArgs, loaded: &Loaded, stack: &Stack, kinds: &[Kind]) -> Result<Answer, Failure> {
-    let settings = loaded.with(&stack_settings(loaded, stack))?.settings;
+async fn run_services(
+    args: &UpArgs,
+    loaded: &Loaded,
+    stack: &Stack,
+    kinds: &[Kind],
+    key: Option<ApiKey>,
+) -> Result<Answer, Failure> {
+    let settings = loaded.with(&stack_settings(loaded, stack, key.as_ref()))?.settings;
+    // The user knows a key of their own.
+    let key_file = match &loaded.settings.qdrant.api_key {
+        Some(_) => None,
+        None => key.map(|_| local_data::directory(settings.local.data.as_deref()).map(|data| ApiKey::file(&data))),
+    };
+    let key_file = key_file.transpose()?;
+    let key_file = key_file.as_deref();
     let mut services = Services::start(kinds, &settings, tidewheel_local::silent()).await?;
-    next::addresses(&settings, stack, kinds);
+    next::addresses(&settings, stack, kinds, key_file);
     if !args.demo {
-        next::commands(&settings, stack, kinds);
+        next::commands(&settings, stack, kinds, key_file);
     } else {
         let demo = tokio::select! {
             demo = demo::run(&settings) => demo,
@@ -91,7 +122,7 @@ async fn run_services(args: &UpArgs, loaded: &Loaded, stack: &Stack, kinds: &[Ki
             let _ = services.stop().await;
             return Err(failure);
         }
-        next::commands(&settings, stack, kinds);
+        next::commands(&settings, stack, kinds, key_file);
         if args.exit {
             services.stop().await?;
             return Ok(Answer::Fine);
@@ -103,7 +134,7 @@ async fn run_services(args: &UpArgs, loaded: &Loaded, stack: &Stack, kinds: &[Ki
 }
 
 /// What the stack knows better than the settings.
-fn stack_settings(loaded: &Loaded, stack: &Stack) -> Vec<(&'static str, String)> {
+fn stack_settings(loaded: &Loaded, stack: &Stack, key: Option<&ApiKey>) -> Vec<(&'static str, String)> {
     let mut settings = vec![
         ("mongodb.uri_file", String::new()),
         ("mongodb.uri", stack.mongodb_uri()),
@@ -113,6 +144,10 @@ fn stack_settings(loaded: &Loaded, stack: &Stack) -> Vec<(&'static str, String)>
     ];
     if let Some(url) = stack.qdrant_grpc_url() {
         settings.push(("qdrant.url", url));
+    }
+    if let Some(key) = key {
+        settings.push(("qdrant.api_key_file", String::new()));
+        settings.push(("qdrant.api_key", key.reveal().to_owned()));
     }
     if loaded.settings.mongodb.database.is_none() {
         settings.push(("mongodb.database", DATABASE.to_owned()));
@@ -135,18 +170,6 @@ async fn addresses_are_free(settings: &Settings, kinds: &[Kind]) -> Result<(), F
         }
     }
     Ok(())
-}
-
-/// The setting, or the usual place of a user's data.
-fn data_directory(set: Option<&str>) -> Result<PathBuf, Failure> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let directory = set
-        .map(PathBuf::from)
-        .or_else(|| Some(variable("XDG_DATA_HOME")?.join("tidewheel")))
-        .or_else(|| Some(variable("HOME")?.join(".local/share/tidewheel")))
-        .unwrap_or_else(|| ".tidewheel".into());
-    std::path::absolute(&directory)
-        .map_err(|error| Failure::new(format!("{} is no directory for data: {error}", directory.display())))
 }
 
 /// The stack's error with the flag that helps.

@@ -1,15 +1,18 @@
 //! Tells where everything is, and what to type next.
 
-use tidewheel_local::stack::Stack;
+use std::path::Path;
+
+use tidewheel_local::stack::{ApiKey, Stack};
 
 use crate::connect;
 use crate::console;
+use crate::local_data;
 use crate::printer::{self, DIM, STRONG, styled};
 use crate::services::{self, Kind};
 use crate::settings::{Settings, reachable, redact_address};
 
 /// Where everything is.
-pub(super) fn addresses(settings: &Settings, stack: &Stack, kinds: &[Kind]) {
+pub(super) fn addresses(settings: &Settings, stack: &Stack, kinds: &[Kind], key_file: Option<&Path>) {
     let row = |what: &str, address: &str, note: &str| {
         printer::data(format_args!("  {what:<11} {address:<42} {}", styled(DIM, note)));
     };
@@ -21,6 +24,9 @@ pub(super) fn addresses(settings: &Settings, stack: &Stack, kinds: &[Kind]) {
     if let Some(http) = stack.qdrant_http_url() {
         row("Qdrant", &http, &format!("REST; {collection}"));
         row("", settings.qdrant.url.reveal(), "gRPC");
+        if let Some(file) = key_file {
+            row("", "its API key", &file.display().to_string());
+        }
     } else {
         row("Qdrant", &redact_address(settings.qdrant.url.reveal()), &format!("yours; {collection}"));
     }
@@ -35,14 +41,14 @@ pub(super) fn addresses(settings: &Settings, stack: &Stack, kinds: &[Kind]) {
 }
 
 /// What to type next.
-pub(super) fn commands(settings: &Settings, stack: &Stack, kinds: &[Kind]) {
+pub(super) fn commands(settings: &Settings, stack: &Stack, kinds: &[Kind], key_file: Option<&Path>) {
     let this = std::env::args().next().unwrap_or_else(|| "tidewheel".into());
     let database = settings.mongodb.database.as_deref().unwrap_or_default();
     let collection = &settings.qdrant.collection;
     printer::data(format_args!("\n{}", styled(STRONG, "Type next, in another terminal:")));
     let mut lines = vec![
-        format!("{this} search \"nobody has paid us yet\"{}", for_search(settings)),
-        format!("{this} status --watch{}", for_status(settings, stack)),
+        format!("{this} search \"nobody has paid us yet\"{}", for_search(settings, key_file)),
+        format!("{this} status --watch{}", for_status(settings, stack, key_file)),
         format!(
             "mongosh {:?} --eval 'db.getSiblingDB({database:?}).tickets.insertOne({{subject: \"…\", content: \"…\"}})'",
             stack.mongodb_uri()
@@ -51,7 +57,8 @@ pub(super) fn commands(settings: &Settings, stack: &Stack, kinds: &[Kind]) {
         format!("redis-cli -p {} XINFO GROUPS embedded_documents", stack.redis.port()),
     ];
     if let Some(http) = stack.qdrant_http_url() {
-        lines.push(format!("curl -s {http}/collections/{collection}"));
+        let key = key_file.map_or_else(String::new, |file| format!(" -H \"api-key: $(cat {})\"", file.display()));
+        lines.push(format!("curl -s{key} {http}/collections/{collection}"));
     }
     if !settings.embedding.elsewhere {
         let url = connect::embedder_url(settings);
@@ -74,13 +81,24 @@ fn flag(name: &str, address: &str, usual_port: &str) -> String {
 }
 
 /// What `search` has to be told.
-fn for_search(settings: &Settings) -> String {
+fn for_search(settings: &Settings, key_file: Option<&Path>) -> String {
     flag("--qdrant-url", settings.qdrant.url.reveal(), ":6334")
         + &flag("--embedding-url", connect::embedder_url(settings), ":8080")
+        + &for_key(settings, key_file)
+}
+
+/// A flag for the key, where it is not found by itself.
+fn for_key(settings: &Settings, key_file: Option<&Path>) -> String {
+    let usual = local_data::directory(None).is_ok_and(|data| key_file == Some(&*ApiKey::file(&data)))
+        && settings.qdrant.url.reveal().trim_end_matches('/').ends_with(":6334");
+    match key_file.filter(|_| !usual) {
+        Some(file) => format!(" --set qdrant.api_key_file={}", file.display()),
+        None => String::new(),
+    }
 }
 
 /// What `status` has to be told.
-fn for_status(settings: &Settings, stack: &Stack) -> String {
+fn for_status(settings: &Settings, stack: &Stack, key_file: Option<&Path>) -> String {
     let database = settings.mongodb.database.as_deref().unwrap_or_default();
     let mongodb = match stack.mongodb_uri() {
         uri if uri.contains(":27017/") => String::new(),
@@ -88,5 +106,5 @@ fn for_status(settings: &Settings, stack: &Stack) -> String {
         uri => format!(" --mongodb-uri '{uri}'"),
     };
     let redis = flag("--redis-url", &stack.redis_url(), ":6379");
-    format!(" --database {database}{mongodb}{redis}{}", for_search(settings))
+    format!(" --database {database}{mongodb}{redis}{}", for_search(settings, key_file))
 }

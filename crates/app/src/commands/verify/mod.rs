@@ -18,7 +18,7 @@ use crate::cli::{Output, VerifyArgs};
 use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
-use crate::services::{left_out, upserter_options};
+use crate::services::{guard, left_out, upserter_options};
 use crate::settings::Settings;
 
 /// Differences that are spelled out for people.
@@ -89,6 +89,10 @@ pub(crate) async fn verify(args: &VerifyArgs, settings: &Settings, report: Repor
 
 async fn ports(settings: &Settings, repair: bool) -> Result<(AuditPorts, RedisStore), Failure> {
     let redis = connect::redis(settings)?;
+    if repair {
+        // Documents of another database must not get into this Redis.
+        guard(settings, &redis, None, None).check_redis().await?;
+    }
     let ports = AuditPorts {
         source: Arc::new(connect::source(connect::mongo_options(settings, "verify")?).await?),
         index: Arc::new(connect::index(settings)?),

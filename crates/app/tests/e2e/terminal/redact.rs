@@ -22,6 +22,8 @@ static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\b\d\d:\d\d:\d\dZ", "00:00:00Z"),
         // Processes: host, process id, and something that nobody else has.
         (r"\b[\w.-]+?-\d+-[0-9a-f]{8}\b", "HOST-PID-RANDOM"),
+        // Ids of installations.
+        (r"(installation\s+)[0-9a-f]{32}\b", "${1}00000000000000000000000000000000"),
         // Until Qdrant has put the newest points in order.
         (r"\byellow\b", "green"),
         // However many a batch had.

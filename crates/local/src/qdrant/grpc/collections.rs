@@ -11,11 +11,11 @@ use tonic::{Request, Response, Status};
 
 use super::super::catalog::{AliasChange, Catalog};
 use super::super::collection::Info;
-use super::super::config::{CollectionConfig, HnswDiff, OptimizersDiff, VectorParams, Vectors};
+use super::super::config::{CollectionConfig, ConfigChanges, HnswDiff, OptimizersDiff, VectorParams, Vectors};
 use super::super::error::ApiError;
 use super::index::index_out;
 use super::query::count;
-use super::value::required;
+use super::value::{object_in, object_out, required};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -83,6 +83,7 @@ fn config_in(request: proto::CreateCollection) -> Result<CollectionConfig, ApiEr
     }
     config.apply_hnsw(&request.hnsw_config.map(hnsw_in).unwrap_or_default());
     config.apply_optimizers(&request.optimizers_config.map(optimizers_in).unwrap_or_default());
+    config.apply_metadata(object_in(request.metadata));
     Ok(config)
 }
 
@@ -167,6 +168,7 @@ fn config_out(config: &CollectionConfig) -> proto::CollectionConfig {
             wal_segments_ahead: Some(0),
             wal_retain_closed: Some(1),
         }),
+        metadata: object_out(config.metadata.clone()),
         ..proto::CollectionConfig::default()
     }
 }
@@ -217,9 +219,12 @@ impl Collections for CollectionsService {
     async fn update(&self, request: Request<proto::UpdateCollection>) -> Answer<proto::CollectionOperationResponse> {
         let started = Instant::now();
         let request = request.into_inner();
-        let hnsw = request.hnsw_config.map(hnsw_in).unwrap_or_default();
-        let optimizers = request.optimizers_config.map(optimizers_in).unwrap_or_default();
-        self.catalog.update(&request.collection_name, hnsw, optimizers).await?;
+        let changes = ConfigChanges {
+            hnsw: request.hnsw_config.map(hnsw_in).unwrap_or_default(),
+            optimizers: request.optimizers_config.map(optimizers_in).unwrap_or_default(),
+            metadata: object_in(request.metadata),
+        };
+        self.catalog.update(&request.collection_name, changes).await?;
         done(true, started)
     }
 

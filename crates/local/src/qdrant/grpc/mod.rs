@@ -1,6 +1,7 @@
 //! Qdrant's gRPC API: the generated services on top of the catalog.
 
 mod collections;
+mod depth;
 mod filter;
 mod index;
 mod points;
@@ -14,6 +15,7 @@ use qdrant_client::qdrant::points_server::PointsServer;
 use qdrant_client::qdrant::qdrant_server::{Qdrant, QdrantServer};
 use qdrant_client::qdrant::{HealthCheckReply, HealthCheckRequest};
 use tokio::net::TcpListener;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
@@ -49,13 +51,14 @@ pub(super) async fn serve(
         Some(key) => key.check_metadata(request.metadata()).map(|()| request),
         None => Ok(request),
     });
+    let routes = Routes::new(points).add_service(collections).add_service(QdrantServer::new(Health));
+    // Inside the interceptor: the body of a caller without the key is not read.
+    let routes = Routes::from(routes.into_axum_router().layer(axum::middleware::from_fn(depth::limit)));
     Server::builder()
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .layer(interceptor)
-        .add_service(points)
-        .add_service(collections)
-        .add_service(QdrantServer::new(Health))
+        .add_routes(routes)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
         .await
 }

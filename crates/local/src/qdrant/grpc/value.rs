@@ -53,7 +53,6 @@ pub(super) fn paths_in(paths: &[String]) -> Result<Vec<JsonPath>> {
     paths.iter().map(|path| path_in(path)).collect()
 }
 
-/// Nesting of payload values; prost itself stops at 100 messages.
 fn value_in(value: proto::Value) -> Value {
     match value.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,
@@ -67,7 +66,7 @@ fn value_in(value: proto::Value) -> Value {
     }
 }
 
-fn object_in(fields: HashMap<String, proto::Value>) -> Map<String, Value> {
+pub(super) fn object_in(fields: HashMap<String, proto::Value>) -> Map<String, Value> {
     fields.into_iter().map(|(key, value)| (key, value_in(value))).collect()
 }
 
@@ -92,7 +91,7 @@ fn value_out(value: Value) -> proto::Value {
     proto::Value { kind: Some(kind) }
 }
 
-fn object_out(fields: Map<String, Value>) -> HashMap<String, proto::Value> {
+pub(super) fn object_out(fields: Map<String, Value>) -> HashMap<String, proto::Value> {
     fields.into_iter().map(|(key, value)| (key, value_out(value))).collect()
 }
 

@@ -8,10 +8,10 @@ use qdrant_edge::{
 use qdrant_edge::{Fusion, Sample};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::super::catalog::AliasChange;
-use super::super::config::{CollectionConfig, HnswDiff, OptimizersDiff, Vectors};
+use super::super::config::{CollectionConfig, ConfigChanges, HnswDiff, OptimizersDiff, Vectors};
 use super::super::error::ApiError;
 use super::super::query::{Ask, Nearest, Prefetch, Question};
 use super::super::write::{Selector, Write};
@@ -31,7 +31,7 @@ pub(super) struct CreateCollection {
     #[serde(default)]
     vectors: Option<Vectors>,
     #[serde(default)]
-    sparse_vectors: Option<serde_json::Map<String, Value>>,
+    sparse_vectors: Option<Map<String, Value>>,
     #[serde(default)]
     quantization_config: Option<Value>,
     #[serde(default)]
@@ -40,6 +40,8 @@ pub(super) struct CreateCollection {
     optimizers_config: Option<OptimizersDiff>,
     #[serde(default)]
     on_disk_payload: Option<bool>,
+    #[serde(default)]
+    metadata: Option<Map<String, Value>>,
 }
 
 impl CreateCollection {
@@ -55,6 +57,7 @@ impl CreateCollection {
         config.on_disk_payload = self.on_disk_payload.unwrap_or(config.on_disk_payload);
         config.apply_hnsw(&self.hnsw_config.unwrap_or_default());
         config.apply_optimizers(&self.optimizers_config.unwrap_or_default());
+        config.apply_metadata(self.metadata.unwrap_or_default());
         Ok(config)
     }
 }
@@ -63,9 +66,21 @@ impl CreateCollection {
 #[derive(Deserialize)]
 pub(super) struct UpdateCollection {
     #[serde(default)]
-    pub(super) hnsw_config: Option<HnswDiff>,
+    hnsw_config: Option<HnswDiff>,
     #[serde(default)]
-    pub(super) optimizers_config: Option<OptimizersDiff>,
+    optimizers_config: Option<OptimizersDiff>,
+    #[serde(default)]
+    metadata: Option<Map<String, Value>>,
+}
+
+impl UpdateCollection {
+    pub(super) fn into_changes(self) -> ConfigChanges {
+        ConfigChanges {
+            hnsw: self.hnsw_config.unwrap_or_default(),
+            optimizers: self.optimizers_config.unwrap_or_default(),
+            metadata: self.metadata.unwrap_or_default(),
+        }
+    }
 }
 
 /// `POST /collections/aliases`.

@@ -32,8 +32,7 @@ pub(super) async fn create(State(catalog): Shared, Path(name): Path<String>, bod
 pub(super) async fn update(State(catalog): Shared, Path(name): Path<String>, body: Bytes) -> Answer {
     let started = Instant::now();
     let request: UpdateCollection = parse(&body)?;
-    let (hnsw, optimizers) = (request.hnsw_config.unwrap_or_default(), request.optimizers_config.unwrap_or_default());
-    catalog.update(&name, hnsw, optimizers).await?;
+    catalog.update(&name, request.into_changes()).await?;
     Ok(ok(started, json!(true)))
 }
 

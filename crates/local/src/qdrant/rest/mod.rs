@@ -2,6 +2,7 @@
 
 mod body;
 mod collections;
+mod guard;
 mod points;
 mod reply;
 
@@ -32,16 +33,18 @@ pub(super) async fn serve(
     api_key: Option<ApiKey>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    // Where others can connect, names of this machine are not known, and a key is what protects.
+    let private = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     // Answers are small and somebody waits for them.
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection without TCP_NODELAY");
         }
     });
-    axum::serve(listener, router(catalog, api_key)).with_graceful_shutdown(shutdown).await
+    axum::serve(listener, router(catalog, api_key, private)).with_graceful_shutdown(shutdown).await
 }
 
-fn router(catalog: Arc<Catalog>, api_key: Option<ApiKey>) -> Router {
+fn router(catalog: Arc<Catalog>, api_key: Option<ApiKey>, private: bool) -> Router {
     Router::new()
         .route("/", get(root))
         .route("/healthz", get(|| async { "healthz check passed" }))
@@ -76,6 +79,7 @@ fn router(catalog: Arc<Catalog>, api_key: Option<ApiKey>) -> Router {
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(api_key.map(Arc::new), authorize))
+        .layer(middleware::from_fn_with_state(private, guard::no_web_pages))
         .with_state(catalog)
 }
 

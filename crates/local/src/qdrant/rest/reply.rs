@@ -116,7 +116,7 @@ pub(super) fn info_out(info: &Info) -> Value {
     };
     let optimizers = &config.optimizers;
     let schema = info.payload_schema.iter().map(|(path, index)| (path.to_string(), json!(index)));
-    json!({
+    let mut answer = json!({
         "status": if info.optimizing { "yellow" } else { "green" },
         "optimizer_status": "ok",
         "indexed_vectors_count": info.indexed_vectors,
@@ -145,5 +145,10 @@ pub(super) fn info_out(info: &Info) -> Value {
             "quantization_config": null,
         },
         "payload_schema": schema.collect::<Map<_, _>>(),
-    })
+    });
+    // Absent without metadata, as on a real Qdrant.
+    if !config.metadata.is_empty() {
+        answer["config"]["metadata"] = Value::Object(config.metadata.clone());
+    }
+    answer
 }

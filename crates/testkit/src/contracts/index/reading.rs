@@ -60,6 +60,40 @@ pub async fn point_without_vector_is_found_by_filters_and_by_no_search(harness: 
     assert_eq!(index.search(vector_of("a", DIMENSION), 10, None).await.unwrap().len(), 2);
 }
 
+/// Numbers are compared by value: a filter in JSON does not tell `3` from `3.0`, and neither does MongoDB.
+pub async fn numbers_in_filters_are_compared_by_value(harness: &dyn IndexHarness) {
+    const LARGE: i64 = 9_007_199_254_740_993;
+    let index = harness.index();
+    index.prepare(DIMENSION).await.unwrap();
+    let stored =
+        [json!(3), json!(3.0), json!(3.5), json!(-3), json!(LARGE), json!(LARGE - 1), json!([1, 3.0]), json!("3")];
+    let documents: Vec<_> = (0..)
+        .zip(stored)
+        .map(|(key, value): (i32, _)| {
+            let mut document = ticket(&key.to_string(), at(1), &["a"]);
+            document.fields.insert("n".to_owned(), value);
+            document
+        })
+        .collect();
+    write(&*index, &documents).await;
+    let found = async |filter: Value| {
+        let filter = json!({"must": [{"key": "n", "match": filter}]});
+        let hits = index.search(vector_of("a", DIMENSION), 20, Some(&filter)).await.unwrap();
+        let mut keys: Vec<String> = hits.iter().map(|hit| hit.payload["_id"].as_str().unwrap().to_owned()).collect();
+        keys.sort();
+        keys.concat()
+    };
+    assert_eq!(found(json!({"value": 3})).await, "016");
+    assert_eq!(found(json!({"value": 3.0})).await, "016");
+    assert_eq!(found(json!({"value": 3.5})).await, "2");
+    assert_eq!(found(json!({"value": -3.0})).await, "3");
+    assert_eq!(found(json!({"value": LARGE})).await, "4", "no double holds it");
+    assert_eq!(found(json!({"value": "3"})).await, "7");
+    assert_eq!(found(json!({"any": [3.5, -3]})).await, "23");
+    assert_eq!(found(json!({"any": [3, LARGE]})).await, "0146");
+    assert_eq!(found(json!({"except": [3, -3.0]})).await, "24567");
+}
+
 /// What a comparison of index and source rests on.
 pub async fn pages_give_every_point_once_in_order(harness: &dyn IndexHarness) {
     let index = harness.index();

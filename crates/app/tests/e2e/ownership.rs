@@ -1,0 +1,297 @@
+//! Two installations meet on one Redis, or on one collection.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use mongodb::bson::Document;
+use serde_json::{Value, json};
+use tidewheel_core::streams::INSTALLATION;
+use tidewheel_local::provision::Provisioner;
+use tidewheel_local::silent;
+use tidewheel_local::stack::Redis;
+
+use super::clients::{count, http};
+use super::world::{BINARY, SERVICES, World, redis_command, ticket};
+
+/// Long enough for anything that has to happen on its own.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Services of an installation beside that of the world.
+struct Other {
+    dir: tempfile::TempDir,
+    running: Vec<(&'static str, Child)>,
+}
+
+impl Other {
+    /// An installation with these addresses, which uses the world's other servers.
+    fn new(world: &World, database: &str, redis: &str, collection: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = format!(
+            r#"
+            mongodb.uri = "{}"
+            mongodb.database = "{database}"
+            redis.url = "{redis}"
+            qdrant.url = "{}"
+            qdrant.collection = "{collection}"
+            embedding.url = "http://{}"
+            processor.claim_after = "2s"
+            upserter.claim_after = "2s"
+            "#,
+            world.stack.mongodb_uri(),
+            world.stack.qdrant_grpc_url().unwrap(),
+            world.embedder,
+        );
+        std::fs::write(dir.path().join("tidewheel.toml"), settings).unwrap();
+        Self { dir, running: Vec::new() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.arg("--config").arg(self.dir.path().join("tidewheel.toml")).args(arguments).stdin(Stdio::null());
+        command.env_remove("RUST_LOG").env("NO_COLOR", "1");
+        command
+    }
+
+    fn log(&self, service: &str) -> PathBuf {
+        self.dir.path().join(format!("{service}.log"))
+    }
+
+    fn start(&mut self, service: &'static str) {
+        let log = File::create(self.log(service)).unwrap();
+        let mut command = self.command(&["--log-format", "text", service]);
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        self.running.push((service, child));
+    }
+
+    /// Waits until a service has ended by itself, and gives what it said.
+    async fn ends(&mut self, service: &'static str) -> String {
+        let begun = Instant::now();
+        let at = self.running.iter().position(|(name, _)| *name == service).expect("it was started");
+        let log = self.log(service);
+        let said = || std::fs::read_to_string(&log).unwrap();
+        loop {
+            if let Some(status) = self.running[at].1.try_wait().unwrap() {
+                assert_eq!(status.code(), Some(2), "{}", said());
+                self.running.remove(at);
+                return said();
+            }
+            assert!(begun.elapsed() < PATIENCE, "{service} goes on: {}", said());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.running {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn json_of(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+async fn insert(world: &World, database: &str, numbers: std::ops::Range<i32>) {
+    let tickets = world.database.client().database(database).collection::<Document>("tickets");
+    tickets.insert_many(numbers.map(ticket)).await.unwrap();
+}
+
+/// The owner that a collection names.
+async fn owner(world: &World, collection: &str) -> Value {
+    let url = format!("{}/collections/{collection}", world.stack.qdrant_http_url().unwrap());
+    let text = http().get(url).send().await.unwrap().text().await.unwrap();
+    let info: Value = serde_json::from_str(&text).unwrap();
+    info["result"]["config"]["metadata"]["tidewheel"].clone()
+}
+
+/// Waits until all services of the world but the embedder have stopped because of another owner.
+async fn stops_for_another_owner(world: &mut World) {
+    for service in ["producer", "processor", "upserter"] {
+        let stopped = |world: &World| world.log(service).contains("belongs to installation");
+        world.wait(stopped, &format!("the {service} has stopped for another owner")).await;
+        assert!(world.log(service).contains("tidewheel installation adopt"), "{}", world.log(service));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn second_database_on_one_redis_is_refused_until_it_takes_over() {
+    let mut world = World::running().await;
+    insert(&world, "shop", 0..20).await;
+    insert(&world, "crm", 0..30).await;
+    assert_eq!(world.equal().await.documents, 20);
+
+    let redis = world.stack.redis_url();
+    let mut other = Other::new(&world, "crm", &redis, "crm_documents");
+    for service in ["producer", "processor", "upserter"] {
+        other.start(service);
+        let said = other.ends(service).await;
+        for part in ["\"shop\"", "\"crm\"", "tidewheel installation adopt"] {
+            assert!(said.contains(part), "{service}: {said}");
+        }
+    }
+    for refused in [&["replay", "source", "--yes"][..], &["verify", "--repair"]] {
+        let output = other.command(refused).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(said(&output).contains("belongs to installation"), "{}", said(&output));
+    }
+    let check = other.command(&["check", "--output", "json"]).output().unwrap();
+    assert_eq!(check.status.code(), Some(1));
+    assert!(said(&check).contains("belongs to installation"), "{}", said(&check));
+    let check = said(&world.command(&["check"]).output().unwrap());
+    assert!(check.contains("it belongs to installation") && check.contains("the collection belongs to"), "{check}");
+    insert(&world, "shop", 20..40).await;
+    assert_eq!(world.equal().await.documents, 40, "the first one works as before");
+
+    // The plan changes nothing; the take-over stops the former owner.
+    let plan = json_of(&other.command(&["installation", "adopt", "--output", "json"]).output().unwrap());
+    assert_eq!((&plan["changes_redis"], &plan["done"]), (&json!(true), &json!(false)), "{plan}");
+    let before: String = world.redis(&["HGET", INSTALLATION, "id"]).await;
+    let adopted = other.command(&["installation", "adopt", "--yes"]).output().unwrap();
+    assert!(adopted.status.success(), "{}", said(&adopted));
+    assert_ne!(world.redis::<String>(&["HGET", INSTALLATION, "id"]).await, before);
+    assert_eq!(world.redis::<String>(&["HGET", INSTALLATION, "database"]).await, "crm");
+    stops_for_another_owner(&mut world).await;
+    for service in ["producer", "processor", "upserter"] {
+        other.start(service);
+    }
+    let url = world.stack.qdrant_http_url().unwrap();
+    world.until("the other database is in its index", || async { points(&url, "crm_documents").await == 30 }).await;
+    assert!(count(&url, 40).await, "the former owner's collection is left alone");
+    let again = json_of(&other.command(&["installation", "adopt", "--yes", "--output", "json"]).output().unwrap());
+    assert_eq!((&again["changes_redis"], &again["changes_qdrant"]), (&json!(false), &json!(false)), "{again}");
+}
+
+async fn points(qdrant: &str, collection: &str) -> u64 {
+    let url = format!("{qdrant}/collections/{collection}");
+    let Ok(answer) = http().get(url).send().await else { return 0 };
+    let info: Value = serde_json::from_str(&answer.text().await.unwrap_or_default()).unwrap_or_default();
+    info["result"]["points_count"].as_u64().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn second_installation_on_one_collection_is_refused_or_inherits_it_and_never_fights() {
+    let mut world = World::running().await;
+    insert(&world, "shop", 0..20).await;
+    insert(&world, "crm", 0..30).await;
+    assert_eq!(world.equal().await.documents, 20);
+    let first = owner(&world, "documents").await;
+    assert_eq!(first["database"], "shop");
+
+    // Another database.
+    let program = Provisioner::new(silent()).unwrap().redis_server().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let redis = Redis::new(program, dir.path()).start(silent()).await.unwrap();
+    let mut foreign = Other::new(&world, "crm", &redis.url(), "documents");
+    for service in ["producer", "upserter"] {
+        foreign.start(service);
+    }
+    for service in ["producer", "upserter"] {
+        let said = foreign.ends(service).await;
+        assert!(said.contains("\"documents\" belongs to installation") && said.contains("adopt"), "{said}");
+    }
+    assert_eq!(world.equal().await.documents, 20);
+    redis_command::<()>(&redis.url(), &["FLUSHALL"]).await;
+
+    // The same database from a Redis that knows of nothing, as after a loss: it inherits, and the other one stops.
+    let mut heir = Other::new(&world, "shop", &redis.url(), "documents");
+    for service in ["producer", "processor", "upserter"] {
+        heir.start(service);
+    }
+    for service in ["producer", "upserter"] {
+        let stopped = |world: &World| world.log(service).contains("belongs to installation");
+        world.wait(stopped, &format!("the {service} has stopped for another owner")).await;
+    }
+    assert_ne!(owner(&world, "documents").await["id"], first["id"]);
+    insert(&world, "shop", 20..40).await;
+    assert_eq!(world.equal().await.documents, 40);
+    // Started again, it does not take the collection back.
+    let refusals = world.log("upserter").matches("belongs to installation").count();
+    world.start("upserter");
+    let refused = |world: &World| world.log("upserter").matches("belongs to installation").count() > refusals;
+    world.wait(refused, "the former owner is refused").await;
+
+    // Unless a person wants that.
+    let adopted = world.command(&["installation", "adopt", "--yes"]).output().unwrap();
+    assert!(adopted.status.success(), "{}", said(&adopted));
+    assert_eq!(owner(&world, "documents").await["id"], first["id"]);
+    heir.ends("upserter").await;
+    world.kill("processor");
+    for service in ["producer", "processor", "upserter"] {
+        world.start(service);
+    }
+    insert(&world, "shop", 40..50).await;
+    assert_eq!(world.equal().await.documents, 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wiped_redis_new_collection_and_upgrade_are_marked_without_a_person() {
+    let mut world = World::running().await;
+    insert(&world, "shop", 0..20).await;
+    assert_eq!(world.equal().await.documents, 20);
+    let first = owner(&world, "documents").await;
+    assert_eq!(world.redis::<String>(&["HGET", INSTALLATION, "id"]).await, first["id"].as_str().unwrap());
+
+    // Wiped while services run: they put it back.
+    world.redis::<()>(&["FLUSHALL"]).await;
+    let url = world.stack.redis_url();
+    let id = || async { redis_command::<Option<String>>(&url, &["HGET", INSTALLATION, "id"]).await };
+    world.until("the installation is back", || async { id().await.is_some() }).await;
+    assert_eq!(id().await.unwrap(), first["id"].as_str().unwrap());
+    insert(&world, "shop", 20..25).await;
+    assert_eq!(world.equal().await.documents, 25);
+
+    // Wiped while none runs: a new one inherits the collection.
+    for service in SERVICES {
+        world.kill(service);
+    }
+    world.redis::<()>(&["FLUSHALL"]).await;
+    insert(&world, "shop", 25..30).await;
+    for service in SERVICES {
+        world.start(service);
+    }
+    assert_eq!(world.equal().await.documents, 30);
+    let second = owner(&world, "documents").await;
+    assert_ne!(second["id"], first["id"]);
+
+    // The collection is deleted, and made again.
+    let collection = format!("{}/collections/documents", world.stack.qdrant_http_url().unwrap());
+    http().delete(&collection).send().await.unwrap().error_for_status().unwrap();
+    assert_eq!(world.equal().await.documents, 30);
+    while owner(&world, "documents").await["id"] != second["id"] {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    // A Redis and a collection of an older release name nobody.
+    for service in SERVICES {
+        world.kill(service);
+    }
+    world.redis::<u64>(&["DEL", INSTALLATION]).await;
+    let unmark = http().patch(&collection).header("content-type", "application/json");
+    unmark.body(r#"{"metadata": {"tidewheel": null}}"#).send().await.unwrap().error_for_status().unwrap();
+    assert_eq!(owner(&world, "documents").await, Value::Null);
+    insert(&world, "shop", 30..35).await;
+    for service in SERVICES {
+        world.start(service);
+    }
+    assert_eq!(world.equal().await.documents, 35);
+    while owner(&world, "documents").await == Value::Null {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let repaired = world.log("producer").matches("everything will be compared with the index").count();
+    assert_eq!(repaired, 0, "nothing is read again because of an upgrade");
+
+    // A collection that a replay fills is marked before searches see it.
+    let replay = world.command(&["replay", "source", "--into", "documents_2", "--yes"]).output().unwrap();
+    assert!(replay.status.success(), "{}", said(&replay));
+    let id = world.redis::<String>(&["HGET", INSTALLATION, "id"]).await;
+    assert_eq!(owner(&world, "documents_2").await["id"], id);
+}

@@ -1,0 +1,142 @@
+//! Which installation owns a Redis and a Qdrant collection.
+//!
+//! An installation is one Redis with the services on it. Two of them on one Redis, or on one collection, undo each
+//! other's work, so both are marked with the owner.
+
+use serde::{Deserialize, Serialize};
+
+/// The database that an installation reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceIdentity {
+    /// The database.
+    pub database: String,
+    /// The replica set's name; empty for a sharded cluster.
+    #[serde(default)]
+    pub replica_set: String,
+    /// `host:port` of the members, or of the routers in the URI.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// MongoDB's own id of the replica set or the cluster; empty where the user may not read it.
+    #[serde(default)]
+    pub cluster: String,
+}
+
+impl SourceIdentity {
+    /// Whether both are the same database of the same deployment.
+    ///
+    /// Members come and go, so one shared host is enough. A backup that is restored into a new replica set on the same
+    /// hosts has another id; loopback hosts do not count there, because every machine has them.
+    pub fn is_same(&self, other: &Self) -> bool {
+        if self.database != other.database {
+            return false;
+        }
+        let identified = !self.cluster.is_empty() && !other.cluster.is_empty();
+        if identified && self.cluster == other.cluster {
+            return true;
+        }
+        let counts = |host: &&String| !identified || !is_loopback(host);
+        self.replica_set == other.replica_set && self.hosts.iter().filter(counts).any(|host| other.hosts.contains(host))
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+impl std::fmt::Display for SourceIdentity {
+    /// `shop on rs0 (db1:27017, db2:27017)`
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let set = if self.replica_set.is_empty() { "a sharded cluster" } else { &self.replica_set };
+        write!(f, "database {:?} on {set} ({})", self.database, self.hosts.join(", "))
+    }
+}
+
+/// An installation, as Redis and the collection name it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installation {
+    /// A random id.
+    pub id: String,
+    /// What it reads.
+    #[serde(flatten)]
+    pub source: SourceIdentity,
+    /// When it was registered, in seconds since the Unix epoch.
+    #[serde(default)]
+    pub created_at: u64,
+    /// The collection that it marked first; empty while it has marked none.
+    #[serde(default)]
+    pub collection: String,
+}
+
+impl Installation {
+    /// A new installation that reads this source.
+    pub fn new(source: SourceIdentity, now: u64) -> Self {
+        Self { id: uuid::Uuid::new_v4().simple().to_string(), source, created_at: now, collection: String::new() }
+    }
+}
+
+/// The owner that a collection names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CollectionMark {
+    /// There is no collection.
+    NoCollection,
+    /// The collection names no owner.
+    Unmarked,
+    /// The collection belongs to this installation.
+    Of(Installation),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(database: &str, set: &str, hosts: &[&str], cluster: &str) -> SourceIdentity {
+        SourceIdentity {
+            database: database.to_owned(),
+            replica_set: set.to_owned(),
+            hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            cluster: cluster.to_owned(),
+        }
+    }
+
+    #[test]
+    fn source_stays_the_same_while_members_change_and_differs_by_database_or_deployment() {
+        let own = source("shop", "rs0", &["db1:27017", "db2:27017"], "1");
+        for (same, other) in [
+            (true, own.clone()),
+            (true, source("shop", "rs0", &["db2:27017", "db3:27017"], "1")),
+            // Another port, a new name: MongoDB's id decides.
+            (true, source("shop", "rs0", &["127.0.0.1:4000"], "1")),
+            // The id cannot be read.
+            (true, source("shop", "rs0", &["db2:27017"], "")),
+            // A restored backup on the same hosts.
+            (true, source("shop", "rs0", &["db1:27017"], "2")),
+            (false, source("crm", "rs0", &["db1:27017", "db2:27017"], "1")),
+            (false, source("shop", "rs0", &["db9:27017"], "2")),
+            (false, source("shop", "rs1", &["db1:27017"], "2")),
+            (false, source("shop", "rs0", &["db9:27017"], "")),
+        ] {
+            assert_eq!(own.is_same(&other), same, "{other}");
+            assert_eq!(other.is_same(&own), same, "{other}");
+        }
+    }
+
+    #[test]
+    fn loopback_hosts_do_not_make_two_deployments_the_same() {
+        for host in ["localhost:27017", "127.0.0.1:27017", "[::1]:27017"] {
+            let (one, other) = (source("shop", "rs0", &[host], "1"), source("shop", "rs0", &[host], "2"));
+            assert!(!one.is_same(&other), "{host}");
+            assert!(one.is_same(&SourceIdentity { cluster: String::new(), ..other }), "{host}");
+        }
+    }
+
+    #[test]
+    fn installation_reads_marks_with_fields_that_it_does_not_know() {
+        let mark = r#"{"id": "a", "database": "shop", "later": 1}"#;
+        let read: Installation = serde_json::from_str(mark).unwrap();
+        assert_eq!((read.id.as_str(), read.source.database.as_str(), read.created_at), ("a", "shop", 0));
+        let own = Installation::new(source("shop", "rs0", &["db1:27017"], "1"), 7);
+        assert_eq!(serde_json::from_value::<Installation>(serde_json::to_value(&own).unwrap()).unwrap(), own);
+    }
+}

@@ -1,0 +1,180 @@
+//! Decides whether these services may work on a Redis and on a collection.
+
+use tidewheel_core::error::PortError;
+use tidewheel_core::installation::{CollectionMark, Installation, SourceIdentity};
+
+/// The command that takes a Redis or a collection over.
+const ADOPT: &str = "`tidewheel installation adopt`";
+
+/// What a service knows of the database that it serves.
+#[derive(Clone, Debug, Default)]
+pub struct Serves {
+    /// The database on its deployment; only the producer connects to it.
+    pub source: Option<SourceIdentity>,
+    /// The database in the settings, if they name one.
+    pub database: Option<String>,
+}
+
+/// What to do about the installation that Redis names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// Redis names none yet, and this service cannot: the producer will.
+    Wait,
+    /// Redis names none: register a new one.
+    Register,
+    /// It is ours.
+    Keep,
+    /// It is ours, and its deployment has other members now.
+    Refresh(SourceIdentity),
+    /// It reads another database.
+    Refuse(PortError),
+}
+
+/// Decides about the installation in Redis, which this service may have known as another one before.
+pub fn registration(found: Option<&Installation>, known: Option<&Installation>, serves: &Serves) -> Registration {
+    let Some(found) = found else {
+        return if serves.source.is_some() { Registration::Register } else { Registration::Wait };
+    };
+    let theirs = &found.source;
+    if let Some(own) = &serves.source {
+        if !own.is_same(theirs) {
+            return Registration::Refuse(foreign_redis(found, &own.to_string()));
+        }
+        // MongoDB's id stays, should this user not be allowed to read it.
+        let cluster = if own.cluster.is_empty() { theirs.cluster.clone() } else { own.cluster.clone() };
+        let own = SourceIdentity { cluster, ..own.clone() };
+        return if own == *theirs { Registration::Keep } else { Registration::Refresh(own) };
+    }
+    if let Some(database) = serves.database.as_ref().filter(|database| **database != theirs.database) {
+        return Registration::Refuse(foreign_redis(found, &format!("database {database:?}")));
+    }
+    match known {
+        Some(known) if !known.source.is_same(theirs) => {
+            Registration::Refuse(foreign_redis(found, &known.source.to_string()))
+        }
+        _ => Registration::Keep,
+    }
+}
+
+fn foreign_redis(found: &Installation, own: &str) -> PortError {
+    let Installation { id, source, .. } = found;
+    PortError::fatal(format!("Redis belongs to installation {id} of {source}; these settings are of {own}")).with_hint(
+        format!(
+            "give each installation its own Redis (redis.url, or another database number in it); {ADOPT} takes this one over"
+        ),
+    )
+}
+
+/// What to do about the owner that a collection names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// There is no collection yet.
+    Wait,
+    /// It is ours.
+    Keep,
+    /// It names nobody: mark it.
+    Mark,
+    /// It names an installation of the same database whose Redis is gone: mark it as ours.
+    Inherit,
+    /// It belongs to another installation.
+    Refuse(PortError),
+}
+
+/// Decides about the owner of a collection. An installation that has never marked one is new, or its Redis was wiped: it
+/// inherits the collection of its own database.
+pub fn ownership(installation: &Installation, collection: &str, mark: &CollectionMark) -> Ownership {
+    match mark {
+        CollectionMark::NoCollection => Ownership::Wait,
+        CollectionMark::Unmarked => Ownership::Mark,
+        CollectionMark::Of(owner) if owner.id == installation.id => Ownership::Keep,
+        CollectionMark::Of(owner)
+            if installation.collection.is_empty() && owner.source.is_same(&installation.source) =>
+        {
+            Ownership::Inherit
+        }
+        CollectionMark::Of(owner) => Ownership::Refuse(
+            PortError::fatal(format!(
+                "Qdrant collection {collection:?} belongs to installation {} of {}; this one is {} of {}",
+                owner.id, owner.source, installation.id, installation.source
+            ))
+            .with_hint(format!("set qdrant.collection to another name; {ADOPT} takes this collection over")),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_core::error::ErrorClass;
+
+    use super::*;
+
+    fn source(database: &str, host: &str) -> SourceIdentity {
+        SourceIdentity {
+            database: database.to_owned(),
+            replica_set: "rs0".to_owned(),
+            hosts: vec![host.to_owned()],
+            cluster: String::new(),
+        }
+    }
+
+    fn installation(id: &str, database: &str, collection: &str) -> Installation {
+        let collection = collection.to_owned();
+        Installation { id: id.to_owned(), source: source(database, "db1:1"), created_at: 0, collection }
+    }
+
+    fn serves(source: Option<SourceIdentity>, database: Option<&str>) -> Serves {
+        Serves { source, database: database.map(str::to_owned) }
+    }
+
+    #[test]
+    fn redis_without_an_installation_is_registered_by_the_producer_alone() {
+        assert_eq!(registration(None, None, &serves(Some(source("shop", "db1:1")), None)), Registration::Register);
+        assert_eq!(registration(None, None, &serves(None, Some("shop"))), Registration::Wait);
+    }
+
+    #[test]
+    fn redis_of_another_database_or_deployment_is_refused_with_both_names_and_the_command() {
+        let found = installation("a", "shop", "documents");
+        for other in [
+            serves(Some(source("crm", "db1:1")), Some("crm")),
+            serves(Some(source("shop", "db9:1")), Some("shop")),
+            serves(None, Some("crm")),
+        ] {
+            let Registration::Refuse(error) = registration(Some(&found), None, &other) else { panic!("{other:?}") };
+            assert_eq!(error.class, ErrorClass::Fatal);
+            assert!(error.message.contains("installation a of database \"shop\""), "{error}");
+            assert!(error.hint.unwrap().contains("tidewheel installation adopt"));
+        }
+        for own in [serves(Some(source("shop", "db1:1")), None), serves(None, Some("shop")), serves(None, None)] {
+            assert_eq!(registration(Some(&found), None, &own), Registration::Keep);
+        }
+        let before = installation("b", "crm", "documents");
+        let without_settings = registration(Some(&found), Some(&before), &serves(None, None));
+        assert!(matches!(without_settings, Registration::Refuse(_)), "it was taken over while the service ran");
+        let mut moved = source("shop", "db1:1");
+        moved.hosts.push("db2:1".to_owned());
+        let refreshed = registration(Some(&found), None, &serves(Some(moved.clone()), None));
+        assert_eq!(refreshed, Registration::Refresh(moved));
+    }
+
+    #[test]
+    fn collection_is_inherited_only_by_a_new_installation_of_the_same_database() {
+        let own = installation("a", "shop", "documents");
+        let new = installation("b", "shop", "");
+        let of = |installation: &Installation| CollectionMark::Of(installation.clone());
+        assert_eq!(ownership(&own, "documents", &CollectionMark::NoCollection), Ownership::Wait);
+        assert_eq!(ownership(&own, "documents", &CollectionMark::Unmarked), Ownership::Mark);
+        assert_eq!(ownership(&own, "documents", &of(&own)), Ownership::Keep);
+        assert_eq!(ownership(&new, "documents", &of(&own)), Ownership::Inherit);
+        for (installation, owner) in
+            [(&own, &new), (&own, &installation("c", "crm", "x")), (&installation("d", "crm", ""), &own)]
+        {
+            let Ownership::Refuse(error) = ownership(installation, "documents", &of(owner)) else {
+                panic!("{owner:?}")
+            };
+            assert_eq!(error.class, ErrorClass::Fatal);
+            assert!(error.message.contains(&owner.id) && error.message.contains(&installation.id), "{error}");
+            assert!(error.hint.unwrap().contains("tidewheel installation adopt"));
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Two installations on one Redis, or on one collection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewheel_core::error::ErrorClass;
+use tidewheel_core::installation::{CollectionMark, Installation, SourceIdentity};
+use tidewheel_core::ports::{Index, Ownable, Registry};
+use tidewheel_pipeline::ownership::{Checked, Guard, INTERVAL, Serves};
+use tidewheel_testkit::fakes::faults::Fault;
+use tidewheel_testkit::fakes::index::FakeIndex;
+use tidewheel_testkit::fakes::ownership::FakeRegistry;
+use tokio_util::sync::CancellationToken;
+
+fn source(database: &str) -> SourceIdentity {
+    SourceIdentity {
+        database: database.to_owned(),
+        replica_set: "rs0".to_owned(),
+        hosts: vec!["db1:27017".to_owned()],
+        cluster: String::new(),
+    }
+}
+
+fn producer(redis: &FakeRegistry, index: &FakeIndex, database: &str) -> Guard {
+    let serves = Serves { source: Some(source(database)), database: Some(database.to_owned()) };
+    Guard::new(Arc::new(redis.clone()), Some(Arc::new(index.clone())), serves)
+}
+
+fn upserter(redis: &FakeRegistry, index: &FakeIndex) -> Guard {
+    Guard::new(Arc::new(redis.clone()), Some(Arc::new(index.clone())), Serves::default())
+}
+
+async fn fatal(guard: &Guard) -> String {
+    let error = guard.check().await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Fatal);
+    assert!(error.hint.unwrap().contains("tidewheel installation adopt"));
+    error.message
+}
+
+async fn registered(redis: &FakeRegistry) -> Installation {
+    redis.installation().await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn new_installation_registers_itself_and_marks_its_collection_when_there_is_one() {
+    let (redis, index) = (FakeRegistry::default(), FakeIndex::new());
+    assert_eq!(upserter(&redis, &index).check().await.unwrap(), Checked::Pending, "there is no producer yet");
+    assert_eq!(redis.installation().await.unwrap(), None);
+    let producer = producer(&redis, &index, "shop");
+    assert_eq!(producer.check().await.unwrap(), Checked::Pending, "there is no collection yet");
+    let own = registered(&redis).await;
+    assert_eq!((own.source.clone(), own.collection.as_str()), (source("shop"), ""));
+    index.prepare(4).await.unwrap();
+    assert_eq!(producer.check().await.unwrap(), Checked::Marked);
+    let own = registered(&redis).await;
+    assert_eq!(own.collection, "documents");
+    let CollectionMark::Of(mark) = index.mark().await.unwrap() else { panic!("it is marked") };
+    assert_eq!(mark.id, own.id);
+
+    // Deleted while running, and made anew.
+    index.drop_collection();
+    assert_eq!(producer.check().await.unwrap(), Checked::Pending);
+    index.prepare(4).await.unwrap();
+    assert_eq!(upserter(&redis, &index).check().await.unwrap(), Checked::Marked);
+    assert!(matches!(index.mark().await.unwrap(), CollectionMark::Of(mark) if mark.id == own.id));
+}
+
+#[tokio::test]
+async fn second_database_on_one_redis_or_one_collection_is_refused() {
+    let (redis, index) = (FakeRegistry::default(), FakeIndex::new());
+    index.prepare(4).await.unwrap();
+    producer(&redis, &index, "shop").check().await.unwrap();
+    let message = fatal(&producer(&redis, &index, "crm")).await;
+    assert!(message.contains("\"shop\"") && message.contains("\"crm\""), "{message}");
+    let elsewhere = FakeRegistry::default();
+    let message = fatal(&producer(&elsewhere, &index, "crm")).await;
+    assert!(message.contains("\"documents\"") && message.contains("\"shop\""), "{message}");
+    assert_eq!(producer(&redis, &index, "shop").check().await.unwrap(), Checked::Marked, "the first one goes on");
+}
+
+#[tokio::test]
+async fn wiped_redis_gets_its_installation_back_from_a_running_service() {
+    let (redis, index) = (FakeRegistry::default(), FakeIndex::new());
+    index.prepare(4).await.unwrap();
+    let upserter = upserter(&redis, &index);
+    producer(&redis, &index, "shop").check().await.unwrap();
+    upserter.check().await.unwrap();
+    let before = registered(&redis).await;
+    redis.wipe();
+    assert_eq!(upserter.check().await.unwrap(), Checked::Marked);
+    assert_eq!(registered(&redis).await, before);
+}
+
+#[tokio::test]
+async fn new_redis_inherits_the_collection_and_the_former_installation_stops_for_good() {
+    let (redis, index) = (FakeRegistry::default(), FakeIndex::new());
+    index.prepare(4).await.unwrap();
+    let former = producer(&redis, &index, "shop");
+    former.check().await.unwrap();
+    let elsewhere = FakeRegistry::default();
+    let heir = producer(&elsewhere, &index, "shop");
+    // The answer to the mark is lost: it is found at the next check.
+    index.faults().once("set_mark", Fault::answer_lost());
+    assert_eq!(heir.check().await.unwrap_err().class, ErrorClass::Transient);
+    assert_eq!(heir.check().await.unwrap(), Checked::Marked);
+    fatal(&former).await;
+    // Neither does it take the collection back when it is started again.
+    fatal(&producer(&redis, &index, "shop")).await;
+    assert_eq!(heir.check().await.unwrap(), Checked::Marked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn running_service_waits_out_outages_and_stops_when_it_is_taken_over() {
+    let (redis, index) = (FakeRegistry::default(), FakeIndex::new());
+    index.prepare(4).await.unwrap();
+    producer(&redis, &index, "shop").check().await.unwrap();
+    let guard = upserter(&redis, &index);
+    guard.check().await.unwrap();
+    let stop = CancellationToken::new();
+    let watch = tokio::spawn({
+        let stop = stop.clone();
+        async move { guard.watch(stop).await }
+    });
+    for call in ["installation", "installation", "installation"] {
+        redis.faults().once(call, Fault::unreachable());
+    }
+    tokio::time::sleep(10 * INTERVAL).await;
+    assert!(!watch.is_finished());
+    redis.replace(&Installation::new(source("crm"), 0)).await.unwrap();
+    let error = tokio::time::timeout(2 * INTERVAL, watch).await.unwrap().unwrap().unwrap();
+    assert!(error.message.contains("\"crm\""), "{error}");
+
+    // Asked to stop, it ends without an error.
+    let idle = upserter(&FakeRegistry::default(), &index);
+    stop.cancel();
+    assert_eq!(tokio::time::timeout(Duration::from_secs(1), idle.watch(stop)).await.unwrap(), None);
+}

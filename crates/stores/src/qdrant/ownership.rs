@@ -1,0 +1,89 @@
+//! The owner of a collection, in the collection's metadata.
+//!
+//! Qdrant keeps metadata from 1.16 on; an older server ignores it, and its collections stay unmarked. So do those that
+//! the API key does not let us change.
+
+use async_trait::async_trait;
+use qdrant_client::qdrant::{GetCollectionInfoRequest, UpdateCollection};
+use serde_json::{Map, Value};
+use tidewheel_core::error::{Cause, PortError};
+use tidewheel_core::installation::{CollectionMark, Installation};
+use tidewheel_core::ports::{Aliases, Named, Ownable, PortResult};
+use tonic::{Code, Status};
+
+use super::{QdrantIndex, error, existing, value};
+
+/// The entry of the metadata.
+const ENTRY: &str = "tidewheel";
+
+#[async_trait]
+impl Ownable for QdrantIndex {
+    fn collection(&self) -> &str {
+        &self.collection
+    }
+
+    async fn mark(&self) -> PortResult<CollectionMark> {
+        let request = GetCollectionInfoRequest { collection_name: self.collection.clone() };
+        let answer = existing(self.connection.collections().get(request).await)
+            .map_err(|status| self.failed("read the owner of the collection", &status))?;
+        let Some(info) = answer.and_then(|answer| answer.result) else { return Ok(CollectionMark::NoCollection) };
+        let metadata = value::from_payload(info.config.unwrap_or_default().metadata);
+        mark_in(&metadata).map_err(|cause| {
+            PortError::fatal(format!(
+                "failed to read the owner of the Qdrant collection {:?}: {cause}",
+                self.collection
+            ))
+            .with_hint("`tidewheel installation adopt` marks the collection for the installation of these settings")
+        })
+    }
+
+    async fn set_mark(&self, installation: &Installation) -> PortResult<()> {
+        // A request that changes a collection has to name the collection itself.
+        let collection_name = match self.resolve(&self.collection).await {
+            Ok(Named::Nothing) => return Ok(()),
+            Ok(Named::Collection) => self.collection.clone(),
+            Ok(Named::Alias(collection)) => collection,
+            Err(error) if error.cause == Cause::Denied => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let metadata = Map::from_iter([(ENTRY.to_owned(), serde_json::json!(installation))]);
+        let request =
+            UpdateCollection { collection_name, metadata: value::to_payload(&metadata), ..UpdateCollection::default() };
+        match self.connection.collections().update(request).await {
+            Ok(_) => Ok(()),
+            Err(status) if error::is_missing(&status) || is_denied(&status) => Ok(()),
+            Err(status) => Err(self.failed("mark the collection", &status)),
+        }
+    }
+}
+
+/// A key that may only write points is enough for everything else.
+fn is_denied(status: &Status) -> bool {
+    matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated)
+}
+
+fn mark_in(metadata: &Map<String, Value>) -> Result<CollectionMark, serde_json::Error> {
+    match metadata.get(ENTRY) {
+        None | Some(Value::Null) => Ok(CollectionMark::Unmarked),
+        Some(mark) => serde_json::from_value(mark.clone()).map(CollectionMark::Of),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn metadata_without_our_entry_is_unmarked_and_a_damaged_entry_an_error() {
+        let of = |metadata: Value| mark_in(metadata.as_object().unwrap());
+        assert_eq!(of(json!({})).unwrap(), CollectionMark::Unmarked);
+        assert_eq!(of(json!({"owner": "somebody"})).unwrap(), CollectionMark::Unmarked);
+        let CollectionMark::Of(mark) = of(json!({"tidewheel": {"id": "a", "database": "shop"}})).unwrap() else {
+            panic!("it is marked")
+        };
+        assert_eq!(mark.source.database, "shop");
+        assert!(of(json!({"tidewheel": {"id": 1}})).is_err());
+    }
+}

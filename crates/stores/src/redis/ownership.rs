@@ -1,0 +1,84 @@
+//! The installation that this Redis belongs to, as a hash that a person can read.
+
+use async_trait::async_trait;
+use redis::Value;
+use tidewheel_core::error::PortError;
+use tidewheel_core::installation::{Installation, SourceIdentity};
+use tidewheel_core::ports::{PortResult, Registry};
+use tidewheel_core::streams::INSTALLATION;
+
+use super::{RedisStore, reply, script};
+
+/// Version of these fields.
+const FORMAT: &str = "1";
+
+/// The hash's fields. All of them are always written; what is not known is empty.
+const FIELDS: [&str; 8] = ["format", "id", "database", "replica_set", "hosts", "cluster", "created_at", "collection"];
+
+#[async_trait]
+impl Registry for RedisStore {
+    async fn installation(&self) -> PortResult<Option<Installation>> {
+        // HMGET rather than HGETALL: the account of an older installation need not have the right to the latter.
+        let answer = self.send("read the installation", redis::cmd("HMGET").arg(INSTALLATION).arg(&FIELDS)).await?;
+        self.read(answer)
+    }
+
+    async fn register(&self, installation: &Installation) -> PortResult<Installation> {
+        let fields = fields(installation);
+        let mut command = script::REGISTER.command(&[INSTALLATION], 2 * fields.len(), 512);
+        for (name, value) in FIELDS.iter().zip(&fields) {
+            command.arg(name).arg(value);
+        }
+        let answer = self.run("register the installation", &script::REGISTER, &command).await?;
+        // There is one now.
+        self.read(answer).map(|registered| registered.unwrap_or_else(|| installation.clone()))
+    }
+
+    async fn replace(&self, installation: &Installation) -> PortResult<()> {
+        let mut command = redis::cmd("HSET");
+        command.arg(INSTALLATION);
+        for (name, value) in FIELDS.iter().zip(fields(installation)) {
+            command.arg(name).arg(value);
+        }
+        self.send("register the installation", &command).await.map(drop)
+    }
+}
+
+impl RedisStore {
+    fn read(&self, answer: Value) -> PortResult<Option<Installation>> {
+        let doing = "read the installation";
+        let values = reply::array(answer)
+            .and_then(|values| values.into_iter().map(reply::optional_text).collect::<Result<Vec<_>, _>>())
+            .and_then(|values| values.try_into().map_err(|_| reply::Unexpected("a value for each field")))
+            .map_err(self.garbled(doing))?;
+        let values: [Option<String>; FIELDS.len()] = values;
+        if values.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let [_, id, database, replica_set, hosts, cluster, created_at, collection] =
+            values.map(Option::unwrap_or_default);
+        if id.is_empty() || database.is_empty() {
+            let message = format!("{INSTALLATION} in Redis at {} has no id or no database", self.address());
+            return Err(PortError::fatal(message)
+                .with_hint("`tidewheel installation adopt` registers the installation of these settings"));
+        }
+        let hosts = hosts.split(',').filter(|host| !host.is_empty()).map(str::to_owned).collect();
+        let source = SourceIdentity { database, replica_set, hosts, cluster };
+        Ok(Some(Installation { id, source, created_at: created_at.parse().unwrap_or_default(), collection }))
+    }
+}
+
+/// The values, in the order of [`FIELDS`].
+fn fields(installation: &Installation) -> [String; FIELDS.len()] {
+    let source = &installation.source;
+    [
+        FORMAT.to_owned(),
+        installation.id.clone(),
+        source.database.clone(),
+        source.replica_set.clone(),
+        source.hosts.join(","),
+        source.cluster.clone(),
+        installation.created_at.to_string(),
+        installation.collection.clone(),
+    ]
+}

@@ -1,0 +1,53 @@
+//! The contracts of [`Registry`] and [`Ownable`].
+
+use tidewheel_core::installation::{CollectionMark, Installation, SourceIdentity};
+use tidewheel_core::ports::{Ownable, Registry};
+
+use super::index::{DIMENSION, IndexHarness};
+
+/// An installation that reads this database.
+pub fn installation(database: &str) -> Installation {
+    let source = SourceIdentity {
+        database: database.to_owned(),
+        replica_set: "rs0".to_owned(),
+        hosts: vec!["db1.example:27017".to_owned(), "[2001:db8::1]:27018".to_owned()],
+        cluster: "65f000000000000000000001".to_owned(),
+    };
+    Installation::new(source, 1_700_000_000)
+}
+
+/// The first installation stays until it is replaced, and comes back with everything that it said.
+pub async fn the_first_installation_is_registered_and_stays(registry: &dyn Registry) {
+    assert_eq!(registry.installation().await.unwrap(), None);
+    let (first, second) = (installation("shop"), installation("crm"));
+    assert_eq!(registry.register(&first).await.unwrap(), first);
+    assert_eq!(registry.register(&second).await.unwrap(), first);
+    assert_eq!(registry.installation().await.unwrap(), Some(first));
+    registry.replace(&second).await.unwrap();
+    assert_eq!(registry.installation().await.unwrap(), Some(second.clone()));
+    let sharded =
+        SourceIdentity { replica_set: String::new(), hosts: Vec::new(), cluster: String::new(), ..second.source };
+    let marked = Installation { source: sharded, collection: "documents".to_owned(), ..second };
+    registry.replace(&marked).await.unwrap();
+    assert_eq!(registry.installation().await.unwrap(), Some(marked));
+}
+
+/// A mark stays with its collection, is replaced by the next one, and goes with the collection.
+pub async fn a_mark_stays_with_its_collection(harness: &dyn IndexHarness, owned: &dyn Ownable) {
+    let (first, second) = (installation("shop"), installation("crm"));
+    assert_eq!(owned.mark().await.unwrap(), CollectionMark::NoCollection);
+    owned.set_mark(&first).await.unwrap();
+    assert_eq!(owned.mark().await.unwrap(), CollectionMark::NoCollection, "a mark makes no collection");
+    let index = harness.index();
+    index.prepare(DIMENSION).await.unwrap();
+    assert_eq!(owned.mark().await.unwrap(), CollectionMark::Unmarked);
+    owned.set_mark(&first).await.unwrap();
+    assert_eq!(owned.mark().await.unwrap(), CollectionMark::Of(first));
+    assert!(!index.prepare(DIMENSION).await.unwrap());
+    owned.set_mark(&second).await.unwrap();
+    assert_eq!(owned.mark().await.unwrap(), CollectionMark::Of(second));
+    harness.drop_collection().await;
+    index.prepare(DIMENSION).await.unwrap();
+    assert_eq!(owned.mark().await.unwrap(), CollectionMark::Unmarked, "it is another one");
+    assert_eq!(owned.collection(), index.name());
+}
