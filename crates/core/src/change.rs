@@ -74,8 +74,7 @@ pub struct Change {
     pub operation: Operation,
     /// Where.
     pub namespace: Namespace,
-    /// The document's `_id` in canonical extended JSON: its exact identity. Empty for a change of a
-    /// whole collection.
+    /// The document's [key](crate::key): its exact identity. Empty for a change of a whole collection.
     pub key: String,
     /// The document's `_id` in relaxed extended JSON: for people who read the streams. Empty for a
     /// change of a whole collection.

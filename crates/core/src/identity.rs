@@ -45,14 +45,14 @@ impl fmt::Display for Namespace {
     }
 }
 
-/// The identity of a document across the pipeline: UUIDv5 of its namespace and its `_id`.
+/// The identity of a document across the pipeline: UUIDv5 of its namespace and its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DocumentId(Uuid);
 
 impl DocumentId {
-    /// The identity of the document with this `_id`, given as canonical extended JSON.
+    /// The identity of the document with this [key](crate::key).
     ///
-    /// Canonical, because the relaxed form writes the integer 1 and the long 1 alike.
+    /// A key of an earlier form gives the identity that an earlier release gave the document.
     pub fn new(namespace: &Namespace, key: &str) -> Self {
         let mut name = Vec::with_capacity(namespace.as_str().len() + 1 + key.len());
         name.extend_from_slice(namespace.as_str().as_bytes());

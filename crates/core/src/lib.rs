@@ -13,6 +13,7 @@ mod hex;
 pub mod identity;
 pub mod installation;
 pub mod json;
+pub mod key;
 pub mod meters;
 pub mod payload;
 pub mod ports;

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::change::Change;
 use crate::embedded::{Embedded, Vectors};
 use crate::identity::Namespace;
+use crate::key;
 
 /// Fields of an entry that is written.
 pub type Fields<'a> = Vec<(&'static str, Cow<'a, [u8]>)>;
@@ -59,6 +60,18 @@ impl Record for Change {
     }
 
     fn decode(fields: RawFields) -> Result<Self, WireError> {
+        let mut reader = Reader(fields);
+        let change = reader.change()?;
+        if change.operation.has_document() && change.document.is_none() {
+            return Err(WireError::Missing("document"));
+        }
+        Ok(change)
+    }
+}
+
+impl Change {
+    /// Reads a change that the producer has parked: it has no document, even if its operation has one.
+    pub fn decode_parked(fields: RawFields) -> Result<Self, WireError> {
         Reader(fields).change()
     }
 }
@@ -86,6 +99,9 @@ impl Record for Embedded {
         let change = reader.change()?;
         if !change.operation.has_document() {
             return Ok(Self::without_vectors(change));
+        }
+        if change.document.is_none() {
+            return Err(WireError::Missing("document"));
         }
         let chunks: Vec<String> =
             serde_json::from_slice(&reader.take("chunks")?).map_err(|error| invalid("chunks", &error))?;
@@ -145,12 +161,13 @@ impl Reader {
     fn change(&mut self) -> Result<Change, WireError> {
         let operation: crate::change::Operation = self.parse("operation")?;
         let namespace = self.text("namespace")?;
-        let document = operation.has_document().then(|| self.text("document")).transpose()?;
+        let document = if operation.has_document() { self.text_optional("document")? } else { None };
         Ok(Change {
             operation,
             namespace: Namespace::parse(&namespace).ok_or_else(|| invalid("namespace", &format!("{namespace:?}")))?,
             id: self.text("id")?,
-            key: self.text("key")?,
+            // Entries of an earlier release have keys of an earlier form.
+            key: key::canonical(&self.text("key")?).into_owned(),
             version: self.parse("version")?,
             committed_at: self.parse("committed_at")?,
             document,
@@ -212,6 +229,26 @@ mod tests {
             };
             prop_assert_eq!(Embedded::decode(as_read(embedded.encode())), Ok(embedded));
         }
+    }
+
+    #[test]
+    fn an_entry_of_an_earlier_release_gets_the_present_key() {
+        let keys = [(r#"{"$numberLong":"7"}"#, r#"{"$numberInt":"7"}"#), ("\"7\"", "\"7\"")];
+        for (former, present) in keys {
+            let old = Change { key: former.into(), ..change(Operation::Insert, "{}") };
+            assert_eq!(Change::decode(as_read(old.encode())).unwrap().key, present);
+            let old = Embedded::without_vectors(Change { key: former.into(), ..change(Operation::Delete, "") });
+            assert_eq!(Embedded::decode(as_read(old.encode())).unwrap().change.key, present);
+        }
+    }
+
+    #[test]
+    fn a_parked_change_needs_no_document() {
+        let parked = Change { document: None, ..change(Operation::Insert, "{}") };
+        assert_eq!(Change::decode_parked(as_read(parked.encode())), Ok(parked.clone()));
+        assert_eq!(Change::decode(as_read(parked.encode())), Err(WireError::Missing("document")));
+        let embedded = Embedded::without_vectors(parked);
+        assert_eq!(Embedded::decode(as_read(embedded.encode())), Err(WireError::Missing("document")));
     }
 
     #[test]

@@ -25,6 +25,7 @@ use qdrant_client::qdrant::{
 };
 use serde_json::Value;
 use tidewheel_core::identity::{DocumentId, Namespace};
+use tidewheel_core::key;
 use tidewheel_core::row::{Place, row};
 
 pub use self::report::{Difference, Report};
@@ -205,7 +206,7 @@ impl Oracle {
         let mut pairs = Vec::with_capacity(documents.len());
         for document in documents {
             report.documents += 1;
-            let key = canonical(document.get("_id").cloned().unwrap_or(Bson::Null));
+            let key = key::canonical(&canonical(document.get("_id").cloned().unwrap_or(Bson::Null))).into_owned();
             let owner = (namespace.to_string(), key);
             let parked = self.parked.as_ref().is_some_and(|parked| parked(&document));
             match points.remove(&owner) {
@@ -316,7 +317,8 @@ fn identify(point: &RetrievedPoint) -> Option<(Owner, Identity)> {
     if expected.to_string() != id {
         return None;
     }
-    // Read and written again by MongoDB's own library, so that only the value counts and not how it is written.
+    // Read and written again by MongoDB's own library, so that only the value counts and not how it is written. The form stays:
+    // a key of an earlier form is not a key of any document.
     let value: Value = serde_json::from_str(key).ok()?;
     let owner = (namespace.to_owned(), canonical(Bson::try_from(value).ok()?));
     let identity = Identity {

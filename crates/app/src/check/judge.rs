@@ -143,6 +143,10 @@ fn mongodb(report: &mut Report, address: &str, facts: &MongoFacts) {
     if !facts.primary && facts.topology != Topology::Sharded {
         doubtful(report, PART, "no primary answers", "wait for an election, or look at rs.status()");
     }
+    for option in &facts.ignored {
+        let hint = "remove it from mongodb.uri";
+        doubtful(report, PART, format!("the option {option} of mongodb.uri is not supported and has no effect"), hint);
+    }
     match &facts.watch {
         Ok(()) => right(report, PART, "a change stream can be opened"),
         Err(error) => {

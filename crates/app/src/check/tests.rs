@@ -19,6 +19,7 @@ fn good() -> Facts {
             primary: true,
             oplog: Some(OplogWindow { first: at(1_000), last: at(1_000_000) }),
             watch: Ok(()),
+            ignored: Vec::new(),
             collections: vec![(Namespace::new("shop", "tickets"), 12)],
         }),
         redis_url: "redis://127.0.0.1".into(),

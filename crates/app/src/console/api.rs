@@ -24,6 +24,7 @@ use super::replays::{self, ReplayView};
 use super::watch::{Viewer, Watch};
 use crate::cli::StageName;
 use crate::commands::dead_letters::letters::{self, Filter, LetterView, Listing, Outcome};
+use crate::commands::dead_letters::reread;
 use crate::commands::search::{self, Found};
 use crate::commands::trace::{self, facts::Trace};
 use crate::connect;
@@ -209,7 +210,7 @@ pub(super) struct LetterName {
 
 /// `POST /api/dead-letters/retry`.
 pub(super) async fn retry(State(shared): Own, Body(chosen): Body<Chosen>) -> Answer<Outcome> {
-    patiently(act(&shared, chosen, async |letters| letters::retry(&shared.redis, letters).await)).await
+    patiently(act(&shared, chosen, async |letters| reread::retry(&shared.settings, &shared.redis, letters).await)).await
 }
 
 /// `POST /api/dead-letters/drop`.

@@ -8,6 +8,7 @@ mod demo;
 mod embedder;
 mod embedder_memory;
 mod history;
+mod identities;
 mod index;
 mod isolation;
 mod kills;

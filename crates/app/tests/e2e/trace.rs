@@ -34,7 +34,7 @@ async fn a_trace_finds_a_document_wherever_it_is() {
     let (found, code) = trace(&world, &["5"]);
     assert_eq!((code, found["documents"].as_array().unwrap().len()), (Some(0), 2), "{found}");
     let kinds: Vec<&Value> = found["documents"].as_array().unwrap().iter().map(|document| &document["kind"]).collect();
-    assert_eq!(kinds, ["int", "text"]);
+    assert_eq!(kinds, ["number", "text"]);
     let (found, code) = trace(&world, &[&id.to_hex(), "--namespace", "tickets"]);
     assert_eq!((code, state(&found).as_str()), (Some(0), "searchable"), "{found}");
     let document = &found["documents"][0];

@@ -6,6 +6,7 @@ use super::PortResult;
 use super::queue::EntryId;
 use crate::change::Change;
 use crate::embedded::Embedded;
+use crate::key;
 use crate::streams::Stage;
 use crate::wire::{RawFields, Record as _, WireError};
 
@@ -29,6 +30,9 @@ pub struct Letter {
     pub parked_at: u64,
     /// Its record, or why that cannot be read. One of stage 1 has no vectors yet.
     pub record: Result<Embedded, WireError>,
+    /// It cannot be put back as it is: it has no document, or a key of an earlier release, whose deletion may be known under another
+    /// one. Its document has to be read from MongoDB again.
+    pub reread: bool,
 }
 
 impl Letter {
@@ -41,12 +45,16 @@ impl Letter {
         };
         let (stream, entry, reason) = (text("stream"), EntryId(text("entry")), text("reason"));
         let (attempts, parked_at) = (text("attempts").parse().unwrap_or(0), text("parked_at").parse().unwrap_or(0));
+        let former = !key::is_canonical(&text("key"));
         let record = if stage.stream == crate::streams::RAW {
-            Change::decode(fields).map(Embedded::without_vectors)
+            Change::decode_parked(fields).map(Embedded::without_vectors)
         } else {
             Embedded::decode(fields)
         };
-        Self { id, stream, entry, reason, attempts, parked_at, record }
+        let reread = record
+            .as_ref()
+            .is_ok_and(|record| record.change.operation.has_document() && (former || record.change.document.is_none()));
+        Self { id, stream, entry, reason, attempts, parked_at, record, reread }
     }
 }
 

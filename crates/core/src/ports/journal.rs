@@ -1,5 +1,6 @@
 //! The producer's side of stage 1.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -7,11 +8,14 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::PortResult;
+use super::dead_letters::ABOUT;
 use super::queue::EntryId;
 use super::source::ResumeToken;
 use crate::change::Change;
 use crate::identity::Namespace;
+use crate::streams::RAW;
 use crate::version::ClusterTime;
+use crate::wire::{Fields, Record as _};
 
 /// How far a snapshot has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +63,25 @@ pub struct Checkpoint {
     pub selection: String,
     /// The snapshot.
     pub snapshot: SnapshotState,
+}
+
+/// A change that cannot be appended: it goes to the dead letters of stage 1, without its document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parked {
+    /// The change, without its document.
+    pub change: Change,
+    /// Why it cannot be appended.
+    pub reason: String,
+}
+
+impl Parked {
+    /// The fields of its dead letter: what [`Letter::read`](super::Letter::read) reads.
+    pub fn fields(&self, parked_at: u64) -> Fields<'_> {
+        let mut fields = self.change.encode();
+        let about = [RAW.to_owned(), EntryId::zero().0, self.reason.clone(), "1".to_owned(), parked_at.to_string()];
+        fields.extend(ABOUT.into_iter().zip(about).map(|(name, value)| (name, Cow::Owned(value.into_bytes()))));
+        fields
+    }
 }
 
 /// How an append ended.
@@ -137,7 +160,21 @@ pub trait Journal: Send + Sync {
         expected: Option<&Checkpoint>,
         changes: &[Change],
         next: &Checkpoint,
+    ) -> PortResult<Appended> {
+        self.append_and_park(expected, changes, &[], next).await
+    }
+
+    /// The same, and adds these to the dead letters of stage 1 in the same step.
+    async fn append_and_park(
+        &self,
+        expected: Option<&Checkpoint>,
+        changes: &[Change],
+        parked: &[Parked],
+        next: &Checkpoint,
     ) -> PortResult<Appended>;
+
+    /// Most bytes that a field of an entry may have, as far as that is known: a longer one makes every append fail.
+    async fn most_bytes(&self) -> PortResult<Option<usize>>;
 
     /// The newest checkpoint that is known to be in the index with all that it covers: where everything can be taken up
     /// again. `None` before the first start.
@@ -146,12 +183,13 @@ pub trait Journal: Send + Sync {
     /// Saves `applied` as such, if the saved checkpoint is `expected`.
     async fn confirm(&self, expected: &Checkpoint, applied: &Checkpoint) -> PortResult<Appended>;
 
-    /// Appends the changes and goes on from `next`, both or neither, if the saved checkpoint is `expected`; takes the streams
-    /// as they are now for undamaged, as far as `repair` says.
+    /// Appends and parks the changes and goes on from `next`, all or nothing, if the saved checkpoint is `expected`; takes the
+    /// streams as they are now for undamaged, as far as `repair` says.
     async fn restart(
         &self,
         expected: Option<&Checkpoint>,
         changes: &[Change],
+        parked: &[Parked],
         next: &Checkpoint,
         repair: Repair,
     ) -> PortResult<Appended>;

@@ -23,10 +23,10 @@ pub use index::{
     Alarm, Aliases, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector, KnownVectors, Named,
     Point, Stored, Tombstones, Written,
 };
-pub use journal::{Appended, Checkpoint, Damage, Journal, Position, Positions, Repair, SnapshotState};
+pub use journal::{Appended, Checkpoint, Damage, Journal, Parked, Position, Positions, Repair, SnapshotState};
 pub use ownership::{Ownable, Registry};
 pub use queue::{Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Handover, Queue, Retention, StageStatus};
-pub use source::{Feed, FeedBatch, FeedError, ResumeToken, Scan, Source, SourceEvent, SourceRow, StartAt};
+pub use source::{Feed, FeedBatch, FeedError, Readable, ResumeToken, Scan, Source, SourceEvent, SourceRow, StartAt};
 pub use spans::Spans;
 
 /// The answer of a port.

@@ -28,18 +28,23 @@ pub struct SourceEvent {
     pub operation: Operation,
     /// Where.
     pub namespace: Namespace,
-    /// `_id` in canonical extended JSON; empty for a drop.
+    /// The document's [key](crate::key); empty for a drop.
     pub key: String,
     /// `_id` in relaxed extended JSON; empty for a drop.
     pub id: String,
+    /// What else tells the document apart: the fields of its shard key, in canonical extended JSON. Empty where `_id` alone does.
+    pub shard: String,
     /// When, in the source's logical time. Several events may share it.
     pub time: ClusterTime,
     /// When, by the source's wall clock, in milliseconds since the Unix epoch.
     pub committed_at: u64,
-    /// The document in relaxed extended JSON. `None` for a delete and a drop, and for an update whose document was
-    /// gone when the source looked it up: the event of its deletion follows.
-    pub document: Option<String>,
+    /// The document. `None` for a delete and a drop, and for an update whose document was gone when the source looked it up: the
+    /// event of its deletion follows.
+    pub document: Option<Readable>,
 }
+
+/// A document in relaxed extended JSON, or why it cannot be read.
+pub type Readable = Result<String, String>;
 
 /// What a feed has accumulated.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,12 +65,12 @@ pub struct FeedBatch {
 /// One row that a snapshot has read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceRow {
-    /// `_id` in canonical extended JSON.
+    /// The document's [key](crate::key).
     pub key: String,
     /// `_id` in relaxed extended JSON.
     pub id: String,
-    /// The document in relaxed extended JSON.
-    pub document: String,
+    /// The document.
+    pub document: Readable,
 }
 
 /// Why a feed cannot be opened or has ended.
@@ -101,7 +106,7 @@ pub trait Source: Send + Sync {
     /// About how many documents a collection has, for progress.
     async fn estimate(&self, namespace: &Namespace) -> PortResult<u64>;
 
-    /// Reads a collection in the order of `_id`, after the row with this canonical key if one is given, including
+    /// Reads a collection in the order of `_id`, after the row with this key if one is given, including
     /// everything committed at `at_least` or before. With a filter, a query of MongoDB in extended JSON, only what matches it.
     async fn scan(
         &self,
@@ -111,13 +116,13 @@ pub trait Source: Send + Sync {
         filter: Option<&str>,
     ) -> PortResult<Box<dyn Scan>>;
 
-    /// Which of these documents, given by their canonical keys, exist, as of everything committed at `at_least` or before.
+    /// Which of these documents, given by their keys, exist, as of everything committed at `at_least` or before.
     /// None of a collection that is not selected does.
     async fn existing(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<bool>>;
 
-    /// Those of these documents, given by their canonical keys, that exist, as of everything committed at `at_least` or before,
-    /// in any order. None of a collection that is not selected. A key with bytes that are no text cannot be asked for. All of
-    /// them come at once: ask for no more than fit into memory.
+    /// Those of these documents, given by their keys, that exist, as of everything committed at `at_least` or before,
+    /// in any order. None of a collection that is not selected. All of them come at once: ask for no more than fit into
+    /// memory.
     async fn fetch(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<SourceRow>>;
 }
 

@@ -89,8 +89,10 @@ pub(super) fn judge(
     let Some(first) = points.first().filter(|first| first.stamp.chunk == 0) else {
         return Some((Kind::Missing, "chunk 0 is missing".to_owned()));
     };
-    if first.stamp.digest != digest(&source.document) {
-        return Some((Kind::Stale, "another state of the document".to_owned()));
+    match &source.document {
+        Ok(document) if first.stamp.digest == digest(document) => {}
+        Ok(_) => return Some((Kind::Stale, "another state of the document".to_owned())),
+        Err(why) => return Some((Kind::Stale, format!("the document cannot be read: {why}"))),
     }
     if let Err(what) = row.whole {
         return Some((Kind::Stale, what));
@@ -104,10 +106,9 @@ pub(super) fn judge(
 
 /// The first field of a payload that is not what the document says.
 fn differs(source: &SourceRow, seen: &Seen, options: &PayloadOptions) -> Option<String> {
-    let Ok(expected) = plain_document(&source.document).map(|document| options.select(document)) else {
-        // It can be neither written nor compared; its dead letter says so.
-        return None;
-    };
+    let document = source.document.as_ref().ok().and_then(|document| plain_document(document).ok());
+    // Without it can be neither written nor compared; its dead letter says so.
+    let expected = options.select(document?);
     let found = &seen.point.payload;
     let field = |name: &String| name != RESERVED && found.get(name) != expected.get(name);
     let name = expected.keys().chain(found.keys()).find(|name| field(name))?;
@@ -143,7 +144,7 @@ mod tests {
     }
 
     fn source() -> SourceRow {
-        SourceRow { key: r#"{"$numberInt":"1"}"#.into(), id: "1".into(), document: DOCUMENT.into() }
+        SourceRow { key: r#"{"$numberInt":"1"}"#.into(), id: "1".into(), document: Ok(DOCUMENT.into()) }
     }
 
     fn seen(chunk: u32, chunks: u32, seconds: u32, document: &str) -> Seen {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
+use tidewheel_core::key;
 use tidewheel_core::ports::{Archive, Fence, FenceTarget, PortResult};
 use tidewheel_core::version::{ClusterTime, Version};
 use tokio::time::Instant;
@@ -34,17 +35,22 @@ impl Run<'_> {
         for batch in confirmed.chunks(BATCH) {
             let targets: Vec<&Target> = batch.iter().map(|confirmed| &confirmed.target).collect();
             let mut rows = look::rows(&*self.ports.source, &targets, version.time).await?;
-            let changes = targets.iter().map(|target| {
-                let row = rows.remove(*target);
-                Change {
-                    operation: if row.is_some() { Operation::Read } else { Operation::Delete },
+            // What cannot be read or is too large stays as it is. Points with a key of an earlier release are removed in the sweep: in
+            // the pipeline their deletion would be that of the document with the present key.
+            let changes = targets.iter().filter(|target| key::is_canonical(&target.key)).filter_map(|target| {
+                let (id, document) = match rows.remove(*target) {
+                    Some(row) => (row.id, Some(row.document.ok().filter(|_| target.key.len() <= key::MAX_BYTES)?)),
+                    None => (target.key.clone(), None),
+                };
+                Some(Change {
+                    operation: if document.is_some() { Operation::Read } else { Operation::Delete },
                     namespace: target.namespace.clone(),
                     key: target.key.clone(),
-                    id: row.as_ref().map_or_else(|| target.key.clone(), |row| row.id.clone()),
+                    id,
                     version,
                     committed_at: now_ms(),
-                    document: row.map(|row| row.document),
-                }
+                    document,
+                })
             });
             let changes: Vec<Change> = changes.collect();
             self.room(&**archive).await?;
@@ -136,7 +142,8 @@ impl Run<'_> {
         let fences = batch.iter().zip(&points).filter_map(|(confirmed, points)| {
             let document = confirmed.target.document();
             let first = points.iter().find(|seen| seen.point.id == document.point(0));
-            let reached = first.is_some_and(|first| first.stamp.version >= version);
+            let former = !key::is_canonical(&confirmed.target.key);
+            let reached = former || first.is_some_and(|first| first.stamp.version >= version);
             let older = points.iter().any(|seen| seen.stamp.version < version);
             (reached && older).then_some(Fence { target: FenceTarget::Document(document), version })
         });

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
+use tidewheel_core::key;
 use tidewheel_core::payload::digest;
 use tidewheel_core::ports::{IndexedPoint, PortResult, SnapshotState, SourceRow};
 use tidewheel_core::version::ClusterTime;
@@ -149,7 +150,7 @@ impl Run<'_> {
                 for (target, row) in targets.iter().zip(&rows) {
                     let points = points.remove(target).unwrap_or_default();
                     if self.judge(Some(row), points).is_some() {
-                        let source = Some(digest(&row.document));
+                        let source = Some(state(row));
                         suspects.push(Suspect { target: target.clone(), source, points: Vec::new() });
                     }
                 }
@@ -247,7 +248,7 @@ impl Run<'_> {
             let rows = look::rows(&*self.ports.source, &targets, now).await?;
             all.extend(batch.iter().map(|(target, points)| Suspect {
                 target: target.clone(),
-                source: rows.get(target).map(|row| digest(&row.document)),
+                source: rows.get(target).map(state),
                 points: points.clone(),
             }));
         }
@@ -295,11 +296,10 @@ impl Run<'_> {
         let rows = look::rows(&*self.ports.source, &targets, self.ports.source.now().await?).await?;
         for suspect in suspects {
             let (row, points) = (rows.get(&suspect.target), points.remove(&suspect.target).unwrap_or_default());
-            let source = row.map(|row| digest(&row.document));
+            let source = row.map(state);
             let newer = points.iter().any(|seen| seen.stamp.version.time > since);
             let Some((kind, what)) = self.judge(row, points) else { continue };
-            let unreadable = suspect.target.key.contains(char::REPLACEMENT_CHARACTER);
-            if source != suspect.source || newer || unreadable {
+            if source != suspect.source || newer {
                 changing.push(Suspect { source, ..suspect.clone() });
                 continue;
             }
@@ -344,8 +344,15 @@ impl Run<'_> {
     }
 }
 
+/// Tells whether a row has changed.
+fn state(row: &SourceRow) -> String {
+    row.document.as_ref().map_or_else(Clone::clone, |document| digest(document))
+}
+
 pub(super) fn difference(target: &Target, kind: Kind, what: String) -> Difference {
-    Difference { kind, namespace: target.namespace.to_string(), key: target.key.clone(), what }
+    let key = &target.key;
+    let key = if key.len() > key::MAX_BYTES { key::clipped(key) } else { key.clone() };
+    Difference { kind, namespace: target.namespace.to_string(), key, what }
 }
 
 /// Each document once.

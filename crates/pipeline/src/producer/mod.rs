@@ -20,6 +20,8 @@
 //! between the checkpoint and the index can be appended again.
 //! **Damage**: streams that were deleted, entries that vanished before they were acknowledged and a collection that is gone are
 //! noticed within seconds and repaired: by going back to the applied checkpoint, or by a snapshot.
+//! **Parked**: a change that cannot be read or appended goes to the dead letters of stage 1, by its `_id` and without its document, in
+//! the step that saves the position behind it.
 //! **Snapshot**: reads everything, appends only what the index does not have like this, and then removes from the index what
 //! the source does not have.
 //! **Several producers**: the lease makes one work and the others wait; safety rests on the condition above.
@@ -27,17 +29,21 @@
 //! **Audit**: every so often the whole index is compared with the source, slowly, and drift is counted and told.
 //! **Lost history**: when the oplog no longer reaches back to the token, a snapshot makes the index equal again.
 
+mod admission;
 mod auditing;
 mod barrier;
 mod meters;
+mod moves;
 mod options;
 mod plan;
 mod session;
 mod snapshot;
 mod writer;
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
+pub(crate) use moves::present;
 pub use options::ProducerOptions;
 pub(crate) use plan::Position;
 pub(crate) use session::now_ms;
@@ -70,9 +76,9 @@ pub struct ProducerPorts {
     pub source: Arc<dyn Source>,
     /// Stage 1.
     pub journal: Arc<dyn Journal>,
-    /// The collection in Qdrant, to compare with; it is only read.
+    /// The collection in Qdrant, to compare with. Only points with keys of an earlier release are removed from it.
     pub index: Arc<dyn Index>,
-    /// The memory of deletions, to be kept small.
+    /// The memory of deletions.
     pub tombstones: Arc<dyn Tombstones>,
     /// The memory of the collection.
     pub alarm: Arc<dyn Alarm>,
@@ -107,6 +113,8 @@ impl Producer {
                 tracer: self.tracer.as_ref(),
                 health: &self.health,
                 shutdown: &shutdown,
+                progressed: AtomicBool::new(false),
+                limits: OnceLock::new(),
             };
             let (ended, progressed) = session.run().await;
             if progressed {

@@ -1,24 +1,28 @@
 //! One period of work of a producer: from taking the lease to whatever ends it.
 
 use std::convert::Infallible;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidewheel_core::error::PortError;
 use tidewheel_core::payload::{STAMP, version_of};
-use tidewheel_core::ports::{Appended, Checkpoint, Damage, Feed, FeedError, Repair, SnapshotState, StartAt};
+use tidewheel_core::ports::{Appended, Checkpoint, Damage, Feed, FeedBatch, FeedError, Repair, SnapshotState, StartAt};
 use tidewheel_core::trace::Tracer;
 use tidewheel_core::version::{ClusterTime, Version};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::admission::Limits;
 use super::auditing::Auditing;
 use super::barrier::Barrier;
 use super::meters;
+use super::moves::present;
 use super::options::ProducerOptions;
-use super::plan::{self, Recovery, Start};
+use super::plan::{self, Recovery, Start, Step};
 use super::snapshot::{Page, Snapshot};
-use super::writer::Writer;
+use super::writer::{Writer, report_parked};
 use super::{FOLLOW, POINTS, ProducerPorts};
 use crate::health::Health;
 use crate::spans;
@@ -60,28 +64,29 @@ pub(super) struct Session<'a> {
     pub(super) tracer: Option<&'a Tracer>,
     pub(super) health: &'a Health,
     pub(super) shutdown: &'a CancellationToken,
+    /// Whether this session has appended anything.
+    pub(super) progressed: AtomicBool,
+    /// What stage 1 takes.
+    pub(super) limits: OnceLock<Limits>,
 }
 
 impl Session<'_> {
     /// Works until something ends it; also says whether anything was achieved, so that the caller knows whether to
     /// back off.
     pub(super) async fn run(&self) -> (Ended, bool) {
-        let mut progressed = false;
-        let Err(ended) = self.work(&mut progressed).await;
-        (ended, progressed)
+        let Err(ended) = self.work().await;
+        (ended, self.progressed.load(Ordering::Relaxed))
     }
 
-    async fn work(&self, progressed: &mut bool) -> Result<Infallible, Ended> {
+    async fn work(&self) -> Result<Infallible, Ended> {
         self.renew().await?;
+        let limits = Limits::of(self.ports.journal.most_bytes().await?);
+        let _ = self.limits.set(limits);
         let (mut feed, checkpoint) = self.open().await?;
-        if let Some((lasted, attempts)) = self.health.works(FOLLOW) {
-            info!(attempts, seconds = lasted.as_secs(), "can {FOLLOW} again");
-        }
         self.health.started();
         meters::leads(true);
         // As long as it is at work, the feed has to say something, if only that nothing happened.
         let _busy = Busy::new(self.health);
-        *progressed = true;
         info!(at = checkpoint.last.0.seconds, snapshot = ?checkpoint.snapshot, "ready");
 
         let mut writer = Writer::new(self, checkpoint);
@@ -103,7 +108,11 @@ impl Session<'_> {
                 batch = feed.next() => match batch {
                     Ok(batch) => {
                         self.health.progresses();
-                        if writer.follow(batch).await? {
+                        let read_again = writer.follow(batch).await?;
+                        if let Some((lasted, attempts)) = self.health.works(FOLLOW) {
+                            info!(attempts, seconds = lasted.as_secs(), "can {FOLLOW} again");
+                        }
+                        if read_again {
                             snapshot = self.snapshot(&writer, &keeper).await?;
                         }
                     }
@@ -112,7 +121,7 @@ impl Session<'_> {
                 page = snapshot.next() => match page? {
                     Page::Rows(page) => {
                         let page = snapshot.compare(page).await;
-                        writer.append(plan::read(&writer.checkpoint, page, now_ms())).await?;
+                        writer.append(plan::read(&writer.checkpoint, page, now_ms(), self.limits())).await?;
                         snapshot.report(&writer.checkpoint);
                     }
                     Page::CollectionRead => snapshot.next_collection(),
@@ -140,7 +149,8 @@ impl Session<'_> {
     /// Opens the feed where the checkpoint says, or begins anew.
     async fn open(&self) -> Result<(Box<dyn Feed>, Checkpoint), Ended> {
         let saved = self.ports.journal.load().await?;
-        let selection = self.ports.source.selection();
+        let of_source = self.ports.source.selection();
+        let selection = plan::selection(&of_source);
         match (plan::start(saved.as_ref(), &selection), saved) {
             (Start::Resume(at), Some(saved)) => match self.ports.source.open(at).await {
                 Ok(feed) => Ok((feed, saved)),
@@ -148,7 +158,9 @@ impl Session<'_> {
                 Err(FeedError::Port(error)) => Err(error.into()),
             },
             (Start::Reselect(at), saved) => {
-                self.begin_again(saved, Some(at), "the selection of collections has changed").await
+                let former = saved.as_ref().is_some_and(|saved| saved.selection == of_source);
+                let why = if former { "keys have a new form" } else { "the selection of collections has changed" };
+                self.begin_again(saved, Some(at), why).await
             }
             (_, saved) => self.begin(saved, None).await,
         }
@@ -183,12 +195,15 @@ impl Session<'_> {
         // with the checkpoint that they belong to.
         let first = feed.next().await.map_err(lost)?;
         let known = self.newest(saved.as_ref()).await?;
-        let begun = plan::begun(known, self.ports.source.selection(), first.token.clone(), time, self.options.snapshot);
-        let step = plan::follow(&begun, first)?;
-        let appended =
-            self.ports.journal.restart(saved.as_ref(), &step.changes, &step.next, Repair::Everything).await?;
+        let selection = plan::selection(&self.ports.source.selection());
+        let begun = plan::begun(known, selection, first.token.clone(), time, self.options.snapshot);
+        let (step, _) = self.step(&begun, first).await?;
+        let Step { changes, parked, next } = &step;
+        let appended = self.ports.journal.restart(saved.as_ref(), changes, parked, next, Repair::Everything).await?;
         match appended {
             Appended::Saved => {
+                report_parked(parked);
+                self.progressed.store(true, Ordering::Relaxed);
                 spans::appended(self.tracer, &step.changes);
                 Ok((feed, step.next))
             }
@@ -238,6 +253,27 @@ impl Session<'_> {
             }
         }
         Err(Ended::Restarted)
+    }
+
+    /// The step for a batch of the feed, and whether a snapshot begins behind it.
+    pub(super) async fn step(&self, checkpoint: &Checkpoint, mut batch: FeedBatch) -> Result<(Step, bool), Ended> {
+        let appeared = std::mem::take(&mut batch.appeared);
+        let present = present(&*self.ports.source, plan::doubtful(checkpoint, &batch), checkpoint.last.0).await?;
+        let (mut step, too_many) = plan::follow(checkpoint, batch, &present, self.limits());
+        if !appeared.is_empty() {
+            warn!(collections = ?appeared, "collections were renamed into the selection; everything will be compared");
+        } else if too_many {
+            warn!("a transaction had more changes than can be numbered; everything will be compared");
+        } else {
+            return Ok((step, false));
+        }
+        let time = self.after(step.next.last.0).await?;
+        step.next = plan::read_again(step.next, time);
+        Ok((step, true))
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits.get().copied().unwrap_or(Limits::of(None))
     }
 
     /// A time of the source after `time`: an idle MongoDB moves its time forward every ten seconds.

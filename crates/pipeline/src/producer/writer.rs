@@ -1,13 +1,14 @@
 //! Appends steps to stage 1, one after the other, as far as there is room.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tidewheel_core::ports::{Appended, Checkpoint, FeedBatch, Repair};
+use tidewheel_core::ports::{Appended, Checkpoint, FeedBatch, Parked, Repair};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::meters::Meters;
-use super::plan::{self, Step};
+use super::plan::Step;
 use super::session::{Ended, Session};
 use crate::spans;
 
@@ -38,36 +39,29 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends what the feed gave; says whether a new snapshot begins with it.
-    pub(super) async fn follow(&mut self, mut batch: FeedBatch) -> Result<bool, Ended> {
+    pub(super) async fn follow(&mut self, batch: FeedBatch) -> Result<bool, Ended> {
         let idle = batch.events.is_empty() && batch.appeared.is_empty();
         let moved = batch.token != self.checkpoint.token || batch.through > self.checkpoint.through;
         if idle && !(moved && self.saved_at.elapsed() >= IDLE_SAVE) {
             return Ok(false);
         }
-        let appeared = std::mem::take(&mut batch.appeared);
-        let mut step = plan::follow(&self.checkpoint, batch)?;
-        if appeared.is_empty() {
-            self.append(step).await?;
-            return Ok(false);
-        }
-        warn!(collections = ?appeared, "collections were renamed into the selection; everything will be compared");
-        let time = self.session.after(step.next.last.0).await?;
-        step.next = plan::read_again(step.next, time);
+        let (step, read_again) = self.session.step(&self.checkpoint, batch).await?;
         self.append(step).await?;
-        Ok(true)
+        Ok(read_again)
     }
 
     pub(super) async fn append(&mut self, step: Step) -> Result<(), Ended> {
         self.wait_for_room().await?;
         let journal = &self.session.ports.journal;
-        let appended = journal.append(Some(&self.checkpoint), &step.changes, &step.next).await?;
+        let Step { changes, parked, next } = &step;
+        let appended = journal.append_and_park(Some(&self.checkpoint), changes, parked, next).await?;
         self.saved(appended, step)
     }
 
     /// Goes on from another checkpoint than the last one.
     pub(super) async fn restart(&mut self, next: Checkpoint, repair: Repair) -> Result<(), Ended> {
-        let step = Step { changes: Vec::new(), next };
-        let appended = self.session.ports.journal.restart(Some(&self.checkpoint), &[], &step.next, repair).await?;
+        let step = Step { changes: Vec::new(), parked: Vec::new(), next };
+        let appended = self.session.ports.journal.restart(Some(&self.checkpoint), &[], &[], &step.next, repair).await?;
         self.saved(appended, step)
     }
 
@@ -78,7 +72,9 @@ impl<'a> Writer<'a> {
         if !step.changes.is_empty() {
             debug!(entries = step.changes.len(), "appended");
         }
+        report_parked(&step.parked);
         spans::appended(self.session.tracer, &step.changes);
+        self.session.progressed.store(true, Ordering::Relaxed);
         self.meters.appended(&step.changes, &step.next);
         self.session.health.progresses();
         self.since_look += step.changes.len() as u64;
@@ -117,5 +113,13 @@ impl<'a> Writer<'a> {
         }
         self.since_look = 0;
         Ok(())
+    }
+}
+
+/// Names what went to the dead letters.
+pub(super) fn report_parked(parked: &[Parked]) {
+    for Parked { change, reason } in parked {
+        let shown: String = change.id.chars().take(200).collect();
+        warn!(namespace = %change.namespace, id = shown, "parked a {}: {reason}", change.operation);
     }
 }

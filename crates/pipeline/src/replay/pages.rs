@@ -1,11 +1,13 @@
 //! Where replayed changes come from, page by page.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Archive, EntryId, Extent, Feed, FeedError, PortResult, Scan, Source, StartAt};
+use tidewheel_core::key;
+use tidewheel_core::ports::{Archive, EntryId, Extent, Feed, FeedError, PortResult, Scan, Source, SourceRow, StartAt};
 use tidewheel_core::version::{ClusterTime, Version};
 
 use super::{Marked, Progress};
@@ -34,6 +36,7 @@ enum From {
         filter: Option<String>,
     },
     History {
+        source: Arc<dyn Source>,
         feed: Option<Box<dyn Feed>>,
         position: producer::Position,
         until: ClusterTime,
@@ -68,7 +71,7 @@ impl Pages {
     ) -> PortResult<Self> {
         let feed = source.open(StartAt::Time(since)).await.map_err(lost)?;
         let position = producer::Position::begin(epoch, since);
-        Ok(Self::new(From::History { feed: Some(feed), position, until, replay, idle: 0 }, None))
+        Ok(Self::new(From::History { source, feed: Some(feed), position, until, replay, idle: 0 }, None))
     }
 
     fn new(from: From, of: Option<u64>) -> Self {
@@ -154,29 +157,39 @@ impl From {
                 };
                 *after = Some(last.key.clone());
                 let read = rows.len() as u64;
-                let changes = rows.into_iter().map(|row| Change {
-                    operation: Operation::Read,
-                    namespace: namespace.clone(),
-                    key: row.key,
-                    id: row.id,
-                    version: *version,
-                    committed_at: producer::now_ms(),
-                    document: Some(row.document),
-                });
-                return Ok(Some((read, changes.collect(), 0)));
+                let change = |row: SourceRow| {
+                    Some(Change {
+                        operation: Operation::Read,
+                        namespace: namespace.clone(),
+                        document: Some(row.document.ok().filter(|_| row.key.len() <= key::MAX_BYTES)?),
+                        key: row.key,
+                        id: row.id,
+                        version: *version,
+                        committed_at: producer::now_ms(),
+                    })
+                };
+                let changes: Vec<Change> = rows.into_iter().filter_map(change).collect();
+                let skipped = read - changes.len() as u64;
+                return Ok(Some((read, changes, skipped)));
             },
-            Self::History { feed, position, until, replay, idle } => {
+            Self::History { source, feed, position, until, replay, idle } => {
                 let Some(open) = feed else { return Ok(None) };
                 let batch = open.next().await.map_err(lost)?;
                 *idle = if batch.events.is_empty() { *idle + 1 } else { 0 };
                 let caught_up = *idle == IDLE || batch.events.last().is_some_and(|event| event.time > *until);
                 let read = batch.events.len() as u64;
-                let mut changes = position.follow(batch)?;
+                let doubtful = position.doubtful(&batch);
+                let time = batch.events.first().map_or_else(ClusterTime::default, |event| event.time);
+                let present = match doubtful.is_empty() {
+                    true => HashSet::new(),
+                    false => producer::present(&**source, doubtful, time).await?,
+                };
+                let (mut changes, skipped) = position.follow(batch, &present);
                 changes.iter_mut().for_each(|change| change.mark(*replay));
                 if caught_up {
                     *feed = None;
                 }
-                Ok(Some((read, changes, 0)))
+                Ok(Some((read, changes, skipped)))
             }
         }
     }

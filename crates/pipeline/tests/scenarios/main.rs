@@ -5,6 +5,7 @@
 mod world;
 
 mod consumers;
+mod identities;
 mod isolation;
 mod losses;
 mod outages;

@@ -201,7 +201,19 @@ impl World {
         [
             (&["open", "next", "now", "scan", "page", "collections", "estimate", "existing"], self.source.faults()),
             (
-                &["append", "load", "lease", "backlog", "read", "claim", "keep", "acknowledge", "hand_over", "trim"],
+                &[
+                    "append",
+                    "load",
+                    "most_bytes",
+                    "lease",
+                    "backlog",
+                    "read",
+                    "claim",
+                    "keep",
+                    "acknowledge",
+                    "hand_over",
+                    "trim",
+                ],
                 self.streams.faults(),
             ),
             (
@@ -235,7 +247,7 @@ impl World {
             for row in self.source.rows(collection) {
                 let chunks = points.remove(&DocumentId::new(&namespace, &row.key));
                 let Some(chunks) = chunks else { return Some(format!("{collection} {} is missing", row.key)) };
-                let expected = plain_document(&row.document).expect("a document");
+                let expected = plain_document(row.document.as_ref().expect("readable")).expect("a document");
                 let count = chunks.len() as u64;
                 let version = chunks.values().next().map(|payload| payload[RESERVED]["version"].clone());
                 for (chunk, mut payload) in chunks {

@@ -5,10 +5,12 @@
 
 use tidewheel_core::change::Operation;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::SourceEvent;
+use tidewheel_core::ports::{Readable, SourceEvent, SourceRow};
 use tidewheel_core::version::ClusterTime;
 
 use super::extjson::{self, Element, Elements, Form, Malformed};
+use super::keys::key_of;
+use super::reduced::{self, REDUCED};
 
 /// What one event means for us.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +50,8 @@ struct Fields<'a> {
     to: Option<&'a [u8]>,
     key: Option<&'a [u8]>,
     document: Option<&'a [u8]>,
+    /// What was left out of an event that MongoDB could not deliver whole: see [`super::reduced`].
+    reduced: Option<&'a [u8]>,
     /// Number of this fragment and of all.
     fragment: Option<(i32, i32)>,
 }
@@ -65,6 +69,7 @@ impl<'a> Fields<'a> {
                 b"documentKey" => self.key = element.document(),
                 // It is null for an update whose document was gone when the server looked it up.
                 b"fullDocument" => self.document = element.document(),
+                REDUCED => self.reduced = element.document(),
                 b"splitEvent" => {
                     let split = Elements::new(element.document().ok_or(Malformed("splitEvent is not a document"))?)?;
                     let number = |name| Ok(split.clone().find(name)?.and_then(|element| element.int32()));
@@ -84,7 +89,8 @@ impl<'a> Fields<'a> {
         Ok(Moment { time: ClusterTime { seconds, increment: time as u32 }, wall })
     }
 
-    fn meaning(&self) -> Result<Meaning, Malformed> {
+    /// The meaning of an event on this database. A router may say another name in the event: Atlas puts its own before it.
+    fn meaning(&self, database: &str) -> Result<Meaning, Malformed> {
         let operation = match self.operation.ok_or(Malformed("an event without operationType"))? {
             "insert" => Operation::Insert,
             "update" => Operation::Update,
@@ -92,39 +98,78 @@ impl<'a> Fields<'a> {
             "delete" => Operation::Delete,
             "drop" => Operation::Drop,
             "rename" => {
-                let (_, from) = names(self.namespace)?;
-                let (_, to) = names(self.to)?;
+                let (from, to) = (collection(self.namespace)?, collection(self.to)?);
                 return Ok(Meaning::Renamed { from: from.to_owned(), to: to.to_owned(), at: self.moment()? });
             }
             "invalidate" => return Ok(Meaning::Invalidate),
             _ => return Ok(Meaning::Nothing),
         };
-        let (database, collection) = names(self.namespace)?;
-        let namespace = Namespace::new(database, collection);
+        let namespace = Namespace::new(database, collection(self.namespace)?);
         let at = self.moment()?;
         if operation == Operation::Drop {
             return Ok(Meaning::Change(dropped(namespace, at)));
         }
-        let id = id_of(self.key.ok_or(Malformed("an event without documentKey"))?)?;
+        let too_large = self.reduced.filter(|_| operation.has_document()).map(|_| Err(reduced::TOO_LARGE.to_owned()));
+        let document_key = match (self.key, self.reduced) {
+            (Some(document_key), _) => document_key,
+            // A document with such an `_id` is not in the index, and nothing of it has to be removed.
+            (None, Some(_)) if operation == Operation::Delete => return Ok(Meaning::Nothing),
+            (None, Some(left_out)) => {
+                let key = reduced::key(left_out)?;
+                return Ok(Meaning::Change(SourceEvent {
+                    operation,
+                    namespace,
+                    id: key.clone(),
+                    key,
+                    shard: String::new(),
+                    time: at.time,
+                    committed_at: at.wall,
+                    document: too_large,
+                }));
+            }
+            (None, None) => return Err(Malformed("an event without documentKey")),
+        };
+        let id = id_of(document_key)?;
         Ok(Meaning::Change(SourceEvent {
             operation,
             namespace,
-            key: extjson::value(&id, Form::Canonical)?,
+            key: key_of(&id)?,
             id: extjson::value(&id, Form::Relaxed)?,
+            shard: shard_of(document_key)?,
             time: at.time,
             committed_at: at.wall,
-            document: match self.document {
-                Some(document) if operation.has_document() => Some(extjson::document(document, Form::Relaxed)?),
-                _ => None,
-            },
+            document: self.document.filter(|_| operation.has_document()).map(readable).or(too_large),
         }))
     }
 }
 
-fn names(namespace: Option<&[u8]>) -> Result<(&str, &str), Malformed> {
+/// The text of a document, or why there is none.
+fn readable(document: &[u8]) -> Readable {
+    extjson::document(document, Form::Relaxed).map_err(|error| error.to_string())
+}
+
+fn collection(namespace: Option<&[u8]>) -> Result<&str, Malformed> {
     let elements = Elements::new(namespace.ok_or(Malformed("an event without ns"))?)?;
-    let text = |name| Ok(elements.clone().find(name)?.and_then(|element| element.text()));
-    text("db")?.zip(text("coll")?).ok_or(Malformed("an event whose ns does not name a collection"))
+    let collection = elements.find("coll")?.and_then(|element| element.text());
+    collection.ok_or(Malformed("an event whose ns does not name a collection"))
+}
+
+/// The fields of a document key beside `_id`.
+fn shard_of(document_key: &[u8]) -> Result<String, Malformed> {
+    let mut elements = Elements::new(document_key)?;
+    let mut shard = String::new();
+    while let Some(element) = elements.next()? {
+        if element.name != b"_id" {
+            shard += &format!("{}={};", String::from_utf8_lossy(element.name), key_of(&element)?);
+        }
+    }
+    Ok(shard)
+}
+
+/// A document that a scan has read.
+pub(super) fn row_of(document: &[u8]) -> Result<SourceRow, Malformed> {
+    let id = id_of(document)?;
+    Ok(SourceRow { key: key_of(&id)?, id: extjson::value(&id, Form::Relaxed)?, document: readable(document) })
 }
 
 /// The `_id` of a document or a document key.
@@ -139,6 +184,7 @@ pub(super) fn dropped(namespace: Namespace, at: Moment) -> SourceEvent {
         namespace,
         key: String::new(),
         id: String::new(),
+        shard: String::new(),
         time: at.time,
         committed_at: at.wall,
         document: None,
@@ -151,21 +197,32 @@ pub(super) fn token(event: &[u8]) -> Result<String, Malformed> {
     extjson::value(&id, Form::Canonical)
 }
 
+/// About how many bytes the position of an event has.
+pub(super) fn token_size(event: &[u8]) -> Result<usize, Malformed> {
+    Ok(id_of(event)?.value.len())
+}
+
 /// Reads events one after the other and puts fragments together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Decoder {
+    /// The database whose events are read.
+    database: String,
     /// The fragments of the event that is not complete yet.
     fragments: Vec<Vec<u8>>,
 }
 
 impl Decoder {
+    pub(super) fn new(database: &str) -> Self {
+        Self { database: database.to_owned(), fragments: Vec::new() }
+    }
+
     /// What the event means; `None` if more of its fragments are to come.
     pub(super) fn read(&mut self, event: &[u8]) -> Result<Option<Meaning>, Malformed> {
         let mut fields = Fields::default();
         fields.read(event)?;
         let Some((fragment, of)) = fields.fragment else {
             if self.fragments.is_empty() {
-                return fields.meaning().map(Some);
+                return fields.meaning(&self.database).map(Some);
             }
             return Err(Malformed("an event begins before the last fragment of the one before"));
         };
@@ -181,7 +238,7 @@ impl Decoder {
         for fragment in fragments.iter().map(Vec::as_slice).chain([event]) {
             fields.read(fragment)?;
         }
-        fields.meaning().map(Some)
+        fields.meaning(&self.database).map(Some)
     }
 
     /// Whether an event is incomplete, so that the position must not move.
@@ -199,7 +256,7 @@ mod tests {
     const AT: Timestamp = Timestamp { time: 100, increment: 7 };
 
     fn read(event: &Document) -> Meaning {
-        Decoder::default().read(&event.to_vec().unwrap()).unwrap().unwrap()
+        Decoder::new("shop").read(&event.to_vec().unwrap()).unwrap().unwrap()
     }
 
     fn change(event: &Document) -> SourceEvent {
@@ -225,14 +282,44 @@ mod tests {
             SourceEvent {
                 operation: Operation::Insert,
                 namespace: Namespace::new("shop", "tickets"),
-                key: r#"{"$numberLong":"5"}"#.into(),
+                key: r#"{"$numberInt":"5"}"#.into(),
                 id: "5".into(),
+                shard: r#"shard="s";"#.into(),
                 time: ClusterTime { seconds: 100, increment: 7 },
                 committed_at: 100_250,
-                document: Some(r#"{"_id":5,"a":"x"}"#.into()),
+                document: Some(Ok(r#"{"_id":5,"a":"x"}"#.into())),
             }
         );
         assert_eq!(token(&event.to_vec().unwrap()).unwrap(), r#"{"_data":"82"}"#);
+    }
+
+    #[test]
+    fn a_prefixed_database_in_an_event_does_not_change_the_namespace() {
+        // Atlas puts the name of the tenant before that of the database in some events.
+        for database in ["shop", "5f2b_shop", "", "other"] {
+            let ns = doc! {"db": database, "coll": "tickets"};
+            let event = doc! {
+                "_id": {"_data": "82"}, "operationType": "delete", "clusterTime": AT, "ns": ns.clone(), "documentKey": {"_id": 1},
+            };
+            assert_eq!(change(&event).namespace, Namespace::new("shop", "tickets"));
+            let drop = doc! {"_id": {"_data": "82"}, "operationType": "drop", "clusterTime": AT, "ns": ns};
+            assert_eq!(change(&drop).namespace, Namespace::new("shop", "tickets"));
+        }
+    }
+
+    #[test]
+    fn a_document_that_cannot_be_read_still_has_its_key() {
+        let mut event = doc! {
+            "_id": {"_data": "82"}, "operationType": "insert", "clusterTime": AT, "fullDocument": {"_id": 1, "x": true},
+            "ns": ns(), "documentKey": {"_id": 1},
+        }
+        .to_vec()
+        .unwrap();
+        let at = event.windows(3).position(|bytes| bytes == b"\x08x\0").unwrap();
+        event[at] = 0x42;
+        let Ok(Some(Meaning::Change(change))) = Decoder::new("shop").read(&event) else { panic!("no event") };
+        assert_eq!(change.key, r#"{"$numberInt":"1"}"#);
+        assert!(change.document.unwrap().unwrap_err().contains("malformed BSON"));
     }
 
     #[test]
@@ -264,7 +351,7 @@ mod tests {
 
     #[test]
     fn fragments_become_one_event() {
-        let mut decoder = Decoder::default();
+        let mut decoder = Decoder::new("shop");
         let first = doc! {
             "_id": {"_data": "1"}, "splitEvent": {"fragment": 1, "of": 3}, "operationType": "update",
             "clusterTime": AT, "ns": ns(),
@@ -275,14 +362,14 @@ mod tests {
         assert_eq!(read(&first), Ok(None));
         assert_eq!(read(&second), Ok(None));
         let Ok(Some(Meaning::Change(change))) = read(&third) else { panic!("no event") };
-        assert_eq!(change.document.as_deref(), Some(r#"{"_id":1}"#));
+        assert_eq!(change.document, Some(Ok(r#"{"_id":1}"#.into())));
         assert!(!decoder.inside_an_event());
     }
 
     #[test]
     fn a_missing_fragment_is_noticed() {
         let fragment = |number: i32| doc! {"_id": {"_data": "1"}, "splitEvent": {"fragment": number, "of": 3}};
-        let mut decoder = Decoder::default();
+        let mut decoder = Decoder::new("shop");
         assert!(decoder.read(&fragment(2).to_vec().unwrap()).is_err());
         assert_eq!(decoder.read(&fragment(1).to_vec().unwrap()), Ok(None));
         assert!(decoder.inside_an_event());

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use bson::{Bson, Document, Timestamp, doc};
+use bson::{Document, Timestamp, doc};
 use futures::StreamExt as _;
 use mongodb::raw_batch_cursor::RawBatch;
 use tidewheel_core::error::PortError;
@@ -10,16 +10,19 @@ use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{PortResult, SourceRow};
 use tidewheel_core::version::ClusterTime;
 
-use super::event::id_of;
-use super::extjson::{self, Form, Malformed};
-use super::keys::parse_key;
+use super::event::{id_of, row_of};
+use super::extjson::Malformed;
+use super::keys::{RawId, key_of, with_field};
 use super::reply::Reply;
 use super::server::Server;
 
-/// Which of these documents exist, given by their canonical keys, as a majority knows it at `at_least` or later.
+/// Most bytes of the `_id`s in one command, but for the last one: MongoDB takes 16 MB, and no `_id` has more than 8.
+const MAX_BYTES: usize = 4 << 20;
+
+/// Which of these documents exist, given by their keys, as a majority knows it at `at_least` or later.
 ///
-/// MongoDB takes the integer 1 and the double 1.0 for the same `_id`: the key in its answer tells which one it is. A key with
-/// bytes that are no text cannot be asked for; such a document counts as there.
+/// MongoDB finds numbers by value, so that the key in its answer tells whether it is the one that was asked for: a key of an earlier
+/// form is not the key of any document.
 pub(super) async fn existing(
     server: &Server,
     namespace: &Namespace,
@@ -28,11 +31,11 @@ pub(super) async fn existing(
 ) -> PortResult<Vec<bool>> {
     let mut there = HashSet::with_capacity(keys.len());
     let collect = |document: &[u8]| {
-        there.insert(extjson::value(&id_of(document)?, Form::Canonical)?);
+        there.insert(key_of(&id_of(document)?)?);
         Ok(())
     };
     find(server, namespace, keys, at_least, Some(doc! { "_id": 1 }), collect).await?;
-    Ok(keys.iter().map(|key| there.contains(key) || key.contains(char::REPLACEMENT_CHARACTER)).collect())
+    Ok(keys.iter().map(|key| there.contains(key)).collect())
 }
 
 /// Those of these documents that exist.
@@ -45,11 +48,9 @@ pub(super) async fn fetch(
     let wanted: HashSet<&str> = keys.iter().map(String::as_str).collect();
     let mut rows = Vec::with_capacity(keys.len());
     let collect = |document: &[u8]| {
-        let id = id_of(document)?;
-        let key = extjson::value(&id, Form::Canonical)?;
-        if wanted.contains(key.as_str()) {
-            let (id, document) = (extjson::value(&id, Form::Relaxed)?, extjson::document(document, Form::Relaxed)?);
-            rows.push(SourceRow { key, id, document });
+        let row = row_of(document)?;
+        if wanted.contains(row.key.as_str()) {
+            rows.push(row);
         }
         Ok(())
     };
@@ -65,42 +66,77 @@ async fn find(
     projection: Option<Document>,
     mut collect: impl FnMut(&[u8]) -> Result<(), Malformed>,
 ) -> PortResult<()> {
-    let ids: Vec<Bson> = keys.iter().map(|key| parse_key(key)).collect::<PortResult<_>>()?;
-    let mut command = doc! {
-        "find": namespace.collection(),
-        "filter": { "_id": { "$in": ids } },
-        "batchSize": keys.len() as i64,
-        "readConcern": {
-            "level": "majority",
-            "afterClusterTime": Timestamp { time: at_least.seconds, increment: at_least.increment },
-        },
-    };
-    if let Some(projection) = projection {
-        command.insert("projection", projection);
-    }
     let doing = format!("looking for documents of {} in", namespace.collection());
-    let (database, criteria) = (server.database().clone(), server.selection_criteria());
-    let call = async move {
-        let mut run = database.run_cursor_command(command);
-        if let Some(criteria) = criteria {
-            run = run.selection_criteria(criteria);
+    let ids: Vec<RawId> = keys.iter().map(|key| RawId::parse(key)).collect::<PortResult<_>>()?;
+    for ids in portions(&ids) {
+        let mut command = doc! {
+            "find": namespace.collection(),
+            "batchSize": ids.len() as i64,
+            "readConcern": {
+                "level": "majority",
+                "afterClusterTime": Timestamp { time: at_least.seconds, increment: at_least.increment },
+            },
+        };
+        if let Some(projection) = &projection {
+            command.insert("projection", projection.clone());
         }
-        let mut cursor = run.batch().await?;
-        let mut batches = Vec::new();
-        while let Some(batch) = cursor.next().await {
-            batches.push(batch?);
-        }
-        Ok(batches)
-    };
-    let batches: Vec<RawBatch> = server.run(&doing, call).await?;
-    let mut read = || -> Result<(), Malformed> {
-        for batch in &batches {
-            let mut reply = Reply::read(batch)?;
-            while let Some(document) = reply.next()? {
-                collect(document)?;
+        let command = with_field(&command, "filter", &RawId::any_of(ids))
+            .map_err(|error| PortError::fatal(format!("{doing}: {error}")))?;
+        let (database, criteria) = (server.database().clone(), server.selection_criteria());
+        let call = async move {
+            let mut run = database.run_raw_cursor_command(command);
+            if let Some(criteria) = criteria {
+                run = run.selection_criteria(criteria);
             }
-        }
-        Ok(())
-    };
-    read().map_err(|error| PortError::transient(format!("{doing}: {error}")))
+            let mut cursor = run.batch().await?;
+            let mut batches = Vec::new();
+            while let Some(batch) = cursor.next().await {
+                batches.push(batch?);
+            }
+            Ok(batches)
+        };
+        let batches: Vec<RawBatch> = server.run(&doing, call).await?;
+        let mut read = || -> Result<(), Malformed> {
+            for batch in &batches {
+                let mut reply = Reply::read(batch)?;
+                while let Some(document) = reply.next()? {
+                    collect(document)?;
+                }
+            }
+            Ok(())
+        };
+        read().map_err(|error| PortError::transient(format!("{doing}: {error}")))?;
+    }
+    Ok(())
+}
+
+/// The ids, in portions of bounded size.
+fn portions(ids: &[RawId]) -> impl Iterator<Item = &[RawId]> {
+    let mut left = ids;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |id: &&RawId| {
+            bytes += id.size();
+            bytes <= MAX_BYTES
+        };
+        let count = left.iter().take_while(fits).count().max(1).min(left.len());
+        let (portion, rest) = left.split_at(count);
+        left = rest;
+        (!portion.is_empty()).then_some(portion)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portions_are_bounded_in_bytes_and_leave_nothing_out() {
+        let id = |length: usize| RawId::parse(&format!("\"{}\"", "x".repeat(length))).unwrap();
+        let ids: Vec<RawId> = [1, 3 << 20, 3 << 20, 10, 6 << 20, 6 << 20, 1, 1].map(id).into();
+        let sizes: Vec<usize> = portions(&ids).map(<[RawId]>::len).collect();
+        assert_eq!(sizes, [2, 2, 1, 1, 2]);
+        assert_eq!(portions(&[]).count(), 0);
+        assert!(portions(&ids).flatten().eq(&ids));
+    }
 }

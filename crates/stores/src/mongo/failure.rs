@@ -31,10 +31,21 @@ enum Verdict {
 const REPLICA_SET: &str =
     "change streams need a replica set: start mongod with --replSet rs0 and run rs.initiate() once";
 const CREDENTIALS: &str = "check the user, the password and authSource in mongodb.uri";
-const PERMISSION: &str = "give the user the role `read` on the database";
+const PERMISSION: &str = "give the user the role `read` on the database, or a role with the actions find and changeStream on all of it: \
+                          { resource: { db: \"…\", collection: \"\" }, actions: [\"find\", \"changeStream\"] }";
 const TOO_LARGE: &str = "MongoDB 6.0.9 and newer split such an event: upgrade the server, or leave the collection out";
 const NO_SERVER: &str =
     "check that mongodb.uri names a running server and that its replica set has a primary (rs.status())";
+
+const UNRESOLVED: &str = "a name of a member of the replica set cannot be looked up from here: make the names that rs.conf() shows \
+                          resolvable, or add directConnection=true to mongodb.uri to use only the server that it names";
+
+/// Whether the name of a server could not be looked up.
+fn is_unresolved(servers: &str) -> bool {
+    ["failed to lookup address", "Name or service not known", "nodename nor servname", "name resolution"]
+        .iter()
+        .any(|text| servers.contains(text))
+}
 
 /// Server error codes are those of MongoDB's `error_codes.yml`.
 fn classify(failure: Failure<'_>) -> Verdict {
@@ -68,6 +79,7 @@ fn classify(failure: Failure<'_>) -> Verdict {
         Failure::Incompatible => Class(Fatal, Some("tidewheel needs MongoDB 4.4 or newer")),
         // The first refusal is an error of its own; after it the driver counts the server as unknown.
         Failure::NoServer(servers) if servers.contains("Authentication failed") => Class(Fatal, Some(CREDENTIALS)),
+        Failure::NoServer(servers) if is_unresolved(servers) => Class(Transient, Some(UNRESOLVED)),
         Failure::NoServer(_) => Class(Transient, Some(NO_SERVER)),
         // What is not known passes: waiting too long is visible, stopping for a passing fault is an outage.
         Failure::Command(..) | Failure::Passing => Class(Transient, None),
@@ -142,6 +154,11 @@ pub(super) fn feed_error(doing: &str, error: &Error) -> FeedError {
 /// was restarted.
 pub(super) fn cursor_is_gone(error: &Error) -> bool {
     matches!(failure(error), Failure::Command(43 | 237, _))
+}
+
+/// Whether an answer did not fit into 16 MB (BSONObjectTooLarge).
+pub(super) fn is_too_large(error: &Error) -> bool {
+    matches!(failure(error), Failure::Command(10_334, _))
 }
 
 /// The error of a server that is no member of a replica set.

@@ -82,6 +82,8 @@ pub struct MongoFacts {
     pub watch: Result<(), PortError>,
     /// The selected collections with about how many documents each has.
     pub collections: Vec<(Namespace, u64)>,
+    /// Options of the address that have no effect.
+    pub ignored: Vec<&'static str>,
 }
 
 /// Collects the facts. Fails if the server cannot be reached at all or refuses the user.
@@ -111,6 +113,7 @@ pub(super) async fn inspect(source: &MongoSource) -> PortResult<MongoFacts> {
         topology,
         watch: watch(source).await,
         collections,
+        ignored: source.ignored.clone(),
     })
 }
 

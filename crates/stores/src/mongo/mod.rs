@@ -18,17 +18,20 @@ mod failure;
 mod feed;
 mod inspect;
 mod keys;
+mod pages;
 mod reading;
+mod reduced;
 mod reply;
 mod scan;
 mod selection;
 mod server;
+mod uri;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bson::{Document, doc};
+use bson::Document;
 use mongodb::Client;
 use mongodb::options::ClientOptions;
 use tidewheel_core::error::PortError;
@@ -37,11 +40,13 @@ use tidewheel_core::installation::SourceIdentity;
 use tidewheel_core::ports::{Feed, FeedError, PortResult, Scan, Source, SourceRow, StartAt};
 use tidewheel_core::secret::Secret;
 use tidewheel_core::version::ClusterTime;
+use tracing::warn;
 
 pub use inspect::{MongoFacts, Oplog, OplogWindow, Topology};
 pub use reading::{IdReading, id_readings};
+use reduced::Stumbling;
 use selection::Selection;
-use server::Server;
+use server::{Kind, Server};
 
 /// How long to look for a server that can answer, unless the URI says otherwise. The driver's 30 s would hide an
 /// outage from the console for as long.
@@ -65,7 +70,10 @@ pub struct MongoSource {
     server: Server,
     /// Those of the URI.
     hosts: Vec<String>,
+    /// Options of the address that have no effect.
+    ignored: Vec<&'static str>,
     selection: Arc<Selection>,
+    stumbling: Arc<Mutex<Stumbling>>,
 }
 
 impl MongoSource {
@@ -79,13 +87,17 @@ impl MongoSource {
             error.message = without_credentials(&error.message, uri.reveal());
             error
         };
-        let mut client = ClientOptions::parse(uri.reveal()).await.map_err(failed)?;
+        let (address, ignored) = uri::without_ignored(uri.reveal());
+        for option in &ignored {
+            warn!("mongodb.uri has the option {option}, which is not supported and has no effect");
+        }
+        let mut client = ClientOptions::parse(address).await.map_err(failed)?;
         client.app_name.get_or_insert_with(|| "tidewheel".to_owned());
         client.server_selection_timeout.get_or_insert(SERVER_SELECTION);
         let hosts: Vec<String> = client.hosts.iter().map(ToString::to_string).collect();
         let client = Client::with_options(client).map_err(failed)?;
         let server = Server::new(client, selection.database(), &hosts.join(","));
-        Ok(Self { server, hosts, selection: Arc::new(selection) })
+        Ok(Self { server, hosts, ignored, selection: Arc::new(selection), stumbling: Arc::default() })
     }
 
     /// Collects what an operator wants to know of the source.
@@ -120,22 +132,20 @@ impl Source for MongoSource {
     }
 
     async fn open(&self, start: StartAt) -> Result<Box<dyn Feed>, FeedError> {
-        feed::open(self.server.clone(), Arc::clone(&self.selection), start).await
+        if self.selection.names_collections() {
+            self.selection.check(&self.server.collections().await?)?;
+        }
+        feed::open(self.server.clone(), Arc::clone(&self.selection), Arc::clone(&self.stumbling), start).await
     }
 
     async fn collections(&self) -> PortResult<Vec<Namespace>> {
-        let database = self.server.database().clone();
-        let names = self
-            .server
-            // Neither views nor time series have change streams.
-            .run("listing the collections of", async move {
-                database.list_collection_names().filter(doc! { "type": "collection" }).await
-            })
-            .await?;
-        let mut selected: Vec<Namespace> = names
+        let listed = self.server.collections().await?;
+        self.selection.check(&listed)?;
+        let mut selected: Vec<Namespace> = listed
             .into_iter()
-            .filter(|name| self.selection.contains(name))
-            .map(|name| Namespace::new(self.selection.database(), &name))
+            // Neither views nor time series have change streams.
+            .filter(|listed| listed.kind == Kind::Collection && self.selection.contains(&listed.name))
+            .map(|listed| Namespace::new(self.selection.database(), &listed.name))
             .collect();
         selected.sort_unstable();
         Ok(selected)

@@ -2,25 +2,26 @@
 
 use bson::oid::ObjectId;
 use bson::spec::BinarySubtype;
-use bson::{Binary, Bson, doc};
+use bson::{Binary, Bson, UuidRepresentation, doc};
 use uuid::Uuid;
 
 use super::event::id_of;
 use super::extjson::{self, Form};
+use super::keys::key_of;
 
 /// One meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdReading {
     /// What type that is, for people: `ObjectId`, `text`, …
     pub kind: &'static str,
-    /// Canonical extended JSON: the exact identity.
+    /// The [key](tidewheel_core::key).
     pub key: String,
     /// Relaxed extended JSON.
     pub id: String,
 }
 
-/// Every sensible meaning of a text, the likeliest first: extended JSON, 24 hexadecimal digits as an ObjectId, a UUID, a number of
-/// each type, and the text itself.
+/// Every sensible meaning of a text, the likeliest first: extended JSON, 24 hexadecimal digits as an ObjectId, a UUID, also as older
+/// drivers wrote it, a number, and the text itself.
 pub fn id_readings(text: &str) -> Vec<IdReading> {
     let mut values: Vec<(&'static str, Bson)> = Vec::new();
     let text = text.trim();
@@ -36,20 +37,28 @@ pub fn id_readings(text: &str) -> Vec<IdReading> {
     if text.contains('-')
         && let Ok(uuid) = Uuid::parse_str(text)
     {
-        let bytes = uuid.as_bytes().to_vec();
-        values.push(("UUID", Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes })));
+        let uuid = bson::Uuid::from_bytes(uuid.into_bytes());
+        // Drivers before subtype 4 wrote the same UUID in three orders of bytes.
+        for (kind, representation) in [
+            ("UUID", UuidRepresentation::Standard),
+            ("legacy UUID (Python)", UuidRepresentation::PythonLegacy),
+            ("legacy UUID (C#)", UuidRepresentation::CSharpLegacy),
+            ("legacy UUID (Java)", UuidRepresentation::JavaLegacy),
+        ] {
+            values.push((kind, Bson::Binary(Binary::from_uuid_with_representation(uuid, representation))));
+        }
     }
     // MongoDB takes numbers that are equal for the same `_id`, whatever their types.
-    if let Ok(number) = text.parse::<i32>() {
-        values.push(("int", Bson::Int32(number)));
-    }
     if let Ok(number) = text.parse::<i64>() {
-        values.push(("long", Bson::Int64(number)));
+        values.push(("number", Bson::Int64(number)));
     }
     if text.starts_with(|first: char| first.is_ascii_digit() || first == '-')
         && let Ok(number) = text.parse::<f64>()
     {
-        values.push(("double", Bson::Double(number)));
+        values.push(("number", Bson::Double(number)));
+        if let Ok(exact) = text.parse::<bson::Decimal128>() {
+            values.push(("decimal", Bson::Decimal128(exact)));
+        }
     }
     match text {
         "true" => values.push(("boolean", Bson::Boolean(true))),
@@ -72,18 +81,16 @@ pub fn id_readings(text: &str) -> Vec<IdReading> {
 fn reading(kind: &'static str, value: Bson) -> Option<IdReading> {
     let bytes = doc! { "_id": value }.to_vec().ok()?;
     let element = id_of(&bytes).ok()?;
-    let write = |form| extjson::value(&element, form).ok();
-    Some(IdReading { kind, key: write(Form::Canonical)?, id: write(Form::Relaxed)? })
+    Some(IdReading { kind, key: key_of(&element).ok()?, id: extjson::value(&element, Form::Relaxed).ok()? })
 }
 
 fn kind(value: &Bson) -> &'static str {
     match value {
         Bson::ObjectId(_) => "ObjectId",
         Bson::Binary(binary) if binary.subtype == BinarySubtype::Uuid => "UUID",
+        Bson::Binary(binary) if binary.subtype == BinarySubtype::UuidOld => "legacy UUID",
         Bson::Binary(_) => "binary",
-        Bson::Int32(_) => "int",
-        Bson::Int64(_) => "long",
-        Bson::Double(_) => "double",
+        Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) => "number",
         Bson::Decimal128(_) => "decimal",
         Bson::DateTime(_) => "date",
         Bson::String(_) => "text",
@@ -108,24 +115,38 @@ mod tests {
                 ("text", r#""65f000000000000000000001""#.to_owned())
             ]
         );
+        for number in ["7", "7.0", "07", "7.00"] {
+            let text = format!("\"{number}\"");
+            assert_eq!(keys(number), [("number", r#"{"$numberInt":"7"}"#.to_owned()), ("text", text)]);
+        }
         assert_eq!(
-            keys("7"),
+            keys("0.1"),
             [
-                ("int", r#"{"$numberInt":"7"}"#.to_owned()),
-                ("long", r#"{"$numberLong":"7"}"#.into()),
-                ("double", r#"{"$numberDouble":"7.0"}"#.into()),
-                ("text", r#""7""#.into())
+                ("number", r#"{"$numberDouble":"0.1"}"#.to_owned()),
+                ("decimal", r#"{"$numberDecimal":"0.1"}"#.into()),
+                ("text", r#""0.1""#.into())
             ]
         );
         let uuid = keys("00010203-0405-0607-0809-0a0b0c0d0e0f");
         assert_eq!(uuid[0], ("UUID", r#"{"$binary":{"base64":"AAECAwQFBgcICQoLDA0ODw==","subType":"04"}}"#.into()));
+        let legacy: Vec<_> = uuid[1..4].iter().map(|(kind, key)| (*kind, key.as_str())).collect();
+        assert_eq!(
+            legacy,
+            [
+                ("legacy UUID (Python)", r#"{"$binary":{"base64":"AAECAwQFBgcICQoLDA0ODw==","subType":"03"}}"#),
+                ("legacy UUID (C#)", r#"{"$binary":{"base64":"AwIBAAUEBwYICQoLDA0ODw==","subType":"03"}}"#),
+                ("legacy UUID (Java)", r#"{"$binary":{"base64":"BwYFBAMCAQAPDg0MCwoJCA==","subType":"03"}}"#),
+            ]
+        );
         assert_eq!(keys("inf"), [("text", r#""inf""#.to_owned())]);
         assert_eq!(keys("true")[0], ("boolean", "true".to_owned()));
     }
 
     #[test]
     fn extended_json_says_exactly_what_is_meant() {
-        assert_eq!(keys(r#"{"$numberLong":"7"}"#)[0], ("long", r#"{"$numberLong":"7"}"#.to_owned()));
+        assert_eq!(keys(r#"{"$numberLong":"7"}"#)[0], ("number", r#"{"$numberInt":"7"}"#.to_owned()));
+        let legacy = r#"{"$binary":{"base64":"AAECAwQFBgcICQoLDA0ODw==","subType":"03"}}"#;
+        assert_eq!(keys(legacy)[0], ("legacy UUID", legacy.to_owned()));
         assert_eq!(keys(r#""7""#)[0], ("text", r#""7""#.to_owned()));
         assert_eq!(keys(r#"{"a":1}"#)[0], ("extended JSON", r#"{"a":{"$numberInt":"1"}}"#.to_owned()));
         assert_eq!(keys("{broken").len(), 1, "it may be a text");

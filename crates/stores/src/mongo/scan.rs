@@ -7,7 +7,7 @@
 //! As in a feed, one task owns the cursor, and one page is ahead.
 
 use async_trait::async_trait;
-use bson::{Bson, Document, Timestamp, doc};
+use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 use futures::StreamExt as _;
 use mongodb::error::Error;
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
@@ -17,10 +17,10 @@ use tidewheel_core::ports::{PortResult, Scan, SourceRow};
 use tidewheel_core::version::ClusterTime;
 use tokio::sync::mpsc;
 
-use super::event::id_of;
-use super::extjson::{self, Form, Malformed};
+use super::event::row_of;
+use super::extjson::Malformed;
 use super::failure::{cursor_is_gone, port_error};
-use super::keys::parse_key;
+use super::keys::{RawId, with_field};
 use super::reply::Reply;
 use super::server::Server;
 
@@ -29,6 +29,9 @@ const MAX_ROWS: usize = 1_000;
 
 /// Most bytes of text in a page, but for the last row.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// The greatest `_id` of all.
+const MAX_KEY: &str = r#"{"$maxKey":1}"#;
 
 /// Starts reading; the first error is that of the first page.
 pub(super) fn open(
@@ -40,7 +43,7 @@ pub(super) fn open(
 ) -> PortResult<Box<dyn Scan>> {
     let filter = filter.map(parse_filter).transpose()?;
     let after = match after {
-        Some(key) => Some((key.to_owned(), parse_key(key)?)),
+        Some(key) => Some((key.to_owned(), RawId::parse(key)?)),
         None => None,
     };
     let (sender, pages) = mpsc::channel(1);
@@ -112,7 +115,7 @@ enum Stop {
 }
 
 impl Reader {
-    async fn run(self, mut after: Option<(String, Bson)>) {
+    async fn run(self, mut after: Option<(String, RawId)>) {
         let last = loop {
             let before = after.as_ref().map(|(key, _)| key.clone());
             match self.read(&mut after).await {
@@ -128,33 +131,42 @@ impl Reader {
     }
 
     /// Reads to the end of the collection. `after` is always the last row that was handed on.
-    async fn read(&self, after: &mut Option<(String, Bson)>) -> Result<(), Stop> {
+    async fn read(&self, after: &mut Option<(String, RawId)>) -> Result<(), Stop> {
         // Nothing is behind MaxKey, and `min` refuses it.
-        if let Some((_, Bson::MaxKey)) = after {
+        if after.as_ref().is_some_and(|(key, _)| key == MAX_KEY) {
             return Ok(());
         }
         let resumed = after.is_some();
-        let mut all = command(&self.collection, after.as_ref().map(|(_, id)| id), self.at_least);
+        let mut all = command(&self.collection, self.at_least);
         if let Some(filter) = &self.filter {
             all.insert("filter", filter.clone());
         }
+        let all = match after {
+            Some((_, id)) => with_field(&all, "min", &id.alone()),
+            None => RawDocumentBuf::try_from(&all),
+        };
         self.drain(all, after).await?;
         // Where `min` is given, the end is MaxKey, exclusive.
         if resumed {
-            let mut last = command(&self.collection, None, self.at_least);
+            let mut last = command(&self.collection, self.at_least);
             let is_last = doc! { "_id": Bson::MaxKey };
             let filter = match &self.filter {
                 Some(filter) => doc! { "$and": [filter.clone(), is_last] },
                 None => is_last,
             };
             last.insert("filter", filter);
-            self.drain(last, after).await?;
+            self.drain(RawDocumentBuf::try_from(&last), after).await?;
         }
         Ok(())
     }
 
     /// Hands on what the command finds, but for the row `after` itself, which `min` includes.
-    async fn drain(&self, command: Document, after: &mut Option<(String, Bson)>) -> Result<(), Stop> {
+    async fn drain(
+        &self,
+        command: Result<RawDocumentBuf, bson::error::Error>,
+        after: &mut Option<(String, RawId)>,
+    ) -> Result<(), Stop> {
+        let command = command.map_err(|error| Stop::Failed(PortError::fatal(format!("{}: {error}", self.doing))))?;
         let failed = |error: Error| match cursor_is_gone(&error) {
             true => Stop::Gone(error),
             false => Stop::Failed(port_error(&self.doing, &error)),
@@ -168,7 +180,7 @@ impl Reader {
             let mut rows = Rows::read(&batch).map_err(unreadable)?;
             while let Some(page) = rows.page(&mut skip).map_err(unreadable)? {
                 let Some(last) = page.last() else { continue };
-                *after = Some((last.key.clone(), parse_key(&last.key).map_err(Stop::Failed)?));
+                *after = Some((last.key.clone(), RawId::parse(&last.key).map_err(Stop::Failed)?));
                 slot.send(Ok(page));
                 slot = self.sender.clone().reserve_owned().await.map_err(|_| Stop::Unheard)?;
             }
@@ -176,8 +188,8 @@ impl Reader {
         Ok(())
     }
 
-    async fn cursor(&self, command: Document) -> Result<RawBatchCursor, Error> {
-        let mut run = self.server.database().run_cursor_command(command).batch_size(MAX_ROWS as u32);
+    async fn cursor(&self, command: RawDocumentBuf) -> Result<RawBatchCursor, Error> {
+        let mut run = self.server.database().run_raw_cursor_command(command).batch_size(MAX_ROWS as u32);
         if let Some(criteria) = self.server.selection_criteria() {
             run = run.selection_criteria(criteria);
         }
@@ -185,18 +197,14 @@ impl Reader {
     }
 }
 
-fn command(collection: &str, min: Option<&Bson>, at_least: Timestamp) -> Document {
-    let mut command = doc! {
+fn command(collection: &str, at_least: Timestamp) -> Document {
+    doc! {
         "find": collection,
         "sort": { "_id": 1 },
         "hint": { "_id": 1 },
         "batchSize": MAX_ROWS as i32,
         "readConcern": { "level": "majority", "afterClusterTime": at_least },
-    };
-    if let Some(id) = min {
-        command.insert("min", doc! { "_id": id.clone() });
     }
-    command
 }
 
 /// Cuts one answer into pages of bounded size.
@@ -213,17 +221,11 @@ impl<'a> Rows<'a> {
     fn page(&mut self, skip: &mut Option<String>) -> Result<Option<Vec<SourceRow>>, Malformed> {
         let (mut rows, mut bytes) = (Vec::new(), 0);
         while let Some(document) = self.reply.next()? {
-            let id = id_of(document)?;
-            let key = extjson::value(&id, Form::Canonical)?;
-            if skip.take().is_some_and(|skipped| skipped == key) {
+            let row = row_of(document)?;
+            if skip.take().is_some_and(|skipped| skipped == row.key) {
                 continue;
             }
-            let row = SourceRow {
-                id: extjson::value(&id, Form::Relaxed)?,
-                document: extjson::document(document, Form::Relaxed)?,
-                key,
-            };
-            bytes += row.document.len() + row.key.len();
+            bytes += row.document.as_ref().map_or(0, String::len) + row.key.len();
             rows.push(row);
             if rows.len() >= MAX_ROWS || bytes >= MAX_BYTES {
                 break;

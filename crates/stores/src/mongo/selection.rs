@@ -3,6 +3,8 @@
 use bson::{Bson, Document, Regex, doc};
 use tidewheel_core::error::PortError;
 
+use super::server::{Kind, Listed};
+
 /// What an event carries that nobody reads. Leaving it out also keeps an update of a document of nearly 16 MB below
 /// the limit of a reply: the event would hold the new fields twice.
 const UNREAD: [&str; 4] = ["updateDescription", "lsid", "txnNumber", "collectionUUID"];
@@ -45,6 +47,31 @@ impl Selection {
     pub(super) fn contains(&self, collection: &str) -> bool {
         !collection.starts_with("system.")
             && (self.patterns.is_empty() || self.patterns.iter().any(|pattern| matches(pattern, collection)))
+    }
+
+    /// Whether any collection is selected by its name.
+    pub(super) fn names_collections(&self) -> bool {
+        self.patterns.iter().any(|pattern| !pattern.contains('*'))
+    }
+
+    /// Fails if a view or a time series is selected by its name. A pattern leaves them out.
+    pub(super) fn check(&self, listed: &[Listed]) -> Result<(), PortError> {
+        let named = |name: &String| self.patterns.contains(name);
+        for Listed { name, kind } in listed.iter().filter(|listed| named(&listed.name)) {
+            let (what, hint) = match kind {
+                Kind::Collection => continue,
+                Kind::View => ("a view", "name the collection that the view reads in mongodb.collection"),
+                Kind::TimeSeries => (
+                    "a time-series collection",
+                    "copy its documents into an ordinary collection, with $merge for example, and name that",
+                ),
+            };
+            let database = &self.database;
+            return Err(
+                PortError::fatal(format!("{database}.{name} is {what}, which has no change stream")).with_hint(hint)
+            );
+        }
+        Ok(())
     }
 
     /// The stages that follow `$changeStream`.
@@ -153,6 +180,20 @@ mod tests {
         assert_ne!(selection(&["a"]).identity(), selection(&["a", "b"]).identity());
         assert_eq!(selection(&["a", "*"]).identity(), selection(&[]).identity());
         assert_eq!(selection(&["tickets"]).identity(), r#"shop["tickets"]"#);
+    }
+
+    #[test]
+    fn a_view_is_refused_by_name_and_left_out_of_a_pattern() {
+        let listed = |name: &str, kind| [Listed { name: name.into(), kind }];
+        for kind in [Kind::View, Kind::TimeSeries] {
+            let error = selection(&["open_*", "open"]).check(&listed("open", kind)).unwrap_err();
+            assert!(error.message.contains("shop.open is a"), "{error}");
+            assert!(error.hint.is_some());
+            assert!(selection(&["open_*"]).check(&listed("open_tickets", kind)).is_ok());
+            assert!(selection(&[]).check(&listed("open", kind)).is_ok());
+        }
+        assert!(selection(&["open"]).check(&listed("open", Kind::Collection)).is_ok());
+        assert!(selection(&["open"]).names_collections() && !selection(&["o*"]).names_collections());
     }
 
     #[test]

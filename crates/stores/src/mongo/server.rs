@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use bson::{Document, doc};
+use futures::TryStreamExt as _;
 use mongodb::error::Error;
 use mongodb::options::SelectionCriteria;
 use mongodb::{Client, Database};
@@ -21,6 +22,21 @@ pub(super) const ANSWER: Duration = Duration::from_secs(10);
 /// After this long without a batch of a cursor the server is asked whether it is there at all. A batch may take long
 /// without a fault: the server reads a long stretch of its oplog that holds nothing for us.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What a name in a database stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Collection,
+    View,
+    TimeSeries,
+}
+
+/// A name in a database.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+}
 
 /// A database on a deployment of MongoDB. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -97,6 +113,23 @@ impl Server {
         let time =
             answer.get_timestamp("operationTime").map_err(|_| not_a_replica_set(&format!("{DOING} {}", self.name)))?;
         Ok(ClusterTime { seconds: time.time, increment: time.increment })
+    }
+
+    /// What the database holds, as far as the user may read it: no right of its own is needed for that.
+    pub(super) async fn collections(&self) -> PortResult<Vec<Listed>> {
+        let database = self.database.clone();
+        let command = doc! { "listCollections": 1, "nameOnly": true, "authorizedCollections": true };
+        let list = async move { database.run_cursor_command(command).await?.try_collect::<Vec<Document>>().await };
+        let found = self.run("listing the collections of", list).await?;
+        let listed = found.into_iter().filter_map(|found| {
+            let kind = match found.get_str("type") {
+                Ok("view") => Kind::View,
+                Ok("timeseries") => Kind::TimeSeries,
+                _ => Kind::Collection,
+            };
+            Some(Listed { name: found.get_str("name").ok()?.to_owned(), kind })
+        });
+        Ok(listed.collect())
     }
 
     /// Version as the server says it, and as numbers.

@@ -14,6 +14,7 @@ use qdrant_client::qdrant::{
 };
 use serde_json::{Map, Number, Value};
 use tidewheel_core::error::PortError;
+use tidewheel_core::payload::plain;
 
 use super::numbers;
 
@@ -147,6 +148,8 @@ fn match_value(json: &Value, path: &str) -> Parsed<Matching> {
         return Err(unknown(path, "exactly one of value, any, except, text, text_any, phrase or prefix"));
     };
     let at = format!("{path}.{name}");
+    // MongoDB's types, in extended JSON, as the payload has them: a legacy UUID, for example.
+    let value = &plain(value.clone());
     Ok(Matching::Value(match name.as_str() {
         "value" => match value {
             Value::String(text) => MatchValue::Keyword(text.clone()),
@@ -362,6 +365,23 @@ mod tests {
             dates.datetime_range,
             Some(DatetimeRange { gte: at(60), lt: at(86_400), ..DatetimeRange::default() })
         );
+    }
+
+    #[test]
+    fn a_value_of_a_mongodb_type_matches_what_the_payload_has() {
+        let legacy = json!({"$binary": {"base64": "AAECAwQFBgcICQoLDA0ODw==", "subType": "03"}});
+        for (value, plain) in [
+            (legacy.clone(), "AAECAwQFBgcICQoLDA0ODw=="),
+            (json!({"$uuid": "00010203-0405-0607-0809-0a0b0c0d0e0f"}), "00010203-0405-0607-0809-0a0b0c0d0e0f"),
+            (json!({"$oid": "65f000000000000000000001"}), "65f000000000000000000001"),
+        ] {
+            let found = match_value(&json!({"value": value}), "match").unwrap();
+            assert_eq!(found, MatchValue::Keyword(plain.to_owned()));
+        }
+        let MatchValue::Keywords(any) = match_value(&json!({"any": [legacy, "b"]}), "match").unwrap() else {
+            panic!("not a list of texts")
+        };
+        assert_eq!(any.strings, ["AAECAwQFBgcICQoLDA0ODw==", "b"]);
     }
 
     #[test]

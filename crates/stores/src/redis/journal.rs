@@ -4,15 +4,18 @@
 //! If the answer gets lost, the same script is sent once more: it finds the new checkpoint saved and says so, or
 //! appends now. An old request that was held up somewhere and arrives late finds another checkpoint and does nothing.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use redis::{Cmd, Value};
 use tidewheel_core::change::Change;
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{Appended, Checkpoint, Damage, EntryId, Journal, PortResult, Position, Positions, Repair};
+use tidewheel_core::ports::{
+    Appended, Checkpoint, Damage, EntryId, Journal, Parked, PortResult, Position, Positions, Repair,
+};
 use tidewheel_core::streams::{
-    APPLIED, CHECKPOINT, COUNTS, DAMAGE, EMBEDDED, EMBEDDED_GROUP, LEASE, RAW, RAW_GROUP, STAGE_1, Stage,
+    APPLIED, CHECKPOINT, COUNTS, DAMAGE, EMBEDDED, EMBEDDED_GROUP, LEASE, RAW, RAW_DEAD_LETTERS, RAW_GROUP, STAGE_1,
+    Stage,
 };
 use tidewheel_core::wire::{Fields, Record};
 
@@ -25,13 +28,18 @@ impl Journal for RedisStore {
         self.checkpoint(CHECKPOINT).await
     }
 
-    async fn append(
+    async fn append_and_park(
         &self,
         expected: Option<&Checkpoint>,
         changes: &[Change],
+        parked: &[Parked],
         next: &Checkpoint,
     ) -> PortResult<Appended> {
-        self.save("append", expected, changes, next).await
+        self.save("append", expected, changes, parked, next).await
+    }
+
+    async fn most_bytes(&self) -> PortResult<Option<usize>> {
+        self.sizes().most_bytes(self.link()).await.map_err(|error| self.failed("ask for the largest value", &error))
     }
 
     async fn applied(&self) -> PortResult<Option<Checkpoint>> {
@@ -52,6 +60,7 @@ impl Journal for RedisStore {
         &self,
         expected: Option<&Checkpoint>,
         changes: &[Change],
+        parked: &[Parked],
         next: &Checkpoint,
         repair: Repair,
     ) -> PortResult<Appended> {
@@ -59,7 +68,7 @@ impl Journal for RedisStore {
             Repair::Entries => "rewind",
             Repair::Everything => "anew",
         };
-        self.save(mode, expected, changes, next).await
+        self.save(mode, expected, changes, parked, next).await
     }
 
     async fn positions(&self) -> PortResult<Positions> {
@@ -119,13 +128,18 @@ impl RedisStore {
         mode: &str,
         expected: Option<&Checkpoint>,
         changes: &[Change],
+        parked: &[Parked],
         next: &Checkpoint,
     ) -> PortResult<Appended> {
-        let command = append(mode, expected, changes, next);
+        let command = append(mode, expected, changes, parked, next);
         let doing = "append to raw_document_changes";
         let mut result = self.link().run(&script::APPEND, &command).await;
         if result.as_ref().is_err_and(is_ambiguous) {
             result = self.link().run(&script::APPEND, &command).await;
+        }
+        if let Err(error) = &result {
+            let fields = changes.iter().flat_map(|change| [Some(&change.key), change.document.as_ref()]).flatten();
+            self.sizes().failed(self.link(), error, fields.map(String::len).max().unwrap_or(0)).await;
         }
         let answer = result.map_err(|error| self.failed(doing, &error))?;
         outcome(answer).map_err(self.garbled(doing))
@@ -162,11 +176,14 @@ fn positions(answer: Value) -> Result<Positions, reply::Unexpected> {
     Ok(Positions { raw: position(raw_last, raw_waiting), embedded: position(last, waiting), damage })
 }
 
-fn append(mode: &str, expected: Option<&Checkpoint>, changes: &[Change], next: &Checkpoint) -> Cmd {
+fn append(mode: &str, expected: Option<&Checkpoint>, changes: &[Change], parked: &[Parked], next: &Checkpoint) -> Cmd {
     let entries: Vec<Fields<'_>> = changes.iter().map(Record::encode).collect();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, milliseconds);
+    let letters: Vec<Fields<'_>> = parked.iter().map(|parked| parked.fields(now)).collect();
     let fields = checkpoint::FIELDS.len();
-    let (arguments, bytes) = size(&entries);
-    let keys = [RAW, CHECKPOINT, COUNTS, APPLIED, DAMAGE, EMBEDDED];
+    let ((arguments, bytes), (more_arguments, more_bytes)) = (size(&entries), size(&letters));
+    let (arguments, bytes) = (arguments + more_arguments, bytes + more_bytes);
+    let keys = [RAW, CHECKPOINT, COUNTS, APPLIED, DAMAGE, EMBEDDED, RAW_DEAD_LETTERS];
     let mut command = script::APPEND.command(&keys, 3 + 3 * fields + arguments, 1024 + bytes);
     command.arg(mode).arg(u8::from(expected.is_some())).arg(fields).arg(&checkpoint::FIELDS);
     if let Some(expected) = expected {
@@ -174,6 +191,12 @@ fn append(mode: &str, expected: Option<&Checkpoint>, changes: &[Change], next: &
     }
     command.arg(&checkpoint::encode(next));
     add_entries(&mut command, &entries);
+    for fields in &letters {
+        command.arg(format!("-{}", 2 * fields.len()));
+        for (name, value) in fields {
+            command.arg(name).arg(value.as_ref());
+        }
+    }
     command
 }
 

@@ -27,6 +27,7 @@ mod queue;
 mod reply;
 mod script;
 mod services;
+mod sizes;
 mod status;
 mod tombstones;
 
@@ -47,6 +48,7 @@ pub use services::Said;
 use error::{message, port_error};
 use link::Link;
 use reply::Unexpected;
+use sizes::Sizes;
 
 /// Where Redis is.
 #[derive(Clone, Debug)]
@@ -78,6 +80,7 @@ pub struct RedisStore {
 struct Inner {
     link: Link,
     address: String,
+    sizes: Sizes,
 }
 
 impl std::fmt::Debug for RedisStore {
@@ -122,7 +125,7 @@ impl RedisStore {
                 Client::build_with_tls(info, certificates).map_err(failed)?
             }
         };
-        Ok(Self { inner: Arc::new(Inner { link: Link::new(client), address }) })
+        Ok(Self { inner: Arc::new(Inner { link: Link::new(client), address, sizes: Sizes::default() }) })
     }
 
     /// Like [`RedisStore::open`], and asks the server whether it is there.
@@ -144,6 +147,10 @@ impl RedisStore {
 
     fn link(&self) -> &Link {
         &self.inner.link
+    }
+
+    fn sizes(&self) -> &Sizes {
+        &self.inner.sizes
     }
 
     /// Sends a command; `doing` completes "could not …".

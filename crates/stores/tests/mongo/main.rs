@@ -3,6 +3,9 @@
 mod facts;
 mod faults;
 mod feed;
+mod kinds;
+mod odd;
+mod rights;
 mod scan;
 mod server;
 

@@ -111,7 +111,7 @@ async fn large_rows_come_in_pages_of_bounded_size() {
         if page.is_empty() {
             break;
         }
-        let bytes: usize = page.iter().map(|row| row.document.len()).sum();
+        let bytes: usize = page.iter().map(|row| row.document.as_ref().unwrap().len()).sum();
         assert!(bytes < 4 * 1024 * 1024 + SIZE + 100, "{bytes} bytes in a page");
         rows += page.len();
     }

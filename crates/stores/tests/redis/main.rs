@@ -10,6 +10,7 @@ mod rights;
 mod server;
 mod services;
 mod setup;
+mod sizes;
 
 use server::TestRedis;
 

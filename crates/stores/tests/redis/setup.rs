@@ -152,7 +152,7 @@ async fn entries_that_somebody_trims_are_damage_until_that_is_repaired() {
     assert!(matches!(damage().await, Some(Damage::Entries(_))));
     let saved = redis.store.load().await.unwrap();
     let next = saved.clone().unwrap();
-    redis.store.restart(saved.as_ref(), &[], &next, Repair::Entries).await.unwrap();
+    redis.store.restart(saved.as_ref(), &[], &[], &next, Repair::Entries).await.unwrap();
     assert_eq!(damage().await, None);
     // What Redis has saved in its append-only file of the group's reads is old after a restart; that is no damage.
     redis.command::<String>(&["BGREWRITEAOF"]).await;

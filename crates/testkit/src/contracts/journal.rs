@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use tidewheel_core::change::Change;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Appended, Checkpoint, SnapshotState};
-use tidewheel_core::streams::STAGE_1;
+use tidewheel_core::ports::{Appended, Checkpoint, EntryId, Parked, Repair, SnapshotState};
+use tidewheel_core::streams::{RAW, STAGE_1};
 use tidewheel_core::version::ClusterTime;
 
 use super::samples::{change, changes, checkpoint};
@@ -27,6 +28,32 @@ pub async fn entries_and_checkpoint_are_saved_together(harness: &dyn StreamsHarn
     let read = stage_1(harness, "a").read(10, NOW).await.unwrap();
     let records: Vec<_> = read.into_iter().map(|delivery| delivery.record.unwrap()).collect();
     assert_eq!(records, changes(1..=4));
+}
+
+/// Parked changes are dead letters of stage 1 in the same step: with the checkpoint, or not at all, and once.
+pub async fn parked_changes_are_saved_with_the_checkpoint(harness: &dyn StreamsHarness) {
+    let (journal, letters) = (harness.journal(), harness.dead_letters());
+    let parked =
+        |number| Parked { change: Change { document: None, ..change(number) }, reason: format!("reason {number}") };
+    let conflict = journal.append_and_park(Some(&checkpoint(9)), &[], &[parked(8)], &checkpoint(10)).await.unwrap();
+    assert_eq!(conflict, Appended::Conflict);
+    assert_eq!(harness.status(STAGE_1).await.dead_letters, 0);
+    for _ in 0..2 {
+        let changes = [change(1), change(3)];
+        let saved = journal.append_and_park(None, &changes, &[parked(2), parked(4)], &checkpoint(4)).await.unwrap();
+        assert_eq!(saved, Appended::Saved);
+    }
+    let restarted =
+        journal.restart(Some(&checkpoint(4)), &[], &[parked(5)], &checkpoint(5), Repair::Entries).await.unwrap();
+    assert_eq!(restarted, Appended::Saved);
+    let read = stage_1(harness, "a").read(10, NOW).await.unwrap();
+    assert_eq!(numbers(&read), [1, 3]);
+    let found = letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap();
+    let about: Vec<_> = found.iter().map(|letter| (letter.reason.as_str(), letter.stream.as_str())).collect();
+    assert_eq!(about, [("reason 2", RAW), ("reason 4", RAW), ("reason 5", RAW)]);
+    assert!(found.iter().all(|letter| letter.reread && letter.parked_at > 0), "{found:?}");
+    assert_eq!(found[0].record.as_ref().unwrap().change, parked(2).change);
+    assert_eq!(journal.positions().await.unwrap().damage, None, "letters are not entries");
 }
 
 /// A snapshot's progress survives, whatever its key looks like.

@@ -19,7 +19,7 @@ async fn restart(harness: &dyn StreamsHarness, repair: Repair) {
     let journal = harness.journal();
     let saved = journal.load().await.unwrap();
     let next = saved.clone().unwrap_or_else(|| checkpoint(0));
-    assert_eq!(journal.restart(saved.as_ref(), &[], &next, repair).await.unwrap(), Appended::Saved);
+    assert_eq!(journal.restart(saved.as_ref(), &[], &[], &next, repair).await.unwrap(), Appended::Saved);
 }
 
 /// Moves everything that stage 1 holds on to stage 2.
@@ -74,13 +74,14 @@ pub async fn the_applied_checkpoint_is_saved_beside_the_other(harness: &dyn Stre
     }
     assert_eq!(journal.load().await.unwrap(), Some(checkpoint(5)));
     let changes = super::samples::changes(6..=6);
-    let wrong = journal.restart(Some(&checkpoint(4)), &changes, &checkpoint(6), Repair::Everything).await.unwrap();
+    let wrong = journal.restart(Some(&checkpoint(4)), &changes, &[], &checkpoint(6), Repair::Everything).await.unwrap();
     assert_eq!(wrong, Appended::Conflict);
-    let rewound = journal.restart(Some(&checkpoint(5)), &[], &checkpoint(4), Repair::Entries).await.unwrap();
+    let rewound = journal.restart(Some(&checkpoint(5)), &[], &[], &checkpoint(4), Repair::Entries).await.unwrap();
     assert_eq!((rewound, journal.load().await.unwrap()), (Appended::Saved, Some(checkpoint(4))));
     assert_eq!(journal.applied().await.unwrap(), Some(checkpoint(4)));
     for _ in 0..2 {
-        let anew = journal.restart(Some(&checkpoint(4)), &changes, &checkpoint(6), Repair::Everything).await.unwrap();
+        let anew =
+            journal.restart(Some(&checkpoint(4)), &changes, &[], &checkpoint(6), Repair::Everything).await.unwrap();
         assert_eq!((anew, journal.applied().await.unwrap()), (Appended::Saved, None));
     }
     assert_eq!(harness.status(STAGE_1).await.length, 6, "the changes were appended once");

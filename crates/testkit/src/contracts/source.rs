@@ -85,6 +85,7 @@ macro_rules! source_contract_tests {
             every_operation_arrives_with_its_document
             an_update_of_a_document_that_is_gone_has_no_document
             every_kind_of_id_keeps_its_identity
+            an_id_that_changes_its_type_of_number_keeps_its_key
             events_of_a_transaction_share_their_time_and_keep_their_order
             a_token_resumes_exactly_behind_its_batch
             a_token_resumes_in_the_middle_of_a_transaction

@@ -110,6 +110,7 @@ macro_rules! streams_contract_tests {
             [
                 a_new_journal_has_no_checkpoint,
                 entries_and_checkpoint_are_saved_together,
+                parked_changes_are_saved_with_the_checkpoint,
                 every_state_of_a_snapshot_comes_back,
                 an_unexpected_checkpoint_saves_nothing,
                 the_same_append_again_is_done_once,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidewheel_core::change::Change;
-use tidewheel_core::ports::{Appended, Checkpoint, Damage, Journal, PortResult, Positions, Repair};
+use tidewheel_core::ports::{Appended, Checkpoint, Damage, Journal, Parked, PortResult, Positions, Repair};
 use tidewheel_core::streams::{RAW, STAGE_1, STAGE_2};
 use tokio::time::Instant;
 
@@ -26,18 +26,21 @@ impl Journal for FakeJournal {
         self.0.faults().around("load", || Ok(self.0.state().checkpoint.clone())).await
     }
 
-    async fn append(
+    async fn append_and_park(
         &self,
         expected: Option<&Checkpoint>,
         changes: &[Change],
+        parked: &[Parked],
         next: &Checkpoint,
     ) -> PortResult<Appended> {
         let append = || {
             let mut state = self.0.state();
+            state.takes(changes)?;
             if state.checkpoint.as_ref() == expected {
                 for change in changes {
                     state.add_record(RAW, change);
                 }
+                state.park(parked);
                 state.checkpoint = Some(next.clone());
                 Ok(Appended::Saved)
             } else if state.checkpoint.as_ref() == Some(next) {
@@ -49,6 +52,10 @@ impl Journal for FakeJournal {
         let result = self.0.faults().around("append", append).await;
         self.0.arrived.notify_waiters();
         result
+    }
+
+    async fn most_bytes(&self) -> PortResult<Option<usize>> {
+        self.0.faults().around("most_bytes", || Ok(self.0.state().most_bytes)).await
     }
 
     async fn applied(&self) -> PortResult<Option<Checkpoint>> {
@@ -71,11 +78,13 @@ impl Journal for FakeJournal {
         &self,
         expected: Option<&Checkpoint>,
         changes: &[Change],
+        parked: &[Parked],
         next: &Checkpoint,
         repair: Repair,
     ) -> PortResult<Appended> {
         let restart = || {
             let mut state = self.0.state();
+            state.takes(changes)?;
             if state.checkpoint.as_ref() != expected {
                 let done = state.checkpoint.as_ref() == Some(next);
                 return Ok(if done { Appended::Saved } else { Appended::Conflict });
@@ -83,6 +92,7 @@ impl Journal for FakeJournal {
             for change in changes {
                 state.add_record(RAW, change);
             }
+            state.park(parked);
             state.accept();
             if repair == Repair::Everything {
                 state.applied = None;

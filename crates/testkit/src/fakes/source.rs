@@ -106,6 +106,19 @@ impl FakeSource {
         self.wake();
     }
 
+    /// Commits several writes at one time, and behind them a change of a document's shard key: it is deleted on one shard and inserted
+    /// on another, in either order of events.
+    pub fn change_shard_key(&self, before: Vec<SourceWrite>, collection: &str, document: Value, insert_first: bool) {
+        let mut state = self.state();
+        state.tick();
+        for write in before {
+            state.apply(write);
+        }
+        state.move_to_shard(collection, document, insert_first);
+        drop(state);
+        self.wake();
+    }
+
     /// Inserts a document given as extended JSON.
     pub fn insert(&self, collection: &str, document: Value) {
         self.write(SourceWrite::Insert { collection: collection.to_owned(), document });

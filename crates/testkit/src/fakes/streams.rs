@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Checkpoint, ConsumerStatus, Damage, EntryId, FenceTarget, Position, StageStatus};
-use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
+use tidewheel_core::error::PortError;
+use tidewheel_core::ports::{
+    Checkpoint, ConsumerStatus, Damage, EntryId, FenceTarget, Parked, PortResult, Position, StageStatus,
+};
+use tidewheel_core::streams::{RAW_DEAD_LETTERS, STAGE_1, STAGE_2, Stage};
 use tidewheel_core::version::Version;
 use tidewheel_core::wire::{RawFields, Record};
 use tokio::sync::Notify;
@@ -53,6 +56,8 @@ pub(super) struct State {
     /// The collection that was written to last.
     pub(super) collection: Option<String>,
     pub(super) lease: Option<(String, Instant)>,
+    /// Most bytes of a field.
+    pub(super) most_bytes: Option<usize>,
     /// The clock of entry ids starts here.
     epoch: Instant,
 }
@@ -108,6 +113,7 @@ impl FakeStreams {
             retried: None,
             collection: None,
             lease: None,
+            most_bytes: None,
             epoch: Instant::now(),
         };
         Self { state: Arc::new(Mutex::new(state)), arrived: Arc::default(), faults: Faults::default() }
@@ -152,6 +158,11 @@ impl FakeStreams {
     /// What a stage still holds.
     pub fn archive<T: Record>(&self, stage: Stage) -> FakeArchive<T> {
         FakeArchive::new(self.clone(), stage)
+    }
+
+    /// Lets every append fail that has a field with more bytes.
+    pub fn limit(&self, most_bytes: usize) {
+        self.state().most_bytes = Some(most_bytes);
     }
 
     /// The dead letters of both stages.
@@ -304,6 +315,26 @@ impl State {
         let fields = record.encode().into_iter().map(|(name, value)| (name.as_bytes().to_vec(), value.into_owned()));
         self.add(stream, fields.collect());
         self.counts.entry(stream).or_default().0 += 1;
+    }
+
+    /// Fails if a field of these changes is larger than what is taken.
+    pub(super) fn takes(&self, changes: &[Change]) -> PortResult<()> {
+        let fields = changes.iter().flat_map(|change| [Some(&change.key), change.document.as_ref()]).flatten();
+        match (fields.map(String::len).max(), self.most_bytes) {
+            (Some(bytes), Some(most)) if bytes > most => {
+                Err(PortError::transient("Protocol error: invalid bulk length"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds to the dead letters of stage 1.
+    pub(super) fn park(&mut self, parked: &[Parked]) {
+        for parked in parked {
+            let fields = parked.fields(self.now());
+            let fields = fields.into_iter().map(|(name, value)| (name.as_bytes().to_vec(), value.into_owned()));
+            self.add(RAW_DEAD_LETTERS, fields.collect());
+        }
     }
 
     /// How far a stage has come.

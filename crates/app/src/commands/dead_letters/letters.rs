@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
+use tidewheel_core::key;
 use tidewheel_core::payload::plain;
 use tidewheel_core::ports::{DeadLetters, EntryId, Letter, PortResult};
 use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
@@ -84,6 +85,9 @@ pub(crate) struct LetterView {
     /// RFC 3339 in UTC.
     pub(crate) parked_at: String,
     pub(crate) age_ms: u64,
+    /// Its document is not in it, or of no use any more: a retry reads it from MongoDB.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) reread: bool,
     #[serde(flatten)]
     pub(crate) record: RecordView,
 }
@@ -152,13 +156,22 @@ impl LetterView {
             attempts: letter.attempts,
             parked_at: times::show(letter.parked_at),
             age_ms: now.saturating_sub(letter.parked_at),
+            reread: letter.reread,
             record,
         }
     }
 
     /// Whether it can be tried again.
     pub(crate) fn is_readable(&self) -> bool {
-        matches!(self.record, RecordView::Change { .. })
+        match &self.record {
+            RecordView::Change { key, .. } => !(self.reread && key::is_clipped(key)),
+            RecordView::Unreadable { .. } => false,
+        }
+    }
+
+    /// Whether it can be put back as it is.
+    fn is_whole(&self) -> bool {
+        self.is_readable() && !self.reread
     }
 }
 
@@ -197,20 +210,29 @@ pub(crate) async fn list(letters: &dyn DeadLetters, filter: &Filter, limit: usiz
 pub(crate) struct Outcome {
     /// Put back, or deleted.
     pub(crate) done: u64,
-    /// Not put back, because they cannot be read.
+    /// Not put back, because they cannot be read, or their document cannot be read or appended.
     pub(crate) unreadable: u64,
     /// Somebody else was faster.
     pub(crate) gone: u64,
 }
 
-/// Puts letters back into their stage, but for those that cannot be read: they would come back at once.
+impl std::ops::AddAssign for Outcome {
+    fn add_assign(&mut self, other: Self) {
+        self.done += other.done;
+        self.unreadable += other.unreadable;
+        self.gone += other.gone;
+    }
+}
+
+/// Puts letters back into their stage, but for those that cannot be read, which would come back at once, and for those whose documents
+/// have to be read from MongoDB: see [`super::reread`].
 pub(crate) async fn retry(letters: &dyn DeadLetters, chosen: &[LetterView]) -> PortResult<Outcome> {
     let mut outcome = Outcome {
         unreadable: chosen.iter().filter(|letter| !letter.is_readable()).count() as u64,
         ..Outcome::default()
     };
     for stage in [StageName::Raw, StageName::Embedded] {
-        let ids = ids(chosen, stage, LetterView::is_readable);
+        let ids = ids(chosen, stage, LetterView::is_whole);
         let done = letters.retry(stage_of(stage), &ids).await?;
         outcome.done += done;
         outcome.gone += ids.len() as u64 - done;

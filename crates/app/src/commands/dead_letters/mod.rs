@@ -1,12 +1,14 @@
 //! `tidewheel dead-letters`: what no attempt could process, and what is to become of it.
 
 pub(crate) mod letters;
+pub(crate) mod reread;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 use serde_json::Value;
 use tidewheel_core::ports::DeadLetters;
+use tidewheel_stores::redis::RedisStore;
 
 use self::letters::{Filter, LetterView, Listing, Outcome, RecordView};
 use crate::cli::{DeadLettersCommand, LettersActArgs, LettersListArgs, LettersShowArgs, Output};
@@ -31,7 +33,7 @@ pub(crate) async fn run(command: &DeadLettersCommand, settings: &Settings) -> Re
     match command {
         DeadLettersCommand::List(args) => list(&redis, args).await,
         DeadLettersCommand::Show(args) => show(&redis, args).await,
-        DeadLettersCommand::Retry(args) => retry(&redis, args).await,
+        DeadLettersCommand::Retry(args) => retry(settings, &redis, args).await,
         DeadLettersCommand::Drop(args) => drop(&redis, args).await,
     }
 }
@@ -78,7 +80,7 @@ struct Acted<'a> {
     outcome: Option<Outcome>,
 }
 
-async fn retry(redis: &dyn DeadLetters, args: &LettersActArgs) -> Result<Answer, Failure> {
+async fn retry(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failure> {
     let listing = letters::list(redis, &Filter::from(&args.filter), usize::MAX, false).await?;
     let unreadable = listing.letters.iter().filter(|letter| !letter.is_readable()).count();
     let text = args.output.output == Output::Text;
@@ -89,6 +91,12 @@ async fn retry(redis: &dyn DeadLetters, args: &LettersActArgs) -> Result<Answer,
             1 => "1 would go back into its stage at its own version: a newer state wins".to_owned(),
             _ => format!("{readable} would go back into their stages, each at its own version: newer states win"),
         });
+        let reread = listing.letters.iter().filter(|letter| letter.reread && letter.is_readable()).count();
+        if reread > 0 {
+            printer::say(format_args!(
+                "{reread} of them without a usable document: it is read from MongoDB as it is now"
+            ));
+        }
         if unreadable > 0 {
             let note =
                 format!("{unreadable} cannot be read, so that they stay: `tidewheel dead-letters drop` deletes them");
@@ -98,7 +106,7 @@ async fn retry(redis: &dyn DeadLetters, args: &LettersActArgs) -> Result<Answer,
     if listing.matching == 0 || !args.yes {
         return Ok(not_done(&listing, args.output.output));
     }
-    let outcome = letters::retry(redis, &listing.letters).await?;
+    let outcome = reread::retry(settings, redis, &listing.letters).await?;
     match args.output.output {
         Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),
         Output::Text => {
@@ -235,6 +243,14 @@ fn whole(letter: &LetterView) {
         RecordView::Change { operation, version, committed_at, key, embedding, document: text, .. } => {
             line("document", &document(letter));
             line("key", key);
+            if letter.reread {
+                let note = if letter.is_readable() {
+                    "not stored: a retry reads it from MongoDB"
+                } else {
+                    "not stored, and the `_id` is not known: fix it in MongoDB, then drop this letter"
+                };
+                line("text", note);
+            }
             line("change", &format!("{operation}, committed {committed_at}, version {version}"));
             if let Some(embedding) = embedding {
                 let chunks = embedding.chunks.len();

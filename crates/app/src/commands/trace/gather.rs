@@ -203,8 +203,8 @@ async fn source(servers: &Servers<'_>, namespaces: &[Namespace], readings: &[IdR
 fn source_facts(row: Option<&SourceRow>) -> SourceFacts {
     SourceFacts {
         exists: row.is_some(),
-        digest: row.map(|row| digest(&row.document)),
-        bytes: row.map(|row| row.document.len()),
+        digest: row.and_then(|row| row.document.as_ref().ok()).map(|document| digest(document)),
+        bytes: row.and_then(|row| row.document.as_ref().ok()).map(String::len),
     }
 }
 

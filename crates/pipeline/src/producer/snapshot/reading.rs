@@ -91,8 +91,10 @@ impl Reading {
             None => self.scan.insert(source.scan(namespace, after.as_deref(), self.version.time, None).await?),
         };
         let rows = scan.next().await?;
-        let Some(last) = rows.last() else { return Ok(Page::CollectionRead) };
-        let (last, count) = (last.key.clone(), rows.len() as u64);
+        if rows.is_empty() {
+            return Ok(Page::CollectionRead);
+        }
+        let (last, count) = (plan::last_short(&rows), rows.len() as u64);
         Ok(Page::Rows(PageRead { namespace: namespace.clone(), last, count, differing: rows }))
     }
 

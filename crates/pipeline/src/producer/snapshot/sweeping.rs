@@ -82,7 +82,7 @@ async fn look(
     delay: Duration,
 ) -> PortResult<Option<PageSwept>> {
     tokio::time::sleep(delay).await;
-    let ProducerPorts { source, index, .. } = ports;
+    let ProducerPorts { source, index, tombstones, .. } = ports;
     let page = index.page(after, POINTS, STAMP).await?;
     let Some(last) = page.last().map(|point| point.id) else { return Ok(None) };
     // Before the source is asked: whoever inserts a document after this time wins. And after the time of the snapshot,
@@ -98,6 +98,13 @@ async fn look(
         let exist = source.existing(&namespace, &keys, time).await?;
         absent
             .extend(keys.into_iter().zip(exist).filter(|(_, exists)| !exists).map(|(key, _)| (namespace.clone(), key)));
+    }
+    let (absent, former) = plan::former(absent, Version::of_snapshot(version.epoch, time));
+    if !former.is_empty() {
+        // As an upserter removes a document: a write that is still on its way meets the tombstone.
+        tombstones.raise(&former).await?;
+        index.delete(&former).await?;
+        info!(documents = former.len(), "removed points with keys of an earlier release");
     }
     Ok(Some(PageSwept { last, time, absent }))
 }

@@ -3,8 +3,9 @@
 //! Every document that the producer handles passes here, so this is the hot path. The text is the same as the one
 //! that MongoDB's own drivers write (extended JSON v2), with these decisions where the format leaves room:
 //!
-//! - strings and names that are not UTF-8 get U+FFFD in place of what cannot be read, rather than failing: one such
-//!   document must neither be lost nor stop the stream;
+//! - strings and names that are not UTF-8 do not fail, for one such document must neither be lost nor stop the stream: they get
+//!   U+FFFD in place of what cannot be read, and in the canonical form the exact bytes as escapes of lone surrogates;
+//! - nor does a binary value of subtype 2 without its inner length: its data is all that there is;
 //! - a name that occurs twice in a document is written twice;
 //! - `NaN` has no sign.
 
@@ -12,6 +13,7 @@ mod reader;
 mod writer;
 
 pub(crate) use reader::{Element, Elements};
+pub(crate) use writer::UNMEASURED;
 
 /// Bytes that are not BSON: a length runs past the end, a type does not exist, or the nesting has no end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

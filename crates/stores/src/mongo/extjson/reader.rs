@@ -82,6 +82,8 @@ impl Kind {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Element<'a> {
     pub(crate) kind: Kind,
+    /// The byte that stands for the kind.
+    pub(crate) tag: u8,
     /// The name, which need not be UTF-8.
     pub(crate) name: &'a [u8],
     /// The value's bytes, of the length that its type demands.
@@ -89,12 +91,14 @@ pub(crate) struct Element<'a> {
 }
 
 impl<'a> Element<'a> {
-    /// The text of a string, if it is one.
+    /// The text of a string, if it is one and UTF-8.
     pub(crate) fn text(&self) -> Option<&'a str> {
-        if self.kind != Kind::String {
-            return None;
-        }
-        string(self.value).ok().and_then(|bytes| std::str::from_utf8(bytes).ok())
+        self.string().and_then(|bytes| std::str::from_utf8(bytes).ok())
+    }
+
+    /// The bytes of a string, if it is one.
+    pub(crate) fn string(&self) -> Option<&'a [u8]> {
+        if self.kind == Kind::String { string(self.value).ok() } else { None }
     }
 
     /// The number, if it is a 64-bit integer, a date or a timestamp.
@@ -147,7 +151,7 @@ impl<'a> Elements<'a> {
         }
         let (value, rest) = rest.split_at(size);
         self.rest = rest;
-        Ok(Some(Element { kind, name, value }))
+        Ok(Some(Element { kind, tag: *tag, name, value }))
     }
 
     /// The first element with this name.

@@ -26,7 +26,7 @@ pub(super) fn document(out: &mut Vec<u8>, bytes: &[u8], form: Form, depth: usize
         if !std::mem::take(&mut first) {
             out.push(b',');
         }
-        text(out, element.name);
+        text(out, element.name, form);
         out.push(b':');
         value(out, element.kind, element.value, form, depth + 1)?;
     }
@@ -54,26 +54,26 @@ pub(super) fn value(out: &mut Vec<u8>, kind: Kind, bytes: &[u8], form: Form, dep
     }
     match kind {
         Kind::Double => double(out, f64::from_le_bytes(exactly(bytes)?), form),
-        Kind::String => text(out, string(bytes)?),
+        Kind::String => text(out, string(bytes)?, form),
         Kind::Document => document(out, bytes, form, depth)?,
         Kind::Array => array(out, bytes, form, depth)?,
-        Kind::Binary => binary(out, bytes)?,
+        Kind::Binary => binary(out, bytes, form)?,
         Kind::Undefined => out.extend_from_slice(br#"{"$undefined":true}"#),
         Kind::ObjectId => object_id(out, bytes),
         Kind::Boolean => out.extend_from_slice(if bytes == [0] { b"false" } else { b"true" }),
         Kind::DateTime => date(out, i64::from_le_bytes(exactly(bytes)?), form),
         Kind::Null => out.extend_from_slice(b"null"),
-        Kind::Regex => regex(out, bytes)?,
+        Kind::Regex => regex(out, bytes, form)?,
         Kind::DbPointer => {
             let (namespace, id) = bytes.split_at(bytes.len() - 12);
             out.extend_from_slice(br#"{"$dbPointer":{"$ref":"#);
-            text(out, string(namespace)?);
+            text(out, string(namespace)?, form);
             out.extend_from_slice(br#","$id":"#);
             object_id(out, id);
             out.extend_from_slice(b"}}");
         }
-        Kind::Code => wrapped_text(out, "$code", string(bytes)?),
-        Kind::Symbol => wrapped_text(out, "$symbol", string(bytes)?),
+        Kind::Code => wrapped_text(out, "$code", string(bytes)?, form),
+        Kind::Symbol => wrapped_text(out, "$symbol", string(bytes)?, form),
         Kind::CodeWithScope => code_with_scope(out, bytes, form, depth)?,
         Kind::Int32 => {
             let number = i32::from_le_bytes(exactly(bytes)?);
@@ -112,15 +112,32 @@ fn append(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
     out.write_fmt(arguments).expect("a Vec takes everything");
 }
 
-/// A JSON string, with its quotes.
-fn text(out: &mut Vec<u8>, bytes: &[u8]) {
-    let text = String::from_utf8_lossy(bytes);
-    serde_json::to_writer(out, text.as_ref()).expect("a Vec takes every string");
+/// A JSON string, with its quotes. Bytes that are not UTF-8 become U+FFFD in the relaxed form. In the canonical one, which
+/// tells identities apart, each becomes the escape of a lone surrogate, `\udc80` to `\udcff`, which no text can contain.
+fn text(out: &mut Vec<u8>, bytes: &[u8], form: Form) {
+    let mut write = |text: &str| {
+        serde_json::to_writer(&mut *out, text).expect("a Vec takes every string");
+    };
+    match std::str::from_utf8(bytes) {
+        Ok(text) => write(text),
+        Err(_) if form == Form::Relaxed => write(&String::from_utf8_lossy(bytes)),
+        Err(_) => {
+            out.push(b'"');
+            for chunk in bytes.utf8_chunks() {
+                let quoted = serde_json::to_string(chunk.valid()).expect("every string is JSON");
+                out.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
+                for byte in chunk.invalid() {
+                    append(out, format_args!("\\udc{byte:02x}"));
+                }
+            }
+            out.push(b'"');
+        }
+    }
 }
 
-fn wrapped_text(out: &mut Vec<u8>, name: &str, bytes: &[u8]) {
+fn wrapped_text(out: &mut Vec<u8>, name: &str, bytes: &[u8], form: Form) {
     append(out, format_args!(r#"{{"{name}":"#));
-    text(out, bytes);
+    text(out, bytes, form);
     out.push(b'}');
 }
 
@@ -147,29 +164,37 @@ fn double(out: &mut Vec<u8>, number: f64, form: Form) {
     }
 }
 
-fn binary(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Malformed> {
+/// In place of `$binary`, in the canonical form: a value of subtype 2 that does not repeat its length inside the data.
+pub(crate) const UNMEASURED: &str = "$binaryWithoutLength";
+
+fn binary(out: &mut Vec<u8>, bytes: &[u8], form: Form) -> Result<(), Malformed> {
     let subtype = *bytes.get(4).ok_or(Malformed("a binary value has no subtype"))?;
     let mut data = &bytes[5..];
-    // Subtype 2 repeats the length inside the data.
+    // Subtype 2 repeats the length inside the data. MongoDB stores values that do not.
     if subtype == 2 {
-        if length(data)? != data.len() - 4 {
-            return Err(Malformed("a binary value of subtype 2 has the wrong length"));
+        match data.split_first_chunk() {
+            Some((inner, rest)) if usize::try_from(i32::from_le_bytes(*inner)) == Ok(rest.len()) => data = rest,
+            _ if form == Form::Canonical => {
+                let data = BASE64_STANDARD.encode(data);
+                append(out, format_args!(r#"{{"{UNMEASURED}":{{"base64":"{data}"}}}}"#));
+                return Ok(());
+            }
+            _ => {}
         }
-        data = &data[4..];
     }
     let data = BASE64_STANDARD.encode(data);
     append(out, format_args!(r#"{{"$binary":{{"base64":"{data}","subType":"{subtype:02x}"}}}}"#));
     Ok(())
 }
 
-fn regex(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Malformed> {
+fn regex(out: &mut Vec<u8>, bytes: &[u8], form: Form) -> Result<(), Malformed> {
     let pattern = terminated(bytes)?;
     let mut options = terminated(&bytes[pattern.len() + 1..])?.to_vec();
     options.sort_unstable();
     out.extend_from_slice(br#"{"$regularExpression":{"pattern":"#);
-    text(out, pattern);
+    text(out, pattern, form);
     out.extend_from_slice(br#","options":"#);
-    text(out, &options);
+    text(out, &options, form);
     out.extend_from_slice(b"}}");
     Ok(())
 }
@@ -179,7 +204,7 @@ fn code_with_scope(out: &mut Vec<u8>, bytes: &[u8], form: Form, depth: usize) ->
     let end = length(rest)?.saturating_add(4);
     let (code, scope) = rest.split_at_checked(end).ok_or(Malformed("code with scope is cut off"))?;
     out.extend_from_slice(br#"{"$code":"#);
-    text(out, string(code)?);
+    text(out, string(code)?, form);
     out.extend_from_slice(br#","$scope":"#);
     document(out, scope, form, depth + 1)?;
     out.push(b'}');

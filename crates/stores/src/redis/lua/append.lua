@@ -1,9 +1,10 @@
 #!lua
--- Appends entries and replaces the checkpoint, both or neither.
+-- Appends entries and dead letters and replaces the checkpoint, all or nothing.
 --
--- KEYS: stage 1, checkpoint, counts, applied checkpoint, damage, stage 2
+-- KEYS: stage 1, checkpoint, counts, applied checkpoint, damage, stage 2, dead letters of stage 1
 -- ARGV: 'append', 'rewind' or 'anew'; '1' if a checkpoint is expected, else '0'; number n of its fields; n names; n expected
---       values (if expected); n new values; then for each entry the number of its names and values together, and these.
+--       values (if expected); n new values; then for each entry the number of its names and values together, and these. The number
+--       is negative for a dead letter.
 -- 'rewind' and 'anew' also take the streams as they are for undamaged; 'anew' forgets the applied checkpoint and that the
 -- collection was lost.
 -- Answers 'saved', or 'conflict' if the checkpoint is neither the expected one nor already the new one.
@@ -42,8 +43,14 @@ at = at + count
 local added = 0
 while at <= #ARGV do
   local values = tonumber(ARGV[at])
-  redis.call('XADD', stream, '*', unpack(ARGV, at + 1, at + values))
-  at, added = at + 1 + values, added + 1
+  if values < 0 then
+    values = -values
+    redis.call('XADD', KEYS[7], '*', unpack(ARGV, at + 1, at + values))
+  else
+    redis.call('XADD', stream, '*', unpack(ARGV, at + 1, at + values))
+    added = added + 1
+  end
+  at = at + 1 + values
 end
 if added > 0 then redis.call('HINCRBY', counts, 'raw', added) end
 

@@ -9,7 +9,9 @@ use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{FeedError, ResumeToken, StartAt};
 use tidewheel_core::version::ClusterTime;
 
-use super::steps::{Follower, PATIENCE, brief, delete, from, ids, insert, parsed, patiently, replace, set};
+use super::steps::{
+    Follower, PATIENCE, all_rows, brief, delete, from, ids, insert, key_of, parsed, patiently, replace, set,
+};
 use super::{SourceHarness, SourceWrite};
 
 /// Insert, update, replace and delete, each with the document as it was then.
@@ -57,12 +59,43 @@ pub async fn every_kind_of_id_keeps_its_identity(harness: &dyn SourceHarness) {
         harness.commit(vec![insert("tickets", json!({"_id": canonical, "text": "a"}))]).await;
         harness.commit(vec![delete("tickets", canonical.clone())]).await;
         let events = follower.take(2).await;
-        let key = canonical.to_string();
+        let key = key_of(&canonical);
         assert_eq!(brief(&events), [(Operation::Insert, key.as_str()), (Operation::Delete, key.as_str())]);
         for event in &events {
             assert_eq!(serde_json::from_str::<Value>(&event.id).unwrap(), relaxed, "{key}");
         }
         assert_eq!(parsed(events[0].document.as_ref()), Some(json!({"_id": relaxed, "text": "a"})), "{key}");
+    }
+}
+
+/// MongoDB takes numbers of one value for one `_id`, whatever their types: they have one key.
+pub async fn an_id_that_changes_its_type_of_number_keeps_its_key(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let mut follower = Follower::now(source.as_ref()).await;
+    let namespace = Namespace::new(harness.database(), "tickets");
+    let one = [
+        "{\"$numberInt\":\"1\"}",
+        "{\"$numberLong\":\"1\"}",
+        "{\"$numberDouble\":\"1.0\"}",
+        "{\"$numberDecimal\":\"1.00\"}",
+    ]
+    .map(|id| serde_json::from_str::<Value>(id).unwrap());
+    let zero = [json!({"$numberDouble": "0.0"}), json!({"$numberDouble": "-0.0"}), json!({"$numberDecimal": "-0E+3"})];
+    let compound = [&one[0], &one[1], &one[2]].map(|id| json!({"b": id, "a": {"list": [id]}}));
+    for forms in [&one[..], &zero, &compound] {
+        let key = key_of(&forms[0]);
+        harness.commit(vec![insert("tickets", json!({"_id": forms[0], "n": 0}))]).await;
+        for id in forms {
+            harness.commit(vec![replace("tickets", json!({"_id": id, "n": 1}))]).await;
+            let rows = all_rows(source.as_ref(), &namespace, None).await;
+            assert_eq!(rows.iter().map(|row| row.key.as_str()).collect::<Vec<_>>(), [key.as_str()], "{id}");
+            let now = source.now().await.unwrap();
+            assert_eq!(source.existing(&namespace, std::slice::from_ref(&key), now).await.unwrap(), [true], "{id}");
+        }
+        harness.commit(vec![delete("tickets", forms[0].clone())]).await;
+        let events = follower.take(forms.len() + 2).await;
+        assert!(events.iter().all(|event| event.key == key), "{events:#?}");
+        assert_eq!(events.last().unwrap().operation, Operation::Delete);
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidewheel_core::change::Operation;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Feed, ResumeToken, Source, SourceEvent, SourceRow, StartAt};
+use tidewheel_core::key;
+use tidewheel_core::ports::{Feed, Readable, ResumeToken, Source, SourceEvent, SourceRow, StartAt};
 
 use super::SourceWrite;
 
@@ -102,8 +103,13 @@ pub(super) async fn from(source: &dyn Source, start: StartAt, count: usize) -> V
     Follower { feed, token: ResumeToken(String::new()) }.take(count).await
 }
 
-pub(super) fn parsed(text: Option<&String>) -> Option<Value> {
-    text.map(|text| serde_json::from_str(text).expect("a document is JSON"))
+pub(super) fn parsed(document: Option<&Readable>) -> Option<Value> {
+    document.map(|document| serde_json::from_str(document.as_ref().expect("it is readable")).expect("it is JSON"))
+}
+
+/// The key of this `_id`, in canonical extended JSON.
+pub(super) fn key_of(canonical: &Value) -> String {
+    key::canonical(&canonical.to_string()).into_owned()
 }
 
 pub(super) fn brief(events: &[SourceEvent]) -> Vec<(Operation, &str)> {

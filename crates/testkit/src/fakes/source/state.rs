@@ -7,6 +7,7 @@ use bson::{Bson, Document};
 use serde_json::Value;
 use tidewheel_core::change::Operation;
 use tidewheel_core::identity::Namespace;
+use tidewheel_core::key;
 use tidewheel_core::ports::{FeedBatch, FeedError, ResumeToken, SourceEvent, SourceRow, StartAt};
 use tidewheel_core::version::ClusterTime;
 use tokio::time::Instant;
@@ -45,9 +46,21 @@ pub(super) struct Entry {
 
 #[derive(Clone, Debug)]
 enum What {
-    Change { operation: Operation, id: Bson, document: Option<Document> },
+    Change {
+        operation: Operation,
+        id: Bson,
+        document: Option<Document>,
+    },
+    /// A change of a sharded collection.
+    Sharded {
+        operation: Operation,
+        document: Document,
+        shard: &'static str,
+    },
     Drop,
-    Rename { to: String },
+    Rename {
+        to: String,
+    },
 }
 
 impl State {
@@ -127,6 +140,20 @@ impl State {
         }
     }
 
+    /// The document gets another shard key: it is deleted on one shard and inserted on another, in either order.
+    pub(super) fn move_to_shard(&mut self, collection: &str, document: Value, insert_first: bool) {
+        let document = bson_document(document);
+        let old = std::mem::replace(self.existing(collection, &id_of(&document)), document.clone());
+        let mut whats = vec![
+            What::Sharded { operation: Operation::Delete, document: old, shard: "region=us;" },
+            What::Sharded { operation: Operation::Insert, document, shard: "region=eu;" },
+        ];
+        if insert_first {
+            whats.reverse();
+        }
+        whats.into_iter().for_each(|what| self.log(collection, what));
+    }
+
     fn existing(&mut self, collection: &str, id: &Bson) -> &mut Document {
         self.collections
             .get_mut(collection)
@@ -164,12 +191,15 @@ impl State {
     }
 
     fn event(&self, source: &FakeSource, entry: &Entry) -> SourceEvent {
-        let (operation, id, document) = match &entry.what {
+        let (operation, id, shard, document) = match &entry.what {
             What::Change { operation: Operation::Update, id, .. } => {
-                (Operation::Update, Some(id), self.lookup(&entry.collection, id))
+                (Operation::Update, Some(id), "", self.lookup(&entry.collection, id))
             }
-            What::Change { operation, id, document } => (*operation, Some(id), document.as_ref()),
-            What::Drop | What::Rename { .. } => (Operation::Drop, None, None),
+            What::Change { operation, id, document } => (*operation, Some(id), "", document.as_ref()),
+            What::Sharded { operation, document, shard } => {
+                (*operation, document.get("_id"), *shard, operation.has_document().then_some(document))
+            }
+            What::Drop | What::Rename { .. } => (Operation::Drop, None, "", None),
         };
         SourceEvent {
             operation,
@@ -178,17 +208,19 @@ impl State {
             id: id.map(relaxed).unwrap_or_default(),
             time: entry.time,
             committed_at: entry.wall,
-            document: document.map(|document| relaxed(&Bson::Document(document.clone()))),
+            shard: shard.to_owned(),
+            document: document.map(|document| Ok(relaxed(&Bson::Document(document.clone())))),
         }
     }
 }
 
 pub(super) fn row(id: &Id, document: &Document) -> SourceRow {
-    SourceRow { key: canonical(&id.0), id: relaxed(&id.0), document: relaxed(&Bson::Document(document.clone())) }
+    let id = document.get("_id").unwrap_or(&id.0);
+    SourceRow { key: canonical(id), id: relaxed(id), document: Ok(relaxed(&Bson::Document(document.clone()))) }
 }
 
 fn canonical(value: &Bson) -> String {
-    value.clone().into_canonical_extjson().to_string()
+    key::canonical(&value.clone().into_canonical_extjson().to_string()).into_owned()
 }
 
 fn relaxed(value: &Bson) -> String {

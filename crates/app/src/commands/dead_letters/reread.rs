@@ -1,0 +1,162 @@
+//! Retries letters without a usable document: reads it from MongoDB, as it is now.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::error::PortError;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{Archive, DeadLetters, EntryId, Journal, PortResult, Source};
+use tidewheel_core::version::Version;
+use tidewheel_stores::redis::RedisStore;
+
+use super::letters::{self, LetterView, Outcome, RecordView, stage_of};
+use crate::cli::StageName;
+use crate::settings::Settings;
+use crate::{connect, times};
+
+/// Documents that are read at a time: each may be as large as a document can be.
+const AT_ONCE: usize = 20;
+
+/// Puts letters back into their stage, as they are or with their documents read again. MongoDB is asked only where that is needed.
+pub(crate) async fn retry(settings: &Settings, redis: &RedisStore, chosen: &[LetterView]) -> PortResult<Outcome> {
+    let mut outcome = letters::retry(redis, chosen).await?;
+    if chosen.iter().any(|letter| letter.reread && letter.is_readable()) {
+        let options = connect::mongo_options(settings, "dead-letters retry").map_err(|_| {
+            PortError::fatal("these dead letters have no document, and mongodb.database is not set")
+                .with_hint("set mongodb.database: the documents are read from there")
+        })?;
+        let source = connect::source(options).await?;
+        let archive = redis.archive::<Change>(stage_of(StageName::Raw));
+        let ports = Ports { letters: redis, journal: redis, archive: &archive, source: &source };
+        outcome += reread(&ports, chosen).await?;
+    }
+    Ok(outcome)
+}
+
+struct Ports<'a> {
+    letters: &'a dyn DeadLetters,
+    journal: &'a dyn Journal,
+    archive: &'a dyn Archive<Change>,
+    source: &'a dyn Source,
+}
+
+/// Appends the present state of the documents to stage 1, or their deletion, and removes their letters.
+async fn reread(ports: &Ports<'_>, chosen: &[LetterView]) -> PortResult<Outcome> {
+    let mut outcome = Outcome::default();
+    let checkpoint = ports.journal.load().await?.ok_or_else(|| {
+        PortError::fatal("no producer has worked on this Redis yet: there is nothing to retry")
+            .with_hint("`tidewheel run` reads everything that is there at its first start")
+    })?;
+    let most = ports.journal.most_bytes().await?.unwrap_or(usize::MAX);
+    let mut of: BTreeMap<Namespace, Vec<(String, &LetterView)>> = BTreeMap::new();
+    for letter in chosen.iter().filter(|letter| letter.reread && letter.is_readable()) {
+        let RecordView::Change { namespace, key, .. } = &letter.record else { continue };
+        if let Some(namespace) = Namespace::parse(namespace) {
+            of.entry(namespace).or_default().push((key.clone(), letter));
+        }
+    }
+    for (namespace, letters) in of {
+        for letters in letters.chunks(AT_ONCE) {
+            // First the time, then the rows: whatever changes since has a newer version.
+            let version = Version::of_snapshot(checkpoint.epoch, ports.source.now().await?);
+            let keys: Vec<String> = letters.iter().map(|(key, _)| key.clone()).collect();
+            let rows = ports.source.fetch(&namespace, &keys, version.time).await?;
+            let mut rows: HashMap<String, _> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
+            let (mut changes, mut settled) = (Vec::new(), BTreeMap::<StageName, Vec<EntryId>>::new());
+            for (key, letter) in letters {
+                let change = |operation, id, document| Change {
+                    operation,
+                    namespace: namespace.clone(),
+                    key: key.clone(),
+                    id,
+                    version,
+                    committed_at: times::now_ms(),
+                    document,
+                };
+                let sent = match rows.remove(key) {
+                    None => Some(change(Operation::Delete, key.clone(), None)),
+                    Some(row) => row
+                        .document
+                        .ok()
+                        .filter(|document| document.len() <= most)
+                        .map(|document| change(Operation::Read, row.id, Some(document))),
+                };
+                match sent {
+                    Some(change) => {
+                        changes.push(change);
+                        settled.entry(letter.stage).or_default().push(EntryId(letter.id.clone()));
+                    }
+                    None => outcome.unreadable += 1,
+                }
+            }
+            ports.archive.append(&changes).await?;
+            for (stage, ids) in settled {
+                let done = ports.letters.discard(stage_of(stage), &ids).await?;
+                outcome.done += done;
+                outcome.gone += ids.len() as u64 - done;
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tidewheel_core::ports::{Checkpoint, Parked, ResumeToken, SnapshotState};
+    use tidewheel_core::streams::{RAW, STAGE_1};
+    use tidewheel_core::version::ClusterTime;
+    use tidewheel_testkit::fakes::source::FakeSource;
+    use tidewheel_testkit::fakes::streams::FakeStreams;
+
+    use super::*;
+    use crate::commands::dead_letters::letters::{Filter, list};
+
+    fn parked(key: &str) -> Parked {
+        let change = Change {
+            operation: Operation::Insert,
+            namespace: Namespace::new("shop", "tickets"),
+            key: key.to_owned(),
+            id: key.to_owned(),
+            version: Version::default(),
+            committed_at: 7,
+            document: None,
+        };
+        Parked { change, reason: "too large".into() }
+    }
+
+    #[tokio::test]
+    async fn letters_without_documents_are_retried_from_the_source() {
+        let source = FakeSource::new("shop");
+        for (id, text) in [(1, "short"), (2, "a text that is longer than what Redis takes, in this story at least")] {
+            let document = json!({"_id": id, "text": text});
+            source.insert("tickets", document);
+        }
+        let streams = FakeStreams::new();
+        let (letters, journal, archive) = (streams.dead_letters(), streams.journal(), streams.archive(STAGE_1));
+        let time = ClusterTime { seconds: 1, increment: 1 };
+        let checkpoint = Checkpoint {
+            token: ResumeToken("1".into()),
+            last: (time, 1),
+            through: time,
+            epoch: 3,
+            selection: String::new(),
+            snapshot: SnapshotState::Done { time, rows: 0 },
+        };
+        let gone = r#"{"$numberInt":"3"}"#;
+        let keys = [r#"{"$numberInt":"1"}"#, r#"{"$numberInt":"2"}"#, gone, &tidewheel_core::key::clipped("x")];
+        journal.append_and_park(None, &[], &keys.map(parked), &checkpoint).await.unwrap();
+        streams.limit(60);
+        let chosen = list(&letters, &Filter::default(), 10, false).await.unwrap().letters;
+        assert!(chosen.iter().all(|letter| letter.reread));
+        assert_eq!(letters::retry(&letters, &chosen).await.unwrap(), Outcome { unreadable: 1, ..Outcome::default() });
+        let ports = Ports { letters: &letters, journal: &journal, archive: &archive, source: &source };
+        let outcome = reread(&ports, &chosen).await.unwrap();
+        assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 0 });
+        let entries = streams.records::<Change>(RAW).into_iter().map(|(_, change)| change);
+        let sent: Vec<_> = entries.map(|change| (change.operation, change.key, change.version.epoch)).collect();
+        assert_eq!(sent, [(Operation::Read, keys[0].to_owned(), 3), (Operation::Delete, gone.to_owned(), 3)]);
+        let left = list(&letters, &Filter::default(), 10, false).await.unwrap();
+        assert_eq!(left.matching, 2, "the one that is still too large, and the one whose key is not known");
+    }
+}

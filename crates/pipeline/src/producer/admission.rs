@@ -1,0 +1,98 @@
+//! Decides which changes can be appended. The others are parked, so that they hold nobody up.
+
+use tidewheel_core::change::Change;
+use tidewheel_core::key;
+use tidewheel_core::ports::{Parked, Readable};
+
+/// What stage 1 takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most bytes of a key.
+    pub key: usize,
+    /// Most bytes of a document, as extended JSON.
+    pub document: usize,
+}
+
+impl Limits {
+    /// The limits, where Redis takes this many bytes in a field.
+    pub fn of(most_bytes: Option<usize>) -> Self {
+        let most = most_bytes.unwrap_or(usize::MAX);
+        Self { key: key::MAX_BYTES.min(most), document: most }
+    }
+}
+
+/// The change with its document, or why it is parked. What was in the index of a parked document stays there: the document is
+/// only missing in its newest state.
+pub fn admit(change: Change, document: Option<Readable>, limits: Limits) -> Result<Change, Box<Parked>> {
+    let refused = |change: Change, reason: String| Err(Box::new(Parked { change, reason }));
+    let bytes = change.key.len();
+    if bytes > limits.key && !key::is_clipped(&change.key) {
+        let key = key::clipped(&change.key);
+        let change = Change { id: key.clone(), key, ..change };
+        return refused(change, format!("the `_id` is too large: {bytes} bytes, at most {}", limits.key));
+    }
+    match document {
+        None => Ok(change),
+        Some(Err(reason)) => refused(change, reason),
+        Some(Ok(document)) if document.len() > limits.document => {
+            let (bytes, most) = (document.len(), limits.document);
+            refused(
+                change,
+                format!(
+                    "the document is too large for Redis: {bytes} bytes as JSON, at most {most} (proto-max-bulk-len)"
+                ),
+            )
+        }
+        Some(Ok(document)) => Ok(Change { document: Some(document), ..change }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_core::change::Operation;
+    use tidewheel_core::identity::Namespace;
+    use tidewheel_core::version::Version;
+
+    use super::*;
+
+    fn admitted(key: &str, document: Option<Readable>) -> Result<Change, Box<Parked>> {
+        let change = Change {
+            operation: if document.is_some() { Operation::Insert } else { Operation::Delete },
+            namespace: Namespace::new("shop", "tickets"),
+            key: key.to_owned(),
+            id: key.to_owned(),
+            version: Version::default(),
+            committed_at: 0,
+            document: None,
+        };
+        admit(change, document, Limits { key: 1_000, document: 2_000 })
+    }
+
+    #[test]
+    fn a_change_within_the_limits_keeps_its_document() {
+        let change = admitted("1", Some(Ok("{}".into()))).unwrap();
+        assert_eq!(change.document.as_deref(), Some("{}"));
+        assert_eq!(admitted("1", None).unwrap().document, None);
+        assert!(admitted(&"k".repeat(1_000), Some(Ok("d".repeat(2_000)))).is_ok());
+    }
+
+    #[test]
+    fn an_unreadable_or_too_large_change_is_parked_with_its_reason_and_without_its_document() {
+        for (key, document, reason) in [
+            ("1".to_owned(), Err("malformed".to_owned()), "malformed"),
+            ("1".to_owned(), Ok("d".repeat(2_001)), "2001 bytes as JSON, at most 2000"),
+            ("k".repeat(1_001), Ok("{}".to_owned()), "1001 bytes, at most 1000"),
+        ] {
+            let parked = admitted(&key, Some(document)).unwrap_err();
+            assert!(parked.reason.contains(reason), "{}", parked.reason);
+            assert_eq!(parked.change.document, None);
+            assert_eq!(parked.change.key == key, key.len() <= 1_000);
+        }
+    }
+
+    #[test]
+    fn the_limit_of_redis_holds_for_keys_too() {
+        assert_eq!(Limits::of(None), Limits { key: key::MAX_BYTES, document: usize::MAX });
+        assert_eq!(Limits::of(Some(5)), Limits { key: 5, document: 5 });
+    }
+}

@@ -1,0 +1,79 @@
+//! Decides which deletions are those of documents that have moved to another shard.
+//!
+//! A change of the shard key deletes the document on one shard and inserts it on another, at the same cluster time and in either
+//! order of events. The document is there afterwards. It differs from the one that was deleted by its document key: the `_id`
+//! together with the shard key.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use tidewheel_core::change::Operation;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{Checkpoint, FeedBatch, PortResult, Source, SourceEvent};
+use tidewheel_core::version::ClusterTime;
+
+/// The documents that events of one cluster time have left behind, by namespace and key, with their shard keys.
+pub struct Moves<'a> {
+    time: ClusterTime,
+    alive: HashMap<(Namespace, String), HashSet<String>>,
+    /// The time at which the last batch ended, and the documents of that time which exist.
+    before: ClusterTime,
+    present: &'a HashSet<(Namespace, String)>,
+}
+
+impl<'a> Moves<'a> {
+    pub fn new(before: ClusterTime, present: &'a HashSet<(Namespace, String)>) -> Self {
+        Self { time: before, alive: HashMap::new(), before, present }
+    }
+
+    /// Takes the next event; says whether it is a deletion that a document of the same time and `_id` outlives.
+    pub fn supersedes(&mut self, event: &SourceEvent) -> bool {
+        if event.time != self.time {
+            self.time = event.time;
+            self.alive.clear();
+        }
+        if event.shard.is_empty() {
+            return false;
+        }
+        let document = (event.namespace.clone(), event.key.clone());
+        if event.operation == Operation::Delete {
+            let outlived = match self.alive.get_mut(&document) {
+                Some(shards) => {
+                    shards.remove(&event.shard);
+                    !shards.is_empty()
+                }
+                None => false,
+            };
+            return outlived || (event.time == self.before && self.present.contains(&document));
+        }
+        self.alive.entry(document).or_default().insert(event.shard.clone());
+        false
+    }
+}
+
+/// Documents whose deletion begins the batch in the middle of a cluster time: what came before at that time is not known any more.
+/// The source has to be asked whether they exist. One that does has moved, or was inserted again later: that event follows.
+pub fn doubtful(checkpoint: &Checkpoint, batch: &FeedBatch) -> BTreeMap<Namespace, BTreeSet<String>> {
+    let mut documents: BTreeMap<Namespace, BTreeSet<String>> = BTreeMap::new();
+    let (time, count) = checkpoint.last;
+    let begins = batch.events.iter().take_while(|event| event.time == time && count > 0);
+    for event in begins.filter(|event| event.operation == Operation::Delete && !event.shard.is_empty()) {
+        documents.entry(event.namespace.clone()).or_default().insert(event.key.clone());
+    }
+    documents
+}
+
+/// Those of these documents that exist at `time` or later.
+pub(crate) async fn present(
+    source: &dyn Source,
+    documents: BTreeMap<Namespace, BTreeSet<String>>,
+    time: ClusterTime,
+) -> PortResult<HashSet<(Namespace, String)>> {
+    let mut present = HashSet::new();
+    for (namespace, keys) in documents {
+        let keys: Vec<String> = keys.into_iter().collect();
+        let exist = source.existing(&namespace, &keys, time).await?;
+        present
+            .extend(keys.into_iter().zip(exist).filter(|(_, exists)| *exists).map(|(key, _)| (namespace.clone(), key)));
+    }
+    Ok(present)
+}

@@ -1,0 +1,324 @@
+use proptest::prelude::*;
+use tidewheel_core::ports::SourceEvent;
+
+use super::*;
+
+fn time(seconds: u32) -> ClusterTime {
+    ClusterTime { seconds, increment: 1 }
+}
+
+fn checkpoint() -> Checkpoint {
+    begun(None, "all".into(), ResumeToken("start".into()), time(10), true)
+}
+
+fn event(operation: Operation, seconds: u32, document: Option<&str>) -> SourceEvent {
+    SourceEvent {
+        operation,
+        namespace: Namespace::new("shop", "tickets"),
+        key: "1".into(),
+        id: "1".into(),
+        time: time(seconds),
+        committed_at: 0,
+        shard: String::new(),
+        document: document.map(|document| Ok(document.to_owned())),
+    }
+}
+
+fn batch(events: Vec<SourceEvent>) -> FeedBatch {
+    let token = ResumeToken(format!("after {}", events.len()));
+    let through = events.last().map(|event| event.time).unwrap_or_default();
+    FeedBatch { events, appeared: Vec::new(), token, through }
+}
+
+/// The step for a batch, where the source is not asked and nothing is too large.
+fn follow(checkpoint: &Checkpoint, batch: FeedBatch) -> Step {
+    let (step, read_again) = super::follow(checkpoint, batch, &HashSet::new(), Limits::of(None));
+    assert!(!read_again);
+    step
+}
+
+fn versions(step: &Step) -> Vec<String> {
+    step.changes.iter().map(|change| change.version.to_string()).collect()
+}
+
+#[test]
+fn events_of_one_time_are_numbered_across_batches() {
+    let update = |seconds| event(Operation::Update, seconds, Some("{}"));
+    let first = follow(&checkpoint(), batch(vec![update(10), update(11), update(11)]));
+    assert_eq!(versions(&first), ["0.10.1.1", "0.11.1.1", "0.11.1.2"]);
+    assert_eq!(first.next.token, ResumeToken("after 3".into()));
+    let second = follow(&first.next, batch(vec![update(11), update(12)]));
+    assert_eq!(versions(&second), ["0.11.1.3", "0.12.1.1"]);
+}
+
+/// A document of a collection that is sharded by another field than `_id`.
+fn sharded(operation: Operation, seconds: u32, shard: &str) -> SourceEvent {
+    let document = operation.has_document().then_some("{}");
+    SourceEvent { shard: shard.into(), ..event(operation, seconds, document) }
+}
+
+fn operations(step: &Step) -> Vec<Operation> {
+    step.changes.iter().map(|change| change.operation).collect()
+}
+
+#[test]
+fn insert_wins_over_delete_of_a_shard_key_change_in_either_order() {
+    let (insert, delete) = (sharded(Operation::Insert, 11, "eu"), sharded(Operation::Delete, 11, "us"));
+    for events in [vec![insert.clone(), delete.clone()], vec![delete.clone(), insert.clone()]] {
+        let step = follow(&checkpoint(), batch(events));
+        let newest = step.changes.iter().max_by_key(|change| change.version).unwrap();
+        assert_eq!(newest.operation, Operation::Insert);
+    }
+    let update = sharded(Operation::Update, 11, "eu");
+    let step = follow(&checkpoint(), batch(vec![insert, update, delete]));
+    assert_eq!(operations(&step), [Operation::Insert, Operation::Update]);
+}
+
+#[test]
+fn a_document_inserted_and_deleted_in_one_transaction_is_gone() {
+    for shard in ["", "eu"] {
+        let events = vec![sharded(Operation::Insert, 11, shard), sharded(Operation::Delete, 11, shard)];
+        assert_eq!(operations(&follow(&checkpoint(), batch(events))), [Operation::Insert, Operation::Delete]);
+    }
+    // Moved, and then deleted where it went.
+    let events = vec![
+        sharded(Operation::Insert, 11, "eu"),
+        sharded(Operation::Delete, 11, "us"),
+        sharded(Operation::Delete, 11, "eu"),
+    ];
+    assert_eq!(operations(&follow(&checkpoint(), batch(events))), [Operation::Insert, Operation::Delete]);
+    // At another time it is another deletion.
+    let events = vec![sharded(Operation::Insert, 11, "eu"), sharded(Operation::Delete, 12, "us")];
+    assert_eq!(operations(&follow(&checkpoint(), batch(events))), [Operation::Insert, Operation::Delete]);
+}
+
+#[test]
+fn delete_of_a_shard_key_change_in_a_later_batch_depends_on_whether_the_document_exists() {
+    let first = follow(&checkpoint(), batch(vec![sharded(Operation::Insert, 11, "eu")]));
+    let second = || batch(vec![sharded(Operation::Delete, 11, "us"), sharded(Operation::Delete, 12, "us")]);
+    let tickets = Namespace::new("shop", "tickets");
+    let asked = doubtful(&first.next, &second());
+    assert_eq!(asked.into_iter().collect::<Vec<_>>(), [(tickets.clone(), ["1".to_owned()].into())]);
+    let present = HashSet::from([(tickets, "1".to_owned())]);
+    let (step, _) = super::follow(&first.next, second(), &present, Limits::of(None));
+    assert_eq!(versions(&step), ["0.12.1.1"], "the one at the same time is left out");
+    let (step, _) = super::follow(&first.next, second(), &HashSet::new(), Limits::of(None));
+    assert_eq!(versions(&step), ["0.11.1.2", "0.12.1.1"], "it was deleted since: either order is right");
+    // Nothing is asked where `_id` tells documents apart, or where the time begins with the batch.
+    let plain = batch(vec![event(Operation::Delete, 11, None)]);
+    assert!(doubtful(&first.next, &plain).is_empty());
+    assert!(doubtful(&checkpoint(), &second()).is_empty());
+}
+
+#[test]
+fn changes_beyond_the_last_ordinal_keep_their_time_and_lead_to_a_comparison() {
+    let full = Checkpoint { last: (time(11), MAX_ORDINAL - 1), ..checkpoint() };
+    let insert = |seconds| event(Operation::Insert, seconds, Some("{}"));
+    let open = FeedBatch { through: time(11).before(), ..batch(vec![insert(11), insert(11), insert(11)]) };
+    let (step, read_again) = super::follow(&full, open, &HashSet::new(), Limits::of(None));
+    let last = format!("0.11.1.{MAX_ORDINAL}");
+    assert_eq!(versions(&step), [last.clone(), last.clone(), last]);
+    assert!(!read_again, "more of it may come");
+    let at_end = |batch| super::follow(&step.next, batch, &HashSet::new(), Limits::of(None));
+    let (next, read_again) = at_end(batch(vec![insert(12)]));
+    assert!(read_again);
+    assert_eq!(versions(&next), ["0.12.1.1"]);
+    let (next, read_again) = at_end(FeedBatch { through: time(11), ..batch(Vec::new()) });
+    assert!(read_again, "an idle source says that nothing more comes");
+    let idle = FeedBatch { through: time(12), ..batch(Vec::new()) };
+    assert!(!super::follow(&next.next, idle, &HashSet::new(), Limits::of(None)).1, "once");
+    // Exactly as many as there are ordinals.
+    let (step, read_again) = super::follow(&full, batch(vec![insert(11)]), &HashSet::new(), Limits::of(None));
+    assert_eq!((versions(&step).len(), read_again), (1, false));
+}
+
+#[test]
+fn what_cannot_be_appended_is_parked_in_the_same_step() {
+    let mut unreadable = event(Operation::Update, 11, Some("{}"));
+    unreadable.document = Some(Err("malformed".into()));
+    let large = event(Operation::Insert, 11, Some("{\"a\":\"xxxxxxxxxxxxxxxxxxxx\"}"));
+    let mut deleted = event(Operation::Delete, 12, None);
+    deleted.key = "k".repeat(50);
+    let events = vec![unreadable, large, event(Operation::Insert, 11, Some("{}")), deleted];
+    let (step, _) = super::follow(&checkpoint(), batch(events), &HashSet::new(), Limits { key: 40, document: 20 });
+    assert_eq!(versions(&step), ["0.11.1.3"], "the deletion is of a document that was never in the index");
+    let parked: Vec<_> = step.parked.iter().map(|parked| parked.change.version.to_string()).collect();
+    assert_eq!(parked, ["0.11.1.1", "0.11.1.2"]);
+    let mut rows = vec![row("1"), row("2")];
+    rows[0].document = Err("malformed".into());
+    let page = PageRead { namespace: Namespace::new("shop", "tickets"), last: None, count: 2, differing: rows };
+    let step = read(&checkpoint(), page, 99, Limits::of(None));
+    assert_eq!((step.changes.len(), step.parked.len()), (1, 1));
+    assert_eq!(step.next.snapshot, SnapshotState::Running { time: time(10), after: None, rows: 2 });
+}
+
+#[test]
+fn a_long_key_is_not_saved_as_the_place_of_a_snapshot() {
+    let long = "k".repeat(100_000);
+    assert_eq!(last_short(&[row("1"), row("2"), row(&long)]), Some("2".into()));
+    assert_eq!(last_short(&[row(&long)]), None);
+}
+
+#[test]
+fn points_with_keys_of_an_earlier_release_are_removed_themselves() {
+    let tickets = Namespace::new("shop", "tickets");
+    let keys = [r#"{"$numberInt":"1"}"#, r#"{"$numberLong":"1"}"#, r#"{"a":{"$numberDouble":"2.0"}}"#, "\"a\""];
+    let absent = keys.map(|key| (tickets.clone(), key.to_owned())).to_vec();
+    let version = Version::of_snapshot(0, time(20));
+    let (deleted, fences) = former(absent, version);
+    assert_eq!(deleted, [keys[0], keys[3]].map(|key| (tickets.clone(), key.to_owned())));
+    let documents = [keys[1], keys[2]].map(|key| FenceTarget::Document(DocumentId::new(&tickets, key)));
+    assert_eq!(fences.iter().map(|fence| fence.target.clone()).collect::<Vec<_>>(), documents);
+    assert!(fences.iter().all(|fence| fence.version == version));
+}
+
+#[test]
+fn what_appears_is_read_after_the_events_that_brought_it() {
+    let step = follow(&checkpoint(), batch(vec![event(Operation::Drop, 12, None)]));
+    let next = read_again(step.next, time(13));
+    assert_eq!(next.snapshot, SnapshotState::Running { time: time(13), after: None, rows: 0 });
+}
+
+#[test]
+fn an_update_without_its_document_is_left_out_but_counted() {
+    let events =
+        vec![event(Operation::Update, 11, None), event(Operation::Delete, 11, None), event(Operation::Drop, 12, None)];
+    let step = follow(&checkpoint(), batch(events));
+    assert_eq!(versions(&step), ["0.11.1.2", "0.12.1.1"]);
+}
+
+#[test]
+fn time_that_goes_backwards_raises_the_epoch() {
+    let step = follow(&checkpoint(), batch(vec![event(Operation::Insert, 9, Some("{}"))]));
+    assert_eq!(versions(&step), ["1.9.1.1"]);
+    let again = begun(Some((0, time(10))), "all".into(), ResumeToken("x".into()), time(9), true);
+    assert_eq!((again.epoch, again.last), (1, (time(9), 0)));
+    let later = begun(Some((0, time(10))), "all".into(), ResumeToken("x".into()), time(11), false);
+    assert_eq!((later.epoch, later.snapshot), (0, SnapshotState::Done { time: time(11), rows: 0 }));
+}
+
+#[test]
+fn a_snapshot_reads_at_its_time_and_remembers_where_it_is() {
+    let tickets = Namespace::new("shop", "tickets");
+    let page =
+        PageRead { namespace: tickets.clone(), last: Some("3".into()), count: 3, differing: vec![row("1"), row("2")] };
+    let step = read(&checkpoint(), page, 99, Limits::of(None));
+    assert_eq!(versions(&step), ["0.10.1.0", "0.10.1.0"]);
+    let after = Some((tickets, "3".to_owned()));
+    assert_eq!(step.next.snapshot, SnapshotState::Running { time: time(10), after, rows: 3 });
+    assert_eq!(step.next.token, checkpoint().token);
+    let sweeping = read_all(&step.next).next;
+    assert_eq!(sweeping.snapshot, SnapshotState::Sweeping { time: time(10), rows: 3, after: None });
+    let absent = vec![(Namespace::new("shop", "tickets"), "7".into())];
+    let removed = gone(&sweeping, PageSwept { last: Uuid::max(), time: time(12), absent }, 99);
+    let after = Some(Uuid::max());
+    assert_eq!(versions(&removed), ["0.12.1.0"]);
+    assert_eq!(removed.next.snapshot, SnapshotState::Sweeping { time: time(10), rows: 3, after });
+    assert_eq!(swept(&sweeping).next.snapshot, SnapshotState::Done { time: time(10), rows: 3 });
+}
+
+fn row(key: &str) -> SourceRow {
+    SourceRow { key: key.into(), id: key.into(), document: Ok(format!(r#"{{"_id":{key}}}"#)) }
+}
+
+fn stamped(namespace: &str, key: &str, seconds: u32, document: &str) -> IndexedPoint {
+    let version = Version::of_snapshot(0, time(seconds));
+    let stamp = serde_json::json!({
+        "namespace": namespace, "key": key, "chunk": 0, "chunks": 1, "digest": digest(document),
+        "version": {"high": version.high(), "low": version.low()},
+    });
+    let payload = [("_tidewheel".to_owned(), stamp)].into_iter().collect();
+    IndexedPoint { id: Uuid::nil(), payload }
+}
+
+#[test]
+fn a_row_is_appended_unless_the_index_has_the_same_or_something_newer() {
+    let differs_from = |seconds, document: &str| {
+        let point = stamped("shop.tickets", "1", seconds, document);
+        differs(Stamped::read(&point.payload).as_ref(), &row("1"), Version::of_snapshot(0, time(10)))
+    };
+    assert!(differs_from(9, r#"{"_id":1,"old":true}"#));
+    assert!(!differs_from(9, r#"{"_id":1}"#), "the same document");
+    assert!(!differs_from(10, r#"{"_id":1,"new":true}"#), "a row of the same snapshot, or a newer change");
+    assert!(differs(None, &row("1"), Version::of_snapshot(0, time(10))));
+}
+
+#[test]
+fn only_older_points_of_this_database_are_suspects() {
+    let foreign = IndexedPoint { id: Uuid::nil(), payload: serde_json::Map::new() };
+    let page = [
+        stamped("shop.tickets", "1", 9, "{}"),
+        stamped("shop.tickets", "1", 9, "{}"),
+        stamped("shop.notes", "2", 9, "{}"),
+        stamped("shop.tickets", "3", 10, "{}"),
+        stamped("other.tickets", "4", 9, "{}"),
+        foreign,
+    ];
+    let suspects = suspects(&page, "shop", Version::of_snapshot(0, time(10)));
+    let names: Vec<_> = suspects.iter().map(|(namespace, keys)| (namespace.as_str(), keys.len())).collect();
+    assert_eq!(names, [("shop.notes", 1), ("shop.tickets", 1)]);
+}
+
+#[test]
+fn recovery_goes_back_to_what_is_applied_if_that_still_makes_sense() {
+    let current = Checkpoint { token: ResumeToken("now".into()), ..checkpoint() };
+    let (entries, collection) = (Damage::Entries(String::new()), Damage::Collection(String::new()));
+    let applied = checkpoint();
+    let recovered = |applied: &Checkpoint, damage| recover(&current, Some(applied.clone()), damage);
+    assert_eq!(recovered(&applied, &entries), Recovery::Rewind(applied.clone()));
+    assert_eq!(recovered(&applied, &collection), Recovery::Compare(applied.clone()));
+    let other = Checkpoint { selection: "other".into(), ..applied.clone() };
+    let past = Checkpoint { epoch: 7, ..applied };
+    for useless in [other, past] {
+        assert_eq!(recovered(&useless, &entries), Recovery::Compare(current.clone()));
+    }
+    assert_eq!(recover(&current, None, &collection), Recovery::Compare(current.clone()));
+}
+
+#[test]
+fn a_snapshot_goes_on_in_the_collection_where_it_stopped() {
+    let [a, b, c] = ["a", "b", "c"].map(|name| Namespace::new("shop", name));
+    let all = vec![a.clone(), b.clone(), c.clone()];
+    let after = (b.clone(), "7".to_owned());
+    assert_eq!(remaining(all.clone(), Some(&after)), [(b, Some("7".into())), (c.clone(), None)]);
+    assert_eq!(remaining(all, None).len(), 3);
+    assert_eq!(remaining(vec![a], Some(&after)), []);
+}
+
+#[test]
+fn the_start_depends_on_what_was_saved() {
+    assert_eq!(start(None, "all"), Start::Fresh);
+    assert_ne!(selection("all"), "all", "as an earlier release has saved it");
+    let saved = checkpoint();
+    assert_eq!(start(Some(&saved), "all"), Start::Resume(StartAt::Token(saved.token.clone())));
+    assert_eq!(start(Some(&saved), "other"), Start::Reselect(StartAt::Time(time(10))));
+}
+
+proptest! {
+    /// However the feed is cut into batches, every event gets the same version: a crash between any two batches
+    /// changes nothing.
+    #[test]
+    fn versions_do_not_depend_on_how_the_feed_is_cut(
+        mut seconds in prop::collection::vec(10u32..14, 1..20),
+        cuts in prop::collection::vec(any::<bool>(), 20),
+    ) {
+        seconds.sort_unstable();
+        let events: Vec<_> = seconds.iter().map(|s| event(Operation::Insert, *s, Some("{}"))).collect();
+        let whole = versions(&follow(&checkpoint(), batch(events.clone())));
+        let mut at = checkpoint();
+        let mut pieces = Vec::new();
+        let mut piece = Vec::new();
+        for (event, cut) in events.into_iter().zip(cuts) {
+            piece.push(event);
+            if cut {
+                let step = follow(&at, batch(std::mem::take(&mut piece)));
+                pieces.extend(versions(&step));
+                at = step.next;
+            }
+        }
+        pieces.extend(versions(&follow(&at, batch(piece))));
+        let distinct: BTreeSet<_> = pieces.iter().collect();
+        prop_assert_eq!(distinct.len(), pieces.len());
+        prop_assert_eq!(pieces, whole);
+    }
+}

@@ -1,0 +1,230 @@
+//! Documents whose `_id`s or sizes are special.
+
+use serde_json::{Value, json};
+use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::identity::{DocumentId, Namespace};
+use tidewheel_core::key;
+use tidewheel_core::payload::RESERVED;
+use tidewheel_core::ports::{Appended, Archive as _, Checkpoint, DeadLetters as _, EntryId, Journal as _, Source as _};
+use tidewheel_core::streams::{RAW, STAGE_1};
+use tidewheel_testkit::contracts::source::SourceWrite;
+use tidewheel_testkit::fakes::faults::{Fault, Gate};
+use tidewheel_testkit::fakes::process::{CrashPoint, Moment, Process};
+
+use crate::world::{PRODUCER, TAKEN_OVER, World, document, seconds, until};
+
+fn text(id: &Value, words: &str) -> Value {
+    json!({"_id": id, "text": words})
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_document_whose_id_changes_its_type_of_number_keeps_its_points_and_loses_them_when_it_is_deleted() {
+    let mut world = World::new();
+    world.start_all();
+    let forms = |value: i32| {
+        [
+            json!({"$numberInt": value.to_string()}),
+            json!({"$numberLong": value.to_string()}),
+            json!({"$numberDouble": format!("{value}.0")}),
+            json!({"$numberDecimal": format!("{value}.00")}),
+        ]
+    };
+    for id in 1..=4 {
+        world.source.insert("tickets", text(&forms(id)[0], "first"));
+        world.source.insert("notes", text(&json!({"b": forms(id)[1], "a": 1}), "first"));
+    }
+    world.settle("at the start").await;
+    for id in 1..=4 {
+        for form in forms(id) {
+            world.source.replace("tickets", text(&form, "second"));
+            world.source.replace("notes", text(&json!({"b": form, "a": 1}), "second"));
+        }
+    }
+    world.settle("after the replacements").await;
+    assert_eq!(world.index.points().len(), 8);
+    for id in 1..=4 {
+        world.source.delete("tickets", forms(id)[0].clone());
+        world.source.delete("notes", json!({"b": forms(id)[2], "a": 1}));
+    }
+    world.settle("after the deletions").await;
+    assert_eq!(world.index.points().len(), 0);
+}
+
+/// The checkpoint as an earlier release has saved it.
+async fn downgrade(world: &World) {
+    let journal = world.streams.journal();
+    let saved = journal.load().await.unwrap().unwrap();
+    let former = Checkpoint { selection: world.source.selection(), ..saved.clone() };
+    assert_ne!(former.selection, saved.selection, "this release says which form its keys have");
+    assert_eq!(journal.append(Some(&saved), &[], &former).await.unwrap(), Appended::Saved);
+}
+
+#[tokio::test(start_paused = true)]
+async fn points_and_entries_with_keys_of_an_earlier_release_converge_after_the_upgrade() {
+    let mut world = World::calm();
+    let ids = [
+        (json!({"$numberLong": "1"}), json!({"$numberInt": "1"})),
+        (json!({"$numberDouble": "2.0"}), json!({"$numberInt": "2"})),
+        (json!({"$numberDecimal": "3.50"}), json!({"$numberDouble": "3.5"})),
+        (json!({"b": {"$numberLong": "4"}}), json!({"b": {"$numberInt": "4"}})),
+    ];
+    for (former, _) in &ids {
+        world.source.insert("tickets", text(former, "word"));
+    }
+    world.source.insert("tickets", document(9, "same", 2));
+    world.start_all();
+    world.settle("at the start").await;
+    seconds(3.0).await;
+    world.kill(PRODUCER);
+    seconds(2.0 * TAKEN_OVER.as_secs_f64()).await;
+    // What an earlier release has left: the points under the former keys, and an entry on its way.
+    let tickets = Namespace::new("shop", "tickets");
+    for mut point in world.index.points() {
+        let present = point.payload[RESERVED]["key"].as_str().unwrap().to_owned();
+        let Some((former, _)) = ids.iter().find(|(_, key)| *key == serde_json::from_str::<Value>(&present).unwrap())
+        else {
+            continue;
+        };
+        let document = DocumentId::new(&tickets, &former.to_string());
+        world.index.remove(point.id);
+        point.id = document.point(0);
+        point.payload[RESERVED]["key"] = former.to_string().into();
+        point.payload[RESERVED]["document"] = document.to_string().into();
+        world.index.put(point);
+    }
+    let (_, entry) =
+        world.streams.records::<Change>(RAW).into_iter().find(|(_, change)| change.key.contains("3.5")).unwrap();
+    let entry = Change { key: ids[2].0.to_string(), ..entry };
+    world.streams.archive(STAGE_1).append(&[entry]).await.unwrap();
+    downgrade(&world).await;
+    // While no producer ran, one of the documents was deleted.
+    world.source.delete("tickets", ids[1].0.clone());
+
+    world.start(PRODUCER);
+    world.settle("after the upgrade").await;
+    assert!(
+        world.index.points().iter().all(|point| key::is_canonical(point.payload[RESERVED]["key"].as_str().unwrap()))
+    );
+    assert_eq!(world.index.points().len(), 5);
+    // And it stays so: entries of the earlier release that are replayed from the stream make no points of their own.
+    let (_, old) =
+        world.streams.records::<Change>(RAW).into_iter().find(|(_, change)| change.key.contains("3.5")).unwrap();
+    world.streams.archive(STAGE_1).append(&[Change { key: ids[2].0.to_string(), ..old }]).await.unwrap();
+    world.settle("after a replay").await;
+    assert_eq!(world.index.points().len(), 5);
+}
+
+/// The shard key of a document changes while a producer works, in one transaction with so many inserts before it, so that the two events
+/// lie in two batches; the producer may crash in between.
+async fn shard_key_changes(insert_first: bool, fillers: i32, crash: bool) {
+    let mut world = World::calm();
+    world.consumer.batch = 200;
+    world.source.insert("tickets", document(0, "old", 1));
+    world.source.pass(std::time::Duration::from_secs(1));
+    world.start_all();
+    world.settle("at the start").await;
+    world.kill(PRODUCER);
+    let crash = crash.then_some(CrashPoint { call: "append", number: 1, moment: Moment::After });
+    let process = crash.map_or_else(Process::default, Process::crashing);
+    world.start_as(PRODUCER, process.clone());
+    seconds(2.0 * TAKEN_OVER.as_secs_f64()).await;
+    let filler = |id| SourceWrite::Insert { collection: "notes".into(), document: document(id, "filler", 1) };
+    world.source.change_shard_key((1..=fillers).map(filler).collect(), "tickets", document(0, "new", 2), insert_first);
+    if crash.is_some() {
+        process.died().await;
+        world.kill(PRODUCER);
+        world.start(PRODUCER);
+    }
+    world.settle(&format!("insert first: {insert_first}, {fillers} before")).await;
+    seconds(10.0).await;
+    assert_eq!(world.difference(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_document_whose_shard_key_changes_stays_whatever_the_order_of_the_events() {
+    for insert_first in [false, true] {
+        shard_key_changes(insert_first, 0, false).await;
+        // The fake's batches have 500 events.
+        shard_key_changes(insert_first, 499, false).await;
+        shard_key_changes(insert_first, 499, true).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_redis_does_not_take_are_parked_and_their_neighbours_arrive() {
+    const MOST: usize = 400;
+    let mut world = World::calm();
+    let large = |id: i32| json!({"_id": id, "text": "x".repeat(MOST)});
+    let long_id = "k".repeat(2 * MOST);
+    world.streams.limit(MOST);
+    // Some for the snapshot, some for the feed.
+    world.source.insert("tickets", document(1, "there", 1));
+    world.source.insert("tickets", large(2));
+    world.source.insert("tickets", text(&json!(long_id), "word"));
+    world.source.insert("tickets", document(9, "there", 1));
+    world.start_all();
+    let arrived = |world: &World, id: i32| world.index.points().iter().any(|point| point.payload["_id"] == id);
+    until("the snapshot", || arrived(&world, 9)).await;
+    world.source.insert("notes", large(3));
+    world.source.insert("notes", document(4, "new", 1));
+    world.source.replace("tickets", json!({"_id": 1, "text": "x".repeat(MOST)}));
+    world.source.insert("notes", document(5, "newer", 1));
+    until("the neighbours", || arrived(&world, 4) && arrived(&world, 5)).await;
+    assert!(arrived(&world, 1), "the last good version stays");
+    let letters = world.streams.dead_letters().letters(STAGE_1, &EntryId::zero(), 100).await.unwrap();
+    let keys: Vec<_> = letters.iter().map(|letter| letter.record.as_ref().unwrap().change.key.clone()).collect();
+    for id in [1, 2, 3] {
+        assert!(keys.contains(&format!(r#"{{"$numberInt":"{id}"}}"#)), "{keys:?}");
+    }
+    assert!(keys.iter().any(|key| key::is_clipped(key)), "{keys:?}");
+    assert!(letters.iter().all(|letter| letter.reason.contains("too large")), "{letters:?}");
+    // What they were about goes, or becomes small again: nothing is left over.
+    world.source.delete("tickets", json!(2));
+    world.source.delete("tickets", json!(long_id));
+    world.source.delete("notes", json!(3));
+    world.source.replace("tickets", document(1, "small", 1));
+    world.settle("at the end").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_producer_that_cannot_append_backs_off_until_it_can() {
+    let mut world = World::calm();
+    world.start_all();
+    world.settle("at the start").await;
+    world.streams.faults().always("append", Fault::unreachable());
+    world.source.insert("tickets", document(1, "first", 1));
+    seconds(120.0).await;
+    let attempts = world.streams.faults().hits("append");
+    // Ten per second before; with a backoff of five seconds at most, and half of that at least, it is about forty.
+    assert!((10..60).contains(&attempts), "{attempts} attempts in two minutes");
+    world.streams.faults().heal();
+    world.settle("at the end").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_collection_that_is_renamed_before_the_first_batch_of_a_new_feed_is_read() {
+    let mut world = World::calm();
+    world.source.insert("staging", document(7, "renamed", 1));
+    world.source.insert("tickets", document(1, "replaced", 1));
+    let whole = world.source.clone();
+    world.source = whole.selecting(&["tickets", "notes"]);
+    world.start_all();
+    world.settle("at the start").await;
+    world.kill(PRODUCER);
+    seconds(2.0 * TAKEN_OVER.as_secs_f64()).await;
+    world.source.lose_history();
+    let gate = Gate::closed();
+    // The first call has an unusable position; the second opens the new feed.
+    let open = Gate::closed();
+    open.open();
+    world.source.faults().once("open", Fault::Held(open));
+    world.source.faults().once("open", Fault::Held(gate.clone()));
+    world.start(PRODUCER);
+    until("the new feed", || world.source.faults().hits("open") == 2).await;
+    world.source.write(SourceWrite::Rename { from: "staging".into(), to: "tickets".into() });
+    gate.open();
+    world.settle("after the rename").await;
+    let drops =
+        world.streams.records::<Change>(RAW).into_iter().filter(|(_, change)| change.operation == Operation::Drop);
+    assert!(drops.count() >= 1, "the rename was seen by the feed");
+}

@@ -1,0 +1,167 @@
+//! Cuts the answers of a change stream into batches.
+
+use mongodb::raw_batch_cursor::RawBatch;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{FeedBatch, ResumeToken, SourceEvent};
+use tidewheel_core::version::ClusterTime;
+
+use super::event::{Decoder, Meaning, dropped, token, token_size};
+use super::extjson::Malformed;
+use super::reply::Reply;
+use super::selection::Selection;
+
+/// Most events in a batch: what the producer appends in one step.
+pub(super) const MAX_EVENTS: usize = 500;
+
+/// An answer of this many bytes may have ended because the next event does not fit: MongoDB's limit is 16 MB. A shorter one can be
+/// full too, where the next event is larger than 15 MB; that matters only if it is of the same transaction as the last.
+const FULL: usize = 1024 * 1024;
+
+/// Most bytes of text in a batch, but for the last event.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// A position with more bytes is not given out: it would be saved with every append. MongoDB gives a short one for the time after
+/// the event within ten seconds, if no other event comes before.
+const MAX_TOKEN: usize = 64 * 1024;
+
+/// Events whose position is too long to be saved: they wait for one behind it.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    events: Vec<SourceEvent>,
+    appeared: Vec<Namespace>,
+}
+
+/// Cuts one answer of the server into batches of bounded size.
+pub(super) struct Pages<'a> {
+    reply: Reply<'a>,
+    decoder: &'a mut Decoder,
+    selection: &'a Selection,
+    held: &'a mut Held,
+    /// The token of an invalidate event, which is the last of its cursor.
+    pub(super) invalidated: Option<String>,
+    finished: bool,
+    /// Whether the server may have more to give than it has given: a router does not wait for all shards.
+    pub(super) may_hold_back: bool,
+    /// Documents of the answer so far, and its bytes.
+    read: usize,
+    bytes: usize,
+}
+
+impl<'a> Pages<'a> {
+    pub(super) fn new(
+        batch: &'a RawBatch,
+        decoder: &'a mut Decoder,
+        selection: &'a Selection,
+        held: &'a mut Held,
+    ) -> Result<Self, Malformed> {
+        let bytes = batch.as_raw_document().as_bytes().len();
+        Ok(Self {
+            reply: Reply::read(batch)?,
+            decoder,
+            selection,
+            held,
+            invalidated: None,
+            finished: false,
+            may_hold_back: true,
+            read: 0,
+            bytes,
+        })
+    }
+
+    /// The next batch; `None` at the end of the answer.
+    pub(super) fn next(&mut self) -> Result<Option<FeedBatch>, Malformed> {
+        if self.finished {
+            return Ok(None);
+        }
+        let Held { mut events, mut appeared } = std::mem::take(self.held);
+        let mut bytes = 0;
+        // The place behind an event with a long `_id` is as long: what was read waits for the next one.
+        let mut is_long = false;
+        // The last event that is complete.
+        let mut last: Option<&[u8]> = None;
+        while (events.len() < MAX_EVENTS && bytes < MAX_BYTES) || is_long {
+            let Some(event) = self.reply.next()? else { break };
+            self.read += 1;
+            let Some(meaning) = self.decoder.read(event)? else { continue };
+            last = Some(event);
+            is_long = token_size(event)? > MAX_TOKEN;
+            match meaning {
+                Meaning::Change(change) => {
+                    let document = change.document.as_ref().and_then(|document| document.as_ref().ok());
+                    bytes += document.map_or(0, String::len) + change.key.len();
+                    events.push(change);
+                }
+                Meaning::Renamed { from, to, at } => {
+                    let namespace = |collection: &str| Namespace::new(self.selection.database(), collection);
+                    if self.selection.contains(&from) {
+                        events.push(dropped(namespace(&from), at));
+                    }
+                    // If there was a collection of that name it has gone, and no event of its own says so.
+                    if self.selection.contains(&to) {
+                        events.push(dropped(namespace(&to), at));
+                        appeared.push(namespace(&to));
+                    }
+                }
+                Meaning::Invalidate => self.invalidated = Some(token(event)?),
+                Meaning::Nothing => {}
+            }
+        }
+        self.finished = self.reply.documents.is_at_end();
+        // The token of the whole answer is ahead of the last event's if the server has read on without finding more;
+        // but between two fragments it is in the middle of an event.
+        let whole = (self.finished && !self.decoder.inside_an_event()).then(|| self.reply.token.take()).flatten();
+        let position = match (whole, last) {
+            (Some(whole), _) => Some(whole),
+            (None, Some(event)) => Some(token(event)?),
+            (None, None) => None,
+        };
+        let Some(position) = position.filter(|position| position.len() <= MAX_TOKEN) else {
+            *self.held = Held { events, appeared };
+            return Ok(None);
+        };
+        let through = self.through(&position, last.is_some());
+        // What a token says is only believed where an event says the same.
+        let fits = match (last, events.last()) {
+            (Some(event), Some(change)) => time_of(&token(event)?).is_none_or(|time| time >= change.time),
+            _ => true,
+        };
+        let through = if fits { through } else { ClusterTime::default() };
+        Ok(Some(FeedBatch { events, appeared, token: ResumeToken(position), through }))
+    }
+
+    /// Up to which time nothing more will come behind this position.
+    ///
+    /// An answer ends where the server has nothing more to give, unless it is full: then, or if there may be more, events of the
+    /// same time may follow, as those of one transaction do.
+    fn through(&self, position: &str, has_events: bool) -> ClusterTime {
+        let time = time_of(position).unwrap_or_default();
+        let is_full = self.read >= MAX_EVENTS || self.bytes >= FULL;
+        let ended = self.finished && !self.decoder.inside_an_event() && !is_full && !self.may_hold_back;
+        if ended || !has_events { time } else { time.before() }
+    }
+}
+
+/// The cluster time in a resume token.
+///
+/// That tokens sort as their events do is documented. That they begin with the type of a timestamp and its eight bytes, seconds
+/// first, is how every version since 4.2 writes them; a token that does not look like that has no time.
+fn time_of(token: &str) -> Option<ClusterTime> {
+    let (_, data) = token.split_once("\"_data\"")?;
+    let hex = data.split('"').nth(1)?.strip_prefix("82")?;
+    let part = |at: usize| u32::from_str_radix(hex.get(at..at + 8)?, 16).ok();
+    Some(ClusterTime { seconds: part(0)?, increment: part(8)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_begins_with_its_time() {
+        let token = r#"{"_data":"8265F00000000000072B022C0100296E5A1004"}"#;
+        assert_eq!(time_of(token), Some(ClusterTime { seconds: 0x65F0_0000, increment: 7 }));
+        for other in ["", "{}", r#"{"_data":""}"#, r#"{"_data":"8165F0000000000007"}"#, r#"{"_data":"8265"}"#] {
+            assert_eq!(time_of(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! How large a value Redis takes. A larger one makes it close the connection, whatever else was sent along.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use redis::{RedisError, RedisResult};
+use tracing::warn;
+
+use super::error::is_ambiguous;
+use super::link::Link;
+use super::reply;
+
+/// No limit can be set lower than this.
+const LEAST: usize = 1 << 20;
+
+/// What a command needs beside its largest value, at most.
+const REST: usize = 64 * 1024;
+
+/// What is known of the limit.
+#[derive(Debug)]
+pub(super) struct Sizes {
+    /// What was seen to be taken at most; for servers that do not tell, and for what is between.
+    learned: AtomicUsize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { learned: AtomicUsize::new(usize::MAX) }
+    }
+}
+
+impl Sizes {
+    /// Most bytes of a value; `None` if that is not known.
+    pub(super) async fn most_bytes(&self, link: &Link) -> RedisResult<Option<usize>> {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("GET").arg("proto-max-bulk-len").arg("client-query-buffer-limit");
+        let told = match link.send(&command).await {
+            Ok(answer) => {
+                let texts = reply::array(answer)
+                    .and_then(|values| values.into_iter().map(reply::text).collect::<Result<Vec<_>, _>>())
+                    .unwrap_or_default();
+                limit(&texts)
+            }
+            // The server has answered: the user may not ask.
+            Err(error) if error.code().is_some() => None,
+            Err(error) => return Err(error),
+        };
+        let learned = self.learned.load(Ordering::Relaxed);
+        Ok(told.into_iter().chain((learned < usize::MAX).then_some(learned)).min())
+    }
+
+    /// Finds out whether a command failed because of its largest value.
+    pub(super) async fn failed(&self, link: &Link, error: &RedisError, largest: usize) {
+        if largest < LEAST || !(names_the_size(error) || is_ambiguous(error)) {
+            return;
+        }
+        if !names_the_size(error) {
+            // It may have been the network: the same size alone, and then something small.
+            let value = vec![b'x'; largest];
+            let refused = match link.send(redis::cmd("ECHO").arg(value)).await {
+                Err(error) => names_the_size(&error) || is_ambiguous(&error),
+                Ok(_) => false,
+            };
+            // The first answer may still be about the old connection.
+            let mut answers = false;
+            for _ in 0..2 {
+                answers = answers || link.send(&redis::cmd("PING")).await.is_ok();
+            }
+            if !(refused && answers) {
+                return;
+            }
+        }
+        warn!(bytes = largest, "Redis does not take a value of this size; larger ones will be parked");
+        self.learned.fetch_min(largest - 1, Ordering::Relaxed);
+    }
+}
+
+fn names_the_size(error: &RedisError) -> bool {
+    error.detail().is_some_and(|detail| detail.contains("invalid bulk length"))
+}
+
+/// The limit in an answer of `CONFIG GET`: names and values by turns.
+fn limit(texts: &[String]) -> Option<usize> {
+    let settings: HashMap<&str, usize> = texts
+        .chunks_exact(2)
+        .filter_map(|pair| Some((pair[0].as_str(), pair[1].parse().ok()?)))
+        .filter(|(_, bytes)| *bytes > 0)
+        .collect();
+    let value = settings.get("proto-max-bulk-len").copied();
+    let command = settings.get("client-query-buffer-limit").map(|bytes| bytes.saturating_sub(REST));
+    value.into_iter().chain(command).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lower_limit_counts() {
+        let limit = |texts: &[&str]| limit(&texts.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(
+            limit(&["proto-max-bulk-len", "536870912", "client-query-buffer-limit", "1073741824"]),
+            Some(536_870_912)
+        );
+        assert_eq!(limit(&["client-query-buffer-limit", "1048576", "proto-max-bulk-len", "536870912"]), Some(983_040));
+        assert_eq!(limit(&["proto-max-bulk-len", "1048576"]), Some(1_048_576));
+        assert_eq!(limit(&["proto-max-bulk-len", "none"]), None);
+        assert_eq!(limit(&[]), None);
+    }
+}
