@@ -4,16 +4,23 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::escape::{Escaping, Form};
 use crate::settings::Log;
 
 /// Starts logging. `usual_level` is the level where nobody set one.
 pub(crate) fn start(log: &Log, usual_level: &str) {
     let terminal = std::io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter(log, usual_level)).with_writer(std::io::stderr);
-    if log.json.unwrap_or(!terminal) {
+    let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let form = match log.json.unwrap_or(!terminal) {
+        true => Form::Json,
+        false if colours => Form::Coloured,
+        false => Form::Plain,
+    };
+    let writer = move || Escaping::new(std::io::stderr(), form);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(log, usual_level)).with_writer(writer);
+    if form == Form::Json {
         builder.json().flatten_event(true).with_current_span(true).with_span_list(false).init();
     } else {
-        let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         builder.with_ansi(colours).with_target(false).init();
     }
 }
@@ -28,7 +35,8 @@ fn filter(log: &Log, usual_level: &str) -> EnvFilter {
     EnvFilter::new(directives(level))
 }
 
-fn directives(level: &str) -> String {
+/// The directives of `log.level`. A level alone is for our own crates.
+pub(crate) fn directives(level: &str) -> String {
     if level.contains(['=', ',']) { level.to_owned() } else { format!("warn,tidewheel={level}") }
 }
 

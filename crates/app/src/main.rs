@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod connect;
 mod console;
+mod escape;
 mod exit;
 mod local_data;
 mod logging;

@@ -3,6 +3,8 @@
 //! Colours appear on a terminal only, or where CLICOLOR_FORCE asks for them, and never with NO_COLOR. On a terminal long lines
 //! are broken between words; elsewhere a line is a line. A reader that went away (`tidewheel status | head`) is not
 //! an error.
+//!
+//! What comes from documents and servers is escaped here, for all commands: see [`escape`].
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -12,7 +14,7 @@ use anstyle::{AnsiColor, Effects, Style};
 use serde::Serialize;
 
 use crate::exit::Failure;
-use crate::wrap;
+use crate::{escape, wrap};
 
 /// All is well.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
@@ -27,7 +29,7 @@ pub(crate) const STRONG: Style = Style::new().effects(Effects::BOLD);
 
 /// A text in a style.
 pub(crate) fn styled(style: Style, text: impl Display) -> String {
-    format!("{style}{text}{style:#}")
+    format!("{}{text}{}", escape::style(style), escape::style_end(style))
 }
 
 /// Whether whoever read stdout has gone away.
@@ -52,32 +54,38 @@ pub(crate) fn counted(number: u64, one: &str) -> String {
 
 /// Writes lines of data for people to stdout.
 pub(crate) fn data(lines: impl Display) {
-    exactly(fitted(&lines.to_string(), shows_a_person()));
+    let lines = fitted(&lines.to_string(), shows_a_person());
+    to_stdout(format!("{}\n", escape::lines(&lines)).as_bytes());
 }
 
 /// Writes data to stdout as JSON: one document.
 pub(crate) fn json(value: &impl Serialize) {
-    exactly(serde_json::to_string_pretty(value).expect("what is printed is plain data"));
+    json_text(&serde_json::to_string_pretty(value).expect("what is printed is plain data"));
 }
 
 /// Writes data to stdout as JSON in a line: one document of many.
 pub(crate) fn json_line(value: &impl Serialize) {
-    exactly(serde_json::to_string(value).expect("what is printed is plain data"));
+    json_text(&serde_json::to_string(value).expect("what is printed is plain data"));
 }
 
-/// Writes a line to stdout as it is, to be copied: not even a terminal breaks it.
+fn json_text(text: &str) {
+    to_stdout(format!("{}\n", escape::json(text)).as_bytes());
+}
+
+/// Writes a line to stdout that is to be copied: not even a terminal breaks it.
 pub(crate) fn exactly(line: impl Display) {
-    to_stdout(format!("{line}\n").as_bytes());
+    to_stdout(format!("{}\n", escape::lines(&line.to_string())).as_bytes());
 }
 
-/// Writes text to stdout as it is, without a line's end.
+/// Writes text of this program to stdout as it is, without a line's end.
 pub(crate) fn raw(text: &str) {
     to_stdout(text.as_bytes());
 }
 
 /// Writes lines of talk to stderr.
 pub(crate) fn say(lines: impl Display) {
-    let _ = writeln!(anstream::stderr(), "{}", fitted(&lines.to_string(), talks_to_a_person()));
+    let lines = fitted(&lines.to_string(), talks_to_a_person());
+    let _ = writeln!(anstream::stderr(), "{}", escape::lines(&lines));
 }
 
 /// On a terminal, lines that it does not have to break.
@@ -100,6 +108,12 @@ pub(crate) fn problem(message: &str, hint: Option<&str>) {
     if let Some(hint) = hint {
         say(format_args!("{}: {hint}", styled(GOOD, "hint")));
     }
+}
+
+/// Says what deserves a look and what to do about it.
+pub(crate) fn warning(message: impl Display, hint: impl Display) {
+    say(format_args!("{}: {message}", styled(WARN, "warning")));
+    say(format_args!("{}: {hint}", styled(GOOD, "hint")));
 }
 
 /// Whether a person looks at stderr.

@@ -4,6 +4,7 @@
 //! stage 2. Its [`version::Version`] orders it among all changes of the same document, wherever and however late it
 //! arrives. [`ports`] are the seams behind which MongoDB, Redis, Qdrant and the embedder stand.
 
+pub mod address;
 pub mod change;
 pub mod chunking;
 pub mod embedded;
@@ -15,6 +16,7 @@ pub mod installation;
 pub mod json;
 pub mod key;
 pub mod meters;
+pub mod paths;
 pub mod payload;
 pub mod ports;
 pub mod retry;

@@ -7,7 +7,7 @@ use tidewheel_stores::qdrant::{CollectionFacts, QdrantFacts};
 use tidewheel_stores::redis::RedisFacts;
 
 use super::{CollectorFacts, EmbedderFacts, Facts, Finding, Owners, Told, Verdict};
-use crate::overview::duration;
+use crate::overview::{duration, none_of};
 
 /// A producer that was away for longer than the oplog reaches back has to read everything again; a day covers a night
 /// and a slow morning.
@@ -34,7 +34,7 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
     heard(&mut report, "embedder", &facts.embedder_url, &facts.embedder, embedder);
     heard(&mut report, "qdrant", &facts.qdrant_url, &facts.qdrant, |report, _, qdrant| {
         server(report, qdrant);
-        let dimension = facts.embedder.as_ref().ok().map(|embedder| embedder.dimension as u64);
+        let dimension = facts.embedder.as_ref().ok().and_then(EmbedderFacts::dimension).map(|count| count as u64);
         collection(report, &facts.collection, qdrant.collection.as_ref(), dimension);
     });
     owner_of_collection(&mut report, &facts.collection, &facts.owners);
@@ -173,7 +173,10 @@ fn mongodb(report: &mut Report, address: &str, facts: &MongoFacts) {
         None => {}
     }
     let documents: u64 = facts.collections.iter().map(|(_, count)| count).sum();
-    if facts.collections.is_empty() {
+    if !facts.passed_over.is_empty() {
+        let message = format!("mongodb.collection selects {}", none_of(&facts.passed_over));
+        wrong(report, PART, message, "correct mongodb.collection: a name, or a pattern such as \"tickets_*\"");
+    } else if facts.collections.is_empty() {
         let hint = "fine if they are yet to come; otherwise look at mongodb.database and mongodb.collection";
         doubtful(report, PART, "no collection is selected that exists", hint);
     } else {
@@ -243,10 +246,35 @@ fn redis(report: &mut Report, address: &str, facts: &RedisFacts) {
 }
 
 fn embedder(report: &mut Report, address: &str, facts: &EmbedderFacts) {
-    let millis = facts.latency.as_secs_f64() * 1e3;
-    let EmbedderFacts { model, dimension, .. } = facts;
-    let computes = facts.computes.as_ref().map(|computes| format!(" with {computes}")).unwrap_or_default();
-    right(report, "embedder", format!("{model} at {address} gave {dimension} dimensions in {millis:.1} ms{computes}"));
+    const PART: &str = "embedder";
+    match facts {
+        EmbedderFacts::Running { model, dimension, latency, computes } => {
+            let millis = latency.as_secs_f64() * 1e3;
+            let computes = computes.as_ref().map(|computes| format!(" with {computes}")).unwrap_or_default();
+            right(
+                report,
+                PART,
+                format!("{model} at {address} gave {dimension} dimensions in {millis:.1} ms{computes}"),
+            );
+        }
+        EmbedderFacts::ToStart { model, dimension } => {
+            match dimension {
+                Some(dimension) => right(report, PART, format!("{model} can be loaded: {dimension} dimensions")),
+                None => doubtful(
+                    report,
+                    PART,
+                    format!("{model} is not on this machine yet"),
+                    "`tidewheel run` fetches it when it starts, which takes a while and needs the network",
+                ),
+            }
+            doubtful(
+                report,
+                PART,
+                format!("no embedder runs at {address} yet"),
+                "`tidewheel run` starts it; for an embedder elsewhere set embedding.url",
+            );
+        }
+    }
 }
 
 fn server(report: &mut Report, facts: &QdrantFacts) {

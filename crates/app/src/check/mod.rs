@@ -48,14 +48,33 @@ pub(crate) struct Owners {
     pub(crate) collection: Option<CollectionMark>,
 }
 
-/// How the embedder did with a short text.
-pub(crate) struct EmbedderFacts {
-    pub(crate) model: String,
-    /// Of the vector that it really gave.
-    pub(crate) dimension: usize,
-    pub(crate) latency: Duration,
-    /// How it computes, if it says.
-    pub(crate) computes: Option<String>,
+/// The embedder.
+pub(crate) enum EmbedderFacts {
+    /// How it did with a short text.
+    Running {
+        model: String,
+        /// Of the vector that it really gave.
+        dimension: usize,
+        latency: Duration,
+        /// How it computes, if it says.
+        computes: Option<String>,
+    },
+    /// It does not run yet, and `run` starts it.
+    ToStart {
+        model: String,
+        /// Of the model, which was loaded; `None` if it has to be fetched first.
+        dimension: Option<usize>,
+    },
+}
+
+impl EmbedderFacts {
+    /// Dimensions of its vectors, if they are known.
+    pub(crate) fn dimension(&self) -> Option<usize> {
+        match self {
+            Self::Running { dimension, .. } => Some(*dimension),
+            Self::ToStart { dimension, .. } => *dimension,
+        }
+    }
 }
 
 /// How the collector of traces took an empty request.

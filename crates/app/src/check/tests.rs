@@ -21,6 +21,7 @@ fn good() -> Facts {
             watch: Ok(()),
             ignored: Vec::new(),
             collections: vec![(Namespace::new("shop", "tickets"), 12)],
+            passed_over: Vec::new(),
         }),
         redis_url: "redis://127.0.0.1".into(),
         redis: Ok(RedisFacts {
@@ -35,12 +36,7 @@ fn good() -> Facts {
             ..RedisFacts::default()
         }),
         embedder_url: "http://127.0.0.1:8080".into(),
-        embedder: Ok(EmbedderFacts {
-            model: "m".into(),
-            dimension: 384,
-            latency: Duration::from_millis(5),
-            computes: None,
-        }),
+        embedder: Ok(running(384)),
         qdrant_url: "http://127.0.0.1:6334".into(),
         collection: "documents".into(),
         qdrant: Ok(QdrantFacts { title: "qdrant".into(), version: "1.19.0".into(), collection: Some(a_collection()) }),
@@ -93,6 +89,14 @@ fn each_fault_is_found_and_only_that() {
         (|f| f.mongodb.as_mut().unwrap().oplog.as_mut().unwrap().first.seconds = 990_000, Verdict::Doubtful, "2.8 h"),
         (|f| f.mongodb.as_mut().unwrap().oplog = None, Verdict::Doubtful, "not known"),
         (|f| f.mongodb.as_mut().unwrap().collections.clear(), Verdict::Doubtful, "no collection"),
+        (
+            |f| {
+                f.mongodb.as_mut().unwrap().collections.clear();
+                f.mongodb.as_mut().unwrap().passed_over = vec!["notes".into(), "orders".into()];
+            },
+            Verdict::Wrong,
+            "selects none of the 2 collections there are: notes, orders",
+        ),
         (|f| f.mongodb = Err(Failure::new("refused")), Verdict::Wrong, "refused"),
         (|f| f.redis.as_mut().unwrap().version = "6.2.0".into(), Verdict::Wrong, "too old"),
         (|f| f.redis.as_mut().unwrap().cluster = true, Verdict::Wrong, "Cluster"),
@@ -102,7 +106,8 @@ fn each_fault_is_found_and_only_that() {
         (|f| f.redis.as_mut().unwrap().append_fsync = Some("no".into()), Verdict::Doubtful, "appendfsync"),
         (|f| f.redis.as_mut().unwrap().used_memory = 90, Verdict::Doubtful, "90 %"),
         (|f| f.embedder = Err(Failure::new("refused")), Verdict::Wrong, "refused"),
-        (|f| f.embedder.as_mut().unwrap().dimension = 64, Verdict::Wrong, "384 dimensions, the embedder gives 64"),
+        (|f| f.embedder = Ok(running(64)), Verdict::Wrong, "384 dimensions, the embedder gives 64"),
+        (|f| f.embedder = Ok(to_start(Some(384))), Verdict::Doubtful, "no embedder runs at http://127.0.0.1:8080 yet"),
         (|f| f.qdrant.as_mut().unwrap().version = "1.15.0".into(), Verdict::Wrong, "too old"),
         (|f| f.qdrant.as_mut().unwrap().version = "1.17.0".into(), Verdict::Doubtful, "1.17.0"),
         (|f| collection(f).distance = Some("Dot".into()), Verdict::Wrong, "Dot"),
@@ -121,6 +126,23 @@ fn each_fault_is_found_and_only_that() {
         assert_eq!(found[0].0, *verdict, "{found:?}");
         assert!(found[0].1.contains(part), "{found:?}");
     }
+}
+
+#[test]
+fn embedder_that_run_starts_is_not_wrong_but_its_model_may_be() {
+    let absent = verdicts(|facts| facts.embedder = Ok(to_start(None)));
+    assert!(absent.iter().all(|(verdict, _)| *verdict == Verdict::Doubtful), "{absent:?}");
+    assert!(absent[0].1.contains("m is not on this machine yet"), "{absent:?}");
+    let other = verdicts(|facts| facts.embedder = Ok(to_start(Some(64))));
+    assert_eq!(other.last().unwrap().0, Verdict::Wrong, "{other:?}");
+}
+
+fn running(dimension: usize) -> EmbedderFacts {
+    EmbedderFacts::Running { model: "m".into(), dimension, latency: Duration::from_millis(5) }
+}
+
+fn to_start(dimension: Option<usize>) -> EmbedderFacts {
+    EmbedderFacts::ToStart { model: "m".into(), dimension }
 }
 
 fn collector(facts: &mut Facts) -> &mut CollectorFacts {

@@ -2,15 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use tidewheel_core::address;
+use tidewheel_core::error::Cause;
 use tidewheel_core::ports::{Ownable as _, PortResult, Purpose, Registry as _};
+use tokio::time::error::Elapsed;
 
 use crate::check::{self, CollectorFacts, EmbedderFacts, Facts, Finding, Owners, Told, Verdict};
 use crate::cli::{CheckArgs, Output};
 use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, WARN, styled};
-use crate::services::probe_traces;
-use crate::settings::{Settings, redact_address};
+use crate::services::{self, probe_traces};
+use crate::settings::Settings;
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,19 +26,19 @@ pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer,
     let (mongodb, redis, embedder, qdrant, owners, traces) = tokio::join!(
         mongodb(settings),
         told(redis(settings)),
-        told(embedder(settings)),
+        embedder(settings),
         told(qdrant(settings)),
         owners(settings),
         traces(settings)
     );
     let facts = Facts {
-        mongodb_uri: redact_address(settings.mongodb.uri.reveal()),
+        mongodb_uri: address::shown(settings.mongodb.uri.reveal()),
         mongodb,
-        redis_url: redact_address(settings.redis.url.reveal()),
+        redis_url: address::shown(settings.redis.url.reveal()),
         redis,
-        embedder_url: redact_address(connect::embedder_url(settings)),
+        embedder_url: address::shown(connect::embedder_url(settings)),
         embedder,
-        qdrant_url: redact_address(settings.qdrant.url.reveal()),
+        qdrant_url: address::shown(settings.qdrant.url.reveal()),
         collection: settings.qdrant.collection.clone(),
         qdrant,
         owners,
@@ -67,7 +70,11 @@ fn show(finding: &Finding) {
 }
 
 async fn told<T>(answer: impl Future<Output = PortResult<T>>) -> Told<T> {
-    match tokio::time::timeout(PATIENCE, answer).await {
+    heard(tokio::time::timeout(PATIENCE, answer).await)
+}
+
+fn heard<T>(answer: Result<PortResult<T>, Elapsed>) -> Told<T> {
+    match answer {
         // Without the usual hint, which is to run this check.
         Ok(answer) => answer.map_err(|error| Failure { message: error.message, hint: error.hint }),
         Err(_) => Err(Failure::new(format!("no answer within {} s", PATIENCE.as_secs()))),
@@ -99,13 +106,23 @@ async fn owners(settings: &Settings) -> Owners {
     Owners { source, redis: redis.ok().flatten(), collection: collection.ok() }
 }
 
-async fn embedder(settings: &Settings) -> PortResult<EmbedderFacts> {
+async fn embedder(settings: &Settings) -> Told<EmbedderFacts> {
+    let answer = tokio::time::timeout(PATIENCE, running_embedder(settings)).await;
+    let unreachable = matches!(&answer, Ok(Err(error)) if error.cause == Cause::Unreachable);
+    if unreachable && !settings.embedding.elsewhere {
+        let dimension = services::rehearse_embedder(&settings.embedder).await?;
+        return Ok(EmbedderFacts::ToStart { model: settings.embedder.model.clone(), dimension });
+    }
+    heard(answer)
+}
+
+async fn running_embedder(settings: &Settings) -> PortResult<EmbedderFacts> {
     let embedder = connect::embedder(settings, Some(PATIENCE))?;
     let info = embedder.info().await?;
     let begun = Instant::now();
     let vectors = embedder.embed(&[SAMPLE.to_owned()], Purpose::Query).await?;
     let (dimension, latency) = (vectors.dimension(), begun.elapsed());
-    Ok(EmbedderFacts { model: info.model, dimension, latency, computes: embedder.details().await? })
+    Ok(EmbedderFacts::Running { model: info.model, dimension, latency, computes: embedder.details().await? })
 }
 
 async fn traces(settings: &Settings) -> Option<Told<CollectorFacts>> {

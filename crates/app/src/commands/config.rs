@@ -16,6 +16,7 @@ pub(crate) fn run(command: &ConfigCommand, given: &Given) -> Result<Answer, Fail
                 Output::Text => show(&loaded),
                 Output::Json => printer::json(&rows(&loaded.layers)),
             }
+            loaded.warnings.iter().for_each(|warning| printer::warning(warning, warning.hint()));
             Ok(Answer::Fine)
         }
         ConfigCommand::Check => Ok(check(settings::load(given))),
@@ -73,6 +74,7 @@ fn show(loaded: &Loaded) {
 fn check(loaded: Result<Loaded, SettingsError>) -> Answer {
     match loaded {
         Ok(loaded) => {
+            loaded.warnings.iter().for_each(|warning| printer::warning(warning, warning.hint()));
             let file = loaded.layers.file.map_or_else(|| "no file is read".into(), |file| file.display().to_string());
             printer::data(format_args!("{} the settings are valid ({file})", styled(GOOD, "✔")));
             Answer::Fine

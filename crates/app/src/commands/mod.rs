@@ -20,8 +20,9 @@ pub(crate) mod wait;
 use crate::cli::{Cli, Command};
 use crate::exit::{Answer, Failure};
 use crate::logging;
+use crate::printer;
 use crate::services::Kind;
-use crate::settings;
+use crate::settings::{self, Loaded};
 
 /// Does what the command line says.
 pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
@@ -37,6 +38,7 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
     let loaded = settings::load(&given)?;
     let settings = &loaded.settings;
     logging::start(&settings.log, usual_level(&cli.command));
+    warn(&loaded, &cli.command);
     // Every TLS connection of the process uses it. Somebody else may have been faster, with the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new()
@@ -68,6 +70,17 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
     // in any order, which those of MongoDB's driver answer with a panic: one asks a pool that another one has just left.
     std::mem::forget(runtime);
     answer
+}
+
+/// Reports what is hardly meant: a service in its log, a command to the person who typed it.
+fn warn(loaded: &Loaded, command: &Command) {
+    for warning in &loaded.warnings {
+        if usual_level(command) == "info" {
+            tracing::warn!(hint = warning.hint(), "{warning}");
+        } else {
+            printer::warning(warning, warning.hint());
+        }
+    }
 }
 
 /// How much is logged if nobody says: a service tells its story, a command for people only what is wrong.

@@ -2,11 +2,13 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tidewheel_core::paths;
 use tidewheel_core::payload::RESERVED;
 use tidewheel_core::ports::{Embedder, Hit, Index, Purpose};
 
 use crate::cli::{Output, SearchArgs};
 use crate::connect;
+use crate::escape;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, DIM, GOOD, STRONG, styled};
 use crate::settings::Settings;
@@ -109,6 +111,7 @@ pub(crate) fn show(found: &[Found], fields: &[String]) {
     let width = printer::width();
     for (rank, found) in found.iter().enumerate() {
         let id = found.document.get("_id").map(plain).unwrap_or_default();
+        let id = escape::line(&id);
         let (title, rest) = title(found, fields);
         printer::data(format_args!(
             "{:>2}  {}  {}  {}",
@@ -128,7 +131,7 @@ const INDENT: &str = "           ";
 
 /// The first field that has a text, and the chunk without it.
 fn title(found: &Found, fields: &[String]) -> (String, String) {
-    let named = fields.iter().filter_map(|field| found.document.get(field));
+    let named = fields.iter().flat_map(|field| paths::values(&found.document, field));
     let any = found.document.iter().filter(|(name, _)| *name != "_id").map(|(_, value)| value);
     let title = named.chain(any).filter_map(Value::as_str).find(|text| !text.trim().is_empty()).unwrap_or("(no text)");
     let rest = found.text.strip_prefix(title).unwrap_or(&found.text);

@@ -38,6 +38,7 @@ assets! {
     "dialog.js": JS;
     "dom.js": JS;
     "format.js": JS;
+    "json.js": JS;
     "links.js": JS;
     "live.js": JS;
     "main.js": JS;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tidewheel_core::address;
 use tidewheel_core::meters;
 use tidewheel_core::ports::{
     Embedder as EmbedderPort, Index as _, Journal as _, PortResult, SnapshotState, StageStatus,
@@ -14,13 +15,13 @@ use tidewheel_stores::qdrant::QdrantIndex;
 use tidewheel_stores::redis::RedisStore;
 use tokio::sync::OnceCell;
 
-use super::rates::{Rate, Stall, eta};
+use super::rates::{Rate, Stall, eta, extrapolated};
 use super::report::{Report, audit, latency, sum};
 use super::{Collection, Embedder, Overview, Redis, Service, Snapshot, Source, Stage, State, Tokens, Told, Verdict};
 use super::{problems, verdict};
 use crate::connect;
 use crate::services::numbers;
-use crate::settings::{Provider, Settings, redact_address};
+use crate::settings::{Provider, Settings};
 use crate::times;
 
 /// How long a server may take to answer before it counts as unreachable.
@@ -68,7 +69,8 @@ impl Looker {
             redis: connect::redis(settings),
             index: connect::index(settings),
             embedder: connect::embedder(settings, Some(PATIENCE)),
-            http: reqwest::Client::new(),
+            // The defaults always make a client.
+            http: tidewheel_http::builder(connect::embedder_url(settings)).build().unwrap_or_default(),
             mongo: OnceCell::new(),
             memory: Mutex::default(),
             patience: PATIENCE,
@@ -93,6 +95,7 @@ impl Looker {
             told(self.patience, self.collection()),
             told(self.patience, self.embedder()),
         );
+        let passed_over = self.passed_over(&collection).await;
         let now = Instant::now();
         let said = said.known().cloned().unwrap_or_default();
         let reports: Vec<Report> = said.iter().map(|(_, _, report)| report.clone()).collect();
@@ -104,7 +107,7 @@ impl Looker {
             known(two, |status| memory_2.look(now, status, idle(&reports, "upserter"))),
         ];
         let source = known(memory.place(place), |place| {
-            let source = self.source(place, &mongo);
+            let source = Source { passed_over, ..self.source(place, &mongo) };
             self.with_reports(source, &reports, &mut memory.rows, now)
         });
         let embedder = known(embedder, |(mut embedder, own): (Embedder, BTreeMap<String, f64>)| {
@@ -190,6 +193,13 @@ impl Looker {
         self.mongo.get_or_try_init(|| connect::source(options)).await?.oplog().await
     }
 
+    /// What the selection leaves out, where nothing is indexed. It is asked for only then: most looks need not know.
+    async fn passed_over(&self, collection: &Told<Collection>) -> Vec<String> {
+        let empty = collection.known().is_some_and(|collection| collection.points.unwrap_or(0) == 0);
+        let Some(mongo) = self.mongo.get().filter(|_| empty) else { return Vec::new() };
+        told(self.patience, mongo.passed_over()).await.known().cloned().unwrap_or_default()
+    }
+
     async fn collection(&self) -> PortResult<Collection> {
         let index = self.index.as_ref().map_err(Clone::clone)?;
         let facts = index.inspect().await?;
@@ -200,7 +210,7 @@ impl Looker {
         };
         let (version, facts) = (facts.version, facts.collection);
         Ok(Collection {
-            url: redact_address(self.settings.qdrant.url.reveal()),
+            url: address::shown(self.settings.qdrant.url.reveal()),
             name: self.settings.qdrant.collection.clone(),
             version,
             exists: facts.is_some(),
@@ -225,7 +235,7 @@ impl Looker {
         };
         let info = client.info().await?;
         let embedder = Embedder {
-            url: redact_address(connect::embedder_url(&self.settings)),
+            url: address::shown(connect::embedder_url(&self.settings)),
             model: info.model,
             dimension: info.dimension,
             max_tokens: info.max_tokens,
@@ -257,7 +267,9 @@ impl Looker {
             database: self.settings.mongodb.database.clone(),
             error: mongo.error().map(str::to_owned),
             oplog_window_seconds: oplog.map(|oplog| oplog.window.seconds()),
-            oplog_time_to_loss_seconds: oplog.zip(read).map(|(oplog, read)| oplog.seconds_left(read)),
+            oplog_time_to_loss_seconds: oplog
+                .zip(read)
+                .and_then(|(oplog, read)| extrapolated(oplog.seconds_left(read), oplog.window.seconds())),
             read_until: read.map(|time| time.seconds),
             searchable_until: place.applied,
             checkpoint_age_seconds: None,
@@ -270,6 +282,7 @@ impl Looker {
                 Snapshot { state, rows, of: None, rows_per_second: None, eta_seconds: None }
             }),
             damage: place.damage,
+            passed_over: Vec::new(),
         }
     }
 

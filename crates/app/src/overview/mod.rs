@@ -26,7 +26,7 @@ use serde::{Serialize, Serializer};
 use tidewheel_core::ports::StageStatus;
 
 pub(crate) use look::Looker;
-pub(crate) use problems::{CODES, Problem, Severity, duration, thousands};
+pub(crate) use problems::{CODES, Problem, Severity, duration, estimate, none_of, thousands};
 pub(crate) use report::{Report, ServiceState};
 pub(crate) use verdict::{State, Verdict};
 pub(crate) use view::{History, Paint, draw};
@@ -139,6 +139,9 @@ pub(crate) struct Source {
     pub(crate) snapshot: Option<Snapshot>,
     /// What was found to be lost and is being repaired.
     pub(crate) damage: Option<String>,
+    /// The database's collections, if the index is empty and none of them is selected.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) passed_over: Vec<String>,
 }
 
 /// Reading what was there before.

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use tidewheel_core::streams::{EMBEDDED, RAW};
 
+use super::rates::FAR_SECONDS;
 use super::{Overview, Stage, Told};
 use crate::settings::Thresholds;
 
@@ -40,6 +41,7 @@ pub(crate) const CODES: &[&str] = &[
     "service-not-ready",
     "no-consumer",
     "no-producer",
+    "nothing-selected",
     "no-progress",
     "stage-1-behind",
     "stage-2-behind",
@@ -156,7 +158,7 @@ fn of_stage(stage: &Stage, limit: u64, thresholds: &Thresholds, found: &mut Foun
     if stage.backlog > limit {
         let eta = stage.eta_seconds.map_or_else(
             || "it does not get less".to_owned(),
-            |seconds| format!("caught up in about {}", duration(seconds)),
+            |seconds| format!("caught up in about {}", estimate(seconds)),
         );
         let message = format!("{waiting} wait in stage {number} ({stream}), more than {limit}; {eta}");
         let action = if number == 1 {
@@ -189,6 +191,11 @@ fn source(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
                       a comparison";
         found.add(Severity::Critical, "oplog-window", "mongodb", message, action);
     }
+    if !source.passed_over.is_empty() {
+        let message = format!("mongodb.collection selects {}", none_of(&source.passed_over));
+        let action = "correct mongodb.collection and start the producer again";
+        found.add(Severity::Critical, "nothing-selected", "mongodb", message, action);
+    }
     if let Some(damage) = &source.damage {
         let message = format!("something was lost and is being repaired: {damage}");
         let action = "let the producer run; find out who deleted it";
@@ -214,6 +221,14 @@ fn drift(overview: &Overview, found: &mut Found) {
         "`tidewheel verify --repair` mends it; find out who else writes to the collection"
     };
     found.add(Severity::Warning, "drift", "qdrant", message, action);
+}
+
+/// Collections of which none is selected, the first by their names.
+pub(crate) fn none_of(collections: &[String]) -> String {
+    const NAMED: usize = 5;
+    let more = if collections.len() > NAMED { ", …" } else { "" };
+    let named = collections.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    format!("none of the {} collections there are: {named}{more}", collections.len())
 }
 
 /// "1 document", "1,200 documents"
@@ -268,6 +283,12 @@ pub(crate) fn thousands(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A span that was extrapolated.
+pub(crate) fn estimate(seconds: f64) -> String {
+    let far = FAR_SECONDS as f64;
+    if seconds >= far { format!("over {}", duration(far)) } else { duration(seconds) }
 }
 
 /// Two digits are enough to see whether something is stuck.

@@ -47,13 +47,25 @@ impl Stall {
     }
 }
 
+/// Extrapolations end here, at 30 days: beyond it they say nothing but "for long".
+pub(super) const FAR_SECONDS: u64 = 30 * 86_400;
+
+/// A window that is shorter than an hour says nothing of more than a day.
+const SHORT_SECONDS: u64 = 3_600;
+const LONG_SECONDS: u64 = 86_400;
+
+/// Seconds that are left, extrapolated from what was observed over a window; `None` if the window is too short for that.
+pub(super) fn extrapolated(left: u64, window: u64) -> Option<u64> {
+    (window >= SHORT_SECONDS || left <= LONG_SECONDS).then(|| left.min(FAR_SECONDS))
+}
+
 /// Seconds until `left` is gone if so many come and go a second.
 pub(super) fn eta(left: u64, in_per_second: Option<f64>, out_per_second: Option<f64>) -> Option<f64> {
     if left == 0 {
         return Some(0.0);
     }
     let net = out_per_second? - in_per_second?;
-    (net > 1e-3).then(|| left as f64 / net)
+    (net > 1e-3).then(|| (left as f64 / net).min(FAR_SECONDS as f64))
 }
 
 #[cfg(test)]
@@ -91,5 +103,15 @@ mod tests {
         assert_eq!(eta(100, Some(5.0), Some(5.0)), None);
         assert_eq!(eta(100, None, Some(5.0)), None);
         assert_eq!(eta(0, None, None), Some(0.0));
+        assert_eq!(eta(u64::MAX, Some(0.0), Some(0.1)), Some(FAR_SECONDS as f64));
+    }
+
+    #[test]
+    fn extrapolation_is_capped_and_needs_a_window() {
+        assert_eq!(extrapolated(671_155_200, 60), None, "a fresh server");
+        assert_eq!(extrapolated(7_000, 60), Some(7_000), "a fresh server under load");
+        assert_eq!(extrapolated(200_000, 7_200), Some(200_000));
+        assert_eq!(extrapolated(671_155_200, 90_000), Some(FAR_SECONDS));
+        assert_eq!(extrapolated(0, 0), Some(0));
     }
 }

@@ -91,6 +91,7 @@ pub(crate) fn healthy() -> Overview {
                 eta_seconds: None,
             }),
             damage: None,
+            passed_over: Vec::new(),
         }),
         redis: Told::Known(Redis {
             address: "127.0.0.1:6379".into(),

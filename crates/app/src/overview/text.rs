@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::problems::{Severity, duration, thousands};
+use super::problems::{Severity, duration, estimate, thousands};
+use super::rates::FAR_SECONDS;
 use super::{Collection, Embedder, Overview, Source, Stage, State, Told};
 use crate::printer::{BAD, DIM, GOOD, STRONG, WARN, styled};
 
@@ -154,6 +155,8 @@ fn stage_line(stage: &Stage, width: usize) -> String {
     let rate = |rate: Option<f64>| rate.map_or_else(|| "-".into(), |rate| format!("{rate:.0}"));
     let eta = match stage.eta_seconds {
         _ if stage.backlog == 0 => "-".into(),
+        // There is no room for more.
+        Some(seconds) if seconds >= FAR_SECONDS as f64 => ">30 d".into(),
         Some(seconds) => duration(seconds),
         None => "?".into(),
     };
@@ -179,7 +182,7 @@ pub(super) fn source_line(source: &Source) -> String {
         }
         (Some(snapshot), Some(_)) => {
             let of = snapshot.of.map_or_else(String::new, |of| format!(" of about {}", thousands(of)));
-            let eta = snapshot.eta_seconds.map_or_else(String::new, |eta| format!(", {} left", duration(eta)));
+            let eta = snapshot.eta_seconds.map_or_else(String::new, |eta| format!(", {} left", estimate(eta)));
             parts.push(format!("{}: {}{of} documents{eta}", snapshot.state, thousands(snapshot.rows)));
         }
         _ => parts.push("not read yet".to_owned()),
@@ -188,7 +191,7 @@ pub(super) fn source_line(source: &Source) -> String {
         parts.push(format!("checkpoint {} ago", duration(age)));
     }
     if let Some(left) = source.oplog_time_to_loss_seconds {
-        parts.push(format!("oplog reaches for {} more", duration(left as f64)));
+        parts.push(format!("oplog reaches for {} more", estimate(left as f64)));
     }
     if let Some(snapshot) = source.snapshot.as_ref().filter(|snapshot| snapshot.state == "done" && snapshot.rows > 0) {
         parts.push(format!("{} documents read at the start", thousands(snapshot.rows)));

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::problems::{Problem, Severity, documents, duration, entries};
+use super::problems::{Problem, Severity, documents, entries, estimate};
 use super::{Overview, Told};
 
 /// How the index stands.
@@ -88,7 +88,7 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
     }
     let eta = eta_seconds.map_or_else(
         || "; it does not get less".to_owned(),
-        |seconds| format!("; caught up in about {}", duration(seconds)),
+        |seconds| format!("; caught up in about {}", estimate(seconds)),
     );
     let snapshot = source.and_then(|source| source.snapshot.as_ref()).filter(|snapshot| snapshot.state != "done");
     let summary = match (snapshot, in_the_way) {

@@ -8,9 +8,10 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Gauge, Paragraph, Sparkline, Wrap};
 
-use super::problems::{Severity, duration, thousands};
+use super::problems::{Severity, duration, estimate, thousands};
 use super::text::bytes;
 use super::{Overview, Stage, State, Told};
+use crate::escape;
 use crate::printer::counted;
 
 /// Looks that the sparklines reach back: two minutes at a look a second.
@@ -154,7 +155,7 @@ fn header(overview: &Overview, paint: Paint) -> Text<'static> {
         State::Unknown => ("✖ UNKNOWN", paint.bad()),
     };
     let sign = Span::styled(format!(" {sign} "), style.add_modifier(Modifier::REVERSED));
-    let mut first = vec![sign, Span::raw("  "), Span::styled(verdict.summary.clone(), STRONG)];
+    let mut first = vec![sign, Span::raw("  "), Span::styled(safe(&verdict.summary), STRONG)];
     if let Some(problem) = overview.problems.first().filter(|_| stands(overview)) {
         first.push(Span::styled(format!(" [{}]", problem.code), paint.dim()));
     }
@@ -171,7 +172,7 @@ fn stands(overview: &Overview) -> bool {
 }
 
 fn action_line(before: &'static str, action: &str, paint: Paint) -> Line<'static> {
-    Line::from(vec![Span::raw(before), Span::styled("→ ", paint.good()), Span::raw(action.to_owned())])
+    Line::from(vec![Span::raw(before), Span::styled("→ ", paint.good()), Span::raw(safe(action))])
 }
 
 /// What the answer does not tell.
@@ -180,7 +181,7 @@ fn problems(overview: &Overview, actions: bool, paint: Paint) -> Text<'static> {
     for problem in overview.problems.iter().skip(usize::from(stands(overview))) {
         let style = if problem.severity == Severity::Critical { paint.bad() } else { paint.warn() };
         let code = Span::styled(format!(" [{}]", problem.code), paint.dim());
-        lines.push(Line::from(vec![Span::styled("! ", style), Span::raw(problem.message.clone()), code]));
+        lines.push(Line::from(vec![Span::styled("! ", style), Span::raw(safe(&problem.message)), code]));
         // The first one's is below the answer.
         if actions && Some(&problem.action) != overview.verdict.action.as_ref() {
             lines.push(action_line("  ", &problem.action, paint));
@@ -226,7 +227,7 @@ fn stage(frame: &mut Frame<'_>, area: Rect, at: usize, told: &Told<Stage>, out: 
     let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}"));
     let eta = match stage.eta_seconds {
         _ if stage.backlog == 0 => "done".to_owned(),
-        Some(seconds) => format!("{} left", duration(seconds)),
+        Some(seconds) => format!("{} left", estimate(seconds)),
         None => "not falling".to_owned(),
     };
     let line = format!("{}/s in  {}/s out  {eta}", rate(stage.in_per_second), rate(stage.out_per_second));
@@ -307,6 +308,7 @@ fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
 const NAMES: usize = 12;
 
 fn clipped(text: String, room: usize) -> String {
+    let text = safe(&text);
     if text.chars().count() <= room { text } else { text.chars().take(room.max(1) - 1).chain(['…']).collect() }
 }
 
@@ -315,4 +317,9 @@ fn said<T>(told: &Told<T>, text: impl FnOnce(&T) -> String) -> Result<String, St
         Told::Known(told) => Ok(anstream::adapter::strip_str(&text(told)).to_string()),
         Told::Unknown(error) => Err(error.clone()),
     }
+}
+
+/// Messages of servers may hold anything.
+fn safe(text: &str) -> String {
+    escape::line(text).into_owned()
 }

@@ -73,6 +73,27 @@ pub(crate) async fn find(model: &str, report: Report) -> Result<ModelSource, Fai
     Ok(ModelSource::Directory(directory))
 }
 
+/// Does what the embedder does when it starts, but for fetching its model. Returns the dimensions of its vectors; `None` if the
+/// model has to be fetched first.
+pub(crate) async fn rehearse(settings: &Embedder) -> Result<Option<usize>, Failure> {
+    drop(bind(&settings.listen).await?);
+    let hash = ModelSpec::hash_dimension(&settings.model).map_err(|error| Failure::new(error.to_string()))?;
+    let source = match hash {
+        Some(dimension) => ModelSource::Hash(dimension),
+        None => match Provisioner::new(tidewheel_local::silent()).and_then(|local| local.model_here(&settings.model)) {
+            Ok(Some(directory)) => ModelSource::Directory(directory),
+            Ok(None) => return Ok(None),
+            Err(error) => return Err(Failure::new(format!("embedder: {error}")).with_hint(error.hint())),
+        },
+    };
+    let spec = spec(settings, source);
+    let loaded = tokio::task::spawn_blocking(move || engine::load(&spec).map(|engine| engine.info().dimension));
+    match loaded.await {
+        Ok(loaded) => loaded.map(Some).map_err(|error| Failure::new(format!("embedder: {error}"))),
+        Err(panic) => Err(Failure::new(format!("failed to load {}: {panic}", settings.model))),
+    }
+}
+
 async fn bind(address: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         Failure::new(format!("the embedder cannot listen on {address}: {error}"))
@@ -82,14 +103,7 @@ async fn bind(address: &str) -> Result<TcpListener, Failure> {
 
 /// Loads the model on a thread of its own: it takes a while and must not hold anything else up.
 async fn start(settings: &Embedder, source: ModelSource, metrics: Render) -> Result<Service, Failure> {
-    let spec = ModelSpec {
-        name: name(&settings.model),
-        precision: precision(&settings.precision),
-        threads: settings.threads,
-        query_prefix: settings.query_prefix.clone(),
-        passage_prefix: settings.passage_prefix.clone(),
-        ..ModelSpec::new(source.clone())
-    };
+    let spec = spec(settings, source.clone());
     let options = ServiceOptions {
         workers: settings.threads,
         token: settings.token.clone(),
@@ -114,6 +128,17 @@ fn name(model: &str) -> String {
         return String::new();
     }
     model.split_once('@').map_or(model, |(id, _)| id).to_owned()
+}
+
+fn spec(settings: &Embedder, source: ModelSource) -> ModelSpec {
+    ModelSpec {
+        name: name(&settings.model),
+        precision: precision(&settings.precision),
+        threads: settings.threads,
+        query_prefix: settings.query_prefix.clone(),
+        passage_prefix: settings.passage_prefix.clone(),
+        ..ModelSpec::new(source)
+    }
 }
 
 /// The settings only let these words through.

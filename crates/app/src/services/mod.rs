@@ -11,6 +11,7 @@ mod scrape;
 mod stages;
 mod traces;
 
+use std::net::SocketAddr;
 use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use crate::exit::Failure;
 use crate::overview::Looker;
 use crate::settings::{Listen, Settings};
 
-pub(crate) use embedder::{Fetch, find as find_model};
+pub(crate) use embedder::{Fetch, find as find_model, rehearse as rehearse_embedder};
 pub(crate) use ownership::{guard, while_owned};
 pub(crate) use scrape::numbers;
 use stages::process_name;
@@ -89,6 +90,15 @@ pub(crate) struct Services {
     tasks: JoinSet<Result<(), Failure>>,
     traces: Option<traces::Exporter>,
     shutdown: CancellationToken,
+    /// Where this process really listens.
+    pub(crate) bound: Bound,
+}
+
+/// Addresses that were taken; `None` for a server that does not run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bound {
+    pub(crate) operations: Option<SocketAddr>,
+    pub(crate) console: Option<SocketAddr>,
 }
 
 impl Services {
@@ -98,7 +108,7 @@ impl Services {
         let metrics = scrape::Metrics::install()?;
         let process = process_name();
         let traces = traces::Exporter::start(settings, kinds, &process)?;
-        let mut services = Self { tasks: JoinSet::new(), traces, shutdown: shutdown.clone() };
+        let mut services = Self { tasks: JoinSet::new(), traces, shutdown: shutdown.clone(), bound: Bound::default() };
         let mut ready: Vec<(&'static str, Ready)> = Vec::new();
         let operations = match operations_address(settings, kinds) {
             Some(address) => Some(operations::bind(&address).await?),
@@ -111,6 +121,7 @@ impl Services {
             ready.push((kind.name(), readiness));
         }
         let address = operations.as_ref().and_then(|listener| listener.local_addr().ok());
+        services.bound.operations = address;
         let reporter = reporter::Reporter {
             process,
             operations: address.map(|address| address.to_string()),
@@ -123,6 +134,7 @@ impl Services {
         }
         // A service alone leaves it to `tidewheel console`: any number of them may run with the same settings.
         let console = if kinds.len() > 1 { console::bind(&settings.console).await? } else { None };
+        services.bound.console = console.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = operations {
             let looker = Looker::new(settings).within(operations::SCRAPE);
             let more = crate::commands::wait::http::router(settings)?.merge(console::signpost(console.as_ref()));

@@ -160,7 +160,11 @@ pub(crate) fn processor_options(settings: &Settings) -> ProcessorOptions {
     ProcessorOptions {
         consumer: consumer(&settings.processor, settings),
         high_water: settings.processor_high_water,
-        text: TextOptions { template: documents.template.clone(), fields: documents.fields.clone() },
+        text: TextOptions {
+            template: documents.template.clone(),
+            fields: documents.fields.clone(),
+            exclude: documents.exclude.clone(),
+        },
         chunk_tokens: documents.chunk_tokens,
         chunk_overlap: documents.chunk_overlap,
         blank: if documents.skips_blank { Blank::Skip } else { Blank::Index },

@@ -28,7 +28,7 @@ pub(crate) enum Problem {
         cause: String,
     },
     /// There is no such key.
-    #[error("there is no setting `{name}` ({origin})")]
+    #[error("unknown setting `{}` ({origin})", shown_name(name))]
     Unknown {
         /// The key as given.
         name: String,
@@ -36,7 +36,7 @@ pub(crate) enum Problem {
         origin: Origin,
     },
     /// The value is not of the key's kind.
-    #[error("{key} = {given} ({origin}) is not {expected}")]
+    #[error("invalid {key} {given} ({origin}): expected {expected}")]
     Invalid {
         /// The key.
         key: &'static str,
@@ -47,9 +47,9 @@ pub(crate) enum Problem {
         /// What is right.
         expected: String,
     },
-    /// A `--set` without `=`.
-    #[error("`--set {0}` is not of the form key=value")]
-    NotAnAssignment(String),
+    /// A `--set` without `=`. Its text is not repeated: it may be a secret.
+    #[error("invalid --set: expected key=value")]
+    NotAnAssignment,
     /// Both a secret and the file that it should come from are set.
     #[error("both {key} ({first}) and {file_key} ({second}) are set")]
     Both {
@@ -96,8 +96,8 @@ impl Problem {
                 Some(nearest) => format!("did you mean `{nearest}`?"),
                 None => "tidewheel config example lists every setting".into(),
             },
-            Self::Invalid { expected, .. } => format!("give {expected}"),
-            Self::NotAnAssignment(_) => "for example: --set mongodb.database=shop".into(),
+            Self::Invalid { key, .. } => format!("`tidewheel config example` shows how {key} is written"),
+            Self::NotAnAssignment => "for example: --set mongodb.database=shop".into(),
             Self::Both { key, file_key, .. } => format!("remove {key} or {file_key}"),
             Self::SecretFile { .. } => "check that the file exists and that this user may read it".into(),
             Self::Missing { key, .. } => {
@@ -105,6 +105,12 @@ impl Problem {
             }
         }
     }
+}
+
+/// The name of a key as given. What cannot be one may be a secret in a place where a key should be.
+fn shown_name(name: &str) -> &str {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+    if name.chars().all(plain) { name } else { "***" }
 }
 
 /// Everything that is wrong with the settings; at least one thing.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use tidewheel_core::address;
 use toml::de::{DeTable, DeValue};
 
 use super::error::Problem;
@@ -69,7 +70,7 @@ impl Layers {
                 Some((name, text)) => {
                     problems.extend(layers.set_text(name.trim(), text, Origin::Flag("--set".into())).err());
                 }
-                None => problems.push(Problem::NotAnAssignment(assignment.clone())),
+                None => problems.push(Problem::NotAnAssignment),
             }
         }
         for (flag, name, text) in &given.flags {
@@ -86,7 +87,7 @@ impl Layers {
     /// Sets a key from plain text. An empty text unsets a key that has no default.
     pub(crate) fn set_text(&mut self, name: &str, text: &str, origin: Origin) -> Result<(), Problem> {
         let key = known(name, &origin)?;
-        if text.is_empty() && key.default.is_none() {
+        if text.trim().is_empty() && key.default.is_none() {
             self.values.remove(key.name);
             return Ok(());
         }
@@ -157,10 +158,14 @@ fn known(name: &str, origin: &Origin) -> Result<&'static Key, Problem> {
     keys::find(name).ok_or_else(|| Problem::Unknown { name: name.to_owned(), origin: origin.clone() })
 }
 
-/// A value that is not valid, for a message; hidden if it is, or may contain, a secret.
+/// A value that is not valid, for a message; hidden as far as it is, or may contain, a secret.
 fn shown(kind: Kind, text: &str) -> String {
-    let may_hide = kind == Kind::Secret || (kind == Kind::Address && text.contains(['@', '?']));
-    quoted(if may_hide { "***" } else { text })
+    match kind {
+        Kind::Secret => quoted("***"),
+        Kind::Address => quoted(&address::shown(text)),
+        _ if text.contains("://") || text.contains('@') => quoted(&address::shown(text)),
+        _ => quoted(text),
+    }
 }
 
 fn line_of(text: &str, byte: usize) -> usize {

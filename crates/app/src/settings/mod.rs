@@ -10,22 +10,22 @@ mod error;
 mod keys;
 mod layers;
 mod origin;
-mod redact;
 mod resolve;
 mod resolved;
 #[cfg(test)]
 mod tests;
 mod units;
 mod value;
+mod warning;
 
 pub(crate) use error::{Problem, SettingsError};
 pub(crate) use keys::{KEYS, Key, variable};
 pub(crate) use layers::{Given, Layers, USUAL_PLACES};
 pub(crate) use origin::Origin;
-pub(crate) use redact::address as redact_address;
 pub(crate) use resolve::reachable;
 pub(crate) use resolved::{Console, Consumer, Embedder, Listen, Log, Provider, Settings, Thresholds, Traces, Webhook};
 pub(crate) use units::parse_duration;
+pub(crate) use warning::Warning;
 
 /// The example file, with every key, its meaning and its default.
 pub(crate) const EXAMPLE: &str = include_str!("../../../../tidewheel.example.toml");
@@ -37,12 +37,15 @@ pub(crate) struct Loaded {
     pub(crate) layers: Layers,
     /// What follows from it.
     pub(crate) settings: Settings,
+    /// What is valid, and yet hardly what was meant.
+    pub(crate) warnings: Vec<Warning>,
 }
 
 /// Gathers and resolves the settings.
 pub(crate) fn load(given: &Given) -> Result<Loaded, SettingsError> {
     let (layers, problems) = Layers::gather(given);
-    finish(layers, problems)
+    let warnings = warning::warnings(given, &layers);
+    finish(layers, problems, warnings)
 }
 
 impl Loaded {
@@ -53,7 +56,7 @@ impl Loaded {
         for (name, text) in overrides {
             problems.extend(layers.set_text(name, text, Origin::LocalStack).err());
         }
-        finish(layers, problems)
+        finish(layers, problems, self.warnings.clone())
     }
 
     /// Whether anybody set this key.
@@ -62,7 +65,7 @@ impl Loaded {
     }
 }
 
-fn finish(layers: Layers, mut problems: Vec<Problem>) -> Result<Loaded, SettingsError> {
+fn finish(layers: Layers, mut problems: Vec<Problem>, warnings: Vec<Warning>) -> Result<Loaded, SettingsError> {
     let settings = resolve::resolve(&layers, &mut problems);
-    if problems.is_empty() { Ok(Loaded { layers, settings }) } else { Err(SettingsError(problems)) }
+    if problems.is_empty() { Ok(Loaded { layers, settings, warnings }) } else { Err(SettingsError(problems)) }
 }

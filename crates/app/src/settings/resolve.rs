@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tidewheel_core::payload::RESERVED;
 use tidewheel_core::secret::Secret;
 use tidewheel_core::trace::Share;
 use tidewheel_embed::client::Api;
@@ -23,11 +24,7 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
     let mut reader = Reader { layers, problems };
     let listen = reader.text_or_empty("embedder.listen");
     Settings {
-        mongodb: MongoDb {
-            uri: reader.address_or_file("mongodb.uri", "mongodb.uri_file"),
-            database: reader.text("mongodb.database"),
-            collection: reader.names("mongodb.collection"),
-        },
+        mongodb: mongodb(&mut reader),
         redis: Redis {
             url: reader.address_or_file("redis.url", "redis.url_file"),
             ca_file: reader.text("redis.ca_file").map(PathBuf::from),
@@ -49,7 +46,7 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             fields: reader.names("documents.fields"),
             template: reader.text("documents.template"),
             include: reader.names("documents.payload.include"),
-            exclude: reader.names("documents.payload.exclude"),
+            exclude: excluded(&mut reader),
             chunk_tokens: reader.size("documents.chunk_tokens"),
             chunk_overlap: reader.size("documents.chunk_overlap").unwrap_or_default(),
             skips_blank: reader.text_or_empty("documents.blank") == "skip",
@@ -106,6 +103,32 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             qdrant_grpc_port: reader.port("local.qdrant_grpc_port"),
         },
     }
+}
+
+fn mongodb(reader: &mut Reader<'_>) -> MongoDb {
+    const COLLECTION: &str = "mongodb.collection";
+    let (database, collection) = (reader.text("mongodb.database"), reader.names(COLLECTION));
+    if collection.is_empty() {
+        reader.invalid(COLLECTION, "at least one name; leave it out for all collections");
+    }
+    // A collection may have a dot in its name, but hardly the database's own name before it.
+    let beginning = database.as_ref().map(|database| format!("{database}."));
+    let within = |name: &String| beginning.as_deref().and_then(|beginning| name.strip_prefix(beginning));
+    if let Some(name) = collection.iter().find_map(within) {
+        reader.invalid(COLLECTION, &format!("names without their database: \"{name}\""));
+    }
+    MongoDb { uri: reader.address_or_file("mongodb.uri", "mongodb.uri_file"), database, collection }
+}
+
+/// Paths that points do not carry.
+fn excluded(reader: &mut Reader<'_>) -> Vec<String> {
+    const EXCLUDE: &str = "documents.payload.exclude";
+    let paths = reader.names(EXCLUDE);
+    let always = |path: &String| ["_id", RESERVED].contains(&path.split('.').next().unwrap_or_default());
+    if paths.iter().any(always) {
+        reader.invalid(EXCLUDE, "other fields than _id and _tidewheel, which points always carry");
+    }
+    paths
 }
 
 fn monitor(reader: &mut Reader<'_>) -> Monitor {
@@ -269,11 +292,16 @@ impl Reader<'_> {
     fn port(&mut self, name: &'static str) -> u16 {
         let number = self.number(name).unwrap_or_default();
         u16::try_from(number).unwrap_or_else(|_| {
-            let origin = self.origin(name).cloned().unwrap_or(Origin::Default);
-            let expected = "a port: a whole number up to 65535".into();
-            self.problems.push(Problem::Invalid { key: name, given: number.to_string(), origin, expected });
+            self.invalid(name, "a port: a whole number up to 65535");
             0
         })
+    }
+
+    /// Reports a value that is of the right kind, but makes no sense.
+    fn invalid(&mut self, key: &'static str, expected: &str) {
+        let origin = self.origin(key).cloned().unwrap_or(Origin::Default);
+        let given = self.value(key).map(Value::shown).unwrap_or_default();
+        self.problems.push(Problem::Invalid { key, given, origin, expected: expected.to_owned() });
     }
 
     fn address(&self, name: &str) -> Option<Secret> {
@@ -296,12 +324,20 @@ impl Reader<'_> {
             self.problems.push(Problem::Both { key: name, first, file_key: file_name, second: origin });
             return None;
         }
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Some(Secret::new(text.trim_end_matches(['\n', '\r']))),
-            Err(cause) => {
-                self.problems.push(Problem::SecretFile { key: file_name, path, origin, cause });
-                None
-            }
-        }
+        let cause = match std::fs::read_to_string(&path) {
+            // The file holds what the key itself would.
+            Ok(text) => match keys::find(name).and_then(|key| key.kind.read_text(&text)) {
+                Some(Value::Address(secret) | Value::Secret(secret)) if !secret.reveal().is_empty() => {
+                    return Some(secret);
+                }
+                _ => {
+                    let expected = keys::find(name).map(|key| key.kind.expected()).unwrap_or_default();
+                    std::io::Error::other(format!("it does not hold {expected}"))
+                }
+            },
+            Err(cause) => cause,
+        };
+        self.problems.push(Problem::SecretFile { key: file_name, path, origin, cause });
+        None
     }
 }

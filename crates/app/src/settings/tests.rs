@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use tidewheel_core::trace::Share;
 use tidewheel_embed::client::Api;
 
+use super::value::Kind;
 use super::*;
 
 fn given(file: Option<&str>, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> (Given, tempfile::TempDir) {
@@ -84,10 +85,10 @@ fn unknown_keys_are_refused_with_the_nearest() {
     assert_eq!(
         found,
         [
-            ("there is no setting `mongodb.url` (tidewheel.toml:2)", "did you mean `mongodb.uri`?"),
-            ("there is no setting `nonsense.a` (tidewheel.toml:4)", "tidewheel config example lists every setting"),
-            ("there is no setting `qdrant.apikey` ($TIDEWHEEL__QDRANT__APIKEY)", "did you mean `qdrant.api_key`?"),
-            ("there is no setting `zzz` (--set)", "tidewheel config example lists every setting"),
+            ("unknown setting `mongodb.url` (tidewheel.toml:2)", "did you mean `mongodb.uri`?"),
+            ("unknown setting `nonsense.a` (tidewheel.toml:4)", "tidewheel config example lists every setting"),
+            ("unknown setting `qdrant.apikey` ($TIDEWHEEL__QDRANT__APIKEY)", "did you mean `qdrant.api_key`?"),
+            ("unknown setting `zzz` (--set)", "tidewheel config example lists every setting"),
         ]
         .map(|(message, hint)| (message.to_owned(), hint.to_owned()))
     );
@@ -102,12 +103,12 @@ fn wrong_values_name_key_origin_and_what_is_right() {
     assert_eq!(
         messages,
         [
-            "processor.batch = 0 (tidewheel.toml:2) is not a whole number of at least 1",
-            "processor.claim_after = 15 (tidewheel.toml:3) is not a duration such as \"250ms\", \"15s\" or \"2h\"",
-            "embedder.precision = \"f16\" (tidewheel.toml:5) is not one of \"auto\", \"f32\", \"bf16\", \"int8\"",
-            "qdrant.url = \"***\" (tidewheel.toml:7) is not an address such as \"scheme://host:port\"",
-            "embedder.max_body = \"lots\" ($TIDEWHEEL__EMBEDDER__MAX_BODY) is not a size such as \"8MiB\"",
-            "local.redis_port = 70000 (--set) is not a port: a whole number up to 65535",
+            "invalid processor.batch 0 (tidewheel.toml:2): expected a whole number of at least 1",
+            "invalid processor.claim_after 15 (tidewheel.toml:3): expected a duration above zero such as \"250ms\", \"15s\" or \"2h\"",
+            "invalid embedder.precision \"f16\" (tidewheel.toml:5): expected one of \"auto\", \"f32\", \"bf16\", \"int8\"",
+            "invalid qdrant.url \"***\" (tidewheel.toml:7): expected an address such as \"scheme://host:port\"",
+            "invalid embedder.max_body \"lots\" ($TIDEWHEEL__EMBEDDER__MAX_BODY): expected a size such as \"8MiB\"",
+            "invalid local.redis_port 70000 (--set): expected a port: a whole number up to 65535",
         ]
     );
 }
@@ -143,7 +144,7 @@ fn secrets_never_show() {
     let file = "[redis]\nurl = \"redis://:hunter2@cache:6379\"\n[qdrant]\napi_key = \"hunter2\"\n";
     let loaded = loaded(file, &[], &[]);
     let shown: Vec<_> = KEYS.iter().filter_map(|key| loaded.layers.get(key.name)).map(|v| v.value.shown()).collect();
-    assert!(shown.iter().any(|value| value == "\"redis://:***@cache:6379\""));
+    assert!(shown.iter().any(|value| value == "\"redis://***@cache:6379\""));
     assert!(!shown.concat().contains("hunter2"));
     assert!(!format!("{loaded:?}").contains("hunter2"));
 }
@@ -159,7 +160,7 @@ fn traces_are_off_until_there_is_an_endpoint() {
     let whole = self::loaded(file, &[("TIDEWHEEL__TRACES__SHARE", "1")], &[]);
     assert_eq!(whole.settings.traces.unwrap().share, Share::ALL);
     let wrong = problems("[traces]\nshare = 50\n", &[], &[]);
-    assert_eq!(wrong[0].0, "traces.share = 50 (tidewheel.toml:2) is not a number from 0 to 1 such as 0.05");
+    assert_eq!(wrong[0].0, "invalid traces.share 50 (tidewheel.toml:2): expected a number from 0 to 1 such as 0.05");
 }
 
 #[test]
@@ -231,5 +232,239 @@ fn the_example_lists_every_key_with_its_default_or_says_that_it_has_none() {
             let comment = comment.replace("# ", "").to_lowercase();
             assert!(comment.contains("unset by default"), "the example does not say that {} is unset", key.name);
         }
+    }
+}
+
+#[test]
+fn list_is_the_same_however_it_is_written() {
+    let collections = |file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]| {
+        loaded(file, environment, flags).settings.mongodb.collection
+    };
+    const VARIABLE: &str = "TIDEWHEEL__MONGODB__COLLECTION";
+    let expected = ["tickets", "notes_*"];
+    assert_eq!(collections("mongodb.collection = [\"tickets\", \"notes_*\"]", &[], &[]), expected);
+    assert_eq!(collections("mongodb.collection = \"tickets, notes_*\"", &[], &[]), expected);
+    assert_eq!(collections("", &[(VARIABLE, "tickets,notes_*\n")], &[]), expected);
+    assert_eq!(collections("", &[(VARIABLE, "[\"tickets\", \"notes_*\"]")], &[]), expected);
+    assert_eq!(collections("", &[], &[("mongodb.collection", "[\"tickets\",\"notes_*\"]")]), expected);
+    assert_eq!(collections("", &[(VARIABLE, "[\"a,b\"]")], &[]), ["a,b"]);
+}
+
+#[test]
+fn selection_of_nothing_or_of_something_else_is_rejected() {
+    const DATABASE: &str = "mongodb.database = \"shop\"\n";
+    for (collection, part) in [
+        ("[]", "at least one name"),
+        ("\"\"", "at least one name"),
+        ("\" , \"", "at least one name"),
+        ("[\"tickets\", \"\"]", "a list of names"),
+        ("\"shop.tickets\"", "names without their database: \"tickets\""),
+        ("[\"notes\", \"shop.tickets\"]", "names without their database: \"tickets\""),
+        ("[\"tickets\\nnotes\"]", "a list of names"),
+    ] {
+        let found = problems(&format!("{DATABASE}mongodb.collection = {collection}\n"), &[], &[]);
+        assert_eq!(found.len(), 1, "{collection}: {found:?}");
+        assert!(found[0].0.starts_with("invalid mongodb.collection") && found[0].0.contains(part), "{found:?}");
+    }
+    for database in ["shop.tickets", "shop/tickets", "a b", "shop,stock", "mongodb://h/shop"] {
+        let found = problems(&format!("mongodb.database = \"{database}\"\n"), &[], &[]);
+        assert!(found[0].0.starts_with("invalid mongodb.database") && found[0].0.contains("mongodb.collection"));
+    }
+    // Such a collection may well be there.
+    let dotted = loaded("mongodb.database = \"shop\"\nmongodb.collection = \"fs.files\"\n", &[], &[]);
+    assert_eq!(dotted.settings.mongodb.collection, ["fs.files"]);
+}
+
+#[test]
+fn path_in_another_notation_is_rejected() {
+    for (key, path) in [
+        ("documents.fields", "items[0].name"),
+        ("documents.payload.include", "$.customer"),
+        ("documents.payload.exclude", "customer/ssn"),
+        ("documents.payload.exclude", "customer.*"),
+        ("documents.payload.exclude", "_id"),
+        ("documents.payload.exclude", "_id.secret"),
+        ("documents.payload.exclude", "_tidewheel.text"),
+    ] {
+        let found = problems("", &[], &[(key, path)]);
+        assert!(found[0].0.starts_with(&format!("invalid {key}")), "{path}: {found:?}");
+    }
+}
+
+#[test]
+fn line_break_at_the_end_of_a_value_does_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name).to_str().unwrap().to_owned()
+    };
+    let (uri, key) = (file("uri", "mongodb://ann:hunter2@a/\r\n"), file("key", "hunter2\n"));
+    let loaded = loaded(
+        "",
+        &[
+            ("TIDEWHEEL__MONGODB__DATABASE", "shop\n"),
+            ("TIDEWHEEL__MONGODB__URI_FILE", &format!("{uri}\n")),
+            ("TIDEWHEEL__QDRANT__COLLECTION", "documents\r\n"),
+            ("TIDEWHEEL__QDRANT__API_KEY_FILE", &key),
+            ("TIDEWHEEL__EMBEDDER__TOKEN", "hunter3\n"),
+            ("TIDEWHEEL__EMBEDDER__QUERY_PREFIX", "query: \n"),
+        ],
+        &[],
+    );
+    let Settings { mongodb, qdrant, embedder, .. } = &loaded.settings;
+    assert_eq!(mongodb.database.as_deref(), Some("shop"));
+    assert_eq!(mongodb.uri.reveal(), "mongodb://ann:hunter2@a/");
+    assert_eq!((qdrant.collection.as_str(), qdrant.api_key.as_ref().unwrap().reveal()), ("documents", "hunter2"));
+    assert_eq!(embedder.token.as_ref().unwrap().reveal(), "hunter3");
+    assert_eq!(embedder.query_prefix.as_deref(), Some("query: "));
+    for (key, text) in
+        [("qdrant.api_key_file", "one\ntwo\n"), ("qdrant.api_key_file", "\n"), ("redis.url_file", "hunter2")]
+    {
+        let found = problems("", &[], &[(key, &file("wrong", text))]);
+        assert!(found[0].0.contains("does not hold") && !found[0].0.contains("hunter2"), "{key}: {found:?}");
+    }
+}
+
+fn warnings(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Vec<String> {
+    let loaded = loaded(file, environment, flags);
+    loaded.warnings.iter().map(|warning| format!("{warning} → {}", warning.hint())).collect()
+}
+
+#[test]
+fn variable_that_is_almost_a_setting_is_reported() {
+    for (variable, meant) in [
+        ("TIDEWHEEL_MONGODB__COLLECTION", "TIDEWHEEL__MONGODB__COLLECTION"),
+        ("TIDEWHEEL_MONGODB_COLLECTION", "TIDEWHEEL__MONGODB__COLLECTION"),
+        ("tidewheel__qdrant__url", "TIDEWHEEL__QDRANT__URL"),
+        ("TIDEWHELL__QDRANT__URL", "TIDEWHEEL__QDRANT__URL"),
+        ("TIDEWHEEL_QDRANT_API_KEY", "TIDEWHEEL__QDRANT__API_KEY"),
+    ] {
+        let found = warnings("", &[(variable, "x")], &[]);
+        assert_eq!(found.len(), 1, "{variable}: {found:?}");
+        assert!(found[0].contains(variable) && found[0].ends_with(&format!("did you mean {meant}?")), "{found:?}");
+    }
+    let unlike = warnings("", &[("TIDEWHEEL_VERBOSITY_ZZZ", "x")], &[]);
+    assert!(unlike[0].ends_with("settings are named TIDEWHEEL__TABLE__KEY"), "{unlike:?}");
+    let others = [
+        ("TIDEWHEEL_CONFIG", ""),
+        ("TIDEWHEEL_CACHE", "/tmp"),
+        ("TIDEWHEEL_CONSOLE_SERVICE_HOST", "10.0.0.1"),
+        ("TIDEWHEEL_CONSOLE_SERVICE_PORT_HTTP", "9091"),
+        ("TIDEWHEEL_CONSOLE_PORT", "tcp://10.0.0.1:9091"),
+        ("TIDEWHEEL_CONSOLE_PORT_9091_TCP_ADDR", "10.0.0.1"),
+        ("WHEEL_OF_TIME", "x"),
+        ("PATH", "/bin"),
+    ];
+    assert_eq!(warnings("", &others, &[]), [""; 0]);
+}
+
+#[test]
+fn secret_in_a_flag_is_reported_and_never_shown() {
+    let found = warnings(
+        "qdrant.api_key = \"hunter2\"\n",
+        &[("TIDEWHEEL__EMBEDDER__TOKEN", "hunter2")],
+        &[
+            ("redis.url", "redis://:hunter2@cache"),
+            ("monitor.webhook", "https://hooks.example.com/hunter2"),
+            ("embedding.url", "http://127.0.0.1:8080"),
+        ],
+    );
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(
+        found[0].contains("redis.url") && found[0].contains("TIDEWHEEL__REDIS__URL, or redis.url_file"),
+        "{found:?}"
+    );
+    assert!(found[1].contains("monitor.webhook") && !found.concat().contains("hunter2"), "{found:?}");
+}
+
+#[test]
+fn setting_without_effect_is_reported() {
+    for (file, part) in [
+        ("embedding.api_key = \"k\"", "embedding.api_key"),
+        ("embedding.dimensions = 5", "embedding.dimensions"),
+        ("embedding = { provider = \"ollama\", model = \"m\", token = \"t\" }", "embedding.token"),
+        ("documents = { template = \"{{ a }}\", fields = [\"b\"] }", "documents.fields"),
+        ("traces.share = 0.5", "traces.share"),
+        ("traces.headers = \"a=b\"", "traces.headers"),
+        ("monitor.webhook_token = \"t\"", "monitor.webhook_token"),
+    ] {
+        let found = warnings(file, &[], &[]);
+        assert_eq!(found.len(), 1, "{file}: {found:?}");
+        assert!(found[0].starts_with(part) && found[0].contains("has no effect"), "{found:?}");
+    }
+    let file = "embedding = { provider = \"openai\", model = \"m\", api_key = \"k\" }\n[traces]\nendpoint = \"http://a\"\nshare = 0.5\n";
+    assert_eq!(warnings(file, &[], &[]), [""; 0]);
+}
+
+/// Another value than the default for every kind, and what it needs beside it.
+fn another_value(key: &Key, folder: &std::path::Path) -> (String, &'static [(&'static str, &'static str)]) {
+    let ollama: &'static [(&'static str, &'static str)] = &[("embedding.provider", "ollama"), ("embedding.model", "n")];
+    let beside: &'static [(&'static str, &'static str)] = match key.name {
+        "embedding.provider" => &[("embedding.model", "n")],
+        "embedding.model" => &[("embedding.provider", "ollama")],
+        "embedding.token" | "embedding.token_file" | "embedding.url" => &[],
+        name if name.starts_with("embedding.") && name != "embedding.timeout" => ollama,
+        "traces.share" | "traces.headers" | "traces.headers_file" => &[("traces.endpoint", "http://a")],
+        "monitor.webhook_token" | "monitor.webhook_token_file" | "monitor.webhook_timeout" => {
+            &[("monitor.webhook", "http://a")]
+        }
+        _ => &[],
+    };
+    let text = match key.name {
+        "embedding.provider" => "ollama".to_owned(),
+        name if name.ends_with("_file") && name != "redis.ca_file" => {
+            let path = folder.join("secret");
+            std::fs::write(&path, "mongodb://other").unwrap();
+            path.to_str().unwrap().to_owned()
+        }
+        _ => match key.kind {
+            Kind::Text | Kind::Line | Kind::Database | Kind::Names | Kind::Paths | Kind::Hosts | Kind::Secret => {
+                "other".to_owned()
+            }
+            Kind::Address => "http://other".to_owned(),
+            Kind::Count(_) | Kind::Percent => "7".to_owned(),
+            Kind::Duration | Kind::Period => "7s".to_owned(),
+            Kind::Size => "7MiB".to_owned(),
+            Kind::Share => "0.7".to_owned(),
+            Kind::Listen | Kind::ListenOrOff => "127.0.0.1:7".to_owned(),
+            Kind::Choice(words) => (*words.iter().find(|word| Some(**word) != key.default).unwrap()).to_owned(),
+            Kind::LogLevel => "debug".to_owned(),
+        },
+    };
+    (text, beside)
+}
+
+/// The settings in full, addresses and secrets included.
+fn in_full(settings: &Settings) -> String {
+    let Settings { mongodb, redis, embedding, embedder, qdrant, console, monitor, traces, .. } = settings;
+    let reveal =
+        |secret: &Option<tidewheel_core::secret::Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
+    let secrets = [
+        Some(mongodb.uri.reveal().to_owned()),
+        Some(redis.url.reveal().to_owned()),
+        Some(qdrant.url.reveal().to_owned()),
+        reveal(&embedder.token),
+        reveal(&qdrant.api_key),
+        reveal(&console.token),
+        match &embedding.provider {
+            Provider::Tidewheel { token, .. } => reveal(token),
+            Provider::Remote { api_key, .. } => reveal(api_key),
+        },
+        monitor.webhook.as_ref().map(|webhook| webhook.url.reveal().to_owned()),
+        monitor.webhook.as_ref().and_then(|webhook| reveal(&webhook.token)),
+        traces.as_ref().map(|traces| traces.endpoint.reveal().to_owned()),
+        traces.as_ref().and_then(|traces| reveal(&traces.headers)),
+    ];
+    format!("{settings:?} {secrets:?}")
+}
+
+#[test]
+fn every_setting_changes_what_the_services_take() {
+    let folder = tempfile::tempdir().unwrap();
+    for key in KEYS {
+        let (text, beside) = another_value(key, folder.path());
+        let without = in_full(&loaded("", &[], beside).settings);
+        let with = in_full(&loaded("", &[], &[beside, &[(key.name, text.as_str())]].concat()).settings);
+        assert_ne!(without, with, "{} = {text:?} changes nothing", key.name);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use mongodb::bson::doc;
 use tidewheel_core::streams::RAW_DEAD_LETTERS;
 
 use super::browser::{Browser, Screen};
@@ -185,6 +186,7 @@ async fn a_search_leads_to_a_trace(day: &Day) {
     day.browser.until("one hit is left", "document.querySelectorAll('.hit').length === 1").await;
     day.browser.click(".hit summary").await;
     day.browser.until_text(".hit .json", "Customer 7").await;
+    whole_numbers_are_exact(day).await;
     day.browser.click(".hit-foot a").await;
     day.browser.until_text(".verdict-word", "SEARCHABLE").await;
     for hop in ["MongoDB", "Stage 1", "Stage 2", "Qdrant"] {
@@ -192,6 +194,33 @@ async fn a_search_leads_to_a_trace(day: &Day) {
     }
     day.open("#/document?id=nobody-knows-it").await;
     day.browser.until_text(".empty", "Nothing is known of nobody-knows-it").await;
+}
+
+/// JavaScript's own numbers end at 2^53, MongoDB's at 2^63: in what is shown, and in a filter that is sent.
+async fn whole_numbers_are_exact(day: &Day) {
+    let numbers = doc! {"odd": (1_i64 << 53) + 1, "most": i64::MAX, "least": i64::MIN, "list": [(1_i64 << 53) + 3]};
+    let text = "\"9007199254740993\" is text, 9007199254740995 in text too";
+    let update = doc! {"$set": {"numbers": numbers, "text": text}};
+    day.world.collection("tickets").update_one(doc! {"_id": 7}, update).await.unwrap();
+    let mut wait = day.world.command(&["wait"]);
+    assert!(tokio::task::spawn_blocking(move || wait.status().unwrap()).await.unwrap().success());
+    let filter = "document.querySelector('#filter').value = '{\"must\": [{\"key\": \"numbers.odd\", \"match\": {\"value\": VALUE}}]}'";
+    day.browser.value(&filter.replace("VALUE", "9007199254740992")).await;
+    day.browser.click(".search .primary").await;
+    day.browser.until_text(".empty", "Nothing found").await;
+    day.browser.value(&filter.replace("VALUE", "9007199254740993")).await;
+    day.browser.click(".search .primary").await;
+    day.browser.until("one hit is there", "document.querySelectorAll('.hit').length === 1").await;
+    day.browser.click(".hit summary").await;
+    for number in [
+        "\"odd\": 9007199254740993",
+        "\"most\": 9223372036854775807",
+        "\"least\": -9223372036854775808",
+        "9007199254740995\n",
+        "9007199254740993\\\" is text, 9007199254740995 in text too",
+    ] {
+        day.browser.until_text(".hit .json", number).await;
+    }
 }
 
 async fn a_dead_service_is_shown_and_cleared(day: &mut Day) {

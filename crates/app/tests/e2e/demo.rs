@@ -1,5 +1,7 @@
 //! What a new user sees first: one command, the real model, a document found by its meaning.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 use super::world::{BINARY, free_port};
@@ -29,4 +31,44 @@ fn up_demo_finds_a_document_by_its_meaning_and_survives_a_second_run() {
         assert!(out.contains("Order still missing after two weeks  T-1001"), "it finds the document: {out}");
         assert!(out.contains("tidewheel search"), "it says what to type next: {out}");
     }
+}
+
+#[test]
+fn up_prints_addresses_that_answer_although_the_console_port_is_taken() {
+    // Another process may have the usual port of the console already, which is as good.
+    let _holder = TcpListener::bind("127.0.0.1:9091");
+    let dir = tempfile::tempdir().unwrap();
+    let ports: Vec<String> = (0..6).map(|_| free_port().to_string()).collect();
+    let mut up = Command::new(BINARY)
+        .args(["up", "--model", "hash:64", "--data"])
+        .arg(dir.path().join("data"))
+        .args(["--mongodb-port", &ports[0], "--redis-port", &ports[1]])
+        .args(["--qdrant-http-port", &ports[2], "--qdrant-grpc-port", &ports[3]])
+        .args(["--embedder-port", &ports[4], "--http-port", &ports[5]])
+        .current_dir(dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(up.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let printed: Vec<String> = lines.take_while(|line| !line.starts_with("Type next")).collect();
+    let address = |line: &str| {
+        let (_, rest) = line.split_once("127.0.0.1:")?;
+        rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse::<u16>().ok()
+    };
+    let answers = |port: u16| TcpStream::connect(("127.0.0.1", port)).is_ok();
+    let silent: Vec<&String> = printed.iter().filter(|line| address(line).is_some_and(|port| !answers(port))).collect();
+    let console = printed.iter().find(|line| line.trim_start().starts_with("Console")).and_then(|line| address(line));
+    let page = console.map(|port| {
+        let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        connection.write_all(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n").unwrap();
+        let mut page = String::new();
+        connection.read_to_string(&mut page).unwrap();
+        page
+    });
+    super::world::signal(up.id(), "TERM");
+    assert!(up.wait().unwrap().success());
+    assert!(silent.is_empty() && printed.iter().filter_map(|line| address(line)).count() >= 7, "{printed:#?}");
+    assert!(console.is_some_and(|port| port != 9091), "{printed:#?}");
+    assert!(page.unwrap().contains("<title>"), "it is the console's page");
 }

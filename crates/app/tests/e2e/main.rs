@@ -19,6 +19,7 @@ mod monitor;
 mod nesting;
 mod operations;
 mod outages;
+mod output;
 mod ownership;
 mod recovery;
 mod replays;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
+use tidewheel_core::address;
 use tidewheel_core::error::{Cause, PortError, Server, with_causes};
 
 /// How long to wait for a connection: a server that is there answers in milliseconds, also from afar.
@@ -17,15 +18,12 @@ const QUOTA_PAUSE: Duration = Duration::from_secs(60);
 /// Most characters of an answer that is no JSON in an error message.
 const EXCERPT: usize = 200;
 
-/// A client that keeps its connections.
-pub(super) fn client(timeout: Duration) -> Result<Client, PortError> {
-    // Somebody else may have installed a provider before: any one does.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder()
+/// A client for this address that keeps its connections.
+pub(super) fn client(address: &str, timeout: Duration) -> Result<Client, PortError> {
+    tidewheel_http::builder(address)
         .timeout(timeout)
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
         .tcp_nodelay(true)
-        .user_agent(concat!("tidewheel/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|cause| PortError::fatal(format!("cannot set up HTTP: {}", with_causes(&cause))))
 }
@@ -33,12 +31,15 @@ pub(super) fn client(timeout: Duration) -> Result<Client, PortError> {
 /// Reads a setting that holds an address.
 pub(super) fn parse(url: &str) -> Result<Url, PortError> {
     let hint = "write embedding.url like http://127.0.0.1:8080";
-    let parsed =
-        Url::parse(url).map_err(|cause| PortError::fatal(format!("{url:?} is not a URL: {cause}")).with_hint(hint))?;
+    let parsed = Url::parse(url).map_err(|cause| invalid(url, &cause.to_string()).with_hint(hint))?;
     if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
-        return Err(PortError::fatal(format!("{url:?} is not an http or https URL")).with_hint(hint));
+        return Err(invalid(url, "the scheme must be http or https").with_hint(hint));
     }
     Ok(parsed)
+}
+
+fn invalid(url: &str, cause: &str) -> PortError {
+    PortError::fatal(format!("invalid embedding.url {:?}: {cause}", address::shown(url)))
 }
 
 /// An answer, of whatever status.
@@ -85,12 +86,7 @@ pub(super) fn garbled(url: &Url, cause: impl std::fmt::Display) -> PortError {
 
 /// The address without what may be secret in it.
 pub(super) fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    // Both fail only for addresses without a host.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_query(None);
-    url.to_string()
+    address::shown(url.as_str())
 }
 
 /// In which way it failed, for those who count.
@@ -106,6 +102,10 @@ fn cause(status: StatusCode) -> Cause {
 
 /// What a refusal means.
 fn refused(url: &Url, status: StatusCode, headers: &HeaderMap, body: &[u8], now: SystemTime) -> PortError {
+    if let Some(target) = tidewheel_http::redirect(url, status, headers) {
+        let message = format!("the embedder at {} redirects to {target} ({})", shown(url), status.as_u16());
+        return PortError::fatal(message).with_hint("set embedding.url to the address to which it redirects");
+    }
     let (cause, code) = explanation(body);
     let message = format!("the embedder at {} answered {}: {cause}", shown(url), status.as_u16());
     match status.as_u16() {
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn the_message_is_the_servers_and_holds_no_secret() {
         let ours = refusal(400, &[], r#"{"error": "unknown field"}"#);
-        assert_eq!(ours.message, "the embedder at http://host/encode answered 400: unknown field");
+        assert_eq!(ours.message, "the embedder at http://***@host/encode?*** answered 400: unknown field");
         let openai = refusal(400, &[], r#"{"error": {"message": "too long", "code": "x"}}"#);
         assert!(openai.message.ends_with("400: too long"));
         assert!(refusal(502, &[], "<html>bad gateway</html>").message.ends_with("502: <html>bad gateway</html>"));
@@ -242,6 +242,15 @@ mod tests {
         assert_eq!(wait(&resets), Some(Duration::from_millis(360_500)));
         assert_eq!(wait(&[("retry-after", "soon")]), None);
         assert_eq!(wait(&[]), None);
+    }
+
+    #[test]
+    fn redirect_is_fatal_and_names_its_target() {
+        let error = refusal(308, &[("location", "https://host/encode?key=secret")], "<html>moved</html>");
+        assert_eq!(error.class, ErrorClass::Fatal);
+        let expected = "the embedder at http://***@host/encode?*** redirects to https://host/encode?*** (308)";
+        assert_eq!(error.message, expected);
+        assert!(error.hint.is_some_and(|hint| hint.contains("embedding.url")));
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl RemoteClient {
             return Err(PortError::fatal("no model is named for the remote embedder").with_hint("set embedding.model"));
         }
         Ok(Self {
-            client: http::client(options.timeout)?,
+            client: http::client(&options.url, options.timeout)?,
             url: options.api.endpoint(http::parse(&options.url)?),
             limiter: Limiter::new(options.requests_per_minute, options.tokens_per_minute),
             limit: BatchLimit::default(),

@@ -93,7 +93,7 @@ impl TidewheelClient {
     /// The URL is none.
     pub fn new(options: ClientOptions) -> PortResult<Self> {
         Ok(Self {
-            client: http::client(options.timeout)?,
+            client: http::client(&options.url, options.timeout)?,
             base: base(http::parse(&options.url)?),
             token: options.token,
             info: OnceCell::new(),

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use reqwest::{Client, Response, StatusCode, Url, header, redirect};
+use reqwest::{Client, Response, StatusCode, Url, header};
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 
@@ -72,13 +72,10 @@ impl Hub {
 
     /// A model at a revision, resolved to its commit if the hub can do that.
     pub(super) async fn open(&self, model: &ModelId) -> Result<RemoteModel<'_>, ProvisionError> {
-        // An error only says that somebody has installed one already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let failed = |reason: String| self.failed(&model.id, reason);
-        let client = Client::builder()
+        let client = tidewheel_http::builder(&self.endpoint)
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
-            .redirect(redirect::Policy::none())
             .build()
             .map_err(|error| failed(with_causes(&error)))?;
         let revision = model.revision.clone().unwrap_or_else(|| BRANCH.to_owned());

@@ -223,6 +223,23 @@ impl Provisioner {
         }
     }
 
+    /// Returns the model's directory if it is on this machine already; fetches nothing.
+    ///
+    /// # Errors
+    /// When the directory lacks files, or the name is neither a directory nor an id.
+    pub fn model_here(&self, id_or_dir: &str) -> Result<Option<PathBuf>, ProvisionError> {
+        let dir = Path::new(id_or_dir);
+        if dir.is_dir() {
+            model::check(dir)?;
+            return Ok(Some(dir.to_owned()));
+        }
+        let Some(id) = ModelId::parse(id_or_dir) else {
+            return Err(ProvisionError::NotAModel { name: id_or_dir.to_owned() });
+        };
+        let entry = self.cache.join(id.entry());
+        Ok((cache::is_whole(&entry) && model::check(&entry).is_ok()).then_some(entry))
+    }
+
     async fn make_model(&self, id: &ModelId, old: &Path, shop: Workshop) -> Result<(), ProvisionError> {
         match model::download(&self.hub, id, &shop.entry, old, &self.report).await {
             Err(error) if id.is(pins::DEFAULT_MODEL) => self.report_skip(Part::Model, error.to_string()),

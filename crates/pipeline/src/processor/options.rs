@@ -23,11 +23,14 @@ pub struct ProcessorOptions {
     pub on_dead_letter: OnDeadLetter,
 }
 
-/// What of a document is embedded: the template if there is one, else the fields, else every string.
+/// What of a document is embedded: the template if there is one, else the fields, else (also of a document that has none of
+/// the fields) every string.
 #[derive(Clone, Debug, Default)]
 pub struct TextOptions {
     /// A minijinja template over the document's fields.
     pub template: Option<String>,
-    /// Fields whose texts are joined by newlines. A dot leads into an object: `customer.name`.
+    /// Paths of fields whose texts are joined by newlines: see [`tidewheel_core::paths`].
     pub fields: Vec<String>,
+    /// Paths of fields that are left out where every string counts: the chunks' texts are a part of the payload too.
+    pub exclude: Vec<String>,
 }

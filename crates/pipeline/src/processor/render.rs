@@ -1,9 +1,12 @@
 //! The text of a document: what of it is searched by meaning.
 
+use std::borrow::Cow;
+
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Map, Value};
 use tidewheel_core::error::PortError;
+use tidewheel_core::paths;
 
 use super::options::TextOptions;
 
@@ -11,12 +14,17 @@ const TEMPLATE: &str = "documents.template";
 
 /// Renders documents to text.
 #[derive(Debug)]
-pub struct Renderer(Kind);
+pub struct Renderer {
+    kind: Kind,
+    /// Paths that are left out where every string counts.
+    excluded: Vec<String>,
+}
 
 #[derive(Debug)]
 enum Kind {
-    Template(Box<Environment<'static>>),
-    Fields(Vec<Vec<String>>),
+    /// The template and the paths of the fields that it reads.
+    Template(Box<Environment<'static>>, Vec<String>),
+    Fields(Vec<String>),
     EveryString,
 }
 
@@ -32,55 +40,104 @@ impl Renderer {
                     "see https://docs.rs/minijinja for the syntax, for example {{ subject }} {{ customer.name }}",
                 )
             })?;
-            return Ok(Self(Kind::Template(Box::new(environment))));
+            let read = environment.get_template(TEMPLATE).map(|template| template.undeclared_variables(true));
+            let read = read.unwrap_or_default().into_iter().collect();
+            return Ok(Self { kind: Kind::Template(Box::new(environment), read), excluded: Vec::new() });
         }
-        if options.fields.is_empty() {
-            return Ok(Self(Kind::EveryString));
-        }
-        Ok(Self(Kind::Fields(
-            options.fields.iter().map(|field| field.split('.').map(str::to_owned).collect()).collect(),
-        )))
+        let kind = if options.fields.is_empty() { Kind::EveryString } else { Kind::Fields(options.fields.clone()) };
+        Ok(Self { kind, excluded: options.exclude.clone() })
     }
 
-    /// The text of a document in plain JSON. Missing and empty fields are left out; the text may be empty. Poison if the
-    /// template fails on this document.
+    /// Returns the text of a document in plain JSON. Missing, null and empty fields are left out; the text may be empty.
+    ///
+    /// # Errors
+    ///
+    /// Poison if the template fails on this document.
     pub fn render(&self, document: &Map<String, Value>) -> Result<String, PortError> {
-        match &self.0 {
-            Kind::Template(environment) => environment
+        match &self.kind {
+            // The words of the template alone are no text of the document.
+            Kind::Template(_, read) if !read.is_empty() && !has_any(document, read) => Ok(String::new()),
+            Kind::Template(environment, _) => environment
                 .get_template(TEMPLATE)
-                .and_then(|template| template.render(Serde(document)))
+                .and_then(|template| template.render(Serde(&*without_nulls(document))))
                 .map(|text| text.trim().to_owned())
                 .map_err(|error| PortError::poison(format!("documents.template fails on this document: {error}"))),
-            Kind::Fields(paths) => {
+            Kind::Fields(fields) => {
                 let mut lines = Vec::new();
-                for path in paths {
-                    if let Some(value) = lookup(document, path) {
-                        texts(value, true, &mut lines);
-                    }
+                for value in fields.iter().flat_map(|field| paths::values(document, field)) {
+                    texts(value, true, &mut lines);
                 }
-                Ok(lines.join("\n"))
+                Ok(if lines.is_empty() { self.every_string(document) } else { lines.join("\n") })
             }
-            Kind::EveryString => {
-                let mut lines = Vec::new();
-                for (name, value) in document {
-                    if name != "_id" {
-                        texts(value, false, &mut lines);
-                    }
-                }
-                Ok(lines.join("\n"))
-            }
+            Kind::EveryString => Ok(self.every_string(document)),
         }
+    }
+
+    fn every_string(&self, document: &Map<String, Value>) -> String {
+        let mut document = Cow::Borrowed(document);
+        for path in &self.excluded {
+            paths::remove(document.to_mut(), path);
+        }
+        let mut lines = Vec::new();
+        for (_, value) in document.iter().filter(|(name, _)| *name != "_id") {
+            texts(value, false, &mut lines);
+        }
+        lines.join("\n")
     }
 }
 
-/// The value at a path of names; a name with dots in it that exists as it is written is found too.
-fn lookup<'a>(document: &'a Map<String, Value>, path: &[String]) -> Option<&'a Value> {
-    let (first, rest) = path.split_first()?;
-    match (document.get(first), rest) {
-        (Some(value), []) => Some(value),
-        (Some(Value::Object(inner)), rest) => lookup(inner, rest),
-        _ => document.get(&path.join(".")),
+/// Whether any of these paths of a template leads to something. The end of a path may be a method of what is before it.
+fn has_any(document: &Map<String, Value>, read: &[String]) -> bool {
+    fn is_scalar(value: &Value) -> bool {
+        match value {
+            Value::Null | Value::Object(_) => false,
+            Value::String(text) => !text.trim().is_empty(),
+            Value::Array(items) => items.iter().any(is_scalar),
+            Value::Bool(_) | Value::Number(_) => true,
+        }
     }
+    fn is_something(value: &Value) -> bool {
+        match value {
+            Value::Array(items) => items.iter().any(is_something),
+            Value::Object(fields) => fields.values().any(is_something),
+            scalar => is_scalar(scalar),
+        }
+    }
+    read.iter().any(|path| {
+        let owner = |(dot, _): (usize, &str)| paths::values(document, &path[..dot]).into_iter().any(is_scalar);
+        paths::values(document, path).into_iter().any(is_something) || path.match_indices('.').any(owner)
+    })
+}
+
+/// The document as a template sees it: what is null is missing.
+fn without_nulls(document: &Map<String, Value>) -> Cow<'_, Map<String, Value>> {
+    fn has_null(value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::Array(items) => items.iter().any(has_null),
+            Value::Object(fields) => fields.values().any(has_null),
+            _ => false,
+        }
+    }
+    fn remove_nulls(value: &mut Value) {
+        match value {
+            Value::Array(items) => {
+                items.retain(|item| !item.is_null());
+                items.iter_mut().for_each(remove_nulls);
+            }
+            Value::Object(fields) => remove_nulls_in(fields),
+            _ => {}
+        }
+    }
+    fn remove_nulls_in(fields: &mut Map<String, Value>) {
+        fields.retain(|_, value| !value.is_null());
+        fields.values_mut().for_each(remove_nulls);
+    }
+    let mut document = Cow::Borrowed(document);
+    if document.values().any(has_null) {
+        remove_nulls_in(document.to_mut());
+    }
+    document
 }
 
 /// Appends the texts in `value`: strings, those in arrays and objects, and, of a field that was asked for by name,
@@ -108,7 +165,7 @@ mod tests {
     }
 
     fn fields(names: &[&str]) -> TextOptions {
-        TextOptions { template: None, fields: names.iter().map(|name| (*name).to_owned()).collect() }
+        TextOptions { fields: names.iter().map(|name| (*name).to_owned()).collect(), ..TextOptions::default() }
     }
 
     #[test]
@@ -117,8 +174,34 @@ mod tests {
         let text = |names: &[&str]| render(&fields(names), document.clone()).unwrap();
         assert_eq!(text(&["subject", "content", "missing"]), "Late");
         assert_eq!(text(&["customer.name", "tags", "n"]), "Ada\na\nb\n3");
-        assert_eq!(text(&["customer.missing.deep"]), "");
         assert_eq!(text(&["a.b"]), "dot");
+    }
+
+    #[test]
+    fn fields_are_read_through_arrays() {
+        let document = json!({"comments": [{"text": "one"}, {"text": null}, {"text": "two"}], "items": [{"name": "a"}, {"name": "b"}]});
+        let text = |names: &[&str]| render(&fields(names), document.clone()).unwrap();
+        assert_eq!(text(&["comments.text"]), "one\ntwo");
+        assert_eq!(text(&["items.1.name"]), "b");
+    }
+
+    #[test]
+    fn document_without_any_field_is_rendered_with_every_text_that_is_not_excluded() {
+        let options = TextOptions {
+            fields: vec!["subject".into(), "content".into()],
+            exclude: vec!["customer.ssn".into(), "notes.author".into()],
+            ..TextOptions::default()
+        };
+        let rest = json!({
+            "_id": "x", "customer": {"name": "Ada", "ssn": "078-05-1120"}, "notes": [{"text": "late", "author": "eve"}],
+        });
+        for nothing in [json!({}), json!({"subject": null}), json!({"subject": " ", "content": []})] {
+            let mut document = nothing.clone();
+            document.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+            assert_eq!(render(&options, document).unwrap(), "Ada\nlate", "{nothing}");
+        }
+        let every = TextOptions { fields: Vec::new(), ..options };
+        assert_eq!(render(&every, rest).unwrap(), "Ada\nlate");
     }
 
     #[test]
@@ -135,18 +218,60 @@ mod tests {
                     .into(),
             ),
             fields: vec!["ignored".into()],
+            ..TextOptions::default()
         };
         let text = render(&options, json!({"subject": "Late <b>", "customer": {"name": "Ada"}, "tags": ["x", "y"]}));
         assert_eq!(text.unwrap(), "Late <b>: Ada #x #y");
-        assert_eq!(render(&options, json!({})).unwrap(), ":");
+    }
+
+    #[test]
+    fn null_is_missing_in_a_template() {
+        let template = |text: &str| TextOptions { template: Some(text.into()), ..TextOptions::default() };
+        let document = json!({
+            "subject": "Late", "content": null, "tags": ["x", null], "customer": {"name": null, "city": "Bath"},
+        });
+        for (text, expected) in [
+            ("{{ subject }}: {{ content }}", "Late:"),
+            ("{{ subject }}{% if content is defined %} has content{% endif %}", "Late"),
+            ("{{ content | default('nothing') }}", "nothing"),
+            ("{{ subject }}{% for t in tags %} #{{ t }}{% endfor %}", "Late #x"),
+            ("{{ customer.name }}{{ customer.city }}", "Bath"),
+            ("{{ tags | join(', ') }}", "x"),
+        ] {
+            let rendered = render(&template(text), document.clone()).unwrap();
+            assert_eq!(rendered, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn template_without_any_of_its_fields_gives_no_text() {
+        let options = TextOptions {
+            template: Some(
+                "Ticket: {{ subject }} by {{ customer.name }}{% for c in comments %} {{ c.text }}{% endfor %}".into(),
+            ),
+            ..TextOptions::default()
+        };
+        for document in [
+            json!({}),
+            json!({"_id": 7, "other": "text"}),
+            json!({"subject": null, "customer": {"name": ""}, "comments": []}),
+            json!({"customer": {"city": "Bath"}}),
+        ] {
+            assert_eq!(render(&options, document.clone()).unwrap(), "", "{document}");
+        }
+        assert_eq!(render(&options, json!({"comments": [{"text": "x"}]})).unwrap(), "Ticket:  by  x");
+        let method = TextOptions { template: Some("{{ subject.upper() }}".into()), ..TextOptions::default() };
+        assert!(render(&method, json!({"subject": "Late"})).is_err());
+        let constant = TextOptions { template: Some("always".into()), ..TextOptions::default() };
+        assert_eq!(render(&constant, json!({})).unwrap(), "always");
     }
 
     #[test]
     fn a_broken_template_is_fatal_and_one_that_fails_is_poison() {
-        let broken = TextOptions { template: Some("{{ subject".into()), fields: vec![] };
+        let broken = TextOptions { template: Some("{{ subject".into()), ..TextOptions::default() };
         let error = Renderer::new(&broken).unwrap_err();
         assert_eq!(error.class, tidewheel_core::error::ErrorClass::Fatal);
-        let failing = TextOptions { template: Some("{{ subject + 1 }}".into()), fields: vec![] };
+        let failing = TextOptions { template: Some("{{ subject + 1 }}".into()), ..TextOptions::default() };
         let error = render(&failing, json!({"subject": "text"})).unwrap_err();
         assert_eq!(error.class, tidewheel_core::error::ErrorClass::Poison);
     }

@@ -84,6 +84,8 @@ pub struct MongoFacts {
     pub collections: Vec<(Namespace, u64)>,
     /// Options of the address that have no effect.
     pub ignored: Vec<&'static str>,
+    /// The database's collections, if none of them is selected.
+    pub passed_over: Vec<String>,
 }
 
 /// Collects the facts. Fails if the server cannot be reached at all or refuses the user.
@@ -112,6 +114,7 @@ pub(super) async fn inspect(source: &MongoSource) -> PortResult<MongoFacts> {
         },
         topology,
         watch: watch(source).await,
+        passed_over: if collections.is_empty() { source.passed_over().await? } else { Vec::new() },
         collections,
         ignored: source.ignored.clone(),
     })

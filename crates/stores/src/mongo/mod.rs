@@ -34,6 +34,7 @@ use async_trait::async_trait;
 use bson::Document;
 use mongodb::Client;
 use mongodb::options::ClientOptions;
+use tidewheel_core::address;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::installation::SourceIdentity;
@@ -84,7 +85,7 @@ impl MongoSource {
         let uri = options.uri;
         let failed = |error: mongodb::error::Error| {
             let mut error = failure::port_error("reading mongodb.uri", &error);
-            error.message = without_credentials(&error.message, uri.reveal());
+            error.message = address::scrubbed(&error.message, uri.reveal());
             error
         };
         let (address, ignored) = uri::without_ignored(uri.reveal());
@@ -108,6 +109,23 @@ impl MongoSource {
     /// Returns which database of which deployment this is.
     pub async fn identity(&self) -> PortResult<SourceIdentity> {
         deployment::identity(self).await
+    }
+
+    /// Returns the names of the database's collections if the selection matches none of them; nothing otherwise.
+    pub async fn passed_over(&self) -> PortResult<Vec<String>> {
+        let database = self.server.database().clone();
+        let mut names = self
+            .server
+            .run("listing the collections of", async move {
+                database.list_collection_names().filter(doc! { "type": "collection" }).await
+            })
+            .await?;
+        names.retain(|name| !name.starts_with("system."));
+        if names.iter().any(|name| self.selection.contains(name)) {
+            names.clear();
+        }
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// The history that the server still has, and how full it is. Cheap enough to be asked every few seconds. `None` if
@@ -192,17 +210,6 @@ impl Source for MongoSource {
     }
 }
 
-/// The text without the credentials of the URI, should the driver quote them.
-fn without_credentials(text: &str, uri: &str) -> String {
-    let authority = uri.split_once("://").map_or(uri, |(_, rest)| rest);
-    let Some((credentials, _)) = authority.rsplit_once('@') else { return text.to_owned() };
-    let password = credentials.split_once(':').map_or("", |(_, password)| password);
-    [credentials, password]
-        .into_iter()
-        .filter(|secret| !secret.is_empty())
-        .fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
-}
-
 #[cfg(test)]
 mod tests {
     use tidewheel_core::error::ErrorClass;
@@ -215,8 +222,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_bad_address_is_fatal_and_shows_no_password() {
-        for uri in ["mongodb://anna:hunt@er2@host", "mongodb://anna:hunter2@host:port", "mysql://anna:hunter2@host", ""]
-        {
+        for uri in [
+            "mongodb://anna:hunt@er2@host",
+            "mongodb://anna:hunt/er2@host",
+            "mongodb://anna:hunt?er2@host",
+            "mongodb://anna:hunt#er2@host",
+            "mongodb://anna:hunter2@host:port",
+            "mongodb://host/?authMechanismProperties=AWS_SESSION_TOKEN:hunter2&tls=hunter2",
+            "mongodb://host/?tlsCertificateKeyFilePassword=hunter2&maxPoolSize=hunter2",
+            "mysql://anna:hunter2@host",
+            "",
+        ] {
             let error = MongoSource::connect(options(uri)).await.unwrap_err();
             assert_eq!(error.class, ErrorClass::Fatal, "{uri}: {error}");
             assert!(!error.message.contains("hunt") && !error.message.contains("er2"), "{error}");

@@ -9,6 +9,7 @@ use std::time::Duration;
 use qdrant_client::qdrant::collections_client::CollectionsClient;
 use qdrant_client::qdrant::points_client::PointsClient;
 use qdrant_client::qdrant::qdrant_client::QdrantClient;
+use tidewheel_core::address;
 use tidewheel_core::error::PortError;
 use tidewheel_core::secret::Secret;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -16,6 +17,8 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
 use tonic::{Request, Status};
+
+use super::redirect::Redirects;
 
 /// Where Qdrant serves gRPC unless configured otherwise.
 const GRPC_PORT: u16 = 6334;
@@ -26,7 +29,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Answers may be of any size: pages and searches are bounded by what they ask for.
 const LARGEST_ANSWER: usize = usize::MAX;
 
-type Service = InterceptedService<Channel, ApiKey>;
+type Service = InterceptedService<Redirects<Channel>, ApiKey>;
 
 /// A connection that is opened by the first call and opened again whenever it breaks.
 #[derive(Clone)]
@@ -50,12 +53,12 @@ impl Connection {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_while_idle(true);
         if tls {
-            endpoint = endpoint
-                .tls_config(ClientTlsConfig::new().with_enabled_roots())
-                .map_err(|error| PortError::fatal(format!("could not set up TLS for qdrant.url {url:?}: {error}")))?;
+            endpoint = endpoint.tls_config(ClientTlsConfig::new().with_enabled_roots()).map_err(|error| {
+                PortError::fatal(format!("could not set up TLS for qdrant.url {:?}: {error}", address::shown(url)))
+            })?;
         }
         let key = api_key.map(ApiKey::header).transpose()?;
-        Ok(Self { service: InterceptedService::new(endpoint.connect_lazy(), ApiKey(key)) })
+        Ok(Self { service: InterceptedService::new(Redirects(endpoint.connect_lazy()), ApiKey(key)) })
     }
 
     pub(super) fn points(&self) -> PointsClient<Service> {
@@ -74,11 +77,11 @@ impl Connection {
 /// `http://host:6334`, `https://host:6334`; without a scheme it is http, without a port 6334.
 pub(super) fn address(url: &str) -> Result<Uri, PortError> {
     if url.contains('@') {
-        // Not repeated in the message: what stands before the @ may be a secret.
         return Err(PortError::fatal("qdrant.url must not hold a user or a password").with_hint("use qdrant.api_key"));
     }
     let invalid = |cause: &str| {
-        PortError::fatal(format!("qdrant.url {url:?} is not an address: {cause}"))
+        let (shown, cause) = (address::shown(url), address::scrubbed(cause, url));
+        PortError::fatal(format!("invalid qdrant.url {shown:?}: {cause}"))
             .with_hint("write it as http://host:6334 or https://host:6334")
     };
     let with_scheme = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
@@ -86,11 +89,14 @@ pub(super) fn address(url: &str) -> Result<Uri, PortError> {
     let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"));
     let scheme = scheme.ok_or_else(|| invalid("the scheme must be http or https"))?;
     let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| invalid("there is no host"))?;
+    if uri.query().is_some() || !matches!(uri.path(), "" | "/") {
+        return Err(invalid("gRPC has no path and no query; an API key goes into qdrant.api_key"));
+    }
     let port = uri.port_u16().unwrap_or(GRPC_PORT);
     Uri::builder()
         .scheme(scheme)
         .authority(format!("{host}:{port}"))
-        .path_and_query(uri.path())
+        .path_and_query("/")
         .build()
         .map_err(|error| invalid(&error.to_string()))
 }
@@ -143,7 +149,14 @@ mod tests {
         for wrong in ["", "redis://localhost", "http://", "http://a b"] {
             assert!(address(wrong).is_err(), "{wrong:?}");
         }
-        for wrong in ["http://user:hunter2@host", "ftp://user:hunter2@host", "http://hunter2@ho st"] {
+        for wrong in [
+            "http://user:hunter2@host",
+            "ftp://user:hunter2@host",
+            "http://hunter2@ho st",
+            "https://host/?api-key=hunter2",
+            "https://host:hunter2",
+            "hunter2://host",
+        ] {
             let error = address(wrong).unwrap_err();
             assert!(!format!("{error:?}").contains("hunter2"), "{wrong}");
         }

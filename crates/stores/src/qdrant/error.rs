@@ -8,6 +8,8 @@ use std::time::Duration;
 use tidewheel_core::error::{Cause, PortError, Server};
 use tonic::{Code, Status};
 
+use super::redirect::REDIRECTS;
+
 /// What was asked of which collection, for the message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call<'a> {
@@ -83,6 +85,9 @@ fn failure(call: Call<'_>, status: &Status) -> PortError {
         Code::NotFound => PortError::transient(message)
             .with_hint("the upserter creates the collection with the next document that it writes"),
         Code::ResourceExhausted => PortError::transient(message).with_retry_after(retry_after(status)),
+        Code::FailedPrecondition if status.message().starts_with(REDIRECTS) => {
+            PortError::transient(message).with_hint("set qdrant.url to the address to which it redirects")
+        }
         _ if port_of(url) == Some(6333) => PortError::transient(message)
             .with_hint("6333 is Qdrant's REST port; qdrant.url wants the gRPC port, usually 6334"),
         // Everything else can pass by itself: the server is away, starting, overloaded, out of disk space or locked.

@@ -18,6 +18,7 @@ mod fence;
 mod filter;
 mod numbers;
 mod ownership;
+mod redirect;
 mod request;
 mod value;
 

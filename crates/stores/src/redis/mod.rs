@@ -35,6 +35,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use redis::{Client, Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError, TlsCertificates, Value};
+use tidewheel_core::address;
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::PortResult;
 use tidewheel_core::secret::Secret;
@@ -92,11 +93,12 @@ impl std::fmt::Debug for RedisStore {
 impl RedisStore {
     /// Prepares for a server without connecting to it. Fails as fatal if the options make no sense.
     pub fn open(options: &RedisOptions) -> PortResult<Self> {
-        let info = options
-            .url
-            .reveal()
-            .into_connection_info()
-            .map_err(|error| port_error("read redis.url", "an unknown address", &error))?;
+        let info = options.url.reveal().into_connection_info().map_err(|error| {
+            let url = options.url.reveal();
+            let mut error = port_error("read redis.url", &address::shown(url), &error);
+            error.message = address::scrubbed(&error.message, url);
+            error
+        })?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
         // Small commands must not wait for the answer to the last one.
         let tcp = info.tcp_settings().clone().set_nodelay(true);
@@ -184,9 +186,14 @@ mod tests {
 
     #[test]
     fn credentials_never_show() {
-        for url in
-            ["redis://app:hunter2@localhost:6379/x", "http://app:hunter2@localhost", "redis://app:hunter2@", "hunter2"]
-        {
+        for url in [
+            "redis://app:hunter2@localhost:6379/x",
+            "redis://app:hunter2@localhost:hunter2",
+            "redis+unix:///run/redis.sock?pass=hunter2&db=hunter2",
+            "http://app:hunter2@localhost",
+            "redis://app:hunter2@",
+            "hunter2",
+        ] {
             let error = RedisStore::open(&RedisOptions::new(url)).unwrap_err();
             assert_eq!(error.class, ErrorClass::Fatal, "{url}");
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");

@@ -13,6 +13,7 @@ use tidewheel_stores::redis::RedisStore;
 use self::letters::{Filter, LetterView, Listing, Outcome, RecordView};
 use crate::cli::{DeadLettersCommand, LettersActArgs, LettersListArgs, LettersShowArgs, Output};
 use crate::connect;
+use crate::escape;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
 use crate::settings::Settings;
@@ -21,8 +22,11 @@ use crate::times;
 /// Letters of a plan that are spelled out.
 const SHOWN: usize = 10;
 
+/// The column of the documents.
+const DOCUMENT: usize = 32;
+
 /// The columns of a list, but for the reason.
-const COLUMNS: usize = 9 + 18 + 10 + 7 + 32;
+const COLUMNS: usize = 9 + 18 + 10 + 7 + DOCUMENT;
 
 /// On a terminal with less room than that, in columns, the reason takes lines of its own.
 const REASON: usize = 40;
@@ -189,14 +193,14 @@ fn table(listing: &Listing) {
     printer::data(styled(STRONG, if below { head.trim_end().to_owned() } else { head + " reason" }));
     for letter in &listing.letters {
         let facts = format!(
-            "{:<9} {:<18} {:>9} {:>6}  {:<32}",
+            "{:<9} {:<18} {:>9} {:>6}  {}",
             letter.stage.name(),
             letter.id,
             times::span(letter.age_ms),
             letter.attempts,
-            document(letter),
+            document(letter, DOCUMENT),
         );
-        let reason = letter.reason.replace('\n', " ");
+        let reason = escape::line(&letter.reason.replace('\n', " ")).into_owned();
         if below {
             printer::data(format_args!("{}\n  {reason}", facts.trim_end()));
         } else {
@@ -211,15 +215,17 @@ fn table(listing: &Listing) {
     }
 }
 
-/// What a letter is about, in a word or two.
-fn document(letter: &LetterView) -> String {
-    match &letter.record {
-        RecordView::Unreadable { .. } => styled(BAD, "unreadable"),
+/// What a letter is about, in a word or two and this many columns.
+fn document(letter: &LetterView, width: usize) -> String {
+    let text = match &letter.record {
+        // A style takes no room, so that the text has to have its width before.
+        RecordView::Unreadable { .. } => return styled(BAD, format_args!("{:<width$}", "unreadable")),
         RecordView::Change { namespace, document_id, operation, .. } if document_id.is_empty() => {
             format!("{operation} of {namespace}")
         }
-        RecordView::Change { namespace, document_id, .. } => format!("{namespace} {document_id}"),
-    }
+        RecordView::Change { namespace, document_id, .. } => format!("{namespace} {}", escape::line(document_id)),
+    };
+    format!("{text:<width$}")
 }
 
 fn whole(letter: &LetterView) {
@@ -241,7 +247,7 @@ fn whole(letter: &LetterView) {
     match &letter.record {
         RecordView::Unreadable { unreadable } => line("problem", &styled(BAD, unreadable)),
         RecordView::Change { operation, version, committed_at, key, embedding, document: text, .. } => {
-            line("document", &document(letter));
+            line("document", &document(letter, 0));
             line("key", key);
             if letter.reread {
                 let note = if letter.is_readable() {

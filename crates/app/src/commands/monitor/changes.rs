@@ -44,6 +44,7 @@ fn hidden(problem: &Problem, overview: &Overview) -> bool {
     let redis_is_away = overview.redis.error().is_some() || overview.stages.iter().any(|stage| stage.error().is_some());
     match (problem.code, problem.subject.as_str()) {
         ("redis-unreachable", _) => false,
+        ("nothing-selected", _) => overview.source.known().is_none_or(|source| source.error.is_some()),
         // It is told by what the producer has left in Redis, and by MongoDB.
         ("oplog-window", _) => redis_is_away || overview.source.known().is_none_or(|source| source.error.is_some()),
         // After a restart nobody knows until the producer has finished an audit.

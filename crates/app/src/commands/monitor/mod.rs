@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::cli::{MonitorArgs, Output};
 use crate::commands::status::with_rates;
 use crate::exit::{Answer, Failure};
-use crate::overview::{Looker, Overview, Problem, Severity, State, Verdict, duration, thousands};
+use crate::overview::{Looker, Overview, Problem, Severity, State, Verdict, estimate, thousands};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
 use crate::settings::Settings;
 use changes::{Changes, Known};
@@ -124,7 +124,7 @@ fn text(overview: &Overview, changes: &Changes) -> String {
                     _ => String::new(),
                 };
                 let eta = stage.eta_seconds.filter(|_| stage.backlog > 0);
-                let eta = eta.map_or_else(String::new, |seconds| format!(", {} left", duration(seconds)));
+                let eta = eta.map_or_else(String::new, |seconds| format!(", {} left", estimate(seconds)));
                 format!("stage {number}: {waiting} waiting of {kept}{rates}{eta}")
             }
         });

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{StatusCode, Url};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -51,11 +51,8 @@ impl Webhook {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(wrong());
         }
-        let client = Client::builder()
+        let client = tidewheel_http::builder(url.as_str())
             .timeout(settings.timeout)
-            .user_agent(concat!("tidewheel/", env!("CARGO_PKG_VERSION")))
-            // A message must not go where nobody sent it.
-            .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| Failure::new(format!("cannot set up the webhook: {}", error.without_url())))?;
         let token = settings.token.clone();
@@ -69,7 +66,7 @@ impl Webhook {
                         None => request,
                     }
                 };
-                deliver(&message, post).await;
+                deliver(&message, &url, post).await;
             }
         });
         Ok(Self { messages, sender })
@@ -99,7 +96,7 @@ impl Webhook {
     }
 }
 
-async fn deliver(message: &Message, post: impl Fn() -> reqwest::RequestBuilder) {
+async fn deliver(message: &Message, url: &Url, post: impl Fn() -> reqwest::RequestBuilder) {
     let (code, mut pause) = (message.problem.code, PAUSE);
     for attempt in 1..=ATTEMPTS {
         let (cause, again) = match post().send().await {
@@ -114,7 +111,13 @@ async fn deliver(message: &Message, post: impl Fn() -> reqwest::RequestBuilder) 
                 // What it does not like now, it will not like later.
                 let again = status.is_server_error()
                     || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
-                (format!("it answered {}", status.as_u16()), again)
+                let cause = match tidewheel_http::redirect_host(url, status, answer.headers()) {
+                    Some(target) => {
+                        format!("it redirects to {target} ({}); set monitor.webhook to that address", status.as_u16())
+                    }
+                    None => format!("it answered {}", status.as_u16()),
+                };
+                (cause, again)
             }
             Err(error) => (error.without_url().to_string(), true),
         };

@@ -17,11 +17,12 @@ use tidewheel_local::stack::{ApiKey, QdrantSource, Stack, StackError, StackOptio
 use tokio::net::TcpListener;
 
 use crate::cli::UpArgs;
+use crate::console;
 use crate::exit::{Answer, Failure};
 use crate::local_data;
 use crate::printer::{self, DIM, WARN, styled};
 use crate::services::{self, Kind, Services};
-use crate::settings::{Loaded, Settings};
+use crate::settings::{Listen, Loaded, Settings};
 
 /// The database where nobody chose one.
 const DATABASE: &str = "demo";
@@ -99,7 +100,11 @@ async fn run_services(
     kinds: &[Kind],
     key: Option<ApiKey>,
 ) -> Result<Answer, Failure> {
-    let settings = loaded.with(&stack_settings(loaded, stack, key.as_ref()))?.settings;
+    let mut settings = loaded.with(&stack_settings(loaded, stack, key.as_ref()))?.settings;
+    if settings.console.listen == Listen::Default && TcpListener::bind(console::USUAL).await.is_err() {
+        // Another process keeps the usual address; the console takes any free port.
+        settings.console.listen = Listen::At("127.0.0.1:0".to_owned());
+    }
     // The user knows a key of their own.
     let key_file = match &loaded.settings.qdrant.api_key {
         Some(_) => None,
@@ -108,9 +113,10 @@ async fn run_services(
     let key_file = key_file.transpose()?;
     let key_file = key_file.as_deref();
     let mut services = Services::start(kinds, &settings, tidewheel_local::silent()).await?;
-    next::addresses(&settings, stack, kinds, key_file);
+    let bound = services.bound;
+    next::addresses(&settings, stack, bound, key_file);
     if !args.demo {
-        next::commands(&settings, stack, kinds, key_file);
+        next::commands(&settings, stack, bound, key_file);
     } else {
         let demo = tokio::select! {
             demo = demo::run(&settings) => demo,
@@ -122,7 +128,7 @@ async fn run_services(
             let _ = services.stop().await;
             return Err(failure);
         }
-        next::commands(&settings, stack, kinds, key_file);
+        next::commands(&settings, stack, bound, key_file);
         if args.exit {
             services.stop().await?;
             return Ok(Answer::Fine);
@@ -159,9 +165,16 @@ fn stack_settings(loaded: &Loaded, stack: &Stack, key: Option<&ApiKey>) -> Vec<(
 async fn addresses_are_free(settings: &Settings, kinds: &[Kind]) -> Result<(), Failure> {
     let operations = services::operations_address(settings, kinds);
     let embedder = (!settings.embedding.elsewhere).then(|| settings.embedder.listen.clone());
-    for (address, who, flag) in
-        [(operations, "the operations server", "--http-port"), (embedder, "the embedder", "--embedder-port")]
-    {
+    let console = match &settings.console.listen {
+        Listen::At(address) => Some(address.clone()),
+        // Without a choice of the user's any other port does.
+        Listen::Default | Listen::Off => None,
+    };
+    for (address, who, flag) in [
+        (operations, "the operations server", "--http-port"),
+        (embedder, "the embedder", "--embedder-port"),
+        (console, "the console", "--console-port"),
+    ] {
         if let Some(address) = address {
             TcpListener::bind(&address).await.map_err(|error| {
                 Failure::new(format!("{who} cannot listen on {address}: {error}"))

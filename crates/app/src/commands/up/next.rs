@@ -1,18 +1,18 @@
 //! Tells where everything is, and what to type next.
 
 use std::path::Path;
+use tidewheel_core::address;
 
 use tidewheel_local::stack::{ApiKey, Stack};
 
 use crate::connect;
-use crate::console;
 use crate::local_data;
 use crate::printer::{self, DIM, STRONG, styled};
-use crate::services::{self, Kind};
-use crate::settings::{Settings, reachable, redact_address};
+use crate::services::Bound;
+use crate::settings::{Settings, reachable};
 
 /// Where everything is.
-pub(super) fn addresses(settings: &Settings, stack: &Stack, kinds: &[Kind], key_file: Option<&Path>) {
+pub(super) fn addresses(settings: &Settings, stack: &Stack, bound: Bound, key_file: Option<&Path>) {
     let row = |what: &str, address: &str, note: &str| {
         printer::data(format_args!("  {what:<11} {address:<42} {}", styled(DIM, note)));
     };
@@ -28,20 +28,20 @@ pub(super) fn addresses(settings: &Settings, stack: &Stack, kinds: &[Kind], key_
             row("", "its API key", &file.display().to_string());
         }
     } else {
-        row("Qdrant", &redact_address(settings.qdrant.url.reveal()), &format!("yours; {collection}"));
+        row("Qdrant", &address::shown(settings.qdrant.url.reveal()), &format!("yours; {collection}"));
     }
     let model = if settings.embedding.elsewhere { "yours" } else { &settings.embedder.model };
-    row("Embedder", &redact_address(connect::embedder_url(settings)), model);
-    if let Some(address) = services::operations_address(settings, kinds) {
-        row("Operations", &format!("http://{}", reachable(&address)), "/ready, /health, /metrics");
+    row("Embedder", &address::shown(connect::embedder_url(settings)), model);
+    if let Some(address) = bound.operations {
+        row("Operations", &format!("http://{}", reachable(&address.to_string())), "/ready, /health, /metrics");
     }
-    if let Some(address) = console::address(&settings.console) {
-        row("Console", &format!("http://{}", reachable(&address)), "for your browser");
+    if let Some(address) = bound.console {
+        row("Console", &format!("http://{}", reachable(&address.to_string())), "for your browser");
     }
 }
 
 /// What to type next.
-pub(super) fn commands(settings: &Settings, stack: &Stack, kinds: &[Kind], key_file: Option<&Path>) {
+pub(super) fn commands(settings: &Settings, stack: &Stack, bound: Bound, key_file: Option<&Path>) {
     let this = std::env::args().next().unwrap_or_else(|| "tidewheel".into());
     let database = settings.mongodb.database.as_deref().unwrap_or_default();
     let collection = &settings.qdrant.collection;
@@ -64,8 +64,8 @@ pub(super) fn commands(settings: &Settings, stack: &Stack, kinds: &[Kind], key_f
         let url = connect::embedder_url(settings);
         lines.push(format!("curl -s {url}/encode -H 'content-type: application/json' -d '{{\"text\": \"hello\"}}'"));
     }
-    if let Some(address) = services::operations_address(settings, kinds) {
-        lines.push(format!("curl -s http://{}/ready", reachable(&address)));
+    if let Some(address) = bound.operations {
+        lines.push(format!("curl -s http://{}/ready", reachable(&address.to_string())));
     }
     for line in lines {
         printer::exactly(format_args!("  {line}"));
@@ -76,7 +76,7 @@ pub(super) fn commands(settings: &Settings, stack: &Stack, kinds: &[Kind], key_f
 fn flag(name: &str, address: &str, usual_port: &str) -> String {
     match address.trim_end_matches('/').ends_with(usual_port) {
         true => String::new(),
-        false => format!(" {name} {}", redact_address(address)),
+        false => format!(" {name} {}", address::shown(address)),
     }
 }
 

@@ -10,13 +10,14 @@ use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Letter, PortResult, Source};
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_pipeline::audit::{self, AuditOptions, AuditPorts, Difference, Found, Kind, Range, Report, Scope};
-use tidewheel_stores::mongo::id_readings;
+use tidewheel_stores::mongo::{MongoSource, id_readings};
 use tidewheel_stores::redis::RedisStore;
 
 use self::shown::Shown;
 use crate::cli::{Output, VerifyArgs};
 use crate::connect;
 use crate::exit::{Answer, Failure};
+use crate::overview::none_of;
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
 use crate::services::{guard, left_out, upserter_options};
 use crate::settings::Settings;
@@ -81,20 +82,27 @@ pub(crate) async fn verify(args: &VerifyArgs, settings: &Settings, report: Repor
         ..AuditOptions::default()
     };
     let partly = options.scope.share.is_some() || options.scope.range.is_some() || !options.scope.namespaces.is_empty();
-    let (ports, redis) = ports(settings, args.repair).await?;
+    let source = connect::source(connect::mongo_options(settings, "verify")?).await?;
+    let passed_over = source.passed_over().await?;
+    if !passed_over.is_empty() {
+        // That an empty index equals an empty selection would be true, and mislead.
+        return Err(Failure::new(format!("mongodb.collection selects {}", none_of(&passed_over)))
+            .with_hint("correct mongodb.collection: a name, or a pattern such as \"tickets_*\""));
+    }
+    let (ports, redis) = ports(settings, source, args.repair)?;
     let found = audit::audit(&ports, &options, &report).await?;
     let parked = parked(&redis, &found.differences).await.unwrap_or_default();
     Ok(Verified { found, parked, partly })
 }
 
-async fn ports(settings: &Settings, repair: bool) -> Result<(AuditPorts, RedisStore), Failure> {
+fn ports(settings: &Settings, source: MongoSource, repair: bool) -> Result<(AuditPorts, RedisStore), Failure> {
     let redis = connect::redis(settings)?;
     if repair {
         // Documents of another database must not get into this Redis.
         guard(settings, &redis, None, None).check_redis().await?;
     }
     let ports = AuditPorts {
-        source: Arc::new(connect::source(connect::mongo_options(settings, "verify")?).await?),
+        source: Arc::new(source),
         index: Arc::new(connect::index(settings)?),
         journal: Arc::new(redis.clone()),
         repair: repair.then(|| Arc::new(redis.archive(STAGE_1)) as _),

@@ -1,5 +1,7 @@
 // The server's JSON API. A token, if somebody has given one, is kept for this tab only.
 
+import { parse, stringify } from "./json.js";
+
 const TOKEN = "tidewheel-token";
 
 /** What the server refused, in its own words. */
@@ -28,7 +30,7 @@ export function headers(more = {}, shown = token()) {
 
 async function answer(response) {
   let body = null;
-  try { body = await response.json(); } catch { /* not from the console itself */ }
+  try { body = parse(await response.text()); } catch { /* not from the console itself */ }
   if (response.ok) return body;
   throw new Refusal(response.status, body?.error ?? `the server answered ${response.status}`, body?.hint);
 }
@@ -53,5 +55,5 @@ export function get(path, params = {}) {
 /** POST with JSON. */
 export function post(path, body, shown = token()) {
   const json = { "content-type": "application/json" };
-  return ask(path, { method: "POST", headers: headers(json, shown), body: JSON.stringify(body) });
+  return ask(path, { method: "POST", headers: headers(json, shown), body: stringify(body) });
 }

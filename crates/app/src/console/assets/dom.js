@@ -1,5 +1,7 @@
 // Builds elements. Text is always text: nothing here reads markup from data.
 
+import { stringify } from "./json.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /** h("p", {class: "note", onclick}, "text", child, …): an element. Null, undefined and false children are left out. */
@@ -42,7 +44,7 @@ export function attribute(element, name, value) {
 
 /** Draws `build(data)` into `element`, but only if the data changed. */
 export function redraw(element, data, build) {
-  const now = JSON.stringify(data) ?? "";
+  const now = stringify(data) ?? "";
   if (element.shownData === now) return;
   element.shownData = now;
   element.replaceChildren(...[build(data)].flat(Infinity).filter(Boolean));
@@ -89,7 +91,7 @@ export function setIcon(holder, name) {
 /** JSON in colours. */
 export function json(value) {
   const pre = h("pre", { class: "json", tabindex: "0" });
-  const source = JSON.stringify(value, null, 2) ?? "";
+  const source = stringify(value, 2) ?? "";
   const token = /("(?:\\.|[^"\\])*")(\s*:)?|\b(?:true|false|null)\b|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
   let at = 0;
   for (const match of source.matchAll(token)) {

@@ -28,6 +28,12 @@ export function duration(seconds) {
   return `${Math.round(seconds / 86400)} days`;
 }
 
+/** A span that was extrapolated: beyond 30 days it says nothing more. */
+export function estimate(seconds) {
+  const far = 30 * 86400;
+  return known(seconds) && seconds >= far ? `over ${duration(far)}` : duration(seconds);
+}
+
 /** 12 MB */
 export function bytes(value) {
   if (!known(value)) return "–";

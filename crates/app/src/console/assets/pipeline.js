@@ -1,7 +1,7 @@
 // The pipeline as it is: each server, service and stream is a part with its health, numbers and what is wrong with it.
 
 import { attribute, h, icon, text } from "./dom.js";
-import { duration, number, rate } from "./format.js";
+import { duration, estimate, number, rate } from "./format.js";
 
 /** Which parts a problem belongs to, by its subject and code. */
 const SUBJECTS = {
@@ -78,7 +78,7 @@ export class Pipeline {
     part.rows([
       error ? ["", error] : null,
       ["oplog", source.oplog_window_seconds ? duration(source.oplog_window_seconds) : null],
-      ["lost in", lost === null || lost === undefined ? null : duration(lost)],
+      ["lost in", lost === null || lost === undefined ? null : estimate(lost)],
       snapshot ? [snapshot.state === "running" ? "snapshot" : "sweeping", progress(snapshot)] : null,
     ]);
     const share = snapshot?.of ? Math.min(1, snapshot.rows / snapshot.of) : null;
@@ -99,7 +99,7 @@ export class Pipeline {
     part.big(number(stage.backlog), stage.backlog === 1 ? "waits" : "wait");
     part.rows([
       ["oldest", stage.backlog > 0 && stage.oldest_age_ms !== null ? duration(stage.oldest_age_ms / 1000) : null],
-      stage.backlog > 0 && stage.eta_seconds === null ? ["", "not shrinking", "warn"] : ["done in", stage.backlog > 0 ? duration(stage.eta_seconds) : null],
+      stage.backlog > 0 && stage.eta_seconds === null ? ["", "not shrinking", "warn"] : ["done in", stage.backlog > 0 ? estimate(stage.eta_seconds) : null],
       ["parked", stage.dead_letters > 0 ? number(stage.dead_letters) : null, "warn"],
     ]);
     part.gauge(limit ? Math.min(1, stage.backlog / limit) : null, behind ? "warn" : "info",
@@ -161,7 +161,7 @@ function per(value) {
 
 function progress(snapshot) {
   const of = snapshot.of ? ` of ${number(snapshot.of)}` : "";
-  const eta = snapshot.eta_seconds === null ? "" : `, ${duration(snapshot.eta_seconds)} left`;
+  const eta = snapshot.eta_seconds === null ? "" : `, ${estimate(snapshot.eta_seconds)} left`;
   return `${number(snapshot.rows)}${of}${eta}`;
 }
 

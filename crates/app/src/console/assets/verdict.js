@@ -1,7 +1,7 @@
 // The answer in one line, at the top of the overview.
 
 import { attribute, h, icon, prose, redraw, setIcon, text } from "./dom.js";
-import { ago, duration } from "./format.js";
+import { ago, estimate } from "./format.js";
 
 export const STATES = {
   right: { word: "Right", icon: "check", tone: "good" },
@@ -38,7 +38,7 @@ export class VerdictBanner {
     redraw(this.action, verdict.action, (action) => (action ? prose(`What to do: ${action}`) : ""));
     const waiting = verdict.state === "behind" && verdict.eta_seconds !== null;
     this.etaBox.hidden = !waiting;
-    text(this.eta, waiting ? duration(verdict.eta_seconds) : "");
+    text(this.eta, waiting ? estimate(verdict.eta_seconds) : "");
   }
 
   tick(lookedAt) {

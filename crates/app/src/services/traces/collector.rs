@@ -7,11 +7,12 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse
 use prost::Message as _;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, StatusCode, Url};
+use tidewheel_core::address;
 use tidewheel_core::error::with_causes;
 use tidewheel_core::secret::Secret;
 
 use crate::exit::Failure;
-use crate::settings::{Traces, redact_address};
+use crate::settings::Traces;
 
 /// For one attempt. A collector only takes the spans in.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,12 +47,9 @@ impl Collector {
             Failure::new("traces.headers cannot be sent as headers")
                 .with_hint("write them as name=value, separated by commas")
         })?;
-        let client = Client::builder()
+        let client = tidewheel_http::builder(url.as_str())
             .timeout(TIMEOUT)
-            .user_agent(concat!("tidewheel/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)
-            // Spans must not go where nobody sent them.
-            .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| Failure::new(format!("cannot set up traces: {}", error.without_url())))?;
         Ok(Self { client, url })
@@ -59,7 +57,7 @@ impl Collector {
 
     /// Where it is, without a password or a key.
     pub(super) fn shown(&self) -> String {
-        redact_address(self.url.as_str())
+        address::shown(self.url.as_str())
     }
 
     /// Posts one request.
@@ -69,6 +67,10 @@ impl Collector {
             |error: reqwest::Error| Refusal { cause: with_causes(&error.without_url()), again: true, spans: None };
         let mut answer = request.send().await.map_err(failed)?;
         let status = answer.status();
+        if let Some(target) = tidewheel_http::redirect(&self.url, status, answer.headers()) {
+            let cause = format!("it redirects to {target} ({}): set traces.endpoint to that address", status.as_u16());
+            return Err(Refusal { cause, again: false, spans: None });
+        }
         if !status.is_success() {
             // The ones that the protocol says to try again.
             let again = matches!(

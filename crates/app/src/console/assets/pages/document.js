@@ -4,6 +4,7 @@ import { get } from "../api.js";
 import { empty, failure } from "../dialog.js";
 import { h, icon } from "../dom.js";
 import { ago, clock, count, duration, number } from "../format.js";
+import { stringify } from "../json.js";
 import { traceLink } from "../links.js";
 import { banner } from "../verdict.js";
 
@@ -128,7 +129,7 @@ function entry(told) {
       ["entry", told.id], ["version", told.version],
       ["committed", told.committed_at ? clock(told.committed_at) : null], ["digest", told.digest],
       ["with", state.consumer ? `${state.consumer} for ${duration(state.idle_ms / 1000)}, delivered ${count(state.deliveries, "time")}` : null],
-      ...Object.entries(told.embedding ?? {}).map(([label, value]) => [label, typeof value === "string" ? value : JSON.stringify(value)]),
+      ...Object.entries(told.embedding ?? {}).map(([label, value]) => [label, typeof value === "string" ? value : stringify(value)]),
     ]));
 }
 
@@ -137,7 +138,7 @@ function index(told) {
   if (told.error) return ["bad", told.error];
   const complete = told.present === told.chunks && told.surplus === 0;
   return [complete ? "good" : "bad", `Has ${number(told.present)} of ${count(told.chunks, "chunk")}${told.surplus ? `, and ${number(told.surplus)} too many` : ""}.`,
-    facts([["version", told.version], ["digest", told.digest], ["first point", told.point], ...Object.entries(told.made ?? {}).map(([label, value]) => [label, typeof value === "string" ? value : JSON.stringify(value)])])];
+    facts([["version", told.version], ["digest", told.digest], ["first point", told.point], ...Object.entries(told.made ?? {}).map(([label, value]) => [label, typeof value === "string" ? value : stringify(value)])])];
 }
 
 function deletions(told) {

@@ -4,6 +4,7 @@ import { post } from "../api.js";
 import { empty, failure } from "../dialog.js";
 import { h, json } from "../dom.js";
 import { count } from "../format.js";
+import { parse, stringify } from "../json.js";
 import { traceLink } from "../links.js";
 
 export const title = "Search";
@@ -27,7 +28,7 @@ export function open(main, params) {
     if (!text) return;
     let condition = null;
     try {
-      condition = filter.value.trim() ? JSON.parse(filter.value) : null;
+      condition = filter.value.trim() ? parse(filter.value) : null;
       wrong.hidden = true;
     } catch (error) {
       wrong.textContent = `The filter is not JSON: ${error.message}`;
@@ -98,5 +99,5 @@ function hit(found) {
 }
 
 function plain(value) {
-  return value === undefined ? "" : typeof value === "string" ? value : JSON.stringify(value);
+  return value === undefined ? "" : typeof value === "string" ? value : stringify(value);
 }

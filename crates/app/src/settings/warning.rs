@@ -1,0 +1,147 @@
+//! What is valid, and yet hardly what was meant: a setting without effect, a variable that is almost one of ours, a secret
+//! where every user of the machine can read it.
+
+use std::fmt;
+
+use tidewheel_core::address;
+
+use super::keys;
+use super::layers::{Given, Layers};
+use super::origin::Origin;
+use super::value::Value;
+
+/// How alike a variable has to be that does not begin like ours.
+const ALMOST: f64 = 0.85;
+
+/// How alike one has to be that does.
+const SIMILAR: f64 = 0.6;
+
+/// Variables of ours that are no settings.
+const OTHER_VARIABLES: [&str; 2] = ["TIDEWHEEL_CONFIG", "TIDEWHEEL_CACHE"];
+
+/// One thing that deserves a look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Warning {
+    /// A secret in a flag: `ps` shows it to every user of the machine.
+    OnCommandLine {
+        /// The key.
+        key: &'static str,
+        /// The flag.
+        flag: String,
+    },
+    /// An environment variable that looks like a setting, but is none.
+    UnknownVariable {
+        /// Its name.
+        name: String,
+        /// What may be meant.
+        nearest: Option<String>,
+    },
+    /// A setting that another one makes ineffective.
+    NoEffect {
+        /// The key.
+        key: &'static str,
+        /// Where it was set.
+        origin: Origin,
+        /// What makes it so.
+        because: &'static str,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OnCommandLine { key, flag } => {
+                write!(f, "{key} holds a secret and is set with {flag}, which every user of this machine can read")
+            }
+            Self::UnknownVariable { name, .. } => write!(f, "${name} is not a setting and has no effect"),
+            Self::NoEffect { key, origin, because } => write!(f, "{key} ({origin}) has no effect: {because}"),
+        }
+    }
+}
+
+impl Warning {
+    /// What to do about it.
+    pub(crate) fn hint(&self) -> String {
+        match self {
+            Self::OnCommandLine { key, .. } => {
+                let file = format!("{key}_file");
+                let file = if keys::find(&file).is_some() { format!(", or {file}") } else { String::new() };
+                format!("set {}{file} instead", keys::variable(key))
+            }
+            Self::UnknownVariable { nearest: Some(nearest), .. } => format!("did you mean {nearest}?"),
+            Self::UnknownVariable { .. } => format!("settings are named {}TABLE__KEY", keys::PREFIX),
+            Self::NoEffect { key, .. } => format!("remove {key}, or correct the other setting"),
+        }
+    }
+}
+
+/// Everything that deserves a look.
+pub(super) fn warnings(given: &Given, layers: &Layers) -> Vec<Warning> {
+    let mut warnings: Vec<Warning> = given.environment.iter().filter_map(|(name, _)| unknown_variable(name)).collect();
+    let set = || keys::KEYS.iter().filter_map(|key| Some((key.name, layers.get(key.name)?)));
+    warnings.extend(set().filter_map(|(key, sourced)| match (&sourced.origin, &sourced.value) {
+        (Origin::Flag(flag), Value::Secret(_)) => Some(Warning::OnCommandLine { key, flag: flag.clone() }),
+        (Origin::Flag(flag), Value::Address(address)) if address::holds_secret(address.reveal()) => {
+            Some(Warning::OnCommandLine { key, flag: flag.clone() })
+        }
+        _ => None,
+    }));
+    warnings.extend(set().filter(|(_, sourced)| sourced.origin != Origin::Default).filter_map(|(key, sourced)| {
+        let because = ineffective(key, layers)?;
+        Some(Warning::NoEffect { key, origin: sourced.origin.clone(), because })
+    }));
+    warnings
+}
+
+/// Why a key has no effect, if it has none.
+fn ineffective(key: &str, layers: &Layers) -> Option<&'static str> {
+    let own = match layers.get("embedding.provider").map(|sourced| &sourced.value) {
+        Some(Value::Text(provider)) => provider == "tidewheel",
+        _ => true,
+    };
+    let unset = |names: &[&str]| names.iter().all(|name| layers.get(name).is_none());
+    match key {
+        "embedding.api_key"
+        | "embedding.api_key_file"
+        | "embedding.model"
+        | "embedding.dimensions"
+        | "embedding.max_tokens"
+        | "embedding.batch"
+        | "embedding.concurrency"
+        | "embedding.requests_per_minute"
+        | "embedding.tokens_per_minute" => own.then_some("embedding.provider is \"tidewheel\""),
+        "embedding.token" | "embedding.token_file" => {
+            (!own).then_some("embedding.provider is not \"tidewheel\"; other embedders take embedding.api_key")
+        }
+        "documents.fields" => (!unset(&["documents.template"])).then_some("documents.template is set"),
+        "traces.share" | "traces.headers" | "traces.headers_file" => {
+            unset(&["traces.endpoint"]).then_some("traces.endpoint is not set")
+        }
+        "monitor.webhook_token" | "monitor.webhook_token_file" | "monitor.webhook_timeout" => {
+            unset(&["monitor.webhook", "monitor.webhook_file"]).then_some("monitor.webhook is not set")
+        }
+        _ => None,
+    }
+}
+
+fn unknown_variable(name: &str) -> Option<Warning> {
+    if name.starts_with(keys::PREFIX) || OTHER_VARIABLES.contains(&name) || is_of_kubernetes(name) {
+        return None;
+    }
+    let upper = name.to_ascii_uppercase();
+    let ours = upper.starts_with("TIDEWHEEL_");
+    // Comparing takes time, and most variables have nothing in common with ours.
+    if !ours && !upper.contains("WHEEL") && !upper.starts_with("TID") {
+        return None;
+    }
+    let nearest = keys::nearest_variable(name, if ours { SIMILAR } else { ALMOST });
+    (ours || nearest.is_some()).then(|| Warning::UnknownVariable { name: name.to_owned(), nearest })
+}
+
+/// What Kubernetes sets for a service whose name begins with `tidewheel`.
+fn is_of_kubernetes(name: &str) -> bool {
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT")
+        || name.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|digit: char| digit.is_ascii_digit()))
+}

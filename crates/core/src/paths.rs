@@ -1,0 +1,208 @@
+//! Dotted paths into plain JSON: `customer.name`, through arrays as MongoDB reads them.
+//!
+//! `comments.text` is the `text` of every element of `comments`, `items.0.name` the `name` of the first one. A field whose
+//! own name holds a dot is found by that name too.
+
+use serde_json::{Map, Value};
+
+/// The values at a path, in the order of the document.
+pub fn values<'a>(document: &'a Map<String, Value>, path: &str) -> Vec<&'a Value> {
+    let mut found = Vec::new();
+    in_object(document, path, &mut found);
+    found
+}
+
+fn in_object<'a>(fields: &'a Map<String, Value>, path: &str, found: &mut Vec<&'a Value>) {
+    for (name, rest) in heads(path) {
+        match (fields.get(name), rest) {
+            (Some(value), None) => found.push(value),
+            (Some(value), Some(rest)) => in_value(value, rest, found),
+            (None, _) => {}
+        }
+    }
+}
+
+fn in_value<'a>(value: &'a Value, path: &str, found: &mut Vec<&'a Value>) {
+    match value {
+        Value::Object(fields) => in_object(fields, path, found),
+        Value::Array(items) => {
+            match element(path, items.len()) {
+                Some((at, None)) => found.push(&items[at]),
+                Some((at, Some(rest))) => in_value(&items[at], rest, found),
+                None => {}
+            }
+            items.iter().for_each(|item| in_value(item, path, found));
+        }
+        _ => {}
+    }
+}
+
+/// Takes out of the document what is at a path. An element of an array becomes null, so that the others keep their places.
+pub fn remove(document: &mut Map<String, Value>, path: &str) {
+    for (name, rest) in heads(path) {
+        match rest {
+            None => {
+                document.shift_remove(name);
+            }
+            Some(rest) => {
+                if let Some(value) = document.get_mut(name) {
+                    remove_in(value, rest);
+                }
+            }
+        }
+    }
+}
+
+fn remove_in(value: &mut Value, path: &str) {
+    match value {
+        Value::Object(fields) => remove(fields, path),
+        Value::Array(items) => {
+            match element(path, items.len()) {
+                Some((at, None)) => items[at] = Value::Null,
+                Some((at, Some(rest))) => remove_in(&mut items[at], rest),
+                None => {}
+            }
+            items.iter_mut().for_each(|item| remove_in(item, path));
+        }
+        _ => {}
+    }
+}
+
+/// The document with nothing but what is at these paths, objects and arrays around it included.
+pub fn keep<P: AsRef<str>>(document: Map<String, Value>, paths: &[P]) -> Map<String, Value> {
+    let paths: Vec<&str> = paths.iter().map(AsRef::as_ref).collect();
+    keep_in_object(document, &paths)
+}
+
+fn keep_in_object(fields: Map<String, Value>, paths: &[&str]) -> Map<String, Value> {
+    let kept = fields.into_iter().filter_map(|(name, value)| {
+        if paths.contains(&name.as_str()) {
+            return Some((name, value));
+        }
+        let rests: Vec<&str> =
+            paths.iter().filter_map(|path| path.strip_prefix(name.as_str())?.strip_prefix('.')).collect();
+        let value = if rests.is_empty() { None } else { keep_in(value, &rests) };
+        Some((name, value?))
+    });
+    kept.collect()
+}
+
+fn keep_in(value: Value, paths: &[&str]) -> Option<Value> {
+    match value {
+        Value::Object(fields) => Some(Value::Object(keep_in_object(fields, paths))),
+        Value::Array(items) => {
+            let length = items.len();
+            let kept = items.into_iter().enumerate().filter_map(|(at, item)| {
+                let here = |path: &&str| element(path, length).filter(|(index, _)| *index == at);
+                let mut rests: Vec<&str> = paths.to_vec();
+                for (_, rest) in paths.iter().filter_map(here) {
+                    match rest {
+                        None => return Some(item),
+                        Some(rest) => rests.push(rest),
+                    }
+                }
+                let elsewhere = |path: &&str| element(path, usize::MAX).is_some();
+                // Of an array of which only certain elements are wanted, the others go.
+                if rests.len() == paths.len() && paths.iter().all(elsewhere) {
+                    return None;
+                }
+                keep_in(item, &rests)
+            });
+            Some(Value::Array(kept.collect()))
+        }
+        _ => None,
+    }
+}
+
+/// Every way to read the beginning of a path as the name of a field, with the rest of the path.
+fn heads(path: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+    let dots = path.match_indices('.').map(|(at, _)| (&path[..at], Some(&path[at + 1..])));
+    dots.chain(std::iter::once((path, None)))
+}
+
+/// The beginning of a path as the index of an element that is there, with the rest of the path.
+fn element(path: &str, length: usize) -> Option<(usize, Option<&str>)> {
+    let (index, rest) = match path.split_once('.') {
+        Some((index, rest)) => (index, Some(rest)),
+        None => (path, None),
+    };
+    let digits = !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit());
+    let at = digits.then(|| index.parse().ok()).flatten()?;
+    (at < length).then_some((at, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn document() -> Map<String, Value> {
+        let Value::Object(document) = json!({
+            "_id": 1,
+            "title": "Late",
+            "customer": {"name": "Ada", "ssn": "078-05-1120", "address": {"city": "Bath"}},
+            "comments": [{"text": "one", "by": {"ssn": "1"}}, {"by": {"ssn": "2"}}, "bare", {"text": "two"}],
+            "matrix": [[{"x": 1}], [{"x": 2}]],
+            "tags": ["a", "b"],
+            "a.b": "dotted",
+        }) else {
+            unreachable!()
+        };
+        document
+    }
+
+    #[test]
+    fn path_leads_through_objects_arrays_and_indexes() {
+        let document = document();
+        for (path, expected) in [
+            ("title", json!(["Late"])),
+            ("customer.address.city", json!(["Bath"])),
+            ("comments.text", json!(["one", "two"])),
+            ("comments.by.ssn", json!(["1", "2"])),
+            ("comments.0.text", json!(["one"])),
+            ("comments.7.text", json!([])),
+            ("tags.1", json!(["b"])),
+            ("matrix.x", json!([1, 2])),
+            ("matrix.0.0.x", json!([1])),
+            ("a.b", json!(["dotted"])),
+            ("customer.missing.deep", json!([])),
+            ("title.deep", json!([])),
+            ("", json!([])),
+        ] {
+            assert_eq!(json!(values(&document, path)), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn removed_path_leaves_everything_else() {
+        let removed = |path: &str| {
+            let mut document = document();
+            remove(&mut document, path);
+            document
+        };
+        assert_eq!(removed("customer.ssn")["customer"], json!({"name": "Ada", "address": {"city": "Bath"}}));
+        assert_eq!(
+            removed("comments.by.ssn")["comments"],
+            json!([{"text": "one", "by": {}}, {"by": {}}, "bare", {"text": "two"}])
+        );
+        assert_eq!(removed("comments.0.by")["comments"][0], json!({"text": "one"}));
+        assert_eq!(removed("comments.0.by")["comments"][1], json!({"by": {"ssn": "2"}}));
+        assert_eq!(removed("tags.0")["tags"], json!([null, "b"]));
+        assert_eq!(removed("matrix.x")["matrix"], json!([[{}], [{}]]));
+        assert!(!removed("a.b").contains_key("a.b"));
+        assert_eq!(removed("customer.missing.deep"), document());
+    }
+
+    #[test]
+    fn kept_paths_bring_their_surroundings_only() {
+        let kept = |paths: &[&str]| Value::Object(keep(document(), paths));
+        assert_eq!(kept(&["title", "customer.name"]), json!({"title": "Late", "customer": {"name": "Ada"}}));
+        assert_eq!(kept(&["comments.text"]), json!({"comments": [{"text": "one"}, {}, {"text": "two"}]}));
+        assert_eq!(kept(&["comments.3"]), json!({"comments": [{"text": "two"}]}));
+        assert_eq!(kept(&["comments.0.text"]), json!({"comments": [{"text": "one"}]}));
+        assert_eq!(kept(&["matrix.x"]), json!({"matrix": [[{"x": 1}], [{"x": 2}]]}));
+        assert_eq!(kept(&["a.b", "title.deep"]), json!({"a.b": "dotted"}));
+        assert_eq!(kept(&["customer", "customer.name"])["customer"], document()["customer"]);
+    }
+}
