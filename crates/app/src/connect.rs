@@ -15,7 +15,7 @@ use crate::settings::{Problem, Provider, Settings};
 
 /// Both streams.
 pub(crate) fn redis(settings: &Settings) -> PortResult<RedisStore> {
-    RedisStore::open(&RedisOptions { url: settings.redis.url.clone(), ca_file: settings.redis.ca_file.clone() })
+    RedisStore::open(&RedisOptions { url: settings.redis.url.clone(), tls: settings.redis.tls.clone() })
 }
 
 /// The options of the source.
@@ -40,6 +40,7 @@ pub(crate) fn index_of(settings: &Settings, collection: &str) -> PortResult<Qdra
     let qdrant = &settings.qdrant;
     QdrantIndex::connect(QdrantOptions {
         api_key: local_data::qdrant_key(settings),
+        tls: qdrant.tls.clone(),
         timeout: qdrant.timeout,
         ..QdrantOptions::new(qdrant.url.reveal(), collection)
     })
@@ -48,9 +49,10 @@ pub(crate) fn index_of(settings: &Settings, collection: &str) -> PortResult<Qdra
 /// Whoever makes the vectors. `timeout` is for one request; unset, it is the setting.
 pub(crate) fn embedder(settings: &Settings, timeout: Option<Duration>) -> PortResult<Arc<dyn Embedder>> {
     let timeout = timeout.unwrap_or(settings.embedding.timeout);
+    let pem = settings.embedding.tls.read("embedding.")?;
     match &settings.embedding.provider {
         Provider::Tidewheel { url, token } => {
-            let options = ClientOptions { url: url.clone(), token: token.clone(), timeout };
+            let options = ClientOptions { url: url.clone(), token: token.clone(), timeout, pem };
             Ok(Arc::new(TidewheelClient::new(options)?))
         }
         Provider::Remote {
@@ -75,6 +77,7 @@ pub(crate) fn embedder(settings: &Settings, timeout: Option<Duration>) -> PortRe
             query_prefix: settings.embedder.query_prefix.clone().unwrap_or_default(),
             passage_prefix: settings.embedder.passage_prefix.clone().unwrap_or_default(),
             timeout,
+            pem,
             ..RemoteOptions::new(*api, url, model)
         })?)),
     }

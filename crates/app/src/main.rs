@@ -3,6 +3,7 @@
 //! The program itself does nothing: it reads the command line and the settings, starts the logs, calls the command, and
 //! turns its answer into an exit code: 0 fine, 1 the answer is no, 2 could not tell.
 
+mod audit_log;
 mod check;
 mod cli;
 mod commands;
@@ -14,7 +15,9 @@ mod local_data;
 mod logging;
 mod overview;
 mod printer;
+mod process;
 mod services;
+mod serving;
 mod settings;
 mod times;
 mod wrap;
@@ -24,6 +27,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    process::prepare();
     let cli = cli::Cli::parse();
     commands::run(cli).map_or_else(
         |failure| {

@@ -56,6 +56,7 @@ fn help_of_every_command() {
         &["dead-letters", "show"],
         &["dead-letters", "retry"],
         &["dead-letters", "drop"],
+        &["audit-log"],
         &["config"],
         &["config", "show"],
         &["config", "check"],

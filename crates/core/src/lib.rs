@@ -23,6 +23,7 @@ pub mod retry;
 pub mod row;
 pub mod secret;
 pub mod streams;
+pub mod tls;
 pub mod tokens;
 pub mod trace;
 pub mod version;

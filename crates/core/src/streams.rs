@@ -29,6 +29,8 @@ pub const LEASE: &str = "{raw_document_changes}:lease";
 pub const SERVICES: &str = "{raw_document_changes}:services";
 /// Hash: replay → when it said so, and how far it is (JSON). For operators; forgotten after an hour.
 pub const REPLAYS: &str = "{raw_document_changes}:replays";
+/// Stream: who changed what, from where. For operators; bounded.
+pub const AUDIT_LOG: &str = "{raw_document_changes}:audit_log";
 /// Stream: changes that no attempt could embed, with the reason.
 pub const RAW_DEAD_LETTERS: &str = "{raw_document_changes}:dead_letters";
 /// Stream: embedded changes that no attempt could write, with the reason.

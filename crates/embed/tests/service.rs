@@ -40,7 +40,7 @@ async fn one_text_and_many_get_the_engines_vectors() {
 #[tokio::test]
 async fn numbers_are_written_short() {
     let service = Running::hash(64).await;
-    let body = service.request(Method::POST, "/encode").body(r#"{"text": "x"}"#).send().await.unwrap();
+    let body = service.request(Method::POST, "/encode").json(&json!({"text": "x"})).send().await.unwrap();
     let text = body.text().await.unwrap();
     let longest = text.trim_start_matches("{\"embedding\":[").trim_end_matches("]}").split(',').map(str::len).max();
     assert!(longest < Some(16), "{text}");
@@ -79,7 +79,8 @@ async fn bad_input_is_refused_with_a_message_that_names_it() {
         ("/encode_batch", "{\"texts\": [\"\u{1}\"]}", "control character"),
     ];
     for (path, body, part) in cases {
-        let (status, answer) = answer(service.request(Method::POST, path).body(body)).await;
+        let (status, answer) =
+            answer(service.request(Method::POST, path).header(CONTENT_TYPE, "application/json").body(body)).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
         let message = answer["error"].as_str().unwrap();
         assert!(message.contains(part), "{body}: {message}");
@@ -90,7 +91,8 @@ async fn bad_input_is_refused_with_a_message_that_names_it() {
     let (status, body) = service.get("/encode").await;
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(body["error"], "/encode does not take GET");
-    let (status, body) = answer(service.request(Method::POST, "/encode").body(vec![b'"', 0xff, b'"'])).await;
+    let not_utf8 = service.request(Method::POST, "/encode").header(CONTENT_TYPE, "application/json");
+    let (status, body) = answer(not_utf8.body(vec![b'"', 0xff, b'"'])).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
 }
 
@@ -209,7 +211,13 @@ async fn a_token_is_wanted_for_everything_but_the_probes() {
         assert_eq!(service.get(path).await.0, StatusCode::UNAUTHORIZED, "{path}");
     }
     for path in ["/encode", "/encode_batch", "/v1/embeddings"] {
-        let response = service.request(Method::POST, path).body("{}").send().await.unwrap();
+        let response = service
+            .request(Method::POST, path)
+            .header(CONTENT_TYPE, "application/json")
+            .body("{}")
+            .send()
+            .await
+            .unwrap();
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{path}");
         assert_eq!(response.headers()[WWW_AUTHENTICATE], "Bearer");
         let body: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();

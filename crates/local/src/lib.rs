@@ -10,6 +10,7 @@
 //! What happens is told to the caller as [`Event`]s.
 
 mod event;
+mod modes;
 pub mod provision;
 pub mod qdrant;
 pub mod stack;

@@ -1,7 +1,9 @@
 //! tidewheel testkit.
 
+pub mod certificates;
 pub mod contracts;
 pub mod fakes;
 pub mod oracle;
 pub mod proxy;
 pub mod soak;
+pub mod tls_proxy;

@@ -16,7 +16,7 @@ pub(crate) use dead_letters::{
 pub(crate) use installation::{AdoptArgs, InstallationCommand};
 pub(crate) use local::{LocalQdrantArgs, UpArgs};
 pub(crate) use output::{Output, OutputArgs};
-pub(crate) use questions::{CheckArgs, MonitorArgs, SearchArgs, StatusArgs, TraceArgs, WaitArgs};
+pub(crate) use questions::{AuditLogArgs, CheckArgs, MonitorArgs, SearchArgs, StatusArgs, TraceArgs, WaitArgs};
 pub(crate) use repair::{ReplayArgs, ReplayFrom, VerifyArgs};
 pub(crate) use settings::{ConfigCommand, SettingsArgs};
 
@@ -115,6 +115,8 @@ Examples:
     /// Show which installation owns this Redis and this collection, or take them over
     #[command(subcommand)]
     Installation(InstallationCommand),
+    /// Show who changed what, and from where
+    AuditLog(AuditLogArgs),
     /// Show or check the settings
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -128,3 +128,24 @@ pub(crate) struct WaitArgs {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
+
+/// `audit-log`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tidewheel audit-log
+  tidewheel audit-log --since 7d --output json | jq '.[] | select(.action == \"dead-letters drop\")'
+
+It records dead letters that were retried or dropped, replays and repairs, from the console and the command line, in the
+Redis stream {raw_document_changes}:audit_log, which keeps about 10,000 entries.
+Exit code: 0 the log was printed, even if it is empty; 2 could not read it.")]
+pub(crate) struct AuditLogArgs {
+    /// Only from then on: a time such as 2026-05-01T12:00:00Z, or how long ago, such as 90m or 7d
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// The most to show, newest last
+    #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) limit: u64,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}

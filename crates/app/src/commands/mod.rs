@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod audit_log;
 mod check;
 mod completions;
 mod config;
@@ -60,6 +61,7 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
             Command::Verify(args) => verify::run(&args, settings).await,
             Command::DeadLetters(command) => dead_letters::run(&command, settings).await,
             Command::Installation(command) => installation::run(&command, settings).await,
+            Command::AuditLog(args) => audit_log::run(&args, settings).await,
             Command::Console => console::run(settings).await,
             Command::Check(args) => check::run(&args, settings).await,
             Command::LocalQdrant(args) => local_qdrant::run(args).await,

@@ -4,11 +4,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::{Extension, Json};
 use futures::Stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -18,10 +18,11 @@ use tidewheel_stores::redis::RedisStore;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::body::{Json as Body, Parameters};
-use super::guard::Guard;
+use super::guard::{Caller, Guard};
 use super::refusal::Refusal;
 use super::replays::{self, ReplayView};
 use super::watch::{Viewer, Watch};
+use crate::audit_log::Actor;
 use crate::cli::StageName;
 use crate::commands::dead_letters::letters::{self, Filter, LetterView, Listing, Outcome};
 use crate::commands::dead_letters::reread;
@@ -97,12 +98,13 @@ async fn patiently<T, E: Into<Refusal>>(answer: impl Future<Output = Result<T, E
 }
 
 /// `GET /api/session`: what may be done here, and from which numbers on a stage is behind.
-pub(super) async fn session(State(shared): Own, headers: HeaderMap) -> Json<Value> {
+pub(super) async fn session(State(shared): Own, Extension(caller): Extension<Caller>) -> Json<Value> {
     let thresholds = &shared.settings.monitor.thresholds;
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "actions": shared.guard.has_token(),
-        "authorized": shared.guard.authorized(&headers),
+        "actions": shared.guard.has_actions(&caller),
+        "authorized": caller.authorized(),
+        "user": caller.user,
         "limits": {"stage_1": thresholds.stage_1, "stage_2": thresholds.stage_2},
     }))
 }
@@ -209,17 +211,29 @@ pub(super) struct LetterName {
 }
 
 /// `POST /api/dead-letters/retry`.
-pub(super) async fn retry(State(shared): Own, Body(chosen): Body<Chosen>) -> Answer<Outcome> {
-    patiently(act(&shared, chosen, async |letters| reread::retry(&shared.settings, &shared.redis, letters).await)).await
+pub(super) async fn retry(
+    State(shared): Own,
+    Extension(caller): Extension<Caller>,
+    Body(chosen): Body<Chosen>,
+) -> Answer<Outcome> {
+    let retry = async |letters: &[LetterView]| reread::retry(&shared.settings, &shared.redis, letters).await;
+    patiently(act(&shared, &caller, "dead-letters retry", chosen, retry)).await
 }
 
 /// `POST /api/dead-letters/drop`.
-pub(super) async fn discard(State(shared): Own, Body(chosen): Body<Chosen>) -> Answer<Outcome> {
-    patiently(act(&shared, chosen, async |letters| letters::discard(&shared.redis, letters).await)).await
+pub(super) async fn discard(
+    State(shared): Own,
+    Extension(caller): Extension<Caller>,
+    Body(chosen): Body<Chosen>,
+) -> Answer<Outcome> {
+    let discard = async |letters: &[LetterView]| letters::discard(&shared.redis, letters).await;
+    patiently(act(&shared, &caller, "dead-letters drop", chosen, discard)).await
 }
 
 async fn act(
     shared: &Shared,
+    caller: &Caller,
+    action: &str,
     chosen: Chosen,
     then: impl AsyncFnOnce(&[LetterView]) -> PortResult<Outcome>,
 ) -> Result<Outcome, Refusal> {
@@ -243,9 +257,10 @@ async fn act(
         });
         gone = (only.len() - found.len().min(only.len())) as u64;
     }
+    let actor = Actor::console(caller.user.as_deref(), caller.address);
+    actor.records(&shared.redis, action, letters::named(&found)).await?;
     let mut outcome = then(&found).await?;
     outcome.gone += gone;
-    tracing::info!(done = outcome.done, gone = outcome.gone, "dead letters were retried or dropped in the console");
     Ok(outcome)
 }
 

@@ -1,20 +1,20 @@
 //! Who may see and do what.
 //!
-//! A browser runs the pages of every site that its user visits, and all of them can reach loopback. So:
-//! - the `Host` has to be an address, `localhost` or a name from the settings: a name of somebody else that points here (DNS
-//!   rebinding) is refused, and such a page cannot read anything;
-//! - what is not a plain read has to come from a page of this console (`Origin`, `Sec-Fetch-Site`) and be JSON;
-//! - an action needs the token in a header, which no browser sends by itself; so does everything where other machines can connect;
-//! - the pages may load nothing from elsewhere, run nothing that is not a file of ours, and be in no frame.
+//! - Requests of other sites are rejected, and so are names that are not ours ([`tidewheel_serving::Guard`]).
+//! - An action needs the token in a header, which no browser sends by itself; so does everything where other machines can
+//!   connect.
+//! - Behind a proxy that authenticates its users, the name that it writes into `console.user_header` takes the place of the
+//!   token. The header counts only if the connection comes from one of `console.trusted_proxies`.
+//! - The pages may load nothing from elsewhere, run nothing that is not a file of ours, and be in no frame.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tidewheel_core::secret::Secret;
+use tidewheel_serving::{Access, Gate, Network, Peer};
 
 use super::api::Shared;
 use super::refusal::Refusal;
@@ -33,86 +33,106 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
+/// Where a proxy writes the client's address.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
 /// What the settings allow.
 pub(super) struct Guard {
-    token: Option<Secret>,
-    hosts: Vec<String>,
+    hosts: tidewheel_serving::Guard,
+    gate: Gate,
+    proxies: Proxies,
     /// Whether only this machine can connect.
     private: bool,
 }
 
+/// The proxies whose word counts.
+struct Proxies {
+    user_header: Option<HeaderName>,
+    networks: Vec<Network>,
+}
+
+/// Who sent a request, an extension of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// The user whom a trusted proxy has authenticated.
+    pub(super) user: Option<String>,
+    /// The address of the client, as far as it is known.
+    pub(super) address: Option<IpAddr>,
+    /// Whether a proxy passed the request on.
+    proxied: bool,
+    access: Access,
+}
+
+impl Caller {
+    /// Whether the caller has shown who it is.
+    pub(super) fn authorized(&self) -> bool {
+        self.user.is_some() || self.access == Access::Granted
+    }
+}
+
 impl Guard {
     pub(super) fn new(console: &Console, private: bool) -> Self {
-        let hosts = console.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-        Self { token: console.token.clone().filter(|token| !token.reveal().is_empty()), hosts, private }
+        let user_header = console.user_header.as_ref().and_then(|name| name.parse().ok());
+        Self {
+            hosts: tidewheel_serving::Guard::new("console.hosts", &console.serving.hosts),
+            gate: Gate::new("console", console.serving.token.clone()),
+            proxies: Proxies { user_header, networks: console.trusted_proxies.clone() },
+            private,
+        }
     }
 
-    /// Whether there is a token, so that somebody may act.
-    pub(super) fn has_token(&self) -> bool {
-        self.token.is_some()
+    /// Whether anybody may act.
+    pub(super) fn has_actions(&self, caller: &Caller) -> bool {
+        self.gate.has_token() || caller.user.is_some()
     }
 
-    /// Whether the token was shown. The time it takes does not depend on where a wrong one differs.
-    pub(super) fn authorized(&self, headers: &HeaderMap) -> bool {
-        let Some(token) = &self.token else { return false };
-        let Some(shown) = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes) else { return false };
-        let Some((scheme, shown)) = shown.split_at_checked("Bearer ".len()) else { return false };
-        let token = token.reveal().as_bytes();
-        let differences = shown.iter().zip(token).fold(0, |all, (a, b)| all | (a ^ b));
-        scheme.eq_ignore_ascii_case(b"Bearer ") && shown.len() == token.len() && differences == 0
-    }
-
-    /// Whether this is a name of ours. An address always is: nobody else can make a browser show it for a page of theirs.
-    fn knows(&self, host: &str) -> bool {
-        let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        name.parse::<IpAddr>().is_ok()
-            || host.eq_ignore_ascii_case("localhost")
-            || self.hosts.iter().any(|known| known.eq_ignore_ascii_case(host))
-    }
-
-    fn judge(&self, request: &Request) -> Result<(), Refusal> {
+    fn caller(&self, request: &Request) -> Caller {
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.ip());
         let headers = request.headers();
-        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let authority =
-            text(header::HOST).or_else(|| request.uri().authority().map(axum::http::uri::Authority::as_str));
-        let host = authority.and_then(host_of).unwrap_or_default();
-        if !self.knows(&host) {
-            return Err(Refusal::new(
-                StatusCode::MISDIRECTED_REQUEST,
-                format!("{host:?} is not a name of this console"),
-            )
-            .with_hint("open it by its address, or add the name to console.hosts"));
-        }
-        if matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Ok(());
-        }
-        let foreign = text(header::ORIGIN).is_some_and(|origin| !is_same(origin, authority.unwrap_or_default()))
-            || text(HeaderName::from_static("sec-fetch-site"))
-                .is_some_and(|site| site != "same-origin" && site != "none");
-        if foreign {
-            Err(Refusal::new(StatusCode::FORBIDDEN, "only a page of this console may ask that"))
+        let proxied = self.proxies.user_header.is_some() && peer.is_some_and(|peer| self.proxies.trusts(peer));
+        let user = if proxied { self.proxies.user(headers) } else { None };
+        let address = if proxied { self.proxies.client(headers).or(peer) } else { peer };
+        let access = if self.gate.has_token() && user.is_none() {
+            self.gate.check_from(headers, request.uri().path(), address)
         } else {
-            Ok(())
-        }
+            Access::Missing
+        };
+        Caller { user, address, proxied, access }
+    }
+
+    /// Whether a caller may read without the token: where only this machine can connect, and no proxy lets others in.
+    fn reads_are_open(&self, caller: &Caller) -> bool {
+        self.private && !caller.proxied
     }
 }
 
-/// The host of an authority, without its port.
-fn host_of(authority: &str) -> Option<String> {
-    authority.parse::<Uri>().ok()?.host().map(str::to_owned)
+impl Proxies {
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(address))
+    }
+
+    fn user(&self, headers: &HeaderMap) -> Option<String> {
+        let user = headers.get(self.user_header.as_ref()?)?.to_str().ok()?.trim();
+        (!user.is_empty()).then(|| user.to_owned())
+    }
+
+    /// The last address that no trusted proxy has: what stands before it may be anything that the client wrote.
+    fn client(&self, headers: &HeaderMap) -> Option<IpAddr> {
+        let lists = headers.get_all(FORWARDED_FOR).iter().filter_map(|list| list.to_str().ok());
+        let addresses: Vec<_> = lists.flat_map(|list| list.split(',')).map(str::trim).collect();
+        addresses.into_iter().rev().map_while(|text| text.parse().ok()).find(|address| !self.trusts(*address))
+    }
 }
 
-/// Whether an origin is that of the pages of this authority. TLS may end before us.
-fn is_same(origin: &str, authority: &str) -> bool {
-    let origin = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    origin.is_some_and(|origin| origin.eq_ignore_ascii_case(authority))
-}
-
-/// Refuses what another site asks, and gives every answer the policy.
-pub(super) async fn own_pages_only(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let mut response = match shared.guard.judge(&request) {
-        Ok(()) => next.run(request).await,
-        Err(refusal) => refusal.into_response(),
+/// Rejects what another site asks, and gives every answer the policy.
+pub(super) async fn own_pages_only(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
+    let mut response = match shared.guard.hosts.judge(&request) {
+        Ok(()) => {
+            let caller = shared.guard.caller(&request);
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(rejection) => rejection.into_response(),
     };
     for (name, value) in HEADERS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -122,18 +142,18 @@ pub(super) async fn own_pages_only(State(shared): State<Arc<Shared>>, request: R
     response
 }
 
-/// Lets through who shows the token.
+/// Lets callers through that have the token, or whom a trusted proxy has authenticated.
 pub(super) async fn actions_need_the_token(
     State(shared): State<Arc<Shared>>,
     request: Request,
     next: Next,
 ) -> Response {
-    if !shared.guard.has_token() {
+    if request.extensions().get::<Caller>().is_none_or(|caller| !shared.guard.has_actions(caller)) {
         return Refusal::new(StatusCode::FORBIDDEN, "this console is read-only")
             .with_hint("set console.token and start it again to act here")
             .into_response();
     }
-    with_token(&shared, request, next).await
+    authorized(request, next).await
 }
 
 /// Lets everybody read who can connect, if only this machine can.
@@ -142,79 +162,94 @@ pub(super) async fn reads_may_need_the_token(
     request: Request,
     next: Next,
 ) -> Response {
-    if shared.guard.private { next.run(request).await } else { with_token(&shared, request, next).await }
+    let open = request.extensions().get::<Caller>().is_some_and(|caller| shared.guard.reads_are_open(caller));
+    if open { next.run(request).await } else { authorized(request, next).await }
 }
 
-async fn with_token(shared: &Shared, request: Request, next: Next) -> Response {
-    if shared.guard.authorized(request.headers()) {
-        return next.run(request).await;
+async fn authorized(request: Request, next: Next) -> Response {
+    match request.extensions().get::<Caller>() {
+        Some(caller) if caller.authorized() => next.run(request).await,
+        Some(Caller { access: Access::TooMany(wait), .. }) => {
+            let mut response = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens from this address")
+                .with_hint(format!("try again in {} s", wait.as_secs() + 1))
+                .into_response();
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+            response
+        }
+        _ => Refusal::new(StatusCode::UNAUTHORIZED, "this needs the console's token")
+            .with_hint("it is the setting console.token")
+            .into_response(),
     }
-    Refusal::new(StatusCode::UNAUTHORIZED, "this needs the console's token")
-        .with_hint("it is the setting console.token")
-        .into_response()
 }
 
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use tidewheel_core::secret::Secret;
 
     use super::*;
-    use crate::settings::Listen;
+    use crate::settings::{Listen, Serving};
 
-    fn guard(token: Option<&str>) -> Guard {
-        let token = token.map(Secret::new);
-        Guard::new(&Console { listen: Listen::Default, token, hosts: vec!["wheel.example.com".into()] }, true)
+    fn guard(token: Option<&str>, user_header: Option<&str>, private: bool) -> Guard {
+        let serving = Serving { token: token.map(Secret::new), ..Serving::default() };
+        let user_header = user_header.map(str::to_owned);
+        let trusted_proxies = vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.1".parse().unwrap()];
+        Guard::new(&Console { listen: Listen::Default, serving, user_header, trusted_proxies }, private)
     }
 
-    fn judge(method: &str, headers: &[(&str, &str)]) -> Option<u16> {
-        let mut request = Request::builder().method(method).uri("/api/search");
+    fn caller(guard: &Guard, peer: &str, headers: &[(&str, &str)]) -> Caller {
+        let mut request = Request::builder().uri("/api/search");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        guard(None)
-            .judge(&request.body(Body::empty()).unwrap())
-            .err()
-            .map(|refusal| refusal.into_response().status().as_u16())
+        let mut request = request.body(Body::empty()).unwrap();
+        request.extensions_mut().insert(Peer::new(format!("{peer}:4711").parse().unwrap()));
+        guard.caller(&request)
     }
 
     #[test]
-    fn only_names_of_ours_are_answered() {
-        for host in ["127.0.0.1:9091", "localhost:9091", "LOCALHOST", "[::1]:9091", "10.1.2.3", "wheel.example.com:443"]
-        {
-            assert_eq!(judge("GET", &[("host", host)]), None, "{host}");
+    fn user_header_counts_from_trusted_proxies_alone() {
+        let guard = guard(None, Some("X-Forwarded-User"), true);
+        let user = [("x-forwarded-user", "ada@example.com")];
+        for proxy in ["10.1.2.3", "127.0.0.1"] {
+            let caller = caller(&guard, proxy, &user);
+            assert_eq!(caller.user.as_deref(), Some("ada@example.com"), "{proxy}");
+            assert!(caller.authorized() && guard.has_actions(&caller));
         }
-        for host in ["evil.example.com", "localhost.evil.example.com:9091", "127.0.0.1.evil.example.com", ""] {
-            assert_eq!(judge("GET", &[("host", host)]), Some(421), "{host}");
+        let stranger = caller(&guard, "192.0.2.1", &user);
+        assert!(!stranger.authorized() && !guard.has_actions(&stranger) && stranger.user.is_none());
+        for unset in [("x-forwarded-user", " "), ("x-other", "ada")] {
+            let caller = caller(&guard, "10.1.2.3", &[unset]);
+            assert!(!caller.authorized() && !guard.reads_are_open(&caller), "the proxy did not authenticate anybody");
         }
-        assert_eq!(judge("GET", &[]), Some(421));
+        let off = super::tests::guard(None, None, true);
+        assert!(!caller(&off, "10.1.2.3", &user).authorized(), "without the setting the header is nothing");
     }
 
     #[test]
-    fn pages_of_other_sites_cannot_act() {
-        let host = ("host", "127.0.0.1:9091");
-        assert_eq!(judge("POST", &[host]), None, "no browser");
-        assert_eq!(
-            judge("POST", &[host, ("origin", "http://127.0.0.1:9091"), ("sec-fetch-site", "same-origin")]),
-            None
-        );
-        for origin in
-            ["http://evil.example.com", "http://127.0.0.1:8000", "null", "http://127.0.0.1:9091.evil.example.com"]
-        {
-            assert_eq!(judge("POST", &[host, ("origin", origin)]), Some(403), "{origin}");
+    fn address_behind_proxies_is_the_last_one_that_is_not_a_proxy() {
+        let guard = guard(None, Some("X-User"), true);
+        for (list, address) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("1.1.1.1, 192.0.2.1, 10.9.9.9", "192.0.2.1"),
+            ("192.0.2.1, nonsense", "10.0.0.1"),
+            ("", "10.0.0.1"),
+        ] {
+            let caller = caller(&guard, "10.0.0.1", &[("x-forwarded-for", list)]);
+            assert_eq!(caller.address, Some(address.parse().unwrap()), "{list}");
         }
-        assert_eq!(judge("POST", &[host, ("sec-fetch-site", "cross-site")]), Some(403));
+        let direct = caller(&guard, "192.0.2.7", &[("x-forwarded-for", "1.1.1.1")]);
+        assert_eq!(direct.address, Some("192.0.2.7".parse().unwrap()), "a client cannot choose its own address");
     }
 
     #[test]
-    fn only_the_whole_token_lets_in() {
-        let with =
-            |value: &'static str| HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(value))]);
-        let secret = guard(Some("secret"));
-        assert!(secret.authorized(&with("Bearer secret")) && secret.authorized(&with("bearer secret")));
-        for wrong in ["Bearer secre", "Bearer secrets", "Bearer Secret", "Basic secret", "secret", "Bearer ", ""] {
-            assert!(!secret.authorized(&with(wrong)), "{wrong:?}");
-        }
-        assert!(!secret.authorized(&HeaderMap::new()));
-        assert!(!guard(None).authorized(&with("Bearer ")) && !guard(Some("")).authorized(&with("Bearer ")));
+    fn token_lets_in_and_reads_are_open_on_loopback_alone() {
+        let guard = guard(Some("secret"), None, true);
+        assert!(caller(&guard, "127.0.0.1", &[("authorization", "Bearer secret")]).authorized());
+        let without = caller(&guard, "127.0.0.1", &[]);
+        assert!(!without.authorized() && guard.has_actions(&without) && guard.reads_are_open(&without));
+        let public = super::tests::guard(None, None, false);
+        let caller = caller(&public, "127.0.0.1", &[("authorization", "Bearer ")]);
+        assert!(!caller.authorized() && !public.reads_are_open(&caller));
     }
 }

@@ -26,6 +26,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::response::Redirect;
 use axum::routing::{get, post};
 use axum::{Router, middleware};
+use tidewheel_serving::Server;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -34,6 +35,7 @@ use self::api::Shared;
 use self::guard::Guard;
 use self::watch::Watch;
 use crate::exit::Failure;
+use crate::serving::{self, Need, Surface};
 use crate::settings::{Console, Listen, Settings, reachable};
 
 /// Where it listens if nobody says otherwise.
@@ -51,8 +53,11 @@ pub(crate) fn address(console: &Console) -> Option<String> {
     }
 }
 
+/// Its server.
+const SURFACE: Surface = Surface { name: "the console", table: "console", token: Need::Required };
+
 /// Takes the address; `None` if it is off. Services do not stay away because the usual address of the console is taken.
-pub(crate) async fn bind(console: &Console) -> Result<Option<TcpListener>, Failure> {
+pub(crate) async fn bind(console: &Console) -> Result<Option<Server>, Failure> {
     let Some(address) = address(console) else { return Ok(None) };
     let listener = match TcpListener::bind(&address).await {
         Ok(listener) => listener,
@@ -60,50 +65,36 @@ pub(crate) async fn bind(console: &Console) -> Result<Option<TcpListener>, Failu
             warn!("no console: {address} cannot be listened on ({error}); console.listen chooses another address");
             return Ok(None);
         }
-        Err(error) => {
-            return Err(Failure::new(format!("the console cannot listen on {address}: {error}")).with_hint(
-                "stop what listens there, or choose another address with console.listen (\"off\" for none)",
-            ));
-        }
+        Err(error) => return Err(serving::taken(&SURFACE, &address, &error)),
     };
-    if console.token.is_none() && !is_loopback(&listener) {
-        return Err(Failure::new(format!(
-            "console.listen = {address:?} lets other machines in, and there is no token"
-        ))
-        .with_hint("set console.token or console.token_file, or listen on 127.0.0.1"));
-    }
-    Ok(Some(listener))
-}
-
-fn is_loopback(listener: &TcpListener) -> bool {
-    listener.local_addr().is_ok_and(|address| address.ip().is_loopback())
+    let behind_proxy = console.user_header.is_some() && !console.trusted_proxies.is_empty();
+    let surface = Surface { token: if behind_proxy { Need::Optional } else { Need::Required }, ..SURFACE };
+    serving::secured(&surface, &address, listener, &console.serving).map(Some)
 }
 
 /// Leads who opens the operations server in a browser to the console.
-pub(crate) fn signpost(console: Option<&TcpListener>) -> Router {
-    let Some(address) = console.and_then(|listener| listener.local_addr().ok()) else { return Router::new() };
-    let address = format!("http://{}/", reachable(&address.to_string()));
+pub(crate) fn signpost(console: Option<&Server>) -> Router {
+    let Some((server, address)) = console.and_then(|server| Some((server, server.local_addr().ok()?))) else {
+        return Router::new();
+    };
+    let address = format!("{}://{}/", server.scheme(), reachable(&address.to_string()));
     Router::new().route("/", get(async move || Redirect::temporary(&address)))
 }
 
 /// Serves until `shutdown`.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    settings: Settings,
-    shutdown: CancellationToken,
-) -> Result<(), Failure> {
-    let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 0));
-    info!(%address, actions = settings.console.token.is_some(), "console: http://{address}");
-    let guard = Guard::new(&settings.console, address.ip().is_loopback());
+pub(crate) async fn serve(server: Server, settings: Settings, shutdown: CancellationToken) -> Result<(), Failure> {
+    let address = server.local_addr().unwrap_or_else(|_| SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 0));
+    let actions = settings.console.serving.token.is_some() || settings.console.user_header.is_some();
+    info!(%address, actions, "console: {}://{address}", server.scheme());
+    let guard = Guard::new(&settings.console, server.is_loopback());
     let watch = Watch::start(&settings, shutdown.clone());
     let router = router(Shared::new(settings, guard, watch)?);
     // A browser that watches must not hold up the shutdown.
     tokio::select! {
-        served = axum::serve(listener, router) => {
-            served.map_err(|error| Failure::new(format!("the console failed: {error}")))
-        }
-        () = shutdown.cancelled() => Ok(()),
+        () = server.serve(router, std::future::pending()) => {}
+        () = shutdown.cancelled() => {}
     }
+    Ok(())
 }
 
 fn router(shared: Shared) -> Router {

@@ -10,6 +10,7 @@ use tidewheel_core::ports::{
     Embedder as EmbedderPort, Index as _, Journal as _, PortResult, SnapshotState, StageStatus,
 };
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_embed::client::secure;
 use tidewheel_stores::mongo::{MongoSource, Oplog};
 use tidewheel_stores::qdrant::QdrantIndex;
 use tidewheel_stores::redis::RedisStore;
@@ -39,7 +40,8 @@ pub(crate) struct Looker {
     redis: PortResult<RedisStore>,
     index: PortResult<QdrantIndex>,
     embedder: PortResult<Arc<dyn EmbedderPort>>,
-    http: reqwest::Client,
+    /// `None` if the files for TLS are invalid, which the embedder's client reports.
+    http: Option<reqwest::Client>,
     mongo: OnceCell<MongoSource>,
     memory: Mutex<Memory>,
     patience: Duration,
@@ -69,8 +71,7 @@ impl Looker {
             redis: connect::redis(settings),
             index: connect::index(settings),
             embedder: connect::embedder(settings, Some(PATIENCE)),
-            // The defaults always make a client.
-            http: tidewheel_http::builder(connect::embedder_url(settings)).build().unwrap_or_default(),
+            http: http(settings),
             mongo: OnceCell::new(),
             memory: Mutex::default(),
             patience: PATIENCE,
@@ -250,12 +251,13 @@ impl Looker {
     async fn embedder_numbers(&self) -> BTreeMap<String, f64> {
         let Provider::Tidewheel { url, token } = &self.settings.embedding.provider else { return BTreeMap::new() };
         let ask = async {
-            let request = self.http.get(format!("{}/metrics", url.trim_end_matches('/'))).timeout(self.patience);
+            let http = self.http.as_ref()?;
+            let request = http.get(format!("{}/metrics", url.trim_end_matches('/'))).timeout(self.patience);
             let request = match token {
                 Some(token) => request.bearer_auth(token.reveal()),
                 None => request,
             };
-            request.send().await?.error_for_status()?.text().await
+            request.send().await.ok()?.error_for_status().ok()?.text().await.ok()
         };
         ask.await.map(|text| numbers(&text)).unwrap_or_default()
     }
@@ -344,6 +346,12 @@ impl StageMemory {
             status,
         }
     }
+}
+
+/// A client with the TLS of the embedder.
+fn http(settings: &Settings) -> Option<reqwest::Client> {
+    let pem = settings.embedding.tls.read("embedding.").ok()?;
+    secure(tidewheel_http::builder(connect::embedder_url(settings)), &pem).ok()?.build().ok()
 }
 
 /// Seconds since any of these services got something done; `None` if none has said so.

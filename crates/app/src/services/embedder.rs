@@ -9,14 +9,17 @@ use tidewheel_embed::service::{Render, Service, ServiceOptions};
 use tidewheel_local::Report;
 use tidewheel_local::provision::Provisioner;
 use tidewheel_pipeline::health::Readiness;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::Ready;
 use super::stages::Task;
 use crate::exit::Failure;
+use crate::serving::{self, Need, Surface};
 use crate::settings::{Embedder, Settings};
+
+/// The embedder's server.
+const SURFACE: Surface = Surface { name: "the embedder", table: "embedder", token: Need::Advised };
 
 /// Who is told while the model is fetched.
 pub(crate) type Fetch = Report;
@@ -37,7 +40,7 @@ pub(super) fn embedder(
             source = find(&settings.model, fetch) => source?,
             () = shutdown.cancelled() => return Ok(()),
         };
-        let listener = bind(&settings.listen).await?;
+        let server = serving::bind(&SURFACE, &settings.listen, &settings.serving).await?;
         let service = start(&settings, source, metrics).await?;
         let info = service.info();
         info!(
@@ -51,7 +54,8 @@ pub(super) fn embedder(
         );
         // Set once, here.
         let _ = running.set(service.clone());
-        service.run(listener, shutdown.cancelled_owned()).await.map_err(|error| Failure::new(error.to_string()))
+        service.run(server, shutdown.cancelled_owned()).await;
+        Ok(())
     };
     let ready = move || match current.get().map(Service::readiness) {
         Some(Ok(())) => Readiness { ready: true, reasons: Vec::new() },
@@ -94,19 +98,13 @@ pub(crate) async fn rehearse(settings: &Embedder) -> Result<Option<usize>, Failu
     }
 }
 
-async fn bind(address: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
-        Failure::new(format!("the embedder cannot listen on {address}: {error}"))
-            .with_hint("stop what listens there, or choose another address with embedder.listen")
-    })
-}
-
 /// Loads the model on a thread of its own: it takes a while and must not hold anything else up.
 async fn start(settings: &Embedder, source: ModelSource, metrics: Render) -> Result<Service, Failure> {
     let spec = spec(settings, source.clone());
     let options = ServiceOptions {
         workers: settings.threads,
-        token: settings.token.clone(),
+        token: settings.serving.token.clone(),
+        hosts: settings.serving.hosts.clone(),
         max_body_bytes: usize::try_from(settings.max_body).unwrap_or(usize::MAX),
         max_texts: settings.max_texts,
         queue_tokens: settings.max_queued_tokens,

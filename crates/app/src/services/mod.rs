@@ -111,7 +111,7 @@ impl Services {
         let mut services = Self { tasks: JoinSet::new(), traces, shutdown: shutdown.clone(), bound: Bound::default() };
         let mut ready: Vec<(&'static str, Ready)> = Vec::new();
         let operations = match operations_address(settings, kinds) {
-            Some(address) => Some(operations::bind(&address).await?),
+            Some(address) => Some(operations::bind(&address, &settings.http).await?),
             None => None,
         };
         for kind in kinds {
@@ -138,7 +138,8 @@ impl Services {
         if let Some(listener) = operations {
             let looker = Looker::new(settings).within(operations::SCRAPE);
             let more = crate::commands::wait::http::router(settings)?.merge(console::signpost(console.as_ref()));
-            services.tasks.spawn(operations::serve(listener, ready, looker, metrics.clone(), more, shutdown.clone()));
+            let (http, shutdown) = (settings.http.clone(), shutdown.clone());
+            services.tasks.spawn(operations::serve(listener, http, ready, looker, metrics.clone(), more, shutdown));
         }
         if let Some(listener) = console {
             services.tasks.spawn(console::serve(listener, settings.clone(), shutdown.clone()));

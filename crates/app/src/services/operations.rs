@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
-use tokio::net::TcpListener;
+use tidewheel_serving::{Access, Gate, Guard, Server};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -20,6 +21,8 @@ use super::Ready;
 use super::scrape::Metrics;
 use crate::exit::Failure;
 use crate::overview::Looker;
+use crate::serving::{self, Need, Surface};
+use crate::settings::Serving;
 
 /// How long a scrape waits for each server. Without an answer the other numbers are shown alone.
 pub(super) const SCRAPE: Duration = Duration::from_secs(2);
@@ -33,39 +36,55 @@ struct Inner {
     metrics: Metrics,
 }
 
+/// Its server.
+const SURFACE: Surface = Surface { name: "the operations server", table: "http", token: Need::Advised };
+
 /// Takes the address.
-pub(super) async fn bind(address: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
-        Failure::new(format!("the operations server cannot listen on {address}: {error}"))
-            .with_hint("stop what listens there, or choose another address with http.listen (\"off\" for none)")
-    })
+pub(super) async fn bind(address: &str, serving: &Serving) -> Result<Server, Failure> {
+    serving::bind(&SURFACE, address, serving).await
 }
 
 /// Serves until `shutdown`.
 pub(super) async fn serve(
-    listener: TcpListener,
+    server: Server,
+    settings: Serving,
     services: Vec<(&'static str, Ready)>,
     looker: Looker,
     metrics: Metrics,
     more: Router,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    if let Ok(address) = listener.local_addr() {
+    if let Ok(address) = server.local_addr() {
         info!(%address, "operations: /health, /ready, /metrics, /searchable");
     }
-    let router = Router::new()
-        .route("/health", get(|| async { Json(json!({"status": "ok"})) }))
-        .route("/ready", get(ready))
-        .route("/metrics", get(scrape))
-        .with_state(Shared(Arc::new(Inner { services, looker, metrics })))
-        .merge(more);
+    let gate = Arc::new(Gate::new("operations", settings.token));
+    let guarded = Router::new().route("/metrics", get(scrape));
+    let guard = Guard::new("http.hosts", &settings.hosts).with_network_names(!server.is_loopback());
+    // Probes carry no token: they see whether the process is alive and ready.
+    let router =
+        Router::new().route("/health", get(|| async { Json(json!({"status": "ok"})) })).route("/ready", get(ready));
+    let shared = Shared(Arc::new(Inner { services, looker, metrics }));
+    let router = guarded
+        .with_state(shared.clone())
+        .merge(more)
+        .route_layer(from_fn_with_state(gate, with_token))
+        .merge(router.with_state(shared));
     // A client that keeps its connection open must not hold up the shutdown.
     tokio::select! {
-        served = axum::serve(listener, router) => {
-            served.map_err(|error| Failure::new(format!("the operations server failed: {error}")))
-        }
-        () = shutdown.cancelled() => Ok(()),
+        () = server.serve(guard.protect(router), std::future::pending()) => {}
+        () = shutdown.cancelled() => {}
     }
+    Ok(())
+}
+
+async fn with_token(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let (status, message) = match gate.check(&request) {
+        Access::Granted => return next.run(request).await,
+        Access::Missing | Access::Wrong => (StatusCode::UNAUTHORIZED, "missing or wrong token"),
+        Access::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens from this address"),
+    };
+    let body = Json(json!({"error": message, "hint": "send http.token as Authorization: Bearer"}));
+    (status, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response()
 }
 
 async fn ready(State(Shared(shared)): State<Shared>) -> Response {

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum::http::HeaderName;
 use tidewheel_core::payload::RESERVED;
 use tidewheel_core::secret::Secret;
+use tidewheel_core::tls::ClientTls;
 use tidewheel_core::trace::Share;
 use tidewheel_embed::client::Api;
+use tidewheel_serving::{Network, TlsFiles};
 
 use super::error::Problem;
 use super::keys;
@@ -14,10 +17,10 @@ use super::layers::Layers;
 use super::origin::Origin;
 use super::resolved::{
     Console, Consumer, Documents, Embedder, Embedding, Listen, Local, Log, MongoDb, Monitor, Producer, Provider,
-    Qdrant, Redis, Settings, Streams, Thresholds, Traces, Webhook,
+    Qdrant, Redis, Serving, Settings, Streams, Thresholds, Traces, Webhook,
 };
 use super::units;
-use super::value::Value;
+use super::value::{Value, quoted};
 
 /// The settings in these layers. Problems are added to `problems`; with any, the settings are not to be used.
 pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings {
@@ -27,7 +30,7 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
         mongodb: mongodb(&mut reader),
         redis: Redis {
             url: reader.address_or_file("redis.url", "redis.url_file"),
-            ca_file: reader.text("redis.ca_file").map(PathBuf::from),
+            tls: reader.client_tls(["redis.ca_file", "redis.cert_file", "redis.key_file"]),
         },
         embedding: embedding(&mut reader, &listen),
         embedder: Embedder {
@@ -35,7 +38,10 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             listen,
             precision: reader.text_or_empty("embedder.precision"),
             threads: reader.size("embedder.threads").unwrap_or_default(),
-            token: reader.secret("embedder.token", "embedder.token_file"),
+            serving: reader.serving(
+                ["embedder.token", "embedder.token_file", "embedder.hosts"],
+                ["embedder.cert_file", "embedder.key_file", "embedder.client_ca_file"],
+            ),
             query_prefix: reader.text("embedder.query_prefix"),
             passage_prefix: reader.text("embedder.passage_prefix"),
             max_body: reader.number("embedder.max_body").unwrap_or_default(),
@@ -57,6 +63,7 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             url_is_set: reader.is_set("qdrant.url"),
             collection: reader.text_or_empty("qdrant.collection"),
             api_key: reader.secret("qdrant.api_key", "qdrant.api_key_file"),
+            tls: reader.client_tls(["qdrant.ca_file", "qdrant.cert_file", "qdrant.key_file"]),
             timeout: reader.duration("qdrant.timeout"),
         },
         producer: Producer {
@@ -83,10 +90,18 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
         },
         audit_interval: reader.duration("audit.interval"),
         http_listen: reader.listen("http.listen"),
+        http: reader.serving(
+            ["http.token", "http.token_file", "http.hosts"],
+            ["http.cert_file", "http.key_file", "http.client_ca_file"],
+        ),
         console: Console {
             listen: reader.listen("console.listen"),
-            token: reader.secret("console.token", "console.token_file"),
-            hosts: reader.names("console.hosts"),
+            serving: reader.serving(
+                ["console.token", "console.token_file", "console.hosts"],
+                ["console.cert_file", "console.key_file", "console.client_ca_file"],
+            ),
+            user_header: reader.header("console.user_header"),
+            trusted_proxies: reader.networks("console.trusted_proxies"),
         },
         monitor: monitor(&mut reader),
         traces: traces(&mut reader),
@@ -144,17 +159,19 @@ fn monitor(reader: &mut Reader<'_>) -> Monitor {
     let token = reader.secret("monitor.webhook_token", "monitor.webhook_token_file");
     let timeout = reader.duration("monitor.webhook_timeout");
     let webhook = reader.secret("monitor.webhook", "monitor.webhook_file");
+    let tls = reader.client_tls(["monitor.webhook_ca_file", "monitor.webhook_cert_file", "monitor.webhook_key_file"]);
     Monitor {
         interval: reader.duration("monitor.interval"),
         thresholds,
-        webhook: webhook.map(|url| Webhook { url, token, timeout }),
+        webhook: webhook.map(|url| Webhook { url, token, tls, timeout }),
     }
 }
 
 fn traces(reader: &mut Reader<'_>) -> Option<Traces> {
     let headers = reader.secret("traces.headers", "traces.headers_file");
     let share = reader.share("traces.share");
-    reader.address("traces.endpoint").map(|endpoint| Traces { endpoint, share, headers })
+    let tls = reader.client_tls(["traces.ca_file", "traces.cert_file", "traces.key_file"]);
+    reader.address("traces.endpoint").map(|endpoint| Traces { endpoint, share, headers, tls })
 }
 
 /// What OpenAI itself answers at.
@@ -200,9 +217,11 @@ fn embedding(reader: &mut Reader<'_>, listen: &str) -> Embedding {
     } else {
         // Our own embedder, in this process or beside it, has the token that it was itself given.
         let token = token.or_else(|| reader.secret("embedder.token", "embedder.token_file").filter(|_| url.is_none()));
-        Provider::Tidewheel { url: url.unwrap_or_else(|| format!("http://{}", reachable(listen))), token }
+        let scheme = if reader.text("embedder.cert_file").is_some() { "https" } else { "http" };
+        Provider::Tidewheel { url: url.unwrap_or_else(|| format!("{scheme}://{}", reachable(listen))), token }
     };
-    Embedding { provider, timeout: reader.duration("embedding.timeout"), elsewhere }
+    let tls = reader.client_tls(["embedding.ca_file", "embedding.cert_file", "embedding.key_file"]);
+    Embedding { provider, tls, timeout: reader.duration("embedding.timeout"), elsewhere }
 }
 
 /// Where a client on this machine finds what listens there: a wildcard is no address to connect to.
@@ -258,6 +277,45 @@ impl Reader<'_> {
             Some(Value::Names(names)) => names.clone(),
             _ => Vec::new(),
         }
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.text(name).map(PathBuf::from)
+    }
+
+    fn client_tls(&self, [ca, cert, key]: [&str; 3]) -> ClientTls {
+        ClientTls { ca_file: self.path(ca), cert_file: self.path(cert), key_file: self.path(key) }
+    }
+
+    fn serving(&mut self, [token, token_file, hosts]: [&'static str; 3], [cert, key, client_ca]: [&str; 3]) -> Serving {
+        let tls =
+            TlsFiles { cert_file: self.path(cert), key_file: self.path(key), client_ca_file: self.path(client_ca) };
+        Serving { token: self.secret(token, token_file), hosts: self.names(hosts), tls }
+    }
+
+    /// The name of an HTTP header.
+    fn header(&mut self, name: &'static str) -> Option<String> {
+        let text = self.text(name)?;
+        if HeaderName::from_bytes(text.as_bytes()).is_err() {
+            self.invalid(name, &text, "the name of an HTTP header such as \"X-Forwarded-User\"");
+        }
+        Some(text)
+    }
+
+    fn networks(&mut self, name: &'static str) -> Vec<Network> {
+        let mut networks = Vec::new();
+        for text in self.names(name) {
+            match text.parse() {
+                Ok(network) => networks.push(network),
+                Err(()) => self.invalid(name, &text, "addresses and networks such as \"10.0.0.1\" or \"10.0.0.0/8\""),
+            }
+        }
+        networks
+    }
+
+    fn invalid(&mut self, key: &'static str, given: &str, expected: &str) {
+        let origin = self.origin(key).cloned().unwrap_or(Origin::Default);
+        self.problems.push(Problem::Invalid { key, given: quoted(given), origin, expected: expected.to_owned() });
     }
 
     fn number(&self, name: &str) -> Option<u64> {
@@ -317,7 +375,7 @@ impl Reader<'_> {
 
     /// The value of a key, or what the file holds that another key names.
     fn secret(&mut self, name: &'static str, file_name: &'static str) -> Option<Secret> {
-        let Some(path) = self.text(file_name).map(PathBuf::from) else { return self.address(name) };
+        let Some(path) = self.path(file_name) else { return self.address(name) };
         let origin = self.origin(file_name).cloned().unwrap_or(Origin::Default);
         if self.is_set(name) {
             let first = self.origin(name).cloned().unwrap_or(Origin::Default);

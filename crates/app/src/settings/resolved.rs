@@ -1,11 +1,12 @@
 //! The settings as the services take them: typed, with secrets read from their files.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tidewheel_core::secret::Secret;
+use tidewheel_core::tls::ClientTls;
 use tidewheel_core::trace::Share;
 use tidewheel_embed::client::Api;
+use tidewheel_serving::{Network, TlsFiles};
 
 /// All settings.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct Settings {
     /// `audit.interval`; zero for never.
     pub(crate) audit_interval: Duration,
     pub(crate) http_listen: Listen,
+    /// `http`: the operations server.
+    pub(crate) http: Serving,
     pub(crate) console: Console,
     pub(crate) monitor: Monitor,
     /// Unset: nothing is traced.
@@ -48,14 +51,14 @@ pub(crate) struct MongoDb {
 #[derive(Clone, Debug)]
 pub(crate) struct Redis {
     pub(crate) url: Secret,
-    /// Certificates to trust, in PEM.
-    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) tls: ClientTls,
 }
 
 /// `embedding`: where vectors come from.
 #[derive(Clone, Debug)]
 pub(crate) struct Embedding {
     pub(crate) provider: Provider,
+    pub(crate) tls: ClientTls,
     pub(crate) timeout: Duration,
     /// Whether `embedding.url` points to something that this process does not run itself.
     pub(crate) elsewhere: bool,
@@ -89,7 +92,7 @@ pub(crate) struct Embedder {
     pub(crate) precision: String,
     /// 0: all cores.
     pub(crate) threads: usize,
-    pub(crate) token: Option<Secret>,
+    pub(crate) serving: Serving,
     pub(crate) query_prefix: Option<String>,
     pub(crate) passage_prefix: Option<String>,
     /// Bytes.
@@ -122,6 +125,7 @@ pub(crate) struct Qdrant {
     pub(crate) url_is_set: bool,
     pub(crate) collection: String,
     pub(crate) api_key: Option<Secret>,
+    pub(crate) tls: ClientTls,
     pub(crate) timeout: Duration,
 }
 
@@ -166,10 +170,21 @@ pub(crate) enum Listen {
 #[derive(Clone, Debug)]
 pub(crate) struct Console {
     pub(crate) listen: Listen,
-    /// Without one nothing can be changed.
+    /// Without a token nothing can be changed.
+    pub(crate) serving: Serving,
+    /// Where a proxy writes the name of the user whom it has authenticated.
+    pub(crate) user_header: Option<String>,
+    /// The proxies from which that header counts.
+    pub(crate) trusted_proxies: Vec<Network>,
+}
+
+/// What `embedder`, `http` and `console` have in common.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Serving {
     pub(crate) token: Option<Secret>,
-    /// Names under which it is reached, beside `localhost` and addresses.
+    /// Names under which browsers reach it, beside `localhost` and addresses.
     pub(crate) hosts: Vec<String>,
+    pub(crate) tls: TlsFiles,
 }
 
 /// `monitor`: from which numbers on somebody is told, and who.
@@ -206,6 +221,7 @@ pub(crate) struct Webhook {
     pub(crate) url: Secret,
     /// Shown as `Authorization: Bearer …`.
     pub(crate) token: Option<Secret>,
+    pub(crate) tls: ClientTls,
     /// For one attempt.
     pub(crate) timeout: Duration,
 }
@@ -219,6 +235,7 @@ pub(crate) struct Traces {
     pub(crate) share: Share,
     /// Headers that the collector wants to see, as `name=value`, separated by commas.
     pub(crate) headers: Option<Secret>,
+    pub(crate) tls: ClientTls,
 }
 
 /// `log`.

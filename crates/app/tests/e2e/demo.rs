@@ -2,9 +2,21 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::world::{BINARY, free_port};
+
+/// What in this directory others may read or write.
+fn open_to_others(path: &Path) -> Vec<PathBuf> {
+    let mode = std::fs::symlink_metadata(path).unwrap().permissions().mode();
+    let mut found = if mode & 0o077 == 0 { Vec::new() } else { vec![path.to_owned()] };
+    if path.is_dir() {
+        found.extend(std::fs::read_dir(path).unwrap().flat_map(|entry| open_to_others(&entry.unwrap().path())));
+    }
+    found
+}
 
 #[test]
 fn up_demo_finds_a_document_by_its_meaning_and_survives_a_second_run() {
@@ -25,8 +37,16 @@ fn up_demo_finds_a_document_by_its_meaning_and_survives_a_second_run() {
         assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
         out.into_owned()
     };
+    // A release that did not care has left it like this.
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("old"), "").unwrap();
+    for (path, mode) in [(data.clone(), 0o755), (data.join("old"), 0o644)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
     for run in 0..2 {
         let out = up();
+        assert_eq!(open_to_others(&data), Vec::<PathBuf>::new());
         assert!(out.contains("all-MiniLM-L6-v2") || run > 0, "{out}");
         assert!(out.contains("Order still missing after two weeks  T-1001"), "it finds the document: {out}");
         assert!(out.contains("tidewheel search"), "it says what to type next: {out}");

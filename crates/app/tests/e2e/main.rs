@@ -26,6 +26,7 @@ mod replays;
 mod reuse;
 mod rolling;
 mod runbook;
+mod security;
 mod shutdown;
 mod snapshot;
 mod soak;

@@ -44,6 +44,7 @@ pub struct World {
 #[derive(Default)]
 pub struct Detours {
     pub mongodb_uri: Option<String>,
+    pub redis_url: Option<String>,
     pub qdrant_url: Option<String>,
     pub embedding_url: Option<String>,
 }
@@ -112,7 +113,7 @@ impl World {
             {more}
             "#,
             or(&detours.mongodb_uri, stack.mongodb_uri()),
-            stack.redis_url(),
+            or(&detours.redis_url, stack.redis_url()),
             or(&detours.qdrant_url, stack.qdrant_grpc_url().expect("the stack has a Qdrant")),
             or(&detours.embedding_url, format!("http://{embedder}")),
         );

@@ -4,10 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Client, RequestBuilder, StatusCode, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
 use tidewheel_core::address;
 use tidewheel_core::error::{Cause, PortError, Server, with_causes};
+use tidewheel_core::tls::Pem;
 
 /// How long to wait for a connection: a server that is there answers in milliseconds, also from afar.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,13 +20,30 @@ const QUOTA_PAUSE: Duration = Duration::from_secs(60);
 const EXCERPT: usize = 200;
 
 /// A client for this address that keeps its connections.
-pub(super) fn client(address: &str, timeout: Duration) -> Result<Client, PortError> {
-    tidewheel_http::builder(address)
+pub(super) fn client(address: &str, timeout: Duration, pem: &Pem) -> Result<Client, PortError> {
+    secure(tidewheel_http::builder(address), pem)
+        .map_err(|error| error.with_hint("check embedding.ca_file, embedding.cert_file and embedding.key_file"))?
         .timeout(timeout)
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
         .tcp_nodelay(true)
         .build()
         .map_err(|cause| PortError::fatal(format!("cannot set up HTTP: {}", with_causes(&cause))))
+}
+
+/// An HTTP client that trusts a private CA alone, if there is one, and presents a certificate, if there is one.
+///
+/// # Errors
+/// Fatal, if the certificate or the key is invalid.
+pub fn secure(mut builder: ClientBuilder, pem: &Pem) -> Result<ClientBuilder, PortError> {
+    let invalid = |cause: reqwest::Error| PortError::fatal(format!("failed to set up TLS: {}", with_causes(&cause)));
+    if let Some(ca) = &pem.ca {
+        builder = builder.tls_certs_only(Certificate::from_pem_bundle(ca).map_err(invalid)?);
+    }
+    if let Some((cert, key)) = &pem.identity {
+        let both = [cert.as_slice(), b"\n", key.as_slice()].concat();
+        builder = builder.identity(Identity::from_pem(&both).map_err(invalid)?);
+    }
+    Ok(builder)
 }
 
 /// Reads a setting that holds an address.

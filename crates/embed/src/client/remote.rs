@@ -12,6 +12,7 @@ use tidewheel_core::embedded::Vectors;
 use tidewheel_core::error::{Cause, ErrorClass, PortError, Server};
 use tidewheel_core::ports::{Embedder, EmbedderInfo, PortResult, Purpose};
 use tidewheel_core::secret::Secret;
+use tidewheel_core::tls::Pem;
 use tidewheel_core::tokens::{Tokens, Words};
 use tokio::sync::OnceCell;
 use tracing::info;
@@ -58,6 +59,8 @@ pub struct RemoteOptions {
     pub passage_prefix: String,
     /// How long one request may take.
     pub timeout: Duration,
+    /// A private CA, and a certificate to present.
+    pub pem: Pem,
 }
 
 impl RemoteOptions {
@@ -78,6 +81,7 @@ impl RemoteOptions {
             query_prefix: String::new(),
             passage_prefix: String::new(),
             timeout: Duration::from_secs(60),
+            pem: Pem::default(),
         }
     }
 }
@@ -110,7 +114,7 @@ impl RemoteClient {
             return Err(PortError::fatal("no model is named for the remote embedder").with_hint("set embedding.model"));
         }
         Ok(Self {
-            client: http::client(&options.url, options.timeout)?,
+            client: http::client(&options.url, options.timeout, &options.pem)?,
             url: options.api.endpoint(http::parse(&options.url)?),
             limiter: Limiter::new(options.requests_per_minute, options.tokens_per_minute),
             limit: BatchLimit::default(),

@@ -11,6 +11,7 @@ use tidewheel_core::embedded::Vectors;
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{Embedder, EmbedderInfo, PortResult, Purpose};
 use tidewheel_core::secret::Secret;
+use tidewheel_core::tls::Pem;
 use tidewheel_core::tokens::{Tokens, Words};
 use tokio::sync::OnceCell;
 
@@ -28,13 +29,15 @@ pub struct ClientOptions {
     pub token: Option<Secret>,
     /// How long one request may take, waiting in the service's queue included.
     pub timeout: Duration,
+    /// A private CA, and a certificate to present.
+    pub pem: Pem,
 }
 
 impl ClientOptions {
     /// A service at `url` without a token.
     pub fn new(url: impl Into<String>) -> Self {
         // The service's queue holds some fifteen seconds of work.
-        Self { url: url.into(), token: None, timeout: Duration::from_secs(60) }
+        Self { url: url.into(), token: None, timeout: Duration::from_secs(60), pem: Pem::default() }
     }
 }
 
@@ -93,7 +96,7 @@ impl TidewheelClient {
     /// The URL is none.
     pub fn new(options: ClientOptions) -> PortResult<Self> {
         Ok(Self {
-            client: http::client(&options.url, options.timeout)?,
+            client: http::client(&options.url, options.timeout, &options.pem)?,
             base: base(http::parse(&options.url)?),
             token: options.token,
             info: OnceCell::new(),

@@ -18,9 +18,6 @@ pub enum ServiceError {
     /// A thread could not be started.
     #[error("cannot start a thread of the embedder: {0}")]
     Thread(std::io::Error),
-    /// The socket failed.
-    #[error("the embedder's socket failed: {0}")]
-    Socket(std::io::Error),
 }
 
 /// Why a request gets no vectors.

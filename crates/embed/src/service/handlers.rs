@@ -1,7 +1,7 @@
 //! The endpoints of our own form, and the operational ones.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -140,30 +140,4 @@ pub(super) async fn unknown(request: Request) -> Refusal {
 pub(super) async fn wrong_method(request: Request) -> Response {
     let message = format!("{} does not take {}", request.uri().path(), request.method());
     (StatusCode::METHOD_NOT_ALLOWED, axum::Json(json!({"error": message}))).into_response()
-}
-
-/// Whether the caller showed the token. The time it takes does not depend on where a wrong one differs.
-pub(super) fn authorized(headers: &HeaderMap, token: &str) -> bool {
-    let Some(shown) = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes) else { return false };
-    let Some((scheme, shown)) = shown.split_at_checked("Bearer ".len()) else { return false };
-    let same_length = shown.len() == token.len();
-    let differences = shown.iter().zip(token.as_bytes()).fold(0, |all, (a, b)| all | (a ^ b));
-    scheme.eq_ignore_ascii_case(b"Bearer ") && same_length && differences == 0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_whole_token_lets_in() {
-        let with =
-            |value: &'static str| HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(value))]);
-        assert!(authorized(&with("Bearer secret"), "secret"));
-        assert!(authorized(&with("bearer secret"), "secret"));
-        for wrong in ["Bearer secre", "Bearer secrets", "Bearer Secret", "Basic secret", "secret", "Bearer ", ""] {
-            assert!(!authorized(&with(wrong), "secret"), "{wrong:?}");
-        }
-        assert!(!authorized(&HeaderMap::new(), "secret"));
-    }
 }

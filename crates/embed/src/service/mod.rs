@@ -34,9 +34,9 @@ use axum::http::HeaderValue;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use serde::Serialize;
 use tidewheel_core::ports::Purpose;
+use tidewheel_serving::{Access, Gate, Guard, Server};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
@@ -108,6 +108,7 @@ struct Inner {
     unpooled: [usize; 2],
     scheduler: Scheduler,
     meters: Arc<Meters>,
+    gate: Gate,
     closing: AtomicBool,
     closed: Notify,
 }
@@ -148,6 +149,7 @@ impl Service {
             splitter: Splitter::new(Arc::clone(&engine), workers),
             scheduler,
             meters,
+            gate: Gate::new("embedder", options.token.clone()),
             closing: AtomicBool::new(false),
             closed: Notify::new(),
             engine,
@@ -255,6 +257,15 @@ impl Service {
         self.compute(encodings).await
     }
 
+    /// Why the token of a request does not do.
+    fn denied(&self, request: &Request) -> Option<Refusal> {
+        match self.inner.gate.check(request) {
+            Access::Granted => None,
+            Access::Missing | Access::Wrong => Some(Refusal::unauthorized()),
+            Access::TooMany(wait) => Some(Refusal::busy("too many wrong tokens from this address", wait.as_secs() + 1)),
+        }
+    }
+
     fn admit(&self, texts: usize) -> Result<(), Refusal> {
         if self.is_closing() {
             return Err(Refusal::closing());
@@ -282,38 +293,27 @@ impl Service {
 /// Runs the service on a socket until `shutdown` is ready, then drains it.
 ///
 /// # Errors
-/// The engine does not work, a thread cannot be started, or the socket fails.
+/// The engine does not work, or a thread cannot be started.
 pub async fn serve(
     listener: TcpListener,
     engine: Arc<dyn Engine>,
     options: ServiceOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServiceError> {
-    Service::start(engine, options)?.run(listener, shutdown).await
+    Service::start(engine, options)?.run(Server::new(listener), shutdown).await;
+    Ok(())
 }
 
 impl Service {
-    /// Serves on a socket until `shutdown` is ready, then drains.
-    ///
-    /// # Errors
-    /// The socket fails.
-    pub async fn run(
-        self,
-        listener: TcpListener,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), ServiceError> {
-        // Answers are written in one piece: there is nothing to gain from holding them back.
-        let listener = listener.tap_io(|socket| {
-            if let Err(cause) = socket.set_nodelay(true) {
-                tracing::debug!(%cause, "cannot set TCP_NODELAY");
-            }
-        });
+    /// Serves until `shutdown` is ready, then drains.
+    pub async fn run(self, server: Server, shutdown: impl Future<Output = ()> + Send + 'static) {
         let closer = self.clone();
         let closing = async move {
             shutdown.await;
             closer.close();
         };
-        let serving = axum::serve(listener, self.router()).with_graceful_shutdown(closing);
+        let guard = Guard::new("embedder.hosts", &self.options().hosts).with_network_names(!server.is_loopback());
+        let serving = server.serve(guard.protect(self.router()), closing);
         let give_up = async {
             self.closed().await;
             tokio::time::sleep(self.options().drain).await;
@@ -321,8 +321,8 @@ impl Service {
             tokio::time::sleep(LAST_WORDS).await;
         };
         tokio::select! {
-            served = serving => served.map_err(ServiceError::Socket),
-            () = give_up => Ok(()),
+            () = serving => {}
+            () = give_up => {}
         }
     }
 
@@ -351,19 +351,17 @@ fn probe(engine: &dyn Engine) -> Result<(), ServiceError> {
 
 /// Lets only callers with the token through, if there is one.
 async fn guard(State(service): State<Service>, request: Request, next: Next) -> Response {
-    match &service.options().token {
-        Some(token) if !handlers::authorized(request.headers(), token.reveal()) => {
-            Refusal::unauthorized().into_response()
-        }
-        _ => next.run(request).await,
+    match service.denied(&request) {
+        Some(refusal) => refusal.into_response(),
+        None => next.run(request).await,
     }
 }
 
 /// The same with OpenAI's form of an error.
 async fn guard_openai(State(service): State<Service>, request: Request, next: Next) -> Response {
-    match &service.options().token {
-        Some(token) if !handlers::authorized(request.headers(), token.reveal()) => openai::unauthorized(),
-        _ => next.run(request).await,
+    match service.denied(&request) {
+        Some(refusal) => refusal.into_openai(),
+        None => next.run(request).await,
     }
 }
 

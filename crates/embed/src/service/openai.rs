@@ -150,11 +150,6 @@ fn with_specials(service: &Service, mut ids: Vec<u32>) -> Result<Encoding, Refus
     Ok(Encoding::new([before, &ids, after].concat()))
 }
 
-/// The answer to a caller without the token.
-pub(super) fn unauthorized() -> Response {
-    Refusal::unauthorized().into_openai()
-}
-
 /// A known path with another method.
 pub(super) async fn wrong_method() -> Response {
     let refusal =

@@ -15,6 +15,8 @@ pub struct ServiceOptions {
     pub workers: usize,
     /// What a caller has to show as `Authorization: Bearer …`; `None` lets everybody in.
     pub token: Option<Secret>,
+    /// Names under which browsers may reach it, beside `localhost` and addresses.
+    pub hosts: Vec<String>,
     /// Longest body of a request in bytes. A larger one is answered with 413.
     pub max_body_bytes: usize,
     /// Bodies that may be in memory at once, in bytes. Beyond it a request is answered with 429.
@@ -44,6 +46,7 @@ impl Default for ServiceOptions {
         Self {
             workers: 0,
             token: None,
+            hosts: Vec::new(),
             // A thousand texts of 8 KB: more would be cut by every model there is.
             max_body_bytes: 8 << 20,
             max_pending_bytes: 64 << 20,

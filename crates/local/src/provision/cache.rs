@@ -15,7 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{checksum, error::ProvisionError, tool};
-use crate::{Event, Part, Report};
+use crate::{Event, Part, Report, modes};
 
 /// Lists the files of an entry; written last, so an entry without it was never finished.
 const MANIFEST: &str = "tidewheel-entry.json";
@@ -70,6 +70,7 @@ where
     MF: Future<Output = Result<(), ProvisionError>>,
 {
     fs::create_dir_all(root).map_err(ProvisionError::io("create", root))?;
+    modes::close(root).map_err(ProvisionError::io("take others' rights to", root))?;
     let dir = root.join(name);
     let _lock = lock(root, name, part, report).await?;
     let there = dir.clone();

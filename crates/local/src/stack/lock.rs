@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::StackError;
+use crate::modes;
 
 /// Held as long as a stack uses the directory. The system releases it when the process ends, however that happens.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(super) struct DataLock {
 impl DataLock {
     pub(super) fn take(data: &Path) -> Result<Self, StackError> {
         fs::create_dir_all(data).map_err(StackError::io("create", data))?;
+        // An older release left it readable for others.
+        modes::make_private(data).map_err(StackError::io("take others' rights to", data))?;
         let path = data.join("lock");
         let mut file = File::options()
             .create(true)

@@ -10,12 +10,13 @@ use qdrant_client::qdrant::collections_client::CollectionsClient;
 use qdrant_client::qdrant::points_client::PointsClient;
 use qdrant_client::qdrant::qdrant_client::QdrantClient;
 use tidewheel_core::address;
-use tidewheel_core::error::PortError;
+use tidewheel_core::error::{PortError, with_causes};
 use tidewheel_core::secret::Secret;
+use tidewheel_core::tls::ClientTls;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 use tonic::{Request, Status};
 
 use super::redirect::Redirects;
@@ -42,6 +43,7 @@ impl Connection {
     pub(super) fn new(
         url: &str,
         api_key: Option<&Secret>,
+        files: &ClientTls,
         connect_timeout: Duration,
         timeout: Duration,
     ) -> Result<Self, PortError> {
@@ -53,9 +55,12 @@ impl Connection {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_while_idle(true);
         if tls {
-            endpoint = endpoint.tls_config(ClientTlsConfig::new().with_enabled_roots()).map_err(|error| {
-                PortError::fatal(format!("could not set up TLS for qdrant.url {:?}: {error}", address::shown(url)))
+            endpoint = endpoint.tls_config(tls_config(files)?).map_err(|error| {
+                PortError::fatal(format!("failed to set up TLS for qdrant.url: {}", with_causes(&error)))
             })?;
+        } else if files.is_set() {
+            return Err(PortError::fatal("qdrant.ca_file or qdrant.cert_file is set, but Qdrant is used without TLS")
+                .with_hint("write qdrant.url with https://, or remove qdrant.ca_file and qdrant.cert_file"));
         }
         let key = api_key.map(ApiKey::header).transpose()?;
         Ok(Self { service: InterceptedService::new(Redirects(endpoint.connect_lazy()), ApiKey(key)) })
@@ -72,6 +77,19 @@ impl Connection {
     pub(super) fn server(&self) -> QdrantClient<Service> {
         QdrantClient::new(self.service.clone())
     }
+}
+
+/// Trusts the public CAs, or a private one alone.
+fn tls_config(files: &ClientTls) -> Result<ClientTlsConfig, PortError> {
+    let pem = files.read("qdrant.")?;
+    let config = match pem.ca {
+        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)),
+        None => ClientTlsConfig::new().with_enabled_roots(),
+    };
+    Ok(match pem.identity {
+        Some((cert, key)) => config.identity(Identity::from_pem(cert, key)),
+        None => config,
+    })
 }
 
 /// `http://host:6334`, `https://host:6334`; without a scheme it is http, without a port 6334.

@@ -42,6 +42,7 @@ use tidewheel_core::ports::{
     DocumentPoints, Fence, Hit, Index, IndexedPoint, KnownVector, KnownVectors, PortResult, Stored, Written,
 };
 use tidewheel_core::secret::Secret;
+use tidewheel_core::tls::ClientTls;
 use tidewheel_core::version::Version;
 use tonic::{Response, Status};
 use uuid::Uuid;
@@ -61,6 +62,8 @@ pub struct QdrantOptions {
     pub url: String,
     /// Sent with every call, if there is one.
     pub api_key: Option<Secret>,
+    /// A private CA, and a certificate to present. Only with `https://`.
+    pub tls: ClientTls,
     /// A collection, or an alias of one.
     pub collection: String,
     /// How long to wait for a connection.
@@ -79,6 +82,7 @@ impl QdrantOptions {
         Self {
             url: url.into(),
             api_key: None,
+            tls: ClientTls::default(),
             collection: collection.into(),
             connect_timeout: Duration::from_secs(5),
             // A write may wait for a segment that is being optimised.
@@ -122,9 +126,9 @@ impl QdrantIndex {
     /// # Errors
     /// Fatal, if the address or the API key cannot be one.
     pub fn connect(options: QdrantOptions) -> PortResult<Self> {
-        let QdrantOptions { url, api_key, collection, connect_timeout, timeout, max_points, max_bytes } = options;
+        let QdrantOptions { url, api_key, tls, collection, connect_timeout, timeout, max_points, max_bytes } = options;
         Ok(Self {
-            connection: Connection::new(&url, api_key.as_ref(), connect_timeout, timeout)?,
+            connection: Connection::new(&url, api_key.as_ref(), &tls, connect_timeout, timeout)?,
             collection,
             url,
             limits: Limits { points: max_points.max(1), bytes: max_bytes },

@@ -14,6 +14,7 @@
 //! touches both streams.
 
 mod archive;
+mod audit_log;
 mod checkpoint;
 mod dead_letters;
 mod entries;
@@ -31,16 +32,20 @@ mod sizes;
 mod status;
 mod tombstones;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use redis::{Client, Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError, TlsCertificates, Value};
+use redis::{
+    Client, ClientTlsConfig, Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError, TlsCertificates,
+    Value,
+};
 use tidewheel_core::address;
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::PortResult;
 use tidewheel_core::secret::Secret;
+use tidewheel_core::tls::ClientTls;
 
 pub use archive::RedisArchive;
+pub use audit_log::{Action, Recorded};
 pub use entries::{EntryState, FoundEntries, FoundEntry};
 pub use inspect::RedisFacts;
 pub use queue::RedisQueue;
@@ -56,14 +61,14 @@ use sizes::Sizes;
 pub struct RedisOptions {
     /// `redis://[user][:password]@host[:port][/database]`, or `rediss://` for TLS.
     pub url: Secret,
-    /// A file with the certificates (PEM) to trust instead of the public ones. Only with `rediss://`.
-    pub ca_file: Option<PathBuf>,
+    /// A private CA, and a certificate to present. Only with `rediss://`.
+    pub tls: ClientTls,
 }
 
 impl RedisOptions {
     /// A server at this address, trusted by the public certificates if it speaks TLS.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: Secret::new(url), ca_file: None }
+        Self { url: Secret::new(url), tls: ClientTls::default() }
     }
 }
 
@@ -110,22 +115,18 @@ impl RedisStore {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let failed = |error: RedisError| port_error("prepare a connection", &address, &error);
-        let client = match &options.ca_file {
-            None => Client::open(info).map_err(failed)?,
-            Some(_) if !tls => {
-                return Err(PortError::fatal(format!(
-                    "redis.ca_file is set, but Redis at {address} is not used with TLS"
-                ))
-                .with_hint("write redis.url with rediss://, or remove redis.ca_file"));
-            }
-            Some(file) => {
-                let pem = std::fs::read(file).map_err(|error| {
-                    PortError::fatal(format!("could not read the certificates in {}: {error}", file.display()))
-                        .with_hint("redis.ca_file names a PEM file")
-                })?;
-                let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem) };
-                Client::build_with_tls(info, certificates).map_err(failed)?
-            }
+        if options.tls.is_set() && !tls {
+            return Err(PortError::fatal(format!(
+                "redis.ca_file or redis.cert_file is set, but Redis at {address} is used without TLS"
+            ))
+            .with_hint("write redis.url with rediss://, or remove redis.ca_file and redis.cert_file"));
+        }
+        let pem = options.tls.read("redis.")?;
+        let client = if options.tls.is_set() {
+            let client_tls = pem.identity.map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
+            Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: pem.ca }).map_err(failed)?
+        } else {
+            Client::open(info).map_err(failed)?
         };
         Ok(Self { inner: Arc::new(Inner { link: Link::new(client), address, sizes: Sizes::default() }) })
     }
@@ -206,8 +207,9 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_file_needs_tls_and_has_to_be_there() {
-        let with_file = |url| RedisOptions { ca_file: Some("/does/not/exist.pem".into()), ..RedisOptions::new(url) };
+    fn certificate_files_need_tls_and_have_to_exist() {
+        let tls = ClientTls { ca_file: Some("/does/not/exist.pem".into()), ..ClientTls::default() };
+        let with_file = |url| RedisOptions { tls: tls.clone(), ..RedisOptions::new(url) };
         let error = RedisStore::open(&with_file("redis://localhost")).unwrap_err();
         assert!(error.hint.unwrap().contains("rediss://"));
         let error = RedisStore::open(&with_file("rediss://localhost")).unwrap_err();

@@ -8,6 +8,7 @@ mod odd;
 mod rights;
 mod scan;
 mod server;
+mod tls;
 
 use server::TestMongo;
 

@@ -6,3 +6,4 @@ mod oracle;
 mod outage;
 mod server;
 mod shape;
+mod tls;

@@ -1,6 +1,7 @@
 //! The Redis adapters on a real redis-server: the ports' contracts, and what only a real server and a real network
 //! can do to them.
 
+mod audit_log;
 mod entries;
 mod faults;
 mod memory;
@@ -11,6 +12,7 @@ mod server;
 mod services;
 mod setup;
 mod sizes;
+mod tls;
 
 use server::TestRedis;
 

@@ -216,6 +216,17 @@ pub(crate) struct Outcome {
     pub(crate) gone: u64,
 }
 
+/// Dead letters named in the audit log.
+const NAMED: usize = 20;
+
+/// The number of letters, and the names of the first of them, for the audit log.
+pub(crate) fn named(chosen: &[LetterView]) -> String {
+    let names: Vec<_> =
+        chosen.iter().take(NAMED).map(|letter| format!("{} {}", letter.stage.name(), letter.id)).collect();
+    let more = if chosen.len() > NAMED { ", …" } else { "" };
+    format!("{}: {}{more}", chosen.len(), names.join(", "))
+}
+
 impl std::ops::AddAssign for Outcome {
     fn add_assign(&mut self, other: Self) {
         self.done += other.done;

@@ -11,6 +11,7 @@ use tidewheel_core::ports::DeadLetters;
 use tidewheel_stores::redis::RedisStore;
 
 use self::letters::{Filter, LetterView, Listing, Outcome, RecordView};
+use crate::audit_log::Actor;
 use crate::cli::{DeadLettersCommand, LettersActArgs, LettersListArgs, LettersShowArgs, Output};
 use crate::connect;
 use crate::escape;
@@ -110,6 +111,7 @@ async fn retry(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -
     if listing.matching == 0 || !args.yes {
         return Ok(not_done(&listing, args.output.output));
     }
+    Actor::cli().records(redis, "dead-letters retry", letters::named(&listing.letters)).await?;
     let outcome = reread::retry(settings, redis, &listing.letters).await?;
     match args.output.output {
         Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),
@@ -122,7 +124,7 @@ async fn retry(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -
     Ok(if outcome.unreadable + outcome.gone == 0 { Answer::Fine } else { Answer::No })
 }
 
-async fn drop(redis: &dyn DeadLetters, args: &LettersActArgs) -> Result<Answer, Failure> {
+async fn drop(redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failure> {
     let listing = letters::list(redis, &Filter::from(&args.filter), usize::MAX, false).await?;
     if args.output.output == Output::Text && listing.matching > 0 {
         plan(&listing);
@@ -143,6 +145,7 @@ async fn drop(redis: &dyn DeadLetters, args: &LettersActArgs) -> Result<Answer, 
         printer::say("nothing was deleted");
         return Ok(Answer::No);
     }
+    Actor::cli().records(redis, "dead-letters drop", letters::named(&listing.letters)).await?;
     let outcome = letters::discard(redis, &listing.letters).await?;
     match args.output.output {
         Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use reqwest::{StatusCode, Url};
 use serde::Serialize;
+use tidewheel_embed::client::secure;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -51,7 +52,8 @@ impl Webhook {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(wrong());
         }
-        let client = tidewheel_http::builder(url.as_str())
+        let pem = settings.tls.read("monitor.webhook_")?;
+        let client = secure(tidewheel_http::builder(url.as_str()), &pem)?
             .timeout(settings.timeout)
             .build()
             .map_err(|error| Failure::new(format!("cannot set up the webhook: {}", error.without_url())))?;

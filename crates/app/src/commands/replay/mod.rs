@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use self::plan::{Facts, Plan};
 use self::progress::Shown;
 use self::tell::{Ended, Teller};
+use crate::audit_log::Actor;
 use crate::cli::{Output, ReplayArgs, ReplayFrom};
 use crate::connect;
 use crate::exit::{Answer, Failure};
@@ -54,6 +55,9 @@ pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer
         a_signal().await;
         interrupted.cancel();
     });
+    let ReplayArgs { from, since: from_time, filter, into, .. } = args;
+    let detail = format!("since {from_time:?}, filter {filter:?}, into {into:?}");
+    Actor::cli().records(&replay.redis, &format!("replay {from:?}").to_lowercase(), detail).await?;
     let shown = Shown::new();
     let teller = Teller::start(replay.redis.clone(), own_name("replay"), &plan);
     let done = replay.act(&plan, &facts, teller.report(shown.report()), stop.clone()).await;

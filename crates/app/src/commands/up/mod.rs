@@ -146,10 +146,13 @@ fn stack_settings(loaded: &Loaded, stack: &Stack, key: Option<&ApiKey>) -> Vec<(
         ("mongodb.uri", stack.mongodb_uri()),
         ("redis.url_file", String::new()),
         ("redis.ca_file", String::new()),
+        ("redis.cert_file", String::new()),
+        ("redis.key_file", String::new()),
         ("redis.url", stack.redis_url()),
     ];
     if let Some(url) = stack.qdrant_grpc_url() {
         settings.push(("qdrant.url", url));
+        settings.extend(["qdrant.ca_file", "qdrant.cert_file", "qdrant.key_file"].map(|key| (key, String::new())));
     }
     if let Some(key) = key {
         settings.push(("qdrant.api_key_file", String::new()));

@@ -14,6 +14,7 @@ use tidewheel_stores::mongo::{MongoSource, id_readings};
 use tidewheel_stores::redis::RedisStore;
 
 use self::shown::Shown;
+use crate::audit_log::Actor;
 use crate::cli::{Output, VerifyArgs};
 use crate::connect;
 use crate::exit::{Answer, Failure};
@@ -90,6 +91,13 @@ pub(crate) async fn verify(args: &VerifyArgs, settings: &Settings, report: Repor
             .with_hint("correct mongodb.collection: a name, or a pattern such as \"tickets_*\""));
     }
     let (ports, redis) = ports(settings, source, args.repair)?;
+    if args.repair {
+        let scope = format!(
+            "namespaces {:?}, sample {:?}, from {:?}, to {:?}",
+            args.namespaces, args.sample, args.from, args.to
+        );
+        Actor::cli().records(&redis, "verify --repair", scope).await?;
+    }
     let found = audit::audit(&ports, &options, &report).await?;
     let parked = parked(&redis, &found.differences).await.unwrap_or_default();
     Ok(Verified { found, parked, partly })

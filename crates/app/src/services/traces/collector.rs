@@ -10,6 +10,7 @@ use reqwest::{Client, StatusCode, Url};
 use tidewheel_core::address;
 use tidewheel_core::error::with_causes;
 use tidewheel_core::secret::Secret;
+use tidewheel_embed::client::secure;
 
 use crate::exit::Failure;
 use crate::settings::Traces;
@@ -47,7 +48,8 @@ impl Collector {
             Failure::new("traces.headers cannot be sent as headers")
                 .with_hint("write them as name=value, separated by commas")
         })?;
-        let client = tidewheel_http::builder(url.as_str())
+        let pem = traces.tls.read("traces.")?;
+        let client = secure(tidewheel_http::builder(url.as_str()), &pem)?
             .timeout(TIMEOUT)
             .default_headers(headers)
             .build()

@@ -192,6 +192,7 @@ mod tests {
     use std::sync::Mutex;
 
     use tidewheel_core::secret::Secret;
+    use tidewheel_core::tls::ClientTls;
     use tidewheel_core::trace::Share;
     use tracing_subscriber::fmt::MakeWriter;
 
@@ -239,7 +240,12 @@ mod tests {
             .with_target(false)
             .finish();
         let _guard = tracing::subscriber::set_default(subscriber);
-        let traces = Traces { endpoint: Secret::new("http://127.0.0.1:1"), share: Share::ALL, headers: None };
+        let traces = Traces {
+            endpoint: Secret::new("http://127.0.0.1:1"),
+            share: Share::ALL,
+            headers: None,
+            tls: ClientTls::default(),
+        };
         let (_told, queue) = mpsc::unbounded_channel();
         let counts = Arc::new(Counts::default());
         let process = Process { instance: "here-1".into() };

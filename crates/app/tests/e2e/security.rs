@@ -1,0 +1,97 @@
+//! What strangers can do to the servers of the real binary: hold connections, speak through a browser, guess tokens.
+
+mod attacks;
+mod audit_log;
+mod tls;
+mod tokens;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::world::{BINARY, free_port};
+
+/// Long enough for anything on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Names of the settings of our three servers.
+const TABLES: [&str; 3] = ["embedder", "http", "console"];
+
+/// Embedder, operations port and console, in processes of their own, whose other servers are not there.
+struct Servers {
+    dir: TempDir,
+    settings: String,
+    /// In the order of [`TABLES`].
+    ports: [u16; 3],
+    processes: Vec<Child>,
+}
+
+impl Servers {
+    /// Prepares them, with these settings beside the necessary ones.
+    fn prepare(more: &str) -> Self {
+        let (dir, ports, nobody) = (tempfile::tempdir().unwrap(), [free_port(), free_port(), free_port()], free_port());
+        let listen = |number: usize| format!("{}.listen = \"127.0.0.1:{}\"\n", TABLES[number], ports[number]);
+        let settings = format!(
+            "{}{}{}embedder.model = \"hash:8\"\nmongodb.uri = \"mongodb://127.0.0.1:{nobody}/?serverSelectionTimeoutMS=500\"\n\
+             mongodb.database = \"shop\"\nredis.url = \"redis://127.0.0.1:{nobody}\"\nqdrant.url = \"http://127.0.0.1:{nobody}\"\n{more}",
+            listen(0),
+            listen(1),
+            listen(2),
+        );
+        Self { dir, settings, ports, processes: Vec::new() }
+    }
+
+    /// Starts both processes with no more open files than are usual, and waits until all three servers listen.
+    async fn start(more: &str) -> Self {
+        let mut servers = Self::prepare(more);
+        for service in ["embedder", "console"] {
+            let log = File::create(servers.log_file(service)).unwrap();
+            let child = servers.command(service).stderr(log).spawn().unwrap();
+            servers.processes.push(child);
+        }
+        let begun = Instant::now();
+        for port in servers.ports {
+            while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+                assert!(begun.elapsed() < PATIENCE, "{}{}", servers.log("embedder"), servers.log("console"));
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        servers
+    }
+
+    fn command(&self, service: &str) -> Command {
+        let file = self.dir.path().join("tidewheel.toml");
+        std::fs::write(&file, &self.settings).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n 1024; exec \"$0\" \"$@\"", BINARY, "--log-format", "text", "--config"]);
+        command.arg(file).arg(service).env_remove("RUST_LOG").env("NO_COLOR", "1");
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    fn log_file(&self, service: &str) -> PathBuf {
+        self.dir.path().join(format!("{service}.log"))
+    }
+
+    fn log(&self, service: &str) -> String {
+        std::fs::read_to_string(self.log_file(service)).unwrap_or_default()
+    }
+
+    /// The address of one of the servers.
+    fn url(&self, table: &str) -> String {
+        let number = TABLES.iter().position(|known| *known == table).unwrap();
+        format!("http://127.0.0.1:{}", self.ports[number])
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}

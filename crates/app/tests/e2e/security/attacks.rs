@@ -1,0 +1,84 @@
+//! Connections that are held, and requests of web pages.
+
+use reqwest::Method;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::super::clients::http;
+use super::{PATIENCE, Servers};
+
+/// More than a process may have open files.
+const CONNECTIONS: usize = 1_100;
+
+/// Ends of connections are open files of this process as well.
+fn allow_connections() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+    assert!(maximum.is_none_or(|maximum| maximum > 2 * CONNECTIONS as u64), "this test needs more open files");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_and_slow_connections_silence_no_server() {
+    allow_connections();
+    let servers = Servers::start("").await;
+    let starts: [&[u8]; 4] = [
+        b"",
+        b"GET /health HTTP/1.1\r\nhost: localhost\r\n",
+        b"POST /encode HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{",
+        b"POST /api/search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
+    ];
+    for (table, path) in [("embedder", "/ready"), ("http", "/health"), ("console", "/api/session")] {
+        let url = servers.url(table);
+        let mut held = Vec::new();
+        for number in 0..CONNECTIONS {
+            let connecting = TcpStream::connect(url.trim_start_matches("http://"));
+            let mut socket = tokio::time::timeout(PATIENCE, connecting).await.expect(table).unwrap();
+            let _ = socket.write_all(starts[number % starts.len()]).await;
+            held.push(socket);
+            if number % 100 == 99 {
+                let asking = http().get(format!("{url}{path}")).send();
+                let answer = tokio::time::timeout(PATIENCE, asking).await.expect(table).unwrap();
+                assert_eq!(answer.status(), 200, "{table} behind {number} connections");
+            }
+        }
+        drop(held);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn web_pages_can_neither_read_nor_write() {
+    let servers = Servers::start("embedder.hosts = [\"vectors.example.com\"]\n").await;
+    let json = ("content-type", "application/json");
+    let evil = ("origin", "http://evil.example.com");
+    let ask = async |table: &str, method: &str, path: &str, headers: &[(&str, &str)]| {
+        let method: Method = method.parse().unwrap();
+        let body = if method == Method::POST { r#"{"text": "hello"}"# } else { "" };
+        let mut request = http().request(method, format!("{}{path}", servers.url(table))).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap().status().as_u16()
+    };
+    for (table, read) in [("embedder", "/info"), ("http", "/ready"), ("console", "/api/session")] {
+        for host in ["evil.example.com", "127.0.0.1.evil.example.com:80", "embedder"] {
+            assert_eq!(ask(table, "GET", read, &[("host", host)]).await, 421, "{table} {host}");
+        }
+        for host in ["localhost:1", "[::1]:8080", "192.0.2.1"] {
+            assert_ne!(ask(table, "GET", read, &[("host", host)]).await, 421, "{table} {host}");
+        }
+    }
+    for (table, write) in
+        [("embedder", "/encode"), ("embedder", "/v1/embeddings"), ("http", "/metrics"), ("console", "/api/search")]
+    {
+        for origin in [evil, ("origin", "null"), ("sec-fetch-site", "cross-site")] {
+            assert_eq!(ask(table, "POST", write, &[json, origin]).await, 403, "{table}{write} {origin:?}");
+        }
+        for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
+            assert_eq!(ask(table, "POST", write, &[("content-type", kind)]).await, 415, "{table}{write} {kind}");
+        }
+    }
+    assert_eq!(ask("embedder", "POST", "/encode", &[json]).await, 200);
+    let page = [json, ("host", "vectors.example.com"), ("origin", "https://vectors.example.com")];
+    assert_eq!(ask("embedder", "POST", "/encode", &page).await, 200, "a name from the settings");
+}

@@ -1,0 +1,90 @@
+//! Tokens: how long they are, and what happens to wrong ones.
+
+use std::time::{Duration, Instant};
+
+use super::super::clients::http;
+use super::{PATIENCE, Servers};
+
+const TOKEN: &str = "a long token for tests";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_tokens_are_logged_and_throttled_on_every_server() {
+    let tokens: String = super::TABLES.map(|table| format!("{table}.token = {TOKEN:?}\n")).concat();
+    let servers = Servers::start(&tokens).await;
+    for (table, path, log) in
+        [("embedder", "/info", "embedder"), ("http", "/metrics", "embedder"), ("console", "/api/session", "console")]
+    {
+        let ask = async |token: Option<&str>| {
+            let url = format!("{}{path}", servers.url(table));
+            let request = if table == "console" {
+                http().post(url).header("content-type", "application/json").body("{}")
+            } else {
+                http().get(url)
+            };
+            let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
+            request.send().await.unwrap()
+        };
+        assert_eq!(ask(None).await.status(), 401, "{table}");
+        let before = servers.log(log).matches("wrong token").count();
+        let begun = Instant::now();
+        let throttled = loop {
+            let answer = ask(Some("hunter2 hunter2 hunter2")).await;
+            if answer.status() == 429 {
+                break answer;
+            }
+            assert_eq!(answer.status(), 401, "{table}");
+            assert!(begun.elapsed() < PATIENCE, "{table} is not throttled");
+        };
+        assert!(throttled.headers().contains_key("retry-after") || table == "http", "{table}");
+        assert_eq!(ask(Some(TOKEN)).await.status(), 429, "{table}: the address has to wait, whatever it shows");
+        let text = servers.log(log);
+        assert!(text.matches("wrong token").count() >= before + 10, "{text}");
+        assert!(text.contains("127.0.0.1") && !text.contains("hunter2") && !text.contains(TOKEN), "{text}");
+        // After a while it may try again.
+        while ask(Some(TOKEN)).await.status() != 200 {
+            assert!(begun.elapsed() < PATIENCE, "{table} never lets in again");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        for _ in 0..20 {
+            ask(Some("wrong")).await;
+        }
+        assert_eq!(
+            ask(Some(TOKEN)).await.status(),
+            200,
+            "{table}: one with the right token is not locked out by a neighbour"
+        );
+    }
+    for (table, path) in [("embedder", "/health"), ("embedder", "/ready"), ("http", "/health")] {
+        let answer = http().get(format!("{}{path}", servers.url(table))).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "probes carry no token: {table}{path}");
+    }
+}
+
+#[test]
+fn servers_beyond_loopback_refuse_short_tokens_and_warn_without_one() {
+    for table in super::TABLES {
+        let mut servers = Servers::prepare("");
+        let service = if table == "console" { "console" } else { "embedder" };
+        servers.settings = servers.settings.replace(
+            &format!("{table}.listen = \"127.0.0.1:"),
+            &format!("{table}.token = \"only hunter2\"\n{table}.listen = \"0.0.0.0:"),
+        );
+        let refused = servers.command(service).output().unwrap();
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{text}");
+        assert!(text.contains(&format!("invalid {table}.token")) && text.contains("16"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+        if table == "console" {
+            continue;
+        }
+        servers.settings = servers.settings.replace(&format!("{table}.token = \"only hunter2\"\n"), "");
+        let log = std::fs::File::create(servers.log_file(service)).unwrap();
+        let child = servers.command(service).stderr(log).spawn().unwrap();
+        servers.processes.push(child);
+        let (begun, warning) = (Instant::now(), format!("{table}.listen = \"0.0.0.0:"));
+        while !servers.log(service).lines().any(|line| line.contains("WARN") && line.contains(&warning)) {
+            assert!(begun.elapsed() < PATIENCE, "{}", servers.log(service));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The bearer token of a server.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, header};
+use tidewheel_core::secret::Secret;
+
+use crate::peer::Peer;
+use crate::throttle::Throttle;
+
+/// The shortest token for a server that other machines can reach.
+pub const SHORTEST_TOKEN: usize = 16;
+
+/// What the token of a request allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The token is valid, or the server has none.
+    Granted,
+    /// The request has no token.
+    Missing,
+    /// The token is wrong.
+    Wrong,
+    /// Too many wrong tokens came from this address; try again after this time.
+    TooMany(Duration),
+}
+
+/// Compares tokens, and keeps count of wrong ones.
+pub struct Gate {
+    server: &'static str,
+    token: Option<Secret>,
+    throttle: Mutex<Throttle>,
+}
+
+impl Gate {
+    /// A gate for a server of this name; it is open without a token.
+    #[must_use]
+    pub fn new(server: &'static str, token: Option<Secret>) -> Self {
+        let token = token.filter(|token| !token.reveal().is_empty());
+        Self { server, token, throttle: Mutex::default() }
+    }
+
+    /// Whether there is a token.
+    #[must_use]
+    pub fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Judges a request by its token. Wrong tokens are logged with their address, and counted.
+    pub fn check(&self, request: &Request) -> Access {
+        let address = request.extensions().get::<Peer>().map(|peer| peer.ip());
+        self.check_from(request.headers(), request.uri().path(), address)
+    }
+
+    /// The same for a client whose address is known from elsewhere, for example from a proxy. Without an address
+    /// nothing is counted.
+    pub fn check_from(&self, headers: &HeaderMap, path: &str, address: Option<IpAddr>) -> Access {
+        let Some(token) = &self.token else { return Access::Granted };
+        let Some(shown) = headers.get(header::AUTHORIZATION) else { return Access::Missing };
+        let now = Instant::now();
+        let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Err(wait)) = address.map(|address| throttle.admit(address, now)) {
+            return Access::TooMany(wait);
+        }
+        if is_bearer(shown.as_bytes(), token) {
+            if let Some(address) = address {
+                throttle.succeeded(address, now);
+            }
+            return Access::Granted;
+        }
+        if let Some(address) = address {
+            // Not more than one line each time that the address may try.
+            let logged = throttle.has_room(address, now);
+            throttle.failed(address, now);
+            if logged {
+                tracing::warn!(target: "audit", server = self.server, %address, path, "wrong token");
+            }
+        }
+        Access::Wrong
+    }
+}
+
+/// Whether a header is `Bearer` and the token. The time it takes does not depend on where a wrong one differs.
+fn is_bearer(shown: &[u8], token: &Secret) -> bool {
+    let Some((scheme, shown)) = shown.split_at_checked("Bearer ".len()) else { return false };
+    let token = token.reveal().as_bytes();
+    let differences = shown.iter().zip(token).fold(0, |all, (a, b)| all | (a ^ b));
+    scheme.eq_ignore_ascii_case(b"Bearer ") && shown.len() == token.len() && std::hint::black_box(differences) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn request(authorization: Option<&'static str>, address: &str) -> Request {
+        let mut request = Request::new(Body::empty());
+        request.extensions_mut().insert(Peer::new(address.parse().unwrap()));
+        if let Some(value) = authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, HeaderValue::from_static(value));
+        }
+        request
+    }
+
+    #[test]
+    fn only_the_whole_token_is_accepted() {
+        let gate = Gate::new("test", Some(Secret::new("secret")));
+        for right in ["Bearer secret", "bearer secret"] {
+            assert_eq!(gate.check(&request(Some(right), "127.0.0.1:1")), Access::Granted);
+        }
+        for wrong in ["Bearer secre", "Bearer secrets", "Bearer Secret", "Basic secret", "secret", "Bearer ", ""] {
+            assert_eq!(gate.check(&request(Some(wrong), "127.0.0.1:1")), Access::Wrong, "{wrong:?}");
+        }
+        assert_eq!(gate.check(&request(None, "127.0.0.1:1")), Access::Missing);
+    }
+
+    #[test]
+    fn a_server_without_a_token_or_with_an_empty_one_is_open() {
+        for token in [None, Some(Secret::new(""))] {
+            let gate = Gate::new("test", token);
+            assert!(!gate.has_token());
+            assert_eq!(gate.check(&request(Some("Bearer "), "127.0.0.1:1")), Access::Granted);
+        }
+    }
+
+    #[test]
+    fn an_address_with_too_many_wrong_tokens_waits_even_with_the_right_one() {
+        let gate = Gate::new("test", Some(Secret::new("secret")));
+        let wrong = || gate.check(&request(Some("Bearer no"), "10.0.0.1:5"));
+        for _ in 0..10 {
+            assert_eq!(wrong(), Access::Wrong);
+        }
+        assert!(matches!(wrong(), Access::TooMany(wait) if wait > Duration::ZERO));
+        assert!(matches!(gate.check(&request(Some("Bearer secret"), "10.0.0.1:6")), Access::TooMany(_)));
+        assert_eq!(gate.check(&request(Some("Bearer secret"), "10.0.0.2:5")), Access::Granted);
+    }
+}

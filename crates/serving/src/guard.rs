@@ -1,0 +1,283 @@
+//! Which requests a server answers at all.
+//!
+//! A browser runs the pages of every site that its user visits, and all of them can reach this machine and its network:
+//! - with a name of their own that resolves to our address (DNS rebinding), so `Host` has to be a name of this server;
+//! - with a form or a script, so what changes something has to come from a page of this server (`Origin`,
+//!   `Sec-Fetch-Site`) and has to be JSON, which no form can send.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+
+/// Headers that browsers send and no page can leave out. Those of scrapers, probes and clients have none of them.
+static OF_BROWSERS: [HeaderName; 5] = [
+    header::ACCEPT_LANGUAGE,
+    header::ORIGIN,
+    header::REFERER,
+    HeaderName::from_static("sec-fetch-site"),
+    HeaderName::from_static("sec-ch-ua"),
+];
+
+/// Endings of names that exist only inside a network: nobody can register them for a page of theirs.
+const INTERNAL: [&str; 6] = [".local", ".internal", ".svc", ".lan", ".home.arpa", ".test"];
+
+/// The names of a server, and what it wants of requests.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    /// The setting that adds names.
+    setting: &'static str,
+    hosts: Vec<String>,
+    /// Whether names of the network are accepted without being listed.
+    network: bool,
+}
+
+/// Why a request is not answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// 403, 415 or 421.
+    pub status: StatusCode,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl Guard {
+    /// A guard that accepts addresses, `localhost`, and `hosts`: names, `*.example.com`, or `*` for all. `setting` is the
+    /// one that has them.
+    #[must_use]
+    pub fn new(setting: &'static str, hosts: &[String]) -> Self {
+        let hosts = hosts.iter().map(|host| host.trim_end_matches('.').to_ascii_lowercase()).collect();
+        Self { setting, hosts, network: false }
+    }
+
+    /// The same for a server that other machines reach by the names of their network: single labels
+    /// (`embedder`), internal names (`embedder.shop.svc.cluster.local`), and for clients that are no browser any name.
+    #[must_use]
+    pub fn with_network_names(mut self, network: bool) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Puts the guard before every route.
+    pub fn protect<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Router<S> {
+        router.layer(from_fn_with_state(Arc::new(self), guard))
+    }
+
+    /// Whether to answer a request.
+    ///
+    /// # Errors
+    /// The response in place of the router's.
+    pub fn judge(&self, request: &Request) -> Result<(), Rejection> {
+        let headers = request.headers();
+        let authority = text(headers, &header::HOST).or_else(|| request.uri().authority().map(Authority::as_str));
+        let host = authority.and_then(host_of).unwrap_or_default();
+        if !self.knows(&host, OF_BROWSERS.iter().any(|name| headers.contains_key(name))) {
+            return Err(Rejection {
+                status: StatusCode::MISDIRECTED_REQUEST,
+                message: format!("unknown host {host:?}"),
+                hint: format!("use the server's address, or add the name to {}", self.setting),
+            });
+        }
+        if matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Ok(());
+        }
+        let foreign = text(headers, &header::ORIGIN).is_some_and(|origin| !self.is_own(origin, authority))
+            || text(headers, &HeaderName::from_static("sec-fetch-site"))
+                .is_some_and(|site| site != "same-origin" && site != "none");
+        if foreign {
+            return Err(Rejection {
+                status: StatusCode::FORBIDDEN,
+                message: "request from a page of another origin".to_owned(),
+                hint: format!("behind a proxy, add its name to {}", self.setting),
+            });
+        }
+        if *request.method() == Method::POST && has_body(headers) && !is_json(headers) {
+            return Err(Rejection {
+                status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                message: "unsupported content type".to_owned(),
+                hint: "send the header Content-Type: application/json".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether this is a name of ours. An address always is: no page has one of somebody else as its host.
+    fn knows(&self, host: &str, browser: bool) -> bool {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+        if name.is_empty() {
+            return false;
+        }
+        name.parse::<IpAddr>().is_ok()
+            || name == "localhost"
+            || self.hosts.iter().any(|known| matches(known, name))
+            || (self.network && (!browser || is_internal(name)))
+    }
+
+    /// Whether an origin is that of the pages of this server. TLS may end before us, and a proxy may write another `Host`.
+    fn is_own(&self, origin: &str, authority: Option<&str>) -> bool {
+        let Some((_, origin)) = origin.split_once("://") else { return false };
+        authority.is_some_and(|authority| authority.eq_ignore_ascii_case(origin))
+            || host_of(origin).is_some_and(|host| {
+                let host = host.to_ascii_lowercase();
+                self.hosts.iter().any(|known| known != "*" && matches(known, &host))
+            })
+    }
+}
+
+fn matches(known: &str, name: &str) -> bool {
+    match known.strip_prefix('*') {
+        Some("") => true,
+        Some(suffix) if suffix.starts_with('.') => name.len() > suffix.len() && name.ends_with(suffix),
+        _ => known == name,
+    }
+}
+
+fn is_internal(name: &str) -> bool {
+    !name.contains('.') || INTERNAL.iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// The host of an authority, without its port.
+fn host_of(authority: &str) -> Option<String> {
+    authority.parse::<Uri>().ok()?.host().map(str::to_owned)
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or("?"))
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes).is_some_and(|length| length != b"0")
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = text(headers, &header::CONTENT_TYPE).and_then(|kind| kind.split(';').next()).unwrap_or_default();
+    let kind = kind.trim().to_ascii_lowercase();
+    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+}
+
+async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    match guard.judge(&request) {
+        Ok(()) => next.run(request).await,
+        Err(rejection) => rejection.into_response(),
+    }
+}
+
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({"error": self.message, "hint": self.hint}).to_string();
+        (self.status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    const LOCAL: (&str, &str) = ("host", "127.0.0.1:9091");
+    const JSON: (&str, &str) = ("content-type", "application/json");
+    const BODY: (&str, &str) = ("content-length", "9");
+
+    fn guard() -> Guard {
+        Guard::new("console.hosts", &["Wheel.Example.com".to_owned(), "*.wheels.example".to_owned()])
+    }
+
+    fn status(guard: &Guard, method: &str, headers: &[(&str, &str)]) -> Option<u16> {
+        let mut request = Request::builder().method(method).uri("/api/search");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        guard.judge(&request.body(Body::empty()).unwrap()).err().map(|rejection| rejection.status.as_u16())
+    }
+
+    #[test]
+    fn addresses_localhost_and_configured_names_are_accepted() {
+        for host in [
+            "127.0.0.1:9091",
+            "localhost:9091",
+            "LOCALHOST",
+            "localhost.",
+            "[::1]:9091",
+            "10.1.2.3",
+            "wheel.example.com:443",
+            "WHEEL.example.com.",
+            "a.wheels.example",
+        ] {
+            assert_eq!(status(&guard(), "GET", &[("host", host)]), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn names_that_another_site_may_have_are_rejected() {
+        for host in [
+            "evil.example.com",
+            "localhost.evil.example.com:9091",
+            "127.0.0.1.evil.example.com",
+            "wheels.example",
+            "embedder",
+            "",
+        ] {
+            assert_eq!(status(&guard(), "GET", &[("host", host)]), Some(421), "{host}");
+        }
+        assert_eq!(status(&guard(), "GET", &[]), Some(421));
+    }
+
+    #[test]
+    fn network_names_are_accepted_beyond_loopback_and_public_ones_only_outside_of_browsers() {
+        let guard = Guard::new("embedder.hosts", &[]).with_network_names(true);
+        let from_browser = [("accept-language", "en"), ("referer", "http://x/"), ("sec-fetch-site", "same-origin")];
+        for host in ["embedder:8080", "embedder.shop.svc", "embedder.shop.svc.cluster.local:8080", "box.lan"] {
+            assert_eq!(status(&guard, "GET", &[("host", host)]), None, "{host}");
+            assert_eq!(status(&guard, "GET", &[("host", host), from_browser[0]]), None, "{host}");
+        }
+        for host in ["worker1.example.com:9090", "evil.example.com"] {
+            assert_eq!(status(&guard, "GET", &[("host", host)]), None, "a scraper: {host}");
+            for header in from_browser {
+                assert_eq!(status(&guard, "GET", &[("host", host), header]), Some(421), "{header:?}");
+            }
+        }
+        assert_eq!(status(&guard, "GET", &[]), Some(421));
+    }
+
+    #[test]
+    fn pages_of_another_origin_cannot_write() {
+        for origin in ["http://127.0.0.1:9091", "https://wheel.example.com", "https://wheel.example.com:8443"] {
+            assert_eq!(status(&guard(), "POST", &[LOCAL, ("origin", origin)]), None, "{origin}");
+        }
+        for origin in
+            ["http://evil.example.com", "http://127.0.0.1:8000", "null", "http://127.0.0.1:9091.evil.example.com", ""]
+        {
+            for method in ["POST", "PUT", "DELETE", "PATCH"] {
+                assert_eq!(status(&guard(), method, &[LOCAL, JSON, ("origin", origin)]), Some(403), "{origin}");
+            }
+        }
+        for (site, expected) in [("cross-site", Some(403)), ("same-site", Some(403)), ("same-origin", None)] {
+            assert_eq!(status(&guard(), "POST", &[LOCAL, ("sec-fetch-site", site)]), expected, "{site}");
+        }
+        let any = Guard::new("console.hosts", &["*".to_owned()]);
+        assert_eq!(status(&any, "POST", &[LOCAL, ("origin", "http://evil.example.com")]), Some(403));
+    }
+
+    #[test]
+    fn a_body_that_a_form_can_send_is_rejected() {
+        for kind in ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/x+json"] {
+            assert_eq!(status(&guard(), "POST", &[LOCAL, BODY, ("content-type", kind)]), None, "{kind}");
+        }
+        for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "text/json", ""] {
+            assert_eq!(status(&guard(), "POST", &[LOCAL, BODY, ("content-type", kind)]), Some(415), "{kind}");
+        }
+        assert_eq!(status(&guard(), "POST", &[LOCAL, BODY]), Some(415));
+        assert_eq!(status(&guard(), "POST", &[LOCAL, ("transfer-encoding", "chunked")]), Some(415));
+        assert_eq!(status(&guard(), "POST", &[LOCAL, ("content-length", "0")]), None, "there is no body");
+    }
+}

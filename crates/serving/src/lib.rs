@@ -1,0 +1,152 @@
+//! The HTTP server that every surface of tidewheel uses: embedder, operations, console, local Qdrant.
+//!
+//! Guarantees:
+//! - a client that sends nothing, sends slowly, or does not read its response is disconnected ([`Limits`]);
+//! - connections are bounded; at the limit, the connection that has waited longest without a request in progress makes
+//!   room, so that idle clients cannot lock out others;
+//! - a web page of another origin can neither read nor write, DNS rebinding included ([`Guard`]);
+//! - tokens are compared in constant time, and failed attempts are logged and throttled per address ([`Gate`]);
+//! - TLS certificates are reloaded when their files change ([`Tls`]).
+//!
+//! ```text
+//!  accept ──limit──▶ TLS ──timeouts──▶ guard ──▶ gate ──▶ router
+//! ```
+
+mod connection;
+mod connections;
+mod gate;
+mod guard;
+mod limits;
+mod peer;
+mod throttle;
+mod tls;
+mod watched;
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use connections::Connections;
+
+pub use gate::{Access, Gate, SHORTEST_TOKEN};
+pub use guard::{Guard, Rejection};
+pub use limits::Limits;
+pub use peer::{Network, Peer};
+pub use tls::{Tls, TlsError, TlsFiles};
+
+/// How long to wait after `accept` failed, usually because the process has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often the files of the certificates are looked at.
+const RELOAD: Duration = Duration::from_secs(2);
+
+/// The response to a connection beyond the limit while every other one has a request in progress.
+const BUSY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
+
+/// A listener with its limits and its certificate.
+pub struct Server {
+    listener: TcpListener,
+    limits: Limits,
+    tls: Option<Tls>,
+}
+
+impl Server {
+    /// A server without TLS and with the usual limits.
+    #[must_use]
+    pub fn new(listener: TcpListener) -> Self {
+        Self { listener, limits: Limits::default(), tls: None }
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The same with TLS.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<Tls>) -> Self {
+        self.tls = tls;
+        self
+    }
+
+    /// `http` or `https`.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// The bound address.
+    ///
+    /// # Errors
+    /// The socket has none.
+    pub fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Whether only this machine can connect.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.local_addr().is_ok_and(|address| address.ip().is_loopback())
+    }
+
+    /// Serves until `shutdown`, then finishes the requests in progress. Dropping the future closes every connection.
+    pub async fn serve(self, router: Router, shutdown: impl Future<Output = ()>) {
+        let Self { listener, limits, tls } = self;
+        let tls = tls.map(Arc::new);
+        let connections = Connections::new(limits);
+        let closing = CancellationToken::new();
+        // Connections are tasks of their own and end with this future.
+        let _abandon = connections.close_on_drop();
+        let mut check = tokio::time::interval(limits.check_interval());
+        let mut reload = tokio::time::interval(RELOAD);
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                _ = check.tick() => connections.expire(Instant::now()),
+                _ = reload.tick() => if let Some(tls) = &tls { tls.reload_if_changed() },
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, address)) => {
+                        let Some(slot) = connections.admit(Instant::now()) else {
+                            refuse(&socket, tls.is_some());
+                            continue;
+                        };
+                        // Responses are written in one piece: holding them back gains nothing.
+                        let _ = socket.set_nodelay(true);
+                        let peer = Peer::new(address);
+                        tokio::spawn(connection::run(socket, peer, slot, tls.clone(), router.clone(), closing.clone()));
+                    }
+                    Err(error) if is_of_one_connection(&error) => {}
+                    Err(error) => {
+                        tracing::warn!("failed to accept a connection: {error}; closing the longest idle one");
+                        connections.evict();
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        drop(listener);
+        closing.cancel();
+        connections.ended().await;
+    }
+}
+
+/// Answers a connection for which there is no room. Best effort: the socket is closed either way.
+fn refuse(socket: &TcpStream, tls: bool) {
+    if !tls {
+        let _ = socket.try_write(BUSY);
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
+}

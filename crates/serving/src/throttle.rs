@@ -1,0 +1,145 @@
+//! Failed attempts per address: a bucket that fills with failures and drains with time.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+/// Failed attempts in a row before an address has to wait.
+pub(crate) const BURST: f64 = 10.0;
+
+/// How long until an address may try once more.
+pub(crate) const REFILL: Duration = Duration::from_secs(6);
+
+/// How long an address that has shown a valid token is trusted to have one: failures of another program on the same
+/// machine do not lock it out.
+const TRUSTED: Duration = Duration::from_secs(600);
+
+/// Addresses that are remembered. Beyond it the one that was seen longest ago is forgotten.
+const MOST: usize = 4096;
+
+/// Failed attempts of every address.
+#[derive(Default)]
+pub(crate) struct Throttle {
+    clients: HashMap<IpAddr, Client>,
+}
+
+struct Client {
+    failures: f64,
+    seen: Instant,
+    valid: Option<Instant>,
+}
+
+impl Throttle {
+    /// Whether an address may try; if not, how long it has to wait.
+    pub(crate) fn admit(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
+        let Some(client) = self.clients.get(&network(address)) else { return Ok(()) };
+        let trusted = client.valid.is_some_and(|valid| now < valid + TRUSTED);
+        let excess = client.failures_at(now) + 1.0 - BURST;
+        if excess <= 0.0 || trusted { Ok(()) } else { Err(REFILL.mul_f64(excess)) }
+    }
+
+    /// Counts a failed attempt.
+    pub(crate) fn failed(&mut self, address: IpAddr, now: Instant) {
+        let client = self.client(address, now);
+        client.failures = (client.failures_at(now) + 1.0).min(BURST);
+        client.seen = now;
+    }
+
+    /// Whether an address has attempts left, whatever it is trusted with.
+    pub(crate) fn has_room(&self, address: IpAddr, now: Instant) -> bool {
+        self.clients.get(&network(address)).is_none_or(|client| client.failures_at(now) + 1.0 <= BURST)
+    }
+
+    /// Remembers a valid token.
+    pub(crate) fn succeeded(&mut self, address: IpAddr, now: Instant) {
+        let client = self.client(address, now);
+        client.failures = client.failures_at(now);
+        (client.seen, client.valid) = (now, Some(now));
+    }
+
+    fn client(&mut self, address: IpAddr, now: Instant) -> &mut Client {
+        let key = network(address);
+        if self.clients.len() >= MOST && !self.clients.contains_key(&key) {
+            let oldest = self.clients.iter().min_by_key(|(_, client)| client.seen).map(|(key, _)| *key);
+            self.clients.remove(&oldest.expect("the table is full"));
+        }
+        self.clients.entry(key).or_insert(Client { failures: 0.0, seen: now, valid: None })
+    }
+}
+
+impl Client {
+    fn failures_at(&self, now: Instant) -> f64 {
+        let drained = now.saturating_duration_since(self.seen).as_secs_f64() / REFILL.as_secs_f64();
+        (self.failures - drained).max(0.0)
+    }
+}
+
+/// One customer of an IPv6 provider has a /64.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn fail(throttle: &mut Throttle, address: &str, times: usize, now: Instant) {
+        for _ in 0..times {
+            throttle.failed(ip(address), now);
+        }
+    }
+
+    #[test]
+    fn an_address_waits_after_ten_failures_and_others_do_not() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        fail(&mut throttle, "10.0.0.1", 9, now);
+        assert_eq!(throttle.admit(ip("10.0.0.1"), now), Ok(()));
+        fail(&mut throttle, "10.0.0.1", 1, now);
+        assert_eq!(throttle.admit(ip("10.0.0.1"), now), Err(REFILL));
+        assert_eq!(throttle.admit(ip("10.0.0.2"), now), Ok(()));
+        assert_eq!(throttle.admit(ip("10.0.0.1"), now + REFILL), Ok(()));
+        fail(&mut throttle, "10.0.0.1", 100, now);
+        assert_eq!(throttle.admit(ip("10.0.0.1"), now), Err(REFILL), "attempts while it waits do not add up");
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_are_one_and_mapped_addresses_are_ipv4() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        fail(&mut throttle, "2001:db8::1", 5, now);
+        fail(&mut throttle, "2001:db8::2", 5, now);
+        assert!(throttle.admit(ip("2001:db8::3"), now).is_err());
+        assert!(throttle.admit(ip("2001:db8:0:1::3"), now).is_ok());
+        fail(&mut throttle, "::ffff:10.0.0.1", 10, now);
+        assert!(throttle.admit(ip("10.0.0.1"), now).is_err());
+        assert!(throttle.admit(ip("::ffff:10.0.0.2"), now).is_ok());
+    }
+
+    #[test]
+    fn an_address_with_a_valid_token_is_not_locked_out_by_its_neighbour() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        throttle.succeeded(ip("127.0.0.1"), now);
+        fail(&mut throttle, "127.0.0.1", 100, now);
+        assert!(throttle.admit(ip("127.0.0.1"), now).is_ok());
+        let later = now + TRUSTED;
+        fail(&mut throttle, "127.0.0.1", 100, later);
+        assert!(throttle.admit(ip("127.0.0.1"), later).is_err());
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_forgets_the_oldest() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        for number in 0..2 * MOST as u32 {
+            throttle.failed(IpAddr::V4(number.into()), now + Duration::from_millis(number.into()));
+        }
+        assert_eq!(throttle.clients.len(), MOST);
+        assert!(throttle.clients.contains_key(&IpAddr::V4((2 * MOST as u32 - 1).into())));
+        assert!(!throttle.clients.contains_key(&IpAddr::V4(0.into())));
+    }
+}
