@@ -91,12 +91,7 @@ pub fn holds_secret(address: &str) -> bool {
 
 /// A message about the address, often a driver's, without what [`shown`] leaves out of the address.
 pub fn scrubbed(message: &str, address: &str) -> String {
-    scrubbed_beside(message, address, &shown(address))
-}
-
-/// The same for an address of which only this much may be seen.
-pub fn scrubbed_beside(message: &str, address: &str, shown: &str) -> String {
-    let mut secrets: Vec<String> = fragments(address).difference(&fragments(shown)).cloned().collect();
+    let mut secrets: Vec<String> = fragments(address).difference(&fragments(&shown(address))).cloned().collect();
     // The longest first, so that a fragment of a secret leaves no rest of it behind.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     let mut message = message.to_owned();

@@ -92,21 +92,19 @@ fn keep_in(value: Value, paths: &[&str]) -> Option<Value> {
         Value::Object(fields) => Some(Value::Object(keep_in_object(fields, paths))),
         Value::Array(items) => {
             let length = items.len();
+            let picks = |path: &str| element(path, usize::MAX).is_some();
             let kept = items.into_iter().enumerate().filter_map(|(at, item)| {
-                let here = |path: &&str| element(path, length).filter(|(index, _)| *index == at);
-                let mut rests: Vec<&str> = paths.to_vec();
-                for (_, rest) in paths.iter().filter_map(here) {
-                    match rest {
-                        None => return Some(item),
-                        Some(rest) => rests.push(rest),
+                let mut rests = paths.to_vec();
+                for path in paths {
+                    match element(path, length) {
+                        Some((index, None)) if index == at => return Some(item),
+                        Some((index, Some(rest))) if index == at => rests.push(rest),
+                        _ => {}
                     }
                 }
-                let elsewhere = |path: &&str| element(path, usize::MAX).is_some();
                 // Of an array of which only certain elements are wanted, the others go.
-                if rests.len() == paths.len() && paths.iter().all(elsewhere) {
-                    return None;
-                }
-                keep_in(item, &rests)
+                let unwanted = rests.len() == paths.len() && paths.iter().all(|path| picks(path));
+                if unwanted { None } else { keep_in(item, &rests) }
             });
             Some(Value::Array(kept.collect()))
         }

@@ -128,8 +128,7 @@ fn mongodb(reader: &mut Reader<'_>) -> MongoDb {
     }
     // A collection may have a dot in its name, but hardly the database's own name before it.
     let beginning = database.as_ref().map(|database| format!("{database}."));
-    let within = |name: &String| beginning.as_deref().and_then(|beginning| name.strip_prefix(beginning));
-    if let Some(name) = collection.iter().find_map(within) {
+    if let Some(name) = collection.iter().find_map(|name| name.strip_prefix(beginning.as_deref()?)) {
         reader.invalid(COLLECTION, &format!("names without their database: \"{name}\""));
     }
     MongoDb { uri: reader.address_or_file("mongodb.uri", "mongodb.uri_file"), database, collection }
