@@ -37,7 +37,7 @@ pub trait Embedder: Send + Sync {
     /// The model's name and limits.
     async fn info(&self) -> PortResult<EmbedderInfo>;
 
-    /// How vectors are computed, in a line for people. `None`: the embedder does not say.
+    /// How vectors are computed and why so, in a line for people. `None`: there was no choice, or it is unknown.
     async fn details(&self) -> PortResult<Option<String>> {
         Ok(None)
     }

@@ -12,7 +12,7 @@ use crate::version::Version;
 pub struct Point {
     /// Its id: [`DocumentId::point`] of its chunk.
     pub id: Uuid,
-    /// Its vector. Zeros stand for none: filters find the point, no search by meaning does.
+    /// Its vector. Zeros, or no numbers, stand for none: filters find the point, no search by meaning does.
     pub vector: Vec<f32>,
     /// The user's document as plain JSON, and `_tidewheel`.
     pub payload: serde_json::Map<String, serde_json::Value>,

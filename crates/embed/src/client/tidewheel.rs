@@ -213,11 +213,11 @@ impl Embedder for TidewheelClient {
 
     async fn details(&self) -> PortResult<Option<String>> {
         let info = self.remote().await?;
-        let computes = format!("{} ({})", info.precision.name(), info.kernel);
-        Ok(Some(match describe(&info.measured) {
-            measured if measured.is_empty() => computes,
-            measured => format!("{computes}, measured on one core: {measured}"),
-        }))
+        let details = || {
+            let measured = describe(&info.measured);
+            format!("{} ({}), measured on one core: {measured}", info.precision.name(), info.kernel)
+        };
+        Ok((!info.measured.is_empty()).then(details))
     }
 
     async fn tokens(&self) -> PortResult<Arc<dyn Tokens>> {

@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde_json::{Map, json};
+use serde_json::Map;
 use tidewheel_core::error::{ErrorClass, PortError};
+use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::identity::{DocumentId, Namespace};
-use tidewheel_core::payload::RESERVED;
+use tidewheel_core::payload::{RESERVED, Stamp};
 use tidewheel_core::ports::{Alarm, DocumentPoints, Fence, FenceTarget, Index, Point, Tombstones, Written};
 use tidewheel_core::version::Version;
 
@@ -105,13 +106,15 @@ impl Applier<'_> {
         Isolation { patience, successes, what: "write to Qdrant", attempt, probe: move || self.probe() }
     }
 
-    /// A write that changes nothing, on the way of every other one: through the server's log onto its disk.
+    /// A write and a deletion like every other one, of a point that nobody asks for.
     fn probe(&self) -> Probe<'_> {
         Box::pin(async move {
-            if !self.index.exists().await? {
+            let probe = probe();
+            if self.index.upsert(&[&probe]).await? == Written::NoCollection {
                 return Err(PortError::transient("there is no collection"));
             }
-            self.index.refresh(&[&probe()]).await.map(drop)
+            let version = Version { replay: 1, ..probe.version };
+            self.index.delete(&[Fence { target: FenceTarget::Document(probe.document), version }]).await
         })
     }
 
@@ -248,10 +251,22 @@ impl Applier<'_> {
     }
 }
 
-/// A document that does not exist, in a collection that MongoDB cannot have.
+/// A document of a collection that MongoDB cannot have, without a vector: no search finds it in the moment that it exists.
 fn probe() -> DocumentPoints {
-    let document = DocumentId::new(&Namespace::new("$tidewheel", "$probe"), "");
-    let payload: Map<_, _> = [(RESERVED.to_owned(), json!({ "fingerprint": "probe" }))].into_iter().collect();
+    let (namespace, key, version) = (Namespace::new("$tidewheel", "probe"), "", Version::default());
+    let document = DocumentId::new(&namespace, key);
+    let fingerprints = Fingerprints::new("", "", 0);
+    let stamp = Stamp {
+        key,
+        namespace: namespace.as_str(),
+        document,
+        version,
+        model: "",
+        fingerprints: &fingerprints,
+        chunks: 1,
+        digest: "",
+    };
+    let payload: Map<_, _> = [(RESERVED.to_owned(), stamp.value(0, ""))].into_iter().collect();
     let point = Point { id: document.point(0), vector: Vec::new(), payload };
-    DocumentPoints { document, version: Version::default(), fields: Map::new(), points: vec![point] }
+    DocumentPoints { document, version, fields: Map::new(), points: vec![point] }
 }

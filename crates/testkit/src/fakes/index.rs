@@ -350,7 +350,7 @@ impl State {
         if let Some(error) = documents.iter().find_map(|document| self.refused.get(&document.document)) {
             return Err(error.clone());
         }
-        for point in documents.iter().flat_map(|document| &document.points) {
+        for point in documents.iter().flat_map(|document| &document.points).filter(|point| has_vector(point)) {
             collection.check(point.vector.len())?;
         }
         for document in documents {
