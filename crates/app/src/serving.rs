@@ -100,7 +100,7 @@ mod tests {
     fn a_short_or_missing_token_is_named_by_its_setting_and_not_shown() {
         for token in ["", "hunter2", "fifteen letters"] {
             let failure = problem(&SURFACE, "0.0.0.0:9091", &with(token)).unwrap();
-            let text = format!("{failure} {}", failure.hint.unwrap());
+            let text = format!("{failure} {}", failure.hint.as_deref().unwrap());
             assert!(text.contains("console.token") && text.contains("0.0.0.0:9091"), "{text}");
             assert!(token.is_empty() || !text.contains(token), "{text}");
         }

@@ -13,6 +13,7 @@ use support::{Obedient, PATIENCE, hash_options, until};
 use tidewheel_embed::engine::{Engine, EngineInfo, Text, Workspace};
 use tidewheel_embed::service::{Service, ServiceOptions, meters};
 use tidewheel_embed::tokens::Encoding;
+use tidewheel_serving::Server;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -31,7 +32,7 @@ impl Watched {
         let service = metrics::with_local_recorder(&recorder, || Service::start(engine, options)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(service.run(listener, std::future::pending()));
+        tokio::spawn(service.run(Server::new(listener), std::future::pending()));
         Self { url, http: Client::new(), metrics: recorder.handle() }
     }
 

@@ -164,7 +164,7 @@ fn read(table: &'static str, files: &TlsFiles) -> Result<Current, TlsError> {
 fn certificates(table: &'static str, key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let failed = |cause: String| TlsError::File { table, key, path: path.to_owned(), cause };
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(|certificates| certificates.collect::<Result<_, _>>())
+        .and_then(Iterator::collect::<Result<_, _>>)
         .map_err(|cause| failed(cause.to_string()))?;
     if certificates.is_empty() {
         return Err(failed("no certificate in PEM form".to_owned()));

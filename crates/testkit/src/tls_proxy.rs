@@ -70,5 +70,5 @@ impl Drop for TlsProxy {
 }
 
 fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    CertificateDer::pem_file_iter(path).and_then(|found| found.collect::<Result<_, _>>()).map_err(io::Error::other)
+    CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<_, _>>).map_err(io::Error::other)
 }

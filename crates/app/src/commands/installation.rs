@@ -9,6 +9,7 @@ use tidewheel_pipeline::ownership::{Ownership, Registration, Serves, ownership, 
 use tidewheel_stores::qdrant::QdrantIndex;
 use tidewheel_stores::redis::RedisStore;
 
+use crate::audit_log::Actor;
 use crate::cli::{AdoptArgs, InstallationCommand, Output, OutputArgs};
 use crate::connect;
 use crate::exit::{Answer, Failure};
@@ -105,6 +106,10 @@ async fn adopt(
     };
     let mut plan = plan(index.collection(), found, &mark, source);
     if args.yes {
+        if plan.changes_redis || plan.changes_qdrant {
+            let detail = format!("collection {:?}, installation {}", plan.owners.collection, plan.installation.id);
+            Actor::cli().records(redis, "installation adopt", detail).await?;
+        }
         if plan.changes_redis {
             redis.replace(&plan.installation).await?;
         }

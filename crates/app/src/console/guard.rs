@@ -190,7 +190,7 @@ mod tests {
     use super::*;
     use crate::settings::{Listen, Serving};
 
-    fn guard(token: Option<&str>, user_header: Option<&str>, private: bool) -> Guard {
+    fn guard_with(token: Option<&str>, user_header: Option<&str>, private: bool) -> Guard {
         let serving = Serving { token: token.map(Secret::new), ..Serving::default() };
         let user_header = user_header.map(str::to_owned);
         let trusted_proxies = vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.1".parse().unwrap()];
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn user_header_counts_from_trusted_proxies_alone() {
-        let guard = guard(None, Some("X-Forwarded-User"), true);
+        let guard = guard_with(None, Some("X-Forwarded-User"), true);
         let user = [("x-forwarded-user", "ada@example.com")];
         for proxy in ["10.1.2.3", "127.0.0.1"] {
             let caller = caller(&guard, proxy, &user);
@@ -222,13 +222,13 @@ mod tests {
             let caller = caller(&guard, "10.1.2.3", &[unset]);
             assert!(!caller.authorized() && !guard.reads_are_open(&caller), "the proxy did not authenticate anybody");
         }
-        let off = super::tests::guard(None, None, true);
+        let off = guard_with(None, None, true);
         assert!(!caller(&off, "10.1.2.3", &user).authorized(), "without the setting the header is nothing");
     }
 
     #[test]
     fn address_behind_proxies_is_the_last_one_that_is_not_a_proxy() {
-        let guard = guard(None, Some("X-User"), true);
+        let guard = guard_with(None, Some("X-User"), true);
         for (list, address) in [
             ("192.0.2.1", "192.0.2.1"),
             ("1.1.1.1, 192.0.2.1, 10.9.9.9", "192.0.2.1"),
@@ -244,11 +244,11 @@ mod tests {
 
     #[test]
     fn token_lets_in_and_reads_are_open_on_loopback_alone() {
-        let guard = guard(Some("secret"), None, true);
+        let guard = guard_with(Some("secret"), None, true);
         assert!(caller(&guard, "127.0.0.1", &[("authorization", "Bearer secret")]).authorized());
         let without = caller(&guard, "127.0.0.1", &[]);
         assert!(!without.authorized() && guard.has_actions(&without) && guard.reads_are_open(&without));
-        let public = super::tests::guard(None, None, false);
+        let public = guard_with(None, None, false);
         let caller = caller(&public, "127.0.0.1", &[("authorization", "Bearer ")]);
         assert!(!caller.authorized() && !public.reads_are_open(&caller));
     }

@@ -62,6 +62,21 @@ impl Servers {
         servers
     }
 
+    /// The server of the local stack beside them; gives its address.
+    async fn local_qdrant(&mut self) -> String {
+        let (http, grpc) = (free_port(), free_port());
+        let mut command = self.command("local-qdrant");
+        command.arg("--data").arg(self.dir.path().join("qdrant"));
+        command.args(["--http", &format!("127.0.0.1:{http}"), "--grpc", &format!("127.0.0.1:{grpc}")]);
+        self.processes.push(command.stderr(Stdio::null()).spawn().unwrap());
+        let begun = Instant::now();
+        while tokio::net::TcpStream::connect(("127.0.0.1", http)).await.is_err() {
+            assert!(begun.elapsed() < PATIENCE, "the local Qdrant does not listen");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        format!("http://127.0.0.1:{http}")
+    }
+
     fn command(&self, service: &str) -> Command {
         let file = self.dir.path().join("tidewheel.toml");
         std::fs::write(&file, &self.settings).unwrap();

@@ -21,15 +21,20 @@ fn allow_connections() {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_and_slow_connections_silence_no_server() {
     allow_connections();
-    let servers = Servers::start("").await;
+    let mut servers = Servers::start("").await;
     let starts: [&[u8]; 4] = [
         b"",
         b"GET /health HTTP/1.1\r\nhost: localhost\r\n",
         b"POST /encode HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{",
         b"POST /api/search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
     ];
-    for (table, path) in [("embedder", "/ready"), ("http", "/health"), ("console", "/api/session")] {
-        let url = servers.url(table);
+    let qdrant = servers.local_qdrant().await;
+    for (table, url, path) in [
+        ("embedder", servers.url("embedder"), "/ready"),
+        ("http", servers.url("http"), "/health"),
+        ("console", servers.url("console"), "/api/session"),
+        ("local Qdrant", qdrant, "/readyz"),
+    ] {
         let mut held = Vec::new();
         for number in 0..CONNECTIONS {
             let connecting = TcpStream::connect(url.trim_start_matches("http://"));

@@ -13,9 +13,9 @@ use axum::http::{StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use serde_json::json;
+use tidewheel_serving::Server;
 use tokio::net::TcpListener;
 
 use super::auth::ApiKey;
@@ -32,16 +32,10 @@ pub(super) async fn serve(
     catalog: Arc<Catalog>,
     api_key: Option<ApiKey>,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+) {
     // Where others can connect, names of this machine are not known, and a key is what protects.
     let private = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
-    // Answers are small and somebody waits for them.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection without TCP_NODELAY");
-        }
-    });
-    axum::serve(listener, router(catalog, api_key, private)).with_graceful_shutdown(shutdown).await
+    Server::new(listener).serve(router(catalog, api_key, private), shutdown).await;
 }
 
 fn router(catalog: Arc<Catalog>, api_key: Option<ApiKey>, private: bool) -> Router {
