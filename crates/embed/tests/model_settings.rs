@@ -66,8 +66,11 @@ fn write(model: &Madeup, directory: &Path) {
     set(directory, "tokenizer_config.json", &tokens);
 }
 
+/// A case: its name, the model it starts from, and what it changes.
+type Case = (&'static str, &'static str, fn(&Path));
+
 /// Each honoured setting, on the plain model or on one of the RoBERTa family.
-fn honoured() -> Vec<(&'static str, &'static str, fn(&Path))> {
+fn honoured() -> Vec<Case> {
     vec![
         ("plain", "bert", |_| {}),
         ("include_prompt", "bert", |dir| {
@@ -96,7 +99,7 @@ fn honoured() -> Vec<(&'static str, &'static str, fn(&Path))> {
         ("tokenizer_config_lowers_what_tokenizer_json_does_not", "bert", cased),
         ("truncation_left", "bert", |dir| set(dir, "tokenizer_config.json", &json!({"truncation_side": "left"}))),
         ("old_sentence_config", "bert", |dir| {
-            set(dir, "sentence_xlm-roberta_config.json", &json!({"max_seq_length": 9}))
+            set(dir, "sentence_xlm-roberta_config.json", &json!({"max_seq_length": 9}));
         }),
         ("processing_kwargs", "bert", |dir| {
             set(dir, "sentence_bert_config.json", &json!({"processing_kwargs": {"text": {"max_length": 8}}}));
@@ -111,7 +114,7 @@ fn honoured() -> Vec<(&'static str, &'static str, fn(&Path))> {
             set(dir, "special_tokens_map.json", &tokens);
         }),
         ("split_special_tokens", "bert", |dir| {
-            set(dir, "tokenizer_config.json", &json!({"split_special_tokens": true}))
+            set(dir, "tokenizer_config.json", &json!({"split_special_tokens": true}));
         }),
         ("added_token_with_a_space", "bert", |dir| {
             let token = json!({"id": 8, "content": "mill wheel", "single_word": false, "lstrip": false, "rstrip": false, "normalized": true, "special": false});

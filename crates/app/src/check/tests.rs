@@ -138,7 +138,7 @@ fn embedder_that_run_starts_is_not_wrong_but_its_model_may_be() {
 }
 
 fn running(dimension: usize) -> EmbedderFacts {
-    EmbedderFacts::Running { model: "m".into(), dimension, latency: Duration::from_millis(5) }
+    EmbedderFacts::Running { model: "m".into(), dimension, latency: Duration::from_millis(5), computes: None }
 }
 
 fn to_start(dimension: Option<usize>) -> EmbedderFacts {

@@ -254,8 +254,8 @@ fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
     let room = usize::from(width).saturating_sub(NAMES);
     let mut line = |name: &str, told: Result<String, String>| {
         let told = match told {
-            Ok(told) => Span::raw(clipped(told, room)),
-            Err(error) => Span::styled(clipped(error, room), paint.bad()),
+            Ok(told) => Span::raw(clipped(&told, room)),
+            Err(error) => Span::styled(clipped(&error, room), paint.bad()),
         };
         lines.push(Line::from(vec![Span::styled(format!("{name:<NAMES$}"), STRONG), told]));
     };
@@ -307,8 +307,8 @@ fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
 /// The width of their names.
 const NAMES: usize = 12;
 
-fn clipped(text: String, room: usize) -> String {
-    let text = safe(&text);
+fn clipped(text: &str, room: usize) -> String {
+    let text = safe(text);
     if text.chars().count() <= room { text } else { text.chars().take(room.max(1) - 1).chain(['…']).collect() }
 }
 

@@ -80,7 +80,7 @@ pub(crate) async fn find(model: &str, report: Report) -> Result<ModelSource, Fai
 /// Does what the embedder does when it starts, but for fetching its model. Returns the dimensions of its vectors; `None` if the
 /// model has to be fetched first.
 pub(crate) async fn rehearse(settings: &Embedder) -> Result<Option<usize>, Failure> {
-    drop(bind(&settings.listen).await?);
+    drop(serving::bind(&SURFACE, &settings.listen, &settings.serving).await?);
     let hash = ModelSpec::hash_dimension(&settings.model).map_err(|error| Failure::new(error.to_string()))?;
     let source = match hash {
         Some(dimension) => ModelSource::Hash(dimension),

@@ -296,7 +296,7 @@ impl Reader<'_> {
     fn header(&mut self, name: &'static str) -> Option<String> {
         let text = self.text(name)?;
         if HeaderName::from_bytes(text.as_bytes()).is_err() {
-            self.invalid(name, &text, "the name of an HTTP header such as \"X-Forwarded-User\"");
+            self.invalid_part(name, &text, "the name of an HTTP header such as \"X-Forwarded-User\"");
         }
         Some(text)
     }
@@ -306,15 +306,28 @@ impl Reader<'_> {
         for text in self.names(name) {
             match text.parse() {
                 Ok(network) => networks.push(network),
-                Err(()) => self.invalid(name, &text, "addresses and networks such as \"10.0.0.1\" or \"10.0.0.0/8\""),
+                Err(()) => {
+                    self.invalid_part(name, &text, "addresses and networks such as \"10.0.0.1\" or \"10.0.0.0/8\"");
+                }
             }
         }
         networks
     }
 
-    fn invalid(&mut self, key: &'static str, given: &str, expected: &str) {
+    /// Reports a part of a value that is of the right kind, but makes no sense.
+    fn invalid_part(&mut self, key: &'static str, given: &str, expected: &str) {
+        self.report_invalid(key, quoted(given), expected);
+    }
+
+    /// Reports a value that is of the right kind, but makes no sense.
+    fn invalid(&mut self, key: &'static str, expected: &str) {
+        let given = self.value(key).map(Value::shown).unwrap_or_default();
+        self.report_invalid(key, given, expected);
+    }
+
+    fn report_invalid(&mut self, key: &'static str, given: String, expected: &str) {
         let origin = self.origin(key).cloned().unwrap_or(Origin::Default);
-        self.problems.push(Problem::Invalid { key, given: quoted(given), origin, expected: expected.to_owned() });
+        self.problems.push(Problem::Invalid { key, given, origin, expected: expected.to_owned() });
     }
 
     fn number(&self, name: &str) -> Option<u64> {
@@ -352,13 +365,6 @@ impl Reader<'_> {
             self.invalid(name, "a port: a whole number up to 65535");
             0
         })
-    }
-
-    /// Reports a value that is of the right kind, but makes no sense.
-    fn invalid(&mut self, key: &'static str, expected: &str) {
-        let origin = self.origin(key).cloned().unwrap_or(Origin::Default);
-        let given = self.value(key).map(Value::shown).unwrap_or_default();
-        self.problems.push(Problem::Invalid { key, given, origin, expected: expected.to_owned() });
     }
 
     fn address(&self, name: &str) -> Option<Secret> {

@@ -167,12 +167,12 @@ fn traces_are_off_until_there_is_an_endpoint() {
 fn vectors_come_from_our_own_embedder_unless_told_otherwise() {
     let provider = |flags: &[(&str, &str)]| loaded("", &[], flags).settings.embedding;
     let Provider::Tidewheel { url, token } =
-        provider(&[("embedder.listen", "0.0.0.0:81"), ("embedder.token", "t")]).provider
+        provider(&[("embedder.listen", "0.0.0.0:81"), ("embedder.serving.token", "t")]).provider
     else {
         panic!("not our own")
     };
     assert_eq!((url.as_str(), token.unwrap().reveal()), ("http://127.0.0.1:81", "t"));
-    let elsewhere = provider(&[("embedding.url", "http://far:80"), ("embedder.token", "t")]);
+    let elsewhere = provider(&[("embedding.url", "http://far:80"), ("embedder.serving.token", "t")]);
     assert!(elsewhere.elsewhere);
     assert!(matches!(elsewhere.provider, Provider::Tidewheel { token: None, .. }));
     let openai = provider(&[("embedding.provider", "openai"), ("embedding.model", "m"), ("embedding.dimensions", "5")]);
@@ -315,7 +315,7 @@ fn line_break_at_the_end_of_a_value_does_not_count() {
     assert_eq!(mongodb.database.as_deref(), Some("shop"));
     assert_eq!(mongodb.uri.reveal(), "mongodb://ann:hunter2@a/");
     assert_eq!((qdrant.collection.as_str(), qdrant.api_key.as_ref().unwrap().reveal()), ("documents", "hunter2"));
-    assert_eq!(embedder.token.as_ref().unwrap().reveal(), "hunter3");
+    assert_eq!(embedder.serving.token.as_ref().unwrap().reveal(), "hunter3");
     assert_eq!(embedder.query_prefix.as_deref(), Some("query: "));
     for (key, text) in
         [("qdrant.api_key_file", "one\ntwo\n"), ("qdrant.api_key_file", "\n"), ("redis.url_file", "hunter2")]
@@ -443,9 +443,9 @@ fn in_full(settings: &Settings) -> String {
         Some(mongodb.uri.reveal().to_owned()),
         Some(redis.url.reveal().to_owned()),
         Some(qdrant.url.reveal().to_owned()),
-        reveal(&embedder.token),
+        reveal(&embedder.serving.token),
         reveal(&qdrant.api_key),
-        reveal(&console.token),
+        reveal(&console.serving.token),
         match &embedding.provider {
             Provider::Tidewheel { token, .. } => reveal(token),
             Provider::Remote { api_key, .. } => reveal(api_key),

@@ -122,7 +122,7 @@ impl Kind {
             Self::Line => Value::Text((is_line(text) && !text.is_empty()).then(|| text.to_owned())?),
             Self::Database => Value::Text(is_database(text).then(|| text.to_owned())?),
             Self::Address => Value::Address(Secret::new(is_address(text).then_some(text)?)),
-            Self::Names | Self::Paths | Self::Hosts => Value::Names(self.list(listed(text)?)?),
+            Self::Names | Self::Paths | Self::Hosts => Value::Names(self.list(&listed(text)?)?),
             Self::Count(least) => Value::Count(text.parse().ok().filter(|count| *count >= least)?),
             Self::Percent => Value::Count(text.parse().ok().filter(|percent| (1..=100).contains(percent))?),
             Self::Duration => Value::Duration(units::parse_duration(text)?),
@@ -143,7 +143,7 @@ impl Kind {
             (Self::Names | Self::Paths | Self::Hosts, DeValue::Array(items)) => {
                 let items: Option<Vec<String>> =
                     items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect();
-                self.list(items?).map(Value::Names)
+                self.list(&items?).map(Value::Names)
             }
             (Self::Count(_) | Self::Percent, DeValue::Integer(number)) => self.read_text(number.as_str()),
             (Self::Count(_) | Self::Percent, _) => None,
@@ -155,7 +155,7 @@ impl Kind {
     }
 
     /// The items of a list, if each is valid.
-    fn list(self, items: Vec<String>) -> Option<Vec<String>> {
+    fn list(self, items: &[String]) -> Option<Vec<String>> {
         let valid = |item: &str| match self {
             Self::Paths => is_path(item),
             Self::Hosts => is_host(item),

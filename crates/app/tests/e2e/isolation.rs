@@ -14,7 +14,7 @@ use self::endpoint::{Endpoint, LIMIT, Outage};
 use self::grpc::Proxy;
 use super::clients::{count, points};
 use super::dead_letters::snapshot_is_over;
-use super::world::{World, backlog, ticket};
+use super::world::{World, backlog, redis_command, ticket};
 
 const SETTINGS: &str = r#"
     embedding.provider = "openai"
@@ -32,9 +32,11 @@ async fn parked(world: &World, stream: &str) -> BTreeMap<String, String> {
     letters.iter().map(|(_, fields)| (text(&fields["id"]), text(&fields["reason"]))).collect()
 }
 
-/// Waits until nothing is on its way any more.
-async fn drained(world: &mut World) {
+/// Waits until so many dead letters are in this stream and nothing is on its way any more.
+async fn parks(world: &mut World, stream: &str, letters: u64) {
     let url = world.stack.redis_url();
+    let parked = || async { redis_command::<u64>(&url, &["XLEN", stream]).await >= letters };
+    world.until("all are parked", parked).await;
     let idle =
         || async { backlog(&url, RAW, RAW_GROUP).await == 0 && backlog(&url, EMBEDDED, EMBEDDED_GROUP).await == 0 };
     world.until("both stages are drained", idle).await;
@@ -71,17 +73,16 @@ async fn texts_that_an_endpoint_fails_for_are_parked_and_its_limit_is_learned() 
         documents[number].insert("content", blank);
     }
     world.collection("tickets").insert_many(documents).await.unwrap();
-    drained(&mut world).await;
+    parks(&mut world, RAW_DEAD_LETTERS, bad.len() as u64).await;
     let qdrant = world.stack.qdrant_http_url().unwrap();
     world.until("all others are in the index", || count(&qdrant, 294)).await;
-    drained(&mut world).await;
     let letters = parked(&world, RAW_DEAD_LETTERS).await;
     assert_eq!(ids(&letters), bad.iter().map(String::as_str).collect(), "{letters:?}");
     for (id, reason) in bad.iter().zip(["422", "NaN", "no answer", "vectors", "403", "no answer"]) {
         assert!(letters[id].contains(reason), "{letters:?}");
     }
     let (requests, too_many) = endpoint.requests();
-    assert!(too_many <= 20, "{too_many} of {requests} requests had more than {LIMIT} texts");
+    assert!(too_many * 4 < requests, "{too_many} of {requests} requests had more than {LIMIT} texts");
     assert!(endpoint.texts().iter().all(|text| !text.trim().is_empty() && text != "\u{200b}"));
     let blank: Vec<Value> = points(&qdrant)
         .await
@@ -156,7 +157,7 @@ async fn documents_that_qdrant_fails_for_are_parked_and_an_outage_parks_nothing(
         documents[id.parse::<usize>().unwrap()].insert("note", mark);
     }
     tickets.insert_many(documents).await.unwrap();
-    drained(&mut world).await;
+    parks(&mut world, EMBEDDED_DEAD_LETTERS, bad.len() as u64).await;
     let letters = parked(&world, EMBEDDED_DEAD_LETTERS).await;
     assert_eq!(ids(&letters), bad.iter().map(String::as_str).collect(), "{letters:?}");
     let qdrant = world.stack.qdrant_http_url().unwrap();
@@ -183,7 +184,7 @@ async fn records_that_redis_does_not_take_are_parked_and_all_others_arrive() {
         documents[bad].insert("content", "word ".repeat(chunks * 50));
     }
     world.collection("tickets").insert_many(documents).await.unwrap();
-    drained(&mut world).await;
+    parks(&mut world, RAW_DEAD_LETTERS, 3).await;
     let letters = parked(&world, RAW_DEAD_LETTERS).await;
     assert_eq!(ids(&letters), BTreeSet::from(["3", "8", "9"]), "{letters:?}");
     let short = doc! {"$set": {"content": "short"}};
@@ -206,7 +207,7 @@ async fn deleted_and_poisoned(policy: &str) -> (World, BTreeSet<i64>) {
     let url = world.stack.redis_url();
     world.until("three changes wait", || async { backlog(&url, RAW, RAW_GROUP).await == 3 }).await;
     world.start("processor");
-    drained(&mut world).await;
+    parks(&mut world, RAW_DEAD_LETTERS, 2).await;
     assert_eq!(ids(&parked(&world, RAW_DEAD_LETTERS).await), BTreeSet::from(["1", "2"]));
     let qdrant = world.stack.qdrant_http_url().unwrap();
     let left = if policy == "keep" { 4 } else { 3 };

@@ -70,7 +70,11 @@ async fn documents_cannot_reach_the_terminal() {
                 .output()
                 .unwrap();
             let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-            assert_eq!(unsafe_characters(&(out.clone() + &err)), [], "{arguments:?} {form:?}: {out:?} {err:?}");
+            assert_eq!(
+                unsafe_characters(&(out.clone() + &err)),
+                Vec::<char>::new(),
+                "{arguments:?} {form:?}: {out:?} {err:?}"
+            );
         }
     }
     // Escaped, but the same.
@@ -79,7 +83,7 @@ async fn documents_cannot_reach_the_terminal() {
     assert_eq!(found["documents"][0]["verdict"]["state"], "searchable", "{found}");
     assert!(found["documents"][0]["key"].as_str().unwrap().contains(text), "{found}");
     for service in SERVICES {
-        assert_eq!(unsafe_characters(&world.log(service)), [], "{service}: {}", world.log(service));
+        assert_eq!(unsafe_characters(&world.log(service)), Vec::<char>::new(), "{service}: {}", world.log(service));
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewheel_embed::engine::Engine as _;
+use tidewheel_embed::engine::{Engine as _, Text};
 use tidewheel_embed::hash::HashEngine;
 use tidewheel_testkit::soak::{self, SoakOptions};
 
@@ -18,7 +18,7 @@ async fn a_minute_of_chaos_converges() {
         duration: Duration::from_secs(60),
         embed: Some(Arc::new(move |text| {
             let mut vector = vec![0.0; SoakOptions::DIMENSION];
-            engine.embed_one(&engine.tokenize(text).ids, &mut vector);
+            engine.embed_one(Text::plain(&engine.tokenize(text).ids), &mut vector);
             vector
         })),
         progress: Arc::new(|line| println!("{line}")),

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, ValueEnum};
 use tempfile::TempDir;
-use tidewheel_embed::engine::Engine as _;
+use tidewheel_embed::engine::{Engine as _, Text};
 use tidewheel_embed::hash::HashEngine;
 use tidewheel_testkit::soak::{self, SoakOptions, SoakReport};
 
@@ -121,7 +121,7 @@ async fn one(arguments: &Arguments, binary: &Path, seed: u64) -> Result<SoakRepo
         patience: arguments.patience,
         embed: Some(Arc::new(move |text| {
             let mut vector = vec![0.0; SoakOptions::DIMENSION];
-            engine.embed_one(&engine.tokenize(text).ids, &mut vector);
+            engine.embed_one(Text::plain(&engine.tokenize(text).ids), &mut vector);
             vector
         })),
         progress: Arc::new(|line| eprintln!("{line}")),

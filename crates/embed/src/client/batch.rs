@@ -99,7 +99,7 @@ mod tests {
                 if size / 2 <= limit {
                     known.rejects(size, size / 2);
                 }
-                size = size / 2;
+                size /= 2;
             }
             known.takes(size);
             texts -= size;

@@ -111,6 +111,7 @@ pub(super) fn load(
 }
 
 /// One way to compute: instructions, form of the products' operands, and of attention's.
+#[derive(Clone, Copy)]
 struct Way<V, E, A> {
     isa: V,
     precision: Precision,

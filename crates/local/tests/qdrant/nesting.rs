@@ -1,5 +1,6 @@
 //! Payloads as deep as a real Qdrant stores them, and requests that nest without end.
 
+use qdrant_client::qdrant::points_selector::PointsSelectorOneOf;
 use qdrant_client::qdrant::points_update_operation::{Operation, OverwritePayload};
 use qdrant_client::qdrant::{
     PointsIdsList, PointsUpdateOperation, SetPayloadPointsBuilder, UpdateBatchPointsBuilder, UpsertPointsBuilder,
@@ -50,7 +51,7 @@ async fn deep_payloads_come_back_over_both_apis_and_after_a_kill() {
             client.set_payload(request).await.unwrap();
             let overwrite = OverwritePayload {
                 payload: set.into(),
-                points_selector: Some(one(id + 2).into()),
+                points_selector: Some(PointsSelectorOneOf::Points(one(id + 2)).into()),
                 ..OverwritePayload::default()
             };
             let operation = PointsUpdateOperation { operation: Some(Operation::OverwritePayload(overwrite)) };

@@ -61,7 +61,7 @@ impl Worker {
                     }
                     // A removal by the policy has no entry of its own.
                     Err(error) if entries.is_empty() => {
-                        warn!(key = record.change.key, "cannot hand over a removal: {error}")
+                        warn!(key = record.change.key, "failed to hand over a removal: {error}");
                     }
                     Err(error) => {
                         let version = record.change.version;

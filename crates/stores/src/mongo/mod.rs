@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bson::Document;
+use bson::{Document, doc};
 use mongodb::Client;
 use mongodb::options::ClientOptions;
 use tidewheel_core::address;

@@ -135,6 +135,7 @@ fn field(fields: &Map<String, Value>, path: &str) -> Parsed<ConditionOneOf> {
 }
 
 /// What a field is matched with.
+#[derive(Debug, PartialEq)]
 enum Matching {
     Value(MatchValue),
     Numbers(Vec<Number>),
@@ -376,11 +377,10 @@ mod tests {
             (json!({"$oid": "65f000000000000000000001"}), "65f000000000000000000001"),
         ] {
             let found = match_value(&json!({"value": value}), "match").unwrap();
-            assert_eq!(found, MatchValue::Keyword(plain.to_owned()));
+            assert_eq!(found, Matching::Value(MatchValue::Keyword(plain.to_owned())));
         }
-        let MatchValue::Keywords(any) = match_value(&json!({"any": [legacy, "b"]}), "match").unwrap() else {
-            panic!("not a list of texts")
-        };
+        let any = match_value(&json!({"any": [legacy, "b"]}), "match").unwrap();
+        let Matching::Value(MatchValue::Keywords(any)) = any else { panic!("not a list of texts") };
         assert_eq!(any.strings, ["AAECAwQFBgcICQoLDA0ODw==", "b"]);
     }
 

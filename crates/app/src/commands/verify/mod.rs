@@ -90,7 +90,7 @@ pub(crate) async fn verify(args: &VerifyArgs, settings: &Settings, report: Repor
         return Err(Failure::new(format!("mongodb.collection selects {}", none_of(&passed_over)))
             .with_hint("correct mongodb.collection: a name, or a pattern such as \"tickets_*\""));
     }
-    let (ports, redis) = ports(settings, source, args.repair)?;
+    let (ports, redis) = ports(settings, source, args.repair).await?;
     if args.repair {
         let scope = format!(
             "namespaces {:?}, sample {:?}, from {:?}, to {:?}",
@@ -103,7 +103,7 @@ pub(crate) async fn verify(args: &VerifyArgs, settings: &Settings, report: Repor
     Ok(Verified { found, parked, partly })
 }
 
-fn ports(settings: &Settings, source: MongoSource, repair: bool) -> Result<(AuditPorts, RedisStore), Failure> {
+async fn ports(settings: &Settings, source: MongoSource, repair: bool) -> Result<(AuditPorts, RedisStore), Failure> {
     let redis = connect::redis(settings)?;
     if repair {
         // Documents of another database must not get into this Redis.
