@@ -205,6 +205,19 @@ async fn what_the_server_says_of_itself_limits_what_is_sent() {
 }
 
 #[tokio::test]
+async fn limit_that_a_rejection_names_is_kept_from_then_on() {
+    let server = Server { batch: 10, ..Server::new(Api::OpenAi) };
+    let log = server.log.clone();
+    let options = RemoteOptions { concurrency: 1, ..options(Api::OpenAi, &server.start().await) };
+    let client = RemoteClient::new(options).unwrap();
+    assert_eq!(client.embed(&texts(35), Purpose::Passage).await.unwrap().len(), 35);
+    assert_eq!(*log.lock().unwrap(), [1, 35, 10, 10, 10, 5]);
+    log.lock().unwrap().clear();
+    assert_eq!(client.embed(&texts(25), Purpose::Passage).await.unwrap().len(), 25);
+    assert_eq!(*log.lock().unwrap(), [10, 10, 5]);
+}
+
+#[tokio::test]
 async fn a_text_that_is_too_long_is_cut_where_the_server_can_cut() {
     let long = "wheel ".repeat(1_000);
     for api in [Api::TextEmbeddingsInference, Api::Ollama] {

@@ -170,7 +170,8 @@ impl RemoteClient {
                 return error;
             }
             // Not the text is to blame but the settings. As poison it would send every document to the dead letters.
-            PortError { class: ErrorClass::Fatal, ..error }.with_hint("check embedding.model and embedding.dimensions")
+            PortError { class: ErrorClass::Fatal, ..error }
+                .with_hint("check embedding.api_key, embedding.model and embedding.dimensions")
         })?;
         let found = vectors.first().map_or(0, Vec::len);
         match self.options.dimensions {
