@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bson::{Document, doc};
+use bson::Document;
 use mongodb::Client;
 use mongodb::options::ClientOptions;
 use tidewheel_core::address;
@@ -113,13 +113,9 @@ impl MongoSource {
 
     /// Returns the names of the database's collections if the selection matches none of them; nothing otherwise.
     pub async fn passed_over(&self) -> PortResult<Vec<String>> {
-        let database = self.server.database().clone();
-        let mut names = self
-            .server
-            .run("listing the collections of", async move {
-                database.list_collection_names().filter(doc! { "type": "collection" }).await
-            })
-            .await?;
+        let listed = self.server.collections().await?.into_iter();
+        let collections = listed.filter(|listed| listed.kind == Kind::Collection);
+        let mut names: Vec<String> = collections.map(|listed| listed.name).collect();
         names.retain(|name| !name.starts_with("system."));
         if names.iter().any(|name| self.selection.contains(name)) {
             names.clear();
