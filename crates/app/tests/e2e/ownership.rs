@@ -113,6 +113,21 @@ async fn owner(world: &World, collection: &str) -> Value {
     info["result"]["config"]["metadata"]["tidewheel"].clone()
 }
 
+/// Waits until a collection names an owner, and gives it: a new collection is marked at the next check.
+async fn marked(world: &mut World, collection: &str) -> Value {
+    let begun = Instant::now();
+    loop {
+        let owner = owner(world, collection).await;
+        if owner != Value::Null {
+            return owner;
+        }
+        if begun.elapsed() > PATIENCE {
+            world.fail(&format!("{collection} has no owner"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Waits until all services of the world but the embedder have stopped because of another owner.
 async fn stops_for_another_owner(world: &mut World) {
     for service in ["producer", "processor", "upserter"] {
@@ -183,7 +198,7 @@ async fn second_installation_on_one_collection_is_refused_or_inherits_it_and_nev
     insert(&world, "shop", 0..20).await;
     insert(&world, "crm", 0..30).await;
     assert_eq!(world.equal().await.documents, 20);
-    let first = owner(&world, "documents").await;
+    let first = marked(&mut world, "documents").await;
     assert_eq!(first["database"], "shop");
 
     // Another database.
@@ -237,7 +252,7 @@ async fn wiped_redis_new_collection_and_upgrade_are_marked_without_a_person() {
     let mut world = World::running().await;
     insert(&world, "shop", 0..20).await;
     assert_eq!(world.equal().await.documents, 20);
-    let first = owner(&world, "documents").await;
+    let first = marked(&mut world, "documents").await;
     assert_eq!(world.redis::<String>(&["HGET", INSTALLATION, "id"]).await, first["id"].as_str().unwrap());
 
     // Wiped while services run: they put it back.
@@ -266,9 +281,7 @@ async fn wiped_redis_new_collection_and_upgrade_are_marked_without_a_person() {
     let collection = format!("{}/collections/documents", world.stack.qdrant_http_url().unwrap());
     http().delete(&collection).send().await.unwrap().error_for_status().unwrap();
     assert_eq!(world.equal().await.documents, 30);
-    while owner(&world, "documents").await["id"] != second["id"] {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    assert_eq!(marked(&mut world, "documents").await["id"], second["id"]);
 
     // A Redis and a collection of an older release name nobody.
     for service in SERVICES {
@@ -283,9 +296,7 @@ async fn wiped_redis_new_collection_and_upgrade_are_marked_without_a_person() {
         world.start(service);
     }
     assert_eq!(world.equal().await.documents, 35);
-    while owner(&world, "documents").await == Value::Null {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    marked(&mut world, "documents").await;
     let repaired = world.log("producer").matches("everything will be compared with the index").count();
     assert_eq!(repaired, 0, "nothing is read again because of an upgrade");
 
