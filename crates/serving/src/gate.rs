@@ -61,7 +61,9 @@ impl Gate {
         let Some(shown) = headers.get(header::AUTHORIZATION) else { return Access::Missing };
         let now = Instant::now();
         let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Err(wait)) = address.map(|address| throttle.admit(address, now)) {
+        let wait = address.and_then(|address| throttle.wait(address, now));
+        let trusted = address.is_some_and(|address| throttle.trusts(address, now));
+        if let Some(wait) = wait.filter(|_| !trusted) {
             return Access::TooMany(wait);
         }
         if is_bearer(shown.as_bytes(), token) {
@@ -70,13 +72,12 @@ impl Gate {
             }
             return Access::Granted;
         }
+        if let Some(wait) = wait {
+            return Access::TooMany(wait);
+        }
         if let Some(address) = address {
-            // Not more than one line each time that the address may try.
-            let logged = throttle.has_room(address, now);
             throttle.failed(address, now);
-            if logged {
-                tracing::warn!(target: "audit", server = self.server, %address, path, "wrong token");
-            }
+            tracing::warn!(target: "audit", server = self.server, %address, path, "wrong token");
         }
         Access::Wrong
     }
@@ -137,5 +138,16 @@ mod tests {
         assert!(matches!(wrong(), Access::TooMany(wait) if wait > Duration::ZERO));
         assert!(matches!(gate.check(&request(Some("Bearer secret"), "10.0.0.1:6")), Access::TooMany(_)));
         assert_eq!(gate.check(&request(Some("Bearer secret"), "10.0.0.2:5")), Access::Granted);
+    }
+
+    #[test]
+    fn a_client_with_the_right_token_is_not_locked_out_by_a_neighbour_at_its_address() {
+        let gate = Gate::new("test", Some(Secret::new("secret")));
+        let right = || gate.check(&request(Some("Bearer secret"), "10.0.0.1:5"));
+        assert_eq!(right(), Access::Granted);
+        let wrong: Vec<_> = (0..20).map(|_| gate.check(&request(Some("Bearer no"), "10.0.0.1:6"))).collect();
+        assert_eq!(wrong.iter().filter(|access| **access == Access::Wrong).count(), 10);
+        assert!(wrong[10..].iter().all(|access| matches!(access, Access::TooMany(_))), "the neighbour has to wait");
+        assert_eq!(right(), Access::Granted);
     }
 }

@@ -30,12 +30,16 @@ struct Client {
 }
 
 impl Throttle {
-    /// Whether an address may try; if not, how long it has to wait.
-    pub(crate) fn admit(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        let Some(client) = self.clients.get(&network(address)) else { return Ok(()) };
-        let trusted = client.valid.is_some_and(|valid| now < valid + TRUSTED);
-        let excess = client.failures_at(now) + 1.0 - BURST;
-        if excess <= 0.0 || trusted { Ok(()) } else { Err(REFILL.mul_f64(excess)) }
+    /// How long an address has to wait until it may try; `None` if it may now.
+    pub(crate) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
+        let excess = self.clients.get(&network(address))?.failures_at(now) + 1.0 - BURST;
+        (excess > 0.0).then(|| REFILL.mul_f64(excess))
+    }
+
+    /// Whether an address has shown a valid token lately.
+    pub(crate) fn trusts(&self, address: IpAddr, now: Instant) -> bool {
+        let valid = self.clients.get(&network(address)).and_then(|client| client.valid);
+        valid.is_some_and(|valid| now < valid + TRUSTED)
     }
 
     /// Counts a failed attempt.
@@ -43,11 +47,6 @@ impl Throttle {
         let client = self.client(address, now);
         client.failures = (client.failures_at(now) + 1.0).min(BURST);
         client.seen = now;
-    }
-
-    /// Whether an address has attempts left, whatever it is trusted with.
-    pub(crate) fn has_room(&self, address: IpAddr, now: Instant) -> bool {
-        self.clients.get(&network(address)).is_none_or(|client| client.failures_at(now) + 1.0 <= BURST)
     }
 
     /// Remembers a valid token.
@@ -100,13 +99,13 @@ mod tests {
     fn an_address_waits_after_ten_failures_and_others_do_not() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         fail(&mut throttle, "10.0.0.1", 9, now);
-        assert_eq!(throttle.admit(ip("10.0.0.1"), now), Ok(()));
+        assert_eq!(throttle.wait(ip("10.0.0.1"), now), None);
         fail(&mut throttle, "10.0.0.1", 1, now);
-        assert_eq!(throttle.admit(ip("10.0.0.1"), now), Err(REFILL));
-        assert_eq!(throttle.admit(ip("10.0.0.2"), now), Ok(()));
-        assert_eq!(throttle.admit(ip("10.0.0.1"), now + REFILL), Ok(()));
+        assert_eq!(throttle.wait(ip("10.0.0.1"), now), Some(REFILL));
+        assert_eq!(throttle.wait(ip("10.0.0.2"), now), None);
+        assert_eq!(throttle.wait(ip("10.0.0.1"), now + REFILL), None);
         fail(&mut throttle, "10.0.0.1", 100, now);
-        assert_eq!(throttle.admit(ip("10.0.0.1"), now), Err(REFILL), "attempts while it waits do not add up");
+        assert_eq!(throttle.wait(ip("10.0.0.1"), now), Some(REFILL), "attempts while it waits do not add up");
     }
 
     #[test]
@@ -114,22 +113,21 @@ mod tests {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         fail(&mut throttle, "2001:db8::1", 5, now);
         fail(&mut throttle, "2001:db8::2", 5, now);
-        assert!(throttle.admit(ip("2001:db8::3"), now).is_err());
-        assert!(throttle.admit(ip("2001:db8:0:1::3"), now).is_ok());
+        assert!(throttle.wait(ip("2001:db8::3"), now).is_some());
+        assert!(throttle.wait(ip("2001:db8:0:1::3"), now).is_none());
         fail(&mut throttle, "::ffff:10.0.0.1", 10, now);
-        assert!(throttle.admit(ip("10.0.0.1"), now).is_err());
-        assert!(throttle.admit(ip("::ffff:10.0.0.2"), now).is_ok());
+        assert!(throttle.wait(ip("10.0.0.1"), now).is_some());
+        assert!(throttle.wait(ip("::ffff:10.0.0.2"), now).is_none());
     }
 
     #[test]
-    fn an_address_with_a_valid_token_is_not_locked_out_by_its_neighbour() {
+    fn an_address_with_a_valid_token_is_trusted_for_a_while() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
+        assert!(!throttle.trusts(ip("127.0.0.1"), now));
         throttle.succeeded(ip("127.0.0.1"), now);
         fail(&mut throttle, "127.0.0.1", 100, now);
-        assert!(throttle.admit(ip("127.0.0.1"), now).is_ok());
-        let later = now + TRUSTED;
-        fail(&mut throttle, "127.0.0.1", 100, later);
-        assert!(throttle.admit(ip("127.0.0.1"), later).is_err());
+        assert!(throttle.trusts(ip("127.0.0.1"), now) && throttle.wait(ip("127.0.0.1"), now).is_some());
+        assert!(!throttle.trusts(ip("127.0.0.1"), now + TRUSTED));
     }
 
     #[test]

@@ -136,8 +136,8 @@ Examples:
   tidewheel audit-log
   tidewheel audit-log --since 7d --output json | jq '.[] | select(.action == \"dead-letters drop\")'
 
-It records dead letters that were retried or dropped, replays and repairs, from the console and the command line, in the
-Redis stream {raw_document_changes}:audit_log, which keeps about 10,000 entries.
+It records retried and dropped dead letters, replays, repairs and take-overs from the console and
+the command line in the Redis stream {raw_document_changes}:audit_log, about 10,000 entries.
 Exit code: 0 the log was printed, even if it is empty; 2 could not read it.")]
 pub(crate) struct AuditLogArgs {
     /// Only from then on: a time such as 2026-05-01T12:00:00Z, or how long ago, such as 90m or 7d
