@@ -110,7 +110,7 @@ async fn what_is_too_large_is_refused_before_it_fills_memory() {
 
     // A body without an announced length is counted as it comes.
     let mut socket = TcpStream::connect(service.url.trim_start_matches("http://")).await.unwrap();
-    socket.write_all(b"POST /encode HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+    socket.write_all(b"POST /encode HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
     for _ in 0..20 {
         socket.write_all(format!("{:x}\r\n{}\r\n", 10_000, "a".repeat(10_000)).as_bytes()).await.unwrap();
     }
@@ -128,7 +128,7 @@ async fn a_body_that_does_not_arrive_is_given_up() {
     let options = ServiceOptions { read_timeout: Duration::from_millis(50), ..hash_options() };
     let service = Running::start(hash(8), options).await;
     let mut socket = TcpStream::connect(service.url.trim_start_matches("http://")).await.unwrap();
-    socket.write_all(b"POST /encode HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{").await.unwrap();
+    socket.write_all(b"POST /encode HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{").await.unwrap();
     let mut head = [0; 12];
     socket.read_exact(&mut head).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 408");
@@ -139,7 +139,7 @@ async fn bodies_in_memory_are_bounded_together() {
     let limits = ServiceOptions { max_body_bytes: 1000, max_pending_bytes: 1500, ..hash_options() };
     let service = Running::start(hash(8), limits).await;
     let mut socket = TcpStream::connect(service.url.trim_start_matches("http://")).await.unwrap();
-    socket.write_all(b"POST /encode HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{").await.unwrap();
+    socket.write_all(b"POST /encode HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{").await.unwrap();
     let busy = async || {
         let (status, _) = service.post("/encode", &json!({"text": "a".repeat(800)})).await;
         status == StatusCode::TOO_MANY_REQUESTS
