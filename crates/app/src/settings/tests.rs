@@ -386,6 +386,7 @@ fn setting_without_effect_is_reported() {
         ("documents = { template = \"{{ a }}\", fields = [\"b\"] }", "documents.fields"),
         ("traces.share = 0.5", "traces.share"),
         ("traces.headers = \"a=b\"", "traces.headers"),
+        ("traces.ca_file = \"/ca.pem\"", "traces.ca_file"),
         ("monitor.webhook_token = \"t\"", "monitor.webhook_token"),
     ] {
         let found = warnings(file, &[], &[]);
@@ -404,14 +405,15 @@ fn another_value(key: &Key, folder: &std::path::Path) -> (String, &'static [(&'s
         "embedding.model" => &[("embedding.provider", "ollama")],
         "embedding.token" | "embedding.token_file" | "embedding.url" => &[],
         name if name.starts_with("embedding.") && name != "embedding.timeout" => ollama,
-        "traces.share" | "traces.headers" | "traces.headers_file" => &[("traces.endpoint", "http://a")],
-        "monitor.webhook_token" | "monitor.webhook_token_file" | "monitor.webhook_timeout" => {
+        name if name.starts_with("traces.") && name != "traces.endpoint" => &[("traces.endpoint", "http://a")],
+        name if name.starts_with("monitor.webhook_") && name != "monitor.webhook_file" => {
             &[("monitor.webhook", "http://a")]
         }
         _ => &[],
     };
     let text = match key.name {
         "embedding.provider" => "ollama".to_owned(),
+        "console.trusted_proxies" => "10.0.0.0/8".to_owned(),
         name if name.ends_with("_file") && name != "redis.ca_file" => {
             let path = folder.join("secret");
             std::fs::write(&path, "mongodb://other").unwrap();

@@ -114,10 +114,8 @@ fn ineffective(key: &str, layers: &Layers) -> Option<&'static str> {
             (!own).then_some("embedding.provider is not \"tidewheel\"; other embedders take embedding.api_key")
         }
         "documents.fields" => (!unset(&["documents.template"])).then_some("documents.template is set"),
-        "traces.share" | "traces.headers" | "traces.headers_file" => {
-            unset(&["traces.endpoint"]).then_some("traces.endpoint is not set")
-        }
-        "monitor.webhook_token" | "monitor.webhook_token_file" | "monitor.webhook_timeout" => {
+        name if name.starts_with("traces.") => unset(&["traces.endpoint"]).then_some("traces.endpoint is not set"),
+        name if name.starts_with("monitor.webhook_") => {
             unset(&["monitor.webhook", "monitor.webhook_file"]).then_some("monitor.webhook is not set")
         }
         _ => None,
