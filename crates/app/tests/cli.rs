@@ -167,3 +167,249 @@ fn a_service_without_what_it_needs_says_so() {
     let ran = tidewheel(&["embedder", "--model", "hash:none"]);
     assert_eq!(ran.code, 2, "{}", ran.err);
 }
+
+/// Secrets of a letter and what breaks addresses, in every place that takes one; none may be told by any command.
+#[test]
+fn no_command_shows_a_secret_wherever_it_stands() {
+    // Not random: the same cases on every run. The library that hides them is tested with random ones.
+    let secrets = ["Xk9qPlain7", "Xk9q?Mark7", "Xk9q@At7", "Xk9q#Hash7", "Xk9q/Slash:Colon%41&x=Xk9q"];
+    let templates: [(&str, &[&str]); 7] = [
+        (
+            "mongodb.uri",
+            &[
+                "mongodb://ann:{}@127.0.0.1:1/?serverSelectionTimeoutMS=100",
+                "mongodb://{}@127.0.0.1:1/?serverSelectionTimeoutMS=100",
+                "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100&authMechanism=MONGODB-AWS&authMechanismProperties=AWS_SESSION_TOKEN:{}",
+                "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100&tls=true&tlsCertificateKeyFilePassword={}",
+                "mongodb://127.0.0.1:{}/",
+                "{}://127.0.0.1:1/",
+            ],
+        ),
+        (
+            "redis.url",
+            &[
+                "redis://:{}@127.0.0.1:2",
+                "redis://{}:pw@127.0.0.1:2",
+                "redis+unix:///nowhere.sock?pass={}",
+                "redis://127.0.0.1:{}",
+            ],
+        ),
+        (
+            "qdrant.url",
+            &[
+                "http://127.0.0.1:4/?api-key={}",
+                "http://u:{}@127.0.0.1:4",
+                "http://127.0.0.1:{}",
+                "http://127.0.0.1:4#{}",
+            ],
+        ),
+        (
+            "embedding.url",
+            &["http://127.0.0.1:3/?key={}", "http://u:{}@127.0.0.1:3", "http://127.0.0.1:{}", "http://127.0.0.1:3#{}"],
+        ),
+        ("traces.endpoint", &["http://127.0.0.1:5/?key={}", "http://{}@127.0.0.1:5", "http://127.0.0.1:{}", "{}"]),
+        ("monitor.webhook", &["https://127.0.0.1:6/services/{}", "{}"]),
+        ("qdrant.api_key", &["{}"]),
+    ];
+    let longest = templates.iter().map(|(_, forms)| forms.len()).max().unwrap();
+    let leaks = std::thread::scope(|scope| {
+        let tasks: Vec<_> = secrets
+            .iter()
+            .map(|secret| {
+                scope.spawn(move || (0..longest).flat_map(|form| leaks(secret, &templates, form)).collect::<Vec<_>>())
+            })
+            .collect();
+        tasks.into_iter().flat_map(|task| task.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(leaks.is_empty(), "{}", leaks.join("\n"));
+}
+
+/// What any command tells of a secret that stands in one form of each setting.
+fn leaks(secret: &str, templates: &[(&str, &[&str])], form: usize) -> Vec<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let mut file = String::from("mongodb.database = \"shop\"\n");
+    for (key, forms) in templates {
+        let value = forms[form % forms.len()].replace("{}", secret);
+        file += &format!("{key} = '{value}'\n");
+    }
+    std::fs::write(directory.path().join("tidewheel.toml"), &file).unwrap();
+    let mut found = Vec::new();
+    let mut look = |directory: &TempDir, arguments: &[&str]| {
+        let ran = tidewheel_in(directory, arguments, &[]);
+        let told = ran.out + &ran.err;
+        // What the secrets have in common, and nothing else here has.
+        if told.contains("Xk9q") {
+            found.push(format!("{arguments:?} with\n{file}says\n{told}"));
+        }
+    };
+    for command in [&["config", "show"][..], &["config", "check"], &["status"]] {
+        look(&directory, command);
+    }
+    // A setting that is not valid keeps the others from being used: each is also tried alone.
+    let nowhere = tempfile::tempdir().unwrap();
+    let quick = "mongodb.uri = \"mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100\"\nmongodb.database = \"shop\"\n\
+                 redis.url = \"redis://127.0.0.1:2\"\nembedding.url = \"http://127.0.0.1:3\"\nqdrant.url = \"http://127.0.0.1:4\"\n";
+    std::fs::write(nowhere.path().join("tidewheel.toml"), quick).unwrap();
+    for (key, forms) in templates.iter().filter(|(_, forms)| form < forms.len()) {
+        let assignment = format!("{key}={}", forms[form].replace("{}", secret));
+        look(&nowhere, &["check", "--set", &assignment]);
+    }
+    found
+}
+
+#[test]
+fn malformed_assignment_is_not_repeated() {
+    for assignment in ["qdrant.api_key:hunter2", "hunter2", "redis://:hunter2@cache?a=b", "qdrant.apikey=hunter2"] {
+        let ran = tidewheel(&["config", "check", "--set", assignment]);
+        assert_eq!(ran.code, 1, "{}", ran.err);
+        assert!(!ran.err.contains("hunter2"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn secret_in_a_flag_and_misspelt_variable_are_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["config", "check", "--set", "qdrant.api_key=hunter2", "--redis-url", "redis://:hunter2@cache"];
+    let ran = tidewheel_in(&directory, &arguments, &[("TIDEWHEEL_MONGODB__COLLECTION", "tickets")]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(!ran.err.contains("hunter2"));
+    insta::assert_snapshot!(ran.err);
+}
+
+#[test]
+fn check_before_run_accepts_that_no_embedder_runs() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let embedder = |model: &str| {
+        let listen = format!("embedder.listen=127.0.0.1:{port}");
+        let model = format!("embedder.model={model}");
+        let arguments = ["check", "--output", "json", "--set", &listen, "--set", &model, "--database", "shop"];
+        let others = [&NOWHERE[0..4], &NOWHERE[6..8]].concat();
+        let findings: serde_json::Value =
+            serde_json::from_str(&tidewheel(&[&arguments[..], &others[..]].concat()).out).unwrap();
+        let findings = findings.as_array().unwrap().iter().filter(|finding| finding["part"] == "embedder");
+        findings
+            .map(|finding| {
+                format!("{}: {}", finding["verdict"].as_str().unwrap(), finding["message"].as_str().unwrap())
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        embedder("hash:64"),
+        [
+            "right: hash:64 can be loaded: 64 dimensions".to_owned(),
+            format!("doubtful: no embedder runs at http://127.0.0.1:{port} yet")
+        ]
+    );
+    let unknown = embedder("nobody/has-this-model");
+    assert!(unknown[0].starts_with("doubtful: nobody/has-this-model is not on this machine yet"), "{unknown:?}");
+    let empty = tempfile::tempdir().unwrap();
+    let broken = embedder(empty.path().to_str().unwrap());
+    assert!(broken.len() == 1 && broken[0].starts_with("wrong: embedder:"), "{broken:?}");
+    // Somebody else has the address: the embedder could not start.
+    let holder = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    std::thread::spawn(move || holder.incoming().for_each(drop));
+    let taken = embedder("hash:64");
+    assert!(taken.len() == 1 && taken[0].starts_with("wrong: "), "{taken:?}");
+}
+
+/// Answers every request with a redirect, over HTTP/1.
+fn redirecting(location: &'static str) -> u16 {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let Ok(mut connection) = connection else { continue };
+            let _ = connection.read(&mut [0; 4096]);
+            let head = format!(
+                "HTTP/1.1 301 Moved Permanently\r\nlocation: {location}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            );
+            let _ = connection.write_all(head.as_bytes());
+        }
+    });
+    port
+}
+
+#[test]
+fn redirect_is_named_with_the_setting_to_change_and_not_followed() {
+    let port = redirecting("https://elsewhere.example.com/encode?key=hunter2");
+    let url = format!("http://127.0.0.1:{port}");
+    let (embedding, endpoint) = (format!("embedding.url={url}"), format!("traces.endpoint={url}"));
+    for provider in ["tidewheel", "tei"] {
+        let provider = format!("embedding.provider={provider}");
+        let arguments = ["check", "--set", &embedding, "--set", &provider, "--set", &endpoint, "--database", "shop"];
+        let others = [&NOWHERE[0..4], &NOWHERE[6..8]].concat();
+        let ran = tidewheel(&[&arguments[..], &others[..]].concat());
+        let target = "redirects to https://elsewhere.example.com/encode?*** (301)";
+        assert_eq!(ran.out.matches(target).count(), 2, "embedder and traces: {}", ran.out);
+        assert!(
+            ran.out.contains("set embedding.url to the address") && ran.out.contains("set traces.endpoint"),
+            "{}",
+            ran.out
+        );
+        assert!(!ran.out.contains("hunter2"), "{}", ran.out);
+    }
+}
+
+/// A proxy that records what it is asked for, and serves none of it.
+fn recording_proxy() -> (u16, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let requests = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let recorded = requests.clone();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let Ok(mut connection) = connection else { continue };
+            let mut line = String::new();
+            let _ = BufReader::new(&connection).read_line(&mut line);
+            recorded.lock().unwrap().push(line.trim().to_owned());
+            let _ = connection.write_all(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    (port, requests)
+}
+
+#[test]
+fn proxy_of_the_environment_gets_no_request_for_this_machine() {
+    let (proxy, requests) = recording_proxy();
+    let proxy = format!("http://127.0.0.1:{proxy}");
+    let cache = tempfile::tempdir().unwrap();
+    let ours = redirecting("/elsewhere");
+    let hub = format!("http://127.0.0.1:{ours}");
+    let ask = |arguments: &[&str], no_proxy: &str| {
+        let environment = [
+            ("HTTP_PROXY", proxy.as_str()),
+            ("http_proxy", proxy.as_str()),
+            ("HTTPS_PROXY", proxy.as_str()),
+            ("ALL_PROXY", proxy.as_str()),
+            ("NO_PROXY", no_proxy),
+            ("no_proxy", no_proxy),
+            ("HF_ENDPOINT", hub.as_str()),
+            ("TIDEWHEEL_CACHE", cache.path().to_str().unwrap()),
+        ];
+        let others = [&NOWHERE[0..4], &NOWHERE[6..10]].concat();
+        let ran = tidewheel_in(&tempfile::tempdir().unwrap(), &[arguments, &others[..]].concat(), &environment);
+        (ran.out + &ran.err, std::mem::take(&mut *requests.lock().unwrap()))
+    };
+    for host in ["127.0.0.1", "localhost", "127.1.2.3", "[::1]"] {
+        let embedding = format!("embedding.url=http://{host}:{ours}");
+        let endpoint = format!("traces.endpoint=http://{host}:{ours}");
+        let webhook = format!("monitor.webhook=http://{host}:{ours}");
+        let flags = ["--set", &embedding, "--set", &endpoint, "--set", &webhook];
+        for command in [&["check"][..], &["status"], &["monitor", "--once"], &["search", "anything"]] {
+            let (told, requests) = ask(&[command, &flags].concat(), "");
+            assert_eq!(requests, [""; 0], "{host}: {command:?}: {told}");
+        }
+    }
+    // A hub of models on this machine.
+    let (told, requests) = ask(&["embedder", "--model", "nobody/model", "--set", "embedder.listen=127.0.0.1:9"], "");
+    assert!(told.contains("nobody/model") && requests.is_empty(), "{told} {requests:?}");
+
+    // What is elsewhere still goes through it, unless NO_PROXY says otherwise.
+    let remote = ["check", "--set", "embedding.url=http://embedder.invalid:8080"];
+    let (told, requests) = ask(&remote, "");
+    assert!(requests.iter().any(|line| line.starts_with("GET http://embedder.invalid:8080/")), "{told} {requests:?}");
+    let (told, requests) = ask(&remote, "embedder.invalid");
+    assert!(requests.is_empty() && told.contains("embedder.invalid"), "{told} {requests:?}");
+}

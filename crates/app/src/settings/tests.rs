@@ -167,12 +167,12 @@ fn traces_are_off_until_there_is_an_endpoint() {
 fn vectors_come_from_our_own_embedder_unless_told_otherwise() {
     let provider = |flags: &[(&str, &str)]| loaded("", &[], flags).settings.embedding;
     let Provider::Tidewheel { url, token } =
-        provider(&[("embedder.listen", "0.0.0.0:81"), ("embedder.serving.token", "t")]).provider
+        provider(&[("embedder.listen", "0.0.0.0:81"), ("embedder.token", "t")]).provider
     else {
         panic!("not our own")
     };
     assert_eq!((url.as_str(), token.unwrap().reveal()), ("http://127.0.0.1:81", "t"));
-    let elsewhere = provider(&[("embedding.url", "http://far:80"), ("embedder.serving.token", "t")]);
+    let elsewhere = provider(&[("embedding.url", "http://far:80"), ("embedder.token", "t")]);
     assert!(elsewhere.elsewhere);
     assert!(matches!(elsewhere.provider, Provider::Tidewheel { token: None, .. }));
     let openai = provider(&[("embedding.provider", "openai"), ("embedding.model", "m"), ("embedding.dimensions", "5")]);
@@ -402,7 +402,8 @@ fn another_value(key: &Key, folder: &std::path::Path) -> (String, &'static [(&'s
     let ollama: &'static [(&'static str, &'static str)] = &[("embedding.provider", "ollama"), ("embedding.model", "n")];
     let beside: &'static [(&'static str, &'static str)] = match key.name {
         "embedding.provider" => &[("embedding.model", "n")],
-        "embedding.model" => &[("embedding.provider", "ollama")],
+        // Another one than is set beside the others.
+        "embedding.model" => &[("embedding.provider", "tei"), ("embedding.url", "http://a")],
         "embedding.token" | "embedding.token_file" | "embedding.url" => &[],
         name if name.starts_with("embedding.") && name != "embedding.timeout" => ollama,
         name if name.starts_with("traces.") && name != "traces.endpoint" => &[("traces.endpoint", "http://a")],

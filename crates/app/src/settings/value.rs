@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn values_are_shown_as_they_are_written() {
         for (kind, text, shown) in [
-            (Kind::Text, "{{ subject }}\n", "\"\"\"\n{{ subject }}\n\"\"\""),
+            (Kind::Text, "{{ subject }}\n{{ content }}", "\"\"\"\n{{ subject }}\n{{ content }}\"\"\""),
             (Kind::Names, "a, b*,", r#"["a", "b*"]"#),
             (Kind::Count(1), "7", "7"),
             (Kind::Duration, "90s", r#""1m30s""#),

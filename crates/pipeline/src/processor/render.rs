@@ -233,7 +233,7 @@ mod tests {
         for (text, expected) in [
             ("{{ subject }}: {{ content }}", "Late:"),
             ("{{ subject }}{% if content is defined %} has content{% endif %}", "Late"),
-            ("{{ content | default('nothing') }}", "nothing"),
+            ("{{ subject }} {{ content | default('nothing') }}", "Late nothing"),
             ("{{ subject }}{% for t in tags %} #{{ t }}{% endfor %}", "Late #x"),
             ("{{ customer.name }}{{ customer.city }}", "Bath"),
             ("{{ tags | join(', ') }}", "x"),
