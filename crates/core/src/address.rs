@@ -84,6 +84,11 @@ pub fn origin(address: &str) -> String {
     format!("{scheme}://{hosts}")
 }
 
+/// Whether the address can be read in more than one way: what a client takes for the host may be a part of a secret.
+pub fn is_ambiguous(address: &str) -> bool {
+    scheme(address).is_some_and(|(scheme, rest)| parts(scheme, rest).is_none())
+}
+
 /// Whether [`shown`] leaves anything out.
 pub fn holds_secret(address: &str) -> bool {
     shown(address) != address
@@ -279,7 +284,9 @@ mod tests {
             ("", "***"),
         ] {
             assert_eq!(shown(given), expected, "{given}");
+            assert_eq!(is_ambiguous(given), expected.len() > 3, "{given}");
         }
+        assert!(!is_ambiguous("redis://:s%2Fcret@cache:6379/1"));
     }
 
     #[test]

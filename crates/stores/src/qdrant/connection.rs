@@ -110,6 +110,10 @@ pub(super) fn address(url: &str) -> Result<Uri, PortError> {
     if uri.query().is_some() || !matches!(uri.path(), "" | "/") {
         return Err(invalid("gRPC has no path and no query; an API key goes into qdrant.api_key"));
     }
+    // A port that is no number, a fragment: the client would leave it out, and messages would repeat it.
+    if address::holds_secret(&with_scheme) {
+        return Err(invalid("there is more than a host and a port"));
+    }
     let port = uri.port_u16().unwrap_or(GRPC_PORT);
     Uri::builder()
         .scheme(scheme)
@@ -173,6 +177,7 @@ mod tests {
             "http://hunter2@ho st",
             "https://host/?api-key=hunter2",
             "https://host:hunter2",
+            "https://host:6334#hunter2",
             "hunter2://host",
         ] {
             let error = address(wrong).unwrap_err();

@@ -98,8 +98,13 @@ impl std::fmt::Debug for RedisStore {
 impl RedisStore {
     /// Prepares for a server without connecting to it. Fails as fatal if the options make no sense.
     pub fn open(options: &RedisOptions) -> PortResult<Self> {
-        let info = options.url.reveal().into_connection_info().map_err(|error| {
-            let url = options.url.reveal();
+        let url = options.url.reveal();
+        if address::is_ambiguous(url) {
+            let shown = address::shown(url);
+            return Err(PortError::fatal(format!("invalid redis.url {shown:?}: it can be read in more than one way"))
+                .with_hint("write %3F for ?, %23 for #, %2F for / and %40 for @ in the user and the password"));
+        }
+        let info = url.into_connection_info().map_err(|error| {
             let mut error = port_error("read redis.url", &address::shown(url), &error);
             error.message = address::scrubbed(&error.message, url);
             error
@@ -190,6 +195,8 @@ mod tests {
         for url in [
             "redis://app:hunter2@localhost:6379/x",
             "redis://app:hunter2@localhost:hunter2",
+            "redis://hunter2?x:password@localhost",
+            "redis://:hunter2#x@localhost",
             "redis+unix:///run/redis.sock?pass=hunter2&db=hunter2",
             "http://app:hunter2@localhost",
             "redis://app:hunter2@",
