@@ -180,7 +180,8 @@ fn of_stage(stage: &Stage, limit: u64, thresholds: &Thresholds, found: &mut Foun
 fn source(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
     let Told::Known(source) = &overview.source else { return };
     if let Some(left) = source.oplog_time_to_loss_seconds
-        && left < thresholds.oplog_time_left.as_secs()
+        // What lasts longer than that is not told exactly.
+        && left < thresholds.oplog_time_left.as_secs().min(FAR_SECONDS)
     {
         let message = if left == 0 {
             "MongoDB's oplog no longer reaches back to what has been read: changes were missed".to_owned()

@@ -74,6 +74,7 @@ fn each_threshold_has_a_problem_that_begins_above_it() {
     };
     assert_eq!(source(&|source| source.oplog_time_to_loss_seconds = Some(7_199)), ["oplog-window"]);
     assert!(source(&|source| source.oplog_time_to_loss_seconds = Some(7_200)).is_empty());
+    assert!(source(&|source| source.oplog_time_to_loss_seconds = None).is_empty());
     assert_eq!(source(&|source| source.passed_over = vec!["orders".into()]), ["nothing-selected"]);
     assert_eq!(source(&|source| source.damage = Some("the stream is gone".into())), ["history-damaged"]);
     assert_eq!(source(&|source| source.error = Some("refused".into())), ["mongodb-unreachable"]);

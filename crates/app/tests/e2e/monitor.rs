@@ -167,7 +167,9 @@ async fn an_outage_shows_in_readiness_metrics_and_status_and_is_a_few_lines_of_l
     world.wait(|world| status(world)["services"].as_array().unwrap().len() == 4, "all services report").await;
     world.wait(|world| status(world)["verdict"]["state"] == "right", "the index is right").await;
     world.wait(|world| status(world)["latency"]["changes"] == count, "the latency is known").await;
-    assert!(status(&world)["source"]["oplog_time_to_loss_seconds"].as_u64().unwrap() > 7_200);
+    // Of a young server nobody can say it yet.
+    let left = status(&world)["source"]["oplog_time_to_loss_seconds"].as_u64();
+    assert!(left.is_none_or(|left| left > 7_200), "{left:?}");
 
     let qdrant = world.stack.qdrant.clone().unwrap();
     qdrant.kill().await;
