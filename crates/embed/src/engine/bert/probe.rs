@@ -166,8 +166,49 @@ fn choose(measured: &[Measurement]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::choose;
+    use std::path::PathBuf;
+
+    use super::{Candidate, choose, fastest};
+    use crate::engine::kernel::{Bf16, F32, Int8, Portable};
     use crate::engine::{Measurement, Precision};
+    use crate::model::{Activation, Description, Pooling, Prompts, TokenizerSettings};
+
+    #[test]
+    #[cfg_attr(miri, ignore = "it measures time")]
+    fn every_way_is_measured_with_the_sizes_of_the_model() {
+        // Short texts, widths that fit no register, and more tokens than the model takes in one text.
+        for (hidden, heads, intermediate, max_tokens) in [(12, 2, 20, 5), (84, 3, 150, 70), (64, 4, 256, 512)] {
+            let model = Description {
+                directory: PathBuf::new(),
+                folder: String::new(),
+                hidden,
+                heads,
+                layers: 3,
+                intermediate,
+                activation: Activation::Gelu,
+                norm_epsilon: 1e-12,
+                vocabulary: 9,
+                positions: max_tokens + 2,
+                padding: Some(1),
+                max_tokens,
+                tokenizer: TokenizerSettings::default(),
+                pooling: Pooling::Mean,
+                include_prompt: true,
+                normalize: true,
+                prompts: Prompts::default(),
+            };
+            let candidates = [
+                Candidate::new::<_, F32, F32>(Portable, &model, Precision::F32, "a"),
+                Candidate::new::<_, Bf16, Bf16>(Portable, &model, Precision::Bf16, "b"),
+                Candidate::new::<_, Int8, F32>(Portable, &model, Precision::Int8, "c"),
+            ];
+            let (chosen, measured) = fastest(candidates.into_iter().flatten().collect(), model.layers);
+            let names: Vec<&str> = measured.iter().map(|measurement| &measurement.kernel[..]).collect();
+            assert_eq!(names, ["a", "b", "c"]);
+            assert!(measured.iter().all(|measurement| measurement.tokens_per_second > 0), "{measured:?}");
+            assert_eq!(chosen, choose(&measured));
+        }
+    }
 
     #[test]
     fn the_fastest_is_taken_and_the_most_exact_of_those_about_as_fast() {
