@@ -25,6 +25,12 @@ impl ChunkLimits {
         self.max_tokens
     }
 
+    /// The same limits with fewer tokens in a chunk, and as large an overlap as fits.
+    #[must_use]
+    pub fn with_max_tokens(self, max_tokens: usize) -> Self {
+        Self::new(max_tokens, self.overlap)
+    }
+
     /// Whether a text of this many bytes fits into one chunk whatever its tokens are: a token has at least one byte.
     pub fn surely_fit(self, bytes: usize) -> bool {
         bytes <= self.max_tokens
@@ -34,6 +40,7 @@ impl ChunkLimits {
 /// How good a place is for a cut. Ordered: a greater one is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Boundary {
+    InsideCharacter,
     InsideWord,
     Word,
     Sentence,
@@ -45,21 +52,35 @@ enum Boundary {
 ///
 /// There is always at least one chunk, the whole text if it fits. Each holds at most `max_tokens` tokens and ends at
 /// the best boundary in its second half: a paragraph's end before a line's, a sentence's, a word's; among equals the
-/// latest. Every token lies in some chunk, and the next chunk starts at the first word within the overlap.
+/// latest. Every token lies in some chunk, and the next chunk starts at the first word within the overlap. Chunks of a longer
+/// text neither begin nor end with white space, and none adds nothing but white space to the one before.
 pub fn chunk(text: &str, spans: &[Range<usize>], limits: ChunkLimits) -> Vec<Range<usize>> {
     if spans.len() <= limits.max_tokens {
         return std::iter::once(0..text.len()).collect();
     }
-    let mut chunks = Vec::with_capacity(spans.len() / (limits.max_tokens - limits.overlap) + 1);
+    let mut chunks: Vec<Range<usize>> = Vec::with_capacity(spans.len() / (limits.max_tokens - limits.overlap) + 1);
     let (mut first, mut end) = (0, 0);
     loop {
         end = cut(text, spans, first, end, limits.max_tokens);
-        chunks.push(bytes(text, &spans[first..end]));
+        let range = trimmed(text, bytes(text, &spans[first..end]));
+        if !range.is_empty() && chunks.last().is_none_or(|last| last.end < range.end) {
+            chunks.push(range);
+        }
         if end == spans.len() {
-            return chunks;
+            break;
         }
         first = restart(text, spans, first, end, limits.overlap);
     }
+    if chunks.is_empty() {
+        chunks.push(0..0);
+    }
+    chunks
+}
+
+/// The range without white space at its ends.
+fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
+    let start = range.end - text[range.clone()].trim_start().len();
+    start..start + text[start..range.end].trim_end().len()
 }
 
 /// One past the last token of the chunk that starts at token `first`; always after `previous`, where the last one ended,
@@ -79,18 +100,25 @@ fn restart(text: &str, spans: &[Range<usize>], first: usize, end: usize, overlap
     (earliest..end).find(|&at| boundary(text, spans, at) > Boundary::InsideWord).unwrap_or(end)
 }
 
-/// What lies between token `at - 1` and token `at`.
+/// What lies between token `at - 1` and token `at`. White space may be a part of either, or a token of its own.
 fn boundary(text: &str, spans: &[Range<usize>], at: usize) -> Boundary {
     let (before, after) = (&spans[at - 1], &spans[at]);
-    let gap = text.get(before.end..after.start).unwrap_or_default();
-    let mut newlines = gap.bytes().filter(|byte| *byte == b'\n');
+    if !text.is_char_boundary(before.end) {
+        return Boundary::InsideCharacter;
+    }
+    let token = |span: &Range<usize>| text.get(span.clone()).unwrap_or_default();
+    let (before, gap, after) = (token(before), token(&(before.end..after.start)), token(after));
+    let kept = before.trim_end();
+    let space = [&before[kept.len()..], gap, &after[..after.len() - after.trim_start().len()]];
+    let mut newlines = space.iter().flat_map(|part| part.bytes()).filter(|byte| *byte == b'\n');
     if newlines.next().is_some() {
         return if newlines.next().is_some() { Boundary::Paragraph } else { Boundary::Line };
     }
-    match text.get(before.clone()).and_then(|token| token.chars().next_back()) {
+    let joined = space.iter().all(|part| part.is_empty());
+    match kept.chars().next_back() {
         Some('。' | '！' | '？') => Boundary::Sentence,
-        Some('.' | '!' | '?') if !gap.is_empty() => Boundary::Sentence,
-        _ if gap.is_empty() => Boundary::InsideWord,
+        Some('.' | '!' | '?') if !joined => Boundary::Sentence,
+        _ if joined => Boundary::InsideWord,
         _ => Boundary::Word,
     }
 }
@@ -106,7 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tokens::{Tokens, Words};
+    use crate::tokens::{Estimate, Tokens, Words};
 
     fn chunks(text: &str, max_tokens: usize, overlap: usize) -> Vec<&str> {
         let spans = Words.spans(text);
@@ -133,7 +161,39 @@ mod tests {
         assert_eq!(chunks("extraordinary extraordinary", 3, 2), ["extraordinary", "extraordinary"]);
     }
 
+    #[test]
+    fn white_space_with_tokens_of_its_own_is_in_no_chunk() {
+        let blank = "\n".repeat(50);
+        let text = format!("one two{blank}three four");
+        let chunks = |text: &str, max_tokens, overlap| {
+            let limits = ChunkLimits::new(max_tokens, overlap);
+            let ranges = chunk(text, &Estimate.spans(text), limits);
+            ranges.into_iter().map(|range| text[range].to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(chunks(&text, 8, 0), ["one two", "three four"]);
+        assert_eq!(chunks(&text, 8, 4), ["one two", "three four"]);
+        assert_eq!(chunks(&blank, 8, 0), [""]);
+    }
+
     proptest! {
+        #[test]
+        fn estimated_chunks_leave_out_nothing_but_white_space(
+            text in "([a-zA-Z0-9äé日本語😀.!?,\n\t ]{0,12}){0,60}",
+            max_tokens in 1usize..20,
+            overlap in 0usize..20,
+        ) {
+            let ranges = chunk(&text, &Estimate.spans(&text), ChunkLimits::new(max_tokens, overlap));
+            prop_assert!(!ranges.is_empty());
+            let mut covered = 0;
+            for range in &ranges {
+                prop_assert!(text.is_char_boundary(range.start) && text.is_char_boundary(range.end));
+                let gap = text.get(covered..range.start).unwrap_or_default();
+                prop_assert!(gap.trim().is_empty(), "{gap:?} is in no chunk");
+                covered = covered.max(range.end);
+            }
+            prop_assert!(text[covered..].trim().is_empty());
+        }
+
         #[test]
         fn every_token_is_covered_in_order_within_the_limit(
             text in "([a-zA-Zäé日.!?,\n ]{0,12}){0,60}",

@@ -66,6 +66,13 @@ pub struct Embedded {
 }
 
 impl Embedded {
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.change.document.as_ref().map_or(0, String::len)
+            + self.chunks.iter().map(String::len).sum::<usize>()
+            + size_of_val(self.vectors.values())
+    }
+
     /// A change that needs no vector: a delete, or a change of a whole collection.
     pub fn without_vectors(change: Change) -> Self {
         Self {

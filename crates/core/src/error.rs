@@ -86,6 +86,8 @@ pub enum Cause {
     Full,
     /// The other side does not take this input.
     Refused,
+    /// The input exceeds a length limit of the other side: the same content in smaller parts is accepted.
+    TooLong,
     /// The other side does not let us.
     Denied,
     /// A vector holds a number that is not finite.
@@ -106,6 +108,7 @@ impl Cause {
             Self::Busy => "busy",
             Self::Full => "full",
             Self::Refused => "refused",
+            Self::TooLong => "too_long",
             Self::Denied => "denied",
             Self::NotFinite => "not_finite",
             Self::Zero => "zero",

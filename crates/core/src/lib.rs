@@ -9,6 +9,7 @@ pub mod change;
 pub mod chunking;
 pub mod embedded;
 pub mod error;
+pub mod excerpt;
 pub mod fingerprint;
 mod hex;
 pub mod identity;

@@ -7,5 +7,6 @@ pub mod client;
 pub mod engine;
 pub mod hash;
 pub mod model;
+mod pieces;
 pub mod service;
 pub mod tokens;

@@ -15,6 +15,7 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, TruncationDirection};
 
 use crate::engine::Text;
 use crate::model::{BertSettings, Description, Files, LoadError, Side, TokenizerSettings};
+use crate::pieces;
 
 /// One text as the model reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -190,7 +191,7 @@ impl Tokenizer {
 
 impl Tokens for Tokenizer {
     fn spans(&self, text: &str) -> Vec<Range<usize>> {
-        self.plain(text, true).get_offsets().iter().map(|&(start, end)| start..end).collect()
+        pieces::spans(text, |piece| self.plain(piece, true))
     }
 }
 

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use support::{expected, hash};
-use tidewheel_core::error::{ErrorClass, PortError};
+use tidewheel_core::error::{Cause, ErrorClass, PortError};
 use tidewheel_core::ports::{Embedder, Purpose};
 use tidewheel_core::secret::Secret;
 use tidewheel_embed::client::{Api, RemoteClient, RemoteOptions};
@@ -192,8 +192,8 @@ async fn what_the_server_says_of_itself_limits_what_is_sent() {
         RemoteOptions { passage_prefix: "passage: ".to_owned(), ..options(Api::TextEmbeddingsInference, &url) };
     let client = RemoteClient::new(options).unwrap();
     let info = client.info().await.unwrap();
-    // 512, less the two special tokens.
-    assert_eq!((info.model.as_str(), info.max_tokens), ("hash", 510));
+    // 512, less the two special tokens and about four of the prefix.
+    assert_eq!((info.model.as_str(), info.max_tokens), ("hash", 507));
     assert!(info.revision.contains("abc") && info.revision.contains("passage: "), "{}", info.revision);
     assert_eq!(client.embed(&texts(100), Purpose::Passage).await.unwrap().len(), 100);
     let mut sizes = log.lock().unwrap().clone();
@@ -218,20 +218,21 @@ async fn limit_that_a_rejection_names_is_kept_from_then_on() {
 }
 
 #[tokio::test]
-async fn a_text_that_is_too_long_is_cut_where_the_server_can_cut() {
+async fn a_passage_that_is_too_long_is_rejected_as_such_and_never_truncated() {
     let long = "wheel ".repeat(1_000);
+    for api in ALL {
+        let client = client(api, &Server::new(api).start().await);
+        let error = client.embed(&["short".to_owned(), long.clone()], Purpose::Passage).await.unwrap_err();
+        assert_eq!((error.class, error.cause), (ErrorClass::Poison, Cause::TooLong), "{api:?}");
+        assert!(error.message.contains("the input is too long"), "{}", error.message);
+    }
+    // A query is, where the server can.
     for api in [Api::TextEmbeddingsInference, Api::Ollama] {
         let client = client(api, &Server::new(api).start().await);
-        assert_eq!(client.embed(std::slice::from_ref(&long), Purpose::Passage).await.unwrap().len(), 1, "{api:?}");
+        assert_eq!(client.embed(std::slice::from_ref(&long), Purpose::Query).await.unwrap().len(), 1, "{api:?}");
     }
-    // OpenAI's form has no word for it: the text is to blame, and is set aside with the reason.
-    let client = client(Api::OpenAi, &Server::new(Api::OpenAi).start().await);
-    let error = client.embed(&[long], Purpose::Passage).await.unwrap_err();
-    assert_eq!(error.class, ErrorClass::Poison);
-    assert!(error.message.contains("the input is too long"), "{}", error.message);
 }
 
-/// What the second request fails with.
 async fn failure(api: Api, status: u16, headers: Vec<(&'static str, String)>, body: Value) -> PortError {
     let fault = Fault { status, headers, body: body.to_string() };
     let client = client(api, &Server { fault: Some(fault), ..Server::new(api) }.start().await);

@@ -10,6 +10,7 @@ pub mod health;
 mod isolate;
 mod meters;
 mod newest;
+mod offload;
 pub mod ownership;
 pub mod parking;
 pub mod processor;

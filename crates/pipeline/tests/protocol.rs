@@ -190,7 +190,7 @@ fn step(state: &State, worker: usize, history: &History, safe: Safeguards) -> St
                 |chunk| Point { id: document.point(chunk), vector: Vec::new(), payload: serde_json::Map::new() };
             let points = (0..chunks as u32).map(point).collect();
             let fields = serde_json::Map::new();
-            let written = DocumentPoints { document, version: version(change), fields, points };
+            let written = DocumentPoints { document, version: version(change), fields, excerpt: None, points };
             match aftermath(&written, Stored { version: some(stored), surplus }, some(state.tombstone), None) {
                 Aftermath::Clean => Step::Done,
                 Aftermath::Rewrite => Step::Write,

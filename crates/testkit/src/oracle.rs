@@ -256,7 +256,8 @@ impl Oracle {
             let point = contents.get(id).ok_or_else(|| format!("chunk {chunk} vanished while it was compared"))?;
             let payload: serde_json::Map<String, Value> =
                 point.payload.iter().map(|(name, value)| (name.clone(), value.clone().into_json())).collect();
-            payload::compare(document, &payload).map_err(|what| format!("payload of chunk {chunk}: {what}"))?;
+            payload::compare(document, &payload, *chunk == 0)
+                .map_err(|what| format!("payload of chunk {chunk}: {what}"))?;
             let text = payload.get("_tidewheel").and_then(|reserved| reserved.get("text")).and_then(Value::as_str);
             let text = text.ok_or_else(|| format!("chunk {chunk} has no text"))?;
             if let Some(embed) = &self.embed {

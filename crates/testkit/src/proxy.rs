@@ -43,6 +43,7 @@ struct Shared {
     cuts: watch::Sender<u64>,
     accepted: AtomicU64,
     cut: AtomicU64,
+    answered: AtomicU64,
     swallowed: AtomicU64,
     delayed: AtomicU64,
     held: AtomicU64,
@@ -61,6 +62,7 @@ impl Proxy {
             cuts: watch::Sender::new(0),
             accepted: AtomicU64::new(0),
             cut: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
             swallowed: AtomicU64::new(0),
             delayed: AtomicU64::new(0),
             held: AtomicU64::new(0),
@@ -101,6 +103,11 @@ impl Proxy {
     /// Connections broken by the proxy so far, refused ones included.
     pub fn broken(&self) -> u64 {
         self.shared.cut.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of answers passed on so far.
+    pub fn answered(&self) -> u64 {
+        self.shared.answered.load(Ordering::SeqCst)
     }
 
     /// Bytes of answers thrown away so far.
@@ -198,6 +205,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, direction: Direct
                 shared.swallowed.fetch_add(length as u64, Ordering::SeqCst);
                 return true;
             }
+            shared.answered.fetch_add(length as u64, Ordering::SeqCst);
         }
         if to.write_all(&buffer[..length]).await.is_err() {
             return false;
@@ -240,7 +248,7 @@ mod tests {
     async fn fair_weather_passes_everything() {
         let (proxy, mut client) = setup().await;
         assert_eq!(ask(&mut client, 1).await.unwrap(), 2);
-        assert_eq!((proxy.accepted(), proxy.broken(), proxy.swallowed()), (1, 0, 0));
+        assert_eq!((proxy.accepted(), proxy.broken(), proxy.swallowed(), proxy.answered()), (1, 0, 0, 1));
     }
 
     #[tokio::test]

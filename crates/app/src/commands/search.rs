@@ -1,10 +1,13 @@
 //! `tidewheel search`: the documents whose chunks are nearest to a text in meaning.
 
+mod nearest;
+
+use nearest::{Nearest, Payloads};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tidewheel_core::paths;
 use tidewheel_core::payload::RESERVED;
-use tidewheel_core::ports::{Embedder, Hit, Index, Purpose};
+use tidewheel_core::ports::{Embedder, Index, Purpose};
 
 use crate::cli::{Output, SearchArgs};
 use crate::connect;
@@ -51,7 +54,7 @@ pub(crate) struct Found {
     pub(crate) document: Map<String, Value>,
 }
 
-/// Embeds the text and asks the index, until there are enough documents: several chunks may be of one.
+/// Embeds the text and asks the index.
 pub(crate) async fn find(
     embedder: &dyn Embedder,
     index: &dyn Index,
@@ -60,50 +63,30 @@ pub(crate) async fn find(
     filter: Option<&Value>,
 ) -> Result<Vec<Found>, Failure> {
     let vectors = embedder.embed(&[text.to_owned()], Purpose::Query).await?;
-    let vector = vectors.into_values();
-    let mut points = limit.saturating_mul(2).min(MOST_POINTS);
-    loop {
-        let hits = index.search(vector.clone(), points, filter).await?;
-        let all = hits.len() < points || points == MOST_POINTS;
-        let found = documents(hits, limit);
-        if all || found.len() == limit {
-            return Ok(found);
-        }
-        points = points.saturating_mul(4).min(MOST_POINTS);
-    }
+    let nearest = nearest::documents(index, vectors.into_values(), limit, filter).await?;
+    let mut payloads = nearest::payloads(index, &nearest).await?;
+    Ok(nearest.iter().map(|nearest| found(nearest, &mut payloads)).collect())
 }
 
-/// More points than this are not asked for, however few documents they are of.
-const MOST_POINTS: usize = 20_000;
-
-/// The best chunk of each document, best first.
-fn documents(hits: Vec<Hit>, limit: usize) -> Vec<Found> {
-    let mut seen = std::collections::HashSet::new();
-    let mut found = Vec::new();
-    for mut hit in hits {
-        let stamp = match hit.payload.shift_remove(RESERVED) {
-            Some(Value::Object(stamp)) => stamp,
-            // A point that somebody else put there is found too.
-            _ => Map::new(),
-        };
-        let get = |name: &str| stamp.get(name).cloned().unwrap_or_default();
-        // Qdrant keeps no order of fields; the same document should always look the same.
-        hit.payload.sort_keys();
-        hit.payload.values_mut().for_each(Value::sort_all_objects);
-        let document = stamp.get("document").and_then(Value::as_str).map_or_else(|| hit.id.to_string(), str::to_owned);
-        if found.len() < limit && seen.insert(document) {
-            found.push(Found {
-                score: hit.score,
-                point: hit.id.to_string(),
-                namespace: get("namespace"),
-                key: get("key"),
-                chunk: get("chunk"),
-                text: get("text").as_str().unwrap_or_default().to_owned(),
-                document: hit.payload,
-            });
-        }
+/// A document that was found, put together from its best chunk's point and the one with its fields.
+fn found(nearest: &Nearest, payloads: &mut Payloads) -> Found {
+    let mut document = payloads.of_document(nearest);
+    let first = document.shift_remove(RESERVED);
+    // A point that somebody else put there is found too.
+    let stamp = payloads.of_chunk(nearest).shift_remove(RESERVED).or(first).unwrap_or_default();
+    let get = |name: &str| stamp.get(name).cloned().unwrap_or_default();
+    // Qdrant keeps no order of fields; the same document should always look the same.
+    document.sort_keys();
+    document.values_mut().for_each(Value::sort_all_objects);
+    Found {
+        score: nearest.score,
+        point: nearest.chunk.to_string(),
+        namespace: get("namespace"),
+        key: get("key"),
+        chunk: get("chunk"),
+        text: get("text").as_str().unwrap_or_default().to_owned(),
+        document,
     }
-    found
 }
 
 /// Prints documents for people.
@@ -152,32 +135,30 @@ fn parse_filter(text: &str) -> Result<Value, Failure> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use uuid::Uuid;
 
     use super::*;
 
-    fn hit(score: f32, document: &str, chunk: u32) -> Hit {
-        let payload = json!({
-            "_id": 1, "subject": "A subject",
-            "_tidewheel": {"document": document, "chunk": chunk, "text": "A subject\nand its content", "namespace": "a.b", "key": "1"},
-        });
-        let Value::Object(payload) = payload else { unreachable!() };
-        Hit { id: Uuid::from_u128(u128::from(chunk)), score, payload }
+    fn found(document: Value, text: &str) -> Found {
+        let Value::Object(document) = document else { unreachable!("it is an object") };
+        Found {
+            score: 1.0,
+            point: String::new(),
+            namespace: Value::Null,
+            key: Value::Null,
+            chunk: Value::Null,
+            text: text.to_owned(),
+            document,
+        }
     }
 
     #[test]
-    fn each_document_is_found_once_with_its_best_chunk() {
-        let found = documents(vec![hit(0.9, "x", 1), hit(0.8, "y", 0), hit(0.7, "x", 0), hit(0.6, "z", 0)], 2);
-        assert_eq!(found.iter().map(|found| found.score).collect::<Vec<_>>(), [0.9, 0.8]);
-        assert_eq!(found[0].chunk, 1);
-        assert!(!found[0].document.contains_key(RESERVED));
-        assert_eq!(title(&found[0], &["subject".into()]), ("A subject".into(), "and its content".into()));
+    fn the_title_is_the_first_field_with_a_text_and_not_repeated_below() {
+        let found = found(json!({"_id": 1, "subject": "A subject"}), "A subject\nand its content");
+        assert_eq!(title(&found, &["subject".into()]), ("A subject".into(), "and its content".into()));
     }
 
     #[test]
-    fn points_of_others_are_found_too() {
-        let foreign = Hit { id: Uuid::from_u128(7), score: 0.5, payload: Map::new() };
-        let found = documents(vec![foreign], 10);
-        assert_eq!(title(&found[0], &[]).0, "(no text)");
+    fn a_document_without_a_text_has_a_title_too() {
+        assert_eq!(title(&found(json!({}), ""), &[]).0, "(no text)");
     }
 }

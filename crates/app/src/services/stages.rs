@@ -169,6 +169,7 @@ pub(crate) fn processor_options(settings: &Settings) -> ProcessorOptions {
         chunk_overlap: documents.chunk_overlap,
         blank: if documents.skips_blank { Blank::Skip } else { Blank::Index },
         on_dead_letter: on_dead_letter(settings),
+        max_chunks: documents.max_chunks,
     }
 }
 

@@ -70,6 +70,7 @@ pub(crate) const KEYS: &[Key] = &[
     unset("documents.template", Kind::Text),
     unset("documents.chunk_tokens", Kind::Count(1)),
     key("documents.chunk_overlap", Kind::Count(0), "32"),
+    key("documents.max_chunks", Kind::Count(1), "10000"),
     key("documents.blank", Kind::Choice(&["index", "skip"]), "index"),
     key("documents.on_dead_letter", Kind::Choice(&["keep", "remove"]), "keep"),
     key("documents.payload.include", Kind::Paths, ""),

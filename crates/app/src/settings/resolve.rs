@@ -57,6 +57,7 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
             chunk_overlap: reader.size("documents.chunk_overlap").unwrap_or_default(),
             skips_blank: reader.text_or_empty("documents.blank") == "skip",
             removes_parked: reader.text_or_empty("documents.on_dead_letter") == "remove",
+            max_chunks: reader.size("documents.max_chunks").unwrap_or_default(),
         },
         qdrant: Qdrant {
             url: reader.address("qdrant.url").unwrap_or_default(),

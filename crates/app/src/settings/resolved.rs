@@ -115,6 +115,7 @@ pub(crate) struct Documents {
     pub(crate) skips_blank: bool,
     /// `on_dead_letter = "remove"`: a parked change removes the older version from the index.
     pub(crate) removes_parked: bool,
+    pub(crate) max_chunks: usize,
 }
 
 /// `qdrant`: the index.

@@ -53,7 +53,7 @@ async fn documents_of_nearly_16_mb_arrive_and_do_not_hold_up_their_neighbours() 
     nothing_is_left(&mut world).await;
 }
 
-/// Every chunk's point carries the whole document: all points at once would be the square of its size.
+/// With the whole document on every chunk's point, all points at once would be the square of its size.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_for_a_long_text_does_not_grow_with_the_square_of_its_length() {
     let mut world = World::running().await;
@@ -62,7 +62,6 @@ async fn the_memory_for_a_long_text_does_not_grow_with_the_square_of_its_length(
     texts.insert_one(doc! {"_id": 1, "content": sentence.repeat(600 * 1024 / sentence.len())}).await.unwrap();
     let report = world.equal().await;
     assert!(report.points > 500, "{report}");
-    // 600 points of 600 KB, in requests of 16 MiB: a few requests' worth, and twice that on their way to the wire.
     let peak = world.peak_megabytes("upserter");
     assert!(peak < 200, "the upserter took {peak} MB");
 }

@@ -97,8 +97,14 @@ impl Index for Unfenced {
         completed(self.points.clone().delete(request).await)
     }
 
-    async fn search(&self, vector: Vec<f32>, limit: usize, filter: Option<&Value>) -> PortResult<Vec<Hit>> {
-        self.real.search(vector, limit, filter).await
+    async fn search(
+        &self,
+        vector: Vec<f32>,
+        limit: usize,
+        filter: Option<&Value>,
+        fields: &[&str],
+    ) -> PortResult<Vec<Hit>> {
+        self.real.search(vector, limit, filter, fields).await
     }
 
     async fn count(&self) -> PortResult<Option<u64>> {
@@ -145,7 +151,7 @@ fn points_of(document: &DocumentPoints) -> impl Iterator<Item = (&DocumentPoints
 }
 
 fn point(document: &DocumentPoints, point: &Point) -> PointStruct {
-    let mut payload = fields(&document.fields);
+    let mut payload = fields(document.fields_of(point));
     payload.extend(fields(&point.payload));
     PointStruct::new(point.id.to_string(), point.vector.clone(), payload)
 }

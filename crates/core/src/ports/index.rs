@@ -25,17 +25,25 @@ pub struct DocumentPoints {
     pub document: DocumentId,
     /// Its version.
     pub version: Version,
-    /// The user's document as plain JSON: every point carries it in its payload. Once for all of them, because a long
-    /// document has many.
+    /// The user's document as plain JSON, which the first point carries in its payload, and the others unless there is an
+    /// excerpt. Once for all of them, because a long document has many.
     pub fields: serde_json::Map<String, serde_json::Value>,
+    /// What the points after the first carry in its place: see [`excerpt`](crate::excerpt).
+    pub excerpt: Option<serde_json::Map<String, serde_json::Value>>,
     /// Its points in the order of their chunks.
     pub points: Vec<Point>,
 }
 
 impl DocumentPoints {
+    /// The fields of the user's document that one of its points carries.
+    pub fn fields_of(&self, point: &Point) -> &serde_json::Map<String, serde_json::Value> {
+        let first = self.points.first().is_some_and(|first| first.id == point.id);
+        self.excerpt.as_ref().filter(|_| !first).unwrap_or(&self.fields)
+    }
+
     /// The whole payload of one of its points.
     pub fn payload_of(&self, point: &Point) -> serde_json::Map<String, serde_json::Value> {
-        let mut payload = self.fields.clone();
+        let mut payload = self.fields_of(point).clone();
         payload.extend(point.payload.clone());
         payload
     }
@@ -127,8 +135,15 @@ pub trait Index: Send + Sync {
     /// Deletes every point behind the fences, in as few calls as size limits allow. Answers when everything is durable.
     async fn delete(&self, fences: &[Fence]) -> PortResult<()>;
 
-    /// The points nearest to the vector, best first. `filter` is a filter in Qdrant's own JSON form.
-    async fn search(&self, vector: Vec<f32>, limit: usize, filter: Option<&serde_json::Value>) -> PortResult<Vec<Hit>>;
+    /// The points nearest to the vector, best first, with these fields of their payload (all, if none is named). `filter` is a
+    /// filter in Qdrant's own JSON form.
+    async fn search(
+        &self,
+        vector: Vec<f32>,
+        limit: usize,
+        filter: Option<&serde_json::Value>,
+        fields: &[&str],
+    ) -> PortResult<Vec<Hit>>;
 
     /// How many points there are, exactly; `None` if there is no collection.
     async fn count(&self) -> PortResult<Option<u64>>;
@@ -149,7 +164,7 @@ pub struct Hit {
     pub id: Uuid,
     /// Cosine similarity, from −1 to 1.
     pub score: f32,
-    /// Its payload.
+    /// What was asked for of its payload.
     pub payload: serde_json::Map<String, serde_json::Value>,
 }
 

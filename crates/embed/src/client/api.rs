@@ -2,14 +2,18 @@
 //! answers to vectors.
 //!
 //! - OpenAI: "Create embeddings" in its API reference. Spoken by many others.
-//! - text-embeddings-inference: its OpenAPI description; `/embed` rather than its OpenAI form, because only there a text
-//!   that is a little too long can be cut rather than refused.
+//! - text-embeddings-inference: its OpenAPI description; `/embed` rather than its OpenAI form, because only there a request
+//!   decides whether a text that is too long is truncated, whatever `--auto-truncate` says.
 //! - Ollama: `docs/api.md` in its repository; `/api/embed` for the same reason.
+//!
+//! A passage is never truncated: what a vector leaves out cannot be found, and nobody would notice. The server rejects it, and
+//! the document is split again. A query is truncated, because the beginning of a long query is better than no answer.
 
 use reqwest::Url;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidewheel_core::error::PortError;
+use tidewheel_core::ports::Purpose;
 
 use super::http::shown;
 
@@ -110,11 +114,12 @@ impl Api {
     }
 
     /// The request for these texts.
-    pub(super) fn body(self, model: &str, input: &[&str], dimensions: Option<usize>) -> Value {
+    pub(super) fn body(self, model: &str, input: &[&str], purpose: Purpose, dimensions: Option<usize>) -> Value {
+        let truncate = purpose == Purpose::Query;
         let mut body = match self {
             Self::OpenAi => json!({ "model": model, "input": input }),
-            Self::TextEmbeddingsInference => json!({ "inputs": input, "truncate": true }),
-            Self::Ollama => json!({ "model": model, "input": input, "truncate": true }),
+            Self::TextEmbeddingsInference => json!({ "inputs": input, "truncate": truncate }),
+            Self::Ollama => json!({ "model": model, "input": input, "truncate": truncate }),
         };
         if let Some(dimensions) = dimensions {
             body["dimensions"] = dimensions.into();
@@ -299,11 +304,14 @@ mod tests {
 
     #[test]
     fn each_is_asked_in_its_form() {
-        let asked = ALL.map(|api| api.body("m", &["a", "b"], None));
-        assert_eq!(asked[0], json!({"model": "m", "input": ["a", "b"]}));
-        assert_eq!(asked[1], json!({"inputs": ["a", "b"], "truncate": true}));
-        assert_eq!(asked[2], json!({"model": "m", "input": ["a", "b"], "truncate": true}));
-        assert_eq!(Api::Ollama.body("m", &[], Some(8))["dimensions"], 8);
+        let asked = |purpose| ALL.map(|api| api.body("m", &["a", "b"], purpose, None));
+        for (purpose, truncate) in [(Purpose::Passage, false), (Purpose::Query, true)] {
+            let asked = asked(purpose);
+            assert_eq!(asked[0], json!({"model": "m", "input": ["a", "b"]}));
+            assert_eq!(asked[1], json!({"inputs": ["a", "b"], "truncate": truncate}));
+            assert_eq!(asked[2], json!({"model": "m", "input": ["a", "b"], "truncate": truncate}));
+        }
+        assert_eq!(Api::Ollama.body("m", &[], Purpose::Passage, Some(8))["dimensions"], 8);
     }
 
     #[test]

@@ -7,7 +7,9 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Certificate, Client, ClientBuilder, Identity, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
 use tidewheel_core::address;
-use tidewheel_core::error::{Cause, PortError, Server, with_causes};
+use tidewheel_core::error::{Cause, ErrorClass, PortError, Server, with_causes};
+
+use super::length;
 use tidewheel_core::tls::Pem;
 
 /// How long to wait for a connection: a server that is there answers in milliseconds, also from afar.
@@ -74,8 +76,12 @@ impl Answer {
         if self.status.is_success() {
             return Ok(self);
         }
+        let (message, code) = explanation(&self.body);
+        let too_long = length::is_too_long(self.status, code.as_deref(), &message);
         let refused = refused(url, self.status, &self.headers, &self.body, SystemTime::now());
-        Err(refused.because(Server::Embedder, cause(self.status)))
+        let cause = if too_long { Cause::TooLong } else { cause(self.status) };
+        Err(PortError { class: if too_long { ErrorClass::Poison } else { refused.class }, ..refused }
+            .because(Server::Embedder, cause))
     }
 }
 
@@ -200,7 +206,6 @@ fn span(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use reqwest::header::{HeaderName, HeaderValue};
-    use tidewheel_core::error::ErrorClass;
 
     use super::*;
 

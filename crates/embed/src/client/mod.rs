@@ -12,6 +12,7 @@ mod api;
 mod batch;
 mod check;
 mod http;
+mod length;
 mod limiter;
 mod remote;
 mod tidewheel;

@@ -13,7 +13,7 @@ use tidewheel_core::error::{Cause, ErrorClass, PortError, Server};
 use tidewheel_core::ports::{Embedder, EmbedderInfo, PortResult, Purpose};
 use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::Pem;
-use tidewheel_core::tokens::{Tokens, Words};
+use tidewheel_core::tokens::{Estimate, Tokens};
 use tokio::sync::OnceCell;
 use tracing::info;
 
@@ -21,6 +21,7 @@ use super::api::{Api, Said, Unreadable};
 use super::batch::{BatchLimit, named_in};
 use super::check;
 use super::http::{self, garbled, shown};
+use super::length;
 use super::limiter::Limiter;
 use super::tidewheel::within;
 
@@ -42,8 +43,8 @@ pub struct RemoteOptions {
     pub model: String,
     /// Asks for vectors of this length, which some models offer. `None` leaves it to the model.
     pub dimensions: Option<usize>,
-    /// Most tokens of a text; fewer if the server says that it takes fewer. They are estimated here, as the vocabulary
-    /// is not known, so leave a margin.
+    /// Most tokens of a text, the prefix included; fewer if the server says that it takes fewer. They are estimated, because the
+    /// vocabulary is unknown.
     pub max_tokens: usize,
     /// Most texts in one request; fewer if the server says that it takes fewer, or rejects more. OpenAI takes 2,048.
     pub batch: usize,
@@ -72,7 +73,7 @@ impl RemoteOptions {
             key: None,
             model: model.into(),
             dimensions: None,
-            // OpenAI's models take 8,191. Shorter chunks are found better, and an estimate may be off by half.
+            // OpenAI's models take 8,191. Shorter chunks are found better.
             max_tokens: 2048,
             batch: 128,
             concurrency: 4,
@@ -156,6 +157,12 @@ impl RemoteClient {
         }
     }
 
+    /// Tokens that a document's text may have beside the prefix.
+    fn room(&self, said: Option<usize>) -> usize {
+        let most = said.map_or(self.options.max_tokens, |most| most.min(self.options.max_tokens));
+        most.saturating_sub(Estimate::count(&self.options.passage_prefix)).max(1)
+    }
+
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.options.key {
             Some(key) => request.bearer_auth(key.reveal()),
@@ -193,7 +200,14 @@ impl RemoteClient {
                 self.limit.takes(texts.len());
                 return Ok(vectors);
             }
-            Err(error) if error.class == ErrorClass::Poison && self.limit.may_be_exceeded_by(texts.len()) => error,
+            // A text that is too long says nothing of how many are taken.
+            Err(error)
+                if error.class == ErrorClass::Poison
+                    && !length::is_explicit(&error.message)
+                    && self.limit.may_be_exceeded_by(texts.len()) =>
+            {
+                error
+            }
             Err(error) => return Err(error),
         };
         let explanation = rejected.message.split_once(" answered ").map_or("", |(_, explanation)| explanation);
@@ -224,10 +238,10 @@ impl RemoteClient {
         // OpenAI refuses the empty text; a blank has the same meaning.
         let input: Vec<&str> = texts.iter().map(|text| if text.is_empty() { " " } else { text }).collect();
         let tokens =
-            if self.limiter.counts_tokens() { input.iter().map(|text| Words.spans(text).len()).sum() } else { 0 };
+            if self.limiter.counts_tokens() { input.iter().map(|text| Estimate::count(text)).sum() } else { 0 };
         self.limiter.admit(tokens).await;
 
-        let body = self.options.api.body(&self.options.model, &input, self.options.dimensions);
+        let body = self.options.api.body(&self.options.model, &input, purpose, self.options.dimensions);
         let request = self.authorized(self.client.post(self.url.clone()).json(&body));
         let answer = http::send(request, &self.url).await?.good(&self.url)?;
         let vectors = self.options.api.vectors(&answer.body, input.len()).map_err(|unreadable| match unreadable {
@@ -263,12 +277,12 @@ impl Embedder for RemoteClient {
             // Many tell nothing of their model's version.
             revision: format!("{}{}", said.revision.as_deref().unwrap_or_default(), self.options.passage_prefix),
             dimension: *dimension,
-            max_tokens: said.max_tokens.map_or(self.options.max_tokens, |most| most.min(self.options.max_tokens)),
+            max_tokens: self.room(said.max_tokens),
         })
     }
 
     async fn tokens(&self) -> PortResult<Arc<dyn Tokens>> {
-        Ok(Arc::new(Words))
+        Ok(Arc::new(Estimate))
     }
 
     async fn embed(&self, texts: &[String], purpose: Purpose) -> PortResult<Vectors> {

@@ -18,6 +18,7 @@ use tokio::sync::OnceCell;
 use super::http::{self, Answer, garbled, shown};
 use super::{check, tokens::ModelTokens};
 use crate::engine::{Measurement, Precision, describe};
+use crate::service::TRUNCATE;
 use crate::service::vectors::{BINARY, X_COUNT, X_DIMENSION, X_MODEL, header_form};
 
 /// How to reach the service.
@@ -56,6 +57,9 @@ struct RemoteInfo {
     kernel: String,
     #[serde(default)]
     measured: Vec<Measurement>,
+    /// Embedders of earlier releases have none.
+    #[serde(default)]
+    features: Vec<String>,
 }
 
 impl RemoteInfo {
@@ -77,6 +81,9 @@ struct RemoteLimits {
 struct EncodeBatch<'a> {
     texts: &'a [String],
     purpose: &'static str,
+    /// A document is never cut: see [`api`](super::api).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    truncate: Option<bool>,
 }
 
 /// Speaks to a [`crate::service`]. Asks for its description once, and fails as fatal if the model behind it is replaced
@@ -159,11 +166,13 @@ impl TidewheelClient {
         first: usize,
     ) -> PortResult<Vec<f32>> {
         let (request, url) = self.request(Method::POST, "/encode_batch");
-        let purpose = match purpose {
+        let name = match purpose {
             Purpose::Passage => "passage",
             Purpose::Query => "query",
         };
-        let body = serde_json::to_vec(&EncodeBatch { texts, purpose })
+        let can_reject = info.features.iter().any(|feature| feature == TRUNCATE);
+        let truncate = (can_reject && purpose == Purpose::Passage).then_some(false);
+        let body = serde_json::to_vec(&EncodeBatch { texts, purpose: name, truncate })
             .map_err(|cause| PortError::fatal(format!("cannot write the texts as JSON: {cause}")))?;
         let request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT, BINARY).body(body);
         let answer = http::send(request, &url).await?.good(&url)?;

@@ -6,6 +6,8 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::tokens::Tokens;
 use tokenizers::Tokenizer;
 
+use crate::pieces;
+
 /// The tokeniser that a `tokenizer.json` describes, without its truncation and padding.
 pub(super) struct ModelTokens(Tokenizer);
 
@@ -25,7 +27,6 @@ impl ModelTokens {
 
 impl Tokens for ModelTokens {
     fn spans(&self, text: &str) -> Vec<Range<usize>> {
-        let encoding = self.0.encode(text, false).expect("a loaded vocabulary encodes every text");
-        encoding.get_offsets().iter().map(|&(start, end)| start..end).collect()
+        pieces::spans(text, |piece| self.0.encode(piece, false).expect("a loaded vocabulary encodes every text"))
     }
 }

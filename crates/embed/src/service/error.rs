@@ -44,6 +44,11 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
     }
 
+    /// A text that the model cannot read as a whole, from a caller who does not want it cut.
+    pub(super) fn too_long(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "context_length_exceeded", message)
+    }
+
     pub(super) fn too_slow(message: impl Into<String>) -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
     }

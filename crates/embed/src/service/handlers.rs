@@ -35,6 +35,9 @@ struct EncodeRequest {
     text: String,
     #[serde(default)]
     purpose: Aim,
+    /// Whether a text that the model cannot read as a whole is cut; if not, the request is rejected.
+    #[serde(default = "yes")]
+    truncate: bool,
 }
 
 #[derive(Deserialize)]
@@ -43,6 +46,13 @@ struct EncodeBatchRequest {
     texts: Vec<String>,
     #[serde(default)]
     purpose: Aim,
+    /// Whether a text that the model cannot read as a whole is cut; if not, the request is rejected.
+    #[serde(default = "yes")]
+    truncate: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Serialize)]
@@ -59,9 +69,9 @@ struct EncodeBatchAnswer<'a> {
 pub(super) async fn encode(State(service): State<Service>, request: Request) -> Result<Response, Refusal> {
     let binary = vectors::wants_binary(request.headers());
     let mut body = service.reader().json::<EncodeRequest>(request).await?;
-    let purpose = body.content.purpose.into();
+    let (purpose, truncate) = (body.content.purpose.into(), body.content.truncate);
     let text = std::mem::take(&mut body.content.text);
-    let values = service.embed(vec![text], purpose, body).await?.values;
+    let values = service.embed(vec![text], purpose, truncate, body).await?.values;
     if binary {
         return Ok(vectors::binary(&values, service.dimension(), service.model_header()));
     }
@@ -72,9 +82,9 @@ pub(super) async fn encode(State(service): State<Service>, request: Request) -> 
 pub(super) async fn encode_batch(State(service): State<Service>, request: Request) -> Result<Response, Refusal> {
     let binary = vectors::wants_binary(request.headers());
     let mut body = service.reader().json::<EncodeBatchRequest>(request).await?;
-    let purpose = body.content.purpose.into();
+    let (purpose, truncate) = (body.content.purpose.into(), body.content.truncate);
     let texts = std::mem::take(&mut body.content.texts);
-    let values = service.embed(texts, purpose, body).await?.values;
+    let values = service.embed(texts, purpose, truncate, body).await?.values;
     let dimension = service.dimension();
     if binary {
         return Ok(vectors::binary(&values, dimension, service.model_header()));

@@ -66,9 +66,14 @@ pub struct Info {
     pub workers: usize,
     /// Limits of requests and of the queue.
     pub limits: Limits,
+    /// What requests may ask for beyond the first release.
+    pub features: &'static [&'static str],
     /// This program's version.
     pub version: &'static str,
 }
+
+/// A request may say `"truncate": false`.
+pub(crate) const TRUNCATE: &str = "truncate";
 
 /// The limits in [`Info`].
 #[derive(Clone, Debug, Serialize)]
@@ -136,6 +141,7 @@ impl Service {
                 queue_tokens: options.queue_tokens,
                 queue_requests: options.queue_requests,
             },
+            features: &[TRUNCATE],
             version: env!("CARGO_PKG_VERSION"),
         };
         let meters = Arc::new(Meters::new());
@@ -237,7 +243,13 @@ impl Service {
     }
 
     /// Embeds texts. `held` is dropped as soon as the texts have become tokens, whose number the queue bounds.
-    async fn embed<T>(&self, texts: Vec<String>, purpose: Purpose, held: T) -> Result<Embedded, Refusal> {
+    async fn embed<T>(
+        &self,
+        texts: Vec<String>,
+        purpose: Purpose,
+        truncate: bool,
+        held: T,
+    ) -> Result<Embedded, Refusal> {
         self.admit(texts.len())?;
         let info = self.engine().info();
         let (prefix, unpooled) = match purpose {
@@ -245,7 +257,7 @@ impl Service {
             Purpose::Query => (&info.query_prefix, self.inner.unpooled[1]),
         };
         let started = Instant::now();
-        let encodings = self.inner.splitter.split(texts, prefix, unpooled).await?;
+        let encodings = self.inner.splitter.split(texts, prefix, unpooled, truncate).await?;
         self.inner.meters.tokenized(started.elapsed());
         drop(held);
         self.compute(encodings).await

@@ -97,10 +97,10 @@ async fn answer(service: &Service, request: Request) -> Result<Response, Refusal
     }
     let format = asked.encoding_format;
     let Embedded { values, tokens } = match std::mem::replace(&mut body.content.input, Input::Texts(Vec::new())) {
-        Input::Text(text) => service.embed(vec![text], Purpose::Passage, body).await?,
+        Input::Text(text) => service.embed(vec![text], Purpose::Passage, true, body).await?,
         Input::Texts(texts) => {
             not_empty(&texts)?;
-            service.embed(texts, Purpose::Passage, body).await?
+            service.embed(texts, Purpose::Passage, true, body).await?
         }
         Input::Tokens(ids) => {
             drop(body);

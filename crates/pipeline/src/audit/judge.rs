@@ -1,6 +1,8 @@
 //! Decides whether the index has a document as the source has it, without asking either.
 
 use serde::Serialize;
+use serde_json::{Map, Value};
+use tidewheel_core::excerpt::excerpt;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamped, digest, plain_document};
 use tidewheel_core::ports::{IndexedPoint, SourceRow};
@@ -97,7 +99,7 @@ pub(super) fn judge(
     if let Err(what) = row.whole {
         return Some((Kind::Stale, what));
     }
-    if let Some(what) = payload.and_then(|options| row.row.iter().find_map(|seen| differs(source, seen, options))) {
+    if let Some(what) = payload.and_then(|options| differs(source, row.row, options)) {
         return Some((Kind::Stale, what));
     }
     let surplus = row.surplus.len() + misplaced;
@@ -105,14 +107,25 @@ pub(super) fn judge(
 }
 
 /// The first field of a payload that is not what the document says.
-fn differs(source: &SourceRow, seen: &Seen, options: &PayloadOptions) -> Option<String> {
+fn differs(source: &SourceRow, row: &[Seen], options: &PayloadOptions) -> Option<String> {
     let document = source.document.as_ref().ok().and_then(|document| plain_document(document).ok());
     // Without it can be neither written nor compared; its dead letter says so.
     let expected = options.select(document?);
-    let found = &seen.point.payload;
-    let field = |name: &String| name != RESERVED && found.get(name) != expected.get(name);
-    let name = expected.keys().chain(found.keys()).find(|name| field(name))?;
-    Some(format!("the field {name} of chunk {} is not what the document says", seen.stamp.chunk))
+    // Points of releases before there were excerpts carry everything, which is right as well.
+    let excerpt = excerpt(&expected).map(|excerpt| excerpt.fields);
+    row.iter().find_map(|Seen { point, stamp }| {
+        let name = first_difference(&expected, &point.payload)?;
+        let excerpt = excerpt.as_ref().filter(|_| stamp.chunk > 0);
+        if excerpt.is_some_and(|excerpt| first_difference(excerpt, &point.payload).is_none()) {
+            return None;
+        }
+        Some(format!("the field {name} of chunk {} is not what the document says", stamp.chunk))
+    })
+}
+
+fn first_difference<'a>(expected: &'a Map<String, Value>, found: &'a Map<String, Value>) -> Option<&'a String> {
+    let differs = |name: &&String| *name != RESERVED && found.get(*name) != expected.get(*name);
+    expected.keys().chain(found.keys()).find(differs)
 }
 
 /// A document that is looked at.
@@ -190,6 +203,27 @@ mod tests {
         copy.point.id = uuid::Uuid::from_u128(7);
         assert_eq!(kind(vec![seen(0, 1, 5, DOCUMENT), copy.clone()]), Some(Kind::Surplus));
         assert_eq!(judge(None, vec![copy], None).unwrap().0, Kind::Extra);
+    }
+
+    #[test]
+    fn an_excerpt_and_the_whole_document_are_both_right_on_further_points_and_nothing_else() {
+        let content = "x".repeat(10_000);
+        let document = json!({"_id": 1, "content": content, "state": "open"}).to_string();
+        let source = SourceRow { document: document.clone(), ..source() };
+        let whole = || vec![seen(0, 2, 5, &document), seen(1, 2, 5, &document)];
+        let kind = |points| judge(Some(&source), points, Some(&PayloadOptions::default())).map(|(kind, _)| kind);
+        assert_eq!(kind(whole()), None);
+        let mut excerpt = whole();
+        excerpt[1].point.payload.shift_remove("content");
+        assert_eq!(kind(excerpt.clone()), None);
+        excerpt[1].point.payload.shift_remove("state");
+        assert_eq!(kind(excerpt), Some(Kind::Stale));
+        let mut first = whole();
+        first[0].point.payload.shift_remove("content");
+        assert_eq!(kind(first), Some(Kind::Stale));
+        let mut other = whole();
+        other[1].point.payload.insert("content".into(), json!("y"));
+        assert_eq!(kind(other), Some(Kind::Stale));
     }
 
     #[test]

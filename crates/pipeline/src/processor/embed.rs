@@ -17,8 +17,11 @@ const TEXTS: usize = 256;
 /// What every model embeds.
 const PROBE: &str = "tidewheel";
 
-/// The vector of each text, or why it can never have one; `None` while that is not known.
-pub(super) type Outcome = Option<Result<Vec<f32>, PortError>>;
+/// The vector of a text, or why it can never have one.
+type Answer = Result<Vec<f32>, PortError>;
+
+/// The answer for each text; `None` while it is not known.
+pub(super) type Outcome = Option<Answer>;
 
 /// Asks the embedder for vectors.
 pub(super) struct Embedding<'a> {
@@ -35,9 +38,9 @@ impl Embedding<'_> {
         let (attempt, probe) = (|range: Range<usize>| self.attempt(&texts[range]), || self.probe());
         let Sifted { done, suspects } = self.isolation(attempt, probe).sift(ranges).await?;
         let mut outcomes: Vec<Outcome> = vec![None; texts.len()];
-        for (range, vectors) in done {
-            for (outcome, vector) in outcomes[range].iter_mut().zip(vectors.iter()) {
-                *outcome = Some(Ok(vector.to_vec()));
+        for (range, answers) in done {
+            for (outcome, answer) in outcomes[range].iter_mut().zip(answers) {
+                *outcome = Some(answer);
             }
         }
         Ok((outcomes, suspects))
@@ -56,8 +59,8 @@ impl Embedding<'_> {
             self.attempt(&texts[place..=place])
         };
         for (index, outcome) in self.isolation(own, || self.probe()).settle(suspects).await? {
-            let outcome = outcome.map(Vectors::into_values).inspect_err(rejected);
-            outcomes[index] = Some(outcome);
+            let answer = outcome.and_then(|mut answers| answers.pop().expect("one text has one answer"));
+            outcomes[index] = Some(answer.inspect_err(rejected));
         }
         Ok(())
     }
@@ -66,8 +69,23 @@ impl Embedding<'_> {
         Isolation { patience: self.patience, successes: self.successes, what: "embed texts", attempt, probe }
     }
 
-    async fn attempt(&self, texts: &[String]) -> Result<Vectors, Failure> {
-        Ok(self.embed(texts).await?)
+    /// That a text is too long is an answer: the embedder works, and the text need not be tried again. Of a list it says nothing
+    /// of any one text.
+    async fn attempt(&self, texts: &[String]) -> Result<Vec<Answer>, Failure> {
+        let mut answers = Vec::with_capacity(texts.len());
+        let mut todo = vec![texts];
+        while let Some(part) = todo.pop() {
+            match self.embed(part).await {
+                Ok(vectors) => answers.extend(vectors.iter().map(|vector| Ok(vector.to_vec()))),
+                Err(error) if error.cause != Cause::TooLong => return Err(error.into()),
+                Err(error) if part.len() == 1 => answers.push(Err(error)),
+                Err(_) => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    todo.extend([second, first]);
+                }
+            }
+        }
+        Ok(answers)
     }
 
     async fn probe(&self) -> PortResult<()> {

@@ -25,6 +25,8 @@
 //! in whatever way, while it works for others; its neighbours go on before that is decided. A deletion that a newer change of the
 //! batch follows goes on too: that change may be parked here or later.
 //! **Blank**: a document without text is handed over without asking the embedder, or as a deletion.
+//! **Length**: what the embedder rejects as too long is split again, as often as needed; nothing is truncated.
+//! **Threads**: rendering and tokenising run on threads for blocking work, a batch at a time.
 //! **Backpressure**: above the high-water mark of stage 2 nothing more is handed over; stage 1 buffers, and in the end MongoDB.
 //! **Outages**: while the embedder or Redis is away the processor waits; stage 1 keeps what has not been confirmed.
 
@@ -37,6 +39,7 @@ mod recall;
 mod render;
 mod reuse;
 mod settle;
+mod split;
 mod traced;
 
 use std::sync::Arc;
@@ -49,10 +52,10 @@ pub use render::Renderer;
 use tidewheel_core::change::Change;
 use tidewheel_core::chunking::ChunkLimits;
 use tidewheel_core::embedded::Embedded;
+use tidewheel_core::error::{Cause, PortError};
 use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::ports::{Delivery, Embedder, EmbedderInfo, Handover, KnownVectors, Queue};
 use tidewheel_core::streams::STAGE_1;
-use tidewheel_core::tokens::Tokens;
 use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug_span, info};
@@ -60,15 +63,17 @@ use tracing::{Instrument, debug_span, info};
 use crate::consumer::{Consumer, Work};
 use crate::health::Health;
 use crate::isolate::Successes;
+use crate::offload::{beside, offload};
 use crate::parking::{OnDeadLetter, park};
 use crate::retry::{GivenUp, Patience};
 use crate::service::ServiceError;
 use crate::spans::BatchSpans;
 use embed::{Embedding, Outcome};
 use meters::{Meters, Saved};
-use plan::{Job, Making, Plan, plan};
+use plan::{Job, Plan, Planner};
 use recall::Recall;
 use reuse::Reuse;
+use split::Splitter;
 use traced::EmbedCall;
 
 /// The service's name in errors, spans and labels.
@@ -137,11 +142,17 @@ impl Processor {
             recall: Recall::new(known),
             meters: Meters::new(),
             fingerprints: Fingerprints::new(&info.model, &info.revision, info.dimension),
-            renderer: self.renderer,
-            limits: ChunkLimits::new(longest, self.options.chunk_overlap),
-            tokens,
+            planner: Arc::new(Planner {
+                renderer: self.renderer,
+                splitter: Splitter::new(
+                    tokens,
+                    ChunkLimits::new(longest, self.options.chunk_overlap),
+                    self.options.max_chunks,
+                ),
+                blank: self.options.blank,
+                on_dead_letter: self.options.on_dead_letter,
+            }),
             info,
-            blank: self.options.blank,
             on_dead_letter: self.options.on_dead_letter,
             successes: Successes::default(),
             handed_over: Successes::default(),
@@ -168,11 +179,8 @@ struct Worker {
     recall: Recall,
     meters: Meters,
     fingerprints: Fingerprints,
-    renderer: Renderer,
-    limits: ChunkLimits,
-    tokens: Arc<dyn Tokens>,
+    planner: Arc<Planner>,
     info: EmbedderInfo,
-    blank: Blank,
     on_dead_letter: OnDeadLetter,
     /// Of requests to the embedder.
     successes: Successes,
@@ -196,7 +204,8 @@ impl Work<Change> for Worker {
 impl Worker {
     async fn process(&self, deliveries: Vec<Delivery<Change>>) -> Result<(), GivenUp> {
         let mut spans = BatchSpans::begin(self.tracer.as_ref(), "process", STAGE_1, &deliveries);
-        let mut plan = plan(deliveries, self.making());
+        let planner = self.planner.clone();
+        let mut plan = offload(planner.cost(&deliveries), move || planner.plan(deliveries)).await?;
         let jobs = std::mem::take(&mut plan.jobs);
         let entries = jobs.iter().map(|job| &job.entries).chain(plan.passed.iter().map(|passed| &passed.entries));
         self.meters.superseded.increment(entries.map(|entries| (entries.len() as u64).saturating_sub(1)).sum());
@@ -209,19 +218,34 @@ impl Worker {
         self.embed(jobs, plan, &mut spans).await
     }
 
-    fn making(&self) -> Making<'_> {
-        Making {
-            renderer: &self.renderer,
-            tokens: &*self.tokens,
-            limits: self.limits,
-            blank: self.blank,
-            on_dead_letter: self.on_dead_letter,
+    /// Embeds the jobs and hands them over. Documents of which the embedder rejects a chunk as too long are split again.
+    async fn embed(&self, mut jobs: Vec<Job>, mut rest: Plan, spans: &mut Option<BatchSpans>) -> Result<(), GivenUp> {
+        loop {
+            let too_long = self.embed_once(jobs, rest, spans).await?;
+            if too_long.is_empty() {
+                return Ok(());
+            }
+            let planner = self.planner.clone();
+            let (finer, hopeless) = offload(usize::MAX, move || planner.finer(too_long)).await?;
+            rest = Plan::default();
+            for (Job { change, entries, .. }, error) in hopeless {
+                rest.park(&change, park(self.on_dead_letter, change.version, entries, None, &error));
+            }
+            if finer.is_empty() {
+                return self.settle(Vec::new(), rest, spans).await;
+            }
+            jobs = finer;
         }
     }
 
-    /// Embeds the jobs and hands them over. What is not known is embedded together. Jobs whose texts fail while the embedder works
-    /// for others come last, so that they hold up nobody.
-    async fn embed(&self, mut jobs: Vec<Job>, rest: Plan, spans: &mut Option<BatchSpans>) -> Result<(), GivenUp> {
+    /// One pass over jobs as they are split now; gives back those with a chunk that is too long. What is not known is embedded
+    /// together. Jobs whose texts fail while the embedder works for others come last, so that they hold up nobody.
+    async fn embed_once(
+        &self,
+        mut jobs: Vec<Job>,
+        rest: Plan,
+        spans: &mut Option<BatchSpans>,
+    ) -> Result<Vec<(Job, PortError)>, GivenUp> {
         let known = self.recall.ask(&reuse::worth_a_look(&jobs)).await;
         let dimension = self.info.dimension;
         let reuse = Reuse::new(&jobs, known, &self.fingerprints, dimension);
@@ -238,16 +262,17 @@ impl Worker {
         self.count(&self.meters.known, &known);
         self.count(&self.meters.repeated, &repeated);
         let numbered: Vec<(usize, Job)> = jobs.into_iter().enumerate().collect();
-        let waiting = self.hand_over(&reuse, &outcomes, numbered, rest, call.as_ref(), spans).await?;
-        if suspects.is_empty() {
-            return Ok(());
+        let (waiting, mut too_long) = self.hand_over(&reuse, &outcomes, numbered, rest, call.as_ref(), spans).await?;
+        if !suspects.is_empty() {
+            embedder.settle(suspects, &suspected, &mut outcomes).await?;
+            let settled = self.hand_over(&reuse, &outcomes, waiting, Plan::default(), call.as_ref(), spans).await?;
+            too_long.extend(settled.1);
         }
-        embedder.settle(suspects, &suspected, &mut outcomes).await?;
-        self.hand_over(&reuse, &outcomes, waiting, Plan::default(), call.as_ref(), spans).await.map(drop)
+        Ok(too_long)
     }
 
-    /// Hands over the jobs whose vectors are there, parks those that cannot have any, and gives the others back. Jobs are numbered
-    /// as in `reuse`.
+    /// Hands over the jobs whose vectors are there, parks those that cannot have any, and gives back those that wait for one, and
+    /// those that are too long. Jobs are numbered as in `reuse`.
     async fn hand_over(
         &self,
         reuse: &Reuse,
@@ -256,8 +281,8 @@ impl Worker {
         mut plan: Plan,
         call: Option<&EmbedCall>,
         spans: &mut Option<BatchSpans>,
-    ) -> Result<Vec<(usize, Job)>, GivenUp> {
-        let (mut records, mut waiting) = (Vec::with_capacity(jobs.len()), Vec::new());
+    ) -> Result<(Vec<(usize, Job)>, Vec<(Job, PortError)>), GivenUp> {
+        let (mut records, mut waiting, mut too_long) = (Vec::with_capacity(jobs.len()), Vec::new(), Vec::new());
         for (number, job) in jobs {
             let Some((vectors, unchanged)) = reuse.vectors(number, outcomes, self.info.dimension) else {
                 waiting.push((number, job));
@@ -266,7 +291,13 @@ impl Worker {
             if let (Some(spans), Some(call)) = (spans.as_mut(), call) {
                 call.tell(spans, &job, reuse.reused(number), vectors.as_ref().err());
             }
-            let Job { change, chunks, entries } = job;
+            if let Err(error) = &vectors
+                && error.cause == Cause::TooLong
+            {
+                too_long.push((job, error.clone()));
+                continue;
+            }
+            let Job { change, chunks, entries, .. } = job;
             match vectors {
                 Ok(vectors) => {
                     let (model, revision) = (self.info.model.clone(), self.info.revision.clone());
@@ -278,11 +309,19 @@ impl Worker {
             }
         }
         self.settle(records, plan, spans).await?;
-        Ok(waiting)
+        Ok((waiting, too_long))
     }
 
+    /// Counts texts that need not be embedded. Their tokens are counted beside the work, which does not depend on them.
     fn count(&self, saved: &Saved, texts: &[&str]) {
+        if texts.is_empty() {
+            return;
+        }
         saved.texts.increment(texts.len() as u64);
-        saved.tokens.increment(texts.iter().map(|text| self.tokens.spans(text).len() as u64).sum());
+        let (planner, counter) = (self.planner.clone(), saved.tokens.clone());
+        let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+        let bytes = texts.iter().map(String::len).sum();
+        let count = move || counter.increment(texts.iter().map(|text| planner.splitter.count(text) as u64).sum());
+        beside(bytes, count);
     }
 }

@@ -21,6 +21,8 @@ pub struct ProcessorOptions {
     pub blank: Blank,
     /// What a parked change does to the version in the index.
     pub on_dead_letter: OnDeadLetter,
+    /// Most chunks of a document; one with more is parked.
+    pub max_chunks: usize,
 }
 
 /// What of a document is embedded: the template if there is one, else the fields, else (also of a document that has none of

@@ -1,15 +1,15 @@
 //! Decides what to do with a batch of stage 1, without doing it.
 
 use tidewheel_core::change::Change;
-use tidewheel_core::chunking::{ChunkLimits, chunk};
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
+use tidewheel_core::identity::DocumentId;
 use tidewheel_core::payload::plain_document;
 use tidewheel_core::ports::{DeadLetter, Delivery, EntryId};
-use tidewheel_core::tokens::Tokens;
 
 use super::blank::{Blank, is_blank};
 use super::render::Renderer;
+use super::split::{Chunks, Splitter};
 use crate::newest::{Kept, newest};
 use crate::parking::{OnDeadLetter, Parked, deletion_at, park};
 
@@ -20,6 +20,8 @@ pub struct Job {
     pub change: Change,
     /// Its chunks, at least one.
     pub chunks: Vec<String>,
+    /// Most tokens in a chunk, as they were split.
+    pub limit: usize,
     /// Its entry, and behind it the entries of older changes of the same document that it makes superfluous.
     pub entries: Vec<EntryId>,
 }
@@ -46,42 +48,16 @@ pub struct Plan {
     pub superfluous: Vec<EntryId>,
 }
 
-/// What is made of documents.
-#[derive(Clone, Copy)]
-pub struct Making<'a> {
-    /// Makes their texts.
-    pub renderer: &'a Renderer,
-    /// Splits these.
-    pub tokens: &'a dyn Tokens,
-    /// Into chunks of this size.
-    pub limits: ChunkLimits,
+/// From documents to chunks.
+pub(super) struct Planner {
+    /// Makes texts of documents.
+    pub(super) renderer: Renderer,
+    /// Makes chunks of texts.
+    pub(super) splitter: Splitter,
     /// What becomes of documents without text.
-    pub blank: Blank,
+    pub(super) blank: Blank,
     /// What a parked change does to the version in the index.
-    pub on_dead_letter: OnDeadLetter,
-}
-
-/// Reduces the batch to the newest change of each document, renders and chunks the documents.
-pub fn plan(deliveries: Vec<Delivery<Change>>, making: Making<'_>) -> Plan {
-    let mut plan = Plan::default();
-    for Kept { record: change, mut entries, deletion } in newest(deliveries, &mut plan.letters) {
-        if let Some(version) = deletion.filter(|_| change.operation.has_document()) {
-            // Whatever becomes of the newest change, here or later.
-            let older = entries.split_off(1);
-            plan.passed.push(Passed { change: deletion_at(version, &change), entries: older });
-        }
-        match chunks(&change, making) {
-            None => plan.passed.push(Passed { change, entries }),
-            Some(Ok(chunks)) if making.blank == Blank::Skip && chunks.iter().all(|text| is_blank(text)) => {
-                plan.passed.push(Passed { change: deletion_at(change.version, &change), entries });
-            }
-            Some(Ok(chunks)) => plan.jobs.push(Job { change, chunks, entries }),
-            Some(Err(error)) => {
-                plan.park(&change, park(making.on_dead_letter, change.version, entries, None, &error));
-            }
-        }
-    }
-    plan
+    pub(super) on_dead_letter: OnDeadLetter,
 }
 
 impl Plan {
@@ -96,23 +72,71 @@ impl Plan {
     }
 }
 
-/// The chunks of the change's document; `None` if it has none by its nature.
-fn chunks(change: &Change, making: Making<'_>) -> Option<Result<Vec<String>, PortError>> {
-    let Making { renderer, tokens, limits, .. } = making;
-    let document = change.document.as_ref()?;
-    let text = plain_document(document)
-        .map_err(|error| PortError::poison(error.to_string()))
-        .and_then(|document| renderer.render(&document));
-    Some(text.map(|text| {
+impl Planner {
+    /// Reduces the batch to the newest change of each document, renders and chunks the documents.
+    pub(super) fn plan(&self, deliveries: Vec<Delivery<Change>>) -> Plan {
+        let mut plan = Plan::default();
+        for Kept { record: change, mut entries, deletion } in newest(deliveries, &mut plan.letters) {
+            if let Some(version) = deletion.filter(|_| change.operation.has_document()) {
+                // Whatever becomes of the newest change, here or later.
+                let older = entries.split_off(1);
+                plan.passed.push(Passed { change: deletion_at(version, &change), entries: older });
+            }
+            match change.document.as_ref().map(|document| self.chunks(change.document_id(), document)) {
+                None => plan.passed.push(Passed { change, entries }),
+                Some(Ok(chunks)) if self.blank == Blank::Skip && chunks.texts.iter().all(|text| is_blank(text)) => {
+                    plan.passed.push(Passed { change: deletion_at(change.version, &change), entries });
+                }
+                Some(Ok(Chunks { texts, limit })) => plan.jobs.push(Job { change, chunks: texts, limit, entries }),
+                Some(Err(error)) => {
+                    plan.park(&change, park(self.on_dead_letter, change.version, entries, None, &error));
+                }
+            }
+        }
+        plan
+    }
+
+    /// About how many bytes there are to work on; more than any number where a template may compute for long.
+    pub(super) fn cost(&self, deliveries: &[Delivery<Change>]) -> usize {
+        if self.renderer.computes() {
+            return usize::MAX;
+        }
+        let documents = deliveries.iter().filter_map(|delivery| delivery.record.as_ref().ok()?.document.as_ref());
+        documents.map(String::len).sum()
+    }
+
+    fn text(&self, document: &str) -> Result<String, PortError> {
+        let document = plain_document(document).map_err(|error| PortError::poison(error.to_string()))?;
+        self.renderer.render(&document)
+    }
+
+    fn chunks(&self, id: DocumentId, document: &str) -> Result<Chunks, PortError> {
+        let text = self.text(document)?;
         if is_blank(&text) {
-            return vec![String::new()];
+            return Ok(Chunks { texts: vec![String::new()], limit: 0 });
         }
-        if limits.surely_fit(text.len()) {
-            return vec![text];
+        self.splitter.split(id, text)
+    }
+
+    /// Splits the documents of these jobs more finely, because the embedder rejected a chunk of each as too long. A job that
+    /// cannot be split again comes back with the reason.
+    pub(super) fn finer(&self, rejected: Vec<(Job, PortError)>) -> (Vec<Job>, Vec<(Job, PortError)>) {
+        let (mut jobs, mut hopeless) = (Vec::new(), Vec::new());
+        for (mut job, reason) in rejected {
+            let document = job.change.document.as_deref().unwrap_or_default();
+            let id = job.change.document_id();
+            let finer = self.text(document).map(|text| self.splitter.split_finer(id, &text, job.limit));
+            match finer {
+                Ok(Some(Ok(Chunks { texts, limit }))) => {
+                    (job.chunks, job.limit) = (texts, limit);
+                    jobs.push(job);
+                }
+                Ok(None) => hopeless.push((job, reason)),
+                Ok(Some(Err(error))) | Err(error) => hopeless.push((job, error)),
+            }
         }
-        let ranges = chunk(&text, &tokens.spans(&text), limits);
-        ranges.into_iter().map(|range| text[range].to_owned()).collect()
-    }))
+        (jobs, hopeless)
+    }
 }
 
 /// A record for stage 2, with the entries of stage 1 that it settles.
@@ -135,7 +159,7 @@ pub fn handfuls(records: Vec<Record>) -> Vec<Handful> {
     let mut handfuls: Vec<Handful> = Vec::new();
     let mut bytes = usize::MAX;
     for (record, entries) in records {
-        let size = size(&record);
+        let size = record.bytes();
         if bytes.saturating_add(size) > STEP_BYTES {
             handfuls.push(Handful::default());
             bytes = 0;
@@ -148,16 +172,13 @@ pub fn handfuls(records: Vec<Record>) -> Vec<Handful> {
     handfuls
 }
 
-fn size(record: &Embedded) -> usize {
-    record.change.document.as_ref().map_or(0, String::len)
-        + record.chunks.iter().map(String::len).sum::<usize>()
-        + size_of_val(record.vectors.values())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
     use tidewheel_core::change::Operation;
+    use tidewheel_core::chunking::ChunkLimits;
     use tidewheel_core::identity::Namespace;
     use tidewheel_core::tokens::Words;
     use tidewheel_core::version::{ClusterTime, Version};
@@ -184,8 +205,8 @@ mod tests {
 
     fn plan_with(deliveries: Vec<Delivery<Change>>, blank: Blank, on_dead_letter: OnDeadLetter) -> Plan {
         let renderer = Renderer::new(&TextOptions::default()).unwrap();
-        let limits = ChunkLimits::new(256, 32);
-        plan(deliveries, Making { renderer: &renderer, tokens: &Words, limits, blank, on_dead_letter })
+        let splitter = Splitter::new(Arc::new(Words), ChunkLimits::new(256, 32), 1_000);
+        Planner { renderer, splitter, blank, on_dead_letter }.plan(deliveries)
     }
 
     fn deliveries(changes: &[(Operation, u8, u32)]) -> Vec<Delivery<Change>> {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use minijinja::value::Serde;
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value};
 use tidewheel_core::error::PortError;
 use tidewheel_core::paths;
@@ -11,6 +11,14 @@ use tidewheel_core::paths;
 use super::options::TextOptions;
 
 const TEMPLATE: &str = "documents.template";
+
+/// What a template may do for one document. The engine charges one for each instruction and for every 64 bytes that a template
+/// creates or reads: about a quarter of a second, and 256 MB in all. The largest documents need a tenth of it for each pass
+/// over their text.
+const FUEL: u64 = 4_000_000;
+
+/// Longest text of a document, twice the size of the largest document.
+const LONGEST_TEXT: usize = 32 << 20;
 
 /// Renders documents to text.
 #[derive(Debug)]
@@ -35,6 +43,7 @@ impl Renderer {
             let mut environment = Environment::new();
             // A field that a document lacks is an empty text, however deep it lies.
             environment.set_undefined_behavior(UndefinedBehavior::Chainable);
+            environment.set_fuel(Some(FUEL));
             environment.add_template_owned(TEMPLATE, template.clone()).map_err(|error| {
                 PortError::fatal(format!("the template in documents.template cannot be parsed: {error}")).with_hint(
                     "see https://docs.rs/minijinja for the syntax, for example {{ subject }} {{ customer.name }}",
@@ -46,6 +55,11 @@ impl Renderer {
         }
         let kind = if options.fields.is_empty() { Kind::EveryString } else { Kind::Fields(options.fields.clone()) };
         Ok(Self { kind, excluded: options.exclude.clone() })
+    }
+
+    /// Whether the time to render does not depend on the size of the document alone.
+    pub(super) fn computes(&self) -> bool {
+        matches!(self.0, Kind::Template(_))
     }
 
     /// Returns the text of a document in plain JSON. Missing, null and empty fields are left out; the text may be empty.
@@ -60,8 +74,13 @@ impl Renderer {
             Kind::Template(environment, _) => environment
                 .get_template(TEMPLATE)
                 .and_then(|template| template.render(Serde(&*without_nulls(document))))
-                .map(|text| text.trim().to_owned())
-                .map_err(|error| PortError::poison(format!("documents.template fails on this document: {error}"))),
+                .map_err(|error| PortError::poison(failure(&error)))
+                .and_then(|text| match text.len() {
+                    0..=LONGEST_TEXT => Ok(text.trim().to_owned()),
+                    bytes => Err(PortError::poison(format!(
+                        "documents.template renders {bytes} bytes for this document, more than {LONGEST_TEXT}"
+                    ))),
+                }),
             Kind::Fields(fields) => {
                 let mut lines = Vec::new();
                 for value in fields.iter().flat_map(|field| paths::values(document, field)) {
@@ -84,6 +103,16 @@ impl Renderer {
         }
         lines.join("\n")
     }
+}
+
+fn failure(error: &Error) -> String {
+    if error.kind() == ErrorKind::OutOfFuel {
+        let megabytes = FUEL * 64 / 1_000_000;
+        return format!(
+            "documents.template exceeds the limit of {FUEL} steps or {megabytes} MB of intermediate text for this document"
+        );
+    }
+    format!("documents.template fails on this document: {error}")
 }
 
 /// Whether any of these paths of a template leads to something. The end of a path may be a method of what is before it.
@@ -264,6 +293,43 @@ mod tests {
         assert!(render(&method, json!({"subject": "Late"})).is_err());
         let constant = TextOptions { template: Some("always".into()), ..TextOptions::default() };
         assert_eq!(render(&constant, json!({})).unwrap(), "always");
+    }
+
+    #[test]
+    fn a_template_that_computes_without_end_is_poison() {
+        let nested = "{% for a in range(n) %}{% for b in range(n) %}{% for c in range(n) %}x{% endfor %}{% endfor %}{% endfor %}";
+        for template in [
+            nested,
+            // Without output: instructions alone.
+            "{% for a in range(n) %}{% for b in range(n) %}{% for c in range(n) %}{% endfor %}{% endfor %}{% endfor %}",
+            "{{ 'x' * (n * n * n) }}",
+            "{% set ns = namespace(t='xxxxxxxx') %}{% for i in range(n) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}{{ ns.t | length }}",
+            "{{ text | indent(n * n * n) }}",
+            "{{ text | replace('', text * n) | replace('x', text * n) | length }}",
+            "{% for a in [[1] * n] * n recursive %}{% if a is sequence %}{{ loop([a] * n) }}{% endif %}{% endfor %}",
+            "{% set t %}{% for a in range(n) %}{% for b in range(n) %}{{ text * 100 }}{% endfor %}{% endfor %}{% endset %}{{ t | length }}",
+            "{{ ([text] * (n * n)) | join(text * n) }}",
+        ] {
+            let options = TextOptions { template: Some(template.into()), fields: vec![] };
+            let error = render(&options, json!({"n": 9_000, "text": "xy\n".repeat(1_000)})).unwrap_err();
+            assert_eq!(error.class, tidewheel_core::error::ErrorClass::Poison, "{template}");
+            assert!(error.message.contains("documents.template"), "{template}: {}", error.message);
+        }
+        let options = TextOptions { template: Some(nested.into()), fields: vec![] };
+        let error = render(&options, json!({"n": 9_000})).unwrap_err();
+        assert!(error.message.contains("4000000 steps"), "{}", error.message);
+        assert_eq!(render(&options, json!({"n": 3})).unwrap().len(), 27);
+    }
+
+    #[test]
+    fn a_template_renders_the_largest_documents() {
+        let text = "The parcel has not arrived. ".repeat((15 << 20) / 28);
+        let options = TextOptions {
+            template: Some("{{ subject | upper }}\n{{ content | replace('\t', ' ') | trim }}".into()),
+            fields: vec![],
+        };
+        let rendered = render(&options, json!({"subject": "late", "content": text})).unwrap();
+        assert_eq!(rendered.len(), "LATE\n".len() + text.trim().len());
     }
 
     #[test]

@@ -268,5 +268,5 @@ fn probe() -> DocumentPoints {
     };
     let payload: Map<_, _> = [(RESERVED.to_owned(), stamp.value(0, ""))].into_iter().collect();
     let point = Point { id: document.point(0), vector: Vec::new(), payload };
-    DocumentPoints { document, version, fields: Map::new(), points: vec![point] }
+    DocumentPoints { document, version, fields: Map::new(), excerpt: None, points: vec![point] }
 }

@@ -54,6 +54,7 @@ use crate::health::Health;
 use crate::isolate::Suspect;
 use crate::meters::{self, Commits};
 use crate::newest::letter;
+use crate::offload::offload;
 use crate::parking::{OnDeadLetter, park};
 use crate::retry::{GivenUp, Patience};
 use crate::service::ServiceError;
@@ -170,7 +171,9 @@ impl Worker {
     async fn upsert(&self, deliveries: Vec<Delivery<Embedded>>) -> Result<(), GivenUp> {
         let commits = Commits::of(&deliveries);
         let mut traced = Traced::begin(self.tracer.as_ref(), &deliveries, self.index.name());
-        let mut plan = plan(deliveries, &self.payload, self.on_dead_letter);
+        let (payload, on_dead_letter) = (self.payload.clone(), self.on_dead_letter);
+        let bytes = deliveries.iter().filter_map(|delivery| delivery.record.as_ref().ok()).map(Embedded::bytes).sum();
+        let mut plan = offload(bytes, move || plan(deliveries, &payload, on_dead_letter)).await?;
         let (writes, removals) = (std::mem::take(&mut plan.writes), std::mem::take(&mut plan.removals));
         let outcomes = traced.as_ref().map(Traced::outcomes);
         let applier = Applier {

@@ -1,8 +1,10 @@
 //! Decides what to write for a batch of stage 2, and what to mend after the write, without doing either.
 
+use serde_json::Value;
 use tidewheel_core::change::Operation;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
+use tidewheel_core::excerpt::{Excerpt, OMITTED, excerpt};
 use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamp, digest, plain_document};
@@ -88,7 +90,7 @@ impl Plan {
     }
 }
 
-/// The points of a document: the vector of each chunk with the document's fields and the chunk's stamp.
+/// The points of a document: the vector of each chunk with the document's fields, or their excerpt, and the chunk's stamp.
 fn points(embedded: Embedded, options: &PayloadOptions) -> Result<DocumentPoints, PortError> {
     let Embedded { change, model, revision, chunks, vectors, .. } = embedded;
     let document = change.document_id();
@@ -107,13 +109,18 @@ fn points(embedded: Embedded, options: &PayloadOptions) -> Result<DocumentPoints
         model: &model,
         chunks: u32::try_from(chunks.len()).map_err(|_| PortError::poison("more chunks than can be counted"))?,
     };
-    let points = (0..).zip(chunks.iter().zip(vectors.iter())).map(|(chunk, (text, vector))| Point {
-        id: document.point(chunk),
-        vector: vector.to_vec(),
-        payload: [(RESERVED.to_owned(), stamp.value(chunk, text))].into_iter().collect(),
+    let excerpt = if chunks.len() > 1 { excerpt(&fields) } else { None };
+    let (excerpt, omitted) = excerpt.map(|Excerpt { fields, omitted }| (fields, Value::from(omitted))).unzip();
+    let points = (0..).zip(chunks.iter().zip(vectors.iter())).map(|(chunk, (text, vector))| {
+        let mut own = stamp.value(chunk, text);
+        if let Some(omitted) = omitted.as_ref().filter(|_| chunk > 0) {
+            own[OMITTED] = omitted.clone();
+        }
+        let payload = [(RESERVED.to_owned(), own)].into_iter().collect();
+        Point { id: document.point(chunk), vector: vector.to_vec(), payload }
     });
     let points = points.collect();
-    Ok(DocumentPoints { document, version: change.version, fields, points })
+    Ok(DocumentPoints { document, version: change.version, fields, excerpt, points })
 }
 
 /// What a document's write may have left wrong.
@@ -153,7 +160,7 @@ pub fn aftermath(
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::{Map, Value};
+    use serde_json::Map;
     use tidewheel_core::change::Change;
     use tidewheel_core::embedded::Vectors;
     use tidewheel_core::version::ClusterTime;
@@ -259,6 +266,30 @@ mod tests {
     }
 
     #[test]
+    fn large_values_are_on_the_first_point_and_named_on_the_others() {
+        let mut long = embedded(Operation::Insert, 7, 3, 3);
+        let content = "x".repeat(50_000);
+        long.change.document = Some(serde_json::json!({"_id": 7, "state": "open", "content": content}).to_string());
+        let mut short = long.clone();
+        short.change.key = "8".to_owned();
+        short.chunks.truncate(1);
+        short.vectors = Vectors::new(2, vec![0.0; 2]).unwrap();
+        let deliveries = [long, short].into_iter().enumerate();
+        let deliveries = deliveries.map(|(i, record)| Delivery { id: EntryId(format!("{i}-0")), record: Ok(record) });
+        let plan = plan(deliveries.collect(), &PayloadOptions::default(), OnDeadLetter::Keep);
+        let written = &plan.writes[0].points;
+        for (chunk, point) in written.points.iter().enumerate() {
+            let payload = written.payload_of(point);
+            assert_eq!(payload["state"], "open");
+            assert_eq!(payload.contains_key("content"), chunk == 0);
+            let omitted = payload[RESERVED].get(OMITTED);
+            assert_eq!(omitted, (chunk > 0).then_some(&serde_json::json!(["content"])));
+        }
+        let short = &plan.writes[1].points;
+        assert!(short.excerpt.is_none() && short.points[0].payload[RESERVED].get(OMITTED).is_none());
+    }
+
+    #[test]
     fn what_cannot_be_read_is_parked() {
         let mut broken = embedded(Operation::Insert, 1, 1, 1);
         broken.change.document = Some("[]".into());
@@ -295,7 +326,7 @@ mod tests {
         let document = DocumentId::new(&Namespace::new("shop", "tickets"), "7");
         let point = |chunk| Point { id: document.point(chunk), vector: vec![1.0], payload: Map::new() };
         let points = vec![point(0), point(1)];
-        let mut write = DocumentPoints { document, version: version(5), fields: Map::new(), points };
+        let mut write = DocumentPoints { document, version: version(5), fields: Map::new(), excerpt: None, points };
         let long = write.clone();
         let after = |stored: Option<u32>, surplus, tombstone: Option<u32>, dropped: Option<u32>| {
             let stored = Stored { version: stored.map(version), surplus };

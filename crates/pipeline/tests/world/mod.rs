@@ -158,6 +158,7 @@ impl World {
                     chunk_overlap: 0,
                     blank: self.blank,
                     on_dead_letter: self.on_dead_letter,
+                    max_chunks: 10_000,
                 };
                 let ports = ProcessorPorts {
                     queue: Arc::new(streams.changes(&name)),

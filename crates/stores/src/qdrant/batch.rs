@@ -24,8 +24,11 @@ pub(super) struct Part<'a> {
 pub(super) fn requests<'a>(documents: &[&'a DocumentPoints], limits: Limits) -> Vec<Vec<Part<'a>>> {
     let mut packer = Packer { limits, requests: Vec::new(), open: Vec::new(), points: 0, bytes: 0 };
     for document in documents {
-        let shared = fields_size(&document.fields);
-        let sizes: Vec<usize> = document.points.iter().map(|point| shared + point_size(point)).collect();
+        let first = fields_size(&document.fields);
+        let other = document.excerpt.as_ref().map_or(first, fields_size);
+        let shared = std::iter::once(first).chain(std::iter::repeat(other));
+        let sizes: Vec<usize> =
+            document.points.iter().zip(shared).map(|(point, shared)| shared + point_size(point)).collect();
         if !packer.fits(sizes.len(), sizes.iter().sum()) {
             packer.close();
         }
@@ -108,7 +111,7 @@ mod tests {
             Point { id: document.point(chunk as u32), vector: vec![0.0; 2], payload }
         };
         let points = texts.iter().enumerate().map(point).collect();
-        DocumentPoints { document, version: Version::default(), fields: Map::new(), points }
+        DocumentPoints { document, version: Version::default(), fields: Map::new(), excerpt: None, points }
     }
 
     proptest! {

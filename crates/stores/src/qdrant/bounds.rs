@@ -66,7 +66,7 @@ mod tests {
     fn document(fields: Value) -> DocumentPoints {
         let Value::Object(fields) = fields else { panic!("an object") };
         let document = DocumentId::new(&Namespace::new("shop", "tickets"), "1");
-        DocumentPoints { document, version: Version::default(), fields, points: Vec::new() }
+        DocumentPoints { document, version: Version::default(), fields, excerpt: None, points: Vec::new() }
     }
 
     fn nested(levels: usize, wrap: fn(Value) -> Value) -> Value {

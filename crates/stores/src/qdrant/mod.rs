@@ -55,6 +55,9 @@ use self::error::Call;
 /// Most fences in one delete: a filter is planned and evaluated as a whole, and strict mode may bound its size.
 const FENCES_PER_CALL: usize = 256;
 
+/// Most points whose versions are read in one call: a long document has thousands.
+const VERSIONS_PER_CALL: usize = 4_096;
+
 /// How to reach Qdrant, and how much to send at once.
 #[derive(Clone, Debug)]
 pub struct QdrantOptions {
@@ -179,10 +182,14 @@ impl QdrantIndex {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
-        let request = request::versions(&self.collection, ids.into_iter());
         let version =
             |point: RetrievedPoint| Some((uuid_of(point.id)?, version_of(&value::from_payload(point.payload))));
-        Ok(self.get(request).await?.into_iter().filter_map(version).collect())
+        let mut versions = HashMap::with_capacity(ids.len());
+        for ids in ids.chunks(VERSIONS_PER_CALL) {
+            let request = request::versions(&self.collection, ids.iter().copied());
+            versions.extend(self.get(request).await?.into_iter().filter_map(version));
+        }
+        Ok(versions)
     }
 
     fn failed(&self, what: &str, status: &Status) -> PortError {
@@ -290,9 +297,16 @@ impl Index for QdrantIndex {
         Ok(())
     }
 
-    async fn search(&self, vector: Vec<f32>, limit: usize, filter: Option<&Value>) -> PortResult<Vec<Hit>> {
+    async fn search(
+        &self,
+        vector: Vec<f32>,
+        limit: usize,
+        filter: Option<&Value>,
+        fields: &[&str],
+    ) -> PortResult<Vec<Hit>> {
         let filter = filter.map(filter::parse).transpose()?;
-        let answer = self.connection.points().query(request::search(&self.collection, vector, limit, filter)).await;
+        let request = request::search(&self.collection, vector, limit, filter, fields);
+        let answer = self.connection.points().query(request).await;
         let points = answer.map_err(|status| self.failed("search", &status))?.into_inner().result;
         let hit = |point: ScoredPoint| {
             Some(Hit { id: uuid_of(point.id)?, score: point.score, payload: value::from_payload(point.payload) })

@@ -83,7 +83,7 @@ pub(super) fn refresh(collection: &str, parts: &[Part<'_>]) -> UpdateBatchPoints
 }
 
 fn payload(document: &DocumentPoints, point: &Point) -> HashMap<String, Value> {
-    let mut payload = value::to_payload(&document.fields);
+    let mut payload = value::to_payload(document.fields_of(point));
     payload.extend(value::to_payload(&point.payload));
     payload
 }
@@ -123,15 +123,21 @@ pub(super) fn delete(collection: &str, fences: &[Fence]) -> DeletePoints {
     }
 }
 
-/// The nearest points with their payload.
-pub(super) fn search(collection: &str, vector: Vec<f32>, limit: usize, filter: Option<Filter>) -> QueryPoints {
+/// The nearest points with these fields of their payload.
+pub(super) fn search(
+    collection: &str,
+    vector: Vec<f32>,
+    limit: usize,
+    filter: Option<Filter>,
+    fields: &[&str],
+) -> QueryPoints {
     let nearest = VectorInput { variant: Some(vector_input::Variant::Dense(DenseVector { data: vector })) };
     QueryPoints {
         collection_name: collection.to_owned(),
         query: Some(Query { variant: Some(query::Variant::Nearest(nearest)) }),
         filter,
         limit: Some(limit as u64),
-        with_payload: Some(whole_payload()),
+        with_payload: Some(selected(fields)),
         ..QueryPoints::default()
     }
 }

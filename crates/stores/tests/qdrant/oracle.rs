@@ -49,6 +49,7 @@ fn points(document: &Document, seconds: u32) -> DocumentPoints {
         document: id,
         version,
         fields: serde_json::Map::new(),
+        excerpt: None,
         points: (0..).zip([first, second]).map(point).collect(),
     }
 }

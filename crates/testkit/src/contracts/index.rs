@@ -59,6 +59,7 @@ macro_rules! index_contract {
             pages_give_every_point_once_in_order,
             payloads_come_back_as_they_were_written,
             every_point_carries_the_fields_of_its_document,
+            large_values_are_on_the_first_point_alone,
             empty_calls_do_nothing,
             a_collection_that_was_deleted_is_reported,
             a_replayed_change_replaces_itself_and_nothing_newer,
@@ -103,7 +104,8 @@ pub fn document(namespace: &Namespace, key: &str, version: Version, texts: &[&st
         payload.insert(RESERVED.to_owned(), stamp.value(chunk, text));
         Point { id: id.point(chunk), vector: vector_of(text, DIMENSION), payload }
     };
-    DocumentPoints { document: id, version, fields: Map::new(), points: (0..).zip(texts).map(point).collect() }
+    let points = (0..).zip(texts).map(point).collect();
+    DocumentPoints { document: id, version, fields: Map::new(), excerpt: None, points }
 }
 
 fn tickets() -> Namespace {

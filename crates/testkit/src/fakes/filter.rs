@@ -1,18 +1,21 @@
 //! The part of Qdrant's filters that the fake index understands: `must`, `should` and `must_not` with `match` (`value`,
-//! `any`, `except`) and `range` of numbers on a dotted key. A list matches if one of its values does, as in Qdrant.
+//! `any`, `except`) and `range` of numbers on a dotted key, and `has_id`. A list matches if one of its values does, as in
+//! Qdrant.
 
 use serde_json::{Map, Value};
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::PortResult;
+use uuid::Uuid;
 
-/// Whether a payload passes the filter.
+/// Whether the point with this id and payload passes the filter.
 ///
 /// # Errors
 /// Poison, if the filter says something that is not understood here.
-pub(super) fn matches(filter: &Value, payload: &Map<String, Value>) -> PortResult<bool> {
+pub(super) fn matches(filter: &Value, id: Uuid, payload: &Map<String, Value>) -> PortResult<bool> {
     for (name, conditions) in filter.as_object().ok_or_else(|| unknown(filter))? {
         let conditions = conditions.as_array().ok_or_else(|| unknown(conditions))?;
-        let results = conditions.iter().map(|condition| holds(condition, payload)).collect::<PortResult<Vec<_>>>()?;
+        let results =
+            conditions.iter().map(|condition| holds(condition, id, payload)).collect::<PortResult<Vec<_>>>()?;
         let passes = match name.as_str() {
             "must" => results.into_iter().all(|holds| holds),
             "should" => results.is_empty() || results.into_iter().any(|holds| holds),
@@ -26,9 +29,12 @@ pub(super) fn matches(filter: &Value, payload: &Map<String, Value>) -> PortResul
     Ok(true)
 }
 
-fn holds(condition: &Value, payload: &Map<String, Value>) -> PortResult<bool> {
+fn holds(condition: &Value, id: Uuid, payload: &Map<String, Value>) -> PortResult<bool> {
+    if let Some(ids) = condition.get("has_id").and_then(Value::as_array) {
+        return Ok(ids.contains(&Value::from(id.to_string())));
+    }
     let Some(key) = condition.get("key").and_then(Value::as_str) else {
-        return matches(condition, payload);
+        return matches(condition, id, payload);
     };
     let mut path = key.split('.');
     let first = path.next().and_then(|name| payload.get(name));

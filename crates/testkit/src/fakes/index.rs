@@ -223,7 +223,13 @@ impl Index for FakeIndex {
         self.faults.around("delete", delete).await
     }
 
-    async fn search(&self, vector: Vec<f32>, limit: usize, filter: Option<&Value>) -> PortResult<Vec<Hit>> {
+    async fn search(
+        &self,
+        vector: Vec<f32>,
+        limit: usize,
+        filter: Option<&Value>,
+        fields: &[&str],
+    ) -> PortResult<Vec<Hit>> {
         drop(self.called("search"));
         let search = || {
             let state = self.state();
@@ -231,9 +237,9 @@ impl Index for FakeIndex {
             collection.check(vector.len())?;
             let mut hits = Vec::new();
             for point in collection.points.values().filter(|point| has_vector(point)) {
-                if filter.map_or(Ok(true), |filter| filter::matches(filter, &point.payload))? {
+                if filter.map_or(Ok(true), |filter| filter::matches(filter, point.id, &point.payload))? {
                     let score = cosine(&vector, &point.vector);
-                    hits.push(Hit { id: point.id, score, payload: point.payload.clone() });
+                    hits.push(Hit { id: point.id, score, payload: indexed(point, fields).payload });
                 }
             }
             hits.sort_by(|a, b| b.score.total_cmp(&a.score));

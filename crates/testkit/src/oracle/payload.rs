@@ -6,18 +6,48 @@ use bson::spec::BinarySubtype;
 use bson::{Bson, Document};
 use serde_json::{Map, Value};
 
-/// Fails with the first path that differs.
-pub(super) fn compare(document: &Document, payload: &Map<String, Value>) -> Result<(), String> {
-    fields(document, payload, "")
+/// Fails with the first path that differs. On points after the first one, values may be left out that the point names as omitted
+/// and that are large; if it cannot name all of them, it says so with `…`, and any may be missing but `_id`.
+pub(super) fn compare(document: &Document, payload: &Map<String, Value>, first: bool) -> Result<(), String> {
+    let omitted = payload.get("_tidewheel").and_then(|reserved| reserved.get("omitted"));
+    if first && omitted.is_some() {
+        return Err("the first point leaves something out".to_owned());
+    }
+    let omitted: Vec<&str> =
+        omitted.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let many = document.to_vec().is_ok_and(|bytes| bytes.len() > MANY);
+    let may_lack = |path: &str, value: &Bson| {
+        let large = size(value) > LARGE || many;
+        path != "_id" && large && (omitted.contains(&path) || omitted.contains(&"…") || part_of(path, &omitted))
+    };
+    fields(document, payload, "", &may_lack)
 }
 
-fn fields(document: &Document, json: &Map<String, Value>, path: &str) -> Result<(), String> {
+/// A value below this is never left out, unless the document has many.
+const LARGE: usize = 4_000;
+const MANY: usize = 12_000;
+
+fn size(value: &Bson) -> usize {
+    bson::doc! {"": value.clone()}.to_vec().map_or(0, |bytes| bytes.len())
+}
+
+/// Whether everything below the path is left out, as far as the names tell: then the object is not there either.
+fn part_of(path: &str, omitted: &[&str]) -> bool {
+    omitted.iter().any(|name| name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+type MayLack<'a> = &'a dyn Fn(&str, &Bson) -> bool;
+
+fn fields(document: &Document, json: &Map<String, Value>, path: &str, may_lack: MayLack<'_>) -> Result<(), String> {
     // At the top, this name is tidewheel's own, whatever the document has there.
     let ours = |name: &str| path.is_empty() && name == "_tidewheel";
     for (name, value) in document.iter().filter(|(name, _)| !ours(name)) {
         let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        let found = json.get(name).ok_or_else(|| format!("{at} is missing"))?;
-        same(value, found, &at)?;
+        match json.get(name) {
+            Some(found) => same(value, found, &at, may_lack)?,
+            None if may_lack(&at, value) => {}
+            None => return Err(format!("{at} is missing")),
+        }
     }
     match json.keys().find(|name| !ours(name) && !document.contains_key(name)) {
         Some(name) => Err(format!("{path}.{name} is not in the document")),
@@ -25,11 +55,11 @@ fn fields(document: &Document, json: &Map<String, Value>, path: &str) -> Result<
     }
 }
 
-fn same(bson: &Bson, json: &Value, path: &str) -> Result<(), String> {
+fn same(bson: &Bson, json: &Value, path: &str, may_lack: MayLack<'_>) -> Result<(), String> {
     let is = |equal: bool| if equal { Ok(()) } else { Err(format!("{path} is {json}, expected {bson}")) };
     match bson {
         Bson::Document(document) => match json.as_object() {
-            Some(json) => fields(document, json, path),
+            Some(json) => fields(document, json, path, may_lack),
             None => is(false),
         },
         Bson::Array(values) => match json.as_array().filter(|found| found.len() == values.len()) {
@@ -37,7 +67,7 @@ fn same(bson: &Bson, json: &Value, path: &str) -> Result<(), String> {
                 .iter()
                 .zip(found)
                 .enumerate()
-                .try_for_each(|(at, (value, found))| same(value, found, &format!("{path}[{at}]"))),
+                .try_for_each(|(at, (value, found))| same(value, found, &format!("{path}[{at}]"), may_lack)),
             None => is(false),
         },
         Bson::Null => is(json.is_null()),
@@ -110,6 +140,24 @@ mod tests {
     }
 
     #[test]
+    fn a_further_point_may_lack_large_values_that_it_names_and_nothing_else() {
+        let large = "x".repeat(5_000);
+        let document =
+            doc! {"_id": 1, "state": "open", "content": &large, "a": {"notes": &large, "b": 1}, "c": {"d": &large}};
+        let reserved = json!({"omitted": ["a.notes", "c.d", "content"]});
+        let payload = json!({"_id": 1, "state": "open", "a": {"b": 1}, "_tidewheel": reserved});
+        let Value::Object(payload) = payload else { unreachable!("it is an object") };
+        assert_eq!(compare(&document, &payload, false), Ok(()));
+        assert!(compare(&document, &payload, true).is_err());
+        let mut unnamed = payload.clone();
+        unnamed.insert("_tidewheel".to_owned(), json!({"omitted": ["content"]}));
+        assert!(compare(&document, &unnamed, false).unwrap_err().contains("a.notes"));
+        let mut small = payload;
+        small.remove("_id");
+        assert!(compare(&document, &small, false).unwrap_err().contains("_id"));
+    }
+
+    #[test]
     fn the_contract_of_every_type_is_known() {
         let document = doc! {
             "_id": ObjectId::from_bytes([7; 12]), "int": 1, "long": 2_i64, "double": 0.5, "nan": f64::NAN,
@@ -126,7 +174,7 @@ mod tests {
             "_tidewheel": {"key": "…"},
         });
         let Value::Object(payload) = payload else { unreachable!("it is an object") };
-        assert_eq!(compare(&document, &payload), Ok(()));
+        assert_eq!(compare(&document, &payload, true), Ok(()));
         for (name, wrong) in [
             ("_id", json!("x")),
             ("int", json!(1.0)),
@@ -139,12 +187,12 @@ mod tests {
         ] {
             let mut other = payload.clone();
             other.insert(name.to_owned(), wrong);
-            assert!(compare(&document, &other).unwrap_err().contains(name), "{name}");
+            assert!(compare(&document, &other, true).unwrap_err().contains(name), "{name}");
             other.remove(name);
-            assert!(compare(&document, &other).unwrap_err().contains("missing"), "{name}");
+            assert!(compare(&document, &other, true).unwrap_err().contains("missing"), "{name}");
         }
         let mut other = payload.clone();
         other.insert("more".to_owned(), json!(1));
-        assert!(compare(&document, &other).unwrap_err().contains("more"));
+        assert!(compare(&document, &other, true).unwrap_err().contains("more"));
     }
 }

@@ -12,24 +12,24 @@ use crate::fakes::embedder::vector_of;
 pub async fn searches_give_the_nearest_that_pass_the_filter(harness: &dyn IndexHarness) {
     let index = harness.index();
     index.prepare(DIMENSION).await.unwrap();
-    assert!(index.search(vector_of("a", DIMENSION), 3, None).await.unwrap().is_empty());
+    assert!(index.search(vector_of("a", DIMENSION), 3, None, &[]).await.unwrap().is_empty());
     let documents: Vec<_> = ["a", "b", "c", "d"].map(|text| ticket(text, at(1), &[text])).into();
     write(&*index, &documents).await;
     // The length of a vector does not matter: it is its direction that is compared.
     let twice: Vec<f32> = vector_of("c", DIMENSION).iter().map(|value| value * 2.0).collect();
-    let hits = index.search(twice.clone(), 3, None).await.unwrap();
+    let hits = index.search(twice.clone(), 3, None, &[]).await.unwrap();
     assert_eq!(hits.len(), 3);
     assert_eq!((hits[0].id, &hits[0].payload), (documents[2].points[0].id, &documents[2].points[0].payload));
     assert!((hits[0].score - 1.0).abs() < 1e-4, "{}", hits[0].score);
     assert!(hits.is_sorted_by(|a, b| a.score >= b.score));
 
     let filter = json!({"must": [{"key": "subject", "match": {"any": ["a", "b"]}}]});
-    let hits = index.search(twice.clone(), 3, Some(&filter)).await.unwrap();
+    let hits = index.search(twice.clone(), 3, Some(&filter), &[]).await.unwrap();
     let found: Vec<_> = hits.iter().map(|hit| hit.payload["subject"].as_str().unwrap()).collect();
     assert!(found.len() == 2 && found.contains(&"a") && found.contains(&"b"), "{found:?}");
     let filter = json!({"must_not": [{"key": "_tidewheel.namespace", "match": {"value": "shop.tickets"}}]});
-    assert!(index.search(twice.clone(), 3, Some(&filter)).await.unwrap().is_empty());
-    let wrong = index.search(twice, 3, Some(&json!({"must": [{"kee": 1}]}))).await.unwrap_err();
+    assert!(index.search(twice.clone(), 3, Some(&filter), &[]).await.unwrap().is_empty());
+    let wrong = index.search(twice, 3, Some(&json!({"must": [{"kee": 1}]})), &[]).await.unwrap_err();
     assert_eq!(wrong.class, ErrorClass::Poison);
 }
 
@@ -41,10 +41,10 @@ pub async fn point_without_vector_is_found_by_filters_and_by_no_search(harness: 
     let [other, more] = ["other", "more"].map(|key| ticket(key, at(1), &[key]));
     index.prepare(DIMENSION).await.unwrap();
     write(&*index, std::slice::from_ref(&blank)).await;
-    assert!(index.search(vector_of("a", DIMENSION), 10, None).await.unwrap().is_empty());
+    assert!(index.search(vector_of("a", DIMENSION), 10, None, &[]).await.unwrap().is_empty());
     write(&*index, &[other.clone(), more.clone()]).await;
     holds(&*index, &[&blank, &other, &more]).await;
-    assert_eq!(index.search(vector_of("a", DIMENSION), 10, None).await.unwrap().len(), 2);
+    assert_eq!(index.search(vector_of("a", DIMENSION), 10, None, &[]).await.unwrap().len(), 2);
     let ids = [blank.points[0].id, other.points[0].id];
     let known = harness.known().known(&ids).await.unwrap();
     assert_eq!(known.iter().map(|known| known.id).collect::<Vec<_>>(), [other.points[0].id]);
@@ -52,12 +52,12 @@ pub async fn point_without_vector_is_found_by_filters_and_by_no_search(harness: 
     // A text comes and goes.
     let written = ticket("blank", at(2), &["text"]);
     write(&*index, std::slice::from_ref(&written)).await;
-    assert_eq!(index.search(vector_of("text", DIMENSION), 10, None).await.unwrap()[0].id, written.points[0].id);
+    assert_eq!(index.search(vector_of("text", DIMENSION), 10, None, &[]).await.unwrap()[0].id, written.points[0].id);
     let mut blank = ticket("blank", at(3), &[""]);
     blank.points[0].vector = vec![0.0; DIMENSION];
     write(&*index, std::slice::from_ref(&blank)).await;
     holds(&*index, &[&blank, &other, &more]).await;
-    assert_eq!(index.search(vector_of("a", DIMENSION), 10, None).await.unwrap().len(), 2);
+    assert_eq!(index.search(vector_of("a", DIMENSION), 10, None, &[]).await.unwrap().len(), 2);
 }
 
 /// Numbers are compared by value: a filter in JSON does not tell `3` from `3.0`, and neither does MongoDB.
@@ -78,7 +78,7 @@ pub async fn numbers_in_filters_are_compared_by_value(harness: &dyn IndexHarness
     write(&*index, &documents).await;
     let found = async |filter: Value| {
         let filter = json!({"must": [{"key": "n", "match": filter}]});
-        let hits = index.search(vector_of("a", DIMENSION), 20, Some(&filter)).await.unwrap();
+        let hits = index.search(vector_of("a", DIMENSION), 20, Some(&filter), &[]).await.unwrap();
         let mut keys: Vec<String> = hits.iter().map(|hit| hit.payload["_id"].as_str().unwrap().to_owned()).collect();
         keys.sort();
         keys.concat()
@@ -141,6 +141,38 @@ pub async fn every_point_carries_the_fields_of_its_document(harness: &dyn IndexH
         assert_eq!(points[&point.id], written.payload_of(point));
         assert_eq!(points[&point.id]["product"]["name"], "Atlas");
     }
+}
+
+/// In both ways to write, and filters on what is small find every point.
+pub async fn large_values_are_on_the_first_point_alone(harness: &dyn IndexHarness) {
+    let index = harness.index();
+    let mut written = ticket("1", at(1), &["a", "b", "c"]);
+    written.fields.insert("content".to_owned(), "x".repeat(100_000).into());
+    written.fields.insert("product".to_owned(), json!({"name": "Atlas"}));
+    let mut excerpt = written.fields.clone();
+    excerpt.shift_remove("content");
+    written.excerpt = Some(excerpt);
+    write(&*index, std::slice::from_ref(&written)).await;
+    let mut refreshed = ticket("1", at(2), &["a", "b", "c"]);
+    (refreshed.fields, refreshed.excerpt) = (written.fields.clone(), written.excerpt.clone());
+    for document in [&written, &refreshed] {
+        if document.version > written.version {
+            assert_eq!(index.refresh(&[document]).await.unwrap(), [true]);
+        }
+        let points = all(&*index).await;
+        let has =
+            |name: &str| document.points.iter().map(|point| points[&point.id].contains_key(name)).collect::<Vec<_>>();
+        assert_eq!(has("content"), [true, false, false]);
+        assert_eq!(has("product"), [true, true, true]);
+    }
+    let filter = json!({"must": [{"key": "product.name", "match": {"value": "Atlas"}}]});
+    let hits = index.search(vector_of("b", DIMENSION), 10, Some(&filter), &["_tidewheel.document"]).await.unwrap();
+    assert_eq!(hits.len(), 3);
+    let expected = json!({RESERVED: {"document": written.document.to_string()}});
+    assert!(hits.iter().all(|hit| json!(hit.payload) == expected), "{:?}", hits[0].payload);
+    let others = json!({"must_not": [{"has_id": [written.points[1].id.to_string()]}]});
+    let hits = index.search(vector_of("b", DIMENSION), 10, Some(&others), &[RESERVED]).await.unwrap();
+    assert_eq!(hits.len(), 2);
 }
 
 /// What a comparison with the source reads.

@@ -1,0 +1,209 @@
+//! The nearest documents of an index: ranked by their best chunk, each once, and only then read.
+//!
+//! A long document may fill thousands of places among the nearest points. Points are therefore ranked without their payload,
+//! documents that are found already are left out of the next question, and fields are read of the documents that are shown.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Map, Value, json};
+use tidewheel_core::excerpt::OMITTED;
+use tidewheel_core::identity::DocumentId;
+use tidewheel_core::payload::{DOCUMENT, RESERVED};
+use tidewheel_core::ports::{Hit, Index, IndexedPoint, PortResult};
+use uuid::Uuid;
+
+/// Most points in one answer.
+const MOST_POINTS: usize = 20_000;
+
+/// A document and its best chunk.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Nearest {
+    /// Cosine similarity of that chunk.
+    pub(super) score: f32,
+    /// The point of that chunk.
+    pub(super) chunk: Uuid,
+    /// The document; `None` if tidewheel did not write the point.
+    document: Option<DocumentId>,
+}
+
+impl Nearest {
+    fn of(hit: &Hit) -> Self {
+        let document = hit.payload.get(RESERVED).and_then(|stamp| stamp.get("document")).and_then(Value::as_str);
+        let document = document.and_then(|text| Uuid::parse_str(text).ok()).map(DocumentId::from_uuid);
+        Self { score: hit.score, chunk: hit.id, document }
+    }
+
+    /// The point that has all fields of the document.
+    fn first(&self) -> Uuid {
+        self.document.map_or(self.chunk, |document| document.point(0))
+    }
+}
+
+/// Up to `limit` documents, best first.
+pub(super) async fn documents(
+    index: &dyn Index,
+    vector: Vec<f32>,
+    limit: usize,
+    filter: Option<&Value>,
+) -> PortResult<Vec<Nearest>> {
+    let mut nearest: Vec<Nearest> = Vec::new();
+    let mut seen = HashSet::new();
+    let mut points = limit.saturating_mul(2).clamp(1, MOST_POINTS);
+    // Every round finds a document that is new, or the end.
+    while nearest.len() < limit {
+        let others = others(filter, &nearest);
+        let hits = index.search(vector.clone(), points, others.as_ref(), &[DOCUMENT]).await?;
+        let end = hits.len() < points;
+        nearest.extend(hits.iter().map(Nearest::of).filter(|nearest| seen.insert(nearest.first())));
+        if end {
+            break;
+        }
+        points = points.saturating_mul(4).min(MOST_POINTS);
+    }
+    nearest.sort_by(|a, b| b.score.total_cmp(&a.score));
+    nearest.truncate(limit);
+    Ok(nearest)
+}
+
+/// The filter, without the documents that are found already.
+fn others(filter: Option<&Value>, found: &[Nearest]) -> Option<Value> {
+    if found.is_empty() {
+        return filter.cloned();
+    }
+    let (ours, foreign): (Vec<&Nearest>, Vec<&Nearest>) = found.iter().partition(|nearest| nearest.document.is_some());
+    let mut except = Vec::new();
+    if !ours.is_empty() {
+        let names: Vec<String> = ours.iter().filter_map(|nearest| nearest.document).map(|id| id.to_string()).collect();
+        except.push(json!({"key": DOCUMENT, "match": {"any": names}}));
+    }
+    if !foreign.is_empty() {
+        let ids: Vec<String> = foreign.iter().map(|nearest| nearest.chunk.to_string()).collect();
+        except.push(json!({"has_id": ids}));
+    }
+    let must: Vec<&Value> = filter.into_iter().collect();
+    Some(json!({"must": must, "must_not": except}))
+}
+
+/// What the points of documents carry.
+#[derive(Debug, Default)]
+pub(super) struct Payloads {
+    documents: HashMap<Uuid, Map<String, Value>>,
+    chunks: HashMap<Uuid, Map<String, Value>>,
+}
+
+impl Payloads {
+    /// The document's fields, and the stamp of the point that they are from.
+    pub(super) fn of_document(&mut self, nearest: &Nearest) -> Map<String, Value> {
+        self.documents.remove(&nearest.first()).or_else(|| self.chunks.get(&nearest.chunk).cloned()).unwrap_or_default()
+    }
+
+    /// The stamp of the best chunk; nothing if it is that of [`Payloads::of_document`].
+    pub(super) fn of_chunk(&mut self, nearest: &Nearest) -> Map<String, Value> {
+        self.chunks.remove(&nearest.chunk).unwrap_or_default()
+    }
+}
+
+/// Reads of each document the point with all its fields, and the stamp of its best chunk.
+pub(super) async fn payloads(index: &dyn Index, nearest: &[Nearest]) -> PortResult<Payloads> {
+    let firsts: Vec<Uuid> = nearest.iter().map(Nearest::first).collect();
+    let others = nearest.iter().filter(|nearest| nearest.chunk != nearest.first());
+    let others: Vec<Uuid> = others.map(|nearest| nearest.chunk).collect();
+    let (firsts, others) = tokio::try_join!(index.points(&firsts, &[]), index.points(&others, &[RESERVED]))?;
+    let mut payloads = Payloads { documents: by_id(firsts), chunks: by_id(others) };
+    // A first point that is gone while its document is being written: what the chunk carries is better than nothing.
+    let alone = nearest.iter().filter(|nearest| !payloads.documents.contains_key(&nearest.first()));
+    let alone: Vec<Uuid> = alone.map(|nearest| nearest.chunk).collect();
+    payloads.chunks.extend(by_id(index.points(&alone, &[]).await?));
+    for payload in payloads.chunks.values_mut() {
+        if let Some(Value::Object(stamp)) = payload.get_mut(RESERVED) {
+            stamp.shift_remove(OMITTED);
+        }
+    }
+    Ok(payloads)
+}
+
+fn by_id(points: Vec<IndexedPoint>) -> HashMap<Uuid, Map<String, Value>> {
+    points.into_iter().map(|point| (point.id, point.payload)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_core::identity::Namespace;
+    use tidewheel_core::ports::Point;
+    use tidewheel_core::version::Version;
+    use tidewheel_testkit::contracts::index::document;
+    use tidewheel_testkit::fakes::embedder::vector_of;
+    use tidewheel_testkit::fakes::index::FakeIndex;
+
+    use super::*;
+
+    const DIMENSION: usize = 4;
+
+    async fn index(documents: &[(&str, usize)]) -> FakeIndex {
+        let index = FakeIndex::new();
+        index.prepare(DIMENSION).await.unwrap();
+        for (key, chunks) in documents {
+            let texts: Vec<String> = (0..*chunks).map(|chunk| format!("{key} {chunk}")).collect();
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let mut document = document(&Namespace::new("shop", "tickets"), key, Version::default(), &texts);
+            for (chunk, point) in document.points.iter_mut().enumerate() {
+                // Everything of a document is in about its own direction, the first chunk last.
+                let axis = if key.starts_with("long") { 0 } else { 1 };
+                point.vector = vec![0.0; DIMENSION];
+                point.vector[axis] = 1.0;
+                point.vector[2] = 0.5 - chunk as f32 * 1e-4;
+            }
+            let _ = index.upsert(&[&document]).await.unwrap();
+        }
+        index
+    }
+
+    #[tokio::test]
+    async fn documents_behind_thousands_of_chunks_of_others_are_found() {
+        let index = index(&[("long1", 3_000), ("long2", 2_000), ("a", 1), ("b", 2), ("c", 1)]).await;
+        let query = vec![1.0, 0.1, 0.0, 0.0];
+        let found = documents(&index, query.clone(), 4, None).await.unwrap();
+        assert_eq!(found.len(), 4);
+        assert!(found.is_sorted_by(|a, b| a.score >= b.score));
+        assert!(index.calls("search") <= 4, "{} questions", index.calls("search"));
+        let all = documents(&index, query, 100, None).await.unwrap();
+        assert_eq!(all.len(), 5);
+        assert_eq!(all[..4], found[..]);
+    }
+
+    #[tokio::test]
+    async fn a_filter_holds_in_every_round() {
+        let index = index(&[("long1", 500), ("a", 1), ("b", 1)]).await;
+        let filter = json!({"must_not": [{"key": "_id", "match": {"value": "a"}}]});
+        let found = documents(&index, vec![1.0, 0.1, 0.0, 0.0], 5, Some(&filter)).await.unwrap();
+        assert_eq!(found.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn points_of_others_are_documents_of_their_own() {
+        let index = index(&[("a", 2)]).await;
+        for number in 0..20 {
+            let payload = Map::from_iter([("number".to_owned(), json!(number))]);
+            index.put(Point { id: Uuid::from_u128(number), vector: vector_of("x", DIMENSION), payload });
+        }
+        let found = documents(&index, vec![1.0, 0.1, 0.0, 0.0], 21, None).await.unwrap();
+        assert_eq!(found.len(), 21);
+        let mut payloads = payloads(&index, &found).await.unwrap();
+        let foreign = found.iter().find(|nearest| nearest.document.is_none()).unwrap();
+        assert!(payloads.of_document(foreign).contains_key("number"));
+    }
+
+    #[tokio::test]
+    async fn fields_come_from_the_first_point_and_the_text_from_the_best_chunk() {
+        let index = index(&[("long1", 50)]).await;
+        let found = documents(&index, vec![1.0, 0.0, -1.0, 0.0], 1, None).await.unwrap();
+        assert_ne!(found[0].chunk, found[0].first());
+        let mut read = payloads(&index, &found).await.unwrap();
+        assert_eq!(read.of_document(&found[0])["_id"], "long1");
+        assert_eq!(read.of_chunk(&found[0])[RESERVED]["text"], "long1 49");
+        // Without its first point the document is what the chunk carries.
+        assert!(index.remove(found[0].first()));
+        let mut read = payloads(&index, &found).await.unwrap();
+        assert_eq!(read.of_document(&found[0])["_id"], "long1");
+    }
+}

@@ -1,0 +1,219 @@
+//! Splits texts into chunks that the embedder accepts.
+//!
+//! Where the vocabulary is at hand, tokens are exact. Otherwise they are estimated, and the embedder may reject a chunk as too
+//! long. Then the document is split again with a smaller limit, as often as needed, and the limit is remembered for texts of
+//! the same [kind](tidewheel_core::tokens::Kind): what was learned from one Chinese document is applied to the next, and
+//! leaves English ones alone. A document that needs less than its kind is remembered by itself. The same document has the same
+//! chunks as long as nothing new is learned.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidewheel_core::chunking::{ChunkLimits, chunk};
+use tidewheel_core::error::PortError;
+use tidewheel_core::identity::DocumentId;
+use tidewheel_core::tokens::{Kind, Tokens};
+use tracing::info;
+
+/// Fewest tokens in a chunk: an embedder that rejects so few rejects something else.
+const LEAST: usize = 8;
+
+/// How far one document may lower the limit for others of its kind: to one in so many.
+const LEARNED: usize = 4;
+
+/// Documents that are remembered. What is forgotten costs a rejected request.
+const REMEMBERED: usize = 10_000;
+
+/// The chunks of a text, with the limit that they were made with.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Chunks {
+    /// In order; at least one.
+    pub(super) texts: Vec<String>,
+    /// Most tokens in each.
+    pub(super) limit: usize,
+}
+
+/// Splits texts, and learns from what is rejected.
+pub(super) struct Splitter {
+    tokens: Arc<dyn Tokens>,
+    limits: ChunkLimits,
+    /// Most chunks of a document.
+    most: usize,
+    /// For each kind of text, most tokens in a chunk as far as known.
+    learned: [AtomicUsize; Kind::ALL.len()],
+    /// Documents of which a chunk was rejected, with their limits.
+    remembered: Mutex<HashMap<DocumentId, usize>>,
+}
+
+impl Splitter {
+    pub(super) fn new(tokens: Arc<dyn Tokens>, limits: ChunkLimits, most: usize) -> Self {
+        let learned = std::array::from_fn(|_| AtomicUsize::new(limits.max_tokens()));
+        Self { tokens, limits, most, learned, remembered: Mutex::default() }
+    }
+
+    /// How many tokens the text has.
+    pub(super) fn count(&self, text: &str) -> usize {
+        self.tokens.spans(text).len()
+    }
+
+    /// The chunks of a document's text.
+    ///
+    /// # Errors
+    /// Poison, if there are too many.
+    pub(super) fn split(&self, document: DocumentId, text: String) -> Result<Chunks, PortError> {
+        let remembered = self.remembered(document);
+        let least = self.learned.iter().map(|limit| limit.load(Ordering::Relaxed)).chain(remembered).min();
+        if self.limits.with_max_tokens(least.unwrap_or_default()).surely_fit(text.len()) {
+            return Ok(Chunks { texts: vec![text], limit: self.limits.max_tokens() });
+        }
+        let limit = self.tokens.kind(&text).map_or(self.limits.max_tokens(), |kind| self.learned(kind));
+        self.cut(&text, remembered.map_or(limit, |remembered| remembered.min(limit)))
+    }
+
+    /// The chunks of a text of which a chunk of at most `limit` tokens was rejected as too long; `None` if finer ones would be
+    /// rejected as well.
+    pub(super) fn split_finer(
+        &self,
+        document: DocumentId,
+        text: &str,
+        limit: usize,
+    ) -> Option<Result<Chunks, PortError>> {
+        let limit = limit.min(self.count(text));
+        // Small steps as long as an estimate may be at fault, large ones afterwards.
+        let finer = if limit > self.limits.max_tokens() / 2 { limit * 2 / 3 } else { limit / 2 };
+        if finer < LEAST {
+            return None;
+        }
+        if let Some(kind) = self.tokens.kind(text) {
+            self.learn(kind, finer);
+        }
+        self.remember(document, finer);
+        Some(self.cut(text, finer))
+    }
+
+    fn remembered(&self, document: DocumentId) -> Option<usize> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).get(&document).copied()
+    }
+
+    fn remember(&self, document: DocumentId, limit: usize) {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= REMEMBERED {
+            remembered.clear();
+        }
+        remembered.insert(document, limit);
+    }
+
+    fn learned(&self, kind: Kind) -> usize {
+        self.learned[kind as usize].load(Ordering::Relaxed)
+    }
+
+    fn learn(&self, kind: Kind, limit: usize) {
+        let limit = limit.max(self.limits.max_tokens() / LEARNED).max(LEAST);
+        let before = self.learned[kind as usize].fetch_min(limit, Ordering::Relaxed);
+        if limit < before {
+            info!(
+                kind = kind.name(),
+                "the embedder rejected a chunk of about {before} tokens as too long; texts of this kind are split at {limit} from now on"
+            );
+        }
+    }
+
+    fn cut(&self, text: &str, limit: usize) -> Result<Chunks, PortError> {
+        let ranges = chunk(text, &self.tokens.spans(text), self.limits.with_max_tokens(limit));
+        if ranges.len() > self.most {
+            return Err(PortError::poison(format!(
+                "the document's text of {} bytes has {} chunks, but documents.max_chunks is {}: raise it, or select less of the document with documents.fields",
+                text.len(),
+                ranges.len(),
+                self.most
+            )));
+        }
+        Ok(Chunks { texts: ranges.into_iter().map(|range| text[range].to_owned()).collect(), limit })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_core::error::ErrorClass;
+    use tidewheel_core::identity::Namespace;
+    use tidewheel_core::tokens::{Estimate, Words};
+
+    use super::*;
+
+    const CHINESE: &str = "订单已发货，请在三天内查收。如有问题请联系客服。";
+
+    fn splitter(tokens: impl Tokens + 'static, most: usize) -> Splitter {
+        Splitter::new(Arc::new(tokens), ChunkLimits::new(60, 6), most)
+    }
+
+    fn document(key: &str) -> DocumentId {
+        DocumentId::new(&Namespace::new("shop", "tickets"), key)
+    }
+
+    #[test]
+    fn rejected_text_is_split_finer_until_it_is_hopeless() {
+        let (splitter, id) = (splitter(Estimate, 1_000), document("1"));
+        let text = CHINESE.repeat(20);
+        let mut chunks = splitter.split(id, text.clone()).unwrap();
+        let mut limits = vec![chunks.limit];
+        while let Some(finer) = splitter.split_finer(id, &text, chunks.limit) {
+            let finer = finer.unwrap();
+            assert!(finer.texts.len() > chunks.texts.len());
+            // A character that is cut in two counts in both.
+            assert!(finer.texts.iter().all(|text| Estimate::count(text) <= finer.limit + 1));
+            limits.push(finer.limit);
+            chunks = finer;
+        }
+        assert_eq!(limits, [60, 40, 26, 13]);
+        assert_eq!(splitter.split(id, text).unwrap(), chunks, "the document is remembered");
+    }
+
+    #[test]
+    fn a_lesson_is_for_texts_of_the_same_kind_and_bounded() {
+        let (splitter, [one, other]) = (splitter(Estimate, 1_000), ["1", "2"].map(document));
+        let (chinese, english) = (CHINESE.repeat(20), "The parcel has not arrived. ".repeat(40));
+        let split = |text: &str| splitter.split(other, text.to_owned()).unwrap();
+        let before = (split(&chinese), split(&english));
+        splitter.split_finer(one, &chinese, 60);
+        let after = split(&chinese);
+        assert_eq!(after.limit, 40);
+        assert!(after.texts.len() > before.0.texts.len());
+        assert_eq!(split(&english), before.1);
+        for limit in [40, 26, 20] {
+            splitter.split_finer(one, &chinese, limit);
+        }
+        assert_eq!(split(&chinese).limit, 15);
+    }
+
+    #[test]
+    fn a_short_text_that_is_rejected_is_split_too() {
+        let (splitter, id) = (splitter(Estimate, 1_000), document("1"));
+        let chunks = splitter.split(id, CHINESE.to_owned()).unwrap();
+        assert_eq!(chunks.texts.len(), 1);
+        let finer = splitter.split_finer(id, CHINESE, chunks.limit).unwrap().unwrap();
+        assert_eq!(finer.texts.len(), 2, "{finer:?}");
+        assert!(splitter.split_finer(id, "short", 60).is_none());
+    }
+
+    #[test]
+    fn exact_tokens_teach_nothing_about_other_documents() {
+        let splitter = splitter(Words, 1_000);
+        let text = "word ".repeat(200);
+        let before = splitter.split(document("2"), text.clone()).unwrap();
+        let finer = splitter.split_finer(document("1"), &text, 60).unwrap().unwrap();
+        assert!(finer.texts.len() > before.texts.len());
+        assert_eq!(splitter.split(document("2"), text).unwrap(), before);
+    }
+
+    #[test]
+    fn too_many_chunks_are_poison_that_names_size_and_setting() {
+        let text = "word ".repeat(600);
+        let error = splitter(Words, 5).split(document("1"), text.clone()).unwrap_err();
+        assert_eq!(error.class, ErrorClass::Poison);
+        for part in ["3000 bytes", "chunks", "documents.max_chunks is 5"] {
+            assert!(error.message.contains(part), "{}", error.message);
+        }
+        assert!(splitter(Words, 1_000).split(document("1"), text).is_ok());
+    }
+}
