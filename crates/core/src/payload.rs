@@ -35,6 +35,7 @@ pub const FINGERPRINT: &str = "_tidewheel.fingerprint";
 pub const STAMP: &[&str] = &[
     "_tidewheel.key",
     "_tidewheel.namespace",
+    "_tidewheel.document",
     "_tidewheel.version",
     "_tidewheel.chunk",
     "_tidewheel.chunks",
@@ -114,6 +115,8 @@ pub struct Stamped {
     pub namespace: Namespace,
     /// Canonical extended JSON of the document's `_id`.
     pub key: String,
+    /// The document's identity, by which its points are deleted; `None` if that is not readable.
+    pub document: Option<DocumentId>,
     /// The document's version.
     pub version: Version,
     /// Which chunk it is, from 0.
@@ -133,6 +136,7 @@ impl Stamped {
         Some(Self {
             namespace: Namespace::parse(text("namespace")?)?,
             key: text("key")?.to_owned(),
+            document: text("document").and_then(|text| Uuid::parse_str(text).ok()).map(DocumentId::from_uuid),
             version: version_of(payload)?,
             chunk: number("chunk")?,
             chunks: number("chunks")?,

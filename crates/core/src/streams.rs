@@ -23,6 +23,8 @@ pub const COUNTS: &str = "{raw_document_changes}:counts";
 pub const DAMAGE: &str = "{raw_document_changes}:damage";
 /// Hash: the installation that this Redis belongs to: its id, and the database that it reads.
 pub const INSTALLATION: &str = "{raw_document_changes}:installation";
+/// String: where the slow audit is to be resumed.
+pub const AUDIT: &str = "{raw_document_changes}:audit";
 /// String with a time to live: which producer is at work.
 pub const LEASE: &str = "{raw_document_changes}:lease";
 /// Hash: process → when it said so, and what it says of itself (JSON). For operators; forgotten after a minute.
@@ -35,10 +37,15 @@ pub const AUDIT_LOG: &str = "{raw_document_changes}:audit_log";
 pub const RAW_DEAD_LETTERS: &str = "{raw_document_changes}:dead_letters";
 /// Stream: embedded changes that no attempt could write, with the reason.
 pub const EMBEDDED_DEAD_LETTERS: &str = "{embedded_documents}:dead_letters";
-/// String with a time to live: dead letters were put back into a stage, so that no deletion may be forgotten yet.
+/// String with a time to live: when dead letters were put back into a stage last, in milliseconds since the Unix epoch. No deletion
+/// is forgotten before they have left it.
 pub const RETRIED: &str = "{embedded_documents}:retried";
 /// Hash: document or namespace → version of its deletion.
 pub const TOMBSTONES: &str = "{embedded_documents}:tombstones";
+/// Stream: the deletions of documents in the order in which they were remembered, by which they are forgotten.
+pub const TOMBSTONE_LOG: &str = "{embedded_documents}:tombstone_log";
+/// Hash: how many deletions of namespaces there are, and the newest version of a document's deletion that was forgotten.
+pub const TOMBSTONE_STATE: &str = "{embedded_documents}:tombstone_state";
 /// String: the Qdrant collection that was written to last.
 pub const COLLECTION: &str = "{embedded_documents}:collection";
 

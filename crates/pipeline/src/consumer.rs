@@ -1,7 +1,7 @@
 //! The loop that processors and upserters share: take entries from a stage, work on them, take over what others left.
 //!
 //! ```text
-//!            ┌───────────── up to `concurrency` batches at once ─────────────┐
+//!            ┌─────── up to `concurrency` batches, 32 MiB of entries ────────┐
 //!  read ──▶ batch ──▶ work (decides, writes, acknowledges) ──▶ done
 //!  claim (every claim_after / 2) ──▶ batch ──▶ work ──▶ done
 //!  keep  (every claim_after / 3): what is in flight is still ours
@@ -11,6 +11,8 @@
 //! **Delivery**: at least once. An entry is acknowledged by the work itself, once its effect is durable; whatever a
 //! crash leaves pending is claimed by any consumer of the group after `claim_after`.
 //! **Order**: none between batches. Whoever writes downstream is fenced by versions.
+//! **Memory**: a batch is bounded in bytes by the queue, the batches in flight by a budget. A batch that is larger than the budget
+//! waits until it is alone.
 //! **Shutdown**: stops reading, finishes what is in flight for up to eight seconds, hands the rest back to the group.
 
 use std::collections::HashSet;
@@ -18,15 +20,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tidewheel_core::ports::{Delivery, EntryId, PortResult, Queue, Retention};
-use tokio::sync::Semaphore;
+use tidewheel_core::ports::{Delivery, EntryId, PortResult, Queue, READ_BYTES, Retention};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::health::Health;
 use crate::meters::ConsumerMeters;
-use crate::newest::{Carries, documents};
+use crate::newest::{Carries, bytes, documents};
 use crate::retry::{GivenUp, Patience};
 use crate::service::ServiceError;
 
@@ -41,6 +43,9 @@ const DRAIN: Duration = Duration::from_secs(8);
 
 /// How many times its size a batch may have that is filled up because documents occur several times in it.
 const FILL: usize = 16;
+
+/// Bytes of entries that are worked on at once. Parsed, rendered and encoded a document takes several times its bytes.
+const IN_FLIGHT_BYTES: usize = 32 << 20;
 
 /// How a stage's entries are taken.
 #[derive(Clone, Debug)]
@@ -130,15 +135,27 @@ impl<T: Carries + Send + 'static> Consumer<T> {
             };
             self.patience.health.started();
             self.fill(&mut deliveries).await;
-            if !deliveries.is_empty() {
-                flight.meters.taken.increment(deliveries.len() as u64);
-                let flight = flight.clone();
-                batches.spawn(async move {
-                    let outcome = flight.fly(deliveries).await;
-                    drop(permit);
-                    outcome
-                });
+            if deliveries.is_empty() {
+                continue;
             }
+            flight.meters.taken.increment(deliveries.len() as u64);
+            let boarded = flight.board(deliveries);
+            let room = {
+                let mut room = std::pin::pin!(flight.room(boarded.bytes()));
+                loop {
+                    tokio::select! {
+                        biased;
+                        () = shutdown.cancelled() => return Ok(()),
+                        Some(batch) = batches.join_next(), if !batches.is_empty() => self.outcome(batch)?,
+                        room = &mut room => break room,
+                    }
+                }
+            };
+            batches.spawn(async move {
+                let outcome = boarded.fly().await;
+                drop((permit, room));
+                outcome
+            });
         }
     }
 
@@ -146,7 +163,11 @@ impl<T: Carries + Send + 'static> Consumer<T> {
     async fn fill(&self, deliveries: &mut Vec<Delivery<T>>) {
         let batch = self.options.batch;
         let mut full = deliveries.len() == batch;
-        while full && deliveries.len() < batch * FILL && documents(deliveries) <= batch / 2 {
+        while full
+            && deliveries.len() < batch * FILL
+            && bytes(deliveries) < READ_BYTES
+            && documents(deliveries) <= batch / 2
+        {
             // What fails here fails again at the next read, which waits it out.
             let Ok(more) = self.queue.read(batch, Duration::ZERO).await else { return };
             full = more.len() == batch;
@@ -169,6 +190,8 @@ impl<T: Carries + Send + 'static> Consumer<T> {
 /// Work, and the entries that it is busy with.
 struct Flight<T> {
     work: Arc<dyn Work<T>>,
+    /// Bytes that may be worked on yet.
+    budget: Arc<Semaphore>,
     in_flight: Ids,
     unfinished: Ids,
     meters: ConsumerMeters,
@@ -181,6 +204,7 @@ impl<T> Clone for Flight<T> {
     fn clone(&self) -> Self {
         Self {
             work: self.work.clone(),
+            budget: self.budget.clone(),
             in_flight: self.in_flight.clone(),
             unfinished: self.unfinished.clone(),
             meters: self.meters.clone(),
@@ -191,7 +215,8 @@ impl<T> Clone for Flight<T> {
 
 impl<T: 'static> Flight<T> {
     fn new(work: impl Work<T>, meters: ConsumerMeters, health: Health) -> Self {
-        Self { work: Arc::new(work), in_flight: Arc::default(), unfinished: Arc::default(), meters, health }
+        let budget = Arc::new(Semaphore::new(IN_FLIGHT_BYTES));
+        Self { work: Arc::new(work), budget, in_flight: Arc::default(), unfinished: Arc::default(), meters, health }
     }
 
     /// Entries that are being worked on.
@@ -204,27 +229,50 @@ impl<T: 'static> Flight<T> {
         self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn fly(&self, deliveries: Vec<Delivery<T>>) -> Result<(), GivenUp> {
+    /// Waits until there is room for a batch of so many bytes.
+    async fn room(&self, bytes: usize) -> OwnedSemaphorePermit {
+        let bytes = u32::try_from(bytes.min(IN_FLIGHT_BYTES)).expect("the budget fits");
+        self.budget.clone().acquire_many_owned(bytes).await.expect("the semaphore is never closed")
+    }
+
+    /// Registers a batch as this consumer's, before its work begins: while it waits for room nobody may claim it.
+    fn board(&self, deliveries: Vec<Delivery<T>>) -> Boarded<T> {
         let ids: Vec<EntryId> = deliveries.iter().map(|delivery| delivery.id.clone()).collect();
         self.in_flight().extend(ids.iter().cloned());
         self.meters.begins(ids.len());
         self.health.begins();
-        let mut landing = Landing { flight: self, ids, done: false, begun: Instant::now() };
-        self.work.batch(deliveries).await?;
+        Boarded { deliveries, landing: Landing { flight: self.clone(), ids, done: false, begun: Instant::now() } }
+    }
+}
+
+/// A batch whose entries are registered as in flight.
+struct Boarded<T: 'static> {
+    deliveries: Vec<Delivery<T>>,
+    landing: Landing<T>,
+}
+
+impl<T: Carries + 'static> Boarded<T> {
+    fn bytes(&self) -> usize {
+        bytes(&self.deliveries)
+    }
+
+    async fn fly(self) -> Result<(), GivenUp> {
+        let Self { deliveries, mut landing } = self;
+        landing.flight.work.batch(deliveries).await?;
         landing.done = true;
         Ok(())
     }
 }
 
 /// Takes a batch out of the flight however its work ends, a panic included: what nobody works on must become claimable.
-struct Landing<'a, T: 'static> {
-    flight: &'a Flight<T>,
+struct Landing<T: 'static> {
+    flight: Flight<T>,
     ids: Vec<EntryId>,
     done: bool,
     begun: Instant,
 }
 
-impl<T: 'static> Drop for Landing<'_, T> {
+impl<T: 'static> Drop for Landing<T> {
     fn drop(&mut self) {
         self.flight.meters.ends(self.ids.len(), self.begun.elapsed(), self.done);
         self.flight.health.ends();
@@ -240,7 +288,7 @@ impl<T: 'static> Drop for Landing<'_, T> {
 }
 
 /// Takes over what dead consumers left, one batch at a time. A panic of the work ends only its batch.
-async fn claim<T: Send + 'static>(
+async fn claim<T: Carries + Send + 'static>(
     queue: Arc<dyn Queue<T>>,
     flight: Flight<T>,
     options: ConsumerOptions,
@@ -269,8 +317,14 @@ async fn claim<T: Send + 'static>(
             }
             flight.meters.claimed.increment(deliveries.len() as u64);
             debug!(entries = deliveries.len(), "claimed entries of another consumer");
-            let flight = flight.clone();
-            match tokio::spawn(async move { flight.fly(deliveries).await }).await {
+            let boarded = flight.board(deliveries);
+            let room = tokio::select! {
+                () = stop.cancelled() => break,
+                room = flight.room(boarded.bytes()) => room,
+            };
+            let outcome = tokio::spawn(boarded.fly()).await;
+            drop(room);
+            match outcome {
                 Ok(outcome) => outcome?,
                 Err(panic) => error!("a claimed batch ended in a panic; its entries stay pending: {panic}"),
             }

@@ -14,17 +14,28 @@ use tidewheel_core::version::Version;
 pub(crate) trait Carries {
     /// The change.
     fn change(&self) -> &Change;
+
+    /// About how many bytes the record takes.
+    fn bytes(&self) -> usize;
 }
 
 impl Carries for Change {
     fn change(&self) -> &Change {
         self
     }
+
+    fn bytes(&self) -> usize {
+        self.key.len() + self.id.len() + self.document.as_ref().map_or(0, String::len)
+    }
 }
 
 impl Carries for Embedded {
     fn change(&self) -> &Change {
         &self.change
+    }
+
+    fn bytes(&self) -> usize {
+        self.change.bytes() + self.chunks.iter().map(String::len).sum::<usize>() + size_of_val(self.vectors.values())
     }
 }
 
@@ -96,6 +107,11 @@ fn rank(change: &Change) -> (Version, bool) {
 pub(crate) fn documents<T: Carries>(deliveries: &[Delivery<T>]) -> usize {
     let changes = deliveries.iter().filter_map(|delivery| delivery.record.as_ref().ok()).map(Carries::change);
     changes.map(|change| (&change.namespace, &change.key)).collect::<HashSet<_>>().len()
+}
+
+/// About how many bytes of records were delivered.
+pub(crate) fn bytes<T: Carries>(deliveries: &[Delivery<T>]) -> usize {
+    deliveries.iter().filter_map(|delivery| delivery.record.as_ref().ok()).map(Carries::bytes).sum()
 }
 
 /// A dead letter for an entry that failed for a reason that will not pass.

@@ -327,3 +327,20 @@ async fn the_producer_audits_soon_then_at_its_interval_and_again_soon_after_it_f
     seconds(HOUR).await;
     assert_eq!(audits(&world) - own, 5, "and does not leave it at that for three hours");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_is_resumed_where_it_was_interrupted() {
+    let world = indexed(330).await;
+    world.lose(3);
+    world.lose(310);
+    let slow = AuditOptions { pause: Duration::from_secs(1), resumes: true, ..AuditOptions::default() };
+    // Rows come three at a time, so that the first place is saved behind the 300th.
+    let interrupted = tokio::time::timeout(Duration::from_secs(105), world.audit(&slow, false)).await;
+    assert!(interrupted.is_err(), "it takes longer than that");
+    let begun = tokio::time::Instant::now();
+    let found = world.audit(&slow, false).await;
+    assert!(begun.elapsed() < Duration::from_secs(60), "it does not begin again");
+    assert_eq!((found.documents, found.missing, found.settled), (330, 2, true), "{found:?}");
+    // That one was finished.
+    assert_eq!(world.audit(&slow, false).await.documents, 330);
+}

@@ -20,7 +20,7 @@ use tidewheel_testkit::fakes::process::{CrashPoint, Moment, Process};
 use tidewheel_testkit::fakes::source::FakeSource;
 use tidewheel_testkit::fakes::streams::FakeStreams;
 
-use world::{GRACE, PROCESSOR, PRODUCER, SERVICES, UPSERTER, World, document, seconds};
+use world::{PROCESSOR, PRODUCER, SERVICES, UPSERTER, World, document, seconds};
 
 /// For how long a service that is watched by nobody may be down.
 const RESTART: Duration = Duration::from_millis(300);
@@ -66,7 +66,6 @@ impl Story {
             Self::Housekeeping => {
                 source.delete("tickets", json!(0));
                 seconds(1.0).await;
-                source.pass(2 * GRACE);
                 source.insert("tickets", document(9, "later", 1));
                 // Until tombstones and streams are looked through.
                 seconds(62.0).await;
@@ -116,6 +115,9 @@ async fn run(
 ) -> HashMap<&'static str, HashMap<&'static str, u64>> {
     let name = format!("{crash:?}");
     let mut world = World::calm();
+    if matches!(story, Story::Housekeeping) {
+        world.grace = Duration::from_secs(30);
+    }
     story.begin(&world.source);
     // Longer than a third of the time after which entries are taken over: they have to be kept.
     world.embedder.faults().once("embed", Fault::Slow(Duration::from_millis(1_100)));

@@ -43,7 +43,8 @@ pub(super) fn producer(
         snapshot: settings.producer.snapshot,
         high_water: settings.producer.high_water,
         lease: LEASE,
-        tombstone_grace: settings.streams.tombstone_grace,
+        // What a stream keeps for a replay must not outlive the memory of the deletions that came after it.
+        tombstone_grace: settings.streams.tombstone_grace.max(settings.streams.retention_age),
         audit_interval: settings.audit_interval,
         left_out: left_out(settings)?,
     };

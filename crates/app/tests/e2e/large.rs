@@ -94,3 +94,36 @@ async fn a_string_that_is_not_utf_8_is_indexed_as_well_as_it_can_be_and_holds_no
     tickets.delete_one(doc! {"_id": 1_000}).await.unwrap();
     assert_eq!(world.equal().await.documents, 40);
 }
+
+/// The most memory that any service may take, in megabytes.
+const MOST: u64 = 512;
+
+/// Read by the snapshot, waiting in stage 1, waiting in stage 2, and as changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn services_stay_below_512_mb_with_160_documents_of_5_mb_at_every_stage() {
+    const DOCUMENTS: i32 = 160;
+    let mut world = World::new().await;
+    world.write_settings(r#"streams.retention_age = "1s""#);
+    let cache = doc! {"setParameter": 1, "wiredTigerEngineRuntimeConfig": "cache_size=1GB"};
+    world.database.client().database("admin").run_command(cache).await.unwrap();
+    let tickets = world.collection("tickets");
+    for number in 0..DOCUMENTS {
+        tickets.insert_one(with_attachment(number, 5)).await.unwrap();
+    }
+    let (redis, qdrant) = (world.stack.redis_url(), world.stack.qdrant_http_url().unwrap());
+    for service in ["embedder", "producer"] {
+        world.start(service);
+    }
+    let length = async |stream: &'static str| super::world::redis_command::<u64>(&redis, &["XLEN", stream]).await;
+    world.until("all of them wait in stage 1", || async { length(RAW).await == 160 }).await;
+    world.start("processor");
+    world.until("all of them wait in stage 2", || async { length(EMBEDDED).await == 160 }).await;
+    world.start("upserter");
+    world.until("all of them are in the index", || super::clients::count(&qdrant, 160)).await;
+    tickets.update_many(doc! {}, doc! {"$set": {"content": "It has changed since."}}).await.unwrap();
+    nothing_is_left(&mut world).await;
+    for service in super::world::SERVICES {
+        let peak = world.peak_megabytes(service);
+        assert!(peak < MOST, "the {service} took {peak} MB");
+    }
+}

@@ -2,7 +2,7 @@
 
 use mongodb::bson::doc;
 use serde_json::{Value, json};
-use tidewheel_core::streams::{EMBEDDED, RAW, STAGE_2_REPLAY};
+use tidewheel_core::streams::{EMBEDDED, RAW, STAGE_2_REPLAY, TOMBSTONES};
 
 use super::clients::points;
 use super::world::{SERVICES, World, ticket};
@@ -149,4 +149,26 @@ async fn a_new_collection_is_filled_and_the_alias_switched_under_live_writes() {
     assert!(writer.finish().await > 0);
     world.equal_at("documents_4", &["tickets"]).await;
     world.equal_at("current", &["tickets"]).await;
+}
+
+/// The memory of their deletion may be gone, and the replay may be interrupted before it comes to the deletion.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_of_history_brings_no_deleted_document_back() {
+    let mut world = settled().await;
+    // What is replayed stays where it can be looked at.
+    world.kill("processor");
+    world.redis::<u64>(&["DEL", TOMBSTONES]).await;
+    let ran = replay(&world, &["source", "--since", "1h", "--yes"]).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let appended = world.appended().await;
+    let replayed: Vec<_> = appended.iter().filter(|(_, version, _)| version.split('.').count() == 5).collect();
+    let is_of = |name: &str, mut ids: std::ops::Range<i32>| ids.any(|id| name.ends_with(&format!("\"{id}\"}}")));
+    let of = |ids: std::ops::Range<i32>| -> Vec<&str> {
+        let of_these = replayed.iter().filter(|(name, ..)| is_of(name, ids.clone()));
+        of_these.map(|(_, _, operation)| operation.as_str()).collect()
+    };
+    assert_eq!(of(190..200), ["delete"; 10]);
+    assert_eq!(of(0..190).len(), 190);
+    world.start("processor");
+    assert_eq!(world.equal().await.documents, 190);
 }

@@ -147,3 +147,43 @@ async fn every_kind_of_damage_is_found_and_repaired_while_others_write() {
     assert!(text.contains("nothing differs any more"), "{text}");
     world.equal().await;
 }
+
+/// Deletions go by `_tidewheel.document`, comparisons by `_tidewheel.key`, and both by ids that follow from them.
+#[tokio::test(flavor = "multi_thread")]
+async fn points_that_contradict_themselves_are_found_and_repaired() {
+    let mut world = World::running().await;
+    world.collection("notes").insert_many(["whole", "torn", "twice"].map(note)).await.unwrap();
+    snapshot_is_over(&mut world).await;
+    let before = world.equal().await.points;
+    let qdrant = world.stack.qdrant_http_url().unwrap();
+    let stranger = "77777777-2222-3333-4444-555555555555";
+
+    // In its place, but of another document: the deletion of its document would leave it there.
+    let mut foreign = points(&qdrant, "whole").await.remove(0);
+    foreign["payload"]["_tidewheel"]["document"] = stranger.into();
+    upsert(&qdrant, &foreign).await;
+    // In the place of a chunk, with the key of a document that nobody has.
+    let mut renamed = points(&qdrant, "torn").await.remove(1);
+    renamed["payload"]["_tidewheel"]["key"] = r#""nobody""#.into();
+    upsert(&qdrant, &renamed).await;
+    // In no document's place, of a document that nobody has, with the key of one that is gone, and with that of one that is there.
+    let mut stray = points(&qdrant, "twice").await.remove(0);
+    stray["payload"]["_tidewheel"]["document"] = stranger.into();
+    stray["id"] = "11111111-2222-3333-4444-555555555555".into();
+    upsert(&qdrant, &stray).await;
+    stray["payload"]["_tidewheel"]["key"] = r#""gone""#.into();
+    stray["id"] = "22222222-2222-3333-4444-555555555555".into();
+    upsert(&qdrant, &stray).await;
+
+    for arguments in [&[][..], &["--quick"]] {
+        let (found, code) = verify(&world, arguments);
+        assert_eq!((code, counts(&found)), (Some(1), [0, 2, 2, 1]), "{found}");
+    }
+    let (found, code) = verify(&world, &["--repair"]);
+    assert_eq!((code, &found["repaired"]["left"]), (Some(0), &0.into()), "{found}");
+    let (found, code) = verify(&world, &[]);
+    assert_eq!((code, counts(&found), found["points"].as_u64()), (Some(0), [0; 4], Some(before)), "{found}");
+    world.collection("notes").delete_many(doc! {}).await.unwrap();
+    world.equal().await;
+    assert!(super::clients::points(&qdrant).await.is_empty(), "nothing is left that a deletion does not find");
+}

@@ -1,5 +1,7 @@
 //! The index without any protection of its order: what writing would cost if no change were ever late.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use qdrant_client::qdrant::points_client::PointsClient;
 use qdrant_client::qdrant::points_selector::PointsSelectorOneOf;
@@ -12,7 +14,8 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::payload::{DOCUMENT, NAMESPACE};
 use tidewheel_core::ports::{
-    DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, Point, PortResult, Stored, Tombstones, Written,
+    Collected, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, Point, PortResult, Stored, Tombstones,
+    Written,
 };
 use tidewheel_core::version::Version;
 use tidewheel_stores::qdrant::QdrantIndex;
@@ -97,6 +100,10 @@ impl Index for Unfenced {
         completed(self.points.clone().delete(request).await)
     }
 
+    async fn remove(&self, points: &[Uuid], version: Version) -> PortResult<()> {
+        self.real.remove(points, version).await
+    }
+
     async fn search(
         &self,
         vector: Vec<f32>,
@@ -133,8 +140,8 @@ impl Tombstones for NoTombstones {
         Ok(vec![None; targets.len()])
     }
 
-    async fn collect(&self, _: Version) -> PortResult<u64> {
-        Ok(0)
+    async fn collect(&self, _: Duration, _: u64) -> PortResult<Collected> {
+        Ok(Collected::default())
     }
 }
 

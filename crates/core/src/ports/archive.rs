@@ -25,7 +25,8 @@ pub trait Archive<T>: Send + Sync {
     /// What the stream holds.
     async fn extent(&self) -> PortResult<Extent>;
 
-    /// Up to `max` entries behind `after`, oldest first, whoever has worked on them.
+    /// Up to `max` entries behind `after`, of about [`READ_BYTES`](super::READ_BYTES) together, oldest first, whoever has worked on
+    /// them. None at the end alone.
     async fn page(&self, after: &EntryId, max: usize) -> PortResult<Vec<Delivery<T>>>;
 
     /// Appends these records, for the stage to work on them like on any others.

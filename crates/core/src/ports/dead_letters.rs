@@ -58,18 +58,31 @@ impl Letter {
     }
 }
 
+/// What became of letters that were to be put back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retried {
+    /// How many were put back.
+    pub moved: u64,
+    /// Those that are older than a deletion that was forgotten.
+    pub outdated: Vec<EntryId>,
+}
+
 /// The dead letters of both stages.
 #[async_trait]
 pub trait DeadLetters: Send + Sync {
-    /// Up to `max` letters of a stage behind `after`, oldest first.
+    /// Up to `max` letters of a stage behind `after`, of about [`READ_BYTES`](super::READ_BYTES) together, oldest first. None at the
+    /// end alone.
     async fn letters(&self, stage: Stage, after: &EntryId, max: usize) -> PortResult<Vec<Letter>>;
 
-    /// Puts these letters back at the end of their stage, as the entries that they were; says how many were still there. Each one
-    /// moves in one step: nobody sees it in both places or in none.
+    /// How many letters a stage has.
+    async fn count(&self, stage: Stage) -> PortResult<u64>;
+
+    /// Puts these letters back at the end of their stage, as the entries that they were. Each one moves in one step: nobody sees it
+    /// in both places or in none. No deletion is forgotten until they have left the streams.
     ///
-    /// No deletion is forgotten for a while from then on, as none is while there are dead letters: an entry that is days old is on
-    /// its way again.
-    async fn retry(&self, stage: Stage, ids: &[EntryId]) -> PortResult<u64>;
+    /// A letter that is older than a deletion that was forgotten stays where it is: its document may have been deleted since, and
+    /// nothing would fence it off.
+    async fn retry(&self, stage: Stage, ids: &[EntryId]) -> PortResult<Retried>;
 
     /// Deletes these letters; says how many were still there.
     async fn discard(&self, stage: Stage, ids: &[EntryId]) -> PortResult<u64>;

@@ -1,5 +1,7 @@
 //! The collection in Qdrant, and what is remembered beside it.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use uuid::Uuid;
 
@@ -132,8 +134,13 @@ pub trait Index: Send + Sync {
     /// For each document and the number of chunks that it should have: what is there now.
     async fn stored(&self, documents: &[(DocumentId, u32)]) -> PortResult<Vec<Stored>>;
 
-    /// Deletes every point behind the fences, in as few calls as size limits allow. Answers when everything is durable.
+    /// Deletes every point behind the fences, in as few calls as size limits allow; those of whole collections page by page. Answers
+    /// when everything is durable.
     async fn delete(&self, fences: &[Fence]) -> PortResult<()>;
+
+    /// Deletes those of these points that are older than the version, whatever document they say that they are of. Answers when
+    /// that is durable.
+    async fn remove(&self, points: &[Uuid], version: Version) -> PortResult<()>;
 
     /// The points nearest to the vector, best first, with these fields of their payload (all, if none is named). `filter` is a
     /// filter in Qdrant's own JSON form.
@@ -145,7 +152,7 @@ pub trait Index: Send + Sync {
         fields: &[&str],
     ) -> PortResult<Vec<Hit>>;
 
-    /// How many points there are, exactly; `None` if there is no collection.
+    /// How many points there are, about where they are many; `None` if there is no collection.
     async fn count(&self) -> PortResult<Option<u64>>;
 
     /// Those of these points that exist, in any order, with these fields of their payload (all, if none is named) and
@@ -186,9 +193,22 @@ pub trait Tombstones: Send + Sync {
     /// The versions remembered for these targets.
     async fn of(&self, targets: &[FenceTarget]) -> PortResult<Vec<Option<Version>>>;
 
-    /// Forgets the documents' deletions before `version`; says how many. Forgets nothing while there are dead letters: one
-    /// of them, tried again, could bring back what was deleted. Nor for a while after some were.
-    async fn collect(&self, before: Version) -> PortResult<u64>;
+    /// Forgets a page of the documents' deletions that were remembered at least `grace` ago, oldest first. All of them were
+    /// remembered before `settled`, a time by the clock of [`Positions::at`](super::Positions): everything that was in the streams
+    /// at that time has been acknowledged. Forgets nothing while dead letters that were put back after that time may be on their
+    /// way.
+    ///
+    /// The newest version that is forgotten is kept: see [`DeadLetters::retry`](super::DeadLetters::retry).
+    async fn collect(&self, grace: Duration, settled: u64) -> PortResult<Collected>;
+}
+
+/// What one call of [`Tombstones::collect`] has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// How many deletions were forgotten.
+    pub forgotten: u64,
+    /// Whether the next page may hold more.
+    pub more: bool,
 }
 
 /// Remembers which collection is written to, and notices when it is gone or another one.

@@ -99,7 +99,8 @@ pub enum Appended {
 pub struct Position {
     /// The newest entry that its stream ever had.
     pub last: EntryId,
-    /// The oldest entry that its group has not acknowledged, delivered or not; `None` if there is none.
+    /// The oldest entry that its group has not acknowledged, delivered or not, or a place right behind the last one that was
+    /// delivered; `None` if there is no such entry.
     pub waiting: Option<EntryId>,
 }
 
@@ -119,6 +120,8 @@ pub struct Positions {
     pub embedded: Position,
     /// What is known to be lost and not repaired yet. With it, the positions say nothing.
     pub damage: Option<Damage>,
+    /// When that was, by the clock of the streams, in milliseconds since the Unix epoch.
+    pub at: u64,
 }
 
 /// Something that was saved, and is gone before its time.
@@ -196,6 +199,12 @@ pub trait Journal: Send + Sync {
 
     /// How far both stages have come, and what is known to be lost.
     async fn positions(&self) -> PortResult<Positions>;
+
+    /// Where the slow audit is to be resumed, as text that only the audit understands; `None` for a new one.
+    async fn audit(&self) -> PortResult<Option<String>>;
+
+    /// Saves that place; forgets it with `None`.
+    async fn save_audit(&self, place: Option<&str>) -> PortResult<()>;
 
     /// Takes or renews the lease for `time_to_live`; false while another owner has it. It keeps a second producer from doing the
     /// work twice; safety does not rest on it but on the expected checkpoint.

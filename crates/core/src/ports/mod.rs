@@ -17,15 +17,17 @@ mod spans;
 use crate::error::PortError;
 
 pub use archive::{Archive, Extent, Follower};
-pub use dead_letters::{ABOUT, DeadLetters, Letter};
+pub use dead_letters::{ABOUT, DeadLetters, Letter, Retried};
 pub use embedder::{Embedder, EmbedderInfo, Purpose};
 pub use index::{
-    Alarm, Aliases, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector, KnownVectors, Named,
-    Point, Stored, Tombstones, Written,
+    Alarm, Aliases, Collected, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector, KnownVectors,
+    Named, Point, Stored, Tombstones, Written,
 };
 pub use journal::{Appended, Checkpoint, Damage, Journal, Parked, Position, Positions, Repair, SnapshotState};
 pub use ownership::{Ownable, Registry};
-pub use queue::{Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Handover, Queue, Retention, StageStatus};
+pub use queue::{
+    Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Handover, Queue, READ_BYTES, Retention, StageStatus,
+};
 pub use source::{Feed, FeedBatch, FeedError, Readable, ResumeToken, Scan, Source, SourceEvent, SourceRow, StartAt};
 pub use spans::Spans;
 

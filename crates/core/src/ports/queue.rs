@@ -8,6 +8,10 @@ use async_trait::async_trait;
 use super::PortResult;
 use crate::embedded::Embedded;
 
+/// About how many bytes of entries one read, claim or page brings: a count alone bounds nothing where an entry may be as large
+/// as a document. An entry that is larger comes alone.
+pub const READ_BYTES: usize = 8 << 20;
+
 /// The id of a stream entry, `milliseconds-sequence`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EntryId(pub String);
@@ -71,12 +75,12 @@ pub struct DeadLetter {
 /// A stage's stream, as one consumer of its group sees it. Entries stay this consumer's until they are acknowledged.
 #[async_trait]
 pub trait Queue<T>: Send + Sync {
-    /// Up to `max` new entries; waits up to `wait` for the first. Not cancel-safe: an answer that is dropped leaves its
-    /// entries pending until they are claimed.
+    /// Up to `max` new entries, of about [`READ_BYTES`] together; waits up to `wait` for the first. Not cancel-safe: an answer that
+    /// is dropped leaves its entries pending until they are claimed.
     async fn read(&self, max: usize, wait: Duration) -> PortResult<Vec<Delivery<T>>>;
 
-    /// Takes over up to `max` entries that have been pending with anyone for at least `idle`. Entries that are found to be
-    /// gone are put on record as damage in the same step: see [`Positions`](super::Positions).
+    /// Takes over up to `max` entries, of about [`READ_BYTES`] together, that have been pending with anyone for at least `idle`.
+    /// Entries that are found to be gone are put on record as damage in the same step: see [`Positions`](super::Positions).
     async fn claim(&self, idle: Duration, max: usize) -> PortResult<Claimed<T>>;
 
     /// Says that this consumer still works on these entries, so that nobody claims them.

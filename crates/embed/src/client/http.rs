@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Certificate, Client, ClientBuilder, Identity, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
@@ -17,6 +17,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an account without credit is left alone. It heals without a restart once somebody has paid.
 const QUOTA_PAUSE: Duration = Duration::from_secs(60);
+
+/// The largest answer that is taken: 256 vectors of 4,096 numbers take about 12 MiB as JSON.
+const MOST: usize = 64 << 20;
 
 /// Most characters of an answer that is no JSON in an error message.
 const EXCERPT: usize = 200;
@@ -95,10 +98,16 @@ pub(super) async fn send(request: RequestBuilder, url: &Url) -> Result<Answer, P
             .with_hint("check embedding.url and that the embedder runs")
             .because(Server::Embedder, of)
     };
-    let response = request.send().await.map_err(failed)?;
+    let mut response = request.send().await.map_err(failed)?;
     let (status, headers) = (response.status(), response.headers().clone());
-    let body = response.bytes().await.map_err(failed)?;
-    Ok(Answer { status, headers, body })
+    let mut body = BytesMut::new();
+    while let Some(part) = response.chunk().await.map_err(failed)? {
+        if body.len() + part.len() > MOST {
+            return Err(garbled(url, format_args!("it is larger than {} MiB", MOST >> 20)));
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(Answer { status, headers, body: body.freeze() })
 }
 
 /// An answer that is not what this embedder should send: perhaps another service, or a proxy, answers there.

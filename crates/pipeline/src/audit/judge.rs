@@ -63,6 +63,16 @@ impl Seen {
         self.document().point(self.stamp.chunk) == self.point.id
     }
 
+    /// Whether the point says that it is of another document than its key names: a deletion of its document would not find it.
+    pub(super) fn is_contradictory(&self) -> bool {
+        self.stamp.document != Some(self.document())
+    }
+
+    /// Whether the point can be no document's: it lies where none of its document's points belong, or contradicts itself.
+    pub(super) fn is_stray(&self) -> bool {
+        !self.is_in_place() || self.is_contradictory()
+    }
+
     fn place(&self) -> Place<Version> {
         let Stamped { chunk, chunks, version, .. } = self.stamp;
         Place { chunk: u64::from(chunk), chunks: u64::from(chunks), version }
@@ -98,6 +108,9 @@ pub(super) fn judge(
     }
     if let Err(what) = row.whole {
         return Some((Kind::Stale, what));
+    }
+    if let Some(seen) = row.row.iter().find(|seen| seen.is_contradictory()) {
+        return Some((Kind::Stale, format!("`_tidewheel.document` of chunk {} contradicts its key", seen.stamp.chunk)));
     }
     if let Some(what) = payload.and_then(|options| differs(source, row.row, options)) {
         return Some((Kind::Stale, what));
@@ -199,6 +212,11 @@ mod tests {
         assert_eq!(kind(vec![seen(0, 2, 5, DOCUMENT)]), Some(Kind::Stale));
         assert_eq!(kind(vec![seen(0, 2, 5, DOCUMENT), seen(1, 2, 4, DOCUMENT)]), Some(Kind::Stale));
         assert_eq!(kind(vec![seen(0, 1, 5, DOCUMENT), seen(3, 4, 4, DOCUMENT)]), Some(Kind::Surplus));
+        let mut contradictory = seen(0, 1, 5, DOCUMENT);
+        contradictory.stamp.document = Some(DocumentId::new(&namespace(), "2"));
+        assert_eq!(kind(vec![contradictory.clone()]), Some(Kind::Stale));
+        contradictory.stamp.document = None;
+        assert_eq!(kind(vec![contradictory]), Some(Kind::Stale));
         let mut copy = seen(0, 1, 5, DOCUMENT);
         copy.point.id = uuid::Uuid::from_u128(7);
         assert_eq!(kind(vec![seen(0, 1, 5, DOCUMENT), copy.clone()]), Some(Kind::Surplus));
@@ -209,7 +227,7 @@ mod tests {
     fn an_excerpt_and_the_whole_document_are_both_right_on_further_points_and_nothing_else() {
         let content = "x".repeat(10_000);
         let document = json!({"_id": 1, "content": content, "state": "open"}).to_string();
-        let source = SourceRow { document: document.clone(), ..source() };
+        let source = SourceRow { document: Ok(document.clone()), ..source() };
         let whole = || vec![seen(0, 2, 5, &document), seen(1, 2, 5, &document)];
         let kind = |points| judge(Some(&source), points, Some(&PayloadOptions::default())).map(|(kind, _)| kind);
         assert_eq!(kind(whole()), None);

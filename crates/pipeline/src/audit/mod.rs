@@ -8,6 +8,7 @@
 //! ```
 //!
 //! **Bounded**: neither side is held in memory; suspects are settled whenever there are many.
+//! **Resumable**: an audit of everything saves its place, and the next process goes on there.
 //! **Fair**: what differs is looked at again when all that was committed at the first look is in the index, and counts only if
 //! its source has not changed since. So writes that are under way are no drift.
 //! **Repair** goes through the pipeline: rows of the source and deletions with a time after everything that was found, which
@@ -15,6 +16,7 @@
 
 mod judge;
 mod look;
+mod place;
 mod repair;
 mod run;
 mod scope;
@@ -63,6 +65,8 @@ pub struct AuditOptions {
     pub named: usize,
     /// Documents that the index leaves out on purpose.
     pub left_out: LeftOut,
+    /// Resume where an earlier audit was interrupted, and save the place from time to time. For audits of everything.
+    pub resumes: bool,
 }
 
 impl Default for AuditOptions {
@@ -75,6 +79,7 @@ impl Default for AuditOptions {
             pause: Duration::ZERO,
             named: 1_000,
             left_out: LeftOut::default(),
+            resumes: false,
         }
     }
 }

@@ -148,7 +148,13 @@ impl Run<'_> {
             (reached && older).then_some(Fence { target: FenceTarget::Document(document), version })
         });
         let fences: Vec<Fence> = fences.collect();
-        if fences.is_empty() { Ok(()) } else { self.ports.index.delete(&fences).await }
+        if !fences.is_empty() {
+            self.ports.index.delete(&fences).await?;
+        }
+        // No deletion finds those by their document.
+        let stray = points.iter().flatten().filter(|seen| seen.is_stray() && seen.stamp.version < version);
+        let stray: Vec<Uuid> = stray.map(|seen| seen.point.id).collect();
+        if stray.is_empty() { Ok(()) } else { self.ports.index.remove(&stray, version).await }
     }
 
     /// Looks at the documents once more.

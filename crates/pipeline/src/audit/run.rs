@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::judge::{Kind, Seen, Target, judge};
+use super::place::Place;
 use super::{AuditOptions, AuditPorts, Difference, Found, Progress, Report, look};
 
 /// Points of the index in a page.
@@ -26,7 +27,7 @@ const SAMPLE: usize = 50;
 const MOST_SUSPECTS: usize = 10_000;
 
 /// Documents that are looked at together for the second time: their rows are in memory at once.
-pub(super) const BATCH: usize = 200;
+pub(super) const BATCH: usize = 20;
 
 /// How often a document that keeps changing is looked at.
 const ROUNDS: usize = 5;
@@ -43,13 +44,16 @@ const IN_VAIN: Duration = Duration::from_secs(2);
 /// Compares source and index, and repairs what differs if it may.
 pub async fn audit(ports: &AuditPorts, options: &AuditOptions, report: &Report) -> PortResult<Found> {
     let begun = Instant::now();
+    let place = if options.resumes { Some(Place::load(&*ports.journal).await?) } else { None };
+    let found = place.as_ref().map_or_else(|| Found { settled: true, ..Found::default() }, Place::found);
     let run = Run {
         ports,
         options,
         report,
         progress: Mutex::default(),
         suspects: Mutex::default(),
-        found: Mutex::new(Found { settled: true, ..Found::default() }),
+        found: Mutex::new(found),
+        place: Mutex::new(place),
     };
     let namespaces = run.namespaces().await?;
     let mut of_documents = 0;
@@ -63,8 +67,18 @@ pub async fn audit(ports: &AuditPorts, options: &AuditOptions, report: &Report) 
         of_points: (of_points as f64 * share) as u64,
         ..Progress::default()
     };
-    tokio::try_join!(run.read_source(&namespaces), run.read_index(of_points))?;
+    if options.resumes {
+        // One after the other, so that the place is one place.
+        run.read_source(&namespaces).await?;
+        run.place().as_mut().expect("it was loaded").source_is_done = true;
+        run.read_index(of_points).await?;
+    } else {
+        tokio::try_join!(run.read_source(&namespaces), run.read_index(of_points))?;
+    }
     run.settle().await?;
+    if options.resumes {
+        ports.journal.save_audit(None).await?;
+    }
     let mut found = run.found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.differences.sort_by(|a, b| (a.kind, &a.namespace, &a.key).cmp(&(b.kind, &b.namespace, &b.key)));
     found.seconds = begun.elapsed().as_secs_f64();
@@ -95,6 +109,8 @@ pub(super) struct Run<'a> {
     progress: Mutex<Progress>,
     suspects: Mutex<Vec<Suspect>>,
     found: Mutex<Found>,
+    /// Of an audit that may be resumed.
+    place: Mutex<Option<Place>>,
 }
 
 impl Run<'_> {
@@ -110,6 +126,22 @@ impl Run<'_> {
     pub(super) fn judge(&self, row: Option<&SourceRow>, points: Vec<Seen>) -> Option<(Kind, String)> {
         let row = row.filter(|row| !row.document.as_ref().is_ok_and(|document| self.options.left_out.holds(document)));
         judge(row, points, self.options.payload.as_ref())
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<Place>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves the place on, and saves it from time to time, when everything up to there is settled.
+    async fn passed(&self, pass: impl FnOnce(&mut Place)) -> PortResult<()> {
+        let place = self.place().as_mut().and_then(|place| {
+            pass(place);
+            place.is_to_be_saved().then(|| place.clone())
+        });
+        let Some(place) = place else { return Ok(()) };
+        self.settle().await?;
+        let found = Found { differences: Vec::new(), ..self.found().clone() };
+        place.save(&found, &*self.ports.journal).await
     }
 
     async fn namespaces(&self) -> PortResult<Vec<Namespace>> {
@@ -136,7 +168,13 @@ impl Run<'_> {
         let AuditPorts { source, index, .. } = self.ports;
         let (filter, whole) = (self.options.scope.filter(), self.options.payload.is_some());
         for namespace in namespaces {
-            let mut scan = source.scan(namespace, None, source.now().await?, filter.as_deref()).await?;
+            let after = match &*self.place() {
+                Some(place) => place.row_after(namespace).map(|after| after.map(str::to_owned)),
+                None => Some(None),
+            };
+            let Some(after) = after else { continue };
+            let now = source.now().await?;
+            let mut scan = source.scan(namespace, after.as_deref(), now, filter.as_deref()).await?;
             loop {
                 let rows = scan.next().await?;
                 if rows.is_empty() {
@@ -157,6 +195,9 @@ impl Run<'_> {
                 self.progress().documents += rows.len() as u64;
                 self.found().documents += rows.len() as u64;
                 self.suspect(suspects).await?;
+                if let Some(last) = rows.last() {
+                    self.passed(|place| place.pass_row(namespace, &last.key)).await?;
+                }
                 (self.report)(*self.progress());
                 tokio::time::sleep(self.options.pause).await;
             }
@@ -168,12 +209,14 @@ impl Run<'_> {
     async fn read_index(&self, count: u64) -> PortResult<()> {
         let index = &self.ports.index;
         let Some(share) = self.options.scope.share else {
-            let mut after = None;
+            let mut after = self.place().as_ref().and_then(|place| place.index);
             loop {
                 let page = index.page(after, PAGE, look::fields(false)).await?;
                 let Some(last) = page.last() else { return Ok(()) };
-                after = Some(last.id);
+                let last = last.id;
+                after = Some(last);
                 self.compare_page(page).await?;
+                self.passed(|place| place.pass_point(last)).await?;
             }
         };
         // Ids are hashes, so that any place is as good as another.
@@ -212,7 +255,7 @@ impl Run<'_> {
                 || first.get(&target.document().point(0)).is_some_and(|first| {
                     first.stamp.version == seen.stamp.version && seen.stamp.chunk < first.stamp.chunks
                 });
-            if !belongs || !seen.is_in_place() {
+            if !belongs || seen.is_stray() {
                 suspects.entry(target.clone()).or_default().push(seen.point.id);
             }
             asked.entry(target.namespace).or_default().insert(target.key);

@@ -59,7 +59,7 @@ impl Renderer {
 
     /// Whether the time to render does not depend on the size of the document alone.
     pub(super) fn computes(&self) -> bool {
-        matches!(self.0, Kind::Template(_))
+        matches!(self.kind, Kind::Template(..))
     }
 
     /// Returns the text of a document in plain JSON. Missing, null and empty fields are left out; the text may be empty.
@@ -310,12 +310,12 @@ mod tests {
             "{% set t %}{% for a in range(n) %}{% for b in range(n) %}{{ text * 100 }}{% endfor %}{% endfor %}{% endset %}{{ t | length }}",
             "{{ ([text] * (n * n)) | join(text * n) }}",
         ] {
-            let options = TextOptions { template: Some(template.into()), fields: vec![] };
+            let options = TextOptions { template: Some(template.into()), ..TextOptions::default() };
             let error = render(&options, json!({"n": 9_000, "text": "xy\n".repeat(1_000)})).unwrap_err();
             assert_eq!(error.class, tidewheel_core::error::ErrorClass::Poison, "{template}");
             assert!(error.message.contains("documents.template"), "{template}: {}", error.message);
         }
-        let options = TextOptions { template: Some(nested.into()), fields: vec![] };
+        let options = TextOptions { template: Some(nested.into()), ..TextOptions::default() };
         let error = render(&options, json!({"n": 9_000})).unwrap_err();
         assert!(error.message.contains("4000000 steps"), "{}", error.message);
         assert_eq!(render(&options, json!({"n": 3})).unwrap().len(), 27);
@@ -326,7 +326,7 @@ mod tests {
         let text = "The parcel has not arrived. ".repeat((15 << 20) / 28);
         let options = TextOptions {
             template: Some("{{ subject | upper }}\n{{ content | replace('\t', ' ') | trim }}".into()),
-            fields: vec![],
+            ..TextOptions::default()
         };
         let rendered = render(&options, json!({"subject": "late", "content": text})).unwrap();
         assert_eq!(rendered.len(), "LATE\n".len() + text.trim().len());

@@ -55,7 +55,7 @@ impl Auditing {
                 tokio::time::sleep_until(self.due).await;
                 let ports = self.ports.clone();
                 let left_out = self.left_out.clone();
-                let options = AuditOptions { pause: PAUSE, left_out, ..AuditOptions::default() };
+                let options = AuditOptions { pause: PAUSE, left_out, resumes: true, ..AuditOptions::default() };
                 self.running.insert(Box::pin(async move { audit(&ports, &options, &(Arc::new(|_| {}) as _)).await }))
             }
         };

@@ -17,6 +17,8 @@ pub(super) struct Barrier {
     stage: Stage,
     begun: u64,
     passed: u64,
+    /// When the last barrier that has passed began.
+    settled: u64,
 }
 
 #[derive(Debug, Default)]
@@ -26,10 +28,12 @@ enum Stage {
     Raw {
         checkpoint: Checkpoint,
         top: EntryId,
+        at: u64,
     },
     Embedded {
         checkpoint: Checkpoint,
         top: EntryId,
+        at: u64,
     },
 }
 
@@ -44,6 +48,11 @@ impl Barrier {
         self.passed
     }
 
+    /// A time by the clock of the streams: everything that was in them then is in the index. 0 before the first barrier has passed.
+    pub(super) fn settled(&self) -> u64 {
+        self.settled
+    }
+
     /// Moves on as far as the positions allow, which were read after `checkpoint` was saved; the checkpoint that is now known to be
     /// applied, if that is news.
     pub(super) fn advance(&mut self, checkpoint: &Checkpoint, positions: &Positions) -> Option<Checkpoint> {
@@ -53,12 +62,14 @@ impl Barrier {
         }
         if matches!(self.stage, Stage::Between) {
             self.begun += 1;
-            self.stage = Stage::Raw { checkpoint: checkpoint.clone(), top: positions.raw.last.clone() };
+            let (checkpoint, top) = (checkpoint.clone(), positions.raw.last.clone());
+            self.stage = Stage::Raw { checkpoint, top, at: positions.at };
         }
-        if let Stage::Raw { checkpoint, top } = &self.stage
+        if let Stage::Raw { checkpoint, top, at } = &self.stage
             && positions.raw.has_passed(top)
         {
-            self.stage = Stage::Embedded { checkpoint: checkpoint.clone(), top: positions.embedded.last.clone() };
+            let (checkpoint, top) = (checkpoint.clone(), positions.embedded.last.clone());
+            self.stage = Stage::Embedded { checkpoint, top, at: *at };
         }
         match &self.stage {
             Stage::Embedded { top, .. } if positions.embedded.has_passed(top) => {}
@@ -66,7 +77,10 @@ impl Barrier {
         }
         self.passed = self.begun;
         match std::mem::take(&mut self.stage) {
-            Stage::Embedded { checkpoint, .. } => Some(checkpoint),
+            Stage::Embedded { checkpoint, at, .. } => {
+                self.settled = at;
+                Some(checkpoint)
+            }
             Stage::Between | Stage::Raw { .. } => None,
         }
     }
@@ -103,7 +117,7 @@ mod tests {
     }
 
     fn positions(raw: Position, embedded: Position) -> Positions {
-        Positions { raw, embedded, damage: None }
+        Positions { raw, embedded, damage: None, at: 0 }
     }
 
     #[test]
@@ -123,6 +137,18 @@ mod tests {
         assert_eq!(barrier.advance(&checkpoint(2), &positions(position(8, Some(8)), position(4, Some(4)))), None);
         let passed = barrier.advance(&checkpoint(3), &positions(position(9, Some(8)), position(5, Some(5))));
         assert_eq!(passed, Some(checkpoint(1)), "as it was when the barrier began");
+    }
+
+    #[test]
+    fn settled_time_is_when_the_passed_barrier_began() {
+        let mut barrier = Barrier::default();
+        let at = |at, raw| Positions { at, ..positions(raw, position(3, None)) };
+        barrier.advance(&checkpoint(1), &at(10, position(7, Some(7))));
+        assert_eq!(barrier.settled(), 0, "it has not passed");
+        barrier.advance(&checkpoint(2), &at(20, position(8, Some(8))));
+        assert_eq!(barrier.settled(), 10, "what was appended after its beginning may be on its way");
+        barrier.advance(&checkpoint(3), &at(30, position(8, None)));
+        assert_eq!(barrier.settled(), 30);
     }
 
     #[test]

@@ -32,6 +32,7 @@
 mod admission;
 mod auditing;
 mod barrier;
+mod collecting;
 mod meters;
 mod moves;
 mod options;

@@ -9,7 +9,7 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::payload::{STAMP, version_of};
 use tidewheel_core::ports::{Appended, Checkpoint, Damage, Feed, FeedBatch, FeedError, Repair, SnapshotState, StartAt};
 use tidewheel_core::trace::Tracer;
-use tidewheel_core::version::{ClusterTime, Version};
+use tidewheel_core::version::ClusterTime;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 use super::admission::Limits;
 use super::auditing::Auditing;
 use super::barrier::Barrier;
+use super::collecting::Collecting;
 use super::meters;
 use super::moves::present;
 use super::options::ProducerOptions;
@@ -32,9 +33,6 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// How often while something is on its way: whoever waits until it is searchable waits this much longer at most.
 const LOOK_CLOSELY: Duration = Duration::from_millis(100);
-
-/// How often tombstones are collected; more often where they are kept for a shorter time.
-const COLLECT: Duration = Duration::from_secs(60);
 
 /// How often a waiting source is asked for its time.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -94,6 +92,7 @@ impl Session<'_> {
         let mut snapshot = self.snapshot(&writer, &keeper).await?;
         let mut renew = every(self.options.lease / 3);
         let mut auditing = Auditing::new(self.options.audit_interval, self.options.left_out.clone(), self.ports);
+        let mut collecting = Collecting::new(self.ports.tombstones.clone(), self.options.tombstone_grace);
         let mut look = std::pin::pin!(tokio::time::sleep(LOOK));
         loop {
             tokio::select! {
@@ -102,9 +101,11 @@ impl Session<'_> {
                 () = &mut look => {
                     let settled = keeper.look(&mut writer).await?;
                     snapshot.passed(keeper.barrier.passed());
+                    collecting.settle(keeper.settled(&writer.checkpoint));
                     look.as_mut().reset(Instant::now() + if settled { LOOK } else { LOOK_CLOSELY });
                 }
                 () = auditing.next() => {}
+                () = collecting.next() => {}
                 batch = feed.next() => match batch {
                     Ok(batch) => {
                         self.health.progresses();
@@ -129,7 +130,7 @@ impl Session<'_> {
                         writer.append(plan::read_all(&writer.checkpoint)).await?;
                         snapshot.sweep(keeper.barrier.next());
                     }
-                    Page::Points(page) if page.absent.is_empty() => {}
+                    Page::Points(page) if page.absent.is_empty() && !snapshot.is_to_be_saved() => {}
                     Page::Points(page) => {
                         writer.append(plan::gone(&writer.checkpoint, page, now_ms())).await?;
                     }
@@ -324,12 +325,19 @@ struct Keeper<'a> {
     session: &'a Session<'a>,
     barrier: Barrier,
     applied: Option<Checkpoint>,
-    collected: Instant,
 }
 
 impl<'a> Keeper<'a> {
     fn new(session: &'a Session<'a>) -> Self {
-        Self { session, barrier: Barrier::default(), applied: None, collected: Instant::now() }
+        Self { session, barrier: Barrier::default(), applied: None }
+    }
+
+    /// Up to when everything that was in the streams has been acknowledged; `None` if that is not known, or while a snapshot runs.
+    fn settled(&self, checkpoint: &Checkpoint) -> Option<u64> {
+        let applied =
+            self.applied.as_ref().is_some_and(|applied| matches!(applied.snapshot, SnapshotState::Done { .. }));
+        let done = matches!(checkpoint.snapshot, SnapshotState::Done { .. });
+        (applied && done && self.barrier.passed() > 0).then(|| self.barrier.settled())
     }
 
     /// Says whether everything that was appended is in the index.
@@ -352,28 +360,9 @@ impl<'a> Keeper<'a> {
             }
             debug!(at = applied.last.0.seconds, "everything up to here is in the index");
         }
-        self.collect(&applied).await?;
         let settled = applied == writer.checkpoint;
         self.applied = Some(applied);
         Ok(settled)
-    }
-
-    /// Forgets deletions so old that nothing can be under way any more that they would have to fend off.
-    async fn collect(&mut self, applied: &Checkpoint) -> Result<(), Ended> {
-        let settled = matches!(applied.snapshot, SnapshotState::Done { .. });
-        let every = COLLECT.min(self.session.options.tombstone_grace);
-        if !settled || self.collected.elapsed() < every {
-            return Ok(());
-        }
-        self.collected = Instant::now();
-        let grace = u32::try_from(self.session.options.tombstone_grace.as_secs()).unwrap_or(u32::MAX);
-        let seconds = applied.last.0.seconds.saturating_sub(grace);
-        let before = Version::of_snapshot(applied.epoch, ClusterTime { seconds, increment: 0 });
-        let tombstones = self.session.ports.tombstones.collect(before).await?;
-        if tombstones > 0 {
-            info!(tombstones, "forgot deletions that are long in the index");
-        }
-        Ok(())
     }
 }
 

@@ -116,6 +116,14 @@ impl<'a> Snapshot<'a> {
         }
     }
 
+    /// Whether the sweep has come so far since its place was saved that it should be saved again. Says so once.
+    pub(super) fn is_to_be_saved(&mut self) -> bool {
+        match &mut self.half {
+            Some(Half::Sweeping(sweeping)) => sweeping.is_to_be_saved(),
+            _ => false,
+        }
+    }
+
     /// There is no more to do.
     pub(super) fn finish(&mut self) {
         if let Some(Half::Sweeping(sweeping)) = self.half.take() {

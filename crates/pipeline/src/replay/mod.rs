@@ -10,6 +10,7 @@
 //!
 //! **Safe while everything runs**: whatever is replayed carries its old version with the number of the replay behind it. It
 //! replaces what the same change has left in the index, and nothing newer; deletions come again as deletions.
+//! **Deleted documents stay deleted**: of MongoDB's history only states of documents that still exist are replayed.
 //! **May be interrupted**: nothing but what was appended or written remains, and the same replay may be run again.
 //! **Backpressure**: a replay waits while its stage holds much that is not confirmed, so that live changes are not held up.
 //! **Into a new collection**: what is committed meanwhile reaches both collections; the alias is switched in one step when the

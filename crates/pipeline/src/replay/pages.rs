@@ -1,11 +1,11 @@
 //! Where replayed changes come from, page by page.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
-use tidewheel_core::identity::Namespace;
+use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::key;
 use tidewheel_core::ports::{Archive, EntryId, Extent, Feed, FeedError, PortResult, Scan, Source, SourceRow, StartAt};
 use tidewheel_core::version::{ClusterTime, Version};
@@ -42,6 +42,8 @@ enum From {
         until: ClusterTime,
         replay: u32,
         idle: u32,
+        /// A batch that was read, as long as the source has not said what of it is still there.
+        read: Option<(u64, Vec<Change>, u64)>,
     },
 }
 
@@ -71,7 +73,8 @@ impl Pages {
     ) -> PortResult<Self> {
         let feed = source.open(StartAt::Time(since)).await.map_err(lost)?;
         let position = producer::Position::begin(epoch, since);
-        Ok(Self::new(From::History { source, feed: Some(feed), position, until, replay, idle: 0 }, None))
+        let from = From::History { source, feed: Some(feed), position, until, replay, idle: 0, read: None };
+        Ok(Self::new(from, None))
     }
 
     fn new(from: From, of: Option<u64>) -> Self {
@@ -172,27 +175,57 @@ impl From {
                 let skipped = read - changes.len() as u64;
                 return Ok(Some((read, changes, skipped)));
             },
-            Self::History { source, feed, position, until, replay, idle } => {
-                let Some(open) = feed else { return Ok(None) };
-                let batch = open.next().await.map_err(lost)?;
-                *idle = if batch.events.is_empty() { *idle + 1 } else { 0 };
-                let caught_up = *idle == IDLE || batch.events.last().is_some_and(|event| event.time > *until);
-                let read = batch.events.len() as u64;
-                let doubtful = position.doubtful(&batch);
-                let time = batch.events.first().map_or_else(ClusterTime::default, |event| event.time);
-                let present = match doubtful.is_empty() {
-                    true => HashSet::new(),
-                    false => producer::present(&**source, doubtful, time).await?,
-                };
-                let (mut changes, skipped) = position.follow(batch, &present);
-                changes.iter_mut().for_each(|change| change.mark(*replay));
-                if caught_up {
-                    *feed = None;
+            Self::History { source, feed, position, until, replay, idle, read } => {
+                if read.is_none() {
+                    let Some(open) = feed else { return Ok(None) };
+                    let batch = open.next().await.map_err(lost)?;
+                    *idle = if batch.events.is_empty() { *idle + 1 } else { 0 };
+                    let caught_up = *idle == IDLE || batch.events.last().is_some_and(|event| event.time > *until);
+                    let count = batch.events.len() as u64;
+                    let doubtful = position.doubtful(&batch);
+                    let time = batch.events.first().map_or_else(ClusterTime::default, |event| event.time);
+                    let present = match doubtful.is_empty() {
+                        true => HashSet::new(),
+                        false => producer::present(&**source, doubtful, time).await?,
+                    };
+                    let (mut changes, skipped) = position.follow(batch, &present);
+                    changes.iter_mut().for_each(|change| change.mark(*replay));
+                    if caught_up {
+                        *feed = None;
+                    }
+                    *read = Some((count, changes, skipped));
                 }
-                Ok(Some((read, changes, skipped)))
+                let gone = match read {
+                    Some((_, changes, _)) => gone(&**source, changes).await?,
+                    None => HashSet::new(),
+                };
+                let (count, mut changes, skipped) = read.take().unwrap_or_default();
+                changes.retain(|change| change.document.is_none() || !gone.contains(&change.document_id()));
+                Ok(Some((count, changes, skipped)))
             }
         }
     }
+}
+
+/// The documents of these changes that the source does not have any more. Their older states must not come back: the memory of
+/// their deletion may be gone, and a replay that is interrupted never comes to the deletion itself.
+async fn gone(source: &dyn Source, changes: &[Change]) -> PortResult<HashSet<DocumentId>> {
+    let mut keys: BTreeMap<&Namespace, BTreeSet<&str>> = BTreeMap::new();
+    for change in changes.iter().filter(|change| change.document.is_some()) {
+        keys.entry(&change.namespace).or_default().insert(&change.key);
+    }
+    let mut gone = HashSet::new();
+    if keys.is_empty() {
+        return Ok(gone);
+    }
+    let now = source.now().await?;
+    for (namespace, keys) in keys {
+        let keys: Vec<String> = keys.into_iter().map(str::to_owned).collect();
+        let exist = source.existing(namespace, &keys, now).await?;
+        let absent = keys.iter().zip(exist).filter(|(_, exists)| !exists);
+        gone.extend(absent.map(|(key, _)| DocumentId::new(namespace, key)));
+    }
+    Ok(gone)
 }
 
 fn lost(error: FeedError) -> PortError {

@@ -211,7 +211,7 @@ async fn parked_update_keeps_or_removes_the_older_version_as_the_setting_says() 
     let dead = removed.streams.dead_letters();
     let parked = dead.letters(STAGE_1, &EntryId::zero(), 10).await.expect("they are read");
     let ids: Vec<EntryId> = parked.into_iter().map(|letter| letter.id).collect();
-    assert_eq!(dead.retry(STAGE_1, &ids).await.expect("they are retried"), 1);
+    assert_eq!(dead.retry(STAGE_1, &ids).await.expect("they are retried").moved, 1);
     removed.settle("it was retried").await;
 }
 

@@ -56,6 +56,8 @@ pub struct World {
     pub consumer: ConsumerOptions,
     /// How often producers that are started from now on audit; zero for never.
     pub audit_interval: Duration,
+    /// For how long deletions are remembered, by producers that are started from now on.
+    pub grace: Duration,
     /// Who is told of the changes, by services that are started from now on.
     pub tracer: Option<Tracer>,
     /// What becomes of documents without text, in processors that are started from now on.
@@ -92,6 +94,7 @@ impl World {
                 retention: Retention { age: Duration::from_secs(20), entries: 50, bytes: u64::MAX },
             },
             audit_interval: Duration::ZERO,
+            grace: GRACE,
             tracer: None,
             blank: Blank::Index,
             on_dead_letter: OnDeadLetter::Keep,
@@ -136,7 +139,7 @@ impl World {
                     snapshot: true,
                     high_water: HIGH_WATER,
                     lease: TAKEN_OVER,
-                    tombstone_grace: GRACE,
+                    tombstone_grace: self.grace,
                     audit_interval: self.audit_interval,
                     left_out: LeftOut::new(&text, self.blank).expect("no template"),
                 };

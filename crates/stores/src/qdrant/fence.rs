@@ -62,6 +62,14 @@ pub(super) fn refreshable(point: PointId, version: Version, fingerprint: &str) -
     filter
 }
 
+/// Those of these points that are behind the fence.
+pub(super) fn among(points: Vec<PointId>, fence: &Fence) -> Filter {
+    let has_id = ConditionOneOf::HasId(HasIdCondition { has_id: points });
+    let mut filter = behind(std::slice::from_ref(fence));
+    filter.must.push(Condition { condition_one_of: Some(has_id) });
+    filter
+}
+
 /// Every point behind one of the fences. Documents fenced at the same version share a clause.
 pub(super) fn behind(fences: &[Fence]) -> Filter {
     let mut documents: Vec<(Version, Vec<String>)> = Vec::new();

@@ -30,7 +30,7 @@ use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::vector_output::Vector;
 use qdrant_client::qdrant::vectors_output::VectorsOptions;
 use qdrant_client::qdrant::{
-    CountPoints, DenseVector, GetCollectionInfoRequest, GetPoints, HealthCheckRequest, PointId,
+    CountPoints, DenseVector, Filter, GetCollectionInfoRequest, GetPoints, HealthCheckRequest, PointId,
     PointsOperationResponse, RetrievedPoint, ScoredPoint, UpdateBatchResponse, UpdateResult, UpdateStatus,
 };
 use serde::Serialize;
@@ -39,7 +39,8 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::payload::{fingerprint_of, version_of};
 use tidewheel_core::ports::{
-    DocumentPoints, Fence, Hit, Index, IndexedPoint, KnownVector, KnownVectors, PortResult, Stored, Written,
+    DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector, KnownVectors, PortResult, Stored,
+    Written,
 };
 use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::ClientTls;
@@ -51,6 +52,13 @@ use self::batch::{Limits, Part};
 pub use self::collection::CollectionFacts;
 use self::connection::Connection;
 use self::error::Call;
+
+/// Up to so many points are counted exactly: that reads all of them.
+const COUNTED: u64 = 100_000;
+
+/// Points of a dropped collection that are deleted in one call. All of them in one would be millions: the call runs into its time
+/// limit, and is repeated while the server is still at the last one.
+const DROPPED_PER_CALL: u32 = 5_000;
 
 /// Most fences in one delete: a filter is planned and evaluated as a whole, and strict mode may bound its size.
 const FENCES_PER_CALL: usize = 256;
@@ -192,6 +200,43 @@ impl QdrantIndex {
         Ok(versions)
     }
 
+    async fn counted(&self, exact: bool) -> PortResult<Option<u64>> {
+        let request =
+            CountPoints { collection_name: self.collection.clone(), exact: Some(exact), ..CountPoints::default() };
+        let answer = existing(self.connection.points().count(request).await)
+            .map_err(|status| self.failed("count the points", &status))?;
+        Ok(answer.map(|answer| answer.result.unwrap_or_default().count))
+    }
+
+    /// Deletes what the filter selects. Without a collection that is nothing.
+    async fn delete_behind(&self, filter: Filter, what: &str) -> PortResult<()> {
+        match completed(self.connection.points().delete(request::delete(&self.collection, filter)).await) {
+            Err(status) if error::is_missing(&status) => Ok(()),
+            answer => answer.map_err(|status| self.failed(what, &status)),
+        }
+    }
+
+    /// Deletes the points of a whole collection, page by page.
+    async fn delete_namespace(&self, fence: &Fence) -> PortResult<()> {
+        let mut start = None;
+        loop {
+            let filter = fence::behind(std::slice::from_ref(fence));
+            let request = request::ids(&self.collection, filter, start, DROPPED_PER_CALL);
+            let answer = existing(self.connection.points().scroll(request).await)
+                .map_err(|status| self.failed("look for points of a dropped collection", &status))?;
+            let Some(page) = answer else { return Ok(()) };
+            let ids: Vec<PointId> = page.result.into_iter().filter_map(|point| point.id).collect();
+            if !ids.is_empty() {
+                let what = format!("delete {} points of a dropped collection", ids.len());
+                self.delete_behind(fence::among(ids, fence), &what).await?;
+            }
+            start = page.next_page_offset;
+            if start.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
     fn failed(&self, what: &str, status: &Status) -> PortError {
         error::classify(Call { what, collection: &self.collection, url: &self.url }, status)
     }
@@ -284,15 +329,23 @@ impl Index for QdrantIndex {
     }
 
     async fn delete(&self, fences: &[Fence]) -> PortResult<()> {
-        for fences in fences.chunks(FENCES_PER_CALL) {
-            let answer = self.connection.points().delete(request::delete(&self.collection, fences)).await;
-            match completed(answer) {
-                // Without a collection there is nothing behind the fences.
-                Err(status) if error::is_missing(&status) => {}
-                answer => answer.map_err(|status| {
-                    self.failed(&format!("delete what is behind {} fences", fences.len()), &status)
-                })?,
-            }
+        let (documents, namespaces): (Vec<Fence>, Vec<Fence>) =
+            fences.iter().cloned().partition(|fence| matches!(fence.target, FenceTarget::Document(_)));
+        for fences in documents.chunks(FENCES_PER_CALL) {
+            let what = format!("delete what is behind {} fences", fences.len());
+            self.delete_behind(fence::behind(fences), &what).await?;
+        }
+        for fence in &namespaces {
+            self.delete_namespace(fence).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, points: &[Uuid], version: Version) -> PortResult<()> {
+        for points in points.chunks(FENCES_PER_CALL) {
+            let ids = points.iter().copied().map(request::id).collect();
+            let what = format!("delete {} points", points.len());
+            self.delete_behind(fence::replaceable([(version, ids)]), &what).await?;
         }
         Ok(())
     }
@@ -315,11 +368,10 @@ impl Index for QdrantIndex {
     }
 
     async fn count(&self) -> PortResult<Option<u64>> {
-        let request =
-            CountPoints { collection_name: self.collection.clone(), exact: Some(true), ..CountPoints::default() };
-        let answer = existing(self.connection.points().count(request).await)
-            .map_err(|status| self.failed("count the points", &status))?;
-        Ok(answer.map(|answer| answer.result.unwrap_or_default().count))
+        match self.counted(false).await? {
+            Some(about) if about <= COUNTED => self.counted(true).await,
+            about => Ok(about),
+        }
     }
 
     async fn points(&self, ids: &[Uuid], fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {

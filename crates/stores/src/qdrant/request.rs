@@ -13,7 +13,7 @@ use qdrant_client::qdrant::{
     with_vectors_selector,
 };
 use tidewheel_core::payload::{FINGERPRINT, fingerprint_of};
-use tidewheel_core::ports::{DocumentPoints, Fence, Point};
+use tidewheel_core::ports::{DocumentPoints, Point};
 use tidewheel_core::version::Version;
 use uuid::Uuid;
 
@@ -112,14 +112,25 @@ pub(super) fn known(collection: &str, ids: &[Uuid]) -> GetPoints {
     }
 }
 
-/// Deletes everything behind the fences.
-pub(super) fn delete(collection: &str, fences: &[Fence]) -> DeletePoints {
-    let behind = PointsSelectorOneOf::Filter(fence::behind(fences));
+/// Deletes every point that the filter selects.
+pub(super) fn delete(collection: &str, filter: Filter) -> DeletePoints {
     DeletePoints {
         collection_name: collection.to_owned(),
         wait: Some(true),
-        points: Some(PointsSelector { points_selector_one_of: Some(behind) }),
+        points: Some(PointsSelector { points_selector_one_of: Some(PointsSelectorOneOf::Filter(filter)) }),
         ..DeletePoints::default()
+    }
+}
+
+/// The ids of points that the filter selects, in their order, from `start` on.
+pub(super) fn ids(collection: &str, filter: Filter, start: Option<PointId>, limit: u32) -> ScrollPoints {
+    ScrollPoints {
+        collection_name: collection.to_owned(),
+        filter: Some(filter),
+        offset: start,
+        limit: Some(limit),
+        with_payload: Some(WithPayloadSelector { selector_options: Some(SelectorOptions::Enable(false)) }),
+        ..ScrollPoints::default()
     }
 }
 
@@ -171,6 +182,6 @@ fn whole_payload() -> WithPayloadSelector {
     WithPayloadSelector { selector_options: Some(SelectorOptions::Enable(true)) }
 }
 
-fn id(uuid: Uuid) -> PointId {
+pub(super) fn id(uuid: Uuid) -> PointId {
     PointId { point_id_options: Some(point_id::PointIdOptions::Uuid(uuid.to_string())) }
 }

@@ -8,7 +8,7 @@ use tidewheel_core::ports::{Archive, Delivery, EntryId, Extent, Follower, PortRe
 use tidewheel_core::streams::{COUNTS, STAGE_2_REPLAY, Stage};
 use tidewheel_core::wire::{Fields, Record};
 
-use super::journal::{add_entries, counts_field, size};
+use super::journal::{Size, add_entries, counts_field, size};
 use super::{RedisStore, reply, script};
 
 impl RedisStore {
@@ -43,9 +43,7 @@ impl<T: Record> Archive<T> for RedisArchive<T> {
 
     async fn page(&self, after: &EntryId, max: usize) -> PortResult<Vec<Delivery<T>>> {
         let doing = format!("read {} again", self.stage.stream);
-        let mut command = redis::cmd("XRANGE");
-        command.arg(self.stage.stream).arg(format!("({}", after.0)).arg("+").arg("COUNT").arg(max.max(1));
-        let answer = self.store.send(&doing, &command).await?;
+        let answer = self.store.range(&doing, self.stage.stream, after, max).await?;
         reply::deliveries(answer).map_err(self.store.garbled(&doing))
     }
 
@@ -54,15 +52,15 @@ impl<T: Record> Archive<T> for RedisArchive<T> {
             return Ok(());
         }
         let entries: Vec<Fields<'_>> = records.iter().map(Record::encode).collect();
-        let (arguments, bytes) = size(&entries);
-        let mut command = script::ADD.command(&[self.stage.stream, COUNTS], 1 + arguments, bytes);
-        command.arg(counts_field(self.stage));
+        let Size { arguments, bytes, largest } = size(&entries);
+        let mut command = script::ADD.command(&[self.stage.stream, COUNTS], 2 + arguments, bytes);
+        command.arg(counts_field(self.stage)).arg(largest);
         add_entries(&mut command, &entries);
         self.store.run(&format!("append to {}", self.stage.stream), &script::ADD, &command).await.map(|_| ())
     }
 
     async fn backlog(&self) -> PortResult<u64> {
-        Ok(self.store.facts(self.stage).await?.backlog())
+        self.store.backlog_of(self.stage).await
     }
 }
 

@@ -4,26 +4,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::Value;
-use tidewheel_core::ports::{ABOUT, DeadLetters, EntryId, Letter, PortResult};
-use tidewheel_core::streams::{COUNTS, RETRIED, Stage};
+use tidewheel_core::ports::{ABOUT, DeadLetters, EntryId, Letter, PortResult, READ_BYTES, Retried};
+use tidewheel_core::streams::{COUNTS, RETRIED, Stage, TOMBSTONE_STATE};
 
 use super::journal::counts_field;
 use super::{RedisStore, reply, script};
 
-/// For how long no deletion is forgotten after letters were put back. As long as deletions are remembered by default: an entry that
-/// is on its way for longer is the case that this time is for anyway.
+/// For how long it is remembered that letters were put back. They leave the streams much sooner, and a barrier shows it.
 const RETRIED_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// Letters that are moved in one step: each may be as large as a document can be.
+/// Most letters that are moved in one step, however small they are.
 const AT_ONCE: usize = 100;
 
 #[async_trait]
 impl DeadLetters for RedisStore {
     async fn letters(&self, stage: Stage, after: &EntryId, max: usize) -> PortResult<Vec<Letter>> {
         let doing = format!("read {}", stage.dead_letters);
-        let mut command = redis::cmd("XRANGE");
-        command.arg(stage.dead_letters).arg(format!("({}", after.0)).arg("+").arg("COUNT").arg(max.max(1));
-        let answer = self.send(&doing, &command).await?;
+        let answer = self.range(&doing, stage.dead_letters, after, max).await?;
         let letter = |entry: Value| {
             let (id, fields) = reply::entry(entry)?;
             Ok(Letter::read(stage, id, fields))
@@ -32,33 +29,51 @@ impl DeadLetters for RedisStore {
         letters.map_err(self.garbled(&doing))
     }
 
-    async fn retry(&self, stage: Stage, ids: &[EntryId]) -> PortResult<u64> {
+    async fn count(&self, stage: Stage) -> PortResult<u64> {
+        let doing = format!("count {}", stage.dead_letters);
+        let answer = self.send(&doing, redis::cmd("XLEN").arg(stage.dead_letters)).await?;
+        reply::count(&answer).map_err(self.garbled(&doing))
+    }
+
+    async fn retry(&self, stage: Stage, ids: &[EntryId]) -> PortResult<Retried> {
         let doing = format!("put dead letters back into {}", stage.stream);
-        let mut moved = 0;
-        for ids in ids.chunks(AT_ONCE) {
-            let keys = [stage.stream, stage.dead_letters, COUNTS, RETRIED];
-            let mut command = script::RETRY.command(&keys, 3 + ids.len(), 64 + 24 * ids.len());
-            command.arg(counts_field(stage)).arg(RETRIED_FOR.as_secs()).arg(2 * ABOUT.len());
-            for id in ids {
+        let (mut left, mut retried) = (ids, Retried::default());
+        while !left.is_empty() {
+            let page = &left[..left.len().min(AT_ONCE)];
+            let keys = [stage.stream, stage.dead_letters, COUNTS, RETRIED, TOMBSTONE_STATE];
+            let mut command = script::RETRY.command(&keys, 4 + page.len(), 64 + 24 * page.len());
+            command.arg(counts_field(stage)).arg(RETRIED_FOR.as_secs()).arg(2 * ABOUT.len()).arg(READ_BYTES);
+            for id in page {
                 command.arg(&id.0);
             }
             let answer = self.run(&doing, &script::RETRY, &command).await?;
-            moved += reply::count(&answer).map_err(self.garbled(&doing))?;
+            let parse = || -> Result<_, reply::Unexpected> {
+                let [done, moved, outdated]: [Value; 3] =
+                    reply::array(answer)?.try_into().map_err(|_| reply::Unexpected("three values"))?;
+                let outdated =
+                    reply::array(outdated)?.into_iter().map(reply::entry_id).collect::<Result<Vec<_>, _>>()?;
+                Ok((reply::count(&done)?, reply::count(&moved)?, outdated))
+            };
+            let (done, moved, outdated) = parse().map_err(self.garbled(&doing))?;
+            left = &left[page.len().min(done.max(1) as usize)..];
+            retried.moved += moved;
+            retried.outdated.extend(outdated);
         }
-        Ok(moved)
+        Ok(retried)
     }
 
     async fn discard(&self, stage: Stage, ids: &[EntryId]) -> PortResult<u64> {
-        if ids.is_empty() {
-            return Ok(0);
-        }
         let doing = format!("delete entries of {}", stage.dead_letters);
-        let mut command = redis::cmd("XDEL");
-        command.arg(stage.dead_letters);
-        for id in ids {
-            command.arg(&id.0);
+        let mut deleted = 0;
+        for page in ids.chunks(1_000) {
+            let mut command = redis::cmd("XDEL");
+            command.arg(stage.dead_letters);
+            for id in page {
+                command.arg(&id.0);
+            }
+            let answer = self.send(&doing, &command).await?;
+            deleted += reply::count(&answer).map_err(self.garbled(&doing))?;
         }
-        let answer = self.send(&doing, &command).await?;
-        reply::count(&answer).map_err(self.garbled(&doing))
+        Ok(deleted)
     }
 }

@@ -98,10 +98,10 @@ impl RedisStore {
                 command.arg(namespace.as_str()).arg(key);
             }
             let answer = self.run(&doing, &script::ENTRIES, &command).await?;
-            let (looked_at, last, entries) = page(answer).map_err(self.garbled(&doing))?;
+            let (looked_at, last, ended, entries) = page(answer).map_err(self.garbled(&doing))?;
             found.looked_at += looked_at;
             found.entries.extend(entries);
-            if looked_at < count {
+            if ended {
                 found.complete = true;
                 return Ok(found);
             }
@@ -111,11 +111,11 @@ impl RedisStore {
     }
 }
 
-fn page(answer: Value) -> Result<(u64, String, Vec<FoundEntry>), reply::Unexpected> {
-    let [looked_at, last, entries]: [Value; 3] =
-        reply::array(answer)?.try_into().map_err(|_| reply::Unexpected("three values"))?;
+fn page(answer: Value) -> Result<(u64, String, bool, Vec<FoundEntry>), reply::Unexpected> {
+    let [looked_at, last, ended, entries]: [Value; 4] =
+        reply::array(answer)?.try_into().map_err(|_| reply::Unexpected("four values"))?;
     let entries = reply::array(entries)?.into_iter().map(entry).collect::<Result<_, _>>()?;
-    Ok((reply::count(&looked_at)?, reply::text(last)?, entries))
+    Ok((reply::count(&looked_at)?, reply::text(last)?, reply::count(&ended)? > 0, entries))
 }
 
 fn entry(value: Value) -> Result<FoundEntry, reply::Unexpected> {

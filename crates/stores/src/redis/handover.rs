@@ -12,7 +12,7 @@ use tidewheel_core::streams::{COUNTS, EMBEDDED, RAW, RAW_GROUP, STAGE_2};
 use tidewheel_core::wire::{Fields, Record};
 
 use super::error::is_no_group;
-use super::journal::{add_entries, size};
+use super::journal::{Size, add_entries, size};
 use super::{RedisStore, script};
 
 #[async_trait]
@@ -22,10 +22,10 @@ impl Handover for RedisStore {
             return Ok(());
         }
         let entries: Vec<Fields<'_>> = records.iter().map(Record::encode).collect();
-        let (arguments, bytes) = size(&entries);
+        let Size { arguments, bytes, largest } = size(&entries);
         let ids = acknowledge.len();
-        let mut command = script::HAND_OVER.command(&[RAW, EMBEDDED, COUNTS], 2 + ids + arguments, 24 * ids + bytes);
-        command.arg(RAW_GROUP).arg(ids);
+        let mut command = script::HAND_OVER.command(&[RAW, EMBEDDED, COUNTS], 3 + ids + arguments, 24 * ids + bytes);
+        command.arg(RAW_GROUP).arg(largest).arg(ids);
         for id in acknowledge {
             command.arg(&id.0);
         }
@@ -39,6 +39,6 @@ impl Handover for RedisStore {
     }
 
     async fn backlog(&self) -> PortResult<u64> {
-        Ok(self.facts(STAGE_2).await?.backlog())
+        self.backlog_of(STAGE_2).await
     }
 }

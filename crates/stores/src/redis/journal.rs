@@ -14,8 +14,8 @@ use tidewheel_core::ports::{
     Appended, Checkpoint, Damage, EntryId, Journal, Parked, PortResult, Position, Positions, Repair,
 };
 use tidewheel_core::streams::{
-    APPLIED, CHECKPOINT, COUNTS, DAMAGE, EMBEDDED, EMBEDDED_GROUP, LEASE, RAW, RAW_DEAD_LETTERS, RAW_GROUP, STAGE_1,
-    Stage,
+    APPLIED, AUDIT, CHECKPOINT, COUNTS, DAMAGE, EMBEDDED, EMBEDDED_GROUP, LEASE, RAW, RAW_DEAD_LETTERS, RAW_GROUP,
+    STAGE_1, Stage,
 };
 use tidewheel_core::wire::{Fields, Record};
 
@@ -79,6 +79,21 @@ impl Journal for RedisStore {
         positions(answer).map_err(self.garbled(doing))
     }
 
+    async fn audit(&self) -> PortResult<Option<String>> {
+        let doing = "load the place of the audit";
+        let answer = self.send(doing, redis::cmd("GET").arg(AUDIT)).await?;
+        reply::optional_text(answer).map_err(self.garbled(doing))
+    }
+
+    async fn save_audit(&self, place: Option<&str>) -> PortResult<()> {
+        let mut command = Cmd::new();
+        match place {
+            Some(place) => command.arg("SET").arg(AUDIT).arg(place),
+            None => command.arg("DEL").arg(AUDIT),
+        };
+        self.send("save the place of the audit", &command).await.map(|_| ())
+    }
+
     async fn lease(&self, owner: &str, time_to_live: Duration) -> PortResult<bool> {
         let doing = "take the producer's lease";
         let mut command = script::LEASE.command(&[LEASE], 2, 64);
@@ -95,9 +110,12 @@ impl Journal for RedisStore {
     }
 
     async fn backlog(&self) -> PortResult<u64> {
-        Ok(self.facts(STAGE_1).await?.backlog())
+        self.backlog_of(STAGE_1).await
     }
 }
+
+/// The largest whole number that a script counts exactly. Ages and lengths beyond it are for ever all the same.
+pub(super) const EXACT: u64 = 1 << 53;
 
 /// Whole milliseconds, as Redis counts.
 pub(super) fn milliseconds(duration: Duration) -> u64 {
@@ -161,7 +179,7 @@ fn outcome(answer: Value) -> Result<Appended, reply::Unexpected> {
 
 fn positions(answer: Value) -> Result<Positions, reply::Unexpected> {
     let texts: Vec<String> = reply::array(answer)?.into_iter().map(reply::text).collect::<Result<_, _>>()?;
-    let [raw_last, raw_waiting, raw_harm, last, waiting, harm, recorded]: [String; 7] =
+    let [raw_last, raw_waiting, raw_harm, last, waiting, harm, recorded, now]: [String; 8] =
         texts.try_into().map_err(|_| reply::Unexpected("as long as the script makes it"))?;
     let position = |last, waiting: String| Position {
         last: EntryId(last),
@@ -173,7 +191,8 @@ fn positions(answer: Value) -> Result<Positions, reply::Unexpected> {
     } else {
         [recorded, raw_harm, harm].into_iter().find(|harm| !harm.is_empty()).map(Damage::Entries)
     };
-    Ok(Positions { raw: position(raw_last, raw_waiting), embedded: position(last, waiting), damage })
+    let at = now.parse().map_err(|_| reply::Unexpected("a time in milliseconds"))?;
+    Ok(Positions { raw: position(raw_last, raw_waiting), embedded: position(last, waiting), damage, at })
 }
 
 fn append(mode: &str, expected: Option<&Checkpoint>, changes: &[Change], parked: &[Parked], next: &Checkpoint) -> Cmd {
@@ -181,11 +200,11 @@ fn append(mode: &str, expected: Option<&Checkpoint>, changes: &[Change], parked:
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, milliseconds);
     let letters: Vec<Fields<'_>> = parked.iter().map(|parked| parked.fields(now)).collect();
     let fields = checkpoint::FIELDS.len();
-    let ((arguments, bytes), (more_arguments, more_bytes)) = (size(&entries), size(&letters));
-    let (arguments, bytes) = (arguments + more_arguments, bytes + more_bytes);
+    let (own, parked) = (size(&entries), size(&letters));
+    let (arguments, bytes) = (own.arguments + parked.arguments, own.bytes + parked.bytes);
     let keys = [RAW, CHECKPOINT, COUNTS, APPLIED, DAMAGE, EMBEDDED, RAW_DEAD_LETTERS];
-    let mut command = script::APPEND.command(&keys, 3 + 3 * fields + arguments, 1024 + bytes);
-    command.arg(mode).arg(u8::from(expected.is_some())).arg(fields).arg(&checkpoint::FIELDS);
+    let mut command = script::APPEND.command(&keys, 4 + 3 * fields + arguments, 1024 + bytes);
+    command.arg(mode).arg(u8::from(expected.is_some())).arg(own.largest).arg(fields).arg(&checkpoint::FIELDS);
     if let Some(expected) = expected {
         command.arg(&checkpoint::encode(expected));
     }
@@ -200,11 +219,26 @@ fn append(mode: &str, expected: Option<&Checkpoint>, changes: &[Change], parked:
     command
 }
 
-/// How many arguments these entries make, and about how many bytes.
-pub(super) fn size(entries: &[Fields<'_>]) -> (usize, usize) {
-    let values = entries.iter().flatten();
-    let bytes = values.clone().map(|(name, value)| name.len() + value.len()).sum();
-    (entries.len() + 2 * values.count(), bytes)
+/// What entries add to a command.
+pub(super) struct Size {
+    /// Arguments.
+    pub(super) arguments: usize,
+    /// Bytes of all of them, about.
+    pub(super) bytes: usize,
+    /// Bytes of the values of the largest entry.
+    pub(super) largest: usize,
+}
+
+/// How large a command these entries make.
+pub(super) fn size(entries: &[Fields<'_>]) -> Size {
+    let mut size = Size { arguments: entries.len(), bytes: 0, largest: 0 };
+    for fields in entries {
+        let values: usize = fields.iter().map(|(_, value)| value.len()).sum();
+        size.arguments += 2 * fields.len();
+        size.bytes += values + fields.iter().map(|(name, _)| name.len()).sum::<usize>();
+        size.largest = size.largest.max(values);
+    }
+    size
 }
 
 /// Adds each entry as the number of its names and values together, and these.

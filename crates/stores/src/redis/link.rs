@@ -82,6 +82,18 @@ impl Link {
         }
     }
 
+    /// Runs a script whose answer is large on a connection of its own: on the shared one it would hold up everything behind it.
+    pub(super) async fn run_apart(&self, script: &Script, command: &Cmd) -> RedisResult<Value> {
+        let wait = RESPONSE_TIMEOUT - BLOCK_MARGIN;
+        match self.send_blocking(command, wait).await {
+            Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
+                self.send(redis::cmd("SCRIPT").arg("LOAD").arg(script.code())).await?;
+                self.send_blocking(command, wait).await
+            }
+            result => result,
+        }
+    }
+
     /// Sends a command that Redis answers within `wait`, on a connection of its own.
     pub(super) async fn send_blocking(&self, command: &Cmd, wait: Duration) -> RedisResult<Value> {
         let idle = self.idle_readers.lock().expect("no holder panics").pop();

@@ -32,7 +32,8 @@ mod sizes;
 mod status;
 mod tombstones;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use redis::{
     Client, ClientTlsConfig, Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisError, TlsCertificates,
@@ -40,7 +41,7 @@ use redis::{
 };
 use tidewheel_core::address;
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::PortResult;
+use tidewheel_core::ports::{EntryId, PortResult, READ_BYTES};
 use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::ClientTls;
 
@@ -87,6 +88,8 @@ struct Inner {
     link: Link,
     address: String,
     sizes: Sizes,
+    /// For each group its last delivered id and the first unread id that was found behind it.
+    unread: Mutex<HashMap<&'static str, (String, String)>>,
 }
 
 impl std::fmt::Debug for RedisStore {
@@ -133,7 +136,8 @@ impl RedisStore {
         } else {
             Client::open(info).map_err(failed)?
         };
-        Ok(Self { inner: Arc::new(Inner { link: Link::new(client), address, sizes: Sizes::default() }) })
+        let inner = Inner { link: Link::new(client), address, sizes: Sizes::default(), unread: Mutex::default() };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Like [`RedisStore::open`], and asks the server whether it is there.
@@ -169,6 +173,14 @@ impl RedisStore {
     /// Runs a script; `doing` completes "could not …".
     async fn run(&self, doing: &str, script: &script::Script, command: &Cmd) -> PortResult<Value> {
         self.link().run(script, command).await.map_err(|error| self.failed(doing, &error))
+    }
+
+    /// Entries of a stream behind `after`, oldest first: up to `max` of about [`READ_BYTES`] together.
+    async fn range(&self, doing: &str, stream: &str, after: &EntryId, max: usize) -> PortResult<Value> {
+        let mut command = script::RANGE.command(&[stream], 3, 64);
+        command.arg(&after.0).arg(max.max(1)).arg(READ_BYTES);
+        let answer = self.link().run_apart(&script::RANGE, &command).await;
+        answer.map_err(|error| self.failed(doing, &error))
     }
 
     fn failed(&self, doing: &str, error: &RedisError) -> PortError {

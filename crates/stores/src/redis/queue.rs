@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{Cmd, RedisResult, Value};
-use tidewheel_core::ports::{Claimed, DeadLetter, Delivery, EntryId, PortResult, Queue, Retention};
+use tidewheel_core::ports::{Claimed, DeadLetter, Delivery, EntryId, PortResult, Queue, READ_BYTES, Retention};
 use tidewheel_core::streams::{COUNTS, DAMAGE, Stage};
 use tidewheel_core::wire::Record;
 
 use super::error::is_no_group;
-use super::journal::{counts_field, milliseconds};
+use super::journal::{EXACT, counts_field, milliseconds};
 use super::script::Script;
 use super::{RedisStore, reply, script};
 
@@ -108,14 +108,32 @@ impl<T: Record> RedisQueue<T> {
         self.on_group(&self.doing(what), &script::REDATE, &command).await.map(|_| ())
     }
 
+    /// Asks how many entries can be read without exceeding [`READ_BYTES`]. Where large entries are unread, the script reads them.
+    async fn read_bounded(&self, doing: &str, max: usize) -> PortResult<Bounded<T>> {
+        let mut command = script::READ.command(&[self.stage.stream, COUNTS], 5, 160);
+        command.arg(self.stage.group).arg(&self.consumer).arg(max).arg(READ_BYTES).arg(counts_field(self.stage));
+        let answer = self.store.link().run_apart(&script::READ, &command).await;
+        let answer = answer.map_err(|error| self.store.failed(doing, &error))?;
+        let bounded = match answer {
+            Value::Int(_) => reply::count(&answer).map(|most| Bounded::Count(usize::try_from(most).unwrap_or(max))),
+            entries => reply::deliveries(entries).map(Bounded::Entries),
+        };
+        bounded.map_err(self.store.garbled(doing))
+    }
+
     /// The group's next page of entries that are pending for longer than `idle`; moves the walk on.
     async fn claim_page(&self, idle: Duration, max: usize) -> PortResult<(Claimed<T>, bool)> {
         let doing = self.doing("claim entries of");
         let from = self.claim_from.lock().expect("no holder panics").clone();
-        let mut command = script::CLAIM.command(&[self.stage.stream, DAMAGE], 5, 160);
-        command.arg(self.stage.group).arg(&self.consumer).arg(milliseconds(idle)).arg(from).arg(max.max(1));
-        let Some(answer) = self.on_group(&doing, &script::CLAIM, &command).await? else {
-            return Ok((Claimed { deliveries: Vec::new(), lost: Vec::new() }, true));
+        let mut command = script::CLAIM.command(&[self.stage.stream, DAMAGE], 6, 160);
+        command.arg(self.stage.group).arg(&self.consumer).arg(milliseconds(idle)).arg(from);
+        command.arg(max.max(1)).arg(READ_BYTES);
+        let answer = match self.store.link().run_apart(&script::CLAIM, &command).await {
+            Ok(answer) => answer,
+            Err(error) if is_no_group(&error) => {
+                return Ok((Claimed { deliveries: Vec::new(), lost: Vec::new() }, true));
+            }
+            Err(error) => return Err(self.store.failed(&doing, &error)),
         };
         let parse = || -> Result<_, reply::Unexpected> {
             let [next, entries, lost]: [Value; 3] =
@@ -134,8 +152,14 @@ impl<T: Record> RedisQueue<T> {
 impl<T: Record> Queue<T> for RedisQueue<T> {
     async fn read(&self, max: usize, wait: Duration) -> PortResult<Vec<Delivery<T>>> {
         let doing = self.doing("read");
+        let max = match self.read_bounded(&doing, max.max(1)).await? {
+            Bounded::Entries(deliveries) if !deliveries.is_empty() => return Ok(deliveries),
+            // The next read finds what comes together with the first entry.
+            Bounded::Entries(_) => 1,
+            Bounded::Count(max) => max,
+        };
         let mut command = redis::cmd("XREADGROUP");
-        command.arg("GROUP").arg(self.stage.group).arg(&self.consumer).arg("COUNT").arg(max.max(1));
+        command.arg("GROUP").arg(self.stage.group).arg(&self.consumer).arg("COUNT").arg(max);
         // BLOCK 0 would wait for ever.
         if milliseconds(wait) > 0 {
             command.arg("BLOCK").arg(milliseconds(wait));
@@ -182,17 +206,21 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
     }
 
     async fn park(&self, letters: &[DeadLetter]) -> PortResult<()> {
-        if letters.is_empty() {
-            return Ok(());
+        let (doing, keys) = (self.doing("park entries of"), [self.stage.stream, self.stage.dead_letters]);
+        let mut left = letters;
+        while !left.is_empty() {
+            let bytes = left.iter().map(|letter| 64 + letter.reason.len()).sum();
+            let mut command = script::PARK.command(&keys, 2 + 3 * left.len(), bytes);
+            command.arg(self.stage.group).arg(READ_BYTES);
+            for letter in left {
+                command.arg(&letter.id.0).arg(&letter.reason).arg(letter.attempts);
+            }
+            // Without a group nothing is pending.
+            let Some(answer) = self.on_group(&doing, &script::PARK, &command).await? else { return Ok(()) };
+            let done = reply::count(&answer).map_err(self.store.garbled(&doing))?;
+            left = &left[left.len().min(done.max(1) as usize)..];
         }
-        let keys = [self.stage.stream, self.stage.dead_letters];
-        let bytes = letters.iter().map(|letter| 64 + letter.reason.len()).sum();
-        let mut command = script::PARK.command(&keys, 1 + 3 * letters.len(), bytes);
-        command.arg(self.stage.group);
-        for letter in letters {
-            command.arg(&letter.id.0).arg(&letter.reason).arg(letter.attempts);
-        }
-        self.on_group(&self.doing("park entries of"), &script::PARK, &command).await.map(|_| ())
+        Ok(())
     }
 
     async fn leave(&self) -> PortResult<bool> {
@@ -209,8 +237,6 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
         let doing = self.doing("trim");
         self.forget_consumers(FORGET_CONSUMER_AFTER).await?;
         let mut command = script::TRIM.command(&[self.stage.stream, COUNTS], 5, 64);
-        // Ages and lengths beyond what a script counts exactly are for ever all the same.
-        const EXACT: u64 = 1 << 53;
         command.arg(milliseconds(retention.age).min(EXACT)).arg(retention.entries.min(EXACT));
         command.arg(retention.bytes.min(EXACT)).arg(TRIM_AT_ONCE);
         command.arg(format!("{}_removed", counts_field(self.stage)));
@@ -229,6 +255,14 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
             }
         }
     }
+}
+
+/// How a read stays within its bytes.
+enum Bounded<T> {
+    /// At most so many entries may be asked for.
+    Count(usize),
+    /// These were read one by one.
+    Entries(Vec<Delivery<T>>),
 }
 
 fn add_ids(command: &mut Cmd, ids: &[EntryId]) {

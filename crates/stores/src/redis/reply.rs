@@ -47,6 +47,12 @@ pub(super) fn count(value: &Value) -> Reply<u64> {
     u64::try_from(integer(value)?).map_err(|_| Unexpected("a count"))
 }
 
+/// Two counts.
+pub(super) fn counts(value: Value) -> Reply<(u64, u64)> {
+    let [first, second] = pair(value)?;
+    Ok((count(&first)?, count(&second)?))
+}
+
 pub(super) fn entry_id(value: Value) -> Reply<EntryId> {
     text(value).map(EntryId)
 }

@@ -39,6 +39,8 @@ scripts! {
     PARK = "lua/park.lua";
     POSITIONS = "lua/positions.lua";
     RAISE = "lua/raise.lua";
+    RANGE = "lua/range.lua";
+    READ = "lua/read.lua";
     REDATE = "lua/redate.lua";
     REGISTER = "lua/register.lua";
     RELEASE = "lua/release.lua";

@@ -1,9 +1,13 @@
 //! A stage's stream and group as they are now.
 
+use std::collections::HashMap;
+use std::sync::{MutexGuard, PoisonError};
+
 use redis::Value;
 use tidewheel_core::ports::{ConsumerStatus, EntryId, PortResult, Position, StageStatus};
-use tidewheel_core::streams::Stage;
+use tidewheel_core::streams::{COUNTS, Stage};
 
+use super::journal::counts_field;
 use super::reply::{self, Unexpected};
 use super::{RedisStore, script};
 
@@ -20,6 +24,8 @@ pub(super) struct StageFacts {
     oldest: Option<String>,
     last: Option<String>,
     appended: u64,
+    delivered: String,
+    unread: String,
     consumers: Vec<ConsumerStatus>,
 }
 
@@ -49,6 +55,8 @@ impl StageFacts {
             oldest: Some(reply::text(next()?)?).filter(|id| !id.is_empty()),
             last: Some(reply::text(next()?)?).filter(|id| !id.is_empty()),
             appended: reply::count(&next()?)?,
+            delivered: reply::text(next()?)?,
+            unread: reply::text(next()?)?,
             consumers: Vec::new(),
         };
         while let Ok(name) = next() {
@@ -67,11 +75,27 @@ impl StageFacts {
 
 impl RedisStore {
     pub(super) async fn facts(&self, stage: Stage) -> PortResult<StageFacts> {
+        let (delivered, unread) = self.unread().get(stage.group).cloned().unwrap_or_default();
+        let facts = self.look(stage, &delivered, &unread).await?;
+        self.unread().insert(stage.group, (facts.delivered.clone(), facts.unread.clone()));
+        Ok(facts)
+    }
+
+    /// How many entries the stage's group has not acknowledged. Looks at no entry.
+    pub(super) async fn backlog_of(&self, stage: Stage) -> PortResult<u64> {
+        Ok(self.look(stage, "*", "").await?.backlog())
+    }
+
+    async fn look(&self, stage: Stage, delivered: &str, unread: &str) -> PortResult<StageFacts> {
         let doing = format!("inspect {}", stage.stream);
-        let mut command = script::STAGE.command(&[stage.stream, stage.dead_letters], 1, 64);
-        command.arg(stage.group);
+        let mut command = script::STAGE.command(&[stage.stream, stage.dead_letters, COUNTS], 4, 128);
+        command.arg(stage.group).arg(counts_field(stage)).arg(delivered).arg(unread);
         let answer = self.run(&doing, &script::STAGE, &command).await?;
         StageFacts::parse(answer).map_err(self.garbled(&doing))
+    }
+
+    fn unread(&self) -> MutexGuard<'_, HashMap<&'static str, (String, String)>> {
+        self.inner.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A stage as an operator sees it. A stream or group that is not there yet counts as empty.

@@ -1,13 +1,18 @@
-//! Versions of deletions, in a hash beside stage 2.
+//! Versions of deletions, in a hash beside stage 2, and a log of when they were remembered.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::Value;
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{Alarm, Fence, FenceTarget, PortResult, Tombstones};
-use tidewheel_core::streams::{COLLECTION, DAMAGE, EMBEDDED_DEAD_LETTERS, RAW_DEAD_LETTERS, RETRIED, TOMBSTONES};
+use tidewheel_core::ports::{Alarm, Collected, Fence, FenceTarget, PortResult, Tombstones};
+use tidewheel_core::streams::{COLLECTION, DAMAGE, RETRIED, TOMBSTONE_LOG, TOMBSTONE_STATE, TOMBSTONES};
 use tidewheel_core::version::Version;
 
+use super::journal::{EXACT, milliseconds};
 use super::{RedisStore, reply, script};
+
+/// Deletions that one script forgets: some milliseconds of Redis' time.
+const PAGE: u64 = 1_000;
 
 /// The hash's field of a target: the document's UUID, or `ns:` and the namespace.
 fn field(target: &FenceTarget) -> String {
@@ -23,7 +28,8 @@ impl Tombstones for RedisStore {
         if fences.is_empty() {
             return Ok(());
         }
-        let mut command = script::RAISE.command(&[TOMBSTONES], 2 * fences.len(), 96 * fences.len());
+        let keys = [TOMBSTONES, TOMBSTONE_LOG, TOMBSTONE_STATE];
+        let mut command = script::RAISE.command(&keys, 2 * fences.len(), 96 * fences.len());
         for fence in fences {
             command.arg(field(&fence.target)).arg(fence.version.to_string());
         }
@@ -51,26 +57,14 @@ impl Tombstones for RedisStore {
         values.into_iter().map(read).collect()
     }
 
-    async fn collect(&self, before: Version) -> PortResult<u64> {
+    async fn collect(&self, grace: Duration, settled: u64) -> PortResult<Collected> {
         let doing = "collect old deletions";
-        let (mut cursor, mut forgotten) = ("0".to_owned(), 0);
-        loop {
-            let keys = [TOMBSTONES, RAW_DEAD_LETTERS, EMBEDDED_DEAD_LETTERS, RETRIED];
-            let mut command = script::COLLECT.command(&keys, 2, 64);
-            command.arg(before.to_string()).arg(&cursor);
-            let answer = self.run(doing, &script::COLLECT, &command).await?;
-            let parse = || -> Result<_, reply::Unexpected> {
-                let [next, count]: [Value; 2] =
-                    reply::array(answer)?.try_into().map_err(|_| reply::Unexpected("a pair"))?;
-                Ok((reply::text(next)?, reply::count(&count)?))
-            };
-            let (next, count) = parse().map_err(self.garbled(doing))?;
-            forgotten += count;
-            if next == "0" {
-                return Ok(forgotten);
-            }
-            cursor = next;
-        }
+        let keys = [TOMBSTONES, TOMBSTONE_LOG, TOMBSTONE_STATE, RETRIED];
+        let mut command = script::COLLECT.command(&keys, 3, 64);
+        command.arg(milliseconds(grace).min(EXACT)).arg(settled).arg(PAGE);
+        let answer = self.run(doing, &script::COLLECT, &command).await?;
+        let (forgotten, more) = reply::counts(answer).map_err(self.garbled(doing))?;
+        Ok(Collected { forgotten, more: more > 0 })
     }
 }
 

@@ -2,6 +2,7 @@
 //! can do to them.
 
 mod audit_log;
+mod bytes;
 mod entries;
 mod faults;
 mod memory;

@@ -1,5 +1,7 @@
 //! The contract of [`DeadLetters`](tidewheel_core::ports::DeadLetters).
 
+use std::time::Duration;
+
 use tidewheel_core::change::Change;
 use tidewheel_core::ports::{DeadLetter, Delivery, EntryId, Fence, FenceTarget, Letter};
 use tidewheel_core::streams::{RAW, STAGE_1, STAGE_2};
@@ -35,7 +37,7 @@ pub async fn letters_are_read_page_by_page(harness: &dyn StreamsHarness) {
     let first = letters.letters(STAGE_1, &EntryId::zero(), 3).await.unwrap();
     let rest = letters.letters(STAGE_1, &first[2].id, 10).await.unwrap();
     let all: Vec<&Letter> = first.iter().chain(&rest).collect();
-    assert_eq!((first.len(), all.len()), (3, 5));
+    assert_eq!((first.len(), all.len(), letters.count(STAGE_1).await.unwrap()), (3, 5, 5));
     for (number, (letter, delivery)) in (1..).zip(all.iter().zip(&read)) {
         assert_eq!((&letter.entry, letter.stream.as_str()), (&delivery.id, RAW));
         assert_eq!((letter.reason.clone(), letter.attempts), (format!("reason of {}", delivery.id.0), 2));
@@ -54,9 +56,9 @@ pub async fn a_letter_that_is_tried_again_is_what_it_was(harness: &dyn StreamsHa
     let letters = harness.dead_letters();
     parked(harness, 1..=3).await;
     let ids = letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap());
-    assert_eq!(letters.retry(STAGE_1, &ids[1..]).await.unwrap(), 2);
-    assert_eq!(letters.retry(STAGE_1, &ids[1..]).await.unwrap(), 0);
-    assert_eq!(letters.retry(STAGE_1, &[]).await.unwrap(), 0);
+    assert_eq!(letters.retry(STAGE_1, &ids[1..]).await.unwrap().moved, 2);
+    assert_eq!(letters.retry(STAGE_1, &ids[1..]).await.unwrap().moved, 0);
+    assert_eq!(letters.retry(STAGE_1, &[]).await.unwrap().moved, 0);
     assert_eq!(letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap()), ids[..1]);
     let again = stage_1(harness, "b").read(10, NOW).await.unwrap();
     assert_eq!(numbers(&again), [2, 3]);
@@ -67,7 +69,7 @@ pub async fn a_letter_that_is_tried_again_is_what_it_was(harness: &dyn StreamsHa
     let queue = harness.embedded("c");
     park(&*queue, &queue.read(10, NOW).await.unwrap()).await;
     let ids = letter_ids(&letters.letters(STAGE_2, &EntryId::zero(), 10).await.unwrap());
-    assert_eq!(letters.retry(STAGE_2, &ids).await.unwrap(), 1);
+    assert_eq!(letters.retry(STAGE_2, &ids).await.unwrap().moved, 1);
     assert_eq!(queue.read(10, NOW).await.unwrap()[0].record, Ok(embedded(7)));
     assert_eq!(harness.journal().positions().await.unwrap().damage, None);
 }
@@ -80,7 +82,7 @@ pub async fn what_cannot_be_read_is_shown_and_moves_too(harness: &dyn StreamsHar
     let letters = harness.dead_letters();
     let found = letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap();
     assert!(found[0].record.is_err() && found[0].reason.starts_with("reason of"), "{found:?}");
-    assert_eq!(letters.retry(STAGE_1, &letter_ids(&found)).await.unwrap(), 1);
+    assert_eq!(letters.retry(STAGE_1, &letter_ids(&found)).await.unwrap().moved, 1);
     assert_eq!(harness.raw(RAW).await.last().unwrap(), &vec![(b"a".to_vec(), b"b".to_vec())]);
 }
 
@@ -93,17 +95,41 @@ pub async fn discarded_letters_are_gone(harness: &dyn StreamsHarness) {
     assert_eq!(letters.discard(STAGE_1, &ids[..2]).await.unwrap(), 0);
     assert_eq!(letters.discard(STAGE_1, &[]).await.unwrap(), 0);
     assert_eq!(letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap()), ids[2..]);
-    assert_eq!(letters.retry(STAGE_1, &ids[..2]).await.unwrap(), 0);
+    assert_eq!(letters.retry(STAGE_1, &ids[..2]).await.unwrap().moved, 0);
 }
 
 /// It could be older than the deletion of its document.
 pub async fn no_deletion_is_forgotten_while_a_letter_is_on_its_way_again(harness: &dyn StreamsHarness) {
-    let (letters, tombstones) = (harness.dead_letters(), harness.tombstones());
-    let version = |seconds| Version::of_snapshot(0, ClusterTime { seconds, increment: 1 });
-    let fence = Fence { target: FenceTarget::Document(change(9).document_id()), version: version(5) };
-    tombstones.raise(&[fence]).await.unwrap();
+    let (letters, tombstones, journal) = (harness.dead_letters(), harness.tombstones(), harness.journal());
+    let pause = || tokio::time::sleep(Duration::from_millis(5));
+    tombstones.raise(&[deletion(9, 5)]).await.unwrap();
     parked(harness, 1..=1).await;
     let ids = letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap());
-    assert_eq!(letters.retry(STAGE_1, &ids).await.unwrap(), 1);
-    assert_eq!(tombstones.collect(version(9)).await.unwrap(), 0);
+    pause().await;
+    let before = journal.positions().await.unwrap().at;
+    assert_eq!(letters.retry(STAGE_1, &ids).await.unwrap().moved, 1);
+    assert_eq!(tombstones.collect(NOW, before).await.unwrap().forgotten, 0);
+    pause().await;
+    let after = journal.positions().await.unwrap().at;
+    assert_eq!(tombstones.collect(NOW, after).await.unwrap().forgotten, 1, "it has left the streams since");
+}
+
+/// Its document may have been deleted since. One that is newer moves, and so does a deletion.
+pub async fn a_letter_older_than_a_forgotten_deletion_stays(harness: &dyn StreamsHarness) {
+    let (letters, tombstones) = (harness.dead_letters(), harness.tombstones());
+    parked(harness, 1..=3).await;
+    let version = change(2).version;
+    tombstones.raise(&[Fence { version, ..deletion(9, 5) }]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let settled = harness.journal().positions().await.unwrap().at;
+    assert_eq!(tombstones.collect(NOW, settled).await.unwrap().forgotten, 1);
+    let ids = letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap());
+    let retried = letters.retry(STAGE_1, &ids).await.unwrap();
+    assert_eq!((retried.moved, retried.outdated), (2, ids[..1].to_vec()));
+    assert_eq!(letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap()), ids[..1]);
+}
+
+fn deletion(number: u32, seconds: u32) -> Fence {
+    let version = Version::of_snapshot(0, ClusterTime { seconds, increment: 1 });
+    Fence { target: FenceTarget::Document(change(number).document_id()), version }
 }

@@ -47,6 +47,7 @@ macro_rules! index_contract {
             each_document_of_a_batch_is_judged_by_its_own_version,
             versions_are_compared_exactly,
             a_missing_point_is_inserted_whatever_its_version,
+            points_are_removed_by_id_if_they_are_older,
             stored_tells_version_and_surplus_in_order,
             a_fence_deletes_what_is_older_and_nothing_else,
             a_fence_around_a_namespace_leaves_others_alone,

@@ -11,6 +11,18 @@ use tidewheel_core::version::ClusterTime;
 use super::samples::{change, changes, checkpoint};
 use super::streams::{LONG, NOW, StreamsHarness, append, ids, numbers, stage_1};
 
+/// The place of the audit is kept as it is until it is forgotten.
+pub async fn the_place_of_the_audit_is_kept(harness: &dyn StreamsHarness) {
+    let journal = harness.journal();
+    assert_eq!(journal.audit().await.unwrap(), None);
+    for place in ["{}", r#"{"index": "ü"}"#] {
+        journal.save_audit(Some(place)).await.unwrap();
+        assert_eq!(journal.audit().await.unwrap().as_deref(), Some(place));
+    }
+    journal.save_audit(None).await.unwrap();
+    assert_eq!(journal.audit().await.unwrap(), None);
+}
+
 /// No checkpoint, no backlog.
 pub async fn a_new_journal_has_no_checkpoint(harness: &dyn StreamsHarness) {
     let journal = harness.journal();

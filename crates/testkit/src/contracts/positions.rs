@@ -31,7 +31,7 @@ async fn hand_over(harness: &dyn StreamsHarness) {
 
 /// Nothing is there, nothing waits, nothing is wrong.
 pub async fn an_empty_pipeline_has_passed_everything(harness: &dyn StreamsHarness) {
-    let Positions { raw, embedded, damage } = positions(harness).await;
+    let Positions { raw, embedded, damage, .. } = positions(harness).await;
     assert_eq!((&raw.last, &raw.waiting, &embedded.last), (&EntryId::zero(), &None, &EntryId::zero()));
     assert!(raw.has_passed(&EntryId::zero()) && embedded.has_passed(&embedded.last));
     assert_eq!(damage, None);
@@ -45,12 +45,13 @@ pub async fn positions_follow_both_stages(harness: &dyn StreamsHarness) {
     let queue = stage_1(harness, "a");
     let first = queue.read(1, NOW).await.unwrap();
     let rest = queue.read(10, NOW).await.unwrap();
-    assert_eq!(positions(harness).await.raw, unread, "read is not acknowledged");
+    let read = positions(harness).await.raw;
+    assert!(read.last == unread.last && !read.has_passed(&first[0].id), "read is not acknowledged");
     queue.acknowledge(&ids(&rest)).await.unwrap();
     let waiting = positions(harness).await.raw;
     assert_eq!(waiting.waiting.as_ref(), Some(&first[0].id));
     harness.handover().hand_over(&[embedded(1)], &ids(&first)).await.unwrap();
-    let Positions { raw, embedded, damage } = positions(harness).await;
+    let Positions { raw, embedded, damage, .. } = positions(harness).await;
     assert_eq!((raw.last, raw.waiting), (unread.last, None));
     assert!(embedded.waiting.is_some() && !embedded.has_passed(&embedded.last));
     let queue = harness.embedded("b");

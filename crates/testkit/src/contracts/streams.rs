@@ -117,6 +117,7 @@ macro_rules! streams_contract_tests {
                 an_idle_source_moves_the_checkpoint,
                 of_many_producers_each_step_is_taken_by_one,
                 a_large_append_is_whole,
+                the_place_of_the_audit_is_kept,
                 a_lease_has_one_owner_until_it_ends,
                 the_backlog_is_what_is_not_confirmed,
             ]
@@ -153,6 +154,7 @@ macro_rules! streams_contract_tests {
                 what_cannot_be_read_is_shown_and_moves_too,
                 discarded_letters_are_gone,
                 no_deletion_is_forgotten_while_a_letter_is_on_its_way_again,
+                a_letter_older_than_a_forgotten_deletion_stays,
             ]
         );
         $crate::contract_tests!(
@@ -211,7 +213,8 @@ macro_rules! streams_contract_tests {
                 a_version_is_never_lowered,
                 versions_are_compared_as_numbers,
                 targets_are_not_confused,
-                old_deletions_are_collected,
+                deletions_are_forgotten_by_the_time_they_were_remembered,
+                deletions_are_forgotten_beside_dead_letters,
             ]
         );
     };

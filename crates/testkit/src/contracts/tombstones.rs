@@ -1,11 +1,15 @@
 //! The contract of [`Tombstones`](tidewheel_core::ports::Tombstones).
 
+use std::time::Duration;
+
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Fence, FenceTarget};
+use tidewheel_core::ports::{Fence, FenceTarget, Tombstones};
 use tidewheel_core::version::{ClusterTime, MAX_EPOCH, MAX_ORDINAL, Version};
 
 use super::samples::change;
 use super::streams::StreamsHarness;
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn document(number: u32) -> FenceTarget {
     FenceTarget::Document(change(number).document_id())
@@ -78,20 +82,50 @@ pub async fn targets_are_not_confused(harness: &dyn StreamsHarness) {
     assert_eq!(seconds, [Some(3), None, Some(1), Some(2), Some(1)]);
 }
 
-/// Old deletions of documents are forgotten, those of namespaces are not; none while a dead letter could bring one back.
-pub async fn old_deletions_are_collected(harness: &dyn StreamsHarness) {
+/// The time of the streams, which everything that was raised so far is before.
+async fn now(harness: &dyn StreamsHarness) -> u64 {
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    harness.journal().positions().await.unwrap().at
+}
+
+/// Collects all pages.
+async fn collect(tombstones: &dyn Tombstones, grace: Duration, settled: u64) -> u64 {
+    let mut forgotten = 0;
+    loop {
+        let page = tombstones.collect(grace, settled).await.unwrap();
+        forgotten += page.forgotten;
+        if !page.more {
+            return forgotten;
+        }
+    }
+}
+
+/// Deletions of documents are forgotten by the time at which they were remembered, whatever their versions; those of namespaces
+/// are not forgotten.
+pub async fn deletions_are_forgotten_by_the_time_they_were_remembered(harness: &dyn StreamsHarness) {
     let tombstones = harness.tombstones();
     let namespace = FenceTarget::Namespace(Namespace::new("shop", "tickets"));
-    let raised: Vec<Fence> = (1..=3000u32)
+    let fences: Vec<Fence> = (1..=3000u32)
         .map(|number| Fence { target: document(number), version: version(0, number, 1, 1) })
         .chain([Fence { target: namespace.clone(), version: version(0, 1, 1, 1) }])
         .collect();
-    tombstones.raise(&raised).await.unwrap();
-    let letter = harness.add_raw(tidewheel_core::streams::RAW_DEAD_LETTERS, vec![(b"a".into(), b"b".into())]).await;
-    assert_eq!(tombstones.collect(version(0, 9999, 0, 0)).await.unwrap(), 0, "there is a dead letter");
-    harness.delete_entry(tidewheel_core::streams::RAW_DEAD_LETTERS, &letter).await;
-    assert_eq!(tombstones.collect(version(0, 2001, 1, 1)).await.unwrap(), 2000);
-    assert_eq!(tombstones.collect(version(0, 2001, 1, 1)).await.unwrap(), 0);
-    let known = tombstones.of(&[document(2000), document(2001), namespace]).await.unwrap();
-    assert_eq!(known, [None, Some(version(0, 2001, 1, 1)), Some(version(0, 1, 1, 1))]);
+    tombstones.raise(&fences).await.unwrap();
+    let settled = now(harness).await;
+    tombstones.raise(&[Fence { target: document(1), version: version(0, 1, 1, 2) }]).await.unwrap();
+    tombstones.raise(&[Fence { target: document(5000), version: version(0, 1, 1, 1) }]).await.unwrap();
+    assert_eq!(collect(&*tombstones, HOUR, now(harness).await).await, 0, "their grace is not over");
+    assert_eq!(collect(&*tombstones, Duration::ZERO, settled).await, 2999);
+    assert_eq!(collect(&*tombstones, Duration::ZERO, settled).await, 0);
+    let known = tombstones.of(&[document(2), document(3000), document(1), document(5000), namespace]).await.unwrap();
+    let kept = [Some(version(0, 1, 1, 2)), Some(version(0, 1, 1, 1)), Some(version(0, 1, 1, 1))];
+    assert_eq!(known, [None, None, kept[0], kept[1], kept[2]], "what was remembered after the barrier stays");
+    assert_eq!(collect(&*tombstones, Duration::ZERO, now(harness).await).await, 2);
+}
+
+/// A dead letter does not hold up the collection.
+pub async fn deletions_are_forgotten_beside_dead_letters(harness: &dyn StreamsHarness) {
+    let tombstones = harness.tombstones();
+    tombstones.raise(&[Fence { target: document(1), version: version(0, 1, 1, 1) }]).await.unwrap();
+    harness.add_raw(tidewheel_core::streams::RAW_DEAD_LETTERS, vec![(b"a".into(), b"b".into())]).await;
+    assert_eq!(collect(&*tombstones, Duration::ZERO, now(harness).await).await, 1);
 }

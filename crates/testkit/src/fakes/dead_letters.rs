@@ -1,16 +1,11 @@
 //! The dead letters of both stages, in memory.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
-use tidewheel_core::ports::{ABOUT, DeadLetters, EntryId, Letter, PortResult};
+use tidewheel_core::change::Operation;
+use tidewheel_core::ports::{ABOUT, DeadLetters, EntryId, Letter, PortResult, Retried};
 use tidewheel_core::streams::Stage;
-use tokio::time::Instant;
 
 use super::streams::{FakeStreams, read_id, write_id};
-
-/// For how long no deletion is forgotten after letters were put back.
-pub(super) const RETRIED_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// The dead letters, kept beside the streams.
 #[derive(Clone)]
@@ -34,25 +29,45 @@ impl DeadLetters for FakeDeadLetters {
         self.0.faults().around("letters", letters).await
     }
 
-    async fn retry(&self, stage: Stage, ids: &[EntryId]) -> PortResult<u64> {
+    async fn count(&self, stage: Stage) -> PortResult<u64> {
+        let count = || {
+            let state = self.0.state();
+            Ok(state.streams.get(stage.dead_letters).map_or(0, |stream| stream.entries.len() as u64))
+        };
+        self.0.faults().around("letters", count).await
+    }
+
+    async fn retry(&self, stage: Stage, ids: &[EntryId]) -> PortResult<Retried> {
         let retry = || {
-            let (mut state, mut moved) = (self.0.state(), 0);
+            let (mut state, mut retried) = (self.0.state(), Retried::default());
             for id in ids {
-                let letters = state.streams.get_mut(stage.dead_letters);
-                let Some(mut fields) = letters.and_then(|letters| letters.entries.remove(&read_id(id))) else {
+                let letters = state.streams.get(stage.dead_letters);
+                let Some(fields) = letters.and_then(|letters| letters.entries.get(&read_id(id))).cloned() else {
                     continue;
                 };
+                let letter = Letter::read(stage, id.clone(), fields.clone());
+                let outdated = letter.record.is_ok_and(|record| {
+                    let change = record.change;
+                    let writes = !matches!(change.operation, Operation::Delete | Operation::Drop);
+                    writes && state.forgotten.is_some_and(|forgotten| change.version < forgotten)
+                });
+                if outdated {
+                    retried.outdated.push(id.clone());
+                    continue;
+                }
+                let mut fields = fields;
                 fields.truncate(fields.len().saturating_sub(ABOUT.len()));
+                state.streams.get_mut(stage.dead_letters).expect("it was there").entries.remove(&read_id(id));
                 state.add(stage.stream, fields);
                 state.counts.entry(stage.stream).or_default().0 += 1;
-                state.retried = Some(Instant::now());
-                moved += 1;
+                state.retried = Some(state.now());
+                retried.moved += 1;
             }
-            Ok(moved)
+            Ok(retried)
         };
-        let moved = self.0.faults().around("retry", retry).await;
+        let retried = self.0.faults().around("retry", retry).await;
         self.0.arrived.notify_waiters();
-        moved
+        retried
     }
 
     async fn discard(&self, stage: Stage, ids: &[EntryId]) -> PortResult<u64> {

@@ -13,6 +13,7 @@ use tidewheel_core::ports::{
     DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector, KnownVectors, Ownable, Point,
     PortResult, Stored, Written,
 };
+use tidewheel_core::version::Version;
 use uuid::Uuid;
 
 use super::faults::Faults;
@@ -221,6 +222,18 @@ impl Index for FakeIndex {
             Ok(())
         };
         self.faults.around("delete", delete).await
+    }
+
+    async fn remove(&self, points: &[Uuid], version: Version) -> PortResult<()> {
+        drop(self.called("remove"));
+        let remove = || {
+            if let Some(collection) = &mut self.state().collection {
+                let goes = |point: &Point| points.contains(&point.id) && version_of(&point.payload) < Some(version);
+                collection.points.retain(|_, point| !goes(point));
+            }
+            Ok(())
+        };
+        self.faults.around("remove", remove).await
     }
 
     async fn search(

@@ -112,9 +112,22 @@ impl Journal for FakeJournal {
         let positions = || {
             let state = self.0.state();
             let damage = state.damage.clone().or_else(|| state.harm(STAGE_1)).or_else(|| state.harm(STAGE_2));
-            Ok(Positions { raw: state.position(STAGE_1), embedded: state.position(STAGE_2), damage })
+            let (raw, embedded) = (state.position(STAGE_1), state.position(STAGE_2));
+            Ok(Positions { raw, embedded, damage, at: state.now() })
         };
         self.0.faults().around("positions", positions).await
+    }
+
+    async fn audit(&self) -> PortResult<Option<String>> {
+        self.0.faults().around("audit", || Ok(self.0.state().audit.clone())).await
+    }
+
+    async fn save_audit(&self, place: Option<&str>) -> PortResult<()> {
+        let save = || {
+            self.0.state().audit = place.map(str::to_owned);
+            Ok(())
+        };
+        self.0.faults().around("save_audit", save).await
     }
 
     async fn lease(&self, owner: &str, time_to_live: Duration) -> PortResult<bool> {

@@ -50,11 +50,15 @@ pub(super) struct State {
     /// Entries that each stream was given, and how many of them were trimmed.
     pub(super) counts: BTreeMap<&'static str, (u64, u64)>,
     pub(super) damage: Option<Damage>,
-    pub(super) tombstones: HashMap<FenceTarget, Version>,
+    /// Each deletion and when it was remembered.
+    pub(super) tombstones: HashMap<FenceTarget, (Version, u64)>,
+    /// The newest deletion of a document that was forgotten.
+    pub(super) forgotten: Option<Version>,
     /// When dead letters were put back into a stage last.
-    pub(super) retried: Option<Instant>,
+    pub(super) retried: Option<u64>,
     /// The collection that was written to last.
     pub(super) collection: Option<String>,
+    pub(super) audit: Option<String>,
     pub(super) lease: Option<(String, Instant)>,
     /// Most bytes of a field.
     pub(super) most_bytes: Option<usize>,
@@ -110,8 +114,10 @@ impl FakeStreams {
             counts: BTreeMap::new(),
             damage: None,
             tombstones: HashMap::new(),
+            forgotten: None,
             retried: None,
             collection: None,
+            audit: None,
             lease: None,
             most_bytes: None,
             epoch: Instant::now(),

@@ -1,11 +1,12 @@
 //! The memory of deletions, in memory.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use async_trait::async_trait;
-use tidewheel_core::ports::{Fence, FenceTarget, PortResult, Tombstones};
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_core::ports::{Collected, Fence, FenceTarget, PortResult, Tombstones};
 use tidewheel_core::version::Version;
 
-use super::dead_letters::RETRIED_FOR;
 use super::streams::FakeStreams;
 
 /// Versions of deletions, kept beside the streams.
@@ -23,9 +24,12 @@ impl Tombstones for FakeTombstones {
     async fn raise(&self, fences: &[Fence]) -> PortResult<()> {
         let raise = || {
             let mut state = self.0.state();
+            let now = state.now();
             for fence in fences {
-                let version = state.tombstones.entry(fence.target.clone()).or_insert(fence.version);
-                *version = fence.version.max(*version);
+                let known = state.tombstones.get(&fence.target).map(|(version, _)| *version);
+                if known.is_none_or(|known| fence.version > known) {
+                    state.tombstones.insert(fence.target.clone(), (fence.version, now));
+                }
             }
             Ok(())
         };
@@ -35,25 +39,26 @@ impl Tombstones for FakeTombstones {
     async fn of(&self, targets: &[FenceTarget]) -> PortResult<Vec<Option<Version>>> {
         let of = || {
             let state = self.0.state();
-            Ok(targets.iter().map(|target| state.tombstones.get(target).copied()).collect())
+            Ok(targets.iter().map(|target| state.tombstones.get(target).map(|(version, _)| *version)).collect())
         };
         self.0.faults().around("of", of).await
     }
 
-    async fn collect(&self, before: Version) -> PortResult<u64> {
+    async fn collect(&self, grace: Duration, settled: u64) -> PortResult<Collected> {
         let collect = || {
             let mut state = self.0.state();
-            let dead = |stream| state.streams.get(stream).is_some_and(|stream| !stream.entries.is_empty());
-            let retried = state.retried.is_some_and(|retried| retried.elapsed() < RETRIED_FOR);
-            if retried || dead(STAGE_1.dead_letters) || dead(STAGE_2.dead_letters) {
-                return Ok(0);
+            if state.retried.is_some_and(|retried| retried >= settled) {
+                return Ok(Collected::default());
             }
-            let known = state.tombstones.len();
-            let stays = |target: &FenceTarget, version: Version| {
-                matches!(target, FenceTarget::Namespace(_)) || version >= before
-            };
-            state.tombstones.retain(|target, version| stays(target, *version));
-            Ok((known - state.tombstones.len()) as u64)
+            let before = state.now().saturating_sub(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)).min(settled);
+            let known = std::mem::take(&mut state.tombstones);
+            let stays =
+                |target: &FenceTarget, raised: u64| matches!(target, FenceTarget::Namespace(_)) || raised >= before;
+            let (stay, go): (HashMap<_, _>, HashMap<_, _>) =
+                known.into_iter().partition(|(target, (_, raised))| stays(target, *raised));
+            state.forgotten = state.forgotten.max(go.values().map(|(version, _)| *version).max());
+            state.tombstones = stay;
+            Ok(Collected { forgotten: go.len() as u64, more: false })
         };
         self.0.faults().around("collect", collect).await
     }

@@ -1,12 +1,13 @@
 //! Finds dead letters and acts on them; prints nothing.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
 use tidewheel_core::key;
 use tidewheel_core::payload::plain;
-use tidewheel_core::ports::{DeadLetters, EntryId, Letter, PortResult};
+use tidewheel_core::ports::{DeadLetters, EntryId, Letter, PortResult, Retried};
 use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
 
 use crate::cli::{LettersFilterArgs, StageName};
@@ -37,6 +38,12 @@ impl Filter {
     fn stages(&self) -> impl Iterator<Item = StageName> + use<> {
         let wanted = self.stage;
         [StageName::Raw, StageName::Embedded].into_iter().filter(move |stage| wanted.is_none_or(|one| one == *stage))
+    }
+
+    /// Whether every letter of a stage is one of them.
+    fn is_of_all(&self) -> bool {
+        let Self { stage: _, ids, reason, older_than, newer_than } = self;
+        ids.is_empty() && reason.is_none() && older_than.is_none() && newer_than.is_none()
     }
 
     /// Whether a letter is one of them, at `now` in milliseconds since the Unix epoch.
@@ -189,11 +196,17 @@ pub(crate) async fn list(letters: &dyn DeadLetters, filter: &Filter, limit: usiz
     let now = times::now_ms();
     let mut listing = Listing::default();
     for stage in filter.stages() {
-        let mut after = EntryId::zero();
+        let (mut after, mut seen) = (EntryId::zero(), 0);
         loop {
+            // Whether another one matches is known without reading it.
+            if listing.letters.len() >= limit && filter.is_of_all() {
+                listing.matching += letters.count(stage_of(stage)).await?.saturating_sub(seen);
+                break;
+            }
             let page = letters.letters(stage_of(stage), &after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after = last.id.clone();
+            seen += page.len() as u64;
             for letter in page.into_iter().filter(|letter| filter.matches(letter, now)) {
                 listing.matching += 1;
                 if listing.letters.len() < limit {
@@ -236,19 +249,24 @@ impl std::ops::AddAssign for Outcome {
 }
 
 /// Puts letters back into their stage, but for those that cannot be read, which would come back at once, and for those whose documents
-/// have to be read from MongoDB: see [`super::reread`].
-pub(crate) async fn retry(letters: &dyn DeadLetters, chosen: &[LetterView]) -> PortResult<Outcome> {
+/// have to be read from MongoDB: see [`super::reread`]. Also gives those that are older than a deletion that was forgotten: their
+/// documents have to be read as well.
+pub(crate) async fn retry(letters: &dyn DeadLetters, chosen: &[LetterView]) -> PortResult<(Outcome, Vec<LetterView>)> {
     let mut outcome = Outcome {
         unreadable: chosen.iter().filter(|letter| !letter.is_readable()).count() as u64,
         ..Outcome::default()
     };
+    let mut old = Vec::new();
     for stage in [StageName::Raw, StageName::Embedded] {
         let ids = ids(chosen, stage, LetterView::is_whole);
-        let done = letters.retry(stage_of(stage), &ids).await?;
-        outcome.done += done;
-        outcome.gone += ids.len() as u64 - done;
+        let Retried { moved, outdated } = letters.retry(stage_of(stage), &ids).await?;
+        outcome.done += moved;
+        outcome.gone += (ids.len() - outdated.len()) as u64 - moved;
+        let outdated: HashSet<&str> = outdated.iter().map(|id| id.0.as_str()).collect();
+        let views = chosen.iter().filter(|letter| letter.stage == stage && outdated.contains(letter.id.as_str()));
+        old.extend(views.map(|letter| LetterView { reread: true, ..letter.clone() }));
     }
-    Ok(outcome)
+    Ok((outcome, old))
 }
 
 /// Deletes letters.
@@ -270,7 +288,7 @@ fn ids(chosen: &[LetterView], stage: StageName, wanted: impl Fn(&LetterView) -> 
 
 #[cfg(test)]
 mod tests {
-    use tidewheel_core::ports::{DeadLetter, Queue as _};
+    use tidewheel_core::ports::{DeadLetter, Fence, FenceTarget, Queue as _, Tombstones as _};
     use tidewheel_core::wire::RawFields;
     use tidewheel_testkit::contracts::samples::{change, embedded};
     use tidewheel_testkit::fakes::streams::FakeStreams;
@@ -346,12 +364,28 @@ mod tests {
         let letters = streams.dead_letters();
         let chosen = list(&letters, &Filter::default(), usize::MAX, false).await.unwrap().letters;
         assert_eq!(discard(&letters, &chosen[..1]).await.unwrap(), Outcome { done: 1, ..Outcome::default() });
-        let outcome = retry(&letters, &chosen).await.unwrap();
+        let (outcome, old) = retry(&letters, &chosen).await.unwrap();
+        assert!(old.is_empty());
         assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 1 });
         assert_eq!(found(&streams, Filter::default()).await, ["raw unreadable"]);
         let again = streams.changes("c").read(10, Duration::ZERO).await.unwrap();
         assert_eq!(again[0].record, Ok(change(2)));
         assert_eq!(streams.embedded("d").read(10, Duration::ZERO).await.unwrap()[0].record, Ok(embedded(2)));
+    }
+
+    #[tokio::test]
+    async fn letters_older_than_a_forgotten_deletion_are_to_be_read_again() {
+        let streams = streams().await;
+        let (letters, tombstones) = (streams.dead_letters(), streams.tombstones());
+        let (target, version) = (FenceTarget::Document(change(9).document_id()), change(2).version);
+        tombstones.raise(&[Fence { target, version }]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(tombstones.collect(Duration::ZERO, u64::MAX).await.unwrap().forgotten, 1);
+        let chosen = list(&letters, &Filter::default(), usize::MAX, false).await.unwrap().letters;
+        let (outcome, old) = retry(&letters, &chosen).await.unwrap();
+        assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 0 });
+        assert_eq!(old.iter().map(|letter| (&letter.id, letter.reread)).collect::<Vec<_>>(), [(&chosen[0].id, true)]);
+        assert_eq!(found(&streams, Filter::default()).await, ["raw 1", "raw unreadable"]);
     }
 
     #[test]

@@ -19,16 +19,18 @@ const AT_ONCE: usize = 20;
 
 /// Puts letters back into their stage, as they are or with their documents read again. MongoDB is asked only where that is needed.
 pub(crate) async fn retry(settings: &Settings, redis: &RedisStore, chosen: &[LetterView]) -> PortResult<Outcome> {
-    let mut outcome = letters::retry(redis, chosen).await?;
-    if chosen.iter().any(|letter| letter.reread && letter.is_readable()) {
+    let (mut outcome, old) = letters::retry(redis, chosen).await?;
+    let own = chosen.iter().filter(|letter| letter.reread && letter.is_readable()).cloned();
+    let again: Vec<LetterView> = own.chain(old).collect();
+    if !again.is_empty() {
         let options = connect::mongo_options(settings, "dead-letters retry").map_err(|_| {
-            PortError::fatal("these dead letters have no document, and mongodb.database is not set")
+            PortError::fatal("these dead letters have no usable document, and mongodb.database is not set")
                 .with_hint("set mongodb.database: the documents are read from there")
         })?;
         let source = connect::source(options).await?;
         let archive = redis.archive::<Change>(stage_of(StageName::Raw));
         let ports = Ports { letters: redis, journal: redis, archive: &archive, source: &source };
-        outcome += reread(&ports, chosen).await?;
+        outcome += reread(&ports, &again).await?;
     }
     Ok(outcome)
 }
@@ -149,7 +151,8 @@ mod tests {
         streams.limit(60);
         let chosen = list(&letters, &Filter::default(), 10, false).await.unwrap().letters;
         assert!(chosen.iter().all(|letter| letter.reread));
-        assert_eq!(letters::retry(&letters, &chosen).await.unwrap(), Outcome { unreadable: 1, ..Outcome::default() });
+        let (outcome, old) = letters::retry(&letters, &chosen).await.unwrap();
+        assert_eq!((outcome, old.len()), (Outcome { unreadable: 1, ..Outcome::default() }, 0));
         let ports = Ports { letters: &letters, journal: &journal, archive: &archive, source: &source };
         let outcome = reread(&ports, &chosen).await.unwrap();
         assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 0 });

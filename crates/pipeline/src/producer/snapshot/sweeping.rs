@@ -15,6 +15,9 @@ use super::super::plan::{self, PageSwept};
 use super::super::{POINTS, ProducerPorts};
 use super::Page;
 
+/// After how many pages the place of a sweep is saved at the latest.
+const SAVE_EVERY: u32 = 50;
+
 /// How often a source whose time stands still is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -28,11 +31,13 @@ pub(super) struct Sweeping<'a> {
     looking: Option<Looking<'a>>,
     backoff: Backoff,
     gone: u64,
+    /// Pages since the place was saved.
+    pages: u32,
 }
 
 impl<'a> Sweeping<'a> {
     pub(super) fn new(version: Version, after: Option<Uuid>, ports: &'a ProducerPorts) -> Self {
-        Self { version, ports, after, looking: None, backoff: Backoff::for_servers(), gone: 0 }
+        Self { version, ports, after, looking: None, backoff: Backoff::for_servers(), gone: 0, pages: 0 }
     }
 
     /// The next page. Waits for an index or a source that is away: the feed goes on meanwhile.
@@ -53,6 +58,7 @@ impl<'a> Sweeping<'a> {
                     self.backoff.reset();
                     self.after = Some(page.last);
                     self.gone += page.absent.len() as u64;
+                    self.pages += 1;
                     return Page::Points(page);
                 }
                 Err(error) => {
@@ -65,6 +71,16 @@ impl<'a> Sweeping<'a> {
                 }
             }
         }
+    }
+
+    /// Whether the place is to be saved although its page holds nothing to remove. A sweep of a billion points must not begin again
+    /// after every restart.
+    pub(super) fn is_to_be_saved(&mut self) -> bool {
+        let save = self.pages >= SAVE_EVERY;
+        if save {
+            self.pages = 0;
+        }
+        save
     }
 
     pub(super) fn finish(&self) {

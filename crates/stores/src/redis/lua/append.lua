@@ -2,16 +2,16 @@
 -- Appends entries and dead letters and replaces the checkpoint, all or nothing.
 --
 -- KEYS: stage 1, checkpoint, counts, applied checkpoint, damage, stage 2, dead letters of stage 1
--- ARGV: 'append', 'rewind' or 'anew'; '1' if a checkpoint is expected, else '0'; number n of its fields; n names; n expected
---       values (if expected); n new values; then for each entry the number of its names and values together, and these. The number
---       is negative for a dead letter.
+-- ARGV: 'append', 'rewind' or 'anew'; '1' if a checkpoint is expected, else '0'; bytes of the largest entry; number n of the
+--       checkpoint's fields; n names; n expected values (if expected); n new values; then for each entry the number of its names
+--       and values together, and these. The number is negative for a dead letter.
 -- 'rewind' and 'anew' also take the streams as they are for undamaged; 'anew' forgets the applied checkpoint and that the
 -- collection was lost.
 -- Answers 'saved', or 'conflict' if the checkpoint is neither the expected one nor already the new one.
 local stream, checkpoint, counts = KEYS[1], KEYS[2], KEYS[3]
-local mode, wants_one, count = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
-local names = { unpack(ARGV, 4, 3 + count) }
-local at = 4 + count
+local mode, wants_one, largest, count = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3]), tonumber(ARGV[4])
+local names = { unpack(ARGV, 5, 4 + count) }
+local at = 5 + count
 local current = redis.call('HMGET', checkpoint, unpack(names))
 
 local function current_is(first)
@@ -40,19 +40,30 @@ for i = 1, count do
 end
 at = at + count
 
-local added = 0
+local added, last = 0, nil
 while at <= #ARGV do
   local values = tonumber(ARGV[at])
   if values < 0 then
     values = -values
     redis.call('XADD', KEYS[7], '*', unpack(ARGV, at + 1, at + values))
   else
-    redis.call('XADD', stream, '*', unpack(ARGV, at + 1, at + values))
+    last = redis.call('XADD', stream, '*', unpack(ARGV, at + 1, at + values))
     added = added + 1
   end
   at = at + 1 + values
 end
-if added > 0 then redis.call('HINCRBY', counts, 'raw', added) end
+if added > 0 then
+  redis.call('HINCRBY', counts, 'raw', added)
+  redis.call('HSET', counts, 'raw_last', last)
+  for _, size in ipairs({ 8192, 32768, 131072 }) do
+    local field = 'raw_over_' .. size
+    if largest > size then
+      redis.call('HSET', counts, field, last)
+    else
+      redis.call('HSETNX', counts, field, last)
+    end
+  end
+end
 
 if mode ~= 'append' then
   for name, key in pairs({ raw = stream, embedded = KEYS[6] }) do
@@ -62,6 +73,8 @@ if mode ~= 'append' then
       for i = 1, #info, 2 do facts[info[i]] = info[i + 1] end
     end
     redis.call('HSET', counts, name, facts['entries-added'], name .. '_removed', facts['entries-added'] - facts.length)
+    local newest = facts.length > 0 and redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+    redis.call('HSET', counts, name .. '_last', newest and newest[1] or '0-0')
   end
   local damage = redis.call('GET', KEYS[5])
   if damage and (mode == 'anew' or string.sub(damage, 1, 10) ~= 'collection') then redis.call('DEL', KEYS[5]) end

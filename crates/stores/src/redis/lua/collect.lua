@@ -1,26 +1,67 @@
 #!lua flags=allow-oom
--- Forgets deletions of documents before a version, a part of them at a time; those of whole namespaces stay. Forgets nothing
--- while there are dead letters, or some were put back into their stage not long ago: one of them could bring back what was
--- deleted.
+-- Forgets a page of the documents' deletions, oldest first by the time at which they were remembered. Forgets nothing while dead
+-- letters that were put back may be on their way: one of them could bring back what was deleted.
 --
--- KEYS: tombstones, dead letters of stage 1, dead letters of stage 2, retried
--- ARGV: version, cursor ('0' at first)
--- Answers the next cursor ('0' at the end) and how many were forgotten.
-if redis.call('XLEN', KEYS[2]) + redis.call('XLEN', KEYS[3]) + redis.call('EXISTS', KEYS[4]) > 0 then return { '0', 0 } end
-local function older(a, b)
+-- KEYS: tombstones, their log, their state, retried
+-- ARGV: milliseconds for which a deletion is remembered; a time in milliseconds, before which everything in the streams has been
+--       acknowledged; deletions in a page
+-- Answers how many were forgotten, and 1 if there may be more. The state keeps the newest version that was forgotten: of changes
+-- that are older it cannot be told any more whether a deletion came after them.
+local settled, most = tonumber(ARGV[2]), tonumber(ARGV[3])
+local retried = redis.call('GET', KEYS[4])
+-- An older release does not record when.
+if retried and (retried == '1' or tonumber(retried) >= settled) then return { 0, 0 } end
+
+-- Deletions that an older release has remembered are not in the log. They count as remembered now.
+local state = redis.call('HMGET', KEYS[3], 'cursor', 'namespaces')
+local cursor = state[1]
+if not cursor and redis.call('HLEN', KEYS[1]) - tonumber(state[2] or 0) > redis.call('XLEN', KEYS[2]) then
+  redis.call('HSET', KEYS[3], 'counted', 0)
+  cursor = '0'
+end
+if cursor then
+  local page, namespaces = redis.call('HSCAN', KEYS[1], cursor, 'COUNT', most), 0
+  for i = 1, #page[2], 2 do
+    if string.sub(page[2][i], 1, 3) == 'ns:' then
+      namespaces = namespaces + 1
+    else
+      redis.call('XADD', KEYS[2], '*', 'target', page[2][i], 'version', page[2][i + 1])
+    end
+  end
+  local counted = redis.call('HINCRBY', KEYS[3], 'counted', namespaces)
+  if page[1] == '0' then
+    redis.call('HSET', KEYS[3], 'namespaces', counted)
+    redis.call('HDEL', KEYS[3], 'cursor', 'counted')
+  else
+    redis.call('HSET', KEYS[3], 'cursor', page[1])
+  end
+  return { 0, 1 }
+end
+
+local function newer(a, b)
   local left, right = string.gmatch(a, '%d+'), string.gmatch(b, '%d+')
   for _ = 1, 5 do
     local x, y = tonumber(left() or 0), tonumber(right() or 0)
-    if x ~= y then return x < y end
+    if x ~= y then return x > y end
   end
   return false
 end
-local page = redis.call('HSCAN', KEYS[1], ARGV[2], 'COUNT', 1000)
-local forgotten = 0
-for i = 1, #page[2], 2 do
-  local target, version = page[2][i], page[2][i + 1]
-  if string.sub(target, 1, 3) ~= 'ns:' and older(version, ARGV[1]) then
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local last = math.min(now - tonumber(ARGV[1]), settled) - 1
+if last < 0 then return { 0, 0 } end
+local page = redis.call('XRANGE', KEYS[2], '-', string.format('%.0f', last), 'COUNT', most)
+if #page == 0 then return { 0, 0 } end
+local forgotten, newest = 0, redis.call('HGET', KEYS[3], 'forgotten') or ''
+for _, entry in ipairs(page) do
+  local target, version = entry[2][2], entry[2][4]
+  -- A newer deletion of the document has an entry of its own.
+  if redis.call('HGET', KEYS[1], target) == version then
     forgotten = forgotten + redis.call('HDEL', KEYS[1], target)
+    if newer(version, newest) then newest = version end
   end
 end
-return { page[1], forgotten }
+if forgotten > 0 then redis.call('HSET', KEYS[3], 'forgotten', newest) end
+local ms, seq = string.match(page[#page][1], '^(%d+)-(%d+)$')
+redis.call('XTRIM', KEYS[2], 'MINID', ms .. '-' .. string.format('%.0f', tonumber(seq) + 1))
+return { forgotten, #page == most and 1 or 0 }

@@ -1,13 +1,14 @@
 #!lua flags=no-writes
--- Looks for the entries of some documents in a part of a stream, from its newer end backwards. Vectors are left out.
+-- Looks for the entries of some documents in a part of a stream, from its newer end backwards, through about 8 MiB at once.
+-- Vectors are left out.
 --
 -- KEYS: stream
 -- ARGV: group ('' for a stream without), id to begin at ('+' for the newest), how many entries to look at, then for each document
 --       its namespace and key. Entries of a whole collection are found by the namespace alone.
--- Answers: how many were looked at, the id of the last ('' if none), and for each entry that was found its id, what is known of
--- it, and its fields. Known is 'waiting', 'confirmed' or 'pending' with the consumer, idle milliseconds and deliveries.
+-- Answers: how many were looked at, the id of the last ('' if none), whether the stream ends there, and for each entry that was
+-- found its id, what is known of it, and its fields. Known is 'waiting', 'confirmed' or 'pending' with the consumer, idle milliseconds and deliveries.
 local stream, group = KEYS[1], ARGV[1]
-if redis.call('EXISTS', stream) == 0 then return { 0, '', {} } end
+if redis.call('EXISTS', stream) == 0 then return { 0, '', 1, {} } end
 local documents, namespaces = {}, {}
 for i = 4, #ARGV, 2 do
   documents[ARGV[i] .. '\0' .. ARGV[i + 1]] = true
@@ -34,11 +35,17 @@ local function state(id)
   local unread = ms > last_ms or (ms == last_ms and seq > last_seq)
   return { unread and 'waiting' or 'confirmed', '', 0, 0 }
 end
-local entries = redis.call('XREVRANGE', stream, ARGV[2], '-', 'COUNT', ARGV[3])
-local found = {}
-for _, entry in ipairs(entries) do
+local found, from, looked, held, ended = {}, ARGV[2], 0, 0, 0
+while looked < tonumber(ARGV[3]) and held < 8388608 do
+  local entry = redis.call('XREVRANGE', stream, from, '-', 'COUNT', 1)[1]
+  if not entry then
+    ended = 1
+    break
+  end
+  looked, from = looked + 1, '(' .. entry[1]
   local fields, key, namespace, operation = entry[2], '', '', ''
   for i = 1, #fields, 2 do
+    held = held + #fields[i + 1]
     if fields[i] == 'key' then key = fields[i + 1] end
     if fields[i] == 'namespace' then namespace = fields[i + 1] end
     if fields[i] == 'operation' then operation = fields[i + 1] end
@@ -54,4 +61,4 @@ for _, entry in ipairs(entries) do
     found[#found + 1] = { entry[1], state(entry[1]), kept }
   end
 end
-return { #entries, #entries > 0 and entries[#entries][1] or '', found }
+return { looked, looked > 0 and string.sub(from, 2) or '', ended, found }

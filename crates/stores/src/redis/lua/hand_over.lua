@@ -3,27 +3,39 @@
 -- Allowed when memory is full: otherwise a full stage 1 could never drain.
 --
 -- KEYS: stage 1, stage 2, counts
--- ARGV: group of stage 1; number n of ids; n ids; then for each entry the number of its names and values, and these.
-local group, count = ARGV[1], tonumber(ARGV[2])
+-- ARGV: group of stage 1; bytes of the largest entry; number n of ids; n ids; then for each entry the number of its names and
+--       values, and these.
+local group, largest, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 -- Work that is no longer anybody's was finished by a colleague, or its stream is gone and it will be appended again: what
 -- became of it since is not known here any more.
 local pending = count == 0
 if redis.call('EXISTS', KEYS[1]) == 1 then
-  for i = 3, 2 + count do
+  for i = 4, 3 + count do
     pending = #redis.call('XPENDING', KEYS[1], group, ARGV[i], ARGV[i], 1) > 0
     if pending then break end
   end
 end
 if not pending then return redis.status_reply('OK') end
-local at, added = 3 + count, 0
+local at, added, last = 4 + count, 0, nil
 while at <= #ARGV do
   local values = tonumber(ARGV[at])
-  redis.call('XADD', KEYS[2], '*', unpack(ARGV, at + 1, at + values))
+  last = redis.call('XADD', KEYS[2], '*', unpack(ARGV, at + 1, at + values))
   at, added = at + 1 + values, added + 1
 end
-if added > 0 then redis.call('HINCRBY', KEYS[3], 'embedded', added) end
+if added > 0 then
+  redis.call('HINCRBY', KEYS[3], 'embedded', added)
+  redis.call('HSET', KEYS[3], 'embedded_last', last)
+  for _, size in ipairs({ 8192, 32768, 131072 }) do
+    local field = 'embedded_over_' .. size
+    if largest > size then
+      redis.call('HSET', KEYS[3], field, last)
+    else
+      redis.call('HSETNX', KEYS[3], field, last)
+    end
+  end
+end
 -- In slices, because unpack puts all its values on Lua's stack, which holds about 8,000.
-for first = 3, 2 + count, 1000 do
-  redis.call('XACK', KEYS[1], group, unpack(ARGV, first, math.min(first + 999, 2 + count)))
+for first = 4, 3 + count, 1000 do
+  redis.call('XACK', KEYS[1], group, unpack(ARGV, first, math.min(first + 999, 3 + count)))
 end
 return redis.status_reply('OK')

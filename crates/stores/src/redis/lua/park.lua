@@ -1,18 +1,22 @@
 #!lua flags=allow-oom
 -- Moves pending entries to the dead letters and acknowledges them. An entry that is not pending any more was finished
--- or parked by somebody else and is left alone, so that a repeated call parks nothing twice.
+-- or parked by another consumer and is left alone, so that a repeated call parks nothing twice. Stops after about a number of
+-- bytes: entries may be as large as documents.
 --
 -- KEYS: stream, dead letters
--- ARGV: group, then for each entry its id, the reason and the attempts
+-- ARGV: group, about how many bytes, then for each entry its id, the reason and the attempts
+-- Answers how many of these entries it has come to.
 local time = redis.call('TIME')
 local parked_at = time[1] .. string.format('%03d', math.floor(tonumber(time[2]) / 1000))
-local parked = 0
-for i = 2, #ARGV, 3 do
+local done, held, bytes = 0, 0, tonumber(ARGV[2])
+for i = 3, #ARGV, 3 do
+  if held >= bytes then break end
   local id = ARGV[i]
   local pending = redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1)
   if #pending > 0 then
     local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
     local fields = entry and entry[2] or {}
+    for j = 2, #fields, 2 do held = held + #fields[j] end
     for _, value in ipairs({
       'stream', KEYS[1], 'entry', id, 'reason', ARGV[i + 1], 'attempts', ARGV[i + 2], 'parked_at', parked_at,
     }) do
@@ -20,7 +24,7 @@ for i = 2, #ARGV, 3 do
     end
     redis.call('XADD', KEYS[2], '*', unpack(fields))
     redis.call('XACK', KEYS[1], ARGV[1], id)
-    parked = parked + 1
   end
+  done = done + 1
 end
-return parked
+return done

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
--- Remembers versions, never lowering one. Allowed when memory is full: deletions have to drain too.
+-- Remembers versions, never lowering one, and logs when it did: the log is what they are forgotten by. Deletions of namespaces are
+-- never forgotten, and only counted. Allowed when memory is full: deletions have to drain too.
 --
--- KEYS: tombstones
+-- KEYS: tombstones, their log, their state
 -- ARGV: target and version by turns; a version is four or five whole numbers below 2^32 separated by dots
 local function newer(a, b)
   local left, right = string.gmatch(a, '%d+'), string.gmatch(b, '%d+')
@@ -12,7 +13,15 @@ local function newer(a, b)
   return false
 end
 for i = 1, #ARGV, 2 do
-  local known = redis.call('HGET', KEYS[1], ARGV[i])
-  if not known or newer(ARGV[i + 1], known) then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+  local target, version = ARGV[i], ARGV[i + 1]
+  local known = redis.call('HGET', KEYS[1], target)
+  if not known or newer(version, known) then
+    redis.call('HSET', KEYS[1], target, version)
+    if string.sub(target, 1, 3) ~= 'ns:' then
+      redis.call('XADD', KEYS[2], '*', 'target', target, 'version', version)
+    elseif not known then
+      redis.call('HINCRBY', KEYS[3], 'namespaces', 1)
+    end
+  end
 end
 return redis.status_reply('OK')

@@ -1,20 +1,51 @@
 #!lua flags=allow-oom
--- Puts dead letters back at the end of their stage. A letter that is gone was put back or discarded by somebody else, so that
--- a repeated call adds nothing twice.
+-- Puts dead letters back at the end of their stage, but for those that a forgotten deletion may have followed. A letter that is
+-- gone was put back or discarded by another caller, so that a repeated call adds nothing twice. Stops after about a number of
+-- bytes: letters may be as large as documents.
 --
--- KEYS: stage, dead letters, counts, retried
--- ARGV: the stage's field in counts; for how many seconds no deletion is forgotten; how many names and values of a letter are
---       not the entry's own; ids
-local about, moved = tonumber(ARGV[3]), 0
-for i = 4, #ARGV do
+-- KEYS: stage, dead letters, counts, retried, state of the tombstones
+-- ARGV: the stage's field in counts; for how many seconds that is remembered; how many names and values of a letter are not the
+--       entry's own; about how many bytes; ids
+-- Answers how many of these letters it has come to, how many it has moved, and the ids of those that are too old.
+local function older(a, b)
+  local left, right = string.gmatch(a, '%d+'), string.gmatch(b, '%d+')
+  for _ = 1, 5 do
+    local x, y = tonumber(left() or 0), tonumber(right() or 0)
+    if x ~= y then return x < y end
+  end
+  return false
+end
+local name, about, bytes = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
+local forgotten = redis.call('HGET', KEYS[5], 'forgotten')
+local time = redis.call('TIME')
+local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
+local done, moved, held, outdated = 0, 0, 0, {}
+for i = 5, #ARGV do
+  if held >= bytes then break end
   local letter = redis.call('XRANGE', KEYS[2], ARGV[i], ARGV[i])[1]
   if letter and #letter[2] > about then
-    -- First, so that no moment is without: while there is a letter, nothing is forgotten either.
-    if moved == 0 then redis.call('SET', KEYS[4], '1', 'EX', ARGV[2]) end
-    redis.call('XADD', KEYS[1], '*', unpack(letter[2], 1, #letter[2] - about))
-    redis.call('HINCRBY', KEYS[3], ARGV[1], 1)
-    redis.call('XDEL', KEYS[2], ARGV[i])
-    moved = moved + 1
+    local fields, size, version, writes = letter[2], 0, nil, true
+    for j = 1, #fields - about, 2 do
+      size = size + #fields[j + 1]
+      if fields[j] == 'version' then version = fields[j + 1] end
+      if fields[j] == 'operation' then writes = fields[j + 1] ~= 'delete' and fields[j + 1] ~= 'drop' end
+    end
+    held = held + size
+    if forgotten and version and writes and older(version, forgotten) then
+      outdated[#outdated + 1] = ARGV[i]
+    else
+      -- First, so that no moment is without.
+      if moved == 0 then redis.call('SET', KEYS[4], now, 'EX', ARGV[2]) end
+      local id = redis.call('XADD', KEYS[1], '*', unpack(fields, 1, #fields - about))
+      redis.call('HINCRBY', KEYS[3], name, 1)
+      redis.call('HSET', KEYS[3], name .. '_last', id)
+      for _, threshold in ipairs({ 8192, 32768, 131072 }) do
+        if size > threshold then redis.call('HSET', KEYS[3], name .. '_over_' .. threshold, id) end
+      end
+      redis.call('XDEL', KEYS[2], ARGV[i])
+      moved = moved + 1
+    end
   end
+  done = done + 1
 end
-return moved
+return { done, moved, outdated }

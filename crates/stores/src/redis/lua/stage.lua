@@ -1,14 +1,16 @@
 #!lua flags=no-writes
 -- What is known of a stream and one of its groups, at one moment.
 --
--- KEYS: stream, dead letters
--- ARGV: group
+-- KEYS: stream, dead letters, counts
+-- ARGV: group; the stream's field in counts; the last delivered id of an earlier look, and the first unread id that this look has
+--       found: as long as the group stands still, the entry, which may be large, is not read again. '*' if that id is not wanted.
 -- Answers: length, dead letters, now in milliseconds, whether there is the group, entries pending, lag (-1 if unknown),
--- first id not confirmed ('' if none), newest id ('' if none), entries ever appended, then for each consumer its name, entries pending, idle milliseconds.
-local stream, wanted = KEYS[1], ARGV[1]
+-- first id not confirmed ('' if none), newest id ('' if none), entries ever appended, last delivered id, first unread id ('' if
+-- none or not looked for), then for each consumer its name, entries pending, idle milliseconds.
+local stream, wanted, name = KEYS[1], ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local answer = { redis.call('XLEN', stream), redis.call('XLEN', KEYS[2]), now, 0, 0, -1, '', '', 0 }
+local answer = { redis.call('XLEN', stream), redis.call('XLEN', KEYS[2]), now, 0, 0, -1, '', '', 0, '', '' }
 if redis.call('EXISTS', stream) == 0 then return answer end
 
 local function named(facts)
@@ -16,31 +18,53 @@ local function named(facts)
   for i = 1, #facts, 2 do result[facts[i]] = facts[i + 1] end
   return result
 end
-local newest = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
-answer[8] = newest and newest[1] or ''
-answer[9] = named(redis.call('XINFO', 'STREAM', stream))['entries-added']
+local function parse(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+local function before(a, b)
+  local a_ms, a_seq = parse(a)
+  local b_ms, b_seq = parse(b)
+  return a_ms < b_ms or (a_ms == b_ms and a_seq < b_seq)
+end
+local counts = redis.call('HMGET', KEYS[3], name, name .. '_last')
+if not (counts[1] and counts[2]) then
+  -- An older release has appended everything so far.
+  local info = named(redis.call('XINFO', 'STREAM', stream))
+  counts = { info['entries-added'], info['last-generated-id'] }
+end
+answer[8], answer[9] = answer[1] > 0 and counts[2] or '', tonumber(counts[1])
 local group
 for _, facts in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   local candidate = named(facts)
   if candidate.name == wanted then group = candidate end
 end
-local function first_after(id)
-  local entry = redis.call('XRANGE', stream, id, '+', 'COUNT', 1)[1]
+local delivered = group and group['last-delivered-id'] or '0-0'
+answer[10] = delivered
+local function first_unread()
+  if ARGV[3] == '*' then return '' end
+  if ARGV[3] == delivered and ARGV[4] ~= '' then return ARGV[4] end
+  local entry = redis.call('XRANGE', stream, '(' .. delivered, '+', 'COUNT', 1)[1]
   return entry and entry[1] or ''
 end
 if not group then
-  answer[7] = first_after('-')
+  answer[11] = answer[1] > 0 and first_unread() or ''
+  answer[7] = answer[11]
   return answer
 end
 answer[4], answer[5] = 1, group.pending
-local unread = first_after('(' .. group['last-delivered-id'])
-if unread == '' then
+if answer[1] == 0 or (not group.lag and not before(delivered, counts[2])) then
   answer[6] = 0
 elseif group.lag then
   -- Redis goes on counting unread entries that somebody has trimmed.
   answer[6] = math.min(group.lag, answer[1])
 end
-answer[7] = group.pending > 0 and redis.call('XPENDING', stream, wanted)[2] or unread
+if group.pending > 0 then
+  answer[7] = redis.call('XPENDING', stream, wanted)[2]
+elseif answer[6] ~= 0 then
+  answer[11] = first_unread()
+  answer[7] = answer[11]
+end
 for _, facts in ipairs(redis.call('XINFO', 'CONSUMERS', stream, wanted)) do
   local consumer = named(facts)
   answer[#answer + 1] = consumer.name

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Removes entries that every group has confirmed and that the retention does not cover, at most about `ARGV[4]` of
--- them, so that Redis is not blocked for long. Answers how many, and whether there may be more.
+-- them, and looks at about 8 MiB of them, so that Redis is not blocked for long. Answers how many, and whether there may be more.
 --
 -- KEYS: stream, counts
 -- ARGV: age to keep in milliseconds, entries to keep, bytes to keep, most to remove at once, the stream's field in counts
@@ -66,11 +66,13 @@ local bytes = redis.call('MEMORY', 'USAGE', stream) or 0
 if length > 0 and bytes > tonumber(ARGV[3]) then
   keep_entries = math.min(keep_entries, math.floor(tonumber(ARGV[3]) * length / bytes))
 end
-while removed < limit do
+local held = 0
+while removed < limit and held < 8388608 do
   local excess = length - keep_entries
   if excess <= 0 then return { removed, 0 } end
   local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
   if not first then return { removed, 0 } end
+  for i = 2, #first[2], 2 do held = held + #first[2][i] end
   first = parse(first[1])
   if not before(first, floor) then return { removed, 0 } end
   -- Within one millisecond sequence numbers rise by one at least, so at most `excess` entries are below this id.

@@ -83,6 +83,19 @@ pub async fn a_missing_point_is_inserted_whatever_its_version(harness: &dyn Inde
     holds(&*index, &[&short]).await;
 }
 
+/// Whatever document they say that they are of; newer ones stay.
+pub async fn points_are_removed_by_id_if_they_are_older(harness: &dyn IndexHarness) {
+    let index = harness.index();
+    index.remove(&[Uuid::from_u128(7)], at(9)).await.expect("there is nothing to remove");
+    let (first, second) = (ticket("1", at(1), &["a", "b"]), ticket("2", at(3), &["c"]));
+    write(&*index, &[first.clone(), second.clone()]).await;
+    index.remove(&[first.points[1].id, second.points[0].id, Uuid::from_u128(7)], at(2)).await.unwrap();
+    let left: Vec<_> = index.page(None, 10, &[]).await.unwrap().into_iter().map(|point| point.id).collect();
+    let mut expected = [first.points[0].id, second.points[0].id];
+    expected.sort_unstable();
+    assert_eq!(left, expected);
+}
+
 /// What the check after a write rests on.
 pub async fn stored_tells_version_and_surplus_in_order(harness: &dyn IndexHarness) {
     let index = harness.index();

@@ -187,8 +187,15 @@ pub async fn chosen_points_come_with_chosen_fields(harness: &dyn IndexHarness) {
     assert_eq!(found[0].id, ids[0]);
     assert_eq!(found[0].payload.keys().collect::<Vec<_>>(), [RESERVED]);
     assert!(found[0].payload[RESERVED].get("text").is_none());
-    let stamp =
-        Stamped { namespace: tickets(), key: "1".into(), version: at(3), chunk: 1, chunks: 2, digest: digest("ab") };
+    let stamp = Stamped {
+        namespace: tickets(),
+        key: "1".into(),
+        document: Some(known.document),
+        version: at(3),
+        chunk: 1,
+        chunks: 2,
+        digest: digest("ab"),
+    };
     assert_eq!(Stamped::read(&found[0].payload), Some(stamp.clone()));
     let page = index.page(None, 10, STAMP).await.unwrap();
     assert!(page.iter().any(|point| Stamped::read(&point.payload).as_ref() == Some(&stamp)));

@@ -1,0 +1,118 @@
+//! How far an audit has come, so that the next process resumes there: an audit of a billion documents takes days.
+
+use serde::{Deserialize, Serialize};
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{Journal, PortResult};
+use uuid::Uuid;
+
+use super::Found;
+
+/// After how many pages the place is saved.
+const SAVE_EVERY: u32 = 100;
+
+/// Where to resume, and what was found up to there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Place {
+    /// The last row of the source that was compared: collection and canonical key.
+    source: Option<(String, String)>,
+    /// Whether every row was compared.
+    pub(super) source_is_done: bool,
+    /// The last point of the index that was compared.
+    pub(super) index: Option<Uuid>,
+    documents: u64,
+    points: u64,
+    missing: u64,
+    stale: u64,
+    extra: u64,
+    surplus: u64,
+    unsettled: u64,
+    foreign: u64,
+    /// Whether everything had arrived whenever differences were looked at again.
+    is_settled: bool,
+    #[serde(skip)]
+    pages: u32,
+}
+
+impl Place {
+    /// What was saved; the beginning, if nothing was.
+    pub(super) async fn load(journal: &dyn Journal) -> PortResult<Self> {
+        let saved = journal.audit().await?;
+        let beginning = Self { is_settled: true, ..Self::default() };
+        Ok(saved.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(beginning))
+    }
+
+    /// What was found so far.
+    pub(super) fn found(&self) -> Found {
+        let Self { documents, points, missing, stale, extra, surplus, unsettled, foreign, is_settled, .. } = *self;
+        let settled = is_settled;
+        Found { documents, points, missing, stale, extra, surplus, unsettled, foreign, settled, ..Found::default() }
+    }
+
+    /// The row of this collection after which it goes on, or `None` if all of its rows were compared.
+    pub(super) fn row_after(&self, namespace: &Namespace) -> Option<Option<&str>> {
+        match &self.source {
+            _ if self.source_is_done => None,
+            Some((last, _)) if namespace.as_str() < last.as_str() => None,
+            Some((last, key)) if namespace.as_str() == last => Some(Some(key)),
+            _ => Some(None),
+        }
+    }
+
+    /// Moves on behind a row of the source.
+    pub(super) fn pass_row(&mut self, namespace: &Namespace, key: &str) {
+        self.source = Some((namespace.to_string(), key.to_owned()));
+        self.pages += 1;
+    }
+
+    /// Moves on behind a point of the index.
+    pub(super) fn pass_point(&mut self, id: Uuid) {
+        self.index = Some(id);
+        self.pages += 1;
+    }
+
+    /// Whether the place is to be saved now; says so once.
+    pub(super) fn is_to_be_saved(&mut self) -> bool {
+        let save = self.pages >= SAVE_EVERY;
+        if save {
+            self.pages = 0;
+        }
+        save
+    }
+
+    /// Saves the place with what was found up to there.
+    pub(super) async fn save(mut self, found: &Found, journal: &dyn Journal) -> PortResult<()> {
+        let Found { documents, points, missing, stale, extra, surplus, unsettled, foreign, settled, .. } = *found;
+        (self.documents, self.points, self.unsettled, self.foreign) = (documents, points, unsettled, foreign);
+        (self.missing, self.stale, self.extra, self.surplus) = (missing, stale, extra, surplus);
+        self.is_settled = settled;
+        let text = serde_json::to_string(&self).unwrap_or_default();
+        journal.save_audit(Some(&text)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn place_resumes_behind_its_last_row() {
+        let (notes, tickets, users) =
+            (Namespace::new("shop", "notes"), Namespace::new("shop", "tickets"), Namespace::new("shop", "users"));
+        let mut place = Place::default();
+        assert_eq!(place.row_after(&notes), Some(None));
+        place.pass_row(&tickets, "7");
+        assert_eq!(place.row_after(&notes), None);
+        assert_eq!(place.row_after(&tickets), Some(Some("7")));
+        assert_eq!(place.row_after(&users), Some(None));
+        place.source_is_done = true;
+        assert_eq!(place.row_after(&users), None);
+    }
+
+    #[test]
+    fn unreadable_place_is_the_beginning_and_unknown_fields_are_ignored() {
+        assert!(serde_json::from_str::<Place>("no json").is_err());
+        let place: Place = serde_json::from_str(r#"{"points": 7, "later": 1}"#).unwrap();
+        assert_eq!(place.found().points, 7);
+    }
+}

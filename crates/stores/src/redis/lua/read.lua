@@ -1,0 +1,46 @@
+#!lua flags=allow-oom
+-- Bounds a read of new entries in bytes. COUNT alone does not: 256 entries of 5 MB are more than a service may hold.
+--
+-- KEYS: stream, counts
+-- ARGV: group, consumer, most entries, about how many bytes, the stream's field in counts
+-- Creates a missing group at the stream's beginning. Answers how many entries XREADGROUP may be asked for, because no unread
+-- entry is larger than that allows; or, where large entries are unread, the entries themselves, read one by one.
+local stream, group, most, bytes = KEYS[1], ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
+local delivered
+if redis.call('EXISTS', stream) == 1 then
+  for _, facts in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local named = {}
+    for i = 1, #facts, 2 do named[facts[i]] = facts[i + 1] end
+    if named.name == group then delivered = named['last-delivered-id'] end
+  end
+end
+if not delivered then
+  redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
+  delivered = '0-0'
+end
+
+local function parse(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+local delivered_ms, delivered_seq = parse(delivered)
+-- Whether an entry larger than this may be unread. Where nothing is on record, an older release has appended the entries.
+local function unread(size)
+  local id = redis.call('HGET', KEYS[2], ARGV[5] .. '_over_' .. size)
+  if not id then return true end
+  local ms, seq = parse(id)
+  return ms > delivered_ms or (ms == delivered_ms and seq > delivered_seq)
+end
+for _, size in ipairs({ 8192, 32768, 131072 }) do
+  if not unread(size) then return math.max(1, math.min(most, math.floor(bytes / size))) end
+end
+
+local entries, held = {}, 0
+while #entries < most and held < bytes do
+  local answer = redis.call('XREADGROUP', 'GROUP', group, ARGV[2], 'COUNT', 1, 'STREAMS', stream, '>')
+  if not answer then break end
+  local entry = answer[1][2][1]
+  entries[#entries + 1] = entry
+  for i = 2, #entry[2], 2 do held = held + #entry[2][i] end
+end
+return entries
