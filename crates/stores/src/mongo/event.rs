@@ -209,17 +209,20 @@ pub(super) struct Decoder {
     database: String,
     /// The fragments of the event that is not complete yet.
     fragments: Vec<Vec<u8>>,
+    /// Whether an event was reduced since this was last asked.
+    reduced: bool,
 }
 
 impl Decoder {
     pub(super) fn new(database: &str) -> Self {
-        Self { database: database.to_owned(), fragments: Vec::new() }
+        Self { database: database.to_owned(), fragments: Vec::new(), reduced: false }
     }
 
     /// What the event means; `None` if more of its fragments are to come.
     pub(super) fn read(&mut self, event: &[u8]) -> Result<Option<Meaning>, Malformed> {
         let mut fields = Fields::default();
         fields.read(event)?;
+        self.reduced |= fields.reduced.is_some();
         let Some((fragment, of)) = fields.fragment else {
             if self.fragments.is_empty() {
                 return fields.meaning(&self.database).map(Some);
@@ -239,6 +242,11 @@ impl Decoder {
             fields.read(fragment)?;
         }
         fields.meaning(&self.database).map(Some)
+    }
+
+    /// Whether an event was reduced since the last call.
+    pub(super) fn has_met_a_reduced_event(&mut self) -> bool {
+        std::mem::take(&mut self.reduced)
     }
 
     /// Whether an event is incomplete, so that the position must not move.

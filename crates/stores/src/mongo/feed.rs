@@ -37,6 +37,9 @@ use super::server::{ANSWER, Server};
 /// often.
 const AWAIT: Duration = Duration::from_secs(1);
 
+/// Answers that are read without the events that are left out, unless nothing is left to read before.
+const ANSWERS_FILTERED: usize = 4;
+
 /// Opens a change stream and starts its task.
 pub(super) async fn open(
     server: Server,
@@ -65,6 +68,7 @@ pub(super) async fn open(
         stumbling,
         place: Some(place),
         level,
+        answers: 0,
         held: Held::default(),
         is_router: false,
     };
@@ -114,6 +118,8 @@ struct Follower {
     /// Where the feed began, until something has been read behind it.
     place: Option<String>,
     level: Level,
+    /// Answers at this level.
+    answers: usize,
     held: Held,
     is_router: bool,
 }
@@ -142,7 +148,7 @@ impl Follower {
             let next = match self.follow(&mut cursor).await {
                 Ok(End::Unheard) => return,
                 Ok(End::Over(token)) => {
-                    self.level = Level::Whole;
+                    (self.level, self.answers) = (Level::Whole, 0);
                     self.cursor(Position::After(token)).await
                 }
                 Err((error, surely)) => {
@@ -167,7 +173,9 @@ impl Follower {
         self.is_router = self.server.is_router().await?;
         let splits = self.server.splits_large_events().await?;
         let command = command(&self.selection, self.level, position, splits);
-        let mut run = self.server.database().run_cursor_command(command).batch_size(MAX_EVENTS as u32).max_time(AWAIT);
+        // An answer ends with the position of its last event once more: with one event it has the least.
+        let most = if self.level == Level::Reduced { 1 } else { MAX_EVENTS as u32 };
+        let mut run = self.server.database().run_cursor_command(command).batch_size(most).max_time(AWAIT);
         if let Some(criteria) = self.server.selection_criteria() {
             run = run.selection_criteria(criteria);
         }
@@ -199,7 +207,7 @@ impl Follower {
             let mut passed = None;
             let mut slot = Some(slot);
             while let Some(mut page) = pages.next().map_err(unreadable)? {
-                if level == Level::Filtered && passed.is_none() {
+                if level == Level::Filtered && self.place.is_some() && passed.is_none() {
                     reduced::left_out(&mut page, self.selection.database());
                 }
                 let slot = match slot.take() {
@@ -212,13 +220,21 @@ impl Follower {
                 passed = Some(page.token.0.clone());
                 slot.send(Ok(page));
             }
-            let over = match (pages.invalidated, passed) {
+            let (invalidated, caught_up) = (pages.invalidated.take(), pages.is_empty());
+            let over = match (invalidated, passed) {
                 (Some(token), _) => Some(token),
                 (None, Some(token)) => {
                     if self.place.take().is_some() {
                         locked(&self.stumbling).passed();
                     }
-                    (level != Level::Whole).then_some(token)
+                    self.answers += 1;
+                    let behind = match level {
+                        Level::Whole => false,
+                        Level::Reduced => caught_up || self.decoder.has_met_a_reduced_event(),
+                        // What was left out is not seen: after so many answers it lies behind.
+                        Level::Filtered => caught_up || self.answers > ANSWERS_FILTERED,
+                    };
+                    behind.then_some(token)
                 }
                 (None, None) => None,
             };

@@ -68,6 +68,11 @@ impl<'a> Pages<'a> {
         })
     }
 
+    /// Whether the answer had no events.
+    pub(super) fn is_empty(&self) -> bool {
+        self.read == 0
+    }
+
     /// The next batch; `None` at the end of the answer.
     pub(super) fn next(&mut self) -> Result<Option<FeedBatch>, Malformed> {
         if self.finished {
