@@ -69,8 +69,7 @@ async fn texts_that_an_endpoint_fails_for_are_parked_and_its_limit_is_learned() 
     }
     // Without any text: no reason for an alert, nor for a request.
     for (number, blank) in [(290, ""), (291, " \n"), (292, "\u{200b}"), (293, "\u{a0}\t")] {
-        documents[number].insert("subject", blank);
-        documents[number].insert("content", blank);
+        documents[number] = doc! {"_id": number as i32, "subject": blank, "content": blank};
     }
     world.collection("tickets").insert_many(documents).await.unwrap();
     parks(&mut world, RAW_DEAD_LETTERS, bad.len() as u64).await;
@@ -94,7 +93,7 @@ async fn texts_that_an_endpoint_fails_for_are_parked_and_its_limit_is_learned() 
 
     // What it has learned is used, and people mend the documents.
     let content = doc! {"$set": {"content": "It can be embedded now."}};
-    let all: Vec<i32> = bad.iter().map(|id| id.parse().unwrap()).collect();
+    let all: Vec<i32> = bad.iter().map(|id| id.parse().unwrap()).chain([292]).collect();
     world.collection("tickets").update_many(doc! {"_id": {"$in": all}}, content).await.unwrap();
     world.collection("tickets").insert_many((1_000..1_300).map(ticket)).await.unwrap();
     world.equal().await;
@@ -239,8 +238,9 @@ async fn documents_without_text_are_left_out_if_the_setting_says_so_and_verify_a
     let tickets = world.collection("tickets");
     tickets.insert_many((0..5).map(ticket)).await.unwrap();
     world.equal().await;
-    let blank = doc! {"$set": {"subject": " ", "content": ""}};
-    tickets.update_many(doc! {"_id": {"$in": [1, 2]}}, blank).await.unwrap();
+    for (id, blank) in [(1, " "), (2, "\u{200b}")] {
+        tickets.replace_one(doc! {"_id": id}, doc! {"subject": blank, "content": ""}).await.unwrap();
+    }
     tickets.insert_one(doc! {"_id": 10, "subject": null, "content": "\u{feff}"}).await.unwrap();
     let qdrant = world.stack.qdrant_http_url().unwrap();
     world.until("blank ones are gone", || count(&qdrant, 3)).await;
@@ -248,7 +248,10 @@ async fn documents_without_text_are_left_out_if_the_setting_says_so_and_verify_a
     let verified = world.command(&["verify", "--output", "json"]).output().unwrap();
     assert!(verified.status.success(), "{verified:?}");
     assert_eq!(parked(&world, RAW_DEAD_LETTERS).await, BTreeMap::new());
-    tickets.update_many(doc! {"_id": {"$in": [1, 2]}}, doc! {"$set": {"content": "text"}}).await.unwrap();
+    tickets
+        .update_many(doc! {"_id": {"$in": [1, 2]}}, doc! {"$set": {"subject": "new", "content": "text"}})
+        .await
+        .unwrap();
     tickets.delete_one(doc! {"_id": 10}).await.unwrap();
     assert_eq!(world.equal().await.documents, 5);
 }
