@@ -7,7 +7,7 @@ use serde_json::Map;
 use tidewheel_core::error::{ErrorClass, PortError};
 use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::identity::{DocumentId, Namespace};
-use tidewheel_core::payload::{RESERVED, Stamp};
+use tidewheel_core::payload::{RESERVED, STAMP, Stamp, Stamped};
 use tidewheel_core::ports::{Alarm, DocumentPoints, Fence, FenceTarget, Index, Point, Tombstones, Written};
 use tidewheel_core::version::Version;
 
@@ -106,10 +106,15 @@ impl Applier<'_> {
         Isolation { patience, successes, what: "write to Qdrant", attempt, probe: move || self.probe() }
     }
 
-    /// A write and a deletion like every other one, of a point that nobody asks for.
+    /// A write and a deletion like every other one, which change nothing.
     fn probe(&self) -> Probe<'_> {
         Box::pin(async move {
-            let probe = probe();
+            let mut probe = probe();
+            // In place of a point that exists it is not written, because that is newer: a crash leaves nothing over.
+            let points = self.index.page(None, PROBED, STAMP).await?;
+            if let Some(point) = points.iter().find(|point| Stamped::read(&point.payload).is_some()) {
+                probe.points[0].id = point.id;
+            }
             if self.index.upsert(&[&probe]).await? == Written::NoCollection {
                 return Err(PortError::transient("there is no collection"));
             }
@@ -250,6 +255,9 @@ impl Applier<'_> {
         Ok(())
     }
 }
+
+/// Points among which a probe looks for one of ours.
+const PROBED: usize = 10;
 
 /// A document of a collection that MongoDB cannot have, without a vector: no search finds it in the moment that it exists.
 fn probe() -> DocumentPoints {
