@@ -65,8 +65,8 @@ const MONGODB_OPTIONS: [&str; 37] = [
     "zlibcompressionlevel",
 ];
 
-/// Options of a Redis URL whose values are no secrets.
-const REDIS_OPTIONS: [&str; 2] = ["db", "protocol"];
+/// Options of a Redis URL whose values are numbers and no secrets.
+const REDIS_OPTIONS: [&str; 1] = ["db"];
 
 /// Options of an HTTP URL whose values are no secrets.
 const HTTP_OPTIONS: [&str; 1] = ["api-version"];
@@ -174,15 +174,18 @@ impl Parts<'_> {
 /// The options of a query that may be shown, and `***` for all others together.
 fn options(scheme: &str, query: &str) -> String {
     let scheme = scheme.to_ascii_lowercase();
-    let known: &[&str] = match scheme.as_str() {
-        "http" | "https" => &HTTP_OPTIONS,
-        "mongodb" | "mongodb+srv" => &MONGODB_OPTIONS,
-        _ => &REDIS_OPTIONS,
+    let (known, numbers): (&[&str], bool) = match scheme.as_str() {
+        "http" | "https" => (&HTTP_OPTIONS, false),
+        "mongodb" | "mongodb+srv" => (&MONGODB_OPTIONS, false),
+        _ => (&REDIS_OPTIONS, true),
+    };
+    let is_plain = |letter: char| match numbers {
+        true => letter.is_ascii_digit(),
+        false => letter.is_alphanumeric() || "._-,:$".contains(letter),
     };
     let may_be_shown = |option: &&str| {
         let Some((name, value)) = option.split_once('=') else { return option.is_empty() };
-        known.contains(&name.to_ascii_lowercase().as_str())
-            && value.chars().all(|letter| letter.is_alphanumeric() || "._-,:$".contains(letter))
+        known.contains(&name.to_ascii_lowercase().as_str()) && value.chars().all(is_plain)
     };
     let mut shown: Vec<&str> = query.split('&').filter(may_be_shown).collect();
     if shown.len() < query.split('&').count() {
@@ -253,6 +256,7 @@ mod tests {
             ("redis://:s3cret@cache:6379/1", "redis://***@cache:6379/1"),
             ("redis://:s@3cret@cache:6379/1", "redis://***@cache:6379/1"),
             ("redis+unix:///run/redis.sock?db=2&pass=s3cret", "redis+unix:///run/redis.sock?db=2&***"),
+            ("redis+unix:///run/redis.sock?db=s3cret", "redis+unix:///run/redis.sock?***"),
             ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
             ("rediss://[::1]:6379/0", "rediss://[::1]:6379/0"),
             ("http://127.0.0.1:4318/v1/traces", "http://127.0.0.1:4318/v1/traces"),
