@@ -141,7 +141,11 @@ impl RemoteClient {
             Some(body) => self.client.post(url.clone()).json(&body),
             None => self.client.get(url.clone()),
         };
-        let answer = http::send(self.authorized(request), &url).await?.good(&url).map_err(|error| match api {
+        let answer = http::send(self.authorized(request), &url).await?;
+        let redirected = answer.status.is_redirection();
+        let answer = answer.good(&url).map_err(|error| match api {
+            // It has a hint of its own.
+            _ if redirected => error,
             Api::Ollama if error.class == ErrorClass::Fatal => error
                 .with_hint(format!("fetch it with 'ollama pull {asked}', or check embedding.model and embedding.url")),
             _ if error.class == ErrorClass::Fatal => error.with_hint("check embedding.provider and embedding.url"),
