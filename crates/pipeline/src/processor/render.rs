@@ -306,12 +306,12 @@ mod tests {
             "{% set ns = namespace(t='xxxxxxxx') %}{% for i in range(n) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}{{ ns.t | length }}",
             "{{ text | indent(n * n * n) }}",
             "{{ text | replace('', text * n) | replace('x', text * n) | length }}",
-            "{% for a in [[1] * n] * n recursive %}{% if a is sequence %}{{ loop([a] * n) }}{% endif %}{% endfor %}",
+            "{% for a in [[1] * n] * n recursive %}{% if a is iterable %}{{ loop([a] * n) }}{% endif %}{% endfor %}",
             "{% set t %}{% for a in range(n) %}{% for b in range(n) %}{{ text * 100 }}{% endfor %}{% endfor %}{% endset %}{{ t | length }}",
             "{{ ([text] * (n * n)) | join(text * n) }}",
         ] {
             let options = TextOptions { template: Some(template.into()), ..TextOptions::default() };
-            let error = render(&options, json!({"n": 9_000, "text": "xy\n".repeat(1_000)})).unwrap_err();
+            let error = render(&options, json!({"n": 9_000, "text": "xy\n".repeat(1_000)})).expect_err(template);
             assert_eq!(error.class, tidewheel_core::error::ErrorClass::Poison, "{template}");
             assert!(error.message.contains("documents.template"), "{template}: {}", error.message);
         }

@@ -1,4 +1,4 @@
-//! The contract of [`Tombstones`](tidewheel_core::ports::Tombstones).
+//! The contract of [`Tombstones`].
 
 use std::time::Duration;
 
