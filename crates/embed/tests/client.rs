@@ -108,13 +108,14 @@ async fn both_show_their_token() {
 #[tokio::test]
 async fn one_bad_text_is_named_so_that_its_neighbours_can_go_on() {
     let service = Running::start(Obedient::open(), hash_options()).await;
-    let embedders: [Box<dyn Embedder>; 2] =
-        [Box::new(tidewheel(&service.url)), Box::new(openai(&service.url, "obedient"))];
-    for embedder in embedders {
+    // The client of other services has asked for fewer texts meanwhile: a rejection may be for the sake of their number.
+    let embedders: [(Box<dyn Embedder>, &str); 2] =
+        [(Box::new(tidewheel(&service.url)), "index 2"), (Box::new(openai(&service.url, "obedient")), "index 0")];
+    for (embedder, place) in embedders {
         for bad in ["!", "?"] {
             let error = embedder.embed(&texts(&["a", "b", bad]), Purpose::Passage).await.unwrap_err();
             assert_eq!(error.class, ErrorClass::Poison);
-            assert!(error.message.contains("index 2"), "{}", error.message);
+            assert!(error.message.contains(place), "{}", error.message);
             assert_eq!(embedder.embed(&texts(&["a", "b"]), Purpose::Passage).await.unwrap().len(), 2);
         }
     }
@@ -290,7 +291,7 @@ async fn an_answer_that_is_wrong_never_becomes_a_vector() {
         assert!(error.message.contains(part), "{part}: {}", error.message);
     }
     let theirs: [Case; 8] = [
-        (|| openai_body("1,0"), Transient, "1 vectors came for 2 texts"),
+        (|| openai_body("1,0;1,0;1,0"), Transient, "3 vectors came for"),
         (|| openai_body("1,0;1,0,0"), Transient, "differ in length"),
         (|| openai_body("1,0,0;1,0,0"), Fatal, "a vector of 3 numbers came, those before had 2"),
         (|| openai_body("1,0;null,0"), Poison, "index 1 holds a number that is not finite"),
