@@ -40,7 +40,8 @@ async fn both_clients_get_the_reference_vectors() {
     let ours = TidewheelClient::new(ClientOptions::new(service.url.clone())).unwrap();
     let theirs = RemoteClient::new(RemoteOptions::new(Api::OpenAi, service.url.clone(), "all-MiniLM-L6-v2")).unwrap();
     for embedder in [&ours as &dyn Embedder, &theirs] {
-        let vectors = embedder.embed(&texts[..50], Purpose::Passage).await.unwrap();
+        // As queries: a passage that is too long is rejected, not cut.
+        let vectors = embedder.embed(&texts[..50], Purpose::Query).await.unwrap();
         for (index, (vector, reference)) in vectors.iter().zip(reference.chunks(384)).enumerate() {
             let cosine = cosine(vector, reference);
             assert!(cosine >= 0.9999, "text {index}: {cosine}");
@@ -88,16 +89,16 @@ async fn token_ids_are_taken_as_openai_takes_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn megabytes_of_text_are_cut_and_not_refused() {
+async fn megabytes_of_a_query_are_cut_and_not_refused() {
     let (service, engine) = start().await;
     let client = TidewheelClient::new(ClientOptions::new(service.url.clone())).unwrap();
     let long = "wheel ".repeat(500_000);
     let mut expected = vec![0.0; 384];
     engine.embed_one(engine.tokenize(&"wheel ".repeat(300)).text(), &mut expected);
-    let vectors = client.embed(&[long], Purpose::Passage).await.unwrap();
+    let vectors = client.embed(&[long], Purpose::Query).await.unwrap();
     assert!(cosine(vectors.values(), &expected) > 0.999_99);
     let hopeless = "wheel ".repeat(2_000_000);
-    let error = client.embed(&[hopeless], Purpose::Passage).await.unwrap_err();
+    let error = client.embed(&[hopeless], Purpose::Query).await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Poison);
     assert!(error.message.contains("longer than 8388608 bytes"), "{}", error.message);
 }
