@@ -291,7 +291,7 @@ async fn an_answer_that_is_wrong_never_becomes_a_vector() {
         assert!(error.message.contains(part), "{part}: {}", error.message);
     }
     let theirs: [Case; 8] = [
-        (|| openai_body("1,0;1,0;1,0"), Transient, "3 vectors came for"),
+        (|| openai_body("1,0;1,0;1,0"), Poison, "answered 1 texts with 3 vectors"),
         (|| openai_body("1,0;1,0,0"), Transient, "differ in length"),
         (|| openai_body("1,0,0;1,0,0"), Fatal, "a vector of 3 numbers came, those before had 2"),
         (|| openai_body("1,0;null,0"), Poison, "index 1 holds a number that is not finite"),

@@ -145,9 +145,10 @@ impl<T: Carries + Send + 'static> Consumer<T> {
                 loop {
                     tokio::select! {
                         biased;
+                        // First: what was read is finished if it need not wait, and handed back only if it has to.
+                        room = &mut room => break room,
                         () = shutdown.cancelled() => return Ok(()),
                         Some(batch) = batches.join_next(), if !batches.is_empty() => self.outcome(batch)?,
-                        room = &mut room => break room,
                     }
                 }
             };

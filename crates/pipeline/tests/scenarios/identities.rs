@@ -1,14 +1,14 @@
 //! Documents whose `_id`s or sizes are special.
 
 use serde_json::{Value, json};
-use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::change::Change;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::key;
 use tidewheel_core::payload::RESERVED;
 use tidewheel_core::ports::{Appended, Archive as _, Checkpoint, DeadLetters as _, EntryId, Journal as _, Source as _};
 use tidewheel_core::streams::{RAW, STAGE_1};
 use tidewheel_testkit::contracts::source::SourceWrite;
-use tidewheel_testkit::fakes::faults::{Fault, Gate};
+use tidewheel_testkit::fakes::faults::Fault;
 use tidewheel_testkit::fakes::process::{CrashPoint, Moment, Process};
 
 use crate::world::{PRODUCER, TAKEN_OVER, World, document, seconds, until};
@@ -199,32 +199,4 @@ async fn a_producer_that_cannot_append_backs_off_until_it_can() {
     assert!((10..60).contains(&attempts), "{attempts} attempts in two minutes");
     world.streams.faults().heal();
     world.settle("at the end").await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_collection_that_is_renamed_before_the_first_batch_of_a_new_feed_is_read() {
-    let mut world = World::calm();
-    world.source.insert("staging", document(7, "renamed", 1));
-    world.source.insert("tickets", document(1, "replaced", 1));
-    let whole = world.source.clone();
-    world.source = whole.selecting(&["tickets", "notes"]);
-    world.start_all();
-    world.settle("at the start").await;
-    world.kill(PRODUCER);
-    seconds(2.0 * TAKEN_OVER.as_secs_f64()).await;
-    world.source.lose_history();
-    let gate = Gate::closed();
-    // The first call has an unusable position; the second opens the new feed.
-    let open = Gate::closed();
-    open.open();
-    world.source.faults().once("open", Fault::Held(open));
-    world.source.faults().once("open", Fault::Held(gate.clone()));
-    world.start(PRODUCER);
-    until("the new feed", || world.source.faults().hits("open") == 2).await;
-    world.source.write(SourceWrite::Rename { from: "staging".into(), to: "tickets".into() });
-    gate.open();
-    world.settle("after the rename").await;
-    let drops =
-        world.streams.records::<Change>(RAW).into_iter().filter(|(_, change)| change.operation == Operation::Drop);
-    assert!(drops.count() >= 1, "the rename was seen by the feed");
 }

@@ -277,7 +277,9 @@ mod tests {
     fn invalid_utf8_inside_a_compound_id_comes_back() {
         let mut inner = Builder::new();
         inner.add(STRING, b"caf\xe9", &[&2_i32.to_le_bytes()[..], b"\xe9\0"].concat());
-        inner.add(ARRAY, b"list", &with_string(b"\x80"));
+        let mut list = Builder::new();
+        list.add(STRING, b"0", &[&2_i32.to_le_bytes()[..], b"\x80\0"].concat());
+        inner.add(ARRAY, b"list", &list.finish());
         let mut outer = Builder::new();
         outer.add(DOCUMENT, b"_id", &inner.finish());
         let document = outer.finish();

@@ -12,7 +12,6 @@ use tidewheel_core::ports::{Source, StartAt};
 use tidewheel_core::secret::Secret;
 use tidewheel_stores::mongo::{MongoOptions, MongoSource};
 
-use super::feed::take;
 use super::server::program;
 
 /// Killed when the test ends.
@@ -94,8 +93,8 @@ async fn a_user_with_the_rights_of_the_hint_can_read_and_follow() {
         let mut feed = source.open(StartAt::Time(now)).await.unwrap();
         tickets.insert_one(doc! {"_id": number as i32}).await.unwrap();
         let event = loop {
-            let event = take(feed.as_mut(), 1).await.remove(0);
-            if event.id == number.to_string() {
+            let events = feed.next().await.unwrap().events;
+            if let Some(event) = events.into_iter().find(|event| event.id == number.to_string()) {
                 break event;
             }
         };

@@ -79,6 +79,7 @@ impl World {
             embedding.timeout = "4s"
             embedder.listen = "{embedder}"
             embedder.model = "{model}"
+            documents.template = "{{{{ subject }}}}\n{{{{ content }}}}"
             documents.chunk_tokens = 24
             documents.chunk_overlap = 6
             processor.batch = 32

@@ -13,7 +13,9 @@ fn seen(picture: &str) -> String {
         true => line.replace(['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'], " "),
         false => line.to_owned(),
     };
-    let mut lines: Vec<String> = redact::text(picture).split('\n').map(flat).collect();
+    // How long a young oplog reaches depends on how much was written meanwhile; it is shown when that can be known.
+    let picture = redact::text(picture).replace(", oplog reaches for N s more", "");
+    let mut lines: Vec<String> = picture.split('\n').map(flat).collect();
     lines.dedup_by(|line, before| line.is_empty() && before.is_empty());
     lines.join("\n")
 }
