@@ -143,6 +143,7 @@ async fn second_database_on_one_redis_is_refused_until_it_takes_over() {
     insert(&world, "shop", 0..20).await;
     insert(&world, "crm", 0..30).await;
     assert_eq!(world.equal().await.documents, 20);
+    marked(&mut world, "documents").await;
 
     let redis = world.stack.redis_url();
     let mut other = Other::new(&world, "crm", &redis, "crm_documents");
@@ -181,6 +182,7 @@ async fn second_database_on_one_redis_is_refused_until_it_takes_over() {
     let url = world.stack.qdrant_http_url().unwrap();
     world.until("the other database is in its index", || async { points(&url, "crm_documents").await == 30 }).await;
     assert!(count(&url, 40).await, "the former owner's collection is left alone");
+    marked(&mut world, "crm_documents").await;
     let again = json_of(&other.command(&["installation", "adopt", "--yes", "--output", "json"]).output().unwrap());
     assert_eq!((&again["changes_redis"], &again["changes_qdrant"]), (&json!(false), &json!(false)), "{again}");
 }
