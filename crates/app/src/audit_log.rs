@@ -30,7 +30,7 @@ impl Actor {
         Self { user, origin: format!("cli {}", host.trim()).trim_end().to_owned() }
     }
 
-    /// Somebody at the web console: the user whom a proxy has authenticated, or whoever has the token.
+    /// A caller of the web console: the user that a proxy has authenticated, or the holder of the token.
     pub(crate) fn console(user: Option<&str>, address: Option<IpAddr>) -> Self {
         let user = user.unwrap_or("token").to_owned();
         let origin = address.map_or_else(|| "console".to_owned(), |address| format!("console {address}"));

@@ -1,7 +1,7 @@
 //! Text that comes from elsewhere (documents, servers) made harmless for a terminal.
 //!
 //! A terminal acts on control characters: one sequence clears the screen, another one writes to the clipboard. Characters that
-//! turn the direction of text around, or that nobody sees, make a line read as what it is not. All of them are shown as
+//! turn the direction of text around, or that are invisible, make a line read as what it is not. All of them are shown as
 //! escapes. The styles of this program carry a mark that no document can know, and pass.
 
 use std::borrow::Cow;

@@ -224,7 +224,7 @@ fn no_command_shows_a_secret_wherever_it_stands() {
     assert!(leaks.is_empty(), "{}", leaks.join("\n"));
 }
 
-/// What any command tells of a secret that stands in one form of each setting.
+/// The output of every command with a secret in one form of each setting.
 fn leaks(secret: &str, templates: &[(&str, &[&str])], form: usize) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let mut file = String::from("mongodb.database = \"shop\"\n");
@@ -305,7 +305,7 @@ fn check_before_run_accepts_that_no_embedder_runs() {
     let empty = tempfile::tempdir().unwrap();
     let broken = embedder(empty.path().to_str().unwrap());
     assert!(broken.len() == 1 && broken[0].starts_with("wrong: embedder:"), "{broken:?}");
-    // Somebody else has the address: the embedder could not start.
+    // Another process has the address: the embedder could not start.
     let holder = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
     std::thread::spawn(move || holder.incoming().for_each(drop));
     let taken = embedder("hash:64");

@@ -213,7 +213,7 @@ fn fragments(address: &str) -> BTreeSet<String> {
     fragments
 }
 
-/// The text without percent-encoding; what is no UTF-8 then is replaced.
+/// The percent-decoded text; invalid UTF-8 is replaced.
 fn decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());

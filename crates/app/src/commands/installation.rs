@@ -78,9 +78,9 @@ struct Plan {
     owners: Owners,
     /// The installation that owns both afterwards.
     installation: Installation,
-    /// Redis is registered anew.
+    /// Whether the mark in Redis changes.
     changes_redis: bool,
-    /// The collection is marked anew.
+    /// Whether the mark on the collection changes.
     changes_qdrant: bool,
     done: bool,
 }

@@ -72,7 +72,7 @@ pub(crate) async fn find(
 fn found(nearest: &Nearest, payloads: &mut Payloads) -> Found {
     let mut document = payloads.of_document(nearest);
     let first = document.shift_remove(RESERVED);
-    // A point that somebody else put there is found too.
+    // Points of other writers are found too.
     let stamp = payloads.of_chunk(nearest).shift_remove(RESERVED).or(first).unwrap_or_default();
     let get = |name: &str| stamp.get(name).cloned().unwrap_or_default();
     // Qdrant keeps no order of fields; the same document should always look the same.

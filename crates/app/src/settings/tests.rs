@@ -397,7 +397,7 @@ fn setting_without_effect_is_reported() {
     assert_eq!(warnings(file, &[], &[]), [""; 0]);
 }
 
-/// Another value than the default for every kind, and what it needs beside it.
+/// A value other than the default for every kind, and the settings that it requires.
 fn another_value(key: &Key, folder: &std::path::Path) -> (String, &'static [(&'static str, &'static str)]) {
     let ollama: &'static [(&'static str, &'static str)] = &[("embedding.provider", "ollama"), ("embedding.model", "n")];
     let beside: &'static [(&'static str, &'static str)] = match key.name {

@@ -91,7 +91,7 @@ async fn texts_that_an_endpoint_fails_for_are_parked_and_its_limit_is_learned() 
     assert_eq!(blank.len(), 4);
     assert!(blank.iter().all(|point| point["vector"].as_object().is_none_or(serde_json::Map::is_empty)), "{blank:?}");
 
-    // What it has learned is used, and people mend the documents.
+    // The learned limit is used, and the documents are corrected.
     let content = doc! {"$set": {"content": "It can be embedded now."}};
     let all: Vec<i32> = bad.iter().map(|id| id.parse().unwrap()).chain([292]).collect();
     world.collection("tickets").update_many(doc! {"_id": {"$in": all}}, content).await.unwrap();
@@ -138,7 +138,7 @@ async fn documents_that_qdrant_fails_for_are_parked_and_an_outage_parks_nothing(
     snapshot_is_over(&mut world).await;
     let tickets = world.collection("tickets");
 
-    // Reads work, writes do not: that is no fault of any document.
+    // Reads work and writes fail: no document is at fault.
     tickets.insert_many((1_000..1_040).map(ticket)).await.unwrap();
     world.equal().await;
     proxy.fails(true);

@@ -1,4 +1,4 @@
-//! The Qdrant of `up`: closed to web pages, open to its services and to whoever has its key.
+//! The Qdrant of `up`: closed to web pages, open to its services and to every holder of its key.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};

@@ -10,7 +10,7 @@ class Long {
 // Strings are matched so that digits inside of them are left alone.
 const TOKENS = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 
-// No text that somebody else writes begins with it.
+// No text from a document or a user begins with it.
 const MARK = `long:${Math.random()}:`;
 
 /** Like JSON.parse. */

@@ -65,7 +65,7 @@ impl Endpoint {
         (endpoint, url)
     }
 
-    /// Fails for everything in this way, until it is told otherwise.
+    /// Fails every request in this way until it is set to another one.
     pub fn fails(&self, outage: Option<Outage>) {
         let mut state = self.state.lock().unwrap();
         (state.outage, state.refused) = (outage, 0);
