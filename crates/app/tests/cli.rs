@@ -413,3 +413,59 @@ fn proxy_of_the_environment_gets_no_request_for_this_machine() {
     let (told, requests) = ask(&remote, "embedder.invalid");
     assert!(requests.is_empty() && told.contains("embedder.invalid"), "{told} {requests:?}");
 }
+
+/// The help of a command without the settings, which are the same for every command.
+fn help_without_settings(help: &str) -> String {
+    let mut kept = String::new();
+    let mut in_settings = false;
+    for line in help.lines() {
+        if !line.is_empty() && !line.starts_with(' ') {
+            in_settings = line == "Settings:";
+        }
+        if !in_settings {
+            kept.push_str(line.trim_end());
+            kept.push('\n');
+        }
+    }
+    kept.trim_end().to_owned()
+}
+
+/// Names in the section `Commands:` of a help text.
+fn subcommands(help: &str) -> Vec<String> {
+    let section = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = section.filter_map(|line| line.strip_prefix("  ")?.split(' ').next().map(str::to_owned));
+    names.filter(|name| !name.is_empty() && name != "help").collect()
+}
+
+/// Appends the sections of a command and of its subcommands.
+fn reference_of(command: &[String], page: &mut String) {
+    let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+    let help = tidewheel(&arguments).out;
+    if command.is_empty() {
+        page.push_str(&format!("\n## Global options\n\n```text\n{}\n```\n", help.trim_end()));
+    } else {
+        let level = "#".repeat(command.len() + 1);
+        let name = command.join(" ");
+        page.push_str(&format!("\n{level} tidewheel {name}\n\n```text\n{}\n```\n", help_without_settings(&help)));
+    }
+    for name in subcommands(&help) {
+        reference_of(&[command, &[name]].concat(), page);
+    }
+}
+
+#[test]
+fn command_line_reference_is_current() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/cli.md");
+    // The part above the marker is written by hand.
+    let current = std::fs::read_to_string(&path).unwrap();
+    let marker =
+        "<!-- Generated below. Regenerate: UPDATE=1 cargo test -p tidewheel --test cli command_line_reference -->\n";
+    let (head, _) = current.split_once(marker).expect("docs/reference/cli.md has the marker");
+    let mut page = format!("{head}{marker}");
+    reference_of(&[], &mut page);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let current = std::fs::read_to_string(&path).unwrap();
+    assert!(current == page, "docs/reference/cli.md is stale: run this test with UPDATE=1");
+}

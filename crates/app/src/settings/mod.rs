@@ -10,6 +10,8 @@ mod error;
 mod keys;
 mod layers;
 mod origin;
+#[cfg(test)]
+mod reference;
 mod resolve;
 mod resolved;
 #[cfg(test)]
