@@ -113,7 +113,7 @@ async fn servers_that_are_not_there_are_told_and_not_taken_for_zero() {
     let dash = "[...document.querySelectorAll('.tile')].every((tile) => tile.innerText.includes('–'))";
     browser.until("no number is made up", dash).await;
     browser.open(&format!("{}/#/dead-letters", console.base)).await;
-    browser.until_text(".problem", "could not read").await;
+    browser.until_text(".problem", "failed to read").await;
     browser.open(&format!("{}/#/search?q=parcel", console.base)).await;
     browser.until("the search fails with a reason", "document.querySelector('.result .problem') !== null").await;
     let exceptions: Vec<_> =

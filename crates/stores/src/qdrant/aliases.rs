@@ -1,4 +1,4 @@
-//! Names of collections.
+//! Collection aliases.
 
 use async_trait::async_trait;
 use qdrant_client::qdrant::alias_operations::Action;
@@ -20,7 +20,7 @@ impl Aliases for QdrantIndex {
         }
         let request = CollectionExistsRequest { collection_name: name.to_owned() };
         let answer = self.connection.collections().collection_exists(request).await;
-        let answer = answer.map_err(|status| self.failed("look for a collection", &status))?.into_inner();
+        let answer = answer.map_err(|status| self.failed("check whether a collection exists", &status))?.into_inner();
         Ok(if answer.result.is_some_and(|result| result.exists) { Named::Collection } else { Named::Nothing })
     }
 
@@ -34,7 +34,7 @@ impl Aliases for QdrantIndex {
             Named::Nothing => None,
         };
         let create = CreateAlias { alias_name: alias.to_owned(), collection_name: collection.to_owned() };
-        // Qdrant carries out all actions of one request in one step.
+        // Qdrant applies all actions of one request atomically.
         let actions = delete.into_iter().chain([Action::CreateAlias(create)]);
         let request = ChangeAliases {
             actions: actions.map(|action| AliasOperations { action: Some(action) }).collect(),

@@ -21,7 +21,7 @@ async fn a_collection_of_another_shape_is_refused_with_what_was_found() {
     let named = VectorParamsMap { map: [("text".to_owned(), vectors(Distance::Cosine).build())].into() };
     let named = VectorsConfig { config: Some(Config::ParamsMap(named)) };
     for (shape, found) in [
-        (CreateCollectionBuilder::default().vectors_config(vectors(Distance::Dot)), "compared by Dot"),
+        (CreateCollectionBuilder::default().vectors_config(vectors(Distance::Dot)), "with Dot distance"),
         (CreateCollectionBuilder::default().vectors_config(named), "only named vectors (text)"),
     ] {
         server.client().create_collection(shape.collection_name(&server.collection)).await.unwrap();

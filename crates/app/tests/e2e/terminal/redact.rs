@@ -27,7 +27,7 @@ static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         // Until Qdrant has put the newest points in order.
         (r"\byellow\b", "green"),
         // However many a batch had.
-        (r"could not (read|write) \d+ points", "could not $1 N points"),
+        (r"failed to (read|write) \d+ points", "failed to $1 N points"),
         // A busy machine has a delivery taken over by whoever had it.
         (r"\bdelivered (once|\d+ times)", "delivered N times"),
         (r"[\d.,]+ (KiB|MiB|GiB)", "N MiB"),
