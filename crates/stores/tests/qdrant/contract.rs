@@ -1,4 +1,4 @@
-//! What every index must do.
+//! The contract of the index port.
 
 use tidewheel_core::ports::{Aliases, Ownable};
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
@@ -7,7 +7,7 @@ use tidewheel_testkit::contracts::ownership::{a_mark_stays_with_its_collection, 
 use super::server::Server;
 
 #[tokio::test]
-async fn collection_keeps_its_owner_under_its_name_and_its_alias() {
+async fn collection_mark_is_shared_by_name_and_alias() {
     let server = Server::any().await;
     a_mark_stays_with_its_collection(&server, &server.connect()).await;
     let alias = format!("{}-alias", server.collection);

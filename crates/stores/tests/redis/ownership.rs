@@ -1,4 +1,4 @@
-//! The installation that a Redis names.
+//! The installation registered in Redis.
 
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::Registry;
@@ -14,7 +14,7 @@ async fn installation_is_registered_once_and_kept() {
 }
 
 #[tokio::test]
-async fn unreadable_installation_is_fatal_and_names_the_command_that_replaces_it() {
+async fn invalid_installation_is_fatal_and_hints_at_adopt() {
     let redis = TestRedis::start().await;
     redis.command::<u64>(&["HSET", INSTALLATION, "id", "a"]).await;
     let error = redis.store.installation().await.unwrap_err();
