@@ -2,14 +2,14 @@
 
 use tidewheel_core::ports::{Aliases, Ownable};
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
-use tidewheel_testkit::contracts::ownership::{a_mark_stays_with_its_collection, installation};
+use tidewheel_testkit::contracts::ownership::{collection_mark_is_kept_until_replaced, installation};
 
 use super::server::Server;
 
 #[tokio::test]
 async fn collection_mark_is_shared_by_name_and_alias() {
     let server = Server::any().await;
-    a_mark_stays_with_its_collection(&server, &server.connect()).await;
+    collection_mark_is_kept_until_replaced(&server, &server.connect()).await;
     let alias = format!("{}-alias", server.collection);
     let index = server.connect();
     index.switch(&alias, &server.collection).await.unwrap();

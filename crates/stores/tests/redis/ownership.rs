@@ -3,14 +3,14 @@
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::Registry;
 use tidewheel_core::streams::INSTALLATION;
-use tidewheel_testkit::contracts::ownership::the_first_installation_is_registered_and_stays;
+use tidewheel_testkit::contracts::ownership::first_installation_is_registered_and_kept;
 
 use super::server::TestRedis;
 
 #[tokio::test]
 async fn installation_is_registered_once_and_kept() {
     let redis = TestRedis::start().await;
-    the_first_installation_is_registered_and_stays(&redis.store).await;
+    first_installation_is_registered_and_kept(&redis.store).await;
 }
 
 #[tokio::test]
