@@ -25,9 +25,9 @@ pub(super) async fn identity(source: &MongoSource) -> PortResult<SourceIdentity>
 }
 
 async fn of_replica_set(source: &MongoSource) -> Option<String> {
-    let answer =
+    let reply =
         source.server.admin("read the replica set configuration of", doc! { "replSetGetConfig": 1 }).await.ok()?;
-    let settings = answer.get_document("config").ok()?.get_document("settings").ok()?;
+    let settings = reply.get_document("config").ok()?.get_document("settings").ok()?;
     settings.get_object_id("replicaSetId").ok().map(bson::oid::ObjectId::to_hex)
 }
 

@@ -31,14 +31,14 @@ use super::keys::parse_token;
 use super::pages::{Held, MAX_EVENTS, Pages};
 use super::reduced::{self, Level, Stumbling};
 use super::selection::Selection;
-use super::server::{ANSWER, Server};
+use super::server::{REPLY_TIMEOUT, Server};
 
 /// How long a `getMore` waits for an event. A dropped feed ends within this time, and an idle one saves its token at
 /// this interval.
 const AWAIT: Duration = Duration::from_secs(1);
 
 /// Maximum replies read at [`Level::Filtered`], unless the stream is caught up earlier.
-const ANSWERS_FILTERED: usize = 4;
+const MAX_FILTERED_REPLIES: usize = 4;
 
 /// Opens a change stream and starts its task.
 pub(super) async fn open(
@@ -68,13 +68,13 @@ pub(super) async fn open(
         stumbling,
         place: Some(place),
         level,
-        answers: 0,
+        replies: 0,
         held: Held::default(),
         is_router: false,
     };
     tokio::spawn(follower.run(position, opened));
     // The command itself is quick, so only an unresponsive server runs into this timeout.
-    match tokio::time::timeout(2 * ANSWER, is_open).await {
+    match tokio::time::timeout(2 * REPLY_TIMEOUT, is_open).await {
         Ok(opened) => opened.unwrap_or_else(|_| Err(ended(&server)))?,
         Err(_) => {
             let message = format!("failed to open a change stream on {}: no reply", server.name());
@@ -122,7 +122,7 @@ struct Follower {
     place: Option<String>,
     level: Level,
     /// Replies read at this level.
-    answers: usize,
+    replies: usize,
     held: Held,
     is_router: bool,
 }
@@ -152,7 +152,7 @@ impl Follower {
             let next = match self.follow(&mut cursor).await {
                 Ok(End::Closed) => return,
                 Ok(End::Over(token)) => {
-                    (self.level, self.answers) = (Level::Whole, 0);
+                    (self.level, self.replies) = (Level::Whole, 0);
                     self.cursor(Position::After(token)).await
                 }
                 Err((error, surely)) => {
@@ -232,12 +232,12 @@ impl Follower {
                     if self.place.take().is_some() {
                         locked(&self.stumbling).passed();
                     }
-                    self.answers += 1;
+                    self.replies += 1;
                     let behind = match level {
                         Level::Whole => false,
                         Level::Reduced => caught_up || self.decoder.has_met_a_reduced_event(),
                         // Omitted events are invisible: after this many replies they are behind.
-                        Level::Filtered => caught_up || self.answers > ANSWERS_FILTERED,
+                        Level::Filtered => caught_up || self.replies > MAX_FILTERED_REPLIES,
                     };
                     behind.then_some(token)
                 }

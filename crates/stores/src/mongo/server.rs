@@ -17,7 +17,7 @@ use super::failure::{not_a_replica_set, port_error};
 
 /// Timeout of a trivial command. The driver itself waits forever for a server that keeps its connections open and does
 /// not reply.
-pub(super) const ANSWER: Duration = Duration::from_secs(10);
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time without a cursor batch after which the server is pinged. A slow batch is not a fault: the server may scan a
 /// long stretch of its oplog without a match.
@@ -73,10 +73,12 @@ impl Server {
         call: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> PortResult<T> {
         let doing = format!("{doing} {}", self.name);
-        match tokio::time::timeout(ANSWER, tokio::spawn(call)).await {
+        match tokio::time::timeout(REPLY_TIMEOUT, tokio::spawn(call)).await {
             Ok(Ok(result)) => result.map_err(|error| port_error(&doing, &error)),
             Ok(Err(_)) => Err(PortError::transient(format!("failed to {doing}: the call was cancelled"))),
-            Err(_) => Err(PortError::transient(format!("failed to {doing}: no reply within {} s", ANSWER.as_secs()))),
+            Err(_) => {
+                Err(PortError::transient(format!("failed to {doing}: no reply within {} s", REPLY_TIMEOUT.as_secs())))
+            }
         }
     }
 
@@ -85,7 +87,7 @@ impl Server {
         loop {
             match tokio::time::timeout(PING_AFTER, batches.recv()).await {
                 Ok(batch) => return Ok(batch),
-                Err(_) => self.answers().await?,
+                Err(_) => self.ping().await?,
             }
         }
     }
@@ -103,16 +105,16 @@ impl Server {
     }
 
     /// Pings the server.
-    async fn answers(&self) -> PortResult<()> {
+    async fn ping(&self) -> PortResult<()> {
         self.command("ping", doc! { "ping": 1 }).await.map(drop)
     }
 
     /// The time of the last operation that the primary has applied.
     pub(super) async fn now(&self) -> PortResult<ClusterTime> {
         const DOING: &str = "read the cluster time of";
-        let answer = self.command(DOING, doc! { "ping": 1 }).await?;
+        let reply = self.command(DOING, doc! { "ping": 1 }).await?;
         let time =
-            answer.get_timestamp("operationTime").map_err(|_| not_a_replica_set(&format!("{DOING} {}", self.name)))?;
+            reply.get_timestamp("operationTime").map_err(|_| not_a_replica_set(&format!("{DOING} {}", self.name)))?;
         Ok(ClusterTime { seconds: time.time, increment: time.increment })
     }
 
@@ -135,8 +137,8 @@ impl Server {
 
     /// The server's version, as text and as numbers.
     pub(super) async fn version(&self) -> PortResult<(String, [i32; 3])> {
-        let answer = self.command("read the version of", doc! { "buildInfo": 1 }).await?;
-        let text = answer.get_str("version").unwrap_or("unknown").to_owned();
+        let reply = self.command("read the version of", doc! { "buildInfo": 1 }).await?;
+        let text = reply.get_str("version").unwrap_or("unknown").to_owned();
         Ok((text.clone(), version_numbers(&text)))
     }
 
@@ -147,8 +149,8 @@ impl Server {
 
     /// Whether it is a router of a sharded cluster.
     pub(super) async fn is_router(&self) -> PortResult<bool> {
-        let answer = self.command("send hello to", doc! { "hello": 1 }).await?;
-        Ok(answer.get_str("msg").is_ok_and(|message| message == "isdbgrid"))
+        let reply = self.command("send hello to", doc! { "hello": 1 }).await?;
+        Ok(reply.get_str("msg").is_ok_and(|message| message == "isdbgrid"))
     }
 
     pub(super) fn client(&self) -> &Client {

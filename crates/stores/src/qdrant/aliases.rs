@@ -13,15 +13,16 @@ use super::QdrantIndex;
 #[async_trait]
 impl Aliases for QdrantIndex {
     async fn resolve(&self, name: &str) -> PortResult<Named> {
-        let answer = self.connection.collections().list_aliases(ListAliasesRequest {}).await;
-        let aliases = answer.map_err(|status| self.failed("list the aliases", &status))?.into_inner().aliases;
+        let response = self.connection.collections().list_aliases(ListAliasesRequest {}).await;
+        let aliases = response.map_err(|status| self.failed("list the aliases", &status))?.into_inner().aliases;
         if let Some(alias) = aliases.into_iter().find(|alias| alias.alias_name == name) {
             return Ok(Named::Alias(alias.collection_name));
         }
         let request = CollectionExistsRequest { collection_name: name.to_owned() };
-        let answer = self.connection.collections().collection_exists(request).await;
-        let answer = answer.map_err(|status| self.failed("check whether a collection exists", &status))?.into_inner();
-        Ok(if answer.result.is_some_and(|result| result.exists) { Named::Collection } else { Named::Nothing })
+        let response = self.connection.collections().collection_exists(request).await;
+        let response =
+            response.map_err(|status| self.failed("check whether a collection exists", &status))?.into_inner();
+        Ok(if response.result.is_some_and(|result| result.exists) { Named::Collection } else { Named::Nothing })
     }
 
     async fn switch(&self, alias: &str, collection: &str) -> PortResult<()> {
@@ -40,7 +41,7 @@ impl Aliases for QdrantIndex {
             actions: actions.map(|action| AliasOperations { action: Some(action) }).collect(),
             ..ChangeAliases::default()
         };
-        let answer = self.connection.collections().update_aliases(request).await;
-        answer.map(drop).map_err(|status| self.failed(&format!("switch the alias {alias:?}"), &status))
+        let response = self.connection.collections().update_aliases(request).await;
+        response.map(drop).map_err(|status| self.failed(&format!("switch the alias {alias:?}"), &status))
     }
 }

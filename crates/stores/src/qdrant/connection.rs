@@ -27,7 +27,7 @@ const GRPC_PORT: u16 = 6334;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// Responses may be of any size: requests for pages and searches bound them.
-const LARGEST_ANSWER: usize = usize::MAX;
+const MAX_RESPONSE: usize = usize::MAX;
 
 type Service = InterceptedService<Redirects<Channel>, ApiKey>;
 
@@ -66,7 +66,7 @@ impl Connection {
     }
 
     pub(super) fn points(&self) -> PointsClient<Service> {
-        PointsClient::new(self.service.clone()).max_decoding_message_size(LARGEST_ANSWER)
+        PointsClient::new(self.service.clone()).max_decoding_message_size(MAX_RESPONSE)
     }
 
     pub(super) fn collections(&self) -> CollectionsClient<Service> {

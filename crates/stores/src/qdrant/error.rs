@@ -193,7 +193,7 @@ mod tests {
             (Code::ResourceExhausted, "grpc: received message larger than max (7 vs. 4)", Cause::Refused),
             (Code::ResourceExhausted, "Rate limiting exceeded", Cause::Busy),
             (Code::Internal, "recursion limit reached", Cause::Other),
-            (Code::Aborted, "the server answered WaitTimeout instead of Completed", Cause::Timeout),
+            (Code::Aborted, "the server returned WaitTimeout instead of Completed", Cause::Timeout),
         ] {
             assert_eq!(classify(CALL, &Status::new(code, message)).cause, expected, "{message}");
         }

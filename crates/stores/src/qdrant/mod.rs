@@ -155,9 +155,9 @@ impl QdrantIndex {
 
     async fn facts(&self) -> PortResult<Option<CollectionFacts>> {
         let request = GetCollectionInfoRequest { collection_name: self.collection.clone() };
-        let answer = existing(self.connection.collections().get(request).await)
+        let response = existing(self.connection.collections().get(request).await)
             .map_err(|status| self.failed("read the collection's state", &status))?;
-        Ok(answer.and_then(|answer| answer.result).map(|info| CollectionFacts::from(&info)))
+        Ok(response.and_then(|response| response.result).map(|info| CollectionFacts::from(&info)))
     }
 
     async fn create(&self, dimension: usize) -> PortResult<bool> {
@@ -180,9 +180,9 @@ impl QdrantIndex {
     /// Returns the requested points; none if the collection is missing.
     async fn get(&self, request: GetPoints) -> PortResult<Vec<RetrievedPoint>> {
         let count = request.ids.len();
-        let answer = existing(self.connection.points().get(request).await)
+        let response = existing(self.connection.points().get(request).await)
             .map_err(|status| self.failed(&format!("read {count} points"), &status))?;
-        Ok(answer.map(|answer| answer.result).unwrap_or_default())
+        Ok(response.map(|response| response.result).unwrap_or_default())
     }
 
     /// Returns the versions of the existing points among these.
@@ -203,16 +203,16 @@ impl QdrantIndex {
     async fn counted(&self, exact: bool) -> PortResult<Option<u64>> {
         let request =
             CountPoints { collection_name: self.collection.clone(), exact: Some(exact), ..CountPoints::default() };
-        let answer = existing(self.connection.points().count(request).await)
+        let response = existing(self.connection.points().count(request).await)
             .map_err(|status| self.failed("count the points", &status))?;
-        Ok(answer.map(|answer| answer.result.unwrap_or_default().count))
+        Ok(response.map(|response| response.result.unwrap_or_default().count))
     }
 
     /// Deletes the points that the filter selects. Succeeds if the collection is missing.
     async fn delete_behind(&self, filter: Filter, what: &str) -> PortResult<()> {
         match completed(self.connection.points().delete(request::delete(&self.collection, filter)).await) {
             Err(status) if error::is_missing(&status) => Ok(()),
-            answer => answer.map_err(|status| self.failed(what, &status)),
+            response => response.map_err(|status| self.failed(what, &status)),
         }
     }
 
@@ -222,9 +222,9 @@ impl QdrantIndex {
         loop {
             let filter = fence::behind(std::slice::from_ref(fence));
             let request = request::ids(&self.collection, filter, start, DROPPED_PER_CALL);
-            let answer = existing(self.connection.points().scroll(request).await)
+            let response = existing(self.connection.points().scroll(request).await)
                 .map_err(|status| self.failed("list points of a dropped collection", &status))?;
-            let Some(page) = answer else { return Ok(()) };
+            let Some(page) = response else { return Ok(()) };
             let ids: Vec<PointId> = page.result.into_iter().filter_map(|point| point.id).collect();
             if !ids.is_empty() {
                 let what = format!("delete {} points of a dropped collection", ids.len());
@@ -302,8 +302,8 @@ impl Index for QdrantIndex {
             match self.connection.points().update_batch(request).await.and_then(all_completed) {
                 // A missing collection has nothing to refresh.
                 Err(status) if error::is_missing(&status) => break,
-                answer => {
-                    answer.map_err(|status| self.failed(&format!("write {operations} payloads"), &status))?;
+                response => {
+                    response.map_err(|status| self.failed(&format!("write {operations} payloads"), &status))?;
                 }
             }
         }
@@ -364,8 +364,8 @@ impl Index for QdrantIndex {
     ) -> PortResult<Vec<Hit>> {
         let filter = filter.map(filter::parse).transpose()?;
         let request = request::search(&self.collection, vector, limit, filter, fields);
-        let answer = self.connection.points().query(request).await;
-        let points = answer.map_err(|status| self.failed("search", &status))?.into_inner().result;
+        let response = self.connection.points().query(request).await;
+        let points = response.map_err(|status| self.failed("search", &status))?.into_inner().result;
         let hit = |point: ScoredPoint| {
             Some(Hit { id: uuid_of(point.id)?, score: point.score, payload: value::from_payload(point.payload) })
         };
@@ -393,9 +393,9 @@ impl Index for QdrantIndex {
             return Ok(Vec::new());
         };
         let request = request::page(&self.collection, Uuid::from_u128(start), limit, fields);
-        let answer = existing(self.connection.points().scroll(request).await)
+        let response = existing(self.connection.points().scroll(request).await)
             .map_err(|status| self.failed("read a page of points", &status))?;
-        Ok(indexed(answer.map(|answer| answer.result).unwrap_or_default()))
+        Ok(indexed(response.map(|response| response.result).unwrap_or_default()))
     }
 }
 
@@ -429,8 +429,8 @@ fn indexed(points: Vec<RetrievedPoint>) -> Vec<IndexedPoint> {
 
 /// Checks that a write is completed. `WaitTimeout` comes in an otherwise successful response: the write is in progress,
 /// and its outcome is unknown.
-fn completed(answer: Result<Response<PointsOperationResponse>, Status>) -> Result<(), Status> {
-    completion(answer?.into_inner().result.unwrap_or_default().status())
+fn completed(response: Result<Response<PointsOperationResponse>, Status>) -> Result<(), Status> {
+    completion(response?.into_inner().result.unwrap_or_default().status())
 }
 
 fn completion(status: UpdateStatus) -> Result<(), Status> {
@@ -441,14 +441,14 @@ fn completion(status: UpdateStatus) -> Result<(), Status> {
 }
 
 /// Checks that every write of a batch is completed.
-fn all_completed(answer: Response<UpdateBatchResponse>) -> Result<(), Status> {
-    answer.into_inner().result.iter().map(UpdateResult::status).try_for_each(completion)
+fn all_completed(response: Response<UpdateBatchResponse>) -> Result<(), Status> {
+    response.into_inner().result.iter().map(UpdateResult::status).try_for_each(completion)
 }
 
 /// `None` if the collection is missing.
-fn existing<T>(answer: Result<Response<T>, Status>) -> Result<Option<T>, Status> {
-    match answer {
-        Ok(answer) => Ok(Some(answer.into_inner())),
+fn existing<T>(response: Result<Response<T>, Status>) -> Result<Option<T>, Status> {
+    match response {
+        Ok(response) => Ok(Some(response.into_inner())),
         Err(status) if error::is_missing(&status) => Ok(None),
         Err(status) => Err(status),
     }
@@ -469,16 +469,16 @@ mod tests {
 
     #[test]
     fn only_a_completed_write_succeeds() {
-        let answer = |status: UpdateStatus| {
+        let response = |status: UpdateStatus| {
             let result = UpdateResult { status: status.into(), ..UpdateResult::default() };
             completed(Ok(Response::new(PointsOperationResponse {
                 result: Some(result),
                 ..PointsOperationResponse::default()
             })))
         };
-        assert!(answer(UpdateStatus::Completed).is_ok());
+        assert!(response(UpdateStatus::Completed).is_ok());
         for status in [UpdateStatus::Acknowledged, UpdateStatus::ClockRejected, UpdateStatus::WaitTimeout] {
-            let status = answer(status).unwrap_err();
+            let status = response(status).unwrap_err();
             assert_eq!(status.code(), Code::Aborted, "which is transient");
         }
         assert!(completed(Ok(Response::new(PointsOperationResponse::default()))).is_err());

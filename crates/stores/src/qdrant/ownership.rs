@@ -24,9 +24,9 @@ impl Ownable for QdrantIndex {
 
     async fn mark(&self) -> PortResult<CollectionMark> {
         let request = GetCollectionInfoRequest { collection_name: self.collection.clone() };
-        let answer = existing(self.connection.collections().get(request).await)
+        let response = existing(self.connection.collections().get(request).await)
             .map_err(|status| self.failed("read the owner of the collection", &status))?;
-        let Some(info) = answer.and_then(|answer| answer.result) else { return Ok(CollectionMark::NoCollection) };
+        let Some(info) = response.and_then(|response| response.result) else { return Ok(CollectionMark::NoCollection) };
         let metadata = value::from_payload(info.config.unwrap_or_default().metadata);
         mark_in(&metadata).map_err(|cause| {
             PortError::fatal(format!(

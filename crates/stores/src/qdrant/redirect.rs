@@ -29,14 +29,14 @@ where
     }
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
-        let answer = self.0.call(request);
+        let response = self.0.call(request);
         Box::pin(async move {
-            let mut answer = answer.await?;
-            if let Some(status) = status(answer.status(), answer.headers()) {
+            let mut response = response.await?;
+            if let Some(status) = status(response.status(), response.headers()) {
                 // Fails only for a message that is invalid in a header; this one is encoded.
-                let _ = status.add_header(answer.headers_mut());
+                let _ = status.add_header(response.headers_mut());
             }
-            Ok(answer)
+            Ok(response)
         })
     }
 }

@@ -59,7 +59,7 @@ impl Link {
                 }
             }
         };
-        let result = answer(connection.send_packed_command(command).await);
+        let result = into_result(connection.send_packed_command(command).await);
         if result.as_ref().is_err_and(spoils_connection) {
             let mut commands = self.commands.lock().await;
             if commands.0 == number {
@@ -102,7 +102,7 @@ impl Link {
             None => self.connect().await?,
         };
         connection.set_response_timeout(wait + BLOCK_MARGIN);
-        let result = answer(connection.send_packed_command(command).await);
+        let result = into_result(connection.send_packed_command(command).await);
         if !result.as_ref().is_err_and(spoils_connection) {
             self.idle_readers.lock().expect("no holder panics").push(connection);
         }
@@ -112,7 +112,7 @@ impl Link {
 
 /// Converts a server error reply into an `Err`. Checks the top level only: entries hold no errors, and a deep check
 /// would visit every field.
-fn answer(result: RedisResult<Value>) -> RedisResult<Value> {
+fn into_result(result: RedisResult<Value>) -> RedisResult<Value> {
     match result? {
         Value::ServerError(error) => Err(RedisError::from(error)),
         value => Ok(value),

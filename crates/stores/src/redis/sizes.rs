@@ -63,11 +63,11 @@ impl Sizes {
                 Ok(_) => false,
             };
             // The first reply may still concern the old connection.
-            let mut answers = false;
+            let mut responds = false;
             for _ in 0..2 {
-                answers = answers || link.send(&redis::cmd("PING")).await.is_ok();
+                responds = responds || link.send(&redis::cmd("PING")).await.is_ok();
             }
-            if !(refused && answers) {
+            if !(refused && responds) {
                 return;
             }
         }

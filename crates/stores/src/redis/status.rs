@@ -44,7 +44,7 @@ impl StageFacts {
 
     fn parse(answer: Value) -> Result<Self, Unexpected> {
         let mut values = reply::array(answer)?.into_iter();
-        let mut next = || values.next().ok_or(Unexpected("as long as the script makes it"));
+        let mut next = || values.next().ok_or(Unexpected("all values of the script"));
         let mut facts = Self {
             length: reply::count(&next()?)?,
             dead_letters: reply::count(&next()?)?,
