@@ -11,15 +11,18 @@
 //! gets an empty Redis and an empty collection; its rounds alternate with the other side's, and the median round counts.
 //!
 //! `tidewheel-bench fence` measures what the fence of versions costs the upserter, `tidewheel-bench verify` how long it takes to
-//! compare the index with the source, `tidewheel-bench observability` what it costs to be watched.
+//! compare the index with the source, `tidewheel-bench observability` what it costs to be watched, and `tidewheel-bench release`
+//! compares two builds of tidewheel.
 #![allow(clippy::print_stdout, reason = "its output is its purpose")]
 
 mod fence;
 mod load;
 mod observability;
 mod process;
+mod release;
 mod report;
 mod side;
+mod turns;
 mod verify;
 
 use std::ffi::OsString;
@@ -54,6 +57,7 @@ enum Part {
     Fence(fence::Arguments),
     Verify(verify::Arguments),
     Observability(observability::Arguments),
+    Release(release::Arguments),
 }
 
 /// Of the whole pipeline beside a baseline.
@@ -161,6 +165,7 @@ async fn run(line: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
         Some(Part::Observability(arguments)) => {
             observability::run(&stack, &binary, dir.path(), arguments).await?;
         }
+        Some(Part::Release(arguments)) => release::run(&stack, &binary, dir.path(), arguments).await?,
         None => compare(&line.pipeline, &binary, &stack, dir.path()).await?,
     }
     stack.stop().await;

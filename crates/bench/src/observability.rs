@@ -9,9 +9,7 @@
 //!
 //! The watched side has an operations port on every service and on the embedder, all of them scraped every few seconds, a console
 //! with a browser's connection open, which makes it look every second, and a monitor. All of that counts as its CPU time. The
-//! unwatched side is built without recorder and reporter and has none of the rest. Rounds alternate, and who begins a round
-//! changes with every round. Each side's round with the median throughput is shown; the ratio that counts is the median of the
-//! rounds' own ratios, because what else the machine does changes from minute to minute and meets both sides of a round.
+//! unwatched side is built without recorder and reporter and has none of the rest.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -24,9 +22,9 @@ use tidewheel_local::stack::Stack;
 use tokio::task::JoinSet;
 
 use crate::load::Servers;
-use crate::report::{Run, median};
 use crate::side::{Model, SERVICES, Side, free_port, tidewheel_as};
-use crate::{Load, measure, report};
+use crate::turns::Turns;
+use crate::{Load, measure};
 
 /// How long a browser or a scraper waits before it tries again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -70,39 +68,26 @@ pub async fn run(stack: &Stack, binary: &Path, dir: &Path, arguments: &Arguments
     }
     let unwatched = tidewheel_as("unwatched", &unmeasured, dir, &servers, &model, &[])?;
     let load = Load { documents: arguments.documents, latency_documents: 100, rate: 50 };
-    let (mut of_watched, mut of_unwatched): (Vec<Run>, Vec<Run>) = (Vec::new(), Vec::new());
-    let (mut throughput, mut services, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
+    let mut turns = Turns::new([watched.name, unwatched.name]);
     for round in 0..arguments.rounds {
-        for turn in 0..2 {
-            if (round + turn) % 2 == 0 {
+        for side in Turns::order(round) {
+            if side == 0 {
                 let watchers = addresses.watch(&client, arguments.scrape);
-                of_watched.push(measure(&watched, &servers, stack, &load, dir).await?);
+                turns.record(side, measure(&watched, &servers, stack, &load, dir).await?);
                 if !watchers.saw_everything() {
                     return Err("a service or the console could not be watched".into());
                 }
             } else {
-                of_unwatched.push(measure(&unwatched, &servers, stack, &load, dir).await?);
+                turns.record(side, measure(&unwatched, &servers, stack, &load, dir).await?);
             }
         }
-        if let (Some(watched), Some(unwatched)) = (of_watched.last(), of_unwatched.last()) {
-            let (a, b) = (watched.documents_per_second, unwatched.documents_per_second);
-            println!("round {}: {a:.0} documents/s watched, {b:.0} unwatched", round + 1);
-            throughput.push(a / b);
-            services.push(watched.services_cpu() / unwatched.services_cpu());
-            cpu.push(watched.all_cpu() / unwatched.all_cpu());
-        }
+        turns.report_round();
     }
     println!(
         "\n{} documents, {} dimensions, no model, {} rounds, scraped every {} s",
         arguments.documents, arguments.dimension, arguments.rounds, arguments.scrape
     );
-    report::print(&[("watched", report::middle(of_watched)), ("unwatched", report::middle(of_unwatched))]);
-    println!(
-        "median of the rounds' own ratios: throughput {:.3}, CPU time of the services {:.3}, of services and servers {:.3}",
-        median(throughput),
-        median(services),
-        median(cpu)
-    );
+    turns.report();
     Ok(())
 }
 

@@ -47,7 +47,7 @@ pub(super) async fn open(
     stumbling: Arc<Mutex<Stumbling>>,
     start: StartAt,
 ) -> Result<Box<dyn Feed>, FeedError> {
-    let place = format!("{start:?}");
+    let place = place(&start);
     let level = locked(&stumbling).level(&place);
     if level != Level::Whole {
         warn!(?level, "an earlier read failed at this position; requesting oversized events in part");
@@ -118,7 +118,7 @@ struct Follower {
     sender: mpsc::Sender<Result<FeedBatch, FeedError>>,
     decoder: Decoder,
     stumbling: Arc<Mutex<Stumbling>>,
-    /// The feed's start position, until an event after it has been read.
+    /// The position at which the feed was opened, until a batch ends at a later one.
     place: Option<String>,
     level: Level,
     /// Replies read at this level.
@@ -212,7 +212,9 @@ impl Follower {
             let mut passed = None;
             let mut slot = Some(slot);
             while let Some(mut page) = pages.next().map_err(unreadable)? {
-                if level == Level::Filtered && self.place.is_some() && passed.is_none() {
+                // The first reply of a cursor is empty and repeats the position at which it was opened.
+                let advances = self.place.as_deref() != Some(place(&StartAt::Token(page.token.clone())).as_str());
+                if level == Level::Filtered && self.place.is_some() && advances {
                     reduced::left_out(&mut page, self.selection.database());
                 }
                 let slot = match slot.take() {
@@ -222,16 +224,18 @@ impl Follower {
                         Err(_) => return Ok(End::Closed),
                     },
                 };
-                passed = Some(page.token.0.clone());
+                if advances {
+                    if self.place.take().is_some() {
+                        locked(&self.stumbling).passed();
+                    }
+                    passed = Some(page.token.0.clone());
+                }
                 slot.send(Ok(page));
             }
             let (invalidated, caught_up) = (pages.invalidated.take(), pages.is_empty());
             let over = match (invalidated, passed) {
                 (Some(token), _) => Some(token),
                 (None, Some(token)) => {
-                    if self.place.take().is_some() {
-                        locked(&self.stumbling).passed();
-                    }
                     self.replies += 1;
                     let behind = match level {
                         Level::Whole => false,
@@ -250,6 +254,11 @@ impl Follower {
             }
         }
     }
+}
+
+/// Identifies a position, to recognise repeated failures at the same one.
+fn place(start: &StartAt) -> String {
+    format!("{start:?}")
 }
 
 fn locked(stumbling: &Mutex<Stumbling>) -> MutexGuard<'_, Stumbling> {
