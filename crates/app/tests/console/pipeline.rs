@@ -243,8 +243,8 @@ async fn qdrant_is_away_and_comes_back(day: &mut Day) {
     qdrant.kill().await;
     day.world.collection("tickets").insert_many((440..480).map(ticket)).await.unwrap();
     day.is("broken").await;
-    day.browser.until_text(".verdict-summary", "Qdrant does not answer").await;
-    day.browser.until_text("[aria-label=Qdrant]", "does not answer").await;
+    day.browser.until_text(".verdict-summary", "Qdrant is unreachable").await;
+    day.browser.until_text("[aria-label=Qdrant]", "unreachable").await;
     if let Some(folder) = std::env::var_os("TIDEWHEEL_SCREENSHOTS").filter(|folder| !folder.is_empty()) {
         let picture = day.browser.picture(Screen { width: 1440, height: 900, theme: "light" }).await;
         std::fs::write(std::path::Path::new(&folder).join("outage-desk-light.png"), picture).unwrap();
