@@ -197,7 +197,7 @@ fn source(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
     }
     if let Some(damage) = &source.damage {
         let message = format!("lost data is being repaired: {damage}");
-        let action = "keep the producer running; find out what deleted the data";
+        let action = "keep the producer running; find the cause of the loss";
         found.add(Severity::Warning, "history-damaged", "redis", message, action);
     }
 }
