@@ -378,9 +378,9 @@ fn services(published: &[(String, u64, Report)]) -> Vec<Service> {
     services
 }
 
-fn known<T, U>(told: Told<T>, then: impl FnOnce(T) -> U) -> Told<U> {
-    match told {
-        Told::Known(told) => Told::Known(then(told)),
+fn known<T, U>(value: Told<T>, then: impl FnOnce(T) -> U) -> Told<U> {
+    match value {
+        Told::Known(value) => Told::Known(then(value)),
         Told::Unknown(error) => Told::Unknown(error),
     }
 }

@@ -69,7 +69,7 @@ pub(crate) enum Told<T> {
 impl<T> Told<T> {
     pub(crate) fn known(&self) -> Option<&T> {
         match self {
-            Self::Known(told) => Some(told),
+            Self::Known(value) => Some(value),
             Self::Unknown(_) => None,
         }
     }
@@ -90,7 +90,7 @@ impl<T: Serialize> Serialize for Told<T> {
             error: &'a str,
         }
         match self {
-            Self::Known(told) => told.serialize(serializer),
+            Self::Known(value) => value.serialize(serializer),
             Self::Unknown(error) => Unknown { error }.serialize(serializer),
         }
     }

@@ -43,9 +43,9 @@ impl Overview {
         let _ = writeln!(text);
         self.stages_table(&mut text, width);
         let _ = writeln!(text);
-        let mut line = |name: &str, told: Result<String, &str>| {
-            let told = told.unwrap_or_else(|error| styled(BAD, error));
-            let _ = writeln!(text, "{}{}{told}", styled(STRONG, name), " ".repeat(12 - name.len()));
+        let mut line = |name: &str, value: Result<String, &str>| {
+            let value = value.unwrap_or_else(|error| styled(BAD, error));
+            let _ = writeln!(text, "{}{}{value}", styled(STRONG, name), " ".repeat(12 - name.len()));
         };
         line("source", self.source.known().map(source_line).ok_or_else(|| self.source.error().unwrap_or_default()));
         line(

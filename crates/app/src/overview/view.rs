@@ -97,11 +97,11 @@ pub(crate) fn draw(frame: &mut Frame<'_>, overview: &Overview, history: &History
     frame.render_widget(Paragraph::new(header).wrap(Wrap { trim: false }), top);
     if boxes {
         let areas: [Rect; 2] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(stages);
-        for (at, (area, told)) in areas.into_iter().zip(&overview.stages).enumerate() {
-            stage(frame, area, at, told, &history.out[at], paint);
+        for (at, (area, probe)) in areas.into_iter().zip(&overview.stages).enumerate() {
+            stage(frame, area, at, probe, &history.out[at], paint);
         }
     } else {
-        let lines = (1..).zip(&overview.stages).map(|(number, told)| stage_line(number, told, paint));
+        let lines = (1..).zip(&overview.stages).map(|(number, probe)| stage_line(number, probe, paint));
         frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), stages);
     }
     if !problems.lines.is_empty() {
@@ -191,9 +191,9 @@ fn problems(overview: &Overview, actions: bool, paint: Paint) -> Text<'static> {
 }
 
 /// A stage as a single line, for small terminals.
-fn stage_line(number: usize, told: &Told<Stage>, paint: Paint) -> Line<'static> {
+fn stage_line(number: usize, probe: &Told<Stage>, paint: Paint) -> Line<'static> {
     let name = Span::styled(format!("stage {number}  "), STRONG);
-    let Told::Known(stage) = told else { return Line::from(vec![name, Span::styled("unknown", paint.bad())]) };
+    let Told::Known(stage) = probe else { return Line::from(vec![name, Span::styled("unknown", paint.bad())]) };
     let style = if stage.backlog == 0 { paint.good() } else { paint.warn() };
     let mut line = vec![name, Span::styled(format!("{} waiting", thousands(stage.backlog)), style)];
     if let (Some(into), Some(out)) = (stage.in_per_second, stage.out_per_second) {
@@ -206,12 +206,12 @@ fn stage_line(number: usize, told: &Told<Stage>, paint: Paint) -> Line<'static> 
 }
 
 /// A stage as a box: backlog as a share of its stream, rates, consumers, sparkline.
-fn stage(frame: &mut Frame<'_>, area: Rect, at: usize, told: &Told<Stage>, out: &[u64], paint: Paint) {
+fn stage(frame: &mut Frame<'_>, area: Rect, at: usize, probe: &Told<Stage>, out: &[u64], paint: Paint) {
     let names = [" MongoDB → stage 1 → embedder ", " embedder → stage 2 → Qdrant "];
     let block = Block::bordered().title(names[at]);
     let inner = block.inner(area);
     frame.render_widget(block, area);
-    let stage = match told {
+    let stage = match probe {
         Told::Known(stage) => stage,
         Told::Unknown(error) => {
             let error = Text::styled(error.clone(), paint.bad());
@@ -252,17 +252,17 @@ fn stage(frame: &mut Frame<'_>, area: Rect, at: usize, told: &Told<Stage>, out: 
 fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
     let mut lines: Vec<Line<'static>> = Vec::new();
     let room = usize::from(width).saturating_sub(NAMES);
-    let mut line = |name: &str, told: Result<String, String>| {
-        let told = match told {
-            Ok(told) => Span::raw(clipped(&told, room)),
+    let mut line = |name: &str, value: Result<String, String>| {
+        let value = match value {
+            Ok(value) => Span::raw(clipped(&value, room)),
             Err(error) => Span::styled(clipped(&error, room), paint.bad()),
         };
-        lines.push(Line::from(vec![Span::styled(format!("{name:<NAMES$}"), STRONG), told]));
+        lines.push(Line::from(vec![Span::styled(format!("{name:<NAMES$}"), STRONG), value]));
     };
-    line("source", said(&overview.source, super::text::source_line));
+    line("source", rendered(&overview.source, super::text::source_line));
     line(
         "redis",
-        said(&overview.redis, |redis| {
+        rendered(&overview.redis, |redis| {
             let limit = redis.memory_limit_bytes.map_or_else(
                 || "no limit".to_owned(),
                 |limit| format!("{} % of {}", redis.memory_bytes * 100 / limit.max(1), bytes(limit)),
@@ -272,7 +272,7 @@ fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
     );
     line(
         "embedder",
-        said(&overview.embedder, |embedder| {
+        rendered(&overview.embedder, |embedder| {
             let rate = embedder.tokens_per_second.map_or_else(String::new, |rate| format!(", {rate:.0} tokens/s"));
             let queued =
                 embedder.queued_tokens.map_or_else(String::new, |tokens| format!(", {} queued", thousands(tokens)));
@@ -281,7 +281,7 @@ fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
     );
     line(
         "collection",
-        said(&overview.collection, |collection| match (collection.points, &collection.status) {
+        rendered(&overview.collection, |collection| match (collection.points, &collection.status) {
             (Some(points), Some(status)) => format!("{}: {} points, {status}", collection.name, thousands(points)),
             _ => format!("{}: not created yet", collection.name),
         }),
@@ -312,9 +312,9 @@ fn clipped(text: &str, room: usize) -> String {
     if text.chars().count() <= room { text } else { text.chars().take(room.max(1) - 1).chain(['…']).collect() }
 }
 
-fn said<T>(told: &Told<T>, text: impl FnOnce(&T) -> String) -> Result<String, String> {
-    match told {
-        Told::Known(told) => Ok(anstream::adapter::strip_str(&text(told)).to_string()),
+fn rendered<T>(probe: &Told<T>, text: impl FnOnce(&T) -> String) -> Result<String, String> {
+    match probe {
+        Told::Known(value) => Ok(anstream::adapter::strip_str(&text(value)).to_string()),
         Told::Unknown(error) => Err(error.clone()),
     }
 }

@@ -5,7 +5,7 @@ import { parse, stringify } from "./json.js";
 const TOKEN = "tidewheel-token";
 
 /** An error response of the server. */
-export class Refusal extends Error {
+export class RequestError extends Error {
   constructor(status, message, hint) {
     super(message);
     this.status = status;
@@ -32,7 +32,7 @@ async function answer(response) {
   let body = null;
   try { body = parse(await response.text()); } catch { /* not a response of the console */ }
   if (response.ok) return body;
-  throw new Refusal(response.status, body?.error ?? `unexpected status ${response.status}`, body?.hint);
+  throw new RequestError(response.status, body?.error ?? `unexpected status ${response.status}`, body?.hint);
 }
 
 async function ask(path, options) {
@@ -40,7 +40,7 @@ async function ask(path, options) {
   try {
     response = await fetch(path, { ...options, cache: "no-store", credentials: "omit" });
   } catch {
-    throw new Refusal(0, "the console is unreachable", "check that tidewheel is running");
+    throw new RequestError(0, "the console is unreachable", "check that tidewheel is running");
   }
   return answer(response);
 }

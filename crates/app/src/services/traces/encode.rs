@@ -117,7 +117,7 @@ mod tests {
             error: error.map(str::to_owned),
         };
         let root = span(SpanKind::Producer, None, None);
-        let child = span(SpanKind::Consumer, Some(SpanId([9; 8])), Some("it was refused"));
+        let child = span(SpanKind::Consumer, Some(SpanId([9; 8])), Some("rejected"));
         let batches = [("upserter", vec![child.clone()]), ("producer", vec![root]), ("upserter", vec![child])];
         let request = request(&batches, &Process { instance: "here-1".into() });
         let counts: Vec<_> = request.resource_spans.iter().map(|one| one.scope_spans[0].spans.len()).collect();

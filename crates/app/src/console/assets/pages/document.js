@@ -103,54 +103,54 @@ function hop(name, picture, tone, head, ...more) {
 
 const facts = (rows) => h("dl", { class: "facts" }, rows.filter(([, value]) => value !== undefined && value !== null && value !== "").map(([label, value]) => h("div", {}, h("dt", {}, label), h("dd", {}, value))));
 
-function source(told) {
-  if (told.error) return ["bad", told.error];
-  return told.exists ? ["good", "Present.", facts([["digest", told.digest], ["length", told.bytes ? `${number(told.bytes)} characters of extended JSON` : null]])] : ["idle", "Not found."];
+function source(data) {
+  if (data.error) return ["bad", data.error];
+  return data.exists ? ["good", "Present.", facts([["digest", data.digest], ["length", data.bytes ? `${number(data.bytes)} characters of extended JSON` : null]])] : ["idle", "Not found."];
 }
 
-function stage(told) {
-  if (told.error) return ["bad", told.error];
-  const scanned = told.complete ? `all ${number(told.looked_at)} entries scanned` : `only the newest ${number(told.looked_at)} entries scanned`;
-  if (!told.entries.length) return ["idle", `No changes; ${scanned}.`];
-  const waits = told.entries.some((entry) => entry.state.state !== "confirmed");
-  return [waits ? "warn" : "good", `${count(told.entries.length, "change")}; ${scanned}.`,
-    h("ul", { class: "entries" }, told.entries.slice(0, 5).map(entry)),
-    told.entries.length > 5 ? h("p", { class: "muted" }, `… and ${number(told.entries.length - 5)} older`) : null];
+function stage(data) {
+  if (data.error) return ["bad", data.error];
+  const scanned = data.complete ? `all ${number(data.looked_at)} entries scanned` : `only the newest ${number(data.looked_at)} entries scanned`;
+  if (!data.entries.length) return ["idle", `No changes; ${scanned}.`];
+  const waits = data.entries.some((entry) => entry.state.state !== "confirmed");
+  return [waits ? "warn" : "good", `${count(data.entries.length, "change")}; ${scanned}.`,
+    h("ul", { class: "entries" }, data.entries.slice(0, 5).map(entry)),
+    data.entries.length > 5 ? h("p", { class: "muted" }, `… and ${number(data.entries.length - 5)} older`) : null];
 }
 
-function entry(told) {
-  const { state } = told;
+function entry(data) {
+  const { state } = data;
   const [tone, word] = { waiting: ["warn", "waiting"], pending: ["warn", "in flight"], confirmed: ["good", "done"] }[state.state];
-  const added = Date.parse(told.added_at);
+  const added = Date.parse(data.added_at);
   return h("li", {},
-    h("p", {}, h("span", { class: "badge", "data-tone": tone }, word), " ", h("b", {}, told.operation ?? ""), told.unreadable ? h("span", { class: "wrong" }, told.unreadable) : null,
-      " ", h("time", { datetime: told.added_at, title: told.added_at }, `${clock(added)}, ${ago(added)}`)),
+    h("p", {}, h("span", { class: "badge", "data-tone": tone }, word), " ", h("b", {}, data.operation ?? ""), data.unreadable ? h("span", { class: "wrong" }, data.unreadable) : null,
+      " ", h("time", { datetime: data.added_at, title: data.added_at }, `${clock(added)}, ${ago(added)}`)),
     facts([
-      ["entry", told.id], ["version", told.version],
-      ["committed", told.committed_at ? clock(told.committed_at) : null], ["digest", told.digest],
+      ["entry", data.id], ["version", data.version],
+      ["committed", data.committed_at ? clock(data.committed_at) : null], ["digest", data.digest],
       ["consumer", state.consumer ? `${state.consumer} for ${duration(state.idle_ms / 1000)}, delivered ${count(state.deliveries, "time")}` : null],
-      ...Object.entries(told.embedding ?? {}).map(([label, value]) => [label, typeof value === "string" ? value : stringify(value)]),
+      ...Object.entries(data.embedding ?? {}).map(([label, value]) => [label, typeof value === "string" ? value : stringify(value)]),
     ]));
 }
 
-function index(told) {
-  if (told === null) return ["idle", "Not found."];
-  if (told.error) return ["bad", told.error];
-  const complete = told.present === told.chunks && told.surplus === 0;
-  return [complete ? "good" : "bad", `${number(told.present)} of ${count(told.chunks, "chunk")} present${told.surplus ? `, ${number(told.surplus)} surplus` : ""}.`,
-    facts([["version", told.version], ["digest", told.digest], ["first point", told.point], ...Object.entries(told.made ?? {}).map(([label, value]) => [label, typeof value === "string" ? value : stringify(value)])])];
+function index(data) {
+  if (data === null) return ["idle", "Not found."];
+  if (data.error) return ["bad", data.error];
+  const complete = data.present === data.chunks && data.surplus === 0;
+  return [complete ? "good" : "bad", `${number(data.present)} of ${count(data.chunks, "chunk")} present${data.surplus ? `, ${number(data.surplus)} surplus` : ""}.`,
+    facts([["version", data.version], ["digest", data.digest], ["first point", data.point], ...Object.entries(data.made ?? {}).map(([label, value]) => [label, typeof value === "string" ? value : stringify(value)])])];
 }
 
-function deletions(told) {
-  if (told.error) return hop("Tombstones", "trash", "bad", told.error);
-  if (!told.document && !told.collection) return null;
-  return hop("Tombstones", "trash", "idle", "Deleted.", facts([["document, at version", told.document], ["collection, at version", told.collection]]));
+function deletions(data) {
+  if (data.error) return hop("Tombstones", "trash", "bad", data.error);
+  if (!data.document && !data.collection) return null;
+  return hop("Tombstones", "trash", "idle", "Deleted.", facts([["document, at version", data.document], ["collection, at version", data.collection]]));
 }
 
-function letters(told) {
-  if (told.error) return hop("Dead letters", "letters", "bad", told.error);
-  if (!told.length) return null;
-  return hop("Dead letters", "letters", "bad", `${count(told.length, "change")} parked.`,
-    h("ul", { class: "entries" }, told.map((letter) => h("li", {}, h("p", {}, letter.reason), facts([["dead letter", `${letter.id} of stage ${letter.stage}`], ["version", letter.version], ["parked", letter.parked_at]])))),
+function letters(data) {
+  if (data.error) return hop("Dead letters", "letters", "bad", data.error);
+  if (!data.length) return null;
+  return hop("Dead letters", "letters", "bad", `${count(data.length, "change")} parked.`,
+    h("ul", { class: "entries" }, data.map((letter) => h("li", {}, h("p", {}, letter.reason), facts([["dead letter", `${letter.id} of stage ${letter.stage}`], ["version", letter.version], ["parked", letter.parked_at]])))),
     h("p", {}, h("a", { href: "#/dead-letters" }, "Show the dead letters")));
 }
