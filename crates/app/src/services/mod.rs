@@ -228,7 +228,7 @@ pub(crate) async fn a_signal() {
 }
 
 fn flatten(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<(), Failure> {
-    ended.unwrap_or_else(|panic| Err(Failure::new(format!("a service panicked: {panic}"))))
+    ended.unwrap_or_else(|panic| Err(Failure::new(format!("a service failed: {panic}"))))
 }
 
 /// Returns the operations server's address; `None` if disabled.
