@@ -95,7 +95,7 @@ fn each_fault_is_found_and_only_that() {
                 f.mongodb.as_mut().unwrap().passed_over = vec!["notes".into(), "orders".into()];
             },
             Verdict::Wrong,
-            "selects none of the 2 collections there are: notes, orders",
+            "selects none of the 2 existing collections: notes, orders",
         ),
         (|f| f.mongodb = Err(Failure::new("refused")), Verdict::Wrong, "refused"),
         (|f| f.redis.as_mut().unwrap().version = "6.2.0".into(), Verdict::Wrong, "too old"),

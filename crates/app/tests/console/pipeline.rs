@@ -142,14 +142,14 @@ async fn a_parked_change_is_retried(day: &mut Day) {
     day.browser.click(".actions button").await;
     day.browser.write("not the token").await;
     day.browser.press(&["Enter"]).await;
-    day.browser.until_text("dialog .wrong", "not the token").await;
+    day.browser.until_text("dialog .wrong", "Wrong token").await;
     day.browser.write(TOKEN).await;
     day.browser.press(&["Enter"]).await;
-    day.browser.until_text(".actions", "Retry all 1 that match").await;
+    day.browser.until_text(".actions", "Retry all 1 matching").await;
     day.browser.click(".actions .primary").await;
     day.browser.until_text("dialog", "Retry 1 dead letter?").await;
     day.browser.click("dialog .primary").await;
-    day.browser.until_text(".toasts", "1 letter put back into their stage").await;
+    day.browser.until_text(".toasts", "1 dead letter requeued").await;
     day.browser.until_text(".empty", "No dead letters").await;
     day.open("#/document?id=9001").await;
     let again = "(document.querySelector('.page-head .button')?.click(), document.querySelector('.verdict-word')?.innerText === 'SEARCHABLE')";
@@ -159,7 +159,7 @@ async fn a_parked_change_is_retried(day: &mut Day) {
     park_one(day, 9_002).await;
     day.open("#/dead-letters").await;
     day.browser.click(".row-actions .button:last-child").await;
-    day.browser.until_text("dialog", "deleted for good").await;
+    day.browser.until_text("dialog", "deleted permanently").await;
     day.browser.click("dialog .danger").await;
     day.browser.until_text(".empty", "No dead letters").await;
     let left: u64 = day.world.redis(&["XLEN", RAW_DEAD_LETTERS]).await;
@@ -193,7 +193,7 @@ async fn a_search_leads_to_a_trace(day: &Day) {
         day.browser.until_text(".hops", hop).await;
     }
     day.open("#/document?id=nobody-knows-it").await;
-    day.browser.until_text(".empty", "Nothing is known of nobody-knows-it").await;
+    day.browser.until_text(".empty", "No trace of nobody-knows-it").await;
 }
 
 /// JavaScript's own numbers end at 2^53, MongoDB's at 2^63: in what is shown, and in a filter that is sent.
@@ -243,8 +243,8 @@ async fn qdrant_is_away_and_comes_back(day: &mut Day) {
     qdrant.kill().await;
     day.world.collection("tickets").insert_many((440..480).map(ticket)).await.unwrap();
     day.is("broken").await;
-    day.browser.until_text(".verdict-summary", "Qdrant does not answer").await;
-    day.browser.until_text("[aria-label=Qdrant]", "does not answer").await;
+    day.browser.until_text(".verdict-summary", "Qdrant is unreachable").await;
+    day.browser.until_text("[aria-label=Qdrant]", "unreachable").await;
     if let Some(folder) = std::env::var_os("TIDEWHEEL_SCREENSHOTS").filter(|folder| !folder.is_empty()) {
         let picture = day.browser.picture(Screen { width: 1440, height: 900, theme: "light" }).await;
         std::fs::write(std::path::Path::new(&folder).join("outage-desk-light.png"), picture).unwrap();
@@ -256,7 +256,7 @@ async fn qdrant_is_away_and_comes_back(day: &mut Day) {
 
 async fn a_replay_is_shown(day: &mut Day) {
     day.open("#/replays").await;
-    day.browser.until_text(".empty", "No replay runs").await;
+    day.browser.until_text(".empty", "No replay running").await;
     let mut command = day.world.command(&["replay", "raw", "--yes"]);
     let replayed = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     assert!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stderr));
@@ -275,7 +275,7 @@ async fn keys_lead_everywhere(day: &Day) {
     day.browser.press(&["g", "o"]).await;
     day.is("right").await;
     day.browser.press(&["?"]).await;
-    day.browser.until_text("dialog", "Keys").await;
+    day.browser.until_text("dialog", "Keyboard shortcuts").await;
     day.browser.press(&["Escape"]).await;
     day.browser.until("it is closed", "document.querySelector('dialog') === null").await;
     // The theme is a choice that lasts.

@@ -106,7 +106,7 @@ async fn servers_that_are_not_there_are_told_and_not_taken_for_zero() {
     for theme in ["light", "dark"] {
         browser.show_on(Screen { width: 360, height: 740, theme }).await;
         browser.open(&console.base).await;
-        browser.until_text(".verdict", "Cannot tell whether the index is right").await;
+        browser.until_text(".verdict", "Sync state unknown").await;
     }
     browser.until_text(".problems", "qdrant-unreachable").await;
     browser.until_text("[aria-label=\"stage 1\"]", "unknown").await;

@@ -153,7 +153,7 @@ async fn selection_of_nothing_is_a_problem() {
     for service in SERVICES {
         world.start(service);
     }
-    let message = "mongodb.collection selects none of the 2 collections there are: orders, tickets";
+    let message = "mongodb.collection selects none of the 2 existing collections: orders, tickets";
     let reported = |world: &World| {
         let status = json_of(world, &["status"]);
         let problems = status["problems"].as_array().unwrap();

@@ -244,7 +244,7 @@ async fn a_document_is_followed_across_both_streams() {
 fn outages(world: &World, service: &str) -> Vec<String> {
     let log = world.log(service);
     log.lines()
-        .filter(|line| line.contains("WARN") && line.contains("changes go on without"))
+        .filter(|line| line.contains("WARN") && line.contains("changes are processed without traces"))
         .map(str::to_owned)
         .collect()
 }

@@ -1,4 +1,4 @@
-// The answer in one line, at the top of the overview.
+// The verdict banner at the top of the overview.
 
 import { attribute, h, icon, prose, redraw, setIcon, text } from "./dom.js";
 import { ago, estimate } from "./format.js";
@@ -16,14 +16,14 @@ export class VerdictBanner {
   constructor() {
     this.icon = h("span", { class: "verdict-icon" });
     this.word = h("span", { class: "verdict-word" });
-    this.summary = h("h1", { class: "verdict-summary" }, "Looking …");
+    this.summary = h("h1", { class: "verdict-summary" }, "Loading …");
     this.action = h("p", { class: "verdict-action" });
     this.eta = h("b");
-    this.etaBox = h("p", { class: "verdict-eta", hidden: true }, this.eta, h("span", {}, "until caught up"));
-    this.looked = h("span", { class: "muted verdict-looked" });
-    this.root = h("section", { class: "verdict", "aria-label": "Is the index right?" },
+    this.etaBox = h("p", { class: "verdict-eta", hidden: true }, this.eta, h("span", {}, "until in sync"));
+    this.updated = h("span", { class: "muted verdict-updated" });
+    this.root = h("section", { class: "verdict", "aria-label": "Sync state" },
       this.icon,
-      h("div", { class: "verdict-text" }, h("p", { class: "verdict-head" }, this.word, this.looked), this.summary, this.action),
+      h("div", { class: "verdict-text" }, h("p", { class: "verdict-head" }, this.word, this.updated), this.summary, this.action),
       this.etaBox);
   }
 
@@ -41,12 +41,12 @@ export class VerdictBanner {
     text(this.eta, waiting ? estimate(verdict.eta_seconds) : "");
   }
 
-  tick(lookedAt) {
-    text(this.looked, lookedAt ? `looked ${ago(lookedAt)}` : "");
+  tick(updatedAt) {
+    text(this.updated, updatedAt ? `updated ${ago(updatedAt)}` : "");
   }
 }
 
-/** A banner in the same form, for one document. */
+/** The same banner for a single document. */
 export function banner(tone, picture, word, summary, ...more) {
   return h("section", { class: "verdict", "data-tone": tone }, h("span", { class: "verdict-icon" }, icon(picture)),
     h("div", { class: "verdict-text" }, h("p", { class: "verdict-head" }, h("span", { class: "verdict-word" }, word)),

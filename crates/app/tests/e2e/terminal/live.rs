@@ -13,8 +13,8 @@ fn seen(picture: &str) -> String {
         true => line.replace(['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'], " "),
         false => line.to_owned(),
     };
-    // How long a young oplog reaches depends on how much was written meanwhile; it is shown when that can be known.
-    let picture = redact::text(picture).replace(", oplog reaches for N s more", "");
+    // The headroom of a young oplog depends on how much was written, and is shown only once it is known.
+    let picture = redact::text(picture).replace(", oplog headroom N s", "");
     let mut lines: Vec<String> = picture.split('\n').map(flat).collect();
     lines.dedup_by(|line, before| line.is_empty() && before.is_empty());
     lines.join("\n")
@@ -57,7 +57,7 @@ async fn the_live_view_shows_an_outage_begin_and_end_at_any_size() {
     for (terminal, size) in all {
         let parts = match size {
             "40x10" => ["stage 1  0 waiting", "stage 2  20 waiting"].as_slice(),
-            _ => [" 0 waiting", " 20 waiting", "not falling", "done", "Problems"].as_slice(),
+            _ => [" 0 waiting", " 20 waiting", "not shrinking", "done", "Problems"].as_slice(),
         };
         let told = |picture: &str| picture.contains("✖ BROKEN") && parts.iter().all(|part| picture.contains(part));
         let picture = terminal.until(told, "the outage").await;
@@ -84,7 +84,7 @@ async fn the_live_view_shows_an_outage_begin_and_end_at_any_size() {
             .until(|picture| picture.contains("✖ UNKNOWN") && picture.contains("start Redis"), "that it is away")
             .await;
     }
-    assert!(usual.picture().contains("q quits"), "the last line is cut off:\n{usual}");
+    assert!(usual.picture().contains("q to quit"), "the last line is cut off:\n{usual}");
     redis.start().await.unwrap();
     for (terminal, _) in all {
         terminal.until(|picture| picture.contains("✔ RIGHT"), "that it is back").await;
@@ -119,7 +119,7 @@ async fn the_live_view_has_no_colours_with_no_color_and_hears_keys_whatever_stdi
     // A terminal that is not used as one.
     let piped = Terminal::run(&world, (80, 60), "", "status --watch | head -n 1").await;
     let picture = piped.until(|picture| picture.contains("\nicanon"), "a line").await;
-    assert!(picture.starts_with("✔ The index is right"), "{picture}");
+    assert!(picture.starts_with("✔ In sync"), "{picture}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
