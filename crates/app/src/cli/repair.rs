@@ -14,7 +14,7 @@ Examples:
   tidewheel replay source                              show the plan
   tidewheel replay source --yes                        read and send every document again
   tidewheel replay source --filter '{\"status\": \"open\"}' --yes
-  tidewheel replay raw --since 2h --yes                process the changes of the last two hours again
+  tidewheel replay raw --since 2h --yes                replay the changes of the last two hours
   tidewheel replay embedded --yes                      write stage 2 again, without embedding
   tidewheel replay source --into documents_2 --yes     fill a new collection, switch the alias
 
@@ -48,10 +48,10 @@ pub(crate) struct ReplayArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  tidewheel verify                                    compare every document and every point, both ways
+  tidewheel verify                                    compare all documents and points, both ways
   tidewheel verify --sample 5%
   tidewheel verify --namespace shop.tickets --from 65f000000000000000000000
-  tidewheel verify --repair                           send differing documents through the pipeline again
+  tidewheel verify --repair                           send differing documents again
   tidewheel verify --output json | jq '.differences[] | select(.kind == \"missing\").key'
 
 Differences are checked again once everything committed before has arrived. It is safe while the services run.
