@@ -68,8 +68,10 @@ pub(super) fn plan(args: &ReplayArgs, since: Option<u64>, facts: &Facts) -> Resu
     if let (Some((stream, extent)), Some(_), None) = (stage, &facts.into, since)
         && !extent.whole
     {
-        return Err(Failure::new(format!("{stream} has been trimmed: a new collection would be incomplete"))
-            .with_hint("run `tidewheel replay source --into`, or raise streams.retention_* to keep more entries"));
+        return Err(Failure::new(format!(
+            "{stream} no longer holds its complete history: a new collection would be incomplete"
+        ))
+        .with_hint("run `tidewheel replay source --into`, or raise streams.retention_* to keep more entries"));
     }
     let from = match stage {
         Some((stream, extent)) => {

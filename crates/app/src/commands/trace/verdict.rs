@@ -48,17 +48,17 @@ pub(super) struct Facts<'a> {
 
 /// Returns the verdict.
 pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
-    let says = |state, text: String| Verdict { state, text };
+    let result = |state, text: String| Verdict { state, text };
     let (Some(source), Some(index)) = (facts.source.known(), facts.index.known()) else {
         let silent = if facts.source.known().is_none() { "MongoDB" } else { "Qdrant" };
-        return says(State::Unknown, format!("{silent} did not answer"));
+        return result(State::Unknown, format!("{silent} did not answer"));
     };
     if source.exists && index.as_ref().is_some_and(|index| is_same(source, index)) {
-        return says(State::Searchable, "searchable and up to date with MongoDB".into());
+        return result(State::Searchable, "searchable and up to date with MongoDB".into());
     }
     let indexed = index.as_ref().and_then(|index| index.version.parse::<Version>().ok());
     if let Some(way) = on_its_way(facts, indexed) {
-        return says(State::OnItsWay, way);
+        return result(State::OnItsWay, way);
     }
     if !source.exists && index.is_none() {
         return settled_without(facts);
@@ -76,11 +76,11 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
             letter.reason,
             letter.id
         );
-        return says(State::Parked, text);
+        return result(State::Parked, text);
     }
     // Without the streams it is unknown whether a change is in flight.
     if facts.raw.known().is_none() || facts.embedded.known().is_none() {
-        return says(State::Unknown, "the index differs from MongoDB, and Redis did not answer".into());
+        return result(State::Unknown, "the index differs from MongoDB, and Redis did not answer".into());
     }
     let partly = [facts.raw, facts.embedded].into_iter().flat_map(Told::known).any(|stage| !stage.complete);
     let more = match (facts.producer, partly) {
@@ -90,7 +90,7 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
     };
     match index {
         None => {
-            says(State::Missing, format!("missing: in MongoDB but not in the index, with no change in flight{more}"))
+            result(State::Missing, format!("missing: in MongoDB but not in the index, with no change in flight{more}"))
         }
         Some(index) => {
             let what = if !source.exists {
@@ -100,7 +100,7 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
             } else {
                 format!("the index has {} of {} chunks and {} surplus ones", index.present, index.chunks, index.surplus)
             };
-            says(State::Stale, format!("stale: {what}, with no change in flight{more}"))
+            result(State::Stale, format!("stale: {what}, with no change in flight{more}"))
         }
     }
 }

@@ -38,7 +38,7 @@ impl Bars {
         match event {
             Event::Fetching { part, what, from, bytes, licence } => {
                 let size = bytes.map(|bytes| format!("{}, ", size(bytes))).unwrap_or_default();
-                self.say(&format!("downloading {what} from {from} ({size}licence: {licence})"));
+                self.print(&format!("downloading {what} from {from} ({size}licence: {licence})"));
                 let bar = self.all.add(bar(bytes).with_prefix(part.to_string()));
                 self.bars().insert(part, bar);
             }
@@ -54,31 +54,31 @@ impl Bars {
                 if let Some(bar) = self.bars().remove(&part) {
                     bar.finish_and_clear();
                 }
-                self.say(&format!("{} {part} downloaded and verified {}", styled(GOOD, "✔"), faint(took)));
+                self.print(&format!("{} {part} downloaded and verified {}", styled(GOOD, "✔"), faint(took)));
             }
-            Event::Waiting { part } => self.say(&format!("waiting for another process to download {part}")),
-            Event::Skipped { part, reason } => self.say(&styled(DIM, format_args!("{part}: {reason}"))),
+            Event::Waiting { part } => self.print(&format!("waiting for another process to download {part}")),
+            Event::Skipped { part, reason } => self.print(&styled(DIM, format_args!("{part}: {reason}"))),
             Event::Starting { .. } => {}
             Event::Ready { server, port, took } => {
-                self.say(&format!("{} {server} on port {port} {}", styled(GOOD, "✔"), faint(took)));
+                self.print(&format!("{} {server} on port {port} {}", styled(GOOD, "✔"), faint(took)));
             }
             Event::Died { server, status } => {
-                self.say(&format!("{} {server} exited unexpectedly: {status}", styled(BAD, "✖")));
+                self.print(&format!("{} {server} exited unexpectedly: {status}", styled(BAD, "✖")));
             }
             Event::Restarting { server, after } => {
-                self.say(&format!("restarting {server} in {:.1} s", after.as_secs_f32()));
+                self.print(&format!("restarting {server} in {:.1} s", after.as_secs_f32()));
             }
             Event::RestartFailed { server, reason } => {
-                self.say(&format!("{} failed to restart {server}: {reason}", styled(WARN, "!")));
+                self.print(&format!("{} failed to restart {server}: {reason}", styled(WARN, "!")));
             }
-            Event::Stopped { server } => self.say(&styled(DIM, format_args!("{server} stopped"))),
+            Event::Stopped { server } => self.print(&styled(DIM, format_args!("{server} stopped"))),
             // The enum is non-exhaustive.
             _ => {}
         }
     }
 
     /// Prints a line above the bars.
-    fn say(&self, line: &str) {
+    fn print(&self, line: &str) {
         self.all.suspend(|| printer::say(line));
     }
 

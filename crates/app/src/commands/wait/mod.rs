@@ -24,8 +24,10 @@ pub(crate) async fn run(args: &WaitArgs, settings: &Settings) -> Result<Answer, 
                     printer::data(format_args!("{} {text}", styled(GOOD, "✔")));
                 }
                 Some(why) => {
-                    let text =
-                        format!("timed out after {took}: changes up to {} are not all searchable ({why})", waited.until);
+                    let text = format!(
+                        "timed out after {took}: changes up to {} are not all searchable ({why})",
+                        waited.until
+                    );
                     printer::data(format_args!("{} {text}", styled(BAD, "✖")));
                     printer::say("run `tidewheel status` to see the cause");
                 }
