@@ -96,7 +96,7 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
             let what = if !source.exists {
                 "deleted in MongoDB".to_owned()
             } else if source.digest.as_ref() != Some(&index.digest) {
-                "the index and MongoDB have different versions".to_owned()
+                "the index and MongoDB have different content".to_owned()
             } else {
                 format!("the index has {} of {} chunks and {} surplus ones", index.present, index.chunks, index.surplus)
             };
