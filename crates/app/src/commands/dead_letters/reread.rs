@@ -46,7 +46,7 @@ struct Ports<'a> {
 async fn reread(ports: &Ports<'_>, chosen: &[LetterView]) -> PortResult<Outcome> {
     let mut outcome = Outcome::default();
     let checkpoint = ports.journal.load().await?.ok_or_else(|| {
-        PortError::fatal("no producer has run on this Redis yet: nothing to retry")
+        PortError::fatal("nothing to retry: no producer has run on this Redis yet")
             .with_hint("run `tidewheel run`: its first start takes an initial snapshot")
     })?;
     let most = ports.journal.most_bytes().await?.unwrap_or(usize::MAX);

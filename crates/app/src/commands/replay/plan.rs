@@ -61,7 +61,7 @@ pub(super) fn plan(args: &ReplayArgs, since: Option<u64>, facts: &Facts) -> Resu
             .with_hint("run `tidewheel replay source` to read MongoDB again"));
     }
     if facts.checkpoint.is_none() && args.from == ReplayFrom::Source {
-        return Err(Failure::new("no producer has run on this Redis yet: nothing to replay")
+        return Err(Failure::new("nothing to replay: no producer has run on this Redis yet")
             .with_hint("run `tidewheel run`: its first start takes an initial snapshot"));
     }
     let mut warnings = Vec::new();

@@ -50,7 +50,7 @@ pub(crate) struct Waiter {
 impl Waiter {
     /// Creates a waiter that connects on first use.
     pub(crate) fn new(settings: &Settings) -> Result<Self, Failure> {
-        let mongo = connect::mongo_options(settings, "reading MongoDB's cluster time");
+        let mongo = connect::mongo_options(settings, "the cluster time lookup");
         Ok(Self { redis: connect::redis(settings)?, mongo, source: OnceCell::new(), seen: Mutex::default() })
     }
 
