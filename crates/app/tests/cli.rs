@@ -297,11 +297,11 @@ fn check_before_run_accepts_that_no_embedder_runs() {
         embedder("hash:64"),
         [
             "right: hash:64 can be loaded: 64 dimensions".to_owned(),
-            format!("doubtful: no embedder runs at http://127.0.0.1:{port} yet")
+            format!("doubtful: no embedder is running at http://127.0.0.1:{port}")
         ]
     );
     let unknown = embedder("nobody/has-this-model");
-    assert!(unknown[0].starts_with("doubtful: nobody/has-this-model is not on this machine yet"), "{unknown:?}");
+    assert!(unknown[0].starts_with("doubtful: nobody/has-this-model is not downloaded yet"), "{unknown:?}");
     let empty = tempfile::tempdir().unwrap();
     let broken = embedder(empty.path().to_str().unwrap());
     assert!(broken.len() == 1 && broken[0].starts_with("wrong: embedder:"), "{broken:?}");

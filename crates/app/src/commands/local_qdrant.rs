@@ -1,4 +1,4 @@
-//! `tidewheel local-qdrant`: Qdrant's API from Qdrant Edge. The local stack starts it as a process of its own.
+//! `tidewheel local-qdrant`: serves Qdrant's API from Qdrant Edge. The local stack starts it as a separate process.
 
 use std::net::SocketAddr;
 
@@ -14,11 +14,11 @@ use crate::services;
 pub(crate) async fn run(args: LocalQdrantArgs) -> Result<Answer, Failure> {
     let http = bind(args.http).await?;
     let grpc = bind(args.grpc).await?;
-    // From here on connections are taken; they are answered as soon as the collections are open.
+    // Connections are accepted from here on; they are answered once the collections are open.
     if let (Ok(http), Ok(grpc)) = (http.local_addr(), grpc.local_addr()) {
         printer::data(format_args!("ready http=http://{http} grpc=http://{grpc}"));
     }
-    // As a Qdrant server takes it; not a flag, which every user of the machine could read.
+    // The variable of a Qdrant server; every user of the machine could read a flag.
     let api_key = std::env::var("QDRANT__SERVICE__API_KEY").ok();
     qdrant::serve_on(http, grpc, args.data, api_key, services::a_signal())
         .await
@@ -28,7 +28,7 @@ pub(crate) async fn run(args: LocalQdrantArgs) -> Result<Answer, Failure> {
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
-        Failure::new(format!("cannot listen on {address} for Qdrant's API: {error}"))
-            .with_hint("stop what uses it, or choose another port")
+        Failure::new(format!("failed to bind {address} for Qdrant's API: {error}"))
+            .with_hint("stop the process that uses the address, or choose another port")
     })
 }

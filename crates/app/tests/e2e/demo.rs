@@ -71,7 +71,7 @@ fn up_prints_addresses_that_answer_although_the_console_port_is_taken() {
         .spawn()
         .unwrap();
     let lines = BufReader::new(up.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let printed: Vec<String> = lines.take_while(|line| !line.starts_with("Type next")).collect();
+    let printed: Vec<String> = lines.take_while(|line| !line.starts_with("Next steps")).collect();
     let address = |line: &str| {
         let (_, rest) = line.split_once("127.0.0.1:")?;
         rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse::<u16>().ok()

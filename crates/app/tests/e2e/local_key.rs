@@ -32,7 +32,7 @@ async fn qdrant_of_up_needs_its_key_and_refuses_web_pages() {
     let up = Up(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     let said = || std::fs::read_to_string(dir.path().join("up.log")).unwrap();
     let begun = Instant::now();
-    while !said().contains("everything runs") {
+    while !said().contains("all services are running") {
         assert!(begun.elapsed() < Duration::from_secs(120), "{}", said());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -103,8 +103,8 @@ async fn a_stage_that_falls_behind_and_recovers_is_told_once_each() {
     let output = monitor.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     let text = rest.join().unwrap().unwrap() + &String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("new: ") && text.contains("over: "), "{text}");
-    assert!(text.contains("the webhook did not take a message, will try again: it answered 503"), "{text}");
+    assert!(text.contains("new: ") && text.contains("resolved: "), "{text}");
+    assert!(text.contains("failed to deliver webhook message, will retry: it answered 503"), "{text}");
     assert!(!text.contains("hunter2") && !text.contains("swordfish"), "a secret is printed: {text}");
 }
 

@@ -163,7 +163,7 @@ async fn second_database_on_one_redis_is_refused_until_it_takes_over() {
     assert_eq!(check.status.code(), Some(1));
     assert!(said(&check).contains("belongs to installation"), "{}", said(&check));
     let check = said(&world.command(&["check"]).output().unwrap());
-    assert!(check.contains("it belongs to installation") && check.contains("the collection belongs to"), "{check}");
+    assert!(check.contains("redis     owned by") && check.contains("collection owned by installation"), "{check}");
     insert(&world, "shop", 20..40).await;
     assert_eq!(world.equal().await.documents, 40, "the first one works as before");
 

@@ -140,7 +140,7 @@ async fn a_new_collection_is_filled_and_the_alias_switched_under_live_writes() {
     for (from, into) in [("source", "documents_2"), ("raw", "documents_3"), ("embedded", "documents_4")] {
         let ran = replay(&world, &[from, "--into", into, "--yes"]).await;
         assert_eq!(ran.code, 0, "{from}: {}", ran.err);
-        assert!(ran.err.contains(&format!("stands for \"{into}\" now")), "{}", ran.err);
+        assert!(ran.err.contains(&format!("switched to \"{into}\"")), "{}", ran.err);
         let answer: Value = client.get(format!("{qdrant}/aliases")).send().await.unwrap().json().await.unwrap();
         assert_eq!(answer["result"]["aliases"][0]["collection_name"], into, "{answer}");
         let groups: Vec<redis::Value> = world.redis(&["XINFO", "GROUPS", EMBEDDED]).await;

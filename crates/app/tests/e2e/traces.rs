@@ -209,7 +209,7 @@ async fn a_document_is_followed_across_both_streams() {
     assert!(String::from_utf8_lossy(&ran.stdout).contains(&newest), "{ran:?}");
 
     let ran = world.command(&["check"]).output().unwrap();
-    let fine = format!("a collector takes traces at {endpoint}/v1/traces");
+    let fine = format!("collector accepts traces at {endpoint}/v1/traces");
     assert!(String::from_utf8_lossy(&ran.stdout).contains(&fine), "{ran:?}");
 
     // What is parked ends where it is parked, with the reason.
@@ -265,7 +265,7 @@ async fn a_collector_that_is_away_disturbs_nobody() {
     }
     let ran = world.command(&["check"]).output().unwrap();
     assert_eq!(ran.status.code(), Some(0), "it is no reason not to start");
-    assert!(String::from_utf8_lossy(&ran.stdout).contains("! traces    no collector takes traces at"), "{ran:?}");
+    assert!(String::from_utf8_lossy(&ran.stdout).contains("! traces    no collector accepts traces at"), "{ran:?}");
 
     // It comes back: what happens from then on is told, without the service being touched.
     let collector = Collector::default();

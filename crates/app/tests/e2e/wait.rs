@@ -84,13 +84,13 @@ async fn what_was_written_before_a_wait_is_found_after_it() {
     tickets.update_one(doc! {"_id": 0}, doc! {"$set": {"subject": "Late"}}).await.unwrap();
     let (status, answer) = searchable(&http, port, "timeout=2s").await;
     assert_eq!((status, &answer["searchable"]), (504, &Value::Bool(false)));
-    assert!(answer["why"].as_str().unwrap().contains("1 entries wait for the processors"), "{answer}");
+    assert!(answer["why"].as_str().unwrap().contains("backlog of 1 entries in stage 1"), "{answer}");
     let ran = world.command(&["wait", "--timeout", "500ms"]).output().unwrap();
     assert_eq!(ran.status.code(), Some(1), "{ran:?}");
     world.terminate("producer");
     let ran = world.command(&["wait", "--timeout", "500ms"]).output().unwrap();
     assert!(
-        ran.status.code() == Some(1) && String::from_utf8_lossy(&ran.stdout).contains("no producer is at work"),
+        ran.status.code() == Some(1) && String::from_utf8_lossy(&ran.stdout).contains("no producer is running"),
         "{ran:?}"
     );
 }
