@@ -44,7 +44,7 @@ fmt:
 docs *ARGS:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps "$@"
 
-# Serve the documentation site on 127.0.0.1:8000, in a virtual environment under target/
+# Serve the documentation site on 127.0.0.1:8000
 site: (_mkdocs "serve")
 
 # Build the documentation site as CI does
