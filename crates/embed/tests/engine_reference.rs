@@ -1,4 +1,4 @@
-//! The engine's answers equal those of sentence-transformers, on every kernel and at every precision.
+//! The engine's vectors equal those of sentence-transformers, on every kernel and at every precision.
 
 #[path = "support/model.rs"]
 mod model;
@@ -21,13 +21,13 @@ fn texts() -> Vec<String> {
     serde_json::from_str(include_str!("data/reference_texts.json")).unwrap()
 }
 
-/// What sentence-transformers answers to [`texts`], computed in f32 with texts cut at 256 tokens.
+/// Vectors of sentence-transformers for [`texts`], computed in f32 with texts truncated at 256 tokens.
 fn expected() -> Vec<Vec<f32>> {
     vectors(include_bytes!("data/reference_embeddings.f32"))
 }
 
-/// Nothing, one token, as many as there may be, one more, other scripts, and texts of 100,000 characters, each with
-/// the answer of sentence-transformers.
+/// Edge cases: empty, one token, the maximum, one more, other scripts, and texts of 100,000 characters, each with the
+/// vector of sentence-transformers.
 fn odd() -> Vec<(String, Vec<f32>)> {
     let texts: Vec<(String, usize)> = serde_json::from_str(include_str!("data/odd_texts.json")).unwrap();
     let texts = texts.into_iter().map(|(text, times)| text.repeat(times));
@@ -44,9 +44,9 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// Least and mean cosine with the reference, of batches and of single texts.
+/// Returns the minimum and mean cosine with the reference, over batches and single texts.
 fn agreement(engine: &dyn Engine) -> (f64, f64) {
-    // Some kernels are there to define what the others compute, not to be fast.
+    // The portable kernel is a reference, not fast.
     let count = if engine.info().kernel == "portable" { 3 } else { 50 };
     let encodings: Vec<_> = texts()[..count].iter().map(|text| engine.tokenize(text)).collect();
     let batch: Vec<Text<'_>> = encodings.iter().map(Encoding::text).collect();
@@ -55,7 +55,7 @@ fn agreement(engine: &dyn Engine) -> (f64, f64) {
     for ((text, vector), expected) in batch.iter().zip(together.chunks(384)).zip(expected()) {
         let mut alone = vec![0.0; 384];
         engine.embed_one(*text, &mut alone);
-        assert_eq!(alone, vector, "a text's answer depends on what else is computed");
+        assert_eq!(alone, vector, "vector depends on other texts in the batch");
         cosines.push(cosine(vector, &expected));
     }
     let least = cosines.iter().copied().fold(f64::INFINITY, f64::min);
@@ -115,7 +115,7 @@ fn any_text_has_a_vector_of_length_one() {
         assert!((length - 1.0).abs() < 1e-4, "{text:.20}: {length}");
     }
     assert_eq!(engine.tokenize(&long).ids.len(), 256);
-    // Nothing at all is still an answer.
+    // An empty token list yields zeros.
     let mut nothing = vec![7.0; 384];
     engine.embed_tile(&[Text::default()], &mut workspace, &mut nothing);
     assert!(nothing.iter().all(|value| *value == 0.0));
@@ -172,7 +172,7 @@ fn a_batch_of_many_lengths_gives_what_each_text_gives_alone() {
             engine.embed_tile(&[*text], &mut workspace, &mut alone);
             assert_eq!(alone, vector, "{precision:?}: {} tokens", text.ids.len());
         }
-        // More than a tile holds, in one call.
+        // More than one tile in one call.
         let mut out = vec![0.0; batch.len() * 384];
         engine.embed_tile(&batch, &mut workspace, &mut out);
         assert_eq!(out, together);

@@ -1,39 +1,38 @@
-//! How many texts a service takes in one request, learned from what it rejects.
+//! The maximum number of texts per request, learned from rejections.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// After so many full requests a larger one is tried: a limit may have been one of bytes or of the account, or be gone. Then less
-/// than one request in a hundred is rejected.
+/// Full requests before a larger one is tried: the limit may have been one of bytes or of the account, or have been lifted.
+/// Keeps rejections below one request in a hundred.
 const TRY_MORE_AFTER: u32 = 1_000;
 
-/// The limit as far as it is known. Requests get smaller when a rejection disappears with fewer texts, and close in on the limit by
-/// halving the gap.
+/// The limit as far as it is known. Requests shrink when fewer texts are accepted, and converge on the limit by bisection.
 #[derive(Debug, Default)]
 pub(super) struct BatchLimit(Mutex<Known>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
-    /// So many were taken.
+    /// Largest accepted number of texts.
     taken: usize,
-    /// So many were rejected, and their parts were taken.
+    /// Smallest rejected number of texts whose parts were accepted.
     rejected: Option<usize>,
-    /// Full requests since the limit has been known exactly.
+    /// Full requests since the exact limit is known.
     full: u32,
 }
 
 impl BatchLimit {
-    /// The number of texts in the next request, at most `most`.
+    /// Returns the number of texts for the next request, at most `most`.
     pub(super) fn size(&self, most: usize) -> usize {
         let Known { taken, rejected, .. } = *self.known();
         rejected.map_or(most, |rejected| ((taken + rejected) / 2).clamp(1, most.max(1)))
     }
 
-    /// Whether a rejection of so many texts may be for their number.
+    /// Whether a rejection of this many texts may be caused by their number.
     pub(super) fn may_be_exceeded_by(&self, texts: usize) -> bool {
         texts > 1 && texts > self.known().taken
     }
 
-    /// Notes that so many texts were taken.
+    /// Records an accepted request.
     pub(super) fn takes(&self, texts: usize) {
         let mut known = self.known();
         known.taken = known.taken.max(texts);
@@ -48,7 +47,7 @@ impl BatchLimit {
         }
     }
 
-    /// Notes that so many texts were rejected, and taken in parts of this size.
+    /// Records a rejected request whose parts of this size were accepted.
     pub(super) fn rejects(&self, texts: usize, part: usize) {
         let mut known = self.known();
         let rejected = known.rejected.map_or(texts, |rejected| rejected.min(texts));
@@ -56,7 +55,7 @@ impl BatchLimit {
             Known { taken: known.taken.max(part).min(rejected.saturating_sub(1)), rejected: Some(rejected), full: 0 };
     }
 
-    /// Notes the limit that the service has named, after a request of this size was taken.
+    /// Records a limit named by the service, after a request of this size was accepted.
     pub(super) fn is(&self, limit: usize) {
         *self.known() = Known { taken: limit, rejected: Some(limit + 1), full: 0 };
     }
@@ -66,13 +65,13 @@ impl BatchLimit {
     }
 }
 
-/// The limit that a rejection of so many texts names, as "batch size 64 > maximum allowed batch size 32" does. A number of tokens or
-/// of bytes is none.
+/// Extracts the batch limit from a rejection, for example "batch size 64 > maximum allowed batch size 32". Limits of tokens or
+/// bytes are ignored.
 pub(super) fn named_in(explanation: &str, texts: usize) -> Option<usize> {
     let explanation = explanation.to_lowercase();
-    let speaks_of = |words: &[&str]| words.iter().any(|word| explanation.contains(word));
-    if !speaks_of(&["batch", "array", "inputs", "texts", "items", "requests"])
-        || speaks_of(&["token", "byte", "character", "per minute", "dimension"])
+    let mentions = |words: &[&str]| words.iter().any(|word| explanation.contains(word));
+    if !mentions(&["batch", "array", "inputs", "texts", "items", "requests"])
+        || mentions(&["token", "byte", "character", "per minute", "dimension"])
     {
         return None;
     }
@@ -86,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    /// Sends so many texts to a service that takes `limit` in a request, as the client does; rejections and requests.
+    /// Simulates the client against a service with this `limit`. Returns rejections and requests.
     fn send(known: &BatchLimit, limit: usize, most: usize, mut texts: usize) -> (usize, usize) {
         let (mut rejections, mut requests) = (0, 0);
         while texts > 0 {

@@ -1,13 +1,13 @@
-//! What a vector must be before it may go into the index.
+//! Validation of vectors before they enter the index.
 
 use tidewheel_core::error::{Cause, PortError, Server};
 
-/// Refuses vectors that would spoil an index: not finite, or zero, which has no direction. `first` is the place of the
+/// Rejects vectors that would corrupt an index: not finite, or zero, which has no direction. `first` is the index of the
 /// first vector in the caller's list.
 pub(super) fn usable(values: &[f32], dimension: usize, first: usize) -> Result<(), PortError> {
     for (place, vector) in values.chunks_exact(dimension.max(1)).enumerate() {
         let (what, cause) = if vector.iter().any(|value| !value.is_finite()) {
-            ("holds a number that is not finite", Cause::NotFinite)
+            ("is not finite", Cause::NotFinite)
         } else if vector.iter().all(|value| *value == 0.0) {
             ("is zero", Cause::Zero)
         } else {

@@ -17,7 +17,7 @@ use crate::contestant::Times;
 use crate::process::{cpu_seconds, resident};
 
 /// How long the service may take to be ready. Nothing takes longer, unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How requests are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,8 +85,8 @@ impl Served {
             if let Ok(Some(status)) = self.process.try_wait() {
                 return Err(format!("the embedder ended at once, with {status}; start it by hand to see why"));
             }
-            if begun.elapsed() > PATIENCE {
-                return Err(format!("the embedder was not ready within {} s", PATIENCE.as_secs()));
+            if begun.elapsed() > TIMEOUT {
+                return Err(format!("the embedder was not ready within {} s", TIMEOUT.as_secs()));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
