@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_texts_agree_and_others_are_nearly_orthogonal() {
+    fn equal_texts_have_equal_vectors_and_others_are_nearly_orthogonal() {
         let engine = HashEngine::new(384);
         let texts: Vec<String> = (0..100).map(|n| format!("order {n} was shipped")).collect();
         let vectors: Vec<_> = texts.iter().map(|text| embed(&engine, text)).collect();
@@ -174,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn vectors_never_change() {
+    fn hash_vectors_are_stable_across_releases() {
         // An index filled by one release must be searchable by the next.
         let vector = embed(&HashEngine::new(4), "tidewheel");
         assert_eq!(vector, [-0.353_832_63, -0.440_431_83, 0.815_931_9, 0.122_790_016]);
     }
 
     #[test]
-    fn every_dimension_and_text_gives_a_unit_vector() {
+    fn vectors_of_any_dimension_have_unit_length() {
         for dimension in [1, 2, 3, 7, 768] {
             for text in ["", "a", "日本語 🙂", &"word ".repeat(20_000)] {
                 let vector = embed(&HashEngine::new(dimension), text);

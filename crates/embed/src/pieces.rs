@@ -44,7 +44,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_cover_the_text_and_begin_at_single_spaces(text in "([a-zé ]{0,4} ?\n?){0,60}", least in 1usize..30) {
+        fn pieces_cover_text_and_begin_at_single_spaces(text in "([a-zé ]{0,4} ?\n?){0,60}", least in 1usize..30) {
             let pieces = pieces(&text, least);
             let joined: String = pieces.iter().map(|piece| &text[piece.clone()]).collect();
             prop_assert_eq!(&joined, &text);

@@ -69,7 +69,7 @@ async fn contract(embedder: &dyn Embedder, dimension: usize, max_tokens: usize) 
 }
 
 #[tokio::test]
-async fn our_client_keeps_the_contract() {
+async fn tidewheel_client_meets_contract() {
     let service = Running::hash(48).await;
     contract(&tidewheel(&service.url), 48, 256).await;
     // URLs that include an endpoint are accepted.
@@ -77,7 +77,7 @@ async fn our_client_keeps_the_contract() {
 }
 
 #[tokio::test]
-async fn the_openai_client_keeps_the_contract() {
+async fn openai_client_meets_contract() {
     let service = Running::hash(48).await;
     contract(&openai(&service.url, "hash:48"), 48, 2048).await;
     let options = RemoteOptions {
@@ -89,7 +89,7 @@ async fn the_openai_client_keeps_the_contract() {
 }
 
 #[tokio::test]
-async fn both_show_their_token() {
+async fn both_clients_send_their_token() {
     let token = Some(Secret::new("open sesame"));
     let options = ServiceOptions { token: token.clone(), ..hash_options() };
     let service = Running::start(hash(8), options).await;
@@ -106,7 +106,7 @@ async fn both_show_their_token() {
 }
 
 #[tokio::test]
-async fn one_bad_text_is_named_so_that_its_neighbours_can_go_on() {
+async fn error_names_failing_text_so_that_others_can_be_embedded() {
     let service = Running::start(Obedient::open(), hash_options()).await;
     // The remote client retries with fewer texts, because a rejection may be caused by their number.
     let embedders: [(Box<dyn Embedder>, &str); 2] =
@@ -122,7 +122,7 @@ async fn one_bad_text_is_named_so_that_its_neighbours_can_go_on() {
 }
 
 #[tokio::test]
-async fn our_service_rejects_a_document_that_the_model_cannot_read_as_a_whole_and_cuts_a_query() {
+async fn service_rejects_overlong_document_and_truncates_overlong_query() {
     let service = Running::hash(8).await;
     let client = tidewheel(&service.url);
     let fits = "wheel ".repeat(256);
@@ -150,7 +150,7 @@ async fn our_service_rejects_a_document_that_the_model_cannot_read_as_a_whole_an
 }
 
 #[tokio::test]
-async fn the_services_refusals_reach_the_caller() {
+async fn overload_response_is_transient_with_retry_delay() {
     let options = ServiceOptions { workers: 1, queue_requests: 1, queue_tokens: 4, ..hash_options() };
     let engine = Obedient::closed();
     let service = Running::start(engine.clone(), options).await;
@@ -245,7 +245,7 @@ async fn failure(embedder: &dyn Embedder) -> PortError {
 }
 
 #[tokio::test]
-async fn every_refusal_has_its_class_with_both_clients() {
+async fn status_codes_map_to_same_error_class_in_both_clients() {
     use ErrorClass::{Fatal, Poison, Transient};
     type Case = (u16, &'static [(&'static str, &'static str)], &'static str, ErrorClass, Option<u64>);
     let cases: [Case; 9] = [
@@ -271,7 +271,7 @@ async fn every_refusal_has_its_class_with_both_clients() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_wrong_never_becomes_a_vector() {
+async fn invalid_response_never_becomes_a_vector() {
     use ErrorClass::{Fatal, Poison, Transient};
     type Case = (fn() -> Response, ErrorClass, &'static str);
     let ours: [Case; 9] = [
@@ -312,7 +312,7 @@ async fn an_answer_that_is_wrong_never_becomes_a_vector() {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_or_is_gone_is_waited_out() {
+async fn hanging_or_unreachable_server_is_transient() {
     // Accepts connections but never responds.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let hanging = format!("http://{}", silent.local_addr().unwrap());
@@ -333,7 +333,7 @@ async fn a_server_that_hangs_or_is_gone_is_waited_out() {
 }
 
 #[tokio::test]
-async fn an_outage_at_start_heals() {
+async fn client_recovers_from_outage_at_start() {
     let calls = Arc::new(AtomicUsize::new(0));
     let info = json!({
         "model": "stub", "revision": "1", "precision": "f32", "passage_prefix": "", "dimension": 2, "max_text_tokens": 254,
@@ -349,7 +349,7 @@ async fn an_outage_at_start_heals() {
 }
 
 #[tokio::test]
-async fn a_wrong_address_or_setting_is_a_persons_business() {
+async fn invalid_url_or_setting_is_fatal() {
     assert_eq!(TidewheelClient::new(ClientOptions::new("localhost:8080")).err().unwrap().class, ErrorClass::Fatal);
     assert_eq!(
         RemoteClient::new(RemoteOptions::new(Api::OpenAi, "http://host", "")).err().unwrap().class,
@@ -372,7 +372,7 @@ async fn a_wrong_address_or_setting_is_a_persons_business() {
 }
 
 #[tokio::test]
-async fn limits_a_minute_are_kept_by_waiting() {
+async fn rate_limits_are_enforced_by_waiting() {
     let service = Running::hash(8).await;
     let options = RemoteOptions {
         requests_per_minute: Some(1_000),
@@ -390,7 +390,7 @@ async fn limits_a_minute_are_kept_by_waiting() {
 }
 
 #[tokio::test]
-async fn prefixes_of_remote_models_depend_on_the_purpose() {
+async fn remote_prefix_depends_on_purpose() {
     let service = Running::hash(8).await;
     let options = RemoteOptions {
         query_prefix: "query: ".to_owned(),

@@ -167,7 +167,7 @@ fn texts(count: usize) -> Vec<String> {
 const ALL: [Api; 3] = [Api::OpenAi, Api::TextEmbeddingsInference, Api::Ollama];
 
 #[tokio::test]
-async fn each_gives_every_text_its_vector_in_order() {
+async fn every_api_returns_vectors_in_order() {
     for api in ALL {
         let server = Server { batch: 128, ..Server::new(api) };
         let log = server.log.clone();
@@ -184,7 +184,7 @@ async fn each_gives_every_text_its_vector_in_order() {
 }
 
 #[tokio::test]
-async fn what_the_server_says_of_itself_limits_what_is_sent() {
+async fn reported_server_limits_are_respected() {
     let server = Server::new(Api::TextEmbeddingsInference);
     let log = server.log.clone();
     let url = server.start().await;
@@ -205,7 +205,7 @@ async fn what_the_server_says_of_itself_limits_what_is_sent() {
 }
 
 #[tokio::test]
-async fn limit_that_a_rejection_names_is_kept_from_then_on() {
+async fn batch_limit_named_in_rejection_is_applied() {
     let server = Server { batch: 10, ..Server::new(Api::OpenAi) };
     let log = server.log.clone();
     let options = RemoteOptions { concurrency: 1, ..options(Api::OpenAi, &server.start().await) };
@@ -218,7 +218,7 @@ async fn limit_that_a_rejection_names_is_kept_from_then_on() {
 }
 
 #[tokio::test]
-async fn a_passage_that_is_too_long_is_rejected_as_such_and_never_truncated() {
+async fn overlong_passage_is_rejected_and_never_truncated() {
     let long = "wheel ".repeat(1_000);
     for api in ALL {
         let client = client(api, &Server::new(api).start().await);
@@ -241,7 +241,7 @@ async fn failure(api: Api, status: u16, headers: Vec<(&'static str, String)>, bo
 }
 
 #[tokio::test]
-async fn each_makers_errors_have_their_class_and_their_message() {
+async fn third_party_errors_keep_class_and_message() {
     use ErrorClass::{Poison, Transient};
     let (tei, ollama, openai) = (Api::TextEmbeddingsInference, Api::Ollama, Api::OpenAi);
     let kind = |message: &str, kind: &str| json!({"error": message, "error_type": kind});
@@ -269,7 +269,7 @@ async fn each_makers_errors_have_their_class_and_their_message() {
 }
 
 #[tokio::test]
-async fn the_wait_that_is_asked_for_is_passed_on() {
+async fn retry_after_is_passed_on() {
     let limit = || json!({"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}});
     for api in ALL {
         let error = failure(api, 429, vec![("retry-after", "7".to_owned())], limit()).await;
@@ -282,7 +282,7 @@ async fn the_wait_that_is_asked_for_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_key_is_sent_with_every_request() {
+async fn api_key_is_sent_with_every_request() {
     for api in ALL {
         let url = Server { key: Some("open sesame"), ..Server::new(api) }.start().await;
         let with = RemoteOptions { key: Some(Secret::new("open sesame")), ..options(api, &url) };
@@ -294,7 +294,7 @@ async fn a_key_is_sent_with_every_request() {
 }
 
 #[tokio::test]
-async fn what_cannot_work_is_said_at_start() {
+async fn misconfiguration_is_fatal_at_start() {
     // Missing model.
     let ollama = Server::new(Api::Ollama).start().await;
     let other = RemoteOptions { model: "mxbai".to_owned(), ..options(Api::Ollama, &ollama) };

@@ -130,7 +130,7 @@ proptest! {
 }
 
 #[test]
-fn the_tokeniser_obeys_the_model_and_not_its_own_file() {
+fn tokenizer_uses_limits_of_model_instead_of_its_file() {
     let directory = tempfile::tempdir().unwrap();
     ODD.write(directory.path());
     let engine = open(directory.path(), Kernel::Portable, Precision::F32).unwrap();
@@ -154,7 +154,7 @@ fn the_tokeniser_obeys_the_model_and_not_its_own_file() {
 }
 
 #[test]
-fn another_weight_is_another_revision() {
+fn changed_weight_changes_revision() {
     let directory = tempfile::tempdir().unwrap();
     ODD.write(directory.path());
     let revision = || open(directory.path(), Kernel::Portable, Precision::F32).unwrap().info().revision.clone();

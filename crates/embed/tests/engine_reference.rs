@@ -63,7 +63,7 @@ fn agreement(engine: &dyn Engine) -> (f64, f64) {
 }
 
 #[test]
-fn f32_equals_the_reference_on_every_kernel() {
+fn f32_matches_reference_on_every_kernel() {
     for kernel in Kernel::available() {
         let engine = minilm(Precision::F32, kernel);
         let (least, _) = agreement(&*engine);
@@ -72,7 +72,7 @@ fn f32_equals_the_reference_on_every_kernel() {
 }
 
 #[test]
-fn bf16_equals_the_reference_to_four_digits() {
+fn bf16_matches_reference_to_four_digits() {
     for kernel in [Kernel::available()[0], Kernel::Portable] {
         let engine = minilm(Precision::Bf16, kernel);
         let (least, _) = agreement(&*engine);
@@ -81,7 +81,7 @@ fn bf16_equals_the_reference_to_four_digits() {
 }
 
 #[test]
-fn int8_loses_no_more_than_is_documented() {
+fn int8_error_is_within_documented_bound() {
     for kernel in [Kernel::available()[0], Kernel::Portable] {
         let engine = minilm(Precision::Int8, kernel);
         let (least, mean) = agreement(&*engine);
@@ -90,7 +90,7 @@ fn int8_loses_no_more_than_is_documented() {
 }
 
 #[test]
-fn the_model_describes_itself() {
+fn engine_info_matches_model() {
     let engine = minilm(Precision::F32, Kernel::Portable);
     let info = engine.info();
     assert_eq!((info.dimension, info.max_tokens, info.pooling, info.normalized), (384, 256, "mean", true));
@@ -99,7 +99,7 @@ fn the_model_describes_itself() {
 }
 
 #[test]
-fn any_text_has_a_vector_of_length_one() {
+fn any_text_has_a_unit_vector() {
     let engine = minilm(Precision::Auto, Kernel::available()[0]);
     let long = "All work and no play makes Jack a dull boy. ".repeat(2500);
     let word = "x".repeat(100_000);
@@ -124,7 +124,7 @@ fn any_text_has_a_vector_of_length_one() {
 }
 
 #[test]
-fn odd_texts_equal_the_reference() {
+fn edge_case_texts_match_reference() {
     let cases = odd();
     assert_eq!(cases.len(), 17);
     for (precision, least) in [(Precision::F32, 0.99999), (Precision::Bf16, 0.9999), (Precision::Int8, 0.99)] {
@@ -139,7 +139,7 @@ fn odd_texts_equal_the_reference() {
 }
 
 #[test]
-fn any_number_of_threads_gives_the_same_bits() {
+fn result_is_bit_identical_for_any_thread_count() {
     let texts = texts();
     let mut spec = ModelSpec::new(ModelSource::Directory(model_directory()));
     let mut answers = Vec::new();
@@ -159,7 +159,7 @@ fn any_number_of_threads_gives_the_same_bits() {
 }
 
 #[test]
-fn a_batch_of_many_lengths_gives_what_each_text_gives_alone() {
+fn batch_of_mixed_lengths_equals_single_texts() {
     for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         let engine = minilm(precision, Kernel::available()[0]);
         let source = engine.tokenize(&texts().join(" "));

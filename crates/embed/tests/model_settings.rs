@@ -208,7 +208,7 @@ fn embed(engine: &dyn Engine, prefix: &str, text: &str) -> Vec<f32> {
 }
 
 #[test]
-fn honoured_settings_give_the_vectors_of_sentence_transformers() {
+fn honoured_settings_match_sentence_transformers() {
     let reference: BTreeMap<String, BTreeMap<String, Vec<Vec<f64>>>> =
         serde_json::from_str(include_str!("data/settings_vectors.json")).unwrap();
     for (name, kind, change) in honoured() {
@@ -246,7 +246,7 @@ fn write_models_for_the_reference() {
 }
 
 #[test]
-fn settings_that_change_vectors_show_in_the_revision() {
+fn settings_that_change_vectors_change_revision() {
     let revision = |name: &str| {
         let (_, kind, change) = honoured().into_iter().find(|(found, ..)| *found == name).unwrap();
         open(written(kind, change).path()).unwrap().info().revision.clone()
@@ -339,7 +339,7 @@ fn rejected() -> Vec<Rejection> {
 }
 
 #[test]
-fn rejected_settings_are_named() {
+fn rejected_settings_error_names_setting() {
     for (file, keys, words) in rejected() {
         let directory = tempfile::tempdir().unwrap();
         write(&PLAIN, directory.path());
@@ -353,7 +353,7 @@ fn rejected_settings_are_named() {
 }
 
 #[test]
-fn all_unsupported_settings_are_named_at_once() {
+fn unsupported_settings_error_names_all_settings() {
     let directory = tempfile::tempdir().unwrap();
     write(&PLAIN, directory.path());
     set(directory.path(), "config.json", &json!({"is_decoder": true, "hidden_act": "silu"}));
@@ -366,7 +366,7 @@ fn all_unsupported_settings_are_named_at_once() {
 }
 
 #[test]
-fn models_that_are_no_embedders_are_rejected_without_modules() {
+fn non_embedding_models_without_modules_are_rejected() {
     for architecture in ["BertForSequenceClassification", "BertForMaskedLM", "XLMRobertaForSequenceClassification"] {
         let directory = tempfile::tempdir().unwrap();
         write(&PLAIN, directory.path());
@@ -379,7 +379,7 @@ fn models_that_are_no_embedders_are_rejected_without_modules() {
 }
 
 #[test]
-fn missing_and_damaged_files_are_named() {
+fn missing_and_damaged_files_error_names_file() {
     for (missing, word) in [
         ("config.json", "config.json"),
         ("tokenizer.json", "missing tokenizer.json"),

@@ -35,7 +35,7 @@ async fn occupy(service: &Running, engine: &Obedient) -> JoinHandle<(StatusCode,
 }
 
 #[tokio::test]
-async fn many_callers_at_once_each_get_their_own_answer() {
+async fn concurrent_clients_get_their_own_vectors() {
     let service = Running::hash(32).await;
     let engine = hash(32);
     let requests = (0..200).map(|n| {
@@ -54,7 +54,7 @@ async fn many_callers_at_once_each_get_their_own_answer() {
 }
 
 #[tokio::test]
-async fn a_search_does_not_wait_behind_a_backfill() {
+async fn search_does_not_wait_behind_backfill() {
     let (service, engine) = held().await;
     let first = occupy(&service, &engine).await;
     let backfill = spawn(&service, "/encode_batch", &json!({"texts": vec!["b".repeat(200); 20]}));
@@ -73,7 +73,7 @@ async fn a_search_does_not_wait_behind_a_backfill() {
 }
 
 #[tokio::test]
-async fn a_caller_that_hung_up_is_not_computed() {
+async fn request_of_disconnected_client_is_not_computed() {
     let (service, engine) = held().await;
     let first = occupy(&service, &engine).await;
     let leaver = spawn(&service, "/encode", &json!({"text": "leaver"}));
@@ -88,7 +88,7 @@ async fn a_caller_that_hung_up_is_not_computed() {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_and_says_when_to_come_back() {
+async fn full_queue_rejects_with_retry_after() {
     let engine = Obedient::closed();
     let options = ServiceOptions { workers: 1, queue_tokens: 100, queue_requests: 3, ..hash_options() };
     let service = Running::start(engine.clone(), options).await;
@@ -122,7 +122,7 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_shutdown_finishes_what_waits() {
+async fn shutdown_finishes_queued_requests() {
     let (mut service, engine) = held().await;
     let first = occupy(&service, &engine).await;
     let waiting: Vec<_> = (0..5).map(|_| spawn(&service, "/encode", &json!({"text": "w"}))).collect();
@@ -138,7 +138,7 @@ async fn a_shutdown_finishes_what_waits() {
 }
 
 #[tokio::test]
-async fn a_shutdown_does_not_wait_for_ever() {
+async fn shutdown_aborts_queued_requests_after_drain() {
     let engine = Obedient::closed();
     let options = ServiceOptions { workers: 1, drain: Duration::from_millis(200), ..hash_options() };
     let mut service = Running::start(engine.clone(), options).await;
@@ -156,7 +156,7 @@ async fn a_shutdown_does_not_wait_for_ever() {
 }
 
 #[tokio::test]
-async fn a_closing_service_is_not_ready_and_takes_nothing() {
+async fn closing_service_is_not_ready_and_rejects_requests() {
     let options = hash_options();
     let service = tidewheel_embed::service::Service::start(hash(8), options).unwrap();
     assert_eq!(service.readiness(), Ok(()));
@@ -177,7 +177,7 @@ async fn a_closing_service_is_not_ready_and_takes_nothing() {
 }
 
 #[tokio::test]
-async fn an_engine_that_does_not_work_is_found_at_start() {
+async fn broken_engine_fails_at_start() {
     let options = hash_options();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let error = tidewheel_embed::service::serve(listener, Arc::new(Broken(hash(8))), options, std::future::pending())

@@ -31,7 +31,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_clients_get_the_reference_vectors() {
+async fn both_clients_match_reference_vectors() {
     let (service, _) = start().await;
     let texts: Vec<String> = serde_json::from_str(include_str!("data/reference_texts.json")).unwrap();
     let bytes = include_bytes!("data/reference_embeddings.f32");
@@ -54,7 +54,7 @@ async fn both_clients_get_the_reference_vectors() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_elsewhere_splits_texts_as_the_model_does() {
+async fn remote_client_tokenizes_like_the_model() {
     let (service, engine) = start().await;
     let client = TidewheelClient::new(ClientOptions::new(service.url.clone())).unwrap();
     let info = client.info().await.unwrap();
@@ -69,7 +69,7 @@ async fn a_client_elsewhere_splits_texts_as_the_model_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn token_ids_are_taken_as_openai_takes_them() {
+async fn token_ids_are_accepted_like_openai() {
     let (service, engine) = start().await;
     let ids = engine.tokenize("the tide turns").ids;
     // Without the leading and trailing special tokens.
@@ -88,7 +88,7 @@ async fn token_ids_are_taken_as_openai_takes_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn megabytes_of_a_query_are_cut_and_not_refused() {
+async fn megabyte_query_is_truncated_not_rejected() {
     let (service, engine) = start().await;
     let client = TidewheelClient::new(ClientOptions::new(service.url.clone())).unwrap();
     let long = "wheel ".repeat(500_000);

@@ -84,7 +84,7 @@ async fn good(answer: JoinHandle<(StatusCode, Value)>) {
 }
 
 #[tokio::test]
-async fn an_idle_core_takes_work_at_once() {
+async fn idle_core_takes_work_immediately() {
     let engine = Obedient::closed();
     let service = Watched::start(engine.clone(), 3).await;
     // A tile holds hundreds of tokens; threads do not wait for it to fill up.
@@ -103,7 +103,7 @@ async fn an_idle_core_takes_work_at_once() {
 }
 
 #[tokio::test]
-async fn a_caller_that_hung_up_costs_nothing_and_is_counted() {
+async fn disconnected_client_is_counted_and_not_computed() {
     let (service, engine, first) = occupied().await;
     let leaver = service.queue(&[one("l", 70), one("l", 70)].concat(), 0).await;
     let stayer = service.queue(&one("s", 7), 1).await;
@@ -122,7 +122,7 @@ async fn a_caller_that_hung_up_costs_nothing_and_is_counted() {
 }
 
 #[tokio::test]
-async fn texts_of_many_callers_share_a_tile() {
+async fn texts_of_several_clients_share_a_tile() {
     let (service, engine, first) = occupied().await;
     let mut answers = Vec::new();
     for waiting in 0..5 {
@@ -141,7 +141,7 @@ async fn texts_of_many_callers_share_a_tile() {
 }
 
 #[tokio::test]
-async fn a_single_text_waits_for_one_tile_of_a_backfill_that_never_ends() {
+async fn single_text_waits_for_at_most_one_backfill_tile() {
     let (service, engine, first) = occupied().await;
     // A backfill: three lists of forty texts are always queued, and each text fills a tile.
     let list: Vec<String> = vec!["b".repeat(200); 40];
@@ -204,7 +204,7 @@ impl Engine for SlowTokens {
 
 /// The runtime has one thread: tokenizing on it would block all other requests.
 #[tokio::test]
-async fn splitting_long_texts_holds_nobody_else_up() {
+async fn tokenizing_long_text_does_not_block_other_requests() {
     let (state, changed) = (Mutex::new((false, false)), Condvar::new());
     let engine = Arc::new(SlowTokens { inner: Obedient::open(), state, changed });
     let service = Watched::start(engine.clone(), 2).await;

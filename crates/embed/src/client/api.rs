@@ -236,7 +236,7 @@ mod tests {
     const ALL: [Api; 3] = [Api::OpenAi, Api::TextEmbeddingsInference, Api::Ollama];
 
     #[test]
-    fn the_endpoint_follows_from_what_people_write() {
+    fn endpoint_is_derived_from_configured_url() {
         use Api::{Ollama, OpenAi, TextEmbeddingsInference as Tei};
         for (api, given, expected) in [
             (OpenAi, "https://api.openai.com", "https://api.openai.com/v1/embeddings"),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_description_is_beside_the_endpoint() {
+    fn description_url_is_derived_from_endpoint() {
         let described = |api: Api, url: &str| {
             let endpoint = api.endpoint(Url::parse(url).unwrap());
             api.description(&endpoint, "m").map(|(url, body)| (url.to_string(), body))
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_asked_in_its_form() {
+    fn request_bodies_are_built_per_api() {
         let asked = |purpose| ALL.map(|api| api.body("m", &["a", "b"], purpose, None));
         for (purpose, truncate) in [(Purpose::Passage, false), (Purpose::Query, true)] {
             let asked = asked(purpose);
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn each_answers_in_its_form() {
+    fn responses_are_parsed_per_api() {
         let answers = [
             r#"{"data": [{"index": 1, "embedding": [2, 3]}, {"index": 0, "embedding": [0, 1]}]}"#,
             "[[0, 1], [2, 3]]",
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn vectors_are_put_in_order_by_their_index() {
+    fn vectors_are_sorted_by_index() {
         let item = |index, value| Item { index, embedding: vec![Some(value)] };
         let ordered = in_order(vec![item(Some(1), 1.0), item(Some(0), 0.0)], 2).unwrap();
         assert_eq!(ordered, [[0.0], [1.0]]);

@@ -108,7 +108,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn limit_is_found_with_few_rejections_and_then_used(limit in 1usize..200, most in 1usize..300) {
+        fn batch_limit_converges_with_few_rejections(limit in 1usize..200, most in 1usize..300) {
             let known = BatchLimit::default();
             let (rejections, _) = send(&known, limit, most, 20_000);
             prop_assert!(rejections <= 40, "{} rejections", rejections);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn limit_that_is_gone_is_noticed() {
+    fn lifted_batch_limit_is_detected() {
         let known = BatchLimit::default();
         send(&known, 10, 128, 1_000);
         assert_eq!(known.size(128), 10);
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn named_limits_are_understood() {
+    fn named_batch_limits_are_parsed() {
         for (explanation, texts, limit) in [
             ("batch size 64 > maximum allowed batch size 32", 64, Some(32)),
             ("batch size is invalid, it should not be larger than 10.: input.contents", 128, Some(10)),

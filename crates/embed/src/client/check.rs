@@ -27,7 +27,7 @@ mod tests {
     use super::usable;
 
     #[test]
-    fn the_text_with_the_bad_vector_is_named() {
+    fn unusable_vector_error_names_text_index() {
         assert_eq!(usable(&[1.0, 0.0, 0.0, -1.0], 2, 0), Ok(()));
         let bad =
             [([f32::NAN, 1.0], Cause::NotFinite), ([1.0, f32::INFINITY], Cause::NotFinite), ([0.0, -0.0], Cause::Zero)];

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn each_status_has_its_class() {
+    fn status_codes_map_to_error_classes() {
         use ErrorClass::{Fatal, Poison, Transient};
         let classes = [
             (400, Poison),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_message_is_the_servers_and_holds_no_secret() {
+    fn error_quotes_server_message_and_redacts_url_secrets() {
         let ours = refusal(400, &[], r#"{"error": "unknown field"}"#);
         assert_eq!(ours.message, "the embedder at http://***@host/encode?*** returned 400: unknown field");
         let openai = refusal(400, &[], r#"{"error": {"message": "too long", "code": "x"}}"#);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_is_what_the_server_asked_for() {
+    fn retry_delay_follows_response_headers() {
         let wait = |pairs: &[(&'static str, &str)]| refusal(429, pairs, "").retry_after;
         assert_eq!(wait(&[("retry-after", "7")]), Some(Duration::from_secs(7)));
         assert_eq!(wait(&[("retry-after", "Thu, 01 Jan 1970 00:00:09 GMT")]), Some(Duration::from_secs(9)));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn redirect_is_fatal_and_names_its_target() {
+    fn redirect_error_is_fatal_and_names_target() {
         let error = refusal(308, &[("location", "https://host/encode?key=secret")], "<html>moved</html>");
         assert_eq!(error.class, ErrorClass::Fatal);
         let expected = "the embedder at http://***@host/encode?*** redirects to https://host/encode?*** (308)";
@@ -286,14 +286,14 @@ mod tests {
     }
 
     #[test]
-    fn an_account_without_credit_waits_long_but_not_for_ever() {
+    fn exhausted_quota_is_transient_with_long_retry_delay() {
         let error =
             refusal(429, &[("retry-after", "1")], r#"{"error": {"message": "m", "code": "insufficient_quota"}}"#);
         assert_eq!((error.class, error.retry_after), (ErrorClass::Transient, Some(QUOTA_PAUSE)));
     }
 
     #[test]
-    fn only_http_addresses_are_taken() {
+    fn non_http_urls_are_rejected() {
         for wrong in ["", "127.0.0.1:8080", "localhost", "redis://host", "http://"] {
             assert_eq!(parse(wrong).unwrap_err().class, ErrorClass::Fatal, "{wrong:?}");
         }

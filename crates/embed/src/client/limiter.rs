@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_sent_in_any_minute_stays_within_the_limit_and_its_burst() {
+    fn rate_in_any_minute_stays_within_limit_plus_burst() {
         let start = Instant::now();
         let mut bucket = Bucket::new(600, start);
         let mut now = start;
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_larger_than_the_bucket_passes_and_is_paid_for() {
+    fn request_larger_than_bucket_passes_and_delays_the_next() {
         let start = Instant::now();
         let mut bucket = Bucket::new(60, start);
         assert_eq!(bucket.take(30.0, start), Duration::ZERO);

@@ -293,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copied_endpoint_is_as_good_as_the_base() {
+    fn url_with_endpoint_is_reduced_to_base() {
         for (given, expected) in [
             ("http://127.0.0.1:8080", "http://127.0.0.1:8080/"),
             ("http://127.0.0.1:8080/", "http://127.0.0.1:8080/"),
@@ -307,7 +307,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lists_keep_the_order_and_the_limits(
+        fn lists_keep_order_and_limits(
             lengths in prop::collection::vec(0usize..50, 0..40),
             count in 1usize..10,
             bytes in 1usize..100,

@@ -79,7 +79,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_text_is_in_one_tile_that_is_not_overfull(
+        fn every_text_is_in_one_tile_within_the_limit(
             lengths in prop::collection::vec(0usize..300, 0..200),
             max_tokens in 1usize..300,
         ) {
@@ -94,7 +94,7 @@ mod tests {
         }
 
         #[test]
-        fn no_two_tiles_could_have_been_one(
+        fn no_two_tiles_could_be_merged(
             lengths in prop::collection::vec(1usize..300, 0..100),
             max_tokens in 1usize..300,
         ) {
@@ -109,7 +109,7 @@ mod tests {
         }
 
         #[test]
-        fn the_longest_come_first(lengths in prop::collection::vec(0usize..300, 1..100)) {
+        fn longest_texts_come_first(lengths in prop::collection::vec(0usize..300, 1..100)) {
             let tiles = pack(&lengths, 256);
             let longest: Vec<usize> = tiles.iter().map(|tile| lengths[tile[0]]).collect();
             prop_assert!(longest.is_sorted_by(|a, b| a >= b), "{longest:?}");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn tiles_are_filled_to_the_brim() {
+    fn pack_fills_tiles_completely() {
         assert_eq!(pack(&[100, 200, 56, 156], 256), [vec![1, 2], vec![3, 0]]);
         assert_eq!(pack(&[300, 0, 256], 256), [vec![0], vec![2, 1]]);
         assert!(pack(&[], 256).is_empty());

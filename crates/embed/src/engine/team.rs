@@ -240,7 +240,7 @@ mod tests {
     use super::Team;
 
     #[test]
-    fn every_unit_is_computed_once_and_sees_the_steps_before() {
+    fn every_unit_runs_once_after_all_earlier_steps() {
         for size in 1..5 {
             let mut team = Team::new(size);
             let steps = [3, 0, 1, 7, 0, 0, 4, 2];
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_ends_when_its_last_unit_does() {
+    fn step_ends_with_its_last_unit() {
         // The other member may take a unit and be slow; the next step must not begin.
         let mut team = Team::new(2);
         let mut values = [0u32; 8];
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_stops_the_job_and_reaches_the_caller() {
+    fn panic_stops_job_and_propagates_to_caller() {
         let mut team = Team::new(3);
         for culprit in 0..3 {
             let later = AtomicUsize::new(0);

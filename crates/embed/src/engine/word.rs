@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_cover_the_range_of_their_row() {
+    fn int8_encoding_covers_range_of_row() {
         let mut words = [0; 2];
         let encoded = Form::Int8.encode(&[1.0, -2.0, 0.5, 0.0, 2.0, 0.004, 0.0, -1.0], &mut words);
         let bytes: Vec<i8> = words.iter().flat_map(|word| word.to_le_bytes()).map(u8::cast_signed).collect();

@@ -92,7 +92,7 @@ mod tests {
     use super::{is_inside, within};
 
     #[test]
-    fn paths_that_leave_the_directory_are_recognised() {
+    fn paths_outside_the_directory_are_detected() {
         for path in ["", ".", "1_Pooling", "0_Transformer/", "a/b"] {
             assert!(is_inside(path), "{path}");
         }

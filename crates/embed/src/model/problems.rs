@@ -54,7 +54,7 @@ mod tests {
     use super::{Problems, is_unset};
 
     #[test]
-    fn a_problem_names_file_key_value_and_what_is_supported() {
+    fn problem_names_file_key_value_and_supported_values() {
         let mut problems = Problems::default();
         problems.value("config.json", "model_type", &json!("t5"), "bert");
         problems.value("config.json", "auto_map", &json!("x".repeat(500)), "none");
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn only_values_without_a_meaning_count_as_unset() {
+    fn empty_and_false_values_count_as_unset() {
         for unset in [json!(null), json!(false), json!(""), json!([]), json!({})] {
             assert!(is_unset(&unset), "{unset}");
         }

@@ -124,7 +124,7 @@ mod tests {
     use super::{Header, f16_to_f32};
 
     #[test]
-    fn half_precision_is_read_exactly() {
+    fn f16_is_converted_exactly() {
         for (half, value) in [
             (0x0000, 0.0),
             (0x3c00, 1.0),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_whose_sizes_do_not_fit_the_file_are_rejected() {
+    fn headers_with_sizes_beyond_the_file_are_rejected() {
         let tensor = |shape: &str, offsets: &str| {
             let json = format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}}}"#);
             header(&json, json.len() as u64, 16)
@@ -174,12 +174,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_give_a_header_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..64), length: u64) {
+        fn arbitrary_bytes_yield_header_or_error(bytes in prop::collection::vec(any::<u8>(), 0..64), length: u64) {
             let _ = Header::read(&mut &bytes[..], length);
         }
 
         #[test]
-        fn accepted_tensors_lie_within_the_file(
+        fn accepted_tensors_are_within_the_file(
             shape in prop::collection::vec(prop_oneof![0u64..5, any::<u64>()], 0..4),
             begin in prop_oneof![Just(0u64), any::<u64>()],
             end in prop_oneof![0u64..100, any::<u64>()],

@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_is_known_by_its_name_and_by_its_last_part() {
+    fn model_matches_by_full_name_or_last_segment() {
         let model = "sentence-transformers/all-MiniLM-L6-v2";
         assert!(same_model(model, model));
         assert!(same_model("all-minilm-l6-v2", model));

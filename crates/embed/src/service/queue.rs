@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_goes_ahead_of_a_backfill_and_alone() {
+    fn search_precedes_backfill_in_its_own_tile() {
         let mut queue = Queue::new();
         queue.push(0, &[200; 100]);
         assert_eq!(take(&mut queue), [(0, 0)]);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_run_of_searches_does_not_starve_a_backfill() {
+    fn continuous_searches_do_not_starve_backfill() {
         let mut queue = Queue::new();
         queue.push(0, &[200; 10]);
         let mut searches = 0;
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abandoned_request_is_dropped_and_no_longer_counted() {
+    fn abandoned_request_is_dropped_and_no_longer_counted() {
         let mut queue = Queue::new();
         queue.push(0, &[10, 10]);
         queue.push(1, &[30]);
@@ -204,7 +204,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_text_is_taken_once_in_tiles_that_are_not_overfull(
+        fn every_text_is_taken_once_in_tiles_within_the_limit(
             requests in prop::collection::vec(prop::collection::vec(0usize..400, 0..40), 0..30),
             room in 1usize..300,
         ) {

@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wait_follows_the_measured_speed() {
+    fn retry_after_follows_measured_speed() {
         assert_eq!(seconds_for(10_000, None, 2), 1);
         assert_eq!(seconds_for(10_000, Some(1_000.0), 2), 5);
         assert_eq!(seconds_for(1, Some(1_000.0), 2), 1);

@@ -124,7 +124,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn slices_cover_the_list_in_order(
+        fn slices_cover_list_in_order(
             lengths in prop::collection::vec(0usize..100_000, 0..50),
             parts in 1usize..9,
         ) {

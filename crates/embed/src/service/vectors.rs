@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_short_and_read_back_as_they_were() {
+    fn json_numbers_are_shortest_and_round_trip() {
         let values = [0.1, -2.0, f32::MIN_POSITIVE, 0.333_333_34];
         let text = serde_json::to_string(&Rows { values: &values, dimension: 2 }).unwrap();
         assert!(text.starts_with("[[0.1,-2.0],"), "{text}");

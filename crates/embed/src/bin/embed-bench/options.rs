@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_can_be_said_in_both_forms() {
+    fn options_parse_in_spaced_and_joined_form() {
         let spaced = "m --texts t.json --count 7 --rounds 2 --only f32,st-8 --python p --http b --output json";
         let joined = "--texts=t.json --count=7 --rounds=2 --only=f32,st-8 --python=p --http=b --output=json m";
         let expected = Options {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_arguments_error_names_cause() {
         for (arguments, part) in [
             (&[][..], "which model?"),
             (&["m", "n"], "what is \"n\"?"),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_taken_from_the_whole_list() {
+    fn spread_selects_texts_evenly() {
         let texts = || (0..10).map(|number| number.to_string()).collect::<Vec<_>>();
         assert_eq!(spread(texts(), None), texts());
         assert_eq!(spread(texts(), Some(20)), texts());

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_systems_figures_are_read() {
+    fn proc_figures_are_parsed() {
         assert!((cpu_of("7 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20") - 3.0).abs() < 1e-9);
         assert!(cpu_of("").abs() < 1e-9);
         let status = "Name:\tx\nVmHWM:\t  250000 kB\nVmRSS:\t  125000 kB\n";
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_cannot_start_says_why() {
+    fn engine_start_failure_reports_stderr() {
         let start = |python: &str| Child::start(Path::new(python), "st-8", Path::new("/nowhere"), &[], &[]);
         assert!(start("/nowhere/python").err().unwrap().contains("/nowhere/python does not start"));
         // A program that is no Python: it complains and is gone.

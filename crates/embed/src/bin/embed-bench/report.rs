@@ -354,28 +354,28 @@ mod tests {
     }
 
     #[test]
-    fn a_single_outlier_changes_no_median() {
+    fn median_ignores_single_outlier() {
         assert!((median([1.0, 900.0, 2.0]) - 2.0).abs() < 1e-9);
         assert!((median([1.0, 3.0]) - 2.0).abs() < 1e-9);
         assert!(median([]).abs() < 1e-9);
     }
 
     #[test]
-    fn rounds_are_compared_with_themselves() {
+    fn ratio_compares_engines_within_rounds() {
         // The machine was slower in the second round, for both.
         let (own, other) = (row("f32", "a", &[1.0, 10.0, 1.0]).times, row("st-8", "b", &[2.0, 20.0, 3.0]).times);
         assert!((ratio(&own, &other, |times| times.clock) - 2.0).abs() < 1e-9);
     }
 
     #[test]
-    fn cosines_do_not_depend_on_the_length() {
+    fn cosines_are_independent_of_vector_length() {
         let (least, mean) = cosines(&[1.0, 0.0, 0.0, 2.0], &[3.0, 0.0, 4.0, 4.0], 2);
         assert!((least - 0.5f64.sqrt()).abs() < 1e-9);
         assert!((mean - f64::midpoint(1.0, 0.5f64.sqrt())).abs() < 1e-9);
     }
 
     #[test]
-    fn operations_are_those_of_the_matrices_and_of_attention() {
+    fn operations_count_matrices_and_attention() {
         use tidewheel_embed::model::{Activation, Pooling, Prompts, TokenizerSettings};
         let mini_lm = Description {
             directory: "/".into(),
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_holds_what_was_measured() {
+    fn report_contains_all_measurements() {
         let rows = [row("f32", "tidewheel f32", &[1.0, 1.0]), row("st-8", "sentence-transformers", &[2.0, 4.0])];
         let mut served = Served::new(Precision::F32);
         for times in &mut served.times {

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_hold_every_text_once_in_order() {
+    fn bodies_contain_every_text_once_in_order() {
         let texts: Vec<String> = (0..5).map(|number| format!("text \"{number}\"")).collect();
         for size in 1..7 {
             let bodies = bodies(&texts, size);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_nearest_in_length_is_found() {
+    fn nearest_finds_text_closest_in_length() {
         let encodings: Vec<Encoding> = [3, 30, 25, 200].map(|length| Encoding::new(vec![0; length])).into();
         assert_eq!(nearest(&encodings, 28), Some(1));
         assert_eq!(nearest(&encodings, 209), Some(3));

@@ -47,7 +47,7 @@ mod tests {
     use crate::model::Pooling;
 
     #[test]
-    fn each_pooling_is_what_its_name_says() {
+    fn pooling_modes_match_their_definition() {
         let rows = [[1.0, -2.0, 9.0], [3.0, 0.0, 9.0], [-1.0, 5.0, 9.0], [5.0, 1.0, 9.0]];
         for (pooling, expected) in [
             (Pooling::Cls, [1.0, -2.0]),

@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "it measures time")]
-    fn every_way_is_measured_with_the_sizes_of_the_model() {
+    fn every_candidate_is_measured_with_model_sizes() {
         // Short texts, widths that fit no register, and more tokens than the model takes in one text.
         for (hidden, heads, intermediate, max_tokens) in [(12, 2, 20, 5), (84, 3, 150, 70), (64, 4, 256, 512)] {
             let model = Description {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fastest_is_taken_and_the_most_exact_of_those_about_as_fast() {
+    fn choice_prefers_fastest_then_most_exact() {
         let chosen = |speeds: &[u64]| {
             let measured = speeds.iter().map(|&tokens_per_second| Measurement {
                 precision: Precision::F32,

@@ -158,7 +158,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_tile_of_a_product_has_one_owner(members in 1usize..40, blocks in 1usize..30, panels in 1usize..60) {
+        fn grid_assigns_every_block_to_one_member(members in 1usize..40, blocks in 1usize..30, panels in 1usize..60) {
             let (columns, rows) = grid(members, blocks, panels);
             prop_assert!(columns * rows <= members && columns > 0 && rows > 0);
             let mut owners = vec![0; blocks * panels];
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn work_is_shared_evenly() {
+    fn grid_balances_work() {
         assert_eq!(grid(1, 22, 36), (1, 1));
         assert_eq!(grid(2, 22, 12), (2, 1));
         assert_eq!(grid(8, 6, 12), (4, 2));

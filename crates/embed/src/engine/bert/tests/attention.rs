@@ -109,7 +109,7 @@ proptest! {
     }
 
     #[test]
-    fn scores_that_are_far_apart(tokens in 1usize..up_to(40), seed: u64) {
+    fn attention_with_extreme_scores(tokens in 1usize..up_to(40), seed: u64) {
         // Scores of hundreds: one key gets all, the others exactly or nearly nothing.
         let case = Case::new(tokens, 32, 100.0, 0, seed);
         on_every!(Isa, isa, check::<_, F32>(isa, &case, [3e-4, 3e-4]));
@@ -117,7 +117,7 @@ proptest! {
 }
 
 #[test]
-fn the_longest_texts() {
+fn attention_of_the_longest_texts() {
     for tokens in if cfg!(miri) { [16, 17] } else { [256, 511] } {
         let case = Case::new(tokens, 32, 1.0, 1, tokens as u64);
         on_every!(Isa, isa, check::<_, F32>(isa, &case, [2e-6, 2e-6]));

@@ -184,7 +184,7 @@ fn blocks_of_any_height() {
 
 /// A row's answer is the same bits whatever stands in the other rows, and however many there are.
 #[test]
-fn rows_do_not_see_one_another() {
+fn rows_are_independent() {
     let case = Case::new(up_to(30), 90, 40, 5, 2, (0, 0));
     let inputs = case.source.inputs;
     for row in [0, 3, case.rows - 1] {

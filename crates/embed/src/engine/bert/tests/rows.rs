@@ -124,7 +124,7 @@ proptest! {
 
 /// A row of one number throughout has no variance, only the shift is left.
 #[test]
-fn a_constant_row_is_its_shift() {
+fn constant_row_normalises_to_its_shift() {
     let mut case = Case::new(100, 3, 0.0, &mut Random(1));
     case.rows.fill(0.5);
     assert_close("exact", &case.exact()[..100], &case.shift, 1e-6);

@@ -228,12 +228,12 @@ proptest! {
     #![proptest_config(cases(64))]
 
     #[test]
-    fn arithmetic_is_that_of_numbers(seed: u64) {
+    fn lane_arithmetic_matches_scalar_arithmetic(seed: u64) {
         on_every!(Isa, isa, arithmetic(isa, seed));
     }
 
     #[test]
-    fn powers_and_activations_are_as_exact_as_documented(
+    fn powers_and_activations_meet_documented_error(
         near in prop::collection::vec(-12f32..12.0, 16),
         far in prop::collection::vec(-200f32..126.0, 16),
     ) {
