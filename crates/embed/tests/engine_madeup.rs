@@ -48,7 +48,7 @@ fn texts(model: &Madeup, lengths: &[usize]) -> Vec<Vec<u32>> {
     lengths.iter().enumerate().map(|(n, length)| text(n, *length).collect()).collect()
 }
 
-/// Checks that all kernels at all precisions match the definition: packed together, in a team, and in any order.
+/// Checks that all kernels at all precisions match the definition: packed together, on several threads, and in any order.
 fn check(model: &Madeup, lengths: &[usize]) {
     let directory = tempfile::tempdir().unwrap();
     model.write(directory.path());
@@ -66,7 +66,7 @@ fn check(model: &Madeup, lengths: &[usize]) {
             for ((text, vector), expected) in batch.iter().zip(together.chunks(model.hidden)).zip(&expected) {
                 let mut alone = vec![0.0; model.hidden];
                 engine.embed_one(*text, &mut alone);
-                assert_eq!(alone, vector, "{name}: team vector differs");
+                assert_eq!(alone, vector, "{name}: multi-threaded vector differs");
                 let cosine = cosine(vector, expected);
                 assert!(cosine >= least, "{name}: {} tokens: {cosine}", text.ids.len());
                 if precision == Precision::F32 {

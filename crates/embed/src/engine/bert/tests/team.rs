@@ -119,7 +119,7 @@ fn check<V: Isa, E: Element<V>, A: AttentionElement<V>>(isa: V) {
 }
 
 #[test]
-fn team_result_is_bit_identical_to_single_thread() {
+fn thread_pool_result_is_bit_identical_to_single_thread() {
     on_every!(Isa, isa, check::<_, F32, F32>(isa));
     // The forms differ in their kernels, which Miri sees elsewhere.
     #[cfg(not(miri))]
