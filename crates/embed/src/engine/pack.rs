@@ -1,7 +1,7 @@
-//! Packing texts into tiles.
+//! Packs texts into tiles.
 //!
-//! Guarantees: every text is in exactly one tile; a tile's tokens are at most the limit, unless it is one text that is
-//! longer by itself; longer texts come first, so that the last tiles to be handed out are the cheapest to wait for.
+//! Guarantees: every text is in exactly one tile; a tile's tokens are at most the limit, unless it is a single longer
+//! text; longer texts come first, so that the last tiles are the shortest to wait for.
 
 /// Packs texts of these lengths (in tokens) into tiles of at most `max_tokens`, first fit by decreasing length: at
 /// most about a quarter more tiles than the best possible packing, and in practice nearly full ones.
@@ -13,7 +13,7 @@ pub fn pack(lengths: &[usize], max_tokens: usize) -> Vec<Vec<usize>> {
     // Equal lengths keep their order: the same batch always packs the same way.
     order.sort_by_key(|&index| std::cmp::Reverse(lengths[index]));
     let mut tiles: Vec<Vec<usize>> = Vec::new();
-    // Remaining room of each tile, as a tree of maxima: finds the first tile with room in logarithmic time.
+    // A max tree of the remaining room of each tile finds the first tile with room in logarithmic time.
     let mut rooms = Rooms::new(lengths.len());
     for index in order {
         let length = lengths[index];
@@ -26,13 +26,13 @@ pub fn pack(lengths: &[usize], max_tokens: usize) -> Vec<Vec<usize>> {
             }
         };
         tiles[tile].push(index);
-        // A text that is longer than a tile stays alone.
+        // A text longer than a tile gets its own tile.
         rooms.set(tile, rooms.get(tile).and_then(|room| room.checked_sub(length)));
     }
     tiles
 }
 
-/// The room left in each tile (`None`: not open), with the maximum of every aligned group, in the layout of a binary heap.
+/// A max tree of the room left in each tile (`None`: not open), in the layout of a binary heap.
 struct Rooms {
     leaves: usize,
     nodes: Vec<Option<usize>>,
@@ -57,7 +57,7 @@ impl Rooms {
         }
     }
 
-    /// The first open tile that has room for `length` tokens.
+    /// Returns the first open tile with room for `length` tokens.
     fn first_with(&self, length: usize) -> Option<usize> {
         let fits = |node: usize| self.nodes[node].is_some_and(|room| room >= length);
         if !fits(1) {
