@@ -13,7 +13,7 @@ pub(super) struct BatchLimit(Mutex<Known>);
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     /// Largest accepted number of texts.
-    taken: usize,
+    accepted: usize,
     /// Smallest rejected number of texts whose parts were accepted.
     rejected: Option<usize>,
     /// Full requests since the exact limit is known.
@@ -23,19 +23,19 @@ struct Known {
 impl BatchLimit {
     /// Returns the number of texts for the next request, at most `most`.
     pub(super) fn size(&self, most: usize) -> usize {
-        let Known { taken, rejected, .. } = *self.known();
-        rejected.map_or(most, |rejected| ((taken + rejected) / 2).clamp(1, most.max(1)))
+        let Known { accepted, rejected, .. } = *self.known();
+        rejected.map_or(most, |rejected| ((accepted + rejected) / 2).clamp(1, most.max(1)))
     }
 
     /// Whether a rejection of this many texts may be caused by their number.
     pub(super) fn may_be_exceeded_by(&self, texts: usize) -> bool {
-        texts > 1 && texts > self.known().taken
+        texts > 1 && texts > self.known().accepted
     }
 
     /// Records an accepted request.
-    pub(super) fn takes(&self, texts: usize) {
+    pub(super) fn record_accepted(&self, texts: usize) {
         let mut known = self.known();
-        known.taken = known.taken.max(texts);
+        known.accepted = known.accepted.max(texts);
         let Some(rejected) = known.rejected else { return };
         if texts >= rejected {
             known.rejected = None;
@@ -48,16 +48,19 @@ impl BatchLimit {
     }
 
     /// Records a rejected request whose parts of this size were accepted.
-    pub(super) fn rejects(&self, texts: usize, part: usize) {
+    pub(super) fn record_rejected(&self, texts: usize, part: usize) {
         let mut known = self.known();
         let rejected = known.rejected.map_or(texts, |rejected| rejected.min(texts));
-        *known =
-            Known { taken: known.taken.max(part).min(rejected.saturating_sub(1)), rejected: Some(rejected), full: 0 };
+        *known = Known {
+            accepted: known.accepted.max(part).min(rejected.saturating_sub(1)),
+            rejected: Some(rejected),
+            full: 0,
+        };
     }
 
     /// Records a limit named by the service, after a request of this size was accepted.
-    pub(super) fn is(&self, limit: usize) {
-        *self.known() = Known { taken: limit, rejected: Some(limit + 1), full: 0 };
+    pub(super) fn set(&self, limit: usize) {
+        *self.known() = Known { accepted: limit, rejected: Some(limit + 1), full: 0 };
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -96,11 +99,11 @@ mod tests {
                 rejections += 1;
                 requests += 1;
                 if size / 2 <= limit {
-                    known.rejects(size, size / 2);
+                    known.record_rejected(size, size / 2);
                 }
                 size /= 2;
             }
-            known.takes(size);
+            known.record_accepted(size);
             texts -= size;
         }
         (rejections, requests)

@@ -92,7 +92,7 @@ impl Answer {
 pub(super) async fn send(request: RequestBuilder, url: &Url) -> Result<Answer, PortError> {
     let failed = |cause: reqwest::Error| {
         let (timed_out, cause) = (cause.is_timeout(), cause.without_url());
-        let message = format!("failed to reach the embedder at {}: {}", shown(url), with_causes(&cause));
+        let message = format!("no response from the embedder at {}: {}", shown(url), with_causes(&cause));
         let of = if timed_out { Cause::Timeout } else { Cause::Unreachable };
         PortError::transient(message)
             .with_hint("check embedding.url and that the embedder is running")

@@ -103,6 +103,7 @@ mod tests {
             (400, Some("invalid_request_error"), "'input' must not be empty"),
             (413, None, "batch size 33 > maximum allowed batch size 32"),
             (413, None, "1025 texts in one request, which is more than 1024; split the list"),
+            (413, None, "1025 texts in one request, limit 1024; split the list"),
             (422, None, "batch size 33 > maximum allowed batch size 32"),
             (429, Some("rate_limit_exceeded"), "Rate limit reached: too many tokens per min"),
             (500, None, "unsupported value: NaN"),

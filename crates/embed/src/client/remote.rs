@@ -202,7 +202,7 @@ impl RemoteClient {
     async fn list(&self, texts: &[String], purpose: Purpose, first: usize) -> PortResult<Vec<Vec<f32>>> {
         let rejected = match self.request(texts, purpose, first).await {
             Ok(vectors) => {
-                self.limit.takes(texts.len());
+                self.limit.record_accepted(texts.len());
                 return Ok(vectors);
             }
             // The rejection of an overlong text reveals nothing about the batch limit.
@@ -224,8 +224,8 @@ impl RemoteClient {
             vectors.extend(self.request(part, purpose, place).await?);
         }
         match named {
-            Some(limit) => self.limit.is(limit),
-            None => self.limit.rejects(texts.len(), part),
+            Some(limit) => self.limit.set(limit),
+            None => self.limit.record_rejected(texts.len(), part),
         }
         info!(limit = self.limit.size(texts.len()), rejected = texts.len(), "reducing texts per embedding request");
         Ok(vectors)
