@@ -88,7 +88,7 @@ impl Tokenizer {
         let overridden = apply(settings, &mut inner, model.vocabulary).map_err(|cause| malformed(&cause))?;
         let largest = inner.get_vocab(true).into_values().max().unwrap_or(0) as usize;
         if largest >= model.vocabulary {
-            let cause = format!("token id {largest} exceeds vocab_size {} of config.json", model.vocabulary);
+            let cause = format!("token id {largest} is not below vocab_size {} of config.json", model.vocabulary);
             return Err(malformed(&cause));
         }
         // Text outside every vocabulary: without an unknown token, every such text would fail.
