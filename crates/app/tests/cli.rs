@@ -343,7 +343,7 @@ fn redirect_is_named_with_the_setting_to_change_and_not_followed() {
         let target = "redirects to https://elsewhere.example.com/encode?*** (301)";
         assert_eq!(ran.out.matches(target).count(), 2, "embedder and traces: {}", ran.out);
         assert!(
-            ran.out.contains("set embedding.url to the address") && ran.out.contains("set traces.endpoint"),
+            ran.out.contains("set embedding.url to the redirect target") && ran.out.contains("set traces.endpoint"),
             "{}",
             ran.out
         );

@@ -1,8 +1,8 @@
-//! `hash:DIM`: vectors without a model, for tests and for measuring everything around the model.
+//! `hash:DIM`: vectors without a model, for tests and for benchmarks of everything around the model.
 //!
 //! Guarantees: equal texts have equal vectors on every machine and in every release; texts that differ in more than
-//! white space have nearly orthogonal ones; every vector has length one. Meaning plays no part. A text costs about as
-//! much as copying it.
+//! white space have nearly orthogonal vectors; every vector has unit length. Meaning is ignored. Embedding a text costs
+//! about as much as copying it.
 
 use std::ops::Range;
 
@@ -11,16 +11,16 @@ use tidewheel_core::tokens::{Tokens, Words};
 use crate::engine::{Engine, EngineInfo, Precision, Text, Workspace};
 use crate::tokens::Encoding;
 
-/// The limit of the default model, so that texts are cut into the same number of chunks.
+/// The limit of the default model, so that texts are split into the same number of chunks.
 const MAX_TOKENS: usize = 256;
 
-/// Nothing is shared between the texts of a tile; this only keeps the batches of the two engines alike.
+/// Texts of a tile share nothing here; the value only keeps the batches of both engines alike.
 const TILE_TOKENS: usize = 256;
 
-/// An odd number without structure: 2^64 divided by the golden ratio.
+/// 2^64 divided by the golden ratio: odd and without structure.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// A hash of 64-bit words in the order of their writing. Not for keys that an attacker chooses.
+/// An order-dependent hash of 64-bit words. Not for attacker-controlled keys.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hasher(u64);
 
@@ -68,7 +68,7 @@ pub struct HashEngine {
 }
 
 impl HashEngine {
-    /// An engine whose answers have `dimension` values, at least one.
+    /// Creates an engine with vectors of `dimension` values, at least one.
     #[must_use]
     pub fn new(dimension: usize) -> Self {
         assert!(dimension > 0, "a vector has at least one dimension");
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_texts_agree_and_others_are_nearly_orthogonal() {
+    fn equal_texts_have_equal_vectors_and_others_are_nearly_orthogonal() {
         let engine = HashEngine::new(384);
         let texts: Vec<String> = (0..100).map(|n| format!("order {n} was shipped")).collect();
         let vectors: Vec<_> = texts.iter().map(|text| embed(&engine, text)).collect();
@@ -174,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn vectors_never_change() {
+    fn hash_vectors_are_stable_across_releases() {
         // An index filled by one release must be searchable by the next.
         let vector = embed(&HashEngine::new(4), "tidewheel");
         assert_eq!(vector, [-0.353_832_63, -0.440_431_83, 0.815_931_9, 0.122_790_016]);
     }
 
     #[test]
-    fn every_dimension_and_text_gives_a_unit_vector() {
+    fn vectors_of_any_dimension_have_unit_length() {
         for dimension in [1, 2, 3, 7, 768] {
             for text in ["", "a", "日本語 🙂", &"word ".repeat(20_000)] {
                 let vector = embed(&HashEngine::new(dimension), text);

@@ -1,7 +1,7 @@
-//! The embedder: from text to vector.
+//! The embedder: turns texts into vectors.
 //!
-//! [`engine::load`] turns a model directory (or `hash:DIM`) into an [`engine::Engine`]; everything else here is built
-//! on that trait.
+//! [`engine::load`] loads a model directory (or `hash:DIM`) as an [`engine::Engine`]; everything else builds on that
+//! trait.
 
 pub mod client;
 pub mod engine;

@@ -1,13 +1,13 @@
-//! Tokenises a long text piece by piece: an encoding takes a hundred bytes and more for each token while it is made.
+//! Tokenizes long texts piecewise: an encoding takes over a hundred bytes per token while it is built.
 
 use std::ops::Range;
 
 use tokenizers::Encoding;
 
-/// Bytes of a piece, at least.
+/// Minimum bytes per piece.
 const PIECE: usize = 256 << 10;
 
-/// The byte range of every token of the text.
+/// Returns the byte range of every token of the text.
 pub(crate) fn spans(text: &str, encode: impl Fn(&str) -> Encoding) -> Vec<Range<usize>> {
     let mut spans = Vec::with_capacity(text.len() / 4);
     for piece in pieces(text, PIECE) {
@@ -18,8 +18,8 @@ pub(crate) fn spans(text: &str, encode: impl Fn(&str) -> Encoding) -> Vec<Range<
     spans
 }
 
-/// Cuts the text in front of single spaces between words, where every vocabulary begins a new token. A text without such
-/// places is one piece.
+/// Splits the text before single spaces between words, where every vocabulary begins a new token. A text without such
+/// spaces is one piece.
 fn pieces(text: &str, least: usize) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
     let single = |at: &usize| {
@@ -44,7 +44,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_cover_the_text_and_begin_at_single_spaces(text in "([a-zé ]{0,4} ?\n?){0,60}", least in 1usize..30) {
+        fn pieces_cover_text_and_begin_at_single_spaces(text in "([a-zé ]{0,4} ?\n?){0,60}", least in 1usize..30) {
             let pieces = pieces(&text, least);
             let joined: String = pieces.iter().map(|piece| &text[piece.clone()]).collect();
             prop_assert_eq!(&joined, &text);

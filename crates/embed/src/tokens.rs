@@ -1,8 +1,8 @@
-//! From text to token ids, exactly as the model was trained.
+//! Tokenization exactly as in the model's training.
 //!
-//! The vocabulary and its rules come from `tokenizer.json`, as the files beside it change them; the limits do not.
-//! Truncation and padding that are baked into that file are ignored: a text is cut at the model's own maximum, and
-//! nothing is ever padded.
+//! The vocabulary and its rules come from `tokenizer.json` with the overrides of the neighbouring files; the limits do
+//! not. Truncation and padding settings in that file are ignored: a text is truncated at the model's own maximum, and
+//! never padded.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,62 +17,62 @@ use crate::engine::Text;
 use crate::model::{BertSettings, Description, Files, LoadError, Side, TokenizerSettings};
 use crate::pieces;
 
-/// One text as the model reads it.
+/// A tokenized text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encoding {
-    /// Token ids, special tokens included, at most as many as the model takes.
+    /// Token ids, including special tokens, at most the model's maximum.
     pub ids: Vec<u32>,
-    /// So many of the first tokens are not pooled.
+    /// Number of leading tokens that are not pooled.
     pub unpooled: usize,
 }
 
 impl Encoding {
-    /// A text whose tokens are all pooled.
+    /// Creates an encoding with all tokens pooled.
     #[must_use]
     pub fn new(ids: Vec<u32>) -> Self {
         Self { ids, unpooled: 0 }
     }
 
-    /// As engines take it.
+    /// Borrows the encoding as engine input.
     #[must_use]
     pub fn text(&self) -> Text<'_> {
         Text { ids: &self.ids, unpooled: self.unpooled }
     }
 }
 
-/// Bytes read at first for each token that is wanted. English has about four and a half to a token; what does not
-/// suffice is doubled.
+/// Bytes initially read per wanted token. English has about four and a half per token; the number is doubled until it
+/// suffices.
 const BYTES_PER_TOKEN: usize = 8;
 
-/// Splits texts into the tokens of one model. All methods may be called from any number of threads.
+/// The tokenizer of one model. All methods may be called concurrently.
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// Special tokens in front of every text.
+    /// Special tokens before every text.
     before: Vec<u32>,
-    /// Special tokens behind every text.
+    /// Special tokens after every text.
     after: Vec<u32>,
     max_tokens: usize,
-    /// Where a long text is cut.
+    /// The truncation side.
     side: Side,
-    /// White space always ends a token, so a long text may be read piece by piece.
+    /// White space always ends a token, so that long texts can be tokenized piecewise.
     splits_at_space: bool,
-    /// Whether settings beside `tokenizer.json` replaced what it says.
+    /// Whether other files overrode settings of `tokenizer.json`.
     overridden: bool,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of the model, and applies the settings beside it.
+    /// Loads the model's `tokenizer.json` and applies the settings of the neighbouring files.
     ///
     /// # Errors
-    /// The file is missing or malformed, its ids do not fit the model, or it contradicts the settings beside it.
+    /// The file is missing or malformed, its ids exceed the model's vocabulary, or it contradicts the other settings.
     pub fn load(model: &Description) -> Result<Self, LoadError> {
         let files = Files::new(&model.directory);
         let path = files.path(&model.tokenizer.file);
         let bytes = files.tokenizer(&model.tokenizer.file)?;
-        // A vocabulary can be built so that the library panics on it.
+        // The library panics on some crafted vocabularies.
         let parsed = catch_unwind(AssertUnwindSafe(|| Self::parse(&bytes, model, &path)));
-        parsed.unwrap_or_else(|_| Err(LoadError::malformed(&path, "the tokenizers library cannot work with it")))
+        parsed.unwrap_or_else(|_| Err(LoadError::malformed(&path, "the tokenizers library panicked")))
     }
 
     fn parse(bytes: &[u8], model: &Description, path: &Path) -> Result<Self, LoadError> {
@@ -88,21 +88,21 @@ impl Tokenizer {
         let overridden = apply(settings, &mut inner, model.vocabulary).map_err(|cause| malformed(&cause))?;
         let largest = inner.get_vocab(true).into_values().max().unwrap_or(0) as usize;
         if largest >= model.vocabulary {
-            let cause = format!("it has the token id {largest}, config.json says vocab_size {}", model.vocabulary);
+            let cause = format!("token id {largest} is not below vocab_size {} of config.json", model.vocabulary);
             return Err(malformed(&cause));
         }
-        // Text that no vocabulary has: without a token for it, every such text would fail.
+        // Text outside every vocabulary: without an unknown token, every such text would fail.
         for probe in ["\u{10fffd}", "\u{e000}a\u{301}\u{4e00}\0 \n"] {
             inner
                 .encode_fast(probe, false)
-                .map_err(|cause| malformed(&format!("it cannot encode every text: {cause}")))?;
+                .map_err(|cause| malformed(&format!("cannot encode every text: {cause}")))?;
         }
         let (before, after) = around(&inner, path)?;
         if before.len() + after.len() >= model.max_tokens {
-            return Err(malformed(&"its special tokens leave no room for a text"));
+            return Err(malformed(&"special tokens leave no room for text"));
         }
         check_around(settings, &inner, model, [&before, &after])?;
-        // An added token with white space in it would be cut in two.
+        // An added token that contains white space would be split.
         let added = inner.get_added_tokens_decoder();
         let splits_at_space = matches!(inner.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
             && !added.values().any(|token| token.content.contains(char::is_whitespace));
@@ -117,28 +117,28 @@ impl Tokenizer {
         })
     }
 
-    /// The most tokens that an encoding has, special tokens included.
+    /// Returns the maximum number of tokens of an encoding, including special tokens.
     #[must_use]
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
     }
 
-    /// Whether long texts lose their beginning.
+    /// Whether long texts are truncated on the left.
     pub(crate) fn cuts_left(&self) -> bool {
         self.side == Side::Left
     }
 
-    /// Whether settings beside `tokenizer.json` replaced what it says.
+    /// Whether other files overrode settings of `tokenizer.json`.
     pub(crate) fn is_overridden(&self) -> bool {
         self.overridden
     }
 
-    /// As a `tokenizer.json` in which everything is applied.
+    /// Serializes the tokenizer as a `tokenizer.json` with all overrides applied.
     pub(crate) fn to_json(&self) -> Option<String> {
         self.inner.to_string(false).ok()
     }
 
-    /// The tokens of one text, cut at the model's maximum.
+    /// Tokenizes one text, truncated at the model's maximum.
     #[must_use]
     pub fn encode(&self, text: &str) -> Encoding {
         let room = self.max_tokens - self.before.len() - self.after.len();
@@ -154,8 +154,8 @@ impl Tokenizer {
         Encoding::new([&self.before, kept, &self.after].concat())
     }
 
-    /// Tokens that a prompt has in front of a text, as sentence-transformers counts them: those of the prompt alone,
-    /// without a special token at its end.
+    /// Returns the number of prompt tokens before a text, as sentence-transformers counts them: those of the prompt
+    /// alone, without a trailing special token.
     #[must_use]
     pub fn prompt_tokens(&self, prompt: &str) -> usize {
         if prompt.is_empty() {
@@ -167,7 +167,7 @@ impl Tokenizer {
         ids.len() - usize::from(ids.last().is_some_and(special))
     }
 
-    /// The tokens of so much of the text that there are `room` of them, or of the whole text.
+    /// Tokenizes enough of the text's beginning for `room` tokens, or the whole text.
     fn head(&self, text: &str, room: usize) -> tokenizers::Encoding {
         let mut bytes = room.saturating_mul(BYTES_PER_TOKEN);
         if self.splits_at_space {
@@ -184,7 +184,7 @@ impl Tokenizer {
 
     fn plain(&self, text: &str, offsets: bool) -> tokenizers::Encoding {
         let encoding = if offsets { self.inner.encode(text, false) } else { self.inner.encode_fast(text, false) };
-        // The library fails on broken vocabularies only, and this one has encoded unknown text at load.
+        // The library fails only on broken vocabularies, and this one encoded unknown text at load.
         encoding.expect("a loaded vocabulary encodes every text")
     }
 }
@@ -195,7 +195,7 @@ impl Tokens for Tokenizer {
     }
 }
 
-/// Applies the settings beside `tokenizer.json` as transformers does, and returns whether they replaced what it says.
+/// Applies the settings of the neighbouring files as transformers does. Returns whether they override `tokenizer.json`.
 fn apply(
     settings: &TokenizerSettings,
     inner: &mut tokenizers::Tokenizer,
@@ -232,7 +232,7 @@ fn apply(
     let known = inner.get_added_vocabulary().get_vocab().clone();
     let new: Vec<_> = settings.special_tokens.iter().filter(|token| !known.contains_key(&token.content)).collect();
     for token in new {
-        // One that gets an id without a row in the embedding would make texts fail that hold it.
+        // A token whose id has no embedding row would fail every text that contains it.
         if inner.token_to_id(&token.content).is_none() && inner.get_vocab_size(true) >= vocabulary {
             continue;
         }
@@ -246,24 +246,24 @@ fn apply(
     Ok(overridden)
 }
 
-/// The special tokens in front of and behind a text: learned from one that has a token of its own.
+/// Returns the special tokens before and after a text, derived from the encoding of a sample text.
 fn around(inner: &tokenizers::Tokenizer, path: &Path) -> Result<(Vec<u32>, Vec<u32>), LoadError> {
     let malformed = |cause: &dyn ToString| LoadError::malformed(path, cause.to_string());
     let plain = inner.encode_fast("a", false).map_err(|cause| malformed(&cause))?;
     let special = inner.encode_fast("a", true).map_err(|cause| malformed(&cause))?;
     if special.get_type_ids().iter().any(|kind| *kind != 0) {
-        return Err(malformed(&"it gives a single text a token type other than 0"));
+        return Err(malformed(&"unsupported token type other than 0 in a single text"));
     }
     let (plain, special) = (plain.get_ids(), special.get_ids());
     let at = special
         .windows(plain.len().max(1))
         .position(|window| window == plain)
-        .ok_or_else(|| malformed(&"its special tokens replace the text"))?;
+        .ok_or_else(|| malformed(&"special tokens replace the text"))?;
     Ok((special[..at].to_vec(), special[at + plain.len()..].to_vec()))
 }
 
-/// Transformers builds what surrounds a text from the settings, the tokenizers library from the file: if they differ,
-/// there is no telling which the model was trained with.
+/// Compares the special tokens around a text: transformers takes them from the settings, the tokenizers library from the
+/// file. If they differ, it is unknown which the model was trained with.
 fn check_around(
     settings: &TokenizerSettings,
     inner: &tokenizers::Tokenizer,
@@ -274,14 +274,14 @@ fn check_around(
     for (key, token, found) in [("cls_token", first, before), ("sep_token", last, after)] {
         let expected = inner.token_to_id(token);
         if expected.is_none_or(|expected| found != [expected]) {
-            let problem = format!("tokenizer_config.json has {key} {token:?}, but tokenizer.json puts {found:?} there");
+            let problem = format!("tokenizer_config.json has {key} {token:?}, but tokenizer.json has {found:?}");
             return Err(LoadError::unsupported(&model.directory, problem));
         }
     }
     Ok(())
 }
 
-/// The first place at or after `bytes` where the text has white space, if anything follows.
+/// Returns the first position at or after `bytes` with white space.
 fn word_end(text: &str, bytes: usize) -> Option<usize> {
     let tail = text.as_bytes().get(bytes..)?;
     // ASCII bytes are never inside another character.

@@ -1,5 +1,5 @@
-//! Models of other sizes, poolings, activations and families, with made-up weights, on every kernel, against the
-//! definition in f64.
+//! Synthetic models of various sizes, poolings, activations and families on every kernel, compared with the definition in
+//! f64.
 
 #[path = "support/madeup.rs"]
 mod madeup;
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use tidewheel_embed::engine::{Engine, Kernel, ModelSource, ModelSpec, Precision, Text, Workspace, load};
 use tidewheel_embed::model::LoadError;
 
-/// Head and feed-forward widths that fit no register.
+/// Head and feed-forward widths that are not multiples of a register.
 const ODD: Madeup = Madeup {
     hidden: 84,
     heads: 3,
@@ -41,14 +41,14 @@ fn cosine(a: &[f32], b: &[f64]) -> f64 {
     dot / (squares.0 * squares.1).sqrt()
 }
 
-/// Texts of these lengths, of ids that do not repeat soon.
+/// Returns texts of these lengths with rarely repeating ids.
 fn texts(model: &Madeup, lengths: &[usize]) -> Vec<Vec<u32>> {
     let text =
         |n: usize, length: usize| (0..length).map(move |at| ((at * 7 + at * at * n + n) % model.vocabulary()) as u32);
     lengths.iter().enumerate().map(|(n, length)| text(n, *length).collect()).collect()
 }
 
-/// All kernels at all precisions agree with the definition, texts packed together, in a team, and in any order.
+/// Checks that all kernels at all precisions match the definition: packed together, on several threads, and in any order.
 fn check(model: &Madeup, lengths: &[usize]) {
     let directory = tempfile::tempdir().unwrap();
     model.write(directory.path());
@@ -62,11 +62,11 @@ fn check(model: &Madeup, lengths: &[usize]) {
             let together = engine.embed(&batch, 2);
             let mut tile = vec![0.0; together.len()];
             engine.embed_tile(&batch, &mut Workspace::default(), &mut tile);
-            assert_eq!(tile, together, "{name}: the order of texts changed an answer");
+            assert_eq!(tile, together, "{name}: text order changed a vector");
             for ((text, vector), expected) in batch.iter().zip(together.chunks(model.hidden)).zip(&expected) {
                 let mut alone = vec![0.0; model.hidden];
                 engine.embed_one(*text, &mut alone);
-                assert_eq!(alone, vector, "{name}: a team's answer differs");
+                assert_eq!(alone, vector, "{name}: multi-threaded vector differs");
                 let cosine = cosine(vector, expected);
                 assert!(cosine >= least, "{name}: {} tokens: {cosine}", text.ids.len());
                 if precision == Precision::F32 {
@@ -130,7 +130,7 @@ proptest! {
 }
 
 #[test]
-fn the_tokeniser_obeys_the_model_and_not_its_own_file() {
+fn tokenizer_uses_limits_of_model_instead_of_its_file() {
     let directory = tempfile::tempdir().unwrap();
     ODD.write(directory.path());
     let engine = open(directory.path(), Kernel::Portable, Precision::F32).unwrap();
@@ -141,7 +141,7 @@ fn the_tokeniser_obeys_the_model_and_not_its_own_file() {
     let ids = engine.tokenize(&long).ids;
     assert_eq!((ids.len(), ids[0], ids[69]), (70, 2, 3));
     assert_eq!(ids[1..69], engine.tokenize(&long[..400]).ids[1..69]);
-    // Words without end, and none that the vocabulary knows.
+    // One endless word outside the vocabulary.
     assert_eq!(engine.tokenize(&"é".repeat(100_000)).ids, [2, 1, 3]);
 
     let text = "The tides, as they turn, grind.";
@@ -154,7 +154,7 @@ fn the_tokeniser_obeys_the_model_and_not_its_own_file() {
 }
 
 #[test]
-fn another_weight_is_another_revision() {
+fn changed_weight_changes_revision() {
     let directory = tempfile::tempdir().unwrap();
     ODD.write(directory.path());
     let revision = || open(directory.path(), Kernel::Portable, Precision::F32).unwrap().info().revision.clone();

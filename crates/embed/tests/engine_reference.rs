@@ -1,4 +1,4 @@
-//! The engine's answers equal those of sentence-transformers, on every kernel and at every precision.
+//! The engine's vectors equal those of sentence-transformers, on every kernel and at every precision.
 
 #[path = "support/model.rs"]
 mod model;
@@ -21,13 +21,13 @@ fn texts() -> Vec<String> {
     serde_json::from_str(include_str!("data/reference_texts.json")).unwrap()
 }
 
-/// What sentence-transformers answers to [`texts`], computed in f32 with texts cut at 256 tokens.
+/// Vectors of sentence-transformers for [`texts`], computed in f32 with texts truncated at 256 tokens.
 fn expected() -> Vec<Vec<f32>> {
     vectors(include_bytes!("data/reference_embeddings.f32"))
 }
 
-/// Nothing, one token, as many as there may be, one more, other scripts, and texts of 100,000 characters, each with
-/// the answer of sentence-transformers.
+/// Edge cases: empty, one token, the maximum, one more, other scripts, and texts of 100,000 characters, each with the
+/// vector of sentence-transformers.
 fn odd() -> Vec<(String, Vec<f32>)> {
     let texts: Vec<(String, usize)> = serde_json::from_str(include_str!("data/odd_texts.json")).unwrap();
     let texts = texts.into_iter().map(|(text, times)| text.repeat(times));
@@ -44,9 +44,9 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// Least and mean cosine with the reference, of batches and of single texts.
+/// Returns the minimum and mean cosine with the reference, over batches and single texts.
 fn agreement(engine: &dyn Engine) -> (f64, f64) {
-    // Some kernels are there to define what the others compute, not to be fast.
+    // The portable kernel is a reference, not fast.
     let count = if engine.info().kernel == "portable" { 3 } else { 50 };
     let encodings: Vec<_> = texts()[..count].iter().map(|text| engine.tokenize(text)).collect();
     let batch: Vec<Text<'_>> = encodings.iter().map(Encoding::text).collect();
@@ -55,7 +55,7 @@ fn agreement(engine: &dyn Engine) -> (f64, f64) {
     for ((text, vector), expected) in batch.iter().zip(together.chunks(384)).zip(expected()) {
         let mut alone = vec![0.0; 384];
         engine.embed_one(*text, &mut alone);
-        assert_eq!(alone, vector, "a text's answer depends on what else is computed");
+        assert_eq!(alone, vector, "vector depends on other texts in the batch");
         cosines.push(cosine(vector, &expected));
     }
     let least = cosines.iter().copied().fold(f64::INFINITY, f64::min);
@@ -63,7 +63,7 @@ fn agreement(engine: &dyn Engine) -> (f64, f64) {
 }
 
 #[test]
-fn f32_equals_the_reference_on_every_kernel() {
+fn f32_matches_reference_on_every_kernel() {
     for kernel in Kernel::available() {
         let engine = minilm(Precision::F32, kernel);
         let (least, _) = agreement(&*engine);
@@ -72,7 +72,7 @@ fn f32_equals_the_reference_on_every_kernel() {
 }
 
 #[test]
-fn bf16_equals_the_reference_to_four_digits() {
+fn bf16_matches_reference_to_four_digits() {
     for kernel in [Kernel::available()[0], Kernel::Portable] {
         let engine = minilm(Precision::Bf16, kernel);
         let (least, _) = agreement(&*engine);
@@ -81,7 +81,7 @@ fn bf16_equals_the_reference_to_four_digits() {
 }
 
 #[test]
-fn int8_loses_no_more_than_is_documented() {
+fn int8_error_is_within_documented_bound() {
     for kernel in [Kernel::available()[0], Kernel::Portable] {
         let engine = minilm(Precision::Int8, kernel);
         let (least, mean) = agreement(&*engine);
@@ -90,7 +90,7 @@ fn int8_loses_no_more_than_is_documented() {
 }
 
 #[test]
-fn the_model_describes_itself() {
+fn engine_info_matches_model() {
     let engine = minilm(Precision::F32, Kernel::Portable);
     let info = engine.info();
     assert_eq!((info.dimension, info.max_tokens, info.pooling, info.normalized), (384, 256, "mean", true));
@@ -99,7 +99,7 @@ fn the_model_describes_itself() {
 }
 
 #[test]
-fn any_text_has_a_vector_of_length_one() {
+fn any_text_has_a_unit_vector() {
     let engine = minilm(Precision::Auto, Kernel::available()[0]);
     let long = "All work and no play makes Jack a dull boy. ".repeat(2500);
     let word = "x".repeat(100_000);
@@ -115,7 +115,7 @@ fn any_text_has_a_vector_of_length_one() {
         assert!((length - 1.0).abs() < 1e-4, "{text:.20}: {length}");
     }
     assert_eq!(engine.tokenize(&long).ids.len(), 256);
-    // Nothing at all is still an answer.
+    // An empty token list yields zeros.
     let mut nothing = vec![7.0; 384];
     engine.embed_tile(&[Text::default()], &mut workspace, &mut nothing);
     assert!(nothing.iter().all(|value| *value == 0.0));
@@ -124,7 +124,7 @@ fn any_text_has_a_vector_of_length_one() {
 }
 
 #[test]
-fn odd_texts_equal_the_reference() {
+fn edge_case_texts_match_reference() {
     let cases = odd();
     assert_eq!(cases.len(), 17);
     for (precision, least) in [(Precision::F32, 0.99999), (Precision::Bf16, 0.9999), (Precision::Int8, 0.99)] {
@@ -139,7 +139,7 @@ fn odd_texts_equal_the_reference() {
 }
 
 #[test]
-fn any_number_of_threads_gives_the_same_bits() {
+fn result_is_bit_identical_for_any_thread_count() {
     let texts = texts();
     let mut spec = ModelSpec::new(ModelSource::Directory(model_directory()));
     let mut answers = Vec::new();
@@ -159,7 +159,7 @@ fn any_number_of_threads_gives_the_same_bits() {
 }
 
 #[test]
-fn a_batch_of_many_lengths_gives_what_each_text_gives_alone() {
+fn batch_of_mixed_lengths_equals_single_texts() {
     for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         let engine = minilm(precision, Kernel::available()[0]);
         let source = engine.tokenize(&texts().join(" "));
@@ -172,7 +172,7 @@ fn a_batch_of_many_lengths_gives_what_each_text_gives_alone() {
             engine.embed_tile(&[*text], &mut workspace, &mut alone);
             assert_eq!(alone, vector, "{precision:?}: {} tokens", text.ids.len());
         }
-        // More than a tile holds, in one call.
+        // More than one tile in one call.
         let mut out = vec![0.0; batch.len() * 384];
         engine.embed_tile(&batch, &mut workspace, &mut out);
         assert_eq!(out, together);

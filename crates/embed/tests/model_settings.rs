@@ -1,8 +1,8 @@
 //! Every setting of a model's directory is honoured or rejected by name.
 //!
-//! What honoured settings must answer was computed by sentence-transformers: `data/settings.py` says how.
+//! Expected vectors of honoured settings were computed by sentence-transformers: see `data/settings.py`.
 
-#[expect(dead_code, reason = "what it answers by definition is for other tests")]
+#[expect(dead_code, reason = "reference vectors are used by other tests")]
 #[path = "support/madeup.rs"]
 mod madeup;
 
@@ -17,7 +17,7 @@ use tidewheel_embed::engine::{Engine, Kernel, ModelSource, ModelSpec, Precision,
 use tidewheel_embed::model::LoadError;
 use tidewheel_embed::tokens::Encoding;
 
-/// The model whose settings are changed.
+/// The base model, whose settings the cases change.
 const PLAIN: Madeup = Madeup {
     hidden: 12,
     heads: 2,
@@ -40,7 +40,7 @@ fn open(directory: &Path) -> Result<Arc<dyn Engine>, LoadError> {
     load(&spec)
 }
 
-/// Sets keys in a file, which is created if it is not there. `null` as a value is a value.
+/// Sets keys in a file, creating it if missing. `null` is set as a value.
 fn set(directory: &Path, file: &str, keys: &Value) {
     let path = directory.join(file);
     let mut content: Value =
@@ -55,7 +55,7 @@ fn set(directory: &Path, file: &str, keys: &Value) {
     std::fs::write(&path, serde_json::to_vec(&content).unwrap()).unwrap();
 }
 
-/// As sentence-transformers and transformers write a model: with settings of the tokenizer.
+/// Writes the model as sentence-transformers and transformers do: with tokenizer settings.
 fn write(model: &Madeup, directory: &Path) {
     model.write(directory);
     let special = |id: u32, text: &str| json!({"id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
@@ -66,10 +66,10 @@ fn write(model: &Madeup, directory: &Path) {
     set(directory, "tokenizer_config.json", &tokens);
 }
 
-/// A case: its name, the model it starts from, and what it changes.
+/// A case: name, base model, and change.
 type Case = (&'static str, &'static str, fn(&Path));
 
-/// Each honoured setting, on the plain model or on one of the RoBERTa family.
+/// Each honoured setting, on the plain BERT or a RoBERTa-family model.
 fn honoured() -> Vec<Case> {
     vec![
         ("plain", "bert", |_| {}),
@@ -121,7 +121,7 @@ fn honoured() -> Vec<Case> {
             let text = std::fs::read_to_string(dir.join("tokenizer.json")).unwrap();
             let mut tokenizer: Value = serde_json::from_str(&text).unwrap();
             tokenizer["added_tokens"].as_array_mut().unwrap().push(token);
-            // It takes the place of a word that no text here has.
+            // Replaces a word that no test text contains.
             let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
             vocabulary.remove("wheel");
             vocabulary.insert("mill wheel".to_owned(), json!(8));
@@ -146,12 +146,12 @@ fn prompts(dir: &Path, prompts: &Value) {
     set(dir, "config_sentence_transformers.json", &json!({"prompts": prompts, "default_prompt_name": null}));
 }
 
-/// The tokenizer's own file keeps upper case.
+/// Makes the tokenizer's own file keep upper case.
 fn cased(dir: &Path) {
     set(dir, "tokenizer.json", &json!({"/normalizer/lowercase": false}));
 }
 
-/// Splits the weights over two files.
+/// Splits the weights into two files.
 fn shard(dir: &Path) {
     let path = dir.join("model.safetensors");
     let bytes = std::fs::read(&path).unwrap();
@@ -176,7 +176,7 @@ fn shard(dir: &Path) {
     set(dir, "model.safetensors.index.json", &json!({"metadata": {}, "weight_map": weight_map}));
 }
 
-/// Texts that the settings treat differently.
+/// Texts on which the settings differ.
 fn texts() -> Vec<String> {
     let long = "the tides turn the mill wheel and grind . a miller s mills ".repeat(6);
     [
@@ -199,7 +199,7 @@ fn written(kind: &'static str, change: fn(&Path)) -> tempfile::TempDir {
     directory
 }
 
-/// As the service embeds: a prefix, of which some tokens may not be pooled.
+/// Embeds as the service does: with a prefix, some tokens of which may be excluded from pooling.
 fn embed(engine: &dyn Engine, prefix: &str, text: &str) -> Vec<f32> {
     let encoding = Encoding { unpooled: engine.unpooled(prefix), ..engine.tokenize(&format!("{prefix}{text}")) };
     let mut vector = vec![0.0; engine.info().dimension];
@@ -208,7 +208,7 @@ fn embed(engine: &dyn Engine, prefix: &str, text: &str) -> Vec<f32> {
 }
 
 #[test]
-fn honoured_settings_give_the_vectors_of_sentence_transformers() {
+fn honoured_settings_match_sentence_transformers() {
     let reference: BTreeMap<String, BTreeMap<String, Vec<Vec<f64>>>> =
         serde_json::from_str(include_str!("data/settings_vectors.json")).unwrap();
     for (name, kind, change) in honoured() {
@@ -216,7 +216,7 @@ fn honoured_settings_give_the_vectors_of_sentence_transformers() {
         let engine = open(directory.path()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let info = engine.info();
         for (purpose, prefix) in [("documents", &info.passage_prefix), ("queries", &info.query_prefix)] {
-            let expected = &reference.get(name).unwrap_or_else(|| panic!("{name} has no reference"))[purpose];
+            let expected = &reference.get(name).unwrap_or_else(|| panic!("{name}: missing reference"))[purpose];
             assert_eq!(expected.len(), texts().len());
             for (text, expected) in texts().iter().zip(expected) {
                 let vector = embed(&*engine, prefix, text);
@@ -233,7 +233,7 @@ fn honoured_settings_give_the_vectors_of_sentence_transformers() {
 
 /// Writes the directories for `data/settings.py` to `MODEL_SETTINGS_OUT`.
 #[test]
-#[ignore = "writes the models that sentence-transformers computes the reference with"]
+#[ignore = "writes the models for the sentence-transformers reference"]
 fn write_models_for_the_reference() {
     let to = std::path::PathBuf::from(std::env::var_os("MODEL_SETTINGS_OUT").expect("MODEL_SETTINGS_OUT"));
     for (name, kind, change) in honoured() {
@@ -246,26 +246,26 @@ fn write_models_for_the_reference() {
 }
 
 #[test]
-fn settings_that_change_vectors_show_in_the_revision() {
+fn settings_that_change_vectors_change_revision() {
     let revision = |name: &str| {
         let (_, kind, change) = honoured().into_iter().find(|(found, ..)| *found == name).unwrap();
         open(written(kind, change).path()).unwrap().info().revision.clone()
     };
     let plain = revision("plain");
-    assert_eq!(plain.len(), 16, "models without such settings keep their revision: {plain}");
+    assert_eq!(plain.len(), 16, "revision without suffix: {plain}");
     assert_eq!(revision("truncation_left"), format!("{plain}+cut-left"));
     assert_eq!(revision("include_prompt"), format!("{plain}+prompt-not-pooled"));
     let name = "tokenizer_config_lowers_what_tokenizer_json_does_not";
     assert_eq!(revision(name), format!("{plain}+tokenizer-config"));
 }
 
-/// A setting that is rejected: file, keys, and what the message must name.
+/// A rejected setting: file, keys, and parts of the message.
 type Rejection = (&'static str, Value, &'static [&'static str]);
 
 fn rejected() -> Vec<Rejection> {
     vec![
         ("config.json", json!({"model_type": "mpnet"}), &["config.json has model_type \"mpnet\"", "bert, roberta"]),
-        // The kind first: what such a file lacks besides is no news.
+        // An unsupported architecture takes precedence over missing sizes.
         ("config.json", json!({"model_type": "distilbert", "hidden_size": null}), &["model_type \"distilbert\""]),
         ("config.json", json!({"model_type": "nomic_bert", "vocab_size": null}), &["model_type \"nomic_bert\""]),
         ("config.json", json!({"hidden_act": "silu"}), &["hidden_act \"silu\""]),
@@ -282,10 +282,10 @@ fn rejected() -> Vec<Rejection> {
         ("config.json", json!({"architectures": ["MyBertModel"]}), &["architectures \"MyBertModel\""]),
         ("config.json", json!({"hidden_size": 13}), &["num_attention_heads 2 does not divide hidden_size 13"]),
         ("config.json", json!({"hidden_size": -12}), &["invalid hidden_size -12"]),
-        ("config.json", json!({"num_hidden_layers": 3}), &["encoder.layer.2", "is missing"]),
-        ("config.json", json!({"vocab_size": 17}), &["has the shape [16, 12], config.json says [17, 12]"]),
-        ("config.json", json!({"intermediate_size": 21}), &["has the shape [20, 12]"]),
-        ("config.json", json!({"max_position_embeddings": 25}), &["has the shape [24, 12]"]),
+        ("config.json", json!({"num_hidden_layers": 3}), &["missing tensor", "encoder.layer.2"]),
+        ("config.json", json!({"vocab_size": 17}), &["has shape [16, 12], config.json requires [17, 12]"]),
+        ("config.json", json!({"intermediate_size": 21}), &["has shape [20, 12]"]),
+        ("config.json", json!({"max_position_embeddings": 25}), &["has shape [24, 12]"]),
         ("config.json", json!({"layer_norm_eps": 2}), &["invalid layer_norm_eps 2"]),
         ("adapter_config.json", json!({"peft_type": "LORA"}), &["adapter_config.json", "LoRA"]),
         ("modules.json", json!({"/0/type": "custom_st.Transformer"}), &["\"custom_st.Transformer\" as module 0"]),
@@ -297,7 +297,11 @@ fn rejected() -> Vec<Rejection> {
         ("1_Pooling/config.json", json!({"pooling_mode_cls_token": true}), &["[\"cls_token\",\"mean_tokens\"]"]),
         ("1_Pooling/config.json", json!({"pooling_mode": "lasttoken"}), &["[\"lasttoken\"]"]),
         ("1_Pooling/config.json", json!({"pooling_mode": ["cls", "mean"]}), &["[\"cls\",\"mean\"]"]),
-        ("1_Pooling/config.json", json!({"word_embedding_dimension": 13}), &["dimension 13 is not hidden_size 12"]),
+        (
+            "1_Pooling/config.json",
+            json!({"word_embedding_dimension": 13}),
+            &["dimension 13 does not match hidden_size 12"],
+        ),
         (
             "2_Normalize/config.json",
             json!({"module_input_name": "token_embeddings"}),
@@ -318,7 +322,7 @@ fn rejected() -> Vec<Rejection> {
         ),
         ("sentence_bert_config.json", json!({"query_length": 32}), &["query_length 32"]),
         ("sentence_bert_config.json", json!({"modality_config": {"message": {}}}), &["modality_config"]),
-        ("sentence_bert_config.json", json!({"max_seq_length": 2}), &["limited to 2 tokens"]),
+        ("sentence_bert_config.json", json!({"max_seq_length": 2}), &["limit of 2 tokens"]),
         (
             "config_sentence_transformers.json",
             json!({"model_type": "SparseEncoder"}),
@@ -335,12 +339,12 @@ fn rejected() -> Vec<Rejection> {
 }
 
 #[test]
-fn rejected_settings_are_named() {
+fn rejected_settings_error_names_setting() {
     for (file, keys, words) in rejected() {
         let directory = tempfile::tempdir().unwrap();
         write(&PLAIN, directory.path());
         set(directory.path(), file, &keys);
-        let error = open(directory.path()).err().unwrap_or_else(|| panic!("{file} {keys} is accepted"));
+        let error = open(directory.path()).err().unwrap_or_else(|| panic!("{file} {keys} accepted"));
         let message = error.to_string();
         for word in words {
             assert!(message.contains(word), "{file} {keys}: {message}");
@@ -349,7 +353,7 @@ fn rejected_settings_are_named() {
 }
 
 #[test]
-fn all_unsupported_settings_are_named_at_once() {
+fn unsupported_settings_error_names_all_settings() {
     let directory = tempfile::tempdir().unwrap();
     write(&PLAIN, directory.path());
     set(directory.path(), "config.json", &json!({"is_decoder": true, "hidden_act": "silu"}));
@@ -362,7 +366,7 @@ fn all_unsupported_settings_are_named_at_once() {
 }
 
 #[test]
-fn models_that_are_no_embedders_are_rejected_without_modules() {
+fn non_embedding_models_without_modules_are_rejected() {
     for architecture in ["BertForSequenceClassification", "BertForMaskedLM", "XLMRobertaForSequenceClassification"] {
         let directory = tempfile::tempdir().unwrap();
         write(&PLAIN, directory.path());
@@ -375,11 +379,11 @@ fn models_that_are_no_embedders_are_rejected_without_modules() {
 }
 
 #[test]
-fn missing_and_damaged_files_are_named() {
+fn missing_and_damaged_files_error_names_file() {
     for (missing, word) in [
         ("config.json", "config.json"),
-        ("tokenizer.json", "it has no tokenizer.json"),
-        ("model.safetensors", "it has no model.safetensors"),
+        ("tokenizer.json", "missing tokenizer.json"),
+        ("model.safetensors", "missing model.safetensors"),
     ] {
         let directory = tempfile::tempdir().unwrap();
         write(&PLAIN, directory.path());
@@ -393,8 +397,8 @@ fn missing_and_damaged_files_are_named() {
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
     let message = open(directory.path()).err().unwrap().to_string();
-    assert!(message.contains("its header describes"), "{message}");
-    // An index that leads out of the directory.
+    assert!(message.contains("header describes"), "{message}");
+    // An index with paths outside the directory.
     std::fs::remove_file(&path).unwrap();
     for file in ["../model.safetensors", "/etc/passwd", "a/b.safetensors"] {
         set(directory.path(), "model.safetensors.index.json", &json!({"weight_map": {"a": file}}));
@@ -403,7 +407,7 @@ fn missing_and_damaged_files_are_named() {
     }
 }
 
-/// Sizes far beyond the tensors: arithmetic that wraps would make small buffers of them.
+/// Sizes far beyond the tensors: wrapping arithmetic would allocate small buffers for them.
 #[test]
 fn huge_sizes_are_rejected() {
     for key in [
@@ -439,7 +443,7 @@ fn huge_sizes_are_rejected() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whatever stands in the files, the model is rejected, or embeds.
+    /// With any file content, the model is rejected or embeds.
     #[test]
     fn mutated_files_are_rejected_or_work(
         file in prop::sample::select(vec!["config.json", "tokenizer.json", "modules.json", "1_Pooling/config.json",
@@ -457,7 +461,7 @@ proptest! {
         write(&PLAIN, directory.path());
         let path = directory.path().join(file);
         let mut bytes = std::fs::read(&path).unwrap();
-        // Of the weights, only the header is of interest.
+        // Of the weights, only mutate the header.
         let span = if file == "model.safetensors" { bytes.len().min(3000) } else { bytes.len() };
         let at = at.index(span);
         bytes.splice(at..(at + cut).min(span), with);

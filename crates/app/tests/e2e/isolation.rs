@@ -77,7 +77,7 @@ async fn texts_that_an_endpoint_fails_for_are_parked_and_its_limit_is_learned() 
     world.until("all others are in the index", || count(&qdrant, 294)).await;
     let letters = parked(&world, RAW_DEAD_LETTERS).await;
     assert_eq!(ids(&letters), bad.iter().map(String::as_str).collect(), "{letters:?}");
-    for (id, reason) in bad.iter().zip(["422", "NaN", "no answer", "vectors", "403", "no answer"]) {
+    for (id, reason) in bad.iter().zip(["422", "NaN", "no response", "vectors", "403", "no response"]) {
         assert!(letters[id].contains(reason), "{letters:?}");
     }
     let (requests, too_many) = endpoint.requests();

@@ -1,7 +1,7 @@
-//! The engines: what turns token ids into vectors.
+//! The embedding engines: compute vectors from token ids.
 //!
-//! Every engine gives a text the same answer whatever else is computed beside it. Texts are never padded: what a tile
-//! costs is what its tokens cost.
+//! A text's vector never depends on the other texts of a batch. Texts are never padded: a tile costs only what its tokens
+//! cost.
 
 mod bert;
 mod buffer;
@@ -28,26 +28,26 @@ pub use pack::pack;
 pub use peak::measure_peak;
 pub use select::Kernel;
 
-/// With which numbers the matrices are multiplied. Sums, residuals, normalisation and softmax are always `f32`.
+/// The number format of matrix multiplications. Sums, residuals, normalisation and softmax are always `f32`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// The faster of [`Precision::F32`] and [`Precision::Bf16`] with this model's shapes, measured at load. Only
-    /// [`Precision::F32`] where the processor has no instructions for bf16.
+    /// The faster of [`Precision::F32`] and [`Precision::Bf16`] for this model's shapes, measured at load. Always
+    /// [`Precision::F32`] on CPUs without bf16 instructions.
     #[default]
     Auto,
     /// IEEE single precision.
     F32,
-    /// Operands rounded to eight significant bits. Where the processor has no instructions for it, [`Precision::F32`]
-    /// is used: it is no slower there, and more exact.
+    /// Operands rounded to eight significant bits. Falls back to [`Precision::F32`] on CPUs without bf16 instructions,
+    /// where it is no slower and more exact.
     Bf16,
-    /// Operands rounded to 8-bit integers: weights by column, activations by token. Where the processor has no
-    /// instructions for it, [`Precision::F32`] is used.
+    /// Operands rounded to 8-bit integers: weights per column, activations per token. Falls back to [`Precision::F32`] on
+    /// CPUs without int8 instructions.
     Int8,
 }
 
 impl Precision {
-    /// As written in settings.
+    /// Returns the name used in settings.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -59,36 +59,36 @@ impl Precision {
     }
 }
 
-/// Where a model comes from.
+/// The source of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelSource {
-    /// A directory in the form of sentence-transformers.
+    /// A sentence-transformers directory.
     Directory(PathBuf),
-    /// No model: vectors of this many dimensions from a hash of the text.
+    /// No model: hash-based vectors of this dimension.
     Hash(usize),
 }
 
-/// Which model to load, and how.
+/// Options for loading a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelSpec {
     /// The model.
     pub source: ModelSource,
-    /// What people call it; the answer of `/info`. Empty: the directory's name.
+    /// Name shown in `/info`. Empty: the directory's name.
     pub name: String,
-    /// With which numbers to compute.
+    /// Number format of the computation.
     pub precision: Precision,
-    /// With which instructions to compute; `None` takes the fastest that this processor has.
+    /// Instruction set; `None` selects the fastest that this CPU supports.
     pub kernel: Option<Kernel>,
     /// Cores that one text may use ([`Engine::embed_one`]); 0 means all.
     pub threads: usize,
-    /// Put in front of a search's text, instead of what the model's files say.
+    /// Prefix of search queries; overrides the model's files.
     pub query_prefix: Option<String>,
-    /// Put in front of a document's text, instead of what the model's files say.
+    /// Prefix of document texts; overrides the model's files.
     pub passage_prefix: Option<String>,
 }
 
 impl ModelSpec {
-    /// A model with default settings.
+    /// Creates options with default settings.
     #[must_use]
     pub fn new(source: ModelSource) -> Self {
         Self {
@@ -102,10 +102,10 @@ impl ModelSpec {
         }
     }
 
-    /// The dimension if `model` is written `hash:DIM`, `None` if it is something else.
+    /// Parses `hash:DIM`. Returns `None` for any other model name.
     ///
     /// # Errors
-    /// It begins with `hash:`, but no dimension follows.
+    /// The dimension after `hash:` is invalid.
     pub fn hash_dimension(model: &str) -> Result<Option<usize>, LoadError> {
         let Some(dimension) = model.strip_prefix("hash:") else { return Ok(None) };
         match dimension.parse() {
@@ -116,73 +116,73 @@ impl ModelSpec {
     }
 }
 
-/// What an engine says about itself.
+/// Properties of an engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EngineInfo {
     /// The model's name.
     pub model: String,
-    /// Tells two versions of a model of the same name apart: a fingerprint of its weights and settings, without the
-    /// precision.
+    /// Fingerprint of the model's weights and settings, without the precision: distinguishes versions of a model with the
+    /// same name.
     pub revision: String,
-    /// Values in a vector.
+    /// Vector dimension.
     pub dimension: usize,
-    /// Tokens of a text that count, special tokens included.
+    /// Maximum tokens of a text, including special tokens.
     pub max_tokens: usize,
-    /// Tokens that a tile should have: more gain nothing, far fewer cost speed.
+    /// Target tokens per tile: more gain nothing, far fewer cost speed.
     pub tile_tokens: usize,
-    /// How tokens become one vector.
+    /// Pooling of token vectors.
     pub pooling: &'static str,
-    /// Whether vectors have length one.
+    /// Whether vectors have unit length.
     pub normalized: bool,
-    /// What is computed with; never [`Precision::Auto`].
+    /// Number format in use; never [`Precision::Auto`].
     pub precision: Precision,
-    /// The instructions in use, for example `avx512-bf16`.
+    /// Instruction set in use, for example `avx512-bf16`.
     pub kernel: &'static str,
-    /// Belongs in front of a search's text.
+    /// Prefix to prepend to search queries.
     pub query_prefix: String,
-    /// Belongs in front of a document's text.
+    /// Prefix to prepend to document texts.
     pub passage_prefix: String,
-    /// Whether the tokens of a prefix are pooled too.
+    /// Whether prefix tokens are pooled too.
     pub include_prompt: bool,
-    /// What was measured at load to choose precision and kernel; empty where there was no choice.
+    /// Measurements at load that selected precision and kernel; empty if there was no choice.
     pub measured: Vec<Measurement>,
 }
 
-/// One way to compute, and how fast it was with this model's shapes.
+/// The measured speed of one precision and kernel with this model's shapes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measurement {
-    /// What is computed with.
+    /// Number format.
     pub precision: Precision,
-    /// The instructions.
+    /// Instruction set.
     pub kernel: String,
-    /// Tokens a second on one core, through all layers.
+    /// Tokens per second on one core, through all layers.
     pub tokens_per_second: u64,
 }
 
-/// One text for an engine.
+/// One tokenized text as engine input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Text<'a> {
-    /// Token ids, special tokens included.
+    /// Token ids, including special tokens.
     pub ids: &'a [u32],
-    /// So many of the first tokens are read but not pooled: those of a prompt, in models that leave it out.
+    /// Number of leading tokens excluded from pooling: those of a prompt, in models that exclude it.
     pub unpooled: usize,
 }
 
 impl<'a> Text<'a> {
-    /// A text whose tokens are all pooled.
+    /// Creates a text with all tokens pooled.
     #[must_use]
     pub fn plain(ids: &'a [u32]) -> Self {
         Self { ids, unpooled: 0 }
     }
 
-    /// Texts whose tokens are all pooled.
+    /// Creates texts with all tokens pooled.
     #[must_use]
     pub fn list(batch: &[&'a [u32]]) -> Vec<Self> {
         batch.iter().copied().map(Self::plain).collect()
     }
 }
 
-/// What was measured, in a line for people; empty if nothing was.
+/// Formats measurements in one line; empty if there are none.
 #[must_use]
 pub fn describe(measured: &[Measurement]) -> String {
     let one = |Measurement { precision, kernel, tokens_per_second }: &Measurement| {
@@ -191,45 +191,45 @@ pub fn describe(measured: &[Measurement]) -> String {
     measured.iter().map(one).collect::<Vec<_>>().join(" · ")
 }
 
-/// Turns texts into vectors. One engine serves any number of threads at once.
+/// Computes vectors of texts. May be used from any number of threads concurrently.
 pub trait Engine: Send + Sync + 'static {
-    /// What this engine is.
+    /// Returns the engine's properties.
     fn info(&self) -> &EngineInfo;
 
-    /// The token ids of one text, cut at the model's maximum. Prefixes are the caller's business.
+    /// Tokenizes one text, truncated at the model's maximum. The caller adds prefixes.
     fn tokenize(&self, text: &str) -> Encoding;
 
-    /// Tokens of a prefix that are read but not pooled; 0 in nearly all models. See [`Text::unpooled`].
+    /// Returns the number of prefix tokens excluded from pooling; 0 in nearly all models. See [`Text::unpooled`].
     fn unpooled(&self, _prefix: &str) -> usize {
         0
     }
 
-    /// The model's tokenizer in the form of `tokenizer.json`, if it has one.
+    /// Returns the model's tokenizer as a `tokenizer.json`, if it has one.
     fn tokenizer_json(&self) -> Option<String> {
         None
     }
 
-    /// The byte range of every token of the whole text: not cut, without special tokens.
+    /// Returns the byte range of every token of the text, untruncated and without special tokens.
     fn token_spans(&self, text: &str) -> Vec<Range<usize>>;
 
-    /// Computes all texts of `batch` on the calling thread. Nothing is allocated once `workspace` has grown to the
-    /// size of a tile, and no other thread is waited for. `out` receives one vector after the other, in order. A text
-    /// without any token gives zeros.
+    /// Computes all texts of `batch` on the calling thread. Allocates nothing once `workspace` has grown to the size of a
+    /// tile, and waits for no other thread. Writes the concatenated vectors to `out`, in order. A text without tokens
+    /// yields zeros.
     ///
     /// # Panics
-    /// `out` has not `dimension` values for each text, a text is longer than `max_tokens`, or an id is not in the
+    /// `out` does not have `dimension` values per text, a text is longer than `max_tokens`, or an id is not in the
     /// vocabulary.
     fn embed_tile(&self, batch: &[Text<'_>], workspace: &mut Workspace, out: &mut [f32]);
 
-    /// Computes one text as fast as this machine can, on several cores if that helps. Calls at the same time do not
-    /// wait for one another: whoever finds the other cores taken computes alone.
+    /// Computes one text with minimal latency, on several cores if that helps. Concurrent calls do not wait for each
+    /// other: if the thread pool is in use, the calling thread computes alone.
     ///
     /// # Panics
     /// As [`Engine::embed_tile`].
     fn embed_one(&self, text: Text<'_>, out: &mut [f32]);
 
-    /// Computes a whole batch on `threads` threads (0: all cores): packs it into tiles that hold no padding, and hands
-    /// the next one to whichever thread is free.
+    /// Computes a whole batch on `threads` threads (0: all cores): packs it into tiles without padding, and gives each
+    /// idle thread the next tile.
     ///
     /// # Panics
     /// As [`Engine::embed_tile`].
@@ -268,7 +268,7 @@ pub trait Engine: Send + Sync + 'static {
     }
 }
 
-/// All cores that this process may use, where the caller did not say how many.
+/// Resolves 0 to the number of available cores.
 fn threads_or_all(threads: usize) -> usize {
     match threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -279,7 +279,7 @@ fn threads_or_all(threads: usize) -> usize {
 /// Loads a model.
 ///
 /// # Errors
-/// A file is missing or malformed, or the model is of a kind that is not known; the message says which, and what to do.
+/// A file is missing or malformed, or the model is unsupported; the message names the cause.
 pub fn load(spec: &ModelSpec) -> Result<Arc<dyn Engine>, LoadError> {
     match &spec.source {
         ModelSource::Hash(dimension) => Ok(Arc::new(HashEngine::new(*dimension))),

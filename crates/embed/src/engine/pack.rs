@@ -1,7 +1,7 @@
-//! Packing texts into tiles.
+//! Packs texts into tiles.
 //!
-//! Guarantees: every text is in exactly one tile; a tile's tokens are at most the limit, unless it is one text that is
-//! longer by itself; longer texts come first, so that the last tiles to be handed out are the cheapest to wait for.
+//! Guarantees: every text is in exactly one tile; a tile's tokens are at most the limit, unless it is a single longer
+//! text; longer texts come first, so that the last tiles are the shortest to wait for.
 
 /// Packs texts of these lengths (in tokens) into tiles of at most `max_tokens`, first fit by decreasing length: at
 /// most about a quarter more tiles than the best possible packing, and in practice nearly full ones.
@@ -13,7 +13,7 @@ pub fn pack(lengths: &[usize], max_tokens: usize) -> Vec<Vec<usize>> {
     // Equal lengths keep their order: the same batch always packs the same way.
     order.sort_by_key(|&index| std::cmp::Reverse(lengths[index]));
     let mut tiles: Vec<Vec<usize>> = Vec::new();
-    // Remaining room of each tile, as a tree of maxima: finds the first tile with room in logarithmic time.
+    // A max tree of the remaining room of each tile finds the first tile with room in logarithmic time.
     let mut rooms = Rooms::new(lengths.len());
     for index in order {
         let length = lengths[index];
@@ -26,13 +26,13 @@ pub fn pack(lengths: &[usize], max_tokens: usize) -> Vec<Vec<usize>> {
             }
         };
         tiles[tile].push(index);
-        // A text that is longer than a tile stays alone.
+        // A text longer than a tile gets its own tile.
         rooms.set(tile, rooms.get(tile).and_then(|room| room.checked_sub(length)));
     }
     tiles
 }
 
-/// The room left in each tile (`None`: not open), with the maximum of every aligned group, in the layout of a binary heap.
+/// A max tree of the room left in each tile (`None`: not open), in the layout of a binary heap.
 struct Rooms {
     leaves: usize,
     nodes: Vec<Option<usize>>,
@@ -57,7 +57,7 @@ impl Rooms {
         }
     }
 
-    /// The first open tile that has room for `length` tokens.
+    /// Returns the first open tile with room for `length` tokens.
     fn first_with(&self, length: usize) -> Option<usize> {
         let fits = |node: usize| self.nodes[node].is_some_and(|room| room >= length);
         if !fits(1) {
@@ -79,7 +79,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_text_is_in_one_tile_that_is_not_overfull(
+        fn every_text_is_in_one_tile_within_the_limit(
             lengths in prop::collection::vec(0usize..300, 0..200),
             max_tokens in 1usize..300,
         ) {
@@ -94,7 +94,7 @@ mod tests {
         }
 
         #[test]
-        fn no_two_tiles_could_have_been_one(
+        fn no_two_tiles_could_be_merged(
             lengths in prop::collection::vec(1usize..300, 0..100),
             max_tokens in 1usize..300,
         ) {
@@ -109,7 +109,7 @@ mod tests {
         }
 
         #[test]
-        fn the_longest_come_first(lengths in prop::collection::vec(0usize..300, 1..100)) {
+        fn longest_texts_come_first(lengths in prop::collection::vec(0usize..300, 1..100)) {
             let tiles = pack(&lengths, 256);
             let longest: Vec<usize> = tiles.iter().map(|tile| lengths[tile[0]]).collect();
             prop_assert!(longest.is_sorted_by(|a, b| a >= b), "{longest:?}");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn tiles_are_filled_to_the_brim() {
+    fn pack_fills_tiles_completely() {
         assert_eq!(pack(&[100, 200, 56, 156], 256), [vec![1, 2], vec![3, 0]]);
         assert_eq!(pack(&[300, 0, 256], 256), [vec![0], vec![2, 1]]);
         assert!(pack(&[], 256).is_empty());

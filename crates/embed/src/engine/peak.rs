@@ -1,4 +1,4 @@
-//! What this machine could do at most, for judging what the engine does.
+//! Peak throughput of this machine, as a reference for the engine's.
 #![allow(unsafe_code)]
 
 use std::time::{Duration, Instant};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use super::kernel::{self, Element, Isa, Peak};
 use super::{Precision, threads_or_all};
 
-/// Measures, for about `duration`, how many multiplications and additions a second the fastest kernel's inner loop
-/// reaches on `threads` threads (0: all cores) when all its operands are in the first-level cache.
+/// Measures, for about `duration`, the multiplications and additions per second of the fastest kernel's inner loop on
+/// `threads` threads (0: all cores), with all operands in the L1 cache.
 #[must_use]
-#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "elsewhere all that is fast is f32"))]
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "other architectures have only f32 kernels"))]
 pub fn measure_peak(precision: Precision, threads: usize, duration: Duration) -> f64 {
     let threads = threads_or_all(threads);
     #[cfg(target_arch = "x86_64")]
@@ -43,14 +43,14 @@ fn on_all<V: Isa, E: Element<V>>(isa: V, threads: usize, duration: Duration) -> 
     })
 }
 
-/// The best of many short measurements: other work on the machine only ever makes it slower.
+/// Returns the best of many short measurements: other load only slows them down.
 fn on_one<V: Isa, E: Element<V>>(isa: V, duration: Duration) -> f64 {
     let peak = Peak::<E>::new::<V>(1000);
     let start = Instant::now();
     let mut best = 0f64;
     while start.elapsed() < duration {
         let turn = Instant::now();
-        // SAFETY: the operands are the task's own, and have the size that it reads.
+        // SAFETY: the task owns its operands, which have the size that it reads.
         unsafe { isa.run(&peak) };
         best = best.max(peak.operations::<V>() / turn.elapsed().as_secs_f64());
     }

@@ -1,5 +1,4 @@
-//! Which kernel computes: decided once, when a model is loaded, by what the processor says it can do, and by measuring
-//! where it can do more than one thing.
+//! Kernel selection: once per model load, by CPU feature detection, and by measurement if several kernels are candidates.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -11,21 +10,21 @@ use super::kernel::{self, AttentionElement, Element, Isa};
 use super::{Engine, EngineInfo, Measurement, ModelSpec, Precision, threads_or_all};
 use crate::model::{Description, LoadError, Weights};
 
-/// A set of instructions to compute with.
+/// An instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernel {
-    /// AVX-512 with the instructions of each precision that this processor has.
+    /// AVX-512, with the extensions for each precision that this CPU supports.
     Avx512,
     /// AVX2 and FMA.
     Avx2,
     /// ARM's NEON.
     Neon,
-    /// What the compiler may assume of every processor of this architecture.
+    /// The baseline of this architecture.
     Portable,
 }
 
 impl Kernel {
-    /// The kernels that this processor can run, the fastest first.
+    /// Returns the kernels that this CPU supports, fastest first.
     #[must_use]
     pub fn available() -> Vec<Self> {
         let mut kernels = Vec::new();
@@ -47,13 +46,13 @@ impl Kernel {
     }
 }
 
-/// Loads a model of the BERT family for the best kernel, or the one that was asked for.
+/// Loads a model of the BERT family for the best kernel, or for the requested one.
 pub(super) fn load(
     spec: &ModelSpec,
     model: &Description,
     kernel: Option<Kernel>,
 ) -> Result<Arc<dyn Engine>, LoadError> {
-    // The sizes in the description are checked against the tensors here, before anything is computed from them.
+    // Validates the description's sizes against the tensors before they are used.
     let weights = Weights::open(model)?;
     let loader = Loader { spec, model, weights, measured: Vec::new() };
     match kernel.unwrap_or_else(|| Kernel::available()[0]) {
@@ -62,43 +61,46 @@ pub(super) fn load(
             let plain = kernel::Avx512::detect().ok_or(LoadError::NoKernel("avx512"))?;
             match (spec.precision, kernel::Avx512Bf16::detect(), kernel::Avx512Vnni::detect()) {
                 (Precision::Auto, Some(isa), _) => {
-                    let f32 = Way::<_, kernel::F32, kernel::F32>::new(plain, Precision::F32, "avx512");
-                    loader.faster(f32, Way::<_, kernel::Bf16, kernel::Bf16>::new(isa, Precision::Bf16, "avx512-bf16"))
+                    let f32 = Variant::<_, kernel::F32, kernel::F32>::new(plain, Precision::F32, "avx512");
+                    loader
+                        .faster(f32, Variant::<_, kernel::Bf16, kernel::Bf16>::new(isa, Precision::Bf16, "avx512-bf16"))
                 }
                 (Precision::Bf16, Some(isa), _) => {
-                    loader.load(Way::<_, kernel::Bf16, kernel::Bf16>::new(isa, Precision::Bf16, "avx512-bf16"))
+                    loader.load(Variant::<_, kernel::Bf16, kernel::Bf16>::new(isa, Precision::Bf16, "avx512-bf16"))
                 }
-                // The products are the same, attention may be either.
+                // Both use the same products; only attention differs.
                 (Precision::Int8, Some(isa), _) => {
-                    let f32 = Way::<_, kernel::Int8, kernel::F32>::new(isa, Precision::Int8, "avx512-vnni");
-                    let bf16 = Way::<_, kernel::Int8, kernel::Bf16>::new(isa, Precision::Int8, "avx512-vnni-bf16");
+                    let f32 = Variant::<_, kernel::Int8, kernel::F32>::new(isa, Precision::Int8, "avx512-vnni");
+                    let bf16 = Variant::<_, kernel::Int8, kernel::Bf16>::new(isa, Precision::Int8, "avx512-vnni-bf16");
                     loader.faster(f32, bf16)
                 }
                 (Precision::Int8, None, Some(isa)) => {
-                    loader.load(Way::<_, kernel::Int8, kernel::F32>::new(isa, Precision::Int8, "avx512-vnni"))
+                    loader.load(Variant::<_, kernel::Int8, kernel::F32>::new(isa, Precision::Int8, "avx512-vnni"))
                 }
-                _ => loader.load(Way::<_, kernel::F32, kernel::F32>::new(plain, Precision::F32, "avx512")),
+                _ => loader.load(Variant::<_, kernel::F32, kernel::F32>::new(plain, Precision::F32, "avx512")),
             }
         }
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx2 => {
             let isa = kernel::Avx2::detect().ok_or(LoadError::NoKernel("avx2"))?;
-            loader.load(Way::<_, kernel::F32, kernel::F32>::new(isa, Precision::F32, "avx2-fma"))
+            loader.load(Variant::<_, kernel::F32, kernel::F32>::new(isa, Precision::F32, "avx2-fma"))
         }
         #[cfg(target_arch = "aarch64")]
         Kernel::Neon => {
             let isa = kernel::Neon::detect().ok_or(LoadError::NoKernel("neon"))?;
-            loader.load(Way::<_, kernel::F32, kernel::F32>::new(isa, Precision::F32, "neon"))
+            loader.load(Variant::<_, kernel::F32, kernel::F32>::new(isa, Precision::F32, "neon"))
         }
         Kernel::Portable => match spec.precision {
             Precision::Auto | Precision::F32 => {
-                loader.load(Way::<_, kernel::F32, kernel::F32>::new(kernel::Portable, Precision::F32, "portable"))
+                loader.load(Variant::<_, kernel::F32, kernel::F32>::new(kernel::Portable, Precision::F32, "portable"))
             }
-            Precision::Bf16 => {
-                loader.load(Way::<_, kernel::Bf16, kernel::Bf16>::new(kernel::Portable, Precision::Bf16, "portable"))
-            }
+            Precision::Bf16 => loader.load(Variant::<_, kernel::Bf16, kernel::Bf16>::new(
+                kernel::Portable,
+                Precision::Bf16,
+                "portable",
+            )),
             Precision::Int8 => {
-                loader.load(Way::<_, kernel::Int8, kernel::F32>::new(kernel::Portable, Precision::Int8, "portable"))
+                loader.load(Variant::<_, kernel::Int8, kernel::F32>::new(kernel::Portable, Precision::Int8, "portable"))
             }
         },
         #[cfg(target_arch = "x86_64")]
@@ -110,16 +112,16 @@ pub(super) fn load(
     }
 }
 
-/// One way to compute: instructions, form of the products' operands, and of attention's.
+/// A candidate: instruction set, operand form of the products, and operand form of attention.
 #[derive(Clone, Copy)]
-struct Way<V, E, A> {
+struct Variant<V, E, A> {
     isa: V,
     precision: Precision,
     kernel: &'static str,
     forms: PhantomData<(E, A)>,
 }
 
-impl<V, E, A> Way<V, E, A> {
+impl<V, E, A> Variant<V, E, A> {
     fn new(isa: V, precision: Precision, kernel: &'static str) -> Self {
         Self { isa, precision, kernel, forms: PhantomData }
     }
@@ -133,12 +135,12 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// Loads for the faster of two ways, of which the first is the more exact.
+    /// Loads for the faster of two candidates, of which the first is more exact.
     #[cfg(target_arch = "x86_64")]
     fn faster<V, E, A, W, F, B>(
         mut self,
-        exact: Way<V, E, A>,
-        other: Way<W, F, B>,
+        exact: Variant<V, E, A>,
+        other: Variant<W, F, B>,
     ) -> Result<Arc<dyn Engine>, LoadError>
     where
         V: Isa,
@@ -158,7 +160,7 @@ impl Loader<'_> {
 
     fn load<V: Isa, E: Element<V>, A: AttentionElement<V>>(
         self,
-        way: Way<V, E, A>,
+        variant: Variant<V, E, A>,
     ) -> Result<Arc<dyn Engine>, LoadError> {
         let Self { spec, model, weights, measured } = self;
         let directory = || model.directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -170,14 +172,14 @@ impl Loader<'_> {
             tile_tokens: TILE_TOKENS.max(model.max_tokens),
             pooling: model.pooling.name(),
             normalized: model.normalize,
-            precision: way.precision,
-            kernel: way.kernel,
+            precision: variant.precision,
+            kernel: variant.kernel,
             query_prefix: spec.query_prefix.clone().unwrap_or_else(|| model.prompts.query.clone()),
             passage_prefix: spec.passage_prefix.clone().unwrap_or_else(|| model.prompts.document.clone()),
             include_prompt: model.include_prompt,
             measured,
         };
         let threads = threads_or_all(spec.threads);
-        Ok(Arc::new(Bert::<V, E, A>::load(way.isa, model, weights, info, threads)?))
+        Ok(Arc::new(Bert::<V, E, A>::load(variant.isa, model, weights, info, threads)?))
     }
 }

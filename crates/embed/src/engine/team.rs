@@ -1,15 +1,15 @@
-//! A fixed team of threads that work on one thing together, and sleep otherwise.
+//! A fixed-size thread pool that runs one job at a time and sleeps between jobs.
 //!
-//! A job is a row of steps, each of some units. Whoever is free takes the next unit; a step begins when all units of the
-//! one before are done. The caller works like the others and never waits for one that has not come yet: on a busy
-//! machine it does most of the job itself, and what it waits for at most is a unit that somebody has begun.
+//! A job is a sequence of steps, each of some units. Idle threads take the next unit; a step begins when all units of the
+//! previous one are done. The caller works too and never waits for a thread that has not woken up yet: on a busy machine
+//! it does most of the job itself, and waits at most for units already started by other threads.
 //!
-//! Everything rests on one word, the ticket: the current step, how many units it has, and which is next.
-//! * A unit is taken by counting the ticket up. Until it is reported as done, its step cannot end, and so the job with
-//!   everything that it borrows stays alive. A thread without a unit touches nothing of the job.
-//! * The one that reports the last unit of a step writes the ticket of the next, or [`IDLE`] at the end. What units have
-//!   written is thus seen by those of later steps, and by the caller.
-//! * Between jobs the ticket is [`IDLE`], nobody has a unit, and the caller may post another job.
+//! Synchronisation uses one atomic word, the ticket: the current step, its number of units, and the next unit.
+//! * A unit is claimed by incrementing the ticket. Until it is reported as done, its step cannot end, so the job and
+//!   everything it borrows stay alive. A thread without a unit does not access the job.
+//! * The thread that reports the last unit of a step stores the ticket of the next step, or [`IDLE`] at the end. Writes of
+//!   units are therefore visible to later steps and to the caller.
+//! * Between jobs the ticket is [`IDLE`], no thread has a unit, and the caller may post the next job.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -19,13 +19,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// Turns of the waiting loop before the core is offered to others: some 20 µs, longer than a unit takes.
+/// Spin iterations before yielding the core: about 20 µs, longer than a unit takes.
 const SPINS: u32 = if cfg!(miri) { 1 } else { 1000 };
 
 /// No job.
 const IDLE: u64 = u64::MAX;
 
-/// The current step, its units, and the next of them, in 24, 20 and 20 bits.
+/// The current step, its number of units, and the next unit, in 24, 20 and 20 bits.
 #[derive(Clone, Copy)]
 struct Ticket {
     step: usize,
@@ -36,7 +36,7 @@ struct Ticket {
 impl Ticket {
     const BITS: u32 = 20;
 
-    /// The first unit of the first step from `step` on that has any.
+    /// Returns the ticket of the first step from `step` on that has units.
     fn open(steps: &[usize], step: usize) -> u64 {
         let found = steps.iter().enumerate().skip(step).find(|(_, units)| **units > 0);
         found.map_or(IDLE, |(step, &units)| (step as u64) << (2 * Self::BITS) | (units as u64) << Self::BITS)
@@ -53,10 +53,10 @@ impl Ticket {
     }
 }
 
-/// Computes the unit of a step, as the member with this number: `job(step, unit, member)`.
+/// Computes a unit of a step on the thread with this index: `job(step, unit, member)`.
 type Job<'a> = dyn Fn(usize, usize, usize) + Sync + 'a;
 
-/// A job and the units of its steps, whose borrows have been forgotten; see the module's head.
+/// A job and the units of its steps, with lifetimes erased; see the module documentation.
 #[derive(Clone, Copy)]
 struct Posted {
     job: *const Job<'static>,
@@ -67,23 +67,23 @@ struct Shared {
     ticket: AtomicU64,
     /// Units of the current step that are done.
     done: AtomicUsize,
-    /// Written while the ticket is [`IDLE`], read by those who have a unit.
+    /// Written while the ticket is [`IDLE`], read by threads that have a unit.
     posted: UnsafeCell<Option<Posted>>,
-    /// A unit has panicked: those that are left are not computed.
+    /// A unit has panicked: remaining units are skipped.
     broken: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
-    /// Whether the team is to end.
+    /// Whether the threads must exit.
     stop: Mutex<bool>,
     wake: Condvar,
 }
 
-// SAFETY: `posted` is shared as the module's head says; the job is `Sync` and may be called from any thread.
+// SAFETY: `posted` is shared as described in the module documentation; the job is `Sync` and may be called from any thread.
 unsafe impl Sync for Shared {}
-// SAFETY: likewise; whatever thread drops it, the pointers in `posted` are not followed then.
+// SAFETY: likewise; dropping it on any thread does not dereference the pointers in `posted`.
 unsafe impl Send for Shared {}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while it holds one of these locks.
+    // No code panics while holding one of these locks.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -106,7 +106,7 @@ impl Shared {
                 }
                 continue;
             }
-            // A word that was read long ago may be that of another job by now: who gets the unit gets it of that one.
+            // A stale word may equal the ticket of a newer job: the claimed unit then belongs to that job.
             if self.ticket.compare_exchange_weak(word, word + 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
                 continue;
             }
@@ -115,9 +115,9 @@ impl Shared {
         }
     }
 
-    /// Computes a unit that has been taken, and reports it.
+    /// Computes a claimed unit and reports it as done.
     fn unit(&self, step: usize, unit: usize, units: usize, member: usize) {
-        // SAFETY: this thread has a unit, so nobody writes to `posted`, and the job in it is alive.
+        // SAFETY: this thread has a unit, so no thread writes to `posted`, and the job in it is alive.
         let posted = unsafe { *self.posted.get() };
         let Some(Posted { job, steps }) = posted else { unreachable!("a ticket without a job") };
         if !self.broken.load(Ordering::Relaxed) {
@@ -137,7 +137,7 @@ impl Shared {
     }
 }
 
-/// The team: whoever calls [`Team::run`], and threads of its own.
+/// The thread pool: its own threads and the caller of [`Team::run`].
 pub(crate) struct Team {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -150,10 +150,10 @@ impl std::fmt::Debug for Team {
 }
 
 impl Team {
-    /// Each step has fewer units than this.
+    /// Exclusive upper bound of units per step.
     pub(crate) const MOST_UNITS: usize = 1 << Ticket::BITS;
 
-    /// A team of `size` members, the caller of [`Team::run`] included.
+    /// Creates a pool of `size` threads, including the caller of [`Team::run`].
     pub(crate) fn new(size: usize) -> Self {
         let shared = Arc::new(Shared {
             ticket: AtomicU64::new(IDLE),
@@ -168,33 +168,33 @@ impl Team {
             .map_while(|member| {
                 let shared = Arc::clone(&shared);
                 let body = move || serve(member, &shared);
-                // A machine that is out of threads has a smaller team.
+                // If a thread cannot be started, the pool is smaller.
                 std::thread::Builder::new().name(format!("embed-one-{member}")).spawn(body).ok()
             })
             .collect();
         Self { shared, threads }
     }
 
-    /// Number of members.
+    /// Returns the number of threads, including the caller.
     pub(crate) fn size(&self) -> usize {
         self.threads.len() + 1
     }
 
-    /// Computes as many units of each step as `steps` says, and returns when all are done.
+    /// Runs a job with `steps[i]` units in step `i`, and returns when all are done.
     ///
     /// # Panics
-    /// With the panic of a unit, when nobody is at work any more; or if a step has more than a million units.
+    /// Resumes the panic of a unit once all threads have stopped, or if a step has more than a million units.
     pub(crate) fn run(&mut self, steps: &[usize], job: &Job<'_>) {
         let shared = &*self.shared;
         assert!(steps.len() >> 23 == 0 && steps.iter().all(|units| units >> Ticket::BITS == 0), "too large a job");
-        // SAFETY: only the lifetime changes. The pointer is followed by those who have a unit, and `work` does not
-        // return before the ticket is `IDLE` again: then nobody has one, and nobody gets one before the next job.
+        // SAFETY: only the lifetime changes. Only threads with a unit dereference the pointer, and `work` does not return
+        // before the ticket is `IDLE` again: then no thread has a unit, and none gets one before the next job.
         let job = unsafe { std::mem::transmute::<*const Job<'_>, *const Job<'static>>(job) };
-        // SAFETY: the ticket is `IDLE`, since jobs are posted only here, with the team borrowed mutably.
+        // SAFETY: the ticket is `IDLE`, because jobs are posted only here, with the pool borrowed mutably.
         unsafe { *shared.posted.get() = Some(Posted { job, steps }) };
         shared.broken.store(false, Ordering::Relaxed);
         shared.ticket.store(Ticket::open(steps, 0), Ordering::Release);
-        // With the lock taken in between, a member either sees the ticket or hears the call.
+        // Taking the lock in between ensures that a thread either sees the ticket or receives the notification.
         drop(lock(&shared.stop));
         shared.wake.notify_all();
         shared.work(0);
@@ -216,7 +216,7 @@ impl Drop for Team {
     }
 }
 
-/// A member's life.
+/// The loop of a pool thread.
 fn serve(member: usize, shared: &Shared) {
     loop {
         {
@@ -240,7 +240,7 @@ mod tests {
     use super::Team;
 
     #[test]
-    fn every_unit_is_computed_once_and_sees_the_steps_before() {
+    fn every_unit_runs_once_after_all_earlier_steps() {
         for size in 1..5 {
             let mut team = Team::new(size);
             let steps = [3, 0, 1, 7, 0, 0, 4, 2];
@@ -256,14 +256,14 @@ mod tests {
                 });
                 assert!(done.iter().flatten().all(|count| count.load(Ordering::Relaxed) == job));
             }
-            team.run(&[], &|_, _, _| panic!("nothing to do"));
-            team.run(&[0], &|_, _, _| panic!("nothing to do"));
+            team.run(&[], &|_, _, _| panic!("no units"));
+            team.run(&[0], &|_, _, _| panic!("no units"));
         }
     }
 
     #[test]
-    fn a_step_ends_when_its_last_unit_does() {
-        // The other member may take a unit and be slow; the next step must not begin.
+    fn step_ends_with_its_last_unit() {
+        // Another thread may claim a unit and be slow; the next step must not begin.
         let mut team = Team::new(2);
         let mut values = [0u32; 8];
         let places: Vec<_> = values.iter_mut().map(std::sync::Mutex::new).collect();
@@ -278,20 +278,20 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_stops_the_job_and_reaches_the_caller() {
+    fn panic_stops_job_and_propagates_to_caller() {
         let mut team = Team::new(3);
         for culprit in 0..3 {
             let later = AtomicUsize::new(0);
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 team.run(&[3, 5], &|step, unit, _| {
-                    assert_ne!((step, unit), (0, culprit), "as the test asked");
+                    assert_ne!((step, unit), (0, culprit), "requested by the test");
                     later.fetch_add(step, Ordering::Relaxed);
                 });
             }));
             assert!(outcome.is_err());
-            assert_eq!(later.into_inner(), 0, "a step after the panic was computed");
+            assert_eq!(later.into_inner(), 0, "step after the panic was computed");
         }
-        // The team is whole again.
+        // The pool is usable again.
         let count = AtomicUsize::new(0);
         team.run(&[3], &|_, _, _| _ = count.fetch_add(1, Ordering::Relaxed));
         assert_eq!(count.load(Ordering::Relaxed), 3);

@@ -1,27 +1,27 @@
-//! Numbers packed into 32-bit words: the form of the operands. The first number stands in the low bits.
+//! Operands packed into 32-bit words. The first number is in the low bits.
 
-/// The nearest bf16 of a number, ties to even, as its upper sixteen bits.
+/// Rounds to the nearest bf16, ties to even, as its upper sixteen bits.
 #[must_use]
 pub(crate) fn bf16(value: f32) -> u32 {
     let bits = value.to_bits();
-    // The carry of a fraction of all ones moves into the exponent, as it should.
+    // A carry out of an all-ones fraction correctly increments the exponent.
     bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16
 }
 
-/// Two numbers as bf16.
+/// Packs two numbers as bf16.
 #[must_use]
 pub(crate) fn bf16_pair([low, high]: [f32; 2]) -> u32 {
     bf16(low) | bf16(high) << 16
 }
 
-/// The nearest integer, ties to even, of a number far below 2^22: adding 1.5·2^23 leaves no room for a fraction. The
-/// function of the standard library is a call where the compiler may assume no instruction for it.
+/// Rounds a number far below 2^22 to the nearest integer, ties to even: adding 1.5·2^23 leaves no bits for a fraction. The
+/// standard library's function compiles to a call on baselines without a rounding instruction.
 pub(crate) fn round(value: f32) -> f32 {
     const ROOM: f32 = 12_582_912.0;
     value + ROOM - ROOM
 }
 
-/// How numbers are packed.
+/// The packing format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// One f32.
@@ -32,10 +32,10 @@ pub(crate) enum Form {
     Int8,
 }
 
-/// What a packed row of weights must be multiplied with, and its sum.
+/// The scale of a packed row of weights, and its sum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Encoded {
-    /// The value of one step; 1 where values are kept as they are.
+    /// The quantisation step; 1 for unquantised values.
     pub scale: f32,
     /// The sum of the values as packed.
     pub sum: f32,
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_cover_the_range_of_their_row() {
+    fn int8_encoding_covers_range_of_row() {
         let mut words = [0; 2];
         let encoded = Form::Int8.encode(&[1.0, -2.0, 0.5, 0.0, 2.0, 0.004, 0.0, -1.0], &mut words);
         let bytes: Vec<i8> = words.iter().flat_map(|word| word.to_le_bytes()).map(u8::cast_signed).collect();

@@ -1,4 +1,4 @@
-//! `config.json`: the network's kind and sizes.
+//! `config.json`: the network's architecture and sizes.
 
 use serde_json::{Map, Value};
 
@@ -6,7 +6,7 @@ use super::LoadError;
 use super::files::{Files, within};
 use super::problems::{Problems, is_unset};
 
-/// The function between the two halves of the feed-forward layer.
+/// The activation of the feed-forward layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// `x · Φ(x)` with the exact normal distribution.
@@ -17,8 +17,8 @@ pub enum Activation {
     Relu,
 }
 
-/// Largest values of `config.json`. Far above every model of this family, and small enough that products of any three
-/// of them stay below 2^63. What memory a model may take is decided by its tensors, whose sizes the file's length bounds.
+/// Upper bounds for `config.json`. Far above every model of this family, and small enough that products of any three
+/// of them stay below 2^63. Memory use is bounded by the tensors, whose sizes are bounded by the file's length.
 const LARGEST: [(&str, usize); 6] = [
     ("hidden_size", 1 << 16),
     ("num_attention_heads", 1 << 12),
@@ -28,7 +28,7 @@ const LARGEST: [(&str, usize); 6] = [
     ("max_position_embeddings", 1 << 20),
 ];
 
-/// Settings that change what the network computes, and that must therefore be unset.
+/// Settings that change the computation and must therefore be unset.
 const MUST_BE_UNSET: [&str; 8] = [
     "is_decoder",
     "is_encoder_decoder",
@@ -40,7 +40,7 @@ const MUST_BE_UNSET: [&str; 8] = [
     "lora_adaptations",
 ];
 
-/// What `config.json` says, checked.
+/// The validated content of `config.json`.
 #[derive(Clone, Debug)]
 pub(super) struct Architecture {
     pub(super) hidden: usize,
@@ -52,15 +52,15 @@ pub(super) struct Architecture {
     pub(super) vocabulary: usize,
     /// Rows of the position embedding.
     pub(super) positions: usize,
-    /// The RoBERTa family: the id of the padding, which stands at a position of its own.
+    /// RoBERTa family: the padding id, which has its own position.
     pub(super) padding: Option<u32>,
-    /// The tokenizer's class, where the tokenizer's own file does not name one.
+    /// The tokenizer class, used if the tokenizer's own file names none.
     pub(super) tokenizer_class: Option<String>,
-    /// What the file is about.
+    /// The model type.
     pub(super) model_type: String,
 }
 
-/// Reads `config.json` in a folder of the model. `None`: the network is of another kind, as `problems` says.
+/// Reads `config.json` in a folder of the model. `None` if the architecture is unsupported; `problems` has the reasons.
 pub(super) fn read(
     files: &Files,
     folder: &str,
@@ -71,16 +71,16 @@ pub(super) fn read(
     let config = match files.optional::<Map<String, Value>>(&name)? {
         Some(config) => config,
         None if files.has(&within(folder, "adapter_config.json")) => {
-            problems.other(format!("it has adapter_config.json and no {name}: a LoRA adapter without its base model"));
+            problems.other(format!("adapter_config.json without {name}: a LoRA adapter without its base model"));
             return Ok(None);
         }
-        // What comes before the network is reason enough.
+        // The problems found so far already reject the model.
         None if !problems.is_empty() => return Ok(None),
         None => files.required(&name)?,
     };
     let known = check_kind(&config, &name, has_modules, problems);
     if files.has(&within(folder, "adapter_config.json")) {
-        problems.other("it has adapter_config.json, a LoRA adapter (supported: merged weights)".to_owned());
+        problems.other("adapter_config.json is present: a LoRA adapter (supported: merged weights)".to_owned());
     }
     if !known {
         return Ok(None);
@@ -128,7 +128,7 @@ fn model_type(config: &Map<String, Value>) -> &str {
     config.get("model_type").and_then(Value::as_str).unwrap_or("bert")
 }
 
-/// Whether the network is of a kind whose other settings are worth reading.
+/// Checks the architecture. Returns whether the other settings should be read.
 fn check_kind(config: &Map<String, Value>, file: &str, has_modules: bool, problems: &mut Problems) -> bool {
     let model_type = config.get("model_type").filter(|value| !value.is_null());
     if let Some(value) = model_type.filter(|value| !matches!(value.as_str(), Some("bert" | "roberta" | "xlm-roberta")))
@@ -143,7 +143,7 @@ fn check_kind(config: &Map<String, Value>, file: &str, has_modules: bool, proble
     }
     for key in MUST_BE_UNSET {
         if let Some(value) = config.get(key).filter(|value| !is_unset(value)) {
-            let supported = if key == "auto_map" { "no code of its own" } else { "unset" };
+            let supported = if key == "auto_map" { "no custom code" } else { "unset" };
             problems.value(file, key, value, supported);
         }
     }
@@ -154,7 +154,7 @@ fn check_kind(config: &Map<String, Value>, file: &str, has_modules: bool, proble
     let supported = if has_modules {
         "Bert, Roberta and XLMRoberta"
     } else {
-        "BertModel, RobertaModel and XLMRobertaModel without modules.json; others are no embedding models by themselves"
+        "BertModel, RobertaModel and XLMRobertaModel without modules.json; others are not embedding models on their own"
     };
     for name in names {
         let class = ["XLMRoberta", "Roberta", "Bert"].iter().find_map(|family| name.strip_prefix(family));

@@ -10,22 +10,22 @@ use super::sentence::{self, Prompts};
 use super::tokenizer::{self, TokenizerSettings};
 use super::{LoadError, weights};
 
-/// Everything about a model but its weights and its vocabulary.
+/// The configuration of a model, without weights and vocabulary.
 #[derive(Clone, Debug)]
 pub struct Description {
     /// The directory it was read from.
     pub directory: PathBuf,
     /// The folder of the network inside the directory; often empty.
     pub folder: String,
-    /// Length of a token's vector, and of the answer.
+    /// Dimension of token vectors and of the result.
     pub hidden: usize,
-    /// Attention heads. They divide [`Description::hidden`].
+    /// Number of attention heads. Divides [`Description::hidden`].
     pub heads: usize,
     /// Number of transformer layers.
     pub layers: usize,
     /// Width of the feed-forward layer.
     pub intermediate: usize,
-    /// Its activation.
+    /// Activation of the feed-forward layer.
     pub activation: Activation,
     /// Added to the variance in every layer normalisation.
     pub norm_epsilon: f32,
@@ -33,20 +33,19 @@ pub struct Description {
     pub vocabulary: usize,
     /// Rows of the position embedding.
     pub positions: usize,
-    /// The RoBERTa family: the id of the padding. It stands at the position of its own id wherever it occurs, and the
-    /// others count from the position behind that one.
+    /// RoBERTa family: the padding id. Its position always equals its id; other tokens count from the next position.
     pub padding: Option<u32>,
-    /// The longest text in tokens, special tokens included. What is longer is cut.
+    /// Maximum tokens of a text, including special tokens. Longer texts are truncated.
     pub max_tokens: usize,
     /// How `tokenizer.json` is applied.
     pub tokenizer: TokenizerSettings,
-    /// How tokens become one vector.
+    /// How token vectors are pooled.
     pub pooling: Pooling,
-    /// Whether the tokens of a prompt are pooled too.
+    /// Whether prompt tokens are pooled too.
     pub include_prompt: bool,
-    /// Whether the answer has length one.
+    /// Whether vectors are normalised to unit length.
     pub normalize: bool,
-    /// Texts that the model wants in front of its input.
+    /// Prompts to prepend to the input.
     pub prompts: Prompts,
 }
 
@@ -54,8 +53,8 @@ impl Description {
     /// Reads and checks the configuration files in `directory`.
     ///
     /// # Errors
-    /// A file is missing or malformed, or the model is of a kind that the engine does not compute; the message names
-    /// every setting that is unsupported.
+    /// A file is missing or malformed, or the engine does not support the model; the message names every unsupported
+    /// setting.
     pub fn read(directory: &Path) -> Result<Self, LoadError> {
         let files = Files::new(directory);
         let mut problems = Problems::default();
@@ -83,15 +82,18 @@ impl Description {
         if let Some((file, dimension)) = modules.dimension
             && dimension != architecture.hidden as u64
         {
-            let cause = format!("its dimension {dimension} is not hidden_size {}", architecture.hidden);
+            let cause = format!("dimension {dimension} does not match hidden_size {}", architecture.hidden);
             return Err(LoadError::malformed(&files.path(&file), cause));
         }
         let first_position = architecture.padding.map_or(0, |id| id as usize + 1);
         let positions = architecture.positions.saturating_sub(first_position);
         let max_tokens = sentence.max_tokens.or(tokenizer_limit).unwrap_or(positions).min(positions);
-        // Two special tokens and one of the text: with less, every text would be the same.
+        // Two special tokens and one of the text: with fewer, every text would have the same vector.
         if max_tokens < 3 {
-            return Err(LoadError::malformed(&config, format!("texts are limited to {max_tokens} tokens")));
+            return Err(LoadError::malformed(
+                &config,
+                format!("text limit of {max_tokens} tokens: expected at least 3"),
+            ));
         }
         Ok(Some(Self {
             directory: files.directory().to_owned(),
@@ -114,8 +116,8 @@ impl Description {
         }))
     }
 
-    /// Settings that change vectors and that releases before them ignored, in a form for the revision: empty for models
-    /// whose vectors are the same as before.
+    /// Returns a revision suffix for settings that change vectors and that earlier releases ignored. Empty for models
+    /// whose vectors did not change.
     pub(crate) fn revision_suffix(&self, left: bool, overridden: bool) -> String {
         let tags = [(!self.include_prompt, "prompt-not-pooled"), (left, "cut-left"), (overridden, "tokenizer-config")];
         tags.iter().filter(|(set, _)| *set).map(|(_, tag)| format!("+{tag}")).collect()

@@ -1,8 +1,8 @@
-//! Why a model could not be loaded.
+//! Errors of model loading.
 
 use std::path::{Path, PathBuf};
 
-/// Why a model could not be loaded. Only a change of the settings or of the directory helps.
+/// An error of model loading. Not transient: the settings or the directory must change.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// A file of the model cannot be read.
@@ -10,7 +10,7 @@ pub enum LoadError {
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's answer.
+        /// The I/O error.
         cause: std::io::Error,
     },
     /// A file exists, but its content is invalid.
@@ -18,21 +18,21 @@ pub enum LoadError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         cause: String,
     },
-    /// The model is sound, but of a kind that this engine does not compute.
+    /// The model is valid, but unsupported by this engine.
     #[error("unsupported model {model}: {}", problems.join("; "))]
     Unsupported {
         /// The model's directory.
         model: PathBuf,
-        /// Every setting that is unsupported, each with its file, its key and its value.
+        /// Every unsupported setting, with its file, key and value.
         problems: Vec<String>,
     },
-    /// A kernel was asked for that this processor cannot run.
-    #[error("this processor has no {0} instructions")]
+    /// The CPU does not support the requested kernel.
+    #[error("this CPU does not support {0} instructions")]
     NoKernel(&'static str),
-    /// `hash:DIM` with something else than a number of dimensions.
+    /// `hash:DIM` with an invalid dimension.
     #[error(
         "invalid embedder.model {0:?}: expected hash:DIM with a dimension between 1 and 65536, for example hash:384"
     )]
@@ -40,20 +40,20 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// What the user can do about it.
+    /// Returns a hint for the user.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Io { .. } => {
-                "give a directory of a sentence-transformers model: config.json, tokenizer.json, model.safetensors"
+                "use a sentence-transformers directory with config.json, tokenizer.json and model.safetensors"
             }
-            Self::Malformed { .. } => "compare the file with the original, and replace it if it differs",
+            Self::Malformed { .. } => "compare the file with the original and replace it if it differs",
             Self::Unsupported { .. } => {
                 "choose another model, or serve this one with another embedder and set embedding.provider and \
                  embedding.url"
             }
-            Self::NoKernel(_) => "leave the choice of the kernel to tidewheel",
-            Self::BadHash(_) => "write for example hash:384",
+            Self::NoKernel(_) => "leave the kernel unset to select it automatically",
+            Self::BadHash(_) => "set embedder.model to a value like hash:384",
         }
     }
 

@@ -1,4 +1,4 @@
-//! The files of a model, each read with a limit on its size.
+//! The files of a model, read with size limits.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,9 +8,9 @@ use serde::de::DeserializeOwned;
 
 use super::LoadError;
 
-/// Largest configuration file that is read; real ones have some kilobytes.
+/// Maximum size of a configuration file; real ones have a few kilobytes.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
-/// Largest `tokenizer.json` that is read; the largest multilingual ones have 35 MB.
+/// Maximum size of `tokenizer.json`; the largest multilingual ones have 35 MB.
 const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 
 /// A model's directory.
@@ -36,18 +36,18 @@ impl Files {
         self.path(name).is_file()
     }
 
-    /// The content of `tokenizer.json` in a folder.
+    /// Reads `tokenizer.json` in a folder.
     pub(crate) fn tokenizer(&self, name: &str) -> Result<Vec<u8>, LoadError> {
         let path = self.path(name);
         read(&path, MAX_TOKENIZER_BYTES)?.ok_or_else(|| missing(&path))
     }
 
-    /// A configuration file that must exist.
+    /// Reads a required configuration file.
     pub(crate) fn required<T: DeserializeOwned>(&self, name: &str) -> Result<T, LoadError> {
         self.optional(name)?.ok_or_else(|| missing(&self.path(name)))
     }
 
-    /// A configuration file, if it exists.
+    /// Reads an optional configuration file.
     pub(crate) fn optional<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, LoadError> {
         let path = self.path(name);
         let Some(text) = read(&path, MAX_CONFIG_BYTES)? else { return Ok(None) };
@@ -59,7 +59,7 @@ fn missing(path: &Path) -> LoadError {
     LoadError::io(path, io::ErrorKind::NotFound.into())
 }
 
-/// The content of a file; `None` if there is none.
+/// Reads a file; `None` if it does not exist.
 fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, LoadError> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -74,12 +74,12 @@ fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, LoadError> {
     Ok(Some(content))
 }
 
-/// A path inside the model's directory, as configuration files name it. Absolute paths and `..` are rejected.
+/// Whether a path from a configuration file stays inside the model's directory. Rejects absolute paths and `..`.
 pub(crate) fn is_inside(path: &str) -> bool {
     !path.starts_with('/') && !path.contains(['\\', '\0']) && path.split('/').all(|part| part != "..")
 }
 
-/// A name inside a folder of the model.
+/// Joins a folder of the model and a file name.
 pub(crate) fn within(folder: &str, name: &str) -> String {
     match folder.trim_matches('/') {
         "" | "." => name.to_owned(),
@@ -92,7 +92,7 @@ mod tests {
     use super::{is_inside, within};
 
     #[test]
-    fn paths_that_leave_the_directory_are_recognised() {
+    fn paths_outside_the_directory_are_detected() {
         for path in ["", ".", "1_Pooling", "0_Transformer/", "a/b"] {
             assert!(is_inside(path), "{path}");
         }

@@ -1,7 +1,7 @@
-//! Reading a sentence-transformers directory.
+//! Loads a sentence-transformers directory.
 //!
-//! Every file that changes an answer is read, and every setting in it is either honoured or rejected by name. A model
-//! that the engine cannot compute is rejected at load, with a message that names each unsupported setting.
+//! Every file that affects vectors is read, and every setting in it is either honoured or rejected by name. A model
+//! that the engine does not support is rejected at load, with a message that names each unsupported setting.
 
 mod architecture;
 mod config;

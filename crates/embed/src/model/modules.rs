@@ -1,4 +1,4 @@
-//! `modules.json` and its folders: what surrounds the network.
+//! `modules.json` and its folders: the modules around the network.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -7,21 +7,21 @@ use super::LoadError;
 use super::files::{Files, is_inside, within};
 use super::problems::{Problems, is_unset};
 
-/// How the vectors of the tokens become the vector of the text.
+/// How token vectors are pooled into the vector of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// Their mean.
+    /// The mean.
     Mean,
     /// The vector of the first token.
     Cls,
     /// The largest value in each dimension.
     Max,
-    /// Their sum divided by the square root of their number.
+    /// The sum divided by the square root of the token count.
     MeanSqrtLength,
 }
 
 impl Pooling {
-    /// The name that `/info` shows.
+    /// Returns the name shown in `/info`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -33,17 +33,17 @@ impl Pooling {
     }
 }
 
-/// What `modules.json` says, checked.
+/// The validated content of `modules.json`.
 #[derive(Clone, Debug)]
 pub(super) struct Modules {
     /// The folder with the network and its tokenizer.
     pub(super) folder: String,
-    /// Whether there is a `modules.json`.
+    /// Whether `modules.json` exists.
     pub(super) found: bool,
     pub(super) pooling: Pooling,
-    /// Whether the tokens of a prompt are pooled too.
+    /// Whether prompt tokens are pooled too.
     pub(super) include_prompt: bool,
-    /// Values in a token's vector, if the pooling's file says.
+    /// Dimension of token vectors, if the pooling config has one.
     pub(super) dimension: Option<(String, u64)>,
     pub(super) normalize: bool,
 }
@@ -55,11 +55,11 @@ struct RawModule {
     r#type: String,
 }
 
-/// Names under which sentence-transformers keeps or kept its modules.
+/// Package prefix of sentence-transformers' modules, current and former.
 const OWN: &str = "sentence_transformers.";
 
 pub(super) fn read(files: &Files, problems: &mut Problems) -> Result<Modules, LoadError> {
-    // Without the file, sentence-transformers takes the mean of what the network gives.
+    // Without the file, sentence-transformers uses mean pooling.
     let mut modules = Modules {
         folder: String::new(),
         found: false,
@@ -120,7 +120,7 @@ fn read_pooling(files: &Files, folder: &str, modules: &mut Modules, problems: &m
             },
         }
     }
-    // As sentence-transformers reads it: the newer key decides, and without any mode it is the mean.
+    // As in sentence-transformers: the newer key takes precedence, and the default is the mean.
     let modes: Vec<&str> = match config.get("pooling_mode") {
         Some(Value::String(mode)) => vec![mode],
         Some(Value::Array(modes)) => modes.iter().map(|mode| mode.as_str().unwrap_or("?")).collect(),
@@ -144,7 +144,7 @@ fn read_pooling(files: &Files, folder: &str, modules: &mut Modules, problems: &m
     Ok(())
 }
 
-/// Newer files of `Normalize` may name other vectors than the text's.
+/// Rejects `Normalize` configs that name vectors other than the text's.
 fn check_normalize(files: &Files, folder: &str, problems: &mut Problems) -> Result<(), LoadError> {
     // In the model's own folder, `config.json` is the network's.
     if within(folder, "config.json") == "config.json" {

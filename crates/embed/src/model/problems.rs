@@ -1,18 +1,18 @@
-//! Settings that a model has and the engine does not compute, collected so that one message names them all.
+//! Collects a model's unsupported settings, so that one message names them all.
 
 use serde_json::Value;
 
-/// What was found so far.
+/// The problems found so far.
 #[derive(Debug, Default)]
 pub(super) struct Problems(Vec<String>);
 
 impl Problems {
-    /// A setting whose value is unsupported.
+    /// Adds a setting with an unsupported value.
     pub(super) fn value(&mut self, file: &str, key: &str, value: &Value, supported: &str) {
         self.0.push(format!("{file} has {key} {} (supported: {supported})", shown(value)));
     }
 
-    /// Anything else, in words.
+    /// Adds any other problem.
     pub(super) fn other(&mut self, problem: String) {
         self.0.push(problem);
     }
@@ -26,7 +26,7 @@ impl Problems {
     }
 }
 
-/// A value as JSON, cut if it is long.
+/// Formats a value as JSON, truncated if long.
 fn shown(value: &Value) -> String {
     const LONGEST: usize = 120;
     let text = value.to_string();
@@ -36,7 +36,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// Whether a value says nothing: `null`, `false`, an empty text, list or table.
+/// Whether a value is `null`, `false`, or an empty string, array or object.
 pub(super) fn is_unset(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -54,7 +54,7 @@ mod tests {
     use super::{Problems, is_unset};
 
     #[test]
-    fn a_problem_names_file_key_value_and_what_is_supported() {
+    fn problem_names_file_key_value_and_supported_values() {
         let mut problems = Problems::default();
         problems.value("config.json", "model_type", &json!("t5"), "bert");
         problems.value("config.json", "auto_map", &json!("x".repeat(500)), "none");
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn only_values_without_a_meaning_count_as_unset() {
+    fn empty_and_false_values_count_as_unset() {
         for unset in [json!(null), json!(false), json!(""), json!([]), json!({})] {
             assert!(is_unset(&unset), "{unset}");
         }

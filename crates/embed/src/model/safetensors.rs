@@ -1,4 +1,4 @@
-//! One safetensors file: its header checked, its tensors read one at a time.
+//! A safetensors file: validates the header and reads tensors one at a time.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -9,43 +9,43 @@ use safetensors::tensor::{Dtype, Metadata};
 use super::LoadError;
 use crate::hash::hash_bytes;
 
-/// Largest header that is read; the format allows 100 MB, a BERT's is some tens of kilobytes.
+/// Maximum header size; the format allows 100 MB, a BERT's has some tens of kilobytes.
 const MAX_HEADER: u64 = 16 << 20;
 
-/// The sizes and places of the tensors in a file, checked against the file's length.
+/// The sizes and offsets of the tensors in a file, validated against the file's length.
 #[derive(Debug)]
 pub(super) struct Header {
     metadata: Metadata,
-    /// Where the tensors begin in the file.
+    /// Offset of the tensor data in the file.
     start: u64,
     pub(super) hash: u64,
 }
 
 impl Header {
-    /// Reads the header at the beginning of a file of `length` bytes.
+    /// Reads the header of a file of `length` bytes.
     ///
     /// # Errors
-    /// A word about what is wrong with it.
+    /// The cause, if the header is invalid.
     pub(super) fn read(source: &mut impl Read, length: u64) -> Result<Self, String> {
         let failed = |cause: std::io::Error| cause.to_string();
         let mut size = [0; 8];
         source.read_exact(&mut size).map_err(failed)?;
         let size = u64::from_le_bytes(size);
-        // Never more than the file has.
+        // Never larger than the file.
         if size > MAX_HEADER.min(length.saturating_sub(8)) {
-            return Err(format!("it claims a header of {size} bytes in a file of {length}"));
+            return Err(format!("invalid header size {size} in a file of {length} bytes"));
         }
         let mut header = Vec::new();
         source.take(size).read_to_end(&mut header).map_err(failed)?;
         if header.len() as u64 != size {
-            return Err("it ends within its header".to_owned());
+            return Err("truncated header".to_owned());
         }
-        // Checks that the tensors follow one another, and that each has as many bytes as its shape needs.
+        // Deserialization checks that tensors are contiguous, and that each has the bytes its shape requires.
         let metadata: Metadata = serde_json::from_slice(&header).map_err(|cause| cause.to_string())?;
         let start = 8 + size;
-        let end = start.checked_add(metadata.data_len() as u64).ok_or("it claims more bytes than there are")?;
+        let end = start.checked_add(metadata.data_len() as u64).ok_or("tensor sizes overflow")?;
         if length != end {
-            return Err(format!("it has {length} bytes, its header describes {end}"));
+            return Err(format!("file has {length} bytes, header describes {end}"));
         }
         Ok(Self { metadata, start, hash: hash_bytes(&header) })
     }
@@ -59,7 +59,7 @@ impl Header {
     }
 }
 
-/// An open file.
+/// An open safetensors file.
 #[derive(Debug)]
 pub(super) struct Tensors {
     pub(super) path: PathBuf,
@@ -76,17 +76,17 @@ impl Tensors {
         Ok(Self { path: path.to_owned(), file, header })
     }
 
-    /// The values of a tensor, and a hash of its bytes.
+    /// Reads the values of a tensor. Returns them with a hash of its bytes.
     pub(super) fn read(&mut self, model: &Path, name: &str) -> Result<(Vec<f32>, u64), LoadError> {
         let Some(info) = self.header.metadata.info(name) else {
-            return Err(LoadError::malformed(&self.path, format!("the tensor {name} is missing")));
+            return Err(LoadError::malformed(&self.path, format!("missing tensor {name}")));
         };
         let (dtype, (begin, end)) = (info.dtype, info.data_offsets);
         if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            let problem = format!("the tensor {name} has type {dtype:?} (supported: F32, F16, BF16)");
+            let problem = format!("tensor {name} has type {dtype:?} (supported: F32, F16, BF16)");
             return Err(LoadError::unsupported(model, problem));
         }
-        // The header's check has shown that the file has these bytes.
+        // The header check guarantees that the file contains these bytes.
         let mut bytes = vec![0; end - begin];
         self.file
             .seek(SeekFrom::Start(self.header.start + begin as u64))
@@ -102,7 +102,7 @@ impl Tensors {
     }
 }
 
-/// IEEE 754 binary16 to binary32: exact.
+/// Converts IEEE 754 binary16 to binary32 exactly.
 fn f16_to_f32(half: u16) -> f32 {
     let sign = u32::from(half >> 15) << 31;
     let exponent = u32::from(half >> 10) & 31;
@@ -124,7 +124,7 @@ mod tests {
     use super::{Header, f16_to_f32};
 
     #[test]
-    fn half_precision_is_read_exactly() {
+    fn f16_is_converted_exactly() {
         for (half, value) in [
             (0x0000, 0.0),
             (0x3c00, 1.0),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_whose_sizes_do_not_fit_the_file_are_rejected() {
+    fn headers_with_sizes_beyond_the_file_are_rejected() {
         let tensor = |shape: &str, offsets: &str| {
             let json = format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}}}}"#);
             header(&json, json.len() as u64, 16)
@@ -174,12 +174,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_give_a_header_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..64), length: u64) {
+        fn arbitrary_bytes_yield_header_or_error(bytes in prop::collection::vec(any::<u8>(), 0..64), length: u64) {
             let _ = Header::read(&mut &bytes[..], length);
         }
 
         #[test]
-        fn accepted_tensors_lie_within_the_file(
+        fn accepted_tensors_are_within_the_file(
             shape in prop::collection::vec(prop_oneof![0u64..5, any::<u64>()], 0..4),
             begin in prop_oneof![Just(0u64), any::<u64>()],
             end in prop_oneof![0u64..100, any::<u64>()],

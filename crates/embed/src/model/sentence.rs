@@ -1,4 +1,4 @@
-//! The settings that sentence-transformers adds to a network: the longest text, lower-casing, prompts.
+//! sentence-transformers settings: maximum length, lower-casing, prompts.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::LoadError;
 use super::files::{Files, within};
 use super::problems::{Problems, is_unset};
 
-/// In the order in which sentence-transformers looks for them; the first that says anything counts.
+/// In sentence-transformers' lookup order; the first non-empty file is used.
 const FILES: [&str; 7] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -20,14 +20,14 @@ const FILES: [&str; 7] = [
     "sentence_xlnet_config.json",
 ];
 
-/// What `sentence_*_config.json` says, checked.
+/// The validated content of `sentence_*_config.json`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sentence {
-    /// The longest text in tokens. It replaces what the tokenizer's file says.
+    /// Maximum tokens of a text. Overrides the tokenizer's file.
     pub(super) max_tokens: Option<usize>,
-    /// Lower-case the text before the tokenizer's own normaliser.
+    /// Whether to lower-case text before the tokenizer's own normaliser.
     pub(super) lowercase: bool,
-    /// Replaces what the tokenizer's file says.
+    /// Overrides the tokenizer's file.
     pub(super) truncation_side: Option<String>,
 }
 
@@ -48,7 +48,7 @@ pub(super) fn read(files: &Files, folder: &str, problems: &mut Problems) -> Resu
                 "transformer_task" if value == "feature-extraction" => {}
                 "module_output_name" if value == "token_embeddings" => {}
                 "modality_config" if is_plain_text(value) => {}
-                // They choose between ways to compute the same.
+                // Implementation choices that do not change the result.
                 "unpad_inputs" | "backend" => {}
                 "model_args" | "model_kwargs" => {
                     let harmless = ["torch_dtype", "dtype", "attn_implementation", "trust_remote_code", "device_map"];
@@ -87,7 +87,7 @@ pub(super) fn read(files: &Files, folder: &str, problems: &mut Problems) -> Resu
                 _ => {}
             }
         }
-        // A limit of a call replaces that of the tokenizer, which replaces that of the model.
+        // A call limit overrides the tokenizer's, which overrides the model's.
         let limit = limits[2].or(limits[1]).or(limits[0]);
         sentence.max_tokens = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
         break;
@@ -95,7 +95,7 @@ pub(super) fn read(files: &Files, folder: &str, problems: &mut Problems) -> Resu
     Ok(sentence)
 }
 
-/// Reports each entry of a table that is set and that `known` does not accept.
+/// Reports each set entry of a table that `known` does not accept.
 fn only(file: &str, path: &str, table: &Value, problems: &mut Problems, mut known: impl FnMut(&str, &Value) -> bool) {
     match table {
         Value::Object(table) => {
@@ -110,7 +110,7 @@ fn only(file: &str, path: &str, table: &Value, problems: &mut Problems, mut know
     }
 }
 
-/// Texts alone, through the network's ordinary call.
+/// Whether the model processes text only, through the network's standard forward call.
 fn is_plain_text(value: &Value) -> bool {
     let Some(modalities) = value.as_object() else { return false };
     modalities.iter().all(|(modality, call)| {
@@ -118,12 +118,12 @@ fn is_plain_text(value: &Value) -> bool {
     })
 }
 
-/// Texts in front of what is embedded.
+/// Prompts prepended to embedded texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prompts {
-    /// In front of a search's text.
+    /// Prepended to search queries.
     pub query: String,
-    /// In front of a document's text.
+    /// Prepended to document texts.
     pub document: String,
 }
 
@@ -135,8 +135,8 @@ struct RawPrompts {
     model_type: Option<Value>,
 }
 
-/// The prompts in `config_sentence_transformers.json`. A document's is the first of `document`, `passage` and `corpus`
-/// that says anything. The default prompt is that of neither, as in `encode_query` and `encode_document`.
+/// Reads the prompts of `config_sentence_transformers.json`. The document prompt is the first non-empty of `document`,
+/// `passage` and `corpus`. The default prompt is ignored, as in `encode_query` and `encode_document`.
 pub(super) fn prompts(files: &Files, problems: &mut Problems) -> Result<Prompts, LoadError> {
     const FILE: &str = "config_sentence_transformers.json";
     let raw: RawPrompts = files.optional(FILE)?.unwrap_or_default();

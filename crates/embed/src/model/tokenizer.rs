@@ -1,4 +1,4 @@
-//! `tokenizer_config.json` and the files beside it: what changes how `tokenizer.json` is applied.
+//! `tokenizer_config.json` and related files, which override parts of `tokenizer.json`.
 
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
@@ -9,19 +9,19 @@ use super::files::{Files, within};
 use super::problems::{Problems, is_unset};
 use super::sentence::Sentence;
 
-/// The classes of transformers that set parts of `tokenizer.json` by their own settings.
+/// Tokenizer classes of transformers whose settings override parts of `tokenizer.json`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TokenizerClass {
-    /// `BertTokenizer` and its like: the normaliser follows `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`.
+    /// `BertTokenizer` and similar: the normaliser follows `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`.
     Bert,
     /// `RobertaTokenizer`: the first word follows `add_prefix_space`.
     Roberta,
-    /// `tokenizer.json` as it is.
+    /// `tokenizer.json` without overrides.
     #[default]
     Plain,
 }
 
-/// At which end a text is cut that has more tokens than the model takes.
+/// The truncation side of overlong texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The last tokens are dropped.
@@ -33,23 +33,23 @@ pub enum Side {
 /// How `tokenizer.json` is applied.
 #[derive(Clone, Debug, Default)]
 pub struct TokenizerSettings {
-    /// Name of the file, relative to the model's directory.
+    /// File name, relative to the model's directory.
     pub file: String,
-    /// Lower-case before everything else.
+    /// Whether to lower-case before all other normalisation.
     pub lowercase: bool,
-    /// Who else has a say.
+    /// The class whose settings override the file.
     pub class: TokenizerClass,
-    /// [`TokenizerClass::Bert`]: lower-case, strip accents, split Chinese characters. `None`: as the file says.
+    /// [`TokenizerClass::Bert`]: lower-case, strip accents, split Chinese characters. `None`: as in the file.
     pub bert: Option<BertSettings>,
-    /// [`TokenizerClass::Roberta`]: a space in front of the text. `None`: as the file says.
+    /// [`TokenizerClass::Roberta`]: prepend a space to the text. `None`: as in the file.
     pub prefix_space: Option<bool>,
-    /// Special tokens inside a text are ordinary text.
+    /// Whether special tokens inside a text are treated as ordinary text.
     pub split_special_tokens: bool,
-    /// Where long texts are cut. `None`: as the file says.
+    /// Truncation side. `None`: as in the file.
     pub truncation_side: Option<Side>,
-    /// Tokens that are recognised inside a text even if `tokenizer.json` does not list them.
+    /// Tokens recognised inside a text even if `tokenizer.json` does not list them.
     pub special_tokens: Vec<AddedToken>,
-    /// What must stand in front of and behind a text, by name.
+    /// The required tokens before and after a text, by name.
     pub around: Option<[String; 2]>,
 }
 
@@ -64,13 +64,13 @@ pub struct BertSettings {
     pub chinese: bool,
 }
 
-/// Special tokens with a role, in the files of transformers.
+/// Keys of special tokens in the files of transformers.
 const ROLES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// Classes whose work is done by code that `tokenizer.json` does not describe.
+/// Classes implemented in code that `tokenizer.json` does not describe.
 const NEED_CODE: [&str; 3] = ["BertJapaneseTokenizer", "PhobertTokenizer", "BertweetTokenizer"];
 
-/// Reads the settings, and the longest text in tokens that they allow.
+/// Reads the settings and their maximum text length in tokens.
 pub(super) fn read(
     files: &Files,
     folder: &str,
@@ -83,8 +83,8 @@ pub(super) fn read(
         let others = ["vocab.txt", "sentencepiece.bpe.model", "tokenizer.model", "vocab.json", "spiece.model"];
         let found = others.into_iter().find(|name| files.has(&within(folder, name)));
         problems.other(match found {
-            Some(found) => format!("it has {found} and no tokenizer.json; save it with AutoTokenizer to get one"),
-            None => "it has no tokenizer.json".to_owned(),
+            Some(found) => format!("missing tokenizer.json (found {found}); create it with AutoTokenizer"),
+            None => "missing tokenizer.json".to_owned(),
         });
     }
     let name = within(folder, "tokenizer_config.json");
@@ -96,7 +96,7 @@ pub(super) fn read(
     let text = |key: &str| config.get(key).and_then(Value::as_str);
     let class_name = text("tokenizer_class").or(architecture.tokenizer_class.as_deref());
     if let Some(class) = class_name.filter(|class| NEED_CODE.contains(&class.trim_end_matches("Fast"))) {
-        problems.value(&name, "tokenizer_class", &Value::from(class), "those that tokenizer.json describes");
+        problems.value(&name, "tokenizer_class", &Value::from(class), "classes described by tokenizer.json");
     }
     let class = match (class_name.map(|class| class.trim_end_matches("Fast")), architecture.model_type.as_str()) {
         _ if !is_there => TokenizerClass::Plain,
@@ -139,7 +139,7 @@ pub(super) fn read(
     Ok((settings, limit))
 }
 
-/// Settings that would change the tokens and that only code of transformers applies.
+/// Rejects settings that change tokens and that only code in transformers applies.
 fn check(config: &Map<String, Value>, file: &str, problems: &mut Problems) {
     for key in ["auto_map", "add_bos_token", "add_eos_token"] {
         if let Some(value) = config.get(key).filter(|value| !is_unset(value)) {
@@ -148,13 +148,13 @@ fn check(config: &Map<String, Value>, file: &str, problems: &mut Problems) {
     }
 }
 
-/// The text of a special token: a text, or a table with one.
+/// Returns the content of a special token: a string, or an object with `content`.
 fn text_of(config: &Map<String, Value>, key: &str) -> Option<String> {
     let value = config.get(key)?;
     value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
 }
 
-/// All special tokens that the files name besides `tokenizer.json`.
+/// Collects the special tokens of all files besides `tokenizer.json`.
 fn special_tokens(files: &Files, folder: &str, config: &Map<String, Value>) -> Result<Vec<AddedToken>, LoadError> {
     let mut tokens = Vec::new();
     let mut collect = |table: &Map<String, Value>| {
@@ -173,7 +173,7 @@ fn special_tokens(files: &Files, folder: &str, config: &Map<String, Value>) -> R
         }
     };
     collect(config);
-    // Older files, which the one above replaced.
+    // Legacy files, superseded by the one above.
     if !config.contains_key("added_tokens_decoder") {
         collect(&files.optional(&within(folder, "special_tokens_map.json"))?.unwrap_or_default());
         let added = files.optional::<Map<String, Value>>(&within(folder, "added_tokens.json"))?.unwrap_or_default();

@@ -1,8 +1,8 @@
 //! The weights of a model, read from `model.safetensors` or its shards, one tensor at a time.
 //!
-//! No file is ever held as a whole: the largest part, the vocabulary, is read straight into place, and a layer's
-//! matrices live only until the engine has packed them. Sizes come from the tensors' own shapes, which are checked
-//! against `config.json` before anything is computed from it.
+//! No file is ever held in memory as a whole: the largest part, the vocabulary, is read directly into its buffer, and a
+//! layer's matrices live only until the engine has packed them. Sizes come from the tensors' own shapes, which are
+//! checked against `config.json` before anything is computed from it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -33,20 +33,20 @@ pub struct Linear {
 pub struct Norm {
     /// Multiplied with the normalised value.
     pub scale: Vec<f32>,
-    /// Added to it.
+    /// Added to the scaled value.
     pub shift: Vec<f32>,
 }
 
 /// One transformer layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
-    /// Produces the queries.
+    /// Query projection.
     pub query: Linear,
-    /// Produces the keys.
+    /// Key projection.
     pub key: Linear,
-    /// Produces the values.
+    /// Value projection.
     pub value: Linear,
-    /// Applied to what attention gathered.
+    /// Output projection of attention.
     pub output: Linear,
     /// After the first residual.
     pub attention_norm: Norm,
@@ -64,13 +64,13 @@ const WORDS: &str = "embeddings.word_embeddings.weight";
 const POSITIONS: &str = "embeddings.position_embeddings.weight";
 const TYPES: &str = "embeddings.token_type_embeddings.weight";
 
-/// Which shard has which tensor.
+/// Maps tensors to shards.
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Reports weights that exist in another form alone.
+/// Reports missing safetensors weights, including weights in another format.
 pub(super) fn check_present(files: &Files, folder: &str, problems: &mut Problems) {
     let has = |name: &str| files.has(&within(folder, name));
     if has(FILE) || has(INDEX) {
@@ -78,27 +78,26 @@ pub(super) fn check_present(files: &Files, folder: &str, problems: &mut Problems
     }
     let others = ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "onnx/model.onnx"];
     problems.other(match others.into_iter().find(|name| has(name)) {
-        Some(found) => format!("it has {found} and no {FILE}; save the model with safetensors"),
-        None => format!("it has no {FILE}"),
+        Some(found) => format!("missing {FILE} (found {found}); save the model as safetensors"),
+        None => format!("missing {FILE}"),
     });
 }
 
-/// The open files of a model whose tensors have been found to be those that its description needs.
+/// The open weight files of a model, with tensor shapes validated against its description.
 #[derive(Debug)]
 pub struct Weights {
     model: PathBuf,
     shards: Vec<Tensors>,
-    /// In front of every name: nothing, `bert.`, `model.`, …
+    /// Prefix of every name: empty, `bert.`, `model.`, …
     prefix: String,
     hasher: Hasher,
 }
 
 impl Weights {
-    /// Opens `model.safetensors`, or the shards that its index names, and compares the tensors' shapes with the
-    /// description.
+    /// Opens `model.safetensors`, or the shards of its index, and checks the tensors' shapes against the description.
     ///
     /// # Errors
-    /// A file is missing or malformed, or a tensor is missing or of another shape.
+    /// A file is missing or malformed, or a tensor is missing or has the wrong shape.
     pub fn open(model: &Description) -> Result<Self, LoadError> {
         let files = Files::new(&model.directory);
         let names = shard_names(&files, &model.folder)?;
@@ -117,10 +116,10 @@ impl Weights {
             .filter_map(|name| name.strip_suffix(WORDS).map(str::to_owned))
             .collect();
         let (Some(prefix), Some(hasher)) = (prefixes.pop(), hasher) else {
-            return Err(LoadError::malformed(&main, format!("no tensor is named {WORDS}")));
+            return Err(LoadError::malformed(&main, format!("missing tensor {WORDS}")));
         };
         if let Some(other) = prefixes.pop() {
-            let problem = format!("two tensors are named {prefix}{WORDS} and {other}{WORDS} (supported: one network)");
+            let problem = format!("found both {prefix}{WORDS} and {other}{WORDS} (supported: one network)");
             return Err(LoadError::unsupported(&model.directory, problem));
         }
         let weights = Self { model: model.directory.clone(), shards, prefix, hasher };
@@ -128,18 +127,17 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Compares the shapes of all tensors with the description: from here on, its sizes are those of tensors that are
-    /// in the files.
+    /// Checks the shapes of all tensors against the description, so that its sizes can be trusted afterwards.
     fn check(&self, model: &Description) -> Result<(), LoadError> {
         let hidden = model.hidden;
         self.expect(WORDS, &[model.vocabulary, hidden])?;
         self.expect(POSITIONS, &[model.positions, hidden])?;
         let types = self.shape(TYPES)?;
         if !matches!(types, [rows, width] if *rows > 0 && *width == hidden) {
-            let cause = format!("the tensor {}{TYPES} has the shape {types:?}, expected rows of {hidden}", self.prefix);
+            let cause = format!("tensor {}{TYPES} has shape {types:?}, expected rows of {hidden}", self.prefix);
             return Err(LoadError::malformed(&self.shards[0].path, cause));
         }
-        // The last first: a number of layers that is far too large is noticed at once.
+        // Last layer first, so that an excessive number of layers fails immediately.
         for layer in (0..model.layers).rev() {
             for (name, outputs, inputs) in linears(model) {
                 self.expect(&format!("encoder.layer.{layer}.{name}.weight"), &[outputs, inputs])?;
@@ -148,20 +146,20 @@ impl Weights {
         Ok(())
     }
 
-    /// The word embedding: `vocabulary` rows of `hidden` values.
+    /// Reads the word embedding: `vocabulary` rows of `hidden` values.
     ///
     /// # Errors
-    /// The tensor is missing or of another shape.
+    /// The tensor is missing or has the wrong shape.
     pub fn words(&mut self, model: &Description) -> Result<Vec<f32>, LoadError> {
         self.tensor(WORDS, &[model.vocabulary, model.hidden])
     }
 
-    /// What is added to the word embedding at each place of a text: the position's embedding plus that of token type
-    /// 0, the only type in a single text. `max_tokens` rows of `hidden` values; in the RoBERTa family the row of the
-    /// padding stands in front of them.
+    /// Reads the values added to the word embedding at each position: the position embedding plus that of token type 0,
+    /// the only type in a single text. `max_tokens` rows of `hidden` values; in the RoBERTa family preceded by the row of
+    /// the padding.
     ///
     /// # Errors
-    /// A tensor is missing or of another shape.
+    /// A tensor is missing or has the wrong shape.
     pub fn places(&mut self, model: &Description) -> Result<Vec<f32>, LoadError> {
         let positions = self.tensor(POSITIONS, &[model.positions, model.hidden])?;
         let types = self.shape(TYPES)?.to_vec();
@@ -170,7 +168,7 @@ impl Weights {
         let count = model.max_tokens + usize::from(model.padding.is_some());
         let rows = positions.chunks_exact(model.hidden).skip(first).take(count);
         if rows.len() != count {
-            let cause = format!("it has no positions for {} tokens", model.max_tokens);
+            let cause = format!("too few positions for {} tokens", model.max_tokens);
             return Err(LoadError::malformed(&self.shards[0].path, cause));
         }
         let kind = &types[..model.hidden];
@@ -181,23 +179,23 @@ impl Weights {
         Ok(places)
     }
 
-    /// The normalisation of the embeddings.
+    /// Reads the normalisation of the embeddings.
     ///
     /// # Errors
-    /// A tensor is missing or of another shape.
+    /// A tensor is missing or has the wrong shape.
     pub fn embedding_norm(&mut self, model: &Description) -> Result<Norm, LoadError> {
         self.norm("embeddings.LayerNorm", model.hidden)
     }
 
-    /// One transformer layer.
+    /// Reads one transformer layer.
     ///
     /// # Errors
-    /// A tensor is missing or of another shape.
+    /// A tensor is missing or has the wrong shape.
     pub fn layer(&mut self, model: &Description, index: usize) -> Result<Layer, LoadError> {
         let name = |part: &str| format!("encoder.layer.{index}.{part}");
         let [query, key, value, output, up, down] = linears(model);
         let mut linear = |(part, outputs, inputs): (&str, usize, usize)| self.linear(&name(part), outputs, inputs);
-        // In the order in which the revision has always been computed.
+        // The revision depends on this order.
         let (query, key, value, output) = (linear(query)?, linear(key)?, linear(value)?, linear(output)?);
         let attention_norm = self.norm(&name("attention.output.LayerNorm"), model.hidden)?;
         let mut linear = |(part, outputs, inputs): (&str, usize, usize)| self.linear(&name(part), outputs, inputs);
@@ -206,7 +204,7 @@ impl Weights {
         Ok(Layer { query, key, value, output, attention_norm, up, down, output_norm })
     }
 
-    /// A number that is the same exactly when the headers and the tensors read so far are the same.
+    /// Returns a fingerprint of the headers and of the tensors read so far.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.hasher.finish()
@@ -222,7 +220,7 @@ impl Weights {
     }
 
     fn norm(&mut self, name: &str, size: usize) -> Result<Norm, LoadError> {
-        // Checkpoints converted from the first BERT release say gamma and beta.
+        // Checkpoints converted from the first BERT release use gamma and beta.
         let (scale, shift) =
             if self.shape(&format!("{name}.gamma")).is_ok() { ("gamma", "beta") } else { ("weight", "bias") };
         Ok(Norm {
@@ -234,7 +232,7 @@ impl Weights {
     fn shape(&self, name: &str) -> Result<&[usize], LoadError> {
         let full = format!("{}{name}", self.prefix);
         let found = self.shards.iter().find_map(|shard| shard.header.shape(&full));
-        found.ok_or_else(|| LoadError::malformed(&self.shards[0].path, format!("the tensor {full} is missing")))
+        found.ok_or_else(|| LoadError::malformed(&self.shards[0].path, format!("missing tensor {full}")))
     }
 
     fn expect(&self, name: &str, shape: &[usize]) -> Result<(), LoadError> {
@@ -242,7 +240,7 @@ impl Weights {
         if found == shape {
             return Ok(());
         }
-        let cause = format!("the tensor {}{name} has the shape {found:?}, config.json says {shape:?}", self.prefix);
+        let cause = format!("tensor {}{name} has shape {found:?}, config.json requires {shape:?}", self.prefix);
         Err(LoadError::malformed(&self.shards[0].path, cause))
     }
 
@@ -257,7 +255,7 @@ impl Weights {
     }
 }
 
-/// The matrices of a layer: name, outputs, inputs.
+/// Returns the matrices of a layer: name, outputs, inputs.
 fn linears(model: &Description) -> [(&'static str, usize, usize); 6] {
     let (hidden, intermediate) = (model.hidden, model.intermediate);
     [
@@ -270,7 +268,7 @@ fn linears(model: &Description) -> [(&'static str, usize, usize); 6] {
     ]
 }
 
-/// The files with the tensors, in order.
+/// Returns the weight files, in order.
 fn shard_names(files: &Files, folder: &str) -> Result<Vec<String>, LoadError> {
     let single = within(folder, FILE);
     if files.has(&single) {
@@ -283,7 +281,7 @@ fn shard_names(files: &Files, folder: &str) -> Result<Vec<String>, LoadError> {
     names.dedup();
     let malformed = |cause: String| LoadError::malformed(&files.path(&name), cause);
     if names.is_empty() {
-        return Err(malformed("it names no file".to_owned()));
+        return Err(malformed("weight_map is empty".to_owned()));
     }
     if let Some(name) = names.iter().find(|name| !is_inside(name) || name.contains('/')) {
         return Err(malformed(format!("invalid file name {name:?}")));

@@ -1,13 +1,13 @@
-//! Models with made-up weights, and what they must answer, computed in f64 from the definition.
+//! Models with synthetic weights, and their reference vectors computed in f64 from the definition.
 
 use std::path::Path;
 
 use serde_json::json;
 
-/// The words of the vocabulary behind the special tokens.
+/// The vocabulary after the special tokens.
 pub const WORDS: [&str; 12] = ["the", "tide", "##s", "turn", "wheel", "s", "and", "a", "mill", "##er", "grind", "."];
 
-/// A model to be written.
+/// A synthetic model.
 #[derive(Clone)]
 pub struct Madeup {
     pub hidden: usize,
@@ -20,7 +20,7 @@ pub struct Madeup {
     pub normalize: bool,
     /// `bert` or `xlm-roberta`.
     pub kind: &'static str,
-    /// In front of the tensors' names.
+    /// Prefix of the tensors' names.
     pub prefix: &'static str,
     pub dtype: Dtype,
 }
@@ -48,7 +48,7 @@ impl Madeup {
         WORDS.len() + 4
     }
 
-    /// The same for the same sizes. Rounded to what the file holds.
+    /// Returns the tensors, deterministic for given sizes, rounded to the file's precision.
     pub fn tensors(&self) -> Vec<Tensor> {
         let Self { hidden, intermediate, .. } = *self;
         let mut shapes = vec![
@@ -83,7 +83,7 @@ impl Madeup {
             .into_iter()
             .map(|(name, shape)| {
                 let centre = if name.contains("LayerNorm.weight") { 1.0 } else { 0.0 };
-                // Sums of products stay of the order of one.
+                // Keeps sums of products near one.
                 let width =
                     if shape.len() == 2 && !name.starts_with("emb") { (shape[1] as f64).sqrt().recip() } else { 0.2 };
                 let count = shape.iter().product();
@@ -125,7 +125,7 @@ impl Madeup {
         }
     }
 
-    /// Writes a directory in the form of sentence-transformers.
+    /// Writes the model as a sentence-transformers directory.
     pub fn write(&self, to: &Path) {
         let write = |name: &str, value: &serde_json::Value| {
             std::fs::write(to.join(name), serde_json::to_vec(value).unwrap()).unwrap();
@@ -202,12 +202,12 @@ impl Madeup {
         std::fs::write(to.join("model.safetensors"), file).unwrap();
     }
 
-    /// What the model answers, from the definition.
+    /// Returns the reference vector, computed from the definition.
     pub fn expected(&self, ids: &[u32]) -> Vec<f64> {
         self.expected_without(0, ids)
     }
 
-    /// The same if the first tokens are not pooled.
+    /// Like [`Madeup::expected`], with the first tokens excluded from pooling.
     pub fn expected_without(&self, unpooled: usize, ids: &[u32]) -> Vec<f64> {
         let tensors = self.tensors();
         let tensor = |name: &str| &tensors.iter().find(|(own, ..)| own == name).unwrap().2[..];
@@ -239,7 +239,7 @@ impl Madeup {
         let words = tensor("embeddings.word_embeddings.weight");
         let places = tensor("embeddings.position_embeddings.weight");
         let kinds = tensor("embeddings.token_type_embeddings.weight");
-        // In the RoBERTa family the padding has a position of its own, which the others do not count.
+        // In the RoBERTa family the padding has its own position and does not advance the others.
         let mut next = self.first_position();
         let mut x: Vec<Vec<f64>> = ids
             .iter()
@@ -299,7 +299,7 @@ impl Madeup {
     }
 }
 
-/// The distribution function of the normal distribution: the density times the series of x^(2n+1) / (2n+1)!!.
+/// Returns the normal cumulative distribution function: the density times the series of x^(2n+1) / (2n+1)!!.
 fn normal(x: f64) -> f64 {
     if x < -6.0 {
         return 0.0;

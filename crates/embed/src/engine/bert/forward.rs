@@ -1,12 +1,12 @@
 //! The forward pass over one tile.
 //!
-//! One thread computes a tile alone, or a team shares it: the steps are the same, and each value is computed by the
-//! same operations in the same order, so the answer does not depend on the team.
+//! A tile is computed by one thread, or shared by a thread pool: the steps are the same, and each value is computed by the
+//! same operations in the same order, so that the result does not depend on the number of threads.
 //!
-//! Invariants that the `unsafe` here rests on:
-//! * `memory` is valid for [`Layout::places`] and aligned to a line, and belongs to this pass alone.
-//! * Within a step, a unit writes only to rows, columns, heads or parts that are its own, and reads only those and what
-//!   earlier steps have written.
+//! Invariants required by the `unsafe` code:
+//! * `memory` is valid for [`Layout::places`], aligned to a line, and exclusive to this pass.
+//! * Within a step, a unit writes only to its own rows, columns, heads or chunks, and reads only those and the output of
+//!   earlier steps.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -21,7 +21,7 @@ use crate::engine::kernel::{
     Output, PackRows, Packed, RowTerms, Store,
 };
 
-/// A forward pass over texts that lie one after the other in the rows of a tile.
+/// A forward pass over texts in consecutive rows of a tile.
 pub(super) struct Pass<'a, V: Isa, E, A> {
     network: &'a Network<V, E, A>,
     layout: &'a Layout,
@@ -32,15 +32,15 @@ pub(super) struct Pass<'a, V: Isa, E, A> {
     borrow: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: members share a pass, and through it `memory`, only under the invariants of this module; everything else in
-// it is only read.
+// SAFETY: threads share a pass, and through it `memory`, only under the invariants of this module; everything else in it
+// is read-only.
 unsafe impl<V: Isa, E: Sync, A: Sync> Sync for Pass<'_, V, E, A> {}
 
-/// Units of a product for each member of a team: so many that one who comes late or is interrupted takes fewer, and
-/// nobody waits long for the last.
+/// Units of a product per thread: enough that a late or preempted thread takes fewer, and the wait for the last unit is
+/// short.
 const UNITS_PER_MEMBER: usize = 4;
 
-/// What a team does in a step; within a layer in this order.
+/// A step of a layer, in execution order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Project,
@@ -84,12 +84,12 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         Self { network, layout, texts, rows, memory: memory.as_mut_ptr(), borrow: PhantomData }
     }
 
-    /// The pass on this thread alone. The feed-forward layer is computed one part after the other, so that what lies
-    /// between its halves stays in the cache.
+    /// Computes the pass on the calling thread. The feed-forward layer is computed chunk by chunk, so that its
+    /// intermediate values stay cached.
     pub(super) fn alone(&mut self) {
         debug_assert_eq!(self.layout.members, 1);
         let (blocks, rows, heads) = (0..self.blocks(), 0..self.rows, self.network.shape.heads);
-        // SAFETY: the borrow of `self` is exclusive: this thread does all units of all steps, one after the other.
+        // SAFETY: `self` is borrowed exclusively: this thread computes all units of all steps sequentially.
         unsafe {
             self.embed(rows.clone());
             for layer in &self.network.layers {
@@ -113,7 +113,7 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         }
     }
 
-    /// How many units each step of a team has; see [`Pass::unit`].
+    /// Returns the number of units of each step for a thread pool; see [`Pass::unit`].
     pub(super) fn units(&self) -> Vec<usize> {
         let Shape { heads, chunks, .. } = self.network.shape;
         let blocks = self.blocks();
@@ -130,13 +130,13 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         std::iter::once(blocks).chain(self.network.layers.iter().flat_map(layer)).collect()
     }
 
-    /// One unit of a step.
+    /// Computes one unit of a step.
     ///
     /// # Safety
-    /// Each unit is computed once, and all of a step before any of the next. `member` is below the layout's, and no
-    /// two threads have the same at the same time.
+    /// Each unit is computed once, and all units of a step before any of the next. `member` is below the layout's
+    /// `members`, and no two threads use the same value concurrently.
     pub(super) unsafe fn unit(&self, step: usize, unit: usize, member: usize) {
-        // SAFETY: within a step each unit has rows, columns, a head or a part of its own.
+        // SAFETY: within a step each unit has its own rows, columns, head or chunk.
         unsafe {
             let Some(step) = step.checked_sub(1) else { return self.embed(self.rows_of(unit)) };
             let layer = &self.network.layers[step / STEPS.len()];
@@ -168,10 +168,10 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         }
     }
 
-    /// The vectors of the tokens of all texts, once the pass is done: [`Shape::padded_hidden`] numbers a row.
+    /// Returns the token vectors of all texts after the pass: [`Shape::padded_hidden`] values per row.
     pub(super) fn residual(&mut self) -> &[f32] {
         let length = self.rows * self.network.shape.padded_hidden;
-        // SAFETY: within `memory`, and no member runs while `self` is borrowed mutably.
+        // SAFETY: within `memory`, and no other thread runs while `self` is borrowed mutably.
         unsafe { std::slice::from_raw_parts(self.at(self.layout.residual), length) }
     }
 
@@ -183,7 +183,7 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         self.rows.div_ceil(V::ROWS)
     }
 
-    /// The rows of a block.
+    /// Returns the rows of a block.
     fn rows_of(&self, block: usize) -> Range<usize> {
         block * V::ROWS..((block + 1) * V::ROWS).min(self.rows)
     }
@@ -198,7 +198,7 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
                 let before = &ids[..wanted.start - row];
                 let task = EmbedRows {
                     ids: &ids[wanted.start - row..wanted.end - row],
-                    // Where there is a padding, its place stands in front of the others.
+                    // A padding id takes the first position, before all others.
                     place: match padding {
                         None => before.len(),
                         Some(padding) => 1 + before.iter().filter(|id| **id != padding).count(),
@@ -218,8 +218,8 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         }
     }
 
-    /// Queries, keys and values. Queries go to rows that hold all heads, where attention replaces them by its result;
-    /// keys and values to rows of one head, because attention reads them head by head.
+    /// Returns the query, key and value projections. Queries are written to rows of all heads, where attention replaces
+    /// them with its result; keys and values to rows of one head, because attention reads them per head.
     fn projections<'w>(&self, layer: &'w LayerWeights) -> [(&'w PackedLinear, Output); 2] {
         let Shape { padded_head, gathered, .. } = self.network.shape;
         let queries = Output { to: self.queries(), row_stride: gathered, group: gathered, group_stride: 0 };
@@ -232,7 +232,7 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         [(&layer.query, queries), (&layer.key_value, keys_and_values)]
     }
 
-    /// Attention of one head, within each text.
+    /// Computes attention of one head within each text.
     unsafe fn attend(&self, head: usize, member: usize) {
         let Shape { heads, padded_head, gathered, .. } = self.network.shape;
         let stride = self.layout.capacity * padded_head;
@@ -251,13 +251,13 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
                 sizes: self.layout.attention_sizes,
                 element: PhantomData::<A>,
             };
-            // SAFETY: the head is the unit's, the scratch its member's.
+            // SAFETY: the unit owns the head, its thread the scratch memory.
             unsafe { self.network.isa.run(task) };
             row += ids.len();
         }
     }
 
-    /// Packs what attention has left in some rows.
+    /// Packs the attention output of some rows.
     unsafe fn gather(&self, rows: Range<usize>) {
         let Shape { gathered, .. } = self.network.shape;
         let task = PackRows {
@@ -281,7 +281,7 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         unsafe { self.network.isa.run(task) };
     }
 
-    /// The first half of one part of the feed-forward layer for some blocks of rows: product, activation, packing.
+    /// Computes the first half of one feed-forward chunk for some blocks of rows: product, activation, packing.
     unsafe fn up(&self, layer: &LayerWeights, chunk: usize, blocks: Range<usize>, member: usize) {
         let width = self.network.shape.chunk;
         let scratch = self.private(member);
@@ -289,7 +289,7 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         for block in blocks {
             let first = block * V::ROWS;
             let output = Output {
-                // Row 0 would be here if the scratch held all rows.
+                // The address of row 0 if the scratch held all rows.
                 to: scratch.wrapping_sub(first * width),
                 row_stride: width,
                 group: width,
@@ -297,7 +297,7 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
             };
             let operand = self.operand(weights.lines);
             let epilogue = Activate(self.network.activation);
-            // SAFETY: the scratch is this member's, the rows of the inner operand in this part are the unit's.
+            // SAFETY: this thread owns the scratch, the unit owns the rows of the inner operand in this chunk.
             unsafe {
                 self.product(weights, operand, output, epilogue, block..block + 1, 0..weights.panels);
                 self.network.isa.run(PackRows {
@@ -310,7 +310,7 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         }
     }
 
-    /// In how many units a team computes a product with all rows.
+    /// Returns the number of units of a product with all rows.
     fn shares(&self, weights: &PackedLinear) -> usize {
         let (columns, rows) = self.grid(weights);
         columns * rows
@@ -320,7 +320,7 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         grid(self.layout.members * UNITS_PER_MEMBER, self.blocks(), weights.panels)
     }
 
-    /// One unit of a product.
+    /// Computes one unit of a product.
     unsafe fn share<P: Epilogue<V>>(
         &self,
         weights: &PackedLinear,
@@ -368,7 +368,7 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         self.network.shape.padded_hidden / (LINE * E::GROUP)
     }
 
-    /// The operand of the next product.
+    /// Returns the operand of the next product.
     fn operand(&self, lines: usize) -> Packed<E> {
         Packed {
             words: self.at(self.layout.operand).cast(),
@@ -378,9 +378,9 @@ impl<'a, V: Isa, E: Element<V>, A: AttentionElement<V>> Pass<'a, V, E, A> {
         }
     }
 
-    /// A part of the feed-forward layer.
+    /// Returns the packed activations of a feed-forward chunk.
     fn inner(&self, chunk: usize) -> Packed<E> {
-        // Alone, one part at a time is kept.
+        // A single thread keeps one chunk at a time.
         let slot = if self.layout.members == 1 { 0 } else { chunk };
         Packed {
             words: self.at(self.layout.inner + slot * self.layout.inner_stride).cast(),

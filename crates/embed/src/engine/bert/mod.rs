@@ -1,8 +1,8 @@
-//! The engine for models in the shape of BERT.
+//! The engine for BERT-like models.
 
 mod forward;
 mod pooling;
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "elsewhere there is one way to compute"))]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "other architectures have a single candidate"))]
 mod probe;
 mod shape;
 #[cfg(test)]
@@ -27,11 +27,11 @@ use super::{Engine, EngineInfo, Text};
 use crate::model::{Activation, Description, Layer, LoadError, Norm, Pooling, Weights};
 use crate::tokens::{Encoding, Tokenizer};
 
-/// Tokens in a full tile: enough to use each panel of weights many times while it is in the cache, few enough for the
-/// residual and the heads to stay there too.
+/// Tokens of a full tile: enough to reuse each weight panel many times while it is cached, few enough that the residual
+/// and the heads stay cached too.
 pub(super) const TILE_TOKENS: usize = 256;
 
-/// A layer normalisation with the padding that keeps zeros zero.
+/// A layer normalisation with zero padding, so that padded values stay zero.
 #[derive(Debug)]
 struct PaddedNorm {
     scale: Buffer,
@@ -40,19 +40,19 @@ struct PaddedNorm {
 
 #[derive(Debug)]
 struct LayerWeights {
-    /// All heads, and the padding behind them.
+    /// All heads, followed by padding.
     query: PackedLinear,
     /// The keys of all heads, then the values.
     key_value: PackedLinear,
     output: PackedLinear,
     attention_norm: PaddedNorm,
-    /// By part of the feed-forward layer.
+    /// By chunk of the feed-forward layer.
     up: Vec<PackedLinear>,
     down: Vec<PackedLinear>,
     output_norm: PaddedNorm,
 }
 
-/// The weights of a model, packed for one instruction set and form of operands; attention has a form of its own.
+/// The weights of a model, packed for one instruction set and operand form; attention has its own operand form.
 #[derive(Debug)]
 struct Network<V, E, A> {
     isa: V,
@@ -61,7 +61,7 @@ struct Network<V, E, A> {
     norm_epsilon: f32,
     max_tokens: usize,
     vocabulary: usize,
-    /// The id of the padding, if it has a place of its own.
+    /// The padding id, if it has its own position.
     padding: Option<u32>,
     words: Vec<f32>,
     places: Vec<f32>,
@@ -96,7 +96,7 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Network<V, E, A> {
         let head_places: Vec<_> = (0..heads).flat_map(|n| places(n * head, head, padded_head)).collect();
         let mut gathered_places = head_places.clone();
         gathered_places.resize(gathered, None);
-        // Softmax is computed with powers of two.
+        // Softmax uses powers of two.
         #[expect(clippy::cast_precision_loss, reason = "the width of a head")]
         let query_factor = std::f32::consts::LOG2_E / (head as f32).sqrt();
         let parts = (0..chunks)
@@ -141,7 +141,7 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Network<V, E, A> {
     }
 }
 
-/// What a team works with.
+/// The thread pool with its layout and memory.
 #[derive(Debug)]
 struct TeamWork {
     team: Team,
@@ -158,14 +158,14 @@ pub(super) struct Bert<V, E, A> {
     pooling: Pooling,
     include_prompt: bool,
     layout: Layout,
-    /// Whoever holds this computes one text on all cores.
+    /// Held while computing one text on all cores.
     team: Mutex<TeamWork>,
-    /// For those who find the team taken.
+    /// Workspaces for callers that find the thread pool in use.
     spare: Mutex<Vec<Workspace>>,
 }
 
 impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Bert<V, E, A> {
-    /// Loads tokenizer and weights. `info` is complete but for the revision.
+    /// Loads tokenizer and weights. `info` is complete except for the revision.
     pub(super) fn load(
         isa: V,
         model: &Description,
@@ -174,8 +174,7 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Bert<V, E, A> {
         threads: usize,
     ) -> Result<Self, LoadError> {
         let tokenizer = Tokenizer::load(model)?;
-        let too_large =
-            || LoadError::unsupported(&model.directory, "its sizes need more memory for one text than 8 GiB");
+        let too_large = || LoadError::unsupported(&model.directory, "one text needs more than 8 GiB of memory");
         let shape = Shape::new::<V, E, A>(model).ok_or_else(too_large)?;
         let longest = model.max_tokens;
         let team = Team::new(threads);
@@ -236,7 +235,7 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Engine for Bert<V, E, A> {
         let memory = workspace.places(self.layout.places);
         let (mut batch, mut out) = (batch, out);
         while !batch.is_empty() {
-            // A batch that is larger than a tile becomes several.
+            // A batch larger than a tile is split.
             let mut tokens = 0;
             let fits = batch.iter().take_while(|text| {
                 tokens += text.ids.len();
@@ -254,7 +253,7 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Engine for Bert<V, E, A> {
 
     fn embed_one(&self, text: Text<'_>, out: &mut [f32]) {
         assert_eq!(out.len(), self.info.dimension, "one vector");
-        // A panic with the lock held leaves nothing behind but numbers that the next pass overwrites.
+        // A panic with the lock held leaves only values that the next pass overwrites.
         let work = match self.team.try_lock() {
             Ok(work) => Some(work),
             Err(std::sync::TryLockError::Poisoned(work)) => Some(work.into_inner()),
@@ -278,10 +277,10 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Engine for Bert<V, E, A> {
     }
 }
 
-/// Computes a pass with a team.
+/// Computes a pass on a thread pool.
 #[allow(unsafe_code)]
 fn share<V: Isa, E: Element<V>, A: AttentionElement<V>>(pass: &Pass<'_, V, E, A>, team: &mut Team) {
-    // SAFETY: a team computes each unit once and each step after the one before, its members have numbers of their own,
-    // and the layout of a pass that is shared was made for this team.
+    // SAFETY: the pool computes each unit once and each step after the previous one, its threads have distinct indices,
+    // and the layout of a shared pass was made for this pool.
     team.run(&pass.units(), &|step, unit, member| unsafe { pass.unit(step, unit, member) });
 }

@@ -1,9 +1,9 @@
-//! From the vectors of the tokens to the vector of the text.
+//! Pools token vectors into the vector of a text.
 
 use crate::model::Pooling;
 
-/// Pools the rows of one text into `out`, but for the first `unpooled`; a row may be longer than `out`. Without rows,
-/// the answer is zeros, and for [`Pooling::Cls`] the first row of all.
+/// Pools the rows of one text into `out`, except for the first `unpooled`; a row may be longer than `out`. If no rows
+/// remain, the result is zeros, or the first row of all for [`Pooling::Cls`].
 pub(super) fn pool<'a>(pooling: Pooling, rows: impl Iterator<Item = &'a [f32]>, unpooled: usize, out: &mut [f32]) {
     let rows = rows.map(|row| &row[..out.len()]).collect::<Vec<_>>();
     let unpooled = if pooling == Pooling::Cls && unpooled >= rows.len() { 0 } else { unpooled.min(rows.len()) };
@@ -33,7 +33,7 @@ pub(super) fn pool<'a>(pooling: Pooling, rows: impl Iterator<Item = &'a [f32]>, 
     }
 }
 
-/// Gives a vector the length one; zeros stay zeros.
+/// Normalises a vector to unit length; a zero vector is unchanged.
 pub(super) fn normalize(vector: &mut [f32]) {
     let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
     if length > 0.0 {
@@ -47,7 +47,7 @@ mod tests {
     use crate::model::Pooling;
 
     #[test]
-    fn each_pooling_is_what_its_name_says() {
+    fn pooling_modes_match_their_definition() {
         let rows = [[1.0, -2.0, 9.0], [3.0, 0.0, 9.0], [-1.0, 5.0, 9.0], [5.0, 1.0, 9.0]];
         for (pooling, expected) in [
             (Pooling::Cls, [1.0, -2.0]),

@@ -1,8 +1,8 @@
-//! How fast one layer of a model is computed here: measured at load, on this processor and with this model's sizes.
+//! Measures at load how fast this CPU computes one layer with this model's sizes.
 //!
-//! Which form of operands is fastest is not written on a processor: one has bf16 instructions at twice the speed of
-//! f32, the next has them at half of it. Speed does not depend on the weights' values, so a layer of random numbers
-//! stands for all of them, and nothing is read twice.
+//! CPU features do not tell which operand form is fastest: some CPUs run bf16 instructions at twice the speed of f32,
+//! others at half of it. Speed does not depend on the values of the weights, so one layer of random numbers represents all
+//! layers, and no weights are read twice.
 
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
@@ -15,22 +15,22 @@ use crate::engine::kernel::{AttentionElement, Element, Isa};
 use crate::engine::{Measurement, Precision, Text};
 use crate::model::{Description, Layer, Linear, Norm};
 
-/// Tokens of the texts that are measured with, unless the model takes fewer.
+/// Tokens of the measured texts, unless the model's maximum is lower.
 const TEXT_TOKENS: usize = 128;
 
-/// Multiplications in a turn: some ten milliseconds of one core.
+/// Multiplications per turn: about ten milliseconds on one core.
 const TURN: usize = 700_000_000;
 
-/// Turns of each way to compute: the best counts, because other work on the machine only ever makes it slower.
+/// Turns per candidate: the best counts, because other load only slows it down.
 const TURNS: usize = 5;
 
-/// All turns together take no longer than this, if each way has had two.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// Time limit of all turns, once each candidate has had two.
+const TIME_LIMIT: Duration = Duration::from_millis(200);
 
-/// A later way to compute has to be this much faster than the more exact ones before it.
+/// Required speedup of a candidate over the more exact ones before it.
 const MARGIN: f64 = 1.02;
 
-/// One way to compute.
+/// A precision and kernel to measure.
 pub(in super::super) struct Candidate {
     precision: Precision,
     kernel: &'static str,
@@ -39,7 +39,7 @@ pub(in super::super) struct Candidate {
 }
 
 impl Candidate {
-    /// `None`: the sizes are too large.
+    /// Creates a candidate; `None` if the sizes are too large.
     pub(in super::super) fn new<V: Isa, E: Element<V>, A: AttentionElement<V>>(
         isa: V,
         model: &Description,
@@ -70,7 +70,7 @@ impl Candidate {
     }
 }
 
-/// A network of one layer and one word.
+/// Creates a network of one layer and one word.
 fn network<V: Isa, E: Element<V>, A: AttentionElement<V>>(
     isa: V,
     shape: Shape,
@@ -80,7 +80,7 @@ fn network<V: Isa, E: Element<V>, A: AttentionElement<V>>(
     let mut state = 1u32;
     let mut numbers = |count: usize, size: f32| -> Vec<f32> {
         let number = || {
-            // Numerical Recipes' generator; its high bits are random enough.
+            // The linear congruential generator of Numerical Recipes; its high bits are random enough.
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             f32::from_bits(0x3f80_0000 | state >> 9) - 1.5
         };
@@ -119,18 +119,18 @@ fn network<V: Isa, E: Element<V>, A: AttentionElement<V>>(
     }
 }
 
-/// Measures all ways in turns, so that each finds the machine alike, and returns what was measured with the place of the
-/// one to take. They are given in the order of their exactness.
+/// Measures all candidates in interleaved turns, so that all see the same machine load. Returns the index of the chosen
+/// candidate, and all measurements. Candidates are ordered by exactness.
 pub(in super::super) fn fastest(mut candidates: Vec<Candidate>, layers: usize) -> (usize, Vec<Measurement>) {
     let mut best = vec![Duration::MAX; candidates.len()];
     let start = Instant::now();
     for turn in 0..=TURNS {
-        if turn > 2 && start.elapsed() > PATIENCE {
+        if turn > 2 && start.elapsed() > TIME_LIMIT {
             break;
         }
         for (candidate, best) in candidates.iter_mut().zip(&mut best) {
             let took = (candidate.turn)();
-            // The first fills the caches.
+            // The first turn warms the caches.
             if turn > 0 {
                 *best = took.min(*best);
             }
@@ -157,7 +157,7 @@ pub(in super::super) fn fastest(mut candidates: Vec<Candidate>, layers: usize) -
     (choose(&measured), measured)
 }
 
-/// The place of the fastest; of those that are about as fast, the most exact.
+/// Returns the index of the fastest candidate; among about equally fast ones, of the most exact.
 fn choose(measured: &[Measurement]) -> usize {
     #[expect(clippy::cast_precision_loss, reason = "a measurement")]
     let speed = |place: usize| measured[place].tokens_per_second as f64;
@@ -175,8 +175,8 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "it measures time")]
-    fn every_way_is_measured_with_the_sizes_of_the_model() {
-        // Short texts, widths that fit no register, and more tokens than the model takes in one text.
+    fn every_candidate_is_measured_with_model_sizes() {
+        // Short texts, widths that are not multiples of a register, and more tokens than the model's maximum.
         for (hidden, heads, intermediate, max_tokens) in [(12, 2, 20, 5), (84, 3, 150, 70), (64, 4, 256, 512)] {
             let model = Description {
                 directory: PathBuf::new(),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fastest_is_taken_and_the_most_exact_of_those_about_as_fast() {
+    fn choice_prefers_fastest_then_most_exact() {
         let chosen = |speeds: &[u64]| {
             let measured = speeds.iter().map(|&tokens_per_second| Measurement {
                 precision: Precision::F32,

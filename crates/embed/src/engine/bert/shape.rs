@@ -1,14 +1,14 @@
-//! The padded sizes of a model, and where the intermediate results of a tile lie. Pure arithmetic.
+//! The padded sizes of a model, and the memory layout of a tile's intermediate results. Pure arithmetic.
 
 use crate::engine::buffer::LINE;
 use crate::engine::kernel::{AttentionElement, AttentionScratch, Element, Isa};
 use crate::model::Description;
 
-/// What the second-level cache is trusted to hold of a weight matrix, in bytes: half of the 1 MB that servers have
-/// had for years, the other half being for activations.
+/// Bytes of a weight matrix assumed to stay in the L2 cache: about half of the 1 MB that servers have had for years; the
+/// rest is for activations.
 const CACHED_WEIGHTS: usize = 600 << 10;
 
-/// The sizes of a model as it is computed: every dimension padded with zeros to what registers and cache lines want.
+/// The sizes of a model as computed: every dimension is zero-padded to multiples of registers and cache lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub hidden: usize,
@@ -18,14 +18,14 @@ pub(super) struct Shape {
     pub padded_head: usize,
     /// All padded heads, padded once more to whole lines.
     pub gathered: usize,
-    /// The feed-forward layer is computed in this many parts, so that each stays in the cache …
+    /// Number of feed-forward chunks, sized to stay in the cache.
     pub chunks: usize,
-    /// … of this width.
+    /// Width of a feed-forward chunk.
     pub chunk: usize,
 }
 
 impl Shape {
-    /// `None`: a size is 0, or too large for this machine's numbers.
+    /// Computes the padded sizes; `None` if a size is 0 or overflows.
     pub(super) fn new<V: Isa, E: Element<V>, A: AttentionElement<V>>(model: &Description) -> Option<Self> {
         let unit = V::PANEL.max(LINE * E::GROUP);
         let padded_hidden = model.hidden.checked_next_multiple_of(unit)?;
@@ -47,48 +47,48 @@ impl Shape {
         })
     }
 
-    /// Panels of a weight matrix with this many lines of inputs that stay in the cache together.
+    /// Returns how many panels of a weight matrix with this many input lines stay in the cache together.
     pub(super) fn panel_group<V: Isa>(lines: usize) -> usize {
         (CACHED_WEIGHTS / (lines * LINE * V::PANEL * 4)).max(1)
     }
 }
 
-/// Where things lie in a workspace, in 32-bit places. All offsets are multiples of a line.
+/// The layout of a workspace, in units of 32-bit values. All offsets are multiples of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     /// Rows (tokens) that fit: a multiple of [`Isa::ROWS`].
     pub capacity: usize,
-    /// Threads that work together.
+    /// Number of threads that share a pass.
     pub members: usize,
     /// The residual: `capacity` rows of `padded_hidden`.
     pub residual: usize,
     /// The packed operand of the next product, and its terms.
     pub operand: usize,
     pub operand_terms: usize,
-    /// Queries, then what attention makes of them: `capacity` rows of `gathered`.
+    /// Queries, later replaced by the attention output: `capacity` rows of `gathered`.
     pub queries: usize,
-    /// Keys and values: for each and each head, `capacity` rows of `padded_head`.
+    /// Keys and values: for each of them and each head, `capacity` rows of `padded_head`.
     pub heads: usize,
-    /// Packed activations of the feed-forward layer: one chunk, or all of them if a team computes them side by side;
-    /// and their terms.
+    /// Packed activations of the feed-forward layer: one chunk, or all of them if threads compute them concurrently; and
+    /// their terms.
     pub inner: usize,
     pub inner_stride: usize,
     pub inner_terms: usize,
-    /// For each member: a block of the feed-forward layer, then the scratch of attention.
+    /// For each thread: a block of the feed-forward layer, then the attention scratch.
     pub private: usize,
     pub private_stride: usize,
-    /// Within a member's part.
+    /// Offset of the attention scratch within a thread's area.
     pub attention: usize,
     pub attention_sizes: AttentionScratch,
-    /// All of it.
+    /// Total size.
     pub places: usize,
 }
 
-/// The most 32-bit places that one thread may need: 8 GiB. The largest models of this family need a hundredth of it.
+/// Maximum workspace size in 32-bit values: 8 GiB. The largest models of this family need a hundredth of it.
 const MOST_PLACES: usize = 2 << 30;
 
 impl Layout {
-    /// `None`: the sizes need more than [`MOST_PLACES`].
+    /// Computes the layout; `None` if it exceeds [`MOST_PLACES`].
     pub(super) fn new<V: Isa, E: Element<V>, A: AttentionElement<V>>(
         shape: &Shape,
         tokens: usize,
@@ -134,9 +134,9 @@ impl Layout {
     }
 }
 
-/// How `members` share a product of `blocks` rows of tiles with `panels` columns of them: in how many parts the panels
-/// are split, and in how many the blocks. The parts number at most `members`, and the largest is as small as can be;
-/// among equals, panels are split rather than blocks, so that fewer weights are read.
+/// Splits a product of `blocks` by `panels` tiles among `members`: returns the number of parts of the panels and of the
+/// blocks. The total is at most `members`, and the largest part is as small as possible; among equals, panels are split
+/// rather than blocks, so that fewer weights are read.
 pub(super) fn grid(members: usize, blocks: usize, panels: usize) -> (usize, usize) {
     (1..=members)
         .rev()
@@ -145,7 +145,7 @@ pub(super) fn grid(members: usize, blocks: usize, panels: usize) -> (usize, usiz
         .unwrap_or((1, 1))
 }
 
-/// Part `index` of `0..length` in `parts` parts that differ by at most one.
+/// Returns part `index` of `0..length`, split into `parts` parts whose lengths differ by at most one.
 pub(super) fn part(length: usize, index: usize, parts: usize) -> std::ops::Range<usize> {
     length * index / parts..length * (index + 1) / parts
 }
@@ -158,7 +158,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_tile_of_a_product_has_one_owner(members in 1usize..40, blocks in 1usize..30, panels in 1usize..60) {
+        fn grid_assigns_every_block_to_one_member(members in 1usize..40, blocks in 1usize..30, panels in 1usize..60) {
             let (columns, rows) = grid(members, blocks, panels);
             prop_assert!(columns * rows <= members && columns > 0 && rows > 0);
             let mut owners = vec![0; blocks * panels];
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn work_is_shared_evenly() {
+    fn grid_balances_work() {
         assert_eq!(grid(1, 22, 36), (1, 1));
         assert_eq!(grid(2, 22, 12), (2, 1));
         assert_eq!(grid(8, 6, 12), (4, 2));

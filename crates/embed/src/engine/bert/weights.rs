@@ -1,4 +1,4 @@
-//! Weights in the form that the products read.
+//! Weights packed for the matrix products.
 
 use crate::engine::buffer::{Buffer, LINE};
 use crate::engine::kernel::{ColumnTerms, Element, Isa};
@@ -11,22 +11,22 @@ pub(super) struct PackedLinear {
     bias: Buffer,
     scale: Buffer,
     sum: Buffer,
-    /// Lines of words for each column.
+    /// Lines of words per column.
     pub lines: usize,
     pub panels: usize,
 }
 
-/// Which row or column of the source stands at each place of a padded dimension; `None` for padding.
+/// The source row or column at each position of a padded dimension; `None` for padding.
 pub(super) type Places = Vec<Option<usize>>;
 
-/// The first `length` places hold `start..`, the rest is padding up to `padded`.
+/// Maps the first `length` positions to `start..`, followed by padding up to `padded`.
 pub(super) fn places(start: usize, length: usize, padded: usize) -> Places {
     (0..padded).map(|place| (place < length).then_some(start + place)).collect()
 }
 
 impl PackedLinear {
-    /// Packs the outputs and inputs of `source` that are named, each value multiplied with `factor`. Without a bias
-    /// (all but the first part of a sum) it counts as zero.
+    /// Packs the selected outputs and inputs of each source, multiplied by its factor. Without `with_bias` (all but the
+    /// first part of a sum) the bias is zero.
     pub(super) fn new<V: Isa, E: Element<V>>(
         parts: &[(&Linear, Places, f32)],
         inputs: &Places,

@@ -1,4 +1,4 @@
-//! The functions between the two halves of the feed-forward layer.
+//! Activation functions of the feed-forward layer.
 
 use super::Isa;
 use super::matmul::Epilogue;
@@ -20,7 +20,7 @@ impl<V: Isa> Epilogue<V> for Activate {
     }
 }
 
-/// Beyond this, `|x| · Φ(-|x|)` is below 4e-7 and counts as its value here.
+/// Beyond this, `|x| · Φ(-|x|)` is below 4e-7 and its value here is used.
 const GELU_END: f32 = 5.3;
 
 /// `a · Φ(-a)` for a between 0 and [`GELU_END`], as a polynomial in `2a / GELU_END - 1`: the Chebyshev interpolation of
@@ -46,8 +46,8 @@ const GELU_TERMS: [f32; 16] = [
 
 /// `x · Φ(x)`, absolute error at most 1e-6.
 ///
-/// Written as `max(x, 0) - |x| · Φ(-|x|)`: both signs are one case, and what remains is smooth and small, so that a
-/// polynomial will do, without a division or an exponential function.
+/// Written as `max(x, 0) - |x| · Φ(-|x|)`: handles both signs at once, and the remainder is smooth and small, so that a
+/// polynomial suffices, without division or exponential.
 #[inline(always)]
 unsafe fn gelu<V: Isa>(x: V::Floats) -> V::Floats {
     let size = V::min(V::abs(x), V::splat(GELU_END));
@@ -62,7 +62,7 @@ unsafe fn gelu<V: Isa>(x: V::Floats) -> V::Floats {
 /// `x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))`, written with the logistic function.
 #[inline(always)]
 unsafe fn gelu_tanh<V: Isa>(x: V::Floats) -> V::Floats {
-    // Beyond this the logistic function is 1 in f32, and the power would leave its range.
+    // Beyond this the logistic function is 1 in f32, and the power would overflow.
     let near = V::max(x, V::splat(-9.0));
     let cube = V::mul_add(V::mul(near, near), V::splat(0.044_715), V::splat(1.0));
     // -2 · √(2/π) · log2(e)

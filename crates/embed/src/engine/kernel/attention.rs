@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use super::matmul::multiply;
 use super::{AttentionElement, Isa, LINE, Task};
 
-/// Sizes of the memory that attention needs, in 32-bit places.
+/// Sizes of attention's scratch memory, in 32-bit values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct AttentionScratch {
     /// Keys, padded to whole panels and lines.
@@ -21,7 +21,7 @@ pub(in super::super) struct AttentionScratch {
 }
 
 impl AttentionScratch {
-    /// For texts of up to `tokens` tokens and heads of `width` (already padded) numbers.
+    /// Computes the sizes for texts of up to `tokens` tokens and heads of (padded) `width`.
     pub(in super::super) fn new<V: Isa, A: AttentionElement<V>>(tokens: usize, width: usize) -> Self {
         let keys = padded_keys::<V, A>(tokens);
         Self {
@@ -36,34 +36,34 @@ impl AttentionScratch {
         }
     }
 
-    /// All of it.
+    /// Returns the total size.
     pub(in super::super) fn places(&self) -> usize {
         self.key_panels + self.value_panels + self.panel_rows + self.queries + self.scores + self.weights
     }
 }
 
-/// Keys are processed in whole panels, and their weights packed in whole lines.
+/// Rounds a number of keys up to whole panels and whole lines.
 fn padded_keys<V: Isa, A: AttentionElement<V>>(tokens: usize) -> usize {
     tokens.next_multiple_of(V::PANEL.max(LINE * A::GROUP))
 }
 
-/// Replaces the queries of one head and one text by what attention gathers.
+/// Replaces the queries of one head and one text with the attention output.
 ///
-/// The queries have been multiplied with `log2(e) / √(head width)` (at load, in their weights), so that weights are
+/// The queries were multiplied by `log2(e) / √(head width)` (at load, in their weights), so that attention weights are
 /// powers of two of the scores.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Attention<A> {
-    /// `tokens` rows of `width`, `query_stride` apart; replaced by the result.
+    /// `tokens` rows of `width`, `query_stride` apart; overwritten with the result.
     pub queries: *mut f32,
     pub query_stride: usize,
-    /// `tokens` rows of `width`, one after the other.
+    /// `tokens` consecutive rows of `width`.
     pub keys: *const f32,
     /// Likewise.
     pub values: *const f32,
     pub tokens: usize,
     /// The padded width of a head.
     pub width: usize,
-    /// [`AttentionScratch::places`] places of this thread, aligned to a line.
+    /// [`AttentionScratch::places`] values owned by this thread, aligned to a line.
     pub scratch: *mut u32,
     pub sizes: AttentionScratch,
     pub element: PhantomData<A>,
@@ -88,7 +88,7 @@ impl<V: Isa, A: AttentionElement<V>> Task<V> for Attention<A> {
     }
 }
 
-/// The parts of the scratch.
+/// The areas of the scratch memory.
 #[derive(Clone, Copy)]
 struct Areas {
     /// Keys as weights.
@@ -105,7 +105,7 @@ struct Areas {
     weights: *mut u32,
 }
 
-/// Far below every score, and still a number: its power of two is exactly 0.
+/// Finite, but far below every score: its power of two is exactly 0.
 const MASKED: f32 = -1e30;
 
 impl<A> Attention<A> {
@@ -151,7 +151,7 @@ impl<A> Attention<A> {
             for word in 0..words {
                 let row = word * A::GROUP;
                 A::pack_panel_row(
-                    // Beyond the last token nothing is read.
+                    // Nothing is read beyond the last token.
                     self.values.wrapping_add(row * self.width + panel * V::PANEL),
                     self.width,
                     self.tokens.saturating_sub(row),

@@ -1,15 +1,15 @@
-//! AVX2 with FMA: processors since Haswell and Zen.
+//! AVX2 with FMA: CPUs since Haswell and Zen.
 
 use std::arch::x86_64::*;
 
 use super::{Isa, Task, exp2_fraction};
 
-/// The proof that this processor has AVX2 and FMA.
+/// Proof that this CPU supports AVX2 and FMA.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Avx2(());
 
 impl Avx2 {
-    /// The instruction set, if this processor has it.
+    /// Returns the instruction set if this CPU supports it.
     pub(in super::super) fn detect() -> Option<Self> {
         let found = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
         found.then_some(Self(()))
@@ -91,7 +91,7 @@ impl Isa for Avx2 {
         let near = _mm256_max_ps(a, floor);
         let whole = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(near);
         let fraction = exp2_fraction::<Self, TERMS>(_mm256_sub_ps(near, whole));
-        // Moved into the exponent of 1.
+        // Shifted into the exponent of 1.
         let exponent = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(whole));
         let power = _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(0x3f80_0000)));
         let counts = _mm256_cmp_ps::<_CMP_GT_OQ>(a, floor);

@@ -1,11 +1,11 @@
-//! AVX-512: the base, and what was added for bf16 and 8-bit integers.
+//! AVX-512: the foundation, and the extensions for bf16 and 8-bit integers.
 
 use std::arch::x86_64::*;
 
 use super::{Bf16Isa, Int8Isa, Isa, LINE, Task, exp2_fraction};
 
-/// Declares an instruction set that has the base operations: a type that is a proof, how to obtain it, and how to run
-/// with its features enabled.
+/// Declares an instruction set with the base operations: the proof type, its detection, and running with its features
+/// enabled.
 macro_rules! avx512 {
     ($(#[$doc:meta])* $name:ident: $($feature:tt)*) => {
         $(#[$doc])*
@@ -13,7 +13,7 @@ macro_rules! avx512 {
         pub(in super::super) struct $name(());
 
         impl $name {
-            /// The instruction set, if this processor has it.
+            /// Returns the instruction set if this CPU supports it.
             pub(in super::super) fn detect() -> Option<Self> {
                 let found = $(std::arch::is_x86_feature_detected!($feature))&&*;
                 found.then_some(Self(()))
@@ -90,7 +90,7 @@ macro_rules! avx512 {
             }
             #[inline(always)]
             unsafe fn exp2<const TERMS: usize>(a: __m512) -> __m512 {
-                // The difference to the nearest integer; then the power of that integer is multiplied.
+                // The difference to the nearest integer; the result is then scaled by the power of that integer.
                 let whole = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
                 let fraction = exp2_fraction::<Self, TERMS>(_mm512_sub_ps(a, whole));
                 _mm512_scalef_ps(fraction, whole)
@@ -121,7 +121,7 @@ macro_rules! avx512 {
 }
 
 avx512! {
-    /// The base: what every processor with AVX-512 since Skylake has.
+    /// The base: supported by every AVX-512 CPU since Skylake.
     Avx512: "avx512f" "avx512bw" "avx512vl" "avx512dq"
 }
 avx512! {
@@ -129,11 +129,11 @@ avx512! {
     Avx512Vnni: "avx512f" "avx512bw" "avx512vl" "avx512dq" "avx512vnni"
 }
 avx512! {
-    /// With products of bf16 too, since Cooper Lake and Zen 4.
+    /// Also with products of bf16, since Cooper Lake and Zen 4.
     Avx512Bf16: "avx512f" "avx512bw" "avx512vl" "avx512dq" "avx512vnni" "avx512bf16"
 }
 
-/// Transposes 16 by 16 words: pairs of rows, then of pairs, by words, double words, and quarters of registers.
+/// Transposes 16 by 16 words in steps: by words, double words, and quarters of registers.
 #[inline(always)]
 unsafe fn transpose_square(from: *const u32, stride: usize, to: *mut u32, to_stride: usize) {
     let mut rows = [_mm512_setzero_si512(); 16];
@@ -178,7 +178,7 @@ impl Bf16Isa for Avx512Bf16 {
     }
     #[inline(always)]
     unsafe fn pair_to_bf16(first: [__m512; 2], second: [__m512; 2], to: *mut u32) {
-        // Lane by lane: element n of the first, then element n of the second, which stand 16 apart.
+        // Per lane: element n of the first vector, then element n of the second, which are 16 apart.
         let order = _mm512_set_epi16(
             31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17,
             1, 16, 0,
@@ -192,7 +192,7 @@ impl Bf16Isa for Avx512Bf16 {
 
 #[inline(always)]
 unsafe fn as_bf16(words: __m512i) -> __m512bh {
-    // Both are plain 512 bits.
+    // Both types are 512 bits wide.
     std::mem::transmute(words)
 }
 

@@ -1,58 +1,58 @@
-//! The form of a matrix product's operands: f32, pairs of bf16, or groups of four 8-bit integers in a word.
+//! Operand forms of matrix products: f32, pairs of bf16, or groups of four 8-bit integers per word.
 
 use super::{Bf16Isa, Int8Isa, Isa, LINE};
 use crate::engine::word::Form;
 
-/// What turns a column's sum into its value: pointers to one number for each column.
+/// Per-column terms that convert a sum into its value: pointers to one number per column.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct ColumnTerms {
     /// Added at the end.
     pub bias: *const f32,
-    /// Int8: what one step of the column's weights is worth.
+    /// Int8: the quantisation step of the column's weights.
     pub scale: *const f32,
     /// Int8: the sum of the column's weights, for the rows' offsets.
     pub sum: *const f32,
 }
 
-/// What turns a row's integers back into numbers: `low + step · integer`. Meaningless for other operands.
+/// Dequantisation terms of a row: `low + step · integer`. Unused for other operand forms.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[repr(C)]
 pub(in super::super) struct RowTerms {
-    /// Width of a step.
+    /// Quantisation step.
     pub step: f32,
-    /// The number that integer 0 stands for.
+    /// The number represented by integer 0.
     pub low: f32,
 }
 
-/// One form of operands on one instruction set.
+/// An operand form on an instruction set.
 ///
 /// # Safety
 /// As the operations of [`Isa`].
 pub(in super::super) trait Element<V: Isa>: Copy + Send + Sync + 'static {
-    /// How weights are packed.
+    /// Packing format of weights.
     const FORM: Form;
-    /// Numbers in a word.
+    /// Numbers per word.
     const GROUP: usize;
     /// A vector of sums.
     type Sums: Copy;
 
     unsafe fn zero() -> Self::Sums;
-    /// Adds the products of the word at `a` with each lane of `b`.
+    /// Accumulates the products of the word at `a` with each lane of `b`.
     unsafe fn dot(sums: Self::Sums, a: *const u32, b: V::Words) -> Self::Sums;
-    /// The values of these sums, for the columns from `columns` on and one row.
+    /// Converts sums to values, for the columns starting at `columns` and one row.
     unsafe fn finish(sums: Self::Sums, columns: ColumnTerms, row: *const RowTerms) -> V::Floats;
-    /// Packs a row of `lines · LINE · GROUP` numbers; each line of words goes `stride` words behind the one before.
+    /// Packs a row of `lines · LINE · GROUP` numbers; consecutive lines of words are `stride` words apart.
     unsafe fn pack_row(from: *const f32, lines: usize, to: *mut u32, stride: usize) -> RowTerms;
 }
 
-/// A form that attention can be computed in: it needs no terms.
+/// An operand form for attention, which needs no terms.
 pub(in super::super) trait AttentionElement<V: Isa>: Element<V> {
-    /// The sums as they are.
+    /// Returns the sums unchanged.
     unsafe fn plain(sums: Self::Sums) -> V::Floats;
     /// Packs `2^(score - largest)` of one line of scores, and returns the sum of the powers.
     unsafe fn pack_powers(scores: *const f32, largest: V::Floats, to: *mut u32) -> V::Floats;
-    /// Writes one row of a weight panel from `GROUP` rows of numbers that are `stride` apart, of which the first
-    /// `rows` exist; the others count as zeros.
+    /// Writes one row of a weight panel from `GROUP` rows of numbers, `stride` apart, of which the first `rows` exist;
+    /// the others are zeros.
     unsafe fn pack_panel_row(from: *const f32, stride: usize, rows: usize, to: *mut u32);
 }
 
@@ -172,8 +172,8 @@ impl<V: Bf16Isa> AttentionElement<V> for Bf16 {
     }
 }
 
-/// Weights as signed 8-bit integers with a scale for each column; activations as unsigned ones with a scale and an
-/// offset for each row. Sums are exact.
+/// Weights as signed 8-bit integers with a scale per column; activations as unsigned 8-bit integers with a scale and an
+/// offset per row. Sums are exact.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Int8;
 
@@ -207,7 +207,7 @@ impl<V: Int8Isa> Element<V> for Int8 {
         }
         let (low, high) = (V::smallest(low), V::largest(high));
         let step = (high - low) / 255.0;
-        // A constant row is its offset.
+        // A constant row is represented by its offset.
         let factor = if step > 0.0 { step.recip() } else { 0.0 };
         for line in 0..lines {
             V::line_to_int8(from.add(line * LINE * 4), low, factor, to.add(line * stride));

@@ -1,9 +1,9 @@
-//! Matrix products: packed activations times packed weights, with what follows done while the sums are in registers.
+//! Matrix products of packed activations and packed weights, with a fused epilogue while the sums are in registers.
 //!
 //! Layouts. Activations: for each block of [`Isa::ROWS`] rows, for each line, [`LINE`] words of each row: one cache
 //! line. Weights: for each panel of [`Isa::PANEL`] columns, for each word of the inputs, one word of each column.
-//! The inner loop thus reads both from beginning to end, and a block of activations stays in the first-level cache
-//! while the panels pass by. Each value's products are summed in the order of the inputs, whatever else is computed.
+//! The inner loop therefore reads both sequentially, and a block of activations stays in the L1 cache while it is
+//! multiplied with all panels. Each value's products are always summed in the order of the inputs.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::element::{ColumnTerms, RowTerms};
 use super::{Element, Isa, LINE, Task};
 
-/// What happens to a vector of finished values.
+/// An operation applied to a vector of finished values.
 ///
 /// # Safety
 /// As the operations of [`Isa`]; `to` is valid for a vector.
@@ -19,7 +19,7 @@ pub(in super::super) trait Epilogue<V: Isa>: Copy {
     unsafe fn apply(self, value: V::Floats, to: *mut f32);
 }
 
-/// Writes the values.
+/// Stores the values.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Store;
 
@@ -30,7 +30,7 @@ impl<V: Isa> Epilogue<V> for Store {
     }
 }
 
-/// Adds the values to what is there: the residual.
+/// Adds the values to the residual.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Add;
 
@@ -41,16 +41,16 @@ impl<V: Isa> Epilogue<V> for Add {
     }
 }
 
-/// Where a panel's values go.
+/// The destination of a panel's values.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Output {
-    /// Of row 0 and column 0.
+    /// Address of row 0 and column 0.
     pub to: *mut f32,
-    /// From one row to the next.
+    /// Distance between rows.
     pub row_stride: usize,
-    /// Columns that lie side by side: a multiple of the panel.
+    /// Columns per contiguous group: a multiple of the panel.
     pub group: usize,
-    /// From the first column of a group to that of the next.
+    /// Distance between the first columns of consecutive groups.
     pub group_stride: usize,
 }
 
@@ -61,23 +61,23 @@ pub(in super::super) struct MatMul<E, P> {
     pub rows: *const u32,
     /// One for each row.
     pub row_terms: *const RowTerms,
-    /// Rows that exist; the last block may have fewer than [`Isa::ROWS`].
+    /// Number of rows; the last block may have fewer than [`Isa::ROWS`].
     pub row_count: usize,
     /// Packed weights.
     pub columns: *const u32,
-    /// For column 0.
+    /// Terms, starting at column 0.
     pub column_terms: ColumnTerms,
-    /// Lines of words in a row.
+    /// Lines of words per row.
     pub lines: usize,
-    /// Which blocks of rows.
+    /// Range of row blocks.
     pub blocks: Range<usize>,
-    /// Which panels of columns.
+    /// Range of column panels.
     pub panels: Range<usize>,
-    /// Panels that are multiplied with a block before the next block's turn: as many as the second-level cache holds.
+    /// Panels multiplied with a block before the next block: as many as fit into the L2 cache.
     pub panel_group: usize,
-    /// Where the values go.
+    /// Destination of the values.
     pub output: Output,
-    /// What happens on the way.
+    /// Operation applied to the values.
     pub epilogue: P,
     pub element: PhantomData<E>,
 }
@@ -108,7 +108,7 @@ impl<E, P> MatMul<E, P> {
         E: Element<V>,
         P: Epilogue<V>,
     {
-        // The smallest block that holds the rows; branches that are not of this instruction set compile to nothing.
+        // The smallest block that holds the rows; branches for other instruction sets are compiled out.
         match rows {
             9.. if V::ROWS >= 12 => self.block::<V, 12>(row, rows, panel),
             5..=8 if V::ROWS >= 8 => self.block::<V, 8>(row, rows, panel),

@@ -1,15 +1,15 @@
-//! NEON: every 64-bit ARM processor.
+//! NEON: every 64-bit ARM CPU.
 
 use std::arch::aarch64::*;
 
 use super::{Isa, Task, exp2_fraction};
 
-/// The proof that this processor has NEON.
+/// Proof that this CPU supports NEON.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Neon(());
 
 impl Neon {
-    /// The instruction set, if this processor has it.
+    /// Returns the instruction set if this CPU supports it.
     pub(in super::super) fn detect() -> Option<Self> {
         std::arch::is_aarch64_feature_detected!("neon").then_some(Self(()))
     }
@@ -89,7 +89,7 @@ impl Isa for Neon {
         let near = vmaxq_f32(a, floor);
         let whole = vrndnq_f32(near);
         let fraction = exp2_fraction::<Self, TERMS>(vsubq_f32(near, whole));
-        // Moved into the exponent of 1.
+        // Shifted into the exponent of 1.
         let exponent = vshlq_n_s32::<23>(vcvtq_s32_f32(whole));
         let power = vreinterpretq_f32_s32(vaddq_s32(exponent, vdupq_n_s32(0x3f80_0000)));
         let value = vreinterpretq_u32_f32(vmulq_f32(fraction, power));

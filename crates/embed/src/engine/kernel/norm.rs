@@ -1,4 +1,4 @@
-//! Row by row: embedding, layer normalisation, packing.
+//! Row-wise operations: embedding, layer normalisation, packing.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -6,14 +6,14 @@ use std::ops::Range;
 use super::element::RowTerms;
 use super::{Element, Isa, LINE, Task};
 
-/// A packed operand to be written.
+/// The destination of a packed operand.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Packed<E> {
     /// The words of row 0.
     pub words: *mut u32,
     /// One for each row.
     pub terms: *mut RowTerms,
-    /// Lines of words in a row.
+    /// Lines of words per row.
     pub lines: usize,
     pub element: PhantomData<E>,
 }
@@ -52,13 +52,13 @@ impl<V: Isa, E: Element<V>> Task<V> for PackRows<E> {
 /// Scale, shift and epsilon of a layer normalisation.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct NormTerms {
-    /// Zero in the padding, so that it stays zero.
+    /// Zero in the padding, so that padding stays zero.
     pub scale: *const f32,
     /// Likewise.
     pub shift: *const f32,
-    /// Numbers in a row that count.
+    /// Values per row.
     pub width: usize,
-    /// Numbers in a row with padding.
+    /// Values per row, including padding.
     pub padded: usize,
     pub epsilon: f32,
 }
@@ -75,7 +75,7 @@ impl NormTerms {
         let mean = V::total(total) / width;
         let means = V::splat(mean);
         let mut squares = V::splat(0.0);
-        // The padding deviates too, but does not count: what does not fill a vector is summed by itself.
+        // The padding must not contribute to the variance: a partial vector is summed separately.
         let whole = self.width / V::LANES * V::LANES;
         for at in (0..whole).step_by(V::LANES) {
             let deviation = V::sub(V::load(row.add(at)), means);
@@ -116,20 +116,20 @@ impl<V: Isa, E: Element<V>> Task<V> for NormRows<E> {
     }
 }
 
-/// Adds the word's and the place's embedding, normalises and packs.
+/// Adds word and position embeddings, normalises and packs.
 #[derive(Clone, Debug)]
 pub(in super::super) struct EmbedRows<'a, E> {
     /// The ids of the rows.
     pub ids: &'a [u32],
-    /// The place of the first id in its text; the others follow.
+    /// Position of the first id in its text; the others follow.
     pub place: usize,
-    /// The id of the padding, which always has place 0 and which the others' places do not count.
+    /// The padding id, which always has position 0 and does not advance the other positions.
     pub padding: Option<u32>,
     /// The row of the first id.
     pub row: usize,
-    /// `width` numbers for each word.
+    /// `width` values per word.
     pub words: &'a [f32],
-    /// `width` numbers for each place.
+    /// `width` values per position.
     pub places: &'a [f32],
     pub values: *mut f32,
     pub norm: NormTerms,

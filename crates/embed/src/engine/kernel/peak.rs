@@ -1,5 +1,4 @@
-//! The most that a processor could do: the inner product of the kernels on operands that never leave the first-level
-//! cache.
+//! Peak throughput of a CPU: the kernels' inner product on operands that stay in the L1 cache.
 
 use std::marker::PhantomData;
 
@@ -10,7 +9,7 @@ use crate::engine::buffer::Buffer;
 /// Lines of the operands: 4 KB of rows and 8 KB of columns with the widest vectors.
 const LINES: usize = 4;
 
-/// Multiplies one block with one panel, over and over.
+/// Multiplies one block with one panel repeatedly.
 #[derive(Debug)]
 pub(in super::super) struct Peak<E> {
     operands: Buffer,
@@ -23,7 +22,7 @@ impl<E> Peak<E> {
         Self { operands: Buffer::zeroed(LINES * LINE * (V::ROWS + V::PANEL)), repeats, element: PhantomData }
     }
 
-    /// Multiplications and additions in one call.
+    /// Returns the multiplications and additions per call.
     #[expect(clippy::cast_precision_loss, reason = "a measurement")]
     pub(in super::super) fn operations<V: Isa>(&self) -> f64
     where
@@ -39,7 +38,7 @@ impl<V: Isa, E: Element<V>> Task<V> for &Peak<E> {
         let rows = self.operands.words().as_ptr();
         let columns = rows.add(LINES * LINE * V::ROWS);
         for _ in 0..self.repeats {
-            // The compiler must not see that each turn is like the last.
+            // Prevents the compiler from merging identical iterations.
             let rows = std::hint::black_box(rows);
             match V::ROWS {
                 12 => _ = std::hint::black_box(multiply::<V, E, 12>(LINES, rows, columns)),

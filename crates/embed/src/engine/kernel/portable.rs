@@ -1,9 +1,9 @@
-//! Plain Rust: the definition of what the other instruction sets compute, and the engine of unknown processors.
+//! Plain Rust: the reference for all other instruction sets, and the fallback for other CPUs.
 
 use super::{Bf16Isa, Int8Isa, Isa, LINE, Task, exp2_fraction};
 use crate::engine::word::{bf16_pair, round};
 
-/// No instructions beyond those that the compiler may assume.
+/// Only instructions of the architecture's baseline.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Portable;
 
@@ -16,7 +16,7 @@ fn zip<T: Copy, U: Copy, R>(a: [T; LANES], b: [U; LANES], f: impl Fn(T, U) -> R)
 
 impl Isa for Portable {
     const LANES: usize = LANES;
-    // Sixteen registers of four lanes are the least that processors have today: eight hold the sums.
+    // Current CPUs have at least sixteen registers of four lanes: eight hold the sums.
     const ROWS: usize = 4;
     type Floats = [f32; LANES];
     type Words = [u32; LANES];
@@ -76,18 +76,18 @@ impl Isa for Portable {
     }
     #[inline(always)]
     unsafe fn mul_add(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats {
-        // Not `f32::mul_add`, which calls a library function where the processor has no such instruction.
+        // Not `f32::mul_add`, which calls a library function on CPUs without FMA.
         std::array::from_fn(|lane| a[lane] * b[lane] + c[lane])
     }
     #[inline(always)]
     unsafe fn exp2<const TERMS: usize>(a: Self::Floats) -> Self::Floats {
         let a = Self::max(a, Self::splat(-126.0));
-        // Adding 1.5·2^23 rounds to an integer, which then stands in the low bits.
+        // Adding 1.5·2^23 rounds to an integer, which is then in the low bits.
         let shifted = a.map(|a| a + 12_582_912.0);
         let whole = shifted.map(|shifted| shifted - 12_582_912.0);
         let fraction = exp2_fraction::<Self, TERMS>(Self::sub(a, whole));
         let power = shifted.map(|shifted| f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000)));
-        // 2^-126 and below count as nothing.
+        // 2^-126 and below are flushed to zero.
         let power = zip(a, power, |a, power| if a > -126.0 { power } else { 0.0 });
         Self::mul(fraction, power)
     }
@@ -146,7 +146,7 @@ impl Int8Isa for Portable {
     }
     #[inline(always)]
     unsafe fn words_to_floats(words: Self::Words) -> Self::Floats {
-        #[expect(clippy::cast_precision_loss, reason = "sums of products stay below 2^31; f32 is what they become")]
+        #[expect(clippy::cast_precision_loss, reason = "sums of products stay below 2^31; converted to f32")]
         words.map(|word| word.cast_signed() as f32)
     }
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! Attention of one head, against the definition.
+//! Attention of one head, compared with the definition.
 
 use std::marker::PhantomData;
 
@@ -15,7 +15,7 @@ struct Case {
     queries: Vec<f32>,
     keys: Vec<f32>,
     values: Vec<f32>,
-    /// The scratch is that of texts which are longer by so many tokens.
+    /// The scratch memory is sized for texts longer by this many tokens.
     spare: usize,
 }
 
@@ -26,7 +26,7 @@ impl Case {
         Self { tokens, width, queries: rows(sharpness), keys: rows(1.0), values: rows(1.0), spare }
     }
 
-    /// The definition, with powers of two of the scores, since queries come multiplied.
+    /// Computes the definition, with powers of two of the scores, because queries are pre-multiplied.
     fn exact(&self) -> Vec<f32> {
         let mut out = Vec::new();
         for query in self.queries.chunks(self.width) {
@@ -55,13 +55,13 @@ impl Case {
             }
             out
         };
-        // The other heads of a row stand between the queries of this one.
+        // The other heads of a row are interleaved with the queries of this head.
         let stride = padded + 5;
         let mut queries = pad(&self.queries, stride);
         let (keys, values) = (pad(&self.keys, padded), pad(&self.values, padded));
         let sizes = AttentionScratch::new::<V, A>(tokens + self.spare, padded);
         let mut scratch = Buffer::zeroed(sizes.places());
-        // What an earlier text has left there.
+        // Leftovers of an earlier text.
         scratch.floats_mut().fill(f32::NAN);
         let task = Attention {
             queries: queries.as_mut_ptr(),
@@ -74,11 +74,11 @@ impl Case {
             sizes,
             element: PhantomData::<A>,
         };
-        // SAFETY: the areas have the sizes that the task names.
+        // SAFETY: the buffers have the sizes required by the task.
         unsafe { isa.run(task) };
         for row in queries.chunks(stride) {
             assert!(row[width..padded].iter().all(|value| *value == 0.0), "the padding of a head must stay zero");
-            assert!(row[padded..].iter().all(|value| *value == UNTOUCHED), "written to another head");
+            assert!(row[padded..].iter().all(|value| *value == UNTOUCHED), "wrote to another head");
         }
         queries.chunks(stride).flat_map(|row| &row[..width]).copied().collect()
     }
@@ -104,20 +104,20 @@ proptest! {
         #[expect(clippy::cast_precision_loss, reason = "small")]
         let case = Case::new(tokens, width, 4.0 / (width as f32).sqrt(), spare, seed);
         on_every!(Isa, isa, check::<_, F32>(isa, &case, [2e-6, 2e-6]));
-        // Powers that are rounded to eight bits may be rounded to the neighbour.
+        // Powers rounded to eight bits may be off by one step.
         on_every!(Bf16Isa, isa, check::<_, Bf16>(isa, &case, [3e-2, 4e-3]));
     }
 
     #[test]
-    fn scores_that_are_far_apart(tokens in 1usize..up_to(40), seed: u64) {
-        // Scores of hundreds: one key gets all, the others exactly or nearly nothing.
+    fn attention_with_extreme_scores(tokens in 1usize..up_to(40), seed: u64) {
+        // Scores of hundreds: one key gets all the weight, the others zero or nearly zero.
         let case = Case::new(tokens, 32, 100.0, 0, seed);
         on_every!(Isa, isa, check::<_, F32>(isa, &case, [3e-4, 3e-4]));
     }
 }
 
 #[test]
-fn the_longest_texts() {
+fn attention_of_the_longest_texts() {
     for tokens in if cfg!(miri) { [16, 17] } else { [256, 511] } {
         let case = Case::new(tokens, 32, 1.0, 1, tokens as u64);
         on_every!(Isa, isa, check::<_, F32>(isa, &case, [2e-6, 2e-6]));

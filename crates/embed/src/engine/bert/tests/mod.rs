@@ -1,13 +1,13 @@
-//! Every instruction set that this processor has, against [`Portable`] and against definitions in f64, all in one
-//! process and on shapes that fit no register.
+//! Every instruction set that this CPU supports, compared with [`Portable`] and with definitions in f64, in one process
+//! and on shapes that are not multiples of a register.
 //!
-//! Nothing here assumes slack behind an operand: areas have the sizes that the kernels' documentation names, so that
-//! a sanitizer sees whatever is touched beyond them. What a kernel must not read holds NaN, what it must not write
-//! is compared afterwards. Under Miri only [`Portable`] is there, and sizes are small.
+//! Tests leave no slack after operands: buffers have exactly the documented sizes, so that a sanitizer detects accesses
+//! beyond them. Memory that a kernel must not read holds NaN, and memory that it must not write is compared afterwards.
+//! Under Miri only [`Portable`] is available, and sizes are small.
 //!
 //! [`Portable`]: crate::engine::kernel::Portable
 #![allow(unsafe_code)]
-// Tasks of tests are one unsafe operation after the other, as in the kernels.
+// Test tasks are sequences of unsafe operations, as in the kernels.
 #![allow(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 mod attention;
@@ -51,18 +51,18 @@ macro_rules! on_every {
 }
 use on_every;
 
-/// So many cases, or the few that Miri has the time for.
+/// Returns a config with this many cases, or fewer under Miri.
 fn cases(count: u32) -> ProptestConfig {
     let cases = if cfg!(miri) { 3 } else { count };
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// A size for Miri, or a larger one.
+/// Returns the size, or a smaller one under Miri.
 const fn up_to(size: usize) -> usize {
     if cfg!(miri) { size / 8 + 2 } else { size }
 }
 
-/// Numbers that are the same for the same seed.
+/// A deterministic random number generator.
 struct Random(u64);
 
 impl Random {
@@ -75,7 +75,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Between -1 and 1.
+    /// Returns a number between -1 and 1.
     #[expect(clippy::cast_precision_loss, reason = "24 bits")]
     fn number(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
@@ -86,7 +86,7 @@ impl Random {
     }
 }
 
-/// Fails unless the numbers are as close to the expected ones as `tolerance`.
+/// Asserts that all values are within `tolerance` of the expected ones.
 #[track_caller]
 fn assert_close(what: &str, values: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(values.len(), expected.len(), "{what}");
@@ -95,8 +95,8 @@ fn assert_close(what: &str, values: &[f32], expected: &[f32], tolerance: f32) {
     }
 }
 
-/// What holds numbers that must not be used.
+/// Fills memory that must not be read.
 const TABOO: f32 = f32::NAN;
 
-/// What must not be written to.
+/// Fills memory that must not be written.
 const UNTOUCHED: f32 = -7.5;

@@ -1,4 +1,4 @@
-//! What is packed can be read back from the places that the layout names.
+//! Packed values can be read back from their documented positions.
 
 use std::marker::PhantomData;
 
@@ -11,18 +11,18 @@ use crate::engine::word::Form;
 use crate::model::Linear;
 
 impl Form {
-    /// The most by which a number changes that is packed in a row of numbers of up to this size, of both signs.
+    /// Returns the maximum packing error in a row of numbers up to this size, of both signs.
     pub(super) fn error_of(self, size: f32) -> f32 {
         match self {
             Self::F32 => 0.0,
-            // Half of the last of eight bits.
+            // Half of the last of eight significant bits.
             Self::Bf16 => size / 256.0,
-            // Half a step of 255, and what the sums are rounded by.
+            // Half of one of 255 steps, plus the rounding of the sums.
             Self::Int8 => size / 250.0,
         }
     }
 
-    /// The number at `place` of a word; integers as they are.
+    /// Decodes the number at `place` of a word; integers are returned unscaled.
     fn decode(self, word: u32, place: usize, signed: bool) -> f32 {
         match self {
             Self::F32 => f32::from_bits(word),
@@ -33,7 +33,7 @@ impl Form {
     }
 }
 
-/// The rows of a packed operand.
+/// Unpacks the rows of a packed operand.
 pub(super) fn unpack_rows<V: Isa, E: Element<V>>(
     words: &[u32],
     terms: &[RowTerms],
@@ -58,23 +58,23 @@ fn rows<V: Isa, E: Element<V>>(isa: V, lines: usize, count: usize, size: f32, ra
     let mut words = vec![TABOO.to_bits(); capacity * lines * LINE];
     let mut terms = vec![RowTerms::default(); capacity];
     let packed = Packed { words: words.as_mut_ptr(), terms: terms.as_mut_ptr(), lines, element: PhantomData::<E> };
-    // From the second row on first, as another member of a team would.
+    // Starts with the second row, as another thread would.
     for own in [1..count, 0..1] {
         let from = values[own.start.min(count - 1) * stride..].as_ptr();
-        // SAFETY: the areas have the sizes that the task names.
+        // SAFETY: the buffers have the sizes required by the task.
         unsafe { isa.run(PackRows { from, from_stride: stride, rows: own, packed }) };
     }
     let plain: Vec<f32> = values.chunks(stride).flat_map(|row| &row[..width]).copied().collect();
     assert_close(&name, &unpack_rows::<V, E>(&words, &terms, lines, count), &plain, E::FORM.error_of(size));
 }
 
-/// Columns and inputs of the source go where they are told, padding is zero, and each panel is as documented.
+/// Checks that columns and inputs are packed to their positions, padding is zero, and each panel is as documented.
 fn weights<V: Isa, E: Element<V>>(_isa: V, inputs: usize, outputs: usize, random: &mut Random) {
     let name = format!("{} {}", std::any::type_name::<V>(), std::any::type_name::<E>());
     let source =
         Linear { weight: random.numbers(outputs * inputs, 2.0), bias: random.numbers(outputs, 1.0), outputs, inputs };
     let unit = V::PANEL.max(LINE * E::GROUP);
-    // Inputs in two groups with padding after each, as the heads are.
+    // Inputs in two groups, each followed by padding, as for heads.
     let half = inputs / 2;
     let padded = unit * (1 + inputs / unit);
     let in_places = [places(0, half, padded), places(half, inputs - half, padded)].concat();
@@ -90,7 +90,7 @@ fn weights<V: Isa, E: Element<V>>(_isa: V, inputs: usize, outputs: usize, random
     for (column, (output, factor)) in all.enumerate() {
         // SAFETY: the terms are as long as there are columns.
         let [bias, scale, sum] = [terms.bias, terms.scale, terms.sum].map(|from| unsafe { *from.add(column) });
-        assert_eq!(bias, output.map_or(0.0, |output| source.bias[output] * factor), "{name}: a bias");
+        assert_eq!(bias, output.map_or(0.0, |output| source.bias[output] * factor), "{name}: bias");
         let mut total = 0.0;
         for (n, input) in in_places.iter().enumerate() {
             let panel = column / V::PANEL * packed.lines * LINE + n / E::GROUP;
@@ -103,7 +103,7 @@ fn weights<V: Isa, E: Element<V>>(_isa: V, inputs: usize, outputs: usize, random
             };
             let error = (value - expected).abs();
             assert!(error <= E::FORM.error_of(2.0), "{name}: {value} at {column}, {n}, not {expected}");
-            assert!(output.is_some() && input.is_some() || value == 0.0, "{name}: padding that is not zero");
+            assert!(output.is_some() && input.is_some() || value == 0.0, "{name}: nonzero padding");
             total += value;
         }
         if E::FORM == Form::Int8 {

@@ -1,4 +1,4 @@
-//! Matrix products of every form, with every epilogue, on any shape.
+//! Matrix products in every operand form, with every epilogue, on any shape.
 
 use std::marker::PhantomData;
 
@@ -12,23 +12,23 @@ use crate::engine::kernel::{
 };
 use crate::model::{Activation, Linear};
 
-/// A product of `rows` rows, and how it is shared out.
+/// A product of `rows` rows, and how it is split.
 #[derive(Clone, Debug)]
 struct Case {
     rows: usize,
     source: Linear,
     activations: Vec<f32>,
-    /// What is there before.
+    /// The initial output.
     residual: Vec<f32>,
     panel_group: usize,
-    /// The product is computed in two parts, cut at these shares of its blocks and of its panels.
+    /// The product is computed in two parts, split at these fractions of its blocks and panels.
     cut: (usize, usize),
 }
 
 impl Case {
     fn new(rows: usize, inputs: usize, outputs: usize, seed: u64, panel_group: usize, cut: (usize, usize)) -> Self {
         let mut random = Random(seed);
-        // An offset, as activations have one.
+        // Offset, as in activations.
         let activations = random.numbers(rows * inputs, 1.0).into_iter().map(|value| value + 0.3).collect();
         let source = Linear {
             weight: random.numbers(outputs * inputs, 1.0),
@@ -39,7 +39,7 @@ impl Case {
         Self { rows, source, activations, residual: random.numbers(rows * outputs, 1.0), panel_group, cut }
     }
 
-    /// The definition.
+    /// Computes the definition.
     fn exact(&self) -> Vec<f32> {
         let Linear { weight, bias, inputs, .. } = &self.source;
         let rows = self.activations.chunks(*inputs);
@@ -52,7 +52,7 @@ impl Case {
         .collect()
     }
 
-    /// What a kernel makes of it, with the residual below if the epilogue adds.
+    /// Computes the product with a kernel; the output starts as the residual if the epilogue adds.
     fn compute<V: Isa, E: Element<V>>(&self, isa: V, epilogue: impl Epilogue<V>) -> Vec<f32> {
         let Linear { inputs, outputs, .. } = self.source;
         let unit = V::PANEL.max(LINE * E::GROUP);
@@ -68,7 +68,7 @@ impl Case {
             to[..inputs].copy_from_slice(from);
         }
         let capacity = self.rows.next_multiple_of(V::ROWS);
-        // Rows that do not exist must not matter.
+        // Rows beyond the last one must not matter.
         let mut words = vec![TABOO.to_bits(); capacity * weights.lines * LINE];
         let mut terms = vec![RowTerms { step: TABOO, low: TABOO }; capacity];
         let packed = Packed {
@@ -77,10 +77,10 @@ impl Case {
             lines: weights.lines,
             element: PhantomData::<E>,
         };
-        // SAFETY: the operands are as large as the layout says.
+        // SAFETY: the operands have the sizes required by the layout.
         unsafe { isa.run(PackRows { from: plain.as_ptr(), from_stride: padded, rows: 0..self.rows, packed }) };
 
-        // Two groups of columns where there are enough, and a gap that must stay as it is.
+        // Two groups of columns if there are enough, and a gap that must stay unchanged.
         let group = if width / V::PANEL >= 2 { width / V::PANEL / 2 * V::PANEL } else { width };
         let row_stride = group + 3;
         let group_stride = self.rows * row_stride;
@@ -118,23 +118,23 @@ impl Case {
         for chunk in out.chunks(row_stride) {
             gap += chunk[group..].iter().filter(|value| **value == UNTOUCHED).count();
         }
-        assert_eq!(gap, 3 * self.rows * width.div_ceil(group), "written between the rows");
+        assert_eq!(gap, 3 * self.rows * width.div_ceil(group), "wrote between the rows");
         (0..self.rows).flat_map(|row| (0..outputs).map(move |column| place(row, column))).map(|at| out[at]).collect()
     }
 
-    /// Bound of a sum of products.
+    /// Returns a bound of a sum of products.
     #[expect(clippy::cast_precision_loss, reason = "small sizes")]
     fn size(&self) -> f32 {
         self.source.inputs as f32 * 1.3 + 2.0
     }
 }
 
-/// A kernel agrees with the portable one, and that with the definition as well as its form of operands allows.
+/// Checks that a kernel matches the portable one, and the definition within the error of its operand form.
 fn check<V: Isa, E: Element<V> + Element<Portable>>(isa: V, case: &Case, exact: &[f32], error: f32) {
     let name = format!("{} {}", std::any::type_name::<V>(), std::any::type_name::<E>());
     let stored = case.compute::<V, E>(isa, Store);
     let portable = case.compute::<Portable, E>(Portable, Store);
-    // Sums in another order, or with products that are not rounded.
+    // Summation order and fused rounding differ.
     assert_close(&name, &stored, &portable, case.size() * 1e-6);
     assert_close(&name, &stored, exact, case.size() * error);
     let added = case.compute::<V, E>(isa, Add);
@@ -153,7 +153,7 @@ fn check<V: Isa, E: Element<V> + Element<Portable>>(isa: V, case: &Case, exact: 
 fn check_all(case: &Case) {
     let exact = case.exact();
     on_every!(Isa, isa, check::<_, F32>(isa, case, &exact, 1e-6));
-    // Operands with eight bits: the errors of both, of which few have the same sign.
+    // Eight-bit operands: the errors of both, which rarely have the same sign.
     on_every!(Bf16Isa, isa, check::<_, Bf16>(isa, case, &exact, 5e-3));
     on_every!(Int8Isa, isa, check::<_, Int8>(isa, case, &exact, 1e-2));
 }
@@ -174,7 +174,7 @@ proptest! {
     }
 }
 
-/// Every number of rows of the last block, each of which is a kernel of its own.
+/// Every height of the last block, each of which is a separate kernel.
 #[test]
 fn blocks_of_any_height() {
     for rows in 1..=if cfg!(miri) { 5 } else { 25 } {
@@ -182,9 +182,9 @@ fn blocks_of_any_height() {
     }
 }
 
-/// A row's answer is the same bits whatever stands in the other rows, and however many there are.
+/// A row's result is bit-identical regardless of the content and number of other rows.
 #[test]
-fn rows_do_not_see_one_another() {
+fn rows_are_independent() {
     let case = Case::new(up_to(30), 90, 40, 5, 2, (0, 0));
     let inputs = case.source.inputs;
     for row in [0, 3, case.rows - 1] {

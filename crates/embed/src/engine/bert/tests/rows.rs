@@ -1,4 +1,4 @@
-//! Embedding and layer normalisation, row by row.
+//! Row-wise embedding and layer normalisation.
 
 use std::marker::PhantomData;
 
@@ -10,10 +10,10 @@ use crate::engine::kernel::{Bf16, Element, EmbedRows, F32, Int8, Isa, LINE, Norm
 
 const EPSILON: f32 = 1e-5;
 
-/// The id that stands at place 0 wherever it occurs.
+/// The padding id, which always has position 0.
 const PADDING: Option<u32> = Some(3);
 
-/// Rows to be normalised, with scale and shift.
+/// Rows to normalise, with scale and shift.
 struct Case {
     width: usize,
     rows: Vec<f32>,
@@ -43,16 +43,16 @@ impl Case {
     }
 }
 
-/// `width` numbers, and zeros up to `padded`.
+/// Pads rows of `width` values with zeros to `padded`.
 fn pad(values: &[f32], width: usize, padded: usize) -> Vec<f32> {
     let row = |row: &[f32]| [row, &vec![0.0; padded - width]].concat();
     values.chunks(width).flat_map(row).collect()
 }
 
-/// Where rows come from that are embedded: ids, the place of the first, and the tables of words and places.
+/// The source of embedded rows: ids, the position of the first, and the word and position tables.
 type Embedded<'a> = (&'a [u32], usize, [&'a [f32]; 2]);
 
-/// Normalises all rows but the first, which must stay as it is, or embeds them all.
+/// Normalises all rows except the first, which must stay unchanged, or embeds all rows.
 fn check<V: Isa, E: Element<V>>(isa: V, case: &Case, embedded: Option<Embedded<'_>>) {
     let name = format!("{} {}", std::any::type_name::<V>(), std::any::type_name::<E>());
     let Case { width, .. } = *case;
@@ -70,18 +70,18 @@ fn check<V: Isa, E: Element<V>>(isa: V, case: &Case, embedded: Option<Embedded<'
         values.fill(TABOO);
         let values = values.as_mut_ptr();
         let task = EmbedRows { ids, place, padding: PADDING, row: 0, words, places, values, norm, packed };
-        // SAFETY: the areas have the sizes that the task names, the tables have its ids and places.
+        // SAFETY: the buffers have the sizes required by the task, the tables contain its ids and positions.
         unsafe { isa.run(task) };
         0
     } else {
         // SAFETY: likewise.
         unsafe { isa.run(NormRows { values: values.as_mut_ptr(), rows: 1..count, norm, packed }) };
-        assert_eq!(values[..padded], pad(&case.rows[..width], width, padded), "{name}: row 0 is another's");
+        assert_eq!(values[..padded], pad(&case.rows[..width], width, padded), "{name}: row 0 was modified");
         1
     };
     let exact = pad(&case.exact(), width, padded);
     assert_close(&name, &values[first * padded..], &exact[first * padded..], 1e-4);
-    // The packed operand holds exactly these rows.
+    // The packed operand contains exactly these rows.
     let unpacked = unpack_rows::<V, E>(&operand, &terms, lines, count);
     for row in first..count {
         let own = row * padded..(row + 1) * padded;
@@ -122,9 +122,9 @@ proptest! {
     }
 }
 
-/// A row of one number throughout has no variance, only the shift is left.
+/// A constant row has no variance, so that only the shift remains.
 #[test]
-fn a_constant_row_is_its_shift() {
+fn constant_row_normalises_to_its_shift() {
     let mut case = Case::new(100, 3, 0.0, &mut Random(1));
     case.rows.fill(0.5);
     assert_close("exact", &case.exact()[..100], &case.shift, 1e-6);

@@ -1,5 +1,5 @@
-//! A team computes a whole pass, and gives the bits that one thread gives. Under Miri this shows that members neither
-//! write to one another's places nor read them before they are complete.
+//! A thread pool computes a whole pass with results bit-identical to a single thread. Under Miri this shows that threads
+//! neither write to each other's memory nor read it before it is complete.
 
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::model::{Activation, Description, Layer, Linear, Norm, Pooling, Prompt
 
 const WORDS: usize = 7;
 
-/// Sizes that fit no register, and several blocks of rows, heads, and parts of the feed-forward layer.
+/// Sizes that are not multiples of a register, and several row blocks, heads, and feed-forward chunks.
 fn description() -> Description {
     let small = cfg!(miri);
     Description {
@@ -45,7 +45,7 @@ fn description() -> Description {
 fn network<V: Isa, E: Element<V>, A: AttentionElement<V>>(isa: V, model: &Description) -> Network<V, E, A> {
     let mut random = Random(4);
     let mut shape = Shape::new::<V, E, A>(model).expect("small");
-    // A model as small as this would have one part.
+    // A model this small would have a single chunk.
     shape.chunks = 2;
     shape.chunk = model.intermediate.div_ceil(2).next_multiple_of(V::PANEL.max(LINE * E::GROUP));
     let (hidden, intermediate) = (model.hidden, model.intermediate);
@@ -94,7 +94,7 @@ fn check<V: Isa, E: Element<V>, A: AttentionElement<V>>(isa: V) {
     let ids: Vec<u32> = (0..longest).map(|n| (n * n % WORDS) as u32).collect();
     let texts = Text::list(&[&ids[..], &ids[..longest - 2]]);
     let layout = |members: usize| Layout::new::<V, E, A>(&network.shape, 2 * longest, longest, members).expect("small");
-    // What an earlier pass has left must not matter.
+    // Leftovers of an earlier pass must not matter.
     let memory = |layout: &Layout| {
         let mut memory = Buffer::zeroed(layout.places);
         memory.floats_mut().fill(f32::NAN);
@@ -113,15 +113,15 @@ fn check<V: Isa, E: Element<V>, A: AttentionElement<V>>(isa: V) {
             let mut memory = memory(&shared);
             let mut pass = Pass::new(&network, &shared, &texts, memory.floats_mut());
             share(&pass, &mut team);
-            assert_eq!(pass.residual(), expected, "{name}: a team of {size}");
+            assert_eq!(pass.residual(), expected, "{name}: {size} threads");
         }
     }
 }
 
 #[test]
-fn a_team_gives_the_bits_of_one_thread() {
+fn thread_pool_result_is_bit_identical_to_single_thread() {
     on_every!(Isa, isa, check::<_, F32, F32>(isa));
-    // The forms differ in their kernels, which Miri sees elsewhere.
+    // The operand forms differ only in their kernels, which other tests cover under Miri.
     #[cfg(not(miri))]
     other_forms();
 }

@@ -1,4 +1,4 @@
-//! The operations of an instruction set, lane by lane.
+//! The operations of an instruction set, checked per lane.
 
 use proptest::prelude::*;
 
@@ -17,7 +17,7 @@ impl<V: Isa, F: FnOnce()> Task<V> for Run<F> {
     }
 }
 
-/// Three vectors, and what an operation makes of them.
+/// Three vectors as operands.
 struct Lanes<V> {
     isa: V,
     a: Vec<f32>,
@@ -28,7 +28,7 @@ struct Lanes<V> {
 impl<V: Isa> Lanes<V> {
     fn new(isa: V, random: &mut Random) -> Self {
         let mut numbers = || {
-            // Of many sizes.
+            // Various magnitudes.
             (0..V::LANES).map(|_| random.number() * 2f32.powi((random.next() % 24) as i32 - 12)).collect()
         };
         Self { isa, a: numbers(), b: numbers(), c: numbers() }
@@ -47,7 +47,7 @@ impl<V: Isa> Lanes<V> {
             let either = expected(self.a[lane], self.b[lane], self.c[lane]);
             assert!(
                 either.iter().any(|either| either.to_bits() == value.to_bits()),
-                "{name} in {}: {value} is none of {either:?}",
+                "{name} in {}: {value} is not in {either:?}",
                 std::any::type_name::<V>()
             );
         }
@@ -79,7 +79,7 @@ fn arithmetic<V: Isa>(isa: V, seed: u64) {
     assert_eq!(lanes.reduce(V::smallest), lanes.a.iter().copied().fold(f32::INFINITY, f32::min), "smallest");
 }
 
-/// The operation on each of `values`, in vectors.
+/// Applies the operation to `values` in vectors.
 fn on_all<V: Isa>(isa: V, values: &[f32], operation: unsafe fn(V::Floats, *mut f32)) -> Vec<f32> {
     let mut padded = values.to_vec();
     padded.resize(values.len().next_multiple_of(V::LANES), 0.0);
@@ -100,7 +100,7 @@ fn powers<V: Isa>(isa: V, values: &[f32]) {
         let expected = f64::from(value).exp2();
         for (power, error) in [(seven[n], 3e-7), (five[n], 6e-5)] {
             if value < -127.0 {
-                // A processor may keep what has fewer bits than a number should; it counts as nothing.
+                // A CPU may keep subnormals instead of flushing them to zero.
                 assert!((0.0..1e-38).contains(&power), "{name}: 2^{value} = {power}");
             } else if value > -126.0 {
                 assert!((f64::from(power) / expected - 1.0).abs() <= error, "{name}: 2^{value} = {power}");
@@ -112,7 +112,7 @@ fn powers<V: Isa>(isa: V, values: &[f32]) {
     }
 }
 
-/// The error function by its series, or 1 where that is the nearest number.
+/// Computes the error function by its series, or returns 1 where that is the nearest float.
 fn erf(x: f64) -> f64 {
     if x.abs() > 6.0 {
         return x.signum();
@@ -134,7 +134,7 @@ fn activations<V: Isa>(isa: V, values: &[f32]) {
     for (n, &value) in values.iter().enumerate() {
         let x = f64::from(value);
         let exact = x / 2.0 * (1.0 + erf(x / std::f64::consts::SQRT_2));
-        // Half a unit of the last place on top, for numbers that are large themselves.
+        // Plus half a unit in the last place, for large numbers.
         let error = 1e-6 + x.abs() * 1e-7;
         assert!((f64::from(gelu[n]) - exact).abs() <= error, "{name}: gelu({value}) = {}, not {exact}", gelu[n]);
         let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
@@ -192,7 +192,7 @@ fn bf16<V: Bf16Isa>(isa: V, seed: u64) {
 
 fn int8<V: Int8Isa>(isa: V, seed: u64) {
     let mut random = Random(seed);
-    // Any bits are four integers.
+    // Any bit pattern is four integers.
     let (word, columns, sums) = (random.next() as u32, words::<V>(&mut random), words::<V>(&mut random));
     let sums: Vec<u32> = sums.into_iter().map(|sum| sum >> 8).collect();
     let mut out = vec![0.0; V::LANES];
@@ -228,12 +228,12 @@ proptest! {
     #![proptest_config(cases(64))]
 
     #[test]
-    fn arithmetic_is_that_of_numbers(seed: u64) {
+    fn lane_arithmetic_matches_scalar_arithmetic(seed: u64) {
         on_every!(Isa, isa, arithmetic(isa, seed));
     }
 
     #[test]
-    fn powers_and_activations_are_as_exact_as_documented(
+    fn powers_and_activations_meet_documented_error(
         near in prop::collection::vec(-12f32..12.0, 16),
         far in prop::collection::vec(-200f32..126.0, 16),
     ) {
