@@ -157,7 +157,7 @@ pub(crate) fn outage() -> Overview {
     outage.collection = Told::Unknown("could not reach Qdrant at http://127.0.0.1:6334: connection refused".into());
     for service in outage.services.iter_mut().filter(|service| service.service == "upserter") {
         service.ready = false;
-        service.reasons = vec!["cannot write to Qdrant for 95 s: connection refused".into()];
+        service.reasons = vec!["failing to write to Qdrant for 95 s: connection refused".into()];
     }
     outage.judged()
 }

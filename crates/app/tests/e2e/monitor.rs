@@ -177,7 +177,7 @@ async fn an_outage_shows_in_readiness_metrics_and_status_and_is_a_few_lines_of_l
     world
         .until("the upserter says why it is not ready", || async {
             let (code, text) = page(upserter, "/ready").await;
-            code == 503 && text.contains("cannot write to Qdrant")
+            code == 503 && text.contains("failing to write to Qdrant")
         })
         .await;
     assert_eq!(page(upserter, "/health").await.0, 200, "it is alive");
@@ -193,7 +193,7 @@ async fn an_outage_shows_in_readiness_metrics_and_status_and_is_a_few_lines_of_l
     world.until("the upserter is ready again", || async { page(upserter, "/ready").await.0 == 200 }).await;
     world.wait(|world| status(world)["verdict"]["state"] == "right", "the index is right again").await;
     let log = world.log("upserter");
-    let story: Vec<&str> = log.lines().filter(|line| line.contains("WARN") || line.contains("can write")).collect();
+    let story: Vec<&str> = log.lines().filter(|line| line.contains("WARN") || line.contains("able to write")).collect();
     assert!((2..=8).contains(&story.len()), "an outage is a few lines:\n{}", story.join("\n"));
-    assert!(story.iter().any(|line| line.contains("can write to Qdrant again")), "{story:?}");
+    assert!(story.iter().any(|line| line.contains("able to write to Qdrant again")), "{story:?}");
 }
