@@ -57,7 +57,7 @@ impl Reading {
                 false
             }
         };
-        info!(collections = all.len(), documents = estimate, read = rows, compares, "snapshot started");
+        info!(collections = all.len(), documents = estimate, read = rows, compares, "reading snapshot");
         let mut collections = plan::remaining(all, after);
         collections.reverse();
         let now = Instant::now();
