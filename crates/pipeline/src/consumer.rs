@@ -306,7 +306,10 @@ async fn claim<T: Carries + Send + 'static>(
             };
             if !claimed.lost.is_empty() {
                 flight.meters.lost.increment(claimed.lost.len() as u64);
-                error!(entries = claimed.lost.len(), "entries were removed from the stream before they were acknowledged");
+                error!(
+                    entries = claimed.lost.len(),
+                    "entries were removed from the stream before they were acknowledged"
+                );
             }
             // Entries in flight here may appear abandoned after this process was suspended; they are not.
             let deliveries: Vec<_> = {

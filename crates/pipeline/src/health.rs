@@ -124,7 +124,8 @@ impl Health {
             return Telling::Lasting(now - failure.since, failure.attempts);
         }
         let reason = reason.to_owned();
-        let failure = Failure { reason, since: now, attempts: 1, log_at: now + FIRST_INTERVAL, interval: FIRST_INTERVAL };
+        let failure =
+            Failure { reason, since: now, attempts: 1, log_at: now + FIRST_INTERVAL, interval: FIRST_INTERVAL };
         state.failing.insert(what, failure);
         Telling::First
     }

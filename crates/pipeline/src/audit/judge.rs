@@ -88,8 +88,7 @@ pub(super) fn judge(
 ) -> Option<(Kind, String)> {
     let Some(source) = row_of_source else {
         let count = points.len();
-        return (count > 0)
-            .then(|| (Kind::Extra, format!("{count} points of a document that should not be indexed")));
+        return (count > 0).then(|| (Kind::Extra, format!("{count} points of a document that should not be indexed")));
     };
     let misplaced = points.iter().filter(|seen| !seen.is_in_place()).count();
     points.retain(Seen::is_in_place);
@@ -110,7 +109,10 @@ pub(super) fn judge(
         return Some((Kind::Stale, what));
     }
     if let Some(seen) = row.row.iter().find(|seen| seen.is_contradictory()) {
-        return Some((Kind::Stale, format!("`_tidewheel.document` of chunk {} does not match its key", seen.stamp.chunk)));
+        return Some((
+            Kind::Stale,
+            format!("`_tidewheel.document` of chunk {} does not match its key", seen.stamp.chunk),
+        ));
     }
     if let Some(what) = payload.and_then(|options| differs(source, row.row, options)) {
         return Some((Kind::Stale, what));

@@ -96,6 +96,10 @@ fn report(found: &Found) {
     let Found { missing, stale, extra, surplus, .. } = *found;
     warn!(
         documents,
-        missing, stale, extra, surplus, "audit found drift between index and MongoDB; run `tidewheel verify --repair` to repair it"
+        missing,
+        stale,
+        extra,
+        surplus,
+        "audit found drift between index and MongoDB; run `tidewheel verify --repair` to repair it"
     );
 }

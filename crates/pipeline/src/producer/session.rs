@@ -160,7 +160,8 @@ impl Session<'_> {
             },
             (Start::Reselect(at), saved) => {
                 let former = saved.as_ref().is_some_and(|saved| saved.selection == of_source);
-                let why = if former { "the form of keys has changed" } else { "the selection of collections has changed" };
+                let why =
+                    if former { "the form of keys has changed" } else { "the selection of collections has changed" };
                 self.begin_again(saved, Some(at), why).await
             }
             (_, saved) => self.begin(saved, None).await,

@@ -149,7 +149,8 @@ impl Into {
     /// Waits until the group has acknowledged all current entries of stage 2.
     async fn caught_up(&self, patience: &Patience) -> Result<(), GivenUp> {
         let top = patience.call("read the position of stage 2", || self.ports.embedded.extent()).await?.last;
-        while !patience.call("read the position of stage 2", || self.ports.follower.position()).await?.has_passed(&top) {
+        while !patience.call("read the position of stage 2", || self.ports.follower.position()).await?.has_passed(&top)
+        {
             patience.pause(LOOK).await?;
         }
         Ok(())

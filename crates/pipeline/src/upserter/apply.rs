@@ -192,7 +192,8 @@ impl Applier<'_> {
         let (of_documents, of_namespaces) = tombstones.split_at(writes.len());
         let mut fences = Vec::new();
         let mut again = Vec::new();
-        let dropped = |namespace| of_namespaces[namespaces.binary_search(&namespace).expect("every namespace was queried")];
+        let dropped =
+            |namespace| of_namespaces[namespaces.binary_search(&namespace).expect("every namespace was queried")];
         for ((write, stored), tombstone) in writes.iter().copied().zip(stored).zip(of_documents) {
             match aftermath(&write.points, stored, *tombstone, dropped(&write.namespace)) {
                 Aftermath::Clean => {}

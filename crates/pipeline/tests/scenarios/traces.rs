@@ -131,7 +131,8 @@ async fn span_of_a_parked_change_has_its_reason() {
     world.embedder.poison(["bane"; CHUNK].join(" "));
     world.source.insert("tickets", document(1, "bane", 1));
     world.source.insert("tickets", document(2, "boon", 1));
-    let recorded = || roots(&spans, Operation::Insert).iter().flat_map(|root| called(&spans, root, "process")).count() == 2;
+    let recorded =
+        || roots(&spans, Operation::Insert).iter().flat_map(|root| called(&spans, root, "process")).count() == 2;
     until("both are recorded", recorded).await;
     seconds(3.0).await;
     let inserts = roots(&spans, Operation::Insert);
