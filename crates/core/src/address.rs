@@ -24,7 +24,7 @@ const SCHEMES: [&str; 11] = [
     "https",
 ];
 
-/// Options of MongoDB's connection string whose values are no secrets, in lower case.
+/// Options of MongoDB's connection string whose values are not secret, in lower case.
 const MONGODB_OPTIONS: [&str; 37] = [
     "appname",
     "authmechanism",
@@ -65,10 +65,10 @@ const MONGODB_OPTIONS: [&str; 37] = [
     "zlibcompressionlevel",
 ];
 
-/// Options of a Redis URL whose values are numbers and no secrets.
+/// Options of a Redis URL whose values are numbers and not secret.
 const REDIS_OPTIONS: [&str; 1] = ["db"];
 
-/// Options of an HTTP URL whose values are no secrets.
+/// Options of an HTTP URL whose values are not secret.
 const HTTP_OPTIONS: [&str; 1] = ["api-version"];
 
 /// Replaces everything in the address that may be secret by `***`. The result is at most a few bytes longer than the

@@ -1,8 +1,8 @@
 //! Document keys: the `_id` as text, identical for all `_id`s that MongoDB treats as equal.
 //!
-//! MongoDB compares numbers by value, whatever their types: the integer 1, the long 1, the double 1.0 and the decimal
-//! 1.00 are one `_id`, alone or inside a compound `_id`. A replacement may change the numeric type of an `_id`, so
-//! events carry either type. In a key each number has the smallest type that holds it exactly: int, long, double,
+//! MongoDB compares numbers by value, regardless of their types: the integer 1, the long 1, the double 1.0 and the
+//! decimal 1.00 are one `_id`, alone or inside a compound `_id`. A replacement may change the numeric type of an `_id`,
+//! so events carry either type. In a key each number has the smallest type that holds it exactly: int, long, double,
 //! decimal. ObjectIds, strings and ints are written as canonical extended JSON writes them.
 
 use std::borrow::Cow;

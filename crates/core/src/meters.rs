@@ -76,7 +76,7 @@ macro_rules! meters {
 
 meters! {
     Source {
-        PRODUCER_CHANGES = Counter "tidewheel_producer_changes_total" ["operation"] "Changes appended to stage 1, by operation. `read` is a document of the initial snapshot";
+        PRODUCER_CHANGES = Counter "tidewheel_producer_changes_total" ["operation"] "Changes appended to stage 1, by operation. `read` is a document read by a snapshot or a repair";
         PRODUCER_APPEND_ENTRIES = Histogram "tidewheel_producer_append_entries" [] "Changes in one append";
         PRODUCER_LEADING = Gauge "tidewheel_producer_leading" [] "1 while this producer holds the lease, 0 while it is on standby";
         PRODUCER_PAUSED = Gauge "tidewheel_producer_paused" [] "1 while the producer is paused because stage 1 is at its high-water mark";

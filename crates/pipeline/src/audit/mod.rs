@@ -4,7 +4,7 @@
 //!  source, page by page in the order of _id ──▶ their points by id ──────────────────▶ judge ──┐
 //!  index, page by page in the order of ids ──▶ which of them the source still has ──▶ judge ──┤
 //!                                                                                              ▼
-//!      repair ◀── confirmed ◀── judge again ◀── earlier commits are in the index ◀──── suspects
+//!      repair ◀── confirmed ◀── judge again ◀── earlier commits are in the index ◀───────── suspects
 //! ```
 //!
 //! **Bounded**: neither side is held in memory; suspects are settled whenever many have accumulated.

@@ -58,11 +58,8 @@ pub fn registration(found: Option<&Installation>, known: Option<&Installation>, 
 
 fn foreign_redis(found: &Installation, own: &str) -> PortError {
     let Installation { id, source, .. } = found;
-    PortError::fatal(format!("Redis belongs to installation {id} of {source}, but this service is configured for {own}")).with_hint(
-        format!(
-            "set redis.url to a Redis, or a database number, of its own for each installation, or take this one over with {ADOPT}"
-        ),
-    )
+    PortError::fatal(format!("Redis belongs to installation {id} of {source}, not to {own}"))
+        .with_hint(format!("set redis.url to another server or database number, or take this one over with {ADOPT}"))
 }
 
 /// The action for the owner recorded on a collection.

@@ -1,7 +1,7 @@
 //! The producer: MongoDB → stage 1.
 //!
 //! ```text
-//!   lease ──▶ load checkpoint ──▶ open feed ──▶┬─▶ feed: accumulated events ───▶ plan ──▶ append ─┐
+//!   lease ──▶ load checkpoint ──▶ open feed ──▶┬─▶ feed: accumulated events ────▶ plan ──▶ append ─┐
 //!     ▲         (token, time,     (and a       │                                                   │
 //!     │          ordinal,          snapshot,   ├─▶ snapshot: next page ─────────▶ plan ──▶ append ─┤
 //!     │          snapshot)         if due)     ├─▶ positions: barrier, damage ──▶ plan ──▶ confirm ┤

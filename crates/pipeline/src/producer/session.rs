@@ -263,9 +263,9 @@ impl Session<'_> {
         let present = present(&*self.ports.source, plan::doubtful(checkpoint, &batch), checkpoint.last.0).await?;
         let (mut step, too_many) = plan::follow(checkpoint, batch, &present, self.limits());
         if !appeared.is_empty() {
-            warn!(collections = ?appeared, "collections were renamed into the selection; comparing all documents with the index");
+            warn!(collections = ?appeared, "collections were renamed into the selection; comparing all documents");
         } else if too_many {
-            warn!("a transaction exceeded the maximum number of changes; comparing all documents with the index");
+            warn!("a transaction exceeded the maximum number of changes; comparing all documents");
         } else {
             return Ok((step, false));
         }

@@ -212,10 +212,10 @@ async fn parked_update_keeps_or_removes_the_older_version_by_policy() {
     // The same change is retried and wins over its own removal.
     removed.embedder.cure();
     let dead = removed.streams.dead_letters();
-    let parked = dead.letters(STAGE_1, &EntryId::zero(), 10).await.expect("they are read");
+    let parked = dead.letters(STAGE_1, &EntryId::zero(), 10).await.expect("dead letters are readable");
     let ids: Vec<EntryId> = parked.into_iter().map(|letter| letter.id).collect();
-    assert_eq!(dead.retry(STAGE_1, &ids).await.expect("they are retried").moved, 1);
-    removed.settle("it was retried").await;
+    assert_eq!(dead.retry(STAGE_1, &ids).await.expect("retry succeeds").moved, 1);
+    removed.settle("after the retry").await;
 }
 
 #[tokio::test(start_paused = true)]
