@@ -6,7 +6,8 @@
 //! chunks of the newest change. The decision after a write is the real one, [`aftermath`]; Qdrant and the tombstones
 //! are modelled by their guarantees:
 //!
-//! - a conditional upsert is atomic, overwrites only older points, and inserts missing points whatever its condition;
+//! - a conditional upsert is atomic, overwrites only older points, and inserts missing points regardless of its
+//!   condition;
 //! - a conditional payload-only write is atomic for each point, and changes only a point that exists, is older, and has
 //!   a vector computed from the same text;
 //! - a delete by filter is atomic and removes points older than its version;

@@ -38,8 +38,8 @@ pub struct SourceEvent {
     pub time: ClusterTime,
     /// The commit time by the source's wall clock, in milliseconds since the Unix epoch.
     pub committed_at: u64,
-    /// The document. `None` for a delete and a drop, and for an update whose document was gone when the source looked it up: the
-    /// event of its deletion follows.
+    /// The document. `None` for a delete and a drop, and for an update whose document was already deleted when the
+    /// source looked it up: the event of its deletion follows.
     pub document: Option<Readable>,
 }
 

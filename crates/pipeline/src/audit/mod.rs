@@ -92,7 +92,7 @@ pub struct Progress {
     pub documents: u64,
     /// Estimated number of documents.
     pub of_documents: u64,
-    /// Points of the index compared.
+    /// Index points compared.
     pub points: u64,
     /// Number of points.
     pub of_points: u64,
