@@ -201,7 +201,7 @@ async fn producer_backs_off_while_appends_fail() {
     world.settle("at the end").await;
 }
 
-/// Starts services and renames a collection into the selection while the producer opens its change stream, which it does with this
+/// Starts services, and renames a collection into the selection while the producer opens its change stream at this
 /// attempt: the rename is in the first batch.
 async fn rename_while_a_change_stream_opens(world: &mut World, services: &[&'static str], attempt: u64) {
     let (open, gate) = (Gate::closed(), Gate::closed());
@@ -231,13 +231,13 @@ fn staged() -> World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_collection_renamed_into_the_selection_while_the_first_change_stream_opens_is_indexed() {
+async fn collection_renamed_into_the_selection_while_the_first_change_stream_opens_is_indexed() {
     let mut world = staged();
     rename_while_a_change_stream_opens(&mut world, &SERVICES, 1).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_collection_renamed_into_the_selection_while_a_lost_change_stream_is_replaced_is_indexed() {
+async fn collection_renamed_into_the_selection_while_a_lost_change_stream_is_replaced_is_indexed() {
     let mut world = staged();
     world.start_all();
     world.settle("at the start").await;
