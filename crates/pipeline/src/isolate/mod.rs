@@ -153,8 +153,8 @@ where
                 }
             }
             // One proof for all: it follows the failure of each.
-            let oldest = failed.iter().map(|(suspect, _)| suspect.seen).max().unwrap_or_default();
-            let works = !failed.is_empty() && self.works(oldest).await;
+            let latest = failed.iter().map(|(suspect, _)| suspect.seen).max().unwrap_or_default();
+            let works = !failed.is_empty() && self.works(latest).await;
             if let Some((_, error)) = failed.first().filter(|_| !works) {
                 self.patience.fails(self.what, error);
             }
