@@ -127,7 +127,7 @@ pub(crate) fn healthy() -> Overview {
 }
 
 /// Stage 1 has a shrinking backlog.
-pub(crate) fn behind() -> Overview {
+pub(crate) fn syncing() -> Overview {
     let behind = healthy().with_stage(1, |stage| {
         stage.backlog = 12_345;
         stage.status.lag = Some(11_833);
@@ -157,7 +157,7 @@ pub(crate) fn outage() -> Overview {
     outage.collection = Told::Unknown("could not reach Qdrant at http://127.0.0.1:6334: connection refused".into());
     for service in outage.services.iter_mut().filter(|service| service.service == "upserter") {
         service.ready = false;
-        service.reasons = vec!["cannot write to Qdrant for 95 s: connection refused".into()];
+        service.reasons = vec!["failing to write to Qdrant for 95 s: connection refused".into()];
     }
     outage.judged()
 }

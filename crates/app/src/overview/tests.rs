@@ -36,7 +36,7 @@ fn status_text_leads_with_verdict_and_action() {
 
 #[test]
 fn live_view_renders_at_any_size() {
-    for (name, overview) in [("healthy", healthy()), ("behind", behind()), ("outage", outage()), ("empty", empty())] {
+    for (name, overview) in [("healthy", healthy()), ("syncing", syncing()), ("outage", outage()), ("empty", empty())] {
         insta::assert_snapshot!(format!("view_{name}"), drawn(&overview, 100, 26));
     }
     insta::assert_snapshot!("view_outage_narrow", drawn(&outage(), 60, 30));
@@ -118,7 +118,7 @@ fn problem_is_raised_above_its_threshold() {
 #[test]
 fn worst_problem_comes_first_and_sets_the_verdict() {
     let outage = outage();
-    assert_eq!(outage.verdict.state, State::Broken);
+    assert_eq!(outage.verdict.state, State::Stalled);
     assert_eq!((outage.verdict.stage, outage.problems[0].severity), (Some(2), Severity::Critical));
     assert!(outage.problems.is_sorted_by_key(|problem| problem.severity));
     let mut blind = healthy();
@@ -132,7 +132,7 @@ fn audit_drift_makes_the_verdict_drifted() {
     let mut drifted = healthy();
     drifted.audit = Some(Audit { seconds_ago: 90.0, missing: 1_200, stale: 0, extra: 34, surplus: 0 });
     let drifted = drifted.judged();
-    assert_eq!(drifted.verdict.state, State::Differs);
+    assert_eq!(drifted.verdict.state, State::Drifted);
     assert_eq!(
         drifted.verdict.summary,
         "Drifted: the index differs from MongoDB in 1,234 documents, although all changes read are searchable"
@@ -154,20 +154,20 @@ fn parked_changes_explain_missing_and_stale_documents() {
         (overview.verdict.state, overview.verdict.summary, drift.action.contains("dead letters first"))
     };
     let except = ", except 2 changes in the dead-letter queue";
-    assert_eq!(with(1, 0), (State::Right, format!("In sync{except}"), true));
+    assert_eq!(with(1, 0), (State::InSync, format!("In sync{except}"), true));
     let drifted = |documents| {
         format!(
             "Drifted: the index differs from MongoDB in {documents}, although all changes read are searchable{except}"
         )
     };
-    assert_eq!(with(2, 0), (State::Differs, drifted("1 document"), false));
-    assert_eq!(with(1, 5), (State::Differs, drifted("5 documents"), false));
+    assert_eq!(with(2, 0), (State::Drifted, drifted("1 document"), false));
+    assert_eq!(with(1, 5), (State::Drifted, drifted("5 documents"), false));
 }
 
 #[test]
 fn unreachable_server_is_an_error_in_json() {
     let json = serde_json::to_value(outage()).unwrap();
-    assert_eq!(json["verdict"]["state"], "broken");
+    assert_eq!(json["verdict"]["state"], "stalled");
     assert_eq!(json["stages"][1]["stream"], "embedded_documents");
     assert_eq!(json["stages"][1]["pending"], 1_024);
     assert!(json["collection"]["error"].as_str().unwrap().contains("connection refused"));

@@ -21,14 +21,14 @@ impl Overview {
     pub(crate) fn text(&self, width: usize) -> String {
         let mut text = String::new();
         let (sign, style) = match self.verdict.state {
-            State::Right => ("✔", GOOD),
-            State::Differs => ("≠", WARN),
-            State::Behind => ("●", WARN),
+            State::InSync => ("✔", GOOD),
+            State::Drifted => ("≠", WARN),
+            State::Syncing => ("●", WARN),
             State::Empty => ("○", DIM),
-            State::Broken | State::Unknown => ("✖", BAD),
+            State::Stalled | State::Unknown => ("✖", BAD),
         };
         // The first line already states the blocking problem; its code leads to the runbook.
-        let first = usize::from(matches!(self.verdict.state, State::Broken | State::Unknown));
+        let first = usize::from(matches!(self.verdict.state, State::Stalled | State::Unknown));
         let tag = self.problems.first().filter(|_| first == 1).map_or_else(String::new, |problem| code(problem.code));
         let _ = writeln!(text, "{} {}{tag}", styled(style, sign), styled(STRONG, &self.verdict.summary));
         // Each problem below has its own action.

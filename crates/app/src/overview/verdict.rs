@@ -7,16 +7,16 @@ use super::{Overview, Told};
 
 /// Sync state of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum State {
     /// All changes read are searchable.
-    Right,
+    InSync,
     /// All changes read are searchable, but an audit found drift.
-    Differs,
+    Drifted,
     /// Work progresses with a backlog.
-    Behind,
+    Syncing,
     /// Progress is blocked.
-    Broken,
+    Stalled,
     /// Redis is unreachable.
     Unknown,
     /// No documents read yet.
@@ -69,7 +69,7 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
             _ => format!(". No data lost; {waiting} buffered"),
         };
         return Verdict {
-            state: State::Broken,
+            state: State::Stalled,
             summary: format!("Sync stalled: {}{waits}", problem.message),
             action: Some(problem.action.clone()),
             stage: in_the_way,
@@ -121,11 +121,11 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
         }
     };
     let state = match (in_the_way.is_some() || snapshot.is_some(), drift) {
-        (true, _) => State::Behind,
-        (false, 0) => State::Right,
-        (false, _) => State::Differs,
+        (true, _) => State::Syncing,
+        (false, 0) => State::InSync,
+        (false, _) => State::Drifted,
     };
-    let foremost = problems.iter().find(|problem| state == State::Differs && problem.code == "drift");
+    let foremost = problems.iter().find(|problem| state == State::Drifted && problem.code == "drift");
     Verdict {
         state,
         summary,

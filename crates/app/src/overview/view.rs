@@ -147,12 +147,12 @@ fn wrapped_height(text: &Text<'_>, width: u16) -> u16 {
 fn header(overview: &Overview, paint: Paint) -> Text<'static> {
     let verdict = &overview.verdict;
     let (sign, style) = match verdict.state {
-        State::Right => ("✔ RIGHT", paint.good()),
-        State::Differs => ("≠ DIFFERS", paint.warn()),
-        State::Behind => ("● BEHIND", paint.warn()),
-        State::Empty => ("○ EMPTY", paint.dim()),
-        State::Broken => ("✖ BROKEN", paint.bad()),
-        State::Unknown => ("✖ UNKNOWN", paint.bad()),
+        State::InSync => ("✔", paint.good()),
+        State::Drifted => ("≠", paint.warn()),
+        State::Syncing => ("●", paint.warn()),
+        State::Empty => ("○", paint.dim()),
+        State::Stalled => ("✖", paint.bad()),
+        State::Unknown => ("✖", paint.bad()),
     };
     let sign = Span::styled(format!(" {sign} "), style.add_modifier(Modifier::REVERSED));
     let mut first = vec![sign, Span::raw("  "), Span::styled(safe(&verdict.summary), STRONG)];
@@ -168,7 +168,7 @@ fn header(overview: &Overview, paint: Paint) -> Text<'static> {
 
 /// Whether the verdict already states the first problem.
 fn is_blocked(overview: &Overview) -> bool {
-    matches!(overview.verdict.state, State::Broken | State::Unknown)
+    matches!(overview.verdict.state, State::Stalled | State::Unknown)
 }
 
 fn action_line(before: &'static str, action: &str, paint: Paint) -> Line<'static> {

@@ -91,7 +91,7 @@ async fn a_day_at_the_console() {
 async fn all_is_well(day: &Day) {
     day.open("").await;
     day.browser.until_text("[aria-label=Qdrant] .part-big", "300 points").await;
-    day.is("right").await;
+    day.is("in_sync").await;
     day.browser.until_text(".connection", "Live").await;
     let title = day.browser.value("document.title").await;
     assert_eq!(title, "Overview · tidewheel");
@@ -168,7 +168,7 @@ async fn a_parked_change_is_retried(day: &mut Day) {
 
 async fn a_search_leads_to_a_trace(day: &Day) {
     day.open("").await;
-    day.is("right").await;
+    day.is("in_sync").await;
     day.browser.press(&["/"]).await;
     day.browser.until("the box has the focus", "document.activeElement?.id === 'q'").await;
     day.browser.write("Ticket 7\nThe parcel number 7 has not arrived, and nobody answers the telephone.").await;
@@ -225,24 +225,24 @@ async fn whole_numbers_are_exact(day: &Day) {
 
 async fn a_dead_service_is_shown_and_cleared(day: &mut Day) {
     day.open("").await;
-    day.is("right").await;
+    day.is("in_sync").await;
     day.world.kill("upserter");
     day.world.collection("tickets").insert_many((400..440).map(ticket)).await.unwrap();
-    day.is("broken").await;
+    day.is("stalled").await;
     day.browser.until_text(".verdict-summary", "stage 2").await;
     day.browser
         .until("stage 2 is marked", "document.querySelector('[aria-label=\"stage 2\"]').dataset.state === 'bad'")
         .await;
     day.browser.until("it is said aloud", "document.querySelector('#announce').textContent.startsWith('Broken')").await;
     day.world.start("upserter");
-    day.is("right").await;
+    day.is("in_sync").await;
 }
 
 async fn qdrant_is_away_and_comes_back(day: &mut Day) {
     let qdrant = day.world.stack.qdrant.clone().unwrap();
     qdrant.kill().await;
     day.world.collection("tickets").insert_many((440..480).map(ticket)).await.unwrap();
-    day.is("broken").await;
+    day.is("stalled").await;
     day.browser.until_text(".verdict-summary", "Qdrant is unreachable").await;
     day.browser.until_text("[aria-label=Qdrant]", "unreachable").await;
     if let Some(folder) = std::env::var_os("TIDEWHEEL_SCREENSHOTS").filter(|folder| !folder.is_empty()) {
@@ -250,7 +250,7 @@ async fn qdrant_is_away_and_comes_back(day: &mut Day) {
         std::fs::write(std::path::Path::new(&folder).join("outage-desk-light.png"), picture).unwrap();
     }
     qdrant.start().await.unwrap();
-    day.is("right").await;
+    day.is("in_sync").await;
     day.browser.until_text("[aria-label=Qdrant] .part-big", "401 points").await;
 }
 
@@ -267,13 +267,13 @@ async fn a_replay_is_shown(day: &mut Day) {
 
 async fn keys_lead_everywhere(day: &Day) {
     day.open("").await;
-    day.is("right").await;
+    day.is("in_sync").await;
     for (key, heading) in [("d", "Dead letters"), ("s", "Search"), ("t", "Trace a document"), ("r", "Replays")] {
         day.browser.press(&["g", key]).await;
         day.browser.until_text("h1", heading).await;
     }
     day.browser.press(&["g", "o"]).await;
-    day.is("right").await;
+    day.is("in_sync").await;
     day.browser.press(&["?"]).await;
     day.browser.until_text("dialog", "Keyboard shortcuts").await;
     day.browser.press(&["Escape"]).await;

@@ -255,7 +255,7 @@ async fn an_index_that_somebody_else_has_changed() {
     story.world.collection("notes").insert_many(NAMES.map(note)).await.unwrap();
     story.world.collection("tickets").insert_many((0..300).map(ticket)).await.unwrap();
     story.world.equal().await;
-    let audited = |world: &World| world.log("producer").matches("audited: the index equals MongoDB").count();
+    let audited = |world: &World| world.log("producer").matches("audit passed: the index matches MongoDB").count();
     story.world.wait(|world| audited(world) >= 1, "an audit finds nothing").await;
 
     let planted = damage(&story.world.stack.qdrant_http_url().unwrap()).await;
@@ -268,7 +268,7 @@ async fn an_index_that_somebody_else_has_changed() {
         let line = format!("tidewheel_drift_documents{{kind=\"{kind}\"}} {count}\n");
         assert!(shown.contains(&line), "{line}{shown}");
     }
-    let told = "audited: the index differs from MongoDB; `tidewheel verify --repair` mends it";
+    let told = "audit found drift between index and MongoDB; run `tidewheel verify --repair` to repair it";
     assert!(story.world.log("producer").contains(told));
 
     // Another producer takes over and audits from here on. The old one is still there, and must not tell its old news.

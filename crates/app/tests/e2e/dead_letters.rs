@@ -16,7 +16,7 @@ pub(super) fn letters(world: &World, arguments: &[&str]) -> (Value, Option<i32>)
 
 /// Waits until the snapshot is over: what it and the feed have both seen would be parked twice.
 pub(super) async fn snapshot_is_over(world: &mut World) {
-    let over = |world: &World| world.log("producer").contains("everything that was there has been read");
+    let over = |world: &World| world.log("producer").contains("snapshot read all documents");
     world.wait(over, "the snapshot is over").await;
 }
 

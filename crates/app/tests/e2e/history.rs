@@ -46,13 +46,13 @@ async fn changes_that_the_oplog_has_forgotten_are_found_by_reading_everything_ag
     world.start("producer");
     assert_eq!(world.equal().await.documents, 310);
     assert_eq!(failed(&world).await, 1, "the stream was refused");
-    assert_eq!(world.log("producer").matches("everything will be compared with the index").count(), 1);
+    assert_eq!(world.log("producer").matches("comparing all documents with the index").count(), 1);
 
     // Forgotten under a stream that was open: the stream ends, and cannot be opened again where it ended.
     lose_history(&world, &["getMore", "aggregate"], 2).await;
     change_everything(&world, 100).await;
     assert_eq!(world.equal().await.documents, 320);
-    let log = |world: &World| world.log("producer").matches("everything will be compared with the index").count();
+    let log = |world: &World| world.log("producer").matches("comparing all documents with the index").count();
     world.wait(|world| log(world) == 2, "everything is read again").await;
     assert_eq!(failed(&world).await, 1 + 2, "the stream ended and was refused");
     world.equal().await;

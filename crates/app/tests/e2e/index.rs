@@ -24,7 +24,7 @@ async fn qdrant_may_be_killed_and_started_again_under_writes() {
     }
     assert!(writer.finish().await > 50);
     world.equal().await;
-    assert!(world.log("upserter").contains("will keep trying"), "the upserter noticed");
+    assert!(world.log("upserter").contains("retrying"), "the upserter noticed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,7 +56,7 @@ async fn writes_that_arrive_late_and_twice_undo_nothing() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     proxy.set(Weather::Fair);
     assert_eq!(world.equal().await.documents, 60);
-    assert!(world.log("upserter").contains("cannot write to Qdrant, will keep trying"), "its calls timed out");
+    assert!(world.log("upserter").contains("failed to write to Qdrant, retrying"), "its calls timed out");
     // What was still on its way arrives now.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(world.equal().await.documents, 60);

@@ -84,7 +84,7 @@ async fn a_stage_that_falls_behind_and_recovers_is_told_once_each() {
         .await;
     let (code, line) = once(&world);
     assert_eq!(code, Some(1), "{line}");
-    assert_eq!(line["verdict"]["state"], "broken");
+    assert_eq!(line["verdict"]["state"], "stalled");
     assert!(line["stages"][1]["backlog"].as_u64().unwrap() >= 200, "{line}");
 
     world.start("upserter");
@@ -165,7 +165,7 @@ async fn an_outage_shows_in_readiness_metrics_and_status_and_is_a_few_lines_of_l
         serde_json::from_slice(&output.stdout).unwrap()
     };
     world.wait(|world| status(world)["services"].as_array().unwrap().len() == 4, "all services report").await;
-    world.wait(|world| status(world)["verdict"]["state"] == "right", "the index is right").await;
+    world.wait(|world| status(world)["verdict"]["state"] == "in_sync", "the index is right").await;
     world.wait(|world| status(world)["latency"]["changes"] == count, "the latency is known").await;
     // Of a young server nobody can say it yet.
     let left = status(&world)["source"]["oplog_time_to_loss_seconds"].as_u64();
@@ -177,11 +177,11 @@ async fn an_outage_shows_in_readiness_metrics_and_status_and_is_a_few_lines_of_l
     world
         .until("the upserter says why it is not ready", || async {
             let (code, text) = page(upserter, "/ready").await;
-            code == 503 && text.contains("cannot write to Qdrant")
+            code == 503 && text.contains("failing to write to Qdrant")
         })
         .await;
     assert_eq!(page(upserter, "/health").await.0, 200, "it is alive");
-    world.wait(|world| status(world)["verdict"]["state"] == "broken", "the outage shows").await;
+    world.wait(|world| status(world)["verdict"]["state"] == "stalled", "the outage shows").await;
     world
         .until("the error is counted", || async {
             page(upserter, "/metrics").await.1.contains("server=\"qdrant\",cause=\"unreachable\"}")
@@ -191,9 +191,9 @@ async fn an_outage_shows_in_readiness_metrics_and_status_and_is_a_few_lines_of_l
     qdrant.start().await.unwrap();
     world.equal().await;
     world.until("the upserter is ready again", || async { page(upserter, "/ready").await.0 == 200 }).await;
-    world.wait(|world| status(world)["verdict"]["state"] == "right", "the index is right again").await;
+    world.wait(|world| status(world)["verdict"]["state"] == "in_sync", "the index is right again").await;
     let log = world.log("upserter");
-    let story: Vec<&str> = log.lines().filter(|line| line.contains("WARN") || line.contains("can write")).collect();
+    let story: Vec<&str> = log.lines().filter(|line| line.contains("WARN") || line.contains("able to write")).collect();
     assert!((2..=8).contains(&story.len()), "an outage is a few lines:\n{}", story.join("\n"));
-    assert!(story.iter().any(|line| line.contains("can write to Qdrant again")), "{story:?}");
+    assert!(story.iter().any(|line| line.contains("able to write to Qdrant again")), "{story:?}");
 }

@@ -299,7 +299,7 @@ async fn wiped_redis_new_collection_and_upgrade_are_marked_without_a_person() {
     }
     assert_eq!(world.equal().await.documents, 35);
     marked(&mut world, "documents").await;
-    let repaired = world.log("producer").matches("everything will be compared with the index").count();
+    let repaired = world.log("producer").matches("comparing all documents with the index").count();
     assert_eq!(repaired, 0, "nothing is read again because of an upgrade");
 
     // A collection that a replay fills is marked before searches see it.

@@ -7,8 +7,8 @@ use tidewheel_core::streams::{
 
 use super::world::{World, backlog, ticket};
 
-const REWOUND: &str = "what was lost will be appended again";
-const COMPARED: &str = "everything will be compared with the index";
+const REWOUND: &str = "appending lost changes again";
+const COMPARED: &str = "comparing all documents with the index";
 
 /// A running world with documents that have arrived, and of which that is known.
 async fn settled() -> World {

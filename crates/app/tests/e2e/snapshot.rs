@@ -91,6 +91,6 @@ async fn a_snapshot_killed_in_the_middle_goes_on_while_others_write() {
     let (state, rows) = progress(&world).await;
     assert_eq!(state, "done");
     assert!(rows > second, "it went on where it was");
-    let read = world.log("producer").matches("reading what is already there").count();
+    let read = world.log("producer").matches("reading snapshot").count();
     assert_eq!(read, 3, "by three producers, one after the other");
 }

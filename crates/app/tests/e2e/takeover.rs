@@ -41,7 +41,7 @@ async fn a_producer_frozen_past_its_lease_wakes_up_and_does_no_harm() {
     signal(pid_of(&first), "CONT");
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(world.redis::<String>(&["GET", LEASE]).await, second, "the lease stays with the second one");
-    assert!(world.log("producer").contains("another producer is at work"), "the first one stands by");
+    assert!(world.log("producer").contains("another producer holds the lease"), "the first one stands by");
     assert!(writer.finish().await > 50);
     world.equal().await;
     world.each_change_once().await;

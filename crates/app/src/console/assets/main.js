@@ -39,7 +39,7 @@ function show() {
 }
 
 function entitle() {
-  const mark = { broken: "✖ ", behind: "… ", unknown: "? " }[state.overview?.verdict.state] ?? "";
+  const mark = { stalled: "✖ ", syncing: "… ", unknown: "? " }[state.overview?.verdict.state] ?? "";
   const lost = state.connection === "lost" ? "⚠ " : "";
   document.title = `${lost || mark}${current?.label ?? "Overview"} · tidewheel`;
 }

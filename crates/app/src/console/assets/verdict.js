@@ -4,10 +4,10 @@ import { attribute, h, icon, prose, redraw, setIcon, text } from "./dom.js";
 import { ago, estimate } from "./format.js";
 
 export const STATES = {
-  right: { word: "Right", icon: "check", tone: "good" },
-  differs: { word: "Differs", icon: "warn", tone: "warn" },
-  behind: { word: "Behind", icon: "clock", tone: "warn" },
-  broken: { word: "Broken", icon: "cross", tone: "bad" },
+  in_sync: { word: "In sync", icon: "check", tone: "good" },
+  drifted: { word: "Drifted", icon: "warn", tone: "warn" },
+  syncing: { word: "Syncing", icon: "clock", tone: "warn" },
+  stalled: { word: "Stalled", icon: "cross", tone: "bad" },
   unknown: { word: "Unknown", icon: "question", tone: "bad" },
   empty: { word: "Empty", icon: "question", tone: "idle" },
 };
@@ -36,7 +36,7 @@ export class VerdictBanner {
     text(this.summary, verdict.summary);
     this.action.hidden = !verdict.action;
     redraw(this.action, verdict.action, (action) => (action ? prose(`What to do: ${action}`) : ""));
-    const waiting = verdict.state === "behind" && verdict.eta_seconds !== null;
+    const waiting = verdict.state === "syncing" && verdict.eta_seconds !== null;
     this.etaBox.hidden = !waiting;
     text(this.eta, waiting ? estimate(verdict.eta_seconds) : "");
   }

@@ -41,7 +41,7 @@ async fn the_live_view_shows_an_outage_begin_and_end_at_any_size() {
     let tiny = Terminal::run(&world, (40, 10), "", "status --watch").await;
     let all = [(&usual, "80x24"), (&wide, "140x40"), (&tiny, "40x10")];
     for (terminal, size) in all {
-        terminal.until(|picture| picture.contains("✔ RIGHT"), "the verdict").await;
+        terminal.until(|picture| picture.contains("✔  In sync"), "the verdict").await;
         // The services report every few seconds; the tiny one has no room for them.
         let parts = ["/s out", "✔ embedder  ✔ processor  ✔ producer  ✔ upserter", "tokens/s", "checkpoint"];
         let needed = if size == "40x10" { 1 } else { parts.len() };
@@ -50,7 +50,7 @@ async fn the_live_view_shows_an_outage_begin_and_end_at_any_size() {
         assert_eq!(terminal.modes(), (true, false), "it has the screen to itself:\n{picture}");
         insta::assert_snapshot!(format!("right_{size}"), seen(&picture));
     }
-    assert!(usual.painted().contains("\x1b[38;5;2m ✔ RIGHT"), "what is right is green: {}", usual.painted());
+    assert!(usual.painted().contains("\x1b[38;5;2m ✔  In sync"), "what is right is green: {}", usual.painted());
 
     world.terminate("upserter");
     world.collection("tickets").insert_many((1000..1020).map(ticket)).await.unwrap();
@@ -59,7 +59,7 @@ async fn the_live_view_shows_an_outage_begin_and_end_at_any_size() {
             "40x10" => ["stage 1  0 waiting", "stage 2  20 waiting"].as_slice(),
             _ => [" 0 waiting", " 20 waiting", "not shrinking", "done", "Problems"].as_slice(),
         };
-        let told = |picture: &str| picture.contains("✖ BROKEN") && parts.iter().all(|part| picture.contains(part));
+        let told = |picture: &str| picture.contains("✖  Sync stalled") && parts.iter().all(|part| picture.contains(part));
         let picture = terminal.until(told, "the outage").await;
         insta::assert_snapshot!(format!("outage_{size}"), seen(&picture));
     }
@@ -67,12 +67,12 @@ async fn the_live_view_shows_an_outage_begin_and_end_at_any_size() {
     // While it runs, and back.
     for (width, height) in [(40, 10), (20, 5), (200, 60), (80, 24)] {
         usual.resize(width, height);
-        usual.until(|picture| picture.contains("BROKEN"), "the verdict at another size").await;
+        usual.until(|picture| picture.contains("stalled"), "the verdict at another size").await;
     }
 
     world.start("upserter");
     for (terminal, _) in all {
-        terminal.until(|picture| picture.contains("✔ RIGHT") && !picture.contains("Problems"), "the end").await;
+        terminal.until(|picture| picture.contains("✔  In sync") && !picture.contains("Problems"), "the end").await;
     }
     world.equal().await;
 
@@ -81,13 +81,13 @@ async fn the_live_view_shows_an_outage_begin_and_end_at_any_size() {
     redis.kill().await;
     for (terminal, _) in all {
         terminal
-            .until(|picture| picture.contains("✖ UNKNOWN") && picture.contains("start Redis"), "that it is away")
+            .until(|picture| picture.contains("✖  Sync state unknown") && picture.contains("start Redis"), "that it is away")
             .await;
     }
     assert!(usual.picture().contains("q to quit"), "the last line is cut off:\n{usual}");
     redis.start().await.unwrap();
     for (terminal, _) in all {
-        terminal.until(|picture| picture.contains("✔ RIGHT"), "that it is back").await;
+        terminal.until(|picture| picture.contains("✔  In sync"), "that it is back").await;
     }
 
     // However it is ended, the terminal is as it was.
@@ -103,7 +103,7 @@ async fn the_live_view_shows_an_outage_begin_and_end_at_any_size() {
 async fn the_live_view_has_no_colours_with_no_color_and_hears_keys_whatever_stdin_is() {
     let world = world().await;
     let plain = Terminal::run(&world, (80, 24), "NO_COLOR=1", "status --watch").await;
-    plain.until(|picture| picture.contains("✔ RIGHT"), "the verdict").await;
+    plain.until(|picture| picture.contains("✔  In sync"), "the verdict").await;
     let painted = plain.painted();
     let usual = |code: &&str| code.starts_with("39m") || code.starts_with("49m");
     let colours = painted.split("\x1b[").skip(1).filter(|code| code.starts_with(['3', '4', '9']) && !usual(code));
@@ -113,7 +113,7 @@ async fn the_live_view_has_no_colours_with_no_color_and_hears_keys_whatever_stdi
     plain.ended(0).await;
     // Keys come from the terminal, whatever stdin is.
     let deaf = Terminal::run(&world, (80, 24), "", "status --watch </dev/null").await;
-    deaf.until(|picture| picture.contains("✔ RIGHT"), "the verdict").await;
+    deaf.until(|picture| picture.contains("✔  In sync"), "the verdict").await;
     deaf.press("q");
     deaf.ended(0).await;
     // A terminal that is not used as one.
