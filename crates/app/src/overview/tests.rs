@@ -26,7 +26,7 @@ fn drawn(overview: &Overview, width: u16, height: u16) -> String {
 #[test]
 fn status_text_leads_with_verdict_and_action() {
     insta::assert_snapshot!("text_healthy", plain(&healthy()));
-    insta::assert_snapshot!("text_behind", plain(&behind()));
+    insta::assert_snapshot!("text_syncing", plain(&syncing()));
     insta::assert_snapshot!("text_outage", plain(&outage()));
     insta::assert_snapshot!("text_empty", plain(&empty()));
     let narrow = anstream::adapter::strip_str(&outage().text(80)).to_string();
@@ -49,7 +49,7 @@ fn live_view_renders_at_any_size() {
 #[test]
 fn problem_is_raised_above_its_threshold() {
     assert_eq!(codes(&healthy()), [""; 0]);
-    assert_eq!(codes(&behind()), ["stage-1-behind"]);
+    assert_eq!(codes(&syncing()), ["stage-1-behind"]);
     let with = |change: &dyn Fn(&mut Overview)| {
         let mut overview = healthy();
         change(&mut overview);

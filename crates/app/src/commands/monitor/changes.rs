@@ -70,9 +70,9 @@ mod tests {
     fn problem_is_reported_when_it_begins_and_when_it_is_resolved() {
         let mut known = Known::default();
         assert!(known.look(&healthy()).begun.is_empty());
-        let begun = known.look(&behind());
+        let begun = known.look(&syncing());
         assert_eq!((codes(&begun.begun), codes(&begun.over)), (vec!["stage-1-behind"], vec![]));
-        let lasting = known.look(&behind());
+        let lasting = known.look(&syncing());
         assert!(lasting.begun.is_empty() && lasting.over.is_empty());
         let over = known.look(&healthy());
         assert_eq!((codes(&over.begun), codes(&over.over)), (vec![], vec!["stage-1-behind"]));
