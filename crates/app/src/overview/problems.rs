@@ -156,10 +156,9 @@ fn of_stage(stage: &Stage, limit: u64, thresholds: &Thresholds, found: &mut Foun
         found.add(Severity::Critical, "no-progress", stream, message, action);
     }
     if stage.backlog > limit {
-        let eta = stage
-            .eta_seconds
-            .map_or_else(|| "not shrinking".to_owned(), |seconds| format!("ETA {}", estimate(seconds)));
-        let message = format!("stage {number} ({stream}) backlog of {waiting} exceeds {limit}, {eta}");
+        let outlook =
+            outlook(stage.eta_seconds, stage.out_per_second).map_or_else(String::new, |text| format!(", {text}"));
+        let message = format!("stage {number} ({stream}) backlog of {waiting} exceeds {limit}{outlook}");
         let action = if number == 1 {
             "start more processors, or give the embedder more or faster cores"
         } else {
@@ -288,6 +287,14 @@ pub(crate) fn thousands(number: u64) -> String {
 pub(crate) fn estimate(seconds: f64) -> String {
     let far = FAR_SECONDS as f64;
     if seconds >= far { format!("over {}", duration(far)) } else { duration(seconds) }
+}
+
+/// Describes when a backlog ends; `None` before the first rate is known.
+pub(super) fn outlook(eta_seconds: Option<f64>, out_per_second: Option<f64>) -> Option<String> {
+    match eta_seconds {
+        Some(seconds) => Some(format!("ETA {}", estimate(seconds))),
+        None => out_per_second.map(|_| "not shrinking".to_owned()),
+    }
 }
 
 /// Formats a duration with about two significant digits.

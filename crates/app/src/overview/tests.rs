@@ -1,7 +1,7 @@
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
-use super::samples::{behind, empty, healthy, outage};
+use super::samples::{empty, healthy, outage, syncing};
 use super::*;
 
 fn codes(overview: &Overview) -> Vec<&'static str> {
@@ -172,4 +172,21 @@ fn unreachable_server_is_an_error_in_json() {
     assert_eq!(json["stages"][1]["pending"], 1_024);
     assert!(json["collection"]["error"].as_str().unwrap().contains("connection refused"));
     assert_eq!(json["problems"][0]["severity"], "critical");
+}
+
+#[test]
+fn backlog_of_unknown_rate_is_not_reported_as_growing() {
+    let first = syncing().with_stage(1, |stage| (stage.in_per_second, stage.eta_seconds) = (None, None));
+    let first = first.with_stage(2, |stage| stage.out_per_second = None).judged();
+    assert_eq!(first.verdict.state, State::Syncing);
+    assert!(!first.verdict.summary.contains("shrinking"), "{}", first.verdict.summary);
+}
+
+#[test]
+fn missed_changes_are_not_reported_as_safe() {
+    let mut outage = outage();
+    if let Told::Known(source) = &mut outage.source {
+        source.damage = Some("entries of raw_document_changes were deleted".into());
+    }
+    assert!(!outage.judged().verdict.summary.contains("No data lost"));
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::problems::{Problem, Severity, documents, entries, estimate};
+use super::problems::{Problem, Severity, documents, entries, outlook};
 use super::{Overview, Told};
 
 /// Sync state of the index.
@@ -63,8 +63,10 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
     let eta_seconds = overview.eta_seconds();
     if let Some(problem) = worst {
         let waiting = entries(backlog);
+        let damaged = overview.source.known().is_some_and(|source| source.damage.is_some());
         let waits = match backlog {
             0 => String::new(),
+            _ if problem.code == "oplog-window" || damaged => format!(". {waiting} buffered"),
             _ if problem.message.contains(&waiting) => ". No data lost".to_owned(),
             _ => format!(". No data lost; {waiting} buffered"),
         };
@@ -86,8 +88,7 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
             eta_seconds: None,
         };
     }
-    let eta = eta_seconds
-        .map_or_else(|| ", backlog not shrinking".to_owned(), |seconds| format!(", ETA {}", estimate(seconds)));
+    let eta = outlook(eta_seconds, two.out_per_second).map_or_else(String::new, |text| format!(", {text}"));
     let snapshot = source.and_then(|source| source.snapshot.as_ref()).filter(|snapshot| snapshot.state != "done");
     let summary = match (snapshot, in_the_way) {
         (Some(snapshot), _) => {

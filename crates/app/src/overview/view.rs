@@ -8,7 +8,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Gauge, Paragraph, Sparkline, Wrap};
 
-use super::problems::{Severity, duration, estimate, thousands};
+use super::problems::{Severity, duration, outlook, thousands};
 use super::text::bytes;
 use super::{Overview, Stage, State, Told};
 use crate::escape;
@@ -225,10 +225,9 @@ fn stage(frame: &mut Frame<'_>, area: Rect, at: usize, probe: &Told<Stage>, out:
     let label = format!("{} waiting", thousands(stage.backlog));
     frame.render_widget(Gauge::default().ratio(waiting.clamp(0.0, 1.0)).gauge_style(style).label(label), bar);
     let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}"));
-    let eta = match stage.eta_seconds {
-        _ if stage.backlog == 0 => "done".to_owned(),
-        Some(seconds) => format!("ETA {}", estimate(seconds)),
-        None => "not shrinking".to_owned(),
+    let eta = match stage.backlog {
+        0 => "done".to_owned(),
+        _ => outlook(stage.eta_seconds, stage.out_per_second).unwrap_or_default(),
     };
     let line = format!("{}/s in  {}/s out  {eta}", rate(stage.in_per_second), rate(stage.out_per_second));
     frame.render_widget(Line::raw(line), numbers);

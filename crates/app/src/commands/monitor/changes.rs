@@ -60,7 +60,7 @@ fn hidden(problem: &Problem, overview: &Overview) -> bool {
 mod tests {
     use super::*;
     use crate::overview::Told;
-    use crate::overview::samples::{behind, healthy, outage};
+    use crate::overview::samples::{healthy, outage, syncing};
 
     fn codes(problems: &[Problem]) -> Vec<&'static str> {
         problems.iter().map(|problem| problem.code).collect()

@@ -99,7 +99,7 @@ export class Pipeline {
     part.big(number(stage.backlog), "waiting");
     part.rows([
       ["oldest", stage.backlog > 0 && stage.oldest_age_ms !== null ? duration(stage.oldest_age_ms / 1000) : null],
-      stage.backlog > 0 && stage.eta_seconds === null ? ["", "not shrinking", "warn"] : ["ETA", stage.backlog > 0 ? estimate(stage.eta_seconds) : null],
+      stage.backlog > 0 && stage.eta_seconds === null && stage.out_per_second !== null ? ["", "not shrinking", "warn"] : ["ETA", stage.backlog > 0 ? estimate(stage.eta_seconds) : null],
       ["parked", stage.dead_letters > 0 ? number(stage.dead_letters) : null, "warn"],
     ]);
     part.gauge(limit ? Math.min(1, stage.backlog / limit) : null, behind ? "warn" : "info",

@@ -59,7 +59,8 @@ async fn the_live_view_shows_an_outage_begin_and_end_at_any_size() {
             "40x10" => ["stage 1  0 waiting", "stage 2  20 waiting"].as_slice(),
             _ => [" 0 waiting", " 20 waiting", "not shrinking", "done", "Problems"].as_slice(),
         };
-        let told = |picture: &str| picture.contains("✖  Sync stalled") && parts.iter().all(|part| picture.contains(part));
+        let told =
+            |picture: &str| picture.contains("✖  Sync stalled") && parts.iter().all(|part| picture.contains(part));
         let picture = terminal.until(told, "the outage").await;
         insta::assert_snapshot!(format!("outage_{size}"), seen(&picture));
     }
@@ -81,7 +82,10 @@ async fn the_live_view_shows_an_outage_begin_and_end_at_any_size() {
     redis.kill().await;
     for (terminal, _) in all {
         terminal
-            .until(|picture| picture.contains("✖  Sync state unknown") && picture.contains("start Redis"), "that it is away")
+            .until(
+                |picture| picture.contains("✖  Sync state unknown") && picture.contains("start Redis"),
+                "that it is away",
+            )
             .await;
     }
     assert!(usual.picture().contains("q to quit"), "the last line is cut off:\n{usual}");
