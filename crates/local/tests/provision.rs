@@ -238,6 +238,6 @@ async fn an_unreachable_hub_is_named() {
     let provisioner = Provisioner::with_cache(cache.path(), silent()).with_hub("http://127.0.0.1:9", None);
     let error = provisioner.model("someone/some-model").await.expect_err("no hub");
     let message = error.to_string();
-    assert!(message.starts_with("cannot fetch model someone/some-model from http://127.0.0.1:9: "), "{message}");
+    assert!(message.starts_with("failed to fetch model someone/some-model from http://127.0.0.1:9: "), "{message}");
     assert!(error.hint().contains("HF_ENDPOINT"));
 }

@@ -220,7 +220,7 @@ async fn a_taken_port_is_named_with_its_holder() {
     let Err(error) = redis_options.start(silent()).await else { panic!("the port is taken") };
     let message = error.to_string();
     assert!(
-        message.starts_with(&format!("redis-server cannot listen on port {port} of 127.0.0.1: it is taken by ")),
+        message.starts_with(&format!("redis-server cannot listen on 127.0.0.1:{port}: port in use by ")),
         "{message}"
     );
     assert!(message.ends_with(&format!("(pid {})", std::process::id())), "{message}");
@@ -238,7 +238,7 @@ async fn a_server_that_cannot_start_says_why() {
         panic!("it cannot start");
     };
     let message = error.to_string();
-    assert!(message.starts_with("redis-server ended while starting (exit status: 1): "), "{message}");
+    assert!(message.starts_with("redis-server exited during startup (exit status: 1): "), "{message}");
     assert!(message.contains("AOF manifest"), "{message}");
     assert!(error.hint().ends_with("logs/redis.log"), "{}", error.hint());
 }
@@ -320,7 +320,7 @@ async fn a_stack_starts_keeps_its_data_and_locks_its_directory() {
     };
     let message = error.to_string();
     assert!(matches!(error, StackError::Locked { .. }), "{message}");
-    assert!(message.ends_with(&format!("in use by another stack by pid {}", std::process::id())), "{message}");
+    assert!(message.ends_with(&format!("is locked by another stack (pid {})", std::process::id())), "{message}");
 
     let pids: Vec<u32> = [&stack.mongod, &stack.redis, stack.qdrant.as_ref().expect("a qdrant")]
         .iter()
