@@ -14,84 +14,84 @@ pub enum ProvisionError {
     /// The path that the user gave is invalid.
     #[error("invalid path {} for {part}: {reason}", path.display())]
     Given {
-    /// The expected part.
-    part: Part,
-    /// The path as given.
-    path: PathBuf,
-    /// Why it is invalid.
+        /// The expected part.
+        part: Part,
+        /// The path as given.
+        path: PathBuf,
+        /// Why it is invalid.
         reason: String,
     },
     /// No download exists for this platform.
     #[error("unsupported platform {platform}: no {part} to fetch")]
     Unsupported {
-    /// The part.
-    part: Part,
+        /// The part.
+        part: Part,
         /// Operating system and architecture.
         platform: String,
     },
     /// A program required for fetching is missing.
     #[error("failed to fetch {part}: {tool} is not installed")]
     NoTool {
-    /// The part.
-    part: Part,
+        /// The part.
+        part: Part,
         /// The missing program.
         tool: &'static str,
     },
     /// A program required for fetching failed.
     #[error("failed to fetch {part}: {step} failed: {output}")]
     Tool {
-    /// The part.
-    part: Part,
-    /// Display name of the step.
-    step: String,
-    /// The end of the program's output.
+        /// The part.
+        part: Part,
+        /// Display name of the step.
+        step: String,
+        /// The end of the program's output.
         output: String,
     },
     /// A download does not match its pinned checksum.
     #[error("checksum mismatch in {file} of {part}: expected SHA-256 {expected}, got {found}")]
     Checksum {
-    /// The part.
-    part: Part,
-    /// The file's name.
-    file: String,
-    /// The pinned checksum.
-    expected: String,
-    /// The checksum of the download.
+        /// The part.
+        part: Part,
+        /// The file's name.
+        file: String,
+        /// The pinned checksum.
+        expected: String,
+        /// The checksum of the download.
         found: String,
     },
     /// A download cannot be unpacked or lacks a file.
     #[error("failed to unpack {file} of {part}: {reason}")]
     Unpack {
-    /// The part.
-    part: Part,
-    /// The archive's name.
-    file: String,
-    /// Why it cannot be unpacked.
+        /// The part.
+        part: Part,
+        /// The archive's name.
+        file: String,
+        /// Why it cannot be unpacked.
         reason: String,
     },
     /// The fetched program does not run on this machine.
     #[error("fetched {part} does not run on this machine: {reason}")]
     DoesNotRun {
-    /// The part.
-    part: Part,
-    /// The error of the attempt.
+        /// The part.
+        part: Part,
+        /// The error of the attempt.
         reason: String,
     },
     /// The program is older than the oldest supported version.
     #[error("unsupported {part} {found} at {}: {needed} or newer is required", path.display())]
     TooOld {
-    /// The part.
-    part: Part,
-    /// The executable.
-    path: PathBuf,
-    /// Its version.
-    found: String,
-    /// The oldest supported version.
+        /// The part.
+        part: Part,
+        /// The executable.
+        path: PathBuf,
+        /// Its version.
+        found: String,
+        /// The oldest supported version.
         needed: String,
     },
     /// The name is neither a directory nor of the form `owner/name`.
-#[error(
-    "invalid model `{name}`: expected a directory or a model id such as sentence-transformers/all-MiniLM-L6-v2"
+    #[error(
+        "invalid model `{name}`: expected a directory or a model id such as sentence-transformers/all-MiniLM-L6-v2"
     )]
     NotAModel {
         /// The name as given.
@@ -161,9 +161,7 @@ impl ProvisionError {
 const fn by_hand(part: Part) -> &'static str {
     match part {
         Part::Mongod => "install MongoDB 6.0 or newer with `mongod` on PATH, or use an existing server",
-        Part::RedisServer => {
-            "install Redis 7.0 or newer with `redis-server` on PATH, or use an existing server"
-        }
+        Part::RedisServer => "install Redis 7.0 or newer with `redis-server` on PATH, or use an existing server",
         Part::Promtool | Part::Prometheus => "install the Debian package prometheus",
         Part::Model => "download the model and set its directory",
         Part::Chromium => "install the Debian package chromium",

@@ -215,7 +215,7 @@ impl Provisioner {
             // Fall back to the incomplete model, which the older release used as it is.
             Err(error) if model::check(&old).is_ok() && cache::is_whole(&old) => {
                 let reason =
-                format!("using the cached model of an older release, possibly without its prompts: {error}");
+                    format!("using the cached model of an older release, possibly without its prompts: {error}");
                 self.report_skip(Part::Model, reason);
                 Ok(old)
             }

@@ -14,19 +14,19 @@ pub enum StackError {
     /// Another process listens on the server's port.
     #[error("{server} cannot listen on 127.0.0.1:{port}: port in use{}", by(holder.as_deref()))]
     PortTaken {
-    /// The server.
-    server: ServerKind,
-    /// The port.
-    port: u16,
-    /// The process that holds it, if known.
+        /// The server.
+        server: ServerKind,
+        /// The port.
+        port: u16,
+        /// The process that holds it, if known.
         holder: Option<String>,
     },
     /// Another stack uses the same data directory.
     #[error("data directory {} is locked by another stack{}", path.display(), with(holder.as_deref()))]
     Locked {
-    /// The data directory.
-    path: PathBuf,
-    /// The process that holds it, if known.
+        /// The data directory.
+        path: PathBuf,
+        /// The process that holds it, if known.
         holder: Option<String>,
     },
     /// No Qdrant to start.
@@ -35,20 +35,20 @@ pub enum StackError {
     /// The server's process could not be started.
     #[error("failed to start {server} ({}): {source}", program.display())]
     Spawn {
-    /// The server.
-    server: ServerKind,
-    /// Its executable.
-    program: PathBuf,
-    /// The I/O error.
-    source: std::io::Error,
+        /// The server.
+        server: ServerKind,
+        /// Its executable.
+        program: PathBuf,
+        /// The I/O error.
+        source: std::io::Error,
     },
     /// The server exited during startup.
     #[error("{server} exited during startup ({status}): {tail}")]
     Exited {
-    /// The server.
-    server: ServerKind,
-    /// Exit status.
-    status: String,
+        /// The server.
+        server: ServerKind,
+        /// Exit status.
+        status: String,
         /// The end of its log.
         tail: String,
         /// Its log file.
@@ -57,11 +57,11 @@ pub enum StackError {
     /// The server runs, but is not ready.
     #[error("{server} is not ready after {seconds} s: {reason}")]
     NotReady {
-    /// The server.
-    server: ServerKind,
-    /// Time waited.
-    seconds: u64,
-    /// The error of the last attempt.
+        /// The server.
+        server: ServerKind,
+        /// Time waited.
+        seconds: u64,
+        /// The error of the last attempt.
         reason: String,
         /// Its log file.
         log: PathBuf,
@@ -69,23 +69,23 @@ pub enum StackError {
     /// The server was stopped before it was ready.
     #[error("{server} was stopped during startup")]
     Interrupted {
-    /// The server.
-    server: ServerKind,
+        /// The server.
+        server: ServerKind,
     },
     /// The server does not run.
     #[error("{server} is not running")]
     NotRunning {
-    /// The server.
-    server: ServerKind,
+        /// The server.
+        server: ServerKind,
     },
     /// The data directory cannot be used.
     #[error("failed to {action} {}: {source}", path.display())]
     Io {
-    /// The attempted action.
-    action: &'static str,
-    /// The file or directory.
-    path: PathBuf,
-    /// The I/O error.
+        /// The attempted action.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The I/O error.
         source: std::io::Error,
     },
 }
@@ -100,9 +100,7 @@ impl StackError {
                 format!("stop the process that holds the port, or set another port for {server} (0 picks a free one)")
             }
             Self::Locked { .. } => "stop the other stack, or set another data directory".into(),
-            Self::NoQdrant => {
-                "install Qdrant with `qdrant` on PATH, or set qdrant.url to an existing server".into()
-            }
+            Self::NoQdrant => "install Qdrant with `qdrant` on PATH, or set qdrant.url to an existing server".into(),
             Self::Spawn { .. } => "check that the file exists and is executable".into(),
             Self::Exited { log, .. } | Self::NotReady { log, .. } => format!("see its log {}", log.display()),
             Self::NotRunning { .. } | Self::Interrupted { .. } => "start the server first".into(),
@@ -117,9 +115,9 @@ impl StackError {
 }
 
 fn by(holder: Option<&str>) -> String {
-holder.map(|holder| format!(" by {holder}")).unwrap_or_default()
+    holder.map(|holder| format!(" by {holder}")).unwrap_or_default()
 }
 
 fn with(holder: Option<&str>) -> String {
-holder.map(|holder| format!(" ({holder})")).unwrap_or_default()
+    holder.map(|holder| format!(" ({holder})")).unwrap_or_default()
 }

@@ -44,7 +44,7 @@ pub(super) fn tail(path: &Path) -> String {
     }
     let errors: Vec<String> = lines.iter().filter_map(|line| mongod_error(line)).collect();
     if !errors.is_empty() {
-    return errors[errors.len().saturating_sub(TAIL_LINES)..].join(" / ");
+        return errors[errors.len().saturating_sub(TAIL_LINES)..].join(" / ");
     }
     lines[lines.len().saturating_sub(TAIL_LINES)..].join(" / ")
 }

@@ -47,7 +47,7 @@ use crate::{
 /// Options of the stack.
 #[derive(Debug, Clone)]
 pub struct StackOptions {
-/// The data directory. Created when missing.
+    /// The data directory. Created when missing.
     pub data: PathBuf,
     /// `mongod`'s port on 127.0.0.1. As for the other ports, `0` picks a free one.
     pub mongodb_port: u16,

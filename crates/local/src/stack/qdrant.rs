@@ -30,9 +30,9 @@ pub enum QdrantProgram {
 /// Options of Qdrant. Data is in `qdrant` and the log in `logs` under the data directory.
 #[derive(Debug, Clone)]
 pub struct Qdrant {
-/// The program.
-pub program: QdrantProgram,
-/// The stack's data directory, the parent of Qdrant's.
+    /// The program.
+    pub program: QdrantProgram,
+    /// The stack's data directory, the parent of Qdrant's.
     pub data: PathBuf,
     /// The port of the REST API on 127.0.0.1; `0` picks a free one, which a restart keeps.
     pub http_port: u16,
@@ -109,6 +109,10 @@ impl Qdrant {
         };
         let answer = exchange.await.map_err(|error| error.to_string())?;
         let line = String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned();
-        if line.split_whitespace().nth(1) == Some("200") { Ok(()) } else { Err(format!("GET /readyz returned `{line}`")) }
+        if line.split_whitespace().nth(1) == Some("200") {
+            Ok(())
+        } else {
+            Err(format!("GET /readyz returned `{line}`"))
+        }
     }
 }
