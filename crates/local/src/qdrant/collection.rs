@@ -3,7 +3,7 @@
 //! ```text
 //! collections/NAME/collection.json   configuration, and the uuid of the current storage directory
 //! collections/NAME/<uuid>/           the engine's files
-//! collections/NAME/<uuid>/oplog      acknowledged writes since the engine's last flush
+//! collections/NAME/<uuid>/oplog      confirmed writes since the engine's last flush
 //! ```
 //!
 //! `collection.json` is written last and removed first: without it the collection does not exist, whatever other files

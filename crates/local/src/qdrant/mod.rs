@@ -6,7 +6,7 @@
 //!
 //! # Durability
 //!
-//! When a write with `wait=true` is acknowledged, it is applied, visible to every read, and in the synced operation
+//! When a write with `wait=true` is confirmed, it is applied, visible to every read, and in the synced operation
 //! log. On start the log is replayed on top of the engine's last flush. Surviving a kill of the process at any moment
 //! is guaranteed and tested. After a power loss the log is complete, but the engine's memory-mapped files depend on
 //! what the kernel wrote back since the last flush.

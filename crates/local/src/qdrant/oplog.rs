@@ -1,19 +1,19 @@
-//! The operation log of one collection, which makes acknowledged writes durable.
+//! The operation log of one collection, which makes confirmed writes durable.
 //!
 //! The engine keeps part of every change in memory until `flush()`, which syncs dozens of files and takes longer the
-//! more segments there are. So a write is acknowledged when it is in this log, which takes one append and one
+//! more segments there are. So a write is confirmed when it is in this log, which takes one append and one
 //! `fdatasync` for a whole group of writers; the engine is flushed periodically, and the log truncated after that. On
 //! start the log is replayed on top of the engine's files. That is correct from any such state, because the log
 //! contains *resolved* operations (ids and whole values, never a filter): replayed in order they lead to the same
 //! points from any starting state.
 //!
-//! No write is acknowledged after a failed commit: the engine has applied operations that the log lacks, and a write
-//! that finds its change applied, and so has nothing to log, must not be acknowledged. The failed bytes stay in memory,
+//! No write is confirmed after a failed commit: the engine has applied operations that the log lacks, and a write
+//! that finds its change applied, and so has nothing to log, must not be confirmed. The failed bytes stay in memory,
 //! and the next commit writes them first. After a failed sync the kernel may have dropped the written pages and report
 //! success for the next sync: everything since the last successful sync is written again.
 //!
 //! Format: a sequence of `length: u32 | crc32c: u32 | record`, little-endian. A record that a kill truncated was never
-//! acknowledged; it and everything after it is dropped on start.
+//! confirmed; it and everything after it is dropped on start.
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
@@ -98,7 +98,7 @@ impl OpLog {
     /// disk.
     ///
     /// # Errors
-    /// No appended record, nor any later one, may be acknowledged until a commit succeeds.
+    /// No appended record, nor any later one, may be confirmed until a commit succeeds.
     pub(crate) fn commit(&mut self, sync: bool) -> io::Result<()> {
         let result = self.try_commit(sync || self.failed);
         self.failed = result.is_err();

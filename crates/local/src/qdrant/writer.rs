@@ -9,8 +9,8 @@
 //!                                   └─▶ sync once ─▶ reply to all ─▶ periodically: flush the engine, truncate the log
 //! ```
 //!
-//! Changes that the engine has applied but the log lacks are not acknowledged: see `oplog`. While the log cannot be
-//! written no further write is applied. After the engine has failed during a write, no write is acknowledged until the
+//! Changes that the engine has applied but the log lacks are not confirmed: see `oplog`. While the log cannot be
+//! written no further write is applied. After the engine has failed during a write, no write is confirmed until the
 //! engine was flushed, because it may have applied a part of that write.
 //!
 //! The thread also starts the index build, on a separate thread, when enough unindexed points have accumulated.
@@ -135,7 +135,7 @@ impl Writer {
         !stop
     }
 
-    /// Recovers from an earlier failure; fails while no write may be acknowledged.
+    /// Recovers from an earlier failure; fails while no write may be confirmed.
     fn restore(&mut self) -> Result<(), ApiError> {
         if self.log.has_failed() {
             self.commit(true)?;
