@@ -1,4 +1,4 @@
-//! The Qdrant of `up`: closed to web pages, open to its services and to every holder of its key.
+//! The Qdrant of `up`: protected against web pages, accessible with its API key.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,7 @@ impl Drop for Up {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn qdrant_of_up_needs_its_key_and_refuses_web_pages() {
+async fn qdrant_of_up_requires_api_key_and_rejects_web_pages() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let ports: Vec<String> = (0..7).map(|_| free_port().to_string()).collect();
@@ -49,7 +49,7 @@ async fn qdrant_of_up_needs_its_key_and_refuses_web_pages() {
     assert_eq!(status(http().get(&collection).header("api-key", &key)).await, 200);
     assert_eq!(status(http().get(format!("{base}/readyz"))).await, 200);
 
-    // What a page of another site can send without asking, and what it can read after DNS rebinding.
+    // Requests that a cross-site page can send without a preflight, and reads after DNS rebinding.
     let delete = || http().post(format!("{collection}/points/delete?wait=true")).body(r#"{"filter": {}}"#);
     assert_eq!(status(delete().header("content-type", "text/plain")).await, 415);
     assert_eq!(status(delete().header("content-type", "text/plain").header("api-key", &key)).await, 415);
@@ -81,7 +81,7 @@ async fn qdrant_of_up_needs_its_key_and_refuses_web_pages() {
     let curl = printed.lines().find(|line| line.contains("curl") && line.contains("api-key")).unwrap();
     let output = Command::new("sh").args(["-c", curl.trim()]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("points_count"), "{curl}: {output:?}");
-    // Found by itself where the data is.
+    // The key is found automatically in the data directory.
     let output = Command::new(BINARY)
         .args(["search", "a parcel", "--embedding-url", &format!("http://127.0.0.1:{}", ports[4])])
         .args(["--qdrant-url", &format!("http://127.0.0.1:{}", ports[3])])

@@ -13,7 +13,7 @@ use mongodb::bson::doc;
 use serde_json::Value;
 use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
 
-use super::embedder::{Mood, world};
+use super::embedder::{Behavior, world};
 use super::world::{BINARY, World, backlog, free_port, ticket};
 use tmux::Terminal;
 
@@ -151,7 +151,7 @@ async fn every_command_says_it_for_people_in_colour_and_for_programs() {
     settings(&world);
     one_is_parked(&world);
     in_a_terminal_of_80_columns(&world).await;
-    fake.set(Mood::Lenient);
+    fake.set(Behavior::Lenient);
     parked_is_retried_and_damage_repaired(&mut world).await;
     qdrant_is_away(&mut world).await;
 }
@@ -211,8 +211,8 @@ fn one_is_parked(world: &World) {
     assert_eq!(told(world, "replay_wrong", &["replay", "raw", "--filter", "{}"]), 2);
 }
 
-/// A terminal is no wider than that by itself: nothing may be broken in the middle of a word, and with NO_COLOR nothing is
-/// painted.
+/// A terminal is no wider than that by itself: nothing may be broken in the middle of a word, and with NO_COLOR nothing
+/// is painted.
 async fn in_a_terminal_of_80_columns(world: &World) {
     let commands = [
         "status",

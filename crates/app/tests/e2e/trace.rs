@@ -5,7 +5,7 @@ use serde_json::Value;
 use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
 
 use super::dead_letters::snapshot_is_over;
-use super::embedder::{Mood, world};
+use super::embedder::{Behavior, world};
 use super::world::{World, backlog, ticket};
 
 /// What `tidewheel trace` prints as JSON, and its exit code.
@@ -46,7 +46,7 @@ async fn a_trace_finds_a_document_wherever_it_is() {
     assert_eq!(trace(&world, &["6"]).1, Some(1), "nobody knows it");
 
     // Without the embedder it waits in stage 1; without an upserter in stage 2.
-    fake.set(Mood::Broken);
+    fake.set(Behavior::Broken);
     tickets.update_one(doc! {"_id": 5}, doc! {"$set": {"subject": "Changed"}}).await.unwrap();
     let of_int = r#"{"$numberInt": "5"}"#;
     world.wait(|world| state(&trace(world, &[of_int]).0) == "on_its_way", "it is on its way").await;
@@ -54,7 +54,7 @@ async fn a_trace_finds_a_document_wherever_it_is() {
     assert_eq!(code, Some(1));
     assert!(found["documents"][0]["verdict"]["text"].as_str().unwrap().contains("stage 1"), "{found}");
     world.terminate("upserter");
-    fake.set(Mood::Fair);
+    fake.set(Behavior::Normal);
     let url = world.stack.redis_url();
     world.until("it waits in stage 2", || async { backlog(&url, EMBEDDED, EMBEDDED_GROUP).await > 0 }).await;
     let (found, _) = trace(&world, &[of_int]);
