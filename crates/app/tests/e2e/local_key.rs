@@ -30,17 +30,21 @@ async fn qdrant_of_up_requires_api_key_and_rejects_web_pages() {
     command.args(["--qdrant-grpc-port", &ports[3], "--embedder-port", &ports[4], "--http-port", &ports[5]]);
     command.args(["--console-port", &ports[6]]).current_dir(dir.path()).stdin(Stdio::null()).env("NO_COLOR", "1");
     let up = Up(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
-    let said = || std::fs::read_to_string(dir.path().join("up.log")).unwrap();
+    let printed = || std::fs::read_to_string(dir.path().join("up.log")).unwrap();
     let begun = Instant::now();
-    while !said().contains("everything runs") {
-        assert!(begun.elapsed() < Duration::from_secs(120), "{}", said());
+    while !printed().contains("everything runs") {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{}", printed());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
     let file = data.join("qdrant-api-key");
     let key = std::fs::read_to_string(&file).unwrap();
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(key.len() >= 32 && !said().contains(&key) && said().contains(file.to_str().unwrap()), "{}", said());
+    assert!(
+        key.len() >= 32 && !printed().contains(&key) && printed().contains(file.to_str().unwrap()),
+        "{}",
+        printed()
+    );
     let base = format!("http://127.0.0.1:{}", ports[2]);
     let collection = format!("{base}/collections/documents");
     let status = async |request: reqwest::RequestBuilder| request.send().await.unwrap().status().as_u16();
@@ -74,7 +78,7 @@ async fn qdrant_of_up_requires_api_key_and_rejects_web_pages() {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
     assert_eq!(out.trim(), format!("rest: {points} points\ngrpc: {points} points"));
-    let printed = said();
+    let printed = printed();
     let search = printed.lines().find(|line| line.contains(" search ")).unwrap().trim().to_owned();
     let output = Command::new("sh").args(["-c", &search]).current_dir(dir.path()).output().unwrap();
     assert!(output.status.success(), "{search}: {}", String::from_utf8_lossy(&output.stderr));
