@@ -12,15 +12,18 @@
 //! reported.
 //!
 //! `tidewheel-bench fence` measures the cost of the version fence, `tidewheel-bench verify` the duration of an audit,
-//! `tidewheel-bench observability` the cost of metrics, console and monitor.
+//! `tidewheel-bench observability` the cost of metrics, console and monitor, and `tidewheel-bench release` compares two
+//! builds of tidewheel.
 #![allow(clippy::print_stdout, reason = "a command-line tool")]
 
 mod fence;
 mod load;
 mod observability;
 mod process;
+mod release;
 mod report;
 mod side;
+mod turns;
 mod verify;
 
 use std::ffi::OsString;
@@ -55,6 +58,7 @@ enum Part {
     Fence(fence::Arguments),
     Verify(verify::Arguments),
     Observability(observability::Arguments),
+    Release(release::Arguments),
 }
 
 /// Arguments of the whole pipeline against a baseline.
@@ -160,6 +164,7 @@ async fn run(line: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
         Some(Part::Observability(arguments)) => {
             observability::run(&stack, &binary, dir.path(), arguments).await?;
         }
+        Some(Part::Release(arguments)) => release::run(&stack, &binary, dir.path(), arguments).await?,
         None => compare(&line.pipeline, &binary, &stack, dir.path()).await?,
     }
     stack.stop().await;

@@ -9,9 +9,7 @@
 //!
 //! The monitored side has an operations port on every service, scraped every few seconds, a console with an open event
 //! stream, which polls every second, and a monitor. All of that counts towards its CPU time. The unmonitored side is
-//! built without recorder and reporter and has none of these. Rounds alternate, and the sides alternate in going first.
-//! Each side's round with the median throughput is printed; the relevant ratio is the median of the ratios per round,
-//! because other load on the machine changes from minute to minute and affects both sides of a round.
+//! built without recorder and reporter and has none of these.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -24,9 +22,9 @@ use tidewheel_local::stack::Stack;
 use tokio::task::JoinSet;
 
 use crate::load::Servers;
-use crate::report::{Run, median};
 use crate::side::{Model, SERVICES, Side, free_port, tidewheel_as};
-use crate::{Load, measure, report};
+use crate::turns::Turns;
+use crate::{Load, measure};
 
 /// Pause before a scraper or the event stream retries.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -70,39 +68,26 @@ pub async fn run(stack: &Stack, binary: &Path, dir: &Path, arguments: &Arguments
     }
     let unmonitored = tidewheel_as("unmonitored", &unmeasured, dir, &servers, &model, &[])?;
     let load = Load { documents: arguments.documents, latency_documents: 100, rate: 50 };
-    let (mut monitored_runs, mut unmonitored_runs): (Vec<Run>, Vec<Run>) = (Vec::new(), Vec::new());
-    let (mut throughput, mut services, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
+    let mut turns = Turns::new([monitored.name, unmonitored.name]);
     for round in 0..arguments.rounds {
-        for turn in 0..2 {
-            if (round + turn) % 2 == 0 {
+        for side in Turns::order(round) {
+            if side == 0 {
                 let scrapers = endpoints.scrape(&client, arguments.scrape);
-                monitored_runs.push(measure(&monitored, &servers, stack, &load, dir).await?);
+                turns.record(side, measure(&monitored, &servers, stack, &load, dir).await?);
                 if !scrapers.reached_all() {
                     return Err("failed to scrape a service or the console".into());
                 }
             } else {
-                unmonitored_runs.push(measure(&unmonitored, &servers, stack, &load, dir).await?);
+                turns.record(side, measure(&unmonitored, &servers, stack, &load, dir).await?);
             }
         }
-        if let (Some(monitored), Some(unmonitored)) = (monitored_runs.last(), unmonitored_runs.last()) {
-            let (a, b) = (monitored.documents_per_second, unmonitored.documents_per_second);
-            println!("round {}: {a:.0} documents/s monitored, {b:.0} unmonitored", round + 1);
-            throughput.push(a / b);
-            services.push(monitored.services_cpu() / unmonitored.services_cpu());
-            cpu.push(monitored.all_cpu() / unmonitored.all_cpu());
-        }
+        turns.report_round();
     }
     println!(
         "\n{} documents, {} dimensions, no model, {} rounds, scraped every {} s",
         arguments.documents, arguments.dimension, arguments.rounds, arguments.scrape
     );
-    report::print(&[("monitored", report::middle(monitored_runs)), ("unmonitored", report::middle(unmonitored_runs))]);
-    println!(
-        "median of the ratios per round: throughput {:.3}, CPU time of services {:.3}, of services and servers {:.3}",
-        median(throughput),
-        median(services),
-        median(cpu)
-    );
+    turns.report();
     Ok(())
 }
 

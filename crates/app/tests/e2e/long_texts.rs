@@ -71,10 +71,10 @@ async fn long_document_is_stored_found_and_read_once() {
         world.start(service);
     }
     let texts = world.collection("texts");
-    texts.insert_many([long(1, MEGABYTE), long(2, 5 * MEGABYTE)]).await.unwrap();
+    texts.insert_many([long(1, MEGABYTE / 4), long(2, MEGABYTE)]).await.unwrap();
     world.collection("tickets").insert_many((100..140).map(ticket)).await.unwrap();
     let report = world.equal().await;
-    assert!(report.points > 6_000, "{report}");
+    assert!(report.points > 1_200, "{report}");
     for service in ["processor", "upserter"] {
         let peak = world.peak_megabytes(service);
         assert!(peak < 512, "the {service} took {peak} MB");
@@ -82,7 +82,7 @@ async fn long_document_is_stored_found_and_read_once() {
 
     // Large values are in the first point's payload only, small ones in all.
     let qdrant = world.stack.qdrant_http_url().unwrap();
-    for (id, bytes) in [(1, MEGABYTE), (2, 5 * MEGABYTE)] {
+    for (id, bytes) in [(1, MEGABYTE / 4), (2, MEGABYTE)] {
         let points = points(&qdrant, id).await;
         let stored: usize = points.iter().map(|point| point["payload"].to_string().len()).sum();
         assert!(stored < 4 * bytes, "{} points of a document of {bytes} bytes hold {stored}", points.len());
@@ -108,11 +108,11 @@ async fn long_document_is_stored_found_and_read_once() {
     let ids: Vec<&Value> = found.iter().map(|found| &found["document"]["_id"]).collect();
     assert!(ids[..2].contains(&&json!(1)) && ids[..2].contains(&&json!(2)), "{ids:?}");
     for found in &found[..2] {
-        assert!(found["document"]["content"].as_str().unwrap().len() >= MEGABYTE);
+        assert!(found["document"]["content"].as_str().unwrap().len() >= MEGABYTE / 4);
         assert!(found["text"].as_str().unwrap().contains("quick brown fox"));
     }
     let read = proxy.answered() as usize;
-    assert!(read < 6 * MEGABYTE + 3 * MEGABYTE, "the search read {read} bytes");
+    assert!(read < 3 * MEGABYTE, "the search read {read} bytes");
     let before = proxy.answered();
     let short = ticket(100);
     let text = format!("{}\n{}", short.get_str("subject").unwrap(), short.get_str("content").unwrap());

@@ -1,17 +1,17 @@
 //! Documents whose `_id`s or sizes are special.
 
 use serde_json::{Value, json};
-use tidewheel_core::change::Change;
+use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::key;
 use tidewheel_core::payload::RESERVED;
 use tidewheel_core::ports::{Appended, Archive as _, Checkpoint, DeadLetters as _, EntryId, Journal as _, Source as _};
 use tidewheel_core::streams::{RAW, STAGE_1};
 use tidewheel_testkit::contracts::source::SourceWrite;
-use tidewheel_testkit::fakes::faults::Fault;
+use tidewheel_testkit::fakes::faults::{Fault, Gate};
 use tidewheel_testkit::fakes::process::{CrashPoint, Moment, Process};
 
-use crate::world::{PRODUCER, TAKEN_OVER, World, document, seconds, until};
+use crate::world::{PRODUCER, SERVICES, TAKEN_OVER, World, document, seconds, until};
 
 fn text(id: &Value, words: &str) -> Value {
     json!({"_id": id, "text": words})
@@ -199,4 +199,52 @@ async fn a_producer_that_cannot_append_backs_off_until_it_can() {
     assert!((10..60).contains(&attempts), "{attempts} attempts in two minutes");
     world.streams.faults().heal();
     world.settle("at the end").await;
+}
+
+/// Starts services and renames a collection into the selection while the producer opens its change stream, which it does with this
+/// attempt: the rename is in the first batch.
+async fn rename_while_a_change_stream_opens(world: &mut World, services: &[&'static str], attempt: u64) {
+    let (open, gate) = (Gate::closed(), Gate::closed());
+    open.open();
+    for _ in 1..attempt {
+        world.source.faults().once("open", Fault::Held(open.clone()));
+    }
+    world.source.faults().once("open", Fault::Held(gate.clone()));
+    for service in services {
+        world.start(service);
+    }
+    until("the change stream opens", || world.source.faults().hits("open") == attempt).await;
+    world.source.write(SourceWrite::Rename { from: "staging".into(), to: "tickets".into() });
+    gate.open();
+    world.settle("after the rename").await;
+    let drops =
+        world.streams.records::<Change>(RAW).into_iter().filter(|(_, change)| change.operation == Operation::Drop);
+    assert!(drops.count() >= 1, "the rename arrived with the first batch");
+}
+
+fn staged() -> World {
+    let mut world = World::calm();
+    world.source.insert("staging", document(7, "renamed", 1));
+    world.source.insert("tickets", document(1, "replaced", 1));
+    world.source = world.source.clone().selecting(&["tickets", "notes"]);
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_collection_renamed_into_the_selection_while_the_first_change_stream_opens_is_indexed() {
+    let mut world = staged();
+    rename_while_a_change_stream_opens(&mut world, &SERVICES, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_collection_renamed_into_the_selection_while_a_lost_change_stream_is_replaced_is_indexed() {
+    let mut world = staged();
+    world.start_all();
+    world.settle("at the start").await;
+    world.kill(PRODUCER);
+    seconds(2.0 * TAKEN_OVER.as_secs_f64()).await;
+    world.source.insert("tickets", document(2, "missed", 1));
+    world.source.lose_history();
+    // The first attempt is at the lost position.
+    rename_while_a_change_stream_opens(&mut world, &[PRODUCER], 2).await;
 }

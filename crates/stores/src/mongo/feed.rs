@@ -47,7 +47,7 @@ pub(super) async fn open(
     stumbling: Arc<Mutex<Stumbling>>,
     start: StartAt,
 ) -> Result<Box<dyn Feed>, FeedError> {
-    let place = format!("{start:?}");
+    let place = place(&start);
     let level = locked(&stumbling).level(&place);
     if level != Level::Whole {
         warn!(?level, "reading failed here before; events that are too large are asked for in part");
@@ -115,7 +115,7 @@ struct Follower {
     sender: mpsc::Sender<Result<FeedBatch, FeedError>>,
     decoder: Decoder,
     stumbling: Arc<Mutex<Stumbling>>,
-    /// Where the feed began, until something has been read behind it.
+    /// The position at which the feed was opened, until a batch ends at a later one.
     place: Option<String>,
     level: Level,
     /// Answers at this level.
@@ -207,7 +207,9 @@ impl Follower {
             let mut passed = None;
             let mut slot = Some(slot);
             while let Some(mut page) = pages.next().map_err(unreadable)? {
-                if level == Level::Filtered && self.place.is_some() && passed.is_none() {
+                // The first answer of a cursor is empty and repeats the position at which it was opened.
+                let advances = self.place.as_deref() != Some(place(&StartAt::Token(page.token.clone())).as_str());
+                if level == Level::Filtered && self.place.is_some() && advances {
                     reduced::left_out(&mut page, self.selection.database());
                 }
                 let slot = match slot.take() {
@@ -217,16 +219,18 @@ impl Follower {
                         Err(_) => return Ok(End::Unheard),
                     },
                 };
-                passed = Some(page.token.0.clone());
+                if advances {
+                    if self.place.take().is_some() {
+                        locked(&self.stumbling).passed();
+                    }
+                    passed = Some(page.token.0.clone());
+                }
                 slot.send(Ok(page));
             }
             let (invalidated, caught_up) = (pages.invalidated.take(), pages.is_empty());
             let over = match (invalidated, passed) {
                 (Some(token), _) => Some(token),
                 (None, Some(token)) => {
-                    if self.place.take().is_some() {
-                        locked(&self.stumbling).passed();
-                    }
                     self.answers += 1;
                     let behind = match level {
                         Level::Whole => false,
@@ -244,6 +248,11 @@ impl Follower {
             }
         }
     }
+}
+
+/// A position by which a failure is recognised as one at the same place.
+fn place(start: &StartAt) -> String {
+    format!("{start:?}")
 }
 
 fn locked(stumbling: &Mutex<Stumbling>) -> MutexGuard<'_, Stumbling> {

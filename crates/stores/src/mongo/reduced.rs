@@ -108,8 +108,10 @@ pub(super) struct Stumbling {
     failures: u32,
 }
 
-/// A broken connection may have many reasons: only when it breaks at the same place again is less asked for.
-const SAME_PLACE: u32 = 2;
+/// Failures at one position before the feed asks for less. A connection breaks for many reasons; the last level loses the names
+/// of the documents, so the feed takes its time before that one.
+const BEFORE_REDUCED: u32 = 2;
+const BEFORE_FILTERED: u32 = 3;
 
 impl Stumbling {
     /// How much to ask for behind this place.
@@ -123,7 +125,8 @@ impl Stumbling {
             *self = Self { place: Some(place.to_owned()), ..Self::default() };
         }
         self.failures += 1;
-        if surely || self.failures >= SAME_PLACE {
+        let enough = if self.level == Level::Whole { BEFORE_REDUCED } else { BEFORE_FILTERED };
+        if surely || self.failures >= enough {
             self.level = self.level.next();
             self.failures = 0;
         }
