@@ -1,9 +1,10 @@
-//! How fast the local Qdrant takes points: `cargo run --release -p tidewheel-local --example qdrant_bench [DIRECTORY]`.
+//! Write throughput of the local Qdrant: `cargo run --release -p tidewheel-local --example qdrant_bench [DIRECTORY]`.
 //!
-//! Starts the server on free ports, loads 20,000 points of 384 dimensions in conditional upserts that wait, in several
-//! shapes, and then measures the confirmation of single points. Server and client share the process and the cores.
+//! Starts the server on free ports, loads 20,000 points of 384 dimensions in conditional upserts with `wait`, with
+//! several batch sizes and writers, and then measures the latency of single points. Server and client share the process
+//! and the cores.
 
-#![allow(clippy::print_stdout, reason = "a report is what it is for")]
+#![allow(clippy::print_stdout, reason = "prints a report")]
 
 use std::error::Error;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ async fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// What the disk itself takes to sync an append.
+/// Measures the disk's latency for a synced append.
 fn sync_latency(dir: &std::path::Path) -> Outcome<()> {
     use std::io::Write;
     let mut file = std::fs::File::create(dir.join("sync"))?;
@@ -63,10 +64,10 @@ fn sync_latency(dir: &std::path::Path) -> Outcome<()> {
     Ok(())
 }
 
-fn report(what: &str, times: &mut [Duration]) {
+fn report(name: &str, times: &mut [Duration]) {
     times.sort_unstable();
-    let at = |share: usize| times[(times.len() - 1) * share / 100].as_secs_f64() * 1000.0;
-    println!("{what}: p50 {:.2} ms, p99 {:.2} ms", at(50), at(99));
+    let at = |percentile: usize| times[(times.len() - 1) * percentile / 100].as_secs_f64() * 1000.0;
+    println!("{name}: p50 {:.2} ms, p99 {:.2} ms", at(50), at(99));
 }
 
 async fn fresh(client: &Qdrant, name: &str) -> Outcome<()> {
@@ -89,7 +90,7 @@ fn point(id: u64) -> PointStruct {
     PointStruct::new(id, vector, qdrant_client::Payload::try_from(payload).unwrap_or_default())
 }
 
-/// One clause per point: this id, and older than what is to be written.
+/// One clause per point: matches its id if the stored version is older than the new one.
 fn guard(ids: &[u64]) -> Filter {
     Filter::should(ids.iter().map(|id| {
         let below = |key: &str, bound: f64| Condition::range(key, Range { lt: Some(bound), ..Range::default() });
@@ -103,7 +104,7 @@ fn guard(ids: &[u64]) -> Filter {
 
 async fn load(client: &Arc<Qdrant>, batch: usize, writers: u64) -> Outcome<()> {
     fresh(client, "bench").await?;
-    for pass in ["insert", "again, refused"] {
+    for pass in ["insert", "repeat, skipped by the condition"] {
         let batches: Vec<_> = (0..POINTS).collect::<Vec<_>>().chunks(batch).map(<[u64]>::to_vec).collect();
         let requests: Vec<_> = batches
             .iter()
@@ -141,12 +142,12 @@ async fn load(client: &Arc<Qdrant>, batch: usize, writers: u64) -> Outcome<()> {
         );
     }
     let count = client.count(CountPointsBuilder::new("bench")).await?.result.map_or(0, |result| result.count);
-    assert_eq!(count, POINTS, "every point is there");
+    assert_eq!(count, POINTS, "point count");
     Ok(())
 }
 
 async fn single(client: &Qdrant) -> Outcome<()> {
-    for what in ["busy", "after a pause"] {
+    for phase in ["busy", "after a pause"] {
         let mut times = Vec::new();
         for id in 0..300 {
             let request = UpsertPointsBuilder::new("bench", vec![point(POINTS + id)]).wait(true);
@@ -155,7 +156,7 @@ async fn single(client: &Qdrant) -> Outcome<()> {
             client.upsert_points(request).await?;
             times.push(started.elapsed());
         }
-        report(&format!("one point, {what}"), &mut times);
+        report(&format!("one point, {phase}"), &mut times);
         tokio::time::sleep(Duration::from_secs(15)).await;
     }
     let info = client.collection_info("bench").await?.result.ok_or("no info")?;

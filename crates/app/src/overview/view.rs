@@ -155,7 +155,7 @@ fn header(overview: &Overview, paint: Paint) -> Text<'static> {
         State::Unknown => ("✖", paint.bad()),
     };
     let sign = Span::styled(format!(" {sign} "), style.add_modifier(Modifier::REVERSED));
-    let mut first = vec![sign, Span::raw("  "), Span::styled(safe(&verdict.summary), STRONG)];
+    let mut first = vec![sign, Span::raw(" "), Span::styled(safe(&verdict.summary), STRONG)];
     if let Some(problem) = overview.problems.first().filter(|_| is_blocked(overview)) {
         first.push(Span::styled(format!(" [{}]", problem.code), paint.dim()));
     }

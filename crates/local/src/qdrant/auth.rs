@@ -5,16 +5,16 @@ use axum::http::header::AUTHORIZATION;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-/// What a real Qdrant answers.
+/// Qdrant's error messages.
 pub(crate) const MISSING: &str = "Must provide an API key or an Authorization bearer token";
 pub(crate) const WRONG: &str = "Invalid API key or JWT";
 
-/// The key that every request has to carry. Never printed.
+/// The key that every request must carry. Never printed.
 #[derive(Clone)]
 pub(crate) struct ApiKey(String);
 
 impl ApiKey {
-    /// An empty key protects nothing and is taken for "none".
+    /// Wraps a key. An empty key counts as none.
     pub(crate) fn new(key: Option<String>) -> Option<Self> {
         key.filter(|key| !key.is_empty()).map(Self)
     }
@@ -39,7 +39,7 @@ impl ApiKey {
     }
 }
 
-/// Takes equally long wherever the first difference is.
+/// Compares in constant time, wherever the first difference is.
 fn same(left: &[u8], right: &[u8]) -> bool {
     left.len() == right.len() && left.iter().zip(right).fold(0, |differs, (l, r)| differs | (l ^ r)) == 0
 }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_counts_in_either_place_and_nothing_else_does() {
+    fn check_accepts_key_in_either_header_and_rejects_others() {
         let key = ApiKey::new(Some("secret".to_owned())).unwrap();
         assert_eq!(key.check(Some("secret"), None), Ok(()));
         assert_eq!(key.check(None, Some("Bearer secret")), Ok(()));

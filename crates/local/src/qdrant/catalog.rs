@@ -1,7 +1,7 @@
 //! All collections and aliases of one data directory.
 //!
-//! A name in a request is an alias or a collection; aliases are looked up first. The alias file is replaced as a whole,
-//! so a request that moves several aliases moves all of them or none, also across a kill.
+//! A name in a request is an alias or a collection; aliases are resolved first. The alias file is replaced atomically,
+//! so a request that changes several aliases changes all of them or none, also across a kill.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,10 +17,10 @@ use super::error::ApiError;
 use super::files::write_atomically;
 use super::writer::BuildSlot;
 
-/// Characters that Qdrant refuses in a collection's name; they would not do in a path either.
+/// Characters that Qdrant rejects in a collection's name; they are also unsafe in a path.
 const FORBIDDEN: &[char] = &['<', '>', ':', '"', '/', '\\', '|', '?', '*', '\0', '\u{1F}'];
 
-/// Longest name of a collection, in bytes.
+/// Maximum length of a collection's name, in bytes.
 const MAX_NAME: usize = 255;
 
 /// One step of a request that changes aliases.
@@ -37,25 +37,25 @@ struct State {
     aliases: BTreeMap<String, String>,
 }
 
-/// The collections of one data directory, served by this process alone.
+/// The collections of one data directory, served exclusively by this process.
 pub(crate) struct Catalog {
     root: PathBuf,
     state: RwLock<State>,
-    /// Held while collections or aliases change, so that changes happen one after the other.
+    /// Held while collections or aliases change, to serialise changes.
     change: Mutex<()>,
     builds: BuildSlot,
-    /// Locked for as long as the process serves the directory.
+    /// Locked while the process serves the directory.
     _lock: File,
 }
 
 impl Catalog {
-    /// Loads everything in `root`, which is created if missing. Blocking.
+    /// Loads all collections in `root`, which is created if missing. Blocking.
     pub(crate) fn open(root: &Path) -> Result<Self, ApiError> {
         let collections_dir = root.join("collections");
         fs::create_dir_all(&collections_dir)?;
         let lock = File::create(root.join("lock"))?;
         lock.try_lock().map_err(|_| {
-            ApiError::Internal(format!("another process serves {}; stop it or use another directory", root.display()))
+            ApiError::Internal(format!("another process serves {}; stop it or set another directory", root.display()))
         })?;
         let builds: BuildSlot = Arc::new(AtomicBool::new(false));
         let mut collections = BTreeMap::new();
@@ -69,13 +69,13 @@ impl Catalog {
                 Some(collection) => {
                     collections.insert(name, Arc::new(collection));
                 }
-                // A creation or a deletion that a kill cut short.
+                // A creation or deletion that a kill interrupted.
                 None => fs::remove_dir_all(entry.path())?,
             }
         }
         let mut aliases: BTreeMap<String, String> = match fs::read(root.join(ALIASES_FILE)) {
             Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| ApiError::Internal(format!("{ALIASES_FILE} is damaged: {error}")))?,
+                .map_err(|error| ApiError::Internal(format!("invalid {ALIASES_FILE}: {error}")))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error.into()),
         };
@@ -97,7 +97,7 @@ impl Catalog {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The collection that a name stands for.
+    /// Resolves a collection or alias name.
     pub(crate) fn get(&self, name: &str) -> Result<Arc<Collection>, ApiError> {
         self.with_state(|state| {
             let name = state.aliases.get(name).map_or(name, String::as_str);
@@ -110,7 +110,7 @@ impl Catalog {
         self.with_state(|state| state.collections.keys().cloned().collect())
     }
 
-    /// Alias and collection, sorted by alias; of one collection or of all.
+    /// Returns pairs of alias and collection, sorted by alias; of one collection or of all.
     pub(crate) fn aliases(&self, of: Option<&str>) -> Vec<(String, String)> {
         self.with_state(|state| {
             let wanted = |collection: &str| of.is_none_or(|of| of == collection);
@@ -144,7 +144,7 @@ impl Catalog {
         blocking(move || collection.update_config(changes)).await
     }
 
-    /// Deletes a collection and the aliases that point to it; `false` when there is none.
+    /// Deletes a collection and the aliases that point to it. `false`: it does not exist.
     pub(crate) async fn delete(self: &Arc<Self>, name: &str) -> Result<bool, ApiError> {
         let _change = self.change.lock().await;
         let (collection, aliases) = self.with_state(|state| {
@@ -153,8 +153,8 @@ impl Catalog {
             (state.collections.get(name).cloned(), aliases)
         });
         let Some(collection) = collection else { return Ok(false) };
-        let forgotten = Arc::clone(&collection);
-        blocking(move || forgotten.forget()).await?;
+        let deleted = Arc::clone(&collection);
+        blocking(move || deleted.delete_config()).await?;
         self.change_state(|state| state.collections.remove(name));
         self.replace_aliases(aliases).await?;
         tokio::spawn(collection.remove_files());
@@ -183,12 +183,12 @@ impl Catalog {
         Ok(())
     }
 
-    /// Lets every collection look after itself.
+    /// Triggers the periodic maintenance of every collection.
     pub(crate) fn tick(&self) {
         self.with_state(|state| state.collections.values().for_each(|collection| collection.tick()));
     }
 
-    /// Finishes and flushes everything.
+    /// Drains and flushes all collections.
     pub(crate) async fn stop(&self) {
         let collections: Vec<_> = self.with_state(|state| state.collections.values().cloned().collect());
         for collection in collections {
@@ -203,20 +203,20 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let result = tokio::task::spawn_blocking(work).await;
-    result.map_err(|error| ApiError::Internal(format!("the engine panicked: {error}")))?
+    result.map_err(|error| ApiError::Internal(format!("engine panicked: {error}")))?
 }
 
 fn check_name(name: &str) -> Result<(), ApiError> {
-    let refuse = |why: String| Err(ApiError::BadInput(format!("Validation error in path: name: {why}")));
+    let invalid = |reason: String| Err(ApiError::BadInput(format!("Validation error in path: name: {reason}")));
     if name.is_empty() || name.len() > MAX_NAME {
-        return refuse(format!("must be 1 to {MAX_NAME} bytes long"));
+        return invalid(format!("must be 1 to {MAX_NAME} bytes long"));
     }
     if let Some(character) = name.chars().find(|character| FORBIDDEN.contains(character)) {
-        return refuse(format!("collection name cannot contain \"{}\" char", character.escape_default()));
+        return invalid(format!("collection name cannot contain \"{}\" char", character.escape_default()));
     }
-    // Both are directories already.
+    // Both are existing directories.
     if name == "." || name == ".." {
-        return refuse(format!("collection name cannot be \"{name}\""));
+        return invalid(format!("collection name cannot be \"{name}\""));
     }
     Ok(())
 }
@@ -238,7 +238,7 @@ fn apply_alias<C>(
             }
             aliases.insert(alias.clone(), collection.clone());
         }
-        // A missing alias is as deleted as it gets.
+        // Deleting a missing alias succeeds.
         AliasChange::Delete { alias } => {
             aliases.remove(alias);
         }
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_would_leave_the_directory_are_refused() {
+    fn check_name_rejects_unsafe_paths() {
         for name in ["", ".", "..", "a/b", "a\\b", "x\0", "a:b", &"x".repeat(256)] {
             assert!(check_name(name).is_err(), "{name:?}");
         }
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn alias_changes_build_on_each_other_and_one_bad_step_refuses_all() {
+    fn alias_changes_apply_in_order_and_invalid_ones_fail() {
         let collections = BTreeMap::from([("v1".to_owned(), ()), ("v2".to_owned(), ())]);
         let create = |alias: &str, collection: &str| AliasChange::Create {
             alias: alias.to_owned(),
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(aliases, BTreeMap::from([("now".to_owned(), "v2".to_owned())]));
 
         assert!(apply_alias(&mut aliases, &collections, &create("x", "v3")).is_err(), "no such collection");
-        assert!(apply_alias(&mut aliases, &collections, &create("v1", "v2")).is_err(), "a collection has that name");
+        assert!(apply_alias(&mut aliases, &collections, &create("v1", "v2")).is_err(), "name of a collection");
         let gone = AliasChange::Rename { from: "gone".to_owned(), to: "y".to_owned() };
         assert!(apply_alias(&mut aliases, &collections, &gone).is_err());
     }

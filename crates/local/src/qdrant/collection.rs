@@ -1,12 +1,13 @@
-//! One collection: the engine's shard, the thread that writes to it, and its place on disk.
+//! One collection: the engine's shard, its writer thread, and its files.
 //!
 //! ```text
-//! collections/NAME/collection.json   what it was created with, and which of the directories below it is
+//! collections/NAME/collection.json   configuration, and the uuid of the current storage directory
 //! collections/NAME/<uuid>/           the engine's files
-//! collections/NAME/<uuid>/oplog      confirmed writes since the engine was last flushed
+//! collections/NAME/<uuid>/oplog      confirmed writes since the engine's last flush
 //! ```
 //!
-//! `collection.json` is written last and removed first: without it there is no collection, whatever else lies there.
+//! `collection.json` is written last and removed first: without it the collection does not exist, whatever other files
+//! the directory contains.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,15 +32,15 @@ use super::wal::EngineWal;
 use super::write::Write;
 use super::writer::{self, BuildSlot, Message, Writer};
 
-/// Writes that may wait in the queue; the next one waits outside, in its own request.
+/// Capacity of the write queue. Further writes wait in their request.
 const QUEUE: usize = 64;
 
 const CONFIG_FILE: &str = "collection.json";
 
-/// How long stopping waits for an index build. A build that is cut short costs nothing but its own work.
-const BUILD_PATIENCE: Duration = Duration::from_secs(5);
+/// How long shutdown waits for an index build. An aborted build loses only its own work.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the requests, the writer and the index build have in common.
+/// State shared by the requests, the writer and the index build.
 pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) shard: EdgeShard,
@@ -53,7 +54,7 @@ impl Shared {
         self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many times the indexing threshold fits into the vectors that have no index yet.
+    /// Returns the size of the unindexed vectors in multiples of the indexing threshold.
     pub(crate) fn unindexed_over_threshold(&self) -> usize {
         let config = self.config();
         let Some(threshold_kb) = config.indexing_threshold_kb() else { return 0 };
@@ -64,15 +65,15 @@ impl Shared {
     }
 }
 
-/// How a write went.
+/// Result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) operation_id: u64,
-    /// Applied and durable; otherwise only queued.
+    /// Whether the write is applied and durable; otherwise it is queued.
     pub(crate) completed: bool,
 }
 
-/// A snapshot of what `GET /collections/NAME` tells.
+/// A snapshot of the fields of `GET /collections/NAME`.
 #[derive(Debug)]
 pub(crate) struct Info {
     pub(crate) config: CollectionConfig,
@@ -91,11 +92,11 @@ pub(crate) struct Collection {
     queue: mpsc::Sender<Message>,
     writer: Mutex<Option<JoinHandle<()>>>,
     operations: AtomicU64,
-    /// Tells a write that comes too late for a deleted collection from one that comes too late for the server.
+    /// Distinguishes a late write to a deleted collection from one during shutdown.
     deleted: AtomicBool,
 }
 
-/// Content of `collection.json`.
+/// Contents of `collection.json`.
 #[derive(Serialize, Deserialize)]
 struct OnDisk {
     storage: Uuid,
@@ -103,8 +104,8 @@ struct OnDisk {
 }
 
 impl Collection {
-    /// Creates the files and starts the collection. Until `collection.json` stands, a kill leaves nothing but a
-    /// directory that the next start removes.
+    /// Creates the files and starts the collection. Before `collection.json` is written, a kill leaves only a directory
+    /// that the next start removes.
     pub(crate) fn create(
         directory: &Path,
         name: &str,
@@ -123,7 +124,7 @@ impl Collection {
         Ok(collection)
     }
 
-    /// Loads what is in `directory`; `None` when there is no collection in it.
+    /// Loads the collection in `directory`. `None`: there is none.
     pub(crate) fn load(directory: &Path, name: &str, builds: BuildSlot) -> Result<Option<Self>, ApiError> {
         let bytes = match fs::read(directory.join(CONFIG_FILE)) {
             Ok(bytes) => bytes,
@@ -140,7 +141,7 @@ impl Collection {
         Self::start(directory, name, storage, shard, config, builds).map(Some)
     }
 
-    /// Applies the log to the shard and starts the writer.
+    /// Replays the log into the shard and starts the writer.
     fn start(
         directory: &Path,
         name: &str,
@@ -158,12 +159,14 @@ impl Collection {
             }
         })?;
         if let Some(error) = failed {
-            return Err(ApiError::Internal(format!("collection `{name}`: applying the operation log: {error}")));
+            return Err(ApiError::Internal(format!(
+                "collection `{name}`: failed to replay the operation log: {error}"
+            )));
         }
         if replayed > 0 {
             shard.flush();
             log.clear()?;
-            tracing::info!(collection = name, operations = replayed, "applied the operation log");
+            tracing::info!(collection = name, operations = replayed, "replayed the operation log");
         }
         let shared = Arc::new(Shared {
             name: name.to_owned(),
@@ -214,7 +217,7 @@ impl Collection {
         self.save_config()
     }
 
-    /// Queues a write; with `wait` it is applied and durable when this returns.
+    /// Queues a write. With `wait`, returns when it is applied and durable.
     pub(crate) async fn write(&self, write: Write, wait: bool) -> Result<Outcome, ApiError> {
         {
             let config = self.shared.config.read().unwrap_or_else(PoisonError::into_inner);
@@ -241,7 +244,7 @@ impl Collection {
         Ok(Outcome { operation_id, completed: wait })
     }
 
-    /// Queues several writes in order; ends at the first that is refused, as Qdrant does.
+    /// Queues several writes in order; stops at the first that fails, as Qdrant does.
     pub(crate) async fn write_all(&self, writes: Vec<Write>, wait: bool) -> Result<Vec<Outcome>, ApiError> {
         let mut outcomes = Vec::with_capacity(writes.len());
         for write in writes {
@@ -257,7 +260,7 @@ impl Collection {
     ) -> Result<T, ApiError> {
         let shared = Arc::clone(&self.shared);
         let result = tokio::task::spawn_blocking(move || read(&shared.shard)).await;
-        Ok(result.map_err(|error| ApiError::Internal(format!("the engine panicked: {error}")))??)
+        Ok(result.map_err(|error| ApiError::Internal(format!("engine panicked: {error}")))??)
     }
 
     pub(crate) async fn info(&self) -> Result<Info, ApiError> {
@@ -275,35 +278,35 @@ impl Collection {
         })
     }
 
-    /// Time to look after the log and the index. Skipped when the writer has a full queue: it is awake anyway.
+    /// Triggers maintenance of the log and the index. Skipped when the queue is full: the writer is busy anyway.
     pub(crate) fn tick(&self) {
         let _ = self.queue.try_send(Message::Tick);
     }
 
-    /// Finishes what is queued, flushes and waits for the writer to end.
+    /// Drains the queue, flushes and waits for the writer to end.
     pub(crate) async fn stop(&self) {
-        // The queue is closed when the writer is gone already.
+        // The queue is closed if the writer has ended already.
         let _ = self.queue.send(Message::Stop).await;
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer
             && let Err(error) = tokio::task::spawn_blocking(move || writer.join()).await
         {
-            tracing::error!(collection = %self.shared.name, %error, "the writer could not be joined");
+            tracing::error!(collection = %self.shared.name, %error, "failed to join the writer thread");
         }
-        let deadline = Instant::now() + BUILD_PATIENCE;
+        let deadline = Instant::now() + BUILD_TIMEOUT;
         while self.shared.optimizing.load(Ordering::Acquire) && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Makes the collection gone for every later start; its files go when the last user of it is done.
-    pub(crate) fn forget(&self) -> Result<(), ApiError> {
+    /// Deletes the collection durably. Its other files are removed when the last request that uses them is done.
+    pub(crate) fn delete_config(&self) -> Result<(), ApiError> {
         remove_durably(&self.directory.join(CONFIG_FILE))?;
         self.deleted.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Removes the files of a forgotten collection. Waits for requests and index builds that still read them.
+    /// Removes the files of a deleted collection. Waits for requests and index builds that still read them.
     pub(crate) async fn remove_files(self: Arc<Self>) {
         self.stop().await;
         let files = self.directory.join(self.storage.to_string());
@@ -325,22 +328,22 @@ impl Collection {
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         let removed = tokio::task::spawn_blocking(move || {
-            // Dropping the shard flushes it, so its files have to be there still.
+            // Dropping the shard flushes it, so its files must still exist.
             drop(shared);
             fs::remove_dir_all(&files)?;
-            // Stays when the collection was created again meanwhile.
+            // Fails if the collection was created again meanwhile.
             let _ = fs::remove_dir(&directory);
             std::io::Result::Ok(())
         });
         match removed.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "files of a deleted collection could not be removed"),
-            Err(error) => tracing::warn!(%error, "files of a deleted collection could not be removed"),
+            Ok(Err(error)) => tracing::warn!(%error, "failed to remove the files of a deleted collection"),
+            Err(error) => tracing::warn!(%error, "failed to remove the files of a deleted collection"),
         }
     }
 }
 
-/// Removes what earlier creations and deletions left in the directory, and half-built indexes.
+/// Removes leftovers of earlier creations and deletions, and incomplete indexes.
 fn remove_leftovers(directory: &Path, storage: Uuid) -> Result<(), ApiError> {
     let keep = storage.to_string();
     for entry in fs::read_dir(directory)? {
@@ -349,14 +352,14 @@ fn remove_leftovers(directory: &Path, storage: Uuid) -> Result<(), ApiError> {
             fs::remove_dir_all(entry.path())?;
         }
     }
-    let half_built = directory.join(keep).join("temp_segments");
-    if half_built.exists() {
-        fs::remove_dir_all(half_built)?;
+    let incomplete = directory.join(keep).join("temp_segments");
+    if incomplete.exists() {
+        fs::remove_dir_all(incomplete)?;
     }
     Ok(())
 }
 
-/// Gives every segment the payload indexes that any segment has: one that the engine created while loading has none.
+/// Creates the payload indexes of all segments in every segment: one that the engine created while loading lacks them.
 fn complete_indexes(shard: &EdgeShard) -> Result<(), ApiError> {
     for (field_name, info) in shard.info().payload_schema {
         let schema = PayloadFieldSchema::try_from(info).map_err(ApiError::Internal)?;

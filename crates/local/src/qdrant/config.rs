@@ -1,4 +1,4 @@
-//! What a collection was created with: kept next to its data, shown by both APIs, turned into the engine's form.
+//! A collection's configuration: stored with its data, returned by both APIs, converted for the engine.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 
 use super::error::ApiError;
 
-/// Name of the vector that a collection with a single unnamed vector has inside the engine.
+/// The engine's name of the single unnamed vector of a collection.
 pub(crate) const UNNAMED: &str = "";
 
-/// Qdrant refuses vectors longer than this.
+/// Qdrant's maximum vector size.
 const MAX_VECTOR_SIZE: usize = 65_536;
 
 /// Parameters of one dense vector.
@@ -21,12 +21,12 @@ pub(crate) struct VectorParams {
     pub(crate) distance: Distance,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) on_disk: Option<bool>,
-    /// Refused when set, like the next two: a silently ignored setting would be worse.
+    /// Rejected when set, like the next two, rather than silently ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) multivector_config: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) quantization_config: Option<Value>,
-    /// `float32` says what is done anyway.
+    /// Only `float32`, the default, is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) datatype: Option<String>,
 }
@@ -54,7 +54,7 @@ impl Vectors {
     }
 }
 
-/// Changes to the index parameters; fields that are absent keep their value.
+/// Changes to the index parameters; absent fields keep their value.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct HnswDiff {
     #[serde(default)]
@@ -71,7 +71,7 @@ pub(crate) struct HnswDiff {
     pub(crate) payload_m: Option<usize>,
 }
 
-/// Changes to the optimiser's parameters; fields that are absent keep their value.
+/// Changes to the optimiser's parameters; absent fields keep their value.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct OptimizersDiff {
     #[serde(default)]
@@ -86,7 +86,7 @@ pub(crate) struct OptimizersDiff {
     pub(crate) indexing_threshold: Option<usize>,
 }
 
-/// What a request changes of a collection.
+/// Changes to a collection's configuration.
 #[derive(Debug, Default)]
 pub(crate) struct ConfigChanges {
     pub(crate) hnsw: HnswDiff,
@@ -94,31 +94,31 @@ pub(crate) struct ConfigChanges {
     pub(crate) metadata: Map<String, Value>,
 }
 
-/// Everything that defines a collection.
+/// A collection's configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CollectionConfig {
     pub(crate) vectors: Vectors,
     pub(crate) hnsw: HnswIndexConfig,
     pub(crate) optimizers: OptimizersDiff,
     pub(crate) on_disk_payload: bool,
-    /// What the collection's owners keep with it.
+    /// User metadata.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub(crate) metadata: Map<String, Value>,
 }
 
 impl CollectionConfig {
-    /// Checks the vectors and fills in the defaults that a real Qdrant has.
+    /// Validates the vectors and fills in Qdrant's defaults.
     pub(crate) fn new(vectors: Vectors) -> Result<Self, ApiError> {
         if matches!(&vectors, Vectors::Named(named) if named.is_empty()) {
             return Err(ApiError::Unsupported("a collection without dense vectors".to_owned()));
         }
         for (name, params) in vectors.iter() {
-            let refused = [
+            let unsupported = [
                 ("multivector_config", params.multivector_config.is_some()),
                 ("quantization_config", params.quantization_config.is_some()),
                 ("datatype", params.datatype.as_deref().is_some_and(|datatype| datatype != "float32")),
             ];
-            if let Some((setting, _)) = refused.iter().find(|(_, set)| *set) {
+            if let Some((setting, _)) = unsupported.iter().find(|(_, set)| *set) {
                 return Err(ApiError::Unsupported(format!("{setting} (vector `{name}`)")));
             }
             if params.size == 0 || params.size > MAX_VECTOR_SIZE {
@@ -170,7 +170,7 @@ impl CollectionConfig {
         own.indexing_threshold = diff.indexing_threshold.or(own.indexing_threshold);
     }
 
-    /// Merges metadata into what is there; null removes an entry.
+    /// Merges metadata into the stored metadata; null removes an entry.
     pub(crate) fn apply_metadata(&mut self, metadata: Map<String, Value>) {
         for (key, value) in metadata {
             if value.is_null() {
@@ -181,7 +181,7 @@ impl CollectionConfig {
         }
     }
 
-    /// Size of unindexed vectors, in KiB, from which an index pays off; `None` when indexing is switched off.
+    /// Returns the size of unindexed vectors, in KiB, from which an index is built. `None`: indexing is off.
     pub(crate) fn indexing_threshold_kb(&self) -> Option<usize> {
         match self.optimizers.indexing_threshold {
             None => Some(INDEXING_THRESHOLD_KB),
@@ -190,7 +190,7 @@ impl CollectionConfig {
         }
     }
 
-    /// Bytes that the dense vectors of one point take.
+    /// Returns the size of one point's dense vectors, in bytes.
     pub(crate) fn vector_bytes(&self) -> usize {
         self.vectors.iter().map(|(_, params)| params.size * size_of::<f32>()).sum()
     }
@@ -198,7 +198,7 @@ impl CollectionConfig {
     pub(crate) fn engine_hnsw(&self) -> HnswIndexConfig {
         let mut hnsw = self.hnsw;
         if hnsw.max_indexing_threads == 0 {
-            // Half of the cores, so that building an index never takes the CPU away from those who write.
+            // Half of the cores, so that index builds never starve writers of CPU.
             let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
             hnsw.max_indexing_threads = (cores / 2).clamp(1, 8);
         }

@@ -1,30 +1,29 @@
-//! One error type for both APIs: what went wrong, in Qdrant's own words, and which answer it maps to.
+//! One error type for both APIs, with Qdrant's messages and status codes.
 
 use axum::http::StatusCode;
 use qdrant_edge::OperationError;
 use tonic::{Code, Status};
 
-/// Why a request was refused. The text is what a real Qdrant says, so that clients and people who match on it
-/// see no difference.
+/// A request error. The messages are Qdrant's, so that clients that match on them work unchanged.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ApiError {
     /// The collection, alias or point does not exist: 404 and `NotFound`.
     #[error("Not found: {0}")]
     NotFound(String),
-    /// The name is taken: 409 and `AlreadyExists`.
+    /// The name is in use: 409 and `AlreadyExists`.
     #[error("Wrong input: {0}")]
     AlreadyExists(String),
-    /// The request makes no sense for this collection: 400 and `InvalidArgument`.
+    /// The request is invalid for this collection: 400 and `InvalidArgument`.
     #[error("Wrong input: {0}")]
     BadInput(String),
-    /// The body is not what the endpoint expects: 400 and `InvalidArgument`.
+    /// The body is invalid for the endpoint: 400 and `InvalidArgument`.
     #[error("Format error in JSON body: {0}")]
     BadBody(String),
-    /// A call of Qdrant's API that the local server does not have: 501 and `Unimplemented`.
-    #[error("{0} is not available on tidewheel's local Qdrant; use a Qdrant server for it")]
+    /// A feature of Qdrant's API that the local server does not support: 501 and `Unimplemented`.
+    #[error("unsupported by tidewheel's local Qdrant: {0}; use a Qdrant server")]
     Unsupported(String),
-    /// The server shuts down: 503 and `Unavailable`, so that clients try again.
-    #[error("the server is stopping")]
+    /// The server is shutting down: 503 and `Unavailable`, so that clients retry.
+    #[error("the server is shutting down")]
     Stopping,
     /// The disk or the engine failed: 500 and `Internal`.
     #[error("Service internal error: {0}")]
@@ -62,7 +61,7 @@ impl From<ApiError> for Status {
     }
 }
 
-/// The engine's errors, sorted by whose fault they are.
+/// Classifies the engine's errors into client and server errors.
 impl From<OperationError> for ApiError {
     fn from(error: OperationError) -> Self {
         match error {

@@ -1,10 +1,10 @@
-//! Small files that are either the old or the new version after a kill, never half of one.
+//! Atomic writes of small files: after a kill the file is either the old or the new version, never a part of one.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Replaces `path` by `content`: written aside, synced, renamed, directory synced.
+/// Replaces `path` by `content`: writes a temporary file, syncs it, renames it, syncs the directory.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let aside = path.with_extension("new");
     let mut file = File::create(&aside)?;
@@ -14,7 +14,7 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_parent(path)
 }
 
-/// Removes `path` for good; fine if it is gone already.
+/// Removes `path` durably; succeeds if it does not exist.
 pub(crate) fn remove_durably(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Ok(()) => sync_parent(path),

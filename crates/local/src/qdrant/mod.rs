@@ -1,20 +1,18 @@
 //! Qdrant's API, gRPC and REST, served from Qdrant's own engine in this process (`qdrant-edge`).
 //!
-//! The local stack has no Qdrant server to start, so it brings one: collections, points, payload indexes, filters,
-//! aliases, searches, with Qdrant's requests, answers and status codes. What it does not have (sparse and
-//! multi-vectors, quantization, recommendations, groups, snapshots, clusters) it refuses with a message that
-//! names it.
+//! Serves collections, points, payload indexes, filters, aliases and searches, with Qdrant's requests, responses and
+//! status codes, so that the local stack does not need a Qdrant server. Unsupported features (sparse and multi-vectors,
+//! quantization, recommendations, groups, snapshots, clusters) are rejected with an error that names them.
 //!
-//! # What a confirmed write means
+//! # Durability
 //!
-//! A write with `wait=true` is applied, visible to every read, and on the disk when it is answered: the process may
-//! be killed at any moment afterwards, and the machine may lose power, and the operation log has it. On start
-//! the log is applied on top of what the engine had flushed. Killing the process is the contract and is tested;
-//! for a loss of power the log itself is synced, but the engine's memory-mapped files are at the mercy of
+//! When a write with `wait=true` is confirmed, it is applied, visible to every read, and in the synced operation
+//! log. On start the log is replayed on top of the engine's last flush. Surviving a kill of the process at any moment
+//! is guaranteed and tested. After a power loss the log is complete, but the engine's memory-mapped files depend on
 //! what the kernel wrote back since the last flush.
 //!
-//! Writes are applied by one thread per collection, in the order in which they arrived. A condition of a write
-//! is decided at that point, so nothing slips in between the check and the write.
+//! One thread per collection applies the writes in the order of arrival. It evaluates the condition of a write at that
+//! point, so that no other write comes between check and write.
 //!
 //! # Layout
 //!
@@ -47,32 +45,32 @@ use tokio::sync::watch;
 use auth::ApiKey;
 use catalog::Catalog;
 
-/// What `GET /` and the health check say. Honest about what answers.
+/// The title in `GET /` and the health check. Identifies this implementation.
 const TITLE: &str = "qdrant - vector search engine (tidewheel local, Qdrant Edge 0.7.2)";
 
-/// The version of Qdrant's API that this server follows. Clients compare it with their own and warn when they are
-/// more than one minor version apart.
+/// The version of Qdrant's API that this server implements. Clients warn when it differs from theirs by more than one
+/// minor version.
 const VERSION: &str = "1.19.0";
 
-/// Largest REST body, as on a real Qdrant.
+/// Maximum REST body, as in Qdrant.
 const MAX_BODY: usize = 32 << 20;
 
-/// Largest gRPC message. A real Qdrant takes 32 MiB by default; there is no reason to be stricter here.
+/// Maximum gRPC message. Qdrant's default is 32 MiB; a stricter limit is not needed here.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// How often collections look after their log and index, and the longest that a write without `wait` is not durable.
+/// Interval of log and index maintenance; bounds the time until a write without `wait` is durable.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where to keep the data and where to listen.
+/// Data directory and listen addresses.
 #[derive(Clone)]
 pub struct QdrantOptions {
-    /// Directory for everything; created if missing. One process at a time.
+    /// Data directory; created if missing. Locked by one process at a time.
     pub data: PathBuf,
     /// Address of the REST API (Qdrant's default is port 6333).
     pub http: SocketAddr,
     /// Address of the gRPC API (Qdrant's default is port 6334).
     pub grpc: SocketAddr,
-    /// When set, every request but the health probes has to carry it.
+    /// API key that every request except health probes must carry, if set.
     pub api_key: Option<String>,
 }
 
@@ -88,23 +86,23 @@ impl std::fmt::Debug for QdrantOptions {
     }
 }
 
-/// Why the server could not start or had to end.
+/// Errors that prevent the server from starting or stop it.
 #[derive(Debug, thiserror::Error)]
 pub enum QdrantError {
-    /// An address is taken or not ours.
-    #[error("cannot listen on {address} for Qdrant's API: {source}; stop what uses it or choose another port")]
+    /// An address cannot be bound.
+    #[error("failed to listen on {address} for Qdrant's API: {source}; free the port or set another one")]
     Listen {
-        /// The address that was asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// What the system said.
+        /// The I/O error.
         source: std::io::Error,
     },
     /// The data directory cannot be used.
-    #[error("cannot serve Qdrant collections from {}: {reason}", data.display())]
+    #[error("failed to serve Qdrant collections from {}: {reason}", data.display())]
     Data {
         /// The directory.
         data: PathBuf,
-        /// What is wrong with it.
+        /// Why it cannot be used.
         reason: String,
     },
     /// A listener failed while serving.
@@ -112,13 +110,12 @@ pub enum QdrantError {
     Serve(String),
 }
 
-/// Listens on both addresses and serves until `shutdown`; then takes nothing new, finishes what is in flight, flushes
-/// and returns.
+/// Listens on both addresses and serves until `shutdown`; then stops accepting requests, drains those in flight,
+/// flushes and returns.
 ///
 /// # Errors
 ///
-/// An address that cannot be bound, a data directory that another process serves or that cannot be read, a listener
-/// that failed.
+/// When an address cannot be bound, the data directory is locked by another process or unreadable, or a listener fails.
 pub async fn serve(
     options: QdrantOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
@@ -130,7 +127,7 @@ pub async fn serve(
     serve_on(http, grpc, options.data, options.api_key, shutdown).await
 }
 
-/// [`serve`] on listeners that are bound already.
+/// [`serve`] on bound listeners.
 ///
 /// # Errors
 ///
@@ -147,13 +144,13 @@ pub async fn serve_on(
     let catalog = match opened {
         Ok(Ok(catalog)) => Arc::new(catalog),
         Ok(Err(error)) => return Err(QdrantError::Data { data, reason: error.to_string() }),
-        Err(panic) => return Err(QdrantError::Data { data, reason: format!("the engine panicked: {panic}") }),
+        Err(panic) => return Err(QdrantError::Data { data, reason: format!("engine panicked: {panic}") }),
     };
     let (stop, stopped) = watch::channel(false);
     let until_stopped = move || {
         let mut stopped = stopped.clone();
         async move {
-            // A closed channel means the same: this function is gone.
+            // A closed channel also means shutdown.
             let _ = stopped.wait_for(|stop| *stop).await;
         }
     };
@@ -171,7 +168,7 @@ pub async fn serve_on(
         ended = &mut grpc => Some(format!("the gRPC listener ended: {ended:?}")),
     };
     stop.send_replace(true);
-    // Connections that clients keep open without using them must not hold the shutdown up.
+    // Idle client connections must not delay the shutdown.
     for task in [abort_handle(&rest), abort_handle(&grpc)] {
         let deadline = tokio::time::Instant::now() + DRAIN;
         while !task.is_finished() && tokio::time::Instant::now() < deadline {
@@ -184,7 +181,7 @@ pub async fn serve_on(
     early.map_or(Ok(()), |reason| Err(QdrantError::Serve(reason)))
 }
 
-/// How long requests in flight may take to finish at shutdown.
+/// How long shutdown waits for requests in flight.
 const DRAIN: Duration = Duration::from_secs(3);
 
 fn abort_handle<T>(task: &tokio::task::JoinHandle<T>) -> tokio::task::AbortHandle {

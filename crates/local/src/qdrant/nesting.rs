@@ -1,22 +1,22 @@
-//! How deep a payload may nest.
+//! The limit on the nesting of payloads.
 
 use qdrant_edge::{JsonPath, Payload};
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
 
-/// Objects and lists inside one another, below the payload itself. A real Qdrant stores 120; its write-ahead log
-/// and its payload storage read little more.
+/// Maximum levels of objects and lists below the payload itself. A real Qdrant stores 120; its write-ahead log and its
+/// payload storage read little more.
 pub(crate) const MAX_NESTING: usize = 120;
 
-/// Refuses a payload that nests deeper than a Qdrant stores, if it is set at `key` of a payload.
+/// Rejects a payload that nests too deep when it is set at `key`.
 pub(crate) fn check(payload: &Payload, key: Option<&JsonPath>) -> Result<(), ApiError> {
     let above = key.map_or(0, |key| key.to_string().split(['.', '[']).count());
     let deep = above + fields(&payload.0);
     if deep <= MAX_NESTING {
         return Ok(());
     }
-    Err(ApiError::BadInput(format!("the payload nests {deep} levels deep, at most {MAX_NESTING} are stored")))
+    Err(ApiError::BadInput(format!("the payload nests {deep} levels, the maximum is {MAX_NESTING}")))
 }
 
 fn fields(fields: &Map<String, Value>) -> usize {
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_below_the_payload_and_of_the_key_count() {
+    fn check_counts_levels_of_payload_and_key() {
         let deep =
             |levels: usize| Payload(Map::from_iter([("a".to_owned(), (0..levels).fold(json!(1), |v, _| json!([v])))]));
         assert!(check(&deep(MAX_NESTING), None).is_ok());

@@ -1,44 +1,44 @@
-//! The operation log of one collection: what makes a confirmed write survive.
+//! The operation log of one collection, which makes confirmed writes durable.
 //!
 //! The engine keeps part of every change in memory until `flush()`, which syncs dozens of files and takes longer the
-//! more segments there are. So a write is confirmed when it stands in this file, which is one append and one
-//! `fdatasync` for a whole group of writers; the engine is flushed now and then, and the log emptied after that.
-//! On start the log is applied again on top of whatever the engine had on disk. That is right from any such
-//! state, because the log holds *resolved* operations (ids and whole values, never a filter): applied in order
-//! they lead to the same points wherever they start.
+//! more segments there are. So a write is confirmed when it is in this log, which takes one append and one
+//! `fdatasync` for a whole group of writers; the engine is flushed periodically, and the log truncated after that. On
+//! start the log is replayed on top of the engine's files. That is correct from any such state, because the log
+//! contains *resolved* operations (ids and whole values, never a filter): replayed in order they lead to the same
+//! points from any starting state.
 //!
-//! Nothing is confirmed while a commit has failed: the engine has applied what the log has not, and a write that finds
-//! its work done already, and so has nothing to log, must not be confirmed on the strength of that. What could not be
-//! written stays in memory, and the next commit begins with it. After a failed sync the kernel may have dropped what
-//! was written, and would say that the next sync is fine: everything since the last good one is written once more.
+//! No write is confirmed after a failed commit: the engine has applied operations that the log lacks, and a write
+//! that finds its change applied, and so has nothing to log, must not be confirmed. The failed bytes stay in memory,
+//! and the next commit writes them first. After a failed sync the kernel may have dropped the written pages and report
+//! success for the next sync: everything since the last successful sync is written again.
 //!
-//! Format: `length: u32 | crc32c: u32 | record`, little-endian, one after the other. A record that was cut short by a
-//! kill was never confirmed; it and everything after it is dropped on start.
+//! Format: a sequence of `length: u32 | crc32c: u32 | record`, little-endian. A record that a kill truncated was never
+//! confirmed; it and everything after it is dropped on start.
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-/// Length and checksum before each record.
+/// Bytes of length and checksum before each record.
 const FRAME: usize = 8;
 
-/// No record comes near: requests are limited to 64 MiB. A larger length is a damaged file.
+/// Far above any record: requests are limited to 64 MiB. A larger length means a corrupted file.
 const MAX_RECORD: u32 = 512 << 20;
 
-/// The file of a log, or a stand-in that fails.
+/// A log's file; tests inject failures.
 pub(crate) trait LogFile: Debug + Send {
-    /// Writes all bytes at this place.
-    fn write_at(&mut self, place: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Cuts the file, or makes it longer.
+    /// Writes all bytes at this offset.
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Truncates or extends the file.
     fn set_len(&mut self, length: u64) -> io::Result<()>;
-    /// Returns when what was written is on the disk.
+    /// Returns when all written bytes are on disk.
     fn sync(&mut self) -> io::Result<()>;
 }
 
 impl LogFile for File {
-    fn write_at(&mut self, place: u64, bytes: &[u8]) -> io::Result<()> {
-        self.seek(SeekFrom::Start(place))?;
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.seek(SeekFrom::Start(offset))?;
         self.write_all(bytes)
     }
 
@@ -55,18 +55,18 @@ impl LogFile for File {
 #[derive(Debug)]
 pub(crate) struct OpLog {
     file: Box<dyn LogFile>,
-    /// Bytes that are on the disk.
+    /// Bytes on disk.
     synced: u64,
-    /// What comes after them.
+    /// Bytes after those.
     pending: Vec<u8>,
-    /// How much of it is in the file already.
+    /// How many of `pending` are in the file.
     written: usize,
-    /// The last commit failed.
+    /// Whether the last commit failed.
     failed: bool,
 }
 
 impl OpLog {
-    /// Opens the log and hands every whole record to `replay`, in order. A torn tail is cut off.
+    /// Opens the log and passes every complete record to `replay`, in order. Truncates a torn tail.
     pub(crate) fn open(path: &Path, mut replay: impl FnMut(&[u8])) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let mut reader = BufReader::with_capacity(1 << 20, &mut file);
@@ -81,24 +81,24 @@ impl OpLog {
         Ok(Self::on(Box::new(file), length))
     }
 
-    /// A log on a file that holds this many bytes.
+    /// Creates a log on a file of this length.
     fn on(file: Box<dyn LogFile>, length: u64) -> Self {
         Self { file, synced: length, pending: Vec::new(), written: 0, failed: false }
     }
 
-    /// Adds a record to what the next [`OpLog::commit`] writes.
+    /// Adds a record to the next [`OpLog::commit`].
     pub(crate) fn append(&mut self, record: &[u8]) {
-        let length = u32::try_from(record.len()).expect("a record is bounded by the request limit");
+        let length = u32::try_from(record.len()).expect("records are bounded by the request limit");
         self.pending.extend_from_slice(&length.to_le_bytes());
         self.pending.extend_from_slice(&crc32c::crc32c(record).to_le_bytes());
         self.pending.extend_from_slice(record);
     }
 
-    /// Writes what was appended, and what an earlier commit could not write; with `sync` it is on the disk when this
-    /// returns.
+    /// Writes appended records, including those of an earlier failed commit. With `sync`, returns when they are on
+    /// disk.
     ///
     /// # Errors
-    /// Nothing that was appended may be confirmed, nor anything later, until a commit succeeds.
+    /// No appended record, nor any later one, may be confirmed until a commit succeeds.
     pub(crate) fn commit(&mut self, sync: bool) -> io::Result<()> {
         let result = self.try_commit(sync || self.failed);
         self.failed = result.is_err();
@@ -110,7 +110,7 @@ impl OpLog {
 
     fn try_commit(&mut self, sync: bool) -> io::Result<()> {
         if self.failed {
-            // Half a record in the middle would hide everything behind it from the next start.
+            // A partial record in the middle would hide everything after it from the next start.
             self.file.set_len(self.synced)?;
         }
         if self.written < self.pending.len() {
@@ -132,9 +132,9 @@ impl OpLog {
         self.failed
     }
 
-    /// Forgets everything: to be called only after the engine was flushed.
+    /// Truncates the log. Call only after the engine was flushed.
     pub(crate) fn clear(&mut self) -> io::Result<()> {
-        // A log that keeps its records is applied once more by the next start, to the same end.
+        // If this fails, the next start replays the records again, with the same result.
         self.file.set_len(0)?;
         self.synced = 0;
         self.written = 0;
@@ -143,13 +143,13 @@ impl OpLog {
         self.file.sync()
     }
 
-    /// Bytes that a start would have to apply again.
+    /// Returns the bytes that a start would replay.
     pub(crate) fn len(&self) -> u64 {
         self.synced + self.written as u64
     }
 }
 
-/// Reads one record; `false` at the end and at a torn or damaged record.
+/// Reads one record. `false`: end of the log, or a torn or corrupted record.
 fn read_record(reader: &mut impl Read, record: &mut Vec<u8>) -> io::Result<bool> {
     let mut frame = [0; FRAME];
     if !read_full(reader, &mut frame)? {
@@ -157,7 +157,7 @@ fn read_record(reader: &mut impl Read, record: &mut Vec<u8>) -> io::Result<bool>
     }
     let [l0, l1, l2, l3, c0, c1, c2, c3] = frame;
     let length = u32::from_le_bytes([l0, l1, l2, l3]);
-    // Zero is what a file system leaves behind when it grew a file but lost its content.
+    // Zero length: the file system extended the file but lost its content.
     if length == 0 || length > MAX_RECORD {
         return Ok(false);
     }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_committed_is_read_back_in_order_and_a_torn_tail_is_cut() {
+    fn open_replays_committed_records_in_order_and_truncates_torn_tail() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("oplog");
         let mut log = OpLog::open(&path, |_| panic!("a new log is empty")).unwrap();
@@ -209,13 +209,13 @@ mod tests {
         }
     }
 
-    /// A file whose next operations of a kind fail; a write that fails has written half.
+    /// A file with injected failures; a failing write writes half.
     #[derive(Clone, Debug, Default)]
     struct Failing(Arc<Mutex<Disk>>);
 
     #[derive(Debug, Default)]
     struct Disk {
-        /// What a crash leaves: all that was written up to the last sync, and of the rest nothing.
+        /// The state after a crash: everything up to the last sync, nothing else.
         durable: Vec<u8>,
         content: Vec<u8>,
         fail_writes: u32,
@@ -234,14 +234,14 @@ mod tests {
     }
 
     impl LogFile for Failing {
-        fn write_at(&mut self, place: u64, bytes: &[u8]) -> io::Result<()> {
+        fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
             let mut disk = self.0.lock().unwrap();
             let failed = fails(&mut disk.fail_writes);
             let bytes = if failed.is_err() { &bytes[..bytes.len() / 2] } else { bytes };
-            let place = place as usize;
-            let end = disk.content.len().max(place + bytes.len());
+            let offset = offset as usize;
+            let end = disk.content.len().max(offset + bytes.len());
             disk.content.resize(end, 0);
-            disk.content[place..place + bytes.len()].copy_from_slice(bytes);
+            disk.content[offset..offset + bytes.len()].copy_from_slice(bytes);
             failed
         }
 
@@ -255,7 +255,7 @@ mod tests {
         fn sync(&mut self) -> io::Result<()> {
             let mut disk = self.0.lock().unwrap();
             if let Err(error) = fails(&mut disk.fail_syncs) {
-                // As Linux does: what could not be written back counts as clean, and is gone.
+                // As on Linux: pages that could not be written back are marked clean and lost.
                 disk.content = disk.durable.clone();
                 return Err(error);
             }
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_failed_commit_left_is_written_by_the_next_one_before_anything_is_confirmed() {
+    fn commit_after_failure_first_writes_records_of_failed_commit() {
         type Break = fn(&mut Disk);
         let breaks: [Break; 5] = [
             |disk| disk.fail_writes = 1,
@@ -286,7 +286,7 @@ mod tests {
             let mut log = OpLog::on(Box::new(disk.clone()), 0);
             log.append(b"one");
             log.commit(true).unwrap();
-            log.append(b"nobody waits");
+            log.append(b"no reply");
             log.commit(false).unwrap();
             fault(&mut disk.0.lock().unwrap());
             log.append(b"two");
@@ -299,14 +299,14 @@ mod tests {
             assert!(failed > 0 && !log.has_failed(), "fault {number}");
             log.append(b"three");
             log.commit(true).unwrap();
-            let expected: [&[u8]; 4] = [b"one", b"nobody waits", b"two", b"three"];
+            let expected: [&[u8]; 4] = [b"one", b"no reply", b"two", b"three"];
             assert_eq!(after_a_crash(&disk), expected, "fault {number}");
             assert_eq!(log.len(), disk.0.lock().unwrap().durable.len() as u64);
         }
     }
 
     #[test]
-    fn clearing_leaves_an_empty_log_that_takes_records_again() {
+    fn cleared_log_is_empty_and_accepts_records() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("oplog");
         let mut log = OpLog::open(&path, |_| ()).unwrap();

@@ -1,4 +1,4 @@
-//! A query as both APIs ask it, turned into the engine's form: point ids become their vectors first.
+//! A query of either API, converted for the engine: point ids are resolved to their vectors first.
 
 use qdrant_edge::external::ordered_float::OrderedFloat;
 use qdrant_edge::{
@@ -11,20 +11,20 @@ use super::config::{UNNAMED, Vectors};
 use super::error::ApiError;
 use super::write::check_dense;
 
-/// More than anybody reads, and little enough that the engine can set the memory aside.
+/// Maximum results, because the engine allocates memory for as many.
 const MAX_LIMIT: usize = 1 << 20;
 
-/// What to be near to.
+/// The target of a nearest-neighbour query.
 #[derive(Debug, Clone)]
 pub(crate) enum Nearest {
     Vector(Vec<f32>),
-    /// The vector of a stored point, which is itself left out of the result.
+    /// The vector of a stored point, which is excluded from the result.
     Id(PointId),
 }
 
-/// How to rank.
+/// The ranking of the results.
 #[derive(Debug, Clone)]
-pub(crate) enum Ask {
+pub(crate) enum Ranking {
     Nearest(Nearest),
     OrderBy(OrderBy),
     Fusion(Fusion),
@@ -35,7 +35,7 @@ pub(crate) enum Ask {
 #[derive(Debug, Clone)]
 pub(crate) struct Prefetch {
     pub(crate) prefetches: Vec<Prefetch>,
-    pub(crate) ask: Option<Ask>,
+    pub(crate) ranking: Option<Ranking>,
     pub(crate) using: String,
     pub(crate) filter: Option<Filter>,
     pub(crate) params: Option<SearchParams>,
@@ -43,11 +43,11 @@ pub(crate) struct Prefetch {
     pub(crate) limit: usize,
 }
 
-/// A whole query. Without `ask` it is a scroll by id.
+/// A query. Without `ranking` it is a scroll by id.
 #[derive(Debug, Clone)]
-pub(crate) struct Question {
+pub(crate) struct QuerySpec {
     pub(crate) prefetches: Vec<Prefetch>,
-    pub(crate) ask: Option<Ask>,
+    pub(crate) ranking: Option<Ranking>,
     pub(crate) using: String,
     pub(crate) filter: Option<Filter>,
     pub(crate) params: Option<SearchParams>,
@@ -58,21 +58,21 @@ pub(crate) struct Question {
     pub(crate) with_vector: WithVector,
 }
 
-impl Question {
-    /// Refuses query vectors that do not fit the collection.
+impl QuerySpec {
+    /// Rejects query vectors that do not match the collection.
     pub(crate) fn check(&self, vectors: &Vectors) -> Result<(), ApiError> {
         if self.limit.saturating_add(self.offset) > MAX_LIMIT {
-            return Err(ApiError::BadInput(format!("limit and offset together may be at most {MAX_LIMIT}")));
+            return Err(ApiError::BadInput(format!("limit plus offset must be at most {MAX_LIMIT}")));
         }
-        check_ask(self.ask.as_ref(), &self.using, vectors)?;
+        check_ranking(self.ranking.as_ref(), &self.using, vectors)?;
         self.prefetches.iter().try_for_each(|prefetch| prefetch.check(vectors))
     }
 
     /// Runs the query. Blocking.
     pub(crate) fn run(self, shard: &EdgeShard) -> OperationResult<Vec<ScoredPoint>> {
-        let (query, filter) = resolve(shard, self.ask, &self.using, self.filter)?;
+        let (query, filter) = resolve(shard, self.ranking, &self.using, self.filter)?;
         let prefetches = self.prefetches.into_iter().map(|prefetch| prefetch.resolve(shard));
-        // The engine leaves skipping the offset to whoever merges the shards of a collection.
+        // The engine does not apply the offset: in Qdrant, the collection does so when it merges its shards.
         let mut points = shard.query(QueryRequest {
             prefetches: prefetches.collect::<OperationResult<_>>()?,
             query,
@@ -92,14 +92,14 @@ impl Question {
 impl Prefetch {
     fn check(&self, vectors: &Vectors) -> Result<(), ApiError> {
         if self.limit > MAX_LIMIT {
-            return Err(ApiError::BadInput(format!("the limit of a prefetch may be at most {MAX_LIMIT}")));
+            return Err(ApiError::BadInput(format!("the limit of a prefetch must be at most {MAX_LIMIT}")));
         }
-        check_ask(self.ask.as_ref(), &self.using, vectors)?;
+        check_ranking(self.ranking.as_ref(), &self.using, vectors)?;
         self.prefetches.iter().try_for_each(|prefetch| prefetch.check(vectors))
     }
 
     fn resolve(self, shard: &EdgeShard) -> OperationResult<qdrant_edge::Prefetch> {
-        let (query, filter) = resolve(shard, self.ask, &self.using, self.filter)?;
+        let (query, filter) = resolve(shard, self.ranking, &self.using, self.filter)?;
         let prefetches = self.prefetches.into_iter().map(|prefetch| prefetch.resolve(shard));
         Ok(qdrant_edge::Prefetch {
             prefetches: prefetches.collect::<OperationResult<_>>()?,
@@ -112,18 +112,18 @@ impl Prefetch {
     }
 }
 
-fn check_ask(ask: Option<&Ask>, using: &str, vectors: &Vectors) -> Result<(), ApiError> {
-    match ask {
-        Some(Ask::Nearest(Nearest::Vector(vector))) => check_dense(using, vector, vectors),
-        Some(Ask::Nearest(Nearest::Id(_))) => vectors.get(using).map(|_| ()),
-        Some(Ask::OrderBy(_) | Ask::Fusion(_) | Ask::Sample(_)) | None => Ok(()),
+fn check_ranking(ranking: Option<&Ranking>, using: &str, vectors: &Vectors) -> Result<(), ApiError> {
+    match ranking {
+        Some(Ranking::Nearest(Nearest::Vector(vector))) => check_dense(using, vector, vectors),
+        Some(Ranking::Nearest(Nearest::Id(_))) => vectors.get(using).map(|_| ()),
+        Some(Ranking::OrderBy(_) | Ranking::Fusion(_) | Ranking::Sample(_)) | None => Ok(()),
     }
 }
 
-/// The engine's form of the question, and the filter that goes with it.
+/// Converts the ranking for the engine, and extends the filter.
 fn resolve(
     shard: &EdgeShard,
-    ask: Option<Ask>,
+    ranking: Option<Ranking>,
     using: &str,
     filter: Option<Filter>,
 ) -> OperationResult<(Option<ScoringQuery>, Option<Filter>)> {
@@ -131,17 +131,17 @@ fn resolve(
         let using = (using != UNNAMED).then(|| using.to_owned());
         Some(ScoringQuery::Vector(QueryEnum::Nearest(NamedQuery { query: VectorInternal::Dense(vector), using })))
     };
-    Ok(match ask {
+    Ok(match ranking {
         None => (None, filter),
-        Some(Ask::Nearest(Nearest::Vector(vector))) => (nearest(vector), filter),
-        Some(Ask::Nearest(Nearest::Id(id))) => {
+        Some(Ranking::Nearest(Nearest::Vector(vector))) => (nearest(vector), filter),
+        Some(Ranking::Nearest(Nearest::Id(id))) => {
             let vector = vector_of(shard, id, using)?;
             let itself = Condition::HasId(std::iter::once(id).collect::<HasIdCondition>());
             (nearest(vector), Filter::merge_opts(filter, Some(Filter::new_must_not(itself))))
         }
-        Some(Ask::OrderBy(order)) => (Some(ScoringQuery::OrderBy(order)), filter),
-        Some(Ask::Fusion(fusion)) => (Some(ScoringQuery::Fusion(fusion)), filter),
-        Some(Ask::Sample(sample)) => (Some(ScoringQuery::Sample(sample)), filter),
+        Some(Ranking::OrderBy(order)) => (Some(ScoringQuery::OrderBy(order)), filter),
+        Some(Ranking::Fusion(fusion)) => (Some(ScoringQuery::Fusion(fusion)), filter),
+        Some(Ranking::Sample(sample)) => (Some(ScoringQuery::Sample(sample)), filter),
     })
 }
 

@@ -1,7 +1,7 @@
-//! How an operation stands in the log.
+//! Encoding of operations in the log.
 //!
-//! Upserts of dense vectors, which are nearly all of the traffic, have a compact form: floats as they are, payload
-//! as JSON. Everything else is the engine's own serialisation.
+//! Upserts of dense vectors, nearly all of the traffic, have a compact form: raw floats, payload as JSON. Everything
+//! else uses the engine's own serialisation.
 
 use qdrant_edge::{
     Payload, PointId, PointInsertOperations, PointOperations, PointStructPersisted, UpdateOperation,
@@ -17,21 +17,21 @@ const OTHER: u8 = 2;
 const NUMBER: u8 = 0;
 const UUID: u8 = 1;
 
-/// Length that stands for "no payload at all".
+/// Length that encodes a missing payload.
 const NO_PAYLOAD: u32 = u32::MAX;
 
-/// Why a record could not be read: the file is damaged, or another version wrote it.
+/// An unreadable record: the file is corrupted, or another version wrote it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecordError {
-    #[error("a record of unknown kind {0}")]
+    #[error("unknown record kind {0}")]
     Kind(u8),
-    #[error("a record that ends too early")]
+    #[error("truncated record")]
     Short,
-    #[error("a record that is not valid JSON: {0}")]
+    #[error("invalid JSON in a record: {0}")]
     Json(#[from] serde_json::Error),
 }
 
-/// Encodes one operation into `out`, which is cleared first.
+/// Encodes one operation into `out`; clears it first.
 pub(crate) fn encode(operation: &UpdateOperation, out: &mut Vec<u8>) -> Result<(), RecordError> {
     out.clear();
     if let UpdateOperation::PointOperation(PointOperations::UpsertPoints(PointInsertOperations::PointsList(points))) =
@@ -49,7 +49,7 @@ pub(crate) fn encode(operation: &UpdateOperation, out: &mut Vec<u8>) -> Result<(
     Ok(())
 }
 
-/// The operation that [`encode`] was given.
+/// Decodes a record of [`encode`].
 pub(crate) fn decode(record: &[u8]) -> Result<UpdateOperation, RecordError> {
     match record.split_first().ok_or(RecordError::Short)? {
         (&DENSE_UPSERT, mut rest) => {
@@ -148,13 +148,13 @@ mod tests {
         encode(operation, &mut record).unwrap();
         assert_eq!(&decode(&record).unwrap(), operation);
         for cut in 0..record.len() {
-            // A shorter record is refused or is a shorter list of points, but never a panic.
+            // A truncated record is rejected or is a shorter list of points, but never panics.
             let _ = decode(&record[..cut]).is_ok();
         }
     }
 
     #[test]
-    fn every_kind_of_operation_comes_back_as_it_was() {
+    fn every_kind_of_operation_round_trips() {
         let unicode = json!({"a": 1, "b": -0.1, "n": null, "big": u64::MAX, "deep": {"ü": ["\u{1f30a}", [], {}]}});
         let dense = |id, vector: Vec<f32>, payload| PointStructPersisted {
             id,

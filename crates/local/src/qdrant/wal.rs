@@ -1,9 +1,9 @@
-//! Keeps the engine's own write-ahead log from growing without bound.
+//! Bounds the size of the engine's own write-ahead log.
 //!
-//! The engine appends every operation to `wal/` and never reads it back, nor cuts it: this server's log takes its
-//! place. Only two things in it matter: the number of the next operation, which follows from the newest closed
-//! file and the open one, and that those two exist. All older files are dead weight. They are mapped by the
-//! engine while it runs, so their blocks are given back by punching holes; on start they are deleted.
+//! The engine appends every operation to `wal/`, but never reads or truncates it: this server's log replaces it. Only
+//! the newest closed file and the open one are required, which determine the number of the next operation. All older
+//! files are unused. The engine maps them while it runs, so their blocks are released by punching holes; on start they
+//! are deleted.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -24,12 +24,12 @@ impl EngineWal {
         Self { directory: shard.join("wal"), released: HashSet::new() }
     }
 
-    /// Gives back the space of all closed files but the newest. `delete` removes the files themselves, which is right
+    /// Releases the space of all closed files except the newest. `delete` removes the files themselves, which is safe
     /// only while the engine does not have them open.
     pub(crate) fn release(&mut self, delete: bool) {
         if let Err(error) = self.try_release(delete) {
             let directory = self.directory.display();
-            tracing::warn!(%directory, %error, "old files of the engine's log could not be released");
+            tracing::warn!(%directory, %error, "failed to release old files of the engine's log");
         }
     }
 
@@ -59,7 +59,7 @@ impl EngineWal {
     }
 }
 
-/// First operation of a closed file, which is what its name says: `closed-128`.
+/// Returns the first operation of a closed file from its name, such as `closed-128`.
 fn closed_start(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.strip_prefix("closed-")?.parse().ok()
 }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_closed_files_but_the_newest_go() {
+    fn release_keeps_newest_closed_file() {
         let dir = tempfile::tempdir().unwrap();
         let wal = dir.path().join("wal");
         fs::create_dir(&wal).unwrap();
@@ -79,9 +79,9 @@ mod tests {
         let mut engine_wal = EngineWal::new(dir.path());
         engine_wal.try_release(false).unwrap();
         let content = |name: &str| fs::read(wal.join(name)).unwrap();
-        assert_eq!(content("closed-9"), vec![0; 8192], "its blocks were given back");
+        assert_eq!(content("closed-9"), vec![0; 8192], "blocks released");
         assert_eq!(content("closed-20"), vec![0; 8192]);
-        assert_eq!(content("closed-100"), vec![1; 8192], "the newest says where the numbers go on");
+        assert_eq!(content("closed-100"), vec![1; 8192], "newest closed file kept");
         assert_eq!(content("open-4"), vec![1; 8192]);
 
         engine_wal.try_release(true).unwrap();

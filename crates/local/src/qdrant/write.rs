@@ -1,8 +1,8 @@
-//! Writes, on their way from a request to the engine: checked, resolved to plain operations, encoded for the log.
+//! Validates writes and resolves them to plain operations.
 //!
-//! A request may say "all points that match this filter" or "only if the stored point matches". Those are
-//! decided once, here, against the points as they are, and become operations on ids. What is logged and
-//! applied after a restart therefore never depends on the state that it meets.
+//! Filters ("all points that match") and conditions ("only if the stored point matches") are evaluated once, here,
+//! against the current points, and become operations on ids. The logged operations, which are replayed after a restart,
+//! therefore never depend on the state to which they are applied.
 
 use std::collections::HashSet;
 
@@ -17,18 +17,18 @@ use super::config::{UNNAMED, Vectors};
 use super::error::ApiError;
 use super::nesting;
 
-/// The points that an operation is about.
+/// The points that an operation affects.
 #[derive(Debug, Clone)]
 pub(crate) enum Selector {
     Ids(Vec<PointId>),
     Filter(Filter),
 }
 
-/// One write as it was asked for.
+/// A requested write.
 #[derive(Debug, Clone)]
 pub(crate) enum Write {
-    /// Inserts and replaces points. A stored point that does not match `condition` is left alone; a missing one is
-    /// inserted anyway, unless `mode` says otherwise.
+    /// Inserts and replaces points. A stored point that does not match `condition` is not changed; a missing one is
+    /// inserted, unless `mode` forbids it.
     Upsert {
         points: Vec<PointStructPersisted>,
         condition: Option<Filter>,
@@ -59,8 +59,8 @@ pub(crate) enum Write {
 }
 
 impl Write {
-    /// Refuses vectors that do not fit the collection, and payloads that nest too deep, before anything is applied, so
-    /// that a batch with one wrong point changes nothing.
+    /// Rejects vectors that do not match the collection, and payloads that nest too deep, before anything is applied,
+    /// so that a batch with one invalid point changes nothing.
     pub(crate) fn check(&self, vectors: &Vectors) -> Result<(), ApiError> {
         match self {
             Self::Upsert { points, .. } => points.iter().try_for_each(|point| {
@@ -77,7 +77,7 @@ impl Write {
         }
     }
 
-    /// The plain operation that this write comes down to now; `None` when there is nothing to do.
+    /// Resolves the write to a plain operation. `None`: nothing to do.
     pub(crate) fn resolve(self, shard: &EdgeShard) -> OperationResult<Option<UpdateOperation>> {
         Ok(match self {
             Self::Upsert { points, condition, mode } => {
@@ -93,7 +93,7 @@ impl Write {
             Self::OverwritePayload { payload, key: None, target } => on_ids(resolve_target(shard, target)?, |ids| {
                 payload_operation(PayloadOps::OverwritePayload(set_payload(ids, payload, None)))
             }),
-            // With a key only that part of the payload is replaced, which is what setting it does.
+            // With a key, only that part of the payload is replaced, as setting does.
             Self::OverwritePayload { payload, key, target } => on_ids(resolve_target(shard, target)?, |ids| {
                 payload_operation(PayloadOps::SetPayload(set_payload(ids, payload, key)))
             }),
@@ -140,7 +140,7 @@ pub(crate) fn upsert_operation(points: Vec<PointStructPersisted>) -> UpdateOpera
     UpdateOperation::PointOperation(PointOperations::UpsertPoints(points))
 }
 
-/// A batch that names an id twice means its last occurrence.
+/// Keeps the last occurrence of each id in a batch.
 fn last_of_each(mut points: Vec<PointStructPersisted>) -> Vec<PointStructPersisted> {
     let mut seen = HashSet::with_capacity(points.len());
     if points.iter().all(|point| seen.insert(point.id)) {
@@ -164,7 +164,7 @@ fn resolve_upsert(
     }
     let ids: Vec<PointId> = points.iter().map(|point| point.id).collect();
     let stored = existing_ids(shard, &ids)?;
-    // The points that are stored and may be replaced.
+    // Stored points that match the condition.
     let replaceable: HashSet<PointId> = match condition {
         _ if stored.is_empty() || mode == UpdateMode::InsertOnly => HashSet::new(),
         None => stored.clone(),
@@ -185,13 +185,13 @@ fn resolve_target(shard: &EdgeShard, target: Selector) -> OperationResult<Vec<Po
     }
 }
 
-/// Which of these ids are stored.
+/// Returns those of these ids that are stored.
 pub(crate) fn existing_ids(shard: &EdgeShard, ids: &[PointId]) -> OperationResult<HashSet<PointId>> {
     let records = shard.retrieve(ids, Some(WithPayloadInterface::Bool(false)), Some(WithVector::Bool(false)))?;
     Ok(records.into_iter().map(|record| record.id).collect())
 }
 
-/// The stored points that match, among `within` or among all.
+/// Returns the stored points that match, among `within` or among all.
 fn matching_ids(shard: &EdgeShard, within: Option<Vec<PointId>>, filter: Filter) -> OperationResult<Vec<PointId>> {
     let (filter, limit) = match within {
         Some(ids) => {
@@ -200,7 +200,7 @@ fn matching_ids(shard: &EdgeShard, within: Option<Vec<PointId>>, filter: Filter)
             let both = Filter { must: Some(vec![has_id, Condition::Filter(filter)]), ..Filter::default() };
             (both, limit)
         }
-        // A bound instead of "all": the engine sets memory aside for as many as are asked for.
+        // A bound instead of "all": the engine allocates memory for the whole limit.
         None => (filter, shard.info().points_count),
     };
     let request = ScrollRequest {
@@ -227,7 +227,7 @@ fn check_vectors(given: &VectorStructPersisted, vectors: &Vectors) -> Result<(),
     }
 }
 
-/// Refuses a dense vector of an unknown name or another length.
+/// Rejects a dense vector with an unknown name or a wrong length.
 pub(crate) fn check_dense(name: &str, vector: &[f32], vectors: &Vectors) -> Result<(), ApiError> {
     let expected = vectors.get(name)?.size;
     if vector.len() == expected {
@@ -237,8 +237,8 @@ pub(crate) fn check_dense(name: &str, vector: &[f32], vectors: &Vectors) -> Resu
     Err(ApiError::BadInput(format!("Vector dimension error: expected dim: {expected}, got {got}")))
 }
 
-/// Leaves out the points that no longer exist, which an operation of the log may name: a later record deleted
-/// them before the engine was stopped. Upserts and deletes need no such care.
+/// Removes points that no longer exist from an operation of the log: a later record deleted them before the engine was
+/// stopped. Upserts and deletes do not need this.
 pub(crate) fn without_missing(shard: &EdgeShard, operation: UpdateOperation) -> OperationResult<UpdateOperation> {
     Ok(match operation {
         UpdateOperation::PayloadOperation(mut payload) => {
@@ -255,7 +255,7 @@ pub(crate) fn without_missing(shard: &EdgeShard, operation: UpdateOperation) -> 
             }
             UpdateOperation::VectorOperation(vectors)
         }
-        // Never written by `resolve`; spelled out so that a new kind of record is noticed here.
+        // Never written by `resolve`; listed for completeness.
         UpdateOperation::PointOperation(PointOperations::UpsertPointsConditional(ConditionalInsertOperation {
             points_op,
             ..

@@ -1,19 +1,19 @@
-//! The one thread that changes a collection.
+//! The single thread that changes a collection.
 //!
-//! It takes everything that waits, applies it in order, writes all of it to the log at once, syncs once and then
-//! answers everybody: many writers share one sync, a lone writer waits for nobody. Because nobody else changes
-//! the collection, a condition that was checked still holds when the points are written.
+//! It takes all queued writes, applies them in order, appends them to the log, syncs once and then replies to all:
+//! group commit without a delay for a single writer. Because only this thread changes the collection, a condition that
+//! was checked still holds when the points are written.
 //!
 //! ```text
-//! queue ─▶ resolve ─▶ apply ─▶ log ─┐ (for all that waited)
-//!                                   └─▶ sync once ─▶ answer all ─▶ now and then: flush the engine, empty the log
+//! queue ─▶ resolve ─▶ apply ─▶ log ─┐ (for all queued writes)
+//!                                   └─▶ sync once ─▶ reply to all ─▶ periodically: flush the engine, truncate the log
 //! ```
 //!
-//! What the engine has applied and the log does not have is not confirmed: see `oplog`. While the log cannot be written
-//! no further write is applied, and after the engine has failed in the middle of a write nothing is confirmed until it
-//! was flushed, because nobody knows how much of that write it has applied.
+//! Changes that the engine has applied but the log lacks are not confirmed: see `oplog`. While the log cannot be
+//! written no further write is applied. After the engine has failed during a write, no write is confirmed until the
+//! engine was flushed, because it may have applied a part of that write.
 //!
-//! It also starts the index build, on a thread of its own, when enough unindexed points have piled up.
+//! The thread also starts the index build, on a separate thread, when enough unindexed points have accumulated.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -30,30 +30,30 @@ use super::record;
 use super::wal::EngineWal;
 use super::write::Write;
 
-/// Writes that share one sync. More would make the first of them wait without making the sync any cheaper.
+/// Maximum writes that share one sync. More would delay the first of them without a cheaper sync.
 const GROUP: usize = 32;
 
-/// The log is emptied by flushing the engine from this size on: it bounds the time that a start takes (about a
-/// second for 64 MiB) and is large enough that a bulk load flushes every 30,000 points or so.
+/// Log size that triggers a flush of the engine: bounds the startup time (about a second for 64 MiB) and is large
+/// enough that a bulk load flushes only about every 30,000 points.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 
-/// A collection that nobody wrote to for this long is flushed, so that a start has nothing to apply.
+/// A collection without writes for this long is flushed, so that a start has nothing to replay.
 const CHECKPOINT_IDLE: Duration = Duration::from_secs(3);
 
-/// A collection that nobody wrote to for this long gets its index built.
+/// A collection without writes for this long gets its index built.
 const INDEX_IDLE: Duration = Duration::from_secs(3);
 
-/// Under constant writes the index is built when this many times the threshold is unindexed: searches would get slow,
-/// and building more often would take the CPU from the writers.
+/// Under constant writes the index is built when this multiple of the threshold is unindexed: less often would slow
+/// down searches, and more often would take CPU from the writers.
 const FAR_BEHIND: usize = 8;
 
-/// What the thread is told.
+/// A message to the thread.
 pub(crate) enum Message {
-    /// Apply this. Without `reply` nobody waits for it to be durable.
+    /// Applies a write. Without `reply` the request did not wait for durability.
     Write { write: Box<Write>, reply: Option<oneshot::Sender<Result<(), ApiError>>> },
-    /// A moment passed: time to look after the log and the index.
+    /// Triggers maintenance of the log and the index.
     Tick,
-    /// Finish what is queued, flush and end.
+    /// Drains the queue, flushes and ends.
     Stop,
 }
 
@@ -64,9 +64,9 @@ pub(crate) struct Writer {
     pub(crate) log: OpLog,
     pub(crate) engine_wal: EngineWal,
     pub(crate) last_write: Instant,
-    /// The engine failed while it applied a write, and was not flushed since: it may have applied a part.
+    /// The engine failed during a write and was not flushed since: it may have applied a part of the write.
     pub(crate) suspect: bool,
-    /// Written since the last time the engine looked for something to optimise.
+    /// Whether there were writes since the last optimisation.
     pub(crate) unoptimized: bool,
     pub(crate) buffer: Vec<u8>,
 }
@@ -87,7 +87,7 @@ impl Writer {
         self.checkpoint();
     }
 
-    /// Handles what was queued; `false` when the thread should end.
+    /// Handles a group of messages. `false`: the thread should end.
     fn group(&mut self, messages: Vec<Message>) -> bool {
         let mut answers = Vec::with_capacity(messages.len());
         let (mut tick, mut stop, mut wrote) = (false, false, false);
@@ -115,11 +115,11 @@ impl Writer {
             self.last_write = Instant::now();
             self.unoptimized = true;
         }
-        // A tick syncs what was written without anybody waiting.
+        // A tick also syncs writes without `wait`.
         let committed = if sound.is_ok() { self.commit(!answers.is_empty() || tick || stop) } else { sound };
         for (reply, outcome) in answers {
             let outcome = outcome.and_then(|()| committed.clone());
-            // Whoever asked may have gone away; the write stands all the same.
+            // The request may have been cancelled; the write remains.
             let _ = reply.send(outcome);
         }
         let idle = self.last_write.elapsed();
@@ -135,13 +135,13 @@ impl Writer {
         !stop
     }
 
-    /// Makes up for an earlier failure; fails while nothing may be confirmed.
+    /// Recovers from an earlier failure; fails while no write may be confirmed.
     fn restore(&mut self) -> Result<(), ApiError> {
         if self.log.has_failed() {
             self.commit(true)?;
         }
         if self.suspect && !self.checkpoint() {
-            let reason = "an earlier write failed inside the engine, which could not be flushed since";
+            let reason = "an earlier write failed in the engine, which could not be flushed since";
             return Err(ApiError::Internal(reason.to_owned()));
         }
         Ok(())
@@ -154,7 +154,7 @@ impl Writer {
         })
     }
 
-    /// Decides what the write means now, does it, and notes it for the log.
+    /// Resolves the write, applies it, and appends it to the log.
     fn apply(&mut self, write: Write) -> Result<(), ApiError> {
         let shard = &self.shared.shard;
         let buffer = &mut self.buffer;
@@ -178,14 +178,14 @@ impl Writer {
             Err(panic) => {
                 self.suspect = true;
                 let reason = panic_text(&*panic);
-                tracing::error!(collection = %self.shared.name, reason, "the engine panicked while applying a write");
-                Err(ApiError::Internal(format!("the engine panicked: {reason}")))
+                tracing::error!(collection = %self.shared.name, reason, "engine panicked while applying a write");
+                Err(ApiError::Internal(format!("engine panicked: {reason}")))
             }
         }
     }
 
-    /// Flushes the engine and empties the log. Left for later while an index build runs: the build swaps segments,
-    /// and the engine does not flush at the same time. Returns whether the engine was flushed.
+    /// Flushes the engine and truncates the log. Skipped while an index build runs: the build swaps segments, and the
+    /// engine does not flush at the same time. Returns whether the engine was flushed.
     fn checkpoint(&mut self) -> bool {
         if self.shared.optimizing.load(Ordering::Acquire) {
             return false;
@@ -194,12 +194,12 @@ impl Writer {
         let bytes = self.log.len();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.shared.shard.flush())) {
             let reason = panic_text(&*panic);
-            tracing::error!(collection = %self.shared.name, reason, "the engine could not be flushed");
+            tracing::error!(collection = %self.shared.name, reason, "failed to flush the engine");
             return false;
         }
         self.suspect = false;
         if let Err(error) = self.log.clear() {
-            tracing::error!(collection = %self.shared.name, %error, "the operation log cannot be emptied");
+            tracing::error!(collection = %self.shared.name, %error, "failed to truncate the operation log");
         }
         self.engine_wal.release(false);
         tracing::debug!(collection = %self.shared.name, bytes, seconds = started.elapsed().as_secs_f64(), "flushed");
@@ -213,22 +213,21 @@ impl Writer {
         if self.shared.builds.swap(true, Ordering::AcqRel) {
             return;
         }
-        // What was written so far is flushed first, so that the log stays short while the build keeps it from
-        // being emptied.
+        // Flush first to keep the log short: it cannot be truncated during the build.
         self.checkpoint();
         self.unoptimized = false;
         self.shared.optimizing.store(true, Ordering::Release);
         let shared = Arc::clone(&self.shared);
         let spawned = std::thread::Builder::new().name("qdrant-index".to_owned()).spawn(move || optimize(&shared));
         if let Err(error) = spawned {
-            tracing::warn!(%error, "cannot start a thread for the index build");
+            tracing::warn!(%error, "failed to start a thread for the index build");
             self.shared.optimizing.store(false, Ordering::Release);
             self.shared.builds.store(false, Ordering::Release);
         }
     }
 }
 
-/// Whether to look for something to optimise, given how many times over the threshold the unindexed points are.
+/// Whether an optimisation is due, given the size of the unindexed points in multiples of the threshold.
 fn index_is_due(times_over: usize, idle: Duration) -> bool {
     idle >= INDEX_IDLE || times_over >= FAR_BEHIND
 }
@@ -240,10 +239,10 @@ fn optimize(shared: &Shared) {
             tracing::info!(collection = %shared.name, seconds = started.elapsed().as_secs_f64(), "index built");
         }
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::warn!(collection = %shared.name, %error, "the index build failed"),
+        Ok(Err(error)) => tracing::warn!(collection = %shared.name, %error, "index build failed"),
         Err(panic) => {
             let reason = panic_text(&*panic);
-            tracing::error!(collection = %shared.name, reason, "the index build panicked");
+            tracing::error!(collection = %shared.name, reason, "index build panicked");
         }
     }
     shared.optimizing.store(false, Ordering::Release);
@@ -252,7 +251,7 @@ fn optimize(shared: &Shared) {
 
 fn log_unwatched(collection: &str, outcome: Result<(), ApiError>) {
     if let Err(error) = outcome {
-        tracing::warn!(collection, %error, "a write that nobody waited for was refused");
+        tracing::warn!(collection, %error, "a write without `wait` failed");
     }
 }
 
@@ -264,7 +263,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("unknown")
 }
 
-/// Applies one record of the log again.
+/// Replays one record of the log.
 pub(crate) fn replay(shard: &EdgeShard, record: &[u8]) -> Result<(), ApiError> {
     let operation: UpdateOperation =
         record::decode(record).map_err(|error| ApiError::Internal(format!("operation log: {error}")))?;
@@ -272,7 +271,7 @@ pub(crate) fn replay(shard: &EdgeShard, record: &[u8]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// One index build at a time in the whole process.
+/// Limits index builds to one at a time in the process.
 pub(crate) type BuildSlot = Arc<AtomicBool>;
 
 #[cfg(test)]
@@ -280,9 +279,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_index_is_built_in_quiet_moments_or_when_far_behind() {
-        assert!(!index_is_due(1, Duration::from_millis(100)), "busy and little to gain");
-        assert!(index_is_due(0, INDEX_IDLE), "quiet: the engine decides what is worth doing");
-        assert!(index_is_due(FAR_BEHIND, Duration::ZERO), "searches are slow by now");
+    fn index_is_built_when_idle_or_far_behind() {
+        assert!(!index_is_due(1, Duration::from_millis(100)), "busy, little unindexed");
+        assert!(index_is_due(0, INDEX_IDLE), "idle: the engine decides what to optimise");
+        assert!(index_is_due(FAR_BEHIND, Duration::ZERO), "busy, much unindexed");
     }
 }

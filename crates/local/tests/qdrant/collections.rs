@@ -11,7 +11,7 @@ use tonic::Code;
 use super::server::{DOCS, TestServer, all, create, numbered, refused, upsert};
 
 #[tokio::test]
-async fn a_collection_is_created_described_changed_and_deleted() {
+async fn collection_is_created_described_updated_and_deleted() {
     let server = TestServer::start().await;
     let client = server.client();
     assert!(client.list_collections().await.unwrap().collections.is_empty());
@@ -49,18 +49,18 @@ async fn a_collection_is_created_described_changed_and_deleted() {
     assert_eq!(config.optimizer_config.unwrap().indexing_threshold, Some(123));
 
     assert!(client.delete_collection(DOCS).await.unwrap().result);
-    assert!(!client.delete_collection(DOCS).await.unwrap().result, "there is none any more");
+    assert!(!client.delete_collection(DOCS).await.unwrap().result, "already deleted");
     let (code, message) = refused(client.collection_info(DOCS).await);
     assert_eq!(code, Code::NotFound);
     assert!(message.contains("Collection `docs` doesn't exist!"), "{message}");
 
     create(&client, DOCS, 4).await;
-    assert!(all(&client, DOCS).await.is_empty(), "the new one starts empty");
+    assert!(all(&client, DOCS).await.is_empty(), "a new collection is empty");
     server.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn what_the_engine_cannot_do_is_refused_at_creation() {
+async fn creation_rejects_unsupported_features_and_invalid_names() {
     let server = TestServer::start().await;
     let client = server.client();
     let mut sparse = SparseVectorsConfigBuilder::default();
@@ -79,21 +79,21 @@ async fn what_the_engine_cannot_do_is_refused_at_creation() {
 }
 
 #[tokio::test]
-async fn an_alias_moves_in_one_step_and_stands_for_its_collection() {
+async fn alias_resolves_to_its_collection_and_moves_atomically() {
     let server = TestServer::start().await;
     let client = server.client();
     create(&client, DOCS, 4).await;
     create(&client, "next", 4).await;
     upsert(&client, vec![numbered(1, 1)]).await;
     client.create_alias(CreateAliasBuilder::new(DOCS, "live")).await.unwrap();
-    assert_eq!(all(&client, "live").await.len(), 1, "requests may name the alias");
+    assert_eq!(all(&client, "live").await.len(), 1, "requests by alias");
 
     let step = |action| AliasOperations { action: Some(action) };
     let create_alias = |to: &str| {
         step(Action::CreateAlias(CreateAlias { collection_name: to.to_owned(), alias_name: "live".to_owned() }))
     };
     let delete = step(Action::DeleteAlias(DeleteAlias { alias_name: "live".to_owned() }));
-    // The second step is impossible, so the first must not happen either.
+    // The second step fails, so the first must not be applied.
     let half = ChangeAliases { actions: vec![delete.clone(), create_alias("nowhere")], timeout: None };
     let mut aliases =
         qdrant_client::qdrant::collections_client::CollectionsClient::connect(format!("http://{}", server.grpc))
@@ -104,20 +104,20 @@ async fn an_alias_moves_in_one_step_and_stands_for_its_collection() {
 
     let swap = ChangeAliases { actions: vec![delete, create_alias("next")], timeout: None };
     aliases.update_aliases(swap).await.unwrap();
-    assert_eq!(all(&client, "live").await.len(), 0, "the alias stands for the other collection now");
+    assert_eq!(all(&client, "live").await.len(), 0, "the alias resolves to the other collection");
     let listed = client.list_aliases().await.unwrap().aliases;
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].collection_name, "next");
     assert!(client.list_collection_aliases(DOCS).await.unwrap().aliases.is_empty());
 
     client.delete_collection("next").await.unwrap();
-    assert!(client.list_aliases().await.unwrap().aliases.is_empty(), "an alias goes with its collection");
+    assert!(client.list_aliases().await.unwrap().aliases.is_empty(), "aliases are deleted with their collection");
     let data = server.data().to_owned();
     assert_eq!(std::fs::read_to_string(data.join("aliases.json")).unwrap(), "{}");
 }
 
 #[tokio::test]
-async fn named_vectors_are_kept_apart() {
+async fn named_vectors_are_searched_separately() {
     use qdrant_client::qdrant::{NamedVectors, PointStruct, QueryPointsBuilder, UpsertPointsBuilder, Vector};
     let server = TestServer::start().await;
     let client = server.client();

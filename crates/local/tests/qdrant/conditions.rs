@@ -1,16 +1,16 @@
-//! Conditional upserts: the fence that everything else relies on.
+//! Conditional upserts, on which the upserter's fence relies.
 
 use qdrant_client::qdrant::{Condition, Filter, HasIdCondition, PointStruct, Range, UpdateMode, UpsertPointsBuilder};
 use serde_json::json;
 
 use super::server::{DOCS, TestServer, all, create, point, upsert};
 
-/// A point with a version in two integers, below a nested key.
+/// A point with a version in two integers under a nested key.
 fn versioned(id: u64, hi: i64, lo: i64) -> PointStruct {
     point(id, &[1.0, 0.0, 0.5, 0.25], json!({"_tidewheel": {"hi": hi, "lo": lo}}))
 }
 
-/// Matches points of these ids that are older than the version, or have none.
+/// Matches the point of this id if it is older than the version or has none.
 fn older(id: u64, hi: f64, lo: f64) -> Condition {
     let below = |key: &str, bound: f64| Condition::range(key, Range { lt: Some(bound), ..Range::default() });
     let same_hi = Filter::must([
@@ -32,7 +32,7 @@ async fn versions(client: &qdrant_client::Qdrant) -> Vec<(String, i64, i64)> {
 }
 
 #[tokio::test]
-async fn only_what_matches_is_replaced_and_what_is_missing_is_inserted() {
+async fn conditional_upsert_replaces_matching_points_and_inserts_missing_ones() {
     let server = TestServer::start().await;
     let client = server.client();
     create(&client, DOCS, 4).await;
@@ -43,11 +43,11 @@ async fn only_what_matches_is_replaced_and_what_is_missing_is_inserted() {
             versioned(2, 10, 5),
             versioned(3, 10, 5),
             versioned(4, 11, 0),
-            point(5, &[0.0, 1.0, 0.0, 0.0], json!({"by": "somebody else"})),
+            point(5, &[0.0, 1.0, 0.0, 0.0], json!({"by": "another writer"})),
         ],
     )
     .await;
-    // One batch, a clause per point, all with version (10, 6) but for the last.
+    // One batch, a clause per point; all but point 3 with version (10, 6).
     let batch =
         vec![versioned(1, 10, 6), versioned(3, 10, 5), versioned(4, 10, 6), versioned(5, 10, 6), versioned(6, 10, 6)];
     let guard = Filter::should([
@@ -73,7 +73,7 @@ async fn only_what_matches_is_replaced_and_what_is_missing_is_inserted() {
 }
 
 #[tokio::test]
-async fn a_point_twice_in_a_batch_means_the_last() {
+async fn last_occurrence_of_duplicate_point_in_batch_wins() {
     let server = TestServer::start().await;
     let client = server.client();
     create(&client, DOCS, 4).await;
@@ -82,7 +82,7 @@ async fn a_point_twice_in_a_batch_means_the_last() {
 }
 
 #[tokio::test]
-async fn the_mode_says_whether_to_insert_or_to_update() {
+async fn update_mode_restricts_upsert_to_insert_or_update() {
     let server = TestServer::start().await;
     let client = server.client();
     create(&client, DOCS, 4).await;
@@ -100,9 +100,9 @@ async fn the_mode_says_whether_to_insert_or_to_update() {
     assert_eq!(versions(&client).await, [("1".to_owned(), 9, 0), ("7".to_owned(), 7, 0), ("9".to_owned(), 9, 0)]);
 }
 
-/// Many writers race with all versions of one point; whatever the order, the newest stands.
+/// Many writers race with all versions of one point; the newest wins in any order.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_newest_version_wins_every_race() {
+async fn newest_version_wins_every_race() {
     let server = TestServer::start().await;
     let client = std::sync::Arc::new(server.client());
     create(&client, DOCS, 4).await;

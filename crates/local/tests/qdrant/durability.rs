@@ -1,4 +1,4 @@
-//! Killed at any moment, started again on the same directory: every confirmed write is there.
+//! Every confirmed write survives a kill at any moment and a restart on the same directory.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,19 +19,19 @@ use tidewheel_local::qdrant::{QdrantOptions, serve};
 
 use super::server::{DOCS, TestServer, all, client, create, numbered, point, upsert};
 
-/// File size limit exceeded.
+/// Signal: file size limit exceeded.
 const SIGXFSZ: i32 = 25;
 
 const CHILD_DATA: &str = "TIDEWHEEL_TEST_QDRANT_DATA";
 const CHILD_GRPC: &str = "TIDEWHEEL_TEST_QDRANT_GRPC";
 
-/// The server as a process of its own: this test binary, told through the environment what to serve.
+/// The server as a separate process: this test binary, configured through the environment.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "started by the tests below as the process that they kill"]
 async fn child() {
     let data = std::env::var_os(CHILD_DATA).expect("the data directory");
     let grpc: SocketAddr = std::env::var(CHILD_GRPC).expect("the address").parse().expect("an address");
-    // A write beyond a limit on the size of files fails instead of ending the process.
+    // A write beyond the file size limit fails instead of killing the process.
     let _limit = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(SIGXFSZ)).unwrap();
     let options = QdrantOptions { data: data.into(), http: "127.0.0.1:0".parse().unwrap(), grpc, api_key: None };
     serve(options, std::future::pending()).await.expect("serves until it is killed");
@@ -55,7 +55,7 @@ impl Killable {
         let started = Self { process, client: Arc::new(client(grpc)) };
         let deadline = Instant::now() + Duration::from_secs(30);
         while started.client.health_check().await.is_err() {
-            assert!(Instant::now() < deadline, "the server does not answer");
+            assert!(Instant::now() < deadline, "the server does not respond");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         started
@@ -67,27 +67,27 @@ impl Killable {
 
     /// SIGKILL: no chance to flush anything.
     pub(crate) fn kill(mut self) {
-        self.process.kill().expect("it runs");
-        self.process.wait().expect("it is ours");
+        self.process.kill().expect("running");
+        self.process.wait().expect("own child");
     }
 }
 
 impl Drop for Killable {
     fn drop(&mut self) {
-        // Only matters when a test failed before it got to the kill.
+        // Only matters if a test failed before the kill.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// What one point may look like: the last confirmed state, and what was on its way when the server was killed.
+/// The allowed states of a point: the last confirmed one, and the one in flight when the server was killed.
 #[derive(Debug, Default, Clone)]
 struct Expected {
     confirmed: Option<i64>,
     in_flight: Option<Option<i64>>,
 }
 
-/// A small generator of our own, so that a failure can be repeated from its seed.
+/// A small seeded generator, so that failures are reproducible.
 struct Dice(u64);
 
 impl Dice {
@@ -99,10 +99,10 @@ impl Dice {
     }
 }
 
-/// Points that each writer works on: few, so that they are replaced, deleted and inserted again all the time.
+/// Points per writer: few, so that they are constantly replaced, deleted and inserted again.
 const POINTS_PER_WRITER: u64 = 40;
 
-/// Large enough that these few points are far over the indexing threshold, so that the index is built under way.
+/// Large enough that these few points exceed the indexing threshold, so that index builds run during the test.
 const DIM: usize = 64;
 
 fn wide(id: u64, n: i64) -> PointStruct {
@@ -110,7 +110,7 @@ fn wide(id: u64, n: i64) -> PointStruct {
     point(id, &vector, json!({"n": n}))
 }
 
-/// Writes at random until a write fails, which means that the server was killed.
+/// Performs random writes until one fails, because the server was killed.
 async fn write_until_killed(
     client: Arc<Qdrant>,
     writer: u64,
@@ -125,13 +125,13 @@ async fn write_until_killed(
         let ids: Vec<u64> = (first..first + 1 + dice.roll(8)).collect();
         let current = |id: &u64| model.lock().unwrap().get(id).and_then(|expected| expected.confirmed);
         let kind = dice.roll(10);
-        // What each point becomes if this write is applied.
+        // The state of each point after this write.
         let becomes: Vec<(u64, Option<i64>)> = match kind {
             0..=3 => ids.iter().map(|id| (*id, Some(value))).collect(),
-            // Conditional: replaces what is smaller, inserts what is missing.
+            // Conditional: replaces smaller values, inserts missing points.
             4..=6 => ids.iter().map(|id| (*id, Some(current(id).map_or(value, |now| now.max(value))))).collect(),
             7 => ids.iter().map(|id| (*id, None)).collect(),
-            // By filter: whatever is smaller goes.
+            // By filter: deletes smaller values.
             8 => ids.iter().map(|id| (*id, current(id).filter(|now| *now >= value))).collect(),
             _ => ids.iter().filter(|id| current(id).is_some()).map(|id| (*id, Some(value))).collect(),
         };
@@ -174,7 +174,7 @@ async fn write_until_killed(
     }
 }
 
-/// Compares every point with the model; what was in flight may have happened or not, and is settled now.
+/// Compares every point with the model. A write in flight may have been applied or not; records the outcome.
 async fn settle(client: &Qdrant, model: &Mutex<HashMap<u64, Expected>>, round: u64) {
     let found: HashMap<u64, i64> = all(client, DOCS)
         .await
@@ -194,7 +194,7 @@ async fn settle(client: &Qdrant, model: &Mutex<HashMap<u64, Expected>>, round: u
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_confirmed_write_is_lost_by_a_kill() {
+async fn confirmed_writes_survive_kills() {
     const ROUNDS: u64 = 12;
     const WRITERS: u64 = 3;
     let dir = tempfile::tempdir().unwrap();
@@ -219,7 +219,7 @@ async fn no_confirmed_write_is_lost_by_a_kill() {
             let (client, model) = (Arc::clone(&server.client), Arc::clone(&model));
             writers.spawn(write_until_killed(client, writer, seed, model));
         }
-        // Different lengths, so that some kills come before and some after a flush.
+        // Different durations, so that some kills come before and some after a flush.
         tokio::time::sleep(Duration::from_millis(150 + round * 370 % 2500)).await;
         let info = server.client.collection_info(DOCS).await.unwrap().result.unwrap();
         indexed = indexed.max(info.indexed_vectors_count.unwrap_or(0));
@@ -230,13 +230,13 @@ async fn no_confirmed_write_is_lost_by_a_kill() {
     }
     let server = Killable::start(dir.path()).await;
     settle(&server.client, &model, ROUNDS).await;
-    assert!(confirmed > ROUNDS * WRITERS, "the kills came in the middle of work: {confirmed} writes");
-    assert!(indexed > 0, "index builds happened as well");
+    assert!(confirmed > ROUNDS * WRITERS, "kills during writes: {confirmed} confirmed");
+    assert!(indexed > 0, "index builds during the test");
     server.kill();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn creating_and_deleting_collections_survives_a_kill() {
+async fn collection_changes_survive_kills() {
     let dir = tempfile::tempdir().unwrap();
     let mut expected: Vec<String> = Vec::new();
     for round in 0..4 {
@@ -251,7 +251,7 @@ async fn creating_and_deleting_collections_survives_a_kill() {
             let aliased = all(&server.client, &format!("{name}-alias")).await;
             assert_eq!(aliased, found, "round {round}: the alias of `{name}`");
         }
-        // Whatever was half done is there as a whole or not at all.
+        // An interrupted change is applied completely or not at all.
         for name in names {
             server.client.collection_info(&name).await.unwrap();
             if !expected.contains(&name) {
@@ -278,7 +278,7 @@ async fn creating_and_deleting_collections_survives_a_kill() {
             }
         });
         while turns.load(Ordering::Relaxed) < 2 {
-            assert!(!task.is_finished(), "round {round}: the server died by itself");
+            assert!(!task.is_finished(), "round {round}: the server exited unexpectedly");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         tokio::time::sleep(Duration::from_millis(u64::try_from(round).unwrap() * 37)).await;
@@ -288,7 +288,7 @@ async fn creating_and_deleting_collections_survives_a_kill() {
 }
 
 #[tokio::test]
-async fn an_orderly_stop_keeps_everything_even_what_nobody_waited_for() {
+async fn writes_without_wait_survive_graceful_shutdown() {
     let dir = tempfile::tempdir().unwrap();
     let server = TestServer::start_in(dir.path()).await;
     let client = server.client();
@@ -302,9 +302,9 @@ async fn an_orderly_stop_keeps_everything_even_what_nobody_waited_for() {
     assert_eq!(all(&server.client(), DOCS).await.len(), 49);
 }
 
-/// The same payloads and vectors before and after a start from the log.
+/// Payloads and vectors are identical after a replay of the log.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_from_the_log_gives_the_same_points() {
+async fn replayed_log_restores_identical_points() {
     let dir = tempfile::tempdir().unwrap();
     let server = Killable::start(dir.path()).await;
     create(&server.client, DOCS, 3).await;

@@ -1,4 +1,4 @@
-//! A disk that takes no more: nothing is confirmed that is not durable, and all goes on when there is room again.
+//! A full disk: only durable writes are confirmed, and writes resume when there is space again.
 
 use std::path::{Path, PathBuf};
 
@@ -16,13 +16,13 @@ fn log_of(data: &Path) -> PathBuf {
     files.map(|entry| entry.path().join("oplog")).find(|log| log.exists()).expect("the collection has a log")
 }
 
-/// The longest that a file of this process may get from now on.
+/// Sets the maximum file size of the process.
 fn limit_files(process: u32, bytes: Option<u64>) {
     let pid = Pid::from_raw(i32::try_from(process).unwrap());
     prlimit(pid, Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
 }
 
-/// Writes the point unless the same or a newer one is there, as the upserter does.
+/// Writes the point unless the same or a newer one is stored, as the upserter does.
 async fn write(client: &Qdrant, id: u64, n: i64) -> bool {
     let older = Filter::must([Condition::range("n", Range { lt: Some(n as f64), ..Range::default() })]);
     let request = UpsertPointsBuilder::new(DOCS, vec![numbered(id, n)]).update_filter(older).wait(true);
@@ -37,8 +37,8 @@ async fn set(client: &Qdrant, id: u64, n: i64) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn write_is_not_confirmed_while_the_log_cannot_be_written() {
-    // Not a byte more; the frame of a record; a part of a record.
+async fn write_is_not_confirmed_while_log_cannot_be_written() {
+    // No space; space for a frame; space for a part of a record.
     for room in [0, 8, 30] {
         let dir = tempfile::tempdir().unwrap();
         let server = Killable::start(dir.path()).await;
@@ -47,7 +47,7 @@ async fn write_is_not_confirmed_while_the_log_cannot_be_written() {
         let length = std::fs::metadata(log_of(dir.path())).unwrap().len();
         limit_files(server.id(), Some(length + room));
         assert!(!write(&server.client, 1, 2).await, "with room for {room} bytes");
-        // The engine has it already, so that there is nothing to write: it is not durable for that.
+        // The engine has applied it, so there is nothing to log, but it is not durable.
         assert!(!write(&server.client, 1, 2).await);
         assert!(!write(&server.client, 1, 1).await);
         assert!(!set(&server.client, 2, 2).await);
@@ -64,7 +64,7 @@ async fn write_is_not_confirmed_while_the_log_cannot_be_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn write_that_was_confirmed_before_the_disk_was_full_survives_a_kill() {
+async fn write_confirmed_before_disk_was_full_survives_kill() {
     let dir = tempfile::tempdir().unwrap();
     let server = Killable::start(dir.path()).await;
     create(&server.client, DOCS, 4).await;
@@ -75,7 +75,7 @@ async fn write_that_was_confirmed_before_the_disk_was_full_survives_a_kill() {
     while write(&server.client, 1, confirmed + 1).await {
         confirmed += 1;
     }
-    assert!(confirmed > 3, "some fitted: {confirmed}");
+    assert!(confirmed > 3, "confirmed before the limit: {confirmed}");
     server.kill();
     let server = Killable::start(dir.path()).await;
     let n = all(&server.client, DOCS).await[0].1["n"].as_i64().unwrap();

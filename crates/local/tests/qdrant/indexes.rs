@@ -1,4 +1,4 @@
-//! Payload indexes of every kind, and the index over vectors.
+//! Payload indexes of every kind, and the vector index.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use serde_json::json;
 use super::server::{DOCS, TestServer, all, create, id_text, point, upsert};
 
 #[tokio::test]
-async fn every_kind_of_payload_index_filters_right() {
+async fn every_kind_of_payload_index_filters_correctly() {
     let server = TestServer::start().await;
     let client = server.client();
     create(&client, DOCS, 4).await;
@@ -29,7 +29,7 @@ async fn every_kind_of_payload_index_filters_right() {
             }),
         )
     };
-    // Half of the points are there before the indexes, half come after.
+    // Half of the points are inserted before the indexes exist, half after.
     upsert(&client, vec![document(1), document(2)]).await;
     let plain = [
         ("integer", FieldType::Integer),
@@ -71,11 +71,11 @@ async fn every_kind_of_payload_index_filters_right() {
         ("list", Condition::matches("list", "all".to_owned()), vec!["1", "2", "3", "4"]),
         ("nested", Condition::matches("nested.deep", "k1".to_owned()), vec!["1"]),
     ];
-    for (what, condition, expected) in cases {
+    for (case, condition, expected) in cases {
         let request = qdrant_client::qdrant::ScrollPointsBuilder::new(DOCS).filter(Filter::must([condition]));
         let found = client.scroll(request).await.unwrap().result;
         let ids: Vec<_> = found.into_iter().map(|point| id_text(point.id.unwrap())).collect();
-        assert_eq!(ids, expected, "{what}");
+        assert_eq!(ids, expected, "{case}");
     }
 
     let info = client.collection_info(DOCS).await.unwrap().result.unwrap();
@@ -87,7 +87,7 @@ async fn every_kind_of_payload_index_filters_right() {
     assert_eq!(info.payload_schema["keyword"].points, Some(4));
 
     let facet = client.facet(FacetCountsBuilder::new(DOCS, "list").exact(true)).await.unwrap();
-    assert_eq!(facet.hits[0].count, 4, "the value that all have comes first");
+    assert_eq!(facet.hits[0].count, 4, "the most frequent value comes first");
 
     let drop = DeleteFieldIndexCollectionBuilder::new(DOCS, "keyword").wait(true);
     client.delete_field_index(drop).await.unwrap();
@@ -113,9 +113,9 @@ async fn payload_indexes_survive_a_restart() {
     assert_eq!(info.payload_schema["_tidewheel.hi"].points, Some(1));
 }
 
-/// Enough points for an index: it is built by itself, beside the writers, and everything is still there and found.
+/// Enough points for an index: it is built automatically, during writes, and all points remain stored and searchable.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_vector_index_is_built_by_itself() {
+async fn vector_index_is_built_automatically_during_writes() {
     const POINTS: u64 = 3000;
     let dir = tempfile::tempdir().unwrap();
     let server = TestServer::start_in(dir.path()).await;
@@ -136,12 +136,12 @@ async fn the_vector_index_is_built_by_itself() {
     let mut writes = 0;
     loop {
         let info = client.collection_info(DOCS).await.unwrap().result.unwrap();
-        assert_eq!(info.points_count, Some(POINTS), "exact at any moment");
+        assert_eq!(info.points_count, Some(POINTS), "exact count during the build");
         if info.indexed_vectors_count.unwrap_or(0) >= POINTS / 2 && info.status() == CollectionStatus::Green {
             break;
         }
         assert!(Instant::now() < deadline, "no index: {info:?}");
-        // Updates of points that are being indexed must not get lost.
+        // Updates of points that are being indexed must not be lost.
         if info.status() == CollectionStatus::Yellow {
             let id = writes * 7 % POINTS;
             upsert(&client, vec![make(id, 1)]).await;
@@ -173,7 +173,7 @@ async fn the_vector_index_is_built_by_itself() {
     client.upsert_points(UpsertPointsBuilder::new(DOCS, vec![make(0, 5)]).wait(true)).await.unwrap();
     let found = all(&client, DOCS).await;
     assert_eq!(found.len() as u64, POINTS + 1);
-    assert_eq!(found[0].1["n"], 5, "an indexed point is replaced, not doubled");
+    assert_eq!(found[0].1["n"], 5, "an indexed point is replaced, not duplicated");
     let info = client.collection_info(DOCS).await.unwrap().result.unwrap();
     assert_eq!(info.payload_schema["n"].points, Some(POINTS + 1), "every segment has the payload index");
 }

@@ -1,4 +1,4 @@
-//! The local Qdrant, used as its clients use it: over gRPC and REST, killed and started again.
+//! The local Qdrant over gRPC and REST, with kills and restarts.
 
 mod collections;
 mod conditions;

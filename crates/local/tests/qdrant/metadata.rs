@@ -1,4 +1,4 @@
-//! What the owners of a collection keep with it.
+//! Collection metadata.
 
 use qdrant_client::qdrant::{CreateCollectionBuilder, Distance, UpdateCollection, VectorParamsBuilder};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::server::{DOCS, TestServer};
 
 #[tokio::test]
-async fn metadata_is_kept_merged_and_read_over_both_apis() {
+async fn metadata_is_stored_merged_and_returned_by_both_apis() {
     let dir = tempfile::tempdir().unwrap();
     let server = TestServer::start_in(dir.path()).await;
     let (client, rest) = (server.client(), server.rest());

@@ -1,4 +1,4 @@
-//! Payloads as deep as a real Qdrant stores them, and requests that nest without end.
+//! Payloads up to Qdrant's nesting limit, and hostile requests that nest far deeper.
 
 use qdrant_client::qdrant::points_selector::PointsSelectorOneOf;
 use qdrant_client::qdrant::points_update_operation::{Operation, OverwritePayload};
@@ -13,7 +13,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 use super::durability::Killable;
 use super::server::{DOCS, TestServer, all, create, point, refused, upsert};
 
-/// The levels that a real Qdrant was seen to store.
+/// The levels that a real Qdrant stores, as measured.
 const DEEPEST: usize = 120;
 
 fn objects(levels: usize) -> Value {
@@ -31,7 +31,7 @@ fn mixed(levels: usize) -> Value {
 const SHAPES: [fn(usize) -> Value; 3] = [objects, lists, mixed];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deep_payloads_come_back_over_both_apis_and_after_a_kill() {
+async fn deep_payloads_round_trip_over_both_apis_and_survive_kill() {
     let dir = tempfile::tempdir().unwrap();
     let server = Killable::start(dir.path()).await;
     let client = &server.client;
@@ -42,7 +42,7 @@ async fn deep_payloads_come_back_over_both_apis_and_after_a_kill() {
     for levels in [33, 64, 100, DEEPEST] {
         for shape in SHAPES {
             let payload = json!({"d": shape(levels)});
-            // As points, as payloads that are set, and as payloads that are replaced in a batch.
+            // By upsert, by set payload, and by overwrite payload in a batch.
             upsert(client, vec![point(id, &vector, payload.clone())]).await;
             upsert(client, vec![point(id + 1, &vector, json!({})), point(id + 2, &vector, json!({"old": 1}))]).await;
             let set: qdrant_client::Payload = payload.clone().try_into().unwrap();
@@ -63,7 +63,7 @@ async fn deep_payloads_come_back_over_both_apis_and_after_a_kill() {
     assert_eq!(all(client, DOCS).await, expected);
     server.kill();
     let server = Killable::start(dir.path()).await;
-    assert_eq!(all(&server.client, DOCS).await, expected, "read from the log");
+    assert_eq!(all(&server.client, DOCS).await, expected, "replayed from the log");
     server.kill();
 
     let server = TestServer::start_in(dir.path()).await;
@@ -75,7 +75,7 @@ async fn deep_payloads_come_back_over_both_apis_and_after_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn payload_deeper_than_a_real_qdrant_stores_is_invalid() {
+async fn payload_beyond_nesting_limit_is_rejected() {
     let server = TestServer::start().await;
     let client = server.client();
     create(&client, DOCS, 4).await;
@@ -89,10 +89,10 @@ async fn payload_deeper_than_a_real_qdrant_stores_is_invalid() {
     let deep = json!({"points": [{"id": 1, "vector": [1.0, 0.0, 0.0, 0.0], "payload": {"d": objects(DEEPEST + 1)}}]});
     let (status, answer) = server.rest().call("PUT", "/collections/docs/points?wait=true", Some(deep)).await;
     assert_eq!(status, 400, "{answer}");
-    assert_eq!(all(&client, DOCS).await, [], "a batch with one of them changes nothing");
+    assert_eq!(all(&client, DOCS).await, [], "a batch with an invalid payload changes nothing");
 }
 
-/// Sends bytes as they are.
+/// Sends raw bytes.
 struct Raw;
 
 impl Codec for Raw {
@@ -130,9 +130,9 @@ impl Decoder for Raw {
     }
 }
 
-/// A message inside a message, `levels` times, in field `field`.
+/// Returns a message nested `levels` times, in field `field`.
 fn messages(levels: usize, field: u8) -> Vec<u8> {
-    // From the inside out, and written backwards, so that a million levels take no longer than they must.
+    // Built inside out and reversed, so that a million levels take linear time.
     let mut reversed: Vec<u8> = Vec::new();
     for _ in 0..levels {
         let mut length = reversed.len();
@@ -152,12 +152,12 @@ fn messages(levels: usize, field: u8) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_nest_without_end_are_refused_and_the_server_lives() {
+async fn hostile_nesting_is_rejected_and_server_survives() {
     let server = TestServer::start().await;
     create(&server.client(), DOCS, 4).await;
     let channel = tonic::transport::Channel::from_shared(format!("http://{}", server.grpc)).unwrap().connect_lazy();
     let calls = ["Points/Upsert", "Points/UpdateBatch", "Points/SetPayload", "Points/Query", "Collections/Create"];
-    // Groups that are never closed; points in points; payloads in payloads; filters in filters.
+    // Unclosed groups; points in points; payloads in payloads; filters in filters.
     let hostile = [vec![0x0b; 8 << 20], messages(1_000_000, 1), messages(1_000_000, 3), messages(1_000_000, 4)];
     for call in calls {
         for bytes in &hostile {

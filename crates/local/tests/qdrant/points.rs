@@ -1,4 +1,4 @@
-//! Points over gRPC: what goes in comes out, by id, by filter, in order, by nearness.
+//! Points over gRPC: stored and retrieved by id, by filter, in order, by similarity.
 
 use qdrant_client::qdrant::{
     ClearPayloadPointsBuilder, Condition, CountPointsBuilder, CreateFieldIndexCollectionBuilder,
@@ -16,7 +16,7 @@ use super::server::{DOCS, TestServer, all, create, id_text, numbered, point, ref
 const UUID: &str = "00000000-0000-4000-8000-0000000000ff";
 
 #[tokio::test]
-async fn a_point_comes_back_as_it_was_and_its_vector_normalised() {
+async fn point_round_trips_with_normalised_vector() {
     let server = TestServer::start().await;
     let client = server.client();
     create(&client, DOCS, 4).await;
@@ -34,12 +34,12 @@ async fn a_point_comes_back_as_it_was_and_its_vector_normalised() {
     let found =
         client.get_points(GetPointsBuilder::new(DOCS, ids).with_vectors(true).with_payload(true)).await.unwrap();
     let ids: Vec<_> = found.result.iter().map(|point| id_text(point.id.clone().unwrap())).collect();
-    assert_eq!(ids, [UUID, &u64::MAX.to_string()], "in the order asked for, without the missing one");
+    assert_eq!(ids, [UUID, &u64::MAX.to_string()], "in the requested order, without the missing one");
     let big = &found.result[1];
     let stored: Value =
         Value::Object(big.payload.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect());
     assert_eq!(stored, payload);
-    #[allow(deprecated, reason = "the plain field is what clients read")]
+    #[allow(deprecated, reason = "clients read the plain field")]
     let vector = match big.vectors.clone().unwrap().get_vector().unwrap() {
         qdrant_client::qdrant::vector_output::Vector::Dense(dense) => dense.data,
         other => panic!("not dense: {other:?}"),
@@ -50,7 +50,7 @@ async fn a_point_comes_back_as_it_was_and_its_vector_normalised() {
 }
 
 #[tokio::test]
-async fn scrolling_pages_through_everything_and_filters() {
+async fn scroll_pages_through_all_points_and_filters() {
     let server = TestServer::start().await;
     let client = server.client();
     create(&client, DOCS, 4).await;
@@ -83,7 +83,7 @@ async fn scrolling_pages_through_everything_and_filters() {
 }
 
 #[tokio::test]
-async fn scrolling_in_the_order_of_a_field_needs_its_index() {
+async fn scroll_ordered_by_field_requires_its_index() {
     let server = TestServer::start().await;
     let client = server.client();
     create(&client, DOCS, 4).await;
@@ -121,7 +121,7 @@ async fn points_are_deleted_by_id_and_by_filter() {
 }
 
 #[tokio::test]
-async fn payloads_are_set_replaced_and_removed() {
+async fn payloads_are_set_overwritten_and_deleted() {
     let server = TestServer::start().await;
     let client = server.client();
     create(&client, DOCS, 4).await;
@@ -151,7 +151,7 @@ async fn payloads_are_set_replaced_and_removed() {
 }
 
 #[tokio::test]
-async fn a_batch_of_operations_is_applied_in_order() {
+async fn batch_operations_are_applied_in_order() {
     let server = TestServer::start().await;
     let client = server.client();
     create(&client, DOCS, 4).await;
@@ -180,7 +180,7 @@ async fn a_batch_of_operations_is_applied_in_order() {
 }
 
 #[tokio::test]
-async fn the_nearest_points_come_first() {
+async fn nearest_points_come_first() {
     let server = TestServer::start().await;
     let client = server.client();
     create(&client, DOCS, 2).await;
@@ -197,7 +197,7 @@ async fn the_nearest_points_come_first() {
     let search = client.search_points(SearchPointsBuilder::new(DOCS, vec![1.0, 0.0], 3)).await.unwrap().result;
     assert_eq!(ids(&search), ["0", "10", "20"]);
     assert!((search[1].score - 10_f32.to_radians().cos()).abs() < 1e-5, "the score is the cosine");
-    assert!(search[0].payload.is_empty() && search[0].vectors.is_none(), "neither was asked for");
+    assert!(search[0].payload.is_empty() && search[0].vectors.is_none(), "neither was requested");
 
     let even = Filter::must([Condition::matches("even", true)]);
     let query = QueryPointsBuilder::new(DOCS).query(vec![1.0, 0.0]).filter(even).offset(1).limit(2).with_payload(true);
@@ -236,7 +236,7 @@ async fn the_nearest_points_come_first() {
 }
 
 #[tokio::test]
-async fn a_vector_of_the_wrong_length_changes_nothing() {
+async fn batch_with_wrong_vector_size_changes_nothing() {
     let server = TestServer::start().await;
     let client = server.client();
     create(&client, DOCS, 4).await;
@@ -244,7 +244,7 @@ async fn a_vector_of_the_wrong_length_changes_nothing() {
     let (code, message) = refused(client.upsert_points(UpsertPointsBuilder::new(DOCS, batch).wait(true)).await);
     assert_eq!(code, Code::InvalidArgument);
     assert_eq!(message, "Wrong input: Vector dimension error: expected dim: 4, got 3");
-    assert!(all(&client, DOCS).await.is_empty(), "not even the right one was written");
+    assert!(all(&client, DOCS).await.is_empty(), "the valid point was not written either");
     let (code, _) = refused(client.search_points(SearchPointsBuilder::new(DOCS, vec![1.0], 1)).await);
     assert_eq!(code, Code::InvalidArgument);
     let (code, message) = refused(client.upsert_points(UpsertPointsBuilder::new("nope", vec![numbered(1, 1)])).await);

@@ -18,7 +18,7 @@ async fn with_docs(rest: &Rest) {
 }
 
 #[tokio::test]
-async fn the_server_introduces_itself() {
+async fn root_and_health_endpoints_respond() {
     let server = TestServer::start().await;
     let rest = server.rest();
     let (status, answer) = rest.call("GET", "/", None).await;
@@ -34,7 +34,7 @@ async fn the_server_introduces_itself() {
 }
 
 #[tokio::test]
-async fn collections_have_qdrants_json() {
+async fn collections_match_qdrants_json() {
     let server = TestServer::start().await;
     let rest = server.rest();
     with_docs(&rest).await;
@@ -73,7 +73,7 @@ async fn collections_have_qdrants_json() {
 }
 
 #[tokio::test]
-async fn points_have_qdrants_json() {
+async fn points_match_qdrants_json() {
     let server = TestServer::start().await;
     let rest = server.rest();
     with_docs(&rest).await;
@@ -146,7 +146,7 @@ async fn points_change_over_rest() {
         "update_filter": {"must": [{"key": "n", "range": {"lt": 5}}]},
     });
     rest.put("/collections/docs/points?wait=true", conditional).await;
-    assert_eq!(payload(7).await, json!({"n": 7}), "does not match, so it stays");
+    assert_eq!(payload(7).await, json!({"n": 7}), "not replaced: the condition does not match");
     assert_eq!(rest.post("/collections/docs/points/count", json!({})).await, json!({"count": 6}));
 
     let operations = json!({"operations": [
@@ -163,12 +163,12 @@ async fn points_change_over_rest() {
 }
 
 #[tokio::test]
-async fn mistakes_are_answered_as_qdrant_answers_them() {
+async fn errors_match_qdrants_status_and_message() {
     let server = TestServer::start().await;
     let rest = server.rest();
     with_docs(&rest).await;
     let short = json!({"points": [{"id": 1, "vector": [1.0, 2.0, 3.0]}]});
-    let refusals = [
+    let errors = [
         (
             "PUT",
             "/collections/docs/points?wait=true",
@@ -193,9 +193,15 @@ async fn mistakes_are_answered_as_qdrant_answers_them() {
             400,
             "Wrong input: Vector size must be",
         ),
-        ("PUT", "/collections/other", json!({"sparse_vectors": {"w": {}}}), 501, "sparse vectors is not available"),
+        (
+            "PUT",
+            "/collections/other",
+            json!({"sparse_vectors": {"w": {}}}),
+            501,
+            "unsupported by tidewheel's local Qdrant: sparse vectors",
+        ),
     ];
-    for (method, path, body, status, message) in refusals {
+    for (method, path, body, status, message) in errors {
         let (got, answer) = rest.call(method, path, Some(body)).await;
         assert_eq!(got, status, "{method} {path}: {answer}");
         let error = answer["status"]["error"].as_str().unwrap();

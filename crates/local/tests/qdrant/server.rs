@@ -1,4 +1,4 @@
-//! A server of one's own on free ports, and what to talk to it with.
+//! A test server on free ports, and its clients.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// Name of the collection in most tests.
+/// The collection of most tests.
 pub(crate) const DOCS: &str = "docs";
 
 pub(crate) struct TestServer {
@@ -68,14 +68,14 @@ impl TestServer {
         Rest { http: http_client(), base: format!("http://{}", self.http) }
     }
 
-    /// Ends the server as SIGTERM would, and hands back its answer.
+    /// Stops the server as SIGTERM would, and returns its result.
     pub(crate) async fn stop(self) -> Result<(), QdrantError> {
         self.stop.send(()).expect("the server still runs");
         self.task.await.expect("no panic")
     }
 }
 
-/// The HTTP client wants a TLS provider even for plain HTTP.
+/// Returns an HTTP client, which requires a TLS provider even for plain HTTP.
 pub(crate) fn http_client() -> reqwest::Client {
     // Another test of this process may have installed it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -117,7 +117,7 @@ impl Rest {
         self.ok("POST", path, Some(body)).await
     }
 
-    /// The `result` of a successful answer.
+    /// Returns the `result` of a successful response.
     pub(crate) async fn ok(&self, method: &str, path: &str, body: Option<Value>) -> Value {
         let (status, mut answer) = self.call(method, path, body).await;
         assert_eq!(status, 200, "{method} {path}: {answer}");
@@ -138,7 +138,7 @@ pub(crate) fn point(id: impl Into<PointId>, vector: &[f32], payload: Value) -> P
     PointStruct::new(id, vector.to_vec(), payload)
 }
 
-/// A point whose only content is a number under `n`.
+/// A point whose payload is a number under `n`.
 pub(crate) fn numbered(id: u64, n: i64) -> PointStruct {
     point(id, &[1.0, id as f32, 0.5, 0.25], json!({"n": n}))
 }
@@ -147,7 +147,7 @@ pub(crate) async fn upsert(client: &Qdrant, points: Vec<PointStruct>) {
     client.upsert_points(UpsertPointsBuilder::new(DOCS, points).wait(true)).await.expect("confirmed");
 }
 
-/// Everything in the collection: id and payload, sorted by id.
+/// Returns id and payload of all points, sorted by id.
 pub(crate) async fn all(client: &Qdrant, name: &str) -> Vec<(String, Value)> {
     let mut points = Vec::new();
     let mut offset = None;
@@ -175,9 +175,9 @@ pub(crate) fn id_text(id: PointId) -> String {
     }
 }
 
-/// The gRPC status of a refused call.
+/// Returns the gRPC status of a rejected call.
 pub(crate) fn refused<T: std::fmt::Debug>(result: Result<T, qdrant_client::QdrantError>) -> (tonic::Code, String) {
-    match result.expect_err("should be refused") {
+    match result.expect_err("should be rejected") {
         qdrant_client::QdrantError::ResponseError { status } => (status.code(), status.message().to_owned()),
         other => panic!("not a status: {other}"),
     }

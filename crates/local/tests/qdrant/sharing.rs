@@ -1,4 +1,4 @@
-//! Who may talk to the server, and that a directory has one master.
+//! Authentication, and the lock on the data directory.
 
 use qdrant_client::Qdrant;
 use tidewheel_local::qdrant::{QdrantError, QdrantOptions, serve, serve_on};
@@ -8,7 +8,7 @@ use tonic::Code;
 use super::server::{DOCS, TestServer, create, http_client, numbered, refused, upsert};
 
 #[tokio::test]
-async fn with_a_key_nobody_gets_in_without_it() {
+async fn requests_without_the_api_key_are_unauthorized() {
     let server = TestServer::start_with_key("s3cret").await;
     assert_eq!(refused(server.client().list_collections().await).0, Code::Unauthenticated);
     let with_key = Qdrant::from_url(&format!("http://{}", server.grpc))
@@ -26,13 +26,13 @@ async fn with_a_key_nobody_gets_in_without_it() {
     assert_eq!(status(http.get(&url).header("api-key", "wrong")).await, 401);
     assert_eq!(status(http.get(&url).header("api-key", "s3cret")).await, 200);
     assert_eq!(status(http.get(&url).bearer_auth("s3cret")).await, 200);
-    assert_eq!(status(http.get(format!("http://{}/readyz", server.http))).await, 200, "probes carry no key");
+    assert_eq!(status(http.get(format!("http://{}/readyz", server.http))).await, 200, "probes require no key");
 }
 
 #[tokio::test]
-async fn a_directory_is_served_by_one_process_at_a_time() {
+async fn second_server_on_same_directory_fails() {
     let server = TestServer::start().await;
-    // Answering at all means that the directory is locked.
+    // A response means that the directory is locked.
     server.client().list_collections().await.unwrap();
     let (http, grpc) =
         (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
@@ -43,7 +43,7 @@ async fn a_directory_is_served_by_one_process_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_taken_port_is_named() {
+async fn port_in_use_error_names_the_address() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dir = tempfile::tempdir().unwrap();
     let options = QdrantOptions {

@@ -28,7 +28,7 @@ fn done(result: bool, started: Instant) -> Answer<proto::CollectionOperationResp
 }
 
 fn unavailable<T>(call: &str) -> Answer<T> {
-    Err(ApiError::Unsupported(format!("the call {call}")).into())
+    Err(ApiError::Unsupported(format!("call {call}")).into())
 }
 
 fn aliases_out(aliases: Vec<(String, String)>, started: Instant) -> Answer<proto::ListAliasesResponse> {
@@ -38,7 +38,7 @@ fn aliases_out(aliases: Vec<(String, String)>, started: Instant) -> Answer<proto
     Ok(Response::new(proto::ListAliasesResponse { aliases: aliases.collect(), time: started.elapsed().as_secs_f64() }))
 }
 
-#[allow(deprecated, reason = "`on_disk` is what the clients in use send")]
+#[allow(deprecated, reason = "current clients send `on_disk`")]
 fn params_in(params: proto::VectorParams) -> Result<VectorParams, ApiError> {
     let distance = match params.distance() {
         proto::Distance::Cosine => Distance::Cosine,
@@ -77,7 +77,7 @@ fn config_in(request: proto::CreateCollection) -> Result<CollectionConfig, ApiEr
         }
     };
     let mut config = CollectionConfig::new(vectors)?;
-    #[allow(deprecated, reason = "what the clients in use send")]
+    #[allow(deprecated, reason = "current clients send it")]
     if let Some(on_disk) = request.on_disk_payload {
         config.on_disk_payload = on_disk;
     }
@@ -87,7 +87,7 @@ fn config_in(request: proto::CreateCollection) -> Result<CollectionConfig, ApiEr
     Ok(config)
 }
 
-#[allow(deprecated, reason = "`on_disk` is what the clients in use send")]
+#[allow(deprecated, reason = "current clients send `on_disk`")]
 fn hnsw_in(diff: proto::HnswConfigDiff) -> HnswDiff {
     HnswDiff {
         m: diff.m.map(count),
@@ -109,7 +109,7 @@ fn optimizers_in(diff: proto::OptimizersConfigDiff) -> OptimizersDiff {
     }
 }
 
-#[allow(deprecated, reason = "`on_disk` is what the clients in use read")]
+#[allow(deprecated, reason = "current clients read `on_disk`")]
 fn vector_params_out(params: &VectorParams) -> proto::VectorParams {
     let distance = match params.distance {
         Distance::Cosine => proto::Distance::Cosine,
@@ -125,7 +125,7 @@ fn vector_params_out(params: &VectorParams) -> proto::VectorParams {
     }
 }
 
-#[allow(deprecated, reason = "the plain flags are what the clients in use read")]
+#[allow(deprecated, reason = "current clients read the plain flags")]
 fn config_out(config: &CollectionConfig) -> proto::CollectionConfig {
     let wide = |value: usize| Some(value as u64);
     let vectors = match &config.vectors {

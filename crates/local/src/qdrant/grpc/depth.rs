@@ -1,12 +1,12 @@
-//! Counts the messages inside one another before a request is decoded.
+//! Limits the nesting of messages before a request is decoded.
 //!
-//! The decoder recurses once for each message inside a message, and once for each group that it skips, without a limit
-//! of its own: payloads nest deeper than its usual limit allows. A request that is made to nest millions of levels
-//! would overflow the stack and end the process, so it is refused here, by a pass that does not recurse.
+//! The decoder recurses once for each nested message, and once for each group that it skips. Its own limit is off,
+//! because payloads nest deeper than it allows. A request with millions of levels would overflow the stack and crash
+//! the process, so it is rejected here, by a pass without recursion.
 //!
-//! The bytes alone do not tell a message from a text. On the way to payloads, which hold the texts of documents, the
-//! schema decides. Elsewhere (filters, names, vectors) whatever reads as a message counts as one; the limits are far
-//! above what a text happens to read as.
+//! The bytes alone do not distinguish a message from a string. On the path to payloads, which contain the texts of
+//! documents, the schema decides. Elsewhere (filters, names, vectors) any field that parses as a message counts as one;
+//! the limits are far above what a string can accidentally parse as.
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -17,32 +17,32 @@ use tonic::Status;
 use super::super::MAX_MESSAGE;
 use super::super::nesting::MAX_NESTING;
 
-/// Each level of a payload is at most three messages (a value, its fields, an entry of them); some stand around it.
+/// Each level of a payload is at most three messages (a value, its fields, an entry of them), plus some around it.
 const MAX_MESSAGES: usize = 3 * (MAX_NESTING + 8);
 
 /// Groups are an old encoding that no client of Qdrant sends; unknown ones are skipped.
 const MAX_GROUPS: usize = 2_000;
 
-/// Before each message of a call: whether it is compressed, and its length.
+/// Bytes before each message of a call: compression flag and length.
 const FRAME: usize = 5;
 
-/// Refuses requests whose decoding would recurse too deep.
+/// Rejects requests whose decoding would recurse too deep.
 pub(super) async fn limit(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let Ok(bytes) = to_bytes(body, FRAME + MAX_MESSAGE).await else {
-        return refusal(Status::out_of_range(format!("the message is cut off or takes more than {MAX_MESSAGE} bytes")));
+        return error(Status::out_of_range(format!("message truncated or larger than {MAX_MESSAGE} bytes")));
     };
     let schema = Schema::of_call(parts.uri.path());
     if messages(&bytes).any(|message| is_too_deep(message, schema)) {
-        return refusal(Status::invalid_argument("the request nests too many messages inside one another"));
+        return error(Status::invalid_argument("messages nest too deep"));
     }
     next.run(Request::from_parts(parts, Body::from(bytes))).await
 }
 
-/// The messages of a body; what is cut off is left to the decoder.
+/// Returns the messages of a body; the decoder handles truncated ones.
 fn messages(mut body: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
-        // A compressed message is refused later: this server does not decompress.
+        // A compressed message is rejected later: this server does not decompress.
         let ([_, length @ ..], rest) = body.split_first_chunk::<FRAME>()?;
         let (message, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
         body = rest;
@@ -50,12 +50,12 @@ fn messages(mut body: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn refusal(status: Status) -> Response {
+fn error(status: Status) -> Response {
     let (parts, body) = status.into_http::<tonic::body::Body>().into_parts();
     Response::from_parts(parts, Body::new(body))
 }
 
-/// What a message is, as far as it matters on the way to texts of documents.
+/// The type of a message, as far as it matters on the path to the texts of documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Schema {
     Upsert,
@@ -74,7 +74,7 @@ enum Schema {
     List,
     /// Anything else.
     Other,
-    /// An old kind of message, which is skipped.
+    /// A deprecated protobuf group, which is skipped.
     Group,
 }
 
@@ -88,7 +88,7 @@ impl Schema {
         }
     }
 
-    /// What a field of this message is; `None` for a text or bytes.
+    /// Returns the type of a field of this message. `None`: string or bytes.
     fn field(self, number: u64) -> Option<Self> {
         Some(match (self, number) {
             (Self::Upsert, 3) | (Self::PointList, 1) => Self::Point,
@@ -136,7 +136,7 @@ fn is_too_deep(bytes: &[u8], schema: Schema) -> bool {
                 groups -= 1;
                 open.pop();
             }
-            // No message after all: a text, or bytes that the decoder will refuse.
+            // Not a message: a string, or bytes that the decoder rejects.
             Some(Field::GroupEnd) | None => {
                 while let Some(Open { schema: Schema::Group, .. }) = open.last() {
                     groups -= 1;
@@ -166,7 +166,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The next field, of a message that goes up to `end`; of a delimited one what precedes its content.
+    /// Reads the next field of a message that ends at `end`; of a delimited field only the header.
     fn field(&mut self, end: usize) -> Option<Field> {
         let key = self.varint(end)?;
         let number = key >> 3;
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn payloads_as_deep_as_qdrant_stores_pass_and_hostile_ones_do_not() {
+    fn payload_at_nesting_limit_passes_and_deeper_one_is_rejected() {
         for object in [(|_| true) as fn(usize) -> bool, |_| false, |level| level.is_multiple_of(2)] {
             let allowed = upsert(nested(MAX_NESTING, object));
             assert!(!is_too_deep(&allowed, Schema::Upsert));
@@ -243,14 +243,14 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_documents_never_count() {
+    fn document_texts_do_not_count_as_messages() {
         for text in ["#".repeat(10_000), "\u{b}".repeat(10_000), "\n\u{7e}".repeat(10_000)] {
             assert!(!is_too_deep(&upsert(value(Kind::StringValue(text))), Schema::Upsert));
         }
     }
 
     #[test]
-    fn groups_and_filters_inside_one_another_are_counted_in_every_call() {
+    fn nested_groups_and_filters_are_rejected_in_every_call() {
         for call in ["/qdrant.Points/Upsert", "/qdrant.Points/Count", "/qdrant.Collections/Create"] {
             assert!(is_too_deep(&vec![0x0b; MAX_MESSAGE], Schema::of_call(call)), "{call}");
         }
@@ -264,14 +264,14 @@ mod tests {
     }
 
     #[test]
-    fn every_message_of_a_body_is_looked_at() {
+    fn messages_returns_every_message_of_a_body() {
         let frame = |message: &[u8]| [&[0], &(message.len() as u32).to_be_bytes()[..], message].concat();
         let body = [frame(b"one"), frame(b""), frame(b"three"), vec![0, 0, 0, 0, 9, 1]].concat();
         assert_eq!(messages(&body).collect::<Vec<_>>(), [&b"one"[..], b"", b"three"]);
     }
 
     #[test]
-    fn malformed_bytes_end_the_scan_without_a_verdict() {
+    fn malformed_bytes_are_left_to_the_decoder() {
         for bytes in [&[0xff; 20][..], &[0x0a, 0x05, 1], &[0x0c], &[0x00], &[0x0b, 0x0a, 0x01, 0x00, 0x0c, 0x08, 1]] {
             assert!(!is_too_deep(bytes, Schema::Other));
         }

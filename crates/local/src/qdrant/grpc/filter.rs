@@ -1,4 +1,4 @@
-//! Filters and orderings from protobuf to the engine.
+//! Converts filters and orderings from protobuf to the engine.
 
 use std::str::FromStr;
 
@@ -16,16 +16,16 @@ use super::value::{ids_in, path_in, required};
 
 type Result<T> = std::result::Result<T, ApiError>;
 
-fn bad(what: impl Into<String>) -> ApiError {
-    ApiError::BadInput(what.into())
+fn bad(reason: impl Into<String>) -> ApiError {
+    ApiError::BadInput(reason.into())
 }
 
-/// A filter that may be absent.
+/// Converts an optional filter.
 pub(super) fn filter_in(filter: Option<proto::Filter>) -> Result<Option<Filter>> {
     filter.map(convert).transpose()
 }
 
-/// Points by id or by filter.
+/// Converts a selection of points by id or by filter.
 pub(super) fn selector_in(selector: Option<proto::PointsSelector>) -> Result<Selector> {
     use proto::points_selector::PointsSelectorOneOf as O;
     match required(selector.and_then(|selector| selector.points_selector_one_of), "PointsSelector")? {
@@ -50,7 +50,7 @@ fn convert(filter: proto::Filter) -> Result<Filter> {
     })
 }
 
-/// An empty list of conditions is no condition at all.
+/// Converts conditions; an empty list becomes `None`.
 fn conditions(list: Vec<proto::Condition>) -> Result<Option<Vec<Condition>>> {
     if list.is_empty() {
         return Ok(None);
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_means_the_same_as_its_json_form() {
+    fn protobuf_filter_equals_its_json_form() {
         let field = |key: &str| proto::FieldCondition { key: key.to_owned(), ..proto::FieldCondition::default() };
         let one = |condition| proto::Condition { condition_one_of: Some(condition) };
         let keyword = proto::Match { match_value: Some(MatchValue::Keyword("red".to_owned())) };
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_engine_does_not_know_is_refused_instead_of_ignored() {
+    fn unsupported_match_and_empty_condition_are_rejected() {
         let prefix = proto::Match { match_value: Some(MatchValue::Prefix("re".to_owned())) };
         let field = proto::FieldCondition { key: "a".to_owned(), r#match: Some(prefix), ..Default::default() };
         assert!(matches!(field_condition(field), Err(ApiError::Unsupported(_))));

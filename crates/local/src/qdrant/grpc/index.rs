@@ -1,4 +1,4 @@
-//! Payload indexes between protobuf and the engine.
+//! Converts payload indexes between protobuf and the engine.
 //!
 //! Parameters go through the engine's JSON form, whose field names are those of the protobuf messages.
 
@@ -38,7 +38,7 @@ fn kind_in(kind: i32) -> Result<PayloadSchemaType> {
     })
 }
 
-#[allow(deprecated, reason = "`on_disk` is what the engine and the clients in use know")]
+#[allow(deprecated, reason = "the engine and current clients use `on_disk`")]
 fn params_in(params: IndexParams) -> Result<PayloadSchemaParams> {
     let mut json = match params {
         IndexParams::KeywordIndexParams(p) => json!({
@@ -87,7 +87,7 @@ fn params_in(params: IndexParams) -> Result<PayloadSchemaParams> {
     serde_json::from_value(json).map_err(|error| ApiError::BadInput(format!("index parameters: {error}")))
 }
 
-/// What `GET /collections/NAME` tells about one index. Parameters are left out: clients only look at the type.
+/// Converts one index for collection info. Omits the parameters: clients only read the type.
 pub(super) fn index_out(info: &PayloadIndexInfo) -> proto::PayloadSchemaInfo {
     use proto::PayloadSchemaType as T;
     let data_type = match info.data_type {

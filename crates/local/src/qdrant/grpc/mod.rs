@@ -33,10 +33,10 @@ impl Qdrant for Health {
     }
 }
 
-/// Bytes that a client may send ahead: a batch of points in one go instead of 64 KiB at a time.
+/// HTTP/2 flow-control window: fits a batch of points, instead of 64 KiB at a time.
 const WINDOW: u32 = 4 << 20;
 
-/// Serves until `shutdown`, then lets the calls in flight finish.
+/// Serves until `shutdown`, then drains the calls in flight.
 pub(super) async fn serve(
     listener: TcpListener,
     catalog: Arc<Catalog>,
@@ -52,7 +52,7 @@ pub(super) async fn serve(
         None => Ok(request),
     });
     let routes = Routes::new(points).add_service(collections).add_service(QdrantServer::new(Health));
-    // Inside the interceptor: the body of a caller without the key is not read.
+    // Inside the interceptor, so that the body of an unauthenticated call is not read.
     let routes = Routes::from(routes.into_axum_router().layer(axum::middleware::from_fn(depth::limit)));
     Server::builder()
         .initial_stream_window_size(WINDOW)

@@ -59,7 +59,7 @@ fn update_vectors_in(points: Vec<proto::PointVectors>, filter: Option<proto::Fil
 }
 
 /// One step of a batch.
-#[allow(deprecated, reason = "old clients send the deprecated forms")]
+#[allow(deprecated, reason = "older clients send the deprecated forms")]
 fn operation_in(operation: proto::PointsUpdateOperation) -> Result<Write, ApiError> {
     Ok(match required(operation.operation, "operation")? {
         Operation::Upsert(upsert) => upsert_in(upsert.points, upsert.update_filter, upsert.update_mode)?,
@@ -86,7 +86,7 @@ fn operation_in(operation: proto::PointsUpdateOperation) -> Result<Write, ApiErr
 }
 
 fn unavailable(call: &str) -> ApiError {
-    ApiError::Unsupported(format!("the call {call}"))
+    ApiError::Unsupported(format!("call {call}"))
 }
 
 impl PointsService {
@@ -105,14 +105,14 @@ impl PointsService {
         }))
     }
 
-    async fn ask(
+    async fn run_query(
         &self,
         collection: &str,
-        question: super::super::query::Question,
+        spec: super::super::query::QuerySpec,
     ) -> Result<Vec<proto::ScoredPoint>, ApiError> {
         let collection = self.catalog.get(collection)?;
-        question.check(&collection.shared.config().vectors)?;
-        let points = collection.read(move |shard| question.run(shard)).await?;
+        spec.check(&collection.shared.config().vectors)?;
+        let points = collection.read(move |shard| spec.run(shard)).await?;
         Ok(points.into_iter().map(scored_out).collect())
     }
 }
@@ -238,7 +238,7 @@ impl Points for PointsService {
         let started = Instant::now();
         let request = request.into_inner();
         let collection = request.collection_name.clone();
-        let result = self.ask(&collection, search_in(request)?).await?;
+        let result = self.run_query(&collection, search_in(request)?).await?;
         Ok(Response::new(proto::SearchResponse { result, time: started.elapsed().as_secs_f64(), usage: None }))
     }
 
@@ -247,7 +247,9 @@ impl Points for PointsService {
         let request = request.into_inner();
         let mut result = Vec::with_capacity(request.search_points.len());
         for search in request.search_points {
-            result.push(proto::BatchResult { result: self.ask(&request.collection_name, search_in(search)?).await? });
+            result.push(proto::BatchResult {
+                result: self.run_query(&request.collection_name, search_in(search)?).await?,
+            });
         }
         Ok(Response::new(proto::SearchBatchResponse { result, time: started.elapsed().as_secs_f64(), usage: None }))
     }
@@ -306,9 +308,9 @@ impl Points for PointsService {
     async fn count(&self, request: Request<proto::CountPoints>) -> Answer<proto::CountResponse> {
         let started = Instant::now();
         let request = request.into_inner();
-        let question = CountRequest { filter: filter_in(request.filter)?, exact: request.exact.unwrap_or(true) };
+        let query = CountRequest { filter: filter_in(request.filter)?, exact: request.exact.unwrap_or(true) };
         let collection = self.catalog.get(&request.collection_name)?;
-        let count = collection.read(move |shard| shard.count(question)).await?;
+        let count = collection.read(move |shard| shard.count(query)).await?;
         Ok(Response::new(proto::CountResponse {
             result: Some(proto::CountResult { count: count as u64 }),
             time: started.elapsed().as_secs_f64(),
@@ -333,7 +335,7 @@ impl Points for PointsService {
         let started = Instant::now();
         let request = request.into_inner();
         let collection = request.collection_name.clone();
-        let result = self.ask(&collection, query_in(request)?).await?;
+        let result = self.run_query(&collection, query_in(request)?).await?;
         Ok(Response::new(proto::QueryResponse { result, time: started.elapsed().as_secs_f64(), usage: None }))
     }
 
@@ -342,7 +344,8 @@ impl Points for PointsService {
         let request = request.into_inner();
         let mut result = Vec::with_capacity(request.query_points.len());
         for query in request.query_points {
-            result.push(proto::BatchResult { result: self.ask(&request.collection_name, query_in(query)?).await? });
+            result
+                .push(proto::BatchResult { result: self.run_query(&request.collection_name, query_in(query)?).await? });
         }
         Ok(Response::new(proto::QueryBatchResponse { result, time: started.elapsed().as_secs_f64(), usage: None }))
     }
@@ -355,14 +358,14 @@ impl Points for PointsService {
         use proto::facet_value::Variant;
         let started = Instant::now();
         let request = request.into_inner();
-        let question = FacetRequest {
+        let query = FacetRequest {
             key: path_in(&request.key)?,
             limit: count(request.limit.unwrap_or(FacetRequest::DEFAULT_LIMIT as u64)),
             filter: filter_in(request.filter)?,
             exact: request.exact.unwrap_or_default(),
         };
         let collection = self.catalog.get(&request.collection_name)?;
-        let response = collection.read(move |shard| shard.facet(question)).await?;
+        let response = collection.read(move |shard| shard.facet(query)).await?;
         let hits = response.hits.into_iter().map(|hit| {
             let variant = match hit.value {
                 FacetValue::Keyword(keyword) => Variant::StringValue(keyword),

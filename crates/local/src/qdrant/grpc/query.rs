@@ -1,26 +1,26 @@
-//! Searches and universal queries from protobuf to the engine.
+//! Converts searches and universal queries from protobuf to the engine.
 
 use qdrant_client::qdrant::{self as proto, query::Variant, vector_input::Variant as Input};
 use qdrant_edge::external::ordered_float::OrderedFloat;
 use qdrant_edge::{AcornSearchParams, Fusion, QuantizationSearchParams, Sample, SearchParams};
 
 use super::super::error::ApiError;
-use super::super::query::{Ask, Nearest, Prefetch, Question};
+use super::super::query::{Nearest, Prefetch, QuerySpec, Ranking};
 use super::filter::{filter_in, order_by_in};
 use super::value::{id_in, required, with_payload_in, with_vectors_in};
 
 type Result<T> = std::result::Result<T, ApiError>;
 
-/// What `limit` is when a query does not say.
+/// Default of `limit`.
 const DEFAULT_LIMIT: u64 = 10;
 
-pub(super) fn search_in(search: proto::SearchPoints) -> Result<Question> {
+pub(super) fn search_in(search: proto::SearchPoints) -> Result<QuerySpec> {
     if search.sparse_indices.is_some() {
         return Err(ApiError::BadInput("Wrong usage of sparse vectors".to_owned()));
     }
-    Ok(Question {
+    Ok(QuerySpec {
         prefetches: Vec::new(),
-        ask: Some(Ask::Nearest(Nearest::Vector(search.vector))),
+        ranking: Some(Ranking::Nearest(Nearest::Vector(search.vector))),
         using: search.vector_name.unwrap_or_default(),
         filter: filter_in(search.filter)?,
         params: search.params.as_ref().map(params_in).transpose()?,
@@ -32,11 +32,11 @@ pub(super) fn search_in(search: proto::SearchPoints) -> Result<Question> {
     })
 }
 
-pub(super) fn query_in(query: proto::QueryPoints) -> Result<Question> {
+pub(super) fn query_in(query: proto::QueryPoints) -> Result<QuerySpec> {
     refuse_lookup(query.lookup_from.as_ref())?;
-    Ok(Question {
+    Ok(QuerySpec {
         prefetches: query.prefetch.into_iter().map(prefetch_in).collect::<Result<_>>()?,
-        ask: query.query.map(ask_in).transpose()?,
+        ranking: query.query.map(ranking_in).transpose()?,
         using: query.using.unwrap_or_default(),
         filter: filter_in(query.filter)?,
         params: query.params.as_ref().map(params_in).transpose()?,
@@ -52,7 +52,7 @@ fn prefetch_in(prefetch: proto::PrefetchQuery) -> Result<Prefetch> {
     refuse_lookup(prefetch.lookup_from.as_ref())?;
     Ok(Prefetch {
         prefetches: prefetch.prefetch.into_iter().map(prefetch_in).collect::<Result<_>>()?,
-        ask: prefetch.query.map(ask_in).transpose()?,
+        ranking: prefetch.query.map(ranking_in).transpose()?,
         using: prefetch.using.unwrap_or_default(),
         filter: filter_in(prefetch.filter)?,
         params: prefetch.params.as_ref().map(params_in).transpose()?,
@@ -65,21 +65,21 @@ fn refuse_lookup(lookup: Option<&proto::LookupLocation>) -> Result<()> {
     lookup.map_or(Ok(()), |_| Err(ApiError::Unsupported("lookup_from".to_owned())))
 }
 
-fn ask_in(query: proto::Query) -> Result<Ask> {
-    let unsupported = |what: &str| Err(ApiError::Unsupported(format!("the {what} query")));
+fn ranking_in(query: proto::Query) -> Result<Ranking> {
+    let unsupported = |kind: &str| Err(ApiError::Unsupported(format!("{kind} query")));
     match required(query.variant, "query")? {
-        Variant::Nearest(input) => Ok(Ask::Nearest(nearest_in(input)?)),
-        Variant::OrderBy(order) => Ok(Ask::OrderBy(order_by_in(order)?)),
+        Variant::Nearest(input) => Ok(Ranking::Nearest(nearest_in(input)?)),
+        Variant::OrderBy(order) => Ok(Ranking::OrderBy(order_by_in(order)?)),
         Variant::Fusion(fusion) => match proto::Fusion::try_from(fusion) {
-            Ok(proto::Fusion::Rrf) => Ok(Ask::Fusion(Fusion::Rrf { k: RRF_K, weights: None })),
-            Ok(proto::Fusion::Dbsf) => Ok(Ask::Fusion(Fusion::Dbsf)),
+            Ok(proto::Fusion::Rrf) => Ok(Ranking::Fusion(Fusion::Rrf { k: RRF_K, weights: None })),
+            Ok(proto::Fusion::Dbsf) => Ok(Ranking::Fusion(Fusion::Dbsf)),
             Err(_) => Err(ApiError::BadInput(format!("unknown fusion {fusion}"))),
         },
-        Variant::Rrf(rrf) => Ok(Ask::Fusion(Fusion::Rrf {
+        Variant::Rrf(rrf) => Ok(Ranking::Fusion(Fusion::Rrf {
             k: rrf.k.map_or(RRF_K, |k| k as usize),
             weights: (!rrf.weights.is_empty()).then(|| rrf.weights.into_iter().map(OrderedFloat).collect()),
         })),
-        Variant::Sample(_) => Ok(Ask::Sample(Sample::Random)),
+        Variant::Sample(_) => Ok(Ranking::Sample(Sample::Random)),
         Variant::Recommend(_) => unsupported("recommend"),
         Variant::Discover(_) => unsupported("discover"),
         Variant::Context(_) => unsupported("context"),
@@ -107,7 +107,7 @@ fn nearest_in(input: proto::VectorInput) -> Result<Nearest> {
 
 fn params_in(params: &proto::SearchParams) -> Result<SearchParams> {
     if params.idf.is_some() {
-        return Err(ApiError::Unsupported("the idf search parameter".to_owned()));
+        return Err(ApiError::Unsupported("search parameter idf".to_owned()));
     }
     Ok(SearchParams {
         hnsw_ef: params.hnsw_ef.map(count),

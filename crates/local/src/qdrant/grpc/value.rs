@@ -1,4 +1,4 @@
-//! Ids, payload values, vectors and selectors between protobuf and the engine.
+//! Converts ids, payload values, vectors and selectors between protobuf and the engine.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ fn bad(what: impl Into<String>) -> ApiError {
     ApiError::BadInput(what.into())
 }
 
-/// A required message field.
+/// Returns a required message field.
 pub(super) fn required<T>(field: Option<T>, name: &str) -> Result<T> {
     field.ok_or_else(|| bad(format!("{name} is missing")))
 }
@@ -58,7 +58,7 @@ fn value_in(value: proto::Value) -> Value {
         None | Some(Kind::NullValue(_)) => Value::Null,
         Some(Kind::BoolValue(flag)) => Value::Bool(flag),
         Some(Kind::IntegerValue(number)) => Value::Number(number.into()),
-        // JSON has no NaN and no infinity; Qdrant stores null for them.
+        // JSON has neither NaN nor infinity; Qdrant stores null for them.
         Some(Kind::DoubleValue(number)) => Number::from_f64(number).map_or(Value::Null, Value::Number),
         Some(Kind::StringValue(text)) => Value::String(text),
         Some(Kind::ListValue(list)) => Value::Array(list.values.into_iter().map(value_in).collect()),
@@ -99,8 +99,8 @@ fn payload_out(payload: Option<Payload>) -> HashMap<String, proto::Value> {
     payload.map(|payload| object_out(payload.0)).unwrap_or_default()
 }
 
-/// Clients before 1.13 fill the plain fields, later ones the `vector` message.
-#[allow(deprecated, reason = "clients in use still send the plain fields")]
+/// Reads a vector: clients before 1.13 set the plain fields, later ones the `vector` message.
+#[allow(deprecated, reason = "current clients still send the plain fields")]
 fn vector_in(vector: proto::Vector) -> Result<VectorPersisted> {
     use proto::vector::Vector as V;
     match vector.vector {
@@ -145,12 +145,12 @@ pub(super) fn point_vectors_in(point: proto::PointVectors) -> Result<PointVector
     Ok(PointVectorsPersisted { id: id_in(required(point.id, "point id")?)?, vector: vectors_in(point.vectors)? })
 }
 
-/// Fills the plain fields, which every client reads.
-#[allow(deprecated, reason = "clients in use read the plain fields")]
+/// Sets the plain fields, which every client reads.
+#[allow(deprecated, reason = "current clients read the plain fields")]
 fn vector_out(vector: VectorInternal) -> proto::VectorOutput {
     let data = match vector {
         VectorInternal::Dense(dense) => dense,
-        // No collection here has others.
+        // Other kinds are not supported.
         VectorInternal::Sparse(sparse) => sparse.values,
         VectorInternal::MultiDense(multi) => multi.flattened_vectors,
     };
@@ -200,7 +200,7 @@ pub(super) fn scored_out(point: ScoredPoint) -> proto::ScoredPoint {
     }
 }
 
-/// Which part of the payload to return; `default` when the request does not say.
+/// Converts the payload selection; `default` if the request has none.
 pub(super) fn with_payload_in(
     selector: Option<proto::WithPayloadSelector>,
     default: bool,
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn payload_values_come_back_exactly() {
+    fn payload_values_round_trip_exactly() {
         let object = json!({
             "int": i64::MIN, "float": 0.1, "whole": 2.0, "null": null, "yes": true,
             "text": "\u{1f30a} ünïcode", "list": [1, [2.5, null], {}], "deep": {"a": {"b": []}},

@@ -1,4 +1,4 @@
-//! The JSON of Qdrant's REST API, as far as the engine's own types do not describe it already.
+//! The JSON bodies of Qdrant's REST API that the engine's own types do not cover.
 
 use qdrant_edge::external::ordered_float::OrderedFloat;
 use qdrant_edge::{
@@ -13,10 +13,10 @@ use serde_json::{Map, Value};
 use super::super::catalog::AliasChange;
 use super::super::config::{CollectionConfig, ConfigChanges, HnswDiff, OptimizersDiff, Vectors};
 use super::super::error::ApiError;
-use super::super::query::{Ask, Nearest, Prefetch, Question};
+use super::super::query::{Nearest, Prefetch, QuerySpec, Ranking};
 use super::super::write::{Selector, Write};
 
-/// Reads a body; the error is worded as Qdrant words it.
+/// Parses a body; the error message is Qdrant's.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(bytes).map_err(|error| ApiError::BadBody(error.to_string()))
 }
@@ -114,7 +114,7 @@ impl ChangeAliases {
     }
 }
 
-/// `points` or `filter`, next to other fields.
+/// `points` or `filter`, among other fields.
 #[derive(Deserialize)]
 pub(super) struct Target {
     #[serde(default)]
@@ -149,7 +149,9 @@ impl Upsert {
         let ids = self.points.point_ids().len();
         let points = self.points.into_point_vec();
         if points.len() != ids {
-            return Err(ApiError::BadInput("ids, vectors and payloads of a batch must be equally many".to_owned()));
+            return Err(ApiError::BadInput(
+                "ids, vectors and payloads of a batch must have the same length".to_owned(),
+            ));
         }
         Ok(Write::Upsert { points, condition: self.update_filter, mode: self.update_mode })
     }
@@ -286,14 +288,14 @@ enum SearchVector {
 }
 
 impl Search {
-    pub(super) fn into_question(self) -> Question {
+    pub(super) fn into_spec(self) -> QuerySpec {
         let (using, vector) = match self.vector {
             SearchVector::Unnamed(vector) => (String::new(), vector),
             SearchVector::Named { name, vector } => (name, vector),
         };
-        Question {
+        QuerySpec {
             prefetches: Vec::new(),
-            ask: Some(Ask::Nearest(Nearest::Vector(vector))),
+            ranking: Some(Ranking::Nearest(Nearest::Vector(vector))),
             using,
             filter: self.filter,
             params: self.params,
@@ -306,7 +308,7 @@ impl Search {
     }
 }
 
-/// Several of them in one request.
+/// Several searches in one request.
 #[derive(Deserialize)]
 pub(super) struct Searches<T> {
     pub(super) searches: Vec<T>,
@@ -355,16 +357,16 @@ impl OneOrMany {
     }
 }
 
-/// What `limit` is when a query does not say.
+/// Default of `limit`.
 const DEFAULT_LIMIT: usize = 10;
 
 impl Query {
-    pub(super) fn into_question(self) -> Result<Question, ApiError> {
+    pub(super) fn into_spec(self) -> Result<QuerySpec, ApiError> {
         let (offset, with_payload, with_vector) = (self.offset, self.with_payload.clone(), self.with_vector.clone());
         let candidate = self.into_prefetch()?;
-        Ok(Question {
+        Ok(QuerySpec {
             prefetches: candidate.prefetches,
-            ask: candidate.ask,
+            ranking: candidate.ranking,
             using: candidate.using,
             filter: candidate.filter,
             params: candidate.params,
@@ -382,7 +384,7 @@ impl Query {
         }
         Ok(Prefetch {
             prefetches: self.prefetch.map(OneOrMany::into_prefetches).transpose()?.unwrap_or_default(),
-            ask: self.query.map(ask_in).transpose()?,
+            ranking: self.query.map(ranking_in).transpose()?,
             using: self.using.unwrap_or_default(),
             filter: self.filter,
             params: self.params,
@@ -392,39 +394,39 @@ impl Query {
     }
 }
 
-/// A bare vector or id, or an object that names the kind of query.
-fn ask_in(query: Value) -> Result<Ask, ApiError> {
-    let Value::Object(mut fields) = query else { return Ok(Ask::Nearest(nearest_in(query)?)) };
+/// Parses a bare vector or id, or an object that names the kind of query.
+fn ranking_in(query: Value) -> Result<Ranking, ApiError> {
+    let Value::Object(mut fields) = query else { return Ok(Ranking::Nearest(nearest_in(query)?)) };
     if fields.contains_key("mmr") {
-        return Err(ApiError::Unsupported("the nearest query with MMR".to_owned()));
+        return Err(ApiError::Unsupported("nearest query with MMR".to_owned()));
     }
     if let Some(nearest) = fields.remove("nearest") {
-        return Ok(Ask::Nearest(nearest_in(nearest)?));
+        return Ok(Ranking::Nearest(nearest_in(nearest)?));
     }
     if let Some(order) = fields.remove("order_by") {
         let order: OrderByInterface = from_value(order)?;
-        return Ok(Ask::OrderBy(OrderBy::from(order)));
+        return Ok(Ranking::OrderBy(OrderBy::from(order)));
     }
     if let Some(sample) = fields.remove("sample") {
         return match sample.as_str() {
-            Some("random") => Ok(Ask::Sample(Sample::Random)),
+            Some("random") => Ok(Ranking::Sample(Sample::Random)),
             _ => Err(ApiError::BadBody(format!("unknown sample {sample}"))),
         };
     }
     if let Some(fusion) = fields.remove("fusion") {
         return match fusion.as_str() {
-            Some("rrf") => Ok(Ask::Fusion(Fusion::Rrf { k: RRF_K, weights: None })),
-            Some("dbsf") => Ok(Ask::Fusion(Fusion::Dbsf)),
+            Some("rrf") => Ok(Ranking::Fusion(Fusion::Rrf { k: RRF_K, weights: None })),
+            Some("dbsf") => Ok(Ranking::Fusion(Fusion::Dbsf)),
             _ => Err(ApiError::BadBody(format!("unknown fusion {fusion}"))),
         };
     }
     if let Some(rrf) = fields.remove("rrf") {
         let rrf: Rrf = from_value(rrf)?;
         let weights = rrf.weights.map(|weights| weights.into_iter().map(OrderedFloat).collect());
-        return Ok(Ask::Fusion(Fusion::Rrf { k: rrf.k.unwrap_or(RRF_K), weights }));
+        return Ok(Ranking::Fusion(Fusion::Rrf { k: rrf.k.unwrap_or(RRF_K), weights }));
     }
     let kinds: Vec<_> = fields.keys().map(String::as_str).collect();
-    Err(ApiError::Unsupported(format!("the query {}", kinds.join(", "))))
+    Err(ApiError::Unsupported(format!("query {}", kinds.join(", "))))
 }
 
 /// Qdrant's constant for reciprocal rank fusion.
@@ -442,6 +444,6 @@ fn nearest_in(value: Value) -> Result<Nearest, ApiError> {
     match value {
         Value::Array(_) => Ok(Nearest::Vector(from_value(value)?)),
         Value::Number(_) | Value::String(_) => Ok(Nearest::Id(from_value(value)?)),
-        _ => Err(ApiError::Unsupported("a query that is neither a dense vector nor a point id".to_owned())),
+        _ => Err(ApiError::Unsupported("query that is neither a dense vector nor a point id".to_owned())),
     }
 }

@@ -1,9 +1,9 @@
-//! Keeps web pages away from the REST API.
+//! Protects the REST API against requests from web pages.
 //!
-//! A browser runs the pages of every site that its user visits, and each of them can send requests to loopback:
-//! - a name of somebody else that points here (DNS rebinding) is refused, so that no such page reads an answer;
-//! - a page's request that changes something is refused, whichever site it is from: no page belongs to this server;
-//! - a body has to be declared as JSON, which a page cannot do without asking first.
+//! Every page in the user's browser can send requests to loopback:
+//! - a foreign `Host` (DNS rebinding) is rejected, so that no such page reads a response;
+//! - a cross-origin write is rejected: this server has no pages of its own;
+//! - a body must have the type JSON, which a page cannot send without a preflight request.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
@@ -11,9 +11,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// Refuses what a web page sends. `State` is whether only this machine can connect.
-pub(super) async fn no_web_pages(State(private): State<bool>, request: Request, next: Next) -> Response {
-    match judge(&request, private) {
+/// Rejects requests from web pages. `State`: whether the listener is on loopback.
+pub(super) async fn reject_web_pages(State(private): State<bool>, request: Request, next: Next) -> Response {
+    match check(&request, private) {
         Ok(()) => next.run(request).await,
         Err((status, reason)) => {
             (status, axum::Json(json!({"status": {"error": reason}, "time": 0.0}))).into_response()
@@ -21,7 +21,7 @@ pub(super) async fn no_web_pages(State(private): State<bool>, request: Request, 
     }
 }
 
-fn judge(request: &Request, private: bool) -> Result<(), (StatusCode, &'static str)> {
+fn check(request: &Request, private: bool) -> Result<(), (StatusCode, &'static str)> {
     let headers = request.headers();
     let authority = text(headers, header::HOST)
         .or_else(|| request.uri().authority().map(axum::http::uri::Authority::as_str))
@@ -36,7 +36,7 @@ fn judge(request: &Request, private: bool) -> Result<(), (StatusCode, &'static s
         || text(headers, HeaderName::from_static("sec-fetch-site"))
             .is_some_and(|site| site != "same-origin" && site != "none");
     if foreign {
-        return Err((StatusCode::FORBIDDEN, "requests of web pages are refused"));
+        return Err((StatusCode::FORBIDDEN, "requests from web pages are forbidden"));
     }
     if has_body(headers) && !is_json(text(headers, header::CONTENT_TYPE).unwrap_or_default()) {
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json"));
@@ -48,7 +48,7 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Nobody else can make a browser show an address, or `localhost`, for a page of theirs.
+/// Whether the host is an IP address or `localhost`, which a foreign page cannot have as its own host.
 fn is_local(authority: &str) -> bool {
     let Some(uri) = authority.parse::<Uri>().ok() else { return false };
     let host = uri.host().unwrap_or_default();
@@ -84,11 +84,11 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        judge(&request.body(Body::empty()).unwrap(), true).err().map(|(status, _)| status.as_u16())
+        check(&request.body(Body::empty()).unwrap(), true).err().map(|(status, _)| status.as_u16())
     }
 
     #[test]
-    fn host_that_is_no_address_and_not_localhost_is_refused() {
+    fn host_other_than_ip_address_or_localhost_is_rejected() {
         for host in ["127.0.0.1:6333", "localhost:6333", "LOCALHOST", "[::1]:6333", "192.168.1.2"] {
             assert_eq!(status("GET", &[("host", host)]), None, "{host}");
         }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn write_of_a_web_page_is_refused() {
+    fn cross_origin_write_is_rejected() {
         let with = |more: (&'static str, &'static str)| status("PUT", &[HERE, JSON, ("content-length", "2"), more]);
         for origin in ["http://evil.example", "https://127.0.0.1:6333", "http://127.0.0.1:8000", "null"] {
             assert_eq!(with(("origin", origin)), Some(403), "{origin}");
@@ -112,14 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn body_that_is_not_declared_as_json_is_refused() {
+    fn body_without_json_content_type_is_rejected() {
         let with = |content: &'static str| status("POST", &[HERE, ("content-length", "2"), ("content-type", content)]);
         for content in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "", "json"] {
             assert_eq!(with(content), Some(415), "{content}");
         }
         assert_eq!(with("application/json; charset=utf-8"), None);
         assert_eq!(status("POST", &[HERE, ("transfer-encoding", "chunked")]), Some(415));
-        assert_eq!(status("DELETE", &[HERE]), None, "there is no body");
+        assert_eq!(status("DELETE", &[HERE]), None, "no body");
         assert_eq!(status("POST", &[HERE, ("content-length", "0")]), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Qdrant's REST API: what people type and what clients send.
+//! Qdrant's REST API.
 
 mod body;
 mod collections;
@@ -26,14 +26,14 @@ use super::{MAX_BODY, TITLE, VERSION};
 type Shared = State<Arc<Catalog>>;
 type Answer = Result<Response, ApiError>;
 
-/// Serves until `shutdown`, then lets the requests in flight finish.
+/// Serves until `shutdown`, then drains the requests in flight.
 pub(super) async fn serve(
     listener: TcpListener,
     catalog: Arc<Catalog>,
     api_key: Option<ApiKey>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    // Where others can connect, names of this machine are not known, and a key is what protects.
+    // Off loopback the host names of this machine are unknown, and the API key protects the server.
     let private = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     Server::new(listener).serve(router(catalog, api_key, private), shutdown).await;
 }
@@ -73,7 +73,7 @@ fn router(catalog: Arc<Catalog>, api_key: Option<ApiKey>, private: bool) -> Rout
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(api_key.map(Arc::new), authorize))
-        .layer(middleware::from_fn_with_state(private, guard::no_web_pages))
+        .layer(middleware::from_fn_with_state(private, guard::reject_web_pages))
         .with_state(catalog)
 }
 
@@ -82,10 +82,10 @@ async fn root() -> Response {
 }
 
 async fn unknown(uri: Uri) -> ApiError {
-    ApiError::NotFound(format!("{} is not part of the API of tidewheel's local Qdrant", uri.path()))
+    ApiError::NotFound(format!("{} is unknown to tidewheel's local Qdrant", uri.path()))
 }
 
-/// Health probes carry no key on a real Qdrant either.
+/// Paths that require no key, as in Qdrant.
 const OPEN_PATHS: &[&str] = &["/", "/healthz", "/livez", "/readyz"];
 
 async fn authorize(State(key): State<Option<Arc<ApiKey>>>, request: Request, next: Next) -> Response {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::super::catalog::Catalog;
 use super::super::error::ApiError;
-use super::super::query::Question;
+use super::super::query::QuerySpec;
 use super::super::write::Write;
 use super::body::{
     Batch, CreateFieldIndex, DeletePayload, Query, Retrieve, Search, Searches, SetPayload, Target, UpdateVectors,
@@ -19,7 +19,7 @@ use super::body::{
 use super::reply::{facet_out, ok, outcome_out, record_out, scored_out};
 use super::{Answer, Shared};
 
-/// `?wait=true`: answer when the write is applied and durable.
+/// `?wait=true`: respond when the write is applied and durable.
 #[derive(Deserialize)]
 pub(super) struct Wait {
     #[serde(default)]
@@ -174,32 +174,32 @@ pub(super) async fn facet(State(catalog): Shared, Path(name): Path<String>, body
     Ok(ok(started, facet_out(response)))
 }
 
-async fn ask(catalog: &Catalog, name: &str, question: Question) -> Result<Value, ApiError> {
+async fn run_query(catalog: &Catalog, name: &str, spec: QuerySpec) -> Result<Value, ApiError> {
     let collection = catalog.get(name)?;
-    question.check(&collection.shared.config().vectors)?;
-    let points = collection.read(move |shard| question.run(shard)).await?;
+    spec.check(&collection.shared.config().vectors)?;
+    let points = collection.read(move |shard| spec.run(shard)).await?;
     Ok(points.into_iter().map(scored_out).collect())
 }
 
 pub(super) async fn search(State(catalog): Shared, Path(name): Path<String>, body: Bytes) -> Answer {
     let started = Instant::now();
-    let question = parse::<Search>(&body)?.into_question();
-    Ok(ok(started, ask(&catalog, &name, question).await?))
+    let spec = parse::<Search>(&body)?.into_spec();
+    Ok(ok(started, run_query(&catalog, &name, spec).await?))
 }
 
 pub(super) async fn search_batch(State(catalog): Shared, Path(name): Path<String>, body: Bytes) -> Answer {
     let started = Instant::now();
     let mut results = Vec::new();
     for search in parse::<Searches<Search>>(&body)?.searches {
-        results.push(ask(&catalog, &name, search.into_question()).await?);
+        results.push(run_query(&catalog, &name, search.into_spec()).await?);
     }
     Ok(ok(started, Value::Array(results)))
 }
 
 pub(super) async fn query(State(catalog): Shared, Path(name): Path<String>, body: Bytes) -> Answer {
     let started = Instant::now();
-    let question = parse::<Query>(&body)?.into_question()?;
-    let points = ask(&catalog, &name, question).await?;
+    let spec = parse::<Query>(&body)?.into_spec()?;
+    let points = run_query(&catalog, &name, spec).await?;
     Ok(ok(started, json!({"points": points})))
 }
 
@@ -207,7 +207,7 @@ pub(super) async fn query_batch(State(catalog): Shared, Path(name): Path<String>
     let started = Instant::now();
     let mut results = Vec::new();
     for query in parse::<Searches<Query>>(&body)?.searches {
-        let points = ask(&catalog, &name, query.into_question()?).await?;
+        let points = run_query(&catalog, &name, query.into_spec()?).await?;
         results.push(json!({"points": points}));
     }
     Ok(ok(started, Value::Array(results)))

@@ -1,4 +1,4 @@
-//! Answers in Qdrant's form: `{"result": …, "status": "ok", "time": 0.001}`.
+//! Responses in Qdrant's form: `{"result": …, "status": "ok", "time": 0.001}`.
 
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ struct Reply {
     time: f64,
 }
 
-/// A successful answer.
+/// Returns a successful response.
 pub(super) fn ok(started: Instant, result: Value) -> Response {
     Json(Reply { result, status: "ok", time: started.elapsed().as_secs_f64() }).into_response()
 }
@@ -40,7 +40,7 @@ pub(super) fn outcome_out(outcome: Outcome) -> Value {
 fn dense_out(vector: VectorInternal) -> Value {
     match vector {
         VectorInternal::Dense(dense) => json!(dense),
-        // No collection here has others.
+        // Other kinds are not supported.
         VectorInternal::Sparse(sparse) => json!({"indices": sparse.indices, "values": sparse.values}),
         VectorInternal::MultiDense(multi) => {
             json!(multi.flattened_vectors.chunks(multi.dim).collect::<Vec<_>>())
@@ -146,7 +146,7 @@ pub(super) fn info_out(info: &Info) -> Value {
         },
         "payload_schema": schema.collect::<Map<_, _>>(),
     });
-    // Absent without metadata, as on a real Qdrant.
+    // Absent without metadata, as in Qdrant.
     if !config.metadata.is_empty() {
         answer["config"]["metadata"] = Value::Object(config.metadata.clone());
     }
