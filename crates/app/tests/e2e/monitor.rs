@@ -167,7 +167,7 @@ async fn outage_shows_in_readiness_metrics_and_status_with_few_log_lines() {
         serde_json::from_slice(&output.stdout).unwrap()
     };
     world.wait(|world| status(world)["services"].as_array().unwrap().len() == 4, "all services report").await;
-    world.wait(|world| status(world)["verdict"]["state"] == "in_sync", "the index is right").await;
+    world.wait(|world| status(world)["verdict"]["state"] == "in_sync", "the index is in sync").await;
     world.wait(|world| status(world)["latency"]["changes"] == count, "the latency is known").await;
     // Unknown on a new server.
     let left = status(&world)["source"]["oplog_time_to_loss_seconds"].as_u64();
@@ -193,7 +193,7 @@ async fn outage_shows_in_readiness_metrics_and_status_with_few_log_lines() {
     qdrant.start().await.unwrap();
     world.equal().await;
     world.until("the upserter is ready again", || async { page(upserter, "/ready").await.0 == 200 }).await;
-    world.wait(|world| status(world)["verdict"]["state"] == "in_sync", "the index is right again").await;
+    world.wait(|world| status(world)["verdict"]["state"] == "in_sync", "the index is in sync again").await;
     let log = world.log("upserter");
     let story: Vec<&str> = log.lines().filter(|line| line.contains("WARN") || line.contains("able to write")).collect();
     assert!((2..=8).contains(&story.len()), "few log lines per outage:\n{}", story.join("\n"));
