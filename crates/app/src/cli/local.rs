@@ -67,17 +67,3 @@ impl UpArgs {
         .collect()
     }
 }
-
-/// `local-qdrant`.
-#[derive(Debug, Args)]
-pub(crate) struct LocalQdrantArgs {
-    /// Where the collections are kept
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
-    /// Where the REST API listens
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) http: std::net::SocketAddr,
-    /// Where the gRPC API listens
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) grpc: std::net::SocketAddr,
-}

@@ -30,8 +30,18 @@ pub enum StackError {
         holder: Option<String>,
     },
     /// There is no Qdrant to start.
-    #[error("no qdrant on PATH, and no command given that serves its API")]
+    #[error("missing a Qdrant server: neither tidewheel-local-qdrant beside this program nor qdrant on PATH")]
     NoQdrant,
+    /// The local Qdrant could not be built.
+    #[error("failed to build {package}: {reason}")]
+    Build {
+        /// Its package.
+        package: &'static str,
+        /// The manifest of that.
+        manifest: PathBuf,
+        /// Cargo's last words.
+        reason: String,
+    },
     /// The server's process could not be started.
     #[error("cannot start {server} ({}): {source}", program.display())]
     Spawn {
@@ -101,7 +111,13 @@ impl StackError {
             }
             Self::Locked { .. } => "stop the other stack, or give another data directory".into(),
             Self::NoQdrant => {
-                "install Qdrant so that `qdrant` is on PATH, or set qdrant.url to a server of yours".into()
+                "install Qdrant so that `qdrant` is on PATH, or set `qdrant.url` to your own server".into()
+            }
+            Self::Build { package, manifest, .. } => {
+                format!(
+                    "run `cargo build --package {package} --manifest-path {}` to see all errors",
+                    manifest.display()
+                )
             }
             Self::Spawn { .. } => "check that the file exists and may be executed".into(),
             Self::Exited { log, .. } | Self::NotReady { log, .. } => format!("its log is {}", log.display()),

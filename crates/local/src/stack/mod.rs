@@ -16,6 +16,7 @@
 mod child;
 mod error;
 mod key;
+mod local_qdrant;
 mod lock;
 mod log;
 mod mongod;
@@ -33,6 +34,7 @@ use std::{
 pub use child::{Child, Launch};
 pub use error::StackError;
 pub use key::ApiKey;
+pub use local_qdrant::beside as local_qdrant_beside;
 use lock::DataLock;
 pub use mongod::Mongod;
 pub use qdrant::{Qdrant, QdrantProgram};
@@ -74,18 +76,19 @@ pub struct StackOptions {
 /// Where the stack's Qdrant comes from.
 #[derive(Debug, Clone)]
 pub enum QdrantSource {
-    /// A `qdrant` on PATH, or else this command; see [`QdrantProgram::Command`].
-    PathOr(Vec<OsString>),
-    /// This one, whatever is on PATH.
+    /// The local Qdrant beside this executable, or else a `qdrant` on PATH. A source checkout builds the former where both are
+    /// missing.
+    Found,
+    /// This one.
     Only(QdrantProgram),
     /// The user has one elsewhere: the stack starts none.
     Elsewhere,
 }
 
 impl StackOptions {
-    /// The usual ports, supervision, and the given command where there is no `qdrant` on PATH.
+    /// The usual ports, supervision, and whatever Qdrant is found.
     #[must_use]
-    pub fn new(data: impl Into<PathBuf>, qdrant_command: Vec<OsString>) -> Self {
+    pub fn new(data: impl Into<PathBuf>) -> Self {
         Self {
             data: data.into(),
             mongodb_port: 27017,
@@ -96,7 +99,7 @@ impl StackOptions {
             qdrant_http_port: 6333,
             qdrant_grpc_port: 6334,
             qdrant_api_key: None,
-            qdrant: QdrantSource::PathOr(qdrant_command),
+            qdrant: QdrantSource::Found,
             supervise: true,
         }
     }
@@ -146,7 +149,9 @@ impl Stack {
         let lock = DataLock::take(&options.data)?;
         // Before anything is fetched: nobody wants to learn this after a download.
         options.check_ports().await?;
-        let (mongod, redis) = tokio::try_join!(provisioner.mongod(), provisioner.redis_server())?;
+        let provided =
+            async { tokio::try_join!(provisioner.mongod(), provisioner.redis_server()).map_err(StackError::from) };
+        let ((mongod, redis), program) = tokio::try_join!(provided, options.qdrant.find(&report))?;
         let mongod = Mongod {
             port: options.mongodb_port,
             parameters: options.mongod_parameters,
@@ -160,7 +165,7 @@ impl Stack {
             supervise: options.supervise,
             ..Redis::new(redis, &options.data)
         };
-        let qdrant = options.qdrant.find().map(|program| Qdrant {
+        let qdrant = program.map(|program| Qdrant {
             http_port: options.qdrant_http_port,
             grpc_port: options.qdrant_grpc_port,
             api_key: options.qdrant_api_key.clone(),
@@ -213,13 +218,11 @@ impl Stack {
 }
 
 impl QdrantSource {
-    fn find(self) -> Option<QdrantProgram> {
+    async fn find(self, report: &Report) -> Result<Option<QdrantProgram>, StackError> {
         match self {
-            Self::PathOr(command) => {
-                Some(provision::on_path("qdrant").map_or(QdrantProgram::Command(command), QdrantProgram::Binary))
-            }
-            Self::Only(program) => Some(program),
-            Self::Elsewhere => None,
+            Self::Found => local_qdrant::find(report).await.map(Some),
+            Self::Only(program) => Ok(Some(program)),
+            Self::Elsewhere => Ok(None),
         }
     }
 }

@@ -15,7 +15,7 @@ use qdrant_client::qdrant::{
     Filter, HasIdCondition, PointStruct, QueryPointsBuilder, Range, UpsertPointsBuilder, VectorParamsBuilder,
 };
 use serde_json::json;
-use tidewheel_local::qdrant::serve_on;
+use tidewheel_local_qdrant::serve_on;
 use tokio::net::TcpListener;
 
 const POINTS: u64 = 20_000;

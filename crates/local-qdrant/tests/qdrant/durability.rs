@@ -15,7 +15,7 @@ use qdrant_client::qdrant::{
 };
 use qdrant_client::{Payload, Qdrant};
 use serde_json::{Value, json};
-use tidewheel_local::qdrant::{QdrantOptions, serve};
+use tidewheel_local_qdrant::{QdrantOptions, serve};
 
 use super::server::{DOCS, TestServer, all, client, create, numbered, point, upsert};
 

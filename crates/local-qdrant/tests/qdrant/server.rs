@@ -9,7 +9,7 @@ use qdrant_client::qdrant::{
     VectorParamsBuilder, point_id::PointIdOptions,
 };
 use serde_json::{Value, json};
-use tidewheel_local::qdrant::{QdrantError, serve_on};
+use tidewheel_local_qdrant::{QdrantError, serve_on};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;

@@ -1,7 +1,7 @@
 //! Who may talk to the server, and that a directory has one master.
 
 use qdrant_client::Qdrant;
-use tidewheel_local::qdrant::{QdrantError, QdrantOptions, serve, serve_on};
+use tidewheel_local_qdrant::{QdrantError, QdrantOptions, serve, serve_on};
 use tokio::net::TcpListener;
 use tonic::Code;
 

@@ -1,4 +1,5 @@
-//! Qdrant's API, gRPC and REST, served from Qdrant's own engine in this process (`qdrant-edge`).
+//! Qdrant's API, gRPC and REST, served from Qdrant's own engine in this process (`qdrant-edge`). For development: users of a
+//! real Qdrant never build this package.
 //!
 //! The local stack has no Qdrant server to start, so it brings one: collections, points, payload indexes, filters,
 //! aliases, searches, with Qdrant's requests, answers and status codes. What it does not have (sparse and
@@ -123,11 +124,18 @@ pub async fn serve(
     options: QdrantOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), QdrantError> {
-    let bind =
-        async |address| TcpListener::bind(address).await.map_err(|source| QdrantError::Listen { address, source });
     let http = bind(options.http).await?;
     let grpc = bind(options.grpc).await?;
     serve_on(http, grpc, options.data, options.api_key, shutdown).await
+}
+
+/// Listens on an address.
+///
+/// # Errors
+///
+/// An address that cannot be bound.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, QdrantError> {
+    TcpListener::bind(address).await.map_err(|source| QdrantError::Listen { address, source })
 }
 
 /// [`serve`] on listeners that are bound already.
