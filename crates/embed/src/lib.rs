@@ -1,12 +1,6 @@
-//! The embedder: from text to vector.
+//! The embedder: from text to vector, as an HTTP service, and the clients of this and of other embedders.
 //!
-//! [`engine::load`] turns a model directory (or `hash:DIM`) into an [`engine::Engine`]; everything else here is built
-//! on that trait.
+//! What computes the vectors is a [`tidewheel_engine::Engine`]; everything here is built on that trait.
 
 pub mod client;
-pub mod engine;
-pub mod hash;
-pub mod model;
-mod pieces;
 pub mod service;
-pub mod tokens;

@@ -1,7 +1,7 @@
 //! The real model over HTTP: what comes out is what sentence-transformers gives, and a client elsewhere splits texts as
 //! the model does.
 
-#[path = "support/model.rs"]
+#[path = "../../engine/tests/support/model.rs"]
 mod model;
 mod support;
 
@@ -13,8 +13,8 @@ use support::Running;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{Embedder, Purpose};
 use tidewheel_embed::client::{Api, ClientOptions, RemoteClient, RemoteOptions, TidewheelClient};
-use tidewheel_embed::engine::{Engine, ModelSource, ModelSpec, load};
 use tidewheel_embed::service::ServiceOptions;
+use tidewheel_engine::{Engine, ModelSource, ModelSpec, load};
 
 const NAME: &str = "sentence-transformers/all-MiniLM-L6-v2";
 
@@ -34,8 +34,9 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn both_clients_get_the_reference_vectors() {
     let (service, _) = start().await;
-    let texts: Vec<String> = serde_json::from_str(include_str!("data/reference_texts.json")).unwrap();
-    let bytes = include_bytes!("data/reference_embeddings.f32");
+    let texts: Vec<String> =
+        serde_json::from_str(include_str!("../../engine/tests/data/reference_texts.json")).unwrap();
+    let bytes = include_bytes!("../../engine/tests/data/reference_embeddings.f32");
     let reference: Vec<f32> = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
     let ours = TidewheelClient::new(ClientOptions::new(service.url.clone())).unwrap();
     let theirs = RemoteClient::new(RemoteOptions::new(Api::OpenAi, service.url.clone(), "all-MiniLM-L6-v2")).unwrap();

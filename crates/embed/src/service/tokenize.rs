@@ -11,8 +11,8 @@ use futures::future::try_join_all;
 use tokio::sync::Semaphore;
 
 use super::error::Refusal;
-use crate::engine::Engine;
-use crate::tokens::Encoding;
+use tidewheel_engine::Engine;
+use tidewheel_engine::tokens::Encoding;
 
 /// Bytes of text that are split on the spot: a search's text, in about a quarter of a millisecond of a real tokeniser.
 const ON_THE_SPOT: usize = 1 << 10;

@@ -6,8 +6,8 @@ mod model;
 use std::sync::Arc;
 
 use model::model_directory;
-use tidewheel_embed::engine::{Engine, Kernel, ModelSource, ModelSpec, Precision, Text, Workspace, load};
-use tidewheel_embed::tokens::Encoding;
+use tidewheel_engine::tokens::Encoding;
+use tidewheel_engine::{Engine, Kernel, ModelSource, ModelSpec, Precision, Text, Workspace, load};
 
 fn minilm(precision: Precision, kernel: Kernel) -> Arc<dyn Engine> {
     let mut spec = ModelSpec::new(ModelSource::Directory(model_directory()));

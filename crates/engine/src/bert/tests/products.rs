@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 use proptest::prelude::*;
 
 use super::{Random, TABOO, UNTOUCHED, assert_close, cases, on_every, up_to};
-use crate::engine::bert::weights::{PackedLinear, places};
-use crate::engine::kernel::{
+use crate::bert::weights::{PackedLinear, places};
+use crate::kernel::{
     Activate, Add, Bf16, Element, Epilogue, F32, Int8, Isa, LINE, MatMul, Output, PackRows, Packed, Portable, RowTerms,
     Store,
 };

@@ -13,7 +13,7 @@ use tokenizers::normalizers::{BertNormalizer, Lowercase, Sequence};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, TruncationDirection};
 
-use crate::engine::Text;
+use crate::Text;
 use crate::model::{BertSettings, Description, Files, LoadError, Side, TokenizerSettings};
 use crate::pieces;
 

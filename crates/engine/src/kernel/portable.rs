@@ -1,7 +1,7 @@
 //! Plain Rust: the definition of what the other instruction sets compute, and the engine of unknown processors.
 
 use super::{Bf16Isa, Int8Isa, Isa, LINE, Task, exp2_fraction};
-use crate::engine::word::{bf16_pair, round};
+use crate::word::{bf16_pair, round};
 
 /// No instructions beyond those that the compiler may assume.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@
 //! a sanitizer sees whatever is touched beyond them. What a kernel must not read holds NaN, what it must not write
 //! is compared afterwards. Under Miri only [`Portable`] is there, and sizes are small.
 //!
-//! [`Portable`]: crate::engine::kernel::Portable
+//! [`Portable`]: crate::kernel::Portable
 #![allow(unsafe_code)]
 // Tasks of tests are one unsafe operation after the other, as in the kernels.
 #![allow(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
@@ -40,11 +40,11 @@ macro_rules! on_every {
         on_every!(detected, $isa, $call, Avx512Bf16);
     }};
     (portable, $isa:ident, $call:expr) => {{
-        let $isa = crate::engine::kernel::Portable;
+        let $isa = crate::kernel::Portable;
         $call;
     }};
     (detected, $isa:ident, $call:expr, $($name:ident)*) => {$(
-        if let Some($isa) = crate::engine::kernel::$name::detect() {
+        if let Some($isa) = crate::kernel::$name::detect() {
             $call;
         }
     )*};

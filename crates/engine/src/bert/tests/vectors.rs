@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 
 use super::{Random, cases, on_every};
-use crate::engine::kernel::{Activate, Bf16Isa, Epilogue, Int8Isa, Isa, LINE, Task};
-use crate::engine::word::bf16_pair;
+use crate::kernel::{Activate, Bf16Isa, Epilogue, Int8Isa, Isa, LINE, Task};
 use crate::model::Activation;
+use crate::word::bf16_pair;
 
 /// Runs a closure with the instructions enabled; it must be `#[inline(always)]` all the way, or small.
 struct Run<F>(F);

@@ -5,10 +5,10 @@ use std::marker::PhantomData;
 use proptest::prelude::*;
 
 use super::{Random, TABOO, assert_close, cases, on_every, up_to};
-use crate::engine::bert::weights::{PackedLinear, places};
-use crate::engine::kernel::{Bf16, Element, F32, Int8, Isa, LINE, PackRows, Packed, RowTerms};
-use crate::engine::word::Form;
+use crate::bert::weights::{PackedLinear, places};
+use crate::kernel::{Bf16, Element, F32, Int8, Isa, LINE, PackRows, Packed, RowTerms};
 use crate::model::Linear;
+use crate::word::Form;
 
 impl Form {
     /// The most by which a number changes that is packed in a row of numbers of up to this size, of both signs.

@@ -5,16 +5,16 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use super::{Random, on_every};
-use crate::engine::Text;
-use crate::engine::bert::forward::Pass;
-use crate::engine::bert::shape::{Layout, Shape};
-use crate::engine::bert::{Network, share};
-use crate::engine::buffer::{Buffer, LINE};
-use crate::engine::kernel::{AttentionElement, Element, F32, Isa};
+use crate::Text;
+use crate::bert::forward::Pass;
+use crate::bert::shape::{Layout, Shape};
+use crate::bert::{Network, share};
+use crate::buffer::{Buffer, LINE};
+use crate::kernel::{AttentionElement, Element, F32, Isa};
 #[cfg(not(miri))]
-use crate::engine::kernel::{Bf16, Int8};
-use crate::engine::team::Team;
+use crate::kernel::{Bf16, Int8};
 use crate::model::{Activation, Description, Layer, Linear, Norm, Pooling, Prompts, TokenizerSettings};
+use crate::team::Team;
 
 const WORDS: usize = 7;
 

@@ -1,7 +1,7 @@
 //! The padded sizes of a model, and where the intermediate results of a tile lie. Pure arithmetic.
 
-use crate::engine::buffer::LINE;
-use crate::engine::kernel::{AttentionElement, AttentionScratch, Element, Isa};
+use crate::buffer::LINE;
+use crate::kernel::{AttentionElement, AttentionScratch, Element, Isa};
 use crate::model::Description;
 
 /// What the second-level cache is trusted to hold of a weight matrix, in bytes: half of the 1 MB that servers have

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use super::matmul::multiply;
 use super::{Element, Isa, LINE, Task};
-use crate::engine::buffer::Buffer;
+use crate::buffer::Buffer;
 
 /// Lines of the operands: 4 KB of rows and 8 KB of columns with the widest vectors.
 const LINES: usize = 4;

@@ -15,8 +15,8 @@ use std::ops::Range;
 use super::shape::{Layout, Shape, grid, part};
 use super::weights::PackedLinear;
 use super::{LayerWeights, Network, PaddedNorm};
-use crate::engine::Text;
-use crate::engine::kernel::{
+use crate::Text;
+use crate::kernel::{
     Activate, Add, Attention, AttentionElement, Element, EmbedRows, Epilogue, Isa, LINE, MatMul, NormRows, NormTerms,
     Output, PackRows, Packed, RowTerms, Store,
 };

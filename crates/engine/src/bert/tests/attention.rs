@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 use proptest::prelude::*;
 
 use super::{Random, UNTOUCHED, assert_close, cases, on_every, up_to};
-use crate::engine::buffer::Buffer;
-use crate::engine::kernel::{Attention, AttentionElement, AttentionScratch, Bf16, F32, Isa, LINE, Portable};
+use crate::buffer::Buffer;
+use crate::kernel::{Attention, AttentionElement, AttentionScratch, Bf16, F32, Isa, LINE, Portable};
 
 /// Queries, keys and values of one head: `tokens` rows of `width`.
 struct Case {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::packing::unpack_rows;
 use super::{Random, TABOO, UNTOUCHED, assert_close, cases, on_every, up_to};
-use crate::engine::kernel::{Bf16, Element, EmbedRows, F32, Int8, Isa, LINE, NormRows, NormTerms, Packed, RowTerms};
+use crate::kernel::{Bf16, Element, EmbedRows, F32, Int8, Isa, LINE, NormRows, NormTerms, Packed, RowTerms};
 
 const EPSILON: f32 = 1e-5;
 

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use super::forward::Pass;
 use super::shape::{Layout, Shape};
 use super::{Network, TILE_TOKENS};
-use crate::engine::buffer::Workspace;
-use crate::engine::kernel::{AttentionElement, Element, Isa};
-use crate::engine::{Measurement, Precision, Text};
+use crate::buffer::Workspace;
+use crate::kernel::{AttentionElement, Element, Isa};
 use crate::model::{Description, Layer, Linear, Norm};
+use crate::{Measurement, Precision, Text};
 
 /// Tokens of the texts that are measured with, unless the model takes fewer.
 const TEXT_TOKENS: usize = 128;
@@ -169,9 +169,9 @@ mod tests {
     use std::path::PathBuf;
 
     use super::{Candidate, choose, fastest};
-    use crate::engine::kernel::{Bf16, F32, Int8, Portable};
-    use crate::engine::{Measurement, Precision};
+    use crate::kernel::{Bf16, F32, Int8, Portable};
     use crate::model::{Activation, Description, Pooling, Prompts, TokenizerSettings};
+    use crate::{Measurement, Precision};
 
     #[test]
     #[cfg_attr(miri, ignore = "it measures time")]

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use madeup::{Dtype, Madeup};
 use proptest::prelude::*;
-use tidewheel_embed::engine::{Engine, Kernel, ModelSource, ModelSpec, Precision, Text, Workspace, load};
-use tidewheel_embed::model::LoadError;
+use tidewheel_engine::model::LoadError;
+use tidewheel_engine::{Engine, Kernel, ModelSource, ModelSpec, Precision, Text, Workspace, load};
 
 /// Head and feed-forward widths that fit no register.
 const ODD: Madeup = Madeup {

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use madeup::{Dtype, Madeup};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tidewheel_embed::engine::{Engine, Kernel, ModelSource, ModelSpec, Precision, Text, load};
-use tidewheel_embed::model::LoadError;
-use tidewheel_embed::tokens::Encoding;
+use tidewheel_engine::model::LoadError;
+use tidewheel_engine::tokens::Encoding;
+use tidewheel_engine::{Engine, Kernel, ModelSource, ModelSpec, Precision, Text, load};
 
 /// The model whose settings are changed.
 const PLAIN: Madeup = Madeup {

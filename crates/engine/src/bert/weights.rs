@@ -1,10 +1,10 @@
 //! Weights in the form that the products read.
 
-use crate::engine::buffer::{Buffer, LINE};
-use crate::engine::kernel::{ColumnTerms, Element, Isa};
+use crate::buffer::{Buffer, LINE};
+use crate::kernel::{ColumnTerms, Element, Isa};
 use crate::model::Linear;
 
-/// A packed weight matrix; see the layout in [`MatMul`](crate::engine::kernel::MatMul).
+/// A packed weight matrix; see the layout in [`MatMul`](crate::kernel::MatMul).
 #[derive(Debug)]
 pub(super) struct PackedLinear {
     pub words: Buffer,

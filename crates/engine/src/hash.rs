@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use tidewheel_core::tokens::{Tokens, Words};
 
-use crate::engine::{Engine, EngineInfo, Precision, Text, Workspace};
 use crate::tokens::Encoding;
+use crate::{Engine, EngineInfo, Precision, Text, Workspace};
 
 /// The limit of the default model, so that texts are cut into the same number of chunks.
 const MAX_TOKENS: usize = 256;

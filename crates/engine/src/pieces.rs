@@ -8,7 +8,7 @@ use tokenizers::Encoding;
 const PIECE: usize = 256 << 10;
 
 /// The byte range of every token of the text.
-pub(crate) fn spans(text: &str, encode: impl Fn(&str) -> Encoding) -> Vec<Range<usize>> {
+pub fn spans(text: &str, encode: impl Fn(&str) -> Encoding) -> Vec<Range<usize>> {
     let mut spans = Vec::with_capacity(text.len() / 4);
     for piece in pieces(text, PIECE) {
         let first = piece.start;

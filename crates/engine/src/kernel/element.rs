@@ -1,7 +1,7 @@
 //! The form of a matrix product's operands: f32, pairs of bf16, or groups of four 8-bit integers in a word.
 
 use super::{Bf16Isa, Int8Isa, Isa, LINE};
-use crate::engine::word::Form;
+use crate::word::Form;
 
 /// What turns a column's sum into its value: pointers to one number for each column.
 #[derive(Clone, Copy, Debug)]
