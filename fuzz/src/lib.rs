@@ -6,7 +6,7 @@ mod madeup;
 use std::path::{Path, PathBuf};
 
 use madeup::{Dtype, Madeup};
-use tidewheel_embed::engine::{Kernel, ModelSource, ModelSpec, Precision, Text, load};
+use tidewheel_engine::{Kernel, ModelSource, ModelSpec, Precision, Text, load};
 
 /// A directory with a valid model.
 pub struct Model {

@@ -26,7 +26,6 @@ mod side;
 mod turns;
 mod verify;
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -147,8 +146,7 @@ async fn run(line: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
         return Err(format!("missing {}; build it with: cargo build --release -p tidewheel", binary.display()).into());
     }
     let dir = tempfile::tempdir()?;
-    let command: Vec<OsString> = vec![binary.clone().into(), "local-qdrant".into()];
-    let options = StackOptions::new(dir.path().join("data"), command).with_free_ports();
+    let options = StackOptions::new(dir.path().join("data")).with_free_ports();
     let stack = Stack::start(options, &Provisioner::new(silent())?, silent()).await?;
     match &line.part {
         Some(Part::Fence(arguments)) => {

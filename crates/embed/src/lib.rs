@@ -1,12 +1,6 @@
-//! The embedder: turns texts into vectors.
+//! The embedder's HTTP service, and the clients of this and other embedders.
 //!
-//! [`engine::load`] loads a model directory (or `hash:DIM`) as an [`engine::Engine`]; everything else builds on that
-//! trait.
+//! Vectors are computed by a [`tidewheel_engine::Engine`]; everything else builds on that trait.
 
 pub mod client;
-pub mod engine;
-pub mod hash;
-pub mod model;
-mod pieces;
 pub mod service;
-pub mod tokens;

@@ -187,14 +187,14 @@ async fn broken_engine_fails_at_start() {
 }
 
 /// An engine whose vectors are all zero.
-struct Broken(Arc<dyn tidewheel_embed::engine::Engine>);
+struct Broken(Arc<dyn tidewheel_engine::Engine>);
 
-impl tidewheel_embed::engine::Engine for Broken {
-    fn info(&self) -> &tidewheel_embed::engine::EngineInfo {
+impl tidewheel_engine::Engine for Broken {
+    fn info(&self) -> &tidewheel_engine::EngineInfo {
         self.0.info()
     }
 
-    fn tokenize(&self, text: &str) -> tidewheel_embed::tokens::Encoding {
+    fn tokenize(&self, text: &str) -> tidewheel_engine::tokens::Encoding {
         self.0.tokenize(text)
     }
 
@@ -202,16 +202,11 @@ impl tidewheel_embed::engine::Engine for Broken {
         self.0.token_spans(text)
     }
 
-    fn embed_tile(
-        &self,
-        _: &[tidewheel_embed::engine::Text<'_>],
-        _: &mut tidewheel_embed::engine::Workspace,
-        out: &mut [f32],
-    ) {
+    fn embed_tile(&self, _: &[tidewheel_engine::Text<'_>], _: &mut tidewheel_engine::Workspace, out: &mut [f32]) {
         out.fill(0.0);
     }
 
-    fn embed_one(&self, _: tidewheel_embed::engine::Text<'_>, out: &mut [f32]) {
+    fn embed_one(&self, _: tidewheel_engine::Text<'_>, out: &mut [f32]) {
         out.fill(0.0);
     }
 }

@@ -1,6 +1,6 @@
 //! The real model over HTTP: vectors equal those of sentence-transformers, and remote clients tokenize as the model does.
 
-#[path = "support/model.rs"]
+#[path = "../../engine/tests/support/model.rs"]
 mod model;
 mod support;
 
@@ -12,8 +12,8 @@ use support::Running;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{Embedder, Purpose};
 use tidewheel_embed::client::{Api, ClientOptions, RemoteClient, RemoteOptions, TidewheelClient};
-use tidewheel_embed::engine::{Engine, ModelSource, ModelSpec, load};
 use tidewheel_embed::service::ServiceOptions;
+use tidewheel_engine::{Engine, ModelSource, ModelSpec, load};
 
 const NAME: &str = "sentence-transformers/all-MiniLM-L6-v2";
 
@@ -33,8 +33,9 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn both_clients_match_reference_vectors() {
     let (service, _) = start().await;
-    let texts: Vec<String> = serde_json::from_str(include_str!("data/reference_texts.json")).unwrap();
-    let bytes = include_bytes!("data/reference_embeddings.f32");
+    let texts: Vec<String> =
+        serde_json::from_str(include_str!("../../engine/tests/data/reference_texts.json")).unwrap();
+    let bytes = include_bytes!("../../engine/tests/data/reference_embeddings.f32");
     let reference: Vec<f32> = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
     let ours = TidewheelClient::new(ClientOptions::new(service.url.clone())).unwrap();
     let theirs = RemoteClient::new(RemoteOptions::new(Api::OpenAi, service.url.clone(), "all-MiniLM-L6-v2")).unwrap();

@@ -112,6 +112,22 @@ pub enum Event {
         /// Why the source failed.
         reason: String,
     },
+    /// A part is built from its source. Sent for every crate that is done.
+    Compiling {
+        /// Its package.
+        what: &'static str,
+        /// Crates that are compiled.
+        done: usize,
+        /// Crates in all.
+        total: usize,
+    },
+    /// A part was built.
+    Compiled {
+        /// Its package.
+        what: &'static str,
+        /// How long it took.
+        took: Duration,
+    },
     /// A server process was started and is not ready yet.
     Starting {
         /// The server.

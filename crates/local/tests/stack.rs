@@ -293,7 +293,7 @@ async fn child_qdrant() {
 }
 
 fn options(data: &Path) -> StackOptions {
-    let mut options = StackOptions::new(data, Vec::new()).with_free_ports();
+    let mut options = StackOptions::new(data).with_free_ports();
     options.qdrant = QdrantSource::Only(stand_in());
     options
 }

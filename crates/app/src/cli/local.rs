@@ -67,17 +67,3 @@ impl UpArgs {
         .collect()
     }
 }
-
-/// `local-qdrant`.
-#[derive(Debug, Args)]
-pub(crate) struct LocalQdrantArgs {
-    /// Data directory of the collections
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
-    /// Listen address of the REST API
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) http: std::net::SocketAddr,
-    /// Listen address of the gRPC API
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) grpc: std::net::SocketAddr,
-}

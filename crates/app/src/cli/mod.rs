@@ -14,7 +14,7 @@ pub(crate) use dead_letters::{
     DeadLettersCommand, LettersActArgs, LettersFilterArgs, LettersListArgs, LettersShowArgs, StageName,
 };
 pub(crate) use installation::{AdoptArgs, InstallationCommand};
-pub(crate) use local::{LocalQdrantArgs, UpArgs};
+pub(crate) use local::UpArgs;
 pub(crate) use output::{Output, OutputArgs};
 pub(crate) use questions::{AuditLogArgs, CheckArgs, MonitorArgs, SearchArgs, StatusArgs, TraceArgs, WaitArgs};
 pub(crate) use repair::{ReplayArgs, ReplayFrom, VerifyArgs};
@@ -125,7 +125,4 @@ Examples:
         /// Shell to print the script for
         shell: clap_complete::Shell,
     },
-    /// Serve Qdrant's API from a directory (the local stack starts this)
-    #[command(hide = true)]
-    LocalQdrant(LocalQdrantArgs),
 }

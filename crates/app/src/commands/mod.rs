@@ -7,7 +7,6 @@ mod config;
 mod console;
 pub(crate) mod dead_letters;
 mod installation;
-mod local_qdrant;
 mod monitor;
 mod replay;
 mod run;
@@ -64,7 +63,6 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
             Command::AuditLog(args) => audit_log::run(&args, settings).await,
             Command::Console => console::run(settings).await,
             Command::Check(args) => check::run(&args, settings).await,
-            Command::LocalQdrant(args) => local_qdrant::run(args).await,
             Command::Config(_) | Command::Completions { .. } => Ok(Answer::Fine),
         }
     });

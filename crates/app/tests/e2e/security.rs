@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tidewheel_local::stack::local_qdrant_beside;
 
 use super::world::{BINARY, free_port};
 
@@ -65,7 +66,14 @@ impl Servers {
     /// Starts the local Qdrant; returns its URL.
     async fn local_qdrant(&mut self) -> String {
         let (http, grpc) = (free_port(), free_port());
-        let mut command = self.command("local-qdrant");
+        let program =
+            std::env::current_exe().ok().and_then(|this| local_qdrant_beside(&this)).expect("the local Qdrant");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "ulimit -n 1024; exec \"$0\" \"$@\""])
+            .arg(program)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         command.arg("--data").arg(self.dir.path().join("qdrant"));
         command.args(["--http", &format!("127.0.0.1:{http}"), "--grpc", &format!("127.0.0.1:{grpc}")]);
         self.processes.push(command.stderr(Stdio::null()).spawn().unwrap());

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewheel_embed::engine::{Engine as _, Text};
-use tidewheel_embed::hash::HashEngine;
+use tidewheel_engine::hash::HashEngine;
+use tidewheel_engine::{Engine as _, Text};
 use tidewheel_testkit::soak::{self, SoakOptions};
 
 use super::world::BINARY;

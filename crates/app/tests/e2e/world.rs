@@ -1,7 +1,6 @@
 //! A separate pipeline per test: servers on free ports, data in a temporary directory.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -64,8 +63,7 @@ impl World {
     /// Starts the servers with other options, without services.
     pub async fn with(configure: impl FnOnce(&mut StackOptions)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let command: Vec<OsString> = vec![BINARY.into(), "local-qdrant".into()];
-        let mut options = StackOptions::new(dir.path().join("data"), command).with_free_ports();
+        let mut options = StackOptions::new(dir.path().join("data")).with_free_ports();
         options.supervise = false;
         configure(&mut options);
         let provisioner = Provisioner::new(silent()).expect("a cache directory");

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, ValueEnum};
 use tempfile::TempDir;
-use tidewheel_embed::engine::{Engine as _, Text};
-use tidewheel_embed::hash::HashEngine;
+use tidewheel_engine::hash::HashEngine;
+use tidewheel_engine::{Engine as _, Text};
 use tidewheel_testkit::soak::{self, SoakOptions, SoakReport};
 
 /// Runs the whole pipeline under random writes and faults, ends all faults, and compares index and source.

@@ -17,9 +17,9 @@ use tokio::sync::OnceCell;
 
 use super::http::{self, Answer, invalid_response, shown};
 use super::{check, tokens::ModelTokens};
-use crate::engine::{Measurement, Precision, describe};
 use crate::service::TRUNCATE;
 use crate::service::vectors::{BINARY, X_COUNT, X_DIMENSION, X_MODEL, header_form};
+use tidewheel_engine::{Measurement, Precision, describe};
 
 /// Options of [`TidewheelClient`].
 #[derive(Clone, Debug)]

@@ -40,12 +40,12 @@ use tidewheel_serving::{Access, Gate, Guard, Server};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use crate::engine::{Engine, EngineInfo};
-use crate::tokens::Encoding;
 use body::Reader;
 use error::Refusal;
 use meters::Meters;
 use scheduler::{QueueLimits, Scheduler};
+use tidewheel_engine::tokens::Encoding;
+use tidewheel_engine::{Engine, EngineInfo};
 use tokenize::Splitter;
 
 pub use error::ServiceError;

@@ -15,7 +15,7 @@ use tidewheel_core::ports::Purpose;
 use super::error::Refusal;
 use super::vectors;
 use super::{Embedded, Service};
-use crate::tokens::Encoding;
+use tidewheel_engine::tokens::Encoding;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

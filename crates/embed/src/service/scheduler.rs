@@ -19,8 +19,8 @@ use tokio::sync::oneshot;
 use super::error::{Refusal, ServiceError};
 use super::meters::Meters;
 use super::queue::{Piece, Queue, Tile};
-use crate::engine::{Engine, Text, Workspace};
-use crate::tokens::Encoding;
+use tidewheel_engine::tokens::Encoding;
+use tidewheel_engine::{Engine, Text, Workspace};
 
 /// The concatenated vectors of a request, or its error.
 pub(super) type Outcome = Result<Vec<f32>, Refusal>;

@@ -11,8 +11,8 @@ use futures::future::try_join_all;
 use tokio::sync::Semaphore;
 
 use super::error::Refusal;
-use crate::engine::Engine;
-use crate::tokens::Encoding;
+use tidewheel_engine::Engine;
+use tidewheel_engine::tokens::Encoding;
 
 /// Maximum bytes tokenized inline: a search query, about a quarter of a millisecond with a real tokenizer.
 const INLINE: usize = 1 << 10;

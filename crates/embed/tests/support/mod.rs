@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
-use tidewheel_embed::engine::{Engine, EngineInfo, ModelSource, ModelSpec, Text, Workspace, load};
 use tidewheel_embed::service::{ServiceError, ServiceOptions, serve};
-use tidewheel_embed::tokens::Encoding;
+use tidewheel_engine::tokens::Encoding;
+use tidewheel_engine::{Engine, EngineInfo, ModelSource, ModelSpec, Text, Workspace, load};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;

@@ -30,8 +30,18 @@ pub enum StackError {
         holder: Option<String>,
     },
     /// No Qdrant to start.
-    #[error("no qdrant on PATH, and no command configured that serves its API")]
+    #[error("missing Qdrant: neither tidewheel-local-qdrant beside this program nor qdrant on PATH")]
     NoQdrant,
+    /// The local Qdrant could not be built.
+    #[error("failed to build {package}: {reason}")]
+    Build {
+        /// Its package.
+        package: &'static str,
+        /// The manifest of that.
+        manifest: PathBuf,
+        /// Cargo's last words.
+        reason: String,
+    },
     /// The server's process could not be started.
     #[error("failed to start {server} ({}): {source}", program.display())]
     Spawn {
@@ -101,6 +111,9 @@ impl StackError {
             }
             Self::Locked { .. } => "stop the other stack, or set another data directory".into(),
             Self::NoQdrant => "install Qdrant with `qdrant` on PATH, or set qdrant.url to an existing server".into(),
+            Self::Build { package, manifest, .. } => {
+                format!("run `cargo build --package {package} --manifest-path {}` for all errors", manifest.display())
+            }
             Self::Spawn { .. } => "check that the file exists and is executable".into(),
             Self::Exited { log, .. } | Self::NotReady { log, .. } => format!("see its log {}", log.display()),
             Self::NotRunning { .. } | Self::Interrupted { .. } => "start the server first".into(),

@@ -16,6 +16,7 @@
 mod child;
 mod error;
 mod key;
+mod local_qdrant;
 mod lock;
 mod log;
 mod mongod;
@@ -33,6 +34,7 @@ use std::{
 pub use child::{Child, Launch};
 pub use error::StackError;
 pub use key::ApiKey;
+pub use local_qdrant::beside as local_qdrant_beside;
 use lock::DataLock;
 pub use mongod::Mongod;
 pub use qdrant::{Qdrant, QdrantProgram};
@@ -74,8 +76,8 @@ pub struct StackOptions {
 /// The source of the stack's Qdrant.
 #[derive(Debug, Clone)]
 pub enum QdrantSource {
-    /// A `qdrant` on PATH, else this command; see [`QdrantProgram::Command`].
-    PathOr(Vec<OsString>),
+    /// The local Qdrant beside this executable, else `qdrant` on PATH. In a source checkout without either, the former is built.
+    Found,
     /// This program; PATH is ignored.
     Only(QdrantProgram),
     /// An external Qdrant: the stack starts none.
@@ -83,9 +85,9 @@ pub enum QdrantSource {
 }
 
 impl StackOptions {
-    /// Default ports, supervision, and the given command if `qdrant` is not on PATH.
+    /// Default ports, supervision, and the Qdrant that is found.
     #[must_use]
-    pub fn new(data: impl Into<PathBuf>, qdrant_command: Vec<OsString>) -> Self {
+    pub fn new(data: impl Into<PathBuf>) -> Self {
         Self {
             data: data.into(),
             mongodb_port: 27017,
@@ -96,7 +98,7 @@ impl StackOptions {
             qdrant_http_port: 6333,
             qdrant_grpc_port: 6334,
             qdrant_api_key: None,
-            qdrant: QdrantSource::PathOr(qdrant_command),
+            qdrant: QdrantSource::Found,
             supervise: true,
         }
     }
@@ -146,7 +148,9 @@ impl Stack {
         let lock = DataLock::take(&options.data)?;
         // Fails before a long download, not after it.
         options.check_ports().await?;
-        let (mongod, redis) = tokio::try_join!(provisioner.mongod(), provisioner.redis_server())?;
+        let provided =
+            async { tokio::try_join!(provisioner.mongod(), provisioner.redis_server()).map_err(StackError::from) };
+        let ((mongod, redis), program) = tokio::try_join!(provided, options.qdrant.find(&report))?;
         let mongod = Mongod {
             port: options.mongodb_port,
             parameters: options.mongod_parameters,
@@ -160,7 +164,7 @@ impl Stack {
             supervise: options.supervise,
             ..Redis::new(redis, &options.data)
         };
-        let qdrant = options.qdrant.find().map(|program| Qdrant {
+        let qdrant = program.map(|program| Qdrant {
             http_port: options.qdrant_http_port,
             grpc_port: options.qdrant_grpc_port,
             api_key: options.qdrant_api_key.clone(),
@@ -213,13 +217,11 @@ impl Stack {
 }
 
 impl QdrantSource {
-    fn find(self) -> Option<QdrantProgram> {
+    async fn find(self, report: &Report) -> Result<Option<QdrantProgram>, StackError> {
         match self {
-            Self::PathOr(command) => {
-                Some(provision::on_path("qdrant").map_or(QdrantProgram::Command(command), QdrantProgram::Binary))
-            }
-            Self::Only(program) => Some(program),
-            Self::Elsewhere => None,
+            Self::Found => local_qdrant::find(report).await.map(Some),
+            Self::Only(program) => Ok(Some(program)),
+            Self::Elsewhere => Ok(None),
         }
     }
 }

@@ -8,7 +8,7 @@ use qdrant_client::Qdrant;
 use tempfile::TempDir;
 use tidewheel_core::ports::{Index, KnownVectors};
 use tidewheel_core::secret::Secret;
-use tidewheel_local::qdrant::serve_on;
+use tidewheel_local_qdrant::serve_on;
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_testkit::contracts::index::IndexHarness;
 use tokio::net::TcpListener;

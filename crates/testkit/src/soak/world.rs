@@ -1,6 +1,5 @@
 //! Servers, proxies and services of one soak.
 
-use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::PathBuf;
 
@@ -32,8 +31,7 @@ pub(super) struct World {
 impl World {
     /// Starts the servers and the proxies; the services are created, but not started.
     pub(super) async fn start(options: &SoakOptions) -> Result<Self, SoakError> {
-        let command: Vec<OsString> = vec![options.tidewheel.clone().into(), "local-qdrant".into()];
-        let mut wanted = StackOptions::new(options.folder.join("data"), command).with_free_ports();
+        let mut wanted = StackOptions::new(options.folder.join("data")).with_free_ports();
         // The soak itself restarts servers.
         wanted.supervise = false;
         wanted.redis_fsync = Fsync::Always;

@@ -8,7 +8,6 @@ mod next;
 mod progress;
 mod tickets;
 
-use std::ffi::OsString;
 use std::path::Path;
 
 use tidewheel_local::ServerKind;
@@ -69,10 +68,7 @@ async fn start_stack(data: &Path, loaded: &Loaded, key: Option<ApiKey>) -> Resul
     let settings = &loaded.settings;
     let report = progress::report();
     let provisioner = Provisioner::new(report.clone()).map_err(|error| failure(&error.into()))?;
-    let this = std::env::current_exe()
-        .map_err(|error| Failure::new(format!("failed to find the tidewheel executable to start Qdrant: {error}")))?;
-    let command: Vec<OsString> = vec![this.into(), "local-qdrant".into()];
-    let mut options = StackOptions::new(data, command);
+    let mut options = StackOptions::new(data);
     options.mongodb_port = settings.local.mongodb_port;
     options.redis_port = settings.local.redis_port;
     options.qdrant_http_port = settings.local.qdrant_http_port;

@@ -14,6 +14,8 @@ const WITH_TOTAL: &str = "  {prefix:<14} {bar:30} {bytes:>10} of {total_bytes} {
 /// Spinner for a download of unknown size.
 const WITHOUT_TOTAL: &str = "  {prefix:<14} {spinner} {bytes:>10} {bytes_per_sec:>12}";
 
+const OF_CRATES: &str = "  {prefix:<14} {bar:30} {pos:>10} of {len} crates {elapsed}";
+
 /// Returns a report that prints events to stderr.
 pub(super) fn report() -> Report {
     let bars = Arc::new(Bars::default());
@@ -23,13 +25,14 @@ pub(super) fn report() -> Report {
 struct Bars {
     all: MultiProgress,
     by_part: Mutex<HashMap<Part, ProgressBar>>,
+    compiling: Mutex<Option<ProgressBar>>,
 }
 
 impl Default for Bars {
     fn default() -> Self {
         let target =
             if printer::stderr_is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { all: MultiProgress::with_draw_target(target), by_part: Mutex::default() }
+        Self { all: MultiProgress::with_draw_target(target), by_part: Mutex::default(), compiling: Mutex::default() }
     }
 }
 
@@ -58,6 +61,13 @@ impl Bars {
             }
             Event::Waiting { part } => self.print(&format!("waiting for another process to download {part}")),
             Event::Skipped { part, reason } => self.print(&styled(DIM, format_args!("{part}: {reason}"))),
+            Event::Compiling { what, done, total } => self.compiling(what, done, total),
+            Event::Compiled { what, took } => {
+                if let Some(bar) = self.compiling.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    bar.finish_and_clear();
+                }
+                self.say(&format!("{} {what} compiled {}", styled(GOOD, "✔"), faint(took)));
+            }
             Event::Starting { .. } => {}
             Event::Ready { server, port, took } => {
                 self.print(&format!("{} {server} on port {port} {}", styled(GOOD, "✔"), faint(took)));
@@ -75,6 +85,17 @@ impl Bars {
             // The enum is non-exhaustive.
             _ => {}
         }
+    }
+
+    fn compiling(&self, what: &'static str, done: usize, total: usize) {
+        let mut bar = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = bar.get_or_insert_with(|| {
+            self.say(&format!("compiling {what}, once: {total} crates, which can take ten minutes"));
+            let style = ProgressStyle::with_template(OF_CRATES).expect("the template is valid").progress_chars("━╸ ");
+            self.all.add(ProgressBar::new(total as u64).with_style(style).with_prefix("compiling"))
+        });
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
     }
 
     /// Prints a line above the bars.

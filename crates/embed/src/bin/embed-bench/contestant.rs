@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tidewheel_embed::engine::{Engine, ModelSource, ModelSpec, Precision, Text, load};
+use tidewheel_engine::{Engine, ModelSource, ModelSpec, Precision, Text, load};
 
 use crate::process::{Child, cpu_seconds};
 

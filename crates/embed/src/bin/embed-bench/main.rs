@@ -18,9 +18,9 @@ use options::{Invocation, Options, Output};
 use process::Child;
 use report::{Report, Row};
 use served::{MODES, Served, nearest};
-use tidewheel_embed::engine::{Engine, Precision, Text, describe, measure_peak};
-use tidewheel_embed::model::Description;
-use tidewheel_embed::tokens::Encoding;
+use tidewheel_engine::model::Description;
+use tidewheel_engine::tokens::Encoding;
+use tidewheel_engine::{Engine, Precision, Text, describe, measure_peak};
 
 /// Lengths of the texts for single-text latency, in tokens.
 const SINGLE: [usize; 2] = [28, 209];

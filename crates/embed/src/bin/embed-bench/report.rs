@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use serde::Serialize;
-use tidewheel_embed::engine::Precision;
-use tidewheel_embed::model::Description;
+use tidewheel_engine::Precision;
+use tidewheel_engine::model::Description;
 
 use crate::SINGLE;
 use crate::contestant::Times;
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn operations_count_matrices_and_attention() {
-        use tidewheel_embed::model::{Activation, Pooling, Prompts, TokenizerSettings};
+        use tidewheel_engine::model::{Activation, Pooling, Prompts, TokenizerSettings};
         let mini_lm = Description {
             directory: "/".into(),
             hidden: 384,

@@ -9,8 +9,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use reqwest::Client;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use serde_json::json;
-use tidewheel_embed::engine::Precision;
-use tidewheel_embed::tokens::Encoding;
+use tidewheel_engine::Precision;
+use tidewheel_engine::tokens::Encoding;
 use tokio::runtime::Runtime;
 
 use crate::contestant::Times;
