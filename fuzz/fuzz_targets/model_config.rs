@@ -1,5 +1,5 @@
 #![no_main]
-//! The configuration files. The first byte chooses which.
+//! Fuzzes the configuration files. The first byte selects the file.
 
 use std::cell::OnceCell;
 

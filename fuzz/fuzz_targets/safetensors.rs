@@ -1,6 +1,6 @@
 #![no_main]
-//! The header of `model.safetensors`. The input is the header; its length and the tensors follow from it, unless the first
-//! byte asks for the input as the whole file.
+//! Fuzzes `model.safetensors`. The input is the header, completed with its length and valid tensors. If the first byte is
+//! `!`, the rest of the input is the whole file.
 
 use std::cell::OnceCell;
 

@@ -1,5 +1,5 @@
 #![no_main]
-//! `tokenizer.json`.
+//! Fuzzes `tokenizer.json`.
 
 use std::cell::OnceCell;
 

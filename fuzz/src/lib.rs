@@ -1,4 +1,4 @@
-//! A small model in memory-backed files, one of which is replaced by the fuzzer's input.
+//! A small model in memory-backed files; the fuzzer replaces one of them.
 
 #[path = "../../crates/embed/tests/support/madeup.rs"]
 mod madeup;
@@ -6,15 +6,15 @@ mod madeup;
 use std::path::{Path, PathBuf};
 
 use madeup::{Dtype, Madeup};
-use tidewheel_embed::engine::{Kernel, ModelSource, ModelSpec, Precision, Text, load};
+use tidewheel_engine::{Kernel, ModelSource, ModelSpec, Precision, Text, load};
 
-/// A directory with a sound model.
+/// A directory with a valid model.
 pub struct Model {
     directory: tempfile::TempDir,
 }
 
 impl Model {
-    /// Writes the model where files cost no disk.
+    /// Writes the model to memory-backed storage where available.
     pub fn new() -> Self {
         let memory = Path::new("/dev/shm");
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
@@ -41,7 +41,7 @@ impl Model {
         self.directory.path().join(name)
     }
 
-    /// Loads the model with a file replaced, embeds if it is accepted, and puts the file back.
+    /// Loads the model with one file replaced, embeds if loading succeeds, and restores the file.
     pub fn with(&self, name: &str, content: &[u8]) {
         let path = self.path(name);
         let before = std::fs::read(&path).ok();
@@ -73,7 +73,7 @@ impl Default for Model {
     }
 }
 
-/// Panics of the tokenizers library are caught where it is called; those that are not still end the process.
+/// Silences panic messages: panics of the tokenizers library are caught by the caller. Uncaught panics still abort.
 pub fn quiet() {
     std::panic::set_hook(Box::new(|_| {}));
 }

@@ -1,5 +1,5 @@
-//! Who changed what, from where. Recorded in Redis before it is done, so that nothing is done without a record, and logged with
-//! the target `audit`.
+//! The audit log: who changed what, from where. Each action is recorded in Redis before it runs, so that no action runs without
+//! a record, and is logged with the target `audit`.
 
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
@@ -8,7 +8,7 @@ use tidewheel_core::ports::PortResult;
 use tidewheel_stores::redis::{Action, RedisStore};
 use tracing::info;
 
-/// Who acts.
+/// Who performs an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Actor {
     user: String,
@@ -37,7 +37,7 @@ impl Actor {
         Self { user, origin }
     }
 
-    /// Records what is about to be done.
+    /// Records an action that is about to run.
     pub(crate) async fn records(&self, redis: &RedisStore, action: &str, detail: String) -> PortResult<()> {
         let Self { user, origin } = self.clone();
         let action = Action { action: action.to_owned(), detail, user, origin };

@@ -1,4 +1,4 @@
-//! From settings to clients. Nothing here waits for a server: clients connect when they are first used.
+//! Builds clients from the settings. Clients connect lazily, on first use.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::exit::Failure;
 use crate::local_data;
 use crate::settings::{Problem, Provider, Settings};
 
-/// Both streams.
+/// The store of both streams.
 pub(crate) fn redis(settings: &Settings) -> PortResult<RedisStore> {
     RedisStore::open(&RedisOptions { url: settings.redis.url.clone(), tls: settings.redis.tls.clone() })
 }
@@ -25,7 +25,7 @@ pub(crate) fn mongo_options(settings: &Settings, needed_by: &'static str) -> Res
     Ok(MongoOptions { uri: settings.mongodb.uri.clone(), database, collections: settings.mongodb.collection.clone() })
 }
 
-/// The source. Only a `mongodb+srv` address needs the network here.
+/// The source. Only a `mongodb+srv` URI needs the network here.
 pub(crate) async fn source(options: MongoOptions) -> PortResult<MongoSource> {
     MongoSource::connect(options).await
 }
@@ -35,7 +35,7 @@ pub(crate) fn index(settings: &Settings) -> PortResult<QdrantIndex> {
     index_of(settings, &settings.qdrant.collection)
 }
 
-/// Another collection beside it.
+/// Another collection on the same server.
 pub(crate) fn index_of(settings: &Settings, collection: &str) -> PortResult<QdrantIndex> {
     let qdrant = &settings.qdrant;
     QdrantIndex::connect(QdrantOptions {
@@ -46,7 +46,7 @@ pub(crate) fn index_of(settings: &Settings, collection: &str) -> PortResult<Qdra
     })
 }
 
-/// Whoever makes the vectors. `timeout` is for one request; unset, it is the setting.
+/// The embedder. `timeout` is per request and defaults to the setting.
 pub(crate) fn embedder(settings: &Settings, timeout: Option<Duration>) -> PortResult<Arc<dyn Embedder>> {
     let timeout = timeout.unwrap_or(settings.embedding.timeout);
     let pem = settings.embedding.tls.read("embedding.")?;
@@ -83,7 +83,7 @@ pub(crate) fn embedder(settings: &Settings, timeout: Option<Duration>) -> PortRe
     }
 }
 
-/// Where the embedder is, for messages.
+/// URL of the embedder, for messages.
 pub(crate) fn embedder_url(settings: &Settings) -> &str {
     match &settings.embedding.provider {
         Provider::Tidewheel { url, .. } | Provider::Remote { url, .. } => url,

@@ -1,8 +1,8 @@
-//! Text that comes from elsewhere (documents, servers) made harmless for a terminal.
+//! Escapes untrusted text (documents, server messages) for a terminal.
 //!
-//! A terminal acts on control characters: one sequence clears the screen, another one writes to the clipboard. Characters that
-//! turn the direction of text around, or that are invisible, make a line read as what it is not. All of them are shown as
-//! escapes. The styles of this program carry a mark that no document can know, and pass.
+//! A terminal interprets control characters: one sequence clears the screen, another one writes to the clipboard. Bidirectional
+//! overrides and invisible characters make a line read as something else. All of them are printed as escapes. The program's own
+//! styles carry a random mark that no document can contain, and pass through.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -11,21 +11,21 @@ use std::sync::OnceLock;
 
 use anstyle::Style;
 
-/// What a style of ours begins with, up to the mark.
+/// Prefix of an own style, up to the mark.
 const START: &str = "\x1b[";
 
-/// Digits that only this process knows.
+/// Digits unique to this process.
 fn mark() -> &'static str {
     static MARK: OnceLock<String> = OnceLock::new();
     MARK.get_or_init(|| format!("{:039};", uuid::Uuid::new_v4().as_u128()))
 }
 
-/// The sequence that begins a style, marked as ours.
+/// The sequence that starts a style, with the mark.
 pub(crate) fn style(style: Style) -> String {
     marked(&style.render().to_string())
 }
 
-/// The sequence that ends a style, marked as ours.
+/// The sequence that ends a style, with the mark.
 pub(crate) fn style_end(style: Style) -> String {
     marked(&style.render_reset().to_string())
 }
@@ -34,7 +34,7 @@ fn marked(sequences: &str) -> String {
     sequences.replace(START, &format!("{START}{}", mark()))
 }
 
-/// Lines for people: with our styles, and with every other character escaped on which a terminal may act.
+/// Escapes human-readable lines: own styles pass, all other unsafe characters are escaped.
 pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return Cow::Borrowed(text);
@@ -42,85 +42,84 @@ pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     let start = format!("{START}{}", mark());
     let mut escaped = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(letter) = rest.chars().next() {
+    while let Some(character) = rest.chars().next() {
         if let Some((style, after)) = rest.strip_prefix(&start).and_then(|after| after.split_once('m')) {
             let _ = write!(escaped, "{START}{style}m");
             rest = after;
             continue;
         }
-        if is_unsafe(letter) {
-            escaped.extend(letter.escape_unicode());
+        if is_unsafe(character) {
+            escaped.extend(character.escape_unicode());
         } else {
-            escaped.push(letter);
+            escaped.push(character);
         }
-        rest = &rest[letter.len_utf8()..];
+        rest = &rest[character.len_utf8()..];
     }
     Cow::Owned(escaped)
 }
 
-/// A text that takes one line: line breaks and tabs are escaped too.
+/// Escapes a single line, including line breaks and tabs.
 pub(crate) fn line(text: &str) -> Cow<'_, str> {
-    let is_break = |letter: char| matches!(letter, '\n' | '\t');
-    if !text.contains(|letter: char| is_break(letter) || is_unsafe(letter)) {
+    let is_break = |character: char| matches!(character, '\n' | '\t');
+    if !text.contains(|character: char| is_break(character) || is_unsafe(character)) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '\n' | '\t' => escaped.extend(letter.escape_default()),
-            _ if is_unsafe(letter) => escaped.extend(letter.escape_unicode()),
-            _ => escaped.push(letter),
+    for character in text.chars() {
+        match character {
+            '\n' | '\t' => escaped.extend(character.escape_default()),
+            _ if is_unsafe(character) => escaped.extend(character.escape_unicode()),
+            _ => escaped.push(character),
         }
     }
     Cow::Owned(escaped)
 }
 
-/// The same JSON, without characters on which a terminal may act: JSON writes every one of them as `\u` and four digits.
+/// Escapes unsafe characters in JSON as `\u` and four digits, which keeps the value the same.
 pub(crate) fn json(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if is_unsafe(letter) {
-            for unit in letter.encode_utf16(&mut [0; 2]) {
+    for character in text.chars() {
+        if is_unsafe(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
                 let _ = write!(escaped, "\\u{unit:04x}");
             }
         } else {
-            escaped.push(letter);
+            escaped.push(character);
         }
     }
     Cow::Owned(escaped)
 }
 
-/// Whether a terminal may act on it, or shows text as another one than it is. Joiners and marks of direction stay: scripts need
-/// them.
-fn is_unsafe(letter: char) -> bool {
-    match letter {
+/// Whether a terminal may interpret the character, or it disguises text. Joiners and directional marks pass: scripts need them.
+fn is_unsafe(character: char) -> bool {
+    match character {
         '\n' | '\t' => false,
-        // Directions that are forced or isolated, and the separators of lines.
+        // Bidirectional overrides and isolates, line and paragraph separators.
         '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}' => true,
-        // Nothing to be seen.
+        // Invisible characters.
         '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}' => true,
         // C0, DEL and C1.
-        letter => letter.is_control(),
+        character => character.is_control(),
     }
 }
 
-/// Makes what is logged harmless.
+/// A writer that escapes log events.
 pub(crate) struct Escaping<W> {
     inner: W,
     form: Form,
 }
 
-/// How a log is written.
+/// Log format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// A line of JSON for each event.
+    /// One line of JSON per event.
     Json,
     /// Text.
     Plain,
-    /// Text with the log's own colours. The log escapes those of others itself.
+    /// Text with the subscriber's own colours; it escapes foreign ones itself.
     Coloured,
 }
 
@@ -132,7 +131,7 @@ impl<W> Escaping<W> {
 
 impl<W: io::Write> io::Write for Escaping<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // The log writes whole events, so that no character is cut in two.
+        // The subscriber writes whole events, so that no character is split.
         let text = String::from_utf8_lossy(bytes);
         let escaped = match self.form {
             Form::Json => json(&text),
@@ -155,11 +154,11 @@ mod tests {
     use super::*;
     use crate::printer::{BAD, styled};
 
-    /// OSC 52, clear screen, BEL, CSI as a C1 character, DEL, a line that is overwritten, and a text turned around.
+    /// OSC 52, clear screen, BEL, CSI as a C1 character, DEL, a line overwritten by CR, and bidirectional overrides.
     const HOSTILE: &str = "a\x1b]52;c;ZXZpbA==\x07b\x1b[2Jc\u{9b}31md\x7fe\rf\u{202e}g\u{2066}h\u{200b}i";
 
     #[test]
-    fn control_characters_are_escaped_and_our_styles_stay() {
+    fn lines_escapes_control_characters_and_keeps_own_styles() {
         let shown = lines(&styled(BAD, HOSTILE)).into_owned();
         assert_eq!(
             shown,
@@ -169,19 +168,19 @@ mod tests {
     }
 
     #[test]
-    fn style_of_a_document_is_none_of_ours() {
+    fn lines_escapes_styles_of_documents() {
         assert_eq!(lines("\x1b[31mred\x1b[0m"), "\\u{1b}[31mred\\u{1b}[0m");
         assert_eq!(lines("\x1b[1;31mred"), "\\u{1b}[1;31mred");
     }
 
     #[test]
-    fn line_has_no_breaks() {
+    fn line_escapes_line_breaks() {
         assert_eq!(line("one\ntwo\tthree\x1b[2J"), "one\\ntwo\\tthree\\u{1b}[2J");
         assert_eq!(line("one two"), "one two");
     }
 
     #[test]
-    fn json_means_the_same() {
+    fn json_keeps_its_value() {
         let value = serde_json::json!({"a": HOSTILE, "tag": "\u{e0041}"});
         let text = serde_json::to_string_pretty(&value).unwrap();
         let escaped = json(&text);
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn log_keeps_its_own_colours_only() {
+    fn log_keeps_only_its_own_colours() {
         let written = |form: Form, text: &str| {
             let mut writer = Escaping::new(Vec::new(), form);
             writer.write_all(text.as_bytes()).unwrap();

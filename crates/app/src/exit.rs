@@ -1,37 +1,37 @@
-//! How the program ends.
+//! Exit codes and failures.
 
 use std::fmt;
 use std::process;
 
 use tidewheel_core::error::{ErrorClass, PortError};
 
-/// What a command that could do its work found.
+/// Result of a command that ran to completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// All is fine: exit code 0.
+    /// Success: exit code 0.
     Fine,
-    /// The answer is no, a check failed for example: exit code 1.
+    /// Negative answer, such as a failed check: exit code 1.
     No,
-    /// Part of the answer could not be had, and that has been said already: exit code 2.
+    /// Incomplete answer, already reported: exit code 2.
     Unknown,
 }
 
-/// Why a command could not do its work: exit code 2.
+/// Why a command failed: exit code 2.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
-    /// What failed, on which object, caused by what.
+    /// Operation, object and cause.
     pub(crate) message: String,
-    /// What to do, where that is known.
+    /// What to do, if known.
     pub(crate) hint: Option<String>,
 }
 
 impl Failure {
-    /// A failure with this message.
+    /// Creates a failure without a hint.
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None }
     }
 
-    /// The same failure with a hint.
+    /// Sets the hint.
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -49,7 +49,7 @@ impl std::error::Error for Failure {}
 impl From<PortError> for Failure {
     fn from(error: PortError) -> Self {
         let usual =
-            || (error.class == ErrorClass::Transient).then(|| "`tidewheel check` tries every server".to_owned());
+            || (error.class == ErrorClass::Transient).then(|| "run `tidewheel check` to test every server".to_owned());
         Self { hint: error.hint.clone().or_else(usual), message: error.message }
     }
 }

@@ -1,4 +1,4 @@
-//! Where the local stack keeps its data, and the API key of its Qdrant.
+//! Data directory of the local stack, and the API key of its Qdrant.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use tidewheel_local::stack::ApiKey;
 use crate::exit::Failure;
 use crate::settings::Settings;
 
-/// The setting, or the usual place of a user's data.
+/// The setting, or the user's default data directory.
 pub(crate) fn directory(set: Option<&str>) -> Result<PathBuf, Failure> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let directory = set
@@ -18,10 +18,10 @@ pub(crate) fn directory(set: Option<&str>) -> Result<PathBuf, Failure> {
         .or_else(|| Some(variable("HOME")?.join(".local/share/tidewheel")))
         .unwrap_or_else(|| ".tidewheel".into());
     std::path::absolute(&directory)
-        .map_err(|error| Failure::new(format!("{} is no directory for data: {error}", directory.display())))
+        .map_err(|error| Failure::new(format!("invalid data directory {}: {error}", directory.display())))
 }
 
-/// The API key for `qdrant.url`: the setting, or, for the Qdrant of `up` at its usual address, the key in its data.
+/// The API key for `qdrant.url`: the setting, or, for the Qdrant of `up` at its default address, the key in its data directory.
 pub(crate) fn qdrant_key(settings: &Settings) -> Option<Secret> {
     settings.qdrant.api_key.clone().or_else(|| {
         if !is_the_local_one(settings.qdrant.url.reveal(), settings.local.qdrant_grpc_port) {
@@ -32,7 +32,7 @@ pub(crate) fn qdrant_key(settings: &Settings) -> Option<Secret> {
     })
 }
 
-/// Whether `up` serves at this address: the key goes nowhere else.
+/// Whether `url` is the address of `up`'s Qdrant. The key is sent nowhere else.
 fn is_the_local_one(url: &str, port: u16) -> bool {
     let Some(rest) = url.strip_prefix("http://").or_else(|| (!url.contains("://")).then_some(url)) else {
         return false;
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn key_of_the_local_qdrant_is_meant_for_its_own_address_alone() {
+    fn local_qdrant_key_is_sent_only_to_its_own_address() {
         for url in ["http://127.0.0.1:6334", "http://localhost:6334/", "127.0.0.1:6334", "http://[::1]:6334"] {
             assert!(is_the_local_one(url, 6334), "{url}");
         }

@@ -1,7 +1,7 @@
-//! `tidewheel`: the command line, the settings, and the place where everything is put together.
+//! The `tidewheel` binary: command line, settings and composition of the services.
 //!
-//! The program itself does nothing: it reads the command line and the settings, starts the logs, calls the command, and
-//! turns its answer into an exit code: 0 fine, 1 the answer is no, 2 could not tell.
+//! `main` parses the command line, runs the command, and maps its answer to an exit code: 0 success, 1 a negative answer, 2 an
+//! error.
 
 mod audit_log;
 mod check;

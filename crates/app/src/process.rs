@@ -1,13 +1,13 @@
-//! What this process is allowed, set before anything else.
+//! Process limits, set at startup.
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 
-/// Makes new files and directories private, and allows as many open files as the system does: connections are files, and a
-/// limit of 1,024, which is usual, is soon reached. The servers of the local stack inherit both.
+/// Makes new files and directories private, and raises the limit of open files to the hard limit: connections are files, and
+/// the usual soft limit of 1,024 is soon reached. The servers of the local stack inherit both.
 pub(crate) fn prepare() {
     umask(Mode::RWXG | Mode::RWXO);
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // Without it there are fewer connections.
+    // On failure the process can only open fewer connections.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }

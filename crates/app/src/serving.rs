@@ -1,4 +1,4 @@
-//! The sockets of our own servers: address, token and certificate.
+//! Sockets of the HTTP servers: address, token and certificate.
 
 use tidewheel_core::secret::Secret;
 use tidewheel_serving::{SHORTEST_TOKEN, Server, Tls};
@@ -8,24 +8,24 @@ use tracing::warn;
 use crate::exit::Failure;
 use crate::settings::Serving;
 
-/// One of our servers.
+/// An HTTP server.
 pub(crate) struct Surface {
-    /// What messages call it.
+    /// Name in messages.
     pub(crate) name: &'static str,
-    /// The table of its settings.
+    /// Table of its settings.
     pub(crate) table: &'static str,
-    /// Whether it needs a token where other machines can reach it.
+    /// Whether it needs a token when it is reachable from other machines.
     pub(crate) token: Need,
 }
 
-/// How much a server needs something.
+/// Whether a server needs a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// It does not start without.
+    /// The server does not start without one.
     Required,
-    /// It warns without.
+    /// The server logs a warning without one.
     Advised,
-    /// Something else does the same.
+    /// Another mechanism protects the server.
     Optional,
 }
 
@@ -35,14 +35,14 @@ pub(crate) async fn bind(surface: &Surface, address: &str, serving: &Serving) ->
     secured(surface, address, listener, serving)
 }
 
-/// Why an address cannot be bound.
+/// The failure for an address that cannot be bound.
 pub(crate) fn taken(surface: &Surface, address: &str, error: &std::io::Error) -> Failure {
     let Surface { name, table, .. } = surface;
-    Failure::new(format!("{name} cannot listen on {address}: {error}"))
+    Failure::new(format!("failed to bind {address} for {name}: {error}"))
         .with_hint(format!("stop the process that uses the address, or set {table}.listen to another one"))
 }
 
-/// The same for an address that is bound.
+/// Secures a bound listener with token and certificate.
 pub(crate) fn secured(
     surface: &Surface,
     address: &str,
@@ -59,7 +59,7 @@ pub(crate) fn secured(
         match (problem(surface, address, serving), surface.token) {
             (None, _) => {}
             (Some(failure), Need::Required) => return Err(failure),
-            // A token that is there and weak is a mistake, whatever else protects the server.
+            // A weak token is a mistake, whatever else protects the server.
             (Some(failure), _) if serving.token.is_some() => return Err(failure),
             (Some(failure), Need::Advised) => warn!("{failure}; {}", failure.hint.as_deref().unwrap_or_default()),
             (Some(_), Need::Optional) => {}
@@ -68,7 +68,7 @@ pub(crate) fn secured(
     Ok(server)
 }
 
-/// What is wrong with the token of a server that other machines can reach. Never the token itself.
+/// Returns the problem with the token of a server that is reachable from other machines. Never contains the token.
 fn problem(surface: &Surface, address: &str, serving: &Serving) -> Option<Failure> {
     let table = surface.table;
     let length = serving.token.as_ref().map(Secret::reveal).map_or(0, str::len);
@@ -81,7 +81,7 @@ fn problem(surface: &Surface, address: &str, serving: &Serving) -> Option<Failur
         _ => return None,
     };
     let hint = format!(
-        "set {table}.token_file to a file with a long random text (openssl rand -hex 32), or listen on 127.0.0.1"
+        "set {table}.token_file to a file with a long random string (openssl rand -hex 32), or listen on 127.0.0.1"
     );
     Some(failure.with_hint(hint))
 }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_or_missing_token_is_named_by_its_setting_and_not_shown() {
+    fn invalid_token_error_names_the_setting_and_redacts_the_token() {
         for token in ["", "hunter2", "fifteen letters"] {
             let failure = problem(&SURFACE, "0.0.0.0:9091", &with(token)).unwrap();
             let text = format!("{failure} {}", failure.hint.as_deref().unwrap());
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_beyond_loopback_needs_a_token_if_it_shows_documents_or_has_a_short_one() {
+    async fn non_loopback_server_refuses_a_short_token_and_a_missing_required_one() {
         let open = Surface { name: "the embedder", table: "embedder", token: Need::Advised };
         for (surface, token, accepted) in [
             (&SURFACE, None, false),

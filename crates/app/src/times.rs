@@ -1,4 +1,4 @@
-//! Times as people write them.
+//! Parses and formats times and durations.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use mongodb::bson::DateTime;
 use crate::exit::Failure;
 use crate::settings::parse_duration;
 
-/// Reads a time, or how long ago it was, as milliseconds since the Unix epoch.
+/// Parses a timestamp or an age into milliseconds since the Unix epoch.
 pub(crate) fn parse(flag: &str, text: &str, now: SystemTime) -> Result<u64, Failure> {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     if let Some(ago) = parse_duration(text) {
@@ -15,19 +15,19 @@ pub(crate) fn parse(flag: &str, text: &str, now: SystemTime) -> Result<u64, Fail
     }
     DateTime::parse_rfc3339_str(text).ok().and_then(|time| u64::try_from(time.timestamp_millis()).ok()).ok_or_else(
         || {
-            Failure::new(format!("{flag} {text:?} is no time"))
-                .with_hint("write it like 2026-05-01T12:00:00Z, or how long ago: 90m, 7d")
+            Failure::new(format!("invalid {flag} {text:?}: expected a time"))
+                .with_hint("use a timestamp such as 2026-05-01T12:00:00Z, or an age such as 90m or 7d")
         },
     )
 }
 
-/// The time in UTC.
+/// Formats a time as RFC 3339 in UTC.
 pub(crate) fn show(milliseconds: u64) -> String {
     let time = DateTime::from_millis(i64::try_from(milliseconds).unwrap_or(i64::MAX));
     time.try_to_rfc3339_string().unwrap_or_else(|_| format!("{milliseconds} ms"))
 }
 
-/// A span of time in two digits or three: enough to see whether something is stuck.
+/// Formats a duration to one decimal.
 pub(crate) fn span(milliseconds: u64) -> String {
     match milliseconds {
         0..=999 => format!("{milliseconds} ms"),
@@ -38,12 +38,12 @@ pub(crate) fn span(milliseconds: u64) -> String {
     }
 }
 
-/// By this machine's clock, in milliseconds since the Unix epoch.
+/// Local time in milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> u64 {
     milliseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// The same in seconds.
+/// Local time in seconds since the Unix epoch.
 pub(crate) fn now_seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_and_spans_are_read() {
+    fn times_are_parsed_and_durations_formatted() {
         let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
         assert_eq!(parse("--since", "1h", now).unwrap(), 996_400_000);
         assert_eq!(parse("--since", "1970-01-02T00:00:00Z", now).unwrap(), 86_400_000);

@@ -1,8 +1,8 @@
-//! Breaks texts into lines for a terminal.
+//! Wraps text for a terminal.
 
-/// The first `most` lines of `text` at `width` columns, white space collapsed; `…` ends a text that is longer.
+/// Returns the first `most` lines of `text` at `width` columns, with white space collapsed; `…` marks truncated text.
 ///
-/// Counts characters, not columns: a line of wide characters gets longer, and the terminal breaks it.
+/// Counts characters, not columns: the terminal itself wraps a line of wide characters.
 pub(crate) fn lines(text: &str, width: usize, most: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut current = String::new();
@@ -21,7 +21,7 @@ pub(crate) fn lines(text: &str, width: usize, most: usize) -> Vec<String> {
         }
         current.extend(word.chars().take(width));
         if length > width {
-            // The rest of a monster of a word is of no use to a reader.
+            // The rest of an overlong word is dropped.
             lines.push(std::mem::take(&mut current));
             if lines.len() == most || words.peek().is_none() {
                 return shortened(lines, width);
@@ -44,8 +44,8 @@ fn shortened(mut lines: Vec<String>, width: usize) -> Vec<String> {
     lines
 }
 
-/// A line of output in as many lines as this width needs: broken between words, the rest under the beginning of its text. What
-/// stands in backquotes is to be copied and stays together. Styles take no room.
+/// Wraps a line of output between words, with a hanging indent at the start of its text. Backquoted text is meant for copying and
+/// is never split. Styles have no width.
 pub(crate) fn hanging(line: &str, width: usize) -> String {
     let words = words(line);
     let length: usize = words.iter().map(|word| word.gap + word.columns).sum();
@@ -58,7 +58,7 @@ pub(crate) fn hanging(line: &str, width: usize) -> String {
         if column > indent && column + word.gap + word.columns > width {
             text.push('\n');
             text.extend(std::iter::repeat_n(' ', indent));
-            text.extend(word.before.chars().filter(|letter| *letter != ' '));
+            text.extend(word.before.chars().filter(|character| *character != ' '));
             column = indent;
         } else {
             text.push_str(word.before);
@@ -70,14 +70,14 @@ pub(crate) fn hanging(line: &str, width: usize) -> String {
     text
 }
 
-/// A word with what is before it.
+/// A word with the white space before it.
 struct Word<'a> {
     /// Spaces and styles.
     before: &'a str,
-    /// How many spaces.
+    /// Number of spaces.
     gap: usize,
     text: &'a str,
-    /// How much room it takes: characters, without styles.
+    /// Width in characters, without styles.
     columns: usize,
 }
 
@@ -87,9 +87,9 @@ fn words(line: &str) -> Vec<Word<'_>> {
     while !rest.is_empty() {
         let (before, text) = rest.split_at(before(rest));
         let mut quoted = false;
-        let end = text.char_indices().find(|&(at, letter)| {
-            match letter {
-                // One that is never closed is a letter like others.
+        let end = text.char_indices().find(|&(at, character)| {
+            match character {
+                // An unclosed backquote is an ordinary character.
                 '`' => quoted = !quoted && text[at + 1..].contains('`'),
                 ' ' => return !quoted,
                 _ => {}
@@ -97,14 +97,14 @@ fn words(line: &str) -> Vec<Word<'_>> {
             false
         });
         let (text, after) = text.split_at(end.map_or(text.len(), |(at, _)| at));
-        let gap = before.chars().filter(|letter| *letter == ' ').count();
+        let gap = before.chars().filter(|character| *character == ' ').count();
         words.push(Word { before, gap, text, columns: columns(text) });
         rest = after;
     }
     words
 }
 
-/// Spaces and styles at the beginning, in bytes.
+/// Length in bytes of the leading spaces and styles.
 fn before(text: &str) -> usize {
     let mut rest = text;
     loop {
@@ -120,9 +120,9 @@ fn columns(text: &str) -> usize {
     anstream::adapter::strip_str(text).map(|part| part.chars().count()).sum()
 }
 
-/// Where the text of a line begins: behind its sign (`✔`, `→`), or in the column behind its name (`source      …`).
+/// Column where the text of a line starts: after its sign (`✔`, `→`), or after its label (`source      …`).
 fn indent(words: &[Word<'_>], width: usize) -> usize {
-    /// A name is no longer; a wider gap further on is of a table.
+    /// Maximum width of a label; a gap further right belongs to a table.
     const NAMES: usize = 20;
     let mut column = 0;
     let mut indent = 2;
@@ -146,7 +146,7 @@ mod tests {
     use super::{hanging, lines};
 
     #[test]
-    fn the_rest_of_a_line_stands_under_its_text() {
+    fn hanging_indents_wrapped_lines_to_the_text() {
         assert_eq!(hanging("short", 10), "short");
         assert_eq!(hanging("  → one two three four", 14), "  → one two\n    three four");
         assert_eq!(hanging("source      one two three", 20), "source      one two\n            three");
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_stay_whole_and_styles_take_no_room() {
+    fn hanging_keeps_commands_whole_and_ignores_styles() {
         let line = "! see `tidewheel status` and the rest";
         assert_eq!(hanging(line, 20), "! see\n  `tidewheel status`\n  and the rest");
         assert_eq!(hanging("a lonely ` is no quote", 12), "a lonely `\n  is no\n  quote");
@@ -163,17 +163,17 @@ mod tests {
             hanging("\x1b[32m✔\x1b[0m \x1b[1mall\x1b[0m is well", 13),
             "\x1b[32m✔\x1b[0m \x1b[1mall\x1b[0m is well"
         );
-        // The column behind a name, styled as the program does it.
+        // The column after a label, styled as the program prints it.
         assert_eq!(
             hanging("\x1b[1msource      \x1b[0m one two", 16),
             "\x1b[1msource      \x1b[0m one\n             two"
         );
-        let monster = "x".repeat(30);
-        assert_eq!(hanging(&format!("see {monster} there"), 20), format!("see\n  {monster}\n  there"));
+        let overlong = "x".repeat(30);
+        assert_eq!(hanging(&format!("see {overlong} there"), 20), format!("see\n  {overlong}\n  there"));
     }
 
     #[test]
-    fn words_stay_whole_and_the_end_is_marked() {
+    fn lines_keeps_words_whole_and_marks_truncation() {
         assert_eq!(lines("one two\n  three", 80, 3), ["one two three"]);
         assert_eq!(lines("one two three four", 9, 3), ["one two", "three", "four"]);
         assert_eq!(lines("one two three four", 9, 2), ["one two", "three …"]);

@@ -1,17 +1,17 @@
-//! The command line as people and scripts see it: help, settings, errors, exit codes. No server is needed.
+//! The command line: help, settings, errors, exit codes. Requires no servers.
 
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// What a command printed and how it ended.
+/// Output and exit code of a command.
 struct Ran {
     out: String,
     err: String,
     code: i32,
 }
 
-/// Runs the binary in an empty directory, with nothing of this machine's environment that it would read.
+/// Runs the binary in an empty directory, without the environment variables that it reads.
 fn tidewheel(arguments: &[&str]) -> Ran {
     tidewheel_in(&tempfile::tempdir().unwrap(), arguments, &[])
 }
@@ -28,7 +28,7 @@ fn tidewheel_in(directory: &TempDir, arguments: &[&str], environment: &[(&str, &
     Ran {
         out: String::from_utf8(stdout).unwrap(),
         err: String::from_utf8(stderr).unwrap(),
-        code: status.code().expect("it was not killed"),
+        code: status.code().expect("an exit code"),
     }
 }
 
@@ -76,7 +76,7 @@ fn help_of_every_command() {
 }
 
 #[test]
-fn every_setting_is_shown_with_its_origin() {
+fn config_show_prints_every_setting_with_its_origin() {
     let directory = tempfile::tempdir().unwrap();
     let file =
         "[mongodb]\ndatabase = \"shop\"\nuri = \"mongodb://ann:hunter2@db:27017\"\n[qdrant]\napi_key = \"hunter2\"\n";
@@ -86,7 +86,7 @@ fn every_setting_is_shown_with_its_origin() {
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert!(!ran.out.contains("hunter2"));
     insta::assert_snapshot!(ran.out);
-    // What is shown is TOML of the right shape, to be copied from.
+    // The output is a valid settings file.
     let shown = tempfile::tempdir().unwrap();
     std::fs::write(shown.path().join("tidewheel.toml"), ran.out).unwrap();
     let again = tidewheel_in(&shown, &["config", "check"], &[]);
@@ -94,21 +94,21 @@ fn every_setting_is_shown_with_its_origin() {
 }
 
 #[test]
-fn problems_are_all_told_with_a_hint_and_exit_codes_are_an_interface() {
+fn config_check_reports_every_problem_with_hint_and_exit_code() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("tidewheel.toml"), "[mongo]\nuri = \"x\"\n[processor]\nbatch = \"many\"\n")
         .unwrap();
     let ran = tidewheel_in(&directory, &["config", "check"], &[]);
     assert_eq!(ran.code, 1);
     insta::assert_snapshot!(ran.err);
-    // A command that needs the settings cannot do its work at all.
+    // A command that requires the settings fails to run.
     assert_eq!(tidewheel_in(&directory, &["run"], &[]).code, 2);
     assert_eq!(tidewheel(&["no-such-command"]).code, 2);
     assert_eq!(tidewheel(&["config", "path"]).code, 1);
 }
 
 #[test]
-fn the_example_is_a_settings_file() {
+fn config_example_prints_valid_settings() {
     let directory = tempfile::tempdir().unwrap();
     let example = tidewheel(&["config", "example"]).out;
     std::fs::write(directory.path().join("tidewheel.toml"), &example).unwrap();
@@ -116,7 +116,7 @@ fn the_example_is_a_settings_file() {
     assert_eq!(tidewheel_in(&directory, &["config", "path"], &[]).code, 0);
 }
 
-/// Addresses where nothing listens: ports below 10 belong to services that nobody runs any more.
+/// Unreachable servers: nothing listens on ports below 10, which belong to obsolete services.
 const NOWHERE: [&str; 10] = [
     "--mongodb-uri",
     "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200",
@@ -131,7 +131,7 @@ const NOWHERE: [&str; 10] = [
 ];
 
 #[test]
-fn check_says_what_is_wrong_with_every_server_and_what_to_do() {
+fn check_reports_every_unreachable_server_with_hint() {
     let ran = tidewheel(&[&["check"], &NOWHERE[..]].concat());
     assert_eq!(ran.code, 1, "{}", ran.err);
     let lines: Vec<&str> = ran.out.lines().collect();
@@ -145,7 +145,7 @@ fn check_says_what_is_wrong_with_every_server_and_what_to_do() {
 }
 
 #[test]
-fn what_cannot_be_told_is_code_2() {
+fn commands_exit_with_2_when_servers_are_unreachable() {
     let status = tidewheel(&[&["status", "--output", "json"], &NOWHERE[..]].concat());
     assert_eq!(status.code, 2);
     let told: serde_json::Value = serde_json::from_str(&status.out).unwrap();
@@ -156,7 +156,7 @@ fn what_cannot_be_told_is_code_2() {
 }
 
 #[test]
-fn a_service_without_what_it_needs_says_so() {
+fn service_reports_missing_setting() {
     let ran = tidewheel(&["producer"]);
     assert_eq!(ran.code, 2);
     assert!(
@@ -168,10 +168,10 @@ fn a_service_without_what_it_needs_says_so() {
     assert_eq!(ran.code, 2, "{}", ran.err);
 }
 
-/// Secrets of a letter and what breaks addresses, in every place that takes one; none may be told by any command.
+/// Secrets with characters that break URL parsing, in every setting that may contain one; no command may print them.
 #[test]
-fn no_command_shows_a_secret_wherever_it_stands() {
-    // Not random: the same cases on every run. The library that hides them is tested with random ones.
+fn no_command_prints_secret_of_any_setting() {
+    // Fixed cases. The redaction itself has property tests.
     let secrets = ["Xk9qPlain7", "Xk9q?Mark7", "Xk9q@At7", "Xk9q#Hash7", "Xk9q/Slash:Colon%41&x=Xk9q"];
     let templates: [(&str, &[&str]); 7] = [
         (
@@ -224,7 +224,7 @@ fn no_command_shows_a_secret_wherever_it_stands() {
     assert!(leaks.is_empty(), "{}", leaks.join("\n"));
 }
 
-/// The output of every command with a secret in one form of each setting.
+/// Returns the outputs that contain the secret, given one form of each setting.
 fn leaks(secret: &str, templates: &[(&str, &[&str])], form: usize) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let mut file = String::from("mongodb.database = \"shop\"\n");
@@ -236,16 +236,16 @@ fn leaks(secret: &str, templates: &[(&str, &[&str])], form: usize) -> Vec<String
     let mut found = Vec::new();
     let mut look = |directory: &TempDir, arguments: &[&str]| {
         let ran = tidewheel_in(directory, arguments, &[]);
-        let told = ran.out + &ran.err;
-        // What the secrets have in common, and nothing else here has.
-        if told.contains("Xk9q") {
-            found.push(format!("{arguments:?} with\n{file}says\n{told}"));
+        let output = ran.out + &ran.err;
+        // The common prefix of the secrets.
+        if output.contains("Xk9q") {
+            found.push(format!("{arguments:?} with\n{file}prints\n{output}"));
         }
     };
     for command in [&["config", "show"][..], &["config", "check"], &["status"]] {
         look(&directory, command);
     }
-    // A setting that is not valid keeps the others from being used: each is also tried alone.
+    // An invalid setting prevents the others from being used, so each is also tried alone.
     let nowhere = tempfile::tempdir().unwrap();
     let quick = "mongodb.uri = \"mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100\"\nmongodb.database = \"shop\"\n\
                  redis.url = \"redis://127.0.0.1:2\"\nembedding.url = \"http://127.0.0.1:3\"\nqdrant.url = \"http://127.0.0.1:4\"\n";
@@ -258,7 +258,7 @@ fn leaks(secret: &str, templates: &[(&str, &[&str])], form: usize) -> Vec<String
 }
 
 #[test]
-fn malformed_assignment_is_not_repeated() {
+fn malformed_assignment_error_does_not_print_its_value() {
     for assignment in ["qdrant.api_key:hunter2", "hunter2", "redis://:hunter2@cache?a=b", "qdrant.apikey=hunter2"] {
         let ran = tidewheel(&["config", "check", "--set", assignment]);
         assert_eq!(ran.code, 1, "{}", ran.err);
@@ -267,7 +267,7 @@ fn malformed_assignment_is_not_repeated() {
 }
 
 #[test]
-fn secret_in_a_flag_and_misspelt_variable_are_warned_of() {
+fn config_check_warns_of_secret_in_flag_and_misspelt_variable() {
     let directory = tempfile::tempdir().unwrap();
     let arguments = ["config", "check", "--set", "qdrant.api_key=hunter2", "--redis-url", "redis://:hunter2@cache"];
     let ran = tidewheel_in(&directory, &arguments, &[("TIDEWHEEL_MONGODB__COLLECTION", "tickets")]);
@@ -277,7 +277,7 @@ fn secret_in_a_flag_and_misspelt_variable_are_warned_of() {
 }
 
 #[test]
-fn check_before_run_accepts_that_no_embedder_runs() {
+fn check_before_run_tolerates_stopped_embedder() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let embedder = |model: &str| {
         let listen = format!("embedder.listen=127.0.0.1:{port}");
@@ -297,22 +297,22 @@ fn check_before_run_accepts_that_no_embedder_runs() {
         embedder("hash:64"),
         [
             "right: hash:64 can be loaded: 64 dimensions".to_owned(),
-            format!("doubtful: no embedder runs at http://127.0.0.1:{port} yet")
+            format!("doubtful: no embedder is running at http://127.0.0.1:{port}")
         ]
     );
     let unknown = embedder("nobody/has-this-model");
-    assert!(unknown[0].starts_with("doubtful: nobody/has-this-model is not on this machine yet"), "{unknown:?}");
+    assert!(unknown[0].starts_with("doubtful: nobody/has-this-model is not downloaded yet"), "{unknown:?}");
     let empty = tempfile::tempdir().unwrap();
     let broken = embedder(empty.path().to_str().unwrap());
     assert!(broken.len() == 1 && broken[0].starts_with("wrong: embedder:"), "{broken:?}");
-    // Another process has the address: the embedder could not start.
+    // Another process uses the port, so that the embedder could not start.
     let holder = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
     std::thread::spawn(move || holder.incoming().for_each(drop));
     let taken = embedder("hash:64");
     assert!(taken.len() == 1 && taken[0].starts_with("wrong: "), "{taken:?}");
 }
 
-/// Answers every request with a redirect, over HTTP/1.
+/// Responds to every request with a redirect, over HTTP/1.
 fn redirecting(location: &'static str) -> u16 {
     use std::io::{Read as _, Write as _};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -331,7 +331,7 @@ fn redirecting(location: &'static str) -> u16 {
 }
 
 #[test]
-fn redirect_is_named_with_the_setting_to_change_and_not_followed() {
+fn redirect_is_reported_with_its_setting_and_not_followed() {
     let port = redirecting("https://elsewhere.example.com/encode?key=hunter2");
     let url = format!("http://127.0.0.1:{port}");
     let (embedding, endpoint) = (format!("embedding.url={url}"), format!("traces.endpoint={url}"));
@@ -343,7 +343,7 @@ fn redirect_is_named_with_the_setting_to_change_and_not_followed() {
         let target = "redirects to https://elsewhere.example.com/encode?*** (301)";
         assert_eq!(ran.out.matches(target).count(), 2, "embedder and traces: {}", ran.out);
         assert!(
-            ran.out.contains("set embedding.url to the address") && ran.out.contains("set traces.endpoint"),
+            ran.out.contains("set embedding.url to the redirect target") && ran.out.contains("set traces.endpoint"),
             "{}",
             ran.out
         );
@@ -351,7 +351,7 @@ fn redirect_is_named_with_the_setting_to_change_and_not_followed() {
     }
 }
 
-/// A proxy that records what it is asked for, and serves none of it.
+/// A proxy that records request lines and responds with 502.
 fn recording_proxy() -> (u16, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
     use std::io::{BufRead as _, BufReader, Write as _};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -371,13 +371,13 @@ fn recording_proxy() -> (u16, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
 }
 
 #[test]
-fn proxy_of_the_environment_gets_no_request_for_this_machine() {
+fn environment_proxy_receives_no_loopback_requests() {
     let (proxy, requests) = recording_proxy();
     let proxy = format!("http://127.0.0.1:{proxy}");
     let cache = tempfile::tempdir().unwrap();
     let ours = redirecting("/elsewhere");
     let hub = format!("http://127.0.0.1:{ours}");
-    let ask = |arguments: &[&str], no_proxy: &str| {
+    let run = |arguments: &[&str], no_proxy: &str| {
         let environment = [
             ("HTTP_PROXY", proxy.as_str()),
             ("http_proxy", proxy.as_str()),
@@ -398,20 +398,20 @@ fn proxy_of_the_environment_gets_no_request_for_this_machine() {
         let webhook = format!("monitor.webhook=http://{host}:{ours}");
         let flags = ["--set", &embedding, "--set", &endpoint, "--set", &webhook];
         for command in [&["check"][..], &["status"], &["monitor", "--once"], &["search", "anything"]] {
-            let (told, requests) = ask(&[command, &flags].concat(), "");
-            assert_eq!(requests, [""; 0], "{host}: {command:?}: {told}");
+            let (output, requests) = run(&[command, &flags].concat(), "");
+            assert_eq!(requests, [""; 0], "{host}: {command:?}: {output}");
         }
     }
-    // A hub of models on this machine.
-    let (told, requests) = ask(&["embedder", "--model", "nobody/model", "--set", "embedder.listen=127.0.0.1:9"], "");
-    assert!(told.contains("nobody/model") && requests.is_empty(), "{told} {requests:?}");
+    // A model hub on loopback.
+    let (output, requests) = run(&["embedder", "--model", "nobody/model", "--set", "embedder.listen=127.0.0.1:9"], "");
+    assert!(output.contains("nobody/model") && requests.is_empty(), "{output} {requests:?}");
 
-    // What is elsewhere still goes through it, unless NO_PROXY says otherwise.
+    // Remote hosts still go through the proxy, unless NO_PROXY lists them.
     let remote = ["check", "--set", "embedding.url=http://embedder.invalid:8080"];
-    let (told, requests) = ask(&remote, "");
-    assert!(requests.iter().any(|line| line.starts_with("GET http://embedder.invalid:8080/")), "{told} {requests:?}");
-    let (told, requests) = ask(&remote, "embedder.invalid");
-    assert!(requests.is_empty() && told.contains("embedder.invalid"), "{told} {requests:?}");
+    let (output, requests) = run(&remote, "");
+    assert!(requests.iter().any(|line| line.starts_with("GET http://embedder.invalid:8080/")), "{output} {requests:?}");
+    let (output, requests) = run(&remote, "embedder.invalid");
+    assert!(requests.is_empty() && output.contains("embedder.invalid"), "{output} {requests:?}");
 }
 
 /// The help of a command without the settings, which are the same for every command.

@@ -1,4 +1,4 @@
-//! The load, and what is measured from outside: when a document is searchable.
+//! The load, and the measurement of when documents are searchable.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -15,18 +15,18 @@ use uuid::Uuid;
 
 use crate::side::Side;
 
-/// Where the documents are written.
+/// The source database.
 pub const DATABASE: &str = "bench";
-/// The collection that both sides follow.
+/// The source collection of all sides.
 pub const COLLECTION: &str = "tickets";
-/// All sides write to this collection of Qdrant.
+/// The Qdrant collection of all sides.
 pub const INDEX: &str = "documents";
-/// Ids of the latency run begin here, beside those of the throughput run.
+/// First id of the latency run, above those of the throughput run.
 const LATENCY_IDS: i32 = 1_000_000;
-/// Nothing takes longer, unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Upper bound of a step; longer means that it hangs.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The servers, and clients of the benchmark's own.
+/// The servers' URLs and the benchmark's clients.
 pub struct Servers {
     pub mongodb_uri: String,
     pub redis_url: String,
@@ -35,7 +35,7 @@ pub struct Servers {
     tickets: mongodb::Collection<Document>,
     redis: redis::Client,
     qdrant: Qdrant,
-    /// Numbers in a vector.
+    /// Vector dimension.
     pub dimension: usize,
 }
 
@@ -57,7 +57,7 @@ impl Servers {
         })
     }
 
-    /// Empties everything, so that both sides begin alike.
+    /// Deletes all data, so that every side starts empty.
     pub async fn clear(&self) -> Result<(), Box<dyn Error>> {
         self.tickets.drop().await?;
         let mut redis = self.redis.get_multiplexed_async_connection().await?;
@@ -68,8 +68,8 @@ impl Servers {
         Ok(())
     }
 
-    /// Waits until a first document has gone all the way: a change stream without a saved position only sees what
-    /// comes after it was opened, so the document is written again and again until it arrives.
+    /// Waits until a first document is searchable. A change stream without a resume token only sees changes after it
+    /// was opened, so documents are inserted until one arrives.
     pub async fn warm_up(&self, side: &Side) -> Result<(), Box<dyn Error>> {
         let begun = Instant::now();
         for id in -10_000.. {
@@ -77,17 +77,17 @@ impl Servers {
             let tried = Instant::now();
             while tried.elapsed() < Duration::from_millis(500) {
                 if self.is_searchable(side.point(id)).await {
-                    // The rest of the warm-up documents arrives; the first measurement must not wait behind them.
+                    // Lets the other warm-up documents arrive, so that they do not delay the first measurement.
                     tokio::time::sleep(Duration::from_secs(2)).await;
                     return Ok(());
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > TIMEOUT {
                 break;
             }
         }
-        Err(format!("{} does not start", side.name).into())
+        Err(format!("{} did not start", side.name).into())
     }
 
     async fn is_searchable(&self, point: Uuid) -> bool {
@@ -101,9 +101,9 @@ impl Servers {
     }
 }
 
-/// Milliseconds from the acknowledged commit to the moment when the point can be read, for each document, sorted.
+/// Returns milliseconds from the acknowledged commit until the point is readable, for each document, sorted.
 ///
-/// The point is asked for about every millisecond, so that a measured value is up to that much too long.
+/// The point is polled about every millisecond, so a value is up to that much too long.
 pub async fn latency(
     servers: &Servers,
     side: &Side,
@@ -118,7 +118,7 @@ pub async fn latency(
         servers.tickets.insert_one(ticket(id)).await?;
         let committed = Instant::now();
         while !servers.is_searchable(point).await {
-            if committed.elapsed() > PATIENCE {
+            if committed.elapsed() > TIMEOUT {
                 return Err(format!("{}: document {id} never became searchable", side.name).into());
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -129,7 +129,7 @@ pub async fn latency(
     Ok(millis)
 }
 
-/// Seconds from the first insert to the moment when all documents are searchable.
+/// Returns seconds from the first insert until all documents are searchable.
 pub async fn throughput(servers: &Servers, documents: usize) -> Result<f64, Box<dyn Error>> {
     let goal = servers.points().await + documents as u64;
     let batches: Vec<Vec<Document>> = (0..documents as i32)
@@ -142,7 +142,7 @@ pub async fn throughput(servers: &Servers, documents: usize) -> Result<f64, Box<
         servers.tickets.insert_many(batch).await?;
     }
     while servers.points().await < goal {
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > TIMEOUT {
             return Err(format!("only {} of {goal} documents became searchable", servers.points().await).into());
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
@@ -150,7 +150,8 @@ pub async fn throughput(servers: &Servers, documents: usize) -> Result<f64, Box<
     Ok(begun.elapsed().as_secs_f64())
 }
 
-/// Documents a second of a loader that only writes ready-made points: what the same Qdrant takes from one client.
+/// Returns documents per second of a loader that only writes prepared points: the limit of the same Qdrant with one
+/// client.
 pub async fn bare(servers: &Servers, documents: usize) -> Result<f64, Box<dyn Error>> {
     const BATCH: usize = 128;
     const STREAMS: usize = 2;
@@ -199,7 +200,7 @@ pub fn ticket(id: i32) -> Document {
         "contract",
     ];
     let word = |i: i32| WORDS[(id.wrapping_mul(7) + i * 5 + i * i).rem_euclid(WORDS.len() as i32) as usize];
-    // From 10 to 199 words, as prose has: whoever pads texts to the longest of a batch pays for it.
+    // From 10 to 199 words, as in prose: padding texts to the longest of a batch has a cost.
     let words = 10 + id.wrapping_mul(73).rem_euclid(190);
     let content: Vec<&str> = (0..words).map(word).collect();
     doc! {

@@ -1,4 +1,4 @@
-//! Runs tidewheel and a baseline pipeline beside each other, on the same servers, in one run, and prints both.
+//! Benchmarks tidewheel against a baseline pipeline, on the same servers in one run.
 //!
 //! ```text
 //! cargo build --release -p tidewheel -p tidewheel-bench
@@ -6,14 +6,15 @@
 //! ```
 //!
 //! The baseline is a folder with `embedding_service.py`, `mongo_producer.py`, `embedding_processor.py` and
-//! `qdrant_consumer.py`, which read their addresses from the environment. Without `--model` both sides embed without one,
-//! in 384 dimensions, so that the run measures the pipelines and not the model; with it, both embed with that. Each side
-//! gets an empty Redis and an empty collection; its rounds alternate with the other side's, and the median round counts.
+//! `qdrant_consumer.py`, which read URLs from the environment. Without `--model` both sides embed without a model, in
+//! 384 dimensions, so that the run measures the pipelines and not the model; with `--model` both use that model. Each
+//! side starts with an empty Redis and an empty collection; the sides' rounds alternate, and the median round is
+//! reported.
 //!
-//! `tidewheel-bench fence` measures what the fence of versions costs the upserter, `tidewheel-bench verify` how long it takes to
-//! compare the index with the source, `tidewheel-bench observability` what it costs to be watched, and `tidewheel-bench release`
-//! compares two builds of tidewheel.
-#![allow(clippy::print_stdout, reason = "its output is its purpose")]
+//! `tidewheel-bench fence` measures the cost of the version fence, `tidewheel-bench verify` the duration of an audit,
+//! `tidewheel-bench observability` the cost of metrics, console and monitor, and `tidewheel-bench release` compares two
+//! builds of tidewheel.
+#![allow(clippy::print_stdout, reason = "a command-line tool")]
 
 mod fence;
 mod load;
@@ -25,7 +26,6 @@ mod side;
 mod turns;
 mod verify;
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -38,7 +38,7 @@ use load::Servers;
 use report::Run;
 use side::{Model, Side, baseline, tidewheel};
 
-/// Measures tidewheel beside a baseline pipeline.
+/// Measures tidewheel against a baseline pipeline.
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct CommandLine {
@@ -46,12 +46,12 @@ struct CommandLine {
     pipeline: Arguments,
     #[command(subcommand)]
     part: Option<Part>,
-    /// The tidewheel binary [default: the one beside this]
+    /// The tidewheel binary [default: in the directory of this binary]
     #[arg(long, value_name = "PATH", global = true)]
     tidewheel: Option<PathBuf>,
 }
 
-/// Parts of the pipeline, measured alone.
+/// Benchmarks of single parts.
 #[derive(Debug, Subcommand)]
 enum Part {
     Fence(fence::Arguments),
@@ -60,39 +60,39 @@ enum Part {
     Release(release::Arguments),
 }
 
-/// Of the whole pipeline beside a baseline.
+/// Arguments of the whole pipeline against a baseline.
 #[derive(Debug, clap::Args)]
 struct Arguments {
-    /// The folder of the baseline's scripts; without it tidewheel is measured alone
+    /// Folder with the baseline's scripts; without it only tidewheel is measured
     #[arg(long, value_name = "DIR")]
     baseline: Option<PathBuf>,
-    /// A directory with a sentence-transformers model for both sides; the baseline's Python needs that library then
-    /// [default: vectors made without a model]
+    /// Directory of a sentence-transformers model for both sides; requires that library in the baseline's Python
+    /// [default: vectors without a model]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// A Python with the baseline's packages; one is made in the cache directory otherwise
+    /// A Python with the baseline's packages [default: one created in the cache directory]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
     /// Documents of the throughput run [default: 20000, or 1000 with a model]
     #[arg(long)]
     documents: Option<usize>,
-    /// Numbers in a vector; with a model it has to be the model's
+    /// Vector dimension; must be the model's
     #[arg(long, default_value_t = 384)]
     dimension: usize,
-    /// Documents a second in the latency run
+    /// Documents per second in the latency run
     #[arg(long, default_value_t = 20)]
     rate: usize,
     /// Documents of the latency run
     #[arg(long, default_value_t = 400)]
     latency_documents: usize,
-    /// Rounds of each side
+    /// Rounds per side
     #[arg(long, default_value_t = 1)]
     rounds: usize,
 }
 
 impl Arguments {
     fn documents(&self) -> usize {
-        // A model makes a hundred vectors a second where the pipelines alone make thousands.
+        // About a hundred vectors per second with a model, thousands without.
         self.documents.unwrap_or(if self.model.is_some() { 1_000 } else { 20_000 })
     }
 
@@ -103,7 +103,7 @@ impl Arguments {
     fn title(&self) -> String {
         let model = self.model.as_ref().map_or("no model".to_owned(), |model| model.display().to_string());
         format!(
-            "\n{} documents, {} dimensions, {model}; latency of {} documents at {} a second",
+            "\n{} documents, {} dimensions, {model}; latency of {} documents at {}/s",
             self.documents(),
             self.dimension,
             self.latency_documents,
@@ -116,13 +116,13 @@ impl Arguments {
     }
 }
 
-/// What a round writes.
+/// The writes of a round.
 struct Load {
     /// Documents of the throughput run.
     documents: usize,
     /// Documents of the latency run.
     latency_documents: usize,
-    /// Of the latency run, documents a second.
+    /// Documents per second of the latency run.
     rate: usize,
 }
 
@@ -131,7 +131,7 @@ async fn main() -> ExitCode {
     match run(CommandLine::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            println!("the benchmark could not be run: {error}");
+            println!("failed to run the benchmark: {error}");
             ExitCode::from(2)
         }
     }
@@ -143,13 +143,10 @@ async fn run(line: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
         None => std::env::current_exe()?.with_file_name("tidewheel"),
     };
     if !binary.is_file() {
-        return Err(
-            format!("there is no {}; build it with: cargo build --release -p tidewheel", binary.display()).into()
-        );
+        return Err(format!("missing {}; build it with: cargo build --release -p tidewheel", binary.display()).into());
     }
     let dir = tempfile::tempdir()?;
-    let command: Vec<OsString> = vec![binary.clone().into(), "local-qdrant".into()];
-    let options = StackOptions::new(dir.path().join("data"), command).with_free_ports();
+    let options = StackOptions::new(dir.path().join("data")).with_free_ports();
     let stack = Stack::start(options, &Provisioner::new(silent())?, silent()).await?;
     match &line.part {
         Some(Part::Fence(arguments)) => {
@@ -172,7 +169,7 @@ async fn run(line: CommandLine) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The whole pipeline beside the baseline, if there is one.
+/// Measures the whole pipeline against the baseline, if there is one.
 async fn compare(
     arguments: &Arguments,
     binary: &Path,
@@ -189,7 +186,7 @@ async fn compare(
         sides.push(baseline(&python, folder, &servers, &arguments.model()));
     }
     if let Some(model) = arguments.model.as_ref().filter(|model| !model.join("config.json").is_file()) {
-        return Err(format!("{} holds no model: it has no config.json", model.display()).into());
+        return Err(format!("invalid model {}: missing config.json", model.display()).into());
     }
     let mut runs: Vec<Vec<Run>> = sides.iter().map(|_| Vec::new()).collect();
     for round in 1..=arguments.rounds {
@@ -207,7 +204,7 @@ async fn compare(
     Ok(())
 }
 
-/// One round of one side: start it, measure latency, measure throughput, stop it.
+/// Runs one round of one side: start, latency, throughput, stop.
 async fn measure(
     side: &Side,
     servers: &Servers,

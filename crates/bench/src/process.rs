@@ -1,8 +1,8 @@
-//! Processes that are measured.
+//! Measured processes.
 
 use std::process::{Child, Command, Stdio};
 
-/// A service of one side. Killed when it is dropped.
+/// A service of one side. Killed on drop.
 pub struct Service {
     pub name: &'static str,
     child: Child,
@@ -16,12 +16,12 @@ impl Service {
         Ok(Self { name, child })
     }
 
-    /// CPU time used so far, in seconds.
+    /// Returns the CPU time so far, in seconds.
     pub fn cpu_seconds(&self) -> f64 {
         cpu_seconds(self.child.id())
     }
 
-    /// The most memory it ever had resident, in MB.
+    /// Returns the peak resident memory, in MB.
     pub fn peak_megabytes(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -37,12 +37,12 @@ impl Drop for Service {
     }
 }
 
-/// CPU time of a process so far, user and system, in seconds.
+/// Returns the CPU time of a process so far, user and system, in seconds.
 pub fn cpu_seconds(pid: u32) -> f64 {
     /// Linux reports in clock ticks of 10 ms on every common architecture.
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name in parentheses may hold blanks; what follows it is fixed. utime and stime are fields 14 and 15.
+    // The name in parentheses may contain spaces; the fields after it are fixed. utime and stime are fields 14 and 15.
     let ticks = stat
         .rsplit_once(") ")
         .map(|(_, rest)| rest.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>());

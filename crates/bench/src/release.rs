@@ -1,4 +1,4 @@
-//! The pipeline of this build beside that of another build of tidewheel, on the same servers.
+//! The pipeline of this build against that of another build of tidewheel, on the same servers.
 //!
 //! ```text
 //! cargo build --release -p tidewheel -p tidewheel-bench
@@ -22,13 +22,13 @@ pub struct Arguments {
     /// The other tidewheel binary
     #[arg(long, value_name = "PATH")]
     before: PathBuf,
-    /// Documents of a round; above 20,000 Qdrant builds its graph during the round of one side or the other
+    /// Documents per round; above 20,000 Qdrant builds its HNSW graph during some rounds
     #[arg(long, default_value_t = 20_000)]
     documents: usize,
-    /// Numbers in a vector
+    /// Vector dimension
     #[arg(long, default_value_t = 384)]
     dimension: usize,
-    /// Rounds of each side
+    /// Rounds per side
     #[arg(long, default_value_t = 9)]
     rounds: usize,
 }
@@ -50,7 +50,7 @@ pub async fn run(stack: &Stack, binary: &Path, dir: &Path, arguments: &Arguments
         turns.report_round();
     }
     println!(
-        "\n{} documents, {} dimensions, no model, {} rounds of each build",
+        "\n{} documents, {} dimensions, no model, {} rounds per build",
         arguments.documents, arguments.dimension, arguments.rounds
     );
     turns.report();

@@ -1,12 +1,12 @@
-//! Prints what was measured.
+//! Prints the measurements.
 
-/// What one round of one side gave.
+/// Result of one round of one side.
 #[derive(Clone, Debug)]
 pub struct Run {
     pub documents_per_second: f64,
-    /// CPU seconds per 1,000 documents, for each service.
+    /// CPU seconds per 1,000 documents, per service.
     pub cpu: Vec<(String, f64)>,
-    /// The same for each server.
+    /// The same per server.
     pub server_cpu: Vec<(String, f64)>,
     /// Peak resident megabytes of each service.
     pub memory: Vec<(String, f64)>,
@@ -15,12 +15,12 @@ pub struct Run {
 }
 
 impl Run {
-    /// CPU seconds per 1,000 documents, of all services.
+    /// Returns CPU seconds per 1,000 documents of all services.
     pub fn services_cpu(&self) -> f64 {
         self.cpu.iter().map(|(_, seconds)| seconds).sum()
     }
 
-    /// The same of all services and servers.
+    /// Returns the same for all services and servers.
     pub fn all_cpu(&self) -> f64 {
         self.services_cpu() + self.servers_cpu()
     }
@@ -29,29 +29,29 @@ impl Run {
         self.server_cpu.iter().map(|(_, seconds)| seconds).sum()
     }
 
-    fn percentile(&self, part: f64) -> f64 {
+    fn percentile(&self, fraction: f64) -> f64 {
         let last = self.latency.len().saturating_sub(1);
-        self.latency.get((last as f64 * part).round() as usize).copied().unwrap_or(f64::NAN)
+        self.latency.get((last as f64 * fraction).round() as usize).copied().unwrap_or(f64::NAN)
     }
 }
 
-/// The middle one; NaN if there is none.
+/// Returns the median; NaN if there are no values.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The round with the median throughput.
+/// Returns the round with the median throughput.
 pub fn middle(mut runs: Vec<Run>) -> Run {
     runs.sort_by(|a, b| a.documents_per_second.total_cmp(&b.documents_per_second));
     runs.swap_remove(runs.len() / 2)
 }
 
-/// Prints a column for each side, and the ratio of the first to the second.
+/// Prints a column per side, and the ratio of the first to the second.
 pub fn print(sides: &[(&str, Run)]) {
     let header: Vec<String> = sides.iter().map(|(name, _)| format!("{name:>12}")).collect();
     println!("{:44}{}{:>10}", "", header.join(""), if sides.len() > 1 { "ratio" } else { "" });
-    let line = |what: &str, digits: usize, value: &dyn Fn(&Run) -> f64| {
+    let line = |label: &str, digits: usize, value: &dyn Fn(&Run) -> f64| {
         let values: Vec<f64> = sides.iter().map(|(_, run)| value(run)).collect();
         let shown = |value: &f64| if value.is_nan() { format!("{:>12}", "-") } else { format!("{value:>12.digits$}") };
         let columns: Vec<String> = values.iter().map(shown).collect();
@@ -59,7 +59,7 @@ pub fn print(sides: &[(&str, Run)]) {
             [ours, theirs] if (ours / theirs).is_finite() => format!("{:>10.3}", ours / theirs),
             _ => String::new(),
         };
-        println!("{what:44}{}{ratio}", columns.join(""));
+        println!("{label:44}{}{ratio}", columns.join(""));
     };
     line("documents/s, first insert to all searchable", 0, &|run| run.documents_per_second);
     line("commit to searchable, p50, ms", 1, &|run| run.percentile(0.50));
@@ -72,8 +72,8 @@ pub fn print(sides: &[(&str, Run)]) {
     for (name, _) in &sides[0].1.server_cpu {
         line(&format!("  {name}"), 3, &|run| find(&run.server_cpu, name));
     }
-    line("  all of them and the servers", 3, &Run::all_cpu);
-    line("  services' share of all", 3, &|run| run.services_cpu() / run.all_cpu());
+    line("  all services and servers", 3, &Run::all_cpu);
+    line("  services' share of all CPU", 3, &|run| run.services_cpu() / run.all_cpu());
     println!("peak resident memory, MB");
     for (name, _) in &sides[0].1.memory {
         line(&format!("  {name}"), 0, &|run| find(&run.memory, name));

@@ -1,4 +1,4 @@
-//! The two pipelines: how each is started and which point a document becomes.
+//! The measured pipelines: their commands, and the point id of a document.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use uuid::Uuid;
 use crate::load::{COLLECTION, DATABASE, Servers};
 use crate::process::Service;
 
-/// tidewheel's services, in the order in which they start.
+/// tidewheel's services, in start order.
 pub const SERVICES: [&str; 4] = ["embedder", "producer", "processor", "upserter"];
 
-/// Makes the command line of a service, once for each round.
+/// Creates the command of a service, once per round.
 type MakeCommand = Box<dyn Fn() -> Command>;
 
 /// A pipeline.
@@ -24,7 +24,7 @@ pub struct Side {
 }
 
 impl Side {
-    /// Starts those of its services that are wanted.
+    /// Starts the wanted services.
     pub fn start(&self, dir: &Path, wanted: impl Fn(&str) -> bool) -> std::io::Result<Vec<Service>> {
         self.commands
             .iter()
@@ -33,28 +33,28 @@ impl Side {
             .collect()
     }
 
-    /// The point that the document with this `_id` becomes.
+    /// Returns the point id of the document with this `_id`.
     pub fn point(&self, id: i32) -> Uuid {
         (self.point)(id)
     }
 }
 
-/// What both sides embed with.
+/// The model of both sides.
 #[derive(Clone, Debug)]
 pub enum Model {
-    /// Vectors of this dimension made without a model.
+    /// Vectors of this dimension without a model.
     None(usize),
     /// The model in this directory.
     Directory(PathBuf),
 }
 
-/// tidewheel, one process for each service.
+/// tidewheel, one process per service.
 pub fn tidewheel(binary: &Path, dir: &Path, servers: &Servers, model: &Model) -> Result<Side, Box<dyn Error>> {
     tidewheel_as("tidewheel", binary, dir, servers, model, &[])
 }
 
-/// tidewheel under another name, with commands that run beside the four services: a name and the arguments of each. A command
-/// that has a service's name stands for it.
+/// tidewheel under another name, with additional commands: name and arguments of each. A command with a service's name
+/// replaces that service.
 pub fn tidewheel_as(
     name: &'static str,
     binary: &Path,
@@ -103,7 +103,7 @@ pub fn tidewheel_as(
     })
 }
 
-/// The baseline's scripts, one process each.
+/// The baseline, one process per script.
 pub fn baseline(python: &Path, folder: &Path, servers: &Servers, model: &Model) -> Side {
     let mut embedder = match model {
         Model::None(_) => vec!["--null".to_owned()],
@@ -143,13 +143,13 @@ pub fn baseline(python: &Path, folder: &Path, servers: &Servers, model: &Model) 
     }
 }
 
-/// A Python with the baseline's packages, made once in the cache directory.
+/// Returns a Python with the baseline's packages, created once in the cache directory.
 pub fn python() -> Result<PathBuf, Box<dyn Error>> {
     let environment = tidewheel_local::provision::default_cache()?.join("bench-python");
     let python = environment.join("bin/python");
     let finished = environment.join("finished");
     if !finished.exists() {
-        println!("making a Python environment for the baseline in {}", environment.display());
+        println!("creating a Python environment for the baseline in {}", environment.display());
         run("python3".as_ref(), &["-m".as_ref(), "venv".as_ref(), environment.as_os_str()])?;
         let packages =
             ["-m", "pip", "install", "--quiet", "pymongo", "redis", "qdrant-client", "requests", "fastapi", "uvicorn"];
@@ -167,7 +167,7 @@ fn run(program: &Path, arguments: &[&std::ffi::OsStr]) -> Result<(), Box<dyn Err
     Ok(())
 }
 
-/// A free port of this machine.
+/// Returns a free port.
 pub fn free_port() -> std::io::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

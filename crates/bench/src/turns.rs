@@ -1,5 +1,5 @@
-//! Two sides in alternating rounds. The side that begins changes with every round, and the ratio that counts is the median of
-//! the rounds' own ratios: other load on the machine changes from minute to minute and affects both sides of a round.
+//! Two sides in alternating rounds. The sides alternate in going first, and the relevant ratio is the median of the
+//! ratios per round: other load on the machine changes from minute to minute and affects both sides of a round.
 
 use crate::report::{self, Run, median};
 
@@ -15,7 +15,7 @@ impl Turns {
         Self { names, runs: [Vec::new(), Vec::new()] }
     }
 
-    /// Both sides, in the order of a round.
+    /// Returns both sides in the order of a round.
     pub fn order(round: usize) -> [usize; 2] {
         if round.is_multiple_of(2) { [0, 1] } else { [1, 0] }
     }
@@ -44,8 +44,8 @@ impl Turns {
         let [first, second] = self.runs.map(report::middle);
         report::print(&[(self.names[0], first), (self.names[1], second)]);
         println!(
-            "median of the rounds' own ratios: throughput {throughput:.3}, CPU time of the services {services:.3}, of services and \
-             servers {all:.3}"
+            "median of the ratios per round: throughput {throughput:.3}, CPU time of services {services:.3}, of services \
+            and servers {all:.3}"
         );
     }
 }

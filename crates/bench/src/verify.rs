@@ -1,12 +1,12 @@
-//! How long it takes to compare the index with the source, beside a bare look at both.
+//! The duration of an audit, against a raw scan of source and index.
 //!
 //! ```text
 //! target/release/tidewheel-bench verify
 //! ```
 //!
-//! The pipeline fills the index. Then each round reads both sides as the audit does, the documents in the order of `_id` and the
-//! points in the order of their ids, without comparing anything; audits by digest alone; and audits every field. The two sides
-//! of the bare look are read at once, as the audit reads them. Medians are printed.
+//! The pipeline fills the index. Then each round reads source and index as the audit does, documents in `_id` order and
+//! points in id order, without a comparison; audits by digest only; and audits every field. The raw scan reads both
+//! concurrently, as the audit does. Medians are printed.
 
 use std::error::Error;
 use std::path::Path;
@@ -27,7 +27,7 @@ use crate::load::{DATABASE, INDEX, Servers, throughput};
 use crate::report::median;
 use crate::side::Side;
 
-/// Points of the index in a page, as the audit reads them.
+/// Points per page, as in the audit.
 const PAGE: usize = 1_000;
 
 /// Measures `tidewheel verify`.
@@ -36,7 +36,7 @@ pub struct Arguments {
     /// Documents to compare
     #[arg(long, default_value_t = 100_000)]
     documents: usize,
-    /// Numbers in a vector
+    /// Vector dimension
     #[arg(long, default_value_t = 384)]
     pub dimension: usize,
     /// Rounds
@@ -68,26 +68,26 @@ pub async fn run(servers: &Servers, pipeline: &Side, dir: &Path, arguments: &Arg
         for (options, seconds) in [&quick, &whole].into_iter().zip(&mut seconds[1..]) {
             let found = audit(&ports, options, &(Arc::new(|_| {}) as _)).await?;
             if found.drift() + found.unsettled > 0 || found.documents < arguments.documents as u64 {
-                return Err(format!("the index does not equal the source: {found:?}").into());
+                return Err(format!("the index differs from the source: {found:?}").into());
             }
             seconds.push(found.seconds);
         }
         println!(
-            "round {round}: {:.2} s bare, {:.2} s by digest, {:.2} s every field",
+            "round {round}: {:.2} s raw scan, {:.2} s by digest, {:.2} s every field",
             last(&seconds[0]),
             last(&seconds[1]),
             last(&seconds[2])
         );
     }
     drop(services);
-    let bare = median(seconds[0].clone());
-    println!("\n{} documents of {} dimensions, {} rounds", arguments.documents, arguments.dimension, arguments.rounds);
-    println!("{:28}{:>10}{:>14}{:>16}", "", "seconds", "documents/s", "of a bare look");
+    let raw = median(seconds[0].clone());
+    println!("\n{} documents, {} dimensions, {} rounds", arguments.documents, arguments.dimension, arguments.rounds);
+    println!("{:28}{:>10}{:>14}{:>16}", "", "seconds", "documents/s", "vs. raw scan");
     for (name, seconds) in
-        ["a bare look at both sides", "verify --quick (digest)", "verify (every field)"].iter().zip(&seconds)
+        ["raw scan of both sides", "verify --quick (digest)", "verify (every field)"].iter().zip(&seconds)
     {
         let median = median(seconds.clone());
-        println!("{name:28}{median:>10.2}{:>14.0}{:>16.2}", arguments.documents as f64 / median, median / bare);
+        println!("{name:28}{median:>10.2}{:>14.0}{:>16.2}", arguments.documents as f64 / median, median / raw);
     }
     Ok(())
 }

@@ -1,15 +1,15 @@
-//! Addresses as a person may see them: everything that may be secret is replaced by `***`.
+//! Redaction of addresses: everything that may be secret is replaced by `***`.
 //!
-//! Redaction works by allow-list. The scheme, the hosts, the ports, a plain path and a few options of the query are shown;
-//! user info, every other option and fragments are not. An address that can be read in two ways (a raw `?`, `/`, `#` or
-//! `@` in a password) shows its scheme only.
+//! Redaction works by allow-list. The scheme, the hosts, the ports, a plain path and a few options of the query are
+//! shown; user info, every other option and fragments are not. An ambiguous address (a raw `?`, `/`, `#` or `@` in a
+//! password) shows its scheme only.
 
 use std::collections::BTreeSet;
 
-/// Stands for everything that is not shown.
+/// Replacement for redacted parts.
 const HIDDEN: &str = "***";
 
-/// Schemes that may be shown. Text before `://` that is none of them may be a part of a secret.
+/// Schemes that may be shown. Any other text before `://` may be a part of a secret.
 const SCHEMES: [&str; 11] = [
     "mongodb",
     "mongodb+srv",
@@ -24,7 +24,7 @@ const SCHEMES: [&str; 11] = [
     "https",
 ];
 
-/// Options of MongoDB's connection string whose values are no secrets, in lower case.
+/// Options of MongoDB's connection string whose values are not secret, in lower case.
 const MONGODB_OPTIONS: [&str; 37] = [
     "appname",
     "authmechanism",
@@ -65,39 +65,40 @@ const MONGODB_OPTIONS: [&str; 37] = [
     "zlibcompressionlevel",
 ];
 
-/// Options of a Redis URL whose values are numbers and no secrets.
+/// Options of a Redis URL whose values are numbers and not secret.
 const REDIS_OPTIONS: [&str; 1] = ["db"];
 
-/// Options of an HTTP URL whose values are no secrets.
+/// Options of an HTTP URL whose values are not secret.
 const HTTP_OPTIONS: [&str; 1] = ["api-version"];
 
-/// The address with `***` in place of everything that may be secret. Never longer than a few bytes more than the address.
+/// Replaces everything in the address that may be secret by `***`. The result is at most a few bytes longer than the
+/// address.
 pub fn shown(address: &str) -> String {
     let Some((scheme, rest)) = scheme(address) else { return HIDDEN.to_owned() };
     parts(scheme, rest).map_or_else(|| format!("{scheme}://{HIDDEN}"), |parts| parts.shown(scheme))
 }
 
-/// The scheme, the hosts and the ports alone, for addresses whose path is a secret too.
+/// Returns only the scheme, the hosts and the ports, for addresses whose path is a secret too.
 pub fn origin(address: &str) -> String {
     let Some((scheme, rest)) = scheme(address) else { return HIDDEN.to_owned() };
     let hosts = parts(scheme, rest).map_or(HIDDEN, |parts| parts.hosts);
     format!("{scheme}://{hosts}")
 }
 
-/// Whether the address can be read in more than one way: what a client takes for the host may be a part of a secret.
+/// Whether the address can be parsed in more than one way: the host that a client sees may be a part of a secret.
 pub fn is_ambiguous(address: &str) -> bool {
     scheme(address).is_some_and(|(scheme, rest)| parts(scheme, rest).is_none())
 }
 
-/// Whether [`shown`] leaves anything out.
+/// Whether [`shown`] redacts anything.
 pub fn holds_secret(address: &str) -> bool {
     shown(address) != address
 }
 
-/// A message about the address, often a driver's, without what [`shown`] leaves out of the address.
+/// Removes from a message about the address, often a driver's, everything that [`shown`] redacts.
 pub fn scrubbed(message: &str, address: &str) -> String {
     let mut secrets: Vec<String> = fragments(address).difference(&fragments(&shown(address))).cloned().collect();
-    // The longest first, so that a fragment of a secret leaves no rest of it behind.
+    // Longest first: replacing a fragment first would leave the rest of a longer secret.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     let mut message = message.to_owned();
     for secret in secrets {
@@ -111,7 +112,7 @@ fn scheme(address: &str) -> Option<(&str, &str)> {
     SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known)).then_some((scheme, rest))
 }
 
-/// The divided address.
+/// The parsed address.
 struct Parts<'a> {
     user_info: bool,
     hosts: &'a str,
@@ -120,10 +121,10 @@ struct Parts<'a> {
     fragment: bool,
 }
 
-/// Divides what follows `://`; `None` if that can be done in more than one way.
+/// Parses the part after `://`; `None` if it is ambiguous.
 fn parts<'a>(scheme: &str, rest: &'a str) -> Option<Parts<'a>> {
     let (authority, after) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    // An `@` out here may end a password that holds the `/`, `?` or `#` before it.
+    // An `@` here may end a password that contains the `/`, `?` or `#` before it.
     if after.contains('@') || rest.chars().any(|letter| letter.is_control() || letter.is_whitespace()) {
         return None;
     }
@@ -171,7 +172,7 @@ impl Parts<'_> {
     }
 }
 
-/// The options of a query that may be shown, and `***` for all others together.
+/// The query options that may be shown, and one `***` for all others.
 fn options(scheme: &str, query: &str) -> String {
     let scheme = scheme.to_ascii_lowercase();
     let (known, numbers): (&[&str], bool) = match scheme.as_str() {
@@ -194,8 +195,8 @@ fn options(scheme: &str, query: &str) -> String {
     shown.join("&")
 }
 
-/// Every piece of the address by which a message may repeat it, raw and decoded: between its delimiters, and runs of
-/// letters and digits, which survive any escaping. Pieces of less than three bytes are in every text.
+/// All pieces of the address, raw and decoded, that a message may repeat: the text between delimiters, and runs of
+/// letters and digits, which survive any escaping. Pieces of less than three bytes occur in every text.
 fn fragments(address: &str) -> BTreeSet<String> {
     let decoded = decoded(address);
     let mut fragments = BTreeSet::new();
@@ -326,7 +327,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn secret_is_never_shown_wherever_it_stands(
+        fn secret_is_never_shown_in_any_position(
             place in prop::sample::select(&PLACES[..]),
             start in "[A-Za-z0-9]{6,12}",
             middle in "[@?#/:%&=,;$!+ ._-]{0,3}",
@@ -337,7 +338,7 @@ mod tests {
             let text = format!("{} {}", shown(&address), origin(&address));
             prop_assert!(!text.contains(&start), "{} shows {}", address, text);
             let message = scrubbed(&format!("cannot read {address:?}: {secret:?} is wrong"), &address);
-            prop_assert!(!message.contains(&start), "{} is told in {}", address, message);
+            prop_assert!(!message.contains(&start), "{} leaks in {}", address, message);
         }
     }
 }

@@ -6,25 +6,25 @@ use std::str::FromStr;
 use crate::identity::{DocumentId, Namespace};
 use crate::version::Version;
 
-/// What happened to the document.
+/// The operation on the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// It was inserted.
+    /// Insert of a document.
     Insert,
-    /// Some of its fields changed.
+    /// Update of some fields.
     Update,
-    /// It was replaced as a whole.
+    /// Replacement of the whole document.
     Replace,
-    /// A snapshot read it: it may have been there for years.
+    /// Document read by a snapshot; it may be years old.
     Read,
-    /// It was deleted.
+    /// Deletion of the document.
     Delete,
-    /// Its whole collection went away: dropped, renamed, or its database dropped. Such a change has no document.
+    /// Removal of the whole collection: dropped, renamed, or its database dropped. Carries no document.
     Drop,
 }
 
 impl Operation {
-    /// Every operation, for tests and tables.
+    /// All operations, for tests and tables.
     pub const ALL: [Self; 6] = [Self::Insert, Self::Update, Self::Replace, Self::Read, Self::Delete, Self::Drop];
 
     /// The name on the wire.
@@ -39,7 +39,7 @@ impl Operation {
         }
     }
 
-    /// Whether the change leaves a document behind that has to be searchable.
+    /// Whether the change leaves a searchable document behind.
     pub fn has_document(self) -> bool {
         !matches!(self, Self::Delete | Self::Drop)
     }
@@ -63,26 +63,26 @@ impl FromStr for Operation {
         Self::ALL
             .into_iter()
             .find(|operation| operation.as_str() == text)
-            .ok_or_else(|| format!("{text:?} is not an operation"))
+            .ok_or_else(|| format!("unknown operation {text:?}"))
     }
 }
 
 /// One change of one document, or of a whole collection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// What happened.
+    /// The operation.
     pub operation: Operation,
-    /// Where.
+    /// The namespace.
     pub namespace: Namespace,
     /// The document's [key](crate::key): its exact identity. Empty for a change of a whole collection.
     pub key: String,
-    /// The document's `_id` in relaxed extended JSON: for people who read the streams. Empty for a
-    /// change of a whole collection.
+    /// The document's `_id` in relaxed extended JSON, for people who read the streams. Empty for a change of a whole
+    /// collection.
     pub id: String,
-    /// Orders this change among all changes of the document.
+    /// The position of this change among all changes of the document.
     pub version: Version,
-    /// When the source committed the change, in milliseconds since the Unix epoch, by the source's clock. Only for
-    /// measuring latency; never for ordering.
+    /// Commit time of the change in milliseconds since the Unix epoch, by the source's clock. For measuring latency
+    /// only; never for ordering.
     pub committed_at: u64,
     /// The document in relaxed extended JSON; `None` unless the operation has one.
     pub document: Option<String>,

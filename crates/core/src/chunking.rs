@@ -1,11 +1,11 @@
 //! Splits a long text into chunks that fit the model.
 //!
-//! The text is tokenised once; where to cut is then decided on the tokens' byte ranges alone, so that the cost grows
-//! with the length of the text and the decision can be tested without a tokeniser.
+//! The text is tokenised once; cuts are then chosen from the tokens' byte ranges alone, so that the cost is linear in
+//! the length of the text and testable without a tokeniser.
 
 use std::ops::Range;
 
-/// How long chunks may be, in tokens.
+/// Size limits of chunks, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkLimits {
     max_tokens: usize,
@@ -13,31 +13,31 @@ pub struct ChunkLimits {
 }
 
 impl ChunkLimits {
-    /// At most `max_tokens` (at least 1) a chunk, of which `overlap` are repeated from the chunk before. An overlap of
-    /// more than half a chunk is cut to half, so that chunking always gets ahead.
+    /// At most `max_tokens` (at least 1) per chunk, of which `overlap` repeat the previous chunk. The overlap is capped
+    /// at half a chunk, so that chunking always makes progress.
     pub fn new(max_tokens: usize, overlap: usize) -> Self {
         let max_tokens = max_tokens.max(1);
         Self { max_tokens, overlap: overlap.min(max_tokens / 2) }
     }
 
-    /// Most tokens in a chunk.
+    /// Maximum number of tokens per chunk.
     pub fn max_tokens(self) -> usize {
         self.max_tokens
     }
 
-    /// The same limits with fewer tokens in a chunk, and as large an overlap as fits.
+    /// The same limits with fewer tokens per chunk, and the overlap capped accordingly.
     #[must_use]
     pub fn with_max_tokens(self, max_tokens: usize) -> Self {
         Self::new(max_tokens, self.overlap)
     }
 
-    /// Whether a text of this many bytes fits into one chunk whatever its tokens are: a token has at least one byte.
+    /// Whether a text of this many bytes fits into one chunk regardless of its tokens: a token has at least one byte.
     pub fn surely_fit(self, bytes: usize) -> bool {
         bytes <= self.max_tokens
     }
 }
 
-/// How good a place is for a cut. Ordered: a greater one is better.
+/// Quality of a cut position. Greater is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Boundary {
     InsideCharacter,
@@ -48,12 +48,12 @@ enum Boundary {
     Paragraph,
 }
 
-/// The byte ranges of the chunks of `text`, whose tokens lie at `spans`.
+/// Returns the byte ranges of the chunks of `text`, whose tokens are at `spans`.
 ///
 /// There is always at least one chunk, the whole text if it fits. Each holds at most `max_tokens` tokens and ends at
 /// the best boundary in its second half: a paragraph's end before a line's, a sentence's, a word's; among equals the
-/// latest. Every token lies in some chunk, and the next chunk starts at the first word within the overlap. Chunks of a longer
-/// text neither begin nor end with white space, and none adds nothing but white space to the one before.
+/// latest. Every token lies in some chunk, and the next chunk starts at the first word within the overlap. Chunks of a
+/// longer text neither begin nor end with white space, and each adds more than white space to the previous one.
 pub fn chunk(text: &str, spans: &[Range<usize>], limits: ChunkLimits) -> Vec<Range<usize>> {
     if spans.len() <= limits.max_tokens {
         return std::iter::once(0..text.len()).collect();
@@ -77,14 +77,14 @@ pub fn chunk(text: &str, spans: &[Range<usize>], limits: ChunkLimits) -> Vec<Ran
     chunks
 }
 
-/// The range without white space at its ends.
+/// The range without leading and trailing white space.
 fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
     let start = range.end - text[range.clone()].trim_start().len();
     start..start + text[start..range.end].trim_end().len()
 }
 
-/// One past the last token of the chunk that starts at token `first`; always after `previous`, where the last one ended,
-/// or the overlap would be a chunk of its own.
+/// One past the last token of the chunk that starts at token `first`; always after `previous`, the end of the previous
+/// chunk, or the overlap would become a separate chunk.
 fn cut(text: &str, spans: &[Range<usize>], first: usize, previous: usize, max_tokens: usize) -> usize {
     let end = first + max_tokens;
     if end >= spans.len() {
@@ -94,13 +94,13 @@ fn cut(text: &str, spans: &[Range<usize>], first: usize, previous: usize, max_to
     (earliest..=end).max_by_key(|&at| (boundary(text, spans, at), at)).unwrap_or(end)
 }
 
-/// The first token of the chunk after one that covers `first..end`.
+/// The first token of the chunk that follows `first..end`.
 fn restart(text: &str, spans: &[Range<usize>], first: usize, end: usize, overlap: usize) -> usize {
     let earliest = end.saturating_sub(overlap).max(first + 1);
     (earliest..end).find(|&at| boundary(text, spans, at) > Boundary::InsideWord).unwrap_or(end)
 }
 
-/// What lies between token `at - 1` and token `at`. White space may be a part of either, or a token of its own.
+/// The boundary between token `at - 1` and token `at`. White space may be a part of either, or a token of its own.
 fn boundary(text: &str, spans: &[Range<usize>], at: usize) -> Boundary {
     let (before, after) = (&spans[at - 1], &spans[at]);
     if !text.is_char_boundary(before.end) {
@@ -123,7 +123,8 @@ fn boundary(text: &str, spans: &[Range<usize>], at: usize) -> Boundary {
     }
 }
 
-/// The bytes from the first to the last token. Byte-level tokenisers may cut a character in two; it is then taken whole.
+/// The bytes from the first to the last token. Byte-level tokenisers may split a character; the range then includes all
+/// of it.
 fn bytes(text: &str, spans: &[Range<usize>]) -> Range<usize> {
     let (start, end) = (spans[0].start, spans[spans.len() - 1].end);
     text.floor_char_boundary(start)..text.ceil_char_boundary(end)
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_fits_is_one_chunk_as_it_is() {
+    fn text_within_the_limit_is_one_unchanged_chunk() {
         assert_eq!(chunks(" one two ", 2, 1), [" one two "]);
         assert_eq!(chunks("", 2, 1), [""]);
     }
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_with_tokens_of_its_own_is_in_no_chunk() {
+    fn white_space_with_its_own_tokens_is_in_no_chunk() {
         let blank = "\n".repeat(50);
         let text = format!("one two{blank}three four");
         let chunks = |text: &str, max_tokens, overlap| {
@@ -177,7 +178,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn estimated_chunks_leave_out_nothing_but_white_space(
+        fn estimated_chunks_omit_only_white_space(
             text in "([a-zA-Z0-9äé日本語😀.!?,\n\t ]{0,12}){0,60}",
             max_tokens in 1usize..20,
             overlap in 0usize..20,

@@ -10,23 +10,23 @@ pub struct Vectors {
 }
 
 impl Vectors {
-    /// `values` holds whole vectors of `dimension` numbers each; `None` if it does not.
+    /// Splits `values` into vectors of `dimension` numbers each; `None` if the length does not match.
     pub fn new(dimension: usize, values: Vec<f32>) -> Option<Self> {
         let whole = if dimension == 0 { values.is_empty() } else { values.len().is_multiple_of(dimension) };
         whole.then_some(Self { dimension, values })
     }
 
-    /// Numbers in each vector.
+    /// Dimension of each vector.
     pub fn dimension(&self) -> usize {
         self.dimension
     }
 
-    /// How many vectors there are.
+    /// Number of vectors.
     pub fn len(&self) -> usize {
         self.values.len().checked_div(self.dimension).unwrap_or(0)
     }
 
-    /// Whether there is none.
+    /// Whether there are no vectors.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
@@ -47,26 +47,26 @@ impl Vectors {
     }
 }
 
-/// A change that is ready for the index: its chunks and one vector for each.
+/// A change ready for the index, with its chunks and one vector per chunk.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embedded {
-    /// The change itself, passed on as it came.
+    /// The unmodified change.
     pub change: Change,
-    /// The model that made the vectors. Empty when there are none.
+    /// The model that computed the vectors. Empty without vectors.
     pub model: String,
     /// Its revision: see [`EmbedderInfo`](crate::ports::EmbedderInfo).
     pub revision: String,
     /// The texts of the chunks, in order. A document always has at least one, which may be empty; a delete has none.
     pub chunks: Vec<String>,
-    /// One vector for each chunk; zeros for a chunk without any text, which has none.
+    /// One vector per chunk; zeros for a chunk without text.
     pub vectors: Vectors,
-    /// Whether the index had all these vectors in these places when the change was processed: then its payload is all that
-    /// has to be written, unless something has come in between. The record is whole nevertheless.
+    /// Whether the index already held all these vectors at these points when the change was processed: then only the
+    /// payload has to be written, unless another write came in between. The record is complete either way.
     pub unchanged: bool,
 }
 
 impl Embedded {
-    /// About how many bytes it takes.
+    /// Approximate size in bytes.
     pub fn bytes(&self) -> usize {
         self.change.document.as_ref().map_or(0, String::len)
             + self.chunks.iter().map(String::len).sum::<usize>()

@@ -1,16 +1,16 @@
-//! Errors of the ports, and the one classification that retry, dead letters and exit codes rest on.
+//! Port errors and their classification, which decides retries, dead letters and exit codes.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What to do about a failure.
+/// The class of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
-    /// It will pass: wait and try again, for ever, without holding it against the document.
+    /// Temporary: retry without limit, without counting it against the document.
     Transient,
-    /// This input will never work, however often it is tried; its neighbours may.
+    /// This input fails on every attempt; others in the batch may succeed.
     Poison,
-    /// Nothing will work until a person changes something: stop the service and say so.
+    /// Needs an operator: stop the service and report the cause.
     Fatal,
 }
 
@@ -24,38 +24,38 @@ impl fmt::Display for ErrorClass {
     }
 }
 
-/// A failure of something behind a port.
+/// A failure of a server behind a port.
 ///
-/// The message says what failed, on which object, caused by what; the hint says what to do.
+/// The message names the failed operation, its object and the cause; the hint names the fix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct PortError {
-    /// What to do about it.
+    /// Its class.
     pub class: ErrorClass,
-    /// What failed, on which object, caused by what.
+    /// The failed operation, its object and the cause.
     pub message: String,
-    /// What a person can do, where that is known.
+    /// The fix, if known.
     pub hint: Option<String>,
-    /// How long the other side asked us to wait (an HTTP `Retry-After`).
+    /// The delay requested by the server (an HTTP `Retry-After`).
     pub retry_after: Option<Duration>,
-    /// Who failed, for those who count.
+    /// The server that failed, for metrics.
     pub server: Server,
-    /// In which way, for those who count.
+    /// The cause, for metrics.
     pub cause: Cause,
 }
 
-/// Who failed.
+/// The server that failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Server {
     /// MongoDB.
     MongoDb,
     /// Redis.
     Redis,
-    /// Whoever makes the vectors.
+    /// The embedder.
     Embedder,
     /// Qdrant.
     Qdrant,
-    /// None of them, or nobody says.
+    /// Another server, or unknown.
     #[default]
     Other,
 }
@@ -73,28 +73,28 @@ impl Server {
     }
 }
 
-/// In which way something failed.
+/// The cause of a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// There was no connection, or it broke.
+    /// The connection failed or broke.
     Unreachable,
-    /// There was no answer in time.
+    /// The request timed out.
     Timeout,
-    /// The other side is at a limit.
+    /// The server is at a limit.
     Busy,
-    /// The other side has no space left.
+    /// The server has no space left.
     Full,
-    /// The other side does not take this input.
+    /// The server rejects this input.
     Refused,
-    /// The input exceeds a length limit of the other side: the same content in smaller parts is accepted.
+    /// The input exceeds a length limit of the server, which accepts the same content in smaller parts.
     TooLong,
-    /// The other side does not let us.
+    /// The server denies access.
     Denied,
     /// A vector holds a number that is not finite.
     NotFinite,
-    /// A vector is zero, which has no direction.
+    /// A vector is zero, so it has no direction.
     Zero,
-    /// Something else.
+    /// Any other cause.
     #[default]
     Other,
 }
@@ -118,17 +118,17 @@ impl Cause {
 }
 
 impl PortError {
-    /// A failure that will pass.
+    /// A transient failure.
     pub fn transient(message: impl Into<String>) -> Self {
         Self::of(ErrorClass::Transient, message)
     }
 
-    /// A failure of this one input.
+    /// A failure caused by this input.
     pub fn poison(message: impl Into<String>) -> Self {
         Self::of(ErrorClass::Poison, message)
     }
 
-    /// A failure that needs a person.
+    /// A failure that needs an operator.
     pub fn fatal(message: impl Into<String>) -> Self {
         Self::of(ErrorClass::Fatal, message)
     }
@@ -151,14 +151,14 @@ impl PortError {
         self
     }
 
-    /// The same failure with who failed and in which way.
+    /// The same failure with its server and cause.
     #[must_use]
     pub fn because(mut self, server: Server, cause: Cause) -> Self {
         (self.server, self.cause) = (server, cause);
         self
     }
 
-    /// The same failure with the wait that the other side asked for.
+    /// The same failure with the delay that the server requested.
     #[must_use]
     pub fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
         self.retry_after = retry_after;
@@ -166,7 +166,8 @@ impl PortError {
     }
 }
 
-/// An error with everything that caused it, each cause once: of a failed connection the outermost message alone does not say why.
+/// Formats an error with its chain of causes, each cause once: the outermost message of a failed connection omits the
+/// reason.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -189,7 +190,7 @@ mod tests {
     struct Layer(&'static str, #[source] Option<Box<Layer>>);
 
     #[test]
-    fn causes_are_told_in_order_and_none_twice() {
+    fn causes_are_listed_in_order_without_duplicates() {
         let innermost = Layer("refused", None);
         let middle = Layer("connect error: refused", Some(Box::new(innermost)));
         assert_eq!(with_causes(&Layer("no answer", Some(Box::new(middle)))), "no answer: connect error: refused");

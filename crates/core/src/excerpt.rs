@@ -1,38 +1,38 @@
-//! What the points of a long document carry of its fields.
+//! Excerpts: the fields that the points of a long document carry.
 //!
-//! The first point carries all fields. The others leave out values above 4 KiB, because a document of n bytes has about n / 1,000
-//! chunks: with everything on each of them, its points would have n² / 1,000 bytes. Small fields stay on every point, so that
-//! filters work on all chunks.
+//! The first point carries all fields. The others omit values above 4 KiB, because a document of n bytes has about n /
+//! 1,000 chunks: with all fields on each, its points would take n² / 1,000 bytes. Small fields stay on every point, so
+//! that filters work on all chunks.
 
 use serde_json::{Map, Value};
 
-/// Values of more bytes are on the first point alone.
+/// Maximum size in bytes of a value on points other than the first.
 pub const LARGE_VALUE: usize = 4 << 10;
 
-/// Most bytes of fields on a further point: of more small values, the smallest are kept.
+/// Maximum size in bytes of the fields on points other than the first; the smallest values are kept.
 pub const EXCERPT: usize = 16 << 10;
 
-/// Name of the field of `_tidewheel` that lists what a point leaves out; there is none on a point with all fields.
+/// Field of `_tidewheel` that lists the omitted fields; absent on a point with all fields.
 pub const OMITTED: &str = "omitted";
 
-/// Most names in [`OMITTED`], and the longest name. What is beyond is written as [`MORE`].
+/// Maximum number and length of names in [`OMITTED`]. Others are written as [`MORE`].
 const NAMES: usize = 32;
 const LONGEST_NAME: usize = 128;
 
-/// Stands for values that are not named.
+/// Placeholder for omitted fields that are not listed.
 pub const MORE: &str = "…";
 
 /// The fields on every point but the first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Excerpt {
-    /// What is kept, in the order of the document.
+    /// The kept fields, in document order.
     pub fields: Map<String, Value>,
-    /// Dotted paths of what is left out.
+    /// Dotted paths of the omitted fields.
     pub omitted: Vec<String>,
 }
 
-/// The excerpt of these fields; `None` if it is all of them. It depends on names and values alone, not on their order. `_id` is
-/// always a part of it. Arrays are kept or left out as a whole.
+/// Returns the excerpt of these fields; `None` if it contains all of them. Depends on names and values alone, not on
+/// their order. Always includes `_id`. Arrays are kept or omitted as a whole.
 pub fn excerpt(fields: &Map<String, Value>) -> Option<Excerpt> {
     let mut leaves = Vec::new();
     collect(fields, &mut Vec::new(), &mut leaves);
@@ -53,7 +53,7 @@ pub fn excerpt(fields: &Map<String, Value>) -> Option<Excerpt> {
     Some(Excerpt { fields: kept, omitted: named(&omitted) })
 }
 
-/// A value that is no object, or an object without fields.
+/// A value other than an object, or an empty object.
 struct Leaf<'a> {
     path: Vec<&'a str>,
     bytes: usize,
@@ -73,7 +73,7 @@ fn collect<'a>(fields: &'a Map<String, Value>, path: &mut Vec<&'a str>, leaves: 
     }
 }
 
-/// The fields without these leaves, whose paths are sorted. An object of which nothing is left goes as well.
+/// The fields without these leaves, whose paths are sorted. Objects that become empty are removed.
 fn without<'a>(fields: &'a Map<String, Value>, path: &mut Vec<&'a str>, omitted: &[&[&'a str]]) -> Map<String, Value> {
     let mut kept = Map::new();
     for (name, value) in fields {
@@ -104,7 +104,7 @@ fn named(omitted: &[&[&str]]) -> Vec<String> {
     names
 }
 
-/// About how many bytes a value takes.
+/// Approximate size of a value in bytes.
 fn size(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) => 4,
@@ -128,14 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn small_documents_are_kept_whole() {
+    fn small_documents_are_kept_unchanged() {
         assert_eq!(excerpt(&fields(json!({"_id": 1, "subject": "Late", "tags": ["a", {"b": 1}], "empty": {}}))), None);
         assert_eq!(excerpt(&Map::new()), None);
         assert_eq!(excerpt(&fields(json!({"_id": "x".repeat(10_000)}))), None);
     }
 
     #[test]
-    fn large_values_are_left_out_wherever_they_are() {
+    fn large_values_are_omitted_at_any_depth() {
         let (large, list) = ("x".repeat(5_000), vec!["item"; 1_000]);
         let document = json!({
             "_id": 1, "subject": "Late", "content": large, "lines": list,
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_small_values_the_smallest_are_kept() {
+    fn smallest_values_are_kept_up_to_the_limit() {
         let mut document = fields(json!({"_id": 1, "state": "open"}));
         for number in 0..100 {
             document.insert(format!("part{number:03}"), json!("x".repeat(3_000)));
@@ -162,7 +162,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_excerpt_is_bounded_and_does_not_depend_on_the_order_of_fields(
+        fn excerpt_is_bounded_and_independent_of_field_order(
             lengths in prop::collection::vec((0usize..6_000, 0usize..3), 0..40),
             shuffle in any::<prop::sample::Index>(),
         ) {

@@ -1,17 +1,17 @@
-//! What a vector was made from: two texts with one fingerprint have one vector.
+//! Fingerprints of a vector's input: two texts with the same fingerprint have the same vector.
 
 use sha2::{Digest as _, Sha256};
 
 use crate::hex::hex;
 
-/// Makes fingerprints for one model: the first 128 bits of SHA-256 of its name, its revision, its dimension and the text, in
-/// hexadecimal. Each part comes with its length in front, so that no two lists of parts run together.
+/// Computes fingerprints for one model: the first 128 bits of SHA-256 of its name, its revision, its dimension and the
+/// text, in hexadecimal. Each part is length-prefixed, so that different parts never hash the same input.
 #[derive(Clone, Debug)]
 pub struct Fingerprints(Sha256);
 
 impl Fingerprints {
-    /// For texts that this model embeds. `revision` stands for everything else that a vector depends on: weights, prefixes,
-    /// pooling.
+    /// Fingerprints for texts embedded by this model. `revision` covers everything else that a vector depends on:
+    /// weights, prefixes, pooling.
     pub fn new(model: &str, revision: &str, dimension: usize) -> Self {
         let mut hash = Sha256::new();
         for part in [model.as_bytes(), revision.as_bytes(), &(dimension as u64).to_le_bytes()] {
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fingerprint_depends_on_the_text_and_on_everything_about_the_model() {
+    fn fingerprint_depends_on_text_model_revision_and_dimension() {
         let of = |model, revision, dimension, text| Fingerprints::new(model, revision, dimension).of(text);
         let all = [
             of("minilm", "1", 384, "a"),

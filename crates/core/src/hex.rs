@@ -1,4 +1,4 @@
-//! Bytes as people read them.
+//! Hexadecimal encoding.
 
 use std::fmt::Write as _;
 

@@ -1,10 +1,10 @@
-//! Who a document is, and which ids its points have in Qdrant.
+//! Document identities and the ids of their points in Qdrant.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-/// The namespace of all ids that tidewheel derives. Changing it would orphan every point ever written.
+/// The UUID namespace of all derived ids. Changing it would orphan every existing point.
 const TIDEWHEEL: Uuid = Uuid::from_u128(0x3f1c_6a52_9d84_4e07_8b21_57c0_a4de_6613);
 
 /// A MongoDB namespace, `database.collection`.
@@ -12,12 +12,12 @@ const TIDEWHEEL: Uuid = Uuid::from_u128(0x3f1c_6a52_9d84_4e07_8b21_57c0_a4de_661
 pub struct Namespace(String);
 
 impl Namespace {
-    /// The namespace of `collection` in `database`. Neither may be empty; a database's name has no dot.
+    /// The namespace of `collection` in `database`. Neither may be empty; a database name contains no dot.
     pub fn new(database: &str, collection: &str) -> Self {
         Self(format!("{database}.{collection}"))
     }
 
-    /// Reads `database.collection`; `None` without a dot or with an empty side.
+    /// Parses `database.collection`; `None` without a dot or with an empty side.
     pub fn parse(text: &str) -> Option<Self> {
         let (database, collection) = text.split_once('.')?;
         (!database.is_empty() && !collection.is_empty()).then(|| Self(text.to_owned()))
@@ -28,7 +28,7 @@ impl Namespace {
         self.0.split_once('.').map_or("", |(database, _)| database)
     }
 
-    /// The part after the first dot; a collection's name may hold dots itself.
+    /// The part after the first dot; a collection name may contain dots.
     pub fn collection(&self) -> &str {
         self.0.split_once('.').map_or("", |(_, collection)| collection)
     }
@@ -52,7 +52,7 @@ pub struct DocumentId(Uuid);
 impl DocumentId {
     /// The identity of the document with this [key](crate::key).
     ///
-    /// A key of an earlier form gives the identity that an earlier release gave the document.
+    /// A key of an earlier form yields the identity that an earlier release derived.
     pub fn new(namespace: &Namespace, key: &str) -> Self {
         let mut name = Vec::with_capacity(namespace.as_str().len() + 1 + key.len());
         name.extend_from_slice(namespace.as_str().as_bytes());
@@ -71,7 +71,7 @@ impl DocumentId {
         self.0
     }
 
-    /// The identity with this UUID, as read back from a store.
+    /// Restores an identity read from a store.
     pub fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid)
     }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn namespace_and_key_cannot_be_confused() {
+    fn namespace_and_key_boundaries_are_unambiguous() {
         let ids: HashSet<_> = [("a.b", "c"), ("a.bc", ""), ("a.b", "c\0"), ("a.b", "\0c")]
             .map(|(namespace, key)| DocumentId::new(&Namespace::parse(namespace).unwrap(), key))
             .into();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_collection_may_have_dots() {
+    fn collection_name_may_contain_dots() {
         let namespace = Namespace::parse("shop.eu.tickets").unwrap();
         assert_eq!((namespace.database(), namespace.collection()), ("shop", "eu.tickets"));
         assert_eq!(Namespace::parse("shop"), None);

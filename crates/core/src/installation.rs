@@ -1,14 +1,14 @@
-//! Which installation owns a Redis and a Qdrant collection.
+//! Ownership of a Redis and a Qdrant collection by an installation.
 //!
-//! An installation is one Redis with the services on it. Two of them on one Redis, or on one collection, undo each
-//! other's work, so both are marked with the owner.
+//! An installation is one Redis with the services on it. Two of them on one Redis, or on one collection, overwrite each
+//! other's work, so both carry the owner's mark.
 
 use serde::{Deserialize, Serialize};
 
-/// The database that an installation reads.
+/// The source database of an installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceIdentity {
-    /// The database.
+    /// The database's name.
     pub database: String,
     /// The replica set's name; empty for a sharded cluster.
     #[serde(default)]
@@ -16,7 +16,7 @@ pub struct SourceIdentity {
     /// `host:port` of the members, or of the routers in the URI.
     #[serde(default)]
     pub hosts: Vec<String>,
-    /// MongoDB's own id of the replica set or the cluster; empty where the user may not read it.
+    /// MongoDB's id of the replica set or the cluster; empty if the user is not allowed to read it.
     #[serde(default)]
     pub cluster: String,
 }
@@ -24,8 +24,8 @@ pub struct SourceIdentity {
 impl SourceIdentity {
     /// Whether both are the same database of the same deployment.
     ///
-    /// Members come and go, so one shared host is enough. A backup that is restored into a new replica set on the same
-    /// hosts has another id; loopback hosts do not count there, because every machine has them.
+    /// Members change, so one shared host is enough. A backup that is restored into a new replica set on the same hosts
+    /// has another id; loopback hosts do not count there, because every machine has them.
     pub fn is_same(&self, other: &Self) -> bool {
         if self.database != other.database {
             return false;
@@ -53,18 +53,18 @@ impl std::fmt::Display for SourceIdentity {
     }
 }
 
-/// An installation, as Redis and the collection name it.
+/// An installation, as recorded in Redis and on the collection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Installation {
     /// A random id.
     pub id: String,
-    /// What it reads.
+    /// Its source.
     #[serde(flatten)]
     pub source: SourceIdentity,
-    /// When it was registered, in seconds since the Unix epoch.
+    /// Time of its registration, in seconds since the Unix epoch.
     #[serde(default)]
     pub created_at: u64,
-    /// The collection that it marked first; empty while it has marked none.
+    /// The first collection that it marked; empty before that.
     #[serde(default)]
     pub collection: String,
 }
@@ -76,12 +76,12 @@ impl Installation {
     }
 }
 
-/// The owner that a collection names.
+/// The owner recorded on a collection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CollectionMark {
-    /// There is no collection.
+    /// The collection does not exist.
     NoCollection,
-    /// The collection names no owner.
+    /// The collection has no owner.
     Unmarked,
     /// The collection belongs to this installation.
     Of(Installation),
@@ -108,7 +108,7 @@ mod tests {
             (true, source("shop", "rs0", &["db2:27017", "db3:27017"], "1")),
             // Another port, a new name: MongoDB's id decides.
             (true, source("shop", "rs0", &["127.0.0.1:4000"], "1")),
-            // The id cannot be read.
+            // The id is not readable.
             (true, source("shop", "rs0", &["db2:27017"], "")),
             // A restored backup on the same hosts.
             (true, source("shop", "rs0", &["db1:27017"], "2")),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn installation_reads_marks_with_fields_that_it_does_not_know() {
+    fn installation_ignores_unknown_fields_of_a_mark() {
         let mark = r#"{"id": "a", "database": "shop", "later": 1}"#;
         let read: Installation = serde_json::from_str(mark).unwrap();
         assert_eq!((read.id.as_str(), read.source.database.as_str(), read.created_at), ("a", "shop", 0));

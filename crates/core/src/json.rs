@@ -1,4 +1,4 @@
-//! JSON of any depth that MongoDB stores.
+//! Parsing of JSON as deep as MongoDB stores it.
 //!
 //! `serde_json` stops at 127 levels. MongoDB stores documents of up to 180, and extended JSON adds two for a date or a
 //! binary value.
@@ -7,11 +7,10 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 use serde_json::{Error, Map, Number, Value};
 
-/// The most levels of objects and arrays inside one another. Recursion over such a value needs a small part of a
-/// thread's stack.
+/// Maximum nesting of objects and arrays. Recursion over such a value needs a small part of a thread's stack.
 pub const MAX_LEVELS: usize = 256;
 
-/// Levels that one parser reads before it hands the rest to a new one. Below `serde_json`'s own limit.
+/// Levels that one parser reads before it passes the rest to a new one. Below `serde_json`'s own limit.
 const STRETCH: usize = 100;
 
 /// Parses a JSON text that nests up to [`MAX_LEVELS`] objects and arrays.
@@ -19,7 +18,7 @@ const STRETCH: usize = 100;
 /// # Errors
 /// The text is not JSON, or nests deeper.
 pub fn parse(text: &str) -> Result<Value, Error> {
-    // The limit has no error category of its own, so every failure is parsed again: that costs only malformed text.
+    // The limit has no error category, so every failure is parsed again; only malformed text pays for that.
     serde_json::from_str(text).or_else(|_| parse_deep(text))
 }
 
@@ -30,7 +29,7 @@ fn parse_deep(text: &str) -> Result<Value, Error> {
     Ok(value)
 }
 
-/// The number of objects and arrays inside one another in a value; 0 for a scalar.
+/// Returns the nesting depth of objects and arrays; 0 for a scalar.
 pub fn levels(value: &Value) -> usize {
     match value {
         Value::Array(values) => 1 + values.iter().map(levels).max().unwrap_or(0),
@@ -39,7 +38,7 @@ pub fn levels(value: &Value) -> usize {
     }
 }
 
-/// A value with `above` objects and arrays around it.
+/// A value nested in `above` objects and arrays.
 #[derive(Clone, Copy)]
 struct Nested {
     above: usize,
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn every_depth_up_to_the_limit_is_read() {
+    fn every_depth_up_to_the_limit_is_parsed() {
         for levels_of in [1, 99, 100, 101, 126, 127, 128, 199, 200, 201, MAX_LEVELS] {
             for object in [(|_| true) as fn(usize) -> bool, |_| false, |level| level.is_multiple_of(2)] {
                 let text = nested(levels_of, object, r#"["é",-1,2.5,18446744073709551615,null,true]"#);
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn both_parsers_read_the_same() {
+    fn both_parsers_return_the_same_value() {
         let text = r#"{"a": {"b": [1, -2, 0.5, 1e300, "\u00e9\n", null, {}, []]}, "a": {"b": true}, "c": 1.0}"#;
         assert_eq!(parse_deep(text).unwrap(), serde_json::from_str::<Value>(text).unwrap());
         assert_eq!(levels(&json!({"a": [{}]})), 3);

@@ -1,9 +1,9 @@
-//! The key of a document: its `_id` as text, the same for every `_id` that MongoDB takes for the same.
+//! Document keys: the `_id` as text, identical for all `_id`s that MongoDB treats as equal.
 //!
-//! MongoDB compares numbers by value, whatever their types: the integer 1, the long 1, the double 1.0 and the decimal 1.00
-//! are one `_id`, alone or inside a compound `_id`. A document may change its type of number with a replacement, and events
-//! then carry either. In a key each number has the smallest type that holds it exactly: int, long, double, decimal.
-//! ObjectIds, strings and ints are written as canonical extended JSON writes them.
+//! MongoDB compares numbers by value, regardless of their types: the integer 1, the long 1, the double 1.0 and the
+//! decimal 1.00 are one `_id`, alone or inside a compound `_id`. A replacement may change the numeric type of an `_id`,
+//! so events carry either type. In a key each number has the smallest type that holds it exactly: int, long, double,
+//! decimal. ObjectIds, strings and ints are written as canonical extended JSON writes them.
 
 use std::borrow::Cow;
 
@@ -11,13 +11,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::hex::hex;
 
-/// The form of keys that this release writes. 1 was canonical extended JSON, which tells types of numbers apart.
+/// The form of keys that this release writes. 1 was canonical extended JSON, which distinguishes numeric types.
 pub const FORM: u32 = 2;
 
-/// Most bytes of a key. A document with a longer one is parked: every point of it and every entry would carry the key.
+/// Maximum size of a key in bytes. A document with a longer key is parked, because each of its points and entries
+/// carries the key.
 pub const MAX_BYTES: usize = 1 << 20;
 
-/// The key for an `_id` in canonical extended JSON, or for a key of an earlier form.
+/// Returns the key for an `_id` in canonical extended JSON, or for a key of an earlier form.
 pub fn canonical(id: &str) -> Cow<'_, str> {
     if !["\"$numberL", "\"$numberD", "\"$symbol\""].iter().any(|part| id.contains(part)) {
         return Cow::Borrowed(id);
@@ -37,12 +38,12 @@ pub fn canonical(id: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Whether a key has the present form.
+/// Whether a key has the current form.
 pub fn is_canonical(key: &str) -> bool {
     canonical(key) == key
 }
 
-/// What stands for a key that is too long to be carried. No document is found by it.
+/// Returns a placeholder for a key above [`MAX_BYTES`]. It identifies no document.
 pub fn clipped(key: &str) -> String {
     const SHOWN: usize = 128;
     let begins: String = key.chars().take(SHOWN).collect();
@@ -55,10 +56,11 @@ pub fn is_clipped(key: &str) -> bool {
     key.strip_prefix("{\"").is_some_and(|rest| rest.starts_with(CLIPPED))
 }
 
-/// The one field of a clipped key.
+/// The only field of a clipped key.
 pub const CLIPPED: &str = "$clipped";
 
-/// The bytes of the JSON string that begins `text`, with its quotes; all of it if it has no end.
+/// Length in bytes of the JSON string at the start of `text`, quotes included; all of `text` if the string is
+/// unterminated.
 fn string_end(text: &str) -> usize {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {
@@ -72,13 +74,14 @@ fn string_end(text: &str) -> usize {
     text.len()
 }
 
-/// A typed value that begins `text`: its bytes, and what takes its place. A date holds a `$numberLong` that is not a number.
+/// The typed value at the start of `text`: its length in bytes, and its replacement. The `$numberLong` inside a date is
+/// not a number.
 fn wrapped(text: &str) -> Option<(usize, Option<String>)> {
     if text.starts_with(r#"{"$date":{"#) {
         return text.find("}}").map(|end| (end + 2, None));
     }
     if let Some(rest) = text.strip_prefix(r#"{"$symbol":"#) {
-        // Symbols and strings are compared alike.
+        // MongoDB compares symbols and strings alike.
         let end = string_end(rest);
         return rest[end..].starts_with('}').then(|| (text.len() - rest.len() + end + 1, Some(rest[..end].to_owned())));
     }
@@ -134,7 +137,7 @@ fn decimal(text: &str) -> Option<String> {
     {
         return Some(whole(number));
     }
-    // Equal only where the double's whole expansion is this decimal.
+    // Equal only if the double's exact decimal expansion is this decimal.
     let nearest: f64 = plain.parse().ok()?;
     if nearest.is_finite() && Digits::parse(&format!("{:.766e}", nearest.abs()))? == number {
         return Some(double(nearest));
@@ -142,7 +145,7 @@ fn decimal(text: &str) -> Option<String> {
     Some(format!(r#"{{"$numberDecimal":"{sign}{}"}}"#, number.text()))
 }
 
-/// A number: `digits` without zeros at either end, times ten to the `exponent`. Zero has no digits.
+/// A number: `digits` without leading or trailing zeros, times ten to the `exponent`. Zero has no digits.
 #[derive(Debug, PartialEq, Eq)]
 struct Digits {
     digits: String,
@@ -150,7 +153,7 @@ struct Digits {
 }
 
 impl Digits {
-    /// Reads an unsigned decimal, with or without a point and an exponent.
+    /// Parses an unsigned decimal, with or without a point and an exponent.
     fn parse(text: &str) -> Option<Self> {
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
             Some((mantissa, exponent)) => (mantissa, exponent.parse().ok()?),
@@ -167,7 +170,7 @@ impl Digits {
         Some(Self { digits: kept.to_owned(), exponent: if kept.is_empty() { 0 } else { exponent } })
     }
 
-    /// As MongoDB writes decimals.
+    /// Formats the number as MongoDB formats decimals.
     fn text(&self) -> String {
         let Self { digits, exponent } = self;
         let length = i64::try_from(digits.len()).unwrap_or(i64::MAX);
@@ -199,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_equal_value_have_one_key() {
+    fn numbers_of_equal_value_share_one_key() {
         for (kind, text) in [
             ("Int", "1"),
             ("Long", "1"),
@@ -249,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_without_other_numbers_stay_as_they_are() {
+    fn canonical_keys_stay_unchanged() {
         for key in [
             r#"{"$oid":"65f000000000000000000001"}"#,
             r#""text with \" and {\"$numberLong\":\"1\"}""#,
@@ -271,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn compound_ids_follow_the_same_rule_and_keep_the_order_of_fields() {
+    fn compound_ids_are_canonicalized_and_keep_field_order() {
         let old = r#"{"b":{"$numberLong":"1"},"a":[{"$numberDouble":"2.0"},{"$date":{"$numberLong":"3"}}],"n":{"$numberDecimal":"1.10"}}"#;
         let new = r#"{"b":{"$numberInt":"1"},"a":[{"$numberInt":"2"},{"$date":{"$numberLong":"3"}}],"n":{"$numberDecimal":"1.1"}}"#;
         assert_eq!(canonical(old), new);
@@ -281,13 +284,13 @@ mod tests {
     }
 
     #[test]
-    fn a_symbol_is_its_string() {
+    fn symbol_and_equal_string_share_one_key() {
         assert_eq!(canonical(r#"{"$symbol":"a\"}b"}"#), r#""a\"}b""#);
         assert_eq!(canonical(r#"{"k":{"$symbol":"a"}}"#), r#"{"k":"a"}"#);
     }
 
     #[test]
-    fn a_clipped_key_is_short_and_tells_keys_apart() {
+    fn clipped_keys_are_short_and_distinct() {
         let [a, b] = ["a", "b"].map(|last| format!("\"{}{last}\"", "ü".repeat(MAX_BYTES)));
         assert_ne!(clipped(&a), clipped(&b));
         assert!(clipped(&a).len() < 500 && is_clipped(&clipped(&a)));
@@ -299,7 +302,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_canonical_form_of_a_key_is_itself(value in any::<f64>(), whole in any::<i64>(), coefficient in any::<u64>(), exponent in -40i32..40) {
+        fn canonicalizing_a_key_is_idempotent(value in any::<f64>(), whole in any::<i64>(), coefficient in any::<u64>(), exponent in -40i32..40) {
             for key in [
                 format!(r#"{{"$numberDouble":"{value}"}}"#),
                 format!(r#"{{"$numberLong":"{whole}"}}"#),
@@ -322,7 +325,7 @@ mod tests {
         }
 
         #[test]
-        fn text_of_any_kind_is_never_damaged(text in ".*") {
+        fn string_ids_are_never_changed(text in ".*") {
             let key = serde_json::to_string(&text).unwrap();
             prop_assert_eq!(canonical(&key), key.as_str());
             let _ = canonical(&text);

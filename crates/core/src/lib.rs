@@ -1,8 +1,8 @@
-//! What every part of tidewheel agrees on, and nothing that talks to a network.
+//! Types and rules shared by every part of tidewheel. No network access.
 //!
 //! A change of a document travels as a [`change::Change`] through stage 1 and as an [`embedded::Embedded`] through
 //! stage 2. Its [`version::Version`] orders it among all changes of the same document, wherever and however late it
-//! arrives. [`ports`] are the seams behind which MongoDB, Redis, Qdrant and the embedder stand.
+//! arrives. [`ports`] are the interfaces to MongoDB, Redis, Qdrant and the embedder.
 
 pub mod address;
 pub mod change;

@@ -1,11 +1,11 @@
-//! Dotted paths into plain JSON: `customer.name`, through arrays as MongoDB reads them.
+//! Dotted paths into plain JSON, such as `customer.name`, with MongoDB's array semantics.
 //!
-//! `comments.text` is the `text` of every element of `comments`, `items.0.name` the `name` of the first one. A field whose
-//! own name holds a dot is found by that name too.
+//! `comments.text` is the `text` of every element of `comments`, `items.0.name` the `name` of the first one. A field
+//! whose name contains a dot matches by its full name too.
 
 use serde_json::{Map, Value};
 
-/// The values at a path, in the order of the document.
+/// Returns the values at a path, in document order.
 pub fn values<'a>(document: &'a Map<String, Value>, path: &str) -> Vec<&'a Value> {
     let mut found = Vec::new();
     in_object(document, path, &mut found);
@@ -37,7 +37,7 @@ fn in_value<'a>(value: &'a Value, path: &str, found: &mut Vec<&'a Value>) {
     }
 }
 
-/// Takes out of the document what is at a path. An element of an array becomes null, so that the others keep their places.
+/// Removes the values at a path. A removed array element becomes null, so that the others keep their indexes.
 pub fn remove(document: &mut Map<String, Value>, path: &str) {
     for (name, rest) in heads(path) {
         match rest {
@@ -68,7 +68,7 @@ fn remove_in(value: &mut Value, path: &str) {
     }
 }
 
-/// The document with nothing but what is at these paths, objects and arrays around it included.
+/// Returns the document reduced to these paths, with their enclosing objects and arrays.
 pub fn keep<P: AsRef<str>>(document: Map<String, Value>, paths: &[P]) -> Map<String, Value> {
     let paths: Vec<&str> = paths.iter().map(AsRef::as_ref).collect();
     keep_in_object(document, &paths)
@@ -102,7 +102,7 @@ fn keep_in(value: Value, paths: &[&str]) -> Option<Value> {
                         _ => {}
                     }
                 }
-                // Of an array of which only certain elements are wanted, the others go.
+                // If all paths select elements by index, the other elements are dropped.
                 let unwanted = rests.len() == paths.len() && paths.iter().all(|path| picks(path));
                 if unwanted { None } else { keep_in(item, &rests) }
             });
@@ -112,13 +112,13 @@ fn keep_in(value: Value, paths: &[&str]) -> Option<Value> {
     }
 }
 
-/// Every way to read the beginning of a path as the name of a field, with the rest of the path.
+/// All ways to split a path into a leading field name and the rest.
 fn heads(path: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
     let dots = path.match_indices('.').map(|(at, _)| (&path[..at], Some(&path[at + 1..])));
     dots.chain(std::iter::once((path, None)))
 }
 
-/// The beginning of a path as the index of an element that is there, with the rest of the path.
+/// Splits a path into a leading index of an existing element and the rest.
 fn element(path: &str, length: usize) -> Option<(usize, Option<&str>)> {
     let (index, rest) = match path.split_once('.') {
         Some((index, rest)) => (index, Some(rest)),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn path_leads_through_objects_arrays_and_indexes() {
+    fn path_traverses_objects_arrays_and_indexes() {
         let document = document();
         for (path, expected) in [
             ("title", json!(["Late"])),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn kept_paths_bring_their_surroundings_only() {
+    fn keep_returns_paths_with_enclosing_objects_only() {
         let kept = |paths: &[&str]| Value::Object(keep(document(), paths));
         assert_eq!(kept(&["title", "customer.name"]), json!({"title": "Late", "customer": {"name": "Ada"}}));
         assert_eq!(kept(&["comments.text"]), json!({"comments": [{"text": "one"}, {}, {"text": "two"}]}));

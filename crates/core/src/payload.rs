@@ -1,4 +1,4 @@
-//! What a point carries besides its vector: the user's document as plain JSON, and `_tidewheel`.
+//! The payload of a point: the user's document as plain JSON, and `_tidewheel`.
 //!
 //! Qdrant filters and indexes plain JSON, so MongoDB's types become the JSON type that a person would write in a
 //! filter: an ObjectId its hexadecimal digits, a date RFC 3339 in UTC, and so on.
@@ -16,19 +16,19 @@ use crate::identity::{DocumentId, Namespace};
 use crate::json;
 use crate::version::Version;
 
-/// The one reserved key of the payload.
+/// The reserved key of the payload.
 pub const RESERVED: &str = "_tidewheel";
 /// Path of the payload field with [`Version::high`].
 pub const VERSION_HIGH: &str = "_tidewheel.version.high";
 /// Path of the payload field with [`Version::low`].
 pub const VERSION_LOW: &str = "_tidewheel.version.low";
-/// Path of the payload field with [`Version::replay`]; there is none if that is 0.
+/// Path of the payload field with [`Version::replay`]; absent if that is 0.
 pub const VERSION_REPLAY: &str = "_tidewheel.version.replay";
 /// Path of the payload field with the document's [`DocumentId`].
 pub const DOCUMENT: &str = "_tidewheel.document";
 /// Path of the payload field with the namespace.
 pub const NAMESPACE: &str = "_tidewheel.namespace";
-/// Path of the payload field with the fingerprint of what the vector was made from: see [`Fingerprints`].
+/// Path of the payload field with the fingerprint of the vector's input: see [`Fingerprints`].
 pub const FINGERPRINT: &str = "_tidewheel.fingerprint";
 
 /// Paths of the payload fields that [`Stamped::read`] reads.
@@ -45,15 +45,15 @@ pub const STAMP: &[&str] = &[
 /// A document that is not a JSON object.
 #[derive(Debug, Error)]
 pub enum PayloadError {
-    /// The text is not JSON at all.
-    #[error("the document is not JSON: {0}")]
+    /// The text is not valid JSON.
+    #[error("invalid document: {0}")]
     NotJson(#[from] serde_json::Error),
-    /// It is JSON, but not an object.
-    #[error("the document is JSON, but not an object")]
+    /// The JSON value is not an object.
+    #[error("invalid document: expected a JSON object")]
     NotAnObject,
 }
 
-/// Reads a document in extended JSON, relaxed or canonical, as plain JSON.
+/// Converts a document from extended JSON, relaxed or canonical, to plain JSON.
 pub fn plain_document(extended: &str) -> Result<Map<String, Value>, PayloadError> {
     match json::parse(extended)? {
         Value::Object(document) => Ok(plain_fields(document)),
@@ -61,7 +61,7 @@ pub fn plain_document(extended: &str) -> Result<Map<String, Value>, PayloadError
     }
 }
 
-/// What `_tidewheel` holds besides the chunk.
+/// The fields of `_tidewheel` that all points of a document share.
 #[derive(Clone, Debug)]
 pub struct Stamp<'a> {
     /// Canonical extended JSON of the document's `_id`.
@@ -72,11 +72,11 @@ pub struct Stamp<'a> {
     pub document: DocumentId,
     /// The document's version.
     pub version: Version,
-    /// The model that made the vectors.
+    /// The model that computed the vectors.
     pub model: &'a str,
-    /// Makes the fingerprints of the chunks.
+    /// Computes the fingerprints of the chunks.
     pub fingerprints: &'a Fingerprints,
-    /// How many chunks the document has at this version.
+    /// Number of chunks of the document at this version.
     pub chunks: u32,
     /// The [`digest`] of the document.
     pub digest: &'a str,
@@ -108,27 +108,27 @@ fn version_value(version: Version) -> Value {
     value
 }
 
-/// What a point says of itself.
+/// The `_tidewheel` metadata of a stored point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamped {
     /// `database.collection`.
     pub namespace: Namespace,
     /// Canonical extended JSON of the document's `_id`.
     pub key: String,
-    /// The document's identity, by which its points are deleted; `None` if that is not readable.
+    /// The document's identity, by which its points are deleted; `None` if it is unreadable.
     pub document: Option<DocumentId>,
     /// The document's version.
     pub version: Version,
-    /// Which chunk it is, from 0.
+    /// Number of the chunk, from 0.
     pub chunk: u32,
-    /// How many chunks the document has.
+    /// Number of chunks of the document.
     pub chunks: u32,
-    /// The [`digest`] of the document; empty if there is none.
+    /// The [`digest`] of the document; empty if missing.
     pub digest: String,
 }
 
 impl Stamped {
-    /// Reads a payload; `None` if tidewheel did not write it.
+    /// Parses a payload; `None` if tidewheel did not write it.
     pub fn read(payload: &Map<String, Value>) -> Option<Self> {
         let stamp = payload.get(RESERVED)?;
         let text = |name: &str| stamp.get(name).and_then(Value::as_str);
@@ -145,7 +145,7 @@ impl Stamped {
     }
 }
 
-/// The version in a payload; `None` if there is none that tidewheel could have written.
+/// The version in a payload; `None` if it is missing or invalid.
 pub fn version_of(payload: &Map<String, Value>) -> Option<Version> {
     let version = payload.get(RESERVED)?.get("version")?;
     let number = |name: &str| version.get(name)?.as_u64();
@@ -153,12 +153,13 @@ pub fn version_of(payload: &Map<String, Value>) -> Option<Version> {
     Version::from_halves(number("high")?, number("low")?, replay).ok()
 }
 
-/// The fingerprint in a payload; `None` if there is none.
+/// The fingerprint in a payload; `None` if it is missing.
 pub fn fingerprint_of(payload: &Map<String, Value>) -> Option<&str> {
     payload.get(RESERVED)?.get("fingerprint")?.as_str()
 }
 
-/// Tells whether a document has changed: the first 128 bits of SHA-256 of its relaxed extended JSON, in hexadecimal.
+/// Returns the digest that detects changes of a document: the first 128 bits of SHA-256 of its relaxed extended JSON,
+/// in hexadecimal.
 pub fn digest(document: &str) -> String {
     hex(&Sha256::digest(document.as_bytes())[..16])
 }
@@ -167,7 +168,7 @@ fn plain_fields(document: Map<String, Value>) -> Map<String, Value> {
     document.into_iter().map(|(name, value)| (name, plain(value))).collect()
 }
 
-/// The plain form of one value of extended JSON.
+/// Converts one value of extended JSON to plain JSON.
 pub fn plain(value: Value) -> Value {
     match value {
         Value::Array(values) => Value::Array(values.into_iter().map(plain).collect()),
@@ -179,8 +180,8 @@ pub fn plain(value: Value) -> Value {
     }
 }
 
-/// The plain form of an object that stands for a MongoDB type; `None` if it is an ordinary object, or one of the
-/// types that have no plain form (regular expression, timestamp, min and max key), which stay as they are.
+/// Converts an object that represents a MongoDB type; `None` for an ordinary object, and for types without a plain form
+/// (regular expression, timestamp, min and max key), which stay unchanged.
 fn typed(fields: &Map<String, Value>) -> Option<Value> {
     let (name, value) = fields.iter().next()?;
     if fields.len() != 1 || !name.starts_with('$') {
@@ -202,7 +203,7 @@ fn typed(fields: &Map<String, Value>) -> Option<Value> {
             Some(Value::String(uuid.map_or_else(|| base64.to_owned(), |uuid| uuid.to_string())))
         }
         ("$numberInt" | "$numberLong", Value::String(text)) => Some(Value::from(text.parse::<i64>().ok()?)),
-        // NaN and the infinities are no JSON numbers: `from` makes them null.
+        // JSON has no NaN and no infinities: they become null.
         ("$numberDouble", Value::String(text)) => Some(match text.as_str() {
             "NaN" | "Infinity" | "-Infinity" => Value::Null,
             number => Value::from(number.parse::<f64>().ok()?),
@@ -211,7 +212,8 @@ fn typed(fields: &Map<String, Value>) -> Option<Value> {
     }
 }
 
-/// RFC 3339 of a time in milliseconds since the Unix epoch, for the years that relaxed extended JSON does not write as text.
+/// Formats milliseconds since the Unix epoch as RFC 3339, for the years that relaxed extended JSON does not write as
+/// text.
 ///
 /// Days to civil date after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
 fn rfc3339(millis: i64) -> String {
@@ -242,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_type_becomes_what_a_filter_can_match() {
+    fn every_type_becomes_filterable_plain_json() {
         let extended = json!({
             "_id": {"$oid": "65f000000000000000000001"},
             "at": {"$date": "2024-03-12T10:00:00.5Z"},
@@ -282,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_far_away_are_rfc_3339_too() {
+    fn dates_outside_relaxed_json_range_are_rfc_3339() {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
         assert_eq!(rfc3339(-1), "1969-12-31T23:59:59.999Z");
         assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00Z");
@@ -290,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_document_is_refused() {
+    fn invalid_document_is_rejected() {
         assert!(matches!(plain_document("{"), Err(PayloadError::NotJson(_))));
         assert!(matches!(plain_document("[1]"), Err(PayloadError::NotAnObject)));
     }

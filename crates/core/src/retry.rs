@@ -1,13 +1,13 @@
-//! How long to wait before the next attempt.
+//! Retry delays.
 
 use std::time::Duration;
 
 use rand::RngExt;
 
-/// Exponential backoff with full jitter, without a limit on attempts: a transient failure is waited out.
+/// Exponential backoff with equal jitter and unlimited attempts: a transient failure is waited out.
 ///
-/// The delay before attempt n is drawn evenly from `[ceiling/2, ceiling]` with `ceiling = min(first·2ⁿ, longest)`. Half of it
-/// is fixed so that a retry is never immediate; the other half is random so that many workers do not come back at once
+/// The delay before attempt n is uniform in `[ceiling/2, ceiling]` with `ceiling = min(first·2ⁿ, longest)`. Half of it
+/// is fixed so that a retry is never immediate; the other half is random so that many workers do not retry at once
 /// (Brooker, "Exponential Backoff And Jitter", 2015: "equal jitter").
 #[derive(Clone, Debug)]
 pub struct Backoff {
@@ -17,7 +17,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Starts at `first` and never waits longer than `longest`, unless the other side asks for more.
+    /// Starts at `first` and never exceeds `longest`, unless the server requests a longer delay.
     pub fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, attempts: 0 }
     }
@@ -27,7 +27,7 @@ impl Backoff {
         Self::new(Duration::from_millis(100), Duration::from_secs(5))
     }
 
-    /// The delay before the next attempt; at least what the other side asked for.
+    /// The delay before the next attempt; at least the one that the server requested.
     pub fn next_delay(&mut self, retry_after: Option<Duration>) -> Duration {
         let ceiling = self.ceiling();
         self.attempts = self.attempts.saturating_add(1);
@@ -35,12 +35,12 @@ impl Backoff {
         retry_after.map_or(delay, |asked| asked.max(delay))
     }
 
-    /// How often [`Backoff::next_delay`] was called since the last reset.
+    /// Number of calls of [`Backoff::next_delay`] since the last reset.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// Starts again from the first delay, after a success.
+    /// Restarts at the first delay, after a success.
     pub fn reset(&mut self) {
         self.attempts = 0;
     }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_grow_to_the_longest_and_start_again_after_a_success() {
+    fn delays_grow_to_the_longest_and_restart_after_a_success() {
         let (first, longest) = (Duration::from_millis(100), Duration::from_secs(5));
         let mut backoff = Backoff::new(first, longest);
         for attempt in 0..200 {
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_wait_that_was_asked_for_is_honoured() {
+    fn longer_retry_after_is_honoured() {
         let mut backoff = Backoff::for_servers();
         assert_eq!(backoff.next_delay(Some(Duration::from_secs(60))), Duration::from_secs(60));
         assert!(backoff.next_delay(Some(Duration::ZERO)) > Duration::ZERO);

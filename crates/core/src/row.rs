@@ -1,20 +1,20 @@
-//! Whether the points of a document are what one version of it leaves: chunk 0 to the last, and nothing else.
+//! Completeness check of a document's points: chunk 0 to the last of one version, and no others.
 
 use std::fmt::Debug;
 
-/// What a point says of itself: which chunk it is, of how many, at which version.
+/// The position of a point: its chunk number, the number of chunks, and the version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place<V> {
-    /// From 0.
+    /// Number of the chunk, from 0.
     pub chunk: u64,
-    /// How many the document has at this version.
+    /// Number of chunks of the document at this version.
     pub chunks: u64,
     /// The document's version.
     pub version: V,
 }
 
-/// Divides the points of a document, sorted by their chunk, into the row that they should be and those behind it, which are
-/// surplus; fails with what is missing or mixed. What chunk 0 says counts.
+/// Splits the points of a document, sorted by chunk, into the expected row and surplus points after it, and checks the
+/// row for gaps and mixed versions. Chunk 0 is authoritative.
 pub fn row<T, V: PartialEq + Debug>(points: &[T], place: impl Fn(&T) -> Place<V>) -> Row<'_, T> {
     let Some(first) = points.first().map(&place).filter(|first| first.chunk == 0) else {
         return Row { surplus: &[], whole: Err("chunk 0 is missing".to_owned()), row: points };
@@ -29,7 +29,7 @@ pub fn row<T, V: PartialEq + Debug>(points: &[T], place: impl Fn(&T) -> Place<V>
             }
             if found.version != first.version || found.chunks != first.chunks {
                 let (version, other) = (found.version, &first.version);
-                return Err(format!("chunk {expected} is of version {version:?}, chunk 0 of version {other:?}"));
+                return Err(format!("chunk {expected} has version {version:?}, chunk 0 has version {other:?}"));
             }
         }
         if row.len() as u64 == first.chunks {
@@ -41,14 +41,14 @@ pub fn row<T, V: PartialEq + Debug>(points: &[T], place: impl Fn(&T) -> Place<V>
     Row { surplus, whole: check(), row }
 }
 
-/// The points of a document, divided.
+/// The points of a document, split into row and surplus.
 #[derive(Debug)]
 pub struct Row<'a, T> {
-    /// Those that there should be.
+    /// The expected points.
     pub row: &'a [T],
-    /// Those behind them.
+    /// Points after the last expected chunk.
     pub surplus: &'a [T],
-    /// Whether the row is whole and of one version.
+    /// Whether the row is complete and has one version.
     pub whole: Result<(), String>,
 }
 
@@ -62,24 +62,24 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_row_of_one_version_is_right() {
+    fn complete_row_of_one_version_is_valid() {
         assert_eq!(check(&[(0, 1, 7)]), (0, Ok(())));
         assert_eq!(check(&[(0, 3, 7), (1, 3, 7), (2, 3, 7)]), (0, Ok(())));
     }
 
     #[test]
-    fn what_is_behind_it_is_surplus() {
+    fn points_after_the_last_chunk_are_surplus() {
         assert_eq!(check(&[(0, 1, 7), (1, 4, 6), (3, 4, 6)]), (2, Ok(())));
     }
 
     #[test]
-    fn gaps_and_mixed_versions_are_told() {
+    fn gaps_and_mixed_versions_are_reported() {
         for (points, part) in [
             (&[][..], "chunk 0 is missing"),
             (&[(1, 2, 7)], "chunk 0 is missing"),
             (&[(0, 2, 7)], "chunk 1 of 2 is missing"),
             (&[(0, 3, 7), (2, 3, 7)], "chunk 1 of 3 is missing"),
-            (&[(0, 2, 7), (1, 2, 6)], "chunk 1 is of version 6, chunk 0 of version 7"),
+            (&[(0, 2, 7), (1, 2, 6)], "chunk 1 has version 6, chunk 0 has version 7"),
         ] {
             let (surplus, whole) = check(points);
             assert_eq!(surplus, 0);

@@ -4,18 +4,18 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// A text that prints as `***`, also when it is serialised.
+/// A string that prints and serialises as `***`.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides `text`.
+    /// Wraps `text`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself, for the client that has to send it.
+    /// The plain text, for the client that sends it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_never_shown() {
+    fn secret_is_never_shown() {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{secret} {secret:?}"), "*** ***");
         assert_eq!(serde_json::to_string(&secret).unwrap(), r#""***""#);

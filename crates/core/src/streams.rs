@@ -1,8 +1,8 @@
-//! Names of the Redis streams, their groups and every helper key: the one place where they are written down.
+//! Names of the Redis streams, their groups and all helper keys.
 //!
-//! A helper key carries its stream's name in braces, so that Redis puts both into one hash slot.
+//! A helper key contains its stream's name in braces, so that Redis maps both to one hash slot.
 
-/// Stage 1: what changed in MongoDB.
+/// Stage 1: changes from MongoDB.
 pub const RAW: &str = "raw_document_changes";
 /// The group of the processors on stage 1.
 pub const RAW_GROUP: &str = "embedding_processors";
@@ -11,59 +11,58 @@ pub const EMBEDDED: &str = "embedded_documents";
 /// The group of the upserters on stage 2.
 pub const EMBEDDED_GROUP: &str = "qdrant_upserters";
 
-/// Hash: how far the source has been read (resume token, cluster time, snapshot). Written only together with the
-/// entries that it covers.
+/// Hash: read position in the source (resume token, cluster time, snapshot). Written only together with the entries
+/// that it covers.
 pub const CHECKPOINT: &str = "{raw_document_changes}:checkpoint";
 /// Hash: the newest checkpoint that is in the index with everything that it covers.
 pub const APPLIED: &str = "{raw_document_changes}:applied";
-/// Hash: how many entries each stream was given, and how many were trimmed by us, so that it is noticed when somebody else
-/// deletes a stream or entries of it.
+/// Hash: how many entries were appended to each stream, and how many tidewheel trimmed, to detect deletion of a stream
+/// or of its entries by another client.
 pub const COUNTS: &str = "{raw_document_changes}:counts";
-/// String: what was found to be lost, until the producer has repaired it.
+/// String: detected damage, until the producer has repaired it.
 pub const DAMAGE: &str = "{raw_document_changes}:damage";
-/// Hash: the installation that this Redis belongs to: its id, and the database that it reads.
+/// Hash: the installation that owns this Redis: its id and source database.
 pub const INSTALLATION: &str = "{raw_document_changes}:installation";
-/// String: where the slow audit is to be resumed.
+/// String: resume position of the slow audit.
 pub const AUDIT: &str = "{raw_document_changes}:audit";
-/// String with a time to live: which producer is at work.
+/// String with a TTL: the active producer.
 pub const LEASE: &str = "{raw_document_changes}:lease";
-/// Hash: process → when it said so, and what it says of itself (JSON). For operators; forgotten after a minute.
+/// Hash: process → time and content of its last report (JSON). For operators; expires after a minute.
 pub const SERVICES: &str = "{raw_document_changes}:services";
-/// Hash: replay → when it said so, and how far it is (JSON). For operators; forgotten after an hour.
+/// Hash: replay → time and progress of its last report (JSON). For operators; expires after an hour.
 pub const REPLAYS: &str = "{raw_document_changes}:replays";
-/// Stream: who changed what, from where. For operators; bounded.
+/// Stream: log of administrative actions: actor, action, origin. For operators; bounded.
 pub const AUDIT_LOG: &str = "{raw_document_changes}:audit_log";
-/// Stream: changes that no attempt could embed, with the reason.
+/// Stream: dead letters of stage 1, with the reason.
 pub const RAW_DEAD_LETTERS: &str = "{raw_document_changes}:dead_letters";
-/// Stream: embedded changes that no attempt could write, with the reason.
+/// Stream: dead letters of stage 2, with the reason.
 pub const EMBEDDED_DEAD_LETTERS: &str = "{embedded_documents}:dead_letters";
-/// String with a time to live: when dead letters were put back into a stage last, in milliseconds since the Unix epoch. No deletion
-/// is forgotten before they have left it.
+/// String with a TTL: when dead letters were last retried, in milliseconds since the Unix epoch. No tombstone is
+/// collected before they have left the stage.
 pub const RETRIED: &str = "{embedded_documents}:retried";
 /// Hash: document or namespace → version of its deletion.
 pub const TOMBSTONES: &str = "{embedded_documents}:tombstones";
-/// Stream: the deletions of documents in the order in which they were remembered, by which they are forgotten.
+/// Stream: document tombstones in the order in which they were recorded, which is the order of their collection.
 pub const TOMBSTONE_LOG: &str = "{embedded_documents}:tombstone_log";
-/// Hash: how many deletions of namespaces there are, and the newest version of a document's deletion that was forgotten.
+/// Hash: the number of namespace tombstones, and the newest version of a collected document tombstone.
 pub const TOMBSTONE_STATE: &str = "{embedded_documents}:tombstone_state";
-/// String: the Qdrant collection that was written to last.
+/// String: the Qdrant collection last written to.
 pub const COLLECTION: &str = "{embedded_documents}:collection";
 
-/// A stream with the group that works on it.
+/// A stream with its consumer group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage {
     /// The stream's key.
     pub stream: &'static str,
     /// The consumer group's name.
     pub group: &'static str,
-    /// The stream of its dead letters.
+    /// Its dead-letter stream.
     pub dead_letters: &'static str,
 }
 
 /// Stage 1, from the producer to the processors.
 pub const STAGE_1: Stage = Stage { stream: RAW, group: RAW_GROUP, dead_letters: RAW_DEAD_LETTERS };
-/// Stage 2 for a replay into another collection, beside the upserters. Its dead letters stay with the upserters': they are theirs
-/// as well.
+/// Stage 2 for a replay into another collection, beside the upserters. Shares the dead letters of the upserters.
 pub const STAGE_2_REPLAY: Stage =
     Stage { stream: EMBEDDED, group: "qdrant_upserters:replay", dead_letters: EMBEDDED_DEAD_LETTERS };
 /// Stage 2, from the processors to the upserters.

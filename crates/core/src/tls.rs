@@ -1,4 +1,4 @@
-//! The files of TLS for outgoing connections: a private CA and a client certificate.
+//! TLS files for outgoing connections: a private CA and a client certificate.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::error::PortError;
 use crate::ports::PortResult;
 
-/// Where the files are, all in PEM.
+/// Paths of the files, all in PEM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientTls {
-    /// The CA to trust in place of the public ones.
+    /// The CA to trust instead of the public ones.
     pub ca_file: Option<PathBuf>,
     /// The certificate to present.
     pub cert_file: Option<PathBuf>,
@@ -17,10 +17,10 @@ pub struct ClientTls {
     pub key_file: Option<PathBuf>,
 }
 
-/// What the files hold.
+/// The contents of the files.
 #[derive(Clone, Default)]
 pub struct Pem {
-    /// The CA to trust in place of the public ones.
+    /// The CA to trust instead of the public ones.
     pub ca: Option<Vec<u8>>,
     /// The certificate to present, and its private key.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
@@ -33,15 +33,15 @@ impl fmt::Debug for Pem {
 }
 
 impl ClientTls {
-    /// Whether any file is named.
+    /// Whether any file is set.
     pub fn is_set(&self) -> bool {
         *self != Self::default()
     }
 
-    /// Reads the files. `prefix` is what the names of their settings begin with: `redis.`, `monitor.webhook_`.
+    /// Reads the files. `prefix` is the prefix of their settings: `redis.`, `monitor.webhook_`.
     ///
     /// # Errors
-    /// Fatal, if a file is unreadable or holds something else, or a certificate comes without its key.
+    /// Fatal, if a file is unreadable or invalid, or one of certificate and key is missing.
     pub fn read(&self, prefix: &str) -> PortResult<Pem> {
         let ca = self.ca_file.as_deref().map(|path| read(prefix, "ca_file", path, "CERTIFICATE")).transpose()?;
         let identity = match (self.cert_file.as_deref(), self.key_file.as_deref()) {
@@ -58,19 +58,19 @@ impl ClientTls {
 }
 
 fn incomplete(prefix: &str, set: &str, missing: &str) -> PortError {
-    PortError::fatal(format!("{prefix}{missing} is not set, but {prefix}{set} is"))
-        .with_hint(format!("set both, or neither; one file may hold the certificate and the key: {prefix}{missing}"))
+    PortError::fatal(format!("missing {prefix}{missing}: {prefix}{set} is set"))
+        .with_hint(format!("set {prefix}{missing} too; one file may contain both certificate and key"))
 }
 
 fn read(prefix: &str, key: &str, path: &Path, label: &str) -> PortResult<Vec<u8>> {
     let failed = |cause: &str| {
         PortError::fatal(format!("failed to read {prefix}{key} {}: {cause}", path.display()))
-            .with_hint(format!("{prefix}{key} names a PEM file"))
+            .with_hint(format!("set {prefix}{key} to a PEM file"))
     };
     let bytes = std::fs::read(path).map_err(|error| failed(&error.to_string()))?;
     let text = String::from_utf8_lossy(&bytes);
     let begins = |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{label}-----"));
-    if text.lines().any(begins) { Ok(bytes) } else { Err(failed(&format!("no {label} in PEM form"))) }
+    if text.lines().any(begins) { Ok(bytes) } else { Err(failed(&format!("no PEM block {label} found"))) }
 }
 
 #[cfg(test)]
@@ -91,7 +91,7 @@ mod tests {
     const KEY: &str = "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n";
 
     #[test]
-    fn a_certificate_and_a_key_are_read_from_two_files_or_one() {
+    fn certificate_and_key_are_read_from_two_files_or_one() {
         let (cert, key, both) = (file(CERT), file(KEY), file(&format!("{CERT}{KEY}")));
         for (cert_file, key_file) in [(&cert, &key), (&both, &both)] {
             let (cert_file, key_file) = (Some(cert_file.clone()), Some(key_file.clone()));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_do_not_fit_are_named_by_their_setting_and_never_quoted() {
+    fn invalid_file_error_names_the_setting_and_never_quotes_content() {
         let (cert, secret) = (file(CERT), file("hunter2"));
         let some = |path: &Path| Some(path.to_owned());
         for (tls, setting) in [

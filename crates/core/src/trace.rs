@@ -1,11 +1,11 @@
-//! Which trace a change belongs to, and what is told of it.
+//! Trace ids of changes, sampling, and spans.
 //!
-//! Nothing of a trace travels in the streams. Its id and that of its root span follow from the change alone, which producer,
-//! processor and upserter all have before them; so the spans of all three come together without a word between them, and a
-//! change that is delivered again only gets more children under the same root.
+//! The streams carry no trace context. The ids of the trace and its root span are derived from the change alone, which
+//! producer, processor and upserter all have; so their spans join one trace without coordination, and redelivery of a
+//! change only adds children under the same root.
 //!
-//! The ids are the beginning of a SHA-256: 16 bytes for the trace (of which OpenTelemetry wants the last seven to be
-//! random), the next 8 for the root.
+//! The ids are a prefix of a SHA-256: 16 bytes for the trace (OpenTelemetry requires the last seven to be random), the
+//! next 8 for the root.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,19 +19,19 @@ use crate::identity::Namespace;
 use crate::ports::Spans;
 use crate::version::Version;
 
-/// Sets these hashes apart from all others. Changing it would part the spans of services of different releases.
+/// Domain separator of these hashes. Changing it would split traces across services of different releases.
 const DOMAIN: &str = "tidewheel.trace";
 
-/// The id of a trace. Printed as 32 hexadecimal digits, as every tool shows it.
+/// A trace id. Printed as 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceId(pub [u8; 16]);
 
-/// The id of a span. Printed as 16 hexadecimal digits.
+/// A span id. Printed as 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SpanId(pub [u8; 8]);
 
 impl SpanId {
-    /// One that nobody else has.
+    /// Returns a random id.
     pub fn random() -> Self {
         Self(rand::random())
     }
@@ -49,23 +49,23 @@ impl fmt::Display for SpanId {
     }
 }
 
-/// The trace of one change, and its root span: the way from the source's commit into stage 1.
+/// The trace of one change, and its root span, which covers the time from the source's commit to stage 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChangeTrace {
     /// The trace.
     pub id: TraceId,
-    /// The span that all others of the trace hang from.
+    /// The root span of the trace.
     pub root: SpanId,
 }
 
 impl ChangeTrace {
-    /// The trace of the change at `version` of the document with this `_id` (canonical extended JSON; empty for a change of a
-    /// whole collection). A replay gives the change another version, and so a trace of its own.
+    /// The trace of the change at `version` of the document with this `_id` (canonical extended JSON; empty for a
+    /// change of a whole collection). A replay changes the version, so it gets its own trace.
     pub fn of(namespace: &Namespace, key: &str, version: Version) -> Self {
         let mut hash = Sha256::new();
         for part in [DOMAIN, namespace.as_str(), key, &version.to_string()] {
             hash.update(part.as_bytes());
-            // No part holds a zero byte, so that two changes never give the same text.
+            // No part contains a zero byte, so two changes never hash the same input.
             hash.update([0]);
         }
         let hash: [u8; 32] = hash.finalize().into();
@@ -81,40 +81,41 @@ impl ChangeTrace {
     }
 }
 
-/// Which share of all traces is recorded.
+/// The sampling ratio of traces.
 ///
-/// The id decides, by OpenTelemetry's rule for consistent sampling: its last 56 bits, as a number, have to reach a threshold.
-/// So all services that have the same share record the same traces whole, and those of a smaller share are among those of a
-/// larger one.
+/// Sampling follows OpenTelemetry's consistent probability sampling: the last 56 bits of the id, as a number, have to
+/// reach a threshold. Services with the same ratio record the same traces completely; traces sampled at a lower ratio
+/// are a subset of those sampled at a higher one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     threshold: u64,
 }
 
 impl Share {
-    /// Numbers that the last 56 bits of an id can make.
+    /// Number of values of the last 56 bits of an id.
     const RANGE: u64 = 1 << 56;
 
     /// Every trace.
     pub const ALL: Self = Self { threshold: 0 };
 
-    /// This share of all traces, from 0 to 1; what lies outside counts as the nearer end.
+    /// Samples this ratio of all traces, clamped to 0–1.
     pub fn new(share: f64) -> Self {
-        let left_out = (1.0 - share).clamp(0.0, 1.0) * Self::RANGE as f64;
-        Self { threshold: left_out as u64 }
+        let dropped = (1.0 - share).clamp(0.0, 1.0) * Self::RANGE as f64;
+        Self { threshold: dropped as u64 }
     }
 
-    /// Whether the trace is recorded.
+    /// Whether the trace is sampled.
     pub fn includes(self, id: TraceId) -> bool {
         let random = id.0[9..].iter().fold(0, |number, byte| (number << 8) | u64::from(*byte));
         random >= self.threshold
     }
 }
 
-/// Most bytes of a text in a span: an `_id` or a reason may be of any length, and many spans wait for a collector at once.
+/// Maximum size of a string in a span, in bytes: an `_id` or a reason has no size limit, and many spans may be queued
+/// for a collector.
 pub const TEXT: usize = 1_024;
 
-/// The beginning of a text, of [`TEXT`] bytes at most.
+/// Truncates a text to at most [`TEXT`] bytes.
 pub fn beginning(text: &str) -> String {
     text[..text.floor_char_boundary(TEXT)].to_owned()
 }
@@ -126,46 +127,46 @@ pub struct Span {
     pub trace: TraceId,
     /// Its own id.
     pub id: SpanId,
-    /// The span that it is a part of; `None` for the root.
+    /// Its parent span; `None` for the root.
     pub parent: Option<SpanId>,
-    /// What was done, in a word.
+    /// Its name.
     pub name: &'static str,
-    /// Its part in the exchange between services.
+    /// Its kind.
     pub kind: SpanKind,
-    /// When it began.
+    /// Start time.
     pub began: SystemTime,
-    /// When it ended.
+    /// End time.
     pub ended: SystemTime,
-    /// What else is known of it, by names of OpenTelemetry's semantic conventions where there are any.
+    /// Its attributes, named after OpenTelemetry's semantic conventions where they exist.
     pub attributes: Vec<(&'static str, Value)>,
-    /// The [`beginning`] of why it failed, if it did.
+    /// The error, truncated by [`beginning`], if it failed.
     pub error: Option<String>,
 }
 
-/// The part of a span in the exchange between services.
+/// The kind of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanKind {
-    /// It puts something into a stream.
+    /// Appends to a stream.
     Producer,
-    /// It takes something out of a stream.
+    /// Reads from a stream.
     Consumer,
-    /// It waits for the answer of a server.
+    /// Waits for a server's response.
     Client,
 }
 
 /// The value of an attribute.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// A text that is always the same.
+    /// A static string.
     Word(&'static str),
-    /// The [`beginning`] of a text.
+    /// A string truncated by [`beginning`].
     Text(String),
-    /// A whole number.
+    /// An integer.
     Number(u64),
 }
 
 impl Value {
-    /// The [`beginning`] of this text.
+    /// Truncates this text by [`beginning`].
     pub fn text(text: &str) -> Self {
         Self::Text(beginning(text))
     }
@@ -189,7 +190,7 @@ impl From<usize> for Value {
     }
 }
 
-/// Says which changes are traced, and takes their spans. A service without one computes nothing.
+/// Decides which changes are sampled, and records their spans. A service without a tracer computes no ids.
 #[derive(Clone)]
 pub struct Tracer {
     share: Share,
@@ -197,17 +198,17 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// Records this share of all traces.
+    /// Samples traces at this ratio.
     pub fn new(share: Share, spans: Arc<dyn Spans>) -> Self {
         Self { share, spans }
     }
 
-    /// The trace of this change, if it is one of those that are recorded.
+    /// The trace of this change, if it is sampled.
     pub fn trace(&self, change: &Change) -> Option<ChangeTrace> {
         Some(ChangeTrace::of_change(change)).filter(|trace| self.share.includes(trace.id))
     }
 
-    /// Hands over spans that have ended.
+    /// Records spans that have ended.
     pub fn record(&self, spans: Vec<Span>) {
         if !spans.is_empty() {
             self.spans.record(spans);
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_of_a_change_tells_its_trace_apart() {
+    fn trace_id_depends_on_every_part_of_a_change() {
         let of = |namespace: &str, key: &str, version| {
             ChangeTrace::of(&Namespace::parse(namespace).unwrap(), key, version).id
         };
@@ -248,19 +249,19 @@ mod tests {
     }
 
     #[test]
-    fn a_share_takes_about_that_many_and_a_larger_one_takes_the_same_and_more() {
+    fn sampled_traces_match_the_ratio_and_are_a_subset_at_a_higher_one() {
         let namespace = Namespace::new("shop", "tickets");
         let ids: Vec<TraceId> =
             (0..10_000).map(|n| ChangeTrace::of(&namespace, &n.to_string(), version(1, 0)).id).collect();
-        let taken = |share: f64| ids.iter().filter(|id| Share::new(share).includes(**id)).count();
-        assert_eq!((taken(0.0), taken(1.0), taken(7.0)), (0, ids.len(), ids.len()));
-        assert!((850..1_150).contains(&taken(0.1)), "{}", taken(0.1));
+        let sampled = |share: f64| ids.iter().filter(|id| Share::new(share).includes(**id)).count();
+        assert_eq!((sampled(0.0), sampled(1.0), sampled(7.0)), (0, ids.len(), ids.len()));
+        assert!((850..1_150).contains(&sampled(0.1)), "{}", sampled(0.1));
         assert!(ids.iter().all(|id| !Share::new(0.1).includes(*id) || Share::new(0.3).includes(*id)));
         assert_eq!(Share::new(1.0), Share::ALL);
     }
 
     #[test]
-    fn a_long_text_is_cut_between_two_characters_and_keeps_no_room_for_the_rest() {
+    fn long_text_is_truncated_at_a_character_and_its_capacity_released() {
         let Value::Text(cut) = Value::from(format!("a{}", "ü".repeat(TEXT))) else { panic!("it is a text") };
         assert_eq!(cut, format!("a{}", "ü".repeat(TEXT / 2 - 1)));
         assert!(cut.capacity() <= TEXT, "{}", cut.capacity());
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_56_bits_decide() {
+    fn last_56_bits_of_the_id_decide_sampling() {
         let id = |byte: u8| {
             let mut id = [0xff; 16];
             id[9..].fill(0);

@@ -1,7 +1,7 @@
 //! The version that orders all changes of one document.
 //!
-//! A version is made of what MongoDB itself says about a change, never of a Redis id or a counter of ours: after a
-//! Redis rollback the same change must get the same version again, or the fence in Qdrant would reject it or, worse,
+//! A version is derived from MongoDB's own metadata of a change, never from a Redis id or a counter of tidewheel: after
+//! a Redis rollback the same change must get the same version again, or the fence in Qdrant would reject it or, worse,
 //! let an old one pass.
 
 use std::fmt;
@@ -18,7 +18,7 @@ pub const MAX_ORDINAL: u32 = (1 << ORDINAL_BITS) - 1;
 /// The largest epoch, so that [`Version::high`] stays below 2⁵³.
 pub const MAX_EPOCH: u32 = (1 << 21) - 1;
 
-/// MongoDB's logical time: seconds and an increment within the second.
+/// MongoDB's cluster time: seconds and an increment within the second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterTime {
     /// Seconds since the Unix epoch.
@@ -28,7 +28,7 @@ pub struct ClusterTime {
 }
 
 impl ClusterTime {
-    /// The time right before this one.
+    /// The latest time before this one.
     #[must_use]
     pub fn before(self) -> Self {
         match self.increment.checked_sub(1) {
@@ -44,15 +44,15 @@ impl ClusterTime {
 /// `.replay` if that is not 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
-    /// Raised only when the source's time went backwards (a restored backup, another cluster).
+    /// Incremented only when the source's time goes backwards (a restored backup, another cluster).
     pub epoch: u32,
     /// The cluster time of the change; for a row of a snapshot, the time at which the snapshot began.
     pub time: ClusterTime,
     /// Position among the changes of one cluster time, from 1: the changes of a transaction share their time.
     /// Rows of a snapshot have 0, so that every change at or after the snapshot's start wins over them.
     pub ordinal: u32,
-    /// 0 for the change itself. A replay that gives the change once more, to have it embedded anew, has the second since
-    /// the Unix epoch at which the replay was begun: it replaces what the same change has left in the index, and nothing newer.
+    /// 0 for the change itself. For a replay, its start time in seconds since the Unix epoch: it replaces the points
+    /// that the same change wrote to the index, and nothing newer.
     pub replay: u32,
 }
 
@@ -60,15 +60,15 @@ pub struct Version {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum VersionError {
     /// The text is not `epoch.seconds.increment.ordinal` or the same with `.replay`.
-    #[error("version {0:?} is not four or five whole numbers separated by dots")]
+    #[error("invalid version {0:?}: expected four or five integers separated by dots")]
     Malformed(String),
-    /// A part is above what two 53-bit integers can hold.
-    #[error("version {0:?} is out of range: epoch is at most {MAX_EPOCH}, ordinal at most {MAX_ORDINAL}")]
+    /// A part exceeds the range of two 53-bit integers.
+    #[error("version {0:?} is out of range: maximum epoch {MAX_EPOCH}, maximum ordinal {MAX_ORDINAL}")]
     OutOfRange(String),
 }
 
 impl Version {
-    /// The version of a row that a snapshot begun at `time` has read.
+    /// The version of rows of a snapshot that began at `time`.
     pub fn of_snapshot(epoch: u32, time: ClusterTime) -> Self {
         Self { epoch, time, ordinal: 0, replay: 0 }
     }
@@ -87,7 +87,7 @@ impl Version {
         (u64::from(self.time.increment) << ORDINAL_BITS) | u64::from(self.ordinal)
     }
 
-    /// The version with these halves and this number of a replay, if they are halves of a version.
+    /// Restores a version from its halves and its replay number.
     pub fn from_halves(high: u64, low: u64, replay: u32) -> Result<Self, VersionError> {
         let out_of_range = || VersionError::OutOfRange(format!("{high}/{low}"));
         let epoch = u32::try_from(high >> 32).map_err(|_| out_of_range())?;
@@ -149,20 +149,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_and_halves_give_the_version_back(version in versions()) {
+        fn text_and_halves_round_trip(version in versions()) {
             prop_assert_eq!(version.to_string().parse(), Ok(version));
             prop_assert_eq!(Version::from_halves(version.high(), version.low(), version.replay), Ok(version));
         }
 
         #[test]
-        fn halves_order_as_versions_do_even_as_floats(a in versions(), b in versions()) {
+        fn halves_as_floats_order_like_versions(a in versions(), b in versions()) {
             let floats = |v: Version| (v.high() as f64, v.low() as f64, f64::from(v.replay));
             prop_assert_eq!(floats(a).partial_cmp(&floats(b)), Some(a.cmp(&b)));
         }
     }
 
     #[test]
-    fn malformed_texts_are_refused() {
+    fn malformed_versions_are_rejected() {
         for text in ["", "1.2.3", "1.2.3.4.5.6", "1.2.3.4.", "1.2.3.x", "-1.2.3.4", "0.0.0.2097152", "2097152.0.0.0"] {
             assert!(text.parse::<Version>().is_err(), "{text:?} was accepted");
         }

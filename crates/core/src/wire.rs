@@ -1,7 +1,7 @@
-//! How records are written as fields of a Redis stream entry.
+//! Encoding of records as fields of Redis stream entries.
 //!
-//! Everything is text that a person can read with `redis-cli`, except vectors: those are little-endian `f32`, because
-//! as decimal text they would be four times the size and most of the cost of both streams.
+//! All fields are text readable in `redis-cli`, except vectors: these are little-endian `f32`, because as decimal text
+//! they would be four times the size and dominate the cost of both streams.
 
 use std::borrow::Cow;
 
@@ -12,34 +12,34 @@ use crate::embedded::{Embedded, Vectors};
 use crate::identity::Namespace;
 use crate::key;
 
-/// Fields of an entry that is written.
+/// Fields of an entry to write.
 pub type Fields<'a> = Vec<(&'static str, Cow<'a, [u8]>)>;
 
-/// Fields of an entry that was read, in the order of the entry.
+/// Fields of an entry as read, in entry order.
 pub type RawFields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// An entry that does not hold the record that it should.
+/// An entry without a valid record.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum WireError {
-    /// A field is not there.
-    #[error("the entry has no field {0:?}")]
+    /// A field is missing.
+    #[error("missing field {0:?} in stream entry")]
     Missing(&'static str),
-    /// A field does not hold what it should.
-    #[error("field {field:?} of the entry is not valid: {cause}")]
+    /// A field has an invalid value.
+    #[error("invalid field {field:?} in stream entry: {cause}")]
     Invalid {
         /// The field's name.
         field: &'static str,
-        /// What is wrong with it.
+        /// The cause.
         cause: String,
     },
 }
 
-/// What travels as one entry of a stream.
+/// A record that is stored as one stream entry.
 pub trait Record: Sized + Send + Sync + 'static {
-    /// The fields of this record.
+    /// Encodes this record as fields.
     fn encode(&self) -> Fields<'_>;
 
-    /// The record in these fields. Fields that are not known are ignored, so that a newer writer may add some.
+    /// Decodes a record from fields. Unknown fields are ignored, so that a newer writer may add some.
     fn decode(fields: RawFields) -> Result<Self, WireError>;
 }
 
@@ -70,7 +70,7 @@ impl Record for Change {
 }
 
 impl Change {
-    /// Reads a change that the producer has parked: it has no document, even if its operation has one.
+    /// Decodes a change that the producer parked: it has no document, even if its operation has one.
     pub fn decode_parked(fields: RawFields) -> Result<Self, WireError> {
         Reader(fields).change()
     }
@@ -114,13 +114,13 @@ impl Record for Embedded {
                 let (expected, found) = (chunks.len(), bytes.len());
                 invalid(
                     "vectors",
-                    &format!("{expected} vectors of dimension {dimension} expected, found {found} bytes"),
+                    &format!("expected {expected} vectors of dimension {dimension}, found {found} bytes"),
                 )
             })?;
         Ok(Self {
             change,
             model: reader.text("model")?,
-            // Records of earlier versions have none: nothing is known to be the same as theirs.
+            // Records of earlier versions have no revision, so they match no other record.
             revision: reader.text_optional("revision")?.unwrap_or_default(),
             chunks,
             vectors,
@@ -166,7 +166,7 @@ impl Reader {
             operation,
             namespace: Namespace::parse(&namespace).ok_or_else(|| invalid("namespace", &format!("{namespace:?}")))?,
             id: self.text("id")?,
-            // Entries of an earlier release have keys of an earlier form.
+            // Entries written by an earlier release have keys of an earlier form.
             key: key::canonical(&self.text("key")?).into_owned(),
             version: self.parse("version")?,
             committed_at: self.parse("committed_at")?,
@@ -206,7 +206,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_survive_the_wire(
+        fn records_round_trip(
             document in ".*",
             chunks in prop::collection::vec(".*", 1..5),
             seed in any::<f32>(),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_of_an_earlier_release_gets_the_present_key() {
+    fn entry_of_an_earlier_release_is_decoded_with_the_current_key() {
         let keys = [(r#"{"$numberLong":"7"}"#, r#"{"$numberInt":"7"}"#), ("\"7\"", "\"7\"")];
         for (former, present) in keys {
             let old = Change { key: former.into(), ..change(Operation::Insert, "{}") };
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parked_change_needs_no_document() {
+    fn parked_change_decodes_without_document() {
         let parked = Change { document: None, ..change(Operation::Insert, "{}") };
         assert_eq!(Change::decode_parked(as_read(parked.encode())), Ok(parked.clone()));
         assert_eq!(Change::decode(as_read(parked.encode())), Err(WireError::Missing("document")));
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_entry_names_the_field() {
+    fn invalid_entry_error_names_the_field() {
         let good = as_read(change(Operation::Insert, "{}").encode());
         for (field, value) in
             [("operation", "explode"), ("namespace", "shop"), ("version", "1.2"), ("committed_at", "soon")]
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn vectors_must_fit_the_chunks() {
+    fn vectors_that_do_not_match_the_chunks_are_rejected() {
         let embedded = Embedded {
             change: change(Operation::Insert, "{}"),
             model: "hash:2".into(),
@@ -277,6 +277,6 @@ mod tests {
         let mut fields = as_read(embedded.encode());
         fields.iter_mut().find(|(name, _)| name == b"vectors").unwrap().1.truncate(12);
         let error = Embedded::decode(fields).unwrap_err().to_string();
-        assert!(error.contains("2 vectors of dimension 2 expected, found 12 bytes"), "{error}");
+        assert!(error.contains("expected 2 vectors of dimension 2, found 12 bytes"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The reference page of the metrics, and that dashboard and alerts ask for nothing that does not exist.
+//! Checks the metrics reference page, and that dashboard and alerts use existing metrics only.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -18,13 +18,13 @@ fn page() -> String {
     let mut page = "\
 # Metrics
 
-<!-- Made from the list in crates/core/src/meters.rs: UPDATE=1 cargo test -p tidewheel-core --test metrics_page -->
+<!-- Generated from crates/core/src/meters.rs: UPDATE=1 cargo test -p tidewheel-core --test metrics_page -->
 
-Every process serves Prometheus' text form at `/metrics` of its operations port (`http.listen`, 9090 under `run`), the embedder
-at its own port as well. Each process shows what it has measured itself; numbers of streams, Redis and the oplog are the same
-whoever is asked, so take the largest. Labels have few values. A number that is not known is `NaN`, not 0.
+Every process serves the Prometheus text format at `/metrics` on its operations port (`http.listen`, 9090 under `run`), the embedder
+on its own port as well. Each process exports its own measurements; metrics of streams, Redis and the oplog are the same
+on every process, so aggregate them with `max`. Labels have few values. An unknown value is `NaN`, not 0.
 
-Alerts are in `deploy/prometheus/alerts.yml`, a dashboard is in `deploy/grafana/tidewheel.json`.
+Alerts: `deploy/prometheus/alerts.yml`. Dashboard: `deploy/grafana/tidewheel.json`.
 "
     .to_owned();
     for question in Question::ALL {
@@ -41,7 +41,7 @@ Alerts are in `deploy/prometheus/alerts.yml`, a dashboard is in `deploy/grafana/
         }
     }
     page.push_str("\n## Buckets\n\n");
-    for (what, name) in [("Times, in seconds", "x_seconds"), ("Entries", "x_entries"), ("Shares", "x_ratio")] {
+    for (what, name) in [("Times, in seconds", "x_seconds"), ("Entries", "x_entries"), ("Ratios", "x_ratio")] {
         let bounds: Vec<String> = buckets(name).iter().map(f64::to_string).collect();
         let _ = writeln!(page, "- {what}: {}", bounds.join(", "));
     }
@@ -49,15 +49,18 @@ Alerts are in `deploy/prometheus/alerts.yml`, a dashboard is in `deploy/grafana/
 }
 
 #[test]
-fn the_page_says_what_the_code_says() {
+fn metrics_page_matches_the_code() {
     let path = root().join("docs/metrics.md");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, page()).unwrap();
     }
-    assert!(read("docs/metrics.md") == page(), "docs/metrics.md is stale; make it anew with UPDATE=1 and this test");
+    assert!(
+        read("docs/metrics.md") == page(),
+        "docs/metrics.md is stale: regenerate it by running this test with UPDATE=1"
+    );
 }
 
-/// Names of metrics in a text, without what a histogram's series add.
+/// Metric names in a text, without the suffixes of histogram series.
 fn used(text: &str) -> BTreeSet<String> {
     text.split(|sign: char| !sign.is_ascii_lowercase() && !sign.is_ascii_digit() && sign != '_')
         .filter(|word| word.starts_with("tidewheel_"))
@@ -83,15 +86,15 @@ fn dashboard_and_alerts_use_metrics_that_exist() {
         let unknown: Vec<_> = names.difference(&known).collect();
         assert!(!names.is_empty() && unknown.is_empty(), "{file} uses {unknown:?}");
     }
-    assert!(dashboard.len() > 40, "the dashboard shows most of them");
+    assert!(dashboard.len() > 40, "expected most metrics on the dashboard");
 }
 
 #[test]
-fn the_dashboard_is_whole() {
+fn dashboard_panels_have_unique_ids_and_queries() {
     let dashboard: serde_json::Value = serde_json::from_str(&read("deploy/grafana/tidewheel.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
-    assert_eq!(ids.len(), panels.len(), "an id occurs twice");
+    assert_eq!(ids.len(), panels.len(), "duplicate panel id");
     for panel in panels.iter().filter(|panel| panel["type"] != "row") {
         let targets = panel["targets"].as_array().unwrap();
         assert!(!targets.is_empty() && targets.iter().all(|target| target["expr"].is_string()), "{panel}");
@@ -99,7 +102,7 @@ fn the_dashboard_is_whole() {
 }
 
 #[test]
-fn each_alert_is_tested_and_has_a_code_and_an_action() {
+fn each_alert_has_a_test_an_action_and_a_severity() {
     let (rules, tests) = (read("deploy/prometheus/alerts.yml"), read("deploy/prometheus/alerts_test.yml"));
     let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() >= 10);

@@ -1,12 +1,6 @@
-//! The embedder: from text to vector.
+//! The embedder's HTTP service, and the clients of this and other embedders.
 //!
-//! [`engine::load`] turns a model directory (or `hash:DIM`) into an [`engine::Engine`]; everything else here is built
-//! on that trait.
+//! Vectors are computed by a [`tidewheel_engine::Engine`]; everything else builds on that trait.
 
 pub mod client;
-pub mod engine;
-pub mod hash;
-pub mod model;
-mod pieces;
 pub mod service;
-pub mod tokens;

@@ -1,4 +1,4 @@
-//! The clients: one contract for both against the real service, and both against a server that misbehaves.
+//! The clients: one contract for both against the real service, and both against misbehaving servers.
 
 mod support;
 
@@ -34,16 +34,16 @@ fn texts(list: &[&str]) -> Vec<String> {
 
 // ------------------------------------------------------------------------------------------------------- contract
 
-/// What every embedder promises, with `hash:DIM` behind it.
+/// The contract of every embedder, with `hash:DIM` behind it.
 async fn contract(embedder: &dyn Embedder, dimension: usize, max_tokens: usize) {
     let info = embedder.info().await.unwrap();
     assert_eq!((info.model.as_str(), info.dimension), (format!("hash:{dimension}").as_str(), dimension));
     assert_eq!(info.max_tokens, max_tokens);
     let tokens = embedder.tokens().await.unwrap();
-    // Exact, or an estimate.
+    // Exact or estimated.
     assert!((5..=6).contains(&tokens.spans("a wheel, turning").len()));
 
-    // No text, one text, and what is hard to carry over HTTP and JSON.
+    // No text, one text, and texts that are hard to encode in HTTP and JSON.
     assert!(embedder.embed(&[], Purpose::Passage).await.unwrap().is_empty());
     let hard = ["tide", "\" \\ \n \t \u{1} \u{7f}", "日本語 🙂 e\u{301}", "tide"];
     let vectors = embedder.embed(&texts(&hard), Purpose::Passage).await.unwrap();
@@ -51,33 +51,33 @@ async fn contract(embedder: &dyn Embedder, dimension: usize, max_tokens: usize) 
     let engine = hash(dimension);
     assert_eq!(vectors.iter().collect::<Vec<_>>(), expected(&*engine, &hard));
 
-    // The empty text has a vector too.
+    // An empty text has a vector too.
     let empty = embedder.embed(&texts(&[""]), Purpose::Passage).await.unwrap();
     assert_eq!(empty.len(), 1);
     assert!(empty.values().iter().all(|value| value.is_finite()));
 
-    // More than any one request may hold, in order, and the same as alone.
+    // More texts than fit into one request: in order, and equal to single requests.
     let many: Vec<String> = (0..2_500).map(|n| format!("text number {n}")).collect();
     let vectors = embedder.embed(&many, Purpose::Passage).await.unwrap();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(vectors.values(), expected(&*engine, &many).concat());
 
-    // A text far beyond the limit is cut, not refused.
+    // A query far beyond the limit is truncated, not rejected.
     let long = "wheel ".repeat(20_000);
     let vectors = embedder.embed(std::slice::from_ref(&long), Purpose::Query).await.unwrap();
     assert_eq!(vectors.values(), expected(&*engine, &[&long]).concat());
 }
 
 #[tokio::test]
-async fn our_client_keeps_the_contract() {
+async fn tidewheel_client_meets_contract() {
     let service = Running::hash(48).await;
     contract(&tidewheel(&service.url), 48, 256).await;
-    // People copy the address of an endpoint.
+    // URLs that include an endpoint are accepted.
     contract(&tidewheel(&format!("{}/encode_batch", service.url)), 48, 256).await;
 }
 
 #[tokio::test]
-async fn the_openai_client_keeps_the_contract() {
+async fn openai_client_meets_contract() {
     let service = Running::hash(48).await;
     contract(&openai(&service.url, "hash:48"), 48, 2048).await;
     let options = RemoteOptions {
@@ -89,7 +89,7 @@ async fn the_openai_client_keeps_the_contract() {
 }
 
 #[tokio::test]
-async fn both_show_their_token() {
+async fn both_clients_send_their_token() {
     let token = Some(Secret::new("open sesame"));
     let options = ServiceOptions { token: token.clone(), ..hash_options() };
     let service = Running::start(hash(8), options).await;
@@ -106,9 +106,9 @@ async fn both_show_their_token() {
 }
 
 #[tokio::test]
-async fn one_bad_text_is_named_so_that_its_neighbours_can_go_on() {
+async fn error_names_failing_text_so_that_others_can_be_embedded() {
     let service = Running::start(Obedient::open(), hash_options()).await;
-    // The client of other services has asked for fewer texts meanwhile: a rejection may be for the sake of their number.
+    // The remote client retries with fewer texts, because a rejection may be caused by their number.
     let embedders: [(Box<dyn Embedder>, &str); 2] =
         [(Box::new(tidewheel(&service.url)), "index 2"), (Box::new(openai(&service.url, "obedient")), "index 0")];
     for (embedder, place) in embedders {
@@ -122,7 +122,7 @@ async fn one_bad_text_is_named_so_that_its_neighbours_can_go_on() {
 }
 
 #[tokio::test]
-async fn our_service_rejects_a_document_that_the_model_cannot_read_as_a_whole_and_cuts_a_query() {
+async fn service_rejects_overlong_document_and_truncates_overlong_query() {
     let service = Running::hash(8).await;
     let client = tidewheel(&service.url);
     let fits = "wheel ".repeat(256);
@@ -133,7 +133,7 @@ async fn our_service_rejects_a_document_that_the_model_cannot_read_as_a_whole_an
         assert!(error.message.contains("256"), "{}", error.message);
         assert_eq!(client.embed(&texts(&[&long]), Purpose::Query).await.unwrap().len(), 1);
     }
-    // An embedder of an earlier release does not know the request field, which would be an error.
+    // An embedder of an earlier release rejects the unknown request field.
     let asked = Arc::new(std::sync::Mutex::new(Value::Null));
     let seen = asked.clone();
     let info = json!({
@@ -150,7 +150,7 @@ async fn our_service_rejects_a_document_that_the_model_cannot_read_as_a_whole_an
 }
 
 #[tokio::test]
-async fn the_services_refusals_reach_the_caller() {
+async fn overload_response_is_transient_with_retry_delay() {
     let options = ServiceOptions { workers: 1, queue_requests: 1, queue_tokens: 4, ..hash_options() };
     let engine = Obedient::closed();
     let service = Running::start(engine.clone(), options).await;
@@ -185,7 +185,7 @@ async fn serve(router: Router) -> String {
 
 type Script = Arc<dyn Fn(usize) -> Response + Send + Sync>;
 
-/// A service in our own form with two dimensions that answers a list of texts as the script says.
+/// Starts a tidewheel embedder stub with two dimensions and scripted responses.
 async fn our_stub(script: impl Fn(usize) -> Response + Send + Sync + 'static) -> TidewheelClient {
     let script: Script = Arc::new(script);
     let info = json!({
@@ -202,7 +202,7 @@ async fn our_stub(script: impl Fn(usize) -> Response + Send + Sync + 'static) ->
     TidewheelClient::new(options).unwrap()
 }
 
-/// A service in OpenAI's form that answers its first request well, and then as the script says.
+/// Starts an OpenAI-compatible stub that answers the first request correctly, and then as scripted.
 async fn openai_stub(script: impl Fn(usize) -> Response + Send + Sync + 'static) -> RemoteClient {
     let script: Script = Arc::new(script);
     let calls = AtomicUsize::new(0);
@@ -227,7 +227,7 @@ fn refusal(status: u16, headers: &[(&'static str, &'static str)], body: &'static
     (StatusCode::from_u16(status).unwrap(), headers, body).into_response()
 }
 
-/// An answer in the binary form.
+/// Returns a response in the binary format.
 fn binary(model: &str, count: usize, dimension: usize, values: &[f32]) -> Response {
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let headers =
@@ -245,7 +245,7 @@ async fn failure(embedder: &dyn Embedder) -> PortError {
 }
 
 #[tokio::test]
-async fn every_refusal_has_its_class_with_both_clients() {
+async fn status_codes_map_to_same_error_class_in_both_clients() {
     use ErrorClass::{Fatal, Poison, Transient};
     type Case = (u16, &'static [(&'static str, &'static str)], &'static str, ErrorClass, Option<u64>);
     let cases: [Case; 9] = [
@@ -265,25 +265,25 @@ async fn every_refusal_has_its_class_with_both_clients() {
         for embedder in [&ours as &dyn Embedder, &theirs] {
             let error = failure(embedder).await;
             assert_eq!((error.class, error.retry_after.map(|wait| wait.as_secs())), (class, seconds), "{error:?}");
-            assert!(error.message.contains(&format!("answered {status}")), "{}", error.message);
+            assert!(error.message.contains(&format!("returned {status}")), "{}", error.message);
         }
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_is_wrong_never_becomes_a_vector() {
+async fn invalid_response_never_becomes_a_vector() {
     use ErrorClass::{Fatal, Poison, Transient};
     type Case = (fn() -> Response, ErrorClass, &'static str);
     let ours: [Case; 9] = [
-        (|| binary("stub@1", 1, 2, &[1.0, 0.0]), Transient, "1 vectors of 2 numbers came for 2 texts"),
-        (|| binary("stub@1", 2, 3, &[1.0; 6]), Transient, "2 vectors of 3 numbers"),
-        (|| binary("stub@1", 2, 2, &[1.0; 3]), Transient, "12 bytes came"),
-        (|| binary("stub@1", 2, 2, &[1.0, 0.0, f32::NAN, 0.0]), Poison, "index 1 holds a number that is not finite"),
+        (|| binary("stub@1", 1, 2, &[1.0, 0.0]), Transient, "1 vectors of dimension 2 for 2 texts"),
+        (|| binary("stub@1", 2, 3, &[1.0; 6]), Transient, "2 vectors of dimension 3"),
+        (|| binary("stub@1", 2, 2, &[1.0; 3]), Transient, "12 bytes for 2 vectors"),
+        (|| binary("stub@1", 2, 2, &[1.0, 0.0, f32::NAN, 0.0]), Poison, "index 1 is not finite"),
         (|| binary("stub@1", 2, 2, &[f32::INFINITY, 0.0, 1.0, 0.0]), Poison, "index 0"),
         (|| binary("stub@1", 2, 2, &[1.0, 0.0, 0.0, 0.0]), Poison, "index 1 is zero"),
-        (|| binary("stub@2", 2, 2, &[1.0; 4]), Fatal, "now serves stub@2 in place of stub@1"),
-        (|| "garbage".into_response(), Transient, "not in the binary form"),
-        (|| axum::Json(json!({"embeddings": [[1.0, 0.0]]})).into_response(), Transient, "not in the binary form"),
+        (|| binary("stub@2", 2, 2, &[1.0; 4]), Fatal, "now serves stub@2 instead of stub@1"),
+        (|| "garbage".into_response(), Transient, "not in the binary format"),
+        (|| axum::Json(json!({"embeddings": [[1.0, 0.0]]})).into_response(), Transient, "not in the binary format"),
     ];
     for (answer, class, part) in ours {
         let error = failure(&our_stub(move |_| answer()).await).await;
@@ -291,17 +291,17 @@ async fn an_answer_that_is_wrong_never_becomes_a_vector() {
         assert!(error.message.contains(part), "{part}: {}", error.message);
     }
     let theirs: [Case; 4] = [
-        (|| openai_body("1,0;1,0;1,0"), Poison, "answered 1 texts with 3 vectors"),
+        (|| openai_body("1,0;1,0;1,0"), Poison, "returned 3 vectors for 1 texts"),
         (|| openai_body("1,0;1,0,0"), Transient, "differ in length"),
-        (|| openai_body("1,0,0;1,0,0"), Fatal, "a vector of 3 numbers came, those before had 2"),
-        (|| "garbage".into_response(), Transient, "cannot be used"),
+        (|| openai_body("1,0,0;1,0,0"), Fatal, "vector dimension changed from 2 to 3"),
+        (|| "garbage".into_response(), Transient, "invalid response"),
     ];
     for (answer, class, part) in theirs {
         let error = failure(&openai_stub(move |_| answer()).await).await;
         assert_eq!(error.class, class, "{part}: {error:?}");
         assert!(error.message.contains(part), "{part}: {}", error.message);
     }
-    // After a rejection the client asks for fewer texts, down to one.
+    // After a rejection the client retries with fewer texts, down to one.
     for (bad, part) in [("null,0", "not finite"), ("NaN,0", "not finite"), ("1e39,0", "not finite"), ("0,0", "is zero")]
     {
         let answer = move |texts| openai_body(&if texts == 1 { bad.to_owned() } else { format!("1,0;{bad}") });
@@ -312,8 +312,8 @@ async fn an_answer_that_is_wrong_never_becomes_a_vector() {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_or_is_gone_is_waited_out() {
-    // Accepts connections and says nothing.
+async fn hanging_or_unreachable_server_is_transient() {
+    // Accepts connections but never responds.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let hanging = format!("http://{}", silent.local_addr().unwrap());
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -327,13 +327,17 @@ async fn a_server_that_hangs_or_is_gone_is_waited_out() {
         for embedder in [&ours as &dyn Embedder, &theirs] {
             let error = embedder.info().await.unwrap_err();
             assert_eq!(error.class, ErrorClass::Transient);
-            assert!(error.message.starts_with(&format!("no answer from the embedder at {url}/")), "{}", error.message);
+            assert!(
+                error.message.starts_with(&format!("no response from the embedder at {url}/")),
+                "{}",
+                error.message
+            );
         }
     }
 }
 
 #[tokio::test]
-async fn an_outage_at_start_heals() {
+async fn client_recovers_from_outage_at_start() {
     let calls = Arc::new(AtomicUsize::new(0));
     let info = json!({
         "model": "stub", "revision": "1", "precision": "f32", "passage_prefix": "", "dimension": 2, "max_text_tokens": 254,
@@ -349,7 +353,7 @@ async fn an_outage_at_start_heals() {
 }
 
 #[tokio::test]
-async fn a_wrong_address_or_setting_is_a_persons_business() {
+async fn invalid_url_or_setting_is_fatal() {
     assert_eq!(TidewheelClient::new(ClientOptions::new("localhost:8080")).err().unwrap().class, ErrorClass::Fatal);
     assert_eq!(
         RemoteClient::new(RemoteOptions::new(Api::OpenAi, "http://host", "")).err().unwrap().class,
@@ -359,9 +363,9 @@ async fn a_wrong_address_or_setting_is_a_persons_business() {
     let other = serve(Router::new().route("/", get(async || "hello"))).await;
     let error = tidewheel(&other).info().await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Fatal);
-    assert!(error.hint.unwrap().contains("no embedder of tidewheel"));
+    assert!(error.hint.unwrap().contains("not a tidewheel embedder"));
 
-    // The very first text is refused: the settings are to blame, not the documents.
+    // The probe text is rejected: the settings are at fault, not the documents.
     let service = Running::hash(8).await;
     let options =
         RemoteOptions { dimensions: Some(9), ..RemoteOptions::new(Api::OpenAi, service.url.clone(), "hash:8") };
@@ -372,7 +376,7 @@ async fn a_wrong_address_or_setting_is_a_persons_business() {
 }
 
 #[tokio::test]
-async fn limits_a_minute_are_kept_by_waiting() {
+async fn rate_limits_are_enforced_by_waiting() {
     let service = Running::hash(8).await;
     let options = RemoteOptions {
         requests_per_minute: Some(1_000),
@@ -384,12 +388,13 @@ async fn limits_a_minute_are_kept_by_waiting() {
     let list: Vec<String> = (0..90).map(|n| n.to_string()).collect();
     let started = Instant::now();
     assert_eq!(client.embed(&list, Purpose::Passage).await.unwrap().len(), 90);
-    // A twelfth of the minute's allowance is free: 83 of the 91 requests. Sleeping is never shorter than asked.
+    // A twelfth of the per-minute limit is available as burst: 83 of the 91 requests. Sleeps are never shorter than
+    // requested.
     assert!(started.elapsed() >= Duration::from_millis(400), "{:?}", started.elapsed());
 }
 
 #[tokio::test]
-async fn prefixes_of_remote_models_depend_on_the_purpose() {
+async fn remote_prefix_depends_on_purpose() {
     let service = Running::hash(8).await;
     let options = RemoteOptions {
         query_prefix: "query: ".to_owned(),

@@ -1,4 +1,4 @@
-//! Embedders of other makers, each behind a small server that behaves as its documentation says, errors included.
+//! Third-party embedding APIs, each simulated by a small server that follows its documentation, errors included.
 
 mod support;
 
@@ -20,10 +20,10 @@ use tokio::net::TcpListener;
 
 const DIMENSION: usize = 12;
 
-/// What one of these servers was asked, in order: the number of texts of each request.
+/// The number of texts of each request a server received, in order.
 type Log = Arc<Mutex<Vec<usize>>>;
 
-/// What a server answers in place of vectors.
+/// An error response sent instead of vectors.
 #[derive(Clone)]
 struct Fault {
     status: u16,
@@ -31,17 +31,17 @@ struct Fault {
     body: String,
 }
 
-/// A server that embeds with `hash:DIM`, in the form of `api`.
+/// A server for `api` that embeds with `hash:DIM`.
 #[derive(Clone)]
 struct Server {
     api: Api,
-    /// Most texts in a request.
+    /// Maximum texts per request.
     batch: usize,
-    /// Most signs of a text. A real server counts tokens.
+    /// Maximum bytes of a text. A real server counts tokens.
     longest: usize,
-    /// What it wants to be shown.
+    /// The required API key.
     key: Option<&'static str>,
-    /// What it answers to the requests after the first.
+    /// The response to all requests after the first.
     fault: Option<Fault>,
     model: &'static str,
     kind: &'static str,
@@ -71,7 +71,7 @@ impl Server {
         let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         if self.key.is_some_and(|key| shown != Some(&format!("Bearer {key}"))) {
             return match self.api {
-                // Without any explanation.
+                // Empty body.
                 Api::TextEmbeddingsInference => StatusCode::UNAUTHORIZED.into_response(),
                 _ => self.error(401, "Incorrect API key provided", "invalid_api_key"),
             };
@@ -131,14 +131,14 @@ impl Server {
                 let item = |(index, vector): (usize, &Vec<f32>)| {
                     json!({"object": "embedding", "index": index, "embedding": vector})
                 };
-                // Not in order, which the form allows.
+                // Out of order, which the API allows.
                 json!({"object": "list", "data": vectors.iter().enumerate().rev().map(item).collect::<Vec<_>>()})
             }
         })
         .into_response()
     }
 
-    /// An error in the form of this server.
+    /// Returns an error in this API's format.
     fn error(&self, status: u16, message: &str, code: &str) -> Response {
         (StatusCode::from_u16(status).unwrap(), axum::Json(self.explained(message, code))).into_response()
     }
@@ -167,7 +167,7 @@ fn texts(count: usize) -> Vec<String> {
 const ALL: [Api; 3] = [Api::OpenAi, Api::TextEmbeddingsInference, Api::Ollama];
 
 #[tokio::test]
-async fn each_gives_every_text_its_vector_in_order() {
+async fn every_api_returns_vectors_in_order() {
     for api in ALL {
         let server = Server { batch: 128, ..Server::new(api) };
         let log = server.log.clone();
@@ -178,13 +178,13 @@ async fn each_gives_every_text_its_vector_in_order() {
         let vectors = client.embed(&many, Purpose::Passage).await.unwrap();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert_eq!(vectors.values(), expected(&*hash(DIMENSION), &many).concat(), "{api:?}");
-        assert_eq!(log.lock().unwrap().iter().sum::<usize>(), 1 + 300, "{api:?}: no text is sent twice");
+        assert_eq!(log.lock().unwrap().iter().sum::<usize>(), 1 + 300, "{api:?}: every text is sent once");
         assert!(client.embed(&[], Purpose::Passage).await.unwrap().is_empty());
     }
 }
 
 #[tokio::test]
-async fn what_the_server_says_of_itself_limits_what_is_sent() {
+async fn reported_server_limits_are_respected() {
     let server = Server::new(Api::TextEmbeddingsInference);
     let log = server.log.clone();
     let url = server.start().await;
@@ -192,20 +192,20 @@ async fn what_the_server_says_of_itself_limits_what_is_sent() {
         RemoteOptions { passage_prefix: "passage: ".to_owned(), ..options(Api::TextEmbeddingsInference, &url) };
     let client = RemoteClient::new(options).unwrap();
     let info = client.info().await.unwrap();
-    // 512, less the two special tokens and about four of the prefix.
+    // 512, minus two special tokens and an estimated three of the prefix.
     assert_eq!((info.model.as_str(), info.max_tokens), ("hash", 507));
     assert!(info.revision.contains("abc") && info.revision.contains("passage: "), "{}", info.revision);
     assert_eq!(client.embed(&texts(100), Purpose::Passage).await.unwrap().len(), 100);
     let mut sizes = log.lock().unwrap().clone();
     sizes.sort_unstable();
-    assert_eq!(sizes, [1, 4, 32, 32, 32], "the probe, and no request above what it takes");
+    assert_eq!(sizes, [1, 4, 32, 32, 32], "probe, then requests within the reported limit");
 
     let ollama = RemoteClient::new(self::options(Api::Ollama, &Server::new(Api::Ollama).start().await)).unwrap();
     assert_eq!(ollama.info().await.unwrap().max_tokens, 510);
 }
 
 #[tokio::test]
-async fn limit_that_a_rejection_names_is_kept_from_then_on() {
+async fn batch_limit_named_in_rejection_is_applied() {
     let server = Server { batch: 10, ..Server::new(Api::OpenAi) };
     let log = server.log.clone();
     let options = RemoteOptions { concurrency: 1, ..options(Api::OpenAi, &server.start().await) };
@@ -218,7 +218,7 @@ async fn limit_that_a_rejection_names_is_kept_from_then_on() {
 }
 
 #[tokio::test]
-async fn a_passage_that_is_too_long_is_rejected_as_such_and_never_truncated() {
+async fn overlong_passage_is_rejected_and_never_truncated() {
     let long = "wheel ".repeat(1_000);
     for api in ALL {
         let client = client(api, &Server::new(api).start().await);
@@ -226,7 +226,7 @@ async fn a_passage_that_is_too_long_is_rejected_as_such_and_never_truncated() {
         assert_eq!((error.class, error.cause), (ErrorClass::Poison, Cause::TooLong), "{api:?}");
         assert!(error.message.contains("the input is too long"), "{}", error.message);
     }
-    // A query is, where the server can.
+    // A query is truncated where the server supports it.
     for api in [Api::TextEmbeddingsInference, Api::Ollama] {
         let client = client(api, &Server::new(api).start().await);
         assert_eq!(client.embed(std::slice::from_ref(&long), Purpose::Query).await.unwrap().len(), 1, "{api:?}");
@@ -241,7 +241,7 @@ async fn failure(api: Api, status: u16, headers: Vec<(&'static str, String)>, bo
 }
 
 #[tokio::test]
-async fn each_makers_errors_have_their_class_and_their_message() {
+async fn third_party_errors_keep_class_and_message() {
     use ErrorClass::{Poison, Transient};
     let (tei, ollama, openai) = (Api::TextEmbeddingsInference, Api::Ollama, Api::OpenAi);
     let kind = |message: &str, kind: &str| json!({"error": message, "error_type": kind});
@@ -258,18 +258,18 @@ async fn each_makers_errors_have_their_class_and_their_message() {
         (ollama, 503, plain("server busy, please try again.  maximum pending requests exceeded"), Transient, "busy"),
         (openai, 400, theirs("maximum context length is 8192 tokens"), Poison, "8192 tokens"),
         (openai, 503, theirs("The engine is currently overloaded"), Transient, "currently overloaded"),
-        // text-embeddings-inference in OpenAI's form puts nothing around its message.
+        // text-embeddings-inference's OpenAI endpoint returns an unwrapped message.
         (openai, 413, json!({"message": "batch size 33 > 32", "code": 413, "type": "validation"}), Poison, "33 > 32"),
     ] {
         let error = failure(api, status, Vec::new(), body).await;
         assert_eq!(error.class, class, "{api:?} {status}");
         assert!(error.message.contains(message), "{api:?} {status}: {}", error.message);
-        assert_eq!(error.retry_after, None, "{api:?} {status}: nobody said how long");
+        assert_eq!(error.retry_after, None, "{api:?} {status}: no Retry-After");
     }
 }
 
 #[tokio::test]
-async fn the_wait_that_is_asked_for_is_passed_on() {
+async fn retry_after_is_passed_on() {
     let limit = || json!({"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}});
     for api in ALL {
         let error = failure(api, 429, vec![("retry-after", "7".to_owned())], limit()).await;
@@ -282,20 +282,20 @@ async fn the_wait_that_is_asked_for_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_key_is_sent_with_every_request() {
+async fn api_key_is_sent_with_every_request() {
     for api in ALL {
         let url = Server { key: Some("open sesame"), ..Server::new(api) }.start().await;
         let with = RemoteOptions { key: Some(Secret::new("open sesame")), ..options(api, &url) };
         assert_eq!(RemoteClient::new(with).unwrap().embed(&texts(2), Purpose::Query).await.unwrap().len(), 2);
         let error = client(api, &url).info().await.unwrap_err();
         assert_eq!(error.class, ErrorClass::Fatal, "{api:?}");
-        assert!(error.message.contains("answered 401"), "{api:?}: {}", error.message);
+        assert!(error.message.contains("returned 401"), "{api:?}: {}", error.message);
     }
 }
 
 #[tokio::test]
-async fn what_cannot_work_is_said_at_start() {
-    // Not there.
+async fn misconfiguration_is_fatal_at_start() {
+    // Missing model.
     let ollama = Server::new(Api::Ollama).start().await;
     let other = RemoteOptions { model: "mxbai".to_owned(), ..options(Api::Ollama, &ollama) };
     let error = RemoteClient::new(other).unwrap().info().await.unwrap_err();
@@ -303,20 +303,20 @@ async fn what_cannot_work_is_said_at_start() {
     assert!(error.message.contains("model 'mxbai' not found"), "{}", error.message);
     assert!(error.hint.unwrap().contains("ollama pull mxbai"));
 
-    // Another model than the one that was meant.
+    // Model mismatch.
     let tei = Server { model: "BAAI/bge", ..Server::new(Api::TextEmbeddingsInference) }.start().await;
     let error = client(Api::TextEmbeddingsInference, &tei).info().await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Fatal);
-    assert!(error.message.contains("serves the model BAAI/bge, not hash"), "{}", error.message);
+    assert!(error.message.contains("serves model BAAI/bge, not hash"), "{}", error.message);
     let any = RemoteOptions { model: String::new(), ..options(Api::TextEmbeddingsInference, &tei) };
     assert_eq!(RemoteClient::new(any).unwrap().info().await.unwrap().model, "BAAI/bge");
 
-    // No embedding model at all.
+    // Not an embedding model.
     let reranker = Server { kind: "reranker", ..Server::new(Api::TextEmbeddingsInference) }.start().await;
     let error = client(Api::TextEmbeddingsInference, &reranker).info().await.unwrap_err();
     assert!(error.class == ErrorClass::Fatal && error.message.contains("a reranker"), "{}", error.message);
 
-    // Something else answers there.
+    // Wrong service at the address.
     for (api, there) in [(Api::TextEmbeddingsInference, &ollama), (Api::Ollama, &tei), (Api::OpenAi, &tei)] {
         let error = client(api, there).info().await.unwrap_err();
         assert_eq!(error.class, ErrorClass::Fatal, "{api:?}: {}", error.message);

@@ -1,4 +1,4 @@
-//! The service's endpoints, over real HTTP.
+//! The service's endpoints over real HTTP.
 
 mod support;
 
@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn one_text_and_many_get_the_engines_vectors() {
+async fn encode_and_encode_batch_return_engine_vectors() {
     let service = Running::hash(384).await;
     let texts = ["the tide turns", "", "日本語 🙂 naïve", "the tide turns"];
     let expected = expected(&*hash(384), &texts);
@@ -38,7 +38,7 @@ async fn one_text_and_many_get_the_engines_vectors() {
 }
 
 #[tokio::test]
-async fn numbers_are_written_short() {
+async fn json_response_uses_short_numbers() {
     let service = Running::hash(64).await;
     let body = service.request(Method::POST, "/encode").json(&json!({"text": "x"})).send().await.unwrap();
     let text = body.text().await.unwrap();
@@ -47,7 +47,7 @@ async fn numbers_are_written_short() {
 }
 
 #[tokio::test]
-async fn the_binary_form_holds_the_same_numbers() {
+async fn binary_response_has_same_values() {
     let service = Running::hash(96).await;
     let texts: Vec<String> = (0..300).map(|n| format!("text {n}")).collect();
     let request = service.request(Method::POST, "/encode_batch").json(&json!({"texts": texts}));
@@ -63,7 +63,7 @@ async fn the_binary_form_holds_the_same_numbers() {
 }
 
 #[tokio::test]
-async fn bad_input_is_refused_with_a_message_that_names_it() {
+async fn invalid_input_error_names_cause() {
     let service = Running::hash(8).await;
     let cases = [
         ("/encode", "", "EOF"),
@@ -90,25 +90,25 @@ async fn bad_input_is_refused_with_a_message_that_names_it() {
     assert!(body["error"].as_str().unwrap().contains("/encode_batch"));
     let (status, body) = service.get("/encode").await;
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
-    assert_eq!(body["error"], "/encode does not take GET");
+    assert_eq!(body["error"], "/encode does not support GET");
     let not_utf8 = service.request(Method::POST, "/encode").header(CONTENT_TYPE, "application/json");
     let (status, body) = answer(not_utf8.body(vec![b'"', 0xff, b'"'])).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_refused_before_it_fills_memory() {
+async fn oversized_request_is_rejected_with_413() {
     let options = ServiceOptions { max_body_bytes: 100_000, max_texts: 10, ..hash_options() };
     let service = Running::start(hash(8), options).await;
     let (status, body) = service.post("/encode_batch", &json!({"texts": vec!["a"; 11]})).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(body["error"], "11 texts in one request, which is more than 10; split the list");
+    assert_eq!(body["error"], "11 texts in one request, limit 10; split the list");
 
     let (status, body) = service.post("/encode", &json!({"text": "a".repeat(200_000)})).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     assert!(body["error"].as_str().unwrap().contains("100000 bytes"), "{body}");
 
-    // A body without an announced length is counted as it comes.
+    // A body without Content-Length is counted while it is received.
     let mut socket = TcpStream::connect(service.url.trim_start_matches("http://")).await.unwrap();
     socket.write_all(b"POST /encode HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
     for _ in 0..20 {
@@ -120,11 +120,11 @@ async fn what_is_too_large_is_refused_before_it_fills_memory() {
     assert_eq!(&head, b"HTTP/1.1 413");
 
     let (status, _) = service.post("/encode", &json!({"text": "a ".repeat(40_000)})).await;
-    assert_eq!(status, StatusCode::OK, "within the limits it still works");
+    assert_eq!(status, StatusCode::OK, "request within the limits");
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_arrive_is_given_up() {
+async fn incomplete_body_times_out_with_408() {
     let options = ServiceOptions { read_timeout: Duration::from_millis(50), ..hash_options() };
     let service = Running::start(hash(8), options).await;
     let mut socket = TcpStream::connect(service.url.trim_start_matches("http://")).await.unwrap();
@@ -135,7 +135,7 @@ async fn a_body_that_does_not_arrive_is_given_up() {
 }
 
 #[tokio::test]
-async fn bodies_in_memory_are_bounded_together() {
+async fn total_memory_of_bodies_is_bounded() {
     let limits = ServiceOptions { max_body_bytes: 1000, max_pending_bytes: 1500, ..hash_options() };
     let service = Running::start(hash(8), limits).await;
     let mut socket = TcpStream::connect(service.url.trim_start_matches("http://")).await.unwrap();
@@ -144,13 +144,13 @@ async fn bodies_in_memory_are_bounded_together() {
         let (status, _) = service.post("/encode", &json!({"text": "a".repeat(800)})).await;
         status == StatusCode::TOO_MANY_REQUESTS
     };
-    support::until("the second body is refused", busy).await;
+    support::until("second body is rejected", busy).await;
     drop(socket);
-    support::until("its room is given back", async || !busy().await).await;
+    support::until("memory budget is released", async || !busy().await).await;
 }
 
 #[tokio::test]
-async fn openais_form_is_answered_in_openais_form() {
+async fn openai_request_gets_openai_response() {
     let service = Running::hash(16).await;
     let vectors = expected(&*hash(16), &["tide", "wheel"]);
     let (status, body) = service.post("/v1/embeddings", &json!({"input": "tide", "model": "hash:16"})).await;
@@ -178,14 +178,14 @@ async fn openais_form_is_answered_in_openais_form() {
 }
 
 #[tokio::test]
-async fn openais_form_of_an_error_names_what_is_wrong() {
+async fn openai_error_names_cause() {
     let service = Running::hash(16).await;
     let cases = [
         (json!({"input": "a", "model": "other"}), 404, "model_not_found", "\"other\""),
         (json!({"input": "a", "dimensions": 8}), 400, "invalid_request", "16 dimensions, not 8"),
         (json!({"input": []}), 400, "invalid_request", "empty array"),
-        (json!({"input": [[]]}), 400, "invalid_request", "empty array of tokens"),
-        (json!({"input": {"a": 1}}), 400, "invalid_request", "input must be a text"),
+        (json!({"input": [[]]}), 400, "invalid_request", "empty token array"),
+        (json!({"input": {"a": 1}}), 400, "invalid_request", "input must be a string"),
         (json!({"inputs": "a"}), 400, "invalid_request", "unknown field `inputs`"),
         (json!({"model": "hash:16"}), 400, "invalid_request", "missing field `input`"),
         (json!({"input": "a", "encoding_format": "int8"}), 400, "invalid_request", "`int8`"),
@@ -201,7 +201,7 @@ async fn openais_form_of_an_error_names_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_token_is_wanted_for_everything_but_the_probes() {
+async fn token_is_required_for_all_endpoints_except_probes() {
     let options = ServiceOptions { token: Some(Secret::new("open sesame")), ..hash_options() };
     let service = Running::start(hash(8), options).await;
     for path in ["/health", "/ready"] {
@@ -229,8 +229,8 @@ async fn a_token_is_wanted_for_everything_but_the_probes() {
 }
 
 #[tokio::test]
-async fn the_service_describes_itself() {
-    // The only test that records metrics: the recorder belongs to the whole process.
+async fn service_exposes_info_health_and_metrics() {
+    // The only test that records metrics: the recorder is process-wide.
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().unwrap();
     let render = std::sync::Arc::new(move || recorder.render());
     let options = ServiceOptions { workers: 3, metrics: Some(render), ..hash_options() };
@@ -263,9 +263,9 @@ async fn the_service_describes_itself() {
         meters::TILE_FILL,
     ];
     for name in names {
-        assert!(text.lines().any(|line| line.starts_with(name)), "{name} is missing in\n{text}");
+        assert!(text.lines().any(|line| line.starts_with(name)), "missing {name} in\n{text}");
     }
-    // Other tests of this process count too.
+    // Other tests in this process are counted too.
     let value = |line: &str| {
         let found = text.lines().find_map(|found| found.strip_prefix(line)).unwrap_or_else(|| panic!("{line}\n{text}"));
         found.trim().parse::<f64>().unwrap()
@@ -275,12 +275,12 @@ async fn the_service_describes_itself() {
 }
 
 #[tokio::test]
-async fn a_text_that_breaks_the_engine_costs_only_its_own_request() {
+async fn engine_failure_on_one_text_fails_only_its_request() {
     let service = Running::start(Obedient::open(), hash_options()).await;
-    for (bad, cause) in [("!", "the engine failed on it"), ("?", "its vector is not finite")] {
+    for (bad, cause) in [("!", "engine failure"), ("?", "vector is not finite")] {
         let (status, body) = service.post("/encode_batch", &json!({"texts": ["a", "b", bad]})).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-        assert_eq!(body["error"], format!("the text at index 2 cannot be embedded: {cause}"));
+        assert_eq!(body["error"], format!("failed to embed text at index 2: {cause}"));
     }
     let mixed = (0..40).map(|n| {
         let service = &service;

@@ -1,4 +1,4 @@
-//! What the service does when there is more to do than it can: order, limits, callers that leave, shutdown.
+//! The service under load: order, limits, disconnecting clients, shutdown.
 
 mod support;
 
@@ -9,17 +9,17 @@ use futures::future::join_all;
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use support::{Obedient, PATIENCE, Running, expected, floats, hash, hash_options};
+use support::{Obedient, Running, TIMEOUT, expected, floats, hash, hash_options};
 use tidewheel_embed::service::ServiceOptions;
 use tokio::task::JoinHandle;
 
-/// Posts from a task of its own.
+/// Posts from a separate task.
 fn spawn(service: &Running, path: &str, body: &Value) -> JoinHandle<(StatusCode, Value)> {
     let request = service.request(Method::POST, path).json(body);
-    tokio::spawn(async move { tokio::time::timeout(PATIENCE, support::answer(request)).await.expect("an answer") })
+    tokio::spawn(async move { tokio::time::timeout(TIMEOUT, support::answer(request)).await.expect("response") })
 }
 
-/// One thread, so that the order is fixed, with an engine that waits to be let.
+/// A service with one thread, so that the order is fixed, and a blocked engine.
 async fn held() -> (Running, Arc<Obedient>) {
     let engine = Obedient::closed();
     let options = ServiceOptions { workers: 1, ..hash_options() };
@@ -30,12 +30,12 @@ async fn held() -> (Running, Arc<Obedient>) {
 async fn occupy(service: &Running, engine: &Obedient) -> JoinHandle<(StatusCode, Value)> {
     let first = spawn(service, "/encode", &json!({"text": "x"}));
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(engine.computed(), "", "it waits inside the engine");
+    assert_eq!(engine.computed(), "", "request is blocked inside the engine");
     first
 }
 
 #[tokio::test]
-async fn many_callers_at_once_each_get_their_own_answer() {
+async fn concurrent_clients_get_their_own_vectors() {
     let service = Running::hash(32).await;
     let engine = hash(32);
     let requests = (0..200).map(|n| {
@@ -54,14 +54,14 @@ async fn many_callers_at_once_each_get_their_own_answer() {
 }
 
 #[tokio::test]
-async fn a_search_does_not_wait_behind_a_backfill() {
+async fn search_does_not_wait_behind_backfill() {
     let (service, engine) = held().await;
     let first = occupy(&service, &engine).await;
     let backfill = spawn(&service, "/encode_batch", &json!({"texts": vec!["b".repeat(200); 20]}));
     tokio::time::sleep(Duration::from_millis(50)).await;
     let search = spawn(&service, "/encode", &json!({"text": "search"}));
     tokio::time::sleep(Duration::from_millis(50)).await;
-    // One tile for what was already at work, one for the search.
+    // One tile for the request in progress, one for the search.
     engine.allow(2);
     assert_eq!(first.await.unwrap().0, StatusCode::OK);
     assert_eq!(search.await.unwrap().0, StatusCode::OK);
@@ -73,7 +73,7 @@ async fn a_search_does_not_wait_behind_a_backfill() {
 }
 
 #[tokio::test]
-async fn a_caller_that_hung_up_is_not_computed() {
+async fn request_of_disconnected_client_is_not_computed() {
     let (service, engine) = held().await;
     let first = occupy(&service, &engine).await;
     let leaver = spawn(&service, "/encode", &json!({"text": "leaver"}));
@@ -88,7 +88,7 @@ async fn a_caller_that_hung_up_is_not_computed() {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_and_says_when_to_come_back() {
+async fn full_queue_rejects_with_retry_after() {
     let engine = Obedient::closed();
     let options = ServiceOptions { workers: 1, queue_tokens: 100, queue_requests: 3, ..hash_options() };
     let service = Running::start(engine.clone(), options).await;
@@ -102,9 +102,9 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
     let seconds: u64 = response.headers()[RETRY_AFTER].to_str().unwrap().parse().unwrap();
     assert!((1..=60).contains(&seconds));
     let body: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
-    assert_eq!(body["error"], "the embedder is full: 60 tokens in 1 requests wait");
+    assert_eq!(body["error"], "embedder is overloaded: 60 tokens in 1 requests queued");
 
-    // What fits is still taken, up to the number of requests.
+    // Requests that fit are still accepted, up to the request limit.
     let fitting =
         [spawn(&service, "/encode", &json!({"text": "f"})), spawn(&service, "/encode", &json!({"text": "f"}))];
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -116,13 +116,13 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
     for taken in [first, waiting].into_iter().chain(fitting) {
         assert_eq!(taken.await.unwrap().0, StatusCode::OK);
     }
-    // A request that is larger than the whole queue is taken when nothing waits.
+    // A request larger than the whole queue is accepted while the queue is empty.
     let (status, _) = service.post("/encode", &json!({"text": "l".repeat(200)})).await;
     assert_eq!(status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_shutdown_finishes_what_waits() {
+async fn shutdown_finishes_queued_requests() {
     let (mut service, engine) = held().await;
     let first = occupy(&service, &engine).await;
     let waiting: Vec<_> = (0..5).map(|_| spawn(&service, "/encode", &json!({"text": "w"}))).collect();
@@ -134,11 +134,11 @@ async fn a_shutdown_finishes_what_waits() {
     for answer in waiting {
         assert_eq!(answer.await.unwrap().0, StatusCode::OK);
     }
-    tokio::time::timeout(PATIENCE, service.stopped()).await.expect("it ends").unwrap();
+    tokio::time::timeout(TIMEOUT, service.stopped()).await.expect("service stops").unwrap();
 }
 
 #[tokio::test]
-async fn a_shutdown_does_not_wait_for_ever() {
+async fn shutdown_aborts_queued_requests_after_drain() {
     let engine = Obedient::closed();
     let options = ServiceOptions { workers: 1, drain: Duration::from_millis(200), ..hash_options() };
     let mut service = Running::start(engine.clone(), options).await;
@@ -149,20 +149,20 @@ async fn a_shutdown_does_not_wait_for_ever() {
     let (status, body) = waiting.await.unwrap();
     assert_eq!(
         (status, body),
-        (StatusCode::SERVICE_UNAVAILABLE, json!({"error": "the embedder is shutting down; try again in a moment"}))
+        (StatusCode::SERVICE_UNAVAILABLE, json!({"error": "embedder is shutting down; retry later"}))
     );
-    tokio::time::timeout(PATIENCE, service.stopped()).await.expect("it ends").unwrap();
+    tokio::time::timeout(TIMEOUT, service.stopped()).await.expect("service stops").unwrap();
     engine.allow_all();
 }
 
 #[tokio::test]
-async fn a_closing_service_is_not_ready_and_takes_nothing() {
+async fn closing_service_is_not_ready_and_rejects_requests() {
     let options = hash_options();
     let service = tidewheel_embed::service::Service::start(hash(8), options).unwrap();
     assert_eq!(service.readiness(), Ok(()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    // Mounted by somebody else, who closes it by hand.
+    // The router is mounted by another server, and the service is closed manually.
     let router = service.router();
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     service.close();
@@ -177,24 +177,24 @@ async fn a_closing_service_is_not_ready_and_takes_nothing() {
 }
 
 #[tokio::test]
-async fn an_engine_that_does_not_work_is_found_at_start() {
+async fn broken_engine_fails_at_start() {
     let options = hash_options();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let error = tidewheel_embed::service::serve(listener, Arc::new(Broken(hash(8))), options, std::future::pending())
         .await
         .unwrap_err();
-    assert!(error.to_string().starts_with("the model hash:8 does not work"), "{error}");
+    assert!(error.to_string().starts_with("model hash:8 failed its self-test"), "{error}");
 }
 
 /// An engine whose vectors are all zero.
-struct Broken(Arc<dyn tidewheel_embed::engine::Engine>);
+struct Broken(Arc<dyn tidewheel_engine::Engine>);
 
-impl tidewheel_embed::engine::Engine for Broken {
-    fn info(&self) -> &tidewheel_embed::engine::EngineInfo {
+impl tidewheel_engine::Engine for Broken {
+    fn info(&self) -> &tidewheel_engine::EngineInfo {
         self.0.info()
     }
 
-    fn tokenize(&self, text: &str) -> tidewheel_embed::tokens::Encoding {
+    fn tokenize(&self, text: &str) -> tidewheel_engine::tokens::Encoding {
         self.0.tokenize(text)
     }
 
@@ -202,16 +202,11 @@ impl tidewheel_embed::engine::Engine for Broken {
         self.0.token_spans(text)
     }
 
-    fn embed_tile(
-        &self,
-        _: &[tidewheel_embed::engine::Text<'_>],
-        _: &mut tidewheel_embed::engine::Workspace,
-        out: &mut [f32],
-    ) {
+    fn embed_tile(&self, _: &[tidewheel_engine::Text<'_>], _: &mut tidewheel_engine::Workspace, out: &mut [f32]) {
         out.fill(0.0);
     }
 
-    fn embed_one(&self, _: tidewheel_embed::engine::Text<'_>, out: &mut [f32]) {
+    fn embed_one(&self, _: tidewheel_engine::Text<'_>, out: &mut [f32]) {
         out.fill(0.0);
     }
 }

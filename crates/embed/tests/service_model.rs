@@ -1,7 +1,6 @@
-//! The real model over HTTP: what comes out is what sentence-transformers gives, and a client elsewhere splits texts as
-//! the model does.
+//! The real model over HTTP: vectors equal those of sentence-transformers, and remote clients tokenize as the model does.
 
-#[path = "support/model.rs"]
+#[path = "../../engine/tests/support/model.rs"]
 mod model;
 mod support;
 
@@ -13,8 +12,8 @@ use support::Running;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{Embedder, Purpose};
 use tidewheel_embed::client::{Api, ClientOptions, RemoteClient, RemoteOptions, TidewheelClient};
-use tidewheel_embed::engine::{Engine, ModelSource, ModelSpec, load};
 use tidewheel_embed::service::ServiceOptions;
+use tidewheel_engine::{Engine, ModelSource, ModelSpec, load};
 
 const NAME: &str = "sentence-transformers/all-MiniLM-L6-v2";
 
@@ -32,22 +31,23 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_clients_get_the_reference_vectors() {
+async fn both_clients_match_reference_vectors() {
     let (service, _) = start().await;
-    let texts: Vec<String> = serde_json::from_str(include_str!("data/reference_texts.json")).unwrap();
-    let bytes = include_bytes!("data/reference_embeddings.f32");
+    let texts: Vec<String> =
+        serde_json::from_str(include_str!("../../engine/tests/data/reference_texts.json")).unwrap();
+    let bytes = include_bytes!("../../engine/tests/data/reference_embeddings.f32");
     let reference: Vec<f32> = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
     let ours = TidewheelClient::new(ClientOptions::new(service.url.clone())).unwrap();
     let theirs = RemoteClient::new(RemoteOptions::new(Api::OpenAi, service.url.clone(), "all-MiniLM-L6-v2")).unwrap();
     for embedder in [&ours as &dyn Embedder, &theirs] {
-        // As queries: a passage that is too long is rejected, not cut.
+        // As queries: an overlong passage is rejected, not truncated.
         let vectors = embedder.embed(&texts[..50], Purpose::Query).await.unwrap();
         for (index, (vector, reference)) in vectors.iter().zip(reference.chunks(384)).enumerate() {
             let cosine = cosine(vector, reference);
             assert!(cosine >= 0.9999, "text {index}: {cosine}");
         }
     }
-    // A text alone takes another path through the engine, and long ones are cut as the model's own library does.
+    // A single text takes another path through the engine, and long ones are truncated as in the model's own library.
     for (text, reference) in texts.iter().zip(reference.chunks(384)).take(10) {
         let (_, body) = service.post("/encode", &json!({"text": text})).await;
         assert!(cosine(&support::floats(&body["embedding"]), reference) >= 0.9999);
@@ -55,7 +55,7 @@ async fn both_clients_get_the_reference_vectors() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_elsewhere_splits_texts_as_the_model_does() {
+async fn remote_client_tokenizes_like_the_model() {
     let (service, engine) = start().await;
     let client = TidewheelClient::new(ClientOptions::new(service.url.clone())).unwrap();
     let info = client.info().await.unwrap();
@@ -66,21 +66,21 @@ async fn a_client_elsewhere_splits_texts_as_the_model_does() {
     for text in ["", "tidewheel", "Ünïcödé — naïve\u{0} e\u{301}", &long] {
         assert_eq!(tokens.spans(text), engine.token_spans(text), "{text:.20}");
     }
-    assert!(tokens.spans(&long).len() > 5_000, "neither cut nor padded");
+    assert!(tokens.spans(&long).len() > 5_000, "neither truncated nor padded");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn token_ids_are_taken_as_openai_takes_them() {
+async fn token_ids_are_accepted_like_openai() {
     let (service, engine) = start().await;
     let ids = engine.tokenize("the tide turns").ids;
-    // Without the special tokens in front and behind.
+    // Without the leading and trailing special tokens.
     let plain = &ids[1..ids.len() - 1];
     let (_, text) = service.post("/v1/embeddings", &json!({"input": "the tide turns", "model": NAME})).await;
     let (status, tokens) = service.post("/v1/embeddings", &json!({"input": plain, "model": "all-MiniLM-L6-v2"})).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(text, tokens);
 
-    // An id that no vocabulary has is the caller's mistake, and harms nobody.
+    // An id outside the vocabulary fails only its own request.
     let (status, body) = service.post("/v1/embeddings", &json!({"input": [[plain[0]], [4_000_000_000_u32]]})).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
     assert!(body["error"]["message"].as_str().unwrap().contains("index 1"), "{body}");
@@ -89,7 +89,7 @@ async fn token_ids_are_taken_as_openai_takes_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn megabytes_of_a_query_are_cut_and_not_refused() {
+async fn megabyte_query_is_truncated_not_rejected() {
     let (service, engine) = start().await;
     let client = TidewheelClient::new(ClientOptions::new(service.url.clone())).unwrap();
     let long = "wheel ".repeat(500_000);
@@ -100,5 +100,5 @@ async fn megabytes_of_a_query_are_cut_and_not_refused() {
     let hopeless = "wheel ".repeat(2_000_000);
     let error = client.embed(&[hopeless], Purpose::Query).await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Poison);
-    assert!(error.message.contains("longer than 8388608 bytes"), "{}", error.message);
+    assert!(error.message.contains("limit of 8388608 bytes"), "{}", error.message);
 }

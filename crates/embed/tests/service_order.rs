@@ -1,5 +1,5 @@
-//! In which order the service does its work, what it does not do at all, and what it counts. Each test has a recorder of
-//! its own, and waits for what the service shows rather than for time to pass.
+//! Scheduling order, abandoned requests and metrics of the service. Each test has its own recorder, and waits for metrics
+//! instead of sleeping.
 
 mod support;
 
@@ -9,15 +9,15 @@ use std::sync::{Arc, Condvar, Mutex};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
-use support::{Obedient, PATIENCE, hash_options, until};
-use tidewheel_embed::engine::{Engine, EngineInfo, Text, Workspace};
+use support::{Obedient, TIMEOUT, hash_options, until};
 use tidewheel_embed::service::{Service, ServiceOptions, meters};
-use tidewheel_embed::tokens::Encoding;
+use tidewheel_engine::tokens::Encoding;
+use tidewheel_engine::{Engine, EngineInfo, Text, Workspace};
 use tidewheel_serving::Server;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// A service with its own recorder. It ends with the test.
+/// A service with its own metrics recorder, stopped at the end of the test.
 struct Watched {
     url: String,
     http: Client,
@@ -36,10 +36,10 @@ impl Watched {
         Self { url, http: Client::new(), metrics: recorder.handle() }
     }
 
-    /// Posts texts from a task of its own.
+    /// Posts texts from a separate task.
     fn send(&self, texts: &[String]) -> JoinHandle<(StatusCode, Value)> {
         let request = self.http.post(format!("{}/encode_batch", self.url)).json(&json!({ "texts": texts }));
-        tokio::spawn(async move { tokio::time::timeout(PATIENCE, support::answer(request)).await.expect("an answer") })
+        tokio::spawn(async move { tokio::time::timeout(TIMEOUT, support::answer(request)).await.expect("response") })
     }
 
     fn meter(&self, name: &str) -> f64 {
@@ -52,7 +52,7 @@ impl Watched {
         until(&format!("{name} is {value}"), async || (self.meter(name) - value as f64).abs() < 0.5).await;
     }
 
-    /// Sends texts, and returns once they wait in the queue behind `requests` others.
+    /// Sends texts, and returns once they are queued behind `requests` others.
     async fn queue(&self, texts: &[String], requests: usize) -> JoinHandle<(StatusCode, Value)> {
         let answer = self.send(texts);
         self.until(meters::QUEUE_REQUESTS, requests + 1).await;
@@ -64,12 +64,12 @@ fn one(letter: &str, tokens: usize) -> Vec<String> {
     vec![letter.repeat(tokens)]
 }
 
-/// Requests that have left the queue for a thread.
+/// Metric of requests that left the queue for a thread.
 fn begun() -> String {
     format!("{}_count", meters::QUEUE_SECONDS)
 }
 
-/// A service of one thread that already works on the text `x`.
+/// A service with one thread that is computing the text `x`.
 async fn occupied() -> (Watched, Arc<Obedient>, JoinHandle<(StatusCode, Value)>) {
     let engine = Obedient::closed();
     let service = Watched::start(engine.clone(), 1).await;
@@ -84,17 +84,17 @@ async fn good(answer: JoinHandle<(StatusCode, Value)>) {
 }
 
 #[tokio::test]
-async fn an_idle_core_takes_work_at_once() {
+async fn idle_core_takes_work_immediately() {
     let engine = Obedient::closed();
     let service = Watched::start(engine.clone(), 3).await;
-    // A tile holds hundreds of tokens; nobody waits for it to fill up.
+    // A tile holds hundreds of tokens; threads do not wait for it to fill up.
     let mut answers = Vec::new();
     for taken in 1..=3 {
         answers.push(service.send(&one("a", 2)));
         service.until(&begun(), taken).await;
         assert!(service.meter(meters::QUEUE_REQUESTS) < 0.5);
     }
-    // All cores are busy: now it waits.
+    // All cores are busy: the request is queued.
     answers.push(service.queue(&one("b", 2), 0).await);
     engine.allow_all();
     for answer in answers {
@@ -103,13 +103,13 @@ async fn an_idle_core_takes_work_at_once() {
 }
 
 #[tokio::test]
-async fn a_caller_that_hung_up_costs_nothing_and_is_counted() {
+async fn disconnected_client_is_counted_and_not_computed() {
     let (service, engine, first) = occupied().await;
     let leaver = service.queue(&[one("l", 70), one("l", 70)].concat(), 0).await;
     let stayer = service.queue(&one("s", 7), 1).await;
     assert!((service.meter(meters::QUEUE_TOKENS) - 147.0).abs() < 0.5);
     leaver.abort();
-    // The service learns of it when it next reads from that connection, which nothing outside shows.
+    // The service notices the disconnect at its next read from the connection, which is not observable.
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     engine.allow_all();
     good(first).await;
@@ -122,13 +122,13 @@ async fn a_caller_that_hung_up_costs_nothing_and_is_counted() {
 }
 
 #[tokio::test]
-async fn texts_of_many_callers_share_a_tile() {
+async fn texts_of_several_clients_share_a_tile() {
     let (service, engine, first) = occupied().await;
     let mut answers = Vec::new();
     for waiting in 0..5 {
         answers.push(service.queue(&one("c", 50), waiting).await);
     }
-    // One for what is at work, one for all five.
+    // One tile for the request in progress, one for all five.
     engine.allow(2);
     good(first).await;
     for answer in answers {
@@ -141,9 +141,9 @@ async fn texts_of_many_callers_share_a_tile() {
 }
 
 #[tokio::test]
-async fn a_single_text_waits_for_one_tile_of_a_backfill_that_never_ends() {
+async fn single_text_waits_for_at_most_one_backfill_tile() {
     let (service, engine, first) = occupied().await;
-    // A backfill: always three lists of forty texts wait, and each text fills a tile.
+    // A backfill: three lists of forty texts are always queued, and each text fills a tile.
     let list: Vec<String> = vec!["b".repeat(200); 40];
     let mut backfill = Vec::new();
     for waiting in 0..3 {
@@ -153,7 +153,7 @@ async fn a_single_text_waits_for_one_tile_of_a_backfill_that_never_ends() {
     good(first).await;
     for search in 1..=5 {
         service.until(&format!("{}_count", meters::COMPUTE_SECONDS), 2 * search - 1).await;
-        // The thread is inside a tile of the backfill now.
+        // The thread is computing a tile of the backfill.
         let before = engine.computed();
         let answer = service.queue(&one("s", 5), 3).await;
         engine.allow(2);
@@ -164,13 +164,13 @@ async fn a_single_text_waits_for_one_tile_of_a_backfill_that_never_ends() {
     for answer in backfill {
         good(answer).await;
     }
-    assert_eq!(engine.computed().matches('b').count(), 120, "and the backfill gets done");
+    assert_eq!(engine.computed().matches('b').count(), 120, "backfill completes");
 }
 
-/// An engine whose tokeniser does not come back from a text that begins with `t` before it is let.
+/// An engine whose tokenizer blocks on texts that begin with `t` until released.
 struct SlowTokens {
     inner: Arc<Obedient>,
-    /// Whether it entered such a text, and whether it may leave.
+    /// Whether it reached such a text, and whether it is released.
     state: Mutex<(bool, bool)>,
     changed: Condvar,
 }
@@ -202,14 +202,14 @@ impl Engine for SlowTokens {
     }
 }
 
-/// The runtime has one thread: if the texts were split there, nobody else would be answered.
+/// The runtime has one thread: tokenizing on it would block all other requests.
 #[tokio::test]
-async fn splitting_long_texts_holds_nobody_else_up() {
+async fn tokenizing_long_text_does_not_block_other_requests() {
     let (state, changed) = (Mutex::new((false, false)), Condvar::new());
     let engine = Arc::new(SlowTokens { inner: Obedient::open(), state, changed });
     let service = Watched::start(engine.clone(), 2).await;
     let long = service.send(&one("t", 100_000));
-    until("the tokeniser is at the long text", async || engine.state.lock().unwrap().0).await;
+    until("tokenizer reached the long text", async || engine.state.lock().unwrap().0).await;
     for _ in 0..10 {
         good(service.send(&one("a", 3))).await;
     }

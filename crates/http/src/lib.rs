@@ -1,8 +1,8 @@
-//! The HTTP client of every request that tidewheel sends: to embedders, collectors of traces, webhooks and model hubs.
+//! The HTTP client for all outgoing requests: embedders, trace collectors, webhooks and model hubs.
 //!
-//! Guarantees: the proxy of `HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY` never gets what is meant for this machine, and
-//! `NO_PROXY` counts; no redirect is followed, so that nothing goes where nobody sent it and no `POST` becomes a `GET`;
-//! an error names where a redirect leads.
+//! Guarantees: requests to loopback never go through the proxy of `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY`, and
+//! `NO_PROXY` is honoured; redirects are never followed, so that no request reaches an unconfigured server and no `POST`
+//! becomes a `GET`; errors name the redirect target.
 
 use std::net::IpAddr;
 
@@ -11,16 +11,16 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, StatusCode, Url};
 use tidewheel_core::address;
 
-/// Begins a client for requests to this address.
+/// Returns a client builder for requests to this address.
 pub fn builder(address: &str) -> ClientBuilder {
-    // Another part of the process may have installed a provider before: either does.
+    // A provider may already be installed; either works.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder =
         Client::builder().user_agent(concat!("tidewheel/", env!("CARGO_PKG_VERSION"))).redirect(Policy::none());
     if is_loopback(address) { builder.no_proxy() } else { builder }
 }
 
-/// Whether the address is one of this machine, which no proxy can reach.
+/// Whether the address is loopback, which no proxy can reach.
 fn is_loopback(address: &str) -> bool {
     let Some(url) = Url::parse(address).ok() else { return false };
     let Some(host) = url.host_str() else { return false };
@@ -31,13 +31,13 @@ fn is_loopback(address: &str) -> bool {
     }
 }
 
-/// Where an answer redirects to, as it may be shown; `None` if the answer is no redirect.
+/// Returns the redirect target with secrets redacted; `None` if the response is not a redirect.
 pub fn redirect(asked: &Url, status: StatusCode, headers: &HeaderMap) -> Option<String> {
     let target = target(asked, status, headers)?;
     Some(target.map_or_else(|| "an unnamed address".to_owned(), |target| address::shown(target.as_str())))
 }
 
-/// The same with the target's host alone, where its path may be a secret too.
+/// Returns only the origin of the redirect target, for URLs whose path may be secret.
 pub fn redirect_host(asked: &Url, status: StatusCode, headers: &HeaderMap) -> Option<String> {
     let target = target(asked, status, headers)?;
     Some(target.map_or_else(|| "an unnamed address".to_owned(), |target| address::origin(target.as_str())))
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_this_machine_are_recognised() {
+    fn loopback_addresses_are_detected() {
         for address in [
             "http://127.0.0.1:8080",
             "http://127.8.9.1",
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn redirect_names_its_target_without_secrets() {
+    fn redirect_target_is_reported_without_secrets() {
         let asked = Url::parse("http://far/v1/embed?key=a").unwrap();
         let to = |status: StatusCode, location: Option<&str>| {
             let headers = location.map(|location| (LOCATION, location.parse().unwrap())).into_iter().collect();

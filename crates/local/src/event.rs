@@ -1,6 +1,6 @@
-//! What the crate tells its caller while it works.
+//! Events that the crate reports to its caller.
 //!
-//! Events carry facts, not sentences: the application decides how to show them.
+//! Events carry facts, not sentences: the application formats them.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -13,14 +13,14 @@ pub fn silent() -> Report {
     Arc::new(|_| {})
 }
 
-/// A thing that can be provisioned.
+/// A program or model that can be provisioned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
     /// MongoDB's server.
     Mongod,
     /// Redis' server.
     RedisServer,
-    /// Prometheus' checker of rules; only tests need it.
+    /// Prometheus' rule checker; only tests need it.
     Promtool,
     /// Prometheus' server; only tests need it.
     Prometheus,
@@ -28,7 +28,7 @@ pub enum Part {
     Model,
     /// A browser, for tests.
     Chromium,
-    /// Terminals within a terminal, for tests.
+    /// A terminal multiplexer, for tests.
     Tmux,
 }
 
@@ -53,7 +53,7 @@ pub enum ServerKind {
     Mongod,
     /// `redis-server`.
     Redis,
-    /// A Qdrant server, or our own that speaks its API.
+    /// A Qdrant server, or the built-in one with the same API.
     Qdrant,
 }
 
@@ -73,85 +73,101 @@ impl fmt::Display for ServerKind {
 pub enum Event {
     /// Another process is fetching the same part; this one waits for it to finish.
     Waiting {
-        /// What is waited for.
+        /// The part.
         part: Part,
     },
-    /// A download begins. The user is told what it is before any of it is used.
+    /// A download begins. Reported before any of it is used, so that the user sees its name and licence first.
     Fetching {
-        /// What is fetched.
+        /// The part.
         part: Part,
-        /// Its name and version, as the user would say it: `mongod 6.0.5`.
+        /// Display name with version: `mongod 6.0.5`.
         what: String,
-        /// The registry it comes from, in words.
+        /// Display name of the registry.
         from: &'static str,
-        /// Size of the download in bytes, where it is known beforehand.
+        /// Download size in bytes, if known in advance.
         bytes: Option<u64>,
         /// SPDX identifier of the licence.
         licence: &'static str,
     },
-    /// How far a download is. Sent a few times per second, never after its `Fetched`.
+    /// Progress of a download. Sent a few times per second, never after its `Fetched`.
     Progress {
-        /// What is fetched.
+        /// The part.
         part: Part,
         /// Bytes on disk so far.
         done: u64,
-        /// Bytes in all, where known.
+        /// Total bytes, if known.
         total: Option<u64>,
     },
-    /// A download is complete, checked and in the cache.
+    /// A download is complete, verified and cached.
     Fetched {
-        /// What was fetched.
+        /// The part.
         part: Part,
-        /// How long it took, from `Fetching` on.
+        /// Time since `Fetching`.
         took: Duration,
     },
-    /// A source was tried and gave nothing; the next one is tried.
+    /// A source failed; the next one is tried.
     Skipped {
-        /// What was looked for.
+        /// The part.
         part: Part,
-        /// Why this source was no use, as a sentence.
+        /// Why the source failed.
         reason: String,
     },
-    /// A server process was started and does not answer yet.
+    /// A part is built from its source. Sent for every crate that is done.
+    Compiling {
+        /// Its package.
+        what: &'static str,
+        /// Crates that are compiled.
+        done: usize,
+        /// Crates in all.
+        total: usize,
+    },
+    /// A part was built.
+    Compiled {
+        /// Its package.
+        what: &'static str,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A server process was started and is not ready yet.
     Starting {
-        /// Which server.
+        /// The server.
         server: ServerKind,
         /// The port that it will listen on.
         port: u16,
     },
-    /// A server answers real requests.
+    /// A server answers requests.
     Ready {
-        /// Which server.
+        /// The server.
         server: ServerKind,
         /// The port that it listens on.
         port: u16,
         /// From the start of its process to the first answer.
         took: Duration,
     },
-    /// A server ended that nobody had asked to end.
+    /// A server exited unexpectedly.
     Died {
-        /// Which server.
+        /// The server.
         server: ServerKind,
-        /// How it ended, as the system says it: `signal: 9 (SIGKILL)`.
+        /// Exit status: `signal: 9 (SIGKILL)`.
         status: String,
     },
-    /// A dead server will be started again.
+    /// A dead server will be restarted.
     Restarting {
-        /// Which server.
+        /// The server.
         server: ServerKind,
-        /// The pause before the attempt; it grows while attempts fail.
+        /// Backoff before the attempt; it grows while attempts fail.
         after: Duration,
     },
-    /// An attempt to start a dead server again failed; another follows.
+    /// An attempt to restart a dead server failed; another follows.
     RestartFailed {
-        /// Which server.
+        /// The server.
         server: ServerKind,
-        /// What went wrong, as a sentence.
+        /// Why the attempt failed.
         reason: String,
     },
-    /// A server was stopped because we were asked to.
+    /// A server was stopped on request.
     Stopped {
-        /// Which server.
+        /// The server.
         server: ServerKind,
     },
 }

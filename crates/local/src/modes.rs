@@ -1,15 +1,14 @@
-//! Directories that belong to one user.
+//! Directories that are private to one user.
 
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// What others may not do with our files.
+/// Permission bits of group and others.
 const OTHERS: u32 = 0o077;
 
-/// Takes everybody else's rights to a directory and to all in it. Links are left alone, and so is what belongs to another
-/// user.
+/// Removes the permissions of group and others from a directory tree. Skips symlinks and files of other users.
 pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     if fs::symlink_metadata(path)?.is_symlink() {
         return Ok(());
@@ -18,7 +17,7 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         for entry in fs::read_dir(path)? {
             match make_private(&entry?.path()) {
-                // It was removed meanwhile.
+                // Removed concurrently.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 closed => closed?,
             }
@@ -27,7 +26,7 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes everybody else's rights to one file or directory.
+/// Removes the permissions of group and others from one file or directory.
 pub(crate) fn close(path: &Path) -> io::Result<()> {
     let mode = fs::metadata(path)?.permissions().mode();
     if mode & OTHERS == 0 {
@@ -44,11 +43,11 @@ mod tests {
     use super::*;
 
     fn mode(path: &Path) -> u32 {
-        fs::metadata(path).expect("it is there").permissions().mode() & 0o777
+        fs::metadata(path).expect("it exists").permissions().mode() & 0o777
     }
 
     #[test]
-    fn modes_of_an_existing_directory_are_tightened_and_links_are_not_followed() {
+    fn make_private_tightens_modes_and_skips_symlinks() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let outside = dir.path().join("outside");
         fs::write(&outside, "").expect("write");
@@ -63,7 +62,7 @@ mod tests {
         }
         std::os::unix::fs::symlink(&outside, data.join("link")).expect("link");
         fs::set_permissions(&outside, Permissions::from_mode(0o644)).expect("chmod");
-        make_private(&data).expect("it is ours");
+        make_private(&data).expect("owned by this user");
         for (name, after) in [("", 0o700), ("sub", 0o700), ("file", 0o600), ("sub/program", 0o700), ("sub/open", 0o600)]
         {
             assert_eq!(mode(&data.join(name)), after, "{name:?}");

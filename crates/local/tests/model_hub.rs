@@ -1,4 +1,4 @@
-//! Models by id: every file that changes a vector is fetched, of one version, and stays.
+//! Models by id: every file that affects vectors is fetched, all from one commit, and pinned.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ type Files = BTreeMap<&'static str, &'static str>;
 /// A hub with one model.
 struct Hub {
     files: Mutex<Files>,
-    /// The commit that its API names; `None`: it has no API.
+    /// The commit that its API returns. `None`: a mirror without the API.
     commit: Mutex<Option<String>>,
     asked: Mutex<Vec<String>>,
 }
@@ -63,7 +63,7 @@ async fn answer(State(hub): State<Arc<Hub>>, UrlPath(path): UrlPath<String>) -> 
     }
 }
 
-/// The sums of what is called weights here, as the hub names them.
+/// The checksums of the test's weights, as the hub's header has them.
 fn sum(content: &str) -> &'static str {
     match content {
         "abc" => "\"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"",
@@ -74,7 +74,7 @@ fn sum(content: &str) -> &'static str {
 const FIRST: &str = "1111111111111111111111111111111111111111";
 const SECOND: &str = "2222222222222222222222222222222222222222";
 
-/// Everything that changes a vector, as most models have it.
+/// All files that affect vectors, as in most models.
 fn files() -> Files {
     Files::from([
         (
@@ -117,8 +117,8 @@ fn provisioner(cache: &Path, hub: &str) -> Provisioner {
 }
 
 #[tokio::test]
-async fn model_by_id_has_every_file_that_changes_vectors() {
-    // With the hub's API, and with a mirror that has none.
+async fn model_by_id_has_every_file_that_affects_vectors() {
+    // With the hub's API, and from a mirror without it.
     for commit in [Some(FIRST), None] {
         let (_, address) = Hub::start(files(), commit).await;
         let cache = tempfile::tempdir().expect("a directory");
@@ -130,7 +130,7 @@ async fn model_by_id_has_every_file_that_changes_vectors() {
 }
 
 #[tokio::test]
-async fn network_in_a_folder_and_shards_are_fetched() {
+async fn model_in_subfolder_with_sharded_weights_is_fetched() {
     let index = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "../../evil"}}"#;
     let files = Files::from([
         ("modules.json", r#"[{"path": "0_Transformer"}, {"path": "1_Pooling"}, {"path": "../outside"}]"#),
@@ -149,7 +149,7 @@ async fn network_in_a_folder_and_shards_are_fetched() {
 }
 
 #[tokio::test]
-async fn branch_is_pinned_to_its_commit() {
+async fn cached_model_stays_at_commit_when_branch_moves() {
     let (hub, address) = Hub::start(files(), Some(FIRST)).await;
     let cache = tempfile::tempdir().expect("a directory");
     let provisioner = provisioner(cache.path(), &address);
@@ -159,12 +159,12 @@ async fn branch_is_pinned_to_its_commit() {
     let record = fs::read_to_string(dir.join("tidewheel-model.json")).expect("a record");
     assert!(record.contains(FIRST), "{record}");
 
-    // The hub moves on; the model stays, and a revision by name is another entry.
+    // The branch moves; the cached model stays, and an explicit revision is another entry.
     *hub.commit.lock().expect("commit") = Some(SECOND.to_owned());
     hub.files.lock().expect("files").insert("config.json", r#"{"new": true}"#);
     let asked = hub.asked().len();
     assert_eq!(provisioner.model("acme/model").await.expect("from the cache"), dir);
-    assert_eq!(hub.asked().len(), asked, "the cache asks nobody");
+    assert_eq!(hub.asked().len(), asked, "no requests with a cached model");
     let other = provisioner.model("acme/model@refs/pr/1").await.expect("another revision");
     assert_ne!(other, dir);
     assert!(hub.asked().contains(&"api/models/acme/model/revision/refs/pr/1".to_owned()), "{:?}", hub.asked());
@@ -172,7 +172,7 @@ async fn branch_is_pinned_to_its_commit() {
     assert_eq!(fs::read_to_string(dir.join("config.json")).expect("config"), "{}");
 }
 
-/// An entry as the release before this one made it: without prompts, without a record.
+/// Creates an entry as older releases did: without prompts, without a record.
 fn old_entry(cache: &Path) {
     let entry = cache.join("model-acme--model");
     fs::create_dir_all(&entry).expect("an entry");
@@ -192,13 +192,13 @@ fn old_entry(cache: &Path) {
 }
 
 #[tokio::test]
-async fn entry_of_older_release_is_completed_without_fetching_the_weights_again() {
+async fn entry_of_older_release_is_completed_and_reuses_weights() {
     let (_, address) = Hub::start(files(), None).await;
     let cache = tempfile::tempdir().expect("a directory");
     old_entry(cache.path());
     let events: Arc<Mutex<Vec<Event>>> = Arc::default();
-    let heard = Arc::clone(&events);
-    let report: Report = Arc::new(move |event| heard.lock().expect("events").push(event));
+    let sink = Arc::clone(&events);
+    let report: Report = Arc::new(move |event| sink.lock().expect("events").push(event));
     let dir = Provisioner::with_cache(cache.path(), report).with_hub(&address, None).model("acme/model").await;
     let dir = dir.expect("the model");
     assert!(dir.join("config_sentence_transformers.json").is_file());
@@ -208,27 +208,28 @@ async fn entry_of_older_release_is_completed_without_fetching_the_weights_again(
 }
 
 #[tokio::test]
-async fn entry_of_older_release_is_used_while_the_hub_is_unreachable() {
+async fn entry_of_older_release_is_used_while_hub_is_unreachable() {
     let cache = tempfile::tempdir().expect("a directory");
     old_entry(cache.path());
     let events: Arc<Mutex<Vec<Event>>> = Arc::default();
-    let heard = Arc::clone(&events);
-    let report: Report = Arc::new(move |event| heard.lock().expect("events").push(event));
+    let sink = Arc::clone(&events);
+    let report: Report = Arc::new(move |event| sink.lock().expect("events").push(event));
     let provisioner = Provisioner::with_cache(cache.path(), report).with_hub("http://127.0.0.1:9", None);
     let dir = provisioner.model("acme/model").await.expect("the old entry");
     assert_eq!(fs::read_to_string(dir.join("model.safetensors")).expect("weights"), "abc");
     let events = events.lock().expect("events");
-    let told = |event: &Event| matches!(event, Event::Skipped { reason, .. } if reason.contains("without its prompts"));
-    assert!(events.iter().any(told), "{events:?}");
+    let skipped =
+        |event: &Event| matches!(event, Event::Skipped { reason, .. } if reason.contains("without its prompts"));
+    assert!(events.iter().any(skipped), "{events:?}");
 }
 
 #[tokio::test]
-async fn model_without_safetensors_is_rejected_by_name() {
+async fn missing_safetensors_error_names_the_file() {
     let mut files = files();
     files.remove("model.safetensors");
     files.insert("pytorch_model.bin", "x");
     let (_, address) = Hub::start(files, Some(FIRST)).await;
     let cache = tempfile::tempdir().expect("a directory");
     let error = provisioner(cache.path(), &address).model("acme/model").await.expect_err("no weights");
-    assert!(error.to_string().ends_with("it has no model.safetensors"), "{error}");
+    assert!(error.to_string().ends_with("missing model.safetensors"), "{error}");
 }

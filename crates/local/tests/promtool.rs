@@ -1,4 +1,4 @@
-//! The alert rules are valid, and each alert fires when its condition is there and clears when it is over.
+//! The alert rules are valid, and each alert fires on its condition and clears after it.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tidewheel_local::provision::Provisioner;
 
 #[tokio::test]
-async fn alerts_are_valid_fire_and_clear() {
+async fn alert_rules_are_valid_and_pass_their_tests() {
     let program = Provisioner::new(Arc::new(|_| {})).unwrap().promtool().await.unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/prometheus");
     let run = |arguments: &[&str], folder: &Path| {
@@ -17,14 +17,14 @@ async fn alerts_are_valid_fire_and_clear() {
     };
     let (valid, text) = run(&["check", "rules", "alerts.yml"], &folder);
     assert!(valid, "{text}");
-    let (right, text) = run(&["test", "rules", "alerts_test.yml"], &folder);
-    assert!(right, "{text}");
+    let (passed, text) = run(&["test", "rules", "alerts_test.yml"], &folder);
+    assert!(passed, "{text}");
 
-    // The tests notice a threshold that was changed.
+    // The tests detect a changed threshold.
     let copy = tempfile::tempdir().unwrap();
     let rules = std::fs::read_to_string(folder.join("alerts.yml")).unwrap();
     std::fs::write(copy.path().join("alerts.yml"), rules.replace("> 1000", "> 2000")).unwrap();
     std::fs::copy(folder.join("alerts_test.yml"), copy.path().join("alerts_test.yml")).unwrap();
-    let (right, text) = run(&["test", "rules", "alerts_test.yml"], copy.path());
-    assert!(!right && text.contains("TidewheelStage1Behind"), "{text}");
+    let (passed, text) = run(&["test", "rules", "alerts_test.yml"], copy.path());
+    assert!(!passed && text.contains("TidewheelStage1Behind"), "{text}");
 }

@@ -1,4 +1,4 @@
-//! Provisioning on the real thing: real registries, real programs, the user's own cache for the large downloads.
+//! Provisioning with real registries and programs; large downloads use the user's cache.
 
 use std::{
     fs,
@@ -22,14 +22,14 @@ use tidewheel_local::{
 
 const MODEL: &str = "sentence-transformers/all-MiniLM-L6-v2";
 
-/// A report that remembers.
+/// Records the reported events.
 fn recorder() -> (Report, Arc<Mutex<Vec<Event>>>) {
     let events = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&events);
     (Arc::new(move |event| sink.lock().expect("events").push(event)), events)
 }
 
-/// Takes everything from the cache or the registries, never from PATH.
+/// Uses the cache and the registries only, not PATH.
 fn without_path(cache: &Path, report: Report) -> Provisioner {
     let mut provisioner = Provisioner::with_cache(cache, report);
     provisioner.search_path = false;
@@ -42,13 +42,13 @@ fn runs(program: &Program) -> String {
     if let Some(libraries) = &program.library_path {
         command.env("LD_LIBRARY_PATH", libraries);
     }
-    let output = command.output().expect("it starts");
+    let output = command.output().expect("starts");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[tokio::test]
-async fn mongod_is_provided_and_runs() {
+async fn mongod_is_provisioned_and_runs() {
     let cache = default_cache().expect("a cache");
     let provisioner = without_path(&cache, silent());
     let program = provisioner.mongod().await.expect("mongod");
@@ -59,7 +59,7 @@ async fn mongod_is_provided_and_runs() {
 }
 
 #[tokio::test]
-async fn redis_server_is_provided_and_runs() {
+async fn redis_server_is_provisioned_and_runs() {
     let cache = default_cache().expect("a cache");
     let provisioner = without_path(&cache, silent());
     let program = provisioner.redis_server().await.expect("redis-server");
@@ -69,21 +69,21 @@ async fn redis_server_is_provided_and_runs() {
 }
 
 #[tokio::test]
-async fn the_default_model_is_provided() {
+async fn default_model_is_provisioned() {
     let provisioner = Provisioner::new(silent()).expect("a cache");
     let dir = provisioner.model(MODEL).await.expect("the model");
     for file in ["config.json", "tokenizer.json", "model.safetensors", "1_Pooling/config.json"] {
         assert!(dir.join(file).is_file(), "{file}");
     }
     assert!(fs::metadata(dir.join("model.safetensors")).expect("weights").len() > 90_000_000);
-    // A directory stands for itself.
+    // A directory is used as it is.
     let dir_text = dir.to_str().expect("a readable path");
     assert_eq!(provisioner.model(dir_text).await.expect("the directory"), dir);
 }
 
-/// The whole way through apt, twice at once, then with a damaged entry, in a cache of its own. Redis is small.
+/// Fetches through apt, twice concurrently, then with a corrupted entry, in a separate cache. Redis is small.
 #[tokio::test]
-async fn two_provisioners_fetch_once_and_damage_is_repaired() {
+async fn concurrent_provisioners_fetch_once_and_corrupted_entry_is_refetched() {
     let cache = tempfile::tempdir().expect("a directory");
     let (report, events) = recorder();
     let (first, second) = (without_path(cache.path(), report.clone()), without_path(cache.path(), report));
@@ -116,7 +116,7 @@ async fn two_provisioners_fetch_once_and_damage_is_repaired() {
 }
 
 #[tokio::test]
-async fn a_given_program_is_used_or_refused() {
+async fn configured_program_is_used_or_rejected() {
     let cache = default_cache().expect("a cache");
     let real = without_path(&cache, silent()).mongod().await.expect("mongod");
     let with = |path: &Path| {
@@ -142,7 +142,7 @@ async fn a_given_program_is_used_or_refused() {
     let broken = with(&fake("broken", "echo no such thing >&2; exit 3")).mongod().await.expect_err("broken");
     assert!(broken.to_string().contains("no such thing (exit status: 3)"), "{broken}");
     let missing = with(Path::new("/nonexistent/mongod")).mongod().await.expect_err("missing");
-    assert!(missing.to_string().starts_with("mongod at /nonexistent/mongod: "), "{missing}");
+    assert!(missing.to_string().starts_with("invalid path /nonexistent/mongod for mongod: "), "{missing}");
 }
 
 #[tokio::test]
@@ -153,21 +153,21 @@ async fn directory_without_a_model_is_rejected() {
     assert!(matches!(nonsense, ProvisionError::NotAModel { .. }), "{nonsense}");
     let path = dir.path().to_str().expect("a path");
     let empty = provisioner.model(path).await.expect_err("no model");
-    assert!(empty.to_string().ends_with("it has neither modules.json nor config.json"), "{empty}");
-    // What else it lacks is named when it is loaded.
+    assert!(empty.to_string().ends_with("missing modules.json and config.json"), "{empty}");
+    // Other missing files are reported when it is loaded.
     fs::write(dir.path().join("config.json"), "{}").expect("write");
     assert_eq!(provisioner.model(path).await.expect("a directory"), dir.path());
 }
 
-/// What the pretended hub and its storage saw.
+/// Requests to the fake hub and its storage: path, and whether it had a token.
 type Seen = Arc<Mutex<Vec<(String, bool)>>>;
 
-/// A hub that answers as the real one does: small files at once, weights by a redirect to a storage on another host
-/// (here: another port), with their sum in a header of the redirect.
-async fn pretend_hub(weights_sum: &'static str) -> (String, Seen) {
+/// A hub that responds as the real one does: small files directly, weights by a redirect to a storage on another host
+/// (here: another port), with their checksum in a header of the redirect.
+async fn fake_hub(weights_sum: &'static str) -> (String, Seen) {
     let seen = Seen::default();
-    let note = |seen: &Seen, what: String, headers: &HeaderMap| {
-        seen.lock().expect("seen").push((what, headers.contains_key(header::AUTHORIZATION)));
+    let record = |seen: &Seen, path: String, headers: &HeaderMap| {
+        seen.lock().expect("seen").push((path, headers.contains_key(header::AUTHORIZATION)));
     };
     let serve = async |router: Router| {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -176,12 +176,12 @@ async fn pretend_hub(weights_sum: &'static str) -> (String, Seen) {
         address
     };
     let storage = move |State(seen): State<Seen>, headers: HeaderMap| async move {
-        note(&seen, "storage".into(), &headers);
+        record(&seen, "storage".into(), &headers);
         "abc"
     };
     let storage = serve(Router::new().route("/blob", get(storage)).with_state(Arc::clone(&seen))).await;
     let file = move |State(seen): State<Seen>, UrlPath(path): UrlPath<String>, headers: HeaderMap| async move {
-        note(&seen, path.clone(), &headers);
+        record(&seen, path.clone(), &headers);
         match path.rsplit('/').next() {
             Some("model.safetensors") => {
                 let headers = [("x-linked-etag", format!("\"{weights_sum}\"")), ("x-linked-size", "3".into())];
@@ -198,8 +198,8 @@ async fn pretend_hub(weights_sum: &'static str) -> (String, Seen) {
 const SUM_OF_ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
 #[tokio::test]
-async fn the_hub_is_asked_once_and_the_token_stays_with_it() {
-    let (hub, seen) = pretend_hub(SUM_OF_ABC).await;
+async fn model_is_fetched_once_and_token_is_sent_only_to_hub() {
+    let (hub, seen) = fake_hub(SUM_OF_ABC).await;
     let cache = tempfile::tempdir().expect("a directory");
     let (report, events) = recorder();
     let provisioner = Provisioner::with_cache(cache.path(), report).with_hub(&format!("{hub}/"), Some("secret".into()));
@@ -210,34 +210,34 @@ async fn the_hub_is_asked_once_and_the_token_stays_with_it() {
         let seen = seen.lock().expect("seen");
         assert_eq!(seen[0], ("api/models/someone/some-model/revision/main".into(), true));
         assert!(seen.contains(&("someone/some-model/resolve/main/config.json".into(), true)), "{seen:?}");
-        assert!(seen.iter().all(|(what, authorized)| *authorized == (what != "storage")), "{seen:?}");
-        assert!(seen.iter().any(|(what, _)| what == "storage"), "{seen:?}");
+        assert!(seen.iter().all(|(path, authorized)| *authorized == (path != "storage")), "{seen:?}");
+        assert!(seen.iter().any(|(path, _)| path == "storage"), "{seen:?}");
     }
     let fetching = |event: &Event| matches!(event, Event::Fetching { bytes: Some(3), .. });
     assert!(events.lock().expect("events").iter().any(fetching));
 
     let asked = seen.lock().expect("seen").len();
     provisioner.model("someone/some-model").await.expect("from the cache");
-    assert_eq!(seen.lock().expect("seen").len(), asked, "the cache asks nobody");
+    assert_eq!(seen.lock().expect("seen").len(), asked, "no requests with a cached model");
 }
 
 #[tokio::test]
-async fn weights_with_a_wrong_sum_are_refused() {
-    let (hub, _) = pretend_hub("0000000000000000000000000000000000000000000000000000000000000000").await;
+async fn weights_with_checksum_mismatch_are_rejected() {
+    let (hub, _) = fake_hub("0000000000000000000000000000000000000000000000000000000000000000").await;
     let cache = tempfile::tempdir().expect("a directory");
     let provisioner = Provisioner::with_cache(cache.path(), silent()).with_hub(&hub, None);
-    let error = provisioner.model("someone/some-model").await.expect_err("a wrong sum");
+    let error = provisioner.model("someone/some-model").await.expect_err("checksum mismatch");
     assert!(matches!(&error, ProvisionError::Checksum { found, .. } if found == SUM_OF_ABC), "{error}");
     assert!(!cache.path().join("model-someone--some-model").exists());
 }
 
 #[tokio::test]
-async fn an_unreachable_hub_is_named() {
+async fn unreachable_hub_error_names_its_url() {
     let cache = tempfile::tempdir().expect("a directory");
-    // Port 9 of the loopback address: nobody serves "discard" any more.
+    // Port 9 (discard) on loopback: nothing listens.
     let provisioner = Provisioner::with_cache(cache.path(), silent()).with_hub("http://127.0.0.1:9", None);
     let error = provisioner.model("someone/some-model").await.expect_err("no hub");
     let message = error.to_string();
-    assert!(message.starts_with("cannot fetch model someone/some-model from http://127.0.0.1:9: "), "{message}");
+    assert!(message.starts_with("failed to fetch model someone/some-model from http://127.0.0.1:9: "), "{message}");
     assert!(error.hint().contains("HF_ENDPOINT"));
 }

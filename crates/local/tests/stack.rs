@@ -1,8 +1,7 @@
-//! The local stack on real servers: what survives a SIGKILL, what is said when something is in the way, and that
-//! nothing is left behind.
+//! The local stack with real servers: durability across SIGKILL, error messages, and cleanup.
 //!
-//! Some tests need a process of their own that can be killed. They start this very test binary again and let it run
-//! one of the `child_…` tests, which do nothing unless told to by the environment.
+//! Some tests need a separate process to kill. They start this test binary again and run one of the `child_…` tests,
+//! which do nothing unless enabled through the environment.
 
 use std::{
     env,
@@ -42,20 +41,20 @@ fn recorder() -> (Report, Arc<Mutex<Vec<Event>>>) {
     (Arc::new(move |event| sink.lock().expect("events").push(event)), events)
 }
 
-/// Waits until something holds; panics when it does not for a minute.
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+/// Waits until a condition holds; panics after a minute.
+async fn eventually(condition: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..1200 {
         if holds().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("never happened: {what}");
+    panic!("timed out waiting for: {condition}");
 }
 
 fn exists(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // A zombie has ended; only its parent has not looked yet.
+    // A zombie has exited but was not reaped yet.
     !status.is_empty() && !status.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z')
 }
 
@@ -77,7 +76,7 @@ async fn documents(uri: &str) -> mongodb::Collection<Document> {
 }
 
 #[tokio::test]
-async fn redis_keeps_its_data_through_kill_and_restart() {
+async fn redis_keeps_data_across_kill_and_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let redis_options =
         Redis { fsync: Fsync::Always, maxmemory: Some(64 << 20), ..Redis::new(redis_server().await, dir.path()) };
@@ -114,11 +113,11 @@ async fn redis_keeps_its_data_through_kill_and_restart() {
 }
 
 #[tokio::test]
-async fn mongod_keeps_its_data_through_kill_and_a_new_port() {
+async fn mongod_keeps_data_across_kill_and_port_change() {
     let dir = tempfile::tempdir().expect("a directory");
     let program = mongod().await;
     let server = Mongod::new(program.clone(), dir.path()).start(silent()).await.expect("mongod");
-    // The driver checks with this address that the replica set knows itself under it.
+    // With this URI the driver verifies the member's address in the replica set configuration.
     let uri = server.url();
     assert!(uri.contains("replicaSet=rs0"), "{uri}");
     documents(&uri).await.insert_one(doc! { "_id": 1 }).await.expect("insert");
@@ -126,7 +125,7 @@ async fn mongod_keeps_its_data_through_kill_and_a_new_port() {
     server.start().await.expect("again");
     assert_eq!(server.url(), uri);
     assert_eq!(documents(&uri).await.count_documents(doc! {}).await.expect("count"), 1);
-    // Change streams work: that is what the replica set is for.
+    // Change streams, which require the replica set.
     documents(&uri).await.watch().await.expect("a change stream");
     let old_port = server.port();
     server.stop().await;
@@ -144,7 +143,7 @@ async fn mongod_keeps_its_data_through_kill_and_a_new_port() {
 }
 
 #[tokio::test]
-async fn a_paused_server_is_silent_and_goes_on() {
+async fn paused_server_does_not_respond_until_resumed() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Redis::new(redis_server().await, dir.path()).start(silent()).await.expect("redis-server");
     let mut connection = redis(&server).await;
@@ -152,23 +151,23 @@ async fn a_paused_server_is_silent_and_goes_on() {
     let ping = redis::cmd("PING");
     let answer = ping.query_async::<String>(&mut connection);
     let answer = tokio::time::timeout(Duration::from_millis(300), answer).await;
-    assert!(answer.is_err(), "a paused server answers nothing");
+    assert!(answer.is_err(), "a paused server does not respond");
     server.resume();
-    eventually("the server answers again", async || server.ready().await.is_ok()).await;
-    // A paused server can be stopped, too.
+    eventually("the server responds again", async || server.ready().await.is_ok()).await;
+    // A paused server can be stopped.
     server.pause();
     server.stop().await;
     assert_eq!(server.pid(), None);
 }
 
 #[tokio::test]
-async fn a_supervised_server_comes_back_and_a_stopped_one_does_not() {
+async fn supervised_server_is_restarted_after_crash_but_not_after_stop() {
     let dir = tempfile::tempdir().expect("a directory");
     let (report, events) = recorder();
     let redis_options = Redis { supervise: true, ..Redis::new(redis_server().await, dir.path()) };
     let server = redis_options.start(report).await.expect("redis-server");
     redis_set(&server, "key", "value").await;
-    // A process that is killed while it starts has not died: it has failed to start.
+    // A process killed during startup counts as a failed start, not as a crash.
     let started = || {
         let events = events.lock().expect("events");
         events.iter().filter(|event| matches!(event, Event::Ready { .. })).count()
@@ -178,11 +177,11 @@ async fn a_supervised_server_comes_back_and_a_stopped_one_does_not() {
         assert!(Command::new("kill").args(["-KILL", &pid]).status().expect("kill").success());
     };
     kill();
-    eventually("it is back", async || started() == 2).await;
+    eventually("first restart", async || started() == 2).await;
     assert_eq!(redis_get(&server, "key").await.as_deref(), Some("value"));
-    // The second time as well: a restarted process has a watcher, too.
+    // A restarted process has a watcher, too.
     kill();
-    eventually("it is back again", async || started() == 3).await;
+    eventually("second restart", async || started() == 3).await;
     assert!(server.ready().await.is_ok());
     {
         let events = events.lock().expect("events");
@@ -200,7 +199,7 @@ async fn a_supervised_server_comes_back_and_a_stopped_one_does_not() {
 }
 
 #[tokio::test]
-async fn the_last_handle_takes_the_process_with_it() {
+async fn dropping_last_handle_kills_process() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Redis::new(redis_server().await, dir.path()).start(silent()).await.expect("redis-server");
     let pid = server.pid().expect("a process");
@@ -208,19 +207,19 @@ async fn the_last_handle_takes_the_process_with_it() {
     drop(server);
     clone.ready().await.expect("a clone is the same server");
     drop(clone);
-    eventually("the process is gone", async || !exists(pid)).await;
+    eventually("the process has exited", async || !exists(pid)).await;
 }
 
 #[tokio::test]
-async fn a_taken_port_is_named_with_its_holder() {
+async fn port_in_use_error_names_the_holder() {
     let dir = tempfile::tempdir().expect("a directory");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port();
     let redis_options = Redis { port, ..Redis::new(redis_server().await, dir.path()) };
-    let Err(error) = redis_options.start(silent()).await else { panic!("the port is taken") };
+    let Err(error) = redis_options.start(silent()).await else { panic!("the port is in use") };
     let message = error.to_string();
     assert!(
-        message.starts_with(&format!("redis-server cannot listen on port {port} of 127.0.0.1: it is taken by ")),
+        message.starts_with(&format!("redis-server cannot listen on 127.0.0.1:{port}: port in use by ")),
         "{message}"
     );
     assert!(message.ends_with(&format!("(pid {})", std::process::id())), "{message}");
@@ -228,9 +227,9 @@ async fn a_taken_port_is_named_with_its_holder() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_start_says_why() {
+async fn failed_start_error_quotes_the_log() {
     let dir = tempfile::tempdir().expect("a directory");
-    // An append-only file that is none.
+    // An invalid append-only file.
     fs::create_dir_all(dir.path().join("redis/appendonlydir")).expect("a directory");
     let manifest = dir.path().join("redis/appendonlydir/appendonly.aof.manifest");
     fs::write(manifest, "nonsense\n").expect("write");
@@ -238,16 +237,16 @@ async fn a_server_that_cannot_start_says_why() {
         panic!("it cannot start");
     };
     let message = error.to_string();
-    assert!(message.starts_with("redis-server ended while starting (exit status: 1): "), "{message}");
+    assert!(message.starts_with("redis-server exited during startup (exit status: 1): "), "{message}");
     assert!(message.contains("AOF manifest"), "{message}");
     assert!(error.hint().ends_with("logs/redis.log"), "{}", error.hint());
 }
 
 #[tokio::test]
-async fn a_start_under_way_gives_up_when_the_server_is_stopped() {
+async fn stop_aborts_a_start_in_progress() {
     let dir = tempfile::tempdir().expect("a directory");
     let flag = dir.path().join("get-ready");
-    // Serves at first, and after it was killed starts again without ever getting ready.
+    // Serves at first; after a kill it starts but never becomes ready.
     let script = format!("test -e {0} && exec sleep 600; touch {0}; exec \"$@\"", flag.display());
     let QdrantProgram::Command(real) = stand_in() else { panic!("a command") };
     let mut line: Vec<OsString> = ["sh", "-c", &script, "sh"].map(OsString::from).to_vec();
@@ -258,17 +257,17 @@ async fn a_start_under_way_gives_up_when_the_server_is_stopped() {
     let pid = server.pid().expect("a process").to_string();
     assert!(Command::new("kill").args(["-KILL", &pid]).status().expect("kill").success());
     let starts = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Starting { .. })).count();
-    eventually("the second start is under way", async || starts(&events.lock().expect("events")) == 2).await;
+    eventually("the second start has begun", async || starts(&events.lock().expect("events")) == 2).await;
 
     server.stop().await;
     assert_eq!(server.pid(), None);
-    let told = |event: &Event| matches!(event, Event::RestartFailed { reason, .. } if reason.contains("was stopped"));
-    assert!(!events.lock().expect("events").iter().any(told), "an asked-for stop is no failure");
+    let failed = |event: &Event| matches!(event, Event::RestartFailed { reason, .. } if reason.contains("was stopped"));
+    assert!(!events.lock().expect("events").iter().any(failed), "a requested stop is not reported as a failure");
     let ready = server.ready().await;
     assert!(matches!(ready, Err(StackError::NotRunning { server: ServerKind::Qdrant })), "{ready:?}");
 }
 
-/// A Qdrant stand-in: this test binary, which answers `/readyz` and serves nothing else.
+/// A fake Qdrant: this test binary, which only serves `/readyz`.
 fn stand_in() -> QdrantProgram {
     let mut line: Vec<OsString> = vec!["env".into(), "TIDEWHEEL_TEST_CHILD=qdrant".into()];
     line.push(env::current_exe().expect("this binary").into());
@@ -294,13 +293,13 @@ async fn child_qdrant() {
 }
 
 fn options(data: &Path) -> StackOptions {
-    let mut options = StackOptions::new(data, Vec::new()).with_free_ports();
+    let mut options = StackOptions::new(data).with_free_ports();
     options.qdrant = QdrantSource::Only(stand_in());
     options
 }
 
 #[tokio::test]
-async fn a_stack_starts_keeps_its_data_and_locks_its_directory() {
+async fn stack_starts_keeps_data_and_locks_its_directory() {
     let dir = tempfile::tempdir().expect("a directory");
     let (report, events) = recorder();
     let stack = Stack::start(options(dir.path()), &provisioner(), report).await.expect("a stack");
@@ -316,11 +315,11 @@ async fn a_stack_starts_keeps_its_data_and_locks_its_directory() {
     }
 
     let Err(error) = Stack::start(options(dir.path()), &provisioner(), silent()).await else {
-        panic!("the directory is in use");
+        panic!("the directory is locked");
     };
     let message = error.to_string();
     assert!(matches!(error, StackError::Locked { .. }), "{message}");
-    assert!(message.ends_with(&format!("in use by another stack by pid {}", std::process::id())), "{message}");
+    assert!(message.ends_with(&format!("is locked by another stack (pid {})", std::process::id())), "{message}");
 
     let pids: Vec<u32> = [&stack.mongod, &stack.redis, stack.qdrant.as_ref().expect("a qdrant")]
         .iter()
@@ -345,7 +344,7 @@ async fn a_stack_starts_keeps_its_data_and_locks_its_directory() {
     stack.stop().await;
 }
 
-/// The first bytes of an answer to a GET, status line included.
+/// Returns the response to a GET, with status line.
 async fn http_get(url: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let rest = url.strip_prefix("http://").expect("plain HTTP");
@@ -358,7 +357,7 @@ async fn http_get(url: &str) -> String {
     answer
 }
 
-/// The parent that is going to be killed: starts two servers, tells their process ids, and waits.
+/// The parent to be killed: starts two servers, prints their process ids, and waits.
 #[tokio::test]
 async fn child_parent() {
     if env::var_os("TIDEWHEEL_TEST_CHILD").is_none_or(|role| role != "parent") {
@@ -367,7 +366,7 @@ async fn child_parent() {
     let data = env::var_os("TIDEWHEEL_TEST_DATA").expect("a directory");
     let redis = Redis::new(redis_server().await, &data).start(silent()).await.expect("redis-server");
     let qdrant = Qdrant::new(stand_in(), &data).start(silent()).await.expect("qdrant");
-    // The test is the reader; the library itself never prints.
+    // Read by the test; the library itself never prints.
     #[allow(clippy::print_stdout)]
     {
         println!("\npids {} {}", redis.pid().expect("a pid"), qdrant.pid().expect("a pid"));
@@ -376,7 +375,7 @@ async fn child_parent() {
 }
 
 #[tokio::test]
-async fn no_server_outlives_a_killed_parent() {
+async fn servers_exit_when_parent_is_killed() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut parent = Command::new(env::current_exe().expect("this binary"))
         .args(["--exact", "child_parent", "--nocapture"])
@@ -396,5 +395,5 @@ async fn no_server_outlives_a_killed_parent() {
     assert!(pids.iter().all(|pid| exists(*pid)));
     parent.kill().expect("SIGKILL");
     parent.wait().expect("its end");
-    eventually("the servers are gone", async || pids.iter().all(|pid| !exists(*pid))).await;
+    eventually("the servers have exited", async || pids.iter().all(|pid| !exists(*pid))).await;
 }

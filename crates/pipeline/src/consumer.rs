@@ -1,19 +1,19 @@
-//! The loop that processors and upserters share: take entries from a stage, work on them, take over what others left.
+//! The consumer loop of processors and upserters: read entries from a stage, process them, claim abandoned entries.
 //!
 //! ```text
 //!            ┌─────── up to `concurrency` batches, 32 MiB of entries ────────┐
-//!  read ──▶ batch ──▶ work (decides, writes, acknowledges) ──▶ done
+//!  read ──▶ batch ──▶ work (plans, writes, acknowledges) ──▶ done
 //!  claim (every claim_after / 2) ──▶ batch ──▶ work ──▶ done
-//!  keep  (every claim_after / 3): what is in flight is still ours
-//!  trim  (every 10 s): what every group has confirmed and the retention no longer covers
+//!  keep  (every claim_after / 3): entries in flight stay pending with this consumer
+//!  trim  (every 10 s): entries that every group has acknowledged and the retention no longer covers
 //! ```
 //!
-//! **Delivery**: at least once. An entry is acknowledged by the work itself, once its effect is durable; whatever a
-//! crash leaves pending is claimed by any consumer of the group after `claim_after`.
-//! **Order**: none between batches. Whoever writes downstream is fenced by versions.
-//! **Memory**: a batch is bounded in bytes by the queue, the batches in flight by a budget. A batch that is larger than the budget
-//! waits until it is alone.
-//! **Shutdown**: stops reading, finishes what is in flight for up to eight seconds, hands the rest back to the group.
+//! **Delivery**: at least once. An entry is acknowledged by the work itself, once its effect is durable; entries left
+//! pending by a crash are claimed by any consumer of the group after `claim_after`.
+//! **Order**: none between batches. Downstream writes are fenced by versions.
+//! **Memory**: a batch is bounded in bytes by the queue, the batches in flight by a budget. A batch larger than the
+//! budget waits until it is alone.
+//! **Shutdown**: stops reading, drains batches in flight for up to eight seconds, hands the rest back to the group.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,42 +32,42 @@ use crate::newest::{Carries, bytes, documents};
 use crate::retry::{GivenUp, Patience};
 use crate::service::ServiceError;
 
-/// How long a read waits for the first entry. Short enough that a shutdown is noticed in time.
+/// How long a read waits for the first entry. Short enough for a prompt shutdown.
 const READ_WAIT: Duration = Duration::from_secs(1);
 
-/// How often confirmed entries are trimmed.
+/// How often acknowledged entries are trimmed.
 const TRIM_EVERY: Duration = Duration::from_secs(10);
 
-/// How long a shutdown waits for the work in flight: below the ten seconds after which supervisors kill.
+/// How long a shutdown waits for batches in flight: below the ten seconds after which supervisors kill.
 const DRAIN: Duration = Duration::from_secs(8);
 
-/// How many times its size a batch may have that is filled up because documents occur several times in it.
+/// Maximum size of a batch with repeated documents, as a multiple of the regular batch size.
 const FILL: usize = 16;
 
-/// Bytes of entries that are worked on at once. Parsed, rendered and encoded a document takes several times its bytes.
+/// Maximum bytes of entries processed at once. A parsed, rendered and encoded document takes several times its size.
 const IN_FLIGHT_BYTES: usize = 32 << 20;
 
-/// How a stage's entries are taken.
+/// How a stage's entries are consumed.
 #[derive(Clone, Debug)]
 pub struct ConsumerOptions {
-    /// Most documents in a batch. What has accumulated is taken at once; nothing waits for a batch to fill.
+    /// Maximum number of documents in a batch. Available entries are processed at once; no batch waits to be filled.
     pub batch: usize,
-    /// Most batches in flight.
+    /// Maximum number of batches in flight.
     pub concurrency: usize,
-    /// After how long without a sign of life another consumer's entries are taken over.
+    /// Idle time after which another consumer's entries are claimed.
     pub claim_after: Duration,
-    /// What stays in the stream for a replay.
+    /// Retention of acknowledged entries for replay.
     pub retention: Retention,
 }
 
-/// What a stage does with a batch.
+/// The work of a stage on a batch.
 #[async_trait]
 pub(crate) trait Work<T>: Send + Sync + 'static {
-    /// Works on the batch and acknowledges what is done. Waits out transient failures by itself.
+    /// Processes the batch and acknowledges finished entries. Retries transient failures itself.
     async fn batch(&self, deliveries: Vec<Delivery<T>>) -> Result<(), GivenUp>;
 }
 
-/// Takes entries from `queue` and hands them to `work` until the service is asked to stop or fails for good.
+/// Reads entries from `queue` and passes them to `work` until the service shuts down or fails permanently.
 pub(crate) struct Consumer<T> {
     pub(crate) service: &'static str,
     pub(crate) queue: Arc<dyn Queue<T>>,
@@ -78,7 +78,7 @@ pub(crate) struct Consumer<T> {
 impl<T: Carries + Send + 'static> Consumer<T> {
     /// Runs until `patience.shutdown`.
     pub(crate) async fn run(self, work: impl Work<T>) -> Result<(), ServiceError> {
-        // Ends the side loops whichever way this function is left.
+        // Stops the side loops on every return path.
         let stop = self.patience.shutdown.child_token();
         let _stop_side_loops = stop.clone().drop_guard();
         let meters = ConsumerMeters::new(self.service);
@@ -98,18 +98,18 @@ impl<T: Carries + Send + 'static> Consumer<T> {
             worst
         })
         .await;
-        // Nothing may work on an entry that is handed back.
+        // No task may still process an entry that is handed back.
         batches.shutdown().await;
         self.leave(&flight).await;
         drained.unwrap_or(Ok(()))
     }
 
-    /// Hands back what is unfinished and leaves the group. Failures are no harm: the entries are claimed when they have
-    /// been idle for long enough, and the empty consumer is removed by another one.
+    /// Hands back unfinished entries and leaves the group. Failures are harmless: the entries are claimed after their
+    /// idle time, and another consumer removes the empty one.
     async fn leave(&self, flight: &Flight<T>) {
         let unfinished: Vec<EntryId> = flight.unfinished().drain().collect();
         if !unfinished.is_empty() {
-            warn!(entries = unfinished.len(), "handing back entries that could not be finished");
+            warn!(entries = unfinished.len(), "handing back unfinished entries");
             log_failure("hand back entries", self.queue.hand_back(&unfinished).await);
         }
         log_failure("leave the group", self.queue.leave().await);
@@ -145,7 +145,7 @@ impl<T: Carries + Send + 'static> Consumer<T> {
                 loop {
                     tokio::select! {
                         biased;
-                        // First: what was read is finished if it need not wait, and handed back only if it has to.
+                        // First: entries that need not wait are processed; only waiting ones are handed back.
                         room = &mut room => break room,
                         () = shutdown.cancelled() => return Ok(()),
                         Some(batch) = batches.join_next(), if !batches.is_empty() => self.outcome(batch)?,
@@ -160,7 +160,7 @@ impl<T: Carries + Send + 'static> Consumer<T> {
         }
     }
 
-    /// Fills a batch up in which documents occur several times: whatever accumulated of a document costs one piece of work.
+    /// Fills up a batch with repeated documents: all accumulated changes of a document cost one unit of work.
     async fn fill(&self, deliveries: &mut Vec<Delivery<T>>) {
         let batch = self.options.batch;
         let mut full = deliveries.len() == batch;
@@ -169,7 +169,7 @@ impl<T: Carries + Send + 'static> Consumer<T> {
             && bytes(deliveries) < READ_BYTES
             && documents(deliveries) <= batch / 2
         {
-            // What fails here fails again at the next read, which waits it out.
+            // The next read hits the same failure and retries it.
             let Ok(more) = self.queue.read(batch, Duration::ZERO).await else { return };
             full = more.len() == batch;
             deliveries.extend(more);
@@ -181,17 +181,17 @@ impl<T: Carries + Send + 'static> Consumer<T> {
             Ok(Ok(()) | Err(GivenUp::Shutdown)) => Ok(()),
             Ok(Err(GivenUp::Failed(error))) => Err(ServiceError::new(self.service, error)),
             Err(panic) => {
-                error!("a batch ended in a panic; its entries stay pending: {panic}");
+                error!("a batch panicked; its entries stay pending: {panic}");
                 Ok(())
             }
         }
     }
 }
 
-/// Work, and the entries that it is busy with.
+/// Work, and the entries in flight.
 struct Flight<T> {
     work: Arc<dyn Work<T>>,
-    /// Bytes that may be worked on yet.
+    /// Remaining budget in bytes.
     budget: Arc<Semaphore>,
     in_flight: Ids,
     unfinished: Ids,
@@ -220,23 +220,23 @@ impl<T: 'static> Flight<T> {
         Self { work: Arc::new(work), budget, in_flight: Arc::default(), unfinished: Arc::default(), meters, health }
     }
 
-    /// Entries that are being worked on.
+    /// Entries being processed.
     fn in_flight(&self) -> MutexGuard<'_, HashSet<EntryId>> {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Entries whose work ended before it was done, because the service stops.
+    /// Entries whose work was interrupted by a shutdown.
     fn unfinished(&self) -> MutexGuard<'_, HashSet<EntryId>> {
         self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until there is room for a batch of so many bytes.
+    /// Waits until the budget has room for a batch of this many bytes.
     async fn room(&self, bytes: usize) -> OwnedSemaphorePermit {
         let bytes = u32::try_from(bytes.min(IN_FLIGHT_BYTES)).expect("the budget fits");
         self.budget.clone().acquire_many_owned(bytes).await.expect("the semaphore is never closed")
     }
 
-    /// Registers a batch as this consumer's, before its work begins: while it waits for room nobody may claim it.
+    /// Registers a batch as in flight before its work begins, so that it cannot be claimed while it waits for room.
     fn board(&self, deliveries: Vec<Delivery<T>>) -> Boarded<T> {
         let ids: Vec<EntryId> = deliveries.iter().map(|delivery| delivery.id.clone()).collect();
         self.in_flight().extend(ids.iter().cloned());
@@ -265,7 +265,7 @@ impl<T: Carries + 'static> Boarded<T> {
     }
 }
 
-/// Takes a batch out of the flight however its work ends, a panic included: what nobody works on must become claimable.
+/// Removes a batch from the in-flight set however its work ends, also by a panic: its entries must become claimable.
 struct Landing<T: 'static> {
     flight: Flight<T>,
     ids: Vec<EntryId>,
@@ -281,14 +281,14 @@ impl<T: 'static> Drop for Landing<T> {
         for id in &self.ids {
             in_flight.remove(id);
         }
-        // A batch that panics is left to its idle time: handing it back at once would make it go round at full speed.
+        // A batch that panics stays pending until its idle time: handing it back at once would loop at full speed.
         if !self.done && !std::thread::panicking() {
             self.flight.unfinished().extend(self.ids.drain(..));
         }
     }
 }
 
-/// Takes over what dead consumers left, one batch at a time. A panic of the work ends only its batch.
+/// Claims entries of dead consumers, one batch at a time. A panic of the work ends only its batch.
 async fn claim<T: Carries + Send + 'static>(
     queue: Arc<dyn Queue<T>>,
     flight: Flight<T>,
@@ -300,15 +300,18 @@ async fn claim<T: Carries + Send + 'static>(
             let claimed = match queue.claim(options.claim_after, options.batch).await {
                 Ok(claimed) => claimed,
                 Err(error) => {
-                    debug!("cannot claim entries: {error}");
+                    debug!("failed to claim entries: {error}");
                     break;
                 }
             };
             if !claimed.lost.is_empty() {
                 flight.meters.lost.increment(claimed.lost.len() as u64);
-                error!(entries = claimed.lost.len(), "entries were removed from the stream before they were confirmed");
+                error!(
+                    entries = claimed.lost.len(),
+                    "entries were removed from the stream before they were acknowledged"
+                );
             }
-            // Entries in flight here may look abandoned when this process was suspended; they are not.
+            // Entries in flight here may appear abandoned after this process was suspended; they are not.
             let deliveries: Vec<_> = {
                 let in_flight = flight.in_flight();
                 claimed.deliveries.into_iter().filter(|delivery| !in_flight.contains(&delivery.id)).collect()
@@ -327,14 +330,14 @@ async fn claim<T: Carries + Send + 'static>(
             drop(room);
             match outcome {
                 Ok(outcome) => outcome?,
-                Err(panic) => error!("a claimed batch ended in a panic; its entries stay pending: {panic}"),
+                Err(panic) => error!("a claimed batch panicked; its entries stay pending: {panic}"),
             }
         }
     }
     Ok(())
 }
 
-/// Tells the group that what is in flight is still being worked on.
+/// Renews the ownership of entries in flight.
 async fn keep<T: 'static>(queue: Arc<dyn Queue<T>>, flight: Flight<T>, every: Duration, stop: CancellationToken) {
     while pause(every, &stop).await {
         let ids: Vec<EntryId> = flight.in_flight().iter().cloned().collect();
@@ -344,21 +347,21 @@ async fn keep<T: 'static>(queue: Arc<dyn Queue<T>>, flight: Flight<T>, every: Du
     }
 }
 
-/// Removes confirmed entries that the retention no longer covers.
+/// Trims acknowledged entries that the retention no longer covers.
 async fn trim<T: 'static>(queue: Arc<dyn Queue<T>>, retention: Retention, stop: CancellationToken) {
     while pause(TRIM_EVERY, &stop).await {
         if let Some(entries @ 1..) = log_failure("trim the stream", queue.trim(retention).await) {
-            debug!(entries, "trimmed confirmed entries");
+            debug!(entries, "trimmed acknowledged entries");
         }
     }
 }
 
-/// The side loops try again at their next turn; the main loop reports the outage.
+/// The side loops retry at their next interval; the main loop reports the outage.
 fn log_failure<A>(what: &str, answer: PortResult<A>) -> Option<A> {
-    answer.inspect_err(|error| debug!("cannot {what}: {error}")).ok()
+    answer.inspect_err(|error| debug!("failed to {what}: {error}")).ok()
 }
 
-/// Waits; false if the service is asked to stop.
+/// Waits; returns false if the service shuts down.
 async fn pause(duration: Duration, stop: &CancellationToken) -> bool {
     tokio::select! {
         () = stop.cancelled() => false,

@@ -1,20 +1,20 @@
-//! Whether a service can do its work right now, and makes progress with it.
+//! Readiness and progress of a service.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// For how long there may be work without any of it getting done before a service is not ready. A single call that takes longer
-/// is not progress: the slowest one, an embedding of 256 long texts on two cores, takes seconds.
+/// Time without progress despite pending work after which a service is not ready. The slowest single call, embedding
+/// 256 long texts on two cores, takes seconds.
 const STALLED: Duration = Duration::from_secs(60);
 
-/// After how long a failure that lasts is told again; twice as long each time, up to [`TOLD_AT_LEAST`].
-const TOLD_AGAIN: Duration = Duration::from_secs(30);
+/// First interval at which a lasting failure is logged again; it doubles up to [`LONGEST_INTERVAL`].
+const FIRST_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How often a failure that lasts is told at least: an outage of a night is some thirty lines.
-const TOLD_AT_LEAST: Duration = Duration::from_secs(15 * 60);
+/// Longest interval between log lines of a lasting failure: an outage of a night is some thirty lines.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(15 * 60);
 
-/// What a service says of itself. Cloning gives another handle on the same report.
+/// The health of a service. Clones share the same state.
 #[derive(Clone, Debug)]
 pub struct Health {
     service: &'static str,
@@ -24,9 +24,9 @@ pub struct Health {
 #[derive(Debug)]
 struct State {
     started: bool,
-    /// Pieces of work that are under way.
+    /// Units of work in progress.
     busy: usize,
-    /// When the last of them got further, or the first one began.
+    /// Time of the last progress, or of the start of the first unit.
     progressed: Instant,
     failing: BTreeMap<&'static str, Failure>,
 }
@@ -36,28 +36,28 @@ struct Failure {
     reason: String,
     since: Instant,
     attempts: u64,
-    /// When it is to be told again.
-    tell: Instant,
-    pause: Duration,
+    /// When it is logged next.
+    log_at: Instant,
+    interval: Duration,
 }
 
-/// The answer to "is it ready?".
+/// The readiness of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
-    /// Whether it can do its work.
+    /// Whether it is ready.
     pub ready: bool,
-    /// If not, why; one entry for each thing that does not work.
+    /// If not, the reasons; one for each failing operation.
     pub reasons: Vec<String>,
 }
 
-/// Whether a failure is worth a line in the log. Of several calls that fail alike, one is.
+/// Whether to log a failure. Of several calls with the same failure, one is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Telling {
-    /// It has just begun.
+    /// The first failure.
     First,
-    /// It has lasted for so long, over so many attempts.
+    /// A lasting failure, with its duration and number of attempts.
     Lasting(Duration, u64),
-    /// It was told not long ago.
+    /// Logged recently: skip it.
     Not,
 }
 
@@ -68,23 +68,23 @@ impl Default for Health {
 }
 
 impl Health {
-    /// That of this service.
+    /// The health of this service.
     pub fn of(service: &'static str) -> Self {
         let state = State { started: false, busy: 0, progressed: Instant::now(), failing: BTreeMap::new() };
         Self { service, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Whose it is.
+    /// The service's name.
     pub fn service(&self) -> &'static str {
         self.service
     }
 
-    /// Says that the service has reached everything it needs once, and works from here on.
+    /// Reports that the service has reached all its dependencies once and is working.
     pub fn started(&self) {
         self.state().started = true;
     }
 
-    /// Says that a piece of work begins. From here on something has to get done.
+    /// Reports the start of a unit of work. From here on progress is expected.
     pub fn begins(&self) {
         let mut state = self.state();
         if state.busy == 0 {
@@ -93,38 +93,39 @@ impl Health {
         state.busy += 1;
     }
 
-    /// Says that a piece of work has ended, in whatever way.
+    /// Reports the end of a unit of work, successful or not.
     pub fn ends(&self) {
         let mut state = self.state();
         state.busy = state.busy.saturating_sub(1);
     }
 
-    /// Says that something got done.
+    /// Reports progress.
     pub fn progresses(&self) {
         self.state().progressed = Instant::now();
     }
 
-    /// Says that `what` works; for how long it did not, if so, and over how many attempts.
+    /// Reports that `what` succeeds; returns the duration and number of attempts of a failure that ends.
     pub fn works(&self, what: &'static str) -> Option<(Duration, u64)> {
         self.state().failing.remove(what).map(|failure| (failure.since.elapsed(), failure.attempts))
     }
 
-    /// Says that `what` fails for `reason`.
+    /// Reports that `what` fails with `reason`.
     pub fn fails(&self, what: &'static str, reason: &str) -> Telling {
         let now = Instant::now();
         let mut state = self.state();
         if let Some(failure) = state.failing.get_mut(what) {
             reason.clone_into(&mut failure.reason);
             failure.attempts += 1;
-            if now < failure.tell {
+            if now < failure.log_at {
                 return Telling::Not;
             }
-            failure.pause = (failure.pause * 2).min(TOLD_AT_LEAST);
-            failure.tell = now + failure.pause;
+            failure.interval = (failure.interval * 2).min(LONGEST_INTERVAL);
+            failure.log_at = now + failure.interval;
             return Telling::Lasting(now - failure.since, failure.attempts);
         }
         let reason = reason.to_owned();
-        let failure = Failure { reason, since: now, attempts: 1, tell: now + TOLD_AGAIN, pause: TOLD_AGAIN };
+        let failure =
+            Failure { reason, since: now, attempts: 1, log_at: now + FIRST_INTERVAL, interval: FIRST_INTERVAL };
         state.failing.insert(what, failure);
         Telling::First
     }
@@ -136,7 +137,7 @@ impl Health {
             .failing
             .iter()
             .map(|(what, failure)| {
-                format!("cannot {what} for {} s: {}", failure.since.elapsed().as_secs(), failure.reason)
+                format!("failing to {what} for {} s: {}", failure.since.elapsed().as_secs(), failure.reason)
             })
             .collect();
         if !state.started && reasons.is_empty() {
@@ -144,7 +145,7 @@ impl Health {
         }
         let stalled = state.progressed.elapsed();
         if state.busy > 0 && stalled >= STALLED && reasons.is_empty() {
-            reasons.push(format!("there is work, and none of it got done for {} s", stalled.as_secs()));
+            reasons.push(format!("no progress despite pending work for {} s", stalled.as_secs()));
         }
         Readiness { ready: state.started && reasons.is_empty(), reasons }
     }
@@ -159,19 +160,19 @@ mod tests {
     use super::*;
 
     impl Health {
-        /// Everything is so much longer ago.
+        /// Moves all times into the past.
         fn pass(&self, time: Duration) {
             let mut state = self.state();
             state.progressed -= time;
             for failure in state.failing.values_mut() {
                 failure.since -= time;
-                failure.tell -= time;
+                failure.log_at -= time;
             }
         }
     }
 
     #[test]
-    fn ready_means_started_and_nothing_fails() {
+    fn service_is_ready_when_started_without_failures() {
         let health = Health::default();
         assert_eq!(health.readiness().reasons, ["still starting"]);
         health.started();
@@ -179,31 +180,31 @@ mod tests {
         health.fails("reach Qdrant", "connection refused");
         let readiness = health.clone().readiness();
         assert!(!readiness.ready);
-        assert_eq!(readiness.reasons, ["cannot reach Qdrant for 0 s: connection refused"]);
+        assert_eq!(readiness.reasons, ["failing to reach Qdrant for 0 s: connection refused"]);
         health.works("reach Qdrant");
         assert!(health.readiness().ready);
     }
 
     #[test]
-    fn ready_means_that_work_gets_done_if_there_is_any() {
+    fn service_is_not_ready_without_progress_on_pending_work() {
         let health = Health::of("upserter");
         health.started();
         health.pass(STALLED * 2);
         assert!(health.readiness().ready, "an idle service is ready");
         health.begins();
-        assert!(health.readiness().ready, "it has just begun");
+        assert!(health.readiness().ready, "work has just begun");
         health.pass(STALLED);
         let readiness = health.readiness();
-        assert_eq!(readiness.reasons, ["there is work, and none of it got done for 60 s"]);
+        assert_eq!(readiness.reasons, ["no progress despite pending work for 60 s"]);
         health.progresses();
-        assert!(health.readiness().ready, "it got further");
+        assert!(health.readiness().ready, "it made progress");
         health.pass(STALLED);
         health.ends();
-        assert!(health.readiness().ready, "there is no work");
+        assert!(health.readiness().ready, "no pending work");
     }
 
     #[test]
-    fn an_outage_is_told_when_it_begins_then_less_and_less_often_and_when_it_is_over() {
+    fn outage_is_logged_at_start_at_growing_intervals_and_at_end() {
         let health = Health::of("upserter");
         let mut lines = 0;
         // Four batches fail twice a second for an hour.
@@ -217,7 +218,7 @@ mod tests {
         assert!((5..=9).contains(&lines), "{lines} lines for an hour");
         let (lasted, attempts) = health.works("write to Qdrant").unwrap();
         assert!(lasted >= Duration::from_secs(3_600) && attempts > 28_000);
-        assert_eq!(health.works("write to Qdrant"), None, "told once");
+        assert_eq!(health.works("write to Qdrant"), None, "reported once");
         assert_eq!(health.fails("write to Qdrant", "again"), Telling::First);
     }
 }

@@ -1,8 +1,8 @@
-//! The stages of the pipeline, and the operations on it, written against the ports of `tidewheel-core`.
+//! The stages of the pipeline, and operations on it, written against the ports of `tidewheel-core`.
 //!
-//! Each service is a folder with the same files: `mod.rs` opens with the guarantees and a drawing of the loop,
-//! `options.rs` holds the resolved settings, `plan.rs` decides without doing anything, and the rest acts on the plan.
-//! The recipe is the same for all: build it with its options and ports, then `run(shutdown)` until it is told to stop.
+//! Each service is a folder with the same files: `mod.rs` documents the guarantees and the loop, `options.rs` holds the
+//! resolved settings, `plan.rs` makes decisions without side effects, and the rest executes the plan. Every service is
+//! built from its options and ports, and then runs in `run(shutdown)` until it is stopped.
 
 pub mod audit;
 pub mod consumer;

@@ -1,4 +1,4 @@
-//! What the services count. Handles are made once; names are in [`tidewheel_core::meters`].
+//! Metrics of the services. Handles are created once; names are in [`tidewheel_core::meters`].
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,7 +10,7 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::meters;
 use tidewheel_core::ports::{Delivery, EntryId};
 
-/// Of processors and upserters.
+/// Metrics of processors and upserters.
 #[derive(Clone)]
 pub(crate) struct ConsumerMeters {
     pub(crate) taken: Counter,
@@ -37,13 +37,13 @@ impl ConsumerMeters {
         }
     }
 
-    /// A batch of so many entries begins.
+    /// Records the start of a batch.
     pub(crate) fn begins(&self, entries: usize) {
         self.in_flight.increment(1.0);
         self.batch_entries.record(entries as f64);
     }
 
-    /// It ended; `done`, if all of it was done.
+    /// Records the end of a batch; `done` if all of it succeeded.
     pub(crate) fn ends(&self, entries: usize, took: Duration, done: bool) {
         self.in_flight.decrement(1.0);
         self.batch_seconds.record(took.as_secs_f64());
@@ -54,11 +54,11 @@ impl ConsumerMeters {
     }
 }
 
-/// When the changes of a batch were committed, to tell how long each took to become searchable.
+/// Commit times of a batch's changes, to measure the time until each is searchable.
 pub(crate) struct Commits(HashMap<EntryId, u64>);
 
 impl Commits {
-    /// Of what is on its way to the index. What a snapshot read was committed long ago, nobody knows when.
+    /// Collects the commit times, except of documents read by a snapshot, whose commit time is unknown.
     pub(crate) fn of(deliveries: &[Delivery<Embedded>]) -> Self {
         let commits = deliveries.iter().filter_map(|delivery| {
             let change = &delivery.record.as_ref().ok()?.change;
@@ -67,7 +67,7 @@ impl Commits {
         Self(commits.collect())
     }
 
-    /// These entries are searchable now.
+    /// Records that these entries are now searchable.
     pub(crate) fn searchable(&self, entries: &[EntryId], latency: &Histogram) {
         let now = (now_seconds() * 1e3) as u64;
         for committed_at in entries.iter().filter_map(|entry| self.0.get(entry)) {
@@ -76,12 +76,12 @@ impl Commits {
     }
 }
 
-/// The meter for [`Commits::searchable`].
+/// The metric for [`Commits::searchable`].
 pub(crate) fn latency() -> Histogram {
     histogram!(meters::SEARCHABLE)
 }
 
-/// A call failed. Rare, so that no handle is kept.
+/// Counts a failed call. Rare, so no handle is kept.
 pub(crate) fn failed(service: &'static str, error: &PortError, retried: bool) {
     let (server, cause) = (error.server.name(), error.cause.name());
     counter!(meters::ERRORS, "service" => service, "server" => server, "cause" => cause).increment(1);
@@ -90,9 +90,9 @@ pub(crate) fn failed(service: &'static str, error: &PortError, retried: bool) {
     }
 }
 
-/// Shows what has not happened yet as zero: a counter that begins with its first event has not grown by it, for whoever asks
-/// Prometheus for growth, and an alert on it stays silent.
-pub(crate) fn nothing_yet(service: &'static str, rejections: &[&'static str]) {
+/// Initialises counters to zero: Prometheus sees no increase in a counter that first appears with its first event, so
+/// an alert on it would stay silent.
+pub(crate) fn init_counters(service: &'static str, rejections: &[&'static str]) {
     counter!(meters::RETRIES, "service" => service).increment(0);
     counter!(meters::ENTRIES_PARKED, "service" => service).increment(0);
     for reason in rejections {
@@ -100,12 +100,12 @@ pub(crate) fn nothing_yet(service: &'static str, rejections: &[&'static str]) {
     }
 }
 
-/// A vector was not taken.
+/// Counts rejected vectors.
 pub(crate) fn rejected(reason: &'static str, vectors: u64) {
     counter!(meters::REJECTED_VECTORS, "reason" => reason).increment(vectors);
 }
 
-/// Entries were moved to the dead letters.
+/// Counts entries moved to the dead-letter queue.
 pub(crate) fn parked(service: &'static str, entries: usize) {
     counter!(meters::ENTRIES_PARKED, "service" => service).increment(entries as u64);
 }

@@ -1,4 +1,4 @@
-//! Reduces a batch to what still matters of it.
+//! Reduces a batch to the newest change of each document.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -10,12 +10,12 @@ use tidewheel_core::identity::DocumentId;
 use tidewheel_core::ports::{DeadLetter, Delivery, EntryId};
 use tidewheel_core::version::Version;
 
-/// A record with the change that it carries.
+/// A record that carries a change.
 pub(crate) trait Carries {
     /// The change.
     fn change(&self) -> &Change;
 
-    /// About how many bytes the record takes.
+    /// Approximate size of the record in bytes.
     fn bytes(&self) -> usize;
 }
 
@@ -39,20 +39,20 @@ impl Carries for Embedded {
     }
 }
 
-/// What a batch holds of one document, or one change of a whole collection.
+/// The entries of one document in a batch, or one change of a whole collection.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Kept<T> {
     /// The newest record.
     pub(crate) record: T,
-    /// Its entry, and behind it the entries of older changes of the same document, which it makes superfluous.
+    /// Its entry, followed by the entries of older changes of the same document, which it supersedes.
     pub(crate) entries: Vec<EntryId>,
-    /// The version of the newest deletion among the older changes: it has to be applied if the newest record cannot be.
+    /// The version of the newest deletion among the older changes: it has to be applied if the newest record cannot be
+    /// applied.
     pub(crate) deletion: Option<Version>,
 }
 
-/// The newest record of each document, in the order in which the documents first occur; changes of whole
-/// collections as they are. What cannot
-/// be read goes to `letters`. Every entry ends up in exactly one place.
+/// Returns the newest record of each document, in the order in which the documents first occur; changes of whole
+/// collections unchanged. Unreadable entries go to `letters`. Every entry ends up in exactly one place.
 pub(crate) fn newest<T: Carries>(deliveries: Vec<Delivery<T>>, letters: &mut Vec<DeadLetter>) -> Vec<Kept<T>> {
     let mut kept: Vec<Kept<T>> = Vec::with_capacity(deliveries.len());
     let mut places: HashMap<DocumentId, usize> = HashMap::with_capacity(deliveries.len());
@@ -97,24 +97,24 @@ impl<T: Carries> Kept<T> {
     }
 }
 
-/// The order of changes of one document. A parked update may leave a deletion of its own version, which it replaces when it is tried
-/// again.
+/// The order of changes of one document. A parked update may leave a deletion of its own version, which it replaces
+/// when it is retried.
 fn rank(change: &Change) -> (Version, bool) {
     (change.version, change.operation.has_document())
 }
 
-/// How many documents the changes are of.
+/// Number of distinct documents in the deliveries.
 pub(crate) fn documents<T: Carries>(deliveries: &[Delivery<T>]) -> usize {
     let changes = deliveries.iter().filter_map(|delivery| delivery.record.as_ref().ok()).map(Carries::change);
     changes.map(|change| (&change.namespace, &change.key)).collect::<HashSet<_>>().len()
 }
 
-/// About how many bytes of records were delivered.
+/// Approximate size of the delivered records in bytes.
 pub(crate) fn bytes<T: Carries>(deliveries: &[Delivery<T>]) -> usize {
     deliveries.iter().filter_map(|delivery| delivery.record.as_ref().ok()).map(Carries::bytes).sum()
 }
 
-/// A dead letter for an entry that failed for a reason that will not pass.
+/// A dead letter for an entry that failed permanently.
 pub(crate) fn letter(id: EntryId, error: &PortError) -> DeadLetter {
     DeadLetter { id, reason: error.message.clone(), attempts: 1 }
 }

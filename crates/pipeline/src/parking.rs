@@ -1,4 +1,4 @@
-//! Decides what becomes of a document whose newest change is parked.
+//! Decides what happens to a document whose newest change is parked.
 
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
@@ -7,32 +7,32 @@ use tidewheel_core::version::Version;
 
 use crate::newest::letter;
 
-/// What a parked change does to the version of its document that is in the index.
+/// Effect of a parked change on the indexed version of its document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDeadLetter {
-    /// The last version that was written stays searchable. A deletion that came in between is applied.
+    /// The last written version stays searchable. A deletion in between is applied.
     #[default]
     Keep,
-    /// It is removed: the index never shows a state that the source no longer has.
+    /// The indexed version is removed: the index never shows a state that the source no longer has.
     Remove,
 }
 
-/// What to do for a document whose newest change in a batch is parked.
+/// The actions for a document whose newest change in a batch is parked.
 #[derive(Clone, Debug)]
 pub(crate) struct Parked {
     /// The parked change.
     pub(crate) letter: DeadLetter,
-    /// The version of a deletion that is applied in its place.
+    /// The version of a deletion to apply in its place.
     pub(crate) deletion: Option<Version>,
-    /// Entries of older changes: settled by the deletion, or superfluous.
+    /// Entries of older changes: settled by the deletion, or superseded.
     pub(crate) older: Vec<EntryId>,
 }
 
-/// Parks the newest change of a document. `entries` begin with its own entry; `deletion` is the version of the newest deletion among
-/// the others.
+/// Parks the newest change of a document. `entries` start with its own entry; `deletion` is the version of the newest
+/// deletion among the others.
 ///
-/// A removal has the version of the parked change itself: it removes what is older, and the change wins against it when it is tried
-/// again.
+/// A removal has the version of the parked change itself: it removes older versions, and the change wins over it when
+/// it is retried.
 pub(crate) fn park(
     policy: OnDeadLetter,
     version: Version,
@@ -49,7 +49,7 @@ pub(crate) fn park(
     Parked { letter: letter(own, error), deletion, older: entries.collect() }
 }
 
-/// A deletion of everything of a change's document that is older than this version.
+/// Returns a deletion of everything of a change's document that is older than this version.
 pub(crate) fn deletion_at(version: Version, change: &Change) -> Change {
     Change {
         operation: Operation::Delete,
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn parked_update_lets_an_older_deletion_through_and_removes_more_only_on_request() {
+    fn parked_update_applies_older_deletion_and_removes_document_only_on_request() {
         let entry = |id: &str| EntryId(id.to_owned());
         let parked = |policy, deletion| {
             let entries = vec![entry("3-0"), entry("1-0"), entry("2-0")];

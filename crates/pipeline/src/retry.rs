@@ -1,4 +1,4 @@
-//! The one place where a service waits out a failure.
+//! The retry policy of all services.
 
 use std::future::Future;
 use std::time::Duration;
@@ -12,26 +12,26 @@ use tracing::{debug, info, warn};
 use crate::health::{Health, Telling};
 use crate::meters;
 
-/// Why an attempt was given up.
+/// The reason why an operation was given up.
 #[derive(Debug)]
 pub enum GivenUp {
-    /// The service is asked to stop.
+    /// The service is shutting down.
     Shutdown,
-    /// The failure will not pass: poison or fatal.
+    /// The failure is permanent: poison or fatal.
     Failed(PortError),
 }
 
-/// Runs port calls until they succeed, fail for good, or the service is asked to stop.
+/// Runs port calls until they succeed, fail permanently, or the service shuts down.
 #[derive(Clone)]
 pub struct Patience {
-    /// Where failures are told.
+    /// Receives reports of failures.
     pub health: Health,
-    /// Asks the service to stop.
+    /// Stops the service.
     pub shutdown: CancellationToken,
 }
 
 impl Patience {
-    /// Waits, unless the service is asked to stop.
+    /// Waits, unless the service shuts down.
     pub async fn pause(&self, duration: Duration) -> Result<(), GivenUp> {
         tokio::select! {
             () = self.shutdown.cancelled() => Err(GivenUp::Shutdown),
@@ -39,9 +39,9 @@ impl Patience {
         }
     }
 
-    /// Calls `attempt` until it succeeds, which counts as progress. Transient failures are waited out for ever. An outage is a
-    /// few lines in the log, however many calls it fails: when it begins, less and less often while it lasts, and when
-    /// it is over. `what` completes "cannot …".
+    /// Calls `attempt` until it succeeds, which counts as progress. Transient failures are retried without limit. An
+    /// outage logs a few lines regardless of the number of failed calls: when it begins, at growing intervals while it
+    /// lasts, and when it ends. `what` completes "failed to …".
     pub async fn call<T, F, A>(&self, what: &'static str, attempt: A) -> Result<T, GivenUp>
     where
         A: FnMut() -> F,
@@ -52,7 +52,7 @@ impl Patience {
         Ok(answer)
     }
 
-    /// The same for a call that achieves nothing by itself, such as a look.
+    /// Like [`Self::call`], for a call that is not progress in itself, such as a status check.
     pub async fn wait_for<T, F, A>(&self, what: &'static str, mut attempt: A) -> Result<T, GivenUp>
     where
         A: FnMut() -> F,
@@ -84,11 +84,11 @@ impl Patience {
 
     fn works_again(&self, what: &'static str) {
         if let Some((lasted, attempts)) = self.health.works(what) {
-            info!(attempts, seconds = lasted.as_secs(), "can {what} again");
+            info!(attempts, seconds = lasted.as_secs(), "able to {what} again");
         }
     }
 
-    /// Counts a failure that is tried again.
+    /// Counts a failure that is retried.
     pub(crate) fn counts(&self, error: &PortError) {
         meters::failed(self.health.service(), error, true);
     }
@@ -96,15 +96,15 @@ impl Patience {
     /// Reports a failure that is waited out.
     pub(crate) fn fails(&self, what: &'static str, error: &PortError) {
         match self.health.fails(what, &error.message) {
-            Telling::First => warn!(hint = error.hint, "cannot {what}, will keep trying: {error}"),
+            Telling::First => warn!(hint = error.hint, "failed to {what}, retrying: {error}"),
             Telling::Lasting(lasted, attempts) => {
-                warn!(attempts, seconds = lasted.as_secs(), "still cannot {what}: {error}");
+                warn!(attempts, seconds = lasted.as_secs(), "still failing to {what}: {error}");
             }
-            Telling::Not => debug!("still cannot {what}: {error}"),
+            Telling::Not => debug!("still failing to {what}: {error}"),
         }
     }
 
-    /// A failure that is not tried again.
+    /// A failure that is not retried.
     pub(crate) fn stopped(&self, what: &'static str, error: PortError) -> GivenUp {
         meters::failed(self.health.service(), &error, false);
         self.health.works(what);

@@ -1,21 +1,21 @@
-//! What all services have in common: how they end.
+//! The error type of all services.
 
 use tidewheel_core::error::PortError;
 
-/// Why a service had to stop although nobody asked it to: a person has to change something first.
+/// The reason why a service stopped without a shutdown request: an operator has to fix the cause first.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{service}: {message}")]
 pub struct ServiceError {
     /// The service.
     pub service: &'static str,
-    /// What failed, on which object, caused by what.
+    /// The failed operation, its object and the cause.
     pub message: String,
-    /// What to do.
+    /// How to fix it.
     pub hint: Option<String>,
 }
 
 impl ServiceError {
-    /// The end of `service` because of `error`.
+    /// The failure of `service` with `error`.
     pub fn new(service: &'static str, error: PortError) -> Self {
         Self { service, message: error.message, hint: error.hint }
     }

@@ -1,8 +1,8 @@
-//! What is told of each change to whoever follows its trace.
+//! Trace spans of changes.
 //!
-//! Every entry of a batch has a span of its own under the root that its change gives: from its delivery until it is settled.
-//! What is not settled, because the service stops or a panic ends the batch, is not told: whoever is given the entry next
-//! tells it. Without a tracer, and for changes that are not recorded, nothing is computed.
+//! Every entry of a batch has its own span under the root derived from its change: from its delivery until it is
+//! settled. Entries that are not settled, because the service stops or the batch panics, emit no span: the next
+//! consumer of the entry emits it. Without a tracer, and for changes that are not sampled, nothing is computed.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,16 +19,16 @@ use crate::newest::Carries;
 /// Attributes of a span.
 pub(crate) type Attributes = Vec<(&'static str, Value)>;
 
-/// What became of a change: one word.
+/// The outcome of a change: one word.
 pub(crate) const OUTCOME: &str = "tidewheel.outcome";
 
-/// The change was not needed any more: the same batch had a newer one of the same document.
+/// The batch contained a newer change of the same document.
 const SUPERSEDED: &str = "superseded";
 
-/// The change went to the dead letters.
+/// The change was moved to the dead-letter queue.
 const PARKED: &str = "parked";
 
-/// Tells the way of these changes from the source's commit into stage 1, which ends now: the roots of their traces.
+/// Emits the root spans of these changes: from the source's commit to stage 1, ending now.
 pub(crate) fn appended(tracer: Option<&Tracer>, changes: &[Change]) {
     let Some(tracer) = tracer else { return };
     let ended = SystemTime::now();
@@ -49,7 +49,7 @@ pub(crate) fn appended(tracer: Option<&Tracer>, changes: &[Change]) {
             parent: None,
             name: "change",
             kind: SpanKind::Producer,
-            // The source's clock may be ahead of ours.
+            // The source's clock may be ahead of the local one.
             began: (UNIX_EPOCH + Duration::from_millis(change.committed_at)).min(ended),
             ended,
             attributes,
@@ -79,12 +79,12 @@ pub(crate) struct BatchSpans {
 struct Open {
     version: Version,
     span: Span,
-    /// The calls that were made for it. They hang from its span, and so are told with it or not at all.
+    /// The calls made for it: children of its span, emitted only together with it.
     calls: Vec<Span>,
 }
 
 impl BatchSpans {
-    /// Begins a span called `name` for each entry whose change is recorded; `None` if there is nothing to tell.
+    /// Begins a span called `name` for each entry whose change is sampled; `None` if there are none.
     pub(crate) fn begin<T: Carries>(
         tracer: Option<&Tracer>,
         name: &'static str,
@@ -122,7 +122,8 @@ impl BatchSpans {
         (!open.is_empty()).then(|| Self { tracer: tracer.clone(), open, ended: Vec::new() })
     }
 
-    /// Says what became of a document whose newest change in this batch has this version. Its other entries are superseded.
+    /// Records the outcome of a document whose newest change in this batch has this version. Its other entries are
+    /// superseded.
     pub(crate) fn note(&mut self, entries: &[EntryId], newest: Version, outcome: &'static str, more: &Attributes) {
         for entry in entries {
             let Some(Open { version, span, .. }) = self.open.get_mut(entry) else { continue };
@@ -135,7 +136,7 @@ impl BatchSpans {
         }
     }
 
-    /// Tells a call to a server that was made for the newest change of a document.
+    /// Records a call to a server made for the newest change of a document.
     pub(crate) fn call(&mut self, entries: &[EntryId], newest: Version, call: &Call) {
         for entry in entries {
             let Some(open) = self.open.get_mut(entry).filter(|open| open.version == newest) else { continue };
@@ -153,7 +154,7 @@ impl BatchSpans {
         }
     }
 
-    /// These entries are settled now.
+    /// Ends the spans of these entries: they are settled.
     pub(crate) fn end(&mut self, entries: &[EntryId]) {
         let now = SystemTime::now();
         for entry in entries {
@@ -163,12 +164,12 @@ impl BatchSpans {
         }
     }
 
-    /// These entries are in the dead letters now.
+    /// Ends the spans of these entries: they are parked.
     pub(crate) fn park(&mut self, letters: &[DeadLetter]) {
         for letter in letters {
             if let Some(Open { span, .. }) = self.open.get_mut(&letter.id) {
                 span.attributes.push((OUTCOME, PARKED.into()));
-                // Only what no attempt can mend is parked.
+                // Only permanent failures are parked.
                 span.attributes.push(("error.type", ErrorClass::Poison.to_string().into()));
                 span.error = Some(beginning(&letter.reason));
             }
@@ -178,7 +179,7 @@ impl BatchSpans {
 }
 
 impl Drop for BatchSpans {
-    /// Whichever way the batch ends, what is settled is told.
+    /// However the batch ends, spans of settled entries are emitted.
     fn drop(&mut self) {
         self.tracer.record(std::mem::take(&mut self.ended));
     }

@@ -1,4 +1,5 @@
-//! The audit on the fakes: whatever is planted in the index is found, named and repaired, and what is only on its way is not.
+//! The audit on the fakes: damage planted in the index is found, listed and repaired; changes in flight are not
+//! reported.
 
 mod world;
 
@@ -18,7 +19,7 @@ use uuid::Uuid;
 
 use world::{DATABASE, UPSERTER, World, document, seconds};
 
-/// Documents of the source and points of the index that are looked at together: no more may be asked for at once.
+/// Maximum numbers of source documents and index points that may be requested at once.
 const ROWS: usize = 200;
 const POINTS: usize = 1_000;
 
@@ -41,7 +42,7 @@ impl World {
         self.index.points().into_iter().find(|point| point.id == wanted).expect("it is in the index")
     }
 
-    /// Removes all points of a ticket behind everybody's back.
+    /// Removes all points of a ticket, bypassing the pipeline.
     fn lose(&self, of: i32) {
         for chunk in 0..4 {
             self.index.remove(id(of, chunk));
@@ -58,13 +59,13 @@ impl World {
         audit(&ports, options, &(Arc::new(|_| {}) as _)).await.unwrap()
     }
 
-    /// What an audit of this scope finds.
+    /// The result of an audit of this scope.
     async fn look(&self, scope: Scope) -> Found {
         self.audit(&AuditOptions { scope, ..AuditOptions::default() }, false).await
     }
 }
 
-/// Three services, and so many tickets that are all in the index. Every third has three chunks.
+/// Three services, and this many tickets, all in the index. Every third has three chunks.
 async fn indexed(count: i32) -> World {
     let mut world = World::new();
     world.start_all();
@@ -80,17 +81,17 @@ fn counts(found: &Found) -> [u64; 4] {
     Kind::ALL.map(|kind| found.of(kind))
 }
 
-/// What was found, as kind and key.
+/// The differences found, as kind and key.
 fn named(found: &Found) -> BTreeSet<(Kind, String)> {
     found.differences.iter().map(|difference| (difference.kind, difference.key.clone())).collect()
 }
 
-/// Damage of every kind; gives what should be found of it: by digest, and with every field.
+/// Plants damage of every kind; returns the expected differences: by digest, and with every field.
 fn damage(world: &World) -> [BTreeSet<(Kind, String)>; 2] {
-    // Missing: all of it, or the chunk that everything else hangs on.
+    // Missing: all chunks, or chunk 0.
     world.lose(1);
     world.index.remove(id(3, 0));
-    // Stale: a chunk is missing; it is of another state; a chunk is of an older version.
+    // Stale: a missing chunk; another state; a chunk of an older version.
     world.index.remove(id(6, 1));
     let stamped = |of: i32, chunk: u32, name: &str, value: serde_json::Value| {
         let mut point = world.point(of, chunk);
@@ -104,11 +105,11 @@ fn damage(world: &World) -> [BTreeSet<(Kind, String)>; 2] {
         version
     };
     world.index.put(stamped(9, 2, "version", older));
-    // Stale, and only whoever compares every field sees it.
+    // Stale, visible only when every field is compared.
     let mut edited = world.point(4, 0);
     edited.payload.insert("text".into(), "something else".into());
     world.index.put(edited);
-    // Extra: a document that was never there; a chunk of one without its first.
+    // Extra: a document that never existed; a later chunk of one, without chunk 0.
     for (of, chunk, like) in [(1_000, 0, world.point(5, 0)), (1_001, 1, world.point(12, 1))] {
         let mut point = like;
         point.id = id(of, chunk);
@@ -116,7 +117,7 @@ fn damage(world: &World) -> [BTreeSet<(Kind, String)>; 2] {
         point.payload[RESERVED]["document"] = DocumentId::new(&tickets(), &key(of)).to_string().into();
         world.index.put(point);
     }
-    // Surplus: right behind the last chunk, far behind it, and a copy in another place.
+    // Surplus: right after the last chunk, far after it, and a copy under another id.
     for (of, chunk) in [(7, 1), (12, 90)] {
         let mut point = stamped(of, 0, "chunk", chunk.into());
         point.id = id(of, chunk);
@@ -125,7 +126,7 @@ fn damage(world: &World) -> [BTreeSet<(Kind, String)>; 2] {
     let mut copy = world.point(8, 0);
     copy.id = Uuid::from_u128(8);
     world.index.put(copy);
-    // Nobody's business: a point of somebody else, and one of another database.
+    // Ignored: a foreign point, and one of another database.
     let mut foreign = world.point(5, 0);
     foreign.id = Uuid::from_u128(1);
     foreign.payload.shift_remove(RESERVED);
@@ -155,7 +156,7 @@ fn damage(world: &World) -> [BTreeSet<(Kind, String)>; 2] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_kind_of_damage_is_found_named_and_repaired() {
+async fn every_kind_of_damage_is_found_and_repaired() {
     let world = indexed(30).await;
     let found = world.look(Scope::default()).await;
     assert_eq!((found.drift(), found.documents, found.points, found.settled), (0, 30, 50, true), "{found:?}");
@@ -175,7 +176,7 @@ async fn every_kind_of_damage_is_found_named_and_repaired() {
     assert_eq!((found.differences.len(), found.drift()), (2, 10), "the rest is counted");
 
     let found = world.audit(&whole, true).await;
-    assert_eq!(named(&found), fields, "what it has repaired");
+    assert_eq!(named(&found), fields, "the repaired differences");
     let repaired = found.repaired.unwrap();
     assert_eq!((repaired.sent, repaired.deleted, repaired.left), (9, 2, 0), "{:?}", repaired.still);
     let found = world.audit(&whole, false).await;
@@ -183,11 +184,11 @@ async fn every_kind_of_damage_is_found_named_and_repaired() {
     for of in [1, 2] {
         world.index.remove(Uuid::from_u128(of));
     }
-    world.settle("nothing but what belongs there is left").await;
+    world.settle("only expected points are left").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_part_is_looked_at_and_no_more() {
+async fn audit_compares_only_its_scope() {
     let world = indexed(60).await;
     world.source.insert("notes", document(1, "note", 1));
     world.settle("the note is indexed").await;
@@ -218,17 +219,17 @@ async fn a_part_is_looked_at_and_no_more() {
     let open = Some(Range { from: Some(key(50)), to: None });
     assert_eq!(counts(&world.look(Scope { range: open, ..Scope::default() }).await), [10, 0, 0, 0]);
     let text = Some(Range { from: Some(r#""a""#.into()), to: None });
-    assert_eq!(world.look(Scope { range: text, ..Scope::default() }).await.documents, 0, "no `_id` is a text");
+    assert_eq!(world.look(Scope { range: text, ..Scope::default() }).await.documents, 0, "no `_id` is a string");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sample_finds_a_part_of_the_damage() {
+async fn sampled_audit_finds_a_proportional_part_of_the_damage() {
     let world = indexed(300).await;
     for of in 0..150 {
         world.lose(of);
     }
     let found = world.look(Scope { share: Some(0.5), ..Scope::default() }).await;
-    // 300 and 150 throws of a coin: as far from a half as this comes once in billions of runs.
+    // 300 and 150 coin tosses: a deviation this large occurs once in billions of runs.
     assert!((90..=210).contains(&found.documents), "{found:?}");
     assert!((35..=115).contains(&found.missing) && found.drift() == found.missing, "{found:?}");
     assert!((50..=250).contains(&found.points), "{found:?}");
@@ -237,9 +238,9 @@ async fn a_sample_finds_a_part_of_the_damage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_document_that_keeps_changing_is_not_drift_and_its_damaged_neighbour_is() {
+async fn document_that_keeps_changing_is_unsettled_and_its_damaged_neighbour_is_drift() {
     let world = indexed(20).await;
-    // Writes take a while, so that the index is always a little behind what changes twice as often.
+    // Slow writes: the index always lags behind a document that changes twice as often.
     world.index.faults().always("upsert", Fault::Slow(Duration::from_millis(400)));
     let source = world.source.clone();
     let writer = tokio::spawn(async move {
@@ -253,11 +254,11 @@ async fn a_document_that_keeps_changing_is_not_drift_and_its_damaged_neighbour_i
     let found = world.look(Scope::default()).await;
     writer.abort();
     assert_eq!(named(&found), [(Kind::Missing, key(11))].into(), "{found:?}");
-    assert_eq!((found.unsettled, found.settled), (1, true), "nothing can be said of it: {found:?}");
+    assert_eq!((found.unsettled, found.settled), (1, true), "its state is undetermined: {found:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_on_its_way_is_waited_for() {
+async fn audit_waits_for_changes_in_flight() {
     let mut world = indexed(20).await;
     world.kill(UPSERTER);
     world.source.insert("tickets", document(100, "late", 1));
@@ -266,21 +267,21 @@ async fn what_is_on_its_way_is_waited_for() {
     let begun = tokio::time::Instant::now();
     let late = AuditOptions { settle: Duration::from_secs(20), ..AuditOptions::default() };
     let found = world.audit(&late, false).await;
-    assert!(!found.settled, "it says that it could not wait for it: {found:?}");
-    assert!((20.0..30.0).contains(&begun.elapsed().as_secs_f64()), "and does not wait for ever");
+    assert!(!found.settled, "reports the timeout: {found:?}");
+    assert!((20.0..30.0).contains(&begun.elapsed().as_secs_f64()), "and stops waiting");
 
     world.start(UPSERTER);
     let found = world.look(Scope::default()).await;
-    assert!(found.settled && found.drift() == 0, "it has arrived while the audit waited: {found:?}");
+    assert!(found.settled && found.drift() == 0, "the changes arrived while the audit waited: {found:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn however_much_differs_little_of_it_is_in_memory() {
+async fn audit_memory_is_bounded_regardless_of_drift() {
     let world = indexed(450).await;
     for of in 0..450 {
         world.lose(of);
     }
-    // They are counted from here on.
+    // Resets both maximums.
     world.source.largest_fetch();
     world.index.largest_read();
     let found = world.audit(&AuditOptions { named: 50, ..AuditOptions::default() }, true).await;
@@ -289,11 +290,11 @@ async fn however_much_differs_little_of_it_is_in_memory() {
     let (rows, points) = (world.source.largest_fetch(), world.index.largest_read());
     assert!((1..=ROWS).contains(&rows), "{rows} rows at once");
     assert!((1..=POINTS).contains(&points), "{points} points at once");
-    world.settle("all of it is there again").await;
+    world.settle("all documents are indexed again").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_producer_audits_soon_then_at_its_interval_and_again_soon_after_it_found_something() {
+async fn producer_audits_soon_after_start_and_drift_and_else_at_its_interval() {
     const HOUR: f64 = 3_600.0;
     let mut world = World::calm();
     world.audit_interval = Duration::from_secs_f64(3.0 * HOUR);
@@ -302,45 +303,45 @@ async fn the_producer_audits_soon_then_at_its_interval_and_again_soon_after_it_f
         world.source.insert("tickets", document(number, "ticket", 1));
     }
     world.settle("the tickets are indexed").await;
-    // From here on only an audit counts the index.
+    // From here on only audits count the index.
     let before = world.index.calls("count");
     let audits = |world: &World| world.index.calls("count") - before;
     seconds(0.9 * HOUR).await;
     assert_eq!(audits(&world), 0);
     seconds(0.2 * HOUR).await;
-    assert_eq!(audits(&world), 1, "a process that does not live for three hours audits as well");
+    assert_eq!(audits(&world), 1, "a process that runs for less than three hours audits too");
     seconds(2.8 * HOUR).await;
     assert_eq!(audits(&world), 1);
     world.lose(4);
     seconds(0.3 * HOUR).await;
-    assert_eq!(audits(&world), 2, "this one finds it");
+    assert_eq!(audits(&world), 2, "this audit finds the drift");
     assert!(world.difference().is_some_and(|difference| difference.contains("missing")), "and repairs nothing");
     world.audit(&AuditOptions::default(), true).await;
     let own = audits(&world) - 2;
     seconds(HOUR).await;
-    assert_eq!(audits(&world) - own, 3, "it looks soon whether it was repaired");
+    assert_eq!(audits(&world) - own, 3, "the next audit follows soon");
     seconds(2.5 * HOUR).await;
-    assert_eq!(audits(&world) - own, 3, "which it was");
+    assert_eq!(audits(&world) - own, 3, "the drift was repaired");
     world.index.faults().once("page", Fault::unreachable());
     seconds(0.5 * HOUR).await;
-    assert_eq!(audits(&world) - own, 4, "this one fails");
+    assert_eq!(audits(&world) - own, 4, "this audit fails");
     seconds(HOUR).await;
-    assert_eq!(audits(&world) - own, 5, "and does not leave it at that for three hours");
+    assert_eq!(audits(&world) - own, 5, "and is retried before three hours have passed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_audit_is_resumed_where_it_was_interrupted() {
+async fn interrupted_audit_resumes_at_its_saved_position() {
     let world = indexed(330).await;
     world.lose(3);
     world.lose(310);
     let slow = AuditOptions { pause: Duration::from_secs(1), resumes: true, ..AuditOptions::default() };
-    // Rows come three at a time, so that the first place is saved behind the 300th.
+    // Pages have three rows, so the first position is saved after the 300th.
     let interrupted = tokio::time::timeout(Duration::from_secs(105), world.audit(&slow, false)).await;
-    assert!(interrupted.is_err(), "it takes longer than that");
+    assert!(interrupted.is_err(), "the audit takes longer");
     let begun = tokio::time::Instant::now();
     let found = world.audit(&slow, false).await;
-    assert!(begun.elapsed() < Duration::from_secs(60), "it does not begin again");
+    assert!(begun.elapsed() < Duration::from_secs(60), "it does not start over");
     assert_eq!((found.documents, found.missing, found.settled), (330, 2, true), "{found:?}");
-    // That one was finished.
+    // That audit had finished, so this one starts over.
     assert_eq!(world.audit(&slow, false).await.documents, 330);
 }

@@ -1,7 +1,8 @@
-//! The three stages together on the fakes, under seeded schedules of writes, faults and crashes.
+//! The three services on the fakes, under seeded schedules of writes, faults and crashes.
 //!
-//! Time is tokio's paused clock, so that minutes of backoff and idle time pass in a moment. A seed always gives the same
-//! writes, faults and crashes. After each schedule everything is healed, and the index must become equal to the source.
+//! Time is tokio's paused clock, so that minutes of backoff and idle time pass instantly. A seed always produces the
+//! same writes, faults and crashes. After each schedule all faults are removed, and the index must converge to the
+//! source.
 
 mod world;
 
@@ -20,7 +21,7 @@ use tidewheel_testkit::fakes::streams::Saved;
 
 use world::{COLLECTIONS, PROCESSOR, PRODUCER, SERVICES, UPSERTER, World};
 
-/// What a schedule does.
+/// The actions of a schedule.
 impl World {
     fn inject(&self, random: &mut StdRng) {
         let kinds = self.faults();
@@ -45,7 +46,7 @@ impl World {
         self.settle(&format!("seed {seed}")).await;
     }
 
-    /// What nobody can wait out.
+    /// A loss that retries cannot repair.
     fn disaster(&mut self, random: &mut StdRng, saved: &mut Option<Saved>) {
         let stage = if random.random() { STAGE_1 } else { STAGE_2 };
         let which = random.random_range(0..9);
@@ -67,7 +68,7 @@ impl World {
             5 => self.index.drop_collection(),
             6 => self.streams.wipe(),
             7 => *saved = Some(self.streams.save()),
-            // A Redis that comes back with older data.
+            // A Redis restored with older data.
             _ => {
                 if let Some(saved) = saved.take() {
                     self.streams.restore(&saved);
@@ -94,8 +95,8 @@ fn ids<T>(records: Vec<(EntryId, T)>) -> Vec<EntryId> {
     records.into_iter().map(|(id, _)| id).collect()
 }
 
-/// One schedule. `disasters` adds what goes beyond lost calls and crashes: see [`World::disaster`]. Says how many faults
-/// were hit.
+/// One schedule. `disasters` adds losses beyond failed calls and crashes: see [`World::disaster`]. Returns the number
+/// of faults hit.
 async fn schedule(seed: u64, disasters: bool) -> u64 {
     let mut random = StdRng::seed_from_u64(seed);
     let mut world = World::new();
@@ -124,7 +125,7 @@ async fn schedule(seed: u64, disasters: bool) -> u64 {
     world.hits()
 }
 
-/// These seeds; with `SEED=1023` in the environment that one alone, and with logs.
+/// These seeds; with `SEED=1023` in the environment only that one, with logs.
 fn seeds(usual: std::ops::Range<u64>) -> std::ops::Range<u64> {
     let Some(seed) = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) else { return usual };
     let _ = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG).try_init();
@@ -132,7 +133,7 @@ fn seeds(usual: std::ops::Range<u64>) -> std::ops::Range<u64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_calls_fail_and_whoever_crashes_the_index_becomes_the_source() {
+async fn index_converges_despite_failed_calls_and_crashes() {
     let (mut hits, seeds) = (0, seeds(0..40));
     let schedules = seeds.end - seeds.start;
     for seed in seeds {
@@ -142,7 +143,7 @@ async fn whatever_calls_fail_and_whoever_crashes_the_index_becomes_the_source() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_is_lost_or_deleted_is_repaired_without_a_person() {
+async fn losses_and_deletions_are_repaired_automatically() {
     for seed in seeds(1_000..1_060) {
         schedule(seed, true).await;
     }

@@ -1,9 +1,9 @@
-//! Every crash point, enumerated: a service dies at each of its calls, once before the call has done anything and once after
-//! it has, and a new one takes its place. Whatever the point, the index must become equal to the source, with every change
+//! Every crash point, enumerated: a service crashes at each of its calls, once before the call takes effect and once
+//! after, and a new instance replaces it. At every point the index must converge to the source, with every change
 //! appended exactly once.
 //!
-//! A point is the n-th call of a name, of those that a run without a crash has. Calls go on while a service is idle, so that
-//! each point is reached in its run too; a run in which it is not fails.
+//! A point is the n-th call of a name in a run without a crash. Calls continue while a service is idle, so that each
+//! point is reached in its own run too; a run that does not reach it fails.
 
 mod world;
 
@@ -22,22 +22,22 @@ use tidewheel_testkit::fakes::streams::FakeStreams;
 
 use world::{PROCESSOR, PRODUCER, SERVICES, UPSERTER, World, document, seconds};
 
-/// For how long a service that is watched by nobody may be down.
+/// How long a crashed service stays down.
 const RESTART: Duration = Duration::from_millis(300);
 
-/// What a run is to show.
+/// The scenario of a run.
 #[derive(Clone, Copy)]
 enum Story {
-    /// Everything that can happen to a document, within seconds.
+    /// Every kind of document change, within seconds.
     Changes,
-    /// What everybody fears: history lost, a stream and the collection deleted.
+    /// Losses: the history, a stream and the collection.
     Losses,
-    /// What a service does only from time to time.
+    /// The periodic work of a service.
     Housekeeping,
 }
 
 impl Story {
-    /// What is there when the services start.
+    /// The documents that exist when the services start.
     fn begin(self, source: &FakeSource) {
         for id in 0..4 {
             source.insert("tickets", document(id, "old", 1 + id as usize % 2));
@@ -50,7 +50,7 @@ impl Story {
             Self::Changes => changes(source).await,
             Self::Losses => {
                 seconds(4.0).await;
-                // At once, so that nobody has seen the writes before.
+                // At once, so that no service has seen the writes.
                 source.delete("tickets", json!(3));
                 source.insert("tickets", document(4, "unseen", 2));
                 source.lose_history();
@@ -67,7 +67,7 @@ impl Story {
                 source.delete("tickets", json!(0));
                 seconds(1.0).await;
                 source.insert("tickets", document(9, "later", 1));
-                // Until tombstones and streams are looked through.
+                // Until tombstones are collected and streams trimmed.
                 seconds(62.0).await;
             }
         }
@@ -91,7 +91,7 @@ async fn changes(source: &FakeSource) {
     seconds(0.3).await;
     source.delete("tickets", json!(3));
     source.delete("notes", json!(1));
-    // Nothing that is embedded changes.
+    // No embedded field changes.
     source.write(SourceWrite::Set {
         collection: "tickets".into(),
         id: json!(4),
@@ -107,8 +107,8 @@ async fn changes(source: &FakeSource) {
     seconds(1.0).await;
 }
 
-/// A run in which one service, if any, dies at a point: how often each service made each call in its first life. Fails if the
-/// index does not become right, or if the point is never reached.
+/// A run in which one service, if any, crashes at a point. Returns how often each service made each call before its
+/// crash. Fails if the index does not converge, or if the point is never reached.
 async fn run(
     story: Story,
     crash: Option<(&'static str, CrashPoint)>,
@@ -119,7 +119,7 @@ async fn run(
         world.grace = Duration::from_secs(30);
     }
     story.begin(&world.source);
-    // Longer than a third of the time after which entries are taken over: they have to be kept.
+    // Longer than a third of the claim timeout, so the entries have to be kept.
     world.embedder.faults().once("embed", Fault::Slow(Duration::from_millis(1_100)));
     world.index.faults().once("upsert", Fault::Slow(Duration::from_millis(1_100)));
     let mut processes = HashMap::new();
@@ -142,7 +142,7 @@ async fn run(
     });
     world.settle(&name).await;
     let calls = processes.iter().map(|(service, process)| (*service, process.calls())).collect();
-    // What is settled stays so: nothing that was left behind arrives later.
+    // The index stays in sync: no leftover write arrives later.
     seconds(7.0).await;
     assert_eq!(world.difference(), None, "{name}, some time later");
     for letters in [RAW_DEAD_LETTERS, EMBEDDED_DEAD_LETTERS] {
@@ -157,7 +157,7 @@ async fn run(
     calls
 }
 
-/// Crashes a service at every point that a run without a crash shows and that `calls` lets through; says at how many.
+/// Crashes a service at every point of a run without a crash that `calls` accepts; returns the number of points.
 async fn crash_everywhere(story: Story, service: &'static str, calls: impl Fn(&str) -> bool) -> usize {
     let counted = run(story, None).await.remove(service).expect("every service runs");
     let mut points = 0;
@@ -173,52 +173,52 @@ async fn crash_everywhere(story: Story, service: &'static str, calls: impl Fn(&s
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_producer_may_die_at_any_call_as_documents_change() {
+async fn producer_may_crash_at_any_call_while_documents_change() {
     let points = crash_everywhere(Story::Changes, PRODUCER, |_| true).await;
     assert!(points > 80, "only {points} points");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_processor_may_die_at_any_call_as_documents_change() {
+async fn processor_may_crash_at_any_call_while_documents_change() {
     let points = crash_everywhere(Story::Changes, PROCESSOR, |_| true).await;
     assert!(points > 66, "only {points} points");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upserter_may_die_at_any_call_as_documents_change() {
+async fn upserter_may_crash_at_any_call_while_documents_change() {
     let points = crash_everywhere(Story::Changes, UPSERTER, |_| true).await;
     assert!(points > 110, "only {points} points");
     let points = crash_everywhere(Story::Changes, UPSERTER, |call| call == "refresh").await;
-    assert!(points >= 2, "only {points} points at payloads that are written alone");
+    assert!(points >= 2, "only {points} points at payload-only writes");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_producer_may_die_at_any_call_as_losses_are_repaired() {
+async fn producer_may_crash_at_any_call_while_losses_are_repaired() {
     let points = crash_everywhere(Story::Losses, PRODUCER, |_| true).await;
     assert!(points > 280, "only {points} points");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_processor_may_die_at_any_call_as_losses_are_repaired() {
+async fn processor_may_crash_at_any_call_while_losses_are_repaired() {
     let points = crash_everywhere(Story::Losses, PROCESSOR, |_| true).await;
     assert!(points > 120, "only {points} points");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upserter_may_die_at_any_call_as_losses_are_repaired() {
+async fn upserter_may_crash_at_any_call_while_losses_are_repaired() {
     let points = crash_everywhere(Story::Losses, UPSERTER, |_| true).await;
     assert!(points > 170, "only {points} points");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_losses_are_real() {
+async fn losses_story_triggers_repairs() {
     let producer = run(Story::Losses, None).await.remove(PRODUCER).expect("it runs");
-    // The first start, the lost history, the stream and the collection.
+    // The first start, the lost history, the deleted stream and the deleted collection.
     assert!(producer["restart"] >= 4 && producer["existing"] >= 1 && producer["points"] >= 1, "{producer:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_may_die_while_it_keeps_house() {
+async fn services_may_crash_during_housekeeping() {
     for (service, call) in [(PRODUCER, "collect"), (PROCESSOR, "trim"), (UPSERTER, "trim")] {
         let points = crash_everywhere(Story::Housekeeping, service, |name| name == call).await;
         assert!(points >= 2, "{service}: only {points} points");

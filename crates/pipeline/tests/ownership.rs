@@ -1,4 +1,4 @@
-//! Two installations on one Redis, or on one collection.
+//! Two installations on one Redis or one collection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,12 +42,12 @@ async fn registered(redis: &FakeRegistry) -> Installation {
 }
 
 #[tokio::test]
-async fn new_installation_registers_itself_and_marks_its_collection_when_there_is_one() {
+async fn new_installation_registers_itself_and_marks_its_collection_once_it_exists() {
     let (redis, index) = (FakeRegistry::default(), FakeIndex::new());
-    assert_eq!(upserter(&redis, &index).check().await.unwrap(), Checked::Pending, "there is no producer yet");
+    assert_eq!(upserter(&redis, &index).check().await.unwrap(), Checked::Pending, "no producer yet");
     assert_eq!(redis.installation().await.unwrap(), None);
     let producer = producer(&redis, &index, "shop");
-    assert_eq!(producer.check().await.unwrap(), Checked::Pending, "there is no collection yet");
+    assert_eq!(producer.check().await.unwrap(), Checked::Pending, "no collection yet");
     let own = registered(&redis).await;
     assert_eq!((own.source.clone(), own.collection.as_str()), (source("shop"), ""));
     index.prepare(4).await.unwrap();
@@ -57,7 +57,7 @@ async fn new_installation_registers_itself_and_marks_its_collection_when_there_i
     let CollectionMark::Of(mark) = index.mark().await.unwrap() else { panic!("it is marked") };
     assert_eq!(mark.id, own.id);
 
-    // Deleted while running, and made anew.
+    // Deleted while running, and recreated.
     index.drop_collection();
     assert_eq!(producer.check().await.unwrap(), Checked::Pending);
     index.prepare(4).await.unwrap();
@@ -66,7 +66,7 @@ async fn new_installation_registers_itself_and_marks_its_collection_when_there_i
 }
 
 #[tokio::test]
-async fn second_database_on_one_redis_or_one_collection_is_refused() {
+async fn second_database_on_one_redis_or_one_collection_is_rejected() {
     let (redis, index) = (FakeRegistry::default(), FakeIndex::new());
     index.prepare(4).await.unwrap();
     producer(&redis, &index, "shop").check().await.unwrap();
@@ -75,7 +75,7 @@ async fn second_database_on_one_redis_or_one_collection_is_refused() {
     let elsewhere = FakeRegistry::default();
     let message = fatal(&producer(&elsewhere, &index, "crm")).await;
     assert!(message.contains("\"documents\"") && message.contains("\"shop\""), "{message}");
-    assert_eq!(producer(&redis, &index, "shop").check().await.unwrap(), Checked::Marked, "the first one goes on");
+    assert_eq!(producer(&redis, &index, "shop").check().await.unwrap(), Checked::Marked, "the first one continues");
 }
 
 #[tokio::test]
@@ -92,25 +92,25 @@ async fn wiped_redis_gets_its_installation_back_from_a_running_service() {
 }
 
 #[tokio::test]
-async fn new_redis_inherits_the_collection_and_the_former_installation_stops_for_good() {
+async fn new_redis_inherits_the_collection_and_the_former_installation_stops_permanently() {
     let (redis, index) = (FakeRegistry::default(), FakeIndex::new());
     index.prepare(4).await.unwrap();
     let former = producer(&redis, &index, "shop");
     former.check().await.unwrap();
     let elsewhere = FakeRegistry::default();
     let heir = producer(&elsewhere, &index, "shop");
-    // The answer to the mark is lost: it is found at the next check.
+    // The response to the mark is lost: the next check finds the mark.
     index.faults().once("set_mark", Fault::answer_lost());
     assert_eq!(heir.check().await.unwrap_err().class, ErrorClass::Transient);
     assert_eq!(heir.check().await.unwrap(), Checked::Marked);
     fatal(&former).await;
-    // Neither does it take the collection back when it is started again.
+    // It does not take the collection back after a restart.
     fatal(&producer(&redis, &index, "shop")).await;
     assert_eq!(heir.check().await.unwrap(), Checked::Marked);
 }
 
 #[tokio::test(start_paused = true)]
-async fn running_service_waits_out_outages_and_stops_when_it_is_taken_over() {
+async fn running_service_waits_out_outages_and_stops_after_a_takeover() {
     let (redis, index) = (FakeRegistry::default(), FakeIndex::new());
     index.prepare(4).await.unwrap();
     producer(&redis, &index, "shop").check().await.unwrap();
@@ -130,7 +130,7 @@ async fn running_service_waits_out_outages_and_stops_when_it_is_taken_over() {
     let error = tokio::time::timeout(2 * INTERVAL, watch).await.unwrap().unwrap().unwrap();
     assert!(error.message.contains("\"crm\""), "{error}");
 
-    // Asked to stop, it ends without an error.
+    // On shutdown it ends without an error.
     let idle = upserter(&FakeRegistry::default(), &index);
     stop.cancel();
     assert_eq!(tokio::time::timeout(Duration::from_secs(1), idle.watch(stop)).await.unwrap(), None);

@@ -1,27 +1,28 @@
-//! The protocol of the upserter, explored exhaustively.
+//! Exhaustive exploration of the upserter's protocol.
 //!
-//! One document lives through every short history of writes (of one to three chunks) and deletes. Every change is
-//! delivered, one of them twice, to workers that all act at once; one of them may crash after any step and start again.
-//! The explorer walks through every interleaving of their steps and looks at the index when all are done: it must hold
-//! exactly the chunks of the newest change. The decision after a write is the real one, [`aftermath`]; Qdrant and the
-//! tombstones are modelled by what they promise:
+//! One document goes through every short history of writes (of one to three chunks) and deletes. Every change is
+//! delivered, one of them twice, to concurrent workers; one of them may crash after any step and restart. The explorer
+//! walks through every interleaving of their steps and checks the index when all are done: it must contain exactly the
+//! chunks of the newest change. The decision after a write is the real one, [`aftermath`]; Qdrant and the tombstones
+//! are modelled by their guarantees:
 //!
-//! - a conditional upsert is atomic, overwrites only older points, and inserts missing points whatever its condition;
-//! - a conditional write of a payload alone is atomic for each point, and changes only a point that is there, is older, and has a
-//!   vector that was made from the same text;
-//! - a delete by filter is atomic and removes what is older than its version;
+//! - a conditional upsert is atomic, overwrites only older points, and inserts missing points regardless of its
+//!   condition;
+//! - a conditional payload-only write is atomic for each point, and changes only a point that exists, is older, and has
+//!   a vector computed from the same text;
+//! - a delete by filter is atomic and removes points older than its version;
 //! - a tombstone keeps the greatest version until it is collected.
 //!
-//! A tombstone may be collected at any moment from which on nobody works on the deletion or on anything older. That is what the
-//! producer waits for: the barrier says that every entry up to the deletion has been acknowledged, and the grace gives the
-//! time to come to an end to whoever still works on one that another consumer has acknowledged.
+//! A tombstone may be collected once no worker processes the deletion or anything older. The producer waits for that:
+//! the barrier ensures that every entry up to the deletion has been acknowledged, and the grace period lets workers
+//! finish that still process an entry acknowledged by another consumer.
 //!
-//! The same explorer finds a violation as soon as one of the safeguards is taken away, which shows that it would notice if one
-//! of them did not work.
+//! The explorer finds a violation as soon as one of the safeguards is removed, which shows that it would detect a
+//! broken one.
 //!
-//! The workers here do their steps themselves. A write that is sent, given up and sent again could arrive a second time when its
-//! worker has already checked it: nobody would clean up behind it. Such histories are left out of the proof; a test
-//! of their own shows that they do violate it.
+//! The workers here perform their steps atomically. A write that is sent, given up and sent again could arrive a second
+//! time after its worker has checked it: no worker would clean up after it. Such histories are excluded from the proof;
+//! a separate test shows that they do violate it.
 
 use std::collections::HashSet;
 
@@ -30,35 +31,35 @@ use tidewheel_core::ports::{DocumentPoints, Point, Stored};
 use tidewheel_core::version::{ClusterTime, Version};
 use tidewheel_pipeline::upserter::{Aftermath, aftermath};
 
-/// Most chunks of a change in the model.
+/// Maximum number of chunks of a change in the model.
 const CHUNKS: usize = 3;
 
-/// A change. Its version is its place in the history, from 1.
+/// A change. Its version is its position in the history, from 1.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Change {
     /// The number of its chunks, 0 for a delete.
     chunks: usize,
-    /// Which text its chunks have: a vector is made from it.
+    /// The text of its chunks, from which the vector is computed.
     text: u8,
 }
 
 type History = Vec<Change>;
 
-/// A point: its version, 0 if there is none, and the text that its vector was made from.
+/// A point: its version, 0 if missing, and the text of its vector.
 type Stand = (u8, u8);
 
-/// Which safeguards are in place.
+/// The active safeguards.
 #[derive(Clone, Copy)]
 struct Safeguards {
     fence: bool,
     check: bool,
-    /// Whether a payload alone is written only beside a vector that was made from the same text.
+    /// Whether a payload-only write requires a vector computed from the same text.
     fingerprint: bool,
-    /// Whether it is looked at afterwards which points have been written.
+    /// Whether the written points are checked afterwards.
     look: bool,
     tombstone: bool,
     collection: Collection,
-    /// Whether no write arrives once more after its worker has acknowledged it.
+    /// Whether no duplicate write arrives after its worker has acknowledged it.
     punctual: bool,
 }
 
@@ -67,9 +68,9 @@ struct Safeguards {
 enum Collection {
     /// At any time.
     AtOnce,
-    /// When every entry up to the deletion has been acknowledged by one of those who work on it.
+    /// When every entry up to the deletion has been acknowledged by one of its workers.
     AfterTheBarrier,
-    /// When nobody works on an entry up to the deletion any more.
+    /// When no worker processes an entry up to the deletion any more.
     AfterTheGrace,
 }
 
@@ -83,20 +84,20 @@ const ALL: Safeguards = Safeguards {
     punctual: true,
 };
 
-/// Where a worker is with its change.
+/// The next step of a worker.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Step {
-    /// Write the payload of this chunk alone (P), and then of the next one.
+    /// Write only the payload of this chunk (P), and then of the next one.
     Refresh { chunk: usize },
-    /// Look whether all of them have been written.
+    /// Check whether all of them have been written.
     Look,
     /// Upsert (A), or raise the tombstone.
     Write,
-    /// Read what is stored (half of B).
+    /// Read the stored version (half of B).
     ReadStored,
     /// Read the tombstone (the other half).
     ReadTombstone { stored: u8, surplus: bool },
-    /// Delete what is older than this version (C).
+    /// Delete points older than this version (C).
     Delete { older_than: u8 },
     /// Acknowledged (D).
     Done,
@@ -106,10 +107,10 @@ enum Step {
 struct State {
     points: [Stand; CHUNKS],
     tombstone: u8,
-    /// Each worker's change (its place in the history, from 1) and step.
+    /// Each worker's change (its position in the history, from 1) and step.
     workers: Vec<(u8, Step)>,
     crashes_left: u8,
-    /// Writes that may still arrive once more.
+    /// Writes that may still arrive a second time.
     late_writes_left: u8,
 }
 
@@ -135,7 +136,7 @@ impl State {
         }
     }
 
-    /// The conditional write of a payload alone.
+    /// The conditional payload-only write.
     fn refresh(&mut self, version: u8, chunk: usize, text: u8, safe: Safeguards) {
         let point = &mut self.points[chunk];
         let older = point.0 < version || !safe.fence;
@@ -205,25 +206,25 @@ fn step(state: &State, worker: usize, history: &History, safe: Safeguards) -> St
             }
             Step::Done
         }
-        Step::Done => unreachable!("a worker that is done takes no step"),
+        Step::Done => unreachable!("a finished worker takes no step"),
     };
     next.workers[worker].1 = after;
     next
 }
 
-/// What was found on the way through all interleavings.
+/// The result of exploring all interleavings.
 #[derive(Default)]
 struct Explored {
-    /// The first final state that is wrong, if any interleaving leads to one.
+    /// The first wrong final state, if any.
     wrong: Option<State>,
-    /// How many states were seen.
+    /// Number of states seen.
     states: usize,
-    /// In how many of them a tombstone was collected while work on newer changes went on.
+    /// Number of states in which a tombstone was collected while newer changes were being processed.
     collections: usize,
 }
 
-/// Where the work on a change begins: with its payload alone, if the processor found its vectors in the index. When that was,
-/// and what has happened since, is not known; so it is tried for every change whose text another one has too.
+/// The first step of a change: the payload-only write, if the processor found its vectors in the index. When that was,
+/// and what has happened since, is unknown; so it is tried for every change that shares its text with another one.
 fn first_step(history: &History, change: u8) -> Step {
     let own = history[usize::from(change) - 1];
     let others = history.iter().enumerate().filter(|(place, _)| *place != usize::from(change) - 1);
@@ -284,8 +285,8 @@ fn explore(history: &History, duplicate: u8, safe: Safeguards) -> Explored {
     Explored { wrong: None, states: seen.len(), collections }
 }
 
-/// Every history of up to `length` changes that begins with a write, with every way in which texts can be the same; a delete is
-/// never followed by another. Where they are, documents have up to two chunks, to keep the number of states in bounds.
+/// Every history of up to `length` changes that begins with a write, with every combination of equal texts; a delete is
+/// never followed by another. With equal texts, documents have up to two chunks, to bound the number of states.
 fn histories(length: usize) -> Vec<History> {
     let mut all: Vec<History> = Vec::new();
     let mut last: Vec<History> = vec![Vec::new()];
@@ -298,7 +299,7 @@ fn histories(length: usize) -> Vec<History> {
     all
 }
 
-/// The history with every change that may follow.
+/// The history extended by every possible next change.
 fn longer(history: &History) -> Vec<History> {
     let new = history.iter().filter(|change| change.chunks > 0).map(|change| change.text + 1).max().unwrap_or(0);
     let writes = (0..=new).flat_map(|text| (1..=CHUNKS).map(move |chunks| Change { chunks, text }));
@@ -315,7 +316,7 @@ fn violated(safe: Safeguards) -> bool {
 }
 
 #[test]
-fn no_interleaving_of_late_duplicated_or_crashed_work_leaves_the_index_wrong() {
+fn no_interleaving_of_late_duplicate_or_crashed_work_corrupts_the_index() {
     let (mut states, mut collections) = (0, 0);
     for history in histories(3) {
         for duplicate in 1..=history.len() as u8 {
@@ -335,7 +336,7 @@ fn no_interleaving_of_late_duplicated_or_crashed_work_leaves_the_index_wrong() {
 }
 
 #[test]
-fn without_the_fence_an_old_write_wins() {
+fn without_the_fence_a_stale_write_wins() {
     assert!(violated(Safeguards { fence: false, ..ALL }));
 }
 
@@ -345,12 +346,12 @@ fn without_the_check_a_late_write_resurrects_a_document_or_a_chunk() {
 }
 
 #[test]
-fn without_the_fingerprint_a_payload_comes_to_lie_beside_the_vector_of_another_text() {
+fn without_the_fingerprint_a_payload_is_paired_with_the_vector_of_another_text() {
     assert!(violated(Safeguards { fingerprint: false, ..ALL }));
 }
 
 #[test]
-fn without_a_look_after_a_payload_a_vector_that_changed_meanwhile_stays_old() {
+fn without_a_read_after_the_payload_a_concurrently_changed_vector_stays_stale() {
     assert!(violated(Safeguards { look: false, ..ALL }));
 }
 
@@ -360,19 +361,19 @@ fn without_the_tombstone_a_late_write_resurrects_a_deleted_document() {
 }
 
 #[test]
-fn a_tombstone_that_is_collected_at_once_protects_nothing() {
+fn tombstone_collected_at_once_protects_nothing() {
     assert!(violated(Safeguards { collection: Collection::AtOnce, ..ALL }));
 }
 
-/// The barrier alone does not know of a consumer whose entry another one has claimed and acknowledged.
+/// The barrier alone does not cover a consumer whose entry another one has claimed and acknowledged.
 #[test]
-fn a_tombstone_that_is_collected_without_grace_lets_a_slow_twin_resurrect_a_document() {
+fn tombstone_collected_without_grace_lets_a_slow_consumer_resurrect_a_document() {
     assert!(violated(Safeguards { collection: Collection::AfterTheBarrier, ..ALL }));
 }
 
-/// The known weak point: the protocol ends with the acknowledgement, and a write that a network has held up until after it is
-/// checked by nobody.
+/// The known limitation: the protocol ends with the acknowledgement, and a write delayed by the network until after it
+/// is not checked.
 #[test]
-fn a_write_that_arrives_once_more_after_its_acknowledgement_may_leave_the_index_wrong() {
+fn write_duplicated_after_its_acknowledgement_may_corrupt_the_index() {
     assert!(violated(Safeguards { punctual: false, ..ALL }));
 }

@@ -1,4 +1,4 @@
-//! One connection, from the handshake to its end.
+//! The lifecycle of one connection, from handshake to close.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::peer::Peer;
 use crate::tls::Tls;
 use crate::watched::{Received, Sent, Watched};
 
-/// The longest headers of a request, and how much of a body is read at once.
+/// Maximum size of request headers, and read size for bodies.
 const BUFFER: usize = 64 << 10;
 
-/// Serves a connection until it ends, is over a limit, or makes room.
+/// Serves a connection until it ends, exceeds a limit, or is evicted.
 pub(crate) async fn run(
     socket: TcpStream,
     peer: Peer,
@@ -62,7 +62,7 @@ where
         }
     });
     let connection = http1::Builder::new()
-        // The connection's state has the timeouts: hyper's own knows headers alone and also ends idle connections.
+        // The connection state enforces timeouts: hyper's own timeout covers only headers and also closes idle connections.
         .header_read_timeout(None)
         .max_buf_size(BUFFER)
         .serve_connection(io, service);

@@ -1,4 +1,4 @@
-//! The open connections of one server: what each is doing, and which one makes room.
+//! The open connections of one server, their phases, and the eviction order.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,18 +32,18 @@ pub(crate) struct State {
 struct Now {
     phase: Phase,
     since: Instant,
-    /// Since when the client has not read anything that is waiting for it.
+    /// When pending writes first blocked because the client stopped reading.
     blocked: Option<Instant>,
 }
 
-/// A connection's place in the table, given back when it is dropped.
+/// A connection's entry in the table, released on drop.
 pub(crate) struct Slot {
     number: u64,
     state: Arc<State>,
     of: Connections,
 }
 
-/// Closes every connection when it is dropped.
+/// Closes every connection on drop.
 pub(crate) struct CloseOnDrop(Connections);
 
 impl Connections {
@@ -52,7 +52,7 @@ impl Connections {
         Self { inner: Arc::new(inner) }
     }
 
-    /// A place for one more connection; `None` if every other one has a request in progress.
+    /// Registers a connection; `None` if the limit is reached and every connection has a request in progress.
     pub(crate) fn admit(&self, now: Instant) -> Option<Slot> {
         let live = self.open().values().filter(|state| !state.closed.is_cancelled()).count();
         if live >= self.inner.limits.connections && !self.evict() {
@@ -65,7 +65,7 @@ impl Connections {
         Some(Slot { number, state, of: self.clone() })
     }
 
-    /// Closes the connection that is first in line to make room. Returns whether there was one.
+    /// Closes the first connection in eviction order. Returns whether one was closed.
     pub(crate) fn evict(&self) -> bool {
         let open = self.open();
         let waiting = open.values().filter(|state| !state.closed.is_cancelled()).filter_map(|state| {
@@ -76,7 +76,7 @@ impl Connections {
         first.inspect(|(_, state)| state.closed.cancel()).is_some()
     }
 
-    /// Closes what is over a limit.
+    /// Closes connections that exceed a limit.
     pub(crate) fn expire(&self, now: Instant) {
         let limits = &self.inner.limits;
         for state in self.open().values() {
@@ -100,7 +100,7 @@ impl Connections {
         }
     }
 
-    /// Closes everything when the guard is dropped.
+    /// Returns a guard that closes every connection on drop.
     pub(crate) fn close_on_drop(&self) -> CloseOnDrop {
         CloseOnDrop(self.clone())
     }
@@ -129,7 +129,7 @@ impl State {
         (now.phase, now.since) = (phase, Instant::now());
     }
 
-    /// Bytes came from the client.
+    /// Records bytes received from the client.
     pub(crate) fn received(&self) {
         let mut now = self.now();
         if matches!(now.phase, Phase::New | Phase::Idle) {
@@ -137,7 +137,7 @@ impl State {
         }
     }
 
-    /// Whether the client took what was written, or has yet to read.
+    /// Records whether a write made progress or is blocked by the client.
     pub(crate) fn wrote(&self, progress: bool) {
         let mut now = self.now();
         now.blocked = if progress { None } else { now.blocked.or_else(|| Some(Instant::now())) };
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_without_a_request_makes_room_and_one_with_a_request_does_not() {
+    fn connection_limit_evicts_idle_connections_and_keeps_active_requests() {
         let connections = connections(3);
         let now = Instant::now();
         let slots: Vec<_> = (0..3).map(|_| connections.admit(now).unwrap()).collect();
@@ -186,7 +186,7 @@ mod tests {
         slots[1].state().enter(Phase::Idle);
         let fourth = connections.admit(now).unwrap();
         let closed = |slot: &Slot| slot.state().closed.is_cancelled();
-        // The one that never sent anything goes before the one that is between two requests.
+        // A connection that never sent anything is evicted before one between two requests.
         assert_eq!(slots.iter().map(closed).collect::<Vec<_>>(), [false, false, true]);
         fourth.state().enter(Phase::Working);
         slots[1].state().enter(Phase::Working);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_idle_connection_makes_room_first() {
+    fn connection_limit_evicts_longest_idle_connection_first() {
         let connections = connections(3);
         let now = Instant::now();
         let later = |seconds| now + Duration::from_secs(seconds);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_beyond_their_deadline_are_closed() {
+    fn connections_past_deadline_are_closed() {
         let connections = connections(10);
         let limits = Limits::default();
         let slot = |phase| {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_reads_again_is_not_stuck() {
+    fn client_that_resumes_reading_is_not_disconnected() {
         let connections = connections(1);
         let slot = connections.admit(Instant::now()).unwrap();
         slot.state().enter(Phase::Working);

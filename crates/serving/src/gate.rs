@@ -1,4 +1,4 @@
-//! The bearer token of a server.
+//! Bearer-token authentication.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -11,23 +11,23 @@ use tidewheel_core::secret::Secret;
 use crate::peer::Peer;
 use crate::throttle::Throttle;
 
-/// The shortest token for a server that other machines can reach.
+/// Minimum token length for a server that listens beyond loopback.
 pub const SHORTEST_TOKEN: usize = 16;
 
-/// What the token of a request allows.
+/// The result of checking a request's token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// The token is valid, or the server has none.
+    /// The token is valid, or the server requires none.
     Granted,
     /// The request has no token.
     Missing,
     /// The token is wrong.
     Wrong,
-    /// Too many wrong tokens came from this address; try again after this time.
+    /// Too many wrong tokens from this address; retry after this time.
     TooMany(Duration),
 }
 
-/// Compares tokens, and keeps count of wrong ones.
+/// Checks bearer tokens and throttles addresses that send wrong ones.
 pub struct Gate {
     server: &'static str,
     token: Option<Secret>,
@@ -35,26 +35,26 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate for a server of this name; it is open without a token.
+    /// Creates a gate for the named server. Without a token, every request is granted.
     #[must_use]
     pub fn new(server: &'static str, token: Option<Secret>) -> Self {
         let token = token.filter(|token| !token.reveal().is_empty());
         Self { server, token, throttle: Mutex::default() }
     }
 
-    /// Whether there is a token.
+    /// Whether a token is required.
     #[must_use]
     pub fn has_token(&self) -> bool {
         self.token.is_some()
     }
 
-    /// Judges a request by its token. Wrong tokens are logged with their address, and counted.
+    /// Checks a request's token. Wrong tokens are logged with the client address and counted.
     pub fn check(&self, request: &Request) -> Access {
         let address = request.extensions().get::<Peer>().map(|peer| peer.ip());
         self.check_from(request.headers(), request.uri().path(), address)
     }
 
-    /// The same for a client whose address is known from elsewhere, for example from a proxy. Without an address
+    /// Like [`Gate::check`], for a client address from another source, for example a proxy header. Without an address
     /// nothing is counted.
     pub fn check_from(&self, headers: &HeaderMap, path: &str, address: Option<IpAddr>) -> Access {
         let Some(token) = &self.token else { return Access::Granted };
@@ -83,7 +83,7 @@ impl Gate {
     }
 }
 
-/// Whether a header is `Bearer` and the token. The time it takes does not depend on where a wrong one differs.
+/// Whether the header is `Bearer` followed by the token. Runs in time independent of the first differing byte.
 fn is_bearer(shown: &[u8], token: &Secret) -> bool {
     let Some((scheme, shown)) = shown.split_at_checked("Bearer ".len()) else { return false };
     let token = token.reveal().as_bytes();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_whole_token_is_accepted() {
+    fn gate_accepts_exact_token_only() {
         let gate = Gate::new("test", Some(Secret::new("secret")));
         for right in ["Bearer secret", "bearer secret"] {
             assert_eq!(gate.check(&request(Some(right), "127.0.0.1:1")), Access::Granted);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_a_token_or_with_an_empty_one_is_open() {
+    fn gate_without_token_grants_access() {
         for token in [None, Some(Secret::new(""))] {
             let gate = Gate::new("test", token);
             assert!(!gate.has_token());
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_with_too_many_wrong_tokens_waits_even_with_the_right_one() {
+    fn gate_throttles_address_after_ten_wrong_tokens_even_with_valid_token() {
         let gate = Gate::new("test", Some(Secret::new("secret")));
         let wrong = || gate.check(&request(Some("Bearer no"), "10.0.0.1:5"));
         for _ in 0..10 {
@@ -141,13 +141,16 @@ mod tests {
     }
 
     #[test]
-    fn a_client_with_the_right_token_is_not_locked_out_by_a_neighbour_at_its_address() {
+    fn gate_does_not_throttle_trusted_address_after_wrong_tokens() {
         let gate = Gate::new("test", Some(Secret::new("secret")));
         let right = || gate.check(&request(Some("Bearer secret"), "10.0.0.1:5"));
         assert_eq!(right(), Access::Granted);
         let wrong: Vec<_> = (0..20).map(|_| gate.check(&request(Some("Bearer no"), "10.0.0.1:6"))).collect();
         assert_eq!(wrong.iter().filter(|access| **access == Access::Wrong).count(), 10);
-        assert!(wrong[10..].iter().all(|access| matches!(access, Access::TooMany(_))), "the neighbour has to wait");
+        assert!(
+            wrong[10..].iter().all(|access| matches!(access, Access::TooMany(_))),
+            "further wrong tokens are throttled"
+        );
         assert_eq!(right(), Access::Granted);
     }
 }

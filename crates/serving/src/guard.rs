@@ -1,9 +1,9 @@
-//! Which requests a server answers at all.
+//! Host, Origin and Content-Type checks against attacks through a browser.
 //!
-//! A browser runs the pages of every site that its user visits, and all of them can reach this machine and its network:
-//! - with a name of their own that resolves to our address (DNS rebinding), so `Host` has to be a name of this server;
-//! - with a form or a script, so what changes something has to come from a page of this server (`Origin`,
-//!   `Sec-Fetch-Site`) and has to be JSON, which no form can send.
+//! Pages of any site run in the user's browser and can reach this machine and its network:
+//! - through a host name that resolves to this server (DNS rebinding): `Host` must name this server;
+//! - through a form or script (CSRF): a write must come from a page of this server (`Origin`, `Sec-Fetch-Site`) and
+//!   must be JSON, which no form can send.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 
-/// Headers that browsers send and no page can leave out. Those of scrapers, probes and clients have none of them.
+/// Headers that browsers send and pages cannot suppress. Scrapers, probes and API clients send none of them.
 static OF_BROWSERS: [HeaderName; 5] = [
     header::ACCEPT_LANGUAGE,
     header::ORIGIN,
@@ -24,56 +24,56 @@ static OF_BROWSERS: [HeaderName; 5] = [
     HeaderName::from_static("sec-ch-ua"),
 ];
 
-/// Endings of names that exist only inside a network: nobody can register them for a page of theirs.
+/// Suffixes of internal names, which cannot be registered publicly.
 const INTERNAL: [&str; 6] = [".local", ".internal", ".svc", ".lan", ".home.arpa", ".test"];
 
-/// The names of a server, and what it wants of requests.
+/// The accepted host names of a server.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    /// The setting that adds names.
+    /// The setting that lists the host names, for hints.
     setting: &'static str,
     hosts: Vec<String>,
-    /// Whether names of the network are accepted without being listed.
+    /// Whether internal network names are accepted without being listed.
     network: bool,
 }
 
-/// Why a request is not answered.
+/// A rejected request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// 403, 415 or 421.
     pub status: StatusCode,
-    /// What is wrong.
+    /// The error message.
     pub message: String,
-    /// What to do.
+    /// The remedy, in the imperative.
     pub hint: String,
 }
 
 impl Guard {
-    /// A guard that accepts addresses, `localhost`, and `hosts`: names, `*.example.com`, or `*` for all. `setting` is the
-    /// one that has them.
+    /// Creates a guard that accepts IP addresses, `localhost`, and `hosts`: names, `*.example.com`, or `*` for all.
+    /// `setting` is the setting that lists `hosts`.
     #[must_use]
     pub fn new(setting: &'static str, hosts: &[String]) -> Self {
         let hosts = hosts.iter().map(|host| host.trim_end_matches('.').to_ascii_lowercase()).collect();
         Self { setting, hosts, network: false }
     }
 
-    /// The same for a server that other machines reach by the names of their network: single labels
-    /// (`embedder`), internal names (`embedder.shop.svc.cluster.local`), and for clients that are no browser any name.
+    /// Also accepts network names: single labels (`embedder`), internal names (`embedder.shop.svc.cluster.local`),
+    /// and any name from clients that are not browsers.
     #[must_use]
     pub fn with_network_names(mut self, network: bool) -> Self {
         self.network = network;
         self
     }
 
-    /// Puts the guard before every route.
+    /// Applies the guard to every route.
     pub fn protect<S: Clone + Send + Sync + 'static>(self, router: Router<S>) -> Router<S> {
         router.layer(from_fn_with_state(Arc::new(self), guard))
     }
 
-    /// Whether to answer a request.
+    /// Checks a request.
     ///
     /// # Errors
-    /// The response in place of the router's.
+    /// The rejection to send instead of the router's response.
     pub fn judge(&self, request: &Request) -> Result<(), Rejection> {
         let headers = request.headers();
         let authority = text(headers, &header::HOST).or_else(|| request.uri().authority().map(Authority::as_str));
@@ -108,7 +108,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Whether this is a name of ours. An address always is: no page has one of somebody else as its host.
+    /// Whether the host is accepted. IP addresses always are: DNS rebinding requires a name.
     fn knows(&self, host: &str, browser: bool) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
@@ -121,7 +121,8 @@ impl Guard {
             || (self.network && (!browser || is_internal(name)))
     }
 
-    /// Whether an origin is that of the pages of this server. TLS may end before us, and a proxy may write another `Host`.
+    /// Whether an origin belongs to this server. A proxy may terminate TLS and rewrite `Host`, so that the scheme is
+    /// ignored and configured hosts match too.
     fn is_own(&self, origin: &str, authority: Option<&str>) -> bool {
         let Some((_, origin)) = origin.split_once("://") else { return false };
         authority.is_some_and(|authority| authority.eq_ignore_ascii_case(origin))
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_localhost_and_configured_names_are_accepted() {
+    fn guard_accepts_addresses_localhost_and_configured_hosts() {
         for host in [
             "127.0.0.1:9091",
             "localhost:9091",
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_another_site_may_have_are_rejected() {
+    fn guard_rejects_foreign_host_names() {
         for host in [
             "evil.example.com",
             "localhost.evil.example.com:9091",
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn network_names_are_accepted_beyond_loopback_and_public_ones_only_outside_of_browsers() {
+    fn guard_with_network_names_accepts_public_hosts_from_non_browsers_only() {
         let guard = Guard::new("embedder.hosts", &[]).with_network_names(true);
         let from_browser = [("accept-language", "en"), ("referer", "http://x/"), ("sec-fetch-site", "same-origin")];
         for host in ["embedder:8080", "embedder.shop.svc", "embedder.shop.svc.cluster.local:8080", "box.lan"] {
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_another_origin_cannot_write() {
+    fn guard_rejects_cross_origin_writes() {
         for origin in ["http://127.0.0.1:9091", "https://wheel.example.com", "https://wheel.example.com:8443"] {
             assert_eq!(status(&guard(), "POST", &[LOCAL, ("origin", origin)]), None, "{origin}");
         }
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_a_form_can_send_is_rejected() {
+    fn guard_rejects_content_types_that_forms_can_send() {
         for kind in ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/x+json"] {
             assert_eq!(status(&guard(), "POST", &[LOCAL, BODY, ("content-type", kind)]), None, "{kind}");
         }
@@ -278,6 +279,6 @@ mod tests {
         }
         assert_eq!(status(&guard(), "POST", &[LOCAL, BODY]), Some(415));
         assert_eq!(status(&guard(), "POST", &[LOCAL, ("transfer-encoding", "chunked")]), Some(415));
-        assert_eq!(status(&guard(), "POST", &[LOCAL, ("content-length", "0")]), None, "there is no body");
+        assert_eq!(status(&guard(), "POST", &[LOCAL, ("content-length", "0")]), None, "empty body");
     }
 }

@@ -1,9 +1,9 @@
-//! The HTTP server that every surface of tidewheel uses: embedder, operations, console, local Qdrant.
+//! The HTTP server shared by the embedder, the operations endpoint, the console and the local Qdrant.
 //!
 //! Guarantees:
 //! - a client that sends nothing, sends slowly, or does not read its response is disconnected ([`Limits`]);
-//! - connections are bounded; at the limit, the connection that has waited longest without a request in progress makes
-//!   room, so that idle clients cannot lock out others;
+//! - connections are bounded; at the limit, the longest-waiting connection without a request in progress is evicted,
+//!   so that idle clients cannot lock out others;
 //! - a web page of another origin can neither read nor write, DNS rebinding included ([`Guard`]);
 //! - tokens are compared in constant time, and failed attempts are logged and throttled per address ([`Gate`]);
 //! - TLS certificates are reloaded when their files change ([`Tls`]).
@@ -38,17 +38,17 @@ pub use limits::Limits;
 pub use peer::{Network, Peer};
 pub use tls::{Tls, TlsError, TlsFiles};
 
-/// How long to wait after `accept` failed, usually because the process has no file descriptor left.
+/// Pause after a failed `accept`, usually caused by file descriptor exhaustion.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How often the files of the certificates are looked at.
+/// Interval between checks for changed certificate files.
 const RELOAD: Duration = Duration::from_secs(2);
 
-/// The response to a connection beyond the limit while every other one has a request in progress.
+/// The response to a connection beyond the limit when none can be evicted.
 const BUSY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
 
-/// A listener with its limits and its certificate.
+/// A listener with limits and optional TLS.
 pub struct Server {
     listener: TcpListener,
     limits: Limits,
@@ -56,20 +56,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server without TLS and with the usual limits.
+    /// Creates a server without TLS and with default limits.
     #[must_use]
     pub fn new(listener: TcpListener) -> Self {
         Self { listener, limits: Limits::default(), tls: None }
     }
 
-    /// The same with other limits.
+    /// Sets the limits.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The same with TLS.
+    /// Sets TLS.
     #[must_use]
     pub fn with_tls(mut self, tls: Option<Tls>) -> Self {
         self.tls = tls;
@@ -85,12 +85,12 @@ impl Server {
     /// The bound address.
     ///
     /// # Errors
-    /// The socket has none.
+    /// The address of the socket cannot be read.
     pub fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Whether only this machine can connect.
+    /// Whether the server listens on loopback only.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         self.local_addr().is_ok_and(|address| address.ip().is_loopback())
@@ -102,7 +102,7 @@ impl Server {
         let tls = tls.map(Arc::new);
         let connections = Connections::new(limits);
         let closing = CancellationToken::new();
-        // Connections are tasks of their own and end with this future.
+        // Connections run in their own tasks and end with this future.
         let _abandon = connections.close_on_drop();
         let mut check = tokio::time::interval(limits.check_interval());
         let mut reload = tokio::time::interval(RELOAD);
@@ -119,14 +119,14 @@ impl Server {
                             refuse(&socket, tls.is_some());
                             continue;
                         };
-                        // Responses are written in one piece: holding them back gains nothing.
+                        // Responses are written in one piece: Nagle's algorithm gains nothing.
                         let _ = socket.set_nodelay(true);
                         let peer = Peer::new(address);
                         tokio::spawn(connection::run(socket, peer, slot, tls.clone(), router.clone(), closing.clone()));
                     }
                     Err(error) if is_of_one_connection(&error) => {}
                     Err(error) => {
-                        tracing::warn!("failed to accept a connection: {error}; closing the longest idle one");
+                        tracing::warn!("failed to accept a connection: {error}; closing the longest idle connection");
                         connections.evict();
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
@@ -139,7 +139,7 @@ impl Server {
     }
 }
 
-/// Answers a connection for which there is no room. Best effort: the socket is closed either way.
+/// Rejects a connection beyond the limit. Best effort: the socket is closed either way.
 fn refuse(socket: &TcpStream, tls: bool) {
     if !tls {
         let _ = socket.try_write(BUSY);

@@ -1,20 +1,20 @@
-//! How many connections, and how long a client may take for each step.
+//! Connection limits and timeouts.
 
 use std::time::{Duration, Instant};
 
-/// Limits of a server.
+/// Connection limits and timeouts of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at the same time.
+    /// Maximum number of concurrent connections.
     pub connections: usize,
-    /// From the connection to the first byte of a request, the TLS handshake included; and from that byte to the end of
+    /// Time from connect to the first byte of a request, including the TLS handshake; and from that byte to the end of
     /// the headers.
     pub headers: Duration,
-    /// For a body.
+    /// Time to receive a body.
     pub body: Duration,
-    /// Between a response and the next request.
+    /// Time between a response and the next request.
     pub idle: Duration,
-    /// Without progress while the client does not read its response.
+    /// Time without write progress while the client does not read its response.
     pub write: Duration,
 }
 
@@ -24,8 +24,8 @@ impl Default for Limits {
             connections: connections_for(open_files()),
             headers: Duration::from_secs(10),
             body: Duration::from_secs(60),
-            // Longer than clients keep an unused connection (90 s in reqwest), so that they do not send a request
-            // on one that is being closed.
+            // Longer than clients keep an idle connection (90 s in reqwest), so that they do not send a request
+            // on a connection that is being closed.
             idle: Duration::from_secs(120),
             write: Duration::from_secs(60),
         }
@@ -33,13 +33,13 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// How often to look for connections that are over their limit.
+    /// Interval between checks for expired connections.
     pub(crate) fn check_interval(&self) -> Duration {
         let shortest = self.headers.min(self.body).min(self.idle).min(self.write);
         (shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
     }
 
-    /// When a connection in this phase is over its limit; `None` for never.
+    /// Returns the deadline of a connection in this phase; `None` for no deadline.
     pub(crate) fn deadline(&self, phase: Phase, since: Instant) -> Option<Instant> {
         let limit = match phase {
             Phase::New | Phase::Headers => self.headers,
@@ -51,30 +51,29 @@ impl Limits {
     }
 }
 
-/// What a connection is doing. The order is that in which connections make room for others.
+/// The phase of a connection, in eviction order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// Nothing has come from the client yet.
+    /// Nothing received yet.
     New,
-    /// A part of the headers has come.
+    /// Headers partially received.
     Headers,
-    /// The last response is sent, and no other request has begun.
+    /// Idle between two requests.
     Idle,
-    /// The headers have come, and not all of the body.
+    /// Headers received, body incomplete.
     Body,
     /// A request is in progress.
     Working,
 }
 
 impl Phase {
-    /// Whether the connection may be closed to make room: no whole request would be lost.
+    /// Whether the connection may be evicted without losing a complete request.
     pub(crate) fn may_yield(self) -> bool {
         self != Self::Working
     }
 }
 
-/// Several servers share a process with database connections and files, so that each may have an eighth of the files
-/// that the process may open.
+/// Returns an eighth of the process's open-file limit: several servers share it with database connections and files.
 fn connections_for(open_files: u64) -> usize {
     usize::try_from(open_files / 8).unwrap_or(usize::MAX).clamp(64, 2048)
 }
@@ -88,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_phase_but_work_has_a_deadline() {
+    fn every_phase_except_working_has_a_deadline() {
         let (limits, now) = (Limits::default(), Instant::now());
         for phase in [Phase::New, Phase::Headers, Phase::Idle, Phase::Body] {
             assert!(limits.deadline(phase, now).is_some_and(|deadline| deadline > now), "{phase:?}");
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_limit_follows_the_limit_of_open_files() {
+    fn connection_limit_follows_open_file_limit() {
         for (files, connections) in [(256, 64), (1024, 128), (4096, 512), (1 << 20, 2048), (u64::MAX, 2048)] {
             assert_eq!(connections_for(files), connections);
         }

@@ -1,10 +1,10 @@
-//! Who is at the other end.
+//! The client address.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-/// The address of the client, an extension of every request.
+/// The client address, set as an extension of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     address: SocketAddr,
@@ -17,7 +17,7 @@ impl Peer {
         Self { address }
     }
 
-    /// The address without the port; of an IPv4 client of an IPv6 socket, the IPv4 address.
+    /// Returns the IP address. IPv4-mapped IPv6 addresses are returned as IPv4.
     #[must_use]
     pub fn ip(self) -> IpAddr {
         self.address.ip().to_canonical()
@@ -30,7 +30,7 @@ impl fmt::Display for Peer {
     }
 }
 
-/// An address, or a network such as `10.0.0.0/8`.
+/// An IP address or a CIDR block such as `10.0.0.0/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     bits: u128,
@@ -59,7 +59,7 @@ impl FromStr for Network {
     }
 }
 
-/// IPv4 addresses as IPv6 addresses that stand for them.
+/// Returns the bits of the IPv6 form; IPv4 addresses are mapped.
 fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_contain_their_addresses_alone() {
+    fn network_contains_only_its_own_addresses() {
         for (network, inside, outside) in [
             ("10.0.0.1", "10.0.0.1", "10.0.0.2"),
             ("10.0.0.0/8", "10.255.0.1", "11.0.0.1"),

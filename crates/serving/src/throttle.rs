@@ -1,23 +1,23 @@
-//! Failed attempts per address: a bucket that fills with failures and drains with time.
+//! Throttling of failed attempts per address: a leaky bucket of failures.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-/// Failed attempts in a row before an address has to wait.
+/// Consecutive failed attempts before an address is throttled.
 pub(crate) const BURST: f64 = 10.0;
 
-/// How long until an address may try once more.
+/// Time until a throttled address gets one more attempt.
 pub(crate) const REFILL: Duration = Duration::from_secs(6);
 
-/// How long an address that has shown a valid token is trusted to have one: failures of another program on the same
-/// machine do not lock it out.
+/// How long an address stays trusted after a valid token: failures of another program on the same machine do not lock
+/// it out.
 const TRUSTED: Duration = Duration::from_secs(600);
 
-/// Addresses that are remembered. Beyond it the one that was seen longest ago is forgotten.
+/// Maximum number of tracked addresses. The least recently seen one is evicted.
 const MOST: usize = 4096;
 
-/// Failed attempts of every address.
+/// Failed attempts by address.
 #[derive(Default)]
 pub(crate) struct Throttle {
     clients: HashMap<IpAddr, Client>,
@@ -30,26 +30,26 @@ struct Client {
 }
 
 impl Throttle {
-    /// How long an address has to wait until it may try; `None` if it may now.
+    /// Returns the time until an address may retry; `None` if it may try now.
     pub(crate) fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let excess = self.clients.get(&network(address))?.failures_at(now) + 1.0 - BURST;
         (excess > 0.0).then(|| REFILL.mul_f64(excess))
     }
 
-    /// Whether an address has shown a valid token lately.
+    /// Whether an address has sent a valid token recently.
     pub(crate) fn trusts(&self, address: IpAddr, now: Instant) -> bool {
         let valid = self.clients.get(&network(address)).and_then(|client| client.valid);
         valid.is_some_and(|valid| now < valid + TRUSTED)
     }
 
-    /// Counts a failed attempt.
+    /// Records a failed attempt.
     pub(crate) fn failed(&mut self, address: IpAddr, now: Instant) {
         let client = self.client(address, now);
         client.failures = (client.failures_at(now) + 1.0).min(BURST);
         client.seen = now;
     }
 
-    /// Remembers a valid token.
+    /// Records a valid token.
     pub(crate) fn succeeded(&mut self, address: IpAddr, now: Instant) {
         let client = self.client(address, now);
         client.failures = client.failures_at(now);
@@ -73,7 +73,7 @@ impl Client {
     }
 }
 
-/// One customer of an IPv6 provider has a /64.
+/// Groups IPv6 addresses by /64, the usual allocation of one customer.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_waits_after_ten_failures_and_others_do_not() {
+    fn address_is_throttled_after_ten_failures_and_others_are_not() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         fail(&mut throttle, "10.0.0.1", 9, now);
         assert_eq!(throttle.wait(ip("10.0.0.1"), now), None);
@@ -105,11 +105,11 @@ mod tests {
         assert_eq!(throttle.wait(ip("10.0.0.2"), now), None);
         assert_eq!(throttle.wait(ip("10.0.0.1"), now + REFILL), None);
         fail(&mut throttle, "10.0.0.1", 100, now);
-        assert_eq!(throttle.wait(ip("10.0.0.1"), now), Some(REFILL), "attempts while it waits do not add up");
+        assert_eq!(throttle.wait(ip("10.0.0.1"), now), Some(REFILL), "attempts while throttled do not add up");
     }
 
     #[test]
-    fn addresses_of_one_ipv6_network_are_one_and_mapped_addresses_are_ipv4() {
+    fn throttle_groups_ipv6_by_64_prefix_and_unmaps_ipv4() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         fail(&mut throttle, "2001:db8::1", 5, now);
         fail(&mut throttle, "2001:db8::2", 5, now);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_with_a_valid_token_is_trusted_for_a_while() {
+    fn address_with_valid_token_is_trusted_temporarily() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         assert!(!throttle.trusts(ip("127.0.0.1"), now));
         throttle.succeeded(ip("127.0.0.1"), now);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_bounded_and_forgets_the_oldest() {
+    fn throttle_table_is_bounded_and_evicts_oldest() {
         let (mut throttle, now) = (Throttle::default(), Instant::now());
         for number in 0..2 * MOST as u32 {
             throttle.failed(IpAddr::V4(number.into()), now + Duration::from_millis(number.into()));

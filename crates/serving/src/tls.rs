@@ -1,4 +1,4 @@
-//! The certificate of a server, and the certificates that its clients have to have.
+//! Server TLS: the server certificate and client certificate verification.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,31 +12,31 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio_rustls::TlsAcceptor;
 
-/// The files of a server's TLS, all in PEM.
+/// The PEM files of a server's TLS configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate, with those that lead to its CA.
+    /// The certificate chain.
     pub cert_file: Option<PathBuf>,
-    /// Its private key.
+    /// The private key.
     pub key_file: Option<PathBuf>,
-    /// CA of the clients. Without one, clients need no certificate.
+    /// CA of client certificates. Without it, clients need no certificate.
     pub client_ca_file: Option<PathBuf>,
 }
 
-/// Why there is no TLS.
+/// An invalid TLS configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A part is missing.
+    /// A required setting is missing.
     #[error("{table}.{key} is not set, but {table}.{given} is")]
     Incomplete {
         /// The settings table.
         table: &'static str,
-        /// What is missing.
+        /// The missing setting.
         key: &'static str,
-        /// What is set.
+        /// A setting that is set.
         given: &'static str,
     },
-    /// A file cannot be read, or holds something else.
+    /// A file cannot be read or has invalid content.
     #[error("failed to read {table}.{key} {}: {cause}", path.display())]
     File {
         /// The settings table.
@@ -45,20 +45,20 @@ pub enum TlsError {
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         cause: String,
     },
-    /// The parts do not fit together.
+    /// The key does not match the certificate.
     #[error("failed to set up TLS with {table}.cert_file and {table}.key_file: {cause}")]
     Mismatch {
         /// The settings table.
         table: &'static str,
-        /// What does not fit.
+        /// The cause.
         cause: String,
     },
 }
 
-/// The TLS of a server, reloaded when its files change.
+/// TLS configuration of a server, reloaded when its files change.
 pub struct Tls {
     table: &'static str,
     files: TlsFiles,
@@ -71,10 +71,10 @@ struct Current {
 }
 
 impl Tls {
-    /// Reads the files that the settings table `table` names; `None` if it names none.
+    /// Loads the files of the settings table `table`; `None` if none is set.
     ///
     /// # Errors
-    /// A file is missing or unreadable, or the key does not belong to the certificate.
+    /// A file is missing or unreadable, or the key does not match the certificate.
     pub fn load(table: &'static str, files: &TlsFiles) -> Result<Option<Self>, TlsError> {
         if *files == TlsFiles::default() {
             return Ok(None);
@@ -87,7 +87,7 @@ impl Tls {
         self.current.read().unwrap_or_else(PoisonError::into_inner).acceptor.clone()
     }
 
-    /// Takes new files into use. While they are unusable, the previous ones stay in use.
+    /// Reloads changed files. While they are invalid, the previous ones stay in use.
     pub(crate) fn reload_if_changed(&self) {
         let stamp = stamp(&self.files);
         if self.current.read().unwrap_or_else(PoisonError::into_inner).stamp == stamp {
@@ -108,7 +108,7 @@ impl Tls {
     }
 }
 
-/// Tells two versions of the files apart.
+/// Returns modification time and size of each file, to detect changes.
 fn stamp(files: &TlsFiles) -> Vec<Option<(SystemTime, u64)>> {
     let of = |path: &PathBuf| {
         let metadata = std::fs::metadata(path).ok()?;
@@ -167,7 +167,7 @@ fn certificates(table: &'static str, key: &'static str, path: &Path) -> Result<V
         .and_then(Iterator::collect::<Result<_, _>>)
         .map_err(|cause| failed(cause.to_string()))?;
     if certificates.is_empty() {
-        return Err(failed("no certificate in PEM form".to_owned()));
+        return Err(failed("no PEM certificate found".to_owned()));
     }
     Ok(certificates)
 }

@@ -1,4 +1,4 @@
-//! A socket and its bodies, which report to the connection's state what they are doing.
+//! Wrappers of the socket and the bodies that update the connection state.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::connections::State;
 use crate::limits::Phase;
 
-/// A socket whose reads and writes are seen.
+/// A socket that records reads and writes.
 pub(crate) struct Watched<S> {
     pub(crate) stream: S,
     pub(crate) state: Arc<State>,
@@ -67,7 +67,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
-/// The body of a request. Once it is read, or dropped, the client has done its part.
+/// A request body. The connection enters [`Phase::Working`] once it is read or dropped.
 pub(crate) struct Received {
     body: Incoming,
     state: Arc<State>,
@@ -110,7 +110,7 @@ impl Drop for Received {
     }
 }
 
-/// The body of a response. Once it is written, or given up, the connection waits for the next request.
+/// A response body. The connection enters [`Phase::Idle`] once it is written or dropped.
 pub(crate) struct Sent {
     pub(crate) body: axum::body::Body,
     pub(crate) state: Arc<State>,

@@ -1,4 +1,4 @@
-//! Clients that hold connections, on real sockets.
+//! Connection limits and timeouts on real sockets.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,12 +13,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
-/// Long enough for anything on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough for a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 const SHORT: Duration = Duration::from_millis(200);
 
-/// No limit that this test is about.
+/// A limit that no test reaches.
 const LONG: Duration = Duration::from_secs(600);
 
 const UNLIMITED: Limits = Limits { connections: 1000, headers: LONG, body: LONG, idle: LONG, write: LONG };
@@ -45,13 +45,13 @@ async fn connect(address: SocketAddr) -> TcpStream {
     TcpStream::connect(address).await.unwrap()
 }
 
-/// Sends a whole request and reads the response until the end of its body.
+/// Sends a complete request and reads the response to the end of its body.
 async fn ask(socket: &mut TcpStream, path: &str) -> io::Result<String> {
     socket.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await?;
     let mut text = String::new();
     let mut buffer = [0; 4096];
     while !(text.ends_with("here") || text.ends_with("done")) {
-        let count = tokio::time::timeout(PATIENCE, socket.read(&mut buffer)).await??;
+        let count = tokio::time::timeout(TIMEOUT, socket.read(&mut buffer)).await??;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -63,12 +63,12 @@ async fn ask(socket: &mut TcpStream, path: &str) -> io::Result<String> {
 /// Waits until the server has closed the connection.
 async fn closed(mut socket: TcpStream) {
     let mut all = Vec::new();
-    // A reset is the same.
-    let _ = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut all)).await.expect("the server closes it");
+    // A reset counts as closed.
+    let _ = tokio::time::timeout(TIMEOUT, socket.read_to_end(&mut all)).await.expect("server closes connection");
 }
 
 #[tokio::test]
-async fn idle_connections_beyond_the_limit_make_room_for_a_client_with_a_request() {
+async fn idle_connections_beyond_limit_are_evicted_for_active_clients() {
     let server = start(Limits { connections: 20, ..UNLIMITED }, echo()).await;
     let mut used = connect(server.address).await;
     ask(&mut used, "/").await.unwrap();
@@ -83,12 +83,12 @@ async fn idle_connections_beyond_the_limit_make_room_for_a_client_with_a_request
     for _ in 0..5 {
         ask(&mut connect(server.address).await, "/").await.unwrap();
     }
-    ask(&mut used, "/").await.expect("a connection that was used goes last");
+    ask(&mut used, "/").await.expect("used connection is evicted last");
     drop(idle);
 }
 
 #[tokio::test]
-async fn a_request_in_progress_is_never_closed_to_make_room() {
+async fn request_in_progress_is_never_evicted() {
     let (release, mut wait) = mpsc::channel::<()>(1);
     let (started, mut begun) = mpsc::channel::<()>(10);
     let (answer, hold) = oneshot::channel::<()>();
@@ -115,20 +115,20 @@ async fn a_request_in_progress_is_never_closed_to_make_room() {
     for _ in 0..10 {
         let mut refused = connect(address).await;
         let mut text = String::new();
-        let _ = tokio::time::timeout(PATIENCE, refused.read_to_string(&mut text)).await.unwrap();
+        let _ = tokio::time::timeout(TIMEOUT, refused.read_to_string(&mut text)).await.unwrap();
         assert!(text.starts_with("HTTP/1.1 503"), "{text:?}");
     }
     answer.send(()).unwrap();
     wait.recv().await.unwrap();
-    asking.await.unwrap().expect("the request in progress is answered");
+    asking.await.unwrap().expect("request in progress gets its response");
 }
 
 #[tokio::test]
-async fn clients_that_send_nothing_too_slowly_or_not_to_the_end_are_disconnected() {
+async fn silent_slow_and_incomplete_clients_are_disconnected() {
     let headers = start(Limits { headers: SHORT, ..UNLIMITED }, echo()).await;
     closed(connect(headers.address).await).await;
     let mut slow = connect(headers.address).await;
-    // Some progress does not extend the time.
+    // Partial progress does not extend the deadline.
     while slow.write_all(b"a").await.is_ok() {
         tokio::time::sleep(SHORT / 10).await;
     }
@@ -164,17 +164,17 @@ async fn oversized_headers_are_rejected() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_its_response_is_disconnected() {
-    /// Reports when the response is given up.
-    struct GivenUp(mpsc::UnboundedSender<()>);
-    impl Drop for GivenUp {
+async fn client_that_does_not_read_its_response_is_disconnected() {
+    /// Reports that the server dropped the response.
+    struct DropSignal(mpsc::UnboundedSender<()>);
+    impl Drop for DropSignal {
         fn drop(&mut self) {
             let _ = self.0.send(());
         }
     }
-    let (given_up, mut ended) = mpsc::unbounded_channel();
+    let (dropped, mut ended) = mpsc::unbounded_channel();
     let endless = move || {
-        let guard = GivenUp(given_up.clone());
+        let guard = DropSignal(dropped.clone());
         let pieces = futures::stream::repeat_with(move || {
             let _ = &guard;
             Ok::<_, io::Error>(Bytes::from_static(&[b'x'; 64 << 10]))
@@ -184,7 +184,7 @@ async fn a_client_that_does_not_read_its_response_is_disconnected() {
     let server = start(Limits { write: SHORT, ..UNLIMITED }, Router::new().route("/", get(endless))).await;
     let mut socket = connect(server.address).await;
     socket.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
-    tokio::time::timeout(PATIENCE, ended.recv()).await.expect("the server gives up").unwrap();
+    tokio::time::timeout(TIMEOUT, ended.recv()).await.expect("server drops the response").unwrap();
     drop(socket);
 }
 
@@ -211,5 +211,5 @@ async fn shutdown_closes_idle_connections_and_finishes_requests() {
     assert!(!server.task.is_finished());
     answer.send(()).unwrap();
     asking.await.unwrap().unwrap();
-    tokio::time::timeout(PATIENCE, server.task).await.expect("the server ends").unwrap();
+    tokio::time::timeout(TIMEOUT, server.task).await.expect("server stops").unwrap();
 }

@@ -1,4 +1,4 @@
-//! Certificates of servers and of clients, on real sockets.
+//! Server and client certificates on real sockets.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ async fn start(files: &TlsFiles) -> SocketAddr {
 fn client(ca: &Certificates, identity: Option<&Signed>) -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let roots = Certificate::from_pem_bundle(&std::fs::read(ca.ca_file()).unwrap()).unwrap();
-    // Each request shakes hands anew.
+    // Every request performs a new handshake.
     let mut builder = Client::builder().tls_certs_only(roots).pool_max_idle_per_host(0);
     if let Some(signed) = identity {
         builder = builder.identity(Identity::from_pem(&std::fs::read(&signed.both_file).unwrap()).unwrap());
@@ -36,7 +36,7 @@ async fn answers(client: &Client, address: SocketAddr) -> bool {
 }
 
 #[tokio::test]
-async fn a_server_with_a_client_ca_answers_its_clients_alone() {
+async fn server_with_client_ca_rejects_other_clients() {
     let dir = tempfile::tempdir().unwrap();
     let (ours, theirs) =
         (Certificates::new(dir.path(), "ours").unwrap(), Certificates::new(dir.path(), "theirs").unwrap());
@@ -44,18 +44,21 @@ async fn a_server_with_a_client_ca_answers_its_clients_alone() {
     let files = TlsFiles { cert_file: Some(cert_file), key_file: Some(key_file), client_ca_file: Some(ours.ca_file()) };
     let address = start(&files).await;
     assert!(answers(&client(&ours, Some(&ours.sign("client").unwrap())), address).await);
-    assert!(!answers(&client(&ours, Some(&theirs.sign("client").unwrap())), address).await, "of another CA");
-    assert!(!answers(&client(&ours, None), address).await, "without a certificate");
-    assert!(!answers(&client(&theirs, Some(&ours.sign("client").unwrap())), address).await, "trusts another CA");
+    assert!(
+        !answers(&client(&ours, Some(&theirs.sign("client").unwrap())), address).await,
+        "client certificate of another CA"
+    );
+    assert!(!answers(&client(&ours, None), address).await, "no client certificate");
+    assert!(!answers(&client(&theirs, Some(&ours.sign("client").unwrap())), address).await, "client trusts another CA");
     let plain = client(&ours, None).get(format!("http://{address}/")).send().await;
-    assert!(plain.is_err(), "without TLS");
+    assert!(plain.is_err(), "no TLS");
 
     let open = start(&TlsFiles { client_ca_file: None, ..files }).await;
-    assert!(answers(&client(&ours, None), open).await, "without a client CA nobody needs a certificate");
+    assert!(answers(&client(&ours, None), open).await, "no client CA: clients need no certificate");
 }
 
 #[tokio::test]
-async fn a_renewed_certificate_is_used_without_a_restart_and_a_broken_one_is_not() {
+async fn renewed_certificate_is_loaded_without_restart_and_invalid_one_is_ignored() {
     let dir = tempfile::tempdir().unwrap();
     let (old, new) = (Certificates::new(dir.path(), "old").unwrap(), Certificates::new(dir.path(), "new").unwrap());
     let (first, second) = (old.sign("server").unwrap(), new.sign("server").unwrap());
@@ -64,20 +67,20 @@ async fn a_renewed_certificate_is_used_without_a_restart_and_a_broken_one_is_not
         start(&TlsFiles { cert_file: Some(cert_file.clone()), key_file: Some(key_file.clone()), client_ca_file: None })
             .await;
     assert!(answers(&client(&old, None), address).await);
-    // Half of a renewal: the certificate does not belong to the key.
+    // A half-finished renewal: the certificate does not match the key.
     std::fs::copy(&second.cert_file, &cert_file).unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(answers(&client(&old, None), address).await, "the previous certificate stays in use");
     std::fs::copy(&second.key_file, &key_file).unwrap();
     let begun = Instant::now();
     while !answers(&client(&new, None), address).await {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the renewed certificate is not used");
+        assert!(begun.elapsed() < Duration::from_secs(60), "renewed certificate not loaded");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
 #[test]
-fn files_that_make_no_tls_are_named_by_their_setting() {
+fn invalid_tls_files_error_names_setting() {
     let dir = tempfile::tempdir().unwrap();
     let ca = Certificates::new(dir.path(), "ca").unwrap();
     let (server, other) = (ca.sign("server").unwrap(), ca.sign("other").unwrap());
@@ -103,7 +106,7 @@ fn files_that_make_no_tls_are_named_by_their_setting() {
             "embedder.cert_file is not set, but embedder.client_ca_file is",
         ),
     ] {
-        let Err(error) = Tls::load("embedder", &files) else { panic!("{files:?} was accepted") };
+        let Err(error) = Tls::load("embedder", &files) else { panic!("{files:?} accepted") };
         let text = error.to_string();
         assert!(text.contains(setting) && !text.contains("hunter2"), "{text}");
     }

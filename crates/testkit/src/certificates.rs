@@ -11,22 +11,22 @@ pub struct Certificates {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// A certificate and its key.
+/// A signed certificate and its key.
 #[derive(Clone, Debug)]
 pub struct Signed {
     /// The certificate.
     pub cert_file: PathBuf,
     /// Its key.
     pub key_file: PathBuf,
-    /// Both in one file, as MongoDB wants them.
+    /// Both in one file, as MongoDB requires.
     pub both_file: PathBuf,
 }
 
 impl Certificates {
-    /// A new CA in this directory.
+    /// Creates a CA in this directory.
     ///
     /// # Errors
-    /// The directory cannot be written.
+    /// If the directory is not writable.
     pub fn new(dir: &Path, name: &str) -> io::Result<Self> {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let mut params = CertificateParams::new(Vec::new()).map_err(io::Error::other)?;
@@ -45,10 +45,10 @@ impl Certificates {
         self.dir.join("ca.pem")
     }
 
-    /// Signs a certificate for `localhost` and `127.0.0.1`, of a server and of a client. One of the same name is replaced.
+    /// Signs a server and client certificate for `localhost` and `127.0.0.1`. Replaces one of the same name.
     ///
     /// # Errors
-    /// The directory cannot be written.
+    /// If the directory is not writable.
     pub fn sign(&self, name: &str) -> io::Result<Signed> {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];

@@ -1,9 +1,9 @@
-//! Says whether a Qdrant collection is exactly what a MongoDB database says it should be.
+//! Checks whether a Qdrant collection exactly matches a MongoDB database.
 //!
-//! Every document and every point is read, with the servers' own drivers and nothing of tidewheel's adapters or payload
-//! code: a mistake there must not hide itself. What makes a row of chunks whole is told by the same code as in `verify`.
-//! Checked are identity, namespace, version, the row of chunks, payload, and, where the caller can say what they should be,
-//! chunk texts and vectors.
+//! Reads every document and every point with the servers' own drivers, without tidewheel's adapters or payload code: a
+//! bug there must not hide itself. The completeness of a row of chunks is checked by the same code as in `verify`.
+//! Checks identity, namespace, version, the row of chunks, payload, and, if the caller provides expectations, chunk
+//! texts and vectors.
 //!
 //! Memory grows with the number of points, not with their size: identities are read first, contents batch by batch.
 
@@ -30,35 +30,35 @@ use tidewheel_core::row::{Place, row};
 
 pub use self::report::{Difference, Report};
 
-/// Documents compared at a time, and points read at a time.
+/// Documents compared per batch, and points read per call.
 const PAGE: usize = 500;
 
-/// How far a number of a vector of length 1 may be off: Qdrant normalises in its own way.
+/// Tolerance per element of a normalised vector: Qdrant normalises in its own way.
 const TOLERANCE: f32 = 1e-4;
 
-/// A server that could not be read. Whether index and source are equal is then not known.
+/// A server failed; whether index and source are equal is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum OracleError {
-    /// MongoDB.
-    #[error("the oracle could not read MongoDB: {0}")]
+    /// MongoDB failed.
+    #[error("oracle failed to read MongoDB: {0}")]
     Source(String),
-    /// Qdrant.
-    #[error("the oracle could not read Qdrant: {0}")]
+    /// Qdrant failed.
+    #[error("oracle failed to read Qdrant: {0}")]
     Index(String),
 }
 
-/// What to compare. Not printable: the addresses may hold passwords.
+/// Options of the comparison. Without `Debug`: the addresses may contain passwords.
 #[derive(Clone)]
 pub struct OracleOptions {
     /// MongoDB's connection string.
     pub mongodb_uri: String,
     /// The database.
     pub database: String,
-    /// The collections of it that are kept in the index.
+    /// The indexed collections.
     pub collections: Vec<String>,
     /// Qdrant's gRPC address.
     pub qdrant_url: String,
-    /// Qdrant's API key, if it wants one.
+    /// Qdrant's API key, if required.
     pub qdrant_api_key: Option<String>,
     /// The collection in Qdrant.
     pub collection: String,
@@ -82,7 +82,7 @@ impl Oracle {
     /// Connects to both servers.
     ///
     /// # Errors
-    /// An address that cannot be one.
+    /// If an address is invalid.
     pub async fn connect(options: OracleOptions) -> Result<Self, OracleError> {
         let mongo = Client::with_uri_str(&options.mongodb_uri).await.map_err(source)?;
         let qdrant = Qdrant::from_url(&options.qdrant_url)
@@ -93,14 +93,14 @@ impl Oracle {
         Ok(Self { options, mongo, qdrant, render: None, embed: None, parked: None })
     }
 
-    /// Also checks that the chunks of a document cover this text of it.
+    /// Also checks that a document's chunks cover this text.
     #[must_use]
     pub fn with_text(mut self, render: impl Fn(&Document) -> String + Send + Sync + 'static) -> Self {
         self.render = Some(Box::new(render));
         self
     }
 
-    /// Also checks that the vector of a chunk has the direction that its text should have.
+    /// Also checks that a chunk's vector has the expected direction.
     #[must_use]
     pub fn with_vectors(mut self, embed: impl Fn(&str) -> Vec<f32> + Send + Sync + 'static) -> Self {
         self.embed = Some(Box::new(embed));
@@ -114,10 +114,10 @@ impl Oracle {
         self
     }
 
-    /// Compares until index and source are equal or the time is over; the last report.
+    /// Compares until index and source are equal or the timeout expires; returns the last report.
     ///
     /// # Errors
-    /// As [`Oracle::compare`], if the last comparison before the time is over fails.
+    /// As [`Oracle::compare`], if the last comparison before the timeout fails.
     pub async fn wait_until_equal(&self, timeout: Duration) -> Result<Report, OracleError> {
         let deadline = Instant::now() + timeout;
         let mut pause = Duration::from_millis(50);
@@ -131,10 +131,10 @@ impl Oracle {
         }
     }
 
-    /// Compares once. A source that changes meanwhile may look different from the index without being so.
+    /// Compares once. Concurrent changes of the source may show up as false differences.
     ///
     /// # Errors
-    /// A server that cannot be read.
+    /// If a server cannot be read.
     pub async fn compare(&self) -> Result<Report, OracleError> {
         let mut report = Report::default();
         let mut points = self.identities(&mut report).await?;
@@ -163,7 +163,7 @@ impl Oracle {
         Ok(report)
     }
 
-    /// What every point says it is, by document. Points that are nobody's go into the report at once.
+    /// Reads the identities of all points, grouped by document. Reports points without a valid identity as extra.
     async fn identities(&self, report: &mut Report) -> Result<HashMap<Owner, Vec<Identity>>, OracleError> {
         let fields = ["key", "namespace", "version", "chunk", "chunks"].map(|name| format!("_tidewheel.{name}"));
         let mut owners: HashMap<Owner, Vec<Identity>> = HashMap::new();
@@ -178,7 +178,7 @@ impl Oracle {
             }
             let page = match self.qdrant.scroll(request).await {
                 Ok(page) => page,
-                // A collection that does not exist is an empty one.
+                // A missing collection counts as empty.
                 Err(error) if error.to_string().contains("doesn't exist") => return Ok(owners),
                 Err(error) => return Err(index(error)),
             };
@@ -253,7 +253,7 @@ impl Oracle {
     ) -> Result<(), String> {
         let mut texts = Vec::with_capacity(chunks.len());
         for Identity { id, chunk, .. } in chunks {
-            let point = contents.get(id).ok_or_else(|| format!("chunk {chunk} vanished while it was compared"))?;
+            let point = contents.get(id).ok_or_else(|| format!("chunk {chunk} disappeared during the comparison"))?;
             let payload: serde_json::Map<String, Value> =
                 point.payload.iter().map(|(name, value)| (name.clone(), value.clone().into_json())).collect();
             payload::compare(document, &payload, *chunk == 0)
@@ -264,7 +264,9 @@ impl Oracle {
                 match vector_of(point).filter(|found| !found.is_empty()) {
                     None if text.trim().is_empty() => {}
                     None => return Err(format!("chunk {chunk} has no vector")),
-                    Some(_) if text.trim().is_empty() => return Err(format!("chunk {chunk} has a vector of no text")),
+                    Some(_) if text.trim().is_empty() => {
+                        return Err(format!("chunk {chunk} has a vector without text"));
+                    }
                     Some(found) => compare_vectors(embed(text), found)
                         .map_err(|what| format!("vector of chunk {chunk}: {what}"))?,
                 }
@@ -278,8 +280,7 @@ impl Oracle {
     }
 }
 
-/// The text that the default settings embed: `subject` and `content`, each left out when it is blank. For
-/// [`Oracle::with_text`].
+/// The text that the default settings embed: `subject` and `content`, each omitted if blank. For [`Oracle::with_text`].
 pub fn text_of(document: &Document) -> String {
     let lines: Vec<&str> = ["subject", "content"]
         .into_iter()
@@ -306,7 +307,7 @@ impl Identity {
     }
 }
 
-/// What a point says it is; `None` if it says nothing, or contradicts its own id.
+/// The identity in a point's payload; `None` if it is missing or contradicts the point's id.
 fn identify(point: &RetrievedPoint) -> Option<(Owner, Identity)> {
     let id = uuid_of(point)?;
     let reserved = point.payload.get("_tidewheel")?.clone().into_json();
@@ -318,8 +319,8 @@ fn identify(point: &RetrievedPoint) -> Option<(Owner, Identity)> {
     if expected.to_string() != id {
         return None;
     }
-    // Read and written again by MongoDB's own library, so that only the value counts and not how it is written. The form stays:
-    // a key of an earlier form is not a key of any document.
+    // Parsed and serialised by MongoDB's own library, so that only the value counts, not the notation. The form is
+    // kept: a key in an older form does not belong to any document.
     let value: Value = serde_json::from_str(key).ok()?;
     let owner = (namespace.to_owned(), canonical(Bson::try_from(value).ok()?));
     let identity = Identity {
@@ -354,11 +355,11 @@ fn vector_of(point: &RetrievedPoint) -> Option<Vec<f32>> {
 
 fn compare_vectors(expected: Vec<f32>, found: Vec<f32>) -> Result<(), String> {
     if expected.len() != found.len() {
-        return Err(format!("{} numbers expected, found {}", expected.len(), found.len()));
+        return Err(format!("expected {} elements, found {}", expected.len(), found.len()));
     }
     let (expected, found) = (normalised(expected), normalised(found));
     let furthest = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    if furthest <= TOLERANCE { Ok(()) } else { Err(format!("a number is off by {furthest}")) }
+    if furthest <= TOLERANCE { Ok(()) } else { Err(format!("an element differs by {furthest}")) }
 }
 
 fn normalised(mut vector: Vec<f32>) -> Vec<f32> {

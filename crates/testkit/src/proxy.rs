@@ -1,4 +1,4 @@
-//! A TCP proxy that breaks connections on demand: what a network does to a client, without touching the server.
+//! A TCP proxy that injects network faults, without touching the server.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,26 +11,26 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What happens to the bytes.
+/// The network condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Weather {
-    /// They pass.
+    /// Traffic passes.
     #[default]
     Fair,
-    /// They pass this much later, in both directions.
+    /// Traffic is delayed by this much, in both directions.
     Slow(Duration),
-    /// Requests pass, answers are thrown away; connections stay open.
+    /// Requests pass, responses are discarded; connections stay open.
     SwallowAnswers,
-    /// Requests pass; the connection breaks instead of delivering an answer. After this many times the weather is
-    /// fair again.
+    /// Requests pass; the connection breaks instead of delivering a response. After this many times the weather is fair
+    /// again.
     CutInsteadOfAnswer(u32),
-    /// Nothing passes; connections stay open, and what was sent meanwhile passes when the weather is fair again.
+    /// Nothing passes; connections stay open, and held traffic passes when the weather changes.
     Frozen,
-    /// Connections break, and new ones are closed at once.
+    /// Connections break, and new ones are closed immediately.
     Refuse,
 }
 
-/// Stands between a client and a server. Dropped, it breaks all connections.
+/// A proxy between a client and a server. Dropping it breaks all connections.
 pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -39,7 +39,7 @@ pub struct Proxy {
 
 struct Shared {
     weather: watch::Sender<Weather>,
-    /// Raised to break all connections that are open.
+    /// Incremented to break all open connections.
     cuts: watch::Sender<u64>,
     accepted: AtomicU64,
     cut: AtomicU64,
@@ -52,8 +52,8 @@ struct Shared {
 }
 
 impl Proxy {
-    /// Listens on a free port of 127.0.0.1 and passes everything on to `server`, which may be `host:port` or an
-    /// address; it is connected to anew for each connection.
+    /// Listens on a free port of 127.0.0.1 and forwards to `server`, as `host:port` or an address, with a new
+    /// connection for each client connection.
     pub async fn start(server: impl Into<String>) -> std::io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
@@ -72,7 +72,7 @@ impl Proxy {
         Ok(Self { address, shared, acceptor })
     }
 
-    /// Where clients connect to.
+    /// The address that clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -82,7 +82,7 @@ impl Proxy {
         self.address.port()
     }
 
-    /// From now on. Bytes that are on their way keep what they met.
+    /// Sets the weather. Bytes in flight are not affected.
     pub fn set(&self, weather: Weather) {
         if weather == Weather::Refuse {
             self.cut();
@@ -90,12 +90,12 @@ impl Proxy {
         self.shared.weather.send_replace(weather);
     }
 
-    /// Breaks all connections that are open; new ones work as the weather is.
+    /// Breaks all open connections; new ones follow the weather.
     pub fn cut(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Connections taken so far, refused ones not counted.
+    /// Connections accepted so far, without refused ones.
     pub fn accepted(&self) -> u64 {
         self.shared.accepted.load(Ordering::SeqCst)
     }
@@ -105,22 +105,22 @@ impl Proxy {
         self.shared.cut.load(Ordering::SeqCst)
     }
 
-    /// Bytes of answers passed on so far.
+    /// Response bytes forwarded so far.
     pub fn answered(&self) -> u64 {
         self.shared.answered.load(Ordering::SeqCst)
     }
 
-    /// Bytes of answers thrown away so far.
+    /// Response bytes discarded so far.
     pub fn swallowed(&self) -> u64 {
         self.shared.swallowed.load(Ordering::SeqCst)
     }
 
-    /// Bytes that passed late so far because the weather was slow.
+    /// Bytes delayed so far by slow weather.
     pub fn delayed(&self) -> u64 {
         self.shared.delayed.load(Ordering::SeqCst)
     }
 
-    /// Bytes that had to wait so far because everything was frozen.
+    /// Bytes held so far by frozen weather.
     pub fn held(&self) -> u64 {
         self.shared.held.load(Ordering::SeqCst)
     }
@@ -134,7 +134,7 @@ impl Drop for Proxy {
 }
 
 impl Shared {
-    /// Whether an answer that is there now is one of those that are cut off.
+    /// Whether the current response is to be cut.
     fn cuts_this_answer(&self) -> bool {
         let _guard = self.countdown.lock().expect("no holder panics");
         let Weather::CutInsteadOfAnswer(times) = *self.weather.borrow() else { return false };
@@ -156,10 +156,10 @@ async fn accept(listener: TcpListener, server: String, shared: Arc<Shared>) {
     }
 }
 
-/// Carries one connection until one side closes it or it is cut.
+/// Forwards one connection until one side closes it or it is cut.
 async fn carry(client: TcpStream, server: String, shared: Arc<Shared>, mut cuts: watch::Receiver<u64>) {
     let Ok(server) = TcpStream::connect(server).await else { return };
-    // The proxy must not add delays of its own.
+    // The proxy must not add delays.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
@@ -179,7 +179,7 @@ enum Direction {
     Answers,
 }
 
-/// Passes bytes one way until the connection ends; says whether the proxy broke it.
+/// Forwards bytes in one direction until the connection ends; returns whether the proxy broke it.
 async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, direction: Direction, shared: &Shared) -> bool {
     let mut weather = shared.weather.subscribe();
     let mut buffer = vec![0; 64 * 1024];
@@ -217,7 +217,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, direction: Direct
 mod tests {
     use super::*;
 
-    /// A server that answers each byte with the next one.
+    /// A server that responds to each byte with the next one.
     async fn successor() -> SocketAddr {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cut_breaks_what_is_open_and_nothing_else() {
+    async fn cut_breaks_only_open_connections() {
         let (proxy, mut client) = setup().await;
         assert_eq!(ask(&mut client, 1).await.unwrap(), 2);
         proxy.cut();
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_is_cut_as_often_as_asked() {
+    async fn responses_are_cut_the_requested_number_of_times() {
         let (proxy, mut client) = setup().await;
         proxy.set(Weather::CutInsteadOfAnswer(2));
         for _ in 0..2 {
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn swallowed_answers_never_come_and_frozen_ones_come_late() {
+    async fn swallowed_responses_are_lost_and_frozen_ones_are_late() {
         let (proxy, mut client) = setup().await;
         proxy.set(Weather::SwallowAnswers);
         client.write_u8(1).await.unwrap();
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refused_connections_end_at_once_until_the_weather_changes() {
+    async fn refused_connections_close_until_the_weather_changes() {
         let (proxy, mut client) = setup().await;
         assert_eq!(ask(&mut client, 1).await.unwrap(), 2);
         proxy.set(Weather::Refuse);

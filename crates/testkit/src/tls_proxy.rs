@@ -1,4 +1,4 @@
-//! A proxy that ends TLS: what stands before a server that speaks none.
+//! A TLS-terminating proxy in front of a plaintext server.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,17 +16,17 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::certificates::{Certificates, Signed};
 
-/// Ends TLS before a server; clients have to present a certificate. Dropped, it takes no more connections.
+/// Terminates TLS for a server; requires client certificates. Dropping it stops accepting connections.
 pub struct TlsProxy {
     address: SocketAddr,
     acceptor: JoinHandle<()>,
 }
 
 impl TlsProxy {
-    /// Listens on a free port of 127.0.0.1 and passes everything on to `server`.
+    /// Listens on a free port of 127.0.0.1 and forwards to `server`.
     ///
     /// # Errors
-    /// The certificates cannot be used, or no port is free.
+    /// If the certificates are unusable, or no port is free.
     pub async fn start(server: String, signed: &Signed, clients: &Certificates) -> io::Result<Self> {
         let mut roots = RootCertStore::empty();
         for certificate in certificates(&clients.ca_file())? {
@@ -57,7 +57,7 @@ impl TlsProxy {
         Ok(Self { address, acceptor })
     }
 
-    /// Where clients connect to.
+    /// The address that clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

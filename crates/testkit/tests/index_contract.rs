@@ -1,4 +1,4 @@
-//! The fake index does what the contract says.
+//! The contract of the index on the fake.
 
 use tidewheel_core::ports::{Index, KnownVectors};
 use tidewheel_testkit::contracts::{self, index::IndexHarness};
@@ -23,14 +23,14 @@ impl IndexHarness for Fake {
 }
 
 #[tokio::test]
-async fn a_mark_stays_with_its_collection() {
+async fn collection_mark_is_kept_until_replaced() {
     let index = FakeIndex::new();
-    contracts::ownership::a_mark_stays_with_its_collection(&Fake(index.clone()), &index).await;
+    contracts::ownership::collection_mark_is_kept_until_replaced(&Fake(index.clone()), &index).await;
 }
 
 #[tokio::test]
-async fn the_first_installation_is_registered_and_stays() {
-    contracts::ownership::the_first_installation_is_registered_and_stays(&FakeRegistry::default()).await;
+async fn first_installation_is_registered_and_kept() {
+    contracts::ownership::first_installation_is_registered_and_kept(&FakeRegistry::default()).await;
 }
 
 tidewheel_testkit::index_contract!(Fake(FakeIndex::new()));

@@ -1,4 +1,4 @@
-//! The contract of the source on the fake, and what only the fake can do.
+//! The contract of the source on the fake, and the fake's own features.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ impl SourceHarness for Fake {
 
     async fn commit(&self, writes: Vec<SourceWrite>) {
         self.0.transaction(writes);
-        // A real write takes a while, in which others run.
+        // A real write takes a while, in which other tasks run.
         tokio::time::sleep(Duration::from_micros(50)).await;
     }
 }
@@ -32,13 +32,13 @@ impl SourceHarness for Fake {
 tidewheel_testkit::source_contract_tests!(Fake(FakeSource::new("shop")));
 
 #[tokio::test]
-async fn a_position_before_the_history_is_lost() {
+async fn position_before_the_history_is_history_lost() {
     let source = FakeSource::new("shop");
     let start = source.now().await.unwrap();
     source.insert("tickets", json!({"_id": 1}));
     let mut feed = source.open(StartAt::Time(start)).await.unwrap();
     source.lose_history();
-    assert!(matches!(feed.next().await, Err(FeedError::HistoryLost(_))), "an open feed that is behind");
+    assert!(matches!(feed.next().await, Err(FeedError::HistoryLost(_))), "an open feed behind the history");
     for start in [StartAt::Time(start), StartAt::Token(ResumeToken("0".into()))] {
         assert!(matches!(source.open(start).await, Err(FeedError::HistoryLost(_))));
     }
@@ -50,7 +50,7 @@ async fn a_position_before_the_history_is_lost() {
 }
 
 #[tokio::test]
-async fn going_back_to_a_backup_turns_the_clock_back() {
+async fn restored_backup_turns_the_clock_back() {
     let source = FakeSource::new("shop");
     source.insert("tickets", json!({"_id": 1}));
     let backup = source.backup();
@@ -87,7 +87,7 @@ async fn faults_hit_feeds_and_scans() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_feed_can_be_held() {
+async fn feed_can_be_held() {
     let source = FakeSource::new("shop");
     let start = source.now().await.unwrap();
     let gate = Gate::closed();
@@ -96,5 +96,5 @@ async fn a_feed_can_be_held() {
     let mut feed = source.open(StartAt::Time(start)).await.unwrap();
     assert!(tokio::time::timeout(Duration::from_secs(60), feed.next()).await.is_err());
     gate.open();
-    assert_eq!(feed.next().await.unwrap().events.len(), 1, "the call that was dropped lost nothing");
+    assert_eq!(feed.next().await.unwrap().events.len(), 1, "the cancelled call lost nothing");
 }

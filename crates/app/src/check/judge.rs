@@ -1,4 +1,4 @@
-//! The judgement on each fact.
+//! Turns facts into findings.
 
 use tidewheel_core::installation::{CollectionMark, Installation};
 use tidewheel_pipeline::ownership::{Ownership, Registration, Serves, ownership, registration};
@@ -9,37 +9,37 @@ use tidewheel_stores::redis::RedisFacts;
 use super::{CollectorFacts, EmbedderFacts, Facts, Finding, Owners, Told, Verdict};
 use crate::overview::{duration, none_of};
 
-/// A producer that was away for longer than the oplog reaches back has to read everything again; a day covers a night
-/// and a slow morning.
+/// Minimum oplog window. A producer that is offline for longer has to take a new snapshot; a day covers a night and a slow
+/// morning.
 const OPLOG_SECONDS: u64 = 24 * 3600;
 
-/// From this version on change streams have what tidewheel uses.
+/// First version with the change stream features that tidewheel uses.
 const MONGODB: (u32, u32) = (6, 0);
-/// The oldest with the claims of dead entries that tidewheel relies on.
+/// First version whose `XAUTOCLAIM` reports deleted entries.
 const REDIS: (u32, u32) = (7, 0);
-/// The oldest with conditional writes.
+/// First version with conditional writes.
 const QDRANT: (u32, u32) = (1, 16);
-/// From here on a restart evaluates conditional writes only once.
+/// First version that evaluates a conditional write only once across a restart.
 const QDRANT_GOOD: (u32, u32) = (1, 19);
 
-/// Above this share of its memory limit Redis is nearly full.
+/// Memory usage, relative to the limit, from which Redis counts as nearly full.
 const MEMORY_SHARE: f64 = 0.8;
 
-/// What follows from the facts, in the order of the pipeline.
+/// Returns the findings, in pipeline order.
 pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut report = Vec::new();
-    heard(&mut report, "mongodb", &facts.mongodb_uri, &facts.mongodb, mongodb);
-    heard(&mut report, "redis", &facts.redis_url, &facts.redis, redis);
+    reached(&mut report, "mongodb", &facts.mongodb_uri, &facts.mongodb, mongodb);
+    reached(&mut report, "redis", &facts.redis_url, &facts.redis, redis);
     owner_of_redis(&mut report, &facts.owners);
-    heard(&mut report, "embedder", &facts.embedder_url, &facts.embedder, embedder);
-    heard(&mut report, "qdrant", &facts.qdrant_url, &facts.qdrant, |report, _, qdrant| {
+    reached(&mut report, "embedder", &facts.embedder_url, &facts.embedder, embedder);
+    reached(&mut report, "qdrant", &facts.qdrant_url, &facts.qdrant, |report, _, qdrant| {
         server(report, qdrant);
         let dimension = facts.embedder.as_ref().ok().and_then(EmbedderFacts::dimension).map(|count| count as u64);
         collection(report, &facts.collection, qdrant.collection.as_ref(), dimension);
     });
     owner_of_collection(&mut report, &facts.collection, &facts.owners);
     if let Some(told) = &facts.traces {
-        heard(&mut report, "traces", "in traces.endpoint", told, traces);
+        reached(&mut report, "traces", "in traces.endpoint", told, traces);
     }
     report
 }
@@ -58,8 +58,8 @@ fn wrong(report: &mut Report, part: &'static str, message: impl Into<String>, hi
     report.push(Finding { part, verdict: Verdict::Wrong, message: message.into(), hint: Some(hint.into()) });
 }
 
-/// Judges the answer of a server, or its silence.
-fn heard<T>(
+/// Judges the facts of a server, or reports why there are none.
+fn reached<T>(
     report: &mut Report,
     part: &'static str,
     address: &str,
@@ -72,7 +72,7 @@ fn heard<T>(
             let hint = failure
                 .hint
                 .clone()
-                .unwrap_or_else(|| format!("see whether it runs, and whether {address} is its address"));
+                .unwrap_or_else(|| format!("check that it is running and that the address {address} is correct"));
             wrong(report, part, &failure.message, hint);
         }
     }
@@ -83,28 +83,28 @@ fn owner_of_redis(report: &mut Report, owners: &Owners) {
     let (Some(found), Some(source)) = (&owners.redis, &owners.source) else { return };
     match registration(Some(found), None, &Serves { source: Some(source.clone()), database: None }) {
         Registration::Refuse(error) => wrong(report, PART, error.message, error.hint.unwrap_or_default()),
-        _ => right(report, PART, format!("it belongs to installation {} of {}", found.id, found.source)),
+        _ => right(report, PART, format!("owned by installation {} of {}", found.id, found.source)),
     }
 }
 
 fn owner_of_collection(report: &mut Report, collection: &str, owners: &Owners) {
     const PART: &str = "qdrant";
     let (Some(mark @ CollectionMark::Of(owner)), Some(source)) = (&owners.collection, &owners.source) else { return };
-    // Without an installation in Redis the next producer registers a new one.
+    // If Redis has no installation, the next producer registers one.
     let new = || Installation { id: String::new(), source: source.clone(), created_at: 0, collection: String::new() };
     let own = owners.redis.clone().filter(|found| found.source.is_same(source)).unwrap_or_else(new);
     match ownership(&own, collection, mark) {
         Ownership::Refuse(error) => wrong(report, PART, error.message, error.hint.unwrap_or_default()),
         Ownership::Inherit => {
-            let message = format!("the collection belongs to an earlier installation of {}", owner.source);
+            let message = format!("collection owned by an earlier installation of {}", owner.source);
             doubtful(
                 report,
                 PART,
                 message,
-                "the next upserter takes it over: stop the other installation if it still runs",
+                "the next upserter takes it over; stop the other installation if it is still running",
             );
         }
-        _ => right(report, PART, format!("the collection belongs to installation {}", owner.id)),
+        _ => right(report, PART, format!("collection owned by installation {}", owner.id)),
     }
 }
 
@@ -112,12 +112,13 @@ fn traces(report: &mut Report, _: &str, facts: &CollectorFacts) {
     const PART: &str = "traces";
     let address = &facts.address;
     match &facts.refused {
-        None => right(report, PART, format!("a collector takes traces at {address}")),
+        None => right(report, PART, format!("collector accepts traces at {address}")),
         Some(cause) => doubtful(
             report,
             PART,
-            format!("no collector takes traces at {address}: {cause}"),
-            "changes go on without; check traces.endpoint and traces.headers, and that it takes OTLP over HTTP",
+            format!("no collector accepts traces at {address}: {cause}"),
+            "changes are processed without traces; check traces.endpoint and traces.headers, and that the collector accepts \
+             OTLP over HTTP",
         ),
     }
 }
@@ -126,49 +127,50 @@ fn mongodb(report: &mut Report, address: &str, facts: &MongoFacts) {
     const PART: &str = "mongodb";
     let version = &facts.version;
     if at_least(version, MONGODB) {
-        right(report, PART, format!("MongoDB {version} answers at {address}"));
+        right(report, PART, format!("MongoDB {version} reachable at {address}"));
     } else {
-        wrong(report, PART, format!("MongoDB {version} is too old"), "MongoDB 6.0 or newer is needed");
+        wrong(report, PART, format!("unsupported MongoDB version {version}"), "upgrade to MongoDB 6.0 or newer");
     }
     match &facts.topology {
-        Topology::ReplicaSet(name) => right(report, PART, format!("it is the replica set {name}")),
-        Topology::Sharded => right(report, PART, "it is a sharded cluster"),
+        Topology::ReplicaSet(name) => right(report, PART, format!("replica set {name}")),
+        Topology::Sharded => right(report, PART, "sharded cluster"),
         Topology::Standalone => wrong(
             report,
             PART,
-            "it is a single server, which has no change streams",
-            "start it with --replSet rs0 and run rs.initiate() once; a replica set of one node is enough",
+            "standalone server without change streams",
+            "start it with --replSet rs0 and run rs.initiate() once; a single-node replica set is enough",
         ),
     }
     if !facts.primary && facts.topology != Topology::Sharded {
-        doubtful(report, PART, "no primary answers", "wait for an election, or look at rs.status()");
+        doubtful(report, PART, "no reachable primary", "wait for the election to finish, or check rs.status()");
     }
     for option in &facts.ignored {
         let hint = "remove it from mongodb.uri";
-        doubtful(report, PART, format!("the option {option} of mongodb.uri is not supported and has no effect"), hint);
+        doubtful(report, PART, format!("unsupported option {option} in mongodb.uri has no effect"), hint);
     }
     match &facts.watch {
-        Ok(()) => right(report, PART, "a change stream can be opened"),
+        Ok(()) => right(report, PART, "change stream opened"),
         Err(error) => {
-            let hint = "the user needs the actions find and changeStream on the database";
+            let hint = "grant the user the actions find and changeStream on the database";
             wrong(report, PART, &error.message, error.hint.as_deref().unwrap_or(hint));
         }
     }
     match facts.oplog {
         Some(window) if window.seconds() >= OPLOG_SECONDS => {
-            right(report, PART, format!("the oplog reaches back {} hours", window.seconds() / 3600));
+            right(report, PART, format!("oplog window {} h", window.seconds() / 3600));
         }
         Some(window) => doubtful(
             report,
             PART,
-            format!("the oplog reaches back only {}", duration(window.seconds() as f64)),
-            "fine on a young server; otherwise enlarge it with replSetResizeOplog, so that a producer may be away for a day",
+            format!("oplog window only {}", duration(window.seconds() as f64)),
+            "expected on a new server; otherwise enlarge the oplog with replSetResizeOplog, so that a producer can be offline \
+             for a day",
         ),
         None if matches!(facts.topology, Topology::ReplicaSet(_)) => doubtful(
             report,
             PART,
-            "how far the oplog reaches back is not known",
-            "let the user read local.oplog.rs to have it watched",
+            "unknown oplog window",
+            "grant the user read access to local.oplog.rs to have it monitored",
         ),
         None => {}
     }
@@ -177,14 +179,10 @@ fn mongodb(report: &mut Report, address: &str, facts: &MongoFacts) {
         let message = format!("mongodb.collection selects {}", none_of(&facts.passed_over));
         wrong(report, PART, message, "correct mongodb.collection: a name, or a pattern such as \"tickets_*\"");
     } else if facts.collections.is_empty() {
-        let hint = "fine if they are yet to come; otherwise look at mongodb.database and mongodb.collection";
-        doubtful(report, PART, "no collection is selected that exists", hint);
+        let hint = "expected if they will be created later; otherwise check mongodb.database and mongodb.collection";
+        doubtful(report, PART, "no selected collection exists", hint);
     } else {
-        right(
-            report,
-            PART,
-            format!("selected collections: {}, with about {documents} documents", facts.collections.len()),
-        );
+        right(report, PART, format!("selected collections: {}, about {documents} documents", facts.collections.len()));
     }
 }
 
@@ -192,27 +190,27 @@ fn redis(report: &mut Report, address: &str, facts: &RedisFacts) {
     const PART: &str = "redis";
     let version = &facts.version;
     if at_least(version, REDIS) {
-        right(report, PART, format!("Redis {version} answers at {address}"));
+        right(report, PART, format!("Redis {version} reachable at {address}"));
     } else {
-        wrong(report, PART, format!("Redis {version} is too old"), "Redis 7.0 or newer is needed");
+        wrong(report, PART, format!("unsupported Redis version {version}"), "upgrade to Redis 7.0 or newer");
     }
     if facts.cluster {
-        let hint = "use a server that is not in cluster mode: one step of the pipeline touches two streams at once";
-        wrong(report, PART, "it is a node of Redis Cluster", hint);
+        let hint = "use a server without cluster mode: one pipeline step updates both streams in one script";
+        wrong(report, PART, "Redis Cluster is not supported", hint);
     }
     if facts.role == "slave" {
-        wrong(report, PART, "it is a replica, which takes no writes", "let redis.url point to the primary");
+        wrong(report, PART, "read-only replica", "set redis.url to the primary");
     }
     match facts.max_memory_policy.as_str() {
-        "noeviction" => right(report, PART, "it deletes nothing when its memory is full (noeviction)"),
+        "noeviction" => right(report, PART, "eviction disabled (maxmemory-policy noeviction)"),
         "" => {
-            doubtful(report, PART, "its eviction policy is not known", "make sure that maxmemory-policy is noeviction");
+            doubtful(report, PART, "unknown eviction policy", "make sure that maxmemory-policy is noeviction");
         }
         policy => wrong(
             report,
             PART,
-            format!("maxmemory-policy is {policy}: it deletes data when its memory is full"),
-            "redis-cli CONFIG SET maxmemory-policy noeviction, and the same line in redis.conf",
+            format!("maxmemory-policy is {policy}: Redis evicts data when its memory is full"),
+            "run `redis-cli CONFIG SET maxmemory-policy noeviction`, and set it in redis.conf",
         ),
     }
     if facts.append_only {
@@ -220,23 +218,23 @@ fn redis(report: &mut Report, address: &str, facts: &RedisFacts) {
             Some("no") => doubtful(
                 report,
                 PART,
-                "appendfsync is no: the system decides when data reaches the disk",
-                "set appendfsync everysec; what a power cut takes is then at most a second, and is read again",
+                "appendfsync is no: the operating system decides when data reaches the disk",
+                "set appendfsync to everysec: a power failure then loses at most one second, which is read again",
             ),
-            Some(fsync) => right(report, PART, format!("it writes an append-only file (appendfsync {fsync})")),
-            None => right(report, PART, "it writes an append-only file"),
+            Some(fsync) => right(report, PART, format!("append-only file enabled (appendfsync {fsync})")),
+            None => right(report, PART, "append-only file enabled"),
         }
     } else {
         doubtful(
             report,
             PART,
             "appendonly is no: a restart of Redis loses both streams, and everything is read again",
-            "redis-cli CONFIG SET appendonly yes, and the same line in redis.conf",
+            "run `redis-cli CONFIG SET appendonly yes`, and set it in redis.conf",
         );
     }
     if facts.max_memory > 0 {
         let share = facts.used_memory as f64 / facts.max_memory as f64;
-        let message = format!("{:.0} % of its memory limit are in use", share * 100.0);
+        let message = format!("memory usage at {:.0}% of the limit", share * 100.0);
         if share < MEMORY_SHARE {
             right(report, PART, message);
         } else {
@@ -254,7 +252,7 @@ fn embedder(report: &mut Report, address: &str, facts: &EmbedderFacts) {
             right(
                 report,
                 PART,
-                format!("{model} at {address} gave {dimension} dimensions in {millis:.1} ms{computes}"),
+                format!("{model} at {address} returned {dimension} dimensions in {millis:.1} ms{computes}"),
             );
         }
         EmbedderFacts::ToStart { model, dimension } => {
@@ -263,15 +261,15 @@ fn embedder(report: &mut Report, address: &str, facts: &EmbedderFacts) {
                 None => doubtful(
                     report,
                     PART,
-                    format!("{model} is not on this machine yet"),
-                    "`tidewheel run` fetches it when it starts, which takes a while and needs the network",
+                    format!("{model} is not downloaded yet"),
+                    "`tidewheel run` downloads it on startup, which takes time and network access",
                 ),
             }
             doubtful(
                 report,
                 PART,
-                format!("no embedder runs at {address} yet"),
-                "`tidewheel run` starts it; for an embedder elsewhere set embedding.url",
+                format!("no embedder is running at {address}"),
+                "`tidewheel run` starts it; to use another embedder, set embedding.url",
             );
         }
     }
@@ -281,21 +279,21 @@ fn server(report: &mut Report, facts: &QdrantFacts) {
     const PART: &str = "qdrant";
     let QdrantFacts { title, version, .. } = facts;
     if !at_least(version, QDRANT) {
-        wrong(report, PART, format!("Qdrant {version} is too old"), "1.16 or newer is needed, 1.19 is best");
+        wrong(report, PART, format!("unsupported Qdrant version {version}"), "upgrade to 1.16 or newer, ideally 1.19");
     } else if at_least(version, QDRANT_GOOD) {
-        right(report, PART, format!("{title} {version} answers"));
+        right(report, PART, format!("{title} {version} reachable"));
     } else {
-        let hint = "from 1.19 on a crash cannot apply a conditional write twice";
-        doubtful(report, PART, format!("Qdrant {version} works"), hint);
+        let hint = "upgrade to 1.19 or newer, where a crash cannot apply a conditional write twice";
+        doubtful(report, PART, format!("Qdrant {version} is supported, but outdated"), hint);
     }
 }
 
 fn collection(report: &mut Report, name: &str, facts: Option<&CollectionFacts>, embedder: Option<u64>) {
     const PART: &str = "qdrant";
     let Some(facts) = facts else {
-        return right(report, PART, format!("collection {name} is not there yet; the upserter creates it"));
+        return right(report, PART, format!("collection {name} does not exist yet; the upserter creates it"));
     };
-    let elsewhere = "delete it, or choose another qdrant.collection";
+    let elsewhere = "delete it, or set qdrant.collection to another name";
     match (facts.dimension, facts.distance.as_deref()) {
         (None, _) => {
             return wrong(report, PART, format!("collection {name} has no default vector"), elsewhere);
@@ -304,14 +302,15 @@ fn collection(report: &mut Report, name: &str, facts: Option<&CollectionFacts>, 
             return wrong(
                 report,
                 PART,
-                format!("collection {name} compares by {distance} instead of Cosine"),
+                format!("collection {name} uses {distance} distance instead of Cosine"),
                 elsewhere,
             );
         }
         (Some(found), _) if embedder.is_some_and(|embedder| embedder != found) => {
             let expected = embedder.unwrap_or_default();
-            let message = format!("collection {name} has {found} dimensions, the embedder gives {expected}");
-            return wrong(report, PART, message, "use the model that it was made with, or another qdrant.collection");
+            let message = format!("collection {name} has {found} dimensions, the embedder returns {expected}");
+            let hint = "use the model that the collection was built with, or set qdrant.collection to another name";
+            return wrong(report, PART, message, hint);
         }
         _ => {}
     }
@@ -319,13 +318,13 @@ fn collection(report: &mut Report, name: &str, facts: Option<&CollectionFacts>, 
     match facts.status.as_str() {
         "red" => {
             let cause = facts.optimizer_error.as_deref().unwrap_or("no reason given");
-            wrong(report, PART, format!("collection {name} is broken: {cause}"), "look at Qdrant's log");
+            wrong(report, PART, format!("collection {name} has status red: {cause}"), "check Qdrant's log");
         }
-        status => right(report, PART, format!("collection {name} has {points} points and is {status}")),
+        status => right(report, PART, format!("collection {name}: {points} points, status {status}")),
     }
 }
 
-/// Whether `version`, such as `7.0.15` or `v1.19.0-dev`, is at least this. What cannot be read is taken to be new.
+/// Whether `version`, such as `7.0.15` or `v1.19.0-dev`, is at least `major.minor`. An unparsable version counts as new.
 fn at_least(version: &str, (major, minor): (u32, u32)) -> bool {
     let mut parts = version.trim_start_matches('v').split(['.', '-', '+']).map(str::parse::<u32>);
     match (parts.next(), parts.next()) {

@@ -1,6 +1,6 @@
-//! What follows from what the servers say of themselves: right, doubtful or wrong, and what to do about it.
+//! Turns the facts that servers report into findings (right, doubtful or wrong) with a hint for each.
 //!
-//! Facts in, findings out, no network: the same facts always give the same findings.
+//! Pure and without network access: the same facts always give the same findings.
 
 mod judge;
 #[cfg(test)]
@@ -18,10 +18,10 @@ use crate::exit::Failure;
 
 pub(crate) use judge::findings;
 
-/// What a server said, or why it said nothing.
+/// The facts of a server, or why it did not report any.
 pub(crate) type Told<T> = Result<T, Failure>;
 
-/// Everything that was asked.
+/// The input of all checks.
 pub(crate) struct Facts {
     pub(crate) mongodb_uri: String,
     pub(crate) mongodb: Told<MongoFacts>,
@@ -33,42 +33,42 @@ pub(crate) struct Facts {
     pub(crate) collection: String,
     pub(crate) qdrant: Told<QdrantFacts>,
     pub(crate) owners: Owners,
-    /// `None` if nothing is traced.
+    /// `None` if tracing is off.
     pub(crate) traces: Option<Told<CollectorFacts>>,
 }
 
-/// Who owns what, as far as the servers answered.
+/// Owners, as far as the servers answered.
 #[derive(Default)]
 pub(crate) struct Owners {
-    /// The database that these settings name.
+    /// The database in these settings.
     pub(crate) source: Option<SourceIdentity>,
-    /// The installation that Redis names.
+    /// The installation registered in Redis.
     pub(crate) redis: Option<Installation>,
-    /// The owner that the collection names.
+    /// The owner recorded in the collection.
     pub(crate) collection: Option<CollectionMark>,
 }
 
-/// The embedder.
+/// State of the embedder.
 pub(crate) enum EmbedderFacts {
-    /// How it did with a short text.
+    /// It embedded a short text.
     Running {
         model: String,
-        /// Of the vector that it really gave.
+        /// Dimensions of the returned vector.
         dimension: usize,
         latency: Duration,
-        /// How it computes, if it says.
+        /// Compute backend, if reported.
         computes: Option<String>,
     },
-    /// It does not run yet, and `run` starts it.
+    /// Not running yet; `run` starts it.
     ToStart {
         model: String,
-        /// Of the model, which was loaded; `None` if it has to be fetched first.
+        /// Dimensions of the model after loading it; `None` if it is not downloaded yet.
         dimension: Option<usize>,
     },
 }
 
 impl EmbedderFacts {
-    /// Dimensions of its vectors, if they are known.
+    /// Dimensions of its vectors, if known.
     pub(crate) fn dimension(&self) -> Option<usize> {
         match self {
             Self::Running { dimension, .. } => Some(*dimension),
@@ -77,31 +77,31 @@ impl EmbedderFacts {
     }
 }
 
-/// How the collector of traces took an empty request.
+/// Response of the trace collector to an empty request.
 pub(crate) struct CollectorFacts {
     pub(crate) address: String,
-    /// Why it did not, if so.
+    /// Why it rejected the request; `None` if it was accepted.
     pub(crate) refused: Option<String>,
 }
 
-/// How it looks.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
-    /// As it should be.
+    /// Passed.
     Right,
-    /// It works, but a person should look at it.
+    /// Works, but needs attention.
     Doubtful,
-    /// It does not work, or will lose data.
+    /// Does not work, or will lose data.
     Wrong,
 }
 
-/// One thing that was looked at.
+/// Result of one check, with a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     pub(crate) part: &'static str,
     pub(crate) verdict: Verdict,
     pub(crate) message: String,
-    /// What to do, unless it is right.
+    /// What to do; `None` if the check passed.
     pub(crate) hint: Option<String>,
 }

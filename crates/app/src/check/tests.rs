@@ -68,47 +68,51 @@ fn verdicts(change: impl FnOnce(&mut Facts)) -> Vec<(Verdict, String)> {
     for finding in &findings {
         assert_eq!(finding.hint.is_some(), finding.verdict != Verdict::Right, "{finding:?}");
     }
-    let amiss = findings.into_iter().filter(|finding| finding.verdict != Verdict::Right);
-    amiss.map(|finding| (finding.verdict, finding.message)).collect()
+    let problems = findings.into_iter().filter(|finding| finding.verdict != Verdict::Right);
+    problems.map(|finding| (finding.verdict, finding.message)).collect()
 }
 
 #[test]
-fn what_is_right_has_nothing_to_say() {
+fn healthy_servers_give_no_problems() {
     assert_eq!(verdicts(|_| ()), []);
     assert_eq!(verdicts(|facts| facts.traces = None), []);
     assert_eq!(verdicts(|facts| facts.qdrant.as_mut().unwrap().collection = None), []);
 }
 
 #[test]
-fn each_fault_is_found_and_only_that() {
+fn each_fault_gives_exactly_one_finding() {
     type Change = fn(&mut Facts);
     let cases: &[(Change, Verdict, &str)] = &[
-        (|f| f.mongodb.as_mut().unwrap().version = "5.0.1".into(), Verdict::Wrong, "too old"),
-        (|f| f.mongodb.as_mut().unwrap().primary = false, Verdict::Doubtful, "no primary"),
+        (|f| f.mongodb.as_mut().unwrap().version = "5.0.1".into(), Verdict::Wrong, "unsupported MongoDB version"),
+        (|f| f.mongodb.as_mut().unwrap().primary = false, Verdict::Doubtful, "no reachable primary"),
         (|f| f.mongodb.as_mut().unwrap().watch = Err(PortError::fatal("not allowed")), Verdict::Wrong, "not allowed"),
         (|f| f.mongodb.as_mut().unwrap().oplog.as_mut().unwrap().first.seconds = 990_000, Verdict::Doubtful, "2.8 h"),
-        (|f| f.mongodb.as_mut().unwrap().oplog = None, Verdict::Doubtful, "not known"),
-        (|f| f.mongodb.as_mut().unwrap().collections.clear(), Verdict::Doubtful, "no collection"),
+        (|f| f.mongodb.as_mut().unwrap().oplog = None, Verdict::Doubtful, "unknown oplog window"),
+        (|f| f.mongodb.as_mut().unwrap().collections.clear(), Verdict::Doubtful, "no selected collection"),
         (
             |f| {
                 f.mongodb.as_mut().unwrap().collections.clear();
                 f.mongodb.as_mut().unwrap().passed_over = vec!["notes".into(), "orders".into()];
             },
             Verdict::Wrong,
-            "selects none of the 2 collections there are: notes, orders",
+            "selects none of the 2 existing collections: notes, orders",
         ),
         (|f| f.mongodb = Err(Failure::new("refused")), Verdict::Wrong, "refused"),
-        (|f| f.redis.as_mut().unwrap().version = "6.2.0".into(), Verdict::Wrong, "too old"),
+        (|f| f.redis.as_mut().unwrap().version = "6.2.0".into(), Verdict::Wrong, "unsupported Redis version"),
         (|f| f.redis.as_mut().unwrap().cluster = true, Verdict::Wrong, "Cluster"),
         (|f| f.redis.as_mut().unwrap().role = "slave".into(), Verdict::Wrong, "replica"),
         (|f| f.redis.as_mut().unwrap().max_memory_policy = "allkeys-lru".into(), Verdict::Wrong, "allkeys-lru"),
         (|f| f.redis.as_mut().unwrap().append_only = false, Verdict::Doubtful, "appendonly"),
         (|f| f.redis.as_mut().unwrap().append_fsync = Some("no".into()), Verdict::Doubtful, "appendfsync"),
-        (|f| f.redis.as_mut().unwrap().used_memory = 90, Verdict::Doubtful, "90 %"),
+        (|f| f.redis.as_mut().unwrap().used_memory = 90, Verdict::Doubtful, "90%"),
         (|f| f.embedder = Err(Failure::new("refused")), Verdict::Wrong, "refused"),
-        (|f| f.embedder = Ok(running(64)), Verdict::Wrong, "384 dimensions, the embedder gives 64"),
-        (|f| f.embedder = Ok(to_start(Some(384))), Verdict::Doubtful, "no embedder runs at http://127.0.0.1:8080 yet"),
-        (|f| f.qdrant.as_mut().unwrap().version = "1.15.0".into(), Verdict::Wrong, "too old"),
+        (|f| f.embedder = Ok(running(64)), Verdict::Wrong, "384 dimensions, the embedder returns 64"),
+        (
+            |f| f.embedder = Ok(to_start(Some(384))),
+            Verdict::Doubtful,
+            "no embedder is running at http://127.0.0.1:8080",
+        ),
+        (|f| f.qdrant.as_mut().unwrap().version = "1.15.0".into(), Verdict::Wrong, "unsupported Qdrant version"),
         (|f| f.qdrant.as_mut().unwrap().version = "1.17.0".into(), Verdict::Doubtful, "1.17.0"),
         (|f| collection(f).distance = Some("Dot".into()), Verdict::Wrong, "Dot"),
         (|f| collection(f).dimension = None, Verdict::Wrong, "no default vector"),
@@ -118,7 +122,7 @@ fn each_fault_is_found_and_only_that() {
             "4318/v1/traces: it answered 404",
         ),
         (|f| f.traces = Some(Err(Failure::new("no address"))), Verdict::Wrong, "no address"),
-        (|f| collection(f).status = "red".into(), Verdict::Wrong, "broken"),
+        (|f| collection(f).status = "red".into(), Verdict::Wrong, "status red"),
     ];
     for (change, verdict, part) in cases {
         let found = verdicts(change);
@@ -129,10 +133,10 @@ fn each_fault_is_found_and_only_that() {
 }
 
 #[test]
-fn embedder_that_run_starts_is_not_wrong_but_its_model_may_be() {
+fn embedder_to_start_is_no_failure_unless_its_model_mismatches() {
     let absent = verdicts(|facts| facts.embedder = Ok(to_start(None)));
     assert!(absent.iter().all(|(verdict, _)| *verdict == Verdict::Doubtful), "{absent:?}");
-    assert!(absent[0].1.contains("m is not on this machine yet"), "{absent:?}");
+    assert!(absent[0].1.contains("m is not downloaded yet"), "{absent:?}");
     let other = verdicts(|facts| facts.embedder = Ok(to_start(Some(64))));
     assert_eq!(other.last().unwrap().0, Verdict::Wrong, "{other:?}");
 }
@@ -154,13 +158,13 @@ fn collection(facts: &mut Facts) -> &mut CollectionFacts {
 }
 
 #[test]
-fn a_single_server_of_mongodb_is_wrong() {
+fn standalone_mongodb_is_a_failure() {
     let found = verdicts(|facts| facts.mongodb.as_mut().unwrap().topology = Topology::Standalone);
     assert_eq!(found[0].0, Verdict::Wrong);
 }
 
 #[test]
-fn foreign_owners_are_wrong_and_name_the_command_that_takes_over() {
+fn foreign_owners_are_failures_that_name_the_owner() {
     let source = |database: &str| SourceIdentity {
         database: database.into(),
         replica_set: "rs0".into(),

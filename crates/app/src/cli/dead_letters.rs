@@ -1,4 +1,4 @@
-//! `dead-letters`: which of them, and what is to become of them.
+//! Arguments of `dead-letters`: filters and actions.
 
 use std::time::Duration;
 
@@ -10,55 +10,63 @@ use super::output::span;
 /// `dead-letters`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLettersCommand {
-    /// List them, newest last
+    /// List dead letters, newest last
     List(LettersListArgs),
-    /// Show one with its document
+    /// Show a dead letter with its document
     Show(LettersShowArgs),
-    /// Put them back into their stage, to be worked on once more
+    /// Put dead letters back into their stage for another attempt
     #[command(after_help = "\
 Examples:
-  tidewheel dead-letters retry --all                       what would be done
+  tidewheel dead-letters retry --all                       show the plan
   tidewheel dead-letters retry --all --yes
   tidewheel dead-letters retry --id 65f000000000000000000001 --yes
   tidewheel dead-letters retry --reason timeout --newer-than 1d --yes
 
-A change that is tried again keeps its version: a newer state of its document wins. What cannot be read stays.
-Exit code: 0 done, or the plan was printed; 1 nothing matches, or some stayed; 2 could not.")]
+A retried change keeps its version, so a newer version of its document wins. Unreadable dead letters stay.
+
+Exit codes:
+  0  done, or plan printed
+  1  no match, or some dead letters stayed
+  2  error")]
     Retry(LettersActArgs),
-    /// Delete them
+    /// Delete dead letters
     #[command(after_help = "\
 Examples:
-  tidewheel dead-letters drop --id 1763842213007-0         asks first
+  tidewheel dead-letters drop --id 1763842213007-0         ask for confirmation
   tidewheel dead-letters drop --older-than 30d --yes
 
-Their documents stay as the index has them, missing or in an older state, until they change; `tidewheel verify` lists
-such documents, and `tidewheel verify --repair` sends them again.
-Exit code: 0 done, or the plan was printed; 1 nothing matches, or you said no; 2 could not.")]
+The documents stay in the index as they are, missing or outdated, until they change; `tidewheel verify` lists \
+them, and `tidewheel verify --repair` sends them again.
+
+Exit codes:
+  0  done, or plan printed
+  1  no match, or not confirmed
+  2  error")]
     Drop(LettersActArgs),
 }
 
-/// Which dead letters.
+/// Filters for dead letters.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct LettersFilterArgs {
-    /// Only of this stage
+    /// Only this stage
     #[arg(long, value_enum)]
     pub(crate) stage: Option<StageName>,
-    /// Only these: ids of dead letters, or _ids of documents; may be given several times
+    /// Only this id of a dead letter or _id of a document (repeatable)
     #[arg(long = "id", value_name = "ID")]
     pub(crate) ids: Vec<String>,
-    /// Only those whose reason has this text in it
+    /// Only dead letters whose reason contains this text
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
-    /// Only those that were parked longer ago than this, such as 90m or 7d
+    /// Only dead letters older than this, such as 90m or 7d
     #[arg(long, value_name = "AGE", value_parser = span)]
     pub(crate) older_than: Option<Duration>,
-    /// Only those that were parked since then
+    /// Only dead letters at most this old, such as 90m or 7d
     #[arg(long, value_name = "AGE", value_parser = span)]
     pub(crate) newer_than: Option<Duration>,
 }
 
 impl LettersFilterArgs {
-    /// Whether all letters are meant.
+    /// Whether no filter is set.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { stage, ids, reason, older_than, newer_than } = self;
         stage.is_none() && ids.is_empty() && reason.is_none() && older_than.is_none() && newer_than.is_none()
@@ -76,7 +84,7 @@ pub(crate) enum StageName {
 }
 
 impl StageName {
-    /// As it is written on the command line.
+    /// Name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
@@ -84,7 +92,7 @@ impl StageName {
         }
     }
 
-    /// As it is called in sentences.
+    /// Name in messages.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Raw => "stage 1",
@@ -101,11 +109,13 @@ Examples:
   tidewheel dead-letters list --reason 422 --newer-than 1h
   tidewheel dead-letters list --output json | jq '.letters[].document_id'
 
-Exit code: 0 the list was printed, even if it is empty; 2 could not read them.")]
+Exit codes:
+  0  list printed, even if empty
+  2  error")]
 pub(crate) struct LettersListArgs {
     #[command(flatten)]
     pub(crate) filter: LettersFilterArgs,
-    /// The most to show
+    /// Maximum number of dead letters to show
     #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub(crate) limit: u64,
     #[command(flatten)]
@@ -119,27 +129,30 @@ Examples:
   tidewheel dead-letters show 1763842213007-0
   tidewheel dead-letters show 65f000000000000000000001 --output json | jq '.[0].reason'
 
-Exit code: 0 there is one, 1 there is none, 2 could not read them.")]
+Exit codes:
+  0  found
+  1  not found
+  2  error")]
 pub(crate) struct LettersShowArgs {
-    /// The dead letter's id, or its document's _id
+    /// Id of the dead letter, or _id of its document
     pub(crate) id: String,
-    /// Only of this stage
+    /// Only this stage
     #[arg(long, value_enum)]
     pub(crate) stage: Option<StageName>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
-/// `dead-letters retry` and `drop`: at least one condition, so that nobody means all of them by accident.
+/// `dead-letters retry` and `drop`: at least one filter or `--all`, so that a forgotten filter does not match everything.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("which").required(true).multiple(true).args(["ids", "reason", "older_than", "newer_than", "all"]))]
 pub(crate) struct LettersActArgs {
     #[command(flatten)]
     pub(crate) filter: LettersFilterArgs,
-    /// All of them
+    /// All dead letters
     #[arg(long)]
     pub(crate) all: bool,
-    /// Do it; without this only the plan is printed, and `drop` asks where a person is at the terminal
+    /// Apply the plan; without this flag it is only printed (on a terminal, `drop` asks for confirmation)
     #[arg(long, short)]
     pub(crate) yes: bool,
     #[command(flatten)]

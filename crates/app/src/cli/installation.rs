@@ -1,4 +1,4 @@
-//! `installation`: who owns this Redis and this collection.
+//! Arguments of `installation`: ownership of Redis and of the collection.
 
 use clap::{Args, Subcommand};
 
@@ -7,25 +7,28 @@ use super::OutputArgs;
 /// `installation`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum InstallationCommand {
-    /// Show which installation owns this Redis and this collection
+    /// Show the owners of Redis and of the collection
     Show(OutputArgs),
-    /// Take over a Redis or a collection that belongs to another installation
+    /// Take over a Redis or a collection owned by another installation
     #[command(after_help = "\
 Examples:
-  tidewheel installation adopt                 what would change
-  tidewheel installation adopt --yes           the database in these settings owns both from now on
+  tidewheel installation adopt                 show the plan
+  tidewheel installation adopt --yes           make the database in these settings the owner of both
   tidewheel installation adopt --yes --output json
 
-Services of the former owner stop within seconds. Stop them first where you can. What Redis and the collection hold of
-another database is removed from the index by the comparison that the next producer makes.
-Exit code: 0 done, nothing to do, or the plan was printed; 2 could not.")]
+Services of the previous owner stop within seconds; stop them first if possible. The next producer runs a \
+comparison that removes documents of another database from the index.
+
+Exit codes:
+  0  done, nothing to do, or plan printed
+  2  error")]
     Adopt(AdoptArgs),
 }
 
 /// `installation adopt`.
 #[derive(Debug, Args)]
 pub(crate) struct AdoptArgs {
-    /// Do it; without this only the plan is printed
+    /// Apply the plan; without this flag it is only printed
     #[arg(long, short)]
     pub(crate) yes: bool,
     #[command(flatten)]

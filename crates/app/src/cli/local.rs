@@ -1,4 +1,4 @@
-//! Everything on this machine.
+//! Arguments of the local stack.
 
 use std::path::PathBuf;
 
@@ -8,47 +8,47 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  tidewheel up --demo                 with a few documents and a search
-  tidewheel up --demo --exit          the same, and stop after the search
+  tidewheel up --demo                 load sample documents and search them
+  tidewheel up --demo --exit          stop after the search
   tidewheel up --data /srv/tidewheel --mongodb-port 27018
 
-What is on PATH is used first (mongod 6.0, redis-server 7.0, qdrant); the rest is fetched once, checked and cached.
-With qdrant.url set, that Qdrant is used and none is started.")]
+Servers on PATH are used first (mongod 6.0, redis-server 7.0, qdrant); missing ones are downloaded once, verified \
+and cached. If qdrant.url is set, that Qdrant is used and none is started.")]
 pub(crate) struct UpArgs {
-    /// Insert a few documents, wait until they can be found, and search
+    /// Insert sample documents, wait until they are searchable, and search
     #[arg(long)]
     pub(crate) demo: bool,
-    /// With --demo: stop everything after the search
+    /// Stop everything after the search (with --demo)
     #[arg(long, requires = "demo")]
     pub(crate) exit: bool,
-    /// Where the servers keep their data (local.data) [default: ~/.local/share/tidewheel]
+    /// Data directory of the servers (local.data) [default: ~/.local/share/tidewheel]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
-    /// MongoDB's port (local.mongodb_port) [default: 27017]
+    /// MongoDB port (local.mongodb_port) [default: 27017]
     #[arg(long, value_name = "PORT")]
     pub(crate) mongodb_port: Option<u16>,
-    /// Redis' port (local.redis_port) [default: 6379]
+    /// Redis port (local.redis_port) [default: 6379]
     #[arg(long, value_name = "PORT")]
     pub(crate) redis_port: Option<u16>,
-    /// The port of Qdrant's REST API (local.qdrant_http_port) [default: 6333]
+    /// Qdrant REST port (local.qdrant_http_port) [default: 6333]
     #[arg(long, value_name = "PORT")]
     pub(crate) qdrant_http_port: Option<u16>,
-    /// The port of Qdrant's gRPC API (local.qdrant_grpc_port) [default: 6334]
+    /// Qdrant gRPC port (local.qdrant_grpc_port) [default: 6334]
     #[arg(long, value_name = "PORT")]
     pub(crate) qdrant_grpc_port: Option<u16>,
-    /// The embedder's port (embedder.listen) [default: 8080]
+    /// Embedder port (embedder.listen) [default: 8080]
     #[arg(long, value_name = "PORT")]
     pub(crate) embedder_port: Option<u16>,
-    /// The operations server's port (http.listen) [default: 9090]
+    /// Operations server port (http.listen) [default: 9090]
     #[arg(long, value_name = "PORT")]
     pub(crate) http_port: Option<u16>,
-    /// The web console's port (console.listen) [default: 9091]
+    /// Web console port (console.listen) [default: 9091]
     #[arg(long, value_name = "PORT")]
     pub(crate) console_port: Option<u16>,
 }
 
 impl UpArgs {
-    /// The flags of `up` that are settings: flag, key, value.
+    /// Flags of `up` that override settings: flag, key, value.
     pub(crate) fn settings(&self) -> Vec<(String, String, String)> {
         let port = |port: Option<u16>| port.map(|port| port.to_string());
         let loopback = |port: Option<u16>| port.map(|port| format!("127.0.0.1:{port}"));
@@ -66,18 +66,4 @@ impl UpArgs {
         .filter_map(|(flag, key, value)| Some((flag.to_owned(), key.to_owned(), value?)))
         .collect()
     }
-}
-
-/// `local-qdrant`.
-#[derive(Debug, Args)]
-pub(crate) struct LocalQdrantArgs {
-    /// Where the collections are kept
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
-    /// Where the REST API listens
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) http: std::net::SocketAddr,
-    /// Where the gRPC API listens
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) grpc: std::net::SocketAddr,
 }

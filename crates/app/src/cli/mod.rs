@@ -1,4 +1,4 @@
-//! The command line: what can be typed, and what it says of itself.
+//! Command-line arguments and help texts.
 
 mod dead_letters;
 mod installation;
@@ -14,14 +14,13 @@ pub(crate) use dead_letters::{
     DeadLettersCommand, LettersActArgs, LettersFilterArgs, LettersListArgs, LettersShowArgs, StageName,
 };
 pub(crate) use installation::{AdoptArgs, InstallationCommand};
-pub(crate) use local::{LocalQdrantArgs, UpArgs};
+pub(crate) use local::UpArgs;
 pub(crate) use output::{Output, OutputArgs};
 pub(crate) use questions::{AuditLogArgs, CheckArgs, MonitorArgs, SearchArgs, StatusArgs, TraceArgs, WaitArgs};
 pub(crate) use repair::{ReplayArgs, ReplayFrom, VerifyArgs};
 pub(crate) use settings::{ConfigCommand, SettingsArgs};
 
-/// Keeps a Qdrant collection equal to a MongoDB collection, continuously: what is written to MongoDB can be searched by
-/// meaning within moments.
+/// Keep a Qdrant collection in sync with MongoDB: every write is searchable by meaning within moments.
 #[derive(Debug, Parser)]
 #[command(
     name = "tidewheel",
@@ -29,10 +28,10 @@ pub(crate) use settings::{ConfigCommand, SettingsArgs};
     max_term_width = 110,
     after_help = "\
 Examples:
-  tidewheel up --demo                          everything on this machine, with a few documents to try
-  tidewheel run --set mongodb.database=shop    all services against servers of your own
+  tidewheel up --demo                          start a local stack with sample documents
+  tidewheel run --set mongodb.database=shop    run all services against your own servers
   tidewheel search \"parcel never arrived\"      search by meaning
-  tidewheel check                              is everything set up right?"
+  tidewheel check                              test every server and setting"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -41,33 +40,33 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// Subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Start everything on this machine: MongoDB, Redis, Qdrant, a model, and all services
+    /// Start a local stack: MongoDB, Redis, Qdrant, a model and all services
     Up(UpArgs),
-    /// Run all services in one process, against your own servers
+    /// Run all services in one process against your own servers
     #[command(after_help = "\
 Examples:
   tidewheel run --database shop --collection tickets
   TIDEWHEEL__MONGODB__URI=mongodb://db1,db2/?replicaSet=rs0 tidewheel run --database shop")]
     Run,
-    /// Run the producer alone: from MongoDB to the stream raw_document_changes
+    /// Run the producer: MongoDB → raw_document_changes
     #[command(after_help = "\
 Examples:
   tidewheel producer --database shop
   tidewheel producer --database shop --set producer.snapshot=never
 
-A second producer waits until the first one is gone.")]
+A second producer stands by until the first one is gone.")]
     Producer,
-    /// Run the embedder alone: the HTTP service that turns texts into vectors
+    /// Run the embedder, the HTTP service that turns text into vectors
     #[command(after_help = "\
 Examples:
   tidewheel embedder
   tidewheel embedder --model ./my-model --set embedder.listen=0.0.0.0:8080
   curl 127.0.0.1:8080/encode -H 'content-type: application/json' -d '{\"text\": \"hello\"}'")]
     Embedder,
-    /// Run a processor: from raw_document_changes through the embedder to embedded_documents
+    /// Run a processor: raw_document_changes → embedder → embedded_documents
     #[command(after_help = "\
 Examples:
   tidewheel processor
@@ -75,58 +74,55 @@ Examples:
   tidewheel processor --set embedding.provider=tei --embedding-url http://gpu-box:3000
   tidewheel processor --set embedding.provider=ollama --set embedding.model=nomic-embed-text
 
-Start it as often as you like: all of them share the work.")]
+Any number of processors share the work.")]
     Processor,
-    /// Run an upserter: from the stream embedded_documents to Qdrant
+    /// Run an upserter: embedded_documents → Qdrant
     #[command(after_help = "\
 Examples:
   tidewheel upserter
   tidewheel upserter --qdrant-url https://qdrant.example.com:6334 --set qdrant.api_key_file=/run/secrets/qdrant
 
-Start it as often as you like: all of them share the work.")]
+Any number of upserters share the work.")]
     Upserter,
-    /// Search by meaning
+    /// Search documents by meaning
     Search(SearchArgs),
-    /// Show whether the index is right, and the whole pipeline as it is now
+    /// Show whether the index is in sync, and the state of the pipeline
     Status(StatusArgs),
-    /// Serve the web console alone, for services that run elsewhere
+    /// Serve the web console for services that run elsewhere
     #[command(after_help = "\
 Examples:
   tidewheel console
   tidewheel console --set console.listen=127.0.0.1:9191 --set console.token_file=/run/secrets/console
 
-`run` and `up` serve it as well. Without console.token it only shows; with it, dead letters can be retried and dropped.")]
+`run` and `up` serve it too. Without console.token it is read-only; with it, dead letters can be retried and dropped.")]
     Console,
-    /// Print stage lengths and warnings at an interval, and post to a webhook when a problem begins and when it is over
+    /// Print backlogs and problems at an interval, and notify a webhook when a problem begins or is resolved
     Monitor(MonitorArgs),
-    /// Connect to every server, do what real work does, and say what is not right
+    /// Test every server with the operations that the services use, and report problems
     Check(CheckArgs),
-    /// Send through the pipeline once more what a stage still holds, or the whole source
+    /// Send retained stream entries or source documents through the pipeline again
     Replay(ReplayArgs),
-    /// Say where one document is, hop by hop, and why
+    /// Show where a document is in the pipeline, hop by hop, and why
     Trace(TraceArgs),
-    /// Wait until what was written to MongoDB can be searched
+    /// Wait until writes to MongoDB are searchable
     Wait(WaitArgs),
-    /// Compare the index with MongoDB, document by document, and repair what differs
+    /// Compare the index with MongoDB, document by document, and repair differences
     Verify(VerifyArgs),
-    /// Show, retry or drop the entries that no attempt could process
+    /// List, retry or drop dead letters: entries that failed every attempt
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
-    /// Show which installation owns this Redis and this collection, or take them over
+    /// Show or take over the ownership of Redis and of the collection
     #[command(subcommand)]
     Installation(InstallationCommand),
-    /// Show who changed what, and from where
+    /// Show the audit log: who changed what, and from where
     AuditLog(AuditLogArgs),
-    /// Show or check the settings
+    /// Show or validate the settings
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Print a completion script for a shell
+    /// Print a shell completion script
     #[command(after_help = "Example: tidewheel completions bash > /etc/bash_completion.d/tidewheel")]
     Completions {
-        /// The shell
+        /// Shell to print the script for
         shell: clap_complete::Shell,
     },
-    /// Serve Qdrant's API from a directory (the local stack starts this)
-    #[command(hide = true)]
-    LocalQdrant(LocalQdrantArgs),
 }

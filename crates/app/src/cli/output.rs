@@ -1,4 +1,4 @@
-//! What several commands share: how data is printed, and how a span of time is written.
+//! Arguments shared by several commands: output format and durations.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use clap::{Args, ValueEnum};
 
 use crate::settings::parse_duration;
 
-/// Reads a span of time.
+/// Parses a duration.
 pub(super) fn span(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "a span of time is written like 30s, 90m, 12h or 7d".to_owned())
+    parse_duration(text).ok_or_else(|| "expected a duration such as 30s, 90m, 12h or 7d".to_owned())
 }
 
-/// How data is printed.
+/// Output format.
 #[derive(Debug, Args)]
 pub(crate) struct OutputArgs {
-    /// How to print it
+    /// Output format
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
 }
 
-/// How data is printed.
+/// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// For people
+    /// Human-readable text
     Text,
-    /// For programs
+    /// JSON
     Json,
 }

@@ -1,4 +1,4 @@
-//! Commands that send documents through the pipeline once more.
+//! Arguments of the commands that send documents through the pipeline again.
 
 use std::time::Duration;
 
@@ -11,29 +11,33 @@ use super::output::span;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  tidewheel replay source                              what would be done
-  tidewheel replay source --yes                        read and send every document anew
+  tidewheel replay source                              show the plan
+  tidewheel replay source --yes                        read and send every document again
   tidewheel replay source --filter '{\"status\": \"open\"}' --yes
-  tidewheel replay raw --since 2h --yes                send the changes of the last two hours anew
-  tidewheel replay embedded --yes                      write again what stage 2 still holds, without embedding
-  tidewheel replay source --into documents_2 --yes     fill a new collection and switch the alias to it
+  tidewheel replay raw --since 2h --yes                replay the changes of the last two hours
+  tidewheel replay embedded --yes                      write stage 2 again, without embedding
+  tidewheel replay source --into documents_2 --yes     fill a new collection, switch the alias
 
-It is safe while everything runs: newer changes always win. It may be interrupted and run again.
-Exit code: 0 done, or the plan was printed; 1 interrupted; 2 could not.")]
+A replay is safe while the services run: newer changes always win. It can be interrupted and run again.
+
+Exit codes:
+  0  done, or plan printed
+  1  interrupted
+  2  error")]
 pub(crate) struct ReplayArgs {
-    /// From where: `embedded` (stage 2, with its vectors), `raw` (stage 1, processed anew), `source` (MongoDB)
+    /// Where to replay from: `embedded` (stage 2, including vectors), `raw` (stage 1, processed again), `source` (MongoDB)
     #[arg(value_enum)]
     pub(crate) from: ReplayFrom,
-    /// Only from then on: a time such as 2026-05-01T12:00:00Z, or how long ago, such as 90m or 7d
+    /// Only changes since this time: a timestamp such as 2026-05-01T12:00:00Z, or an age such as 90m or 7d
     #[arg(long, value_name = "TIME")]
     pub(crate) since: Option<String>,
-    /// Only documents that match this query of MongoDB (with `source`)
+    /// Only documents that match this MongoDB query (with `source`)
     #[arg(long, value_name = "JSON", conflicts_with = "since")]
     pub(crate) filter: Option<String>,
-    /// Into this new collection instead of the live one; at the end the alias in qdrant.collection is switched to it
+    /// Write to this new collection instead of the live one, then switch the alias in qdrant.collection to it
     #[arg(long, value_name = "NAME")]
     pub(crate) into: Option<String>,
-    /// Do it; without this only the plan is printed
+    /// Apply the plan; without this flag it is only printed
     #[arg(long, short)]
     pub(crate) yes: bool,
     #[command(flatten)]
@@ -44,41 +48,45 @@ pub(crate) struct ReplayArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  tidewheel verify                                    every document and every point, both ways
+  tidewheel verify                                    compare all documents and points, both ways
   tidewheel verify --sample 5%
   tidewheel verify --namespace shop.tickets --from 65f000000000000000000000
-  tidewheel verify --repair                           send what differs through the pipeline again
+  tidewheel verify --repair                           send differing documents again
   tidewheel verify --output json | jq '.differences[] | select(.kind == \"missing\").key'
 
-What differs is looked at again when everything that was committed before has arrived. It is safe while everything runs.
-Exit code: 0 the index equals MongoDB, or does so after the repair; 1 it does not; 2 could not tell.")]
+Differences are checked again once everything committed before has arrived. It is safe while the services run.
+
+Exit codes:
+  0  the index matches MongoDB, or does after the repair
+  1  the index differs from MongoDB
+  2  error")]
 pub(crate) struct VerifyArgs {
-    /// Send what differs through the pipeline again, and look whether that has helped
+    /// Send differing documents through the pipeline again, then compare them again
     #[arg(long)]
     pub(crate) repair: bool,
-    /// Only some documents and points, taken at random: a number, such as 1000, or a part, such as 5%
+    /// Compare a random sample of documents and points: a number such as 1000, or a percentage such as 5%
     #[arg(long, value_name = "N|N%")]
     pub(crate) sample: Option<String>,
-    /// Only documents with this _id or a greater one of its type
+    /// Only documents with this _id or a greater one of the same type
     #[arg(long, value_name = "ID", conflicts_with = "sample")]
     pub(crate) from: Option<String>,
-    /// Only documents with this _id or a smaller one of its type
+    /// Only documents with this _id or a smaller one of the same type
     #[arg(long, value_name = "ID", conflicts_with = "sample")]
     pub(crate) to: Option<String>,
-    /// Only this collection, such as shop.tickets or tickets; may be given several times
+    /// Only this collection, such as shop.tickets or tickets (repeatable)
     #[arg(long = "namespace", value_name = "NAME")]
     pub(crate) namespaces: Vec<String>,
-    /// Compare digests alone instead of every field
+    /// Compare only digests instead of every field
     #[arg(long)]
     pub(crate) quick: bool,
-    /// How long to wait until what was committed before has arrived
-    #[arg(long, value_name = "SPAN", default_value = "30s", value_parser = span)]
+    /// Maximum time to wait for earlier changes to arrive
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = span)]
     pub(crate) settle: Duration,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
-/// Where a replay begins.
+/// Where a replay reads from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ReplayFrom {

@@ -1,4 +1,4 @@
-//! Flags for settings, and the commands that show them.
+//! Flags for settings, and arguments of `config`.
 
 use std::path::PathBuf;
 
@@ -7,47 +7,47 @@ use clap::{Args, Subcommand};
 use super::OutputArgs;
 use crate::settings::Given;
 
-/// Flags for settings; every command has them.
+/// Flags for settings, common to all commands.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Settings")]
 pub(crate) struct SettingsArgs {
-    /// The settings file [default: $TIDEWHEEL_CONFIG, else ./tidewheel.toml, else /etc/tidewheel/tidewheel.toml]
+    /// Settings file [default: $TIDEWHEEL_CONFIG, else ./tidewheel.toml, else /etc/tidewheel/tidewheel.toml]
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) config: Option<PathBuf>,
-    /// Any setting, as table.key=value; may be given several times
+    /// Override any setting, as table.key=value (repeatable)
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     pub(crate) assignments: Vec<String>,
-    /// Where MongoDB is (mongodb.uri)
+    /// MongoDB connection string (mongodb.uri)
     #[arg(long, global = true, value_name = "URI")]
     pub(crate) mongodb_uri: Option<String>,
-    /// The database to keep searchable (mongodb.database)
+    /// Database to keep searchable (mongodb.database)
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) database: Option<String>,
-    /// Its collections, with * for any letters, separated by commas (mongodb.collection)
+    /// Collections, comma-separated, with * as a wildcard (mongodb.collection)
     #[arg(long, global = true, value_name = "NAMES")]
     pub(crate) collection: Option<String>,
-    /// Where Redis is (redis.url)
+    /// Redis URL (redis.url)
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) redis_url: Option<String>,
-    /// Where Qdrant's gRPC API is (qdrant.url)
+    /// URL of Qdrant's gRPC API (qdrant.url)
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) qdrant_url: Option<String>,
-    /// Where the embedder is (embedding.url)
+    /// Embedder URL (embedding.url)
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) embedding_url: Option<String>,
-    /// The model of our own embedder (embedder.model)
+    /// Model of the built-in embedder (embedder.model)
     #[arg(long, global = true, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// Logs as text or JSON (log.format)
+    /// Log format: text or json (log.format)
     #[arg(long, global = true, value_name = "FORMAT")]
     pub(crate) log_format: Option<String>,
-    /// How much is logged: error, warn, info, debug, trace (log.level)
+    /// Log level: error, warn, info, debug, trace (log.level)
     #[arg(long, global = true, value_name = "LEVEL")]
     pub(crate) log_level: Option<String>,
 }
 
 impl SettingsArgs {
-    /// What was given, with this environment.
+    /// The settings given as flags and in this environment.
     pub(crate) fn given(&self, environment: Vec<(String, String)>) -> Given {
         let named = [
             ("--mongodb-uri", "mongodb.uri", &self.mongodb_uri),
@@ -75,18 +75,21 @@ impl SettingsArgs {
 /// `config`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Show every setting, its value, and where it was set
+    /// Show every setting, its value and its origin
     #[command(after_help = "Example: tidewheel config show --output json | jq '.[] | select(.origin != \"default\")'")]
     Show {
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Check the settings without connecting to anything
-    #[command(after_help = "Exit code: 0 they are valid, 1 they are not.")]
+    /// Validate the settings without connecting to any server
+    #[command(after_help = "\
+Exit codes:
+  0  valid
+  1  invalid")]
     Check,
-    /// Print which settings file is read
+    /// Print the path of the settings file
     Path,
-    /// Print an example file with every setting, its meaning and its default
+    /// Print an example file that documents every setting and its default
     #[command(after_help = "Example: tidewheel config example > tidewheel.toml")]
     Example,
 }

@@ -1,4 +1,4 @@
-//! `tidewheel audit-log`: who changed what, from where.
+//! `tidewheel audit-log`: prints the audit log.
 
 use std::time::SystemTime;
 

@@ -1,4 +1,4 @@
-//! `tidewheel check`: connects to every server, does what real work does, and says what is not right.
+//! `tidewheel check`: tests every server with the operations that the services use, and reports problems.
 
 use std::time::{Duration, Instant};
 
@@ -15,19 +15,19 @@ use crate::printer::{self, BAD, DIM, GOOD, WARN, styled};
 use crate::services::{self, probe_traces};
 use crate::settings::Settings;
 
-/// How long a server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum time for a server to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Something that every model can embed.
+/// A text that every model can embed.
 const SAMPLE: &str = "The parcel arrived on Tuesday, and everything in it was whole.";
 
-/// Asks every server, decides, prints.
+/// Queries every server, judges the facts, and prints the findings.
 pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer, Failure> {
     let (mongodb, redis, embedder, qdrant, owners, traces) = tokio::join!(
         mongodb(settings),
-        told(redis(settings)),
+        timed(redis(settings)),
         embedder(settings),
-        told(qdrant(settings)),
+        timed(qdrant(settings)),
         owners(settings),
         traces(settings)
     );
@@ -49,12 +49,13 @@ pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer,
         Output::Json => printer::json(&findings),
         Output::Text => findings.iter().for_each(show),
     }
-    let wrong = findings.iter().filter(|finding| finding.verdict == Verdict::Wrong).count();
+    let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Wrong).count();
     if args.output.output == Output::Text {
-        let doubts = findings.iter().filter(|finding| finding.verdict == Verdict::Doubtful).count();
-        printer::say(format_args!("\n{} checks, {wrong} wrong, {doubts} to look at", findings.len()));
+        let warnings = findings.iter().filter(|finding| finding.verdict == Verdict::Doubtful).count();
+        let warnings = printer::counted(warnings as u64, "warning");
+        printer::say(format_args!("\n{} checks: {failed} failed, {warnings}", findings.len()));
     }
-    Ok(if wrong == 0 { Answer::Fine } else { Answer::No })
+    Ok(if failed == 0 { Answer::Fine } else { Answer::No })
 }
 
 fn show(finding: &Finding) {
@@ -69,21 +70,21 @@ fn show(finding: &Finding) {
     }
 }
 
-async fn told<T>(answer: impl Future<Output = PortResult<T>>) -> Told<T> {
-    heard(tokio::time::timeout(PATIENCE, answer).await)
+async fn timed<T>(answer: impl Future<Output = PortResult<T>>) -> Told<T> {
+    told(tokio::time::timeout(TIMEOUT, answer).await)
 }
 
-fn heard<T>(answer: Result<PortResult<T>, Elapsed>) -> Told<T> {
+fn told<T>(answer: Result<PortResult<T>, Elapsed>) -> Told<T> {
     match answer {
-        // Without the usual hint, which is to run this check.
+        // Without the default hint, which is to run this check.
         Ok(answer) => answer.map_err(|error| Failure { message: error.message, hint: error.hint }),
-        Err(_) => Err(Failure::new(format!("no answer within {} s", PATIENCE.as_secs()))),
+        Err(_) => Err(Failure::new(format!("no answer within {} s", TIMEOUT.as_secs()))),
     }
 }
 
 async fn mongodb(settings: &Settings) -> Told<tidewheel_stores::mongo::MongoFacts> {
-    let options = connect::mongo_options(settings, "the check of MongoDB")?;
-    told(async { connect::source(options).await?.inspect().await }).await
+    let options = connect::mongo_options(settings, "the MongoDB check")?;
+    timed(async { connect::source(options).await?.inspect().await }).await
 }
 
 async fn redis(settings: &Settings) -> PortResult<tidewheel_stores::redis::RedisFacts> {
@@ -94,30 +95,30 @@ async fn qdrant(settings: &Settings) -> PortResult<tidewheel_stores::qdrant::Qdr
     connect::index(settings)?.inspect().await
 }
 
-/// Servers that do not answer are reported by the other questions.
+/// Owners. Servers that do not answer are reported by the other checks.
 async fn owners(settings: &Settings) -> Owners {
     let source = async {
-        let options = connect::mongo_options(settings, "the check of the owners").ok()?;
-        told(async { connect::source(options).await?.identity().await }).await.ok()
+        let options = connect::mongo_options(settings, "the ownership check").ok()?;
+        timed(async { connect::source(options).await?.identity().await }).await.ok()
     };
-    let redis = told(async { connect::redis(settings)?.installation().await });
-    let collection = told(async { connect::index(settings)?.mark().await });
+    let redis = timed(async { connect::redis(settings)?.installation().await });
+    let collection = timed(async { connect::index(settings)?.mark().await });
     let (source, redis, collection) = tokio::join!(source, redis, collection);
     Owners { source, redis: redis.ok().flatten(), collection: collection.ok() }
 }
 
 async fn embedder(settings: &Settings) -> Told<EmbedderFacts> {
-    let answer = tokio::time::timeout(PATIENCE, running_embedder(settings)).await;
+    let answer = tokio::time::timeout(TIMEOUT, running_embedder(settings)).await;
     let unreachable = matches!(&answer, Ok(Err(error)) if error.cause == Cause::Unreachable);
     if unreachable && !settings.embedding.elsewhere {
         let dimension = services::rehearse_embedder(&settings.embedder).await?;
         return Ok(EmbedderFacts::ToStart { model: settings.embedder.model.clone(), dimension });
     }
-    heard(answer)
+    told(answer)
 }
 
 async fn running_embedder(settings: &Settings) -> PortResult<EmbedderFacts> {
-    let embedder = connect::embedder(settings, Some(PATIENCE))?;
+    let embedder = connect::embedder(settings, Some(TIMEOUT))?;
     let info = embedder.info().await?;
     let begun = Instant::now();
     let vectors = embedder.embed(&[SAMPLE.to_owned()], Purpose::Query).await?;

@@ -1,4 +1,4 @@
-//! `tidewheel completions`: a script that completes commands and flags in a shell.
+//! `tidewheel completions`: prints a shell completion script.
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;

@@ -1,4 +1,4 @@
-//! `tidewheel config`: what the settings are and where each was set.
+//! `tidewheel config`: shows and validates the settings.
 
 use serde::Serialize;
 
@@ -32,7 +32,7 @@ pub(crate) fn run(command: &ConfigCommand, given: &Given) -> Result<Answer, Fail
 #[derive(Serialize)]
 struct Row {
     key: &'static str,
-    /// As it is written in TOML, secrets hidden; absent if it is unset.
+    /// TOML value with secrets redacted; `None` if unset.
     value: Option<String>,
     origin: String,
     variable: String,
@@ -51,11 +51,11 @@ fn rows(layers: &Layers) -> Vec<Row> {
     KEYS.iter().map(row).collect()
 }
 
-/// Prints valid TOML, so that the output can be a settings file.
+/// Prints valid TOML, so that the output can be used as a settings file.
 fn show(loaded: &Loaded) {
     let mut table = "";
     for row in rows(&loaded.layers) {
-        let (of_row, name) = row.key.rsplit_once('.').expect("every key is in a table");
+        let (of_row, name) = row.key.rsplit_once('.').expect("every key belongs to a table");
         if of_row != table {
             let gap = if table.is_empty() { "" } else { "\n" };
             printer::exactly(format_args!("{gap}{}", styled(STRONG, format_args!("[{of_row}]"))));
@@ -75,8 +75,8 @@ fn check(loaded: Result<Loaded, SettingsError>) -> Answer {
     match loaded {
         Ok(loaded) => {
             loaded.warnings.iter().for_each(|warning| printer::warning(warning, warning.hint()));
-            let file = loaded.layers.file.map_or_else(|| "no file is read".into(), |file| file.display().to_string());
-            printer::data(format_args!("{} the settings are valid ({file})", styled(GOOD, "✔")));
+            let file = loaded.layers.file.map_or_else(|| "no settings file".into(), |file| file.display().to_string());
+            printer::data(format_args!("{} settings are valid ({file})", styled(GOOD, "✔")));
             Answer::Fine
         }
         Err(SettingsError(problems)) => {
@@ -96,7 +96,7 @@ fn path(layers: &Layers) -> Answer {
             Answer::Fine
         }
         None => {
-            printer::say(format_args!("no settings file is read; looked for {}", USUAL_PLACES.join(" and ")));
+            printer::say(format_args!("no settings file found; searched {}", USUAL_PLACES.join(" and ")));
             Answer::No
         }
     }

@@ -1,4 +1,4 @@
-//! `tidewheel console`: the web console alone.
+//! `tidewheel console`: serves the web console.
 
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -12,7 +12,7 @@ use crate::settings::{Listen, Settings};
 pub(crate) async fn run(settings: &Settings) -> Result<Answer, Failure> {
     let mut settings = settings.clone();
     if settings.console.listen == Listen::Default {
-        // Who asks for the console is told if it cannot listen.
+        // An explicit `tidewheel console` reports a bind failure.
         settings.console.listen = Listen::At(console::USUAL.to_owned());
     }
     let shutdown = CancellationToken::new();

@@ -1,4 +1,4 @@
-//! `tidewheel installation`: who owns this Redis and this collection, and taking them over.
+//! `tidewheel installation`: shows and takes over the ownership of Redis and of the collection.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,7 @@ use crate::exit::{Answer, Failure};
 use crate::printer::{self, GOOD, STRONG, styled};
 use crate::settings::Settings;
 
-/// Shows the owners, or takes over.
+/// Shows the owners, or takes over ownership.
 pub(crate) async fn run(command: &InstallationCommand, settings: &Settings) -> Result<Answer, Failure> {
     let redis = connect::redis(settings)?;
     let index = connect::index(settings)?;
@@ -26,13 +26,13 @@ pub(crate) async fn run(command: &InstallationCommand, settings: &Settings) -> R
     }
 }
 
-/// Who owns what.
+/// Owners of Redis and of the collection.
 #[derive(Serialize)]
 struct Owners {
-    /// The installation that Redis names.
+    /// The installation registered in Redis.
     redis: Option<Installation>,
     collection: String,
-    /// The installation that the collection names.
+    /// The installation recorded in the collection.
     qdrant: Option<Installation>,
 }
 
@@ -66,21 +66,21 @@ fn row(name: &str, text: &str) {
 
 fn described(installation: Option<&Installation>) -> String {
     installation.map_or_else(
-        || "no owner yet".to_owned(),
+        || "no owner".to_owned(),
         |installation| format!("installation {} of {}", installation.id, installation.source),
     )
 }
 
-/// What a take-over changes.
+/// Changes made by a take-over.
 #[derive(Serialize)]
 struct Plan {
     #[serde(flatten)]
     owners: Owners,
-    /// The installation that owns both afterwards.
+    /// The new owner of both.
     installation: Installation,
-    /// Whether the mark in Redis changes.
+    /// Whether the owner of Redis changes.
     changes_redis: bool,
-    /// Whether the mark on the collection changes.
+    /// Whether the owner of the collection changes.
     changes_qdrant: bool,
     done: bool,
 }
@@ -94,7 +94,7 @@ async fn adopt(
     let options = connect::mongo_options(settings, "the installation")?;
     let source = connect::source(options).await?.identity().await?;
     let (found, mark) = (redis.installation().await, index.mark().await);
-    // One that cannot be read is replaced.
+    // An unreadable owner is replaced.
     let readable = |error: &tidewheel_core::error::PortError| error.class == tidewheel_core::error::ErrorClass::Fatal;
     let found = match found {
         Err(error) if !readable(&error) => return Err(error.into()),
@@ -120,12 +120,12 @@ async fn adopt(
     }
     match args.output.output {
         Output::Json => printer::json(&plan),
-        Output::Text => tell(&plan),
+        Output::Text => print(&plan),
     }
     Ok(Answer::Fine)
 }
 
-/// Keeps the installation that Redis names if it reads the same database; a new one takes its place otherwise.
+/// Keeps the installation registered in Redis if it reads the same database; otherwise a new one replaces it.
 fn plan(collection: &str, found: Option<Installation>, mark: &CollectionMark, source: SourceIdentity) -> Plan {
     let serves = Serves { source: Some(source.clone()), database: None };
     let (installation, changes_redis) = match (registration(found.as_ref(), None, &serves), &found) {
@@ -143,9 +143,9 @@ fn plan(collection: &str, found: Option<Installation>, mark: &CollectionMark, so
     Plan { owners, installation, changes_redis, changes_qdrant, done: false }
 }
 
-fn tell(plan: &Plan) {
+fn print(plan: &Plan) {
     let change = |changes: bool, from: Option<&Installation>| match changes {
-        false => format!("{}, which stays", described(from)),
+        false => format!("{} (unchanged)", described(from)),
         true => format!("{} → {}", described(from), described(Some(&plan.installation))),
     };
     row("Redis", &change(plan.changes_redis, plan.owners.redis.as_ref()));
@@ -159,8 +159,8 @@ fn tell(plan: &Plan) {
     );
     match (plan.changes_redis || plan.changes_qdrant, plan.done) {
         (false, _) => printer::say("\nNothing to do."),
-        (true, false) => printer::say("\nNothing was done. Add --yes to do it."),
-        (true, true) => printer::say(format_args!("{} taken over", styled(GOOD, "✔"))),
+        (true, false) => printer::say("\nPlan only, nothing was changed. Add --yes to apply it."),
+        (true, true) => printer::say(format_args!("{} ownership taken over", styled(GOOD, "✔"))),
     }
 }
 
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn take_over_changes_only_what_belongs_to_others() {
+    fn take_over_changes_only_foreign_ownership() {
         let (own, other) = (of("shop", "documents"), of("crm", "documents"));
         let mark = |installation: &Installation| CollectionMark::Of(installation.clone());
         let plans = |found: Option<&Installation>, mark: CollectionMark| {

@@ -1,4 +1,4 @@
-//! The commands, one file each.
+//! The commands, one module each.
 
 mod audit_log;
 mod check;
@@ -7,7 +7,6 @@ mod config;
 mod console;
 pub(crate) mod dead_letters;
 mod installation;
-mod local_qdrant;
 mod monitor;
 mod replay;
 mod run;
@@ -25,7 +24,7 @@ use crate::printer;
 use crate::services::Kind;
 use crate::settings::{self, Loaded};
 
-/// Does what the command line says.
+/// Runs the command.
 pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
     let mut given = cli.settings.given(environment());
     if let Command::Up(args) = &cli.command {
@@ -38,12 +37,12 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
     }
     let loaded = settings::load(&given)?;
     let settings = &loaded.settings;
-    logging::start(&settings.log, usual_level(&cli.command));
+    logging::start(&settings.log, default_level(&cli.command));
     warn(&loaded, &cli.command);
-    // Every TLS connection of the process uses it. Somebody else may have been faster, with the same.
+    // Used by every TLS connection of the process. Fails only if a library has installed the same provider before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| Failure::new(format!("cannot start the threads of this program: {error}")))?;
+        .map_err(|error| Failure::new(format!("failed to start the async runtime: {error}")))?;
     let answer = runtime.block_on(async {
         match cli.command {
             Command::Up(args) => up::run(&args, &loaded).await,
@@ -64,20 +63,19 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
             Command::AuditLog(args) => audit_log::run(&args, settings).await,
             Command::Console => console::run(settings).await,
             Command::Check(args) => check::run(&args, settings).await,
-            Command::LocalQdrant(args) => local_qdrant::run(args).await,
             Command::Config(_) | Command::Completions { .. } => Ok(Answer::Fine),
         }
     });
-    // The process ends with whatever still runs. A runtime that is shut down would wait for threads that block, and drops its tasks
-    // in any order, which those of MongoDB's driver answer with a panic: one asks a pool that another one has just left.
+    // Exit without shutting the runtime down: that would wait for blocked threads, and it drops tasks in any order, on which the
+    // MongoDB driver's tasks panic when one uses a pool that another one has just left.
     std::mem::forget(runtime);
     answer
 }
 
-/// Reports what is hardly meant: a service in its log, a command to the person who typed it.
+/// Reports warnings about the settings: a service in its log, other commands on stderr.
 fn warn(loaded: &Loaded, command: &Command) {
     for warning in &loaded.warnings {
-        if usual_level(command) == "info" {
+        if default_level(command) == "info" {
             tracing::warn!(hint = warning.hint(), "{warning}");
         } else {
             printer::warning(warning, warning.hint());
@@ -85,8 +83,8 @@ fn warn(loaded: &Loaded, command: &Command) {
     }
 }
 
-/// How much is logged if nobody says: a service tells its story, a command for people only what is wrong.
-fn usual_level(command: &Command) -> &'static str {
+/// Default log level: `info` for services, `warn` for other commands.
+fn default_level(command: &Command) -> &'static str {
     match command {
         Command::Run
         | Command::Producer
@@ -98,7 +96,7 @@ fn usual_level(command: &Command) -> &'static str {
     }
 }
 
-/// The variables that are text; no other can be a setting.
+/// The environment variables that are valid UTF-8; only these can be settings.
 fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

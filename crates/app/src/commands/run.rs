@@ -1,4 +1,4 @@
-//! `tidewheel run`, and each service alone.
+//! `tidewheel run`, and the commands that run a single service.
 
 use tidewheel_local::{Event, Report};
 use tracing::{debug, info};
@@ -7,7 +7,7 @@ use crate::exit::{Answer, Failure};
 use crate::services::{Kind, Services};
 use crate::settings::Settings;
 
-/// Runs services until a signal, or until one of them fails for good.
+/// Runs services until a signal, or until one of them fails permanently.
 pub(crate) async fn run(kinds: &[Kind], settings: &Settings) -> Result<Answer, Failure> {
     let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
     info!(version = env!("CARGO_PKG_VERSION"), services = names.join(" "), "starting");
@@ -16,12 +16,12 @@ pub(crate) async fn run(kinds: &[Kind], settings: &Settings) -> Result<Answer, F
     Ok(Answer::Fine)
 }
 
-/// Tells the log what is fetched.
+/// Logs downloads.
 fn logged() -> Report {
     std::sync::Arc::new(|event| match event {
-        Event::Fetching { what, from, bytes, licence, .. } => info!(what, from, bytes, licence, "fetching"),
-        Event::Fetched { part, took } => info!(%part, seconds = took.as_secs(), "fetched"),
-        Event::Waiting { part } => info!(%part, "another process fetches it; waiting"),
+        Event::Fetching { what, from, bytes, licence, .. } => info!(what, from, bytes, licence, "downloading"),
+        Event::Fetched { part, took } => info!(%part, seconds = took.as_secs(), "downloaded"),
+        Event::Waiting { part } => info!(%part, "waiting for another process to download it"),
         Event::Skipped { part, reason } => info!(%part, "{reason}"),
         other => debug!("{other:?}"),
     })

@@ -1,4 +1,4 @@
-//! `tidewheel search`: the documents whose chunks are nearest to a text in meaning.
+//! `tidewheel search`: semantic search over the index.
 
 mod nearest;
 
@@ -17,7 +17,7 @@ use crate::printer::{self, DIM, GOOD, STRONG, styled};
 use crate::settings::Settings;
 use crate::wrap;
 
-/// Lines of a chunk that are shown.
+/// Lines of a chunk to print.
 const SNIPPET_LINES: usize = 3;
 
 /// Searches and prints.
@@ -29,32 +29,32 @@ pub(crate) async fn run(args: &SearchArgs, settings: &Settings) -> Result<Answer
     let found = find(&*embedder, &index, &args.text, limit, filter.as_ref()).await?;
     match args.output.output {
         Output::Json => printer::json(&found),
-        Output::Text if found.is_empty() => printer::say("nothing found"),
+        Output::Text if found.is_empty() => printer::say("no documents found"),
         Output::Text => show(&found, &settings.documents.fields),
     }
     Ok(if found.is_empty() { Answer::No } else { Answer::Fine })
 }
 
-/// A document that was found, with its best chunk.
+/// A search result: a document with its best chunk.
 #[derive(Debug, Serialize)]
 pub(crate) struct Found {
     /// Cosine similarity of its best chunk.
     pub(crate) score: f32,
-    /// The point of that chunk.
+    /// Point id of that chunk.
     point: String,
     /// `database.collection`.
     namespace: Value,
     /// Canonical extended JSON of `_id`.
     key: Value,
-    /// Which chunk, from 0.
+    /// Number of the chunk, from 0.
     chunk: Value,
     /// The chunk's text.
     text: String,
-    /// The document as the index has it.
+    /// The document as stored in the index.
     pub(crate) document: Map<String, Value>,
 }
 
-/// Embeds the text and asks the index.
+/// Embeds the text and searches the index.
 pub(crate) async fn find(
     embedder: &dyn Embedder,
     index: &dyn Index,
@@ -68,14 +68,14 @@ pub(crate) async fn find(
     Ok(nearest.iter().map(|nearest| found(nearest, &mut payloads)).collect())
 }
 
-/// A document that was found, put together from its best chunk's point and the one with its fields.
+/// Builds a search result from the point of the best chunk and the point with the document's fields.
 fn found(nearest: &Nearest, payloads: &mut Payloads) -> Found {
     let mut document = payloads.of_document(nearest);
     let first = document.shift_remove(RESERVED);
-    // Points of other writers are found too.
+    // Points of other writers match too.
     let stamp = payloads.of_chunk(nearest).shift_remove(RESERVED).or(first).unwrap_or_default();
     let get = |name: &str| stamp.get(name).cloned().unwrap_or_default();
-    // Qdrant keeps no order of fields; the same document should always look the same.
+    // Qdrant does not keep the order of fields; sort them for stable output.
     document.sort_keys();
     document.values_mut().for_each(Value::sort_all_objects);
     Found {
@@ -89,7 +89,7 @@ fn found(nearest: &Nearest, payloads: &mut Payloads) -> Found {
     }
 }
 
-/// Prints documents for people.
+/// Prints search results as text.
 pub(crate) fn show(found: &[Found], fields: &[String]) {
     let width = printer::width();
     for (rank, found) in found.iter().enumerate() {
@@ -109,10 +109,10 @@ pub(crate) fn show(found: &[Found], fields: &[String]) {
     }
 }
 
-/// Under the title: rank and score are this wide.
+/// Indent below the title: the width of rank and score.
 const INDENT: &str = "           ";
 
-/// The first field that has a text, and the chunk without it.
+/// Returns the first non-empty text field, and the chunk without it.
 fn title(found: &Found, fields: &[String]) -> (String, String) {
     let named = fields.iter().flat_map(|field| paths::values(&found.document, field));
     let any = found.document.iter().filter(|(name, _)| *name != "_id").map(|(_, value)| value);
@@ -127,7 +127,7 @@ fn plain(value: &Value) -> String {
 
 fn parse_filter(text: &str) -> Result<Value, Failure> {
     serde_json::from_str(text).map_err(|error| {
-        Failure::new(format!("--filter is not JSON: {error}"))
+        Failure::new(format!("invalid --filter: expected JSON: {error}"))
             .with_hint(r#"for example: --filter '{"must": [{"key": "product", "match": {"value": "Atlas"}}]}'"#)
     })
 }
@@ -152,13 +152,13 @@ mod tests {
     }
 
     #[test]
-    fn the_title_is_the_first_field_with_a_text_and_not_repeated_below() {
+    fn title_is_the_first_text_field_and_is_not_repeated() {
         let found = found(json!({"_id": 1, "subject": "A subject"}), "A subject\nand its content");
         assert_eq!(title(&found, &["subject".into()]), ("A subject".into(), "and its content".into()));
     }
 
     #[test]
-    fn a_document_without_a_text_has_a_title_too() {
+    fn document_without_text_gets_a_placeholder_title() {
         assert_eq!(title(&found(json!({}), ""), &[]).0, "(no text)");
     }
 }

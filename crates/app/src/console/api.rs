@@ -1,4 +1,4 @@
-//! The JSON API of the pages. Every function is one that a command has as well.
+//! The pages' JSON API. Every function is also available as a command.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -32,26 +32,26 @@ use crate::connect;
 use crate::exit::Failure;
 use crate::settings::{Settings, parse_duration};
 
-/// How often a browser hears that the console is alive while there is nothing else to say. It gives up after four times.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
+/// Heartbeat interval of an idle event stream. The browser reconnects after missing four.
+const HEARTBEAT: Duration = Duration::from_secs(3);
 
-/// Browsers that may watch at the same time.
-const MOST_VIEWERS: usize = 100;
+/// Maximum number of concurrent viewers.
+const MAX_VIEWERS: usize = 100;
 
-/// Searches, traces and lists that may be under way at the same time: each may read a good part of a stream.
-const MOST_QUESTIONS: usize = 8;
+/// Maximum number of concurrent searches, traces and lists: each may read a large part of a stream.
+const MAX_QUERIES: usize = 8;
 
-/// How long a question may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout of a query.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Documents that a search may find, and letters in a list.
-const MOST_FOUND: usize = 100;
-const MOST_LETTERS: usize = 1_000;
+/// Maximum search results, and dead letters in a list.
+const MAX_FOUND: usize = 100;
+const MAX_LETTERS: usize = 1_000;
 
-/// Newest entries of each stage that a trace looks at, as the command does.
+/// Newest entries of each stage that a trace scans, like the command.
 const SCAN: u64 = 100_000;
 
-/// What every request needs. Clients connect when they are first used.
+/// State shared by all requests. Clients connect on first use.
 pub(super) struct Shared {
     pub(super) guard: Guard,
     settings: Settings,
@@ -59,7 +59,7 @@ pub(super) struct Shared {
     index: QdrantIndex,
     embedder: Arc<dyn Embedder>,
     watch: Watch,
-    questions: Semaphore,
+    queries: Semaphore,
 }
 
 impl Shared {
@@ -68,17 +68,17 @@ impl Shared {
             redis: connect::redis(&settings)?,
             index: connect::index(&settings)?,
             embedder: connect::embedder(&settings, None)?,
-            questions: Semaphore::new(MOST_QUESTIONS),
+            queries: Semaphore::new(MAX_QUERIES),
             guard,
             settings,
             watch,
         })
     }
 
-    fn question(&self) -> Result<SemaphorePermit<'_>, Refusal> {
-        self.questions.try_acquire().map_err(|_| {
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many questions at once")
-                .with_hint("ask again in a moment")
+    fn permit(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        self.queries.try_acquire().map_err(|_| {
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent queries")
+                .with_hint("try again in a moment")
         })
     }
 }
@@ -86,18 +86,18 @@ impl Shared {
 type Answer<T> = Result<Json<T>, Refusal>;
 type Own = State<Arc<Shared>>;
 
-/// Waits for an answer, but not for ever.
-async fn patiently<T, E: Into<Refusal>>(answer: impl Future<Output = Result<T, E>>) -> Answer<T> {
-    match tokio::time::timeout(PATIENCE, answer).await {
+/// Waits for an answer up to [`TIMEOUT`].
+async fn with_timeout<T, E: Into<Refusal>>(answer: impl Future<Output = Result<T, E>>) -> Answer<T> {
+    match tokio::time::timeout(TIMEOUT, answer).await {
         Ok(answer) => answer.map(Json).map_err(Into::into),
         Err(_) => {
-            let message = format!("no answer within {} s", PATIENCE.as_secs());
+            let message = format!("no answer within {} s", TIMEOUT.as_secs());
             Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, message))
         }
     }
 }
 
-/// `GET /api/session`: what may be done here, and from which numbers on a stage is behind.
+/// `GET /api/session`: the caller's permissions, and the backlog limits.
 pub(super) async fn session(State(shared): Own, Extension(caller): Extension<Caller>) -> Json<Value> {
     let thresholds = &shared.settings.monitor.thresholds;
     Json(json!({
@@ -109,16 +109,18 @@ pub(super) async fn session(State(shared): Own, Extension(caller): Extension<Cal
     }))
 }
 
-/// `POST /api/session`: the token was right, or this is not reached.
+/// `POST /api/session`: reached only with the right token.
 pub(super) async fn log_in() -> Json<Value> {
     Json(json!({"authorized": true}))
 }
 
-/// `GET /api/overview`: the last look.
+/// `GET /api/overview`: the latest overview.
 pub(super) async fn overview(State(shared): Own) -> Result<impl IntoResponse, Refusal> {
     let mut viewer = viewer(&shared)?;
-    let text =
-        viewer.next(true).await.ok_or_else(|| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "it is stopping"))?;
+    let text = viewer
+        .next(true)
+        .await
+        .ok_or_else(|| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the console is shutting down"))?;
     Ok(([(axum::http::header::CONTENT_TYPE, "application/json")], text.to_string()))
 }
 
@@ -127,27 +129,27 @@ pub(super) async fn history(State(shared): Own) -> Json<Value> {
     Json(shared.watch.history())
 }
 
-/// `GET /api/events`: every look, as it is made.
+/// `GET /api/events`: a stream of overviews.
 pub(super) async fn events(State(shared): Own) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     let begun = (viewer(&shared)?, true);
     let looks = futures::stream::unfold(begun, |(mut viewer, first)| async move {
         let look = viewer.next(first).await?;
         Some((Ok(Event::default().event("look").data(&*look)), (viewer, false)))
     });
-    Ok(Sse::new(looks).keep_alive(KeepAlive::new().interval(SIGN_OF_LIFE)))
+    Ok(Sse::new(looks).keep_alive(KeepAlive::new().interval(HEARTBEAT)))
 }
 
 fn viewer(shared: &Shared) -> Result<Viewer, Refusal> {
-    shared.watch.join(MOST_VIEWERS).ok_or_else(|| {
-        let message = format!("{MOST_VIEWERS} browsers watch already");
+    shared.watch.join(MAX_VIEWERS).ok_or_else(|| {
+        let message = format!("too many open consoles: {MAX_VIEWERS}");
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).with_hint("close one of them")
     })
 }
 
-/// Which letters, as the page writes it. What is empty does not count.
+/// Filter for dead letters from the page. Empty fields are ignored.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Which {
+pub(super) struct LetterFilter {
     stage: String,
     reason: String,
     id: String,
@@ -156,12 +158,16 @@ pub(super) struct Which {
     limit: Option<usize>,
 }
 
-impl Which {
+impl LetterFilter {
     fn filter(&self) -> Result<Filter, Refusal> {
         let some = |text: &String| (!text.is_empty()).then(|| text.clone());
         let age = |text: &String| {
             some(text)
-                .map(|text| parse_duration(&text).ok_or_else(|| Refusal::bad(format!("{text:?} is no age"))))
+                .map(|text| {
+                    parse_duration(&text).ok_or_else(|| {
+                        Refusal::bad(format!("invalid age {text:?}: expected a duration such as \"1h\""))
+                    })
+                })
                 .transpose()
         };
         Ok(Filter {
@@ -176,32 +182,32 @@ impl Which {
 
 fn stage(name: &str) -> Result<StageName, Refusal> {
     let known = [StageName::Raw, StageName::Embedded].into_iter().find(|stage| stage.name() == name);
-    known.ok_or_else(|| Refusal::bad(format!("{name:?} is no stage: there are raw and embedded")))
+    known.ok_or_else(|| Refusal::bad(format!("invalid stage {name:?}: expected raw or embedded")))
 }
 
 /// `GET /api/dead-letters`.
-pub(super) async fn letters(State(shared): Own, Parameters(which): Parameters<Which>) -> Answer<Listing> {
-    let _permit = shared.question()?;
-    let limit = which.limit.unwrap_or(MOST_LETTERS).min(MOST_LETTERS);
-    patiently(letters::list(&shared.redis, &which.filter()?, limit, false)).await
+pub(super) async fn letters(State(shared): Own, Parameters(params): Parameters<LetterFilter>) -> Answer<Listing> {
+    let _permit = shared.permit()?;
+    let limit = params.limit.unwrap_or(MAX_LETTERS).min(MAX_LETTERS);
+    with_timeout(letters::list(&shared.redis, &params.filter()?, limit, false)).await
 }
 
-/// `GET /api/dead-letters/{stage}/{id}`: one with its document.
+/// `GET /api/dead-letters/{stage}/{id}`: one dead letter with its document.
 pub(super) async fn letter(State(shared): Own, Path((name, id)): Path<(String, String)>) -> Answer<LetterView> {
-    let _permit = shared.question()?;
+    let _permit = shared.permit()?;
     let filter = Filter { stage: Some(stage(&name)?), ids: vec![id.clone()], ..Filter::default() };
-    let Json(listing) = patiently(letters::list(&shared.redis, &filter, MOST_LETTERS, true)).await?;
+    let Json(listing) = with_timeout(letters::list(&shared.redis, &filter, MAX_LETTERS, true)).await?;
     let found = listing.letters.into_iter().find(|letter| letter.id == id);
-    let gone = || Refusal::new(StatusCode::NOT_FOUND, format!("there is no dead letter {id} of stage {name} any more"));
+    let gone = || Refusal::new(StatusCode::NOT_FOUND, format!("dead letter {id} of stage {name} no longer exists"));
     found.map(Json).ok_or_else(gone)
 }
 
-/// The letters to act on: these, or all that match.
+/// The dead letters to act on: listed, or all that match a filter.
 #[derive(Deserialize)]
 #[serde(untagged)]
-pub(super) enum Chosen {
+pub(super) enum Selection {
     Letters { letters: Vec<LetterName> },
-    Matching { filter: Which },
+    Matching { filter: LetterFilter },
 }
 
 #[derive(Deserialize, PartialEq, Eq, Hash)]
@@ -214,44 +220,44 @@ pub(super) struct LetterName {
 pub(super) async fn retry(
     State(shared): Own,
     Extension(caller): Extension<Caller>,
-    Body(chosen): Body<Chosen>,
+    Body(selection): Body<Selection>,
 ) -> Answer<Outcome> {
     let retry = async |letters: &[LetterView]| reread::retry(&shared.settings, &shared.redis, letters).await;
-    patiently(act(&shared, &caller, "dead-letters retry", chosen, retry)).await
+    with_timeout(act(&shared, &caller, "dead-letters retry", selection, retry)).await
 }
 
 /// `POST /api/dead-letters/drop`.
 pub(super) async fn discard(
     State(shared): Own,
     Extension(caller): Extension<Caller>,
-    Body(chosen): Body<Chosen>,
+    Body(selection): Body<Selection>,
 ) -> Answer<Outcome> {
     let discard = async |letters: &[LetterView]| letters::discard(&shared.redis, letters).await;
-    patiently(act(&shared, &caller, "dead-letters drop", chosen, discard)).await
+    with_timeout(act(&shared, &caller, "dead-letters drop", selection, discard)).await
 }
 
 async fn act(
     shared: &Shared,
     caller: &Caller,
     action: &str,
-    chosen: Chosen,
+    selection: Selection,
     then: impl AsyncFnOnce(&[LetterView]) -> PortResult<Outcome>,
 ) -> Result<Outcome, Refusal> {
-    let (filter, only) = match chosen {
-        Chosen::Matching { filter } => (filter.filter()?, None),
-        Chosen::Letters { letters } => {
+    let (filter, only) = match selection {
+        Selection::Matching { filter } => (filter.filter()?, None),
+        Selection::Letters { letters } => {
             let filter = Filter { ids: letters.iter().map(|letter| letter.id.clone()).collect(), ..Filter::default() };
             (filter, Some(letters.into_iter().collect::<std::collections::HashSet<_>>()))
         }
     };
-    // No letter was named, and that does not mean all of them.
+    // An empty list must not select all.
     if only.as_ref().is_some_and(std::collections::HashSet::is_empty) {
-        return Err(Refusal::bad("no letter is named"));
+        return Err(Refusal::bad("missing dead letters: the list is empty"));
     }
     let mut found = letters::list(&shared.redis, &filter, usize::MAX, false).await?.letters;
     let mut gone = 0;
     if let Some(only) = only {
-        // An id may also be the _id of another letter's document.
+        // An id may also match the _id of another dead letter's document.
         found.retain(|letter| {
             only.contains(&LetterName { stage: letter.stage.name().to_owned(), id: letter.id.clone() })
         });
@@ -264,10 +270,10 @@ async fn act(
     Ok(outcome)
 }
 
-/// What to look for.
+/// A search request.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct SearchRequest {
     text: String,
     #[serde(default)]
     limit: Option<usize>,
@@ -275,14 +281,14 @@ pub(super) struct Wanted {
     filter: Option<Value>,
 }
 
-/// `POST /api/search`. It changes nothing; it is no GET, so that what people look for is in no log.
-pub(super) async fn search(State(shared): Own, Body(wanted): Body<Wanted>) -> Answer<Vec<Found>> {
-    let _permit = shared.question()?;
-    let limit = wanted.limit.unwrap_or(10).clamp(1, MOST_FOUND);
-    patiently(search::find(&*shared.embedder, &shared.index, &wanted.text, limit, wanted.filter.as_ref())).await
+/// `POST /api/search`. Read-only; not a GET, so that search texts stay out of access logs.
+pub(super) async fn search(State(shared): Own, Body(request): Body<SearchRequest>) -> Answer<Vec<Found>> {
+    let _permit = shared.permit()?;
+    let limit = request.limit.unwrap_or(10).clamp(1, MAX_FOUND);
+    with_timeout(search::find(&*shared.embedder, &shared.index, &request.text, limit, request.filter.as_ref())).await
 }
 
-/// Which document.
+/// Identifies a document.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Document {
@@ -293,12 +299,12 @@ pub(super) struct Document {
 
 /// `GET /api/trace`.
 pub(super) async fn trace(State(shared): Own, Parameters(document): Parameters<Document>) -> Answer<Trace> {
-    let _permit = shared.question()?;
+    let _permit = shared.permit()?;
     let namespace = document.namespace.as_deref().filter(|namespace| !namespace.is_empty());
-    patiently(trace::ask(&shared.settings, &document.id, namespace, SCAN)).await
+    with_timeout(trace::ask(&shared.settings, &document.id, namespace, SCAN)).await
 }
 
 /// `GET /api/replays`.
 pub(super) async fn replays(State(shared): Own) -> Answer<Vec<ReplayView>> {
-    patiently(replays::list(&shared.redis)).await
+    with_timeout(replays::list(&shared.redis)).await
 }

@@ -1,4 +1,4 @@
-//! The files of the console, out of the binary. No build step: what is here is what the browser gets.
+//! Static files of the console, embedded in the binary and served as they are, without a build step.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -53,12 +53,12 @@ assets! {
     "verdict.js": JS;
 }
 
-/// A file, or word that there is none. Browsers keep them and ask whether they are still the same.
+/// Serves a file or 404. Browsers cache files and revalidate them by ETag.
 pub(super) async fn serve(request: Request) -> Response {
     let path = request.uri().path();
     let path = if path == "/" { "/index.html" } else { path };
     let Some(asset) = ASSETS.iter().find(|asset| asset.path == path) else {
-        return Refusal::new(StatusCode::NOT_FOUND, format!("there is no {path} here")).into_response();
+        return Refusal::new(StatusCode::NOT_FOUND, format!("{path} not found")).into_response();
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return super::refusal::wrong_method(request).await.into_response();
@@ -73,7 +73,7 @@ pub(super) async fn serve(request: Request) -> Response {
     if known { (StatusCode::NOT_MODIFIED, headers).into_response() } else { (headers, asset.content).into_response() }
 }
 
-/// Two contents never have the same one by chance, and nobody else chooses contents.
+/// A 64-bit hash suffices: collisions are improbable, and no attacker chooses the contents.
 fn tag(content: &str) -> String {
     let mut hasher = DefaultHasher::new();
     content.hash(&mut hasher);
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_is_served_and_asks_nothing_of_another_host() {
+    fn every_file_is_served_and_references_no_other_host() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/console/assets");
         let mut files = Vec::new();
         for folder in [root.clone(), root.join("pages")] {
@@ -96,13 +96,13 @@ mod tests {
         }
         for file in &files {
             let path = format!("/{}", file.strip_prefix(&root).unwrap().display());
-            assert!(ASSETS.iter().any(|asset| asset.path == path), "{path} is not in the list");
+            assert!(ASSETS.iter().any(|asset| asset.path == path), "{path} is missing from the list");
         }
         assert_eq!(files.len(), ASSETS.len());
         for asset in ASSETS {
             let others = asset.content.replace("http://www.w3.org/", "");
-            assert!(!others.contains("http://") && !others.contains("https://"), "{} names a host", asset.path);
-            assert!(!asset.content.contains("innerHTML"), "{} makes markup of text", asset.path);
+            assert!(!others.contains("http://") && !others.contains("https://"), "{} references a host", asset.path);
+            assert!(!asset.content.contains("innerHTML"), "{} parses text as markup", asset.path);
         }
     }
 }

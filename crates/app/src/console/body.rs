@@ -1,4 +1,4 @@
-//! Reads what a request carries, with refusals in words.
+//! Extractors for bodies and parameters, with errors as JSON.
 
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::refusal::Refusal;
 
-/// A body in JSON. It has to say that it is: a form of another site cannot.
+/// A JSON body. The Content-Type is required, because a form of another site cannot set it.
 pub(super) struct Json<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
@@ -17,17 +17,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if kind.is_none_or(|kind| kind.split(';').next().is_none_or(|kind| kind.trim() != "application/json")) {
-            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body has to be application/json"));
+            return Err(Refusal::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported Content-Type: expected application/json",
+            ));
         }
         let bytes = Bytes::from_request(request, state)
             .await
-            .map_err(|error| Refusal::new(error.status(), format!("the body cannot be read: {error}")))?;
+            .map_err(|error| Refusal::new(error.status(), format!("failed to read the body: {error}")))?;
         let read = serde_json::from_slice(&bytes);
-        read.map(Self).map_err(|error| Refusal::bad(format!("the body is not what it has to be: {error}")))
+        read.map(Self).map_err(|error| Refusal::bad(format!("invalid body: {error}")))
     }
 }
 
-/// The parameters of an address.
+/// Query parameters.
 pub(super) struct Parameters<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {

@@ -1,11 +1,10 @@
-//! Who may see and do what.
+//! Access control.
 //!
-//! - Requests of other sites are rejected, and so are names that are not ours ([`tidewheel_serving::Guard`]).
-//! - An action needs the token in a header, which no browser sends by itself; so does everything where other machines can
-//!   connect.
-//! - Behind a proxy that authenticates its users, the name that it writes into `console.user_header` takes the place of the
-//!   token. The header counts only if the connection comes from one of `console.trusted_proxies`.
-//! - The pages may load nothing from elsewhere, run nothing that is not a file of ours, and be in no frame.
+//! - Cross-site requests and unknown host names are rejected ([`tidewheel_serving::Guard`]).
+//! - Actions require the token in a header, which no browser sends automatically; if other machines can connect, so do reads.
+//! - Behind an authenticating proxy, the user name in `console.user_header` replaces the token. The header is trusted only on
+//!   connections from `console.trusted_proxies`.
+//! - Pages load and run only the console's own files, and cannot be framed.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use super::api::Shared;
 use super::refusal::Refusal;
 use crate::settings::Console;
 
-/// The policy for every answer.
+/// Security headers of every response.
 const HEADERS: [(HeaderName, &str); 6] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -33,38 +32,38 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// Where a proxy writes the client's address.
+/// Header with the client's address.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// What the settings allow.
+/// The policy from the settings.
 pub(super) struct Guard {
     hosts: tidewheel_serving::Guard,
     gate: Gate,
     proxies: Proxies,
-    /// Whether only this machine can connect.
+    /// Whether it listens on loopback only.
     private: bool,
 }
 
-/// The proxies whose word counts.
+/// Trusted proxies.
 struct Proxies {
     user_header: Option<HeaderName>,
     networks: Vec<Network>,
 }
 
-/// Who sent a request, an extension of it.
+/// The sender of a request, stored in its extensions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Caller {
-    /// The user whom a trusted proxy has authenticated.
+    /// The user authenticated by a trusted proxy.
     pub(super) user: Option<String>,
-    /// The address of the client, as far as it is known.
+    /// The client's address, if known.
     pub(super) address: Option<IpAddr>,
-    /// Whether a proxy passed the request on.
+    /// Whether a trusted proxy forwarded the request.
     proxied: bool,
     access: Access,
 }
 
 impl Caller {
-    /// Whether the caller has shown who it is.
+    /// Whether the caller is authenticated.
     pub(super) fn authorized(&self) -> bool {
         self.user.is_some() || self.access == Access::Granted
     }
@@ -81,7 +80,7 @@ impl Guard {
         }
     }
 
-    /// Whether anybody may act.
+    /// Whether actions are enabled for this caller, given authentication.
     pub(super) fn has_actions(&self, caller: &Caller) -> bool {
         self.gate.has_token() || caller.user.is_some()
     }
@@ -100,7 +99,7 @@ impl Guard {
         Caller { user, address, proxied, access }
     }
 
-    /// Whether a caller may read without the token: where only this machine can connect, and no proxy lets others in.
+    /// Whether reads need no token: on loopback, unless a proxy forwarded the request.
     fn reads_are_open(&self, caller: &Caller) -> bool {
         self.private && !caller.proxied
     }
@@ -116,7 +115,7 @@ impl Proxies {
         (!user.is_empty()).then(|| user.to_owned())
     }
 
-    /// The last address that no trusted proxy has: what stands before it may be anything that the client wrote.
+    /// The last address that is not a trusted proxy's; a client can forge everything before it.
     fn client(&self, headers: &HeaderMap) -> Option<IpAddr> {
         let lists = headers.get_all(FORWARDED_FOR).iter().filter_map(|list| list.to_str().ok());
         let addresses: Vec<_> = lists.flat_map(|list| list.split(',')).map(str::trim).collect();
@@ -124,7 +123,7 @@ impl Proxies {
     }
 }
 
-/// Rejects what another site asks, and gives every answer the policy.
+/// Rejects cross-site requests, and adds the security headers to every response.
 pub(super) async fn own_pages_only(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     let mut response = match shared.guard.hosts.judge(&request) {
         Ok(()) => {
@@ -137,27 +136,23 @@ pub(super) async fn own_pages_only(State(shared): State<Arc<Shared>>, mut reques
     for (name, value) in HEADERS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    // Documents do not belong into a cache; files of ours say for themselves.
+    // Documents must not be cached; static files set their own policy.
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
-/// Lets callers through that have the token, or whom a trusted proxy has authenticated.
-pub(super) async fn actions_need_the_token(
-    State(shared): State<Arc<Shared>>,
-    request: Request,
-    next: Next,
-) -> Response {
+/// Admits callers with the token, or authenticated by a trusted proxy.
+pub(super) async fn actions_require_token(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     if request.extensions().get::<Caller>().is_none_or(|caller| !shared.guard.has_actions(caller)) {
         return Refusal::new(StatusCode::FORBIDDEN, "this console is read-only")
-            .with_hint("set console.token and start it again to act here")
+            .with_hint("set `console.token` and restart to enable actions")
             .into_response();
     }
     authorized(request, next).await
 }
 
-/// Lets everybody read who can connect, if only this machine can.
-pub(super) async fn reads_may_need_the_token(
+/// Admits all readers on loopback, and otherwise requires the token.
+pub(super) async fn reads_may_require_token(
     State(shared): State<Arc<Shared>>,
     request: Request,
     next: Next,
@@ -176,8 +171,8 @@ async fn authorized(request: Request, next: Next) -> Response {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
             response
         }
-        _ => Refusal::new(StatusCode::UNAUTHORIZED, "this needs the console's token")
-            .with_hint("it is the setting console.token")
+        _ => Refusal::new(StatusCode::UNAUTHORIZED, "missing or wrong token")
+            .with_hint("use the value of `console.token`")
             .into_response(),
     }
 }
@@ -208,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn user_header_counts_from_trusted_proxies_alone() {
+    fn user_header_is_trusted_from_trusted_proxies_only() {
         let guard = guard_with(None, Some("X-Forwarded-User"), true);
         let user = [("x-forwarded-user", "ada@example.com")];
         for proxy in ["10.1.2.3", "127.0.0.1"] {
@@ -220,14 +215,14 @@ mod tests {
         assert!(!stranger.authorized() && !guard.has_actions(&stranger) && stranger.user.is_none());
         for unset in [("x-forwarded-user", " "), ("x-other", "ada")] {
             let caller = caller(&guard, "10.1.2.3", &[unset]);
-            assert!(!caller.authorized() && !guard.reads_are_open(&caller), "the proxy did not authenticate anybody");
+            assert!(!caller.authorized() && !guard.reads_are_open(&caller), "the proxy authenticated no user");
         }
         let off = guard_with(None, None, true);
-        assert!(!caller(&off, "10.1.2.3", &user).authorized(), "without the setting the header is nothing");
+        assert!(!caller(&off, "10.1.2.3", &user).authorized(), "the header is ignored without the setting");
     }
 
     #[test]
-    fn address_behind_proxies_is_the_last_one_that_is_not_a_proxy() {
+    fn client_address_is_the_last_one_that_is_not_a_proxy() {
         let guard = guard_with(None, Some("X-User"), true);
         for (list, address) in [
             ("192.0.2.1", "192.0.2.1"),
@@ -243,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn token_lets_in_and_reads_are_open_on_loopback_alone() {
+    fn token_authorizes_and_reads_are_open_on_loopback_only() {
         let guard = guard_with(Some("secret"), None, true);
         assert!(caller(&guard, "127.0.0.1", &[("authorization", "Bearer secret")]).authorized());
         let without = caller(&guard, "127.0.0.1", &[]);

@@ -1,4 +1,4 @@
-//! The last hour in fixed memory: a ring of slots of five seconds, each the mean of the looks that fell into it.
+//! The last hour in fixed memory: a ring of five-second slots, each the mean of its samples.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,20 +7,20 @@ use serde_json::{Value, json};
 
 use crate::overview::Overview;
 
-/// What a slot covers, in milliseconds.
+/// Slot length in milliseconds.
 const STEP_MS: u64 = 5_000;
 
-/// Slots: an hour.
+/// Number of slots: one hour.
 const SLOTS: usize = 720;
 
-/// The numbers that are kept, by the names that the browser knows.
+/// Names of the recorded series, as the browser knows them.
 pub(super) const SERIES: [&str; 8] =
     ["in_1", "out_1", "backlog_1", "out_2", "backlog_2", "latency_p50", "latency_p95", "tokens"];
 
-/// How often it is looked while nobody watches; no slot stays empty.
-pub(super) const SELDOM: Duration = Duration::from_millis(STEP_MS);
+/// Sampling interval without viewers; every slot still gets a sample.
+pub(super) const IDLE_INTERVAL: Duration = Duration::from_millis(STEP_MS);
 
-/// Numbers of one look, in the order of [`SERIES`].
+/// One sample, in the order of [`SERIES`].
 type Numbers = [Option<f64>; SERIES.len()];
 
 #[derive(Clone, Copy)]
@@ -30,19 +30,19 @@ struct Slot {
     counts: [u32; SERIES.len()],
 }
 
-/// The ring.
+/// The ring buffer.
 #[derive(Default)]
 pub(super) struct History(VecDeque<Slot>);
 
 impl History {
-    /// Takes a look.
+    /// Adds a sample.
     pub(super) fn add(&mut self, overview: &Overview) {
         self.take(overview.at_ms, numbers(overview));
     }
 
     fn take(&mut self, at_ms: u64, numbers: Numbers) {
         let number = at_ms / STEP_MS;
-        // A clock that went back must not disturb the order.
+        // A clock that went backwards must not break the order.
         if self.0.back().is_none_or(|last| last.number < number) {
             if self.0.len() == SLOTS {
                 self.0.pop_front();
@@ -58,12 +58,12 @@ impl History {
         }
     }
 
-    /// The newest slot: its time in milliseconds since the Unix epoch, then its numbers.
+    /// Returns the newest slot: time in milliseconds since the Unix epoch, then the values.
     pub(super) fn newest(&self) -> Value {
         self.0.back().map_or(Value::Null, Slot::json)
     }
 
-    /// All slots, oldest first.
+    /// Returns all slots, oldest first.
     pub(super) fn all(&self) -> Value {
         let points: Vec<Value> = self.0.iter().map(Slot::json).collect();
         json!({"step_ms": STEP_MS, "names": SERIES, "points": points})
@@ -72,7 +72,7 @@ impl History {
 
 impl Slot {
     fn json(&self) -> Value {
-        // Three digits behind the point are more than a pixel can show, and keep an hour below 60 KB.
+        // Three decimals exceed a pixel's resolution, and keep an hour below 60 KB.
         let mean = |at: usize| {
             let count = self.counts[at];
             if count == 0 { Value::Null } else { json!((self.sums[at] / f64::from(count) * 1e3).round() / 1e3) }
@@ -109,22 +109,22 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_is_the_mean_of_its_looks() {
+    fn slot_is_the_mean_of_its_samples() {
         let mut history = History::default();
         assert_eq!(history.newest(), Value::Null);
         history.take(10_000, look(1.0));
         history.take(14_999, look(2.0));
         assert_eq!(history.newest()[0], 10_000);
         assert_eq!(history.newest()[1], 1.5);
-        assert_eq!(history.newest()[2], Value::Null, "nobody told");
+        assert_eq!(history.newest()[2], Value::Null, "no sample");
         history.take(15_000, look(f64::NAN));
         assert_eq!(history.newest()[1], Value::Null);
         history.take(1_000, look(9.0));
-        assert_eq!(history.newest()[0], 15_000, "the clock went back");
+        assert_eq!(history.newest()[0], 15_000, "the clock went backwards");
     }
 
     #[test]
-    fn an_hour_is_kept_and_no_more() {
+    fn history_keeps_exactly_one_hour() {
         let mut history = History::default();
         for slot in 0..2_000 {
             history.take(slot * STEP_MS, look(slot as f64));

@@ -1,12 +1,12 @@
-//! The web console: a page in the browser that answers whether the index is right, and what to do if not.
+//! The web console: sync state and remedies in the browser.
 //!
-//! Guarantees: it binds loopback unless told otherwise, and beyond it shows nothing without its token; without a token nothing can
-//! be changed; a page of another site can neither read nor act ([`guard`]); every file comes out of the binary and nothing is asked
-//! of any other host; a browser that watches costs one look a second, however many there are, and none costs one every five.
+//! Guarantees: it binds loopback by default, and on other addresses shows nothing without its token; without a token it is
+//! read-only; a page of another site can neither read nor act ([`guard`]); every file is embedded in the binary, and no other host is
+//! contacted; it takes one overview per second for any number of open browsers, and one every five seconds with none.
 //!
 //! ```text
-//!  Looker ──a look──▶ watch ──▶ history (an hour, fixed memory)
-//!                       └─────▶ /api/events ──▶ browsers
+//!  Looker ──overview──▶ watch ──▶ history (an hour, fixed memory)
+//!                         └─────▶ /api/events ──▶ browsers
 //!  /api/dead-letters, /api/search, /api/trace, /api/replays: the same functions as the commands
 //! ```
 
@@ -38,13 +38,13 @@ use crate::exit::Failure;
 use crate::serving::{self, Need, Surface};
 use crate::settings::{Console, Listen, Settings, reachable};
 
-/// Where it listens if nobody says otherwise.
+/// Default address.
 pub(crate) const USUAL: &str = "127.0.0.1:9091";
 
-/// The largest request: a search for a long text, or a list of some thousand letters.
-const MOST_BODY: usize = 256 * 1024;
+/// Maximum request body: enough for a search with a long text, or a list of several thousand dead letters.
+const MAX_BODY: usize = 256 * 1024;
 
-/// Where it listens; `None` if it is off.
+/// Returns the listen address; `None` if disabled.
 pub(crate) fn address(console: &Console) -> Option<String> {
     match &console.listen {
         Listen::Off => None,
@@ -53,16 +53,16 @@ pub(crate) fn address(console: &Console) -> Option<String> {
     }
 }
 
-/// Its server.
+/// The console's server.
 const SURFACE: Surface = Surface { name: "the console", table: "console", token: Need::Required };
 
-/// Takes the address; `None` if it is off. Services do not stay away because the usual address of the console is taken.
+/// Binds the address; `None` if disabled. A taken default address disables the console instead of failing the services.
 pub(crate) async fn bind(console: &Console) -> Result<Option<Server>, Failure> {
     let Some(address) = address(console) else { return Ok(None) };
     let listener = match TcpListener::bind(&address).await {
         Ok(listener) => listener,
         Err(error) if console.listen == Listen::Default => {
-            warn!("no console: {address} cannot be listened on ({error}); console.listen chooses another address");
+            warn!("console disabled: failed to listen on {address}: {error}; set `console.listen` to another address");
             return Ok(None);
         }
         Err(error) => return Err(serving::taken(&SURFACE, &address, &error)),
@@ -72,7 +72,7 @@ pub(crate) async fn bind(console: &Console) -> Result<Option<Server>, Failure> {
     serving::secured(&surface, &address, listener, &console.serving).map(Some)
 }
 
-/// Leads who opens the operations server in a browser to the console.
+/// Redirects browsers from the operations server to the console.
 pub(crate) fn signpost(console: Option<&Server>) -> Router {
     let Some((server, address)) = console.and_then(|server| Some((server, server.local_addr().ok()?))) else {
         return Router::new();
@@ -89,7 +89,7 @@ pub(crate) async fn serve(server: Server, settings: Settings, shutdown: Cancella
     let guard = Guard::new(&settings.console, server.is_loopback());
     let watch = Watch::start(&settings, shutdown.clone());
     let router = router(Shared::new(settings, guard, watch)?);
-    // A browser that watches must not hold up the shutdown.
+    // An open event stream must not block the shutdown.
     tokio::select! {
         () = server.serve(router, std::future::pending()) => {}
         () = shutdown.cancelled() => {}
@@ -103,7 +103,7 @@ fn router(shared: Shared) -> Router {
         .route("/api/session", post(api::log_in))
         .route("/api/dead-letters/retry", post(api::retry))
         .route("/api/dead-letters/drop", post(api::discard))
-        .route_layer(middleware::from_fn_with_state(shared.clone(), guard::actions_need_the_token));
+        .route_layer(middleware::from_fn_with_state(shared.clone(), guard::actions_require_token));
     let reads = Router::new()
         .route("/api/session", get(api::session))
         .route("/api/overview", get(api::overview))
@@ -114,12 +114,12 @@ fn router(shared: Shared) -> Router {
         .route("/api/search", post(api::search))
         .route("/api/trace", get(api::trace))
         .route("/api/replays", get(api::replays))
-        .route_layer(middleware::from_fn_with_state(shared.clone(), guard::reads_may_need_the_token));
+        .route_layer(middleware::from_fn_with_state(shared.clone(), guard::reads_may_require_token));
     actions
         .merge(reads)
         .fallback(assets::serve)
         .method_not_allowed_fallback(refusal::wrong_method)
-        .layer(DefaultBodyLimit::max(MOST_BODY))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(shared.clone(), guard::own_pages_only))
         .with_state(shared)
 }

@@ -1,4 +1,4 @@
-//! What the console refuses, as JSON: `{"error": …, "hint": …}`.
+//! Request errors as JSON: `{"error": …, "hint": …}`.
 
 use axum::Json;
 use axum::extract::Request;
@@ -9,7 +9,7 @@ use tidewheel_core::error::{ErrorClass, PortError};
 
 use crate::exit::Failure;
 
-/// A refusal.
+/// A request error.
 #[derive(Debug)]
 pub(super) struct Refusal {
     status: StatusCode,
@@ -39,7 +39,7 @@ impl IntoResponse for Refusal {
 }
 
 impl From<PortError> for Refusal {
-    /// A server that does not answer now is a bad gateway; what a server refused for good was asked for wrongly.
+    /// A transient error of a server is a bad gateway; any other is an unprocessable request.
     fn from(error: PortError) -> Self {
         let status = match error.class {
             ErrorClass::Transient => StatusCode::BAD_GATEWAY,
@@ -55,8 +55,8 @@ impl From<Failure> for Refusal {
     }
 }
 
-/// A path that is there, with another method.
+/// Rejects an unsupported method on an existing path.
 pub(super) async fn wrong_method(request: Request) -> Refusal {
-    let message = format!("{} does not take {}", request.uri().path(), request.method());
+    let message = format!("{} does not support {}", request.uri().path(), request.method());
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }

@@ -1,4 +1,4 @@
-//! Gathers an overview. All servers are asked at once, and none for longer than [`PATIENCE`].
+//! Gathers an overview: probes all servers concurrently, each for at most [`TIMEOUT`].
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,29 +25,29 @@ use crate::services::numbers;
 use crate::settings::{Provider, Settings};
 use crate::times;
 
-/// How long a server may take to answer before it counts as unreachable.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout after which a server counts as unreachable.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Up to how many points they are counted one by one.
+/// Up to this many points, the count is exact.
 const EXACT: u64 = 1_000_000;
 
-/// A consumer that has not asked for work for longer is not counted as alive.
+/// A consumer idle for longer is not counted as alive.
 const ALIVE_MS: u64 = 60_000;
 
-/// Looks again and again, with connections that stay open; rates are those between its looks.
+/// Takes overviews repeatedly over open connections; rates are computed between them.
 pub(crate) struct Looker {
     settings: Settings,
     redis: PortResult<RedisStore>,
     index: PortResult<QdrantIndex>,
     embedder: PortResult<Arc<dyn EmbedderPort>>,
-    /// `None` if the files for TLS are invalid, which the embedder's client reports.
+    /// `None` if the TLS files are invalid, which the embedder's client reports.
     http: Option<reqwest::Client>,
     mongo: OnceCell<MongoSource>,
     memory: Mutex<Memory>,
-    patience: Duration,
+    timeout: Duration,
 }
 
-/// What the looks before have seen.
+/// State kept between overviews.
 #[derive(Default)]
 struct Memory {
     stages: [StageMemory; 2],
@@ -64,42 +64,42 @@ struct StageMemory {
 }
 
 impl Looker {
-    /// Prepares to look; nothing is connected to yet. Within a Tokio runtime.
+    /// Creates it without connecting. Must be called within a Tokio runtime.
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             settings: settings.clone(),
             redis: connect::redis(settings),
             index: connect::index(settings),
-            embedder: connect::embedder(settings, Some(PATIENCE)),
+            embedder: connect::embedder(settings, Some(TIMEOUT)),
             http: http(settings),
             mongo: OnceCell::new(),
             memory: Mutex::default(),
-            patience: PATIENCE,
+            timeout: TIMEOUT,
         }
     }
 
-    /// The same, and no server may take longer than this to answer.
-    pub(crate) fn within(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    /// Sets the timeout for each server.
+    pub(crate) fn within(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
-    /// Everything, now. Never fails: what does not answer is unknown.
+    /// Takes an overview. Never fails: an unreachable server is reported as unknown.
     pub(crate) async fn look(&self) -> Overview {
-        let (one, two, said, redis, place, mongo, collection, embedder) = tokio::join!(
-            told(self.patience, self.stage(STAGE_1)),
-            told(self.patience, self.stage(STAGE_2)),
-            told(self.patience, self.said()),
-            told(self.patience, self.redis()),
-            told(self.patience, self.place()),
-            told(self.patience, self.mongo()),
-            told(self.patience, self.collection()),
-            told(self.patience, self.embedder()),
+        let (one, two, published, redis, place, mongo, collection, embedder) = tokio::join!(
+            probe(self.timeout, self.stage(STAGE_1)),
+            probe(self.timeout, self.stage(STAGE_2)),
+            probe(self.timeout, self.reports()),
+            probe(self.timeout, self.redis()),
+            probe(self.timeout, self.place()),
+            probe(self.timeout, self.mongo()),
+            probe(self.timeout, self.collection()),
+            probe(self.timeout, self.embedder()),
         );
         let passed_over = self.passed_over(&collection).await;
         let now = Instant::now();
-        let said = said.known().cloned().unwrap_or_default();
-        let reports: Vec<Report> = said.iter().map(|(_, _, report)| report.clone()).collect();
+        let published = published.known().cloned().unwrap_or_default();
+        let reports: Vec<Report> = published.iter().map(|(_, _, report)| report.clone()).collect();
         let measured = || reports.iter().map(|report| &report.measured);
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let [memory_1, memory_2] = &mut memory.stages;
@@ -142,7 +142,7 @@ impl Looker {
             latency: latency(&reports, meters::SEARCHABLE),
             audit: audit(&reports),
             tokens,
-            services: services(&said),
+            services: services(&published),
         };
         overview.problems = problems::problems(&overview, &self.settings.monitor.thresholds);
         overview.verdict = verdict::verdict(&overview, &overview.problems);
@@ -157,13 +157,13 @@ impl Looker {
         self.store()?.status(stage).await
     }
 
-    /// Process, milliseconds since it said so, and what.
-    async fn said(&self) -> PortResult<Vec<(String, u64, Report)>> {
-        let said = self.store()?.said().await?;
-        // Another version may say it in a way that is not understood here.
-        Ok(said
+    /// Reports by process, with their age in milliseconds.
+    async fn reports(&self) -> PortResult<Vec<(String, u64, Report)>> {
+        let published = self.store()?.said().await?;
+        // Skip reports of other versions that this one cannot parse.
+        Ok(published
             .into_iter()
-            .filter_map(|said| Some((said.process, said.age_ms, serde_json::from_str(&said.text).ok()?)))
+            .filter_map(|entry| Some((entry.process, entry.age_ms, serde_json::from_str(&entry.text).ok()?)))
             .collect())
     }
 
@@ -188,23 +188,23 @@ impl Looker {
         })
     }
 
-    /// The oplog; `None` if the settings name no database, or it cannot be seen.
+    /// The oplog window; `None` if no database is set, or the oplog is not readable.
     async fn mongo(&self) -> PortResult<Option<Oplog>> {
         let Ok(options) = connect::mongo_options(&self.settings, "the overview") else { return Ok(None) };
         self.mongo.get_or_try_init(|| connect::source(options)).await?.oplog().await
     }
 
-    /// What the selection leaves out, where nothing is indexed. It is asked for only then: most looks need not know.
+    /// Collections outside the selection; queried only if the index is empty.
     async fn passed_over(&self, collection: &Told<Collection>) -> Vec<String> {
         let empty = collection.known().is_some_and(|collection| collection.points.unwrap_or(0) == 0);
         let Some(mongo) = self.mongo.get().filter(|_| empty) else { return Vec::new() };
-        told(self.patience, mongo.passed_over()).await.known().cloned().unwrap_or_default()
+        probe(self.timeout, mongo.passed_over()).await.known().cloned().unwrap_or_default()
     }
 
     async fn collection(&self) -> PortResult<Collection> {
         let index = self.index.as_ref().map_err(Clone::clone)?;
         let facts = index.inspect().await?;
-        // The collection's own number is an estimate; the exact one is dear where there are many.
+        // The collection's own count is an estimate; an exact count is expensive for many points.
         let points = match facts.collection.as_ref().map(|facts| facts.points) {
             Some(about) if about > EXACT => Some(about),
             _ => index.count().await?,
@@ -224,10 +224,10 @@ impl Looker {
 
     async fn embedder(&self) -> PortResult<(Embedder, BTreeMap<String, f64>)> {
         let measured = self.embedder_numbers().await;
-        // Our own client remembers what the embedder said; whether it still answers, only a new one finds out. Of other
-        // providers that would be a request that costs money.
+        // The client caches the embedder's info, so only a fresh one detects an outage. With other providers that request would
+        // cost money.
         let fresh = match &self.settings.embedding.provider {
-            Provider::Tidewheel { .. } => Some(connect::embedder(&self.settings, Some(self.patience))?),
+            Provider::Tidewheel { .. } => Some(connect::embedder(&self.settings, Some(self.timeout))?),
             Provider::Remote { .. } => None,
         };
         let client = match &fresh {
@@ -247,12 +247,12 @@ impl Looker {
         Ok((embedder, measured))
     }
 
-    /// What our own embedder shows at its port, for one that cannot reach Redis to report there; nothing, if it does not.
+    /// Metrics scraped from the tidewheel embedder, which may not reach Redis to report there; empty if that fails.
     async fn embedder_numbers(&self) -> BTreeMap<String, f64> {
         let Provider::Tidewheel { url, token } = &self.settings.embedding.provider else { return BTreeMap::new() };
         let ask = async {
             let http = self.http.as_ref()?;
-            let request = http.get(format!("{}/metrics", url.trim_end_matches('/'))).timeout(self.patience);
+            let request = http.get(format!("{}/metrics", url.trim_end_matches('/'))).timeout(self.timeout);
             let request = match token {
                 Some(token) => request.bearer_auth(token.reveal()),
                 None => request,
@@ -288,7 +288,7 @@ impl Looker {
         }
     }
 
-    /// The source with what only the producer knows.
+    /// Adds the producer's metrics to the source.
     fn with_reports(&self, mut source: Source, reports: &[Report], rows: &mut Rate, now: Instant) -> Source {
         let measured = |name| sum(reports.iter().map(|report| &report.measured), name);
         source.checkpoint_age_seconds = measured(meters::PRODUCER_SAVED).map(|at| (times::now_seconds() - at).max(0.0));
@@ -302,7 +302,7 @@ impl Looker {
     }
 }
 
-/// How far the source has been read.
+/// Position in the source.
 #[derive(Clone)]
 struct Place {
     read: Option<(tidewheel_core::version::ClusterTime, SnapshotState)>,
@@ -311,8 +311,8 @@ struct Place {
 }
 
 impl Memory {
-    /// Where the source is read, or was when that could be seen last. Without Redis nobody moves on, while MongoDB's oplog does:
-    /// then more than ever one has to see how long it still reaches back to there.
+    /// The current position, or the last known one. While Redis is unreachable the position does not move but MongoDB's oplog
+    /// does, which makes the remaining headroom most important.
     fn place(&mut self, place: Told<Place>) -> Told<Place> {
         match (place, &self.place) {
             (Told::Known(place), _) => {
@@ -326,14 +326,14 @@ impl Memory {
 }
 
 impl StageMemory {
-    /// `idle` is for how long none of its services has got anything done, as they say.
+    /// `idle` is the reported number of seconds without progress in any of its services.
     fn look(&mut self, now: Instant, status: StageStatus, idle: Option<f64>) -> Stage {
         let backlog = status.lag.unwrap_or(status.length) + status.pending;
         let confirmed = status.appended.saturating_sub(backlog);
         let in_per_second = self.appended.look(now, status.appended as f64);
         let out_per_second = self.confirmed.look(now, confirmed as f64);
         let stalled = self.stall.look(now, confirmed, backlog).as_secs_f64();
-        // What they do while nothing waits is no delay.
+        // Idling without a backlog is not a stall.
         let waiting = status.oldest_age_ms.map_or(0.0, |millis| millis as f64 / 1e3);
         let stalled_seconds = if backlog == 0 { 0.0 } else { stalled.max(idle.unwrap_or(0.0).min(waiting)) };
         Stage {
@@ -348,22 +348,22 @@ impl StageMemory {
     }
 }
 
-/// A client with the TLS of the embedder.
+/// An HTTP client with the embedder's TLS settings.
 fn http(settings: &Settings) -> Option<reqwest::Client> {
     let pem = settings.embedding.tls.read("embedding.").ok()?;
     secure(tidewheel_http::builder(connect::embedder_url(settings)), &pem).ok()?.build().ok()
 }
 
-/// Seconds since any of these services got something done; `None` if none has said so.
+/// Seconds since the last progress in any of these services; `None` if none reported progress.
 fn idle(reports: &[Report], service: &str) -> Option<f64> {
     let name = format!("{}{{service=\"{service}\"}}", meters::PROGRESS);
     let last = reports.iter().filter_map(|report| report.measured.get(&name)).copied().max_by(f64::total_cmp)?;
     Some((times::now_seconds() - last).max(0.0))
 }
 
-fn services(said: &[(String, u64, Report)]) -> Vec<Service> {
+fn services(published: &[(String, u64, Report)]) -> Vec<Service> {
     let mut services: Vec<Service> = Vec::new();
-    for (process, age_ms, report) in said {
+    for (process, age_ms, report) in published {
         services.extend(report.services.iter().map(|state| Service {
             service: state.service.clone(),
             process: process.clone(),
@@ -378,17 +378,17 @@ fn services(said: &[(String, u64, Report)]) -> Vec<Service> {
     services
 }
 
-fn known<T, U>(told: Told<T>, then: impl FnOnce(T) -> U) -> Told<U> {
-    match told {
-        Told::Known(told) => Told::Known(then(told)),
+fn known<T, U>(value: Told<T>, then: impl FnOnce(T) -> U) -> Told<U> {
+    match value {
+        Told::Known(value) => Told::Known(then(value)),
         Told::Unknown(error) => Told::Unknown(error),
     }
 }
 
-async fn told<T>(patience: Duration, answer: impl Future<Output = PortResult<T>>) -> Told<T> {
-    match tokio::time::timeout(patience, answer).await {
+async fn probe<T>(timeout: Duration, answer: impl Future<Output = PortResult<T>>) -> Told<T> {
+    match tokio::time::timeout(timeout, answer).await {
         Ok(Ok(answer)) => Told::Known(answer),
         Ok(Err(error)) => Told::Unknown(error.message),
-        Err(_) => Told::Unknown(format!("no answer within {} s", patience.as_secs())),
+        Err(_) => Told::Unknown(format!("no answer within {} s", timeout.as_secs())),
     }
 }

@@ -1,13 +1,12 @@
-//! Everything an operator wants to know, in one value: whether the index is right, which stage is behind, why, how long it
-//! will take, and what to do.
+//! The overview: sync state, bottleneck, cause, ETA and remedy in one value.
 //!
 //! `status`, `monitor` and the console show the same [`Overview`]. It is gathered from MongoDB, Redis, Qdrant and the embedder
-//! with the settings alone; what only a service knows of itself, it leaves in Redis every few seconds. What does not
-//! answer is said to be unknown and never taken for zero.
+//! with the settings alone; services publish their own status in Redis every few seconds. An unreachable server is reported as
+//! unknown, never as zero.
 //!
 //! ```text
-//!  Redis, MongoDB, Qdrant, embedder ──Looker::look──▶ Overview ──problems (pure)──▶ problems ──verdict (pure)──▶ one line
-//!                                      rates from the looks of the last ten seconds
+//!  Redis, MongoDB, Qdrant, embedder ──Looker::look──▶ Overview ──problems (pure)──▶ problems ──verdict (pure)──▶ verdict
+//!                                      rates over the last ten seconds
 //! ```
 
 mod look;
@@ -31,36 +30,36 @@ pub(crate) use report::{Report, ServiceState};
 pub(crate) use verdict::{State, Verdict};
 pub(crate) use view::{History, Paint, draw};
 
-/// Everything, at one moment.
+/// The pipeline at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Overview {
-    /// When, in milliseconds since the Unix epoch.
+    /// Time in milliseconds since the Unix epoch.
     pub(crate) at_ms: u64,
-    /// The answer in one line.
+    /// The sync verdict.
     pub(crate) verdict: Verdict,
-    /// What is not as it should be, the worst first.
+    /// Problems, worst first.
     pub(crate) problems: Vec<Problem>,
     /// Stage 1 and stage 2.
     pub(crate) stages: [Told<Stage>; 2],
-    /// MongoDB, and how far it has been read.
+    /// MongoDB and the position in it.
     pub(crate) source: Told<Source>,
     /// Redis.
     pub(crate) redis: Told<Redis>,
     /// The collection in Qdrant.
     pub(crate) collection: Told<Collection>,
-    /// Whoever makes the vectors.
+    /// The embedder.
     pub(crate) embedder: Told<Embedder>,
-    /// From the commit to being searchable, within the last minute; `None` if no change became searchable.
+    /// Commit-to-searchable latency within the last minute; `None` if no change became searchable.
     pub(crate) latency: Option<Latency>,
-    /// What the last audit has found; `None` if the producer at work has finished none yet.
+    /// The last audit; `None` if the active producer has not finished one.
     pub(crate) audit: Option<Audit>,
-    /// What has been embedded, and what did not have to be, since the processors that run now were started.
+    /// Tokens embedded and saved since the running processors started.
     pub(crate) tokens: Option<Tokens>,
-    /// The processes that report, and the services in them.
+    /// Services of all reporting processes.
     pub(crate) services: Vec<Service>,
 }
 
-/// Something that was asked, and what it said.
+/// The result of a probe: a value, or an error.
 #[derive(Clone, Debug)]
 pub(crate) enum Told<T> {
     Known(T),
@@ -70,7 +69,7 @@ pub(crate) enum Told<T> {
 impl<T> Told<T> {
     pub(crate) fn known(&self) -> Option<&T> {
         match self {
-            Self::Known(told) => Some(told),
+            Self::Known(value) => Some(value),
             Self::Unknown(_) => None,
         }
     }
@@ -84,76 +83,75 @@ impl<T> Told<T> {
 }
 
 impl<T: Serialize> Serialize for Told<T> {
-    /// As itself, or as `{"error": …}`.
+    /// Serializes the value, or `{"error": …}`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Unknown<'a> {
             error: &'a str,
         }
         match self {
-            Self::Known(told) => told.serialize(serializer),
+            Self::Known(value) => value.serialize(serializer),
             Self::Unknown(error) => Unknown { error }.serialize(serializer),
         }
     }
 }
 
-/// A stream with the group that works on it.
+/// A stream with its consumer group.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Stage {
-    /// What Redis says.
+    /// Numbers from Redis.
     #[serde(flatten)]
     pub(crate) status: StageStatus,
-    /// Entries that are not confirmed: those not given out, and those in work. Where Redis cannot tell, all of them.
+    /// Unacknowledged entries: undelivered plus pending. If Redis does not know the lag, the length counts as undelivered.
     pub(crate) backlog: u64,
-    /// Entries that come in a second; `None` before the second look.
+    /// Entries appended per second; `None` before the second sample.
     pub(crate) in_per_second: Option<f64>,
-    /// Entries that are confirmed a second; `None` before the second look.
+    /// Entries acknowledged per second; `None` before the second sample.
     pub(crate) out_per_second: Option<f64>,
-    /// Seconds until the backlog is gone at these rates; `None` if it does not shrink or that is not known.
+    /// Seconds until the backlog is cleared at these rates; `None` if it is not shrinking or unknown.
     pub(crate) eta_seconds: Option<f64>,
-    /// For how many seconds entries have been waiting without any being confirmed; 0 if they are or none waits. Only as far
-    /// back as this process has looked.
+    /// Seconds that a backlog has existed without an acknowledgement; 0 without a backlog. Counts from this process's first sample.
     pub(crate) stalled_seconds: f64,
-    /// Consumers that gave a sign of life within the last minute.
+    /// Consumers active within the last minute.
     pub(crate) alive: u64,
 }
 
-/// MongoDB, and how far it has been read.
+/// MongoDB and the position in it.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Source {
-    /// The database; `None` if this machine's settings do not name one.
+    /// The database; `None` if the settings on this machine do not name one.
     pub(crate) database: Option<String>,
-    /// Why MongoDB itself could not be asked, if so; the rest is from Redis.
+    /// Why MongoDB is unreachable; the other fields come from Redis.
     pub(crate) error: Option<String>,
-    /// Seconds of history in the oplog; `None` if it cannot be seen.
+    /// Seconds of history in the oplog; `None` if it is not readable.
     pub(crate) oplog_window_seconds: Option<u64>,
-    /// Seconds until the oplog no longer reaches back to what the producer has saved, if it saved nothing more.
+    /// Seconds until the oplog no longer reaches back to the checkpoint, if the checkpoint does not advance.
     pub(crate) oplog_time_to_loss_seconds: Option<u64>,
-    /// The cluster time of the last change that was read, in seconds since the Unix epoch; `None` before the first start.
+    /// Cluster time of the last change read, in seconds since the Unix epoch; `None` before the first start.
     pub(crate) read_until: Option<u32>,
-    /// The cluster time up to which everything is known to be searchable, in seconds since the Unix epoch.
+    /// Cluster time up to which all changes are known to be searchable, in seconds since the Unix epoch.
     pub(crate) searchable_until: Option<u32>,
-    /// Seconds since the producer saved its place.
+    /// Seconds since the last checkpoint.
     pub(crate) checkpoint_age_seconds: Option<f64>,
-    /// What was there before.
+    /// The snapshot.
     pub(crate) snapshot: Option<Snapshot>,
-    /// What was found to be lost and is being repaired.
+    /// Detected data loss that is being repaired.
     pub(crate) damage: Option<String>,
     /// The database's collections, if the index is empty and none of them is selected.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) passed_over: Vec<String>,
 }
 
-/// Reading what was there before.
+/// Progress of a snapshot.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Snapshot {
     /// `running`, `sweeping` or `done`.
     pub(crate) state: &'static str,
     /// Documents read.
     pub(crate) rows: u64,
-    /// About how many there are; `None` if the producer does not tell.
+    /// Estimated total; `None` if the producer does not report it.
     pub(crate) of: Option<u64>,
-    /// Documents read a second.
+    /// Documents read per second.
     pub(crate) rows_per_second: Option<f64>,
     /// Seconds until all are read.
     pub(crate) eta_seconds: Option<f64>,
@@ -164,118 +162,118 @@ pub(crate) struct Snapshot {
 pub(crate) struct Redis {
     /// Host and port.
     pub(crate) address: String,
-    /// Its version.
+    /// Server version.
     pub(crate) version: String,
     /// Bytes in use.
     pub(crate) memory_bytes: u64,
-    /// Its limit in bytes; `None` if there is none.
+    /// Memory limit in bytes; `None` if unlimited.
     pub(crate) memory_limit_bytes: Option<u64>,
 }
 
 /// The collection in Qdrant.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Collection {
-    /// Where Qdrant is.
+    /// URL of Qdrant.
     pub(crate) url: String,
     /// The collection's name, or its alias.
     pub(crate) name: String,
     /// Qdrant's version.
     pub(crate) version: String,
-    /// Whether it is there.
+    /// Whether it exists.
     pub(crate) exists: bool,
-    /// `green`, `yellow`, `grey` or `red`, in Qdrant's words.
+    /// Qdrant's status: `green`, `yellow`, `grey` or `red`.
     pub(crate) status: Option<String>,
-    /// Points in it; where there are more than a million, about.
+    /// Points in it; an estimate above one million.
     pub(crate) points: Option<u64>,
-    /// Vectors in an index; the others are scanned.
+    /// Indexed vectors; the others are scanned.
     pub(crate) indexed_vectors: Option<u64>,
-    /// Numbers in a vector.
+    /// Vector dimension.
     pub(crate) dimension: Option<u64>,
 }
 
-/// Whoever makes the vectors.
+/// The embedder.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Embedder {
-    /// Where it is.
+    /// Its URL.
     pub(crate) url: String,
     /// The model.
     pub(crate) model: String,
-    /// Numbers in a vector.
+    /// Vector dimension.
     pub(crate) dimension: usize,
-    /// Most tokens of a text.
+    /// Maximum tokens per text.
     pub(crate) max_tokens: usize,
-    /// Tokens computed a second; `None` if it does not tell, or before the second look.
+    /// Tokens embedded per second; `None` if not reported, or before the second sample.
     pub(crate) tokens_per_second: Option<f64>,
-    /// Tokens that wait to be computed; `None` if it does not tell.
+    /// Queued tokens; `None` if not reported.
     pub(crate) queued_tokens: Option<u64>,
-    /// Tokens computed since it was started; `None` if it does not tell.
+    /// Tokens embedded since its start; `None` if not reported.
     pub(crate) tokens: Option<u64>,
 }
 
-/// From the commit to being searchable.
+/// Commit-to-searchable latency.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Latency {
-    /// How many changes became searchable within the last minute.
+    /// Changes that became searchable within the last minute.
     pub(crate) changes: u64,
-    /// Seconds that half of them stayed below.
+    /// Median in seconds.
     pub(crate) p50_seconds: f64,
-    /// Seconds that 95 of 100 stayed below.
+    /// 95th percentile in seconds.
     pub(crate) p95_seconds: f64,
-    /// Seconds that 99 of 100 stayed below.
+    /// 99th percentile in seconds.
     pub(crate) p99_seconds: f64,
 }
 
-/// By how many documents the index differed from MongoDB, when all of it was compared.
+/// Drift between the index and MongoDB found by a full comparison.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Audit {
-    /// Seconds ago.
+    /// Age in seconds.
     pub(crate) seconds_ago: f64,
     /// Documents without a point.
     pub(crate) missing: u64,
-    /// Documents whose points say something else.
+    /// Documents whose points are out of date.
     pub(crate) stale: u64,
-    /// Documents that MongoDB does not have.
+    /// Documents missing in MongoDB.
     pub(crate) extra: u64,
-    /// Documents with points too many.
+    /// Documents with surplus points.
     pub(crate) surplus: u64,
 }
 
 impl Audit {
-    /// Documents that differed.
+    /// Total number of drifted documents.
     pub(crate) fn drift(&self) -> u64 {
         self.missing + self.stale + self.extra + self.surplus
     }
 
-    /// Of which this many do not differ because they are `parked`: those are missing, or as they were before.
+    /// Drifted documents that `parked` changes do not explain: a parked document is missing or stale.
     pub(crate) fn unexplained(&self, parked: u64) -> u64 {
         self.extra + self.surplus + (self.missing + self.stale).saturating_sub(parked)
     }
 }
 
-/// Tokens embedded, and tokens that did not have to be.
+/// Tokens embedded and saved.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Tokens {
     /// Embedded.
     pub(crate) embedded: u64,
-    /// Not embedded, because a newer version came first or nothing that is embedded has changed.
+    /// Not embedded: superseded by a newer version, or the embedded text is unchanged.
     pub(crate) saved: u64,
 }
 
-/// A service in a process that reports.
+/// A service of a reporting process.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Service {
     /// `producer`, `embedder`, `processor` or `upserter`.
     pub(crate) service: String,
-    /// The process: host, process id and something that nobody else has.
+    /// The process: host, process id and a random suffix.
     pub(crate) process: String,
-    /// Where its operations server listens, if it does.
+    /// Address of its operations server, if enabled.
     pub(crate) operations: Option<String>,
-    /// Seconds since it was started.
+    /// Uptime in seconds.
     pub(crate) up_seconds: f64,
-    /// Seconds since it last said something.
+    /// Seconds since its last report.
     pub(crate) silent_seconds: f64,
-    /// Whether it can do its work.
+    /// Whether it is ready.
     pub(crate) ready: bool,
-    /// If not, why.
+    /// Why it is not ready.
     pub(crate) reasons: Vec<String>,
 }

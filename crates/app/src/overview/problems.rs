@@ -1,4 +1,4 @@
-//! From numbers to problems: what is not as it should be, and what to do about it. Pure.
+//! Derives problems and their remedies from the numbers. Pure.
 
 use serde::Serialize;
 use tidewheel_core::streams::{EMBEDDED, RAW};
@@ -7,32 +7,32 @@ use super::rates::FAR_SECONDS;
 use super::{Overview, Stage, Told};
 use crate::settings::Thresholds;
 
-/// How bad it is.
+/// Severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
-    /// Something stands still or is about to be lost.
+    /// Progress is blocked, or data is about to be lost.
     Critical,
-    /// Something deserves a look.
+    /// Needs attention.
     Warning,
 }
 
-/// Something that is not as it should be.
+/// A detected problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Problem {
-    /// How bad it is.
+    /// Its severity.
     pub(crate) severity: Severity,
-    /// What kind of problem, for programs and for the runbook.
+    /// Stable code, for programs and the runbook.
     pub(crate) code: &'static str,
-    /// What has it: `mongodb`, `redis`, `qdrant`, `embedder`, a stream or a service.
+    /// The affected component: `mongodb`, `redis`, `qdrant`, `embedder`, a stream or a service.
     pub(crate) subject: String,
-    /// The problem, in a sentence.
+    /// Human-readable description.
     pub(crate) message: String,
-    /// What to do.
+    /// The remedy.
     pub(crate) action: String,
 }
 
-/// Every code that there is, in the order of the runbook.
+/// Every problem code, in the order of the runbook.
 pub(crate) const CODES: &[&str] = &[
     "redis-unreachable",
     "mongodb-unreachable",
@@ -54,7 +54,7 @@ pub(crate) const CODES: &[&str] = &[
     "collection-unhealthy",
 ];
 
-/// The problems that follow from these numbers, the worst first.
+/// Returns the problems in these numbers, worst first.
 pub(super) fn problems(overview: &Overview, thresholds: &Thresholds) -> Vec<Problem> {
     let mut found = Found(Vec::new());
     servers(overview, &mut found);
@@ -84,55 +84,55 @@ impl Found {
         message: String,
         action: impl Into<String>,
     ) {
-        debug_assert!(CODES.contains(&code), "{code} is not on the list");
+        debug_assert!(CODES.contains(&code), "{code} is missing from CODES");
         self.0.push(Problem { severity, code, subject: subject.to_owned(), message, action: action.into() });
     }
 }
 
-/// What does not answer.
+/// Unreachable servers.
 fn servers(overview: &Overview, found: &mut Found) {
     use Severity::{Critical, Warning};
     if let Some(error) = overview.redis.error() {
-        let message = format!("Redis does not answer: {error}");
-        let action = "start Redis, or set redis.url; MongoDB's oplog keeps the changes meanwhile";
+        let message = format!("Redis is unreachable: {error}");
+        let action = "start Redis, or set `redis.url`; MongoDB's oplog buffers changes meanwhile";
         found.add(Critical, "redis-unreachable", "redis", message, action);
     }
     if let Told::Known(source) = &overview.source
         && let Some(error) = &source.error
     {
-        let message = format!("MongoDB does not answer: {error}");
-        found.add(Critical, "mongodb-unreachable", "mongodb", message, "start MongoDB, or set mongodb.uri");
+        let message = format!("MongoDB is unreachable: {error}");
+        found.add(Critical, "mongodb-unreachable", "mongodb", message, "start MongoDB, or set `mongodb.uri`");
     }
     if let Some(error) = overview.collection.error() {
-        let message = format!("Qdrant does not answer: {error}");
-        let action = "start Qdrant, or set qdrant.url; stage 2 keeps the changes meanwhile";
+        let message = format!("Qdrant is unreachable: {error}");
+        let action = "start Qdrant, or set `qdrant.url`; stage 2 buffers changes meanwhile";
         found.add(Critical, "qdrant-unreachable", "qdrant", message, action);
     }
     if let Some(error) = overview.embedder.error() {
         let waits = overview.stages[0].known().is_some_and(|stage| stage.backlog > 0);
-        let message = format!("the embedder does not answer: {error}");
-        let action = "start `tidewheel embedder`, or set embedding.url; stage 1 keeps the changes meanwhile";
+        let message = format!("the embedder is unreachable: {error}");
+        let action = "start `tidewheel embedder`, or set `embedding.url`; stage 1 buffers changes meanwhile";
         found.add(if waits { Critical } else { Warning }, "embedder-unreachable", "embedder", message, action);
     }
 }
 
-/// What the services say themselves, and whether there are any.
+/// Services that report not ready, and a missing producer.
 fn services(overview: &Overview, found: &mut Found) {
     for service in &overview.services {
-        // What has just begun is no problem yet.
+        // A starting service gets a grace period.
         if service.ready || service.up_seconds < 15.0 {
             continue;
         }
         let message =
             format!("the {} {} is not ready: {}", service.service, service.process, service.reasons.join("; "));
-        let action = "mend what it names; it goes on by itself";
+        let action = "fix the cause; the service recovers automatically";
         found.add(Severity::Critical, "service-not-ready", &service.service, message, action);
     }
     let producing = overview.services.iter().any(|service| service.service == "producer");
     let started = overview.source.known().is_some_and(|source| source.read_until.is_some());
     let idle = overview.source.known().and_then(|source| source.checkpoint_age_seconds).is_none_or(|age| age > 60.0);
     if overview.redis.known().is_some() && started && !producing && idle {
-        let message = "no producer runs: changes of MongoDB are not read".to_owned();
+        let message = "no producer is running: MongoDB changes are not read".to_owned();
         found.add(Severity::Critical, "no-producer", "producer", message, "start `tidewheel producer`");
     }
 }
@@ -147,32 +147,29 @@ fn of_stage(stage: &Stage, limit: u64, thresholds: &Thresholds, found: &mut Foun
     };
     let waiting = entries(stage.backlog);
     if stage.backlog > 0 && stage.alive == 0 {
-        let message = format!("{waiting} wait in stage {number} ({stream}) and no {worker} runs");
+        let message = format!("no {worker} is running: {waiting} waiting in stage {number} ({stream})");
         found.add(Severity::Critical, "no-consumer", stream, message, format!("start `tidewheel {worker}`"));
     } else if stage.stalled_seconds >= thresholds.no_progress.as_secs_f64() {
         let since = duration(stage.stalled_seconds);
-        let message = format!("{waiting} wait in stage {number} ({stream}) and none was confirmed for {since}");
-        let action = format!("see why in the log of the {worker}s; `tidewheel check` tries every server");
+        let message = format!("no progress for {since}: {waiting} waiting in stage {number} ({stream})");
+        let action = format!("check the {worker} logs; `tidewheel check` probes every server");
         found.add(Severity::Critical, "no-progress", stream, message, action);
     }
     if stage.backlog > limit {
-        let eta = stage.eta_seconds.map_or_else(
-            || "it does not get less".to_owned(),
-            |seconds| format!("caught up in about {}", estimate(seconds)),
-        );
-        let message = format!("{waiting} wait in stage {number} ({stream}), more than {limit}; {eta}");
+        let outlook =
+            outlook(stage.eta_seconds, stage.out_per_second).map_or_else(String::new, |text| format!(", {text}"));
+        let message = format!("stage {number} ({stream}) backlog of {waiting} exceeds {limit}{outlook}");
         let action = if number == 1 {
             "start more processors, or give the embedder more or faster cores"
         } else {
-            "start more upserters, or look at Qdrant's load"
+            "start more upserters, or check Qdrant's load"
         };
         found.add(Severity::Warning, code, stream, message, action);
     }
     if stage.status.dead_letters > thresholds.dead_letters {
-        let letters = stage.status.dead_letters;
-        let are = if letters == 1 { "change is" } else { "changes are" };
-        let message = format!("{letters} {are} parked as dead letters of stage {number}: not searchable");
-        let action = "see why with `tidewheel dead-letters list`, then retry or drop them";
+        let letters = entries(stage.status.dead_letters);
+        let message = format!("{letters} in the stage {number} dead-letter queue, not searchable");
+        let action = "run `tidewheel dead-letters list`, then retry or drop them";
         found.add(Severity::Warning, "dead-letters", stream, message, action);
     }
 }
@@ -180,26 +177,26 @@ fn of_stage(stage: &Stage, limit: u64, thresholds: &Thresholds, found: &mut Foun
 fn source(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
     let Told::Known(source) = &overview.source else { return };
     if let Some(left) = source.oplog_time_to_loss_seconds
-        // What lasts longer than that is not told exactly.
+        // Estimates are capped at FAR_SECONDS.
         && left < thresholds.oplog_time_left.as_secs().min(FAR_SECONDS)
     {
         let message = if left == 0 {
-            "MongoDB's oplog no longer reaches back to what has been read: changes were missed".to_owned()
+            "MongoDB's oplog no longer reaches back to the checkpoint: changes were missed".to_owned()
         } else {
-            format!("MongoDB's oplog will have lost what has not been read in about {}", duration(left as f64))
+            format!("MongoDB's oplog will overwrite unread changes in about {}", duration(left as f64))
         };
-        let action = "get the producer going, and make the oplog larger (replSetResizeOplog); what was missed is repaired by \
-                      a comparison";
+        let action = "get the producer running, and enlarge the oplog (replSetResizeOplog); a comparing snapshot repairs missed \
+                      changes";
         found.add(Severity::Critical, "oplog-window", "mongodb", message, action);
     }
     if !source.passed_over.is_empty() {
         let message = format!("mongodb.collection selects {}", none_of(&source.passed_over));
-        let action = "correct mongodb.collection and start the producer again";
+        let action = "correct `mongodb.collection` and restart the producer";
         found.add(Severity::Critical, "nothing-selected", "mongodb", message, action);
     }
     if let Some(damage) = &source.damage {
-        let message = format!("something was lost and is being repaired: {damage}");
-        let action = "let the producer run; find out who deleted it";
+        let message = format!("lost data is being repaired: {damage}");
+        let action = "keep the producer running; find the cause of the loss";
         found.add(Severity::Warning, "history-damaged", "redis", message, action);
     }
 }
@@ -207,29 +204,29 @@ fn source(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
 fn drift(overview: &Overview, found: &mut Found) {
     let Some(audit) = overview.audit.as_ref().filter(|audit| audit.drift() > 0) else { return };
     let super::Audit { missing, stale, extra, surplus, .. } = *audit;
-    let counts = [(missing, "missing"), (stale, "stale"), (extra, "extra"), (surplus, "with points too many")];
+    let counts = [(missing, "missing"), (stale, "stale"), (extra, "extra"), (surplus, "with surplus points")];
     let counts =
         counts.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{} {kind}", thousands(*count)));
     let (drift, since, parked) = (audit.drift(), duration(audit.seconds_ago), overview.parked());
     let message = format!(
-        "the index differs from MongoDB in {}, as the audit {since} ago found: {}",
+        "the index differs from MongoDB in {}, found by the audit {since} ago: {}",
         documents(drift),
         counts.collect::<Vec<_>>().join(", ")
     );
     let action = if audit.unexplained(parked) == 0 {
-        "what is parked counts as missing or stale: retry or drop the dead letters first; `tidewheel verify` tells which differ"
+        "parked changes count as missing or stale: retry or drop the dead letters first; `tidewheel verify` lists the differences"
     } else {
-        "`tidewheel verify --repair` mends it; find out who else writes to the collection"
+        "repair with `tidewheel verify --repair`; find out what else writes to the collection"
     };
     found.add(Severity::Warning, "drift", "qdrant", message, action);
 }
 
-/// Collections of which none is selected, the first by their names.
+/// Formats the collections of which none is selected, naming the first few.
 pub(crate) fn none_of(collections: &[String]) -> String {
     const NAMED: usize = 5;
     let more = if collections.len() > NAMED { ", …" } else { "" };
     let named = collections.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-    format!("none of the {} collections there are: {named}{more}", collections.len())
+    format!("none of the {} existing collections: {named}{more}", collections.len())
 }
 
 /// "1 document", "1,200 documents"
@@ -243,7 +240,7 @@ fn redis_memory(overview: &Overview, thresholds: &Thresholds, found: &mut Found)
     let percent = redis.memory_bytes.saturating_mul(100) / limit.max(1);
     if percent >= thresholds.redis_memory_percent {
         let severity = if percent >= 95 { Severity::Critical } else { Severity::Warning };
-        let message = format!("Redis uses {percent} % of its memory; when it is full the producer waits");
+        let message = format!("Redis uses {percent} % of its memory; the producer pauses when it is full");
         let action = "raise maxmemory, let the stages drain, or lower streams.retention_entries";
         found.add(severity, "redis-memory", "redis", message, action);
     }
@@ -252,9 +249,9 @@ fn redis_memory(overview: &Overview, thresholds: &Thresholds, found: &mut Found)
 fn latency(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
     let Some(latency) = &overview.latency else { return };
     if latency.p95_seconds > thresholds.latency.as_secs_f64() {
-        let (is, most) = (duration(latency.p95_seconds), duration(thresholds.latency.as_secs_f64()));
-        let message = format!("5 of 100 changes took longer than {is} to become searchable; the objective is {most}");
-        let action = "see which stage has a backlog; after an outage it passes by itself";
+        let (p95, objective) = (duration(latency.p95_seconds), duration(thresholds.latency.as_secs_f64()));
+        let message = format!("p95 commit-to-searchable latency is {p95}; the objective is {objective}");
+        let action = "check which stage has a backlog; latency recovers automatically after an outage";
         found.add(Severity::Warning, "latency", EMBEDDED, message, action);
     }
 }
@@ -262,18 +259,18 @@ fn latency(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
 fn collection(overview: &Overview, found: &mut Found) {
     let Told::Known(collection) = &overview.collection else { return };
     if collection.status.as_deref() == Some("red") {
-        let message = format!("Qdrant says that the collection {} is red", collection.name);
-        let action = "look at Qdrant's log; `curl QDRANT/collections/NAME` shows the optimiser's error";
+        let message = format!("Qdrant reports the collection {} as red", collection.name);
+        let action = "check Qdrant's log; `curl QDRANT/collections/NAME` shows the optimiser's error";
         found.add(Severity::Critical, "collection-unhealthy", "qdrant", message, action);
     }
 }
 
-/// So many changes, with separated thousands.
+/// "1 change", "1,200 changes"
 pub(crate) fn entries(number: u64) -> String {
     format!("{} {}", thousands(number), if number == 1 { "change" } else { "changes" })
 }
 
-/// With separated thousands.
+/// Formats with thousands separators.
 pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -286,13 +283,21 @@ pub(crate) fn thousands(number: u64) -> String {
     text
 }
 
-/// A span that was extrapolated.
+/// Formats an extrapolated duration.
 pub(crate) fn estimate(seconds: f64) -> String {
     let far = FAR_SECONDS as f64;
     if seconds >= far { format!("over {}", duration(far)) } else { duration(seconds) }
 }
 
-/// Two digits are enough to see whether something is stuck.
+/// Describes when a backlog ends; `None` before the first rate is known.
+pub(super) fn outlook(eta_seconds: Option<f64>, out_per_second: Option<f64>) -> Option<String> {
+    match eta_seconds {
+        Some(seconds) => Some(format!("ETA {}", estimate(seconds))),
+        None => out_per_second.map(|_| "not shrinking".to_owned()),
+    }
+}
+
+/// Formats a duration with about two significant digits.
 pub(crate) fn duration(seconds: f64) -> String {
     match seconds {
         seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),

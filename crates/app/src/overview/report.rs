@@ -1,4 +1,4 @@
-//! What a process says of itself, in Redis.
+//! The status report that each process publishes in Redis.
 
 use std::collections::BTreeMap;
 
@@ -8,40 +8,39 @@ use tidewheel_core::meters;
 use super::{Audit, Latency};
 use crate::times;
 
-/// What a process says of itself, every few seconds. As JSON of a few kilobytes.
+/// A process's status, published every few seconds as a few kilobytes of JSON.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Report {
     /// Its version.
     pub(crate) version: String,
-    /// Seconds since it was started.
+    /// Uptime in seconds.
     pub(crate) up_seconds: f64,
-    /// Where its operations server listens, if it does.
+    /// Address of its operations server, if enabled.
     pub(crate) operations: Option<String>,
-    /// The services in it.
+    /// Its services.
     pub(crate) services: Vec<ServiceState>,
-    /// What it has measured: name and labels as in `/metrics` → value.
+    /// Metrics: name and labels as in `/metrics` → value.
     pub(crate) measured: BTreeMap<String, f64>,
-    /// By how much what only grows has grown within the last minute.
+    /// Growth of counters within the last minute.
     pub(crate) minute: BTreeMap<String, f64>,
 }
 
-/// Whether a service can do its work.
+/// Readiness of a service.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ServiceState {
-    /// Which one.
+    /// Its name.
     pub(crate) service: String,
-    /// Whether it can.
+    /// Whether it is ready.
     pub(crate) ready: bool,
-    /// If not, why.
+    /// Why it is not ready.
     pub(crate) reasons: Vec<String>,
 }
 
-/// The sum of a number over all processes; `None` if none has it.
+/// Sums a metric over all processes and labels; `None` if no process reports it.
 pub(super) fn sum<'a>(numbers: impl Iterator<Item = &'a BTreeMap<String, f64>>, name: &str) -> Option<f64> {
     let mut total = None;
     for numbers in numbers {
-        // With or without labels.
         let own = numbers.range(name.to_owned()..).take_while(|(key, _)| key.starts_with(name));
         for (_, value) in own.filter(|(key, _)| matches!(key.as_bytes().get(name.len()), None | Some(b'{'))) {
             *total.get_or_insert(0.0) += value;
@@ -50,7 +49,7 @@ pub(super) fn sum<'a>(numbers: impl Iterator<Item = &'a BTreeMap<String, f64>>, 
     total
 }
 
-/// The latency within the last minute, from the buckets of all processes.
+/// Latency within the last minute, merged from the histograms of all processes.
 pub(super) fn latency(reports: &[Report], name: &str) -> Option<Latency> {
     let start = format!("{name}_bucket{{le=\"");
     let mut buckets: Vec<(f64, f64)> = Vec::new();
@@ -74,11 +73,11 @@ pub(super) fn latency(reports: &[Report], name: &str) -> Option<Latency> {
     })
 }
 
-/// What the producer at work has found when it compared everything.
+/// The last audit of the active producer.
 pub(super) fn audit(reports: &[Report]) -> Option<Audit> {
     let measured = || reports.iter().map(|report| &report.measured);
     let of = |kind: &str| sum(measured(), &format!("{}{{kind=\"{kind}\"}}", meters::DRIFT)).map(|count| count as u64);
-    // A producer that stands by has no counts, but may have finished an audit long ago.
+    // A standby producer reports no counts, but may have finished an audit long ago.
     let last = |report: &Report| report.measured.get(meters::AUDITED).copied();
     let at = reports.iter().filter_map(last).max_by(f64::total_cmp)?;
     Some(Audit {
@@ -90,7 +89,7 @@ pub(super) fn audit(reports: &[Report]) -> Option<Audit> {
     })
 }
 
-/// As Prometheus' `histogram_quantile` estimates it: evenly spread within a bucket; the last bound for what is beyond.
+/// Estimates like Prometheus' `histogram_quantile`: linear within a bucket, the last finite bound beyond it.
 fn quantile(buckets: &[(f64, f64)], share: f64) -> f64 {
     let wanted = share * buckets.last().map_or(0.0, |(_, count)| *count);
     let (mut from, mut before) = (0.0, 0.0);
@@ -111,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_those_of_all_processes() {
+    fn quantiles_merge_all_processes() {
         let report = |counts: [f64; 3]| Report {
             minute: ["1", "2", "+Inf"]
                 .iter()
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_is_over_labels_and_processes_and_nothing_else() {
+    fn sum_covers_labels_and_processes_only() {
         let numbers: BTreeMap<String, f64> =
             [("a_total{x=\"1\"}", 1.0), ("a_total{x=\"2\"}", 2.0), ("a_totals", 4.0), ("a", 8.0)]
                 .map(|(name, value)| (name.to_owned(), value))

@@ -1,4 +1,4 @@
-//! Overviews for tests, from numbers as the servers give them.
+//! Sample overviews for tests.
 
 use tidewheel_core::ports::{ConsumerStatus, StageStatus};
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
@@ -9,20 +9,20 @@ use super::{
 };
 use crate::settings::{self, Thresholds};
 
-/// The thresholds that are set by default.
+/// The default thresholds.
 pub(crate) fn thresholds() -> Thresholds {
     settings::load(&settings::Given::default()).expect("the defaults are fine").settings.monitor.thresholds
 }
 
 impl Overview {
-    /// The same numbers with what follows from them.
+    /// Recomputes problems and verdict.
     pub(crate) fn judged(mut self) -> Self {
         self.problems = problems::problems(&self, &thresholds());
         self.verdict = verdict::verdict(&self, &self.problems);
         self
     }
 
-    /// Changes a stage: 1 or 2.
+    /// Modifies stage 1 or 2.
     pub(crate) fn with_stage(mut self, number: usize, change: impl FnOnce(&mut Stage)) -> Self {
         if let Told::Known(stage) = &mut self.stages[number - 1] {
             change(stage);
@@ -53,7 +53,7 @@ fn stage(of: tidewheel_core::streams::Stage) -> Stage {
     }
 }
 
-/// Everything runs and nothing waits.
+/// All services running, no backlog.
 pub(crate) fn healthy() -> Overview {
     let service = |name: &str| Service {
         service: name.into(),
@@ -126,8 +126,8 @@ pub(crate) fn healthy() -> Overview {
     overview.judged()
 }
 
-/// Stage 1 is behind, and gets less.
-pub(crate) fn behind() -> Overview {
+/// Stage 1 has a shrinking backlog.
+pub(crate) fn syncing() -> Overview {
     let behind = healthy().with_stage(1, |stage| {
         stage.backlog = 12_345;
         stage.status.lag = Some(11_833);
@@ -141,7 +141,7 @@ pub(crate) fn behind() -> Overview {
     behind.with_stage(2, |stage| stage.out_per_second = Some(81.0)).judged()
 }
 
-/// Qdrant is away: stage 2 grows and its upserters say why.
+/// Qdrant is unreachable: stage 2 grows, and its upserters report why.
 pub(crate) fn outage() -> Overview {
     let mut outage = healthy().with_stage(2, |stage| {
         stage.backlog = 3_210;
@@ -157,12 +157,12 @@ pub(crate) fn outage() -> Overview {
     outage.collection = Told::Unknown("could not reach Qdrant at http://127.0.0.1:6334: connection refused".into());
     for service in outage.services.iter_mut().filter(|service| service.service == "upserter") {
         service.ready = false;
-        service.reasons = vec!["cannot write to Qdrant for 95 s: connection refused".into()];
+        service.reasons = vec!["failing to write to Qdrant for 95 s: connection refused".into()];
     }
     outage.judged()
 }
 
-/// Nothing has been started yet; Redis is there.
+/// Redis is running, no service was ever started.
 pub(crate) fn empty() -> Overview {
     let mut empty = healthy();
     for number in [1, 2] {

@@ -1,7 +1,7 @@
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
-use super::samples::{behind, empty, healthy, outage};
+use super::samples::{empty, healthy, outage, syncing};
 use super::*;
 
 fn codes(overview: &Overview) -> Vec<&'static str> {
@@ -12,7 +12,7 @@ fn plain(overview: &Overview) -> String {
     anstream::adapter::strip_str(&overview.text(100)).to_string()
 }
 
-/// The live view at this size, as lines.
+/// The live view at this size.
 fn drawn(overview: &Overview, width: u16, height: u16) -> String {
     let mut history = History::default();
     for _ in 0..30 {
@@ -24,9 +24,9 @@ fn drawn(overview: &Overview, width: u16, height: u16) -> String {
 }
 
 #[test]
-fn the_first_line_says_whether_the_index_is_right_and_what_to_do() {
+fn status_text_leads_with_verdict_and_action() {
     insta::assert_snapshot!("text_healthy", plain(&healthy()));
-    insta::assert_snapshot!("text_behind", plain(&behind()));
+    insta::assert_snapshot!("text_syncing", plain(&syncing()));
     insta::assert_snapshot!("text_outage", plain(&outage()));
     insta::assert_snapshot!("text_empty", plain(&empty()));
     let narrow = anstream::adapter::strip_str(&outage().text(80)).to_string();
@@ -35,21 +35,21 @@ fn the_first_line_says_whether_the_index_is_right_and_what_to_do() {
 }
 
 #[test]
-fn the_live_view_shows_the_same_at_any_size() {
-    for (name, overview) in [("healthy", healthy()), ("behind", behind()), ("outage", outage()), ("empty", empty())] {
+fn live_view_renders_at_any_size() {
+    for (name, overview) in [("healthy", healthy()), ("syncing", syncing()), ("outage", outage()), ("empty", empty())] {
         insta::assert_snapshot!(format!("view_{name}"), drawn(&overview, 100, 26));
     }
     insta::assert_snapshot!("view_outage_narrow", drawn(&outage(), 60, 30));
-    // However small it is, it must not panic.
+    // Tiny terminals must not panic.
     for (width, height) in [(1, 1), (10, 3), (40, 8), (300, 100)] {
         drawn(&outage(), width, height);
     }
 }
 
 #[test]
-fn each_threshold_has_a_problem_that_begins_above_it() {
+fn problem_is_raised_above_its_threshold() {
     assert_eq!(codes(&healthy()), [""; 0]);
-    assert_eq!(codes(&behind()), ["stage-1-behind"]);
+    assert_eq!(codes(&syncing()), ["stage-1-behind"]);
     let with = |change: &dyn Fn(&mut Overview)| {
         let mut overview = healthy();
         change(&mut overview);
@@ -116,9 +116,9 @@ fn each_threshold_has_a_problem_that_begins_above_it() {
 }
 
 #[test]
-fn the_worst_comes_first_and_makes_the_verdict() {
+fn worst_problem_comes_first_and_sets_the_verdict() {
     let outage = outage();
-    assert_eq!(outage.verdict.state, State::Broken);
+    assert_eq!(outage.verdict.state, State::Stalled);
     assert_eq!((outage.verdict.stage, outage.problems[0].severity), (Some(2), Severity::Critical));
     assert!(outage.problems.is_sorted_by_key(|problem| problem.severity));
     let mut blind = healthy();
@@ -128,21 +128,21 @@ fn the_worst_comes_first_and_makes_the_verdict() {
 }
 
 #[test]
-fn an_index_that_an_audit_found_different_is_not_said_to_be_right() {
+fn audit_drift_makes_the_verdict_drifted() {
     let mut drifted = healthy();
     drifted.audit = Some(Audit { seconds_ago: 90.0, missing: 1_200, stale: 0, extra: 34, surplus: 0 });
     let drifted = drifted.judged();
-    assert_eq!(drifted.verdict.state, State::Differs);
+    assert_eq!(drifted.verdict.state, State::Drifted);
     assert_eq!(
         drifted.verdict.summary,
-        "The index differs from MongoDB in 1,234 documents, although everything that was read is searchable"
+        "Drifted: the index differs from MongoDB in 1,234 documents, although all changes read are searchable"
     );
-    assert!(drifted.problems[0].message.ends_with("the audit 2 min ago found: 1,200 missing, 34 extra"));
+    assert!(drifted.problems[0].message.ends_with("found by the audit 2 min ago: 1,200 missing, 34 extra"));
     assert!(drifted.verdict.action.unwrap().contains("verify --repair"));
 }
 
 #[test]
-fn what_is_parked_explains_as_many_documents_that_are_missing_or_stale() {
+fn parked_changes_explain_missing_and_stale_documents() {
     let with = |missing, extra| {
         let mut overview = healthy();
         if let Told::Known(stage) = &mut overview.stages[0] {
@@ -153,19 +153,40 @@ fn what_is_parked_explains_as_many_documents_that_are_missing_or_stale() {
         let drift = overview.problems.iter().find(|problem| problem.code == "drift").unwrap();
         (overview.verdict.state, overview.verdict.summary, drift.action.contains("dead letters first"))
     };
-    let searchable = "verything that was read is searchable, except 2 changes parked as dead letters";
-    assert_eq!(with(1, 0), (State::Right, format!("E{searchable}"), true));
-    let differs = |documents| format!("The index differs from MongoDB in {documents}, although e{searchable}");
-    assert_eq!(with(2, 0), (State::Differs, differs("1 document"), false));
-    assert_eq!(with(1, 5), (State::Differs, differs("5 documents"), false));
+    let except = ", except 2 changes in the dead-letter queue";
+    assert_eq!(with(1, 0), (State::InSync, format!("In sync{except}"), true));
+    let drifted = |documents| {
+        format!(
+            "Drifted: the index differs from MongoDB in {documents}, although all changes read are searchable{except}"
+        )
+    };
+    assert_eq!(with(2, 0), (State::Drifted, drifted("1 document"), false));
+    assert_eq!(with(1, 5), (State::Drifted, drifted("5 documents"), false));
 }
 
 #[test]
-fn what_is_unknown_says_so_in_json() {
+fn unreachable_server_is_an_error_in_json() {
     let json = serde_json::to_value(outage()).unwrap();
-    assert_eq!(json["verdict"]["state"], "broken");
+    assert_eq!(json["verdict"]["state"], "stalled");
     assert_eq!(json["stages"][1]["stream"], "embedded_documents");
     assert_eq!(json["stages"][1]["pending"], 1_024);
     assert!(json["collection"]["error"].as_str().unwrap().contains("connection refused"));
     assert_eq!(json["problems"][0]["severity"], "critical");
+}
+
+#[test]
+fn backlog_of_unknown_rate_is_not_reported_as_growing() {
+    let first = syncing().with_stage(1, |stage| (stage.in_per_second, stage.eta_seconds) = (None, None));
+    let first = first.with_stage(2, |stage| stage.out_per_second = None).judged();
+    assert_eq!(first.verdict.state, State::Syncing);
+    assert!(!first.verdict.summary.contains("shrinking"), "{}", first.verdict.summary);
+}
+
+#[test]
+fn missed_changes_are_not_reported_as_safe() {
+    let mut outage = outage();
+    if let Told::Known(source) = &mut outage.source {
+        source.damage = Some("entries of raw_document_changes were deleted".into());
+    }
+    assert!(!outage.judged().verdict.summary.contains("No data lost"));
 }

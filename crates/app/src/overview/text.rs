@@ -1,4 +1,4 @@
-//! An overview as plain text: the answer first, then why, then the numbers.
+//! The overview as plain text: verdict, problems, numbers.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::{Collection, Embedder, Overview, Source, Stage, State, Told};
 use crate::printer::{BAD, DIM, GOOD, STRONG, WARN, styled};
 
 impl Overview {
-    /// Whether everything that was asked has answered.
+    /// Whether every server answered.
     pub(crate) fn complete(&self) -> bool {
         self.stages.iter().all(|stage| stage.error().is_none())
             && self.source.known().is_some_and(|source| source.error.is_none())
@@ -17,21 +17,21 @@ impl Overview {
             && self.embedder.error().is_none()
     }
 
-    /// For people, with styles; the table fits into this width, if that is at least 80 columns.
+    /// Renders with styles; the table fits `width` if that is at least 80 columns.
     pub(crate) fn text(&self, width: usize) -> String {
         let mut text = String::new();
         let (sign, style) = match self.verdict.state {
-            State::Right => ("✔", GOOD),
-            State::Differs => ("≠", WARN),
-            State::Behind => ("●", WARN),
+            State::InSync => ("✔", GOOD),
+            State::Drifted => ("≠", WARN),
+            State::Syncing => ("●", WARN),
             State::Empty => ("○", DIM),
-            State::Broken | State::Unknown => ("✖", BAD),
+            State::Stalled | State::Unknown => ("✖", BAD),
         };
-        // What stops the index is told by the first line already; with its code it is found in the runbook.
-        let first = usize::from(matches!(self.verdict.state, State::Broken | State::Unknown));
+        // The first line already states the blocking problem; its code leads to the runbook.
+        let first = usize::from(matches!(self.verdict.state, State::Stalled | State::Unknown));
         let tag = self.problems.first().filter(|_| first == 1).map_or_else(String::new, |problem| code(problem.code));
         let _ = writeln!(text, "{} {}{tag}", styled(style, sign), styled(STRONG, &self.verdict.summary));
-        // Each problem below says itself what to do.
+        // Each problem below has its own action.
         if let Some(action) = self.verdict.action.as_ref().filter(|_| first == 1 || self.problems.is_empty()) {
             let _ = writeln!(text, "  {} {action}", styled(GOOD, "→"));
         }
@@ -43,9 +43,9 @@ impl Overview {
         let _ = writeln!(text);
         self.stages_table(&mut text, width);
         let _ = writeln!(text);
-        let mut line = |name: &str, told: Result<String, &str>| {
-            let told = told.unwrap_or_else(|error| styled(BAD, error));
-            let _ = writeln!(text, "{}{}{told}", styled(STRONG, name), " ".repeat(12 - name.len()));
+        let mut line = |name: &str, value: Result<String, &str>| {
+            let value = value.unwrap_or_else(|error| styled(BAD, error));
+            let _ = writeln!(text, "{}{}{value}", styled(STRONG, name), " ".repeat(12 - name.len()));
         };
         line("source", self.source.known().map(source_line).ok_or_else(|| self.source.error().unwrap_or_default()));
         line(
@@ -68,7 +68,7 @@ impl Overview {
             line(
                 "latency",
                 Ok(format!(
-                    "{} (half), {} (95 of 100) from commit to searchable",
+                    "p50 {} · p95 {} from commit to searchable",
                     duration(latency.p50_seconds),
                     duration(latency.p95_seconds)
                 )),
@@ -101,13 +101,13 @@ impl Overview {
     }
 }
 
-/// A column of the stages, aligned to the right.
+/// A right-aligned column of the stage table.
 #[derive(Clone, Copy)]
 struct Column {
     name: &'static str,
-    /// With the space before it.
+    /// Including the leading space.
     width: usize,
-    /// Whether it is left out where there is no room for all.
+    /// Whether it is dropped on narrow terminals.
     spare: bool,
 }
 
@@ -115,7 +115,7 @@ const fn column(name: &'static str, width: usize, spare: bool) -> Column {
     Column { name, width, spare }
 }
 
-/// Without the spare ones a row takes 75 columns of a terminal of 80; with them 95.
+/// A row takes 75 columns without the spare ones and 95 with them.
 const COLUMNS: [Column; 9] = [
     column("entries", 9, true),
     column("lag", 9, false),
@@ -131,7 +131,7 @@ const COLUMNS: [Column; 9] = [
 /// The width of `raw_document_changes`.
 const NAME: usize = 20;
 
-/// A row of the table. What is dead is to be seen.
+/// A row of the table; dead letters are highlighted.
 fn row(name: &str, cells: &[String; COLUMNS.len()], width: usize) -> String {
     let all = NAME + COLUMNS.iter().map(|column| column.width).sum::<usize>() <= width;
     let mut row = format!("{name:<NAME$}");
@@ -145,7 +145,7 @@ fn row(name: &str, cells: &[String; COLUMNS.len()], width: usize) -> String {
     row
 }
 
-/// The code of a problem, after its sentence.
+/// Formats a problem's code, to follow its message.
 fn code(code: &str) -> String {
     format!(" {}", styled(DIM, format_args!("[{code}]")))
 }
@@ -155,7 +155,7 @@ fn stage_line(stage: &Stage, width: usize) -> String {
     let rate = |rate: Option<f64>| rate.map_or_else(|| "-".into(), |rate| format!("{rate:.0}"));
     let eta = match stage.eta_seconds {
         _ if stage.backlog == 0 => "-".into(),
-        // There is no room for more.
+        // The column has no room for more.
         Some(seconds) if seconds >= FAR_SECONDS as f64 => ">30 d".into(),
         Some(seconds) => duration(seconds),
         None => "?".into(),
@@ -178,12 +178,12 @@ pub(super) fn source_line(source: &Source) -> String {
     let mut parts = Vec::new();
     match (&source.snapshot, source.read_until) {
         (Some(snapshot), Some(_)) if snapshot.state == "done" => {
-            parts.push("following".to_owned());
+            parts.push("streaming".to_owned());
         }
         (Some(snapshot), Some(_)) => {
             let of = snapshot.of.map_or_else(String::new, |of| format!(" of about {}", thousands(of)));
-            let eta = snapshot.eta_seconds.map_or_else(String::new, |eta| format!(", {} left", estimate(eta)));
-            parts.push(format!("{}: {}{of} documents{eta}", snapshot.state, thousands(snapshot.rows)));
+            let eta = snapshot.eta_seconds.map_or_else(String::new, |eta| format!(", ETA {}", estimate(eta)));
+            parts.push(format!("snapshot {}: {}{of} documents{eta}", snapshot.state, thousands(snapshot.rows)));
         }
         _ => parts.push("not read yet".to_owned()),
     }
@@ -191,10 +191,10 @@ pub(super) fn source_line(source: &Source) -> String {
         parts.push(format!("checkpoint {} ago", duration(age)));
     }
     if let Some(left) = source.oplog_time_to_loss_seconds {
-        parts.push(format!("oplog reaches for {} more", estimate(left as f64)));
+        parts.push(format!("oplog headroom {}", estimate(left as f64)));
     }
     if let Some(snapshot) = source.snapshot.as_ref().filter(|snapshot| snapshot.state == "done" && snapshot.rows > 0) {
-        parts.push(format!("{} documents read at the start", thousands(snapshot.rows)));
+        parts.push(format!("snapshot of {} documents", thousands(snapshot.rows)));
     }
     if let Some(error) = &source.error {
         parts.push(styled(BAD, error));
@@ -209,7 +209,7 @@ fn collection_line(collection: &Collection) -> String {
             let dimension = collection.dimension.map_or_else(|| "?".into(), |dimension| dimension.to_string());
             format!("{} points, {dimension} dimensions, {}", thousands(points), styled(style, status))
         }
-        _ => "not there yet; the upserter creates it with the first document".into(),
+        _ => "not created yet; the upserter creates it with the first document".into(),
     };
     format!("{}  {facts}  {}", collection.name, styled(DIM, &collection.url))
 }
@@ -226,7 +226,7 @@ fn embedder_line(embedder: &Embedder) -> String {
     )
 }
 
-/// With the largest unit that leaves a number of at least one.
+/// Formats in the largest unit that yields at least one.
 pub(crate) fn bytes(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),

@@ -1,54 +1,54 @@
-//! The answer in one line. Pure.
+//! The sync verdict. Pure.
 
 use serde::Serialize;
 
-use super::problems::{Problem, Severity, documents, entries, estimate};
+use super::problems::{Problem, Severity, documents, entries, outlook};
 use super::{Overview, Told};
 
-/// How the index stands.
+/// Sync state of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum State {
-    /// Everything that was read is searchable.
-    Right,
-    /// Everything that was read is searchable, but an audit found that the index differs from MongoDB nevertheless.
-    Differs,
-    /// Work is moving, and some of it waits.
-    Behind,
-    /// Something stands still.
-    Broken,
-    /// Redis does not answer.
+    /// All changes read are searchable.
+    InSync,
+    /// All changes read are searchable, but an audit found drift.
+    Drifted,
+    /// Work progresses with a backlog.
+    Syncing,
+    /// Progress is blocked.
+    Stalled,
+    /// Redis is unreachable.
     Unknown,
-    /// Nothing has been read yet.
+    /// No documents read yet.
     Empty,
 }
 
-/// The answer in one line.
+/// The sync state with its explanation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Verdict {
-    /// How the index stands.
+    /// The state.
     pub(crate) state: State,
-    /// In a sentence: how it stands, which stage, why, how long.
+    /// One line: state, stage, cause and ETA.
     pub(crate) summary: String,
-    /// What to do; `None` if nothing.
+    /// The remedy; `None` if none is needed.
     pub(crate) action: Option<String>,
-    /// The stage in the way: 1 or 2.
+    /// The bottleneck stage: 1 or 2.
     pub(crate) stage: Option<u8>,
-    /// Seconds until everything is searchable; `None` if it cannot be told.
+    /// Seconds until all changes are searchable; `None` if unknown.
     pub(crate) eta_seconds: Option<f64>,
 }
 
-/// What these numbers and problems come to.
+/// Derives the verdict from the numbers and problems.
 pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
     let worst = problems.first().filter(|problem| problem.severity == Severity::Critical);
     let [Told::Known(one), Told::Known(two)] = &overview.stages else {
         let (summary, action) = match worst {
             Some(problem) => (problem.message.clone(), Some(problem.action.clone())),
-            None => ("Redis does not answer".to_owned(), None),
+            None => ("Redis is unreachable".to_owned(), None),
         };
         return Verdict {
             state: State::Unknown,
-            summary: format!("Cannot tell whether the index is right: {summary}"),
+            summary: format!("Sync state unknown: {summary}"),
             action,
             stage: None,
             eta_seconds: None,
@@ -57,20 +57,22 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
     let backlog = one.backlog + two.backlog;
     let parked = overview.parked();
     let drift = overview.audit.as_ref().map_or(0, |audit| audit.unexplained(parked));
-    // The one that is behind most is the one in the way.
+    // The stage with the larger backlog is the bottleneck.
     let (number, stage) = if one.backlog >= two.backlog { (1, one) } else { (2, two) };
     let in_the_way = (backlog > 0).then_some(number);
     let eta_seconds = overview.eta_seconds();
     if let Some(problem) = worst {
         let waiting = entries(backlog);
+        let damaged = overview.source.known().is_some_and(|source| source.damage.is_some());
         let waits = match backlog {
             0 => String::new(),
-            _ if problem.message.contains(&waiting) => " Nothing is lost.".to_owned(),
-            _ => format!(" {waiting} wait; nothing is lost."),
+            _ if problem.code == "oplog-window" || damaged => format!(". {waiting} buffered"),
+            _ if problem.message.contains(&waiting) => ". No data lost".to_owned(),
+            _ => format!(". No data lost; {waiting} buffered"),
         };
         return Verdict {
-            state: State::Broken,
-            summary: format!("The index does not follow: {}.{waits}", problem.message),
+            state: State::Stalled,
+            summary: format!("Sync stalled: {}{waits}", problem.message),
             action: Some(problem.action.clone()),
             stage: in_the_way,
             eta_seconds: None,
@@ -80,55 +82,51 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
     if source.is_some_and(|source| source.read_until.is_none()) && backlog == 0 {
         return Verdict {
             state: State::Empty,
-            summary: "Nothing has been read yet".to_owned(),
-            action: Some("start `tidewheel run --database NAME`, or `tidewheel up --demo` to see it work".to_owned()),
+            summary: "No documents read yet".to_owned(),
+            action: Some("start `tidewheel run --database NAME`, or try `tidewheel up --demo`".to_owned()),
             stage: None,
             eta_seconds: None,
         };
     }
-    let eta = eta_seconds.map_or_else(
-        || "; it does not get less".to_owned(),
-        |seconds| format!("; caught up in about {}", estimate(seconds)),
-    );
+    let eta = outlook(eta_seconds, two.out_per_second).map_or_else(String::new, |text| format!(", {text}"));
     let snapshot = source.and_then(|source| source.snapshot.as_ref()).filter(|snapshot| snapshot.state != "done");
     let summary = match (snapshot, in_the_way) {
         (Some(snapshot), _) => {
             let of = snapshot.of.map_or_else(String::new, |of| format!(" of about {of}"));
-            let doing = if snapshot.state == "running" {
-                "What was there before is being read"
-            } else {
-                "What is left over is being looked for"
-            };
+            let doing = if snapshot.state == "running" { "Snapshot in progress" } else { "Sweeping orphaned points" };
             format!(
-                "{doing}: {}{of} documents{}",
+                "{doing}: {}{of} documents read{}",
                 snapshot.rows,
                 if snapshot.state == "running" && eta_seconds.is_some() { eta } else { String::new() }
             )
         }
         (None, None) => {
-            let searchable = "everything that was read is searchable";
+            let searchable = "all changes read are searchable";
             let except = match parked {
                 0 => String::new(),
-                _ => format!(", except {} parked as dead letters", entries(parked)),
+                _ => format!(", except {} in the dead-letter queue", entries(parked)),
             };
             match (parked, drift) {
-                (0, 0) => format!("The index is right: {searchable}"),
-                (_, 0) => format!("Everything that was read is searchable{except}"),
-                _ => format!("The index differs from MongoDB in {}, although {searchable}{except}", documents(drift)),
+                (0, 0) => format!("In sync: {searchable}"),
+                (_, 0) => format!("In sync{except}"),
+                _ => format!(
+                    "Drifted: the index differs from MongoDB in {}, although {searchable}{except}",
+                    documents(drift)
+                ),
             }
         }
         (None, Some(number)) => {
-            let doing = if number == 1 { "to be embedded" } else { "to be written" };
-            let rate = stage.out_per_second.map_or_else(String::new, |rate| format!(" at {rate:.0} a second"));
-            format!("The index is behind: {} wait in stage {number} {doing}{rate}{eta}", entries(stage.backlog))
+            let doing = if number == 1 { "for embeddings" } else { "to be written" };
+            let rate = stage.out_per_second.map_or_else(String::new, |rate| format!(", {rate:.0}/s"));
+            format!("Syncing: {} in stage {number} waiting {doing}{rate}{eta}", entries(stage.backlog))
         }
     };
     let state = match (in_the_way.is_some() || snapshot.is_some(), drift) {
-        (true, _) => State::Behind,
-        (false, 0) => State::Right,
-        (false, _) => State::Differs,
+        (true, _) => State::Syncing,
+        (false, 0) => State::InSync,
+        (false, _) => State::Drifted,
     };
-    let foremost = problems.iter().find(|problem| state == State::Differs && problem.code == "drift");
+    let foremost = problems.iter().find(|problem| state == State::Drifted && problem.code == "drift");
     Verdict {
         state,
         summary,
@@ -139,19 +137,19 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
 }
 
 impl Overview {
-    /// Changes parked as dead letters of both stages, as far as they are known.
+    /// Changes parked as dead letters in both stages, where known.
     pub(super) fn parked(&self) -> u64 {
         self.stages.iter().filter_map(Told::known).map(|stage| stage.status.dead_letters).sum()
     }
 
-    /// Seconds until everything is searchable at the rates of now.
+    /// Seconds until all changes are searchable at the current rates.
     fn eta_seconds(&self) -> Option<f64> {
         let [Told::Known(one), Told::Known(two)] = &self.stages else { return None };
         let snapshot = self.source.known().and_then(|source| source.snapshot.as_ref());
         let unread = snapshot.filter(|snapshot| snapshot.state == "running");
         let unread = unread.map_or(0, |snapshot| snapshot.of.unwrap_or(snapshot.rows).saturating_sub(snapshot.rows));
         let backlog = one.backlog + two.backlog + unread;
-        // What still has to be read is no new work.
+        // Unread snapshot rows are already counted in the backlog.
         let coming = if unread > 0 { Some(0.0) } else { one.in_per_second };
         super::rates::eta(backlog, coming, two.out_per_second)
     }

@@ -1,6 +1,6 @@
-//! The live view of `status --watch`: the answer, the stages with what they carry, the problems, and who works on it.
+//! The live view of `status --watch`: verdict, stages with their backlogs, problems, servers and services.
 //!
-//! [`draw`] only draws: the same overview and history give the same picture at any size, which tests hold.
+//! [`draw`] is pure: the same overview and history render the same frame at any size, as tests check.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -8,24 +8,24 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Gauge, Paragraph, Sparkline, Wrap};
 
-use super::problems::{Severity, duration, estimate, thousands};
+use super::problems::{Severity, duration, outlook, thousands};
 use super::text::bytes;
 use super::{Overview, Stage, State, Told};
 use crate::escape;
 use crate::printer::counted;
 
-/// Looks that the sparklines reach back: two minutes at a look a second.
+/// Samples in the sparklines: two minutes at one per second.
 const KEPT: usize = 120;
 
-/// What earlier looks have seen.
+/// Earlier samples, for the sparklines.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    /// Of each stage: entries confirmed a second.
+    /// Entries acknowledged per second, by stage.
     out: [Vec<u64>; 2],
 }
 
 impl History {
-    /// Takes a look.
+    /// Adds a sample.
     pub(crate) fn look(&mut self, overview: &Overview) {
         for (kept, stage) in self.out.iter_mut().zip(&overview.stages) {
             let rate = stage.known().and_then(|stage| stage.out_per_second).unwrap_or(0.0);
@@ -37,7 +37,7 @@ impl History {
     }
 }
 
-/// Which colours there are: none with NO_COLOR.
+/// Whether to use colours; off with NO_COLOR.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Paint(pub(crate) bool);
 
@@ -65,7 +65,7 @@ impl Paint {
 
 const STRONG: Style = Style::new().add_modifier(Modifier::BOLD);
 
-/// Draws everything that there is room for: first the answer, then the stages, the problems, and the rest.
+/// Draws what fits: verdict, stages, problems, then the rest.
 pub(crate) fn draw(frame: &mut Frame<'_>, overview: &Overview, history: &History, paint: Paint) {
     let area = frame.area();
     let boxes = area.width >= BOXES.0 && area.height >= BOXES.1;
@@ -79,7 +79,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, overview: &Overview, history: &History
         _ if !boxes => wrapped_height(problems, area.width),
         _ => wrapped_height(problems, within) + 2,
     };
-    // What to do about each problem is shown where everything else is, too.
+    // Actions are shown only if everything else fits, too.
     let rest = header_height + stages_height + u16::try_from(facts.lines.len()).unwrap_or(u16::MAX) + 1;
     let with_actions = problems(overview, true, paint);
     let problems = match height(&with_actions) + rest <= area.height {
@@ -97,11 +97,11 @@ pub(crate) fn draw(frame: &mut Frame<'_>, overview: &Overview, history: &History
     frame.render_widget(Paragraph::new(header).wrap(Wrap { trim: false }), top);
     if boxes {
         let areas: [Rect; 2] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(stages);
-        for (at, (area, told)) in areas.into_iter().zip(&overview.stages).enumerate() {
-            stage(frame, area, at, told, &history.out[at], paint);
+        for (at, (area, probe)) in areas.into_iter().zip(&overview.stages).enumerate() {
+            stage(frame, area, at, probe, &history.out[at], paint);
         }
     } else {
-        let lines = (1..).zip(&overview.stages).map(|(number, told)| stage_line(number, told, paint));
+        let lines = (1..).zip(&overview.stages).map(|(number, probe)| stage_line(number, probe, paint));
         frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), stages);
     }
     if !problems.lines.is_empty() {
@@ -111,17 +111,17 @@ pub(crate) fn draw(frame: &mut Frame<'_>, overview: &Overview, history: &History
         };
         frame.render_widget(Paragraph::new(problems).wrap(Wrap { trim: false }).block(block), below);
     }
-    // Half of a fact is none.
+    // Clipped facts would mislead.
     if area.width >= BOXES.0 {
         frame.render_widget(Paragraph::new(facts), rest);
     }
-    frame.render_widget(Line::styled("q quits", paint.dim()), foot);
+    frame.render_widget(Line::styled("q to quit", paint.dim()), foot);
 }
 
-/// A terminal of fewer columns or lines has a line for a stage instead of a box.
+/// Smaller terminals (columns, lines) show a line per stage instead of a box.
 const BOXES: (u16, u16) = (60, 16);
 
-/// Lines that a text takes at this width, broken between words as a paragraph is.
+/// Lines that a text takes at this width, wrapped at words like a `Paragraph`.
 fn wrapped_height(text: &Text<'_>, width: u16) -> u16 {
     let width = usize::from(width.max(10));
     let height = |line: &Line<'_>| {
@@ -135,7 +135,7 @@ fn wrapped_height(text: &Text<'_>, width: u16) -> u16 {
             } else {
                 column += columns + usize::from(column > 0);
             }
-            // A word that is longer than a line.
+            // A word longer than a line.
             lines += column.saturating_sub(1) / width;
             column -= column.saturating_sub(1) / width * width;
         }
@@ -147,16 +147,16 @@ fn wrapped_height(text: &Text<'_>, width: u16) -> u16 {
 fn header(overview: &Overview, paint: Paint) -> Text<'static> {
     let verdict = &overview.verdict;
     let (sign, style) = match verdict.state {
-        State::Right => ("✔ RIGHT", paint.good()),
-        State::Differs => ("≠ DIFFERS", paint.warn()),
-        State::Behind => ("● BEHIND", paint.warn()),
-        State::Empty => ("○ EMPTY", paint.dim()),
-        State::Broken => ("✖ BROKEN", paint.bad()),
-        State::Unknown => ("✖ UNKNOWN", paint.bad()),
+        State::InSync => ("✔", paint.good()),
+        State::Drifted => ("≠", paint.warn()),
+        State::Syncing => ("●", paint.warn()),
+        State::Empty => ("○", paint.dim()),
+        State::Stalled => ("✖", paint.bad()),
+        State::Unknown => ("✖", paint.bad()),
     };
     let sign = Span::styled(format!(" {sign} "), style.add_modifier(Modifier::REVERSED));
-    let mut first = vec![sign, Span::raw("  "), Span::styled(safe(&verdict.summary), STRONG)];
-    if let Some(problem) = overview.problems.first().filter(|_| stands(overview)) {
+    let mut first = vec![sign, Span::raw(" "), Span::styled(safe(&verdict.summary), STRONG)];
+    if let Some(problem) = overview.problems.first().filter(|_| is_blocked(overview)) {
         first.push(Span::styled(format!(" [{}]", problem.code), paint.dim()));
     }
     let mut lines = vec![Line::from(first)];
@@ -166,23 +166,23 @@ fn header(overview: &Overview, paint: Paint) -> Text<'static> {
     Text::from(lines)
 }
 
-/// Whether the answer tells the first problem already.
-fn stands(overview: &Overview) -> bool {
-    matches!(overview.verdict.state, State::Broken | State::Unknown)
+/// Whether the verdict already states the first problem.
+fn is_blocked(overview: &Overview) -> bool {
+    matches!(overview.verdict.state, State::Stalled | State::Unknown)
 }
 
 fn action_line(before: &'static str, action: &str, paint: Paint) -> Line<'static> {
     Line::from(vec![Span::raw(before), Span::styled("→ ", paint.good()), Span::raw(safe(action))])
 }
 
-/// What the answer does not tell.
+/// Problems that the verdict does not state.
 fn problems(overview: &Overview, actions: bool, paint: Paint) -> Text<'static> {
     let mut lines = Vec::new();
-    for problem in overview.problems.iter().skip(usize::from(stands(overview))) {
+    for problem in overview.problems.iter().skip(usize::from(is_blocked(overview))) {
         let style = if problem.severity == Severity::Critical { paint.bad() } else { paint.warn() };
         let code = Span::styled(format!(" [{}]", problem.code), paint.dim());
         lines.push(Line::from(vec![Span::styled("! ", style), Span::raw(safe(&problem.message)), code]));
-        // The first one's is below the answer.
+        // The first problem's action is shown below the verdict.
         if actions && Some(&problem.action) != overview.verdict.action.as_ref() {
             lines.push(action_line("  ", &problem.action, paint));
         }
@@ -190,10 +190,10 @@ fn problems(overview: &Overview, actions: bool, paint: Paint) -> Text<'static> {
     Text::from(lines)
 }
 
-/// A stage where there is no room for a box.
-fn stage_line(number: usize, told: &Told<Stage>, paint: Paint) -> Line<'static> {
+/// A stage as a single line, for small terminals.
+fn stage_line(number: usize, probe: &Told<Stage>, paint: Paint) -> Line<'static> {
     let name = Span::styled(format!("stage {number}  "), STRONG);
-    let Told::Known(stage) = told else { return Line::from(vec![name, Span::styled("unknown", paint.bad())]) };
+    let Told::Known(stage) = probe else { return Line::from(vec![name, Span::styled("unknown", paint.bad())]) };
     let style = if stage.backlog == 0 { paint.good() } else { paint.warn() };
     let mut line = vec![name, Span::styled(format!("{} waiting", thousands(stage.backlog)), style)];
     if let (Some(into), Some(out)) = (stage.in_per_second, stage.out_per_second) {
@@ -205,13 +205,13 @@ fn stage_line(number: usize, told: &Told<Stage>, paint: Paint) -> Line<'static> 
     Line::from(line)
 }
 
-/// A stage: how much waits, as a bar of what its stream holds, and how fast it goes.
-fn stage(frame: &mut Frame<'_>, area: Rect, at: usize, told: &Told<Stage>, out: &[u64], paint: Paint) {
+/// A stage as a box: backlog as a share of its stream, rates, consumers, sparkline.
+fn stage(frame: &mut Frame<'_>, area: Rect, at: usize, probe: &Told<Stage>, out: &[u64], paint: Paint) {
     let names = [" MongoDB → stage 1 → embedder ", " embedder → stage 2 → Qdrant "];
     let block = Block::bordered().title(names[at]);
     let inner = block.inner(area);
     frame.render_widget(block, area);
-    let stage = match told {
+    let stage = match probe {
         Told::Known(stage) => stage,
         Told::Unknown(error) => {
             let error = Text::styled(error.clone(), paint.bad());
@@ -219,20 +219,19 @@ fn stage(frame: &mut Frame<'_>, area: Rect, at: usize, told: &Told<Stage>, out: 
             return;
         }
     };
-    let [bar, numbers, people, spark] = Layout::vertical([Constraint::Length(1); 4]).areas(inner);
+    let [bar, numbers, consumers, spark] = Layout::vertical([Constraint::Length(1); 4]).areas(inner);
     let waiting = stage.backlog as f64 / stage.status.length.max(stage.backlog).max(1) as f64;
     let style = if stage.backlog == 0 { paint.good() } else { paint.warn() };
     let label = format!("{} waiting", thousands(stage.backlog));
     frame.render_widget(Gauge::default().ratio(waiting.clamp(0.0, 1.0)).gauge_style(style).label(label), bar);
     let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}"));
-    let eta = match stage.eta_seconds {
-        _ if stage.backlog == 0 => "done".to_owned(),
-        Some(seconds) => format!("{} left", estimate(seconds)),
-        None => "not falling".to_owned(),
+    let eta = match stage.backlog {
+        0 => "done".to_owned(),
+        _ => outlook(stage.eta_seconds, stage.out_per_second).unwrap_or_default(),
     };
     let line = format!("{}/s in  {}/s out  {eta}", rate(stage.in_per_second), rate(stage.out_per_second));
     frame.render_widget(Line::raw(line), numbers);
-    let mut line = vec![Span::raw(format!("{} in work", thousands(stage.status.pending)))];
+    let mut line = vec![Span::raw(format!("{} in flight", thousands(stage.status.pending)))];
     if stage.status.dead_letters > 0 {
         line.push(Span::styled(format!("  {} parked", thousands(stage.status.dead_letters)), paint.warn()));
     }
@@ -240,29 +239,29 @@ fn stage(frame: &mut Frame<'_>, area: Rect, at: usize, told: &Told<Stage>, out: 
         line.push(Span::raw(format!("  oldest {}", duration(age as f64 / 1e3))));
     }
     line.push(Span::raw(format!("  {}", counted(stage.alive, "consumer"))));
-    frame.render_widget(Line::from(line), people);
-    // The newest looks, at the right edge.
+    frame.render_widget(Line::from(line), consumers);
+    // Newest samples at the right edge.
     let width = usize::from(spark.width);
     let mut looks = vec![0; width.saturating_sub(out.len())];
     looks.extend(&out[out.len().saturating_sub(width)..]);
     frame.render_widget(Sparkline::default().data(looks).style(paint.good()), spark);
 }
 
-/// What is known of each server, a line each.
+/// One line of facts per server.
 fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
     let mut lines: Vec<Line<'static>> = Vec::new();
     let room = usize::from(width).saturating_sub(NAMES);
-    let mut line = |name: &str, told: Result<String, String>| {
-        let told = match told {
-            Ok(told) => Span::raw(clipped(&told, room)),
+    let mut line = |name: &str, value: Result<String, String>| {
+        let value = match value {
+            Ok(value) => Span::raw(clipped(&value, room)),
             Err(error) => Span::styled(clipped(&error, room), paint.bad()),
         };
-        lines.push(Line::from(vec![Span::styled(format!("{name:<NAMES$}"), STRONG), told]));
+        lines.push(Line::from(vec![Span::styled(format!("{name:<NAMES$}"), STRONG), value]));
     };
-    line("source", said(&overview.source, super::text::source_line));
+    line("source", rendered(&overview.source, super::text::source_line));
     line(
         "redis",
-        said(&overview.redis, |redis| {
+        rendered(&overview.redis, |redis| {
             let limit = redis.memory_limit_bytes.map_or_else(
                 || "no limit".to_owned(),
                 |limit| format!("{} % of {}", redis.memory_bytes * 100 / limit.max(1), bytes(limit)),
@@ -272,7 +271,7 @@ fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
     );
     line(
         "embedder",
-        said(&overview.embedder, |embedder| {
+        rendered(&overview.embedder, |embedder| {
             let rate = embedder.tokens_per_second.map_or_else(String::new, |rate| format!(", {rate:.0} tokens/s"));
             let queued =
                 embedder.queued_tokens.map_or_else(String::new, |tokens| format!(", {} queued", thousands(tokens)));
@@ -281,14 +280,14 @@ fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
     );
     line(
         "collection",
-        said(&overview.collection, |collection| match (collection.points, &collection.status) {
+        rendered(&overview.collection, |collection| match (collection.points, &collection.status) {
             (Some(points), Some(status)) => format!("{}: {} points, {status}", collection.name, thousands(points)),
-            _ => format!("{}: not there yet", collection.name),
+            _ => format!("{}: not created yet", collection.name),
         }),
     );
     if let Some(latency) = &overview.latency {
-        let (half, most) = (duration(latency.p50_seconds), duration(latency.p95_seconds));
-        line("latency", Ok(format!("{half} (half), {most} (95 of 100) from commit to searchable")));
+        let (p50, p95) = (duration(latency.p50_seconds), duration(latency.p95_seconds));
+        line("latency", Ok(format!("p50 {p50} · p95 {p95} from commit to searchable")));
     }
     if let Some(tokens) = &overview.tokens {
         line("tokens", Ok(format!("{} embedded, {} saved", thousands(tokens.embedded), thousands(tokens.saved))));
@@ -304,7 +303,7 @@ fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
     Text::from(lines)
 }
 
-/// The width of their names.
+/// Width of the name column.
 const NAMES: usize = 12;
 
 fn clipped(text: &str, room: usize) -> String {
@@ -312,14 +311,14 @@ fn clipped(text: &str, room: usize) -> String {
     if text.chars().count() <= room { text } else { text.chars().take(room.max(1) - 1).chain(['…']).collect() }
 }
 
-fn said<T>(told: &Told<T>, text: impl FnOnce(&T) -> String) -> Result<String, String> {
-    match told {
-        Told::Known(told) => Ok(anstream::adapter::strip_str(&text(told)).to_string()),
+fn rendered<T>(probe: &Told<T>, text: impl FnOnce(&T) -> String) -> Result<String, String> {
+    match probe {
+        Told::Known(value) => Ok(anstream::adapter::strip_str(&text(value)).to_string()),
         Told::Unknown(error) => Err(error.clone()),
     }
 }
 
-/// Messages of servers may hold anything.
+/// Escapes a server's message, which may contain control characters.
 fn safe(text: &str) -> String {
     escape::line(text).into_owned()
 }

@@ -1,11 +1,11 @@
-//! The embedder, put together from settings.
+//! Builds the embedder from the settings.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use tidewheel_embed::engine::{self, ModelSource, ModelSpec, Precision, describe};
-use tidewheel_embed::model::LoadError;
 use tidewheel_embed::service::{Render, Service, ServiceOptions};
+use tidewheel_engine::model::LoadError;
+use tidewheel_engine::{self, ModelSource, ModelSpec, Precision, describe};
 use tidewheel_local::Report;
 use tidewheel_local::provision::Provisioner;
 use tidewheel_pipeline::health::Readiness;
@@ -21,7 +21,7 @@ use crate::settings::{Embedder, Settings};
 /// The embedder's server.
 const SURFACE: Surface = Surface { name: "the embedder", table: "embedder", token: Need::Advised };
 
-/// Who is told while the model is fetched.
+/// Receives progress while the model is downloaded.
 pub(crate) type Fetch = Report;
 
 pub(super) fn embedder(
@@ -31,7 +31,7 @@ pub(super) fn embedder(
     shutdown: CancellationToken,
 ) -> Result<(Task, Ready), Failure> {
     let settings = settings.embedder.clone();
-    // Before anything is fetched: a wrong name shows at once.
+    // Validate before any download.
     ModelSpec::hash_dimension(&settings.model).map_err(|error| Failure::new(error.to_string()))?;
     let running: Arc<OnceLock<Service>> = Arc::default();
     let current = running.clone();
@@ -52,7 +52,7 @@ pub(super) fn embedder(
             listen = settings.listen,
             "ready"
         );
-        // Set once, here.
+        // Set only here.
         let _ = running.set(service.clone());
         service.run(server, shutdown.cancelled_owned()).await;
         Ok(())
@@ -60,12 +60,12 @@ pub(super) fn embedder(
     let ready = move || match current.get().map(Service::readiness) {
         Some(Ok(())) => Readiness { ready: true, reasons: Vec::new() },
         Some(Err(reason)) => Readiness { ready: false, reasons: vec![reason.to_owned()] },
-        None => Readiness { ready: false, reasons: vec!["still loading the model".to_owned()] },
+        None => Readiness { ready: false, reasons: vec!["loading the model".to_owned()] },
     };
     Ok((Box::pin(task), Arc::new(ready)))
 }
 
-/// The model's files, fetched if they are not here.
+/// Finds the model's files, downloading them if missing.
 pub(crate) async fn find(model: &str, report: Report) -> Result<ModelSource, Failure> {
     if let Some(dimension) = ModelSpec::hash_dimension(model).map_err(|error| Failure::new(error.to_string()))? {
         return Ok(ModelSource::Hash(dimension));
@@ -77,8 +77,8 @@ pub(crate) async fn find(model: &str, report: Report) -> Result<ModelSource, Fai
     Ok(ModelSource::Directory(directory))
 }
 
-/// Does what the embedder does when it starts, but for fetching its model. Returns the dimensions of its vectors; `None` if the
-/// model has to be fetched first.
+/// Does a dry run of the embedder's start without downloading. Returns the vector dimension; `None` if the model must be
+/// downloaded first.
 pub(crate) async fn rehearse(settings: &Embedder) -> Result<Option<usize>, Failure> {
     drop(serving::bind(&SURFACE, &settings.listen, &settings.serving).await?);
     let hash = ModelSpec::hash_dimension(&settings.model).map_err(|error| Failure::new(error.to_string()))?;
@@ -98,7 +98,7 @@ pub(crate) async fn rehearse(settings: &Embedder) -> Result<Option<usize>, Failu
     }
 }
 
-/// Loads the model on a thread of its own: it takes a while and must not hold anything else up.
+/// Loads the model on a blocking thread, because it is slow.
 async fn start(settings: &Embedder, source: ModelSource, metrics: Render) -> Result<Service, Failure> {
     let spec = spec(settings, source.clone());
     let options = ServiceOptions {
@@ -116,11 +116,11 @@ async fn start(settings: &Embedder, source: ModelSource, metrics: Render) -> Res
         let engine = engine::load(&spec).map_err(failed)?;
         Service::start(engine, options).map_err(|error| Failure::new(format!("embedder: {error}")))
     });
-    started.await.unwrap_or_else(|panic| Err(Failure::new(format!("the model could not be loaded: {panic}"))))
+    started.await.unwrap_or_else(|panic| Err(Failure::new(format!("failed to load the model: {panic}"))))
 }
 
-/// What a model is called: its directory's name, or its id. A revision is not a part of it, so that pinning one changes no
-/// fingerprint by itself; the weights' own does.
+/// Returns the model's name: empty for a directory, otherwise its id without the revision, so that pinning a revision alone does
+/// not change fingerprints; different weights do.
 fn name(model: &str) -> String {
     if PathBuf::from(model).is_dir() {
         return String::new();
@@ -139,7 +139,7 @@ fn spec(settings: &Embedder, source: ModelSource) -> ModelSpec {
     }
 }
 
-/// The settings only let these words through.
+/// Maps the validated setting to a precision.
 fn precision(word: &str) -> Precision {
     [Precision::F32, Precision::Bf16, Precision::Int8]
         .into_iter()

@@ -1,7 +1,7 @@
-//! The services in this process: how each is put together, how they end, and who may ask after them.
+//! The services of this process: construction, lifecycle and monitoring endpoints.
 //!
-//! Each service is a task of its own and waits for its servers by itself. If one fails for good, all are stopped; so they
-//! are by SIGTERM and Ctrl-C, with [`GRACE`] to finish. A second signal ends the process at once.
+//! Each service is a task that waits for its servers on its own. A permanent failure of one stops all; so do SIGTERM and Ctrl-C,
+//! with [`GRACE`] to finish. A second signal ends the process immediately.
 
 mod embedder;
 mod operations;
@@ -35,11 +35,11 @@ use stages::process_name;
 pub(crate) use stages::{known_vectors, left_out, own_name, processor_options, upserter_options};
 pub(crate) use traces::probe as probe_traces;
 
-/// How long a shutdown may take.
+/// Shutdown timeout.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Where the operations server listens under `run` and `up` if nobody says otherwise.
-const USUAL_OPERATIONS: &str = "127.0.0.1:9090";
+/// Default address of the operations server under `run` and `up`.
+const DEFAULT_OPERATIONS_ADDRESS: &str = "127.0.0.1:9090";
 
 /// A service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,7 +65,7 @@ impl Kind {
         }
     }
 
-    /// Its span, whose name is the service's.
+    /// Its span, named after the service.
     fn span(self) -> Span {
         match self {
             Self::Producer => info_span!("producer"),
@@ -75,26 +75,26 @@ impl Kind {
         }
     }
 
-    /// All services that `run` runs with these settings: no embedder, if somebody else is to make the vectors.
+    /// Services of `run` with these settings: without the embedder if an external one is configured.
     pub(crate) fn of_run(settings: &Settings) -> Vec<Self> {
         let all = [Self::Embedder, Self::Producer, Self::Processor, Self::Upserter];
         all.into_iter().filter(|kind| *kind != Self::Embedder || !settings.embedding.elsewhere).collect()
     }
 }
 
-/// Says whether a service is ready.
+/// Returns a service's readiness.
 pub(crate) type Ready = Arc<dyn Fn() -> Readiness + Send + Sync>;
 
-/// Services that have been started.
+/// Started services.
 pub(crate) struct Services {
     tasks: JoinSet<Result<(), Failure>>,
     traces: Option<traces::Exporter>,
     shutdown: CancellationToken,
-    /// Where this process really listens.
+    /// Addresses on which this process listens.
     pub(crate) bound: Bound,
 }
 
-/// Addresses that were taken; `None` for a server that does not run.
+/// Bound addresses; `None` for a server that is not running.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Bound {
     pub(crate) operations: Option<SocketAddr>,
@@ -102,7 +102,7 @@ pub(crate) struct Bound {
 }
 
 impl Services {
-    /// Starts services and, if it is on, the operations server.
+    /// Starts the services, and the operations server if enabled.
     pub(crate) async fn start(kinds: &[Kind], settings: &Settings, fetch: Fetch) -> Result<Self, Failure> {
         let shutdown = CancellationToken::new();
         let metrics = scrape::Metrics::install()?;
@@ -115,7 +115,7 @@ impl Services {
             None => None,
         };
         for kind in kinds {
-            // Entered, so that what is logged while a service is put together is its own.
+            // Entered, so that logs during construction belong to the service.
             let (task, readiness) = kind.span().in_scope(|| services.build(*kind, settings, &metrics, &fetch))?;
             services.tasks.spawn(task.instrument(kind.span()));
             ready.push((kind.name(), readiness));
@@ -132,7 +132,7 @@ impl Services {
         if !cfg!(feature = "unmeasured") {
             services.tasks.spawn(reporter.run(shutdown.clone()));
         }
-        // A service alone leaves it to `tidewheel console`: any number of them may run with the same settings.
+        // Single services leave the console to `tidewheel console`, since many may run with the same settings.
         let console = if kinds.len() > 1 { console::bind(&settings.console).await? } else { None };
         services.bound.console = console.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = operations {
@@ -165,7 +165,7 @@ impl Services {
         }
     }
 
-    /// Runs until a signal or until a service fails, then stops all of them.
+    /// Runs until a signal arrives or a service fails, then stops all.
     pub(crate) async fn until_stopped(mut self) -> Result<(), Failure> {
         let ended = tokio::select! {
             () = a_signal() => {
@@ -177,7 +177,7 @@ impl Services {
         ended.and(self.stop().await)
     }
 
-    /// Waits until a service fails; for ever, if none does.
+    /// Waits until a service fails; forever, if none does.
     pub(crate) async fn a_failure(&mut self) -> Failure {
         while let Some(ended) = self.tasks.join_next().await {
             if let Err(failure) = flatten(ended) {
@@ -187,12 +187,12 @@ impl Services {
         std::future::pending().await
     }
 
-    /// Stops all services in good order, within [`GRACE`].
+    /// Stops all services gracefully, within [`GRACE`].
     pub(crate) async fn stop(mut self) -> Result<(), Failure> {
         self.shutdown.cancel();
         tokio::spawn(async {
             a_signal().await;
-            warn!("stopped at once by a second signal");
+            warn!("received a second signal, exiting immediately");
             process::exit(2);
         });
         let all = async {
@@ -204,7 +204,7 @@ impl Services {
         };
         let begun = Instant::now();
         let ended = tokio::time::timeout(GRACE, all).await.unwrap_or_else(|_| {
-            warn!("some services did not stop within {} s; what they had in flight will be claimed", GRACE.as_secs());
+            warn!("some services did not stop within {} s; their in-flight entries will be claimed", GRACE.as_secs());
             Ok(())
         });
         if let Some(traces) = self.traces {
@@ -218,7 +218,7 @@ impl Services {
 pub(crate) async fn a_signal() {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
-        warn!("signals cannot be received on this system; the process has to be killed");
+        warn!("failed to install signal handlers; stop this process with SIGKILL");
         return std::future::pending().await;
     };
     tokio::select! {
@@ -228,14 +228,14 @@ pub(crate) async fn a_signal() {
 }
 
 fn flatten(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Result<(), Failure> {
-    ended.unwrap_or_else(|panic| Err(Failure::new(format!("a service broke down: {panic}"))))
+    ended.unwrap_or_else(|panic| Err(Failure::new(format!("a service failed: {panic}"))))
 }
 
-/// Where the operations server listens; `None` if it is off.
+/// Returns the operations server's address; `None` if disabled.
 pub(crate) fn operations_address(settings: &Settings, kinds: &[Kind]) -> Option<String> {
     match &settings.http_listen {
         Listen::Off => None,
         Listen::At(address) => Some(address.clone()),
-        Listen::Default => (kinds.len() > 1).then(|| USUAL_OPERATIONS.to_owned()),
+        Listen::Default => (kinds.len() > 1).then(|| DEFAULT_OPERATIONS_ADDRESS.to_owned()),
     }
 }

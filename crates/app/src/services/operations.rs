@@ -1,7 +1,7 @@
 //! The operations server: `/health`, `/ready`, `/metrics`, `/searchable`.
 //!
-//! Health says that the process answers; a supervisor restarts what does not. Readiness says that every service here can
-//! do its work, and if not, why.
+//! `/health` is the liveness probe: it answers while the process runs. `/ready` reports whether every service here is ready,
+//! and otherwise the reasons.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::overview::Looker;
 use crate::serving::{self, Need, Surface};
 use crate::settings::Serving;
 
-/// How long a scrape waits for each server. Without an answer the other numbers are shown alone.
+/// Timeout of a scrape for each server; numbers of unreachable servers are omitted or NaN.
 pub(super) const SCRAPE: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
@@ -36,10 +36,10 @@ struct Inner {
     metrics: Metrics,
 }
 
-/// Its server.
+/// The operations server.
 const SURFACE: Surface = Surface { name: "the operations server", table: "http", token: Need::Advised };
 
-/// Takes the address.
+/// Binds the address.
 pub(super) async fn bind(address: &str, serving: &Serving) -> Result<Server, Failure> {
     serving::bind(&SURFACE, address, serving).await
 }
@@ -60,7 +60,7 @@ pub(super) async fn serve(
     let gate = Arc::new(Gate::new("operations", settings.token));
     let guarded = Router::new().route("/metrics", get(scrape));
     let guard = Guard::new("http.hosts", &settings.hosts).with_network_names(!server.is_loopback());
-    // Probes carry no token: they see whether the process is alive and ready.
+    // Liveness and readiness probes need no token.
     let router =
         Router::new().route("/health", get(|| async { Json(json!({"status": "ok"})) })).route("/ready", get(ready));
     let shared = Shared(Arc::new(Inner { services, looker, metrics }));
@@ -69,7 +69,7 @@ pub(super) async fn serve(
         .merge(more)
         .route_layer(from_fn_with_state(gate, with_token))
         .merge(router.with_state(shared));
-    // A client that keeps its connection open must not hold up the shutdown.
+    // Open connections must not block the shutdown.
     tokio::select! {
         () = server.serve(guard.protect(router), std::future::pending()) => {}
         () = shutdown.cancelled() => {}

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::exit::Failure;
 use crate::settings::Settings;
 
-/// A guard for these settings; `source` where MongoDB was asked.
+/// Returns a guard for these settings; `source` is set where MongoDB was queried.
 pub(crate) fn guard(
     settings: &Settings,
     redis: &RedisStore,
@@ -24,7 +24,7 @@ pub(crate) fn guard(
     Guard::new(Arc::new(redis.clone()), index.map(|index| Arc::new(index) as Arc<dyn Ownable>), serves)
 }
 
-/// Does the work, for as long as nothing belongs to another installation.
+/// Runs the work until it ends or ownership passes to another installation.
 pub(crate) async fn while_owned<T, E: Into<Failure>>(
     guard: &Guard,
     shutdown: &CancellationToken,

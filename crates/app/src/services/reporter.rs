@@ -1,6 +1,6 @@
-//! Says in Redis, every few seconds, what only this process knows, for `status`, `monitor` and the console of any machine.
+//! Publishes this process's status in Redis every few seconds, for `status`, `monitor` and the console on any machine.
 //!
-//! One small text for each process, in one hash, whatever the number of documents. Without Redis nothing is said, and nothing else
+//! One small text per process in one hash, independent of the number of documents. Without Redis nothing is published; nothing else
 //! depends on it.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,16 +16,16 @@ use super::scrape::Metrics;
 use crate::exit::Failure;
 use crate::overview::{Report, ServiceState};
 
-/// How often it says so.
-const EVERY: Duration = Duration::from_secs(3);
+/// Report interval.
+const INTERVAL: Duration = Duration::from_secs(3);
 
-/// How far back "within the last minute" reaches.
+/// Window of the growth rates.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How long Redis may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Timeout of a Redis call.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is said of what was measured.
+/// Metrics in the report.
 const MEASURED: &[&str] = &[
     meters::PROGRESS,
     meters::PRODUCER_SAVED,
@@ -41,7 +41,7 @@ const MEASURED: &[&str] = &[
     meters::RETRIES,
 ];
 
-/// Of which it is said by how much it grew within a minute.
+/// Counters whose growth within a minute is reported.
 const GROWING: &[&str] = &[meters::SEARCHABLE, meters::EMBEDDER_TOKENS, meters::ERRORS, meters::RETRIES];
 
 pub(super) struct Reporter {
@@ -53,24 +53,24 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    /// Reports until `shutdown`, and takes it back then.
+    /// Reports until `shutdown`, then removes the report.
     pub(super) async fn run(self, shutdown: CancellationToken) -> Result<(), Failure> {
         let begun = Instant::now();
         let mut past: VecDeque<(Instant, BTreeMap<String, f64>)> = VecDeque::new();
         loop {
             let report = self.report(begun, &mut past);
             let text = serde_json::to_string(&report).expect("a report is plain data");
-            match tokio::time::timeout(PATIENCE, self.redis.say(&self.process, &text)).await {
+            match tokio::time::timeout(TIMEOUT, self.redis.say(&self.process, &text)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!("cannot report: {error}"),
-                Err(_) => debug!("cannot report: no answer"),
+                Ok(Err(error)) => debug!("failed to publish the status report: {error}"),
+                Err(_) => debug!("failed to publish the status report: no answer"),
             }
-            if tokio::time::timeout(EVERY, shutdown.cancelled()).await.is_ok() {
+            if tokio::time::timeout(INTERVAL, shutdown.cancelled()).await.is_ok() {
                 break;
             }
         }
-        // If that fails too, it is forgotten within a minute.
-        let _ = tokio::time::timeout(PATIENCE, self.redis.unsay(&self.process)).await;
+        // If this fails, the report expires within a minute.
+        let _ = tokio::time::timeout(TIMEOUT, self.redis.unsay(&self.process)).await;
         Ok(())
     }
 
@@ -81,7 +81,7 @@ impl Reporter {
         while past.len() > 1 && past.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= MINUTE) {
             past.pop_front();
         }
-        // What was not there a minute ago was zero.
+        // A metric missing a minute ago was zero.
         let before = |name: &str| past.front().and_then(|(_, numbers)| numbers.get(name)).copied().unwrap_or(0.0);
         let minute = growing.iter().map(|(name, number)| (name.clone(), (number - before(name)).max(0.0))).collect();
         past.push_back((now, growing));
@@ -103,7 +103,7 @@ impl Reporter {
     }
 }
 
-/// Those of these metrics that JSON can hold.
+/// Selects metrics by name, without values that JSON cannot represent.
 fn of(numbers: &BTreeMap<String, f64>, names: &[&str]) -> BTreeMap<String, f64> {
     let is_of = |key: &str, name: &str| {
         key.strip_prefix(name)

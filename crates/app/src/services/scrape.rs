@@ -1,4 +1,4 @@
-//! What the process measures, and how it is handed out.
+//! The process's metrics and their Prometheus exposition.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 use crate::exit::Failure;
 use crate::overview::{CODES, Overview, Stage};
 
-/// Histograms collect samples that have to be folded from time to time.
+/// Interval at which the recorder aggregates histogram samples.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// The recorder of this process; there can be only one.
+/// The recorder; at most one per process.
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// A handle to what the process has recorded.
+/// A handle to the recorded metrics.
 #[derive(Clone)]
 pub(super) struct Metrics(PrometheusHandle);
 
@@ -29,7 +29,7 @@ impl Metrics {
         if let Some(handle) = RECORDER.get() {
             return Ok(Self(handle.clone()));
         }
-        let failed = |error: &dyn std::fmt::Display| Failure::new(format!("cannot record metrics: {error}"));
+        let failed = |error: &dyn std::fmt::Display| Failure::new(format!("failed to set up metrics: {error}"));
         let mut builder = PrometheusBuilder::new();
         for meter in meters::ALL.iter().filter(|meter| meter.kind == Kind::Histogram) {
             let buckets = meters::buckets(meter.name);
@@ -52,18 +52,18 @@ impl Metrics {
         Ok(Self(RECORDER.get_or_init(|| handle).clone()))
     }
 
-    /// For whoever shows the text.
+    /// Returns a function that renders the exposition text.
     pub(super) fn render(&self) -> Render {
         let handle = self.0.clone();
         Arc::new(move || handle.render())
     }
 
-    /// Every number: name and labels → value.
+    /// Returns every sample: name and labels → value.
     pub(super) fn numbers(&self) -> BTreeMap<String, f64> {
         numbers(&self.0.render())
     }
 
-    /// Keeps the recorder small until `shutdown`.
+    /// Runs the recorder's upkeep until `shutdown`.
     pub(super) async fn keep(self, shutdown: CancellationToken) -> Result<(), Failure> {
         while tokio::time::timeout(UPKEEP, shutdown.cancelled()).await.is_err() {
             self.0.run_upkeep();
@@ -71,7 +71,7 @@ impl Metrics {
         Ok(())
     }
 
-    /// Records what an overview says of the servers. What is unknown keeps no old number: it is shown as NaN.
+    /// Records the servers' numbers from an overview. Unknown values become NaN instead of keeping the last value.
     pub(super) fn overview(overview: &Overview) {
         for (stage, stream) in overview.stages.iter().zip(STREAMS) {
             Self::stage(stream, stage.known());
@@ -96,7 +96,7 @@ impl Metrics {
         let set =
             |name: &'static str, value: Option<f64>| gauge!(name, "stream" => stream).set(value.unwrap_or(f64::NAN));
         set(meters::STREAM_ENTRIES, stage.map(|stage| stage.status.length as f64));
-        // Redis cannot always tell; a number that is not known is not shown as zero.
+        // Redis does not always know the lag; unknown must not appear as zero.
         set(meters::STREAM_LAG, stage.and_then(|stage| stage.status.lag).map(|lag| lag as f64));
         set(meters::STREAM_PENDING, stage.map(|stage| stage.status.pending as f64));
         set(meters::STREAM_BACKLOG, stage.map(|stage| stage.backlog as f64));
@@ -117,7 +117,7 @@ impl Metrics {
 
 const STREAMS: [&str; 2] = [tidewheel_core::streams::RAW, tidewheel_core::streams::EMBEDDED];
 
-/// The numbers in Prometheus' text form: name and labels → value.
+/// Parses the Prometheus text format: name and labels → value.
 pub(crate) fn numbers(text: &str) -> BTreeMap<String, f64> {
     text.lines()
         .filter(|line| !line.starts_with('#'))
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_from_the_text_form() {
+    fn text_format_is_parsed() {
         let text = "# TYPE a gauge\na 1\n\nb_bucket{le=\"+Inf\"} 2.5\nc{x=\"y z\"} NaN\n";
         let numbers = numbers(text);
         assert_eq!(numbers["a"], 1.0);

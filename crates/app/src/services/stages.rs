@@ -1,4 +1,4 @@
-//! Producer, processor and upserter, put together from settings.
+//! Builds producer, processor and upserter from the settings.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -25,10 +25,10 @@ use crate::connect;
 use crate::exit::Failure;
 use crate::settings::{Consumer, Settings};
 
-/// A service that is ready to be run.
+/// A service, ready to run.
 pub(crate) type Task = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
 
-/// How long a producer that says nothing keeps its lease. It is renewed several times as often.
+/// Lease duration of a silent producer. The lease is renewed several times within it.
 const LEASE: Duration = Duration::from_secs(10);
 
 pub(super) fn producer(
@@ -43,13 +43,13 @@ pub(super) fn producer(
         snapshot: settings.producer.snapshot,
         high_water: settings.producer.high_water,
         lease: LEASE,
-        // What a stream keeps for a replay must not outlive the memory of the deletions that came after it.
+        // Retained entries must not outlive the tombstones of later deletions.
         tombstone_grace: settings.streams.tombstone_grace.max(settings.streams.retention_age),
         audit_interval: settings.audit_interval,
         left_out: left_out(settings)?,
     };
     let index = connect::index(settings)?;
-    // The source may have to look up addresses before there can be a producer, which may fail for a while.
+    // Resolving the source's addresses precedes the producer, and may fail transiently.
     let health = Health::of(tidewheel_pipeline::producer::NAME);
     let running = Arc::new(std::sync::Mutex::new(health.clone()));
     let current = running.clone();
@@ -59,13 +59,15 @@ pub(super) fn producer(
             return Ok(());
         }
         let connect = || connect::source(mongo.clone());
-        let Some(source) = patiently("look up MongoDB", &health, &shutdown, connect).await? else { return Ok(()) };
+        let Some(source) = with_retries("look up MongoDB", &health, &shutdown, connect).await? else { return Ok(()) };
         let identify = || source.identity();
-        let Some(identity) = patiently("identify MongoDB", &health, &shutdown, identify).await? else { return Ok(()) };
+        let Some(identity) = with_retries("identify MongoDB", &health, &shutdown, identify).await? else {
+            return Ok(());
+        };
         let guard = guard(&settings, &redis, Some(index.clone()), Some(identity));
-        // Redis alone: the producer works while Qdrant is away.
+        // Redis only: the producer works while Qdrant is unreachable.
         let check = || guard.check_redis();
-        if patiently("check the owner of Redis", &health, &shutdown, check).await?.is_none() {
+        if with_retries("check the owner of Redis", &health, &shutdown, check).await?.is_none() {
             return Ok(());
         }
         let ports = ProducerPorts {
@@ -106,7 +108,7 @@ pub(super) fn processor(
             return Ok(());
         }
         let check = || guard.check();
-        if patiently("check the owner of Redis", &health, &shutdown, check).await?.is_none() {
+        if with_retries("check the owner of Redis", &health, &shutdown, check).await?.is_none() {
             return Ok(());
         }
         while_owned(&guard, &shutdown, processor.run(shutdown.clone())).await
@@ -133,7 +135,7 @@ pub(super) fn upserter(
             return Ok(());
         }
         let check = || guard.check();
-        if patiently("check the owner of the collection", &health, &shutdown, check).await?.is_none() {
+        if with_retries("check the owner of the collection", &health, &shutdown, check).await?.is_none() {
             return Ok(());
         }
         while_owned(&guard, &shutdown, upserter.run(shutdown.clone())).await
@@ -141,7 +143,7 @@ pub(super) fn upserter(
     Ok((Box::pin(task), Arc::new(move || ready.readiness())))
 }
 
-/// Where vectors are that need not be made again.
+/// Returns the source of reusable vectors.
 pub(crate) fn known_vectors(settings: &Settings) -> Result<Option<Arc<dyn KnownVectors>>, Failure> {
     if !settings.reuse_vectors {
         return Ok(None);
@@ -149,13 +151,13 @@ pub(crate) fn known_vectors(settings: &Settings) -> Result<Option<Arc<dyn KnownV
     Ok(Some(Arc::new(connect::index(settings)?)))
 }
 
-/// Documents that are not in the index on purpose.
+/// Returns the filter for documents that are deliberately not indexed.
 pub(crate) fn left_out(settings: &Settings) -> Result<LeftOut, Failure> {
     let ProcessorOptions { text, blank, .. } = processor_options(settings);
     Ok(LeftOut::new(&text, blank)?)
 }
 
-/// How documents are embedded.
+/// Returns the processor's options.
 pub(crate) fn processor_options(settings: &Settings) -> ProcessorOptions {
     let documents = &settings.documents;
     ProcessorOptions {
@@ -178,7 +180,7 @@ fn on_dead_letter(settings: &Settings) -> OnDeadLetter {
     if settings.documents.removes_parked { OnDeadLetter::Remove } else { OnDeadLetter::Keep }
 }
 
-/// How points are written.
+/// Returns the upserter's options.
 pub(crate) fn upserter_options(settings: &Settings) -> UpserterOptions {
     let documents = &settings.documents;
     UpserterOptions {
@@ -202,15 +204,15 @@ fn consumer(consumer: &Consumer, settings: &Settings) -> ConsumerOptions {
     }
 }
 
-/// Waits until Redis answers and refuses one that would delete data; false if asked to stop meanwhile.
+/// Waits for Redis and rejects one with an evicting policy; false if shut down meanwhile.
 async fn redis_is_fit(redis: &RedisStore, health: &Health, shutdown: &CancellationToken) -> Result<bool, Failure> {
-    let fit = patiently("reach Redis", health, shutdown, || redis.refuse_evicting_policy()).await?;
+    let fit = with_retries("reach Redis", health, shutdown, || redis.refuse_evicting_policy()).await?;
     Ok(fit.is_some())
 }
 
-/// Tries until it works or fails for good; `None` if asked to stop meanwhile, even by an attempt that hangs. `what` completes
+/// Retries until success or a permanent failure; `None` if shut down meanwhile, even during a hanging attempt. `what` completes
 /// "cannot …".
-async fn patiently<T, F>(
+async fn with_retries<T, F>(
     what: &'static str,
     health: &Health,
     shutdown: &CancellationToken,
@@ -230,16 +232,16 @@ where
     }
 }
 
-/// A name that nobody else has, and that tells an operator which process it is.
+/// Returns a unique consumer name that identifies the process to operators.
 pub(crate) fn own_name(service: &str) -> String {
     format!("{service}-{}", process_name())
 }
 
-/// A name for this process, and for no other even if its host and number are the same.
+/// Returns a name unique to this process, even if another has the same host name and process id.
 pub(super) fn process_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "host" } else { host.trim() };
-    // Containers on one host may share host name and process id.
+    // Containers may share host name and process id.
     let unique = uuid::Uuid::new_v4().simple().to_string();
     format!("{host}-{}-{}", std::process::id(), &unique[..8])
 }

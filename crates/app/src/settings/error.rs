@@ -1,4 +1,4 @@
-//! What can be wrong with settings. Every problem says which key, what was given, where, and what is right.
+//! Settings errors. Each names the key, the given value, its origin and the expected form.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,33 +6,33 @@ use std::path::PathBuf;
 use super::keys;
 use super::origin::Origin;
 
-/// One thing that is wrong.
+/// A settings error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
-    /// A file of settings was named, but cannot be read.
-    #[error("cannot read the settings in {}: {cause}", path.display())]
+    /// A given settings file cannot be read.
+    #[error("failed to read settings from {}: {cause}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// The system's answer.
+        /// The I/O error.
         cause: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("{}:{line} is not valid TOML: {cause}", path.display())]
+    #[error("invalid TOML in {}:{line}: {cause}", path.display())]
     NotToml {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// The parser's answer.
+        /// The parser's message.
         cause: String,
     },
-    /// There is no such key.
+    /// Unknown key.
     #[error("unknown setting `{}` ({origin})", shown_name(name))]
     Unknown {
         /// The key as given.
         name: String,
-        /// Where.
+        /// Its origin.
         origin: Origin,
     },
     /// The value is not of the key's kind.
@@ -40,66 +40,66 @@ pub(crate) enum Problem {
     Invalid {
         /// The key.
         key: &'static str,
-        /// The value as given, hidden if it is secret.
+        /// The value as given, redacted if secret.
         given: String,
-        /// Where.
+        /// Its origin.
         origin: Origin,
-        /// What is right.
+        /// The expected form.
         expected: String,
     },
-    /// A `--set` without `=`. Its text is not repeated: it may be a secret.
+    /// A `--set` without `=`. Its text may be a secret and is not repeated.
     #[error("invalid --set: expected key=value")]
     NotAnAssignment,
-    /// Both a secret and the file that it should come from are set.
+    /// Both a secret and its file are set.
     #[error("both {key} ({first}) and {file_key} ({second}) are set")]
     Both {
         /// The key of the value itself.
         key: &'static str,
-        /// Where.
+        /// Its origin.
         first: Origin,
         /// The key of its file.
         file_key: &'static str,
-        /// Where.
+        /// Its origin.
         second: Origin,
     },
     /// The file of a secret cannot be read.
-    #[error("cannot read {} for {key} ({origin}): {cause}", path.display())]
+    #[error("failed to read {} for {key} ({origin}): {cause}", path.display())]
     SecretFile {
         /// The key that names the file.
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// Where the key was set.
+        /// The key's origin.
         origin: Origin,
-        /// The system's answer.
+        /// The I/O error.
         cause: std::io::Error,
     },
-    /// A key that a command needs is not set.
-    #[error("{key} is not set, and {needed_by} needs it")]
+    /// A required key is not set.
+    #[error("{key} is not set, but required by {needed_by}")]
     Missing {
         /// The key.
         key: &'static str,
-        /// Who needs it.
+        /// What requires it.
         needed_by: &'static str,
     },
 }
 
 impl Problem {
-    /// What to do about it.
+    /// Returns the remedy.
     pub(crate) fn hint(&self) -> String {
         match self {
             Self::Unreadable { .. } => {
                 "check the path given by --config or TIDEWHEEL_CONFIG, and its permissions".into()
             }
-            Self::NotToml { .. } => "compare with the example: tidewheel config example".into(),
+            Self::NotToml { .. } => "compare with `tidewheel config example`".into(),
             Self::Unknown { name, .. } => match keys::nearest(name) {
                 Some(nearest) => format!("did you mean `{nearest}`?"),
-                None => "tidewheel config example lists every setting".into(),
+                None => "`tidewheel config example` lists every setting".into(),
             },
             Self::Invalid { key, .. } => format!("`tidewheel config example` shows how {key} is written"),
             Self::NotAnAssignment => "for example: --set mongodb.database=shop".into(),
             Self::Both { key, file_key, .. } => format!("remove {key} or {file_key}"),
-            Self::SecretFile { .. } => "check that the file exists and that this user may read it".into(),
+            Self::SecretFile { .. } => "check that the file exists and is readable by this user".into(),
             Self::Missing { key, .. } => {
                 format!("set it in tidewheel.toml, with {}=…, or with --set {key}=…", keys::variable(key))
             }
@@ -107,13 +107,13 @@ impl Problem {
     }
 }
 
-/// The name of a key as given. What cannot be one may be a secret in a place where a key should be.
+/// Returns the key as given, redacted unless it is well-formed: it may be a misplaced secret.
 fn shown_name(name: &str) -> &str {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
     if name.chars().all(plain) { name } else { "***" }
 }
 
-/// Everything that is wrong with the settings; at least one thing.
+/// All settings errors; at least one.
 #[derive(Debug)]
 pub(crate) struct SettingsError(pub(crate) Vec<Problem>);
 

@@ -1,17 +1,17 @@
-//! Every key of the settings: its name, what it may be, and its default. The one place where keys are written down.
+//! All settings keys with their kinds and defaults; the only place that defines them.
 //!
-//! What a key means is written in `tidewheel.example.toml`; a test holds the two together.
+//! Their meanings are documented in `tidewheel.example.toml`; a test keeps both consistent.
 
 use super::value::Kind;
 
-/// A key of the settings.
+/// A settings key.
 #[derive(Debug)]
 pub(crate) struct Key {
     /// `table.key`.
     pub(crate) name: &'static str,
-    /// What its value may be.
+    /// The kind of its value.
     pub(crate) kind: Kind,
-    /// The default as plain text; `None` if it is unset by default.
+    /// The default as plain text; `None` if unset by default.
     pub(crate) default: Option<&'static str>,
 }
 
@@ -146,14 +146,14 @@ pub(crate) const KEYS: &[Key] = &[
     key("local.qdrant_grpc_port", Kind::Count(0), "6334"),
 ];
 
-/// The key of this name.
+/// Returns the key with this name.
 pub(crate) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
-/// The name of a key, or of a table, that is most like this one; `None` if none is alike.
+/// Returns the most similar key; `None` if none is similar.
 pub(crate) fn nearest(name: &str) -> Option<&'static str> {
-    // Half of the name may differ: `mongo.url` is still meant to be `mongodb.uri`.
+    // Up to half of the name may differ: `mongo.url` still matches `mongodb.uri`.
     KEYS.iter()
         .map(|key| (strsim::normalized_damerau_levenshtein(name, key.name), key.name))
         .filter(|(likeness, _)| *likeness >= 0.5)
@@ -161,12 +161,12 @@ pub(crate) fn nearest(name: &str) -> Option<&'static str> {
         .map(|(_, name)| name)
 }
 
-/// The environment variable that sets a key.
+/// Returns the environment variable of a key.
 pub(crate) fn variable(name: &str) -> String {
     format!("{PREFIX}{}", name.to_ascii_uppercase().replace('.', "__"))
 }
 
-/// The environment variable that is most like this one, which is none; `None` if none is alike.
+/// Returns the variable most similar to this unknown one; `None` if none is similar.
 pub(crate) fn nearest_variable(given: &str, likeness: f64) -> Option<String> {
     let given = given.to_ascii_uppercase();
     KEYS.iter()
@@ -177,7 +177,7 @@ pub(crate) fn nearest_variable(given: &str, likeness: f64) -> Option<String> {
         .map(|(_, variable)| variable)
 }
 
-/// What the names of environment variables for settings begin with.
+/// Prefix of environment variables for settings.
 pub(crate) const PREFIX: &str = "TIDEWHEEL__";
 
 #[cfg(test)]
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn defaults_are_of_their_kinds() {
+    fn defaults_match_their_kinds() {
         for key in KEYS {
             if let Some(default) = key.default {
                 assert!(key.kind.read_text(default).is_some(), "{} has the default {default:?}", key.name);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_name_is_what_was_meant() {
+    fn nearest_finds_the_intended_key() {
         for (given, meant) in [
             ("mongo.uri", "mongodb.uri"),
             ("mongodb.collections", "mongodb.collection"),

@@ -1,4 +1,4 @@
-//! The settings as they were given: text by text, each with its origin. The later layer wins.
+//! Given settings, each with its origin. Later layers win.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::keys::{self, KEYS, Key};
 use super::origin::Origin;
 use super::value::{Kind, Value, quoted};
 
-/// What was given outside the file.
+/// Input besides the settings file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Given {
     /// `--config`.
@@ -24,25 +24,25 @@ pub(crate) struct Given {
     pub(crate) flags: Vec<(String, String, String)>,
 }
 
-/// A value and where it was set.
+/// A value with its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sourced {
     /// The value.
     pub(crate) value: Value,
-    /// Where.
+    /// Its origin.
     pub(crate) origin: Origin,
 }
 
-/// Every value that is set, by key.
+/// All set values, by key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Layers {
     values: BTreeMap<&'static str, Sourced>,
-    /// The file that was read.
+    /// The settings file, if one was read.
     pub(crate) file: Option<PathBuf>,
 }
 
 impl Layers {
-    /// Defaults, then the file, the environment and the flags. Gives every problem, not only the first.
+    /// Applies defaults, the file, the environment and the flags. Returns all problems, not only the first.
     pub(crate) fn gather(given: &Given) -> (Self, Vec<Problem>) {
         let mut layers = Self::default();
         let mut problems = Vec::new();
@@ -79,12 +79,12 @@ impl Layers {
         (layers, problems)
     }
 
-    /// The value of a key, if it is set.
+    /// Returns the value of a key, if set.
     pub(crate) fn get(&self, name: &str) -> Option<&Sourced> {
         self.values.get(name)
     }
 
-    /// Sets a key from plain text. An empty text unsets a key that has no default.
+    /// Sets a key from plain text. An empty text unsets a key without a default.
     pub(crate) fn set_text(&mut self, name: &str, text: &str, origin: Origin) -> Result<(), Problem> {
         let key = known(name, &origin)?;
         if text.trim().is_empty() && key.default.is_none() {
@@ -103,7 +103,7 @@ impl Layers {
         match DeTable::parse(text) {
             Ok(table) => self.read_table(path, text, "", table.get_ref(), problems),
             Err(cause) => {
-                // The error's own text quotes the line, which may hold a secret.
+                // The error's display text quotes the line, which may contain a secret.
                 let line = line_of(text, cause.span().map_or(0, |span| span.start));
                 problems.push(Problem::NotToml { path: path.to_owned(), line, cause: cause.message().to_owned() });
             }
@@ -111,7 +111,7 @@ impl Layers {
     }
 
     fn read_table(&mut self, path: &Path, text: &str, prefix: &str, table: &DeTable<'_>, problems: &mut Vec<Problem>) {
-        // In the order of the file, which the parser's table does not keep.
+        // The parser's table does not preserve the order of the file.
         let mut entries: Vec<_> = table.iter().collect();
         entries.sort_by_key(|(name, _)| name.span().start);
         for (name, value) in entries {
@@ -120,7 +120,7 @@ impl Layers {
             match value.get_ref() {
                 DeValue::Table(inner) if keys::find(&full).is_none() => {
                     let inside = format!("{full}.");
-                    // A table that nobody knows is one problem, not one for each of its keys.
+                    // An unknown table is one problem, not one per key.
                     if KEYS.iter().any(|key| key.name.starts_with(&inside)) {
                         self.read_table(path, text, &inside, inner, problems);
                     } else {
@@ -158,7 +158,7 @@ fn known(name: &str, origin: &Origin) -> Result<&'static Key, Problem> {
     keys::find(name).ok_or_else(|| Problem::Unknown { name: name.to_owned(), origin: origin.clone() })
 }
 
-/// A value that is not valid, for a message; hidden as far as it is, or may contain, a secret.
+/// Formats an invalid value for a message, redacting what is or may contain a secret.
 fn shown(kind: Kind, text: &str) -> String {
     match kind {
         Kind::Secret => quoted("***"),
@@ -172,7 +172,7 @@ fn line_of(text: &str, byte: usize) -> usize {
     1 + text[..byte].bytes().filter(|byte| *byte == b'\n').count()
 }
 
-/// The settings file: what was named, which must exist, or the first of the usual places.
+/// Finds the settings file: the given one, which must exist, or the first of the default paths.
 fn find_file(given: &Given) -> Result<Option<(PathBuf, String)>, Problem> {
     let variable = given.environment.iter().find(|(name, value)| name == "TIDEWHEEL_CONFIG" && !value.is_empty());
     let named = given.config.clone().or_else(|| variable.map(|(_, value)| PathBuf::from(value)));
@@ -192,5 +192,5 @@ fn find_file(given: &Given) -> Result<Option<(PathBuf, String)>, Problem> {
     Ok(None)
 }
 
-/// Where the file is looked for if none is named.
+/// Default paths of the settings file.
 pub(crate) const USUAL_PLACES: [&str; 2] = ["tidewheel.toml", "/etc/tidewheel/tidewheel.toml"];

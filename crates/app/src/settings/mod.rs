@@ -1,10 +1,9 @@
 //! Settings: defaults, then `tidewheel.toml`, then `TIDEWHEEL__TABLE__KEY`, then flags.
 //!
-//! Guarantees: every value knows where it was set; a key that does not exist is refused with the nearest one that does; a
-//! value of the wrong kind is refused with its key, its origin and what is right; secrets are never shown. All problems
-//! are reported at once.
+//! Guarantees: every value has its origin; an unknown key is rejected with the nearest known one; an invalid value is rejected with
+//! its key, origin and expected form; secrets are never shown. All problems are reported together.
 //!
-//! [`layers`] holds what was given, [`resolved`] what the services take. Only [`resolve`] knows both.
+//! [`layers`] holds the given values, [`resolved`] the typed settings. [`resolve`] converts one to the other.
 
 mod error;
 mod keys;
@@ -34,14 +33,14 @@ pub(crate) use warning::Warning;
 /// The example file, with every key, its meaning and its default.
 pub(crate) const EXAMPLE: &str = include_str!("../../../../tidewheel.example.toml");
 
-/// Settings together with where each value came from.
+/// Settings with the origin of each value.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
-    /// What was given.
+    /// The given values.
     pub(crate) layers: Layers,
-    /// What follows from it.
+    /// The typed settings.
     pub(crate) settings: Settings,
-    /// What is valid, and yet hardly what was meant.
+    /// Valid but suspicious settings.
     pub(crate) warnings: Vec<Warning>,
 }
 
@@ -53,7 +52,7 @@ pub(crate) fn load(given: &Given) -> Result<Loaded, SettingsError> {
 }
 
 impl Loaded {
-    /// The same settings with values that the local stack knows better.
+    /// Returns the settings with overrides by the local stack.
     pub(crate) fn with(&self, overrides: &[(&str, String)]) -> Result<Self, SettingsError> {
         let mut layers = self.layers.clone();
         let mut problems = Vec::new();
@@ -63,7 +62,7 @@ impl Loaded {
         finish(layers, problems, self.warnings.clone())
     }
 
-    /// Whether anybody set this key.
+    /// Whether this key is set explicitly.
     pub(crate) fn is_set(&self, name: &str) -> bool {
         self.layers.get(name).is_some_and(|sourced| sourced.origin != Origin::Default)
     }

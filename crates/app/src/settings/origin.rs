@@ -1,12 +1,12 @@
-//! Where a value was set.
+//! The origin of a value.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value was set. Later variants win over earlier ones.
+/// The origin of a value. Later variants override earlier ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// Nobody set it.
+    /// The default.
     Default,
     /// A line of the settings file.
     File {
@@ -17,9 +17,9 @@ pub(crate) enum Origin {
     },
     /// An environment variable.
     Environment(String),
-    /// A flag of the command line.
+    /// A command-line flag.
     Flag(String),
-    /// The local stack, which knows where its own servers listen.
+    /// The local stack, which sets the addresses of its servers.
     LocalStack,
 }
 

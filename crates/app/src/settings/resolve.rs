@@ -1,4 +1,4 @@
-//! From the settings as given to the settings as taken.
+//! Converts the given values to typed settings.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use super::resolved::{
 use super::units;
 use super::value::{Value, quoted};
 
-/// The settings in these layers. Problems are added to `problems`; with any, the settings are not to be used.
+/// Resolves the layers. Problems are added to `problems`; if there are any, the returned settings must not be used.
 pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings {
     let mut reader = Reader { layers, problems };
     let listen = reader.text_or_empty("embedder.listen");
@@ -125,23 +125,23 @@ fn mongodb(reader: &mut Reader<'_>) -> MongoDb {
     const COLLECTION: &str = "mongodb.collection";
     let (database, collection) = (reader.text("mongodb.database"), reader.names(COLLECTION));
     if collection.is_empty() {
-        reader.invalid(COLLECTION, "at least one name; leave it out for all collections");
+        reader.invalid(COLLECTION, "at least one name, or unset for all collections");
     }
-    // A collection may have a dot in its name, but hardly the database's own name before it.
+    // A collection name may contain a dot, but the database as its prefix is a mistake.
     let beginning = database.as_ref().map(|database| format!("{database}."));
     if let Some(name) = collection.iter().find_map(|name| name.strip_prefix(beginning.as_deref()?)) {
-        reader.invalid(COLLECTION, &format!("names without their database: \"{name}\""));
+        reader.invalid(COLLECTION, &format!("names without the database: \"{name}\""));
     }
     MongoDb { uri: reader.address_or_file("mongodb.uri", "mongodb.uri_file"), database, collection }
 }
 
-/// Paths that points do not carry.
+/// Paths excluded from payloads.
 fn excluded(reader: &mut Reader<'_>) -> Vec<String> {
     const EXCLUDE: &str = "documents.payload.exclude";
     let paths = reader.names(EXCLUDE);
     let always = |path: &String| ["_id", RESERVED].contains(&path.split('.').next().unwrap_or_default());
     if paths.iter().any(always) {
-        reader.invalid(EXCLUDE, "other fields than _id and _tidewheel, which points always carry");
+        reader.invalid(EXCLUDE, "fields other than _id and _tidewheel, which points always carry");
     }
     paths
 }
@@ -174,10 +174,10 @@ fn traces(reader: &mut Reader<'_>) -> Option<Traces> {
     reader.address("traces.endpoint").map(|endpoint| Traces { endpoint, share, headers, tls })
 }
 
-/// What OpenAI itself answers at.
+/// OpenAI's base URL.
 const OPENAI: &str = "https://api.openai.com/v1";
 
-/// Where Ollama listens unless it is told otherwise.
+/// Ollama's default URL.
 const OLLAMA: &str = "http://127.0.0.1:11434";
 
 fn embedding(reader: &mut Reader<'_>, listen: &str) -> Embedding {
@@ -185,7 +185,7 @@ fn embedding(reader: &mut Reader<'_>, listen: &str) -> Embedding {
     let token = reader.secret("embedding.token", "embedding.token_file");
     let api_key = reader.secret("embedding.api_key", "embedding.api_key_file");
     let model = reader.text("embedding.model");
-    // The API, what needs the URL and the model, and the URL if it is unset.
+    // The API, the setting that requires URL and model, and the default URL.
     let remote = match reader.text_or_empty("embedding.provider").as_str() {
         "openai" => Some((Api::OpenAi, "embedding.provider = \"openai\"", Some(OPENAI))),
         "ollama" => Some((Api::Ollama, "embedding.provider = \"ollama\"", Some(OLLAMA))),
@@ -194,7 +194,7 @@ fn embedding(reader: &mut Reader<'_>, listen: &str) -> Embedding {
     };
     let elsewhere = remote.is_some() || url.is_some();
     let provider = if let Some((api, needed_by, default_url)) = remote {
-        // text-embeddings-inference serves one model and says which.
+        // text-embeddings-inference serves one model and reports its name.
         if model.is_none() && api != Api::TextEmbeddingsInference {
             reader.problems.push(Problem::Missing { key: "embedding.model", needed_by });
         }
@@ -215,7 +215,7 @@ fn embedding(reader: &mut Reader<'_>, listen: &str) -> Embedding {
             tokens_per_minute: reader.rate("embedding.tokens_per_minute"),
         }
     } else {
-        // Our own embedder, in this process or beside it, has the token that it was itself given.
+        // The tidewheel embedder with the default URL uses its own server token.
         let token = token.or_else(|| reader.secret("embedder.token", "embedder.token_file").filter(|_| url.is_none()));
         let scheme = if reader.text("embedder.cert_file").is_some() { "https" } else { "http" };
         Provider::Tidewheel { url: url.unwrap_or_else(|| format!("{scheme}://{}", reachable(listen))), token }
@@ -224,7 +224,7 @@ fn embedding(reader: &mut Reader<'_>, listen: &str) -> Embedding {
     Embedding { provider, tls, timeout: reader.duration("embedding.timeout"), elsewhere }
 }
 
-/// Where a client on this machine finds what listens there: a wildcard is no address to connect to.
+/// Returns the address for local clients: a wildcard address is replaced by loopback.
 pub(crate) fn reachable(listen: &str) -> String {
     match listen.rsplit_once(':') {
         Some(("0.0.0.0", port)) => format!("127.0.0.1:{port}"),
@@ -259,7 +259,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Of a key that has a default.
+    /// For keys with a default.
     fn text_or_empty(&self, name: &str) -> String {
         self.text(name).unwrap_or_default()
     }
@@ -293,7 +293,7 @@ impl Reader<'_> {
         Serving { token: self.secret(token, token_file), hosts: self.names(hosts), tls }
     }
 
-    /// The name of an HTTP header.
+    /// Reads an HTTP header name.
     fn header(&mut self, name: &'static str) -> Option<String> {
         let text = self.text(name)?;
         if HeaderName::from_bytes(text.as_bytes()).is_err() {
@@ -308,19 +308,19 @@ impl Reader<'_> {
             match text.parse() {
                 Ok(network) => networks.push(network),
                 Err(()) => {
-                    self.invalid_part(name, &text, "addresses and networks such as \"10.0.0.1\" or \"10.0.0.0/8\"");
+                    self.invalid_part(name, &text, "IP addresses and networks such as \"10.0.0.1\" or \"10.0.0.0/8\"");
                 }
             }
         }
         networks
     }
 
-    /// Reports a part of a value that is of the right kind, but makes no sense.
+    /// Reports an invalid part of a well-formed value.
     fn invalid_part(&mut self, key: &'static str, given: &str, expected: &str) {
         self.report_invalid(key, quoted(given), expected);
     }
 
-    /// Reports a value that is of the right kind, but makes no sense.
+    /// Reports a well-formed but invalid value.
     fn invalid(&mut self, key: &'static str, expected: &str) {
         let given = self.value(key).map(Value::shown).unwrap_or_default();
         self.report_invalid(key, given, expected);
@@ -363,7 +363,7 @@ impl Reader<'_> {
     fn port(&mut self, name: &'static str) -> u16 {
         let number = self.number(name).unwrap_or_default();
         u16::try_from(number).unwrap_or_else(|_| {
-            self.invalid(name, "a port: a whole number up to 65535");
+            self.invalid(name, "a port from 0 to 65535");
             0
         })
     }
@@ -379,7 +379,7 @@ impl Reader<'_> {
         self.secret(name, file_name).unwrap_or_default()
     }
 
-    /// The value of a key, or what the file holds that another key names.
+    /// Returns the value of a key, or the content of the file given by its file key.
     fn secret(&mut self, name: &'static str, file_name: &'static str) -> Option<Secret> {
         let Some(path) = self.path(file_name) else { return self.address(name) };
         let origin = self.origin(file_name).cloned().unwrap_or(Origin::Default);
@@ -389,14 +389,14 @@ impl Reader<'_> {
             return None;
         }
         let cause = match std::fs::read_to_string(&path) {
-            // The file holds what the key itself would.
+            // The file's content is parsed like the key's value.
             Ok(text) => match keys::find(name).and_then(|key| key.kind.read_text(&text)) {
                 Some(Value::Address(secret) | Value::Secret(secret)) if !secret.reveal().is_empty() => {
                     return Some(secret);
                 }
                 _ => {
                     let expected = keys::find(name).map(|key| key.kind.expected()).unwrap_or_default();
-                    std::io::Error::other(format!("it does not hold {expected}"))
+                    std::io::Error::other(format!("the file does not contain {expected}"))
                 }
             },
             Err(cause) => cause,

@@ -1,4 +1,4 @@
-//! The settings as the services take them: typed, with secrets read from their files.
+//! Typed settings for the services, with secrets read from their files.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(crate) struct Settings {
     pub(crate) http: Serving,
     pub(crate) console: Console,
     pub(crate) monitor: Monitor,
-    /// Unset: nothing is traced.
+    /// Unset: tracing is disabled.
     pub(crate) traces: Option<Traces>,
     pub(crate) log: Log,
     pub(crate) local: Local,
@@ -41,7 +41,7 @@ pub(crate) struct Settings {
 #[derive(Clone, Debug)]
 pub(crate) struct MongoDb {
     pub(crate) uri: Secret,
-    /// Only the producer needs it.
+    /// Required by the producer only.
     pub(crate) database: Option<String>,
     /// Names or globs.
     pub(crate) collection: Vec<String>,
@@ -54,22 +54,22 @@ pub(crate) struct Redis {
     pub(crate) tls: ClientTls,
 }
 
-/// `embedding`: where vectors come from.
+/// `embedding`: the source of vectors.
 #[derive(Clone, Debug)]
 pub(crate) struct Embedding {
     pub(crate) provider: Provider,
     pub(crate) tls: ClientTls,
     pub(crate) timeout: Duration,
-    /// Whether `embedding.url` points to something that this process does not run itself.
+    /// Whether the embedder is external to this process.
     pub(crate) elsewhere: bool,
 }
 
-/// Who makes the vectors.
+/// The embedding provider.
 #[derive(Clone, Debug)]
 pub(crate) enum Provider {
-    /// Our own embedder.
+    /// A tidewheel embedder.
     Tidewheel { url: String, token: Option<Secret> },
-    /// An embedder that is not ours.
+    /// A third-party embedder.
     Remote {
         api: Api,
         url: String,
@@ -84,7 +84,7 @@ pub(crate) enum Provider {
     },
 }
 
-/// `embedder`: our own embedding service.
+/// `embedder`: the tidewheel embedder.
 #[derive(Clone, Debug)]
 pub(crate) struct Embedder {
     pub(crate) model: String,
@@ -101,17 +101,17 @@ pub(crate) struct Embedder {
     pub(crate) max_queued_tokens: usize,
 }
 
-/// `documents`: what of a document is embedded and what is kept.
+/// `documents`: embedded text and payload.
 #[derive(Clone, Debug)]
 pub(crate) struct Documents {
     pub(crate) fields: Vec<String>,
     pub(crate) template: Option<String>,
     pub(crate) include: Vec<String>,
     pub(crate) exclude: Vec<String>,
-    /// Unset: as many as the model takes.
+    /// Unset: the model's maximum.
     pub(crate) chunk_tokens: Option<usize>,
     pub(crate) chunk_overlap: usize,
-    /// `blank = "skip"`: a document without text is not in the index.
+    /// `blank = "skip"`: documents without text are not indexed.
     pub(crate) skips_blank: bool,
     /// `on_dead_letter = "remove"`: a parked change removes the older version from the index.
     pub(crate) removes_parked: bool,
@@ -122,7 +122,7 @@ pub(crate) struct Documents {
 #[derive(Clone, Debug)]
 pub(crate) struct Qdrant {
     pub(crate) url: Secret,
-    /// Whether anybody set the address.
+    /// Whether the URL is set explicitly.
     pub(crate) url_is_set: bool,
     pub(crate) collection: String,
     pub(crate) api_key: Option<Secret>,
@@ -133,9 +133,9 @@ pub(crate) struct Qdrant {
 /// `producer`.
 #[derive(Clone, Debug)]
 pub(crate) struct Producer {
-    /// Whether what is already there is read at the first start.
+    /// Whether the first start takes an initial snapshot.
     pub(crate) snapshot: bool,
-    /// Unconfirmed entries of stage 1 at which the producer waits.
+    /// Unacknowledged entries of stage 1 at which the producer pauses.
     pub(crate) high_water: u64,
 }
 
@@ -147,7 +147,7 @@ pub(crate) struct Consumer {
     pub(crate) claim_after: Duration,
 }
 
-/// `streams`: what stays in them for a replay.
+/// `streams`: retention for replays.
 #[derive(Clone, Debug)]
 pub(crate) struct Streams {
     pub(crate) retention_age: Duration,
@@ -156,10 +156,10 @@ pub(crate) struct Streams {
     pub(crate) tombstone_grace: Duration,
 }
 
-/// `http.listen`, `console.listen`: whether that server runs.
+/// `http.listen`, `console.listen`: whether and where the server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Listen {
-    /// Under `run` and `up` only, at the usual address.
+    /// At the default address, under `run` and `up` only.
     Default,
     /// Never.
     Off,
@@ -171,70 +171,70 @@ pub(crate) enum Listen {
 #[derive(Clone, Debug)]
 pub(crate) struct Console {
     pub(crate) listen: Listen,
-    /// Without a token nothing can be changed.
+    /// Without a token the console is read-only.
     pub(crate) serving: Serving,
-    /// Where a proxy writes the name of the user whom it has authenticated.
+    /// Header in which a proxy passes the authenticated user.
     pub(crate) user_header: Option<String>,
-    /// The proxies from which that header counts.
+    /// Proxies from which that header is trusted.
     pub(crate) trusted_proxies: Vec<Network>,
 }
 
-/// What `embedder`, `http` and `console` have in common.
+/// Server settings shared by `embedder`, `http` and `console`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Serving {
     pub(crate) token: Option<Secret>,
-    /// Names under which browsers reach it, beside `localhost` and addresses.
+    /// Allowed host names, besides `localhost` and IP addresses.
     pub(crate) hosts: Vec<String>,
     pub(crate) tls: TlsFiles,
 }
 
-/// `monitor`: from which numbers on somebody is told, and who.
+/// `monitor`: thresholds and webhook.
 #[derive(Clone, Debug)]
 pub(crate) struct Monitor {
-    /// How often it looks.
+    /// Interval between checks.
     pub(crate) interval: Duration,
     pub(crate) thresholds: Thresholds,
     pub(crate) webhook: Option<Webhook>,
 }
 
-/// From which numbers on something is a problem.
+/// Thresholds of problems.
 #[derive(Clone, Debug)]
 pub(crate) struct Thresholds {
-    /// Most unconfirmed entries of stage 1.
+    /// Maximum backlog of stage 1.
     pub(crate) stage_1: u64,
-    /// Most unconfirmed entries of stage 2.
+    /// Maximum backlog of stage 2.
     pub(crate) stage_2: u64,
-    /// How long work may wait without any being confirmed.
+    /// Maximum time without an acknowledgement despite a backlog.
     pub(crate) no_progress: Duration,
-    /// From the commit to being searchable, for 95 of 100 changes.
+    /// Maximum p95 of commit-to-searchable latency.
     pub(crate) latency: Duration,
-    /// How long the oplog has to reach beyond what the producer has saved.
+    /// Minimum time for which the oplog still covers the checkpoint.
     pub(crate) oplog_time_left: Duration,
-    /// Most percent of Redis' memory limit.
+    /// Maximum Redis memory usage, in percent of its limit.
     pub(crate) redis_memory_percent: u64,
-    /// Most dead letters.
+    /// Maximum number of dead letters.
     pub(crate) dead_letters: u64,
 }
 
-/// Who is told over HTTP. The address is a secret: with some services whoever knows it may post.
+/// The webhook. Its URL is a secret: with some services the URL alone authorizes posting.
 #[derive(Clone, Debug)]
 pub(crate) struct Webhook {
     pub(crate) url: Secret,
-    /// Shown as `Authorization: Bearer …`.
+    /// Sent as `Authorization: Bearer …`.
     pub(crate) token: Option<Secret>,
     pub(crate) tls: ClientTls,
-    /// For one attempt.
+    /// Per attempt.
     pub(crate) timeout: Duration,
 }
 
-/// `traces`: who is told of each change, over OTLP/HTTP.
+/// `traces`: the OTLP/HTTP collector and sampling.
 #[derive(Clone, Debug)]
 pub(crate) struct Traces {
-    /// The collector's base address.
+    /// The collector's base URL.
     pub(crate) endpoint: Secret,
-    /// Which share of all changes.
+    /// Sampling ratio of changes.
     pub(crate) share: Share,
-    /// Headers that the collector wants to see, as `name=value`, separated by commas.
+    /// Headers for the collector, as comma-separated `name=value`.
     pub(crate) headers: Option<Secret>,
     pub(crate) tls: ClientTls,
 }
@@ -246,7 +246,7 @@ pub(crate) struct Log {
     pub(crate) json: Option<bool>,
     /// A level, or directives as in `RUST_LOG`.
     pub(crate) level: String,
-    /// Whether anybody set the level.
+    /// Whether the level is set explicitly.
     pub(crate) level_is_set: bool,
 }
 

@@ -8,7 +8,7 @@ use super::*;
 
 fn given(file: Option<&str>, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> (Given, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    // Always a file of its own, so that no file on the machine is read.
+    // Always pass a file, so that no default path is read.
     let path = folder.path().join("tidewheel.toml");
     std::fs::write(&path, file.unwrap_or_default()).unwrap();
     let given = Given {
@@ -40,7 +40,7 @@ fn origin(loaded: &Loaded, name: &str) -> String {
 }
 
 #[test]
-fn later_layers_win_and_every_value_knows_its_origin() {
+fn later_layers_win_and_values_keep_their_origin() {
     let file = "[qdrant]\ncollection = \"a\"\n\n[processor]\nbatch = 7\nclaim_after = \"1m\"\n";
     let environment = [("TIDEWHEEL__PROCESSOR__BATCH", "8"), ("TIDEWHEEL__UPSERTER__BATCH", "9"), ("HOME", "/root")];
     let loaded = loaded(file, &environment, &[("upserter.batch", "10")]);
@@ -56,7 +56,7 @@ fn later_layers_win_and_every_value_knows_its_origin() {
 }
 
 #[test]
-fn the_local_stack_wins_over_everything() {
+fn local_stack_overrides_all_layers() {
     let before = loaded("", &[], &[("redis.url", "redis://elsewhere:1")]);
     let after = before.with(&[("redis.url", "redis://127.0.0.1:2".into())]).unwrap();
     assert_eq!(after.settings.redis.url.reveal(), "redis://127.0.0.1:2");
@@ -64,7 +64,7 @@ fn the_local_stack_wins_over_everything() {
 }
 
 #[test]
-fn nested_tables_and_lists_are_read() {
+fn nested_tables_and_lists_are_parsed() {
     let file = r#"
         mongodb.collection = ["tickets", "notes_*"]
         [documents]
@@ -79,23 +79,23 @@ fn nested_tables_and_lists_are_read() {
 }
 
 #[test]
-fn unknown_keys_are_refused_with_the_nearest() {
+fn unknown_key_error_suggests_the_nearest() {
     let file = "[mongodb]\nurl = \"mongodb://a\"\n\n[nonsense]\na = 1\nb = 2\n";
     let found = problems(file, &[("TIDEWHEEL__QDRANT__APIKEY", "x")], &[("zzz", "1")]);
     assert_eq!(
         found,
         [
             ("unknown setting `mongodb.url` (tidewheel.toml:2)", "did you mean `mongodb.uri`?"),
-            ("unknown setting `nonsense.a` (tidewheel.toml:4)", "tidewheel config example lists every setting"),
+            ("unknown setting `nonsense.a` (tidewheel.toml:4)", "`tidewheel config example` lists every setting"),
             ("unknown setting `qdrant.apikey` ($TIDEWHEEL__QDRANT__APIKEY)", "did you mean `qdrant.api_key`?"),
-            ("unknown setting `zzz` (--set)", "tidewheel config example lists every setting"),
+            ("unknown setting `zzz` (--set)", "`tidewheel config example` lists every setting"),
         ]
         .map(|(message, hint)| (message.to_owned(), hint.to_owned()))
     );
 }
 
 #[test]
-fn wrong_values_name_key_origin_and_what_is_right() {
+fn invalid_value_error_names_key_origin_and_expected_form() {
     let file =
         "[processor]\nbatch = 0\nclaim_after = 15\n[embedder]\nprecision = \"f16\"\n[qdrant]\nurl = \"ann:pw@host\"\n";
     let found = problems(file, &[("TIDEWHEEL__EMBEDDER__MAX_BODY", "lots")], &[("local.redis_port", "70000")]);
@@ -103,28 +103,28 @@ fn wrong_values_name_key_origin_and_what_is_right() {
     assert_eq!(
         messages,
         [
-            "invalid processor.batch 0 (tidewheel.toml:2): expected a whole number of at least 1",
-            "invalid processor.claim_after 15 (tidewheel.toml:3): expected a duration above zero such as \"250ms\", \"15s\" or \"2h\"",
+            "invalid processor.batch 0 (tidewheel.toml:2): expected an integer of at least 1",
+            "invalid processor.claim_after 15 (tidewheel.toml:3): expected a positive duration such as \"250ms\", \"15s\" or \"2h\"",
             "invalid embedder.precision \"f16\" (tidewheel.toml:5): expected one of \"auto\", \"f32\", \"bf16\", \"int8\"",
-            "invalid qdrant.url \"***\" (tidewheel.toml:7): expected an address such as \"scheme://host:port\"",
+            "invalid qdrant.url \"***\" (tidewheel.toml:7): expected a URL such as \"scheme://host:port\"",
             "invalid embedder.max_body \"lots\" ($TIDEWHEEL__EMBEDDER__MAX_BODY): expected a size such as \"8MiB\"",
-            "invalid local.redis_port 70000 (--set): expected a port: a whole number up to 65535",
+            "invalid local.redis_port 70000 (--set): expected a port from 0 to 65535",
         ]
     );
 }
 
 #[test]
-fn a_broken_file_is_told_with_its_line_and_without_its_text() {
+fn invalid_toml_error_has_the_line_number_but_not_its_text() {
     let found = problems("[qdrant]\napi_key = \"hunter2\n", &[], &[]);
-    assert!(found[0].0.starts_with("tidewheel.toml:2 is not valid TOML"), "{found:?}");
+    assert!(found[0].0.starts_with("invalid TOML in tidewheel.toml:2"), "{found:?}");
     assert!(!found[0].0.contains("hunter2"), "{found:?}");
     let missing = Given { config: Some(PathBuf::from("/nonexistent/tidewheel.toml")), ..Given::default() };
     let SettingsError(problems) = load(&missing).unwrap_err();
-    assert!(problems[0].to_string().starts_with("cannot read the settings in /nonexistent/tidewheel.toml"));
+    assert!(problems[0].to_string().starts_with("failed to read settings from /nonexistent/tidewheel.toml"));
 }
 
 #[test]
-fn secrets_are_read_from_files_without_the_newline() {
+fn secret_file_is_read_without_trailing_newline() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key");
     std::fs::write(&path, "hunter2\n").unwrap();
@@ -136,11 +136,11 @@ fn secrets_are_read_from_files_without_the_newline() {
     let both = problems("[qdrant]\napi_key = \"x\"\n", &[("TIDEWHEEL__QDRANT__API_KEY_FILE", path)], &[]);
     assert!(both[0].0.contains("both qdrant.api_key"), "{both:?}");
     let missing = problems("[redis]\nurl_file = \"/nonexistent/url\"\n", &[], &[]);
-    assert!(missing[0].0.starts_with("cannot read /nonexistent/url for redis.url_file"), "{missing:?}");
+    assert!(missing[0].0.starts_with("failed to read /nonexistent/url for redis.url_file"), "{missing:?}");
 }
 
 #[test]
-fn secrets_never_show() {
+fn secrets_are_redacted() {
     let file = "[redis]\nurl = \"redis://:hunter2@cache:6379\"\n[qdrant]\napi_key = \"hunter2\"\n";
     let loaded = loaded(file, &[], &[]);
     let shown: Vec<_> = KEYS.iter().filter_map(|key| loaded.layers.get(key.name)).map(|v| v.value.shown()).collect();
@@ -150,7 +150,7 @@ fn secrets_never_show() {
 }
 
 #[test]
-fn traces_are_off_until_there_is_an_endpoint() {
+fn traces_are_disabled_without_an_endpoint() {
     assert!(loaded("[traces]\nshare = 0.5\n", &[], &[]).settings.traces.is_none());
     let file = "[traces]\nendpoint = \"http://ann:hunter2@far:4318\"\nshare = 0.25\nheaders = \"api-key=hunter2\"\n";
     let loaded = loaded(file, &[], &[]);
@@ -164,12 +164,12 @@ fn traces_are_off_until_there_is_an_endpoint() {
 }
 
 #[test]
-fn vectors_come_from_our_own_embedder_unless_told_otherwise() {
+fn tidewheel_embedder_is_the_default_provider() {
     let provider = |flags: &[(&str, &str)]| loaded("", &[], flags).settings.embedding;
     let Provider::Tidewheel { url, token } =
         provider(&[("embedder.listen", "0.0.0.0:81"), ("embedder.token", "t")]).provider
     else {
-        panic!("not our own")
+        panic!("not the tidewheel embedder")
     };
     assert_eq!((url.as_str(), token.unwrap().reveal()), ("http://127.0.0.1:81", "t"));
     let elsewhere = provider(&[("embedding.url", "http://far:80"), ("embedder.token", "t")]);
@@ -190,12 +190,12 @@ fn vectors_come_from_our_own_embedder_unless_told_otherwise() {
 }
 
 #[test]
-fn an_empty_value_unsets_what_has_no_default() {
+fn empty_value_unsets_a_key_without_default() {
     let loaded = loaded("[mongodb]\ndatabase = \"a\"\n", &[("TIDEWHEEL__MONGODB__DATABASE", "")], &[]);
     assert_eq!(loaded.settings.mongodb.database, None);
 }
 
-/// The example with every setting in effect: `#key = value` becomes `key = value`.
+/// The example with every setting uncommented.
 fn uncommented_example() -> String {
     let setting = |line: &str| {
         let name: String =
@@ -210,13 +210,13 @@ fn uncommented_example() -> String {
 }
 
 #[test]
-fn the_example_sets_nothing_as_it_is() {
+fn example_sets_nothing() {
     let loaded = loaded(EXAMPLE, &[], &[]);
     assert!(KEYS.iter().all(|key| !loaded.is_set(key.name)));
 }
 
 #[test]
-fn the_example_lists_every_key_with_its_default_or_says_that_it_has_none() {
+fn example_lists_every_key_with_its_default_or_as_unset() {
     let text = uncommented_example();
     let (layers, problems) = Layers::gather(&given(Some(&text), &[], &[]).0);
     assert!(problems.is_empty(), "{problems:?}");
@@ -236,7 +236,7 @@ fn the_example_lists_every_key_with_its_default_or_says_that_it_has_none() {
 }
 
 #[test]
-fn list_is_the_same_however_it_is_written() {
+fn list_notations_are_equivalent() {
     let collections = |file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]| {
         loaded(file, environment, flags).settings.mongodb.collection
     };
@@ -251,15 +251,15 @@ fn list_is_the_same_however_it_is_written() {
 }
 
 #[test]
-fn selection_of_nothing_or_of_something_else_is_rejected() {
+fn invalid_selection_is_rejected() {
     const DATABASE: &str = "mongodb.database = \"shop\"\n";
     for (collection, part) in [
         ("[]", "at least one name"),
         ("\"\"", "at least one name"),
         ("\" , \"", "at least one name"),
         ("[\"tickets\", \"\"]", "a list of names"),
-        ("\"shop.tickets\"", "names without their database: \"tickets\""),
-        ("[\"notes\", \"shop.tickets\"]", "names without their database: \"tickets\""),
+        ("\"shop.tickets\"", "names without the database: \"tickets\""),
+        ("[\"notes\", \"shop.tickets\"]", "names without the database: \"tickets\""),
         ("[\"tickets\\nnotes\"]", "a list of names"),
     ] {
         let found = problems(&format!("{DATABASE}mongodb.collection = {collection}\n"), &[], &[]);
@@ -270,13 +270,13 @@ fn selection_of_nothing_or_of_something_else_is_rejected() {
         let found = problems(&format!("mongodb.database = \"{database}\"\n"), &[], &[]);
         assert!(found[0].0.starts_with("invalid mongodb.database") && found[0].0.contains("mongodb.collection"));
     }
-    // Such a collection may well be there.
+    // A dotted collection name is valid.
     let dotted = loaded("mongodb.database = \"shop\"\nmongodb.collection = \"fs.files\"\n", &[], &[]);
     assert_eq!(dotted.settings.mongodb.collection, ["fs.files"]);
 }
 
 #[test]
-fn path_in_another_notation_is_rejected() {
+fn invalid_field_path_is_rejected() {
     for (key, path) in [
         ("documents.fields", "items[0].name"),
         ("documents.payload.include", "$.customer"),
@@ -292,7 +292,7 @@ fn path_in_another_notation_is_rejected() {
 }
 
 #[test]
-fn line_break_at_the_end_of_a_value_does_not_count() {
+fn trailing_line_break_is_trimmed() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         std::fs::write(folder.path().join(name), text).unwrap();
@@ -321,7 +321,7 @@ fn line_break_at_the_end_of_a_value_does_not_count() {
         [("qdrant.api_key_file", "one\ntwo\n"), ("qdrant.api_key_file", "\n"), ("redis.url_file", "hunter2")]
     {
         let found = problems("", &[], &[(key, &file("wrong", text))]);
-        assert!(found[0].0.contains("does not hold") && !found[0].0.contains("hunter2"), "{key}: {found:?}");
+        assert!(found[0].0.contains("does not contain") && !found[0].0.contains("hunter2"), "{key}: {found:?}");
     }
 }
 
@@ -331,7 +331,7 @@ fn warnings(file: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) ->
 }
 
 #[test]
-fn variable_that_is_almost_a_setting_is_reported() {
+fn misspelt_variable_is_reported() {
     for (variable, meant) in [
         ("TIDEWHEEL_MONGODB__COLLECTION", "TIDEWHEEL__MONGODB__COLLECTION"),
         ("TIDEWHEEL_MONGODB_COLLECTION", "TIDEWHEEL__MONGODB__COLLECTION"),
@@ -359,7 +359,7 @@ fn variable_that_is_almost_a_setting_is_reported() {
 }
 
 #[test]
-fn secret_in_a_flag_is_reported_and_never_shown() {
+fn secret_in_a_flag_is_reported_and_redacted() {
     let found = warnings(
         "qdrant.api_key = \"hunter2\"\n",
         &[("TIDEWHEEL__EMBEDDER__TOKEN", "hunter2")],
@@ -397,12 +397,12 @@ fn setting_without_effect_is_reported() {
     assert_eq!(warnings(file, &[], &[]), [""; 0]);
 }
 
-/// A value other than the default for every kind, and the settings that it requires.
+/// Returns a non-default value for a key, and the settings it requires.
 fn another_value(key: &Key, folder: &std::path::Path) -> (String, &'static [(&'static str, &'static str)]) {
     let ollama: &'static [(&'static str, &'static str)] = &[("embedding.provider", "ollama"), ("embedding.model", "n")];
     let beside: &'static [(&'static str, &'static str)] = match key.name {
         "embedding.provider" => &[("embedding.model", "n")],
-        // Another one than is set beside the others.
+        // Not `ollama`: it already sets the model.
         "embedding.model" => &[("embedding.provider", "tei"), ("embedding.url", "http://a")],
         "embedding.token" | "embedding.token_file" | "embedding.url" => &[],
         name if name.starts_with("embedding.") && name != "embedding.timeout" => ollama,
@@ -437,7 +437,7 @@ fn another_value(key: &Key, folder: &std::path::Path) -> (String, &'static [(&'s
     (text, beside)
 }
 
-/// The settings in full, addresses and secrets included.
+/// The settings with URLs and secrets revealed.
 fn in_full(settings: &Settings) -> String {
     let Settings { mongodb, redis, embedding, embedder, qdrant, console, monitor, traces, .. } = settings;
     let reveal =
@@ -462,7 +462,7 @@ fn in_full(settings: &Settings) -> String {
 }
 
 #[test]
-fn every_setting_changes_what_the_services_take() {
+fn every_setting_changes_the_resolved_settings() {
     let folder = tempfile::tempdir().unwrap();
     for key in KEYS {
         let (text, beside) = another_value(key, folder.path());

@@ -1,11 +1,11 @@
-//! Durations, sizes and shares as people write them: `15s`, `1h30m`, `8MiB`, `0.05`.
+//! Human-readable durations, sizes and ratios: `15s`, `1h30m`, `8MiB`, `0.05`.
 
 use std::time::Duration;
 
-/// Units of time with their length in milliseconds, longest first.
+/// Time units in milliseconds, longest first.
 const TIME: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// Units of size with their length in bytes, longest first.
+/// Size units in bytes, largest first.
 const SIZE: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
     ("GB", 1_000_000_000),
@@ -16,18 +16,18 @@ const SIZE: [(&str, u64); 7] = [
     ("B", 1),
 ];
 
-/// Reads a duration: whole numbers with the units `d`, `h`, `m`, `s` and `ms`, one after another. A bare number is refused,
-/// because nobody can tell its unit; zero needs none.
+/// Parses a duration: integers with the units `d`, `h`, `m`, `s` and `ms`, concatenated. A bare number other than zero is rejected
+/// as ambiguous.
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     sum_of(text, &TIME).map(Duration::from_millis)
 }
 
-/// Reads a size: a whole number with one of the units `B`, `kB`, `KiB`, `MB`, `MiB`, `GB` and `GiB`.
+/// Parses a size: an integer with one of the units `B`, `kB`, `KiB`, `MB`, `MiB`, `GB` and `GiB`.
 pub(crate) fn parse_size(text: &str) -> Option<u64> {
     sum_of(text, &SIZE)
 }
 
-/// Writes a duration in the fewest units.
+/// Formats a duration in the fewest units.
 pub(crate) fn show_duration(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if rest == 0 {
@@ -43,7 +43,7 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     text
 }
 
-/// Writes a size in the largest binary unit that divides it.
+/// Formats a size in the largest binary unit that divides it.
 pub(crate) fn show_size(bytes: u64) -> String {
     let binary =
         SIZE.iter().filter(|(unit, length)| unit.ends_with("iB") && bytes != 0 && bytes.is_multiple_of(*length));
@@ -51,21 +51,21 @@ pub(crate) fn show_size(bytes: u64) -> String {
     format!("{}{unit}", bytes / length)
 }
 
-/// Millionths in a whole.
+/// Millionths in one.
 const WHOLE: u32 = 1_000_000;
 
-/// Reads a share of a whole: a number from 0 to 1, in millionths. What is finer is rounded.
+/// Parses a ratio from 0 to 1 into millionths, rounding.
 pub(crate) fn parse_share(text: &str) -> Option<u32> {
     let share: f64 = text.trim().parse().ok()?;
     (0.0..=1.0).contains(&share).then(|| (share * f64::from(WHOLE)).round() as u32)
 }
 
-/// Writes a share in the fewest digits.
+/// Formats a ratio in the fewest digits.
 pub(crate) fn show_share(millionths: u32) -> String {
     share(millionths).to_string()
 }
 
-/// The share as a number from 0 to 1.
+/// Converts millionths to a ratio from 0 to 1.
 pub(crate) fn share(millionths: u32) -> f64 {
     f64::from(millionths) / f64::from(WHOLE)
 }
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_and_written() {
+    fn durations_round_trip() {
         for (text, millis) in
             [("250ms", 250), ("15s", 15_000), ("2h", 7_200_000), ("1h30m", 5_400_000), ("7d", 604_800_000), ("0s", 0)]
         {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_read_and_written() {
+    fn ratios_are_parsed_and_formatted() {
         for (text, millionths, shown) in
             [("1", WHOLE, "1"), ("0.05", 50_000, "0.05"), ("1e-6", 1, "0.000001"), ("0.0000001", 0, "0"), ("0", 0, "0")]
         {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read_and_written() {
+    fn sizes_are_parsed_and_formatted() {
         for (text, bytes) in [("8MiB", 8 << 20), ("1GiB", 1 << 30), ("500B", 500), ("16KiB", 16 << 10), ("0B", 0)] {
             assert_eq!(parse_size(text), Some(bytes), "{text}");
             assert_eq!(show_size(bytes), text);

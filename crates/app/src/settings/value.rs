@@ -1,4 +1,4 @@
-//! The kinds of values that settings have, and how each is read from TOML and from plain text.
+//! Value kinds of settings, and their parsing from TOML and plain text.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -11,34 +11,34 @@ use tracing_subscriber::EnvFilter;
 use super::units;
 use crate::logging;
 
-/// What a value may be.
+/// The kind of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Any text, with white space and lines as they are given.
+    /// Any text; white space and line breaks are preserved.
     Text,
-    /// A name or a path: one line without white space around it.
+    /// A name or a path: one line, trimmed.
     Line,
-    /// The name of a database of MongoDB.
+    /// A MongoDB database name.
     Database,
-    /// An address, which may carry a password.
+    /// A URL, which may contain a password.
     Address,
     /// A password or key.
     Secret,
-    /// Several names: a list in TOML or JSON, or separated by commas.
+    /// A list of names: a list in TOML or JSON, or comma-separated.
     Names,
-    /// Several paths of fields.
+    /// A list of field paths.
     Paths,
-    /// Several names of hosts.
+    /// A list of host names.
     Hosts,
-    /// A whole number of at least this.
+    /// An integer of at least this value.
     Count(u64),
-    /// A whole number of percent, at least 1.
+    /// An integer percentage from 1 to 100.
     Percent,
-    /// A span of time.
+    /// A duration.
     Duration,
-    /// A span of time that is not zero.
+    /// A positive duration.
     Period,
-    /// A number of bytes.
+    /// A size in bytes.
     Size,
     /// A number from 0 to 1.
     Share,
@@ -48,14 +48,14 @@ pub(crate) enum Kind {
     ListenOrOff,
     /// One of these words.
     Choice(&'static [&'static str]),
-    /// Directives for the log.
+    /// Log directives.
     LogLevel,
 }
 
 /// A value of one of the kinds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
-    /// Of every kind that is one text and no secret.
+    /// Any non-secret kind with a single text.
     Text(String),
     /// Of [`Kind::Address`].
     Address(Secret),
@@ -74,28 +74,25 @@ pub(crate) enum Value {
 }
 
 impl Kind {
-    /// What to write, for an error's hint.
+    /// Describes the expected form, for error messages.
     pub(crate) fn expected(self) -> String {
         match self {
-            Self::Text => "a text".into(),
-            Self::Secret => "a text of one line".into(),
-            Self::Line => "a text of one line that is not empty".into(),
-            Self::Database => {
-                "the name of one database such as \"shop\", without its collections, which go into mongodb.collection"
-                    .into()
-            }
-            Self::Address => "an address such as \"scheme://host:port\"".into(),
+            Self::Text => "a string".into(),
+            Self::Secret => "a single-line string".into(),
+            Self::Line => "a non-empty single-line string".into(),
+            Self::Database => "a database name such as \"shop\"; collection names go into mongodb.collection".into(),
+            Self::Address => "a URL such as \"scheme://host:port\"".into(),
             Self::Names => "a name, or a list of names such as [\"a\", \"b\"]".into(),
             Self::Paths => {
-                "a path of fields such as \"customer.name\", \"comments.text\" or \"items.0.name\", or a list of them"
+                "a field path such as \"customer.name\", \"comments.text\" or \"items.0.name\", or a list of them"
                     .into()
             }
-            Self::Hosts => "the name of a host without scheme and port, or a list of them".into(),
-            Self::Count(0) => "a whole number".into(),
-            Self::Count(least) => format!("a whole number of at least {least}"),
-            Self::Percent => "a whole number from 1 to 100".into(),
+            Self::Hosts => "a host name without scheme and port, or a list of them".into(),
+            Self::Count(0) => "an integer".into(),
+            Self::Count(least) => format!("an integer of at least {least}"),
+            Self::Percent => "an integer from 1 to 100".into(),
             Self::Duration => "a duration such as \"250ms\", \"15s\" or \"2h\"".into(),
-            Self::Period => "a duration above zero such as \"250ms\", \"15s\" or \"2h\"".into(),
+            Self::Period => "a positive duration such as \"250ms\", \"15s\" or \"2h\"".into(),
             Self::Size => "a size such as \"8MiB\"".into(),
             Self::Share => "a number from 0 to 1 such as 0.05".into(),
             Self::Listen => "an address such as \"127.0.0.1:8080\"".into(),
@@ -109,10 +106,10 @@ impl Kind {
         }
     }
 
-    /// Reads a value that was given as plain text: in an environment variable, a flag or the table of defaults.
+    /// Parses plain text from an environment variable, a flag or the default table.
     ///
-    /// A line break at the end comes from how the text got here (a mounted secret, a shell), and never counts; other white space
-    /// around a text counts only where it can be meant.
+    /// A trailing line break is an artefact of mounted secrets or shells and is always removed; other surrounding white space is
+    /// kept only where it can be significant.
     pub(crate) fn read_text(self, text: &str) -> Option<Value> {
         let whole = text.trim_end_matches(['\n', '\r']);
         let text = whole.trim();
@@ -129,7 +126,7 @@ impl Kind {
             Self::Period => Value::Duration(units::parse_duration(text).filter(|period| !period.is_zero())?),
             Self::Size => Value::Size(units::parse_size(text)?),
             Self::Share => Value::Share(units::parse_share(text)?),
-            // The others have to find it there.
+            // Clients need a fixed port.
             Self::Listen => Value::Text((is_listen(text) && !text.ends_with(":0")).then(|| text.to_owned())?),
             Self::ListenOrOff => Value::Text((text == "off" || is_listen(text)).then(|| text.to_owned())?),
             Self::Choice(words) => Value::Text(words.contains(&text).then(|| text.to_owned())?),
@@ -137,7 +134,7 @@ impl Kind {
         })
     }
 
-    /// Reads a value of a TOML file.
+    /// Parses a TOML value.
     pub(crate) fn read_toml(self, value: &DeValue<'_>) -> Option<Value> {
         match (self, value) {
             (Self::Names | Self::Paths | Self::Hosts, DeValue::Array(items)) => {
@@ -154,7 +151,7 @@ impl Kind {
         }
     }
 
-    /// The items of a list, if each is valid.
+    /// Returns the trimmed items, if all are valid.
     fn list(self, items: &[String]) -> Option<Vec<String>> {
         let valid = |item: &str| match self {
             Self::Paths => is_path(item),
@@ -166,7 +163,7 @@ impl Kind {
     }
 }
 
-/// The items of a list in plain text: JSON, or separated by commas.
+/// Splits a list in plain text: JSON, or comma-separated.
 fn listed(text: &str) -> Option<Vec<String>> {
     if text.starts_with('[') {
         return serde_json::from_str(text).ok();
@@ -179,7 +176,7 @@ fn is_line(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
 
-/// What MongoDB takes as the name of a database on every system.
+/// Whether MongoDB accepts the database name on every platform.
 fn is_database(text: &str) -> bool {
     let forbidden = |letter: char| letter.is_control() || "/\\. \"$*<>:|?,".contains(letter);
     !text.is_empty() && text.len() < 64 && !text.contains(forbidden)
@@ -190,7 +187,7 @@ fn is_address(text: &str) -> bool {
     text.split_once("://").is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty()) && !text.contains(blank)
 }
 
-/// Dots divide it into names, and nothing else does: other notations would name fields that no document has.
+/// Field names separated by dots. Other notations would silently match no field.
 fn is_path(text: &str) -> bool {
     is_line(text)
         && !text.starts_with('$')
@@ -204,13 +201,13 @@ fn is_host(text: &str) -> bool {
         || (!text.is_empty() && text.chars().all(|letter| letter.is_alphanumeric() || "-._".contains(letter)))
 }
 
-/// Whether every directive is understood; the log would leave out the others.
+/// Whether every directive is valid; the logger would ignore invalid ones.
 fn is_log_level(text: &str) -> bool {
     !text.is_empty() && EnvFilter::builder().parse(logging::directives(text)).is_ok()
 }
 
 impl Value {
-    /// As TOML, with secrets hidden.
+    /// Formats as TOML with secrets redacted.
     pub(crate) fn shown(&self) -> String {
         match self {
             Self::Text(text) => quoted(&without_secrets(text)),
@@ -227,12 +224,12 @@ impl Value {
     }
 }
 
-/// A text that is no address by its kind, but may be one by mistake.
+/// Redacts credentials in a text that may be a URL by mistake.
 pub(crate) fn without_secrets(text: &str) -> Cow<'_, str> {
     if text.contains("://") { address::shown(text).into() } else { text.into() }
 }
 
-/// A TOML basic string.
+/// Formats as a TOML string.
 pub(crate) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
@@ -246,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_shown_as_they_are_written() {
+    fn values_are_formatted_as_toml() {
         for (kind, text, shown) in [
             (Kind::Text, "{{ subject }}\n{{ content }}", "\"\"\"\n{{ subject }}\n{{ content }}\"\"\""),
             (Kind::Names, "a, b*,", r#"["a", "b*"]"#),
@@ -266,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_read_without_the_white_space_that_nobody_means() {
+    fn insignificant_white_space_is_trimmed() {
         for (kind, text, read) in [
             (Kind::Line, " shop\n", "\"shop\""),
             (Kind::Database, "shop\r\n", "\"shop\""),

@@ -1,5 +1,5 @@
-//! What is valid, and yet hardly what was meant: a setting without effect, a variable that is almost one of ours, a secret
-//! where every user of the machine can read it.
+//! Warnings about valid but suspicious input: settings without effect, misspelt variables, and secrets that every user of the
+//! machine can read.
 
 use std::fmt;
 
@@ -10,39 +10,39 @@ use super::layers::{Given, Layers};
 use super::origin::Origin;
 use super::value::Value;
 
-/// How alike a variable has to be that does not begin like ours.
+/// Required similarity of a variable without our prefix.
 const ALMOST: f64 = 0.85;
 
-/// How alike one has to be that does.
+/// Required similarity of a variable with our prefix.
 const SIMILAR: f64 = 0.6;
 
-/// Variables of ours that are no settings.
+/// tidewheel's variables that are not settings.
 const OTHER_VARIABLES: [&str; 2] = ["TIDEWHEEL_CONFIG", "TIDEWHEEL_CACHE"];
 
-/// One thing that deserves a look.
+/// A warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Warning {
-    /// A secret in a flag: `ps` shows it to every user of the machine.
+    /// A secret in a flag, which `ps` shows to every user of the machine.
     OnCommandLine {
         /// The key.
         key: &'static str,
         /// The flag.
         flag: String,
     },
-    /// An environment variable that looks like a setting, but is none.
+    /// An unknown environment variable that looks like a setting.
     UnknownVariable {
         /// Its name.
         name: String,
-        /// What may be meant.
+        /// The likely intended variable.
         nearest: Option<String>,
     },
-    /// A setting that another one makes ineffective.
+    /// A setting without effect because of another one.
     NoEffect {
         /// The key.
         key: &'static str,
-        /// Where it was set.
+        /// Its origin.
         origin: Origin,
-        /// What makes it so.
+        /// The reason.
         because: &'static str,
     },
 }
@@ -60,7 +60,7 @@ impl fmt::Display for Warning {
 }
 
 impl Warning {
-    /// What to do about it.
+    /// Returns the remedy.
     pub(crate) fn hint(&self) -> String {
         match self {
             Self::OnCommandLine { key, .. } => {
@@ -75,7 +75,7 @@ impl Warning {
     }
 }
 
-/// Everything that deserves a look.
+/// Returns all warnings.
 pub(super) fn warnings(given: &Given, layers: &Layers) -> Vec<Warning> {
     let mut warnings: Vec<Warning> = given.environment.iter().filter_map(|(name, _)| unknown_variable(name)).collect();
     let set = || keys::KEYS.iter().filter_map(|key| Some((key.name, layers.get(key.name)?)));
@@ -93,7 +93,7 @@ pub(super) fn warnings(given: &Given, layers: &Layers) -> Vec<Warning> {
     warnings
 }
 
-/// Why a key has no effect, if it has none.
+/// Returns why a key has no effect, or `None`.
 fn ineffective(key: &str, layers: &Layers) -> Option<&'static str> {
     let own = match layers.get("embedding.provider").map(|sourced| &sourced.value) {
         Some(Value::Text(provider)) => provider == "tidewheel",
@@ -111,7 +111,7 @@ fn ineffective(key: &str, layers: &Layers) -> Option<&'static str> {
         | "embedding.requests_per_minute"
         | "embedding.tokens_per_minute" => own.then_some("embedding.provider is \"tidewheel\""),
         "embedding.token" | "embedding.token_file" => {
-            (!own).then_some("embedding.provider is not \"tidewheel\"; other embedders take embedding.api_key")
+            (!own).then_some("embedding.provider is not \"tidewheel\"; other providers use embedding.api_key")
         }
         "documents.fields" => (!unset(&["documents.template"])).then_some("documents.template is set"),
         name if name.starts_with("traces.") => unset(&["traces.endpoint"]).then_some("traces.endpoint is not set"),
@@ -128,7 +128,7 @@ fn unknown_variable(name: &str) -> Option<Warning> {
     }
     let upper = name.to_ascii_uppercase();
     let ours = upper.starts_with("TIDEWHEEL_");
-    // Comparing takes time, and most variables have nothing in common with ours.
+    // Skip the similarity search for clearly unrelated variables.
     if !ours && !upper.contains("WHEEL") && !upper.starts_with("TID") {
         return None;
     }
@@ -136,7 +136,7 @@ fn unknown_variable(name: &str) -> Option<Warning> {
     (ours || nearest.is_some()).then(|| Warning::UnknownVariable { name: name.to_owned(), nearest })
 }
 
-/// What Kubernetes sets for a service whose name begins with `tidewheel`.
+/// Whether Kubernetes sets the variable for a service named `tidewheel…`.
 fn is_of_kubernetes(name: &str) -> bool {
     name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")

@@ -1,6 +1,6 @@
-//! Chromium, driven over its DevTools protocol through a pipe: no port, no driver program, no library.
+//! Drives Chromium over the DevTools protocol through a pipe, without a port, driver program or library.
 //!
-//! Messages are JSON with a zero byte behind each; the browser reads them from its descriptor 3 and writes to 4.
+//! Messages are zero-terminated JSON; the browser reads from file descriptor 3 and writes to 4.
 
 use std::collections::HashMap;
 use std::process::Stdio;
@@ -15,10 +15,10 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::oneshot;
 
-/// A page may take this long to show something, on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for a page to change, on a machine that runs other tests in parallel.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the browser is told not to do: nothing of it may leave the machine.
+/// Flags that disable everything that contacts other machines.
 const FLAGS: &[&str] = &[
     "--headless",
     "--no-sandbox",
@@ -32,7 +32,7 @@ const FLAGS: &[&str] = &[
     "--disable-default-apps",
     "--hide-scrollbars",
     "--remote-debugging-pipe",
-    // Nothing but this machine can be reached.
+    // Only loopback is reachable.
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost , EXCLUDE 127.0.0.1",
 ];
 
@@ -48,7 +48,7 @@ pub struct Browser {
 
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>;
 
-/// What a page is shown on.
+/// Viewport and theme of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct Screen {
     pub width: u32,
@@ -57,12 +57,12 @@ pub struct Screen {
 }
 
 impl Browser {
-    /// A fresh one: no profile, no cache.
+    /// Starts a browser with an empty profile and cache.
     pub async fn start() -> Self {
         let program = Provisioner::new(silent()).expect("a cache directory").chromium().await.expect("a browser");
         let profile = tempfile::tempdir().expect("a temporary directory");
         let mut command = Command::new("sh");
-        // What this process writes and reads is moved to where the browser looks for it.
+        // Moves the pipes to the descriptors that the browser uses.
         command
             .args(["-c", r#"exec "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>&1"#, "sh"])
             .arg(&program.path)
@@ -82,7 +82,7 @@ impl Browser {
         tokio::spawn(async move {
             let mut messages = BufReader::new(output).split(0);
             while let Ok(Some(message)) = messages.next_segment().await {
-                let message: Value = serde_json::from_slice(&message).expect("the browser speaks JSON");
+                let message: Value = serde_json::from_slice(&message).expect("JSON from the browser");
                 match message["id"].as_u64() {
                     Some(id) => {
                         let waiting = answered.lock().unwrap().remove(&id);
@@ -127,18 +127,19 @@ impl Browser {
             bytes.push(0);
             wire.0.write_all(&bytes).await.expect("the browser runs");
         }
-        let answer = tokio::time::timeout(PATIENCE, answer).await.expect("the browser answers").expect("it runs");
+        let answer =
+            tokio::time::timeout(TIMEOUT, answer).await.expect("a response in time").expect("the browser runs");
         assert!(answer.get("error").is_none(), "{method}: {}", answer["error"]);
         answer["result"].clone()
     }
 
-    /// Opens an address anew.
+    /// Opens a URL with a full page load.
     pub async fn open(&self, url: &str) {
         self.call("Page.navigate", json!({"url": "about:blank"})).await;
         self.call("Page.navigate", json!({"url": url})).await;
     }
 
-    /// The value of an expression in the page.
+    /// Evaluates an expression in the page.
     pub async fn value(&self, expression: &str) -> Value {
         let asked = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
         let answer = self.call("Runtime.evaluate", asked).await;
@@ -146,39 +147,43 @@ impl Browser {
         answer["result"]["value"].clone()
     }
 
-    /// The text of the first element that is shown, or nothing.
+    /// Returns the text of the first matching element, or an empty string.
     pub async fn text(&self, selector: &str) -> String {
         let text = self.value(&format!("document.querySelector({selector:?})?.innerText ?? ''")).await;
         text.as_str().unwrap_or_default().to_owned()
     }
 
     /// Waits until an expression is true.
-    pub async fn until(&self, what: &str, expression: &str) {
+    pub async fn until(&self, condition: &str, expression: &str) {
         let begun = Instant::now();
-        // While a page is opened there is none to ask.
+        // Expressions fail while a page is loading.
         while self
             .value(&format!("Boolean((() => {{ try {{ return {expression} }} catch {{ return false }} }})())"))
             .await
             != true
         {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > TIMEOUT {
                 let page = self.value("document.body?.innerText ?? ''").await;
-                panic!("waited in vain until {what}\n{}\n{:?}", page.as_str().unwrap_or_default(), self.complaints());
+                panic!(
+                    "timed out waiting for: {condition}\n{}\n{:?}",
+                    page.as_str().unwrap_or_default(),
+                    self.errors()
+                );
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
-    /// Waits until the text of an element has these words in it.
+    /// Waits until the text of an element contains these words.
     pub async fn until_text(&self, selector: &str, words: &str) {
         let expression = format!("document.querySelector({selector:?}).innerText.includes({words:?})");
-        self.until(&format!("{selector} says {words:?}"), &expression).await;
+        self.until(&format!("{selector} contains {words:?}"), &expression).await;
     }
 
-    /// Clicks where the middle of an element is, as a person would.
+    /// Clicks the centre of an element with the mouse.
     pub async fn click(&self, selector: &str) {
         let element = format!("document.querySelector({selector:?})");
-        self.until(&format!("there is {selector}"), &format!("{element} !== null")).await;
+        self.until(&format!("{selector} exists"), &format!("{element} !== null")).await;
         let place = format!(
             "(() => {{ const e = {element}; e.scrollIntoView({{block: 'center'}}); const r = e.getBoundingClientRect(); \
              return [r.left + r.width / 2, r.top + r.height / 2]; }})()"
@@ -190,7 +195,7 @@ impl Browser {
         }
     }
 
-    /// Presses keys, one after the other: letters, or names such as `Enter`.
+    /// Presses keys in sequence: letters, or names such as `Enter`.
     pub async fn press(&self, keys: &[&str]) {
         for key in keys {
             let (code, text) = match *key {
@@ -206,12 +211,12 @@ impl Browser {
         }
     }
 
-    /// Types a text where the focus is.
+    /// Types a text into the focused element.
     pub async fn write(&self, text: &str) {
         self.call("Input.insertText", json!({"text": text})).await;
     }
 
-    /// Another screen, and what the system prefers.
+    /// Sets the viewport and the preferred theme.
     pub async fn show_on(&self, screen: Screen) {
         let Screen { width, height, theme } = screen;
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500});
@@ -222,25 +227,25 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", features).await;
     }
 
-    /// The page from its top to its bottom, as PNG.
+    /// Captures the full page as PNG.
     pub async fn picture(&self, screen: Screen) -> Vec<u8> {
         use base64::Engine as _;
 
         let height = self.value("document.documentElement.scrollHeight").await.as_u64().unwrap_or_default();
         let whole = Screen { height: u32::try_from(height).unwrap_or(u32::MAX).clamp(screen.height, 8_000), ..screen };
         self.show_on(whole).await;
-        // The charts are drawn anew for it.
+        // The charts are redrawn for the new size.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let picture = self.call("Page.captureScreenshot", json!({"format": "png"})).await;
         self.show_on(screen).await;
         let text = picture["data"].as_str().expect("a picture");
-        base64::engine::general_purpose::STANDARD.decode(text).expect("it is base64")
+        base64::engine::general_purpose::STANDARD.decode(text).expect("base64")
     }
 
-    /// Errors and warnings in the browser's log so far, exceptions, and what a policy forbade.
-    pub fn complaints(&self) -> Vec<String> {
+    /// Returns errors and warnings of the browser's log so far, exceptions, and policy violations.
+    pub fn errors(&self) -> Vec<String> {
         let events = self.events.lock().unwrap();
-        let complaints = events.iter().filter(|event| match event["method"].as_str().unwrap_or_default() {
+        let errors = events.iter().filter(|event| match event["method"].as_str().unwrap_or_default() {
             "Runtime.exceptionThrown" => true,
             "Runtime.consoleAPICalled" => {
                 matches!(event["params"]["type"].as_str(), Some("error" | "warning" | "assert"))
@@ -250,10 +255,10 @@ impl Browser {
             }
             _ => false,
         });
-        complaints.map(|event| event["params"].to_string()).collect()
+        errors.map(|event| event["params"].to_string()).collect()
     }
 
-    /// Every address that was asked for so far.
+    /// Returns all requested URLs so far.
     pub fn requests(&self) -> Vec<String> {
         let events = self.events.lock().unwrap();
         let requests = events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");

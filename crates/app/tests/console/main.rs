@@ -1,6 +1,6 @@
-//! The web console in a real browser, before a real pipeline: what a person sees and does there.
+//! The web console in a real browser with a real pipeline.
 //!
-//! With `TIDEWHEEL_SCREENSHOTS=DIR`, every page is kept there as a picture, light and dark, for a desk and for a phone.
+//! With `TIDEWHEEL_SCREENSHOTS=DIR`, saves a screenshot of every page, in light and dark, for desktop and phone.
 
 mod browser;
 mod pages;

@@ -1,8 +1,8 @@
-//! Every page on every screen: it fits, it can be read, it can be used without a mouse, and it is kept as a picture.
+//! Every page on every screen: layout, contrast, accessible names, and a screenshot.
 
 use super::browser::{Browser, Screen};
 
-/// Pages, and what is there when one is complete.
+/// Pages, with the selector of a completely loaded page.
 pub const PAGES: [(&str, &str, &str); 5] = [
     ("overview", "#/", ".verdict[data-state] ~ .charts .line"),
     ("dead-letters", "#/dead-letters", ".letters tbody tr, .empty h2"),
@@ -11,10 +11,10 @@ pub const PAGES: [(&str, &str, &str); 5] = [
     ("replays", "#/replays", ".replay, .empty h2"),
 ];
 
-/// A desk, and the narrowest phone.
+/// A desktop, and the narrowest phone.
 const SCREENS: [(&str, u32, u32); 2] = [("desk", 1440, 900), ("phone", 360, 740)];
 
-/// Texts that a person with weak eyes cannot read: WCAG 2.2 asks for 4.5 to 1, and 3 to 1 where letters are large.
+/// Finds texts with too little contrast: WCAG 2.2 requires 4.5:1, and 3:1 for large text.
 const FAINT: &str = r#"(() => {
   const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
   const colour = (text) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1); return [...canvas.getImageData(0, 0, 1, 1).data]; };
@@ -36,7 +36,7 @@ const FAINT: &str = r#"(() => {
   return found;
 })()"#;
 
-/// Elements that stick out of the page, and controls without a name.
+/// Finds elements that overflow the page, and controls without an accessible name.
 const MISSHAPEN: &str = r#"(() => {
   const width = document.documentElement.clientWidth;
   const wide = document.documentElement.scrollWidth > width
@@ -66,9 +66,9 @@ pub async fn all(browser: &Browser, base: &str, prefix: &str) {
                 assert_eq!(browser.value(MISSHAPEN).await, serde_json::json!([]), "{place}");
                 assert_eq!(browser.value(FAINT).await, serde_json::json!([]), "{place}");
                 if let Some(folder) = &folder {
-                    std::fs::create_dir_all(folder).expect("the folder is made");
+                    std::fs::create_dir_all(folder).expect("a directory for screenshots");
                     let file = std::path::Path::new(folder).join(format!("{place}.png"));
-                    std::fs::write(file, browser.picture(screen).await).expect("the picture is kept");
+                    std::fs::write(file, browser.picture(screen).await).expect("a screenshot");
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! A working day at the console: all is well, a change is parked and retried, a service dies, Qdrant is away, a search, a trace, a
-//! replay, and the console itself goes and comes back.
+//! One session at the console: in sync, a change is parked and retried, a service dies, Qdrant is down, a search, an
+//! inspection, a replay, and a restart of the console itself.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use super::world::{SERVICES, World, free_port, ticket};
 const TOKEN: &str = "a token for tests";
 const STATE: &str = "document.querySelector('.verdict')?.dataset.state";
 
-struct Day {
+struct Session {
     world: World,
     browser: Browser,
     base: String,
     port: u16,
 }
 
-impl Day {
-    /// Servers, services, 300 documents, the console, and a browser before it.
+impl Session {
+    /// Starts servers, services with 300 documents, the console, and a browser.
     async fn begin() -> Self {
         let (mut world, port) = (World::new().await, free_port());
         world.collection("tickets").insert_many((0..300).map(ticket)).await.unwrap();
@@ -65,50 +65,50 @@ fn settings(world: &World, port: u16, template: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_day_at_the_console() {
-    let mut day = Day::begin().await;
-    all_is_well(&day).await;
-    a_parked_change_is_retried(&mut day).await;
-    a_search_leads_to_a_trace(&day).await;
-    a_dead_service_is_shown_and_cleared(&mut day).await;
-    qdrant_is_away_and_comes_back(&mut day).await;
-    a_replay_is_shown(&mut day).await;
-    keys_lead_everywhere(&day).await;
+async fn console_follows_pipeline_through_failures_and_repairs() {
+    let mut day = Session::begin().await;
+    overview_shows_pipeline_in_sync(&day).await;
+    parked_change_is_retried(&mut day).await;
+    search_hit_links_to_document(&day).await;
+    dead_service_is_shown_and_cleared(&mut day).await;
+    qdrant_outage_is_shown_and_cleared(&mut day).await;
+    replay_is_shown(&mut day).await;
+    keyboard_shortcuts_open_every_page(&day).await;
     park_one(&mut day, 9_003).await;
     pages::all(&day.browser, &day.base, "").await;
 
     let elsewhere =
         day.browser.requests().into_iter().filter(|url| !url.starts_with(&day.base) && url != "about:blank");
-    assert_eq!(elsewhere.collect::<Vec<_>>(), Vec::<String>::new(), "no request leaves the machine");
-    // The browser logs every answer that is a refusal; there was one, to a wrong token.
+    assert_eq!(elsewhere.collect::<Vec<_>>(), Vec::<String>::new(), "no requests to other hosts");
+    // The browser logs every error response; there was one, to a wrong token.
     let wrong_token = |text: &String| text.contains("401") && text.contains("/api/session");
-    let (refused, errors): (Vec<_>, Vec<_>) = day.browser.complaints().into_iter().partition(wrong_token);
-    assert_eq!((refused.len(), errors), (1, Vec::<String>::new()), "no error in the browser's log");
-    // From here on the browser complains that nobody answers, as it should.
-    the_console_goes_and_comes_back(&mut day).await;
+    let (rejected, errors): (Vec<_>, Vec<_>) = day.browser.errors().into_iter().partition(wrong_token);
+    assert_eq!((rejected.len(), errors), (1, Vec::<String>::new()), "no errors in the browser's log");
+    // From here on the browser logs connection errors, as expected.
+    page_reconnects_after_console_restart(&mut day).await;
 }
 
-async fn all_is_well(day: &Day) {
+async fn overview_shows_pipeline_in_sync(day: &Session) {
     day.open("").await;
     day.browser.until_text("[aria-label=Qdrant] .part-big", "300 points").await;
-    day.is("right").await;
+    day.is("in_sync").await;
     day.browser.until_text(".connection", "Live").await;
     let title = day.browser.value("document.title").await;
     assert_eq!(title, "Overview · tidewheel");
     let parts = day.browser.value("[...document.querySelectorAll('.part')].map((part) => part.dataset.state)").await;
     let bad = parts.as_array().unwrap().iter().filter(|state| *state == "bad" || *state == "warn");
     assert_eq!((parts.as_array().unwrap().len(), bad.count()), (8, 0), "{parts}");
-    // A live look a second: without opening anything, new documents are counted.
+    // Live updates: new documents are counted without a reload.
     day.world.collection("tickets").insert_many((300..320).map(ticket)).await.unwrap();
     day.browser.until_text("[aria-label=Qdrant] .part-big", "320 points").await;
-    // Values of a chart by keyboard.
+    // Chart values by keyboard.
     day.browser.value("document.querySelector('.plot').focus()").await;
     day.browser.press(&["ArrowLeft"]).await;
-    day.browser.until("the chart tells a time", "document.querySelector('.chart-time').innerText !== ''").await;
+    day.browser.until("the chart shows a time", "document.querySelector('.chart-time').innerText !== ''").await;
 }
 
-/// Inserts a document that cannot be embedded with the template.
-async fn park_one(day: &mut Day, number: i32) {
+/// Inserts a document on which the template fails.
+async fn park_one(day: &mut Session, number: i32) {
     settings(&day.world, day.port, TEMPLATE);
     day.world.kill("processor");
     day.world.start("processor");
@@ -117,10 +117,10 @@ async fn park_one(day: &mut Day, number: i32) {
     day.world.collection("tickets").insert_one(document).await.unwrap();
     let redis = day.world.stack.redis_url();
     let letters = || async { super::world::redis_command::<u64>(&redis, &["XLEN", RAW_DEAD_LETTERS]).await > 0 };
-    day.world.until("it is parked", letters).await;
+    day.world.until("a parked change", letters).await;
 }
 
-async fn a_parked_change_is_retried(day: &mut Day) {
+async fn parked_change_is_retried(day: &mut Session) {
     let mut document = ticket(9_001);
     document.insert("pages", 5);
     day.world.collection("tickets").insert_one(document).await.unwrap();
@@ -133,7 +133,7 @@ async fn a_parked_change_is_retried(day: &mut Day) {
     day.browser.click(".letters td[data-label=Document] a").await;
     day.browser.until_text(".verdict-word", "PARKED").await;
 
-    // The cause goes; nothing comes back by itself.
+    // The cause is fixed; dead letters are not retried automatically.
     settings(&day.world, day.port, "{{ subject }}\n{{ content }}");
     day.world.kill("processor");
     day.world.start("processor");
@@ -142,40 +142,40 @@ async fn a_parked_change_is_retried(day: &mut Day) {
     day.browser.click(".actions button").await;
     day.browser.write("not the token").await;
     day.browser.press(&["Enter"]).await;
-    day.browser.until_text("dialog .wrong", "not the token").await;
+    day.browser.until_text("dialog .wrong", "Wrong token").await;
     day.browser.write(TOKEN).await;
     day.browser.press(&["Enter"]).await;
-    day.browser.until_text(".actions", "Retry all 1 that match").await;
+    day.browser.until_text(".actions", "Retry all 1 matching").await;
     day.browser.click(".actions .primary").await;
     day.browser.until_text("dialog", "Retry 1 dead letter?").await;
     day.browser.click("dialog .primary").await;
-    day.browser.until_text(".toasts", "1 letter put back into their stage").await;
+    day.browser.until_text(".toasts", "1 dead letter requeued").await;
     day.browser.until_text(".empty", "No dead letters").await;
     day.open("#/document?id=9001").await;
     let again = "(document.querySelector('.page-head .button')?.click(), document.querySelector('.verdict-word')?.innerText === 'SEARCHABLE')";
-    day.browser.until("it is searchable", again).await;
+    day.browser.until("the document is searchable", again).await;
 
-    // Another one is dropped.
+    // Another dead letter is dropped.
     park_one(day, 9_002).await;
     day.open("#/dead-letters").await;
     day.browser.click(".row-actions .button:last-child").await;
-    day.browser.until_text("dialog", "deleted for good").await;
+    day.browser.until_text("dialog", "deleted permanently").await;
     day.browser.click("dialog .danger").await;
     day.browser.until_text(".empty", "No dead letters").await;
     let left: u64 = day.world.redis(&["XLEN", RAW_DEAD_LETTERS]).await;
     assert_eq!(left, 0);
 }
 
-async fn a_search_leads_to_a_trace(day: &Day) {
+async fn search_hit_links_to_document(day: &Session) {
     day.open("").await;
-    day.is("right").await;
+    day.is("in_sync").await;
     day.browser.press(&["/"]).await;
-    day.browser.until("the box has the focus", "document.activeElement?.id === 'q'").await;
+    day.browser.until("the search box has the focus", "document.activeElement?.id === 'q'").await;
     day.browser.write("Ticket 7\nThe parcel number 7 has not arrived, and nobody answers the telephone.").await;
     day.browser.press(&["Enter"]).await;
-    day.browser.until("hits are there", "document.querySelectorAll('.hit').length === 10").await;
+    day.browser.until("ten hits", "document.querySelectorAll('.hit').length === 10").await;
     assert!(day.browser.text(".hit h2").await.starts_with("Ticket"), "{}", day.browser.text(".hit").await);
-    // With a filter, and one that is none.
+    // With a filter, first an invalid one.
     day.browser.click("details summary").await;
     day.browser.click("#filter").await;
     day.browser.write("{\"must\": [{\"key\": \"subject\", \"match\": {\"value\": \"Ticket 7\"}}]").await;
@@ -183,21 +183,21 @@ async fn a_search_leads_to_a_trace(day: &Day) {
     day.browser.until_text("#filter-wrong", "not JSON").await;
     day.browser.value("document.querySelector('#filter').setRangeText('}', 1000, 1000, 'end')").await;
     day.browser.click(".search .primary").await;
-    day.browser.until("one hit is left", "document.querySelectorAll('.hit').length === 1").await;
+    day.browser.until("one hit with the filter", "document.querySelectorAll('.hit').length === 1").await;
     day.browser.click(".hit summary").await;
     day.browser.until_text(".hit .json", "Customer 7").await;
-    whole_numbers_are_exact(day).await;
+    large_integers_are_exact(day).await;
     day.browser.click(".hit-foot a").await;
     day.browser.until_text(".verdict-word", "SEARCHABLE").await;
     for hop in ["MongoDB", "Stage 1", "Stage 2", "Qdrant"] {
         day.browser.until_text(".hops", hop).await;
     }
     day.open("#/document?id=nobody-knows-it").await;
-    day.browser.until_text(".empty", "Nothing is known of nobody-knows-it").await;
+    day.browser.until_text(".empty", "No trace of nobody-knows-it").await;
 }
 
-/// JavaScript's own numbers end at 2^53, MongoDB's at 2^63: in what is shown, and in a filter that is sent.
-async fn whole_numbers_are_exact(day: &Day) {
+/// JavaScript numbers are exact up to 2^53, MongoDB's up to 2^63: checks shown documents and a filter.
+async fn large_integers_are_exact(day: &Session) {
     let numbers = doc! {"odd": (1_i64 << 53) + 1, "most": i64::MAX, "least": i64::MIN, "list": [(1_i64 << 53) + 3]};
     let text = "\"9007199254740993\" is text, 9007199254740995 in text too";
     let update = doc! {"$set": {"numbers": numbers, "text": text}};
@@ -210,7 +210,7 @@ async fn whole_numbers_are_exact(day: &Day) {
     day.browser.until_text(".empty", "Nothing found").await;
     day.browser.value(&filter.replace("VALUE", "9007199254740993")).await;
     day.browser.click(".search .primary").await;
-    day.browser.until("one hit is there", "document.querySelectorAll('.hit').length === 1").await;
+    day.browser.until("one hit with the large integer", "document.querySelectorAll('.hit').length === 1").await;
     day.browser.click(".hit summary").await;
     for number in [
         "\"odd\": 9007199254740993",
@@ -223,40 +223,42 @@ async fn whole_numbers_are_exact(day: &Day) {
     }
 }
 
-async fn a_dead_service_is_shown_and_cleared(day: &mut Day) {
+async fn dead_service_is_shown_and_cleared(day: &mut Session) {
     day.open("").await;
-    day.is("right").await;
+    day.is("in_sync").await;
     day.world.kill("upserter");
     day.world.collection("tickets").insert_many((400..440).map(ticket)).await.unwrap();
-    day.is("broken").await;
+    day.is("stalled").await;
     day.browser.until_text(".verdict-summary", "stage 2").await;
     day.browser
         .until("stage 2 is marked", "document.querySelector('[aria-label=\"stage 2\"]').dataset.state === 'bad'")
         .await;
-    day.browser.until("it is said aloud", "document.querySelector('#announce').textContent.startsWith('Broken')").await;
+    day.browser
+        .until("the screen reader announcement", "document.querySelector('#announce').textContent.startsWith('Broken')")
+        .await;
     day.world.start("upserter");
-    day.is("right").await;
+    day.is("in_sync").await;
 }
 
-async fn qdrant_is_away_and_comes_back(day: &mut Day) {
+async fn qdrant_outage_is_shown_and_cleared(day: &mut Session) {
     let qdrant = day.world.stack.qdrant.clone().unwrap();
     qdrant.kill().await;
     day.world.collection("tickets").insert_many((440..480).map(ticket)).await.unwrap();
-    day.is("broken").await;
-    day.browser.until_text(".verdict-summary", "Qdrant does not answer").await;
-    day.browser.until_text("[aria-label=Qdrant]", "does not answer").await;
+    day.is("stalled").await;
+    day.browser.until_text(".verdict-summary", "Qdrant is unreachable").await;
+    day.browser.until_text("[aria-label=Qdrant]", "unreachable").await;
     if let Some(folder) = std::env::var_os("TIDEWHEEL_SCREENSHOTS").filter(|folder| !folder.is_empty()) {
         let picture = day.browser.picture(Screen { width: 1440, height: 900, theme: "light" }).await;
         std::fs::write(std::path::Path::new(&folder).join("outage-desk-light.png"), picture).unwrap();
     }
     qdrant.start().await.unwrap();
-    day.is("right").await;
+    day.is("in_sync").await;
     day.browser.until_text("[aria-label=Qdrant] .part-big", "401 points").await;
 }
 
-async fn a_replay_is_shown(day: &mut Day) {
+async fn replay_is_shown(day: &mut Session) {
     day.open("#/replays").await;
-    day.browser.until_text(".empty", "No replay runs").await;
+    day.browser.until_text(".empty", "No replay running").await;
     let mut command = day.world.command(&["replay", "raw", "--yes"]);
     let replayed = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     assert!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stderr));
@@ -265,29 +267,31 @@ async fn a_replay_is_shown(day: &mut Day) {
     day.browser.until_text(".replay-line", "100 %").await;
 }
 
-async fn keys_lead_everywhere(day: &Day) {
+async fn keyboard_shortcuts_open_every_page(day: &Session) {
     day.open("").await;
-    day.is("right").await;
+    day.is("in_sync").await;
     for (key, heading) in [("d", "Dead letters"), ("s", "Search"), ("t", "Trace a document"), ("r", "Replays")] {
         day.browser.press(&["g", key]).await;
         day.browser.until_text("h1", heading).await;
     }
     day.browser.press(&["g", "o"]).await;
-    day.is("right").await;
+    day.is("in_sync").await;
     day.browser.press(&["?"]).await;
-    day.browser.until_text("dialog", "Keys").await;
+    day.browser.until_text("dialog", "Keyboard shortcuts").await;
     day.browser.press(&["Escape"]).await;
-    day.browser.until("it is closed", "document.querySelector('dialog') === null").await;
-    // The theme is a choice that lasts.
+    day.browser.until("the dialog is closed", "document.querySelector('dialog') === null").await;
+    // The theme persists.
     day.browser.click("[aria-label^=Theme]").await;
     day.browser.click("[aria-label^=Theme]").await;
-    day.browser.until("it is dark", "document.documentElement.dataset.theme === 'dark'").await;
+    day.browser.until("the dark theme", "document.documentElement.dataset.theme === 'dark'").await;
     day.open("").await;
-    day.browser.until("it is still dark", "getComputedStyle(document.documentElement).colorScheme === 'dark'").await;
+    day.browser
+        .until("the dark theme after a reload", "getComputedStyle(document.documentElement).colorScheme === 'dark'")
+        .await;
     day.browser.click("[aria-label^=Theme]").await;
 }
 
-async fn the_console_goes_and_comes_back(day: &mut Day) {
+async fn page_reconnects_after_console_restart(day: &mut Session) {
     day.open("").await;
     day.browser.until_text(".connection", "Live").await;
     day.world.kill("console");
@@ -295,5 +299,5 @@ async fn the_console_goes_and_comes_back(day: &mut Day) {
     day.world.start("console");
     day.listens().await;
     day.browser.until_text(".connection", "Live").await;
-    day.browser.until("the warning is gone", "document.querySelector('#lost').hidden").await;
+    day.browser.until("the warning is hidden", "document.querySelector('#lost').hidden").await;
 }

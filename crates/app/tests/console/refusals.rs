@@ -1,4 +1,4 @@
-//! What the console refuses, and what it shows where no server answers.
+//! Rejected requests, and the console without reachable servers.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,14 +8,14 @@ use serde_json::Value;
 use super::browser::{Browser, Screen};
 use super::world::{BINARY, free_port};
 
-/// A console whose servers are not there, without a token.
-struct Alone {
+/// A console without reachable servers and without a token.
+struct Offline {
     child: Child,
     base: String,
     _folder: tempfile::TempDir,
 }
 
-impl Drop for Alone {
+impl Drop for Offline {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -24,11 +24,11 @@ impl Drop for Alone {
 
 fn command(folder: &tempfile::TempDir, port: u16, more: &[&str]) -> Command {
     let settings = folder.path().join("tidewheel.toml");
-    let nobody = free_port();
+    let closed = free_port();
     let text = format!(
-        "mongodb.uri = \"mongodb://127.0.0.1:{nobody}/?serverSelectionTimeoutMS=500\"\nmongodb.database = \"shop\"\n\
-         redis.url = \"redis://:hunter2@127.0.0.1:{nobody}\"\nqdrant.url = \"http://127.0.0.1:{nobody}\"\n\
-         embedding.url = \"http://127.0.0.1:{nobody}\"\nqdrant.api_key = \"hunter2\"\n"
+        "mongodb.uri = \"mongodb://127.0.0.1:{closed}/?serverSelectionTimeoutMS=500\"\nmongodb.database = \"shop\"\n\
+        redis.url = \"redis://:hunter2@127.0.0.1:{closed}\"\nqdrant.url = \"http://127.0.0.1:{closed}\"\n\
+        embedding.url = \"http://127.0.0.1:{closed}\"\nqdrant.api_key = \"hunter2\"\n"
     );
     std::fs::write(&settings, text).unwrap();
     let mut command = Command::new(BINARY);
@@ -37,15 +37,15 @@ fn command(folder: &tempfile::TempDir, port: u16, more: &[&str]) -> Command {
     command
 }
 
-async fn alone() -> Alone {
+async fn offline() -> Offline {
     let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
     let child = command(&folder, port, &[]).stderr(Stdio::null()).spawn().unwrap();
     let begun = Instant::now();
     while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "it does not listen");
+        assert!(begun.elapsed() < Duration::from_secs(30), "the console does not listen");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Alone { child, base: format!("http://127.0.0.1:{port}"), _folder: folder }
+    Offline { child, base: format!("http://127.0.0.1:{port}"), _folder: folder }
 }
 
 fn http() -> reqwest::Client {
@@ -54,8 +54,8 @@ fn http() -> reqwest::Client {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_done_without_a_token_and_nothing_shown_to_other_sites() {
-    let console = alone().await;
+async fn console_rejects_writes_without_token_and_cross_site_requests() {
+    let console = offline().await;
     let post = |path: &str, headers: &[(&str, &str)]| {
         let mut request = http().post(format!("{}{path}", console.base)).body(r#"{"filter": {}}"#);
         for (name, value) in headers {
@@ -71,7 +71,7 @@ async fn nothing_is_done_without_a_token_and_nothing_shown_to_other_sites() {
         assert!(text.contains("read-only") && text.contains("console.token"), "{text}");
     }
     assert_eq!(post("/api/search", &[json, ("origin", "http://evil.example.com")]).await.status(), 403);
-    assert_eq!(post("/api/search", &[]).await.status(), 415, "a form of another site cannot be JSON");
+    assert_eq!(post("/api/search", &[]).await.status(), 415, "a cross-site form cannot send JSON");
     let get = |path: &str, host: Option<&str>| {
         let request = http().get(format!("{}{path}", console.base));
         let request = host.into_iter().fold(request, |request, host| request.header("host", host));
@@ -100,29 +100,29 @@ async fn nothing_is_done_without_a_token_and_nothing_shown_to_other_sites() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn servers_that_are_not_there_are_told_and_not_taken_for_zero() {
-    let console = alone().await;
+async fn unreachable_servers_are_shown_as_unknown_not_zero() {
+    let console = offline().await;
     let browser = Browser::start().await;
     for theme in ["light", "dark"] {
         browser.show_on(Screen { width: 360, height: 740, theme }).await;
         browser.open(&console.base).await;
-        browser.until_text(".verdict", "Cannot tell whether the index is right").await;
+        browser.until_text(".verdict", "Sync state unknown").await;
     }
     browser.until_text(".problems", "qdrant-unreachable").await;
     browser.until_text("[aria-label=\"stage 1\"]", "unknown").await;
     let dash = "[...document.querySelectorAll('.tile')].every((tile) => tile.innerText.includes('–'))";
-    browser.until("no number is made up", dash).await;
+    browser.until("no tile shows a number", dash).await;
     browser.open(&format!("{}/#/dead-letters", console.base)).await;
-    browser.until_text(".problem", "could not read").await;
+    browser.until_text(".problem", "failed to read").await;
     browser.open(&format!("{}/#/search?q=parcel", console.base)).await;
-    browser.until("the search fails with a reason", "document.querySelector('.result .problem') !== null").await;
+    browser.until("the search shows an error", "document.querySelector('.result .problem') !== null").await;
     let exceptions: Vec<_> =
-        browser.complaints().into_iter().filter(|text| !text.contains("Failed to load resource")).collect();
+        browser.errors().into_iter().filter(|text| !text.contains("Failed to load resource")).collect();
     assert_eq!(exceptions, Vec::<String>::new());
 }
 
 #[test]
-fn other_machines_are_only_let_in_with_a_token() {
+fn console_requires_token_for_non_loopback_address() {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
     let refused = command(&folder, port, &["--set", &format!("console.listen=0.0.0.0:{port}")]).output().unwrap();

@@ -1,7 +1,7 @@
 //! Each alert of deploy/prometheus/alerts.yml and each problem code: its condition is caused on a real stack, a real
-//! Prometheus fires it and `tidewheel monitor` tells it, the cause goes, and it is over.
+//! Prometheus fires the alert and `tidewheel monitor` reports the code, the cause is removed, and both clear.
 //!
-//! Conditions that can be had together are. An alert or a code without a story here fails a test.
+//! Conditions are combined where possible. An alert or a code that no story here covers fails a test.
 
 mod prometheus;
 mod red;
@@ -13,14 +13,14 @@ use std::time::Duration;
 use mongodb::bson::{Document, doc};
 use tidewheel_core::streams::{LEASE, RAW};
 
-use super::embedder::{Fake, Mood};
+use super::embedder::{Behavior, Fake};
 use super::verify::{NAMES, counts, damage, note, verify};
 use super::world::{SERVICES, World, redis_command, repository, signal, ticket};
 use prometheus::{names, rules};
 use red::Red;
 use story::Story;
 
-/// What a story causes.
+/// Alerts and problem codes that a story causes.
 struct Covers {
     alerts: &'static [&'static str],
     codes: &'static [&'static str],
@@ -65,14 +65,14 @@ const CONTENT: Covers = Covers {
 
 const AUDIT: Covers = Covers { alerts: &["TidewheelDrift"], codes: &["drift"] };
 
-/// Caused without a Prometheus in `output.rs`: no alert has this code.
+/// Caused in `output.rs`, without Prometheus: no alert has this code.
 const SELECTION: Covers = Covers { alerts: &[], codes: &["nothing-selected"] };
 
 const STORIES: [Covers; 5] = [AWAY, REDIS, CONTENT, AUDIT, SELECTION];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_or_a_service_that_is_away() {
-    // Nothing needs as long as usual to be told.
+async fn alerts_fire_and_clear_for_stopped_servers_and_services() {
+    // Reported sooner than by default.
     let mut story = Story::begin(World::new().await, "monitor.no_progress = \"2s\"", |rules| rules).await;
     story.world.collection("tickets").insert_many((0..50).map(ticket)).await.unwrap();
     story.world.equal().await;
@@ -113,7 +113,7 @@ async fn a_server_or_a_service_that_is_away() {
     story.start("upserter").await;
     story.world.equal().await;
 
-    // A scrape that asks MongoDB in vain takes longer than it may here.
+    // A scrape that waits for MongoDB exceeds the scrape timeout here, so no alert is expected.
     let mongod = story.world.stack.mongod.clone();
     mongod.stop().await;
     story.begins(&[], &["mongodb-unreachable"]).await;
@@ -123,12 +123,12 @@ async fn a_server_or_a_service_that_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_full_away_and_tampered_with_and_everything_gone() {
+async fn alerts_fire_and_clear_for_redis_failures_and_missing_services() {
     let mut story = Story::begin(World::new().await, "", |rules| rules).await;
     story.world.collection("tickets").insert_many((0..200).map(ticket)).await.unwrap();
     story.world.equal().await;
 
-    // Most of its memory is somebody else's, so that trimming the streams does not make room.
+    // Most of the memory is other data, so that trimming the streams frees little.
     let _: u64 = story.world.redis(&["SETRANGE", "ballast", "20000000", "x"]).await;
     let memory: String = story.world.redis(&["INFO", "memory"]).await;
     let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
@@ -138,7 +138,7 @@ async fn redis_full_away_and_tampered_with_and_everything_gone() {
     let () = story.world.redis(&["CONFIG", "SET", "maxmemory", "0"]).await;
     story.quiet().await;
 
-    // While Redis is away others write a lot to MongoDB: what will be missed is told although Redis knows how far it was read.
+    // While Redis is down, other writes fill the oplog: the alert fires although the resume token is in Redis.
     resize_oplog(&story.world, LARGE).await;
     let redis = story.world.stack.redis.clone();
     redis.stop().await;
@@ -149,7 +149,7 @@ async fn redis_full_away_and_tampered_with_and_everything_gone() {
     redis.start().await.unwrap();
     story.quiet().await;
 
-    // What a processor has taken, and nobody has confirmed, is removed by hand.
+    // Pending entries are removed manually.
     story.world.terminate("embedder");
     story.world.collection("tickets").insert_many((200..220).map(ticket)).await.unwrap();
     let url = story.world.stack.redis_url();
@@ -157,17 +157,17 @@ async fn redis_full_away_and_tampered_with_and_everything_gone() {
         let summary: redis::Value = redis_command(&url, &["XPENDING", RAW, "embedding_processors"]).await;
         matches!(summary, redis::Value::Array(summary) if summary.first() == Some(&redis::Value::Int(20)))
     };
-    story.world.until("they are taken", pending).await;
+    story.world.until("20 pending entries", pending).await;
     story.world.terminate("producer");
     story.world.kill("processor");
     let removed: u64 = story.world.redis(&["XTRIM", RAW, "MAXLEN", "0"]).await;
     assert!(removed >= 20);
     story.begins(&["TidewheelEntriesLost"], &["history-damaged"]).await;
-    // Whoever claims them finds that they are gone.
+    // The consumer that claims them detects the loss.
     story.start("processor").await;
     story.start("embedder").await;
     let seen = |world: &World| world.log("processor").contains("entries were removed from the stream");
-    story.world.wait(seen, "it is seen").await;
+    story.world.wait(seen, "the loss is logged").await;
     story.start("producer").await;
     story.world.equal().await;
     story.quiet().await;
@@ -182,11 +182,11 @@ async fn redis_full_away_and_tampered_with_and_everything_gone() {
     story.ends(&REDIS).await;
 }
 
-/// More than these stories can fill, and the least that MongoDB allows, in megabytes.
+/// Oplog sizes in megabytes: more than these stories can fill, and MongoDB's minimum.
 const LARGE: f64 = 100_000.0;
 const SMALL: f64 = 990.0;
 
-/// Writes a lot to a small oplog, elsewhere in MongoDB.
+/// Fills a small oplog with writes to another database.
 async fn fill_oplog(world: &World) {
     resize_oplog(world, SMALL).await;
     let noise = world.database.client().database("elsewhere").collection::<Document>("noise");
@@ -195,20 +195,20 @@ async fn fill_oplog(world: &World) {
     }
 }
 
-/// Makes the oplog this large, as the runbook says.
+/// Resizes the oplog, as the runbook describes.
 async fn resize_oplog(world: &World, megabytes: f64) {
     let command = doc! {"replSetResizeOplog": 1, "size": megabytes};
     world.database.client().database("admin").run_command(command).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn documents_that_are_refused_or_slow_and_an_oplog_that_is_short() {
+async fn alerts_fire_and_clear_for_dead_letters_latency_and_short_oplog() {
     let mut world = World::new().await;
     let (fake, url) = Fake::start(&world.embedder).await;
     let red = Red::start(&world.stack.qdrant_grpc_url().unwrap()).await;
     (world.detours.embedding_url, world.detours.qdrant_url) = (Some(url), Some(red.url.clone()));
     resize_oplog(&world, LARGE).await;
-    // The objective is a second; both places where it is set say so.
+    // Lowers the latency objective to a second, in the settings and in the rules.
     let objective = |rules: String| {
         assert_eq!(rules.matches("_bucket[5s]))) > 30\n").count(), 1);
         rules.replace("_bucket[5s]))) > 30\n", "_bucket[5s]))) > 1\n")
@@ -216,7 +216,7 @@ async fn documents_that_are_refused_or_slow_and_an_oplog_that_is_short() {
     let mut story = Story::begin(world, "monitor.latency = \"1s\"", objective).await;
     let tickets = story.world.collection("tickets");
 
-    fake.set(Mood::Slow);
+    fake.set(Behavior::Slow);
     let trickle = tokio::spawn(async move {
         for number in 0.. {
             tickets.insert_one(ticket(number)).await.unwrap();
@@ -225,7 +225,7 @@ async fn documents_that_are_refused_or_slow_and_an_oplog_that_is_short() {
     });
     story.begins(&["TidewheelSlow"], &["latency"]).await;
     trickle.abort();
-    fake.set(Mood::Fair);
+    fake.set(Behavior::Normal);
 
     let mut poison = ticket(100_000);
     poison.insert("content", "This one comes back as NAN.");
@@ -250,28 +250,28 @@ async fn documents_that_are_refused_or_slow_and_an_oplog_that_is_short() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_index_that_somebody_else_has_changed() {
+async fn alerts_fire_and_clear_for_index_drift() {
     let mut story = Story::begin(World::new().await, "audit.interval = \"2s\"", |rules| rules).await;
     story.world.collection("notes").insert_many(NAMES.map(note)).await.unwrap();
     story.world.collection("tickets").insert_many((0..300).map(ticket)).await.unwrap();
     story.world.equal().await;
-    let audited = |world: &World| world.log("producer").matches("audited: the index equals MongoDB").count();
-    story.world.wait(|world| audited(world) >= 1, "an audit finds nothing").await;
+    let audited = |world: &World| world.log("producer").matches("audit passed: the index matches MongoDB").count();
+    story.world.wait(|world| audited(world) >= 1, "an audit without drift").await;
 
     let planted = damage(&story.world.stack.qdrant_http_url().unwrap()).await;
     let kinds = ["missing", "stale", "extra", "surplus"].map(|kind| format!("TidewheelDrift kind={kind}"));
     story.begins(&kinds.each_ref().map(String::as_str), &["drift"]).await;
-    // It compares digests, so that it does not see a field that was changed behind the digest's back.
+    // The audit compares digests, so it misses a field that was changed without its digest.
     let found = [planted[0], planted[1] - 1, planted[2], planted[3]];
     let shown = story.metrics().await.concat();
     for (kind, count) in ["missing", "stale", "extra", "surplus"].into_iter().zip(found) {
         let line = format!("tidewheel_drift_documents{{kind=\"{kind}\"}} {count}\n");
         assert!(shown.contains(&line), "{line}{shown}");
     }
-    let told = "audited: the index differs from MongoDB; `tidewheel verify --repair` mends it";
+    let told = "audit found drift between index and MongoDB; run `tidewheel verify --repair` to repair it";
     assert!(story.world.log("producer").contains(told));
 
-    // Another producer takes over and audits from here on. The old one is still there, and must not tell its old news.
+    // Another producer takes over and audits from here on. The old one still runs, but must not report its old result.
     story.start_another("producer").await;
     let (url, lease): (_, String) = (story.world.stack.redis_url(), story.world.redis(&["GET", LEASE]).await);
     let pid: u32 = lease.rsplit('-').nth(1).unwrap().parse().unwrap();
@@ -280,41 +280,43 @@ async fn an_index_that_somebody_else_has_changed() {
         let now: Option<String> = redis_command(&url, &["GET", LEASE]).await;
         now.is_some_and(|now| now != lease)
     };
-    story.world.until("the other one takes over", taken_over).await;
+    story.world.until("the other producer takes over", taken_over).await;
     signal(pid, "CONT");
     let standing_by = |world: &World| world.log("producer").matches("standing by").count();
-    story.world.wait(|world| standing_by(world) == 2, "the old one stands by, as the other one did").await;
+    story.world.wait(|world| standing_by(world) == 2, "the old producer stands by").await;
 
     let (repaired, code) = verify(&story.world, &["--repair"]);
     assert_eq!((code, counts(&repaired), &repaired["repaired"]["left"]), (Some(0), planted, &0.into()), "{repaired}");
     story.world.equal().await;
     story.quiet().await;
-    let nobody_knows = r#"tidewheel_drift_documents{kind="missing"} NaN"#;
-    assert!(story.metrics().await.iter().any(|text| text.contains(nobody_knows)), "the old one does not know");
+    let unknown = r#"tidewheel_drift_documents{kind="missing"} NaN"#;
+    assert!(story.metrics().await.iter().any(|text| text.contains(unknown)), "the old producer reports NaN");
     story.ends(&AUDIT).await;
 }
 
 #[test]
-fn each_alert_has_a_story() {
+fn stories_cover_every_alert() {
     let rules = rules();
     let caused: BTreeSet<&str> = STORIES.iter().flat_map(|story| story.alerts).copied().collect();
     assert_eq!(caused, names(&rules).into_iter().collect());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_problem_has_a_story_and_a_section_in_the_runbook() {
+async fn stories_and_runbook_cover_every_problem_code() {
     let mut world = World::new().await;
     let port = super::world::free_port();
     world.write_settings(&format!("http.listen = \"127.0.0.1:{port}\""));
     world.start("processor");
     let url = format!("http://127.0.0.1:{port}/metrics");
     let shown = || async { super::clients::http().get(&url).send().await.ok()?.text().await.ok() };
-    world.until("it shows the codes", || async { shown().await.is_some_and(|text| text.contains("_problem{")) }).await;
+    world
+        .until("metrics with problem codes", || async { shown().await.is_some_and(|text| text.contains("_problem{")) })
+        .await;
     let text = shown().await.unwrap();
     let codes = text.lines().filter_map(|line| line.strip_prefix("tidewheel_problem{code=\"")?.split('"').next());
     let codes: BTreeSet<&str> = codes.collect();
-    let told: BTreeSet<&str> = STORIES.iter().flat_map(|story| story.codes).copied().collect();
-    assert_eq!(told, codes);
+    let covered: BTreeSet<&str> = STORIES.iter().flat_map(|story| story.codes).copied().collect();
+    assert_eq!(covered, codes);
     let runbook = std::fs::read_to_string(repository("docs/runbook.md")).unwrap();
     let of_alerts = rules();
     let of_alerts = of_alerts.lines().filter_map(|line| line.split("code: ").nth(1)?.strip_suffix('}'));

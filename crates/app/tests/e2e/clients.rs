@@ -1,4 +1,4 @@
-//! Plain clients against the running pipeline: curl's requests, redis-cli's commands, Python's qdrant-client.
+//! Standard clients against the running pipeline: plain HTTP, redis-cli's commands, Python's qdrant-client.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -8,9 +8,9 @@ use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
 
 use super::world::{World, repository, ticket};
 
-/// A client for plain requests.
+/// Returns a plain HTTP client.
 pub fn http() -> reqwest::Client {
-    // Only the first call installs it.
+    // Fails after the first call.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::new()
 }
@@ -30,7 +30,7 @@ async fn post(url: &str, body: &Value) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// A PUT that has to succeed.
+/// Sends a PUT that must succeed.
 pub async fn put(url: &str, body: &Value) {
     with_body(http().put(url), body).send().await.unwrap().error_for_status().unwrap();
 }
@@ -43,7 +43,7 @@ pub async fn count(qdrant: &str, points: u64) -> bool {
     body["result"]["count"] == points
 }
 
-/// All points of a small collection, with payloads.
+/// Returns all points of a small collection, with payloads.
 pub async fn points(qdrant: &str) -> Vec<Value> {
     let body = json!({"limit": 10_000, "with_payload": true, "with_vector": true});
     let answer = post(&format!("{qdrant}/collections/documents/points/scroll"), &body).await;
@@ -51,7 +51,7 @@ pub async fn points(qdrant: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_embedder_answers_as_the_contract_says() {
+async fn embedder_endpoints_follow_contract() {
     let mut world = World::new().await;
     world.start("embedder");
     let base = format!("http://{}", world.embedder);
@@ -90,7 +90,7 @@ async fn the_embedder_answers_as_the_contract_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_commands_follow_a_document_through_both_streams() {
     let mut world = World::running().await;
-    // The first one may be read by the snapshot; the second one is a change.
+    // The snapshot may read the first document; the second one is a change.
     world.collection("tickets").insert_one(ticket(1)).await.unwrap();
     world.equal().await;
     let mut before = HashMap::new();
@@ -117,7 +117,7 @@ async fn redis_commands_follow_a_document_through_both_streams() {
         let groups: Vec<HashMap<String, redis::Value>> = world.redis(&["XINFO", "GROUPS", stream]).await;
         assert_eq!(groups[0]["name"], redis::Value::BulkString(group.into()));
         let url = world.stack.redis_url();
-        world.until("nothing is pending", || async { super::world::backlog(&url, stream, group).await == 0 }).await;
+        world.until("no pending entries", || async { super::world::backlog(&url, stream, group).await == 0 }).await;
         let pending: (u64, Option<String>, Option<String>, redis::Value) =
             world.redis(&["XPENDING", stream, group]).await;
         assert_eq!(pending.0, 0);
@@ -125,7 +125,7 @@ async fn redis_commands_follow_a_document_through_both_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn qdrant_answers_curl_and_python_over_rest_and_grpc() {
+async fn python_client_reads_index_over_rest_and_grpc() {
     let mut world = World::running().await;
     world.collection("tickets").insert_many((0..20).map(ticket)).await.unwrap();
     world.equal().await;
@@ -156,7 +156,7 @@ fn port(url: &str) -> String {
     url.rsplit(':').next().unwrap().trim_end_matches('/').to_owned()
 }
 
-/// A Python with Qdrant's own client, made once in the cache directory.
+/// Returns a Python with Qdrant's own client, created once in the cache directory.
 pub fn python() -> std::path::PathBuf {
     let cache = tidewheel_local::provision::default_cache().unwrap();
     let environment = cache.join("test-python-qdrant-client-1");

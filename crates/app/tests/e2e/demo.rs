@@ -1,4 +1,4 @@
-//! What a new user sees first: one command, the real model, a document found by its meaning.
+//! The first steps of a new user: one command, the real model, a semantic search.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use super::world::{BINARY, free_port};
 
-/// What in this directory others may read or write.
+/// Returns the files in this directory that others may read or write.
 fn open_to_others(path: &Path) -> Vec<PathBuf> {
     let mode = std::fs::symlink_metadata(path).unwrap().permissions().mode();
     let mut found = if mode & 0o077 == 0 { Vec::new() } else { vec![path.to_owned()] };
@@ -19,7 +19,7 @@ fn open_to_others(path: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn up_demo_finds_a_document_by_its_meaning_and_survives_a_second_run() {
+fn up_demo_finds_document_by_meaning_and_can_run_again() {
     let dir = tempfile::tempdir().unwrap();
     let ports: Vec<String> = (0..7).map(|_| free_port().to_string()).collect();
     let up = || {
@@ -37,7 +37,7 @@ fn up_demo_finds_a_document_by_its_meaning_and_survives_a_second_run() {
         assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
         out.into_owned()
     };
-    // A release that did not care has left it like this.
+    // Modes as older releases left them.
     let data = dir.path().join("data");
     std::fs::create_dir(&data).unwrap();
     std::fs::write(data.join("old"), "").unwrap();
@@ -48,14 +48,14 @@ fn up_demo_finds_a_document_by_its_meaning_and_survives_a_second_run() {
         let out = up();
         assert_eq!(open_to_others(&data), Vec::<PathBuf>::new());
         assert!(out.contains("all-MiniLM-L6-v2") || run > 0, "{out}");
-        assert!(out.contains("Order still missing after two weeks  T-1001"), "it finds the document: {out}");
-        assert!(out.contains("tidewheel search"), "it says what to type next: {out}");
+        assert!(out.contains("Order still missing after two weeks  T-1001"), "search result: {out}");
+        assert!(out.contains("tidewheel search"), "suggested next command: {out}");
     }
 }
 
 #[test]
-fn up_prints_addresses_that_answer_although_the_console_port_is_taken() {
-    // Another process may have the usual port of the console already, which is as good.
+fn up_prints_reachable_addresses_when_console_port_is_in_use() {
+    // Fails if another process already has the console's default port, which serves the same purpose.
     let _holder = TcpListener::bind("127.0.0.1:9091");
     let dir = tempfile::tempdir().unwrap();
     let ports: Vec<String> = (0..6).map(|_| free_port().to_string()).collect();
@@ -71,7 +71,7 @@ fn up_prints_addresses_that_answer_although_the_console_port_is_taken() {
         .spawn()
         .unwrap();
     let lines = BufReader::new(up.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let printed: Vec<String> = lines.take_while(|line| !line.starts_with("Type next")).collect();
+    let printed: Vec<String> = lines.take_while(|line| !line.starts_with("Next steps")).collect();
     let address = |line: &str| {
         let (_, rest) = line.split_once("127.0.0.1:")?;
         rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse::<u16>().ok()
@@ -90,5 +90,5 @@ fn up_prints_addresses_that_answer_although_the_console_port_is_taken() {
     assert!(up.wait().unwrap().success());
     assert!(silent.is_empty() && printed.iter().filter_map(|line| address(line)).count() >= 7, "{printed:#?}");
     assert!(console.is_some_and(|port| port != 9091), "{printed:#?}");
-    assert!(page.unwrap().contains("<title>"), "it is the console's page");
+    assert!(page.unwrap().contains("<title>"), "the console's page");
 }

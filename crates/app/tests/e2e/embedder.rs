@@ -1,6 +1,6 @@
-//! The embedding service fails in every way that a service can, in front of a real processor.
+//! Failures of the embedding service, with a real processor.
 //!
-//! A fake stands between the processor and the real embedder and spoils its answers on demand.
+//! A fake proxies the real embedder and injects faults on demand.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -18,18 +18,18 @@ use tokio::net::TcpListener;
 
 use super::world::{SERVICES, World, backlog, redis_command, ticket};
 
-/// How the fake answers a batch.
+/// How the fake responds to a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mood {
-    /// As the real one does; but a batch with a text that has "REFUSED" in it is refused as a whole, and the vector of
-    /// a text with "NAN" in it is not a number.
-    Fair,
-    /// Nothing is refused any more.
+pub(super) enum Behavior {
+    /// As the real one, except that a batch with "REFUSED" in a text is rejected as a whole, and a text with "NAN" gets
+    /// a vector of NaN.
+    Normal,
+    /// As the real one.
     Lenient,
     TooMany,
     Broken,
     Hanging,
-    /// As the real one does, but only after a while.
+    /// As the real one, with a delay.
     Slow,
     OneTooFew,
     AnotherDimension,
@@ -38,21 +38,21 @@ pub(super) enum Mood {
 #[derive(Clone)]
 pub(super) struct Fake {
     real: String,
-    mood: Arc<Mutex<Mood>>,
-    /// Batches that were not answered fairly.
-    spoilt: Arc<AtomicU32>,
+    behavior: Arc<Mutex<Behavior>>,
+    /// Batches with an injected fault.
+    faults: Arc<AtomicU32>,
     http: reqwest::Client,
 }
 
 impl Fake {
     /// Listens on a free port in front of the embedder at this address.
     pub(super) async fn start(real: &str) -> (Self, String) {
-        // Only the first call installs it.
+        // Fails after the first call.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let fake = Self {
             real: format!("http://{real}"),
-            mood: Arc::new(Mutex::new(Mood::Fair)),
-            spoilt: Arc::default(),
+            behavior: Arc::new(Mutex::new(Behavior::Normal)),
+            faults: Arc::default(),
             http: super::clients::http(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -62,23 +62,23 @@ impl Fake {
         (fake, url)
     }
 
-    pub(super) fn set(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
-        self.spoilt.store(0, Ordering::Relaxed);
+    pub(super) fn set(&self, behavior: Behavior) {
+        *self.behavior.lock().unwrap() = behavior;
+        self.faults.store(0, Ordering::Relaxed);
     }
 
-    fn spoilt(&self) -> u32 {
-        self.spoilt.load(Ordering::Relaxed)
+    fn faults(&self) -> u32 {
+        self.faults.load(Ordering::Relaxed)
     }
 
-    /// What the real embedder answers.
-    async fn ask(&self, method: Method, uri: &Uri, accept: Option<HeaderValue>, body: Vec<u8>) -> Response<Body> {
+    /// Forwards a request to the real embedder.
+    async fn forward(&self, method: Method, uri: &Uri, accept: Option<HeaderValue>, body: Vec<u8>) -> Response<Body> {
         let mut request = self.http.request(method, format!("{}{}", self.real, uri.path())).body(body);
         request = request.header(header::CONTENT_TYPE, "application/json");
         if let Some(accept) = accept {
             request = request.header(header::ACCEPT, accept);
         }
-        let Ok(answer) = request.send().await else { return refusal(StatusCode::BAD_GATEWAY) };
+        let Ok(answer) = request.send().await else { return error(StatusCode::BAD_GATEWAY) };
         let mut response = Response::builder().status(answer.status());
         for (name, value) in answer.headers().iter().filter(|(name, _)| name.as_str().starts_with("x-")) {
             response = response.header(name, value);
@@ -87,7 +87,7 @@ impl Fake {
     }
 }
 
-fn refusal(status: StatusCode) -> Response<Body> {
+fn error(status: StatusCode) -> Response<Body> {
     Response::builder().status(status).body(r#"{"error": "a fault of the test"}"#.into()).unwrap()
 }
 
@@ -95,55 +95,55 @@ async fn answer(State(fake): State<Fake>, request: Request<Body>) -> Response<Bo
     let (parts, body) = request.into_parts();
     let accept = parts.headers.get(header::ACCEPT).cloned();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-    let ask = |body: Vec<u8>| fake.ask(parts.method.clone(), &parts.uri, accept.clone(), body);
+    let forward = |body: Vec<u8>| fake.forward(parts.method.clone(), &parts.uri, accept.clone(), body);
     if parts.uri.path() != "/encode_batch" {
-        return ask(body.into()).await;
+        return forward(body.into()).await;
     }
-    let mood = *fake.mood.lock().unwrap();
+    let behavior = *fake.behavior.lock().unwrap();
     let mut batch: Value = serde_json::from_slice(&body).unwrap();
     let texts = batch["texts"].as_array_mut().unwrap();
     let holds = |mark: &str| texts.iter().any(|text| text.as_str().unwrap().contains(mark));
-    if mood != Mood::Fair || holds("REFUSED") {
-        fake.spoilt.fetch_add(1, Ordering::Relaxed);
+    if behavior != Behavior::Normal || holds("REFUSED") {
+        fake.faults.fetch_add(1, Ordering::Relaxed);
     }
-    match mood {
-        Mood::Lenient => ask(body.into()).await,
-        Mood::Fair if holds("REFUSED") => refusal(StatusCode::UNPROCESSABLE_ENTITY),
-        Mood::Fair => {
+    match behavior {
+        Behavior::Lenient => forward(body.into()).await,
+        Behavior::Normal if holds("REFUSED") => error(StatusCode::UNPROCESSABLE_ENTITY),
+        Behavior::Normal => {
             let marked: Vec<bool> = texts.iter().map(|text| text.as_str().unwrap().contains("NAN")).collect();
-            not_numbers(ask(body.into()).await, &marked).await
+            with_nan(forward(body.into()).await, &marked).await
         }
-        Mood::TooMany => {
-            let mut answer = refusal(StatusCode::TOO_MANY_REQUESTS);
+        Behavior::TooMany => {
+            let mut answer = error(StatusCode::TOO_MANY_REQUESTS);
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             answer
         }
-        Mood::Broken => refusal(StatusCode::INTERNAL_SERVER_ERROR),
-        Mood::Hanging => {
+        Behavior::Broken => error(StatusCode::INTERNAL_SERVER_ERROR),
+        Behavior::Hanging => {
             tokio::time::sleep(Duration::from_secs(60)).await;
-            refusal(StatusCode::OK)
+            error(StatusCode::OK)
         }
-        Mood::Slow => {
+        Behavior::Slow => {
             tokio::time::sleep(Duration::from_secs(2)).await;
-            ask(body.into()).await
+            forward(body.into()).await
         }
-        Mood::OneTooFew => {
-            // One text has to be left, or the real one refuses an empty list.
+        Behavior::OneTooFew => {
+            // The real embedder rejects an empty list.
             if texts.len() > 1 {
                 texts.pop();
             }
-            ask(batch.to_string().into_bytes()).await
+            forward(batch.to_string().into_bytes()).await
         }
-        Mood::AnotherDimension => {
-            let mut answer = ask(body.into()).await;
+        Behavior::AnotherDimension => {
+            let mut answer = forward(body.into()).await;
             answer.headers_mut().insert("x-dimension", HeaderValue::from_static("63"));
             answer
         }
     }
 }
 
-/// The same answer with vectors that are not numbers in the marked places.
-async fn not_numbers(answer: Response<Body>, marked: &[bool]) -> Response<Body> {
+/// Replaces the marked vectors by NaN.
+async fn with_nan(answer: Response<Body>, marked: &[bool]) -> Response<Body> {
     let (parts, body) = answer.into_parts();
     let mut bytes = Vec::from(axum::body::to_bytes(body, usize::MAX).await.unwrap());
     let size = bytes.len() / marked.len();
@@ -153,7 +153,7 @@ async fn not_numbers(answer: Response<Body>, marked: &[bool]) -> Response<Body> 
     Response::from_parts(parts, Bytes::from(bytes).into())
 }
 
-/// A pipeline whose processor talks to the fake.
+/// Starts a pipeline whose processor uses the fake.
 pub(super) async fn world() -> (World, Fake) {
     let mut world = World::new().await;
     let (fake, url) = Fake::start(&world.embedder).await;
@@ -174,24 +174,25 @@ async fn dead_letters(world: &World) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_passes_is_waited_out_without_a_dead_letter() {
+async fn transient_embedder_faults_leave_no_dead_letters() {
     let (mut world, fake) = world().await;
-    // Entries are also taken over by a second one meanwhile, again and again.
+    // A second processor repeatedly claims entries meanwhile.
     world.start("processor");
     let tickets = world.collection("tickets");
-    let moods = [Mood::TooMany, Mood::Hanging, Mood::OneTooFew, Mood::AnotherDimension, Mood::Broken];
-    for (round, mood) in (0..).zip(moods) {
-        fake.set(mood);
+    let faults =
+        [Behavior::TooMany, Behavior::Hanging, Behavior::OneTooFew, Behavior::AnotherDimension, Behavior::Broken];
+    for (round, fault) in (0..).zip(faults) {
+        fake.set(fault);
         tickets.insert_many((round * 100..round * 100 + 20).map(ticket)).await.unwrap();
-        let spoilt = fake.clone();
-        world.until("batches are spoilt again and again", || async { spoilt.spoilt() >= 2 }).await;
-        if mood == Mood::Broken {
-            // A long one: several times the time after which entries are taken over.
+        let failing = fake.clone();
+        world.until("repeated faults", || async { failing.faults() >= 2 }).await;
+        if fault == Behavior::Broken {
+            // A long outage: several times the time after which entries are claimed.
             tokio::time::sleep(Duration::from_secs(7)).await;
-            assert!(fake.spoilt() >= 4, "it was tried again and again");
+            assert!(fake.faults() >= 4, "retried repeatedly");
         }
-        fake.set(Mood::Fair);
-        assert_eq!(world.equal().await.documents, (round as u64 + 1) * 20, "after {mood:?}");
+        fake.set(Behavior::Normal);
+        assert_eq!(world.equal().await.documents, (round as u64 + 1) * 20, "after {fault:?}");
     }
     assert_eq!(dead_letters(&world).await, 0);
     let url = world.stack.redis_url();
@@ -199,7 +200,7 @@ async fn whatever_passes_is_waited_out_without_a_dead_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_text_that_can_never_be_embedded_is_parked_and_its_neighbours_go_on() {
+async fn unembeddable_text_is_parked_and_rest_of_batch_is_indexed() {
     let (mut world, fake) = world().await;
     let tickets = world.collection("tickets");
     let mut documents: Vec<_> = (0..200).map(ticket).collect();
@@ -208,13 +209,15 @@ async fn a_text_that_can_never_be_embedded_is_parked_and_its_neighbours_go_on() 
     tickets.insert_many(documents).await.unwrap();
     let url = world.stack.redis_url();
     world
-        .until("both are parked", || async { redis_command::<u64>(&url, &["XLEN", RAW_DEAD_LETTERS]).await >= 2 })
+        .until("both documents are parked", || async {
+            redis_command::<u64>(&url, &["XLEN", RAW_DEAD_LETTERS]).await >= 2
+        })
         .await;
-    // A document that the snapshot and the feed have both seen is parked twice.
+    // A document in both the snapshot and the change stream is parked twice.
     world.until("stage 1 is drained", || async { backlog(&url, RAW, RAW_GROUP).await == 0 }).await;
-    assert!(fake.spoilt() > 1, "the batch was halved until the text was found");
+    assert!(fake.faults() > 1, "the batch is bisected");
     let qdrant = world.stack.qdrant_http_url().unwrap();
-    world.until("all neighbours are in the index", || super::clients::count(&qdrant, 198)).await;
+    world.until("all other documents are in the index", || super::clients::count(&qdrant, 198)).await;
     let letters: Vec<(String, std::collections::HashMap<String, Vec<u8>>)> =
         world.redis(&["XRANGE", RAW_DEAD_LETTERS, "-", "+"]).await;
     let mut reasons: Vec<String> =
@@ -225,9 +228,9 @@ async fn a_text_that_can_never_be_embedded_is_parked_and_its_neighbours_go_on() 
     assert!(reasons.iter().any(|reason| reason.contains("422")), "{reasons:?}");
     assert!(reasons.iter().any(|reason| reason.contains("not finite")), "{reasons:?}");
 
-    // A person mends the documents.
+    // The documents are corrected.
     let content = doc! {"$set": {"content": "It can be embedded now."}};
     tickets.update_many(doc! {"_id": {"$in": [70, 130]}}, content).await.unwrap();
     assert_eq!(world.equal().await.documents, 200);
-    assert_eq!(dead_letters(&world).await, letters.len() as u64, "no other one was parked");
+    assert_eq!(dead_letters(&world).await, letters.len() as u64, "no further dead letters");
 }

@@ -1,4 +1,4 @@
-//! What the embedder costs with the real model, as the process that a user runs.
+//! Memory of the embedder process with the real model.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::clients::http;
 use super::world::free_port;
 
-/// The embedder's process. Killed when it is dropped.
+/// The embedder's process. Killed on drop.
 struct Embedder(Child);
 
 impl Drop for Embedder {
@@ -19,11 +19,11 @@ impl Drop for Embedder {
     }
 }
 
-/// Weights, workspaces and the largest bodies together.
+/// Limit for weights, workspaces and the largest bodies together.
 const MOST_MEGABYTES: u64 = 250;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_embedder_stays_small_under_load() {
+async fn embedder_memory_is_bounded_under_load() {
     let folder = tempfile::tempdir().unwrap();
     let settings = folder.path().join("tidewheel.toml");
     std::fs::write(&settings, "").unwrap();
@@ -34,7 +34,7 @@ async fn the_embedder_stays_small_under_load() {
     let embedder = Embedder(command.spawn().unwrap());
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = http();
-    // The model is fetched first if this machine has not got it.
+    // Includes fetching the model if it is not cached.
     let ready = async {
         while !client.get(format!("http://{address}/ready")).send().await.is_ok_and(|it| it.status().is_success()) {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -42,7 +42,7 @@ async fn the_embedder_stays_small_under_load() {
     };
     tokio::time::timeout(Duration::from_secs(300), ready).await.expect("the embedder is ready");
 
-    // Longer than the model reads, eight requests at once; and bodies near the largest that is taken.
+    // Texts beyond the model's limit in eight concurrent requests, and bodies near the maximum size.
     let many = json!({"texts": vec!["the tide turns the wheel ".repeat(80); 32]});
     let large = json!({"texts": ["wheel ".repeat(1_000_000)]});
     let requests = std::iter::repeat_n(&many, 8).chain(std::iter::repeat_n(&large, 4));
@@ -51,7 +51,7 @@ async fn the_embedder_stays_small_under_load() {
         assert_eq!(answer.unwrap().status(), 200);
     }
     let status = std::fs::read_to_string(format!("/proc/{}/status", embedder.0.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM on Linux");
     let megabytes = line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024 / 1_000_000;
     assert!(megabytes < MOST_MEGABYTES, "{megabytes} MB");
 }

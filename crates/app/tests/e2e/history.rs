@@ -1,4 +1,4 @@
-//! The saved position is of no use any more: history lost, selection changed, collections and databases gone.
+//! Unusable resume tokens: lost history, a changed selection, dropped collections and databases.
 
 use mongodb::bson::{Document, doc};
 use tidewheel_core::streams::CHECKPOINT;
@@ -15,7 +15,7 @@ async fn lose_history(world: &World, commands: &[&str], times: i32) {
     world.database.client().database("admin").run_command(command).await.unwrap();
 }
 
-/// How many commands have failed since the server was started; ends the failing.
+/// Disables the fail point and returns how many commands it has failed since the server was started.
 async fn failed(world: &World) -> i64 {
     let command = doc! {"configureFailPoint": "failCommand", "mode": "off"};
     let answer = world.database.client().database("admin").run_command(command).await.unwrap();
@@ -31,7 +31,7 @@ async fn change_everything(world: &World, first: i32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_that_the_oplog_has_forgotten_are_found_by_reading_everything_again() {
+async fn changes_beyond_oplog_are_found_by_comparing_snapshot() {
     let mut world = World::with(|options| options.mongod_parameters = vec!["enableTestCommands=1".into()]).await;
     for service in SERVICES {
         world.start(service);
@@ -39,27 +39,27 @@ async fn changes_that_the_oplog_has_forgotten_are_found_by_reading_everything_ag
     world.collection("tickets").insert_many((0..300).map(ticket)).await.unwrap();
     assert_eq!(world.equal().await.documents, 300);
 
-    // Forgotten while the producer was down.
+    // History lost while the producer was down.
     world.kill("producer");
     change_everything(&world, 0).await;
     lose_history(&world, &["aggregate"], 1).await;
     world.start("producer");
     assert_eq!(world.equal().await.documents, 310);
-    assert_eq!(failed(&world).await, 1, "the stream was refused");
-    assert_eq!(world.log("producer").matches("everything will be compared with the index").count(), 1);
+    assert_eq!(failed(&world).await, 1, "the change stream failed to open");
+    assert_eq!(world.log("producer").matches("comparing all documents with the index").count(), 1);
 
-    // Forgotten under a stream that was open: the stream ends, and cannot be opened again where it ended.
+    // History lost under an open change stream: it fails, and cannot be resumed.
     lose_history(&world, &["getMore", "aggregate"], 2).await;
     change_everything(&world, 100).await;
     assert_eq!(world.equal().await.documents, 320);
-    let log = |world: &World| world.log("producer").matches("everything will be compared with the index").count();
-    world.wait(|world| log(world) == 2, "everything is read again").await;
-    assert_eq!(failed(&world).await, 1 + 2, "the stream ended and was refused");
+    let log = |world: &World| world.log("producer").matches("comparing all documents with the index").count();
+    world.wait(|world| log(world) == 2, "a second comparing snapshot").await;
+    assert_eq!(failed(&world).await, 1 + 2, "the change stream failed and could not be resumed");
     world.equal().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_selection_of_collections_is_taken_up_by_the_next_producer() {
+async fn changed_selection_of_collections_is_applied_by_next_producer() {
     let mut world = World::new().await;
     world.write_settings(r#"mongodb.collection = "tickets""#);
     for service in SERVICES {
@@ -83,7 +83,7 @@ async fn another_selection_of_collections_is_taken_up_by_the_next_producer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collection_that_is_no_longer_selected_leaves_the_index() {
+async fn deselected_collection_is_removed_from_index() {
     let mut world = World::new().await;
     world.write_settings(r#"mongodb.collection = ["tickets", "notes"]"#);
     for service in SERVICES {
@@ -106,24 +106,24 @@ async fn rename(world: &World, from: &str, to: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn collections_and_databases_are_dropped_renamed_and_made_again() {
+async fn dropped_renamed_and_recreated_collections_are_followed() {
     let mut world = World::running().await;
     let (tickets, notes) = (world.collection("tickets"), world.collection("notes"));
     tickets.insert_many((0..100).map(ticket)).await.unwrap();
     notes.insert_many((0..50).map(ticket)).await.unwrap();
     assert_eq!(world.equal().await.documents, 150);
 
-    // Dropped and made again with some of the same documents, at once.
+    // Dropped and immediately recreated with some of the same documents.
     tickets.drop().await.unwrap();
     tickets.insert_many((50..120).map(ticket)).await.unwrap();
     assert_eq!(world.equal().await.documents, 120);
 
-    // Renamed over another one; some documents have the same `_id`.
+    // Renamed over another collection; some documents have the same `_id`.
     rename(&world, "tickets", "notes").await;
     tickets.insert_many((0..10).map(ticket)).await.unwrap();
     assert_eq!(world.equal().await.documents, 80);
 
-    // The whole database, while the producer is down, and made again.
+    // The whole database dropped and recreated while the producer is down.
     world.kill("producer");
     world.database.drop().await.unwrap();
     tickets.insert_many((0..30).map(ticket)).await.unwrap();
@@ -133,5 +133,5 @@ async fn collections_and_databases_are_dropped_renamed_and_made_again() {
     tickets.delete_one(doc! {"_id": 2}).await.unwrap();
     assert_eq!(world.equal().await.documents, 29);
     let drops = world.appended().await.iter().filter(|(_, _, operation)| operation == "drop").count();
-    assert!(drops >= 4, "{drops} collections went away");
+    assert!(drops >= 4, "{drops} drops");
 }

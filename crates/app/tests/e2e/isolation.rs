@@ -1,4 +1,4 @@
-//! Inputs that a server fails for although it works for others, and servers that fail for everything.
+//! Inputs for which a server fails while it works for others, and servers that fail for every input.
 
 mod endpoint;
 mod grpc;
@@ -24,7 +24,7 @@ const SETTINGS: &str = r#"
 
 const SERVICES: [&str; 3] = ["producer", "processor", "upserter"];
 
-/// The reasons of the dead letters of a stage, by the `_id` of their document.
+/// Returns the reasons of the dead letters of a stage, by the `_id` of their document.
 async fn parked(world: &World, stream: &str) -> BTreeMap<String, String> {
     let letters: Vec<(String, std::collections::HashMap<String, Vec<u8>>)> =
         world.redis(&["XRANGE", stream, "-", "+"]).await;
@@ -32,11 +32,11 @@ async fn parked(world: &World, stream: &str) -> BTreeMap<String, String> {
     letters.iter().map(|(_, fields)| (text(&fields["id"]), text(&fields["reason"]))).collect()
 }
 
-/// Waits until so many dead letters are in this stream and nothing is on its way any more.
+/// Waits until this stream has so many dead letters and both stages are drained.
 async fn parks(world: &mut World, stream: &str, letters: u64) {
     let url = world.stack.redis_url();
     let parked = || async { redis_command::<u64>(&url, &["XLEN", stream]).await >= letters };
-    world.until("all are parked", parked).await;
+    world.until("the dead letters", parked).await;
     let idle =
         || async { backlog(&url, RAW, RAW_GROUP).await == 0 && backlog(&url, EMBEDDED, EMBEDDED_GROUP).await == 0 };
     world.until("both stages are drained", idle).await;
@@ -46,7 +46,7 @@ fn ids(parked: &BTreeMap<String, String>) -> BTreeSet<&str> {
     parked.keys().map(String::as_str).collect()
 }
 
-/// A pipeline whose texts are embedded by an endpoint of another maker.
+/// Starts a pipeline with a fake OpenAI endpoint.
 async fn with_endpoint(more: &str) -> (World, Endpoint) {
     let mut world = World::new().await;
     let (endpoint, url) = Endpoint::start().await;
@@ -60,24 +60,24 @@ async fn with_endpoint(more: &str) -> (World, Endpoint) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn texts_that_an_endpoint_fails_for_are_parked_and_its_limit_is_learned() {
+async fn texts_that_fail_at_endpoint_are_parked_and_batch_limit_is_learned() {
     let (mut world, endpoint) = with_endpoint("").await;
     let mut documents: Vec<_> = (0..300).map(ticket).collect();
     let bad: Vec<String> = (0..).step_by(37).zip(endpoint::BAD).map(|(id, _): (i32, _)| id.to_string()).collect();
     for (id, mark) in bad.iter().zip(endpoint::BAD) {
         documents[id.parse::<usize>().unwrap()].insert("content", format!("{mark} this one"));
     }
-    // Without any text: no reason for an alert, nor for a request.
+    // Blank texts cause neither alerts nor requests.
     for (number, blank) in [(290, ""), (291, " \n"), (292, "\u{200b}"), (293, "\u{a0}\t")] {
         documents[number] = doc! {"_id": number as i32, "subject": blank, "content": blank};
     }
     world.collection("tickets").insert_many(documents).await.unwrap();
     parks(&mut world, RAW_DEAD_LETTERS, bad.len() as u64).await;
     let qdrant = world.stack.qdrant_http_url().unwrap();
-    world.until("all others are in the index", || count(&qdrant, 294)).await;
+    world.until("all other documents are in the index", || count(&qdrant, 294)).await;
     let letters = parked(&world, RAW_DEAD_LETTERS).await;
     assert_eq!(ids(&letters), bad.iter().map(String::as_str).collect(), "{letters:?}");
-    for (id, reason) in bad.iter().zip(["422", "NaN", "no answer", "vectors", "403", "no answer"]) {
+    for (id, reason) in bad.iter().zip(["422", "NaN", "no response", "vectors", "403", "no response"]) {
         assert!(letters[id].contains(reason), "{letters:?}");
     }
     let (requests, too_many) = endpoint.requests();
@@ -91,7 +91,7 @@ async fn texts_that_an_endpoint_fails_for_are_parked_and_its_limit_is_learned() 
     assert_eq!(blank.len(), 4);
     assert!(blank.iter().all(|point| point["vector"].as_object().is_none_or(serde_json::Map::is_empty)), "{blank:?}");
 
-    // The learned limit is used, and the documents are corrected.
+    // The learned limit is applied, and the documents are corrected.
     let content = doc! {"$set": {"content": "It can be embedded now."}};
     let all: Vec<i32> = bad.iter().map(|id| id.parse().unwrap()).chain([292]).collect();
     world.collection("tickets").update_many(doc! {"_id": {"$in": all}}, content).await.unwrap();
@@ -102,7 +102,7 @@ async fn texts_that_an_endpoint_fails_for_are_parked_and_its_limit_is_learned() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn endpoint_that_rejects_every_text_is_waited_out_and_reported() {
+async fn endpoint_outage_is_waited_out_and_reported() {
     let (mut world, endpoint) = with_endpoint("").await;
     let outages = [
         (400, r#"{"error": {"message": "API key not valid. Please pass a valid API key."}}"#, "400: API key not valid"),
@@ -117,7 +117,7 @@ async fn endpoint_that_rejects_every_text_is_waited_out_and_reported() {
         endpoint.fails(Some(Outage { status, body }));
         world.collection("tickets").insert_many((round * 100..round * 100 + 40).map(ticket)).await.unwrap();
         let asked = endpoint.clone();
-        world.until("it was tried again and again", || async { asked.refused() >= 12 }).await;
+        world.until("repeated retries", || async { asked.refused() >= 12 }).await;
         assert_eq!(parked(&world, RAW_DEAD_LETTERS).await, BTreeMap::new(), "{reported}");
         world.wait(|world| world.log("processor").contains(reported), "the outage is reported").await;
         endpoint.fails(None);
@@ -127,7 +127,7 @@ async fn endpoint_that_rejects_every_text_is_waited_out_and_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn documents_that_qdrant_fails_for_are_parked_and_an_outage_parks_nothing() {
+async fn documents_that_fail_in_qdrant_are_parked_and_outage_parks_nothing() {
     let mut world = World::new().await;
     let (proxy, url) = Proxy::start(&world.stack.qdrant_grpc_url().unwrap()).await;
     world.detours.qdrant_url = Some(url);
@@ -138,14 +138,14 @@ async fn documents_that_qdrant_fails_for_are_parked_and_an_outage_parks_nothing(
     snapshot_is_over(&mut world).await;
     let tickets = world.collection("tickets");
 
-    // Reads work and writes fail: no document is at fault.
+    // Reads succeed and all writes fail: an outage.
     tickets.insert_many((1_000..1_040).map(ticket)).await.unwrap();
     world.equal().await;
     proxy.fails(true);
     tickets.insert_many((1_040..1_080).map(ticket)).await.unwrap();
     tickets.delete_many(doc! {"_id": {"$gte": 1_000, "$lt": 1_010}}).await.unwrap();
     let asked = proxy.clone();
-    world.until("it was tried again and again", || async { asked.refused() >= 30 }).await;
+    world.until("repeated retries", || async { asked.refused() >= 30 }).await;
     proxy.fails(false);
     assert_eq!(world.equal().await.documents, 70);
     assert_eq!(parked(&world, EMBEDDED_DEAD_LETTERS).await, BTreeMap::new());
@@ -160,14 +160,14 @@ async fn documents_that_qdrant_fails_for_are_parked_and_an_outage_parks_nothing(
     let letters = parked(&world, EMBEDDED_DEAD_LETTERS).await;
     assert_eq!(ids(&letters), bad.iter().map(String::as_str).collect(), "{letters:?}");
     let qdrant = world.stack.qdrant_http_url().unwrap();
-    world.until("all others are in the index", || count(&qdrant, 70 + 195)).await;
+    world.until("all other documents are in the index", || count(&qdrant, 70 + 195)).await;
     let all: Vec<i32> = bad.iter().map(|id| id.parse().unwrap()).collect();
     tickets.update_many(doc! {"_id": {"$in": all}}, doc! {"$unset": {"note": ""}}).await.unwrap();
     assert_eq!(world.equal().await.documents, 270);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_that_redis_does_not_take_are_parked_and_all_others_arrive() {
+async fn records_that_redis_rejects_are_parked_and_others_are_indexed() {
     let mut world = World::new().await;
     let (_endpoint, url) = Endpoint::lenient(4_096).await;
     world.detours.embedding_url = Some(url);
@@ -191,7 +191,7 @@ async fn records_that_redis_does_not_take_are_parked_and_all_others_arrive() {
     assert_eq!(world.equal().await.documents, 20);
 }
 
-/// Document 1 is deleted and inserted again with a text that is rejected, and document 2 is updated with one, in one batch.
+/// In one batch, deletes document 1 and reinserts it with a rejected text, and updates document 2 with one.
 async fn deleted_and_poisoned(policy: &str) -> (World, BTreeSet<i64>) {
     let (mut world, _) = with_endpoint(&format!("documents.on_dead_letter = \"{policy}\"")).await;
     let tickets = world.collection("tickets");
@@ -204,7 +204,7 @@ async fn deleted_and_poisoned(policy: &str) -> (World, BTreeSet<i64>) {
     tickets.insert_one(poison).await.unwrap();
     tickets.update_one(doc! {"_id": 2}, doc! {"$set": {"content": "REJECTED"}}).await.unwrap();
     let url = world.stack.redis_url();
-    world.until("three changes wait", || async { backlog(&url, RAW, RAW_GROUP).await == 3 }).await;
+    world.until("a backlog of three changes", || async { backlog(&url, RAW, RAW_GROUP).await == 3 }).await;
     world.start("processor");
     parks(&mut world, RAW_DEAD_LETTERS, 2).await;
     assert_eq!(ids(&parked(&world, RAW_DEAD_LETTERS).await), BTreeSet::from(["1", "2"]));
@@ -216,12 +216,12 @@ async fn deleted_and_poisoned(policy: &str) -> (World, BTreeSet<i64>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn parked_insert_hides_no_older_deletion_and_the_setting_decides_on_older_versions() {
+async fn parked_insert_keeps_older_deletion_and_on_dead_letter_decides_on_older_version() {
     let (_, kept) = deleted_and_poisoned("keep").await;
     assert_eq!(kept, BTreeSet::from([0, 2, 3, 4]));
     let (mut world, removed) = deleted_and_poisoned("remove").await;
     assert_eq!(removed, BTreeSet::from([0, 3, 4]));
-    // The same changes win against their own removal when they are tried again.
+    // On a retry the same changes win against their own removal.
     world.terminate("processor");
     let (_endpoint, url) = Endpoint::lenient(endpoint::DIMENSION).await;
     world.detours.embedding_url = Some(url);
@@ -233,7 +233,7 @@ async fn parked_insert_hides_no_older_deletion_and_the_setting_decides_on_older_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn documents_without_text_are_left_out_if_the_setting_says_so_and_verify_agrees() {
+async fn blank_documents_are_skipped_with_setting_and_verify_reports_no_drift() {
     let (mut world, _) = with_endpoint("documents.blank = \"skip\"").await;
     let tickets = world.collection("tickets");
     tickets.insert_many((0..5).map(ticket)).await.unwrap();
@@ -243,7 +243,7 @@ async fn documents_without_text_are_left_out_if_the_setting_says_so_and_verify_a
     }
     tickets.insert_one(doc! {"_id": 10, "subject": null, "content": "\u{feff}"}).await.unwrap();
     let qdrant = world.stack.qdrant_http_url().unwrap();
-    world.until("blank ones are gone", || count(&qdrant, 3)).await;
+    world.until("blank documents are removed", || count(&qdrant, 3)).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let verified = world.command(&["verify", "--output", "json"]).output().unwrap();
     assert!(verified.status.success(), "{verified:?}");

@@ -1,4 +1,4 @@
-//! Services die without a word, and several of each work at once.
+//! Killed services, and several instances of each.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::world::{SERVICES, World, ticket};
 use super::writer::Writer;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_service_may_be_killed_and_started_again() {
+async fn killing_each_service_loses_nothing() {
     let mut world = World::running().await;
     let writer = Writer::start(world.collection("tickets"));
     for _ in 0..2 {
@@ -22,7 +22,7 @@ async fn each_service_may_be_killed_and_started_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_of_each_work_together_and_one_may_be_killed() {
+async fn two_instances_of_each_service_share_work_and_survive_kill_of_one() {
     let mut world = World::running().await;
     let writer = Writer::start(world.collection("tickets"));
     for service in ["producer", "processor", "upserter"] {
@@ -38,7 +38,7 @@ async fn two_of_each_work_together_and_one_may_be_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_producer_takes_over_when_the_first_is_killed() {
+async fn standby_producer_takes_over_after_kill() {
     let mut world = World::running().await;
     world.collection("tickets").insert_one(ticket(1)).await.unwrap();
     world.equal().await;

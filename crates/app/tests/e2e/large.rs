@@ -1,4 +1,4 @@
-//! Documents as large as MongoDB lets them be, and documents that no decoder should have to read.
+//! Documents up to MongoDB's size limit, and documents with invalid UTF-8.
 
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, EMBEDDED_GROUP, RAW, RAW_DEAD_LETTERS, RAW_GROUP};
@@ -25,13 +25,13 @@ async fn nothing_is_left(world: &mut World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn documents_of_nearly_16_mb_arrive_and_do_not_hold_up_their_neighbours() {
-    // Beside each other such writes are too large for the small cache that the local stack gives MongoDB.
+async fn documents_of_nearly_16_mb_are_indexed_without_blocking_others() {
+    // Concurrent writes of this size exceed the local stack's small MongoDB cache.
     let mut world = World::new().await;
     let cache = doc! {"setParameter": 1, "wiredTigerEngineRuntimeConfig": "cache_size=1GB"};
     world.database.client().database("admin").run_command(cache).await.unwrap();
     let tickets = world.collection("tickets");
-    // One of them is read by the snapshot, the others come as changes.
+    // The snapshot reads one of them, the others are changes.
     tickets.insert_one(with_attachment(0, 15)).await.unwrap();
     for service in super::world::SERVICES {
         world.start(service);
@@ -41,7 +41,8 @@ async fn documents_of_nearly_16_mb_arrive_and_do_not_hold_up_their_neighbours() 
 
     tickets.insert_one(with_attachment(100, 9)).await.unwrap();
     tickets.insert_many((101..120).map(ticket)).await.unwrap();
-    // Its event holds the new attachment twice, which is more than a reply can be: what changed, and the document.
+    // Its event has the new attachment twice, in the update description and in the document, and exceeds the reply
+    // limit.
     let attachment = "y".repeat(15 * MEGABYTE);
     tickets.update_one(doc! {"_id": 1}, doc! {"$set": {"attachment": attachment}}).await.unwrap();
     tickets.update_one(doc! {"_id": 0}, doc! {"$set": {"content": "It is still as large."}}).await.unwrap();
@@ -53,9 +54,9 @@ async fn documents_of_nearly_16_mb_arrive_and_do_not_hold_up_their_neighbours() 
     nothing_is_left(&mut world).await;
 }
 
-/// With the whole document on every chunk's point, all points at once would be the square of its size.
+/// With the whole document in every chunk's payload, the points together would be quadratic in its size.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_memory_for_a_long_text_does_not_grow_with_the_square_of_its_length() {
+async fn memory_for_long_text_is_not_quadratic() {
     let mut world = World::running().await;
     let texts = world.collection("texts");
     let sentence = "The quick brown fox jumps over the lazy dog, and nobody writes it down. ";
@@ -67,12 +68,12 @@ async fn the_memory_for_a_long_text_does_not_grow_with_the_square_of_its_length(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_string_that_is_not_utf_8_is_indexed_as_well_as_it_can_be_and_holds_nobody_up() {
+async fn invalid_utf_8_is_indexed_lossily_without_blocking_others() {
     let mut world = World::running().await;
     let tickets = world.collection("tickets");
     tickets.insert_many((0..20).map(ticket)).await.unwrap();
     world.equal().await;
-    // MongoDB does not look into strings.
+    // MongoDB does not validate strings.
     let command = doc! {"insert": "tickets", "documents": [{"_id": 1_000, "content": "broken here?", "owner": "a?b"}]};
     let mut bytes = command.to_vec().unwrap();
     for mark in [b"here?".as_slice(), b"a?b"] {
@@ -83,22 +84,22 @@ async fn a_string_that_is_not_utf_8_is_indexed_as_well_as_it_can_be_and_holds_no
     world.database.run_raw_command(RawDocumentBuf::from_bytes(bytes).unwrap()).await.unwrap();
     tickets.insert_many((20..40).map(ticket)).await.unwrap();
     let qdrant = world.stack.qdrant_http_url().unwrap();
-    world.until("it is in the index with all its neighbours", || super::clients::count(&qdrant, 41)).await;
+    world.until("all 41 documents are in the index", || super::clients::count(&qdrant, 41)).await;
     let points = super::clients::points(&qdrant).await;
     let broken = points.iter().find(|point| point["payload"]["_id"] == 1_000).unwrap();
     assert_eq!(broken["payload"]["content"], "broken here\u{fffd}");
     assert_eq!(broken["payload"]["owner"], "a\u{fffd}b");
     nothing_is_left(&mut world).await;
 
-    // The reader of the story cannot read it either; without it, everything is equal.
+    // The oracle cannot decode it; without it, index and source are equal.
     tickets.delete_one(doc! {"_id": 1_000}).await.unwrap();
     assert_eq!(world.equal().await.documents, 40);
 }
 
-/// The most memory that any service may take, in megabytes.
+/// Memory limit of each service, in megabytes.
 const MOST: u64 = 512;
 
-/// Read by the snapshot, waiting in stage 1, waiting in stage 2, and as changes.
+/// In the snapshot, in the backlog of stage 1 and of stage 2, and as changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn services_stay_below_512_mb_with_160_documents_of_5_mb_at_every_stage() {
     const DOCUMENTS: i32 = 160;
@@ -115,11 +116,11 @@ async fn services_stay_below_512_mb_with_160_documents_of_5_mb_at_every_stage() 
         world.start(service);
     }
     let length = async |stream: &'static str| super::world::redis_command::<u64>(&redis, &["XLEN", stream]).await;
-    world.until("all of them wait in stage 1", || async { length(RAW).await == 160 }).await;
+    world.until("all documents are in stage 1", || async { length(RAW).await == 160 }).await;
     world.start("processor");
-    world.until("all of them wait in stage 2", || async { length(EMBEDDED).await == 160 }).await;
+    world.until("all documents are in stage 2", || async { length(EMBEDDED).await == 160 }).await;
     world.start("upserter");
-    world.until("all of them are in the index", || super::clients::count(&qdrant, 160)).await;
+    world.until("all documents are in the index", || super::clients::count(&qdrant, 160)).await;
     tickets.update_many(doc! {}, doc! {"$set": {"content": "It has changed since."}}).await.unwrap();
     nothing_is_left(&mut world).await;
     for service in super::world::SERVICES {

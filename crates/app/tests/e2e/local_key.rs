@@ -1,4 +1,4 @@
-//! The Qdrant of `up`: closed to web pages, open to its services and to every holder of its key.
+//! The Qdrant of `up`: protected against web pages, accessible with its API key.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,7 @@ impl Drop for Up {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn qdrant_of_up_needs_its_key_and_refuses_web_pages() {
+async fn qdrant_of_up_requires_api_key_and_rejects_web_pages() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let ports: Vec<String> = (0..7).map(|_| free_port().to_string()).collect();
@@ -30,17 +30,21 @@ async fn qdrant_of_up_needs_its_key_and_refuses_web_pages() {
     command.args(["--qdrant-grpc-port", &ports[3], "--embedder-port", &ports[4], "--http-port", &ports[5]]);
     command.args(["--console-port", &ports[6]]).current_dir(dir.path()).stdin(Stdio::null()).env("NO_COLOR", "1");
     let up = Up(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
-    let said = || std::fs::read_to_string(dir.path().join("up.log")).unwrap();
+    let printed = || std::fs::read_to_string(dir.path().join("up.log")).unwrap();
     let begun = Instant::now();
-    while !said().contains("everything runs") {
-        assert!(begun.elapsed() < Duration::from_secs(120), "{}", said());
+    while !printed().contains("all services are running") {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{}", printed());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
     let file = data.join("qdrant-api-key");
     let key = std::fs::read_to_string(&file).unwrap();
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(key.len() >= 32 && !said().contains(&key) && said().contains(file.to_str().unwrap()), "{}", said());
+    assert!(
+        key.len() >= 32 && !printed().contains(&key) && printed().contains(file.to_str().unwrap()),
+        "{}",
+        printed()
+    );
     let base = format!("http://127.0.0.1:{}", ports[2]);
     let collection = format!("{base}/collections/documents");
     let status = async |request: reqwest::RequestBuilder| request.send().await.unwrap().status().as_u16();
@@ -49,7 +53,7 @@ async fn qdrant_of_up_needs_its_key_and_refuses_web_pages() {
     assert_eq!(status(http().get(&collection).header("api-key", &key)).await, 200);
     assert_eq!(status(http().get(format!("{base}/readyz"))).await, 200);
 
-    // What a page of another site can send without asking, and what it can read after DNS rebinding.
+    // Requests that a cross-site page can send without a preflight, and reads after DNS rebinding.
     let delete = || http().post(format!("{collection}/points/delete?wait=true")).body(r#"{"filter": {}}"#);
     assert_eq!(status(delete().header("content-type", "text/plain")).await, 415);
     assert_eq!(status(delete().header("content-type", "text/plain").header("api-key", &key)).await, 415);
@@ -74,14 +78,14 @@ async fn qdrant_of_up_needs_its_key_and_refuses_web_pages() {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
     assert_eq!(out.trim(), format!("rest: {points} points\ngrpc: {points} points"));
-    let printed = said();
+    let printed = printed();
     let search = printed.lines().find(|line| line.contains(" search ")).unwrap().trim().to_owned();
     let output = Command::new("sh").args(["-c", &search]).current_dir(dir.path()).output().unwrap();
     assert!(output.status.success(), "{search}: {}", String::from_utf8_lossy(&output.stderr));
     let curl = printed.lines().find(|line| line.contains("curl") && line.contains("api-key")).unwrap();
     let output = Command::new("sh").args(["-c", curl.trim()]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("points_count"), "{curl}: {output:?}");
-    // Found by itself where the data is.
+    // The key is found automatically in the data directory.
     let output = Command::new(BINARY)
         .args(["search", "a parcel", "--embedding-url", &format!("http://127.0.0.1:{}", ports[4])])
         .args(["--qdrant-url", &format!("http://127.0.0.1:{}", ports[3])])

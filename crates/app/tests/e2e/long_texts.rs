@@ -1,4 +1,4 @@
-//! Documents of thousands of chunks: what their points carry, what a search reads, and where they are too long.
+//! Documents of thousands of chunks: their payloads, the cost of a search, and the limit on chunks.
 
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use super::world::{SERVICES, World, redis_command, ticket};
 
 const MEGABYTE: usize = 1 << 20;
 
-/// A text of so many bytes whose chunks differ.
+/// Returns a text of so many bytes with distinct chunks.
 fn text(bytes: usize) -> String {
     let mut text = String::with_capacity(bytes + 100);
     for number in 0.. {
@@ -40,7 +40,7 @@ async fn post(url: String, body: Value) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// All points of a document with their payload, in the order of their chunks.
+/// Returns all points of a document with payloads, in chunk order.
 async fn points(qdrant: &str, id: i32) -> Vec<Value> {
     let mut points: Vec<Value> = Vec::new();
     let filter = json!({"must": [{"key": "_id", "match": {"value": id}}]});
@@ -65,7 +65,7 @@ fn search(world: &World, query: &str, limit: usize) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn long_documents_are_stored_once_found_once_and_read_once() {
+async fn long_document_is_stored_found_and_read_once() {
     let mut world = World::new().await;
     for service in SERVICES {
         world.start(service);
@@ -80,7 +80,7 @@ async fn long_documents_are_stored_once_found_once_and_read_once() {
         assert!(peak < 512, "the {service} took {peak} MB");
     }
 
-    // Large values are on the first point alone, small ones on all.
+    // Large values are in the first point's payload only, small ones in all.
     let qdrant = world.stack.qdrant_http_url().unwrap();
     for (id, bytes) in [(1, MEGABYTE / 4), (2, MEGABYTE)] {
         let points = points(&qdrant, id).await;
@@ -98,7 +98,7 @@ async fn long_documents_are_stored_once_found_once_and_read_once() {
     let count = post(format!("{qdrant}/collections/documents/points/count"), json!({"filter": filter})).await;
     assert_eq!(count["result"]["count"].as_u64().unwrap(), report.points - 40);
 
-    // A search reads each document once, however many of its chunks are nearest.
+    // A search reads each document once, even if many of its chunks match.
     let grpc = world.stack.qdrant_grpc_url().unwrap();
     let proxy = Proxy::start(grpc.trim_start_matches("http://").to_owned()).await.unwrap();
     world.detours.qdrant_url = Some(format!("http://{}", proxy.address()));
@@ -123,7 +123,7 @@ async fn long_documents_are_stored_once_found_once_and_read_once() {
     world.detours.qdrant_url = None;
     world.write_settings("");
 
-    // Points of an earlier release, with everything on each of them, are right as well.
+    // Points of older releases, with all values in each payload, are not drift.
     let old = points(&qdrant, 1).await;
     let fields = json!({
         "content": old[0]["payload"]["content"], "author": old[0]["payload"]["author"], "reviews": old[0]["payload"]["reviews"],
@@ -132,25 +132,25 @@ async fn long_documents_are_stored_once_found_once_and_read_once() {
     post(format!("{qdrant}/collections/documents/points/payload?wait=true"), body).await;
     let (found, code) = verify(&world, &[]);
     assert_eq!((counts(&found), code), ([0; 4], Some(0)), "{found}");
-    // And other values are not.
+    // A wrong value is drift.
     let body = json!({"payload": {"product": "Booklet"}, "points": [old[5]["id"]]});
     post(format!("{qdrant}/collections/documents/points/payload?wait=true"), body).await;
     assert_eq!(counts(&verify(&world, &[]).0), [0, 1, 0, 0]);
 
-    // A change of a small field writes payloads alone, and leaves every point as it should be.
+    // A change of a small field only writes payloads.
     texts.update_many(doc! {}, doc! {"$set": {"product": "Volume"}}).await.unwrap();
     world.equal().await;
     let points = points(&qdrant, 1).await;
     assert!(points[1..].iter().all(|point| point["payload"].get("content").is_none()));
     assert!(points.iter().all(|point| point["payload"]["product"] == "Volume"));
-    // It becomes short, and long again.
+    // A long document becomes short.
     texts.update_one(doc! {"_id": 2}, doc! {"$set": {"content": "A note."}}).await.unwrap();
     world.equal().await;
     assert_eq!(counts(&verify(&world, &[]).0), [0; 4]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_document_of_too_many_chunks_is_parked_with_its_size_and_the_setting() {
+async fn document_with_too_many_chunks_is_parked_with_size_and_setting() {
     let mut world = World::new().await;
     world.write_settings("documents.max_chunks = 50");
     for service in SERVICES {
@@ -162,7 +162,7 @@ async fn a_document_of_too_many_chunks_is_parked_with_its_size_and_the_setting()
     texts.insert_many([of(1, 40_000), of(2, 200_000), of(3, 2 * MEGABYTE), of(4, 70_000), of(5, 300)]).await.unwrap();
     let redis = world.stack.redis_url();
     let parked = async || redis_command::<u64>(&redis, &["XLEN", RAW_DEAD_LETTERS]).await;
-    world.until("the long ones are parked", || async { parked().await >= 3 }).await;
+    world.until("the long documents are parked", || async { parked().await >= 3 }).await;
     let letters: Vec<(String, std::collections::HashMap<String, Vec<u8>>)> =
         redis_command(&redis, &["XRANGE", RAW_DEAD_LETTERS, "-", "+"]).await;
     let mut parked = Vec::new();

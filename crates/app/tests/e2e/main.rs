@@ -1,5 +1,5 @@
-//! The whole pipeline on real servers: a real mongod, a real redis-server, Qdrant's real engine, and the services as the
-//! processes that a user runs. After each story the index equals the source, document by document and point by point.
+//! End-to-end tests: real mongod, redis-server and Qdrant engine, and the services as processes. At the end of each
+//! story the index equals the source, document by document and point by point.
 
 mod alerts;
 mod clients;

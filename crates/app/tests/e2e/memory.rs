@@ -5,7 +5,7 @@ use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
 
 use super::world::{World, backlog, redis_command, ticket};
 
-/// The most memory that Redis may have here: its own needs, and about two thousand of these documents.
+/// Redis' memory limit: its overhead, and about two thousand of these documents.
 const LIMIT: u64 = 20 << 20;
 
 /// A ticket of about 8 KB.
@@ -15,13 +15,13 @@ fn large(number: i32) -> Document {
     document
 }
 
-async fn refused_for_memory(url: &str) -> bool {
+async fn is_out_of_memory(url: &str) -> bool {
     redis_command::<String>(url, &["INFO", "errorstats"]).await.contains("errorstat_OOM:")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_redis_stops_the_producer_and_drains_without_a_person() {
-    // What is kept for a replay has to fit beside what is on its way.
+async fn full_redis_pauses_producer_and_drains_automatically() {
+    // With short retention, so that little memory is used for replays.
     fills_and_drains(r#"streams.retention_age = "1s""#).await;
 }
 
@@ -36,10 +36,10 @@ async fn fills_and_drains(settings: &str) {
         tickets.insert_many((first..first + 500).map(large)).await.unwrap();
     }
     let url = world.stack.redis_url();
-    world.until("Redis refuses an append for want of memory", || refused_for_memory(&url)).await;
-    world.wait(|world| world.log("producer").contains("OOM"), "the producer says why it waits").await;
+    world.until("an append fails with OOM", || is_out_of_memory(&url)).await;
+    world.wait(|world| world.log("producer").contains("OOM"), "the producer logs the cause").await;
     let held: u64 = world.redis(&["XLEN", RAW]).await;
-    assert!(held < 3_000, "not everything fits: {held}");
+    assert!(held < 3_000, "not all documents fit: {held}");
     tickets.delete_many(doc! {"_id": {"$lt": 100}}).await.unwrap();
 
     for service in ["processor", "upserter"] {
@@ -52,7 +52,7 @@ async fn fills_and_drains(settings: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_evicts_is_refused_with_the_command_that_mends_it() {
+async fn services_reject_evicting_redis_and_name_the_fix() {
     let world = World::new().await;
     world.redis::<()>(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
     for service in ["producer", "processor", "upserter"] {
@@ -65,8 +65,8 @@ async fn a_redis_that_evicts_is_refused_with_the_command_that_mends_it() {
     }
 }
 
-/// With the usual retention, what everyone has confirmed stays for an hour or 10,000 entries: more than fits here.
+/// With the default retention, acknowledged entries stay for an hour or 10,000 entries: more than fits here.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_kept_for_a_replay_gives_way_to_what_is_on_its_way() {
+async fn retained_entries_are_trimmed_when_redis_is_full() {
     fills_and_drains("").await;
 }

@@ -1,4 +1,4 @@
-//! What operators are told: problems begin and are over in `status`, `monitor`, the webhook, readiness and metrics.
+//! Problems begin and resolve in `status`, `monitor`, the webhook, readiness and metrics.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -14,10 +14,10 @@ use tidewheel_core::meters;
 
 use super::world::{World, free_port, signal, ticket};
 
-/// What the webhook was sent: the token it was shown, and the message.
+/// Messages to the webhook: authorization header and body.
 type Inbox = Arc<Mutex<Vec<(String, Value)>>>;
 
-/// A receiver of messages that refuses the first attempt; gives its address.
+/// Starts a webhook receiver that rejects the first attempt; returns its URL.
 async fn receiver(inbox: Inbox) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -48,7 +48,7 @@ fn once(world: &World) -> (Option<i32>, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stage_that_falls_behind_and_recovers_is_told_once_each() {
+async fn backlog_problem_is_reported_once_and_resolved_once() {
     let inbox = Inbox::default();
     let webhook = receiver(inbox.clone()).await;
     let mut world = World::new().await;
@@ -75,40 +75,42 @@ async fn a_stage_that_falls_behind_and_recovers_is_told_once_each() {
 
     world.terminate("upserter");
     world.collection("tickets").insert_many((1000..1200).map(ticket)).await.unwrap();
-    world.until("the webhook is told", || async { codes(&inbox, "problem").contains("stage-2-behind") }).await;
     world
-        .until("a standstill is told", || async {
-            let told = codes(&inbox, "problem");
-            told.contains("no-consumer") || told.contains("no-progress")
+        .until("the webhook receives the problem", || async { codes(&inbox, "problem").contains("stage-2-behind") })
+        .await;
+    world
+        .until("the webhook receives a missing consumer or no progress", || async {
+            let problems = codes(&inbox, "problem");
+            problems.contains("no-consumer") || problems.contains("no-progress")
         })
         .await;
     let (code, line) = once(&world);
     assert_eq!(code, Some(1), "{line}");
-    assert_eq!(line["verdict"]["state"], "broken");
+    assert_eq!(line["verdict"]["state"], "stalled");
     assert!(line["stages"][1]["backlog"].as_u64().unwrap() >= 200, "{line}");
 
     world.start("upserter");
     world.equal().await;
     let all = codes(&inbox, "problem");
-    world.until("all of it is over", || async { codes(&inbox, "resolved").is_superset(&all) }).await;
-    world.wait(|world| once(world).0 == Some(0), "nothing is wrong").await;
+    world.until("all problems are resolved", || async { codes(&inbox, "resolved").is_superset(&all) }).await;
+    world.wait(|world| once(world).0 == Some(0), "no problems").await;
     let messages = inbox.lock().unwrap().clone();
     assert!(messages.iter().all(|(token, _)| token == "Bearer swordfish"));
     let behind = |(_, message): &&(String, Value)| message["problem"]["code"] == "stage-2-behind";
     let events: Vec<_> = messages.iter().filter(behind).map(|(_, message)| &message["event"]).collect();
-    assert_eq!(events, ["problem", "resolved"], "told when it began and when it was over");
+    assert_eq!(events, ["problem", "resolved"], "one message per transition");
     assert!(messages.iter().all(|(_, message)| message["text"].as_str().unwrap().starts_with("tidewheel: ")));
 
     signal(monitor.id(), "TERM");
     let output = monitor.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     let text = rest.join().unwrap().unwrap() + &String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("new: ") && text.contains("over: "), "{text}");
-    assert!(text.contains("the webhook did not take a message, will try again: it answered 503"), "{text}");
-    assert!(!text.contains("hunter2") && !text.contains("swordfish"), "a secret is printed: {text}");
+    assert!(text.contains("new: ") && text.contains("resolved: "), "{text}");
+    assert!(text.contains("failed to deliver webhook message, will retry: it answered 503"), "{text}");
+    assert!(!text.contains("hunter2") && !text.contains("swordfish"), "secret in the output: {text}");
 }
 
-/// A page of the operations server.
+/// Returns status and body of a page of the operations server.
 async fn page(port: u16, path: &str) -> (u16, String) {
     match super::clients::http().get(format!("http://127.0.0.1:{port}{path}")).send().await {
         Ok(answer) => (answer.status().as_u16(), answer.text().await.unwrap()),
@@ -117,18 +119,18 @@ async fn page(port: u16, path: &str) -> (u16, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_shows_in_readiness_metrics_and_status_and_is_a_few_lines_of_log() {
+async fn outage_shows_in_readiness_metrics_and_status_with_few_log_lines() {
     let mut world = World::new().await;
     let ports: Vec<u16> = super::world::SERVICES.iter().map(|_| free_port()).collect();
     for (service, port) in super::world::SERVICES.into_iter().zip(&ports) {
         world.write_settings(&format!("http.listen = \"127.0.0.1:{port}\"\nlog.level = \"info\""));
         world.start(service);
-        world.until("it has read its settings", || async { page(*port, "/health").await.0 == 200 }).await;
+        world.until("the service responds", || async { page(*port, "/health").await.0 == 200 }).await;
     }
     let upserter = ports[3];
     world.collection("tickets").insert_many((0..100).map(ticket)).await.unwrap();
     world.equal().await;
-    // What a snapshot read has no latency, which the first ones may be; these have.
+    // Documents of the snapshot have no latency; changes do.
     world.collection("tickets").insert_many((100..200).map(ticket)).await.unwrap();
     world.equal().await;
     world.until("the upserter is ready", || async { page(upserter, "/ready").await.0 == 200 }).await;
@@ -139,7 +141,7 @@ async fn an_outage_shows_in_readiness_metrics_and_status_and_is_a_few_lines_of_l
         let (_, text) = page(*port, "/metrics").await;
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
         for name in types.filter(|name| name.starts_with("tidewheel_")) {
-            seen.insert(names.get(name).copied().unwrap_or_else(|| panic!("{name} is not on the list")));
+            seen.insert(names.get(name).copied().unwrap_or_else(|| panic!("{name} is not in the list")));
         }
     }
     for name in [
@@ -152,7 +154,7 @@ async fn an_outage_shows_in_readiness_metrics_and_status_and_is_a_few_lines_of_l
         meters::STREAM_BACKLOG,
         meters::PROBLEM,
     ] {
-        assert!(seen.contains(name), "{name} is not shown");
+        assert!(seen.contains(name), "{name} is missing");
     }
     let (_, text) = page(upserter, "/metrics").await;
     let count = text.lines().find_map(|line| line.strip_prefix("tidewheel_commit_to_searchable_seconds_count "));
@@ -165,9 +167,9 @@ async fn an_outage_shows_in_readiness_metrics_and_status_and_is_a_few_lines_of_l
         serde_json::from_slice(&output.stdout).unwrap()
     };
     world.wait(|world| status(world)["services"].as_array().unwrap().len() == 4, "all services report").await;
-    world.wait(|world| status(world)["verdict"]["state"] == "right", "the index is right").await;
+    world.wait(|world| status(world)["verdict"]["state"] == "in_sync", "the index is in sync").await;
     world.wait(|world| status(world)["latency"]["changes"] == count, "the latency is known").await;
-    // Of a young server nobody can say it yet.
+    // Unknown on a new server.
     let left = status(&world)["source"]["oplog_time_to_loss_seconds"].as_u64();
     assert!(left.is_none_or(|left| left > 7_200), "{left:?}");
 
@@ -175,13 +177,13 @@ async fn an_outage_shows_in_readiness_metrics_and_status_and_is_a_few_lines_of_l
     qdrant.kill().await;
     world.collection("tickets").insert_many((1000..1400).map(ticket)).await.unwrap();
     world
-        .until("the upserter says why it is not ready", || async {
+        .until("the upserter reports why it is not ready", || async {
             let (code, text) = page(upserter, "/ready").await;
-            code == 503 && text.contains("cannot write to Qdrant")
+            code == 503 && text.contains("failing to write to Qdrant")
         })
         .await;
-    assert_eq!(page(upserter, "/health").await.0, 200, "it is alive");
-    world.wait(|world| status(world)["verdict"]["state"] == "broken", "the outage shows").await;
+    assert_eq!(page(upserter, "/health").await.0, 200, "liveness");
+    world.wait(|world| status(world)["verdict"]["state"] == "stalled", "status reports the outage").await;
     world
         .until("the error is counted", || async {
             page(upserter, "/metrics").await.1.contains("server=\"qdrant\",cause=\"unreachable\"}")
@@ -191,9 +193,9 @@ async fn an_outage_shows_in_readiness_metrics_and_status_and_is_a_few_lines_of_l
     qdrant.start().await.unwrap();
     world.equal().await;
     world.until("the upserter is ready again", || async { page(upserter, "/ready").await.0 == 200 }).await;
-    world.wait(|world| status(world)["verdict"]["state"] == "right", "the index is right again").await;
+    world.wait(|world| status(world)["verdict"]["state"] == "in_sync", "the index is in sync again").await;
     let log = world.log("upserter");
-    let story: Vec<&str> = log.lines().filter(|line| line.contains("WARN") || line.contains("can write")).collect();
-    assert!((2..=8).contains(&story.len()), "an outage is a few lines:\n{}", story.join("\n"));
-    assert!(story.iter().any(|line| line.contains("can write to Qdrant again")), "{story:?}");
+    let story: Vec<&str> = log.lines().filter(|line| line.contains("WARN") || line.contains("able to write")).collect();
+    assert!((2..=8).contains(&story.len()), "few log lines per outage:\n{}", story.join("\n"));
+    assert!(story.iter().any(|line| line.contains("able to write to Qdrant again")), "{story:?}");
 }

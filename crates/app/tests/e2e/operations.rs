@@ -7,7 +7,7 @@ use mongodb::bson::{Binary, Bson, DateTime, Decimal128, Document, Uuid, doc};
 use super::world::{World, ticket};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_there_before_and_every_change_after_reach_the_index() {
+async fn initial_snapshot_and_every_operation_reach_index() {
     let mut world = World::new().await;
     let tickets = world.collection("tickets");
     tickets.insert_many((0..500).map(ticket)).await.unwrap();
@@ -31,7 +31,7 @@ async fn what_was_there_before_and_every_change_after_reach_the_index() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_id_is_a_document_of_its_own() {
+async fn every_bson_type_of_id_is_indexed_separately() {
     let mut world = World::running().await;
     let things = world.collection("things");
     let binary = |subtype, bytes: &[u8]| Bson::Binary(Binary { subtype, bytes: bytes.to_vec() });
@@ -68,7 +68,7 @@ async fn every_kind_of_id_is_a_document_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_text_is_indexed_and_long_ones_in_chunks() {
+async fn every_kind_of_text_is_indexed_and_long_texts_are_chunked() {
     let mut world = World::running().await;
     let texts = world.collection("texts");
     let sentence = "The quick brown fox jumps over the lazy dog, and nobody writes it down. ";
@@ -88,9 +88,9 @@ async fn every_kind_of_text_is_indexed_and_long_ones_in_chunks() {
     texts.insert_many(&documents).await.unwrap();
     let report = world.equal().await;
     assert_eq!(report.documents, documents.len() as u64);
-    assert!(report.points > 60, "100 KB are some 80 chunks of 256 tokens: {report}");
+    assert!(report.points > 60, "100 KB are about 80 chunks of 256 tokens: {report}");
 
-    // A long text that becomes short leaves no chunk behind; a short one may become long.
+    // A long text becomes short, and a short one long.
     texts.update_one(doc! {"_id": "long"}, doc! {"$set": {"content": "Short now."}}).await.unwrap();
     texts.update_one(doc! {"_id": "missing"}, doc! {"$set": {"content": &long[..5_000]}}).await.unwrap();
     texts.delete_one(doc! {"_id": "one word"}).await.unwrap();
@@ -99,7 +99,7 @@ async fn every_kind_of_text_is_indexed_and_long_ones_in_chunks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_selected_collections_and_fields_are_indexed() {
+async fn only_selected_collections_and_fields_are_indexed() {
     let mut world = World::new().await;
     world.write_settings(
         r#"
@@ -115,7 +115,7 @@ async fn only_the_selected_collections_and_fields_are_indexed() {
         world.collection(name).insert_one(ticket(1)).await.unwrap();
     }
     let qdrant = world.stack.qdrant_http_url().unwrap();
-    world.until("two points are there", || super::clients::count(&qdrant, 2)).await;
+    world.until("two points", || super::clients::count(&qdrant, 2)).await;
     let points = super::clients::points(&qdrant).await;
     for payload in points.iter().map(|point| &point["payload"]) {
         assert!(payload.get("owner").is_none() && payload["customer"]["name"] == "Customer 1", "{payload}");

@@ -1,11 +1,11 @@
-//! A part goes away and comes back: the streams hold what is not confirmed, and drain by themselves.
+//! Outages of servers: the streams buffer unacknowledged entries, and drain automatically.
 
 use mongodb::bson::doc;
 use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
 
 use super::world::{World, backlog, ticket};
 
-/// A running world with a few documents that have arrived.
+/// Starts a pipeline with a few indexed documents.
 async fn settled() -> World {
     let mut world = World::running().await;
     world.collection("tickets").insert_many((0..100).map(ticket)).await.unwrap();
@@ -13,7 +13,7 @@ async fn settled() -> World {
     world
 }
 
-/// Some of every operation.
+/// Performs inserts, updates and deletes.
 async fn write_more(world: &World) {
     let tickets = world.collection("tickets");
     tickets.insert_many((1000..1200).map(ticket)).await.unwrap();
@@ -22,13 +22,15 @@ async fn write_more(world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_embedder_stage_1_grows_and_drains_by_itself_afterwards() {
+async fn stage_1_buffers_while_embedder_is_down_and_drains_afterwards() {
     let mut world = settled().await;
     world.kill("embedder");
     write_more(&world).await;
     let url = world.stack.redis_url();
-    // 200 inserts and 20 updates wait for vectors; 20 deletes need none and may go on.
-    world.until("stage 1 holds what needs vectors", || async { backlog(&url, RAW, RAW_GROUP).await >= 220 }).await;
+    // 200 inserts and 20 updates wait for vectors; 20 deletes need none and may continue.
+    world
+        .until("a backlog of all changes that need vectors", || async { backlog(&url, RAW, RAW_GROUP).await >= 220 })
+        .await;
     let qdrant = world.stack.qdrant_http_url().unwrap();
     assert!(!super::clients::points(&qdrant).await.iter().any(|point| point["payload"]["_id"] == 1000));
     world.start("embedder");
@@ -37,13 +39,15 @@ async fn without_the_embedder_stage_1_grows_and_drains_by_itself_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_qdrant_stage_2_grows_and_drains_by_itself_afterwards() {
+async fn stage_2_buffers_while_qdrant_is_down_and_drains_afterwards() {
     let mut world = settled().await;
     let qdrant = world.stack.qdrant.clone().unwrap();
     qdrant.kill().await;
     write_more(&world).await;
     let url = world.stack.redis_url();
-    world.until("stage 2 holds all changes", || async { backlog(&url, EMBEDDED, EMBEDDED_GROUP).await >= 240 }).await;
+    world
+        .until("a backlog of all changes in stage 2", || async { backlog(&url, EMBEDDED, EMBEDDED_GROUP).await >= 240 })
+        .await;
     world.until("stage 1 is drained", || async { backlog(&url, RAW, RAW_GROUP).await == 0 }).await;
     qdrant.start().await.unwrap();
     assert_eq!(world.equal().await.documents, 280);
@@ -51,18 +55,18 @@ async fn without_qdrant_stage_2_grows_and_drains_by_itself_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_of_redis_loses_nothing() {
+async fn redis_restart_loses_nothing() {
     let mut world = settled().await;
     let pid = world.stack.redis.pid();
     world.collection("tickets").insert_many((500..600).map(ticket)).await.unwrap();
     world.stack.redis.restart().await.unwrap();
-    assert_ne!(world.stack.redis.pid(), pid, "it was another process");
+    assert_ne!(world.stack.redis.pid(), pid, "a new process");
     write_more(&world).await;
     assert_eq!(world.equal().await.documents, 380);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_mongod_that_comes_back_loses_nothing() {
+async fn mongod_kill_loses_nothing() {
     let mut world = settled().await;
     world.collection("tickets").insert_many((500..600).map(ticket)).await.unwrap();
     world.stack.mongod.kill().await;

@@ -1,4 +1,4 @@
-//! Documents and settings that are out to fool: what a terminal would act on, and fields that must not be kept.
+//! Hostile documents and settings: terminal control characters, and excluded fields.
 
 use mongodb::bson::{Bson, doc};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::clients::points;
 use super::world::{SERVICES, World};
 
-/// Writes to the clipboard, clears the screen, rings, paints, overwrites its line, and turns text around.
+/// Escape sequences and control characters: clipboard, clear screen, conceal, colours, title, overwrite, bidi.
 const HOSTILE: [(&str, &str); 7] = [
     ("clipboard", "\x1b]52;c;ZXZpbA==\x07"),
     ("clear", "\x1b[2J\x1b[H"),
@@ -17,7 +17,7 @@ const HOSTILE: [(&str, &str); 7] = [
     ("bidi", "\u{202e}txt.exe\u{2066}\u{2069}\u{feff}"),
 ];
 
-/// Characters on which a terminal acts, without the styles that are this program's own.
+/// Returns the control characters in a text, except in tidewheel's own styles.
 fn unsafe_characters(text: &str) -> Vec<char> {
     let own = regex::Regex::new("\x1b\\[(0|1|2|31|32|33)m").unwrap();
     let acts = |letter: &char| {
@@ -28,7 +28,7 @@ fn unsafe_characters(text: &str) -> Vec<char> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn documents_cannot_reach_the_terminal() {
+async fn control_characters_of_documents_are_escaped_in_output() {
     let mut world = World::new().await;
     world.write_settings(
         "documents.template = \"{{ subject }}: {{ content }}{% if pages %}{{ pages | length }}{% endif %}\"\n",
@@ -42,16 +42,16 @@ async fn documents_cannot_reach_the_terminal() {
         // The template fails on a number.
         tickets.insert_one(document(&format!("parked {kind}"), text, Bson::Int32(5))).await.unwrap();
     }
-    // Now, so that the snapshot alone reads them: what is parked twice is listed twice.
+    // Started now, so that only the snapshot reads the documents: otherwise some would be parked twice.
     for service in SERVICES {
         world.start(service);
     }
     let parked = |world: &World| {
         json_of(world, &["dead-letters", "list"])["matching"].as_u64().unwrap_or_default() >= HOSTILE.len() as u64
     };
-    world.wait(parked, "the letters are parked").await;
+    world.wait(parked, "the dead letters").await;
     let qdrant = world.stack.qdrant_http_url().unwrap();
-    world.until("the others are indexed", || super::clients::count(&qdrant, HOSTILE.len() as u64)).await;
+    world.until("the other documents are indexed", || super::clients::count(&qdrant, HOSTILE.len() as u64)).await;
 
     let mut commands: Vec<Vec<String>> =
         ["status", "verify", "dead-letters list", "monitor --once", "search line --limit 20"]
@@ -80,7 +80,7 @@ async fn documents_cannot_reach_the_terminal() {
             );
         }
     }
-    // Escaped, but the same.
+    // JSON output escapes losslessly.
     let (_, text) = HOSTILE[3];
     let found = json_of(&world, &["trace", &format!("csi {text}")]);
     assert_eq!(found["documents"][0]["verdict"]["state"], "searchable", "{found}");
@@ -97,7 +97,7 @@ fn json_of(world: &World, arguments: &[&str]) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dotted_paths_select_what_is_embedded_and_kept_through_arrays() {
+async fn dotted_paths_select_embedded_and_excluded_fields_in_arrays() {
     let mut world = World::new().await;
     world.write_settings(
         r#"
@@ -120,7 +120,7 @@ async fn dotted_paths_select_what_is_embedded_and_kept_through_arrays() {
     };
     let tickets = world.collection("tickets");
     tickets.insert_one(document.clone()).await.unwrap();
-    // Without any of the fields every text counts, but for what must not be kept.
+    // Without any of the fields, all texts are embedded except excluded ones.
     let mut rest = document;
     rest.insert("_id", 2);
     for field in ["subject", "comments", "items"] {
@@ -128,7 +128,7 @@ async fn dotted_paths_select_what_is_embedded_and_kept_through_arrays() {
     }
     tickets.insert_one(rest).await.unwrap();
     let qdrant = world.stack.qdrant_http_url().unwrap();
-    world.until("both are indexed", || super::clients::count(&qdrant, 2)).await;
+    world.until("two points", || super::clients::count(&qdrant, 2)).await;
     let points = points(&qdrant).await;
     assert!(!json!(points).to_string().contains(secret), "{points:?}");
     let payload = |id: i32| &points.iter().find(|point| point["payload"]["_id"] == id).unwrap()["payload"];
@@ -144,7 +144,7 @@ async fn dotted_paths_select_what_is_embedded_and_kept_through_arrays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn selection_of_nothing_is_a_problem() {
+async fn selection_without_match_is_reported() {
     let mut world = World::new().await;
     world.write_settings("mongodb.collection = [\"ticket\", \"note_*\"]\n");
     for name in ["tickets", "orders"] {
@@ -153,13 +153,13 @@ async fn selection_of_nothing_is_a_problem() {
     for service in SERVICES {
         world.start(service);
     }
-    let message = "mongodb.collection selects none of the 2 collections there are: orders, tickets";
+    let message = "mongodb.collection selects none of the 2 existing collections: orders, tickets";
     let reported = |world: &World| {
         let status = json_of(world, &["status"]);
         let problems = status["problems"].as_array().unwrap();
         problems.iter().any(|problem| problem["code"] == "nothing-selected" && problem["message"] == message)
     };
-    world.wait(reported, "status reports it").await;
+    world.wait(reported, "status reports the problem").await;
     let check = world.command(&["check"]).output().unwrap();
     assert_eq!(check.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&check.stdout).contains(message));

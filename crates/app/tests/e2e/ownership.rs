@@ -1,4 +1,4 @@
-//! Two installations meet on one Redis, or on one collection.
+//! Two installations on one Redis, or on one collection.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -15,17 +15,17 @@ use tidewheel_local::stack::Redis;
 use super::clients::{count, http};
 use super::world::{BINARY, SERVICES, World, redis_command, ticket};
 
-/// Long enough for anything that has to happen on its own.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for asynchronous changes.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Services of an installation beside that of the world.
+/// Services of a second installation.
 struct Other {
     dir: tempfile::TempDir,
     running: Vec<(&'static str, Child)>,
 }
 
 impl Other {
-    /// An installation with these addresses, which uses the world's other servers.
+    /// Configures an installation with this Redis and collection on the world's other servers.
     fn new(world: &World, database: &str, redis: &str, collection: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = format!(
@@ -65,19 +65,19 @@ impl Other {
         self.running.push((service, child));
     }
 
-    /// Waits until a service has ended by itself, and gives what it said.
+    /// Waits until a service has exited with an error, and returns its log.
     async fn ends(&mut self, service: &'static str) -> String {
         let begun = Instant::now();
-        let at = self.running.iter().position(|(name, _)| *name == service).expect("it was started");
+        let at = self.running.iter().position(|(name, _)| *name == service).expect("a running service");
         let log = self.log(service);
-        let said = || std::fs::read_to_string(&log).unwrap();
+        let output = || std::fs::read_to_string(&log).unwrap();
         loop {
             if let Some(status) = self.running[at].1.try_wait().unwrap() {
-                assert_eq!(status.code(), Some(2), "{}", said());
+                assert_eq!(status.code(), Some(2), "{}", output());
                 self.running.remove(at);
-                return said();
+                return output();
             }
-            assert!(begun.elapsed() < PATIENCE, "{service} goes on: {}", said());
+            assert!(begun.elapsed() < TIMEOUT, "{service} still runs: {}", output());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -92,7 +92,7 @@ impl Drop for Other {
     }
 }
 
-fn said(output: &Output) -> String {
+fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
@@ -105,7 +105,7 @@ async fn insert(world: &World, database: &str, numbers: std::ops::Range<i32>) {
     tickets.insert_many(numbers.map(ticket)).await.unwrap();
 }
 
-/// The owner that a collection names.
+/// Returns the owner in a collection's metadata.
 async fn owner(world: &World, collection: &str) -> Value {
     let url = format!("{}/collections/{collection}", world.stack.qdrant_http_url().unwrap());
     let text = http().get(url).send().await.unwrap().text().await.unwrap();
@@ -113,7 +113,7 @@ async fn owner(world: &World, collection: &str) -> Value {
     info["result"]["config"]["metadata"]["tidewheel"].clone()
 }
 
-/// Waits until a collection names an owner, and gives it: a new collection is marked at the next check.
+/// Waits until a collection has an owner, and returns it: a new collection is marked at the next check.
 async fn marked(world: &mut World, collection: &str) -> Value {
     let begun = Instant::now();
     loop {
@@ -121,14 +121,14 @@ async fn marked(world: &mut World, collection: &str) -> Value {
         if owner != Value::Null {
             return owner;
         }
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > TIMEOUT {
             world.fail(&format!("{collection} has no owner"));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Waits until all services of the world but the embedder have stopped because of another owner.
+/// Waits until producer, processor and upserter of the world have stopped because of another owner.
 async fn stops_for_another_owner(world: &mut World) {
     for service in ["producer", "processor", "upserter"] {
         let stopped = |world: &World| world.log(service).contains("belongs to installation");
@@ -138,7 +138,7 @@ async fn stops_for_another_owner(world: &mut World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn second_database_on_one_redis_is_refused_until_it_takes_over() {
+async fn second_database_on_same_redis_is_rejected_until_it_adopts() {
     let mut world = World::running().await;
     insert(&world, "shop", 0..20).await;
     insert(&world, "crm", 0..30).await;
@@ -149,30 +149,30 @@ async fn second_database_on_one_redis_is_refused_until_it_takes_over() {
     let mut other = Other::new(&world, "crm", &redis, "crm_documents");
     for service in ["producer", "processor", "upserter"] {
         other.start(service);
-        let said = other.ends(service).await;
+        let log = other.ends(service).await;
         for part in ["\"shop\"", "\"crm\"", "tidewheel installation adopt"] {
-            assert!(said.contains(part), "{service}: {said}");
+            assert!(log.contains(part), "{service}: {log}");
         }
     }
-    for refused in [&["replay", "source", "--yes"][..], &["verify", "--repair"]] {
-        let output = other.command(refused).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-        assert!(said(&output).contains("belongs to installation"), "{}", said(&output));
+    for arguments in [&["replay", "source", "--yes"][..], &["verify", "--repair"]] {
+        let output = other.command(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(text(&output).contains("belongs to installation"), "{}", text(&output));
     }
     let check = other.command(&["check", "--output", "json"]).output().unwrap();
     assert_eq!(check.status.code(), Some(1));
-    assert!(said(&check).contains("belongs to installation"), "{}", said(&check));
-    let check = said(&world.command(&["check"]).output().unwrap());
-    assert!(check.contains("it belongs to installation") && check.contains("the collection belongs to"), "{check}");
+    assert!(text(&check).contains("belongs to installation"), "{}", text(&check));
+    let check = text(&world.command(&["check"]).output().unwrap());
+    assert!(check.contains("redis     owned by") && check.contains("collection owned by installation"), "{check}");
     insert(&world, "shop", 20..40).await;
-    assert_eq!(world.equal().await.documents, 40, "the first one works as before");
+    assert_eq!(world.equal().await.documents, 40, "the first installation is not affected");
 
-    // The plan changes nothing; the take-over stops the former owner.
+    // The plan changes nothing; adoption stops the former owner.
     let plan = json_of(&other.command(&["installation", "adopt", "--output", "json"]).output().unwrap());
     assert_eq!((&plan["changes_redis"], &plan["done"]), (&json!(true), &json!(false)), "{plan}");
     let before: String = world.redis(&["HGET", INSTALLATION, "id"]).await;
     let adopted = other.command(&["installation", "adopt", "--yes"]).output().unwrap();
-    assert!(adopted.status.success(), "{}", said(&adopted));
+    assert!(adopted.status.success(), "{}", text(&adopted));
     assert_ne!(world.redis::<String>(&["HGET", INSTALLATION, "id"]).await, before);
     assert_eq!(world.redis::<String>(&["HGET", INSTALLATION, "database"]).await, "crm");
     stops_for_another_owner(&mut world).await;
@@ -180,8 +180,8 @@ async fn second_database_on_one_redis_is_refused_until_it_takes_over() {
         other.start(service);
     }
     let url = world.stack.qdrant_http_url().unwrap();
-    world.until("the other database is in its index", || async { points(&url, "crm_documents").await == 30 }).await;
-    assert!(count(&url, 40).await, "the former owner's collection is left alone");
+    world.until("the other database is indexed", || async { points(&url, "crm_documents").await == 30 }).await;
+    assert!(count(&url, 40).await, "the former owner's collection is unchanged");
     marked(&mut world, "crm_documents").await;
     let again = json_of(&other.command(&["installation", "adopt", "--yes", "--output", "json"]).output().unwrap());
     assert_eq!((&again["changes_redis"], &again["changes_qdrant"]), (&json!(false), &json!(false)), "{again}");
@@ -195,7 +195,7 @@ async fn points(qdrant: &str, collection: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn second_installation_on_one_collection_is_refused_or_inherits_it_and_never_fights() {
+async fn second_installation_on_same_collection_is_rejected_or_takes_over_permanently() {
     let mut world = World::running().await;
     insert(&world, "shop", 0..20).await;
     insert(&world, "crm", 0..30).await;
@@ -212,16 +212,16 @@ async fn second_installation_on_one_collection_is_refused_or_inherits_it_and_nev
         foreign.start(service);
     }
     for service in ["producer", "upserter"] {
-        let said = foreign.ends(service).await;
-        assert!(said.contains("\"documents\" belongs to installation") && said.contains("adopt"), "{said}");
+        let log = foreign.ends(service).await;
+        assert!(log.contains("\"documents\" belongs to installation") && log.contains("adopt"), "{log}");
     }
     assert_eq!(world.equal().await.documents, 20);
     redis_command::<()>(&redis.url(), &["FLUSHALL"]).await;
 
-    // The same database from a Redis that knows of nothing, as after a loss: it inherits, and the other one stops.
-    let mut heir = Other::new(&world, "shop", &redis.url(), "documents");
+    // The same database with an empty Redis, as after a loss: it takes over, and the other installation stops.
+    let mut successor = Other::new(&world, "shop", &redis.url(), "documents");
     for service in ["producer", "processor", "upserter"] {
-        heir.start(service);
+        successor.start(service);
     }
     for service in ["producer", "upserter"] {
         let stopped = |world: &World| world.log(service).contains("belongs to installation");
@@ -230,17 +230,17 @@ async fn second_installation_on_one_collection_is_refused_or_inherits_it_and_nev
     assert_ne!(owner(&world, "documents").await["id"], first["id"]);
     insert(&world, "shop", 20..40).await;
     assert_eq!(world.equal().await.documents, 40);
-    // Started again, it does not take the collection back.
-    let refusals = world.log("upserter").matches("belongs to installation").count();
+    // After a restart it does not take the collection back.
+    let rejections = world.log("upserter").matches("belongs to installation").count();
     world.start("upserter");
-    let refused = |world: &World| world.log("upserter").matches("belongs to installation").count() > refusals;
-    world.wait(refused, "the former owner is refused").await;
+    let rejected = |world: &World| world.log("upserter").matches("belongs to installation").count() > rejections;
+    world.wait(rejected, "the former owner is rejected").await;
 
-    // Unless a person wants that.
+    // Until it is adopted explicitly.
     let adopted = world.command(&["installation", "adopt", "--yes"]).output().unwrap();
-    assert!(adopted.status.success(), "{}", said(&adopted));
+    assert!(adopted.status.success(), "{}", text(&adopted));
     assert_eq!(owner(&world, "documents").await["id"], first["id"]);
-    heir.ends("upserter").await;
+    successor.ends("upserter").await;
     world.kill("processor");
     for service in ["producer", "processor", "upserter"] {
         world.start(service);
@@ -250,23 +250,23 @@ async fn second_installation_on_one_collection_is_refused_or_inherits_it_and_nev
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wiped_redis_new_collection_and_upgrade_are_marked_without_a_person() {
+async fn wiped_redis_new_collection_and_upgrade_are_marked_automatically() {
     let mut world = World::running().await;
     insert(&world, "shop", 0..20).await;
     assert_eq!(world.equal().await.documents, 20);
     let first = marked(&mut world, "documents").await;
     assert_eq!(world.redis::<String>(&["HGET", INSTALLATION, "id"]).await, first["id"].as_str().unwrap());
 
-    // Wiped while services run: they put it back.
+    // Wiped while services run: they register again.
     world.redis::<()>(&["FLUSHALL"]).await;
     let url = world.stack.redis_url();
     let id = || async { redis_command::<Option<String>>(&url, &["HGET", INSTALLATION, "id"]).await };
-    world.until("the installation is back", || async { id().await.is_some() }).await;
+    world.until("the installation is registered again", || async { id().await.is_some() }).await;
     assert_eq!(id().await.unwrap(), first["id"].as_str().unwrap());
     insert(&world, "shop", 20..25).await;
     assert_eq!(world.equal().await.documents, 25);
 
-    // Wiped while none runs: a new one inherits the collection.
+    // Wiped while no service runs: a new installation takes over the collection.
     for service in SERVICES {
         world.kill(service);
     }
@@ -279,13 +279,13 @@ async fn wiped_redis_new_collection_and_upgrade_are_marked_without_a_person() {
     let second = owner(&world, "documents").await;
     assert_ne!(second["id"], first["id"]);
 
-    // The collection is deleted, and made again.
+    // The collection is deleted and recreated.
     let collection = format!("{}/collections/documents", world.stack.qdrant_http_url().unwrap());
     http().delete(&collection).send().await.unwrap().error_for_status().unwrap();
     assert_eq!(world.equal().await.documents, 30);
     assert_eq!(marked(&mut world, "documents").await["id"], second["id"]);
 
-    // A Redis and a collection of an older release name nobody.
+    // Redis and collection of an older release have no owner.
     for service in SERVICES {
         world.kill(service);
     }
@@ -299,12 +299,12 @@ async fn wiped_redis_new_collection_and_upgrade_are_marked_without_a_person() {
     }
     assert_eq!(world.equal().await.documents, 35);
     marked(&mut world, "documents").await;
-    let repaired = world.log("producer").matches("everything will be compared with the index").count();
-    assert_eq!(repaired, 0, "nothing is read again because of an upgrade");
+    let repaired = world.log("producer").matches("comparing all documents with the index").count();
+    assert_eq!(repaired, 0, "an upgrade causes no comparing snapshot");
 
-    // A collection that a replay fills is marked before searches see it.
+    // A replay marks its new collection before the alias is switched.
     let replay = world.command(&["replay", "source", "--into", "documents_2", "--yes"]).output().unwrap();
-    assert!(replay.status.success(), "{}", said(&replay));
+    assert!(replay.status.success(), "{}", text(&replay));
     let id = world.redis::<String>(&["HGET", INSTALLATION, "id"]).await;
     assert_eq!(owner(&world, "documents_2").await["id"], id);
 }

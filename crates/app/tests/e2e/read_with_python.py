@@ -1,4 +1,4 @@
-"""Reads the collection with Qdrant's own Python client, over REST and over gRPC. Arguments: the two ports, and the API key if there is one."""
+"""Reads the collection with Qdrant's Python client, over REST and gRPC. Arguments: both ports, and an optional API key."""
 import sys
 
 from qdrant_client import QdrantClient, models

@@ -1,4 +1,4 @@
-//! Something that was saved is gone: it is noticed, and repaired without a person.
+//! Loss of persisted state: it is detected and repaired automatically.
 
 use mongodb::bson::doc;
 use tidewheel_core::streams::{
@@ -7,17 +7,17 @@ use tidewheel_core::streams::{
 
 use super::world::{World, backlog, ticket};
 
-const REWOUND: &str = "what was lost will be appended again";
-const COMPARED: &str = "everything will be compared with the index";
+const REWOUND: &str = "appending lost changes again";
+const COMPARED: &str = "comparing all documents with the index";
 
-/// A running world with documents that have arrived, and of which that is known.
+/// Starts a pipeline with indexed documents and an applied checkpoint.
 async fn settled() -> World {
     let mut world = World::running().await;
     world.collection("tickets").insert_many((0..300).map(ticket)).await.unwrap();
     assert_eq!(world.equal().await.documents, 300);
     let redis = world.stack.redis_url();
     world
-        .until("everything is known to be applied", || async {
+        .until("the checkpoint is applied", || async {
             let token = async |key| -> (Option<String>, Option<String>) {
                 super::world::redis_command(&redis, &["HMGET", key, "time", "snapshot"]).await
             };
@@ -27,8 +27,8 @@ async fn settled() -> World {
     world
 }
 
-fn count(world: &World, what: &str) -> usize {
-    world.log("producer").matches(what).count()
+fn count(world: &World, message: &str) -> usize {
+    world.log("producer").matches(message).count()
 }
 
 async fn drained(world: &mut World) {
@@ -39,37 +39,37 @@ async fn drained(world: &mut World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deleted_streams_are_noticed_and_only_the_gap_is_sent_again() {
+async fn deleted_streams_are_detected_and_only_lost_entries_are_appended_again() {
     let mut world = settled().await;
-    // What is on its way when the streams go: changes that nobody has embedded, and vectors that nobody has written.
+    // With a backlog in both streams: changes without vectors, and vectors that are not written.
     world.kill("upserter");
     world.collection("tickets").delete_many(doc! {"_id": {"$lt": 10}}).await.unwrap();
     let url = world.stack.redis_url();
-    world.until("stage 2 holds them", || async { backlog(&url, EMBEDDED, EMBEDDED_GROUP).await >= 10 }).await;
+    world.until("a backlog in stage 2", || async { backlog(&url, EMBEDDED, EMBEDDED_GROUP).await >= 10 }).await;
     world.kill("processor");
     world.collection("tickets").insert_many((1_000..1_050).map(ticket)).await.unwrap();
-    world.until("stage 1 holds them", || async { backlog(&url, RAW, RAW_GROUP).await >= 50 }).await;
+    world.until("a backlog in stage 1", || async { backlog(&url, RAW, RAW_GROUP).await >= 50 }).await;
 
     assert_eq!(world.redis::<u64>(&["DEL", RAW, EMBEDDED]).await, 2);
-    world.wait(|world| count(world, REWOUND) >= 1, "the producer has gone back").await;
+    world.wait(|world| count(world, REWOUND) >= 1, "the producer has rewound").await;
     world.start("processor");
     world.start("upserter");
     assert_eq!(world.equal().await.documents, 340);
     drained(&mut world).await;
-    assert_eq!(count(&world, COMPARED), 0, "MongoDB was not read as a whole");
+    assert_eq!(count(&world, COMPARED), 0, "no comparing snapshot");
     let sent: u64 = world.redis(&["XLEN", RAW]).await;
     assert!(sent < 300, "{sent} entries were sent for a gap of 60");
 
-    // Deleted while nothing is on its way.
+    // Deleted without a backlog.
     assert_eq!(world.redis::<u64>(&["DEL", EMBEDDED]).await, 1);
-    world.wait(|world| count(world, REWOUND) >= 2, "the producer has gone back").await;
+    world.wait(|world| count(world, REWOUND) >= 2, "the producer has rewound").await;
     world.collection("tickets").insert_one(ticket(2_000)).await.unwrap();
     assert_eq!(world.equal().await.documents, 341);
     drained(&mut world).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wiped_redis_is_filled_again_with_what_differs() {
+async fn wiped_redis_is_recovered_by_appending_only_differences() {
     let mut world = settled().await;
     world.kill("producer");
     world.collection("tickets").delete_many(doc! {"_id": {"$lt": 30}}).await.unwrap();
@@ -80,16 +80,16 @@ async fn a_wiped_redis_is_filled_again_with_what_differs() {
     assert_eq!(world.equal().await.documents, 270);
     drained(&mut world).await;
     let sent: u64 = world.redis(&["XLEN", RAW]).await;
-    assert_eq!(sent, 30 + 20, "deletions and changes, and none of the 250 documents that the index had");
+    assert_eq!(sent, 30 + 20, "deletions and changes, but none of the 250 unchanged documents");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_checkpoint_a_destroyed_group_and_entries_claimed_by_hand_do_no_harm() {
+async fn deleted_checkpoint_destroyed_group_and_manual_claims_are_repaired() {
     let mut world = settled().await;
     world.kill("upserter");
     world.collection("tickets").insert_many((1_000..1_100).map(ticket)).await.unwrap();
     let url = world.stack.redis_url();
-    world.until("stage 2 holds them", || async { backlog(&url, EMBEDDED, EMBEDDED_GROUP).await >= 100 }).await;
+    world.until("a backlog in stage 2", || async { backlog(&url, EMBEDDED, EMBEDDED_GROUP).await >= 100 }).await;
 
     for (stream, group) in [(RAW, RAW_GROUP), (EMBEDDED, EMBEDDED_GROUP)] {
         assert_eq!(world.redis::<u64>(&["XGROUP", "DESTROY", stream, group]).await, 1);
@@ -108,7 +108,7 @@ async fn a_deleted_checkpoint_a_destroyed_group_and_entries_claimed_by_hand_do_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collection_that_somebody_deletes_is_filled_again_idle_or_not() {
+async fn deleted_collection_is_refilled_when_idle_and_under_writes() {
     let mut world = settled().await;
     let collection = format!("{}/collections/documents", world.stack.qdrant_http_url().unwrap());
     let delete = || async {
@@ -116,20 +116,20 @@ async fn a_collection_that_somebody_deletes_is_filled_again_idle_or_not() {
         assert!(answer.status().is_success(), "{answer:?}");
     };
     delete().await;
-    world.wait(|world| count(world, COMPARED) == 1, "it is noticed while nothing is written").await;
+    world.wait(|world| count(world, COMPARED) == 1, "the loss is detected while idle").await;
     assert_eq!(world.equal().await.documents, 300);
     drained(&mut world).await;
 
     let writer = super::writer::Writer::start(world.collection("tickets"));
     delete().await;
-    world.wait(|world| count(world, COMPARED) >= 2, "it is noticed by a write").await;
+    world.wait(|world| count(world, COMPARED) >= 2, "the loss is detected by a write").await;
     assert!(writer.finish().await > 0);
     assert!(world.equal().await.documents > 300);
     drained(&mut world).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_collection_is_filled_when_its_name_is_set() {
+async fn new_collection_name_is_filled() {
     let mut world = settled().await;
     world.terminate("upserter");
     world.terminate("producer");
@@ -149,7 +149,7 @@ async fn another_collection_is_filled_when_its_name_is_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_model_gets_a_collection_of_its_own() {
+async fn new_model_with_new_collection_is_filled() {
     let mut world = settled().await;
     world.terminate("producer");
     world.collection("tickets").insert_many((5_000..5_020).map(ticket)).await.unwrap();
@@ -170,26 +170,24 @@ async fn a_new_model_gets_a_collection_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deletions_are_forgotten_when_their_time_is_over() {
+async fn tombstones_are_collected_after_grace() {
     let mut world = World::new().await;
-    // Longer than it takes to look at them. The grace is never shorter than what is kept for replays.
+    // Longer than the checks below take. The grace is never shorter than the retention.
     world.write_settings("streams.tombstone_grace = \"10s\"\nstreams.retention_age = \"5s\"");
     for service in super::world::SERVICES {
         world.start(service);
     }
     world.collection("tickets").insert_many((0..20).map(ticket)).await.unwrap();
-    // Or the snapshot would find them deleted already.
+    // Otherwise the snapshot would not see the documents at all.
     assert_eq!(world.equal().await.documents, 20);
     world.collection("tickets").delete_many(doc! {"_id": {"$lt": 15}}).await.unwrap();
     assert_eq!(world.equal().await.documents, 5);
     assert_eq!(world.redis::<u64>(&["HLEN", TOMBSTONES]).await, 15);
-    // A dead letter does not hold them up.
+    // A dead letter does not prevent the collection.
     world.redis::<String>(&["XADD", RAW_DEAD_LETTERS, "*", "operation", "insert"]).await;
     let url = world.stack.redis_url();
     world
-        .until("they are forgotten", || async {
-            super::world::redis_command::<u64>(&url, &["HLEN", TOMBSTONES]).await == 0
-        })
+        .until("no tombstones", || async { super::world::redis_command::<u64>(&url, &["HLEN", TOMBSTONES]).await == 0 })
         .await;
     assert_eq!(world.equal().await.documents, 5);
 }

@@ -1,4 +1,4 @@
-//! `tidewheel replay`, while everything runs.
+//! `tidewheel replay` with a running pipeline.
 
 use mongodb::bson::doc;
 use serde_json::{Value, json};
@@ -32,14 +32,14 @@ async fn settled() -> World {
     world
 }
 
-/// How many points were written by a replay: those carry its number.
+/// Returns the number of points that a replay wrote, by the replay part of their version.
 async fn replayed(world: &World) -> usize {
     let points = points(&world.stack.qdrant_http_url().unwrap()).await;
     points.iter().filter(|point| point["payload"]["_tidewheel"]["version"]["replay"].is_u64()).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plan_is_printed_and_nothing_is_done_without_yes() {
+async fn replay_without_yes_prints_plan_and_changes_nothing() {
     let world = settled().await;
     let before: u64 = world.redis(&["XLEN", RAW]).await;
     for (from, part) in [("embedded", EMBEDDED), ("raw", RAW), ("source", "MongoDB: every document")] {
@@ -61,7 +61,7 @@ async fn a_plan_is_printed_and_nothing_is_done_without_yes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_replay_is_safe_under_live_writes() {
+async fn replays_are_safe_under_live_writes() {
     let mut world = settled().await;
     let writer = Writer::start(world.collection("tickets"));
     for arguments in [
@@ -87,7 +87,7 @@ async fn every_kind_of_replay_is_safe_under_live_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_writes_again_what_the_index_has_lost_and_what_is_there_already() {
+async fn replay_rewrites_lost_and_existing_points() {
     let mut world = settled().await;
     let url = format!("{}/collections/documents/points/delete?wait=true", world.stack.qdrant_http_url().unwrap());
     let gone = json!({"filter": {"must": [{"key": "product", "match": {"value": "Atlas"}}]}});
@@ -111,16 +111,16 @@ impl World {
             }
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
-        panic!("{} points were replayed, not {expected}", replayed(self).await);
+        panic!("expected {expected} replayed points, got {}", replayed(self).await);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_collection_is_filled_and_the_alias_switched_under_live_writes() {
+async fn replay_into_new_collection_switches_alias_under_live_writes() {
     let mut world = World::new().await;
     world.write_settings(r#"qdrant.collection = "current""#);
     let qdrant = world.stack.qdrant_http_url().unwrap();
-    // As a user begins who wants to switch later: a collection, and an alias for it.
+    // The initial setup for later switches: a collection and its alias.
     super::clients::put(
         &format!("{qdrant}/collections/documents_1"),
         &json!({"vectors": {"size": 64, "distance": "Cosine"}}),
@@ -140,22 +140,22 @@ async fn a_new_collection_is_filled_and_the_alias_switched_under_live_writes() {
     for (from, into) in [("source", "documents_2"), ("raw", "documents_3"), ("embedded", "documents_4")] {
         let ran = replay(&world, &[from, "--into", into, "--yes"]).await;
         assert_eq!(ran.code, 0, "{from}: {}", ran.err);
-        assert!(ran.err.contains(&format!("stands for \"{into}\" now")), "{}", ran.err);
+        assert!(ran.err.contains(&format!("switched to \"{into}\"")), "{}", ran.err);
         let answer: Value = client.get(format!("{qdrant}/aliases")).send().await.unwrap().json().await.unwrap();
         assert_eq!(answer["result"]["aliases"][0]["collection_name"], into, "{answer}");
         let groups: Vec<redis::Value> = world.redis(&["XINFO", "GROUPS", EMBEDDED]).await;
-        assert_eq!(groups.len(), 1, "the group {} is gone", STAGE_2_REPLAY.group);
+        assert_eq!(groups.len(), 1, "the group {} is removed", STAGE_2_REPLAY.group);
     }
     assert!(writer.finish().await > 0);
     world.equal_at("documents_4", &["tickets"]).await;
     world.equal_at("current", &["tickets"]).await;
 }
 
-/// The memory of their deletion may be gone, and the replay may be interrupted before it comes to the deletion.
+/// Their tombstones may be gone, and the replay may be interrupted before it reaches the deletion.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_of_history_brings_no_deleted_document_back() {
+async fn replay_of_history_does_not_restore_deleted_documents() {
     let mut world = settled().await;
-    // What is replayed stays where it can be looked at.
+    // Keeps the replayed entries in stage 1, for the checks below.
     world.kill("processor");
     world.redis::<u64>(&["DEL", TOMBSTONES]).await;
     let ran = replay(&world, &["source", "--since", "1h", "--yes"]).await;

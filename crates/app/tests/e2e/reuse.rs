@@ -1,4 +1,4 @@
-//! No text is embedded twice: seen in what the services count.
+//! No text is embedded twice, according to the services' metrics.
 
 use std::process::Stdio;
 
@@ -8,7 +8,7 @@ use super::clients::http;
 use super::dead_letters::snapshot_is_over;
 use super::world::{World, free_port, ticket};
 
-/// The sum of a counter's values, of those lines that have this label.
+/// Returns the sum of a counter's series with this label.
 async fn counted(address: &str, name: &str, label: &str) -> u64 {
     let text = http().get(format!("http://{address}/metrics")).send().await.unwrap().text().await.unwrap();
     let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
@@ -16,7 +16,7 @@ async fn counted(address: &str, name: &str, label: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_what_has_another_text_is_embedded() {
+async fn only_changed_texts_are_embedded() {
     let mut world = World::new().await;
     let operations = format!("127.0.0.1:{}", free_port());
     for service in ["producer", "embedder", "upserter"] {
@@ -24,7 +24,7 @@ async fn only_what_has_another_text_is_embedded() {
     }
     let mut processor = world.command(&["--set", &format!("http.listen={operations}"), "processor"]);
     let mut processor = processor.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    // What it and the feed have both seen may be embedded twice.
+    // Documents in both the snapshot and the change stream may be embedded twice.
     snapshot_is_over(&mut world).await;
     let tickets = world.collection("tickets");
     tickets.insert_many((0..300).map(ticket)).await.unwrap();
@@ -33,21 +33,21 @@ async fn only_what_has_another_text_is_embedded() {
     let embedded = async || counted(&embedder, "tidewheel_embedder_texts_total", "").await;
     let saved = async || counted(&operations, "tidewheel_processor_texts_total", "origin=\"index\"").await;
     let first = embedded().await;
-    assert!((250..=310).contains(&first), "{first} texts for 300 documents, some of which have the same text");
+    assert!((250..=310).contains(&first), "{first} texts for 300 documents, some with equal text");
     assert_eq!(saved().await, 0);
 
-    // The payload alone.
+    // Only the payload changes.
     tickets.update_many(doc! {}, doc! {"$set": {"owner": "grace@example.com"}}).await.unwrap();
     world.equal().await;
     assert_eq!((embedded().await, saved().await), (first, 300));
     assert!(counted(&operations, "tidewheel_processor_tokens_saved_total", "origin=\"index\"").await > 300);
 
-    // One text.
+    // One text changes.
     tickets.update_one(doc! {"_id": 7}, doc! {"$set": {"content": "It was found in the cellar."}}).await.unwrap();
     world.equal().await;
     assert_eq!(embedded().await, first + 1);
 
-    // Without an embedder, what needs none goes on.
+    // Changes without new texts continue without an embedder.
     world.kill("embedder");
     tickets.update_many(doc! {}, doc! {"$set": {"owner": "ada@example.com"}}).await.unwrap();
     world.equal().await;

@@ -1,4 +1,4 @@
-//! Everything is restarted, one after the other, while writes go on: an upgrade.
+//! A rolling restart of all services and servers under writes, as in an upgrade.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use mongodb::error::Result;
 
 use super::world::{SERVICES, World, ticket};
 
-/// One round: a few documents written whole, one of seven changed or deleted again and again. It may be repeated.
+/// One round of idempotent writes: a few documents replaced, one of seven hot ones updated, some deleted.
 async fn round(tickets: &Collection<Document>, round: i32) -> Result<()> {
     for number in 0..3 {
         let document = ticket(1_000 + round * 3 + number);
@@ -27,7 +27,7 @@ async fn round(tickets: &Collection<Document>, round: i32) -> Result<()> {
     Ok(())
 }
 
-/// Writes until it is told to stop; whatever fails because the server restarts is tried again.
+/// Writes until `stop`; retries writes that fail during a server restart.
 async fn write(tickets: Collection<Document>, stop: Arc<AtomicBool>) -> i32 {
     let mut rounds = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -41,7 +41,7 @@ async fn write(tickets: Collection<Document>, stop: Arc<AtomicBool>) -> i32 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_may_be_restarted_under_writes() {
+async fn rolling_restart_under_writes_loses_nothing() {
     let mut world = World::running().await;
     let stop = Arc::new(AtomicBool::new(false));
     let writer = tokio::spawn(write(world.collection("tickets"), stop.clone()));
@@ -56,9 +56,9 @@ async fn everything_may_be_restarted_under_writes() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let pid = server.pid();
         server.restart().await.unwrap();
-        assert_ne!(server.pid(), pid, "it was another process");
+        assert_ne!(server.pid(), pid, "a new process");
     }
-    // And all services a second time, the other way round.
+    // All services a second time, in reverse order.
     for service in SERVICES.into_iter().rev() {
         let (status, _) = world.terminate(service);
         assert!(status.success(), "{service} ended with {status}");

@@ -1,7 +1,7 @@
-//! Every command of docs/runbook.md, run against a pipeline that works.
+//! Runs every command of docs/runbook.md against a healthy pipeline.
 //!
-//! `tidewheel` is the binary; `redis-cli` and `curl` are done with clients, and what is between `db.adminCommand(` and `)` is sent
-//! by MongoDB's driver: the same requests, without needing those programs.
+//! `tidewheel` is the binary. `redis-cli`, `curl` and `db.adminCommand(…)` are sent by client libraries: the same
+//! requests, without those programs.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use super::world::{World, free_port, redis_command, repository, ticket};
 /// A command line of the runbook.
 #[derive(Debug, PartialEq)]
 enum Line {
-    /// Its words.
+    /// The words of a shell command.
     Shell(Vec<String>),
     /// A command for MongoDB.
     Mongo(Document),
 }
 
-/// Every line of every block of commands.
+/// Returns every line of every code block.
 fn lines(markdown: &str) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut block = None;
@@ -30,17 +30,17 @@ fn lines(markdown: &str) -> Vec<Line> {
             (Some("sh"), _) => lines.push(Line::Shell(words(line))),
             (Some("js"), _) => {
                 let json = line.strip_prefix("db.adminCommand(").and_then(|rest| rest.strip_suffix(')'));
-                let json = json.unwrap_or_else(|| panic!("{line:?} is no db.adminCommand"));
+                let json = json.unwrap_or_else(|| panic!("not a db.adminCommand: {line:?}"));
                 lines.push(Line::Mongo(serde_json::from_str(json).unwrap_or_else(|error| panic!("{json}: {error}"))));
             }
-            (Some(other), _) => panic!("a block of {other:?}: the commands in it would not be run"),
+            (Some(other), _) => panic!("unsupported code block {other:?}"),
             (None, _) => {}
         }
     }
     lines
 }
 
-/// The words of a line, with what is between single quotes as it is.
+/// Splits a line into words; text in single quotes is one word.
 fn words(line: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for (i, part) in line.split('\'').enumerate() {
@@ -54,15 +54,15 @@ fn words(line: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_of_the_runbook_works() {
+async fn every_runbook_command_succeeds() {
     let text = std::fs::read_to_string(repository("docs/runbook.md")).unwrap();
     let lines = lines(&text);
-    assert!(lines.len() > 40, "{} commands were found", lines.len());
+    assert!(lines.len() > 40, "{} commands found", lines.len());
     assert!(lines.contains(&Line::Shell(vec!["tidewheel".into(), "trace".into(), "7".into()])));
 
     let mut world = World::new().await;
     world.start("embedder");
-    // What follows is not for its eyes: two cannot listen on one port.
+    // The settings below are not for the embedder: two services cannot listen on one port.
     world.wait(|world| world.log("embedder").contains("ready"), "the embedder has read its settings").await;
     let operations = format!("127.0.0.1:{}", free_port());
     world.write_settings(&format!("http.listen = \"{operations}\""));
@@ -83,7 +83,7 @@ async fn every_command_of_the_runbook_works() {
             Line::Shell(words) => shell(&world, &words, &places).await,
         }
     }
-    // The last one asks for a comparison of everything, and all of it is said to be harmless.
+    // The last command triggers a comparing snapshot, which the runbook documents as harmless.
     world.collection("tickets").update_many(doc! {}, doc! {"$set": {"owner": "grace@example.com"}}).await.unwrap();
     world.equal().await;
 }
@@ -95,10 +95,10 @@ async fn shell(world: &World, words: &[String], places: &[(&str, String)]) {
             let output = world.command(arguments).output().expect("the binary starts");
             let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             assert!(matches!(output.status.code(), Some(0 | 1)), "{words:?}: {}\n{out}\n{err}", output.status);
-            assert!(!out.is_empty() || !err.is_empty(), "{words:?} says nothing");
+            assert!(!out.is_empty() || !err.is_empty(), "{words:?} prints nothing");
         }
         ["redis-cli", ref command @ ..] => {
-            // Fails the test if Redis refuses it.
+            // Panics if Redis returns an error.
             let _: redis::Value = redis_command(&world.stack.redis_url(), command).await;
         }
         ["curl", "-s", address] => {
@@ -107,6 +107,6 @@ async fn shell(world: &World, words: &[String], places: &[(&str, String)]) {
             let answer = http().get(&url).timeout(Duration::from_secs(10)).send().await.unwrap();
             assert!(answer.status().is_success(), "{address}: {}", answer.status());
         }
-        _ => panic!("{words:?} is not a command that this test knows"),
+        _ => panic!("unsupported command {words:?}"),
     }
 }

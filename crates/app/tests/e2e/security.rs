@@ -1,4 +1,4 @@
-//! What strangers can do to the servers of the real binary: hold connections, speak through a browser, guess tokens.
+//! Attacks on the servers of the real binary: held connections, cross-site requests, guessed tokens.
 
 mod attacks;
 mod audit_log;
@@ -11,16 +11,17 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tidewheel_local::stack::local_qdrant_beside;
 
 use super::world::{BINARY, free_port};
 
-/// Long enough for anything on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Names of the settings of our three servers.
+/// Settings tables of the three servers.
 const TABLES: [&str; 3] = ["embedder", "http", "console"];
 
-/// Embedder, operations port and console, in processes of their own, whose other servers are not there.
+/// Embedder, operations port and console in separate processes, without the other servers.
 struct Servers {
     dir: TempDir,
     settings: String,
@@ -30,13 +31,13 @@ struct Servers {
 }
 
 impl Servers {
-    /// Prepares them, with these settings beside the necessary ones.
+    /// Prepares them with additional settings.
     fn prepare(more: &str) -> Self {
-        let (dir, ports, nobody) = (tempfile::tempdir().unwrap(), [free_port(), free_port(), free_port()], free_port());
+        let (dir, ports, closed) = (tempfile::tempdir().unwrap(), [free_port(), free_port(), free_port()], free_port());
         let listen = |number: usize| format!("{}.listen = \"127.0.0.1:{}\"\n", TABLES[number], ports[number]);
         let settings = format!(
-            "{}{}{}embedder.model = \"hash:8\"\nmongodb.uri = \"mongodb://127.0.0.1:{nobody}/?serverSelectionTimeoutMS=500\"\n\
-             mongodb.database = \"shop\"\nredis.url = \"redis://127.0.0.1:{nobody}\"\nqdrant.url = \"http://127.0.0.1:{nobody}\"\n{more}",
+            "{}{}{}embedder.model = \"hash:8\"\nmongodb.uri = \"mongodb://127.0.0.1:{closed}/?serverSelectionTimeoutMS=500\"\n\
+             mongodb.database = \"shop\"\nredis.url = \"redis://127.0.0.1:{closed}\"\nqdrant.url = \"http://127.0.0.1:{closed}\"\n{more}",
             listen(0),
             listen(1),
             listen(2),
@@ -44,7 +45,7 @@ impl Servers {
         Self { dir, settings, ports, processes: Vec::new() }
     }
 
-    /// Starts both processes with no more open files than are usual, and waits until all three servers listen.
+    /// Starts both processes with the default limit of open files, and waits until all three servers listen.
     async fn start(more: &str) -> Self {
         let mut servers = Self::prepare(more);
         for service in ["embedder", "console"] {
@@ -55,23 +56,30 @@ impl Servers {
         let begun = Instant::now();
         for port in servers.ports {
             while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-                assert!(begun.elapsed() < PATIENCE, "{}{}", servers.log("embedder"), servers.log("console"));
+                assert!(begun.elapsed() < TIMEOUT, "{}{}", servers.log("embedder"), servers.log("console"));
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
         servers
     }
 
-    /// The server of the local stack beside them; gives its address.
+    /// Starts the local Qdrant; returns its URL.
     async fn local_qdrant(&mut self) -> String {
         let (http, grpc) = (free_port(), free_port());
-        let mut command = self.command("local-qdrant");
+        let program =
+            std::env::current_exe().ok().and_then(|this| local_qdrant_beside(&this)).expect("the local Qdrant");
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "ulimit -n 1024; exec \"$0\" \"$@\""])
+            .arg(program)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         command.arg("--data").arg(self.dir.path().join("qdrant"));
         command.args(["--http", &format!("127.0.0.1:{http}"), "--grpc", &format!("127.0.0.1:{grpc}")]);
         self.processes.push(command.stderr(Stdio::null()).spawn().unwrap());
         let begun = Instant::now();
         while tokio::net::TcpStream::connect(("127.0.0.1", http)).await.is_err() {
-            assert!(begun.elapsed() < PATIENCE, "the local Qdrant does not listen");
+            assert!(begun.elapsed() < TIMEOUT, "the local Qdrant does not listen");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         format!("http://127.0.0.1:{http}")
@@ -95,7 +103,7 @@ impl Servers {
         std::fs::read_to_string(self.log_file(service)).unwrap_or_default()
     }
 
-    /// The address of one of the servers.
+    /// Returns the URL of one of the servers.
     fn url(&self, table: &str) -> String {
         let number = TABLES.iter().position(|known| *known == table).unwrap();
         format!("http://127.0.0.1:{}", self.ports[number])

@@ -1,4 +1,4 @@
-//! A clean end: nothing is left pending, and it is quick.
+//! Graceful shutdown: quick, and without pending entries.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
 use super::world::{SERVICES, World, ticket};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn services_end_within_ten_seconds_and_leave_nothing_pending() {
+async fn services_shut_down_within_ten_seconds_without_pending_entries() {
     let mut world = World::running().await;
     world.collection("tickets").insert_many((0..300).map(ticket)).await.unwrap();
     world.equal().await;
     world.collection("tickets").insert_many((1000..3000).map(ticket)).await.unwrap();
-    // The embedder last: work in flight is finished, not handed back.
+    // The embedder last, so that work in flight is completed rather than handed back.
     for service in ["producer", "processor", "upserter", "embedder"] {
         let (status, took) = world.terminate(service);
         assert!(status.success(), "{service} ended with {status}");
@@ -22,8 +22,8 @@ async fn services_end_within_ten_seconds_and_leave_nothing_pending() {
         let pending: (u64, Option<String>, Option<String>, redis::Value) =
             world.redis(&["XPENDING", stream, group]).await;
         let consumers: Vec<redis::Value> = world.redis(&["XINFO", "CONSUMERS", stream, group]).await;
-        assert_eq!(pending.0, 0, "{stream} has entries pending");
-        assert!(consumers.is_empty(), "{stream} has consumers left");
+        assert_eq!(pending.0, 0, "{stream} has pending entries");
+        assert!(consumers.is_empty(), "{stream} still has consumers");
     }
     for service in SERVICES {
         world.start(service);
@@ -32,10 +32,10 @@ async fn services_end_within_ten_seconds_and_leave_nothing_pending() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_services_in_one_process_work_and_end_as_well() {
+async fn run_converges_and_shuts_down_gracefully() {
     let mut world = World::new().await;
     world.write_settings(r#"http.listen = "off""#);
-    // `embedding.url` is set, so `run` leaves the embedder to somebody else.
+    // `embedding.url` is set, so `run` does not start an embedder.
     world.start("embedder");
     world.start("run");
     world.collection("tickets").insert_many((0..300).map(ticket)).await.unwrap();
@@ -45,7 +45,7 @@ async fn all_services_in_one_process_work_and_end_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collection_of_another_dimension_stops_the_upserter_with_a_clear_error() {
+async fn upserter_rejects_collection_with_another_dimension() {
     let mut world = World::new().await;
     let qdrant = world.stack.qdrant_http_url().unwrap();
     let body = serde_json::json!({"vectors": {"size": 3, "distance": "Cosine"}});

@@ -1,4 +1,4 @@
-//! A snapshot of many documents, killed in the midst of it, while others write.
+//! A snapshot of many documents with kills and concurrent writes.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use super::world::{SERVICES, World, ticket};
 
 const DOCUMENTS: i32 = 20_000;
 
-/// Eight kinds of `_id`, in turn.
+/// Returns `_id`s of eight BSON types, in turn.
 fn id(number: i32) -> Bson {
     let bytes = number.to_be_bytes();
     match number % 8 {
@@ -32,7 +32,7 @@ fn document(number: i32) -> Document {
     document
 }
 
-/// Some of every operation, all over the collection: before and after wherever the scan is.
+/// Performs every operation across the whole collection, on both sides of the scan's position.
 async fn disturb(things: &Collection<Document>, round: i32) {
     for number in (round..DOCUMENTS).step_by(400) {
         let change = doc! {"$set": {"content": format!("Changed in round {round}.")}};
@@ -42,18 +42,18 @@ async fn disturb(things: &Collection<Document>, round: i32) {
     things.insert_many((0..80).map(|i| document(DOCUMENTS + round * 100 + i))).await.unwrap();
 }
 
-/// The snapshot's state and the rows that it has read.
+/// Returns the snapshot's state and the number of rows that it has read.
 async fn progress(world: &World) -> (String, u64) {
     let checkpoint: HashMap<String, String> = world.redis(&["HGETALL", CHECKPOINT]).await;
     let rows = checkpoint.get("snapshot_rows").and_then(|rows| rows.parse().ok());
     (checkpoint.get("snapshot").cloned().unwrap_or_default(), rows.unwrap_or(0))
 }
 
-/// Waits until the snapshot has read more rows than this, then kills the producer; gives the rows read by then.
+/// Waits until the snapshot has read more rows than this, then kills the producer; returns the number of rows read.
 async fn kill_in_the_middle(world: &mut World, beyond: u64) -> u64 {
     loop {
         let (state, rows) = progress(world).await;
-        assert_ne!(state, "done", "the snapshot was over before the producer could be killed");
+        assert_ne!(state, "done", "the snapshot completed before the producer was killed");
         if rows > beyond {
             break;
         }
@@ -67,9 +67,9 @@ async fn kill_in_the_middle(world: &mut World, beyond: u64) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_killed_in_the_middle_goes_on_while_others_write() {
+async fn snapshot_resumes_after_kills_under_writes() {
     let mut world = World::new().await;
-    // The producer waits for the processors from time to time, so that it can be met in the midst of its work.
+    // Backpressure pauses the snapshot, so that it can be killed midway.
     world.write_settings("producer.high_water = 2000");
     let things = world.collection("things");
     for first in (0..DOCUMENTS).step_by(2_000) {
@@ -86,11 +86,11 @@ async fn a_snapshot_killed_in_the_middle_goes_on_while_others_write() {
     disturb(&things, 3).await;
     world.start("producer");
     disturb(&things, 4).await;
-    // Of each round 50 of the documents that were there are deleted, and 80 new ones come.
+    // Each round deletes 50 documents of the initial set and inserts 80.
     assert_eq!(world.equal().await.documents, (DOCUMENTS + 4 * (80 - 50)) as u64);
     let (state, rows) = progress(&world).await;
     assert_eq!(state, "done");
-    assert!(rows > second, "it went on where it was");
-    let read = world.log("producer").matches("reading what is already there").count();
-    assert_eq!(read, 3, "by three producers, one after the other");
+    assert!(rows > second, "the snapshot resumed");
+    let read = world.log("producer").matches("reading snapshot").count();
+    assert_eq!(read, 3, "once per producer");
 }

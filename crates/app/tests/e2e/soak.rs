@@ -1,17 +1,17 @@
-//! One minute of the chaos soak, from a fixed seed. `tidewheel-soak` runs it for as long as one likes.
-#![allow(clippy::print_stdout, reason = "what it did is worth reading even when it passes")]
+//! One minute of the chaos soak with a fixed seed. `tidewheel-soak` runs it for any duration.
+#![allow(clippy::print_stdout, reason = "the report is useful even if the test passes")]
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewheel_embed::engine::{Engine as _, Text};
-use tidewheel_embed::hash::HashEngine;
+use tidewheel_engine::hash::HashEngine;
+use tidewheel_engine::{Engine as _, Text};
 use tidewheel_testkit::soak::{self, SoakOptions};
 
 use super::world::BINARY;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_minute_of_chaos_converges() {
+async fn pipeline_converges_after_a_minute_of_chaos() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let engine = HashEngine::new(SoakOptions::DIMENSION);
     let options = SoakOptions {
@@ -29,6 +29,6 @@ async fn a_minute_of_chaos_converges() {
     if !report.converged {
         panic!("the soak failed; its logs are kept in {}", dir.keep().display());
     }
-    assert!(report.faults_in_all() >= 20, "only {} faults happened", report.faults_in_all());
-    assert!(report.operations_in_all() >= 500, "only {} writes happened", report.operations_in_all());
+    assert!(report.faults_in_all() >= 20, "only {} faults", report.faults_in_all());
+    assert!(report.operations_in_all() >= 500, "only {} writes", report.operations_in_all());
 }

@@ -1,4 +1,4 @@
-//! MongoDB's own faults: an election, a cursor that is killed, a connection that breaks under a waiting read.
+//! Faults of MongoDB: elections, killed cursors, and connections that break during a read.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ async fn admin(world: &World, command: Document) -> Document {
     world.database.client().database("admin").run_command(command).await.unwrap()
 }
 
-/// The term of the replica set: each election raises it.
+/// Returns the term of the replica set, which each election increments.
 async fn term(world: &World) -> i64 {
     admin(world, doc! {"replSetGetStatus": 1}).await.get_i64("term").unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_primary_that_steps_down_loses_nothing() {
+async fn primary_stepdown_loses_nothing() {
     let mut world = World::running().await;
     let tickets = world.collection("tickets");
     tickets.insert_many((0..100).map(ticket)).await.unwrap();
@@ -30,12 +30,12 @@ async fn a_primary_that_steps_down_loses_nothing() {
         tickets.insert_many((round * 1_000..round * 1_000 + 100).map(ticket)).await.unwrap();
         tickets.delete_many(doc! {"_id": {"$gte": 10 * round, "$lt": 10 * round + 10}}).await.unwrap();
     }
-    assert!(term(&world).await >= before + 2, "there were elections");
+    assert!(term(&world).await >= before + 2, "elections");
     assert_eq!(world.equal().await.documents, 280);
     world.each_change_once().await;
 }
 
-/// The cursors of change streams: those of the producer, since nobody else has one.
+/// Returns the cursors of change streams, all of which belong to the producer.
 async fn stream_cursors(world: &World) -> Vec<i64> {
     let stages = [
         doc! {"$currentOp": {"idleCursors": true, "allUsers": true}},
@@ -48,7 +48,7 @@ async fn stream_cursors(world: &World) -> Vec<i64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_cursor_is_replaced_and_nothing_is_lost() {
+async fn killed_cursor_is_reopened_without_loss() {
     let mut world = World::running().await;
     let tickets = world.collection("tickets");
     tickets.insert_many((0..100).map(ticket)).await.unwrap();
@@ -63,14 +63,14 @@ async fn a_killed_cursor_is_replaced_and_nothing_is_lost() {
         tickets.insert_many((round * 1_000..round * 1_000 + 50).map(ticket)).await.unwrap();
         tickets.delete_one(doc! {"_id": round}).await.unwrap();
         world.equal().await;
-        assert!(stream_cursors(&world).await.iter().all(|cursor| !cursors.contains(cursor)), "it is another cursor");
+        assert!(stream_cursors(&world).await.iter().all(|cursor| !cursors.contains(cursor)), "a new cursor");
     }
     assert_eq!(world.equal().await.documents, 247);
     world.each_change_once().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_breaks_under_a_waiting_read_loses_nothing() {
+async fn broken_connection_during_read_loses_nothing() {
     let mut world = World::new().await;
     let proxy = Proxy::start(format!("127.0.0.1:{}", world.stack.mongod.port())).await.unwrap();
     world.detours.mongodb_uri = Some(format!("mongodb://{}/?directConnection=true", proxy.address()));
@@ -84,16 +84,16 @@ async fn a_connection_that_breaks_under_a_waiting_read_loses_nothing() {
     for round in 1..=4 {
         let broken = proxy.broken();
         match round {
-            // Between two events, and instead of the answer that carries some.
+            // Between two events, and instead of a response with events.
             1 | 2 => proxy.cut(),
             _ => proxy.set(Weather::CutInsteadOfAnswer(2)),
         }
         tickets.insert_many((round * 1_000..round * 1_000 + 50).map(ticket)).await.unwrap();
         tickets.delete_one(doc! {"_id": round}).await.unwrap();
         world.equal().await;
-        assert!(proxy.broken() > broken, "connections were broken");
+        assert!(proxy.broken() > broken, "broken connections");
     }
-    // Cut off for longer than the driver's own attempts.
+    // Disconnected for longer than the driver's own retries.
     proxy.set(Weather::Refuse);
     tickets.update_many(doc! {"_id": {"$lt": 50}}, doc! {"$set": {"content": "Changed meanwhile."}}).await.unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;

@@ -1,4 +1,4 @@
-//! A producer that sleeps past its lease and wakes up while another one works: a zombie.
+//! A producer that is frozen past its lease and resumes while another one is active: a zombie.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use tidewheel_core::streams::{LEASE, RAW};
 use super::world::{World, redis_command, signal, ticket};
 use super::writer::Writer;
 
-/// The process that an owner of the lease names: `producer-HOST-PID-UNIQUE`.
+/// Returns the pid in a lease owner: `producer-HOST-PID-UNIQUE`.
 fn pid_of(owner: &str) -> u32 {
-    owner.rsplit('-').nth(1).and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("{owner:?} names no process"))
+    owner.rsplit('-').nth(1).and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("no pid in {owner:?}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_producer_frozen_past_its_lease_wakes_up_and_does_no_harm() {
+async fn producer_frozen_past_its_lease_appends_nothing_after_resume() {
     let mut world = World::running().await;
     world.collection("tickets").insert_one(ticket(1)).await.unwrap();
     world.equal().await;
@@ -22,7 +22,7 @@ async fn a_producer_frozen_past_its_lease_wakes_up_and_does_no_harm() {
     let first: String = world.redis(&["GET", LEASE]).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
 
-    // It is frozen in the midst of its work: writes come every few milliseconds.
+    // Frozen while active: writes come every few milliseconds.
     signal(pid_of(&first), "STOP");
     let url = world.stack.redis_url();
     let first_owner = first.clone();
@@ -35,13 +35,15 @@ async fn a_producer_frozen_past_its_lease_wakes_up_and_does_no_harm() {
     let second: String = world.redis(&["GET", LEASE]).await;
     let before: u64 = world.redis(&["XLEN", RAW]).await;
     world
-        .until("the other producer works", || async { redis_command::<u64>(&url, &["XLEN", RAW]).await > before + 100 })
+        .until("the other producer appends", || async {
+            redis_command::<u64>(&url, &["XLEN", RAW]).await > before + 100
+        })
         .await;
 
     signal(pid_of(&first), "CONT");
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(world.redis::<String>(&["GET", LEASE]).await, second, "the lease stays with the second one");
-    assert!(world.log("producer").contains("another producer is at work"), "the first one stands by");
+    assert_eq!(world.redis::<String>(&["GET", LEASE]).await, second, "the second producer keeps the lease");
+    assert!(world.log("producer").contains("another producer holds the lease"), "the first producer stands by");
     assert!(writer.finish().await > 50);
     world.equal().await;
     world.each_change_once().await;

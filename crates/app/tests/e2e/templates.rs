@@ -1,4 +1,4 @@
-//! Templates that would compute for ever on some documents.
+//! Templates that exceed their limits on some documents.
 
 use mongodb::bson::{Document, doc};
 use tidewheel_core::streams::{RAW, RAW_DEAD_LETTERS, RAW_GROUP};
@@ -6,11 +6,11 @@ use tidewheel_core::streams::{RAW, RAW_DEAD_LETTERS, RAW_GROUP};
 use super::dead_letters::snapshot_is_over;
 use super::world::{SERVICES, World, backlog, redis_command, ticket};
 
-/// Loops over one number of the document, repeats a text by another, indents by a third.
+/// Loops, repeats and indents by numbers in the document.
 const TEMPLATE: &str = "{{ subject }} {% for a in range(n) %}{% for b in range(n) %}{% for c in range(n) %}{% endfor %}{% endfor %}{% endfor %}{{ 'x' * width }}{{ content | indent(depth) }}";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_document_on_which_the_template_does_not_end_is_parked_and_its_neighbours_arrive() {
+async fn document_that_exhausts_template_is_parked_and_rest_is_indexed() {
     let mut world = World::new().await;
     world.write_settings(&format!("documents.template = \"{TEMPLATE}\""));
     for service in SERVICES {
@@ -24,14 +24,14 @@ async fn a_document_on_which_the_template_does_not_end_is_parked_and_its_neighbo
         document
     };
     let mut documents: Vec<_> = (0..60).map(|number| with(number, 2, 3, 1)).collect();
-    // 10¹² rounds; a gigabyte; two of them.
+    // 10¹² iterations; a gigabyte; a gigabyte of indentation per line; all of them.
     documents[10] = with(10, 10_000, 3, 1);
     documents[20] = with(20, 2, 1_000_000_000, 1);
     documents[30] = with(30, 2, 3, 1_000_000_000);
     documents[40] = with(40, 5_000, 1_000_000_000, 1_000_000_000);
     tickets.insert_many(documents).await.unwrap();
     let (redis, qdrant) = (world.stack.redis_url(), world.stack.qdrant_http_url().unwrap());
-    world.until("all neighbours are in the index", || super::clients::count(&qdrant, 56)).await;
+    world.until("all other documents are in the index", || super::clients::count(&qdrant, 56)).await;
     world.until("stage 1 is drained", || async { backlog(&redis, RAW, RAW_GROUP).await == 0 }).await;
     let letters: Vec<(String, std::collections::HashMap<String, Vec<u8>>)> =
         redis_command(&redis, &["XRANGE", RAW_DEAD_LETTERS, "-", "+"]).await;

@@ -1,7 +1,7 @@
-//! Endpoints with a limit on the tokens of a text, in front of a real pipeline.
+//! Endpoints with a token limit, with a real pipeline.
 //!
-//! The endpoint has a byte-level vocabulary, as ByT5 has: a token for each byte. No estimate expects so many, so that every
-//! kind of text is rejected at first.
+//! The endpoint has a byte-level vocabulary, like ByT5: one token per byte. Every estimate is lower, so that every kind
+//! of text is rejected at first.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,15 +18,16 @@ use tokio::net::TcpListener;
 
 use super::world::{World, backlog};
 
-/// Most tokens of a text, the two special ones included.
+/// Maximum tokens of a text, including two special tokens.
 const LIMIT: usize = 514;
 
 #[derive(Clone, Default)]
 struct Endpoint {
-    /// Texts that were embedded, and requests that were rejected.
+    /// The embedded texts.
     embedded: Arc<Mutex<Vec<String>>>,
+    /// The number of rejected requests.
     rejected: Arc<AtomicUsize>,
-    /// Requests for a passage that allow the endpoint to truncate.
+    /// The number of requests that allow the endpoint to truncate.
     truncating: Arc<AtomicUsize>,
 }
 
@@ -44,7 +45,7 @@ impl Endpoint {
         self.embedded.lock().unwrap().len()
     }
 
-    /// Vectors for the texts, or the rejection of all of them.
+    /// Embeds the texts, or returns the token count of one that is too long.
     fn embed(&self, body: &Value, field: &str) -> Result<Vec<Vec<f32>>, usize> {
         let texts: Vec<&str> = body[field].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
         if body["truncate"] == true {
@@ -66,7 +67,7 @@ impl Endpoint {
 
 async fn answer(State(endpoint): State<Endpoint>, uri: Uri, body: Bytes) -> Response {
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let refuse = |status: StatusCode, body: Value| (status, axum::Json(body)).into_response();
+    let reject = |status: StatusCode, body: Value| (status, axum::Json(body)).into_response();
     match uri.path() {
         // As started with --auto-truncate.
         "/info" => axum::Json(json!({
@@ -79,13 +80,13 @@ async fn answer(State(endpoint): State<Endpoint>, uri: Uri, body: Bytes) -> Resp
             Err(given) => {
                 let error =
                     format!("Input validation error: `inputs` must have less than {LIMIT} tokens. Given: {given}");
-                refuse(StatusCode::PAYLOAD_TOO_LARGE, json!({"error": error, "error_type": "Validation"}))
+                reject(StatusCode::PAYLOAD_TOO_LARGE, json!({"error": error, "error_type": "Validation"}))
             }
         },
         "/api/show" => axum::Json(json!({"model_info": {"bytes.context_length": LIMIT}})).into_response(),
         "/api/embed" => match endpoint.embed(&body, "input") {
             Ok(vectors) => axum::Json(json!({"embeddings": vectors})).into_response(),
-            Err(_) => refuse(StatusCode::BAD_REQUEST, json!({"error": "the input length exceeds the context length"})),
+            Err(_) => reject(StatusCode::BAD_REQUEST, json!({"error": "the input length exceeds the context length"})),
         },
         "/v1/embeddings" => match endpoint.embed(&body, "input") {
             Ok(vectors) => {
@@ -98,14 +99,14 @@ async fn answer(State(endpoint): State<Endpoint>, uri: Uri, body: Bytes) -> Resp
                     "This model's maximum context length is {LIMIT} tokens, however you requested {given} tokens ({given} in your prompt; 0 for the completion). Please reduce your prompt; or completion length."
                 );
                 let error = json!({"message": message, "type": "invalid_request_error", "param": null, "code": null});
-                refuse(StatusCode::BAD_REQUEST, json!({"error": error}))
+                reject(StatusCode::BAD_REQUEST, json!({"error": error}))
             }
         },
         _ => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
-/// Texts of every kind that an estimate may get wrong.
+/// Texts of every kind for which estimates may be wrong.
 fn texts() -> Vec<String> {
     let mut state = 7_u64;
     let mut random = move || {
@@ -131,7 +132,7 @@ fn texts() -> Vec<String> {
         "😀👩‍👩‍👧‍👦🇨🇭".repeat(200),
         "0123456789abcdef".repeat(300),
         "x".repeat(5_000),
-        // A short one is split too.
+        // A short text that is split too.
         "短".repeat(300),
     ]
 }
@@ -139,18 +140,18 @@ fn texts() -> Vec<String> {
 async fn drained(world: &mut World) {
     let redis = world.stack.redis_url();
     for (stream, group) in [(RAW, RAW_GROUP), (EMBEDDED, EMBEDDED_GROUP)] {
-        world.until("everything has arrived", || async { backlog(&redis, stream, group).await == 0 }).await;
+        world.until("both stages are drained", || async { backlog(&redis, stream, group).await == 0 }).await;
     }
 }
 
-async fn nothing_is_parked(world: &World) {
+async fn assert_no_dead_letters(world: &World) {
     for stream in [RAW_DEAD_LETTERS, EMBEDDED_DEAD_LETTERS] {
         assert_eq!(world.redis::<u64>(&["XLEN", stream]).await, 0, "{stream}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn texts_that_an_endpoint_rejects_as_too_long_are_split_until_all_of_each_is_embedded() {
+async fn texts_rejected_as_too_long_are_split_and_embedded_completely() {
     let mut world = World::new().await;
     let notes = world.collection("notes");
     for service in ["producer", "upserter"] {
@@ -162,21 +163,21 @@ async fn texts_that_an_endpoint_rejects_as_too_long_are_split_until_all_of_each_
     for (round, provider) in ["tei", "ollama", "openai"].into_iter().enumerate() {
         let (endpoint, url) = Endpoint::start().await;
         world.detours.embedding_url = Some(url);
-        // OpenAI's form does not say how much the model reads.
+        // OpenAI's API does not report the model's limit.
         world.write_settings(&format!(
             "embedding.provider = \"{provider}\"\nembedding.model = \"bytes\"\nembedding.max_tokens = 600"
         ));
         world.start("processor");
         let numbered = texts().into_iter().enumerate();
         notes.insert_many(numbered.map(|(number, text)| document(round * count + number, text))).await.unwrap();
-        // The comparison includes that the chunks of each document leave out nothing but white space.
+        // The comparison verifies that the chunks of each document omit nothing but white space.
         assert_eq!(world.equal().await.documents as usize, (round + 1) * count, "{provider}");
-        nothing_is_parked(&world).await;
-        assert!(endpoint.rejected.load(Ordering::Relaxed) > 0, "{provider}: nothing was rejected");
-        assert_eq!(endpoint.truncating.load(Ordering::Relaxed), 0, "{provider} was allowed to truncate");
-        assert!(world.log("processor").contains("are split at"), "{provider}: nothing was learned");
+        assert_no_dead_letters(&world).await;
+        assert!(endpoint.rejected.load(Ordering::Relaxed) > 0, "{provider}: no rejections");
+        assert_eq!(endpoint.truncating.load(Ordering::Relaxed), 0, "{provider}: truncation was allowed");
+        assert!(world.log("processor").contains("are split at"), "{provider}: no limit was learned");
 
-        // Nothing is rejected again when other fields change: what was learned is applied.
+        // The learned limit is applied when other fields change, without further rejections.
         drained(&mut world).await;
         let rejected = endpoint.rejected.load(Ordering::Relaxed);
         let these = doc! {"_id": {"$gte": (round * count) as i32, "$lt": ((round + 1) * count) as i32}};
@@ -184,13 +185,17 @@ async fn texts_that_an_endpoint_rejects_as_too_long_are_split_until_all_of_each_
         world.equal().await;
         drained(&mut world).await;
 
-        // What was learned is applied to other documents of the kind.
+        // The learned limit is applied to new documents.
         let (again, before) = ((round + 1) * 1_000, endpoint.embedded());
         notes.insert_one(document(again, texts()[3].replace("parcel", "letter"))).await.unwrap();
-        world.until("it is embedded", || async { endpoint.embedded() > before }).await;
+        world.until("the document is embedded", || async { endpoint.embedded() > before }).await;
         notes.delete_one(doc! {"_id": again as i32}).await.unwrap();
         world.equal().await;
-        assert_eq!(endpoint.rejected.load(Ordering::Relaxed), rejected, "{provider}: a lesson was forgotten");
+        assert_eq!(
+            endpoint.rejected.load(Ordering::Relaxed),
+            rejected,
+            "{provider}: the learned limit was not applied"
+        );
         world.kill("processor");
     }
 }

@@ -1,14 +1,14 @@
-//! What a trace says of a document, wherever it is.
+//! `tidewheel trace` for a document at every hop.
 
 use mongodb::bson::{doc, oid::ObjectId};
 use serde_json::Value;
 use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
 
 use super::dead_letters::snapshot_is_over;
-use super::embedder::{Mood, world};
+use super::embedder::{Behavior, world};
 use super::world::{World, backlog, ticket};
 
-/// What `tidewheel trace` prints as JSON, and its exit code.
+/// Returns the JSON output of `tidewheel trace`, and its exit code.
 fn trace(world: &World, arguments: &[&str]) -> (Value, Option<i32>) {
     let ran = world.command(&[&["trace"], arguments, &["--output", "json"]].concat()).output().unwrap();
     let json = serde_json::from_slice(&ran.stdout);
@@ -20,7 +20,7 @@ fn state(trace: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trace_finds_a_document_wherever_it_is() {
+async fn trace_locates_document_at_every_hop() {
     let (mut world, fake) = world().await;
     let tickets = world.collection("tickets");
     snapshot_is_over(&mut world).await;
@@ -30,7 +30,7 @@ async fn a_trace_finds_a_document_wherever_it_is() {
     tickets.insert_many([ticket(5), texts, doc! {"_id": id, "subject": "An id of its own"}]).await.unwrap();
     assert_eq!(world.equal().await.documents, 3);
 
-    // Two readings of 5 are documents; an ObjectId is found by its digits.
+    // 5 matches a number and a string; an ObjectId is found by its hex digits.
     let (found, code) = trace(&world, &["5"]);
     assert_eq!((code, found["documents"].as_array().unwrap().len()), (Some(0), 2), "{found}");
     let kinds: Vec<&Value> = found["documents"].as_array().unwrap().iter().map(|document| &document["kind"]).collect();
@@ -43,35 +43,35 @@ async fn a_trace_finds_a_document_wherever_it_is() {
     assert_eq!(document["raw"]["entries"][0]["state"]["state"], "confirmed");
     assert_eq!(document["raw"]["complete"], true);
     assert_eq!(document["hops"].as_array().unwrap().len(), 2, "{document}");
-    assert_eq!(trace(&world, &["6"]).1, Some(1), "nobody knows it");
+    assert_eq!(trace(&world, &["6"]).1, Some(1), "unknown document");
 
-    // Without the embedder it waits in stage 1; without an upserter in stage 2.
-    fake.set(Mood::Broken);
+    // In the backlog of stage 1 without the embedder, of stage 2 without an upserter.
+    fake.set(Behavior::Broken);
     tickets.update_one(doc! {"_id": 5}, doc! {"$set": {"subject": "Changed"}}).await.unwrap();
     let of_int = r#"{"$numberInt": "5"}"#;
-    world.wait(|world| state(&trace(world, &[of_int]).0) == "on_its_way", "it is on its way").await;
+    world.wait(|world| state(&trace(world, &[of_int]).0) == "on_its_way", "the change is in flight").await;
     let (found, code) = trace(&world, &[of_int]);
     assert_eq!(code, Some(1));
     assert!(found["documents"][0]["verdict"]["text"].as_str().unwrap().contains("stage 1"), "{found}");
     world.terminate("upserter");
-    fake.set(Mood::Fair);
+    fake.set(Behavior::Normal);
     let url = world.stack.redis_url();
-    world.until("it waits in stage 2", || async { backlog(&url, EMBEDDED, EMBEDDED_GROUP).await > 0 }).await;
+    world.until("a backlog in stage 2", || async { backlog(&url, EMBEDDED, EMBEDDED_GROUP).await > 0 }).await;
     let (found, _) = trace(&world, &[of_int]);
     assert!(found["documents"][0]["verdict"]["text"].as_str().unwrap().contains("stage 2"), "{found}");
     world.start("upserter");
     world.equal().await;
 
-    // What was given up says why; what is gone is gone.
+    // A parked change with its reason, and a deleted document.
     tickets.update_one(doc! {"_id": 5}, doc! {"$set": {"subject": "REFUSED"}}).await.unwrap();
     tickets.delete_one(doc! {"_id": "5"}).await.unwrap();
-    world.wait(|world| state(&trace(world, &[of_int]).0) == "parked", "it is parked").await;
+    world.wait(|world| state(&trace(world, &[of_int]).0) == "parked", "the change is parked").await;
     let (found, code) = trace(&world, &[of_int]);
     assert!(code == Some(1) && found["documents"][0]["dead_letters"][0]["reason"].as_str().unwrap().contains("422"));
     world.until("stage 1 is drained", || async { backlog(&url, RAW, RAW_GROUP).await == 0 }).await;
-    world.wait(|world| state(&trace(world, &[r#""5""#]).0) == "deleted", "the other is gone").await;
+    world.wait(|world| state(&trace(world, &[r#""5""#]).0) == "deleted", "the other document is deleted").await;
 
-    // For people the same, in words.
+    // Text output.
     let ran = world.command(&["trace", of_int]).output().unwrap();
     let text = String::from_utf8_lossy(&ran.stdout);
     for part in ["MongoDB", "stage 1", "stage 2", "Qdrant", "dead letter", "✖ parked"] {

@@ -1,4 +1,4 @@
-//! OpenTelemetry traces: a collector of the test is told what each service does for each change.
+//! OpenTelemetry traces: the spans that each service exports for each change.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -23,13 +23,13 @@ use tokio::net::TcpListener;
 use super::dead_letters::snapshot_is_over;
 use super::world::{SERVICES, World, free_port, ticket};
 
-/// A collector that takes OTLP over HTTP, and remembers.
+/// An OTLP/HTTP collector that records spans.
 #[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<Told>>>);
+struct Collector(Arc<Mutex<Vec<ExportedSpan>>>);
 
-/// A span with the resource that it came from.
+/// A span with its resource.
 #[derive(Clone, Debug)]
-struct Told {
+struct ExportedSpan {
     service: String,
     version: String,
     instance: String,
@@ -37,7 +37,7 @@ struct Told {
 }
 
 impl Collector {
-    /// Listens at this address; takes only what comes with the right key.
+    /// Listens on this address; accepts only requests with the right key.
     async fn listen(&self, address: &str) -> String {
         let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -52,42 +52,42 @@ impl Collector {
         if headers["api-key"] != "hunter2" || headers["content-type"] != "application/x-protobuf" {
             return (StatusCode::UNAUTHORIZED, Vec::new());
         }
-        let request = ExportTraceServiceRequest::decode(body).expect("a request of the protocol");
+        let request = ExportTraceServiceRequest::decode(body).expect("an OTLP request");
         let mut all = self.0.lock().unwrap();
         for service in request.resource_spans {
             let of = |name| text(&service.resource.as_ref().unwrap().attributes, name).unwrap();
             let (name, version, instance) = (of("service.name"), of("service.version"), of("service.instance.id"));
             for span in service.scope_spans.into_iter().flat_map(|scope| scope.spans) {
                 let (service, version, instance) = (name.clone(), version.clone(), instance.clone());
-                all.push(Told { service, version, instance, span });
+                all.push(ExportedSpan { service, version, instance, span });
             }
         }
         (StatusCode::OK, ExportTraceServiceResponse::default().encode_to_vec())
     }
 
-    fn all(&self) -> Vec<Told> {
+    fn all(&self) -> Vec<ExportedSpan> {
         self.0.lock().unwrap().clone()
     }
 
-    /// The spans of this name of the document with this `_id`, in the order of the changes.
-    fn of(&self, id: i32, name: &str) -> Vec<Told> {
-        let mut told = self.all();
-        told.retain(|told| told.span.name == name && told.text("tidewheel.key") == Some(key(id)));
-        told.sort_by_key(|told| {
-            told.text("tidewheel.version").unwrap().parse::<tidewheel_core::version::Version>().unwrap()
+    /// Returns the spans of this name for the document with this `_id`, in the order of the changes.
+    fn of(&self, id: i32, name: &str) -> Vec<ExportedSpan> {
+        let mut spans = self.all();
+        spans.retain(|span| span.span.name == name && span.text("tidewheel.key") == Some(key(id)));
+        spans.sort_by_key(|span| {
+            span.text("tidewheel.version").unwrap().parse::<tidewheel_core::version::Version>().unwrap()
         });
-        told
+        spans
     }
 
-    /// The spans of this name that hang from this one.
-    fn below(&self, parent: &Told, name: &str) -> Vec<Told> {
-        let mut told = self.all();
-        told.retain(|told| {
-            told.span.trace_id == parent.span.trace_id
-                && told.span.parent_span_id == parent.span.span_id
-                && told.span.name == name
+    /// Returns the child spans of this name.
+    fn below(&self, parent: &ExportedSpan, name: &str) -> Vec<ExportedSpan> {
+        let mut spans = self.all();
+        spans.retain(|span| {
+            span.span.trace_id == parent.span.trace_id
+                && span.span.parent_span_id == parent.span.span_id
+                && span.span.name == name
         });
-        told
+        spans
     }
 }
 
@@ -100,7 +100,7 @@ fn text(attributes: &[KeyValue], name: &str) -> Option<String> {
     }
 }
 
-impl Told {
+impl ExportedSpan {
     fn text(&self, name: &str) -> Option<String> {
         text(&self.span.attributes, name)
     }
@@ -114,12 +114,12 @@ impl Told {
     }
 }
 
-/// The identity of the document with this number.
+/// Returns the key of the document with this number.
 fn key(id: i32) -> String {
     format!(r#"{{"$numberInt":"{id}"}}"#)
 }
 
-/// What has to be set for traces; a document with a field `broken` can never be rendered.
+/// Returns settings for traces; the template fails on a document with a field `broken`.
 fn settings(endpoint: &str) -> String {
     format!(
         "traces.endpoint = \"{endpoint}\"\ntraces.headers = \"api-key=hunter2\"\n\
@@ -134,7 +134,7 @@ fn start_all(world: &mut World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_document_is_followed_across_both_streams() {
+async fn trace_of_change_spans_both_streams() {
     let (mut world, collector) = (World::new().await, Collector::default());
     let endpoint = collector.listen("127.0.0.1:0").await;
     world.write_settings(&settings(&endpoint));
@@ -147,13 +147,13 @@ async fn a_document_is_followed_across_both_streams() {
     world.equal().await;
     tickets.delete_one(doc! {"_id": 1}).await.unwrap();
     world.equal().await;
-    world.until("three changes are told", || async { collector.of(1, "upsert").len() == 3 }).await;
-    world.until("their roots are told", || async { collector.of(1, "change").len() == 3 }).await;
-    world.until("their processing is told", || async { collector.of(1, "process").len() == 3 }).await;
+    world.until("three upsert spans", || async { collector.of(1, "upsert").len() == 3 }).await;
+    world.until("three root spans", || async { collector.of(1, "change").len() == 3 }).await;
+    world.until("three process spans", || async { collector.of(1, "process").len() == 3 }).await;
 
-    let told =
+    let expected =
         [("insert", "embedded", "written"), ("update", "embedded", "refreshed"), ("delete", "passed_on", "deleted")];
-    for (number, (operation, processed, upserted)) in told.into_iter().enumerate() {
+    for (number, (operation, processed, upserted)) in expected.into_iter().enumerate() {
         let root = &collector.of(1, "change")[number];
         let version = root.text("tidewheel.version").unwrap().parse().unwrap();
         let derived = ChangeTrace::of(&Namespace::new("shop", "tickets"), &key(1), version);
@@ -179,7 +179,7 @@ async fn a_document_is_followed_across_both_streams() {
         assert_eq!(upsert.text("db.system.name").as_deref(), Some("qdrant"));
         assert_eq!(upsert.text("db.collection.name").as_deref(), Some("documents"));
 
-        // The index had the vector of the second state, whose text is the same.
+        // The second version has the same text, so its vector is reused.
         let embed = collector.below(&process, "embed");
         assert_eq!(embed.len(), usize::from(operation == "insert"), "{embed:?}");
         for embed in &embed {
@@ -194,11 +194,11 @@ async fn a_document_is_followed_across_both_streams() {
         }
         assert!(root.times().0 <= process.times().0 && process.times().0 <= upsert.times().0, "{root:?} {process:?}");
     }
-    let instances: HashSet<String> = collector.all().into_iter().map(|told| told.instance).collect();
+    let instances: HashSet<String> = collector.all().into_iter().map(|span| span.instance).collect();
     assert_eq!(instances.len(), 3, "{instances:?}");
 
-    // The same ids are in the answer of `tidewheel trace`.
-    let expected: HashSet<String> = collector.of(1, "change").iter().map(Told::hex).collect();
+    // `tidewheel trace` prints the same trace ids.
+    let expected: HashSet<String> = collector.of(1, "change").iter().map(ExportedSpan::hex).collect();
     let ran = world.command(&["trace", &key(1), "--output", "json"]).output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
     let entries = json["documents"][0]["raw"]["entries"].as_array().unwrap();
@@ -209,17 +209,17 @@ async fn a_document_is_followed_across_both_streams() {
     assert!(String::from_utf8_lossy(&ran.stdout).contains(&newest), "{ran:?}");
 
     let ran = world.command(&["check"]).output().unwrap();
-    let fine = format!("a collector takes traces at {endpoint}/v1/traces");
+    let fine = format!("collector accepts traces at {endpoint}/v1/traces");
     assert!(String::from_utf8_lossy(&ran.stdout).contains(&fine), "{ran:?}");
 
-    // What is parked ends where it is parked, with the reason.
+    // The span of a parked change has an error status with the reason.
     let mut broken = ticket(2);
     broken.insert("broken", true);
     tickets.insert_many([broken, ticket(3)]).await.unwrap();
-    world.until("the parked one is told", || async { collector.of(2, "process").len() == 1 }).await;
-    world.until("its neighbour is told", || async { collector.of(3, "upsert").len() == 1 }).await;
+    world.until("the span of the parked change", || async { collector.of(2, "process").len() == 1 }).await;
+    world.until("the span of the other change", || async { collector.of(3, "upsert").len() == 1 }).await;
     let parked = &collector.of(2, "process")[0];
-    let status = parked.span.status.as_ref().expect("it has failed");
+    let status = parked.span.status.as_ref().expect("an error status");
     assert!(status.code() == SpanStatus::Error && !status.message.is_empty(), "{status:?}");
     assert_eq!(parked.text("error.type").as_deref(), Some("poison"));
     assert_eq!(parked.text("tidewheel.outcome").as_deref(), Some("parked"));
@@ -227,30 +227,30 @@ async fn a_document_is_followed_across_both_streams() {
     let root = &collector.of(2, "change")[0];
     let ran = world.command(&["dead-letters", "retry", "--all", "--yes"]).output().unwrap();
     assert!(ran.status.success(), "{ran:?}");
-    world.until("the second attempt is told", || async { collector.below(root, "process").len() == 2 }).await;
+    world.until("the span of the second attempt", || async { collector.below(root, "process").len() == 2 }).await;
 
-    // A service that is stopped sends what it has to tell.
+    // Services export queued spans on shutdown.
     tickets.insert_one(ticket(4)).await.unwrap();
     let qdrant = world.stack.qdrant_http_url().expect("the stack has a Qdrant");
-    world.until("it is in the index", || super::clients::count(&qdrant, 2)).await;
+    world.until("two points", || super::clients::count(&qdrant, 2)).await;
     for (service, span) in [("producer", "change"), ("processor", "process"), ("upserter", "upsert")] {
         assert!(world.terminate(service).0.success());
         assert_eq!(collector.of(4, span).len(), 1, "{service}");
-        assert!(!world.log(service).contains("hunter2"), "{service} has told a secret");
+        assert!(!world.log(service).contains("hunter2"), "{service} logs a secret");
     }
 }
 
-/// The lines of a service's log that say that an outage of the collector begins.
+/// Returns the log lines that report the start of a collector outage.
 fn outages(world: &World, service: &str) -> Vec<String> {
     let log = world.log(service);
     log.lines()
-        .filter(|line| line.contains("WARN") && line.contains("changes go on without"))
+        .filter(|line| line.contains("WARN") && line.contains("changes are processed without traces"))
         .map(str::to_owned)
         .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_away_disturbs_nobody() {
+async fn collector_outage_does_not_affect_pipeline() {
     let mut world = World::new().await;
     let address = format!("127.0.0.1:{}", free_port());
     world.write_settings(&settings(&format!("http://{address}")));
@@ -261,28 +261,28 @@ async fn a_collector_that_is_away_disturbs_nobody() {
     assert_eq!(world.equal().await.documents, 300);
     const TRACED: [&str; 3] = ["producer", "processor", "upserter"];
     for service in TRACED {
-        world.wait(|world| !outages(world, service).is_empty(), "the outage is told").await;
+        world.wait(|world| !outages(world, service).is_empty(), "the outage is logged").await;
     }
     let ran = world.command(&["check"]).output().unwrap();
-    assert_eq!(ran.status.code(), Some(0), "it is no reason not to start");
-    assert!(String::from_utf8_lossy(&ran.stdout).contains("! traces    no collector takes traces at"), "{ran:?}");
+    assert_eq!(ran.status.code(), Some(0), "check passes without a collector");
+    assert!(String::from_utf8_lossy(&ran.stdout).contains("! traces    no collector accepts traces at"), "{ran:?}");
 
-    // It comes back: what happens from then on is told, without the service being touched.
+    // After the collector's recovery services export new spans without a restart.
     let collector = Collector::default();
     collector.listen(&address).await;
     tickets.insert_one(ticket(1_000)).await.unwrap();
     for (service, span) in TRACED.into_iter().zip(["change", "process", "upsert"]) {
-        world.until("it is told again", || async { collector.of(1_000, span).len() == 1 }).await;
-        world.wait(|world| world.log(service).contains("can send traces again"), "the end of the outage is told").await;
+        world.until("spans after the recovery", || async { collector.of(1_000, span).len() == 1 }).await;
+        world.wait(|world| world.log(service).contains("can send traces again"), "the recovery is logged").await;
         let outages = outages(&world, service);
         assert_eq!(outages.len(), 1, "{outages:?}");
         assert!(outages[0].contains(&address) && !world.log(service).contains("hunter2"), "{outages:?}");
     }
 
-    // One that takes the connection and says nothing holds no shutdown up, and neither does one that is gone.
+    // Neither a collector that accepts connections without a response nor an unreachable one delays the shutdown.
     let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (silent, nobody) = (mute.local_addr().unwrap().to_string(), format!("127.0.0.1:{}", free_port()));
-    for (round, address) in (0..).zip([silent, nobody]) {
+    let (silent, closed) = (mute.local_addr().unwrap().to_string(), format!("127.0.0.1:{}", free_port()));
+    for (round, address) in (0..).zip([silent, closed]) {
         for service in SERVICES {
             world.terminate(service);
         }

@@ -1,4 +1,4 @@
-//! Transactions: their events share one cluster time, and several of them may concern one document.
+//! Transactions: their events share one cluster time, and several may affect one document.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use mongodb::{Client, ClientSession, Collection};
 
 use super::world::{World, ticket};
 
-/// Documents that every transaction touches in turn.
+/// The number of hot documents, which transactions update in turn.
 const HOT: i32 = 5;
 
-/// Two updates of one hot document; an insert, an update and a delete of one document; an insert and an update of one
-/// that stays; a delete and an insert of another hot one.
+/// Commits one transaction: two updates of a hot document; an insert, update and delete of one document; an insert and
+/// update of another; a delete and reinsert of a second hot document.
 async fn transact(session: &mut ClientSession, tickets: &Collection<Document>, number: i32) -> Result<()> {
     let set = |content: String| doc! {"$set": {"content": content}};
     session.start_transaction().await?;
@@ -37,13 +37,13 @@ async fn transact(session: &mut ClientSession, tickets: &Collection<Document>, n
     session.commit_transaction().await
 }
 
-/// Commits transactions until it is told to stop.
+/// Commits transactions until `stop`.
 async fn write(client: Client, tickets: Collection<Document>, stop: Arc<AtomicBool>, committed: Arc<AtomicI32>) {
     let mut session = client.start_session().await.unwrap();
     while !stop.load(Ordering::Relaxed) {
         match transact(&mut session, &tickets, committed.load(Ordering::Relaxed)).await {
             Ok(()) => _ = committed.fetch_add(1, Ordering::Relaxed),
-            // It has changed nothing and is written again.
+            // The transaction was aborted and is retried.
             Err(error) if error.contains_label(TRANSIENT_TRANSACTION_ERROR) => {
                 let _ = session.abort_transaction().await;
             }
@@ -53,7 +53,7 @@ async fn write(client: Client, tickets: Collection<Document>, stop: Arc<AtomicBo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_changes_of_one_document_in_a_transaction_keep_their_order_through_kills() {
+async fn changes_of_one_document_in_transaction_keep_order_across_kills() {
     let mut world = World::running().await;
     let tickets = world.collection("tickets");
     tickets.insert_many((0..HOT).chain(100..100 + HOT).map(ticket)).await.unwrap();
@@ -65,7 +65,7 @@ async fn several_changes_of_one_document_in_a_transaction_keep_their_order_throu
         let before = committed.load(Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(900)).await;
         world.kill("producer");
-        assert!(committed.load(Ordering::Relaxed) > before, "it was killed in the midst of transactions");
+        assert!(committed.load(Ordering::Relaxed) > before, "killed during transactions");
         tokio::time::sleep(Duration::from_millis(100)).await;
         world.start("producer");
     }
@@ -74,11 +74,11 @@ async fn several_changes_of_one_document_in_a_transaction_keep_their_order_throu
     world.equal().await;
     world.each_change_once().await;
 
-    // The fault was there: one document, several changes, one cluster time, and only the ordinal to tell them apart.
+    // The case did occur: several changes of one document with one cluster time, distinguished only by the ordinal.
     let mut ordinals: HashMap<(String, String), Vec<u32>> = HashMap::new();
     for (name, version, _) in world.appended().await {
         let (time, ordinal) = version.rsplit_once('.').unwrap();
-        // A row of the snapshot has 0, and may come after the event of the same time.
+        // Snapshot rows have ordinal 0, and may follow an event of the same time.
         if ordinal != "0" {
             ordinals.entry((name, time.to_owned())).or_default().push(ordinal.parse().unwrap());
         }

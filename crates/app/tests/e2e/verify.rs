@@ -1,4 +1,4 @@
-//! Every kind of damage to the index is found, and repaired while others write.
+//! Detection of every kind of drift, and repair under writes.
 
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::dead_letters::snapshot_is_over;
 use super::world::{World, ticket};
 use super::writer::Writer;
 
-/// What `tidewheel verify` prints as JSON, and its exit code.
+/// Returns the JSON output of `tidewheel verify`, and its exit code.
 pub(super) fn verify(world: &World, arguments: &[&str]) -> (Value, Option<i32>) {
     let ran = world.command(&[&["verify"], arguments, &["--output", "json"]].concat()).output().unwrap();
     let json = serde_json::from_slice(&ran.stdout);
@@ -25,7 +25,7 @@ async fn post(url: String, body: Value) -> Value {
     answer.json().await.unwrap()
 }
 
-/// The points of a document of `notes`, with everything, in the order of their chunks.
+/// Returns the points of a document of `notes` with payloads and vectors, in chunk order.
 async fn points(qdrant: &str, id: &str) -> Vec<Value> {
     let of = |key: &str, value: &str| json!({"key": key, "match": {"value": value}});
     let must = [of("_id", id), of("_tidewheel.namespace", "shop.notes")];
@@ -54,7 +54,7 @@ pub(super) fn note(name: &str) -> Document {
 
 pub(super) const NAMES: [&str; 8] = ["whole", "gone", "headless", "torn", "old", "edited", "long", "twice"];
 
-/// Spoils the index behind tidewheel's back. Gives what a comparison should count.
+/// Causes drift by writing to the index directly. Returns the expected counts of an audit.
 pub(super) async fn damage(qdrant: &str) -> [u64; 4] {
     // All points of a document; the first one; one in the middle.
     for point in points(qdrant, "gone").await {
@@ -62,7 +62,7 @@ pub(super) async fn damage(qdrant: &str) -> [u64; 4] {
     }
     delete(qdrant, &points(qdrant, "headless").await[0]).await;
     delete(qdrant, &points(qdrant, "torn").await[1]).await;
-    // Another digest, as an older state has it; another field, behind the digest's back.
+    // Another digest, as in an older version; another field value with the same digest.
     for mut point in points(qdrant, "old").await {
         point["payload"]["_tidewheel"]["digest"] = "00000000000000000000000000000000".into();
         upsert(qdrant, &point).await;
@@ -70,7 +70,7 @@ pub(super) async fn damage(qdrant: &str) -> [u64; 4] {
     let mut edited = points(qdrant, "edited").await.remove(0);
     edited["payload"]["number"] = 8.into();
     upsert(qdrant, &edited).await;
-    // A chunk far behind the last; a copy under another id; a document that nobody has.
+    // A chunk far after the last; a copy with another id; a document that the source does not have.
     let long = points(qdrant, "long").await;
     let mut far = long.last().unwrap().clone();
     let document = uuid::Uuid::parse_str(far["payload"]["_tidewheel"]["document"].as_str().unwrap()).unwrap();
@@ -88,12 +88,13 @@ pub(super) async fn damage(qdrant: &str) -> [u64; 4] {
     stamp["key"] = r#""nobody""#.into();
     stamp["document"] = nobody.to_string().into();
     upsert(qdrant, &extra).await;
-    // gone and headless are missing; torn, old and edited are stale; nobody is extra; long and twice have too much.
+    // gone and headless are missing; torn, old and edited are stale; nobody is extra; long and twice have surplus
+    // points.
     [2, 3, 1, 2]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_damage_is_found_and_repaired_while_others_write() {
+async fn verify_detects_and_repairs_every_kind_of_drift_under_writes() {
     let mut world = World::running().await;
     world.collection("notes").insert_many(NAMES.map(note)).await.unwrap();
     world.collection("tickets").insert_many((0..900).map(ticket)).await.unwrap();
@@ -104,7 +105,7 @@ async fn every_kind_of_damage_is_found_and_repaired_while_others_write() {
     assert_eq!((&found["settled"], &found["unsettled"]), (&true.into(), &0.into()));
 
     let qdrant = world.stack.qdrant_http_url().unwrap();
-    // A point that is nobody's business, as long as it is there.
+    // A foreign point, which is only counted.
     let mut foreign = points(&qdrant, "whole").await.remove(0);
     foreign["id"] = "99999999-8888-7777-6666-555555555555".into();
     foreign["payload"] = json!({"mine": true});
@@ -112,7 +113,7 @@ async fn every_kind_of_damage_is_found_and_repaired_while_others_write() {
     let planted = damage(&qdrant).await;
     let (found, code) = verify(&world, &[]);
     assert_eq!((code, counts(&found), &found["foreign"]), (Some(1), planted, &1.into()), "{found}");
-    // The digest tells all but the field that was changed behind its back.
+    // By digest, the changed field is not detected.
     let (quick, _) = verify(&world, &["--quick"]);
     assert_eq!(counts(&quick), [2, 2, 1, 2], "{quick}");
     let (part, code) = verify(&world, &["--namespace", "tickets"]);
@@ -120,14 +121,14 @@ async fn every_kind_of_damage_is_found_and_repaired_while_others_write() {
     let (part, _) = verify(&world, &["--namespace", "tickets", "--from", "100", "--to", "299"]);
     assert_eq!(part["documents"], 200);
     let (part, code) = verify(&world, &["--namespace", "notes", "--from", "n", "--to", "o"]);
-    assert_eq!((code, counts(&part)), (Some(1), [0, 0, 1, 0]), "only nobody is between n and o: {part}");
+    assert_eq!((code, counts(&part)), (Some(1), [0, 0, 1, 0]), "only `nobody` is between n and o: {part}");
     let (sample, code) = verify(&world, &["--namespace", "tickets", "--sample", "25%"]);
     let documents = sample["documents"].as_u64().unwrap();
     assert!(code == Some(0) && (140..320).contains(&documents), "{sample}");
 
     let load = Writer::start(world.collection("tickets"));
     let (found, _) = verify(&world, &["--namespace", "notes"]);
-    assert_eq!(counts(&found), planted, "what is under way is no drift: {found}");
+    assert_eq!(counts(&found), planted, "changes in flight are not drift: {found}");
     let (found, code) = verify(&world, &["--repair"]);
     assert_eq!((code, counts(&found), &found["repaired"]["left"]), (Some(0), planted, &0.into()), "{found}");
     assert_eq!((&found["repaired"]["sent"], &found["repaired"]["deleted"]), (&7.into(), &1.into()), "{found}");
@@ -137,20 +138,20 @@ async fn every_kind_of_damage_is_found_and_repaired_while_others_write() {
     delete(&qdrant, &foreign).await;
     world.equal().await;
 
-    // For people.
+    // Text output.
     damage(&qdrant).await;
     let ran = world.command(&["verify"]).output().unwrap();
     let text = String::from_utf8_lossy(&ran.stdout);
     assert!(text.contains("✖ the index differs from MongoDB: 2 missing, 3 stale, 1 extra, 2 surplus"), "{text}");
     let ran = world.command(&["verify", "--repair"]).output().unwrap();
     let text = String::from_utf8_lossy(&ran.stdout);
-    assert!(text.contains("nothing differs any more"), "{text}");
+    assert!(text.contains("no differences left"), "{text}");
     world.equal().await;
 }
 
-/// Deletions go by `_tidewheel.document`, comparisons by `_tidewheel.key`, and both by ids that follow from them.
+/// Deletions select by `_tidewheel.document`, audits by `_tidewheel.key`, and both by ids derived from them.
 #[tokio::test(flavor = "multi_thread")]
-async fn points_that_contradict_themselves_are_found_and_repaired() {
+async fn inconsistent_points_are_detected_and_repaired() {
     let mut world = World::running().await;
     world.collection("notes").insert_many(["whole", "torn", "twice"].map(note)).await.unwrap();
     snapshot_is_over(&mut world).await;
@@ -158,15 +159,15 @@ async fn points_that_contradict_themselves_are_found_and_repaired() {
     let qdrant = world.stack.qdrant_http_url().unwrap();
     let stranger = "77777777-2222-3333-4444-555555555555";
 
-    // In its place, but of another document: the deletion of its document would leave it there.
+    // The right id with another document: a deletion of its document would not remove it.
     let mut foreign = points(&qdrant, "whole").await.remove(0);
     foreign["payload"]["_tidewheel"]["document"] = stranger.into();
     upsert(&qdrant, &foreign).await;
-    // In the place of a chunk, with the key of a document that nobody has.
+    // The id of a chunk, with the key of an unknown document.
     let mut renamed = points(&qdrant, "torn").await.remove(1);
     renamed["payload"]["_tidewheel"]["key"] = r#""nobody""#.into();
     upsert(&qdrant, &renamed).await;
-    // In no document's place, of a document that nobody has, with the key of one that is gone, and with that of one that is there.
+    // An id and document of no document, with the key of an existing one, and with that of an unknown one.
     let mut stray = points(&qdrant, "twice").await.remove(0);
     stray["payload"]["_tidewheel"]["document"] = stranger.into();
     stray["id"] = "11111111-2222-3333-4444-555555555555".into();
@@ -185,5 +186,5 @@ async fn points_that_contradict_themselves_are_found_and_repaired() {
     assert_eq!((code, counts(&found), found["points"].as_u64()), (Some(0), [0; 4], Some(before)), "{found}");
     world.collection("notes").delete_many(doc! {}).await.unwrap();
     world.equal().await;
-    assert!(super::clients::points(&qdrant).await.is_empty(), "nothing is left that a deletion does not find");
+    assert!(super::clients::points(&qdrant).await.is_empty(), "deletions remove all points");
 }

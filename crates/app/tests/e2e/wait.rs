@@ -1,5 +1,5 @@
-//! Read your own writes: what was written before a wait is found after it.
-#![allow(clippy::print_stdout, reason = "how long it took is worth reading even when it passes")]
+//! Read your own writes: changes written before a wait are searchable after it.
+#![allow(clippy::print_stdout, reason = "the duration is useful even if the test passes")]
 
 use mongodb::bson::doc;
 use serde_json::Value;
@@ -7,14 +7,14 @@ use serde_json::Value;
 use super::world::{SERVICES, World, free_port, ticket};
 use super::writer::Writer;
 
-/// The status and the answer of the operations server.
+/// Returns status and body of `/searchable` on the operations port.
 async fn searchable(http: &reqwest::Client, port: u16, query: &str) -> (u16, Value) {
     let url = format!("http://127.0.0.1:{port}/searchable?{query}");
     let answer = http.get(url).send().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap())
 }
 
-/// What the point of this document says in a field.
+/// Returns the field `round` of this document's point.
 async fn indexed(http: &reqwest::Client, qdrant: &str, id: i32) -> Option<Value> {
     let is = |key: &str, value: Value| serde_json::json!({"key": key, "match": {"value": value}});
     let must = [is("_id", id.into()), is("_tidewheel.namespace", "shop.tickets".into())];
@@ -26,17 +26,17 @@ async fn indexed(http: &reqwest::Client, qdrant: &str, id: i32) -> Option<Value>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_written_before_a_wait_is_found_after_it() {
+async fn changes_before_wait_are_searchable_after_it() {
     let mut world = World::new().await;
     for service in SERVICES {
         if service != "producer" {
             world.start(service);
         }
     }
-    // The settings that follow are for the producer alone.
+    // The settings below are for the producer only.
     let begun =
         |world: &World| ["embedder", "processor", "upserter"].iter().all(|name| world.log(name).contains("starting"));
-    world.wait(begun, "the others have read their settings").await;
+    world.wait(begun, "the other services have started").await;
     let port = free_port();
     world.write_settings(&format!("http.listen = \"127.0.0.1:{port}\""));
     world.start("producer");
@@ -46,13 +46,13 @@ async fn what_was_written_before_a_wait_is_found_after_it() {
     world.equal().await;
     let qdrant = world.stack.qdrant_http_url().unwrap();
 
-    // Idle: nobody writes but us, and MongoDB's own time stands still for seconds.
+    // Idle: without other writes, MongoDB's cluster time does not advance for seconds.
     for _ in 0..5 {
         let (status, answer) = searchable(&http, port, "since=now&timeout=30s").await;
         assert_eq!((status, &answer["searchable"]), (200, &Value::Bool(true)), "{answer}");
     }
 
-    // Beside a writer, and another one in a collection that is not searched at all.
+    // With writes to this and to another collection.
     let load = Writer::start(world.collection("notes"));
     for round in 0..120 {
         let id = round % 7;
@@ -70,7 +70,7 @@ async fn what_was_written_before_a_wait_is_found_after_it() {
     load.finish().await;
     world.equal().await;
 
-    // A driver's own cluster time, and times that make no sense.
+    // A driver's cluster time, and invalid times.
     let answer = world.database.run_command(doc! {"ping": 1}).await.unwrap();
     let time = answer.get_timestamp("operationTime").unwrap();
     let (status, _) = searchable(&http, port, &format!("since={}.{}&timeout=30s", time.time, time.increment)).await;
@@ -79,18 +79,18 @@ async fn what_was_written_before_a_wait_is_found_after_it() {
     assert_eq!(searchable(&http, port, "since=soon").await.0, 400);
     assert_eq!(searchable(&http, port, "timeout=7").await.0, 400);
 
-    // What cannot be searched yet is not said to be, and the reason is told.
+    // A change that is not searchable yet is reported with the reason.
     world.terminate("processor");
     tickets.update_one(doc! {"_id": 0}, doc! {"$set": {"subject": "Late"}}).await.unwrap();
     let (status, answer) = searchable(&http, port, "timeout=2s").await;
     assert_eq!((status, &answer["searchable"]), (504, &Value::Bool(false)));
-    assert!(answer["why"].as_str().unwrap().contains("1 entries wait for the processors"), "{answer}");
+    assert!(answer["why"].as_str().unwrap().contains("backlog of 1 entries in stage 1"), "{answer}");
     let ran = world.command(&["wait", "--timeout", "500ms"]).output().unwrap();
     assert_eq!(ran.status.code(), Some(1), "{ran:?}");
     world.terminate("producer");
     let ran = world.command(&["wait", "--timeout", "500ms"]).output().unwrap();
     assert!(
-        ran.status.code() == Some(1) && String::from_utf8_lossy(&ran.stdout).contains("no producer is at work"),
+        ran.status.code() == Some(1) && String::from_utf8_lossy(&ran.stdout).contains("no producer is running"),
         "{ran:?}"
     );
 }

@@ -1,7 +1,6 @@
-//! A pipeline of its own for each test: servers on free ports, data in a temporary directory.
+//! A separate pipeline per test: servers on free ports, data in a temporary directory.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -20,8 +19,8 @@ use tidewheel_testkit::oracle::{Oracle, OracleOptions, Report, text_of};
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_tidewheel");
 
-/// Long enough for anything on a machine that runs other tests beside this one; a story that hangs ends with its logs.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Timeout on a machine that runs other tests in parallel; a story that hangs fails with its logs.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Every service that a pipeline needs.
 pub const SERVICES: [&str; 4] = ["embedder", "producer", "processor", "upserter"];
@@ -33,14 +32,14 @@ const DIMENSION: usize = 64;
 pub struct World {
     pub stack: Stack,
     pub database: Database,
-    /// Where the services find MongoDB, Qdrant and the embedder, if not where they are: a proxy, a fake.
+    /// URLs of proxies and fakes that replace real servers.
     pub detours: Detours,
     pub embedder: String,
     services: Vec<Service>,
     dir: TempDir,
 }
 
-/// Addresses that the services are given in place of the real ones.
+/// URLs that replace those of the real servers in the settings.
 #[derive(Default)]
 pub struct Detours {
     pub mongodb_uri: Option<String>,
@@ -56,16 +55,15 @@ struct Service {
 }
 
 impl World {
-    /// Servers, and no service yet.
+    /// Starts the servers without services.
     pub async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
-    /// Servers with other options than usual, and no service yet.
+    /// Starts the servers with other options, without services.
     pub async fn with(configure: impl FnOnce(&mut StackOptions)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let command: Vec<OsString> = vec![BINARY.into(), "local-qdrant".into()];
-        let mut options = StackOptions::new(dir.path().join("data"), command).with_free_ports();
+        let mut options = StackOptions::new(dir.path().join("data")).with_free_ports();
         options.supervise = false;
         configure(&mut options);
         let provisioner = Provisioner::new(silent()).expect("a cache directory");
@@ -73,12 +71,12 @@ impl World {
         let stack = loop {
             match Stack::start(options.clone(), &provisioner, silent()).await {
                 Ok(stack) => break stack,
-                // A port that was free a moment ago was taken by another test.
+                // Another test has taken a free port in the meantime.
                 Err(error) if attempts < 3 && error.to_string().contains("in use") => attempts += 1,
-                Err(error) => panic!("the servers do not start: {error}"),
+                Err(error) => panic!("failed to start the servers: {error}"),
             }
         };
-        let client = Client::with_uri_str(stack.mongodb_uri()).await.expect("the address is valid");
+        let client = Client::with_uri_str(stack.mongodb_uri()).await.expect("a valid URI");
         let embedder = format!("127.0.0.1:{}", free_port());
         let (database, detours) = (client.database("shop"), Detours::default());
         let world = Self { database, detours, embedder, services: Vec::new(), stack, dir };
@@ -86,7 +84,7 @@ impl World {
         world
     }
 
-    /// Servers and one of each service.
+    /// Starts the servers and one of each service.
     pub async fn running() -> Self {
         let mut world = Self::new().await;
         for service in SERVICES {
@@ -95,7 +93,7 @@ impl World {
         world
     }
 
-    /// Writes the settings file, with more lines than the usual ones.
+    /// Writes the settings file with additional lines.
     pub fn write_settings(&self, more: &str) {
         let (stack, embedder, detours) = (&self.stack, &self.embedder, &self.detours);
         let or = |detour: &Option<String>, usual: String| detour.clone().unwrap_or(usual);
@@ -117,15 +115,15 @@ impl World {
             or(&detours.qdrant_url, stack.qdrant_grpc_url().expect("the stack has a Qdrant")),
             or(&detours.embedding_url, format!("http://{embedder}")),
         );
-        std::fs::write(self.settings(), settings).expect("the settings are written");
+        std::fs::write(self.settings(), settings).expect("a writable settings file");
     }
 
-    /// Where the settings file is.
+    /// Returns the path of the settings file.
     pub fn settings(&self) -> PathBuf {
         self.dir.path().join("tidewheel.toml")
     }
 
-    /// A command line of the binary with this test's settings.
+    /// Returns a command of the binary with this test's settings.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command.arg("--config").arg(self.settings()).args(arguments).stdin(Stdio::null());
@@ -133,7 +131,7 @@ impl World {
         command
     }
 
-    /// Starts one more instance of a service; gives its number for [`World::kill`] and [`World::terminate`].
+    /// Starts an instance of a service; returns its number.
     pub fn start(&mut self, name: &'static str) -> usize {
         let number = self.services.len();
         let log = self.dir.path().join(format!("{name}-{number}.log"));
@@ -151,14 +149,14 @@ impl World {
     /// Kills the newest instance of a service as a crash would (SIGKILL).
     pub fn kill(&mut self, name: &str) {
         Self::crash(self.newest(name));
-        self.forget_the_dead();
+        self.remove_exited();
     }
 
     /// Kills the oldest instance of a service as a crash would.
     pub fn kill_oldest(&mut self, name: &str) {
         let service = self.services.iter_mut().find(|service| service.name == name);
         Self::crash(service.expect("the service runs"));
-        self.forget_the_dead();
+        self.remove_exited();
     }
 
     fn crash(service: &mut Service) {
@@ -166,22 +164,22 @@ impl World {
         service.child.wait().expect("the process is gone");
     }
 
-    fn forget_the_dead(&mut self) {
+    fn remove_exited(&mut self) {
         self.services.retain_mut(|service| matches!(service.child.try_wait(), Ok(None)));
     }
 
-    /// Asks an instance to stop (SIGTERM) and waits; gives its exit status and how long it took.
+    /// Sends SIGTERM to the newest instance of a service and waits; returns exit status and duration.
     pub fn terminate(&mut self, name: &str) -> (ExitStatus, Duration) {
         let begun = Instant::now();
         let service = self.newest(name);
         let pid = service.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
         let status = service.child.wait().expect("the process ends");
-        self.forget_the_dead();
+        self.remove_exited();
         (status, begun.elapsed())
     }
 
-    /// Everything that the instances of a service have logged, dead ones included.
+    /// Returns the logs of all instances of a service, including exited ones.
     pub fn log(&self, name: &str) -> String {
         let files = std::fs::read_dir(self.dir.path()).expect("the directory is there").flatten();
         let prefix = format!("{name}-");
@@ -189,11 +187,11 @@ impl World {
         logs.map(|file| std::fs::read_to_string(file.path()).unwrap_or_default()).collect()
     }
 
-    /// The most memory that the newest instance of a service ever had resident.
+    /// Returns the peak resident memory of the newest instance of a service.
     pub fn peak_megabytes(&mut self, name: &str) -> u64 {
         let status = format!("/proc/{}/status", self.newest(name).child.id());
         let status = std::fs::read_to_string(status).expect("the process runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM on Linux");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1_024
     }
 
@@ -201,7 +199,7 @@ impl World {
         self.services.iter_mut().rev().find(|service| service.name == name).expect("the service runs")
     }
 
-    /// A collection of the database that is indexed.
+    /// Returns a collection of the indexed database.
     pub fn collection(&self, name: &str) -> Collection<Document> {
         self.database.collection(name)
     }
@@ -216,7 +214,7 @@ impl World {
         self.equal_at("documents", collections).await
     }
 
-    /// Waits until this collection of Qdrant, or this alias of one, equals these collections.
+    /// Waits until this Qdrant collection or alias equals these collections.
     pub async fn equal_at(&mut self, index: &str, collections: &[&str]) -> Report {
         let options = OracleOptions {
             mongodb_uri: self.stack.mongodb_uri(),
@@ -226,42 +224,42 @@ impl World {
             qdrant_api_key: None,
             collection: index.to_owned(),
         };
-        let oracle = Oracle::connect(options).await.expect("the addresses are valid").with_text(text_of);
-        match oracle.wait_until_equal(PATIENCE).await {
+        let oracle = Oracle::connect(options).await.expect("valid URLs").with_text(text_of);
+        match oracle.wait_until_equal(TIMEOUT).await {
             Ok(report) if report.is_equal() => report,
-            Ok(report) => self.fail(&format!("the index does not equal the source: {report}")),
-            Err(error) => self.fail(&format!("the index cannot be compared with the source: {error}")),
+            Ok(report) => self.fail(&format!("the index differs from the source: {report}")),
+            Err(error) => self.fail(&format!("failed to compare the index with the source: {error}")),
         }
     }
 
     /// Waits until `condition` holds.
-    pub async fn until<F: Future<Output = bool>>(&mut self, what: &str, mut condition: impl FnMut() -> F) {
+    pub async fn until<F: Future<Output = bool>>(&mut self, name: &str, mut condition: impl FnMut() -> F) {
         let begun = Instant::now();
         while !condition().await {
-            if begun.elapsed() > PATIENCE {
-                self.fail(&format!("waited in vain until {what}"));
+            if begun.elapsed() > TIMEOUT {
+                self.fail(&format!("timed out waiting for: {name}"));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
     /// Waits until `condition` holds of this world.
-    pub async fn wait(&mut self, condition: impl Fn(&Self) -> bool, what: &str) {
+    pub async fn wait(&mut self, condition: impl Fn(&Self) -> bool, name: &str) {
         let begun = Instant::now();
         while !condition(self) {
-            if begun.elapsed() > PATIENCE {
-                self.fail(&format!("waited in vain until {what}"));
+            if begun.elapsed() > TIMEOUT {
+                self.fail(&format!("timed out waiting for: {name}"));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// One Redis command, as an operator types it.
+    /// Runs one Redis command.
     pub async fn redis<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
         redis_command(&self.stack.redis_url(), command).await
     }
 
-    /// The entries of stage 1, as the names of what changed: document or collection, version, and operation.
+    /// Returns the entries of stage 1: document or collection, version, and operation.
     pub async fn appended(&self) -> Vec<(String, String, String)> {
         let entries: Vec<(String, HashMap<String, Vec<u8>>)> = self.redis(&["XRANGE", RAW, "-", "+"]).await;
         let text = |fields: &HashMap<String, Vec<u8>>, name: &str| {
@@ -271,7 +269,7 @@ impl World {
         entries.iter().map(|(_, fields)| (name(fields), text(fields, "version"), text(fields, "operation"))).collect()
     }
 
-    /// No change was appended to stage 1 a second time.
+    /// Asserts that no change was appended to stage 1 twice.
     pub async fn each_change_once(&self) {
         let mut seen = std::collections::HashSet::new();
         for change in self.appended().await {
@@ -279,12 +277,12 @@ impl World {
         }
     }
 
-    /// Ends the story with the last lines of every service's log.
+    /// Fails the test with the last lines of every service's log.
     pub fn fail(&self, message: &str) -> ! {
         use std::fmt::Write;
 
         let mut story = String::new();
-        // Also of those that have ended: perhaps they should not have.
+        // Includes services that have exited, perhaps unexpectedly.
         let files = std::fs::read_dir(self.dir.path()).expect("the directory is there").flatten();
         let mut logs: Vec<PathBuf> = files.map(|file| file.path()).collect();
         logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
@@ -294,7 +292,7 @@ impl World {
             let lines: Vec<&str> = log.lines().collect();
             let tail = lines[lines.len().saturating_sub(15)..].join("\n");
             let runs = self.services.iter().any(|service| service.log == path);
-            let _ = writeln!(story, "--- {} ({})\n{tail}", path.display(), if runs { "runs" } else { "has ended" });
+            let _ = writeln!(story, "--- {} ({})\n{tail}", path.display(), if runs { "running" } else { "exited" });
         }
         panic!("{message}\n{story}");
     }
@@ -309,15 +307,15 @@ impl Drop for World {
     }
 }
 
-/// One Redis command over a connection of its own.
+/// Runs one Redis command on a new connection.
 pub async fn redis_command<T: redis::FromRedisValue>(url: &str, command: &[&str]) -> T {
-    let client = redis::Client::open(url).expect("the address is valid");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
+    let client = redis::Client::open(url).expect("a valid URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("a connection to Redis");
     let (name, arguments) = command.split_first().expect("a command");
-    redis::cmd(name).arg(arguments).query_async(&mut connection).await.expect("the command works")
+    redis::cmd(name).arg(arguments).query_async(&mut connection).await.expect("a successful command")
 }
 
-/// Entries that the group has not confirmed: not delivered yet, or pending.
+/// Returns the group's unacknowledged entries: undelivered or pending.
 pub async fn backlog(url: &str, stream: &str, group: &str) -> u64 {
     let groups: Vec<HashMap<String, redis::Value>> = redis_command(url, &["XINFO", "GROUPS", stream]).await;
     let number = |value: &redis::Value| redis::from_redis_value::<Option<u64>>(value.clone()).ok().flatten();
@@ -334,15 +332,15 @@ pub async fn backlog(url: &str, stream: &str, group: &str) -> u64 {
 /// Sends a signal to a process: "STOP", "CONT".
 pub fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().expect("kill runs");
-    assert!(status.success(), "process {pid} does not take SIG{name}");
+    assert!(status.success(), "failed to send SIG{name} to process {pid}");
 }
 
-/// A port that is free now.
+/// Returns a free port.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-/// A support ticket, like those that the product's users have.
+/// Returns a support ticket.
 pub fn ticket(number: i32) -> Document {
     let product = ["Atlas", "Borealis", "Cirrus"][number as usize % 3];
     doc! {
@@ -356,7 +354,7 @@ pub fn ticket(number: i32) -> Document {
     }
 }
 
-/// Where a file of this repository is.
+/// Returns the path of a file in this repository.
 pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }

@@ -1,4 +1,4 @@
-//! A load: writes to a collection for as long as a story lasts.
+//! Continuous writes to a collection during a story.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,21 +10,21 @@ use tokio::task::JoinHandle;
 
 use super::world::ticket;
 
-/// Writes to a collection until it is told to stop: some of every operation, some documents hot.
+/// Writes to a collection until stopped: all operations, some on hot documents.
 pub struct Writer {
     stop: Arc<AtomicBool>,
     task: JoinHandle<i32>,
 }
 
 impl Writer {
-    /// Starts to write.
+    /// Starts writing.
     pub fn start(tickets: Collection<Document>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let task = tokio::spawn(write(tickets, stop.clone()));
         Self { stop, task }
     }
 
-    /// Stops, and says how many rounds it wrote.
+    /// Stops, and returns the number of rounds.
     pub async fn finish(self) -> i32 {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.expect("every write succeeds")

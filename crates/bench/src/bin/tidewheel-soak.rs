@@ -1,6 +1,6 @@
-//! The chaos soak as a command: random writes and random faults from a seed, and whether the index equals the source in
-//! the end. What it does is written at the head of `tidewheel_testkit::soak`.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is its purpose")]
+//! The chaos soak as a command: seeded random writes and faults, then a comparison of index and source. See
+//! `tidewheel_testkit::soak`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Parser, ValueEnum};
 use tempfile::TempDir;
-use tidewheel_embed::engine::{Engine as _, Text};
-use tidewheel_embed::hash::HashEngine;
+use tidewheel_engine::hash::HashEngine;
+use tidewheel_engine::{Engine as _, Text};
 use tidewheel_testkit::soak::{self, SoakOptions, SoakReport};
 
-/// Runs the whole pipeline under random writes and faults, heals it, and compares index and source.
+/// Runs the whole pipeline under random writes and faults, ends all faults, and compares index and source.
 #[derive(Debug, Parser)]
 #[command(
     name = "tidewheel-soak",
@@ -21,57 +21,57 @@ use tidewheel_testkit::soak::{self, SoakOptions, SoakReport};
     after_help = "\
 Examples:
   tidewheel-soak                                     a random seed, ten minutes
-  tidewheel-soak --seed 7 --duration 1m              what seed 7 does in a minute
+  tidewheel-soak --seed 7 --duration 1m              seed 7 for one minute
   tidewheel-soak --seeds 1..5 --duration 3m          five seeds, one after another
   tidewheel-soak --output json | jq '.[].converged'
 
-Exit code: 0 every seed converged, 1 one did not, 2 the soak could not be run.
-When a seed fails, its logs are kept and the ends of them are shown. The same seed gives the same
-row of writes and of faults; how they fall into the processes' work is up to the machine, so that a
-rare failure may take several runs to show again."
+Exit codes: 0 every seed converged, 1 a seed did not converge, 2 the soak failed to run.
+When a seed fails, its logs are kept and their ends are printed. The same seed produces the same
+sequence of writes and faults; their timing relative to the processes depends on the machine, so
+that a rare failure may take several runs to reproduce."
 )]
 struct Arguments {
-    /// What decides writes and faults; may be given several times [default: a random one]
+    /// Seed of writes and faults; repeatable [default: a random one]
     #[arg(long = "seed", value_name = "N")]
     seed: Vec<u64>,
-    /// Several seeds, from the first to the last
+    /// A range of seeds, inclusive
     #[arg(long, value_name = "FIRST..LAST", value_parser = range)]
     seeds: Option<(u64, u64)>,
-    /// How long each seed writes and breaks things, as 90s, 10m or 2h
+    /// Duration of writes and faults per seed, as 90s, 10m or 2h
     #[arg(long, default_value = "10m", value_parser = duration)]
     duration: Duration,
-    /// Faults begun in a minute
+    /// Faults started per minute
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=600))]
     faults_per_minute: u32,
-    /// Writes begun in a second
+    /// Writes started per second
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     operations_per_second: u32,
-    /// How long the pipeline may take to converge after everything is healed
+    /// Time for the pipeline to converge after all faults have ended
     #[arg(long, default_value = "2m", value_parser = duration)]
     patience: Duration,
-    /// The tidewheel binary [default: the one beside this]
+    /// The tidewheel binary [default: in the directory of this binary]
     #[arg(long, value_name = "PATH")]
     tidewheel: Option<PathBuf>,
-    /// Keep everything of every seed: logs, settings and the servers' data
+    /// Keep the logs, settings and server data of every seed
     #[arg(long)]
     keep: bool,
-    /// How the reports are printed
+    /// Output format of the reports
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// A table for each seed
+    /// A table per seed
     Text,
-    /// A list with one object for each seed
+    /// A list with one object per seed
     Json,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // Dropping the run kills everything that it has started.
+    // Dropping the run kills every process that it started.
     let outcome = tokio::select! {
         outcome = run(&arguments) => outcome,
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
@@ -80,7 +80,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("the soak could not be run: {error}");
+            eprintln!("failed to run the soak: {error}");
             ExitCode::from(2)
         }
     }
@@ -92,9 +92,7 @@ async fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> 
         None => std::env::current_exe()?.with_file_name("tidewheel"),
     };
     if !binary.is_file() {
-        return Err(
-            format!("there is no {}; build it with: cargo build --release -p tidewheel", binary.display()).into()
-        );
+        return Err(format!("missing {}; build it with: cargo build --release -p tidewheel", binary.display()).into());
     }
     let mut reports = Vec::new();
     for seed in seeds(arguments) {
@@ -110,7 +108,7 @@ async fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> 
     Ok(reports.iter().all(|report| report.converged))
 }
 
-/// Runs one seed in a folder of its own.
+/// Runs one seed in a separate directory.
 async fn one(arguments: &Arguments, binary: &Path, seed: u64) -> Result<SoakReport, Box<dyn std::error::Error>> {
     let folder = TempDir::with_prefix(format!("tidewheel-soak-{seed}-"))?;
     let engine = HashEngine::new(SoakOptions::DIMENSION);
@@ -135,10 +133,10 @@ async fn one(arguments: &Arguments, binary: &Path, seed: u64) -> Result<SoakRepo
         }
     };
     if arguments.keep {
-        eprintln!("seed {seed}: everything is kept in {}", folder.keep().display());
+        eprintln!("seed {seed}: logs, settings and data are kept in {}", folder.keep().display());
     } else if !report.converged {
         let folder = folder.keep();
-        // The servers are gone; their data is large and says little.
+        // The servers have exited; their data is large and rarely useful.
         let _ = std::fs::remove_dir_all(folder.join("data/mongodb"));
         eprintln!("seed {seed}: the logs are kept in {0}/logs and {0}/data/logs", folder.display());
     }
@@ -152,17 +150,17 @@ fn seeds(arguments: &Arguments) -> Vec<u64> {
     }
     if seeds.is_empty() {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // Short enough to be typed again.
+        // Short enough to retype.
         seeds.push(u64::from(now.subsec_nanos()) ^ (now.as_secs() & 0xffff));
     }
     seeds
 }
 
 fn range(text: &str) -> Result<(u64, u64), String> {
-    let (first, last) = text.split_once("..").ok_or("it looks like 1..5")?;
+    let (first, last) = text.split_once("..").ok_or("expected a range such as 1..5")?;
     let number = |text: &str| text.parse::<u64>().map_err(|error| error.to_string());
     let (first, last) = (number(first)?, number(last.trim_start_matches('='))?);
-    if first > last { Err("the first is greater than the last".into()) } else { Ok((first, last)) }
+    if first > last { Err("the first seed is greater than the last".into()) } else { Ok((first, last)) }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -171,9 +169,9 @@ fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1,
         "m" => 60,
         "h" => 3_600,
-        _ => return Err("it ends with s, m or h".into()),
+        _ => return Err("expected the unit s, m or h".into()),
     };
-    let number: u64 = number.parse().map_err(|_| "it begins with a whole number")?;
+    let number: u64 = number.parse().map_err(|_| "expected a whole number and a unit")?;
     Ok(Duration::from_secs(number * seconds))
 }
 
@@ -182,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_and_ranges_are_read() {
+    fn durations_and_ranges_are_parsed() {
         assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
         assert!(duration("10").is_err() && duration("m").is_err());

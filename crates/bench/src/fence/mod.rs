@@ -1,16 +1,16 @@
-//! What the fence of versions costs: the upserter as it is beside one that trusts every change to come in order.
+//! The cost of the version fence: the upserter against one that relies on changes arriving in order.
 //!
 //! ```text
 //! target/release/tidewheel-bench fence
 //! ```
 //!
-//! Both sides are the same upserter in this process, reading stage 2 from the same Redis and writing to the same Qdrant.
-//! One has the real index and the tombstones. The other one upserts without a condition, deletes without a version,
-//! does not look at what is there after a write, and remembers no deletion. Each round gives each side an empty Redis
-//! and an empty collection; who begins alternates. The time runs from the start of the upserter to the moment when stage 2
-//! is drained; in the last run all services work, and it runs from the first insert until all documents are searchable. Medians
-//! are printed; the ratio is the median of the rounds' own ratios, because what else the machine does changes from round to
-//! round. CPU time is that of this process, Redis and Qdrant together.
+//! Both sides are the same upserter in this process, with the same Redis and Qdrant. One has the real index and
+//! tombstones. The other upserts without a condition, deletes without a version, does not read back after a write, and
+//! keeps no tombstones. Each round gives each side an empty Redis and an empty collection; the sides alternate in going
+//! first. Time is measured from the start of the upserter until stage 2 is drained; in the last run, with all services,
+//! from the first insert until all documents are searchable. Medians are printed; the ratio is the median of the ratios
+//! per round, because other load on the machine changes from round to round. CPU time is that of this process, Redis
+//! and Qdrant together.
 
 mod records;
 mod unfenced;
@@ -38,42 +38,42 @@ use crate::report::median;
 use crate::side::Side;
 use unfenced::{NoTombstones, Unfenced};
 
-/// Records in one append to stage 2.
+/// Records per append to stage 2.
 const APPEND: usize = 500;
 
-/// The share of the throughput that the fence must leave.
+/// Minimum ratio of fenced to unfenced throughput.
 const TARGET: f64 = 0.80;
 
-/// Nothing takes longer, unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Upper bound of a run; longer means that it hangs.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Measures the upserter with and without the fence of versions.
+/// Measures the upserter with and without the version fence.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Records of each run
+    /// Records per run
     #[arg(long, default_value_t = 20_000)]
     records: usize,
-    /// Numbers in a vector
+    /// Vector dimension
     #[arg(long, default_value_t = 384)]
     pub dimension: usize,
-    /// Rounds of each side
+    /// Rounds per side
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Records taken at once, as `upserter.batch`
+    /// Records per batch, as `upserter.batch`
     #[arg(long, default_value_t = 256)]
     batch: usize,
-    /// Batches under way at once, as `upserter.concurrency`
+    /// Concurrent batches, as `upserter.concurrency`
     #[arg(long, default_value_t = 4)]
     concurrency: usize,
 }
 
-/// The two sides, in the order of the columns.
+/// The two sides, in column order.
 const SIDES: [&str; 2] = ["fenced", "unfenced"];
 
-/// The runs, in the order of the lines: the upserter alone, twice, and the whole pipeline.
+/// The runs, in line order: two of the upserter alone, and one of the whole pipeline.
 const RUNS: [&str; 3] = ["inserts", "5 inserts : 3 updates : 2 deletes", "the whole pipeline"];
 
-/// Measures both sides and prints them. `pipeline` is tidewheel with all its services.
+/// Measures both sides and prints the results. `pipeline` is tidewheel with all its services.
 pub async fn run(
     stack: &Stack,
     servers: &Servers,
@@ -111,7 +111,7 @@ pub async fn run(
                 let cpu = cpu_seconds() - before;
                 let found = index.count().await?.unwrap_or(0);
                 if found != *left as u64 {
-                    return Err(format!("{}: {found} documents are in Qdrant, not {left}", SIDES[side]).into());
+                    return Err(format!("{}: expected {left} documents in Qdrant, found {found}", SIDES[side]).into());
                 }
                 let measure = Measured { rate: count as f64 / seconds, cpu: cpu * 1e6 / count as f64 };
                 println!("round {}, {}: {:.0} documents/s {}", round + 1, RUNS[run], measure.rate, SIDES[side]);
@@ -128,29 +128,29 @@ pub async fn run(
         }
     }
 
-    println!("\n{count} records of {dimension} dimensions, batches of {batch}, {concurrency} at once, {rounds} rounds");
+    println!("\n{count} records, {dimension} dimensions, batch {batch}, concurrency {concurrency}, {rounds} rounds");
     println!("{:52}{:>12}{:>12}{:>10}", "", SIDES[0], SIDES[1], "ratio");
     for (name, sides) in RUNS.iter().zip(&measured) {
         line(&format!("{name}, documents/s"), sides, 0, |measured| measured.rate);
         line(&format!("{name}, CPU ms per 1,000"), sides, 1, |measured| measured.cpu);
     }
-    println!("the fence should leave {TARGET:.2} of the documents/s or more");
+    println!("target ratio of documents/s: {TARGET:.2} or more");
     Ok(())
 }
 
-/// What one run of one side gave.
+/// Result of one run of one side.
 struct Measured {
-    /// Documents a second.
+    /// Documents per second.
     rate: f64,
     /// CPU milliseconds per 1,000 documents.
     cpu: f64,
 }
 
-fn line(what: &str, sides: &[Vec<Measured>; 2], digits: usize, value: impl Fn(&Measured) -> f64) {
+fn line(label: &str, sides: &[Vec<Measured>; 2], digits: usize, value: impl Fn(&Measured) -> f64) {
     let [fenced, unfenced] = sides.each_ref().map(|rounds| rounds.iter().map(&value).collect::<Vec<f64>>());
     let ratios = fenced.iter().zip(&unfenced).map(|(fenced, unfenced)| fenced / unfenced).collect();
     let (fenced, unfenced, ratio) = (median(fenced), median(unfenced), median(ratios));
-    println!("{what:52}{fenced:>12.digits$}{unfenced:>12.digits$}{ratio:>10.3}");
+    println!("{label:52}{fenced:>12.digits$}{unfenced:>12.digits$}{ratio:>10.3}");
 }
 
 async fn fill(store: &RedisStore, records: &[Embedded]) -> Result<(), Box<dyn Error>> {
@@ -177,7 +177,7 @@ fn upserter(
     Upserter::new(options, Arc::new(store.queue(STAGE_2, "bench")), index, tombstones, Arc::new(store.clone()))
 }
 
-/// Documents a second from MongoDB to Qdrant, with the other services as processes and this upserter.
+/// Returns documents per second from MongoDB to Qdrant, with this upserter and the other services as processes.
 async fn whole(
     servers: &Servers,
     pipeline: &Side,
@@ -196,7 +196,7 @@ async fn whole(
         seconds = measure => seconds?,
         ended = &mut service => {
             ended??;
-            return Err("the upserter stopped by itself".into());
+            return Err("the upserter stopped unexpectedly".into());
         }
     };
     shutdown.cancel();
@@ -205,7 +205,7 @@ async fn whole(
     Ok(documents as f64 / seconds)
 }
 
-/// Runs the upserter until stage 2 is drained; gives the seconds that it took.
+/// Runs the upserter until stage 2 is drained; returns the duration in seconds.
 async fn drain(upserter: Upserter, store: &RedisStore) -> Result<f64, Box<dyn Error>> {
     let shutdown = CancellationToken::new();
     let begun = Instant::now();
@@ -217,9 +217,9 @@ async fn drain(upserter: Upserter, store: &RedisStore) -> Result<f64, Box<dyn Er
         }
         if service.is_finished() {
             (&mut service).await??;
-            return Err("the upserter stopped by itself".into());
+            return Err("the upserter stopped unexpectedly".into());
         }
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > TIMEOUT {
             return Err(format!("stage 2 does not drain: {status:?}").into());
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

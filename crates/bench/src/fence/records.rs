@@ -1,4 +1,4 @@
-//! What stage 2 is filled with.
+//! The records of stage 2.
 
 use std::error::Error;
 
@@ -10,13 +10,13 @@ use tidewheel_core::version::{ClusterTime, Version};
 
 use crate::load::{COLLECTION, DATABASE, ticket};
 
-/// New documents, all of them.
+/// Returns inserts of new documents.
 pub fn inserts(count: usize, dimension: usize) -> Result<Vec<Embedded>, Box<dyn Error>> {
     (0..count).map(|number| written(Operation::Insert, number, 1, number, dimension)).collect()
 }
 
-/// Of ten changes, five insert a new document, three update and two delete one that [`inserts`] wrote. No document
-/// occurs twice, so that the outcome does not depend on the order of the batches.
+/// Returns mixed changes: of ten, five insert a new document, three update and two delete one that [`inserts`] wrote.
+/// No document occurs twice, so that the result does not depend on the order of the batches.
 pub fn mixed(count: usize, dimension: usize) -> Result<Vec<Embedded>, Box<dyn Error>> {
     let change = |number: usize| match number % 10 {
         0..5 => written(Operation::Insert, count + number, 2, number, dimension),
@@ -26,7 +26,7 @@ pub fn mixed(count: usize, dimension: usize) -> Result<Vec<Embedded>, Box<dyn Er
     (0..count).map(change).collect()
 }
 
-/// How many documents there are after [`inserts`] and [`mixed`].
+/// Returns the number of documents after [`inserts`] and [`mixed`].
 pub fn left(count: usize) -> usize {
     (0..count).map(|number| number % 10).fold(count, |left, kind| left + usize::from(kind < 5) - usize::from(kind >= 8))
 }
@@ -54,7 +54,7 @@ fn written(
     let ticket = ticket(i32::try_from(number)?);
     let text = format!("{}\n{}", ticket.get_str("subject")?, ticket.get_str("content")?);
     let document = Some(Bson::Document(ticket).into_relaxed_extjson().to_string());
-    // Anything spread out will do: nobody searches.
+    // Any spread-out values: there are no searches.
     let values = (0..dimension).map(|at| ((number * 31 + at * 7 + number * at) % 101) as f32 - 50.0).collect();
     Ok(Embedded {
         change: Change { document, ..change(operation, number, seconds, increment) },

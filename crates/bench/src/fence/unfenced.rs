@@ -1,4 +1,4 @@
-//! The index without any protection of its order: what writing would cost if no change were ever late.
+//! An index without the fence: the cost of writes if changes never arrived out of order.
 
 use std::time::Duration;
 
@@ -23,19 +23,19 @@ use tonic::transport::Channel;
 use tonic::{Response, Status};
 use uuid::Uuid;
 
-/// Most points in a request, as of the real index. Its limit of bytes is out of reach of the records here.
+/// Maximum points per request, as in the real index. The records here never reach its limit of bytes.
 const MAX_POINTS: usize = 256;
 
-/// Upserts without a condition, deletes without a version, no look at what is there after a write.
+/// Upserts without a condition, deletes without a version, does not read back after a write.
 pub struct Unfenced {
-    /// Makes the same collection as the real one.
+    /// Creates the collection.
     real: QdrantIndex,
     points: PointsClient<Channel>,
     collection: String,
 }
 
 impl Unfenced {
-    /// Beside the real index, on a connection of its own.
+    /// Connects separately from the real index.
     pub async fn connect(real: QdrantIndex, url: String, collection: &str) -> Result<Self, tonic::transport::Error> {
         Ok(Self { real, points: PointsClient::connect(url).await?, collection: collection.to_owned() })
     }
@@ -71,12 +71,12 @@ impl Index for Unfenced {
     }
 
     async fn refresh(&self, documents: &[&DocumentPoints]) -> PortResult<Vec<bool>> {
-        // What is measured has no such documents.
+        // The records have no such documents.
         Ok(vec![false; documents.len()])
     }
 
     async fn stored(&self, documents: &[(DocumentId, u32)]) -> PortResult<Vec<Stored>> {
-        // Older than anything: whatever was written is right.
+        // Older than any version, so that every write counts as successful.
         Ok(vec![Stored { version: Some(Version::default()), surplus: false }; documents.len()])
     }
 
@@ -127,7 +127,7 @@ impl Index for Unfenced {
     }
 }
 
-/// Remembers no deletion.
+/// Keeps no tombstones.
 pub struct NoTombstones;
 
 #[async_trait]
@@ -146,10 +146,10 @@ impl Tombstones for NoTombstones {
 }
 
 fn completed(answer: Result<Response<PointsOperationResponse>, Status>) -> PortResult<()> {
-    let answer = answer.map_err(|status| PortError::fatal(format!("Qdrant refuses: {status}")))?;
+    let answer = answer.map_err(|status| PortError::fatal(format!("Qdrant rejected the request: {status}")))?;
     match answer.into_inner().result.unwrap_or_default().status() {
         UpdateStatus::Completed => Ok(()),
-        status => Err(PortError::fatal(format!("Qdrant answered {}", status.as_str_name()))),
+        status => Err(PortError::fatal(format!("Qdrant returned {}", status.as_str_name()))),
     }
 }
 
@@ -167,7 +167,7 @@ fn fields(fields: &Map<String, Value>) -> std::collections::HashMap<String, Prot
     fields.iter().map(|(name, value)| (name.clone(), proto(value))).collect()
 }
 
-/// Made from a borrowed value, as the real index does it: a copy made first would be charged to this side alone.
+/// Converts a borrowed value, as the real index does: a copy would be charged to this side only.
 fn proto(value: &Value) -> Proto {
     match value {
         Value::Array(values) => Kind::ListValue(ListValue { values: values.iter().map(proto).collect() }).into(),

@@ -1,4 +1,4 @@
-//! Both streams as those see them that replay what they still hold.
+//! Both streams from a replay's point of view.
 
 use async_trait::async_trait;
 
@@ -6,46 +6,46 @@ use super::PortResult;
 use super::journal::Position;
 use super::queue::{Delivery, EntryId};
 
-/// What a stream holds, confirmed entries that are kept for a replay included.
+/// The contents of a stream, including acknowledged entries retained for replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Its oldest entry; `None` if it is empty.
+    /// The oldest entry; `None` if the stream is empty.
     pub first: Option<EntryId>,
-    /// The newest entry that it ever had.
+    /// The newest entry ever appended.
     pub last: EntryId,
-    /// How many entries it holds.
+    /// Number of entries in the stream.
     pub entries: u64,
-    /// Whether it holds everything that it ever had.
+    /// Whether the stream still holds every entry ever appended.
     pub whole: bool,
 }
 
-/// A stage's stream from its first entry on.
+/// A stage's stream from its first entry.
 #[async_trait]
 pub trait Archive<T>: Send + Sync {
-    /// What the stream holds.
+    /// The contents of the stream.
     async fn extent(&self) -> PortResult<Extent>;
 
-    /// Up to `max` entries behind `after`, of about [`READ_BYTES`](super::READ_BYTES) together, oldest first, whoever has worked on
-    /// them. None at the end alone.
+    /// Up to `max` entries after `after`, of about [`READ_BYTES`](super::READ_BYTES) together, oldest first, regardless
+    /// of their consumer. Empty only at the end.
     async fn page(&self, after: &EntryId, max: usize) -> PortResult<Vec<Delivery<T>>>;
 
-    /// Appends these records, for the stage to work on them like on any others.
+    /// Appends these records for regular processing by the stage.
     async fn append(&self, records: &[T]) -> PortResult<()>;
 
-    /// How many entries the stage's group has not acknowledged.
+    /// Number of entries that the stage's group has not acknowledged.
     async fn backlog(&self) -> PortResult<u64>;
 }
 
-/// A group of its own on stage 2, for a replay into another collection. While it is there, nothing is trimmed that it has yet
-/// to read. One that was abandoned goes an hour after its last sign of life.
+/// A separate consumer group on stage 2, for a replay into another collection. While it exists, entries that it has not
+/// read are not trimmed. An abandoned group is removed an hour after its last activity.
 #[async_trait]
 pub trait Follower: Send + Sync {
-    /// Begins behind `after`; goes on where it is if it has begun already.
+    /// Starts after `after`; continues at its position if the group exists.
     async fn begin(&self, after: &EntryId) -> PortResult<()>;
 
-    /// How far it has come.
+    /// The group's position.
     async fn position(&self) -> PortResult<Position>;
 
-    /// Removes it.
+    /// Removes the group.
     async fn end(&self) -> PortResult<()>;
 }

@@ -1,4 +1,4 @@
-//! The dead letters of both stages, as an operator sees them.
+//! The dead-letter queues of both stages, from an operator's point of view.
 
 use async_trait::async_trait;
 
@@ -10,34 +10,33 @@ use crate::key;
 use crate::streams::Stage;
 use crate::wire::{RawFields, Record as _, WireError};
 
-/// Fields that a parked entry has beyond its own, in the order in which they are added behind them.
+/// Fields appended to a parked entry, in order.
 pub const ABOUT: [&str; 5] = ["stream", "entry", "reason", "attempts", "parked_at"];
 
 /// A parked entry.
 #[derive(Clone, Debug)]
 pub struct Letter {
-    /// Its id among the dead letters of its stage.
+    /// Its id in the dead-letter queue of its stage.
     pub id: EntryId,
-    /// The stream that it was in.
+    /// The entry's original stream.
     pub stream: String,
-    /// The id that it had there.
+    /// The entry's id in that stream.
     pub entry: EntryId,
-    /// Why it was given up.
+    /// The reason for parking it.
     pub reason: String,
-    /// How often it was tried, not counting attempts that failed for a passing reason.
+    /// Number of attempts, not counting transient failures.
     pub attempts: u32,
-    /// When it was given up, in milliseconds since the Unix epoch.
+    /// When it was parked, in milliseconds since the Unix epoch.
     pub parked_at: u64,
-    /// Its record, or why that cannot be read. One of stage 1 has no vectors yet.
+    /// Its record, or the decoding error. A record of stage 1 has no vectors yet.
     pub record: Result<Embedded, WireError>,
-    /// It cannot be put back as it is: it has no document, or a key of an earlier release, whose deletion may be known under another
-    /// one. Its document has to be read from MongoDB again.
+    /// Whether its document has to be read from MongoDB again before a retry: the entry has no document, or a key of an
+    /// earlier release, whose tombstone may be stored under another key.
     pub reread: bool,
 }
 
 impl Letter {
-    /// Reads a parked entry of `stage`. What is missing of what is known about it stays empty: a person may want to look at it
-    /// all the same.
+    /// Parses a parked entry of `stage`. Missing fields stay empty, so that an operator can still inspect the entry.
     pub fn read(stage: Stage, id: EntryId, fields: RawFields) -> Self {
         let text = |name: &str| {
             let value = fields.iter().rev().find(|(field, _)| field == name.as_bytes());
@@ -58,32 +57,32 @@ impl Letter {
     }
 }
 
-/// What became of letters that were to be put back.
+/// The result of retrying dead letters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retried {
-    /// How many were put back.
+    /// Number of entries moved back to their stage.
     pub moved: u64,
-    /// Those that are older than a deletion that was forgotten.
+    /// Dead letters older than a collected tombstone.
     pub outdated: Vec<EntryId>,
 }
 
-/// The dead letters of both stages.
+/// The dead-letter queues of both stages.
 #[async_trait]
 pub trait DeadLetters: Send + Sync {
-    /// Up to `max` letters of a stage behind `after`, of about [`READ_BYTES`](super::READ_BYTES) together, oldest first. None at the
-    /// end alone.
+    /// Up to `max` dead letters of a stage after `after`, of about [`READ_BYTES`](super::READ_BYTES) together, oldest
+    /// first. Empty only at the end.
     async fn letters(&self, stage: Stage, after: &EntryId, max: usize) -> PortResult<Vec<Letter>>;
 
-    /// How many letters a stage has.
+    /// Number of dead letters of a stage.
     async fn count(&self, stage: Stage) -> PortResult<u64>;
 
-    /// Puts these letters back at the end of their stage, as the entries that they were. Each one moves in one step: nobody sees it
-    /// in both places or in none. No deletion is forgotten until they have left the streams.
+    /// Appends these dead letters to their stage as their original entries. Each one moves atomically: it is never
+    /// visible in both places or in neither. No tombstone is collected until the entries have left the streams.
     ///
-    /// A letter that is older than a deletion that was forgotten stays where it is: its document may have been deleted since, and
-    /// nothing would fence it off.
+    /// A dead letter older than a collected tombstone stays: its document may have been deleted since, and no fence
+    /// would reject the write.
     async fn retry(&self, stage: Stage, ids: &[EntryId]) -> PortResult<Retried>;
 
-    /// Deletes these letters; says how many were still there.
+    /// Deletes these dead letters; returns how many still existed.
     async fn discard(&self, stage: Stage, ids: &[EntryId]) -> PortResult<u64>;
 }

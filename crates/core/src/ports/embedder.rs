@@ -8,44 +8,45 @@ use super::PortResult;
 use crate::embedded::Vectors;
 use crate::tokens::Tokens;
 
-/// What a text is for. Some models want a prefix that depends on it.
+/// The purpose of a text. Some models require a prefix that depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Purpose {
-    /// It goes into the index.
+    /// A text to index.
     Passage,
-    /// It is searched for.
+    /// A search query.
     Query,
 }
 
-/// What an embedder says of itself.
+/// The metadata of an embedder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbedderInfo {
     /// The model's name.
     pub model: String,
-    /// Stands for everything else that a document's vector depends on: weights, prefix, pooling. Two models of one name and
-    /// revision give a text the same vector, but for rounding; where it is not known, nothing tells them apart.
+    /// Identifies everything else that a document's vector depends on: weights, prefix, pooling. Two models of the same
+    /// name and revision return the same vector for a text, except for rounding; without a revision they cannot be
+    /// distinguished.
     pub revision: String,
-    /// Numbers in a vector.
+    /// Dimension of a vector.
     pub dimension: usize,
-    /// Most tokens of a text that count, without the special tokens; what is beyond them is not embedded.
+    /// Maximum number of tokens of a text, without the special tokens; tokens beyond it are not embedded.
     pub max_tokens: usize,
 }
 
-/// Turns texts into vectors.
+/// Converts texts into vectors.
 #[async_trait]
 pub trait Embedder: Send + Sync {
     /// The model's name and limits.
     async fn info(&self) -> PortResult<EmbedderInfo>;
 
-    /// How vectors are computed and why so, in a line for people. `None`: there was no choice, or it is unknown.
+    /// One line that describes how vectors are computed, and why. `None` if there was no choice or it is unknown.
     async fn details(&self) -> PortResult<Option<String>> {
         Ok(None)
     }
 
-    /// The model's tokeniser, or the best estimate of it.
+    /// The model's tokeniser, or the best available estimate.
     async fn tokens(&self) -> PortResult<Arc<dyn Tokens>>;
 
-    /// One vector for each text, in order. Fails with [`crate::error::ErrorClass::Poison`] if a text can never be embedded; the
-    /// answer always has as many vectors as there are texts, all finite.
+    /// One vector per text, in order. Fails with [`crate::error::ErrorClass::Poison`] if a text can never be embedded;
+    /// a result always has as many vectors as texts, all finite.
     async fn embed(&self, texts: &[String], purpose: Purpose) -> PortResult<Vectors>;
 }

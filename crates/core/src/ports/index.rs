@@ -1,4 +1,4 @@
-//! The collection in Qdrant, and what is remembered beside it.
+//! The collection in Qdrant, and tombstones and aliases beside it.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::version::Version;
 pub struct Point {
     /// Its id: [`DocumentId::point`] of its chunk.
     pub id: Uuid,
-    /// Its vector. Zeros, or no numbers, stand for none: filters find the point, no search by meaning does.
+    /// Its vector. Zeros, or an empty vector, mean no vector: filters match the point, semantic search does not.
     pub vector: Vec<f32>,
     /// The user's document as plain JSON, and `_tidewheel`.
     pub payload: serde_json::Map<String, serde_json::Value>,
@@ -27,10 +27,10 @@ pub struct DocumentPoints {
     pub document: DocumentId,
     /// Its version.
     pub version: Version,
-    /// The user's document as plain JSON, which the first point carries in its payload, and the others unless there is an
-    /// excerpt. Once for all of them, because a long document has many.
+    /// The user's document as plain JSON, which the first point carries in its payload, and the others unless there is
+    /// an excerpt. Shared by all points, because a long document has many.
     pub fields: serde_json::Map<String, serde_json::Value>,
-    /// What the points after the first carry in its place: see [`excerpt`](crate::excerpt).
+    /// The reduced fields for points after the first: see [`excerpt`](crate::excerpt).
     pub excerpt: Option<serde_json::Map<String, serde_json::Value>>,
     /// Its points in the order of their chunks.
     pub points: Vec<Point>,
@@ -51,34 +51,34 @@ impl DocumentPoints {
     }
 }
 
-/// A vector that lies in the index.
+/// A vector stored in the index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KnownVector {
     /// Its point.
     pub id: Uuid,
-    /// What it was made from: see [`Fingerprints`](crate::fingerprint::Fingerprints).
+    /// The fingerprint of its input: see [`Fingerprints`](crate::fingerprint::Fingerprints).
     pub fingerprint: String,
-    /// The vector, as long as the index says that it is.
+    /// The vector, with the dimension reported by the index.
     pub vector: Vec<f32>,
 }
 
-/// What the index holds already of what is about to be embedded.
+/// Vectors that the index already has.
 #[async_trait]
 pub trait KnownVectors: Send + Sync {
-    /// Those of these points that exist and say what they were made from, in any order. None if there is no collection.
+    /// The existing points among these that have a fingerprint, in any order. Empty if the collection does not exist.
     async fn known(&self, points: &[Uuid]) -> PortResult<Vec<KnownVector>>;
 }
 
-/// Everything of this document (or collection) that is older than the version has to go.
+/// Marks everything of this document (or collection) that is older than the version for deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fence {
-    /// What the fence guards.
+    /// The target of the fence.
     pub target: FenceTarget,
-    /// Points with a smaller version are behind the fence.
+    /// Points with a smaller version are deleted.
     pub version: Version,
 }
 
-/// What a [`Fence`] guards.
+/// The target of a [`Fence`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FenceTarget {
     /// One document.
@@ -87,24 +87,24 @@ pub enum FenceTarget {
     Namespace(Namespace),
 }
 
-/// What the index says of one document after a write.
+/// The state of one document in the index after a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// The version of its chunk 0, which every version has; `None` if there is no such point. Always `None` where only one
-    /// chunk was written: then it does not matter, because a write that came too late has changed nothing but what is missing.
+    /// The version of its chunk 0, which every version has; `None` if that point does not exist. Always `None` if only
+    /// one chunk was written: then it is irrelevant, because a late write only inserts missing points.
     pub version: Option<Version>,
-    /// Whether the chunk right after the last of the version just written exists. Chunks of an older version are left
-    /// over in a row, so this one tells whether there are any.
+    /// Whether the chunk right after the last of the version just written exists. Leftover chunks of an older version
+    /// are contiguous, so this one shows whether there are any.
     pub surplus: bool,
 }
 
-/// How a write ended.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Written {
-    /// It is durable.
+    /// The write is durable.
     Durably,
-    /// There is no collection; nothing, or only a part, was written.
+    /// The collection does not exist; nothing, or only a part, was written.
     NoCollection,
 }
 
@@ -114,36 +114,36 @@ pub trait Index: Send + Sync {
     /// The collection's name, or its alias.
     fn name(&self) -> &str;
 
-    /// Whether the collection is there.
+    /// Whether the collection exists.
     async fn exists(&self) -> PortResult<bool>;
 
-    /// Creates the collection and its payload indexes if they are missing; says whether this call has created the collection.
-    /// Fails as fatal if there is one of another dimension or distance.
+    /// Creates the collection and its payload indexes if they are missing; returns whether this call created the
+    /// collection. Fails with a fatal error if it exists with another dimension or distance.
     async fn prepare(&self, dimension: usize) -> PortResult<bool>;
 
-    /// Writes the points of each document, except points that exist at the same or a newer version; in as few calls
-    /// as size limits allow. Answers when everything is durable. No document may occur twice.
-    /// Never creates the collection: a collection that went missing is more than a write can make good.
+    /// Writes the points of each document, except points that exist at the same or a newer version; in as few calls as
+    /// size limits allow. Returns once everything is durable. No document may occur twice. Never creates the
+    /// collection: a write cannot repair a missing collection.
     async fn upsert(&self, documents: &[&DocumentPoints]) -> PortResult<Written>;
 
-    /// Writes the payload alone of those points that exist, are older and have a vector with the same fingerprint. Answers, when
-    /// everything is durable, for each document whether all its points exist now at its version or a newer one; where not, the
-    /// document has to be upserted. Never creates a point. No document may occur twice.
+    /// Writes only the payload of points that exist, are older and have a vector with the same fingerprint. Returns,
+    /// once everything is durable, for each document whether all its points now exist at its version or a newer one; if
+    /// not, the document has to be upserted. Never creates a point. No document may occur twice.
     async fn refresh(&self, documents: &[&DocumentPoints]) -> PortResult<Vec<bool>>;
 
-    /// For each document and the number of chunks that it should have: what is there now.
+    /// The current state of each document, given with its expected number of chunks.
     async fn stored(&self, documents: &[(DocumentId, u32)]) -> PortResult<Vec<Stored>>;
 
-    /// Deletes every point behind the fences, in as few calls as size limits allow; those of whole collections page by page. Answers
-    /// when everything is durable.
+    /// Deletes every point behind the fences, in as few calls as size limits allow; those of whole collections page by
+    /// page. Returns once everything is durable.
     async fn delete(&self, fences: &[Fence]) -> PortResult<()>;
 
-    /// Deletes those of these points that are older than the version, whatever document they say that they are of. Answers when
-    /// that is durable.
+    /// Deletes those of these points that are older than the version, regardless of the document in their payload.
+    /// Returns once that is durable.
     async fn remove(&self, points: &[Uuid], version: Version) -> PortResult<()>;
 
-    /// The points nearest to the vector, best first, with these fields of their payload (all, if none is named). `filter` is a
-    /// filter in Qdrant's own JSON form.
+    /// The points nearest to the vector, best first, with these payload fields (all if empty). `filter` is a filter in
+    /// Qdrant's JSON format.
     async fn search(
         &self,
         vector: Vec<f32>,
@@ -152,15 +152,14 @@ pub trait Index: Send + Sync {
         fields: &[&str],
     ) -> PortResult<Vec<Hit>>;
 
-    /// How many points there are, about where they are many; `None` if there is no collection.
+    /// Number of points, approximate if large; `None` if the collection does not exist.
     async fn count(&self) -> PortResult<Option<u64>>;
 
-    /// Those of these points that exist, in any order, with these fields of their payload (all, if none is named) and
-    /// without vectors.
+    /// The existing points among these, in any order, with these payload fields (all if empty) and without vectors.
     async fn points(&self, ids: &[Uuid], fields: &[&str]) -> PortResult<Vec<IndexedPoint>>;
 
-    /// Up to `limit` points in the order of their ids from `after` on, exclusively, with these fields of their payload (all,
-    /// if none is named) and without vectors.
+    /// Up to `limit` points after `after`, exclusive, ordered by id, with these payload fields (all if empty) and
+    /// without vectors.
     async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>>;
 }
 
@@ -171,11 +170,11 @@ pub struct Hit {
     pub id: Uuid,
     /// Cosine similarity, from −1 to 1.
     pub score: f32,
-    /// What was asked for of its payload.
+    /// The requested fields of its payload.
     pub payload: serde_json::Map<String, serde_json::Value>,
 }
 
-/// A point as it lies in the index.
+/// A point as stored in the index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IndexedPoint {
     /// Its id.
@@ -184,58 +183,57 @@ pub struct IndexedPoint {
     pub payload: serde_json::Map<String, serde_json::Value>,
 }
 
-/// The memory of deletions, outside the user's collection.
+/// Tombstones of deletions, stored outside the user's collection.
 #[async_trait]
 pub trait Tombstones: Send + Sync {
-    /// Remembers that everything of these targets up to their versions is gone. Never lowers a version.
+    /// Records that everything of these targets up to their versions is deleted. Never lowers a version.
     async fn raise(&self, fences: &[Fence]) -> PortResult<()>;
 
-    /// The versions remembered for these targets.
+    /// The recorded versions of these targets.
     async fn of(&self, targets: &[FenceTarget]) -> PortResult<Vec<Option<Version>>>;
 
-    /// Forgets a page of the documents' deletions that were remembered at least `grace` ago, oldest first. All of them were
-    /// remembered before `settled`, a time by the clock of [`Positions::at`](super::Positions): everything that was in the streams
-    /// at that time has been acknowledged. Forgets nothing while dead letters that were put back after that time may be on their
-    /// way.
+    /// Removes a page of document tombstones recorded at least `grace` ago, oldest first. All of them were recorded
+    /// before `settled`, a time by the clock of [`Positions::at`](super::Positions): everything that was in the streams
+    /// at that time has been acknowledged. Removes nothing while dead letters retried after that time may be in flight.
     ///
-    /// The newest version that is forgotten is kept: see [`DeadLetters::retry`](super::DeadLetters::retry).
+    /// The newest removed version is kept: see [`DeadLetters::retry`](super::DeadLetters::retry).
     async fn collect(&self, grace: Duration, settled: u64) -> PortResult<Collected>;
 }
 
-/// What one call of [`Tombstones::collect`] has done.
+/// The result of one call of [`Tombstones::collect`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// How many deletions were forgotten.
+    /// Number of tombstones removed.
     pub forgotten: u64,
     /// Whether the next page may hold more.
     pub more: bool,
 }
 
-/// Remembers which collection is written to, and notices when it is gone or another one.
+/// Records the target collection, and detects when it is missing or replaced.
 #[async_trait]
 pub trait Alarm: Send + Sync {
-    /// Says that the collection of this name was found to be there or not to be there. If that shows that points are
-    /// missing which were written before, it is put on record as [`Damage::Collection`](super::Damage).
+    /// Reports whether the collection of this name exists. If points written earlier must be missing, records
+    /// [`Damage::Collection`](super::Damage).
     async fn collection(&self, name: &str, exists: bool) -> PortResult<()>;
 }
 
-/// What a name stands for in Qdrant.
+/// What a name refers to in Qdrant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Named {
     /// Nothing.
     Nothing,
     /// A collection.
     Collection,
-    /// An alias of this collection.
+    /// An alias for this collection.
     Alias(String),
 }
 
-/// The names of collections in Qdrant.
+/// The collection aliases in Qdrant.
 #[async_trait]
 pub trait Aliases: Send + Sync {
-    /// What this name stands for.
+    /// Resolves this name.
     async fn resolve(&self, name: &str) -> PortResult<Named>;
 
-    /// Lets the alias stand for this collection from now on, in one step. Fails as fatal if a collection has its name.
+    /// Points the alias to this collection, atomically. Fails with a fatal error if a collection has the alias's name.
     async fn switch(&self, alias: &str, collection: &str) -> PortResult<()>;
 }

@@ -1,4 +1,4 @@
-//! The producer's side of stage 1.
+//! Stage 1 from the producer's point of view.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,47 +17,47 @@ use crate::streams::RAW;
 use crate::version::ClusterTime;
 use crate::wire::{Fields, Record as _};
 
-/// How far a snapshot has come.
+/// The progress of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SnapshotState {
-    /// Still reading.
+    /// Reading the source.
     Running {
-        /// Its rows carry this time.
+        /// The time of its rows.
         time: ClusterTime,
-        /// The last row read: collection and canonical key. `None` at the very beginning.
+        /// The last row read: collection and canonical key. `None` at the start.
         after: Option<(Namespace, String)>,
         /// Rows read so far.
         rows: u64,
     },
-    /// Everything has been read; what the index has beyond it is being looked for.
+    /// All rows are read; the orphan sweep of the index is running.
     Sweeping {
         /// The time of its rows.
         time: ClusterTime,
-        /// Rows read in all.
+        /// Total rows read.
         rows: u64,
-        /// The last point whose page had something to remove. It is here so that a Redis that forgets a removal is noticed.
+        /// The last point whose page contained orphans. Stored so that a Redis that loses a removal is detected.
         after: Option<Uuid>,
     },
-    /// Everything that was there at this time has been read, and nothing else is in the index.
+    /// Everything that existed at this time has been read, and the index contains nothing else.
     Done {
         /// The time of its rows.
         time: ClusterTime,
-        /// Rows read in all.
+        /// Total rows read.
         rows: u64,
     },
 }
 
-/// How far the source has been read. Saved in one step with the entries that it covers.
+/// The read position in the source. Saved atomically with the entries that it covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Where to resume the feed.
+    /// The resume token of the change stream.
     pub token: ResumeToken,
-    /// The time of the last event, and how many events of that time have been appended: the next one's ordinal is one more.
+    /// The time of the last event, and the number of appended events of that time: the next ordinal is one more.
     pub last: (ClusterTime, u32),
-    /// Every change committed at this time or before has been appended, apart from what the snapshot has yet to read. Zero where
-    /// that is not known.
+    /// Every change committed at or before this time has been appended, except rows that the snapshot has not read yet.
+    /// Zero if unknown.
     pub through: ClusterTime,
-    /// The epoch of the versions given out.
+    /// The epoch of the assigned versions.
     pub epoch: u32,
     /// The [`Source::selection`](super::Source::selection) that the token belongs to.
     pub selection: String,
@@ -65,17 +65,17 @@ pub struct Checkpoint {
     pub snapshot: SnapshotState,
 }
 
-/// A change that cannot be appended: it goes to the dead letters of stage 1, without its document.
+/// A change that cannot be appended: it is parked in the dead-letter queue of stage 1, without its document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parked {
     /// The change, without its document.
     pub change: Change,
-    /// Why it cannot be appended.
+    /// The reason for parking it.
     pub reason: String,
 }
 
 impl Parked {
-    /// The fields of its dead letter: what [`Letter::read`](super::Letter::read) reads.
+    /// The fields of its dead letter, as parsed by [`Letter::read`](super::Letter::read).
     pub fn fields(&self, parked_at: u64) -> Fields<'_> {
         let mut fields = self.change.encode();
         let about = [RAW.to_owned(), EntryId::zero().0, self.reason.clone(), "1".to_owned(), parked_at.to_string()];
@@ -84,23 +84,23 @@ impl Parked {
     }
 }
 
-/// How an append ended.
+/// The outcome of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
-    /// Entries and checkpoint were saved together.
+    /// Entries and checkpoint were saved atomically.
     Saved,
-    /// The checkpoint was not the expected one: another producer is at work, or Redis lost some of its history.
-    /// Nothing was saved. Forget everything and load the checkpoint again.
+    /// The saved checkpoint differs from the expected one: another producer is active, or Redis lost some of its
+    /// history. Nothing was saved. Discard all state and load the checkpoint again.
     Conflict,
 }
 
-/// How far a stage has come, at one moment.
+/// The position of a stage at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The newest entry that its stream ever had.
+    /// The newest entry ever appended to its stream.
     pub last: EntryId,
-    /// The oldest entry that its group has not acknowledged, delivered or not, or a place right behind the last one that was
-    /// delivered; `None` if there is no such entry.
+    /// The oldest entry that its group has not acknowledged, delivered or not, or the id right after the last delivered
+    /// entry; `None` if there is no such entry.
     pub waiting: Option<EntryId>,
 }
 
@@ -111,25 +111,26 @@ impl Position {
     }
 }
 
-/// How far both stages have come.
+/// The positions of both stages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Positions {
     /// Stage 1.
     pub raw: Position,
     /// Stage 2.
     pub embedded: Position,
-    /// What is known to be lost and not repaired yet. With it, the positions say nothing.
+    /// Known damage that is not yet repaired. With damage, the positions are meaningless.
     pub damage: Option<Damage>,
-    /// When that was, by the clock of the streams, in milliseconds since the Unix epoch.
+    /// Time of the positions by the clock of the streams, in milliseconds since the Unix epoch.
     pub at: u64,
 }
 
-/// Something that was saved, and is gone before its time.
+/// Loss of saved data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Damage {
-    /// Entries of a stream that somebody else has deleted, acknowledged or not: afterwards nobody can tell. Says which stream.
+    /// Stream entries deleted by another client, acknowledged or not: this cannot be determined afterwards. Names the
+    /// stream.
     Entries(String),
-    /// The collection in Qdrant, or the one that is configured is not the one that was written so far.
+    /// The collection in Qdrant is missing, or the configured collection is not the one written so far.
     Collection(String),
 }
 
@@ -140,24 +141,24 @@ impl fmt::Display for Damage {
     }
 }
 
-/// What a [`Journal::restart`] makes good.
+/// The damage that a [`Journal::restart`] repairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repair {
-    /// Lost entries: `next` is the applied checkpoint, after which they will be appended again. A lost collection stays on
-    /// record.
+    /// Lost entries: `next` is the applied checkpoint, after which they are appended again. A lost collection stays
+    /// recorded.
     Entries,
-    /// Everything: all will be compared with the index. There is no applied checkpoint until that is done.
+    /// Everything: a snapshot compares all documents with the index. Until it is done, there is no applied checkpoint.
     Everything,
 }
 
-/// Stage 1 as the producer sees it, and the record of how far everything has come.
+/// Stage 1 from the producer's point of view, and the checkpoints.
 #[async_trait]
 pub trait Journal: Send + Sync {
-    /// The saved checkpoint; `None` if there is none.
+    /// The saved checkpoint, if any.
     async fn load(&self) -> PortResult<Option<Checkpoint>>;
 
-    /// Appends the changes and replaces the checkpoint, both or neither, if the saved checkpoint is `expected`.
-    /// If it is not known whether an append happened (the answer was lost), the call finds out before it answers.
+    /// Appends the changes and replaces the checkpoint, atomically, if the saved checkpoint is `expected`. If the
+    /// outcome of an append is unknown (the response was lost), the call determines it before it returns.
     async fn append(
         &self,
         expected: Option<&Checkpoint>,
@@ -167,7 +168,7 @@ pub trait Journal: Send + Sync {
         self.append_and_park(expected, changes, &[], next).await
     }
 
-    /// The same, and adds these to the dead letters of stage 1 in the same step.
+    /// Like [`Self::append`], and parks these in the dead-letter queue of stage 1 in the same step.
     async fn append_and_park(
         &self,
         expected: Option<&Checkpoint>,
@@ -176,18 +177,18 @@ pub trait Journal: Send + Sync {
         next: &Checkpoint,
     ) -> PortResult<Appended>;
 
-    /// Most bytes that a field of an entry may have, as far as that is known: a longer one makes every append fail.
+    /// Maximum size of an entry's field in bytes, if known: a longer one makes every append fail.
     async fn most_bytes(&self) -> PortResult<Option<usize>>;
 
-    /// The newest checkpoint that is known to be in the index with all that it covers: where everything can be taken up
-    /// again. `None` before the first start.
+    /// The newest checkpoint known to be in the index with everything that it covers: the point from which all work can
+    /// be resumed. `None` before the first start.
     async fn applied(&self) -> PortResult<Option<Checkpoint>>;
 
-    /// Saves `applied` as such, if the saved checkpoint is `expected`.
+    /// Saves `applied` as the applied checkpoint, if the saved checkpoint is `expected`.
     async fn confirm(&self, expected: &Checkpoint, applied: &Checkpoint) -> PortResult<Appended>;
 
-    /// Appends and parks the changes and goes on from `next`, all or nothing, if the saved checkpoint is `expected`; takes the
-    /// streams as they are now for undamaged, as far as `repair` says.
+    /// Appends and parks the changes and continues from `next`, atomically, if the saved checkpoint is `expected`;
+    /// accepts the current streams as undamaged, to the extent of `repair`.
     async fn restart(
         &self,
         expected: Option<&Checkpoint>,
@@ -197,22 +198,22 @@ pub trait Journal: Send + Sync {
         repair: Repair,
     ) -> PortResult<Appended>;
 
-    /// How far both stages have come, and what is known to be lost.
+    /// The positions of both stages, and known damage.
     async fn positions(&self) -> PortResult<Positions>;
 
-    /// Where the slow audit is to be resumed, as text that only the audit understands; `None` for a new one.
+    /// The resume position of the slow audit, opaque to all but the audit; `None` for a new one.
     async fn audit(&self) -> PortResult<Option<String>>;
 
-    /// Saves that place; forgets it with `None`.
+    /// Saves that position; `None` removes it.
     async fn save_audit(&self, place: Option<&str>) -> PortResult<()>;
 
-    /// Takes or renews the lease for `time_to_live`; false while another owner has it. It keeps a second producer from doing the
-    /// work twice; safety does not rest on it but on the expected checkpoint.
+    /// Takes or renews the lease for `time_to_live`; false while another owner holds it. It avoids duplicate work by a
+    /// second producer; safety rests on the expected checkpoint, not on the lease.
     async fn lease(&self, owner: &str, time_to_live: Duration) -> PortResult<bool>;
 
-    /// Gives the lease back, if this owner has it.
+    /// Releases the lease, if this owner holds it.
     async fn release(&self, owner: &str) -> PortResult<()>;
 
-    /// How many entries stage 1 holds that its group has not acknowledged, delivered or not.
+    /// Number of entries in stage 1 that its group has not acknowledged, delivered or not.
     async fn backlog(&self) -> PortResult<u64>;
 }

@@ -1,8 +1,8 @@
-//! The seams: what the stages need from MongoDB, Redis, Qdrant and the embedder.
+//! Ports: the interfaces of the stages to MongoDB, Redis, Qdrant and the embedder.
 //!
-//! Each trait is implemented by an adapter for the real server and by a fake in memory, and both pass the same
-//! contract tests. Every method, but for [`Spans`], may fail with a [`PortError`], whose class says whether to wait, to park
-//! the input or to stop. Methods do not retry by themselves: how long to wait is decided in one place, by the stages.
+//! Each trait is implemented by an adapter for the real server and by a fake in memory, and both pass the same contract
+//! tests. Every method, except those of [`Spans`], may fail with a [`PortError`], whose class decides whether to wait,
+//! to park the input or to stop. Methods do not retry: the stages own the retry policy.
 
 mod archive;
 mod dead_letters;
@@ -31,5 +31,5 @@ pub use queue::{
 pub use source::{Feed, FeedBatch, FeedError, Readable, ResumeToken, Scan, Source, SourceEvent, SourceRow, StartAt};
 pub use spans::Spans;
 
-/// The answer of a port.
+/// The result of a port's method.
 pub type PortResult<T> = Result<T, PortError>;

@@ -1,4 +1,4 @@
-//! Who owns a Redis and a collection.
+//! Ownership of a Redis and a collection.
 
 use async_trait::async_trait;
 
@@ -8,17 +8,17 @@ use crate::installation::{CollectionMark, Installation};
 /// The installation that a Redis belongs to.
 #[async_trait]
 pub trait Registry: Send + Sync {
-    /// The installation; `None` if none is registered.
+    /// The registered installation, if any.
     async fn installation(&self) -> PortResult<Option<Installation>>;
 
-    /// Registers the installation unless one is registered, in one step. Returns the one that is registered now.
+    /// Registers the installation unless one is registered, atomically. Returns the registered one.
     async fn register(&self, installation: &Installation) -> PortResult<Installation>;
 
-    /// Registers the installation in place of any other.
+    /// Registers the installation, replacing any other.
     async fn replace(&self, installation: &Installation) -> PortResult<()>;
 }
 
-/// The owner that a collection names.
+/// The owner recorded on a collection.
 #[async_trait]
 pub trait Ownable: Send + Sync {
     /// The collection's name, or its alias.
@@ -27,7 +27,7 @@ pub trait Ownable: Send + Sync {
     /// The owner.
     async fn mark(&self) -> PortResult<CollectionMark>;
 
-    /// Names this installation as the owner; without a collection nothing happens. A collection that cannot be marked
-    /// (an older server, a key without the right) stays unmarked.
+    /// Records this installation as the owner; a no-op without a collection. A collection that cannot be marked (an
+    /// older server, an API key without permission) stays unmarked.
     async fn set_mark(&self, installation: &Installation) -> PortResult<()>;
 }

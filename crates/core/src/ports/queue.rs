@@ -1,4 +1,4 @@
-//! Both streams as those see them that work on their entries.
+//! Both streams from a consumer's point of view.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use super::PortResult;
 use crate::embedded::Embedded;
 
-/// About how many bytes of entries one read, claim or page brings: a count alone bounds nothing where an entry may be as large
-/// as a document. An entry that is larger comes alone.
+/// Approximate size in bytes of the entries of one read, claim or page: a count alone does not bound memory when an
+/// entry may be as large as a document. A larger entry is returned alone.
 pub const READ_BYTES: usize = 8 << 20;
 
 /// The id of a stream entry, `milliseconds-sequence`.
@@ -17,12 +17,12 @@ pub const READ_BYTES: usize = 8 << 20;
 pub struct EntryId(pub String);
 
 impl EntryId {
-    /// Before every entry.
+    /// The id before every entry.
     pub fn zero() -> Self {
         Self("0-0".to_owned())
     }
 
-    /// Milliseconds since the Unix epoch, and the sequence number within the millisecond. What is no id counts as the
+    /// Milliseconds since the Unix epoch, and the sequence number within the millisecond. An invalid id counts as the
     /// smallest.
     pub fn parts(&self) -> (u64, u64) {
         let parse = |(milliseconds, sequence): (&str, &str)| Some((milliseconds.parse().ok()?, sequence.parse().ok()?));
@@ -31,7 +31,7 @@ impl EntryId {
 }
 
 impl Ord for EntryId {
-    /// As Redis orders them: both parts are numbers.
+    /// Compares both parts as numbers, like Redis.
     fn cmp(&self, other: &Self) -> Ordering {
         self.parts().cmp(&other.parts()).then_with(|| self.0.cmp(&other.0))
     }
@@ -43,95 +43,99 @@ impl PartialOrd for EntryId {
     }
 }
 
-/// An entry that was delivered.
+/// A delivered entry.
 #[derive(Clone, Debug)]
 pub struct Delivery<T> {
     /// Its id, to acknowledge it with.
     pub id: EntryId,
-    /// Its record, or why it could not be read.
+    /// Its record, or the decoding error.
     pub record: Result<T, crate::wire::WireError>,
 }
 
-/// What was taken over from consumers that no longer work on it.
+/// Entries claimed from unresponsive consumers.
 #[derive(Clone, Debug)]
 pub struct Claimed<T> {
-    /// The entries, now this consumer's.
+    /// The entries, now pending with this consumer.
     pub deliveries: Vec<Delivery<T>>,
-    /// Entries that were pending but are no longer in the stream: somebody trimmed or deleted what was not confirmed.
+    /// Entries that were pending but are no longer in the stream: another client trimmed or deleted them before they
+    /// were acknowledged.
     pub lost: Vec<EntryId>,
 }
 
-/// An entry that no attempt could process, on its way to the dead letters.
+/// An entry to move to the dead-letter queue.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
-    /// The entry in its stream.
+    /// The entry's id in its stream.
     pub id: EntryId,
-    /// Why it was given up.
+    /// The reason for parking it.
     pub reason: String,
-    /// How often it was tried, not counting attempts that failed for a transient reason.
+    /// Number of attempts, not counting transient failures.
     pub attempts: u32,
 }
 
-/// A stage's stream, as one consumer of its group sees it. Entries stay this consumer's until they are acknowledged.
+/// A stage's stream, from the point of view of one consumer of its group. Entries stay pending with this consumer until
+/// they are acknowledged.
 #[async_trait]
 pub trait Queue<T>: Send + Sync {
-    /// Up to `max` new entries, of about [`READ_BYTES`] together; waits up to `wait` for the first. Not cancel-safe: an answer that
-    /// is dropped leaves its entries pending until they are claimed.
+    /// Up to `max` new entries, of about [`READ_BYTES`] together; waits up to `wait` for the first. Not cancel-safe: a
+    /// dropped response leaves its entries pending until they are claimed.
     async fn read(&self, max: usize, wait: Duration) -> PortResult<Vec<Delivery<T>>>;
 
-    /// Takes over up to `max` entries, of about [`READ_BYTES`] together, that have been pending with anyone for at least `idle`.
-    /// Entries that are found to be gone are put on record as damage in the same step: see [`Positions`](super::Positions).
+    /// Claims up to `max` entries, of about [`READ_BYTES`] together, that have been pending with any consumer for at
+    /// least `idle`. Missing entries are recorded as damage in the same step: see [`Positions`](super::Positions).
     async fn claim(&self, idle: Duration, max: usize) -> PortResult<Claimed<T>>;
 
-    /// Says that this consumer still works on these entries, so that nobody claims them.
+    /// Resets the idle time of these entries, so that no other consumer claims them.
     async fn keep(&self, ids: &[EntryId]) -> PortResult<()>;
 
-    /// Gives up these entries, unconfirmed: anyone may claim them at once, whatever the idle time. For a clean shutdown.
+    /// Releases these entries without acknowledging them: any consumer may claim them at once, regardless of the idle
+    /// time. For a clean shutdown.
     async fn hand_back(&self, ids: &[EntryId]) -> PortResult<()>;
 
-    /// Confirms these entries: their effect is durable.
+    /// Acknowledges these entries: their effect is durable.
     async fn acknowledge(&self, ids: &[EntryId]) -> PortResult<()>;
 
-    /// Moves entries to the stage's dead letters and confirms them, in one step.
+    /// Moves entries to the stage's dead-letter queue and acknowledges them, atomically.
     async fn park(&self, letters: &[DeadLetter]) -> PortResult<()>;
 
-    /// Removes this consumer from the group if nothing is pending with it; says whether it did.
+    /// Removes this consumer from the group if it has no pending entries; returns whether it did.
     async fn leave(&self) -> PortResult<bool>;
 
-    /// Removes entries that every group has confirmed and that the retention no longer covers; says how many. Entries
-    /// that any group has yet to read or to acknowledge are never touched.
+    /// Removes entries that every group has acknowledged and that the retention no longer covers; returns how many.
+    /// Entries that any group has yet to read or to acknowledge are never touched.
     async fn trim(&self, retention: Retention) -> PortResult<u64>;
 }
 
-/// How much of what is confirmed stays in a stream, to be replayed.
+/// Retention of acknowledged entries in a stream, for replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Confirmed entries older than this go.
+    /// Acknowledged entries older than this are removed.
     pub age: Duration,
-    /// Confirmed entries go, oldest first, while the stream is longer than this.
+    /// Acknowledged entries are removed, oldest first, while the stream is longer than this.
     pub entries: u64,
-    /// Confirmed entries go, oldest first, while the stream takes more memory than this many bytes, about.
+    /// Acknowledged entries are removed, oldest first, while the stream uses more than about this many bytes of memory.
     pub bytes: u64,
 }
 
-/// A stage as an operator sees it.
+/// A stage from an operator's point of view.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct StageStatus {
     /// The stream's key.
     pub stream: String,
-    /// The group that works on it.
+    /// The stage's consumer group.
     pub group: String,
-    /// Entries in the stream, confirmed ones that are kept for replay included.
+    /// Entries in the stream, including acknowledged entries retained for replay.
     pub length: u64,
-    /// Entries that were ever appended to this stream: the difference of two looks is what came in between.
+    /// Entries appended to this stream since its creation: the difference of two readings is the number appended in
+    /// between.
     pub appended: u64,
-    /// Entries that the group has not been given yet. `None` when Redis cannot tell.
+    /// Entries not yet delivered to the group. `None` if Redis cannot report it.
     pub lag: Option<u64>,
-    /// Entries given to a consumer and not yet confirmed.
+    /// Entries delivered to a consumer and not yet acknowledged.
     pub pending: u64,
-    /// Age in milliseconds of the oldest entry that is not confirmed, by Redis' clock.
+    /// Age in milliseconds of the oldest unacknowledged entry, by Redis' clock.
     pub oldest_age_ms: Option<u64>,
-    /// Entries in the stage's dead letters.
+    /// Entries in the stage's dead-letter queue.
     pub dead_letters: u64,
     /// The group's consumers.
     pub consumers: Vec<ConsumerStatus>,
@@ -144,17 +148,17 @@ pub struct ConsumerStatus {
     pub name: String,
     /// Entries pending with it.
     pub pending: u64,
-    /// Milliseconds since it last asked for work.
+    /// Milliseconds since its last request for entries.
     pub idle_ms: u64,
 }
 
 /// The step from stage 1 to stage 2.
 #[async_trait]
 pub trait Handover: Send + Sync {
-    /// Appends the records to stage 2 and acknowledges the entries on stage 1, in one atomic step; neither, if none of the
-    /// entries is pending any more: then the work was done already, or its stream is gone.
+    /// Appends the records to stage 2 and acknowledges the entries on stage 1, atomically; neither, if none of the
+    /// entries is pending any more: then the work was already done, or its stream is gone.
     async fn hand_over(&self, records: &[Embedded], acknowledge: &[EntryId]) -> PortResult<()>;
 
-    /// How many entries stage 2 holds that its group has not acknowledged.
+    /// Number of entries in stage 2 that its group has not acknowledged.
     async fn backlog(&self) -> PortResult<u64>;
 }

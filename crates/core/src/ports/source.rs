@@ -1,4 +1,4 @@
-//! MongoDB: a feed of what changes, and scans of what is there.
+//! MongoDB: the change stream, and scans of collections.
 
 use async_trait::async_trait;
 
@@ -8,14 +8,14 @@ use crate::error::PortError;
 use crate::identity::Namespace;
 use crate::version::ClusterTime;
 
-/// Where a change stream continues: opaque to all but the source.
+/// The resume token of a change stream: opaque to all but the source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ResumeToken(pub String);
 
-/// Where to open the feed of changes.
+/// The start position of the change stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartAt {
-    /// Right after what this token covers.
+    /// Right after this token.
     Token(ResumeToken),
     /// At this time, inclusive.
     Time(ClusterTime),
@@ -24,45 +24,45 @@ pub enum StartAt {
 /// One event of the source, in the order in which the source committed them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceEvent {
-    /// What happened. [`Operation::Read`] does not occur in a feed.
+    /// The operation. Never [`Operation::Read`].
     pub operation: Operation,
-    /// Where.
+    /// The namespace.
     pub namespace: Namespace,
     /// The document's [key](crate::key); empty for a drop.
     pub key: String,
     /// `_id` in relaxed extended JSON; empty for a drop.
     pub id: String,
-    /// What else tells the document apart: the fields of its shard key, in canonical extended JSON. Empty where `_id` alone does.
+    /// The fields of its shard key, in canonical extended JSON. Empty if `_id` alone identifies the document.
     pub shard: String,
-    /// When, in the source's logical time. Several events may share it.
+    /// The cluster time. Several events may share it.
     pub time: ClusterTime,
-    /// When, by the source's wall clock, in milliseconds since the Unix epoch.
+    /// The commit time by the source's wall clock, in milliseconds since the Unix epoch.
     pub committed_at: u64,
-    /// The document. `None` for a delete and a drop, and for an update whose document was gone when the source looked it up: the
-    /// event of its deletion follows.
+    /// The document. `None` for a delete and a drop, and for an update whose document was already deleted when the
+    /// source looked it up: the event of its deletion follows.
     pub document: Option<Readable>,
 }
 
-/// A document in relaxed extended JSON, or why it cannot be read.
+/// A document in relaxed extended JSON, or the reason why it cannot be read.
 pub type Readable = Result<String, String>;
 
-/// What a feed has accumulated.
+/// A batch of events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeedBatch {
-    /// The events, possibly none: an idle source moves its token forward too.
+    /// The events, possibly none: an idle source advances its token too.
     pub events: Vec<SourceEvent>,
-    /// Collections that came into the selection together with their documents, by a rename: no event tells of those
-    /// documents, so they have to be scanned. Rows of that scan need a time after these events, or a drop of the
-    /// collection that was replaced would fence them off: wait until [`Source::now`] has passed them.
+    /// Collections that entered the selection with their documents, by a rename: no events cover those documents, so
+    /// they have to be scanned. Rows of that scan need a time after these events, or a drop of the collection that was
+    /// replaced would fence them off: wait until [`Source::now`] has passed them.
     pub appeared: Vec<Namespace>,
-    /// Resuming here gives exactly the events after these.
+    /// Resuming here returns exactly the events after these.
     pub token: ResumeToken,
-    /// Every event committed at this time or before is in this batch or in an earlier one. An idle source moves it forward too;
-    /// never backwards, but for a source whose own time does. Zero where the source cannot tell.
+    /// Every event committed at or before this time is in this batch or in an earlier one. An idle source advances it
+    /// too; it never goes backwards unless the source's own time does. Zero if unknown.
     pub through: ClusterTime,
 }
 
-/// One row that a snapshot has read.
+/// One row read by a snapshot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceRow {
     /// The document's [key](crate::key).
@@ -73,41 +73,40 @@ pub struct SourceRow {
     pub document: Readable,
 }
 
-/// Why a feed cannot be opened or has ended.
+/// The reason why a change stream cannot be opened or has ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FeedError {
     /// The source no longer has the history after the token: changes were missed.
     #[error("the source no longer has the changes after the saved position: {0}")]
     HistoryLost(String),
-    /// Anything else.
+    /// Any other error.
     #[error(transparent)]
     Port(#[from] PortError),
 }
 
-/// The collections that are kept in the index.
+/// The selected source collections.
 #[async_trait]
 pub trait Source: Send + Sync {
-    /// The source's current logical time: everything committed before is visible to a scan that starts at it.
+    /// The source's current cluster time: everything committed before is visible to a scan that starts at it.
     async fn now(&self) -> PortResult<ClusterTime>;
 
-    /// Identifies which events the feed lets through (the change stream's pipeline): a saved token is only good for
-    /// the same selection.
+    /// Identifies the filter of the change stream (its pipeline): a saved token is only valid for the same selection.
     fn selection(&self) -> String;
 
-    /// The database that the collections are in.
+    /// The database of the collections.
     fn database(&self) -> &str;
 
-    /// Opens the feed. One batch ahead is fetched while the caller works on the last.
+    /// Opens the change stream. The next batch is prefetched while the caller processes the current one.
     async fn open(&self, start: StartAt) -> Result<Box<dyn Feed>, FeedError>;
 
-    /// The collections that exist now and are selected, sorted by name.
+    /// The existing selected collections, sorted by name.
     async fn collections(&self) -> PortResult<Vec<Namespace>>;
 
-    /// About how many documents a collection has, for progress.
+    /// Estimated number of documents of a collection, for progress reports.
     async fn estimate(&self, namespace: &Namespace) -> PortResult<u64>;
 
-    /// Reads a collection in the order of `_id`, after the row with this key if one is given, including
-    /// everything committed at `at_least` or before. With a filter, a query of MongoDB in extended JSON, only what matches it.
+    /// Reads a collection in the order of `_id`, after the row with this key if one is given, including everything
+    /// committed at or before `at_least`. With a filter, a MongoDB query in extended JSON, only matching documents.
     async fn scan(
         &self,
         namespace: &Namespace,
@@ -116,27 +115,27 @@ pub trait Source: Send + Sync {
         filter: Option<&str>,
     ) -> PortResult<Box<dyn Scan>>;
 
-    /// Which of these documents, given by their keys, exist, as of everything committed at `at_least` or before.
-    /// None of a collection that is not selected does.
+    /// Whether each of these documents, given by their keys, exists, including everything committed at or before
+    /// `at_least`. Always false for a collection that is not selected.
     async fn existing(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<bool>>;
 
-    /// Those of these documents, given by their keys, that exist, as of everything committed at `at_least` or before,
-    /// in any order. None of a collection that is not selected. All of them come at once: ask for no more than fit into
-    /// memory.
+    /// The existing documents among these, given by their keys, including everything committed at or before `at_least`,
+    /// in any order. Empty for a collection that is not selected. All are returned at once: request no more than fit
+    /// into memory.
     async fn fetch(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<SourceRow>>;
 }
 
-/// Follows the source's changes. Dropping it closes it.
+/// An open change stream. Dropping it closes it.
 #[async_trait]
 pub trait Feed: Send {
-    /// What has accumulated since the last call; waits about a second for something to happen, then gives the new
-    /// token with no events. Cancel-safe: a call that is dropped loses nothing.
+    /// The events since the last call; waits about a second for the first, then returns the new token without events.
+    /// Cancel-safe: a dropped call loses nothing.
     async fn next(&mut self) -> Result<FeedBatch, FeedError>;
 }
 
 /// Reads a collection page by page.
 #[async_trait]
 pub trait Scan: Send {
-    /// The next rows; none at the end. Cancel-safe.
+    /// The next rows; empty at the end. Cancel-safe.
     async fn next(&mut self) -> PortResult<Vec<SourceRow>>;
 }

@@ -1,11 +1,11 @@
-//! Whoever is told what became of the changes that are traced.
+//! The exporter of trace spans.
 
 use crate::trace::Span;
 
-/// Takes spans that have ended, to show them to somebody some day.
+/// Exports spans that have ended.
 ///
-/// Unlike the other ports it promises nothing: the pipeline goes on at the same speed whether anybody looks or not.
+/// Best effort, unlike the other ports: the pipeline never slows down because of it.
 pub trait Spans: Send + Sync {
-    /// Takes these spans. Never waits and never fails; what cannot be taken is dropped.
+    /// Exports these spans. Never waits and never fails; excess spans are dropped.
     fn record(&self, spans: Vec<Span>);
 }

@@ -1,11 +1,12 @@
 //! An estimate of tokens for models whose vocabulary is unknown, script by script.
 //!
-//! Each character costs a fraction of a token. The costs are upper values of what was measured with six vocabularies of
-//! multilingual embedders and language models (cl100k and o200k of OpenAI, Voyage 3, DeepSeek V3, Mistral's SentencePiece and
-//! Tekken) and with BERT's English WordPiece, on running text in 40 languages, on identifiers, numbers, logs, symbols and white
-//! space. With the first version of these costs running text was estimated at 0.7 to 1.35 times the tokens of the worst of the
-//! multilingual vocabularies, and at 1.1 to 3.7 times those of o200k; a dozen costs were raised afterwards. Six letters a token in
-//! every script, the estimate before, gave 0.2 to 0.45 for most scripts but Latin.
+//! Each character costs a fraction of a token. The costs are upper values measured with six vocabularies of
+//! multilingual embedders and language models (cl100k and o200k of OpenAI, Voyage 3, DeepSeek V3, Mistral's
+//! SentencePiece and Tekken) and with BERT's English WordPiece, on running text in 40 languages, on identifiers,
+//! numbers, logs, symbols and white space. With the first version of these costs running text was estimated at 0.7 to
+//! 1.35 times the tokens of the worst of the multilingual vocabularies, and at 1.1 to 3.7 times those of o200k; a dozen
+//! costs were raised afterwards. The previous estimate, six letters a token in every script, gave 0.2 to 0.45 for most
+//! scripts but Latin.
 //!
 //! Some texts still cost more: rare ideographs up to three tokens each, random letters half a token each, Cyrillic under an
 //! English vocabulary. The endpoint rejects those, and the processor splits them again.
@@ -14,7 +15,7 @@ use std::ops::Range;
 
 use super::{Kind, Tokens};
 
-/// Units in a token: costs are hundredths.
+/// Cost of one token: costs are in hundredths.
 const TOKEN: u32 = 100;
 
 /// Estimates the tokens of a text from its characters.
@@ -22,7 +23,7 @@ const TOKEN: u32 = 100;
 pub struct Estimate;
 
 impl Estimate {
-    /// About how many tokens the text has.
+    /// Returns the estimated number of tokens of the text.
     pub fn count(text: &str) -> usize {
         let mut count = 0;
         walk(text, |_| count += 1);
@@ -42,7 +43,7 @@ impl Tokens for Estimate {
     }
 }
 
-/// Passes over the text and emits the range of every estimated token, in order.
+/// Walks the text and emits the range of every estimated token, in order.
 fn walk(text: &str, emit: impl FnMut(Range<usize>)) {
     let mut meter = Meter { open: 0, end: 0, cost: 0, emit };
     let mut at = 0;
@@ -58,7 +59,7 @@ fn walk(text: &str, emit: impl FnMut(Range<usize>)) {
                 text[at..].chars().take_while(|character| character.is_whitespace()).map(char::len_utf8).sum();
             for (offset, space) in text[at..at + length].char_indices() {
                 let cost = match space {
-                    // The first one is a part of the next word; runs of blanks have tokens of their own.
+                    // The first one is part of the next word; runs of spaces have their own tokens.
                     ' ' if offset == 0 => 0,
                     ' ' => 12,
                     _ => TOKEN,
@@ -81,19 +82,19 @@ fn walk(text: &str, emit: impl FnMut(Range<usize>)) {
     meter.close();
 }
 
-/// Turns costs into tokens.
+/// Converts costs into tokens.
 struct Meter<F> {
-    /// Where the next token begins.
+    /// Start of the next token.
     open: usize,
-    /// Where it ends so far.
+    /// Its end so far.
     end: usize,
-    /// What it costs so far.
+    /// Its cost so far.
     cost: u32,
     emit: F,
 }
 
 impl<F: FnMut(Range<usize>)> Meter<F> {
-    /// Adds a character. One that costs several tokens is divided by its bytes.
+    /// Adds a character. A character that costs several tokens is split by bytes.
     fn add(&mut self, start: usize, end: usize, cost: u32) {
         if self.cost == 0 {
             self.open = start;
@@ -111,7 +112,7 @@ impl<F: FnMut(Range<usize>)> Meter<F> {
         self.end = end;
     }
 
-    /// Ends a word: what has begun is a token.
+    /// Ends a word: an open token is emitted.
     fn close(&mut self) {
         if self.cost > 0 && self.open < self.end {
             (self.emit)(self.open..self.end);
@@ -119,7 +120,7 @@ impl<F: FnMut(Range<usize>)> Meter<F> {
         self.forget();
     }
 
-    /// Begins anew without a token for what has begun.
+    /// Discards the open token.
     fn forget(&mut self) {
         self.cost = 0;
     }
@@ -169,7 +170,7 @@ fn cost(character: char) -> u32 {
     }
 }
 
-/// What most of the text's estimated tokens are.
+/// The kind of most of the text's estimated tokens.
 fn kind(text: &str) -> Kind {
     let mut costs = [0u64; Kind::ALL.len()];
     let mut add = |kind: Kind, cost: u32| costs[kind as usize] += u64::from(cost);
@@ -196,7 +197,7 @@ fn kind(text: &str) -> Kind {
         }
         at += first.len_utf8();
     }
-    // Of equals the first one, so that the same text always has the same kind.
+    // Ties go to the first kind, so that the same text always has the same kind.
     Kind::ALL
         .into_iter()
         .max_by_key(|kind| (costs[*kind as usize], std::cmp::Reverse(*kind as usize)))
@@ -209,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    /// Texts with the most tokens that one of the measured multilingual vocabularies gives them.
+    /// Texts with the maximum token count of the measured multilingual vocabularies.
     #[test]
     fn estimates_are_near_or_above_measured_counts() {
         for (text, measured) in [
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kind_is_what_most_tokens_are() {
+    fn kind_is_that_of_most_tokens() {
         for (text, expected) in [
             ("The parcel has not arrived.", Kind::Latin),
             ("Das Päckchen ist nicht angekommen", Kind::Latin),

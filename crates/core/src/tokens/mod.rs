@@ -11,13 +11,13 @@ pub trait Tokens: Send + Sync {
     /// The byte range of every token of the whole text, in order, without special tokens and without truncation.
     fn spans(&self, text: &str) -> Vec<Range<usize>>;
 
-    /// The kind of the text if the tokens are an estimate; `None` if they are exact.
+    /// The kind of the text if the tokens are estimated; `None` if they are exact.
     fn kind(&self, _text: &str) -> Option<Kind> {
         None
     }
 }
 
-/// Kinds of text whose tokens an estimate may get wrong in different measure.
+/// Kinds of text, which differ in the error of the estimate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Words in Latin letters.
@@ -37,7 +37,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them, in the order of their numbers.
+    /// All kinds, in the order of their numbers.
     pub const ALL: [Self; 7] =
         [Self::Latin, Self::Dense, Self::Sparse, Self::Alphabet, Self::Indic, Self::EastAsian, Self::Symbol];
 
@@ -55,7 +55,7 @@ impl Kind {
     }
 }
 
-/// Longest run of letters that counts as one token, in characters.
+/// Maximum length of a run of letters that counts as one token, in characters.
 const LONGEST_WORD: usize = 6;
 
 /// The tokens of models without a vocabulary: a run of up to six letters or digits is a token, and so is every other character

@@ -1,13 +1,12 @@
-//! The forms in which embedders elsewhere are asked, and in which they answer. Pure: from settings to requests, and from
-//! answers to vectors.
+//! Request and response formats of remote embedding APIs. Pure: maps settings to requests, and responses to vectors.
 //!
-//! - OpenAI: "Create embeddings" in its API reference. Spoken by many others.
-//! - text-embeddings-inference: its OpenAPI description; `/embed` rather than its OpenAI form, because only there a request
-//!   decides whether a text that is too long is truncated, whatever `--auto-truncate` says.
+//! - OpenAI: "Create embeddings" in its API reference. Many servers implement it.
+//! - text-embeddings-inference: its OpenAPI description; `/embed` instead of its OpenAI-compatible endpoint, because only
+//!   there a request decides whether an overlong text is truncated, regardless of `--auto-truncate`.
 //! - Ollama: `docs/api.md` in its repository; `/api/embed` for the same reason.
 //!
-//! A passage is never truncated: what a vector leaves out cannot be found, and nobody would notice. The server rejects it, and
-//! the document is split again. A query is truncated, because the beginning of a long query is better than no answer.
+//! A passage is never truncated: truncated text would silently be missing from the index. The server rejects it, and the
+//! document is split again. A query is truncated, because the beginning of a long query is better than no result.
 
 use reqwest::Url;
 use serde::Deserialize;
@@ -17,10 +16,10 @@ use tidewheel_core::ports::Purpose;
 
 use super::http::shown;
 
-/// Special tokens that a model puts around a text: the chunker does not count them.
+/// Special tokens that a model adds to a text; the chunker does not count them.
 const SPECIALS: usize = 2;
 
-/// In which form an embedder is asked.
+/// The API of a remote embedder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
     /// OpenAI's `/v1/embeddings`.
@@ -31,20 +30,20 @@ pub enum Api {
     Ollama,
 }
 
-/// What an embedder says about itself. What it does not say is `None`.
+/// The self-description of an embedder. Unreported fields are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct ServerInfo {
     pub(super) model: Option<String>,
-    /// Which version of the model it is.
+    /// The model's revision.
     pub(super) revision: Option<String>,
-    /// Most tokens of a text, without special tokens.
+    /// Maximum tokens of a text, without special tokens.
     pub(super) max_tokens: Option<usize>,
-    /// Most texts in a request.
+    /// Maximum texts per request.
     pub(super) batch: Option<usize>,
 }
 
 impl Api {
-    /// Where to send texts to. People write the server's address, or copy that of an endpoint.
+    /// Returns the embedding endpoint for a configured URL, which may be the server's address or one of its endpoints.
     pub(super) fn endpoint(self, mut url: Url) -> Url {
         let path = url.path().trim_end_matches('/');
         let path = match self {
@@ -58,7 +57,7 @@ impl Api {
         url
     }
 
-    /// Where the embedder describes itself, and what to post there (`None`: it is a GET). `None` if it does not.
+    /// Returns the URL of the self-description and the body to post (`None`: GET). `None` if the API has none.
     pub(super) fn description(self, endpoint: &Url, model: &str) -> Option<(Url, Option<Value>)> {
         let beside = |from: &str, to: &str| {
             let mut url = endpoint.clone();
@@ -73,27 +72,30 @@ impl Api {
         }
     }
 
-    /// Reads its description of itself.
-    pub(super) fn read_description(self, body: &[u8], url: &Url) -> Result<Said, PortError> {
+    /// Parses the self-description.
+    pub(super) fn read_description(self, body: &[u8], url: &Url) -> Result<ServerInfo, PortError> {
         let wrong = |cause: &str| {
-            PortError::fatal(format!("what answers at {} {cause}", shown(url)))
+            PortError::fatal(format!("the server at {} {cause}", shown(url)))
                 .with_hint("check embedding.provider and embedding.url")
         };
         match self {
-            Self::OpenAi => Ok(Said::default()),
+            Self::OpenAi => Ok(ServerInfo::default()),
             Self::TextEmbeddingsInference => {
                 let info: TeiInfo =
-                    serde_json::from_slice(body).map_err(|_| wrong("is no text-embeddings-inference"))?;
-                // "embedding", "classifier" or "reranker" with details; older versions write the first as a word.
+                    serde_json::from_slice(body).map_err(|_| wrong("is not text-embeddings-inference"))?;
+                // "embedding", "classifier" or "reranker" with details; older versions send a plain string.
                 let kind = match &info.model_type {
                     Some(Value::Object(kinds)) => kinds.keys().next().map(String::as_str),
                     Some(Value::String(kind)) => Some(kind.as_str()),
                     _ => None,
                 };
                 if let Some(other) = kind.filter(|kind| !kind.eq_ignore_ascii_case("embedding")) {
-                    return Err(wrong(&format!("serves {}, which is a {other} and makes no vectors", info.model_id)));
+                    return Err(wrong(&format!(
+                        "serves {}, which is a {other}, not an embedding model",
+                        info.model_id
+                    )));
                 }
-                Ok(Said {
+                Ok(ServerInfo {
                     model: Some(info.model_id),
                     revision: info.model_sha,
                     max_tokens: info.max_input_length.map(|length| length.saturating_sub(SPECIALS).max(1)),
@@ -101,19 +103,19 @@ impl Api {
                 })
             }
             Self::Ollama => {
-                let show: OllamaShow = serde_json::from_slice(body).map_err(|_| wrong("is no Ollama"))?;
+                let show: OllamaShow = serde_json::from_slice(body).map_err(|_| wrong("is not Ollama"))?;
                 // The key begins with the architecture: "bert.context_length".
                 let length = show.model_info.iter().find(|(key, _)| key.ends_with(".context_length"));
                 let length = length.and_then(|(_, value)| value.as_u64()).and_then(|length| length.try_into().ok());
-                Ok(Said {
+                Ok(ServerInfo {
                     max_tokens: length.map(|length: usize| length.saturating_sub(SPECIALS).max(1)),
-                    ..Said::default()
+                    ..ServerInfo::default()
                 })
             }
         }
     }
 
-    /// The request for these texts.
+    /// Returns the request body for these texts.
     pub(super) fn body(self, model: &str, input: &[&str], purpose: Purpose, dimensions: Option<usize>) -> Value {
         let truncate = purpose == Purpose::Query;
         let mut body = match self {
@@ -127,11 +129,11 @@ impl Api {
         body
     }
 
-    /// The vectors in an answer to `count` texts, in the order of the texts. What was not a number is NaN.
+    /// Parses the vectors of a response to `count` texts, in the order of the texts. A null becomes NaN.
     pub(super) fn vectors(self, body: &[u8], count: usize) -> Result<Vec<Vec<f32>>, Unreadable> {
         let vectors = match self {
             Self::OpenAi => {
-                let reply: OpenAiReply = serde_json::from_slice(body).map_err(|cause| not_understood(body, &cause))?;
+                let reply: OpenAiReply = serde_json::from_slice(body).map_err(|cause| parse_error(body, &cause))?;
                 if reply.data.len() != count {
                     return Err(Unreadable::Count(reply.data.len()));
                 }
@@ -140,7 +142,7 @@ impl Api {
             Self::TextEmbeddingsInference => serde_json::from_slice(body),
             Self::Ollama => serde_json::from_slice(body).map(|reply: OllamaReply| reply.embeddings),
         };
-        let vectors: Vec<Numbers> = vectors.map_err(|cause| not_understood(body, &cause))?;
+        let vectors: Vec<Numbers> = vectors.map_err(|cause| parse_error(body, &cause))?;
         if vectors.len() != count {
             return Err(Unreadable::Count(vectors.len()));
         }
@@ -148,18 +150,18 @@ impl Api {
     }
 }
 
-/// Why an answer cannot be read.
+/// An invalid response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Unreadable {
-    /// It holds a number that is not finite: a text is to blame, not the server.
+    /// A value is not finite: caused by a text, not by the server.
     NotFinite,
-    /// It holds so many vectors, which is not one for each text.
+    /// The number of vectors differs from the number of texts.
     Count(usize),
-    /// It is not what it should be.
+    /// The body is malformed.
     Answer(String),
 }
 
-/// Some servers write a number that is not finite as null.
+/// Some servers encode a non-finite number as null.
 type Numbers = Vec<Option<f32>>;
 
 #[derive(Deserialize)]
@@ -197,28 +199,28 @@ fn finite_or_nan(numbers: Numbers) -> Vec<f32> {
     numbers.into_iter().map(|value| value.unwrap_or(f32::NAN)).collect()
 }
 
-/// The path without what people may have copied with it.
+/// Strips a known endpoint suffix from the path.
 fn without<'a>(path: &'a str, endings: &[&str]) -> &'a str {
     let path = path.trim_end_matches('/');
     endings.iter().find_map(|ending| path.strip_suffix(ending)).unwrap_or(path)
 }
 
-/// The vectors in the order of the texts.
+/// Sorts the vectors by their index.
 fn in_order(items: Vec<Item>, count: usize) -> Result<Vec<Vec<f32>>, String> {
     let mut vectors: Vec<Option<Vec<f32>>> = vec![None; count];
     for (place, item) in items.into_iter().enumerate() {
         let index = item.index.unwrap_or(place);
         let slot = vectors.get_mut(index).filter(|slot| slot.is_none());
-        let slot = slot.ok_or_else(|| format!("the index {index} does not fit a list of {count} texts"))?;
+        let slot = slot.ok_or_else(|| format!("duplicate or invalid index {index} for {count} texts"))?;
         *slot = Some(finite_or_nan(item.embedding));
     }
-    vectors.into_iter().collect::<Option<_>>().ok_or_else(|| "an index is missing".to_owned())
+    vectors.into_iter().collect::<Option<_>>().ok_or_else(|| "missing index".to_owned())
 }
 
-/// Servers written in Python may answer with the literal NaN, which is no JSON.
-fn not_understood(body: &[u8], cause: &serde_json::Error) -> Unreadable {
+/// Servers written in Python may return the literal NaN, which is not valid JSON.
+fn parse_error(body: &[u8], cause: &serde_json::Error) -> Unreadable {
     let has = |word: &[u8]| body.windows(word.len()).any(|window| window == word);
-    // What is too large for an f32 is not finite either.
+    // A number beyond the range of f32 counts as not finite.
     let too_large = cause.to_string().starts_with("number out of range");
     let vectors = has(b"\"embedding") || body.trim_ascii_start().starts_with(b"[[");
     match vectors && (has(b"NaN") || has(b"Infinity") || too_large) {
@@ -234,7 +236,7 @@ mod tests {
     const ALL: [Api; 3] = [Api::OpenAi, Api::TextEmbeddingsInference, Api::Ollama];
 
     #[test]
-    fn the_endpoint_follows_from_what_people_write() {
+    fn endpoint_is_derived_from_configured_url() {
         use Api::{Ollama, OpenAi, TextEmbeddingsInference as Tei};
         for (api, given, expected) in [
             (OpenAi, "https://api.openai.com", "https://api.openai.com/v1/embeddings"),
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_description_is_beside_the_endpoint() {
+    fn description_url_is_derived_from_endpoint() {
         let described = |api: Api, url: &str| {
             let endpoint = api.endpoint(Url::parse(url).unwrap());
             api.description(&endpoint, "m").map(|(url, body)| (url.to_string(), body))
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_of_itself_is_taken() {
+    fn self_description_is_parsed() {
         let url = Url::parse("http://host/info").unwrap();
         let read = |api: Api, body: Value| api.read_description(body.to_string().as_bytes(), &url);
         let tei = Api::TextEmbeddingsInference;
@@ -281,29 +283,29 @@ mod tests {
             "model_type": {"embedding": {"pooling": "cls"}}, "max_concurrent_requests": 512, "max_input_length": 512,
             "max_batch_tokens": 16384, "max_client_batch_size": 32, "auto_truncate": false, "version": "1.8.2",
         });
-        let said = Said {
+        let reported = ServerInfo {
             model: Some("BAAI/bge-small-en-v1.5".to_owned()),
             revision: Some("5c38".to_owned()),
             max_tokens: Some(510),
             batch: Some(32),
         };
-        assert_eq!(read(tei, info), Ok(said));
+        assert_eq!(read(tei, info), Ok(reported));
         let reranker = json!({"model_id": "BAAI/bge-reranker-base", "model_type": {"reranker": {"id2label": {}}}});
         let error = read(tei, reranker).unwrap_err();
         assert!(error.message.contains("BAAI/bge-reranker-base, which is a reranker"), "{}", error.message);
-        assert!(read(tei, json!({"error": "x"})).unwrap_err().message.contains("is no text-embeddings-inference"));
+        assert!(read(tei, json!({"error": "x"})).unwrap_err().message.contains("is not text-embeddings-inference"));
 
         let show = json!({
             "details": {"family": "bert"}, "capabilities": ["embedding"],
             "model_info": {"general.architecture": "bert", "bert.context_length": 512, "bert.embedding_length": 384},
         });
-        assert_eq!(read(Api::Ollama, show), Ok(Said { max_tokens: Some(510), ..Said::default() }));
-        // Older versions tell less.
-        assert_eq!(read(Api::Ollama, json!({"details": {}})), Ok(Said::default()));
+        assert_eq!(read(Api::Ollama, show), Ok(ServerInfo { max_tokens: Some(510), ..ServerInfo::default() }));
+        // Older versions report less.
+        assert_eq!(read(Api::Ollama, json!({"details": {}})), Ok(ServerInfo::default()));
     }
 
     #[test]
-    fn each_is_asked_in_its_form() {
+    fn request_bodies_are_built_per_api() {
         let asked = |purpose| ALL.map(|api| api.body("m", &["a", "b"], purpose, None));
         for (purpose, truncate) in [(Purpose::Passage, false), (Purpose::Query, true)] {
             let asked = asked(purpose);
@@ -315,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn each_answers_in_its_form() {
+    fn responses_are_parsed_per_api() {
         let answers = [
             r#"{"data": [{"index": 1, "embedding": [2, 3]}, {"index": 0, "embedding": [0, 1]}]}"#,
             "[[0, 1], [2, 3]]",
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn vectors_are_put_in_order_by_their_index() {
+    fn vectors_are_sorted_by_index() {
         let item = |index, value| Item { index, embedding: vec![Some(value)] };
         let ordered = in_order(vec![item(Some(1), 1.0), item(Some(0), 0.0)], 2).unwrap();
         assert_eq!(ordered, [[0.0], [1.0]]);

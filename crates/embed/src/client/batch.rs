@@ -1,42 +1,41 @@
-//! How many texts a service takes in one request, learned from what it rejects.
+//! The maximum number of texts per request, learned from rejections.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// After so many full requests a larger one is tried: a limit may have been one of bytes or of the account, or be gone. Then less
-/// than one request in a hundred is rejected.
+/// Full requests before a larger one is tried: the limit may have been one of bytes or of the account, or have been lifted.
+/// Keeps rejections below one request in a hundred.
 const TRY_MORE_AFTER: u32 = 1_000;
 
-/// The limit as far as it is known. Requests get smaller when a rejection disappears with fewer texts, and close in on the limit by
-/// halving the gap.
+/// The limit as far as it is known. Requests shrink when fewer texts are accepted, and converge on the limit by bisection.
 #[derive(Debug, Default)]
 pub(super) struct BatchLimit(Mutex<Known>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
-    /// So many were taken.
-    taken: usize,
-    /// So many were rejected, and their parts were taken.
+    /// Largest accepted number of texts.
+    accepted: usize,
+    /// Smallest rejected number of texts whose parts were accepted.
     rejected: Option<usize>,
-    /// Full requests since the limit has been known exactly.
+    /// Full requests since the exact limit is known.
     full: u32,
 }
 
 impl BatchLimit {
-    /// The number of texts in the next request, at most `most`.
+    /// Returns the number of texts for the next request, at most `most`.
     pub(super) fn size(&self, most: usize) -> usize {
-        let Known { taken, rejected, .. } = *self.known();
-        rejected.map_or(most, |rejected| ((taken + rejected) / 2).clamp(1, most.max(1)))
+        let Known { accepted, rejected, .. } = *self.known();
+        rejected.map_or(most, |rejected| ((accepted + rejected) / 2).clamp(1, most.max(1)))
     }
 
-    /// Whether a rejection of so many texts may be for their number.
+    /// Whether a rejection of this many texts may be caused by their number.
     pub(super) fn may_be_exceeded_by(&self, texts: usize) -> bool {
-        texts > 1 && texts > self.known().taken
+        texts > 1 && texts > self.known().accepted
     }
 
-    /// Notes that so many texts were taken.
-    pub(super) fn takes(&self, texts: usize) {
+    /// Records an accepted request.
+    pub(super) fn record_accepted(&self, texts: usize) {
         let mut known = self.known();
-        known.taken = known.taken.max(texts);
+        known.accepted = known.accepted.max(texts);
         let Some(rejected) = known.rejected else { return };
         if texts >= rejected {
             known.rejected = None;
@@ -48,17 +47,20 @@ impl BatchLimit {
         }
     }
 
-    /// Notes that so many texts were rejected, and taken in parts of this size.
-    pub(super) fn rejects(&self, texts: usize, part: usize) {
+    /// Records a rejected request whose parts of this size were accepted.
+    pub(super) fn record_rejected(&self, texts: usize, part: usize) {
         let mut known = self.known();
         let rejected = known.rejected.map_or(texts, |rejected| rejected.min(texts));
-        *known =
-            Known { taken: known.taken.max(part).min(rejected.saturating_sub(1)), rejected: Some(rejected), full: 0 };
+        *known = Known {
+            accepted: known.accepted.max(part).min(rejected.saturating_sub(1)),
+            rejected: Some(rejected),
+            full: 0,
+        };
     }
 
-    /// Notes the limit that the service has named, after a request of this size was taken.
-    pub(super) fn is(&self, limit: usize) {
-        *self.known() = Known { taken: limit, rejected: Some(limit + 1), full: 0 };
+    /// Records a limit named by the service, after a request of this size was accepted.
+    pub(super) fn set(&self, limit: usize) {
+        *self.known() = Known { accepted: limit, rejected: Some(limit + 1), full: 0 };
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -66,13 +68,13 @@ impl BatchLimit {
     }
 }
 
-/// The limit that a rejection of so many texts names, as "batch size 64 > maximum allowed batch size 32" does. A number of tokens or
-/// of bytes is none.
+/// Extracts the batch limit from a rejection, for example "batch size 64 > maximum allowed batch size 32". Limits of tokens or
+/// bytes are ignored.
 pub(super) fn named_in(explanation: &str, texts: usize) -> Option<usize> {
     let explanation = explanation.to_lowercase();
-    let speaks_of = |words: &[&str]| words.iter().any(|word| explanation.contains(word));
-    if !speaks_of(&["batch", "array", "inputs", "texts", "items", "requests"])
-        || speaks_of(&["token", "byte", "character", "per minute", "dimension"])
+    let mentions = |words: &[&str]| words.iter().any(|word| explanation.contains(word));
+    if !mentions(&["batch", "array", "inputs", "texts", "items", "requests"])
+        || mentions(&["token", "byte", "character", "per minute", "dimension"])
     {
         return None;
     }
@@ -86,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    /// Sends so many texts to a service that takes `limit` in a request, as the client does; rejections and requests.
+    /// Simulates the client against a service with this `limit`. Returns rejections and requests.
     fn send(known: &BatchLimit, limit: usize, most: usize, mut texts: usize) -> (usize, usize) {
         let (mut rejections, mut requests) = (0, 0);
         while texts > 0 {
@@ -97,11 +99,11 @@ mod tests {
                 rejections += 1;
                 requests += 1;
                 if size / 2 <= limit {
-                    known.rejects(size, size / 2);
+                    known.record_rejected(size, size / 2);
                 }
                 size /= 2;
             }
-            known.takes(size);
+            known.record_accepted(size);
             texts -= size;
         }
         (rejections, requests)
@@ -109,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn limit_is_found_with_few_rejections_and_then_used(limit in 1usize..200, most in 1usize..300) {
+        fn batch_limit_converges_with_few_rejections(limit in 1usize..200, most in 1usize..300) {
             let known = BatchLimit::default();
             let (rejections, _) = send(&known, limit, most, 20_000);
             prop_assert!(rejections <= 40, "{} rejections", rejections);
@@ -121,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn limit_that_is_gone_is_noticed() {
+    fn lifted_batch_limit_is_detected() {
         let known = BatchLimit::default();
         send(&known, 10, 128, 1_000);
         assert_eq!(known.size(128), 10);
@@ -130,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn named_limits_are_understood() {
+    fn named_batch_limits_are_parsed() {
         for (explanation, texts, limit) in [
             ("batch size 64 > maximum allowed batch size 32", 64, Some(32)),
             ("batch size is invalid, it should not be larger than 10.: input.contents", 128, Some(10)),

@@ -1,13 +1,13 @@
-//! What a vector must be before it may go into the index.
+//! Validation of vectors before they enter the index.
 
 use tidewheel_core::error::{Cause, PortError, Server};
 
-/// Refuses vectors that would spoil an index: not finite, or zero, which has no direction. `first` is the place of the
+/// Rejects vectors that would corrupt an index: not finite, or zero, which has no direction. `first` is the index of the
 /// first vector in the caller's list.
 pub(super) fn usable(values: &[f32], dimension: usize, first: usize) -> Result<(), PortError> {
     for (place, vector) in values.chunks_exact(dimension.max(1)).enumerate() {
         let (what, cause) = if vector.iter().any(|value| !value.is_finite()) {
-            ("holds a number that is not finite", Cause::NotFinite)
+            ("is not finite", Cause::NotFinite)
         } else if vector.iter().all(|value| *value == 0.0) {
             ("is zero", Cause::Zero)
         } else {
@@ -27,7 +27,7 @@ mod tests {
     use super::usable;
 
     #[test]
-    fn the_text_with_the_bad_vector_is_named() {
+    fn unusable_vector_error_names_text_index() {
         assert_eq!(usable(&[1.0, 0.0, 0.0, -1.0], 2, 0), Ok(()));
         let bad =
             [([f32::NAN, 1.0], Cause::NotFinite), ([1.0, f32::INFINITY], Cause::NotFinite), ([0.0, -0.0], Cause::Zero)];

@@ -1,4 +1,4 @@
-//! One HTTP client for both embedders, and the one place where an answer's status becomes an error's class.
+//! The HTTP client of both embedders, and the only mapping from status codes to error classes.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,19 +12,19 @@ use tidewheel_core::error::{Cause, ErrorClass, PortError, Server, with_causes};
 use super::length;
 use tidewheel_core::tls::Pem;
 
-/// How long to wait for a connection: a server that is there answers in milliseconds, also from afar.
+/// Connect timeout: a reachable server accepts within milliseconds, even over a WAN.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an account without credit is left alone. It heals without a restart once somebody has paid.
+/// Minimum retry delay for an account without credit. Recovers without a restart once credit is added.
 const QUOTA_PAUSE: Duration = Duration::from_secs(60);
 
-/// The largest answer that is taken: 256 vectors of 4,096 numbers take about 12 MiB as JSON.
+/// Maximum response size: 256 vectors of 4,096 numbers take about 12 MiB as JSON.
 const MOST: usize = 64 << 20;
 
-/// Most characters of an answer that is no JSON in an error message.
+/// Maximum characters of a non-JSON response quoted in an error message.
 const EXCERPT: usize = 200;
 
-/// A client for this address that keeps its connections.
+/// Creates a pooled client for this address.
 pub(super) fn client(address: &str, timeout: Duration, pem: &Pem) -> Result<Client, PortError> {
     secure(tidewheel_http::builder(address), pem)
         .map_err(|error| error.with_hint("check embedding.ca_file, embedding.cert_file and embedding.key_file"))?
@@ -32,13 +32,13 @@ pub(super) fn client(address: &str, timeout: Duration, pem: &Pem) -> Result<Clie
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
         .tcp_nodelay(true)
         .build()
-        .map_err(|cause| PortError::fatal(format!("cannot set up HTTP: {}", with_causes(&cause))))
+        .map_err(|cause| PortError::fatal(format!("failed to set up the HTTP client: {}", with_causes(&cause))))
 }
 
-/// An HTTP client that trusts a private CA alone, if there is one, and presents a certificate, if there is one.
+/// Applies TLS settings: trusts only the private CA, if one is set, and presents the client certificate, if one is set.
 ///
 /// # Errors
-/// Fatal, if the certificate or the key is invalid.
+/// Fatal if a certificate or the key is invalid.
 pub fn secure(mut builder: ClientBuilder, pem: &Pem) -> Result<ClientBuilder, PortError> {
     let invalid = |cause: reqwest::Error| PortError::fatal(format!("failed to set up TLS: {}", with_causes(&cause)));
     if let Some(ca) = &pem.ca {
@@ -51,9 +51,9 @@ pub fn secure(mut builder: ClientBuilder, pem: &Pem) -> Result<ClientBuilder, Po
     Ok(builder)
 }
 
-/// Reads a setting that holds an address.
+/// Parses `embedding.url`.
 pub(super) fn parse(url: &str) -> Result<Url, PortError> {
-    let hint = "write embedding.url like http://127.0.0.1:8080";
+    let hint = "set embedding.url to a URL like http://127.0.0.1:8080";
     let parsed = Url::parse(url).map_err(|cause| invalid(url, &cause.to_string()).with_hint(hint))?;
     if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none() {
         return Err(invalid(url, "the scheme must be http or https").with_hint(hint));
@@ -65,7 +65,7 @@ fn invalid(url: &str, cause: &str) -> PortError {
     PortError::fatal(format!("invalid embedding.url {:?}: {cause}", address::shown(url)))
 }
 
-/// An answer, of whatever status.
+/// A response of any status.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -74,7 +74,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The answer if it is a good one, else what the refusal means.
+    /// Returns a successful response, or the classified error.
     pub(super) fn good(self, url: &Url) -> Result<Self, PortError> {
         if self.status.is_success() {
             return Ok(self);
@@ -88,14 +88,14 @@ impl Answer {
     }
 }
 
-/// Sends a request and waits for the whole answer.
+/// Sends a request and reads the complete response.
 pub(super) async fn send(request: RequestBuilder, url: &Url) -> Result<Answer, PortError> {
     let failed = |cause: reqwest::Error| {
         let (timed_out, cause) = (cause.is_timeout(), cause.without_url());
-        let message = format!("no answer from the embedder at {}: {}", shown(url), with_causes(&cause));
+        let message = format!("no response from the embedder at {}: {}", shown(url), with_causes(&cause));
         let of = if timed_out { Cause::Timeout } else { Cause::Unreachable };
         PortError::transient(message)
-            .with_hint("check embedding.url and that the embedder runs")
+            .with_hint("check embedding.url and that the embedder is running")
             .because(Server::Embedder, of)
     };
     let mut response = request.send().await.map_err(failed)?;
@@ -103,26 +103,26 @@ pub(super) async fn send(request: RequestBuilder, url: &Url) -> Result<Answer, P
     let mut body = BytesMut::new();
     while let Some(part) = response.chunk().await.map_err(failed)? {
         if body.len() + part.len() > MOST {
-            return Err(garbled(url, format_args!("it is larger than {} MiB", MOST >> 20)));
+            return Err(invalid_response(url, format_args!("larger than {} MiB", MOST >> 20)));
         }
         body.extend_from_slice(&part);
     }
     Ok(Answer { status, headers, body: body.freeze() })
 }
 
-/// An answer that is not what this embedder should send: perhaps another service, or a proxy, answers there.
-pub(super) fn garbled(url: &Url, cause: impl std::fmt::Display) -> PortError {
-    PortError::transient(format!("the answer of the embedder at {} cannot be used: {cause}", shown(url)))
-        .with_hint("check with curl what answers at embedding.url")
+/// Returns the error for a malformed response: possibly from another service or a proxy at this address.
+pub(super) fn invalid_response(url: &Url, cause: impl std::fmt::Display) -> PortError {
+    PortError::transient(format!("invalid response from the embedder at {}: {cause}", shown(url)))
+        .with_hint("check with curl which service runs at embedding.url")
         .because(Server::Embedder, Cause::Other)
 }
 
-/// The address without what may be secret in it.
+/// Returns the address with secrets redacted.
 pub(super) fn shown(url: &Url) -> String {
     address::shown(url.as_str())
 }
 
-/// In which way it failed, for those who count.
+/// Returns the cause for error metrics.
 fn cause(status: StatusCode) -> Cause {
     match status.as_u16() {
         401 | 403 => Cause::Denied,
@@ -133,18 +133,18 @@ fn cause(status: StatusCode) -> Cause {
     }
 }
 
-/// What a refusal means.
+/// Classifies an error response.
 fn refused(url: &Url, status: StatusCode, headers: &HeaderMap, body: &[u8], now: SystemTime) -> PortError {
     if let Some(target) = tidewheel_http::redirect(url, status, headers) {
         let message = format!("the embedder at {} redirects to {target} ({})", shown(url), status.as_u16());
-        return PortError::fatal(message).with_hint("set embedding.url to the address to which it redirects");
+        return PortError::fatal(message).with_hint("set embedding.url to the redirect target");
     }
     let (cause, code) = explanation(body);
-    let message = format!("the embedder at {} answered {}: {cause}", shown(url), status.as_u16());
+    let message = format!("the embedder at {} returned {}: {cause}", shown(url), status.as_u16());
     match status.as_u16() {
-        // The account is out of credit: waiting does not help by itself, but stopping would not either.
+        // The account is out of credit. Transient, so that the service recovers once credit is added.
         429 if code.as_deref() == Some("insufficient_quota") => PortError::transient(message)
-            .with_hint("the account behind embedding.api_key has no credit left; top it up")
+            .with_hint("add credit to the account of embedding.api_key")
             .with_retry_after(Some(retry_after(headers, now).unwrap_or(QUOTA_PAUSE).max(QUOTA_PAUSE))),
         429 | 503 => PortError::transient(message).with_retry_after(retry_after(headers, now)),
         400 | 413 | 422 => PortError::poison(message),
@@ -152,18 +152,18 @@ fn refused(url: &Url, status: StatusCode, headers: &HeaderMap, body: &[u8], now:
             PortError::fatal(message).with_hint("check embedding.token, or embedding.api_key for a remote service")
         }
         404 => PortError::fatal(message).with_hint("check embedding.url and embedding.model"),
-        // text-embeddings-inference: the model failed, for lack of memory for example.
-        424 => PortError::transient(message).with_hint("see the embedder's own log"),
+        // text-embeddings-inference: inference failed, for example out of memory.
+        424 => PortError::transient(message).with_hint("check the embedder's log"),
         408 | 409 | 425 | 500.. => PortError::transient(message).with_retry_after(retry_after(headers, now)),
-        _ => PortError::fatal(message).with_hint("check with curl what answers at embedding.url"),
+        _ => PortError::fatal(message).with_hint("check with curl which service runs at embedding.url"),
     }
 }
 
-/// The message in an answer, and its code if it has one.
+/// Extracts the message of an error response, and its code if present.
 fn explanation(body: &[u8]) -> (String, Option<String>) {
     let Ok(json) = serde_json::from_slice::<Value>(body) else {
         let text: String = String::from_utf8_lossy(body).trim().chars().take(EXCERPT).collect();
-        return (if text.is_empty() { "no explanation".to_owned() } else { text }, None);
+        return (if text.is_empty() { "no error message".to_owned() } else { text }, None);
     };
     let error = json.get("error").unwrap_or(&json);
     let message = [error, &error["message"], &json["message"], &json["detail"]].into_iter().find_map(Value::as_str);
@@ -171,8 +171,8 @@ fn explanation(body: &[u8]) -> (String, Option<String>) {
     (message.map_or_else(|| json.to_string().chars().take(EXCERPT).collect(), str::to_owned), code.map(str::to_owned))
 }
 
-/// How long the other side asked to wait: `Retry-After` in seconds or as a date, or what OpenAI and those like it say of
-/// the limit that will be reset last.
+/// Returns the requested retry delay: `Retry-After` in seconds or as a date, or the latest rate-limit reset of
+/// OpenAI-compatible services.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     if let Some(milliseconds) = header("retry-after-ms").and_then(|text| text.parse().ok()) {
@@ -189,7 +189,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     ["x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"].into_iter().filter_map(|name| span(header(name)?)).max()
 }
 
-/// A length of time as Go writes it: `6m0s`, `1.5s`, `20ms`, `1h2m3s`.
+/// Parses a Go duration: `6m0s`, `1.5s`, `20ms`, `1h2m3s`.
 fn span(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut seconds = 0.0;
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn each_status_has_its_class() {
+    fn status_codes_map_to_error_classes() {
         use ErrorClass::{Fatal, Poison, Transient};
         let classes = [
             (400, Poison),
@@ -255,17 +255,17 @@ mod tests {
     }
 
     #[test]
-    fn the_message_is_the_servers_and_holds_no_secret() {
+    fn error_quotes_server_message_and_redacts_url_secrets() {
         let ours = refusal(400, &[], r#"{"error": "unknown field"}"#);
-        assert_eq!(ours.message, "the embedder at http://***@host/encode?*** answered 400: unknown field");
+        assert_eq!(ours.message, "the embedder at http://***@host/encode?*** returned 400: unknown field");
         let openai = refusal(400, &[], r#"{"error": {"message": "too long", "code": "x"}}"#);
         assert!(openai.message.ends_with("400: too long"));
         assert!(refusal(502, &[], "<html>bad gateway</html>").message.ends_with("502: <html>bad gateway</html>"));
-        assert!(refusal(500, &[], "").message.ends_with("500: no explanation"));
+        assert!(refusal(500, &[], "").message.ends_with("500: no error message"));
     }
 
     #[test]
-    fn the_wait_is_what_the_server_asked_for() {
+    fn retry_delay_follows_response_headers() {
         let wait = |pairs: &[(&'static str, &str)]| refusal(429, pairs, "").retry_after;
         assert_eq!(wait(&[("retry-after", "7")]), Some(Duration::from_secs(7)));
         assert_eq!(wait(&[("retry-after", "Thu, 01 Jan 1970 00:00:09 GMT")]), Some(Duration::from_secs(9)));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn redirect_is_fatal_and_names_its_target() {
+    fn redirect_error_is_fatal_and_names_target() {
         let error = refusal(308, &[("location", "https://host/encode?key=secret")], "<html>moved</html>");
         assert_eq!(error.class, ErrorClass::Fatal);
         let expected = "the embedder at http://***@host/encode?*** redirects to https://host/encode?*** (308)";
@@ -286,14 +286,14 @@ mod tests {
     }
 
     #[test]
-    fn an_account_without_credit_waits_long_but_not_for_ever() {
+    fn exhausted_quota_is_transient_with_long_retry_delay() {
         let error =
             refusal(429, &[("retry-after", "1")], r#"{"error": {"message": "m", "code": "insufficient_quota"}}"#);
         assert_eq!((error.class, error.retry_after), (ErrorClass::Transient, Some(QUOTA_PAUSE)));
     }
 
     #[test]
-    fn only_http_addresses_are_taken() {
+    fn non_http_urls_are_rejected() {
         for wrong in ["", "127.0.0.1:8080", "localhost", "redis://host", "http://"] {
             assert_eq!(parse(wrong).unwrap_err().class, ErrorClass::Fatal, "{wrong:?}");
         }

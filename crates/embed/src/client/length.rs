@@ -1,6 +1,6 @@
 //! Recognises the response of an embedding endpoint to an input that exceeds the model's context.
 //!
-//! No standard exists. The phrases below are those of the servers themselves:
+//! No standard exists. The phrases below are quoted from the servers:
 //!
 //! | server | status | response |
 //! |---|---|---|
@@ -14,11 +14,11 @@
 
 use reqwest::StatusCode;
 
-/// Codes in the body that mean one thing only.
+/// Unambiguous error codes.
 const CODES: &[&str] =
     &["context_length_exceeded", "string_above_max_length", "max_tokens_per_request", "exceed_context_size_error"];
 
-/// Phrases that mean one thing wherever they occur.
+/// Unambiguous phrases.
 const PHRASES: &[&str] = &[
     "maximum context length",
     "maximum input length",
@@ -39,7 +39,7 @@ const PHRASES: &[&str] = &[
 /// Whether the endpoint rejected an input, or a list of inputs, because of its length.
 pub(super) fn is_too_long(status: StatusCode, code: Option<&str>, message: &str) -> bool {
     match status.as_u16() {
-        // Or too many of them.
+        // A 413 may also mean too many texts.
         413 => is_explicit(message) || !(message.contains("batch size") || message.contains("texts in one request")),
         // 500: llama.cpp, and Ollama before 0.13.
         400 | 422 | 500 => code.is_some_and(|code| CODES.contains(&code)) || is_explicit(message),
@@ -47,7 +47,7 @@ pub(super) fn is_too_long(status: StatusCode, code: Option<&str>, message: &str)
     }
 }
 
-/// Whether a message says that an input is too long, and not merely that something is too large.
+/// Whether a message explicitly reports an overlong input, not just something too large.
 pub(super) fn is_explicit(message: &str) -> bool {
     let message = message.to_lowercase();
     let has = |part: &str| message.contains(part);
@@ -103,6 +103,7 @@ mod tests {
             (400, Some("invalid_request_error"), "'input' must not be empty"),
             (413, None, "batch size 33 > maximum allowed batch size 32"),
             (413, None, "1025 texts in one request, which is more than 1024; split the list"),
+            (413, None, "1025 texts in one request, limit 1024; split the list"),
             (422, None, "batch size 33 > maximum allowed batch size 32"),
             (429, Some("rate_limit_exceeded"), "Rate limit reached: too many tokens per min"),
             (500, None, "unsupported value: NaN"),

@@ -1,13 +1,13 @@
-//! Staying below a remote service's limits per minute by waiting, rather than by being refused.
+//! Client-side rate limiting for the per-minute limits of a remote service.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How much of a minute's allowance may be used at once. Services count in windows of seconds as well as of minutes.
+/// Fraction of the per-minute limit that may be used in a burst. Services also enforce windows of seconds.
 const BURST: f64 = 1.0 / 12.0;
 
-/// A bucket that fills steadily. It may be overdrawn: who comes next waits until the debt is paid, so that a request
-/// larger than the bucket gets through as well.
+/// A token bucket that may be overdrawn: the next request waits until the debt is paid, so that a request larger than the
+/// bucket passes too.
 struct Bucket {
     per_second: f64,
     capacity: f64,
@@ -21,7 +21,7 @@ impl Bucket {
         Self { per_second: f64::from(per_minute).max(1.0) / 60.0, capacity, level: capacity, seen: now }
     }
 
-    /// Takes this much, and says how long to wait before using it.
+    /// Takes this amount and returns the wait before using it.
     fn take(&mut self, amount: f64, now: Instant) -> Duration {
         let passed = now.saturating_duration_since(self.seen).as_secs_f64();
         self.level = (self.level + passed * self.per_second).min(self.capacity);
@@ -36,7 +36,7 @@ impl Bucket {
     }
 }
 
-/// Limits in requests and in tokens per minute; each may be missing.
+/// Optional limits in requests and in tokens per minute.
 pub(super) struct Limiter {
     requests: Option<Mutex<Bucket>>,
     tokens: Option<Mutex<Bucket>>,
@@ -49,7 +49,7 @@ impl Limiter {
         Self { requests: bucket(requests_per_minute), tokens: bucket(tokens_per_minute) }
     }
 
-    /// Whether tokens have to be counted at all.
+    /// Whether a token limit is set.
     pub(super) fn counts_tokens(&self) -> bool {
         self.tokens.is_some()
     }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_sent_in_any_minute_stays_within_the_limit_and_its_burst() {
+    fn rate_in_any_minute_stays_within_limit_plus_burst() {
         let start = Instant::now();
         let mut bucket = Bucket::new(600, start);
         let mut now = start;
@@ -89,12 +89,12 @@ mod tests {
             let within = sent[first..].iter().take_while(|at| **at < *from + Duration::from_secs(60)).count();
             assert!(within <= 600 + 50 + 1, "{within} requests in the minute after request {first}");
         }
-        // And no slower than allowed: 2,000 requests at 10 a second, less the burst.
+        // And no slower than allowed: 2,000 requests at 10 requests/s, less the burst.
         assert!(now - start < Duration::from_secs(200));
     }
 
     #[test]
-    fn a_request_larger_than_the_bucket_passes_and_is_paid_for() {
+    fn request_larger_than_bucket_passes_and_delays_the_next() {
         let start = Instant::now();
         let mut bucket = Bucket::new(60, start);
         assert_eq!(bucket.take(30.0, start), Duration::ZERO);

@@ -1,12 +1,12 @@
-//! Embedders elsewhere, behind [`tidewheel_core::ports::Embedder`].
+//! Clients of remote embedders: adapters of [`tidewheel_core::ports::Embedder`].
 //!
-//! [`TidewheelClient`] speaks to this program's own service; [`RemoteClient`] to text-embeddings-inference, to Ollama, and
-//! to everything that answers `/v1/embeddings` in OpenAI's form: OpenAI itself, vLLM and many others.
+//! [`TidewheelClient`] uses tidewheel's own service; [`RemoteClient`] uses text-embeddings-inference, Ollama, and every
+//! service with OpenAI's `/v1/embeddings` API: OpenAI itself, vLLM and many others.
 //!
 //! Guarantees of both:
-//! - an answer has one vector for each text, in order, of the embedder's dimension, all finite and none zero;
-//! - nothing is tried twice: the error says whether to wait (and how long the other side asked for), whether the
-//!   texts are to blame, or whether a person is needed, as decided in one place for both.
+//! - a result has one vector per text, in order, of the embedder's dimension, all finite and none zero;
+//! - nothing is retried: the error class tells whether to wait (and the requested delay), whether the texts are rejected,
+//!   or whether an operator must act; both clients share one classification.
 
 mod api;
 mod batch;

@@ -1,6 +1,6 @@
-//! The client of embedders that are not ours: see [`Api`].
+//! The client of third-party embedding services: see [`Api`].
 //!
-//! Vectors are passed on as they come: Qdrant normalises what goes into a cosine collection.
+//! Vectors are passed on unchanged: Qdrant normalises vectors of cosine collections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,55 +17,56 @@ use tidewheel_core::tokens::{Estimate, Tokens};
 use tokio::sync::OnceCell;
 use tracing::info;
 
-use super::api::{Api, Said, Unreadable};
+use super::api::{Api, ServerInfo, Unreadable};
 use super::batch::{BatchLimit, named_in};
 use super::check;
-use super::http::{self, garbled, shown};
+use super::http::{self, invalid_response, shown};
 use super::length;
 use super::limiter::Limiter;
 use super::tidewheel::within;
 
-/// Most bytes of text in one request. OpenAI takes 300,000 tokens at once, which is about a megabyte of English and half
-/// of that in scripts where nearly every sign is a token.
+/// Maximum bytes of text per request. OpenAI accepts 300,000 tokens, about a megabyte of English and half of that in
+/// scripts where nearly every character is a token.
 const REQUEST_BYTES: usize = 512 << 10;
 
-/// How to use the service.
+/// Options of [`RemoteClient`].
 #[derive(Clone, Debug)]
 pub struct RemoteOptions {
-    /// In which form it is asked.
+    /// The API of the service.
     pub api: Api,
-    /// Where it is: `https://api.openai.com/v1`, `http://127.0.0.1:11434`. One of its endpoints may follow.
+    /// Address: `https://api.openai.com/v1`, `http://127.0.0.1:11434`. May include an endpoint path.
     pub url: String,
-    /// Sent as a bearer token, if there is one.
+    /// Bearer token, if required.
     pub key: Option<Secret>,
-    /// The model to ask for. A server of one model, as text-embeddings-inference is, says which it is; then it may be
-    /// empty, and if it is not, it has to be that one.
+    /// The model to request. Servers of a single model, such as text-embeddings-inference, report it; for them it may be
+    /// empty, and otherwise it must match.
     pub model: String,
-    /// Asks for vectors of this length, which some models offer. `None` leaves it to the model.
+    /// Requests vectors of this dimension, where the model supports it. `None` uses the model's default.
     pub dimensions: Option<usize>,
-    /// Most tokens of a text, the prefix included; fewer if the server says that it takes fewer. They are estimated, because the
-    /// vocabulary is unknown.
+    /// Maximum tokens of a text, including the prefix; a lower limit reported by the server takes precedence. Tokens are
+    /// estimated, because the vocabulary is unknown.
     pub max_tokens: usize,
-    /// Most texts in one request; fewer if the server says that it takes fewer, or rejects more. OpenAI takes 2,048.
+    /// Maximum texts per request; a lower limit reported by the server or learned from rejections takes precedence. OpenAI
+    /// accepts 2,048.
     pub batch: usize,
-    /// Requests at the same time, for a list that needs several.
+    /// Concurrent requests for a list that needs several.
     pub concurrency: usize,
-    /// Requests a minute that the account allows.
+    /// Requests per minute that the account allows.
     pub requests_per_minute: Option<u32>,
-    /// Tokens a minute that the account allows.
+    /// Tokens per minute that the account allows.
     pub tokens_per_minute: Option<u32>,
-    /// Put in front of a search's text, for models that want it.
+    /// Prepended to search queries, for models that need it.
     pub query_prefix: String,
-    /// Put in front of a document's text, for models that want it.
+    /// Prepended to document texts, for models that need it.
     pub passage_prefix: String,
-    /// How long one request may take.
+    /// Timeout of one request.
     pub timeout: Duration,
-    /// A private CA, and a certificate to present.
+    /// Private CA and client certificate.
     pub pem: Pem,
 }
 
 impl RemoteOptions {
-    /// A model of a service without limits and without a key.
+    /// Creates options without rate limits and without a key.
     pub fn new(api: Api, url: impl Into<String>, model: impl Into<String>) -> Self {
         Self {
             api,
@@ -73,7 +74,7 @@ impl RemoteOptions {
             key: None,
             model: model.into(),
             dimensions: None,
-            // OpenAI's models take 8,191. Shorter chunks are found better.
+            // OpenAI's models accept 8,191. Shorter chunks retrieve better.
             max_tokens: 2048,
             batch: 128,
             concurrency: 4,
@@ -87,15 +88,15 @@ impl RemoteOptions {
     }
 }
 
-/// What is known of the service once it has answered.
+/// Properties of the service, known after its first response.
 #[derive(Clone, Debug)]
 struct Known {
-    said: Said,
+    reported: ServerInfo,
     dimension: usize,
 }
 
-/// Speaks to a service that is not ours. Asks it once what it is, as far as it tells, and learns the dimension by embedding
-/// one word.
+/// The client of a third-party embedding service. Fetches its self-description once, where available, and determines the
+/// dimension by embedding one word.
 pub struct RemoteClient {
     client: Client,
     url: Url,
@@ -106,13 +107,13 @@ pub struct RemoteClient {
 }
 
 impl RemoteClient {
-    /// Sets the client up; nothing is sent yet.
+    /// Creates the client without sending a request.
     ///
     /// # Errors
-    /// The URL is none, or no model is named.
+    /// The URL is invalid, or the model is missing.
     pub fn new(options: RemoteOptions) -> PortResult<Self> {
         if options.model.is_empty() && options.api != Api::TextEmbeddingsInference {
-            return Err(PortError::fatal("no model is named for the remote embedder").with_hint("set embedding.model"));
+            return Err(PortError::fatal("missing model for the remote embedder").with_hint("set embedding.model"));
         }
         Ok(Self {
             client: http::client(&options.url, options.timeout, &options.pem)?,
@@ -127,16 +128,16 @@ impl RemoteClient {
     async fn known(&self) -> PortResult<&Known> {
         self.known
             .get_or_try_init(|| async {
-                let said = self.describe().await?;
-                Ok(Known { said, dimension: self.probe().await? })
+                let reported = self.describe().await?;
+                Ok(Known { reported, dimension: self.probe().await? })
             })
             .await
     }
 
-    /// What the service says about itself.
-    async fn describe(&self) -> PortResult<Said> {
+    /// Fetches the service's self-description.
+    async fn describe(&self) -> PortResult<ServerInfo> {
         let (api, asked) = (self.options.api, &self.options.model);
-        let Some((url, body)) = api.description(&self.url, asked) else { return Ok(Said::default()) };
+        let Some((url, body)) = api.description(&self.url, asked) else { return Ok(ServerInfo::default()) };
         let request = match body {
             Some(body) => self.client.post(url.clone()).json(&body),
             None => self.client.get(url.clone()),
@@ -144,26 +145,27 @@ impl RemoteClient {
         let answer = http::send(self.authorized(request), &url).await?;
         let redirected = answer.status.is_redirection();
         let answer = answer.good(&url).map_err(|error| match api {
-            // It has a hint of its own.
+            // Redirect errors have their own hint.
             _ if redirected => error,
-            Api::Ollama if error.class == ErrorClass::Fatal => error
-                .with_hint(format!("fetch it with 'ollama pull {asked}', or check embedding.model and embedding.url")),
+            Api::Ollama if error.class == ErrorClass::Fatal => {
+                error.with_hint(format!("run 'ollama pull {asked}', or check embedding.model and embedding.url"))
+            }
             _ if error.class == ErrorClass::Fatal => error.with_hint("check embedding.provider and embedding.url"),
             _ => error,
         })?;
-        let said = api.read_description(&answer.body, &url)?;
-        match &said.model {
+        let reported = api.read_description(&answer.body, &url)?;
+        match &reported.model {
             Some(found) if !asked.is_empty() && found != asked => {
-                Err(PortError::fatal(format!("the embedder at {} serves the model {found}, not {asked}", shown(&url)))
+                Err(PortError::fatal(format!("the embedder at {} serves model {found}, not {asked}", shown(&url)))
                     .with_hint("remove embedding.model, or start the server with that model"))
             }
-            _ => Ok(said),
+            _ => Ok(reported),
         }
     }
 
-    /// Tokens that a document's text may have beside the prefix.
-    fn room(&self, said: Option<usize>) -> usize {
-        let most = said.map_or(self.options.max_tokens, |most| most.min(self.options.max_tokens));
+    /// Returns the maximum tokens of a document's text, excluding the prefix.
+    fn room(&self, reported: Option<usize>) -> usize {
+        let most = reported.map_or(self.options.max_tokens, |most| most.min(self.options.max_tokens));
         most.saturating_sub(Estimate::count(&self.options.passage_prefix)).max(1)
     }
 
@@ -174,37 +176,36 @@ impl RemoteClient {
         }
     }
 
-    /// The dimension, learned from a text that every model can embed.
+    /// Determines the dimension by embedding a text that every model accepts.
     async fn probe(&self) -> PortResult<usize> {
         let vectors = self.request(&["tidewheel".to_owned()], Purpose::Passage, 0).await.map_err(|error| {
             if error.class != ErrorClass::Poison {
                 return error;
             }
-            // Not the text is to blame but the settings. As poison it would send every document to the dead letters.
+            // The settings are at fault, not the text. As poison, the error would dead-letter every document.
             PortError { class: ErrorClass::Fatal, ..error }
                 .with_hint("check embedding.api_key, embedding.model and embedding.dimensions")
         })?;
         let found = vectors.first().map_or(0, Vec::len);
         match self.options.dimensions {
-            _ if found == 0 => Err(garbled(&self.url, "its vector has no numbers")),
+            _ if found == 0 => Err(invalid_response(&self.url, "empty vector")),
             Some(asked) if asked != found => Err(PortError::fatal(format!(
-                "the model {} gives vectors of {found} numbers, not {asked}",
+                "model {} returned vectors of dimension {found}, not {asked}",
                 self.options.model
             ))
-            .with_hint("remove embedding.dimensions, or set it to what the model gives")),
+            .with_hint("remove embedding.dimensions, or set it to the model's dimension")),
             _ => Ok(found),
         }
     }
 
-    /// The vectors of a list that is within the limits as far as they are known. If it is rejected and its parts are not, it was
-    /// too long: that is remembered.
+    /// Embeds a list within the known limits. If it is rejected but its parts are accepted, the batch limit is lowered.
     async fn list(&self, texts: &[String], purpose: Purpose, first: usize) -> PortResult<Vec<Vec<f32>>> {
         let rejected = match self.request(texts, purpose, first).await {
             Ok(vectors) => {
-                self.limit.takes(texts.len());
+                self.limit.record_accepted(texts.len());
                 return Ok(vectors);
             }
-            // A text that is too long says nothing of how many are taken.
+            // The rejection of an overlong text reveals nothing about the batch limit.
             Err(error)
                 if error.class == ErrorClass::Poison
                     && !length::is_explicit(&error.message)
@@ -214,7 +215,7 @@ impl RemoteClient {
             }
             Err(error) => return Err(error),
         };
-        let explanation = rejected.message.split_once(" answered ").map_or("", |(_, explanation)| explanation);
+        let explanation = rejected.message.split_once(" returned ").map_or("", |(_, explanation)| explanation);
         let explanation = explanation.split_once(": ").map_or("", |(_, explanation)| explanation);
         let named = named_in(explanation, texts.len());
         let part = named.unwrap_or(texts.len().div_ceil(2));
@@ -223,14 +224,14 @@ impl RemoteClient {
             vectors.extend(self.request(part, purpose, place).await?);
         }
         match named {
-            Some(limit) => self.limit.is(limit),
-            None => self.limit.rejects(texts.len(), part),
+            Some(limit) => self.limit.set(limit),
+            None => self.limit.record_rejected(texts.len(), part),
         }
-        info!(limit = self.limit.size(texts.len()), rejected = texts.len(), "sending the embedder fewer texts at once");
+        info!(limit = self.limit.size(texts.len()), rejected = texts.len(), "reducing texts per embedding request");
         Ok(vectors)
     }
 
-    /// One request of a list that is within the limits. `first` is its place in the caller's list.
+    /// Sends one request for a list within the limits. `first` is its offset in the caller's list.
     async fn request(&self, texts: &[String], purpose: Purpose, first: usize) -> PortResult<Vec<Vec<f32>>> {
         let prefix = match purpose {
             Purpose::Passage => &self.options.passage_prefix,
@@ -239,7 +240,7 @@ impl RemoteClient {
         let prefixed: Vec<String> =
             if prefix.is_empty() { Vec::new() } else { texts.iter().map(|text| format!("{prefix}{text}")).collect() };
         let texts = if prefix.is_empty() { texts } else { &prefixed };
-        // OpenAI refuses the empty text; a blank has the same meaning.
+        // OpenAI rejects empty text; a space is equivalent.
         let input: Vec<&str> = texts.iter().map(|text| if text.is_empty() { " " } else { text }).collect();
         let tokens =
             if self.limiter.counts_tokens() { input.iter().map(|text| Estimate::count(text)).sum() } else { 0 };
@@ -249,22 +250,20 @@ impl RemoteClient {
         let request = self.authorized(self.client.post(self.url.clone()).json(&body));
         let answer = http::send(request, &self.url).await?.good(&self.url)?;
         let vectors = self.options.api.vectors(&answer.body, input.len()).map_err(|unreadable| match unreadable {
-            Unreadable::NotFinite => {
-                PortError::poison("the embedder's vector for one of the texts holds a number that is not finite")
-                    .because(Server::Embedder, Cause::NotFinite)
-            }
-            // One text is to blame, or their number: which, fewer texts tell.
+            Unreadable::NotFinite => PortError::poison("the embedder's vector for one of the texts is not finite")
+                .because(Server::Embedder, Cause::NotFinite),
+            // Caused by one text or by their number; retrying with fewer texts tells which.
             Unreadable::Count(found) => {
                 let (count, url) = (input.len(), shown(&self.url));
-                PortError::poison(format!("the embedder at {url} answered {count} texts with {found} vectors"))
+                PortError::poison(format!("the embedder at {url} returned {found} vectors for {count} texts"))
                     .because(Server::Embedder, Cause::Refused)
             }
-            Unreadable::Answer(cause) => garbled(&self.url, cause),
+            Unreadable::Answer(cause) => invalid_response(&self.url, cause),
         })?;
         let dimension = vectors.first().map_or(0, Vec::len);
         for (place, vector) in vectors.iter().enumerate() {
             if vector.len() != dimension {
-                return Err(garbled(&self.url, "its vectors differ in length"));
+                return Err(invalid_response(&self.url, "vectors differ in length"));
             }
             check::usable(vector, dimension, first + place)?;
         }
@@ -275,13 +274,13 @@ impl RemoteClient {
 #[async_trait]
 impl Embedder for RemoteClient {
     async fn info(&self) -> PortResult<EmbedderInfo> {
-        let Known { said, dimension } = self.known().await?;
+        let Known { reported, dimension } = self.known().await?;
         Ok(EmbedderInfo {
-            model: said.model.clone().unwrap_or_else(|| self.options.model.clone()),
-            // Many tell nothing of their model's version.
-            revision: format!("{}{}", said.revision.as_deref().unwrap_or_default(), self.options.passage_prefix),
+            model: reported.model.clone().unwrap_or_else(|| self.options.model.clone()),
+            // Many services report no revision.
+            revision: format!("{}{}", reported.revision.as_deref().unwrap_or_default(), self.options.passage_prefix),
             dimension: *dimension,
-            max_tokens: self.room(said.max_tokens),
+            max_tokens: self.room(reported.max_tokens),
         })
     }
 
@@ -290,9 +289,9 @@ impl Embedder for RemoteClient {
     }
 
     async fn embed(&self, texts: &[String], purpose: Purpose) -> PortResult<Vectors> {
-        let Known { said, dimension } = self.known().await?;
+        let Known { reported, dimension } = self.known().await?;
         let dimension = *dimension;
-        let most = said.batch.map_or(self.options.batch, |most| most.min(self.options.batch));
+        let most = reported.batch.map_or(self.options.batch, |most| most.min(self.options.batch));
         let batch = self.limit.size(most);
         let mut first = 0;
         let mut requests = Vec::new();
@@ -305,13 +304,11 @@ impl Embedder for RemoteClient {
         let mut values = Vec::with_capacity(texts.len() * dimension);
         for vector in parts.iter().flatten() {
             if vector.len() != dimension {
-                let message = format!("a vector of {} numbers came, those before had {dimension}", vector.len());
-                return Err(
-                    PortError::fatal(message).with_hint("the remote model was replaced: index anew with the new one")
-                );
+                let message = format!("vector dimension changed from {dimension} to {}", vector.len());
+                return Err(PortError::fatal(message).with_hint("reindex: the remote model was replaced"));
             }
             values.extend_from_slice(vector);
         }
-        Vectors::new(dimension, values).ok_or_else(|| garbled(&self.url, "its vectors differ in length"))
+        Vectors::new(dimension, values).ok_or_else(|| invalid_response(&self.url, "vectors differ in length"))
     }
 }

@@ -1,4 +1,4 @@
-//! The client of this program's own service.
+//! The client of tidewheel's own embedder service.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,34 +15,34 @@ use tidewheel_core::tls::Pem;
 use tidewheel_core::tokens::{Tokens, Words};
 use tokio::sync::OnceCell;
 
-use super::http::{self, Answer, garbled, shown};
+use super::http::{self, Answer, invalid_response, shown};
 use super::{check, tokens::ModelTokens};
-use crate::engine::{Measurement, Precision, describe};
 use crate::service::TRUNCATE;
 use crate::service::vectors::{BINARY, X_COUNT, X_DIMENSION, X_MODEL, header_form};
+use tidewheel_engine::{Measurement, Precision, describe};
 
-/// How to reach the service.
+/// Options of [`TidewheelClient`].
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
-    /// Where it is: `http://127.0.0.1:8080`. One of its endpoints may follow, as people copy those.
+    /// Address: `http://127.0.0.1:8080`. May include an endpoint path.
     pub url: String,
-    /// What it wants to be shown, if anything.
+    /// Bearer token, if required.
     pub token: Option<Secret>,
-    /// How long one request may take, waiting in the service's queue included.
+    /// Timeout of one request, including its time in the service's queue.
     pub timeout: Duration,
-    /// A private CA, and a certificate to present.
+    /// Private CA and client certificate.
     pub pem: Pem,
 }
 
 impl ClientOptions {
-    /// A service at `url` without a token.
+    /// Creates options for a service at `url` without a token.
     pub fn new(url: impl Into<String>) -> Self {
-        // The service's queue holds some fifteen seconds of work.
+        // The service's queue holds about fifteen seconds of work.
         Self { url: url.into(), token: None, timeout: Duration::from_secs(60), pem: Pem::default() }
     }
 }
 
-/// What the service says about itself, as far as it matters here.
+/// The used part of the service's `/info`.
 #[derive(Clone, Debug, Deserialize)]
 struct RemoteInfo {
     model: String,
@@ -52,19 +52,19 @@ struct RemoteInfo {
     dimension: usize,
     max_text_tokens: usize,
     limits: RemoteLimits,
-    /// Older embedders do not say.
+    /// Missing in older embedders.
     #[serde(default)]
     kernel: String,
     #[serde(default)]
     measured: Vec<Measurement>,
-    /// Embedders of earlier releases have none.
+    /// Missing in older embedders.
     #[serde(default)]
     features: Vec<String>,
 }
 
 impl RemoteInfo {
-    /// Everything besides the name that a document's vector depends on. Rounding to f32 or bf16 is not a part of it, because
-    /// embedders that share the work may have processors of different kinds; rounding to 8 bits is.
+    /// Returns everything besides the name that a document's vector depends on. Excludes f32 and bf16, because embedders
+    /// that share the load may run on different CPUs; includes rounding to 8 bits.
     fn vector_revision(&self) -> String {
         let rounding = if self.precision == Precision::Int8 { "int8" } else { "" };
         [&self.revision, rounding, &self.passage_prefix].join("/")
@@ -81,13 +81,13 @@ struct RemoteLimits {
 struct EncodeBatch<'a> {
     texts: &'a [String],
     purpose: &'static str,
-    /// A document is never cut: see [`api`](super::api).
+    /// A document is never truncated: see [`api`](super::api).
     #[serde(skip_serializing_if = "Option::is_none")]
     truncate: Option<bool>,
 }
 
-/// Speaks to a [`crate::service`]. Asks for its description once, and fails as fatal if the model behind it is replaced
-/// later: vectors of two models must not meet in one index.
+/// The client of a [`crate::service`]. Fetches `/info` once, and fails with a fatal error if the model is replaced later:
+/// vectors of two models must not be mixed in one index.
 pub struct TidewheelClient {
     client: Client,
     base: Url,
@@ -97,10 +97,10 @@ pub struct TidewheelClient {
 }
 
 impl TidewheelClient {
-    /// Sets the client up; nothing is sent yet.
+    /// Creates the client without sending a request.
     ///
     /// # Errors
-    /// The URL is none.
+    /// The URL is invalid.
     pub fn new(options: ClientOptions) -> PortResult<Self> {
         Ok(Self {
             client: http::client(&options.url, options.timeout, &options.pem)?,
@@ -131,13 +131,13 @@ impl TidewheelClient {
         let missing = answer.status == StatusCode::NOT_FOUND;
         let answer = answer.good(&url).map_err(|error| match missing {
             true => error.with_hint(
-                "this is no embedder of tidewheel; if it is another one, set embedding.provider = \"openai\", \"tei\" or \"ollama\"",
+                "not a tidewheel embedder; for another service, set embedding.provider to \"openai\", \"tei\" or \"ollama\"",
             ),
             false => error,
         })?;
-        let info: RemoteInfo = serde_json::from_slice(&answer.body).map_err(|cause| garbled(&url, cause))?;
+        let info: RemoteInfo = serde_json::from_slice(&answer.body).map_err(|cause| invalid_response(&url, cause))?;
         if info.dimension == 0 || info.limits.texts == 0 {
-            return Err(garbled(&url, "a dimension or a limit is 0"));
+            return Err(invalid_response(&url, "dimension or limit is 0"));
         }
         Ok(info)
     }
@@ -145,19 +145,19 @@ impl TidewheelClient {
     async fn fetch_tokens(&self) -> PortResult<Arc<dyn Tokens>> {
         let (request, url) = self.request(Method::GET, "/tokenizer");
         let answer = http::send(request, &url).await?;
-        // A model without a vocabulary says so with 404.
+        // 404: the model has no vocabulary.
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(Arc::new(Words));
         }
         let answer = answer.good(&url)?;
-        // Parsing takes a tenth of a second and more; nothing else should stand still meanwhile.
+        // Parsing takes 100 ms and more and must not block the runtime.
         let tokens = tokio::task::spawn_blocking(move || ModelTokens::parse(&answer.body))
             .await
-            .map_err(|cause| PortError::transient(format!("cannot read the embedder's tokenizer: {cause}")))??;
+            .map_err(|cause| PortError::transient(format!("failed to parse the embedder's tokenizer: {cause}")))??;
         Ok(Arc::new(tokens))
     }
 
-    /// One request of a list that is within the limits. `first` is its place in the caller's list.
+    /// Sends one request for a list within the limits. `first` is its offset in the caller's list.
     async fn encode(
         &self,
         info: &RemoteInfo,
@@ -173,7 +173,7 @@ impl TidewheelClient {
         let can_reject = info.features.iter().any(|feature| feature == TRUNCATE);
         let truncate = (can_reject && purpose == Purpose::Passage).then_some(false);
         let body = serde_json::to_vec(&EncodeBatch { texts, purpose: name, truncate })
-            .map_err(|cause| PortError::fatal(format!("cannot write the texts as JSON: {cause}")))?;
+            .map_err(|cause| PortError::fatal(format!("failed to serialize texts: {cause}")))?;
         let request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT, BINARY).body(body);
         let answer = http::send(request, &url).await?.good(&url)?;
         let values = self.values(info, &answer, texts.len(), &url)?;
@@ -184,24 +184,24 @@ impl TidewheelClient {
     fn values(&self, info: &RemoteInfo, answer: &Answer, count: usize, url: &Url) -> PortResult<Vec<f32>> {
         let expected = header_form(&info.model, &info.revision);
         if let Some(model) = text(&answer.headers, &X_MODEL).filter(|model| *model != expected) {
-            let message = format!("the embedder at {} now serves {model} in place of {expected}", shown(url));
+            let message = format!("the embedder at {} now serves {model} instead of {expected}", shown(url));
             return Err(PortError::fatal(message).with_hint(
-                "vectors of two models must not be mixed: give it the old model again, or index anew with the new one",
+                "restore the previous model, or reindex with the new one: vectors of two models must not be mixed",
             ));
         }
         let number = |name| text(&answer.headers, name).and_then(|text| text.parse::<usize>().ok());
         let (Some(dimension), Some(found)) = (number(&X_DIMENSION), number(&X_COUNT)) else {
-            return Err(garbled(url, "it is not in the binary form"));
+            return Err(invalid_response(url, "not in the binary format"));
         };
         if (found, dimension) != (count, info.dimension) {
             let expected = info.dimension;
-            return Err(garbled(
+            return Err(invalid_response(
                 url,
-                format!("{found} vectors of {dimension} numbers came for {count} texts and {expected} dimensions"),
+                format!("{found} vectors of dimension {dimension} for {count} texts and dimension {expected}"),
             ));
         }
         if answer.body.len() != count * dimension * 4 {
-            return Err(garbled(url, format!("{} bytes came for {count} vectors", answer.body.len())));
+            return Err(invalid_response(url, format!("{} bytes for {count} vectors", answer.body.len())));
         }
         let (numbers, _) = answer.body.as_chunks();
         Ok(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
@@ -237,7 +237,7 @@ impl Embedder for TidewheelClient {
         let info = self.remote().await?;
         let mut values = Vec::with_capacity(texts.len() * info.dimension);
         let mut first = 0;
-        // Escaping makes texts longer on their way; twice as long covers all but what is mostly control characters.
+        // JSON escaping makes texts longer; a factor of two covers all but texts of mostly control characters.
         for list in within(texts, info.limits.texts, info.limits.body_bytes / 2) {
             let part = self.encode(info, list, purpose, first).await?;
             first += list.len();
@@ -247,11 +247,11 @@ impl Embedder for TidewheelClient {
                 values.extend_from_slice(&part);
             }
         }
-        Vectors::new(info.dimension, values).ok_or_else(|| garbled(&self.base, "its vectors differ in length"))
+        Vectors::new(info.dimension, values).ok_or_else(|| invalid_response(&self.base, "vectors differ in length"))
     }
 }
 
-/// The service's address without an endpoint behind it.
+/// Strips a known endpoint from the service's address.
 fn base(mut url: Url) -> Url {
     let path = url.path().trim_end_matches('/');
     let base = ["/encode_batch", "/encode", "/v1/embeddings", "/info"]
@@ -269,7 +269,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Cuts a list into lists of at most `count` texts and `bytes` bytes; a text that is longer by itself is alone.
+/// Splits a list into lists of at most `count` texts and `bytes` bytes; a longer text gets its own list.
 pub(super) fn within(texts: &[String], count: usize, bytes: usize) -> Vec<&[String]> {
     let mut lists = Vec::new();
     let (mut start, mut size) = (0, 0);
@@ -293,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copied_endpoint_is_as_good_as_the_base() {
+    fn url_with_endpoint_is_reduced_to_base() {
         for (given, expected) in [
             ("http://127.0.0.1:8080", "http://127.0.0.1:8080/"),
             ("http://127.0.0.1:8080/", "http://127.0.0.1:8080/"),
@@ -307,7 +307,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lists_keep_the_order_and_the_limits(
+        fn lists_keep_order_and_limits(
             lengths in prop::collection::vec(0usize..50, 0..40),
             count in 1usize..10,
             bytes in 1usize..100,

@@ -1,4 +1,4 @@
-//! A model's tokeniser away from the model.
+//! The client-side tokenizer of a remote model.
 
 use std::ops::Range;
 
@@ -8,15 +8,15 @@ use tokenizers::Tokenizer;
 
 use crate::pieces;
 
-/// The tokeniser that a `tokenizer.json` describes, without its truncation and padding.
+/// The tokenizer of a `tokenizer.json`, without truncation and padding.
 pub(super) struct ModelTokens(Tokenizer);
 
 impl ModelTokens {
-    /// Reads the content of a `tokenizer.json`.
+    /// Parses a `tokenizer.json`.
     pub(super) fn parse(json: &[u8]) -> Result<Self, PortError> {
         let malformed = |cause: &dyn std::fmt::Display| {
-            PortError::fatal(format!("the embedder's tokenizer cannot be understood: {cause}"))
-                .with_hint("let processor and embedder be of the same version")
+            PortError::fatal(format!("invalid tokenizer from the embedder: {cause}"))
+                .with_hint("run processor and embedder at the same version")
         };
         let mut tokenizer = Tokenizer::from_bytes(json).map_err(|cause| malformed(&cause))?;
         tokenizer.with_truncation(None).map_err(|cause| malformed(&cause))?;

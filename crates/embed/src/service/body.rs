@@ -1,4 +1,4 @@
-//! Reading a request: bounded in size, in time, and in what all requests hold together.
+//! Reads request bodies, bounded in size, in time and in total memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::error::Refusal;
 use super::options::ServiceOptions;
 
-/// How much of a body that is too large is read and thrown away, as a multiple of the limit: a caller that is still
-/// sending would otherwise see a broken connection in place of the answer.
-const SWALLOW: usize = 8;
+/// How much of an oversized body is read and discarded, as a multiple of the limit: a client that is still sending
+/// would otherwise see a connection reset instead of the 413.
+const DISCARD: usize = 8;
 
-/// Reads bodies within the limits.
+/// Reads request bodies within the limits.
 pub(super) struct Reader {
     limit: usize,
     timeout: Duration,
     pending: Arc<Semaphore>,
 }
 
-/// A request's content. Its room is given back when it is dropped.
+/// A parsed request body. Releases its share of the memory budget on drop.
 pub(super) struct Parsed<T> {
     pub(super) content: T,
     _room: OwnedSemaphorePermit,
@@ -36,7 +36,7 @@ impl Reader {
         Self { limit: options.max_body_bytes, timeout: options.read_timeout, pending: Arc::new(Semaphore::new(room)) }
     }
 
-    /// The request's JSON body.
+    /// Reads and parses the request's JSON body.
     pub(super) async fn json<T: DeserializeOwned>(&self, request: Request) -> Result<Parsed<T>, Refusal> {
         let announced = request
             .headers()
@@ -47,13 +47,13 @@ impl Reader {
         let wanted = u32::try_from(size).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.pending)
             .try_acquire_many_owned(wanted)
-            .map_err(|_| Refusal::busy("the embedder is full: too many bytes of other requests are in memory", 1))?;
+            .map_err(|_| Refusal::busy("embedder is overloaded: request bodies in memory are at the limit", 1))?;
         let reading = self.read(request.into_body(), announced);
-        let body = tokio::time::timeout(self.timeout, reading)
-            .await
-            .map_err(|_| Refusal::too_slow(format!("the body did not arrive within {} s", self.timeout.as_secs())))??;
+        let body = tokio::time::timeout(self.timeout, reading).await.map_err(|_| {
+            Refusal::too_slow(format!("request body not received within {} s", self.timeout.as_secs()))
+        })??;
         let content = serde_json::from_slice(&body)
-            .map_err(|cause| Refusal::bad_request(format!("cannot understand the body: {cause}")))?;
+            .map_err(|cause| Refusal::bad_request(format!("invalid request body: {cause}")))?;
         Ok(Parsed { content, _room: room })
     }
 
@@ -62,11 +62,11 @@ impl Reader {
         let mut bytes = Vec::with_capacity(announced.unwrap_or(0).min(self.limit));
         let mut length = 0;
         while let Some(part) = stream.next().await {
-            let part = part.map_err(|cause| Refusal::bad_request(format!("the body broke off: {cause}")))?;
+            let part = part.map_err(|cause| Refusal::bad_request(format!("failed to read request body: {cause}")))?;
             length += part.len();
             if length <= self.limit {
                 bytes.extend_from_slice(&part);
-            } else if length > self.limit.saturating_mul(SWALLOW) {
+            } else if length > self.limit.saturating_mul(DISCARD) {
                 break;
             } else {
                 bytes = Vec::new();
@@ -74,7 +74,7 @@ impl Reader {
         }
         if length > self.limit {
             return Err(Refusal::too_large(format!(
-                "the body is longer than {} bytes, which is the most this embedder takes; send fewer texts at once",
+                "request body is longer than the limit of {} bytes; send fewer texts per request",
                 self.limit
             )));
         }

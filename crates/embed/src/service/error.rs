@@ -1,33 +1,33 @@
-//! What can go wrong: at start, and with one request.
+//! Errors of the service: at startup and per request.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// Why the service could not start or had to stop.
+/// A startup error of the service.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The engine's first answer was not usable.
-    #[error("the model {model} does not work: {cause}; fetch it again or choose another embedder.precision")]
+    /// The engine failed its self-test.
+    #[error("model {model} failed its self-test: {cause}; download it again or set another embedder.precision")]
     Engine {
         /// The model's name.
         model: String,
-        /// What was wrong with the answer.
+        /// The cause.
         cause: String,
     },
     /// A thread could not be started.
-    #[error("cannot start a thread of the embedder: {0}")]
+    #[error("failed to start embedder thread: {0}")]
     Thread(std::io::Error),
 }
 
-/// Why a request gets no vectors.
+/// A request error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
-    /// A short name for programs; OpenAI's where it has one.
+    /// A machine-readable code; OpenAI's where one exists.
     pub(super) code: &'static str,
     pub(super) message: String,
-    /// Seconds after which it may work.
+    /// Seconds for `Retry-After`.
     pub(super) retry_after: Option<u64>,
 }
 
@@ -44,7 +44,7 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
     }
 
-    /// A text that the model cannot read as a whole, from a caller who does not want it cut.
+    /// A text exceeds the model's context length, and the request forbids truncation.
     pub(super) fn too_long(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "context_length_exceeded", message)
     }
@@ -53,7 +53,7 @@ impl Refusal {
         Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
     }
 
-    /// The text was understood, but no vector comes of it.
+    /// A valid text for which no vector can be computed.
     pub(super) fn unusable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unusable_text", message)
     }
@@ -63,7 +63,7 @@ impl Refusal {
     }
 
     pub(super) fn unauthorized() -> Self {
-        let message = "this embedder wants its token as 'Authorization: Bearer …'; set embedding.token";
+        let message = "missing or wrong token: expected 'Authorization: Bearer …'; set embedding.token";
         Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
     }
 
@@ -73,7 +73,7 @@ impl Refusal {
     }
 
     pub(super) fn closing() -> Self {
-        let message = "the embedder is shutting down; try again in a moment";
+        let message = "embedder is shutting down; retry later";
         Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message) }
     }
 
@@ -81,7 +81,7 @@ impl Refusal {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
     }
 
-    /// The answer in OpenAI's form.
+    /// Converts the error to a response in OpenAI's format.
     pub(super) fn into_openai(self) -> Response {
         let kind = match self.status {
             StatusCode::TOO_MANY_REQUESTS => "requests",

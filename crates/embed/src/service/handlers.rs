@@ -1,4 +1,4 @@
-//! The endpoints of our own form, and the operational ones.
+//! Handlers of the native API and of the operational endpoints.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -11,7 +11,7 @@ use super::Service;
 use super::error::Refusal;
 use super::vectors::{self, Rows};
 
-/// What a text is for, as written in a request.
+/// The purpose of a text, as written in a request.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Aim {
@@ -35,7 +35,7 @@ struct EncodeRequest {
     text: String,
     #[serde(default)]
     purpose: Aim,
-    /// Whether a text that the model cannot read as a whole is cut; if not, the request is rejected.
+    /// Whether a text beyond the model's context length is truncated; otherwise the request is rejected.
     #[serde(default = "yes")]
     truncate: bool,
 }
@@ -46,7 +46,7 @@ struct EncodeBatchRequest {
     texts: Vec<String>,
     #[serde(default)]
     purpose: Aim,
-    /// Whether a text that the model cannot read as a whole is cut; if not, the request is rejected.
+    /// Whether a text beyond the model's context length is truncated; otherwise the request is rejected.
     #[serde(default = "yes")]
     truncate: bool,
 }
@@ -93,12 +93,12 @@ pub(super) async fn encode_batch(State(service): State<Service>, request: Reques
     Ok(vectors::json(&EncodeBatchAnswer { embeddings }, values.len()))
 }
 
-/// `GET /health`: the process is alive and answers.
+/// `GET /health`: liveness.
 pub(super) async fn health() -> Response {
     axum::Json(json!({"status": "ok"})).into_response()
 }
 
-/// `GET /ready`: requests are taken, and work gets done.
+/// `GET /ready`: readiness. Requests are accepted, and queued work makes progress.
 pub(super) async fn ready(State(service): State<Service>) -> Response {
     let (status, text) = match service.readiness() {
         Ok(()) => (StatusCode::OK, "ready"),
@@ -118,36 +118,36 @@ pub(super) async fn metrics(State(service): State<Service>) -> Result<Response, 
         .options()
         .metrics
         .as_ref()
-        .ok_or_else(|| Refusal::not_found("no_metrics", "this process records no metrics"))?;
+        .ok_or_else(|| Refusal::not_found("no_metrics", "metrics are disabled in this process"))?;
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, kind)], render()).into_response())
 }
 
-/// `GET /tokenizer`: the model's tokenizer as a `tokenizer.json`, with the settings beside that file applied.
+/// `GET /tokenizer`: the model's `tokenizer.json` with the settings of the neighbouring files applied.
 pub(super) async fn tokenizer(State(service): State<Service>) -> Result<Response, Refusal> {
     let written = tokio::task::spawn_blocking(move || service.engine().tokenizer_json()).await;
-    let written = written.map_err(|cause| Refusal::internal(format!("failed to write the tokenizer: {cause}")))?;
+    let written = written.map_err(|cause| Refusal::internal(format!("failed to serialize tokenizer: {cause}")))?;
     let Some(json) = written else {
-        let message = "this model has no tokenizer file; its tokens are runs of up to six letters, and single signs";
+        let message = "model has no tokenizer.json; tokens are runs of up to six letters and single symbols";
         let body = axum::Json(json!({"error": message, "tokenizer": "words"}));
         return Ok((StatusCode::NOT_FOUND, body).into_response());
     };
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response())
 }
 
-/// Any other path.
+/// Fallback for unknown paths.
 pub(super) async fn unknown(request: Request) -> Refusal {
     Refusal::not_found(
         "unknown_path",
         format!(
-            "there is no {}; there are POST /encode, /encode_batch, /v1/embeddings and GET /health, /ready, /info, /metrics, /tokenizer",
+            "unknown path {}; available: POST /encode, /encode_batch, /v1/embeddings and GET /health, /ready, /info, /metrics, /tokenizer",
             request.uri().path()
         ),
     )
 }
 
-/// A known path with another method.
+/// Fallback for a known path with an unsupported method.
 pub(super) async fn wrong_method(request: Request) -> Response {
-    let message = format!("{} does not take {}", request.uri().path(), request.method());
+    let message = format!("{} does not support {}", request.uri().path(), request.method());
     (StatusCode::METHOD_NOT_ALLOWED, axum::Json(json!({"error": message}))).into_response()
 }

@@ -1,6 +1,6 @@
-//! What the service counts. The names are here and nowhere else.
+//! Metrics of the service. All metric names are defined here.
 //!
-//! Padding has no meter: tiles hold none.
+//! There is no padding metric: tiles contain no padding.
 
 use std::time::Duration;
 
@@ -8,30 +8,30 @@ use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-/// Requests answered, by the class of their status (`2xx`, `4xx`, `5xx`).
+/// Requests answered, by status class (`2xx`, `4xx`, `5xx`).
 pub const REQUESTS: &str = "tidewheel_embedder_requests_total";
 /// Texts embedded.
 pub const TEXTS: &str = "tidewheel_embedder_texts_total";
-/// Tokens embedded, special tokens included.
+/// Tokens embedded, including special tokens.
 pub const TOKENS: &str = "tidewheel_embedder_tokens_total";
-/// Requests whose caller hung up before they were computed.
+/// Requests whose client disconnected before computation.
 pub const ABANDONED: &str = "tidewheel_embedder_abandoned_requests_total";
 /// Requests answered with 429.
 pub const REFUSED: &str = "tidewheel_embedder_refused_requests_total";
-/// Tokens that wait.
+/// Tokens in the queue.
 pub const QUEUE_TOKENS: &str = "tidewheel_embedder_queue_tokens";
-/// Requests that wait.
+/// Requests in the queue.
 pub const QUEUE_REQUESTS: &str = "tidewheel_embedder_queue_requests";
-/// Time that a request took to be split into tokens.
+/// Time to tokenize one request.
 pub const TOKENIZE_SECONDS: &str = "tidewheel_embedder_tokenize_seconds";
-/// Time from a request's entry into the queue to the start of its first tile.
+/// Queue time of one request: from enqueue to the start of its first tile.
 pub const QUEUE_SECONDS: &str = "tidewheel_embedder_queue_seconds";
 /// Time to compute one tile.
 pub const COMPUTE_SECONDS: &str = "tidewheel_embedder_compute_seconds";
-/// Share of a tile's room that held tokens.
+/// Share of a tile's capacity filled with tokens.
 pub const TILE_FILL: &str = "tidewheel_embedder_tile_fill_ratio";
 
-/// Handles to the meters. They write to the recorder that is installed when they are made.
+/// Metric handles, bound to the recorder that is installed when they are created.
 pub(super) struct Meters {
     answered: [Counter; 3],
     texts: Counter,
@@ -48,17 +48,17 @@ pub(super) struct Meters {
 
 impl Meters {
     pub(super) fn new() -> Self {
-        describe_counter!(REQUESTS, "Requests answered, by class of status");
+        describe_counter!(REQUESTS, "Requests answered, by status class");
         describe_counter!(TEXTS, "Texts embedded");
         describe_counter!(TOKENS, "Tokens embedded, special tokens included");
-        describe_counter!(ABANDONED, "Requests whose caller hung up before they were computed");
-        describe_counter!(REFUSED, "Requests answered with 429 because a limit was reached");
-        describe_gauge!(QUEUE_TOKENS, "Tokens that wait to be computed");
-        describe_gauge!(QUEUE_REQUESTS, "Requests that wait to be computed");
-        describe_histogram!(TOKENIZE_SECONDS, "Time to split a request into tokens");
+        describe_counter!(ABANDONED, "Requests whose client disconnected before they were computed");
+        describe_counter!(REFUSED, "Requests rejected with 429 because a limit was reached");
+        describe_gauge!(QUEUE_TOKENS, "Tokens waiting to be computed");
+        describe_gauge!(QUEUE_REQUESTS, "Requests waiting to be computed");
+        describe_histogram!(TOKENIZE_SECONDS, "Time to tokenise a request");
         describe_histogram!(QUEUE_SECONDS, "Time from entering the queue to the start of the first tile");
         describe_histogram!(COMPUTE_SECONDS, "Time to compute one tile");
-        describe_histogram!(TILE_FILL, "Share of a tile's room that held tokens");
+        describe_histogram!(TILE_FILL, "Share of a tile's capacity filled with tokens");
         Self {
             answered: ["2xx", "4xx", "5xx"].map(|class| counter!(REQUESTS, "class" => class)),
             texts: counter!(TEXTS),

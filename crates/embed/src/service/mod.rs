@@ -1,16 +1,16 @@
 //! The embedder as an HTTP service.
 //!
 //! Guarantees:
-//! - an answer has one vector for each text, in order, all finite; or it is an error with a message;
-//! - memory is bounded: bodies, texts, waiting tokens and waiting requests have limits, and beyond them the answer is
-//!   413, or 429 with `Retry-After`; nothing that was taken is dropped;
-//! - a single text does not wait behind a backfill (see the queue's order), and a caller that hung up costs nothing;
-//! - ready means that requests are taken and work gets done;
-//! - on shutdown nothing new is taken, what waits is finished within [`ServiceOptions::drain`], and the rest is
+//! - a response has one vector per text, in order, all finite; otherwise it is an error with a message;
+//! - memory is bounded: bodies, texts, queued tokens and queued requests have limits, beyond which the response is 413,
+//!   or 429 with `Retry-After`; an accepted request is never dropped;
+//! - a single text does not wait behind a backfill (see the queue's order), and a disconnected client costs nothing;
+//! - ready means that requests are accepted and queued work makes progress;
+//! - on shutdown new requests are rejected, queued work is finished within [`ServiceOptions::drain`], and the rest is
 //!   answered with 503.
 //!
 //! ```text
-//!  body ──limits──▶ texts ──tokeniser──▶ queue ──tiles──▶ one thread a core ──▶ vectors ──▶ JSON or binary
+//!  body ──limits──▶ texts ──tokenizer──▶ queue ──tiles──▶ one thread per core ──▶ vectors ──▶ JSON or binary
 //! ```
 
 mod body;
@@ -40,63 +40,63 @@ use tidewheel_serving::{Access, Gate, Guard, Server};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use crate::engine::{Engine, EngineInfo};
-use crate::tokens::Encoding;
 use body::Reader;
 use error::Refusal;
 use meters::Meters;
 use scheduler::{QueueLimits, Scheduler};
+use tidewheel_engine::tokens::Encoding;
+use tidewheel_engine::{Engine, EngineInfo};
 use tokenize::Splitter;
 
 pub use error::ServiceError;
 pub use options::{Render, ServiceOptions};
 
-/// How long answers that were already decided may take to be sent once the drain is over.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Time to send the remaining responses after the drain.
+const FLUSH: Duration = Duration::from_secs(1);
 
-/// What `GET /info` answers with.
+/// The response of `GET /info`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Info {
     /// The engine.
     #[serde(flatten)]
     pub engine: EngineInfo,
-    /// Tokens of a document's text that count: without the special tokens and the prefix.
+    /// Maximum tokens of a document's text, excluding special tokens and prefix.
     pub max_text_tokens: usize,
-    /// Threads that compute.
+    /// Number of compute threads.
     pub workers: usize,
     /// Limits of requests and of the queue.
     pub limits: Limits,
-    /// What requests may ask for beyond the first release.
+    /// Request features added since the first release.
     pub features: &'static [&'static str],
-    /// This program's version.
+    /// The tidewheel version.
     pub version: &'static str,
 }
 
-/// A request may say `"truncate": false`.
+/// Feature: requests may set `"truncate": false`.
 pub(crate) const TRUNCATE: &str = "truncate";
 
 /// The limits in [`Info`].
 #[derive(Clone, Debug, Serialize)]
 pub struct Limits {
-    /// Longest body in bytes.
+    /// Maximum body size in bytes.
     pub body_bytes: usize,
-    /// Most texts in a request.
+    /// Maximum texts per request.
     pub texts: usize,
-    /// Tokens that may wait.
+    /// Maximum queued tokens.
     pub queue_tokens: usize,
-    /// Requests that may wait.
+    /// Maximum queued requests.
     pub queue_requests: usize,
 }
 
-/// Vectors of one request.
+/// The vectors of one request.
 struct Embedded {
-    /// One vector after another.
+    /// The vectors, concatenated.
     values: Vec<f32>,
-    /// Tokens computed for them.
+    /// Number of tokens computed.
     tokens: usize,
 }
 
-/// The running service without its socket. Clones are handles to the same one; its threads end with the last.
+/// The running service without its socket. Clones share it; the compute threads end with the last clone.
 #[derive(Clone)]
 pub struct Service {
     inner: Arc<Inner>,
@@ -109,7 +109,7 @@ struct Inner {
     model_header: HeaderValue,
     reader: Reader,
     splitter: Splitter,
-    /// Tokens of a document's and a search's prefix that are not pooled.
+    /// Tokens of the passage and query prefixes that are not pooled.
     unpooled: [usize; 2],
     scheduler: Scheduler,
     meters: Arc<Meters>,
@@ -119,10 +119,10 @@ struct Inner {
 }
 
 impl Service {
-    /// Checks the engine with a text, which also warms it up, and starts the threads.
+    /// Runs the engine's self-test, which also warms it up, and starts the compute threads.
     ///
     /// # Errors
-    /// The engine's answer is not a vector, or a thread cannot be started.
+    /// The self-test fails, or a thread cannot be started.
     pub fn start(engine: Arc<dyn Engine>, options: ServiceOptions) -> Result<Self, ServiceError> {
         let workers = match options.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -165,7 +165,7 @@ impl Service {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The endpoints.
+    /// Returns the router with all endpoints.
     pub fn router(&self) -> Router {
         let guarded = Router::new()
             .route("/encode", post(handlers::encode))
@@ -190,27 +190,27 @@ impl Service {
             .with_state(self.clone())
     }
 
-    /// What `GET /info` answers with.
+    /// Returns the response of `GET /info`.
     pub fn info(&self) -> &Info {
         &self.inner.info
     }
 
-    /// Takes no more requests: new ones are answered with 503, what waits is still computed.
+    /// Stops accepting requests: new ones are answered with 503, queued ones are still computed.
     pub fn close(&self) {
         self.inner.closing.store(true, Ordering::Release);
         self.inner.closed.notify_waiters();
     }
 
-    /// Answers everything that still waits with 503.
+    /// Answers all queued requests with 503.
     pub fn abort(&self) {
         self.close();
         self.inner.scheduler.abort();
     }
 
-    /// Whether requests are taken and work gets done; if not, why.
+    /// Checks that requests are accepted and queued work makes progress.
     ///
     /// # Errors
-    /// A word for people: `closing` or `stalled`.
+    /// The state: `closing` or `stalled`.
     pub fn readiness(&self) -> Result<(), &'static str> {
         if self.is_closing() {
             return Err("closing");
@@ -242,7 +242,7 @@ impl Service {
         &self.inner.model_header
     }
 
-    /// Embeds texts. `held` is dropped as soon as the texts have become tokens, whose number the queue bounds.
+    /// Embeds texts. `held` is dropped after tokenization: from then on the queue bounds memory by tokens.
     async fn embed<T>(
         &self,
         texts: Vec<String>,
@@ -263,13 +263,13 @@ impl Service {
         self.compute(encodings).await
     }
 
-    /// Embeds texts that are tokens already.
+    /// Embeds tokenized texts.
     async fn embed_tokens(&self, encodings: Vec<Encoding>) -> Result<Embedded, Refusal> {
         self.admit(encodings.len())?;
         self.compute(encodings).await
     }
 
-    /// Why the token of a request does not do.
+    /// Returns the error for a request without a valid token.
     fn denied(&self, request: &Request) -> Option<Refusal> {
         match self.inner.gate.check(request) {
             Access::Granted => None,
@@ -284,9 +284,7 @@ impl Service {
         }
         let limit = self.options().max_texts;
         if texts > limit {
-            return Err(Refusal::too_large(format!(
-                "{texts} texts in one request, which is more than {limit}; split the list"
-            )));
+            return Err(Refusal::too_large(format!("{texts} texts in one request, limit {limit}; split the list")));
         }
         self.inner.scheduler.admits()
     }
@@ -297,7 +295,8 @@ impl Service {
         }
         let tokens = encodings.iter().map(|encoding| encoding.ids.len()).sum();
         let answer = self.inner.scheduler.submit(encodings)?;
-        let values = answer.await.map_err(|_| Refusal::internal("the thread that computed this request is gone"))??;
+        let values =
+            answer.await.map_err(|_| Refusal::internal("compute thread exited before completing the request"))??;
         Ok(Embedded { values, tokens })
     }
 }
@@ -305,7 +304,7 @@ impl Service {
 /// Runs the service on a socket until `shutdown` is ready, then drains it.
 ///
 /// # Errors
-/// The engine does not work, or a thread cannot be started.
+/// The engine fails its self-test, or a thread cannot be started.
 pub async fn serve(
     listener: TcpListener,
     engine: Arc<dyn Engine>,
@@ -330,7 +329,7 @@ impl Service {
             self.closed().await;
             tokio::time::sleep(self.options().drain).await;
             self.abort();
-            tokio::time::sleep(LAST_WORDS).await;
+            tokio::time::sleep(FLUSH).await;
         };
         tokio::select! {
             () = serving => {}
@@ -346,22 +345,22 @@ impl Service {
     }
 }
 
-/// One text through the whole engine.
+/// Runs one text through the engine.
 fn probe(engine: &dyn Engine) -> Result<(), ServiceError> {
     let info = engine.info();
     let broken = |cause: &str| ServiceError::Engine { model: info.model.clone(), cause: cause.to_owned() };
     if info.dimension == 0 {
-        return Err(broken("its vectors have no dimensions"));
+        return Err(broken("vectors have dimension 0"));
     }
     let mut vector = vec![0.0; info.dimension];
     engine.embed_one(engine.tokenize("tidewheel").text(), &mut vector);
     if vector.iter().any(|value| !value.is_finite()) || vector.iter().all(|value| *value == 0.0) {
-        return Err(broken("its vector of the text \"tidewheel\" is not a finite vector other than zero"));
+        return Err(broken("vector of the text \"tidewheel\" is zero or not finite"));
     }
     Ok(())
 }
 
-/// Lets only callers with the token through, if there is one.
+/// Requires the token, if one is set.
 async fn guard(State(service): State<Service>, request: Request, next: Next) -> Response {
     match service.denied(&request) {
         Some(refusal) => refusal.into_response(),
@@ -369,7 +368,7 @@ async fn guard(State(service): State<Service>, request: Request, next: Next) -> 
     }
 }
 
-/// The same with OpenAI's form of an error.
+/// Like [`guard`], with errors in OpenAI's format.
 async fn guard_openai(State(service): State<Service>, request: Request, next: Next) -> Response {
     match service.denied(&request) {
         Some(refusal) => refusal.into_openai(),
@@ -377,7 +376,7 @@ async fn guard_openai(State(service): State<Service>, request: Request, next: Ne
     }
 }
 
-/// Counts answers by their status.
+/// Counts responses by status.
 async fn count(State(service): State<Service>, request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let status = response.status().as_u16();

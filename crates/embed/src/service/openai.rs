@@ -1,8 +1,8 @@
-//! `POST /v1/embeddings`, in OpenAI's form.
+//! `POST /v1/embeddings` in OpenAI's format.
 //!
-//! As in the API reference of OpenAI ("Create embeddings"), with two limits: `model` and `dimensions`, if given, must
-//! be what this embedder serves. A vector of another model than the one asked for would be worse than none. Token ids
-//! are those of this model's own tokeniser, without special tokens.
+//! Follows OpenAI's API reference ("Create embeddings") with one restriction: `model` and `dimensions`, if given, must
+//! match the served model, because a vector of a different model would be worse than an error. Token ids are those of
+//! the served model's tokenizer, without special tokens.
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -15,7 +15,7 @@ use tidewheel_core::ports::Purpose;
 use super::error::Refusal;
 use super::vectors;
 use super::{Embedded, Service};
-use crate::tokens::Encoding;
+use tidewheel_engine::tokens::Encoding;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,13 +25,16 @@ struct EmbeddingsRequest {
     dimensions: Option<usize>,
     #[serde(default)]
     encoding_format: Format,
-    /// OpenAI's name for who asks. Nothing depends on it here.
+    /// OpenAI's end-user identifier. Ignored.
     #[serde(rename = "user")]
     _user: Option<String>,
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "input must be a text, an array of texts, an array of token ids, or an array of those")]
+#[serde(
+    untagged,
+    expecting = "input must be a string, an array of strings, an array of token ids, or an array of such arrays"
+)]
 enum Input {
     Text(String),
     Texts(Vec<String>),
@@ -89,11 +92,11 @@ async fn answer(service: &Service, request: Request) -> Result<Response, Refusal
     let dimension = service.dimension();
     let asked = &body.content;
     if let Some(asked) = asked.model.as_ref().filter(|asked| !same_model(asked, model)) {
-        let message = format!("this embedder serves the model {model:?}, not {asked:?}");
+        let message = format!("this embedder serves model {model:?}, not {asked:?}");
         return Err(Refusal::not_found("model_not_found", message));
     }
     if let Some(asked) = asked.dimensions.filter(|asked| *asked != dimension) {
-        return Err(Refusal::bad_request(format!("the model {model:?} has {dimension} dimensions, not {asked}")));
+        return Err(Refusal::bad_request(format!("model {model:?} has {dimension} dimensions, not {asked}")));
     }
     let format = asked.encoding_format;
     let Embedded { values, tokens } = match std::mem::replace(&mut body.content.input, Input::Texts(Vec::new())) {
@@ -127,33 +130,33 @@ async fn answer(service: &Service, request: Request) -> Result<Response, Refusal
 
 fn not_empty<T>(inputs: &[T]) -> Result<(), Refusal> {
     if inputs.is_empty() {
-        return Err(Refusal::bad_request("input is an empty array; it needs at least one text"));
+        return Err(Refusal::bad_request("input is an empty array: expected at least one text"));
     }
     Ok(())
 }
 
-/// Whether people mean this model: its name, or the part behind the last slash.
+/// Whether a requested name matches the served model: in full, or by the part after the last slash.
 fn same_model(asked: &str, model: &str) -> bool {
     let short = |name: &str| name.rsplit('/').next().unwrap_or_default().to_lowercase();
     asked.eq_ignore_ascii_case(model) || (!asked.contains('/') && short(asked) == short(model))
 }
 
-/// Puts the model's special tokens around ids, and cuts them at its maximum.
+/// Truncates ids to the model's maximum and adds its special tokens.
 fn with_specials(service: &Service, mut ids: Vec<u32>) -> Result<Encoding, Refusal> {
     if ids.is_empty() {
-        return Err(Refusal::bad_request("input has an empty array of tokens; it needs at least one"));
+        return Err(Refusal::bad_request("input contains an empty token array: expected at least one token"));
     }
-    // An empty text is nothing but special tokens. Of an odd number, the larger half stands in front.
+    // The encoding of an empty text is only special tokens. Of an odd number, the larger half goes in front.
     let specials = service.engine().tokenize("").ids;
     let (before, after) = specials.split_at(specials.len().div_ceil(2));
     ids.truncate(service.engine().info().max_tokens.saturating_sub(specials.len()));
     Ok(Encoding::new([before, &ids, after].concat()))
 }
 
-/// A known path with another method.
+/// Fallback for an unsupported method.
 pub(super) async fn wrong_method() -> Response {
     let refusal =
-        Refusal { status: StatusCode::METHOD_NOT_ALLOWED, ..Refusal::bad_request("/v1/embeddings takes POST") };
+        Refusal { status: StatusCode::METHOD_NOT_ALLOWED, ..Refusal::bad_request("/v1/embeddings supports only POST") };
     refusal.into_openai()
 }
 
@@ -162,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_is_known_by_its_name_and_by_its_last_part() {
+    fn model_matches_by_full_name_or_last_segment() {
         let model = "sentence-transformers/all-MiniLM-L6-v2";
         assert!(same_model(model, model));
         assert!(same_model("all-minilm-l6-v2", model));

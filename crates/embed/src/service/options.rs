@@ -1,43 +1,42 @@
-//! How the service is set up.
+//! Options of the service.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidewheel_core::secret::Secret;
 
-/// Gives the text of `/metrics`: what the process has recorded, in the form that Prometheus reads.
+/// Renders the process's metrics in the Prometheus text format.
 pub type Render = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// Limits and settings of the service.
+/// Options and limits of the service.
 #[derive(Clone)]
 pub struct ServiceOptions {
-    /// Threads that compute; 0 means one for each core. Each works on a tile of its own.
+    /// Compute threads; 0 means one per core. Each computes its own tile.
     pub workers: usize,
-    /// What a caller has to show as `Authorization: Bearer …`; `None` lets everybody in.
+    /// Bearer token that clients must send; `None` disables authentication.
     pub token: Option<Secret>,
-    /// Names under which browsers may reach it, beside `localhost` and addresses.
+    /// Host names accepted from browsers, in addition to `localhost` and IP addresses.
     pub hosts: Vec<String>,
-    /// Longest body of a request in bytes. A larger one is answered with 413.
+    /// Maximum request body in bytes. A larger one is rejected with 413.
     pub max_body_bytes: usize,
-    /// Bodies that may be in memory at once, in bytes. Beyond it a request is answered with 429.
+    /// Maximum bytes of all bodies in memory. Beyond it a request is rejected with 429.
     pub max_pending_bytes: usize,
-    /// Most texts in one request. More are answered with 413.
+    /// Maximum texts per request. More are rejected with 413.
     pub max_texts: usize,
-    /// Tokens that may wait. Beyond it a request is answered with 429; a single request may be larger if nothing waits.
+    /// Maximum queued tokens. Beyond it a request is rejected with 429; a single request may be larger if the queue is
+    /// empty.
     ///
-    /// The queue has to be deep enough that no core waits for the next request, and no deeper: what it holds beyond that
-    /// only waits longer. A core takes 256 tokens at a time, so 64 cores that are to have four tiles each in stock need
-    /// 65,536; the largest request of a model with 256 tokens has 262,144. Faster machines therefore need no larger
-    /// queue, and it costs a megabyte.
+    /// The queue must be deep enough that no core idles until the next request; more depth only adds latency. A core
+    /// takes 256 tokens at a time, so 64 cores with four queued tiles each need 65,536; the largest request of a model
+    /// with 256 tokens has 262,144. Faster machines therefore need no larger queue, and it costs a megabyte.
     pub queue_tokens: usize,
-    /// Requests that may wait. Beyond it a request is answered with 429.
+    /// Maximum queued requests. Beyond it a request is rejected with 429.
     pub queue_requests: usize,
-    /// How long a caller may take to send its request.
+    /// Timeout for receiving a request body.
     pub read_timeout: Duration,
-    /// How long queued work may go on after the shutdown began. What is left then is answered with 503.
+    /// Time to finish queued work after shutdown begins. The rest is answered with 503.
     pub drain: Duration,
-    /// What `/metrics` answers with; `None` if this process records nothing. The recorder has to be installed before
-    /// the service is started.
+    /// Renders `/metrics`; `None` if metrics are disabled. The recorder must be installed before the service starts.
     pub metrics: Option<Render>,
 }
 
@@ -47,7 +46,7 @@ impl Default for ServiceOptions {
             workers: 0,
             token: None,
             hosts: Vec::new(),
-            // A thousand texts of 8 KB: more would be cut by every model there is.
+            // A thousand texts of 8 KB; every current model truncates longer ones.
             max_body_bytes: 8 << 20,
             max_pending_bytes: 64 << 20,
             max_texts: 1024,
@@ -55,7 +54,7 @@ impl Default for ServiceOptions {
             queue_tokens: 256 << 10,
             queue_requests: 1024,
             read_timeout: Duration::from_secs(30),
-            // Two seconds less than a service has to be gone.
+            // Two seconds less than a service has to terminate.
             drain: Duration::from_secs(8),
             metrics: None,
         }

@@ -1,39 +1,39 @@
-//! Which texts are computed next: a pure queue of requests, cut into tiles.
+//! The request queue, which schedules texts into tiles. Pure logic.
 //!
 //! Guarantees:
-//! - every text that was pushed is in exactly one tile, unless its request was abandoned;
-//! - a tile's tokens are at most the room given, unless it is one text that is longer by itself;
-//! - nobody starves: a request is overtaken only by smaller ones, and only by those that arrive before as many tokens
+//! - every pushed text is in exactly one tile, unless its request was abandoned;
+//! - a tile holds at most the given number of tokens, unless it is a single longer text;
+//! - no starvation: a request is overtaken only by smaller ones, and only by those that arrive before as many tokens
 //!   as it has itself were taken;
-//! - a request that fits into one tile never waits for a larger one to be computed beside it.
+//! - a request that fits into one tile never shares a tile with one that does not.
 //!
 //! The order is shortest request first with ageing: a request's rank is the number of tokens taken before it arrived
-//! plus its own. A search of 20 tokens goes ahead of a backfill of 50,000, and the backfill goes ahead of every search
-//! that arrives when its 50,000 tokens would have been done.
+//! plus its own. A search of 20 tokens precedes a backfill of 50,000, and the backfill precedes every search that
+//! arrives after 50,000 more tokens were taken.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// Requests that are looked at to fill one tile. Enough to fill it from requests of one short text each.
-const LOOK_AT: usize = 64;
+/// Maximum requests examined per tile. Enough to fill it from requests of one short text each.
+const SCAN: usize = 64;
 
 /// One text of a tile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece<T> {
     /// Its request.
     pub(super) ticket: T,
-    /// Its place in the request.
+    /// Its index in the request.
     pub(super) index: usize,
 }
 
-/// What [`Queue::take`] found.
+/// The result of [`Queue::take`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tile<T> {
-    /// The texts to compute together; none if the queue is empty.
+    /// The texts to compute together; empty if the queue is empty.
     pub(super) pieces: Vec<Piece<T>>,
     /// Their tokens.
     pub(super) tokens: usize,
-    /// Requests that were dropped on the way because nobody waits for them any more.
+    /// Abandoned requests dropped from the queue.
     pub(super) abandoned: usize,
 }
 
@@ -43,13 +43,13 @@ struct Entry<T> {
     ticket: T,
     /// Tokens of the whole request.
     size: usize,
-    /// Texts not yet taken: tokens and place, shortest first.
+    /// Texts not yet taken: tokens and index, shortest first.
     texts: Vec<(u32, u32)>,
     /// Their tokens.
     left: usize,
 }
 
-/// The requests that wait.
+/// The queued requests.
 pub(super) struct Queue<T> {
     entries: BTreeMap<Rank, Entry<T>>,
     taken: u64,
@@ -62,17 +62,17 @@ impl<T: Clone> Queue<T> {
         Self { entries: BTreeMap::new(), taken: 0, serial: 0, tokens: 0 }
     }
 
-    /// Tokens that wait.
+    /// Returns the number of queued tokens.
     pub(super) fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// Requests of which at least one text waits.
+    /// Returns the number of requests with at least one queued text.
     pub(super) fn requests(&self) -> usize {
         self.entries.len()
     }
 
-    /// Adds a request with texts of these lengths. A text without tokens counts as one, so that it has a cost.
+    /// Adds a request with texts of these lengths. A text without tokens counts as one token, so that it has a cost.
     pub(super) fn push(&mut self, ticket: T, lengths: &[usize]) {
         let count = |length: &usize| u32::try_from((*length).max(1)).unwrap_or(u32::MAX);
         let mut texts: Vec<(u32, u32)> = lengths.iter().map(count).zip(0..).collect();
@@ -87,12 +87,13 @@ impl<T: Clone> Queue<T> {
         self.entries.insert(rank, Entry { ticket, size, texts, left: size });
     }
 
-    /// Takes the next tile: at most `room` tokens, of requests that all fit into a tile of `whole` tokens or all do not.
+    /// Takes the next tile of at most `room` tokens. Either all its requests fit into a tile of `whole` tokens, or none
+    /// does.
     pub(super) fn take(&mut self, room: usize, whole: usize, abandoned: impl Fn(&T) -> bool) -> Tile<T> {
         let mut tile = Tile { pieces: Vec::new(), tokens: 0, abandoned: 0 };
         let mut small = None;
         let mut after = Bound::Unbounded;
-        for _ in 0..LOOK_AT {
+        for _ in 0..SCAN {
             if tile.tokens >= room {
                 break;
             }
@@ -117,7 +118,7 @@ impl<T: Clone> Queue<T> {
         tile
     }
 
-    /// Removes everything.
+    /// Removes and returns all requests.
     pub(super) fn clear(&mut self) -> Vec<T> {
         self.tokens = 0;
         std::mem::take(&mut self.entries).into_values().map(|entry| entry.ticket).collect()
@@ -125,13 +126,13 @@ impl<T: Clone> Queue<T> {
 }
 
 impl<T: Clone> Entry<T> {
-    /// Moves texts into the tile, the longest that fits first: the short ones fill what is left.
+    /// Moves texts into the tile, the longest that fits first, so that short ones fill the rest.
     fn fill(&mut self, tile: &mut Tile<T>, room: usize) {
         loop {
             let free = room.saturating_sub(tile.tokens);
             let mut fitting = self.texts.partition_point(|&(length, _)| length as usize <= free);
             if fitting == 0 && tile.pieces.is_empty() {
-                // Longer than the room by itself: it is computed alone rather than never.
+                // A text longer than a tile is computed alone.
                 fitting = usize::from(!self.texts.is_empty());
             }
             let Some(at) = fitting.checked_sub(1) else { return };
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_goes_ahead_of_a_backfill_and_alone() {
+    fn search_precedes_backfill_in_its_own_tile() {
         let mut queue = Queue::new();
         queue.push(0, &[200; 100]);
         assert_eq!(take(&mut queue), [(0, 0)]);
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_run_of_searches_does_not_starve_a_backfill() {
+    fn continuous_searches_do_not_starve_backfill() {
         let mut queue = Queue::new();
         queue.push(0, &[200; 10]);
         let mut searches = 0;
@@ -187,12 +188,12 @@ mod tests {
             queue.push(searches, &[100]);
             take(&mut queue);
         }
-        // Two thousand tokens are overtaken by no more than about two thousand, and are then computed at once.
+        // 2,000 tokens are overtaken by about 2,000 at most and then computed consecutively.
         assert!(searches <= 10 + 10 + 1, "{searches}");
     }
 
     #[test]
-    fn an_abandoned_request_is_dropped_and_no_longer_counted() {
+    fn abandoned_request_is_dropped_and_no_longer_counted() {
         let mut queue = Queue::new();
         queue.push(0, &[10, 10]);
         queue.push(1, &[30]);
@@ -203,7 +204,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_text_is_taken_once_in_tiles_that_are_not_overfull(
+        fn every_text_is_taken_once_in_tiles_within_the_limit(
             requests in prop::collection::vec(prop::collection::vec(0usize..400, 0..40), 0..30),
             room in 1usize..300,
         ) {

@@ -1,13 +1,13 @@
-//! The threads that compute, and how requests reach them.
+//! The compute threads and their queue.
 //!
 //! Guarantees:
-//! - a free thread takes work at once: it never waits for a tile to fill up;
-//! - what waits is bounded in tokens and in requests; beyond it [`Scheduler::submit`] refuses;
-//! - a request whose caller hung up costs nothing once it is seen in the queue;
-//! - a text on which the engine fails costs its own request, not its neighbours and not the thread.
+//! - a free thread takes work immediately: it never waits for a tile to fill up;
+//! - the queue is bounded in tokens and in requests; beyond it [`Scheduler::submit`] rejects;
+//! - a request whose client disconnected is dropped from the queue without being computed;
+//! - a text on which the engine fails fails only its own request: other requests and the thread continue.
 //!
 //! ```text
-//!  submit ──▶ queue ──take a tile──▶ thread ──▶ the request's vectors ──last text──▶ its caller
+//!  submit ──▶ queue ──next tile──▶ thread ──▶ vectors of the request ──last text──▶ caller
 //! ```
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,23 +19,23 @@ use tokio::sync::oneshot;
 use super::error::{Refusal, ServiceError};
 use super::meters::Meters;
 use super::queue::{Piece, Queue, Tile};
-use crate::engine::{Engine, Text, Workspace};
-use crate::tokens::Encoding;
+use tidewheel_engine::tokens::Encoding;
+use tidewheel_engine::{Engine, Text, Workspace};
 
-/// The vectors of a request, one after another, or why there are none.
+/// The concatenated vectors of a request, or its error.
 pub(super) type Outcome = Result<Vec<f32>, Refusal>;
 
-/// How long work may lie without any tile being finished before the service no longer calls itself ready. The slowest tile
-/// on the slowest machine takes a few seconds.
+/// Time without progress on queued work before the service reports itself not ready. The slowest tile on the slowest
+/// machine takes a few seconds.
 const STALLED: Duration = Duration::from_secs(30);
 
-/// Weight of the newest tile in the measured speed: the last few dozen tiles count.
+/// Weight of the newest tile in the moving average of the speed, which spans a few dozen tiles.
 const SPEED_WEIGHT: f64 = 0.05;
 
-/// Longest `Retry-After` in seconds: by then a queue of any size has moved on.
+/// Maximum `Retry-After` in seconds.
 const LONGEST_RETRY: f64 = 60.0;
 
-/// A request in the queue or in the works.
+/// A request in the queue or being computed.
 struct Job {
     texts: Vec<Encoding>,
     entered: Instant,
@@ -43,11 +43,11 @@ struct Job {
 }
 
 struct Progress {
-    /// Empty until the first tile is done, so that what only waits holds no room.
+    /// Empty until the first tile is done: queued requests hold no memory for vectors.
     vectors: Vec<f32>,
     left: usize,
     started: bool,
-    /// Gone once the answer was given.
+    /// `None` once the reply was sent.
     reply: Option<oneshot::Sender<Outcome>>,
 }
 
@@ -57,7 +57,7 @@ impl Job {
     }
 }
 
-/// How much may wait.
+/// Queue limits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueueLimits {
     pub(super) tokens: usize,
@@ -68,9 +68,9 @@ struct Waiting {
     queue: Queue<Arc<Job>>,
     /// Threads without work.
     idle: usize,
-    /// The threads end once the queue is empty.
+    /// Threads exit once the queue is empty.
     ending: bool,
-    /// When a tile was last begun or finished, or work came to an empty queue.
+    /// When a tile last began or finished, or a request entered an empty queue.
     moved: Instant,
     /// Tokens per second of one thread; `None` before the first tile.
     speed: Option<f64>,
@@ -85,7 +85,7 @@ struct Shared {
     wake: Condvar,
 }
 
-/// The queue with its threads. They end when it is dropped.
+/// The queue and its compute threads, which end on drop.
 pub(super) struct Scheduler {
     shared: Arc<Shared>,
 }
@@ -111,7 +111,7 @@ impl Scheduler {
         Ok(scheduler)
     }
 
-    /// Whether a request of at least one text would be refused now. Cheap, to be asked before the texts are tokenised.
+    /// Checks whether a request of at least one text would be accepted now. Cheap enough to run before tokenization.
     pub(super) fn admits(&self) -> Result<(), Refusal> {
         self.shared.admits(&self.shared.waiting(), 1)
     }
@@ -135,14 +135,14 @@ impl Scheduler {
         Ok(answer)
     }
 
-    /// Whether work gets done.
+    /// Whether queued work makes progress.
     pub(super) fn moves(&self) -> bool {
         let waiting = self.shared.waiting();
         let at_rest = waiting.queue.tokens() == 0 && waiting.idle == self.shared.workers;
         at_rest || waiting.moved.elapsed() < STALLED
     }
 
-    /// Answers everything that waits with 503.
+    /// Answers all queued requests with 503.
     pub(super) fn abort(&self) {
         let jobs = {
             let mut waiting = self.shared.waiting();
@@ -152,7 +152,7 @@ impl Scheduler {
         };
         for job in jobs {
             if let Some(reply) = lock(&job.progress).reply.take() {
-                // A caller that is gone needs no answer.
+                // The client may have disconnected.
                 let _ = reply.send(Err(Refusal::closing()));
             }
         }
@@ -182,7 +182,7 @@ impl Shared {
         }
         let excess = (queued + tokens).saturating_sub(self.limits.tokens).max(queued / 4);
         let retry_after = seconds_for(excess, waiting.speed, self.workers);
-        let message = format!("the embedder is full: {queued} tokens in {requests} requests wait");
+        let message = format!("embedder is overloaded: {queued} tokens in {requests} requests queued");
         Err(Refusal::busy(message, retry_after))
     }
 
@@ -199,13 +199,13 @@ impl Shared {
         }
     }
 
-    /// Waits for the next tile: what to compute, how much room it had, and whether this machine has nothing else to do.
+    /// Waits for the next tile. Returns the tile, its capacity, and whether it is the only work on this machine.
     fn next(&self) -> Option<(Tile<Arc<Job>>, usize, bool)> {
         let whole = self.engine.info().tile_tokens.max(1);
         let mut waiting = self.waiting();
         loop {
             if waiting.queue.tokens() > 0 {
-                // What is left is shared among the free threads, so that the last one does not compute alone.
+                // Remaining work is split among idle threads, so that the last tile does not run on one thread alone.
                 let room = whole.min(waiting.queue.tokens().div_ceil(waiting.idle + 1));
                 let tile = waiting.queue.take(room, whole, |job| job.abandoned());
                 self.meters.abandoned(tile.abandoned);
@@ -238,7 +238,7 @@ impl Shared {
         }
     }
 
-    /// Computes the tile into `vectors` and names the places on which the engine panicked.
+    /// Computes the tile into `vectors`. Returns the positions on which the engine panicked.
     fn compute(
         &self,
         tile: &Tile<Arc<Job>>,
@@ -250,7 +250,7 @@ impl Shared {
         let texts: Vec<Text<'_>> = tile.pieces.iter().map(|piece| piece.ticket.texts[piece.index].text()).collect();
         vectors.clear();
         vectors.resize(texts.len() * dimension, 0.0);
-        // The engine owns nothing that a panic could leave half written but the workspace, which is thrown away then.
+        // Only the workspace can be left inconsistent by a panic, and it is replaced in that case.
         let result = catch_unwind(AssertUnwindSafe(|| {
             if alone {
                 self.engine.embed_one(texts[0], vectors);
@@ -282,7 +282,7 @@ impl Shared {
     }
 }
 
-/// Gives each job its vectors, and its caller the answer if they were the last.
+/// Stores each job's vectors, and replies to the caller after the last one.
 fn deliver(pieces: &[Piece<Arc<Job>>], vectors: &[f32], dimension: usize, failed: &[usize]) {
     let mut place = 0;
     for run in pieces.chunk_by(|a, b| Arc::ptr_eq(&a.ticket, &b.ticket)) {
@@ -291,16 +291,16 @@ fn deliver(pieces: &[Piece<Arc<Job>>], vectors: &[f32], dimension: usize, failed
         for piece in run {
             let vector = &vectors[place * dimension..][..dimension];
             let cause = if failed.contains(&place) {
-                Some("the engine failed on it")
+                Some("engine failure")
             } else if vector.iter().all(|value| value.is_finite()) {
                 None
             } else {
-                Some("its vector is not finite")
+                Some("vector is not finite")
             };
             place += 1;
             if let Some(cause) = cause {
                 if let Some(reply) = progress.reply.take() {
-                    let message = format!("the text at index {} cannot be embedded: {cause}", piece.index);
+                    let message = format!("failed to embed text at index {}: {cause}", piece.index);
                     let _ = reply.send(Err(Refusal::unusable(message)));
                 }
                 continue;
@@ -319,7 +319,7 @@ fn deliver(pieces: &[Piece<Arc<Job>>], vectors: &[f32], dimension: usize, failed
     }
 }
 
-/// Whole seconds in which this many tokens are computed at the measured speed, at least 1.
+/// Returns the seconds to compute this many tokens at the measured speed, from 1 to [`LONGEST_RETRY`].
 fn seconds_for(tokens: usize, speed: Option<f64>, workers: usize) -> u64 {
     let Some(speed) = speed.filter(|speed| *speed > 0.0) else { return 1 };
     #[expect(clippy::cast_precision_loss, reason = "the queue is bounded far below 2^52")]
@@ -329,7 +329,7 @@ fn seconds_for(tokens: usize, speed: Option<f64>, workers: usize) -> u64 {
     whole
 }
 
-/// Nothing here is left half done by a panic: the engine's are caught.
+/// Locks a mutex. A poisoned one is consistent: engine panics are caught before they unwind through here.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wait_follows_the_measured_speed() {
+    fn retry_after_follows_measured_speed() {
         assert_eq!(seconds_for(10_000, None, 2), 1);
         assert_eq!(seconds_for(10_000, Some(1_000.0), 2), 5);
         assert_eq!(seconds_for(1, Some(1_000.0), 2), 1);

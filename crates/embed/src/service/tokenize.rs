@@ -1,7 +1,7 @@
-//! Splitting the texts of a request into tokens, beside the threads that compute.
+//! Tokenizes the texts of a request, outside the compute threads.
 //!
-//! Short requests are split on the spot, which costs less than handing them over. Long ones go to the threads for
-//! blocking work, in as many parts as there are cores, so that no connection waits for another one's texts.
+//! Short requests are tokenized inline, which is cheaper than a hand-over. Long ones run on the blocking thread pool, in
+//! up to one part per core, so that no connection waits for another one's texts.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,19 +11,19 @@ use futures::future::try_join_all;
 use tokio::sync::Semaphore;
 
 use super::error::Refusal;
-use crate::engine::Engine;
-use crate::tokens::Encoding;
+use tidewheel_engine::Engine;
+use tidewheel_engine::tokens::Encoding;
 
-/// Bytes of text that are split on the spot: a search's text, in about a quarter of a millisecond of a real tokeniser.
-const ON_THE_SPOT: usize = 1 << 10;
+/// Maximum bytes tokenized inline: a search query, about a quarter of a millisecond with a real tokenizer.
+const INLINE: usize = 1 << 10;
 
-/// Bytes of text that are worth a thread.
+/// Minimum bytes per part.
 const PART: usize = 8 << 10;
 
-/// Splits texts with the engine's tokeniser.
+/// Tokenizes texts with the engine's tokenizer.
 pub(super) struct Splitter {
     engine: Arc<dyn Engine>,
-    /// Parts that may be split at once.
+    /// Limits concurrently tokenized parts.
     cores: Semaphore,
     parts: usize,
 }
@@ -33,8 +33,8 @@ impl Splitter {
         Self { engine, cores: Semaphore::new(cores), parts: cores }
     }
 
-    /// The tokens of each text with the prefix in front of it, of which `unpooled` are not pooled. Without `truncate`, a text of
-    /// more than the model reads is refused.
+    /// Tokenizes each text with the prefix prepended, of which `unpooled` tokens are not pooled. Without `truncate`, a text
+    /// beyond the model's context length is rejected.
     pub(super) async fn split(
         &self,
         texts: Vec<String>,
@@ -43,7 +43,7 @@ impl Splitter {
         truncate: bool,
     ) -> Result<Vec<Encoding>, Refusal> {
         let lengths: Vec<usize> = texts.iter().map(String::len).collect();
-        if lengths.iter().sum::<usize>() <= ON_THE_SPOT {
+        if lengths.iter().sum::<usize>() <= INLINE {
             return encode(&*self.engine, &texts, prefix, unpooled, truncate);
         }
         let texts = Arc::new(texts);
@@ -54,7 +54,7 @@ impl Splitter {
                 let _core = self.cores.acquire().await.map_err(|_| Refusal::closing())?;
                 tokio::task::spawn_blocking(move || encode(&*engine, &texts[range], &prefix, unpooled, truncate))
                     .await
-                    .map_err(|cause| Refusal::internal(format!("cannot split the texts into tokens: {cause}")))?
+                    .map_err(|cause| Refusal::internal(format!("failed to tokenize texts: {cause}")))?
             }
         });
         Ok(try_join_all(parts).await?.into_iter().flatten().collect())
@@ -75,14 +75,14 @@ fn encode(
         if truncate { Ok(encoding) } else { whole(engine, prefixed.as_ref().unwrap_or(text), encoding) }
     };
     catch_unwind(AssertUnwindSafe(|| texts.iter().map(encode).collect())).unwrap_or_else(|_| {
-        Err(Refusal::unusable("the tokenizer failed on one of the texts; send them one by one to find it"))
+        Err(Refusal::unusable("tokenizer failed on one of the texts; send texts one at a time to find it"))
     })
 }
 
-/// Refuses a text of which the encoding is only the beginning.
+/// Rejects a text whose encoding was truncated.
 fn whole(engine: &dyn Engine, text: &str, encoding: Encoding) -> Result<Encoding, Refusal> {
     let most = engine.info().max_tokens;
-    // An encoding that has room left is whole. The others are rare, and counted.
+    // An encoding below the maximum is complete. The others are rare and counted exactly.
     if encoding.ids.len() < most {
         return Ok(encoding);
     }
@@ -91,10 +91,10 @@ fn whole(engine: &dyn Engine, text: &str, encoding: Encoding) -> Result<Encoding
     if tokens <= most {
         return Ok(encoding);
     }
-    Err(Refusal::too_long(format!("a text has {tokens} tokens, and the model's maximum context length is {most}")))
+    Err(Refusal::too_long(format!("text has {tokens} tokens, the model's maximum context length is {most}")))
 }
 
-/// Cuts a list into at most `parts` slices of about equal length in bytes, each of which is worth a thread.
+/// Splits a list into at most `parts` slices of about equal length, each of at least [`PART`] bytes.
 fn slices(lengths: &[usize], parts: usize) -> Vec<Range<usize>> {
     let total: usize = lengths.iter().sum();
     let goal = total.div_ceil(parts.max(1)).max(PART);
@@ -107,7 +107,7 @@ fn slices(lengths: &[usize], parts: usize) -> Vec<Range<usize>> {
             (start, bytes) = (index + 1, 0);
         }
     }
-    // Empty texts behind the last slice cost nothing.
+    // Trailing empty texts join the last slice.
     match slices.last_mut() {
         Some(last) if bytes == 0 => last.end = lengths.len(),
         _ if start < lengths.len() => slices.push(start..lengths.len()),
@@ -124,7 +124,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn slices_cover_the_list_in_order(
+        fn slices_cover_list_in_order(
             lengths in prop::collection::vec(0usize..100_000, 0..50),
             parts in 1usize..9,
         ) {

@@ -1,6 +1,6 @@
-//! What the tests of the service and of the clients share: running services, and an engine that obeys.
+//! Shared test support for service and clients: running services, and a controllable engine.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex};
@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
-use tidewheel_embed::engine::{Engine, EngineInfo, ModelSource, ModelSpec, Text, Workspace, load};
 use tidewheel_embed::service::{ServiceError, ServiceOptions, serve};
-use tidewheel_embed::tokens::Encoding;
+use tidewheel_engine::tokens::Encoding;
+use tidewheel_engine::{Engine, EngineInfo, ModelSource, ModelSpec, Text, Workspace, load};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// Longest that a test waits for something that has to happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Timeout for expected events.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A service on a free port. It is shut down when it is dropped, without waiting for it.
+/// A service on a free port. Shut down on drop, without waiting.
 pub(crate) struct Running {
     pub(crate) url: String,
     pub(crate) http: Client,
@@ -28,7 +28,7 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(engine: Arc<dyn Engine>, options: ServiceOptions) -> Self {
-        // Any provider does, also one that another test installed before.
+        // A provider installed by another test works too.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -39,7 +39,7 @@ impl Running {
         Self { url, http: Client::new(), stop: Some(stop), task }
     }
 
-    /// A service with `hash:dimension`.
+    /// Starts a service with `hash:dimension`.
     pub(crate) async fn hash(dimension: usize) -> Self {
         Self::start(hash(dimension), hash_options()).await
     }
@@ -48,7 +48,7 @@ impl Running {
         self.http.request(method, format!("{}{path}", self.url))
     }
 
-    /// Posts JSON; gives the status and the answer's JSON.
+    /// Posts JSON. Returns the status and the response's JSON.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
         answer(self.request(Method::POST, path).json(body)).await
     }
@@ -64,7 +64,7 @@ impl Running {
         }
     }
 
-    /// Waits for the end of the shutdown.
+    /// Waits until the shutdown completes.
     pub(crate) async fn stopped(self) -> Result<(), ServiceError> {
         self.task.await.unwrap()
     }
@@ -85,7 +85,7 @@ pub(crate) fn hash_options() -> ServiceOptions {
     ServiceOptions::default()
 }
 
-/// The engine's own vectors, to compare answers with.
+/// Returns the engine's own vectors as reference.
 pub(crate) fn expected(engine: &dyn Engine, texts: &[&str]) -> Vec<Vec<f32>> {
     texts
         .iter()
@@ -97,7 +97,7 @@ pub(crate) fn expected(engine: &dyn Engine, texts: &[&str]) -> Vec<Vec<f32>> {
         .collect()
 }
 
-/// An array of numbers as `f32`.
+/// Parses an array of numbers as `f32`.
 pub(crate) fn floats(value: &Value) -> Vec<f32> {
     serde_json::from_value(value.clone()).unwrap()
 }
@@ -109,19 +109,19 @@ pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, held).await.unwrap_or_else(|_| panic!("it never happened: {what}"));
+    tokio::time::timeout(TIMEOUT, held).await.unwrap_or_else(|_| panic!("timed out waiting until {what}"));
 }
 
 #[derive(Default)]
 struct Gate {
     /// Tiles that may be computed; `None` for any number.
     permits: Option<usize>,
-    /// First letter of each text that was computed, in order.
+    /// First letter of each computed text, in order.
     computed: Vec<u32>,
 }
 
-/// An engine with one token for each letter that computes only when it is let. Its vector of a text is the code of
-/// the first letter and the length. It panics on a text that begins with `!`, and gives NaN for one with `?`.
+/// An engine with one token per letter that computes only when permitted. The vector of a text is the code of its first
+/// letter and its length. Panics on a text that begins with `!`, and returns NaN for one with `?`.
 pub(crate) struct Obedient {
     info: EngineInfo,
     gate: Mutex<Gate>,
@@ -129,20 +129,20 @@ pub(crate) struct Obedient {
 }
 
 impl Obedient {
-    /// An engine that computes nothing before [`Obedient::allow`].
+    /// Returns an engine that is blocked until [`Obedient::allow`].
     pub(crate) fn closed() -> Arc<Self> {
         let engine = Self::open();
         engine.gate.lock().unwrap().permits = Some(0);
         engine
     }
 
-    /// An engine that computes at once.
+    /// Returns an engine that computes immediately.
     pub(crate) fn open() -> Arc<Self> {
         let info = EngineInfo { model: "obedient".to_owned(), dimension: 2, ..hash(2).info().clone() };
         Arc::new(Self { info, gate: Mutex::default(), opened: Condvar::new() })
     }
 
-    /// Lets this many more tiles through.
+    /// Permits this many more tiles.
     pub(crate) fn allow(&self, tiles: usize) {
         if let Some(permits) = &mut self.gate.lock().unwrap().permits {
             *permits += tiles;
@@ -150,13 +150,13 @@ impl Obedient {
         self.opened.notify_all();
     }
 
-    /// Lets everything through from now on.
+    /// Permits all tiles from now on.
     pub(crate) fn allow_all(&self) {
         self.gate.lock().unwrap().permits = None;
         self.opened.notify_all();
     }
 
-    /// First letters of the texts that were computed, in order.
+    /// Returns the first letters of the computed texts, in order.
     pub(crate) fn computed(&self) -> String {
         self.gate.lock().unwrap().computed.iter().filter_map(|code| char::from_u32(*code)).collect()
     }
@@ -172,7 +172,7 @@ impl Obedient {
 
     fn fill(ids: &[u32], out: &mut [f32]) {
         let first = ids.first().copied().unwrap_or(u32::from(b'_'));
-        assert_ne!(first, u32::from(b'!'), "as the test asked");
+        assert_ne!(first, u32::from(b'!'), "requested by the test");
         out[0] = if first == u32::from(b'?') { f32::NAN } else { first as f32 };
         out[1] = ids.len() as f32;
     }
@@ -199,7 +199,7 @@ impl Engine for Obedient {
     }
 
     fn embed_one(&self, text: Text<'_>, out: &mut [f32]) {
-        // The service's first text, by which it checks the engine, is not held up.
+        // The service's self-test is not blocked.
         if !text.ids.iter().copied().eq("tidewheel".chars().map(u32::from)) {
             self.pass(&[text]);
         }

@@ -1,9 +1,8 @@
 //! Fetches Debian packages with their missing dependencies, without installing anything.
 //!
-//! apt itself resolves, downloads and verifies, with the user's sources, proxies and keys: its signature checks stay
-//! on. Only its state is ours: package lists and archives go to a directory of our own, so that neither root nor the
-//! system's (often empty) lists are needed and nothing of the system changes. Packages that the system has installed
-//! already are not fetched.
+//! apt itself resolves, downloads and verifies, with the user's sources, proxies and keys; signature checks stay
+//! enabled. Package lists and archives go to a private directory, so that neither root nor the system's (often empty)
+//! lists are needed and the system is not modified. Installed packages are not fetched.
 
 use std::{
     fs,
@@ -16,16 +15,16 @@ use tokio::process::Command;
 use super::{error::ProvisionError, progress, tool};
 use crate::{Event, Part, Report};
 
-/// What to fetch and how to speak of it.
+/// Packages to fetch, with display texts.
 pub(super) struct Packages<'a> {
     pub(super) part: Part,
-    /// What the user sees.
+    /// Display name.
     pub(super) what: &'a str,
     pub(super) names: &'a [&'a str],
     pub(super) licence: &'static str,
 }
 
-/// Downloads the packages and unpacks them, one tree over the other, into `dir/tree`, which is returned.
+/// Downloads the packages, unpacks them over one another into `dir/tree` and returns that path.
 pub(super) async fn fetch(packages: &Packages<'_>, dir: &Path, report: &Report) -> Result<PathBuf, ProvisionError> {
     let part = packages.part;
     for tool in ["apt-get", "dpkg-deb"] {
@@ -47,7 +46,7 @@ pub(super) async fn fetch(packages: &Packages<'_>, dir: &Path, report: &Report) 
     };
 
     let begun = Instant::now();
-    // One bad source among several fails the update; the others may do. Unsigned lists are never used either way.
+    // One bad source fails the whole update; the others may suffice. Unsigned lists are never used.
     let update = tool::run(part, "apt-get update", apt_get(&["--quiet=2", "update"])).await;
     let mut install = vec!["--quiet=2", "--download-only", "--no-upgrade", "install"];
     install.extend(packages.names);
@@ -79,11 +78,11 @@ pub(super) async fn fetch(packages: &Packages<'_>, dir: &Path, report: &Report) 
     Ok(tree)
 }
 
-/// apt's configuration, read after the system's own.
+/// Returns apt's configuration, which overrides the system's.
 ///
-/// - Hooks are cleared: they would act on the system (refresh desktop caches, empty the system's archive).
+/// - Hooks are cleared: they would modify the system (refresh desktop caches, empty the system's archive).
 /// - No locks and no sandbox user: the directories are private to this run.
-/// - What could switch the signature checks off is set to off, whatever the system says.
+/// - Options that disable signature checks are off, regardless of the system's configuration.
 fn configuration(state: &Path) -> String {
     let state = state.display();
     format!(
@@ -116,7 +115,7 @@ APT::Install-Suggests "false";
     )
 }
 
-/// The sum of the sizes in `apt-get --print-uris` output, whose lines read `'URI' name size sum`.
+/// Sums the sizes in `apt-get --print-uris` output, whose lines are `'URI' name size checksum`.
 fn planned_bytes(output: &str) -> u64 {
     output
         .lines()
@@ -125,9 +124,9 @@ fn planned_bytes(output: &str) -> u64 {
         .sum()
 }
 
-/// Copies every shared library of an unpacked tree into one flat directory, following links.
+/// Copies every shared library of an unpacked tree into one flat directory, following symlinks.
 ///
-/// The C library and its loader are left out: they only work as a pair with the system's own.
+/// Skips libc and the dynamic loader, which have to match the system's.
 pub(super) fn collect_libraries(tree: &Path, into: &Path) -> Result<(), ProvisionError> {
     fs::create_dir_all(into).map_err(ProvisionError::io("create", into))?;
     let mut dirs = vec![tree.to_owned()];
@@ -155,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn planned_sizes_are_summed_and_talk_is_ignored() {
+    fn planned_bytes_sums_sizes_and_ignores_other_lines() {
         let output = "Reading package lists...\n'http://host/a.deb' a_1_amd64.deb 275000 SHA256:aa\n\
                       'http://host/b.deb' b_5%3a7_amd64.deb 10192 SHA256:bb\n";
         assert_eq!(planned_bytes(output), 285_192);
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_c_library_is_never_collected() {
+    fn libc_is_never_collected() {
         assert!(is_library("libjemalloc.so.2"));
         assert!(is_library("liblzf.so"));
         assert!(!is_library("libc.so.6"));

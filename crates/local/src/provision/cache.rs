@@ -1,8 +1,8 @@
 //! The cache directory: one entry per provisioned part.
 //!
-//! Guarantees: an entry is either absent or whole (it is made aside and renamed into place); two processes never make
-//! the same entry at once (one holds the entry's lock, the other waits and then finds it made); an entry that was
-//! damaged since is noticed and made again.
+//! Guarantees: an entry is either absent or complete (it is built in a temporary directory and renamed into place); two
+//! processes never build the same entry at once (one holds the entry's lock, the other waits and then finds it
+//! complete); a corrupted entry is detected and rebuilt.
 
 use std::{
     env,
@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 use super::{checksum, error::ProvisionError, tool};
 use crate::{Event, Part, Report, modes};
 
-/// Lists the files of an entry; written last, so an entry without it was never finished.
+/// Lists the files of an entry. Written last: an entry without it is incomplete.
 const MANIFEST: &str = "tidewheel-entry.json";
 
-/// `$TIDEWHEEL_CACHE`, else `$XDG_CACHE_HOME/tidewheel`, else `~/.cache/tidewheel`.
+/// Returns `$TIDEWHEEL_CACHE`, else `$XDG_CACHE_HOME/tidewheel`, else `~/.cache/tidewheel`.
 ///
 /// # Errors
 /// [`ProvisionError::NoCacheDirectory`] when none of the variables is set.
@@ -32,29 +32,29 @@ pub fn default_cache() -> Result<PathBuf, ProvisionError> {
         .ok_or(ProvisionError::NoCacheDirectory)
 }
 
-/// Where a new entry is made. Both directories exist; only `entry` is kept.
+/// The directories in which a new entry is built. Both exist; only `entry` is kept.
 #[derive(Debug, Clone)]
 pub(super) struct Workshop {
     /// Becomes the entry.
     pub(super) entry: PathBuf,
-    /// For downloads; removed in the end.
+    /// For downloads; removed afterwards.
     pub(super) scratch: PathBuf,
 }
 
-/// An entry that is whole.
+/// A complete entry.
 #[derive(Debug)]
 pub(super) struct Found<T> {
     pub(super) dir: PathBuf,
-    /// Whether it had to be made just now.
+    /// Whether this call built it.
     pub(super) made: bool,
-    /// What the probe learned about it.
+    /// The probe's result.
     pub(super) knowledge: T,
 }
 
-/// Finds the entry `name` or has it made.
+/// Finds the entry `name` or builds it.
 ///
-/// `probe` proves that an entry works on this machine; an entry that fails the probe counts as damaged. `make` fills
-/// the workshop.
+/// `probe` verifies that an entry works on this machine; an entry that fails the probe counts as corrupted. `make`
+/// fills the workshop.
 pub(super) async fn entry<T, P, PF, M, MF>(
     root: &Path,
     name: &str,
@@ -70,7 +70,7 @@ where
     MF: Future<Output = Result<(), ProvisionError>>,
 {
     fs::create_dir_all(root).map_err(ProvisionError::io("create", root))?;
-    modes::close(root).map_err(ProvisionError::io("take others' rights to", root))?;
+    modes::close(root).map_err(ProvisionError::io("restrict the permissions of", root))?;
     let dir = root.join(name);
     let _lock = lock(root, name, part, report).await?;
     let there = dir.clone();
@@ -80,7 +80,7 @@ where
         return Ok(Found { dir, made: false, knowledge });
     }
 
-    // Whoever left these behind no longer holds the lock.
+    // Leftovers of a process that died: this one holds the lock.
     let prefix = format!(".{name}.making-");
     for stale in fs::read_dir(root).map_err(ProvisionError::io("read", root))?.flatten() {
         if stale.file_name().to_string_lossy().starts_with(&prefix) {
@@ -107,7 +107,7 @@ where
     Ok(Found { dir, made: true, knowledge })
 }
 
-/// Takes the entry's lock; the system releases it with the file, even if this process is killed.
+/// Takes the entry's lock. The kernel releases it with the file, even if this process is killed.
 async fn lock(root: &Path, name: &str, part: Part, report: &Report) -> Result<File, ProvisionError> {
     let path = root.join(format!("{name}.lock"));
     let file = File::options()
@@ -129,8 +129,8 @@ struct Manifest {
     files: Vec<Listed>,
 }
 
-/// A file as it was when the entry was made. The sum is only computed again when the time differs: summing hundreds of
-/// megabytes at every start would be felt.
+/// A file as it was when the entry was built. Its checksum is only recomputed when the modification time differs:
+/// hashing hundreds of megabytes at every start would be slow.
 #[derive(Serialize, Deserialize, PartialEq)]
 struct Listed {
     path: PathBuf,
@@ -166,7 +166,7 @@ fn stat(path: &Path) -> std::io::Result<(u64, u64)> {
     Ok((meta.len(), u64::try_from(modified.as_nanos()).unwrap_or(0)))
 }
 
-/// Whether every file of the entry is as it was made.
+/// Whether every file of the entry is unchanged.
 pub(super) fn is_whole(entry: &Path) -> bool {
     let Ok(json) = fs::read(entry.join(MANIFEST)) else { return false };
     let Ok(manifest) = serde_json::from_slice::<Manifest>(&json) else { return false };
@@ -221,11 +221,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_entry_is_made_once_and_leaves_nothing_aside() {
+    async fn concurrent_requests_build_entry_once_and_leave_no_temporary_files() {
         let bench = Bench::new();
         let (first, second) = tokio::join!(bench.get(), bench.get());
         let (first, second) = (first.expect("first"), second.expect("second"));
-        assert!(first.made != second.made, "one makes it, the other waits");
+        assert!(first.made != second.made, "one builds it, the other waits");
         assert_eq!((first.knowledge.as_str(), second.knowledge.as_str()), ("content", "content"));
         assert_eq!(bench.made(), 1);
         let mut left: Vec<_> =
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn damage_is_noticed_and_repaired() {
+    async fn corrupted_entry_is_rebuilt() {
         let bench = Bench::new();
         let dir = bench.get().await.expect("made").dir;
         type Damage = fn(&Path) -> std::io::Result<()>;
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_was_only_touched_is_still_good() {
+    async fn touched_file_keeps_entry_valid() {
         let bench = Bench::new();
         let dir = bench.get().await.expect("made").dir;
         let file = File::options().write(true).open(dir.join("sub/file")).expect("open");
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_attempt_leaves_no_entry() {
+    async fn failed_build_leaves_no_entry() {
         let root = tempfile::tempdir().expect("a temporary directory");
         let fail = |_: Workshop| async { Err(ProvisionError::NoTool { part: Part::Model, tool: "none" }) };
         let found = entry(root.path(), "thing", Part::Model, &silent(), |_| async { Ok(()) }, fail).await;

@@ -1,4 +1,4 @@
-//! SHA-256 sums of files.
+//! SHA-256 checksums of files.
 
 use std::{
     fmt::Write,
@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 use super::error::ProvisionError;
 use crate::Part;
 
-/// Fits the second-level cache and makes system calls rare.
+/// Fits the L2 cache and keeps system calls rare.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// The sum of a file's content, in lower-case hexadecimal.
+/// Returns the SHA-256 of a file's content in lower-case hexadecimal.
 pub(super) fn sha256(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
@@ -34,7 +34,7 @@ pub(super) fn sha256(path: &Path) -> io::Result<String> {
     Ok(hex)
 }
 
-/// Refuses a file whose sum is not the pinned one.
+/// Rejects a file whose checksum differs from the pinned one.
 pub(super) fn verify(part: Part, path: &Path, expected: &str) -> Result<(), ProvisionError> {
     let found = sha256(path).map_err(ProvisionError::io("read", path))?;
     if found == expected {
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_are_those_of_the_standard() -> io::Result<()> {
+    fn sha256_matches_known_digest_and_verify_rejects_other_content() -> io::Result<()> {
         let file = tempfile::NamedTempFile::new()?;
         std::fs::write(file.path(), "abc")?;
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";

@@ -1,4 +1,4 @@
-//! Gets Chromium, which the tests of the web console drive.
+//! Provisions Chromium for the tests of the web console.
 
 use std::fs;
 
@@ -8,10 +8,10 @@ use super::error::ProvisionError;
 use super::{Kind, Program, Provisioner};
 use crate::Part;
 
-/// The pages use `light-dark()`, which is this old.
+/// The first version with `light-dark()`, which the pages use.
 const OLDEST: (u32, u32) = (123, 0);
 
-/// Finds the fonts beside this file, wherever the cache is, so that pages look the same on every machine.
+/// Uses the fonts in this file's directory, so that pages look the same on every machine.
 const FONTS: &str = r#"<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
 <fontconfig>
@@ -28,10 +28,10 @@ const FONTS: &str = r#"<?xml version="1.0"?>
 "#;
 
 impl Provisioner {
-    /// A Chromium, for tests. One that was fetched has fonts of its own: see [`Program::fonts`].
+    /// Provides Chromium, for tests. A fetched one brings its fonts: see [`Program::fonts`].
     ///
     /// # Errors
-    /// When none can be fetched; the error's hint says what to do.
+    /// When it cannot be fetched; see [`ProvisionError::hint`].
     pub async fn chromium(&self) -> Result<Program, ProvisionError> {
         let kind = Kind { part: Part::Chromium, binary: "chromium", oldest: OLDEST };
         if let Some(program) = self.local_program(&kind, None).await? {
@@ -43,20 +43,20 @@ impl Provisioner {
     async fn make_chromium(&self, shop: Workshop) -> Result<(), ProvisionError> {
         let packages = Packages {
             part: Part::Chromium,
-            what: "Chromium with its libraries and fonts, for the console's tests",
+            what: "Chromium with libraries and fonts, for console tests",
             names: &["chromium", "fonts-liberation"],
             licence: "BSD-3-Clause",
         };
         let tree = apt::fetch(&packages, &shop.scratch, &self.report).await?;
         apt::collect_libraries(&tree, &shop.entry.join("lib"))?;
-        // It looks for its resources beside itself.
+        // Chromium looks for its resources in its own directory.
         let (packed, bin) = (tree.join("usr/lib/chromium"), shop.entry.join("bin"));
         fs::rename(&packed, &bin).map_err(ProvisionError::io("move", &packed))?;
         let (packed, fonts) = (tree.join("usr/share/fonts/truetype/liberation"), shop.entry.join("fonts"));
         if packed.is_dir() {
             fs::rename(&packed, &fonts).map_err(ProvisionError::io("move", &packed))?;
         } else {
-            // The system has them already, with a configuration that finds them.
+            // Installed on the system, with a configuration that finds them.
             return Ok(());
         }
         let file = fonts.join("fonts.conf");
@@ -65,7 +65,7 @@ impl Provisioner {
 }
 
 impl Program {
-    /// A configuration for `FONTCONFIG_FILE` with the fonts that came with the program, if any did.
+    /// Returns a value for `FONTCONFIG_FILE` with the bundled fonts, if there are any.
     #[must_use]
     pub fn fonts(&self) -> Option<std::path::PathBuf> {
         let file = self.path.parent()?.parent()?.join("fonts/fonts.conf");

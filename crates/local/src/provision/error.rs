@@ -1,148 +1,150 @@
-//! Why a part could not be provided.
+//! Provisioning errors.
 
 use std::path::PathBuf;
 
 use crate::Part;
 
-/// A part is not available. The message says what failed and on what; [`hint`](Self::hint) says what to do.
+/// A part is not available. [`hint`](Self::hint) returns the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProvisionError {
-    /// There is no directory to keep downloads in.
+    /// No cache directory is configured.
     #[error("no cache directory: none of TIDEWHEEL_CACHE, XDG_CACHE_HOME and HOME is set")]
     NoCacheDirectory,
-    /// The path that the user gave is not what it should be.
-    #[error("{part} at {}: {reason}", path.display())]
+    /// The path that the user gave is invalid.
+    #[error("invalid path {} for {part}: {reason}", path.display())]
     Given {
-        /// What it should be.
+        /// The expected part.
         part: Part,
         /// The path as given.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why it is invalid.
         reason: String,
     },
-    /// Nothing to fetch exists for this machine.
-    #[error("no {part} to fetch for {platform}")]
+    /// No download exists for this platform.
+    #[error("unsupported platform {platform}: no {part} to fetch")]
     Unsupported {
-        /// What was wanted.
+        /// The part.
         part: Part,
         /// Operating system and architecture.
         platform: String,
     },
-    /// A program that fetching needs is missing.
-    #[error("cannot fetch {part}: {tool} is not installed")]
+    /// A program required for fetching is missing.
+    #[error("failed to fetch {part}: {tool} is not installed")]
     NoTool {
-        /// What was to be fetched.
+        /// The part.
         part: Part,
         /// The missing program.
         tool: &'static str,
     },
-    /// A program that fetching needs failed.
-    #[error("cannot fetch {part}: {step} failed: {output}")]
+    /// A program required for fetching failed.
+    #[error("failed to fetch {part}: {step} failed: {output}")]
     Tool {
-        /// What was to be fetched.
+        /// The part.
         part: Part,
-        /// The step, as a person would name it.
+        /// Display name of the step.
         step: String,
-        /// The end of what the program wrote.
+        /// The end of the program's output.
         output: String,
     },
-    /// A download is not the file that it should be.
-    #[error("{file}, fetched for {part}, has the SHA-256 sum {found} instead of {expected}")]
+    /// A download does not match its pinned checksum.
+    #[error("checksum mismatch in {file} of {part}: expected SHA-256 {expected}, got {found}")]
     Checksum {
-        /// What was fetched.
+        /// The part.
         part: Part,
         /// The file's name.
         file: String,
-        /// The pinned sum.
+        /// The pinned checksum.
         expected: String,
-        /// The sum of what came.
+        /// The checksum of the download.
         found: String,
     },
-    /// A download lacks what it should hold, or cannot be unpacked.
-    #[error("{file}, fetched for {part}, cannot be unpacked: {reason}")]
+    /// A download cannot be unpacked or lacks a file.
+    #[error("failed to unpack {file} of {part}: {reason}")]
     Unpack {
-        /// What was fetched.
+        /// The part.
         part: Part,
         /// The archive's name.
         file: String,
-        /// What is wrong with it.
+        /// Why it cannot be unpacked.
         reason: String,
     },
     /// The fetched program does not run on this machine.
-    #[error("{part} was fetched, but does not run here: {reason}")]
+    #[error("fetched {part} does not run on this machine: {reason}")]
     DoesNotRun {
-        /// What was fetched.
+        /// The part.
         part: Part,
-        /// What the attempt said.
+        /// The error of the attempt.
         reason: String,
     },
-    /// The program is older than tidewheel needs.
-    #[error("{} is {part} {found}, but {needed} or newer is needed", path.display())]
+    /// The program is older than the oldest supported version.
+    #[error("unsupported {part} {found} at {}: {needed} or newer is required", path.display())]
     TooOld {
-        /// What it is.
+        /// The part.
         part: Part,
-        /// Where it lies.
+        /// The executable.
         path: PathBuf,
         /// Its version.
         found: String,
-        /// The oldest version that will do.
+        /// The oldest supported version.
         needed: String,
     },
     /// The name is neither a directory nor of the form `owner/name`.
-    #[error("`{name}` is neither a directory nor a model id such as sentence-transformers/all-MiniLM-L6-v2")]
+    #[error(
+        "invalid model `{name}`: expected a directory or a model id such as sentence-transformers/all-MiniLM-L6-v2"
+    )]
     NotAModel {
         /// The name as given.
         name: String,
     },
-    /// The model hub did not give the model.
-    #[error("cannot fetch model {id} from {endpoint}: {reason}")]
+    /// The model hub did not return the model.
+    #[error("failed to fetch model {id} from {endpoint}: {reason}")]
     Hub {
         /// The model's id.
         id: String,
-        /// The hub that was asked.
+        /// The hub's URL.
         endpoint: String,
-        /// What came back, or why nothing did.
+        /// The hub's response, or the request error.
         reason: String,
     },
     /// A cached model lacks files that an older release did not fetch.
     #[error("the cached model lacks files")]
     Incomplete,
     /// The cache cannot be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("failed to {action} {}: {source}", path.display())]
     Io {
-        /// What was attempted.
+        /// The attempted action.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// The system's answer.
+        /// The I/O error.
         source: std::io::Error,
     },
 }
 
 impl ProvisionError {
-    /// What the user can do about it.
+    /// Returns the remedy, in the imperative.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::NoCacheDirectory => "set TIDEWHEEL_CACHE to a directory that you can write to".into(),
+            Self::NoCacheDirectory => "set TIDEWHEEL_CACHE to a writable directory".into(),
             Self::Given { part: Part::Model, .. } => {
-                "give the directory of a sentence-transformers model, or a Hugging Face id".into()
+                "set the directory of a sentence-transformers model, or a Hugging Face id".into()
             }
-            Self::Given { part, .. } => format!("give the path of a {part} that runs on this machine"),
+            Self::Given { part, .. } => format!("set the path of a {part} that runs on this machine"),
             Self::Unsupported { part, .. } | Self::NoTool { part, .. } | Self::DoesNotRun { part, .. } => {
                 by_hand(*part).into()
             }
-            Self::Tool { part, .. } => format!("check the network, or provide it yourself: {}", by_hand(*part)),
-            Self::Checksum { .. } => "do not use it; ask whoever runs the package mirror that you use".into(),
-            Self::Unpack { .. } => "check that the disk is not full, then try again".into(),
+            Self::Tool { part, .. } => format!("check the network, or provide {part} manually: {}", by_hand(*part)),
+            Self::Checksum { .. } => "do not use the file; report it to the operator of your package mirror".into(),
+            Self::Unpack { .. } => "check that the disk is not full, then retry".into(),
             Self::TooOld { part, needed, .. } => format!("install {part} {needed} or newer"),
             Self::NotAModel { .. } => {
                 "check the spelling; a directory must exist, an id is owner/name or owner/name@revision".into()
             }
             Self::Hub { .. } => {
-                "check the id and the network (HF_ENDPOINT chooses the hub, HF_TOKEN opens private models), or give a \
-                 directory that holds the model"
+                "check the id and the network (HF_ENDPOINT selects the hub, HF_TOKEN grants access to private models), \
+                or set a directory that contains the model"
                     .into()
             }
             Self::Incomplete => "delete the model's directory in the cache".into(),
@@ -158,13 +160,11 @@ impl ProvisionError {
 
 const fn by_hand(part: Part) -> &'static str {
     match part {
-        Part::Mongod => "install MongoDB 6.0 or newer so that `mongod` is on PATH, or point to a server of yours",
-        Part::RedisServer => {
-            "install Redis 7.0 or newer so that `redis-server` is on PATH, or point to a server of yours"
-        }
-        Part::Promtool | Part::Prometheus => "install Debian's package prometheus",
-        Part::Model => "download the model yourself and give its directory",
-        Part::Chromium => "install Debian's chromium so that it is on PATH",
-        Part::Tmux => "install Debian's tmux so that it is on PATH",
+        Part::Mongod => "install MongoDB 6.0 or newer with `mongod` on PATH, or use an existing server",
+        Part::RedisServer => "install Redis 7.0 or newer with `redis-server` on PATH, or use an existing server",
+        Part::Promtool | Part::Prometheus => "install the Debian package prometheus",
+        Part::Model => "download the model and set its directory",
+        Part::Chromium => "install the Debian package chromium",
+        Part::Tmux => "install the Debian package tmux",
     }
 }

@@ -1,11 +1,11 @@
 //! One model on the Hugging Face hub, or on a mirror of it.
 //!
-//! A file's address is `{endpoint}/{id}/resolve/{revision}/{file}`. Large files are answered with a redirect to a storage
-//! host, whose first response names the file's SHA-256 sum in `x-linked-etag`. Redirects are followed here, one by one, so
-//! that the sum is seen and the user's token never leaves the hub's own host.
+//! A file's URL is `{endpoint}/{id}/resolve/{revision}/{file}`. Large files redirect to a storage host; the hub's first
+//! response has the file's SHA-256 in `x-linked-etag`. Redirects are followed here, one by one, so that the checksum is
+//! seen and the user's token never leaves the hub's own host.
 //!
-//! A branch is resolved to its commit before anything else is fetched, so that all files are of one version. A mirror
-//! without the hub's API is asked for the branch itself, and for the commit that it names beside its first file.
+//! A branch is resolved to its commit before anything else is fetched, so that all files have the same version. From a
+//! mirror without the hub's API the branch itself is requested, and the commit is read from the first file's response.
 
 use std::{
     collections::BTreeSet,
@@ -29,23 +29,23 @@ const PUBLIC_HUB: &str = "https://huggingface.co";
 /// The branch of a model without a revision.
 const BRANCH: &str = "main";
 
-/// Without a hub the user shall not wait for long: other sources follow.
+/// Short, because other sources follow.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two pieces of a file; slow lines are fine, dead ones are not.
+/// Between two chunks of a file: tolerates slow connections, not dead ones.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// The hub needs two.
+/// The hub uses two.
 const MOST_REDIRECTS: usize = 5;
 /// Between two progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Which hub, and the key to it. Not `Debug`: the token is a secret.
+/// A hub's endpoint and token. Not `Debug`: the token is a secret.
 #[derive(Clone)]
 pub(super) struct Hub {
     endpoint: String,
     token: Option<String>,
 }
 
-/// What the hub's API says about a revision.
+/// The hub API's response for a revision.
 #[derive(Deserialize)]
 struct Revision {
     sha: String,
@@ -59,7 +59,7 @@ struct Sibling {
 }
 
 impl Hub {
-    /// `HF_ENDPOINT` or the public hub, with `HF_TOKEN` if that is set.
+    /// Returns `HF_ENDPOINT` or the public hub, with `HF_TOKEN` if set.
     pub(super) fn from_env() -> Self {
         let set = |name| env::var(name).ok().filter(|value| !value.trim().is_empty());
         Self::new(set("HF_ENDPOINT").as_deref().unwrap_or(PUBLIC_HUB), set("HF_TOKEN"))
@@ -70,7 +70,7 @@ impl Hub {
         Self { endpoint, token }
     }
 
-    /// A model at a revision, resolved to its commit if the hub can do that.
+    /// Opens a model at a revision, resolved to its commit if the hub supports that.
     pub(super) async fn open(&self, model: &ModelId) -> Result<RemoteModel<'_>, ProvisionError> {
         let failed = |reason: String| self.failed(&model.id, reason);
         let client = tidewheel_http::builder(&self.endpoint)
@@ -106,19 +106,19 @@ pub(super) struct RemoteModel<'a> {
     hub: &'a Hub,
     client: Client,
     id: String,
-    /// Its commit, or the branch if that is all the hub knows.
+    /// Its commit, or the branch if the hub does not report the commit.
     revision: String,
     /// Its files, if the hub lists them.
     names: Option<BTreeSet<String>>,
 }
 
 impl RemoteModel<'_> {
-    /// The commit that is fetched, if it is known.
+    /// Returns the commit that is fetched, if known.
     pub(super) fn commit(&self) -> Option<&str> {
         Some(&self.revision[..]).filter(|revision| is_commit(revision))
     }
 
-    /// The model's id.
+    /// Returns the model's id.
     pub(super) fn name(&self) -> &str {
         &self.id
     }
@@ -128,13 +128,13 @@ impl RemoteModel<'_> {
     }
 
     fn url(&self, before: &str, after: &str) -> Result<Url, ProvisionError> {
-        // A branch may be called a/b.
+        // A branch name may contain a slash.
         let revision = self.revision.replace('/', "%2F");
         let text = format!("{}/{before}{}{after}{revision}", self.hub.endpoint, self.id);
         Url::parse(&text).map_err(|error| self.failed(error.to_string()))
     }
 
-    /// Asks for one file and follows redirects; `None` when the hub does not have it.
+    /// Requests one file and follows redirects. `None`: the hub does not have it.
     pub(super) async fn get(&mut self, name: &str) -> Result<Option<RemoteFile>, ProvisionError> {
         if self.names.as_ref().is_some_and(|names| !names.contains(name)) {
             return Ok(None);
@@ -153,7 +153,7 @@ impl RemoteModel<'_> {
             let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
             sha256 = sha256.or_else(|| text("x-linked-etag").and_then(as_sha256));
             bytes = bytes.or_else(|| text("x-linked-size").and_then(|size| size.parse().ok()));
-            // From here on, all files are of this version.
+            // Pins the version of all further files.
             if let Some(commit) = text("x-repo-commit").filter(|commit| is_commit(commit)) {
                 self.revision = commit.to_owned();
             }
@@ -161,7 +161,7 @@ impl RemoteModel<'_> {
             if status.is_redirection() {
                 url = text(header::LOCATION.as_str())
                     .and_then(|location| url.join(location).ok())
-                    .ok_or_else(|| self.failed(format!("{name}: a redirect without a target")))?;
+                    .ok_or_else(|| self.failed(format!("{name}: redirect without Location header")))?;
                 continue;
             }
             return match status {
@@ -171,7 +171,7 @@ impl RemoteModel<'_> {
                 }
                 StatusCode::NOT_FOUND => Ok(None),
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                    Err(self.failed(format!("{name}: {status}: it does not exist, or a token is needed")))
+                    Err(self.failed(format!("{name}: {status}: not found, or a token is required")))
                 }
                 _ => Err(self.failed(format!("{name}: {status}"))),
             };
@@ -179,7 +179,7 @@ impl RemoteModel<'_> {
         Err(self.failed(format!("{name}: too many redirects")))
     }
 
-    /// Writes a file's content, and reports its progress if somebody listens.
+    /// Writes a file's content and reports progress to `report`, if set.
     pub(super) async fn save(
         &self,
         mut file: RemoteFile,
@@ -204,21 +204,21 @@ impl RemoteModel<'_> {
     }
 }
 
-/// A file whose content is still to come.
+/// A file whose body has not been read yet.
 pub(super) struct RemoteFile {
     response: Response,
-    /// Named by the hub for large files.
+    /// Sent by the hub for large files.
     pub(super) sha256: Option<String>,
     pub(super) bytes: Option<u64>,
 }
 
-/// The header holds a SHA-256 sum for large files and another kind of sum for small ones.
+/// Returns the SHA-256 of `x-linked-etag`: the header has one for large files and another hash for small ones.
 fn as_sha256(etag: &str) -> Option<String> {
     let sum = etag.trim_start_matches("W/").trim_matches('"');
     (sum.len() == 64 && sum.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| sum.to_ascii_lowercase())
 }
 
-/// An error with everything that caused it: the outermost message alone says little.
+/// Formats an error with its chain of causes: the outermost message alone is rarely sufficient.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -234,7 +234,7 @@ mod tests {
     use super::as_sha256;
 
     #[test]
-    fn only_sha256_sums_are_taken_from_the_header() {
+    fn as_sha256_ignores_other_hashes() {
         let sum = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db";
         assert_eq!(as_sha256(&format!("\"{sum}\"")).as_deref(), Some(sum));
         assert_eq!(as_sha256("\"59d594003bf59880a884c574bf88ef7555bb0202\""), None);

@@ -1,8 +1,8 @@
-//! Gets `mongod`, `redis-server` and a model onto a machine that has none of them.
+//! Provisions `mongod`, `redis-server` and a model.
 //!
-//! Guarantees: what the user has is used first; nothing is installed system-wide and root is not needed; nothing that
-//! failed its check (a pinned SHA-256 sum, or apt's signatures) is ever run; each part is fetched once, however many
-//! processes ask at the same time; a program is only handed out after it ran and told its version.
+//! Guarantees: installed programs are used first; nothing is installed system-wide and root is not required; nothing
+//! that failed verification (a pinned SHA-256, or apt's signatures) is ever run; each part is fetched once, even if
+//! several processes request it at the same time; a program is only returned after it ran and reported its version.
 //!
 //! | part | order |
 //! |---|---|
@@ -47,24 +47,24 @@ use crate::{Event, Part, Report};
 /// Where a program was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The user named it.
+    /// Configured by the user.
     Given,
-    /// It was on PATH.
+    /// On PATH.
     Path,
-    /// An earlier run had fetched it.
+    /// Fetched by an earlier run.
     Cache,
-    /// It was fetched just now.
+    /// Fetched by this run.
     Fetched,
 }
 
-/// A program that ran on this machine a moment ago.
+/// A program that was verified to run on this machine.
 #[derive(Debug, Clone)]
 pub struct Program {
     /// The executable.
     pub path: PathBuf,
-    /// A directory with shared libraries that the system lacks; belongs into `LD_LIBRARY_PATH`.
+    /// A directory with shared libraries that the system lacks, for `LD_LIBRARY_PATH`.
     pub library_path: Option<PathBuf>,
-    /// What the program itself says, as `major.minor.patch`.
+    /// The version that the program reports, as `major.minor.patch`.
     pub version: String,
     /// Where it was found.
     pub origin: Origin,
@@ -73,46 +73,46 @@ pub struct Program {
 /// Finds or fetches the parts of the local stack. Cheap to clone. Not `Debug`: it may hold the hub's token.
 #[derive(Clone)]
 pub struct Provisioner {
-    /// Where fetched parts are kept. See [`default_cache`].
+    /// The cache directory. See [`default_cache`].
     pub cache: PathBuf,
-    /// A `mongod` that the user named; if set, no other is looked for.
+    /// A configured `mongod`; if set, no other is used.
     pub mongod: Option<PathBuf>,
-    /// A `redis-server` that the user named; if set, no other is looked for.
+    /// A configured `redis-server`; if set, no other is used.
     pub redis_server: Option<PathBuf>,
-    /// Whether programs on PATH are used. Off, everything comes from the cache or is fetched, so that a run does not
-    /// depend on what the machine has.
+    /// Whether programs on PATH are used. If not, everything comes from the cache or is fetched, so that a run does not
+    /// depend on the machine.
     pub search_path: bool,
     hub: Hub,
     report: Report,
 }
 
 impl Provisioner {
-    /// A provisioner with the default cache, which reads `HF_ENDPOINT` and `HF_TOKEN` for the model hub.
+    /// Creates a provisioner with the default cache. Reads `HF_ENDPOINT` and `HF_TOKEN` for the model hub.
     ///
     /// # Errors
-    /// [`ProvisionError::NoCacheDirectory`] when there is no place for the cache.
+    /// [`ProvisionError::NoCacheDirectory`] when no cache directory is configured.
     pub fn new(report: Report) -> Result<Self, ProvisionError> {
         Ok(Self::with_cache(default_cache()?, report))
     }
 
-    /// A provisioner with a cache directory of the caller's choice, which is created when needed.
+    /// Creates a provisioner with the given cache directory, which is created when needed.
     #[must_use]
     pub fn with_cache(cache: impl Into<PathBuf>, report: Report) -> Self {
         let cache = cache.into();
         Self { cache, mongod: None, redis_server: None, search_path: true, hub: Hub::from_env(), report }
     }
 
-    /// Uses another model hub than the environment names, with a bearer token if it needs one.
+    /// Overrides the model hub of the environment, with a bearer token if required.
     #[must_use]
     pub fn with_hub(mut self, endpoint: &str, token: Option<String>) -> Self {
         self.hub = Hub::new(endpoint, token);
         self
     }
 
-    /// A `mongod` of version 6.0 or newer.
+    /// Provides a `mongod` of version 6.0 or newer.
     ///
     /// # Errors
-    /// When the given one is no use, or none can be fetched; the error's hint says what to do.
+    /// When the configured one is unusable, or none can be fetched; see [`ProvisionError::hint`].
     pub async fn mongod(&self) -> Result<Program, ProvisionError> {
         let kind = Kind { part: Part::Mongod, binary: "mongod", oldest: pins::OLDEST_MONGOD };
         if let Some(program) = self.local_program(&kind, self.mongod.as_deref()).await? {
@@ -133,10 +133,10 @@ impl Provisioner {
         make_executable(&binary)?;
         let missing = match tool::version(&binary, None).await {
             Err(reason) if reason.contains("shared libraries") => reason,
-            // Whether it runs at all is for the entry's probe to say.
+            // The entry's probe checks whether it runs at all.
             _ => return Ok(()),
         };
-        self.report_skip(Part::Mongod, format!("the system lacks libraries that it needs: {missing}"));
+        self.report_skip(Part::Mongod, format!("missing libraries: {missing}"));
         let packages = Packages {
             part: Part::Mongod,
             what: "libraries for mongod (libcurl, OpenSSL, xz)",
@@ -147,10 +147,10 @@ impl Provisioner {
         apt::collect_libraries(&tree, &shop.entry.join("lib"))
     }
 
-    /// A `redis-server` of version 7.0 or newer.
+    /// Provides a `redis-server` of version 7.0 or newer.
     ///
     /// # Errors
-    /// When the given one is no use, or none can be fetched; the error's hint says what to do.
+    /// When the configured one is unusable, or none can be fetched; see [`ProvisionError::hint`].
     pub async fn redis_server(&self) -> Result<Program, ProvisionError> {
         let kind = Kind { part: Part::RedisServer, binary: "redis-server", oldest: pins::OLDEST_REDIS };
         if let Some(program) = self.local_program(&kind, self.redis_server.as_deref()).await? {
@@ -167,7 +167,7 @@ impl Provisioner {
             licence: "BSD-3-Clause",
         };
         let tree = apt::fetch(&packages, &shop.scratch, &self.report).await?;
-        // Debian's `redis-server` is a link to a binary of `redis-tools`: the copy follows it.
+        // Debian's `redis-server` is a symlink to a binary of `redis-tools`: the copy follows it.
         let (packed, bin) = (tree.join("usr/bin/redis-server"), shop.entry.join("bin"));
         fs::create_dir_all(&bin).map_err(ProvisionError::io("create", &bin))?;
         fs::copy(&packed, bin.join("redis-server")).map_err(|error| ProvisionError::Unpack {
@@ -178,13 +178,13 @@ impl Provisioner {
         apt::collect_libraries(&tree, &shop.entry.join("lib"))
     }
 
-    /// The directory of a sentence-transformers model.
+    /// Provides a sentence-transformers model and returns its directory.
     ///
-    /// `id_or_dir` is a directory, or an id of the Hugging Face hub, which may have `@` and a revision behind it. What was
-    /// fetched once stays at its commit.
+    /// `id_or_dir` is a directory, or an id on the Hugging Face hub with an optional `@revision`. A fetched model stays
+    /// at its commit.
     ///
     /// # Errors
-    /// When the directory is no model's, the name is neither, or the model cannot be fetched.
+    /// When the directory is not a model, the name is neither, or the model cannot be fetched.
     pub async fn model(&self, id_or_dir: &str) -> Result<PathBuf, ProvisionError> {
         let dir = Path::new(id_or_dir);
         if dir.is_dir() {
@@ -212,10 +212,10 @@ impl Provisioner {
                 }
                 Ok(dir)
             }
-            // What an older release fetched is better than nothing, and was good enough for it.
+            // Fall back to the incomplete model, which the older release used as it is.
             Err(error) if model::check(&old).is_ok() && cache::is_whole(&old) => {
                 let reason =
-                    format!("using the cached model as an older release left it, perhaps without its prompts: {error}");
+                    format!("using the cached model of an older release, possibly without its prompts: {error}");
                 self.report_skip(Part::Model, reason);
                 Ok(old)
             }
@@ -223,7 +223,7 @@ impl Provisioner {
         }
     }
 
-    /// Returns the model's directory if it is on this machine already; fetches nothing.
+    /// Returns the model's directory if it is present on this machine; fetches nothing.
     ///
     /// # Errors
     /// When the directory lacks files, or the name is neither a directory nor an id.
@@ -245,7 +245,7 @@ impl Provisioner {
             Err(error) if id.is(pins::DEFAULT_MODEL) => self.report_skip(Part::Model, error.to_string()),
             result => return result,
         }
-        // Files of an attempt that failed midway.
+        // Leftovers of the failed attempt.
         fs::remove_dir_all(&shop.entry).map_err(ProvisionError::io("remove", &shop.entry))?;
         fs::create_dir(&shop.entry).map_err(ProvisionError::io("create", &shop.entry))?;
         let wheel = pins::DEFAULT_MODEL_WHEEL;
@@ -255,7 +255,7 @@ impl Provisioner {
         tool::blocking(move || model::seal_default(&shop.entry, &id)).await
     }
 
-    /// What the user named, or what is on PATH and new enough.
+    /// Returns the configured program, or one on PATH that is new enough.
     async fn local_program(&self, kind: &Kind, given: Option<&Path>) -> Result<Option<Program>, ProvisionError> {
         let part = kind.part;
         if let Some(path) = given {
@@ -276,7 +276,7 @@ impl Provisioner {
                 }
                 Ok(version) => self.report_skip(
                     part,
-                    format!("{} is version {version}, {} or newer is needed", path.display(), kind.needed()),
+                    format!("{} has version {version}, {} or newer is required", path.display(), kind.needed()),
                 ),
                 Err(reason) => self.report_skip(part, format!("{} does not run: {reason}", path.display())),
             }
@@ -284,7 +284,7 @@ impl Provisioner {
         Ok(None)
     }
 
-    /// The cache entry of a program, made by `make` if there is none that runs.
+    /// Returns the cache entry of a program, built by `make` if none runs.
     async fn cached_program<M, MF>(&self, kind: &Kind, make: M) -> Result<Program, ProvisionError>
     where
         M: FnOnce(Workshop) -> MF,
@@ -313,7 +313,7 @@ impl Provisioner {
     }
 }
 
-/// What to look for when looking for a program.
+/// A program to look for.
 struct Kind {
     part: Part,
     binary: &'static str,
@@ -325,7 +325,7 @@ impl Kind {
         format!("{}.{}", self.oldest.0, self.oldest.1)
     }
 
-    /// The executable of a cache entry, and its libraries if it brought any.
+    /// Returns the executable of a cache entry, and its library directory if it has one.
     fn locate(&self, entry: &Path) -> (PathBuf, Option<PathBuf>) {
         let libraries = entry.join("lib");
         (entry.join("bin").join(self.binary), libraries.is_dir().then_some(libraries))
@@ -336,7 +336,7 @@ fn make_executable(file: &Path) -> Result<(), ProvisionError> {
     fs::set_permissions(file, fs::Permissions::from_mode(0o755)).map_err(ProvisionError::io("make executable", file))
 }
 
-/// The first executable of that name on PATH.
+/// Returns the first executable of that name on PATH.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     tool::on_path(name).into_iter().next()
 }

@@ -1,7 +1,7 @@
-//! The files of a model: all that change a vector, of one version, and a record of which.
+//! The files of a model: every file that affects a vector, all of one version, and a record of that version.
 //!
-//! An entry that an older release made lacks files, and with them prompts and tokenizer settings. It has no record, so it
-//! is completed: everything is fetched anew but weights whose sum is still the hub's.
+//! An entry of an older release lacks prompts and tokenizer settings. It has no record, so it is completed: everything
+//! is fetched again except weights whose checksum still matches the hub's.
 
 use std::{
     fs,
@@ -21,9 +21,9 @@ use super::{
 };
 use crate::{Event, Part, Report};
 
-/// Written last: which version the entry holds.
+/// The record of the entry's version; written last.
 const RECORD: &str = "tidewheel-model.json";
-/// Raised when more files are needed than before.
+/// Incremented when a release needs more files.
 const FORMAT: u32 = 1;
 
 pub(super) const WEIGHTS: &str = "model.safetensors";
@@ -44,18 +44,18 @@ const SETTINGS: [&str; 11] = [
     "sentence_xlnet_config.json",
 ];
 
-/// What an entry holds.
+/// The version of an entry.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Record {
     format: u32,
     pub(super) id: String,
-    /// What was asked for; `None`: the newest at that time.
+    /// The requested revision. `None`: the newest at that time.
     requested: Option<String>,
-    /// What it was then, if the hub said so. The entry stays at it.
+    /// The commit that it resolved to, if the hub reported it. The entry stays at it.
     pub(super) commit: Option<String>,
 }
 
-/// The record of a complete entry.
+/// Returns the record of a complete entry.
 pub(super) fn record(entry: &Path) -> Option<Record> {
     let record: Record = serde_json::from_slice(&fs::read(entry.join(RECORD)).ok()?).ok()?;
     (record.format >= FORMAT).then_some(record)
@@ -77,17 +77,17 @@ fn write_record(entry: &Path, model: &ModelId, commit: Option<&str>) -> Result<(
     fs::write(&path, json).map_err(ProvisionError::io("write", path))
 }
 
-/// Whether a directory may hold a model; what it lacks is named when it is loaded.
+/// Checks that a directory looks like a model; missing files are reported when it is loaded.
 pub(super) fn check(dir: &Path) -> Result<(), ProvisionError> {
     if ["config.json", "modules.json", "adapter_config.json"].iter().any(|name| dir.join(name).is_file()) {
         return Ok(());
     }
-    let reason = "it has neither modules.json nor config.json".to_owned();
+    let reason = "missing modules.json and config.json".to_owned();
     Err(ProvisionError::Given { part: Part::Model, path: dir.to_owned(), reason })
 }
 
-/// Whether the files of the default model that are there are the pinned ones, and none is missing that it cannot do
-/// without. If so, the entry gets a record, so that the sums are not computed at every start.
+/// Whether all present files of the default model match their pins and no required file is missing. If so, writes the
+/// record, so that checksums are not computed at every start.
 pub(super) fn adopt_default(entry: &Path) -> bool {
     let good = pins::DEFAULT_MODEL_FILES.iter().all(|file| {
         let path = entry.join(file.name);
@@ -98,13 +98,13 @@ pub(super) fn adopt_default(entry: &Path) -> bool {
     });
     if good {
         let model = ModelId { id: pins::DEFAULT_MODEL.to_owned(), revision: None };
-        // Without it, the next start looks again.
+        // If this fails, the next start checks again.
         let _ = write_record(entry, &model, Some(pins::DEFAULT_MODEL_COMMIT));
     }
     good
 }
 
-/// Records that an entry was made of the default model's pinned files.
+/// Verifies the default model's pinned files and writes the record.
 pub(super) fn seal_default(entry: &Path, model: &ModelId) -> Result<(), ProvisionError> {
     for file in pins::DEFAULT_MODEL_FILES {
         checksum::verify(Part::Model, &entry.join(file.name), file.sha256)?;
@@ -112,7 +112,7 @@ pub(super) fn seal_default(entry: &Path, model: &ModelId) -> Result<(), Provisio
     write_record(entry, model, Some(pins::DEFAULT_MODEL_COMMIT))
 }
 
-/// Fetches a model into `entry`. `old` is an entry of the same model that may have the weights.
+/// Fetches a model into `entry`. `old` is an earlier entry of the same model whose weights may be reused.
 pub(super) async fn download(
     hub: &Hub,
     model: &ModelId,
@@ -151,7 +151,7 @@ impl Fetch<'_> {
         let network = folders.first().cloned().unwrap_or_default();
         let inside = |name: &str| within(&network, name);
         if !self.file(&inside("config.json")).await? && !self.file(&inside("adapter_config.json")).await? {
-            return Err(self.remote.failed(format!("it has no {}", inside("config.json"))));
+            return Err(self.remote.failed(format!("missing {}", inside("config.json"))));
         }
         self.file("config_sentence_transformers.json").await?;
         for name in SETTINGS {
@@ -161,23 +161,23 @@ impl Fetch<'_> {
             self.file(&within(folder, "config.json")).await?;
         }
         if !self.file(&inside("tokenizer.json")).await? {
-            return Err(self.remote.failed(format!("it has no {}", inside("tokenizer.json"))));
+            return Err(self.remote.failed(format!("missing {}", inside("tokenizer.json"))));
         }
         if self.file(&inside(WEIGHTS)).await? {
             return Ok(());
         }
         if !self.file(&inside(INDEX)).await? {
-            return Err(self.remote.failed(format!("it has no {}", inside(WEIGHTS))));
+            return Err(self.remote.failed(format!("missing {}", inside(WEIGHTS))));
         }
         for shard in shards(&self.entry.join(inside(INDEX))) {
             if !self.file(&inside(&shard)).await? {
-                return Err(self.remote.failed(format!("it has no {shard}, which {INDEX} names")));
+                return Err(self.remote.failed(format!("missing {shard}, which {INDEX} lists")));
             }
         }
         Ok(())
     }
 
-    /// Fetches one file and checks it; `false`: the hub has none.
+    /// Fetches one file and verifies it. `false`: the hub does not have it.
     async fn file(&mut self, name: &str) -> Result<bool, ProvisionError> {
         let pin = pins::DEFAULT_MODEL_FILES.iter().find(|file| file.name == name).map(|file| file.sha256);
         if self.pinned && pin.is_none() {
@@ -202,7 +202,7 @@ impl Fetch<'_> {
         Ok(true)
     }
 
-    /// Takes a file of the old entry if it is the hub's.
+    /// Reuses a file of the old entry if its checksum matches.
     async fn reuse(&self, name: &str, to: &Path, sum: String) -> bool {
         let (from, to): (PathBuf, PathBuf) = (self.old.join(name), to.to_owned());
         tool::blocking(move || {
@@ -217,14 +217,14 @@ impl Fetch<'_> {
         if std::mem::replace(&mut self.announced, true) {
             return;
         }
-        let licence = if self.pinned { pins::DEFAULT_MODEL_WHEEL.licence } else { "as named on the model's card" };
+        let licence = if self.pinned { pins::DEFAULT_MODEL_WHEEL.licence } else { "see the model card" };
         let what = self.remote.name().to_owned();
         let from = "the Hugging Face hub";
         (self.report)(Event::Fetching { part: Part::Model, what, from, bytes: file.bytes, licence });
     }
 }
 
-/// The folders of the modules, in order, of which the first has the network. Other forms are for the loader to reject.
+/// Returns the folders of the modules, in order; the first has the network. The loader rejects other forms.
 fn folders(modules: &Path) -> Vec<String> {
     let Ok(Value::Array(modules)) = fs::read(modules).map(|json| serde_json::from_slice(&json).unwrap_or_default())
     else {
@@ -234,7 +234,7 @@ fn folders(modules: &Path) -> Vec<String> {
     modules.iter().map(folder).filter(|folder| is_inside(folder)).collect()
 }
 
-/// The files that an index names.
+/// Returns the files that a weight index lists.
 fn shards(index: &Path) -> Vec<String> {
     let index: Value = fs::read(index).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
     let files = index["weight_map"].as_object().into_iter().flat_map(|map| map.values());
@@ -249,7 +249,7 @@ fn within(folder: &str, name: &str) -> String {
     if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
 }
 
-/// Whether a path that a model's file names stays inside its entry.
+/// Whether a path from a model file stays inside the entry.
 fn is_inside(path: &str) -> bool {
     !path.starts_with('/')
         && !path.contains(['\\', '\0', '%'])
@@ -261,10 +261,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn default_model_is_adopted_only_with_its_pinned_files() -> std::io::Result<()> {
+    fn default_model_is_adopted_only_with_pinned_files() -> std::io::Result<()> {
         let dir = tempfile::tempdir()?;
         assert!(!adopt_default(dir.path()), "without any file");
-        // The smallest of its files, and one that differs in a number.
+        // The smallest file, and a copy with one number changed.
         let small = dir.path().join("sentence_bert_config.json");
         let pin = pins::DEFAULT_MODEL_FILES.iter().find(|file| file.name == "sentence_bert_config.json");
         let sum = pin.expect("pinned").sha256;
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn configuration_and_tokenizer_of_the_default_model_are_pinned() {
+    fn default_model_pins_configuration_and_tokenizer() {
         for name in ["modules.json", "config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS] {
             assert!(pins::DEFAULT_MODEL_FILES.iter().any(|file| file.name == name), "{name}");
         }

@@ -1,16 +1,16 @@
-//! Names of models on the hub.
+//! Model ids on the hub.
 
-/// `name`, `owner/name`, either with `@revision` behind it.
+/// `name` or `owner/name`, with an optional `@revision`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ModelId {
     /// Without the revision.
     pub(super) id: String,
-    /// A commit, a tag or a branch, if one was asked for.
+    /// The requested commit, tag or branch.
     pub(super) revision: Option<String>,
 }
 
 impl ModelId {
-    /// `None`: it has another form.
+    /// Parses an id. `None`: invalid form.
     pub(super) fn parse(name: &str) -> Option<Self> {
         let (id, revision) = match name.split_once('@') {
             Some((id, revision)) => (id, Some(revision)),
@@ -22,12 +22,12 @@ impl ModelId {
         (good && named).then(|| Self { id: id.to_owned(), revision: revision.map(str::to_owned) })
     }
 
-    /// Whether it is this model, at the revision of tidewheel's choice.
+    /// Whether it is this model without an explicit revision.
     pub(super) fn is(&self, id: &str) -> bool {
         self.id == id && self.revision.is_none()
     }
 
-    /// The name of its entry in the cache.
+    /// Returns the name of its cache entry.
     pub(super) fn entry(&self) -> String {
         let plain = |name: &str| name.replace('/', "--");
         match &self.revision {
@@ -43,7 +43,7 @@ fn is_part(part: &str) -> bool {
         && !part.contains("..")
 }
 
-/// Whether a revision is a commit's full hash.
+/// Whether a revision is a full commit hash.
 pub(super) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -53,7 +53,7 @@ mod tests {
     use super::{ModelId, is_commit};
 
     #[test]
-    fn ids_revisions_and_paths_are_told_apart() {
+    fn parse_accepts_ids_with_revisions_and_rejects_paths() {
         for (name, id, revision) in [
             ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", None),
             ("BAAI/bge-small-en-v1.5", "BAAI/bge-small-en-v1.5", None),
@@ -85,14 +85,14 @@ mod tests {
     }
 
     #[test]
-    fn every_revision_has_an_entry_of_its_own() {
+    fn each_revision_has_its_own_entry() {
         let entry = |name: &str| ModelId::parse(name).expect("an id").entry();
         assert_eq!(entry("acme/m"), "model-acme--m");
         assert_eq!(entry("acme/m@refs/pr/1"), "model-acme--m@refs--pr--1");
     }
 
     #[test]
-    fn only_full_hashes_are_commits() {
+    fn is_commit_accepts_only_full_hashes() {
         assert!(is_commit("1110a243fdf4706b3f48f1d95db1a4f5529b4d41"));
         assert!(!is_commit("main") && !is_commit("1110a24"));
     }

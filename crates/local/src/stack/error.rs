@@ -1,111 +1,122 @@
-//! Why a server or the stack cannot be run.
+//! Errors of servers and of the stack.
 
 use std::path::PathBuf;
 
 use crate::{ServerKind, provision::ProvisionError};
 
-/// A server, or the stack, does not run. The message says what failed and why; [`hint`](Self::hint) says what to do.
+/// A server, or the stack, does not run. [`hint`](Self::hint) returns the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StackError {
     /// A part could not be provided.
     #[error(transparent)]
     Provision(#[from] ProvisionError),
-    /// Somebody else listens on the server's port.
-    #[error("{server} cannot listen on port {port} of 127.0.0.1: it is taken{}", by(holder.as_deref()))]
+    /// Another process listens on the server's port.
+    #[error("{server} cannot listen on 127.0.0.1:{port}: port in use{}", by(holder.as_deref()))]
     PortTaken {
-        /// The server that wanted it.
+        /// The server.
         server: ServerKind,
         /// The port.
         port: u16,
-        /// Who holds it, where the system tells.
+        /// The process that holds it, if known.
         holder: Option<String>,
     },
-    /// Another stack runs on the same data directory.
-    #[error("the data directory {} is in use by another stack{}", path.display(), by(holder.as_deref()))]
+    /// Another stack uses the same data directory.
+    #[error("data directory {} is locked by another stack{}", path.display(), with(holder.as_deref()))]
     Locked {
         /// The data directory.
         path: PathBuf,
-        /// Who holds it, where it is known.
+        /// The process that holds it, if known.
         holder: Option<String>,
     },
-    /// There is no Qdrant to start.
-    #[error("no qdrant on PATH, and no command given that serves its API")]
+    /// No Qdrant to start.
+    #[error("missing Qdrant: neither tidewheel-local-qdrant beside this program nor qdrant on PATH")]
     NoQdrant,
+    /// The local Qdrant could not be built.
+    #[error("failed to build {package}: {reason}")]
+    Build {
+        /// Its package.
+        package: &'static str,
+        /// The manifest of that.
+        manifest: PathBuf,
+        /// Cargo's last words.
+        reason: String,
+    },
     /// The server's process could not be started.
-    #[error("cannot start {server} ({}): {source}", program.display())]
+    #[error("failed to start {server} ({}): {source}", program.display())]
     Spawn {
-        /// Which server.
+        /// The server.
         server: ServerKind,
         /// Its executable.
         program: PathBuf,
-        /// The system's answer.
+        /// The I/O error.
         source: std::io::Error,
     },
-    /// The server ended while it was starting.
-    #[error("{server} ended while starting ({status}): {tail}")]
+    /// The server exited during startup.
+    #[error("{server} exited during startup ({status}): {tail}")]
     Exited {
-        /// Which server.
+        /// The server.
         server: ServerKind,
-        /// How it ended.
+        /// Exit status.
         status: String,
         /// The end of its log.
         tail: String,
         /// Its log file.
         log: PathBuf,
     },
-    /// The server runs, but does not answer as it should.
+    /// The server runs, but is not ready.
     #[error("{server} is not ready after {seconds} s: {reason}")]
     NotReady {
-        /// Which server.
+        /// The server.
         server: ServerKind,
-        /// How long it was waited for.
+        /// Time waited.
         seconds: u64,
-        /// What the last attempt said.
+        /// The error of the last attempt.
         reason: String,
         /// Its log file.
         log: PathBuf,
     },
     /// The server was stopped before it was ready.
-    #[error("{server} was stopped while starting")]
+    #[error("{server} was stopped during startup")]
     Interrupted {
-        /// Which server.
+        /// The server.
         server: ServerKind,
     },
-    /// The server was asked about, but does not run.
-    #[error("{server} does not run")]
+    /// The server does not run.
+    #[error("{server} is not running")]
     NotRunning {
-        /// Which server.
+        /// The server.
         server: ServerKind,
     },
     /// The data directory cannot be used.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("failed to {action} {}: {source}", path.display())]
     Io {
-        /// What was attempted.
+        /// The attempted action.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// The system's answer.
+        /// The I/O error.
         source: std::io::Error,
     },
 }
 
 impl StackError {
-    /// What the user can do about it.
+    /// Returns the remedy, in the imperative.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
             Self::Provision(error) => error.hint(),
             Self::PortTaken { server, .. } => {
-                format!("stop the process that holds it, or give {server} another port (0 picks a free one)")
+                format!("stop the process that holds the port, or set another port for {server} (0 picks a free one)")
             }
-            Self::Locked { .. } => "stop the other stack, or give another data directory".into(),
-            Self::NoQdrant => {
-                "install Qdrant so that `qdrant` is on PATH, or set qdrant.url to a server of yours".into()
+            Self::Locked { .. } => "stop the other stack, or set another data directory".into(),
+            Self::NoQdrant => "install Qdrant with `qdrant` on PATH, or set qdrant.url to an existing server".into(),
+            Self::Build { package, manifest, .. } => {
+                format!("run `cargo build --package {package} --manifest-path {}` for all errors", manifest.display())
             }
-            Self::Spawn { .. } => "check that the file exists and may be executed".into(),
-            Self::Exited { log, .. } | Self::NotReady { log, .. } => format!("its log is {}", log.display()),
-            Self::NotRunning { .. } | Self::Interrupted { .. } => "start it first".into(),
+            Self::Spawn { .. } => "check that the file exists and is executable".into(),
+            Self::Exited { log, .. } | Self::NotReady { log, .. } => format!("see its log {}", log.display()),
+            Self::NotRunning { .. } | Self::Interrupted { .. } => "start the server first".into(),
             Self::Io { .. } => "check the permissions and the free space of the data directory".into(),
         }
     }
@@ -118,4 +129,8 @@ impl StackError {
 
 fn by(holder: Option<&str>) -> String {
     holder.map(|holder| format!(" by {holder}")).unwrap_or_default()
+}
+
+fn with(holder: Option<&str>) -> String {
+    holder.map(|holder| format!(" ({holder})")).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The API key of the stack's Qdrant: made once, kept beside its data, readable by its owner alone.
+//! The API key of the stack's Qdrant: generated once, stored in the data directory, readable by its owner only.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-/// The file below the data directory.
+/// The file name in the data directory.
 const FILE: &str = "qdrant-api-key";
 
-/// A shorter one was not written by us to its end.
+/// A shorter key was not written completely.
 const LENGTH: usize = 64;
 
 /// An API key. Never printed.
@@ -19,19 +19,19 @@ const LENGTH: usize = 64;
 pub struct ApiKey(String);
 
 impl ApiKey {
-    /// A key that somebody chose.
+    /// Wraps a configured key.
     pub fn new(key: impl Into<String>) -> Self {
         Self(key.into())
     }
 
-    /// The key in the file of this data directory, if there is one.
+    /// Returns the key stored in this data directory, if there is one.
     pub fn read(data: &Path) -> Option<Self> {
         let text = fs::read_to_string(Self::file(data)).ok()?;
         let key = text.trim();
         (key.len() >= LENGTH).then(|| Self(key.to_owned()))
     }
 
-    /// The key in the file of this data directory; makes one if there is none.
+    /// Returns the key stored in this data directory; generates one if there is none.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -53,12 +53,12 @@ impl ApiKey {
         Ok(key)
     }
 
-    /// Where the key of this data directory is.
+    /// Returns the path of the key file in this data directory.
     pub fn file(data: &Path) -> PathBuf {
         data.join(FILE)
     }
 
-    /// The key itself.
+    /// Returns the key in plain text.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn key_is_made_once_long_and_private() {
+    fn key_is_generated_once_and_private() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         assert_eq!(ApiKey::read(&data), None);
@@ -87,7 +87,7 @@ mod tests {
         let mode = fs::metadata(ApiKey::file(&data)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(!format!("{key:?}").contains(key.reveal()));
-        // One that was cut short, as a full disk leaves it.
+        // A truncated key, as a full disk leaves it.
         fs::write(ApiKey::file(&data), "abc").unwrap();
         let other = ApiKey::read_or_create(&data).unwrap();
         assert!(other != key && ApiKey::read(&data) == Some(other));

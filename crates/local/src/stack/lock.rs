@@ -9,7 +9,7 @@ use std::{
 use super::StackError;
 use crate::modes;
 
-/// Held as long as a stack uses the directory. The system releases it when the process ends, however that happens.
+/// Held as long as a stack uses the directory. The kernel releases it when the process ends, also after a kill.
 #[derive(Debug)]
 pub(super) struct DataLock {
     _file: File,
@@ -18,8 +18,8 @@ pub(super) struct DataLock {
 impl DataLock {
     pub(super) fn take(data: &Path) -> Result<Self, StackError> {
         fs::create_dir_all(data).map_err(StackError::io("create", data))?;
-        // An older release left it readable for others.
-        modes::make_private(data).map_err(StackError::io("take others' rights to", data))?;
+        // Older releases left it readable for others.
+        modes::make_private(data).map_err(StackError::io("restrict the permissions of", data))?;
         let path = data.join("lock");
         let mut file = File::options()
             .create(true)
@@ -36,7 +36,7 @@ impl DataLock {
             }
             Err(TryLockError::Error(source)) => return Err(StackError::Io { action: "lock", path, source }),
         }
-        // Only for the message above, so a failure does no harm.
+        // Only for the message above, so a failure is ignored.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self { _file: file })
     }
@@ -47,12 +47,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_is_locked_once_and_free_afterwards() {
+    fn second_lock_fails_until_first_is_dropped() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let lock = DataLock::take(dir.path()).expect("the first");
         let error = DataLock::take(dir.path()).expect_err("the second");
         let message = error.to_string();
-        assert!(message.contains(&format!("by pid {}", std::process::id())), "{message}");
+        assert!(message.contains(&format!("(pid {})", std::process::id())), "{message}");
         drop(lock);
         DataLock::take(dir.path()).expect("the third");
     }

@@ -6,10 +6,10 @@ use std::{
     path::Path,
 };
 
-/// A log that has grown beyond this is put aside when its server is started the next time. Two are kept at most.
+/// A log larger than this is rotated at the server's next start. At most two are kept.
 const MOST_BYTES: u64 = 16 * 1024 * 1024;
 
-/// How much of a log's end is read for an error message.
+/// The part of a log's end that is read for an error message.
 const TAIL_BYTES: u64 = 16 * 1024;
 const TAIL_LINES: usize = 5;
 
@@ -26,7 +26,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     File::options().create(true).append(true).open(path)
 }
 
-/// The last lines of a log, as one line.
+/// Returns the last lines of a log as one line.
 pub(super) fn tail(path: &Path) -> String {
     let read = || -> io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
@@ -40,18 +40,18 @@ pub(super) fn tail(path: &Path) -> String {
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     if lines.is_empty() {
-        return "its log is empty".into();
+        return "the log is empty".into();
     }
-    let complaints: Vec<String> = lines.iter().filter_map(|line| complaint(line)).collect();
-    if !complaints.is_empty() {
-        return complaints[complaints.len().saturating_sub(TAIL_LINES)..].join(" / ");
+    let errors: Vec<String> = lines.iter().filter_map(|line| mongod_error(line)).collect();
+    if !errors.is_empty() {
+        return errors[errors.len().saturating_sub(TAIL_LINES)..].join(" / ");
     }
     lines[lines.len().saturating_sub(TAIL_LINES)..].join(" / ")
 }
 
-/// What a line of MongoDB's log says, if it is an error: such lines are JSON with a severity `s`, a message `msg` and
-/// attributes, of which `error` matters most.
-fn complaint(line: &str) -> Option<String> {
+/// Returns the message of a line of MongoDB's log, if it is an error: such lines are JSON with a severity `s`, a
+/// message `msg` and attributes, of which `error` matters most.
+fn mongod_error(line: &str) -> Option<String> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     if !matches!(line.get("s")?.as_str()?, "E" | "F") {
         return None;
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_log_is_put_aside_and_a_short_one_grows() -> io::Result<()> {
+    fn open_rotates_a_large_log_and_appends_to_a_small_one() -> io::Result<()> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("logs/server.log");
         writeln!(open(&path)?, "one")?;
@@ -86,18 +86,18 @@ mod tests {
     }
 
     #[test]
-    fn of_mongodbs_log_only_the_complaints_are_told() {
+    fn mongod_error_ignores_other_lines() {
         let info = r#"{"t":{"$date":"2024-01-01"},"s":"I","c":"CONTROL","msg":"Shutting down"}"#;
-        assert_eq!(complaint(info), None);
+        assert_eq!(mongod_error(info), None);
         let error = r#"{"s":"E","c":"CONTROL","id":20557,"msg":"DBException in initAndListen","attr":{"error":"Location28596: no dbpath"}}"#;
-        assert_eq!(complaint(error).as_deref(), Some("DBException in initAndListen: Location28596: no dbpath"));
+        assert_eq!(mongod_error(error).as_deref(), Some("DBException in initAndListen: Location28596: no dbpath"));
         let fatal = r#"{"s":"F","msg":"Fatal assertion","attr":{"msgid":28595,"file":"wt.cpp"}}"#;
-        assert_eq!(complaint(fatal).as_deref(), Some(r#"Fatal assertion: {"msgid":28595,"file":"wt.cpp"}"#));
-        assert_eq!(complaint("# Fatal error, can't open config file"), None);
+        assert_eq!(mongod_error(fatal).as_deref(), Some(r#"Fatal assertion: {"msgid":28595,"file":"wt.cpp"}"#));
+        assert_eq!(mongod_error("# Fatal error, can't open config file"), None);
     }
 
     #[test]
-    fn a_missing_log_is_no_error() {
-        assert_eq!(tail(Path::new("/nonexistent/server.log")), "its log is empty");
+    fn tail_of_a_missing_log_is_not_an_error() {
+        assert_eq!(tail(Path::new("/nonexistent/server.log")), "the log is empty");
     }
 }

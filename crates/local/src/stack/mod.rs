@@ -1,21 +1,22 @@
 //! The local stack: a real `mongod`, a real `redis-server` and Qdrant, as children of this process.
 //!
-//! Guarantees: everything lies under one data directory, which only one stack uses at a time and which survives
-//! restarts; a stack that was started has answered real requests on every port; no server outlives this process.
+//! Guarantees: all data is under one data directory, which only one stack uses at a time and which survives restarts; a
+//! started stack has answered requests on every port; no server outlives this process.
 //!
 //! ```text
 //! DATA/lock        held while a stack runs
 //! DATA/mongodb     mongod       a replica set of one node, rs0
 //! DATA/redis       redis-server append-only file
 //! DATA/qdrant      Qdrant
-//! DATA/logs/*.log  what each of them says
+//! DATA/logs/*.log  the servers' logs
 //! ```
 //!
-//! Tests that need one server only start it alone with [`Mongod`], [`Redis`] or [`Qdrant`].
+//! Tests that need a single server start it with [`Mongod`], [`Redis`] or [`Qdrant`].
 
 mod child;
 mod error;
 mod key;
+mod local_qdrant;
 mod lock;
 mod log;
 mod mongod;
@@ -33,6 +34,7 @@ use std::{
 pub use child::{Child, Launch};
 pub use error::StackError;
 pub use key::ApiKey;
+pub use local_qdrant::beside as local_qdrant_beside;
 use lock::DataLock;
 pub use mongod::Mongod;
 pub use qdrant::{Qdrant, QdrantProgram};
@@ -44,48 +46,48 @@ use crate::{
     provision::{self, Program, Provisioner},
 };
 
-/// What to run, where.
+/// Options of the stack.
 #[derive(Debug, Clone)]
 pub struct StackOptions {
-    /// Holds everything that the stack keeps. Created when missing.
+    /// The data directory. Created when missing.
     pub data: PathBuf,
-    /// `mongod`'s port on 127.0.0.1; as for the others, `0` picks a free one.
+    /// `mongod`'s port on 127.0.0.1. As for the other ports, `0` picks a free one.
     pub mongodb_port: u16,
-    /// More of `mongod`'s server parameters; see [`Mongod::parameters`].
+    /// Additional server parameters of `mongod`; see [`Mongod::parameters`].
     pub mongod_parameters: Vec<String>,
     /// `redis-server`'s port.
     pub redis_port: u16,
-    /// When Redis forces writes to disk.
+    /// Redis' fsync policy.
     pub redis_fsync: Fsync,
-    /// The most memory for Redis' data, in bytes. `None` is no limit.
+    /// Redis' memory limit, in bytes. `None`: unlimited.
     pub redis_maxmemory: Option<u64>,
     /// The port of Qdrant's REST API.
     pub qdrant_http_port: u16,
     /// The port of Qdrant's gRPC API.
     pub qdrant_grpc_port: u16,
-    /// What every request to Qdrant has to carry; `None` lets everybody in.
+    /// The API key that Qdrant requires. `None`: no authentication.
     pub qdrant_api_key: Option<ApiKey>,
-    /// Where Qdrant comes from.
+    /// The source of Qdrant.
     pub qdrant: QdrantSource,
-    /// Start servers again that die without having been asked to.
+    /// Whether servers that exit unexpectedly are restarted.
     pub supervise: bool,
 }
 
-/// Where the stack's Qdrant comes from.
+/// The source of the stack's Qdrant.
 #[derive(Debug, Clone)]
 pub enum QdrantSource {
-    /// A `qdrant` on PATH, or else this command; see [`QdrantProgram::Command`].
-    PathOr(Vec<OsString>),
-    /// This one, whatever is on PATH.
+    /// The local Qdrant beside this executable, else `qdrant` on PATH. In a source checkout without either, the former is built.
+    Found,
+    /// This program; PATH is ignored.
     Only(QdrantProgram),
-    /// The user has one elsewhere: the stack starts none.
+    /// An external Qdrant: the stack starts none.
     Elsewhere,
 }
 
 impl StackOptions {
-    /// The usual ports, supervision, and the given command where there is no `qdrant` on PATH.
+    /// Default ports, supervision, and the Qdrant that is found.
     #[must_use]
-    pub fn new(data: impl Into<PathBuf>, qdrant_command: Vec<OsString>) -> Self {
+    pub fn new(data: impl Into<PathBuf>) -> Self {
         Self {
             data: data.into(),
             mongodb_port: 27017,
@@ -96,12 +98,12 @@ impl StackOptions {
             qdrant_http_port: 6333,
             qdrant_grpc_port: 6334,
             qdrant_api_key: None,
-            qdrant: QdrantSource::PathOr(qdrant_command),
+            qdrant: QdrantSource::Found,
             supervise: true,
         }
     }
 
-    /// The same with free ports everywhere, for stacks beside each other.
+    /// Uses free ports, for several stacks on one machine.
     #[must_use]
     pub fn with_free_ports(mut self) -> Self {
         (self.mongodb_port, self.redis_port, self.qdrant_http_port, self.qdrant_grpc_port) = (0, 0, 0, 0);
@@ -109,12 +111,12 @@ impl StackOptions {
     }
 
     async fn check_ports(&self) -> Result<(), StackError> {
-        let mut wished = vec![(ServerKind::Mongod, self.mongodb_port), (ServerKind::Redis, self.redis_port)];
+        let mut requested = vec![(ServerKind::Mongod, self.mongodb_port), (ServerKind::Redis, self.redis_port)];
         if !matches!(self.qdrant, QdrantSource::Elsewhere) {
             let ports = [self.qdrant_http_port, self.qdrant_grpc_port];
-            wished.extend(ports.map(|port| (ServerKind::Qdrant, port)));
+            requested.extend(ports.map(|port| (ServerKind::Qdrant, port)));
         }
-        for (server, port) in wished {
+        for (server, port) in requested {
             if port != 0 {
                 port::expect_free(server, port).await?;
             }
@@ -123,30 +125,32 @@ impl StackOptions {
     }
 }
 
-/// The running stack. Dropped, it kills its servers at once; [`stop`](Self::stop) lets them end in order.
+/// The running stack. Drop kills its servers at once; [`stop`](Self::stop) shuts them down in order.
 #[derive(Debug)]
 pub struct Stack {
     /// `mongod`.
     pub mongod: Server,
     /// `redis-server`.
     pub redis: Server,
-    /// Qdrant, unless it is elsewhere.
+    /// Qdrant, unless it is external.
     pub qdrant: Option<Server>,
     /// Released last: fields are dropped in order.
     _lock: DataLock,
 }
 
 impl Stack {
-    /// Provides what is missing, starts the servers side by side, and waits until all of them answer.
+    /// Provisions missing parts, starts the servers in parallel, and waits until all of them are ready.
     ///
     /// # Errors
-    /// When the directory is in use, a part cannot be provided, a port is taken or a server does not start. Servers
-    /// that did start are stopped again.
+    /// When the directory is locked, a part cannot be provisioned, a port is in use or a server does not start. Servers
+    /// that did start are stopped.
     pub async fn start(options: StackOptions, provisioner: &Provisioner, report: Report) -> Result<Self, StackError> {
         let lock = DataLock::take(&options.data)?;
-        // Before anything is fetched: nobody wants to learn this after a download.
+        // Fails before a long download, not after it.
         options.check_ports().await?;
-        let (mongod, redis) = tokio::try_join!(provisioner.mongod(), provisioner.redis_server())?;
+        let provided =
+            async { tokio::try_join!(provisioner.mongod(), provisioner.redis_server()).map_err(StackError::from) };
+        let ((mongod, redis), program) = tokio::try_join!(provided, options.qdrant.find(&report))?;
         let mongod = Mongod {
             port: options.mongodb_port,
             parameters: options.mongod_parameters,
@@ -160,7 +164,7 @@ impl Stack {
             supervise: options.supervise,
             ..Redis::new(redis, &options.data)
         };
-        let qdrant = options.qdrant.find().map(|program| Qdrant {
+        let qdrant = program.map(|program| Qdrant {
             http_port: options.qdrant_http_port,
             grpc_port: options.qdrant_grpc_port,
             api_key: options.qdrant_api_key.clone(),
@@ -178,7 +182,7 @@ impl Stack {
         Ok(Self { mongod, redis, qdrant, _lock: lock })
     }
 
-    /// Stops the servers, those that others write to last: Qdrant, Redis, MongoDB.
+    /// Stops the servers in the order Qdrant, Redis, MongoDB.
     pub async fn stop(self) {
         if let Some(qdrant) = &self.qdrant {
             qdrant.stop().await;
@@ -187,25 +191,25 @@ impl Stack {
         self.mongod.stop().await;
     }
 
-    /// The connection string of MongoDB.
+    /// Returns MongoDB's connection string.
     #[must_use]
     pub fn mongodb_uri(&self) -> String {
         self.mongod.url()
     }
 
-    /// The address of Redis.
+    /// Returns Redis' URL.
     #[must_use]
     pub fn redis_url(&self) -> String {
         self.redis.url()
     }
 
-    /// The address of Qdrant's REST API, if the stack runs one.
+    /// Returns the URL of Qdrant's REST API, if the stack runs one.
     #[must_use]
     pub fn qdrant_http_url(&self) -> Option<String> {
         self.qdrant.as_ref().map(Server::url)
     }
 
-    /// The address of Qdrant's gRPC API, if the stack runs one.
+    /// Returns the URL of Qdrant's gRPC API, if the stack runs one.
     #[must_use]
     pub fn qdrant_grpc_url(&self) -> Option<String> {
         self.qdrant.as_ref().and_then(Server::grpc_url)
@@ -213,18 +217,16 @@ impl Stack {
 }
 
 impl QdrantSource {
-    fn find(self) -> Option<QdrantProgram> {
+    async fn find(self, report: &Report) -> Result<Option<QdrantProgram>, StackError> {
         match self {
-            Self::PathOr(command) => {
-                Some(provision::on_path("qdrant").map_or(QdrantProgram::Command(command), QdrantProgram::Binary))
-            }
-            Self::Only(program) => Some(program),
-            Self::Elsewhere => None,
+            Self::Found => local_qdrant::find(report).await.map(Some),
+            Self::Only(program) => Ok(Some(program)),
+            Self::Elsewhere => Ok(None),
         }
     }
 }
 
-/// The start of a launch of a provisioned program.
+/// Returns a launch of a provisioned program, without arguments.
 fn program_launch(program: &Program, dir: PathBuf) -> Launch {
     let existing = std::env::var_os("LD_LIBRARY_PATH");
     let libraries = |path: &PathBuf| provision::library_path_with(Path::new(path), existing.as_deref());

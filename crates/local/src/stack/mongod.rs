@@ -1,4 +1,4 @@
-//! `mongod` as a replica set of one node, which change streams and transactions need.
+//! `mongod` as a replica set of one node, which change streams and transactions require.
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -15,36 +15,36 @@ use crate::{Report, provision::Program};
 
 const REPLICA_SET: &str = "rs0";
 
-/// One attempt to talk to a server that accepts connections; the next attempt follows if it fails.
+/// Timeout of one readiness attempt on a server that accepts connections.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// `replSetGetStatus` on a node that never was part of a replica set.
+/// `replSetGetStatus` on a node without a replica set configuration.
 const NOT_YET_INITIALIZED: i32 = 94;
-/// `replSetGetStatus` on a node that does not find itself in the stored configuration: its port has changed.
+/// `replSetGetStatus` on a node that is not in the stored configuration, because its port has changed.
 const INVALID_REPLICA_SET_CONFIG: i32 = 93;
 
-/// How to run `mongod`. Data lies in `mongodb` and the log in `logs` under the data directory.
+/// Options of `mongod`. Data is in `mongodb` and the log in `logs` under the data directory.
 #[derive(Debug, Clone)]
 pub struct Mongod {
     /// The executable.
     pub program: Program,
-    /// The data directory of the stack, not MongoDB's own below it.
+    /// The stack's data directory, the parent of MongoDB's.
     pub data: PathBuf,
-    /// The port on 127.0.0.1; `0` picks a free one, which a restart keeps. A data directory may change its port: the
-    /// replica set is told.
+    /// The port on 127.0.0.1; `0` picks a free one, which a restart keeps. The port of a data directory may change: the
+    /// replica set is reconfigured.
     pub port: u16,
-    /// Size of the oplog in MiB: how far the change stream can fall behind. MongoDB allows no less than 990.
+    /// Oplog size in MiB: bounds how far the change stream can fall behind. MongoDB's minimum is 990.
     pub oplog_mb: u32,
-    /// WiredTiger's cache in GiB. MongoDB's default is half of the memory, too much for a guest on a laptop.
+    /// WiredTiger's cache in GiB. MongoDB's default is half of the memory, too much for a developer's laptop.
     pub cache_gb: f32,
-    /// More server parameters, `name=value`; `enableTestCommands=1` lets a test use MongoDB's fail points.
+    /// Additional server parameters, `name=value`; `enableTestCommands=1` enables MongoDB's fail points in tests.
     pub parameters: Vec<String>,
-    /// Start it again when it dies without having been asked to.
+    /// Whether it is restarted when it exits unexpectedly.
     pub supervise: bool,
 }
 
 impl Mongod {
-    /// Modest sizes, a free port, no supervision.
+    /// Small sizes, a free port, no supervision.
     #[must_use]
     pub fn new(program: Program, data: impl Into<PathBuf>) -> Self {
         Self {
@@ -61,7 +61,7 @@ impl Mongod {
     /// Starts it and waits until it is primary.
     ///
     /// # Errors
-    /// When the port is taken, or it does not start or does not become primary.
+    /// When the port is in use, or it does not start or does not become primary.
     pub async fn start(self, report: Report) -> Result<Server, StackError> {
         Server::start_new(self.into(), report).await
     }
@@ -83,9 +83,9 @@ impl Mongod {
         arg("--replSet", REPLICA_SET.into());
         arg("--oplogSize", self.oplog_mb.to_string().into());
         arg("--wiredTigerCacheSizeGB", self.cache_gb.to_string().into());
-        // A primary asked to end waits up to 15 s for a successor; there is none.
+        // On shutdown a primary waits up to 15 s for a successor; there is none.
         arg("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100".into());
-        // Recording its own diagnostics once per second serves MongoDB's support only.
+        // Diagnostics recorded once per second only serve MongoDB's support.
         arg("--setParameter", "diagnosticDataCollectionEnabled=false".into());
         for parameter in &self.parameters {
             arg("--setParameter", parameter.into());
@@ -94,9 +94,9 @@ impl Mongod {
         launch
     }
 
-    /// One attempt: configures the replica set if that is needed; fine when this very process is a writable primary.
+    /// Makes one attempt: configures the replica set if needed; succeeds if process `pid` is a writable primary.
     pub(super) async fn ready(port: u16, pid: u32) -> Result<(), String> {
-        // Cheap, and fails at once while the server is not listening yet, unlike the driver, which tries again.
+        // Cheap, and fails at once while the server is not listening yet, unlike the driver, which retries.
         TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
         let options = ClientOptions::builder()
             .hosts(vec![ServerAddress::Tcp { host: "127.0.0.1".into(), port: Some(port) }])
@@ -106,47 +106,47 @@ impl Mongod {
         let client = Client::with_options(options).map_err(|error| error.to_string())?;
         let answer = tokio::time::timeout(ATTEMPT_TIMEOUT, lead(&client, port, pid)).await;
         client.shutdown().immediate(true).await;
-        answer.unwrap_or_else(|_| Err("it accepts connections, but gives no answer".into()))
+        answer.unwrap_or_else(|_| Err("accepts connections, but does not respond".into()))
     }
 }
 
 async fn lead(client: &Client, port: u16, pid: u32) -> Result<(), String> {
     let admin = client.database("admin");
     let run = async |command: Document| admin.run_command(command).await;
-    let say = |error: mongodb::error::Error| error.to_string();
+    let text = |error: mongodb::error::Error| error.to_string();
     let status =
-        run(doc! { "serverStatus": 1, "repl": 0, "metrics": 0, "wiredTiger": 0, "locks": 0 }).await.map_err(say)?;
+        run(doc! { "serverStatus": 1, "repl": 0, "metrics": 0, "wiredTiger": 0, "locks": 0 }).await.map_err(text)?;
     if number(&status, "pid") != Some(i64::from(pid)) {
         return Err(format!("another mongod answers on port {port}"));
     }
-    let hello = run(doc! { "hello": 1 }).await.map_err(say)?;
+    let hello = run(doc! { "hello": 1 }).await.map_err(text)?;
     if hello.get_bool("isWritablePrimary").unwrap_or(false) {
         return Ok(());
     }
     let members = vec![doc! { "_id": 0, "host": format!("127.0.0.1:{port}") }];
     match run(doc! { "replSetGetStatus": 1 }).await.map_err(|error| (code(&error), error)) {
         Err((Some(NOT_YET_INITIALIZED), _)) => {
-            // The same is said while a stored configuration is still being loaded, which takes long if somebody else
-            // is at the old port. That configuration comes into force by itself.
+            // The same code is returned while a stored configuration is still being loaded, which takes long if another
+            // process has the old port. That configuration takes effect automatically.
             let stored = client.database("local").collection::<Document>("system.replset");
-            if stored.find_one(doc! {}).await.map_err(say)?.is_some() {
-                return Err("it is still loading the configuration of its replica set".into());
+            if stored.find_one(doc! {}).await.map_err(text)?.is_some() {
+                return Err("still loading the replica set configuration".into());
             }
             let config = doc! { "_id": REPLICA_SET, "members": members };
-            run(doc! { "replSetInitiate": config }).await.map_err(say)?;
+            run(doc! { "replSetInitiate": config }).await.map_err(text)?;
         }
         Err((Some(INVALID_REPLICA_SET_CONFIG), _)) => {
-            let stored = run(doc! { "replSetGetConfig": 1 }).await.map_err(say)?;
+            let stored = run(doc! { "replSetGetConfig": 1 }).await.map_err(text)?;
             let mut config = stored.get_document("config").map_err(|error| error.to_string())?.clone();
             let version = number(&config, "version").unwrap_or(1);
             config.insert("version", version + 1);
             config.insert("members", members);
-            run(doc! { "replSetReconfig": config, "force": true }).await.map_err(say)?;
+            run(doc! { "replSetReconfig": config, "force": true }).await.map_err(text)?;
         }
-        Err((_, error)) => return Err(say(error)),
+        Err((_, error)) => return Err(text(error)),
         Ok(_) => {}
     }
-    Err("it is not primary yet".into())
+    Err("not primary yet".into())
 }
 
 fn code(error: &mongodb::error::Error) -> Option<i32> {
@@ -156,7 +156,7 @@ fn code(error: &mongodb::error::Error) -> Option<i32> {
     }
 }
 
-/// MongoDB is free to send a whole number as any of its numeric types.
+/// Returns an integer, which MongoDB may send as any of its numeric types.
 fn number(document: &Document, key: &str) -> Option<i64> {
     match document.get(key)? {
         Bson::Int32(value) => Some((*value).into()),

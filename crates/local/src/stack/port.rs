@@ -1,4 +1,4 @@
-//! Ports on the loopback address: finding a free one, and finding out who holds a taken one.
+//! Ports on the loopback address: finds a free one, and the process that holds a used one.
 
 use std::{
     fs, io,
@@ -9,24 +9,24 @@ use std::{
 use super::StackError;
 use crate::ServerKind;
 
-/// A port whose holder was killed a moment ago is free again within this time.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// A port whose holder was just killed becomes free within this time.
+const RELEASE_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// A port that nobody listens on right now.
+/// Returns a port that is currently free.
 pub(super) fn free() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// Whether somebody listens on the port.
+/// Whether the port is in use.
 pub(super) fn is_taken(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
-/// Fails when the port is taken, but gives a holder that is just ending the time to end.
+/// Fails when the port is in use, after a grace period for a holder that is about to exit.
 pub(super) async fn expect_free(server: ServerKind, port: u16) -> Result<(), StackError> {
     let begun = Instant::now();
     while is_taken(port) {
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > RELEASE_TIMEOUT {
             return Err(StackError::PortTaken { server, port, holder: holder(port) });
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
@@ -34,10 +34,10 @@ pub(super) async fn expect_free(server: ServerKind, port: u16) -> Result<(), Sta
     Ok(())
 }
 
-/// The process that listens on the port, as `name (pid N)`, if this system tells us.
+/// Returns the process that listens on the port, as `name (pid N)`, if the system exposes it.
 ///
-/// Linux lists sockets in `/proc/net/tcp` with an inode, and each process's open inodes in `/proc/PID/fd`; those of
-/// other users' processes stay hidden.
+/// Linux lists sockets in `/proc/net/tcp` with an inode, and each process's open inodes in `/proc/PID/fd`, except those
+/// of other users' processes.
 fn holder(port: u16) -> Option<String> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
@@ -60,8 +60,8 @@ fn holder(port: u16) -> Option<String> {
     None
 }
 
-/// The inodes of listening sockets on a port, from a table in the format of `/proc/net/tcp`: the second column is
-/// `address:port` in hexadecimal, the fourth the state (`0A` is listening), the tenth the inode.
+/// Returns the inodes of listening sockets on a port, from a table in the format of `/proc/net/tcp`: the second column
+/// is `address:port` in hexadecimal, the fourth the state (`0A` is listening), the tenth the inode.
 fn listening_inodes(table: &str, port: u16) -> Vec<String> {
     let suffix = format!(":{port:04X}");
     table
@@ -80,11 +80,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_holder_of_a_port_is_found() -> io::Result<()> {
+    fn holder_returns_process_that_listens_on_port() -> io::Result<()> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         assert!(is_taken(port));
-        let holder = holder(port).expect("this very process");
+        let holder = holder(port).expect("this process");
         assert!(holder.ends_with(&format!("(pid {})", std::process::id())), "{holder}");
         drop(listener);
         assert!(!is_taken(port));
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn only_listening_sockets_count() {
+    fn listening_inodes_ignores_established_connections() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
             0: 0100007F:18EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1\n\
             1: 0100007F:18EB 0100007F:8F00 01 00000000:00000000 00:00000000 00000000     0        0 4343 1\n";

@@ -1,4 +1,4 @@
-//! A server of Qdrant's API: a real `qdrant` if there is one, else a command that serves the same.
+//! A server of Qdrant's API: a real `qdrant`, or a command that serves the same API.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -10,36 +10,37 @@ use tokio::{
 use super::{ApiKey, StackError, child::Launch, server::Server};
 use crate::Report;
 
-/// Long enough for any answer to `/readyz`; the rest is of no interest.
+/// Longest response to `/readyz` that is read; only the status line matters.
 const ANSWER_BYTES: u64 = 1024;
 
-/// The variable in which a Qdrant takes its API key.
+/// The environment variable of Qdrant's API key.
 const API_KEY: &str = "QDRANT__SERVICE__API_KEY";
 
-/// What to run as Qdrant.
+/// The program to run as Qdrant.
 #[derive(Debug, Clone)]
 pub enum QdrantProgram {
-    /// A real Qdrant server, which takes its settings from the environment.
+    /// A Qdrant server, configured through the environment.
     Binary(PathBuf),
     /// A program with its first arguments, followed by `--data DIR --http 127.0.0.1:PORT --grpc 127.0.0.1:PORT`. It
-    /// takes an API key from the environment, as Qdrant does (`QDRANT__SERVICE__API_KEY`), and serves Qdrant's API until it is told to end by SIGTERM.
+    /// reads an API key from the environment, as Qdrant does (`QDRANT__SERVICE__API_KEY`), and serves Qdrant's API
+    /// until SIGTERM.
     Command(Vec<OsString>),
 }
 
-/// How to run Qdrant. Data lies in `qdrant` and the log in `logs` under the data directory.
+/// Options of Qdrant. Data is in `qdrant` and the log in `logs` under the data directory.
 #[derive(Debug, Clone)]
 pub struct Qdrant {
-    /// What to run.
+    /// The program.
     pub program: QdrantProgram,
-    /// The data directory of the stack, not Qdrant's own below it.
+    /// The stack's data directory, the parent of Qdrant's.
     pub data: PathBuf,
     /// The port of the REST API on 127.0.0.1; `0` picks a free one, which a restart keeps.
     pub http_port: u16,
     /// The port of the gRPC API on 127.0.0.1; `0` picks a free one, which a restart keeps.
     pub grpc_port: u16,
-    /// What every request has to carry; `None` lets everybody in.
+    /// The API key that it requires. `None`: no authentication.
     pub api_key: Option<ApiKey>,
-    /// Start it again when it dies without having been asked to.
+    /// Whether it is restarted when it exits unexpectedly.
     pub supervise: bool,
 }
 
@@ -50,10 +51,10 @@ impl Qdrant {
         Self { program, data: data.into(), http_port: 0, grpc_port: 0, api_key: None, supervise: false }
     }
 
-    /// Starts it and waits until it answers on both ports.
+    /// Starts it and waits until it is ready on both ports.
     ///
     /// # Errors
-    /// When a port is taken, or it does not start or does not answer.
+    /// When a port is in use, or it does not start or does not become ready.
     pub async fn start(self, report: Report) -> Result<Server, StackError> {
         Server::start_new(self.into(), report).await
     }
@@ -68,7 +69,7 @@ impl Qdrant {
 
     pub(super) fn launch(&self, http: u16, grpc: u16) -> Result<Launch, StackError> {
         let dir = self.dir();
-        // In the environment, not on the command line, which every user of the machine can read.
+        // Passed in the environment: every user of the machine can read the command line.
         let key = self.api_key.iter().map(|key| (API_KEY.into(), key.reveal().into()));
         match &self.program {
             QdrantProgram::Binary(program) => {
@@ -94,11 +95,11 @@ impl Qdrant {
         }
     }
 
-    /// One attempt: fine when `GET /readyz` says 200 and the gRPC port accepts connections.
+    /// Makes one attempt: succeeds if `GET /readyz` returns 200 and the gRPC port accepts connections.
     ///
-    /// Plain HTTP over a socket: a client with TLS, pools and redirects would be a lot for one line.
+    /// Plain HTTP over a socket, to avoid a full HTTP client for one request.
     pub(super) async fn ready(http: u16, grpc: u16) -> Result<(), String> {
-        let talk = async {
+        let exchange = async {
             let mut stream = TcpStream::connect(("127.0.0.1", http)).await?;
             stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").await?;
             let mut answer = Vec::new();
@@ -106,8 +107,12 @@ impl Qdrant {
             TcpStream::connect(("127.0.0.1", grpc)).await?;
             std::io::Result::Ok(answer)
         };
-        let answer = talk.await.map_err(|error| error.to_string())?;
+        let answer = exchange.await.map_err(|error| error.to_string())?;
         let line = String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned();
-        if line.split_whitespace().nth(1) == Some("200") { Ok(()) } else { Err(format!("GET /readyz says `{line}`")) }
+        if line.split_whitespace().nth(1) == Some("200") {
+            Ok(())
+        } else {
+            Err(format!("GET /readyz returned `{line}`"))
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `redis-server`, set up so that it never forgets what it confirmed and never evicts.
+//! `redis-server` with an append-only file and without eviction.
 
 use std::{ffi::OsString, fmt, path::PathBuf};
 
@@ -7,13 +7,13 @@ use tokio::net::TcpStream;
 use super::{StackError, child::Launch, program_launch, server::Server};
 use crate::{Report, provision::Program};
 
-/// When Redis forces its append-only file to disk.
+/// Redis' `appendfsync` policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fsync {
-    /// Once per second: a crash of the machine (not of Redis) can cost the last second.
+    /// Once per second: a crash of the machine (not of Redis) can lose the last second.
     #[default]
     EverySecond,
-    /// Before each answer: nothing confirmed is ever lost, at a price per write.
+    /// Before each reply: no acknowledged write is ever lost, at the cost of an fsync per write.
     Always,
 }
 
@@ -26,20 +26,20 @@ impl fmt::Display for Fsync {
     }
 }
 
-/// How to run `redis-server`. Data lies in `redis` and the log in `logs` under the data directory.
+/// Options of `redis-server`. Data is in `redis` and the log in `logs` under the data directory.
 #[derive(Debug, Clone)]
 pub struct Redis {
     /// The executable.
     pub program: Program,
-    /// The data directory of the stack, not Redis' own below it.
+    /// The stack's data directory, the parent of Redis'.
     pub data: PathBuf,
     /// The port on 127.0.0.1; `0` picks a free one, which a restart keeps.
     pub port: u16,
-    /// When writes are forced to disk.
+    /// The fsync policy.
     pub fsync: Fsync,
-    /// The most memory for data, in bytes; writes beyond it are refused, nothing is evicted. `None` is no limit.
+    /// Memory limit, in bytes; writes beyond it are rejected, nothing is evicted. `None`: unlimited.
     pub maxmemory: Option<u64>,
-    /// Start it again when it dies without having been asked to.
+    /// Whether it is restarted when it exits unexpectedly.
     pub supervise: bool,
 }
 
@@ -50,10 +50,10 @@ impl Redis {
         Self { program, data: data.into(), port: 0, fsync: Fsync::default(), maxmemory: None, supervise: false }
     }
 
-    /// Starts it and waits until it answers.
+    /// Starts it and waits until it is ready.
     ///
     /// # Errors
-    /// When the port is taken, or it does not start or does not answer.
+    /// When the port is in use, or it does not start or does not become ready.
     pub async fn start(self, report: Report) -> Result<Server, StackError> {
         Server::start_new(self.into(), report).await
     }
@@ -75,24 +75,24 @@ impl Redis {
         arg("--daemonize", "no".into());
         arg("--appendonly", "yes".into());
         arg("--appendfsync", self.fsync.to_string().into());
-        // The append-only file is the only persistence; snapshots beside it would be work for nothing.
+        // The append-only file suffices; RDB snapshots would be redundant.
         arg("--save", "".into());
         arg("--maxmemory", self.maxmemory.unwrap_or(0).to_string().into());
         arg("--maxmemory-policy", "noeviction".into());
         launch
     }
 
-    /// One attempt: fine when this very process answers and has loaded its data.
+    /// Makes one attempt: succeeds if process `pid` responds and has loaded its data.
     pub(super) async fn ready(port: u16, pid: u32) -> Result<(), String> {
         TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
-        let say = |error: redis::RedisError| error.to_string();
-        let client = redis::Client::open(Self::url(port)).map_err(say)?;
-        let mut connection = client.get_multiplexed_async_connection().await.map_err(say)?;
-        let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(say)?;
+        let text = |error: redis::RedisError| error.to_string();
+        let client = redis::Client::open(Self::url(port)).map_err(text)?;
+        let mut connection = client.get_multiplexed_async_connection().await.map_err(text)?;
+        let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(text)?;
         if !info.lines().any(|line| line.trim() == format!("process_id:{pid}")) {
             return Err(format!("another redis-server answers on port {port}"));
         }
-        // INFO is answered while data is still being loaded, PING is not.
-        redis::cmd("PING").query_async::<String>(&mut connection).await.map(drop).map_err(say)
+        // Redis replies to INFO while it is still loading data, but not to PING.
+        redis::cmd("PING").query_async::<String>(&mut connection).await.map(drop).map_err(text)
     }
 }

@@ -1,8 +1,8 @@
-//! The life of one server: start, wait until it really answers, stop, kill, pause, start again.
+//! The life cycle of one server: start, readiness, stop, kill, pause, restart.
 //!
-//! Guarantees: a started server has answered a real request, and it was our own process that answered; a restart keeps
-//! port and data; a stopped or killed server stays down; a supervised one that dies by itself comes back, ever more
-//! slowly while it keeps failing; the last handle takes the process with it.
+//! Guarantees: a started server has answered a request, and the answer came from the started process; a restart keeps
+//! port and data; a stopped or killed server stays down; a supervised server that exits unexpectedly is restarted with
+//! exponential backoff; dropping the last handle kills the process.
 
 use std::{
     fmt, fs,
@@ -28,21 +28,21 @@ use super::{
 };
 use crate::{Event, Report, ServerKind};
 
-/// After a crash a server first repairs or reloads its data, which can take a while.
+/// After a crash a server first recovers or reloads its data, which can take a while.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
-/// Between two questions to a server that is starting. Redis starts within about 100 ms.
+/// Between two readiness checks. Redis starts within about 100 ms.
 const READY_INTERVAL: Duration = Duration::from_millis(10);
-/// A server that has not ended itself this long after SIGTERM is killed. Nothing confirmed is lost by that.
+/// A server that is still running this long after SIGTERM is killed. That loses no acknowledged write.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// A picked port can be snatched by somebody else before the server listens.
+/// Another process can take a picked port before the server listens.
 const PORT_ATTEMPTS: usize = 3;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
-/// A server that ran this long is healthy again: its next death is met with a short pause.
+/// A server that ran this long is healthy again: its backoff is reset.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 
-/// A server of ours. A cheap handle: all clones stand for the same server, and dropping the last one kills it.
+/// A cheap handle to a server: clones refer to the same server, and dropping the last one kills it.
 #[derive(Clone)]
 pub struct Server(Arc<Inner>);
 
@@ -60,16 +60,16 @@ struct Inner {
     spec: Spec,
     ports: StdMutex<Ports>,
     report: Report,
-    /// Whether the server should run. Supervision looks at it, and a start that is under way gives up when it changes.
+    /// Whether the server should run. Supervision checks it, and a start in progress aborts when it changes.
     wanted: watch::Sender<bool>,
-    /// Held while the server is started or stopped, so that these never mix.
+    /// Held while the server is started or stopped, so that these never overlap.
     state: Mutex<State>,
     /// The process, for signals that must not wait for `state`.
     child: StdMutex<Option<Arc<Child>>>,
 }
 
 struct State {
-    /// Counts the processes that were started, so that a watcher knows its own.
+    /// Counts started processes, so that a watcher recognises its own.
     generation: u64,
     begun: Instant,
     backoff: Duration,
@@ -77,19 +77,19 @@ struct State {
 
 impl Server {
     pub(super) async fn start_new(spec: Spec, report: Report) -> Result<Self, StackError> {
-        let wished = spec.wished();
-        let automatic = wished.each().any(|port| port == 0);
+        let requested = spec.requested_ports();
+        let automatic = requested.each().any(|port| port == 0);
         let state = State { generation: 0, begun: Instant::now(), backoff: FIRST_BACKOFF };
         let server = Self(Arc::new(Inner {
             spec,
-            ports: StdMutex::new(wished),
+            ports: StdMutex::new(requested),
             report,
             wanted: watch::Sender::new(false),
             state: Mutex::new(state),
             child: StdMutex::new(None),
         }));
         for attempt in 1.. {
-            server.0.pick_ports(wished)?;
+            server.0.pick_ports(requested)?;
             match server.start().await {
                 Err(StackError::Exited { .. } | StackError::PortTaken { .. })
                     if automatic && attempt < PORT_ATTEMPTS && server.0.ports().each().any(port::is_taken) => {}
@@ -99,25 +99,25 @@ impl Server {
         unreachable!("the last attempt returns")
     }
 
-    /// Which server this is.
+    /// Returns the kind of server.
     #[must_use]
     pub fn kind(&self) -> ServerKind {
         self.0.spec.kind()
     }
 
-    /// The port on 127.0.0.1; for Qdrant that of the REST API.
+    /// Returns the port on 127.0.0.1; for Qdrant that of the REST API.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.0.ports().main
     }
 
-    /// Qdrant's second port, on 127.0.0.1.
+    /// Returns Qdrant's gRPC port on 127.0.0.1.
     #[must_use]
     pub fn grpc_port(&self) -> Option<u16> {
         self.0.ports().grpc
     }
 
-    /// The address that a client is given: `mongodb://…`, `redis://…`, or `http://…` for Qdrant's REST API.
+    /// Returns the URL for clients: `mongodb://…`, `redis://…`, or `http://…` for Qdrant's REST API.
     #[must_use]
     pub fn url(&self) -> String {
         match self.kind() {
@@ -127,28 +127,28 @@ impl Server {
         }
     }
 
-    /// The address of Qdrant's gRPC API.
+    /// Returns the URL of Qdrant's gRPC API.
     #[must_use]
     pub fn grpc_url(&self) -> Option<String> {
         self.grpc_port().map(Qdrant::url)
     }
 
-    /// The process id while the process lives.
+    /// Returns the process id while the process runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.0.child().filter(|child| child.is_alive()).map(|child| child.pid())
     }
 
-    /// The log file, which also holds what the program wrote to stdout and stderr.
+    /// Returns the log file, which includes stdout and stderr.
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.0.spec.log()
     }
 
-    /// Starts the server and waits until it answers. Does nothing if it runs.
+    /// Starts the server and waits until it is ready. Does nothing if it runs.
     ///
     /// # Errors
-    /// When a port is taken, the process ends while starting, or it does not answer within two minutes.
+    /// When a port is in use, the process exits during startup, or it is not ready within two minutes.
     pub async fn start(&self) -> Result<(), StackError> {
         let mut state = self.0.state.lock().await;
         if self.pid().is_some() {
@@ -158,8 +158,8 @@ impl Server {
         launch(&self.0, &mut state).await
     }
 
-    /// Asks the process to end (SIGTERM), waits for it, and kills it when it takes too long. A paused one goes on
-    /// first. Supervision does not bring it back.
+    /// Sends SIGTERM, waits for the process, and kills it after a grace period. Resumes a paused process first.
+    /// Supervision does not restart it.
     pub async fn stop(&self) {
         let _state = self.0.unwanted().await;
         if let Some(child) = self.0.child().filter(|child| child.is_alive()) {
@@ -174,7 +174,7 @@ impl Server {
         }
     }
 
-    /// Kills the process (SIGKILL) and waits until it is gone. Supervision does not bring it back.
+    /// Kills the process (SIGKILL) and waits until it has exited. Supervision does not restart it.
     pub async fn kill(&self) {
         let _state = self.0.unwanted().await;
         if let Some(child) = self.0.child().filter(|child| child.is_alive()) {
@@ -184,21 +184,21 @@ impl Server {
         }
     }
 
-    /// Freezes the process (SIGSTOP): it keeps its port and its connections, but answers nothing.
+    /// Pauses the process (SIGSTOP): it keeps its port and its connections, but does not respond.
     pub fn pause(&self) {
         if let Some(child) = self.0.child() {
             child.signal(Signal::STOP);
         }
     }
 
-    /// Lets a paused process go on (SIGCONT).
+    /// Resumes a paused process (SIGCONT).
     pub fn resume(&self) {
         if let Some(child) = self.0.child() {
             child.signal(Signal::CONT);
         }
     }
 
-    /// Stops the server and starts it again, on the same port and data.
+    /// Restarts the server with the same port and data.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -207,10 +207,10 @@ impl Server {
         self.start().await
     }
 
-    /// Asks the server a real question, once: fine when it could do work right now.
+    /// Checks once whether the server is ready.
     ///
     /// # Errors
-    /// When it does not run or gives no good answer.
+    /// When it does not run or is not ready.
     pub async fn ready(&self) -> Result<(), StackError> {
         let server = self.kind();
         let pid = self.pid().ok_or(StackError::NotRunning { server })?;
@@ -232,8 +232,8 @@ impl Inner {
         *self.child.lock().unwrap_or_else(PoisonError::into_inner) = child;
     }
 
-    /// Notes that the server shall be down. Said twice: first to end a start that is under way and holds the lock, then
-    /// to overrule one that was waiting for it.
+    /// Marks the server as not wanted. Set twice: first to abort a start in progress, which holds the lock, then to
+    /// override one that was waiting for the lock.
     async fn unwanted(&self) -> MutexGuard<'_, State> {
         self.wanted.send_replace(false);
         let state = self.state.lock().await;
@@ -241,31 +241,31 @@ impl Inner {
         state
     }
 
-    /// Ends when the server shall be down.
+    /// Completes when the server is no longer wanted.
     async fn not_wanted(&self) {
         // The sender lives as long as `self`, so this cannot fail.
         let _ = self.wanted.subscribe().wait_for(|wanted| !wanted).await;
     }
 
     /// Replaces each `0` by a free port.
-    fn pick_ports(&self, wished: Ports) -> Result<(), StackError> {
+    fn pick_ports(&self, requested: Ports) -> Result<(), StackError> {
         let pick = |port| match port {
             0 => port::free().map_err(StackError::io("find a free port on", "127.0.0.1")),
             port => Ok(port),
         };
-        let picked = Ports { main: pick(wished.main)?, grpc: wished.grpc.map(pick).transpose()? };
+        let picked = Ports { main: pick(requested.main)?, grpc: requested.grpc.map(pick).transpose()? };
         *self.ports.lock().unwrap_or_else(PoisonError::into_inner) = picked;
         Ok(())
     }
 
-    /// Ends a process that did not get ready; its port and its data are free afterwards.
+    /// Kills a process that did not become ready; its port and its data are free afterwards.
     async fn give_up(&self, child: &Child) {
         child.signal(Signal::KILL);
         child.ended().await;
         self.set_child(None);
     }
 
-    /// Starts the process and waits until it answers; a process that does not is killed.
+    /// Starts the process and waits until it is ready; kills it otherwise.
     async fn bring_up(&self) -> Result<Arc<Child>, StackError> {
         let (server, ports, log) = (self.spec.kind(), self.ports(), self.spec.log());
         for port in ports.each() {
@@ -292,7 +292,7 @@ impl Inner {
             }
         };
         tokio::select! {
-            // The end first: somebody else may answer on the port that our process could not get.
+            // The exit first: another process may answer on a port that this one could not bind.
             biased;
             status = child.ended() => {
                 self.set_child(None);
@@ -315,7 +315,7 @@ impl Inner {
     }
 }
 
-/// Brings the server up and has it watched, if it is to be supervised.
+/// Starts the server and its watcher, if supervised.
 async fn launch(inner: &Arc<Inner>, state: &mut State) -> Result<(), StackError> {
     inner.wanted.send_replace(true);
     state.generation += 1;
@@ -328,9 +328,9 @@ async fn launch(inner: &Arc<Inner>, state: &mut State) -> Result<(), StackError>
     Ok(())
 }
 
-/// Waits for the end of one process and starts the next one, unless the end was asked for.
+/// Waits for a process to exit and restarts it, unless it was stopped on purpose.
 ///
-/// Boxed because it leads to [`launch`], which leads here again.
+/// Boxed because it calls [`launch`], which calls it again.
 fn keep_alive(
     inner: Weak<Inner>,
     generation: u64,
@@ -354,7 +354,7 @@ fn keep_alive(
                     state.backoff = FIRST_BACKOFF;
                 }
             } else if server.child().is_some_and(|child| child.is_alive()) {
-                // Somebody has started it meanwhile; that process has a watcher of its own.
+                // Started meanwhile; that process has its own watcher.
                 return;
             } else {
                 match launch(&server, &mut state).await {
@@ -367,7 +367,7 @@ fn keep_alive(
             let after = state.backoff;
             state.backoff = (after * 2).min(LONGEST_BACKOFF);
             (server.report)(Event::Restarting { server: kind, after });
-            // Neither the lock nor the server is kept during the pause.
+            // Do not hold the lock or the server during the backoff.
             drop(state);
             drop(server);
             tokio::time::sleep(after).await;

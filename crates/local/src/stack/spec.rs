@@ -1,11 +1,11 @@
-//! The three servers seen as one: what each is called, where it keeps things, how it is launched and asked.
+//! One type for the three servers: kind, directories, launch and readiness check.
 
 use std::path::PathBuf;
 
 use super::{StackError, child::Launch, mongod::Mongod, qdrant::Qdrant, redis::Redis};
 use crate::ServerKind;
 
-/// What to run.
+/// A server to run.
 #[derive(Debug, Clone)]
 pub(super) enum Spec {
     Mongod(Mongod),
@@ -13,7 +13,7 @@ pub(super) enum Spec {
     Qdrant(Qdrant),
 }
 
-/// Where a server listens: its main port, and Qdrant's second one.
+/// A server's ports: the main port, and Qdrant's gRPC port.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ports {
     pub(super) main: u16,
@@ -76,8 +76,8 @@ impl Spec {
         }
     }
 
-    /// The wished ports; `0` is any.
-    pub(super) fn wished(&self) -> Ports {
+    /// Returns the configured ports; `0` is any.
+    pub(super) fn requested_ports(&self) -> Ports {
         match self {
             Self::Mongod(spec) => Ports { main: spec.port, grpc: None },
             Self::Redis(spec) => Ports { main: spec.port, grpc: None },

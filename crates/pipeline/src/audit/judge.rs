@@ -1,4 +1,4 @@
-//! Decides whether the index has a document as the source has it, without asking either.
+//! Decides whether the index matches a document of the source, without I/O.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -11,25 +11,25 @@ use tidewheel_core::version::Version;
 
 use crate::upserter::PayloadOptions;
 
-/// How the index differs from the source.
+/// The kind of a difference between index and source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// The source has the document, the index has not.
+    /// The document is in the source, but not in the index.
     Missing,
-    /// The index has another state of it, or not all of it.
+    /// The index has another state of the document, or only a part of it.
     Stale,
-    /// The index has it, the source has not.
+    /// The document is in the index, but not in the source.
     Extra,
-    /// The index has points of it that should not be there.
+    /// The index has surplus points of the document.
     Surplus,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 4] = [Self::Missing, Self::Stale, Self::Extra, Self::Surplus];
 
-    /// As it is written.
+    /// Its name in output.
     pub fn name(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -40,7 +40,7 @@ impl Kind {
     }
 }
 
-/// A point that tidewheel has written.
+/// A point written by tidewheel.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     pub(super) point: IndexedPoint,
@@ -48,7 +48,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Reads a point; `None` if somebody else has written it.
+    /// Reads a point; `None` if tidewheel did not write it.
     pub(super) fn read(point: IndexedPoint) -> Option<Self> {
         let stamp = Stamped::read(&point.payload)?;
         Some(Self { point, stamp })
@@ -58,17 +58,17 @@ impl Seen {
         DocumentId::new(&self.stamp.namespace, &self.stamp.key)
     }
 
-    /// Whether it lies where the document's chunk of this number belongs. A copy under another id does not.
+    /// Whether its id is the one of the document's chunk of this number. The id of a copy is not.
     pub(super) fn is_in_place(&self) -> bool {
         self.document().point(self.stamp.chunk) == self.point.id
     }
 
-    /// Whether the point says that it is of another document than its key names: a deletion of its document would not find it.
+    /// Whether the point's document id does not match its key: a deletion of its document would not find it.
     pub(super) fn is_contradictory(&self) -> bool {
         self.stamp.document != Some(self.document())
     }
 
-    /// Whether the point can be no document's: it lies where none of its document's points belong, or contradicts itself.
+    /// Whether the point belongs to no document: its id is not one of its document's points, or contradicts its key.
     pub(super) fn is_stray(&self) -> bool {
         !self.is_in_place() || self.is_contradictory()
     }
@@ -79,8 +79,8 @@ impl Seen {
     }
 }
 
-/// How the points of a document differ from its row in the source, if they do. `points` are all that were found of it, in any
-/// order; with options, every field of the payload is compared too.
+/// Returns how the points of a document differ from its row in the source, if they do. `points` are all its known
+/// points, in any order; with options, every field of the payload is compared too.
 pub(super) fn judge(
     row_of_source: Option<&SourceRow>,
     mut points: Vec<Seen>,
@@ -88,13 +88,12 @@ pub(super) fn judge(
 ) -> Option<(Kind, String)> {
     let Some(source) = row_of_source else {
         let count = points.len();
-        return (count > 0)
-            .then(|| (Kind::Extra, format!("{count} points of a document that the index should not have")));
+        return (count > 0).then(|| (Kind::Extra, format!("{count} points of a document that should not be indexed")));
     };
     let misplaced = points.iter().filter(|seen| !seen.is_in_place()).count();
     points.retain(Seen::is_in_place);
     if points.is_empty() && misplaced == 0 {
-        return Some((Kind::Missing, "no point of it".to_owned()));
+        return Some((Kind::Missing, "no points found".to_owned()));
     }
     points.sort_by_key(|seen| seen.stamp.chunk);
     let row = row(&points, Seen::place);
@@ -103,28 +102,31 @@ pub(super) fn judge(
     };
     match &source.document {
         Ok(document) if first.stamp.digest == digest(document) => {}
-        Ok(_) => return Some((Kind::Stale, "another state of the document".to_owned())),
-        Err(why) => return Some((Kind::Stale, format!("the document cannot be read: {why}"))),
+        Ok(_) => return Some((Kind::Stale, "document digest differs".to_owned())),
+        Err(why) => return Some((Kind::Stale, format!("failed to read the document: {why}"))),
     }
     if let Err(what) = row.whole {
         return Some((Kind::Stale, what));
     }
     if let Some(seen) = row.row.iter().find(|seen| seen.is_contradictory()) {
-        return Some((Kind::Stale, format!("`_tidewheel.document` of chunk {} contradicts its key", seen.stamp.chunk)));
+        return Some((
+            Kind::Stale,
+            format!("`_tidewheel.document` of chunk {} does not match its key", seen.stamp.chunk),
+        ));
     }
     if let Some(what) = payload.and_then(|options| differs(source, row.row, options)) {
         return Some((Kind::Stale, what));
     }
     let surplus = row.surplus.len() + misplaced;
-    (surplus > 0).then(|| (Kind::Surplus, format!("{surplus} points too many")))
+    (surplus > 0).then(|| (Kind::Surplus, format!("{surplus} surplus points")))
 }
 
-/// The first field of a payload that is not what the document says.
+/// Returns the first field of a payload that differs from the document.
 fn differs(source: &SourceRow, row: &[Seen], options: &PayloadOptions) -> Option<String> {
     let document = source.document.as_ref().ok().and_then(|document| plain_document(document).ok());
-    // Without it can be neither written nor compared; its dead letter says so.
+    // An invalid document can be neither written nor compared; it has a dead letter.
     let expected = options.select(document?);
-    // Points of releases before there were excerpts carry everything, which is right as well.
+    // Points of releases without excerpts carry all fields, which is valid too.
     let excerpt = excerpt(&expected).map(|excerpt| excerpt.fields);
     row.iter().find_map(|Seen { point, stamp }| {
         let name = first_difference(&expected, &point.payload)?;
@@ -132,7 +134,7 @@ fn differs(source: &SourceRow, row: &[Seen], options: &PayloadOptions) -> Option
         if excerpt.is_some_and(|excerpt| first_difference(excerpt, &point.payload).is_none()) {
             return None;
         }
-        Some(format!("the field {name} of chunk {} is not what the document says", stamp.chunk))
+        Some(format!("field {name} of chunk {} differs from the document", stamp.chunk))
     })
 }
 
@@ -141,7 +143,7 @@ fn first_difference<'a>(expected: &'a Map<String, Value>, found: &'a Map<String,
     expected.keys().chain(found.keys()).find(differs)
 }
 
-/// A document that is looked at.
+/// A document to audit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Target {
     pub(super) namespace: Namespace,
@@ -198,14 +200,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_is_no_difference() {
+    fn matching_document_has_no_difference() {
         assert_eq!(kind(vec![seen(0, 1, 5, DOCUMENT)]), None);
         assert_eq!(kind(vec![seen(1, 2, 5, DOCUMENT), seen(0, 2, 5, DOCUMENT)]), None);
         assert_eq!(judge(None, Vec::new(), None), None);
     }
 
     #[test]
-    fn each_kind_of_difference_is_told() {
+    fn each_kind_of_difference_is_reported() {
         assert_eq!(kind(Vec::new()), Some(Kind::Missing));
         assert_eq!(kind(vec![seen(1, 2, 5, DOCUMENT)]), Some(Kind::Missing));
         assert_eq!(kind(vec![seen(0, 1, 5, r#"{"_id":1}"#)]), Some(Kind::Stale));
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn an_excerpt_and_the_whole_document_are_both_right_on_further_points_and_nothing_else() {
+    fn later_points_may_carry_the_excerpt_or_the_whole_document_only() {
         let content = "x".repeat(10_000);
         let document = json!({"_id": 1, "content": content, "state": "open"}).to_string();
         let source = SourceRow { document: Ok(document.clone()), ..source() };
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_compared_where_that_is_wanted() {
+    fn fields_are_compared_only_with_payload_options() {
         let mut changed = seen(0, 1, 5, DOCUMENT);
         changed.point.payload.insert("subject".into(), json!("Bye"));
         let mut more = seen(0, 1, 5, DOCUMENT);

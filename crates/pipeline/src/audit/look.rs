@@ -1,4 +1,4 @@
-//! Looks at documents on both sides.
+//! Reads documents from source and index.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,16 +9,16 @@ use uuid::Uuid;
 
 use super::judge::{Seen, Target};
 
-/// Points that are asked for in one call.
+/// Maximum number of points requested in one call.
 const POINTS: usize = 1_000;
 
-/// The fields of the payload that are read: those that tell version and digest, or all of them.
+/// The payload fields to read: those with version and digest, or all.
 pub(super) fn fields(whole: bool) -> &'static [&'static str] {
     if whole { &[] } else { STAMP }
 }
 
-/// The points of these documents: chunk 0, those that it says there are, and the ones named in `more`. With `probe`, also the
-/// one behind the last, where what an older version has left over begins.
+/// Returns the points of these documents: chunk 0, the further chunks according to it, and the ones in `more`. With
+/// `probe`, also the one after the last, where leftover chunks of an older version begin.
 pub(super) async fn points(
     index: &dyn Index,
     targets: &[&Target],
@@ -56,7 +56,7 @@ async fn read(index: &dyn Index, ids: &[Uuid], whole: bool, of: &mut HashMap<Tar
     Ok(())
 }
 
-/// The rows of these documents, as of `at_least` or later.
+/// Returns the source rows of these documents, as of `at_least` or later.
 pub(super) async fn rows(
     source: &dyn Source,
     targets: &[&Target],

@@ -1,18 +1,19 @@
-//! The audit: is the index what the source says, document by document and point by point?
+//! The audit: compares index and source, document by document and point by point.
 //!
 //! ```text
 //!  source, page by page in the order of _id ──▶ their points by id ──────────────────▶ judge ──┐
 //!  index, page by page in the order of ids ──▶ which of them the source still has ──▶ judge ──┤
 //!                                                                                              ▼
-//!      repair ◀── confirmed ◀── judge again ◀── everything committed before has arrived ◀── suspects
+//!      repair ◀── confirmed ◀── judge again ◀── earlier commits are in the index ◀───────── suspects
 //! ```
 //!
-//! **Bounded**: neither side is held in memory; suspects are settled whenever there are many.
-//! **Resumable**: an audit of everything saves its place, and the next process goes on there.
-//! **Fair**: what differs is looked at again when all that was committed at the first look is in the index, and counts only if
-//! its source has not changed since. So writes that are under way are no drift.
-//! **Repair** goes through the pipeline: rows of the source and deletions with a time after everything that was found, which
-//! every later change wins over. Points that a repaired document leaves behind are removed as an upserter removes them.
+//! **Bounded**: neither side is held in memory; suspects are settled whenever many have accumulated.
+//! **Resumable**: a complete audit saves its position, and the next process resumes there.
+//! **Fair**: a difference is checked again once everything committed at the first check is in the index, and counts
+//! only if its source has not changed since. So writes in flight are not drift.
+//! **Repair** goes through the pipeline: rows of the source and deletions, with a time after all differences found, so
+//! that every later change wins over them. Leftover points of a repaired document are removed as an upserter removes
+//! them.
 
 mod judge;
 mod look;
@@ -35,37 +36,37 @@ pub use scope::{Range, Scope};
 use crate::processor::LeftOut;
 use crate::upserter::PayloadOptions;
 
-/// What an audit works with.
+/// The ports of an audit.
 #[derive(Clone)]
 pub struct AuditPorts {
     /// MongoDB.
     pub source: Arc<dyn Source>,
     /// The collection in Qdrant. Only a repair writes to it.
     pub index: Arc<dyn Index>,
-    /// How far everything has come.
+    /// The checkpoints.
     pub journal: Arc<dyn Journal>,
-    /// Stage 1, for a repair; `None` for a look alone.
+    /// Stage 1, for a repair; `None` for an audit without repair.
     pub repair: Option<Arc<dyn Archive<Change>>>,
 }
 
-/// How to audit.
+/// Options of an audit.
 #[derive(Clone, Debug)]
 pub struct AuditOptions {
-    /// What is compared.
+    /// The scope of the comparison.
     pub scope: Scope,
-    /// Compare every field of the payload; without, the digest alone.
+    /// Compare every field of the payload; `None` compares the digest alone.
     pub payload: Option<PayloadOptions>,
-    /// How long to wait until what was committed before has arrived, before what differs is looked at again.
+    /// How long to wait for earlier commits to reach the index before differences are checked again.
     pub settle: Duration,
-    /// How long to wait until repairs have arrived.
+    /// How long to wait for repairs to reach the index.
     pub arrive: Duration,
-    /// The least pause after each page: a slow audit leaves the servers to others.
+    /// Minimum pause after each page, which limits the load of a slow audit.
     pub pause: Duration,
-    /// Differences that are named; the rest is counted.
+    /// Maximum number of differences listed; the rest is counted.
     pub named: usize,
-    /// Documents that the index leaves out on purpose.
+    /// Documents that are intentionally not indexed.
     pub left_out: LeftOut,
-    /// Resume where an earlier audit was interrupted, and save the place from time to time. For audits of everything.
+    /// Resume an interrupted audit, and save the position periodically. For complete audits.
     pub resumes: bool,
 }
 
@@ -84,75 +85,75 @@ impl Default for AuditOptions {
     }
 }
 
-/// How far an audit has come.
+/// The progress of an audit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Progress {
     /// Documents of the source compared.
     pub documents: u64,
-    /// About how many there are.
+    /// Estimated number of documents.
     pub of_documents: u64,
-    /// Points of the index compared.
+    /// Index points compared.
     pub points: u64,
-    /// How many there are.
+    /// Number of points.
     pub of_points: u64,
-    /// What differs at the first look.
+    /// Documents that differ at the first check.
     pub suspects: u64,
 }
 
-/// Is told how far an audit has come.
+/// Receives the progress of an audit.
 pub type Report = Arc<dyn Fn(Progress) + Send + Sync>;
 
-/// A document whose points are not what they should be.
+/// A document that differs between source and index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// How.
+    /// The kind of difference.
     pub kind: Kind,
     /// `database.collection`.
     pub namespace: String,
     /// Canonical extended JSON of `_id`.
     pub key: String,
-    /// What differs.
+    /// The difference.
     pub what: String,
 }
 
-/// What an audit has found.
+/// The result of an audit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Found {
-    /// Documents of the source that were compared.
+    /// Source documents compared.
     pub documents: u64,
-    /// Points of the index that were compared.
+    /// Index points compared.
     pub points: u64,
-    /// Documents without a point.
+    /// Documents without points.
     pub missing: u64,
-    /// Documents whose points say something else, or not all of it.
+    /// Documents whose points have another state, or are incomplete.
     pub stale: u64,
-    /// Documents that the index has and the source has not.
+    /// Documents in the index, but not in the source.
     pub extra: u64,
-    /// Documents with points that should not be there.
+    /// Documents with surplus points.
     pub surplus: u64,
-    /// Documents that kept changing, so that nothing can be said of them.
+    /// Documents that kept changing, so that their state is undetermined.
     pub unsettled: u64,
-    /// Points that are none of tidewheel's, or of another database: they are left alone.
+    /// Points not written by tidewheel, or of another database: they are ignored.
     pub foreign: u64,
-    /// Whether all that was committed before had arrived when the differences were looked at again. If not, changes that are
-    /// still on their way count as differences.
+    /// Whether earlier commits were in the index when the differences were checked again. If not, changes in flight
+    /// count as differences.
     pub settled: bool,
     /// The first differences.
     pub differences: Vec<Difference>,
-    /// What was done about them.
+    /// The result of the repair.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repaired: Option<Repaired>,
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
 }
 
 impl Found {
-    /// Documents that differ.
+    /// Number of documents that differ.
     pub fn drift(&self) -> u64 {
         self.missing + self.stale + self.extra + self.surplus
     }
 
-    /// How many differ in this way.
+    /// Number of documents with this kind of difference.
     pub fn of(&self, kind: Kind) -> u64 {
         match kind {
             Kind::Missing => self.missing,
@@ -163,12 +164,12 @@ impl Found {
     }
 }
 
-/// What a repair has done.
+/// The result of a repair.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Repaired {
-    /// Documents that were sent again.
+    /// Documents sent again.
     pub sent: u64,
-    /// Deletions that were sent.
+    /// Deletions sent.
     pub deleted: u64,
     /// Documents that still differ: parked ones, for example.
     pub left: u64,

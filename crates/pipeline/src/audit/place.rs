@@ -1,4 +1,4 @@
-//! How far an audit has come, so that the next process resumes there: an audit of a billion documents takes days.
+//! The saved position of an audit, where the next process resumes: an audit of a billion documents takes days.
 
 use serde::{Deserialize, Serialize};
 use tidewheel_core::identity::Namespace;
@@ -7,18 +7,18 @@ use uuid::Uuid;
 
 use super::Found;
 
-/// After how many pages the place is saved.
+/// Number of pages after which the position is saved.
 const SAVE_EVERY: u32 = 100;
 
-/// Where to resume, and what was found up to there.
+/// The resume position, and the result up to there.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Place {
-    /// The last row of the source that was compared: collection and canonical key.
+    /// The last source row compared: collection and canonical key.
     source: Option<(String, String)>,
-    /// Whether every row was compared.
+    /// Whether all rows have been compared.
     pub(super) source_is_done: bool,
-    /// The last point of the index that was compared.
+    /// The last index point compared.
     pub(super) index: Option<Uuid>,
     documents: u64,
     points: u64,
@@ -28,28 +28,28 @@ pub(super) struct Place {
     surplus: u64,
     unsettled: u64,
     foreign: u64,
-    /// Whether everything had arrived whenever differences were looked at again.
+    /// Whether earlier commits were in the index at every second check.
     is_settled: bool,
     #[serde(skip)]
     pages: u32,
 }
 
 impl Place {
-    /// What was saved; the beginning, if nothing was.
+    /// Loads the saved position; the start, if there is none.
     pub(super) async fn load(journal: &dyn Journal) -> PortResult<Self> {
         let saved = journal.audit().await?;
         let beginning = Self { is_settled: true, ..Self::default() };
         Ok(saved.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(beginning))
     }
 
-    /// What was found so far.
+    /// The result so far.
     pub(super) fn found(&self) -> Found {
         let Self { documents, points, missing, stale, extra, surplus, unsettled, foreign, is_settled, .. } = *self;
         let settled = is_settled;
         Found { documents, points, missing, stale, extra, surplus, unsettled, foreign, settled, ..Found::default() }
     }
 
-    /// The row of this collection after which it goes on, or `None` if all of its rows were compared.
+    /// The row of this collection after which to resume, or `None` if all of its rows have been compared.
     pub(super) fn row_after(&self, namespace: &Namespace) -> Option<Option<&str>> {
         match &self.source {
             _ if self.source_is_done => None,
@@ -59,19 +59,19 @@ impl Place {
         }
     }
 
-    /// Moves on behind a row of the source.
+    /// Moves past a row of the source.
     pub(super) fn pass_row(&mut self, namespace: &Namespace, key: &str) {
         self.source = Some((namespace.to_string(), key.to_owned()));
         self.pages += 1;
     }
 
-    /// Moves on behind a point of the index.
+    /// Moves past a point of the index.
     pub(super) fn pass_point(&mut self, id: Uuid) {
         self.index = Some(id);
         self.pages += 1;
     }
 
-    /// Whether the place is to be saved now; says so once.
+    /// Whether the position is due to be saved; true once.
     pub(super) fn is_to_be_saved(&mut self) -> bool {
         let save = self.pages >= SAVE_EVERY;
         if save {
@@ -80,7 +80,7 @@ impl Place {
         save
     }
 
-    /// Saves the place with what was found up to there.
+    /// Saves the position with the result up to there.
     pub(super) async fn save(mut self, found: &Found, journal: &dyn Journal) -> PortResult<()> {
         let Found { documents, points, missing, stale, extra, surplus, unsettled, foreign, settled, .. } = *found;
         (self.documents, self.points, self.unsettled, self.foreign) = (documents, points, unsettled, foreign);
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn place_resumes_behind_its_last_row() {
+    fn place_resumes_after_its_last_row() {
         let (notes, tickets, users) =
             (Namespace::new("shop", "notes"), Namespace::new("shop", "tickets"), Namespace::new("shop", "users"));
         let mut place = Place::default();
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_place_is_the_beginning_and_unknown_fields_are_ignored() {
+    fn invalid_place_is_rejected_and_unknown_fields_are_ignored() {
         assert!(serde_json::from_str::<Place>("no json").is_err());
         let place: Place = serde_json::from_str(r#"{"points": 7, "later": 1}"#).unwrap();
         assert_eq!(place.found().points, 7);

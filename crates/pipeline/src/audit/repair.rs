@@ -1,4 +1,4 @@
-//! Sends what differs through the pipeline once more, and looks whether that has helped.
+//! Sends documents that differ through the pipeline again, and verifies the result.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use super::run::{BATCH, Confirmed, Run, difference, stuck};
 use super::{Repaired, look};
 use crate::producer::now_ms;
 
-/// With this many unconfirmed entries in stage 1 a repair waits.
+/// Number of unacknowledged entries in stage 1 above which a repair waits.
 const ROOM: u64 = 2_000;
 
-/// How often a waiting repair looks.
+/// How often a waiting repair polls.
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Run<'_> {
@@ -26,17 +26,17 @@ impl Run<'_> {
     pub(super) async fn repair(&self, confirmed: &[Confirmed]) -> PortResult<()> {
         let Some(archive) = &self.ports.repair else { return Ok(()) };
         let checkpoint = self.ports.journal.load().await?.ok_or_else(|| {
-            PortError::fatal("no producer has worked on this Redis yet: there is nothing to repair")
-                .with_hint("`tidewheel run` reads everything that is there at its first start")
+            PortError::fatal("nothing to repair: no producer has run on this Redis yet")
+                .with_hint("start `tidewheel run`: its initial snapshot indexes all documents")
         })?;
-        // After every change that was found: it wins over whatever they have left in the index.
+        // After every change found: it wins over everything that they left in the index.
         let version = Version::of_snapshot(checkpoint.epoch, self.later().await?);
         let (mut sent, mut deleted) = (0, 0);
         for batch in confirmed.chunks(BATCH) {
             let targets: Vec<&Target> = batch.iter().map(|confirmed| &confirmed.target).collect();
             let mut rows = look::rows(&*self.ports.source, &targets, version.time).await?;
-            // What cannot be read or is too large stays as it is. Points with a key of an earlier release are removed in the sweep: in
-            // the pipeline their deletion would be that of the document with the present key.
+            // Unreadable or too large documents are skipped. Points with a key of an earlier release are removed in the
+            // sweep: in the pipeline their deletion would delete the document with the current key.
             let changes = targets.iter().filter(|target| key::is_canonical(&target.key)).filter_map(|target| {
                 let (id, document) = match rows.remove(*target) {
                     Some(row) => (row.id, Some(row.document.ok().filter(|_| target.key.len() <= key::MAX_BYTES)?)),
@@ -73,7 +73,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A time after the present one: an idle MongoDB moves its time forward every ten seconds.
+    /// Waits for a time after the current one: an idle MongoDB advances its time every ten seconds.
     async fn later(&self) -> PortResult<ClusterTime> {
         let found = self.ports.source.now().await?;
         loop {
@@ -90,8 +90,8 @@ impl Run<'_> {
         while archive.backlog().await? > ROOM {
             if begun.elapsed() > self.options.arrive {
                 return Err(stuck(
-                    "stage 1 is full, and nobody empties it",
-                    "tidewheel status shows which service is missing",
+                    "stage 1 is full and not draining",
+                    "run `tidewheel status` to find the missing service",
                 ));
             }
             tokio::time::sleep(PAUSE).await;
@@ -99,7 +99,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Waits until all that is in stage 1 now has left both stages.
+    /// Waits until all current entries of stage 1 have passed both stages.
     async fn processed(&self) -> PortResult<()> {
         let begun = Instant::now();
         let journal = &self.ports.journal;
@@ -118,8 +118,8 @@ impl Run<'_> {
             if begun.elapsed() > self.options.arrive {
                 let waited = self.options.arrive.as_secs();
                 return Err(stuck(
-                    &format!("what was sent again has not arrived within {waited} s"),
-                    "it is in the streams and will arrive; tidewheel status shows what is in its way",
+                    &format!("repairs did not reach the index within {waited} s"),
+                    "they are still in the streams and will arrive; run `tidewheel status` to find the cause",
                 ));
             }
             tokio::time::sleep(PAUSE).await;
@@ -135,8 +135,8 @@ impl Run<'_> {
         Ok(targets.iter().map(|target| points.remove(*target).unwrap_or_default()).collect())
     }
 
-    /// Removes what is older than the repair of documents that it has reached. An upserter does so where it finds older points
-    /// right behind the last chunk; those that lie elsewhere it has no reason to look for.
+    /// Removes points older than the repair from documents that it has reached. An upserter only removes older points
+    /// right after the last chunk; it does not look elsewhere.
     async fn sweep(&self, batch: &[Confirmed], version: Version) -> PortResult<()> {
         let points = self.points(batch).await?;
         let fences = batch.iter().zip(&points).filter_map(|(confirmed, points)| {
@@ -151,20 +151,20 @@ impl Run<'_> {
         if !fences.is_empty() {
             self.ports.index.delete(&fences).await?;
         }
-        // No deletion finds those by their document.
+        // A deletion by document does not find these.
         let stray = points.iter().flatten().filter(|seen| seen.is_stray() && seen.stamp.version < version);
         let stray: Vec<Uuid> = stray.map(|seen| seen.point.id).collect();
         if stray.is_empty() { Ok(()) } else { self.ports.index.remove(&stray, version).await }
     }
 
-    /// Looks at the documents once more.
+    /// Checks the documents again.
     async fn verify(&self, batch: &[Confirmed], version: Version, repaired: &mut Repaired) -> PortResult<()> {
         let points = self.points(batch).await?;
         let targets: Vec<&Target> = batch.iter().map(|confirmed| &confirmed.target).collect();
         let now = self.ports.source.now().await?;
         let rows = look::rows(&*self.ports.source, &targets, now).await?;
         for (target, points) in targets.into_iter().zip(points) {
-            // A document that others write to meanwhile is on its way again.
+            // A document written concurrently is in flight again.
             let newer = points.iter().any(|seen| seen.stamp.version > version);
             if let Some((kind, what)) = self.judge(rows.get(target), points)
                 && !newer

@@ -1,4 +1,4 @@
-//! Reads both sides, looks at what differs a second time, and has it repaired.
+//! Reads both sides, checks differences a second time, and repairs them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,31 +17,31 @@ use super::judge::{Kind, Seen, Target, judge};
 use super::place::Place;
 use super::{AuditOptions, AuditPorts, Difference, Found, Progress, Report, look};
 
-/// Points of the index in a page.
+/// Index points per page.
 const PAGE: usize = 1_000;
 
-/// Points read from each place of the index where only a part of it is looked at.
+/// Index points read per position when only a sample is audited.
 const SAMPLE: usize = 50;
 
-/// With this many suspects they are settled before the audit goes on.
+/// Number of suspects at which they are settled before the audit continues.
 const MOST_SUSPECTS: usize = 10_000;
 
-/// Documents that are looked at together for the second time: their rows are in memory at once.
+/// Documents checked together for the second time: their rows are in memory at once.
 pub(super) const BATCH: usize = 20;
 
-/// How often a document that keeps changing is looked at.
+/// How often a document that keeps changing is checked.
 const ROUNDS: usize = 5;
 
-/// What differs is looked at again after this time at the soonest.
+/// Minimum delay before a difference is checked again.
 const MOMENT: Duration = Duration::from_millis(500);
 
-/// How often it is looked whether what was committed before has arrived.
+/// How often the audit polls whether earlier commits have reached the index.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How long to wait for that once it has been in vain.
+/// How long to wait for that after it has timed out once.
 const IN_VAIN: Duration = Duration::from_secs(2);
 
-/// Compares source and index, and repairs what differs if it may.
+/// Compares source and index, and repairs differences if a repair port is given.
 pub async fn audit(ports: &AuditPorts, options: &AuditOptions, report: &Report) -> PortResult<Found> {
     let begun = Instant::now();
     let place = if options.resumes { Some(Place::load(&*ports.journal).await?) } else { None };
@@ -68,7 +68,7 @@ pub async fn audit(ports: &AuditPorts, options: &AuditOptions, report: &Report) 
         ..Progress::default()
     };
     if options.resumes {
-        // One after the other, so that the place is one place.
+        // Sequentially, so that there is a single position.
         run.read_source(&namespaces).await?;
         run.place().as_mut().expect("it was loaded").source_is_done = true;
         run.read_index(of_points).await?;
@@ -85,17 +85,17 @@ pub async fn audit(ports: &AuditPorts, options: &AuditOptions, report: &Report) 
     Ok(found)
 }
 
-/// Something that differed.
+/// A document that differed at the first check.
 #[derive(Clone, Debug)]
 struct Suspect {
     target: Target,
-    /// The digest of the source's document at the last look; `None` if there was none.
+    /// The digest of the source's document at the last check; `None` if it did not exist.
     source: Option<String>,
-    /// Points that do not lie where the document's points are looked for.
+    /// Points outside the ids of the document's points.
     points: Vec<Uuid>,
 }
 
-/// A suspect that still differed when everything had arrived.
+/// A suspect that still differed once earlier commits were in the index.
 #[derive(Clone, Debug)]
 pub(super) struct Confirmed {
     pub(super) target: Target,
@@ -109,7 +109,7 @@ pub(super) struct Run<'a> {
     progress: Mutex<Progress>,
     suspects: Mutex<Vec<Suspect>>,
     found: Mutex<Found>,
-    /// Of an audit that may be resumed.
+    /// The position of a resumable audit.
     place: Mutex<Option<Place>>,
 }
 
@@ -122,7 +122,7 @@ impl Run<'_> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How the points of a document differ from what the source says, if they do.
+    /// Returns how the points of a document differ from the source, if they do.
     pub(super) fn judge(&self, row: Option<&SourceRow>, points: Vec<Seen>) -> Option<(Kind, String)> {
         let row = row.filter(|row| !row.document.as_ref().is_ok_and(|document| self.options.left_out.holds(document)));
         judge(row, points, self.options.payload.as_ref())
@@ -132,7 +132,7 @@ impl Run<'_> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves the place on, and saves it from time to time, when everything up to there is settled.
+    /// Advances the position, and saves it periodically once everything up to there is settled.
     async fn passed(&self, pass: impl FnOnce(&mut Place)) -> PortResult<()> {
         let place = self.place().as_mut().and_then(|place| {
             pass(place);
@@ -163,7 +163,7 @@ impl Run<'_> {
         if many { self.settle().await } else { Ok(()) }
     }
 
-    /// The source's documents, and their points.
+    /// Compares the source's documents with their points.
     async fn read_source(&self, namespaces: &[Namespace]) -> PortResult<()> {
         let AuditPorts { source, index, .. } = self.ports;
         let (filter, whole) = (self.options.scope.filter(), self.options.payload.is_some());
@@ -205,7 +205,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The index's points, and whether the source has their documents.
+    /// Checks whether the source has the documents of the index's points.
     async fn read_index(&self, count: u64) -> PortResult<()> {
         let index = &self.ports.index;
         let Some(share) = self.options.scope.share else {
@@ -219,7 +219,7 @@ impl Run<'_> {
                 self.passed(|place| place.pass_point(last)).await?;
             }
         };
-        // Ids are hashes, so that any place is as good as another.
+        // Ids are hashes, so any position is a random sample.
         let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let places = (count as f64 * share / SAMPLE as f64).ceil() as u64;
         for place in 0..places {
@@ -238,7 +238,7 @@ impl Run<'_> {
         let foreign = count - seen.iter().filter(ours).count() as u64;
         let seen: Vec<&Seen> =
             seen.iter().filter(ours).filter(|seen| scope.contains(&seen.stamp.namespace, &seen.stamp.key)).collect();
-        // Whether a later chunk belongs to its document, chunk 0 tells.
+        // Chunk 0 determines whether a later chunk belongs to its document.
         let later = seen.iter().filter(|seen| seen.stamp.chunk > 0).map(|seen| seen.document().point(0));
         let first: Vec<Uuid> = later.collect::<BTreeSet<_>>().into_iter().collect();
         let first: HashMap<Uuid, Seen> = index
@@ -282,7 +282,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What the source has of them now, to see later whether that has changed.
+    /// Adds the current state in the source, to detect later changes.
     async fn with_source(&self, suspects: BTreeMap<Target, Vec<Uuid>>, now: ClusterTime) -> PortResult<Vec<Suspect>> {
         let suspects: Vec<(Target, Vec<Uuid>)> = suspects.into_iter().collect();
         let mut all = Vec::with_capacity(suspects.len());
@@ -298,7 +298,7 @@ impl Run<'_> {
         Ok(all)
     }
 
-    /// Looks at the suspects again when all that was committed before has arrived.
+    /// Checks the suspects again once earlier commits have reached the index.
     async fn settle(&self) -> PortResult<()> {
         let suspects = std::mem::take(&mut *self.suspects.lock().unwrap_or_else(PoisonError::into_inner));
         let mut open = merged(suspects);
@@ -316,7 +316,7 @@ impl Run<'_> {
             }
             open = changing;
         }
-        // A key with bytes that are no text cannot be asked for: nothing can be said of it either.
+        // Keys with invalid UTF-8 cannot be queried: their state is undetermined too.
         self.found().unsettled += open.len() as u64;
         if self.ports.repair.is_some() && !confirmed.is_empty() {
             self.repair(&confirmed).await?;
@@ -333,7 +333,7 @@ impl Run<'_> {
     ) -> PortResult<()> {
         let targets: Vec<&Target> = suspects.iter().map(|suspect| &suspect.target).collect();
         let more: Vec<Uuid> = suspects.iter().flat_map(|suspect| suspect.points.iter().copied()).collect();
-        // The index first: what it has is then never newer than the row it is compared with.
+        // The index first: its state is then never newer than the row that it is compared with.
         let whole = self.options.payload.is_some();
         let mut points = look::points(&*self.ports.index, &targets, &more, whole, true).await?;
         let rows = look::rows(&*self.ports.source, &targets, self.ports.source.now().await?).await?;
@@ -366,9 +366,9 @@ impl Run<'_> {
         }
     }
 
-    /// Waits until everything that was committed at this time or before is in the index.
+    /// Waits until everything committed at or before this time is in the index.
     async fn arrived(&self, time: ClusterTime) -> PortResult<()> {
-        let patience = if self.found().settled { self.options.settle } else { IN_VAIN.min(self.options.settle) };
+        let limit = if self.found().settled { self.options.settle } else { IN_VAIN.min(self.options.settle) };
         let begun = Instant::now();
         loop {
             let applied = self.ports.journal.applied().await?;
@@ -378,7 +378,7 @@ impl Run<'_> {
             if arrived {
                 return Ok(());
             }
-            if begun.elapsed() >= patience {
+            if begun.elapsed() >= limit {
                 self.found().settled = false;
                 return Ok(());
             }
@@ -387,7 +387,7 @@ impl Run<'_> {
     }
 }
 
-/// Tells whether a row has changed.
+/// Returns a value that changes with the row.
 fn state(row: &SourceRow) -> String {
     row.document.as_ref().map_or_else(Clone::clone, |document| digest(document))
 }
@@ -398,7 +398,7 @@ pub(super) fn difference(target: &Target, kind: Kind, what: String) -> Differenc
     Difference { kind, namespace: target.namespace.to_string(), key, what }
 }
 
-/// Each document once.
+/// Merges suspects of the same document.
 fn merged(suspects: Vec<Suspect>) -> Vec<Suspect> {
     let mut of: BTreeMap<Target, Suspect> = BTreeMap::new();
     for suspect in suspects {
@@ -410,7 +410,7 @@ fn merged(suspects: Vec<Suspect>) -> Vec<Suspect> {
     of.into_values().collect()
 }
 
-/// A repair that cannot go on.
+/// The error of a stalled repair.
 pub(super) fn stuck(message: &str, hint: &str) -> PortError {
     PortError::transient(message).with_hint(hint)
 }

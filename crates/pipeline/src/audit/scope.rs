@@ -1,14 +1,14 @@
-//! What of the source and the index is compared.
+//! The scope of an audit.
 
 use serde_json::Value;
 use tidewheel_core::identity::Namespace;
 
-/// What is compared.
+/// The scope of an audit.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// These collections; empty for all that are selected.
+    /// These collections; empty for all selected ones.
     pub namespaces: Vec<Namespace>,
-    /// Only this part of the documents, from 0 to 1, taken at random on both sides.
+    /// Sampling ratio from 0 to 1, applied at random on both sides.
     pub share: Option<f64>,
     /// Only documents with an `_id` in this range.
     pub range: Option<Range>,
@@ -17,14 +17,14 @@ pub struct Scope {
 /// A range of `_id`s, both ends included, in canonical extended JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Range {
-    /// From here.
+    /// The lower end.
     pub from: Option<String>,
-    /// To here.
+    /// The upper end.
     pub to: Option<String>,
 }
 
 impl Scope {
-    /// The query of MongoDB for it, in extended JSON.
+    /// The MongoDB query for this scope, in extended JSON.
     pub(super) fn filter(&self) -> Option<String> {
         let mut conditions = Vec::new();
         if let Some(range) = &self.range {
@@ -38,7 +38,7 @@ impl Scope {
         (!conditions.is_empty()).then(|| format!(r#"{{"$and": [{}]}}"#, conditions.join(", ")))
     }
 
-    /// Whether a point's document is a part of it.
+    /// Whether a point's document is in scope.
     pub(super) fn contains(&self, namespace: &Namespace, key: &str) -> bool {
         let named = self.namespaces.is_empty() || self.namespaces.contains(namespace);
         named && self.range.as_ref().is_none_or(|range| range.contains(key))
@@ -46,8 +46,8 @@ impl Scope {
 }
 
 impl Range {
-    /// Whether a key lies in the range: as MongoDB compares, within the type of the ends. Types without an order that can be told
-    /// from their text are not in it.
+    /// Whether a key is in the range, compared like in MongoDB within the type of the ends. Types whose text does not
+    /// reveal their order are never in the range.
     fn contains(&self, key: &str) -> bool {
         let Some(key) = Order::of(key) else { return false };
         let bound = |end: &Option<String>, wanted: std::cmp::Ordering| {
@@ -60,7 +60,7 @@ impl Range {
     }
 }
 
-/// A key as something that can be compared within its type.
+/// A key in a form that is comparable within its type.
 enum Order {
     Number(f64),
     Text(String),
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scope_is_a_query_of_mongodb() {
+    fn scope_becomes_a_mongodb_query() {
         assert_eq!(Scope::default().filter(), None);
         let range = Range { from: Some(r#"{"$numberInt":"7"}"#.into()), to: Some(r#"{"$numberInt":"9"}"#.into()) };
         let scope = Scope { range: Some(range), share: Some(0.5), ..Scope::default() };
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_holds_the_keys_of_its_type() {
+    fn range_contains_keys_of_its_type() {
         let int = |number: i32| format!(r#"{{"$numberInt":"{number}"}}"#);
         let range = Range { from: Some(int(-2)), to: Some(int(10)) };
         assert!([-2, 3, 10].into_iter().all(|number| range.contains(&int(number))));

@@ -1,9 +1,10 @@
-//! Sends a batch to a server so that a bad item never holds up its neighbours, and an outage never parks one.
+//! Sends a batch to a server so that a bad item never blocks its neighbours, and an outage never parks one.
 //!
-//! A batch that fails is sent again. One that keeps failing, for whatever reason, while the server works for others is halved;
-//! what succeeds goes on, and what still fails alone is given up with its reason. That the server works for others is never
-//! assumed: something else of this service succeeded since the failure, or a small request that every healthy server answers
-//! does now. Without that proof the failure is an outage, of whatever class it is: it is reported and waited out for ever.
+//! A failed batch is retried. A batch that keeps failing, for any reason, while other requests succeed is halved; items
+//! that succeed proceed, and an item that still fails alone is given up with its reason. That other requests succeed is
+//! never assumed: another request of this service succeeded since the failure, or a probe that every healthy server
+//! answers succeeds now. Without that proof the failure is an outage, regardless of its class: it is reported and
+//! retried without limit.
 
 mod plan;
 
@@ -23,7 +24,7 @@ use crate::retry::{GivenUp, Patience};
 pub(crate) use plan::Suspect;
 use plan::{Piece, Step, stops};
 
-/// Successful requests of one kind to one server, by all batches of a service.
+/// Counts successful requests of one kind to one server, across all batches of a service.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Successes(Arc<AtomicU64>);
 
@@ -37,12 +38,12 @@ impl Successes {
     }
 }
 
-/// Why an attempt failed.
+/// The cause of a failed attempt.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The server did not take the items.
+    /// The request with the items failed.
     Items(PortError),
-    /// Nothing that has to do with the items.
+    /// A failure unrelated to the items.
     GivenUp(GivenUp),
 }
 
@@ -58,29 +59,29 @@ impl From<GivenUp> for Failure {
     }
 }
 
-/// An attempt whose answer says nothing but that it succeeded.
+/// An attempt without a result value.
 pub(crate) type Attempt<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
 
-/// A request that shows whether the server works.
+/// A request that shows whether the server is healthy.
 pub(crate) type Probe<'a> = Pin<Box<dyn Future<Output = PortResult<()>> + Send + 'a>>;
 
-/// A batch of which everything is done but the suspects.
+/// A batch with all items done except the suspects.
 pub(crate) struct Sifted<O> {
-    /// What the requests that succeeded gave, with the items of each.
+    /// The results of successful requests, with the items of each.
     pub(crate) done: Vec<(Range<usize>, O)>,
-    /// Items that failed alone while the server worked for others, in the order of the batch.
+    /// Items that failed alone while other requests succeeded, in batch order.
     pub(crate) suspects: Vec<Suspect>,
 }
 
-/// How a batch is sent.
+/// Settings for sending a batch.
 pub(crate) struct Isolation<'a, A, P> {
     pub(crate) patience: &'a Patience,
     pub(crate) successes: &'a Successes,
-    /// Completes "cannot …".
+    /// Completes "failed to …".
     pub(crate) what: &'static str,
-    /// Sends the items in these places, once.
+    /// Sends the items in this range, once.
     pub(crate) attempt: A,
-    /// Sends a small request of the same kind, once, that every healthy server answers.
+    /// Sends the probe once: a small request of the same kind that every healthy server answers.
     pub(crate) probe: P,
 }
 
@@ -91,7 +92,7 @@ where
     P: Fn() -> G,
     G: Future<Output = PortResult<()>>,
 {
-    /// Sends the items of these ranges until all but the suspects are done.
+    /// Sends the items of these ranges until all except the suspects are done.
     pub(crate) async fn sift(&self, ranges: impl Iterator<Item = Range<usize>>) -> Result<Sifted<O>, GivenUp> {
         let seen = self.successes.count();
         let mut todo: VecDeque<Piece> = ranges.map(|range| Piece::new(range, seen)).collect();
@@ -110,7 +111,7 @@ where
             let (items, retry_after) = (piece.range.len(), error.retry_after);
             match piece.failed(error.clone(), works, self.successes.count()) {
                 Step::Stop => return Err(self.patience.stopped(self.what, error)),
-                // Others first: their success is proof for this one.
+                // Other pieces first: their success is the proof for this one.
                 Step::Again(piece) => {
                     todo.push_back(piece);
                     self.patience.fails(self.what, &error);
@@ -118,13 +119,13 @@ where
                 }
                 Step::Halve(first, second) => {
                     self.patience.succeeds(self.what);
-                    debug!(items, "cannot {} for some of these items, halving them: {error}", self.what);
+                    debug!(items, "failed to {} as a batch, halving it: {error}", self.what);
                     todo.push_front(second);
                     todo.push_front(first);
                 }
                 Step::Suspect(suspect) => {
                     self.patience.succeeds(self.what);
-                    warn!("cannot {} for one item while the server works for others: {error}", self.what);
+                    warn!("failed to {} for one item while other requests succeed: {error}", self.what);
                     suspects.push(suspect);
                 }
             }
@@ -133,7 +134,7 @@ where
         Ok(Sifted { done, suspects })
     }
 
-    /// Sends each suspect again until it is done, or guilty: then with its error.
+    /// Sends each suspect again until it is done or has to be parked; the latter is returned with its error.
     pub(crate) async fn settle(
         &self,
         mut suspects: Vec<Suspect>,
@@ -151,16 +152,16 @@ where
                     Err(error) => failed.push((suspect, error)),
                 }
             }
-            // One proof for all: it comes after the failure of each of them.
-            let oldest = failed.iter().map(|(suspect, _)| suspect.seen).max().unwrap_or_default();
-            let works = !failed.is_empty() && self.works(oldest).await;
+            // One proof for all: it follows the failure of each.
+            let latest = failed.iter().map(|(suspect, _)| suspect.seen).max().unwrap_or_default();
+            let works = !failed.is_empty() && self.works(latest).await;
             if let Some((_, error)) = failed.first().filter(|_| !works) {
                 self.patience.fails(self.what, error);
             }
             let seen = self.successes.count();
             suspects = Vec::new();
             for suspect in failed.into_iter().map(|(suspect, error)| suspect.failed(error, works, seen)) {
-                if suspect.is_guilty() {
+                if suspect.must_park() {
                     settled.push((suspect.index, Err(suspect.error)));
                 } else {
                     suspects.push(suspect);
@@ -170,7 +171,7 @@ where
         Ok(settled)
     }
 
-    /// One attempt.
+    /// Makes one attempt.
     async fn send(&self, range: Range<usize>) -> Result<Result<O, PortError>, GivenUp> {
         match (self.attempt)(range).await {
             Ok(answer) => {
@@ -186,12 +187,12 @@ where
         }
     }
 
-    /// Whether the server is known to work for others since there were `seen` successes.
+    /// Whether another request is known to have succeeded since there were `seen` successes.
     async fn works(&self, seen: u64) -> bool {
         if self.successes.count() > seen {
             return true;
         }
         let answer = (self.probe)().await;
-        answer.inspect_err(|error| debug!("the probe fails too: {error}")).is_ok()
+        answer.inspect_err(|error| debug!("the probe failed too: {error}")).is_ok()
     }
 }

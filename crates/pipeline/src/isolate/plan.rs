@@ -1,46 +1,47 @@
-//! Decides what to do about a piece of a batch that fails, without doing it.
+//! Decides the next step for a failed part of a batch, without I/O.
 
 use std::ops::Range;
 
 use tidewheel_core::error::{Cause, ErrorClass, PortError, Server};
 
-/// Failures of a whole batch before it is halved: most failures pass.
+/// Failures of a whole batch before it is halved: most failures are transient.
 const TRIES: u32 = 3;
 
-/// Failures alone before an item is parked, if the server rejects the input by its own account.
+/// Failures alone before an item is parked, if the server explicitly rejects the input.
 const REJECTED: u32 = 3;
 
-/// The same, if the server answers with an error of its own.
+/// The same, if the server responds with a server error.
 const ANSWERED: u32 = 5;
 
-/// The same, if there is no answer, or one that speaks of the client.
+/// The same, if there is no response, or one that blames the client.
 const UNANSWERED: u32 = 6;
 
-/// The same, if the answer speaks of the load: a large item may have to wait for longer than small ones. Over a minute of backoff.
+/// The same, if the server is overloaded: a large item may have to wait longer than small ones. Over a minute of
+/// backoff.
 const OVERLOADED: u32 = 20;
 
-/// Items of a batch that are sent together.
+/// Items of a batch sent together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
-    /// Their places in the batch.
+    /// Their range in the batch.
     pub(super) range: Range<usize>,
-    /// Successes of the service when this piece last failed, or when it was made: what succeeds after that shows that the server
-    /// works for others.
+    /// Successes of the service when this piece last failed or was created: any later success proves that the server
+    /// works for other requests.
     pub(super) seen: u64,
     failures: u32,
     halved: bool,
 }
 
-/// What to do about a piece that failed.
+/// The next step for a failed piece.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Nothing works until a person changes something.
+    /// Stop the service: an operator has to intervene.
     Stop,
-    /// Send it again after a pause.
+    /// Retry after a pause.
     Again(Piece),
     /// Send each half.
     Halve(Piece, Piece),
-    /// A single item that fails while the server works for others.
+    /// A single item that fails while other requests succeed.
     Suspect(Suspect),
 }
 
@@ -49,14 +50,14 @@ impl Piece {
         Self { range, seen, failures: 0, halved: false }
     }
 
-    /// Whether the next step depends on whether the server works for others.
+    /// Whether the next step depends on whether other requests succeed.
     pub(super) fn needs_proof(&self, error: &PortError) -> bool {
         let patient = error.class == ErrorClass::Transient && !self.halved && self.range.len() > 1;
         isolates(error) && (!patient || self.failures + 1 >= TRIES)
     }
 
-    /// The step after a failure. `works` tells that the server is known to work for others since the last one, `seen` how many
-    /// successes there have been.
+    /// Returns the step after a failure. `works`: other requests are known to have succeeded since the last failure.
+    /// `seen`: the number of successes so far.
     pub(super) fn failed(self, error: PortError, works: bool, seen: u64) -> Step {
         if stops(&error) {
             return Step::Stop;
@@ -76,27 +77,28 @@ impl Piece {
     }
 }
 
-/// An item that fails alone while the server works for others.
+/// An item that fails alone while other requests succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Suspect {
-    /// Its place in the batch.
+    /// Its index in the batch.
     pub(crate) index: usize,
-    /// How it failed last.
+    /// Its last error.
     pub(crate) error: PortError,
-    /// As of [`Piece`].
+    /// As in [`Piece`].
     pub(super) seen: u64,
     strikes: u32,
 }
 
 impl Suspect {
-    /// Notes one more failure. Only those count after which the server is known to work for others: an outage parks nothing.
+    /// Records another failure. It counts only if other requests are known to have succeeded since: an outage parks
+    /// nothing.
     pub(super) fn failed(self, error: PortError, works: bool, seen: u64) -> Self {
         let counts = works && isolates(&error);
         Self { strikes: self.strikes + u32::from(counts), error, seen, ..self }
     }
 
     /// Whether it has failed often enough to be parked.
-    pub(super) fn is_guilty(&self) -> bool {
+    pub(super) fn must_park(&self) -> bool {
         let enough = match (self.error.class, self.error.cause) {
             (_, Cause::Busy) => OVERLOADED,
             (_, Cause::Unreachable | Cause::Timeout | Cause::Denied) => UNANSWERED,
@@ -107,12 +109,13 @@ impl Suspect {
     }
 }
 
-/// Whether no item can be at fault and waiting does not help: settings contradict what the servers hold, or Redis does not let us.
+/// Whether no item can be at fault and waiting does not help: settings contradict the state of the servers, or Redis
+/// denies access.
 pub(super) fn stops(error: &PortError) -> bool {
     error.class == ErrorClass::Fatal && (error.cause == Cause::Other || error.server == Server::Redis)
 }
 
-/// Whether an item can be at fault. A server without disk space fails for every item of some size, and works for small ones.
+/// Whether an item can be at fault. A server without disk space fails for every larger item, and accepts small ones.
 fn isolates(error: &PortError) -> bool {
     !stops(error) && error.cause != Cause::Full
 }
@@ -136,7 +139,7 @@ mod tests {
         error.because(Server::Qdrant, cause)
     }
 
-    /// A server that fails for requests with a bad item, and for all requests during an outage.
+    /// A server that rejects requests with a bad item, and all requests during an outage.
     struct FakeServer<'a> {
         bad: &'a BTreeSet<usize>,
         outages: &'a [bool],
@@ -162,7 +165,7 @@ mod tests {
         }
     }
 
-    /// What was done and what was parked in the end.
+    /// Returns the items done and the items parked.
     fn run(items: usize, server: &mut FakeServer<'_>, error: &PortError) -> (BTreeSet<usize>, BTreeSet<usize>) {
         let (mut done, mut parked) = (BTreeSet::new(), BTreeSet::new());
         let mut todo = VecDeque::from([Piece::new(0..items, 0)]);
@@ -175,7 +178,7 @@ mod tests {
             let needed = piece.needs_proof(error);
             let works = server.works(piece.seen, needed);
             match piece.failed(error.clone(), works, server.successes) {
-                Step::Stop => panic!("nothing here stops"),
+                Step::Stop => panic!("unexpected stop"),
                 Step::Again(piece) => todo.push_back(piece),
                 Step::Halve(first, second) => {
                     todo.push_front(second);
@@ -185,7 +188,7 @@ mod tests {
             }
         }
         while let Some(suspect) = suspects.pop() {
-            if suspect.is_guilty() {
+            if suspect.must_park() {
                 parked.insert(suspect.index);
             } else if server.takes(&(suspect.index..suspect.index + 1)) {
                 done.insert(suspect.index);
@@ -199,7 +202,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bad_items_are_parked_and_all_others_done_whatever_the_class_of_the_error(
+        fn bad_items_are_parked_and_all_others_done_for_every_error_class(
             items in 1usize..300,
             bad in prop::collection::btree_set(0usize..300, 0..5),
             class in prop::sample::select(vec![ErrorClass::Transient, ErrorClass::Poison, ErrorClass::Fatal]),
@@ -210,12 +213,12 @@ mod tests {
             let (done, parked) = run(items, &mut server, &error(class, cause));
             prop_assert_eq!(&parked, &bad);
             prop_assert_eq!(done, (0..items).filter(|item| !bad.contains(item)).collect());
-            // Each bad item costs a path down to it, with a failure, its proof and a success on each level.
+            // Each bad item costs one path of halvings, with a failure, its proof and a success per level.
             prop_assert!(server.requests <= 8 + bad.len() * (3 * 10 + 2 * 20), "{} requests", server.requests);
         }
 
         #[test]
-        fn outages_park_nothing_that_the_server_takes_and_lose_nothing(
+        fn outages_park_no_valid_item_and_lose_nothing(
             items in 1usize..100,
             bad in prop::collection::btree_set(0usize..100, 0..3),
             // Outages of at least three requests, and pauses.
@@ -248,11 +251,11 @@ mod tests {
         for _ in 0..1_000 {
             suspect = suspect.failed(error(ErrorClass::Poison, Cause::Refused), false, 0);
         }
-        assert!(!suspect.is_guilty());
+        assert!(!suspect.must_park());
     }
 
     #[test]
-    fn contradicting_settings_stop_and_a_full_disk_is_waited_out() {
+    fn contradicting_settings_stop_the_service_and_a_full_disk_is_waited_out() {
         let piece = || Piece::new(0..1, 0);
         assert_eq!(piece().failed(error(ErrorClass::Fatal, Cause::Other), true, 1), Step::Stop);
         let full = error(ErrorClass::Transient, Cause::Full);

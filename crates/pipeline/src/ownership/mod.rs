@@ -1,16 +1,16 @@
-//! Keeps two installations from working on one Redis, or on one collection.
+//! Prevents two installations from sharing one Redis or one collection.
 //!
 //! ```text
-//!  start ──▶ Redis: whose? ──▶ collection: whose? ──▶ work
-//!                 ▲                    │
-//!                 └──── every few s ◀──┘    a foreign owner stops the service
+//!  start ──▶ owner of Redis ──▶ owner of collection ──▶ work
+//!                  ▲                    │
+//!                  └───── every 5 s ◀───┘    a foreign owner stops the service
 //! ```
 //!
-//! **Who registers**: the producer, which alone connects to MongoDB. The others take over what it wrote.
-//! **A wiped Redis** gets its installation back from a service that still runs. Where none does, the next producer
-//! registers a new one, which inherits the collection of its own database. An installation that is deprived of its
-//! collection that way stops within [`INTERVAL`], and does not take it back when it is started again.
-//! **A collection that is made anew** is marked by the next check.
+//! **Registration**: by the producer, the only service that connects to MongoDB. The others read its registration.
+//! **A wiped Redis** gets its installation back from a running service. If none is running, the next producer registers
+//! a new one, which inherits the collection of its own database. An installation that loses its collection that way
+//! stops within [`INTERVAL`], and does not take it back after a restart.
+//! **A recreated collection** is marked by the next check.
 
 mod plan;
 
@@ -24,18 +24,18 @@ use tidewheel_core::ports::{Ownable, PortResult, Registry};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// The time between two checks: how long a service may work on what was taken over by another installation.
+/// The time between two checks: the maximum time that a service works on data taken over by another installation.
 pub const INTERVAL: Duration = Duration::from_secs(5);
 
-/// The time between two checks while the collection has no mark yet.
+/// The time between two checks until the collection has a mark.
 const SOON: Duration = Duration::from_millis(500);
 
-/// The result of a check that found nothing foreign.
+/// The result of a check without a foreign owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checked {
-    /// Redis and, where it was asked for, the collection are marked as ours.
+    /// Redis and, if given, the collection belong to this installation.
     Marked,
-    /// Something is yet to be registered or created.
+    /// The installation or the collection does not exist yet.
     Pending,
 }
 
@@ -50,7 +50,7 @@ pub struct Guard {
 #[derive(Default)]
 struct Known {
     installation: Option<Installation>,
-    /// The collection was given a mark and did not keep it.
+    /// The collection does not keep a mark.
     unsupported: bool,
 }
 
@@ -60,7 +60,7 @@ impl Guard {
         Self { registry, collection, serves, known: Mutex::default() }
     }
 
-    /// Checks both owners once, and marks what names none.
+    /// Checks both owners once, and registers or marks missing ones.
     ///
     /// # Errors
     /// Fatal, if Redis or the collection belongs to another installation.
@@ -82,7 +82,7 @@ impl Guard {
         if found.is_none()
             && let Some(known) = &known
         {
-            warn!(installation = known.id, "Redis has lost its installation; registering it again");
+            warn!(installation = known.id, "Redis lost its installation; registering it again");
             found = Some(self.registry.register(known).await?);
         }
         let installation = match registration(found.as_ref(), known.as_ref(), &self.serves) {
@@ -99,7 +99,7 @@ impl Guard {
             Registration::Register => {
                 let source = self.serves.source.clone().unwrap_or_default();
                 let new = Installation::new(source, now());
-                // Another producer may have been faster.
+                // Another producer may have registered first.
                 let registered = self.registry.register(&new).await?;
                 if let Registration::Refuse(error) = registration(Some(&registered), None, &self.serves) {
                     return Err(error);
@@ -127,8 +127,8 @@ impl Guard {
                         self.known().unsupported = true;
                         warn!(
                             collection = name,
-                            "the collection cannot be marked, so that a second installation on it goes unnoticed: \
-                             Qdrant is older than 1.16, or the API key may not change collections"
+                            "the collection cannot be marked, so a second installation on it will not be detected: \
+                             Qdrant is older than 1.16, or the API key is not allowed to change collections"
                         );
                     }
                     mark => {
@@ -149,7 +149,7 @@ impl Guard {
             }
         }
         if installation.collection.is_empty() {
-            // Last: an installation that has marked a collection inherits no other.
+            // Last step: an installation that has marked a collection inherits no other.
             installation.collection = name.to_owned();
             self.registry.replace(&installation).await?;
             self.known().installation = Some(installation);
@@ -157,8 +157,8 @@ impl Guard {
         Ok(Checked::Marked)
     }
 
-    /// Checks until a check finds a foreign owner, and returns why the service has to stop. Never returns before `stop`
-    /// otherwise: the work itself reports outages.
+    /// Checks repeatedly; returns the error if a check finds a foreign owner, and `None` after `stop`. Outages are
+    /// reported by the work itself.
     pub async fn watch(&self, stop: CancellationToken) -> Option<PortError> {
         let mut pause = SOON;
         loop {

@@ -1,36 +1,36 @@
-//! Decides whether these services may work on a Redis and on a collection.
+//! Decides whether a service may use a Redis and a collection.
 
 use tidewheel_core::error::PortError;
 use tidewheel_core::installation::{CollectionMark, Installation, SourceIdentity};
 
-/// The command that takes a Redis or a collection over.
+/// The command that takes over a Redis or a collection.
 const ADOPT: &str = "`tidewheel installation adopt`";
 
-/// What a service knows of the database that it serves.
+/// The source database of a service.
 #[derive(Clone, Debug, Default)]
 pub struct Serves {
     /// The database on its deployment; only the producer connects to it.
     pub source: Option<SourceIdentity>,
-    /// The database in the settings, if they name one.
+    /// The database in the settings, if set.
     pub database: Option<String>,
 }
 
-/// What to do about the installation that Redis names.
+/// The action for the installation registered in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Registration {
-    /// Redis names none yet, and this service cannot: the producer will.
+    /// None is registered, and only the producer registers one.
     Wait,
-    /// Redis names none: register a new one.
+    /// None is registered: register a new one.
     Register,
-    /// It is ours.
+    /// The owner is this installation.
     Keep,
-    /// It is ours, and its deployment has other members now.
+    /// The registered installation matches, but its deployment's members have changed.
     Refresh(SourceIdentity),
-    /// It reads another database.
+    /// The registered installation reads another database.
     Refuse(PortError),
 }
 
-/// Decides about the installation in Redis, which this service may have known as another one before.
+/// Decides about the installation in Redis. `known` is the one that this service found earlier.
 pub fn registration(found: Option<&Installation>, known: Option<&Installation>, serves: &Serves) -> Registration {
     let Some(found) = found else {
         return if serves.source.is_some() { Registration::Register } else { Registration::Wait };
@@ -40,7 +40,7 @@ pub fn registration(found: Option<&Installation>, known: Option<&Installation>, 
         if !own.is_same(theirs) {
             return Registration::Refuse(foreign_redis(found, &own.to_string()));
         }
-        // MongoDB's id stays, should this user not be allowed to read it.
+        // Keeps MongoDB's id if this user is not allowed to read it.
         let cluster = if own.cluster.is_empty() { theirs.cluster.clone() } else { own.cluster.clone() };
         let own = SourceIdentity { cluster, ..own.clone() };
         return if own == *theirs { Registration::Keep } else { Registration::Refresh(own) };
@@ -58,30 +58,27 @@ pub fn registration(found: Option<&Installation>, known: Option<&Installation>, 
 
 fn foreign_redis(found: &Installation, own: &str) -> PortError {
     let Installation { id, source, .. } = found;
-    PortError::fatal(format!("Redis belongs to installation {id} of {source}; these settings are of {own}")).with_hint(
-        format!(
-            "give each installation its own Redis (redis.url, or another database number in it); {ADOPT} takes this one over"
-        ),
-    )
+    PortError::fatal(format!("Redis belongs to installation {id} of {source}, not to {own}"))
+        .with_hint(format!("set redis.url to another server or database number, or take this one over with {ADOPT}"))
 }
 
-/// What to do about the owner that a collection names.
+/// The action for the owner recorded on a collection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// There is no collection yet.
+    /// The collection does not exist yet.
     Wait,
-    /// It is ours.
+    /// The owner is this installation.
     Keep,
-    /// It names nobody: mark it.
+    /// The collection has no owner: mark it.
     Mark,
-    /// It names an installation of the same database whose Redis is gone: mark it as ours.
+    /// The owner is an earlier installation of the same database whose Redis is gone: replace its mark.
     Inherit,
-    /// It belongs to another installation.
+    /// The collection belongs to another installation.
     Refuse(PortError),
 }
 
-/// Decides about the owner of a collection. An installation that has never marked one is new, or its Redis was wiped: it
-/// inherits the collection of its own database.
+/// Decides about the owner of a collection. An installation without a marked collection is new, or its Redis was wiped:
+/// it inherits the collection of its own database.
 pub fn ownership(installation: &Installation, collection: &str, mark: &CollectionMark) -> Ownership {
     match mark {
         CollectionMark::NoCollection => Ownership::Wait,
@@ -94,10 +91,10 @@ pub fn ownership(installation: &Installation, collection: &str, mark: &Collectio
         }
         CollectionMark::Of(owner) => Ownership::Refuse(
             PortError::fatal(format!(
-                "Qdrant collection {collection:?} belongs to installation {} of {}; this one is {} of {}",
+                "Qdrant collection {collection:?} belongs to installation {} of {}, but this is installation {} of {}",
                 owner.id, owner.source, installation.id, installation.source
             ))
-            .with_hint(format!("set qdrant.collection to another name; {ADOPT} takes this collection over")),
+            .with_hint(format!("set qdrant.collection to another name, or take this collection over with {ADOPT}")),
         ),
     }
 }
@@ -127,13 +124,13 @@ mod tests {
     }
 
     #[test]
-    fn redis_without_an_installation_is_registered_by_the_producer_alone() {
+    fn only_the_producer_registers_an_installation() {
         assert_eq!(registration(None, None, &serves(Some(source("shop", "db1:1")), None)), Registration::Register);
         assert_eq!(registration(None, None, &serves(None, Some("shop"))), Registration::Wait);
     }
 
     #[test]
-    fn redis_of_another_database_or_deployment_is_refused_with_both_names_and_the_command() {
+    fn redis_of_another_source_is_rejected_with_both_names_and_the_adopt_command() {
         let found = installation("a", "shop", "documents");
         for other in [
             serves(Some(source("crm", "db1:1")), Some("crm")),
@@ -150,7 +147,7 @@ mod tests {
         }
         let before = installation("b", "crm", "documents");
         let without_settings = registration(Some(&found), Some(&before), &serves(None, None));
-        assert!(matches!(without_settings, Registration::Refuse(_)), "it was taken over while the service ran");
+        assert!(matches!(without_settings, Registration::Refuse(_)), "taken over while the service was running");
         let mut moved = source("shop", "db1:1");
         moved.hosts.push("db2:1".to_owned());
         let refreshed = registration(Some(&found), None, &serves(Some(moved.clone()), None));
@@ -158,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn collection_is_inherited_only_by_a_new_installation_of_the_same_database() {
+    fn only_a_new_installation_of_the_same_database_inherits_a_collection() {
         let own = installation("a", "shop", "documents");
         let new = installation("b", "shop", "");
         let of = |installation: &Installation| CollectionMark::Of(installation.clone());

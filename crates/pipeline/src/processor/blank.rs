@@ -7,28 +7,28 @@ use tidewheel_core::payload::plain_document;
 use super::{Renderer, TextOptions};
 use crate::service::ServiceError;
 
-/// What becomes of a document without any text.
+/// The handling of documents without text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Blank {
-    /// It is in the index without a vector: filters find it, no search by meaning does. The embedder is not asked.
+    /// Indexed without a vector: filters match the document, semantic search does not. The embedder is not called.
     #[default]
     Index,
-    /// It is not in the index.
+    /// Not indexed.
     Skip,
 }
 
-/// Whether a text has no meaning that a model could see: white space, control and invisible characters alone.
+/// Whether a text has no content for a model: only white space, control and invisible characters.
 pub(super) fn is_blank(text: &str) -> bool {
     let invisible = |sign| matches!(sign, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
     text.chars().all(|sign| sign.is_whitespace() || sign.is_control() || invisible(sign))
 }
 
-/// Documents of the source that the index leaves out on purpose.
+/// Source documents that are intentionally not indexed.
 #[derive(Clone, Debug, Default)]
 pub struct LeftOut(Option<Arc<Renderer>>);
 
 impl LeftOut {
-    /// Those without text, if the setting says so; fails if the template cannot be parsed.
+    /// Selects documents without text, if the setting is `Skip`; fails if the template is invalid.
     pub fn new(text: &TextOptions, blank: Blank) -> Result<Self, ServiceError> {
         if blank == Blank::Index {
             return Ok(Self(None));
@@ -37,7 +37,8 @@ impl LeftOut {
         Ok(Self(Some(Arc::new(renderer))))
     }
 
-    /// Whether a document in extended JSON is one of them. One that cannot be rendered is not: it is parked.
+    /// Whether a document in extended JSON is not indexed. A document that cannot be rendered does not count: it is
+    /// parked.
     pub fn holds(&self, document: &str) -> bool {
         let Some(renderer) = &self.0 else { return false };
         let text = plain_document(document).ok().and_then(|document| renderer.render(&document).ok());
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blank_documents_are_left_out_only_if_the_setting_says_so() {
+    fn blank_documents_are_skipped_only_with_the_skip_setting() {
         let left_out = |blank, document| LeftOut::new(&TextOptions::default(), blank).unwrap().holds(document);
         for document in [r#"{"_id":1}"#, r#"{"_id":1,"a":" \n"}"#, r#"{"_id":1,"a":"\u200b","b":null}"#] {
             assert!(left_out(Blank::Skip, document), "{document}");

@@ -1,4 +1,4 @@
-//! Embeds the texts of a batch, whatever of it can be embedded.
+//! Embeds the texts of a batch, isolating texts that fail.
 
 use std::ops::Range;
 
@@ -10,20 +10,20 @@ use crate::isolate::{Failure, Isolation, Sifted, Successes, Suspect};
 use crate::meters;
 use crate::retry::{GivenUp, Patience};
 
-/// Most texts in one request. Enough to fill the embedder's tiles many times over, few enough that a request is done
-/// in seconds on two cores with a real model.
+/// Maximum number of texts per request. Enough to fill the embedder's tiles many times over, few enough that a request
+/// takes seconds on two cores with a real model.
 const TEXTS: usize = 256;
 
-/// What every model embeds.
+/// A text that every model embeds.
 const PROBE: &str = "tidewheel";
 
-/// The vector of a text, or why it can never have one.
+/// The vector of a text, or the permanent error.
 type Answer = Result<Vec<f32>, PortError>;
 
-/// The answer for each text; `None` while it is not known.
+/// The answer for each text; `None` while it is pending.
 pub(super) type Outcome = Option<Answer>;
 
-/// Asks the embedder for vectors.
+/// Requests vectors from the embedder.
 pub(super) struct Embedding<'a> {
     pub(super) embedder: &'a dyn Embedder,
     pub(super) patience: &'a Patience,
@@ -32,7 +32,7 @@ pub(super) struct Embedding<'a> {
 }
 
 impl Embedding<'_> {
-    /// Embeds the texts, all but those that fail alone while the embedder works for others: these are given back.
+    /// Embeds the texts; returns those that fail alone while other requests succeed as suspects.
     pub(super) async fn of(&self, texts: &[String]) -> Result<(Vec<Outcome>, Vec<Suspect>), GivenUp> {
         let ranges = (0..texts.len()).step_by(TEXTS).map(|start| start..(start + TEXTS).min(texts.len()));
         let (attempt, probe) = (|range: Range<usize>| self.attempt(&texts[range]), || self.probe());
@@ -46,7 +46,7 @@ impl Embedding<'_> {
         Ok((outcomes, suspects))
     }
 
-    /// Tries the suspects until each has its vector or is given up. Theirs are the texts in the same order.
+    /// Retries the suspects until each has its vector or is given up. `texts` are theirs, in the same order.
     pub(super) async fn settle(
         &self,
         suspects: Vec<Suspect>,
@@ -69,8 +69,8 @@ impl Embedding<'_> {
         Isolation { patience: self.patience, successes: self.successes, what: "embed texts", attempt, probe }
     }
 
-    /// That a text is too long is an answer: the embedder works, and the text need not be tried again. Of a list it says nothing
-    /// of any one text.
+    /// A too-long error of a single text is an answer: the embedder works, and the text need not be retried. Of several
+    /// texts it does not identify the one, so the list is split.
     async fn attempt(&self, texts: &[String]) -> Result<Vec<Answer>, Failure> {
         let mut answers = Vec::with_capacity(texts.len());
         let mut todo = vec![texts];
@@ -100,39 +100,39 @@ impl Embedding<'_> {
     }
 }
 
-/// An embedder whose vectors have another dimension than it announced has been exchanged: nothing of it fits the index. One
-/// that leaves out vectors does not say of which texts.
+/// Vectors of another dimension than announced mean that the embedder was replaced: none of them fit the index. Missing
+/// vectors cannot be assigned to texts.
 fn fits(vectors: &Vectors, texts: usize, dimension: usize) -> PortResult<()> {
     let (found, count) = (vectors.dimension(), vectors.len());
     if found != dimension && count > 0 {
         meters::rejected("dimension", count as u64);
         return Err(PortError::fatal(format!(
-            "the embedder answered with vectors of dimension {found}, but announced dimension {dimension}"
+            "the embedder returned vectors of dimension {found}, but announced dimension {dimension}"
         ))
-        .with_hint("if its model was changed, restart the processors; the collection needs the new dimension too"));
+        .with_hint("if its model has changed, restart the processors and set qdrant.collection to a new name"));
     }
     if count != texts {
-        let error = PortError::poison(format!("the embedder answered {texts} texts with {count} vectors"));
+        let error = PortError::poison(format!("the embedder returned {count} vectors for {texts} texts"));
         return Err(error.because(Server::Embedder, Cause::Refused));
     }
     Ok(())
 }
 
-/// Counts a vector that is not taken.
+/// Counts a rejected vector.
 fn rejected(error: &PortError) {
     if matches!(error.cause, Cause::NotFinite | Cause::Zero) {
         meters::rejected(error.cause.name(), 1);
     }
 }
 
-/// Refuses vectors that would poison the index: cosine similarity with them is undefined.
+/// Rejects vectors for which cosine similarity is undefined.
 fn usable(vector: &[f32]) -> PortResult<()> {
     if let Some(at) = vector.iter().position(|value| !value.is_finite()) {
-        let message = format!("the embedder's vector has {} at position {at}", vector[at]);
+        let message = format!("the embedder returned a vector with {} at position {at}", vector[at]);
         return Err(PortError::poison(message).because(Server::Embedder, Cause::NotFinite));
     }
     if vector.iter().all(|value| *value == 0.0) {
-        let error = PortError::poison("the embedder's vector is all zeros");
+        let error = PortError::poison("the embedder returned a vector of all zeros");
         return Err(error.because(Server::Embedder, Cause::Zero));
     }
     Ok(())

@@ -1,9 +1,9 @@
-//! What the processor counts.
+//! Metrics of the processor.
 
 use metrics::{Counter, counter};
 use tidewheel_core::meters::{PROCESSOR_SUPERSEDED, PROCESSOR_TEXTS, PROCESSOR_TOKENS_SAVED};
 
-/// Handles to the counters. They write to the recorder that is installed when they are made.
+/// Handles to the counters. They write to the recorder that is installed when they are created.
 pub(super) struct Meters {
     pub(super) embedded: Counter,
     pub(super) known: Saved,

@@ -4,10 +4,10 @@
 //!  raw_document_changes ──read / claim──▶ plan: newest change of each document, rendered, chunked
 //!                                           │ documents            │ deletes, drops     │ unreadable
 //!                                           ▼                      │                    ▼
-//!                                         index: vectors that      │               dead letters
-//!                                         are known already        │
+//!                                         index: vectors of        │               dead letters
+//!                                         unchanged chunks         │
 //!                                           ▼                      │
-//!                                         embedder (the other      │
+//!                                         embedder (remaining      │
 //!                                         chunks of the batch,     │
 //!                                         each text once)          │
 //!                                           ▼                      ▼
@@ -16,19 +16,20 @@
 //!
 //! **Delivery**: at least once. An entry is acknowledged in the same atomic step that appends its record to stage 2.
 //! **Order**: none; versions order the records downstream. Of several changes of one document in a batch only the
-//! newest is embedded; the others are acknowledged with it, because nothing of them would survive in the index.
-//! **No work twice**: a chunk whose fingerprint (its text and everything about the model) the index has in one of the
-//! document's points is not embedded again. The record in stage 2 is whole nevertheless, so that it can be replayed into
-//! another collection; it says when the payload is all that has changed. A vector depends on nothing but its text and its
-//! model, so it does not matter how old the answer of the index is.
-//! **Poison**: a document that cannot be read or rendered is parked with its reason. So is one that the embedder keeps failing for,
-//! in whatever way, while it works for others; its neighbours go on before that is decided. A deletion that a newer change of the
-//! batch follows goes on too: that change may be parked here or later.
-//! **Blank**: a document without text is handed over without asking the embedder, or as a deletion.
-//! **Length**: what the embedder rejects as too long is split again, as often as needed; nothing is truncated.
-//! **Threads**: rendering and tokenising run on threads for blocking work, a batch at a time.
-//! **Backpressure**: above the high-water mark of stage 2 nothing more is handed over; stage 1 buffers, and in the end MongoDB.
-//! **Outages**: while the embedder or Redis is away the processor waits; stage 1 keeps what has not been confirmed.
+//! newest is embedded; the others are acknowledged with it, because the newest overwrites them in the index.
+//! **Reuse**: a chunk whose fingerprint (of its text and the model) matches one of the document's points in the index
+//! is not embedded again. The record in stage 2 is complete either way, so that it can be replayed into another
+//! collection; it is flagged if only the payload has changed. A vector depends only on its text and its model, so a
+//! stale read of the index is harmless.
+//! **Poison**: a document that cannot be read or rendered is parked with its reason. So is one for which the embedder
+//! keeps failing, with any error, while other requests succeed; its neighbours proceed before that is decided. A
+//! deletion followed by a newer change in the batch proceeds too, because that change may be parked here or later.
+//! **Blank**: a document without text is handed over without calling the embedder, or as a deletion.
+//! **Length**: texts that the embedder rejects as too long are split again, as often as needed; nothing is truncated.
+//! **Threads**: rendering and tokenising run on the blocking thread pool, one batch at a time.
+//! **Backpressure**: above the high-water mark of stage 2 the processor hands over nothing; stage 1 buffers, and then
+//! MongoDB's oplog.
+//! **Outages**: while the embedder or Redis is unreachable the processor waits; stage 1 keeps unacknowledged entries.
 
 mod blank;
 mod embed;
@@ -79,20 +80,20 @@ use traced::EmbedCall;
 /// The service's name in errors, spans and labels.
 pub const NAME: &str = "processor";
 
-/// What a processor works with.
+/// The ports of a processor.
 #[derive(Clone)]
 pub struct ProcessorPorts {
     /// Stage 1.
     pub queue: Arc<dyn Queue<Change>>,
-    /// The step to stage 2.
+    /// The handover to stage 2.
     pub handover: Arc<dyn Handover>,
-    /// Makes the vectors.
+    /// Computes the vectors.
     pub embedder: Arc<dyn Embedder>,
-    /// Has vectors that were made before; without it every text is embedded.
+    /// Existing vectors to reuse; without it every text is embedded.
     pub known: Option<Arc<dyn KnownVectors>>,
 }
 
-/// The service. Any number may run at once.
+/// The service. Any number of instances may run concurrently.
 pub struct Processor {
     options: ProcessorOptions,
     ports: ProcessorPorts,
@@ -102,26 +103,26 @@ pub struct Processor {
 }
 
 impl Processor {
-    /// A processor that is ready to run; fails if the template cannot be parsed.
+    /// Creates a processor; fails if the template is invalid.
     pub fn new(options: ProcessorOptions, ports: ProcessorPorts) -> Result<Self, ServiceError> {
         let renderer = Renderer::new(&options.text).map_err(|error| ServiceError::new(NAME, error))?;
         Ok(Self { options, ports, renderer, tracer: None, health: Health::of(NAME) })
     }
 
-    /// The same processor, which tells what it does for each change, if there is a tracer.
+    /// Returns the same processor with a tracer, if there is one.
     #[must_use]
     pub fn traced(self, tracer: Option<Tracer>) -> Self {
         Self { tracer, ..self }
     }
 
-    /// What the service says of itself while it runs.
+    /// The health of the service while it runs.
     pub fn health(&self) -> Health {
         self.health.clone()
     }
 
-    /// Runs until `shutdown`, or until something fails that a person has to mend.
+    /// Runs until `shutdown`, or until a failure that an operator has to fix.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
-        crate::meters::nothing_yet(NAME, &["not_finite", "zero", "dimension"]);
+        crate::meters::init_counters(NAME, &["not_finite", "zero", "dimension"]);
         let patience = Patience { health: self.health, shutdown };
         let ProcessorPorts { queue, handover, embedder, known } = self.ports;
         let info = patience.call("reach the embedder", || embedder.info()).await;
@@ -182,12 +183,12 @@ struct Worker {
     planner: Arc<Planner>,
     info: EmbedderInfo,
     on_dead_letter: OnDeadLetter,
-    /// Of requests to the embedder.
+    /// Successful requests to the embedder.
     successes: Successes,
-    /// Of steps to stage 2.
+    /// Successful handovers to stage 2.
     handed_over: Successes,
     high_water: u64,
-    /// Records handed over since stage 2 was last looked at.
+    /// Records handed over since the backlog of stage 2 was last read.
     since_look: AtomicU64,
     tracer: Option<Tracer>,
     patience: Patience,
@@ -218,7 +219,8 @@ impl Worker {
         self.embed(jobs, plan, &mut spans).await
     }
 
-    /// Embeds the jobs and hands them over. Documents of which the embedder rejects a chunk as too long are split again.
+    /// Embeds the jobs and hands them over. Documents with a chunk that the embedder rejects as too long are split
+    /// again.
     async fn embed(&self, mut jobs: Vec<Job>, mut rest: Plan, spans: &mut Option<BatchSpans>) -> Result<(), GivenUp> {
         loop {
             let too_long = self.embed_once(jobs, rest, spans).await?;
@@ -226,9 +228,9 @@ impl Worker {
                 return Ok(());
             }
             let planner = self.planner.clone();
-            let (finer, hopeless) = offload(usize::MAX, move || planner.finer(too_long)).await?;
+            let (finer, unsplittable) = offload(usize::MAX, move || planner.finer(too_long)).await?;
             rest = Plan::default();
-            for (Job { change, entries, .. }, error) in hopeless {
+            for (Job { change, entries, .. }, error) in unsplittable {
                 rest.park(&change, park(self.on_dead_letter, change.version, entries, None, &error));
             }
             if finer.is_empty() {
@@ -238,15 +240,16 @@ impl Worker {
         }
     }
 
-    /// One pass over jobs as they are split now; gives back those with a chunk that is too long. What is not known is embedded
-    /// together. Jobs whose texts fail while the embedder works for others come last, so that they hold up nobody.
+    /// One pass over jobs as currently split; returns those with a chunk that is too long. Texts without a reusable
+    /// vector are embedded together. Jobs whose texts fail while other requests succeed come last, so that they block
+    /// no others.
     async fn embed_once(
         &self,
         mut jobs: Vec<Job>,
         rest: Plan,
         spans: &mut Option<BatchSpans>,
     ) -> Result<Vec<(Job, PortError)>, GivenUp> {
-        let known = self.recall.ask(&reuse::worth_a_look(&jobs)).await;
+        let known = self.recall.ask(&reuse::reusable_points(&jobs)).await;
         let dimension = self.info.dimension;
         let reuse = Reuse::new(&jobs, known, &self.fingerprints, dimension);
         let texts = reuse.take_texts(&mut jobs);
@@ -257,7 +260,7 @@ impl Worker {
         let call = call.map(EmbedCall::end);
         let suspected: Vec<String> = suspects.iter().map(|suspect| texts[suspect.index].clone()).collect();
         self.meters.embedded.increment(texts.len() as u64);
-        reuse.give_back(&mut jobs, texts);
+        reuse.restore_texts(&mut jobs, texts);
         let (known, repeated) = reuse.saved(&jobs);
         self.count(&self.meters.known, &known);
         self.count(&self.meters.repeated, &repeated);
@@ -271,8 +274,8 @@ impl Worker {
         Ok(too_long)
     }
 
-    /// Hands over the jobs whose vectors are there, parks those that cannot have any, and gives back those that wait for one, and
-    /// those that are too long. Jobs are numbered as in `reuse`.
+    /// Hands over the jobs with all vectors, parks those that can never have them, and returns those that wait for one,
+    /// and those that are too long. Jobs are numbered as in `reuse`.
     async fn hand_over(
         &self,
         reuse: &Reuse,
@@ -289,7 +292,7 @@ impl Worker {
                 continue;
             };
             if let (Some(spans), Some(call)) = (spans.as_mut(), call) {
-                call.tell(spans, &job, reuse.reused(number), vectors.as_ref().err());
+                call.record(spans, &job, reuse.reused(number), vectors.as_ref().err());
             }
             if let Err(error) = &vectors
                 && error.cause == Cause::TooLong
@@ -312,7 +315,7 @@ impl Worker {
         Ok((waiting, too_long))
     }
 
-    /// Counts texts that need not be embedded. Their tokens are counted beside the work, which does not depend on them.
+    /// Counts texts that need not be embedded. Their tokens are counted in the background.
     fn count(&self, saved: &Saved, texts: &[&str]) {
         if texts.is_empty() {
             return;

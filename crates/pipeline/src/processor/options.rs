@@ -4,35 +4,36 @@ use super::blank::Blank;
 use crate::consumer::ConsumerOptions;
 use crate::parking::OnDeadLetter;
 
-/// What the processor does with a document.
+/// Settings of the processor.
 #[derive(Clone, Debug)]
 pub struct ProcessorOptions {
-    /// How entries are taken from stage 1.
+    /// How entries are consumed from stage 1.
     pub consumer: ConsumerOptions,
-    /// With this many unconfirmed entries in stage 2 nothing more is handed over; stage 1 buffers meanwhile.
+    /// Number of unacknowledged entries in stage 2 above which nothing is handed over; stage 1 buffers meanwhile.
     pub high_water: u64,
-    /// What of a document is embedded.
+    /// The text of a document to embed.
     pub text: TextOptions,
-    /// Most tokens in a chunk; `None` for what the model reads at most.
+    /// Maximum number of tokens per chunk; `None` for the model's limit.
     pub chunk_tokens: Option<usize>,
-    /// Tokens that a chunk repeats from the one before, so that a sentence cut in two is whole in one of them.
+    /// Tokens that a chunk repeats from the previous one, so that a split sentence is complete in one of them.
     pub chunk_overlap: usize,
-    /// What becomes of a document without any text.
+    /// The handling of documents without text.
     pub blank: Blank,
-    /// What a parked change does to the version in the index.
+    /// Effect of a parked change on the indexed version.
     pub on_dead_letter: OnDeadLetter,
-    /// Most chunks of a document; one with more is parked.
+    /// Maximum number of chunks of a document; a document with more is parked.
     pub max_chunks: usize,
 }
 
-/// What of a document is embedded: the template if there is one, else the fields, else (also of a document that has none of
-/// the fields) every string.
+/// The text of a document to embed: the template if set, else the fields, else (also for a document without any of the
+/// fields) every string.
 #[derive(Clone, Debug, Default)]
 pub struct TextOptions {
     /// A minijinja template over the document's fields.
     pub template: Option<String>,
     /// Paths of fields whose texts are joined by newlines: see [`tidewheel_core::paths`].
     pub fields: Vec<String>,
-    /// Paths of fields that are left out where every string counts: the chunks' texts are a part of the payload too.
+    /// Paths of fields that are excluded when every string is embedded: the texts of chunks are part of the payload
+    /// too.
     pub exclude: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Decides what to do with a batch of stage 1, without doing it.
+//! Plans the processing of a batch of stage 1, without I/O.
 
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
@@ -20,43 +20,43 @@ pub struct Job {
     pub change: Change,
     /// Its chunks, at least one.
     pub chunks: Vec<String>,
-    /// Most tokens in a chunk, as they were split.
+    /// Maximum number of tokens per chunk used for the split.
     pub limit: usize,
-    /// Its entry, and behind it the entries of older changes of the same document that it makes superfluous.
+    /// Its entry, followed by the entries of older changes of the same document, which it supersedes.
     pub entries: Vec<EntryId>,
 }
 
-/// A change that goes on without a vector.
+/// A change that is passed on without a vector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Passed {
     /// The delete, or the change of a whole collection.
     pub change: Change,
-    /// Its entry and those that it makes superfluous.
+    /// Its entry and those that it supersedes.
     pub entries: Vec<EntryId>,
 }
 
-/// What to do with a batch. Every entry of the batch is in exactly one place.
+/// The plan for a batch. Every entry of the batch is in exactly one place.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// Documents to embed, in the order in which they arrived.
+    /// Documents to embed, in order of arrival.
     pub jobs: Vec<Job>,
     /// Changes to pass on.
     pub passed: Vec<Passed>,
-    /// Entries that can never be embedded.
+    /// Entries to park.
     pub letters: Vec<DeadLetter>,
     /// Entries of older changes of documents whose newest change is parked.
     pub superfluous: Vec<EntryId>,
 }
 
-/// From documents to chunks.
+/// Splits documents into chunks.
 pub(super) struct Planner {
-    /// Makes texts of documents.
+    /// Renders documents to texts.
     pub(super) renderer: Renderer,
-    /// Makes chunks of texts.
+    /// Splits texts into chunks.
     pub(super) splitter: Splitter,
-    /// What becomes of documents without text.
+    /// The handling of documents without text.
     pub(super) blank: Blank,
-    /// What a parked change does to the version in the index.
+    /// Effect of a parked change on the indexed version.
     pub(super) on_dead_letter: OnDeadLetter,
 }
 
@@ -78,7 +78,7 @@ impl Planner {
         let mut plan = Plan::default();
         for Kept { record: change, mut entries, deletion } in newest(deliveries, &mut plan.letters) {
             if let Some(version) = deletion.filter(|_| change.operation.has_document()) {
-                // Whatever becomes of the newest change, here or later.
+                // Applied regardless of what happens to the newest change, here or later.
                 let older = entries.split_off(1);
                 plan.passed.push(Passed { change: deletion_at(version, &change), entries: older });
             }
@@ -96,7 +96,7 @@ impl Planner {
         plan
     }
 
-    /// About how many bytes there are to work on; more than any number where a template may compute for long.
+    /// Approximate number of bytes to process; `usize::MAX` if a template may compute for long.
     pub(super) fn cost(&self, deliveries: &[Delivery<Change>]) -> usize {
         if self.renderer.computes() {
             return usize::MAX;
@@ -118,10 +118,10 @@ impl Planner {
         self.splitter.split(id, text)
     }
 
-    /// Splits the documents of these jobs more finely, because the embedder rejected a chunk of each as too long. A job that
-    /// cannot be split again comes back with the reason.
+    /// Splits the documents of these jobs more finely, because the embedder rejected a chunk of each as too long. A job
+    /// that cannot be split again is returned with the reason.
     pub(super) fn finer(&self, rejected: Vec<(Job, PortError)>) -> (Vec<Job>, Vec<(Job, PortError)>) {
-        let (mut jobs, mut hopeless) = (Vec::new(), Vec::new());
+        let (mut jobs, mut unsplittable) = (Vec::new(), Vec::new());
         for (mut job, reason) in rejected {
             let document = job.change.document.as_deref().unwrap_or_default();
             let id = job.change.document_id();
@@ -131,11 +131,11 @@ impl Planner {
                     (job.chunks, job.limit) = (texts, limit);
                     jobs.push(job);
                 }
-                Ok(None) => hopeless.push((job, reason)),
-                Ok(Some(Err(error))) | Err(error) => hopeless.push((job, error)),
+                Ok(None) => unsplittable.push((job, reason)),
+                Ok(Some(Err(error))) | Err(error) => unsplittable.push((job, error)),
             }
         }
-        (jobs, hopeless)
+        (jobs, unsplittable)
     }
 }
 
@@ -151,10 +151,11 @@ pub struct Handful {
     pub entries: Vec<Vec<EntryId>>,
 }
 
-/// Most bytes in one step, about: a Lua script blocks Redis while it runs, and its arguments are held twice.
+/// Approximate maximum of bytes per step: a Lua script blocks Redis while it runs, and its arguments are held in memory
+/// twice.
 const STEP_BYTES: usize = 4 << 20;
 
-/// Divides records into steps of bounded size; a record and its entries stay together.
+/// Splits records into steps of bounded size; a record and its entries stay together.
 pub fn handfuls(records: Vec<Record>) -> Vec<Handful> {
     let mut handfuls: Vec<Handful> = Vec::new();
     let mut bytes = usize::MAX;
@@ -165,7 +166,7 @@ pub fn handfuls(records: Vec<Record>) -> Vec<Handful> {
             bytes = 0;
         }
         bytes += size;
-        let handful = handfuls.last_mut().expect("one was just begun");
+        let handful = handfuls.last_mut().expect("a step was just pushed");
         handful.records.push(record);
         handful.entries.push(entries);
     }
@@ -219,7 +220,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_newest_change_of_each_document_wins_in_any_order_and_every_entry_is_settled_once(
+        fn newest_change_of_each_document_wins_in_any_order_and_every_entry_is_settled_once(
             changes in prop::collection::vec((prop::sample::select(&Operation::ALL[..]), 0u8..4, 0u32..6), 0..30),
         ) {
             let plan = plan_of(deliveries(&changes));
@@ -238,7 +239,7 @@ mod tests {
                     .filter(|change| change.key == key.to_string())
                     .map(|change| change.version.time.seconds)
                     .collect::<Vec<_>>();
-                // Besides, the newest of the deletions that it makes superfluous.
+                // Plus the newest of the deletions that it supersedes.
                 prop_assert_eq!(kept.iter().max(), newest.as_ref());
                 let deletions = changes.iter().filter(|(operation, k, _)| *k == key && *operation == Operation::Delete);
                 let deletion = deletions.map(|(_, _, time)| *time).max().filter(|time| Some(*time) != newest);
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_parked_and_its_neighbours_go_on() {
+    fn unreadable_entries_are_parked_and_their_neighbours_proceed() {
         let mut batch = deliveries(&[(Operation::Insert, 1, 1), (Operation::Insert, 2, 1)]);
         batch.push(Delivery { id: EntryId("9-0".into()), record: Err(WireError::Missing("key")) });
         if let Ok(change) = &mut batch[1].record {
@@ -262,11 +263,11 @@ mod tests {
         assert_eq!(plan.jobs.len(), 1);
         let parked: Vec<_> = plan.letters.iter().map(|letter| letter.id.0.as_str()).collect();
         assert_eq!(parked, ["9-0", "1-0"]);
-        assert!(plan.letters[1].reason.contains("not JSON"), "{}", plan.letters[1].reason);
+        assert!(plan.letters[1].reason.contains("invalid document"), "{}", plan.letters[1].reason);
     }
 
     #[test]
-    fn long_texts_become_several_chunks_and_empty_ones_a_single_empty_one() {
+    fn long_text_becomes_several_chunks_and_empty_text_one_empty_chunk() {
         let mut batch = deliveries(&[(Operation::Insert, 1, 1), (Operation::Insert, 2, 1)]);
         for (delivery, text) in batch.iter_mut().zip(["word ".repeat(600), String::new()]) {
             if let Ok(change) = &mut delivery.record {
@@ -294,13 +295,13 @@ mod tests {
             let skipped = plan_with(batch(), Blank::Skip, OnDeadLetter::Keep);
             assert!(skipped.jobs.is_empty() && skipped.letters.is_empty(), "{blank:?}");
             let operations: Vec<_> = skipped.passed.iter().map(|passed| passed.change.operation).collect();
-            assert_eq!(operations, [Operation::Delete; 2], "an older version goes");
+            assert_eq!(operations, [Operation::Delete; 2], "an older version is deleted");
         }
         assert!(!is_blank("\u{200b}a") && !is_blank("."));
     }
 
     #[test]
-    fn change_that_cannot_be_rendered_hides_no_older_deletion() {
+    fn older_deletion_is_applied_when_the_newest_change_cannot_be_rendered() {
         let batch = |changes: &[(Operation, u8, u32)]| {
             let mut batch = deliveries(changes);
             let newest = batch.iter_mut().max_by_key(|delivery| delivery.record.as_ref().unwrap().version).unwrap();

@@ -1,4 +1,4 @@
-//! Asks the index for vectors that need not be made again.
+//! Reads reusable vectors from the index.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,43 +8,43 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-/// How long the index may take to answer: by then the texts could be embedded.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Timeout of the index: embedding the texts would take about as long.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long an index that does not answer is left alone.
+/// How long an unresponsive index is not queried.
 const REST: Duration = Duration::from_secs(10);
 
-/// The index as a memory of vectors. The processor does its work without it too: an index that does not answer costs embedding,
-/// never a document.
+/// The index as a cache of vectors. The processor works without it too: an unresponsive index costs embedding, never a
+/// document.
 pub(super) struct Recall {
     index: Option<Arc<dyn KnownVectors>>,
     resting: Mutex<Option<Instant>>,
 }
 
 impl Recall {
-    /// Without an index nothing is known.
+    /// Without an index no vectors are reused.
     pub(super) fn new(index: Option<Arc<dyn KnownVectors>>) -> Self {
         Self { index, resting: Mutex::default() }
     }
 
-    /// What is known of these points; nothing while the index does not answer.
+    /// Returns the known vectors of these points; none while the index is unresponsive.
     pub(super) async fn ask(&self, points: &[Uuid]) -> Vec<KnownVector> {
         let Some(index) = self.index.as_ref().filter(|_| !points.is_empty()) else { return Vec::new() };
         let resting = *self.resting();
         if resting.is_some_and(|until| Instant::now() < until) {
             return Vec::new();
         }
-        let cause = match timeout(PATIENCE, index.known(points)).await {
+        let cause = match timeout(TIMEOUT, index.known(points)).await {
             Ok(Ok(known)) => {
                 *self.resting() = None;
                 return known;
             }
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
+            Err(_) => format!("no answer within {} s", TIMEOUT.as_secs()),
         };
         match resting {
-            None => warn!("cannot read known vectors, embedding all texts meanwhile: {cause}"),
-            Some(_) => debug!("still cannot read known vectors: {cause}"),
+            None => warn!("failed to read known vectors, embedding all texts meanwhile: {cause}"),
+            Some(_) => debug!("still failing to read known vectors: {cause}"),
         }
         *self.resting() = Some(Instant::now() + REST);
         Vec::new()

@@ -1,4 +1,4 @@
-//! The text of a document: what of it is searched by meaning.
+//! Renders the text of a document for semantic search.
 
 use std::borrow::Cow;
 
@@ -12,19 +12,19 @@ use super::options::TextOptions;
 
 const TEMPLATE: &str = "documents.template";
 
-/// What a template may do for one document. The engine charges one for each instruction and for every 64 bytes that a template
-/// creates or reads: about a quarter of a second, and 256 MB in all. The largest documents need a tenth of it for each pass
-/// over their text.
+/// Fuel of a template per document. The engine charges one unit for each instruction and for every 64 bytes that a
+/// template creates or reads: about a quarter of a second, and 256 MB in all. The largest documents need a tenth of it
+/// for each pass over their text.
 const FUEL: u64 = 4_000_000;
 
-/// Longest text of a document, twice the size of the largest document.
+/// Maximum size of a document's text in bytes: twice the size of the largest document.
 const LONGEST_TEXT: usize = 32 << 20;
 
 /// Renders documents to text.
 #[derive(Debug)]
 pub struct Renderer {
     kind: Kind,
-    /// Paths that are left out where every string counts.
+    /// Paths that are excluded when every string is rendered.
     excluded: Vec<String>,
 }
 
@@ -37,15 +37,15 @@ enum Kind {
 }
 
 impl Renderer {
-    /// A renderer for these settings; fatal if the template cannot be parsed.
+    /// Creates a renderer for these settings; fatal if the template is invalid.
     pub fn new(options: &TextOptions) -> Result<Self, PortError> {
         if let Some(template) = &options.template {
             let mut environment = Environment::new();
-            // A field that a document lacks is an empty text, however deep it lies.
+            // A missing field renders as an empty text at any depth.
             environment.set_undefined_behavior(UndefinedBehavior::Chainable);
             environment.set_fuel(Some(FUEL));
             environment.add_template_owned(TEMPLATE, template.clone()).map_err(|error| {
-                PortError::fatal(format!("the template in documents.template cannot be parsed: {error}")).with_hint(
+                PortError::fatal(format!("invalid documents.template: {error}")).with_hint(
                     "see https://docs.rs/minijinja for the syntax, for example {{ subject }} {{ customer.name }}",
                 )
             })?;
@@ -57,19 +57,19 @@ impl Renderer {
         Ok(Self { kind, excluded: options.exclude.clone() })
     }
 
-    /// Whether the time to render does not depend on the size of the document alone.
+    /// Whether the time to render depends on more than the size of the document.
     pub(super) fn computes(&self) -> bool {
         matches!(self.kind, Kind::Template(..))
     }
 
-    /// Returns the text of a document in plain JSON. Missing, null and empty fields are left out; the text may be empty.
+    /// Returns the text of a document in plain JSON. Missing, null and empty fields are skipped; the text may be empty.
     ///
     /// # Errors
     ///
     /// Poison if the template fails on this document.
     pub fn render(&self, document: &Map<String, Value>) -> Result<String, PortError> {
         match &self.kind {
-            // The words of the template alone are no text of the document.
+            // The literal text of the template is not text of the document.
             Kind::Template(_, read) if !read.is_empty() && !has_any(document, read) => Ok(String::new()),
             Kind::Template(environment, _) => environment
                 .get_template(TEMPLATE)
@@ -78,7 +78,7 @@ impl Renderer {
                 .and_then(|text| match text.len() {
                     0..=LONGEST_TEXT => Ok(text.trim().to_owned()),
                     bytes => Err(PortError::poison(format!(
-                        "documents.template renders {bytes} bytes for this document, more than {LONGEST_TEXT}"
+                        "documents.template renders {bytes} bytes for this document, maximum {LONGEST_TEXT}"
                     ))),
                 }),
             Kind::Fields(fields) => {
@@ -115,7 +115,7 @@ fn failure(error: &Error) -> String {
     format!("documents.template fails on this document: {error}")
 }
 
-/// Whether any of these paths of a template leads to something. The end of a path may be a method of what is before it.
+/// Whether any of these paths of a template has a value. The last segment of a path may be a method.
 fn has_any(document: &Map<String, Value>, read: &[String]) -> bool {
     fn is_scalar(value: &Value) -> bool {
         match value {
@@ -138,7 +138,7 @@ fn has_any(document: &Map<String, Value>, read: &[String]) -> bool {
     })
 }
 
-/// The document as a template sees it: what is null is missing.
+/// The document without nulls: templates treat null as missing.
 fn without_nulls(document: &Map<String, Value>) -> Cow<'_, Map<String, Value>> {
     fn has_null(value: &Value) -> bool {
         match value {
@@ -169,8 +169,7 @@ fn without_nulls(document: &Map<String, Value>) -> Cow<'_, Map<String, Value>> {
     document
 }
 
-/// Appends the texts in `value`: strings, those in arrays and objects, and, of a field that was asked for by name,
-/// numbers and booleans too.
+/// Appends the texts in `value`: strings, those in arrays and objects, and, with `scalars`, numbers and booleans.
 fn texts(value: &Value, scalars: bool, lines: &mut Vec<String>) {
     match value {
         Value::String(text) if !text.trim().is_empty() => lines.push(text.clone()),
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_joined_by_newlines_and_missing_ones_left_out() {
+    fn fields_are_joined_by_newlines_and_missing_ones_skipped() {
         let document = json!({"subject": "Late", "content": " ", "tags": ["a", "b"], "customer": {"name": "Ada"}, "n": 3, "a.b": "dot"});
         let text = |names: &[&str]| render(&fields(names), document.clone()).unwrap();
         assert_eq!(text(&["subject", "content", "missing"]), "Late");
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn document_without_any_field_is_rendered_with_every_text_that_is_not_excluded() {
+    fn document_without_any_selected_field_renders_every_string_not_excluded() {
         let options = TextOptions {
             fields: vec!["subject".into(), "content".into()],
             exclude: vec!["customer.ssn".into(), "notes.author".into()],
@@ -234,13 +233,13 @@ mod tests {
     }
 
     #[test]
-    fn without_fields_every_string_counts_but_the_id() {
+    fn without_selected_fields_every_string_except_the_id_is_rendered() {
         let document = json!({"_id": "x", "a": "one", "b": {"c": ["two", 3]}, "d": null});
         assert_eq!(render(&TextOptions::default(), document).unwrap(), "one\ntwo");
     }
 
     #[test]
-    fn a_template_sees_the_fields_and_missing_ones_are_empty() {
+    fn template_reads_fields_and_renders_missing_ones_as_empty() {
         let options = TextOptions {
             template: Some(
                 "{{ subject }}: {{ customer.name }}{{ customer.address.city }}{% for t in tags %} #{{ t }}{% endfor %}"
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_missing_in_a_template() {
+    fn template_treats_null_as_missing() {
         let template = |text: &str| TextOptions { template: Some(text.into()), ..TextOptions::default() };
         let document = json!({
             "subject": "Late", "content": null, "tags": ["x", null], "customer": {"name": null, "city": "Bath"},
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn template_without_any_of_its_fields_gives_no_text() {
+    fn template_without_any_of_its_fields_renders_no_text() {
         let options = TextOptions {
             template: Some(
                 "Ticket: {{ subject }} by {{ customer.name }}{% for c in comments %} {{ c.text }}{% endfor %}".into(),
@@ -296,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_computes_without_end_is_poison() {
+    fn template_that_exceeds_its_fuel_is_poison() {
         let nested = "{% for a in range(n) %}{% for b in range(n) %}{% for c in range(n) %}x{% endfor %}{% endfor %}{% endfor %}";
         for template in [
             nested,
@@ -322,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_renders_the_largest_documents() {
+    fn template_renders_the_largest_documents() {
         let text = "The parcel has not arrived. ".repeat((15 << 20) / 28);
         let options = TextOptions {
             template: Some("{{ subject | upper }}\n{{ content | replace('\t', ' ') | trim }}".into()),
@@ -333,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_template_is_fatal_and_one_that_fails_is_poison() {
+    fn invalid_template_is_fatal_and_failing_template_is_poison() {
         let broken = TextOptions { template: Some("{{ subject".into()), ..TextOptions::default() };
         let error = Renderer::new(&broken).unwrap_err();
         assert_eq!(error.class, tidewheel_core::error::ErrorClass::Fatal);

@@ -1,5 +1,4 @@
-//! Decides where the vector of each chunk of a batch comes from: from the index, from another chunk of the batch, or from the
-//! embedder.
+//! Decides the origin of each chunk's vector: the index, another chunk of the batch, or the embedder.
 
 use std::collections::HashMap;
 
@@ -14,8 +13,8 @@ use super::blank::is_blank;
 use super::embed::Outcome;
 use super::plan::Job;
 
-/// The points whose vectors are worth a look before the jobs are embedded. An insert has none: nothing of it is in the index.
-pub(super) fn worth_a_look(jobs: &[Job]) -> Vec<Uuid> {
+/// The points whose vectors may be reusable for these jobs. Inserts are skipped: their documents are not in the index.
+pub(super) fn reusable_points(jobs: &[Job]) -> Vec<Uuid> {
     let known = jobs.iter().filter(|job| job.change.operation != Operation::Insert);
     known.flat_map(|job| points(job).map(|(_, point)| point)).collect()
 }
@@ -26,33 +25,34 @@ fn points(job: &Job) -> impl Iterator<Item = (&String, Uuid)> {
     (0..).zip(&job.chunks).map(move |(chunk, text)| (text, document.point(chunk)))
 }
 
-/// Where a vector comes from.
+/// The origin of a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
-    /// The place in the list of what is known.
+    /// Index into the known vectors.
     Index(usize),
-    /// The place in the list of what is to be embedded.
+    /// Index into the texts to embed.
     Embedder(usize),
-    /// Nowhere: its text is blank. Zeros stand for it, which no embedder gives.
+    /// None: its text is blank. Represented by zeros, which no embedder returns.
     Nowhere,
 }
 
-/// Where all vectors of a batch come from.
+/// The origins of all vectors of a batch.
 #[derive(Debug)]
 pub(super) struct Reuse {
     known: Vec<KnownVector>,
-    /// For each job, for each of its chunks.
+    /// For each job, the origin of each chunk.
     origins: Vec<Vec<Origin>>,
-    /// For each job, whether the index has all its vectors in their places.
+    /// For each job, whether the index has all its vectors at their points.
     unchanged: Vec<bool>,
-    /// Chunks that have the text of another one.
+    /// Chunks with the text of another chunk.
     repeated: Vec<(usize, usize)>,
-    /// What to embed: job and chunk.
+    /// Texts to embed: job and chunk.
     todo: Vec<(usize, usize)>,
 }
 
 impl Reuse {
-    /// `known` is what the index has of [`worth_a_look`]. A vector of another dimension than the model's is not used.
+    /// `known` are the vectors that the index has of [`reusable_points`]. Vectors of another dimension than the model's
+    /// are not used.
     pub(super) fn new(
         jobs: &[Job],
         mut known: Vec<KnownVector>,
@@ -93,19 +93,19 @@ impl Reuse {
         Self { known, origins, unchanged, repeated, todo }
     }
 
-    /// The texts to embed, each once. They are taken out of the jobs and put back by [`Reuse::give_back`].
+    /// The texts to embed, each once. They are moved out of the jobs and moved back by [`Reuse::restore_texts`].
     pub(super) fn take_texts(&self, jobs: &mut [Job]) -> Vec<String> {
         self.todo.iter().map(|(job, chunk)| std::mem::take(&mut jobs[*job].chunks[*chunk])).collect()
     }
 
-    /// Puts the texts back to where they were taken from.
-    pub(super) fn give_back(&self, jobs: &mut [Job], texts: Vec<String>) {
+    /// Moves the texts back into the jobs.
+    pub(super) fn restore_texts(&self, jobs: &mut [Job], texts: Vec<String>) {
         for ((job, chunk), text) in self.todo.iter().zip(texts) {
             jobs[*job].chunks[*chunk] = text;
         }
     }
 
-    /// The chunks that were not embedded: those whose vectors the index had, and those that another chunk stood for.
+    /// The chunks that were not embedded: those with vectors from the index, and those with the text of another chunk.
     pub(super) fn saved<'j>(&self, jobs: &'j [Job]) -> (Vec<&'j str>, Vec<&'j str>) {
         let all = self.origins.iter().zip(jobs).flat_map(|(origins, job)| origins.iter().zip(&job.chunks));
         let known = all.filter(|(origin, _)| matches!(origin, Origin::Index(_))).map(|(_, text)| text.as_str());
@@ -113,13 +113,13 @@ impl Reuse {
         (known.collect(), repeated.collect())
     }
 
-    /// How many vectors of this job were not asked of the embedder for its sake.
+    /// Number of vectors of this job that were not requested from the embedder.
     pub(super) fn reused(&self, job: usize) -> usize {
         self.origins[job].iter().filter(|origin| !matches!(origin, Origin::Embedder(_))).count()
     }
 
-    /// The vectors of a job, or why it cannot have them, and whether the index has them all in their places; `None` while the
-    /// outcome of one of its texts is not known. `outcomes` are those of the texts that were embedded, in order.
+    /// The vectors of a job, or the error, and whether the index has them all at their points; `None` while the outcome
+    /// of one of its texts is pending. `outcomes` are those of the embedded texts, in order.
     pub(super) fn vectors(
         &self,
         job: usize,

@@ -1,4 +1,4 @@
-//! The step to stage 2 and to the dead letters.
+//! Handover to stage 2 and parking in the dead-letter queue.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -16,15 +16,15 @@ use crate::parking::park;
 use crate::retry::GivenUp;
 use crate::spans::BatchSpans;
 
-/// After how many records at most stage 2 is looked at again.
+/// Maximum number of records between two reads of the backlog of stage 2.
 const LOOK_EVERY: u64 = 1_000;
 
-/// How often a waiting processor looks.
+/// How often a waiting processor polls.
 const PAUSE: Duration = Duration::from_millis(200);
 
 impl Worker {
-    /// Hands over embedded documents and all that the plan has besides jobs, then parks what it wants parked and records that Redis
-    /// fails for although it takes others.
+    /// Hands over embedded documents and the other changes of the plan, then parks its dead letters, and records for
+    /// which Redis fails while it accepts others.
     pub(super) async fn settle(
         &self,
         mut records: Vec<Record>,
@@ -59,7 +59,7 @@ impl Worker {
                             spans.end(entries);
                         }
                     }
-                    // A removal by the policy has no entry of its own.
+                    // A removal by policy has no entry.
                     Err(error) if entries.is_empty() => {
                         warn!(key = record.change.key, "failed to hand over a removal: {error}");
                     }
@@ -76,7 +76,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The step of these records to stage 2.
+    /// The handover of these records to stage 2.
     fn step<'a>(
         &'a self,
         handful: &'a Handful,
@@ -88,14 +88,14 @@ impl Worker {
                 Ok(self.handover.hand_over(&records[range], &acknowledged).await?)
             })
         };
-        // An entry that is not pending: the script runs as every other time, and does nothing.
+        // An entry that is not pending: the script runs as usual, and does nothing.
         let probe =
             move || -> Probe<'a> { Box::pin(async move { self.handover.hand_over(&[], &[EntryId::zero()]).await }) };
         let (patience, successes) = (&self.patience, &self.handed_over);
         Isolation { patience, successes, what: "hand over to stage 2", attempt, probe }
     }
 
-    /// Acknowledges entries that nothing came of.
+    /// Acknowledges superseded entries.
     async fn acknowledge(&self, superfluous: &[EntryId], spans: &mut Option<BatchSpans>) -> Result<(), GivenUp> {
         if superfluous.is_empty() {
             return Ok(());
@@ -122,7 +122,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Waits while stage 2 is above its high-water mark. What is in work stays this processor's meanwhile.
+    /// Waits while stage 2 is above its high-water mark. Entries in flight stay pending with this processor meanwhile.
     async fn wait_for_room(&self, records: u64) -> Result<(), GivenUp> {
         let every = LOOK_EVERY.min(self.high_water / 4);
         if self.since_look.fetch_add(records, Ordering::Relaxed) + records < every {
@@ -130,7 +130,7 @@ impl Worker {
         }
         let mut waited = false;
         loop {
-            let backlog = self.patience.wait_for("look at stage 2", || self.handover.backlog()).await?;
+            let backlog = self.patience.wait_for("read the backlog of stage 2", || self.handover.backlog()).await?;
             if backlog < self.high_water {
                 break;
             }

@@ -1,10 +1,10 @@
 //! Splits texts into chunks that the embedder accepts.
 //!
-//! Where the vocabulary is at hand, tokens are exact. Otherwise they are estimated, and the embedder may reject a chunk as too
-//! long. Then the document is split again with a smaller limit, as often as needed, and the limit is remembered for texts of
-//! the same [kind](tidewheel_core::tokens::Kind): what was learned from one Chinese document is applied to the next, and
-//! leaves English ones alone. A document that needs less than its kind is remembered by itself. The same document has the same
-//! chunks as long as nothing new is learned.
+//! Tokens are exact if the vocabulary is available. Otherwise they are estimated, and the embedder may reject a chunk
+//! as too long. Then the document is split again with a smaller limit, as often as needed, and the limit is remembered
+//! for texts of the same [kind](tidewheel_core::tokens::Kind): a limit learned from one Chinese document applies to the
+//! next, but not to English ones. A document that needs a smaller limit than its kind is remembered individually. A
+//! document keeps its chunks as long as no new limit is learned.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,33 +16,33 @@ use tidewheel_core::identity::DocumentId;
 use tidewheel_core::tokens::{Kind, Tokens};
 use tracing::info;
 
-/// Fewest tokens in a chunk: an embedder that rejects so few rejects something else.
+/// Minimum limit of tokens per chunk: an embedder that rejects fewer rejects them for another reason.
 const LEAST: usize = 8;
 
-/// How far one document may lower the limit for others of its kind: to one in so many.
+/// Divisor of the limit down to which one document may lower it for others of its kind.
 const LEARNED: usize = 4;
 
-/// Documents that are remembered. What is forgotten costs a rejected request.
+/// Maximum number of remembered documents. A forgotten one costs a rejected request.
 const REMEMBERED: usize = 10_000;
 
-/// The chunks of a text, with the limit that they were made with.
+/// The chunks of a text, with the limit used for the split.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Chunks {
-    /// In order; at least one.
+    /// The texts in order; at least one.
     pub(super) texts: Vec<String>,
-    /// Most tokens in each.
+    /// Maximum number of tokens in each.
     pub(super) limit: usize,
 }
 
-/// Splits texts, and learns from what is rejected.
+/// Splits texts, and learns from rejections.
 pub(super) struct Splitter {
     tokens: Arc<dyn Tokens>,
     limits: ChunkLimits,
-    /// Most chunks of a document.
+    /// Maximum number of chunks of a document.
     most: usize,
-    /// For each kind of text, most tokens in a chunk as far as known.
+    /// For each kind of text, the learned maximum of tokens per chunk.
     learned: [AtomicUsize; Kind::ALL.len()],
-    /// Documents of which a chunk was rejected, with their limits.
+    /// Documents with a rejected chunk, and their limits.
     remembered: Mutex<HashMap<DocumentId, usize>>,
 }
 
@@ -52,12 +52,12 @@ impl Splitter {
         Self { tokens, limits, most, learned, remembered: Mutex::default() }
     }
 
-    /// How many tokens the text has.
+    /// Returns the number of tokens of the text.
     pub(super) fn count(&self, text: &str) -> usize {
         self.tokens.spans(text).len()
     }
 
-    /// The chunks of a document's text.
+    /// Splits a document's text into chunks.
     ///
     /// # Errors
     /// Poison, if there are too many.
@@ -71,8 +71,8 @@ impl Splitter {
         self.cut(&text, remembered.map_or(limit, |remembered| remembered.min(limit)))
     }
 
-    /// The chunks of a text of which a chunk of at most `limit` tokens was rejected as too long; `None` if finer ones would be
-    /// rejected as well.
+    /// Splits a text again after a chunk of at most `limit` tokens was rejected as too long; `None` if smaller chunks
+    /// would be rejected too.
     pub(super) fn split_finer(
         &self,
         document: DocumentId,
@@ -80,7 +80,7 @@ impl Splitter {
         limit: usize,
     ) -> Option<Result<Chunks, PortError>> {
         let limit = limit.min(self.count(text));
-        // Small steps as long as an estimate may be at fault, large ones afterwards.
+        // Small steps while the estimate may be at fault, large ones afterwards.
         let finer = if limit > self.limits.max_tokens() / 2 { limit * 2 / 3 } else { limit / 2 };
         if finer < LEAST {
             return None;
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn rejected_text_is_split_finer_until_it_is_hopeless() {
+    fn rejected_text_is_split_finer_down_to_the_minimum() {
         let (splitter, id) = (splitter(Estimate, 1_000), document("1"));
         let text = CHINESE.repeat(20);
         let mut chunks = splitter.split(id, text.clone()).unwrap();
@@ -160,7 +160,7 @@ mod tests {
         while let Some(finer) = splitter.split_finer(id, &text, chunks.limit) {
             let finer = finer.unwrap();
             assert!(finer.texts.len() > chunks.texts.len());
-            // A character that is cut in two counts in both.
+            // A split character counts in both chunks.
             assert!(finer.texts.iter().all(|text| Estimate::count(text) <= finer.limit + 1));
             limits.push(finer.limit);
             chunks = finer;
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lesson_is_for_texts_of_the_same_kind_and_bounded() {
+    fn learned_limit_applies_to_the_same_kind_only_and_is_bounded() {
         let (splitter, [one, other]) = (splitter(Estimate, 1_000), ["1", "2"].map(document));
         let (chinese, english) = (CHINESE.repeat(20), "The parcel has not arrived. ".repeat(40));
         let split = |text: &str| splitter.split(other, text.to_owned()).unwrap();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_text_that_is_rejected_is_split_too() {
+    fn rejected_short_text_is_split_too() {
         let (splitter, id) = (splitter(Estimate, 1_000), document("1"));
         let chunks = splitter.split(id, CHINESE.to_owned()).unwrap();
         assert_eq!(chunks.texts.len(), 1);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn exact_tokens_teach_nothing_about_other_documents() {
+    fn exact_tokens_change_no_limit_of_other_documents() {
         let splitter = splitter(Words, 1_000);
         let text = "word ".repeat(200);
         let before = splitter.split(document("2"), text.clone()).unwrap();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_chunks_are_poison_that_names_size_and_setting() {
+    fn too_many_chunks_error_names_size_and_setting() {
         let text = "word ".repeat(600);
         let error = splitter(Words, 5).split(document("1"), text.clone()).unwrap_err();
         assert_eq!(error.class, ErrorClass::Poison);

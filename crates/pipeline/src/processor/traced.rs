@@ -1,4 +1,4 @@
-//! What a processor tells of each change that is traced.
+//! Trace spans of the processor.
 
 use std::time::SystemTime;
 
@@ -9,7 +9,7 @@ use tidewheel_core::trace::{Value, beginning};
 use super::plan::{Job, Passed};
 use crate::spans::{Attributes, BatchSpans, Call};
 
-/// The embedder's part in a batch.
+/// The embedder call of a batch.
 pub(super) struct EmbedCall {
     began: SystemTime,
     ended: SystemTime,
@@ -17,7 +17,7 @@ pub(super) struct EmbedCall {
 }
 
 impl EmbedCall {
-    /// It begins now, with so many texts for all documents of the batch.
+    /// Begins now, with this many texts for all documents of the batch.
     pub(super) fn begin(info: &EmbedderInfo, texts: usize) -> Self {
         let now = SystemTime::now();
         let attributes = vec![
@@ -29,14 +29,14 @@ impl EmbedCall {
         Self { began: now, ended: now, attributes }
     }
 
-    /// It ends now.
+    /// Ends now.
     pub(super) fn end(self) -> Self {
         Self { ended: SystemTime::now(), ..self }
     }
 
-    /// Tells it for one document, of whose vectors the index had so many. Without any other, the embedder was not asked for
-    /// its sake.
-    pub(super) fn tell(&self, spans: &mut BatchSpans, job: &Job, from_index: usize, error: Option<&PortError>) {
+    /// Records the call for one document, with the number of its vectors from the index. If those are all, the embedder
+    /// was not called for this document.
+    pub(super) fn record(&self, spans: &mut BatchSpans, job: &Job, from_index: usize, error: Option<&PortError>) {
         let of_document: Attributes =
             vec![("tidewheel.chunks", job.chunks.len().into()), ("tidewheel.vectors.from_index", from_index.into())];
         if from_index < job.chunks.len() {
@@ -55,7 +55,7 @@ impl EmbedCall {
     }
 }
 
-/// Tells the changes that need no vector.
+/// Records the changes that need no vector.
 pub(super) fn passed(spans: &mut BatchSpans, passed: &[Passed]) {
     for Passed { change, entries } in passed {
         spans.note(entries, change.version, "passed_on", &Attributes::new());

@@ -1,28 +1,28 @@
-//! Decides which changes can be appended. The others are parked, so that they hold nobody up.
+//! Decides which changes can be appended. The others are parked, so that they block nothing.
 
 use tidewheel_core::change::Change;
 use tidewheel_core::key;
 use tidewheel_core::ports::{Parked, Readable};
 
-/// What stage 1 takes.
+/// Size limits of stage 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of a key.
+    /// Maximum size of a key in bytes.
     pub key: usize,
-    /// Most bytes of a document, as extended JSON.
+    /// Maximum size of a document in bytes, as extended JSON.
     pub document: usize,
 }
 
 impl Limits {
-    /// The limits, where Redis takes this many bytes in a field.
+    /// The limits if Redis accepts this many bytes per field.
     pub fn of(most_bytes: Option<usize>) -> Self {
         let most = most_bytes.unwrap_or(usize::MAX);
         Self { key: key::MAX_BYTES.min(most), document: most }
     }
 }
 
-/// The change with its document, or why it is parked. What was in the index of a parked document stays there: the document is
-/// only missing in its newest state.
+/// Returns the change with its document, or the parked change with the reason. The indexed version of a parked document
+/// stays: only its newest state is missing.
 pub fn admit(change: Change, document: Option<Readable>, limits: Limits) -> Result<Change, Box<Parked>> {
     let refused = |change: Change, reason: String| Err(Box::new(Parked { change, reason }));
     let bytes = change.key.len();
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_within_the_limits_keeps_its_document() {
+    fn change_within_the_limits_keeps_its_document() {
         let change = admitted("1", Some(Ok("{}".into()))).unwrap();
         assert_eq!(change.document.as_deref(), Some("{}"));
         assert_eq!(admitted("1", None).unwrap().document, None);
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_or_too_large_change_is_parked_with_its_reason_and_without_its_document() {
+    fn unreadable_or_too_large_change_is_parked_with_reason_and_without_document() {
         for (key, document, reason) in [
             ("1".to_owned(), Err("malformed".to_owned()), "malformed"),
             ("1".to_owned(), Ok("d".repeat(2_001)), "2001 bytes as JSON, at most 2000"),
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_of_redis_holds_for_keys_too() {
+    fn redis_limit_applies_to_keys_too() {
         assert_eq!(Limits::of(None), Limits { key: key::MAX_BYTES, document: usize::MAX });
         assert_eq!(Limits::of(Some(5)), Limits { key: 5, document: 5 });
     }

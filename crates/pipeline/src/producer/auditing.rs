@@ -1,7 +1,7 @@
-//! The slow audit beside the feed: every so often the whole index is compared with the source, and what differs is counted.
+//! The background audit: compares the whole index with the source at an interval, and counts differences.
 //!
-//! It repairs nothing: drift means that somebody else has changed the index, or that a promise was broken, and a person should
-//! know before it is gone.
+//! It repairs nothing: drift means that another client changed the index or that a guarantee was broken, and an
+//! operator should know before it is repaired.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,11 +19,11 @@ use crate::audit::{AuditOptions, AuditPorts, Found, Kind, audit};
 use crate::meters::now_seconds;
 use crate::processor::LeftOut;
 
-/// The pause after each page of a thousand: a million documents take some minutes, and the servers hardly notice.
+/// The pause after each page of a thousand: a million documents take some minutes, at little load on the servers.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// After how long the first audit of a session is due at the latest, and the next one after one that found drift, came to no
-/// answer or failed: processes that are replaced every day audit as well, and what was repaired is not told for another day.
+/// Maximum delay of the first audit of a session, and of the next one after drift, an inconclusive result or a failure:
+/// processes that are replaced daily audit too, and repaired drift is not reported for another day.
 const SOON: Duration = Duration::from_secs(3600);
 
 type Running = Pin<Box<dyn Future<Output = PortResult<Found>> + Send>>;
@@ -37,14 +37,14 @@ pub(super) struct Auditing {
 }
 
 impl Auditing {
-    /// An audit each `interval`; never, if it is zero.
+    /// An audit every `interval`; none if it is zero.
     pub(super) fn new(interval: Duration, left_out: LeftOut, ports: &ProducerPorts) -> Self {
         let ProducerPorts { source, journal, index, .. } = ports;
         let ports = AuditPorts { source: source.clone(), index: index.clone(), journal: journal.clone(), repair: None };
         Self { interval, ports, left_out, due: Instant::now() + interval.min(SOON), running: None }
     }
 
-    /// Works on an audit, or waits until one is due; returns when one is over. Cancel-safe.
+    /// Runs an audit, or waits until one is due; returns when one has ended. Cancel-safe.
     pub(super) async fn next(&mut self) {
         if self.interval.is_zero() {
             return std::future::pending().await;
@@ -64,24 +64,24 @@ impl Auditing {
         let clean = found.as_ref().is_ok_and(|found| found.settled && found.drift() == 0);
         self.due = Instant::now() + if clean { self.interval } else { self.interval.min(SOON) };
         match found {
-            Ok(found) => tell(&found),
-            // The next one may fare better; whatever is away is told by those who need it.
-            Err(error) => debug!("the audit could not be finished: {error}"),
+            Ok(found) => report(&found),
+            // The next audit may succeed; outages are reported elsewhere.
+            Err(error) => debug!("audit failed: {error}"),
         }
     }
 }
 
-/// Another producer audits from here on: what this one has found may have been repaired since.
+/// Resets the drift: another producer audits from here on, and the drift found by this one may have been repaired.
 pub(super) fn forget() {
     for kind in Kind::ALL {
         gauge!(meters::DRIFT, "kind" => kind.name()).set(f64::NAN);
     }
 }
 
-fn tell(found: &Found) {
+fn report(found: &Found) {
     if !found.settled {
-        // What was on its way would be taken for drift.
-        info!("the audit found the pipeline behind, so that it says nothing");
+        // Changes in flight would count as drift.
+        info!("audit inconclusive: the pipeline is lagging");
         return;
     }
     for kind in Kind::ALL {
@@ -90,12 +90,16 @@ fn tell(found: &Found) {
     gauge!(meters::AUDITED).set(now_seconds());
     let (documents, seconds) = (found.documents, found.seconds as u64);
     if found.drift() == 0 {
-        info!(documents, seconds, "audited: the index equals MongoDB");
+        info!(documents, seconds, "audit passed: the index matches MongoDB");
         return;
     }
     let Found { missing, stale, extra, surplus, .. } = *found;
     warn!(
         documents,
-        missing, stale, extra, surplus, "audited: the index differs from MongoDB; `tidewheel verify --repair` mends it"
+        missing,
+        stale,
+        extra,
+        surplus,
+        "audit found drift between index and MongoDB; run `tidewheel verify --repair` to repair it"
     );
 }

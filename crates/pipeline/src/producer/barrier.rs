@@ -1,4 +1,4 @@
-//! Knows up to which checkpoint everything is in the index.
+//! Determines the applied checkpoint: everything that it covers is in the index.
 //!
 //! ```text
 //!  note the checkpoint and the newest entry R of stage 1
@@ -6,18 +6,18 @@
 //!         └▶ the group of stage 2 has acknowledged all up to E: the checkpoint is applied, with all that it covers
 //! ```
 //!
-//! Every entry that the checkpoint covers is R or older, and what became of it is E or older, because a processor appends
-//! and acknowledges in one step. Nothing is stopped for it: newer entries pass through meanwhile.
+//! Every entry covered by the checkpoint is R or older, and its record in stage 2 is E or older, because a processor
+//! appends and acknowledges in one step. The barrier blocks nothing: newer entries pass meanwhile.
 
 use tidewheel_core::ports::{Checkpoint, EntryId, Positions};
 
-/// One barrier after another, numbered from 1.
+/// Consecutive barriers, numbered from 1.
 #[derive(Debug, Default)]
 pub(super) struct Barrier {
     stage: Stage,
     begun: u64,
     passed: u64,
-    /// When the last barrier that has passed began.
+    /// Start time of the last barrier that has passed.
     settled: u64,
 }
 
@@ -38,7 +38,7 @@ enum Stage {
 }
 
 impl Barrier {
-    /// The number of the next barrier to begin: when it has passed, all that is appended by now is in the index.
+    /// The number of the next barrier to begin: once it has passed, everything appended by now is in the index.
     pub(super) fn next(&self) -> u64 {
         self.begun + 1
     }
@@ -48,13 +48,14 @@ impl Barrier {
         self.passed
     }
 
-    /// A time by the clock of the streams: everything that was in them then is in the index. 0 before the first barrier has passed.
+    /// The time, by the clock of the streams, up to which everything in them is in the index. 0 before the first
+    /// barrier has passed.
     pub(super) fn settled(&self) -> u64 {
         self.settled
     }
 
-    /// Moves on as far as the positions allow, which were read after `checkpoint` was saved; the checkpoint that is now known to be
-    /// applied, if that is news.
+    /// Advances as far as the positions allow, which were read after `checkpoint` was saved; returns a newly applied
+    /// checkpoint.
     pub(super) fn advance(&mut self, checkpoint: &Checkpoint, positions: &Positions) -> Option<Checkpoint> {
         if positions.damage.is_some() {
             self.stage = Stage::Between;
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_pipeline_passes_at_once() {
+    fn idle_pipeline_passes_at_once() {
         let mut barrier = Barrier::default();
         let idle = positions(position(7, None), position(9, None));
         assert_eq!((barrier.next(), barrier.passed()), (1, 0));
@@ -130,42 +131,42 @@ mod tests {
     }
 
     #[test]
-    fn both_stages_are_waited_for_and_newer_entries_are_not() {
+    fn barrier_waits_for_both_stages_but_not_for_newer_entries() {
         let mut barrier = Barrier::default();
         assert_eq!(barrier.advance(&checkpoint(1), &positions(position(7, Some(7)), position(3, None))), None);
-        // Stage 1 has passed 7, though 8 waits; what came of 7 is 4.
+        // Stage 1 has passed 7, though 8 is pending; the record of 7 is 4.
         assert_eq!(barrier.advance(&checkpoint(2), &positions(position(8, Some(8)), position(4, Some(4)))), None);
         let passed = barrier.advance(&checkpoint(3), &positions(position(9, Some(8)), position(5, Some(5))));
-        assert_eq!(passed, Some(checkpoint(1)), "as it was when the barrier began");
+        assert_eq!(passed, Some(checkpoint(1)), "the checkpoint at the start of the barrier");
     }
 
     #[test]
-    fn settled_time_is_when_the_passed_barrier_began() {
+    fn settled_time_is_the_start_of_the_passed_barrier() {
         let mut barrier = Barrier::default();
         let at = |at, raw| Positions { at, ..positions(raw, position(3, None)) };
         barrier.advance(&checkpoint(1), &at(10, position(7, Some(7))));
-        assert_eq!(barrier.settled(), 0, "it has not passed");
+        assert_eq!(barrier.settled(), 0, "not passed yet");
         barrier.advance(&checkpoint(2), &at(20, position(8, Some(8))));
-        assert_eq!(barrier.settled(), 10, "what was appended after its beginning may be on its way");
+        assert_eq!(barrier.settled(), 10, "entries appended after its start may be in flight");
         barrier.advance(&checkpoint(3), &at(30, position(8, None)));
         assert_eq!(barrier.settled(), 30);
     }
 
     #[test]
-    fn with_damage_nothing_passes() {
+    fn no_barrier_passes_with_damage() {
         let mut barrier = Barrier::default();
         assert_eq!(barrier.advance(&checkpoint(1), &positions(position(7, Some(7)), position(3, None))), None);
         let damage = Some(Damage::Entries("the stream is gone".into()));
         let damaged = Positions { damage, ..positions(position(0, None), position(3, None)) };
         assert_eq!(barrier.advance(&checkpoint(1), &damaged), None);
-        assert_eq!((barrier.next(), barrier.passed()), (2, 0), "the barrier that was under way never passes");
+        assert_eq!((barrier.next(), barrier.passed()), (2, 0), "the barrier in progress never passes");
     }
 
     proptest! {
-        /// Entries move through two queues in any order of acknowledgement; whatever is reported as applied must have
+        /// Entries move through two queues in any order of acknowledgement; everything reported as applied must have
         /// left both.
         #[test]
-        fn what_is_reported_as_applied_has_left_both_stages(moves in prop::collection::vec((0u8..4, 0usize..8), 1..200)) {
+        fn entries_reported_as_applied_have_left_both_stages(moves in prop::collection::vec((0u8..4, 0usize..8), 1..200)) {
             let mut barrier = Barrier::default();
             let (mut raw, mut embedded) = (VecDeque::<(u64, u32)>::new(), VecDeque::<(u64, u32)>::new());
             let (mut raw_last, mut embedded_last, mut appended, mut applied) = (0, 0, 0, 0);

@@ -1,5 +1,5 @@
-//! Forgets deletions that are long in the index, page by page beside everything else: a day's deletions of a large source are
-//! millions, and the lease has to be renewed meanwhile.
+//! Collects tombstones that have long been applied, page by page in the background: a large source has millions of
+//! deletions a day, and the lease has to be renewed meanwhile.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use tidewheel_core::ports::{PortResult, Tombstones};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-/// How often tombstones are collected; more often where they are kept for a shorter time.
+/// How often tombstones are collected; more often if their grace period is shorter.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// The pause after each page: Redis serves the pipeline meanwhile.
@@ -21,8 +21,8 @@ type Running = Pin<Box<dyn Future<Output = PortResult<u64>> + Send>>;
 pub(super) struct Collecting {
     tombstones: Arc<dyn Tombstones>,
     grace: Duration,
-    /// Before this time by the clock of the streams everything that was in them has been acknowledged; `None` while a snapshot runs,
-    /// whose rows may be older than a deletion.
+    /// The time, by the clock of the streams, up to which all their entries have been acknowledged; `None` while a
+    /// snapshot is running, whose rows may be older than a deletion.
     settled: Option<u64>,
     due: Instant,
     running: Option<Running>,
@@ -34,7 +34,7 @@ impl Collecting {
         Self { tombstones, grace, settled: None, due, running: None }
     }
 
-    /// Sets up to when everything that was in the streams has been acknowledged. Without it nothing is forgotten from here on.
+    /// Sets the time up to which all entries of the streams have been acknowledged. With `None`, collection stops.
     pub(super) fn settle(&mut self, settled: Option<u64>) {
         self.settled = settled;
         if settled.is_none() {
@@ -42,7 +42,7 @@ impl Collecting {
         }
     }
 
-    /// Works on a collection, or waits until one is due; returns when one is over. Cancel-safe.
+    /// Runs a collection, or waits until one is due; returns when one has ended. Cancel-safe.
     pub(super) async fn next(&mut self) {
         let running = match &mut self.running {
             Some(running) => running,
@@ -58,8 +58,8 @@ impl Collecting {
         self.due = Instant::now() + EVERY.min(self.grace);
         match forgotten {
             Ok(0) => {}
-            Ok(tombstones) => info!(tombstones, "forgot deletions that are long in the index"),
-            Err(error) => debug!("cannot collect old deletions: {error}"),
+            Ok(tombstones) => info!(tombstones, "collected tombstones"),
+            Err(error) => debug!("failed to collect tombstones: {error}"),
         }
     }
 }

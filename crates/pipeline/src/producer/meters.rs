@@ -1,4 +1,4 @@
-//! What the producer counts.
+//! Metrics of the producer.
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tidewheel_core::change::{Change, Operation};
@@ -7,7 +7,7 @@ use tidewheel_core::ports::{Checkpoint, SnapshotState};
 
 use crate::meters::now_seconds;
 
-/// Handles, made once for each session.
+/// Handles, created once per session.
 pub(super) struct Meters {
     changes: [Counter; Operation::ALL.len()],
     append_entries: Histogram,
@@ -32,7 +32,7 @@ impl Meters {
         }
     }
 
-    /// These changes were appended with this checkpoint.
+    /// Records the append of these changes with this checkpoint.
     pub(super) fn appended(&self, changes: &[Change], checkpoint: &Checkpoint) {
         let now = now_seconds();
         self.saved.set(now);
@@ -60,24 +60,24 @@ impl Meters {
     }
 }
 
-/// How many documents the snapshot has to read.
+/// Records the estimated number of documents of the snapshot.
 pub(super) fn expects(rows: u64) {
     gauge!(meters::SNAPSHOT_EXPECTED).set(rows as f64);
 }
 
-/// Whether this producer is the one at work.
+/// Records whether this producer holds the lease.
 pub(super) fn leads(leading: bool) {
     gauge!(meters::PRODUCER_LEADING).set(if leading { 1.0 } else { 0.0 });
 }
 
-/// Shows what has not happened yet as zero, or nobody could see that it happened for the first time.
-pub(super) fn nothing_yet() {
+/// Initialises counters to zero, so that their first increase is visible.
+pub(super) fn init_counters() {
     for why in ["conflict", "failed", "repair"] {
         counter!(meters::PRODUCER_RESTARTS, "why" => why).increment(0);
     }
 }
 
-/// The producer begins again.
+/// Counts a restart of the producer loop.
 pub(super) fn restarts(why: &'static str) {
     counter!(meters::PRODUCER_RESTARTS, "why" => why).increment(1);
 }

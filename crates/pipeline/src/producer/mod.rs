@@ -1,7 +1,7 @@
 //! The producer: MongoDB → stage 1.
 //!
 //! ```text
-//!   lease ──▶ load checkpoint ──▶ open feed ──▶┬─▶ feed: what has accumulated ──▶ plan ──▶ append ─┐
+//!   lease ──▶ load checkpoint ──▶ open feed ──▶┬─▶ feed: accumulated events ────▶ plan ──▶ append ─┐
 //!     ▲         (token, time,     (and a       │                                                   │
 //!     │          ordinal,          snapshot,   ├─▶ snapshot: next page ─────────▶ plan ──▶ append ─┤
 //!     │          snapshot)         if due)     ├─▶ positions: barrier, damage ──▶ plan ──▶ confirm ┤
@@ -12,22 +12,22 @@
 //! ```
 //!
 //! **Append**: exactly once. Changes and checkpoint are saved in one atomic step, under the condition that the
-//! checkpoint is still the one that this producer has seen last. Whoever loses that race forgets everything and loads
-//! the checkpoint again; so does a producer whose Redis came back with older data.
+//! checkpoint is still the one that this producer has seen last. A producer that loses that race discards its state and
+//! loads the checkpoint again; so does one whose Redis came back with older data.
 //! **Gap-free**: the feed is opened before the snapshot reads its first row, at a time that the snapshot's rows carry
-//! as their version; changes that the scan sees early win over it when they arrive.
-//! **Applied**: a barrier tells up to which checkpoint everything is in the index. From there everything that was lost
+//! as their version; changes that the scan already sees win over its rows when their events arrive.
+//! **Applied**: a barrier determines the checkpoint up to which everything is in the index. From there, entries lost
 //! between the checkpoint and the index can be appended again.
-//! **Damage**: streams that were deleted, entries that vanished before they were acknowledged and a collection that is gone are
-//! noticed within seconds and repaired: by going back to the applied checkpoint, or by a snapshot.
-//! **Parked**: a change that cannot be read or appended goes to the dead letters of stage 1, by its `_id` and without its document, in
-//! the step that saves the position behind it.
-//! **Snapshot**: reads everything, appends only what the index does not have like this, and then removes from the index what
-//! the source does not have.
-//! **Several producers**: the lease makes one work and the others wait; safety rests on the condition above.
-//! **Backpressure**: above the high-water mark of stage 1 nothing more is read; MongoDB's oplog buffers.
-//! **Audit**: every so often the whole index is compared with the source, slowly, and drift is counted and told.
-//! **Lost history**: when the oplog no longer reaches back to the token, a snapshot makes the index equal again.
+//! **Damage**: deleted streams, entries removed before they were acknowledged and a missing collection are detected
+//! within seconds and repaired: by going back to the applied checkpoint, or by a snapshot.
+//! **Parked**: a change that cannot be read or appended is parked in the dead-letter queue of stage 1, with its `_id`
+//! and without its document, in the step that saves the position after it.
+//! **Snapshot**: reads everything, appends only documents that differ from the index, and then sweeps orphaned points
+//! from the index.
+//! **Several producers**: the lease lets one work while the others wait; safety rests on the condition above.
+//! **Backpressure**: above the high-water mark of stage 1 the producer reads nothing; MongoDB's oplog buffers.
+//! **Audit**: the whole index is compared with the source slowly at an interval, and drift is counted and reported.
+//! **Lost history**: when the oplog no longer covers the token, a snapshot brings the index back in sync.
 
 mod admission;
 mod auditing;
@@ -62,7 +62,7 @@ use crate::service::ServiceError;
 /// The service's name in errors, spans and labels.
 pub const NAME: &str = "producer";
 
-/// The service. Any number may run at once; one of them works.
+/// The service. Any number of instances may run concurrently; one of them is active.
 pub struct Producer {
     options: ProducerOptions,
     ports: ProducerPorts,
@@ -70,7 +70,7 @@ pub struct Producer {
     health: Health,
 }
 
-/// What the producer works with.
+/// The ports of the producer.
 #[derive(Clone)]
 pub struct ProducerPorts {
     /// MongoDB.
@@ -79,32 +79,32 @@ pub struct ProducerPorts {
     pub journal: Arc<dyn Journal>,
     /// The collection in Qdrant, to compare with. Only points with keys of an earlier release are removed from it.
     pub index: Arc<dyn Index>,
-    /// The memory of deletions.
+    /// Tombstones.
     pub tombstones: Arc<dyn Tombstones>,
-    /// The memory of the collection.
+    /// The record of the collection.
     pub alarm: Arc<dyn Alarm>,
 }
 
 impl Producer {
-    /// A producer that is ready to run.
+    /// Creates a producer.
     pub fn new(options: ProducerOptions, ports: ProducerPorts) -> Self {
         Self { options, ports, tracer: None, health: Health::of(NAME) }
     }
 
-    /// The same producer, which tells the way of each change into stage 1, if there is a tracer.
+    /// Returns the same producer with a tracer, if there is one.
     #[must_use]
     pub fn traced(self, tracer: Option<Tracer>) -> Self {
         Self { tracer, ..self }
     }
 
-    /// What the service says of itself while it runs.
+    /// The health of the service while it runs.
     pub fn health(&self) -> Health {
         self.health.clone()
     }
 
-    /// Runs until `shutdown`, or until something fails that a person has to mend.
+    /// Runs until `shutdown`, or until a failure that an operator has to fix.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
-        meters::nothing_yet();
+        meters::init_counters();
         let mut backoff = Backoff::for_servers();
         let mut standing_by = false;
         let ended = loop {
@@ -126,7 +126,7 @@ impl Producer {
             let delay = match ended {
                 Ended::Shutdown => break Ok(()),
                 Ended::Conflict => {
-                    warn!("the checkpoint was changed by somebody else; starting again from it");
+                    warn!("the checkpoint was changed by another client; restarting from it");
                     meters::restarts("conflict");
                     backoff.next_delay(None)
                 }
@@ -136,7 +136,7 @@ impl Producer {
                 }
                 Ended::StandBy => {
                     if !was_standing_by {
-                        info!("another producer is at work; standing by");
+                        info!("another producer holds the lease; standing by");
                         auditing::forget();
                     }
                     self.health.started();
@@ -147,11 +147,11 @@ impl Producer {
                     meters::restarts("failed");
                     crate::meters::failed(NAME, &error, true);
                     match self.health.fails(FOLLOW, &error.message) {
-                        Telling::First => warn!(hint = error.hint, "cannot {FOLLOW}, will keep trying: {error}"),
+                        Telling::First => warn!(hint = error.hint, "failed to {FOLLOW}, retrying: {error}"),
                         Telling::Lasting(lasted, attempts) => {
-                            warn!(attempts, seconds = lasted.as_secs(), "still cannot {FOLLOW}: {error}");
+                            warn!(attempts, seconds = lasted.as_secs(), "still failing to {FOLLOW}: {error}");
                         }
-                        Telling::Not => debug!("still cannot {FOLLOW}: {error}"),
+                        Telling::Not => debug!("still failing to {FOLLOW}: {error}"),
                     }
                     backoff.next_delay(error.retry_after)
                 }
@@ -163,14 +163,14 @@ impl Producer {
             }
         };
         if let Err(error) = self.ports.journal.release(&self.options.owner).await {
-            debug!("could not give the lease back: {error}");
+            debug!("failed to release the lease: {error}");
         }
         ended
     }
 }
 
-/// What the producer does, for logs and health: completes "cannot …".
+/// The producer's operation in logs and health: completes "failed to …".
 const FOLLOW: &str = "follow MongoDB";
 
-/// Points of the index in a page, where the producer reads all of them.
+/// Index points per page when the producer reads the whole index.
 const POINTS: usize = 1_000;

@@ -1,8 +1,8 @@
-//! Decides which deletions are those of documents that have moved to another shard.
+//! Detects deletions that belong to a move of a document to another shard.
 //!
-//! A change of the shard key deletes the document on one shard and inserts it on another, at the same cluster time and in either
-//! order of events. The document is there afterwards. It differs from the one that was deleted by its document key: the `_id`
-//! together with the shard key.
+//! A change of the shard key deletes the document on one shard and inserts it on another, at the same cluster time and
+//! with the events in either order. The document exists afterwards. The inserted and the deleted document differ in
+//! their document key: the `_id` together with the shard key.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -11,11 +11,11 @@ use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Checkpoint, FeedBatch, PortResult, Source, SourceEvent};
 use tidewheel_core::version::ClusterTime;
 
-/// The documents that events of one cluster time have left behind, by namespace and key, with their shard keys.
+/// The documents that exist after the events of one cluster time, by namespace and key, with their shard keys.
 pub struct Moves<'a> {
     time: ClusterTime,
     alive: HashMap<(Namespace, String), HashSet<String>>,
-    /// The time at which the last batch ended, and the documents of that time which exist.
+    /// The time of the last event of the previous batch, and the existing documents of that time.
     before: ClusterTime,
     present: &'a HashSet<(Namespace, String)>,
 }
@@ -25,7 +25,8 @@ impl<'a> Moves<'a> {
         Self { time: before, alive: HashMap::new(), before, present }
     }
 
-    /// Takes the next event; says whether it is a deletion that a document of the same time and `_id` outlives.
+    /// Processes the next event; returns whether it is a deletion after which a document of the same time and `_id`
+    /// still exists.
     pub fn supersedes(&mut self, event: &SourceEvent) -> bool {
         if event.time != self.time {
             self.time = event.time;
@@ -50,8 +51,9 @@ impl<'a> Moves<'a> {
     }
 }
 
-/// Documents whose deletion begins the batch in the middle of a cluster time: what came before at that time is not known any more.
-/// The source has to be asked whether they exist. One that does has moved, or was inserted again later: that event follows.
+/// Documents deleted at the start of a batch that begins in the middle of a cluster time: earlier events of that time
+/// are no longer known. The source has to be queried whether they exist. An existing one has moved, or was inserted
+/// again later: that event follows.
 pub fn doubtful(checkpoint: &Checkpoint, batch: &FeedBatch) -> BTreeMap<Namespace, BTreeSet<String>> {
     let mut documents: BTreeMap<Namespace, BTreeSet<String>> = BTreeMap::new();
     let (time, count) = checkpoint.last;
@@ -62,7 +64,7 @@ pub fn doubtful(checkpoint: &Checkpoint, batch: &FeedBatch) -> BTreeMap<Namespac
     documents
 }
 
-/// Those of these documents that exist at `time` or later.
+/// Returns the documents among these that exist at `time` or later.
 pub(crate) async fn present(
     source: &dyn Source,
     documents: BTreeMap<Namespace, BTreeSet<String>>,

@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use crate::processor::LeftOut;
 
-/// How the source is followed.
+/// Settings of the producer.
 #[derive(Clone, Debug)]
 pub struct ProducerOptions {
-    /// Who this producer is, unique among all: holder of the lease.
+    /// Unique name of this producer: the holder of the lease.
     pub owner: String,
-    /// Whether the documents that are already there are read on first start.
+    /// Whether an initial snapshot reads existing documents on first start.
     pub snapshot: bool,
-    /// With this many unconfirmed entries in stage 1 the producer pauses; MongoDB's oplog buffers meanwhile.
+    /// Number of unacknowledged entries in stage 1 at which the producer pauses; MongoDB's oplog buffers meanwhile.
     pub high_water: u64,
-    /// For how long a producer that says nothing keeps the lease: another one takes over after this time.
+    /// How long an unresponsive producer keeps the lease: another one takes over after this time.
     pub lease: Duration,
-    /// For how long a deletion that is in the index is remembered, to fend off a write that a network has held up.
+    /// How long the tombstone of an applied deletion is kept, to fence off writes delayed by the network.
     pub tombstone_grace: Duration,
-    /// How often the whole index is compared with the source, slowly; zero for never.
+    /// Interval of the slow audit of the whole index against the source; zero disables it.
     pub audit_interval: Duration,
-    /// Documents that the index leaves out on purpose.
+    /// Documents that are intentionally not indexed.
     pub left_out: LeftOut,
 }

@@ -1,4 +1,4 @@
-//! Decides what is appended for what the source says, without appending it.
+//! Plans the appends for events and rows of the source, without I/O.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -22,31 +22,31 @@ pub use super::moves::doubtful;
 pub struct Step {
     /// The entries of stage 1.
     pub changes: Vec<Change>,
-    /// What goes to its dead letters.
+    /// Changes to park in its dead-letter queue.
     pub parked: Vec<Parked>,
     /// The checkpoint after them.
     pub next: Checkpoint,
 }
 
-/// How to take up the work.
+/// How to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// Nothing was ever appended: begin now, with a snapshot if one is wanted.
+    /// Nothing was ever appended: begin now, with an initial snapshot if enabled.
     Fresh,
-    /// Go on where the checkpoint ends.
+    /// Continue where the checkpoint ends.
     Resume(StartAt),
-    /// The selection of collections has changed, so that the token may no longer be found: go on at the time of the
-    /// last event, and read everything again, for there may be collections that were not followed before.
+    /// The selection of collections has changed, so that the token may no longer be valid: continue at the time of the
+    /// last event, and read everything again, because newly selected collections may exist.
     Reselect(StartAt),
 }
 
-/// What a saved token is good for: a selection of collections, with one form of keys. With another form everything is compared,
-/// so that points with keys of the earlier form go.
+/// The scope in which a saved token is valid: a selection of collections with one form of keys. With another form
+/// everything is compared, so that points with keys of the earlier form are removed.
 pub fn selection(of_source: &str) -> String {
     format!("{of_source} keys={}", key::FORM)
 }
 
-/// Where to begin, given what was saved.
+/// Decides where to start, given the saved checkpoint.
 pub fn start(saved: Option<&Checkpoint>, selection: &str) -> Start {
     match saved {
         None => Start::Fresh,
@@ -55,11 +55,12 @@ pub fn start(saved: Option<&Checkpoint>, selection: &str) -> Start {
     }
 }
 
-/// The checkpoint for a feed that was opened at `time`, before anything of it was appended. The feed gives every event of that time
-/// again, so that the ordinals start again too.
+/// The checkpoint for a feed opened at `time`, before any append. The feed returns every event of that time again, so
+/// that the ordinals restart too.
 ///
-/// `known` are the epoch and the time of the newest change that is known. A time before that means that the source's history is
-/// another one (a restored backup, a new cluster): the epoch rises, so that its changes win over everything older.
+/// `known` are the epoch and the time of the newest known change. An earlier `time` means that the source's history was
+/// replaced (a restored backup, a new cluster): the epoch is incremented, so that its changes win over everything
+/// older.
 pub fn begun(
     known: Option<(u32, ClusterTime)>,
     selection: String,
@@ -76,14 +77,14 @@ pub fn begun(
     Checkpoint { token, last: (time, 0), through: time.before(), epoch, selection, snapshot }
 }
 
-/// The step for a batch of the feed, and whether everything has to be read again behind it.
+/// The step for a batch of the feed, and whether everything has to be read again after it.
 ///
-/// The ordinal of an event is its position among the events of its cluster time, counted across batches and restarts
-/// by the checkpoint: the events of a transaction share their time, and two of them may concern one document. Behind
-/// [`MAX_ORDINAL`] they get the same version, so that it cannot be said which change of a document is its last: then everything is
+/// The ordinal of an event is its position among the events of its cluster time, counted across batches and restarts by
+/// the checkpoint: the events of a transaction share their time, and two of them may concern one document. Beyond
+/// [`MAX_ORDINAL`] they get the same version, so that the last change of a document is undetermined: then everything is
 /// compared with the index.
 ///
-/// `present` are those of the [`doubtful`] documents that exist.
+/// `present` are the existing ones of the [`doubtful`] documents.
 pub fn follow(
     checkpoint: &Checkpoint,
     batch: FeedBatch,
@@ -104,8 +105,8 @@ pub fn follow(
         read_again |= event.time != time && next.last.1 > MAX_ORDINAL;
         next.last = (event.time, count);
         if moves.supersedes(&event) || (event.operation.has_document() && event.document.is_none()) {
-            // The deletion of a document that has moved to another shard, or an update whose document was gone when it was
-            // looked up, the deletion of which follows.
+            // The deletion of a document that has moved to another shard, or an update whose document was already
+            // deleted when it was looked up; the event of its deletion follows.
             continue;
         }
         let ordinal = count.min(MAX_ORDINAL);
@@ -133,17 +134,17 @@ pub fn follow(
     (Step { changes, parked, next }, read_again)
 }
 
-/// The checkpoint, with everything to be read again at `time`. Where collections were renamed into the selection, that has to
-/// be after its last event: their rows must win over the drop of the collections that they replace.
+/// The checkpoint with a new snapshot at `time`. If collections were renamed into the selection, `time` has to be after
+/// its last event: their rows must win over the drop of the collections that they replace.
 pub fn read_again(checkpoint: Checkpoint, time: ClusterTime) -> Checkpoint {
     Checkpoint { snapshot: SnapshotState::Running { time, after: None, rows: 0 }, ..checkpoint }
 }
 
-/// Gives the events of a feed their versions, without a checkpoint to save.
+/// Assigns versions to the events of a feed, without saving a checkpoint.
 pub struct Position(Checkpoint);
 
 impl Position {
-    /// A feed that was opened at `time`: its events get the versions that they got the first time.
+    /// A feed opened at `time`: its events get the same versions as the first time.
     pub fn begin(epoch: u32, time: ClusterTime) -> Self {
         let snapshot = SnapshotState::Done { time, rows: 0 };
         Self(Checkpoint {
@@ -156,12 +157,12 @@ impl Position {
         })
     }
 
-    /// Which documents of the next batch the source has to be asked about: see [`doubtful`].
+    /// The documents of the next batch for which the source has to be queried: see [`doubtful`].
     pub fn doubtful(&self, batch: &FeedBatch) -> BTreeMap<Namespace, BTreeSet<String>> {
         doubtful(&self.0, batch)
     }
 
-    /// The changes of the next batch, and how many of it cannot be appended.
+    /// The changes of the next batch, and the number of those that cannot be appended.
     pub fn follow(&mut self, batch: FeedBatch, present: &HashSet<(Namespace, String)>) -> (Vec<Change>, u64) {
         let (Step { changes, parked, next }, _) = follow(&self.0, batch, present, Limits::of(None));
         self.0 = next;
@@ -169,23 +170,23 @@ impl Position {
     }
 }
 
-/// A page of a snapshot that was read and compared with the index.
+/// A page of a snapshot, read and compared with the index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PageRead {
     /// Its collection.
     pub namespace: Namespace,
     /// The key of its last row whose key is short enough to be saved.
     pub last: Option<String>,
-    /// How many rows it had.
+    /// Number of its rows.
     pub count: u64,
-    /// Those of its rows that have to be appended.
+    /// The rows that have to be appended.
     pub differing: Vec<SourceRow>,
 }
 
 /// The step for a page of a snapshot, read at `now` (milliseconds since the Unix epoch).
 ///
-/// Its rows carry the time at which the snapshot began: whatever has happened since wins over them, even where the row
-/// already shows it.
+/// Its rows carry the time at which the snapshot began: every later change wins over them, even if the row already
+/// reflects it.
 pub fn read(checkpoint: &Checkpoint, page: PageRead, now: u64, limits: Limits) -> Step {
     let SnapshotState::Running { time, ref after, rows } = checkpoint.snapshot else {
         unreachable!("rows are only read while a snapshot runs");
@@ -220,14 +221,14 @@ pub fn last_short(rows: &[SourceRow]) -> Option<String> {
     rows.iter().rev().map(|row| &row.key).find(|key| key.len() <= MOST).cloned()
 }
 
-/// Whether a row that a snapshot has read has to be appended, given what the index says of it: not if the index has the
-/// same document, or a newer change.
+/// Whether a row read by a snapshot has to be appended, given its point in the index: not if the index has the same
+/// document, or a newer change.
 pub fn differs(stored: Option<&Stamped>, row: &SourceRow, snapshot: Version) -> bool {
     let same = |stored: &Stamped| row.document.as_ref().is_ok_and(|document| stored.digest == digest(document));
     stored.is_none_or(|stored| stored.version < snapshot && !same(stored))
 }
 
-/// The step when a snapshot has read everything: what the index has beyond it is to be found.
+/// The step when a snapshot has read everything: the orphan sweep follows.
 pub fn read_all(checkpoint: &Checkpoint) -> Step {
     let mut next = checkpoint.clone();
     if let SnapshotState::Running { time, rows, .. } = checkpoint.snapshot {
@@ -236,8 +237,8 @@ pub fn read_all(checkpoint: &Checkpoint) -> Step {
     Step { changes: Vec::new(), parked: Vec::new(), next }
 }
 
-/// The documents of a page of the index that are older than this version, by namespace: the source is to be asked whether they
-/// still exist. Points of other databases, and those that tidewheel did not write, are nobody's business.
+/// The documents of a page of the index that are older than this version, by namespace: the source has to be queried
+/// whether they still exist. Points of other databases, and those that tidewheel did not write, are ignored.
 pub fn suspects(page: &[IndexedPoint], database: &str, now: Version) -> BTreeMap<Namespace, BTreeSet<String>> {
     let mut suspects: BTreeMap<Namespace, BTreeSet<String>> = BTreeMap::new();
     for stamp in page.iter().filter_map(|point| Stamped::read(&point.payload)) {
@@ -248,8 +249,9 @@ pub fn suspects(page: &[IndexedPoint], database: &str, now: Version) -> BTreeMap
     suspects
 }
 
-/// Divides documents that the source does not have by their keys. Those of an earlier form are not documents that were deleted:
-/// their points are to be removed themselves, for a deletion in the pipeline would be that of the document with the present key.
+/// Splits documents missing in the source by the form of their keys. Keys of an earlier form do not mean deleted
+/// documents: their points have to be removed directly, because a deletion in the pipeline would delete the document
+/// with the current key.
 pub fn former(absent: Vec<(Namespace, String)>, version: Version) -> (Vec<(Namespace, String)>, Vec<Fence>) {
     let (deleted, former): (Vec<_>, Vec<_>) = absent.into_iter().partition(|(_, key)| key::is_canonical(key));
     let fence = |(namespace, key): (Namespace, String)| {
@@ -259,19 +261,19 @@ pub fn former(absent: Vec<(Namespace, String)>, version: Version) -> (Vec<(Names
     (deleted, former.into_iter().map(fence).collect())
 }
 
-/// Documents of a page of the index that the source does not have.
+/// Documents of a page of the index that are missing in the source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PageSwept {
     /// The last point of the page.
     pub last: Uuid,
-    /// When they did not exist.
+    /// The time at which they did not exist.
     pub time: ClusterTime,
     /// The documents; possibly none.
     pub absent: Vec<(Namespace, String)>,
 }
 
-/// The step that removes documents which do not exist any more, found at `now` (milliseconds since the Unix epoch).
-/// Whoever has inserted one of them again since then has a newer version.
+/// The step that removes documents that no longer exist, found at `now` (milliseconds since the Unix epoch). A document
+/// inserted again since then has a newer version.
 pub fn gone(checkpoint: &Checkpoint, page: PageSwept, now: u64) -> Step {
     let PageSwept { last, time, absent } = page;
     let mut next = checkpoint.clone();
@@ -281,7 +283,7 @@ pub fn gone(checkpoint: &Checkpoint, page: PageSwept, now: u64) -> Step {
     let changes = absent.into_iter().map(|(namespace, key)| Change {
         operation: Operation::Delete,
         namespace,
-        // For people; the exact form is as good where the relaxed one is not known.
+        // For people; falls back to the exact form, because the relaxed one is unknown.
         id: key.clone(),
         key,
         version: Version::of_snapshot(checkpoint.epoch, time),
@@ -300,19 +302,19 @@ pub fn swept(checkpoint: &Checkpoint) -> Step {
     Step { changes: Vec::new(), parked: Vec::new(), next }
 }
 
-/// Where to take up the work after damage.
+/// The recovery from damage.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Recovery {
-    /// Append again what came after the applied checkpoint.
+    /// Append the changes after the applied checkpoint again.
     Rewind(Checkpoint),
-    /// Follow from here on, and compare everything with the index in a snapshot whose time is yet to be set.
+    /// Continue from here, and compare everything with the index in a snapshot whose time is not set yet.
     Compare(Checkpoint),
 }
 
-/// How damage is repaired, given the checkpoint and the one that is known to be applied.
+/// Decides how damage is repaired, given the current and the applied checkpoint.
 ///
-/// The applied checkpoint is of no use if the selection or the epoch has changed since: the feed would not find its place, or
-/// give versions out again that are older than what is in the index.
+/// The applied checkpoint is unusable if the selection or the epoch has changed since: the feed would not find its
+/// position, or would assign versions older than those in the index.
 pub fn recover(current: &Checkpoint, applied: Option<Checkpoint>, damage: &Damage) -> Recovery {
     let applied = applied.filter(|applied| (applied.epoch, &applied.selection) == (current.epoch, &current.selection));
     match (damage, applied) {
@@ -322,7 +324,7 @@ pub fn recover(current: &Checkpoint, applied: Option<Checkpoint>, damage: &Damag
     }
 }
 
-/// The collections that a snapshot has yet to read, and the row after which the first of them goes on.
+/// The collections that a snapshot still has to read, and the row after which the first of them continues.
 pub fn remaining(collections: Vec<Namespace>, after: Option<&(Namespace, String)>) -> Vec<(Namespace, Option<String>)> {
     let resume = |namespace: Namespace| match after {
         Some((last, _)) if namespace < *last => None,

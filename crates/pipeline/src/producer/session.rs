@@ -1,4 +1,4 @@
-//! One period of work of a producer: from taking the lease to whatever ends it.
+//! One session of a producer: from acquiring the lease to its end.
 
 use std::convert::Infallible;
 use std::sync::OnceLock;
@@ -28,24 +28,25 @@ use super::{FOLLOW, POINTS, ProducerPorts};
 use crate::health::Health;
 use crate::spans;
 
-/// How often the positions of both stages are looked at: how soon damage is noticed and how long a snapshot waits at least.
+/// How often the positions of both stages are read: bounds how soon damage is detected and how long a snapshot waits at
+/// least.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How often while something is on its way: whoever waits until it is searchable waits this much longer at most.
+/// The same while changes are in flight: a client that waits until they are searchable waits at most this much longer.
 const LOOK_CLOSELY: Duration = Duration::from_millis(100);
 
-/// How often a waiting source is asked for its time.
+/// How often an idle source is polled for its time.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Why a session ended.
+/// The reason why a session ended.
 #[derive(Debug)]
 pub(super) enum Ended {
     Shutdown,
-    /// The checkpoint is not the one this session saw last.
+    /// The checkpoint is not the one that this session saved last.
     Conflict,
-    /// Another producer has the lease.
+    /// Another producer holds the lease.
     StandBy,
-    /// The next session goes on from another checkpoint.
+    /// The next session continues from another checkpoint.
     Restarted,
     Failed(PortError),
 }
@@ -64,13 +65,12 @@ pub(super) struct Session<'a> {
     pub(super) shutdown: &'a CancellationToken,
     /// Whether this session has appended anything.
     pub(super) progressed: AtomicBool,
-    /// What stage 1 takes.
+    /// Size limits of stage 1.
     pub(super) limits: OnceLock<Limits>,
 }
 
 impl Session<'_> {
-    /// Works until something ends it; also says whether anything was achieved, so that the caller knows whether to
-    /// back off.
+    /// Runs until the session ends; also returns whether it made progress, so that the caller can reset its backoff.
     pub(super) async fn run(&self) -> (Ended, bool) {
         let Err(ended) = self.work().await;
         (ended, self.progressed.load(Ordering::Relaxed))
@@ -83,7 +83,7 @@ impl Session<'_> {
         let (mut feed, checkpoint) = self.open().await?;
         self.health.started();
         meters::leads(true);
-        // As long as it is at work, the feed has to say something, if only that nothing happened.
+        // While the session is active, the feed has to return batches, even if empty ones.
         let _busy = Busy::new(self.health);
         info!(at = checkpoint.last.0.seconds, snapshot = ?checkpoint.snapshot, "ready");
 
@@ -111,7 +111,7 @@ impl Session<'_> {
                         self.health.progresses();
                         let read_again = writer.follow(batch).await?;
                         if let Some((lasted, attempts)) = self.health.works(FOLLOW) {
-                            info!(attempts, seconds = lasted.as_secs(), "can {FOLLOW} again");
+                            info!(attempts, seconds = lasted.as_secs(), "able to {FOLLOW} again");
                         }
                         if read_again {
                             snapshot = self.snapshot(&writer, &keeper).await?;
@@ -147,7 +147,7 @@ impl Session<'_> {
         Ok(Snapshot::of(&writer.checkpoint, self.ports, keeper.barrier.next()).await?)
     }
 
-    /// Opens the feed where the checkpoint says, or begins anew.
+    /// Opens the feed at the checkpoint, or starts over.
     async fn open(&self) -> Result<(Box<dyn Feed>, Checkpoint), Ended> {
         let saved = self.ports.journal.load().await?;
         let of_source = self.ports.source.selection();
@@ -160,7 +160,8 @@ impl Session<'_> {
             },
             (Start::Reselect(at), saved) => {
                 let former = saved.as_ref().is_some_and(|saved| saved.selection == of_source);
-                let why = if former { "keys have a new form" } else { "the selection of collections has changed" };
+                let why =
+                    if former { "the form of keys has changed" } else { "the selection of collections has changed" };
                 self.begin_again(saved, Some(at), why).await
             }
             (_, saved) => self.begin(saved, None).await,
@@ -173,15 +174,15 @@ impl Session<'_> {
         at: Option<StartAt>,
         why: &str,
     ) -> Result<(Box<dyn Feed>, Checkpoint), Ended> {
-        warn!("everything will be compared with the index: {why}");
+        warn!("comparing all documents with the index: {why}");
         match self.begin(saved.clone(), at).await {
             Err(Ended::Failed(error)) if error.message.contains(HISTORY) => self.begin(saved, None).await,
             outcome => outcome,
         }
     }
 
-    /// Opens the feed at a time, saves that as the checkpoint, and has everything read that was there at that time.
-    /// The feed comes first: what changes while the snapshot reads is in the feed.
+    /// Opens the feed at a time, saves that as the checkpoint, and starts a snapshot of everything that existed at that
+    /// time. The feed is opened first: it covers changes made while the snapshot reads.
     async fn begin(
         &self,
         saved: Option<Checkpoint>,
@@ -192,8 +193,8 @@ impl Session<'_> {
             _ => self.ports.source.now().await?,
         };
         let mut feed = self.ports.source.open(StartAt::Time(time)).await.map_err(lost)?;
-        // The token of the feed's start comes with its first batch, whose events must not be lost: they are appended
-        // with the checkpoint that they belong to.
+        // The first batch carries the token of the feed's start; its events must not be lost, so they are appended
+        // together with that checkpoint.
         let first = feed.next().await.map_err(lost)?;
         let known = self.newest(saved.as_ref()).await?;
         let selection = plan::selection(&self.ports.source.selection());
@@ -212,8 +213,8 @@ impl Session<'_> {
         }
     }
 
-    /// Epoch and time of the newest change that is known. A checkpoint that is gone must not take the epoch with it, or the index
-    /// would refuse every change as an old one: then what the index itself holds tells.
+    /// Epoch and time of the newest known change. Without a checkpoint, they are read from the index: with a lower
+    /// epoch, the index would reject every change as outdated.
     async fn newest(&self, saved: Option<&Checkpoint>) -> Result<Option<(u32, ClusterTime)>, Ended> {
         if let Some(saved) = saved {
             return Ok(Some((saved.epoch, saved.last.0)));
@@ -223,7 +224,7 @@ impl Session<'_> {
             let page = match self.ports.index.page(after, POINTS, STAMP).await {
                 Ok(page) => page,
                 Err(error) => {
-                    warn!("cannot look for the newest version in the index, which is taken for empty: {error}");
+                    warn!("failed to read the newest version from the index, treating it as empty: {error}");
                     return Ok(None);
                 }
             };
@@ -235,36 +236,36 @@ impl Session<'_> {
         }
     }
 
-    /// Goes on from a checkpoint that makes the damage good. Always ends the session.
+    /// Continues from a checkpoint that repairs the damage. Always ends the session.
     async fn repair(&self, writer: &mut Writer<'_>, damage: Damage) -> Result<Infallible, Ended> {
         let applied = self.ports.journal.applied().await?;
         match plan::recover(&writer.checkpoint, applied, &damage) {
             Recovery::Rewind(applied) => {
-                warn!(from = applied.last.0.seconds, "what was lost will be appended again: {damage}");
+                warn!(from = applied.last.0.seconds, "appending lost changes again: {damage}");
                 writer.restart(applied, Repair::Entries).await?;
             }
             Recovery::Compare(from) if self.options.snapshot => {
-                warn!("everything will be compared with the index: {damage}");
+                warn!("comparing all documents with the index: {damage}");
                 let time = self.ports.source.now().await?;
                 writer.restart(plan::read_again(from, time), Repair::Everything).await?;
             }
             Recovery::Compare(from) => {
-                warn!("not repaired, because producer.snapshot is \"never\": {damage}");
+                warn!("damage not repaired, because producer.snapshot is \"never\": {damage}");
                 writer.restart(from, Repair::Everything).await?;
             }
         }
         Err(Ended::Restarted)
     }
 
-    /// The step for a batch of the feed, and whether a snapshot begins behind it.
+    /// The step for a batch of the feed, and whether a snapshot starts after it.
     pub(super) async fn step(&self, checkpoint: &Checkpoint, mut batch: FeedBatch) -> Result<(Step, bool), Ended> {
         let appeared = std::mem::take(&mut batch.appeared);
         let present = present(&*self.ports.source, plan::doubtful(checkpoint, &batch), checkpoint.last.0).await?;
         let (mut step, too_many) = plan::follow(checkpoint, batch, &present, self.limits());
         if !appeared.is_empty() {
-            warn!(collections = ?appeared, "collections were renamed into the selection; everything will be compared");
+            warn!(collections = ?appeared, "collections were renamed into the selection; comparing all documents");
         } else if too_many {
-            warn!("a transaction had more changes than can be numbered; everything will be compared");
+            warn!("a transaction exceeded the maximum number of changes; comparing all documents");
         } else {
             return Ok((step, false));
         }
@@ -277,7 +278,7 @@ impl Session<'_> {
         self.limits.get().copied().unwrap_or(Limits::of(None))
     }
 
-    /// A time of the source after `time`: an idle MongoDB moves its time forward every ten seconds.
+    /// Waits for a time of the source after `time`: an idle MongoDB advances its time every ten seconds.
     pub(super) async fn after(&self, time: ClusterTime) -> Result<ClusterTime, Ended> {
         loop {
             let now = self.ports.source.now().await?;
@@ -289,13 +290,13 @@ impl Session<'_> {
         }
     }
 
-    /// Takes or renews the lease.
+    /// Acquires or renews the lease.
     pub(super) async fn renew(&self) -> Result<(), Ended> {
         let ours = self.ports.journal.lease(&self.options.owner, self.options.lease).await?;
         if ours { Ok(()) } else { Err(Ended::StandBy) }
     }
 
-    /// Waits, unless the service is asked to stop.
+    /// Waits, unless the service shuts down.
     pub(super) async fn pause(&self, duration: Duration) -> Result<(), Ended> {
         tokio::select! {
             () = self.shutdown.cancelled() => Err(Ended::Shutdown),
@@ -304,7 +305,7 @@ impl Session<'_> {
     }
 }
 
-/// While it lives, something has to get done.
+/// Marks the service as busy while it lives: progress is expected.
 struct Busy<'a>(&'a Health);
 
 impl<'a> Busy<'a> {
@@ -320,7 +321,7 @@ impl Drop for Busy<'_> {
     }
 }
 
-/// Keeps the record of what is applied, and looks for damage.
+/// Maintains the applied checkpoint, and detects damage.
 struct Keeper<'a> {
     session: &'a Session<'a>,
     barrier: Barrier,
@@ -332,7 +333,8 @@ impl<'a> Keeper<'a> {
         Self { session, barrier: Barrier::default(), applied: None }
     }
 
-    /// Up to when everything that was in the streams has been acknowledged; `None` if that is not known, or while a snapshot runs.
+    /// The time up to which all entries of the streams have been acknowledged; `None` if unknown, or while a snapshot
+    /// is running.
     fn settled(&self, checkpoint: &Checkpoint) -> Option<u64> {
         let applied =
             self.applied.as_ref().is_some_and(|applied| matches!(applied.snapshot, SnapshotState::Done { .. }));
@@ -340,13 +342,13 @@ impl<'a> Keeper<'a> {
         (applied && done && self.barrier.passed() > 0).then(|| self.barrier.settled())
     }
 
-    /// Says whether everything that was appended is in the index.
+    /// Reads the positions; returns whether everything appended is in the index.
     async fn look(&mut self, writer: &mut Writer<'_>) -> Result<bool, Ended> {
         let journal = &self.session.ports.journal;
         let positions = journal.positions().await?;
         let mut applied = self.barrier.advance(&writer.checkpoint, &positions);
         if applied.is_some() {
-            // The next one begins with the same positions, and passes at once where nothing is on its way.
+            // The next barrier begins with the same positions, and passes at once if nothing is in flight.
             applied = self.barrier.advance(&writer.checkpoint, &positions).or(applied);
         }
         if let Some(damage) = positions.damage {
@@ -358,7 +360,7 @@ impl<'a> Keeper<'a> {
             if journal.confirm(&writer.checkpoint, &applied).await? == Appended::Conflict {
                 return Err(Ended::Conflict);
             }
-            debug!(at = applied.last.0.seconds, "everything up to here is in the index");
+            debug!(at = applied.last.0.seconds, "checkpoint applied");
         }
         let settled = applied == writer.checkpoint;
         self.applied = Some(applied);
@@ -366,7 +368,7 @@ impl<'a> Keeper<'a> {
     }
 }
 
-/// A feed that lost its history fails like an outage: the next session finds the token unusable and begins again.
+/// A feed that lost its history fails like an outage: the next session finds the token unusable and starts over.
 fn lost(error: FeedError) -> Ended {
     Ended::Failed(match error {
         FeedError::HistoryLost(why) => PortError::transient(format!("{HISTORY}: {why}")),
@@ -374,17 +376,17 @@ fn lost(error: FeedError) -> Ended {
     })
 }
 
-/// In the message of a lost history, so that a failed reopening is told from an outage.
+/// Prefix of the error of a lost history, which distinguishes a failed reopening from an outage.
 const HISTORY: &str = "MongoDB no longer has the changes after the saved position";
 
-/// First after one period: at the start there is nothing to do yet.
+/// First tick after one period: at the start there is nothing to do.
 fn every(period: Duration) -> Interval {
     let mut interval = interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }
 
-/// By this machine's clock, in milliseconds since the Unix epoch.
+/// Milliseconds since the Unix epoch by this machine's clock.
 pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

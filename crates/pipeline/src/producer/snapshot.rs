@@ -1,14 +1,13 @@
-//! Reads what is there, beside the feed: all rows of the source, then all points of the index.
+//! The snapshot beside the feed: reads all rows of the source, then all points of the index.
 //!
 //! ```text
-//!  rows of the source, page by page ──▶ those that the index does not have like this ──▶ append
+//!  rows of the source, page by page ──▶ those that differ from the index ──▶ append
 //!  points of the index, page by page ──▶ those that the source does not have ──▶ append their deletion
 //! ```
 //!
-//! Where the index already holds something, both halves begin only when everything that was appended before is in the
-//! index: an older change that is still on its way could otherwise undo what the comparison found to be right.
-//! The index may be away: rows are then appended without being compared, and the second half waits for it, while the feed goes
-//! on.
+//! If the index is not empty, both halves begin only when everything appended before is in the index: an older change
+//! in flight could otherwise invalidate the comparison. If the index is unreachable, rows are appended without
+//! comparison, and the second half waits for it, while the feed continues.
 
 mod reading;
 mod sweeping;
@@ -21,7 +20,7 @@ use super::plan::{PageRead, PageSwept};
 use reading::Reading;
 use sweeping::Sweeping;
 
-/// What comes next of a snapshot.
+/// The next step of a snapshot.
 pub(super) enum Page {
     /// Rows of a collection.
     Rows(PageRead),
@@ -29,13 +28,13 @@ pub(super) enum Page {
     CollectionRead,
     /// Everything has been read.
     AllRead,
-    /// Points of the index, and which of their documents are gone.
+    /// Points of the index, and which of their documents no longer exist.
     Points(PageSwept),
-    /// All points have been looked at.
+    /// All points have been swept.
     Swept,
 }
 
-/// The snapshot that runs beside the feed, if one does.
+/// The snapshot beside the feed, if one is running.
 pub(super) struct Snapshot<'a> {
     ports: &'a ProducerPorts,
     half: Option<Half<'a>>,
@@ -49,7 +48,7 @@ enum Half<'a> {
 }
 
 impl<'a> Snapshot<'a> {
-    /// What the checkpoint says is to be done; `barrier` is the next one to begin.
+    /// The remaining work according to the checkpoint; `barrier` is the next one to begin.
     pub(super) async fn of(checkpoint: &Checkpoint, ports: &'a ProducerPorts, barrier: u64) -> PortResult<Self> {
         let version = |time| Version::of_snapshot(checkpoint.epoch, time);
         let (half, gate) = match &checkpoint.snapshot {
@@ -66,14 +65,14 @@ impl<'a> Snapshot<'a> {
         Ok(Self { ports, half, gate })
     }
 
-    /// Says that this barrier has passed.
+    /// Reports that this barrier has passed.
     pub(super) fn passed(&mut self, barrier: u64) {
         if self.gate.is_some_and(|gate| barrier >= gate) {
             self.gate = None;
         }
     }
 
-    /// What comes next. Never ready when there is nothing to do. Cancel-safe.
+    /// The next step. Never ready if there is nothing to do. Cancel-safe.
     pub(super) async fn next(&mut self) -> PortResult<Page> {
         match &mut self.half {
             Some(_) if self.gate.is_some() => std::future::pending().await,
@@ -83,7 +82,7 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// Leaves out the rows that the index has already.
+    /// Removes the rows that the index already has.
     pub(super) async fn compare(&mut self, page: PageRead) -> PageRead {
         match &mut self.half {
             Some(Half::Reading(reading)) => reading.compare(&*self.ports.index, page).await,
@@ -91,7 +90,7 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// Tells how far it has come, from time to time.
+    /// Logs progress periodically.
     pub(super) fn report(&mut self, checkpoint: &Checkpoint) {
         if let (Some(Half::Reading(reading)), SnapshotState::Running { rows, .. }) =
             (&mut self.half, &checkpoint.snapshot)
@@ -100,14 +99,14 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// Goes on to the next collection. Not a part of `next`, because a dropped call of that must not skip one.
+    /// Advances to the next collection. Not part of `next`, because a dropped call of `next` must not skip one.
     pub(super) fn next_collection(&mut self) {
         if let Some(Half::Reading(reading)) = &mut self.half {
             reading.next_collection();
         }
     }
 
-    /// Goes on to the second half, behind this barrier.
+    /// Starts the second half after this barrier.
     pub(super) fn sweep(&mut self, barrier: u64) {
         if let Some(Half::Reading(reading)) = self.half.take() {
             reading.finish();
@@ -116,7 +115,7 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// Whether the sweep has come so far since its place was saved that it should be saved again. Says so once.
+    /// Whether the position of the sweep is due to be saved; true once.
     pub(super) fn is_to_be_saved(&mut self) -> bool {
         match &mut self.half {
             Some(Half::Sweeping(sweeping)) => sweeping.is_to_be_saved(),
@@ -124,7 +123,7 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// There is no more to do.
+    /// Finishes the snapshot.
     pub(super) fn finish(&mut self) {
         if let Some(Half::Sweeping(sweeping)) = self.half.take() {
             sweeping.finish();

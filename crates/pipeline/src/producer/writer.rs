@@ -1,4 +1,4 @@
-//! Appends steps to stage 1, one after the other, as far as there is room.
+//! Appends steps to stage 1 in sequence, below its high-water mark.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,22 +12,23 @@ use super::plan::Step;
 use super::session::{Ended, Session};
 use crate::spans;
 
-/// How often an idle feed's token is saved, if it has moved. Often enough that a resume is quick, that a wiped Redis is noticed, and
-/// that whoever waits until a write is searchable does not wait for the save; seldom enough to cost nothing.
+/// How often an idle feed's token is saved, if it has advanced. Often enough for a quick resume, for detecting a wiped
+/// Redis, and so that a client waiting until a write is searchable does not wait for the save; seldom enough to cost
+/// nothing.
 const IDLE_SAVE: Duration = Duration::from_millis(500);
 
-/// How often a paused producer looks whether stage 1 has drained.
+/// How often a paused producer polls whether stage 1 has drained.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// After how many appended entries the length of stage 1 is looked at again. With pages and batches of up to 1,000
-/// entries the high-water mark is exceeded by two of them at most.
+/// Number of appended entries after which the backlog of stage 1 is read again. With pages and batches of up to 1,000
+/// entries the high-water mark is exceeded by at most two of them.
 const LOOK_EVERY: u64 = 1_000;
 
 pub(super) struct Writer<'a> {
     session: &'a Session<'a>,
-    /// What this session saved last.
+    /// The checkpoint that this session saved last.
     pub(super) checkpoint: Checkpoint,
-    /// Entries appended since stage 1 was last looked at.
+    /// Entries appended since the backlog of stage 1 was last read.
     since_look: u64,
     saved_at: Instant,
     meters: Meters,
@@ -38,7 +39,7 @@ impl<'a> Writer<'a> {
         Self { session, checkpoint, since_look: 0, saved_at: Instant::now(), meters: Meters::new() }
     }
 
-    /// Appends what the feed gave; says whether a new snapshot begins with it.
+    /// Appends a batch of the feed; returns whether a new snapshot starts with it.
     pub(super) async fn follow(&mut self, batch: FeedBatch) -> Result<bool, Ended> {
         let idle = batch.events.is_empty() && batch.appeared.is_empty();
         let moved = batch.token != self.checkpoint.token || batch.through > self.checkpoint.through;
@@ -58,7 +59,7 @@ impl<'a> Writer<'a> {
         self.saved(appended, step)
     }
 
-    /// Goes on from another checkpoint than the last one.
+    /// Continues from another checkpoint than the last one.
     pub(super) async fn restart(&mut self, next: Checkpoint, repair: Repair) -> Result<(), Ended> {
         let step = Step { changes: Vec::new(), parked: Vec::new(), next };
         let appended = self.session.ports.journal.restart(Some(&self.checkpoint), &[], &[], &step.next, repair).await?;
@@ -101,7 +102,7 @@ impl<'a> Writer<'a> {
             }
             let begun = paused.get_or_insert_with(Instant::now);
             if begun.elapsed() > session.options.lease / 3 {
-                // Keep the lease over a long pause.
+                // Keep the lease during a long pause.
                 session.renew().await?;
                 *begun = Instant::now();
             }
@@ -116,10 +117,10 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Names what went to the dead letters.
+/// Logs parked changes.
 pub(super) fn report_parked(parked: &[Parked]) {
     for Parked { change, reason } in parked {
         let shown: String = change.id.chars().take(200).collect();
-        warn!(namespace = %change.namespace, id = shown, "parked a {}: {reason}", change.operation);
+        warn!(namespace = %change.namespace, id = shown, "parked {}: {reason}", change.operation);
     }
 }

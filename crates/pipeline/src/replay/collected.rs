@@ -1,4 +1,4 @@
-//! The ends of a pipeline inside one process: changes from pages instead of stage 1, and an upserter right behind the processor.
+//! An in-process pipeline: changes from pages instead of stage 1, and an upserter directly after the processor.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use super::{Pages, Report};
 use crate::consumer::Work;
 use crate::retry::GivenUp;
 
-/// Pages as a queue. When all of it has been acknowledged, the consumer is asked to stop.
+/// Pages as a queue. Stops the consumer once everything is acknowledged.
 pub(super) struct PageQueue {
     pages: Mutex<Pages>,
     state: SyncMutex<State>,
@@ -30,7 +30,7 @@ pub(super) struct PageQueue {
 struct State {
     given: u64,
     outstanding: HashSet<EntryId>,
-    /// Of a page that was larger than what was asked for.
+    /// The rest of a page that was larger than requested.
     left: Vec<Change>,
     ended: bool,
     parked: u64,
@@ -41,7 +41,7 @@ impl PageQueue {
         Self { pages: Mutex::new(pages), state: SyncMutex::default(), report, stop }
     }
 
-    /// Whether everything was acknowledged.
+    /// Whether everything has been acknowledged.
     pub(super) fn is_done(&self) -> bool {
         self.state().is_done()
     }
@@ -148,7 +148,7 @@ impl Queue<Change> for PageQueue {
     }
 }
 
-/// An upserter as the next step of a processor.
+/// An upserter as the direct successor of a processor.
 pub(super) struct Direct<W> {
     pub(super) upserter: W,
     pub(super) queue: Arc<PageQueue>,
@@ -157,23 +157,24 @@ pub(super) struct Direct<W> {
 #[async_trait]
 impl<W: Work<Embedded>> Handover for Direct<W> {
     async fn hand_over(&self, records: &[Embedded], acknowledge: &[EntryId]) -> PortResult<()> {
-        // What is known of the live collection says nothing of the new one.
+        // Vectors known in the live collection may be missing in the new one.
         let record = |record: &Embedded| Embedded { unchanged: false, ..record.clone() };
         let delivery = |own: &Embedded| Delivery { id: EntryId::zero(), record: Ok(record(own)) };
         match self.upserter.batch(records.iter().map(delivery).collect()).await {
             Ok(()) => self.queue.acknowledge(acknowledge).await,
-            Err(GivenUp::Shutdown) => Err(PortError::transient("the replay is asked to stop")),
+            Err(GivenUp::Shutdown) => Err(PortError::transient("the replay is stopping")),
             Err(GivenUp::Failed(error)) => Err(error),
         }
     }
 
     async fn backlog(&self) -> PortResult<u64> {
-        // There is no stage in between.
+        // No stage in between.
         Ok(0)
     }
 }
 
-/// Takes what an upserter parks: there is no stream to park it in, and the live pipeline has parked it as well.
+/// Counts the changes that an upserter parks: there is no stream to park them in, and the live pipeline has parked them
+/// too.
 #[derive(Default)]
 pub(super) struct NoQueue {
     pub(super) parked: AtomicU64,
@@ -204,7 +205,7 @@ impl Queue<Embedded> for NoQueue {
 
     async fn park(&self, letters: &[DeadLetter]) -> PortResult<()> {
         for letter in letters {
-            warn!("left out: {}", letter.reason);
+            warn!("skipped: {}", letter.reason);
         }
         self.parked.fetch_add(letters.len() as u64, Ordering::Relaxed);
         Ok(())
@@ -219,7 +220,7 @@ impl Queue<Embedded> for NoQueue {
     }
 }
 
-/// Nobody has to be told of a collection that is only being filled.
+/// Ignores reports: a collection that is still being filled is not monitored.
 pub(super) struct NoAlarm;
 
 #[async_trait]

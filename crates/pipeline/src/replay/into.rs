@@ -1,4 +1,4 @@
-//! Into a new collection, beside the live pipeline.
+//! Replay into a new collection, beside the live pipeline.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,25 +17,25 @@ use crate::retry::{GivenUp, Patience};
 use crate::service::ServiceError;
 use crate::upserter::{Upserter, UpserterOptions};
 
-/// How often a replay looks whether it has caught up.
+/// How often a replay polls whether it has caught up.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What a replay into a new collection works with.
+/// The ports of a replay into a new collection.
 #[derive(Clone)]
 pub struct IntoPorts {
     /// The new collection.
     pub index: Arc<dyn Index>,
-    /// The names of collections.
+    /// The collection aliases.
     pub aliases: Arc<dyn Aliases>,
-    /// The memory of deletions, which both collections share.
+    /// Tombstones, shared by both collections.
     pub tombstones: Arc<dyn Tombstones>,
-    /// Makes the vectors.
+    /// Computes the vectors.
     pub embedder: Arc<dyn Embedder>,
-    /// Has vectors that were made before: the live collection.
+    /// Existing vectors to reuse: the live collection.
     pub known: Option<Arc<dyn KnownVectors>>,
-    /// The group of the replay on stage 2.
+    /// The replay's consumer group on stage 2.
     pub follower: Arc<dyn Follower>,
-    /// Stage 2 for a consumer of that group.
+    /// Stage 2 from the point of view of a consumer of that group.
     pub queue: Arc<dyn Queue<Embedded>>,
     /// Stage 2 as a whole.
     pub embedded: Arc<dyn Archive<Embedded>>,
@@ -43,21 +43,21 @@ pub struct IntoPorts {
 
 /// A replay into a new collection.
 pub struct Into {
-    /// What it works with.
+    /// The ports.
     pub ports: IntoPorts,
     /// How documents are embedded.
     pub processor: ProcessorOptions,
     /// How points are written.
     pub upserter: UpserterOptions,
-    /// The alias that is to stand for the new collection at the end; `None` to leave that to a person.
+    /// The alias to switch to the new collection at the end; `None` to leave that to an operator.
     pub alias: Option<String>,
 }
 
 impl Into {
-    /// Fills the new collection: from stage 2 behind `after` if there are no `pages`, else from these.
+    /// Fills the new collection: from stage 2 after `after` without `pages`, else from these.
     ///
-    /// The group begins before the first page is read: whatever the pages do not hold any more when they are read is committed
-    /// later, and comes through stage 2 behind that place.
+    /// The group is created before the first page is read: changes missing from the pages are committed later, and
+    /// arrive on stage 2 after that position.
     pub async fn run(
         self,
         after: Option<EntryId>,
@@ -68,14 +68,14 @@ impl Into {
         let patience = Patience { health: Health::default(), shutdown: stop.clone() };
         let ports = self.ports.clone();
         let begin = async {
-            let extent = patience.call("look at stage 2", || ports.embedded.extent()).await?;
+            let extent = patience.call("read the position of stage 2", || ports.embedded.extent()).await?;
             let after = after.unwrap_or(extent.last);
-            patience.call("begin on stage 2", || ports.follower.begin(&after)).await
+            patience.call("create the replay group on stage 2", || ports.follower.begin(&after)).await
         };
         outcome(begin.await)?;
         let result = self.fill(pages, report, &patience).await;
         if result.is_err() || stop.is_cancelled() {
-            // The next run begins again.
+            // The next run starts over.
             let _ = ports.follower.end().await;
         }
         result
@@ -101,12 +101,12 @@ impl Into {
         let followed = follow.await.unwrap_or(Ok(()));
         outcome(switched)?;
         followed?;
-        // Only now: a consumer that is still at work would make the group anew.
-        outcome(patience.call("leave stage 2", || self.ports.follower.end()).await)?;
+        // Only now: a running consumer would recreate the group.
+        outcome(patience.call("remove the replay group from stage 2", || self.ports.follower.end()).await)?;
         Ok(progress)
     }
 
-    /// Reads all pages and writes what they hold.
+    /// Reads all pages and writes their changes.
     async fn read(&self, pages: Pages, report: Report, stop: &CancellationToken) -> Result<Progress, ServiceError> {
         let done = stop.child_token();
         let queue = Arc::new(PageQueue::new(pages, report, done.clone()));
@@ -128,12 +128,13 @@ impl Into {
         Upserter::new(self.upserter.clone(), queue, index, tombstones, Arc::new(NoAlarm))
     }
 
-    /// Writes what comes in on stage 2.
+    /// Writes new entries of stage 2.
     fn follow(&self, stop: CancellationToken) -> impl Future<Output = Result<(), ServiceError>> + Send + 'static {
         self.upserter(self.ports.queue.clone()).run(stop)
     }
 
-    /// Waits until all is there, switches, and waits for what the old collection was given meanwhile.
+    /// Waits until the new collection has caught up, switches the alias, and waits for changes written to the old
+    /// collection meanwhile.
     async fn switch(&self, patience: &Patience) -> Result<(), GivenUp> {
         let Self { ports, alias, .. } = self;
         self.caught_up(patience).await?;
@@ -145,10 +146,11 @@ impl Into {
         Ok(())
     }
 
-    /// Waits until the group has acknowledged everything that is on stage 2 now.
+    /// Waits until the group has acknowledged all current entries of stage 2.
     async fn caught_up(&self, patience: &Patience) -> Result<(), GivenUp> {
-        let top = patience.call("look at stage 2", || self.ports.embedded.extent()).await?.last;
-        while !patience.call("look at stage 2", || self.ports.follower.position()).await?.has_passed(&top) {
+        let top = patience.call("read the position of stage 2", || self.ports.embedded.extent()).await?.last;
+        while !patience.call("read the position of stage 2", || self.ports.follower.position()).await?.has_passed(&top)
+        {
             patience.pause(LOOK).await?;
         }
         Ok(())

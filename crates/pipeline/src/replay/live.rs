@@ -1,4 +1,4 @@
-//! Into the live collection: what is replayed is appended to its stage again.
+//! Replay into the live collection: appends the records to their stage again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,19 +15,19 @@ use crate::health::Health;
 use crate::retry::{GivenUp, Patience};
 use crate::service::ServiceError;
 
-/// With this many unconfirmed entries in its stage a replay waits.
+/// Number of unacknowledged entries in its stage above which a replay waits.
 const ROOM: u64 = 2_000;
 
-/// How often a waiting replay looks.
+/// How often a waiting replay polls.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a read that failed waits.
+/// The delay before a failed read is retried.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Entries of stage 2 read at a time: with vectors they are large.
+/// Entries of stage 2 per page: with vectors they are large.
 const PAGE: usize = 200;
 
-/// Appends the changes to stage 1. Ends early, without an error, when it is asked to stop.
+/// Appends the changes to stage 1. Ends early, without an error, on `stop`.
 pub async fn changes(
     pages: &mut Pages,
     archive: &dyn Archive<Change>,
@@ -38,7 +38,7 @@ pub async fn changes(
     let all = async {
         while let Some(page) = persist(&patience, async || pages.next().await).await? {
             wait_for_room(archive, &patience).await?;
-            patience.call("append what is replayed", || archive.append(&page)).await?;
+            patience.call("append replayed records", || archive.append(&page)).await?;
             report(pages.progress());
         }
         Ok(())
@@ -47,7 +47,7 @@ pub async fn changes(
     outcome(ended).map(|()| pages.progress())
 }
 
-/// Appends the entries of stage 2 behind `after` to stage 2 again, marked as replayed.
+/// Appends the entries of stage 2 after `after` to stage 2 again, marked as replayed.
 pub async fn embedded(
     archive: Arc<dyn Archive<Embedded>>,
     after: EntryId,
@@ -59,11 +59,11 @@ pub async fn embedded(
     let mut progress = Progress::default();
     let all = async {
         let begin = || Entries::begin(archive.clone(), after.clone(), replay);
-        let mut entries = patience.call("look at stage 2", begin).await?;
+        let mut entries = patience.call("read the position of stage 2", begin).await?;
         progress.of = entries.of();
         while let Some((read, records, skipped)) = persist(&patience, async || entries.next(PAGE).await).await? {
             wait_for_room(&*archive, &patience).await?;
-            patience.call("append what is replayed", || archive.append(&records)).await?;
+            patience.call("append replayed records", || archive.append(&records)).await?;
             progress.read += read;
             progress.replayed += records.len() as u64;
             progress.skipped += skipped;
@@ -75,7 +75,7 @@ pub async fn embedded(
     outcome(ended).map(|()| progress)
 }
 
-/// Reads until it works. Not through [`Patience::call`], which could not lend the same pages to each attempt.
+/// Reads until it succeeds. Cannot use [`Patience::call`], which cannot lend the same pages to each attempt.
 async fn persist<T>(patience: &Patience, mut read: impl AsyncFnMut() -> PortResult<T>) -> Result<T, GivenUp> {
     loop {
         match read().await {
@@ -89,7 +89,7 @@ async fn persist<T>(patience: &Patience, mut read: impl AsyncFnMut() -> PortResu
 }
 
 async fn wait_for_room<T>(archive: &dyn Archive<T>, patience: &Patience) -> Result<(), GivenUp> {
-    while patience.call("look at the stage", || archive.backlog()).await? > ROOM {
+    while patience.call("read the backlog of the stage", || archive.backlog()).await? > ROOM {
         patience.pause(PAUSE).await?;
     }
     if patience.shutdown.is_cancelled() { Err(GivenUp::Shutdown) } else { Ok(()) }

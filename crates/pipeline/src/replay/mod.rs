@@ -1,20 +1,20 @@
-//! Replays: what a stage still holds, or the source itself, goes through the pipeline once more.
+//! Replays: sends the entries that a stage still holds, or the source itself, through the pipeline again.
 //!
 //! ```text
 //!  live:  entries or rows ──newest of each document, marked as replayed──▶ appended to their stage ──▶ the services
 //!
 //!  into:  entries or rows ──▶ processor ──▶ upserter ──▶ the new collection      (both in this process)
-//!         stage 2, by a group of its own from the beginning on ──▶ upserter ──▶ the new collection
-//!         caught up ──▶ switch the alias ──▶ what came in meanwhile ──▶ the group goes
+//!         stage 2, by a separate group from the start ──▶ upserter ──▶ the new collection
+//!         caught up ──▶ switch the alias ──▶ changes made meanwhile ──▶ remove the group
 //! ```
 //!
-//! **Safe while everything runs**: whatever is replayed carries its old version with the number of the replay behind it. It
-//! replaces what the same change has left in the index, and nothing newer; deletions come again as deletions.
+//! **Safe while all services run**: a replayed record carries its old version followed by the number of the replay. It
+//! replaces the points that the same change wrote to the index, and nothing newer; deletions are replayed as deletions.
 //! **Deleted documents stay deleted**: of MongoDB's history only states of documents that still exist are replayed.
-//! **May be interrupted**: nothing but what was appended or written remains, and the same replay may be run again.
-//! **Backpressure**: a replay waits while its stage holds much that is not confirmed, so that live changes are not held up.
-//! **Into a new collection**: what is committed meanwhile reaches both collections; the alias is switched in one step when the
-//! new one has everything, and the group stays until it has seen all that the old one was given.
+//! **Interruptible**: only appended or written records remain, and the same replay may be run again.
+//! **Backpressure**: a replay waits while its stage has a large backlog, so that live changes are not delayed.
+//! **Into a new collection**: changes committed meanwhile reach both collections; the alias is switched atomically once
+//! the new one has everything, and the group stays until it has processed all entries written to the old one.
 
 mod collected;
 mod into;
@@ -32,23 +32,24 @@ pub use into::{Into, IntoPorts};
 pub use live::{changes, embedded};
 pub use pages::Pages;
 
-/// How far a replay has come.
+/// The progress of a replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Progress {
     /// Entries or rows read.
     pub read: u64,
-    /// About how many there are; `None` if nobody knows.
+    /// Estimated total; `None` if unknown.
     pub of: Option<u64>,
     /// Changes appended or written: the newest of each document on a page.
     pub replayed: u64,
-    /// Entries that could not be read or will never work.
+    /// Entries that could not be read or fail permanently.
     pub skipped: u64,
 }
 
-/// Is told how far a replay has come.
+/// Receives the progress of a replay.
 pub type Report = Arc<dyn Fn(Progress) + Send + Sync>;
 
-/// Marks a replay: seconds since the Unix epoch at its beginning, so that a later one wins over an earlier one.
+/// The number of a replay: its start time in seconds since the Unix epoch, so that a later one wins over an earlier
+/// one.
 pub fn number(now: std::time::SystemTime) -> u32 {
     let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX).max(1)
@@ -62,8 +63,8 @@ pub fn before(milliseconds: u64) -> EntryId {
     }
 }
 
-/// Every row of the source as it is now, or those that match a query of MongoDB in extended JSON, as changes of this epoch. They
-/// win over everything older, without a mark.
+/// The current rows of the source, or those that match a MongoDB query in extended JSON, as changes of this epoch. They
+/// win over everything older, without a replay mark.
 pub async fn rows(source: Arc<dyn Source>, epoch: u32, filter: Option<String>) -> PortResult<Pages> {
     let time = source.now().await?;
     let collections = source.collections().await?;
@@ -75,13 +76,13 @@ pub async fn rows(source: Arc<dyn Source>, epoch: u32, filter: Option<String>) -
     Ok(Pages::rows(source, Version::of_snapshot(epoch, time), collections, filter, of))
 }
 
-/// What the source committed since `since`, from its own history, marked as replayed.
+/// The changes committed since `since`, from the source's history, marked as replayed.
 pub async fn history(source: Arc<dyn Source>, epoch: u32, since: ClusterTime, replay: u32) -> PortResult<Pages> {
     let until = source.now().await?;
     Pages::history(source, epoch, since, until, replay).await
 }
 
-/// The entries of stage 1 behind `after`, marked as replayed.
+/// The entries of stage 1 after `after`, marked as replayed.
 pub async fn raw(archive: Arc<dyn Archive<Change>>, after: EntryId, replay: u32) -> PortResult<Pages> {
     Ok(Pages::entries(pages::Entries::begin(archive, after, replay).await?))
 }
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_the_place_before_its_first_entry() {
+    fn before_a_time_is_between_its_first_entry_and_all_earlier_ones() {
         assert!(before(7) < EntryId("7-0".into()));
         assert!(before(7) > EntryId("6-9".into()));
         assert_eq!(before(0), EntryId::zero());

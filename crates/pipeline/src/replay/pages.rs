@@ -1,4 +1,4 @@
-//! Where replayed changes come from, page by page.
+//! The sources of replayed changes, page by page.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -14,13 +14,14 @@ use super::{Marked, Progress};
 use crate::newest::{Carries, newest};
 use crate::producer;
 
-/// A feed that has nothing to give this often in a row, waiting a second each time but the first, has reached the present.
+/// Number of consecutive empty batches, each after a wait of a second except the first, after which a feed has caught
+/// up.
 const IDLE: u32 = 3;
 
-/// Entries read at a time.
+/// Entries per page.
 const PAGE: usize = 500;
 
-/// Changes to replay. A call that fails may be repeated.
+/// Changes to replay. A failed call may be retried.
 pub struct Pages {
     from: From,
     progress: Progress,
@@ -42,7 +43,7 @@ enum From {
         until: ClusterTime,
         replay: u32,
         idle: u32,
-        /// A batch that was read, as long as the source has not said what of it is still there.
+        /// A batch that was read, until the source has reported which of its documents still exist.
         read: Option<(u64, Vec<Change>, u64)>,
     },
 }
@@ -81,7 +82,7 @@ impl Pages {
         Self { from, progress: Progress { of, ..Progress::default() } }
     }
 
-    /// How far it has come.
+    /// The progress so far.
     pub fn progress(&self) -> Progress {
         self.progress
     }
@@ -96,10 +97,10 @@ impl Pages {
     }
 }
 
-/// How many entries or rows were read, the records, and how many could not be read; `None` at the end.
+/// The number of entries or rows read, the records, and the number of unreadable ones; `None` at the end.
 type Read<T> = Option<(u64, Vec<T>, u64)>;
 
-/// What a stage holds behind a place, up to its newest entry when this was begun: the newest record of each document on a
+/// The entries of a stage after a position, up to its newest entry at the start: the newest record of each document per
 /// page, marked as replayed.
 pub(super) struct Entries<T> {
     archive: Arc<dyn Archive<T>>,
@@ -115,12 +116,12 @@ impl<T: Carries + Marked> Entries<T> {
         Ok(Self { archive, from_the_first: after == EntryId::zero(), after, extent, replay })
     }
 
-    /// How many entries there are, where that is known.
+    /// The number of entries, if known.
     pub(super) fn of(&self) -> Option<u64> {
         self.from_the_first.then_some(self.extent.entries)
     }
 
-    /// The next page. A call that fails may be repeated.
+    /// The next page. A failed call may be retried.
     pub(super) async fn next(&mut self, max: usize) -> PortResult<Read<T>> {
         let mut page = self.archive.page(&self.after, max).await?;
         page.retain(|delivery| delivery.id <= self.extent.last);
@@ -207,8 +208,8 @@ impl From {
     }
 }
 
-/// The documents of these changes that the source does not have any more. Their older states must not come back: the memory of
-/// their deletion may be gone, and a replay that is interrupted never comes to the deletion itself.
+/// The documents of these changes that no longer exist in the source. Their older states must not come back: their
+/// tombstones may have been collected, and an interrupted replay never reaches the deletion itself.
 async fn gone(source: &dyn Source, changes: &[Change]) -> PortResult<HashSet<DocumentId>> {
     let mut keys: BTreeMap<&Namespace, BTreeSet<&str>> = BTreeMap::new();
     for change in changes.iter().filter(|change| change.document.is_some()) {
@@ -231,8 +232,8 @@ async fn gone(source: &dyn Source, changes: &[Change]) -> PortResult<HashSet<Doc
 fn lost(error: FeedError) -> PortError {
     match error {
         FeedError::HistoryLost(why) => {
-            PortError::fatal(format!("MongoDB's history does not reach back as far as that: {why}"))
-                .with_hint("replay the source as a whole, without --since")
+            PortError::fatal(format!("MongoDB's history does not reach back to the requested time: {why}"))
+                .with_hint("run the replay without --since to replay the whole source")
         }
         FeedError::Port(error) => error,
     }

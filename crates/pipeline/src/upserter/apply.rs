@@ -1,4 +1,4 @@
-//! Carries out a plan against the index, in the order that the protocol demands.
+//! Executes a plan against the index, in the order that the protocol requires.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,43 +17,43 @@ use crate::isolate::{Attempt, Failure, Isolation, Probe, Successes, Suspect};
 use crate::meters;
 use crate::retry::{GivenUp, Patience};
 
-/// Successful requests by all batches, apart because a full disk may take the one kind and not the other.
+/// Successful requests of all batches, counted separately because a full disk may accept one kind and not the other.
 #[derive(Default)]
 pub(super) struct AllSuccesses {
     writes: Successes,
     removals: Successes,
 }
 
-/// The outcome of one item of a batch, with its place.
+/// The outcome of one item of a batch, with its index.
 pub(super) type Settled = (usize, Result<(), PortError>);
 
-/// Writes to the index under the fence of versions.
+/// Writes to the index, fenced by versions.
 pub(super) struct Applier<'a> {
     pub(super) index: &'a dyn Index,
     pub(super) tombstones: &'a dyn Tombstones,
     pub(super) alarm: &'a dyn Alarm,
     pub(super) patience: &'a Patience,
-    /// Dimension for which the collection was prepared; 0 before.
+    /// Dimension for which the collection was prepared; 0 before that.
     pub(super) prepared: &'a AtomicUsize,
-    /// What succeeded so far.
+    /// Successful requests so far.
     pub(super) successes: &'a AllSuccesses,
-    /// Where it is noted what became of each document, if somebody follows their traces.
+    /// Collects the outcome of each document, if traces are enabled.
     pub(super) outcomes: Option<&'a Outcomes>,
 }
 
 impl Applier<'_> {
-    /// Remembers the removals, then deletes what is behind them. First the tombstone: a late write that comes between
-    /// the two finds it in its check and deletes itself. All are done but the suspects.
+    /// Raises the tombstones of the removals, then deletes the points behind them. The tombstone comes first: a late
+    /// write between the two finds it in its check and deletes itself. Returns the suspects; all others are done.
     pub(super) async fn remove(&self, fences: &[Fence]) -> Result<Vec<Suspect>, GivenUp> {
         if fences.is_empty() {
             return Ok(Vec::new());
         }
-        self.patience.call("remember deletions", || self.tombstones.raise(fences)).await?;
+        self.patience.call("record tombstones", || self.tombstones.raise(fences)).await?;
         let whole = std::iter::once(0..fences.len());
         Ok(self.removing(fences).sift(whole).await?.suspects)
     }
 
-    /// Writes the documents, all but the suspects.
+    /// Writes the documents. Returns the suspects; all others are done.
     pub(super) async fn write(&self, writes: &[Write]) -> Result<Vec<Suspect>, GivenUp> {
         if writes.is_empty() {
             return Ok(Vec::new());
@@ -62,7 +62,7 @@ impl Applier<'_> {
         Ok(self.writing(writes).sift(whole).await?.suspects)
     }
 
-    /// Tries the suspects among these removals until each is done or given up.
+    /// Retries the suspects among these removals until each is done or given up.
     pub(super) async fn settle_removals(
         &self,
         fences: &[Fence],
@@ -71,7 +71,7 @@ impl Applier<'_> {
         self.removing(fences).settle(suspects).await
     }
 
-    /// Tries the suspects among these writes until each is done or given up.
+    /// Retries the suspects among these writes until each is done or given up.
     pub(super) async fn settle_writes(
         &self,
         writes: &[Write],
@@ -106,25 +106,26 @@ impl Applier<'_> {
         Isolation { patience, successes, what: "write to Qdrant", attempt, probe: move || self.probe() }
     }
 
-    /// A write and a deletion like every other one, which change nothing.
+    /// A regular write and a regular deletion that change nothing.
     fn probe(&self) -> Probe<'_> {
         Box::pin(async move {
             let mut probe = probe();
-            // In place of a point that exists it is not written, because that is newer: a crash leaves nothing over.
+            // With the id of an existing point it is never written, because that point is newer: a crash leaves nothing
+            // behind.
             let points = self.index.page(None, PROBED, STAMP).await?;
             if let Some(point) = points.iter().find(|point| Stamped::read(&point.payload).is_some()) {
                 probe.points[0].id = point.id;
             }
             if self.index.upsert(&[&probe]).await? == Written::NoCollection {
-                return Err(PortError::transient("there is no collection"));
+                return Err(PortError::transient("the collection does not exist"));
             }
             let version = Version { replay: 1, ..probe.version };
             self.index.delete(&[Fence { target: FenceTarget::Document(probe.document), version }]).await
         })
     }
 
-    /// Payloads alone where that may be enough, then conditional upsert, check, clean-up; again from the start for documents
-    /// that vanished in between.
+    /// Writes payloads alone where that may suffice, then conditional upsert, check and clean-up; restarts for
+    /// documents that vanished in between.
     async fn write_all(&self, writes: &[Write]) -> Result<(), Failure> {
         let (unchanged, mut todo): (Vec<&Write>, _) = writes.iter().partition(|write| write.unchanged);
         todo.extend(self.refresh(unchanged).await?);
@@ -136,15 +137,16 @@ impl Applier<'_> {
                     self.note(&todo, Outcome::Written);
                     todo = self.check(todo).await?;
                 }
-                // Somebody has deleted it since: prepare it again, and say so.
+                // It has been deleted since: prepare it again, and record that.
                 Written::NoCollection => self.prepared.store(0, Ordering::Relaxed),
             }
         }
         Ok(())
     }
 
-    /// Writes the payloads of documents whose vectors the index had when they were processed; gives those back that have to be
-    /// written whole: something has happened to their points since then, or the index refuses to write payloads alone.
+    /// Writes the payloads of documents whose vectors the index had when they were processed; returns those that have
+    /// to be written completely, because their points have changed since then, or the index rejects payload-only
+    /// writes.
     async fn refresh<'w>(&self, writes: Vec<&'w Write>) -> Result<Vec<&'w Write>, Failure> {
         if writes.is_empty() {
             return Ok(writes);
@@ -152,7 +154,7 @@ impl Applier<'_> {
         let documents: Vec<&DocumentPoints> = writes.iter().map(|write| &write.points).collect();
         let refreshed = match self.index.refresh(&documents).await {
             Ok(refreshed) => refreshed,
-            // Which document is at fault shows when they are written whole.
+            // The complete write isolates the document at fault.
             Err(error) if error.class == ErrorClass::Poison => return Ok(writes),
             Err(error) => return Err(error.into()),
         };
@@ -165,14 +167,14 @@ impl Applier<'_> {
         Ok(rest)
     }
 
-    /// The check after the write; gives back what has to be written again.
+    /// The check after the write; returns the documents that have to be written again.
     async fn check<'w>(&self, writes: Vec<&'w Write>) -> Result<Vec<&'w Write>, Failure> {
         if writes.is_empty() {
             return Ok(writes);
         }
         let documents: Vec<_> =
             writes.iter().map(|write| (write.points.document, write.points.points.len() as u32)).collect();
-        // A batch is of few collections.
+        // A batch covers few collections.
         let mut namespaces: Vec<&Namespace> = writes.iter().map(|write| &write.namespace).collect();
         namespaces.sort_unstable();
         namespaces.dedup();
@@ -181,16 +183,17 @@ impl Applier<'_> {
             .map(|write| FenceTarget::Document(write.points.document))
             .chain(namespaces.iter().map(|namespace| FenceTarget::Namespace((*namespace).clone())))
             .collect();
-        // The tombstones are read after the write, or a delete could slip in between.
+        // The tombstones are read after the write, or a deletion could slip in between.
         let (stored, tombstones) = tokio::join!(
             self.index.stored(&documents),
-            self.patience.call("read deletions", || self.tombstones.of(&targets)),
+            self.patience.call("read tombstones", || self.tombstones.of(&targets)),
         );
         let (stored, tombstones) = (stored?, tombstones?);
         let (of_documents, of_namespaces) = tombstones.split_at(writes.len());
         let mut fences = Vec::new();
         let mut again = Vec::new();
-        let dropped = |namespace| of_namespaces[namespaces.binary_search(&namespace).expect("it was asked for")];
+        let dropped =
+            |namespace| of_namespaces[namespaces.binary_search(&namespace).expect("every namespace was queried")];
         for ((write, stored), tombstone) in writes.iter().copied().zip(stored).zip(of_documents) {
             match aftermath(&write.points, stored, *tombstone, dropped(&write.namespace)) {
                 Aftermath::Clean => {}
@@ -219,15 +222,15 @@ impl Applier<'_> {
         self.patience.call("record the collection", || self.alarm.collection(self.index.name(), exists)).await
     }
 
-    /// Makes sure of the collection before the first write. A vector of another dimension than the collection has is
-    /// no fault of its document: the service stops.
+    /// Prepares the collection before the first write. A vector whose dimension does not match the collection is not
+    /// the fault of its document: the service stops.
     async fn prepare(&self, documents: &[&DocumentPoints]) -> Result<(), GivenUp> {
         for point in documents.iter().flat_map(|document| &document.points) {
             let dimension = point.vector.len();
             match self.prepared.load(Ordering::Relaxed) {
                 prepared if prepared == dimension => {}
                 0 => {
-                    let exists = self.patience.call("look for the collection", || self.index.exists()).await?;
+                    let exists = self.patience.call("check the collection", || self.index.exists()).await?;
                     if !exists {
                         // First the record, then the collection: after a crash in between it is still missing.
                         self.record(false).await?;
@@ -235,7 +238,7 @@ impl Applier<'_> {
                     let created =
                         self.patience.call("prepare the collection", || self.index.prepare(dimension)).await?;
                     if created && exists {
-                        // It was deleted in between.
+                        // Deleted in between.
                         self.record(false).await?;
                     }
                     self.record(true).await?;
@@ -245,9 +248,9 @@ impl Applier<'_> {
                     meters::rejected("dimension", 1);
                     return Err(GivenUp::Failed(
                         PortError::fatal(format!(
-                            "stage 2 holds vectors of dimension {dimension}, but the collection has dimension {prepared}"
+                            "stage 2 has vectors of dimension {dimension}, but the collection has dimension {prepared}"
                         ))
-                        .with_hint("a new model needs a new collection: set qdrant.collection to a new name"),
+                        .with_hint("set qdrant.collection to a new name: a new model needs a new collection"),
                     ));
                 }
             }
@@ -256,10 +259,10 @@ impl Applier<'_> {
     }
 }
 
-/// Points among which a probe looks for one of ours.
+/// Points among which a probe looks for one written by tidewheel.
 const PROBED: usize = 10;
 
-/// A document of a collection that MongoDB cannot have, without a vector: no search finds it in the moment that it exists.
+/// A document of a collection that cannot exist in MongoDB, without a vector: no search finds it while it exists.
 fn probe() -> DocumentPoints {
     let (namespace, key, version) = (Namespace::new("$tidewheel", "probe"), "", Version::default());
     let document = DocumentId::new(&namespace, key);

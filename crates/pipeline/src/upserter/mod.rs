@@ -4,28 +4,28 @@
 //!  embedded_documents ──read / claim──▶ plan: newest change of each document, its points
 //!                                          │ removals                        │ writes
 //!                                          │                                 ▼
-//!                                          │                       P  payloads alone, where the vectors were there already;
-//!                                          │                          what is not at its version then goes on with A
+//!                                          │                       P  payloads alone, if the index has the vectors;
+//!                                          │                          documents not at their version then continue with A
 //!                                          ▼                                 ▼
-//!                                  tombstones (Redis)              A  conditional upsert: only what is older
+//!                                  tombstones (Redis)              A  conditional upsert: overwrites only older points
 //!                                          ▼                       B  check: newest of written, stored, tombstones
-//!                                  delete what is older            C  delete what is older than that, if anything is
+//!                                  delete older points             C  delete points older than that, if any
 //!                                          └───────────────┬─────────────────┘
 //!                                                          ▼
 //!                                                     D  acknowledge
 //! ```
 //!
 //! **Delivery**: at least once; an entry is acknowledged only when every write for it is confirmed as durable. A crash
-//! anywhere starts again from P or A, which change nothing that is already right.
-//! **Fencing**: whatever the number of upserters and the order of their writes, the newest version of a document wins.
-//! An upsert does not overwrite a newer point (its condition), and does not bring back what was deleted or shortened
-//! (its check). Without B a late write could; a model of the protocol shows it.
-//! **Calls**: A and B for a batch with writes, P and B for one of payloads alone, C only for a batch in which the check found
-//! something to clean up, one delete for a batch with removals.
-//! **A collection that is gone** is made again by the next write, and put on record, so that the producer fills it again.
-//! **Poison**: a document for which Qdrant keeps failing, in whatever way, while it works for others is found by halving the batch
-//! and parked; its neighbours are acknowledged before that is decided. An older deletion in the batch is applied all the same.
-//! A vector of the wrong dimension is no fault of its document: the service stops and says so.
+//! anywhere restarts from P or A, which do not change points that are already in sync.
+//! **Fencing**: regardless of the number of upserters and the order of their writes, the newest version of a document
+//! wins. An upsert does not overwrite a newer point (its condition), and does not bring back deleted documents or
+//! chunks (its check). Without B a late write could; a model of the protocol demonstrates it.
+//! **Calls**: A and B for a batch with writes, P and B for one with payloads alone, C only if the check found points to
+//! clean up, one delete for a batch with removals.
+//! **A missing collection** is recreated by the next write and recorded as damage, so that the producer fills it again.
+//! **Poison**: a document for which Qdrant keeps failing, with any error, while other requests succeed is isolated by
+//! halving the batch and parked; its neighbours are acknowledged before that is decided. An older deletion in the batch
+//! is still applied. A vector of the wrong dimension is not the fault of its document: the service stops with an error.
 
 mod apply;
 mod options;
@@ -62,7 +62,7 @@ use crate::service::ServiceError;
 /// The service's name in errors, spans and labels.
 pub const NAME: &str = "upserter";
 
-/// The service. Any number may run at once.
+/// The service. Any number of instances may run concurrently.
 pub struct Upserter {
     options: UpserterOptions,
     queue: Arc<dyn Queue<Embedded>>,
@@ -74,7 +74,7 @@ pub struct Upserter {
 }
 
 impl Upserter {
-    /// An upserter that is ready to run.
+    /// Creates an upserter.
     pub fn new(
         options: UpserterOptions,
         queue: Arc<dyn Queue<Embedded>>,
@@ -85,18 +85,18 @@ impl Upserter {
         Self { options, queue, index, tombstones, alarm, tracer: None, health: Health::of(NAME) }
     }
 
-    /// The same upserter, which tells what it does for each change, if there is a tracer.
+    /// Returns the same upserter with a tracer, if there is one.
     #[must_use]
     pub fn traced(self, tracer: Option<Tracer>) -> Self {
         Self { tracer, ..self }
     }
 
-    /// What the service says of itself while it runs.
+    /// The health of the service while it runs.
     pub fn health(&self) -> Health {
         self.health.clone()
     }
 
-    /// The work alone, for whoever brings the batches.
+    /// The work without the consumer loop, for callers that provide the batches.
     pub(crate) fn into_work(self, patience: Patience) -> impl Work<Embedded> {
         Worker {
             queue: self.queue,
@@ -113,9 +113,9 @@ impl Upserter {
         }
     }
 
-    /// Runs until `shutdown`, or until something fails that a person has to mend.
+    /// Runs until `shutdown`, or until a failure that an operator has to fix.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
-        meters::nothing_yet(NAME, &["refused", "dimension"]);
+        meters::init_counters(NAME, &["refused", "dimension"]);
         let watch = shutdown.child_token();
         let _stop_watching = watch.clone().drop_guard();
         tokio::spawn(watch_collection(self.index.clone(), self.alarm.clone(), watch));
@@ -127,10 +127,10 @@ impl Upserter {
     }
 }
 
-/// How often the collection is looked for while nothing is written.
+/// How often the existence of the collection is checked.
 const WATCH: Duration = Duration::from_secs(5);
 
-/// Notices a collection that is gone although nothing is to be written.
+/// Detects a missing collection even without writes.
 async fn watch_collection(index: Arc<dyn Index>, alarm: Arc<dyn Alarm>, stop: CancellationToken) {
     let look = async || -> PortResult<()> { alarm.collection(index.name(), index.exists().await?).await };
     loop {
@@ -140,7 +140,7 @@ async fn watch_collection(index: Arc<dyn Index>, alarm: Arc<dyn Alarm>, stop: Ca
         }
         // The work itself reports an outage.
         if let Err(error) = look().await {
-            debug!("cannot look for the collection: {error}");
+            debug!("failed to check the collection: {error}");
         }
     }
 }
@@ -186,14 +186,14 @@ impl Worker {
             outcomes: outcomes.as_deref(),
         };
         let fences: Vec<Fence> = removals.iter().map(|removal| removal.fence.clone()).collect();
-        // Side by side: no document is in both, and a fence around a collection holds whichever comes first.
+        // Concurrently: no document is in both, and the fence of a collection holds in either order.
         let (unremoved, unwritten) = tokio::join!(applier.remove(&fences), applier.write(&writes));
         let (unremoved, unwritten) = (unremoved?, unwritten?);
         if unremoved.is_empty() && unwritten.is_empty() {
             let (written, removed) = (writes.iter().collect(), removals.iter().collect());
             return self.settle(Done { written, removed }, plan, &commits, &mut traced).await;
         }
-        // What still fails while Qdrant works for others comes last, so that it holds up nobody.
+        // Items that still fail while other requests succeed come last, so that they block no others.
         let written = without(&writes, &unwritten);
         let removed = without(&removals, &unremoved);
         self.settle(Done { written, removed }, plan, &commits, &mut traced).await?;
@@ -220,17 +220,18 @@ impl Worker {
         let removals = std::mem::take(&mut plan.removals);
         let fences: Vec<Fence> = removals.iter().map(|removal| removal.fence.clone()).collect();
         let unremoved = applier.remove(&fences).await?;
-        // Their tombstones are raised: what could not be deleted now goes with the next write of the document.
+        // Their tombstones are raised: points that could not be deleted are removed with the next write of the
+        // document.
         for (index, outcome) in applier.settle_removals(&fences, unremoved).await? {
             if let Err(error) = outcome {
-                warn!(fence = ?fences[index].target, "cannot remove an older version of a parked document: {error}");
+                warn!(fence = ?fences[index].target, "failed to remove an older version of a parked document: {error}");
             }
         }
         done.removed.extend(&removals);
         self.settle(done, plan, &commits, &mut traced).await
     }
 
-    /// Acknowledges what is done, then parks what cannot be.
+    /// Acknowledges finished entries, then parks failed ones.
     async fn settle(
         &self,
         done: Done<'_>,
@@ -269,13 +270,13 @@ impl Worker {
     }
 }
 
-/// All items but the suspects.
+/// All items except the suspects.
 fn without<'a, T>(items: &'a [T], suspects: &[Suspect]) -> Vec<&'a T> {
     let suspects: HashSet<usize> = suspects.iter().map(|suspect| suspect.index).collect();
     items.iter().enumerate().filter(|(index, _)| !suspects.contains(index)).map(|(_, item)| item).collect()
 }
 
-/// What of a batch is in the index.
+/// The finished part of a batch.
 #[derive(Default)]
 struct Done<'a> {
     written: Vec<&'a Write>,

@@ -6,23 +6,23 @@ use tidewheel_core::paths;
 use crate::consumer::ConsumerOptions;
 use crate::parking::OnDeadLetter;
 
-/// What the upserter writes.
+/// Settings of the upserter.
 #[derive(Clone, Debug)]
 pub struct UpserterOptions {
-    /// How entries are taken from stage 2.
+    /// How entries are consumed from stage 2.
     pub consumer: ConsumerOptions,
-    /// Which fields of a document its points carry.
+    /// The fields of a document that its points carry.
     pub payload: PayloadOptions,
-    /// What a parked change does to the version in the index.
+    /// Effect of a parked change on the indexed version.
     pub on_dead_letter: OnDeadLetter,
 }
 
-/// Which fields of a document its points carry, as [`paths`]. `_id` always stays whole.
+/// The fields of a document that its points carry, as [`paths`]. `_id` always stays whole.
 #[derive(Clone, Debug, Default)]
 pub struct PayloadOptions {
-    /// Only what is at these paths; empty for all.
+    /// Include only these paths; empty for all.
     pub include: Vec<String>,
-    /// Not what is at these, even if it is included.
+    /// Exclude these paths, even if included.
     pub exclude: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Decides what to write for a batch of stage 2, and what to mend after the write, without doing either.
+//! Plans the writes for a batch of stage 2, and the clean-up after a write, without I/O.
 
 use serde_json::Value;
 use tidewheel_core::change::Operation;
@@ -20,33 +20,33 @@ use crate::parking::{OnDeadLetter, Parked, park};
 pub struct Write {
     /// Its points.
     pub points: DocumentPoints,
-    /// Whether the index had the vectors already when the change was processed.
+    /// Whether the index already had the vectors when the change was processed.
     pub unchanged: bool,
-    /// Where it lives: a drop of that collection may be newer.
+    /// Its collection: a drop of that collection may be newer.
     pub namespace: Namespace,
-    /// Its entry, and behind it the entries of older changes of the same document.
+    /// Its entry, followed by the entries of older changes of the same document.
     pub entries: Vec<EntryId>,
     /// The version of a deletion among the older changes, applied if this one is parked.
     pub deletion: Option<Version>,
 }
 
-/// A document or a collection that is gone.
+/// The removal of a document or a collection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Removal {
-    /// Everything of it up to this version goes.
+    /// Everything of the target older than this version is deleted.
     pub fence: Fence,
     /// Its entry, and the entries of older changes of the same document.
     pub entries: Vec<EntryId>,
 }
 
-/// What to do with a batch. Every entry of the batch is in exactly one place.
+/// The plan for a batch. Every entry of the batch is in exactly one place.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// Documents to write, at most one for each document.
     pub writes: Vec<Write>,
-    /// What to remove.
+    /// Documents and collections to remove.
     pub removals: Vec<Removal>,
-    /// Entries that can never be written.
+    /// Entries to park.
     pub letters: Vec<DeadLetter>,
     /// Entries of older changes of documents whose newest change is parked.
     pub superfluous: Vec<EntryId>,
@@ -123,23 +123,24 @@ fn points(embedded: Embedded, options: &PayloadOptions) -> Result<DocumentPoints
     Ok(DocumentPoints { document, version: change.version, fields, excerpt, points })
 }
 
-/// What a document's write may have left wrong.
+/// The clean-up that a document's write requires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Aftermath {
-    /// Nothing: the document is as it should be.
+    /// None: the document is in sync.
     Clean,
-    /// Points older than the fence have to go: surplus chunks of an older version, or the points just written, because
-    /// something newer had already happened to the document.
+    /// Points older than the fence have to be deleted: surplus chunks of an older version, or the points just written,
+    /// because a newer change had already been applied.
     Sweep(Fence),
-    /// The points just written are gone and nothing newer explains it: write again.
+    /// The points just written are missing without a newer change: write them again.
     Rewrite,
 }
 
-/// Compares what was written with what is there now: the newest version that is known of the document decides.
+/// Compares the written points with the current state: the newest known version of the document decides.
 ///
-/// Qdrant inserts missing points whatever the condition of an upsert says, so a late write can bring back a document
-/// that was deleted, or chunks that a newer version no longer has. The check after the write finds both. A document of one
-/// chunk needs no version to be read back: a newer version has that chunk too and has kept it, and a deletion has a tombstone.
+/// Qdrant inserts missing points regardless of the condition of an upsert, so a late write can bring back a document
+/// that was deleted, or chunks that a newer version no longer has. The check after the write finds both. A document of
+/// one chunk needs no version to be read back: a newer version has that chunk too and has kept it, and a deletion has a
+/// tombstone.
 pub fn aftermath(
     write: &DocumentPoints,
     stored: Stored,
@@ -198,7 +199,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_newest_change_decides_and_a_newer_delete_wins_in_any_order(
+        fn newest_change_decides_and_newer_delete_wins_in_any_order(
             changes in prop::collection::vec((prop::sample::select(&Operation::ALL[..]), 0u8..3, 0u32..50), 0..20),
         ) {
             // Versions of one document are distinct in the real pipeline.
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn points_carry_the_document_and_a_stamp_for_each_chunk() {
+    fn points_carry_the_document_and_one_stamp_per_chunk() {
         let delivery = Delivery { id: EntryId("1-0".into()), record: Ok(embedded(Operation::Insert, 7, 3, 2)) };
         let payload = PayloadOptions { include: vec![], exclude: vec!["secret".into()] };
         let plan = plan(vec![delivery], &payload, OnDeadLetter::Keep);
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_parked() {
+    fn unreadable_entries_are_parked() {
         let mut broken = embedded(Operation::Insert, 1, 1, 1);
         broken.change.document = Some("[]".into());
         let plan = plan(
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn retried_change_wins_against_the_removal_that_it_left_when_it_was_parked() {
+    fn retried_change_wins_over_the_removal_left_by_its_parking() {
         let removal = embedded(Operation::Delete, 1, 5, 0);
         let retried = embedded(Operation::Insert, 1, 5, 1);
         for order in [[removal.clone(), retried.clone()], [retried, removal]] {
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_write_the_newest_known_version_decides() {
+    fn newest_known_version_decides_the_aftermath_of_a_write() {
         let document = DocumentId::new(&Namespace::new("shop", "tickets"), "7");
         let point = |chunk| Point { id: document.point(chunk), vector: vec![1.0], payload: Map::new() };
         let points = vec![point(0), point(1)];

@@ -1,4 +1,4 @@
-//! What an upserter tells of each change that is traced.
+//! Trace spans of the upserter.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,15 +12,15 @@ use tidewheel_core::trace::{Tracer, Value};
 use super::plan::{Removal, Write};
 use crate::spans::{Attributes, BatchSpans};
 
-/// How the write of a document ended.
+/// The outcome of a document's write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Qdrant has confirmed the conditional write of its points. A newer version of a document of one chunk stands where it stood:
-    /// the write does not tell.
+    /// Qdrant has confirmed the conditional write of its points. Also if a newer version of a one-chunk document was
+    /// kept: the write does not report that.
     Written,
-    /// Its payload was all that had to be written.
+    /// Only its payload had to be written.
     Refreshed,
-    /// Something newer had happened to it, and stays.
+    /// A newer change had already been applied, and is kept.
     Fenced,
 }
 
@@ -34,7 +34,7 @@ impl Outcome {
     }
 }
 
-/// How the writes of a batch ended; what was noted last counts.
+/// The outcomes of a batch's writes; the last one per document counts.
 #[derive(Default)]
 pub(super) struct Outcomes(Mutex<HashMap<DocumentId, Outcome>>);
 
@@ -50,7 +50,7 @@ impl Outcomes {
     }
 }
 
-/// A batch of which something is told.
+/// The spans of a batch.
 pub(super) struct Traced {
     pub(super) spans: BatchSpans,
     outcomes: Arc<Outcomes>,
@@ -58,7 +58,7 @@ pub(super) struct Traced {
 }
 
 impl Traced {
-    /// `None` if there is nothing to tell.
+    /// `None` if no change of the batch is sampled.
     pub(super) fn begin(tracer: Option<&Tracer>, deliveries: &[Delivery<Embedded>], collection: &str) -> Option<Self> {
         let spans = BatchSpans::begin(tracer, "upsert", STAGE_2, deliveries)?;
         Some(Self { spans, outcomes: Arc::default(), collection: collection.to_owned() })
@@ -68,7 +68,7 @@ impl Traced {
         Arc::clone(&self.outcomes)
     }
 
-    /// Notes what became of these documents.
+    /// Records the outcomes of these documents.
     pub(super) fn note(&mut self, written: &[&Write], removals: &[&Removal]) {
         for write in written {
             let mut more = self.of_call("upsert");

@@ -1,4 +1,4 @@
-//! Work on one document that several consumers do at once, or much too late.
+//! Concurrent or very late work of several consumers on one document.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use tidewheel_testkit::fakes::index::SentWrite;
 
 use crate::world::{PROCESSOR, PRODUCER, TAKEN_OVER, UPSERTER, World, document, seconds, until};
 
-/// A world in which every entry is a batch of its own, and no service has two of them.
+/// A world with batches of one entry, and one batch in flight per service.
 fn one_by_one() -> World {
     let mut world = World::calm();
     (world.consumer.batch, world.consumer.concurrency) = (1, 1);
     world
 }
 
-/// The faults of a world that its calls of this name meet.
+/// The faults that apply to calls of this name.
 fn faults<'w>(world: &'w World, call: &str) -> &'w Faults {
     match call {
         "embed" => world.embedder.faults(),
@@ -26,14 +26,14 @@ fn faults<'w>(world: &'w World, call: &str) -> &'w Faults {
     }
 }
 
-/// Holds the next call of this name that is not held yet.
+/// Holds the next call of this name.
 fn hold(world: &World, call: &'static str) -> Gate {
     let gate = Gate::closed();
     faults(world, call).once(call, Fault::Held(gate.clone()));
     gate
 }
 
-/// An entry is claimed from a consumer that is held at `call` but alive, and the one who claimed it is held there too.
+/// An entry is claimed from a live consumer that is held at `call`, and the claiming consumer is held there too.
 async fn claimed_twice(service: &'static str, call: &'static str, owner_first: bool) -> World {
     let mut world = World::calm();
     let (owner, claimer) = (hold(&world, call), hold(&world, call));
@@ -42,7 +42,7 @@ async fn claimed_twice(service: &'static str, call: &'static str, owner_first: b
             world.start(other);
         }
     }
-    // As if it were suspended: it gives no sign of life.
+    // As if suspended: it does not keep its entries.
     world.consumer.claim_after = Duration::from_secs(3_600);
     world.start(service);
     world.source.insert("tickets", document(1, "wanted", 2));
@@ -61,11 +61,11 @@ async fn claimed_twice(service: &'static str, call: &'static str, owner_first: b
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_that_is_claimed_from_a_slow_owner_may_be_finished_by_both_in_any_order() {
+async fn entry_claimed_from_a_slow_owner_may_be_finished_by_both_in_any_order() {
     for owner_first in [true, false] {
         for call in ["embed", "hand_over"] {
             let world = claimed_twice(PROCESSOR, call, owner_first).await;
-            assert_eq!(world.streams.records::<Embedded>(EMBEDDED).len(), 1, "the second finds nothing to hand over");
+            assert_eq!(world.streams.records::<Embedded>(EMBEDDED).len(), 1, "the second has nothing to hand over");
         }
         for call in ["upsert", "stored", "of", "acknowledge"] {
             claimed_twice(UPSERTER, call, owner_first).await;
@@ -74,7 +74,7 @@ async fn an_entry_that_is_claimed_from_a_slow_owner_may_be_finished_by_both_in_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_update_and_a_delete_on_different_consumers_may_finish_in_any_order() {
+async fn update_and_delete_on_different_consumers_may_finish_in_any_order() {
     for update_at in ["upsert", "stored", "of", "acknowledge"] {
         for delete_at in ["raise", "delete"] {
             for update_first in [true, false] {
@@ -102,14 +102,14 @@ async fn an_update_and_a_delete_on_different_consumers_may_finish_in_any_order()
     }
 }
 
-/// The first write of the document, as it was sent.
+/// The first write of the document, as sent.
 fn first_write(world: &World) -> SentWrite {
     let mut sent = world.index.sent().into_iter();
     sent.find(|write| matches!(write, SentWrite::Upsert(_))).expect("something was written")
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_old_upsert_that_arrives_after_delete_and_reinsert_changes_nothing() {
+async fn stale_upsert_after_delete_and_reinsert_changes_nothing() {
     let mut world = World::calm();
     world.source.insert("tickets", document(1, "old", 2));
     world.start_all();
@@ -124,7 +124,7 @@ async fn an_old_upsert_that_arrives_after_delete_and_reinsert_changes_nothing() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_old_upsert_that_arrives_between_delete_and_reinsert_is_cleaned_up() {
+async fn stale_upsert_between_delete_and_reinsert_is_cleaned_up() {
     let mut world = World::calm();
     world.source.insert("tickets", document(1, "old", 3));
     world.start_all();
@@ -132,14 +132,14 @@ async fn an_old_upsert_that_arrives_between_delete_and_reinsert_is_cleaned_up() 
     world.source.delete("tickets", json!(1));
     world.settle("deleted").await;
     world.index.arrives_late(&first_write(&world)).expect("the collection is there");
-    assert_eq!(world.index.points().len(), 3, "nobody fends off a write whose upserter is done with it");
+    assert_eq!(world.index.points().len(), 3, "no fence rejects a write after its acknowledgement");
     world.source.insert("tickets", document(1, "reborn", 1));
     world.settle("inserted again").await;
     assert_eq!(world.index.points().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_longer_version_leaves_no_chunks_behind() {
+async fn late_longer_version_leaves_no_chunks_behind() {
     for held_at in ["upsert", "stored", "of"] {
         let mut world = one_by_one();
         world.source.insert("tickets", document(1, "old", 2));

@@ -1,4 +1,4 @@
-//! Documents whose `_id`s or sizes are special.
+//! Documents with special `_id`s or sizes.
 
 use serde_json::{Value, json};
 use tidewheel_core::change::{Change, Operation};
@@ -18,7 +18,7 @@ fn text(id: &Value, words: &str) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_document_whose_id_changes_its_type_of_number_keeps_its_points_and_loses_them_when_it_is_deleted() {
+async fn document_keeps_its_points_while_its_id_changes_numeric_type_until_it_is_deleted() {
     let mut world = World::new();
     world.start_all();
     let forms = |value: i32| {
@@ -50,17 +50,17 @@ async fn a_document_whose_id_changes_its_type_of_number_keeps_its_points_and_los
     assert_eq!(world.index.points().len(), 0);
 }
 
-/// The checkpoint as an earlier release has saved it.
+/// Replaces the checkpoint by one as saved by an earlier release.
 async fn downgrade(world: &World) {
     let journal = world.streams.journal();
     let saved = journal.load().await.unwrap().unwrap();
     let former = Checkpoint { selection: world.source.selection(), ..saved.clone() };
-    assert_ne!(former.selection, saved.selection, "this release says which form its keys have");
+    assert_ne!(former.selection, saved.selection, "this release records the form of its keys");
     assert_eq!(journal.append(Some(&saved), &[], &former).await.unwrap(), Appended::Saved);
 }
 
 #[tokio::test(start_paused = true)]
-async fn points_and_entries_with_keys_of_an_earlier_release_converge_after_the_upgrade() {
+async fn points_and_entries_with_keys_of_an_earlier_release_converge_after_an_upgrade() {
     let mut world = World::calm();
     let ids = [
         (json!({"$numberLong": "1"}), json!({"$numberInt": "1"})),
@@ -77,7 +77,7 @@ async fn points_and_entries_with_keys_of_an_earlier_release_converge_after_the_u
     seconds(3.0).await;
     world.kill(PRODUCER);
     seconds(2.0 * TAKEN_OVER.as_secs_f64()).await;
-    // What an earlier release has left: the points under the former keys, and an entry on its way.
+    // The state left by an earlier release: points under the former keys, and an entry in flight.
     let tickets = Namespace::new("shop", "tickets");
     for mut point in world.index.points() {
         let present = point.payload[RESERVED]["key"].as_str().unwrap().to_owned();
@@ -97,7 +97,7 @@ async fn points_and_entries_with_keys_of_an_earlier_release_converge_after_the_u
     let entry = Change { key: ids[2].0.to_string(), ..entry };
     world.streams.archive(STAGE_1).append(&[entry]).await.unwrap();
     downgrade(&world).await;
-    // While no producer ran, one of the documents was deleted.
+    // One of the documents is deleted while no producer is running.
     world.source.delete("tickets", ids[1].0.clone());
 
     world.start(PRODUCER);
@@ -106,7 +106,7 @@ async fn points_and_entries_with_keys_of_an_earlier_release_converge_after_the_u
         world.index.points().iter().all(|point| key::is_canonical(point.payload[RESERVED]["key"].as_str().unwrap()))
     );
     assert_eq!(world.index.points().len(), 5);
-    // And it stays so: entries of the earlier release that are replayed from the stream make no points of their own.
+    // Entries of the earlier release that are replayed from the stream create no points of their own.
     let (_, old) =
         world.streams.records::<Change>(RAW).into_iter().find(|(_, change)| change.key.contains("3.5")).unwrap();
     world.streams.archive(STAGE_1).append(&[Change { key: ids[2].0.to_string(), ..old }]).await.unwrap();
@@ -114,8 +114,8 @@ async fn points_and_entries_with_keys_of_an_earlier_release_converge_after_the_u
     assert_eq!(world.index.points().len(), 5);
 }
 
-/// The shard key of a document changes while a producer works, in one transaction with so many inserts before it, so that the two events
-/// lie in two batches; the producer may crash in between.
+/// The shard key of a document changes while a producer is running, in one transaction after this many inserts, so that
+/// the two events may be in two batches; the producer may crash in between.
 async fn shard_key_changes(insert_first: bool, fillers: i32, crash: bool) {
     let mut world = World::calm();
     world.consumer.batch = 200;
@@ -141,7 +141,7 @@ async fn shard_key_changes(insert_first: bool, fillers: i32, crash: bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_document_whose_shard_key_changes_stays_whatever_the_order_of_the_events() {
+async fn document_survives_a_shard_key_change_in_any_order_of_events() {
     for insert_first in [false, true] {
         shard_key_changes(insert_first, 0, false).await;
         // The fake's batches have 500 events.
@@ -151,13 +151,13 @@ async fn a_document_whose_shard_key_changes_stays_whatever_the_order_of_the_even
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_that_redis_does_not_take_are_parked_and_their_neighbours_arrive() {
+async fn changes_too_large_for_redis_are_parked_and_their_neighbours_arrive() {
     const MOST: usize = 400;
     let mut world = World::calm();
     let large = |id: i32| json!({"_id": id, "text": "x".repeat(MOST)});
     let long_id = "k".repeat(2 * MOST);
     world.streams.limit(MOST);
-    // Some for the snapshot, some for the feed.
+    // Some for the snapshot, others for the feed.
     world.source.insert("tickets", document(1, "there", 1));
     world.source.insert("tickets", large(2));
     world.source.insert("tickets", text(&json!(long_id), "word"));
@@ -170,7 +170,7 @@ async fn changes_that_redis_does_not_take_are_parked_and_their_neighbours_arrive
     world.source.replace("tickets", json!({"_id": 1, "text": "x".repeat(MOST)}));
     world.source.insert("notes", document(5, "newer", 1));
     until("the neighbours", || arrived(&world, 4) && arrived(&world, 5)).await;
-    assert!(arrived(&world, 1), "the last good version stays");
+    assert!(arrived(&world, 1), "the last valid version stays");
     let letters = world.streams.dead_letters().letters(STAGE_1, &EntryId::zero(), 100).await.unwrap();
     let keys: Vec<_> = letters.iter().map(|letter| letter.record.as_ref().unwrap().change.key.clone()).collect();
     for id in [1, 2, 3] {
@@ -178,7 +178,7 @@ async fn changes_that_redis_does_not_take_are_parked_and_their_neighbours_arrive
     }
     assert!(keys.iter().any(|key| key::is_clipped(key)), "{keys:?}");
     assert!(letters.iter().all(|letter| letter.reason.contains("too large")), "{letters:?}");
-    // What they were about goes, or becomes small again: nothing is left over.
+    // The documents are deleted or become small again: nothing is left over.
     world.source.delete("tickets", json!(2));
     world.source.delete("tickets", json!(long_id));
     world.source.delete("notes", json!(3));
@@ -187,7 +187,7 @@ async fn changes_that_redis_does_not_take_are_parked_and_their_neighbours_arrive
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_producer_that_cannot_append_backs_off_until_it_can() {
+async fn producer_backs_off_while_appends_fail() {
     let mut world = World::calm();
     world.start_all();
     world.settle("at the start").await;
@@ -195,13 +195,13 @@ async fn a_producer_that_cannot_append_backs_off_until_it_can() {
     world.source.insert("tickets", document(1, "first", 1));
     seconds(120.0).await;
     let attempts = world.streams.faults().hits("append");
-    // Ten per second before; with a backoff of five seconds at most, and half of that at least, it is about forty.
+    // Ten per second without backoff; with a backoff of two and a half to five seconds, about forty.
     assert!((10..60).contains(&attempts), "{attempts} attempts in two minutes");
     world.streams.faults().heal();
     world.settle("at the end").await;
 }
 
-/// Starts services and renames a collection into the selection while the producer opens its change stream, which it does with this
+/// Starts services, and renames a collection into the selection while the producer opens its change stream at this
 /// attempt: the rename is in the first batch.
 async fn rename_while_a_change_stream_opens(world: &mut World, services: &[&'static str], attempt: u64) {
     let (open, gate) = (Gate::closed(), Gate::closed());
@@ -231,13 +231,13 @@ fn staged() -> World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_collection_renamed_into_the_selection_while_the_first_change_stream_opens_is_indexed() {
+async fn collection_renamed_into_the_selection_while_the_first_change_stream_opens_is_indexed() {
     let mut world = staged();
     rename_while_a_change_stream_opens(&mut world, &SERVICES, 1).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_collection_renamed_into_the_selection_while_a_lost_change_stream_is_replaced_is_indexed() {
+async fn collection_renamed_into_the_selection_while_a_lost_change_stream_is_replaced_is_indexed() {
     let mut world = staged();
     world.start_all();
     world.settle("at the start").await;

@@ -1,4 +1,4 @@
-//! Inputs for which a server fails although it works for others, and servers that fail for everything.
+//! Inputs for which a server fails while it accepts others, and servers that fail for everything.
 
 use std::time::Duration;
 
@@ -52,7 +52,8 @@ fn id_of(world: &World, id: i32) -> DocumentId {
     DocumentId::new(&Namespace::new(DATABASE, "tickets"), &row.key)
 }
 
-/// Waits until the streams are drained: an item that is parked for the load that it causes is tried for more than a minute.
+/// Waits until the streams are drained: an item that fails with overload is retried for more than a minute before it is
+/// parked.
 async fn drained(world: &World) {
     for _ in 0..6_000 {
         if world.drained() {
@@ -73,7 +74,7 @@ async fn settles_without(world: &World, ids: &[i32]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn texts_that_the_embedder_fails_for_are_parked_and_all_others_arrive_whatever_the_error() {
+async fn texts_that_fail_in_the_embedder_are_parked_and_all_others_arrive_for_every_error() {
     for error in failures(Server::Embedder) {
         let mut world = waiting(64).await;
         for bad in [3, 17, 18, 40] {
@@ -87,7 +88,7 @@ async fn texts_that_the_embedder_fails_for_are_parked_and_all_others_arrive_what
 }
 
 #[tokio::test(start_paused = true)]
-async fn texts_that_get_no_vector_are_parked_and_all_others_arrive() {
+async fn texts_without_a_valid_vector_are_parked_and_all_others_arrive() {
     for distortion in [Distortion::Fewer, Distortion::More, Distortion::NotANumber] {
         let mut world = waiting(20).await;
         for bad in [2, 9, 13] {
@@ -101,7 +102,7 @@ async fn texts_that_get_no_vector_are_parked_and_all_others_arrive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn documents_that_qdrant_fails_for_are_parked_and_all_others_arrive_whatever_the_error() {
+async fn documents_that_fail_in_qdrant_are_parked_and_all_others_arrive_for_every_error() {
     for error in failures(Server::Qdrant) {
         let mut world = waiting(32).await;
         for bad in [0, 15, 16, 31] {
@@ -118,13 +119,13 @@ async fn documents_that_qdrant_fails_for_are_parked_and_all_others_arrive_whatev
 }
 
 #[tokio::test(start_paused = true)]
-async fn deletions_that_qdrant_fails_for_are_parked_and_all_others_arrive() {
+async fn deletions_that_fail_in_qdrant_are_parked_and_all_others_arrive() {
     for error in failures(Server::Qdrant) {
         let mut world = waiting(16).await;
         world.start(PROCESSOR);
         world.start(UPSERTER);
-        world.settle("all are there").await;
-        // The snapshot is over as well: its second half would find what is left over and delete it once more.
+        world.settle("all are indexed").await;
+        // Until the snapshot is done: its sweep would find the leftover points and delete them again.
         seconds(60.0).await;
         let kept = [1, 8].map(|id| id_of(&world, id));
         for document in kept {
@@ -153,7 +154,7 @@ async fn endpoint_that_rejects_every_text_is_waited_out_and_parks_nothing() {
         seconds(3_600.0).await;
         assert_eq!((letters(&world), world.index.points().len()), ([0, 0], 0), "{error}");
         world.embedder.faults().heal();
-        world.settle("when it works again").await;
+        world.settle("after the recovery").await;
         assert_eq!(letters(&world), [0, 0]);
     }
 }
@@ -170,13 +171,13 @@ async fn qdrant_that_rejects_every_write_is_waited_out_and_parks_nothing() {
         seconds(3_600.0).await;
         assert_eq!((letters(&world), world.index.points().len()), ([0, 0], 0), "{error}");
         world.index.faults().heal();
-        world.settle("when it works again").await;
+        world.settle("after the recovery").await;
         assert_eq!(letters(&world), [0, 0]);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn full_disk_is_waited_out_although_small_writes_work() {
+async fn full_disk_is_waited_out_even_though_small_writes_succeed() {
     let mut world = waiting(10).await;
     let full = PortError::transient("injected: No space left on device").because(Server::Qdrant, Cause::Full);
     world.index.faults().always("upsert", Fault::Refused(full));
@@ -185,16 +186,16 @@ async fn full_disk_is_waited_out_although_small_writes_work() {
     seconds(3_600.0).await;
     assert_eq!(letters(&world), [0, 0]);
     world.index.faults().heal();
-    world.settle("when there is space").await;
+    world.settle("once there is space").await;
 }
 
-/// A document in the index, and a newer state of it that cannot be embedded.
+/// An indexed document with a newer state that cannot be embedded.
 async fn parked_update(policy: OnDeadLetter) -> World {
     let mut world = waiting(3).await;
     world.on_dead_letter = policy;
     world.start(PROCESSOR);
     world.start(UPSERTER);
-    world.settle("all are there").await;
+    world.settle("all are indexed").await;
     world.embedder.poison(text("bad"));
     world.source.replace("tickets", document(1, "bad", 1));
     seconds(1.0).await;
@@ -203,27 +204,27 @@ async fn parked_update(policy: OnDeadLetter) -> World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn parked_update_keeps_or_removes_the_older_version_as_the_setting_says() {
+async fn parked_update_keeps_or_removes_the_older_version_by_policy() {
     let kept = parked_update(OnDeadLetter::Keep).await;
-    assert!(kept.difference().expect("it is old").contains("stale"));
+    assert!(kept.difference().expect("it is stale").contains("stale"));
     let removed = parked_update(OnDeadLetter::Remove).await;
-    assert!(removed.difference().expect("it is gone").contains("missing"));
-    // The same change is tried again and wins against its own removal.
+    assert!(removed.difference().expect("it is missing").contains("missing"));
+    // The same change is retried and wins over its own removal.
     removed.embedder.cure();
     let dead = removed.streams.dead_letters();
-    let parked = dead.letters(STAGE_1, &EntryId::zero(), 10).await.expect("they are read");
+    let parked = dead.letters(STAGE_1, &EntryId::zero(), 10).await.expect("dead letters are readable");
     let ids: Vec<EntryId> = parked.into_iter().map(|letter| letter.id).collect();
-    assert_eq!(dead.retry(STAGE_1, &ids).await.expect("they are retried").moved, 1);
-    removed.settle("it was retried").await;
+    assert_eq!(dead.retry(STAGE_1, &ids).await.expect("retry succeeds").moved, 1);
+    removed.settle("after the retry").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn parked_insert_hides_no_older_deletion_of_the_same_batch() {
+async fn older_deletion_is_applied_when_an_insert_of_the_same_batch_is_parked() {
     for stage in [1, 2] {
         let mut world = waiting(3).await;
         world.start(PROCESSOR);
         world.start(UPSERTER);
-        world.settle("all are there").await;
+        world.settle("all are indexed").await;
         let id = id_of(&world, 1);
         world.kill(if stage == 1 { PROCESSOR } else { UPSERTER });
         let before = world.streams.records::<Change>(RAW).len();
@@ -244,13 +245,13 @@ async fn parked_insert_hides_no_older_deletion_of_the_same_batch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn documents_without_text_reach_the_index_without_the_embedder_or_are_left_out() {
+async fn documents_without_text_are_indexed_without_the_embedder_or_skipped() {
     for blank in [Blank::Index, Blank::Skip] {
         let mut world = waiting(2).await;
         world.blank = blank;
         world.start(PROCESSOR);
         world.start(UPSERTER);
-        world.settle("all are there").await;
+        world.settle("all are indexed").await;
         world.source.replace("tickets", json!({"_id": 1, "text": " \n"}));
         for (id, text) in [(10, json!("")), (11, json!("\u{200b}")), (12, json!(null)), (13, json!("\t\u{a0}"))] {
             world.source.insert("tickets", json!({"_id": id, "text": text}));
@@ -260,7 +261,7 @@ async fn documents_without_text_reach_the_index_without_the_embedder_or_are_left
         if blank == Blank::Index {
             world.settle("blank ones too").await;
         } else {
-            assert_eq!(world.index.points().len(), 1, "an older version of a blank document goes");
+            assert_eq!(world.index.points().len(), 1, "an older version of a blank document is deleted");
         }
         let asked = world.embedder.batches().concat();
         assert!(asked.iter().all(|text| !text.trim().is_empty()), "{asked:?}");

@@ -1,4 +1,4 @@
-//! What is deleted or lost for good, and what it costs to make it good.
+//! Permanent losses and the cost of their repair.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use tidewheel_testkit::fakes::faults::{Fault, Gate};
 
 use crate::world::{PROCESSOR, PRODUCER, TAKEN_OVER, UPSERTER, World, document, seconds, until};
 
-/// A world at rest, with some documents.
+/// An idle world with some documents.
 pub async fn filled() -> World {
     let mut world = World::calm();
     for id in 0..10 {
@@ -18,7 +18,7 @@ pub async fn filled() -> World {
     world.source.insert("notes", document(1, "note", 1));
     world.start_all();
     world.settle("at the start").await;
-    // Until the snapshot is done: the sweep waits until the source's time has moved on.
+    // Until the snapshot is done: the sweep waits until the source's time has advanced.
     seconds(25.0).await;
     world
 }
@@ -31,7 +31,7 @@ enum Loss {
     Group,
 }
 
-/// Something is lost: while everything rests, or while changes wait in both stages.
+/// A loss: while the pipeline is idle, or while changes wait in both stages.
 async fn lost(loss: Loss, stage: Stage, busy: bool) {
     let what = format!("{loss:?}, {}, busy: {busy}", stage.stream);
     let mut world = filled().await;
@@ -67,35 +67,35 @@ async fn lost(loss: Loss, stage: Stage, busy: bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_redis_that_was_wiped_is_filled_again() {
+async fn wiped_redis_is_repaired() {
     for busy in [false, true] {
         lost(Loss::Everything, STAGE_1, busy).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_was_deleted_is_filled_again() {
+async fn deleted_stream_is_repaired() {
     for (stage, busy) in [(STAGE_1, false), (STAGE_1, true), (STAGE_2, false), (STAGE_2, true)] {
         lost(Loss::Stream, stage, busy).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_the_token_everything_is_compared() {
+async fn missing_checkpoint_triggers_a_full_comparison() {
     for busy in [false, true] {
         lost(Loss::Token, STAGE_1, busy).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_that_was_destroyed_reads_from_the_beginning() {
+async fn destroyed_group_reads_from_the_beginning() {
     for (stage, busy) in [(STAGE_1, false), (STAGE_1, true), (STAGE_2, false), (STAGE_2, true)] {
         lost(Loss::Group, stage, busy).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_lost_history_deleted_documents_go_and_only_what_differs_is_embedded() {
+async fn lost_history_removes_deleted_documents_and_embeds_only_differences() {
     let mut world = filled().await;
     world.kill(PRODUCER);
     let before = world.embedder.batches().len();
@@ -115,23 +115,23 @@ async fn after_lost_history_deleted_documents_go_and_only_what_differs_is_embedd
         let records = world.streams.records::<Change>(RAW).into_iter().skip(appended);
         records.filter(|(_, change)| change.operation == operation).count()
     };
-    assert_eq!((of(Operation::Delete), of(Operation::Read)), (3, 2), "the feed had none of it");
+    assert_eq!((of(Operation::Delete), of(Operation::Read)), (3, 2), "none of it came from the feed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_collection_that_is_deleted_while_nothing_is_written_is_filled_again() {
+async fn collection_deleted_while_idle_is_refilled() {
     let world = filled().await;
     let points = world.index.points().len();
     world.index.drop_collection();
     assert!(world.difference().is_some());
-    world.settle("filled again").await;
+    world.settle("refilled").await;
     assert_eq!((world.index.points().len(), world.index.calls("prepare")), (points, 2));
 }
 
 /// The collection is deleted while the first write of a new upserter is held at this call.
 pub async fn deleted_at(held_at: &'static str) {
     let mut world = filled().await;
-    // A new one prepares the collection before its first write.
+    // A new instance prepares the collection before its first write.
     world.kill(UPSERTER);
     world.start(UPSERTER);
     let gate = Gate::closed();
@@ -148,14 +148,14 @@ pub async fn deleted_at(held_at: &'static str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_collection_that_is_deleted_under_a_write_is_filled_again() {
+async fn collection_deleted_during_a_write_is_refilled() {
     for held_at in ["exists", "upsert", "stored", "delete"] {
         deleted_at(held_at).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn entries_that_were_deleted_while_they_were_pending_are_appended_again() {
+async fn entries_deleted_while_pending_are_appended_again() {
     for stream in [RAW, EMBEDDED] {
         let mut world = filled().await;
         let service = if stream == RAW { PROCESSOR } else { UPSERTER };

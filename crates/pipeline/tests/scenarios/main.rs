@@ -1,5 +1,5 @@
-//! Faults that are told one by one, on the fakes: each test asserts that its fault really happened, and that the index
-//! equals the source when it is over.
+//! Individual fault scenarios on the fakes: each test asserts that its fault really occurred, and that the index
+//! converges to the source afterwards.
 
 #[path = "../world/mod.rs"]
 mod world;

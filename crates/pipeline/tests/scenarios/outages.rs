@@ -1,4 +1,4 @@
-//! An embedder and a Qdrant that are away, or that refuse what they are given.
+//! Outages and rejections of the embedder and of Qdrant.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use tidewheel_testkit::fakes::faults::Fault;
 
 use crate::world::{DATABASE, DIMENSION, HIGH_WATER, PROCESSOR, PRODUCER, UPSERTER, World, document, seconds, until};
 
-/// Five documents that wait in stage 1 in this order, and no processor yet.
+/// Five documents waiting in stage 1 in this order, and no processor yet.
 async fn waiting() -> World {
     let mut world = World::calm();
     world.consumer.batch = 5;
     for id in 0..5 {
         world.source.insert("tickets", document(id, &format!("name{id}"), 1));
     }
-    // The last of them is older than the snapshot, so that none of them is in the feed too.
+    // Makes the documents older than the snapshot, so that the feed does not contain them too.
     world.source.pass(Duration::from_secs(1));
     world.start(PRODUCER);
     world.start(UPSERTER);
@@ -28,7 +28,7 @@ async fn waiting() -> World {
     world
 }
 
-/// How many dead letters there are, of both stages.
+/// The numbers of dead letters of both stages.
 fn letters(world: &World) -> [usize; 2] {
     [RAW_DEAD_LETTERS, EMBEDDED_DEAD_LETTERS].map(|stream| world.streams.raw(stream).len())
 }
@@ -41,7 +41,7 @@ fn reason(world: &World, stream: &str) -> String {
     String::from_utf8(reason.expect("it has one").1.clone()).expect("text")
 }
 
-/// Waits until all documents but this one are in the index, and deletes it, so that the index is to equal the source.
+/// Waits until all documents except this one are in the index, and deletes it, so that the index equals the source.
 async fn settles_without(world: &World, id: i32) {
     until("the end", || world.drained()).await;
     let missing = world.difference().expect("it is not in the index");
@@ -51,7 +51,7 @@ async fn settles_without(world: &World, id: i32) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_embedder_that_is_away_for_hours_costs_no_document() {
+async fn embedder_outage_of_hours_loses_no_document() {
     let mut world = waiting().await;
     world.embedder.faults().always("embed", broken());
     world.start(PROCESSOR);
@@ -60,23 +60,23 @@ async fn an_embedder_that_is_away_for_hours_costs_no_document() {
     assert!(attempts > 1_000, "only {attempts} attempts");
     assert_eq!((letters(&world), world.index.points().len()), ([0, 0], 0));
     world.embedder.faults().heal();
-    world.settle("when it is back").await;
+    world.settle("after the outage").await;
     assert_eq!(letters(&world), [0, 0]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_text_that_cannot_be_embedded_is_parked_and_its_neighbours_arrive() {
+async fn text_that_cannot_be_embedded_is_parked_and_its_neighbours_arrive() {
     let mut world = waiting().await;
     world.embedder.poison("name2 name2 name2 name2");
     world.start(PROCESSOR);
     settles_without(&world, 2).await;
     assert_eq!(letters(&world), [1, 0]);
     assert!(reason(&world, RAW_DEAD_LETTERS).contains("name2"));
-    assert!(world.embedder.batches().iter().any(|batch| batch.len() == 5), "they were together");
+    assert!(world.embedder.batches().iter().any(|batch| batch.len() == 5), "all in one batch");
 }
 
 #[tokio::test(start_paused = true)]
-async fn vectors_that_no_search_could_find_are_parked() {
+async fn documents_with_unusable_vectors_are_parked() {
     for distortion in [Distortion::NotANumber, Distortion::Infinite, Distortion::Zero] {
         let mut world = waiting().await;
         world.embedder.spoil("name0 name0 name0 name0", distortion);
@@ -88,19 +88,19 @@ async fn vectors_that_no_search_could_find_are_parked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_another_shape_ends_the_processor_and_loses_nothing() {
+async fn response_with_wrong_dimension_stops_the_processor_and_loses_nothing() {
     let mut world = waiting().await;
     world.embedder.distort_once(Distortion::OtherDimension);
     world.start(PROCESSOR);
-    let error = world.ending(PROCESSOR).await.expect_err("it cannot go on");
+    let error = world.ending(PROCESSOR).await.expect_err("the service stops");
     assert!(error.to_string().contains("dimension"), "{error}");
     assert_eq!(letters(&world), [0, 0]);
     world.start(PROCESSOR);
-    world.settle("with a new one").await;
+    world.settle("with a new processor").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_document_that_qdrant_refuses_is_parked_and_its_neighbours_arrive() {
+async fn document_that_qdrant_rejects_is_parked_and_its_neighbours_arrive() {
     let mut world = waiting().await;
     world.kill(UPSERTER);
     world.start(PROCESSOR);
@@ -114,7 +114,7 @@ async fn a_document_that_qdrant_refuses_is_parked_and_its_neighbours_arrive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_qdrant_that_is_away_for_hours_costs_no_document() {
+async fn qdrant_outage_of_hours_loses_no_document() {
     let mut world = waiting().await;
     for call in ["exists", "upsert", "stored", "delete", "count", "points", "page"] {
         world.index.faults().always(call, Fault::unreachable());
@@ -125,25 +125,25 @@ async fn a_qdrant_that_is_away_for_hours_costs_no_document() {
     assert!(world.index.faults().hits("exists") > 1_000);
     assert_eq!((letters(&world), world.index.points().len()), ([0, 0], 0));
     world.index.faults().heal();
-    world.settle("when it is back").await;
+    world.settle("after the outage").await;
     assert_eq!(letters(&world), [0, 0]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_collection_of_another_dimension_ends_the_upserter_and_loses_nothing() {
+async fn collection_with_wrong_dimension_stops_the_upserter_and_loses_nothing() {
     let mut world = waiting().await;
-    world.index.prepare(DIMENSION + 1).await.expect("there was none");
+    world.index.prepare(DIMENSION + 1).await.expect("no collection before");
     world.start(PROCESSOR);
-    let error = world.ending(UPSERTER).await.expect_err("it cannot go on");
+    let error = world.ending(UPSERTER).await.expect_err("the service stops");
     assert!(error.to_string().contains("dimension"), "{error}");
     assert_eq!(letters(&world), [0, 0]);
     world.index.drop_collection();
     world.start(UPSERTER);
-    world.settle("with a collection that fits").await;
+    world.settle("with a matching collection").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn stage_2_is_bounded_while_qdrant_is_away() {
+async fn stage_2_is_bounded_while_qdrant_is_down() {
     let mut world = World::calm();
     for id in 0..200 {
         world.source.insert("tickets", document(id, "waits", 1));
@@ -156,7 +156,7 @@ async fn stage_2_is_bounded_while_qdrant_is_away() {
         let status = world.streams.status(stage);
         status.pending + status.lag.expect("the fake knows")
     };
-    // What is in work when the mark is reached is handed over: two batches of four.
+    // Batches in flight when the mark is reached are handed over: two batches of four.
     let held = unconfirmed(STAGE_2);
     assert!((HIGH_WATER..=HIGH_WATER + 2 * HIGH_WATER / 4 + 8).contains(&held), "{held}");
     assert!(unconfirmed(STAGE_1) >= 100, "stage 1 holds the rest");

@@ -1,4 +1,4 @@
-//! Appends that are lost, late or cut short.
+//! Lost, late and interrupted appends.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tidewheel_testkit::fakes::process::{CrashPoint, Moment, Process};
 
 use crate::world::{PRODUCER, TAKEN_OVER, World, document, seconds, until};
 
-/// Every change in stage 1 and how often it is there.
+/// Every change in stage 1, with its number of entries.
 fn appended(world: &World) -> BTreeMap<(String, String, String), usize> {
     let mut appended = BTreeMap::new();
     for (_, change) in world.streams.records::<Change>(RAW) {
@@ -22,7 +22,7 @@ fn appended(world: &World) -> BTreeMap<(String, String, String), usize> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_whose_reply_is_lost_is_made_exactly_once() {
+async fn append_with_lost_reply_is_applied_exactly_once() {
     let mut world = World::calm();
     world.start_all();
     world.source.insert("tickets", document(1, "first", 1));
@@ -35,7 +35,7 @@ async fn an_append_whose_reply_is_lost_is_made_exactly_once() {
     assert_eq!(inserts.map(|(_, change)| change.operation).collect::<Vec<_>>(), [Operation::Insert]);
 }
 
-/// A producer that is held at `call` past its lease, while another one works on; `begin` makes the first do that call.
+/// A producer is held at `call` past its lease, while another one takes over; `begin` triggers that call.
 async fn held_past_its_lease(call: &'static str, begin: impl Fn(&World)) {
     let mut world = World::calm();
     for id in 0..4 {
@@ -63,7 +63,7 @@ async fn held_past_its_lease(call: &'static str, begin: impl Fn(&World)) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_producer_that_wakes_after_its_lease_appends_nothing_twice_and_nothing_stale() {
+async fn producer_resumed_after_its_lease_appends_nothing_twice_and_nothing_stale() {
     held_past_its_lease("append", |world| world.source.replace("tickets", document(1, "held", 2))).await;
     held_past_its_lease("confirm", |world| world.source.replace("tickets", document(1, "held", 2))).await;
     held_past_its_lease("restart", |world| {
@@ -73,15 +73,15 @@ async fn a_producer_that_wakes_after_its_lease_appends_nothing_twice_and_nothing
     .await;
 }
 
-/// Events in a batch of the fake source, as of the real one.
+/// Events per batch of the fake source, as of the real one.
 const BATCH: i32 = 500;
 
-/// One transaction that spans two batches and has the document 0 in both.
+/// One transaction that spans two batches, with document 0 in both.
 async fn transaction(crash: Option<CrashPoint>) -> BTreeMap<(String, String, String), usize> {
     let mut world = World::calm();
     world.consumer.batch = 200;
     world.source.insert("tickets", document(0, "old", 1));
-    // It is older than the snapshot, so that it is not in the feed too.
+    // Makes it older than the snapshot, so that the feed does not contain it too.
     world.source.pass(Duration::from_secs(1));
     let process = crash.map_or_else(Process::default, Process::crashing);
     world.start_all();
@@ -105,7 +105,7 @@ async fn transaction(crash: Option<CrashPoint>) -> BTreeMap<(String, String, Str
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_versions_of_a_transaction_do_not_depend_on_a_crash_between_its_batches() {
+async fn transaction_versions_are_independent_of_a_crash_between_its_batches() {
     let whole = transaction(None).await;
     let of_document = |(_, key, _): &&(String, String, String)| key.contains("\"0\"");
     assert_eq!(whole.keys().filter(of_document).count(), 3, "{:?}", whole.keys().next());

@@ -1,4 +1,4 @@
-//! What once went wrong, reduced.
+//! Regression tests of former bugs.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use tidewheel_testkit::fakes::faults::{Fault, Gate};
 use crate::losses::{deleted_at, filled};
 use crate::world::{PROCESSOR, PRODUCER, UPSERTER, World, document, seconds, until};
 
-/// The step that appends deletions leaves the checkpoint as it is, so that nobody notices when Redis has forgotten it.
+/// The bug: the step that appends deletions left the checkpoint unchanged, so a rollback of Redis went undetected.
 #[tokio::test(start_paused = true)]
-async fn redis_forgets_the_deletions_that_a_sweep_has_just_appended() {
+async fn redis_loses_deletions_just_appended_by_a_sweep() {
     let mut world = World::calm();
     for id in 0..4 {
         world.source.insert("tickets", document(id, "old", 1));
@@ -47,15 +47,15 @@ async fn redis_forgets_the_deletions_that_a_sweep_has_just_appended() {
     world.settle("after the sweep").await;
 }
 
-/// The upserter has found the collection and prepares it, which makes an empty one and says nothing of it.
+/// The bug: the upserter found the collection, then prepared it, which created an empty one without recording that.
 #[tokio::test(start_paused = true)]
-async fn a_collection_that_is_deleted_before_it_is_prepared_is_filled_again() {
+async fn collection_deleted_before_it_is_prepared_is_refilled() {
     deleted_at("prepare").await;
 }
 
-/// A restored backup raises the epoch; without the checkpoint nobody remembers that.
+/// The bug: a restored backup increments the epoch, which was lost with the checkpoint.
 #[tokio::test(start_paused = true)]
-async fn the_epoch_outlives_the_checkpoint() {
+async fn epoch_survives_the_loss_of_the_checkpoint() {
     let world = filled().await;
     let backup = world.source.backup();
     for _ in 0..3 {
@@ -70,8 +70,8 @@ async fn the_epoch_outlives_the_checkpoint() {
     world.settle("without the checkpoint").await;
 }
 
-/// Redis is wiped while a change is in work at this call, and the document is deleted before the work goes on.
-async fn in_work_during_a_wipe(held_at: &'static str) {
+/// Redis is wiped while a change is in flight at this call, and the document is deleted before the work continues.
+async fn in_flight_during_a_wipe(held_at: &'static str) {
     let world = filled().await;
     let faults = if held_at == "embed" { world.embedder.faults() } else { world.index.faults() };
     let gate = Gate::closed();
@@ -91,13 +91,13 @@ async fn in_work_during_a_wipe(held_at: &'static str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_processor_has_in_work_does_not_outlive_a_wipe() {
-    in_work_during_a_wipe("embed").await;
+async fn work_in_flight_in_a_processor_does_not_survive_a_wipe() {
+    in_flight_during_a_wipe("embed").await;
 }
 
-/// An upserter dies before it cleans up behind its write, and Redis forgets that it has to be done again.
+/// An upserter crashes before it cleans up after its write, and the wiped Redis does not redeliver the entry.
 #[tokio::test(start_paused = true)]
-async fn chunks_that_a_dead_upserter_left_do_not_outlive_a_wipe() {
+async fn leftover_chunks_of_a_crashed_upserter_do_not_survive_a_wipe() {
     let mut world = filled().await;
     world.source.replace("tickets", document(1, "longer", 4));
     world.settle("a longer version").await;
@@ -114,9 +114,9 @@ async fn chunks_that_a_dead_upserter_left_do_not_outlive_a_wipe() {
     world.settle("compared").await;
 }
 
-/// An entry is deleted before it is read, and the group is past it before the producer looks.
+/// An entry is deleted before it is read, and the group has passed it before the producer reads the positions.
 #[tokio::test(start_paused = true)]
-async fn an_unread_entry_that_was_deleted_is_noticed_however_soon_the_group_is_past_it() {
+async fn deleted_unread_entry_is_detected_even_after_the_group_has_passed_it() {
     let mut world = filled().await;
     world.kill(UPSERTER);
     seconds(2.0).await;

@@ -1,4 +1,4 @@
-//! Work that need not be done twice.
+//! Reuse of vectors.
 
 use serde_json::{Value, json};
 use tidewheel_testkit::fakes::embedder::broken;
@@ -12,7 +12,7 @@ fn ticket(id: i32, words: &[&str], state: &str) -> Value {
     json!({"_id": id, "text": chunks.join(" "), "state": state})
 }
 
-/// How many texts were embedded.
+/// The number of texts embedded.
 fn embedded(world: &World) -> usize {
     world.embedder.batches().concat().len()
 }
@@ -28,7 +28,7 @@ async fn with_one() -> World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_of_the_payload_alone_embeds_nothing_and_writes_no_vector() {
+async fn payload_only_change_embeds_nothing_and_writes_no_vector() {
     let world = with_one().await;
     let upserts = world.index.calls("upsert");
     for state in ["answered", "closed"] {
@@ -40,12 +40,12 @@ async fn a_change_of_the_payload_alone_embeds_nothing_and_writes_no_vector() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_chunks_that_changed_are_embedded() {
+async fn only_changed_chunks_are_embedded() {
     let world = with_one().await;
     world.source.replace("tickets", ticket(1, &["ebb", "wave", "tide"], "open"));
     world.settle("one chunk changed").await;
     assert_eq!(embedded(&world), 4);
-    // Chunks that changed places, and one that occurs twice, are known too.
+    // Chunks that moved, and one that occurs twice, are reused too.
     world.source.replace("tickets", ticket(1, &["tide", "ebb", "ebb"], "open"));
     world.settle("chunks moved").await;
     assert_eq!(embedded(&world), 4);
@@ -55,7 +55,7 @@ async fn only_the_chunks_that_changed_are_embedded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_text_that_several_documents_of_a_batch_have_is_embedded_once() {
+async fn text_shared_by_documents_of_a_batch_is_embedded_once() {
     let mut world = World::calm();
     world.consumer.batch = 64;
     world.start(PRODUCER);
@@ -85,7 +85,7 @@ async fn many_queued_versions_of_one_document_cost_one_embedding() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_index_that_does_not_answer_costs_embedding_and_nothing_else() {
+async fn unresponsive_index_costs_embedding_only() {
     for fault in [broken(), Fault::Held(Gate::closed())] {
         let world = with_one().await;
         world.index.faults().always("known", fault);
@@ -94,16 +94,16 @@ async fn an_index_that_does_not_answer_costs_embedding_and_nothing_else() {
             world.settle(state).await;
         }
         assert_eq!(embedded(&world), 9);
-        assert_eq!(world.index.faults().hits("known"), 1, "it is left alone for a while");
+        assert_eq!(world.index.faults().hits("known"), 1, "the index is not queried for a while");
     }
 }
 
-/// What the processor saw in the index is no longer true when the payload is written.
+/// The processor's read of the index is stale when the payload is written.
 #[tokio::test(start_paused = true)]
-async fn a_vector_that_changes_between_the_look_and_the_write_is_written_whole() {
+async fn document_is_written_completely_if_its_vectors_change_before_the_payload_write() {
     for late in [false, true] {
         let world = with_one().await;
-        // The second version is on its way to the index when the third, with the first one's text, is processed.
+        // The second version is in flight to the index when the third, with the first one's text, is processed.
         let gate = Gate::closed();
         world.index.faults().once("upsert", Fault::Held(gate.clone()));
         world.source.replace("tickets", ticket(1, &["wave", "flow", "surf"], "answered"));
@@ -116,13 +116,13 @@ async fn a_vector_that_changes_between_the_look_and_the_write_is_written_whole()
         first.open();
         seconds(1.0).await;
         second.open();
-        // Also looks at every vector.
+        // Also checks every vector.
         world.settle("the third version").await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_between_payload_and_acknowledgement_changes_nothing() {
+async fn crash_between_payload_write_and_acknowledgement_changes_nothing() {
     let mut world = with_one().await;
     world.index.faults().once("refresh", Fault::answer_lost());
     world.source.replace("tickets", ticket(1, &["ebb", "flow", "tide"], "closed"));

@@ -1,7 +1,7 @@
-//! A Redis that comes back without what it was told last: after a crash, or as a replica that was behind.
+//! A Redis that comes back without its latest writes: after a crash, or after failover to a lagging replica.
 //!
-//! Its data is saved at one moment and restored a little later, at many moments. The producer notices by its next append or
-//! confirmation that the checkpoint is not the one that it saw last.
+//! Its data is saved at one moment and restored a little later, at many moments. The producer detects at its next
+//! append or confirmation that the checkpoint is not the one that it saved last.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use tidewheel_testkit::fakes::faults::Fault;
 
 use crate::world::{PRODUCER, World, document, seconds};
 
-/// What is lost: what happened in the last so many milliseconds.
+/// How many milliseconds of writes are lost.
 const LOST: [u64; 3] = [40, 300, 1_000];
 
-/// Saves Redis after `at` milliseconds of what `begin` has begun, and restores it after some more.
+/// Saves Redis `at` milliseconds after `begin`, and restores it after `LOST` more.
 async fn goes_back(what: &str, at: impl IntoIterator<Item = u64>, begin: impl AsyncFn() -> World, go_on: fn(&World)) {
     let mut losses = 0;
     for at in at {
@@ -27,7 +27,7 @@ async fn goes_back(what: &str, at: impl IntoIterator<Item = u64>, begin: impl As
             let known = world.streams.raw(RAW).len() + world.streams.raw(EMBEDDED).len();
             world.streams.restore(&saved);
             losses += known - world.streams.raw(RAW).len() - world.streams.raw(EMBEDDED).len();
-            // MongoDB's token moves on by itself every ten seconds; here a change moves it.
+            // MongoDB's token advances automatically every ten seconds; here a change advances it.
             world.source.insert("notes", document(1, "after", 1));
             world.settle(&format!("{what}: saved at {at} ms, restored after {lost} ms")).await;
             seconds(20.0).await;
@@ -37,7 +37,7 @@ async fn goes_back(what: &str, at: impl IntoIterator<Item = u64>, begin: impl As
     assert!(losses > 100, "{what}: only {losses} entries were lost");
 }
 
-/// A world whose every step takes some milliseconds.
+/// A world in which every step takes some milliseconds.
 fn slow() -> World {
     let mut world = World::calm();
     (world.consumer.batch, world.consumer.concurrency) = (2, 1);
@@ -52,7 +52,7 @@ fn slow() -> World {
     world
 }
 
-/// A world whose producer has just begun to compare: documents were deleted, changed and added unseen.
+/// A world whose producer has just started a comparing snapshot: documents were deleted, changed and added unseen.
 async fn comparing() -> World {
     let mut world = slow();
     world.start_all();
@@ -79,7 +79,7 @@ fn changes(world: &World) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn redis_goes_back_while_changes_are_followed() {
+async fn redis_rolls_back_while_changes_are_streamed() {
     let following = async || {
         let mut world = slow();
         world.start_all();
@@ -97,7 +97,7 @@ async fn redis_goes_back_while_changes_are_followed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn redis_goes_back_while_a_snapshot_fills_the_index() {
+async fn redis_rolls_back_while_a_snapshot_fills_the_index() {
     let filling = async || {
         let mut world = slow();
         world.start_all();
@@ -107,11 +107,11 @@ async fn redis_goes_back_while_a_snapshot_fills_the_index() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn redis_goes_back_while_a_snapshot_compares_and_sweeps() {
+async fn redis_rolls_back_while_a_snapshot_compares_and_sweeps() {
     goes_back("comparing, with changes", (0..3_500).step_by(50), comparing, changes).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn redis_goes_back_while_a_snapshot_compares_and_sweeps_what_rests() {
-    goes_back("comparing, at rest", (0..3_500).step_by(50), comparing, |_| {}).await;
+async fn redis_rolls_back_while_a_snapshot_compares_and_sweeps_an_idle_source() {
+    goes_back("comparing, idle", (0..3_500).step_by(50), comparing, |_| {}).await;
 }

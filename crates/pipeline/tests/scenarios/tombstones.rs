@@ -1,4 +1,4 @@
-//! For how long a deletion is remembered.
+//! Retention of tombstones.
 
 use serde_json::json;
 use tidewheel_core::identity::{DocumentId, Namespace};
@@ -7,10 +7,10 @@ use tidewheel_core::streams::RAW_DEAD_LETTERS;
 
 use crate::world::{DATABASE, GRACE, UPSERTER, World, document, seconds, until};
 
-/// Longer than the time from one collection to the next.
+/// Longer than the interval between two collections.
 const COLLECTED: f64 = 130.0;
 
-/// A world in which document 1 was deleted, and that document.
+/// A world in which document 1 was deleted, and its tombstone's target.
 async fn deleted() -> (World, FenceTarget) {
     let mut world = World::calm();
     world.source.insert("tickets", document(1, "brief", 1));
@@ -23,23 +23,23 @@ async fn deleted() -> (World, FenceTarget) {
     (world, FenceTarget::Document(DocumentId::new(&Namespace::new(DATABASE, "tickets"), &key)))
 }
 
-async fn is_remembered(world: &World, target: &FenceTarget) -> bool {
+async fn has_tombstone(world: &World, target: &FenceTarget) -> bool {
     let versions = world.streams.tombstones().of(std::slice::from_ref(target)).await.expect("no fault is planned");
     versions[0].is_some()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deletion_is_remembered_for_the_grace_and_no_longer() {
+async fn tombstone_is_kept_for_the_grace_period_and_no_longer() {
     let (world, target) = deleted().await;
     seconds(GRACE.as_secs_f64() - COLLECTED).await;
-    assert!(is_remembered(&world, &target).await);
+    assert!(has_tombstone(&world, &target).await);
     seconds(2.0 * COLLECTED).await;
-    assert!(!is_remembered(&world, &target).await);
+    assert!(!has_tombstone(&world, &target).await);
     assert_eq!(world.difference(), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deletion_applied_after_a_backlog_longer_than_the_grace_is_remembered_for_the_grace() {
+async fn tombstone_grace_starts_when_the_deletion_is_applied() {
     let mut world = World::calm();
     world.source.insert("tickets", document(1, "brief", 1));
     let key = world.source.rows("tickets")[0].key.clone();
@@ -48,7 +48,7 @@ async fn a_deletion_applied_after_a_backlog_longer_than_the_grace_is_remembered_
     world.settle("at the start").await;
     world.kill(UPSERTER);
     world.source.delete("tickets", json!(1));
-    // Hours in which the source's time goes on and other changes come.
+    // The source's time advances for longer than the grace period, with other changes.
     for number in 2..6 {
         world.source.pass(GRACE);
         world.source.insert("tickets", document(number, "later", 1));
@@ -57,15 +57,15 @@ async fn a_deletion_applied_after_a_backlog_longer_than_the_grace_is_remembered_
     world.start(UPSERTER);
     until("the backlog is applied", || world.drained()).await;
     seconds(COLLECTED).await;
-    assert!(is_remembered(&world, &target).await, "its grace begins when it is applied");
+    assert!(has_tombstone(&world, &target).await, "its grace period starts when it is applied");
     seconds(GRACE.as_secs_f64() + COLLECTED).await;
-    assert!(!is_remembered(&world, &target).await);
+    assert!(!has_tombstone(&world, &target).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_letter_does_not_hold_up_the_collection() {
+async fn dead_letter_does_not_block_tombstone_collection() {
     let (world, target) = deleted().await;
     world.streams.add_raw(RAW_DEAD_LETTERS, vec![(b"reason".to_vec(), b"a test".to_vec())]);
     seconds(GRACE.as_secs_f64() + COLLECTED).await;
-    assert!(!is_remembered(&world, &target).await);
+    assert!(!has_tombstone(&world, &target).await);
 }

@@ -1,4 +1,4 @@
-//! What whoever follows the trace of a change is told.
+//! Trace spans of changes.
 
 use serde_json::json;
 use tidewheel_core::change::Operation;
@@ -10,7 +10,7 @@ use tidewheel_testkit::fakes::spans::FakeSpans;
 
 use crate::world::{CHUNK, DATABASE, PROCESSOR, UPSERTER, World, document, seconds, until};
 
-/// A calm world that tells this share of all traces.
+/// A calm world that samples this ratio of traces.
 fn traced(share: f64) -> (World, FakeSpans) {
     let (mut world, spans) = (World::calm(), FakeSpans::default());
     world.tracer = Some(Tracer::new(Share::new(share), std::sync::Arc::new(spans.clone())));
@@ -39,7 +39,7 @@ fn roots(spans: &FakeSpans, operation: Operation) -> Vec<Span> {
     all
 }
 
-/// The trace that a root says it is of.
+/// The trace derived from the attributes of a root span.
 fn trace(root: &Span) -> ChangeTrace {
     let namespace = Namespace::parse(text(root, "tidewheel.namespace").unwrap()).unwrap();
     let version: Version = text(root, "tidewheel.version").unwrap().parse().unwrap();
@@ -56,7 +56,7 @@ fn outcomes(spans: &[Span]) -> Vec<&str> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_is_told_across_both_stages() {
+async fn change_is_traced_across_both_stages() {
     let (mut world, spans) = traced(1.0);
     world.start_all();
     seconds(3.0).await;
@@ -89,7 +89,7 @@ async fn a_change_is_told_across_both_stages() {
         }
         assert!(root.began <= root.ended && root.ended <= process[0].ended, "{root:?} {process:?}");
         assert!(process[0].began <= process[0].ended && process[0].ended <= upsert[0].ended);
-        // The embedder was asked once: the vectors of the second state were in the index.
+        // The embedder was called once: the vectors of the second state were in the index.
         let embed = called(&spans, root, "embed");
         assert_eq!(embed.len(), usize::from(is_insert));
         if let [embed] = &embed[..] {
@@ -106,7 +106,7 @@ async fn a_change_is_told_across_both_stages() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_newer_change_made_superfluous_says_so() {
+async fn superseded_change_has_superseded_outcome() {
     let (mut world, spans) = traced(1.0);
     world.start_all();
     seconds(3.0).await;
@@ -124,15 +124,16 @@ async fn what_a_newer_change_made_superfluous_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_parked_ends_with_its_reason() {
+async fn span_of_a_parked_change_has_its_reason() {
     let (mut world, spans) = traced(1.0);
     world.start_all();
     seconds(3.0).await;
     world.embedder.poison(["bane"; CHUNK].join(" "));
     world.source.insert("tickets", document(1, "bane", 1));
     world.source.insert("tickets", document(2, "boon", 1));
-    let told = || roots(&spans, Operation::Insert).iter().flat_map(|root| called(&spans, root, "process")).count() == 2;
-    until("both are told", told).await;
+    let recorded =
+        || roots(&spans, Operation::Insert).iter().flat_map(|root| called(&spans, root, "process")).count() == 2;
+    until("both are recorded", recorded).await;
     seconds(3.0).await;
     let inserts = roots(&spans, Operation::Insert);
     let [bad, good] = &inserts[..] else { panic!("{inserts:?}") };
@@ -147,25 +148,25 @@ async fn what_is_parked_ends_with_its_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_is_broken_off_tells_nothing() {
+async fn interrupted_batch_emits_no_spans() {
     let (mut world, spans) = traced(1.0);
     world.start_all();
     seconds(3.0).await;
     world.streams.faults().once("hand_over", Fault::Held(Gate::closed()));
     world.source.insert("tickets", document(1, "calm", 1));
-    until("the embedder has answered", || world.streams.faults().hits("hand_over") == 1).await;
+    until("the embedder has responded", || world.streams.faults().hits("hand_over") == 1).await;
     world.kill(PROCESSOR);
     seconds(1.0).await;
     assert!(spans.all().iter().all(|span| span.name == "change"), "{:?}", spans.all());
     world.start(PROCESSOR);
-    world.settle("by another one").await;
+    world.settle("by another processor").await;
     let root = &roots(&spans, Operation::Insert)[0];
     let (process, embed) = (called(&spans, root, "process"), called(&spans, root, "embed"));
     assert_eq!((process.len(), embed.len(), embed[0].parent), (1, 1, Some(process[0].id)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_that_comes_too_late_is_told_as_fenced() {
+async fn late_write_has_fenced_outcome() {
     let (mut world, spans) = traced(1.0);
     (world.consumer.batch, world.consumer.concurrency) = (1, 1);
     world.start_all();
@@ -177,7 +178,7 @@ async fn a_write_that_comes_too_late_is_told_as_fenced() {
     world.start(UPSERTER);
     world.source.delete("tickets", json!(1));
     let deleted = || roots(&spans, Operation::Delete).iter().any(|root| !called(&spans, root, "upsert").is_empty());
-    until("the deletion is told", deleted).await;
+    until("the deletion is recorded", deleted).await;
     gate.open();
     world.settle("both").await;
     let inserts = roots(&spans, Operation::Insert);
@@ -186,7 +187,7 @@ async fn a_write_that_comes_too_late_is_told_as_fenced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trace_is_told_whole_or_not_at_all() {
+async fn trace_is_recorded_completely_or_not_at_all() {
     let (mut world, spans) = traced(0.3);
     world.start_all();
     seconds(3.0).await;

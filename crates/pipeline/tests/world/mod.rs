@@ -1,5 +1,5 @@
-//! The three stages on the fakes, in tokio's paused clock: minutes of backoff and idle time pass in a moment.
-#![allow(dead_code, reason = "each test that shares this uses a part of it")]
+//! The three services on the fakes, in tokio's paused clock: minutes of backoff and idle time pass instantly.
+#![allow(dead_code, reason = "each test that shares this module uses a part of it")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -35,52 +35,52 @@ pub const SERVICES: [&str; 3] = [PRODUCER, PROCESSOR, UPSERTER];
 pub const DATABASE: &str = "shop";
 pub const COLLECTIONS: [&str; 2] = ["tickets", "notes"];
 
-/// Longer than any write is under way here.
+/// Longer than any write is in flight here.
 pub const GRACE: Duration = Duration::from_secs(600);
 
-/// After how long without a sign of life a producer's lease and a consumer's entries are taken over.
+/// Idle time after which a producer's lease and a consumer's entries are taken over.
 pub const TAKEN_OVER: Duration = Duration::from_secs(3);
 
 pub const DIMENSION: usize = 8;
 
-/// Words of a text that make a chunk.
+/// Words per chunk.
 pub const CHUNK: usize = 4;
 
-/// All parts, and the services that run.
+/// All fakes, and the running services.
 pub struct World {
     pub source: FakeSource,
     pub streams: FakeStreams,
     pub index: FakeIndex,
     pub embedder: FakeEmbedder,
-    /// How entries are taken, by services that are started from now on.
+    /// Consumer options of services started from now on.
     pub consumer: ConsumerOptions,
-    /// How often producers that are started from now on audit; zero for never.
+    /// Audit interval of producers started from now on; zero disables audits.
     pub audit_interval: Duration,
-    /// For how long deletions are remembered, by producers that are started from now on.
+    /// Tombstone grace of producers started from now on.
     pub grace: Duration,
-    /// Who is told of the changes, by services that are started from now on.
+    /// Tracer of services started from now on.
     pub tracer: Option<Tracer>,
-    /// What becomes of documents without text, in processors that are started from now on.
+    /// Handling of documents without text by processors started from now on.
     pub blank: Blank,
-    /// What parked changes do, in services that are started from now on.
+    /// Dead-letter policy of services started from now on.
     pub on_dead_letter: OnDeadLetter,
     services: HashMap<&'static str, Vec<Instance>>,
     started: usize,
-    /// What happened, for a schedule that fails.
+    /// The log of actions, for failing schedules.
     pub story: Vec<String>,
 }
 
-/// With this many unconfirmed entries a stage is full.
+/// High-water mark of a stage in unacknowledged entries.
 pub const HIGH_WATER: u64 = 40;
 
-/// A service that runs.
+/// A running service.
 pub struct Instance {
     pub process: Process,
     pub task: JoinHandle<Result<(), ServiceError>>,
 }
 
 impl World {
-    /// An empty one, whose source is asked often and read in small pages.
+    /// An empty world, whose source is polled often and read in small pages.
     pub fn new() -> Self {
         Self {
             source: FakeSource::with(DATABASE, Duration::from_millis(20), 3),
@@ -104,7 +104,7 @@ impl World {
         }
     }
 
-    /// One whose source is idle for longer, and whose streams keep everything.
+    /// A world whose source is polled less often, and whose streams retain everything.
     pub fn calm() -> Self {
         let mut world = Self::new();
         world.source = FakeSource::with(DATABASE, Duration::from_secs(1), 3);
@@ -112,7 +112,7 @@ impl World {
         world
     }
 
-    /// Starts one of each.
+    /// Starts one instance of each service.
     pub fn start_all(&mut self) {
         for service in SERVICES {
             self.start(service);
@@ -184,7 +184,7 @@ impl World {
         self.services.entry(service).or_default().push(Instance { process, task });
     }
 
-    /// Ends the newest instance as a crash would, wherever it is.
+    /// Crashes the newest instance at its current point.
     pub fn kill(&mut self, service: &'static str) {
         self.story.push(format!("kill a {service}"));
         if let Some(instance) = self.services.get_mut(service).and_then(Vec::pop) {
@@ -193,14 +193,14 @@ impl World {
         }
     }
 
-    /// How the newest instance of a service ends by itself.
+    /// Waits for the newest instance of a service to stop, and returns its result.
     pub async fn ending(&mut self, service: &'static str) -> Result<(), ServiceError> {
         let instance = self.services.get_mut(service).and_then(Vec::pop).expect("it was started");
         let ended = tokio::time::timeout(Duration::from_secs(60), instance.task).await;
         ended.expect("it ends within a minute").expect("it does not panic")
     }
 
-    /// The names of all calls, and the faults that they share.
+    /// The names of all calls, with the faults that they share.
     pub fn faults(&self) -> [(&'static [&'static str], &Faults); 5] {
         [
             (&["open", "next", "now", "scan", "page", "collections", "estimate", "existing"], self.source.faults()),
@@ -232,7 +232,7 @@ impl World {
         ]
     }
 
-    /// What is wrong with the index; nothing if it equals the source.
+    /// The first difference between index and source, if any.
     pub fn difference(&self) -> Option<String> {
         let mut points: BTreeMap<DocumentId, BTreeMap<u64, Value>> = BTreeMap::new();
         for point in self.index.points() {
@@ -305,18 +305,18 @@ impl Drop for World {
     }
 }
 
-/// A document with a text of so many chunks, whose words are its name: one token each.
+/// A document with a text of this many chunks, whose words are its name: one token each.
 pub fn document(id: i32, name: &str, chunks: usize) -> Value {
     assert_eq!(Words.spans(name).len(), 1, "{name:?} is one token");
     json!({"_id": id, "text": vec![name; chunks * CHUNK].join(" ")})
 }
 
-/// Waits in the clock of the world.
+/// Waits in the world's clock.
 pub async fn seconds(seconds: f64) {
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
 }
 
-/// Waits until something holds.
+/// Waits until the condition holds.
 pub async fn until(what: &str, holds: impl Fn() -> bool) {
     for _ in 0..1_200 {
         if holds() {

@@ -1,7 +1,7 @@
-//! Events of a change stream, from raw BSON.
+//! Decodes change stream events from raw BSON.
 //!
-//! An event that is larger than a reply arrives as fragments, each with some of its fields; it is read from all of
-//! them at once when the last is there, and only then does the position move past it.
+//! An event larger than a reply arrives as fragments, each with some of its fields; it is decoded when the last
+//! fragment arrives, and only then does the position move past it.
 
 use tidewheel_core::change::Operation;
 use tidewheel_core::identity::Namespace;
@@ -12,27 +12,27 @@ use super::extjson::{self, Element, Elements, Form, Malformed};
 use super::keys::key_of;
 use super::reduced::{self, REDUCED};
 
-/// What one event means for us.
+/// A decoded event.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Meaning {
-    /// A change to hand on.
+    /// A change to emit.
     Change(SourceEvent),
     /// A collection was renamed.
     Renamed {
-        /// What it was called.
+        /// The old name.
         from: String,
-        /// What it is called now.
+        /// The new name.
         to: String,
-        /// When.
+        /// The time of the rename.
         at: Moment,
     },
-    /// The stream ends here and has to be opened again behind this event.
+    /// The stream ends here and has to be reopened after this event.
     Invalidate,
-    /// Of no interest.
+    /// Ignored.
     Nothing,
 }
 
-/// When something was committed.
+/// A commit time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Moment {
     pub(super) time: ClusterTime,
@@ -40,7 +40,7 @@ pub(super) struct Moment {
     pub(super) wall: u64,
 }
 
-/// The fields of an event that matter, still as BSON.
+/// The relevant fields of an event, as raw BSON.
 #[derive(Clone, Copy, Default)]
 struct Fields<'a> {
     operation: Option<&'a str>,
@@ -50,9 +50,9 @@ struct Fields<'a> {
     to: Option<&'a [u8]>,
     key: Option<&'a [u8]>,
     document: Option<&'a [u8]>,
-    /// What was left out of an event that MongoDB could not deliver whole: see [`super::reduced`].
+    /// Marks an event too large for MongoDB to deliver whole: see [`super::reduced`].
     reduced: Option<&'a [u8]>,
-    /// Number of this fragment and of all.
+    /// Number of this fragment and number of fragments.
     fragment: Option<(i32, i32)>,
 }
 
@@ -67,7 +67,7 @@ impl<'a> Fields<'a> {
                 b"ns" => self.namespace = element.document(),
                 b"to" => self.to = element.document(),
                 b"documentKey" => self.key = element.document(),
-                // It is null for an update whose document was gone when the server looked it up.
+                // Null for an update whose document was gone at lookup.
                 b"fullDocument" => self.document = element.document(),
                 REDUCED => self.reduced = element.document(),
                 b"splitEvent" => {
@@ -82,16 +82,16 @@ impl<'a> Fields<'a> {
     }
 
     fn moment(&self) -> Result<Moment, Malformed> {
-        let time = self.time.ok_or(Malformed("an event without clusterTime"))?;
+        let time = self.time.ok_or(Malformed("event without clusterTime"))?;
         let seconds = (time >> 32) as u32;
-        // Servers before 6.0 do not tell the wall clock; the cluster time has its seconds.
+        // Servers before 6.0 do not send the wall clock; the cluster time holds its seconds.
         let wall = self.wall.unwrap_or(u64::from(seconds) * 1_000);
         Ok(Moment { time: ClusterTime { seconds, increment: time as u32 }, wall })
     }
 
-    /// The meaning of an event on this database. A router may say another name in the event: Atlas puts its own before it.
+    /// Interprets an event on this database. A router may report another name in the event: Atlas adds a prefix.
     fn meaning(&self, database: &str) -> Result<Meaning, Malformed> {
-        let operation = match self.operation.ok_or(Malformed("an event without operationType"))? {
+        let operation = match self.operation.ok_or(Malformed("event without operationType"))? {
             "insert" => Operation::Insert,
             "update" => Operation::Update,
             "replace" => Operation::Replace,
@@ -112,7 +112,7 @@ impl<'a> Fields<'a> {
         let too_large = self.reduced.filter(|_| operation.has_document()).map(|_| Err(reduced::TOO_LARGE.to_owned()));
         let document_key = match (self.key, self.reduced) {
             (Some(document_key), _) => document_key,
-            // A document with such an `_id` is not in the index, and nothing of it has to be removed.
+            // A document with such an `_id` is not in the index, so there is nothing to remove.
             (None, Some(_)) if operation == Operation::Delete => return Ok(Meaning::Nothing),
             (None, Some(left_out)) => {
                 let key = reduced::key(left_out)?;
@@ -127,7 +127,7 @@ impl<'a> Fields<'a> {
                     document: too_large,
                 }));
             }
-            (None, None) => return Err(Malformed("an event without documentKey")),
+            (None, None) => return Err(Malformed("event without documentKey")),
         };
         let id = id_of(document_key)?;
         Ok(Meaning::Change(SourceEvent {
@@ -143,15 +143,15 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The text of a document, or why there is none.
+/// The text of a document, or the reason why it is unreadable.
 fn readable(document: &[u8]) -> Readable {
     extjson::document(document, Form::Relaxed).map_err(|error| error.to_string())
 }
 
 fn collection(namespace: Option<&[u8]>) -> Result<&str, Malformed> {
-    let elements = Elements::new(namespace.ok_or(Malformed("an event without ns"))?)?;
+    let elements = Elements::new(namespace.ok_or(Malformed("event without ns"))?)?;
     let collection = elements.find("coll")?.and_then(|element| element.text());
-    collection.ok_or(Malformed("an event whose ns does not name a collection"))
+    collection.ok_or(Malformed("event without a collection in ns"))
 }
 
 /// The fields of a document key beside `_id`.
@@ -166,7 +166,7 @@ fn shard_of(document_key: &[u8]) -> Result<String, Malformed> {
     Ok(shard)
 }
 
-/// A document that a scan has read.
+/// Decodes a document read by a scan.
 pub(super) fn row_of(document: &[u8]) -> Result<SourceRow, Malformed> {
     let id = id_of(document)?;
     Ok(SourceRow { key: key_of(&id)?, id: extjson::value(&id, Form::Relaxed)?, document: readable(document) })
@@ -174,10 +174,10 @@ pub(super) fn row_of(document: &[u8]) -> Result<SourceRow, Malformed> {
 
 /// The `_id` of a document or a document key.
 pub(super) fn id_of(document: &[u8]) -> Result<Element<'_>, Malformed> {
-    Elements::new(document)?.find("_id")?.ok_or(Malformed("a document without _id"))
+    Elements::new(document)?.find("_id")?.ok_or(Malformed("document without _id"))
 }
 
-/// The end of a collection.
+/// The event for a dropped collection.
 pub(super) fn dropped(namespace: Namespace, at: Moment) -> SourceEvent {
     SourceEvent {
         operation: Operation::Drop,
@@ -191,25 +191,25 @@ pub(super) fn dropped(namespace: Namespace, at: Moment) -> SourceEvent {
     }
 }
 
-/// The position of an event, as text.
+/// The resume token of an event, as text.
 pub(super) fn token(event: &[u8]) -> Result<String, Malformed> {
     let id = id_of(event)?;
     extjson::value(&id, Form::Canonical)
 }
 
-/// About how many bytes the position of an event has.
+/// Approximate size in bytes of an event's resume token.
 pub(super) fn token_size(event: &[u8]) -> Result<usize, Malformed> {
     Ok(id_of(event)?.value.len())
 }
 
-/// Reads events one after the other and puts fragments together.
+/// Decodes events in order and reassembles fragments.
 #[derive(Debug)]
 pub(super) struct Decoder {
     /// The database whose events are read.
     database: String,
-    /// The fragments of the event that is not complete yet.
+    /// Fragments of the incomplete event.
     fragments: Vec<Vec<u8>>,
-    /// Whether an event was reduced since this was last asked.
+    /// Whether an event was reduced since the last call of `has_met_a_reduced_event`.
     reduced: bool,
 }
 
@@ -218,7 +218,7 @@ impl Decoder {
         Self { database: database.to_owned(), fragments: Vec::new(), reduced: false }
     }
 
-    /// What the event means; `None` if more of its fragments are to come.
+    /// Decodes an event; `None` if more of its fragments follow.
     pub(super) fn read(&mut self, event: &[u8]) -> Result<Option<Meaning>, Malformed> {
         let mut fields = Fields::default();
         fields.read(event)?;
@@ -227,10 +227,10 @@ impl Decoder {
             if self.fragments.is_empty() {
                 return fields.meaning(&self.database).map(Some);
             }
-            return Err(Malformed("an event begins before the last fragment of the one before"));
+            return Err(Malformed("event starts before the last fragment of the previous one"));
         };
         if usize::try_from(fragment).ok() != Some(self.fragments.len() + 1) {
-            return Err(Malformed("a fragment of an event is missing"));
+            return Err(Malformed("missing event fragment"));
         }
         if fragment < of {
             self.fragments.push(event.to_vec());
@@ -249,7 +249,7 @@ impl Decoder {
         std::mem::take(&mut self.reduced)
     }
 
-    /// Whether an event is incomplete, so that the position must not move.
+    /// Whether an event is incomplete; the position must not move then.
     pub(super) fn inside_an_event(&self) -> bool {
         !self.fragments.is_empty()
     }
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn an_insert_has_its_document() {
+    fn insert_event_carries_its_document() {
         let event = doc! {
             "_id": {"_data": "82"}, "operationType": "insert", "clusterTime": AT,
             "wallTime": bson::DateTime::from_millis(100_250), "fullDocument": {"_id": 5_i64, "a": "x"}, "ns": ns(),
@@ -302,8 +302,8 @@ mod tests {
     }
 
     #[test]
-    fn a_prefixed_database_in_an_event_does_not_change_the_namespace() {
-        // Atlas puts the name of the tenant before that of the database in some events.
+    fn prefixed_database_name_does_not_change_namespace() {
+        // Atlas prefixes the database name with the tenant name in some events.
         for database in ["shop", "5f2b_shop", "", "other"] {
             let ns = doc! {"db": database, "coll": "tickets"};
             let event = doc! {
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_cannot_be_read_still_has_its_key() {
+    fn event_with_malformed_document_keeps_its_key() {
         let mut event = doc! {
             "_id": {"_data": "82"}, "operationType": "insert", "clusterTime": AT, "fullDocument": {"_id": 1, "x": true},
             "ns": ns(), "documentKey": {"_id": 1},
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_of_a_document_that_is_gone_has_none() {
+    fn update_of_deleted_document_has_no_document() {
         let event = doc! {
             "_id": {"_data": "82"}, "operationType": "update", "clusterTime": AT, "fullDocument": null, "ns": ns(),
             "documentKey": {"_id": "k"},
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_collection() {
+    fn drop_rename_and_invalidate_events_are_decoded() {
         let drop = doc! {"_id": {"_data": "82"}, "operationType": "drop", "clusterTime": AT, "ns": ns()};
         assert_eq!(change(&drop).operation, Operation::Drop);
         let rename = doc! {
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_become_one_event() {
+    fn fragments_are_reassembled_into_one_event() {
         let mut decoder = Decoder::new("shop");
         let first = doc! {
             "_id": {"_data": "1"}, "splitEvent": {"fragment": 1, "of": 3}, "operationType": "update",
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_fragment_is_noticed() {
+    fn missing_fragment_is_an_error() {
         let fragment = |number: i32| doc! {"_id": {"_data": "1"}, "splitEvent": {"fragment": number, "of": 3}};
         let mut decoder = Decoder::new("shop");
         assert!(decoder.read(&fragment(2).to_vec().unwrap()).is_err());

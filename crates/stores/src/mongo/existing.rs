@@ -1,4 +1,4 @@
-//! Asks which documents are there, and for those that are.
+//! Existence checks and fetches of documents by key.
 
 use std::collections::HashSet;
 
@@ -16,13 +16,13 @@ use super::keys::{RawId, key_of, with_field};
 use super::reply::Reply;
 use super::server::Server;
 
-/// Most bytes of the `_id`s in one command, but for the last one: MongoDB takes 16 MB, and no `_id` has more than 8.
+/// Maximum bytes of the `_id`s in one command, except the last one: MongoDB accepts 16 MB, and no `_id` exceeds 8.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Which of these documents exist, given by their keys, as a majority knows it at `at_least` or later.
+/// Returns which of these documents, given by key, exist with majority read concern at `at_least` or later.
 ///
-/// MongoDB finds numbers by value, so that the key in its answer tells whether it is the one that was asked for: a key of an earlier
-/// form is not the key of any document.
+/// MongoDB matches numbers by value, so the key in its reply is compared with the requested one: a key in an older form
+/// does not belong to any document.
 pub(super) async fn existing(
     server: &Server,
     namespace: &Namespace,
@@ -38,7 +38,7 @@ pub(super) async fn existing(
     Ok(keys.iter().map(|key| there.contains(key)).collect())
 }
 
-/// Those of these documents that exist.
+/// Returns the existing documents among these.
 pub(super) async fn fetch(
     server: &Server,
     namespace: &Namespace,
@@ -66,7 +66,7 @@ async fn find(
     projection: Option<Document>,
     mut collect: impl FnMut(&[u8]) -> Result<(), Malformed>,
 ) -> PortResult<()> {
-    let doing = format!("looking for documents of {} in", namespace.collection());
+    let doing = format!("find documents of {} in", namespace.collection());
     let ids: Vec<RawId> = keys.iter().map(|key| RawId::parse(key)).collect::<PortResult<_>>()?;
     for ids in portions(&ids) {
         let mut command = doc! {
@@ -81,7 +81,7 @@ async fn find(
             command.insert("projection", projection.clone());
         }
         let command = with_field(&command, "filter", &RawId::any_of(ids))
-            .map_err(|error| PortError::fatal(format!("{doing}: {error}")))?;
+            .map_err(|error| PortError::fatal(format!("failed to {doing}: {error}")))?;
         let (database, criteria) = (server.database().clone(), server.selection_criteria());
         let call = async move {
             let mut run = database.run_raw_cursor_command(command);
@@ -105,12 +105,12 @@ async fn find(
             }
             Ok(())
         };
-        read().map_err(|error| PortError::transient(format!("{doing}: {error}")))?;
+        read().map_err(|error| PortError::transient(format!("failed to {doing}: {error}")))?;
     }
     Ok(())
 }
 
-/// The ids, in portions of bounded size.
+/// Splits the ids into portions of bounded size.
 fn portions(ids: &[RawId]) -> impl Iterator<Item = &[RawId]> {
     let mut left = ids;
     std::iter::from_fn(move || {
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn portions_are_bounded_in_bytes_and_leave_nothing_out() {
+    fn portions_are_bounded_in_bytes_and_complete() {
         let id = |length: usize| RawId::parse(&format!("\"{}\"", "x".repeat(length))).unwrap();
         let ids: Vec<RawId> = [1, 3 << 20, 3 << 20, 10, 6 << 20, 6 << 20, 1, 1].map(id).into();
         let sizes: Vec<usize> = portions(&ids).map(<[RawId]>::len).collect();

@@ -1,27 +1,27 @@
-//! What a failure of MongoDB means: one classification for everything that this adapter does.
+//! Classification of MongoDB errors, for the whole adapter.
 
 use mongodb::error::{Error, ErrorKind};
 use tidewheel_core::error::{Cause, ErrorClass, PortError, Server};
 use tidewheel_core::ports::FeedError;
 
-/// What is known of a failure, without the driver's types.
+/// An error, without the driver's types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure<'a> {
-    /// The server answered with this error code.
+    /// The server returned this error code.
     Command(i32, &'a str),
-    /// The server refused the credentials.
+    /// The server rejected the credentials.
     Authentication,
-    /// The settings make no sense to the driver.
+    /// The driver rejected the settings.
     Settings,
     /// The server is too old or of the wrong kind.
     Incompatible,
-    /// No server that could answer was found in time; the text says what each of them said.
+    /// Server selection timed out; holds the error of each server.
     NoServer(&'a str),
-    /// Everything else: the network, an election, an answer that was cut off.
-    Passing,
+    /// Everything else: the network, an election, a truncated reply.
+    Other,
 }
 
-/// What to do about it.
+/// The classification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     HistoryLost,
@@ -31,16 +31,16 @@ enum Verdict {
 const REPLICA_SET: &str =
     "change streams need a replica set: start mongod with --replSet rs0 and run rs.initiate() once";
 const CREDENTIALS: &str = "check the user, the password and authSource in mongodb.uri";
-const PERMISSION: &str = "give the user the role `read` on the database, or a role with the actions find and changeStream on all of it: \
+const PERMISSION: &str = "grant the user the role `read` on the database, or a role with the actions find and changeStream on all of it: \
                           { resource: { db: \"…\", collection: \"\" }, actions: [\"find\", \"changeStream\"] }";
-const TOO_LARGE: &str = "MongoDB 6.0.9 and newer split such an event: upgrade the server, or leave the collection out";
+const TOO_LARGE: &str = "upgrade to MongoDB 6.0.9 or newer, which splits such events, or exclude the collection";
 const NO_SERVER: &str =
-    "check that mongodb.uri names a running server and that its replica set has a primary (rs.status())";
+    "check that mongodb.uri points to a running server and that its replica set has a primary (rs.status())";
 
-const UNRESOLVED: &str = "a name of a member of the replica set cannot be looked up from here: make the names that rs.conf() shows \
-                          resolvable, or add directConnection=true to mongodb.uri to use only the server that it names";
+const UNRESOLVED: &str = "a replica set member's host name does not resolve here: make the names in rs.conf() \
+                          resolvable, or add directConnection=true to mongodb.uri to use only the server in it";
 
-/// Whether the name of a server could not be looked up.
+/// Whether a server's host name failed to resolve.
 fn is_unresolved(servers: &str) -> bool {
     ["failed to lookup address", "Name or service not known", "nodename nor servname", "name resolution"]
         .iter()
@@ -52,37 +52,37 @@ fn classify(failure: Failure<'_>) -> Verdict {
     use ErrorClass::{Fatal, Transient};
     use Verdict::{Class, HistoryLost};
     match failure {
-        // ChangeStreamHistoryLost, ChangeStreamFatalError (the token's event is not in the stream any more),
-        // InvalidResumeToken, and their two forerunners in releases before 4.4.
+        // ChangeStreamHistoryLost, ChangeStreamFatalError (the token's event is no longer in the stream),
+        // InvalidResumeToken, and their two predecessors before 4.4.
         Failure::Command(286 | 280 | 260 | 40_576 | 40_585, _) => HistoryLost,
-        // Overflow, two codes without a name, and FailedToParse: of a token that is cut off or was never one.
+        // Overflow, two unnamed codes, and FailedToParse: a truncated or invalid token.
         Failure::Command(15 | 40_647 | 40_649, _) => HistoryLost,
         Failure::Command(9, message) if message.contains("resume token") => HistoryLost,
         // "The $changeStream stage is only supported on replica sets".
         Failure::Command(40_573, _) => Class(Fatal, Some(REPLICA_SET)),
-        // NotYetInitialized: a person, or the script that starts the servers, is about to.
+        // NotYetInitialized: an operator or a startup script is about to initialize it.
         Failure::Command(94, _) => Class(Transient, Some(REPLICA_SET)),
         // NotAReplicaSet and NoReplicationEnabled.
         Failure::Command(123 | 76, _) => Class(Fatal, Some(REPLICA_SET)),
         // An afterClusterTime or a majority read concern on a standalone server.
         Failure::Command(20, message) if message.contains("replica set") => Class(Fatal, Some(REPLICA_SET)),
-        // AuthenticationFailed, and Atlas' own.
+        // AuthenticationFailed, and Atlas' own code.
         Failure::Command(18 | 8_000, _) | Failure::Authentication => Class(Fatal, Some(CREDENTIALS)),
         // Unauthorized.
         Failure::Command(13, _) => Class(Fatal, Some(PERMISSION)),
         // BSONObjectTooLarge.
         Failure::Command(10_334, _) => Class(Fatal, Some(TOO_LARGE)),
         // BadValue, FailedToParse, TypeMismatch, CommandNotFound, InvalidNamespace, Location40415 (unknown field),
-        // Location40324 (unknown stage): what we send can never work here.
+        // Location40324 (unknown stage): our command can never work here.
         Failure::Command(2 | 9 | 14 | 59 | 73 | 40_415 | 40_324, _) => Class(Fatal, None),
-        Failure::Settings => Class(Fatal, Some("correct mongodb.uri")),
-        Failure::Incompatible => Class(Fatal, Some("tidewheel needs MongoDB 4.4 or newer")),
-        // The first refusal is an error of its own; after it the driver counts the server as unknown.
+        Failure::Settings => Class(Fatal, Some("fix mongodb.uri")),
+        Failure::Incompatible => Class(Fatal, Some("use MongoDB 4.4 or newer")),
+        // The first failure is an Authentication error; afterwards the driver treats the server as unknown.
         Failure::NoServer(servers) if servers.contains("Authentication failed") => Class(Fatal, Some(CREDENTIALS)),
         Failure::NoServer(servers) if is_unresolved(servers) => Class(Transient, Some(UNRESOLVED)),
         Failure::NoServer(_) => Class(Transient, Some(NO_SERVER)),
-        // What is not known passes: waiting too long is visible, stopping for a passing fault is an outage.
-        Failure::Command(..) | Failure::Passing => Class(Transient, None),
+        // Unknown errors are transient: waiting too long is visible, stopping on a transient fault is an outage.
+        Failure::Command(..) | Failure::Other => Class(Transient, None),
     }
 }
 
@@ -93,20 +93,20 @@ fn failure(error: &Error) -> Failure<'_> {
         ErrorKind::InvalidArgument { .. } | ErrorKind::InvalidTlsConfig { .. } => Failure::Settings,
         ErrorKind::IncompatibleServer { .. } | ErrorKind::SessionsNotSupported => Failure::Incompatible,
         ErrorKind::ServerSelection { message, .. } => Failure::NoServer(message),
-        _ => Failure::Passing,
+        _ => Failure::Other,
     }
 }
 
-/// The error of a port that this failure is; `doing` says what failed, on which object.
+/// Converts a driver error to a port error; `doing` completes "failed to …".
 pub(super) fn port_error(doing: &str, error: &Error) -> PortError {
     let (class, hint) = match classify(failure(error)) {
         Verdict::Class(class, hint) => (class, hint),
-        // Outside a feed there is no history to lose: it is a server in an odd state.
+        // Outside a feed no history can be lost: the server is in an odd state.
         Verdict::HistoryLost => (ErrorClass::Transient, None),
     };
     let message = match failure(error) {
-        Failure::NoServer(servers) => format!("{doing}: {}", no_server(servers)),
-        _ => format!("{doing}: {}", error.kind),
+        Failure::NoServer(servers) => format!("failed to {doing}: {}", no_server(servers)),
+        _ => format!("failed to {doing}: {}", error.kind),
     };
     let failure = match class {
         ErrorClass::Transient => PortError::transient(message),
@@ -116,33 +116,33 @@ pub(super) fn port_error(doing: &str, error: &Error) -> PortError {
     PortError { hint: hint.map(str::to_owned), ..failure }.because(Server::MongoDb, cause(error))
 }
 
-/// What each server said, without the driver's view of the topology, which is ten times as long.
+/// The error of each server, without the driver's topology description, which is ten times as long.
 fn no_server(servers: &str) -> String {
     let said = servers.split("{ Address: ").skip(1).map(|server| {
         let (address, rest) = server.split_once(", ").unwrap_or((server, ""));
         let said = match rest.split_once("Error: ") {
             Some((_, error)) => error.trim_start_matches("Kind: ").split(", labels: ").next().unwrap_or(error),
-            // It answers, but is no primary.
+            // It responds, but is not a primary.
             None => rest.split([',', '}']).next().unwrap_or(rest).trim(),
         };
         format!("{address} ({said})")
     });
     let said = said.collect::<Vec<_>>().join(", ");
-    if said.is_empty() { servers.to_owned() } else { format!("no server that could answer was found: {said}") }
+    if said.is_empty() { servers.to_owned() } else { format!("no suitable server: {said}") }
 }
 
-/// In which way it failed, for those who count.
+/// The cause label for metrics.
 fn cause(error: &Error) -> Cause {
     match failure(error) {
         Failure::Authentication | Failure::Command(13 | 18 | 8_000, _) => Cause::Denied,
         // MaxTimeMSExpired, and the exceeded time limits of the network and of a cursor.
         Failure::Command(50 | 89 | 262, _) => Cause::Timeout,
         Failure::Command(..) | Failure::Settings | Failure::Incompatible => Cause::Refused,
-        Failure::NoServer(_) | Failure::Passing => Cause::Unreachable,
+        Failure::NoServer(_) | Failure::Other => Cause::Unreachable,
     }
 }
 
-/// The same for a feed.
+/// Converts a driver error to a feed error.
 pub(super) fn feed_error(doing: &str, error: &Error) -> FeedError {
     match classify(failure(error)) {
         Verdict::HistoryLost => FeedError::HistoryLost(error.kind.to_string()),
@@ -150,20 +150,20 @@ pub(super) fn feed_error(doing: &str, error: &Error) -> FeedError {
     }
 }
 
-/// Whether the server has forgotten the cursor (CursorNotFound, CursorKilled): it was idle for too long, or the server
-/// was restarted.
+/// Whether the server has dropped the cursor (CursorNotFound, CursorKilled): it was idle for too long, or the server
+/// restarted.
 pub(super) fn cursor_is_gone(error: &Error) -> bool {
     matches!(failure(error), Failure::Command(43 | 237, _))
 }
 
-/// Whether an answer did not fit into 16 MB (BSONObjectTooLarge).
+/// Whether a reply exceeded 16 MB (BSONObjectTooLarge).
 pub(super) fn is_too_large(error: &Error) -> bool {
     matches!(failure(error), Failure::Command(10_334, _))
 }
 
-/// The error of a server that is no member of a replica set.
+/// The error for a server outside a replica set.
 pub(super) fn not_a_replica_set(doing: &str) -> PortError {
-    PortError::fatal(format!("{doing}: the server is not a member of a replica set")).with_hint(REPLICA_SET)
+    PortError::fatal(format!("failed to {doing}: the server is not a member of a replica set")).with_hint(REPLICA_SET)
 }
 
 #[cfg(test)]
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_failure_has_its_class() {
+    fn failures_map_to_error_classes() {
         let class = |failure| match classify(failure) {
             Verdict::HistoryLost => None,
             Verdict::Class(class, hint) => Some((class, hint.is_some())),
@@ -205,7 +205,7 @@ mod tests {
             (Failure::Command(9, "resume token string was not a valid hex string"), None),
             (Failure::NoServer("connection refused"), Some((Transient, true))),
             (Failure::NoServer("SCRAM failure: Authentication failed."), Some((Fatal, true))),
-            (Failure::Passing, Some((Transient, false))),
+            (Failure::Other, Some((Transient, false))),
         ];
         for (failure, wanted) in table {
             assert_eq!(class(failure), wanted, "{failure:?}");
@@ -213,11 +213,11 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_not_found_is_told_in_a_few_words() {
+    fn server_selection_error_is_shortened() {
         let refused = "Server selection timeout: No available servers. Topology: { Type: Unknown, Servers: [ { Address: \
                        db:27017, Type: Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: \
                        {\"RetryableError\"}, source: None, server response: None } ] }";
-        let short = "no server that could answer was found: db:27017 (I/O error: Connection refused (os error 111))";
+        let short = "no suitable server: db:27017 (I/O error: Connection refused (os error 111))";
         assert_eq!(no_server(refused), short);
         let secondary = "Servers: [ { Address: db:27017, Type: RsSecondary, Average RTT: 1ms } ]";
         assert!(no_server(secondary).ends_with("db:27017 (Type: RsSecondary)"), "{}", no_server(secondary));
@@ -225,11 +225,11 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_error_keeps_its_kind() {
+    fn io_error_is_transient_and_names_operation() {
         let io = Error::from(std::io::Error::other("connection reset"));
-        assert_eq!(failure(&io), Failure::Passing);
-        let error = port_error("reading shop.tickets", &io);
+        assert_eq!(failure(&io), Failure::Other);
+        let error = port_error("read shop.tickets", &io);
         assert_eq!(error.class, Transient);
-        assert!(error.message.starts_with("reading shop.tickets: "), "{}", error.message);
+        assert!(error.message.starts_with("failed to read shop.tickets: "), "{}", error.message);
     }
 }

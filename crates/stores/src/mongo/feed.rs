@@ -1,14 +1,14 @@
 //! The change stream.
 //!
-//! One task owns the cursor and is never interrupted: the driver's futures must not be dropped half-way. It asks for
-//! the next events only when the last ones have been taken, so that one batch is ahead, and whatever happens
-//! meanwhile comes in one answer. A `getMore` answers as soon as there is an event, and after [`AWAIT`] without one.
+//! One task owns the cursor and is never cancelled: the driver's futures must not be dropped before completion. It
+//! requests the next events only after the last ones were taken, so one batch is prefetched, and events in between
+//! arrive in one reply. A `getMore` returns on the first event, or after [`AWAIT`] without one.
 //!
 //! ```text
 //!  mongod ──getMore──▶ task: BSON → text, ≤ 500 events, ≤ 4 MB ──[one slot]──▶ Feed::next
 //! ```
 //!
-//! The driver's own change stream is not used: it resumes by itself, which hides errors from the stages, and it
+//! The driver's own change stream is not used: it resumes automatically, which hides errors from the stages, and it
 //! copies each event three times.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,14 +31,14 @@ use super::keys::parse_token;
 use super::pages::{Held, MAX_EVENTS, Pages};
 use super::reduced::{self, Level, Stumbling};
 use super::selection::Selection;
-use super::server::{ANSWER, Server};
+use super::server::{REPLY_TIMEOUT, Server};
 
-/// How long a `getMore` waits for an event. A dropped feed is gone after this time, and an idle one saves its token as
-/// often.
+/// How long a `getMore` waits for an event. A dropped feed ends within this time, and an idle one saves its token at
+/// this interval.
 const AWAIT: Duration = Duration::from_secs(1);
 
-/// Answers that are read without the events that are left out, unless nothing is left to read before.
-const ANSWERS_FILTERED: usize = 4;
+/// Maximum replies read at [`Level::Filtered`], unless the stream is caught up earlier.
+const MAX_FILTERED_REPLIES: usize = 4;
 
 /// Opens a change stream and starts its task.
 pub(super) async fn open(
@@ -50,12 +50,12 @@ pub(super) async fn open(
     let place = place(&start);
     let level = locked(&stumbling).level(&place);
     if level != Level::Whole {
-        warn!(?level, "reading failed here before; events that are too large are asked for in part");
+        warn!(?level, "an earlier read failed at this position; requesting oversized events in part");
     }
     let position = match start {
-        StartAt::Token(ResumeToken(text)) => Position::After(parse_token(&text).ok_or_else(|| {
-            FeedError::HistoryLost(format!("the saved position {text:?} is not a resume token of MongoDB"))
-        })?),
+        StartAt::Token(ResumeToken(text)) => Position::After(
+            parse_token(&text).ok_or_else(|| FeedError::HistoryLost(format!("invalid saved resume token {text:?}")))?,
+        ),
         StartAt::Time(time) => Position::At(Timestamp { time: time.seconds, increment: time.increment }),
     };
     let (opened, is_open) = oneshot::channel();
@@ -68,16 +68,16 @@ pub(super) async fn open(
         stumbling,
         place: Some(place),
         level,
-        answers: 0,
+        replies: 0,
         held: Held::default(),
         is_router: false,
     };
     tokio::spawn(follower.run(position, opened));
-    // The command itself takes no time, so this waits only for a server that does not answer.
-    match tokio::time::timeout(2 * ANSWER, is_open).await {
+    // The command itself is quick, so only an unresponsive server runs into this timeout.
+    match tokio::time::timeout(2 * REPLY_TIMEOUT, is_open).await {
         Ok(opened) => opened.unwrap_or_else(|_| Err(ended(&server)))?,
         Err(_) => {
-            let message = format!("opening a change stream on {}: no answer", server.name());
+            let message = format!("failed to open a change stream on {}: no reply", server.name());
             return Err(FeedError::Port(PortError::transient(message)));
         }
     }
@@ -100,10 +100,13 @@ impl Feed for MongoFeed {
 }
 
 fn ended(server: &Server) -> FeedError {
-    FeedError::Port(PortError::transient(format!("following {}: the change stream has ended", server.name())))
+    FeedError::Port(PortError::transient(format!(
+        "failed to read the change stream of {}: it has ended",
+        server.name()
+    )))
 }
 
-/// Where a cursor begins.
+/// The start position of a cursor.
 enum Position {
     After(Document),
     At(Timestamp),
@@ -118,17 +121,18 @@ struct Follower {
     /// The position at which the feed was opened, until a batch ends at a later one.
     place: Option<String>,
     level: Level,
-    /// Answers at this level.
-    answers: usize,
+    /// Replies read at this level.
+    replies: usize,
     held: Held,
     is_router: bool,
 }
 
-/// How following a cursor ended, other than by an error.
+/// How reading a cursor ended, other than by an error.
 enum End {
-    /// Nobody listens any more.
-    Unheard,
-    /// The database was dropped, or a place was passed where less had to be asked for: a new cursor is needed, behind this token.
+    /// The receiver was dropped.
+    Closed,
+    /// The database was dropped, or a position with a reduced request was passed: a new cursor is needed, after this
+    /// token.
     Over(Document),
 }
 
@@ -146,9 +150,9 @@ impl Follower {
         }
         loop {
             let next = match self.follow(&mut cursor).await {
-                Ok(End::Unheard) => return,
+                Ok(End::Closed) => return,
                 Ok(End::Over(token)) => {
-                    (self.level, self.answers) = (Level::Whole, 0);
+                    (self.level, self.replies) = (Level::Whole, 0);
                     self.cursor(Position::After(token)).await
                 }
                 Err((error, surely)) => {
@@ -169,11 +173,11 @@ impl Follower {
     }
 
     async fn cursor(&mut self, position: Position) -> Result<RawBatchCursor, FeedError> {
-        let doing = format!("opening a change stream on {}", self.server.name());
+        let doing = format!("open a change stream on {}", self.server.name());
         self.is_router = self.server.is_router().await?;
         let splits = self.server.splits_large_events().await?;
         let command = command(&self.selection, self.level, position, splits);
-        // An answer ends with the position of its last event once more: with one event it has the least.
+        // A reply repeats the token of its last event: with a single event it is smallest.
         let most = if self.level == Level::Reduced { 1 } else { MAX_EVENTS as u32 };
         let mut run = self.server.database().run_cursor_command(command).batch_size(most).max_time(AWAIT);
         if let Some(criteria) = self.server.selection_criteria() {
@@ -182,32 +186,33 @@ impl Follower {
         run.batch().await.map_err(|error| feed_error(&doing, &error))
     }
 
-    /// Hands on what the cursor gives; a failure says whether it is known that an event was too large.
+    /// Forwards the cursor's events; an error includes whether an event is known to be too large.
     async fn follow(&mut self, cursor: &mut RawBatchCursor) -> Result<End, (FeedError, bool)> {
-        let doing = format!("following {}", self.server.name());
+        let doing = format!("read the change stream of {}", self.server.name());
         loop {
-            let Ok(slot) = self.sender.clone().reserve_owned().await else { return Ok(End::Unheard) };
+            let Ok(slot) = self.sender.clone().reserve_owned().await else { return Ok(End::Closed) };
             let Some(batch) = cursor.next().await else {
                 return Err((ended(&self.server), false));
             };
             let level = self.level;
             let failed = |error: Error| match is_too_large(&error) {
-                // The next attempt asks for less.
+                // The next attempt requests less.
                 true if level != Level::Filtered => {
-                    (FeedError::Port(PortError::transient(format!("{doing}: {}", error.kind))), true)
+                    (FeedError::Port(PortError::transient(format!("failed to {doing}: {}", error.kind))), true)
                 }
                 _ => (feed_error(&doing, &error), false),
             };
             let batch = batch.map_err(failed)?;
-            let unreadable =
-                |error: Malformed| (FeedError::Port(PortError::transient(format!("{doing}: {error}"))), false);
+            let unreadable = |error: Malformed| {
+                (FeedError::Port(PortError::transient(format!("failed to {doing}: {error}"))), false)
+            };
             let mut pages =
                 Pages::new(&batch, &mut self.decoder, &self.selection, &mut self.held).map_err(unreadable)?;
             pages.may_hold_back = self.is_router;
             let mut passed = None;
             let mut slot = Some(slot);
             while let Some(mut page) = pages.next().map_err(unreadable)? {
-                // The first answer of a cursor is empty and repeats the position at which it was opened.
+                // The first reply of a cursor is empty and repeats the position at which it was opened.
                 let advances = self.place.as_deref() != Some(place(&StartAt::Token(page.token.clone())).as_str());
                 if level == Level::Filtered && self.place.is_some() && advances {
                     reduced::left_out(&mut page, self.selection.database());
@@ -216,7 +221,7 @@ impl Follower {
                     Some(slot) => slot,
                     None => match self.sender.clone().reserve_owned().await {
                         Ok(slot) => slot,
-                        Err(_) => return Ok(End::Unheard),
+                        Err(_) => return Ok(End::Closed),
                     },
                 };
                 if advances {
@@ -231,26 +236,27 @@ impl Follower {
             let over = match (invalidated, passed) {
                 (Some(token), _) => Some(token),
                 (None, Some(token)) => {
-                    self.answers += 1;
+                    self.replies += 1;
                     let behind = match level {
                         Level::Whole => false,
                         Level::Reduced => caught_up || self.decoder.has_met_a_reduced_event(),
-                        // What was left out is not seen: after so many answers it lies behind.
-                        Level::Filtered => caught_up || self.answers > ANSWERS_FILTERED,
+                        // Omitted events are invisible: after this many replies they are behind.
+                        Level::Filtered => caught_up || self.replies > MAX_FILTERED_REPLIES,
                     };
                     behind.then_some(token)
                 }
                 (None, None) => None,
             };
             if let Some(token) = over {
-                let token = parse_token(&token).ok_or_else(|| unreadable(Malformed("a token that is no document")))?;
+                let token =
+                    parse_token(&token).ok_or_else(|| unreadable(Malformed("resume token is not a document")))?;
                 return Ok(End::Over(token));
             }
         }
     }
 }
 
-/// A position by which a failure is recognised as one at the same place.
+/// Identifies a position, to recognise repeated failures at the same one.
 fn place(start: &StartAt) -> String {
     format!("{start:?}")
 }
@@ -259,12 +265,12 @@ fn locked(stumbling: &Mutex<Stumbling>) -> MutexGuard<'_, Stumbling> {
     stumbling.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The command that opens the cursor. Its first batch is empty, so that it answers at once with a token; everything
-/// that may take long happens in a `getMore`.
+/// The command that opens the cursor. Its first batch is empty, so that it returns a token immediately; all slow work
+/// happens in a `getMore`.
 fn command(selection: &Selection, level: Level, position: Position, splits: bool) -> Document {
     let mut stream = doc! { "fullDocument": "updateLookup" };
     match position {
-        // And not `resumeAfter`, which fails behind an invalidate.
+        // Not `resumeAfter`, which fails after an invalidate.
         Position::After(token) => stream.insert("startAfter", token),
         Position::At(time) => stream.insert("startAtOperationTime", time),
     };

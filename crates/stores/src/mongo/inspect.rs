@@ -1,4 +1,4 @@
-//! What an operator wants to know of the source before trusting it.
+//! State of the source, for operators.
 
 use bson::doc;
 use futures::StreamExt as _;
@@ -11,18 +11,18 @@ use tidewheel_core::version::ClusterTime;
 
 use super::MongoSource;
 
-/// How the servers stand together.
+/// The deployment's topology.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Topology {
-    /// A replica set of this name. It is what a change stream needs.
+    /// A replica set of this name.
     ReplicaSet(String),
-    /// A sharded cluster, reached through a router. Good as well.
+    /// A sharded cluster, accessed through a router.
     Sharded,
-    /// A single server without a replica set: it has no change streams.
+    /// A standalone server, without change streams.
     Standalone,
 }
 
-/// The stretch of history that the server still has. A producer that was away for longer misses changes.
+/// The oplog window. A producer that was down for longer misses changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OplogWindow {
     /// The oldest entry.
@@ -32,31 +32,31 @@ pub struct OplogWindow {
 }
 
 impl OplogWindow {
-    /// Its length in seconds.
+    /// The window's length in seconds.
     pub fn seconds(&self) -> u64 {
         u64::from(self.last.seconds.saturating_sub(self.first.seconds))
     }
 }
 
-/// The oplog: what it reaches back to and how full it is.
+/// The oplog: its window and fill level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Oplog {
-    /// From where to where.
+    /// The oldest and the newest entry.
     pub window: OplogWindow,
-    /// Bytes in it, and bytes at which MongoDB begins to remove the oldest; `None` if the user may not see it.
+    /// Size in bytes, and the size at which MongoDB removes the oldest entries; `None` without permission.
     pub bytes: Option<(u64, u64)>,
 }
 
 impl Oplog {
-    /// About how many seconds are left until the entry at `time` is removed, if changes come as fast as they did within
-    /// the window. 0 if it has been removed.
+    /// Estimated seconds until the entry at `time` is removed, at the average write rate of the window. 0 if it has
+    /// been removed.
     pub fn seconds_left(&self, time: ClusterTime) -> u64 {
         let window = self.window.seconds();
         let behind = u64::from(time.seconds.saturating_sub(self.window.first.seconds));
         if time < self.window.first {
             return 0;
         }
-        // Nothing is removed before the limit is reached.
+        // MongoDB removes nothing below the limit.
         let until_full = match self.bytes {
             Some((used, limit)) if used > 0 => {
                 (window.max(1) as f64 * limit.saturating_sub(used) as f64 / used as f64) as u64
@@ -67,32 +67,32 @@ impl Oplog {
     }
 }
 
-/// What the source says of itself.
+/// State of the source.
 #[derive(Clone, Debug)]
 pub struct MongoFacts {
     /// The server's version.
     pub version: String,
-    /// Replica set, cluster or neither.
+    /// The topology.
     pub topology: Topology,
-    /// Whether a primary answers.
+    /// Whether the server is a writable primary.
     pub primary: bool,
-    /// The history that is left; `None` if the user may not read it, or on a sharded cluster.
+    /// The oplog window; `None` without permission, or on a sharded cluster.
     pub oplog: Option<OplogWindow>,
-    /// Whether a change stream could be opened, and why not.
+    /// Result of opening a change stream.
     pub watch: Result<(), PortError>,
-    /// The selected collections with about how many documents each has.
+    /// The selected collections with their estimated document counts.
     pub collections: Vec<(Namespace, u64)>,
-    /// Options of the address that have no effect.
+    /// Unsupported options of the URI, which have no effect.
     pub ignored: Vec<&'static str>,
-    /// The database's collections, if none of them is selected.
+    /// The database's collections, if none is selected.
     pub passed_over: Vec<String>,
 }
 
-/// Collects the facts. Fails if the server cannot be reached at all or refuses the user.
+/// Reads the state. Fails if the server is unreachable or rejects the user.
 pub(super) async fn inspect(source: &MongoSource) -> PortResult<MongoFacts> {
     let server = &source.server;
     let (version, _) = server.version().await?;
-    let hello = server.admin("greeting", doc! { "hello": 1 }).await?;
+    let hello = server.admin("send hello to", doc! { "hello": 1 }).await?;
     let topology = if let Ok(name) = hello.get_str("setName") {
         Topology::ReplicaSet(name.to_owned())
     } else if hello.get_str("msg").is_ok_and(|message| message == "isdbgrid") {
@@ -125,13 +125,13 @@ async fn watch(source: &MongoSource) -> Result<(), PortError> {
     let database = source.server.database().clone();
     let pipeline = source.selection.pipeline();
     let open = async move { database.watch().pipeline(pipeline).await.map(drop) };
-    source.server.run("opening a change stream on", open).await
+    source.server.run("open a change stream on", open).await
 }
 
-/// The oplog's window and size. Fails if the server cannot be reached.
+/// The oplog's window and size. Fails if the server is unreachable.
 pub(super) async fn history(source: &MongoSource) -> PortResult<Option<Oplog>> {
     let server = &source.server;
-    let hello = server.admin("greeting", doc! { "hello": 1 }).await?;
+    let hello = server.admin("send hello to", doc! { "hello": 1 }).await?;
     if hello.get_str("setName").is_err() {
         return Ok(None);
     }
@@ -139,7 +139,7 @@ pub(super) async fn history(source: &MongoSource) -> PortResult<Option<Oplog>> {
     Ok(Some(Oplog { window, bytes: oplog_bytes(server.client()).await }))
 }
 
-/// Bytes in the oplog and its limit; `None` if the user may not see them.
+/// Bytes in the oplog and its limit; `None` without permission.
 async fn oplog_bytes(client: &Client) -> Option<(u64, u64)> {
     let database = client.database("local");
     let read = tokio::spawn(async move { database.run_command(doc! { "collStats": "oplog.rs" }).await.ok() });
@@ -153,7 +153,7 @@ async fn oplog_bytes(client: &Client) -> Option<(u64, u64)> {
     Some((number("size")?, number("maxSize")?))
 }
 
-/// First and last entry of the oplog; `None` if the user may not read it: a missing right is no fault here.
+/// First and last entry of the oplog; `None` without permission, which is not an error here.
 async fn oplog(client: &Client) -> Option<OplogWindow> {
     let oplog = client.database("local").collection::<bson::Document>("oplog.rs");
     let end = async move |direction: i32| {

@@ -1,4 +1,4 @@
-//! Keys and positions as text, and read back.
+//! Conversion of keys and resume tokens to and from text.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -8,7 +8,7 @@ use tidewheel_core::key;
 
 use super::extjson::{self, Element, Elements, Form, Malformed, UNMEASURED};
 
-/// Stands before the byte of an escape while a key is read: no character of Unicode, so that hardly any text contains it.
+/// Precedes the byte of an escape while a key is parsed: a Unicode noncharacter, which hardly any text contains.
 const MARK: char = '\u{10FFFF}';
 
 /// The [key](tidewheel_core::key) of a document with this `_id`.
@@ -20,7 +20,7 @@ pub(super) fn key_of(id: &Element<'_>) -> Result<String, Malformed> {
     })
 }
 
-/// An `_id` as BSON, byte by byte what the key stands for: its strings need not be UTF-8.
+/// The exact BSON of an `_id`: its strings may be invalid UTF-8.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RawId {
     tag: u8,
@@ -28,13 +28,13 @@ pub(super) struct RawId {
 }
 
 impl RawId {
-    /// The `_id` that this key stands for. MongoDB finds a number by its value, whatever its type.
+    /// Parses a key. MongoDB matches a number by value, regardless of its type.
     pub(super) fn parse(key: &str) -> Result<Self, PortError> {
         let is_exact = !key.contains("\\udc") && !key.contains(UNMEASURED);
         let id = parse_key(&if is_exact { key.into() } else { marked(key) })?;
         let bytes = bson::doc! { "_id": id }.to_vec().map_err(|error| unreadable(key, &error))?;
         let bytes = if is_exact { bytes } else { restored(&bytes).map_err(|error| unreadable(key, &error))? };
-        // A length, the tag, the name with its zero, the value, and a zero.
+        // Layout: length, tag, name with its zero, value, zero.
         let (tag, value) = (bytes[4], bytes[9..bytes.len() - 1].to_vec());
         Ok(Self { tag, value })
     }
@@ -59,13 +59,13 @@ impl RawId {
         document.finish()
     }
 
-    /// About how many bytes it takes in a command.
+    /// Approximate bytes in a command.
     pub(super) fn size(&self) -> usize {
         self.value.len() + 16
     }
 }
 
-/// The command with one more field, a document in BSON.
+/// Adds a raw BSON document as a field to the command.
 pub(super) fn with_field(
     command: &Document,
     name: &str,
@@ -107,7 +107,7 @@ impl Builder {
     }
 }
 
-/// The key with each escape of a byte as [`MARK`] and the character of that number.
+/// Replaces each byte escape of the key by [`MARK`] and the character of that number.
 fn marked(key: &str) -> String {
     let mut out = String::with_capacity(key.len());
     let mut rest = key;
@@ -118,7 +118,7 @@ fn marked(key: &str) -> String {
                 out.extend([MARK, char::from(byte)]);
                 6
             }
-            // An escape of two characters, such as that of a backslash.
+            // A two-character escape, such as an escaped backslash.
             ('\\', None) => {
                 let taken = 1 + rest[1..].chars().next().map_or(0, char::len_utf8);
                 out.push_str(&rest[..taken]);
@@ -138,7 +138,7 @@ fn marked(key: &str) -> String {
     out
 }
 
-/// The document with the bytes that [`marked`] stands for.
+/// Restores the bytes that [`marked`] encoded.
 fn restored(document: &[u8]) -> Result<Vec<u8>, Malformed> {
     let mut out = Builder::new();
     let mut elements = Elements::new(document)?;
@@ -161,7 +161,7 @@ fn restored(document: &[u8]) -> Result<Vec<u8>, Malformed> {
     Ok(out.finish())
 }
 
-/// The data of a binary value of subtype 2 without its inner length, if the element stands for one.
+/// The data of a binary value of subtype 2 without inner length, if the element encodes one.
 fn unmeasured(element: &Element<'_>) -> Result<Option<Vec<u8>>, Malformed> {
     let Some(outer) = element.document() else { return Ok(None) };
     let Some(inner) = Elements::new(outer)?.find(UNMEASURED)?.and_then(|inner| inner.document()) else {
@@ -185,7 +185,7 @@ fn unmarked(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The value of this canonical extended JSON.
+/// Parses canonical extended JSON.
 fn parse_key(key: &str) -> Result<Bson, PortError> {
     let value: serde_json::Value = serde_json::from_str(key).map_err(|error| unreadable(key, &error))?;
     Bson::try_from(value).map_err(|error| unreadable(key, &error))
@@ -193,10 +193,10 @@ fn parse_key(key: &str) -> Result<Bson, PortError> {
 
 fn unreadable(key: &str, error: &dyn std::fmt::Display) -> PortError {
     PortError::fatal(format!("invalid key {key}: expected canonical extended JSON: {error}"))
-        .with_hint("a saved snapshot position is damaged: start the snapshot again")
+        .with_hint("the saved snapshot position is damaged: restart the snapshot")
 }
 
-/// The document that a resume token is.
+/// Parses a resume token, which is a document.
 pub(super) fn parse_token(token: &str) -> Option<Document> {
     match parse_key(token).ok()? {
         Bson::Document(document) => Some(document),
@@ -210,8 +210,8 @@ mod tests {
 
     use super::*;
 
-    /// The key of a document, and the `_id` that is read back from it.
-    fn there_and_back(document: &[u8]) -> (String, Vec<u8>) {
+    /// The key of a document, and the `_id` parsed from it.
+    fn round_trip(document: &[u8]) -> (String, Vec<u8>) {
         let id = super::super::event::id_of(document).unwrap();
         let key = key_of(&id).unwrap();
         let back = RawId::parse(&key).unwrap().alone();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_back_as_the_same_value() {
+    fn keys_round_trip() {
         let keys = [
             Bson::Int32(1),
             Bson::Int64(1 << 40),
@@ -247,15 +247,15 @@ mod tests {
         ];
         for id in keys {
             let document = bson::doc! {"_id": id}.to_vec().unwrap();
-            let (key, back) = there_and_back(&document);
+            let (key, back) = round_trip(&document);
             assert_eq!(back, document, "{key}");
         }
         let long = bson::doc! {"_id": {"n": 7_i64}}.to_vec().unwrap();
-        assert_eq!(there_and_back(&long).1, bson::doc! {"_id": {"n": 7_i32}}.to_vec().unwrap(), "the smallest type");
+        assert_eq!(round_trip(&long).1, bson::doc! {"_id": {"n": 7_i32}}.to_vec().unwrap(), "the smallest type");
     }
 
     #[test]
-    fn an_id_of_invalid_utf8_has_a_key_of_its_own() {
+    fn invalid_utf8_ids_have_distinct_keys() {
         let texts: [&[u8]; 7] = [
             b"caf\xe9",
             b"caf\xe8",
@@ -267,14 +267,14 @@ mod tests {
         ];
         let mut keys = std::collections::HashSet::new();
         for text in texts {
-            let (key, back) = there_and_back(&with_string(text));
+            let (key, back) = round_trip(&with_string(text));
             assert_eq!(back, with_string(text), "{key}");
             assert!(keys.insert(key), "{text:?}");
         }
     }
 
     #[test]
-    fn invalid_utf8_inside_a_compound_id_comes_back() {
+    fn invalid_utf8_in_compound_id_round_trips() {
         let mut inner = Builder::new();
         inner.add(STRING, b"caf\xe9", &[&2_i32.to_le_bytes()[..], b"\xe9\0"].concat());
         let mut list = Builder::new();
@@ -283,11 +283,11 @@ mod tests {
         let mut outer = Builder::new();
         outer.add(DOCUMENT, b"_id", &inner.finish());
         let document = outer.finish();
-        assert_eq!(there_and_back(&document).1, document);
+        assert_eq!(round_trip(&document).1, document);
     }
 
     #[test]
-    fn a_binary_id_without_its_inner_length_has_a_key_of_its_own() {
+    fn binary_ids_without_inner_length_have_distinct_keys() {
         let binary = |data: &[u8]| {
             let mut document = Builder::new();
             let length = i32::try_from(data.len()).unwrap();
@@ -296,7 +296,7 @@ mod tests {
         };
         let mut keys = std::collections::HashSet::new();
         for data in [&b""[..], b"abc", b"\x03\0\0\0abc", b"\x04\0\0\0abc", b"\xff\xff\xff\xff"] {
-            let (key, back) = there_and_back(&binary(data));
+            let (key, back) = round_trip(&binary(data));
             assert_eq!(back, binary(data), "{key}");
             assert!(keys.insert(key), "{data:?}");
         }
@@ -304,22 +304,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_of_a_string_come_back(text in prop::collection::vec(any::<u8>(), 0..40)) {
-            let (key, back) = there_and_back(&with_string(&text));
+        fn any_string_bytes_round_trip(text in prop::collection::vec(any::<u8>(), 0..40)) {
+            let (key, back) = round_trip(&with_string(&text));
             prop_assert_eq!(back, with_string(&text), "{}", key);
         }
 
         #[test]
-        fn any_decimal_has_a_key(bits in any::<[u8; 16]>()) {
+        fn any_decimal_has_a_stable_key(bits in any::<[u8; 16]>()) {
             let document = bson::doc! {"_id": bson::Decimal128::from_bytes(bits)}.to_vec().unwrap();
-            let (key, back) = there_and_back(&document);
+            let (key, back) = round_trip(&document);
             let again = key_of(&super::super::event::id_of(&back).unwrap()).unwrap();
             prop_assert_eq!(key, again);
         }
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn invalid_keys_are_rejected() {
         for text in ["", "{", r#"{"$oid":"short"}"#] {
             assert!(RawId::parse(text).is_err(), "{text:?}");
         }

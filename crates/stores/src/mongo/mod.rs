@@ -1,13 +1,13 @@
 //! MongoDB as the source of changes.
 //!
-//! One change stream on the database, filtered by collection, gives every change in the order of commit; scans give
-//! what was there before. Guarantees:
+//! One change stream on the database, filtered by collection, delivers every change in commit order; scans read the
+//! initial snapshot. Guarantees:
 //!
-//! - resuming at a batch's token gives exactly the events after that batch, also when several share a time, in the
-//!   middle of a transaction, or behind a dropped database;
-//! - no driver future is ever dropped half-way; every method is safe to cancel;
-//! - nothing retries by itself, but for one thing: a scan whose cursor expired goes on at its last row;
-//! - at most two batches of a feed or a scan are in memory beside the one that was handed out;
+//! - resuming at a batch's token yields exactly the events after that batch, also when several share a time, within a
+//!   transaction, or after a dropped database;
+//! - no driver future is ever dropped before completion; every method is cancel-safe;
+//! - nothing retries automatically, with one exception: a scan whose cursor expired continues at its last row;
+//! - at most two batches of a feed or a scan are in memory beside the one returned;
 //! - credentials never appear in an error.
 
 mod deployment;
@@ -49,48 +49,48 @@ use reduced::Stumbling;
 use selection::Selection;
 use server::{Kind, Server};
 
-/// How long to look for a server that can answer, unless the URI says otherwise. The driver's 30 s would hide an
-/// outage from the console for as long.
+/// Server selection timeout, unless set in the URI. The driver's 30 s would hide an outage from the console for as
+/// long.
 const SERVER_SELECTION: Duration = Duration::from_secs(5);
 
-/// Where the documents are.
+/// Connection options for the source.
 #[derive(Clone, Debug)]
 pub struct MongoOptions {
-    /// `mongodb://` or `mongodb+srv://`, with credentials, replica set and TLS (`tls=true`, `tlsCAFile=…`) as MongoDB
-    /// defines them.
+    /// `mongodb://` or `mongodb+srv://`, with MongoDB's options for credentials, replica set and TLS (`tls=true`,
+    /// `tlsCAFile=…`).
     pub uri: Secret,
     /// The database.
     pub database: String,
-    /// Names of collections; `*` stands for any run of characters. Empty: every collection that is not a system's.
+    /// Names of collections; `*` matches any sequence of characters. Empty: every non-system collection.
     pub collections: Vec<String>,
 }
 
-/// The selected collections of a database of MongoDB. Cheap to clone.
+/// The selected collections of a MongoDB database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct MongoSource {
     server: Server,
-    /// Those of the URI.
+    /// The hosts of the URI.
     hosts: Vec<String>,
-    /// Options of the address that have no effect.
+    /// Unsupported options of the URI, which have no effect.
     ignored: Vec<&'static str>,
     selection: Arc<Selection>,
     stumbling: Arc<Mutex<Stumbling>>,
 }
 
 impl MongoSource {
-    /// Prepares a client; a connection is made when one is needed. Fails if the options make no sense, or if the
-    /// servers of a `mongodb+srv` address cannot be looked up.
+    /// Prepares a client, which connects on first use. Fails if the options are invalid, or if a `mongodb+srv` host
+    /// does not resolve.
     pub async fn connect(options: MongoOptions) -> PortResult<Self> {
         let selection = Selection::new(&options.database, &options.collections)?;
         let uri = options.uri;
         let failed = |error: mongodb::error::Error| {
-            let mut error = failure::port_error("reading mongodb.uri", &error);
+            let mut error = failure::port_error("parse mongodb.uri", &error);
             error.message = address::scrubbed(&error.message, uri.reveal());
             error
         };
         let (address, ignored) = uri::without_ignored(uri.reveal());
         for option in &ignored {
-            warn!("mongodb.uri has the option {option}, which is not supported and has no effect");
+            warn!("option {option} of mongodb.uri is not supported and has no effect");
         }
         let mut client = ClientOptions::parse(address).await.map_err(failed)?;
         client.app_name.get_or_insert_with(|| "tidewheel".to_owned());
@@ -101,12 +101,12 @@ impl MongoSource {
         Ok(Self { server, hosts, ignored, selection: Arc::new(selection), stumbling: Arc::default() })
     }
 
-    /// Collects what an operator wants to know of the source.
+    /// Reads the state of the source.
     pub async fn inspect(&self) -> PortResult<MongoFacts> {
         inspect::inspect(self).await
     }
 
-    /// Returns which database of which deployment this is.
+    /// Returns the identity of the database and its deployment.
     pub async fn identity(&self) -> PortResult<SourceIdentity> {
         deployment::identity(self).await
     }
@@ -124,8 +124,8 @@ impl MongoSource {
         Ok(names)
     }
 
-    /// The history that the server still has, and how full it is. Cheap enough to be asked every few seconds. `None` if
-    /// the user may not read it, or on a sharded cluster.
+    /// Returns the oplog's window and fill level. Cheap enough for a call every few seconds. `None` without permission,
+    /// or on a sharded cluster.
     pub async fn oplog(&self) -> PortResult<Option<Oplog>> {
         inspect::history(self).await
     }
@@ -168,7 +168,7 @@ impl Source for MongoSource {
     async fn estimate(&self, namespace: &Namespace) -> PortResult<u64> {
         let collection = self.server.database().collection::<Document>(namespace.collection());
         self.server
-            .run(&format!("counting {} of", namespace.collection()), async move {
+            .run(&format!("count documents of {} in", namespace.collection()), async move {
                 collection.estimated_document_count().await
             })
             .await
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bad_address_is_fatal_and_shows_no_password() {
+    async fn invalid_uri_error_is_fatal_and_redacts_password() {
         for uri in [
             "mongodb://anna:hunt@er2@host",
             "mongodb://anna:hunt/er2@host",
@@ -237,14 +237,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connecting_needs_no_server() {
+    async fn connect_does_not_require_a_server() {
         let source = MongoSource::connect(options("mongodb://anna:hunter2@127.0.0.1:1/")).await.unwrap();
         assert_eq!(source.selection(), r#"shop["tickets"]"#);
         assert!(!format!("{source:?}").contains("hunter2"), "{source:?}");
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_is_waited_for() {
+    async fn unreachable_server_is_a_transient_error() {
         let uri = "mongodb://anna:hunter2@127.0.0.1:1/?serverSelectionTimeoutMS=50";
         let source = MongoSource::connect(options(uri)).await.unwrap();
         let error = source.now().await.unwrap_err();

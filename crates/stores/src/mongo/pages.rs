@@ -1,4 +1,4 @@
-//! Cuts the answers of a change stream into batches.
+//! Splits replies of a change stream into batches.
 
 use mongodb::raw_batch_cursor::RawBatch;
 use tidewheel_core::identity::Namespace;
@@ -10,39 +10,39 @@ use super::extjson::Malformed;
 use super::reply::Reply;
 use super::selection::Selection;
 
-/// Most events in a batch: what the producer appends in one step.
+/// Maximum events in a batch: the producer appends a batch in one step.
 pub(super) const MAX_EVENTS: usize = 500;
 
-/// An answer of this many bytes may have ended because the next event does not fit: MongoDB's limit is 16 MB. A shorter one can be
-/// full too, where the next event is larger than 15 MB; that matters only if it is of the same transaction as the last.
+/// A reply of this many bytes may have ended because the next event does not fit: MongoDB's limit is 16 MB. A shorter
+/// one can be full too, if the next event exceeds 15 MB; that matters only if both belong to one transaction.
 const FULL: usize = 1024 * 1024;
 
-/// Most bytes of text in a batch, but for the last event.
+/// Maximum bytes of text in a batch, except the last event.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// A position with more bytes is not given out: it would be saved with every append. MongoDB gives a short one for the time after
-/// the event within ten seconds, if no other event comes before.
+/// Larger tokens are not returned: they would be saved with every append. MongoDB sends a short token for the time
+/// after the event within ten seconds, unless another event follows sooner.
 const MAX_TOKEN: usize = 64 * 1024;
 
-/// Events whose position is too long to be saved: they wait for one behind it.
+/// Events whose token is too long to save: they wait for a later token.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     events: Vec<SourceEvent>,
     appeared: Vec<Namespace>,
 }
 
-/// Cuts one answer of the server into batches of bounded size.
+/// Splits one reply into batches of bounded size.
 pub(super) struct Pages<'a> {
     reply: Reply<'a>,
     decoder: &'a mut Decoder,
     selection: &'a Selection,
     held: &'a mut Held,
-    /// The token of an invalidate event, which is the last of its cursor.
+    /// The token of an invalidate event, the last of its cursor.
     pub(super) invalidated: Option<String>,
     finished: bool,
-    /// Whether the server may have more to give than it has given: a router does not wait for all shards.
+    /// Whether the server may hold back events: a router does not wait for all shards.
     pub(super) may_hold_back: bool,
-    /// Documents of the answer so far, and its bytes.
+    /// Documents read from the reply so far, and the reply's bytes.
     read: usize,
     bytes: usize,
 }
@@ -68,21 +68,21 @@ impl<'a> Pages<'a> {
         })
     }
 
-    /// Whether the answer had no events.
+    /// Whether the reply had no events.
     pub(super) fn is_empty(&self) -> bool {
         self.read == 0
     }
 
-    /// The next batch; `None` at the end of the answer.
+    /// The next batch; `None` at the end of the reply.
     pub(super) fn next(&mut self) -> Result<Option<FeedBatch>, Malformed> {
         if self.finished {
             return Ok(None);
         }
         let Held { mut events, mut appeared } = std::mem::take(self.held);
         let mut bytes = 0;
-        // The place behind an event with a long `_id` is as long: what was read waits for the next one.
+        // The token of an event with a long `_id` is as long: the events read so far wait for the next token.
         let mut is_long = false;
-        // The last event that is complete.
+        // The last complete event.
         let mut last: Option<&[u8]> = None;
         while (events.len() < MAX_EVENTS && bytes < MAX_BYTES) || is_long {
             let Some(event) = self.reply.next()? else { break };
@@ -101,7 +101,7 @@ impl<'a> Pages<'a> {
                     if self.selection.contains(&from) {
                         events.push(dropped(namespace(&from), at));
                     }
-                    // If there was a collection of that name it has gone, and no event of its own says so.
+                    // A previous collection of that name is gone without an event of its own.
                     if self.selection.contains(&to) {
                         events.push(dropped(namespace(&to), at));
                         appeared.push(namespace(&to));
@@ -112,8 +112,8 @@ impl<'a> Pages<'a> {
             }
         }
         self.finished = self.reply.documents.is_at_end();
-        // The token of the whole answer is ahead of the last event's if the server has read on without finding more;
-        // but between two fragments it is in the middle of an event.
+        // The reply's token is ahead of the last event's if the server scanned further without a match; but between two
+        // fragments it is inside an event.
         let whole = (self.finished && !self.decoder.inside_an_event()).then(|| self.reply.token.take()).flatten();
         let position = match (whole, last) {
             (Some(whole), _) => Some(whole),
@@ -125,7 +125,7 @@ impl<'a> Pages<'a> {
             return Ok(None);
         };
         let through = self.through(&position, last.is_some());
-        // What a token says is only believed where an event says the same.
+        // The time in a token is only used if it is consistent with the last event.
         let fits = match (last, events.last()) {
             (Some(event), Some(change)) => time_of(&token(event)?).is_none_or(|time| time >= change.time),
             _ => true,
@@ -134,10 +134,10 @@ impl<'a> Pages<'a> {
         Ok(Some(FeedBatch { events, appeared, token: ResumeToken(position), through }))
     }
 
-    /// Up to which time nothing more will come behind this position.
+    /// The time up to which no event follows this position.
     ///
-    /// An answer ends where the server has nothing more to give, unless it is full: then, or if there may be more, events of the
-    /// same time may follow, as those of one transaction do.
+    /// A reply that is not full ends where the server has no more events. If it is full, or the server may hold back
+    /// events, events of the same time may follow, such as those of one transaction.
     fn through(&self, position: &str, has_events: bool) -> ClusterTime {
         let time = time_of(position).unwrap_or_default();
         let is_full = self.read >= MAX_EVENTS || self.bytes >= FULL;
@@ -148,8 +148,8 @@ impl<'a> Pages<'a> {
 
 /// The cluster time in a resume token.
 ///
-/// That tokens sort as their events do is documented. That they begin with the type of a timestamp and its eight bytes, seconds
-/// first, is how every version since 4.2 writes them; a token that does not look like that has no time.
+/// The order of tokens is documented. Their prefix, the type byte of a timestamp and its eight bytes, seconds first, is
+/// that of every version since 4.2; a token without it yields no time.
 fn time_of(token: &str) -> Option<ClusterTime> {
     let (_, data) = token.split_once("\"_data\"")?;
     let hex = data.split('"').nth(1)?.strip_prefix("82")?;
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_begins_with_its_time() {
+    fn resume_token_yields_its_cluster_time() {
         let token = r#"{"_data":"8265F00000000000072B022C0100296E5A1004"}"#;
         assert_eq!(time_of(token), Some(ClusterTime { seconds: 0x65F0_0000, increment: 7 }));
         for other in ["", "{}", r#"{"_data":""}"#, r#"{"_data":"8165F0000000000007"}"#, r#"{"_data":"8265"}"#] {

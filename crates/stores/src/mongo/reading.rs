@@ -1,4 +1,4 @@
-//! What an `_id` may mean that a person has typed.
+//! Interpretations of an `_id` typed by a person.
 
 use bson::oid::ObjectId;
 use bson::spec::BinarySubtype;
@@ -9,10 +9,10 @@ use super::event::id_of;
 use super::extjson::{self, Form};
 use super::keys::key_of;
 
-/// One meaning.
+/// An interpretation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdReading {
-    /// What type that is, for people: `ObjectId`, `text`, …
+    /// The type, for people: `ObjectId`, `text`, …
     pub kind: &'static str,
     /// The [key](tidewheel_core::key).
     pub key: String,
@@ -20,8 +20,8 @@ pub struct IdReading {
     pub id: String,
 }
 
-/// Every sensible meaning of a text, the likeliest first: extended JSON, 24 hexadecimal digits as an ObjectId, a UUID, also as older
-/// drivers wrote it, a number, and the text itself.
+/// Every plausible interpretation of a text, the likeliest first: extended JSON, an ObjectId of 24 hexadecimal digits,
+/// a UUID and its legacy byte orders, a number, and the text itself.
 pub fn id_readings(text: &str) -> Vec<IdReading> {
     let mut values: Vec<(&'static str, Bson)> = Vec::new();
     let text = text.trim();
@@ -38,7 +38,7 @@ pub fn id_readings(text: &str) -> Vec<IdReading> {
         && let Ok(uuid) = Uuid::parse_str(text)
     {
         let uuid = bson::Uuid::from_bytes(uuid.into_bytes());
-        // Drivers before subtype 4 wrote the same UUID in three orders of bytes.
+        // Drivers before subtype 4 wrote the same UUID in three byte orders.
         for (kind, representation) in [
             ("UUID", UuidRepresentation::Standard),
             ("legacy UUID (Python)", UuidRepresentation::PythonLegacy),
@@ -48,7 +48,7 @@ pub fn id_readings(text: &str) -> Vec<IdReading> {
             values.push((kind, Bson::Binary(Binary::from_uuid_with_representation(uuid, representation))));
         }
     }
-    // MongoDB takes numbers that are equal for the same `_id`, whatever their types.
+    // MongoDB treats equal numbers as the same `_id`, regardless of type.
     if let Ok(number) = text.parse::<i64>() {
         values.push(("number", Bson::Int64(number)));
     }
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_read_as_people_mean_it() {
+    fn typed_ids_yield_plausible_readings() {
         assert_eq!(
             keys("65f000000000000000000001"),
             [
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn extended_json_says_exactly_what_is_meant() {
+    fn extended_json_ids_are_unambiguous() {
         assert_eq!(keys(r#"{"$numberLong":"7"}"#)[0], ("number", r#"{"$numberInt":"7"}"#.to_owned()));
         let legacy = r#"{"$binary":{"base64":"AAECAwQFBgcICQoLDA0ODw==","subType":"03"}}"#;
         assert_eq!(keys(legacy)[0], ("legacy UUID", legacy.to_owned()));

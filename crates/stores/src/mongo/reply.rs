@@ -1,4 +1,4 @@
-//! The answer of a command that has a cursor, read where it lies.
+//! Zero-copy view of a cursor command's reply.
 
 use mongodb::raw_batch_cursor::RawBatch;
 
@@ -6,9 +6,9 @@ use super::extjson::{self, Elements, Form, Malformed};
 
 /// A batch of a cursor.
 pub(super) struct Reply<'a> {
-    /// Its documents.
+    /// The batch's documents.
     pub(super) documents: Elements<'a>,
-    /// In a change stream: where to resume after the whole batch.
+    /// The resume token after the whole batch, in a change stream.
     pub(super) token: Option<String>,
 }
 
@@ -16,7 +16,7 @@ impl<'a> Reply<'a> {
     pub(super) fn read(batch: &'a RawBatch) -> Result<Self, Malformed> {
         let root = Elements::new(batch.as_raw_document().as_bytes())?;
         let cursor =
-            root.find("cursor")?.and_then(|cursor| cursor.document()).ok_or(Malformed("an answer without a cursor"))?;
+            root.find("cursor")?.and_then(|cursor| cursor.document()).ok_or(Malformed("reply without a cursor"))?;
         let (mut documents, mut token) = (None, None);
         let mut elements = Elements::new(cursor)?;
         while let Some(element) = elements.next()? {
@@ -26,7 +26,7 @@ impl<'a> Reply<'a> {
                 _ => {}
             }
         }
-        let documents = documents.ok_or(Malformed("an answer without documents"))?;
+        let documents = documents.ok_or(Malformed("reply without documents"))?;
         Ok(Self { documents: Elements::new(documents)?, token })
     }
 
@@ -34,7 +34,7 @@ impl<'a> Reply<'a> {
     pub(super) fn next(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
         match self.documents.next()? {
             None => Ok(None),
-            Some(element) => element.document().map(Some).ok_or(Malformed("an answer holds what is not a document")),
+            Some(element) => element.document().map(Some).ok_or(Malformed("reply with a non-document in its batch")),
         }
     }
 }

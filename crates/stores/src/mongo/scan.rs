@@ -1,10 +1,10 @@
-//! Reads a collection in the order of `_id`.
+//! Scans a collection in `_id` order.
 //!
-//! Pages by the index itself (`hint` and `min`), because a comparison with `$gt` sees only values of the same type
-//! and would end where the numbers end. Reads what a majority has, and not before the time that the caller names; so
-//! a row that is rolled back later never shows up, and a lagging member cannot hide one.
+//! Pages by index bounds (`hint` and `min`), because `$gt` compares only values of the same type and would stop after
+//! the numbers. Reads with majority read concern, at or after the caller's time, so a rolled-back row is never read,
+//! and a lagging member cannot hide one.
 //!
-//! As in a feed, one task owns the cursor, and one page is ahead.
+//! As in a feed, one task owns the cursor, and one page is prefetched.
 
 use async_trait::async_trait;
 use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
@@ -24,16 +24,16 @@ use super::keys::{RawId, with_field};
 use super::reply::Reply;
 use super::server::Server;
 
-/// Most rows in a page.
+/// Maximum rows in a page.
 const MAX_ROWS: usize = 1_000;
 
-/// Most bytes of text in a page, but for the last row.
+/// Maximum bytes of text in a page, except the last row.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// The greatest `_id` of all.
+/// The greatest possible `_id`.
 const MAX_KEY: &str = r#"{"$maxKey":1}"#;
 
-/// Starts reading; the first error is that of the first page.
+/// Starts a scan; errors are reported with the first page.
 pub(super) fn open(
     server: Server,
     namespace: &Namespace,
@@ -48,7 +48,7 @@ pub(super) fn open(
     };
     let (sender, pages) = mpsc::channel(1);
     let reader = Reader {
-        doing: format!("reading {namespace}"),
+        doing: format!("read {namespace}"),
         server,
         collection: namespace.collection().to_owned(),
         at_least: Timestamp { time: at_least.seconds, increment: at_least.increment },
@@ -62,13 +62,13 @@ pub(super) fn open(
 
 fn parse_filter(text: &str) -> PortResult<Document> {
     let failed = |cause: &dyn std::fmt::Display| {
-        PortError::fatal(format!("the filter {text} is not a query of MongoDB: {cause}"))
-            .with_hint(r#"a query is a JSON object, such as {"status": "open"}"#)
+        PortError::fatal(format!("invalid filter {text}: expected a MongoDB query: {cause}"))
+            .with_hint(r#"write the query as a JSON object, such as {"status": "open"}"#)
     };
     let value: serde_json::Value = serde_json::from_str(text).map_err(|error| failed(&error))?;
     match Bson::try_from(value).map_err(|error| failed(&error))? {
         Bson::Document(filter) => Ok(filter),
-        _ => Err(failed(&"it is not an object")),
+        _ => Err(failed(&"not an object")),
     }
 }
 
@@ -85,11 +85,10 @@ impl Scan for MongoScan {
         if self.ended {
             return Ok(Vec::new());
         }
-        let page = self
-            .server
-            .batch(&mut self.pages)
-            .await?
-            .unwrap_or_else(|| Err(PortError::transient(format!("{}: the scan has ended early", self.doing))))?;
+        let page =
+            self.server.batch(&mut self.pages).await?.unwrap_or_else(|| {
+                Err(PortError::transient(format!("failed to {}: the scan ended early", self.doing)))
+            })?;
         self.ended = page.is_empty();
         Ok(page)
     }
@@ -104,13 +103,13 @@ struct Reader {
     sender: mpsc::Sender<PortResult<Vec<SourceRow>>>,
 }
 
-/// Why a cursor was left.
+/// Why reading a cursor stopped.
 enum Stop {
-    /// Nobody listens any more.
-    Unheard,
-    /// The server has forgotten the cursor.
+    /// The receiver was dropped.
+    Closed,
+    /// The server dropped the cursor.
     Gone(Error),
-    /// For good.
+    /// Permanently.
     Failed(PortError),
 }
 
@@ -120,8 +119,8 @@ impl Reader {
             let before = after.as_ref().map(|(key, _)| key.clone());
             match self.read(&mut after).await {
                 Ok(()) => break Ok(Vec::new()),
-                Err(Stop::Unheard) => return,
-                // A consumer that is slow enough lets the cursor expire: go on at the last row, if there was one.
+                Err(Stop::Closed) => return,
+                // A slow consumer lets the cursor expire: continue at the last row if there was progress.
                 Err(Stop::Gone(_)) if after.as_ref().map(|(key, _)| key) != before.as_ref() => {}
                 Err(Stop::Gone(error)) => break Err(port_error(&self.doing, &error)),
                 Err(Stop::Failed(error)) => break Err(error),
@@ -130,9 +129,9 @@ impl Reader {
         let _ = self.sender.send(last).await;
     }
 
-    /// Reads to the end of the collection. `after` is always the last row that was handed on.
+    /// Reads to the end of the collection. `after` is always the last row sent.
     async fn read(&self, after: &mut Option<(String, RawId)>) -> Result<(), Stop> {
-        // Nothing is behind MaxKey, and `min` refuses it.
+        // Nothing follows MaxKey, and `min` rejects it.
         if after.as_ref().is_some_and(|(key, _)| key == MAX_KEY) {
             return Ok(());
         }
@@ -146,7 +145,7 @@ impl Reader {
             None => RawDocumentBuf::try_from(&all),
         };
         self.drain(all, after).await?;
-        // Where `min` is given, the end is MaxKey, exclusive.
+        // With `min`, the upper bound is MaxKey, exclusive.
         if resumed {
             let mut last = command(&self.collection, self.at_least);
             let is_last = doc! { "_id": Bson::MaxKey };
@@ -160,19 +159,21 @@ impl Reader {
         Ok(())
     }
 
-    /// Hands on what the command finds, but for the row `after` itself, which `min` includes.
+    /// Sends the command's results, except the row `after` itself, which `min` includes.
     async fn drain(
         &self,
         command: Result<RawDocumentBuf, bson::error::Error>,
         after: &mut Option<(String, RawId)>,
     ) -> Result<(), Stop> {
-        let command = command.map_err(|error| Stop::Failed(PortError::fatal(format!("{}: {error}", self.doing))))?;
+        let command =
+            command.map_err(|error| Stop::Failed(PortError::fatal(format!("failed to {}: {error}", self.doing))))?;
         let failed = |error: Error| match cursor_is_gone(&error) {
             true => Stop::Gone(error),
             false => Stop::Failed(port_error(&self.doing, &error)),
         };
-        let unreadable = |error: Malformed| Stop::Failed(PortError::transient(format!("{}: {error}", self.doing)));
-        let mut slot = self.sender.clone().reserve_owned().await.map_err(|_| Stop::Unheard)?;
+        let unreadable =
+            |error: Malformed| Stop::Failed(PortError::transient(format!("failed to {}: {error}", self.doing)));
+        let mut slot = self.sender.clone().reserve_owned().await.map_err(|_| Stop::Closed)?;
         let mut cursor = self.cursor(command).await.map_err(failed)?;
         let mut skip = after.as_ref().map(|(key, _)| key.clone());
         while let Some(batch) = cursor.next().await {
@@ -182,7 +183,7 @@ impl Reader {
                 let Some(last) = page.last() else { continue };
                 *after = Some((last.key.clone(), RawId::parse(&last.key).map_err(Stop::Failed)?));
                 slot.send(Ok(page));
-                slot = self.sender.clone().reserve_owned().await.map_err(|_| Stop::Unheard)?;
+                slot = self.sender.clone().reserve_owned().await.map_err(|_| Stop::Closed)?;
             }
         }
         Ok(())
@@ -207,7 +208,7 @@ fn command(collection: &str, at_least: Timestamp) -> Document {
     }
 }
 
-/// Cuts one answer into pages of bounded size.
+/// Splits one reply into pages of bounded size.
 struct Rows<'a> {
     reply: Reply<'a>,
 }
@@ -217,7 +218,7 @@ impl<'a> Rows<'a> {
         Ok(Self { reply: Reply::read(batch)? })
     }
 
-    /// The next page; `None` at the end of the answer. A first row with the key `skip` is left out, once.
+    /// The next page; `None` at the end of the reply. Skips a first row with the key `skip`, once.
     fn page(&mut self, skip: &mut Option<String>) -> Result<Option<Vec<SourceRow>>, Malformed> {
         let (mut rows, mut bytes) = (Vec::new(), 0);
         while let Some(document) = self.reply.next()? {

@@ -1,19 +1,19 @@
-//! Which collections of the database are kept in the index.
+//! The selection of collections to index.
 
 use bson::{Bson, Document, Regex, doc};
 use tidewheel_core::error::PortError;
 
 use super::server::{Kind, Listed};
 
-/// What an event carries that nobody reads. Leaving it out also keeps an update of a document of nearly 16 MB below
-/// the limit of a reply: the event would hold the new fields twice.
+/// Unused event fields. Omitting them also keeps an update of a document of nearly 16 MB below the reply limit: the
+/// event would hold the new fields twice.
 const UNREAD: [&str; 4] = ["updateDescription", "lsid", "txnNumber", "collectionUUID"];
 
-/// A choice of collections, by name or by pattern, in one database.
+/// A selection of collections, by name or pattern, in one database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Selection {
     database: String,
-    /// Sorted, each once, so that the order in the settings does not make another selection. Empty: every collection.
+    /// Sorted and deduplicated, so that the order in the settings does not matter. Empty: every collection.
     patterns: Vec<String>,
 }
 
@@ -21,13 +21,15 @@ impl Selection {
     pub(super) fn new(database: &str, collections: &[String]) -> Result<Self, PortError> {
         if database.is_empty() || database.contains(['/', '\\', '.', ' ', '"', '$', '*', '<', '>', ':', '|', '?', '\0'])
         {
-            return Err(PortError::fatal(format!("{database:?} is not the name of a MongoDB database"))
-                .with_hint("set mongodb.database to the database whose collections are to be searchable"));
+            return Err(PortError::fatal(format!("invalid mongodb.database {database:?}: expected a database name"))
+                .with_hint("set mongodb.database to the database to index"));
         }
         for name in collections {
             if name.is_empty() || name.contains(['$', '\0']) || name.starts_with("system.") {
-                return Err(PortError::fatal(format!("{name:?} is not the name of a MongoDB collection"))
-                    .with_hint("mongodb.collection takes names like \"tickets\" and patterns like \"orders_*\""));
+                return Err(PortError::fatal(format!(
+                    "invalid mongodb.collection {name:?}: expected a collection name"
+                ))
+                .with_hint("set mongodb.collection to names like \"tickets\" or patterns like \"orders_*\""));
             }
         }
         let mut patterns = collections.to_vec();
@@ -43,27 +45,27 @@ impl Selection {
         &self.database
     }
 
-    /// Whether this collection is in it.
+    /// Whether this collection is selected.
     pub(super) fn contains(&self, collection: &str) -> bool {
         !collection.starts_with("system.")
             && (self.patterns.is_empty() || self.patterns.iter().any(|pattern| matches(pattern, collection)))
     }
 
-    /// Whether any collection is selected by its name.
+    /// Whether any collection is selected by name.
     pub(super) fn names_collections(&self) -> bool {
         self.patterns.iter().any(|pattern| !pattern.contains('*'))
     }
 
-    /// Fails if a view or a time series is selected by its name. A pattern leaves them out.
+    /// Fails if a view or a time series is selected by name. Patterns exclude them.
     pub(super) fn check(&self, listed: &[Listed]) -> Result<(), PortError> {
         let named = |name: &String| self.patterns.contains(name);
         for Listed { name, kind } in listed.iter().filter(|listed| named(&listed.name)) {
             let (what, hint) = match kind {
                 Kind::Collection => continue,
-                Kind::View => ("a view", "name the collection that the view reads in mongodb.collection"),
+                Kind::View => ("a view", "set mongodb.collection to the collection that the view reads"),
                 Kind::TimeSeries => (
                     "a time-series collection",
-                    "copy its documents into an ordinary collection, with $merge for example, and name that",
+                    "copy its documents into an ordinary collection, with $merge for example, and select that",
                 ),
             };
             let database = &self.database;
@@ -82,7 +84,7 @@ impl Selection {
             stages.push(doc! { "$match": { "$or": [
                 { "ns.coll": { "$in": names.clone() } },
                 { "operationType": "rename", "to.coll": { "$in": names } },
-                // It has no collection, and tells that the stream ends here.
+                // It has no collection, and ends the stream.
                 { "operationType": "invalidate" },
             ] } });
         }
@@ -90,7 +92,7 @@ impl Selection {
         stages
     }
 
-    /// The same for the same choice, and different for a different one.
+    /// A stable identity: equal for equal selections, different for different ones.
     pub(super) fn identity(&self) -> String {
         match self.patterns.as_slice() {
             [] => format!("{}.*", self.database),
@@ -99,7 +101,7 @@ impl Selection {
     }
 }
 
-/// A name as itself; a pattern as a regular expression, which `$in` takes too.
+/// Converts a name to a string, a pattern to a regular expression, which `$in` supports too.
 fn bson_pattern(pattern: &str) -> Bson {
     if !pattern.contains('*') {
         return Bson::String(pattern.to_owned());
@@ -112,13 +114,13 @@ fn bson_pattern(pattern: &str) -> Bson {
             other => format!("\\{other}"),
         })
         .collect();
-    // `\z` and not `$`, which matches before a line break as well; `s` lets the dot match one.
+    // `\z` instead of `$`, which also matches before a line break; `s` makes the dot match one.
     let pattern = format!("^{escaped}\\z").try_into().expect("a collection's name holds no zero");
     let options = "s".to_owned().try_into().expect("it holds no zero");
     Bson::RegularExpression(Regex { pattern, options })
 }
 
-/// Whether `name` is what `pattern` says; `*` stands for any run of characters.
+/// Whether `name` matches `pattern`; `*` matches any sequence of characters.
 fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_patterns() {
+    fn names_and_patterns_select_collections() {
         let table = [
             ("orders", "orders", true),
             ("orders", "orders2", false),
@@ -168,14 +170,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_becomes_an_anchored_expression() {
+    fn pattern_becomes_an_anchored_regex() {
         let Bson::RegularExpression(regex) = bson_pattern("eu.orders_*") else { panic!("not an expression") };
         assert_eq!(regex.pattern.as_str(), "^eu\\.orders_.*\\z");
         assert_eq!(bson_pattern("orders"), Bson::String("orders".into()));
     }
 
     #[test]
-    fn the_identity_is_that_of_the_choice() {
+    fn identity_ignores_order_and_duplicates() {
         assert_eq!(selection(&["b", "a", "b"]).identity(), selection(&["a", "b"]).identity());
         assert_ne!(selection(&["a"]).identity(), selection(&["a", "b"]).identity());
         assert_eq!(selection(&["a", "*"]).identity(), selection(&[]).identity());
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_is_refused_by_name_and_left_out_of_a_pattern() {
+    fn views_are_rejected_by_name_and_excluded_from_patterns() {
         let listed = |name: &str, kind| [Listed { name: name.into(), kind }];
         for kind in [Kind::View, Kind::TimeSeries] {
             let error = selection(&["open_*", "open"]).check(&listed("open", kind)).unwrap_err();
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_names_are_refused() {
+    fn invalid_names_are_rejected() {
         for database in ["", "a.b", "a b", "$x"] {
             assert!(Selection::new(database, &[]).is_err(), "{database:?}");
         }

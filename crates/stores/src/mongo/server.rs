@@ -1,4 +1,4 @@
-//! The connection to one database: commands of one answer, each run to its end.
+//! The connection to one database: single-reply commands, each run to completion.
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,15 +15,15 @@ use tokio::sync::mpsc;
 
 use super::failure::{not_a_replica_set, port_error};
 
-/// Longest wait for the answer of a command that does next to nothing. The driver itself waits for ever on a server that
-/// keeps its connections and says nothing.
-pub(super) const ANSWER: Duration = Duration::from_secs(10);
+/// Timeout of a trivial command. The driver itself waits forever for a server that keeps its connections open and does
+/// not reply.
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// After this long without a batch of a cursor the server is asked whether it is there at all. A batch may take long
-/// without a fault: the server reads a long stretch of its oplog that holds nothing for us.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Time without a cursor batch after which the server is pinged. A slow batch is not a fault: the server may scan a
+/// long stretch of its oplog without a match.
+const PING_AFTER: Duration = Duration::from_secs(15);
 
-/// What a name in a database stands for.
+/// The type of a collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Collection,
@@ -31,14 +31,14 @@ pub(super) enum Kind {
     TimeSeries,
 }
 
-/// A name in a database.
+/// A listed collection.
 #[derive(Clone, Debug)]
 pub(super) struct Listed {
     pub(super) name: String,
     pub(super) kind: Kind,
 }
 
-/// A database on a deployment of MongoDB. Cheap to clone.
+/// A database on a MongoDB deployment. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
     client: Client,
@@ -65,26 +65,29 @@ impl Server {
         self.client.selection_criteria().cloned()
     }
 
-    /// Runs a future of the driver to its end, as the driver asks for, even if the caller is dropped or stops waiting.
+    /// Runs a driver future to completion, as the driver requires, even if the caller is dropped or times out. `doing`
+    /// completes "failed to …".
     pub(super) async fn run<T: Send + 'static>(
         &self,
         doing: &str,
         call: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> PortResult<T> {
         let doing = format!("{doing} {}", self.name);
-        match tokio::time::timeout(ANSWER, tokio::spawn(call)).await {
+        match tokio::time::timeout(REPLY_TIMEOUT, tokio::spawn(call)).await {
             Ok(Ok(result)) => result.map_err(|error| port_error(&doing, &error)),
-            Ok(Err(_)) => Err(PortError::transient(format!("{doing}: the call was interrupted"))),
-            Err(_) => Err(PortError::transient(format!("{doing}: no answer within {} s", ANSWER.as_secs()))),
+            Ok(Err(_)) => Err(PortError::transient(format!("failed to {doing}: the call was cancelled"))),
+            Err(_) => {
+                Err(PortError::transient(format!("failed to {doing}: no reply within {} s", REPLY_TIMEOUT.as_secs())))
+            }
         }
     }
 
-    /// The next batch of a cursor's task, for as long as the server answers; `None` if the task has ended.
+    /// The next batch of a cursor's task, for as long as the server responds; `None` if the task has ended.
     pub(super) async fn batch<T: Send>(&self, batches: &mut mpsc::Receiver<T>) -> PortResult<Option<T>> {
         loop {
-            match tokio::time::timeout(PATIENCE, batches.recv()).await {
+            match tokio::time::timeout(PING_AFTER, batches.recv()).await {
                 Ok(batch) => return Ok(batch),
-                Err(_) => self.answers().await?,
+                Err(_) => self.ping().await?,
             }
         }
     }
@@ -101,26 +104,26 @@ impl Server {
         self.run(doing, async move { database.run_command(command).await }).await
     }
 
-    /// Whether the server answers at all.
-    async fn answers(&self) -> PortResult<()> {
-        self.command("pinging", doc! { "ping": 1 }).await.map(drop)
+    /// Pings the server.
+    async fn ping(&self) -> PortResult<()> {
+        self.command("ping", doc! { "ping": 1 }).await.map(drop)
     }
 
     /// The time of the last operation that the primary has applied.
     pub(super) async fn now(&self) -> PortResult<ClusterTime> {
-        const DOING: &str = "asking for the time of";
-        let answer = self.command(DOING, doc! { "ping": 1 }).await?;
+        const DOING: &str = "read the cluster time of";
+        let reply = self.command(DOING, doc! { "ping": 1 }).await?;
         let time =
-            answer.get_timestamp("operationTime").map_err(|_| not_a_replica_set(&format!("{DOING} {}", self.name)))?;
+            reply.get_timestamp("operationTime").map_err(|_| not_a_replica_set(&format!("{DOING} {}", self.name)))?;
         Ok(ClusterTime { seconds: time.time, increment: time.increment })
     }
 
-    /// What the database holds, as far as the user may read it: no right of its own is needed for that.
+    /// Lists the collections that the user may read, which requires no extra permission.
     pub(super) async fn collections(&self) -> PortResult<Vec<Listed>> {
         let database = self.database.clone();
         let command = doc! { "listCollections": 1, "nameOnly": true, "authorizedCollections": true };
         let list = async move { database.run_cursor_command(command).await?.try_collect::<Vec<Document>>().await };
-        let found = self.run("listing the collections of", list).await?;
+        let found = self.run("list the collections of", list).await?;
         let listed = found.into_iter().filter_map(|found| {
             let kind = match found.get_str("type") {
                 Ok("view") => Kind::View,
@@ -132,10 +135,10 @@ impl Server {
         Ok(listed.collect())
     }
 
-    /// Version as the server says it, and as numbers.
+    /// The server's version, as text and as numbers.
     pub(super) async fn version(&self) -> PortResult<(String, [i32; 3])> {
-        let answer = self.command("asking for the version of", doc! { "buildInfo": 1 }).await?;
-        let text = answer.get_str("version").unwrap_or("unknown").to_owned();
+        let reply = self.command("read the version of", doc! { "buildInfo": 1 }).await?;
+        let text = reply.get_str("version").unwrap_or("unknown").to_owned();
         Ok((text.clone(), version_numbers(&text)))
     }
 
@@ -146,8 +149,8 @@ impl Server {
 
     /// Whether it is a router of a sharded cluster.
     pub(super) async fn is_router(&self) -> PortResult<bool> {
-        let answer = self.command("asking for the kind of", doc! { "hello": 1 }).await?;
-        Ok(answer.get_str("msg").is_ok_and(|message| message == "isdbgrid"))
+        let reply = self.command("send hello to", doc! { "hello": 1 }).await?;
+        Ok(reply.get_str("msg").is_ok_and(|message| message == "isdbgrid"))
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -155,7 +158,7 @@ impl Server {
     }
 }
 
-/// `6.0.5-rc1` → 6, 0, 5; what is missing is 0.
+/// `6.0.5-rc1` → 6, 0, 5; missing parts are 0.
 fn version_numbers(text: &str) -> [i32; 3] {
     let mut numbers = text.split(['.', '-', '+']).map(|part| part.parse().unwrap_or(0));
     std::array::from_fn(|_| numbers.next().unwrap_or(0))
@@ -171,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn which_servers_split_large_events() {
+    fn large_event_split_depends_on_server_version() {
         let table = [
             ("5.0.31", false),
             ("6.0.5", false),

@@ -1,13 +1,13 @@
-//! Options of the address that this build does not have.
+//! Unsupported options of the URI.
 
-/// Options that drivers define and this one ends at, or would take and not follow. They tune the connection; nothing that is read
-/// depends on them.
+/// Options that MongoDB drivers define, but this one rejects or ignores. They tune the connection; results do not
+/// depend on them.
 const IGNORED: [&str; 3] = ["timeoutMS", "compressors", "zlibCompressionLevel"];
 
-/// The address without those options, and their names.
+/// Returns the URI without those options, and their names.
 pub(super) fn without_ignored(uri: &str) -> (String, Vec<&'static str>) {
     let Some((address, query)) = uri.split_once('?') else { return (uri.to_owned(), Vec::new()) };
-    // A `?` in a password has to be escaped: before one that is not, there is no path, and the driver says what is wrong.
+    // A `?` in a password has to be escaped: an unescaped one is left to the driver, which reports the error.
     if !address.contains("://") || query.contains('@') {
         return (uri.to_owned(), Vec::new());
     }
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unsupported_options_are_named_and_left_out() {
+    fn unsupported_options_are_removed_and_reported() {
         let table: [(&str, &str, &[&str]); 6] = [
             ("mongodb://a/", "mongodb://a/", &[]),
             ("mongodb://a/?replicaSet=rs0", "mongodb://a/?replicaSet=rs0", &[]),

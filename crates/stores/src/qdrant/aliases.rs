@@ -1,4 +1,4 @@
-//! Names of collections.
+//! Collection aliases.
 
 use async_trait::async_trait;
 use qdrant_client::qdrant::alias_operations::Action;
@@ -13,15 +13,16 @@ use super::QdrantIndex;
 #[async_trait]
 impl Aliases for QdrantIndex {
     async fn resolve(&self, name: &str) -> PortResult<Named> {
-        let answer = self.connection.collections().list_aliases(ListAliasesRequest {}).await;
-        let aliases = answer.map_err(|status| self.failed("list the aliases", &status))?.into_inner().aliases;
+        let response = self.connection.collections().list_aliases(ListAliasesRequest {}).await;
+        let aliases = response.map_err(|status| self.failed("list the aliases", &status))?.into_inner().aliases;
         if let Some(alias) = aliases.into_iter().find(|alias| alias.alias_name == name) {
             return Ok(Named::Alias(alias.collection_name));
         }
         let request = CollectionExistsRequest { collection_name: name.to_owned() };
-        let answer = self.connection.collections().collection_exists(request).await;
-        let answer = answer.map_err(|status| self.failed("look for a collection", &status))?.into_inner();
-        Ok(if answer.result.is_some_and(|result| result.exists) { Named::Collection } else { Named::Nothing })
+        let response = self.connection.collections().collection_exists(request).await;
+        let response =
+            response.map_err(|status| self.failed("check whether a collection exists", &status))?.into_inner();
+        Ok(if response.result.is_some_and(|result| result.exists) { Named::Collection } else { Named::Nothing })
     }
 
     async fn switch(&self, alias: &str, collection: &str) -> PortResult<()> {
@@ -34,13 +35,13 @@ impl Aliases for QdrantIndex {
             Named::Nothing => None,
         };
         let create = CreateAlias { alias_name: alias.to_owned(), collection_name: collection.to_owned() };
-        // Qdrant carries out all actions of one request in one step.
+        // Qdrant applies all actions of one request atomically.
         let actions = delete.into_iter().chain([Action::CreateAlias(create)]);
         let request = ChangeAliases {
             actions: actions.map(|action| AliasOperations { action: Some(action) }).collect(),
             ..ChangeAliases::default()
         };
-        let answer = self.connection.collections().update_aliases(request).await;
-        answer.map(drop).map_err(|status| self.failed(&format!("switch the alias {alias:?}"), &status))
+        let response = self.connection.collections().update_aliases(request).await;
+        response.map(drop).map_err(|status| self.failed(&format!("switch the alias {alias:?}"), &status))
     }
 }

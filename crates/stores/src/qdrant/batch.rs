@@ -1,14 +1,14 @@
-//! Which points go into which request.
+//! Packs points into requests.
 
 use serde_json::{Map, Value};
 use tidewheel_core::ports::{DocumentPoints, Point};
 
-/// How large a request may get.
+/// Size limits of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Most points in a request, at least 1.
+    /// Maximum points per request, at least 1.
     pub(super) points: usize,
-    /// Most bytes in a request, about. A single point may be larger: it cannot be split.
+    /// Approximate maximum bytes per request. A single point may exceed it: it cannot be split.
     pub(super) bytes: usize,
 }
 
@@ -19,8 +19,8 @@ pub(super) struct Part<'a> {
     pub(super) points: &'a [Point],
 }
 
-/// Packs documents into as few requests as the limits allow, in order. A document stays in one request unless it is
-/// larger than a request by itself; then its chunks are written in order, so that chunk 0 is never the last to come.
+/// Packs documents into as few requests as the limits allow, in order. A document stays in one request unless it
+/// exceeds one on its own; then its chunks are written in order, so that chunk 0 is never the last.
 pub(super) fn requests<'a>(documents: &[&'a DocumentPoints], limits: Limits) -> Vec<Vec<Part<'a>>> {
     let mut packer = Packer { limits, requests: Vec::new(), open: Vec::new(), points: 0, bytes: 0 };
     for document in documents {
@@ -75,7 +75,7 @@ impl<'a> Packer<'a> {
     }
 }
 
-/// Bytes of a point in a request, without its document's fields, about: what every field costs besides its content is guessed.
+/// Approximate bytes of a point in a request, without its document's fields: the overhead per field is estimated.
 fn point_size(point: &Point) -> usize {
     const ID_AND_FRAMES: usize = 64;
     ID_AND_FRAMES + point.vector.len() * size_of::<f32>() + fields_size(&point.payload)
@@ -116,7 +116,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_point_is_sent_once_in_order_within_the_limits(
+        fn requests_contain_every_point_once_in_order_within_limits(
             texts in prop::collection::vec(prop::collection::vec(0usize..400, 1..8), 0..20),
             points in 1usize..12,
             bytes in 1usize..2_000,

@@ -1,7 +1,7 @@
-//! Limits of every Qdrant, checked before a request is sent.
+//! Qdrant's fixed limits, checked before a request is sent.
 //!
-//! A server, or a proxy in front of it, answers such a request with whatever its decoder fails with. That does not
-//! always name the document at fault, nor say that a retry is useless.
+//! A server, or a proxy in front of it, reports its decoder's error for such a request. That error does not always
+//! identify the document or show that a retry is pointless.
 
 use prost::Message;
 use qdrant_client::qdrant::UpsertPoints;
@@ -10,14 +10,14 @@ use tidewheel_core::json::levels;
 use tidewheel_core::ports::DocumentPoints;
 use tonic::Status;
 
-/// Levels of objects and arrays inside one another, below the document itself. Qdrant's write-ahead log and payload
-/// storage read little more.
+/// Maximum nesting of objects and arrays below the document itself. Qdrant's write-ahead log and payload storage read
+/// little more.
 const MAX_LEVELS: usize = 120;
 
-/// Bytes of the largest request.
+/// Maximum bytes of a request.
 const MAX_REQUEST: usize = 64 << 20;
 
-/// Fails for a document that nests deeper than Qdrant stores.
+/// Fails for a document with deeper nesting than Qdrant stores.
 ///
 /// # Errors
 /// Poison, naming the field.
@@ -27,23 +27,23 @@ pub(super) fn check_levels(documents: &[&DocumentPoints]) -> Result<(), PortErro
             let found = levels(value);
             if found > MAX_LEVELS {
                 let message = format!(
-                    "field {field:?} nests {found} levels of objects and arrays, Qdrant stores at most {MAX_LEVELS}"
+                    "field {field:?} has {found} levels of nested objects and arrays, Qdrant stores at most {MAX_LEVELS}"
                 );
-                return Err(PortError::poison(message)
-                    .because(Server::Qdrant, Cause::Refused)
-                    .with_hint(format!("exclude {field:?} from the payload with payload.exclude, or nest it less")));
+                return Err(PortError::poison(message).because(Server::Qdrant, Cause::Refused).with_hint(format!(
+                    "exclude {field:?} from the payload with payload.exclude, or reduce its nesting"
+                )));
             }
         }
     }
     Ok(())
 }
 
-/// Fails for a request that holds a single point and is still too large.
+/// Fails for a single-point request that is too large.
 ///
 /// # Errors
-/// The status that a server answers to such a request.
+/// The status that a server returns for such a request.
 pub(super) fn check_size(request: &UpsertPoints) -> Result<(), Status> {
-    // Requests of several points are kept small by how they are packed.
+    // Packing keeps requests of several points small.
     if request.points.len() != 1 {
         return Ok(());
     }
@@ -51,7 +51,7 @@ pub(super) fn check_size(request: &UpsertPoints) -> Result<(), Status> {
     if bytes <= MAX_REQUEST {
         return Ok(());
     }
-    Err(Status::out_of_range(format!("the point takes {bytes} bytes, a request at most {MAX_REQUEST}")))
+    Err(Status::out_of_range(format!("the point has {bytes} bytes, a request holds at most {MAX_REQUEST}")))
 }
 
 #[cfg(test)]
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn document_deeper_than_qdrant_stores_is_poison_that_names_the_field() {
+    fn too_deep_document_is_poison_and_names_field() {
         for wrap in [
             (|inner| json!([inner])) as fn(Value) -> Value,
             |inner| json!({"a": inner}),
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn single_point_larger_than_a_request_is_refused() {
+    fn single_point_larger_than_a_request_is_rejected() {
         let request = |text: usize| {
             let payload = [("a".to_owned(), "x".repeat(text).into())].into();
             let point = qdrant_client::qdrant::PointStruct { payload, ..Default::default() };

@@ -1,4 +1,4 @@
-//! The collection: what it must look like, what it looks like, and how it comes to be.
+//! The collection: its required schema, its current state and its creation.
 
 use std::collections::BTreeMap;
 
@@ -11,30 +11,30 @@ use serde::Serialize;
 use tidewheel_core::error::PortError;
 use tidewheel_core::payload::{DOCUMENT, NAMESPACE, VERSION_HIGH, VERSION_LOW, VERSION_REPLAY};
 
-/// What Qdrant says of a collection.
+/// A collection as Qdrant reports it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CollectionFacts {
     /// `green` (all segments ready), `yellow` (being optimised), `grey` (optimisation pending), `red` (broken).
     pub status: String,
-    /// What the optimiser failed with, if it did.
+    /// The optimiser's error, if any.
     pub optimizer_error: Option<String>,
-    /// Numbers in a vector of the unnamed default vector; `None` if the collection has none.
+    /// Dimension of the unnamed default vector; `None` if the collection has none.
     pub dimension: Option<u64>,
-    /// How vectors are compared: `Cosine`, `Dot`, `Euclid`, `Manhattan`.
+    /// Distance: `Cosine`, `Dot`, `Euclid` or `Manhattan`.
     pub distance: Option<String>,
-    /// Names of named vectors; a collection for tidewheel has none.
+    /// Names of named vectors; empty in a collection for tidewheel.
     pub named_vectors: Vec<String>,
-    /// About how many points there are.
+    /// Approximate number of points.
     pub points: u64,
-    /// About how many vectors are in an index; the others are scanned.
+    /// Approximate number of indexed vectors; the others are scanned.
     pub indexed_vectors: u64,
     /// Segments on disk.
     pub segments: u64,
-    /// Whether vectors are compressed, and how.
+    /// Quantization method, if vectors are quantized.
     pub quantization: Option<String>,
-    /// Whether strict mode refuses writes by a filter on a field without an index.
+    /// Whether strict mode rejects writes that filter on an unindexed field.
     pub indexes_required: bool,
-    /// Payload fields with an index, and its type.
+    /// Indexed payload fields and their index types.
     pub payload_indexes: BTreeMap<String, String>,
 }
 
@@ -93,7 +93,7 @@ fn quantization_name(kind: &Quantization) -> &'static str {
     }
 }
 
-/// The request for a collection of the unnamed default vector, compared by cosine.
+/// The request that creates a collection with one unnamed vector and cosine distance.
 pub(super) fn creation(collection: &str, dimension: usize) -> CreateCollection {
     let params = VectorParams { size: dimension as u64, distance: Distance::Cosine.into(), ..VectorParams::default() };
     CreateCollection {
@@ -103,27 +103,27 @@ pub(super) fn creation(collection: &str, dimension: usize) -> CreateCollection {
     }
 }
 
-/// Fails unless vectors of this dimension can be written to the collection and compared by cosine.
+/// Fails unless the collection has one unnamed vector of this dimension with cosine distance.
 pub(super) fn check(collection: &str, facts: &CollectionFacts, dimension: usize) -> Result<(), PortError> {
     let found = match (facts.dimension, facts.distance.as_deref()) {
         (Some(size), Some("Cosine")) if size == dimension as u64 => return Ok(()),
-        (Some(size), Some(distance)) => format!("vectors of dimension {size} compared by {distance}"),
+        (Some(size), Some(distance)) => format!("vectors of dimension {size} with {distance} distance"),
         _ => format!("only named vectors ({})", facts.named_vectors.join(", ")),
     };
     Err(PortError::fatal(format!(
-        "Qdrant collection {collection:?} does not fit the model: expected one unnamed vector of dimension {dimension} \
-         compared by Cosine, found {found}"
+        "Qdrant collection {collection:?} does not match the model: expected one unnamed vector of dimension {dimension} \
+         with Cosine distance, found {found}"
     ))
     .with_hint(
-        "set qdrant.collection to a new name (tidewheel creates it), or delete this collection and replay, or go back \
-         to the model it was made with",
+        "set qdrant.collection to a new name (tidewheel creates it), delete this collection and replay, or switch back \
+         to its original model",
     ))
 }
 
-/// The requests for the payload indexes that are missing.
+/// The requests that create missing payload indexes.
 ///
-/// Deletes find their points by document or by namespace. Versions are only compared on points that are found already,
-/// so their indexes would cost every write and speed up nothing; they are made where strict mode insists on them.
+/// Deletes find their points by document or by namespace. Versions are only compared on points already found, so
+/// indexing them would slow every write without benefit; they are indexed where strict mode requires it.
 pub(super) fn missing_indexes(collection: &str, facts: &CollectionFacts) -> Vec<CreateFieldIndexCollection> {
     let mut wanted = vec![(DOCUMENT, FieldType::Uuid), (NAMESPACE, FieldType::Keyword)];
     if facts.indexes_required {
@@ -177,13 +177,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_unnamed_vector_fits() {
+    fn collection_check_accepts_only_matching_unnamed_vector() {
         let fits = info(Config::Params(vector(384, Distance::Cosine)), None, &[]);
         assert_eq!(check("documents", &fits, 384), Ok(()));
         let named = VectorParamsMap { map: [("text".to_owned(), vector(384, Distance::Cosine))].into() };
         for (found, part) in [
-            (Config::Params(vector(768, Distance::Cosine)), "dimension 768 compared by Cosine"),
-            (Config::Params(vector(384, Distance::Dot)), "dimension 384 compared by Dot"),
+            (Config::Params(vector(768, Distance::Cosine)), "dimension 768 with Cosine distance"),
+            (Config::Params(vector(384, Distance::Dot)), "dimension 384 with Dot distance"),
             (Config::ParamsMap(named), "only named vectors (text)"),
         ] {
             let error = check("documents", &info(found, None, &[]), 384).unwrap_err();
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_indexed_only_where_strict_mode_insists() {
+    fn versions_are_indexed_only_in_strict_mode() {
         let fields = |facts: &CollectionFacts| -> Vec<String> {
             missing_indexes("documents", facts).into_iter().map(|request| request.field_name).collect()
         };

@@ -1,8 +1,7 @@
-//! The way to the server: one lazily opened HTTP/2 connection, with TLS and the API key where they are wanted.
+//! The connection to the server: lazily opened HTTP/2, with TLS and the API key if configured.
 //!
-//! The generated stubs are used on a channel of our own instead of the client's `Qdrant` type, because that one sends a
-//! failed write a second time by itself. A failed call is reported here, once; whether and when it is tried again is
-//! decided by the stages alone.
+//! Uses the generated stubs on its own channel instead of the client's `Qdrant` type, which automatically resends a
+//! failed write. Each failed call is returned once; only the stages decide whether and when to retry.
 
 use std::time::Duration;
 
@@ -21,25 +20,25 @@ use tonic::{Request, Status};
 
 use super::redirect::Redirects;
 
-/// Where Qdrant serves gRPC unless configured otherwise.
+/// Qdrant's default gRPC port.
 const GRPC_PORT: u16 = 6334;
 
-/// How often an idle connection is probed, so that one that a firewall has silently cut is noticed before it is used.
+/// Keep-alive interval of an idle connection, so that one silently dropped by a firewall is detected before use.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// Answers may be of any size: pages and searches are bounded by what they ask for.
-const LARGEST_ANSWER: usize = usize::MAX;
+/// Responses may be of any size: requests for pages and searches bound them.
+const MAX_RESPONSE: usize = usize::MAX;
 
 type Service = InterceptedService<Redirects<Channel>, ApiKey>;
 
-/// A connection that is opened by the first call and opened again whenever it breaks.
+/// A connection that opens on the first call and reopens whenever it breaks.
 #[derive(Clone)]
 pub(super) struct Connection {
     service: Service,
 }
 
 impl Connection {
-    /// Nothing is sent yet. Must be called within a Tokio runtime.
+    /// Does not connect yet. Must be called within a Tokio runtime.
     pub(super) fn new(
         url: &str,
         api_key: Option<&Secret>,
@@ -59,15 +58,15 @@ impl Connection {
                 PortError::fatal(format!("failed to set up TLS for qdrant.url: {}", with_causes(&error)))
             })?;
         } else if files.is_set() {
-            return Err(PortError::fatal("qdrant.ca_file or qdrant.cert_file is set, but Qdrant is used without TLS")
-                .with_hint("write qdrant.url with https://, or remove qdrant.ca_file and qdrant.cert_file"));
+            return Err(PortError::fatal("qdrant.ca_file or qdrant.cert_file is set, but qdrant.url does not use TLS")
+                .with_hint("use https:// in qdrant.url, or remove qdrant.ca_file and qdrant.cert_file"));
         }
         let key = api_key.map(ApiKey::header).transpose()?;
         Ok(Self { service: InterceptedService::new(Redirects(endpoint.connect_lazy()), ApiKey(key)) })
     }
 
     pub(super) fn points(&self) -> PointsClient<Service> {
-        PointsClient::new(self.service.clone()).max_decoding_message_size(LARGEST_ANSWER)
+        PointsClient::new(self.service.clone()).max_decoding_message_size(MAX_RESPONSE)
     }
 
     pub(super) fn collections(&self) -> CollectionsClient<Service> {
@@ -79,7 +78,7 @@ impl Connection {
     }
 }
 
-/// Trusts the public CAs, or a private one alone.
+/// Trusts the public CAs, or only a private one.
 fn tls_config(files: &ClientTls) -> Result<ClientTlsConfig, PortError> {
     let pem = files.read("qdrant.")?;
     let config = match pem.ca {
@@ -92,27 +91,29 @@ fn tls_config(files: &ClientTls) -> Result<ClientTlsConfig, PortError> {
     })
 }
 
-/// `http://host:6334`, `https://host:6334`; without a scheme it is http, without a port 6334.
+/// Parses `http://host:6334` or `https://host:6334`; the scheme defaults to http, the port to 6334.
 pub(super) fn address(url: &str) -> Result<Uri, PortError> {
     if url.contains('@') {
-        return Err(PortError::fatal("qdrant.url must not hold a user or a password").with_hint("use qdrant.api_key"));
+        return Err(
+            PortError::fatal("qdrant.url must not contain a user or password").with_hint("set qdrant.api_key instead")
+        );
     }
     let invalid = |cause: &str| {
         let (shown, cause) = (address::shown(url), address::scrubbed(cause, url));
         PortError::fatal(format!("invalid qdrant.url {shown:?}: {cause}"))
-            .with_hint("write it as http://host:6334 or https://host:6334")
+            .with_hint("set qdrant.url to http://host:6334 or https://host:6334")
     };
     let with_scheme = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let uri: Uri = with_scheme.parse().map_err(|error| invalid(&format!("{error}")))?;
     let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"));
-    let scheme = scheme.ok_or_else(|| invalid("the scheme must be http or https"))?;
-    let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| invalid("there is no host"))?;
+    let scheme = scheme.ok_or_else(|| invalid("scheme must be http or https"))?;
+    let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| invalid("missing host"))?;
     if uri.query().is_some() || !matches!(uri.path(), "" | "/") {
-        return Err(invalid("gRPC has no path and no query; an API key goes into qdrant.api_key"));
+        return Err(invalid("a gRPC address has no path or query; set an API key in qdrant.api_key"));
     }
-    // A port that is no number, a fragment: the client would leave it out, and messages would repeat it.
+    // An invalid port or a fragment: the client would drop it, and messages would repeat it.
     if address::holds_secret(&with_scheme) {
-        return Err(invalid("there is more than a host and a port"));
+        return Err(invalid("expected only a host and a port"));
     }
     let port = uri.port_u16().unwrap_or(GRPC_PORT);
     Uri::builder()
@@ -130,8 +131,8 @@ pub(super) struct ApiKey(Option<MetadataValue<Ascii>>);
 impl ApiKey {
     fn header(key: &Secret) -> Result<MetadataValue<Ascii>, PortError> {
         let mut value: MetadataValue<Ascii> = key.reveal().parse().map_err(|_| {
-            PortError::fatal("qdrant.api_key holds characters that no API key has")
-                .with_hint("is there a line break at its end?")
+            PortError::fatal("qdrant.api_key contains invalid characters")
+                .with_hint("check it for a trailing line break")
         })?;
         // Also keeps it out of the debug output of requests.
         value.set_sensitive(true);
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_completed() {
+    fn address_defaults_scheme_and_port() {
         for (given, meant) in [
             ("http://localhost:6334", "http://localhost:6334/"),
             ("localhost", "http://localhost:6334/"),
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_without_repeating_a_password() {
+    fn invalid_address_error_redacts_credentials() {
         for wrong in ["", "redis://localhost", "http://", "http://a b"] {
             assert!(address(wrong).is_err(), "{wrong:?}");
         }
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_key_is_sent_and_never_shown() {
+    async fn api_key_is_sent_and_redacted_in_debug_output() {
         let key = ApiKey(Some(ApiKey::header(&Secret::new("hunter2")).unwrap()));
         let request = key.clone().call(Request::new(())).unwrap();
         assert_eq!(request.metadata().get("api-key").unwrap().to_str().unwrap(), "hunter2");

@@ -1,7 +1,7 @@
-//! What a failed call to Qdrant means for the pipeline.
+//! Classification of Qdrant errors for the pipeline.
 //!
-//! One pure function decides, so that the whole table can be read and tested in one place. Qdrant's gRPC codes alone
-//! are not enough: it answers a wrong dimension, a limit of strict mode and a malformed point with the same code.
+//! One pure function decides, so that the whole table is readable and testable in one place. Qdrant's gRPC codes alone
+//! are not enough: a wrong dimension, a strict-mode limit and a malformed point share one code.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tonic::{Code, Status};
 
 use super::redirect::REDIRECTS;
 
-/// What was asked of which collection, for the message.
+/// A call, for the error message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call<'a> {
-    /// The call in words: "write 12 points".
+    /// The action, such as "write 12 points".
     pub(super) what: &'a str,
     /// The collection.
     pub(super) collection: &'a str,
@@ -21,34 +21,34 @@ pub(super) struct Call<'a> {
     pub(super) url: &'a str,
 }
 
-/// Whether the collection itself is not there.
+/// Whether the collection itself is missing.
 ///
-/// A proxy or another service on the port answers `Unimplemented`, so `NotFound` is Qdrant's own word.
+/// A proxy or another service on the port returns `Unimplemented`, so `NotFound` comes from Qdrant.
 pub(super) fn is_missing(status: &Status) -> bool {
     status.code() == Code::NotFound
 }
 
-/// Whether somebody else created it in the meantime. Qdrant used `InvalidArgument` for this before it had a code of its own.
+/// Whether it was created concurrently. Older Qdrant versions return `InvalidArgument` for this.
 pub(super) fn already_exists(status: &Status) -> bool {
     status.code() == Code::AlreadyExists
         || (status.code() == Code::InvalidArgument && status.message().contains("already exists"))
 }
 
-/// What to do about a call that Qdrant, or the way to it, refused.
+/// Classifies a call that failed in Qdrant or on the way to it.
 pub(super) fn classify(call: Call<'_>, status: &Status) -> PortError {
     failure(call, status).because(Server::Qdrant, cause(status))
 }
 
-/// In which way it failed, for those who count.
+/// The cause label for metrics.
 fn cause(status: &Status) -> Cause {
-    let says = |part: &str| status.message().contains(part);
+    let contains = |part: &str| status.message().contains(part);
     match status.code() {
         _ if is_full(status) => Cause::Full,
         Code::InvalidArgument if is_of_another_shape(status) => Cause::Other,
-        Code::ResourceExhausted if says("larger than") || says("too large") => Cause::Refused,
+        Code::ResourceExhausted if contains("larger than") || contains("too large") => Cause::Refused,
         Code::DeadlineExceeded => Cause::Timeout,
-        Code::Aborted if says("WaitTimeout") => Cause::Timeout,
-        // The client's own time limit.
+        Code::Aborted if contains("WaitTimeout") => Cause::Timeout,
+        // The client's own timeout.
         Code::Cancelled if status.message().contains("Timeout") => Cause::Timeout,
         Code::Unavailable | Code::Unknown | Code::Cancelled => Cause::Unreachable,
         Code::ResourceExhausted => Cause::Busy,
@@ -58,14 +58,17 @@ fn cause(status: &Status) -> Cause {
     }
 }
 
-/// Whether the server has no room left, which small writes may not notice.
+/// Whether the server is out of disk or memory, which small writes may not hit.
 fn is_full(status: &Status) -> bool {
-    let says = |part: &str| status.message().contains(part);
+    let contains = |part: &str| status.message().contains(part);
     matches!(status.code(), Code::Internal | Code::ResourceExhausted | Code::Unknown)
-        && (says("No space left") || says("disk space") || says("out of memory") || says("Out of memory"))
+        && (contains("No space left")
+            || contains("disk space")
+            || contains("out of memory")
+            || contains("Out of memory"))
 }
 
-/// Whether the collection was made for other vectors than these.
+/// Whether the collection was created for other vectors.
 fn is_of_another_shape(status: &Status) -> bool {
     status.message().contains("dimension error") || status.message().contains("Not existing vector name")
 }
@@ -73,44 +76,48 @@ fn is_of_another_shape(status: &Status) -> bool {
 fn failure(call: Call<'_>, status: &Status) -> PortError {
     let Call { what, collection, url } = call;
     let cause = if status.message().is_empty() { status.code().description() } else { status.message() };
-    let message = format!("could not {what} (Qdrant collection {collection:?} at {url}): {cause}{}", causes(status));
+    let message = format!("failed to {what} (Qdrant collection {collection:?} at {url}): {cause}{}", causes(status));
     match status.code() {
-        Code::InvalidArgument | Code::OutOfRange => refused(message, status),
-        Code::Unauthenticated | Code::PermissionDenied => {
-            PortError::fatal(message).with_hint("set qdrant.api_key to a key that may read and write this collection")
+        Code::InvalidArgument | Code::OutOfRange => rejected(message, status),
+        Code::Unauthenticated | Code::PermissionDenied => PortError::fatal(message)
+            .with_hint("set qdrant.api_key to a key with read and write access to this collection"),
+        Code::Unimplemented => PortError::fatal(message)
+            .with_hint("set qdrant.url to the gRPC address of a Qdrant server, 1.16 or newer (default port 6334)"),
+        Code::NotFound => {
+            PortError::transient(message).with_hint("the upserter creates the collection with its next write")
         }
-        Code::Unimplemented => PortError::fatal(message).with_hint(
-            "qdrant.url must be the gRPC address of a Qdrant server, 1.16 or newer (port 6334 unless configured otherwise)",
-        ),
-        Code::NotFound => PortError::transient(message)
-            .with_hint("the upserter creates the collection with the next document that it writes"),
         Code::ResourceExhausted => PortError::transient(message).with_retry_after(retry_after(status)),
         Code::FailedPrecondition if status.message().starts_with(REDIRECTS) => {
-            PortError::transient(message).with_hint("set qdrant.url to the address to which it redirects")
+            PortError::transient(message).with_hint("set qdrant.url to the redirect target")
         }
         _ if port_of(url) == Some(6333) => PortError::transient(message)
-            .with_hint("6333 is Qdrant's REST port; qdrant.url wants the gRPC port, usually 6334"),
-        // Everything else can pass by itself: the server is away, starting, overloaded, out of disk space or locked.
+            .with_hint("6333 is Qdrant's REST port; set qdrant.url to the gRPC port, usually 6334"),
+        // Everything else can recover without intervention: the server is unreachable, starting, overloaded, out of
+        // disk space or locked.
         _ => PortError::transient(message),
     }
 }
 
-/// Input that the server will not take: this point's fault, unless the message says that every point would be refused.
-fn refused(message: String, status: &Status) -> PortError {
-    let says = |part: &str| status.message().contains(part);
+/// Rejected input: poison, unless the message shows that every point would be rejected.
+fn rejected(message: String, status: &Status) -> PortError {
+    let contains = |part: &str| status.message().contains(part);
     if is_of_another_shape(status) {
         PortError::fatal(message).with_hint(
-            "the collection was made for another model: set qdrant.collection to a new name, or delete the collection and replay",
+            "the collection was created for another model: set qdrant.collection to a new name, or delete the collection and replay",
         )
-    } else if says("Index required") || says("Limit exceeded") || says("limit of") || says("strict mode") {
+    } else if contains("Index required")
+        || contains("Limit exceeded")
+        || contains("limit of")
+        || contains("strict mode")
+    {
         PortError::fatal(message)
-            .with_hint("the collection's strict mode forbids what tidewheel does: relax its strict_mode_config")
+            .with_hint("the collection's strict mode rejects tidewheel's requests: relax its strict_mode_config")
     } else {
         PortError::poison(message)
     }
 }
 
-/// What is behind a transport error, whose own message says only "transport error".
+/// The causes of a transport error, whose own message is only "transport error".
 fn causes(status: &Status) -> String {
     let mut text = String::new();
     let mut source = std::error::Error::source(status);
@@ -143,7 +150,7 @@ mod tests {
     const CALL: Call<'static> = Call { what: "write 3 points", collection: "documents", url: "http://127.0.0.1:6334" };
 
     #[test]
-    fn every_code_has_its_class() {
+    fn status_codes_map_to_error_classes() {
         let table: [(Code, &str, ErrorClass); 22] = [
             (Code::Unavailable, "tcp connect error", Transient),
             (Code::DeadlineExceeded, "Timeout expired", Transient),
@@ -177,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn full_disk_wrong_shape_and_too_large_message_have_causes_of_their_own() {
+    fn full_disk_wrong_dimension_and_large_message_have_distinct_causes() {
         for (code, message, expected) in [
             (Code::Internal, "Service internal error: No space left on device: WAL buffer size", Cause::Full),
             (Code::Internal, "Service internal error: not enough disk space", Cause::Full),
@@ -186,21 +193,21 @@ mod tests {
             (Code::ResourceExhausted, "grpc: received message larger than max (7 vs. 4)", Cause::Refused),
             (Code::ResourceExhausted, "Rate limiting exceeded", Cause::Busy),
             (Code::Internal, "recursion limit reached", Cause::Other),
-            (Code::Aborted, "the server answered WaitTimeout instead of Completed", Cause::Timeout),
+            (Code::Aborted, "the server returned WaitTimeout instead of Completed", Cause::Timeout),
         ] {
             assert_eq!(classify(CALL, &Status::new(code, message)).cause, expected, "{message}");
         }
     }
 
     #[test]
-    fn the_wait_that_the_server_asks_for_is_passed_on() {
+    fn retry_after_header_is_returned() {
         let mut status = Status::resource_exhausted("Rate limiting exceeded");
         status.metadata_mut().insert("retry-after", "7".parse().unwrap());
         assert_eq!(classify(CALL, &status).retry_after, Some(Duration::from_secs(7)));
     }
 
     #[test]
-    fn the_rest_port_is_recognised() {
+    fn rest_port_error_hints_at_grpc_port() {
         let call = Call { url: "http://qdrant:6333", ..CALL };
         let error = classify(call, &Status::unknown("h2 protocol error"));
         assert!(error.hint.is_some_and(|hint| hint.contains("6334")));

@@ -1,7 +1,7 @@
-//! Filters that keep an older change from undoing a newer one.
+//! Filters that keep older changes from undoing newer ones.
 //!
-//! Qdrant has no "write if newer". It has filters on upserts and deletes, and both are evaluated and applied in one
-//! step on the server: that is what all ordering rests on.
+//! Qdrant has no "write if newer", but upserts and deletes accept filters, which the server evaluates and applies
+//! atomically. All ordering relies on that.
 
 use qdrant_client::qdrant::condition::ConditionOneOf;
 use qdrant_client::qdrant::r#match::MatchValue;
@@ -12,8 +12,8 @@ use tidewheel_core::payload::{DOCUMENT, FINGERPRINT, NAMESPACE, VERSION_HIGH, VE
 use tidewheel_core::ports::{Fence, FenceTarget};
 use tidewheel_core::version::Version;
 
-/// Conditions that all hold for a point at this version or a newer one. A point without a version, which somebody
-/// else has written under an id of ours, is older than everything.
+/// Conditions of which one holds for a point at this version or a newer one. A point without a version, written by
+/// another client under one of our ids, is older than every version.
 fn as_new_as(version: Version) -> Vec<Condition> {
     // Exact: both halves are below 2⁵³.
     let (high, low) = (version.high(), version.low());
@@ -40,12 +40,12 @@ fn integer(key: &str, value: u64) -> Condition {
     field(key, |field| field.r#match = Some(Match { match_value: Some(value) }))
 }
 
-/// Points that `what` selects and that are older than `version`.
+/// Matches points that `what` selects and that are older than `version`.
 fn older(what: Condition, version: Version) -> Filter {
     Filter { must: vec![what], must_not: as_new_as(version), ..Filter::default() }
 }
 
-/// Each of these points may be replaced if it is older than the version next to it.
+/// Matches those of these points that are older than their group's version.
 pub(super) fn replaceable(groups: impl IntoIterator<Item = (Version, Vec<PointId>)>) -> Filter {
     let clauses = groups.into_iter().map(|(version, ids)| {
         let has_id = ConditionOneOf::HasId(HasIdCondition { has_id: ids });
@@ -54,7 +54,7 @@ pub(super) fn replaceable(groups: impl IntoIterator<Item = (Version, Vec<PointId
     any_of(clauses.collect())
 }
 
-/// This point, if it is older than the version and its vector was made from the same.
+/// Matches this point if it is older than the version and has the same fingerprint.
 pub(super) fn refreshable(point: PointId, version: Version, fingerprint: &str) -> Filter {
     let has_id = ConditionOneOf::HasId(HasIdCondition { has_id: vec![point] });
     let mut filter = older(Condition { condition_one_of: Some(has_id) }, version);
@@ -62,7 +62,7 @@ pub(super) fn refreshable(point: PointId, version: Version, fingerprint: &str) -
     filter
 }
 
-/// Those of these points that are behind the fence.
+/// Matches those of these points that are behind the fence.
 pub(super) fn among(points: Vec<PointId>, fence: &Fence) -> Filter {
     let has_id = ConditionOneOf::HasId(HasIdCondition { has_id: points });
     let mut filter = behind(std::slice::from_ref(fence));
@@ -70,7 +70,7 @@ pub(super) fn among(points: Vec<PointId>, fence: &Fence) -> Filter {
     filter
 }
 
-/// Every point behind one of the fences. Documents fenced at the same version share a clause.
+/// Matches every point behind one of the fences. Documents fenced at the same version share a clause.
 pub(super) fn behind(fences: &[Fence]) -> Filter {
     let mut documents: Vec<(Version, Vec<String>)> = Vec::new();
     let mut clauses = Vec::new();
@@ -92,7 +92,7 @@ pub(super) fn behind(fences: &[Fence]) -> Filter {
     any_of(clauses)
 }
 
-/// One clause is sent as it is: the server plans it better than the same clause inside another filter.
+/// A single clause is sent unwrapped: the server plans it better than a nested one.
 fn any_of(mut clauses: Vec<Filter>) -> Filter {
     if clauses.len() == 1 {
         return clauses.remove(0);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn one_clause_needs_no_wrapping() {
+    fn single_fence_clause_is_not_wrapped() {
         let filter = behind(&[fence("1", 1)]);
         assert_eq!((filter.must.len(), filter.must_not.len(), filter.should.len()), (1, 2, 0));
     }

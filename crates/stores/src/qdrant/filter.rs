@@ -1,7 +1,7 @@
-//! Filters in Qdrant's own JSON form, as its manual shows them, in protobuf form.
+//! Conversion of filters from Qdrant's documented JSON form to protobuf.
 //!
-//! Everything that Qdrant documents for a filter is understood; anything else is refused by its path instead of being
-//! ignored, because a filter that silently lets more through is worse than an error.
+//! Supports every documented filter; anything else is rejected with its path instead of ignored, because a filter that
+//! silently matches more is worse than an error.
 
 use prost_types::Timestamp;
 use qdrant_client::qdrant::condition::ConditionOneOf;
@@ -20,10 +20,10 @@ use super::numbers;
 
 type Parsed<T> = Result<T, PortError>;
 
-/// Reads a filter.
+/// Parses a filter.
 ///
 /// # Errors
-/// Poison, naming the path of what is not understood.
+/// Poison, with the path of the invalid part.
 pub(super) fn parse(json: &Value) -> Parsed<Filter> {
     filter(json, "filter")
 }
@@ -44,7 +44,7 @@ fn filter(json: &Value, path: &str) -> Parsed<Filter> {
     Ok(filter)
 }
 
-/// A list of conditions, or one without the list.
+/// A list of conditions, or a single one.
 fn conditions(json: &Value, path: &str) -> Parsed<Vec<Condition>> {
     match json {
         Value::Array(items) => {
@@ -122,10 +122,10 @@ fn field(fields: &Map<String, Value>, path: &str) -> Parsed<ConditionOneOf> {
         }
     }
     match (given, numbers) {
-        (0, _) => Err(unknown(path, "something to compare the field with: match, range, …")),
+        (0, _) => Err(unknown(path, "a comparison: match, range, …")),
         (_, None) => Ok(ConditionOneOf::Field(condition)),
         (1, Some(numbers)) => Ok(numbers),
-        // Qdrant lets a field pass that passes one of its comparisons.
+        // Qdrant accepts a field that matches any of its comparisons.
         (_, Some(numbers)) => {
             let either = [numbers, ConditionOneOf::Field(condition)];
             let should = either.map(|condition| Condition { condition_one_of: Some(condition) }).into();
@@ -134,7 +134,7 @@ fn field(fields: &Map<String, Value>, path: &str) -> Parsed<ConditionOneOf> {
     }
 }
 
-/// What a field is matched with.
+/// The value that a field is matched against.
 #[derive(Debug, PartialEq)]
 enum Matching {
     Value(MatchValue),
@@ -149,14 +149,14 @@ fn match_value(json: &Value, path: &str) -> Parsed<Matching> {
         return Err(unknown(path, "exactly one of value, any, except, text, text_any, phrase or prefix"));
     };
     let at = format!("{path}.{name}");
-    // MongoDB's types, in extended JSON, as the payload has them: a legacy UUID, for example.
+    // Converts MongoDB types in extended JSON to their payload form: a legacy UUID, for example.
     let value = &plain(value.clone());
     Ok(Matching::Value(match name.as_str() {
         "value" => match value {
             Value::String(text) => MatchValue::Keyword(text.clone()),
             Value::Bool(value) => MatchValue::Boolean(*value),
             Value::Number(number) => return Ok(Matching::Numbers(vec![number.clone()])),
-            _ => return Err(unknown(&at, "a text, a boolean or a number")),
+            _ => return Err(unknown(&at, "a string, a boolean or a number")),
         },
         "any" => return any(value, &at, MatchValue::Keywords, Matching::Numbers),
         "except" => return any(value, &at, MatchValue::ExceptKeywords, Matching::ExceptNumbers),
@@ -185,7 +185,7 @@ fn any(
     }
 }
 
-/// Bounds that are texts make a range of dates, others one of numbers.
+/// String bounds make a range of dates, others one of numbers.
 fn range(json: &Value, path: &str, condition: &mut FieldCondition) -> Parsed<()> {
     let bounds = bounds(json, path)?;
     if bounds.values().any(Value::is_string) {
@@ -205,7 +205,7 @@ fn values_count(json: &Value, path: &str) -> Parsed<ValuesCount> {
     Ok(ValuesCount { lt: at("lt")?, gt: at("gt")?, gte: at("gte")?, lte: at("lte")? })
 }
 
-/// The bounds of a range, without those that are null: Qdrant's own clients write those too.
+/// The bounds of a range without nulls, which Qdrant's own clients write too.
 fn bounds(json: &Value, path: &str) -> Parsed<Map<String, Value>> {
     let fields = only(json, path, &["lt", "gt", "gte", "lte"])?;
     Ok(fields.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.clone(), value.clone())).collect())
@@ -277,7 +277,7 @@ fn object<'a>(json: &'a Value, path: &str) -> Parsed<&'a Map<String, Value>> {
     json.as_object().ok_or_else(|| unknown(path, "an object"))
 }
 
-/// An object with no other fields than these.
+/// An object with only these fields.
 fn only<'a>(json: &'a Value, path: &str, known: &[&str]) -> Parsed<&'a Map<String, Value>> {
     let fields = object(json, path)?;
     match fields.keys().find(|name| !known.contains(&name.as_str())) {
@@ -296,7 +296,7 @@ fn list<T>(json: &Value, path: &str, item: impl Fn(&Value, &str) -> Parsed<T>) -
 }
 
 fn text(json: &Value, path: &str) -> Parsed<String> {
-    json.as_str().map(str::to_owned).ok_or_else(|| unknown(path, "a text"))
+    json.as_str().map(str::to_owned).ok_or_else(|| unknown(path, "a string"))
 }
 
 fn number(json: &Value, path: &str) -> Parsed<f64> {
@@ -310,7 +310,7 @@ fn date(json: &Value, path: &str) -> Parsed<Timestamp> {
 }
 
 fn unsigned(json: &Value, path: &str) -> Parsed<u64> {
-    json.as_u64().ok_or_else(|| unknown(path, "a whole number from 0 on"))
+    json.as_u64().ok_or_else(|| unknown(path, "a non-negative integer"))
 }
 
 fn boolean(json: &Value, path: &str) -> Parsed<bool> {
@@ -318,8 +318,8 @@ fn boolean(json: &Value, path: &str) -> Parsed<bool> {
 }
 
 fn unknown(path: &str, expected: &str) -> PortError {
-    PortError::poison(format!("the filter is not understood at {path}: expected {expected}"))
-        .with_hint("a filter is written as Qdrant's REST interface takes it")
+    PortError::poison(format!("invalid filter at {path}: expected {expected}"))
+        .with_hint("write the filter in the JSON form of Qdrant's REST API")
 }
 
 #[cfg(test)]
@@ -333,12 +333,12 @@ mod tests {
         let mut filter = parse(&json!({ "must": [json] })).unwrap();
         match filter.must.remove(0).condition_one_of {
             Some(ConditionOneOf::Field(field)) => field,
-            other => panic!("{other:?} is no condition on a field"),
+            other => panic!("{other:?} is not a field condition"),
         }
     }
 
     #[test]
-    fn every_kind_of_match_is_understood() {
+    fn filter_supports_every_kind_of_match() {
         let strings = || RepeatedStrings { strings: vec!["a".into(), "b".into()] };
         for (json, value) in [
             (json!({"value": "a"}), MatchValue::Keyword("a".into())),
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_of_numbers_or_of_dates() {
+    fn filter_ranges_hold_numbers_or_dates() {
         let numbers = field_of(&json!({"key": "price", "range": {"gt": 1, "lte": 2.5, "lt": null}}));
         assert_eq!(numbers.range, Some(Range { gt: Some(1.0), lte: Some(2.5), ..Range::default() }));
         let dates = field_of(&json!({"key": "at", "range": {"gte": "1970-01-01T00:01:00Z", "lt": "1970-01-02"}}));
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_a_mongodb_type_matches_what_the_payload_has() {
+    fn mongodb_types_match_their_payload_form() {
         let legacy = json!({"$binary": {"base64": "AAECAwQFBgcICQoLDA0ODw==", "subType": "03"}});
         for (value, plain) in [
             (legacy.clone(), "AAECAwQFBgcICQoLDA0ODw=="),
@@ -380,12 +380,12 @@ mod tests {
             assert_eq!(found, Matching::Value(MatchValue::Keyword(plain.to_owned())));
         }
         let any = match_value(&json!({"any": [legacy, "b"]}), "match").unwrap();
-        let Matching::Value(MatchValue::Keywords(any)) = any else { panic!("not a list of texts") };
+        let Matching::Value(MatchValue::Keywords(any)) = any else { panic!("not a list of strings") };
         assert_eq!(any.strings, ["AAECAwQFBgcICQoLDA0ODw==", "b"]);
     }
 
     #[test]
-    fn filters_nest_and_one_condition_needs_no_list() {
+    fn filters_nest_and_accept_a_single_condition() {
         let filter = parse(&json!({
             "should": [{"must": {"is_null": {"key": "a"}}}, {"has_id": [1, "0764ca76-b32e-56b6-a89f-522bf42e2798"]}],
             "must_not": {"is_empty": {"key": "b"}},
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_understood() {
+    fn filter_supports_geo_conditions() {
         let point = json!({"lon": 13.4, "lat": 52.5});
         let circle = field_of(&json!({"key": "at", "geo_radius": {"center": point, "radius": 1000}}));
         assert_eq!(circle.geo_radius.unwrap().radius, 1000.0);
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_refused_by_its_path() {
+    fn invalid_filter_error_names_path() {
         for (json, path) in [
             (json!([]), "filter"),
             (json!({"must": [{"key": "a"}]}), "filter.must[0]"),

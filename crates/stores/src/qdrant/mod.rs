@@ -1,12 +1,12 @@
-//! The collection in Qdrant, over gRPC.
+//! The Qdrant adapter, over gRPC.
 //!
-//! * **Order.** Every write carries a filter on the stored version, which the server evaluates and applies in one step:
-//!   an older change never replaces or deletes a newer one, however late or often it arrives. Only a point that is
-//!   missing is inserted whatever its version: that is why there are tombstones, and [`Index::stored`] to look.
-//! * **Durability.** Writes wait, and count only if the server says that they are completed. Anything less is a
-//!   transient error and is written again.
+//! * **Order.** Every write carries a filter on the stored version, which the server evaluates and applies atomically:
+//!   an older change never replaces or deletes a newer one, however late or often it arrives. Only a missing point is
+//!   inserted regardless of its version: tombstones and [`Index::stored`] cover that case.
+//! * **Durability.** Writes wait, and succeed only if the server reports `Completed`. Anything less is a transient
+//!   error and is retried.
 //! * **No hidden retries.** One call of the port is one attempt.
-//! * **A collection that somebody deletes** is reported by the next write, which does not create it.
+//! * **A deleted collection** is reported by the next write, which does not create it.
 
 mod aliases;
 mod batch;
@@ -53,42 +53,42 @@ pub use self::collection::CollectionFacts;
 use self::connection::Connection;
 use self::error::Call;
 
-/// Up to so many points are counted exactly: that reads all of them.
+/// Maximum points counted exactly: an exact count reads all of them.
 const COUNTED: u64 = 100_000;
 
-/// Points of a dropped collection that are deleted in one call. All of them in one would be millions: the call runs into its time
-/// limit, and is repeated while the server is still at the last one.
+/// Points of a dropped collection deleted per call. Deleting millions at once times out, and is retried while the
+/// server still works on the previous call.
 const DROPPED_PER_CALL: u32 = 5_000;
 
-/// Most fences in one delete: a filter is planned and evaluated as a whole, and strict mode may bound its size.
+/// Maximum fences per delete: a filter is planned and evaluated as a whole, and strict mode may limit its size.
 const FENCES_PER_CALL: usize = 256;
 
-/// Most points whose versions are read in one call: a long document has thousands.
+/// Maximum points whose versions are read per call: a long document has thousands.
 const VERSIONS_PER_CALL: usize = 4_096;
 
-/// How to reach Qdrant, and how much to send at once.
+/// Connection options for Qdrant and request limits.
 #[derive(Clone, Debug)]
 pub struct QdrantOptions {
-    /// The gRPC address, `http://host:6334` or `https://host:6334`. Without a scheme it is http, without a port 6334.
+    /// The gRPC address, `http://host:6334` or `https://host:6334`. The scheme defaults to http, the port to 6334.
     pub url: String,
-    /// Sent with every call, if there is one.
+    /// The API key, sent with every call.
     pub api_key: Option<Secret>,
-    /// A private CA, and a certificate to present. Only with `https://`.
+    /// A private CA and a client certificate. Only with `https://`.
     pub tls: ClientTls,
-    /// A collection, or an alias of one.
+    /// A collection or an alias.
     pub collection: String,
-    /// How long to wait for a connection.
+    /// Connect timeout.
     pub connect_timeout: Duration,
-    /// How long to wait for an answer. A write that takes longer may still happen.
+    /// Response timeout. A write that exceeds it may still be applied.
     pub timeout: Duration,
-    /// Most points in a request. Qdrant's manual advises 64 to 256.
+    /// Maximum points per request. Qdrant's documentation recommends 64 to 256.
     pub max_points: usize,
-    /// Most bytes in a request, about.
+    /// Approximate maximum bytes per request.
     pub max_bytes: usize,
 }
 
 impl QdrantOptions {
-    /// The defaults for this address and collection.
+    /// Default options for this address and collection.
     pub fn new(url: impl Into<String>, collection: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -99,20 +99,20 @@ impl QdrantOptions {
             // A write may wait for a segment that is being optimised.
             timeout: Duration::from_secs(60),
             max_points: 256,
-            // Half of what Qdrant takes at most: our count of bytes is an estimate.
+            // Half of Qdrant's maximum: our byte count is an estimate.
             max_bytes: 16 * 1024 * 1024,
         }
     }
 }
 
-/// What an operator wants to know of the server and the collection.
+/// State of the server and the collection, for operators.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct QdrantFacts {
-    /// What the server calls itself.
+    /// The server's title.
     pub title: String,
-    /// Its version.
+    /// The server's version.
     pub version: String,
-    /// The collection; `None` if there is none yet.
+    /// The collection; `None` if it does not exist yet.
     pub collection: Option<CollectionFacts>,
 }
 
@@ -135,7 +135,7 @@ impl QdrantIndex {
     /// Checks the options; the first call connects. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// Fatal, if the address or the API key cannot be one.
+    /// Fatal, if the address or the API key is invalid.
     pub fn connect(options: QdrantOptions) -> PortResult<Self> {
         let QdrantOptions { url, api_key, tls, collection, connect_timeout, timeout, max_points, max_bytes } = options;
         Ok(Self {
@@ -146,7 +146,7 @@ impl QdrantIndex {
         })
     }
 
-    /// The server and the collection as they are now.
+    /// Reads the current state of the server and the collection.
     pub async fn inspect(&self) -> PortResult<QdrantFacts> {
         let server = self.connection.server().health_check(HealthCheckRequest {}).await;
         let server = server.map_err(|status| self.failed("reach the server", &status))?.into_inner();
@@ -155,37 +155,37 @@ impl QdrantIndex {
 
     async fn facts(&self) -> PortResult<Option<CollectionFacts>> {
         let request = GetCollectionInfoRequest { collection_name: self.collection.clone() };
-        let answer = existing(self.connection.collections().get(request).await)
-            .map_err(|status| self.failed("look at the collection", &status))?;
-        Ok(answer.and_then(|answer| answer.result).map(|info| CollectionFacts::from(&info)))
+        let response = existing(self.connection.collections().get(request).await)
+            .map_err(|status| self.failed("read the collection's state", &status))?;
+        Ok(response.and_then(|response| response.result).map(|info| CollectionFacts::from(&info)))
     }
 
     async fn create(&self, dimension: usize) -> PortResult<bool> {
         tracing::info!(collection = %self.collection, dimension, "creating the Qdrant collection");
         match self.connection.collections().create(collection::creation(&self.collection, dimension)).await {
             Ok(_) => Ok(true),
-            // Another upserter was faster; what it made is checked like any other.
+            // Another upserter created it first; it is checked like any other.
             Err(status) if error::already_exists(&status) => Ok(false),
             Err(status) => Err(self.failed("create the collection", &status)),
         }
     }
 
-    /// One attempt to write one request.
+    /// Sends one request, once.
     async fn write(&self, parts: &[Part<'_>]) -> Result<(), Status> {
         let request = request::upsert(&self.collection, parts);
         bounds::check_size(&request)?;
         completed(self.connection.points().upsert(request).await)
     }
 
-    /// The points that a request asks for; none if there is no collection.
+    /// Returns the requested points; none if the collection is missing.
     async fn get(&self, request: GetPoints) -> PortResult<Vec<RetrievedPoint>> {
         let count = request.ids.len();
-        let answer = existing(self.connection.points().get(request).await)
+        let response = existing(self.connection.points().get(request).await)
             .map_err(|status| self.failed(&format!("read {count} points"), &status))?;
-        Ok(answer.map(|answer| answer.result).unwrap_or_default())
+        Ok(response.map(|response| response.result).unwrap_or_default())
     }
 
-    /// The versions of those of these points that exist.
+    /// Returns the versions of the existing points among these.
     async fn versions(&self, ids: Vec<Uuid>) -> PortResult<HashMap<Uuid, Option<Version>>> {
         if ids.is_empty() {
             return Ok(HashMap::new());
@@ -203,16 +203,16 @@ impl QdrantIndex {
     async fn counted(&self, exact: bool) -> PortResult<Option<u64>> {
         let request =
             CountPoints { collection_name: self.collection.clone(), exact: Some(exact), ..CountPoints::default() };
-        let answer = existing(self.connection.points().count(request).await)
+        let response = existing(self.connection.points().count(request).await)
             .map_err(|status| self.failed("count the points", &status))?;
-        Ok(answer.map(|answer| answer.result.unwrap_or_default().count))
+        Ok(response.map(|response| response.result.unwrap_or_default().count))
     }
 
-    /// Deletes what the filter selects. Without a collection that is nothing.
+    /// Deletes the points that the filter selects. Succeeds if the collection is missing.
     async fn delete_behind(&self, filter: Filter, what: &str) -> PortResult<()> {
         match completed(self.connection.points().delete(request::delete(&self.collection, filter)).await) {
             Err(status) if error::is_missing(&status) => Ok(()),
-            answer => answer.map_err(|status| self.failed(what, &status)),
+            response => response.map_err(|status| self.failed(what, &status)),
         }
     }
 
@@ -222,9 +222,9 @@ impl QdrantIndex {
         loop {
             let filter = fence::behind(std::slice::from_ref(fence));
             let request = request::ids(&self.collection, filter, start, DROPPED_PER_CALL);
-            let answer = existing(self.connection.points().scroll(request).await)
-                .map_err(|status| self.failed("look for points of a dropped collection", &status))?;
-            let Some(page) = answer else { return Ok(()) };
+            let response = existing(self.connection.points().scroll(request).await)
+                .map_err(|status| self.failed("list points of a dropped collection", &status))?;
+            let Some(page) = response else { return Ok(()) };
             let ids: Vec<PointId> = page.result.into_iter().filter_map(|point| point.id).collect();
             if !ids.is_empty() {
                 let what = format!("delete {} points of a dropped collection", ids.len());
@@ -258,7 +258,12 @@ impl Index for QdrantIndex {
             Some(facts) => facts,
             None => {
                 created = self.create(dimension).await?;
-                let gone = || PortError::transient(format!("Qdrant collection {:?} is gone again", self.collection));
+                let gone = || {
+                    PortError::transient(format!(
+                        "Qdrant collection {:?} was deleted after its creation",
+                        self.collection
+                    ))
+                };
                 self.facts().await?.ok_or_else(gone)?
             }
         };
@@ -295,10 +300,10 @@ impl Index for QdrantIndex {
                 continue;
             }
             match self.connection.points().update_batch(request).await.and_then(all_completed) {
-                // Without a collection there is nothing to refresh.
+                // A missing collection has nothing to refresh.
                 Err(status) if error::is_missing(&status) => break,
-                answer => {
-                    answer.map_err(|status| self.failed(&format!("write {operations} payloads"), &status))?;
+                response => {
+                    response.map_err(|status| self.failed(&format!("write {operations} payloads"), &status))?;
                 }
             }
         }
@@ -315,7 +320,7 @@ impl Index for QdrantIndex {
         if documents.is_empty() {
             return Ok(Vec::new());
         }
-        // Looking whether a point is there costs next to nothing; a version is a part of a payload, which has to be read.
+        // Checking a point's existence is cheap; a version is part of a payload, which has to be read.
         let behind = documents.iter().map(|(document, chunks)| document.point(*chunks));
         let first = documents.iter().filter(|(_, chunks)| *chunks > 1).map(|(document, _)| document.point(0));
         let behind = self.get(request::which_exist(&self.collection, behind)).await?;
@@ -332,7 +337,7 @@ impl Index for QdrantIndex {
         let (documents, namespaces): (Vec<Fence>, Vec<Fence>) =
             fences.iter().cloned().partition(|fence| matches!(fence.target, FenceTarget::Document(_)));
         for fences in documents.chunks(FENCES_PER_CALL) {
-            let what = format!("delete what is behind {} fences", fences.len());
+            let what = format!("delete points behind {} fences", fences.len());
             self.delete_behind(fence::behind(fences), &what).await?;
         }
         for fence in &namespaces {
@@ -359,8 +364,8 @@ impl Index for QdrantIndex {
     ) -> PortResult<Vec<Hit>> {
         let filter = filter.map(filter::parse).transpose()?;
         let request = request::search(&self.collection, vector, limit, filter, fields);
-        let answer = self.connection.points().query(request).await;
-        let points = answer.map_err(|status| self.failed("search", &status))?.into_inner().result;
+        let response = self.connection.points().query(request).await;
+        let points = response.map_err(|status| self.failed("search", &status))?.into_inner().result;
         let hit = |point: ScoredPoint| {
             Some(Hit { id: uuid_of(point.id)?, score: point.score, payload: value::from_payload(point.payload) })
         };
@@ -382,15 +387,15 @@ impl Index for QdrantIndex {
     }
 
     async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
-        // UUIDs are ordered as the numbers that they are, and Qdrant's page starts at the id given. From the nil UUID on,
-        // because points with plain numbers as ids, which are not ours, come before all UUIDs.
+        // UUIDs are ordered as 128-bit integers, and Qdrant's page starts at the given id. Starts at the nil UUID,
+        // because points with integer ids, which are not ours, come before all UUIDs.
         let Some(start) = after.map_or(Some(0), |after| after.as_u128().checked_add(1)) else {
             return Ok(Vec::new());
         };
         let request = request::page(&self.collection, Uuid::from_u128(start), limit, fields);
-        let answer = existing(self.connection.points().scroll(request).await)
+        let response = existing(self.connection.points().scroll(request).await)
             .map_err(|status| self.failed("read a page of points", &status))?;
-        Ok(indexed(answer.map(|answer| answer.result).unwrap_or_default()))
+        Ok(indexed(response.map(|response| response.result).unwrap_or_default()))
     }
 }
 
@@ -398,7 +403,7 @@ impl Index for QdrantIndex {
 impl KnownVectors for QdrantIndex {
     async fn known(&self, points: &[Uuid]) -> PortResult<Vec<KnownVector>> {
         let mut known = Vec::new();
-        // A vector of 1,536 numbers takes 6 KB: well below what an answer may have.
+        // A vector of 1,536 numbers takes 6 KB: well below the response limit.
         for points in points.chunks(self.limits.points) {
             let found = self.get(request::known(&self.collection, points)).await?;
             known.extend(found.into_iter().filter_map(known_vector));
@@ -407,7 +412,7 @@ impl KnownVectors for QdrantIndex {
     }
 }
 
-/// `None` if the point does not say what its vector was made from, or has another kind of vector than we write.
+/// `None` if the point has no fingerprint, or another kind of vector than we write.
 fn known_vector(point: RetrievedPoint) -> Option<KnownVector> {
     let fingerprint = fingerprint_of(&value::from_payload(point.payload))?.to_owned();
     let Some(VectorsOptions::Vector(vector)) = point.vectors?.vectors_options else { return None };
@@ -422,28 +427,28 @@ fn indexed(points: Vec<RetrievedPoint>) -> Vec<IndexedPoint> {
     points.into_iter().filter_map(indexed).collect()
 }
 
-/// A write counts only if it is completed. `WaitTimeout` comes inside an answer that is otherwise fine: the write is
-/// under way, and whether it will succeed is not known.
-fn completed(answer: Result<Response<PointsOperationResponse>, Status>) -> Result<(), Status> {
-    completion(answer?.into_inner().result.unwrap_or_default().status())
+/// Checks that a write is completed. `WaitTimeout` comes in an otherwise successful response: the write is in progress,
+/// and its outcome is unknown.
+fn completed(response: Result<Response<PointsOperationResponse>, Status>) -> Result<(), Status> {
+    completion(response?.into_inner().result.unwrap_or_default().status())
 }
 
 fn completion(status: UpdateStatus) -> Result<(), Status> {
     if status == UpdateStatus::Completed {
         return Ok(());
     }
-    Err(Status::aborted(format!("the server answered {} instead of Completed", status.as_str_name())))
+    Err(Status::aborted(format!("the server returned {} instead of Completed", status.as_str_name())))
 }
 
-/// A batch of writes counts only if each of them is completed.
-fn all_completed(answer: Response<UpdateBatchResponse>) -> Result<(), Status> {
-    answer.into_inner().result.iter().map(UpdateResult::status).try_for_each(completion)
+/// Checks that every write of a batch is completed.
+fn all_completed(response: Response<UpdateBatchResponse>) -> Result<(), Status> {
+    response.into_inner().result.iter().map(UpdateResult::status).try_for_each(completion)
 }
 
-/// `None` if there is no collection.
-fn existing<T>(answer: Result<Response<T>, Status>) -> Result<Option<T>, Status> {
-    match answer {
-        Ok(answer) => Ok(Some(answer.into_inner())),
+/// `None` if the collection is missing.
+fn existing<T>(response: Result<Response<T>, Status>) -> Result<Option<T>, Status> {
+    match response {
+        Ok(response) => Ok(Some(response.into_inner())),
         Err(status) if error::is_missing(&status) => Ok(None),
         Err(status) => Err(status),
     }
@@ -463,17 +468,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_completed_write_counts() {
-        let answer = |status: UpdateStatus| {
+    fn only_a_completed_write_succeeds() {
+        let response = |status: UpdateStatus| {
             let result = UpdateResult { status: status.into(), ..UpdateResult::default() };
             completed(Ok(Response::new(PointsOperationResponse {
                 result: Some(result),
                 ..PointsOperationResponse::default()
             })))
         };
-        assert!(answer(UpdateStatus::Completed).is_ok());
+        assert!(response(UpdateStatus::Completed).is_ok());
         for status in [UpdateStatus::Acknowledged, UpdateStatus::ClockRejected, UpdateStatus::WaitTimeout] {
-            let status = answer(status).unwrap_err();
+            let status = response(status).unwrap_err();
             assert_eq!(status.code(), Code::Aborted, "which is transient");
         }
         assert!(completed(Ok(Response::new(PointsOperationResponse::default()))).is_err());

@@ -1,28 +1,28 @@
 //! Numbers in filters, compared by value.
 //!
-//! Qdrant's `match` compares integers and finds no `3` in a stored `3.0`, while MongoDB and JSON know one kind of
-//! number. A range from a number to itself compares by value. Ranges are of doubles, so integers that no double holds
-//! are still matched as integers.
+//! Qdrant's `match` compares integers and does not match `3` with a stored `3.0`, while MongoDB and JSON have one kind
+//! of number. A range from a number to itself compares by value. Ranges hold doubles, so integers that no double
+//! represents are still matched as integers.
 
 use qdrant_client::qdrant::condition::ConditionOneOf;
 use qdrant_client::qdrant::r#match::MatchValue;
 use qdrant_client::qdrant::{Condition, FieldCondition, Filter, Match, Range, RepeatedIntegers, ValuesCount};
 use serde_json::Number;
 
-/// From here on not every integer is a double.
+/// The first integer from which doubles are no longer exact.
 const EXACT: u64 = 1 << 53;
 
-/// The field has one of these numbers.
+/// Matches a field with one of these numbers.
 pub(super) fn any(key: &str, numbers: &[Number]) -> ConditionOneOf {
     let mut conditions: Vec<Condition> = numbers.iter().map(|number| of(equal(key, number))).collect();
     match conditions.len() {
-        1 => conditions.remove(0).condition_one_of.expect("it was made with a condition"),
+        1 => conditions.remove(0).condition_one_of.expect("`equal` always sets a condition"),
         _ => ConditionOneOf::Filter(Filter { should: conditions, ..Filter::default() }),
     }
 }
 
-/// The field has a value that is none of these numbers. Of several values Qdrant looks for one that is no integer of
-/// the list; a single one is compared by value.
+/// Matches a field with a value outside these numbers. Among several values Qdrant looks for one outside the list of
+/// integers; a single one is compared by value.
 pub(super) fn except(key: &str, numbers: &[Number]) -> ConditionOneOf {
     let integers = numbers.iter().filter_map(integer).collect();
     let other = || of(matched(key, MatchValue::ExceptIntegers(RepeatedIntegers { integers: Vec::clone(&integers) })));
@@ -55,7 +55,7 @@ fn equal(key: &str, number: &Number) -> ConditionOneOf {
     }
 }
 
-/// The integer that has this value.
+/// The integer with this value, if any.
 fn integer(number: &Number) -> Option<i64> {
     let whole = |double: &f64| double.fract() == 0.0 && double.abs() <= EXACT as f64;
     number.as_i64().or_else(|| number.as_f64().filter(whole).map(|double| double as i64))

@@ -1,7 +1,7 @@
 //! The owner of a collection, in the collection's metadata.
 //!
-//! Qdrant keeps metadata from 1.16 on; an older server ignores it, and its collections stay unmarked. So do those that
-//! the API key does not let us change.
+//! Qdrant stores metadata since 1.16; older servers ignore it, and their collections stay unmarked. So do collections
+//! that the API key may not change.
 
 use async_trait::async_trait;
 use qdrant_client::qdrant::{GetCollectionInfoRequest, UpdateCollection};
@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 
 use super::{QdrantIndex, error, existing, value};
 
-/// The entry of the metadata.
+/// The metadata entry.
 const ENTRY: &str = "tidewheel";
 
 #[async_trait]
@@ -24,21 +24,23 @@ impl Ownable for QdrantIndex {
 
     async fn mark(&self) -> PortResult<CollectionMark> {
         let request = GetCollectionInfoRequest { collection_name: self.collection.clone() };
-        let answer = existing(self.connection.collections().get(request).await)
+        let response = existing(self.connection.collections().get(request).await)
             .map_err(|status| self.failed("read the owner of the collection", &status))?;
-        let Some(info) = answer.and_then(|answer| answer.result) else { return Ok(CollectionMark::NoCollection) };
+        let Some(info) = response.and_then(|response| response.result) else { return Ok(CollectionMark::NoCollection) };
         let metadata = value::from_payload(info.config.unwrap_or_default().metadata);
         mark_in(&metadata).map_err(|cause| {
             PortError::fatal(format!(
                 "failed to read the owner of the Qdrant collection {:?}: {cause}",
                 self.collection
             ))
-            .with_hint("`tidewheel installation adopt` marks the collection for the installation of these settings")
+            .with_hint(
+                "run `tidewheel installation adopt` to mark the collection for the installation of these settings",
+            )
         })
     }
 
     async fn set_mark(&self, installation: &Installation) -> PortResult<()> {
-        // A request that changes a collection has to name the collection itself.
+        // An update does not accept an alias.
         let collection_name = match self.resolve(&self.collection).await {
             Ok(Named::Nothing) => return Ok(()),
             Ok(Named::Collection) => self.collection.clone(),
@@ -57,7 +59,7 @@ impl Ownable for QdrantIndex {
     }
 }
 
-/// A key that may only write points is enough for everything else.
+/// A key with write access to points alone suffices for everything else.
 fn is_denied(status: &Status) -> bool {
     matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated)
 }
@@ -76,12 +78,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metadata_without_our_entry_is_unmarked_and_a_damaged_entry_an_error() {
+    fn metadata_without_entry_is_unmarked_and_invalid_entry_fails() {
         let of = |metadata: Value| mark_in(metadata.as_object().unwrap());
         assert_eq!(of(json!({})).unwrap(), CollectionMark::Unmarked);
-        assert_eq!(of(json!({"owner": "somebody"})).unwrap(), CollectionMark::Unmarked);
+        assert_eq!(of(json!({"owner": "another"})).unwrap(), CollectionMark::Unmarked);
         let CollectionMark::Of(mark) = of(json!({"tidewheel": {"id": "a", "database": "shop"}})).unwrap() else {
-            panic!("it is marked")
+            panic!("expected a mark")
         };
         assert_eq!(mark.source.database, "shop");
         assert!(of(json!({"tidewheel": {"id": 1}})).is_err());

@@ -1,4 +1,5 @@
-//! Redirects of a proxy before Qdrant, by name: gRPC knows no redirects, and its client reports a missing status only.
+//! Reports redirects of a proxy in front of Qdrant: gRPC has no redirects, and its client only reports a missing
+//! status.
 
 use std::task::{Context, Poll};
 
@@ -7,10 +8,10 @@ use tonic::Status;
 use tonic::codegen::http::{HeaderMap, Request, Response, StatusCode, header};
 use tonic::codegen::{BoxFuture, Service};
 
-/// What the message of such a failure begins with.
-pub(super) const REDIRECTS: &str = "it redirects to ";
+/// Prefix of the error message.
+pub(super) const REDIRECTS: &str = "redirected to ";
 
-/// Turns a redirect into a status of gRPC that names where it leads.
+/// Converts a redirect into a gRPC status that names its target.
 #[derive(Clone)]
 pub(super) struct Redirects<S>(pub(super) S);
 
@@ -28,14 +29,14 @@ where
     }
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
-        let answer = self.0.call(request);
+        let response = self.0.call(request);
         Box::pin(async move {
-            let mut answer = answer.await?;
-            if let Some(status) = status(answer.status(), answer.headers()) {
-                // Fails only for a message that no header can hold; this one is encoded.
-                let _ = status.add_header(answer.headers_mut());
+            let mut response = response.await?;
+            if let Some(status) = status(response.status(), response.headers()) {
+                // Fails only for a message that is invalid in a header; this one is encoded.
+                let _ = status.add_header(response.headers_mut());
             }
-            Ok(answer)
+            Ok(response)
         })
     }
 }
@@ -48,7 +49,7 @@ fn status(status: StatusCode, headers: &HeaderMap) -> Option<Status> {
     let target = match location {
         Some(location) if location.contains("://") => address::shown(location),
         Some(_) => "another path of the same server".to_owned(),
-        None => "an unnamed address".to_owned(),
+        None => "an unspecified address".to_owned(),
     };
     Some(Status::failed_precondition(format!("{REDIRECTS}{target} ({})", status.as_u16())))
 }
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redirect_becomes_a_status_that_names_its_target() {
+    fn redirect_status_names_target() {
         let message = |code: StatusCode, location: &str| {
             let headers = [(header::LOCATION, location.parse().unwrap())].into_iter().collect();
             status(code, &headers).map(|status| status.message().to_owned())
@@ -66,9 +67,9 @@ mod tests {
         let moved = StatusCode::PERMANENT_REDIRECT;
         assert_eq!(
             message(moved, "https://qdrant.example.com/?key=s3cret").unwrap(),
-            "it redirects to https://qdrant.example.com/?*** (308)"
+            "redirected to https://qdrant.example.com/?*** (308)"
         );
-        assert_eq!(message(moved, "/login").unwrap(), "it redirects to another path of the same server (308)");
+        assert_eq!(message(moved, "/login").unwrap(), "redirected to another path of the same server (308)");
         assert_eq!(message(StatusCode::OK, "/x"), None);
     }
 }

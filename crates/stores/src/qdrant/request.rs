@@ -1,4 +1,4 @@
-//! The requests, as plain functions of what is asked for.
+//! Builders of requests, as pure functions.
 
 use std::collections::HashMap;
 
@@ -20,10 +20,10 @@ use uuid::Uuid;
 use super::batch::Part;
 use super::{fence, value};
 
-/// The field of the payload that holds both halves of the version.
+/// The payload field with both halves of the version.
 const VERSION: &str = "_tidewheel.version";
 
-/// Writes points that are missing or older.
+/// Upserts points that are missing or older.
 pub(super) fn upsert(collection: &str, parts: &[Part<'_>]) -> UpsertPoints {
     UpsertPoints {
         collection_name: collection.to_owned(),
@@ -34,7 +34,7 @@ pub(super) fn upsert(collection: &str, parts: &[Part<'_>]) -> UpsertPoints {
     }
 }
 
-/// Documents of one version share a clause of the filter: all rows of a snapshot do.
+/// Groups documents of one version into one filter clause, such as all rows of a snapshot.
 fn by_version(parts: &[Part<'_>]) -> Vec<(Version, Vec<PointId>)> {
     let mut groups: Vec<(Version, Vec<PointId>)> = Vec::new();
     for part in parts {
@@ -49,7 +49,7 @@ fn by_version(parts: &[Part<'_>]) -> Vec<(Version, Vec<PointId>)> {
 
 fn point(document: &DocumentPoints, point: &Point) -> PointStruct {
     let vectors = if point.vector.iter().all(|number| *number == 0.0) {
-        // A point without a vector. One of zeros would be found by every search, with the similarity 0.
+        // Stores the point without a vector. A zero vector would match every search, with similarity 0.
         VectorsOptions::Vectors(NamedVectors::default())
     } else {
         let dense = vector::Vector::Dense(DenseVector { data: point.vector.clone() });
@@ -62,7 +62,7 @@ fn point(document: &DocumentPoints, point: &Point) -> PointStruct {
     }
 }
 
-/// Writes the payload of points that are older and have the same fingerprint; points without a fingerprint are left out.
+/// Writes the payload of points that are older and have the same fingerprint; points without a fingerprint are skipped.
 pub(super) fn refresh(collection: &str, parts: &[Part<'_>]) -> UpdateBatchPoints {
     let points = parts.iter().flat_map(|part| part.points.iter().map(|own| (part.document, own)));
     let operation = |(document, own): (&DocumentPoints, &Point)| {
@@ -88,7 +88,7 @@ fn payload(document: &DocumentPoints, point: &Point) -> HashMap<String, Value> {
     payload
 }
 
-/// Which of these points exist.
+/// Checks which of these points exist.
 pub(super) fn which_exist(collection: &str, ids: impl Iterator<Item = Uuid>) -> GetPoints {
     GetPoints {
         collection_name: collection.to_owned(),
@@ -98,12 +98,12 @@ pub(super) fn which_exist(collection: &str, ids: impl Iterator<Item = Uuid>) -> 
     }
 }
 
-/// The versions of these points.
+/// Reads the versions of these points.
 pub(super) fn versions(collection: &str, ids: impl Iterator<Item = Uuid>) -> GetPoints {
     GetPoints { with_payload: Some(selected(&[VERSION])), ..which_exist(collection, ids) }
 }
 
-/// The vectors of these points, and what they were made from.
+/// Reads the vectors and fingerprints of these points.
 pub(super) fn known(collection: &str, ids: &[Uuid]) -> GetPoints {
     let vectors = with_vectors_selector::SelectorOptions::Enable(true);
     GetPoints {
@@ -122,7 +122,7 @@ pub(super) fn delete(collection: &str, filter: Filter) -> DeletePoints {
     }
 }
 
-/// The ids of points that the filter selects, in their order, from `start` on.
+/// Lists the ids of points that the filter selects, in order, from `start`.
 pub(super) fn ids(collection: &str, filter: Filter, start: Option<PointId>, limit: u32) -> ScrollPoints {
     ScrollPoints {
         collection_name: collection.to_owned(),
@@ -134,7 +134,7 @@ pub(super) fn ids(collection: &str, filter: Filter, start: Option<PointId>, limi
     }
 }
 
-/// The nearest points with these fields of their payload.
+/// Searches the nearest points, with these payload fields.
 pub(super) fn search(
     collection: &str,
     vector: Vec<f32>,
@@ -153,7 +153,7 @@ pub(super) fn search(
     }
 }
 
-/// Points in the order of their ids, from `start` on.
+/// Lists points in id order, from `start`.
 pub(super) fn page(collection: &str, start: Uuid, limit: usize, fields: &[&str]) -> ScrollPoints {
     ScrollPoints {
         collection_name: collection.to_owned(),
@@ -164,12 +164,12 @@ pub(super) fn page(collection: &str, start: Uuid, limit: usize, fields: &[&str])
     }
 }
 
-/// These points.
+/// Reads these points.
 pub(super) fn points(collection: &str, ids: &[Uuid], fields: &[&str]) -> GetPoints {
     GetPoints { with_payload: Some(selected(fields)), ..which_exist(collection, ids.iter().copied()) }
 }
 
-/// These fields of the payload; all, if none is named.
+/// Selects these payload fields; all if `fields` is empty.
 fn selected(fields: &[&str]) -> WithPayloadSelector {
     if fields.is_empty() {
         return whole_payload();

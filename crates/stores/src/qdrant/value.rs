@@ -1,7 +1,7 @@
-//! JSON in Qdrant's protobuf form and back.
+//! Conversion between JSON and Qdrant's protobuf values.
 //!
-//! Integers stay integers as long as they fit into 64 signed bits; a greater one becomes the nearest double, as Qdrant
-//! would read it from JSON too.
+//! Integers stay integers if they fit into an `i64`; larger ones become the nearest double, as in Qdrant's own JSON
+//! parser.
 
 use std::collections::HashMap;
 
@@ -9,12 +9,12 @@ use qdrant_client::qdrant::value::Kind;
 use qdrant_client::qdrant::{ListValue, NullValue, Struct, Value as Proto};
 use serde_json::{Map, Number, Value};
 
-/// A payload as Qdrant takes it.
+/// Converts a payload to protobuf.
 pub(super) fn to_payload(fields: &Map<String, Value>) -> HashMap<String, Proto> {
     fields.iter().map(|(name, value)| (name.clone(), to_proto(value))).collect()
 }
 
-/// A payload as Qdrant gives it.
+/// Converts a payload from protobuf.
 pub(super) fn from_payload(fields: HashMap<String, Proto>) -> Map<String, Value> {
     fields.into_iter().map(|(name, value)| (name, from_proto(value))).collect()
 }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn payloads_come_back_as_they_went() {
+    fn payload_round_trips() {
         let payload = json!({
             "null": null, "true": true, "text": "ü", "list": [1, [2.5, {}], []], "nested": {"a": {"b": -1}},
             "largest": i64::MAX, "smallest": i64::MIN, "whole": 1.0, "tiny": 5e-324,
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn an_integer_above_64_signed_bits_becomes_a_double() {
+    fn integer_above_i64_becomes_a_double() {
         let Value::Object(fields) = json!({"n": u64::MAX}) else { unreachable!() };
         assert_eq!(from_payload(to_payload(&fields))["n"], json!(18_446_744_073_709_551_615_f64));
     }

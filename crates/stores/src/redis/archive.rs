@@ -1,4 +1,4 @@
-//! A stage's stream from its first entry on, and a group of its own on stage 2.
+//! Replays: reads a stage's stream from its first entry and keeps a separate consumer group on stage 2.
 
 use std::marker::PhantomData;
 
@@ -12,13 +12,13 @@ use super::journal::{Size, add_entries, counts_field, size};
 use super::{RedisStore, reply, script};
 
 impl RedisStore {
-    /// What the stream of `stage` still holds.
+    /// The retained entries of the stream of `stage`.
     pub fn archive<T: Record>(&self, stage: Stage) -> RedisArchive<T> {
         RedisArchive { store: self.clone(), stage, record: PhantomData }
     }
 }
 
-/// A stage's stream, to be replayed.
+/// A stage's stream as a replay source.
 pub struct RedisArchive<T> {
     store: RedisStore,
     stage: Stage,
@@ -28,7 +28,7 @@ pub struct RedisArchive<T> {
 #[async_trait]
 impl<T: Record> Archive<T> for RedisArchive<T> {
     async fn extent(&self) -> PortResult<Extent> {
-        let doing = format!("look at {}", self.stage.stream);
+        let doing = format!("inspect {}", self.stage.stream);
         let command = script::EXTENT.command(&[self.stage.stream], 0, 0);
         let answer = self.store.run(&doing, &script::EXTENT, &command).await?;
         let parse = || -> Result<_, reply::Unexpected> {
@@ -42,7 +42,7 @@ impl<T: Record> Archive<T> for RedisArchive<T> {
     }
 
     async fn page(&self, after: &EntryId, max: usize) -> PortResult<Vec<Delivery<T>>> {
-        let doing = format!("read {} again", self.stage.stream);
+        let doing = format!("replay {}", self.stage.stream);
         let answer = self.store.range(&doing, self.stage.stream, after, max).await?;
         reply::deliveries(answer).map_err(self.store.garbled(&doing))
     }
@@ -73,7 +73,7 @@ impl Follower for RedisStore {
         match self.link().send(&command).await {
             Ok(_) => Ok(()),
             Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
-            Err(error) => Err(self.failed("create the group of the replay", &error)),
+            Err(error) => Err(self.failed("create the replay group", &error)),
         }
     }
 
@@ -85,6 +85,6 @@ impl Follower for RedisStore {
         let Stage { stream, group, .. } = STAGE_2_REPLAY;
         let mut command = redis::cmd("XGROUP");
         command.arg("DESTROY").arg(stream).arg(group);
-        self.send("remove the group of the replay", &command).await.map(|_| ())
+        self.send("remove the replay group", &command).await.map(|_| ())
     }
 }

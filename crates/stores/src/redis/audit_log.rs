@@ -1,4 +1,4 @@
-//! The audit log: who changed what, from where. A bounded stream that an operator reads with XRANGE.
+//! The audit log: who changed what, from where. A bounded stream, readable with XRANGE.
 
 use redis::Value;
 use serde::Serialize;
@@ -7,33 +7,33 @@ use tidewheel_core::streams::AUDIT_LOG;
 
 use super::{RedisStore, reply};
 
-/// Entries that are kept, about.
+/// Approximate number of entries kept.
 const KEPT: u64 = 10_000;
 
-/// The longest field, in characters.
+/// Maximum length of a field, in characters.
 const LONGEST: usize = 2_000;
 
-/// One action.
+/// An operator's action.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Action {
-    /// What was done: `dead-letters drop`, `replay source`.
+    /// The command, such as `dead-letters drop` or `replay source`.
     pub action: String,
-    /// To what, and how.
+    /// Its target and options.
     pub detail: String,
-    /// Who did it.
+    /// The user.
     pub user: String,
-    /// From where: `console 192.0.2.7`, `cli db1`.
+    /// The origin, such as `console 192.0.2.7` or `cli db1`.
     pub origin: String,
 }
 
 /// An action in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Recorded {
-    /// The entry in the stream.
+    /// The stream entry id.
     pub id: String,
-    /// When, in milliseconds since the Unix epoch by Redis' clock.
+    /// Time in milliseconds since the Unix epoch, by Redis' clock.
     pub at_ms: u64,
-    /// What.
+    /// The action.
     #[serde(flatten)]
     pub action: Action,
 }
@@ -77,8 +77,8 @@ impl RedisStore {
     }
 }
 
-/// One line of bounded length: what a caller wrote must not look like something else.
+/// Reduces a value to one line of bounded length, so that caller input cannot forge other entries.
 fn plain(text: &str) -> String {
-    let line = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter });
+    let line = text.chars().map(|char| if char.is_control() { ' ' } else { char });
     line.take(LONGEST).collect()
 }

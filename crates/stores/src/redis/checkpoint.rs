@@ -1,11 +1,11 @@
-//! A checkpoint as fields of a hash that a person can read.
+//! A checkpoint as human-readable hash fields.
 
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Checkpoint, ResumeToken, SnapshotState};
 use tidewheel_core::version::ClusterTime;
 
-/// The hash's fields. All of them are always written; what does not apply is empty. A field that is not there counts as empty: an
-/// older release did not know it.
+/// The hash's fields. All are always written; those that do not apply are empty. A missing field counts as empty: older
+/// releases did not write it.
 pub(super) const FIELDS: [&str; 11] = [
     "token",
     "time",
@@ -46,7 +46,7 @@ pub(super) fn encode(checkpoint: &Checkpoint) -> [String; FIELDS.len()] {
     ]
 }
 
-/// The checkpoint in these values, or the field that does not hold what it should.
+/// Decodes a checkpoint, or returns the name of the invalid field.
 pub(super) fn decode(values: [Option<String>; FIELDS.len()]) -> Result<Checkpoint, &'static str> {
     let mut fields = FIELDS.into_iter().zip(values);
     let mut next = || {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn every_state_comes_back() {
+    fn checkpoint_round_trips_in_every_snapshot_state() {
         let after = Some((Namespace::new("shop", "tickets"), r#"{"$numberInt":"7"}"#.to_owned()));
         for snapshot in [
             SnapshotState::Running { time: time(), after: None, rows: 0 },
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fields_are_readable() {
+    fn checkpoint_fields_are_human_readable() {
         let values = encode(&checkpoint(SnapshotState::Done { time: time(), rows: 12 }));
         let shown: Vec<_> = FIELDS.iter().zip(&values).map(|(field, value)| format!("{field}={value}")).collect();
         assert_eq!(
@@ -146,16 +146,16 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_of_an_older_release_is_read() {
+    fn checkpoint_of_older_release_decodes() {
         let older =
             Checkpoint { through: ClusterTime::default(), ..checkpoint(SnapshotState::Done { time: time(), rows: 1 }) };
         let mut values = encode(&older).map(Some);
-        assert_eq!(values[10].take(), Some(String::new()), "as the scripts take a field that is not there");
+        assert_eq!(values[10].take(), Some(String::new()), "scripts treat a missing field as empty");
         assert_eq!(decode(values), Ok(older));
     }
 
     #[test]
-    fn a_broken_hash_names_the_field() {
+    fn decode_error_names_invalid_field() {
         let values = encode(&checkpoint(SnapshotState::Done { time: time(), rows: 12 })).map(Some);
         for (at, wrong) in [(1, "soon"), (2, "-1"), (3, "x"), (5, "paused"), (6, "1"), (7, "")] {
             let mut broken = values.clone();

@@ -1,4 +1,4 @@
-//! The dead letters of both stages.
+//! The dead-letter queues of both stages.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tidewheel_core::streams::{COUNTS, RETRIED, Stage, TOMBSTONE_STATE};
 use super::journal::counts_field;
 use super::{RedisStore, reply, script};
 
-/// For how long it is remembered that letters were put back. They leave the streams much sooner, and a barrier shows it.
+/// How long a retry of dead letters is remembered. They leave the streams much sooner, confirmed by a barrier.
 const RETRIED_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// Most letters that are moved in one step, however small they are.
+/// Maximum dead letters moved per script call, regardless of size.
 const AT_ONCE: usize = 100;
 
 #[async_trait]
@@ -36,7 +36,7 @@ impl DeadLetters for RedisStore {
     }
 
     async fn retry(&self, stage: Stage, ids: &[EntryId]) -> PortResult<Retried> {
-        let doing = format!("put dead letters back into {}", stage.stream);
+        let doing = format!("requeue dead letters to {}", stage.stream);
         let (mut left, mut retried) = (ids, Retried::default());
         while !left.is_empty() {
             let page = &left[..left.len().min(AT_ONCE)];

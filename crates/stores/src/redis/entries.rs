@@ -1,4 +1,4 @@
-//! The entries of some documents in a stream, for a person who asks where they are.
+//! Lookup of documents' entries in a stream, for operators.
 
 use redis::Value;
 use tidewheel_core::identity::Namespace;
@@ -8,52 +8,52 @@ use tidewheel_core::wire::RawFields;
 
 use super::{RedisStore, reply, script};
 
-/// Entries that one script looks at: with vectors and documents of ordinary size a few milliseconds of Redis' time.
+/// Entries scanned per script call: a few milliseconds of Redis' time with vectors and documents of ordinary size.
 const AT_ONCE: u64 = 500;
 
-/// How far the group of its stage has come with an entry.
+/// Delivery state of an entry in its stage's consumer group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryState {
-    /// Nobody was given it yet.
+    /// Not delivered yet.
     Waiting,
-    /// A consumer was given it and has not confirmed it.
+    /// Delivered to a consumer and not acknowledged.
     Pending {
-        /// Which one.
+        /// The consumer's name.
         consumer: String,
-        /// Milliseconds since it was given to it, or since it last said that it is at work on it.
+        /// Milliseconds since its delivery, or since the consumer last renewed its claim.
         idle_ms: u64,
-        /// How often it was given to anybody.
+        /// Number of deliveries.
         deliveries: u64,
     },
-    /// It is done, and kept for a replay.
+    /// Acknowledged, and kept for replays.
     Confirmed,
 }
 
-/// An entry, without its vectors.
+/// An entry without its vectors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundEntry {
-    /// Its id.
+    /// The entry id.
     pub id: EntryId,
-    /// How far the group has come with it; of no meaning in a stream of dead letters.
+    /// Its delivery state; meaningless in a dead-letter stream.
     pub state: EntryState,
     /// Its fields.
     pub fields: RawFields,
 }
 
-/// What a look through a stream has found.
+/// Result of a lookup in a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FoundEntries {
     /// The entries, newest first.
     pub entries: Vec<FoundEntry>,
-    /// How many entries were looked at, from the newest on.
+    /// Number of entries scanned, newest first.
     pub looked_at: u64,
-    /// Whether that was all of them.
+    /// Whether the whole stream was scanned.
     pub complete: bool,
 }
 
 impl RedisStore {
-    /// The entries of these documents, given by namespace and canonical key, and of the whole of their collections, among the
-    /// newest `most` entries of a stage.
+    /// Finds the entries of these documents, given by namespace and canonical key, and of their whole collections,
+    /// among the newest `most` entries of a stage.
     pub async fn entries_of(
         &self,
         stage: Stage,
@@ -63,7 +63,7 @@ impl RedisStore {
         self.look_through(stage.stream, stage.group, documents, most).await
     }
 
-    /// The dead letters of these documents.
+    /// Finds the dead letters of these documents.
     pub async fn letters_of(
         &self,
         stage: Stage,
@@ -73,9 +73,9 @@ impl RedisStore {
         self.look_through(stage.dead_letters, "", documents, most).await
     }
 
-    /// The producer that is at work, if one is.
+    /// The producer that holds the lease, if any.
     pub async fn leader(&self) -> PortResult<Option<String>> {
-        let doing = "ask which producer is at work";
+        let doing = "read the producer's lease";
         let answer = self.send(doing, redis::cmd("GET").arg(LEASE)).await?;
         reply::optional_text(answer).map_err(self.garbled(doing))
     }
@@ -87,7 +87,7 @@ impl RedisStore {
         documents: &[(Namespace, String)],
         most: u64,
     ) -> PortResult<FoundEntries> {
-        let doing = format!("look through {stream}");
+        let doing = format!("scan {stream}");
         let mut found = FoundEntries::default();
         let mut from = "+".to_owned();
         while found.looked_at < most {

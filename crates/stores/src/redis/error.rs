@@ -1,47 +1,45 @@
-//! What a failure of Redis means: the one place where it is decided whether to wait or to stop.
+//! Classification of Redis errors: the only place that decides between retrying and stopping.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 use tidewheel_core::error::{Cause, ErrorClass, PortError, Server};
 
-/// Class of a failure and what a person can do about it, from the client's kind of error and the server's error code.
+/// Returns the class of an error and a hint for the operator, from the client's error kind and the server's error code.
 ///
-/// Whatever is not known to need a person is transient: an operator repairs Redis more often than tidewheel's settings.
+/// Errors not known to need intervention are transient: operators repair Redis more often than tidewheel's settings.
 pub(super) fn classify(kind: ErrorKind, code: Option<&str>) -> (ErrorClass, Option<&'static str>) {
     use ErrorClass::{Fatal, Transient};
     match (kind, code) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
-            (Fatal, Some("check user name and password in redis.url"))
+            (Fatal, Some("check the user name and password in redis.url"))
         }
         (ErrorKind::Server(ServerErrorKind::NoPerm), _) => {
-            (Fatal, Some("give the user of redis.url access to tidewheel's keys: see ACL SETUSER"))
+            (Fatal, Some("grant the user in redis.url access to tidewheel's keys with ACL SETUSER"))
         }
         (_, Some("WRONGTYPE")) => (
             Fatal,
-            Some(
-                "a key of tidewheel holds something else: rename that key, or give tidewheel its own database in redis.url",
-            ),
+            Some("a tidewheel key has an unexpected type: rename that key, or set a separate database in redis.url"),
         ),
         (ErrorKind::Server(ServerErrorKind::CrossSlot | ServerErrorKind::Moved | ServerErrorKind::Ask), _) => {
             (Fatal, Some("Redis Cluster is not supported: use a single Redis server with replicas"))
         }
         (ErrorKind::InvalidClientConfig, _) => {
-            (Fatal, Some("redis.url looks like redis://user:password@host:6379/0, or rediss:// for TLS"))
+            (Fatal, Some("set redis.url to redis://user:password@host:6379/0, or rediss:// for TLS"))
         }
         (_, Some("OOM")) => (
             Transient,
-            Some("Redis is at maxmemory: it drains as the later stages work; raise maxmemory if this lasts"),
+            Some("Redis is at maxmemory and drains as later stages progress; raise maxmemory if this persists"),
         ),
         (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => {
-            (Transient, Some("this Redis is a replica: redis.url must lead to the primary"))
+            (Transient, Some("this Redis is a replica: point redis.url at the primary"))
         }
-        (_, Some("MISCONF")) => (Transient, Some("Redis cannot write to its disk: see its log")),
+        (_, Some("MISCONF")) => (Transient, Some("Redis cannot write to its disk: check its log")),
         _ => (Transient, None),
     }
 }
 
-/// The failure of `doing`, for the stages.
+/// The port error for a failed `doing`.
 pub(super) fn port_error(doing: impl std::fmt::Display, address: &str, error: &RedisError) -> PortError {
-    // Within a script Redis has no code of its own for a missing right.
+    // Inside a script Redis has no error code for a missing permission.
     let forbidden = error.detail().is_some_and(|detail| detail.contains("executing the script can't run this command"));
     let kind = if forbidden { ErrorKind::Server(ServerErrorKind::NoPerm) } else { error.kind() };
     let (class, hint) = classify(kind, error.code());
@@ -51,10 +49,9 @@ pub(super) fn port_error(doing: impl std::fmt::Display, address: &str, error: &R
         (Some(code), None) => code.to_owned(),
         (None, _) => error.to_string(),
     };
-    // The client has no kind of its own for this, only the text of the TLS library.
+    // The client has no error kind for this, only the TLS library's text.
     let untrusted = cause.starts_with("invalid peer certificate");
-    let hint =
-        hint.or(untrusted.then_some("if Redis has a certificate of your own authority, name that in redis.ca_file"));
+    let hint = hint.or(untrusted.then_some("if Redis uses a private CA, set redis.ca_file to its certificate"));
     let message = message(doing, address, cause);
     let error = match class {
         ErrorClass::Transient => PortError::transient(message),
@@ -68,7 +65,7 @@ pub(super) fn port_error(doing: impl std::fmt::Display, address: &str, error: &R
     }
 }
 
-/// In which way it failed, for those who count.
+/// The cause label for metrics.
 fn cause_of(error: &RedisError) -> Cause {
     match error.code() {
         Some("OOM" | "BUSY" | "LOADING") => Cause::Busy,
@@ -79,25 +76,25 @@ fn cause_of(error: &RedisError) -> Cause {
     }
 }
 
-/// What failed, where, caused by what.
+/// The error message: operation, server, cause.
 pub(super) fn message(doing: impl std::fmt::Display, address: &str, cause: impl std::fmt::Display) -> String {
-    format!("could not {doing} (Redis at {address}): {cause}")
+    format!("failed to {doing} (Redis at {address}): {cause}")
 }
 
-/// Whether the connection must not be used again. A time-out counts: an answer may still be on its way, or nothing
-/// will ever come. So does a primary that became a replica: its name may lead to the new primary now.
+/// Whether the connection must not be used again. True for timeouts: a reply may still arrive, or never. True for a
+/// primary that became a replica: its name may now resolve to the new primary.
 pub(super) fn spoils_connection(error: &RedisError) -> bool {
     error.is_io_error()
         || error.is_unrecoverable_error()
         || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
 }
 
-/// Whether the command may have been carried out although it failed.
+/// Whether the command may have been executed despite the error.
 pub(super) fn is_ambiguous(error: &RedisError) -> bool {
     error.is_io_error() || error.kind() == ErrorKind::Parse
 }
 
-/// Whether the group or its stream is gone: before the command, or under a read that was waiting.
+/// Whether the group or its stream is missing: before the command, or during a blocking read.
 pub(super) fn is_no_group(error: &RedisError) -> bool {
     matches!(error.code(), Some("NOGROUP" | "UNBLOCKED"))
 }
@@ -106,7 +103,7 @@ pub(super) fn is_no_group(error: &RedisError) -> bool {
 mod tests {
     use super::*;
 
-    /// What the client makes of this answer of the server.
+    /// Parses a server reply as the client does.
     fn answer(line: &str) -> RedisError {
         match redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap() {
             redis::Value::ServerError(error) => error.into(),
@@ -115,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn every_answer_has_its_class() {
+    fn server_errors_map_to_class_and_hint() {
         use ErrorClass::{Fatal, Transient};
         for (line, class, hint) in [
             ("LOADING Redis is loading the dataset in memory", Transient, ""),
@@ -138,13 +135,13 @@ mod tests {
         ] {
             let error = port_error("append", "127.0.0.1:6379", &answer(line));
             assert_eq!(error.class, class, "{line}");
-            assert_eq!(error.message, format!("could not append (Redis at 127.0.0.1:6379): {line}"));
+            assert_eq!(error.message, format!("failed to append (Redis at 127.0.0.1:6379): {line}"));
             assert!(error.hint.unwrap_or_default().contains(hint), "{line}");
         }
     }
 
     #[test]
-    fn a_broken_connection_is_transient_ambiguous_and_not_used_again() {
+    fn connection_error_is_transient_ambiguous_and_drops_connection() {
         for kind in [
             std::io::ErrorKind::ConnectionRefused,
             std::io::ErrorKind::ConnectionReset,
@@ -163,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_group_is_recognised_also_from_a_script() {
+    fn missing_group_is_recognised_from_commands_and_scripts() {
         assert!(is_no_group(&answer("NOGROUP No such key 'raw' or consumer group 'g'")));
         assert!(is_no_group(&answer(
             "NOGROUP No such key 'raw' or consumer group 'g' script: 8e3, on @user_script:9."

@@ -1,9 +1,9 @@
 //! The step from stage 1 to stage 2.
 //!
-//! Entries of stage 1 are acknowledged whoever holds them: if a colleague has taken one over meanwhile, its records
-//! come a second time, which their version makes harmless. If none of the entries is pending any more, nothing is appended: the
-//! work was done by an earlier call whose answer was lost, or by a colleague, or the stream is gone and what was in it will be
-//! appended again, for all that is known here in another form.
+//! Entries of stage 1 are acknowledged regardless of their current consumer: if another consumer has claimed one
+//! meanwhile, its records are delivered twice, which their version makes harmless. If none of the entries is pending
+//! any more, nothing is appended: an earlier call whose reply was lost or another consumer has done the work, or the
+//! stream is gone and its entries will be appended again, possibly in another form.
 
 use async_trait::async_trait;
 use tidewheel_core::embedded::Embedded;
@@ -32,7 +32,7 @@ impl Handover for RedisStore {
         add_entries(&mut command, &entries);
         match self.link().run(&script::HAND_OVER, &command).await {
             Ok(_) => Ok(()),
-            // Without a group nothing is pending.
+            // No entry is pending without a group.
             Err(error) if is_no_group(&error) => Ok(()),
             Err(error) => Err(self.failed("hand over to embedded_documents", &error)),
         }

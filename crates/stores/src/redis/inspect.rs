@@ -1,4 +1,4 @@
-//! How a Redis server is set up, as far as tidewheel's promises depend on it.
+//! The Redis server's configuration, as far as tidewheel's guarantees depend on it.
 
 use redis::{ErrorKind, ServerErrorKind};
 use tidewheel_core::error::PortError;
@@ -6,7 +6,7 @@ use tidewheel_core::ports::PortResult;
 
 use super::{RedisStore, reply};
 
-/// How a Redis server is set up.
+/// Configuration and state of a Redis server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RedisFacts {
     /// `redis_version`, such as `7.0.15`.
@@ -17,22 +17,22 @@ pub struct RedisFacts {
     pub cluster: bool,
     /// Whether it writes an append-only file.
     pub append_only: bool,
-    /// `always`, `everysec` or `no`; `None` if the server does not let us see its settings.
+    /// `always`, `everysec` or `no`; `None` if `CONFIG` is not permitted.
     pub append_fsync: Option<String>,
-    /// Its memory limit in bytes; 0 is none.
+    /// `maxmemory` in bytes; 0 means unlimited.
     pub max_memory: u64,
-    /// What it uses now, in bytes.
+    /// Memory in use, in bytes.
     pub used_memory: u64,
-    /// What it does at the limit; everything but `noeviction` deletes data.
+    /// `maxmemory-policy`; every value but `noeviction` deletes data at the limit.
     pub max_memory_policy: String,
-    /// Replicas that are connected.
+    /// Connected replicas.
     pub replicas: u64,
-    /// Whether the `CONFIG` command may be used.
+    /// Whether the `CONFIG` command is permitted.
     pub config_permitted: bool,
 }
 
 impl RedisFacts {
-    /// Reads the facts in an answer of INFO: lines of `name:value`.
+    /// Parses a reply of INFO: lines of `name:value`.
     fn parse(info: &str) -> Self {
         let get = |name: &str| {
             info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
@@ -51,10 +51,10 @@ impl RedisFacts {
         }
     }
 
-    /// Fails as fatal if this Redis deletes keys when its memory is full: it would delete a stream, or the checkpoint
-    /// and not the stream, and nobody would notice.
+    /// Fails as fatal if this Redis evicts keys: it could silently delete a stream, or the checkpoint but not the
+    /// stream.
     pub fn refuse_evicting_policy(&self, address: &str) -> PortResult<()> {
-        // A server that does not tell is not refused; `tidewheel check` says so.
+        // A server that does not report its policy is accepted; `tidewheel check` warns about it.
         if self.max_memory_policy.is_empty() || self.max_memory_policy == "noeviction" {
             return Ok(());
         }
@@ -62,12 +62,12 @@ impl RedisFacts {
         Err(PortError::fatal(format!(
             "Redis at {address} has maxmemory-policy {policy}: it deletes data when memory is full"
         ))
-        .with_hint("redis-cli CONFIG SET maxmemory-policy noeviction, and the same line in redis.conf"))
+        .with_hint("run redis-cli CONFIG SET maxmemory-policy noeviction, and set the same in redis.conf"))
     }
 }
 
 impl RedisStore {
-    /// How the server is set up.
+    /// Reads the server's configuration.
     pub async fn inspect(&self) -> PortResult<RedisFacts> {
         let doing = "inspect the server";
         let info = reply::text(self.send(doing, &redis::cmd("INFO")).await?).map_err(self.garbled(doing))?;
@@ -78,7 +78,7 @@ impl RedisStore {
                 let mut values = reply::array(answer).map_err(self.garbled(doing))?.into_iter();
                 facts.append_fsync = values.nth(1).map(reply::text).transpose().map_err(self.garbled(doing))?;
             }
-            // Managed servers forbid the command or have removed it.
+            // Managed servers forbid or remove the command.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -89,7 +89,7 @@ impl RedisStore {
         Ok(facts)
     }
 
-    /// Fails as fatal if this Redis deletes keys when its memory is full. For the start of a service.
+    /// Fails as fatal if this Redis evicts keys. Called at the start of a service.
     pub async fn refuse_evicting_policy(&self) -> PortResult<()> {
         self.inspect().await?.refuse_evicting_policy(self.address())
     }
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn facts_are_read_by_their_exact_names() {
+    fn facts_are_parsed_by_exact_info_names() {
         let info = "# Memory\r\nused_memory:1048576\r\nused_memory_human:1.00M\r\nmaxmemory_human:0B\r\n\
                     maxmemory:2097152\r\nmaxmemory_policy:allkeys-lru\r\n# Server\r\nredis_version:7.0.15\r\n\
                     role:master\r\ncluster_enabled:0\r\naof_enabled:1\r\nconnected_slaves:2\r\n";

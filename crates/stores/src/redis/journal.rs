@@ -1,8 +1,8 @@
 //! The producer's side of stage 1.
 //!
-//! An append and the checkpoint that covers it are one script, which goes ahead only from the expected checkpoint.
-//! If the answer gets lost, the same script is sent once more: it finds the new checkpoint saved and says so, or
-//! appends now. An old request that was held up somewhere and arrives late finds another checkpoint and does nothing.
+//! An append and the checkpoint that covers it are one script, which runs only if the stored checkpoint is the expected
+//! one. If the reply is lost, the same script is sent once more: it reports `saved` if the new checkpoint is stored, or
+//! appends now. A delayed request that arrives late finds another checkpoint and does nothing.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -39,7 +39,7 @@ impl Journal for RedisStore {
     }
 
     async fn most_bytes(&self) -> PortResult<Option<usize>> {
-        self.sizes().most_bytes(self.link()).await.map_err(|error| self.failed("ask for the largest value", &error))
+        self.sizes().most_bytes(self.link()).await.map_err(|error| self.failed("read the size limits", &error))
     }
 
     async fn applied(&self) -> PortResult<Option<Checkpoint>> {
@@ -72,7 +72,7 @@ impl Journal for RedisStore {
     }
 
     async fn positions(&self) -> PortResult<Positions> {
-        let doing = "look at the positions of both stages";
+        let doing = "read the positions of both stages";
         let mut command = script::POSITIONS.command(&[RAW, EMBEDDED, COUNTS, DAMAGE], 2, 64);
         command.arg(RAW_GROUP).arg(EMBEDDED_GROUP);
         let answer = self.run(doing, &script::POSITIONS, &command).await?;
@@ -80,7 +80,7 @@ impl Journal for RedisStore {
     }
 
     async fn audit(&self) -> PortResult<Option<String>> {
-        let doing = "load the place of the audit";
+        let doing = "load the audit position";
         let answer = self.send(doing, redis::cmd("GET").arg(AUDIT)).await?;
         reply::optional_text(answer).map_err(self.garbled(doing))
     }
@@ -91,13 +91,13 @@ impl Journal for RedisStore {
             Some(place) => command.arg("SET").arg(AUDIT).arg(place),
             None => command.arg("DEL").arg(AUDIT),
         };
-        self.send("save the place of the audit", &command).await.map(|_| ())
+        self.send("save the audit position", &command).await.map(|_| ())
     }
 
     async fn lease(&self, owner: &str, time_to_live: Duration) -> PortResult<bool> {
         let doing = "take the producer's lease";
         let mut command = script::LEASE.command(&[LEASE], 2, 64);
-        // Redis refuses a time to live of 0.
+        // Redis rejects a time to live of 0.
         command.arg(owner).arg(milliseconds(time_to_live).max(1));
         let answer = self.run(doing, &script::LEASE, &command).await?;
         reply::integer(&answer).map(|taken| taken == 1).map_err(self.garbled(doing))
@@ -106,7 +106,7 @@ impl Journal for RedisStore {
     async fn release(&self, owner: &str) -> PortResult<()> {
         let mut command = script::RELEASE.command(&[LEASE], 1, 64);
         command.arg(owner);
-        self.run("give back the producer's lease", &script::RELEASE, &command).await.map(|_| ())
+        self.run("release the producer's lease", &script::RELEASE, &command).await.map(|_| ())
     }
 
     async fn backlog(&self) -> PortResult<u64> {
@@ -114,7 +114,7 @@ impl Journal for RedisStore {
     }
 }
 
-/// The largest whole number that a script counts exactly. Ages and lengths beyond it are for ever all the same.
+/// The largest integer that Lua represents exactly. Larger ages and lengths are capped to it, which means unlimited.
 pub(super) const EXACT: u64 = 1 << 53;
 
 /// Whole milliseconds, as Redis counts.
@@ -136,8 +136,8 @@ impl RedisStore {
         }
         checkpoint::decode(values).map(Some).map_err(|field| {
             let address = self.address();
-            PortError::fatal(format!("field {field} of {key} in Redis at {address} is not readable"))
-                .with_hint(format!("DEL {key} makes the producer compare the whole source with the index"))
+            PortError::fatal(format!("field {field} of {key} in Redis at {address} is invalid"))
+                .with_hint(format!("run DEL {key}: the producer then compares the whole source with the index"))
         })
     }
 
@@ -173,19 +173,19 @@ fn outcome(answer: Value) -> Result<Appended, reply::Unexpected> {
     match reply::text(answer)?.as_str() {
         "saved" => Ok(Appended::Saved),
         "conflict" => Ok(Appended::Conflict),
-        _ => Err(reply::Unexpected("what the script says")),
+        _ => Err(reply::Unexpected("`saved` or `conflict`")),
     }
 }
 
 fn positions(answer: Value) -> Result<Positions, reply::Unexpected> {
     let texts: Vec<String> = reply::array(answer)?.into_iter().map(reply::text).collect::<Result<_, _>>()?;
     let [raw_last, raw_waiting, raw_harm, last, waiting, harm, recorded, now]: [String; 8] =
-        texts.try_into().map_err(|_| reply::Unexpected("as long as the script makes it"))?;
+        texts.try_into().map_err(|_| reply::Unexpected("all values of the script"))?;
     let position = |last, waiting: String| Position {
         last: EntryId(last),
         waiting: (!waiting.is_empty()).then_some(EntryId(waiting)),
     };
-    // A lost collection comes first: what makes it good makes lost entries good as well.
+    // A lost collection takes precedence: its repair also repairs lost entries.
     let damage = if recorded.starts_with("collection ") {
         Some(Damage::Collection(recorded))
     } else {
@@ -219,17 +219,17 @@ fn append(mode: &str, expected: Option<&Checkpoint>, changes: &[Change], parked:
     command
 }
 
-/// What entries add to a command.
+/// Size that entries add to a command.
 pub(super) struct Size {
-    /// Arguments.
+    /// Number of arguments.
     pub(super) arguments: usize,
-    /// Bytes of all of them, about.
+    /// Approximate bytes of all arguments.
     pub(super) bytes: usize,
-    /// Bytes of the values of the largest entry.
+    /// Value bytes of the largest entry.
     pub(super) largest: usize,
 }
 
-/// How large a command these entries make.
+/// Computes the size that these entries add to a command.
 pub(super) fn size(entries: &[Fields<'_>]) -> Size {
     let mut size = Size { arguments: entries.len(), bytes: 0, largest: 0 };
     for fields in entries {
@@ -241,7 +241,7 @@ pub(super) fn size(entries: &[Fields<'_>]) -> Size {
     size
 }
 
-/// Adds each entry as the number of its names and values together, and these.
+/// Adds each entry as the count of its names and values, followed by these.
 pub(super) fn add_entries(command: &mut Cmd, entries: &[Fields<'_>]) {
     for fields in entries {
         command.arg(2 * fields.len());

@@ -1,6 +1,6 @@
 //! Connections to one Redis, replaced when they break.
 //!
-//! A command that fails for want of a connection is not repeated here: the caller knows whether that is safe. The
+//! A command that fails on a broken connection is not retried here: only the caller knows whether that is safe. The
 //! next command opens a new connection.
 
 use std::sync::Mutex;
@@ -12,26 +12,25 @@ use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, RedisResult, ServerE
 use super::error::spoils_connection;
 use super::script::Script;
 
-/// How long opening a connection may take. Over a good network it takes milliseconds; a server that needs longer is
-/// better tried again.
+/// Connect timeout. A healthy network takes milliseconds; beyond this a retry is better.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long an answer may take. The longest script appends 4 MB, which takes tens of milliseconds; a disk that syncs
-/// slowly or a fork for a snapshot may hold up Redis for seconds.
+/// Response timeout. The longest script appends 4 MB, which takes tens of milliseconds; a slow disk sync or a fork for
+/// a snapshot may block Redis for seconds.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How much longer than its wait a blocking read may take. A client that gives up before Redis does leaves a read
-/// behind that swallows the next entry.
+/// Margin of a blocking read's timeout over its wait. A client that gives up before Redis leaves a read behind that
+/// swallows the next entry.
 const BLOCK_MARGIN: Duration = Duration::from_secs(5);
 
-/// One connection for commands, shared by all callers, and one for each blocking read that is under way.
+/// One connection for commands, shared by all callers, and one per blocking read in progress.
 pub(super) struct Link {
     client: Client,
     config: AsyncConnectionConfig,
-    /// The connection for commands with its number, by which a caller names the one that broke.
+    /// The connection for commands and its generation, which identifies the one that broke.
     commands: tokio::sync::Mutex<(u64, Option<MultiplexedConnection>)>,
-    /// Connections of blocking reads that are not in use. A read takes one out, so that a read that is dropped
-    /// half-way drops its connection too, and Redis forgets the read.
+    /// Idle connections for blocking reads. A read takes one out, so that a cancelled read drops its connection too,
+    /// and Redis discards the read.
     idle_readers: Mutex<Vec<MultiplexedConnection>>,
 }
 
@@ -60,7 +59,7 @@ impl Link {
                 }
             }
         };
-        let result = answer(connection.send_packed_command(command).await);
+        let result = into_result(connection.send_packed_command(command).await);
         if result.as_ref().is_err_and(spoils_connection) {
             let mut commands = self.commands.lock().await;
             if commands.0 == number {
@@ -70,10 +69,10 @@ impl Link {
         result
     }
 
-    /// Runs a script, which is loaded into Redis if it is not there.
+    /// Runs a script, loading it into Redis if it is missing.
     pub(super) async fn run(&self, script: &Script, command: &Cmd) -> RedisResult<Value> {
         match self.send(command).await {
-            // Nothing was carried out, so a second try is safe.
+            // Nothing was executed, so a retry is safe.
             Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {
                 self.send(redis::cmd("SCRIPT").arg("LOAD").arg(script.code())).await?;
                 self.send(command).await
@@ -82,7 +81,8 @@ impl Link {
         }
     }
 
-    /// Runs a script whose answer is large on a connection of its own: on the shared one it would hold up everything behind it.
+    /// Runs a script with a large reply on a separate connection: on the shared one it would block every command behind
+    /// it.
     pub(super) async fn run_apart(&self, script: &Script, command: &Cmd) -> RedisResult<Value> {
         let wait = RESPONSE_TIMEOUT - BLOCK_MARGIN;
         match self.send_blocking(command, wait).await {
@@ -94,7 +94,7 @@ impl Link {
         }
     }
 
-    /// Sends a command that Redis answers within `wait`, on a connection of its own.
+    /// Sends a command that blocks in Redis for up to `wait`, on a separate connection.
     pub(super) async fn send_blocking(&self, command: &Cmd, wait: Duration) -> RedisResult<Value> {
         let idle = self.idle_readers.lock().expect("no holder panics").pop();
         let mut connection = match idle {
@@ -102,7 +102,7 @@ impl Link {
             None => self.connect().await?,
         };
         connection.set_response_timeout(wait + BLOCK_MARGIN);
-        let result = answer(connection.send_packed_command(command).await);
+        let result = into_result(connection.send_packed_command(command).await);
         if !result.as_ref().is_err_and(spoils_connection) {
             self.idle_readers.lock().expect("no holder panics").push(connection);
         }
@@ -110,9 +110,9 @@ impl Link {
     }
 }
 
-/// Turns an error that the server answered into one. Only at the top: entries hold no errors, and looking for them
-/// would walk through every field.
-fn answer(result: RedisResult<Value>) -> RedisResult<Value> {
+/// Converts a server error reply into an `Err`. Checks the top level only: entries hold no errors, and a deep check
+/// would visit every field.
+fn into_result(result: RedisResult<Value>) -> RedisResult<Value> {
     match result? {
         Value::ServerError(error) => Err(RedisError::from(error)),
         value => Ok(value),

@@ -1,14 +1,16 @@
 //! Both streams and their helper keys in Redis 7.0 or newer.
 //!
-//! What it guarantees:
-//! - Every step that moves more than one thing is one script, so Redis does all of it or nothing, and what its disk or
-//!   a replica lose is the end of a consistent history. Each script writes entries first and what says that they are
-//!   done (the checkpoint, the acknowledgement) last. That matters where Redis 7.0 keeps the beginning of a script
-//!   alone: when a crash tears its append-only file inside one and another restart follows. Such entries come twice.
-//! - A call whose answer was lost may be repeated: it finds its work done, or does it again where a second time is
-//!   harmless. What arrives twice downstream is fenced by its version.
-//! - Entries that a group has yet to read or to acknowledge are never removed.
-//! - Whatever drains the pipeline works while Redis is at its memory limit; only the producer's append is refused.
+//! Guarantees:
+//! - Every step with more than one write is one script, so Redis applies all of it or nothing, and a disk or replica
+//!   that loses data loses the end of a consistent history. Each script writes entries first and their confirmation
+//!   (the checkpoint, the acknowledgement) last. That matters where Redis 7.0 keeps only the beginning of a script:
+//!   when a crash truncates its append-only file inside one and another restart follows. Such entries are delivered
+//!   twice.
+//! - A call whose reply was lost may be retried: it finds its work done, or repeats it where that is harmless.
+//!   Duplicates downstream are fenced by their version.
+//! - Entries that a group has not read or not acknowledged are never removed.
+//! - Commands that drain the pipeline work while Redis is at its memory limit; only appends by the producer and by
+//!   replays are rejected.
 //!
 //! Names of keys are in [`tidewheel_core::streams`]. Redis Cluster is not supported: the step from stage 1 to stage 2
 //! touches both streams.
@@ -57,28 +59,27 @@ use link::Link;
 use reply::Unexpected;
 use sizes::Sizes;
 
-/// Where Redis is.
+/// Connection options for Redis.
 #[derive(Clone, Debug)]
 pub struct RedisOptions {
     /// `redis://[user][:password]@host[:port][/database]`, or `rediss://` for TLS.
     pub url: Secret,
-    /// A private CA, and a certificate to present. Only with `rediss://`.
+    /// A private CA and a client certificate. Only with `rediss://`.
     pub tls: ClientTls,
 }
 
 impl RedisOptions {
-    /// A server at this address, trusted by the public certificates if it speaks TLS.
+    /// Options for a server at this URL; TLS uses the public CAs.
     pub fn new(url: impl Into<String>) -> Self {
         Self { url: Secret::new(url), tls: ClientTls::default() }
     }
 }
 
-/// One Redis. Cheap to clone: clones share a connection for commands. Every blocking read has one of its own.
+/// A Redis server. Cheap to clone: clones share a connection for commands. Every blocking read has its own.
 ///
-/// It is the [`Journal`](tidewheel_core::ports::Journal), the [`Handover`](tidewheel_core::ports::Handover), the
-/// [`DeadLetters`](tidewheel_core::ports::DeadLetters) and the
-/// [`Tombstones`](tidewheel_core::ports::Tombstones); [`RedisStore::queue`] gives the
-/// [`Queue`](tidewheel_core::ports::Queue) of a stage.
+/// Implements [`Journal`](tidewheel_core::ports::Journal), [`Handover`](tidewheel_core::ports::Handover),
+/// [`DeadLetters`](tidewheel_core::ports::DeadLetters) and [`Tombstones`](tidewheel_core::ports::Tombstones);
+/// [`RedisStore::queue`] returns the [`Queue`](tidewheel_core::ports::Queue) of a stage.
 #[derive(Clone)]
 pub struct RedisStore {
     inner: Arc<Inner>,
@@ -88,7 +89,7 @@ struct Inner {
     link: Link,
     address: String,
     sizes: Sizes,
-    /// For each group its last delivered id and the first unread id that was found behind it.
+    /// Per group: its last delivered id and the first unread id after it.
     unread: Mutex<HashMap<&'static str, (String, String)>>,
 }
 
@@ -99,13 +100,13 @@ impl std::fmt::Debug for RedisStore {
 }
 
 impl RedisStore {
-    /// Prepares for a server without connecting to it. Fails as fatal if the options make no sense.
+    /// Prepares a client without connecting. Fails as fatal if the options are invalid.
     pub fn open(options: &RedisOptions) -> PortResult<Self> {
         let url = options.url.reveal();
         if address::is_ambiguous(url) {
             let shown = address::shown(url);
-            return Err(PortError::fatal(format!("invalid redis.url {shown:?}: it can be read in more than one way"))
-                .with_hint("write %3F for ?, %23 for #, %2F for / and %40 for @ in the user and the password"));
+            return Err(PortError::fatal(format!("invalid redis.url {shown:?}: ambiguous"))
+                .with_hint("percent-encode the user and password: %3F for ?, %23 for #, %2F for / and %40 for @"));
         }
         let info = url.into_connection_info().map_err(|error| {
             let mut error = port_error("read redis.url", &address::shown(url), &error);
@@ -113,21 +114,21 @@ impl RedisStore {
             error
         })?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
-        // Small commands must not wait for the answer to the last one.
+        // Small commands must not wait for the reply to the previous one.
         let tcp = info.tcp_settings().clone().set_nodelay(true);
         let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
         let address = info.addr().to_string();
         let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
         if tls {
-            // Another part of the process may have chosen already; either choice is fine.
+            // Another part of the process may have installed a provider already; either is fine.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let failed = |error: RedisError| port_error("prepare a connection", &address, &error);
         if options.tls.is_set() && !tls {
             return Err(PortError::fatal(format!(
-                "redis.ca_file or redis.cert_file is set, but Redis at {address} is used without TLS"
+                "redis.ca_file or redis.cert_file is set, but the connection to Redis at {address} does not use TLS"
             ))
-            .with_hint("write redis.url with rediss://, or remove redis.ca_file and redis.cert_file"));
+            .with_hint("use rediss:// in redis.url, or remove redis.ca_file and redis.cert_file"));
         }
         let pem = options.tls.read("redis.")?;
         let client = if options.tls.is_set() {
@@ -140,14 +141,14 @@ impl RedisStore {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Like [`RedisStore::open`], and asks the server whether it is there.
+    /// Like [`RedisStore::open`], and pings the server.
     pub async fn connect(options: &RedisOptions) -> PortResult<Self> {
         let store = Self::open(options)?;
         store.ping().await?;
         Ok(store)
     }
 
-    /// Whether the server answers.
+    /// Pings the server.
     pub async fn ping(&self) -> PortResult<()> {
         self.send("connect", &redis::cmd("PING")).await.map(|_| ())
     }
@@ -165,17 +166,17 @@ impl RedisStore {
         &self.inner.sizes
     }
 
-    /// Sends a command; `doing` completes "could not …".
+    /// Sends a command; `doing` completes "failed to …".
     async fn send(&self, doing: &str, command: &Cmd) -> PortResult<Value> {
         self.link().send(command).await.map_err(|error| self.failed(doing, &error))
     }
 
-    /// Runs a script; `doing` completes "could not …".
+    /// Runs a script; `doing` completes "failed to …".
     async fn run(&self, doing: &str, script: &script::Script, command: &Cmd) -> PortResult<Value> {
         self.link().run(script, command).await.map_err(|error| self.failed(doing, &error))
     }
 
-    /// Entries of a stream behind `after`, oldest first: up to `max` of about [`READ_BYTES`] together.
+    /// Reads entries of a stream after `after`, oldest first: up to `max`, about [`READ_BYTES`] in total.
     async fn range(&self, doing: &str, stream: &str, after: &EntryId, max: usize) -> PortResult<Value> {
         let mut command = script::RANGE.command(&[stream], 3, 64);
         command.arg(&after.0).arg(max.max(1)).arg(READ_BYTES);
@@ -190,8 +191,8 @@ impl RedisStore {
     fn garbled(&self, doing: &str) -> impl FnOnce(Unexpected) -> PortError + use<'_> {
         let doing = doing.to_owned();
         move |Unexpected(what)| {
-            PortError::fatal(message(doing, &self.inner.address, format_args!("the answer is not {what}")))
-                .with_hint("tidewheel needs Redis 7.0 or newer at redis.url, without a proxy that rewrites commands")
+            PortError::fatal(message(doing, &self.inner.address, format_args!("unexpected reply: expected {what}")))
+                .with_hint("use Redis 7.0 or newer at redis.url, without a proxy that rewrites commands")
         }
     }
 }
@@ -203,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_never_show() {
+    fn errors_and_debug_output_redact_credentials() {
         for url in [
             "redis://app:hunter2@localhost:6379/x",
             "redis://app:hunter2@localhost:hunter2",
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_files_need_tls_and_have_to_exist() {
+    fn certificate_files_require_tls_and_must_exist() {
         let tls = ClientTls { ca_file: Some("/does/not/exist.pem".into()), ..ClientTls::default() };
         let with_file = |url| RedisOptions { tls: tls.clone(), ..RedisOptions::new(url) };
         let error = RedisStore::open(&with_file("redis://localhost")).unwrap_err();

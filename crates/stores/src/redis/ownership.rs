@@ -1,4 +1,4 @@
-//! The installation that this Redis belongs to, as a hash that a person can read.
+//! The installation that owns this Redis, as a human-readable hash.
 
 use async_trait::async_trait;
 use redis::Value;
@@ -9,16 +9,16 @@ use tidewheel_core::streams::INSTALLATION;
 
 use super::{RedisStore, reply, script};
 
-/// Version of these fields.
+/// Format version of the hash.
 const FORMAT: &str = "1";
 
-/// The hash's fields. All of them are always written; what is not known is empty.
+/// The hash's fields. All are always written; unknown values are empty.
 const FIELDS: [&str; 8] = ["format", "id", "database", "replica_set", "hosts", "cluster", "created_at", "collection"];
 
 #[async_trait]
 impl Registry for RedisStore {
     async fn installation(&self) -> PortResult<Option<Installation>> {
-        // HMGET rather than HGETALL: the account of an older installation need not have the right to the latter.
+        // HMGET rather than HGETALL: the user of an older installation may lack permission for the latter.
         let answer = self.send("read the installation", redis::cmd("HMGET").arg(INSTALLATION).arg(&FIELDS)).await?;
         self.read(answer)
     }
@@ -30,7 +30,7 @@ impl Registry for RedisStore {
             command.arg(name).arg(value);
         }
         let answer = self.run("register the installation", &script::REGISTER, &command).await?;
-        // There is one now.
+        // One is registered now.
         self.read(answer).map(|registered| registered.unwrap_or_else(|| installation.clone()))
     }
 
@@ -58,9 +58,10 @@ impl RedisStore {
         let [_, id, database, replica_set, hosts, cluster, created_at, collection] =
             values.map(Option::unwrap_or_default);
         if id.is_empty() || database.is_empty() {
-            let message = format!("{INSTALLATION} in Redis at {} has no id or no database", self.address());
+            let message =
+                format!("{INSTALLATION} in Redis at {} is invalid: id or database is missing", self.address());
             return Err(PortError::fatal(message)
-                .with_hint("`tidewheel installation adopt` registers the installation of these settings"));
+                .with_hint("run `tidewheel installation adopt` to register the installation of these settings"));
         }
         let hosts = hosts.split(',').filter(|host| !host.is_empty()).map(str::to_owned).collect();
         let source = SourceIdentity { database, replica_set, hosts, cluster };

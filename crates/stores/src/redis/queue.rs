@@ -15,19 +15,19 @@ use super::journal::{EXACT, counts_field, milliseconds};
 use super::script::Script;
 use super::{RedisStore, reply, script};
 
-/// A consumer that has not asked for work for this long and holds nothing is gone. A living one asks every few seconds,
-/// and one that is removed by mistake is created again by its next read.
+/// A consumer idle for this long without pending entries is considered gone. A live one reads every few seconds, and
+/// one that is removed by mistake is recreated by its next read.
 const FORGET_CONSUMER_AFTER: Duration = Duration::from_secs(3600);
 
-/// Most entries that one script trims: at worst, where each came in a millisecond of its own, 10 ms of Redis' time.
+/// Maximum entries trimmed per script call: at worst, with each in its own millisecond, 10 ms of Redis' time.
 const TRIM_AT_ONCE: u64 = 2_000;
 
-/// Where a walk through the pending entries begins.
+/// Start id of a scan of the pending entries.
 const START: &str = "0-0";
 
 impl RedisStore {
-    /// The stream of `stage` for this consumer. `consumer` has to be unique among all that run: entries belong to a
-    /// name.
+    /// The stream of `stage` for this consumer. `consumer` must be unique among running consumers: pending entries
+    /// belong to a name.
     pub fn queue<T: Record>(&self, stage: Stage, consumer: impl Into<String>) -> RedisQueue<T> {
         RedisQueue {
             store: self.clone(),
@@ -39,13 +39,13 @@ impl RedisStore {
     }
 }
 
-/// One consumer of a stage's group. The group is created when it is missing, at the stream's beginning: entries that
-/// come a second time are fenced by their version, entries that are skipped would be lost.
+/// One consumer of a stage's group. A missing group is created at the stream's beginning: entries delivered twice are
+/// fenced by their version, skipped entries would be lost.
 pub struct RedisQueue<T> {
     store: RedisStore,
     stage: Stage,
     consumer: String,
-    /// Where the walk through the pending entries goes on.
+    /// Cursor of the scan of the pending entries.
     claim_from: Mutex<String>,
     record: PhantomData<fn() -> T>,
 }
@@ -57,8 +57,8 @@ impl<T> std::fmt::Debug for RedisQueue<T> {
 }
 
 impl<T: Record> RedisQueue<T> {
-    /// Removes consumers of the group that have not asked for work for at least `idle` and hold nothing; says how many.
-    /// Trimming does so for those that are gone for an hour.
+    /// Removes consumers of the group that are idle for at least `idle` and have nothing pending; returns their number.
+    /// Trimming removes those idle for an hour.
     pub async fn forget_consumers(&self, idle: Duration) -> PortResult<u64> {
         let doing = self.doing("forget consumers of");
         let mut command = script::FORGET_CONSUMERS.command(&[self.stage.stream], 2, 64);
@@ -71,8 +71,8 @@ impl<T: Record> RedisQueue<T> {
         format!("{what} {}", self.stage.stream)
     }
 
-    /// Sends a command that needs the group; creates the group if it is missing and tries once more. A command that
-    /// waits gets a connection of its own.
+    /// Sends a command that needs the group; creates the group if it is missing and retries once. A blocking command
+    /// uses a separate connection.
     async fn send_to_group(&self, doing: &str, command: &Cmd, wait: Option<Duration>) -> PortResult<Value> {
         let mut result = self.send_once(command, wait).await;
         if result.as_ref().is_err_and(is_no_group) {
@@ -91,7 +91,7 @@ impl<T: Record> RedisQueue<T> {
         }
     }
 
-    /// Runs a script on entries of the group; `None` if there is no group, and so no pending entry.
+    /// Runs a script on entries of the group; `None` if the group is missing, so no entry is pending.
     async fn on_group(&self, doing: &str, script: &Script, command: &Cmd) -> PortResult<Option<Value>> {
         match self.store.link().run(script, command).await {
             Ok(value) => Ok(Some(value)),
@@ -100,7 +100,7 @@ impl<T: Record> RedisQueue<T> {
         }
     }
 
-    /// Changes when those entries that are still this consumer's were delivered.
+    /// Changes the delivery time of the entries that are still pending for this consumer.
     async fn redate(&self, what: &str, ids: &[EntryId], time: &[&str; 2]) -> PortResult<()> {
         let mut command = script::REDATE.command(&[self.stage.stream], 4 + ids.len(), 96 + 24 * ids.len());
         command.arg(self.stage.group).arg(&self.consumer).arg(time);
@@ -108,7 +108,8 @@ impl<T: Record> RedisQueue<T> {
         self.on_group(&self.doing(what), &script::REDATE, &command).await.map(|_| ())
     }
 
-    /// Asks how many entries can be read without exceeding [`READ_BYTES`]. Where large entries are unread, the script reads them.
+    /// Returns how many entries can be read without exceeding [`READ_BYTES`]. If large entries are unread, the script
+    /// reads them.
     async fn read_bounded(&self, doing: &str, max: usize) -> PortResult<Bounded<T>> {
         let mut command = script::READ.command(&[self.stage.stream, COUNTS], 5, 160);
         command.arg(self.stage.group).arg(&self.consumer).arg(max).arg(READ_BYTES).arg(counts_field(self.stage));
@@ -121,7 +122,7 @@ impl<T: Record> RedisQueue<T> {
         bounded.map_err(self.store.garbled(doing))
     }
 
-    /// The group's next page of entries that are pending for longer than `idle`; moves the walk on.
+    /// Claims the next page of entries pending for longer than `idle`; advances the cursor.
     async fn claim_page(&self, idle: Duration, max: usize) -> PortResult<(Claimed<T>, bool)> {
         let doing = self.doing("claim entries of");
         let from = self.claim_from.lock().expect("no holder panics").clone();
@@ -154,13 +155,13 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
         let doing = self.doing("read");
         let max = match self.read_bounded(&doing, max.max(1)).await? {
             Bounded::Entries(deliveries) if !deliveries.is_empty() => return Ok(deliveries),
-            // The next read finds what comes together with the first entry.
+            // The next read returns the entries that arrive with the first one.
             Bounded::Entries(_) => 1,
             Bounded::Count(max) => max,
         };
         let mut command = redis::cmd("XREADGROUP");
         command.arg("GROUP").arg(self.stage.group).arg(&self.consumer).arg("COUNT").arg(max);
-        // BLOCK 0 would wait for ever.
+        // BLOCK 0 would wait forever.
         if milliseconds(wait) > 0 {
             command.arg("BLOCK").arg(milliseconds(wait));
         }
@@ -171,7 +172,7 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
 
     async fn claim(&self, idle: Duration, max: usize) -> PortResult<Claimed<T>> {
         loop {
-            // A page may be empty because none of its entries is idle; the walk ends at the list's end.
+            // A page may be empty because none of its entries is idle; the scan ends at the end of the list.
             let (claimed, finished) = self.claim_page(idle, max).await?;
             if finished || !claimed.deliveries.is_empty() || !claimed.lost.is_empty() {
                 return Ok(claimed);
@@ -183,7 +184,7 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
         if ids.is_empty() {
             return Ok(());
         }
-        // Delivered now.
+        // Resets the idle time.
         self.redate("keep entries of", ids, &["IDLE", "0"]).await
     }
 
@@ -191,7 +192,7 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
         if ids.is_empty() {
             return Ok(());
         }
-        // Delivered in 1970, so idle for longer than anybody asks for.
+        // Delivered in 1970, so idle for longer than any claim requires.
         self.redate("hand back entries of", ids, &["TIME", "0"]).await
     }
 
@@ -215,7 +216,7 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
             for letter in left {
                 command.arg(&letter.id.0).arg(&letter.reason).arg(letter.attempts);
             }
-            // Without a group nothing is pending.
+            // No entry is pending without a group.
             let Some(answer) = self.on_group(&doing, &script::PARK, &command).await? else { return Ok(()) };
             let done = reply::count(&answer).map_err(self.store.garbled(&doing))?;
             left = &left[left.len().min(done.max(1) as usize)..];
@@ -257,11 +258,11 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
     }
 }
 
-/// How a read stays within its bytes.
+/// How a read is bounded in bytes.
 enum Bounded<T> {
-    /// At most so many entries may be asked for.
+    /// Maximum COUNT for XREADGROUP.
     Count(usize),
-    /// These were read one by one.
+    /// Entries read one by one.
     Entries(Vec<Delivery<T>>),
 }
 

@@ -1,10 +1,11 @@
-//! Redis' answers as what the ports speak of. Texts of entries are moved out of the answer, never copied.
+//! Conversion of Redis replies into port types. Texts of entries are moved out of the reply, never copied.
 
 use redis::Value;
 use tidewheel_core::ports::{Delivery, EntryId};
 use tidewheel_core::wire::{RawFields, Record};
 
-/// An answer of another shape than the command gives: whatever answers is not Redis 7, or a proxy garbles it.
+/// A reply of another shape than the command returns: the server is not Redis 7, or a proxy garbles it. Holds the
+/// expected shape.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unexpected(pub(super) &'static str);
 
@@ -23,12 +24,12 @@ pub(super) fn bytes(value: Value) -> Reply<Vec<u8>> {
         Value::BulkString(bytes) => Ok(bytes),
         Value::SimpleString(text) => Ok(text.into_bytes()),
         Value::Okay => Ok(b"OK".to_vec()),
-        _ => Err(Unexpected("a text")),
+        _ => Err(Unexpected("a string")),
     }
 }
 
 pub(super) fn text(value: Value) -> Reply<String> {
-    String::from_utf8(bytes(value)?).map_err(|_| Unexpected("a text in UTF-8"))
+    String::from_utf8(bytes(value)?).map_err(|_| Unexpected("a UTF-8 string"))
 }
 
 pub(super) fn optional_text(value: Value) -> Reply<Option<String>> {
@@ -38,7 +39,7 @@ pub(super) fn optional_text(value: Value) -> Reply<Option<String>> {
 pub(super) fn integer(value: &Value) -> Reply<i64> {
     match value {
         Value::Int(number) => Ok(*number),
-        _ => Err(Unexpected("a whole number")),
+        _ => Err(Unexpected("an integer")),
     }
 }
 
@@ -68,13 +69,13 @@ pub(super) fn deliveries<T: Record>(value: Value) -> Reply<Vec<Delivery<T>>> {
         .collect()
 }
 
-/// An entry as it is, `[id, [name, value, …]]`.
+/// A raw entry, `[id, [name, value, …]]`.
 pub(super) fn entry(value: Value) -> Reply<(EntryId, RawFields)> {
     let [id, fields] = pair(value)?;
     Ok((entry_id(id)?, raw_fields(fields)?))
 }
 
-/// The entries in an answer of XREADGROUP on one stream; none if it timed out.
+/// The entries in a reply of XREADGROUP on one stream; none if it timed out.
 pub(super) fn first_stream<T: Record>(value: Value) -> Reply<Vec<Delivery<T>>> {
     match array(value)?.into_iter().next() {
         None => Ok(Vec::new()),
@@ -110,19 +111,19 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_timed_out_has_no_entries() {
+    fn timed_out_read_returns_no_entries() {
         assert!(first_stream::<Change>(parse("*-1\r\n")).unwrap().is_empty());
     }
 
     #[test]
-    fn an_entry_keeps_its_fields_in_order() {
+    fn entry_keeps_field_order() {
         let value = parse("*4\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$0\r\n\r\n");
         let expected = vec![(b"a".to_vec(), b"1".to_vec()), (b"b".to_vec(), Vec::new())];
         assert_eq!(raw_fields(value), Ok(expected));
     }
 
     #[test]
-    fn an_unreadable_record_is_delivered_as_such() {
+    fn undecodable_record_is_delivered_as_error() {
         let value = parse("*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-0\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n");
         let entries = first_stream::<Change>(value).unwrap();
         assert_eq!(entries[0].id, EntryId("1-0".into()));
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn other_shapes_are_refused() {
+    fn unexpected_reply_shapes_are_rejected() {
         for wire in [":1\r\n", "*1\r\n:1\r\n", "*1\r\n*1\r\n$1\r\ns\r\n"] {
             assert!(first_stream::<Change>(parse(wire)).is_err(), "{wire:?}");
         }

@@ -1,10 +1,10 @@
-//! The Lua scripts: each does in one atomic step what must not be seen half done.
+//! The Lua scripts: each applies its writes atomically.
 
 use std::sync::LazyLock;
 
 use redis::Cmd;
 
-/// A script and the hash that Redis knows it by.
+/// A script and its SHA-1 for EVALSHA.
 pub(super) struct Script {
     code: &'static str,
     compiled: LazyLock<String, fn() -> String>,
@@ -56,8 +56,8 @@ impl Script {
         self.code
     }
 
-    /// The command that runs the script on these keys; its arguments are to be added. The sizes, of all arguments
-    /// together, save growing the command's buffer.
+    /// Returns the command that runs the script on these keys; the caller adds the arguments. Their number and total
+    /// bytes size the command's buffer.
     pub(super) fn command(&self, keys: &[&str], arguments: usize, bytes: usize) -> Cmd {
         let mut command = Cmd::with_capacity(3 + keys.len() + arguments, 128 + bytes);
         command.arg("EVALSHA").arg(self.compiled.as_str()).arg(keys.len());
@@ -73,10 +73,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_script_says_how_it_behaves_when_memory_is_full() {
+    fn every_script_declares_its_behaviour_at_maxmemory() {
         for (file, script) in ALL {
             assert!(script.code().starts_with("#!lua"), "{file}");
-            // Only those who fill the streams may be stopped by a full memory; all that drains them has to go on.
+            // Only scripts that fill the streams may fail at maxmemory; scripts that drain them must keep working.
             let may_stop = file.ends_with("append.lua")
                 || file.ends_with("add.lua")
                 || script.code().starts_with("#!lua flags=no-writes");

@@ -1,7 +1,7 @@
-//! What the processes and the replays say of themselves, in two small hashes, so that an operator needs no list of their addresses.
+//! Status reports of processes and replays, in two small hashes, so that an operator needs no list of their addresses.
 //!
-//! A process that ends takes its text back; that of one that was killed is forgotten after [`KEPT`]. What a replay said stays for
-//! [`REPLAY_KEPT`], so that an operator sees how it ended.
+//! A process that ends removes its report; that of a killed one expires after [`KEPT`]. The report of a replay stays
+//! for [`REPLAY_KEPT`], so that an operator sees how it ended.
 
 use std::time::Duration;
 
@@ -11,30 +11,30 @@ use tidewheel_core::streams::{REPLAYS, SERVICES};
 use super::reply::{self, Unexpected};
 use super::{RedisStore, script};
 
-/// After how long a process that says nothing more is forgotten. Long enough that an operator still sees which one died.
+/// How long the report of a silent process is kept. Long enough that an operator still sees which one died.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// After how long a replay that says nothing more is forgotten.
+/// How long the report of a silent replay is kept.
 const REPLAY_KEPT: Duration = Duration::from_secs(3_600);
 
-/// What a process said of itself.
+/// A status report of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
-    /// The process, or the replay.
+    /// The process or replay.
     pub process: String,
-    /// Its words.
+    /// The report.
     pub text: String,
-    /// How long ago, in milliseconds by Redis' clock.
+    /// Its age in milliseconds, by Redis' clock.
     pub age_ms: u64,
 }
 
 impl RedisStore {
-    /// Keeps what this process says of itself, instead of what it said before.
+    /// Replaces the report of this process.
     pub async fn say(&self, process: &str, text: &str) -> PortResult<()> {
         self.keep("report the state of this process", SERVICES, process, text, KEPT).await
     }
 
-    /// Keeps what this replay says of itself, instead of what it said before.
+    /// Replaces the report of this replay.
     pub async fn say_of_replay(&self, replay: &str, text: &str) -> PortResult<()> {
         self.keep("report the progress of this replay", REPLAYS, replay, text, REPLAY_KEPT).await
     }
@@ -45,17 +45,17 @@ impl RedisStore {
         self.run(doing, &script::REPORT, &command).await.map(|_| ())
     }
 
-    /// Takes back what this process said.
+    /// Removes the report of this process.
     pub async fn unsay(&self, process: &str) -> PortResult<()> {
         self.say(process, "").await
     }
 
-    /// What every process says of itself.
+    /// The reports of all processes.
     pub async fn said(&self) -> PortResult<Vec<Said>> {
         self.heard("read the state of the services", SERVICES, KEPT).await
     }
 
-    /// What every replay of the last hour says of itself.
+    /// The reports of all replays of the last hour.
     pub async fn said_of_replays(&self) -> PortResult<Vec<Said>> {
         self.heard("read the progress of the replays", REPLAYS, REPLAY_KEPT).await
     }

@@ -1,4 +1,5 @@
-//! How large a value Redis takes. A larger one makes it close the connection, whatever else was sent along.
+//! The largest value that Redis accepts. A larger one makes it close the connection, including everything else sent
+//! along.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,16 +11,16 @@ use super::error::is_ambiguous;
 use super::link::Link;
 use super::reply;
 
-/// No limit can be set lower than this.
+/// The lowest limit that Redis allows to set.
 const LEAST: usize = 1 << 20;
 
-/// What a command needs beside its largest value, at most.
+/// Maximum overhead of a command beside its largest value.
 const REST: usize = 64 * 1024;
 
-/// What is known of the limit.
+/// The known limit.
 #[derive(Debug)]
 pub(super) struct Sizes {
-    /// What was seen to be taken at most; for servers that do not tell, and for what is between.
+    /// The largest accepted size observed; for servers that hide their settings and for proxies in between.
     learned: AtomicUsize,
 }
 
@@ -30,47 +31,47 @@ impl Default for Sizes {
 }
 
 impl Sizes {
-    /// Most bytes of a value; `None` if that is not known.
+    /// Maximum bytes of a value; `None` if unknown.
     pub(super) async fn most_bytes(&self, link: &Link) -> RedisResult<Option<usize>> {
         let mut command = redis::cmd("CONFIG");
         command.arg("GET").arg("proto-max-bulk-len").arg("client-query-buffer-limit");
-        let told = match link.send(&command).await {
+        let configured = match link.send(&command).await {
             Ok(answer) => {
                 let texts = reply::array(answer)
                     .and_then(|values| values.into_iter().map(reply::text).collect::<Result<Vec<_>, _>>())
                     .unwrap_or_default();
                 limit(&texts)
             }
-            // The server has answered: the user may not ask.
+            // The server replied: the user lacks permission.
             Err(error) if error.code().is_some() => None,
             Err(error) => return Err(error),
         };
         let learned = self.learned.load(Ordering::Relaxed);
-        Ok(told.into_iter().chain((learned < usize::MAX).then_some(learned)).min())
+        Ok(configured.into_iter().chain((learned < usize::MAX).then_some(learned)).min())
     }
 
-    /// Finds out whether a command failed because of its largest value.
+    /// Determines whether a command failed because of its largest value, and learns the limit.
     pub(super) async fn failed(&self, link: &Link, error: &RedisError, largest: usize) {
         if largest < LEAST || !(names_the_size(error) || is_ambiguous(error)) {
             return;
         }
         if !names_the_size(error) {
-            // It may have been the network: the same size alone, and then something small.
+            // It may have been the network: send a value of the same size alone, then a PING.
             let value = vec![b'x'; largest];
             let refused = match link.send(redis::cmd("ECHO").arg(value)).await {
                 Err(error) => names_the_size(&error) || is_ambiguous(&error),
                 Ok(_) => false,
             };
-            // The first answer may still be about the old connection.
-            let mut answers = false;
+            // The first reply may still concern the old connection.
+            let mut responds = false;
             for _ in 0..2 {
-                answers = answers || link.send(&redis::cmd("PING")).await.is_ok();
+                responds = responds || link.send(&redis::cmd("PING")).await.is_ok();
             }
-            if !(refused && answers) {
+            if !(refused && responds) {
                 return;
             }
         }
-        warn!(bytes = largest, "Redis does not take a value of this size; larger ones will be parked");
+        warn!(bytes = largest, "Redis rejects values of this size; documents this large or larger will be parked");
         self.learned.fetch_min(largest - 1, Ordering::Relaxed);
     }
 }
@@ -79,7 +80,7 @@ fn names_the_size(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("invalid bulk length"))
 }
 
-/// The limit in an answer of `CONFIG GET`: names and values by turns.
+/// The limit in a reply of `CONFIG GET`: alternating names and values.
 fn limit(texts: &[String]) -> Option<usize> {
     let settings: HashMap<&str, usize> = texts
         .chunks_exact(2)
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lower_limit_counts() {
+    fn lower_of_two_limits_applies() {
         let limit = |texts: &[&str]| limit(&texts.iter().map(ToString::to_string).collect::<Vec<_>>());
         assert_eq!(
             limit(&["proto-max-bulk-len", "536870912", "client-query-buffer-limit", "1073741824"]),

@@ -1,4 +1,4 @@
-//! A stage's stream and group as they are now.
+//! Current state of a stage's stream and group.
 
 use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use super::journal::counts_field;
 use super::reply::{self, Unexpected};
 use super::{RedisStore, script};
 
-/// What Redis says of a stage at one moment.
+/// A consistent view of a stage.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct StageFacts {
     length: u64,
@@ -30,13 +30,13 @@ pub(super) struct StageFacts {
 }
 
 impl StageFacts {
-    /// Entries that the group has not acknowledged. Where Redis cannot tell its lag (somebody deleted unread entries),
-    /// the whole stream counts: a producer that pauses too early goes on as soon as the group has read to the end.
+    /// Entries that the group has not acknowledged. If the lag is unknown (unread entries were deleted by hand), the
+    /// whole stream counts: a producer that pauses too early continues once the group has read to the end.
     pub(super) fn backlog(&self) -> u64 {
         if self.has_group { self.lag.unwrap_or(self.length) + self.pending } else { self.length }
     }
 
-    /// The newest entry there is, and the oldest that waits.
+    /// The newest entry and the oldest unacknowledged one.
     pub(super) fn position(&self) -> Position {
         let last = self.last.clone().map_or_else(EntryId::zero, EntryId);
         Position { last, waiting: self.oldest.clone().map(EntryId) }
@@ -44,7 +44,7 @@ impl StageFacts {
 
     fn parse(answer: Value) -> Result<Self, Unexpected> {
         let mut values = reply::array(answer)?.into_iter();
-        let mut next = || values.next().ok_or(Unexpected("as long as the script makes it"));
+        let mut next = || values.next().ok_or(Unexpected("all values of the script"));
         let mut facts = Self {
             length: reply::count(&next()?)?,
             dead_letters: reply::count(&next()?)?,
@@ -66,7 +66,7 @@ impl StageFacts {
         Ok(facts)
     }
 
-    /// Milliseconds since the oldest entry that is not confirmed was added: the first half of its id is that time.
+    /// Milliseconds since the oldest unacknowledged entry was added: the first half of its id is that time.
     fn oldest_age_ms(&self) -> Option<u64> {
         let (added, _) = self.oldest.as_deref()?.split_once('-')?;
         Some(self.now.saturating_sub(added.parse().ok()?))
@@ -81,7 +81,7 @@ impl RedisStore {
         Ok(facts)
     }
 
-    /// How many entries the stage's group has not acknowledged. Looks at no entry.
+    /// Number of entries that the stage's group has not acknowledged. Reads no entries.
     pub(super) async fn backlog_of(&self, stage: Stage) -> PortResult<u64> {
         Ok(self.look(stage, "*", "").await?.backlog())
     }
@@ -98,7 +98,7 @@ impl RedisStore {
         self.inner.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A stage as an operator sees it. A stream or group that is not there yet counts as empty.
+    /// A stage's status for operators. A missing stream or group counts as empty.
     pub async fn status(&self, stage: Stage) -> PortResult<StageStatus> {
         let facts = self.facts(stage).await?;
         let lag = if facts.has_group { facts.lag } else { Some(facts.length) };

@@ -1,4 +1,4 @@
-//! Versions of deletions, in a hash beside stage 2, and a log of when they were remembered.
+//! Tombstones: versions of deletions in a hash beside stage 2, and a log in the order of their recording.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use tidewheel_core::version::Version;
 use super::journal::{EXACT, milliseconds};
 use super::{RedisStore, reply, script};
 
-/// Deletions that one script forgets: some milliseconds of Redis' time.
+/// Tombstones collected per script call: a few milliseconds of Redis' time.
 const PAGE: u64 = 1_000;
 
-/// The hash's field of a target: the document's UUID, or `ns:` and the namespace.
+/// The hash field of a target: the document's UUID, or `ns:` and the namespace.
 fn field(target: &FenceTarget) -> String {
     match target {
         FenceTarget::Document(id) => id.to_string(),
@@ -33,14 +33,14 @@ impl Tombstones for RedisStore {
         for fence in fences {
             command.arg(field(&fence.target)).arg(fence.version.to_string());
         }
-        self.run("remember deletions", &script::RAISE, &command).await.map(|_| ())
+        self.run("write tombstones", &script::RAISE, &command).await.map(|_| ())
     }
 
     async fn of(&self, targets: &[FenceTarget]) -> PortResult<Vec<Option<Version>>> {
         if targets.is_empty() {
             return Ok(Vec::new());
         }
-        let doing = "look up deletions";
+        let doing = "read tombstones";
         let mut command = redis::cmd("HMGET");
         command.arg(TOMBSTONES);
         for target in targets {
@@ -50,15 +50,15 @@ impl Tombstones for RedisStore {
         let read = |value| {
             let text = reply::optional_text(value).map_err(self.garbled(doing))?;
             text.map(|text| text.parse()).transpose().map_err(|error| {
-                PortError::fatal(format!("{TOMBSTONES} in Redis at {} is not readable: {error}", self.address()))
-                    .with_hint("remove that field with HDEL, then compare the index with the source")
+                PortError::fatal(format!("{TOMBSTONES} in Redis at {} is invalid: {error}", self.address()))
+                    .with_hint("remove the field with HDEL, then compare the index with the source")
             })
         };
         values.into_iter().map(read).collect()
     }
 
     async fn collect(&self, grace: Duration, settled: u64) -> PortResult<Collected> {
-        let doing = "collect old deletions";
+        let doing = "collect old tombstones";
         let keys = [TOMBSTONES, TOMBSTONE_LOG, TOMBSTONE_STATE, RETRIED];
         let mut command = script::COLLECT.command(&keys, 3, 64);
         command.arg(milliseconds(grace).min(EXACT)).arg(settled).arg(PAGE);

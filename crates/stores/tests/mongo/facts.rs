@@ -1,4 +1,4 @@
-//! What a check is told, and how servers that cannot be used are refused.
+//! Inspection of a server, and rejection of unusable servers.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tidewheel_testkit::contracts::source::{SourceHarness, SourceWrite};
 use super::server::{TestMongo, program};
 
 #[tokio::test]
-async fn a_replica_set_tells_its_facts() {
+async fn inspect_reports_replica_set_state() {
     let mongo = TestMongo::start().await;
     for id in 0..3 {
         let document = json!({"_id": id});
@@ -33,7 +33,7 @@ async fn a_replica_set_tells_its_facts() {
 }
 
 #[tokio::test]
-async fn wrong_credentials_are_fatal_and_not_shown() {
+async fn invalid_credentials_are_fatal_and_redacted() {
     let mongo = TestMongo::start().await;
     let uri = mongo.uri.replace("mongodb://", "mongodb://anna:hunter2@");
     let options = MongoOptions { uri: Secret::new(uri), database: mongo.database.clone(), collections: Vec::new() };
@@ -43,7 +43,7 @@ async fn wrong_credentials_are_fatal_and_not_shown() {
     assert!(error.hint.is_some());
     assert!(!error.to_string().contains("hunter2"));
     let Err(FeedError::Port(error)) = source.open(StartAt::Time(ClusterTime::default())).await else {
-        panic!("a feed for a stranger");
+        panic!("a feed without valid credentials");
     };
     assert_eq!(error.class, ErrorClass::Fatal, "{error}");
     assert_eq!(source.inspect().await.unwrap_err().class, ErrorClass::Fatal);
@@ -60,7 +60,7 @@ impl Drop for Process {
 }
 
 #[tokio::test]
-async fn a_server_without_a_replica_set_is_refused_with_a_hint() {
+async fn standalone_server_is_rejected_with_a_hint() {
     let program = program().await;
     let data = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -1,4 +1,4 @@
-//! A server that is killed, stopped or frozen while a feed is open.
+//! A server killed, stopped or frozen while a feed is open.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use tidewheel_testkit::contracts::source::{SourceHarness, SourceWrite};
 
 use super::server::{TestMongo, own_server};
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 fn insert(id: usize) -> SourceWrite {
     SourceWrite::Insert { collection: "tickets".into(), document: json!({"_id": id}) }
 }
 
-/// Reads as the producer does: from the last token again whenever the feed fails for a reason that passes.
+/// Reads as the producer does: reopens the feed at the last token after each transient error.
 struct Reader<'a> {
     source: &'a dyn Source,
     token: ResumeToken,
@@ -47,7 +47,7 @@ impl Reader<'_> {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, all).await.expect("it takes too long");
+        tokio::time::timeout(TIMEOUT, all).await.expect("reading timed out");
     }
 }
 
@@ -67,7 +67,7 @@ async fn survives(disturb: impl AsyncFn(&Server)) -> usize {
         reader.read_to(round * 10 + 5).await;
         let reading = reader.read_to(round * 10 + 10);
         let disturbing = async {
-            // The feed is open and waits.
+            // The feed is open and idle.
             tokio::time::sleep(Duration::from_millis(100)).await;
             disturb(&server).await;
             for id in round * 10 + 5..round * 10 + 10 {
@@ -81,23 +81,23 @@ async fn survives(disturb: impl AsyncFn(&Server)) -> usize {
 }
 
 #[tokio::test]
-async fn a_killed_server_loses_nothing() {
+async fn feed_loses_no_event_when_server_is_killed() {
     let failures = survives(async |server| {
         server.kill().await;
         server.start().await.unwrap();
     })
     .await;
-    assert!(failures >= 3, "the feed did not notice: {failures}");
+    assert!(failures >= 3, "the feed saw too few failures: {failures}");
 }
 
 #[tokio::test]
-async fn a_restarted_server_loses_nothing() {
+async fn feed_loses_no_event_when_server_restarts() {
     let failures = survives(async |server| server.restart().await.unwrap()).await;
-    assert!(failures >= 3, "the feed did not notice: {failures}");
+    assert!(failures >= 3, "the feed saw too few failures: {failures}");
 }
 
 #[tokio::test]
-async fn a_frozen_server_is_waited_for() {
+async fn feed_survives_a_frozen_server() {
     survives(async |server| {
         server.pause();
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -106,9 +106,9 @@ async fn a_frozen_server_is_waited_for() {
     .await;
 }
 
-/// Its connections stay open, so that only asking tells.
+/// Its connections stay open, so only a ping detects it.
 #[tokio::test]
-async fn a_server_that_stays_frozen_is_noticed() {
+async fn permanently_frozen_server_is_a_transient_error() {
     let data = tempfile::tempdir().unwrap();
     let server = own_server(data.path()).await;
     let mongo = TestMongo::on(&server).await;
@@ -126,7 +126,7 @@ async fn a_server_that_stays_frozen_is_noticed() {
             }
         }
     };
-    let error = tokio::time::timeout(PATIENCE, noticed).await.expect("it was not noticed");
+    let error = tokio::time::timeout(TIMEOUT, noticed).await.expect("no error within the timeout");
     assert_eq!(error.class, ErrorClass::Transient, "{error}");
     assert!(source.now().await.is_err_and(|error| error.class == ErrorClass::Transient));
     server.resume();
@@ -136,7 +136,7 @@ async fn a_server_that_stays_frozen_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_scan_during_a_restart_fails_for_a_reason_that_passes() {
+async fn scan_during_a_restart_fails_as_transient_and_resumes() {
     let data = tempfile::tempdir().unwrap();
     let server = own_server(data.path()).await;
     let mongo = TestMongo::on(&server).await;
@@ -168,5 +168,5 @@ async fn a_scan_during_a_restart_fails_for_a_reason_that_passes() {
         }
     }
     assert_eq!(ids, (0..8_000).map(|id| id.to_string()).collect::<Vec<_>>());
-    assert!(failures >= 1, "the scan did not notice");
+    assert!(failures >= 1, "the scan saw no failure");
 }

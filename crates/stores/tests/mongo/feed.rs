@@ -1,4 +1,4 @@
-//! Feeds: patterns, latency, large and odd documents.
+//! Feeds: patterns, latency, large and invalid documents.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use tidewheel_testkit::contracts::source::{SourceHarness, SourceWrite};
 
 use super::server::{TestMongo, own_server};
 
-/// The next `count` events.
+/// Reads the next `count` events.
 pub(crate) async fn take(feed: &mut dyn Feed, count: usize) -> Vec<SourceEvent> {
     let mut events = Vec::new();
     let all = async {
@@ -19,14 +19,14 @@ pub(crate) async fn take(feed: &mut dyn Feed, count: usize) -> Vec<SourceEvent> 
             events.extend(feed.next().await.expect("a batch").events);
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), all).await.expect("it takes too long");
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("reading timed out");
     assert_eq!(events.len(), count, "{events:#?}");
     events
 }
 
-/// The document of an event that has one.
+/// The document text of an event.
 pub(crate) fn text_of(event: &SourceEvent) -> &str {
-    event.document.as_ref().expect("a document").as_deref().expect("it is readable")
+    event.document.as_ref().expect("a document").as_deref().expect("a readable document")
 }
 
 fn insert(collection: &str, id: i32) -> SourceWrite {
@@ -50,7 +50,7 @@ async fn patterns_select_collections_that_do_not_exist_yet() {
 }
 
 #[tokio::test]
-async fn an_event_that_comes_while_the_feed_waits_is_given_at_once() {
+async fn event_during_an_idle_get_more_is_returned_immediately() {
     let mongo = TestMongo::start().await;
     let source = mongo.mongo_source(&["tickets"]).await;
     let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
@@ -60,7 +60,7 @@ async fn an_event_that_comes_while_the_feed_waits_is_given_at_once() {
             let events = take(feed.as_mut(), 1).await;
             (feed, events, Instant::now())
         });
-        // Now a getMore is under way; it waits for a second if nothing happens.
+        // A getMore is in progress; without an event it returns after a second.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let written = Instant::now();
         mongo.commit(vec![insert("tickets", id)]).await;
@@ -73,7 +73,7 @@ async fn an_event_that_comes_while_the_feed_waits_is_given_at_once() {
 }
 
 #[tokio::test]
-async fn large_documents_come_in_batches_of_bounded_size() {
+async fn batches_of_large_documents_are_bounded_in_bytes() {
     const SIZE: usize = 3 * 1024 * 1024;
     let mongo = TestMongo::start().await;
     let source = mongo.mongo_source(&["tickets"]).await;
@@ -96,10 +96,10 @@ async fn large_documents_come_in_batches_of_bounded_size() {
     }
 }
 
-/// The event would hold the new text twice, and be more than a reply can be: this server cannot split it.
+/// The event would hold the new text twice and exceed the reply limit: this server cannot split it.
 #[tokio::test]
-async fn an_update_of_nearly_16_mb_arrives() {
-    // Its own server: beside other large writes the cache of a small one is too full for it.
+async fn update_of_nearly_16_mb_is_delivered() {
+    // Its own server: with other large writes the cache of a small one is too full for it.
     let data = tempfile::tempdir().unwrap();
     let server = own_server(data.path()).await;
     let mongo = TestMongo::on(&server).await;
@@ -117,9 +117,9 @@ async fn an_update_of_nearly_16_mb_arrives() {
     assert!(text_of(update).len() > 15 * 1024 * 1024);
 }
 
-/// MongoDB does not look into strings, and keeps a name that occurs twice.
+/// MongoDB does not validate strings, and keeps duplicate names.
 #[tokio::test]
-async fn documents_that_other_clients_should_not_have_written_arrive() {
+async fn documents_with_invalid_utf8_and_duplicate_names_are_delivered() {
     let mongo = TestMongo::start().await;
     let source = mongo.mongo_source(&["tickets"]).await;
     let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
@@ -143,7 +143,7 @@ async fn documents_that_other_clients_should_not_have_written_arrive() {
 }
 
 #[tokio::test]
-async fn every_bson_type_in_a_document_arrives_as_extended_json() {
+async fn every_bson_type_is_delivered_as_extended_json() {
     let mongo = TestMongo::start().await;
     let source = mongo.mongo_source(&["tickets"]).await;
     let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();

@@ -1,4 +1,4 @@
-//! Views, time series and addresses that cannot be followed.
+//! Views, time series and unusable URIs.
 
 use bson::doc;
 use serde_json::json;
@@ -12,7 +12,7 @@ use tidewheel_testkit::contracts::source::{SourceHarness, SourceWrite};
 use super::server::TestMongo;
 
 #[tokio::test]
-async fn views_and_time_series_are_refused_by_name_and_left_out_of_patterns() {
+async fn views_and_time_series_are_rejected_by_name_and_excluded_from_patterns() {
     let mongo = TestMongo::start().await;
     mongo.commit(vec![SourceWrite::Insert { collection: "open_tickets".into(), document: json!({"_id": 1}) }]).await;
     let database = mongo.client.database(&mongo.database);
@@ -37,7 +37,7 @@ async fn views_and_time_series_are_refused_by_name_and_left_out_of_patterns() {
 }
 
 #[tokio::test]
-async fn a_member_whose_name_cannot_be_looked_up_leads_to_direct_connection() {
+async fn unresolvable_member_name_hints_at_direct_connection() {
     for host in ["mongo-0.mongo.invalid:27017", "nowhere.invalid", "a.invalid,b.invalid:1"] {
         let options = MongoOptions {
             uri: Secret::new(format!("mongodb://{host}/?replicaSet=rs0&serverSelectionTimeoutMS=300")),
@@ -51,7 +51,7 @@ async fn a_member_whose_name_cannot_be_looked_up_leads_to_direct_connection() {
 }
 
 #[tokio::test]
-async fn options_that_are_not_supported_do_not_keep_from_connecting() {
+async fn unsupported_uri_options_do_not_prevent_connecting() {
     let mongo = TestMongo::start().await;
     let uri = format!("{}&compressors=zstd&timeoutMS=5000&zlibCompressionLevel=3", mongo.uri);
     let options = MongoOptions { uri: Secret::new(uri), database: mongo.database.clone(), collections: Vec::new() };

@@ -1,4 +1,4 @@
-//! The source on a real mongod: the port's contract, and what only a real server can do to it.
+//! The MongoDB adapter on a real mongod: the port's contract, and faults that only a real server has.
 
 mod facts;
 mod faults;

@@ -1,4 +1,4 @@
-//! A user with exactly the rights that a hint names.
+//! A user with exactly the permissions in the hint.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -24,7 +24,7 @@ impl Drop for Process {
     }
 }
 
-/// A replica set of one node that lets nobody in without a password.
+/// A single-node replica set with authentication.
 async fn guarded(data: &Path) -> (Process, u16) {
     let program = program().await;
     let key = data.join("key");
@@ -42,7 +42,7 @@ async fn guarded(data: &Path) -> (Process, u16) {
     (Process(command.spawn().unwrap()), port)
 }
 
-/// Runs a command until it works: the server starts, and elects itself.
+/// Retries a command until it succeeds: the server starts, and elects itself.
 async fn run(client: &Client, database: &str, command: Document) {
     let work = async {
         while let Err(error) = client.database(database).run_command(command.clone()).await {
@@ -52,11 +52,11 @@ async fn run(client: &Client, database: &str, command: Document) {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), work).await.expect("it takes too long");
+    tokio::time::timeout(Duration::from_secs(60), work).await.expect("the command timed out");
 }
 
 #[tokio::test]
-async fn a_user_with_the_rights_of_the_hint_can_read_and_follow() {
+async fn user_with_permissions_of_hint_can_scan_and_watch() {
     let data = tempfile::tempdir().unwrap();
     let (_process, port) = guarded(data.path()).await;
     let address =

@@ -1,4 +1,4 @@
-//! Scans: a cursor that the server has forgotten, and collections that sort in their own way.
+//! Scans: an expired cursor, and collections with a special sort order.
 
 use bson::doc;
 use mongodb::options::{ClusteredIndex, Collation, CollationStrength};
@@ -20,7 +20,7 @@ async fn rest(scan: &mut dyn Scan) -> Vec<String> {
     }
 }
 
-/// Kills the cursors of this database's scans, as the server does with one that is idle for ten minutes.
+/// Kills the cursors of this database's scans, as the server does after ten idle minutes.
 async fn kill_cursors(mongo: &TestMongo, collection: &str) -> usize {
     let admin = mongo.client.database("admin");
     let pipeline = vec![
@@ -40,7 +40,7 @@ async fn kill_cursors(mongo: &TestMongo, collection: &str) -> usize {
 }
 
 #[tokio::test]
-async fn a_scan_whose_cursor_is_gone_goes_on_at_its_last_row() {
+async fn scan_with_expired_cursor_continues_at_its_last_row() {
     let mongo = TestMongo::start().await;
     let source = mongo.mongo_source(&["tickets"]).await;
     let documents = (0..6_000).map(|id| doc! {"_id": id, "text": "x".repeat(100)});
@@ -48,7 +48,7 @@ async fn a_scan_whose_cursor_is_gone_goes_on_at_its_last_row() {
     let namespace = Namespace::new(&mongo.database, "tickets");
     let mut scan = source.scan(&namespace, None, source.now().await.unwrap(), None).await.unwrap();
     let mut keys: Vec<_> = scan.next().await.unwrap().into_iter().map(|row| row.id).collect();
-    // The task is one page ahead at most, so the cursor is far from its end.
+    // The task prefetches at most one page, so the cursor is far from its end.
     let mut killed = 0;
     while killed == 0 {
         killed = kill_cursors(&mongo, "tickets").await;
@@ -58,7 +58,7 @@ async fn a_scan_whose_cursor_is_gone_goes_on_at_its_last_row() {
 }
 
 #[tokio::test]
-async fn a_collection_with_its_own_collation_is_read_whole_and_resumed() {
+async fn scan_of_collection_with_collation_is_complete_and_resumable() {
     let mongo = TestMongo::start().await;
     let source = mongo.mongo_source(&["tickets"]).await;
     let collation = Collation::builder().locale("de").strength(CollationStrength::Secondary).build();
@@ -71,7 +71,7 @@ async fn a_collection_with_its_own_collation_is_read_whole_and_resumed() {
 }
 
 #[tokio::test]
-async fn a_clustered_collection_is_read_whole_and_resumed() {
+async fn scan_of_clustered_collection_is_complete_and_resumable() {
     let mongo = TestMongo::start().await;
     let source = mongo.mongo_source(&["tickets"]).await;
     let database = mongo.client.database(&mongo.database);
@@ -91,12 +91,12 @@ async fn check_resuming(source: &dyn Source, namespace: &Namespace, count: usize
     for (position, row) in rows.iter().enumerate() {
         let mut scan = source.scan(namespace, Some(&row.key), now, None).await.unwrap();
         let rest = rest(scan.as_mut()).await;
-        assert!(rest.iter().eq(rows[position + 1..].iter().map(|row| &row.id)), "behind {}: {rest:?}", row.key);
+        assert!(rest.iter().eq(rows[position + 1..].iter().map(|row| &row.id)), "after {}: {rest:?}", row.key);
     }
 }
 
 #[tokio::test]
-async fn large_rows_come_in_pages_of_bounded_size() {
+async fn pages_of_large_rows_are_bounded_in_bytes() {
     const SIZE: usize = 1024 * 1024;
     let mongo = TestMongo::start().await;
     let source = mongo.mongo_source(&["tickets"]).await;
@@ -119,7 +119,7 @@ async fn large_rows_come_in_pages_of_bounded_size() {
 }
 
 #[tokio::test]
-async fn a_damaged_key_is_refused() {
+async fn invalid_key_and_foreign_database_are_rejected() {
     let mongo = TestMongo::start().await;
     let source = mongo.mongo_source(&["tickets"]).await;
     let now = source.now().await.unwrap();

@@ -1,4 +1,4 @@
-//! A mongod for all tests of this program, and a database for each.
+//! A shared mongod for all tests of this binary, with a database per test.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,21 +19,20 @@ use tidewheel_stores::mongo::{MongoOptions, MongoSource};
 use tidewheel_testkit::contracts::source::{SourceHarness, SourceWrite};
 use tokio::sync::OnceCell;
 
-/// The program itself, provisioned once.
+/// The mongod binary, provisioned once.
 pub(crate) async fn program() -> Program {
     Provisioner::new(silent()).expect("a cache").mongod().await.expect("a mongod")
 }
 
-/// A replica set of one node that a test has for itself.
+/// A single-node replica set for one test.
 pub(crate) async fn own_server(data: &Path) -> Server {
     let mut mongod = Mongod::new(program().await, data);
-    // Updates of 16 MB, which take several times that, have to fit beside what other tests do.
+    // Updates of 16 MB, which take several times that, have to fit beside the work of other tests.
     mongod.cache_gb = 1.0;
     mongod.start(silent()).await.expect("mongod starts")
 }
 
-/// The server of all tests. It ends with this program; its data are removed by the next run, since nothing runs when
-/// this one ends.
+/// The shared server. It ends with this process; the next run removes its data, since nothing runs after this one.
 async fn shared_server() -> &'static Server {
     static SERVER: OnceCell<Server> = OnceCell::const_new();
     SERVER
@@ -58,17 +57,17 @@ pub(crate) struct TestMongo {
 }
 
 impl TestMongo {
-    /// On the server of all tests.
+    /// Creates a database on the shared server.
     pub(crate) async fn start() -> Self {
         Self::on(shared_server().await).await
     }
 
-    /// On this server.
+    /// Creates a database on this server.
     pub(crate) async fn on(server: &Server) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let uri = server.url();
         let mut options = ClientOptions::parse(&uri).await.expect("an address");
-        // What is not on a majority is not in the stream yet.
+        // A write is in the stream only once a majority has it.
         options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).build());
         let client = Client::with_options(options).expect("a client");
         Self { client, uri, database: format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed)) }
@@ -99,7 +98,7 @@ impl TestMongo {
                 SourceWrite::Delete { collection, id } => {
                     self.collection(collection).delete_one(by_id(id)).session(&mut *session).await?;
                 }
-                other => panic!("{other:?} is not for a transaction"),
+                other => panic!("{other:?} is not allowed in a transaction"),
             }
         }
         session.commit_transaction().await
@@ -150,7 +149,7 @@ impl SourceHarness for TestMongo {
         let mut session = self.client.start_session().await.expect("a session");
         loop {
             match self.in_transaction(&mut session, &writes).await {
-                // A collection that was made or dropped a moment ago makes a transaction start again.
+                // A recently created or dropped collection makes a transaction restart.
                 Err(error) if error.contains_label(TRANSIENT_TRANSACTION_ERROR) => {}
                 result => return result.expect("a transaction"),
             }

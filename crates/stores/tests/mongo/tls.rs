@@ -1,4 +1,4 @@
-//! A real mongod with TLS that wants to see a client certificate: the options are the driver's own, in the URI.
+//! A real mongod with TLS that requires a client certificate: the options are the driver's own, in the URI.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use tidewheel_core::secret::Secret;
 use tidewheel_stores::mongo::{MongoOptions, MongoSource};
 use tidewheel_testkit::certificates::Certificates;
 
-/// Ends with the test.
-struct Ends(Child);
+/// Killed when the test ends.
+struct Process(Child);
 
-impl Drop for Ends {
+impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -19,7 +19,7 @@ impl Drop for Ends {
 }
 
 #[tokio::test]
-async fn mongodb_with_client_certificates_is_reached_with_the_files_of_its_uri() {
+async fn mongodb_accepts_client_certificate_from_uri() {
     let dir = tempfile::tempdir().unwrap();
     let ours = Certificates::new(dir.path(), "ours").unwrap();
     let (server, client) = (ours.sign("server").unwrap(), ours.sign("client").unwrap());
@@ -34,7 +34,7 @@ async fn mongodb_with_client_certificates_is_reached_with_the_files_of_its_uri()
     command.args(["--replSet", "rs0", "--bind_ip", "127.0.0.1", "--port", &port.to_string(), "--nounixsocket"]);
     command.args(["--wiredTigerCacheSizeGB", "0.25", "--tlsMode", "requireTLS", "--dbpath"]).arg(&data);
     command.arg("--tlsCertificateKeyFile").arg(&server.both_file).arg("--tlsCAFile").arg(ours.ca_file());
-    let _mongod = Ends(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let _mongod = Process(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
 
     let uri = |with_certificate: bool| {
         let files = format!("tlsCAFile={}", ours.ca_file().display());
@@ -49,7 +49,7 @@ async fn mongodb_with_client_certificates_is_reached_with_the_files_of_its_uri()
     let member = doc! {"_id": 0, "host": format!("localhost:{port}")};
     let initiate = doc! {"replSetInitiate": {"_id": "rs0", "members": [member]}};
     while let Err(error) = driver.database("admin").run_command(initiate.clone()).await {
-        assert!(begun.elapsed() < Duration::from_secs(60), "mongod with TLS does not answer: {error}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "mongod with TLS does not respond: {error}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let facts = async |with_certificate| {

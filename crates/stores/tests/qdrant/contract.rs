@@ -1,15 +1,15 @@
-//! What every index must do.
+//! The contract of the index port.
 
 use tidewheel_core::ports::{Aliases, Ownable};
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
-use tidewheel_testkit::contracts::ownership::{a_mark_stays_with_its_collection, installation};
+use tidewheel_testkit::contracts::ownership::{collection_mark_is_kept_until_replaced, installation};
 
 use super::server::Server;
 
 #[tokio::test]
-async fn collection_keeps_its_owner_under_its_name_and_its_alias() {
+async fn collection_mark_is_shared_by_name_and_alias() {
     let server = Server::any().await;
-    a_mark_stays_with_its_collection(&server, &server.connect()).await;
+    collection_mark_is_kept_until_replaced(&server, &server.connect()).await;
     let alias = format!("{}-alias", server.collection);
     let index = server.connect();
     index.switch(&alias, &server.collection).await.unwrap();

@@ -1,5 +1,4 @@
-//! The Qdrant adapter on a server that speaks Qdrant's gRPC API: the local stack's, or with `TIDEWHEEL_TEST_QDRANT_URL`
-//! any other.
+//! The Qdrant adapter on a server with Qdrant's gRPC API: the local stack's, or the one in `TIDEWHEEL_TEST_QDRANT_URL`.
 
 mod contract;
 mod oracle;

@@ -1,4 +1,4 @@
-//! The oracle sees every way in which an index can differ from its source, and no difference where there is none.
+//! The oracle detects every kind of difference between index and source, and reports no false ones.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tidewheel_testkit::oracle::{Oracle, OracleOptions, Report};
 
 use super::server::Server;
 
-/// What a pipeline would have written for this document at this second.
+/// The points that a pipeline writes for this document at this second.
 fn points(document: &Document, seconds: u32) -> DocumentPoints {
     let namespace = Namespace::new("shop", "tickets");
     let key = document.get("_id").expect("an _id").clone().into_canonical_extjson().to_string();
@@ -39,7 +39,7 @@ fn points(document: &Document, seconds: u32) -> DocumentPoints {
         digest: "",
     };
     let point = |(chunk, text): (u32, &str)| {
-        // The canonical form: the relaxed one of this library cuts dates after the year 9999 short.
+        // The canonical form: the library's relaxed one truncates dates after the year 9999.
         let extended = Bson::Document(document.clone()).into_canonical_extjson().to_string();
         let mut payload = plain_document(&extended).unwrap();
         payload.insert(RESERVED.to_owned(), stamp.value(chunk, text));
@@ -69,7 +69,7 @@ async fn write(index: &QdrantIndex, documents: &[DocumentPoints]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_difference_is_seen() {
+async fn oracle_detects_every_difference() {
     let data = tempfile::tempdir().unwrap();
     let program = Provisioner::new(silent()).unwrap().mongod().await.unwrap();
     let mongod = Mongod::new(program, data.path()).start(silent()).await.unwrap();
@@ -105,7 +105,7 @@ async fn every_difference_is_seen() {
     let report = oracle.wait_until_equal(Duration::from_secs(10)).await.unwrap();
     assert!(report.is_equal() && (report.documents, report.points) == (4, 8), "{report}");
 
-    // A document that the index has and the source has not.
+    // A document in the index but not in the source.
     let extra = points(&doc! { "_id": 9, "subject": "extra" }, 1);
     write(&index, std::slice::from_ref(&extra)).await;
     let report = oracle.compare().await.unwrap();
@@ -113,7 +113,7 @@ async fn every_difference_is_seen() {
     let newer = |second: u32| Version { time: ClusterTime { seconds: second, increment: 1 }, ..Version::default() };
     index.delete(&[Fence { target: FenceTarget::Document(extra.document), version: newer(2) }]).await.unwrap();
 
-    // A chunk behind the last.
+    // A chunk after the last.
     let mut surplus = written[0].clone();
     surplus.points = vec![surplus.points.remove(1)];
     surplus.points[0].id = surplus.document.point(2);
@@ -125,7 +125,7 @@ async fn every_difference_is_seen() {
     write(&index, &written[..1]).await;
     assert!(oracle.compare().await.unwrap().is_equal());
 
-    // Each of these is stale in its own way, and right again at the next second.
+    // Each of these makes the document stale in its own way; the next second's write repairs it.
     let mut second = 1;
     for (what, spoil) in [
         ("payload", (|point| point.payload["subject"] = json!("other")) as fn(&mut Point)),
@@ -150,7 +150,7 @@ async fn every_difference_is_seen() {
         assert!(oracle.compare().await.unwrap().is_equal());
     }
 
-    // Half a document, as a crash between two requests leaves it.
+    // Half a document, as after a crash between two requests.
     let mut half = points(&documents[1], second + 1);
     half.points.truncate(1);
     write(&index, &[half]).await;

@@ -1,4 +1,4 @@
-//! A server that is away, comes back, or lets nobody in.
+//! A server that is down, comes back, or denies access.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use super::server::{Local, Server};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handle_outlives_its_server() {
+async fn index_handle_survives_a_server_restart() {
     let mut server = Server::local(None).await;
     let index = server.connect();
     let ticket = document(&Namespace::new("shop", "tickets"), "1", Version::default(), &["a"]);
@@ -27,7 +27,7 @@ async fn a_handle_outlives_its_server() {
     assert_eq!(index.count().await.unwrap_err().class, ErrorClass::Transient);
 
     server.local = Some(Local::start(data, address, key).await);
-    // The connection may still have to notice that it can be opened again.
+    // The connection may take a moment to reopen.
     let mut attempts = 0;
     let count = loop {
         match index.count().await {
@@ -44,7 +44,7 @@ async fn a_handle_outlives_its_server() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_is_given_up() {
+async fn unresponsive_server_is_a_transient_error() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     let options = QdrantOptions { timeout: Duration::from_millis(200), ..QdrantOptions::new(url, "documents") };
@@ -53,7 +53,7 @@ async fn a_server_that_never_answers_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_wrong_key_is_fatal_and_never_shown() {
+async fn invalid_api_key_is_fatal_and_redacted() {
     let server = Server::local(Some("right")).await;
     server.connect_with_key("right").prepare(DIMENSION).await.unwrap();
     let index = server.connect_with_key("hunter2");

@@ -1,4 +1,4 @@
-//! A server for one test.
+//! A server per test.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use qdrant_client::Qdrant;
 use tempfile::TempDir;
 use tidewheel_core::ports::{Index, KnownVectors};
 use tidewheel_core::secret::Secret;
-use tidewheel_local::qdrant::serve_on;
+use tidewheel_local_qdrant::serve_on;
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_testkit::contracts::index::IndexHarness;
 use tokio::net::TcpListener;
@@ -16,10 +16,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-/// Names a server to test against instead of the local one, by its gRPC address.
+/// The gRPC address of a server to test against instead of the local one.
 const URL: &str = "TIDEWHEEL_TEST_QDRANT_URL";
 
-/// A server, and the name of a collection that is not there yet.
+/// A server, and the name of a collection that does not exist yet.
 pub(crate) struct Server {
     pub(crate) url: String,
     pub(crate) collection: String,
@@ -36,7 +36,7 @@ pub(crate) struct Local {
 }
 
 impl Server {
-    /// The server that the tests are pointed at, or a local one.
+    /// The configured server, or a local one.
     pub(crate) async fn any() -> Self {
         match std::env::var(URL) {
             Ok(url) => Self { url, collection: unused(), local: None },
@@ -44,7 +44,7 @@ impl Server {
         }
     }
 
-    /// A local server on ports of its own.
+    /// A local server on free ports.
     pub(crate) async fn local(key: Option<&str>) -> Self {
         let data = tempfile::tempdir().unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -64,12 +64,12 @@ impl Server {
         QdrantIndex::connect(QdrantOptions { api_key: Some(Secret::new(key)), ..self.options() }).unwrap()
     }
 
-    /// The bare client, for what an operator does.
+    /// The bare client, for an operator's actions.
     pub(crate) fn client(&self) -> Qdrant {
         Qdrant::from_url(&self.url).skip_compatibility_check().build().unwrap()
     }
 
-    /// Stops the local server and gives what is needed to start it again.
+    /// Stops the local server and returns what [`Local::start`] needs to restart it.
     pub(crate) async fn stop(&mut self) -> (TempDir, SocketAddr, Option<String>) {
         self.local.take().expect("a local server").stop().await
     }

@@ -1,4 +1,4 @@
-//! Collections that somebody else has made, and what there is to see of one.
+//! Collections created by others, and inspection.
 
 use qdrant_client::qdrant::{
     CreateAliasBuilder, CreateCollectionBuilder, Distance, PointStruct, UpsertPointsBuilder, VectorParamsBuilder,
@@ -15,13 +15,13 @@ use tidewheel_testkit::contracts::index::{DIMENSION, document};
 use super::server::Server;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collection_of_another_shape_is_refused_with_what_was_found() {
+async fn mismatched_collection_is_rejected_with_its_schema() {
     let server = Server::any().await;
     let vectors = |distance| VectorParamsBuilder::new(DIMENSION as u64, distance);
     let named = VectorParamsMap { map: [("text".to_owned(), vectors(Distance::Cosine).build())].into() };
     let named = VectorsConfig { config: Some(Config::ParamsMap(named)) };
     for (shape, found) in [
-        (CreateCollectionBuilder::default().vectors_config(vectors(Distance::Dot)), "compared by Dot"),
+        (CreateCollectionBuilder::default().vectors_config(vectors(Distance::Dot)), "with Dot distance"),
         (CreateCollectionBuilder::default().vectors_config(named), "only named vectors (text)"),
     ] {
         server.client().create_collection(shape.collection_name(&server.collection)).await.unwrap();
@@ -34,7 +34,7 @@ async fn a_collection_of_another_shape_is_refused_with_what_was_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_alias_works_like_its_collection() {
+async fn alias_works_like_its_collection() {
     let server = Server::any().await;
     server.connect().prepare(DIMENSION).await.unwrap();
     let alias = format!("{}-alias", server.collection);
@@ -47,7 +47,7 @@ async fn an_alias_works_like_its_collection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn points_of_others_stay_and_do_no_harm() {
+async fn foreign_points_are_kept_and_ignored() {
     let server = Server::any().await;
     let index = server.connect();
     index.prepare(DIMENSION).await.unwrap();
@@ -56,7 +56,8 @@ async fn points_of_others_stay_and_do_no_harm() {
     server.client().upsert_points(upsert).await.unwrap();
     let ticket = document(&Namespace::new("shop", "tickets"), "1", Version::default(), &["a"]);
     assert_eq!(index.upsert(&[&ticket]).await.unwrap(), Written::Durably);
-    // It counts, but it has no UUID: pages, which are compared with the source, are about points that could be ours.
+    // It is counted, but it has no UUID: pages, which are compared with the source, contain only points that could be
+    // ours.
     assert_eq!(index.count().await.unwrap(), Some(2));
     let page = index.page(None, 10, &[]).await.unwrap();
     assert_eq!(page.iter().map(|point| point.id).collect::<Vec<_>>(), [ticket.points[0].id]);
@@ -79,7 +80,7 @@ async fn inspection_shows_server_and_collection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_alias_is_switched_in_one_step_and_a_collection_keeps_its_name() {
+async fn alias_switch_replaces_alias_and_rejects_a_collection_name() {
     let server = Server::any().await;
     let index = server.connect();
     let (first, alias) = (server.collection.clone(), format!("{}-current", server.collection));

@@ -10,7 +10,7 @@ use tidewheel_testkit::tls_proxy::TlsProxy;
 use super::server::Server;
 
 #[tokio::test]
-async fn qdrant_behind_tls_is_reached_with_the_right_files_alone() {
+async fn qdrant_tls_requires_matching_ca_and_client_certificate() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let qdrant = Server::local(None).await;
     let dir = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ fn action(detail: &str) -> Action {
 }
 
 #[tokio::test]
-async fn actions_are_read_back_in_order_and_the_log_is_bounded() {
+async fn audit_log_preserves_order_and_is_bounded() {
     let redis = TestRedis::start().await;
     assert_eq!(redis.store.recorded(0, 10).await.unwrap(), []);
     redis.store.record(&action("first")).await.unwrap();

@@ -1,4 +1,4 @@
-//! What is read of a stream is bounded in bytes, and nothing periodic reads large entries.
+//! Reads of a stream are bounded in bytes, and periodic checks read no large entries.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::server::{TestRedis, ids, numbers};
 const NOW: Duration = Duration::ZERO;
 const MEGABYTE: usize = 1 << 20;
 
-/// Appends these documents, of so many bytes each, whatever is there.
+/// Appends these documents, each of `bytes` bytes, after the existing entries.
 async fn append(redis: &TestRedis, numbers: std::ops::RangeInclusive<u32>, bytes: usize) {
     for number in numbers {
         let document = Some(format!(r#"{{"_id":{number},"content":"{}"}}"#, "x".repeat(bytes)));
@@ -29,13 +29,13 @@ fn bytes(deliveries: &[Delivery<Change>]) -> usize {
     deliveries.iter().map(|delivery| delivery.record.as_ref().unwrap().document.as_ref().unwrap().len()).sum()
 }
 
-/// What may come at once: an entry that exceeds the limit is the last one.
+/// Whether a read is bounded: only its last entry may exceed the limit.
 fn is_bounded(deliveries: &[Delivery<Change>]) -> bool {
     let last = deliveries.len().saturating_sub(1);
     bytes(&deliveries[..last]) < READ_BYTES
 }
 
-/// Reads everything in pieces; the numbers of what came.
+/// Reads everything in pieces; returns the numbers read.
 async fn drain(queue: &dyn Queue<Change>) -> Vec<u32> {
     let mut all = Vec::new();
     loop {
@@ -50,7 +50,7 @@ async fn drain(queue: &dyn Queue<Change>) -> Vec<u32> {
 }
 
 #[tokio::test]
-async fn reads_are_bounded_in_bytes_whatever_the_sizes() {
+async fn reads_are_bounded_in_bytes_for_all_entry_sizes() {
     let redis = TestRedis::start().await;
     append(&redis, 1..=20, 10).await;
     append(&redis, 21..=36, 3 * MEGABYTE).await;
@@ -59,12 +59,12 @@ async fn reads_are_bounded_in_bytes_whatever_the_sizes() {
     append(&redis, 261..=262, 15 * MEGABYTE).await;
     append(&redis, 263..=300, 10).await;
     assert_eq!(drain(&redis.stage_1("a")).await, (1..=300).collect::<Vec<_>>());
-    // Small entries come as many at a time as are asked for, however large those were that went before.
+    // Small entries are read in the requested number, regardless of earlier large ones.
     append(&redis, 301..=400, 10).await;
     assert_eq!(redis.stage_1("a").read(256, NOW).await.unwrap().len(), 100);
 }
 
-/// It keeps no record of large entries.
+/// An older release keeps no record of large entries.
 #[tokio::test]
 async fn entries_of_an_older_release_are_read_within_the_limit() {
     let redis = TestRedis::start().await;
@@ -74,7 +74,7 @@ async fn entries_of_an_older_release_are_read_within_the_limit() {
 }
 
 #[tokio::test]
-async fn a_group_created_again_is_read_within_the_limit() {
+async fn recreated_group_is_read_within_the_limit() {
     let redis = TestRedis::start().await;
     append(&redis, 1..=12, 3 * MEGABYTE).await;
     append(&redis, 13..=20, 10).await;
@@ -155,7 +155,7 @@ async fn calls(redis: &TestRedis, command: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn periodic_looks_read_no_entry() {
+async fn periodic_checks_read_no_entries() {
     let redis = TestRedis::start().await;
     append(&redis, 1..=4, 3 * MEGABYTE).await;
     let queue = redis.stage_1("a");
@@ -173,26 +173,26 @@ async fn periodic_looks_read_no_entry() {
             assert!(redis.store.status(STAGE_1).await.unwrap().oldest_age_ms.is_some());
         }
         for command in ["xinfo|stream", "xrevrange"] {
-            assert_eq!(calls(&redis, command).await, 0, "{command} answers with entries");
+            assert_eq!(calls(&redis, command).await, 0, "{command} returns entries");
         }
-        // What is left are looks behind the newest entry, which answer with nothing.
+        // The remaining calls look after the newest entry, and return nothing.
         let memory: String = redis.command(&["INFO", "memory"]).await;
         let lua = memory.lines().find_map(|line| line.strip_prefix("used_memory_vm_eval:")).unwrap();
         assert!(lua.trim().parse::<usize>().unwrap() < 64 * MEGABYTE, "scripts hold {lua} bytes");
-        assert!(calls(&redis, "xrange").await <= 20 * 2, "only positions look behind the newest entry");
+        assert!(calls(&redis, "xrange").await <= 20 * 2, "only positions look after the newest entry");
     }
 }
 
-/// As an entry that somebody adds, and a stream that an older release has written to.
+/// Such as an entry added by another client, and a stream written by an older release.
 #[tokio::test]
-async fn what_is_not_on_record_is_found_and_recorded() {
+async fn unrecorded_entries_are_found_and_recorded() {
     let redis = TestRedis::start().await;
     append(&redis, 1..=3, 10).await;
     let added: String = redis.command(&["XADD", RAW, "*", "operation", "insert"]).await;
     let raw = redis.store.positions().await.unwrap().raw;
     assert_eq!(raw.last, EntryId(added.clone()));
     redis.command::<u64>(&["XDEL", RAW, &added]).await;
-    assert!(redis.store.positions().await.unwrap().damage.is_some(), "it was on record");
+    assert!(redis.store.positions().await.unwrap().damage.is_some(), "it was recorded");
 
     let redis = TestRedis::start().await;
     append(&redis, 1..=3, 10).await;
@@ -206,7 +206,7 @@ async fn what_is_not_on_record_is_found_and_recorded() {
 }
 
 #[tokio::test]
-async fn trimming_large_entries_ends() {
+async fn trimming_large_entries_completes() {
     let redis = TestRedis::start().await;
     append(&redis, 1..=12, 3 * MEGABYTE).await;
     let queue = redis.stage_1("a");
@@ -216,9 +216,9 @@ async fn trimming_large_entries_ends() {
     assert_eq!(redis.store.positions().await.unwrap().damage, None);
 }
 
-/// They are in the hash alone, and their grace begins with the upgrade.
+/// They are only in the hash, and their grace period starts with the upgrade.
 #[tokio::test]
-async fn deletions_that_an_older_release_has_remembered_are_forgotten_too() {
+async fn tombstones_of_older_release_are_collected() {
     let redis = TestRedis::start().await;
     let fields: Vec<String> = changes(1..=3000).iter().map(|change| change.document_id().to_string()).collect();
     for fields in fields.chunks(500) {
@@ -241,11 +241,11 @@ async fn deletions_that_an_older_release_has_remembered_are_forgotten_too() {
         }
     };
     let (forgotten, pages) = collect(Duration::from_secs(3600)).await;
-    assert_eq!(forgotten, 0, "their grace is not over");
+    assert_eq!(forgotten, 0, "their grace period is not over");
     assert!(pages > 3, "page by page");
     assert_eq!(redis.command::<u64>(&["XLEN", TOMBSTONE_LOG]).await, 3000);
     assert_eq!(collect(NOW).await.0, 3000);
     assert_eq!(redis.command::<u64>(&["HLEN", TOMBSTONES]).await, 2, "those of collections stay");
     assert_eq!(redis.command::<String>(&["HGET", TOMBSTONE_STATE, "forgotten"]).await, "0.7.1.1");
-    assert_eq!(collect(NOW).await, (0, 1), "and are not looked through again");
+    assert_eq!(collect(NOW).await, (0, 1), "and are not scanned again");
 }

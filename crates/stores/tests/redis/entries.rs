@@ -1,4 +1,4 @@
-//! The entries of one document, as a person who asks for it sees them.
+//! Lookup of one document's entries.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tidewheel_testkit::contracts::samples::{change, changes, embedded};
 use crate::server::{TestRedis, append};
 
 #[tokio::test]
-async fn the_entries_of_a_document_are_found_with_their_state() {
+async fn entries_of_a_document_are_found_with_their_state() {
     let redis = TestRedis::start().await;
     append(&redis.store, 1..=3).await;
     let archive = redis.store.archive(STAGE_1);
@@ -36,7 +36,7 @@ async fn the_entries_of_a_document_are_found_with_their_state() {
     assert_eq!(Change::decode(found.entries[1].fields.clone()), Ok(change(2)));
     let found = redis.store.entries_of(STAGE_1, &of(1), 100).await.unwrap();
     assert_eq!(found.entries.last().unwrap().state, EntryState::Confirmed);
-    // What was not looked at is said.
+    // An incomplete scan is reported.
     let found = redis.store.entries_of(STAGE_1, &of(1), 2).await.unwrap();
     assert_eq!((found.looked_at, found.complete, found.entries.len()), (2, false, 1));
     let other = [(tidewheel_core::identity::Namespace::new("shop", "notes"), change(1).key)];
@@ -44,10 +44,10 @@ async fn the_entries_of_a_document_are_found_with_their_state() {
 }
 
 #[tokio::test]
-async fn vectors_are_left_out_and_letters_are_found() {
+async fn found_entries_omit_vectors_and_dead_letters_are_found() {
     let redis = TestRedis::start().await;
     let of = [(change(7).namespace, change(7).key)];
-    assert!(redis.store.entries_of(STAGE_2, &of, 100).await.unwrap().complete, "there is no stream");
+    assert!(redis.store.entries_of(STAGE_2, &of, 100).await.unwrap().complete, "the stream does not exist");
     redis.store.hand_over(&[embedded(7), embedded(8)], &[]).await.unwrap();
     let found = redis.store.entries_of(STAGE_2, &of, 100).await.unwrap();
     let [entry] = &found.entries[..] else { panic!("{found:?}") };

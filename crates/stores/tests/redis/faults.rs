@@ -1,4 +1,4 @@
-//! Broken connections, slow colleagues, and operators who delete things under a running pipeline.
+//! Broken connections, slow consumers, and operators who delete keys under a running pipeline.
 
 use std::time::Duration;
 
@@ -14,20 +14,20 @@ use super::server::{TestRedis, append, ids, numbers};
 const LONG: Duration = Duration::from_secs(600);
 const NOW: Duration = Duration::ZERO;
 
-/// Waits until something that is bound to happen has happened.
+/// Waits for a condition.
 macro_rules! eventually {
     ($condition:expr) => {{
-        let mut patience = 2000;
+        let mut attempts = 2000;
         while !$condition {
-            patience -= 1;
-            assert!(patience > 0, "never: {}", stringify!($condition));
+            attempts -= 1;
+            assert!(attempts > 0, "never: {}", stringify!($condition));
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }};
 }
 
 #[tokio::test]
-async fn an_append_whose_answer_is_lost_is_saved_once() {
+async fn append_with_lost_reply_is_saved_once() {
     let redis = TestRedis::start().await;
     let (proxy, store) = redis.through_proxy().await;
     append(&store, [1]).await;
@@ -39,21 +39,21 @@ async fn an_append_whose_answer_is_lost_is_saved_once() {
 }
 
 #[tokio::test]
-async fn an_append_that_could_not_find_out_may_be_repeated() {
+async fn append_with_unknown_outcome_can_be_retried() {
     let redis = TestRedis::start().await;
     let (proxy, store) = redis.through_proxy().await;
     append(&store, [1]).await;
     proxy.set(Weather::CutInsteadOfAnswer(2));
     let error = store.append(Some(&checkpoint(1)), &[change(2)], &checkpoint(2)).await.unwrap_err();
     assert_eq!((error.class, proxy.broken()), (ErrorClass::Transient, 2));
-    assert_eq!(redis.on_stage_1().await, [1, 2], "the first attempt was carried out");
+    assert_eq!(redis.on_stage_1().await, [1, 2], "the first attempt was executed");
     let appended = store.append(Some(&checkpoint(1)), &[change(2)], &checkpoint(2)).await.unwrap();
     assert_eq!(appended, Appended::Saved);
     assert_eq!(redis.on_stage_1().await, [1, 2]);
 }
 
 #[tokio::test]
-async fn an_append_that_is_never_answered_is_saved_once() {
+async fn append_without_reply_is_saved_once() {
     let redis = TestRedis::start().await;
     let (proxy, store) = redis.through_proxy().await;
     append(&store, [1]).await;
@@ -71,7 +71,7 @@ async fn an_append_that_is_never_answered_is_saved_once() {
 }
 
 #[tokio::test]
-async fn a_producer_paused_past_its_lease_appends_nothing() {
+async fn producer_paused_past_its_lease_appends_nothing() {
     let redis = TestRedis::start().await;
     let (proxy, slow) = redis.through_proxy().await;
     let short = Duration::from_millis(100);
@@ -83,19 +83,19 @@ async fn a_producer_paused_past_its_lease_appends_nothing() {
         async move { slow.append(Some(&checkpoint(1)), &[change(2)], &checkpoint(2)).await }
     });
     tokio::time::sleep(2 * short).await;
-    assert!(redis.store.lease("fast", LONG).await.unwrap(), "the lease has ended");
+    assert!(redis.store.lease("fast", LONG).await.unwrap(), "the lease has expired");
     append(&redis.store, [2, 3]).await;
     assert!(!late.is_finished());
     proxy.set(Weather::Fair);
     assert_eq!(late.await.unwrap().unwrap(), Appended::Conflict);
     assert!(!slow.lease("slow", short).await.unwrap());
     slow.release("slow").await.unwrap();
-    assert!(redis.store.lease("fast", LONG).await.unwrap(), "a late release takes nothing away");
+    assert!(redis.store.lease("fast", LONG).await.unwrap(), "a late release does not affect the new lease");
     assert_eq!(redis.on_stage_1().await, [1, 2, 3]);
 }
 
 #[tokio::test]
-async fn a_hand_over_whose_answer_is_lost_may_be_repeated() {
+async fn hand_over_with_lost_reply_can_be_retried() {
     let redis = TestRedis::start().await;
     let (proxy, store) = redis.through_proxy().await;
     append(&store, [1, 2]).await;
@@ -106,11 +106,11 @@ async fn a_hand_over_whose_answer_is_lost_may_be_repeated() {
     assert_eq!((error.class, proxy.broken()), (ErrorClass::Transient, 1));
     store.hand_over(&[embedded(2)], &ids(&read[1..])).await.unwrap();
     assert_eq!(redis.store.status(STAGE_1).await.unwrap().pending, 0);
-    assert_eq!(redis.documents(EMBEDDED).await, [1, 2], "it was done, and is not done again");
+    assert_eq!(redis.documents(EMBEDDED).await, [1, 2], "it was executed once");
 }
 
 #[tokio::test]
-async fn whoever_finishes_a_claimed_entry_first_nothing_is_lost() {
+async fn claimed_entry_is_handed_over_once_by_either_consumer() {
     let redis = TestRedis::start().await;
     for slow_first in [true, false] {
         redis.command::<()>(&["FLUSHDB"]).await;
@@ -129,7 +129,7 @@ async fn whoever_finishes_a_claimed_entry_first_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn a_reader_whose_connection_breaks_goes_on_with_a_new_one() {
+async fn reader_reconnects_after_its_connection_breaks() {
     let redis = TestRedis::start().await;
     let (proxy, store) = redis.through_proxy().await;
     let queue = store.queue::<tidewheel_core::change::Change>(STAGE_1, "a");
@@ -145,7 +145,7 @@ async fn a_reader_whose_connection_breaks_goes_on_with_a_new_one() {
 }
 
 #[tokio::test]
-async fn a_read_that_is_dropped_takes_no_entry_with_it() {
+async fn cancelled_read_consumes_no_entry() {
     let redis = TestRedis::start().await;
     let queue = redis.stage_1("a");
     assert!(queue.read(1, NOW).await.unwrap().is_empty());
@@ -159,13 +159,13 @@ async fn a_read_that_is_dropped_takes_no_entry_with_it() {
 }
 
 #[tokio::test]
-async fn a_stream_deleted_under_a_blocked_reader_is_read_on() {
+async fn blocked_reader_continues_after_stream_deletion() {
     let redis = TestRedis::start().await;
     append(&redis.store, [1]).await;
     let queue = redis.stage_1("a");
     let read = queue.read(10, NOW).await.unwrap();
     queue.acknowledge(&ids(&read)).await.unwrap();
-    // Redis may leave such a reader blocked: what ends it is its finite wait.
+    // Redis may leave such a reader blocked: its finite wait ends it.
     let reader = tokio::spawn(async move { (queue.read(10, Duration::from_millis(300)).await, queue) });
     eventually!(redis.blocked_readers().await == 1);
     redis.command::<u64>(&["DEL", RAW]).await;
@@ -179,7 +179,7 @@ async fn a_stream_deleted_under_a_blocked_reader_is_read_on() {
 }
 
 #[tokio::test]
-async fn a_group_destroyed_under_a_blocked_reader_is_created_again() {
+async fn blocked_reader_recreates_a_destroyed_group() {
     let redis = TestRedis::start().await;
     append(&redis.store, [1, 2]).await;
     let queue = redis.stage_1("a");
@@ -188,11 +188,11 @@ async fn a_group_destroyed_under_a_blocked_reader_is_created_again() {
     let reader = tokio::spawn(async move { queue.read(10, LONG).await });
     eventually!(redis.blocked_readers().await == 1);
     redis.command::<u64>(&["XGROUP", "DESTROY", RAW, STAGE_1.group]).await;
-    assert_eq!(numbers(&reader.await.unwrap().unwrap()), [1, 2], "from the beginning: nothing may be missed");
+    assert_eq!(numbers(&reader.await.unwrap().unwrap()), [1, 2], "from the beginning: no entry may be missed");
 }
 
 #[tokio::test]
-async fn a_restart_is_an_outage_and_nothing_more() {
+async fn restart_is_transient_and_loses_nothing() {
     let redis = TestRedis::start().await;
     append(&redis.store, [1, 2]).await;
     let queue = redis.stage_1("a");

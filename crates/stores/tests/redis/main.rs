@@ -1,5 +1,5 @@
-//! The Redis adapters on a real redis-server: the ports' contracts, and what only a real server and a real network
-//! can do to them.
+//! The Redis adapters on a real redis-server: the ports' contracts, and faults that only a real server and network
+//! have.
 
 mod audit_log;
 mod bytes;

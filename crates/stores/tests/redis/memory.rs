@@ -18,7 +18,7 @@ const NOW: Duration = Duration::ZERO;
 const NOTHING: Retention = Retention { age: Duration::ZERO, entries: 0, bytes: u64::MAX };
 
 impl TestRedis {
-    /// Sets the limit below what is used already.
+    /// Sets the limit below the memory in use.
     async fn fill_memory(&self) {
         let used = self.store.inspect().await.unwrap().used_memory;
         self.command::<()>(&["CONFIG", "SET", "maxmemory", &(used - used / 10).to_string()]).await;
@@ -26,7 +26,7 @@ impl TestRedis {
 }
 
 #[tokio::test]
-async fn a_full_redis_stops_the_producer_and_drains() {
+async fn redis_at_maxmemory_stops_the_producer_and_drains() {
     let redis = TestRedis::start().await;
     let mut changes = changes(1..=2000);
     for change in &mut changes {
@@ -42,7 +42,7 @@ async fn a_full_redis_stops_the_producer_and_drains() {
     assert_eq!(Journal::backlog(&redis.store).await.unwrap(), 2000);
     assert!(redis.store.lease("producer", Duration::from_secs(60)).await.unwrap(), "its lease stays alive");
 
-    // The later stages work as if nothing was wrong, and begin to work: neither group exists yet.
+    // The later stages work normally, and even start: neither group exists yet.
     let (raw, vectors) = (redis.stage_1("a"), redis.store.queue::<Embedded>(STAGE_2, "b"));
     let deletion = Fence { target: FenceTarget::Document(change(1).document_id()), version: Version::default() };
     let mut moved = BTreeSet::new();
@@ -70,7 +70,7 @@ async fn a_full_redis_stops_the_producer_and_drains() {
 }
 
 #[tokio::test]
-async fn a_redis_that_evicts_is_refused() {
+async fn evicting_redis_is_rejected() {
     let redis = TestRedis::start().await;
     redis.store.refuse_evicting_policy().await.unwrap();
     redis.command::<()>(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;

@@ -1,20 +1,20 @@
-//! The installation that a Redis names.
+//! The installation registered in Redis.
 
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::Registry;
 use tidewheel_core::streams::INSTALLATION;
-use tidewheel_testkit::contracts::ownership::the_first_installation_is_registered_and_stays;
+use tidewheel_testkit::contracts::ownership::first_installation_is_registered_and_kept;
 
 use super::server::TestRedis;
 
 #[tokio::test]
 async fn installation_is_registered_once_and_kept() {
     let redis = TestRedis::start().await;
-    the_first_installation_is_registered_and_stays(&redis.store).await;
+    first_installation_is_registered_and_kept(&redis.store).await;
 }
 
 #[tokio::test]
-async fn unreadable_installation_is_fatal_and_names_the_command_that_replaces_it() {
+async fn invalid_installation_is_fatal_and_hints_at_adopt() {
     let redis = TestRedis::start().await;
     redis.command::<u64>(&["HSET", INSTALLATION, "id", "a"]).await;
     let error = redis.store.installation().await.unwrap_err();

@@ -1,4 +1,4 @@
-//! What a kill or a torn append-only file leaves behind is the beginning of a consistent history.
+//! A kill or a truncated append-only file leaves the beginning of a consistent history.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -18,7 +18,7 @@ use super::server::{TestRedis, append, ids, numbers};
 const NOW: Duration = Duration::ZERO;
 
 #[tokio::test]
-async fn a_kill_in_the_middle_of_appends_loses_nothing_that_was_confirmed() {
+async fn kill_during_appends_loses_no_confirmed_append() {
     let redis = TestRedis::start().await;
     for round in 1..=3 {
         let store = RedisStore::connect(&RedisOptions::new(redis.server.url())).await.unwrap();
@@ -40,7 +40,7 @@ async fn a_kill_in_the_middle_of_appends_loses_nothing_that_was_confirmed() {
         tokio::time::sleep(Duration::from_millis(100 * round)).await;
         redis.server.kill().await;
         let confirmed = producer.await.unwrap();
-        assert!(confirmed > 0, "the producer was at work");
+        assert!(confirmed > 0, "the producer was running");
         redis.server.start().await.unwrap();
         let store = RedisStore::connect(&RedisOptions::new(redis.server.url())).await.unwrap();
         let last = store.load().await.unwrap().unwrap().last.0.increment;
@@ -57,7 +57,7 @@ fn log_file(redis: &TestRedis) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_lost_end_of_the_log_leaves_stages_and_checkpoint_in_step() {
+async fn truncated_aof_leaves_stages_and_checkpoint_consistent() {
     let redis = TestRedis::start().await;
     let queue = redis.stage_1("a");
     for first in (1..=600).step_by(6) {
@@ -76,27 +76,27 @@ async fn a_lost_end_of_the_log_leaves_stages_and_checkpoint_in_step() {
         file.set_len(length - random.random_range(1..=length / 6)).unwrap();
         redis.server.start().await.unwrap();
 
-        // The old connections are gone; that is another test's business.
+        // The old connections are gone; another test covers reconnects.
         let store = RedisStore::connect(&RedisOptions::new(redis.server.url())).await.unwrap();
         let Some(checkpoint) = store.load().await.unwrap() else { panic!("cut too much") };
         let last = checkpoint.last.0.increment;
         ends.insert(last);
         let entries = redis.on_stage_1().await;
         assert!(entries.starts_with(&(1..=last).collect::<Vec<_>>()), "no entry of the checkpoint is missing");
-        // Redis 7.0 forgets to cut a transaction off that the tear went through, and logs what comes later into it:
-        // after the next restart the first of its commands take effect alone. Therefore entries come before the
-        // checkpoint that covers them: these are appended a second time, with the same versions.
-        assert!(round > 0 || entries.len() == last as usize, "a torn transaction leaves nothing");
+        // Redis 7.0 does not remove a truncated transaction, and logs later commands into it: after the next restart
+        // its first commands take effect alone. Therefore entries precede the checkpoint that covers them: these are
+        // appended a second time, with the same versions.
+        assert!(round > 0 || entries.len() == last as usize, "a truncated transaction leaves nothing");
         // Each entry is ahead, pending, or on stage 2.
         let mut somewhere: BTreeSet<u32> = redis.documents(EMBEDDED).await.into_iter().collect();
         let heir = store.queue(STAGE_1, "heir");
         somewhere.extend(numbers(&heir.claim(NOW, 1000).await.unwrap().deliveries));
         somewhere.extend(numbers(&heir.read(1000, NOW).await.unwrap()));
         assert!(somewhere.is_superset(&(1..=last).collect()), "none is acknowledged without its record");
-        // Forget that the heir has looked, so that the next cut begins from the pipeline's own history.
+        // Undo the heir's reads, so that the next truncation starts from the pipeline's own history.
         redis.command::<u64>(&["XGROUP", "DELCONSUMER", STAGE_1.stream, STAGE_1.group, "heir"]).await;
         redis.command::<u64>(&["XGROUP", "DESTROY", STAGE_1.stream, STAGE_1.group]).await;
         redis.command::<()>(&["XGROUP", "CREATE", STAGE_1.stream, STAGE_1.group, "0"]).await;
     }
-    assert!(ends.len() > 1, "the cuts went to different places: {ends:?}");
+    assert!(ends.len() > 1, "the truncations hit different positions: {ends:?}");
 }

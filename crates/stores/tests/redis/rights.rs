@@ -1,10 +1,10 @@
-//! The rights that docs/redis.md gives are those that the scripts need.
+//! The ACL rules in docs/redis.md cover the commands of the scripts.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 #[test]
-fn the_documented_user_may_call_every_command_of_every_script() {
+fn documented_acl_user_may_call_every_script_command() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = std::fs::read_to_string(root.join("../../docs/redis.md")).unwrap();
     let users: Vec<&str> = page.lines().filter(|line| line.starts_with("user tidewheel on ")).collect();
@@ -18,7 +18,7 @@ fn the_documented_user_may_call_every_command_of_every_script() {
     assert!(called.len() > 15, "{called:?}");
     for user in users {
         let rights: BTreeSet<&str> = user.split(' ').filter_map(|word| word.strip_prefix('+')).collect();
-        // A right may be for one subcommand: `xinfo|stream`.
+        // A rule may cover one subcommand: `xinfo|stream`.
         let may = |command: &String| rights.iter().any(|right| right.split('|').next() == Some(command.as_str()));
         let missing: Vec<&String> = called.iter().filter(|command| !may(command)).collect();
         assert!(missing.is_empty(), "the user in docs/redis.md may not call {missing:?}");

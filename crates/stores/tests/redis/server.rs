@@ -1,4 +1,4 @@
-//! A redis-server for one test.
+//! A redis-server per test.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use tidewheel_testkit::contracts::samples;
 use tidewheel_testkit::contracts::streams::StreamsHarness;
 use tidewheel_testkit::proxy::Proxy;
 
-/// A server of its own, stopped when dropped, and the adapters on it.
+/// A server, stopped on drop, and the adapters on it.
 pub(crate) struct TestRedis {
     pub(crate) server: Server,
     pub(crate) store: RedisStore,
@@ -31,7 +31,7 @@ pub(crate) struct TestRedis {
 }
 
 impl TestRedis {
-    /// Starts one that syncs each write to disk, so that a kill loses nothing.
+    /// Starts a server that syncs each write to disk, so that a kill loses nothing.
     pub(crate) async fn start() -> Self {
         let data = TempDir::new().unwrap();
         let program = Provisioner::new(silent()).unwrap().redis_server().await.unwrap();
@@ -50,10 +50,10 @@ impl TestRedis {
         command.query_async(&mut self.operator().await).await.unwrap()
     }
 
-    /// A connection for a test's own commands, more patient than the client's default of half a second.
+    /// A connection for a test's own commands, with a longer timeout than the client's default of half a second.
     async fn operator(&self) -> MultiplexedConnection {
-        let patience = Some(Duration::from_secs(60));
-        let config = AsyncConnectionConfig::new().set_connection_timeout(patience).set_response_timeout(patience);
+        let timeout = Some(Duration::from_secs(60));
+        let config = AsyncConnectionConfig::new().set_connection_timeout(timeout).set_response_timeout(timeout);
         let client = redis::Client::open(self.server.url()).unwrap();
         client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
     }
@@ -89,7 +89,7 @@ impl TestRedis {
     }
 }
 
-/// Appends these inserts in one step, whatever is there.
+/// Appends these inserts in one step, after the existing entries.
 pub(crate) async fn append(journal: &dyn Journal, numbers: impl IntoIterator<Item = u32>) {
     let changes = samples::changes(numbers);
     let last = changes.last().unwrap().version.time.increment;
@@ -98,12 +98,12 @@ pub(crate) async fn append(journal: &dyn Journal, numbers: impl IntoIterator<Ite
     assert_eq!(appended, Appended::Saved);
 }
 
-/// The numbers of the inserts that were delivered.
+/// The numbers of the delivered inserts.
 pub(crate) fn numbers(deliveries: &[Delivery<Change>]) -> Vec<u32> {
     deliveries.iter().map(|delivery| delivery.record.as_ref().unwrap().id.parse().unwrap()).collect()
 }
 
-/// The ids of what was delivered.
+/// The ids of the delivered entries.
 pub(crate) fn ids<T>(deliveries: &[Delivery<T>]) -> Vec<EntryId> {
     deliveries.iter().map(|delivery| delivery.id.clone()).collect()
 }

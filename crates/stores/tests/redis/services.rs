@@ -1,11 +1,11 @@
-//! What processes say of themselves.
+//! Status reports of processes.
 
 use tidewheel_core::streams::SERVICES;
 
 use super::server::TestRedis;
 
 #[tokio::test]
-async fn what_a_process_says_is_heard_until_it_takes_it_back_or_is_forgotten() {
+async fn process_report_is_kept_until_removed_or_expired() {
     let redis = TestRedis::start().await;
     redis.store.say("a", "{\"x\": 1}").await.unwrap();
     redis.store.say("b", "first").await.unwrap();
@@ -16,7 +16,7 @@ async fn what_a_process_says_is_heard_until_it_takes_it_back_or_is_forgotten() {
     assert_eq!(heard, [("a", "{\"x\": 1}"), ("b", "two words")]);
     assert!(said.iter().all(|said| said.age_ms < 60_000));
 
-    // One that died long ago is neither heard nor kept.
+    // The report of a process that died long ago is neither returned nor kept.
     redis.command::<u64>(&["HSET", SERVICES, "dead", "1700000000000 hello"]).await;
     assert_eq!(redis.store.said().await.unwrap().len(), 2);
     redis.store.say("a", "still here").await.unwrap();

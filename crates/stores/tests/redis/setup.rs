@@ -1,4 +1,4 @@
-//! Accounts, wrong keys, scripts that Redis forgot, and what a status shows of Redis' own bookkeeping.
+//! Users, keys of the wrong type, flushed scripts, and a status beside Redis' own bookkeeping.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::server::{TestRedis, append, ids};
 const NOW: Duration = Duration::ZERO;
 
 #[tokio::test]
-async fn wrong_credentials_and_missing_rights_stop_the_service_and_show_no_password() {
+async fn invalid_credentials_and_missing_permissions_are_fatal_and_redacted() {
     let redis = TestRedis::start().await;
     redis.command::<()>(&["ACL", "SETUSER", "reader", "on", ">hunter2", "~*", "+@read", "+ping"]).await;
     redis.command::<()>(&["ACL", "SETUSER", "default", ">letmein"]).await;
@@ -21,14 +21,14 @@ async fn wrong_credentials_and_missing_rights_stop_the_service_and_show_no_passw
 
     for (user, hint) in [("", "password"), (":hunter3", "password"), ("reader:hunter3", "password")] {
         let options = if user.is_empty() { RedisOptions::new(redis.server.url()) } else { at(user) };
-        // `default` keeps `nopass` until it is taken away, so an anonymous client is let in.
+        // `default` keeps `nopass` until it is removed, so an anonymous client is accepted.
         match RedisStore::connect(&options).await {
             Err(error) => {
                 assert_eq!(error.class, ErrorClass::Fatal, "{error}");
                 assert!(error.hint.as_deref().unwrap().contains(hint), "{error:?}");
                 assert!(!format!("{error:?}").contains("hunter"), "{error:?}");
             }
-            Ok(_) => assert!(user != "reader:hunter3", "{user} was let in"),
+            Ok(_) => assert!(user != "reader:hunter3", "{user} was accepted"),
         }
     }
     let store = RedisStore::connect(&at("reader:hunter2")).await.unwrap();
@@ -41,7 +41,7 @@ async fn wrong_credentials_and_missing_rights_stop_the_service_and_show_no_passw
 }
 
 #[tokio::test]
-async fn a_database_of_its_own_is_chosen_by_the_url() {
+async fn url_selects_the_database() {
     let redis = TestRedis::start().await;
     let url = format!("{}3", redis.server.url());
     let store = RedisStore::connect(&RedisOptions::new(url)).await.unwrap();
@@ -51,7 +51,7 @@ async fn a_database_of_its_own_is_chosen_by_the_url() {
 }
 
 #[tokio::test]
-async fn a_key_that_holds_something_else_is_fatal_and_left_alone() {
+async fn key_of_wrong_type_is_fatal_and_untouched() {
     let redis = TestRedis::start().await;
     redis.command::<()>(&["SET", CHECKPOINT, "mine"]).await;
     let error = redis.store.load().await.unwrap_err();
@@ -64,7 +64,7 @@ async fn a_key_that_holds_something_else_is_fatal_and_left_alone() {
 }
 
 #[tokio::test]
-async fn an_unreadable_checkpoint_says_how_to_begin_again() {
+async fn invalid_checkpoint_error_names_field() {
     let redis = TestRedis::start().await;
     append(&redis.store, [1]).await;
     redis.command::<u64>(&["HSET", CHECKPOINT, "epoch", "x"]).await;
@@ -76,7 +76,7 @@ async fn an_unreadable_checkpoint_says_how_to_begin_again() {
 }
 
 #[tokio::test]
-async fn scripts_that_redis_forgot_are_loaded_again() {
+async fn flushed_scripts_are_reloaded() {
     let redis = TestRedis::start().await;
     for number in 1..=3 {
         append(&redis.store, [number]).await;
@@ -86,7 +86,7 @@ async fn scripts_that_redis_forgot_are_loaded_again() {
 }
 
 #[tokio::test]
-async fn keeping_and_handing_back_count_no_delivery() {
+async fn keep_and_hand_back_do_not_count_deliveries() {
     let redis = TestRedis::start().await;
     append(&redis.store, [1]).await;
     let queue = redis.stage_1("a");
@@ -98,13 +98,13 @@ async fn keeping_and_handing_back_count_no_delivery() {
         redis.command(&["XPENDING", RAW, STAGE_1.group, "-", "+", "10"]).await;
     let [(_, owner, idle, deliveries)] = &pending[..] else { panic!("{pending:?}") };
     assert_eq!((owner.as_str(), *deliveries), ("a", 1));
-    assert!(*idle < 60_000, "delivered anew, not in 1970: {idle}");
+    assert!(*idle < 60_000, "redelivered now, not in 1970: {idle}");
 }
 
 #[tokio::test]
-async fn silent_consumers_are_forgotten_unless_they_hold_entries() {
+async fn idle_consumers_are_removed_unless_entries_are_pending() {
     let redis = TestRedis::start().await;
-    assert_eq!(redis.stage_1("a").forget_consumers(NOW).await.unwrap(), 0, "there is no stream");
+    assert_eq!(redis.stage_1("a").forget_consumers(NOW).await.unwrap(), 0, "the stream does not exist");
     append(&redis.store, [1, 2]).await;
     assert_eq!(redis.stage_1("holder").read(1, NOW).await.unwrap().len(), 1);
     let read = redis.stage_1("gone").read(1, NOW).await.unwrap();
@@ -118,7 +118,7 @@ async fn silent_consumers_are_forgotten_unless_they_hold_entries() {
     assert_eq!(redis.stage_1("heir").claim(NOW, 10).await.unwrap().deliveries.len(), 1);
 }
 
-/// Reads and acknowledges until nothing comes: a read is bounded in bytes, whatever number it asks for.
+/// Reads and acknowledges until the stream is empty: a read is bounded in bytes, regardless of its COUNT.
 async fn drain(queue: &impl Queue<Change>) {
     loop {
         let read = queue.read(10_000, NOW).await.unwrap();
@@ -130,7 +130,7 @@ async fn drain(queue: &impl Queue<Change>) {
 }
 
 #[tokio::test]
-async fn a_long_stream_is_trimmed_in_steps() {
+async fn long_stream_is_trimmed_in_steps() {
     let redis = TestRedis::start().await;
     let queue = redis.stage_1("a");
     for (round, retention) in [
@@ -152,7 +152,7 @@ async fn a_long_stream_is_trimmed_in_steps() {
 }
 
 #[tokio::test]
-async fn entries_that_somebody_trims_are_damage_until_that_is_repaired() {
+async fn externally_trimmed_entries_are_damage_until_repaired() {
     let redis = TestRedis::start().await;
     append(&redis.store, 1..=10).await;
     let queue = redis.stage_1("a");
@@ -165,7 +165,7 @@ async fn entries_that_somebody_trims_are_damage_until_that_is_repaired() {
     let next = saved.clone().unwrap();
     redis.store.restart(saved.as_ref(), &[], &[], &next, Repair::Entries).await.unwrap();
     assert_eq!(damage().await, None);
-    // What Redis has saved in its append-only file of the group's reads is old after a restart; that is no damage.
+    // After a restart the group's position in the append-only file is outdated; that is not damage.
     redis.command::<String>(&["BGREWRITEAOF"]).await;
     let rest = queue.read(10, NOW).await.unwrap();
     queue.acknowledge(&ids(&rest)).await.unwrap();
@@ -176,7 +176,7 @@ async fn entries_that_somebody_trims_are_damage_until_that_is_repaired() {
 }
 
 #[tokio::test]
-async fn lag_stays_true_when_somebody_trims_unread_entries() {
+async fn lag_is_correct_after_unread_entries_are_trimmed_externally() {
     let redis = TestRedis::start().await;
     append(&redis.store, 1..=10).await;
     let queue = redis.stage_1("a");
@@ -187,12 +187,12 @@ async fn lag_stays_true_when_somebody_trims_unread_entries() {
     assert_eq!(status.length, 2);
     assert!(status.lag.unwrap() <= 2, "{status:?}");
     drain(&queue).await;
-    assert_eq!(redis.store.status(STAGE_1).await.unwrap().lag, Some(0), "though Redis itself counts on");
+    assert_eq!(redis.store.status(STAGE_1).await.unwrap().lag, Some(0), "though Redis itself still counts them");
     assert_eq!(Journal::backlog(&redis.store).await.unwrap(), 0);
 }
 
 #[tokio::test]
-async fn the_facts_are_those_of_the_server() {
+async fn inspect_reports_server_configuration() {
     let redis = TestRedis::start().await;
     let facts = redis.store.inspect().await.unwrap();
     assert!(facts.version.starts_with(|digit: char| digit.is_ascii_digit()), "{facts:?}");

@@ -1,4 +1,4 @@
-//! Values that Redis does not take.
+//! Values that Redis rejects.
 
 use tidewheel_core::change::Change;
 use tidewheel_core::error::ErrorClass;
@@ -15,19 +15,19 @@ fn large(number: u32, bytes: usize) -> Change {
 }
 
 #[tokio::test]
-async fn the_limit_of_a_value_is_known_before_anything_is_sent() {
+async fn value_limit_is_read_from_the_configuration() {
     let redis = TestRedis::start().await;
     assert_eq!(redis.store.most_bytes().await.unwrap(), Some(512 * MEGABYTE));
     redis.command::<()>(&["CONFIG", "SET", "proto-max-bulk-len", "1048576"]).await;
     assert_eq!(redis.store.most_bytes().await.unwrap(), Some(MEGABYTE));
     let appended = redis.store.append(None, &[large(1, MEGABYTE)], &checkpoint(1)).await.unwrap();
-    assert_eq!(appended, Appended::Saved, "a value of exactly this size is taken");
+    assert_eq!(appended, Appended::Saved, "a value of exactly this size is accepted");
     redis.command::<()>(&["CONFIG", "SET", "client-query-buffer-limit", "1048576"]).await;
     assert!(redis.store.most_bytes().await.unwrap().is_some_and(|most| most < MEGABYTE));
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_read_the_limit_learns_it_from_the_failure() {
+async fn value_limit_is_learned_from_failures_without_config_permission() {
     let redis = TestRedis::start().await;
     redis.command::<()>(&["ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all", "-config"]).await;
     let url = redis.server.url().replace("redis://", "redis://app:secret@");
@@ -50,7 +50,7 @@ async fn a_user_who_may_not_read_the_limit_learns_it_from_the_failure() {
         let saved = store.load().await.unwrap();
         store.append(saved.as_ref(), &[change(7), large(8, bytes)], &checkpoint(8)).await.unwrap_err();
         assert_eq!(learned(&store).await, Some(bytes - 1), "{setting} {bytes}");
-        // The connection is a new one, and what is small goes through.
+        // The connection is new, and small values succeed.
         let next = checkpoint(9);
         assert_eq!(store.append(saved.as_ref(), &[change(9)], &next).await.unwrap(), Appended::Saved);
         redis.command::<()>(&["CONFIG", "SET", setting, "1073741824"]).await;

@@ -1,4 +1,4 @@
-//! A real redis-server with TLS that wants to see a client certificate.
+//! A real redis-server with TLS that requires a client certificate.
 
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::tls::ClientTls;
@@ -8,7 +8,7 @@ use tidewheel_testkit::certificates::{Certificates, Signed};
 use super::server::TestRedis;
 
 #[tokio::test]
-async fn redis_with_client_certificates_is_reached_with_the_right_files_alone() {
+async fn redis_tls_requires_matching_ca_and_client_certificate() {
     let redis = TestRedis::start().await;
     let dir = tempfile::tempdir().unwrap();
     let (ours, theirs) =

@@ -16,8 +16,8 @@ async fn all<T>(archive: &dyn Archive<T>, page: usize) -> Vec<Delivery<T>> {
     }
 }
 
-/// Confirmed or not, page by page.
-pub async fn everything_that_is_held_is_read_again(harness: &dyn StreamsHarness) {
+/// Acknowledged or not, page by page.
+pub async fn archive_reads_every_retained_entry(harness: &dyn StreamsHarness) {
     let archive = harness.archive();
     let empty = archive.extent().await.unwrap();
     assert_eq!((empty.first, empty.last, empty.entries, empty.whole), (None, EntryId::zero(), 0, true));
@@ -35,8 +35,8 @@ pub async fn everything_that_is_held_is_read_again(harness: &dyn StreamsHarness)
     assert!(!archive.extent().await.unwrap().whole);
 }
 
-/// They are worked on like any others, and a stream that has them is not taken for one that was deleted.
-pub async fn what_is_appended_again_is_delivered(harness: &dyn StreamsHarness) {
+/// Replayed entries are processed like any others, and do not hide that a stream was deleted.
+pub async fn replayed_entries_are_delivered(harness: &dyn StreamsHarness) {
     append(harness, 1..=3).await;
     let archive = harness.archive();
     archive.append(&[]).await.unwrap();
@@ -45,11 +45,11 @@ pub async fn what_is_appended_again_is_delivered(harness: &dyn StreamsHarness) {
     assert_eq!(harness.journal().positions().await.unwrap().damage, None);
     harness.delete_stream(RAW).await;
     archive.append(&[change(9)]).await.unwrap();
-    assert!(harness.journal().positions().await.unwrap().damage.is_some(), "still known to be deleted");
+    assert!(harness.journal().positions().await.unwrap().damage.is_some(), "still reported as deleted");
 }
 
-/// The group of a replay begins where it is told, sees everything, and goes.
-pub async fn a_follower_sees_everything_behind_its_place(harness: &dyn StreamsHarness) {
+/// The group of a replay starts at the given id, reads every later entry, and is removed at the end.
+pub async fn follower_reads_every_entry_after_its_start(harness: &dyn StreamsHarness) {
     let (handover, follower) = (harness.handover(), harness.follower());
     for number in 1..=3 {
         handover.hand_over(&[embedded(number)], &[]).await.unwrap();
@@ -67,7 +67,7 @@ pub async fn a_follower_sees_everything_behind_its_place(harness: &dyn StreamsHa
     let everything = tidewheel_core::ports::Retention { age: NOW, entries: 0, bytes: 0 };
     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     main.trim(everything).await.unwrap();
-    assert_eq!(harness.raw(EMBEDDED).await.len(), 2, "what it has yet to acknowledge stays");
+    assert_eq!(harness.raw(EMBEDDED).await.len(), 2, "entries it has not acknowledged are kept");
     queue.acknowledge(&ids(&seen)).await.unwrap();
     assert!(follower.position().await.unwrap().has_passed(&read[2].id));
     follower.end().await.unwrap();

@@ -10,7 +10,7 @@ use tidewheel_core::version::{ClusterTime, Version};
 use super::samples::{change, embedded};
 use super::streams::{NOW, StreamsHarness, append, ids, numbers, stage_1};
 
-/// Parks what was delivered.
+/// Parks the deliveries.
 async fn park<T>(queue: &dyn tidewheel_core::ports::Queue<T>, deliveries: &[Delivery<T>]) {
     let letter = |id: EntryId| DeadLetter { reason: format!("reason of {}", id.0), id, attempts: 2 };
     queue.park(&ids(deliveries).into_iter().map(letter).collect::<Vec<_>>()).await.unwrap();
@@ -29,8 +29,8 @@ fn letter_ids(letters: &[Letter]) -> Vec<EntryId> {
     letters.iter().map(|letter| letter.id.clone()).collect()
 }
 
-/// Oldest first, with all that is known of them; each stage has its own.
-pub async fn letters_are_read_page_by_page(harness: &dyn StreamsHarness) {
+/// Oldest first, with all their fields; each stage has its own.
+pub async fn dead_letters_are_paged(harness: &dyn StreamsHarness) {
     let letters = harness.dead_letters();
     assert!(letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap().is_empty());
     let read = parked(harness, 1..=5).await;
@@ -51,8 +51,8 @@ pub async fn letters_are_read_page_by_page(harness: &dyn StreamsHarness) {
     assert_eq!(second[0].record, Ok(embedded(7)));
 }
 
-/// The same record at the same version, worked on like any other; a second time there is nothing to move.
-pub async fn a_letter_that_is_tried_again_is_what_it_was(harness: &dyn StreamsHarness) {
+/// The same record at the same version, processed like any other; a second retry moves nothing.
+pub async fn retried_dead_letter_keeps_its_record(harness: &dyn StreamsHarness) {
     let letters = harness.dead_letters();
     parked(harness, 1..=3).await;
     let ids = letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap());
@@ -63,7 +63,7 @@ pub async fn a_letter_that_is_tried_again_is_what_it_was(harness: &dyn StreamsHa
     let again = stage_1(harness, "b").read(10, NOW).await.unwrap();
     assert_eq!(numbers(&again), [2, 3]);
     assert_eq!(again[0].record, Ok(change(2)));
-    assert_eq!(harness.raw(RAW).await.last().unwrap().len(), 7, "nothing of the letter is left in the entry");
+    assert_eq!(harness.raw(RAW).await.last().unwrap().len(), 7, "the entry has no fields of the dead letter");
     assert_eq!(harness.journal().positions().await.unwrap().damage, None);
     harness.handover().hand_over(&[embedded(7)], &[]).await.unwrap();
     let queue = harness.embedded("c");
@@ -74,8 +74,8 @@ pub async fn a_letter_that_is_tried_again_is_what_it_was(harness: &dyn StreamsHa
     assert_eq!(harness.journal().positions().await.unwrap().damage, None);
 }
 
-/// Whether to try such a letter again is the caller's to decide.
-pub async fn what_cannot_be_read_is_shown_and_moves_too(harness: &dyn StreamsHarness) {
+/// The caller decides whether to retry such a dead letter.
+pub async fn undecodable_dead_letter_is_listed_and_retried(harness: &dyn StreamsHarness) {
     harness.add_raw(RAW, vec![(b"a".into(), b"b".into())]).await;
     let queue = stage_1(harness, "a");
     park(&*queue, &queue.read(10, NOW).await.unwrap()).await;
@@ -86,8 +86,8 @@ pub async fn what_cannot_be_read_is_shown_and_moves_too(harness: &dyn StreamsHar
     assert_eq!(harness.raw(RAW).await.last().unwrap(), &vec![(b"a".to_vec(), b"b".to_vec())]);
 }
 
-/// And the others stay.
-pub async fn discarded_letters_are_gone(harness: &dyn StreamsHarness) {
+/// The others are kept.
+pub async fn discarded_dead_letters_are_deleted(harness: &dyn StreamsHarness) {
     let letters = harness.dead_letters();
     parked(harness, 1..=3).await;
     let ids = letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap());
@@ -98,8 +98,8 @@ pub async fn discarded_letters_are_gone(harness: &dyn StreamsHarness) {
     assert_eq!(letters.retry(STAGE_1, &ids[..2]).await.unwrap().moved, 0);
 }
 
-/// It could be older than the deletion of its document.
-pub async fn no_deletion_is_forgotten_while_a_letter_is_on_its_way_again(harness: &dyn StreamsHarness) {
+/// The dead letter could be older than the deletion of its document.
+pub async fn tombstones_are_kept_while_a_retry_is_in_flight(harness: &dyn StreamsHarness) {
     let (letters, tombstones, journal) = (harness.dead_letters(), harness.tombstones(), harness.journal());
     let pause = || tokio::time::sleep(Duration::from_millis(5));
     tombstones.raise(&[deletion(9, 5)]).await.unwrap();
@@ -111,11 +111,11 @@ pub async fn no_deletion_is_forgotten_while_a_letter_is_on_its_way_again(harness
     assert_eq!(tombstones.collect(NOW, before).await.unwrap().forgotten, 0);
     pause().await;
     let after = journal.positions().await.unwrap().at;
-    assert_eq!(tombstones.collect(NOW, after).await.unwrap().forgotten, 1, "it has left the streams since");
+    assert_eq!(tombstones.collect(NOW, after).await.unwrap().forgotten, 1, "it has left the streams");
 }
 
-/// Its document may have been deleted since. One that is newer moves, and so does a deletion.
-pub async fn a_letter_older_than_a_forgotten_deletion_stays(harness: &dyn StreamsHarness) {
+/// Its document may have been deleted since. Newer dead letters and deletions are retried.
+pub async fn dead_letter_older_than_a_collected_tombstone_is_not_retried(harness: &dyn StreamsHarness) {
     let (letters, tombstones) = (harness.dead_letters(), harness.tombstones());
     parked(harness, 1..=3).await;
     let version = change(2).version;

@@ -11,27 +11,27 @@ async fn on_stage_2(harness: &dyn StreamsHarness) -> Vec<Embedded> {
     read.into_iter().map(|delivery| delivery.record.unwrap()).collect()
 }
 
-/// The records are on stage 2 as they were given, and the entries are confirmed on stage 1.
-pub async fn records_move_in_one_step(harness: &dyn StreamsHarness) {
+/// The records are on stage 2 unchanged, and the entries are acknowledged on stage 1.
+pub async fn hand_over_moves_records_atomically(harness: &dyn StreamsHarness) {
     append(harness, 1..=3).await;
     let read = stage_1(harness, "a").read(10, NOW).await.unwrap();
     harness.handover().hand_over(&[embedded(1), embedded(2)], &ids(&read[..2])).await.unwrap();
     let status = harness.status(STAGE_1).await;
-    assert_eq!((status.pending, status.length), (1, 3), "confirmed entries stay for replay");
+    assert_eq!((status.pending, status.length), (1, 3), "acknowledged entries stay for replay");
     assert_eq!(harness.handover().backlog().await.unwrap(), 2);
     assert_eq!(on_stage_2(harness).await, [embedded(1), embedded(2)]);
 }
 
-/// A record without vectors comes out as it went in.
-pub async fn a_deletion_needs_no_vectors(harness: &dyn StreamsHarness) {
+/// A record without vectors round-trips.
+pub async fn deletion_is_handed_over_without_vectors(harness: &dyn StreamsHarness) {
     append(harness, [1]).await;
     let read = stage_1(harness, "a").read(10, NOW).await.unwrap();
     harness.handover().hand_over(&[deletion(1)], &ids(&read)).await.unwrap();
     assert_eq!(on_stage_2(harness).await, [deletion(1)]);
 }
 
-/// Entries may be confirmed without records (a newer one of the same document replaced them), and the reverse.
-pub async fn either_side_may_be_empty(harness: &dyn StreamsHarness) {
+/// Entries may be acknowledged without records (a newer one of the same document replaced them), and vice versa.
+pub async fn hand_over_accepts_empty_records_or_ids(harness: &dyn StreamsHarness) {
     append(harness, 1..=2).await;
     let read = stage_1(harness, "a").read(10, NOW).await.unwrap();
     let handover = harness.handover();
@@ -43,7 +43,7 @@ pub async fn either_side_may_be_empty(harness: &dyn StreamsHarness) {
 }
 
 /// 2,500 entries, more than a script can unpack at once, and 500 records of 3 KB vectors.
-pub async fn a_large_batch_moves_whole(harness: &dyn StreamsHarness) {
+pub async fn large_batch_is_handed_over_completely(harness: &dyn StreamsHarness) {
     append(harness, 1..=2500).await;
     let read = stage_1(harness, "a").read(3000, NOW).await.unwrap();
     let vector = || Vectors::new(768, (0..768).map(|i| i as f32 / 7.0).collect()).expect("one vector");
@@ -54,8 +54,8 @@ pub async fn a_large_batch_moves_whole(harness: &dyn StreamsHarness) {
     assert_eq!(on_stage_2(harness).await, records);
 }
 
-/// Repeating a step whose answer was lost may double records, which versions make harmless, but loses none.
-pub async fn moving_again_loses_nothing(harness: &dyn StreamsHarness) {
+/// Retrying a step whose reply was lost may duplicate records, which versions make harmless, but loses none.
+pub async fn repeated_hand_over_loses_nothing(harness: &dyn StreamsHarness) {
     append(harness, [1]).await;
     let read = stage_1(harness, "a").read(10, NOW).await.unwrap();
     for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! What every [`Index`] must do. Run on the fake and on a real server, so that the fake stays honest.
+//! The contract of [`Index`]. Runs on the fake and on a real server, so that the fake behaves like the server.
 
 mod fencing;
 mod known;
@@ -21,55 +21,55 @@ pub use fencing::*;
 pub use known::*;
 pub use reading::*;
 
-/// Numbers in the vectors of all points here.
+/// Dimension of all vectors here.
 pub const DIMENSION: usize = 4;
 
 /// A server with room for one collection, which does not exist yet.
 #[async_trait]
 pub trait IndexHarness: Send + Sync {
-    /// The collection. Every call gives another handle to the same one.
+    /// The collection. Every call returns another handle to the same one.
     fn index(&self) -> Box<dyn Index>;
 
     /// The vectors of the same collection.
     fn known(&self) -> Box<dyn KnownVectors>;
 
-    /// Deletes the collection behind the index's back, as an operator may.
+    /// Deletes the collection externally, as an operator may.
     async fn drop_collection(&self);
 }
 
-/// Makes one test of each part of the contract. `$harness` is an expression that gives a fresh harness and may await.
+/// Generates one test per clause of the contract. `$harness` is an expression that returns a new harness and may await.
 #[macro_export]
 macro_rules! index_contract {
     ($harness:expr) => {
         $crate::index_contract!(@ $harness;
-            preparing_twice_is_fine_and_another_dimension_is_fatal,
+            prepare_is_idempotent_and_rejects_another_dimension,
             only_newer_versions_replace,
-            each_document_of_a_batch_is_judged_by_its_own_version,
+            batch_write_fences_each_document_by_its_own_version,
             versions_are_compared_exactly,
-            a_missing_point_is_inserted_whatever_its_version,
-            points_are_removed_by_id_if_they_are_older,
-            stored_tells_version_and_surplus_in_order,
-            a_fence_deletes_what_is_older_and_nothing_else,
-            a_fence_around_a_namespace_leaves_others_alone,
-            many_fences_work_in_one_call,
-            a_write_larger_than_a_request_is_whole,
-            a_document_larger_than_a_request_is_whole,
-            the_newest_of_concurrent_writes_stays,
-            searches_give_the_nearest_that_pass_the_filter,
-            numbers_in_filters_are_compared_by_value,
-            pages_give_every_point_once_in_order,
-            payloads_come_back_as_they_were_written,
-            every_point_carries_the_fields_of_its_document,
-            large_values_are_on_the_first_point_alone,
+            missing_point_is_inserted_regardless_of_version,
+            remove_deletes_only_older_points_by_id,
+            stored_returns_version_and_surplus_in_order,
+            fence_deletes_only_older_points,
+            namespace_fence_keeps_other_namespaces,
+            one_delete_accepts_many_fences,
+            write_larger_than_a_request_is_complete,
+            document_larger_than_a_request_is_complete,
+            newest_of_concurrent_writes_wins,
+            search_returns_nearest_points_that_match_the_filter,
+            filter_compares_numbers_by_value,
+            pages_return_every_point_once_in_order,
+            payload_is_stored_unchanged,
+            every_point_has_its_document_fields,
+            large_values_are_only_on_the_first_point,
             empty_calls_do_nothing,
-            a_collection_that_was_deleted_is_reported,
-            a_replayed_change_replaces_itself_and_nothing_newer,
-            chosen_points_come_with_chosen_fields,
-            random_writes_end_as_in_a_model,
-            a_refresh_writes_payloads_of_what_is_older_and_made_from_the_same,
-            an_upsert_completes_what_a_refresh_could_not,
-            known_vectors_say_what_they_were_made_from,
-            point_without_vector_is_found_by_filters_and_by_no_search,
+            deleted_collection_is_reported,
+            replayed_change_replaces_itself_but_nothing_newer,
+            points_returns_requested_points_and_fields,
+            random_writes_match_a_model,
+            refresh_updates_payloads_of_older_points_with_same_fingerprint,
+            upsert_completes_a_partial_refresh,
+            known_vectors_include_fingerprints,
+            point_without_vector_matches_filters_but_no_search,
         );
     };
     (@ $harness:expr; $($name:ident,)*) => {
@@ -83,7 +83,7 @@ macro_rules! index_contract {
     };
 }
 
-/// A document with one chunk for each text, as the upserter writes it.
+/// A document with one chunk per text, as written by the upserter.
 pub fn document(namespace: &Namespace, key: &str, version: Version, texts: &[&str]) -> DocumentPoints {
     let id = DocumentId::new(namespace, key);
     let digest = digest(&texts.concat());
@@ -129,7 +129,7 @@ fn fence(document: &DocumentPoints, version: Version) -> Fence {
     Fence { target: FenceTarget::Document(document.document), version }
 }
 
-/// Writes, and makes the collection first if there is none.
+/// Writes documents, and creates a missing collection first.
 async fn write(index: &dyn Index, documents: &[DocumentPoints]) {
     let documents: Vec<_> = documents.iter().collect();
     if index.upsert(&documents).await.unwrap() == Written::NoCollection {
@@ -151,7 +151,7 @@ async fn all(index: &dyn Index) -> BTreeMap<Uuid, Map<String, Value>> {
     }
 }
 
-/// The index holds exactly these documents.
+/// Asserts that the index holds exactly these documents.
 async fn holds(index: &dyn Index, documents: &[&DocumentPoints]) {
     let points = documents.iter().flat_map(|document| &document.points);
     let expected: BTreeMap<_, _> = points.map(|point| (point.id, point.payload.clone())).collect();
@@ -159,7 +159,7 @@ async fn holds(index: &dyn Index, documents: &[&DocumentPoints]) {
 }
 
 /// Several upserters may prepare at once; a collection for another model stops them.
-pub async fn preparing_twice_is_fine_and_another_dimension_is_fatal(harness: &dyn IndexHarness) {
+pub async fn prepare_is_idempotent_and_rejects_another_dimension(harness: &dyn IndexHarness) {
     let index = harness.index();
     assert_eq!(index.count().await.unwrap(), None);
     let (first, second) = (harness.index(), harness.index());
@@ -177,7 +177,7 @@ pub async fn preparing_twice_is_fine_and_another_dimension_is_fatal(harness: &dy
 }
 
 /// More documents than fit into one request.
-pub async fn a_write_larger_than_a_request_is_whole(harness: &dyn IndexHarness) {
+pub async fn write_larger_than_a_request_is_complete(harness: &dyn IndexHarness) {
     let index = harness.index();
     let texts: Vec<_> = (0..700).map(|key| format!("text {key}")).collect();
     let documents: Vec<_> = texts.iter().map(|text| ticket(text, at(1), &[text, "b", "c"])).collect();
@@ -186,7 +186,7 @@ pub async fn a_write_larger_than_a_request_is_whole(harness: &dyn IndexHarness) 
 }
 
 /// More chunks than fit into one request.
-pub async fn a_document_larger_than_a_request_is_whole(harness: &dyn IndexHarness) {
+pub async fn document_larger_than_a_request_is_complete(harness: &dyn IndexHarness) {
     let index = harness.index();
     let texts: Vec<_> = (0..600).map(|chunk| format!("chunk {chunk}")).collect();
     let texts: Vec<_> = texts.iter().map(String::as_str).collect();
@@ -196,7 +196,7 @@ pub async fn a_document_larger_than_a_request_is_whole(harness: &dyn IndexHarnes
 }
 
 /// Writers race for the same documents, and for who creates the collection.
-pub async fn the_newest_of_concurrent_writes_stays(harness: &dyn IndexHarness) {
+pub async fn newest_of_concurrent_writes_wins(harness: &dyn IndexHarness) {
     let keys = ["1", "2", "3"];
     let batch = |seconds: u32| -> Vec<DocumentPoints> {
         keys.iter().map(|key| ticket(key, at(seconds), &[&format!("{seconds}")])).collect()
@@ -211,7 +211,7 @@ pub async fn the_newest_of_concurrent_writes_stays(harness: &dyn IndexHarness) {
     holds(&*harness.index(), &newest.iter().collect::<Vec<_>>()).await;
 }
 
-/// Not even create the collection.
+/// Empty calls do not even create the collection.
 pub async fn empty_calls_do_nothing(harness: &dyn IndexHarness) {
     let index = harness.index();
     assert_eq!(index.upsert(&[]).await.unwrap(), Written::Durably);
@@ -220,8 +220,8 @@ pub async fn empty_calls_do_nothing(harness: &dyn IndexHarness) {
     assert_eq!(index.count().await.unwrap(), None);
 }
 
-/// By the next write, which makes nothing; a delete finds nothing to do.
-pub async fn a_collection_that_was_deleted_is_reported(harness: &dyn IndexHarness) {
+/// The next write reports it and does not create it; a delete succeeds.
+pub async fn deleted_collection_is_reported(harness: &dyn IndexHarness) {
     let index = harness.index();
     assert!(!index.exists().await.unwrap());
     index.prepare(DIMENSION).await.unwrap();

@@ -11,8 +11,8 @@ use tidewheel_core::version::ClusterTime;
 use super::samples::{change, changes, checkpoint};
 use super::streams::{LONG, NOW, StreamsHarness, append, ids, numbers, stage_1};
 
-/// The place of the audit is kept as it is until it is forgotten.
-pub async fn the_place_of_the_audit_is_kept(harness: &dyn StreamsHarness) {
+/// The audit position is stored unchanged until it is removed.
+pub async fn audit_position_is_stored(harness: &dyn StreamsHarness) {
     let journal = harness.journal();
     assert_eq!(journal.audit().await.unwrap(), None);
     for place in ["{}", r#"{"index": "ü"}"#] {
@@ -24,13 +24,13 @@ pub async fn the_place_of_the_audit_is_kept(harness: &dyn StreamsHarness) {
 }
 
 /// No checkpoint, no backlog.
-pub async fn a_new_journal_has_no_checkpoint(harness: &dyn StreamsHarness) {
+pub async fn new_journal_has_no_checkpoint(harness: &dyn StreamsHarness) {
     let journal = harness.journal();
     assert_eq!(journal.load().await.unwrap(), None);
     assert_eq!(journal.backlog().await.unwrap(), 0);
 }
 
-/// After an append both are there, and the entries are what was appended.
+/// After an append both exist, and the entries are unchanged.
 pub async fn entries_and_checkpoint_are_saved_together(harness: &dyn StreamsHarness) {
     let journal = harness.journal();
     assert_eq!(journal.append(None, &changes(1..=3), &checkpoint(3)).await.unwrap(), Appended::Saved);
@@ -42,7 +42,7 @@ pub async fn entries_and_checkpoint_are_saved_together(harness: &dyn StreamsHarn
     assert_eq!(records, changes(1..=4));
 }
 
-/// Parked changes are dead letters of stage 1 in the same step: with the checkpoint, or not at all, and once.
+/// Parked changes become dead letters of stage 1 in the same step: with the checkpoint, or not at all, and once.
 pub async fn parked_changes_are_saved_with_the_checkpoint(harness: &dyn StreamsHarness) {
     let (journal, letters) = (harness.journal(), harness.dead_letters());
     let parked =
@@ -65,11 +65,11 @@ pub async fn parked_changes_are_saved_with_the_checkpoint(harness: &dyn StreamsH
     assert_eq!(about, [("reason 2", RAW), ("reason 4", RAW), ("reason 5", RAW)]);
     assert!(found.iter().all(|letter| letter.reread && letter.parked_at > 0), "{found:?}");
     assert_eq!(found[0].record.as_ref().unwrap().change, parked(2).change);
-    assert_eq!(journal.positions().await.unwrap().damage, None, "letters are not entries");
+    assert_eq!(journal.positions().await.unwrap().damage, None, "dead letters are not entries");
 }
 
-/// A snapshot's progress survives, whatever its key looks like.
-pub async fn every_state_of_a_snapshot_comes_back(harness: &dyn StreamsHarness) {
+/// A snapshot's progress is stored for every form of key.
+pub async fn snapshot_state_round_trips(harness: &dyn StreamsHarness) {
     let journal = harness.journal();
     let time = ClusterTime { seconds: u32::MAX, increment: 1 };
     let after = |key: &str| Some((Namespace::new("shop", "tickets.eu"), key.to_owned()));
@@ -89,8 +89,8 @@ pub async fn every_state_of_a_snapshot_comes_back(harness: &dyn StreamsHarness) 
     }
 }
 
-/// From another checkpoint than the saved one neither entries nor checkpoint change.
-pub async fn an_unexpected_checkpoint_saves_nothing(harness: &dyn StreamsHarness) {
+/// With an unexpected checkpoint neither entries nor checkpoint change.
+pub async fn append_with_unexpected_checkpoint_is_a_conflict(harness: &dyn StreamsHarness) {
     let journal = harness.journal();
     let conflict = journal.append(Some(&checkpoint(1)), &changes(2..=2), &checkpoint(2)).await.unwrap();
     assert_eq!(conflict, Appended::Conflict);
@@ -105,8 +105,8 @@ pub async fn an_unexpected_checkpoint_saves_nothing(harness: &dyn StreamsHarness
     assert_eq!(harness.status(STAGE_1).await.length, 5);
 }
 
-/// Whoever does not know whether an append happened repeats it.
-pub async fn the_same_append_again_is_done_once(harness: &dyn StreamsHarness) {
+/// A caller that does not know the outcome of an append repeats it.
+pub async fn repeated_append_is_applied_once(harness: &dyn StreamsHarness) {
     let journal = harness.journal();
     for expected in [None, Some(checkpoint(1))] {
         let number = if expected.is_some() { 2 } else { 1 };
@@ -118,8 +118,8 @@ pub async fn the_same_append_again_is_done_once(harness: &dyn StreamsHarness) {
     assert_eq!(numbers(&stage_1(harness, "a").read(10, NOW).await.unwrap()), [1, 2]);
 }
 
-/// A token may move without entries.
-pub async fn an_idle_source_moves_the_checkpoint(harness: &dyn StreamsHarness) {
+/// The token may advance without entries.
+pub async fn checkpoint_advances_without_entries(harness: &dyn StreamsHarness) {
     let journal = harness.journal();
     append(harness, [1]).await;
     assert_eq!(journal.append(Some(&checkpoint(1)), &[], &checkpoint(9)).await.unwrap(), Appended::Saved);
@@ -129,7 +129,7 @@ pub async fn an_idle_source_moves_the_checkpoint(harness: &dyn StreamsHarness) {
 }
 
 /// Producers that race append every change once, in order.
-pub async fn of_many_producers_each_step_is_taken_by_one(harness: &dyn StreamsHarness) {
+pub async fn concurrent_producers_append_each_change_once(harness: &dyn StreamsHarness) {
     const LAST: u32 = 40;
     append(harness, [1]).await;
     let mut producers = tokio::task::JoinSet::new();
@@ -143,7 +143,7 @@ pub async fn of_many_producers_each_step_is_taken_by_one(harness: &dyn StreamsHa
                 if number > LAST {
                     return conflicts;
                 }
-                // Each has its own progress to save, so that it is told apart from the others'.
+                // Each saves its own progress, which distinguishes it from the others.
                 match journal.append(Some(&saved), &[change(number)], &checkpoint(number)).await.unwrap() {
                     Appended::Saved => {}
                     Appended::Conflict => conflicts += 1,
@@ -155,8 +155,8 @@ pub async fn of_many_producers_each_step_is_taken_by_one(harness: &dyn StreamsHa
     assert_eq!(numbers(&stage_1(harness, "a").read(100, NOW).await.unwrap()), (1..=LAST).collect::<Vec<_>>());
 }
 
-/// 500 changes of 8 KB are one step.
-pub async fn a_large_append_is_whole(harness: &dyn StreamsHarness) {
+/// 500 changes of 8 KB are appended in one step.
+pub async fn large_append_is_complete(harness: &dyn StreamsHarness) {
     let mut changes = changes(1..=500);
     for change in &mut changes {
         change.document = Some(format!(r#"{{"content":"{}"}}"#, "x".repeat(8192)));
@@ -167,32 +167,32 @@ pub async fn a_large_append_is_whole(harness: &dyn StreamsHarness) {
     assert!(read.into_iter().map(|delivery| delivery.record.unwrap()).eq(changes));
 }
 
-/// One owner at a time; it may renew and give back; a lease that was not renewed ends.
-pub async fn a_lease_has_one_owner_until_it_ends(harness: &dyn StreamsHarness) {
+/// One owner at a time, which may renew and release; a lease that is not renewed expires.
+pub async fn lease_has_one_owner_until_it_expires(harness: &dyn StreamsHarness) {
     let journal = harness.journal();
     assert!(journal.lease("a", LONG).await.unwrap());
     assert!(!journal.lease("b", LONG).await.unwrap());
     assert!(journal.lease("a", LONG).await.unwrap(), "an owner renews");
     journal.release("b").await.unwrap();
-    assert!(!journal.lease("b", LONG).await.unwrap(), "only the owner gives back");
+    assert!(!journal.lease("b", LONG).await.unwrap(), "only the owner releases");
     journal.release("a").await.unwrap();
     let short = Duration::from_millis(50);
     assert!(journal.lease("b", short).await.unwrap());
     tokio::time::sleep(3 * short).await;
-    assert!(journal.lease("a", LONG).await.unwrap(), "a lease ends");
+    assert!(journal.lease("a", LONG).await.unwrap(), "a lease expires");
 }
 
-/// Unread and unacknowledged entries count, confirmed ones that are kept do not.
-pub async fn the_backlog_is_what_is_not_confirmed(harness: &dyn StreamsHarness) {
+/// Unread and unacknowledged entries count, retained acknowledged ones do not.
+pub async fn backlog_counts_unacknowledged_entries(harness: &dyn StreamsHarness) {
     let journal = harness.journal();
     append(harness, 1..=10).await;
     assert_eq!(journal.backlog().await.unwrap(), 10, "without a group");
     let queue = stage_1(harness, "a");
     let read = queue.read(6, NOW).await.unwrap();
-    assert_eq!(journal.backlog().await.unwrap(), 10, "delivered is not confirmed");
+    assert_eq!(journal.backlog().await.unwrap(), 10, "delivered is not acknowledged");
     queue.acknowledge(&ids(&read[..4])).await.unwrap();
     assert_eq!(journal.backlog().await.unwrap(), 6);
-    // Redis cannot tell the lag while a deleted entry is ahead; the answer may then only be too high.
+    // Redis' lag is unknown while a deleted entry is unread; the backlog may then only be too high.
     let unread = stage_1(harness, "b").read(1, NOW).await.unwrap();
     harness.delete_entry(STAGE_1.stream, &unread[0].id).await;
     assert!(journal.backlog().await.unwrap() >= 6);

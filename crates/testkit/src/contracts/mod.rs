@@ -1,4 +1,4 @@
-//! What every implementation of a port has to do: run on the fake and on the adapter for the real server.
+//! Contracts of the ports: run on the fakes and on the adapters of real servers.
 
 pub mod archive;
 pub mod dead_letters;

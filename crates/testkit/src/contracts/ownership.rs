@@ -16,8 +16,8 @@ pub fn installation(database: &str) -> Installation {
     Installation::new(source, 1_700_000_000)
 }
 
-/// The first installation stays until it is replaced, and comes back with everything that it said.
-pub async fn the_first_installation_is_registered_and_stays(registry: &dyn Registry) {
+/// The first installation is kept until it is replaced, and is returned with all its fields.
+pub async fn first_installation_is_registered_and_kept(registry: &dyn Registry) {
     assert_eq!(registry.installation().await.unwrap(), None);
     let (first, second) = (installation("shop"), installation("crm"));
     assert_eq!(registry.register(&first).await.unwrap(), first);
@@ -32,12 +32,12 @@ pub async fn the_first_installation_is_registered_and_stays(registry: &dyn Regis
     assert_eq!(registry.installation().await.unwrap(), Some(marked));
 }
 
-/// A mark stays with its collection, is replaced by the next one, and goes with the collection.
-pub async fn a_mark_stays_with_its_collection(harness: &dyn IndexHarness, owned: &dyn Ownable) {
+/// A mark stays with its collection, is replaced by the next one, and is deleted with the collection.
+pub async fn collection_mark_is_kept_until_replaced(harness: &dyn IndexHarness, owned: &dyn Ownable) {
     let (first, second) = (installation("shop"), installation("crm"));
     assert_eq!(owned.mark().await.unwrap(), CollectionMark::NoCollection);
     owned.set_mark(&first).await.unwrap();
-    assert_eq!(owned.mark().await.unwrap(), CollectionMark::NoCollection, "a mark makes no collection");
+    assert_eq!(owned.mark().await.unwrap(), CollectionMark::NoCollection, "a mark does not create the collection");
     let index = harness.index();
     index.prepare(DIMENSION).await.unwrap();
     assert_eq!(owned.mark().await.unwrap(), CollectionMark::Unmarked);
@@ -48,6 +48,6 @@ pub async fn a_mark_stays_with_its_collection(harness: &dyn IndexHarness, owned:
     assert_eq!(owned.mark().await.unwrap(), CollectionMark::Of(second));
     harness.drop_collection().await;
     index.prepare(DIMENSION).await.unwrap();
-    assert_eq!(owned.mark().await.unwrap(), CollectionMark::Unmarked, "it is another one");
+    assert_eq!(owned.mark().await.unwrap(), CollectionMark::Unmarked, "it is a new collection");
     assert_eq!(owned.collection(), index.name());
 }

@@ -1,4 +1,4 @@
-//! The contract of [`Journal`](tidewheel_core::ports::Journal) as the record of how far everything has come, and of
+//! The contract of the positions of [`Journal`](tidewheel_core::ports::Journal), and of
 //! [`Alarm`](tidewheel_core::ports::Alarm).
 
 use tidewheel_core::ports::{Appended, Damage, EntryId, Positions, Repair};
@@ -22,23 +22,23 @@ async fn restart(harness: &dyn StreamsHarness, repair: Repair) {
     assert_eq!(journal.restart(saved.as_ref(), &[], &[], &next, repair).await.unwrap(), Appended::Saved);
 }
 
-/// Moves everything that stage 1 holds on to stage 2.
+/// Moves all entries of stage 1 to stage 2.
 async fn hand_over(harness: &dyn StreamsHarness) {
     let read = stage_1(harness, "a").read(100, NOW).await.unwrap();
     let records: Vec<_> = (1..).zip(&read).map(|(number, _)| embedded(number)).collect();
     harness.handover().hand_over(&records, &ids(&read)).await.unwrap();
 }
 
-/// Nothing is there, nothing waits, nothing is wrong.
-pub async fn an_empty_pipeline_has_passed_everything(harness: &dyn StreamsHarness) {
+/// No entries, no backlog, no damage.
+pub async fn empty_pipeline_has_no_backlog(harness: &dyn StreamsHarness) {
     let Positions { raw, embedded, damage, .. } = positions(harness).await;
     assert_eq!((&raw.last, &raw.waiting, &embedded.last), (&EntryId::zero(), &None, &EntryId::zero()));
     assert!(raw.has_passed(&EntryId::zero()) && embedded.has_passed(&embedded.last));
     assert_eq!(damage, None);
 }
 
-/// The oldest entry waits until it is acknowledged, whoever has read it.
-pub async fn positions_follow_both_stages(harness: &dyn StreamsHarness) {
+/// The oldest entry counts as waiting until it is acknowledged.
+pub async fn positions_track_both_stages(harness: &dyn StreamsHarness) {
     append(harness, 1..=3).await;
     let unread = positions(harness).await.raw;
     assert!(!unread.has_passed(&unread.last));
@@ -62,8 +62,8 @@ pub async fn positions_follow_both_stages(harness: &dyn StreamsHarness) {
     assert_eq!(damage, None);
 }
 
-/// Only on top of the expected checkpoint, and forgotten by a producer that begins anew.
-pub async fn the_applied_checkpoint_is_saved_beside_the_other(harness: &dyn StreamsHarness) {
+/// Saved only for the expected checkpoint, and deleted by a full restart.
+pub async fn applied_checkpoint_is_stored_separately(harness: &dyn StreamsHarness) {
     let journal = harness.journal();
     assert_eq!(journal.applied().await.unwrap(), None);
     append(harness, 1..=5).await;
@@ -88,8 +88,8 @@ pub async fn the_applied_checkpoint_is_saved_beside_the_other(harness: &dyn Stre
     assert_eq!(harness.status(STAGE_1).await.length, 6, "the changes were appended once");
 }
 
-/// Whether it was refilled meanwhile or not.
-pub async fn a_deleted_stream_is_damage_until_the_producer_goes_on(harness: &dyn StreamsHarness) {
+/// Whether it was refilled in the meantime or not.
+pub async fn deleted_stream_is_damage_until_repaired(harness: &dyn StreamsHarness) {
     append(harness, 1..=3).await;
     hand_over(harness).await;
     append(harness, 4..=6).await;
@@ -107,8 +107,8 @@ pub async fn a_deleted_stream_is_damage_until_the_producer_goes_on(harness: &dyn
     assert_eq!(damage(harness).await, None);
 }
 
-/// Unread ones, and those that a consumer has read.
-pub async fn entries_that_vanish_are_damage(harness: &dyn StreamsHarness) {
+/// Unread entries and delivered ones.
+pub async fn deleted_entries_are_damage(harness: &dyn StreamsHarness) {
     append(harness, 1..=3).await;
     let queue = stage_1(harness, "a");
     let read = queue.read(2, NOW).await.unwrap();
@@ -120,7 +120,7 @@ pub async fn entries_that_vanish_are_damage(harness: &dyn StreamsHarness) {
 
     harness.delete_entry(RAW, &read[0].id).await;
     let waiting = positions(harness).await;
-    assert_eq!(waiting.raw.waiting.as_ref(), Some(&read[0].id), "it still waits");
+    assert_eq!(waiting.raw.waiting.as_ref(), Some(&read[0].id), "it is still waiting");
     assert!(waiting.damage.is_some());
     restart(harness, Repair::Entries).await;
     assert_eq!(stage_1(harness, "b").claim(NOW, 10).await.unwrap().lost.len(), 1);
@@ -130,8 +130,8 @@ pub async fn entries_that_vanish_are_damage(harness: &dyn StreamsHarness) {
     assert_eq!(damage(harness).await, None);
 }
 
-/// Or another one than before; the first one is not.
-pub async fn a_collection_that_is_gone_is_damage(harness: &dyn StreamsHarness) {
+/// A missing collection or another one than before; the first one is not damage.
+pub async fn missing_or_replaced_collection_is_damage(harness: &dyn StreamsHarness) {
     let alarm = harness.alarm();
     append(harness, [1]).await;
     alarm.collection("documents", false).await.unwrap();
@@ -140,7 +140,7 @@ pub async fn a_collection_that_is_gone_is_damage(harness: &dyn StreamsHarness) {
     assert_eq!(damage(harness).await, None);
     alarm.collection("documents", false).await.unwrap();
     for _ in 0..2 {
-        let Some(Damage::Collection(what)) = damage(harness).await else { panic!("it is gone") };
+        let Some(Damage::Collection(what)) = damage(harness).await else { panic!("expected damage") };
         assert!(what.contains("documents"), "{what}");
         alarm.collection("documents", true).await.unwrap();
     }
@@ -149,33 +149,33 @@ pub async fn a_collection_that_is_gone_is_damage(harness: &dyn StreamsHarness) {
     alarm.collection("documents", true).await.unwrap();
     assert_eq!(damage(harness).await, None);
     alarm.collection("articles", true).await.unwrap();
-    let Some(Damage::Collection(what)) = damage(harness).await else { panic!("it is another one") };
+    let Some(Damage::Collection(what)) = damage(harness).await else { panic!("expected damage") };
     assert!(what.contains("documents") && what.contains("articles"), "{what}");
     restart(harness, Repair::Everything).await;
     alarm.collection("letters", false).await.unwrap();
-    let Some(Damage::Collection(what)) = damage(harness).await else { panic!("it has yet to be made") };
+    let Some(Damage::Collection(what)) = damage(harness).await else { panic!("expected damage") };
     assert!(what.contains("letters") && what.contains("articles"), "{what}");
     restart(harness, Repair::Everything).await;
     alarm.collection("letters", true).await.unwrap();
-    assert_eq!(damage(harness).await, None, "once is enough");
+    assert_eq!(damage(harness).await, None, "reported once");
 }
 
-/// Going back to the applied checkpoint does not fill a collection.
-pub async fn lost_entries_do_not_make_a_lost_collection_good(harness: &dyn StreamsHarness) {
+/// Rewinding to the applied checkpoint does not refill a collection.
+pub async fn entry_repair_does_not_clear_a_lost_collection(harness: &dyn StreamsHarness) {
     let alarm = harness.alarm();
     append(harness, [1]).await;
     alarm.collection("documents", true).await.unwrap();
     harness.delete_stream(RAW).await;
     alarm.collection("documents", false).await.unwrap();
-    assert!(matches!(damage(harness).await, Some(Damage::Collection(_))), "the worse damage comes first");
+    assert!(matches!(damage(harness).await, Some(Damage::Collection(_))), "the worse damage takes precedence");
     restart(harness, Repair::Entries).await;
     assert!(matches!(damage(harness).await, Some(Damage::Collection(_))));
     restart(harness, Repair::Everything).await;
     assert_eq!(damage(harness).await, None);
 }
 
-/// Groups that are destroyed, streams that are trimmed as they should be, entries that somebody adds.
-pub async fn what_is_normal_is_no_damage(harness: &dyn StreamsHarness) {
+/// Destroyed groups, regular trimming, and entries added by other clients.
+pub async fn normal_operation_is_not_damage(harness: &dyn StreamsHarness) {
     append(harness, 1..=20).await;
     hand_over(harness).await;
     let queue = stage_1(harness, "a");
@@ -189,7 +189,7 @@ pub async fn what_is_normal_is_no_damage(harness: &dyn StreamsHarness) {
     harness.destroy_group(STAGE_1).await;
     harness.destroy_group(STAGE_2).await;
     assert_eq!(damage(harness).await, None);
-    assert!(positions(harness).await.raw.waiting.is_some(), "all that is there is read again");
+    assert!(positions(harness).await.raw.waiting.is_some(), "all entries are read again");
     harness.add_raw(EMBEDDED, vec![(b"operation".into(), b"insert".into())]).await;
     hand_over(harness).await;
     assert_eq!(damage(harness).await, None);

@@ -1,4 +1,4 @@
-//! The contract of [`Queue`](tidewheel_core::ports::Queue), but for [trimming](super::trimming).
+//! The contract of [`Queue`](tidewheel_core::ports::Queue), except [trimming](super::trimming).
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -11,11 +11,11 @@ use tidewheel_core::wire::RawFields;
 use super::samples::change;
 use super::streams::{LONG, NOW, StreamsHarness, append, ids, numbers, stage_1};
 
-/// How long a consumer has been silent before its entries are claimed, in these tests.
+/// Idle time after which entries are claimed in these tests.
 const IDLE: Duration = Duration::from_millis(400);
 
-/// Readers of one group share the entries; together they get all of them, each in order.
-pub async fn each_entry_goes_to_one_consumer_in_order(harness: &dyn StreamsHarness) {
+/// Readers of one group share the entries; together they read all of them, each in order.
+pub async fn each_entry_is_delivered_to_one_consumer_in_order(harness: &dyn StreamsHarness) {
     append(harness, 1..=6).await;
     let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
     assert_eq!(numbers(&a.read(2, NOW).await.unwrap()), [1, 2]);
@@ -24,8 +24,8 @@ pub async fn each_entry_goes_to_one_consumer_in_order(harness: &dyn StreamsHarne
     assert!(b.read(10, NOW).await.unwrap().is_empty());
 }
 
-/// A reader that waits gets an entry when it comes, not when its wait is over.
-pub async fn a_reader_wakes_when_an_entry_comes(harness: &dyn StreamsHarness) {
+/// A blocked reader gets an entry on arrival, not at the end of its wait.
+pub async fn blocked_reader_wakes_on_a_new_entry(harness: &dyn StreamsHarness) {
     let queue = stage_1(harness, "a");
     assert!(queue.read(10, NOW).await.unwrap().is_empty());
     let reader = tokio::spawn(async move { queue.read(10, LONG).await });
@@ -36,8 +36,8 @@ pub async fn a_reader_wakes_when_an_entry_comes(harness: &dyn StreamsHarness) {
     assert_eq!(numbers(&woken.unwrap().unwrap()), [1]);
 }
 
-/// Without entries a read ends after its wait, and the next one works.
-pub async fn a_reader_without_entries_comes_back_empty(harness: &dyn StreamsHarness) {
+/// Without entries a read returns after its wait, and the next one works.
+pub async fn read_without_entries_times_out_empty(harness: &dyn StreamsHarness) {
     let queue = stage_1(harness, "a");
     for _ in 0..2 {
         assert!(queue.read(10, Duration::from_millis(20)).await.unwrap().is_empty());
@@ -46,8 +46,8 @@ pub async fn a_reader_without_entries_comes_back_empty(harness: &dyn StreamsHarn
     assert_eq!(numbers(&queue.read(10, Duration::from_millis(20)).await.unwrap()), [1]);
 }
 
-/// What is no record is delivered with the reason, between its neighbours.
-pub async fn an_unreadable_entry_is_delivered_as_such(harness: &dyn StreamsHarness) {
+/// An undecodable entry is delivered with the error, between its neighbours.
+pub async fn undecodable_entry_is_delivered_as_error(harness: &dyn StreamsHarness) {
     append(harness, [1]).await;
     let broken = harness.add_raw(RAW, vec![(b"operation".to_vec(), vec![0xff, 0xfe])]).await;
     append(harness, [2]).await;
@@ -57,8 +57,8 @@ pub async fn an_unreadable_entry_is_delivered_as_such(harness: &dyn StreamsHarne
     assert_eq!((read[0].record.as_ref(), read[2].record.as_ref()), (Ok(&change(1)), Ok(&change(2))));
 }
 
-/// What is not acknowledged is claimed by a colleague, what is acknowledged never comes again.
-pub async fn entries_stay_until_they_are_acknowledged(harness: &dyn StreamsHarness) {
+/// Unacknowledged entries can be claimed, acknowledged ones are never delivered again.
+pub async fn unacknowledged_entries_can_be_claimed(harness: &dyn StreamsHarness) {
     append(harness, 1..=4).await;
     let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
     let read = a.read(10, NOW).await.unwrap();
@@ -71,8 +71,8 @@ pub async fn entries_stay_until_they_are_acknowledged(harness: &dyn StreamsHarne
     assert_eq!(harness.status(STAGE_1).await.pending, 0);
 }
 
-/// Entries that are kept count as delivered just now.
-pub async fn entries_that_are_kept_are_not_claimed(harness: &dyn StreamsHarness) {
+/// Kept entries count as delivered just now.
+pub async fn kept_entries_are_not_claimed(harness: &dyn StreamsHarness) {
     append(harness, 1..=3).await;
     let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
     let read = a.read(10, NOW).await.unwrap();
@@ -81,8 +81,8 @@ pub async fn entries_that_are_kept_are_not_claimed(harness: &dyn StreamsHarness)
     assert_eq!(numbers(&b.claim(IDLE, 10).await.unwrap().deliveries), [1]);
 }
 
-/// A slow owner that keeps entries which a colleague has claimed does not get them back.
-pub async fn keeping_takes_nothing_back(harness: &dyn StreamsHarness) {
+/// A slow owner that keeps entries claimed by another consumer does not get them back.
+pub async fn keep_does_not_reclaim_entries(harness: &dyn StreamsHarness) {
     append(harness, 1..=2).await;
     let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
     let read = a.read(10, NOW).await.unwrap();
@@ -96,19 +96,19 @@ pub async fn keeping_takes_nothing_back(harness: &dyn StreamsHarness) {
     assert!(b.leave().await.unwrap());
 }
 
-/// After a clean shutdown nobody waits for the idle time to pass.
-pub async fn entries_handed_back_are_claimed_at_once(harness: &dyn StreamsHarness) {
+/// After a clean shutdown no consumer waits for the idle time.
+pub async fn handed_back_entries_are_claimable_immediately(harness: &dyn StreamsHarness) {
     append(harness, 1..=3).await;
     let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
     let read = a.read(10, NOW).await.unwrap();
     a.hand_back(&ids(&read[..2])).await.unwrap();
-    assert_eq!(harness.status(STAGE_1).await.pending, 3, "they are not confirmed");
+    assert_eq!(harness.status(STAGE_1).await.pending, 3, "they are not acknowledged");
     assert_eq!(numbers(&b.claim(LONG, 10).await.unwrap().deliveries), [1, 2]);
     assert!(b.claim(LONG, 10).await.unwrap().deliveries.is_empty(), "now they are b's");
 }
 
-/// Handing back does not disturb a colleague who has claimed meanwhile, and revives nothing.
-pub async fn handing_back_needs_ownership(harness: &dyn StreamsHarness) {
+/// Handing back does not affect a consumer that has claimed the entry, or revive acknowledged ones.
+pub async fn hand_back_requires_ownership(harness: &dyn StreamsHarness) {
     append(harness, 1..=2).await;
     let (a, b, c) = (stage_1(harness, "a"), stage_1(harness, "b"), stage_1(harness, "c"));
     let read = a.read(10, NOW).await.unwrap();
@@ -118,8 +118,8 @@ pub async fn handing_back_needs_ownership(harness: &dyn StreamsHarness) {
     assert!(c.claim(LONG, 10).await.unwrap().deliveries.is_empty());
 }
 
-/// Pages of a claim are small; repeated claims get to all of a dead consumer's entries, once each.
-pub async fn claiming_walks_through_all_that_is_pending(harness: &dyn StreamsHarness) {
+/// Pages of a claim are small; repeated claims cover all of a dead consumer's entries, once each.
+pub async fn repeated_claims_cover_all_pending_entries(harness: &dyn StreamsHarness) {
     append(harness, 1..=700).await;
     let (dead, alive) = (stage_1(harness, "dead"), stage_1(harness, "alive"));
     assert_eq!(dead.read(1000, NOW).await.unwrap().len(), 700);
@@ -138,8 +138,8 @@ pub async fn claiming_walks_through_all_that_is_pending(harness: &dyn StreamsHar
     assert_eq!(claimed, (1..=700).collect::<Vec<_>>());
 }
 
-/// Pending entries that somebody deleted from the stream are a data loss, and are said to be.
-pub async fn entries_that_vanished_are_reported_as_lost(harness: &dyn StreamsHarness) {
+/// Pending entries deleted from the stream are reported as a data loss.
+pub async fn deleted_pending_entries_are_reported_as_lost(harness: &dyn StreamsHarness) {
     append(harness, 1..=3).await;
     let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
     let read = a.read(10, NOW).await.unwrap();
@@ -159,8 +159,8 @@ fn field<'a>(fields: &'a RawFields, name: &str) -> &'a str {
     std::str::from_utf8(value.unwrap_or_else(|| panic!("no field {name}"))).unwrap()
 }
 
-/// A dead letter holds the whole entry, so that it can be retried, and why it was given up.
-pub async fn a_parked_entry_is_kept_with_its_reason(harness: &dyn StreamsHarness) {
+/// A dead letter holds the whole entry, so that it can be retried, and the reason.
+pub async fn parked_entry_is_stored_with_its_reason(harness: &dyn StreamsHarness) {
     append(harness, 1..=3).await;
     let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
     let read = a.read(10, NOW).await.unwrap();
@@ -177,12 +177,12 @@ pub async fn a_parked_entry_is_kept_with_its_reason(harness: &dyn StreamsHarness
     );
     let entered: u64 = read[0].id.0.split_once('-').unwrap().0.parse().unwrap();
     assert!(field(first, "parked_at").parse::<u64>().unwrap() >= entered);
-    assert_eq!(numbers(&b.claim(NOW, 10).await.unwrap().deliveries), [2], "parked entries do not come again");
+    assert_eq!(numbers(&b.claim(NOW, 10).await.unwrap().deliveries), [2], "parked entries are not delivered again");
     assert_eq!(harness.status(STAGE_1).await.dead_letters, 2);
 }
 
-/// Parking is repeated when its answer was lost; and an entry that a colleague has finished needs no dead letter.
-pub async fn parking_again_parks_nothing(harness: &dyn StreamsHarness) {
+/// Parking is retried if its reply was lost; an entry that another consumer has finished needs no dead letter.
+pub async fn parking_is_idempotent(harness: &dyn StreamsHarness) {
     append(harness, 1..=2).await;
     let queue = stage_1(harness, "a");
     let read = queue.read(10, NOW).await.unwrap();
@@ -194,7 +194,7 @@ pub async fn parking_again_parks_nothing(harness: &dyn StreamsHarness) {
 }
 
 /// Leaving with pending entries would discard them.
-pub async fn a_consumer_leaves_only_without_pending_entries(harness: &dyn StreamsHarness) {
+pub async fn consumer_leaves_only_without_pending_entries(harness: &dyn StreamsHarness) {
     append(harness, [1]).await;
     let queue = stage_1(harness, "a");
     let read = queue.read(10, NOW).await.unwrap();
@@ -205,14 +205,14 @@ pub async fn a_consumer_leaves_only_without_pending_entries(harness: &dyn Stream
     assert!(harness.status(STAGE_1).await.consumers.is_empty());
 }
 
-/// A group that is gone is created again where nothing can be missed.
-pub async fn a_destroyed_group_starts_again_at_the_beginning(harness: &dyn StreamsHarness) {
+/// A missing group is recreated where no entry can be missed.
+pub async fn destroyed_group_restarts_at_the_beginning(harness: &dyn StreamsHarness) {
     append(harness, 1..=3).await;
     let queue = stage_1(harness, "a");
     let read = queue.read(2, NOW).await.unwrap();
     queue.acknowledge(&ids(&read)).await.unwrap();
     harness.destroy_group(STAGE_1).await;
-    // What is in flight meanwhile ends quietly.
+    // Calls in flight in the meantime succeed.
     queue.keep(&ids(&read)).await.unwrap();
     queue.hand_back(&ids(&read)).await.unwrap();
     queue.acknowledge(&ids(&read)).await.unwrap();
@@ -224,8 +224,8 @@ pub async fn a_destroyed_group_starts_again_at_the_beginning(harness: &dyn Strea
     assert_eq!(numbers(&queue.read(10, NOW).await.unwrap()), [1, 2, 3]);
 }
 
-/// A stream that is gone comes again with its next entry.
-pub async fn a_deleted_stream_goes_on_with_new_entries(harness: &dyn StreamsHarness) {
+/// A deleted stream is recreated with its next entry.
+pub async fn deleted_stream_continues_with_new_entries(harness: &dyn StreamsHarness) {
     append(harness, 1..=3).await;
     let queue = stage_1(harness, "a");
     let read = queue.read(2, NOW).await.unwrap();
@@ -239,12 +239,12 @@ pub async fn a_deleted_stream_goes_on_with_new_entries(harness: &dyn StreamsHarn
 }
 
 /// The numbers that `tidewheel status` shows.
-pub async fn status_counts_what_is_there(harness: &dyn StreamsHarness) {
+pub async fn status_reports_stage_counts(harness: &dyn StreamsHarness) {
     let empty = harness.status(STAGE_2).await;
     assert_eq!((empty.length, empty.lag, empty.pending, empty.oldest_age_ms), (0, Some(0), 0, None));
     assert_eq!((empty.stream.as_str(), empty.group.as_str()), (STAGE_2.stream, STAGE_2.group));
     append(harness, 1..=5).await;
-    assert_eq!(harness.status(STAGE_1).await.lag, Some(5), "without a group all is ahead");
+    assert_eq!(harness.status(STAGE_1).await.lag, Some(5), "without a group all entries are unread");
     let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
     let read = a.read(3, NOW).await.unwrap();
     a.acknowledge(&ids(&read[..1])).await.unwrap();
@@ -264,8 +264,8 @@ pub async fn status_counts_what_is_there(harness: &dyn StreamsHarness) {
     assert_eq!((status.lag, status.pending), (Some(0), 1));
 }
 
-/// Calls about no entries do nothing.
-pub async fn nothing_to_do_is_fine(harness: &dyn StreamsHarness) {
+/// Calls without entries do nothing.
+pub async fn calls_without_entries_do_nothing(harness: &dyn StreamsHarness) {
     let queue = stage_1(harness, "a");
     queue.keep(&[]).await.unwrap();
     queue.hand_back(&[]).await.unwrap();

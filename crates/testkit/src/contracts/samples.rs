@@ -1,4 +1,4 @@
-//! Records to test with.
+//! Sample records.
 
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::embedded::{Embedded, Vectors};

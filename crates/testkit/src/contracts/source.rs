@@ -1,6 +1,6 @@
 //! The contract of [`Source`], its feed and its scan.
 //!
-//! Each function is one clause. [`source_contract_tests`](crate::source_contract_tests) makes a test of every clause.
+//! Each function is one clause. [`source_contract_tests`](crate::source_contract_tests) generates a test per clause.
 
 pub mod collections;
 pub mod feed;
@@ -16,58 +16,58 @@ use tidewheel_core::ports::Source;
 /// A write to the source. Documents and values are extended JSON.
 #[derive(Clone, Debug)]
 pub enum SourceWrite {
-    /// A new document.
+    /// Inserts a document.
     Insert {
-        /// Where.
+        /// The collection.
         collection: String,
-        /// With its `_id`.
+        /// The document with its `_id`.
         document: Value,
     },
-    /// Another document with the same `_id`.
+    /// Replaces the document with the same `_id`.
     Replace {
-        /// Where.
+        /// The collection.
         collection: String,
-        /// With its `_id`.
+        /// The document with its `_id`.
         document: Value,
     },
-    /// One field gets another value.
+    /// Sets one field.
     Set {
-        /// Where.
+        /// The collection.
         collection: String,
-        /// Of which document.
+        /// The document's `_id`.
         id: Value,
-        /// Which field.
+        /// The field.
         field: String,
         /// Its new value.
         value: Value,
     },
-    /// The document goes.
+    /// Deletes a document.
     Delete {
-        /// Where.
+        /// The collection.
         collection: String,
-        /// Which document.
+        /// The document's `_id`.
         id: Value,
     },
-    /// The collection goes. Not in a transaction, as all that follow.
+    /// Drops a collection. Not allowed in a transaction, like all variants below.
     Drop {
-        /// Which one.
+        /// The collection.
         collection: String,
     },
-    /// The collection gets another name; one of that name goes.
+    /// Renames a collection; replaces an existing one of that name.
     Rename {
         /// The old name.
         from: String,
         /// The new name.
         to: String,
     },
-    /// All collections go.
+    /// Drops all collections.
     DropDatabase,
 }
 
-/// What the contract needs to know of an implementation.
+/// Access of the contract to an implementation.
 #[async_trait]
 pub trait SourceHarness: Send + Sync {
-    /// The database, which is empty at first.
+    /// The database, initially empty.
     fn database(&self) -> &str;
 
     /// A source of these collections of the database; of all if none is named.
@@ -77,41 +77,41 @@ pub trait SourceHarness: Send + Sync {
     async fn commit(&self, writes: Vec<SourceWrite>);
 }
 
-/// Makes one test of each clause of the contract; the expression makes a new harness and may `await`.
+/// Generates one test per clause of the contract; the expression returns a new harness and may `await`.
 #[macro_export]
 macro_rules! source_contract_tests {
     ($harness:expr) => {
         $crate::source_contract_tests! { $harness; feed:
-            every_operation_arrives_with_its_document
-            an_update_of_a_document_that_is_gone_has_no_document
-            every_kind_of_id_keeps_its_identity
-            an_id_that_changes_its_type_of_number_keeps_its_key
-            events_of_a_transaction_share_their_time_and_keep_their_order
-            a_token_resumes_exactly_behind_its_batch
-            a_token_resumes_in_the_middle_of_a_transaction
-            a_time_starts_at_its_own_events
-            an_idle_feed_moves_its_token
-            a_feed_says_up_to_which_time_it_is_complete
-            a_dropped_call_loses_nothing
-            an_unknown_position_is_lost_history
+            every_operation_is_delivered_with_its_document
+            update_of_deleted_document_has_no_document
+            ids_of_every_type_keep_their_identity
+            id_with_changed_number_type_keeps_its_key
+            transaction_events_share_cluster_time_and_keep_order
+            token_resumes_exactly_after_its_batch
+            token_resumes_within_a_transaction
+            start_time_is_inclusive
+            idle_feed_advances_its_token
+            feed_reports_time_up_to_which_it_is_complete
+            cancelled_next_loses_no_event
+            unknown_token_is_history_lost
         }
         $crate::source_contract_tests! { $harness; collections:
-            the_end_of_a_collection_is_an_event
-            a_renamed_collection_ends_and_appears
-            a_dropped_database_does_not_end_the_feed
+            dropped_collection_emits_a_drop
+            renamed_collection_is_dropped_and_appears
+            feed_survives_a_dropped_database
             only_selected_collections_are_listed
-            the_selection_tells_choices_apart
+            selection_identity_differs_between_selections
         }
         $crate::source_contract_tests! { $harness; scan:
-            a_scan_reads_in_the_order_of_ids_of_all_types
-            a_scan_resumes_behind_any_row
-            a_scan_sees_what_was_committed_before
-            a_long_scan_comes_in_pages
-            a_scan_of_nothing_ends_at_once
+            scan_orders_ids_of_all_types
+            scan_resumes_after_any_row
+            scan_reads_earlier_commits
+            long_scan_is_paged
+            scan_of_missing_collection_is_empty
             scan_and_feed_together_have_no_gap
-            existence_is_told_by_exact_key
+            existence_is_checked_by_exact_key
             documents_are_fetched_by_exact_key
-            a_scan_may_be_filtered
+            scan_applies_a_filter
         }
     };
     ($harness:expr; $part:ident: $($clause:ident)*) => {

@@ -1,4 +1,4 @@
-//! What the contracts of the journal, the queues, the handover and the tombstones need from an implementation.
+//! Access of the stream contracts to an implementation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,22 +14,22 @@ use tidewheel_core::wire::RawFields;
 
 use super::samples;
 
-/// One Redis, or a fake of it, that nobody else uses.
+/// A dedicated Redis, or a fake of it.
 #[async_trait]
 pub trait StreamsHarness: Send + Sync {
     /// The producer's side of stage 1.
     fn journal(&self) -> Arc<dyn Journal>;
-    /// Changes for one consumer of any stage.
+    /// Changes of any stage for one consumer.
     fn changes(&self, stage: Stage, consumer: &str) -> Arc<dyn Queue<Change>>;
     /// Stage 2 for one upserter.
     fn embedded(&self, consumer: &str) -> Arc<dyn Queue<Embedded>>;
     /// The step from stage 1 to stage 2.
     fn handover(&self) -> Arc<dyn Handover>;
-    /// The memory of deletions.
+    /// The tombstones.
     fn tombstones(&self) -> Arc<dyn Tombstones>;
-    /// The memory of the collection.
+    /// The record of the collection in use.
     fn alarm(&self) -> Arc<dyn Alarm>;
-    /// What stage 1 still holds.
+    /// The retained entries of stage 1.
     fn archive(&self) -> Arc<dyn Archive<Change>>;
     /// The group of a replay on stage 2.
     fn follower(&self) -> Arc<dyn Follower>;
@@ -37,11 +37,11 @@ pub trait StreamsHarness: Send + Sync {
     fn dead_letters(&self) -> Arc<dyn DeadLetters>;
     /// Stage 2 for a consumer of that group.
     fn replay(&self, consumer: &str) -> Arc<dyn Queue<Embedded>>;
-    /// A stage as an operator sees it.
+    /// A stage's status for operators.
     async fn status(&self, stage: Stage) -> StageStatus;
-    /// Adds an entry as it is.
+    /// Adds a raw entry.
     async fn add_raw(&self, stream: &'static str, fields: RawFields) -> EntryId;
-    /// The entries of a stream as they are, oldest first.
+    /// The raw entries of a stream, oldest first.
     async fn raw(&self, stream: &'static str) -> Vec<RawFields>;
     /// Deletes one entry, as an operator's XDEL does.
     async fn delete_entry(&self, stream: &'static str, id: &EntryId);
@@ -51,13 +51,13 @@ pub trait StreamsHarness: Send + Sync {
     async fn destroy_group(&self, stage: Stage);
 }
 
-/// No wait: what is there now. Redis counts waits in milliseconds.
+/// No wait. Redis counts waits in milliseconds.
 pub(super) const NOW: Duration = Duration::ZERO;
 
 /// Longer than any test takes.
 pub(super) const LONG: Duration = Duration::from_secs(600);
 
-/// Appends these inserts to stage 1, whatever is there.
+/// Appends these inserts to stage 1, after the existing entries.
 pub(super) async fn append(harness: &dyn StreamsHarness, numbers: impl IntoIterator<Item = u32>) {
     let journal = harness.journal();
     let changes = samples::changes(numbers);
@@ -72,18 +72,18 @@ pub(super) fn stage_1(harness: &dyn StreamsHarness, consumer: &str) -> Arc<dyn Q
     harness.changes(STAGE_1, consumer)
 }
 
-/// The numbers of the inserts that were delivered.
+/// The numbers of the delivered inserts.
 pub(super) fn numbers(deliveries: &[Delivery<Change>]) -> Vec<u32> {
     deliveries.iter().map(|delivery| delivery.record.as_ref().unwrap().id.parse().unwrap()).collect()
 }
 
-/// The ids of what was delivered.
+/// The ids of the deliveries.
 pub(super) fn ids<T>(deliveries: &[Delivery<T>]) -> Vec<EntryId> {
     deliveries.iter().map(|delivery| delivery.id.clone()).collect()
 }
 
-/// Declares a test for each contract: `contract_tests!(queue, harness().await, [name, …])`. The harness has to be a new
-/// one each time.
+/// Declares a test for each contract: `contract_tests!(queue, harness().await, [name, …])`. The harness has to be new
+/// each time.
 #[macro_export]
 macro_rules! contract_tests {
     ($contract:ident, $harness:expr, [$($name:ident),* $(,)?]) => {
@@ -108,113 +108,113 @@ macro_rules! streams_contract_tests {
             journal,
             $harness,
             [
-                a_new_journal_has_no_checkpoint,
+                new_journal_has_no_checkpoint,
                 entries_and_checkpoint_are_saved_together,
                 parked_changes_are_saved_with_the_checkpoint,
-                every_state_of_a_snapshot_comes_back,
-                an_unexpected_checkpoint_saves_nothing,
-                the_same_append_again_is_done_once,
-                an_idle_source_moves_the_checkpoint,
-                of_many_producers_each_step_is_taken_by_one,
-                a_large_append_is_whole,
-                the_place_of_the_audit_is_kept,
-                a_lease_has_one_owner_until_it_ends,
-                the_backlog_is_what_is_not_confirmed,
+                snapshot_state_round_trips,
+                append_with_unexpected_checkpoint_is_a_conflict,
+                repeated_append_is_applied_once,
+                checkpoint_advances_without_entries,
+                concurrent_producers_append_each_change_once,
+                large_append_is_complete,
+                audit_position_is_stored,
+                lease_has_one_owner_until_it_expires,
+                backlog_counts_unacknowledged_entries,
             ]
         );
         $crate::contract_tests!(
             positions,
             $harness,
             [
-                an_empty_pipeline_has_passed_everything,
-                positions_follow_both_stages,
-                the_applied_checkpoint_is_saved_beside_the_other,
-                a_deleted_stream_is_damage_until_the_producer_goes_on,
-                entries_that_vanish_are_damage,
-                a_collection_that_is_gone_is_damage,
-                lost_entries_do_not_make_a_lost_collection_good,
-                what_is_normal_is_no_damage,
+                empty_pipeline_has_no_backlog,
+                positions_track_both_stages,
+                applied_checkpoint_is_stored_separately,
+                deleted_stream_is_damage_until_repaired,
+                deleted_entries_are_damage,
+                missing_or_replaced_collection_is_damage,
+                entry_repair_does_not_clear_a_lost_collection,
+                normal_operation_is_not_damage,
             ]
         );
         $crate::contract_tests!(
             archive,
             $harness,
             [
-                everything_that_is_held_is_read_again,
-                what_is_appended_again_is_delivered,
-                a_follower_sees_everything_behind_its_place,
+                archive_reads_every_retained_entry,
+                replayed_entries_are_delivered,
+                follower_reads_every_entry_after_its_start,
             ]
         );
         $crate::contract_tests!(
             dead_letters,
             $harness,
             [
-                letters_are_read_page_by_page,
-                a_letter_that_is_tried_again_is_what_it_was,
-                what_cannot_be_read_is_shown_and_moves_too,
-                discarded_letters_are_gone,
-                no_deletion_is_forgotten_while_a_letter_is_on_its_way_again,
-                a_letter_older_than_a_forgotten_deletion_stays,
+                dead_letters_are_paged,
+                retried_dead_letter_keeps_its_record,
+                undecodable_dead_letter_is_listed_and_retried,
+                discarded_dead_letters_are_deleted,
+                tombstones_are_kept_while_a_retry_is_in_flight,
+                dead_letter_older_than_a_collected_tombstone_is_not_retried,
             ]
         );
         $crate::contract_tests!(
             queue,
             $harness,
             [
-                each_entry_goes_to_one_consumer_in_order,
-                a_reader_wakes_when_an_entry_comes,
-                a_reader_without_entries_comes_back_empty,
-                an_unreadable_entry_is_delivered_as_such,
-                entries_stay_until_they_are_acknowledged,
-                entries_that_are_kept_are_not_claimed,
-                keeping_takes_nothing_back,
-                entries_handed_back_are_claimed_at_once,
-                handing_back_needs_ownership,
-                claiming_walks_through_all_that_is_pending,
-                entries_that_vanished_are_reported_as_lost,
-                a_parked_entry_is_kept_with_its_reason,
-                parking_again_parks_nothing,
-                a_consumer_leaves_only_without_pending_entries,
-                a_destroyed_group_starts_again_at_the_beginning,
-                a_deleted_stream_goes_on_with_new_entries,
-                status_counts_what_is_there,
-                nothing_to_do_is_fine,
+                each_entry_is_delivered_to_one_consumer_in_order,
+                blocked_reader_wakes_on_a_new_entry,
+                read_without_entries_times_out_empty,
+                undecodable_entry_is_delivered_as_error,
+                unacknowledged_entries_can_be_claimed,
+                kept_entries_are_not_claimed,
+                keep_does_not_reclaim_entries,
+                handed_back_entries_are_claimable_immediately,
+                hand_back_requires_ownership,
+                repeated_claims_cover_all_pending_entries,
+                deleted_pending_entries_are_reported_as_lost,
+                parked_entry_is_stored_with_its_reason,
+                parking_is_idempotent,
+                consumer_leaves_only_without_pending_entries,
+                destroyed_group_restarts_at_the_beginning,
+                deleted_stream_continues_with_new_entries,
+                status_reports_stage_counts,
+                calls_without_entries_do_nothing,
             ]
         );
         $crate::contract_tests!(
             trimming,
             $harness,
             [
-                confirmed_entries_go_beyond_the_retention,
-                young_entries_stay,
-                pending_and_unread_entries_stay,
-                the_slowest_group_decides,
-                without_a_group_nothing_goes,
-                memory_is_a_limit_too,
-                a_random_schedule_never_removes_what_a_group_needs,
+                acknowledged_entries_beyond_retention_are_trimmed,
+                entries_within_retention_age_are_kept,
+                pending_and_unread_entries_are_kept,
+                slowest_group_limits_trimming,
+                nothing_is_trimmed_without_a_group,
+                retention_limits_memory,
+                random_schedule_never_trims_unacknowledged_entries,
             ]
         );
         $crate::contract_tests!(
             handover,
             $harness,
             [
-                records_move_in_one_step,
-                a_deletion_needs_no_vectors,
-                either_side_may_be_empty,
-                a_large_batch_moves_whole,
-                moving_again_loses_nothing,
+                hand_over_moves_records_atomically,
+                deletion_is_handed_over_without_vectors,
+                hand_over_accepts_empty_records_or_ids,
+                large_batch_is_handed_over_completely,
+                repeated_hand_over_loses_nothing,
             ]
         );
         $crate::contract_tests!(
             tombstones,
             $harness,
             [
-                what_was_never_deleted_has_no_version,
-                a_version_is_never_lowered,
-                versions_are_compared_as_numbers,
-                targets_are_not_confused,
-                deletions_are_forgotten_by_the_time_they_were_remembered,
-                deletions_are_forgotten_beside_dead_letters,
+                undeleted_targets_have_no_version,
+                tombstone_version_is_never_lowered,
+                versions_are_compared_numerically,
+                targets_have_separate_tombstones,
+                tombstones_are_collected_by_recording_time,
+                tombstones_are_collected_despite_dead_letters,
             ]
         );
     };

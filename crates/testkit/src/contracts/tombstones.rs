@@ -19,16 +19,16 @@ fn version(epoch: u32, seconds: u32, increment: u32, ordinal: u32) -> Version {
     Version { epoch, time: ClusterTime { seconds, increment }, ordinal, replay: 0 }
 }
 
-/// Nothing is known of what was never raised.
-pub async fn what_was_never_deleted_has_no_version(harness: &dyn StreamsHarness) {
+/// A target without a tombstone has no version.
+pub async fn undeleted_targets_have_no_version(harness: &dyn StreamsHarness) {
     let tombstones = harness.tombstones();
     assert_eq!(tombstones.of(&[document(1), document(2)]).await.unwrap(), [None, None]);
     assert_eq!(tombstones.of(&[]).await.unwrap(), []);
     tombstones.raise(&[]).await.unwrap();
 }
 
-/// Older versions that come late change nothing, also within one call.
-pub async fn a_version_is_never_lowered(harness: &dyn StreamsHarness) {
+/// Late older versions change nothing, also within one call.
+pub async fn tombstone_version_is_never_lowered(harness: &dyn StreamsHarness) {
     let tombstones = harness.tombstones();
     let (old, new) = (version(0, 7, 1, 1), version(0, 7, 2, 1));
     let raise = |versions: &[Version]| -> Vec<Fence> {
@@ -40,8 +40,8 @@ pub async fn a_version_is_never_lowered(harness: &dyn StreamsHarness) {
     }
 }
 
-/// Each part counts as a number, the first that differs decides.
-pub async fn versions_are_compared_as_numbers(harness: &dyn StreamsHarness) {
+/// Parts are compared as numbers; the first difference decides.
+pub async fn versions_are_compared_numerically(harness: &dyn StreamsHarness) {
     let tombstones = harness.tombstones();
     let rising = [
         version(0, 0, 0, 0),
@@ -66,8 +66,8 @@ pub async fn versions_are_compared_as_numbers(harness: &dyn StreamsHarness) {
     }
 }
 
-/// Documents and namespaces keep their own versions, and answers come in the order of the question.
-pub async fn targets_are_not_confused(harness: &dyn StreamsHarness) {
+/// Documents and namespaces have separate versions, returned in the requested order.
+pub async fn targets_have_separate_tombstones(harness: &dyn StreamsHarness) {
     let tombstones = harness.tombstones();
     let namespace = |collection| FenceTarget::Namespace(Namespace::new("shop", collection));
     let fences = [
@@ -82,7 +82,7 @@ pub async fn targets_are_not_confused(harness: &dyn StreamsHarness) {
     assert_eq!(seconds, [Some(3), None, Some(1), Some(2), Some(1)]);
 }
 
-/// The time of the streams, which everything that was raised so far is before.
+/// The time of the streams, after every tombstone raised so far.
 async fn now(harness: &dyn StreamsHarness) -> u64 {
     tokio::time::sleep(Duration::from_millis(5)).await;
     harness.journal().positions().await.unwrap().at
@@ -100,9 +100,8 @@ async fn collect(tombstones: &dyn Tombstones, grace: Duration, settled: u64) -> 
     }
 }
 
-/// Deletions of documents are forgotten by the time at which they were remembered, whatever their versions; those of namespaces
-/// are not forgotten.
-pub async fn deletions_are_forgotten_by_the_time_they_were_remembered(harness: &dyn StreamsHarness) {
+/// Tombstones of documents are collected by recording time, regardless of version; those of namespaces are kept.
+pub async fn tombstones_are_collected_by_recording_time(harness: &dyn StreamsHarness) {
     let tombstones = harness.tombstones();
     let namespace = FenceTarget::Namespace(Namespace::new("shop", "tickets"));
     let fences: Vec<Fence> = (1..=3000u32)
@@ -113,17 +112,17 @@ pub async fn deletions_are_forgotten_by_the_time_they_were_remembered(harness: &
     let settled = now(harness).await;
     tombstones.raise(&[Fence { target: document(1), version: version(0, 1, 1, 2) }]).await.unwrap();
     tombstones.raise(&[Fence { target: document(5000), version: version(0, 1, 1, 1) }]).await.unwrap();
-    assert_eq!(collect(&*tombstones, HOUR, now(harness).await).await, 0, "their grace is not over");
+    assert_eq!(collect(&*tombstones, HOUR, now(harness).await).await, 0, "their grace period is not over");
     assert_eq!(collect(&*tombstones, Duration::ZERO, settled).await, 2999);
     assert_eq!(collect(&*tombstones, Duration::ZERO, settled).await, 0);
     let known = tombstones.of(&[document(2), document(3000), document(1), document(5000), namespace]).await.unwrap();
     let kept = [Some(version(0, 1, 1, 2)), Some(version(0, 1, 1, 1)), Some(version(0, 1, 1, 1))];
-    assert_eq!(known, [None, None, kept[0], kept[1], kept[2]], "what was remembered after the barrier stays");
+    assert_eq!(known, [None, None, kept[0], kept[1], kept[2]], "tombstones recorded after the barrier are kept");
     assert_eq!(collect(&*tombstones, Duration::ZERO, now(harness).await).await, 2);
 }
 
-/// A dead letter does not hold up the collection.
-pub async fn deletions_are_forgotten_beside_dead_letters(harness: &dyn StreamsHarness) {
+/// A dead letter does not block the collection.
+pub async fn tombstones_are_collected_despite_dead_letters(harness: &dyn StreamsHarness) {
     let tombstones = harness.tombstones();
     tombstones.raise(&[Fence { target: document(1), version: version(0, 1, 1, 1) }]).await.unwrap();
     harness.add_raw(tidewheel_core::streams::RAW_DEAD_LETTERS, vec![(b"a".into(), b"b".into())]).await;

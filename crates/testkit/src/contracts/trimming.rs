@@ -1,4 +1,5 @@
-//! The contract of [`Queue::trim`](tidewheel_core::ports::Queue::trim): confirmed entries go, all others stay.
+//! The contract of [`Queue::trim`](tidewheel_core::ports::Queue::trim): acknowledged entries are removed, all others
+//! are kept.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,8 +31,8 @@ async fn length(harness: &dyn StreamsHarness) -> u64 {
     harness.status(STAGE_1).await.length
 }
 
-/// Of what is confirmed exactly as many stay as the retention says.
-pub async fn confirmed_entries_go_beyond_the_retention(harness: &dyn StreamsHarness) {
+/// Exactly as many acknowledged entries are kept as the retention allows.
+pub async fn acknowledged_entries_beyond_retention_are_trimmed(harness: &dyn StreamsHarness) {
     append(harness, 1..=300).await;
     for number in 301..=310 {
         append(harness, [number]).await;
@@ -46,16 +47,16 @@ pub async fn confirmed_entries_go_beyond_the_retention(harness: &dyn StreamsHarn
     }
     harness.destroy_group(STAGE_1).await;
     let kept = queue.read(100, NOW).await.unwrap();
-    assert_eq!(numbers(&kept), (304..=310).collect::<Vec<_>>(), "the newest stay");
+    assert_eq!(numbers(&kept), (304..=310).collect::<Vec<_>>(), "the newest are kept");
     queue.acknowledge(&ids(&kept)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(queue.trim(NOTHING).await.unwrap(), 7);
     append(harness, [311]).await;
-    assert_eq!(numbers(&queue.read(10, NOW).await.unwrap()), [311], "an empty stream goes on");
+    assert_eq!(numbers(&queue.read(10, NOW).await.unwrap()), [311], "an empty stream continues");
 }
 
-/// About as many confirmed entries stay as fit into the memory that they may take.
-pub async fn memory_is_a_limit_too(harness: &dyn StreamsHarness) {
+/// About as many acknowledged entries are kept as fit into the memory limit.
+pub async fn retention_limits_memory(harness: &dyn StreamsHarness) {
     append(harness, 1..=2000).await;
     confirm(harness, STAGE_1, 2000).await;
     let queue = stage_1(harness, "a");
@@ -63,14 +64,14 @@ pub async fn memory_is_a_limit_too(harness: &dyn StreamsHarness) {
     assert_eq!(queue.trim(keep(64 << 20)).await.unwrap(), 0);
     assert!(queue.trim(keep(100_000)).await.unwrap() > 0);
     let left = length(harness).await;
-    assert!((100..=1500).contains(&left), "{left} entries stay of 2000 with 100 to 300 bytes each");
+    assert!((100..=1500).contains(&left), "{left} of 2000 entries with 100 to 300 bytes each are kept");
     append(harness, [2001]).await;
     queue.trim(keep(0)).await.unwrap();
-    assert_eq!(length(harness).await, 1, "what is not confirmed stays");
+    assert_eq!(length(harness).await, 1, "unacknowledged entries are kept");
 }
 
-/// Age alone removes old entries, however few there are.
-pub async fn young_entries_stay(harness: &dyn StreamsHarness) {
+/// Age alone removes old entries, regardless of their number.
+pub async fn entries_within_retention_age_are_kept(harness: &dyn StreamsHarness) {
     append(harness, 1..=250).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     append(harness, 251..=260).await;
@@ -78,16 +79,16 @@ pub async fn young_entries_stay(harness: &dyn StreamsHarness) {
     let queue = stage_1(harness, "a");
     let removed =
         queue.trim(Retention { age: Duration::from_millis(250), entries: 1000, bytes: u64::MAX }).await.unwrap();
-    // On a machine so slow that the second batch is old as well, it goes too; the first always does.
+    // On a slow machine the second batch may be old too and is removed; the first always is.
     assert!(removed == 250 || removed == 260, "{removed}");
     assert_eq!(queue.trim(newest(1000)).await.unwrap(), 0);
 }
 
-/// The oldest entry that is not confirmed holds everything after it.
-pub async fn pending_and_unread_entries_stay(harness: &dyn StreamsHarness) {
+/// The oldest unacknowledged entry retains everything after it.
+pub async fn pending_and_unread_entries_are_kept(harness: &dyn StreamsHarness) {
     append(harness, 1..=10).await;
     let queue = stage_1(harness, "a");
-    assert_eq!(queue.trim(NOTHING).await.unwrap(), 0, "nothing is read");
+    assert_eq!(queue.trim(NOTHING).await.unwrap(), 0, "no entry is read");
     let read = queue.read(6, NOW).await.unwrap();
     let confirmed = [&ids(&read[..3])[..], &ids(&read[4..])].concat();
     queue.acknowledge(&confirmed).await.unwrap();
@@ -100,8 +101,8 @@ pub async fn pending_and_unread_entries_stay(harness: &dyn StreamsHarness) {
     assert_eq!(queue.trim(NOTHING).await.unwrap(), 0);
 }
 
-/// Another group of the same stream keeps what it has not confirmed.
-pub async fn the_slowest_group_decides(harness: &dyn StreamsHarness) {
+/// Another group of the same stream retains its unacknowledged entries.
+pub async fn slowest_group_limits_trimming(harness: &dyn StreamsHarness) {
     append(harness, 1..=10).await;
     confirm(harness, STAGE_1, 10).await;
     let other = harness.changes(OTHER, "auditor");
@@ -116,16 +117,16 @@ pub async fn the_slowest_group_decides(harness: &dyn StreamsHarness) {
     assert_eq!(queue.trim(NOTHING).await.unwrap(), 6);
 }
 
-/// Where nobody has confirmed anything, everything stays.
-pub async fn without_a_group_nothing_goes(harness: &dyn StreamsHarness) {
+/// Without acknowledgements every entry is kept.
+pub async fn nothing_is_trimmed_without_a_group(harness: &dyn StreamsHarness) {
     let queue = stage_1(harness, "a");
-    assert_eq!(queue.trim(NOTHING).await.unwrap(), 0, "there is no stream");
+    assert_eq!(queue.trim(NOTHING).await.unwrap(), 0, "the stream does not exist");
     append(harness, 1..=3).await;
     assert_eq!(queue.trim(NOTHING).await.unwrap(), 0);
     assert_eq!(length(harness).await, 3);
 }
 
-/// What one group has yet to do.
+/// The remaining work of one group.
 struct Reader {
     stage: Stage,
     next: u32,
@@ -149,7 +150,7 @@ impl Reader {
 
 /// Appends, reads, acknowledges and trims of two groups in random order: each group reads every entry once, pending
 /// entries stay in the stream, and a trim by length is exact.
-pub async fn a_random_schedule_never_removes_what_a_group_needs(harness: &dyn StreamsHarness) {
+pub async fn random_schedule_never_trims_unacknowledged_entries(harness: &dyn StreamsHarness) {
     let mut random = StdRng::seed_from_u64(7);
     let mut readers = [STAGE_1, OTHER].map(|stage| Reader { stage, next: 1, pending: Vec::new() });
     for reader in &readers {

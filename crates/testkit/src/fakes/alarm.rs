@@ -1,11 +1,11 @@
-//! The memory of the collection, in memory.
+//! The record of the collection in use, in memory.
 
 use async_trait::async_trait;
 use tidewheel_core::ports::{Alarm, Damage, PortResult};
 
 use super::streams::FakeStreams;
 
-/// Remembers which collection is written to.
+/// Records the collection in use.
 #[derive(Clone)]
 pub struct FakeAlarm(FakeStreams);
 

@@ -1,4 +1,4 @@
-//! A stage's stream from its first entry on, a group of its own on stage 2, and names of collections, in memory.
+//! Replay source, replay group and aliases, in memory.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -12,7 +12,7 @@ use tidewheel_core::wire::Record;
 
 use super::streams::{FakeStreams, Group, read_id, write_id};
 
-/// A stage's stream, to be replayed.
+/// A stage's stream as a replay source.
 pub struct FakeArchive<T> {
     streams: FakeStreams,
     stage: Stage,
@@ -70,7 +70,7 @@ impl<T: Record> Archive<T> for FakeArchive<T> {
     }
 }
 
-/// The group of a replay on stage 2.
+/// The replay group on stage 2.
 #[derive(Clone)]
 pub struct FakeFollower(FakeStreams);
 
@@ -100,7 +100,7 @@ impl Follower for FakeFollower {
     }
 }
 
-/// Names of collections.
+/// Collection aliases.
 #[derive(Clone, Debug, Default)]
 pub struct FakeAliases {
     /// Each alias and its collection.
@@ -109,7 +109,7 @@ pub struct FakeAliases {
 }
 
 impl FakeAliases {
-    /// These collections, and no alias.
+    /// Creates a server with these collections and no alias.
     pub fn new(collections: &[&str]) -> Self {
         Self { aliases: Arc::default(), collections: collections.iter().map(ToString::to_string).collect() }
     }

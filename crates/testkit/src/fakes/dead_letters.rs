@@ -1,4 +1,4 @@
-//! The dead letters of both stages, in memory.
+//! The dead-letter queues of both stages, in memory.
 
 use async_trait::async_trait;
 use tidewheel_core::change::Operation;
@@ -7,7 +7,7 @@ use tidewheel_core::streams::Stage;
 
 use super::streams::{FakeStreams, read_id, write_id};
 
-/// The dead letters, kept beside the streams.
+/// The dead letters, stored beside the streams.
 #[derive(Clone)]
 pub struct FakeDeadLetters(FakeStreams);
 

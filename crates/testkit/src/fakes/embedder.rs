@@ -1,4 +1,4 @@
-//! A model in memory: every text has its own vector, the same every time.
+//! A deterministic model in memory: every text has its own vector.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -13,20 +13,20 @@ use tidewheel_core::tokens::{Tokens, Words};
 use super::faults::{Fault, Faults};
 use super::process::Process;
 
-/// What is wrong with an answer that claims to be right.
+/// An error in a successful response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Distortion {
     /// One vector too few.
     Fewer,
     /// One vector too many.
     More,
-    /// Vectors with one number more than the model's dimension.
+    /// Vectors with one element more than the model's dimension.
     OtherDimension,
-    /// One number is not a number.
+    /// One element is NaN.
     NotANumber,
-    /// One number is infinite.
+    /// One element is infinite.
     Infinite,
-    /// One vector is all zeros, which has no direction to compare by.
+    /// One vector is all zeros and has no direction.
     Zero,
 }
 
@@ -53,13 +53,13 @@ struct State {
 }
 
 impl FakeEmbedder {
-    /// Texts of more tokens than this are for chunking to split.
+    /// Maximum tokens of a text; chunking splits longer ones.
     pub const MAX_TOKENS: usize = 32;
 
-    /// What every model here gives as its revision.
+    /// The revision of every model here.
     pub const REVISION: &str = "1";
 
-    /// A model with vectors of `dimension` numbers, at least 1.
+    /// A model with vectors of this dimension, at least 1.
     pub fn new(dimension: usize) -> Self {
         Self { dimension: dimension.max(1), faults: Faults::default(), state: Arc::default() }
     }
@@ -75,36 +75,36 @@ impl FakeEmbedder {
         &self.faults
     }
 
-    /// A batch with this text fails as poison from now on.
+    /// Makes batches with this text fail as poison.
     pub fn poison(&self, text: impl Into<String>) {
         let text = text.into();
         let error = PortError::poison(format!("injected: the text {text:?} cannot be embedded"));
         self.fail_for(text, error);
     }
 
-    /// A batch with this text fails in this way from now on.
+    /// Makes batches with this text fail with this error.
     pub fn fail_for(&self, text: impl Into<String>, error: PortError) {
         self.state().failing.insert(text.into(), error);
     }
 
-    /// The answer to a batch with this text is wrong in this way from now on: a vector of its own, or their number.
+    /// Distorts responses to batches with this text: its own vector, or the number of vectors.
     pub fn spoil(&self, text: impl Into<String>, distortion: Distortion) {
         self.state().spoilt.insert(text.into(), distortion);
     }
 
-    /// All texts are fine again.
+    /// Ends the failures and distortions of texts.
     pub fn cure(&self) {
         let mut state = self.state();
         state.failing.clear();
         state.spoilt.clear();
     }
 
-    /// The next answer is wrong in this way; several hit one answer each, in order.
+    /// Distorts the next response; several distortions hit one response each, in order.
     pub fn distort_once(&self, distortion: Distortion) {
         self.state().distortions.push(distortion);
     }
 
-    /// The batches that it was given, in order, also those that failed by poison; not those that a fault refused.
+    /// The received batches, in order, including those that failed as poison, without those refused by a fault.
     pub fn batches(&self) -> Vec<Vec<String>> {
         self.state().batches.clone()
     }
@@ -123,7 +123,7 @@ impl FakeEmbedder {
         if let Some((place, distortion)) =
             texts.iter().enumerate().find_map(|(place, text)| Some((place, *state.spoilt.get(text)?)))
         {
-            // The distortions of one vector are of the first.
+            // A distortion of one vector applies to the first.
             values.rotate_left(place * self.dimension);
             let vectors = distorted(self.dimension, values, Some(distortion));
             let (dimension, mut values) = (vectors.dimension(), vectors.into_values());
@@ -155,7 +155,7 @@ impl Embedder for FakeEmbedder {
     }
 }
 
-/// The service has no room: HTTP 429 with `Retry-After`.
+/// The service is overloaded: HTTP 429 with `Retry-After`.
 pub fn busy(retry_after: Duration) -> Fault {
     Fault::Refused(PortError::transient("injected: 429 Too Many Requests").with_retry_after(Some(retry_after)))
 }
@@ -167,7 +167,7 @@ pub fn broken() -> Fault {
 
 /// The vector of a text: of length 1, in a direction that depends on every byte of the text.
 pub fn vector_of(text: &str, dimension: usize) -> Vec<f32> {
-    // FNV-1a, then xorshift64*: nothing but spread is asked of them.
+    // FNV-1a, then xorshift64*: only spread matters.
     let mut state = text
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_text_always_has_the_same_vector_of_length_one() {
+    async fn vectors_are_deterministic_and_normalised() {
         let embedder = FakeEmbedder::new(8);
         let texts = ["a".to_owned(), String::new(), "a".to_owned()];
         let vectors = embedder.embed(&texts, Purpose::Passage).await.unwrap();
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn hooks_do_what_they_say() {
+    async fn hooks_inject_faults_and_distortions() {
         let embedder = FakeEmbedder::new(4);
         let texts = ["good".to_owned(), "bad".to_owned()];
         embedder.poison("bad");

@@ -1,4 +1,4 @@
-//! Faults that a test injects into the calls of a fake.
+//! Injected faults in the calls of a fake.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,28 +10,28 @@ use tokio::sync::Semaphore;
 
 use super::process::Process;
 
-/// What happens to a call.
+/// A fault of a call.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// It fails and has done nothing.
+    /// It fails without effect.
     Refused(PortError),
-    /// It does its work and fails: its answer is lost.
+    /// It takes effect and fails: its response is lost.
     AnswerLost(PortError),
-    /// It does its work, but only after this long.
+    /// It takes effect after this delay.
     Slow(Duration),
-    /// It does its work, but only when the gate is opened.
+    /// It takes effect once the gate is opened.
     Held(Gate),
 }
 
 impl Fault {
-    /// A call that fails for want of a connection, having done nothing.
+    /// A call that fails without a connection and without effect.
     pub fn unreachable() -> Self {
-        Self::Refused(PortError::transient("injected: not reachable"))
+        Self::Refused(PortError::transient("injected: unreachable"))
     }
 
-    /// A call that does its work and whose answer is lost with the connection.
+    /// A call that takes effect and whose response is lost with the connection.
     pub fn answer_lost() -> Self {
-        Self::AnswerLost(PortError::transient("injected: the connection broke before the answer came"))
+        Self::AnswerLost(PortError::transient("injected: the connection broke before the response arrived"))
     }
 }
 
@@ -45,7 +45,7 @@ impl Gate {
         Self(Arc::new(Semaphore::new(0)))
     }
 
-    /// Lets all calls through, those that wait and those to come.
+    /// Releases all waiting and future calls.
     pub fn open(&self) {
         self.0.close();
     }
@@ -60,7 +60,7 @@ impl Gate {
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     planned: Arc<Mutex<Planned>>,
-    /// Whose calls these are, if it matters.
+    /// The calling process, if relevant.
     process: Option<Process>,
 }
 
@@ -78,17 +78,17 @@ impl Faults {
         Self { process: Some(process.clone()), ..self.clone() }
     }
 
-    /// The next call of this name fails so; several faults planned for one name hit one call each, in order.
+    /// Plans a fault for the next call of this name; several faults for one name hit one call each, in order.
     pub fn once(&self, call: &'static str, fault: Fault) {
         self.planned().next.entry(call).or_default().push(fault);
     }
 
-    /// Every call of this name fails so until [`Faults::heal`].
+    /// Plans a fault for every call of this name until [`Faults::heal`].
     pub fn always(&self, call: &'static str, fault: Fault) {
         self.planned().every.insert(call, fault);
     }
 
-    /// Forgets all faults that are planned.
+    /// Removes all planned faults.
     pub fn heal(&self) {
         let mut planned = self.planned();
         planned.next.clear();
@@ -100,7 +100,7 @@ impl Faults {
         self.planned().hits.get(call).copied().unwrap_or(0)
     }
 
-    /// Does the work of a call under the fault that is planned for it.
+    /// Runs a call under its planned fault.
     pub async fn around<T>(&self, call: &'static str, work: impl FnOnce() -> PortResult<T>) -> PortResult<T> {
         match &self.process {
             None => self.suffer(call, work).await,
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_fault_hits_the_call_that_it_was_planned_for() {
+    async fn faults_hit_the_calls_they_are_planned_for() {
         let faults = Faults::default();
         let done = AtomicU32::new(0);
         let call = || faults.around("append", || Ok(done.fetch_add(1, Ordering::Relaxed)));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_held_call_waits_for_its_gate() {
+    async fn held_call_waits_for_its_gate() {
         let faults = Faults::default();
         let gate = Gate::closed();
         faults.always("read", Fault::Held(gate.clone()));

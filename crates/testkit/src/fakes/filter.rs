@@ -1,16 +1,16 @@
-//! The part of Qdrant's filters that the fake index understands: `must`, `should` and `must_not` with `match` (`value`,
-//! `any`, `except`) and `range` of numbers on a dotted key, and `has_id`. A list matches if one of its values does, as in
-//! Qdrant.
+//! The subset of Qdrant's filters that the fake index supports: `must`, `should` and `must_not` with `match` (`value`,
+//! `any`, `except`) and `range` of numbers on a dotted key, and `has_id`. A list matches if one of its values does, as
+//! in Qdrant.
 
 use serde_json::{Map, Value};
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::PortResult;
 use uuid::Uuid;
 
-/// Whether the point with this id and payload passes the filter.
+/// Whether the point with this id and payload matches the filter.
 ///
 /// # Errors
-/// Poison, if the filter says something that is not understood here.
+/// Poison, if the filter is unsupported.
 pub(super) fn matches(filter: &Value, id: Uuid, payload: &Map<String, Value>) -> PortResult<bool> {
     for (name, conditions) in filter.as_object().ok_or_else(|| unknown(filter))? {
         let conditions = conditions.as_array().ok_or_else(|| unknown(conditions))?;
@@ -59,7 +59,7 @@ fn holds(condition: &Value, id: Uuid, payload: &Map<String, Value>) -> PortResul
     }
 }
 
-/// Numbers are equal by value, whatever they are written as.
+/// Numbers are equal by value, regardless of notation.
 fn equal(value: &Value, wanted: &Value) -> bool {
     match (value, wanted) {
         (Value::Number(value), Value::Number(wanted)) if value.as_i64().is_none() || wanted.as_i64().is_none() => {
@@ -80,5 +80,5 @@ fn within(value: f64, name: &str, bound: &Value) -> bool {
 }
 
 fn unknown(json: &Value) -> PortError {
-    PortError::poison(format!("the filter is not understood: {json}"))
+    PortError::poison(format!("unsupported filter: {json}"))
 }

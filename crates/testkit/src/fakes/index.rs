@@ -1,4 +1,4 @@
-//! The collection in Qdrant, in memory.
+//! A Qdrant collection, in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,7 +20,7 @@ use super::faults::Faults;
 use super::filter;
 use super::process::Process;
 
-/// A write as it was sent, whatever became of it.
+/// A sent write, regardless of its outcome.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SentWrite {
     /// [`Index::upsert`].
@@ -31,7 +31,7 @@ pub enum SentWrite {
     Delete(Vec<Fence>),
 }
 
-/// One collection, or none yet. Clones are the same collection.
+/// A server with at most one collection. Clones share it.
 #[derive(Clone, Default)]
 pub struct FakeIndex {
     state: Arc<Mutex<State>>,
@@ -71,12 +71,12 @@ impl FakeIndex {
         Self { faults: self.faults.used_by(process), ..self.clone() }
     }
 
-    /// All points, in the order of their ids.
+    /// All points, ordered by id.
     pub fn points(&self) -> Vec<Point> {
         self.state().collection.iter().flat_map(|collection| collection.points.values().cloned()).collect()
     }
 
-    /// Every write that was sent, in order: also those that a fault kept from happening.
+    /// Every sent write, in order, including those prevented by a fault.
     pub fn sent(&self) -> Vec<SentWrite> {
         self.state().sent.clone()
     }
@@ -86,7 +86,7 @@ impl FakeIndex {
         self.state().calls.get(call).copied().unwrap_or(0)
     }
 
-    /// Lets a write happen now, once more or for the first time: it was on the way all along, or a client sent it twice.
+    /// Applies a write now, again or for the first time: a delayed or duplicate request.
     pub fn arrives_late(&self, write: &SentWrite) -> PortResult<()> {
         let mut state = self.state();
         match write {
@@ -102,42 +102,42 @@ impl FakeIndex {
         }
     }
 
-    /// A write with this document fails as poison from now on.
+    /// Makes writes with this document fail as poison.
     pub fn refuse(&self, document: DocumentId) {
         self.fail_for(document, PortError::poison(format!("injected: {document} cannot be written")));
     }
 
-    /// A write with this document fails in this way from now on.
+    /// Makes writes with this document fail with this error.
     pub fn fail_for(&self, document: DocumentId, error: PortError) {
         self.state().refused.insert(document, error);
     }
 
-    /// A deletion of this document fails in this way from now on.
+    /// Makes deletions of this document fail with this error.
     pub fn fail_to_delete(&self, document: DocumentId, error: PortError) {
         self.state().undeletable.insert(document, error);
     }
 
-    /// Every document is written and deleted again.
+    /// Ends the failures of documents.
     pub fn cure(&self) {
         let mut state = self.state();
         state.refused.clear();
         state.undeletable.clear();
     }
 
-    /// Writes a point behind everybody's back, as another program may.
+    /// Writes a point externally, as another client may.
     ///
     /// # Panics
-    /// If there is no collection.
+    /// If the collection does not exist.
     pub fn put(&self, point: Point) {
-        self.state().collection.as_mut().expect("there is a collection").points.insert(point.id, point);
+        self.state().collection.as_mut().expect("a collection").points.insert(point.id, point);
     }
 
-    /// Removes a point behind everybody's back; whether it was there.
+    /// Removes a point externally; returns whether it existed.
     pub fn remove(&self, id: Uuid) -> bool {
         self.state().collection.as_mut().is_some_and(|collection| collection.points.remove(&id).is_some())
     }
 
-    /// The most points that were read in one call, since it was last asked.
+    /// Returns the largest number of points read in one call since the last call of this method.
     pub fn largest_read(&self) -> usize {
         std::mem::take(&mut self.state().largest)
     }
@@ -246,7 +246,8 @@ impl Index for FakeIndex {
         drop(self.called("search"));
         let search = || {
             let state = self.state();
-            let collection = state.collection.as_ref().ok_or_else(|| PortError::transient("there is no collection"))?;
+            let collection =
+                state.collection.as_ref().ok_or_else(|| PortError::transient("the collection does not exist"))?;
             collection.check(vector.len())?;
             let mut hits = Vec::new();
             for point in collection.points.values().filter(|point| has_vector(point)) {
@@ -336,7 +337,7 @@ impl Ownable for FakeIndex {
     }
 }
 
-/// The point with these fields of its payload, whose paths are at most two names long; all, if none is named.
+/// The point with these payload fields, whose paths have at most two names; all if `fields` is empty.
 fn indexed(point: &Point, fields: &[&str]) -> IndexedPoint {
     let mut payload = if fields.is_empty() { point.payload.clone() } else { Map::new() };
     for field in fields {
@@ -395,7 +396,7 @@ impl State {
             }
             version_of(&stored.payload) >= Some(document.version)
         };
-        // Every point is written, whatever becomes of the others.
+        // Every point is written, regardless of the others.
         let mut whole = |document: &&DocumentPoints| {
             let refreshed: Vec<bool> = document.points.iter().map(|point| refresh(document, point)).collect();
             !refreshed.contains(&false)
@@ -421,7 +422,7 @@ impl Collection {
     }
 }
 
-/// A vector of zeros stands for none.
+/// A zero vector means no vector.
 fn has_vector(point: &Point) -> bool {
     point.vector.iter().any(|number| *number != 0.0)
 }
@@ -455,7 +456,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_whose_answer_was_lost_has_happened_and_a_refused_one_may_still_arrive() {
+    async fn write_with_lost_response_is_applied_and_sent_write_can_arrive_late() {
         let (index, namespace) = (FakeIndex::new(), Namespace::new("shop", "tickets"));
         let first = document(&namespace, "1", version(1), &["a"]);
         index.prepare(4).await.unwrap();

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::streams::FakeStreams;
 
-/// Stage 1 as the producer sees it; its entries are read through [`FakeStreams::changes`].
+/// The producer's view of stage 1; its entries are read through [`FakeStreams::changes`].
 #[derive(Clone)]
 pub struct FakeJournal(FakeStreams);
 

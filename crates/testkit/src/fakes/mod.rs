@@ -1,4 +1,4 @@
-//! The ports in memory, with hooks for faults.
+//! In-memory implementations of the ports, with fault injection.
 
 pub mod alarm;
 pub mod archive;

@@ -1,4 +1,4 @@
-//! The installation of a Redis, in memory.
+//! The installation registry of a Redis, in memory.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -8,7 +8,7 @@ use tidewheel_core::ports::{PortResult, Registry};
 
 use super::faults::Faults;
 
-/// Holds the installation. Clones are the same Redis.
+/// Stores the installation. Clones share it.
 #[derive(Clone, Default)]
 pub struct FakeRegistry {
     installation: Arc<Mutex<Option<Installation>>>,
@@ -21,7 +21,7 @@ impl FakeRegistry {
         &self.faults
     }
 
-    /// Forgets the installation, as a wiped Redis does.
+    /// Removes the installation, like a wiped Redis.
     pub fn wipe(&self) {
         *self.state() = None;
     }

@@ -1,8 +1,8 @@
 //! A process that can die at any of its calls.
 //!
-//! The fakes that a service is given through `used_by` do its calls in the name of a process. When that dies, none of its
-//! calls does anything or is answered any more, whichever of the service's tasks makes it: as after SIGKILL, all that is left
-//! of it is what its calls did before.
+//! Fakes obtained through `used_by` attribute a service's calls to a process. Once the process is dead, none of its
+//! calls takes effect or returns, from any task of the service: as after SIGKILL, only the effects of earlier calls
+//! remain.
 
 use std::collections::HashMap;
 use std::future::{Future, pending};
@@ -10,27 +10,27 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 
-/// Where a process dies.
+/// The point where a process dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CrashPoint {
-    /// At calls of this name, as in [`Faults`](super::faults::Faults).
+    /// The name of the call, as in [`Faults`](super::faults::Faults).
     pub call: &'static str,
-    /// At which of them, from 1.
+    /// The number of the call, from 1.
     pub number: u64,
-    /// On which side of its effect.
+    /// Before or after the call's effect.
     pub moment: Moment,
 }
 
-/// On which side of a call's effect a process dies.
+/// Whether a process dies before or after a call's effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// The call has done nothing.
+    /// The call has no effect.
     Before,
-    /// The call has done its work, and its answer never arrives.
+    /// The call takes effect, and its response never arrives.
     After,
 }
 
-/// One run of a service. Clones are the same process.
+/// One run of a service. Clones share the process.
 #[derive(Clone, Debug, Default)]
 pub struct Process(Arc<Inner>);
 
@@ -42,28 +42,28 @@ struct Inner {
 }
 
 impl Process {
-    /// A process that dies there.
+    /// A process that dies at this point.
     pub fn crashing(at: CrashPoint) -> Self {
         Self(Arc::new(Inner { crash: Some(at), ..Inner::default() }))
     }
 
-    /// How many calls of each name it has begun.
+    /// Number of started calls by name.
     pub fn calls(&self) -> HashMap<&'static str, u64> {
         self.counted().clone()
     }
 
-    /// It dies now.
+    /// Kills the process.
     pub fn die(&self) {
         self.0.dead.send_replace(true);
     }
 
-    /// Waits until it is dead.
+    /// Waits until the process is dead.
     pub async fn died(&self) {
         // The sender lives as long as this process.
         let _ = self.0.dead.subscribe().wait_for(|dead| *dead).await;
     }
 
-    /// Does the work of a call, if the process lives to do it and to see the answer.
+    /// Runs a call if the process is alive before it, and returns if it is alive after it.
     pub(super) async fn call<T>(&self, call: &'static str, work: impl Future<Output = T>) -> T {
         self.lives().await;
         let number = {
@@ -85,7 +85,7 @@ impl Process {
         self.lives().await;
     }
 
-    /// Never returns to a dead process.
+    /// Never returns in a dead process.
     async fn lives(&self) {
         if *self.0.dead.borrow() {
             pending::<()>().await;
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_process_dies_at_its_point_and_does_nothing_after_it() {
+    async fn process_dies_at_its_crash_point_and_has_no_later_effect() {
         for (moment, effects) in [(Moment::Before, 2), (Moment::After, 3)] {
             let process = Process::crashing(CrashPoint { call: "append", number: 2, moment });
             let (faults, done) = (Faults::default(), Arc::new(AtomicU64::new(0)));
@@ -124,7 +124,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(1)).await;
             assert_eq!((done.load(Ordering::Relaxed), task.is_finished()), (effects, false));
             assert_eq!(process.calls(), HashMap::from([("append", 2), ("load", 1)]));
-            assert!(faults.around("load", || Ok(())).await.is_ok(), "others live on");
+            assert!(faults.around("load", || Ok(())).await.is_ok(), "other processes are unaffected");
         }
     }
 }

@@ -45,7 +45,7 @@ impl<T: Record> FakeQueue<T> {
         group.pending.insert(id, Pending { consumer: self.consumer.clone(), delivered });
     }
 
-    /// Changes when those of these entries that are this consumer's were delivered.
+    /// Changes the delivery time of those of these entries that are pending for this consumer.
     fn redate(&self, ids: &[EntryId], delivered: Option<Instant>) {
         let mut state = self.streams.state();
         let Some(group) = state.existing_group(self.stage) else { return };
@@ -62,7 +62,7 @@ impl<T: Record> Queue<T> for FakeQueue<T> {
     async fn read(&self, max: usize, wait: Duration) -> PortResult<Vec<Delivery<T>>> {
         let end = Instant::now() + wait;
         loop {
-            // Registered before looking, so that an entry that comes in between wakes it.
+            // Registered before the read, so that an entry added in between wakes it.
             let arrived = self.streams.arrived.notified();
             tokio::pin!(arrived);
             arrived.as_mut().enable();
@@ -178,7 +178,7 @@ impl<T: Record> Queue<T> for FakeQueue<T> {
             let Some(floor) = stream.groups.values().map(first_unconfirmed).min() else { return Ok(0) };
             let before = stream.entries.len() as u64;
             let mut removed = 0;
-            // A fake entry takes its fields' bytes.
+            // A fake entry's size is that of its fields.
             let size = |fields: &RawFields| fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
             let mut bytes = stream.entries.values().map(|fields| size(fields) as u64).sum::<u64>();
             while let Some(first) = stream.entries.first_entry() {
@@ -198,7 +198,7 @@ impl<T: Record> Queue<T> for FakeQueue<T> {
     }
 }
 
-/// Confirms entries of a stage's group, if there is one.
+/// Acknowledges entries of a stage's group, if it exists.
 fn acknowledge(state: &mut State, stage: Stage, ids: &[EntryId]) {
     if let Some(group) = state.existing_group(stage) {
         for id in ids {

@@ -1,8 +1,8 @@
 //! A source of changes in memory.
 //!
-//! It behaves as MongoDB does where it matters: events of a transaction share their time, an update's document is
-//! looked up when the event is delivered, a token is good as long as the history reaches back to it, a scan reads
-//! what is there at the moment and not a snapshot, and values of different types are sorted as MongoDB sorts them.
+//! It behaves like MongoDB where it matters: events of a transaction share their cluster time, an update's document is
+//! looked up on delivery, a token is valid while the history reaches back to it, a scan reads the current data instead
+//! of a snapshot, and values of different types sort as in MongoDB.
 
 mod order;
 mod query;
@@ -28,7 +28,7 @@ use super::faults::Faults;
 use super::process::Process;
 use crate::contracts::source::SourceWrite;
 
-/// How often an idle source writes to its history for nothing, so that its time moves on. MongoDB: ten seconds.
+/// Interval of no-op entries in an idle source, which advance its time. Ten seconds, as in MongoDB.
 const NOOP: Duration = Duration::from_secs(10);
 
 /// A database in memory. Clones share it.
@@ -44,7 +44,7 @@ pub struct FakeSource {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Moves with every write and every fault, so that waiting feeds look again.
+    /// Changes with every write and every fault, so that waiting feeds check again.
     moved: watch::Sender<u64>,
     settings: Settings,
 }
@@ -55,18 +55,18 @@ struct Settings {
     page: usize,
 }
 
-/// A copy of a [`FakeSource`]'s data, to go back to.
+/// A copy of a [`FakeSource`]'s data, for [`FakeSource::restore`].
 #[derive(Clone, Debug)]
 pub struct Backup(State);
 
 impl FakeSource {
-    /// An empty database, all of whose collections are selected. An idle feed answers after 20 ms; a page of a scan
-    /// has up to 1000 rows.
+    /// An empty database with all collections selected. An idle feed returns after 20 ms; a page of a scan has up to
+    /// 1000 rows.
     pub fn new(database: &str) -> Self {
         Self::with(database, Duration::from_millis(20), 1_000)
     }
 
-    /// An empty database whose feeds answer after `idle` without events, and whose scans have pages of `page` rows.
+    /// An empty database whose feeds return after `idle` without events, and whose scans have pages of `page` rows.
     pub fn with(database: &str, idle: Duration, page: usize) -> Self {
         let shared = Shared {
             state: Mutex::new(State { clock: ClusterTime { seconds: 1_000, increment: 0 }, ..State::default() }),
@@ -90,12 +90,12 @@ impl FakeSource {
     /// Commits one write.
     ///
     /// # Panics
-    /// If MongoDB would refuse it, as for all writes.
+    /// If MongoDB would reject it, as for all writes.
     pub fn write(&self, write: SourceWrite) {
         self.transaction(vec![write]);
     }
 
-    /// Commits several writes at one time.
+    /// Commits several writes at one cluster time.
     pub fn transaction(&self, writes: Vec<SourceWrite>) {
         let mut state = self.state();
         state.tick();
@@ -106,8 +106,8 @@ impl FakeSource {
         self.wake();
     }
 
-    /// Commits several writes at one time, and behind them a change of a document's shard key: it is deleted on one shard and inserted
-    /// on another, in either order of events.
+    /// Commits several writes at one cluster time, followed by a change of a document's shard key: it is deleted on one
+    /// shard and inserted on another, in either order of events.
     pub fn change_shard_key(&self, before: Vec<SourceWrite>, collection: &str, document: Value, insert_first: bool) {
         let mut state = self.state();
         state.tick();
@@ -134,7 +134,7 @@ impl FakeSource {
         self.write(SourceWrite::Delete { collection: collection.to_owned(), id });
     }
 
-    /// Everything that is in a collection, as its rows would be read: what an index of it has to equal.
+    /// All rows of a collection: the expected content of its index.
     pub fn rows(&self, collection: &str) -> Vec<SourceRow> {
         self.state().collections.get(collection).into_iter().flatten().map(|(id, document)| row(id, document)).collect()
     }
@@ -151,25 +151,25 @@ impl FakeSource {
         &self.faults
     }
 
-    /// How often a feed was opened.
+    /// Number of opened feeds.
     pub fn opened(&self) -> u64 {
         self.state().opened
     }
 
-    /// The most documents that were fetched in one call, since it was last asked.
+    /// Returns the largest number of documents fetched in one call since the last call of this method.
     pub fn largest_fetch(&self) -> usize {
         std::mem::take(&mut self.state().largest)
     }
 
-    /// Forgets the history so far, as an oplog that is too small does. The clock moves on, as MongoDB's always does: a
-    /// feed can be opened at the time that it is now.
+    /// Removes the history so far, like an oplog that is too small. The clock advances, as MongoDB's always does: a
+    /// feed can be opened at the current time.
     pub fn lose_history(&self) {
         let mut state = self.state();
         state.history = state.log.len();
         state.tick();
     }
 
-    /// Lets the source's clock move on, as it does while other collections are written to.
+    /// Advances the source's clock, as writes to other collections do.
     pub fn pass(&self, time: Duration) {
         let mut state = self.state();
         state.clock.seconds += u32::try_from(time.as_secs()).expect("a test ends before the universe");
@@ -182,7 +182,7 @@ impl FakeSource {
         Backup(self.state().clone())
     }
 
-    /// Goes back to a copy: the clock goes backwards, and the positions given out since are unknown.
+    /// Restores a copy: the clock goes back, and tokens issued since are unknown.
     pub fn restore(&self, backup: Backup) {
         let mut state = self.state();
         *state = backup.0;
@@ -260,14 +260,14 @@ impl Source for FakeSource {
     ) -> PortResult<Box<dyn Scan>> {
         self.faults().around("scan", || Ok(())).await?;
         if at_least > self.state().clock {
-            return Err(PortError::transient(format!("{at_least:?} has not come yet")));
+            return Err(PortError::transient(format!("{at_least:?} is in the future")));
         }
         let after = match after {
             None => None,
             Some(key) => Some(Id(serde_json::from_str(key)
                 .ok()
                 .and_then(|value: Value| Bson::try_from(value).ok())
-                .ok_or_else(|| PortError::fatal(format!("{key:?} is not a key")))?)),
+                .ok_or_else(|| PortError::fatal(format!("{key:?} is not a valid key")))?)),
         };
         let query = filter.map(Query::read).transpose()?.unwrap_or_default();
         Ok(Box::new(FakeScan { source: self.clone(), collection: namespace.collection().to_owned(), after, query }))
@@ -277,7 +277,7 @@ impl Source for FakeSource {
         let existing = || {
             let state = self.state();
             if at_least > state.clock {
-                return Err(PortError::transient(format!("{at_least:?} has not come yet")));
+                return Err(PortError::transient(format!("{at_least:?} is in the future")));
             }
             let ours = namespace.database() == self.database && self.selects(namespace.collection());
             let documents = state.collections.get(namespace.collection()).filter(|_| ours);
@@ -293,7 +293,7 @@ impl Source for FakeSource {
             let mut state = self.state();
             state.largest = state.largest.max(keys.len());
             if at_least > state.clock {
-                return Err(PortError::transient(format!("{at_least:?} has not come yet")));
+                return Err(PortError::transient(format!("{at_least:?} is in the future")));
             }
             let ours = namespace.database() == self.database && self.selects(namespace.collection());
             let documents = state.collections.get(namespace.collection()).filter(|_| ours);
@@ -325,7 +325,7 @@ impl Feed for FakeFeed {
             };
             let idle = batch.events.is_empty() && batch.appeared.is_empty();
             if !idle || tokio::time::Instant::now() >= deadline {
-                // A batch whose answer is lost stays lost, as it does with a cursor: only a new feed gives it again.
+                // A batch with a lost response stays lost, as with a cursor: only a new feed returns it again.
                 let moved = &mut self.position;
                 let give = || {
                     *moved = position;
@@ -333,7 +333,7 @@ impl Feed for FakeFeed {
                 };
                 return Ok(self.source.faults().around("next", give).await?);
             }
-            // Either way it looks again; the sender lives as long as the source, which this feed holds.
+            // Checks again either way; the sender lives as long as the source, which this feed holds.
             let _ = tokio::time::timeout_at(deadline, self.moved.changed()).await;
         }
     }

@@ -1,6 +1,6 @@
-//! Streams with groups in memory, as Redis keeps them: what the fake journal, queues and handover share.
+//! Streams with groups in memory, as in Redis: the shared state of the fake journal, queues and handover.
 //!
-//! Records go through their wire format, so that a pipeline on fakes also proves the codec.
+//! Records pass through their wire format, so that a pipeline on fakes also tests the codec.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,10 +27,10 @@ use super::process::Process;
 use super::queue::{FakeHandover, FakeQueue};
 use super::tombstones::FakeTombstones;
 
-/// Milliseconds and sequence number, ordered as Redis orders them.
+/// Milliseconds and sequence number, ordered as in Redis.
 pub(super) type Id = (u64, u64);
 
-/// Both streams, their groups and dead letters, the checkpoint and the lease. Clones are the same Redis.
+/// Both streams, their groups and dead letters, the checkpoint and the lease. Clones share the state.
 #[derive(Clone)]
 pub struct FakeStreams {
     state: Arc<Mutex<State>>,
@@ -38,7 +38,7 @@ pub struct FakeStreams {
     faults: Faults,
 }
 
-/// What a fake Redis held at one moment. See [`FakeStreams::save`].
+/// A saved state of a fake Redis. See [`FakeStreams::save`].
 #[derive(Clone)]
 pub struct Saved(State);
 
@@ -47,22 +47,22 @@ pub(super) struct State {
     pub(super) streams: BTreeMap<&'static str, Stream>,
     pub(super) checkpoint: Option<Checkpoint>,
     pub(super) applied: Option<Checkpoint>,
-    /// Entries that each stream was given, and how many of them were trimmed.
+    /// Per stream: entries appended and entries trimmed.
     pub(super) counts: BTreeMap<&'static str, (u64, u64)>,
     pub(super) damage: Option<Damage>,
-    /// Each deletion and when it was remembered.
+    /// Each tombstone and its recording time.
     pub(super) tombstones: HashMap<FenceTarget, (Version, u64)>,
-    /// The newest deletion of a document that was forgotten.
+    /// The newest collected tombstone of a document.
     pub(super) forgotten: Option<Version>,
-    /// When dead letters were put back into a stage last.
+    /// Time of the last retry of dead letters.
     pub(super) retried: Option<u64>,
-    /// The collection that was written to last.
+    /// The collection in use.
     pub(super) collection: Option<String>,
     pub(super) audit: Option<String>,
     pub(super) lease: Option<(String, Instant)>,
-    /// Most bytes of a field.
+    /// Maximum bytes of a field.
     pub(super) most_bytes: Option<usize>,
-    /// The clock of entry ids starts here.
+    /// Start of the clock of entry ids.
     epoch: Instant,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct State {
 pub(super) struct Stream {
     pub(super) entries: BTreeMap<Id, RawFields>,
     pub(super) last: Id,
-    /// Entries that it ever had.
+    /// Entries ever added.
     pub(super) added: u64,
     pub(super) groups: BTreeMap<&'static str, Group>,
 }
@@ -85,7 +85,7 @@ pub(super) struct Group {
 #[derive(Clone)]
 pub(super) struct Pending {
     pub(super) consumer: String,
-    /// `None` after it was handed back: idle for ever.
+    /// `None` after it was handed back: idle forever.
     pub(super) delivered: Option<Instant>,
 }
 
@@ -95,7 +95,7 @@ impl Pending {
     }
 }
 
-/// Ids of the fake count from here, in milliseconds since the Unix epoch, so that they look like real ones.
+/// Start of the fake's ids, in milliseconds since the Unix epoch, so that they resemble real ones.
 const FIRST_MILLISECOND: u64 = 1_700_000_000_000;
 
 impl Default for FakeStreams {
@@ -131,7 +131,7 @@ impl FakeStreams {
         Self { faults: self.faults.used_by(process), ..self.clone() }
     }
 
-    /// The faults of all that shares these streams. Calls are named like the ports' methods.
+    /// The faults of all fakes on these streams. Calls are named like the ports' methods.
     pub fn faults(&self) -> &Faults {
         &self.faults
     }
@@ -151,7 +151,7 @@ impl FakeStreams {
         self.queue(STAGE_2, consumer)
     }
 
-    /// Any stage for any consumer.
+    /// Any stage for any group and consumer.
     pub fn queue<T: Record>(&self, stage: Stage, consumer: &str) -> FakeQueue<T> {
         FakeQueue::new(self.clone(), stage, consumer.to_owned())
     }
@@ -161,41 +161,41 @@ impl FakeStreams {
         FakeHandover::new(self.clone())
     }
 
-    /// What a stage still holds.
+    /// The retained entries of a stage.
     pub fn archive<T: Record>(&self, stage: Stage) -> FakeArchive<T> {
         FakeArchive::new(self.clone(), stage)
     }
 
-    /// Lets every append fail that has a field with more bytes.
+    /// Makes appends with a larger field fail.
     pub fn limit(&self, most_bytes: usize) {
         self.state().most_bytes = Some(most_bytes);
     }
 
-    /// The dead letters of both stages.
+    /// The dead-letter queues of both stages.
     pub fn dead_letters(&self) -> FakeDeadLetters {
         FakeDeadLetters::new(self.clone())
     }
 
-    /// The group of a replay on stage 2.
+    /// The replay group on stage 2.
     pub fn follower(&self) -> FakeFollower {
         FakeFollower::new(self.clone())
     }
 
-    /// Adds an entry as it is, well-formed or not.
+    /// Adds a raw entry, well-formed or not.
     pub fn add_raw(&self, stream: &'static str, fields: RawFields) -> EntryId {
         let id = self.state().add(stream, fields);
         self.arrived.notify_waiters();
         write_id(id)
     }
 
-    /// The entries of a stream that can be read as records, oldest first.
+    /// The decodable records of a stream, oldest first.
     pub fn records<T: Record>(&self, stream: &str) -> Vec<(EntryId, T)> {
         let state = self.state();
         let entries = state.streams.get(stream).into_iter().flat_map(|stream| &stream.entries);
         entries.filter_map(|(id, fields)| Some((write_id(*id), T::decode(fields.clone()).ok()?))).collect()
     }
 
-    /// The entries of a stream as they are, oldest first; also those of dead letters.
+    /// The raw entries of a stream, oldest first, including dead letters.
     pub fn raw(&self, stream: &str) -> Vec<RawFields> {
         self.state().streams.get(stream).map(|stream| stream.entries.values().cloned().collect()).unwrap_or_default()
     }
@@ -234,12 +234,12 @@ impl FakeStreams {
         state.epoch = epoch;
     }
 
-    /// The memory of deletions.
+    /// The tombstones.
     pub fn tombstones(&self) -> FakeTombstones {
         FakeTombstones::new(self.clone())
     }
 
-    /// Remembers the collection for the upserters.
+    /// The record of the collection in use.
     pub fn alarm(&self) -> FakeAlarm {
         FakeAlarm::new(self.clone())
     }
@@ -249,18 +249,18 @@ impl FakeStreams {
         self.state().checkpoint = None;
     }
 
-    /// What is there now.
+    /// Saves the current state.
     pub fn save(&self) -> Saved {
         Saved(self.state().clone())
     }
 
-    /// Goes back to what was saved, as a restart that lost its last second does.
+    /// Restores a saved state, like a restart that lost its last second.
     pub fn restore(&self, saved: &Saved) {
         *self.state() = saved.0.clone();
         self.arrived.notify_waiters();
     }
 
-    /// A stage as an operator sees it.
+    /// A stage's status for operators.
     pub fn status(&self, stage: Stage) -> StageStatus {
         let state = self.state();
         let now = state.now();
@@ -323,7 +323,7 @@ impl State {
         self.counts.entry(stream).or_default().0 += 1;
     }
 
-    /// Fails if a field of these changes is larger than what is taken.
+    /// Fails if a field of these changes exceeds the limit.
     pub(super) fn takes(&self, changes: &[Change]) -> PortResult<()> {
         let fields = changes.iter().flat_map(|change| [Some(&change.key), change.document.as_ref()]).flatten();
         match (fields.map(String::len).max(), self.most_bytes) {
@@ -343,7 +343,7 @@ impl State {
         }
     }
 
-    /// How far a stage has come.
+    /// The position of a stage.
     pub(super) fn position(&self, stage: Stage) -> Position {
         let no_stream = Stream::default();
         let stream = self.streams.get(stage.stream).unwrap_or(&no_stream);
@@ -354,7 +354,7 @@ impl State {
         Position { last: write_id(stream.last), waiting: waiting.map(|id| write_id(*id)) }
     }
 
-    /// What of a stage is lost.
+    /// The damage of a stage, if any.
     pub(super) fn harm(&self, stage: Stage) -> Option<Damage> {
         let (counted, trimmed) = self.counts.get(stage.stream).copied().unwrap_or_default();
         let (added, length) = self.streams.get(stage.stream).map_or((0, 0), |s| (s.added, s.entries.len() as u64));
@@ -368,7 +368,7 @@ impl State {
         None
     }
 
-    /// Takes both streams as they are for undamaged.
+    /// Accepts both streams in their current state as undamaged.
     pub(super) fn accept(&mut self) {
         for stage in [STAGE_1, STAGE_2] {
             let now = self.streams.get(stage.stream).map(|s| (s.added, s.added - s.entries.len() as u64));
@@ -376,13 +376,13 @@ impl State {
         }
     }
 
-    /// The stage's group, created at the stream's beginning if it is not there.
+    /// The stage's group, created at the stream's beginning if it is missing.
     pub(super) fn group(&mut self, stage: Stage) -> (&mut BTreeMap<Id, RawFields>, &mut Group) {
         let stream = self.streams.entry(stage.stream).or_default();
         (&mut stream.entries, stream.groups.entry(stage.group).or_default())
     }
 
-    /// The stage's group if it is there.
+    /// The stage's group, if it exists.
     pub(super) fn existing_group(&mut self, stage: Stage) -> Option<&mut Group> {
         self.streams.get_mut(stage.stream)?.groups.get_mut(stage.group)
     }
@@ -392,8 +392,8 @@ pub(super) fn write_id((milliseconds, sequence): Id) -> EntryId {
     EntryId(format!("{milliseconds}-{sequence}"))
 }
 
-/// Reads an id that came from a fake. Other ids are a mistake of the test.
+/// Parses an id issued by a fake. Panics for other ids, which are errors in the test.
 pub(super) fn read_id(id: &EntryId) -> Id {
     let parse = |(milliseconds, sequence): (&str, &str)| Some((milliseconds.parse().ok()?, sequence.parse().ok()?));
-    id.0.split_once('-').and_then(parse).unwrap_or_else(|| panic!("{:?} is not the id of an entry", id.0))
+    id.0.split_once('-').and_then(parse).unwrap_or_else(|| panic!("{:?} is not an entry id", id.0))
 }

@@ -1,4 +1,4 @@
-//! The memory of deletions, in memory.
+//! Tombstones, in memory.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tidewheel_core::version::Version;
 
 use super::streams::FakeStreams;
 
-/// Versions of deletions, kept beside the streams.
+/// Versions of deletions, stored beside the streams.
 #[derive(Clone)]
 pub struct FakeTombstones(FakeStreams);
 

@@ -1,18 +1,18 @@
-//! Whether chunks give a text again.
+//! Checks whether chunks cover a text.
 
-/// Fails unless the chunks, in order, are parts of the text and leave nothing of it out but white space. They may overlap.
+/// Fails unless the chunks, in order, are parts of the text and omit nothing but white space. They may overlap.
 pub(super) fn covers(chunks: &[String], text: &str) -> Result<(), String> {
     let mut covered = 0;
     for (number, chunk) in chunks.iter().enumerate() {
-        // The latest place that leaves no gap covers most, and nothing that comes later can need less.
+        // The latest gapless position covers most, and no later chunk can require less.
         let gapless = covered + (text[covered..].len() - text[covered..].trim_start().len());
         let end = text.floor_char_boundary((gapless + chunk.len()).min(text.len()));
         let start = text[..end].rfind(chunk.as_str());
-        let start = start.ok_or_else(|| format!("the text of chunk {number} is not where it should be: {chunk:?}"))?;
+        let start = start.ok_or_else(|| format!("unexpected text of chunk {number}: {chunk:?}"))?;
         covered = covered.max(start + chunk.len());
     }
     let rest = text[covered..].trim();
-    if rest.is_empty() { Ok(()) } else { Err(format!("no chunk has the end of the text: {rest:?}")) }
+    if rest.is_empty() { Ok(()) } else { Err(format!("end of the text is not covered by a chunk: {rest:?}")) }
 }
 
 #[cfg(test)]
@@ -24,7 +24,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_and_overlaps_do_not_matter() {
+    fn coverage_ignores_white_space_and_overlaps() {
         assert!(check(&[""], ""));
         assert!(check(&[""], " \n"));
         assert!(check(&["one two"], " one two\n"));
@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_and_foreign_texts_do() {
+    fn coverage_rejects_gaps_and_foreign_text() {
         assert!(!check(&[""], "one"));
         assert!(!check(&["one"], "one two"));
         assert!(!check(&["one", "three"], "one two three"));

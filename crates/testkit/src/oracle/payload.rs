@@ -1,4 +1,4 @@
-//! Whether a payload is a document as plain JSON, by the contract and by BSON alone.
+//! Checks whether a payload is the plain JSON form of a document, from the contract and BSON alone.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -6,12 +6,12 @@ use bson::spec::BinarySubtype;
 use bson::{Bson, Document};
 use serde_json::{Map, Value};
 
-/// Fails with the first path that differs. On points after the first one, values may be left out that the point names as omitted
-/// and that are large; if it cannot name all of them, it says so with `…`, and any may be missing but `_id`.
+/// Fails with the first differing path. Points after the first may omit large values that they list as omitted; `…`
+/// marks an incomplete list, and then any large value except `_id` may be missing.
 pub(super) fn compare(document: &Document, payload: &Map<String, Value>, first: bool) -> Result<(), String> {
     let omitted = payload.get("_tidewheel").and_then(|reserved| reserved.get("omitted"));
     if first && omitted.is_some() {
-        return Err("the first point leaves something out".to_owned());
+        return Err("the first point omits values".to_owned());
     }
     let omitted: Vec<&str> =
         omitted.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
@@ -23,7 +23,7 @@ pub(super) fn compare(document: &Document, payload: &Map<String, Value>, first: 
     fields(document, payload, "", &may_lack)
 }
 
-/// A value below this is never left out, unless the document has many.
+/// Smaller values are never omitted, unless the document has many.
 const LARGE: usize = 4_000;
 const MANY: usize = 12_000;
 
@@ -31,7 +31,7 @@ fn size(value: &Bson) -> usize {
     bson::doc! {"": value.clone()}.to_vec().map_or(0, |bytes| bytes.len())
 }
 
-/// Whether everything below the path is left out, as far as the names tell: then the object is not there either.
+/// Whether everything below the path is listed as omitted: then the object is missing too.
 fn part_of(path: &str, omitted: &[&str]) -> bool {
     omitted.iter().any(|name| name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
@@ -39,7 +39,7 @@ fn part_of(path: &str, omitted: &[&str]) -> bool {
 type MayLack<'a> = &'a dyn Fn(&str, &Bson) -> bool;
 
 fn fields(document: &Document, json: &Map<String, Value>, path: &str, may_lack: MayLack<'_>) -> Result<(), String> {
-    // At the top, this name is tidewheel's own, whatever the document has there.
+    // At the top level this name is reserved for tidewheel, regardless of the document.
     let ours = |name: &str| path.is_empty() && name == "_tidewheel";
     for (name, value) in document.iter().filter(|(name, _)| !ours(name)) {
         let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
@@ -87,14 +87,14 @@ fn same(bson: &Bson, json: &Value, path: &str, may_lack: MayLack<'_>) -> Result<
             };
             is(json.as_str() == Some(&expected))
         }
-        // What has no plain form stays as extended JSON writes it.
+        // Values without a plain form stay extended JSON.
         other => is(*json == other.clone().into_relaxed_extjson()),
     }
 }
 
-/// The instant that an RFC 3339 text in UTC names, in milliseconds since the Unix epoch; years of any length.
+/// Parses an RFC 3339 time in UTC to milliseconds since the Unix epoch, with years of any length.
 ///
-/// Civil date to days: the year's days counted one by one, unlike the code that is checked here.
+/// Converts the date year by year, unlike the code under test.
 fn millis(text: &str) -> Option<i64> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
     let (negative, date) = date.strip_prefix('-').map_or((false, date), |date| (true, date));
@@ -102,7 +102,7 @@ fn millis(text: &str) -> Option<i64> {
     let (year, month, day) = (date.next()??, date.next()??, date.next()??);
     let year = if negative { -year } else { year };
     let leap = |year: i64| year.rem_euclid(4) == 0 && (year.rem_euclid(100) != 0 || year.rem_euclid(400) == 0);
-    // Whole cycles of 400 years first, so that far years do not take long.
+    // Whole cycles of 400 years first, so that distant years are fast.
     let cycles = (year - 1970).div_euclid(400);
     let years = 1970..year - cycles * 400;
     let mut days = cycles * 146_097 + years.map(|year| 365 + i64::from(leap(year))).sum::<i64>();
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_read_back() {
+    fn millis_parses_rfc3339() {
         for (text, expected) in [
             ("1970-01-01T00:00:00Z", 0),
             ("1969-12-31T23:59:59.999Z", -1),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_further_point_may_lack_large_values_that_it_names_and_nothing_else() {
+    fn later_point_may_omit_only_listed_large_values() {
         let large = "x".repeat(5_000);
         let document =
             doc! {"_id": 1, "state": "open", "content": &large, "a": {"notes": &large, "b": 1}, "c": {"d": &large}};
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_contract_of_every_type_is_known() {
+    fn every_type_matches_its_plain_json_form() {
         let document = doc! {
             "_id": ObjectId::from_bytes([7; 12]), "int": 1, "long": 2_i64, "double": 0.5, "nan": f64::NAN,
             "text": "ü", "list": [1, { "a": Bson::Null }], "yes": true,

@@ -1,13 +1,13 @@
-//! What a comparison found.
+//! The report of a comparison.
 
 use std::fmt;
 
-/// A document whose points are not what they should be.
+/// A document with differing points.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// Namespace and `_id`.
     pub document: String,
-    /// What differs.
+    /// The difference.
     pub what: String,
 }
 
@@ -20,24 +20,24 @@ pub struct Report {
     pub points: u64,
     /// Documents without a point.
     pub missing: Vec<String>,
-    /// Documents whose points say something else, or not all of it.
+    /// Documents with differing or incomplete points.
     pub stale: Vec<Difference>,
-    /// What the index has and the source has not.
+    /// Documents in the index but not in the source.
     pub extra: Vec<String>,
-    /// Chunks behind the last of their document.
+    /// Chunks after the last of their document.
     pub surplus_chunks: Vec<String>,
-    /// Documents without a point that cannot have one, as expected.
+    /// Documents that cannot be indexed and have no point, as expected.
     pub parked: Vec<String>,
 }
 
 impl Report {
-    /// Whether the index is exactly what the source says.
+    /// Whether the index exactly matches the source.
     pub fn is_equal(&self) -> bool {
         self.missing.is_empty() && self.stale.is_empty() && self.extra.is_empty() && self.surplus_chunks.is_empty()
     }
 }
 
-/// How many of each kind are spelled out.
+/// Maximum differences shown per kind.
 const SHOWN: usize = 10;
 
 impl fmt::Display for Report {
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_of_each_kind_are_named() {
+    fn report_lists_first_differences_of_each_kind() {
         let mut report = Report { documents: 20, points: 9, ..Report::default() };
         assert!(report.is_equal());
         report.missing = (0..12).map(|key| format!("shop.tickets {key}")).collect();

@@ -1,4 +1,4 @@
-//! Does a write to MongoDB.
+//! Applies writes to MongoDB.
 
 use bson::doc;
 use futures::FutureExt as _;
@@ -7,7 +7,7 @@ use mongodb::{ClientSession, Collection, Database};
 
 use super::operations::{Step, Write};
 
-/// Does all steps; how many documents they changed.
+/// Applies all steps; returns the number of changed documents.
 pub(super) async fn apply(database: &Database, write: &Write) -> Result<u64> {
     let mut session = database.client().start_session().await?;
     if !write.transaction {
@@ -17,7 +17,7 @@ pub(super) async fn apply(database: &Database, write: &Write) -> Result<u64> {
     match steps(database, &mut session, &write.steps).await {
         Ok(changed) => session.commit_transaction().await.map(|()| changed),
         Err(error) => {
-            // The server forgets an unfinished transaction by itself when it cannot be told.
+            // The server aborts an unfinished transaction automatically if this call fails.
             let _ = session.abort_transaction().await;
             Err(error)
         }

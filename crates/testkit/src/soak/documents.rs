@@ -1,4 +1,4 @@
-//! Made-up documents: every kind of `_id`, texts of every length.
+//! Generated documents: every kind of `_id`, texts of every length.
 
 use bson::oid::ObjectId;
 use bson::spec::BinarySubtype;
@@ -7,13 +7,13 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 
-/// The database that is indexed.
+/// The indexed database.
 pub(super) const DATABASE: &str = "soak";
-/// Its collections that are indexed; the last one is small and is dropped from time to time.
+/// Its indexed collections; the last one is small and is dropped from time to time.
 pub(super) const COLLECTIONS: [&str; 4] = ["tickets", "notes", "things", "scratch"];
-/// Where [`SCRATCH`] is in [`COLLECTIONS`].
+/// Index of the droppable collection in [`COLLECTIONS`].
 pub(super) const SCRATCH: usize = 3;
-/// A collection beside them that must not be indexed.
+/// A collection that must not be indexed.
 pub(super) const FOREIGN: &str = "private";
 
 const WORDS: [&str; 16] = [
@@ -35,7 +35,7 @@ const WORDS: [&str; 16] = [
     "line\n",
 ];
 
-/// Every `_id` of which there is only one: MongoDB compares numbers by value, so that NaN is one of them.
+/// Every singleton `_id`: MongoDB compares numbers by value, so NaN is one of them.
 pub(super) fn single_ids() -> Vec<Bson> {
     vec![
         Bson::Boolean(true),
@@ -49,7 +49,7 @@ pub(super) fn single_ids() -> Vec<Bson> {
     ]
 }
 
-/// A new `_id` of any kind; no two numbers give the same one.
+/// Returns a new `_id` of any kind, unique per number.
 pub(super) fn id(rng: &mut StdRng, number: i32) -> Bson {
     let wide = i64::from(number);
     match rng.random_range(0..14) {
@@ -72,14 +72,14 @@ pub(super) fn id(rng: &mut StdRng, number: i32) -> Bson {
     }
 }
 
-/// The number as the last bytes of so many.
+/// Encodes the number in the last bytes of the array.
 fn bytes<const LENGTH: usize>(number: i32) -> [u8; LENGTH] {
     let mut bytes = [0xa5; LENGTH];
     bytes[LENGTH - 4..].copy_from_slice(&number.to_be_bytes());
     bytes
 }
 
-/// The same `_id` as another type of number: MongoDB compares numbers by value.
+/// Returns the same `_id` as another number type: MongoDB compares numbers by value.
 pub(super) fn twin(id: &Bson) -> Option<Bson> {
     match id {
         Bson::Int32(number) => Some(Bson::Int64(i64::from(*number))),
@@ -90,22 +90,22 @@ pub(super) fn twin(id: &Bson) -> Option<Bson> {
     }
 }
 
-/// Field of the documents that Qdrant cannot hold.
+/// Field of documents that Qdrant cannot store.
 pub(super) const POISON: &str = "poison";
 
-/// Deepest document that Qdrant stores. MongoDB stores deeper ones.
+/// Maximum nesting that Qdrant stores. MongoDB stores deeper documents.
 const DEEPEST: usize = 120;
 
-/// What makes a document hard to carry.
+/// A kind of document that is hard to process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hostile {
-    /// Nested as deep as Qdrant stores it.
+    /// Nested up to Qdrant's limit.
     Deep,
-    /// A large value that no chunk needs, and a text of many chunks.
+    /// A large value outside all chunks, and a text of many chunks.
     Huge,
     /// Control characters, escape sequences and names that look like operators or paths.
     Strange,
-    /// Nested deeper than Qdrant stores it: has to be parked.
+    /// Nested deeper than Qdrant stores: has to be parked.
     Poison,
 }
 
@@ -123,7 +123,7 @@ impl Hostile {
     }
 }
 
-/// Adds to a document what makes it hostile.
+/// Makes a document hostile.
 pub(super) fn make_hostile(document: &mut Document, hostile: Hostile, rng: &mut StdRng, serial: u64) {
     match hostile {
         Hostile::Deep => {
@@ -149,25 +149,25 @@ pub(super) fn make_hostile(document: &mut Document, hostile: Hostile, rng: &mut 
     }
 }
 
-/// So many levels of objects and arrays, in any mixture.
+/// Builds nested objects and arrays with this many levels.
 fn nested(rng: &mut StdRng, levels: usize) -> Bson {
     (0..levels).fold(Bson::String("core".to_owned()), |inner, _| {
         if rng.random_bool(0.3) { Bson::Array(vec![inner]) } else { Bson::Document(doc! { "c": inner }) }
     })
 }
 
-/// How long a text is.
+/// Length of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Length {
     /// One chunk, or no text at all.
     Short,
     /// Several chunks.
     Long,
-    /// As it comes: mostly short.
+    /// Random: mostly short.
     Any,
 }
 
-/// A text that nobody else has.
+/// Returns a unique text.
 pub(super) fn text(rng: &mut StdRng, length: Length, serial: u64) -> String {
     let words = match length {
         Length::Short => rng.random_range(0..10),
@@ -182,7 +182,7 @@ pub(super) fn text(rng: &mut StdRng, length: Length, serial: u64) -> String {
     format!("No. {serial}: {}", words.join(" "))
 }
 
-/// A whole document.
+/// Returns a complete document.
 pub(super) fn document(rng: &mut StdRng, id: Bson, serial: u64) -> Document {
     let number = i64::try_from(serial).unwrap_or_default();
     let mut document = doc! {
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_of_all_kinds_and_never_twice() {
+    fn ids_cover_all_kinds_and_are_unique() {
         let mut rng = StdRng::seed_from_u64(1);
         let ids: Vec<Bson> = (0..2_000).map(|number| id(&mut rng, number)).collect();
         let kinds: HashSet<_> = ids.iter().map(|id| format!("{:?}", id.element_type())).collect();

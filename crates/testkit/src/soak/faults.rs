@@ -1,4 +1,4 @@
-//! Which fault comes next: decided by the seed, done elsewhere.
+//! Plans faults from the seed.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,7 +11,7 @@ use tidewheel_local::ServerKind;
 
 use super::service::Kind;
 
-/// What stands between the services and a server.
+/// A connection between the services and a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Link {
     MongoDb,
@@ -20,10 +20,10 @@ pub(super) enum Link {
     Embedder,
 }
 
-/// What a fault hits. At most one fault at a time hits the same thing.
+/// The target of a fault. A target has at most one fault at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Target {
-    /// A service, with its place in the list of instances.
+    /// A service, with its index in the list of instances.
     Service(Kind, usize),
     Server(Server),
     Link(Link),
@@ -60,26 +60,26 @@ impl fmt::Display for Target {
     }
 }
 
-/// What happens.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// SIGKILL, and started again after the time.
+    /// SIGKILL, restarted after the duration.
     Kill,
-    /// SIGTERM, and started again after the time.
+    /// SIGTERM, restarted after the duration.
     Stop,
-    /// SIGSTOP, and SIGCONT after the time.
+    /// SIGSTOP, then SIGCONT after the duration.
     Pause,
     /// All connections break.
     Cut,
-    /// Everything passes this much later.
+    /// Traffic is delayed by this much.
     Slow(Duration),
     /// Nothing passes.
     Freeze,
-    /// Requests arrive, answers never; then the connections break.
+    /// Requests arrive, responses are dropped; then the connections break.
     Swallow,
-    /// This many connections break when the answer comes.
+    /// This many connections break at the response.
     CutAnswers(u32),
-    /// Connections break and no new one is taken.
+    /// Connections break and new ones are refused.
     Refuse,
 }
 
@@ -105,13 +105,13 @@ impl Fault {
 pub(super) struct Planned {
     pub(super) target: Target,
     pub(super) fault: Fault,
-    /// How long it lasts.
+    /// Its duration.
     pub(super) lasts: Duration,
 }
 
-/// The producers' lease is 10 s: one that is paused for longer wakes up when another has taken over.
+/// The producers' lease is 10 s: a producer paused for longer resumes after another has taken over.
 const BEYOND_LEASE: std::ops::Range<u64> = 11_000..13_000;
-/// Processors and upserters take entries over that nobody has touched for two and three seconds.
+/// Processors and upserters claim entries idle for two and three seconds.
 const BEYOND_CLAIM: std::ops::Range<u64> = 2_500..5_500;
 /// The adapters give up on a silent server after 4 (embedder), 5 (Qdrant), 10 (MongoDB) and 15 s (Redis).
 const BEYOND_TIMEOUTS: std::ops::Range<u64> = 11_000..17_000;
@@ -126,14 +126,14 @@ impl Planner {
     /// A planner for these instances.
     pub(super) fn new(seed: u64, services: impl IntoIterator<Item = Kind>) -> Self {
         let services = services.into_iter().enumerate().map(|(place, kind)| Target::Service(kind, place)).collect();
-        // Another stream of numbers than the writer's.
+        // A different random stream than the writer's.
         Self { rng: StdRng::seed_from_u64(seed ^ 0xfa17), services }
     }
 
-    /// The next fault, on something that no other fault hits right now; `None` if nothing free was found. The row of
-    /// draws is the seed's alone: what is busy is passed over.
+    /// The next fault on a free target; `None` if no free one was drawn. The sequence of draws depends on the seed
+    /// alone: busy targets are skipped.
     pub(super) fn next(&mut self, busy: &HashSet<Target>) -> Option<Planned> {
-        /// With half of everything busy, this many draws find something free but once in a thousand times.
+        /// With half of the targets busy, this many draws fail to find a free one once in a thousand times.
         const DRAWS: usize = 10;
         (0..DRAWS).map(|_| self.draw()).find(|planned| !busy.contains(&planned.target))
     }
@@ -168,7 +168,7 @@ impl Planner {
 
     fn service_fault(&mut self, kind: Kind) -> (Fault, Duration) {
         match self.rng.random_range(0..10) {
-            // An embedder that is away for longer is an outage, which stage 1 has to sit out.
+            // A longer embedder outage has to be buffered by stage 1.
             0..5 if kind == Kind::Embedder => (Fault::Kill, self.millis(0..6_000)),
             0..5 => (Fault::Kill, self.millis(0..2_000)),
             5 | 6 => (Fault::Stop, self.millis(0..1_500)),
@@ -207,7 +207,7 @@ mod tests {
     const KINDS: [Kind; 4] = [Kind::Embedder, Kind::Producer, Kind::Processor, Kind::Upserter];
 
     #[test]
-    fn a_seed_decides_everything_and_every_fault_comes() {
+    fn seed_determines_faults_and_every_kind_occurs() {
         let plan = |seed| {
             let mut planner = Planner::new(seed, KINDS);
             std::iter::from_fn(|| planner.next(&HashSet::new())).take(500).collect::<Vec<_>>()
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_busy_is_left_alone() {
+    fn busy_targets_are_skipped() {
         let mut planner = Planner::new(1, KINDS);
         let busy = HashSet::from([Target::Link(Link::Redis), Target::Service(Kind::Producer, 1)]);
         assert!((0..500).filter_map(|_| planner.next(&busy)).all(|planned| !busy.contains(&planned.target)));

@@ -1,4 +1,4 @@
-//! Injects one fault, undoes it, and says whether it really happened.
+//! Injects one fault, undoes it, and reports whether it took effect.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use super::tally::Tally;
 use super::world::{self, World};
 use crate::proxy::{Proxy, Weather};
 
-/// A signal works within this time, however busy the machine is.
-const SIGNAL_PATIENCE: Duration = Duration::from_secs(2);
+/// Maximum time for a signal to take effect, even on a busy machine.
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Connections that were told to break are broken this much later.
+/// Time for cut connections to break.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Injects a fault and undoes it when its time is over, or at the end of the run. True if it had an effect.
+/// Injects a fault and undoes it after its duration, or at the end of the run. Returns whether it took effect.
 pub(super) async fn inject(
     world: &World,
     planned: Planned,
@@ -33,7 +33,7 @@ pub(super) async fn inject(
     }
 }
 
-/// The time between a fault and its end.
+/// The duration of a fault.
 struct Hold {
     lasts: Duration,
     end: watch::Receiver<bool>,
@@ -46,7 +46,7 @@ impl Hold {
 }
 
 async fn service(world: &World, service: &Service, fault: Fault, tally: &Tally, hold: Hold) -> Result<bool, SoakError> {
-    // One that has just given up by itself must not pass for one that was killed.
+    // A service that has just exited on its own must not count as killed.
     world.revive(service, tally).await?;
     let happened = match fault {
         Fault::Kill => service.kill().await,
@@ -111,8 +111,8 @@ async fn link(world: &World, link: Link, fault: Fault, hold: Hold) -> bool {
         Fault::Swallow => {
             proxy.set(Weather::SwallowAnswers);
             hold.pass().await;
-            // A connection of which bytes are missing must end: TCP never delivers what follows a gap. Frozen first, so
-            // that nothing more passes before it has.
+            // A connection with missing bytes must end: TCP never delivers data after a gap. Frozen first, so that
+            // nothing more passes until then.
             proxy.set(Weather::Frozen);
             proxy.cut();
             tokio::time::sleep(SETTLE).await;
@@ -137,7 +137,7 @@ async fn link(world: &World, link: Link, fault: Fault, hold: Hold) -> bool {
     }
 }
 
-/// What a proxy has done so far.
+/// Counters of a proxy.
 struct Counters {
     broken: u64,
     swallowed: u64,
@@ -151,7 +151,7 @@ impl Counters {
     }
 }
 
-/// Waits until the process is seen stopped.
+/// Waits until the process is stopped.
 async fn stopped(pid: Option<u32>) -> bool {
     let Some(pid) = pid else { return false };
     let seen = async {
@@ -159,5 +159,5 @@ async fn stopped(pid: Option<u32>) -> bool {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(SIGNAL_PATIENCE, seen).await.is_ok()
+    tokio::time::timeout(SIGNAL_TIMEOUT, seen).await.is_ok()
 }

@@ -1,20 +1,20 @@
-//! Chaos soak: the whole pipeline under random writes and random faults, and a verdict at the end.
+//! Chaos soak: the whole pipeline under random writes and faults, with a verdict at the end.
 //!
-//! What a run guarantees to whoever believes its verdict:
+//! Guarantees behind a verdict:
 //!
 //! - **Real parts.** mongod, redis-server and Qdrant's engine from the local stack, and the real binary as processes: two
 //!   producers, three processors, three upserters and an embedder. The services reach the servers through fault proxies;
 //!   the writer and the oracle reach them directly.
-//! - **From a seed.** The seed alone decides the row of writes and the row of faults: what, on what, for how long. How many
-//!   of each fit into the time and when they fall into the work of the processes is up to the machine; a fault on
-//!   something that another fault still hits is passed over.
-//! - **Nothing counted that did not happen.** A write counts when MongoDB acknowledged it and it changed something; a
-//!   fault when the process was seen dead or stopped, or when the proxy has broken, held, delayed or swallowed something.
-//! - **The verdict is the oracle's.** After all faults are healed, index and source are read whole, every document and
-//!   every point, until they are equal and both streams are drained, or the patience ends. Services that gave up by
-//!   themselves or did not stop when told to are failures too.
-//! - **Every dead letter is explained.** Some documents are deep, huge or strange, and have to arrive. Some are poison: nested
-//!   deeper than Qdrant stores. Each of those has to be a dead letter, and no other document may be one.
+//! - **From a seed.** The seed alone determines the sequence of writes and of faults: kind, target, duration. Their
+//!   number within the run and their timing relative to the processes depend on the machine; a fault on a target with
+//!   an active fault is skipped.
+//! - **Only real events count.** A write counts if MongoDB acknowledged it and it changed something; a fault if the
+//!   process was observed dead or stopped, or if the proxy has broken, held, delayed or swallowed traffic.
+//! - **The verdict is the oracle's.** After all faults are healed, index and source are read completely, every document
+//!   and every point, until they are equal and both streams are drained, or the timeout expires. Services that exited
+//!   on their own or did not stop on SIGTERM are failures too.
+//! - **Every dead letter is explained.** Some documents are deep, huge or strange, and have to be indexed. Some are
+//!   poison: nested deeper than Qdrant stores. Each of those has to become a dead letter, and no other document may.
 //!
 //! ```text
 //!  writer ─────────────▶ mongod        redis-server        Qdrant ◀──── oracle
@@ -26,10 +26,10 @@
 //!                                     3 upserters
 //! ```
 //!
-//! Redis forces every write to disk (`appendfsync always`): a Redis that is killed must have everything it acknowledged,
-//! so that whatever is lost was lost by tidewheel.
+//! Redis syncs every write to disk (`appendfsync always`): a killed Redis must have everything it acknowledged, so that
+//! any loss is tidewheel's.
 //!
-//! A [`run`] that is dropped stops the writes and kills every process that it has started; so does the end of its process.
+//! Dropping a [`run`] stops the writes and kills every process that it has started; so does the end of its own process.
 
 mod apply;
 mod documents;
@@ -56,30 +56,30 @@ pub use self::report::SoakReport;
 use self::tally::Tally;
 use self::world::World;
 
-/// The soak itself could not be run; nothing is known about the pipeline.
+/// The soak itself failed; the state of the pipeline is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum SoakError {
-    /// A server.
+    /// A server failed.
     #[error(transparent)]
     Stack(#[from] tidewheel_local::stack::StackError),
-    /// What the servers are made of.
+    /// Provisioning a server failed.
     #[error(transparent)]
     Provision(#[from] tidewheel_local::provision::ProvisionError),
-    /// A service, a file, a port.
-    #[error("cannot {action}: {source}")]
+    /// A service, a file or a port failed.
+    #[error("failed to {action}: {source}")]
     Io {
-        /// What was attempted, on what.
+        /// The attempted action.
         action: String,
-        /// The system's answer.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The writer's connection.
-    #[error("cannot write to MongoDB: {0}")]
+    /// The writer's connection failed.
+    #[error("failed to write to MongoDB: {0}")]
     Source(String),
-    /// The dead letters at the end.
+    /// Reading the dead letters failed.
     #[error("failed to read the dead letters: {0}")]
     DeadLetters(String),
-    /// The oracle.
+    /// The oracle failed.
     #[error(transparent)]
     Oracle(#[from] crate::oracle::OracleError),
 }
@@ -91,15 +91,15 @@ impl SoakError {
     }
 }
 
-/// Runs one seed: writes and faults for the given time, then heals everything and says whether the index converged.
+/// Runs one seed: writes and faults for the given time, then heals everything and reports whether the index converged.
 ///
 /// # Errors
-/// When the soak could not be run. That the pipeline did not converge is no error: the report says so.
+/// If the soak itself failed. A pipeline that did not converge is not an error, but a result in the report.
 pub async fn run(options: SoakOptions) -> Result<SoakReport, SoakError> {
     let tally = Tally::default();
     let world = World::start(&options).await?;
     let mut writer = writer::Writer::connect(&world, options.seed).await?;
-    // What is there before the first service starts is read as a snapshot, which the faults hit too.
+    // Documents written before the first service starts become the initial snapshot, which the faults hit too.
     writer.prepare(&tally).await?;
     world.start_services().await?;
 
@@ -122,14 +122,14 @@ pub async fn run(options: SoakOptions) -> Result<SoakReport, SoakError> {
     Ok(SoakReport::new(&options, &tally, verdict, &world))
 }
 
-/// Says every few seconds how far it is, until it is over.
+/// Reports progress every few seconds until the end.
 async fn progress(
     world: &World,
     options: &SoakOptions,
     tally: &Tally,
     mut end: watch::Receiver<bool>,
 ) -> Result<(), SoakError> {
-    /// Often enough to see that it lives, seldom enough to read.
+    /// Frequent enough to show liveness, rare enough to read.
     const EVERY: std::time::Duration = std::time::Duration::from_secs(5);
     let begun = Instant::now();
     loop {
@@ -138,7 +138,7 @@ async fn progress(
             () = tokio::time::sleep(EVERY) => {}
         }
         let stages = redis::look(&world.stack.redis_url()).await;
-        let backlog = stages.map_or_else(|_| "Redis is away".to_owned(), |stages| redis::show(&stages));
+        let backlog = stages.map_or_else(|_| "Redis is unreachable".to_owned(), |stages| redis::show(&stages));
         let (seed, seconds, all) = (options.seed, begun.elapsed().as_secs(), options.duration.as_secs());
         (options.progress)(&format!("seed {seed}: {seconds}/{all} s, {}, {backlog}", tally.line()));
     }

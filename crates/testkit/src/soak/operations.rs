@@ -1,4 +1,4 @@
-//! Which write comes next: decided by the seed, done elsewhere.
+//! Plans writes from the seed.
 
 use bson::{Bson, Document, doc};
 use rand::rngs::StdRng;
@@ -8,21 +8,20 @@ use super::documents::{
     COLLECTIONS, FOREIGN, Hostile, Length, POISON, SCRATCH, document, id, make_hostile, single_ids, text, twin,
 };
 
-/// Documents that are changed again and again.
+/// Number of frequently changed documents.
 const HOT: i32 = 4;
 
-/// Above this many documents in a collection more are deleted than inserted, so that a long run stays as fast to compare
-/// as a short one.
+/// Collection size above which deletions outnumber inserts, so that a long run is as fast to compare as a short one.
 const MANY: usize = 800;
 
-/// One thing done to MongoDB.
+/// A single operation on MongoDB.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
     Insert {
         collection: &'static str,
         documents: Vec<Document>,
     },
-    /// Sets fields; makes the document if it is not there and `upsert`.
+    /// Sets fields; creates a missing document if `upsert`.
     Set {
         collection: &'static str,
         id: Bson,
@@ -43,7 +42,7 @@ pub(super) enum Step {
     },
 }
 
-/// A write as it is counted.
+/// A write, the unit of counting.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Write {
     /// Its row in the report.
@@ -53,13 +52,13 @@ pub(super) struct Write {
     pub(super) transaction: bool,
 }
 
-/// Draws writes. What it takes for there may be gone, because a write before was not acknowledged; such a write changes
-/// nothing, which is no harm.
+/// Draws writes. A document that it assumes to exist may be missing, because an earlier write was not acknowledged;
+/// such a write harmlessly changes nothing.
 pub(super) struct Planner {
     rng: StdRng,
     serial: u64,
     next_number: i32,
-    /// For each of [`COLLECTIONS`].
+    /// Per collection in [`COLLECTIONS`].
     there: [Vec<Bson>; COLLECTIONS.len()],
     gone: [Vec<Bson>; COLLECTIONS.len()],
 }
@@ -67,7 +66,7 @@ pub(super) struct Planner {
 impl Planner {
     pub(super) fn new(seed: u64) -> Self {
         let gone = std::array::from_fn(|place| if place == SCRATCH { Vec::new() } else { single_ids() });
-        // The first numbers are those of the hot documents.
+        // The first numbers belong to the hot documents.
         Self { rng: StdRng::seed_from_u64(seed), serial: 0, next_number: 100, there: Default::default(), gone }
     }
 
@@ -119,7 +118,7 @@ impl Planner {
         }
     }
 
-    /// Inserts what a snapshot will find.
+    /// Inserts the documents of the initial snapshot.
     pub(super) fn first(&mut self, place: usize, documents: usize) -> Write {
         Write { kind: "insert many", steps: vec![self.insert(place, documents)], transaction: false }
     }
@@ -171,8 +170,8 @@ impl Planner {
         Step::Delete { collection: COLLECTIONS[place], ids }
     }
 
-    /// Inserts a document that is hard to carry. Poison has `_id`s of its own and is never changed, so that each of its dead
-    /// letters has one explanation.
+    /// Inserts a hostile document. Poison has separate `_id`s and is never changed, so that each of its dead letters
+    /// has one explanation.
     fn hostile(&mut self, place: usize) -> Write {
         let hostile = Hostile::ALL[self.rng.random_range(0..Hostile::ALL.len())];
         let id = match hostile {
@@ -180,7 +179,7 @@ impl Planner {
             Hostile::Strange => Bson::String(format!("\u{1b}[2J/{}/\u{0}\u{7f}\u{202e}", self.next_number)),
             _ => id(&mut self.rng, self.next_number),
         };
-        // Dropping a collection would take the poison away that explains a dead letter.
+        // Dropping a collection would remove the poison that explains a dead letter.
         let place = if hostile == Hostile::Poison { 0 } else { place };
         let mut document = self.document(id.clone());
         make_hostile(&mut document, hostile, &mut self.rng, self.serial);
@@ -191,7 +190,7 @@ impl Planner {
         Write { kind: hostile.kind(), steps, transaction: false }
     }
 
-    /// Replaces a document by one whose `_id` is another type of the same number.
+    /// Replaces a document by one whose `_id` is the same number in another type.
     fn retype(&mut self, place: usize) -> Write {
         self.on_some(place, "retype", |this, id| {
             let other = twin(&id).unwrap_or_else(|| id.clone());
@@ -200,7 +199,7 @@ impl Planner {
         })
     }
 
-    /// Inserts a deleted `_id` again, right after it was deleted or long after, at times as another type of number.
+    /// Reinserts a deleted `_id`, right after its deletion or long after, sometimes as another number type.
     fn reinsert(&mut self, place: usize) -> Write {
         let collection = COLLECTIONS[place];
         let mut steps = Vec::new();
@@ -234,7 +233,7 @@ impl Planner {
         Write { kind: "transaction", steps, transaction: true }
     }
 
-    /// A document that changes twice within one transaction: both changes have the same cluster time.
+    /// Changes a document twice within one transaction: both changes have the same cluster time.
     fn double_update(&mut self) -> Write {
         let (collection, id) = (COLLECTIONS[0], Bson::Int32(self.rng.random_range(0..HOT)));
         let (first, second) = match self.rng.random_range(0..3) {
@@ -243,7 +242,7 @@ impl Planner {
             _ => (Length::Any, Length::Any),
         };
         let mut steps = vec![self.set(collection, id.clone(), first, true)];
-        // At times a deletion between the two, and at times as the last word.
+        // Sometimes with a deletion in between, sometimes with one at the end.
         match self.rng.random_range(0..5) {
             0 => {
                 steps.push(Step::Delete { collection, ids: vec![id.clone()] });
@@ -261,7 +260,7 @@ impl Planner {
     fn drop_and_recreate(&mut self) -> Write {
         let mut dropped = std::mem::take(&mut self.there[SCRATCH]);
         let mut steps = vec![Step::Drop { collection: COLLECTIONS[SCRATCH] }];
-        // Some of what was dropped is back at once.
+        // Some dropped documents are reinserted immediately.
         let back = dropped.len().min(3);
         let again: Vec<Bson> = dropped.drain(..back).collect();
         let documents = again.iter().map(|id| self.document(id.clone())).collect::<Vec<_>>();
@@ -282,20 +281,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_decides_everything_and_every_kind_comes() {
+    fn seed_determines_writes_and_every_kind_occurs() {
         let plan = |seed| {
             let mut planner = Planner::new(seed);
             (0..3_000).map(|_| planner.next()).collect::<Vec<_>>()
         };
         let (first, second) = (plan(5), plan(5));
-        // As text, because NaN does not equal itself.
+        // Compared as text, because NaN does not equal itself.
         assert!(format!("{first:?}") == format!("{second:?}"));
         let kinds: HashSet<_> = first.iter().map(|write| write.kind).collect();
         assert_eq!(kinds.len(), 20, "{kinds:?}");
     }
 
     #[test]
-    fn collections_stay_of_a_bounded_size() {
+    fn collection_sizes_stay_bounded() {
         let mut planner = Planner::new(1);
         for _ in 0..60_000 {
             planner.next();

@@ -1,46 +1,46 @@
-//! What to run.
+//! Options of a soak.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Says how far a soak is, one line at a time.
+/// Receives progress, one line at a time.
 pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// The vector that a chunk with this text should have.
+/// Computes the expected vector of a chunk's text.
 pub type Embed = Arc<dyn Fn(&str) -> Vec<f32> + Send + Sync>;
 
-/// One soak.
+/// Options of one soak.
 #[derive(Clone)]
 pub struct SoakOptions {
-    /// Decides the writes and the faults.
+    /// Determines the writes and the faults.
     pub seed: u64,
-    /// How long writes and faults go on. Healing and converging come on top.
+    /// Duration of writes and faults, without healing and convergence.
     pub duration: Duration,
-    /// Faults that are begun in a minute. One that turns out to have had no effect is followed by another at once.
+    /// Faults started per minute. A fault without effect is followed by another immediately.
     pub faults_per_minute: u32,
-    /// Writes that are begun in a second, while MongoDB is there.
+    /// Writes started per second, while MongoDB is reachable.
     pub operations_per_second: u32,
     /// The binary of the services.
     pub tidewheel: PathBuf,
     /// An existing, empty folder for the servers' data, the settings and all logs. The caller removes it.
     pub folder: PathBuf,
-    /// How long the pipeline may take to converge after everything is healed.
+    /// Timeout for convergence after healing.
     pub patience: Duration,
-    /// Checks the vectors as well, of [`SoakOptions::MODEL`]. Not made here, so that the testkit needs no engine.
+    /// Also checks the vectors, of [`SoakOptions::MODEL`]. Injected, so that the testkit needs no engine.
     pub embed: Option<Embed>,
-    /// Where progress goes.
+    /// Receiver of progress.
     pub progress: Progress,
 }
 
 impl SoakOptions {
-    /// The embedder's model: vectors without a model, so that the run is about the pipeline.
+    /// The embedder's model: hash vectors, so that the run exercises the pipeline.
     pub const MODEL: &'static str = "hash:64";
-    /// Length of its vectors.
+    /// Dimension of its vectors.
     pub const DIMENSION: usize = 64;
 
-    /// Ten minutes, silent.
+    /// Options for a run of ten minutes, without progress output.
     #[must_use]
     pub fn new(seed: u64, tidewheel: impl Into<PathBuf>, folder: impl Into<PathBuf>) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! What both streams still hold, asked of Redis directly.
+//! Backlog of both streams, read from Redis directly.
 
 use std::collections::HashMap;
 
@@ -6,22 +6,22 @@ use redis::{FromRedisValue, RedisResult, Value};
 use serde::Serialize;
 use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
 
-/// The answers of one stage.
+/// Backlog of one stage.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Backlog {
     /// The stream.
     pub stream: &'static str,
-    /// Entries that were not delivered yet; at most these, where Redis counts wrongly, `None` where it cannot tell.
+    /// Undelivered entries; an upper bound if Redis' count is wrong, `None` if it is unknown.
     pub lag: Option<u64>,
-    /// Entries that were delivered and not confirmed.
+    /// Delivered and unacknowledged entries.
     pub pending: u64,
-    /// Whether the group was given the last entry and has confirmed everything.
+    /// Whether the last entry was delivered and all are acknowledged.
     pub drained: bool,
-    /// Entries that were given up.
+    /// Number of dead letters.
     pub dead_letters: u64,
 }
 
-/// Asks for both stages.
+/// Reads the backlog of both stages.
 pub(super) async fn look(url: &str) -> RedisResult<Vec<Backlog>> {
     let client = redis::Client::open(url)?;
     let mut connection = client.get_multiplexed_async_connection().await?;
@@ -45,8 +45,8 @@ async fn backlog(connection: &mut redis::aio::MultiplexedConnection, stage: Stag
     let group = groups.iter().find(|group| field::<String>(group, "name").as_deref() == Some(stage.group));
     let Some(group) = group else { return Ok(unknown) };
     let pending: u64 = field(group, "pending").unwrap_or_default();
-    // Redis says nothing about the lag after some deletions, and far too much when it was restarted after it had
-    // rewritten its append-only file: what the group has read since is not in the file. The last ids always tell.
+    // Redis reports no lag after some deletions, and far too much after a restart that follows a rewrite of its
+    // append-only file: the group's later reads are not in the file. The last ids are always reliable.
     let delivered: Option<String> = field(group, "last-delivered-id");
     let all_delivered = delivered.is_some() && delivered == field(&stream, "last-generated-id");
     let length: u64 = field(&stream, "length").unwrap_or_default();
@@ -58,18 +58,18 @@ fn field<T: FromRedisValue>(fields: &HashMap<String, Value>, name: &str) -> Opti
     redis::from_redis_value::<Option<T>>(fields.get(name)?.clone()).ok().flatten()
 }
 
-/// A dead letter, as far as a verdict needs it.
+/// A dead letter, reduced to the verdict's needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Parked {
-    /// Namespace and `_id`, as the oracle writes them.
+    /// Namespace and `_id`, in the oracle's format.
     pub(super) document: String,
-    /// Where it was parked and why.
+    /// Stream, entry and reason.
     pub(super) reason: String,
 }
 
-/// Every dead letter of both stages.
+/// Reads every dead letter of both stages.
 pub(super) async fn parked(url: &str) -> RedisResult<Vec<Parked>> {
-    /// Letters are small here: poison has no large fields.
+    /// Dead letters are small here: poison has no large fields.
     const PAGE: u64 = 200;
     let client = redis::Client::open(url)?;
     let mut connection = client.get_multiplexed_async_connection().await?;
@@ -97,7 +97,7 @@ pub(super) async fn parked(url: &str) -> RedisResult<Vec<Parked>> {
     Ok(parked)
 }
 
-/// Both stages in a few words.
+/// Summarizes both stages.
 pub(super) fn show(stages: &[Backlog]) -> String {
     let stages: Vec<String> = stages
         .iter()

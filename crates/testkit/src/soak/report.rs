@@ -1,4 +1,4 @@
-//! What a soak did and found.
+//! The report of a soak.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,29 +13,29 @@ use super::tally::Tally;
 use super::verdict::Verdict;
 use super::world::World;
 
-/// Lines of each log that a failed run shows.
+/// Lines shown of each log of a failed run.
 const TAIL: usize = 15;
 
-/// The outcome of one seed. Its text form is a table; its JSON form has the fields' names.
+/// The outcome of one seed. Its text form is a table; its JSON form uses the field names.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct SoakReport {
-    /// What decided the writes and faults.
+    /// The seed of the writes and faults.
     pub seed: u64,
-    /// How long writes and faults went on.
+    /// Duration of writes and faults.
     pub seconds: f64,
-    /// Whether nothing at all was wrong.
+    /// Whether the run found no problem.
     pub converged: bool,
-    /// From the moment when everything was healed to the first comparison without a difference.
+    /// Seconds from healing to the first comparison without differences.
     pub seconds_to_converge: Option<f64>,
     /// Writes that changed something, by kind.
     pub operations: BTreeMap<String, u64>,
     /// Writes that found nothing to change.
     pub idle_operations: u64,
-    /// Writes that MongoDB did not acknowledge: they may have happened or not.
+    /// Writes that MongoDB did not acknowledge; their outcome is unknown.
     pub unacknowledged_operations: u64,
-    /// Faults that happened: fault, then target.
+    /// Effective faults by fault and target.
     pub faults: BTreeMap<String, BTreeMap<String, u64>>,
-    /// Faults that had no effect, and are not counted above.
+    /// Faults without effect, not counted above.
     pub idle_faults: u64,
     /// Documents in MongoDB at the end.
     pub documents: u64,
@@ -43,25 +43,25 @@ pub struct SoakReport {
     pub points: u64,
     /// Documents without a point.
     pub missing: Vec<String>,
-    /// Documents whose points say something else, with what differs.
+    /// Documents with differing points, and the difference.
     pub stale: Vec<String>,
-    /// What the index has and the source has not.
+    /// Documents in the index but not in the source.
     pub extra: Vec<String>,
-    /// Chunks behind the last of their document.
+    /// Chunks after the last of their document.
     pub surplus_chunks: Vec<String>,
-    /// Documents in MongoDB that cannot be indexed, and are dead letters as they have to be.
+    /// Documents in MongoDB that cannot be indexed, and are dead letters as expected.
     pub parked: u64,
-    /// Dead letters of documents that could have been indexed, with the reason.
+    /// Dead letters of indexable documents, with the reason.
     pub unexplained_dead_letters: Vec<String>,
-    /// Documents that cannot be indexed and are no dead letters.
+    /// Documents that cannot be indexed but have no dead letter.
     pub without_dead_letter: Vec<String>,
-    /// What both streams held at the end.
+    /// Backlog of both streams at the end.
     pub streams: Vec<Backlog>,
-    /// Services that ended by themselves, or did not stop well when told to.
+    /// Services that exited on their own, or did not stop cleanly on SIGTERM.
     pub findings: Vec<String>,
-    /// Where everything of this run lies, if nobody removes it.
+    /// Folder of the run's data, unless removed.
     pub folder: PathBuf,
-    /// The last lines of each log, if something was wrong.
+    /// The last lines of each log of a failed run.
     pub logs: BTreeMap<String, Vec<String>>,
 }
 
@@ -107,13 +107,13 @@ impl SoakReport {
         report
     }
 
-    /// All faults that happened.
+    /// Number of effective faults.
     #[must_use]
     pub fn faults_in_all(&self) -> u64 {
         self.faults.values().flat_map(BTreeMap::values).sum()
     }
 
-    /// All writes that changed something.
+    /// Number of writes that changed something.
     #[must_use]
     pub fn operations_in_all(&self) -> u64 {
         self.operations.values().sum()
@@ -165,14 +165,14 @@ impl SoakReport {
             ("stale", &self.stale),
             ("extra", &self.extra),
             ("surplus chunks", &self.surplus_chunks),
-            ("unexplained letters", &self.unexplained_dead_letters),
+            ("unexplained", &self.unexplained_dead_letters),
             ("without dead letter", &self.without_dead_letter),
         ]
     }
 
-    /// What was wrong, spelled out, with the ends of the logs.
+    /// Lists the problems, with the ends of the logs.
     fn details(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// More of a kind say nothing new.
+        /// Maximum problems shown per kind.
         const SHOWN: usize = 10;
         for (name, found) in self.differences().into_iter().chain([("finding", &self.findings)]) {
             for one in found.iter().take(SHOWN) {
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_aligned_and_says_what_was_wrong() {
+    fn report_table_is_aligned_and_lists_problems() {
         let mut report = SoakReport {
             seed: 7,
             seconds: 60.0,

@@ -1,4 +1,4 @@
-//! One instance of a service, as a process that can be killed, stopped, paused and started again.
+//! One instance of a service, as a process that can be killed, stopped, paused and restarted.
 
 use std::fs::File;
 use std::io;
@@ -10,10 +10,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tidewheel_local::stack::{Child, Launch};
 
-/// A service may take ten seconds to stop; a machine with two busy cores adds some.
-const STOP_PATIENCE: Duration = Duration::from_secs(15);
+/// A service may take ten seconds to stop; a busy machine adds some.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Which service.
+/// A kind of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Kind {
     Producer,
@@ -34,22 +34,22 @@ impl Kind {
     }
 }
 
-/// How a service met SIGTERM.
+/// Outcome of SIGTERM.
 pub(super) enum Stopped {
-    /// It did not run.
+    /// It was not running.
     WasDead,
-    /// It ended well.
+    /// It exited cleanly.
     Well,
-    /// It did not: what it did instead.
+    /// It did not exit cleanly; holds the description.
     Badly(String),
 }
 
-/// An instance. Dropped, its process is killed.
+/// An instance. Dropping it kills its process.
 pub(super) struct Service {
     pub(super) kind: Kind,
-    /// `processor-2`.
+    /// The name, such as `processor-2`.
     pub(super) name: String,
-    /// What all its processes have said, one after the other.
+    /// The log of all its processes, in order.
     pub(super) log: PathBuf,
     launch: Launch,
     child: Mutex<Option<Arc<Child>>>,
@@ -69,12 +69,12 @@ impl Service {
         self.child().filter(|child| child.is_alive())
     }
 
-    /// The process id while the process lives.
+    /// The process id of a running process.
     pub(super) fn pid(&self) -> Option<u32> {
         self.alive().map(|child| child.pid())
     }
 
-    /// Starts the process, unless it runs.
+    /// Starts the process unless it is running.
     pub(super) async fn start(&self) -> io::Result<()> {
         if self.alive().is_none() {
             let log = File::options().create(true).append(true).open(&self.log)?;
@@ -84,7 +84,7 @@ impl Service {
         Ok(())
     }
 
-    /// Kills the process (SIGKILL); says whether that is what it died of.
+    /// Kills the process (SIGKILL); returns whether it died of the signal.
     pub(super) async fn kill(&self) -> bool {
         let Some(child) = self.alive() else { return false };
         child.signal(Signal::KILL);
@@ -93,48 +93,48 @@ impl Service {
         status.is_some_and(|status| status.signal() == Some(Signal::KILL.as_raw()))
     }
 
-    /// Asks the process to end (SIGTERM) and waits; kills it when it takes too long.
+    /// Sends SIGTERM and waits; kills the process on timeout.
     pub(super) async fn stop(&self) -> Stopped {
         let Some(child) = self.alive() else { return Stopped::WasDead };
         child.signal(Signal::TERM);
-        let ended = tokio::time::timeout(STOP_PATIENCE, child.ended()).await;
+        let ended = tokio::time::timeout(STOP_TIMEOUT, child.ended()).await;
         let outcome = match ended {
             Ok(Some(status)) if status.success() => Stopped::Well,
             Ok(status) => {
                 let status = status.map_or_else(|| "an unknown status".to_owned(), |status| status.to_string());
-                Stopped::Badly(format!("{} ended with {status} when asked to stop", self.name))
+                Stopped::Badly(format!("{} exited with {status} on SIGTERM", self.name))
             }
             Err(_) => {
                 child.signal(Signal::KILL);
                 child.ended().await;
-                Stopped::Badly(format!("{} did not stop within {} s", self.name, STOP_PATIENCE.as_secs()))
+                Stopped::Badly(format!("{} did not stop within {} s", self.name, STOP_TIMEOUT.as_secs()))
             }
         };
         self.forget();
         outcome
     }
 
-    /// Stops the process as a debugger would (SIGSTOP).
+    /// Pauses the process (SIGSTOP).
     pub(super) fn pause(&self) {
         if let Some(child) = self.child() {
             child.signal(Signal::STOP);
         }
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Resumes the process (SIGCONT).
     pub(super) fn resume(&self) {
         if let Some(child) = self.child() {
             child.signal(Signal::CONT);
         }
     }
 
-    /// How the process ended, if nobody here ended it. Told once.
-    pub(super) async fn ended_by_itself(&self) -> Option<String> {
+    /// Describes the exit of a process that was not stopped here. Reported once.
+    pub(super) async fn unexpected_exit(&self) -> Option<String> {
         let child = self.child().filter(|child| !child.is_alive())?;
         let status = child.ended().await.map_or_else(|| "an unknown status".to_owned(), |status| status.to_string());
         self.forget();
         let last = tail(&self.log, 3).join(" / ");
-        Some(format!("{} ended by itself with {status}: {last}", self.name))
+        Some(format!("{} exited unexpectedly with {status}: {last}", self.name))
     }
 
     fn forget(&self) {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_end_is_told_from_the_others() {
+    async fn kill_stop_and_unexpected_exit_are_distinguished() {
         let dir = std::env::temp_dir();
         let service = sleeper(&dir, "sleep", &["60"]).await;
         let pid = service.pid().unwrap();
@@ -183,22 +183,22 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         service.resume();
-        assert!(service.ended_by_itself().await.is_none());
+        assert!(service.unexpected_exit().await.is_none());
         assert!(service.kill().await);
         assert!(!service.kill().await && service.pid().is_none());
-        assert!(service.ended_by_itself().await.is_none());
+        assert!(service.unexpected_exit().await.is_none());
         assert!(matches!(service.stop().await, Stopped::WasDead));
 
         service.start().await.unwrap();
-        // `sleep` knows no better way to stop than to die of the signal.
+        // `sleep` does not handle SIGTERM and dies of it.
         assert!(matches!(service.stop().await, Stopped::Badly(_)));
 
         let service = sleeper(&dir, "false", &[]).await;
         while service.pid().is_some() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        assert!(service.ended_by_itself().await.is_some_and(|told| told.contains("exit status: 1")));
-        assert!(service.ended_by_itself().await.is_none());
+        assert!(service.unexpected_exit().await.is_some_and(|exit| exit.contains("exit status: 1")));
+        assert!(service.unexpected_exit().await.is_none());
         let _ = std::fs::remove_file(&service.log);
     }
 }

@@ -1,4 +1,4 @@
-//! The faults of one run, one after another and some at once.
+//! Schedules the faults of one run, some of them concurrent.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use super::tally::Tally;
 use super::world::World;
 use super::{SoakError, SoakOptions};
 
-/// How often it is looked whether a service has given up.
+/// Interval of checks for unexpected exits.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Injects faults until the end, then waits until all of them are undone.
+/// Injects faults until the end, then waits until all are undone.
 pub(super) async fn storm(
     world: &World,
     options: &SoakOptions,

@@ -1,33 +1,33 @@
-//! Counts what has happened, for the progress line and the report.
+//! Counts events for the progress line and the report.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::faults::{Planned, Target};
 
-/// Shared by the writer, the storm and the progress.
+/// Counters shared by the writer, the storm and the progress.
 #[derive(Default)]
 pub(super) struct Tally(Mutex<Counts>);
 
-/// What has happened so far.
+/// The counts so far.
 #[derive(Clone, Default)]
 pub(super) struct Counts {
     /// Writes that changed something, by kind.
     pub(super) operations: BTreeMap<&'static str, u64>,
-    /// Writes that MongoDB acknowledged and that found nothing to change.
+    /// Acknowledged writes that found nothing to change.
     pub(super) idle_operations: u64,
-    /// Writes without an acknowledgement: they may have happened or not.
+    /// Unacknowledged writes; their outcome is unknown.
     pub(super) unacknowledged: u64,
-    /// Faults that happened, by fault and target.
+    /// Effective faults, by fault and target.
     pub(super) faults: BTreeMap<(&'static str, Target), u64>,
-    /// Faults that had no effect.
+    /// Faults without effect.
     pub(super) idle_faults: u64,
-    /// What must not happen, as sentences.
+    /// Descriptions of events that must not happen.
     pub(super) findings: Vec<String>,
     at_work: Vec<String>,
 }
 
-/// What became of a write.
+/// Outcome of a write.
 pub(super) enum Written {
     Changed,
     Nothing,
@@ -73,12 +73,12 @@ impl Tally {
         });
     }
 
-    /// Notes what must not happen.
+    /// Records an event that must not happen.
     pub(super) fn finding(&self, what: String) {
         self.with(|counts| counts.findings.push(what));
     }
 
-    /// One line about now.
+    /// One line on the current state.
     pub(super) fn line(&self) -> String {
         self.with(|counts| {
             let (writes, faults): (u64, u64) = (counts.operations.values().sum(), counts.faults.values().sum());

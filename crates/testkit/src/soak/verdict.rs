@@ -1,4 +1,4 @@
-//! Whether the index equals the source after everything was healed.
+//! Checks whether the index equals the source after healing.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -11,22 +11,22 @@ use super::{SoakError, SoakOptions};
 use crate::oracle::text_of;
 use crate::oracle::{Oracle, OracleOptions, Report};
 
-/// Between two looks.
+/// Interval of checks.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// What was found at last.
+/// The final result.
 pub(super) struct Verdict {
-    /// From the moment when everything was healed to the first comparison that found no difference.
+    /// Time from healing to the first comparison without differences.
     pub(super) took: Option<Duration>,
     pub(super) report: Report,
     pub(super) stages: Vec<Backlog>,
-    /// Dead letters of documents that could have been indexed: why they were parked.
+    /// Reasons of dead letters of indexable documents.
     pub(super) unexplained: Vec<String>,
-    /// Documents that cannot be indexed and have no dead letter.
+    /// Documents that cannot be indexed but have no dead letter.
     pub(super) forgotten: Vec<String>,
 }
 
-/// Waits until both streams are drained and the index equals the source, or until the patience ends.
+/// Waits until both streams are drained and the index equals the source, or until the timeout.
 pub(super) async fn wait(
     world: &World,
     options: &SoakOptions,
@@ -36,7 +36,7 @@ pub(super) async fn wait(
     let oracle = oracle(world, options).await?;
     let url = world.stack.redis_url();
     let deadline = healed + options.patience;
-    let mut said = Instant::now();
+    let mut reported = Instant::now();
     loop {
         for service in &world.services {
             world.revive(service, tally).await?;
@@ -44,7 +44,7 @@ pub(super) async fn wait(
         let last = Instant::now() >= deadline;
         let stages = redis::look(&url).await.unwrap_or_default();
         let drained = !stages.is_empty() && stages.iter().all(|stage| stage.drained);
-        // Reading everything takes time from the services, so it is done when it can be the last time.
+        // A full read slows the services down, so it runs only when it can be the last one.
         let report = if drained || last { Some(oracle.compare().await) } else { None };
         match report {
             Some(Ok(report)) if last || report.is_equal() => {
@@ -56,8 +56,8 @@ pub(super) async fn wait(
             Some(Err(error)) if last => return Err(error.into()),
             _ => {}
         }
-        if said.elapsed() > Duration::from_secs(5) {
-            said = Instant::now();
+        if reported.elapsed() > Duration::from_secs(5) {
+            reported = Instant::now();
             let (seed, seconds, backlog) = (options.seed, healed.elapsed().as_secs(), redis::show(&stages));
             (options.progress)(&format!("seed {seed}: healed {seconds} s ago, {backlog}"));
         }
@@ -65,8 +65,8 @@ pub(super) async fn wait(
     }
 }
 
-/// Dead letters that nothing explains, and parked documents without a dead letter. A poisonous document may have several: faults
-/// make the producer append it again.
+/// Returns dead letters without explanation, and parked documents without a dead letter. A poisonous document may have
+/// several: faults make the producer append it again.
 fn explain(letters: &[Parked], parked: &[String]) -> (Vec<String>, Vec<String>) {
     let poisonous = |letter: &&Parked| letter.document.contains(&format!("{POISON}/"));
     let unexplained = letters.iter().filter(|letter| !poisonous(letter)).map(|letter| letter.reason.clone()).collect();
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dead_letters_and_parked_documents_explain_each_other() {
+    fn dead_letters_are_matched_with_poisonous_documents() {
         let letter = |document: &str| Parked { document: document.to_owned(), reason: format!("why {document}") };
         let letters =
             [letter("soak.tickets \"poison/1\""), letter("soak.notes 7"), letter("soak.tickets \"poison/1\"")];

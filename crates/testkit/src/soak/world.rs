@@ -1,6 +1,5 @@
 //! Servers, proxies and services of one soak.
 
-use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::PathBuf;
 
@@ -15,14 +14,14 @@ use super::tally::Tally;
 use super::{SoakError, SoakOptions};
 use crate::proxy::{Proxy, Weather};
 
-/// How many instances of each service run. Two producers, so that one can take over; three of those that share work.
+/// Instances of each service. Two producers, so that one can take over; three of the services that share work.
 const INSTANCES: [(Kind, usize); 4] =
     [(Kind::Embedder, 1), (Kind::Producer, 2), (Kind::Processor, 3), (Kind::Upserter, 3)];
 
-/// The services' logs are short at `info` and tell who did what to which entry at `debug`.
+/// At `info` the services' logs are short; at `debug` they show every action on an entry.
 const LOG_LEVEL: &str = "debug";
 
-/// Everything that runs. Dropped, it kills all of it.
+/// All running processes. Dropping it kills them.
 pub(super) struct World {
     pub(super) stack: Stack,
     pub(super) services: Vec<Service>,
@@ -30,11 +29,10 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Starts the servers and the proxies; the services are there, but do not run yet.
+    /// Starts the servers and the proxies; the services are created, but not started.
     pub(super) async fn start(options: &SoakOptions) -> Result<Self, SoakError> {
-        let command: Vec<OsString> = vec![options.tidewheel.clone().into(), "local-qdrant".into()];
-        let mut wanted = StackOptions::new(options.folder.join("data"), command).with_free_ports();
-        // The soak itself decides when a server comes back.
+        let mut wanted = StackOptions::new(options.folder.join("data")).with_free_ports();
+        // The soak itself restarts servers.
         wanted.supervise = false;
         wanted.redis_fsync = Fsync::Always;
         let stack = Stack::start(wanted, &Provisioner::new(silent())?, silent()).await?;
@@ -65,7 +63,7 @@ impl World {
         Ok(world)
     }
 
-    /// Short times everywhere, so that takeovers, timeouts and trimming happen many times within a run.
+    /// Short intervals everywhere, so that claims, timeouts and trimming occur many times within a run.
     fn settings(&self, embedder: &str) -> String {
         format!(
             r#"
@@ -123,16 +121,16 @@ impl World {
         Ok(())
     }
 
-    /// Starts a service again that ended without having been told to, and notes it.
+    /// Restarts a service that exited unexpectedly, and records it.
     pub(super) async fn revive(&self, service: &Service, tally: &Tally) -> Result<(), SoakError> {
-        if let Some(how) = service.ended_by_itself().await {
+        if let Some(how) = service.unexpected_exit().await {
             tally.finding(how);
             start(service).await?;
         }
         Ok(())
     }
 
-    /// Fair weather, and everything runs.
+    /// Ends all faults and starts all processes.
     pub(super) async fn heal(&self) -> Result<(), SoakError> {
         for (_, proxy) in &self.links {
             proxy.set(Weather::Fair);

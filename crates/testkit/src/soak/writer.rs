@@ -1,4 +1,4 @@
-//! Writes to MongoDB the whole time, directly.
+//! Writes to MongoDB directly during the whole run.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use super::operations::{Planner, Write};
 use super::tally::{Tally, Written};
 use super::world::World;
 
-/// While mongod is away a write fails after this time, and the next one is tried.
+/// Server selection timeout: while mongod is down, a write fails after this time, and the next one starts.
 const SELECTION: Duration = Duration::from_secs(2);
 
-/// Documents of each collection that are there before the first service starts.
+/// Documents per collection before the first service starts.
 const BEFORE: usize = 60;
 
 /// Writes one seed's operations.
@@ -33,7 +33,7 @@ impl Writer {
         Ok(Self { database: client.database(DATABASE), planner: Planner::new(seed) })
     }
 
-    /// Writes what the snapshot will read.
+    /// Writes the documents of the initial snapshot.
     pub(super) async fn prepare(&mut self, tally: &Tally) -> Result<(), SoakError> {
         for place in 0..COLLECTIONS.len() {
             let write = self.planner.first(place, BEFORE);
@@ -57,7 +57,7 @@ impl Writer {
                 _ = end.wait_for(|over| *over) => return Ok(()),
                 _ = every.tick() => {}
             }
-            // Not part of the choice above: the driver does not like to be interrupted.
+            // Outside the `select!`: driver futures must not be cancelled.
             let write: Write = self.planner.next();
             let written = match apply(&self.database, &write).await {
                 Ok(0) => Written::Nothing,

@@ -1,4 +1,4 @@
-//! Finds dead letters and acts on them; prints nothing.
+//! Finds, retries and deletes dead letters; prints nothing.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
 use crate::cli::{LettersFilterArgs, StageName};
 use crate::times;
 
-/// Letters read at a time: each may be as large as a document can be.
+/// Dead letters per page: each can be as large as a document.
 const PAGE: usize = 50;
 
-/// Which letters.
+/// A filter for dead letters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
     pub(crate) stage: Option<StageName>,
-    /// Ids of letters, or `_id`s of documents as people write them.
+    /// Ids of dead letters, or `_id`s of documents in plain form.
     pub(crate) ids: Vec<String>,
     pub(crate) reason: Option<String>,
     pub(crate) older_than: Option<Duration>,
@@ -40,13 +40,13 @@ impl Filter {
         [StageName::Raw, StageName::Embedded].into_iter().filter(move |stage| wanted.is_none_or(|one| one == *stage))
     }
 
-    /// Whether every letter of a stage is one of them.
-    fn is_of_all(&self) -> bool {
+    /// Whether every dead letter of a selected stage matches.
+    fn matches_all(&self) -> bool {
         let Self { stage: _, ids, reason, older_than, newer_than } = self;
         ids.is_empty() && reason.is_none() && older_than.is_none() && newer_than.is_none()
     }
 
-    /// Whether a letter is one of them, at `now` in milliseconds since the Unix epoch.
+    /// Whether a dead letter matches at `now`, in milliseconds since the Unix epoch.
     fn matches(&self, letter: &Letter, now: u64) -> bool {
         let age = Duration::from_millis(now.saturating_sub(letter.parked_at));
         let named = |id: &String| {
@@ -62,7 +62,7 @@ impl Filter {
     }
 }
 
-/// The stage of this name.
+/// Returns the stage of this name.
 pub(crate) fn stage_of(name: StageName) -> Stage {
     match name {
         StageName::Raw => STAGE_1,
@@ -70,7 +70,7 @@ pub(crate) fn stage_of(name: StageName) -> Stage {
     }
 }
 
-/// An `_id` in relaxed extended JSON as a person would write it: an ObjectId its digits, a text without quotes.
+/// Converts an `_id` from relaxed extended JSON to plain form: an ObjectId as its digits, a string without quotes.
 pub(crate) fn plain_id(id: &str) -> String {
     match serde_json::from_str(id).map(plain) {
         Ok(Value::String(text)) => text,
@@ -84,29 +84,29 @@ pub(crate) fn plain_id(id: &str) -> String {
 pub(crate) struct LetterView {
     pub(crate) stage: StageName,
     pub(crate) id: String,
-    /// The id that the entry had in its stage.
+    /// Id of the entry in its stage.
     pub(crate) entry: String,
     pub(crate) reason: String,
-    /// Not counting those that failed for a passing reason.
+    /// Without attempts that failed for a transient reason.
     pub(crate) attempts: u32,
     /// RFC 3339 in UTC.
     pub(crate) parked_at: String,
     pub(crate) age_ms: u64,
-    /// Its document is not in it, or of no use any more: a retry reads it from MongoDB.
+    /// The document is not stored, or no longer usable: a retry reads it from MongoDB.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) reread: bool,
     #[serde(flatten)]
     pub(crate) record: RecordView,
 }
 
-/// What the letter is about.
+/// The change in a dead letter.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum RecordView {
     Change {
         operation: String,
         namespace: String,
-        /// As a person would write it; empty for a whole collection.
+        /// In plain form; empty for a whole collection.
         document_id: String,
         /// Canonical extended JSON of `_id`.
         key: String,
@@ -115,7 +115,7 @@ pub(crate) enum RecordView {
         committed_at: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         embedding: Option<Box<EmbeddingView>>,
-        /// Only where the whole letter was asked for.
+        /// Only if the whole dead letter was requested.
         #[serde(skip_serializing_if = "Option::is_none")]
         document: Option<Value>,
     },
@@ -124,7 +124,7 @@ pub(crate) enum RecordView {
     },
 }
 
-/// The vectors of a letter of stage 2.
+/// The vectors of a dead letter of stage 2.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct EmbeddingView {
     pub(crate) model: String,
@@ -168,7 +168,7 @@ impl LetterView {
         }
     }
 
-    /// Whether it can be tried again.
+    /// Whether it can be retried.
     pub(crate) fn is_readable(&self) -> bool {
         match &self.record {
             RecordView::Change { key, .. } => !(self.reread && key::is_clipped(key)),
@@ -176,30 +176,30 @@ impl LetterView {
         }
     }
 
-    /// Whether it can be put back as it is.
+    /// Whether it can be put back unchanged.
     fn is_whole(&self) -> bool {
         self.is_readable() && !self.reread
     }
 }
 
-/// Dead letters that were asked for.
+/// The dead letters that match a filter.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Listing {
     /// Stage by stage, oldest first.
     pub(crate) letters: Vec<LetterView>,
-    /// How many match, those beyond the limit included.
+    /// Number of matches, including those beyond the limit.
     pub(crate) matching: u64,
 }
 
-/// The letters that match, up to a limit; with their documents if they are wanted whole.
+/// Lists matching dead letters up to a limit; with their documents if `whole` is set.
 pub(crate) async fn list(letters: &dyn DeadLetters, filter: &Filter, limit: usize, whole: bool) -> PortResult<Listing> {
     let now = times::now_ms();
     let mut listing = Listing::default();
     for stage in filter.stages() {
         let (mut after, mut seen) = (EntryId::zero(), 0);
         loop {
-            // Whether another one matches is known without reading it.
-            if listing.letters.len() >= limit && filter.is_of_all() {
+            // The rest matches without being read.
+            if listing.letters.len() >= limit && filter.matches_all() {
                 listing.matching += letters.count(stage_of(stage)).await?.saturating_sub(seen);
                 break;
             }
@@ -218,21 +218,21 @@ pub(crate) async fn list(letters: &dyn DeadLetters, filter: &Filter, limit: usiz
     Ok(listing)
 }
 
-/// What became of letters.
+/// Outcome of a retry or a deletion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Outcome {
     /// Put back, or deleted.
     pub(crate) done: u64,
-    /// Not put back, because they cannot be read, or their document cannot be read or appended.
+    /// Not put back: unreadable, or with a document that cannot be read or appended.
     pub(crate) unreadable: u64,
-    /// Somebody else was faster.
+    /// Already handled by another process.
     pub(crate) gone: u64,
 }
 
-/// Dead letters named in the audit log.
+/// Maximum number of dead letters named in the audit log.
 const NAMED: usize = 20;
 
-/// The number of letters, and the names of the first of them, for the audit log.
+/// The number of dead letters, and the names of the first ones, for the audit log.
 pub(crate) fn named(chosen: &[LetterView]) -> String {
     let names: Vec<_> =
         chosen.iter().take(NAMED).map(|letter| format!("{} {}", letter.stage.name(), letter.id)).collect();
@@ -248,9 +248,9 @@ impl std::ops::AddAssign for Outcome {
     }
 }
 
-/// Puts letters back into their stage, but for those that cannot be read, which would come back at once, and for those whose documents
-/// have to be read from MongoDB: see [`super::reread`]. Also gives those that are older than a deletion that was forgotten: their
-/// documents have to be read as well.
+/// Puts dead letters back into their stage, except unreadable ones, which would be parked again at once, and those whose documents
+/// have to be read from MongoDB: see [`super::reread`]. Also returns those older than a collected tombstone: their documents have
+/// to be read again as well.
 pub(crate) async fn retry(letters: &dyn DeadLetters, chosen: &[LetterView]) -> PortResult<(Outcome, Vec<LetterView>)> {
     let mut outcome = Outcome {
         unreadable: chosen.iter().filter(|letter| !letter.is_readable()).count() as u64,
@@ -269,7 +269,7 @@ pub(crate) async fn retry(letters: &dyn DeadLetters, chosen: &[LetterView]) -> P
     Ok((outcome, old))
 }
 
-/// Deletes letters.
+/// Deletes dead letters.
 pub(crate) async fn discard(letters: &dyn DeadLetters, chosen: &[LetterView]) -> PortResult<Outcome> {
     let mut outcome = Outcome::default();
     for stage in [StageName::Raw, StageName::Embedded] {
@@ -295,7 +295,7 @@ mod tests {
 
     use super::*;
 
-    /// Two letters of stage 1, one of stage 2, and one that nobody can read.
+    /// Two dead letters of stage 1, one of stage 2, and an unreadable one.
     async fn streams() -> FakeStreams {
         let streams = FakeStreams::new();
         let garbage: RawFields = vec![(b"a".to_vec(), b"b".to_vec())];
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn letters_are_chosen_by_stage_id_reason_and_age() {
+    async fn list_filters_by_stage_id_reason_and_age() {
         let streams = streams().await;
         let all = ["raw 1", "raw 2", "raw unreadable", "embedded 2"];
         assert_eq!(found(&streams, Filter::default()).await, all);
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_limit_leaves_the_rest_counted() {
+    async fn list_counts_matches_beyond_the_limit() {
         let streams = streams().await;
         let listing = list(&streams.dead_letters(), &Filter::default(), 1, true).await.unwrap();
         assert_eq!((listing.letters.len(), listing.matching), (1, 4));
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_read_stays_and_the_rest_goes_back() {
+    async fn retry_puts_back_readable_letters_and_keeps_unreadable_ones() {
         let streams = streams().await;
         let letters = streams.dead_letters();
         let chosen = list(&letters, &Filter::default(), usize::MAX, false).await.unwrap().letters;
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn letters_older_than_a_forgotten_deletion_are_to_be_read_again() {
+    async fn retry_returns_letters_older_than_a_collected_tombstone() {
         let streams = streams().await;
         let (letters, tombstones) = (streams.dead_letters(), streams.tombstones());
         let (target, version) = (FenceTarget::Document(change(9).document_id()), change(2).version);
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_shown_as_people_write_them() {
+    fn plain_id_drops_extended_json_syntax() {
         for (extended, shown) in [
             (r#"{"$oid":"65f000000000000000000001"}"#, "65f000000000000000000001"),
             (r#""abc""#, "abc"),

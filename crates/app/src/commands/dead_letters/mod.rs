@@ -1,4 +1,4 @@
-//! `tidewheel dead-letters`: what no attempt could process, and what is to become of it.
+//! `tidewheel dead-letters`: lists, shows, retries and deletes dead letters.
 
 pub(crate) mod letters;
 pub(crate) mod reread;
@@ -20,19 +20,19 @@ use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
 use crate::settings::Settings;
 use crate::times;
 
-/// Letters of a plan that are spelled out.
+/// Dead letters of a plan to print.
 const SHOWN: usize = 10;
 
-/// The column of the documents.
+/// Width of the document column.
 const DOCUMENT: usize = 32;
 
-/// The columns of a list, but for the reason.
+/// Width of all columns except the reason.
 const COLUMNS: usize = 9 + 18 + 10 + 7 + DOCUMENT;
 
-/// On a terminal with less room than that, in columns, the reason takes lines of its own.
+/// Minimum width of the reason column; on a narrower terminal the reason is printed below.
 const REASON: usize = 40;
 
-/// Does what the command line says.
+/// Runs a subcommand of `dead-letters`.
 pub(crate) async fn run(command: &DeadLettersCommand, settings: &Settings) -> Result<Answer, Failure> {
     let redis = connect::redis(settings)?;
     match command {
@@ -49,7 +49,7 @@ async fn list(redis: &dyn DeadLetters, args: &LettersListArgs) -> Result<Answer,
     match args.output.output {
         Output::Json => printer::json(&listing),
         Output::Text if listing.matching == 0 && args.filter.is_empty() => printer::say("no dead letters"),
-        Output::Text if listing.matching == 0 => printer::say("no dead letter matches"),
+        Output::Text if listing.matching == 0 => printer::say("no matching dead letters"),
         Output::Text => table(&listing),
     }
     Ok(Answer::Fine)
@@ -67,16 +67,13 @@ async fn show(redis: &dyn DeadLetters, args: &LettersShowArgs) -> Result<Answer,
         }
     }
     if listing.matching == 0 {
-        printer::say(format_args!(
-            "no dead letter has the id {0}, and none is of a document with the _id {0}",
-            args.id
-        ));
+        printer::say(format_args!("no dead letter with id {0} or document _id {0}", args.id));
         return Ok(Answer::No);
     }
     Ok(Answer::Fine)
 }
 
-/// What a plan says, and what was done.
+/// A plan and its outcome.
 #[derive(Serialize)]
 struct Acted<'a> {
     #[serde(flatten)]
@@ -93,18 +90,17 @@ async fn retry(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -
         plan(&listing);
         let readable = listing.letters.len() - unreadable;
         printer::say(match readable {
-            1 => "1 would go back into its stage at its own version: a newer state wins".to_owned(),
-            _ => format!("{readable} would go back into their stages, each at its own version: newer states win"),
+            1 => "1 would be put back into its stage with its version: a newer version wins".to_owned(),
+            _ => format!("{readable} would be put back into their stages, each with its version: newer versions win"),
         });
         let reread = listing.letters.iter().filter(|letter| letter.reread && letter.is_readable()).count();
         if reread > 0 {
             printer::say(format_args!(
-                "{reread} of them without a usable document: it is read from MongoDB as it is now"
+                "{reread} of them without a usable document: the current document is read from MongoDB"
             ));
         }
         if unreadable > 0 {
-            let note =
-                format!("{unreadable} cannot be read, so that they stay: `tidewheel dead-letters drop` deletes them");
+            let note = format!("{unreadable} unreadable and not retried: `tidewheel dead-letters drop` deletes them");
             printer::say(styled(WARN, note));
         }
     }
@@ -129,8 +125,8 @@ async fn drop(redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failu
     if args.output.output == Output::Text && listing.matching > 0 {
         plan(&listing);
         let stays = match listing.matching {
-            1 => "Its document stays as the index has it, missing or in an older state, until it changes",
-            _ => "Their documents stay as the index has them, missing or in an older state, until they change",
+            1 => "Its document stays in the index as it is, missing or outdated, until it changes",
+            _ => "Their documents stay in the index as they are, missing or outdated, until they change",
         };
         printer::say(format_args!(
             "{} would be deleted. {stays}; `tidewheel verify` lists such documents.",
@@ -157,24 +153,24 @@ async fn drop(redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failu
     Ok(Answer::Fine)
 }
 
-/// Ends a command that has only a plan, or nothing to do.
+/// Ends a command that only has a plan, or nothing to do.
 fn not_done(listing: &Listing, output: Output) -> Answer {
     let nothing = listing.matching == 0;
     match output {
         Output::Json => printer::json(&Acted { listing, outcome: None }),
-        Output::Text if nothing => printer::say("no dead letter matches"),
-        Output::Text => printer::say("\nNothing was done. Add --yes to do it."),
+        Output::Text if nothing => printer::say("no matching dead letters"),
+        Output::Text => printer::say("\nPlan only, nothing was changed. Add --yes to apply it."),
     }
     if nothing { Answer::No } else { Answer::Fine }
 }
 
 fn gone(outcome: Outcome) {
     if outcome.gone > 0 {
-        printer::say(styled(WARN, format_args!("{} were gone already: somebody else was faster", outcome.gone)));
+        printer::say(styled(WARN, format_args!("{} already handled by another process", outcome.gone)));
     }
 }
 
-/// Asks the person at the terminal.
+/// Asks for confirmation on the terminal.
 fn agreed(question: &str) -> bool {
     let mut stderr = anstream::stderr();
     let _ = write!(stderr, "{question}").and_then(|()| stderr.flush());
@@ -183,7 +179,7 @@ fn agreed(question: &str) -> bool {
     read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
 }
 
-/// The first letters of a plan.
+/// Prints the first dead letters of a plan.
 fn plan(listing: &Listing) {
     let first = Listing { letters: listing.letters.iter().take(SHOWN).cloned().collect(), matching: listing.matching };
     table(&first);
@@ -191,8 +187,8 @@ fn plan(listing: &Listing) {
 
 fn table(listing: &Listing) {
     let room = printer::width().saturating_sub(COLUMNS);
-    let below = printer::shows_a_person() && room < REASON;
-    let head = format!("{:<9} {:<18} {:>9} {:>6}  {:<32}", "stage", "letter", "age", "tries", "document");
+    let below = printer::stdout_is_terminal() && room < REASON;
+    let head = format!("{:<9} {:<18} {:>9} {:>6}  {:<32}", "stage", "id", "age", "tries", "document");
     printer::data(styled(STRONG, if below { head.trim_end().to_owned() } else { head + " reason" }));
     for letter in &listing.letters {
         let facts = format!(
@@ -207,8 +203,8 @@ fn table(listing: &Listing) {
         if below {
             printer::data(format_args!("{}\n  {reason}", facts.trim_end()));
         } else {
-            // A program that reads the table gets the whole reason.
-            let reason = if printer::shows_a_person() { clipped(&reason, room) } else { reason };
+            // In a pipe the reason is not truncated.
+            let reason = if printer::stdout_is_terminal() { clipped(&reason, room) } else { reason };
             printer::data(format_args!("{facts} {reason}"));
         }
     }
@@ -218,10 +214,10 @@ fn table(listing: &Listing) {
     }
 }
 
-/// What a letter is about, in a word or two and this many columns.
+/// The document of a dead letter, padded to `width`.
 fn document(letter: &LetterView, width: usize) -> String {
     let text = match &letter.record {
-        // A style takes no room, so that the text has to have its width before.
+        // Padding would count the characters of a style: pad before styling.
         RecordView::Unreadable { .. } => return styled(BAD, format_args!("{:<width$}", "unreadable")),
         RecordView::Change { namespace, document_id, operation, .. } if document_id.is_empty() => {
             format!("{operation} of {namespace}")
@@ -235,7 +231,7 @@ fn whole(letter: &LetterView) {
     let line = |name: &str, value: &str| {
         printer::data(format_args!("{} {value}", styled(STRONG, format_args!("{name:<10}"))));
     };
-    line("letter", &format!("{} of {}", letter.id, letter.stage.title()));
+    line("id", &format!("{} of {}", letter.id, letter.stage.title()));
     line("entry", &format!("{} of {}", letter.entry, letters::stage_of(letter.stage).stream));
     line("reason", &letter.reason);
     line(
@@ -256,14 +252,14 @@ fn whole(letter: &LetterView) {
                 let note = if letter.is_readable() {
                     "not stored: a retry reads it from MongoDB"
                 } else {
-                    "not stored, and the `_id` is not known: fix it in MongoDB, then drop this letter"
+                    "not stored, and the `_id` is unknown: fix the document in MongoDB, then drop this dead letter"
                 };
                 line("text", note);
             }
             line("change", &format!("{operation}, committed {committed_at}, version {version}"));
             if let Some(embedding) = embedding {
                 let chunks = embedding.chunks.len();
-                line("vectors", &format!("{chunks} of {} dimensions, by {}", embedding.dimension, embedding.model));
+                line("vectors", &format!("{chunks}, {} dimensions, model {}", embedding.dimension, embedding.model));
             }
             if let Some(text) = text {
                 let pretty =
@@ -275,7 +271,7 @@ fn whole(letter: &LetterView) {
     printer::data("");
 }
 
-/// The beginning of a text, in this many characters.
+/// Truncates a text to `room` characters.
 fn clipped(text: &str, room: usize) -> String {
     if text.chars().count() <= room {
         return text.to_owned();

@@ -1,4 +1,4 @@
-//! Retries letters without a usable document: reads it from MongoDB, as it is now.
+//! Retries dead letters without a usable document: reads the current document from MongoDB.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,10 +14,10 @@ use crate::cli::StageName;
 use crate::settings::Settings;
 use crate::{connect, times};
 
-/// Documents that are read at a time: each may be as large as a document can be.
+/// Documents read at a time, which bounds memory.
 const AT_ONCE: usize = 20;
 
-/// Puts letters back into their stage, as they are or with their documents read again. MongoDB is asked only where that is needed.
+/// Puts dead letters back into their stage, unchanged or with their documents read again. Connects to MongoDB only if needed.
 pub(crate) async fn retry(settings: &Settings, redis: &RedisStore, chosen: &[LetterView]) -> PortResult<Outcome> {
     let (mut outcome, old) = letters::retry(redis, chosen).await?;
     let own = chosen.iter().filter(|letter| letter.reread && letter.is_readable()).cloned();
@@ -25,7 +25,7 @@ pub(crate) async fn retry(settings: &Settings, redis: &RedisStore, chosen: &[Let
     if !again.is_empty() {
         let options = connect::mongo_options(settings, "dead-letters retry").map_err(|_| {
             PortError::fatal("these dead letters have no usable document, and mongodb.database is not set")
-                .with_hint("set mongodb.database: the documents are read from there")
+                .with_hint("set mongodb.database: the documents are read from it")
         })?;
         let source = connect::source(options).await?;
         let archive = redis.archive::<Change>(stage_of(StageName::Raw));
@@ -42,12 +42,12 @@ struct Ports<'a> {
     source: &'a dyn Source,
 }
 
-/// Appends the present state of the documents to stage 1, or their deletion, and removes their letters.
+/// Appends the current documents, or their deletions, to stage 1 and removes their dead letters.
 async fn reread(ports: &Ports<'_>, chosen: &[LetterView]) -> PortResult<Outcome> {
     let mut outcome = Outcome::default();
     let checkpoint = ports.journal.load().await?.ok_or_else(|| {
-        PortError::fatal("no producer has worked on this Redis yet: there is nothing to retry")
-            .with_hint("`tidewheel run` reads everything that is there at its first start")
+        PortError::fatal("nothing to retry: no producer has run on this Redis yet")
+            .with_hint("run `tidewheel run`: its first start takes an initial snapshot")
     })?;
     let most = ports.journal.most_bytes().await?.unwrap_or(usize::MAX);
     let mut of: BTreeMap<Namespace, Vec<(String, &LetterView)>> = BTreeMap::new();
@@ -59,7 +59,7 @@ async fn reread(ports: &Ports<'_>, chosen: &[LetterView]) -> PortResult<Outcome>
     }
     for (namespace, letters) in of {
         for letters in letters.chunks(AT_ONCE) {
-            // First the time, then the rows: whatever changes since has a newer version.
+            // The time is read before the rows: any later change has a newer version.
             let version = Version::of_snapshot(checkpoint.epoch, ports.source.now().await?);
             let keys: Vec<String> = letters.iter().map(|(key, _)| key.clone()).collect();
             let rows = ports.source.fetch(&namespace, &keys, version.time).await?;
@@ -128,9 +128,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn letters_without_documents_are_retried_from_the_source() {
+    async fn retry_reads_missing_documents_from_the_source() {
         let source = FakeSource::new("shop");
-        for (id, text) in [(1, "short"), (2, "a text that is longer than what Redis takes, in this story at least")] {
+        for (id, text) in [(1, "short"), (2, "a text that is longer than the limit of Redis in this test scenario")] {
             let document = json!({"_id": id, "text": text});
             source.insert("tickets", document);
         }
@@ -160,6 +160,6 @@ mod tests {
         let sent: Vec<_> = entries.map(|change| (change.operation, change.key, change.version.epoch)).collect();
         assert_eq!(sent, [(Operation::Read, keys[0].to_owned(), 3), (Operation::Delete, gone.to_owned(), 3)]);
         let left = list(&letters, &Filter::default(), 10, false).await.unwrap();
-        assert_eq!(left.matching, 2, "the one that is still too large, and the one whose key is not known");
+        assert_eq!(left.matching, 2, "the one that is still too large, and the one with an unknown key");
     }
 }

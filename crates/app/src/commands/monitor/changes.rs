@@ -1,4 +1,4 @@
-//! What has begun and what is over since the look before. Pure.
+//! Tracks which problems have begun or been resolved since the previous observation. Pure.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use tidewheel_core::streams::{EMBEDDED, RAW};
 
 use crate::overview::{Overview, Problem};
 
-/// The problems that have begun and are not over.
+/// The open problems.
 #[derive(Debug, Default)]
 pub(super) struct Known(BTreeMap<(&'static str, String), Problem>);
 
-/// What is new.
+/// Changes since the previous observation.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) begun: Vec<Problem>,
@@ -18,7 +18,7 @@ pub(super) struct Changes {
 }
 
 impl Known {
-    /// Takes a look.
+    /// Compares an overview with the open problems.
     pub(super) fn look(&mut self, overview: &Overview) -> Changes {
         let key = |problem: &Problem| (problem.code, problem.subject.clone());
         let mut changes = Changes::default();
@@ -39,15 +39,15 @@ impl Known {
     }
 }
 
-/// Whether the server that would tell about this problem does not answer.
+/// Whether the problem cannot be observed because the server that reports it does not answer.
 fn hidden(problem: &Problem, overview: &Overview) -> bool {
     let redis_is_away = overview.redis.error().is_some() || overview.stages.iter().any(|stage| stage.error().is_some());
     match (problem.code, problem.subject.as_str()) {
         ("redis-unreachable", _) => false,
         ("nothing-selected", _) => overview.source.known().is_none_or(|source| source.error.is_some()),
-        // It is told by what the producer has left in Redis, and by MongoDB.
+        // Derived from the producer's record in Redis and from MongoDB.
         ("oplog-window", _) => redis_is_away || overview.source.known().is_none_or(|source| source.error.is_some()),
-        // After a restart nobody knows until the producer has finished an audit.
+        // Unknown after a restart until the producer has finished an audit.
         ("drift", _) => redis_is_away || overview.audit.is_none(),
         ("collection-unhealthy", _) => overview.collection.error().is_some(),
         ("service-not-ready" | "no-producer" | "history-damaged" | "redis-memory" | "latency", _) => redis_is_away,
@@ -60,26 +60,26 @@ fn hidden(problem: &Problem, overview: &Overview) -> bool {
 mod tests {
     use super::*;
     use crate::overview::Told;
-    use crate::overview::samples::{behind, healthy, outage};
+    use crate::overview::samples::{healthy, outage, syncing};
 
     fn codes(problems: &[Problem]) -> Vec<&'static str> {
         problems.iter().map(|problem| problem.code).collect()
     }
 
     #[test]
-    fn a_problem_is_told_when_it_begins_and_when_it_is_over() {
+    fn problem_is_reported_when_it_begins_and_when_it_is_resolved() {
         let mut known = Known::default();
         assert!(known.look(&healthy()).begun.is_empty());
-        let begun = known.look(&behind());
+        let begun = known.look(&syncing());
         assert_eq!((codes(&begun.begun), codes(&begun.over)), (vec!["stage-1-behind"], vec![]));
-        let lasting = known.look(&behind());
+        let lasting = known.look(&syncing());
         assert!(lasting.begun.is_empty() && lasting.over.is_empty());
         let over = known.look(&healthy());
         assert_eq!((codes(&over.begun), codes(&over.over)), (vec![], vec!["stage-1-behind"]));
     }
 
     #[test]
-    fn what_cannot_be_seen_is_not_over() {
+    fn unobservable_problem_is_not_resolved() {
         let mut known = Known::default();
         known.look(&outage());
         let mut blind = healthy();
@@ -87,7 +87,11 @@ mod tests {
         blind.stages = [Told::Unknown("refused".into()), Told::Unknown("refused".into())];
         let changes = known.look(&blind.judged());
         assert_eq!(codes(&changes.begun), ["redis-unreachable"]);
-        assert_eq!(codes(&changes.over), ["qdrant-unreachable"], "Qdrant answers; what Redis knows is open");
+        assert_eq!(
+            codes(&changes.over),
+            ["qdrant-unreachable"],
+            "Qdrant answers; problems reported by Redis stay open"
+        );
         let changes = known.look(&healthy());
         let mut over = codes(&changes.over);
         over.sort_unstable();

@@ -1,7 +1,7 @@
-//! `tidewheel monitor`: stage lengths and warnings at an interval, and a webhook for what begins and what is over.
+//! `tidewheel monitor`: prints backlogs and problems at an interval, and notifies a webhook when a problem begins or is resolved.
 //!
-//! A problem is told when it begins and when it is over, not at every look. One that cannot be seen any more, because the
-//! server that would tell does not answer, is not taken for over.
+//! A problem is reported when it begins and when it is resolved, not at every interval. A problem that cannot be observed, because
+//! the server that reports it does not answer, does not count as resolved.
 
 mod changes;
 mod webhook;
@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use changes::{Changes, Known};
 use webhook::Webhook;
 
-/// One look, as JSON.
+/// One observation, as JSON.
 #[derive(Serialize)]
 struct Line<'a> {
     at_ms: u64,
@@ -42,7 +42,7 @@ struct StageLine<'a> {
     eta_seconds: Option<f64>,
 }
 
-/// Looks once, or until a signal.
+/// Observes once, or until a signal.
 pub(crate) async fn run(args: &MonitorArgs, settings: &Settings) -> Result<Answer, Failure> {
     let looker = Looker::new(settings);
     let mut known = Known::default();
@@ -57,8 +57,8 @@ pub(crate) async fn run(args: &MonitorArgs, settings: &Settings) -> Result<Answe
         let changes = known.look(&overview);
         print(args.output.output, &overview, &changes);
         match &webhook {
-            Some(webhook) => webhook.tell(&overview, &changes),
-            None if printer::nobody_reads() => break,
+            Some(webhook) => webhook.post(&overview, &changes),
+            None if printer::stdout_is_closed() => break,
             None => {}
         }
         tokio::select! {
@@ -109,7 +109,7 @@ fn line<'a>(overview: &'a Overview, changes: &'a Changes) -> Line<'a> {
     }
 }
 
-/// A line with the stages, and a line for each problem that is there or over.
+/// A line with the stages, and a line for each open or resolved problem.
 fn text(overview: &Overview, changes: &Changes) -> String {
     let mut parts = Vec::new();
     for (number, stage) in (1..).zip(&overview.stages) {
@@ -117,15 +117,15 @@ fn text(overview: &Overview, changes: &Changes) -> String {
             None => format!("stage {number}: {}", styled(BAD, "?")),
             Some(stage) => {
                 let style = if stage.backlog == 0 { GOOD } else { WARN };
-                let waiting = styled(style, thousands(stage.backlog));
-                let kept = thousands(stage.status.length);
+                let backlog = styled(style, thousands(stage.backlog));
+                let length = thousands(stage.status.length);
                 let rates = match (stage.in_per_second, stage.out_per_second) {
                     (Some(into), Some(out)) => format!(", {into:.0}/s in, {out:.0}/s out"),
                     _ => String::new(),
                 };
                 let eta = stage.eta_seconds.filter(|_| stage.backlog > 0);
-                let eta = eta.map_or_else(String::new, |seconds| format!(", {} left", estimate(seconds)));
-                format!("stage {number}: {waiting} waiting of {kept}{rates}{eta}")
+                let eta = eta.map_or_else(String::new, |seconds| format!(", ETA {}", estimate(seconds)));
+                format!("stage {number}: backlog {backlog} of {length}{rates}{eta}")
             }
         });
     }
@@ -140,7 +140,7 @@ fn text(overview: &Overview, changes: &Changes) -> String {
         }
     }
     for problem in &changes.over {
-        text.push_str(&format!("  {} over: {}\n", styled(GOOD, "✔"), problem.message));
+        text.push_str(&format!("  {} resolved: {}\n", styled(GOOD, "✔"), problem.message));
     }
     text
 }

@@ -1,7 +1,7 @@
-//! Posts what has begun and what is over, one message for each, in order.
+//! Posts problems that begin or are resolved to a webhook, one message each, in order.
 //!
-//! A message that cannot be delivered is tried [`ATTEMPTS`] times and then dropped with a line in the log; looking goes on
-//! meanwhile. Neither the address nor the token is ever printed: with some services whoever knows the address may post.
+//! An undeliverable message is tried [`ATTEMPTS`] times, then dropped and logged; monitoring continues meanwhile. Neither the URL
+//! nor the token is ever printed: with some services the URL alone permits posting.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use crate::exit::Failure;
 use crate::overview::{Overview, Problem, Verdict};
 use crate::settings;
 
-/// How often a message is tried.
+/// Delivery attempts per message.
 const ATTEMPTS: u32 = 5;
 
-/// How long after the first failure it is tried again; twice as long each time.
+/// Initial backoff, doubled after each attempt.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Messages that may wait. There are fewer kinds of problems than that.
+/// Capacity of the message queue, larger than the number of problem kinds.
 const WAITING: usize = 128;
 
 /// A running sender of messages.
@@ -32,12 +32,12 @@ pub(super) struct Webhook {
     sender: JoinHandle<()>,
 }
 
-/// What is posted.
+/// The posted message.
 #[derive(Clone, Debug, Serialize)]
 struct Message {
-    /// The same in one line; chat services show this field.
+    /// Summary in one line; chat services show this field.
     text: String,
-    /// `problem` when it begins, `resolved` when it is over.
+    /// `problem` when the problem begins, `resolved` when it is resolved.
     event: &'static str,
     at_ms: u64,
     problem: Problem,
@@ -47,16 +47,17 @@ struct Message {
 impl Webhook {
     /// Starts the sender.
     pub(super) fn start(settings: &settings::Webhook) -> Result<Self, Failure> {
-        let wrong = || Failure::new("monitor.webhook is no http or https address").with_hint("write the whole address");
-        let url = Url::parse(settings.url.reveal()).map_err(|_| wrong())?;
+        let invalid =
+            || Failure::new("invalid monitor.webhook: expected an http or https URL").with_hint("set the complete URL");
+        let url = Url::parse(settings.url.reveal()).map_err(|_| invalid())?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(wrong());
+            return Err(invalid());
         }
         let pem = settings.tls.read("monitor.webhook_")?;
         let client = secure(tidewheel_http::builder(url.as_str()), &pem)?
             .timeout(settings.timeout)
             .build()
-            .map_err(|error| Failure::new(format!("cannot set up the webhook: {}", error.without_url())))?;
+            .map_err(|error| Failure::new(format!("failed to set up the webhook: {}", error.without_url())))?;
         let token = settings.token.clone();
         let (messages, mut waiting) = mpsc::channel::<Message>(WAITING);
         let sender = tokio::spawn(async move {
@@ -74,27 +75,27 @@ impl Webhook {
         Ok(Self { messages, sender })
     }
 
-    /// Has these changes posted.
-    pub(super) fn tell(&self, overview: &Overview, changes: &Changes) {
+    /// Queues messages for these changes.
+    pub(super) fn post(&self, overview: &Overview, changes: &Changes) {
         let begun = changes.begun.iter().map(|problem| ("problem", problem));
         let over = changes.over.iter().map(|problem| ("resolved", problem));
         for (event, problem) in over.chain(begun) {
             let text = match event {
-                "resolved" => format!("tidewheel: over: {}", problem.message),
+                "resolved" => format!("tidewheel: resolved: {}", problem.message),
                 _ => format!("tidewheel: {} → {}", problem.message, problem.action),
             };
             let verdict = overview.verdict.clone();
             let message = Message { text, event, at_ms: overview.at_ms, problem: problem.clone(), verdict };
             if self.messages.try_send(message).is_err() {
-                warn!(code = problem.code, "the webhook does not keep up; a message was dropped");
+                warn!(code = problem.code, "webhook queue is full; message dropped");
             }
         }
     }
 
-    /// Delivers what waits, for a while.
-    pub(super) async fn finish(self, patience: Duration) {
+    /// Delivers the queued messages until the timeout.
+    pub(super) async fn finish(self, timeout: Duration) {
         drop(self.messages);
-        let _ = tokio::time::timeout(patience, self.sender).await;
+        let _ = tokio::time::timeout(timeout, self.sender).await;
     }
 }
 
@@ -104,18 +105,18 @@ async fn deliver(message: &Message, url: &Url, post: impl Fn() -> reqwest::Reque
         let (cause, again) = match post().send().await {
             Ok(answer) if answer.status().is_success() => {
                 if attempt > 1 {
-                    info!(code, attempt, "the webhook took the message");
+                    info!(code, attempt, "webhook message delivered");
                 }
                 return;
             }
             Ok(answer) => {
                 let status = answer.status();
-                // What it does not like now, it will not like later.
+                // Other client errors are permanent.
                 let again = status.is_server_error()
                     || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
                 let cause = match tidewheel_http::redirect_host(url, status, answer.headers()) {
                     Some(target) => {
-                        format!("it redirects to {target} ({}); set monitor.webhook to that address", status.as_u16())
+                        format!("it redirects to {target} ({}); set monitor.webhook to that URL", status.as_u16())
                     }
                     None => format!("it answered {}", status.as_u16()),
                 };
@@ -124,11 +125,11 @@ async fn deliver(message: &Message, url: &Url, post: impl Fn() -> reqwest::Reque
             Err(error) => (error.without_url().to_string(), true),
         };
         if !again || attempt == ATTEMPTS {
-            warn!(code, attempt, "the webhook did not take a message, which is dropped: {cause}");
+            warn!(code, attempt, "failed to deliver webhook message, giving up: {cause}");
             return;
         }
         if attempt == 1 {
-            warn!(code, "the webhook did not take a message, will try again: {cause}");
+            warn!(code, "failed to deliver webhook message, will retry: {cause}");
         }
         tokio::time::sleep(pause).await;
         pause *= 2;

@@ -1,4 +1,4 @@
-//! `tidewheel replay`: prints what it would do, and with `--yes` does it.
+//! `tidewheel replay`: prints the plan, and with `--yes` applies it.
 
 mod plan;
 mod progress;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::plan::{Facts, Plan};
 use self::progress::Shown;
-use self::tell::{Ended, Teller};
+use self::tell::{Ended, Publisher};
 use crate::audit_log::Actor;
 use crate::cli::{Output, ReplayArgs, ReplayFrom};
 use crate::connect;
@@ -29,15 +29,15 @@ use crate::services::{a_signal, guard, known_vectors, own_name, processor_option
 use crate::settings::Settings;
 use crate::times;
 
-/// A processor that has not asked for work for this long, in milliseconds, has been stopped: they ask every second.
+/// Idle time in milliseconds after which a processor counts as stopped: processors poll every second.
 const SILENT_MS: u64 = 20_000;
 
-/// Prints the plan; does it, if it may.
+/// Prints the plan, and applies it with `--yes`.
 pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer, Failure> {
     let now = SystemTime::now();
     let since = args.since.as_deref().map(|text| times::parse("--since", text, now)).transpose()?;
     let replay = Replay { args, settings, redis: connect::redis(settings)?, since, number: replay::number(now) };
-    // Documents of another database must not get into this Redis.
+    // Keep documents of another database out of this Redis.
     guard(settings, &replay.redis, None, None).check_redis().await?;
     let facts = replay.facts().await?;
     let plan = plan::plan(args, since, &facts)?;
@@ -59,10 +59,10 @@ pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer
     let detail = format!("since {from_time:?}, filter {filter:?}, into {into:?}");
     Actor::cli().records(&replay.redis, &format!("replay {from:?}").to_lowercase(), detail).await?;
     let shown = Shown::new();
-    let teller = Teller::start(replay.redis.clone(), own_name("replay"), &plan);
-    let done = replay.act(&plan, &facts, teller.report(shown.report()), stop.clone()).await;
+    let publisher = Publisher::start(replay.redis.clone(), own_name("replay"), &plan);
+    let done = replay.act(&plan, &facts, publisher.report(shown.report()), stop.clone()).await;
     shown.finish();
-    teller
+    publisher
         .end(match &done {
             Err(failure) => Ended::Failed(&failure.message),
             Ok(_) if stop.is_cancelled() => Ended::Interrupted,
@@ -74,14 +74,14 @@ pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer
         printer::json(&done);
     }
     if stop.is_cancelled() {
-        printer::say(styled(WARN, "interrupted: nothing is lost, and the same command begins it again"));
+        printer::say(styled(WARN, "interrupted: no data lost; run the same command to start again"));
         return Ok(Answer::No);
     }
     let Progress { read, replayed, skipped, .. } = done;
     let newest = if replayed + skipped < read { ", the newest of each document" } else { "" };
     printer::say(format_args!("{} {read} read, {replayed} replayed{newest}", styled(GOOD, "✔")));
     if skipped > 0 {
-        printer::say(styled(WARN, format_args!("{skipped} left out: they cannot be read, or will never work")));
+        printer::say(styled(WARN, format_args!("{skipped} skipped: unreadable, or certain to fail")));
     }
     printer::say(&plan.afterwards);
     Ok(Answer::Fine)
@@ -95,7 +95,7 @@ fn show(plan: &Plan, acts: bool) {
         printer::data(format_args!("{} {warning}", styled(WARN, format_args!("{:<8}", "note"))));
     }
     if !acts {
-        printer::say("\nNothing was done. Add --yes to do it.");
+        printer::say("\nPlan only, nothing was changed. Add --yes to apply it.");
     }
 }
 
@@ -109,7 +109,7 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    /// What the plan depends on.
+    /// Gathers the input of the plan.
     async fn facts(&self) -> Result<Facts, Failure> {
         let (raw, embedded) = (self.raw(), self.embedded());
         let (raw, embedded): (Extent, Extent) = tokio::try_join!(raw.extent(), embedded.extent())?;
@@ -131,7 +131,7 @@ impl Replay<'_> {
         Ok(Facts { processors, raw, embedded, embedder, collection, resolved, into, model, checkpoint })
     }
 
-    /// The model of the vectors that come through stage 2 now.
+    /// The model of the newest vectors in stage 2.
     async fn newest_model(&self, extent: &Extent) -> Result<Option<String>, Failure> {
         let (milliseconds, sequence) = extent.last.parts();
         let before_last = match sequence.checked_sub(1) {
@@ -230,7 +230,7 @@ impl Replay<'_> {
         };
         let run = into.run(from_stage_2.then(|| self.after()), pages, report, stop.clone());
         let done = while_owned(&guard, &stop, run).await?;
-        // One that was created and filled between two checks.
+        // The collection may have been created and filled between two checks.
         guard.check().await?;
         Ok(done)
     }

@@ -1,4 +1,4 @@
-//! Decides what a replay would do, and whether it makes sense.
+//! Plans a replay and rejects invalid ones.
 
 use serde::Serialize;
 use tidewheel_core::ports::{Checkpoint, EmbedderInfo, Extent, Named};
@@ -8,24 +8,24 @@ use crate::cli::{ReplayArgs, ReplayFrom};
 use crate::exit::Failure;
 use crate::times;
 
-/// What the plan depends on.
+/// Input of the plan.
 pub(super) struct Facts {
     pub(super) raw: Extent,
     pub(super) embedded: Extent,
-    /// Unless nothing is embedded anew.
+    /// `None` if nothing is embedded.
     pub(super) embedder: Option<EmbedderInfo>,
-    /// `qdrant.collection`, and what that name stands for.
+    /// `qdrant.collection`, and what the name resolves to.
     pub(super) collection: String,
     pub(super) resolved: Named,
-    /// The new collection, and how many points it has; `None` if it is not there.
+    /// The new collection with its number of points, which is `None` if it does not exist.
     pub(super) into: Option<(String, Option<u64>)>,
-    /// The model of the vectors that came through stage 2 last, and whether a processor is at work that would make more.
+    /// The model of the newest vectors in stage 2, and whether a running processor adds more of them.
     pub(super) model: Option<String>,
     pub(super) processors: bool,
     pub(super) checkpoint: Option<Checkpoint>,
 }
 
-/// What is to be done.
+/// The plan of a replay.
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Plan {
     from: String,
@@ -43,11 +43,11 @@ impl Plan {
     }
 }
 
-/// Describes the replay; refuses one that would leave a new collection with holes, or that is at odds with itself.
+/// Plans the replay. Rejects contradictory arguments and replays that would leave a new collection incomplete.
 pub(super) fn plan(args: &ReplayArgs, since: Option<u64>, facts: &Facts) -> Result<Plan, Failure> {
     if args.filter.is_some() && args.from != ReplayFrom::Source {
-        return Err(Failure::new("--filter is a query of MongoDB: it goes with `replay source` only")
-            .with_hint("leave --filter out, or replay the source"));
+        return Err(Failure::new("invalid --filter: a MongoDB query requires `replay source`")
+            .with_hint("remove --filter, or replay the source"));
     }
     let stage = match args.from {
         ReplayFrom::Embedded => Some((EMBEDDED, &facts.embedded)),
@@ -57,96 +57,98 @@ pub(super) fn plan(args: &ReplayArgs, since: Option<u64>, facts: &Facts) -> Resu
     if let Some((stream, extent)) = stage
         && extent.entries == 0
     {
-        return Err(Failure::new(format!("{stream} holds no entry to replay"))
-            .with_hint("`tidewheel replay source` reads MongoDB again"));
+        return Err(Failure::new(format!("no entries to replay in {stream}"))
+            .with_hint("run `tidewheel replay source` to read MongoDB again"));
     }
     if facts.checkpoint.is_none() && args.from == ReplayFrom::Source {
-        return Err(Failure::new("no producer has worked on this Redis yet: there is nothing to do again")
-            .with_hint("`tidewheel run` reads everything that is there at its first start"));
+        return Err(Failure::new("nothing to replay: no producer has run on this Redis yet")
+            .with_hint("run `tidewheel run`: its first start takes an initial snapshot"));
     }
     let mut warnings = Vec::new();
     if let (Some((stream, extent)), Some(_), None) = (stage, &facts.into, since)
         && !extent.whole
     {
-        return Err(Failure::new(format!("{stream} no longer holds everything: a new collection would have holes"))
-            .with_hint("`tidewheel replay source --into` reads MongoDB; streams.retention_* keeps more of a stream"));
+        return Err(Failure::new(format!(
+            "{stream} no longer holds its complete history: a new collection would be incomplete"
+        ))
+        .with_hint("run `tidewheel replay source --into`, or raise streams.retention_* to keep more entries"));
     }
     let from = match stage {
         Some((stream, extent)) => {
             let what = match since {
-                Some(since) => format!("what came in since {}", times::show(since)),
-                None if extent.whole => format!("all {} entries, everything since the beginning", extent.entries),
-                None => format!("the {} entries that it still holds", extent.entries),
+                Some(since) => format!("entries since {}", times::show(since)),
+                None if extent.whole => format!("all {} entries, the complete history", extent.entries),
+                None => format!("the {} retained entries", extent.entries),
             };
             format!("{stream}: {what}")
         }
         None => match (since, &args.filter) {
             (Some(since), _) => {
-                format!("MongoDB: what was committed since {}, from its own history", times::show(since))
+                format!("MongoDB: changes committed since {}, from the oplog", times::show(since))
             }
             (None, Some(filter)) => format!("MongoDB: every document that matches {filter}"),
             (None, None) => "MongoDB: every document".to_owned(),
         },
     };
     let through = match &facts.embedder {
-        Some(info) => format!("the embedder with {} ({} dimensions)", info.model, info.dimension),
-        None => "nothing: the vectors are there".to_owned(),
+        Some(info) => format!("embedder with model {} ({} dimensions)", info.model, info.dimension),
+        None => "no embedder: the stored vectors are reused".to_owned(),
     };
     let Some((name, points)) = &facts.into else {
         return Ok(Plan {
             from,
             through,
-            into: format!("the live collection {:?}; newer changes win", facts.collection),
+            into: format!("live collection {:?}; newer changes win", facts.collection),
             alias: None,
             warnings,
-            afterwards: "the services work on it: `tidewheel status` shows how far they are".to_owned(),
+            afterwards: "the services process the replay: run `tidewheel status` to see the progress".to_owned(),
         });
     };
-    let stands_for = if let Named::Alias(collection) = &facts.resolved { collection } else { &facts.collection };
-    if name == stands_for || *name == facts.collection {
-        return Err(Failure::new(format!("{name:?} is the live collection"))
-            .with_hint("choose a name that is not in use, or leave --into away"));
+    let live = if let Named::Alias(collection) = &facts.resolved { collection } else { &facts.collection };
+    if name == live || *name == facts.collection {
+        return Err(Failure::new(format!("invalid --into {name:?}: it is the live collection"))
+            .with_hint("choose an unused name, or remove --into"));
     }
     if let (Some(info), Some(model)) = (&facts.embedder, &facts.model)
         && info.model != *model
         && facts.processors
     {
         return Err(Failure::new(format!(
-            "the processors make vectors with {model}, this replay would with {}: changes that come in meanwhile would not fit",
+            "the processors embed with {model}, this replay with {}: vectors of concurrent changes would be incompatible",
             info.model
         ))
         .with_hint(
-            "stop the processors and try again in half a minute: changes wait in stage 1, and new processors embed them with the new model",
+            "stop the processors and retry after 30 s: stage 1 buffers changes, and new processors embed them with the new model",
         ));
     }
     if let Some(points @ 1..) = points {
-        warnings.push(format!("{name:?} is there already with {points} points: they stay"));
+        warnings.push(format!("{name:?} already exists; its {points} points are kept"));
     }
     if since.is_some() || args.filter.is_some() {
-        warnings.push("the new collection will have a part of the documents only".to_owned());
+        warnings.push("the new collection will contain only a part of the documents".to_owned());
     }
-    // A collection's name cannot become an alias while the collection is there.
+    // An alias cannot have the name of an existing collection.
     let alias = (facts.resolved != Named::Collection).then(|| facts.collection.clone());
     let (into, afterwards) = match &alias {
         Some(alias) => (
             format!(
-                "the new collection {name:?}, with all that comes in meanwhile; then the alias {alias:?} stands for it"
+                "new collection {name:?}, including concurrent changes; then the alias {alias:?} is switched to it"
             ),
             match &facts.resolved {
                 Named::Alias(old) => {
-                    format!("{alias:?} stands for {name:?} now; {old:?} is still there, for you to delete")
+                    format!("alias {alias:?} switched to {name:?}; delete {old:?} when you no longer need it")
                 }
-                _ => format!("{alias:?} stands for {name:?} now"),
+                _ => format!("alias {alias:?} switched to {name:?}"),
             },
         ),
         None => (
-            format!("the new collection {name:?}, with all that comes in meanwhile"),
-            format!("now set qdrant.collection to {name:?} and start the services again: they compare it with MongoDB"),
+            format!("new collection {name:?}, including concurrent changes"),
+            format!("set qdrant.collection to {name:?} and restart the services: they compare it with MongoDB"),
         ),
     };
     if alias.is_none() {
         warnings.push(format!(
-            "{:?} is a collection and no alias, so that it cannot be switched; qdrant.collection has to be changed",
+            "{:?} is a collection, not an alias, and cannot be switched: change qdrant.collection after the replay",
             facts.collection
         ));
     }
@@ -202,16 +204,16 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_says_from_where_through_what_and_where_to() {
+    fn plan_describes_source_embedder_and_target() {
         let plan = plan(&args("raw"), None, &facts()).unwrap();
-        assert_eq!(plan.lines()[0].1, "raw_document_changes: all 10 entries, everything since the beginning");
+        assert_eq!(plan.lines()[0].1, "raw_document_changes: all 10 entries, the complete history");
         assert!(plan.lines()[1].1.contains("minilm (384 dimensions)"));
         assert!(plan.lines()[2].1.contains("live collection \"documents\""));
         assert_eq!((plan.alias, plan.warnings), (None, vec![]));
     }
 
     #[test]
-    fn a_new_collection_gets_the_alias_at_the_end() {
+    fn alias_is_switched_to_a_new_collection() {
         let facts = Facts { into: Some(("documents_2".into(), None)), ..facts() };
         let planned = plan(&args("source --into documents_2"), None, &facts).unwrap();
         assert_eq!(planned.alias.as_deref(), Some("documents"));
@@ -223,16 +225,19 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_a_way_out() {
+    fn invalid_replays_are_rejected_with_a_hint() {
         let into = |name: &str| Facts { into: Some((name.into(), None)), ..facts() };
         let other_model = Facts { model: Some("bge".into()), ..into("documents_2") };
         let stopped = Facts { processors: false, model: Some("bge".into()), ..into("documents_2") };
-        assert!(plan(&args("source --into documents_2"), None, &stopped).is_ok(), "nobody makes such vectors any more");
+        assert!(
+            plan(&args("source --into documents_2"), None, &stopped).is_ok(),
+            "no processor adds such vectors any more"
+        );
         let cases = [
             (args("raw --filter {}"), facts(), "--filter"),
-            (args("raw"), Facts { raw: extent(0, true), ..facts() }, "no entry"),
+            (args("raw"), Facts { raw: extent(0, true), ..facts() }, "no entries"),
             (args("source"), Facts { checkpoint: None, ..facts() }, "no producer"),
-            (args("embedded --into documents_2"), into("documents_2"), "holes"),
+            (args("embedded --into documents_2"), into("documents_2"), "incomplete"),
             (args("source --into documents_1"), into("documents_1"), "live collection"),
             (args("source --into documents"), into("documents"), "live collection"),
             (args("source --into documents_2"), other_model, "bge"),

@@ -1,4 +1,4 @@
-//! Shows how far a replay is: a bar on a terminal, a line now and then elsewhere.
+//! Shows the progress of a replay: a bar on a terminal, a line every few seconds elsewhere.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,15 +8,15 @@ use tidewheel_pipeline::replay::{Progress, Report};
 
 use crate::printer;
 
-/// How often a line is printed where there is no terminal.
+/// Interval between lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// With an end in sight.
-const BAR: &str = "  {bar:30} {human_pos} of {human_len}  {per_sec}  {eta} left";
-/// Without.
+/// Bar for a known total.
+const BAR: &str = "  {bar:30} {human_pos} of {human_len}  {per_sec}  ETA {eta}";
+/// Spinner for an unknown total.
 const SPINNER: &str = "  {spinner} {human_pos}  {per_sec}";
 
-/// What is shown.
+/// The progress display.
 pub(super) struct Shown {
     bar: Option<ProgressBar>,
     printed: Arc<Mutex<Instant>>,
@@ -24,8 +24,8 @@ pub(super) struct Shown {
 
 impl Shown {
     pub(super) fn new() -> Self {
-        let bar = printer::talks_to_a_person().then(|| {
-            let style = ProgressStyle::with_template(SPINNER).expect("the template is fixed");
+        let bar = printer::stderr_is_terminal().then(|| {
+            let style = ProgressStyle::with_template(SPINNER).expect("the template is valid");
             ProgressBar::new_spinner().with_style(style)
         });
         Self { bar, printed: Arc::new(Mutex::new(Instant::now())) }
@@ -36,7 +36,7 @@ impl Shown {
         Arc::new(move |progress: Progress| match &bar {
             Some(bar) => {
                 if let Some(of) = progress.of.filter(|_| bar.length().is_none()) {
-                    bar.set_style(ProgressStyle::with_template(BAR).expect("the template is fixed"));
+                    bar.set_style(ProgressStyle::with_template(BAR).expect("the template is valid"));
                     bar.set_length(of);
                 }
                 bar.set_position(progress.read);

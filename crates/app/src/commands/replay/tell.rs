@@ -1,4 +1,4 @@
-//! Leaves in Redis how far a replay is, for the console: a line every few seconds, and how it ended.
+//! Publishes the progress and the result of a replay in Redis, for the console.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::plan::Plan;
 use crate::times;
 
-/// How often it is told: often enough to watch a bar grow, and next to nothing for Redis.
+/// Publishing interval: smooth enough for a progress bar, with negligible load on Redis.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// How a replay ended.
+/// Result of a replay.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ended<'a> {
     Done,
@@ -22,16 +22,16 @@ pub(super) enum Ended<'a> {
     Failed(&'a str),
 }
 
-/// Tells of one replay, until it ends.
-pub(super) struct Teller {
-    story: Story,
+/// Publishes one replay until it ends.
+pub(super) struct Publisher {
+    record: Record,
     progress: Arc<Mutex<Progress>>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
 #[derive(Clone)]
-struct Story {
+struct Record {
     redis: RedisStore,
     name: String,
     from: String,
@@ -40,27 +40,27 @@ struct Story {
     began_ms: u64,
 }
 
-impl Teller {
-    /// Begins to tell. `name` is one that nobody else has.
+impl Publisher {
+    /// Starts publishing. `name` is unique.
     pub(super) fn start(redis: RedisStore, name: String, plan: &Plan) -> Self {
         let [(_, from), _, (_, into)] = plan.lines();
         let (from, into) = (from.to_owned(), into.to_owned());
-        let story = Story { redis, name, from, into, began: Instant::now(), began_ms: times::now_ms() };
+        let record = Record { redis, name, from, into, began: Instant::now(), began_ms: times::now_ms() };
         let (progress, stop) = (Arc::new(Mutex::new(Progress::default())), CancellationToken::new());
-        let (telling, shown, stopped) = (story.clone(), progress.clone(), stop.clone());
+        let (published, shown, stopped) = (record.clone(), progress.clone(), stop.clone());
         let task = tokio::spawn(async move {
             loop {
                 let now = *shown.lock().unwrap_or_else(PoisonError::into_inner);
-                telling.tell(now, "running", None).await;
+                published.publish(now, "running", None).await;
                 if tokio::time::timeout(EVERY, stopped.cancelled()).await.is_ok() {
                     return;
                 }
             }
         });
-        Self { story, progress, stop, task }
+        Self { record, progress, stop, task }
     }
 
-    /// Notes how far it is, and passes it on.
+    /// Returns a report that records the progress and forwards it to `then`.
     pub(super) fn report(&self, then: Report) -> Report {
         let progress = self.progress.clone();
         Arc::new(move |now: Progress| {
@@ -69,10 +69,10 @@ impl Teller {
         })
     }
 
-    /// Tells how it ended.
+    /// Publishes the result.
     pub(super) async fn end(self, ended: Ended<'_>) {
         self.stop.cancel();
-        // It must not say after this that the replay runs.
+        // The task must not overwrite the result with `running`.
         let _ = self.task.await;
         let (state, problem) = match ended {
             Ended::Done => ("done", None),
@@ -80,19 +80,19 @@ impl Teller {
             Ended::Failed(why) => ("failed", Some(why)),
         };
         let last = *self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        self.story.tell(last, state, problem).await;
+        self.record.publish(last, state, problem).await;
     }
 }
 
-impl Story {
-    async fn tell(&self, progress: Progress, state: &str, problem: Option<&str>) {
+impl Record {
+    async fn publish(&self, progress: Progress, state: &str, problem: Option<&str>) {
         let seconds = self.began.elapsed().as_secs_f64();
         let text = json!({
             "from": self.from, "into": self.into, "process": self.name, "state": state, "progress": progress,
             "began_ms": self.began_ms, "seconds": seconds, "per_second": progress.read as f64 / seconds.max(0.001),
             "problem": problem,
         });
-        // Nobody has to know how far a replay is for it to work.
+        // The replay does not depend on its published progress.
         if let Err(error) = self.redis.say_of_replay(&self.name, &text.to_string()).await {
             tracing::debug!("{error}");
         }

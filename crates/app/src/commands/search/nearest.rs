@@ -1,7 +1,7 @@
-//! The nearest documents of an index: ranked by their best chunk, each once, and only then read.
+//! Finds the nearest documents: ranked by their best chunk, without duplicates, and read only after ranking.
 //!
-//! A long document may fill thousands of places among the nearest points. Points are therefore ranked without their payload,
-//! documents that are found already are left out of the next question, and fields are read of the documents that are shown.
+//! A long document can account for thousands of the nearest points. Points are therefore ranked without their payload, documents
+//! that were already found are excluded from the next query, and fields are read only for the documents that are returned.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use tidewheel_core::payload::{DOCUMENT, RESERVED};
 use tidewheel_core::ports::{Hit, Index, IndexedPoint, PortResult};
 use uuid::Uuid;
 
-/// Most points in one answer.
+/// Maximum number of points per query.
 const MOST_POINTS: usize = 20_000;
 
 /// A document and its best chunk.
@@ -20,9 +20,9 @@ const MOST_POINTS: usize = 20_000;
 pub(super) struct Nearest {
     /// Cosine similarity of that chunk.
     pub(super) score: f32,
-    /// The point of that chunk.
+    /// Point id of that chunk.
     pub(super) chunk: Uuid,
-    /// The document; `None` if tidewheel did not write the point.
+    /// The document; `None` for a point of another writer.
     document: Option<DocumentId>,
 }
 
@@ -33,7 +33,7 @@ impl Nearest {
         Self { score: hit.score, chunk: hit.id, document }
     }
 
-    /// The point that has all fields of the document.
+    /// The point with all fields of the document.
     fn first(&self) -> Uuid {
         self.document.map_or(self.chunk, |document| document.point(0))
     }
@@ -49,7 +49,7 @@ pub(super) async fn documents(
     let mut nearest: Vec<Nearest> = Vec::new();
     let mut seen = HashSet::new();
     let mut points = limit.saturating_mul(2).clamp(1, MOST_POINTS);
-    // Every round finds a document that is new, or the end.
+    // Every round finds a new document or reaches the end.
     while nearest.len() < limit {
         let others = others(filter, &nearest);
         let hits = index.search(vector.clone(), points, others.as_ref(), &[DOCUMENT]).await?;
@@ -65,7 +65,7 @@ pub(super) async fn documents(
     Ok(nearest)
 }
 
-/// The filter, without the documents that are found already.
+/// The filter, excluding documents that were already found.
 fn others(filter: Option<&Value>, found: &[Nearest]) -> Option<Value> {
     if found.is_empty() {
         return filter.cloned();
@@ -84,7 +84,7 @@ fn others(filter: Option<&Value>, found: &[Nearest]) -> Option<Value> {
     Some(json!({"must": must, "must_not": except}))
 }
 
-/// What the points of documents carry.
+/// Payloads of the points of documents.
 #[derive(Debug, Default)]
 pub(super) struct Payloads {
     documents: HashMap<Uuid, Map<String, Value>>,
@@ -92,25 +92,25 @@ pub(super) struct Payloads {
 }
 
 impl Payloads {
-    /// The document's fields, and the stamp of the point that they are from.
+    /// The document's fields, and the stamp of the point that holds them.
     pub(super) fn of_document(&mut self, nearest: &Nearest) -> Map<String, Value> {
         self.documents.remove(&nearest.first()).or_else(|| self.chunks.get(&nearest.chunk).cloned()).unwrap_or_default()
     }
 
-    /// The stamp of the best chunk; nothing if it is that of [`Payloads::of_document`].
+    /// The stamp of the best chunk; empty if it is the point of [`Payloads::of_document`].
     pub(super) fn of_chunk(&mut self, nearest: &Nearest) -> Map<String, Value> {
         self.chunks.remove(&nearest.chunk).unwrap_or_default()
     }
 }
 
-/// Reads of each document the point with all its fields, and the stamp of its best chunk.
+/// Reads, for each document, the point with all fields and the stamp of the best chunk.
 pub(super) async fn payloads(index: &dyn Index, nearest: &[Nearest]) -> PortResult<Payloads> {
     let firsts: Vec<Uuid> = nearest.iter().map(Nearest::first).collect();
     let others = nearest.iter().filter(|nearest| nearest.chunk != nearest.first());
     let others: Vec<Uuid> = others.map(|nearest| nearest.chunk).collect();
     let (firsts, others) = tokio::try_join!(index.points(&firsts, &[]), index.points(&others, &[RESERVED]))?;
     let mut payloads = Payloads { documents: by_id(firsts), chunks: by_id(others) };
-    // A first point that is gone while its document is being written: what the chunk carries is better than nothing.
+    // The first point can be missing while its document is being written: fall back to the payload of the chunk.
     let alone = nearest.iter().filter(|nearest| !payloads.documents.contains_key(&nearest.first()));
     let alone: Vec<Uuid> = alone.map(|nearest| nearest.chunk).collect();
     payloads.chunks.extend(by_id(index.points(&alone, &[]).await?));
@@ -147,7 +147,7 @@ mod tests {
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
             let mut document = document(&Namespace::new("shop", "tickets"), key, Version::default(), &texts);
             for (chunk, point) in document.points.iter_mut().enumerate() {
-                // Everything of a document is in about its own direction, the first chunk last.
+                // All chunks of a document point in about the same direction; the first chunk ranks last.
                 let axis = if key.starts_with("long") { 0 } else { 1 };
                 point.vector = vec![0.0; DIMENSION];
                 point.vector[axis] = 1.0;
@@ -159,20 +159,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn documents_behind_thousands_of_chunks_of_others_are_found() {
+    async fn search_finds_documents_ranked_after_thousands_of_other_chunks() {
         let index = index(&[("long1", 3_000), ("long2", 2_000), ("a", 1), ("b", 2), ("c", 1)]).await;
         let query = vec![1.0, 0.1, 0.0, 0.0];
         let found = documents(&index, query.clone(), 4, None).await.unwrap();
         assert_eq!(found.len(), 4);
         assert!(found.is_sorted_by(|a, b| a.score >= b.score));
-        assert!(index.calls("search") <= 4, "{} questions", index.calls("search"));
+        assert!(index.calls("search") <= 4, "{} queries", index.calls("search"));
         let all = documents(&index, query, 100, None).await.unwrap();
         assert_eq!(all.len(), 5);
         assert_eq!(all[..4], found[..]);
     }
 
     #[tokio::test]
-    async fn a_filter_holds_in_every_round() {
+    async fn filter_applies_to_every_round() {
         let index = index(&[("long1", 500), ("a", 1), ("b", 1)]).await;
         let filter = json!({"must_not": [{"key": "_id", "match": {"value": "a"}}]});
         let found = documents(&index, vec![1.0, 0.1, 0.0, 0.0], 5, Some(&filter)).await.unwrap();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn points_of_others_are_documents_of_their_own() {
+    async fn points_of_other_writers_count_as_documents() {
         let index = index(&[("a", 2)]).await;
         for number in 0..20 {
             let payload = Map::from_iter([("number".to_owned(), json!(number))]);
@@ -194,14 +194,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn fields_come_from_the_first_point_and_the_text_from_the_best_chunk() {
+    async fn result_has_fields_of_the_first_point_and_text_of_the_best_chunk() {
         let index = index(&[("long1", 50)]).await;
         let found = documents(&index, vec![1.0, 0.0, -1.0, 0.0], 1, None).await.unwrap();
         assert_ne!(found[0].chunk, found[0].first());
         let mut read = payloads(&index, &found).await.unwrap();
         assert_eq!(read.of_document(&found[0])["_id"], "long1");
         assert_eq!(read.of_chunk(&found[0])[RESERVED]["text"], "long1 49");
-        // Without its first point the document is what the chunk carries.
+        // Without the first point the payload of the chunk is returned.
         assert!(index.remove(found[0].first()));
         let mut read = payloads(&index, &found).await.unwrap();
         assert_eq!(read.of_document(&found[0])["_id"], "long1");

@@ -1,4 +1,4 @@
-//! `tidewheel status`: whether the index is right, and everything that this follows from.
+//! `tidewheel status`: shows whether the index is in sync, and the state of the pipeline.
 
 mod watch;
 
@@ -10,10 +10,10 @@ use crate::overview::{Looker, Overview};
 use crate::printer;
 use crate::settings::Settings;
 
-/// How often `--watch` looks, and how long one status waits for its second look.
+/// Refresh interval of `--watch`, and interval between the two observations that rates need.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Prints the status once, or again and again.
+/// Prints the status once, or continuously.
 pub(crate) async fn run(args: &StatusArgs, settings: &Settings) -> Result<Answer, Failure> {
     let looker = Looker::new(settings);
     if !args.watch {
@@ -24,7 +24,7 @@ pub(crate) async fn run(args: &StatusArgs, settings: &Settings) -> Result<Answer
         }
         return Ok(if overview.complete() { Answer::Fine } else { Answer::Unknown });
     }
-    if args.output.output == Output::Text && printer::shows_a_person() {
+    if args.output.output == Output::Text && printer::stdout_is_terminal() {
         return watch::run(looker).await;
     }
     loop {
@@ -33,7 +33,7 @@ pub(crate) async fn run(args: &StatusArgs, settings: &Settings) -> Result<Answer
             Output::Json => printer::json_line(&overview),
             Output::Text => printer::data(overview.text(printer::width())),
         }
-        if printer::nobody_reads() {
+        if printer::stdout_is_closed() {
             return Ok(Answer::Fine);
         }
         tokio::select! {
@@ -43,7 +43,7 @@ pub(crate) async fn run(args: &StatusArgs, settings: &Settings) -> Result<Answer
     }
 }
 
-/// One look; a second one, for the rates, if there is any work.
+/// Observes the pipeline; twice if there is a backlog, to compute rates.
 pub(super) async fn with_rates(looker: &Looker) -> Overview {
     let overview = looker.look().await;
     if overview.stages.iter().all(|stage| stage.known().is_none_or(|stage| stage.backlog == 0)) {

@@ -1,4 +1,4 @@
-//! The live view in a terminal: a look a second, until q, Esc, Ctrl-C or a signal.
+//! The live view in a terminal: refreshes every second until q, Esc, Ctrl-C or a signal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,22 +11,23 @@ use super::AGAIN;
 use crate::exit::{Answer, Failure};
 use crate::overview::{History, Looker, Overview, Paint, draw};
 
-/// How soon a key is noticed.
+/// Polling interval of the keyboard.
 const KEYS: Duration = Duration::from_millis(50);
 
-/// What the terminal says.
-enum Said {
+/// A terminal event.
+enum Input {
     Quit,
     Resized,
 }
 
-/// Shows the pipeline until somebody has seen enough. The terminal is given back as it was, also after a panic.
+/// Shows the pipeline until the user quits. The terminal is restored, also after a panic.
 pub(super) async fn run(looker: Looker) -> Result<Answer, Failure> {
-    let mut terminal = ratatui::try_init()
-        .map_err(|error| Failure::new(format!("cannot use this terminal: {error}")).with_hint("leave out --watch"))?;
+    let mut terminal = ratatui::try_init().map_err(|error| {
+        Failure::new(format!("failed to open the terminal: {error}")).with_hint("run without --watch")
+    })?;
     let watched = watch(&mut terminal, Arc::new(looker)).await;
     ratatui::restore();
-    watched.map_err(|error| Failure::new(format!("cannot draw on this terminal: {error}")))?;
+    watched.map_err(|error| Failure::new(format!("failed to draw on the terminal: {error}")))?;
     Ok(Answer::Fine)
 }
 
@@ -38,12 +39,12 @@ async fn watch(terminal: &mut DefaultTerminal, looker: Arc<Looker>) -> std::io::
     loop {
         terminal.draw(|frame| match &last {
             Some(overview) => draw(frame, overview, &history, paint),
-            None => frame.render_widget("looking …", frame.area()),
+            None => frame.render_widget("loading …", frame.area()),
         })?;
         tokio::select! {
-            said = keys.recv() => match said {
-                Some(Said::Resized) => {}
-                Some(Said::Quit) | None => return Ok(()),
+            input = keys.recv() => match input {
+                Some(Input::Resized) => {}
+                Some(Input::Quit) | None => return Ok(()),
             },
             () = crate::services::a_signal() => return Ok(()),
             overview = overviews.recv() => if let Some(overview) = overview {
@@ -54,7 +55,7 @@ async fn watch(terminal: &mut DefaultTerminal, looker: Arc<Looker>) -> std::io::
     }
 }
 
-/// Looks on a task of its own, so that a server that does not answer does not hold up the keys.
+/// Observes in a separate task, so that an unresponsive server does not block the keyboard.
 fn looks(looker: Arc<Looker>) -> mpsc::Receiver<Overview> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -65,23 +66,23 @@ fn looks(looker: Arc<Looker>) -> mpsc::Receiver<Overview> {
     receiver
 }
 
-/// Keys, from a thread of their own: reading them blocks.
-fn keys() -> mpsc::Receiver<Said> {
+/// Reads keys in a separate thread, because reading blocks.
+fn keys() -> mpsc::Receiver<Input> {
     let (sender, receiver) = mpsc::channel(8);
     std::thread::spawn(move || {
         while !sender.is_closed() {
-            let said = match event::poll(KEYS) {
+            let event = match event::poll(KEYS) {
                 Ok(false) => continue,
                 Ok(true) => event::read(),
                 Err(error) => Err(error),
             };
-            let said = match said {
-                Ok(Event::Key(key)) if quits(key) => Said::Quit,
-                Ok(Event::Resize(..)) => Said::Resized,
+            let input = match event {
+                Ok(Event::Key(key)) if quits(key) => Input::Quit,
+                Ok(Event::Resize(..)) => Input::Resized,
                 Ok(_) => continue,
-                Err(_) => Said::Quit,
+                Err(_) => Input::Quit,
             };
-            if sender.blocking_send(said).is_err() {
+            if sender.blocking_send(input).is_err() {
                 return;
             }
         }

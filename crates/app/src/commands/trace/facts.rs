@@ -1,4 +1,4 @@
-//! What is known of one document, hop by hop.
+//! Facts about a document, hop by hop.
 
 use serde::Serialize;
 use tidewheel_core::version::Version;
@@ -6,7 +6,7 @@ use tidewheel_core::version::Version;
 use super::verdict::Verdict;
 use crate::cli::StageName;
 
-/// Something that was asked, and what it said.
+/// The answer of a server, or its error.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Told<T> {
@@ -23,16 +23,16 @@ impl<T> Told<T> {
     }
 }
 
-/// The answer to one question.
+/// The answer to a query.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Trace {
-    /// What was typed.
+    /// The id as given.
     pub(crate) asked: String,
-    /// As what it was read: types of `_id`.
+    /// Types of `_id` that the id may have.
     pub(crate) read_as: Vec<&'static str>,
-    /// Where it was looked for.
+    /// The collections that were searched.
     pub(crate) namespaces: Vec<String>,
-    /// The documents that anything is known of; several, where the text may mean several `_id`s.
+    /// The known documents; several if the id may have several types.
     pub(crate) documents: Vec<DocumentTrace>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct DocumentTrace {
     pub(crate) key: String,
     /// The type of `_id`.
     pub(crate) kind: &'static str,
-    /// The identity that all its points share.
+    /// The document identity that all its points share.
     pub(crate) document: String,
     pub(crate) verdict: Verdict,
     pub(crate) source: Told<SourceFacts>,
@@ -53,16 +53,16 @@ pub(crate) struct DocumentTrace {
     pub(crate) index: Told<Option<IndexFacts>>,
     pub(crate) deleted: Told<Deletions>,
     pub(crate) dead_letters: Told<Vec<LetterFacts>>,
-    /// What its newest change took from hop to hop.
+    /// Latencies of its newest change.
     pub(crate) hops: Vec<Hop>,
 }
 
 impl DocumentTrace {
-    /// The version of the newest change that any server knows of.
+    /// The version of the newest change known to any server.
     pub(crate) fn newest(&self) -> Option<Version> {
         let entries = [&self.raw, &self.embedded].into_iter().flat_map(Told::known).flat_map(|stage| &stage.entries);
         let changes = entries.filter_map(|entry| entry.change.as_ref());
-        // The end of a whole collection is a change of another kind, with a trace of its own.
+        // A dropped collection is a separate change with its own trace.
         let entries = changes.filter(|change| change.operation != "drop").map(|change| &change.version);
         let index = self.index.known().and_then(Option::as_ref).map(|index| &index.version);
         let deleted = self.deleted.known().and_then(|deleted| deleted.document.as_ref());
@@ -72,11 +72,11 @@ impl DocumentTrace {
     }
 }
 
-/// What MongoDB has.
+/// The document in MongoDB.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct SourceFacts {
     pub(crate) exists: bool,
-    /// Tells whether the index has the same document.
+    /// Digest for the comparison with the index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) digest: Option<String>,
     /// Length of its extended JSON.
@@ -84,14 +84,14 @@ pub(crate) struct SourceFacts {
     pub(crate) bytes: Option<usize>,
 }
 
-/// What a stage holds of the document.
+/// Entries of the document in a stage.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct StageFacts {
     /// Newest first.
     pub(crate) entries: Vec<EntryFacts>,
-    /// How many of the stage's entries were looked at, from the newest on.
+    /// Number of entries scanned, starting with the newest.
     pub(crate) looked_at: u64,
-    /// Whether that was all of them.
+    /// Whether all entries were scanned.
     pub(crate) complete: bool,
 }
 
@@ -99,20 +99,20 @@ pub(crate) struct StageFacts {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct EntryFacts {
     pub(crate) id: String,
-    /// RFC 3339 in UTC: when it was added.
+    /// Time of the append, RFC 3339 in UTC.
     pub(crate) added_at: String,
     pub(crate) state: Progress,
     #[serde(flatten)]
     pub(crate) change: Option<ChangeFacts>,
-    /// Why it cannot be read.
+    /// Why it is unreadable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unreadable: Option<String>,
-    /// Other fields that say something of its embedding: the model, the number of chunks, a fingerprint.
+    /// Fields about its embedding: the model, the number of chunks, a fingerprint.
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
     pub(crate) embedding: serde_json::Map<String, serde_json::Value>,
 }
 
-/// How far an entry has come.
+/// Delivery state of an entry.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub(crate) enum Progress {
@@ -126,7 +126,7 @@ pub(crate) enum Progress {
 pub(crate) struct ChangeFacts {
     pub(crate) operation: String,
     pub(crate) version: String,
-    /// Of its OpenTelemetry trace, whether it is recorded or not.
+    /// Id of its OpenTelemetry trace, recorded or not.
     pub(crate) trace_id: String,
     /// Milliseconds since the Unix epoch, by MongoDB's clock.
     pub(crate) committed_at: u64,
@@ -134,32 +134,32 @@ pub(crate) struct ChangeFacts {
     pub(crate) digest: Option<String>,
 }
 
-/// What the index has.
+/// The document in the index.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct IndexFacts {
-    /// Of chunk 0.
+    /// Version of chunk 0.
     pub(crate) version: String,
-    /// Of the OpenTelemetry trace of the change that it is from.
+    /// OpenTelemetry trace id of the change that wrote it.
     pub(crate) trace_id: String,
     pub(crate) digest: String,
-    /// How many chunks the document should have.
+    /// Expected number of chunks.
     pub(crate) chunks: u32,
-    /// How many of them are there, at this version.
+    /// Number of expected chunks present at this version.
     pub(crate) present: u32,
-    /// Chunks beyond the last, or of another version.
+    /// Number of chunks beyond the last one, or of another version.
     pub(crate) surplus: u32,
-    /// What else the point says of its making: the model, a fingerprint.
+    /// Other metadata of the point: the model, a fingerprint.
     pub(crate) made: serde_json::Map<String, serde_json::Value>,
     /// The first point.
     pub(crate) point: String,
 }
 
-/// Deletions that are remembered.
+/// Tombstones of the document.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Deletions {
-    /// The version of the document's own.
+    /// Version of the document's deletion.
     pub(crate) document: Option<String>,
-    /// The version at which its collection was dropped.
+    /// Version at which its collection was dropped.
     pub(crate) collection: Option<String>,
 }
 
@@ -169,18 +169,18 @@ pub(crate) struct LetterFacts {
     pub(crate) stage: StageName,
     pub(crate) id: String,
     pub(crate) version: String,
-    /// Of its OpenTelemetry trace; `None` where the letter cannot be read.
+    /// OpenTelemetry trace id; `None` if the dead letter is unreadable.
     pub(crate) trace_id: Option<String>,
     pub(crate) reason: String,
     /// RFC 3339 in UTC.
     pub(crate) parked_at: String,
 }
 
-/// A step on the way.
+/// A hop of a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Hop {
-    /// From where to where.
+    /// Start and end.
     pub(crate) name: &'static str,
-    /// How long it took. Between servers it is as right as their clocks.
+    /// Duration. Between servers it is as accurate as their clocks.
     pub(crate) took_ms: u64,
 }

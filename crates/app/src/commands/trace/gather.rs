@@ -1,4 +1,4 @@
-//! Asks every server what it knows of a document.
+//! Queries every server for a document.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -25,40 +25,40 @@ use crate::cli::StageName;
 use crate::commands::dead_letters::letters::stage_of;
 use crate::times;
 
-/// How long a server may take before it counts as silent.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum time for a server to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A change that was committed a moment ago is in no stream yet: what is missing or stale is looked at again after this time.
+/// Delay before a missing or stale document is queried again: a change that was just committed is in no stream yet.
 const MOMENT: Duration = Duration::from_millis(1_500);
 
-/// Chunks that are looked for behind those that there should be.
+/// Chunks probed beyond the last expected one.
 const BLIND: u32 = 64;
 
-/// Chunks that are looked for at most.
+/// Maximum number of chunks to query.
 const MOST_CHUNKS: u32 = 10_000;
 
-/// Fields of an entry that say something of its embedding, beside the ones that every change has.
+/// Fields common to all changes; the other fields of an entry describe its embedding.
 const OF_CHANGE: [&str; 7] = ["operation", "namespace", "id", "key", "version", "committed_at", "document"];
 
-/// Where to ask.
+/// The servers to query.
 pub(crate) struct Servers<'a> {
     pub(crate) source: PortResult<Box<dyn Source>>,
     pub(crate) redis: &'a RedisStore,
     pub(crate) index: &'a dyn Index,
 }
 
-/// What is asked for.
+/// A query for a document.
 pub(crate) struct Question {
-    /// An `_id` as people type it.
+    /// An `_id` in plain form or extended JSON.
     pub(crate) id: String,
-    /// Where to look; empty: in every selected collection.
+    /// Collections to search; empty for every selected collection.
     pub(crate) namespaces: Vec<Namespace>,
-    /// The newest entries of each stage that are looked at.
+    /// Number of newest entries to scan in each stage.
     pub(crate) scan: u64,
 }
 
-/// Everything that is known of the documents that may be meant. What is missing or stale at first is looked at a second time:
-/// the change may have been committed just now.
+/// Looks up the documents that the id may refer to. Missing or stale documents are queried a second time: the change may have
+/// just been committed.
 pub(crate) async fn trace(servers: &Servers<'_>, question: &Question) -> PortResult<Trace> {
     let trace = once(servers, question).await?;
     let unsettled = |document: &DocumentTrace| matches!(document.verdict.state, State::Missing | State::Stale);
@@ -72,7 +72,7 @@ pub(crate) async fn trace(servers: &Servers<'_>, question: &Question) -> PortRes
 async fn once(servers: &Servers<'_>, question: &Question) -> PortResult<Trace> {
     let namespaces = match (&question.namespaces[..], &servers.source) {
         ([], Ok(source)) => source.collections().await?,
-        ([], Err(error)) => return Err(error.clone().with_hint("--namespace says where to look without MongoDB")),
+        ([], Err(error)) => return Err(error.clone().with_hint("set --namespace to search without MongoDB")),
         (given, _) => given.to_vec(),
     };
     let readings = id_readings(&question.id);
@@ -129,11 +129,11 @@ async fn once(servers: &Servers<'_>, question: &Question) -> PortResult<Trace> {
         }
     });
     let documents: Vec<DocumentTrace> = documents.collect();
-    // A text has several readings; those that nobody knows are of no interest, if there is another.
+    // An id has several readings; unknown ones are dropped if another one is known.
     let heard = |document: &DocumentTrace| document.verdict.state != State::Unheard;
     let is_known = |document: &DocumentTrace| match document.verdict.state {
         State::Unheard => false,
-        // A server is silent: it is the reading that any other knows.
+        // A server did not answer: keep the reading that another server knows.
         State::Unknown => {
             document.source.known().is_some_and(|source| source.exists)
                 || matches!(document.index.known(), Some(Some(_)))
@@ -153,7 +153,7 @@ async fn once(servers: &Servers<'_>, question: &Question) -> PortResult<Trace> {
     })
 }
 
-/// One document that may be meant.
+/// A document that the id may refer to.
 struct Asked {
     namespace: Namespace,
     reading: IdReading,
@@ -172,10 +172,10 @@ fn pairs(asked: &[Asked]) -> Vec<(Namespace, String)> {
 }
 
 async fn told<T>(answer: impl Future<Output = PortResult<T>>) -> Told<T> {
-    match tokio::time::timeout(PATIENCE, answer).await {
+    match tokio::time::timeout(TIMEOUT, answer).await {
         Ok(Ok(known)) => Told::Known(known),
         Ok(Err(error)) => Told::Unknown { error: error.message },
-        Err(_) => Told::Unknown { error: format!("no answer within {} s", PATIENCE.as_secs()) },
+        Err(_) => Told::Unknown { error: format!("no answer within {} s", TIMEOUT.as_secs()) },
     }
 }
 
@@ -208,7 +208,7 @@ fn source_facts(row: Option<&SourceRow>) -> SourceFacts {
     }
 }
 
-/// The points of each document that is there.
+/// Returns the points of each document in the index.
 async fn index(index: &dyn Index, asked: &[Asked]) -> PortResult<HashMap<Uuid, IndexedPoint>> {
     let fields = [RESERVED];
     let first: Vec<Uuid> = asked.iter().map(|asked| asked.document.point(0)).collect();
@@ -225,7 +225,7 @@ async fn index(index: &dyn Index, asked: &[Asked]) -> PortResult<HashMap<Uuid, I
     Ok(points)
 }
 
-/// How many chunks to look for, given the first: some more than there should be.
+/// Number of chunks to query, given the first one: some more than expected.
 fn reach(first: Option<&IndexedPoint>) -> u32 {
     let chunks = first.and_then(|point| Stamped::read(&point.payload)).map_or(0, |stamp| stamp.chunks);
     chunks.saturating_add(BLIND).min(MOST_CHUNKS)
@@ -247,7 +247,7 @@ fn index_facts(asked: &Asked, points: &HashMap<Uuid, IndexedPoint>) -> Option<In
     let mut made: Map<String, Value> =
         point.payload.get(RESERVED).and_then(Value::as_object).cloned().unwrap_or_default();
     made.retain(|name, value| !value.is_object() && !SHOWN_ELSEWHERE.contains(&name.as_str()));
-    // Qdrant keeps no order of fields.
+    // Qdrant does not keep the order of fields.
     made.sort_keys();
     Some(IndexFacts {
         version: first.version.to_string(),
@@ -261,7 +261,7 @@ fn index_facts(asked: &Asked, points: &HashMap<Uuid, IndexedPoint>) -> Option<In
     })
 }
 
-/// What a point says of itself and is shown in a field of its own, or is the text.
+/// Metadata fields of a point that have their own field in the result, and the text.
 const SHOWN_ELSEWHERE: [&str; 8] = ["key", "namespace", "document", "version", "digest", "chunk", "chunks", "text"];
 
 async fn deleted(redis: &RedisStore, asked: &[Asked]) -> PortResult<HashMap<DocumentId, Deletions>> {
@@ -279,7 +279,7 @@ async fn deleted(redis: &RedisStore, asked: &[Asked]) -> PortResult<HashMap<Docu
         .collect())
 }
 
-/// What of the entries is of this document.
+/// Entries that concern this document.
 fn of_document<'f>(asked: &Asked, found: &'f FoundEntries) -> impl Iterator<Item = &'f FoundEntry> {
     let field = |entry: &FoundEntry, name: &str, value: &str| {
         entry.fields.iter().any(|(field, found)| field == name.as_bytes() && found == value.as_bytes())
@@ -346,7 +346,7 @@ fn letters_of(asked: &Asked, stage: StageName, found: &FoundEntries) -> Vec<Lett
     letters.collect()
 }
 
-/// What the newest change took, as far as both stages still hold it.
+/// Latencies of the newest change, as far as both stages still hold it.
 fn hops(raw: Option<&StageFacts>, embedded: Option<&StageFacts>) -> Vec<Hop> {
     let milliseconds = |id: &str| tidewheel_core::ports::EntryId(id.to_owned()).parts().0;
     let Some((entry, change)) = raw.and_then(|raw| {
@@ -357,7 +357,7 @@ fn hops(raw: Option<&StageFacts>, embedded: Option<&StageFacts>) -> Vec<Hop> {
     };
     let added = milliseconds(&entry.id);
     let mut hops = Vec::new();
-    // A row that a snapshot has read was committed at any time before.
+    // The commit time of a snapshot row is unknown.
     if change.operation != "read" {
         hops.push(Hop { name: "commit → stage 1", took_ms: added.saturating_sub(change.committed_at) });
     }

@@ -1,4 +1,4 @@
-//! `tidewheel trace`: where one document is, and why.
+//! `tidewheel trace`: shows where a document is in the pipeline, and why.
 
 pub(crate) mod facts;
 pub(crate) mod gather;
@@ -18,10 +18,10 @@ use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
 use crate::settings::{Settings, Traces};
 use crate::times;
 
-/// Entries of a stage that are spelled out.
+/// Entries of a stage to print.
 const SHOWN: usize = 5;
 
-/// Asks every server, and prints what they know.
+/// Queries every server and prints the result.
 pub(crate) async fn run(args: &TraceArgs, settings: &Settings) -> Result<Answer, Failure> {
     let trace = ask(settings, &args.id, args.namespace.as_deref(), args.scan).await?;
     match args.output.output {
@@ -31,7 +31,7 @@ pub(crate) async fn run(args: &TraceArgs, settings: &Settings) -> Result<Answer,
     Ok(answer(&trace))
 }
 
-/// Everything that is known of the documents that `id` may mean. `namespace` is `database.collection` or a collection.
+/// Looks up all documents that `id` may refer to. `namespace` is `database.collection` or a collection.
 pub(crate) async fn ask(settings: &Settings, id: &str, namespace: Option<&str>, scan: u64) -> Result<Trace, Failure> {
     let (redis, index) = (connect::redis(settings)?, connect::index(settings)?);
     let namespaces = namespace.map(|text| of(settings, text)).transpose()?.into_iter().collect();
@@ -39,9 +39,9 @@ pub(crate) async fn ask(settings: &Settings, id: &str, namespace: Option<&str>, 
     Ok(gather::trace(&servers, &Question { id: id.to_owned(), namespaces, scan }).await?)
 }
 
-/// A source that cannot be found is one more thing that is not known.
+/// The source. A failed connection is part of the result, not an error.
 async fn source(settings: &Settings) -> Result<PortResult<Box<dyn Source>>, Failure> {
-    let options = connect::mongo_options(settings, "a trace")?;
+    let options = connect::mongo_options(settings, "the document lookup")?;
     Ok(match connect::source(options).await {
         Ok(source) => Ok(Box::new(source)),
         Err(error) => Err(error),
@@ -53,11 +53,12 @@ fn of(settings: &Settings, text: &str) -> Result<Namespace, Failure> {
     let whole = Namespace::parse(text).filter(|namespace| namespace.database() == database || database.is_empty());
     let within = (!database.is_empty() && !text.is_empty()).then(|| Namespace::new(database, text));
     whole.or(within).ok_or_else(|| {
-        Failure::new(format!("--namespace {text:?} is no collection")).with_hint("write it like shop.tickets")
+        Failure::new(format!("invalid --namespace {text:?}: expected a collection"))
+            .with_hint("use the form shop.tickets")
     })
 }
 
-/// The exit code: 0 all is as it should be, 1 it is not, 2 nobody can tell.
+/// The exit code: 0 searchable or deleted, 1 any other state, 2 unknown.
 fn answer(trace: &Trace) -> Answer {
     let states = trace.documents.iter().map(|document| document.verdict.state);
     let of = |state| match state {
@@ -77,14 +78,12 @@ fn answer(trace: &Trace) -> Answer {
 fn show(trace: &Trace, traces: Option<&Traces>) {
     if trace.documents.is_empty() {
         printer::data(format_args!(
-            "nothing is known of {}: it was looked for as {} in {}",
+            "{} not found: searched as {} in {}",
             trace.asked,
             trace.read_as.join(", "),
             trace.namespaces.join(", ")
         ));
-        printer::say(
-            "Its _id may be of another type: extended JSON says which, such as '{\"$numberDecimal\": \"7\"}'.",
-        );
+        printer::say("For an _id of another type use extended JSON, such as '{\"$numberDecimal\": \"7\"}'.");
     }
     for document in &trace.documents {
         show_document(document, traces);
@@ -108,9 +107,9 @@ fn show_document(document: &DocumentTrace, traces: Option<&Traces>) {
         Told::Unknown { error } => line("MongoDB", &styled(BAD, error)),
         Told::Known(source) if source.exists => {
             let digest = source.digest.as_deref().unwrap_or_default();
-            line("MongoDB", &format!("has it: {} bytes, digest {digest}", source.bytes.unwrap_or_default()));
+            line("MongoDB", &format!("found: {} bytes, digest {digest}", source.bytes.unwrap_or_default()));
         }
-        Told::Known(_) => line("MongoDB", "does not have it"),
+        Told::Known(_) => line("MongoDB", "not found"),
     }
     for (name, stage) in [("stage 1", &document.raw), ("stage 2", &document.embedded)] {
         match stage {
@@ -120,11 +119,11 @@ fn show_document(document: &DocumentTrace, traces: Option<&Traces>) {
     }
     match &document.index {
         Told::Unknown { error } => line("Qdrant", &styled(BAD, error)),
-        Told::Known(None) => line("Qdrant", "does not have it"),
+        Told::Known(None) => line("Qdrant", "not found"),
         Told::Known(Some(index)) => {
-            let surplus = if index.surplus > 0 { format!(", {} too many", index.surplus) } else { String::new() };
+            let surplus = if index.surplus > 0 { format!(", {} surplus", index.surplus) } else { String::new() };
             let chunks = format!("{} of {} chunks{surplus}", index.present, index.chunks);
-            line("Qdrant", &format!("has it: {chunks}, version {}, digest {}", index.version, index.digest));
+            line("Qdrant", &format!("found: {chunks}, version {}, digest {}", index.version, index.digest));
             let made = index.made.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect::<Vec<_>>();
             if !made.is_empty() {
                 line("", &styled(DIM, made.join(", ")));
@@ -132,13 +131,13 @@ fn show_document(document: &DocumentTrace, traces: Option<&Traces>) {
         }
     }
     match &document.deleted {
-        Told::Unknown { error } => line("deletions", &styled(BAD, error)),
+        Told::Unknown { error } => line("tombstone", &styled(BAD, error)),
         Told::Known(deleted) => {
             if let Some(version) = &deleted.document {
-                line("deletions", &format!("of it, at version {version}"));
+                line("tombstone", &format!("document deleted at version {version}"));
             }
             if let Some(version) = &deleted.collection {
-                line("deletions", &format!("of its collection, at version {version}"));
+                line("tombstone", &format!("collection dropped at version {version}"));
             }
         }
     }
@@ -155,7 +154,7 @@ fn show_document(document: &DocumentTrace, traces: Option<&Traces>) {
     if !document.hops.is_empty() {
         let hops =
             document.hops.iter().map(|hop| format!("{} {}", hop.name, times::span(hop.took_ms))).collect::<Vec<_>>();
-        line("took", &hops.join(", "));
+        line("latency", &hops.join(", "));
     }
     if let Some((traces, newest)) = traces.zip(otel_trace(document)) {
         let recorded = if traces.share.includes(newest) { "" } else { ", not recorded: see traces.share" };
@@ -171,9 +170,9 @@ fn otel_trace(document: &DocumentTrace) -> Option<TraceId> {
 }
 
 fn show_stage(name: &str, stage: &StageFacts, line: &dyn Fn(&str, &str)) {
-    let looked = if stage.complete { "all".to_owned() } else { format!("only the newest {}", stage.looked_at) };
+    let scanned = if stage.complete { "all".to_owned() } else { format!("only the newest {}", stage.looked_at) };
     if stage.entries.is_empty() {
-        let text = format!("holds no change of it ({looked} entries were looked at)");
+        let text = format!("no entry found ({scanned} entries scanned)");
         line(name, &if stage.complete { styled(DIM, text) } else { styled(WARN, text) });
         return;
     }
@@ -181,20 +180,20 @@ fn show_stage(name: &str, stage: &StageFacts, line: &dyn Fn(&str, &str)) {
         line(if number == 0 { name } else { "" }, &entry_line(entry));
     }
     if stage.entries.len() > SHOWN {
-        line("", &styled(DIM, format_args!("… and {} older ones", stage.entries.len() - SHOWN)));
+        line("", &styled(DIM, format_args!("… and {} older", stage.entries.len() - SHOWN)));
     }
     if !stage.complete {
-        line("", &styled(WARN, format_args!("{looked} entries were looked at")));
+        line("", &styled(WARN, format_args!("{scanned} entries scanned")));
     }
 }
 
 fn entry_line(entry: &EntryFacts) -> String {
     let state = match &entry.state {
-        Progress::Waiting => styled(WARN, "waiting"),
-        Progress::Confirmed => styled(DIM, "done"),
+        Progress::Waiting => styled(WARN, "undelivered"),
+        Progress::Confirmed => styled(DIM, "acknowledged"),
         Progress::Pending { consumer, idle_ms, deliveries } => styled(
             WARN,
-            format_args!("with {consumer} for {}, delivered {}", times::span(*idle_ms), often(*deliveries)),
+            format_args!("pending at {consumer} for {}, delivered {}", times::span(*idle_ms), often(*deliveries)),
         ),
     };
     let what = match (&entry.change, &entry.unreadable) {

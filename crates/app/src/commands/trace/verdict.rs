@@ -1,40 +1,40 @@
-//! Decides what all that is known of a document amounts to.
+//! Derives the verdict on a document from its facts.
 
 use serde::Serialize;
 use tidewheel_core::version::Version;
 
 use super::facts::{Deletions, EntryFacts, IndexFacts, LetterFacts, Progress, SourceFacts, StageFacts, Told};
 
-/// What it amounts to.
+/// State of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum State {
-    /// The index has it as MongoDB has it.
+    /// The index matches MongoDB.
     Searchable,
-    /// Neither MongoDB nor the index has it any more.
+    /// Deleted in MongoDB and in the index.
     Deleted,
-    /// A change of it has yet to arrive.
+    /// A change of it is in flight.
     OnItsWay,
-    /// A change of it was given up.
+    /// A change of it is a dead letter.
     Parked,
-    /// MongoDB has it and the index has not, and nothing is on its way.
+    /// In MongoDB but not in the index, with no change in flight.
     Missing,
-    /// The index has something else than MongoDB, and nothing is on its way.
+    /// The index differs from MongoDB, with no change in flight.
     Stale,
-    /// Nothing is known of it.
+    /// No server knows it.
     Unheard,
     /// A server did not answer.
     Unknown,
 }
 
-/// What it amounts to, in a word and in a sentence.
+/// State and explanation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Verdict {
     pub(crate) state: State,
     pub(crate) text: String,
 }
 
-/// What the verdict rests on.
+/// Input of the verdict.
 pub(super) struct Facts<'a> {
     pub(super) source: &'a Told<SourceFacts>,
     pub(super) raw: &'a Told<StageFacts>,
@@ -42,23 +42,23 @@ pub(super) struct Facts<'a> {
     pub(super) index: &'a Told<Option<IndexFacts>>,
     pub(super) deleted: &'a Told<Deletions>,
     pub(super) letters: &'a Told<Vec<LetterFacts>>,
-    /// Whether a producer holds the lease; `None` if that is not known.
+    /// Whether a producer holds the lease; `None` if unknown.
     pub(super) producer: Option<bool>,
 }
 
-/// The verdict.
+/// Returns the verdict.
 pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
-    let says = |state, text: String| Verdict { state, text };
+    let result = |state, text: String| Verdict { state, text };
     let (Some(source), Some(index)) = (facts.source.known(), facts.index.known()) else {
         let silent = if facts.source.known().is_none() { "MongoDB" } else { "Qdrant" };
-        return says(State::Unknown, format!("{silent} did not answer"));
+        return result(State::Unknown, format!("{silent} did not answer"));
     };
     if source.exists && index.as_ref().is_some_and(|index| is_same(source, index)) {
-        return says(State::Searchable, "searchable, as MongoDB has it".into());
+        return result(State::Searchable, "searchable and up to date with MongoDB".into());
     }
     let indexed = index.as_ref().and_then(|index| index.version.parse::<Version>().ok());
     if let Some(way) = on_its_way(facts, indexed) {
-        return says(State::OnItsWay, way);
+        return result(State::OnItsWay, way);
     }
     if !source.exists && index.is_none() {
         return settled_without(facts);
@@ -70,40 +70,37 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
     let mut letters = facts.letters.known().into_iter().flatten();
     if let Some(letter) = letters.rfind(newer) {
         let text = format!(
-            "parked in the dead letters of {} ({}): {}. Once the cause is gone: `tidewheel dead-letters retry --id {} --yes`",
+            "parked in the dead letters of {} ({}): {}. Fix the cause, then run `tidewheel dead-letters retry --id {} --yes`",
             letter.stage.title(),
             letter.id,
             letter.reason,
             letter.id
         );
-        return says(State::Parked, text);
+        return result(State::Parked, text);
     }
-    // Without the streams nobody can tell whether something is on its way.
+    // Without the streams it is unknown whether a change is in flight.
     if facts.raw.known().is_none() || facts.embedded.known().is_none() {
-        return says(State::Unknown, "the index differs from MongoDB, and Redis did not answer".into());
+        return result(State::Unknown, "the index differs from MongoDB, and Redis did not answer".into());
     }
     let partly = [facts.raw, facts.embedded].into_iter().flat_map(Told::known).any(|stage| !stage.complete);
     let more = match (facts.producer, partly) {
-        (Some(false), _) => "; no producer is at work, so that its last change may not have been seen yet",
-        (_, true) => "; the streams were not looked through to their ends: --scan looks at more",
-        _ => "; `tidewheel verify --repair` sends it again",
+        (Some(false), _) => "; no producer is running, so the latest change may not have been read yet",
+        (_, true) => "; the streams were scanned only in part: increase --scan",
+        _ => "; run `tidewheel verify --repair` to send it again",
     };
     match index {
         None => {
-            says(State::Missing, format!("missing: MongoDB has it, the index has not, and nothing is on its way{more}"))
+            result(State::Missing, format!("missing: in MongoDB but not in the index, with no change in flight{more}"))
         }
         Some(index) => {
             let what = if !source.exists {
-                "MongoDB no longer has it".to_owned()
+                "deleted in MongoDB".to_owned()
             } else if source.digest.as_ref() != Some(&index.digest) {
-                "the index has another state of it than MongoDB".to_owned()
+                "the index and MongoDB have different content".to_owned()
             } else {
-                format!(
-                    "of its {} chunks the index has {}, and {} too many",
-                    index.chunks, index.present, index.surplus
-                )
+                format!("the index has {} of {} chunks and {} surplus ones", index.present, index.chunks, index.surplus)
             };
-            says(State::Stale, format!("stale: {what}, and nothing is on its way{more}"))
+            result(State::Stale, format!("stale: {what}, with no change in flight{more}"))
         }
     }
 }
@@ -112,23 +109,23 @@ fn is_same(source: &SourceFacts, index: &IndexFacts) -> bool {
     source.digest.as_ref() == Some(&index.digest) && index.present == index.chunks && index.surplus == 0
 }
 
-/// Where a change is that the index does not have yet.
+/// Describes the change in flight that the index does not have yet.
 fn on_its_way(facts: &Facts<'_>, indexed: Option<Version>) -> Option<String> {
-    let stages = [("stage 2, for Qdrant", facts.embedded), ("stage 1, for the embedder", facts.raw)];
+    let stages = [("stage 2", facts.embedded), ("stage 1", facts.raw)];
     let newest = stages.into_iter().filter_map(|(name, stage)| Some((name, open(stage.known()?, indexed)?)));
-    // Of the same version in both, the one that has come further.
+    // If both stages hold the same version, stage 2 wins.
     let (place, entry) = newest.rev().max_by_key(|(_, entry)| version(entry))?;
     let how = match &entry.state {
         Progress::Pending { consumer, idle_ms, deliveries } => {
             let again = if *deliveries > 1 { format!(", tried {deliveries} times") } else { String::new() };
-            format!("{consumer} has been at work on it for {}{again}", crate::times::span(*idle_ms))
+            format!("pending at {consumer} for {}{again}", crate::times::span(*idle_ms))
         }
-        Progress::Waiting | Progress::Confirmed => "nobody has taken it yet".to_owned(),
+        Progress::Waiting | Progress::Confirmed => "undelivered".to_owned(),
     };
-    Some(format!("on its way: waits in {place} ({}), {how}", entry.id))
+    Some(format!("in flight: {place} ({}), {how}", entry.id))
 }
 
-/// The newest entry that is not confirmed and brings something newer than the index has.
+/// The newest unacknowledged entry with a newer version than the index.
 fn open(stage: &StageFacts, indexed: Option<Version>) -> Option<&EntryFacts> {
     let open = stage.entries.iter().filter(|entry| entry.state != Progress::Confirmed);
     open.filter(|entry| version(entry) > indexed).max_by_key(|entry| version(entry))
@@ -138,17 +135,17 @@ fn version(entry: &EntryFacts) -> Option<Version> {
     entry.change.as_ref()?.version.parse().ok()
 }
 
-/// Neither side has it: was it ever there?
+/// The verdict on a document that neither MongoDB nor the index has: deleted or unknown.
 fn settled_without(facts: &Facts<'_>) -> Verdict {
     let remembered =
         facts.deleted.known().and_then(|deleted| deleted.document.as_ref().or(deleted.collection.as_ref()));
     let seen = [facts.raw, facts.embedded].into_iter().flat_map(Told::known).any(|stage| !stage.entries.is_empty());
     let letters = facts.letters.known().is_some_and(|letters| !letters.is_empty());
     if remembered.is_some() || seen || letters {
-        let when = remembered.map(|version| format!(", at version {version}")).unwrap_or_default();
-        return Verdict { state: State::Deleted, text: format!("deleted{when}: neither MongoDB nor the index has it") };
+        let when = remembered.map(|version| format!(" at version {version}")).unwrap_or_default();
+        return Verdict { state: State::Deleted, text: format!("deleted{when}: not in MongoDB and not in the index") };
     }
-    Verdict { state: State::Unheard, text: "neither MongoDB nor the index has it, and nothing is known of it".into() }
+    Verdict { state: State::Unheard, text: "unknown: not in MongoDB, not in the index, no record of it".into() }
 }
 
 #[cfg(test)]
@@ -171,7 +168,7 @@ mod tests {
         Told::Unknown { error: "away".into() }
     }
 
-    /// MongoDB has it with digest `d`, and the index has one chunk of version 0.5.1.1 with this digest.
+    /// MongoDB has the document with digest `d`, the index one chunk of version 0.5.1.1 with this digest.
     fn case(digest: &str) -> Case {
         let index = IndexFacts {
             version: "0.5.1.1".into(),
@@ -221,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_is_searchable_whatever_is_on_its_way() {
+    fn equal_document_is_searchable_whatever_is_in_flight() {
         let raw = stage("7-0", "0.9.1.1", Progress::Waiting);
         assert_eq!(of(&Case { raw, ..case("d") }).state, State::Searchable);
         let letters = unknown();
@@ -229,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_its_way_is_where_it_has_come_furthest() {
+    fn change_in_flight_is_reported_in_the_latest_stage() {
         let pending = Progress::Pending { consumer: "anna".into(), idle_ms: 1_500, deliveries: 2 };
         let verdict = of(&Case { raw: stage("7-0", "0.6.1.1", pending), ..case("old") });
         assert_eq!(verdict.state, State::OnItsWay);
@@ -243,11 +240,11 @@ mod tests {
         let confirmed = Case { raw: stage("7-0", "0.6.1.1", Progress::Confirmed), ..case("old") };
         assert_eq!(of(&confirmed).state, State::Stale);
         let older = Case { raw: stage("7-0", "0.4.1.1", Progress::Waiting), ..case("old") };
-        assert_eq!(of(&older).state, State::Stale, "it will change nothing");
+        assert_eq!(of(&older).state, State::Stale, "the entry changes nothing");
     }
 
     #[test]
-    fn a_letter_explains_what_is_missing() {
+    fn dead_letter_explains_a_missing_document() {
         let letter = LetterFacts {
             stage: StageName::Raw,
             id: "9-0".into(),
@@ -264,23 +261,23 @@ mod tests {
         }
         let index = IndexFacts { version: "0.7.1.1".into(), digest: "old".into(), ..IndexFacts::default() };
         let newer = Case { letters: letters(), index: Told::Known(Some(index)), ..case("old") };
-        assert_eq!(of(&newer).state, State::Stale, "the letter is older than what is there");
+        assert_eq!(of(&newer).state, State::Stale, "the dead letter is older than the index");
     }
 
     #[test]
-    fn what_nobody_has_was_deleted_or_never_there() {
-        let nobody = || Case { source: gone(), index: Told::Known(None), ..case("d") };
-        assert_eq!(of(&nobody()).state, State::Unheard);
+    fn absent_document_is_deleted_or_unknown() {
+        let absent = || Case { source: gone(), index: Told::Known(None), ..case("d") };
+        assert_eq!(of(&absent()).state, State::Unheard);
         let deleted = Told::Known(Deletions { document: Some("0.6.1.1".into()), collection: None });
-        assert_eq!(of(&Case { deleted, ..nobody() }).state, State::Deleted);
-        assert_eq!(of(&Case { raw: stage("7-0", "0.6.1.1", Progress::Confirmed), ..nobody() }).state, State::Deleted);
+        assert_eq!(of(&Case { deleted, ..absent() }).state, State::Deleted);
+        assert_eq!(of(&Case { raw: stage("7-0", "0.6.1.1", Progress::Confirmed), ..absent() }).state, State::Deleted);
         let leaving = Case { source: gone(), raw: stage("7-0", "0.6.1.1", Progress::Waiting), ..case("d") };
         assert_eq!(of(&leaving).state, State::OnItsWay);
         assert_eq!(of(&Case { source: gone(), ..case("d") }).state, State::Stale);
     }
 
     #[test]
-    fn what_differs_for_no_reason_is_missing_or_stale_with_a_way_out() {
+    fn unexplained_difference_is_missing_or_stale_with_a_hint() {
         let missing = of(&Case { index: Told::Known(None), ..case("d") });
         assert_eq!(missing.state, State::Missing);
         assert!(missing.text.contains("verify --repair"));
@@ -292,18 +289,14 @@ mod tests {
             ..IndexFacts::default()
         };
         let stale = of(&Case { index: Told::Known(Some(chunks)), ..case("d") });
-        assert!(
-            stale.state == State::Stale && stale.text.contains("of its 3 chunks the index has 2"),
-            "{}",
-            stale.text
-        );
+        assert!(stale.state == State::Stale && stale.text.contains("the index has 2 of 3 chunks"), "{}", stale.text);
         assert!(of(&Case { producer: Some(false), ..case("old") }).text.contains("no producer"));
         let partly = Told::Known(StageFacts { looked_at: 9, ..StageFacts::default() });
         assert!(of(&Case { raw: partly, ..case("old") }).text.contains("--scan"));
     }
 
     #[test]
-    fn without_an_answer_nothing_is_claimed() {
+    fn unanswered_query_makes_the_state_unknown() {
         assert_eq!(of(&Case { source: unknown(), ..case("d") }).state, State::Unknown);
         assert_eq!(of(&Case { index: unknown(), ..case("d") }).state, State::Unknown);
         assert_eq!(of(&Case { raw: unknown(), ..case("old") }).state, State::Unknown);

@@ -1,4 +1,4 @@
-//! The demo: documents go into MongoDB and come back from a search by meaning.
+//! The demo: inserts documents into MongoDB and finds them by meaning.
 
 use std::time::{Duration, Instant};
 
@@ -15,19 +15,19 @@ use crate::exit::Failure;
 use crate::printer::{self, DIM, STRONG, styled};
 use crate::settings::Settings;
 
-/// Where the tickets go, unless the settings choose collections.
+/// Collection of the tickets, unless the settings select one.
 const COLLECTION: &str = "tickets";
 
-/// How often it is asked whether the documents are in the index: often enough for the time shown to be right.
-const ASK_AGAIN: Duration = Duration::from_millis(5);
+/// Polling interval of the index, short enough for the printed latency to be accurate.
+const POLL: Duration = Duration::from_millis(5);
 
-/// How long the documents may take. A model of a gigabyte loads in less.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Maximum time for the documents to arrive. A model of a gigabyte loads in less.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How many documents are shown.
+/// Number of documents to print.
 const SHOWN: usize = 3;
 
-/// Inserts, waits, searches, and says how it went.
+/// Inserts, waits, searches, and prints each step.
 pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
     let namespace = namespace(settings);
     let tickets = tickets();
@@ -36,13 +36,13 @@ pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
     let begun = Instant::now();
     let new = insert(settings, &namespace, &tickets).await?;
     let old = tickets.len() as u64 - new;
-    let already = if old > 0 { format!(" ({old} were there already)") } else { String::new() };
-    step(1, &format!("put {new} documents into MongoDB's {namespace}{already}"), begun.elapsed());
+    let already = if old > 0 { format!(" ({old} already present)") } else { String::new() };
+    step(1, &format!("inserted {new} documents into {namespace} in MongoDB{already}"), begun.elapsed());
 
     let begun = Instant::now();
     searchable(settings, &namespace, &tickets).await?;
-    let came = if new > 0 { "they came through both streams and the model into Qdrant" } else { "they are in Qdrant" };
-    step(2, came, begun.elapsed());
+    let arrived = if new > 0 { "embedded them and wrote them to Qdrant" } else { "found them in Qdrant" };
+    step(2, arrived, begun.elapsed());
 
     let embedder = connect::embedder(settings, None)?;
     let index = connect::index(settings)?;
@@ -50,13 +50,13 @@ pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
     let found = search::find(&*embedder, &index, QUESTION, SHOWN, None).await?;
     step(3, &format!("searched for {}", styled(STRONG, format_args!("“{QUESTION}”"))), begun.elapsed());
     if found.is_empty() {
-        return Err(Failure::new("the documents are in the index, but the search found none of them")
-            .with_hint("tidewheel status and tidewheel check may tell more"));
+        return Err(Failure::new("the documents are in the index, but the search did not find them")
+            .with_hint("run `tidewheel status` and `tidewheel check`"));
     }
     search::show(&found, &settings.documents.fields);
-    // Another model may find another one.
+    // Another model may rank another document first.
     if found[0].document.get("_id").and_then(serde_json::Value::as_str) == tickets[0].get_str("_id").ok() {
-        printer::data(styled(DIM, "The first one shares no word with the question: it was found by its meaning."));
+        printer::data(styled(DIM, "The first result shares no word with the query: it was found by meaning."));
     }
     Ok(())
 }
@@ -71,9 +71,9 @@ fn namespace(settings: &Settings) -> Namespace {
     Namespace::new(database, chosen.map_or(COLLECTION, String::as_str))
 }
 
-/// Puts the tickets there; says how many were not there before. A second run changes nothing.
+/// Upserts the tickets and returns the number of new ones. A second run changes nothing.
 async fn insert(settings: &Settings, namespace: &Namespace, tickets: &[Document]) -> Result<u64, Failure> {
-    let failed = |error: mongodb::error::Error| Failure::new(format!("cannot write to {namespace}: {error}"));
+    let failed = |error: mongodb::error::Error| Failure::new(format!("failed to write to {namespace}: {error}"));
     let client = Client::with_uri_str(settings.mongodb.uri.reveal()).await.map_err(failed)?;
     let collection = client.database(namespace.database()).collection::<Document>(namespace.collection());
     let mut new = 0;
@@ -89,21 +89,21 @@ async fn insert(settings: &Settings, namespace: &Namespace, tickets: &[Document]
 async fn searchable(settings: &Settings, namespace: &Namespace, tickets: &[Document]) -> Result<(), Failure> {
     let index = connect::index(settings)?;
     let id = |ticket: &Document| {
-        // A text's canonical extended JSON is the text as JSON.
+        // The canonical extended JSON of a string is its JSON.
         let key = serde_json::Value::from(ticket.get_str("_id").unwrap_or_default()).to_string();
         DocumentId::new(namespace, &key).point(0)
     };
     let wanted: Vec<_> = tickets.iter().map(id).collect();
     let begun = Instant::now();
-    let mut last = String::from("they are still on their way");
-    while begun.elapsed() < PATIENCE {
+    let mut last = String::from("still in flight");
+    while begun.elapsed() < TIMEOUT {
         match index.points(&wanted, STAMP).await {
             Ok(points) if points.len() == wanted.len() => return Ok(()),
             Ok(_) => {}
             Err(error) => last = error.message,
         }
-        tokio::time::sleep(ASK_AGAIN).await;
+        tokio::time::sleep(POLL).await;
     }
-    Err(Failure::new(format!("the documents are not in Qdrant after {} s: {last}", PATIENCE.as_secs()))
-        .with_hint("run again with --log-level info to see what the services say"))
+    Err(Failure::new(format!("the documents are not in Qdrant after {} s: {last}", TIMEOUT.as_secs()))
+        .with_hint("run again with --log-level info to see the logs of the services"))
 }

@@ -1,14 +1,13 @@
 //! `tidewheel up`: the local stack and all services in one command.
 //!
-//! Provides what is missing, starts the servers, then the services with the servers' addresses, and stops all of it in
-//! order: services first, so that nothing writes to a server that is going away.
+//! Downloads missing servers, starts them, then starts the services with the servers' addresses. On shutdown the services stop
+//! first, so that nothing writes to a stopping server.
 
 mod demo;
 mod next;
 mod progress;
 mod tickets;
 
-use std::ffi::OsString;
 use std::path::Path;
 
 use tidewheel_local::ServerKind;
@@ -24,7 +23,7 @@ use crate::printer::{self, DIM, WARN, styled};
 use crate::services::{self, Kind, Services};
 use crate::settings::{Listen, Loaded, Settings};
 
-/// The database where nobody chose one.
+/// Default database.
 const DATABASE: &str = "demo";
 
 /// Runs until a signal, or with `--exit` until the demo is done.
@@ -33,12 +32,12 @@ pub(crate) async fn run(args: &UpArgs, loaded: &Loaded) -> Result<Answer, Failur
     printer::say(styled(DIM, format_args!("data: {}", data.display())));
     for (key, server) in [("mongodb.uri", "MongoDB"), ("redis.url", "Redis")] {
         if loaded.is_set(key) {
-            let note = format!("{key} is set, but `up` uses a {server} of its own; `tidewheel run` uses yours");
+            let note = format!("{key} has no effect: `up` starts its own {server}; use `tidewheel run` with yours");
             printer::say(format_args!("{}: {note}", styled(WARN, "note")));
         }
     }
     let kinds = Kind::of_run(&loaded.settings);
-    addresses_are_free(&loaded.settings, &kinds).await?;
+    check_addresses(&loaded.settings, &kinds).await?;
     let key = qdrant_key(&data, &loaded.settings)?;
     let stack = tokio::select! {
         started = start_stack(&data, loaded, key.clone()) => started?,
@@ -50,7 +49,7 @@ pub(crate) async fn run(args: &UpArgs, loaded: &Loaded) -> Result<Answer, Failur
     ran
 }
 
-/// The key that the stack's Qdrant asks for: the user's, or one of its own; `None` if it is the user's Qdrant.
+/// The API key of the stack's Qdrant: the user's, or a generated one; `None` if the user provides Qdrant.
 fn qdrant_key(data: &Path, settings: &Settings) -> Result<Option<ApiKey>, Failure> {
     if settings.qdrant.url_is_set {
         return Ok(None);
@@ -61,7 +60,7 @@ fn qdrant_key(data: &Path, settings: &Settings) -> Result<Option<ApiKey>, Failur
     ApiKey::read_or_create(data).map(Some).map_err(|error| {
         let file = ApiKey::file(data);
         Failure::new(format!("failed to write the API key of Qdrant to {}: {error}", file.display()))
-            .with_hint("choose a directory that can be written with --data")
+            .with_hint("choose a writable directory with --data")
     })
 }
 
@@ -69,10 +68,7 @@ async fn start_stack(data: &Path, loaded: &Loaded, key: Option<ApiKey>) -> Resul
     let settings = &loaded.settings;
     let report = progress::report();
     let provisioner = Provisioner::new(report.clone()).map_err(|error| failure(&error.into()))?;
-    let this = std::env::current_exe()
-        .map_err(|error| Failure::new(format!("cannot find this program to start Qdrant with: {error}")))?;
-    let command: Vec<OsString> = vec![this.into(), "local-qdrant".into()];
-    let mut options = StackOptions::new(data, command);
+    let mut options = StackOptions::new(data);
     options.mongodb_port = settings.local.mongodb_port;
     options.redis_port = settings.local.redis_port;
     options.qdrant_http_port = settings.local.qdrant_http_port;
@@ -82,7 +78,7 @@ async fn start_stack(data: &Path, loaded: &Loaded, key: Option<ApiKey>) -> Resul
         options.qdrant = QdrantSource::Elsewhere;
     }
     let stack = async { Stack::start(options, &provisioner, report.clone()).await.map_err(|error| failure(&error)) };
-    // Fetched beside the servers; the embedder then finds it in the cache.
+    // Downloaded in parallel with the servers; the embedder then finds it in the cache.
     let model = async {
         if settings.embedding.elsewhere {
             return Ok(());
@@ -102,10 +98,10 @@ async fn run_services(
 ) -> Result<Answer, Failure> {
     let mut settings = loaded.with(&stack_settings(loaded, stack, key.as_ref()))?.settings;
     if settings.console.listen == Listen::Default && TcpListener::bind(console::USUAL).await.is_err() {
-        // Another process keeps the usual address; the console takes any free port.
+        // Another process uses the default address; the console takes any free port.
         settings.console.listen = Listen::At("127.0.0.1:0".to_owned());
     }
-    // The user knows a key of their own.
+    // The key file is printed only for a generated key.
     let key_file = match &loaded.settings.qdrant.api_key {
         Some(_) => None,
         None => key.map(|_| local_data::directory(settings.local.data.as_deref()).map(|data| ApiKey::file(&data))),
@@ -121,10 +117,10 @@ async fn run_services(
         let demo = tokio::select! {
             demo = demo::run(&settings) => demo,
             failure = services.a_failure() => Err(failure),
-            () = services::a_signal() => Err(Failure::new("stopped before the demo was done")),
+            () = services::a_signal() => Err(Failure::new("interrupted before the demo finished")),
         };
         if let Err(failure) = demo {
-            // The reason why it failed is what counts.
+            // The demo's failure takes precedence over a failure to stop.
             let _ = services.stop().await;
             return Err(failure);
         }
@@ -134,12 +130,12 @@ async fn run_services(
             return Ok(Answer::Fine);
         }
     }
-    printer::say(styled(DIM, "everything runs; Ctrl-C stops it, and the data stays"));
+    printer::say(styled(DIM, "all services are running; press Ctrl-C to stop, data is kept"));
     services.until_stopped().await?;
     Ok(Answer::Fine)
 }
 
-/// What the stack knows better than the settings.
+/// Settings overridden by the stack.
 fn stack_settings(loaded: &Loaded, stack: &Stack, key: Option<&ApiKey>) -> Vec<(&'static str, String)> {
     let mut settings = vec![
         ("mongodb.uri_file", String::new()),
@@ -164,13 +160,13 @@ fn stack_settings(loaded: &Loaded, stack: &Stack, key: Option<&ApiKey>) -> Vec<(
     settings
 }
 
-/// Fails before anything is fetched if an address of ours is taken.
-async fn addresses_are_free(settings: &Settings, kinds: &[Kind]) -> Result<(), Failure> {
+/// Fails before any download if an address is in use.
+async fn check_addresses(settings: &Settings, kinds: &[Kind]) -> Result<(), Failure> {
     let operations = services::operations_address(settings, kinds);
     let embedder = (!settings.embedding.elsewhere).then(|| settings.embedder.listen.clone());
     let console = match &settings.console.listen {
         Listen::At(address) => Some(address.clone()),
-        // Without a choice of the user's any other port does.
+        // Without an explicit address any other port will do.
         Listen::Default | Listen::Off => None,
     };
     for (address, who, flag) in [
@@ -180,15 +176,15 @@ async fn addresses_are_free(settings: &Settings, kinds: &[Kind]) -> Result<(), F
     ] {
         if let Some(address) = address {
             TcpListener::bind(&address).await.map_err(|error| {
-                Failure::new(format!("{who} cannot listen on {address}: {error}"))
-                    .with_hint(format!("stop what listens there, or choose another port with {flag}"))
+                Failure::new(format!("failed to bind {address} for {who}: {error}"))
+                    .with_hint(format!("stop the process that uses the port, or choose another one with {flag}"))
             })?;
         }
     }
     Ok(())
 }
 
-/// The stack's error with the flag that helps.
+/// The stack's error, with the flag to set as its hint.
 fn failure(error: &StackError) -> Failure {
     let hint = match error {
         StackError::PortTaken { server, .. } => {
@@ -197,9 +193,9 @@ fn failure(error: &StackError) -> Failure {
                 ServerKind::Redis => "--redis-port",
                 ServerKind::Qdrant => "--qdrant-http-port or --qdrant-grpc-port",
             };
-            format!("stop what listens there, or choose another port with {flag}")
+            format!("stop the process that uses the port, or choose another one with {flag}")
         }
-        StackError::Locked { .. } => "stop the other one, or choose another directory with --data".into(),
+        StackError::Locked { .. } => "stop the other process, or choose another directory with --data".into(),
         other => other.hint(),
     };
     Failure::new(error.to_string()).with_hint(hint)

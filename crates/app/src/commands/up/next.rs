@@ -1,4 +1,4 @@
-//! Tells where everything is, and what to type next.
+//! Prints the addresses of the stack and the next commands.
 
 use std::path::Path;
 use tidewheel_core::address;
@@ -11,7 +11,7 @@ use crate::printer::{self, DIM, STRONG, styled};
 use crate::services::Bound;
 use crate::settings::{Settings, reachable};
 
-/// Where everything is.
+/// Prints the addresses.
 pub(super) fn addresses(settings: &Settings, stack: &Stack, bound: Bound, key_file: Option<&Path>) {
     let row = |what: &str, address: &str, note: &str| {
         printer::data(format_args!("  {what:<11} {address:<42} {}", styled(DIM, note)));
@@ -25,27 +25,27 @@ pub(super) fn addresses(settings: &Settings, stack: &Stack, bound: Bound, key_fi
         row("Qdrant", &http, &format!("REST; {collection}"));
         row("", settings.qdrant.url.reveal(), "gRPC");
         if let Some(file) = key_file {
-            row("", "its API key", &file.display().to_string());
+            row("", "API key file", &file.display().to_string());
         }
     } else {
-        row("Qdrant", &address::shown(settings.qdrant.url.reveal()), &format!("yours; {collection}"));
+        row("Qdrant", &address::shown(settings.qdrant.url.reveal()), &format!("external; {collection}"));
     }
-    let model = if settings.embedding.elsewhere { "yours" } else { &settings.embedder.model };
+    let model = if settings.embedding.elsewhere { "external" } else { &settings.embedder.model };
     row("Embedder", &address::shown(connect::embedder_url(settings)), model);
     if let Some(address) = bound.operations {
         row("Operations", &format!("http://{}", reachable(&address.to_string())), "/ready, /health, /metrics");
     }
     if let Some(address) = bound.console {
-        row("Console", &format!("http://{}", reachable(&address.to_string())), "for your browser");
+        row("Console", &format!("http://{}", reachable(&address.to_string())), "open in a browser");
     }
 }
 
-/// What to type next.
+/// Prints the next commands.
 pub(super) fn commands(settings: &Settings, stack: &Stack, bound: Bound, key_file: Option<&Path>) {
     let this = std::env::args().next().unwrap_or_else(|| "tidewheel".into());
     let database = settings.mongodb.database.as_deref().unwrap_or_default();
     let collection = &settings.qdrant.collection;
-    printer::data(format_args!("\n{}", styled(STRONG, "Type next, in another terminal:")));
+    printer::data(format_args!("\n{}", styled(STRONG, "Next steps, in another terminal:")));
     let mut lines = vec![
         format!("{this} search \"nobody has paid us yet\"{}", for_search(settings, key_file)),
         format!("{this} status --watch{}", for_status(settings, stack, key_file)),
@@ -72,7 +72,7 @@ pub(super) fn commands(settings: &Settings, stack: &Stack, bound: Bound, key_fil
     }
 }
 
-/// A flag for an address that is not the usual one; nothing for a usual one.
+/// The flag for an address on another than the default port; empty for the default port.
 fn flag(name: &str, address: &str, usual_port: &str) -> String {
     match address.trim_end_matches('/').ends_with(usual_port) {
         true => String::new(),
@@ -80,14 +80,14 @@ fn flag(name: &str, address: &str, usual_port: &str) -> String {
     }
 }
 
-/// What `search` has to be told.
+/// Flags for `search`.
 fn for_search(settings: &Settings, key_file: Option<&Path>) -> String {
     flag("--qdrant-url", settings.qdrant.url.reveal(), ":6334")
         + &flag("--embedding-url", connect::embedder_url(settings), ":8080")
         + &for_key(settings, key_file)
 }
 
-/// A flag for the key, where it is not found by itself.
+/// The flag for the API key, unless it is found automatically.
 fn for_key(settings: &Settings, key_file: Option<&Path>) -> String {
     let usual = local_data::directory(None).is_ok_and(|data| key_file == Some(&*ApiKey::file(&data)))
         && settings.qdrant.url.reveal().trim_end_matches('/').ends_with(":6334");
@@ -97,12 +97,12 @@ fn for_key(settings: &Settings, key_file: Option<&Path>) -> String {
     }
 }
 
-/// What `status` has to be told.
+/// Flags for `status`.
 fn for_status(settings: &Settings, stack: &Stack, key_file: Option<&Path>) -> String {
     let database = settings.mongodb.database.as_deref().unwrap_or_default();
     let mongodb = match stack.mongodb_uri() {
         uri if uri.contains(":27017/") => String::new(),
-        // An & means something else to a shell.
+        // Quoted because of `&`.
         uri => format!(" --mongodb-uri '{uri}'"),
     };
     let redis = flag("--redis-url", &stack.redis_url(), ":6379");

@@ -1,4 +1,4 @@
-//! Shows what is fetched and started: bars on a terminal, a line for each step elsewhere.
+//! Shows the progress of downloads and server starts: bars on a terminal, one line per step elsewhere.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,12 +9,14 @@ use tidewheel_local::{Event, Part, Report};
 
 use crate::printer::{self, BAD, DIM, GOOD, WARN, styled};
 
-/// A bar that says how fast it is and how long it will take.
+/// Bar with throughput and ETA.
 const WITH_TOTAL: &str = "  {prefix:<14} {bar:30} {bytes:>10} of {total_bytes} {bytes_per_sec:>12} {eta:>4}";
-/// The size is not known.
+/// Spinner for a download of unknown size.
 const WITHOUT_TOTAL: &str = "  {prefix:<14} {spinner} {bytes:>10} {bytes_per_sec:>12}";
 
-/// A report that shows events on stderr.
+const OF_CRATES: &str = "  {prefix:<14} {bar:30} {pos:>10} of {len} crates {elapsed}";
+
+/// Returns a report that prints events to stderr.
 pub(super) fn report() -> Report {
     let bars = Arc::new(Bars::default());
     Arc::new(move |event| bars.show(event))
@@ -23,13 +25,14 @@ pub(super) fn report() -> Report {
 struct Bars {
     all: MultiProgress,
     by_part: Mutex<HashMap<Part, ProgressBar>>,
+    compiling: Mutex<Option<ProgressBar>>,
 }
 
 impl Default for Bars {
     fn default() -> Self {
         let target =
-            if printer::talks_to_a_person() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { all: MultiProgress::with_draw_target(target), by_part: Mutex::default() }
+            if printer::stderr_is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Self { all: MultiProgress::with_draw_target(target), by_part: Mutex::default(), compiling: Mutex::default() }
     }
 }
 
@@ -38,7 +41,7 @@ impl Bars {
         match event {
             Event::Fetching { part, what, from, bytes, licence } => {
                 let size = bytes.map(|bytes| format!("{}, ", size(bytes))).unwrap_or_default();
-                self.say(&format!("fetching {what} from {from} ({size}licence: {licence})"));
+                self.print(&format!("downloading {what} from {from} ({size}licence: {licence})"));
                 let bar = self.all.add(bar(bytes).with_prefix(part.to_string()));
                 self.bars().insert(part, bar);
             }
@@ -54,29 +57,49 @@ impl Bars {
                 if let Some(bar) = self.bars().remove(&part) {
                     bar.finish_and_clear();
                 }
-                self.say(&format!("{} {part} fetched and checked {}", styled(GOOD, "✔"), faint(took)));
+                self.print(&format!("{} {part} downloaded and verified {}", styled(GOOD, "✔"), faint(took)));
             }
-            Event::Waiting { part } => self.say(&format!("another process is fetching {part}; waiting for it")),
-            Event::Skipped { part, reason } => self.say(&styled(DIM, format_args!("{part}: {reason}"))),
+            Event::Waiting { part } => self.print(&format!("waiting for another process to download {part}")),
+            Event::Skipped { part, reason } => self.print(&styled(DIM, format_args!("{part}: {reason}"))),
+            Event::Compiling { what, done, total } => self.compiling(what, done, total),
+            Event::Compiled { what, took } => {
+                if let Some(bar) = self.compiling.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    bar.finish_and_clear();
+                }
+                self.say(&format!("{} {what} compiled {}", styled(GOOD, "✔"), faint(took)));
+            }
             Event::Starting { .. } => {}
             Event::Ready { server, port, took } => {
-                self.say(&format!("{} {server} on port {port} {}", styled(GOOD, "✔"), faint(took)));
+                self.print(&format!("{} {server} on port {port} {}", styled(GOOD, "✔"), faint(took)));
             }
-            Event::Died { server, status } => self.say(&format!("{} {server} died: {status}", styled(BAD, "✖"))),
+            Event::Died { server, status } => {
+                self.print(&format!("{} {server} exited unexpectedly: {status}", styled(BAD, "✖")));
+            }
             Event::Restarting { server, after } => {
-                self.say(&format!("starting {server} again in {:.1} s", after.as_secs_f32()));
+                self.print(&format!("restarting {server} in {:.1} s", after.as_secs_f32()));
             }
             Event::RestartFailed { server, reason } => {
-                self.say(&format!("{} {server} does not start again: {reason}", styled(WARN, "!")));
+                self.print(&format!("{} failed to restart {server}: {reason}", styled(WARN, "!")));
             }
-            Event::Stopped { server } => self.say(&styled(DIM, format_args!("{server} stopped"))),
-            // Of a newer stack.
+            Event::Stopped { server } => self.print(&styled(DIM, format_args!("{server} stopped"))),
+            // The enum is non-exhaustive.
             _ => {}
         }
     }
 
-    /// A line above the bars.
-    fn say(&self, line: &str) {
+    fn compiling(&self, what: &'static str, done: usize, total: usize) {
+        let mut bar = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = bar.get_or_insert_with(|| {
+            self.say(&format!("compiling {what}, once: {total} crates, which can take ten minutes"));
+            let style = ProgressStyle::with_template(OF_CRATES).expect("the template is valid").progress_chars("━╸ ");
+            self.all.add(ProgressBar::new(total as u64).with_style(style).with_prefix("compiling"))
+        });
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    }
+
+    /// Prints a line above the bars.
+    fn print(&self, line: &str) {
         self.all.suspend(|| printer::say(line));
     }
 

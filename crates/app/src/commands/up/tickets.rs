@@ -1,8 +1,8 @@
-//! The documents of the demo: what a small company's support desk sees in a month. All names are made up.
+//! Documents of the demo: a month of support tickets of a small company. All names are fictitious.
 
 use mongodb::bson::{DateTime, Document, doc};
 
-/// What the demo searches for. It shares no word with the ticket that answers it; a test sees to that.
+/// Query of the demo. It shares no word with the ticket that answers it; a test checks that.
 pub(super) const QUESTION: &str = "my package never showed up";
 
 /// A ticket: number, product, customer, owner, day of March 2024, subject, content.
@@ -114,7 +114,7 @@ const TICKETS: [Ticket; 10] = [
 const FIRST_OF_MARCH: i64 = 1_709_283_600_000;
 const DAY: i64 = 86_400_000;
 
-/// The documents. Their ids are fixed, so that a second run finds them already there.
+/// Returns the documents. Their ids are fixed, so that a second run inserts nothing.
 pub(super) fn tickets() -> Vec<Document> {
     let document = |(number, product, customer, owner, day, subject, content): Ticket| {
         doc! {
@@ -141,14 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_shares_no_word_with_the_question() {
+    fn expected_answer_shares_no_word_with_the_query() {
         let (.., subject, content) = TICKETS[0];
         let shared: Vec<_> = words(QUESTION).intersection(&words(&format!("{subject} {content}"))).cloned().collect();
         assert!(shared.is_empty(), "{shared:?}");
     }
 
     #[test]
-    fn every_ticket_is_itself() {
+    fn tickets_have_unique_ids() {
         let ids: HashSet<_> = tickets().iter().map(|ticket| ticket.get_str("_id").unwrap().to_owned()).collect();
         assert_eq!(ids.len(), TICKETS.len());
         assert_eq!(tickets()[0].get_datetime("date").unwrap().try_to_rfc3339_string().unwrap(), "2024-03-04T09:00:00Z");

@@ -1,4 +1,4 @@
-//! `tidewheel verify`: is the index what MongoDB says, and if not, how does it differ?
+//! `tidewheel verify`: compares the index with MongoDB, and repairs differences with `--repair`.
 
 mod shown;
 
@@ -23,16 +23,16 @@ use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
 use crate::services::{guard, left_out, upserter_options};
 use crate::settings::Settings;
 
-/// Differences that are spelled out for people.
+/// Differences to print.
 const SHOWN: usize = 20;
 
-/// Dead letters that are looked through for the reasons of what is missing.
+/// Dead letters to scan for the reasons of differences.
 const LETTERS: u64 = 10_000;
 
-/// Documents that are looked for among the dead letters.
+/// Documents to look up among the dead letters.
 const EXPLAINED: usize = 1_000;
 
-/// Audits, and prints what was found.
+/// Audits the index and prints the result.
 pub(crate) async fn run(args: &VerifyArgs, settings: &Settings) -> Result<Answer, Failure> {
     let shown = Arc::new(Shown::new());
     let report = shown.clone();
@@ -46,18 +46,18 @@ pub(crate) async fn run(args: &VerifyArgs, settings: &Settings) -> Result<Answer
     Ok(verified.answer())
 }
 
-/// What an audit has found, with what is known of the reasons.
+/// Result of an audit, with known reasons.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Verified {
     #[serde(flatten)]
     pub(crate) found: Found,
-    /// Why documents were given up, by namespace and key, as far as dead letters say so.
+    /// Documents that differ because they are dead letters.
     pub(crate) parked: Vec<Parked>,
-    /// Whether only a part was compared.
+    /// Whether only a part of the documents was compared.
     pub(crate) partly: bool,
 }
 
-/// A document that differs because its change was given up.
+/// A document that differs because its change is a dead letter.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Parked {
     pub(crate) namespace: String,
@@ -66,14 +66,14 @@ pub(crate) struct Parked {
 }
 
 impl Verified {
-    /// 0: nothing differs, or everything was repaired.
+    /// Success if nothing differs or everything was repaired.
     fn answer(&self) -> Answer {
         let left = self.found.repaired.as_ref().map_or_else(|| self.found.drift(), |repaired| repaired.left);
         if left == 0 { Answer::Fine } else { Answer::No }
     }
 }
 
-/// Compares source and index as the arguments say, and repairs if they say so.
+/// Compares source and index, and repairs differences with `--repair`.
 pub(crate) async fn verify(args: &VerifyArgs, settings: &Settings, report: Report) -> Result<Verified, Failure> {
     let options = AuditOptions {
         scope: scope(args, settings).await?,
@@ -86,7 +86,7 @@ pub(crate) async fn verify(args: &VerifyArgs, settings: &Settings, report: Repor
     let source = connect::source(connect::mongo_options(settings, "verify")?).await?;
     let passed_over = source.passed_over().await?;
     if !passed_over.is_empty() {
-        // That an empty index equals an empty selection would be true, and mislead.
+        // An empty index matches an empty selection, which would be misleading.
         return Err(Failure::new(format!("mongodb.collection selects {}", none_of(&passed_over)))
             .with_hint("correct mongodb.collection: a name, or a pattern such as \"tickets_*\""));
     }
@@ -106,7 +106,7 @@ pub(crate) async fn verify(args: &VerifyArgs, settings: &Settings, report: Repor
 async fn ports(settings: &Settings, source: MongoSource, repair: bool) -> Result<(AuditPorts, RedisStore), Failure> {
     let redis = connect::redis(settings)?;
     if repair {
-        // Documents of another database must not get into this Redis.
+        // Keep documents of another database out of this Redis.
         guard(settings, &redis, None, None).check_redis().await?;
     }
     let ports = AuditPorts {
@@ -129,7 +129,7 @@ async fn scope(args: &VerifyArgs, settings: &Settings) -> Result<Scope, Failure>
         None => None,
         Some(text) => Some(share(text, settings, &namespaces).await?),
     };
-    // The likeliest reading counts: extended JSON says exactly what is meant.
+    // The likeliest reading is used; extended JSON is unambiguous.
     let end = |text: &Option<String>| {
         text.as_ref().and_then(|text| id_readings(text).into_iter().next()).map(|reading| reading.key)
     };
@@ -138,7 +138,7 @@ async fn scope(args: &VerifyArgs, settings: &Settings) -> Result<Scope, Failure>
     Ok(Scope { namespaces, share, range })
 }
 
-/// Which part of the documents a sample is.
+/// Returns the sample as a share of all documents.
 async fn share(text: &str, settings: &Settings, namespaces: &[Namespace]) -> Result<f64, Failure> {
     let share = match text.strip_suffix('%') {
         Some(percent) => percent.trim().parse::<f64>().ok().map(|percent| percent / 100.0),
@@ -148,12 +148,12 @@ async fn share(text: &str, settings: &Settings, namespaces: &[Namespace]) -> Res
         },
     };
     share.filter(|share| *share > 0.0).map(|share| share.min(1.0)).ok_or_else(|| {
-        Failure::new(format!("--sample {text:?} is no sample"))
-            .with_hint("write a number of documents, such as 1000, or a part of them, such as 5%")
+        Failure::new(format!("invalid --sample {text:?}: expected a number or a percentage"))
+            .with_hint("use a number of documents such as 1000, or a percentage such as 5%")
     })
 }
 
-/// About how many documents there are.
+/// Returns the estimated number of documents.
 async fn documents(settings: &Settings, namespaces: &[Namespace]) -> Result<u64, Failure> {
     let source = connect::source(connect::mongo_options(settings, "verify")?).await?;
     let mut all = 0;
@@ -165,7 +165,7 @@ async fn documents(settings: &Settings, namespaces: &[Namespace]) -> Result<u64,
     Ok(all)
 }
 
-/// Which of these documents have a dead letter, with its reason.
+/// Returns the documents that have a dead letter, with its reason.
 async fn parked(redis: &RedisStore, differences: &[Difference]) -> PortResult<Vec<Parked>> {
     let wanted: Vec<(Namespace, String)> = differences
         .iter()
@@ -198,7 +198,7 @@ async fn parked(redis: &RedisStore, differences: &[Difference]) -> PortResult<Ve
 fn show(verified: &Verified) {
     let Verified { found, parked, partly } = verified;
     let rate = found.documents as f64 / found.seconds.max(1e-3);
-    let what = if *partly { "in a part of the documents" } else { "in all documents" };
+    let scope = if *partly { "in the compared part of the documents" } else { "in all documents" };
     printer::say(format_args!(
         "{} and {} compared in {:.1} s ({rate:.0} documents/s)",
         printer::counted(found.documents, "document"),
@@ -206,14 +206,14 @@ fn show(verified: &Verified) {
         found.seconds
     ));
     if found.foreign > 0 {
-        printer::say(styled(DIM, format_args!("{} points that are not tidewheel's were left alone", found.foreign)));
+        printer::say(styled(DIM, format_args!("{} points of other writers ignored", found.foreign)));
     }
     if found.unsettled > 0 {
-        let text = format!("{} documents kept changing, so that nothing can be said of them", found.unsettled);
+        let text = format!("{} documents kept changing and could not be compared", found.unsettled);
         printer::say(styled(WARN, text));
     }
     if found.drift() == 0 {
-        printer::data(format_args!("{} the index equals MongoDB {what}", styled(GOOD, "✔")));
+        printer::data(format_args!("{} the index matches MongoDB {scope}", styled(GOOD, "✔")));
         return;
     }
     let counts = Kind::ALL.into_iter().filter(|kind| found.of(*kind) > 0);
@@ -228,8 +228,7 @@ fn show(verified: &Verified) {
     if !found.settled {
         printer::say(styled(
             WARN,
-            "what was committed before had not arrived: changes on their way are among the differences. `tidewheel status` \
-             shows why",
+            "earlier changes had not arrived: the differences include changes in flight. Run `tidewheel status` to see why",
         ));
     }
     match &found.repaired {
@@ -239,11 +238,11 @@ fn show(verified: &Verified) {
                 let them =
                     if parked.len() == 1 { "1 of them is".into() } else { format!("{} of them are", parked.len()) };
                 printer::say(format_args!(
-                    "{them} parked: once the cause is gone, `tidewheel dead-letters retry --all --yes`"
+                    "{them} parked: fix the cause, then run `tidewheel dead-letters retry --all --yes`"
                 ));
             }
             if found.drift() > parked.len() as u64 {
-                printer::say("`tidewheel verify --repair` sends what differs through the pipeline again");
+                printer::say("run `tidewheel verify --repair` to send differing documents through the pipeline again");
             }
         }
         Some(repaired) => {
@@ -253,13 +252,13 @@ fn show(verified: &Verified) {
                 printer::counted(repaired.deleted, "deletion")
             );
             if repaired.left == 0 {
-                printer::data(format_args!("{} {sent}, and nothing differs any more", styled(GOOD, "✔")));
+                printer::data(format_args!("{} {sent}; no differences left", styled(GOOD, "✔")));
             } else {
                 for difference in repaired.still.iter().take(SHOWN) {
                     show_difference(difference, parked);
                 }
                 let text = format!("{sent}; {} still differ", repaired.left);
-                printer::data(format_args!("{} {text}: `tidewheel trace` says why", styled(BAD, "✖")));
+                printer::data(format_args!("{} {text}: run `tidewheel trace` to see why", styled(BAD, "✖")));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Shows how far an audit is: a bar on a terminal, a line now and then elsewhere.
+//! Shows the progress of an audit: a bar on a terminal, a line every few seconds elsewhere.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,13 +8,13 @@ use tidewheel_pipeline::audit::Progress;
 
 use crate::printer;
 
-/// How often a line is printed where there is no terminal.
+/// Interval between lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Both sides together.
-const BAR: &str = "  {bar:30} {percent} %  {msg}  {eta} left";
+/// Bar for documents and points together.
+const BAR: &str = "  {bar:30} {percent}%  {msg}  ETA {eta}";
 
-/// What is shown.
+/// The progress display.
 pub(super) struct Shown {
     bar: Option<ProgressBar>,
     printed: Mutex<Instant>,
@@ -22,8 +22,8 @@ pub(super) struct Shown {
 
 impl Shown {
     pub(super) fn new() -> Self {
-        let bar = printer::talks_to_a_person().then(|| {
-            let style = ProgressStyle::with_template(BAR).expect("the template is fixed");
+        let bar = printer::stderr_is_terminal().then(|| {
+            let style = ProgressStyle::with_template(BAR).expect("the template is valid");
             ProgressBar::new(1).with_style(style)
         });
         Self { bar, printed: Mutex::new(Instant::now()) }
@@ -31,7 +31,7 @@ impl Shown {
 
     pub(super) fn report(&self, progress: Progress) {
         let Progress { documents, of_documents, points, of_points, suspects } = progress;
-        let text = format!("{documents} documents, {points} points compared, {suspects} to be looked at again");
+        let text = format!("{documents} documents, {points} points compared, {suspects} to recheck");
         match &self.bar {
             Some(bar) => {
                 bar.set_length((of_documents + of_points).max(1));

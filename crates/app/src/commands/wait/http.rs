@@ -1,4 +1,4 @@
-//! `GET /searchable?since=…&timeout=…`: the same question over HTTP.
+//! `GET /searchable?since=…&timeout=…`: the same wait over HTTP.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use super::waiter::Waiter;
 use crate::exit::Failure;
 use crate::settings::{Settings, parse_duration};
 
-/// How long to wait if nobody says.
+/// Default timeout.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longer than this nobody waits in one request.
+/// Maximum timeout of a request.
 const LONGEST: Duration = Duration::from_secs(300);
 
 #[derive(Deserialize)]
@@ -27,7 +27,7 @@ struct Asked {
     timeout: Option<String>,
 }
 
-/// The route. 200 it is searchable; 504 not within the timeout; 400 the question makes no sense; 503 nobody can tell.
+/// The route. 200: searchable; 504: timed out; 400: invalid parameter; 503: a server did not answer.
 pub(crate) fn router(settings: &Settings) -> Result<Router, Failure> {
     let waiter = Arc::new(Waiter::new(settings)?);
     Ok(Router::new().route("/searchable", get(searchable)).with_state(waiter))
@@ -42,7 +42,7 @@ async fn searchable(State(waiter): State<Arc<Waiter>>, Query(asked): Query<Asked
         Some(Ok(timeout)) => timeout.min(LONGEST),
         Some(Err(text)) => {
             let failure =
-                Failure::new(format!("timeout {text:?} is no span of time")).with_hint("write it like 500ms or 10s");
+                Failure::new(format!("invalid timeout {text:?}")).with_hint("use a duration such as 500ms or 10s");
             return refused(&failure, StatusCode::BAD_REQUEST);
         }
     };

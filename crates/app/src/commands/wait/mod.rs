@@ -1,4 +1,4 @@
-//! `tidewheel wait`: read your own writes.
+//! `tidewheel wait`: waits for read-your-writes consistency.
 
 pub(crate) mod http;
 mod since;
@@ -11,7 +11,7 @@ use crate::printer::{self, BAD, GOOD, styled};
 use crate::settings::Settings;
 use crate::times;
 
-/// Waits, and says how it ended.
+/// Waits, and prints the result.
 pub(crate) async fn run(args: &WaitArgs, settings: &Settings) -> Result<Answer, Failure> {
     let waited = Waiter::new(settings)?.wait(&args.since, args.timeout).await?;
     match args.output.output {
@@ -24,9 +24,12 @@ pub(crate) async fn run(args: &WaitArgs, settings: &Settings) -> Result<Answer, 
                     printer::data(format_args!("{} {text}", styled(GOOD, "✔")));
                 }
                 Some(why) => {
-                    let text = format!("not everything up to {} is searchable after {took}: {why}", waited.until);
+                    let text = format!(
+                        "timed out after {took}: changes up to {} are not all searchable ({why})",
+                        waited.until
+                    );
                     printer::data(format_args!("{} {text}", styled(BAD, "✖")));
-                    printer::say("`tidewheel status` shows what is in the way");
+                    printer::say("run `tidewheel status` to see the cause");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Up to which time to wait, as people and drivers write it.
+//! Parses the time to wait for.
 
 use std::time::SystemTime;
 
@@ -7,19 +7,19 @@ use tidewheel_core::version::ClusterTime;
 use crate::exit::Failure;
 use crate::times;
 
-/// A time that was asked for.
+/// The requested time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Since {
-    /// Whatever MongoDB has committed by now.
+    /// Everything that MongoDB has committed by now.
     Now,
-    /// A time of MongoDB itself.
+    /// A cluster time.
     Cluster(ClusterTime),
-    /// A time by the clock on the wall: everything of its second and before.
+    /// A wall-clock time: everything up to the end of its second.
     Wall(ClusterTime),
 }
 
 impl Since {
-    /// Reads it.
+    /// Parses the time.
     pub(super) fn parse(text: &str, now: SystemTime) -> Result<Self, Failure> {
         let text = text.trim();
         if text.is_empty() || text == "now" {
@@ -31,12 +31,12 @@ impl Since {
             return Ok(Self::Cluster(ClusterTime { seconds, increment }));
         }
         let wall = times::parse("--since", text, now).map_err(|_| {
-            Failure::new(format!("{text:?} is no time")).with_hint(
-                "write now, a cluster time such as 1763842213.7, a time such as 2026-05-01T12:00:00Z, or how long ago: 90s",
+            Failure::new(format!("invalid time {text:?}")).with_hint(
+                "use `now`, a cluster time such as 1763842213.7, a timestamp such as 2026-05-01T12:00:00Z, or an age such as 90s",
             )
         })?;
         if wall > times::milliseconds(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()) {
-            return Err(Failure::new(format!("{text} is in the future")));
+            return Err(Failure::new(format!("invalid time {text:?}: it is in the future")));
         }
         let seconds = u32::try_from(wall / 1_000).unwrap_or(u32::MAX);
         Ok(Self::Wall(ClusterTime { seconds, increment: u32::MAX }))
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_of_drivers_and_of_people_are_read() {
+    fn cluster_times_timestamps_and_ages_are_parsed() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let parse = |text| Since::parse(text, now);
         let time = |seconds, increment| ClusterTime { seconds, increment };

@@ -17,23 +17,23 @@ use crate::exit::Failure;
 use crate::settings::Settings;
 use crate::times;
 
-/// How often the record of what is in the index is looked at, however many wait.
+/// Polling interval of the applied checkpoint, shared by all waiting callers.
 const LOOK: Duration = Duration::from_millis(25);
 
-/// How long to leave a server that did not answer alone.
+/// Delay before a server that did not answer is queried again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// How a wait ended.
+/// Result of a wait.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Waited {
-    /// Whether everything that was committed up to `until` is searchable, what was parked or refused apart.
+    /// Whether everything committed up to `until` is searchable, except parked or refused changes.
     pub(crate) searchable: bool,
-    /// The cluster time that was waited for, as `seconds.increment`.
+    /// The requested cluster time, as `seconds.increment`.
     pub(crate) until: String,
-    /// The cluster time up to which everything is known to be searchable; none while a snapshot runs.
+    /// The cluster time up to which everything is known to be searchable; `None` while a snapshot runs.
     pub(crate) searchable_through: Option<String>,
     pub(crate) waited_ms: u64,
-    /// What it waited for in the end.
+    /// Why the wait timed out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) why: Option<String>,
 }
@@ -43,24 +43,24 @@ pub(crate) struct Waiter {
     redis: RedisStore,
     mongo: Result<MongoOptions, Failure>,
     source: OnceCell<MongoSource>,
-    /// What was seen last, and when: all who wait share it.
+    /// The last applied checkpoint and when it was read, shared by all waiting callers.
     seen: Mutex<Option<(Instant, Option<Checkpoint>)>>,
 }
 
 impl Waiter {
-    /// With these settings; connects when it is first needed.
+    /// Creates a waiter that connects on first use.
     pub(crate) fn new(settings: &Settings) -> Result<Self, Failure> {
-        let mongo = connect::mongo_options(settings, "a wait for MongoDB's present time");
+        let mongo = connect::mongo_options(settings, "the cluster time lookup");
         Ok(Self { redis: connect::redis(settings)?, mongo, source: OnceCell::new(), seen: Mutex::default() })
     }
 
-    /// Waits until everything that was committed up to `since` is searchable, or until the time is over.
+    /// Waits until everything committed up to `since` is searchable, or until the timeout.
     pub(crate) async fn wait(&self, since: &str, timeout: Duration) -> Result<Waited, Failure> {
         let begun = Instant::now();
         let until = match Since::parse(since, SystemTime::now())? {
             Since::Cluster(time) => time,
             Since::Now => self.now().await?,
-            // An idle MongoDB's own time may stand still behind that time, and nothing was committed in between.
+            // The cluster time of an idle MongoDB can lag behind, and nothing was committed in between.
             Since::Wall(time) => time.min(self.now().await?),
         };
         let ended = |searchable, through: Option<ClusterTime>, why| Waited {
@@ -92,7 +92,7 @@ impl Waiter {
         }
     }
 
-    /// The time of the source.
+    /// The current cluster time of the source.
     async fn now(&self) -> Result<ClusterTime, Failure> {
         let connect = || async {
             let options = match &self.mongo {
@@ -107,7 +107,7 @@ impl Waiter {
         Ok(self.source.get_or_try_init(connect).await?.now().await?)
     }
 
-    /// The newest checkpoint that is in the index, as of a moment ago at most: what was in it then still is.
+    /// The applied checkpoint, cached for [`LOOK`]: what it covers stays in the index.
     async fn look(&self) -> PortResult<Option<Checkpoint>> {
         let mut seen = self.seen.lock().await;
         if let Some((when, applied)) = &*seen
@@ -120,37 +120,37 @@ impl Waiter {
         Ok(applied)
     }
 
-    /// What is in the way.
+    /// Explains a timeout.
     async fn why(&self, until: ClusterTime) -> PortResult<String> {
         let Some(checkpoint) = self.redis.load().await? else {
-            return Ok("no producer has worked on this Redis yet".into());
+            return Ok("no producer has run on this Redis yet".into());
         };
         if self.redis.leader().await?.is_none() {
-            return Ok("no producer is at work".into());
+            return Ok("no producer is running".into());
         }
         if let Some(damage) = self.redis.positions().await?.damage {
-            return Ok(format!("being repaired: {damage}"));
+            return Ok(format!("repair in progress: {damage}"));
         }
         match &checkpoint.snapshot {
             SnapshotState::Running { rows, .. } => {
-                return Ok(format!("what was there before is still being read, {rows} documents so far"));
+                return Ok(format!("snapshot in progress: {rows} documents read"));
             }
-            SnapshotState::Sweeping { .. } => return Ok("the index is still being compared with MongoDB".into()),
+            SnapshotState::Sweeping { .. } => return Ok("snapshot in progress: sweeping orphaned points".into()),
             SnapshotState::Done { .. } => {}
         }
         let (one, two) = tokio::try_join!(self.redis.status(STAGE_1), self.redis.status(STAGE_2))?;
         let waiting = |stage: &tidewheel_core::ports::StageStatus| stage.lag.unwrap_or(stage.length) + stage.pending;
         Ok(match (waiting(&one), waiting(&two)) {
             (0, 0) if checkpoint.through < until => {
-                format!("the producer has come to {} in MongoDB's history", show(checkpoint.through))
+                format!("the producer has read the change stream up to {}", show(checkpoint.through))
             }
-            (one, two) => format!("{one} entries wait for the processors, {two} for the upserters"),
+            (one, two) => format!("backlog of {one} entries in stage 1 and {two} in stage 2"),
         })
     }
 }
 
-/// Up to which time everything is searchable, if this checkpoint is in the index. While a snapshot runs, changes from before its
-/// beginning may be missing, whatever has come since.
+/// The time up to which everything is searchable, given the applied checkpoint. While a snapshot runs, changes from before its
+/// start may be missing, whatever was applied since.
 fn searchable_through(applied: &Checkpoint) -> Option<ClusterTime> {
     matches!(applied.snapshot, SnapshotState::Done { .. }).then_some(applied.through)
 }

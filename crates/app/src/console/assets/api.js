@@ -1,11 +1,11 @@
-// The server's JSON API. A token, if somebody has given one, is kept for this tab only.
+// Client of the JSON API. The token is kept for this tab only.
 
 import { parse, stringify } from "./json.js";
 
 const TOKEN = "tidewheel-token";
 
-/** What the server refused, in its own words. */
-export class Refusal extends Error {
+/** An error response of the server. */
+export class RequestError extends Error {
   constructor(status, message, hint) {
     super(message);
     this.status = status;
@@ -21,7 +21,7 @@ export function setToken(value) {
   try {
     if (value) sessionStorage.setItem(TOKEN, value);
     else sessionStorage.removeItem(TOKEN);
-  } catch { /* storage may be forbidden; then each action asks again */ }
+  } catch { /* storage may be forbidden: then each action asks for the token */ }
 }
 
 export function headers(more = {}, shown = token()) {
@@ -30,9 +30,9 @@ export function headers(more = {}, shown = token()) {
 
 async function answer(response) {
   let body = null;
-  try { body = parse(await response.text()); } catch { /* not from the console itself */ }
+  try { body = parse(await response.text()); } catch { /* not a response of the console */ }
   if (response.ok) return body;
-  throw new Refusal(response.status, body?.error ?? `the server answered ${response.status}`, body?.hint);
+  throw new RequestError(response.status, body?.error ?? `unexpected status ${response.status}`, body?.hint);
 }
 
 async function ask(path, options) {
@@ -40,19 +40,19 @@ async function ask(path, options) {
   try {
     response = await fetch(path, { ...options, cache: "no-store", credentials: "omit" });
   } catch {
-    throw new Refusal(0, "the console's server does not answer", "is tidewheel still running?");
+    throw new RequestError(0, "the console is unreachable", "check that tidewheel is running");
   }
   return answer(response);
 }
 
-/** GET with parameters; those that are empty are left out. */
+/** GET with parameters; empty ones are omitted. */
 export function get(path, params = {}) {
   const given = Object.entries(params).filter(([, value]) => value !== null && value !== undefined && value !== "");
   const query = new URLSearchParams(given).toString();
   return ask(query ? `${path}?${query}` : path, { headers: headers() });
 }
 
-/** POST with JSON. */
+/** POST with a JSON body. */
 export function post(path, body, shown = token()) {
   const json = { "content-type": "application/json" };
   return ask(path, { method: "POST", headers: headers(json, shown), body: stringify(body) });

@@ -1,18 +1,18 @@
-// A line chart of the last minutes: an SVG that fits its box, with values under the pointer or the arrow keys.
+// A line chart as an SVG that fits its box, with values at the pointer or by arrow keys.
 
 import { h, s, text } from "./dom.js";
 import { clock, minute } from "./format.js";
 
 const HEIGHT = 168;
 const PAD = { top: 10, right: 10, bottom: 22, left: 56 };
-/** A line is not drawn across a time in which nobody looked for longer than this many steps. */
+/** Lines break at gaps longer than this many steps. */
 const GAP = 4;
 let numbers = 0;
 
 export class Chart {
   /**
-   * series: [{name, label, tone}]; name is that of the history, tone one of a, b, c.
-   * show(value): the value as a text. area: whether the first line is filled.
+   * series: [{name, label, tone}]; name is a series of the history, tone one of a, b, c.
+   * show(value): formats a value. area: whether to fill the first line.
    */
   constructor({ title, note, series, show, area = true }) {
     Object.assign(this, { title, series, show, area });
@@ -41,14 +41,14 @@ export class Chart {
     this.svg.addEventListener("keydown", (event) => this.key(event));
   }
 
-  /** Takes the history: points that are [time, value, …] with values in the order of `names`. */
+  /** Sets the history: points are [time, value, …] with values in the order of `names`. */
   set(history, span) {
     const columns = this.series.map((one) => history.names.indexOf(one.name) + 1);
     const all = history.points.map((point) => [point[0], ...columns.map((column) => (column ? point[column] : null))]);
     const end = all.length ? all.at(-1)[0] : Date.now();
     this.points = all.filter((point) => point[0] >= end - span);
     this.step = history.step_ms;
-    // A console that has just begun shows what there is, not an hour of nothing.
+    // A young history fills the chart instead of leaving most of it empty.
     this.from = Math.max(end - span, Math.min(this.points[0]?.[0] ?? end, end - 120_000));
     this.to = end;
     this.draw();
@@ -76,7 +76,7 @@ export class Chart {
     ]);
     const wanted = Math.max(2, Math.min(6, Math.floor(this.width / 110)));
     const times = Array.from({ length: wanted }, (_, i) => this.from + ((this.to - this.from) * i) / (wanted - 1));
-    // Within a few minutes, hours and minutes alone would be the same at several places.
+    // On short spans, several ticks would share the same hour and minute.
     const name = this.to - this.from < 600_000 ? clock : minute;
     const axis = times.map((time, i) => s("text", {
       class: "tick", y: HEIGHT - 4, x: this.x(time),
@@ -85,10 +85,10 @@ export class Chart {
     const lines = this.series.map((one, i) => this.line(i + 1, one.tone, floor));
     this.cursor = s("g", { class: "cursor" });
     this.svg.replaceChildren(...grid.flat(), ...axis, ...lines.flat(), this.cursor);
-    this.told();
+    this.showValues();
   }
 
-  /** Line and area of a column, in pieces where values are missing. */
+  /** Line and area of a column, split at missing values. */
   line(column, tone, floor) {
     const pieces = [];
     let piece = [];
@@ -111,7 +111,7 @@ export class Chart {
       const d = pieces.map((p) => `${path(p)}L${p.at(-1)[0].toFixed(1)} ${floor}L${p[0][0].toFixed(1)} ${floor}Z`).join("");
       drawn.push(s("path", { class: `area tone-${tone}`, d }));
     }
-    // A single value is a dot: a line of no length with round ends.
+    // A single value is drawn as a dot: a zero-length line with round caps.
     const d = pieces.map((p) => (p.length === 1 ? `${path(p)}h.01` : path(p))).join("");
     drawn.push(s("path", { class: `line tone-${tone}`, d }));
     return drawn;
@@ -138,11 +138,11 @@ export class Chart {
 
   pick(time) {
     this.at = time;
-    this.told();
+    this.showValues();
   }
 
-  /** The values at the cursor, or the newest. */
-  told() {
+  /** Shows the values at the cursor, or the newest. */
+  showValues() {
     const shown = (this.at !== null && this.points.find((point) => point[0] >= this.at)) || this.points.at(-1);
     this.values.forEach((value, i) => text(value, shown ? this.show(shown[i + 1]) : "–"));
     text(this.time, this.at !== null && shown ? clock(shown[0]) : "");

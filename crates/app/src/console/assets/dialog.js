@@ -1,10 +1,10 @@
-// Questions that have to be answered, and words that pass.
+// Dialogs, toasts and empty states.
 
 import { post, setToken } from "./api.js";
 import { h, icon } from "./dom.js";
 import { state } from "./state.js";
 
-/** Opens a dialog; resolves to what `close` was called with, or null if it was dismissed. */
+/** Opens a dialog; resolves to the argument of `close`, or null if dismissed. */
 function open(build) {
   return new Promise((resolve) => {
     let result = null;
@@ -23,7 +23,7 @@ function open(build) {
   });
 }
 
-/** Asks whether to do something that cannot be undone, or may take long. */
+/** Asks for confirmation of an irreversible or long action. */
 export function confirm({ title, text, action, danger = false }) {
   return open((close) => [
     h("h2", { id: "dialog-title" }, title),
@@ -34,7 +34,7 @@ export function confirm({ title, text, action, danger = false }) {
   ].flat());
 }
 
-/** Asks for the token; true if the server takes it. */
+/** Asks for the token; true if the server accepts it. */
 export async function login() {
   const done = await open((close) => {
     const field = h("input", { type: "password", name: "token", autocomplete: "off", required: true, autofocus: true, id: "token" });
@@ -46,14 +46,14 @@ export async function login() {
         setToken(field.value);
         close(true);
       } catch (error) {
-        wrong.textContent = error.status === 401 ? "That is not the token." : error.message;
+        wrong.textContent = error.status === 401 ? "Wrong token." : error.message;
         wrong.hidden = false;
         field.select();
       }
     };
     return h("form", { onsubmit: submit },
       h("h2", { id: "dialog-title" }, "Unlock"),
-      h("p", {}, "The token is the setting ", h("code", {}, "console.token"), ". It is kept until this tab is closed."),
+      h("p", {}, "Enter the value of ", h("code", {}, "console.token"), ". It is kept until this tab is closed."),
       h("label", { for: "token" }, "Token"), field, wrong,
       h("div", { class: "dialog-buttons" },
         h("button", { type: "button", class: "button", onclick: () => close(false) }, "Cancel"),
@@ -61,7 +61,7 @@ export async function login() {
   });
   if (done) {
     await state.loadSession();
-    state.live.again();
+    state.live.reconnect();
   }
   return Boolean(done);
 }
@@ -69,37 +69,37 @@ export async function login() {
 export async function logout() {
   setToken(null);
   await state.loadSession();
-  toast("Locked: nothing can be changed from this tab.");
+  toast("Locked: this tab is read-only.");
 }
 
 const KEYS = [
   ["/", "search"], ["g o", "overview"], ["g d", "dead letters"], ["g s", "search"], ["g t", "trace a document"], ["g r", "replays"],
-  ["← →", "values of a chart that has the focus"], ["Esc", "close"], ["?", "these keys"],
+  ["← →", "values of the focused chart"], ["Esc", "close"], ["?", "this help"],
 ];
 
 export function help() {
   if (document.querySelector("dialog[open]")) return;
   open((close) => [
-    h("h2", { id: "dialog-title" }, "Keys"),
+    h("h2", { id: "dialog-title" }, "Keyboard shortcuts"),
     h("dl", { class: "keys" }, KEYS.map(([keys, what]) => h("div", {}, h("dt", {}, keys.split(" ").map((key) => h("kbd", {}, key))), h("dd", {}, what)))),
     h("div", { class: "dialog-buttons" }, h("button", { type: "button", class: "button primary", autofocus: true, onclick: () => close(true) }, "Close")),
   ]);
 }
 
-/** Says something for a few seconds. */
+/** Shows a message for a few seconds. */
 export function toast(words, tone = "good") {
   const note = h("p", { class: "toast", "data-tone": tone }, icon(tone === "good" ? "check" : "warn"), words);
   document.getElementById("toasts").append(note);
   setTimeout(() => note.remove(), 6_000);
 }
 
-/** What went wrong, where its result would have been. */
+/** An error in place of a result. */
 export function failure(error) {
   return h("div", { class: "problem", "data-tone": "bad", role: "alert" }, icon("cross"),
     h("div", {}, h("p", { class: "problem-message" }, error.message), error.hint ? h("p", { class: "problem-action" }, error.hint) : null));
 }
 
-/** Where there is nothing to show. */
+/** An empty state. */
 export function empty(picture, title, ...more) {
   return h("div", { class: "empty" }, icon(picture), h("h2", {}, title), ...more);
 }

@@ -1,10 +1,10 @@
-// Builds elements. Text is always text: nothing here reads markup from data.
+// Builds elements. Data is always inserted as text, never parsed as markup.
 
 import { stringify } from "./json.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** h("p", {class: "note", onclick}, "text", child, …): an element. Null, undefined and false children are left out. */
+/** h("p", {class: "note", onclick}, "text", child, …) creates an element. Null, undefined and false children are skipped. */
 export function h(tag, props = {}, ...children) {
   return fill(document.createElement(tag), props, children);
 }
@@ -25,24 +25,24 @@ function fill(element, props, children) {
   return element;
 }
 
-/** A sentence in which `backticks` are code. */
+/** Renders `backticks` as code. */
 export function prose(sentence) {
   return sentence.split("`").map((piece, i) => (i % 2 ? h("code", {}, piece) : piece));
 }
 
-/** Sets a text if it is another one than before: a text that stays must not lose its selection. */
+/** Sets text only if it changed, to preserve the user's selection. */
 export function text(element, value) {
   const wanted = value === null || value === undefined ? "–" : String(value);
   if (element.textContent !== wanted) element.textContent = wanted;
 }
 
-/** Sets an attribute if it is another one than before. */
+/** Sets an attribute only if it changed. */
 export function attribute(element, name, value) {
   if (value === null || value === undefined || value === false) element.removeAttribute(name);
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, String(value));
 }
 
-/** Draws `build(data)` into `element`, but only if the data changed. */
+/** Renders `build(data)` into `element` if the data changed. */
 export function redraw(element, data, build) {
   const now = stringify(data) ?? "";
   if (element.shownData === now) return;
@@ -76,19 +76,19 @@ const PATHS = {
   points: "M6 6.5h.1M12 5h.1M18 7.5h.1M8 12h.1M14 11.5h.1M5.5 17.5h.1M11.5 18h.1M18 16.5h.1",
 };
 
-/** A small picture; it says nothing that the text beside it does not. */
+/** A decorative icon. */
 export function icon(name, extra = "") {
   return s("svg", { class: `icon icon-${name} ${extra}`, viewBox: "0 0 24 24", "aria-hidden": "true" }, s("path", { d: PATHS[name] }));
 }
 
-/** Replaces the picture in a holder. */
+/** Replaces the icon in a holder. */
 export function setIcon(holder, name) {
   if (holder.dataset.icon === name) return;
   holder.dataset.icon = name;
   holder.replaceChildren(icon(name));
 }
 
-/** JSON in colours. */
+/** Highlighted JSON. */
 export function json(value) {
   const pre = h("pre", { class: "json", tabindex: "0" });
   const source = stringify(value, 2) ?? "";

@@ -1,10 +1,10 @@
-// Numbers and times as people read them.
+// Human-readable numbers and times.
 
 const whole = new Intl.NumberFormat("en");
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 2 });
 const known = (value) => value !== null && value !== undefined && Number.isFinite(value);
 
-/** 1,234; from a million on 1.23M. */
+/** 1,234; from one million 1.23M. */
 export function number(value) {
   if (!known(value)) return "–";
   return Math.abs(value) >= 1e6 ? compact.format(value) : whole.format(Math.round(value));
@@ -17,7 +17,7 @@ export function rate(value) {
   return value < 10 ? value.toFixed(1) : number(value);
 }
 
-/** A span in seconds: 12 ms, 3.4 s, 25 s, 12 min, 3.1 h, 5 days */
+/** A duration in seconds: 12 ms, 3.4 s, 25 s, 12 min, 3.1 h, 5 days */
 export function duration(seconds) {
   if (!known(seconds)) return "–";
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
@@ -28,7 +28,7 @@ export function duration(seconds) {
   return `${Math.round(seconds / 86400)} days`;
 }
 
-/** A span that was extrapolated: beyond 30 days it says nothing more. */
+/** An extrapolated duration, capped at 30 days. */
 export function estimate(seconds) {
   const far = 30 * 86400;
   return known(seconds) && seconds >= far ? `over ${duration(far)}` : duration(seconds);
@@ -43,13 +43,13 @@ export function bytes(value) {
   return `${value < 10 && unit > 0 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
 
-/** How long ago a time was, given in milliseconds since the Unix epoch. */
+/** Age of a time in milliseconds since the Unix epoch. */
 export function ago(milliseconds, now = Date.now()) {
   const seconds = Math.max(0, (now - milliseconds) / 1000);
   return seconds < 2 ? "just now" : `${duration(seconds)} ago`;
 }
 
-/** A clock's time, with the date if it is not today's. */
+/** Time of day, with the date unless it is today. */
 export function clock(milliseconds) {
   const time = new Date(milliseconds);
   const today = time.toDateString() === new Date().toDateString();

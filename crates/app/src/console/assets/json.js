@@ -1,23 +1,23 @@
-// JSON with whole numbers of any size. JavaScript's own numbers are exact up to 2^53 only, and MongoDB's reach 2^63: a larger one is
-// kept as the digits that it is written with.
+// JSON with integers of any size. JavaScript numbers are exact up to 2^53 only, MongoDB's reach 2^63: larger ones are kept as
+// digits.
 
-/** A whole number that JavaScript cannot hold. */
+/** An integer that a JavaScript number cannot hold. */
 class Long {
   constructor(digits) { this.digits = digits; }
   toString() { return this.digits; }
 }
 
-// Strings are matched so that digits inside of them are left alone.
+// Strings are matched so that digits inside them are skipped.
 const TOKENS = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 
-// No text from a document or a user begins with it.
+// Random, so that no text from a document or user starts with it.
 const MARK = `long:${Math.random()}:`;
 
 /** Like JSON.parse. */
 export function parse(source) {
-  // Most answers hold no such number, and need no second look.
+  // Fast path: most responses have no large integer.
   if (!/\d{16}/.test(source)) return JSON.parse(source);
-  // Errors shall speak of what was written.
+  // Validate first, so that errors refer to the original text.
   JSON.parse(source);
   const marked = source.replace(TOKENS, (token) =>
     /^-?\d+$/.test(token) && !Number.isSafeInteger(Number(token)) ? `"${MARK}${token}"` : token);

@@ -1,6 +1,6 @@
-// Addresses within the console.
+// Links within the console.
 
-/** The page of a document. `id` is an _id as people write it, or extended JSON. */
+/** Link to a document's page. `id` is an _id in plain notation, or extended JSON. */
 export function traceLink(id, namespace) {
   const query = new URLSearchParams({ id });
   if (namespace) query.set("namespace", namespace);

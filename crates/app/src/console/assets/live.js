@@ -1,12 +1,11 @@
-// What the server sees, as it sees it: server-sent events, read with fetch because EventSource cannot carry a token.
+// Live overviews as server-sent events, read with fetch because EventSource cannot send a token.
 //
-// Every few seconds the server sends a sign of life. Without one for a while the connection counts as lost, whatever the
-// network says, and a new one is opened.
+// The server sends a heartbeat every few seconds. Without one the connection counts as lost and is reopened.
 
 import { headers } from "./api.js";
 
-/** Milliseconds without a sign of life after which the connection counts as lost: four of them missed. */
-const PATIENCE = 12_000;
+/** Milliseconds without a heartbeat after which the connection counts as lost: four missed. */
+const TIMEOUT = 12_000;
 const PAUSES = [500, 1_000, 2_000, 4_000];
 
 export class Live {
@@ -17,7 +16,7 @@ export class Live {
     this.heard = 0;
     this.stopped = null;
     document.addEventListener("visibilitychange", () => {
-      // A tab that nobody sees asks for nothing: the server then looks less often.
+      // A hidden tab disconnects, so that the server samples less often.
       if (document.hidden) this.stop();
       else this.start();
     });
@@ -34,8 +33,8 @@ export class Live {
     this.stopped = null;
   }
 
-  /** Opens a new connection at once: with another token, or because somebody asked to. */
-  again() {
+  /** Reconnects immediately: with a new token, or on request. */
+  reconnect() {
     this.stop();
     this.attempt = 0;
     this.start();
@@ -47,23 +46,23 @@ export class Live {
       const end = () => connection.abort();
       signal.addEventListener("abort", end);
       this.heard = Date.now();
-      const watchdog = setInterval(() => Date.now() - this.heard > PATIENCE && end(), 1_000);
-      let refused = null;
+      const watchdog = setInterval(() => Date.now() - this.heard > TIMEOUT && end(), 1_000);
+      let rejected = null;
       try {
-        refused = await this.listen(connection.signal);
-      } catch { /* it broke: another one is opened below */ }
+        rejected = await this.listen(connection.signal);
+      } catch { /* connection lost: reopened below */ }
       clearInterval(watchdog);
       signal.removeEventListener("abort", end);
       if (signal.aborted) return;
-      this.onstate(refused === 401 ? "locked" : "lost");
-      if (refused === 401) return this.stop();
+      this.onstate(rejected === 401 ? "locked" : "lost");
+      if (rejected === 401) return this.stop();
       const pause = PAUSES[Math.min(this.attempt, PAUSES.length - 1)];
       this.attempt += 1;
       await new Promise((done) => setTimeout(done, pause));
     }
   }
 
-  /** Reads events until the connection ends; says the status if it was refused. */
+  /** Reads events until the connection ends; returns the status if it was rejected. */
   async listen(signal) {
     const response = await fetch("/api/events", { headers: headers(), signal, cache: "no-store", credentials: "omit" });
     if (!response.ok) return response.status;

@@ -1,4 +1,4 @@
-// The frame around the pages: which page is shown, keys, theme, lock, and whether the connection holds.
+// The page frame: navigation, keyboard shortcuts, theme, lock and connection state.
 
 import { help, login, logout } from "./dialog.js";
 import { attribute, h, icon, setIcon, text } from "./dom.js";
@@ -39,7 +39,7 @@ function show() {
 }
 
 function entitle() {
-  const mark = { broken: "✖ ", behind: "… ", unknown: "? " }[state.overview?.verdict.state] ?? "";
+  const mark = { stalled: "✖ ", syncing: "… ", unknown: "? " }[state.overview?.verdict.state] ?? "";
   const lost = state.connection === "lost" ? "⚠ " : "";
   document.title = `${lost || mark}${current?.label ?? "Overview"} · tidewheel`;
 }
@@ -48,9 +48,9 @@ const letterCount = h("span", { class: "bubble", hidden: true });
 document.getElementById("nav").append(...PAGES.map(({ path, label, picture }) =>
   h("a", { href: `#${path}`, "data-path": path }, icon(picture), h("span", {}, label), path === "/dead-letters" ? letterCount : null)));
 
-// Theme: as the system says, light, dark
+// Theme: system, light, dark
 
-const THEMES = { auto: ["auto", "Theme: as the system says"], light: ["sun", "Theme: light"], dark: ["moon", "Theme: dark"] };
+const THEMES = { auto: ["auto", "Theme: system"], light: ["sun", "Theme: light"], dark: ["moon", "Theme: dark"] };
 const themeIcon = h("span");
 const themeButton = h("button", { type: "button", class: "tool", onclick: () => {
   const order = Object.keys(THEMES);
@@ -76,7 +76,7 @@ function lock() {
   const { session } = state;
   lockButton.disabled = Boolean(session && !session.actions);
   const words = !session ? "Unlock" : !session.actions ? "Read-only" : session.authorized ? "Unlocked" : "Unlock";
-  const title = !session || session.actions ? (state.mayAct ? "Lock this tab again" : "Give the token, to be able to act") : "Set console.token to allow actions";
+  const title = !session || session.actions ? (state.mayAct ? "Lock this tab" : "Enter the token to enable actions") : "Set console.token to allow actions";
   setIcon(lockIcon, state.mayAct ? "unlock" : "lock");
   text(lockWord, words);
   attribute(lockButton, "title", title);
@@ -89,7 +89,7 @@ const pulseWord = h("span", {});
 const connection = h("span", { class: "connection" }, pulse, pulseWord);
 const lost = document.getElementById("lost");
 const lostWords = h("span");
-const lostButton = h("button", { type: "button", class: "button small", onclick: () => (state.connection === "locked" ? login() : state.live.again()) });
+const lostButton = h("button", { type: "button", class: "button small", onclick: () => (state.connection === "locked" ? login() : state.live.reconnect()) });
 lost.append(icon("warn"), lostWords, lostButton);
 
 function connected() {
@@ -99,17 +99,17 @@ function connected() {
   const broken = now === "lost" || now === "locked";
   lost.hidden = !broken;
   document.body.classList.toggle("stale", broken);
-  text(lostButton, now === "locked" ? "Unlock" : "Try now");
+  text(lostButton, now === "locked" ? "Unlock" : "Reconnect");
   tick();
   entitle();
 }
 
 function tick() {
   current?.view.tick?.();
-  if (state.connection === "locked") text(lostWords, "This console asks for its token before it shows anything.");
+  if (state.connection === "locked") text(lostWords, "This console requires its token.");
   if (state.connection === "lost") {
-    const age = state.lookedAt ? `What is shown is ${duration((Date.now() - state.lookedAt) / 1000)} old.` : "Nothing has been seen yet.";
-    text(lostWords, `Connection lost. ${age} Trying again …`);
+    const age = state.updatedAt ? `Data is ${duration((Date.now() - state.updatedAt) / 1000)} old.` : "No data yet.";
+    text(lostWords, `Connection lost. ${age} Reconnecting …`);
   }
 }
 
@@ -121,7 +121,7 @@ state.addEventListener("look", () => {
   current?.view.tick?.();
   if (!state.overview) return;
   const { verdict, stages } = state.overview;
-  // Only another state is said aloud: numbers change all the time.
+  // Announce state changes only: numbers change constantly.
   if (verdict.state !== announced) {
     announced = verdict.state;
     text(document.getElementById("announce"), `${STATES[verdict.state]?.word ?? ""}. ${verdict.summary}`);
@@ -149,19 +149,19 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "/") {
     event.preventDefault();
     if (current?.path === "/search") return current.view.focus();
-    // The page is opened when the address has changed.
+    // The page opens once the hash has changed.
     focusNext = true;
     location.hash = "/search";
   }
 });
 document.querySelector(".skip").addEventListener("click", (event) => {
-  // The fragment is the page's address: the link must not change it.
+  // The hash is the page's route: the link must not change it.
   event.preventDefault();
   main.focus();
 });
 
 document.getElementById("tools").append(connection, lockButton, themeButton,
-  h("button", { type: "button", class: "tool keys-tool", "aria-label": "Keys", title: "Keys (?)", onclick: help }, icon("keys")));
+  h("button", { type: "button", class: "tool keys-tool", "aria-label": "Keyboard shortcuts", title: "Keyboard shortcuts (?)", onclick: help }, icon("keys")));
 theme(root.dataset.theme ?? "auto");
 lock();
 connected();
@@ -172,5 +172,5 @@ window.addEventListener("hashchange", () => {
   focusNext = false;
 });
 setInterval(tick, 1_000);
-await state.begin();
+await state.start();
 show();

@@ -1,9 +1,9 @@
-// The pipeline as it is: each server, service and stream is a part with its health, numbers and what is wrong with it.
+// The pipeline diagram: each server, service and stream with its health, numbers and problems.
 
 import { attribute, h, icon, text } from "./dom.js";
 import { duration, estimate, number, rate } from "./format.js";
 
-/** Which parts a problem belongs to, by its subject and code. */
+/** Parts affected by a problem, by its subject and code. */
 const SUBJECTS = {
   mongodb: ["mongodb"], redis: ["stage1", "stage2"], qdrant: ["qdrant"], embedder: ["embedder"],
   raw_document_changes: ["stage1"], embedded_documents: ["stage2"],
@@ -11,9 +11,9 @@ const SUBJECTS = {
 };
 const CULPRIT = { "no-consumer": { raw_document_changes: "processor", embedded_documents: "upserter" } };
 
-/** Seconds after which a service that says nothing does not count: it speaks every few. */
+/** Seconds without a report after which a service does not count; it reports every few seconds. */
 const SILENT = 15;
-/** Seconds in which a service that has just begun need not be ready. */
+/** Grace period in seconds for a starting service. */
 const YOUNG = 15;
 
 export class Pipeline {
@@ -46,20 +46,20 @@ export class Pipeline {
     const stages = overview.stages.map((stage) => (stage.error ? null : stage));
     this.stage(parts.stage1, stages[0], overview.stages[0].error, this.limits.stage_1, worst.stage1);
     this.stage(parts.stage2, stages[1], overview.stages[1].error, this.limits.stage_2, worst.stage2);
-    // One that says nothing any more has been killed; it stays in the list of services for a while.
+    // A killed service stays listed for a while, without reports.
     const of = (name) => overview.services.filter((service) => service.service === name && service.silent_seconds < SILENT);
     const saving = overview.source.checkpoint_age_seconds;
     this.service(parts.producer, of("producer"), worst.producer, null, [
       ["reads", per(stages[0]?.in_per_second)],
-      ["saved", saving === null || saving === undefined ? null : `${duration(saving)} ago`.replace(/^\d+ ms ago$/, "just now")],
+      ["checkpoint", saving === null || saving === undefined ? null : `${duration(saving)} ago`.replace(/^\d+ ms ago$/, "just now")],
     ]);
     this.service(parts.processor, of("processor"), worst.processor, stages[0]?.alive, [
       ["embeds", per(stages[0]?.out_per_second)],
-      ["in work", stages[0] ? number(stages[0].pending) : null],
+      ["in flight", stages[0] ? number(stages[0].pending) : null],
     ]);
     this.service(parts.upserter, of("upserter"), worst.upserter, stages[1]?.alive, [
       ["writes", per(stages[1]?.out_per_second)],
-      ["in work", stages[1] ? number(stages[1].pending) : null],
+      ["in flight", stages[1] ? number(stages[1].pending) : null],
     ]);
     this.embedder(overview, worst.embedder);
     this.collection(overview.collection, worst.qdrant);
@@ -74,11 +74,11 @@ export class Pipeline {
     const snapshot = source.snapshot && source.snapshot.state !== "done" ? source.snapshot : null;
     const error = source.error;
     part.state(worst.mongodb, error ? "bad" : source.read_until || source.oplog_window_seconds ? "good" : "idle");
-    part.say(source.database ?? "");
+    part.caption(source.database ?? "");
     part.rows([
       error ? ["", error] : null,
       ["oplog", source.oplog_window_seconds ? duration(source.oplog_window_seconds) : null],
-      ["lost in", lost === null || lost === undefined ? null : estimate(lost)],
+      ["headroom", lost === null || lost === undefined ? null : estimate(lost)],
       snapshot ? [snapshot.state === "running" ? "snapshot" : "sweeping", progress(snapshot)] : null,
     ]);
     const share = snapshot?.of ? Math.min(1, snapshot.rows / snapshot.of) : null;
@@ -88,22 +88,22 @@ export class Pipeline {
   stage(part, stage, error, limit, worst) {
     if (!stage) {
       part.state("bad", "bad");
-      part.say("unknown");
-      part.rows([["", error ?? "Redis does not answer"]]);
+      part.caption("unknown");
+      part.rows([["", error ?? "Redis is unreachable"]]);
       part.gauge(null);
       return;
     }
     const behind = limit && stage.backlog > limit;
     part.state(worst, behind ? "warn" : "good");
-    part.say(stage.stream);
-    part.big(number(stage.backlog), stage.backlog === 1 ? "waits" : "wait");
+    part.caption(stage.stream);
+    part.big(number(stage.backlog), "waiting");
     part.rows([
       ["oldest", stage.backlog > 0 && stage.oldest_age_ms !== null ? duration(stage.oldest_age_ms / 1000) : null],
-      stage.backlog > 0 && stage.eta_seconds === null ? ["", "not shrinking", "warn"] : ["done in", stage.backlog > 0 ? estimate(stage.eta_seconds) : null],
+      stage.backlog > 0 && stage.eta_seconds === null && stage.out_per_second !== null ? ["", "not shrinking", "warn"] : ["ETA", stage.backlog > 0 ? estimate(stage.eta_seconds) : null],
       ["parked", stage.dead_letters > 0 ? number(stage.dead_letters) : null, "warn"],
     ]);
     part.gauge(limit ? Math.min(1, stage.backlog / limit) : null, behind ? "warn" : "info",
-      limit ? `${number(stage.backlog)} of ${number(limit)} that are fine` : "");
+      limit ? `backlog ${number(stage.backlog)}, limit ${number(limit)}` : "");
   }
 
   service(part, reporting, worst, alive, rows) {
@@ -111,7 +111,7 @@ export class Pipeline {
     const late = reporting.filter((service) => !service.ready && service.up_seconds >= YOUNG);
     const some = reporting.length || alive;
     part.state(worst, reporting.length ? (late.length ? "warn" : "good") : alive ? "good" : "idle");
-    part.say(reporting.length ? `${ready} of ${reporting.length} ready` : alive ? `${alive} at work` : alive === 0 ? "none runs" : "not seen");
+    part.caption(reporting.length ? `${ready} of ${reporting.length} ready` : alive ? `${alive} running` : alive === 0 ? "none running" : "not reporting");
     const reason = late[0]?.reasons?.[0];
     part.rows([reason ? ["", reason, "bad"] : null, ...(some || alive === null ? rows : [])]);
   }
@@ -121,12 +121,12 @@ export class Pipeline {
     const embedder = overview.embedder;
     if (embedder.error) {
       part.state(worst ?? "warn", "warn");
-      part.say("does not answer");
+      part.caption("unreachable");
       part.rows([["", embedder.error]]);
       return;
     }
     part.state(worst, "good");
-    part.say(embedder.model.split("/").at(-1));
+    part.caption(embedder.model.split("/").at(-1));
     part.rows([
       ["tokens", embedder.tokens_per_second === null ? null : `${rate(embedder.tokens_per_second)}/s`],
       ["queued", embedder.queued_tokens === null ? null : number(embedder.queued_tokens)],
@@ -138,17 +138,17 @@ export class Pipeline {
     const part = this.parts.qdrant;
     if (collection.error) {
       part.state("bad", "bad");
-      part.say("does not answer");
+      part.caption("unreachable");
       part.big(null);
       part.rows([["", collection.error]]);
       return;
     }
     const colour = { green: "good", yellow: "good", grey: "idle", red: "bad" }[collection.status];
     part.state(worst, collection.exists ? colour ?? "good" : "idle");
-    part.say(collection.name);
+    part.caption(collection.name);
     part.big(collection.points === null ? null : number(collection.points), collection.points === 1 ? "point" : "points");
     part.rows([
-      collection.exists ? null : ["", "not there yet"],
+      collection.exists ? null : ["", "not created yet"],
       ["status", collection.status],
       ["vector", collection.dimension ? number(collection.dimension) : null],
     ]);
@@ -161,7 +161,7 @@ function per(value) {
 
 function progress(snapshot) {
   const of = snapshot.of ? ` of ${number(snapshot.of)}` : "";
-  const eta = snapshot.eta_seconds === null ? "" : `, ${estimate(snapshot.eta_seconds)} left`;
+  const eta = snapshot.eta_seconds === null ? "" : `, ETA ${estimate(snapshot.eta_seconds)}`;
   return `${number(snapshot.rows)}${of}${eta}`;
 }
 
@@ -178,7 +178,7 @@ function worstByPart(problems) {
   return worst;
 }
 
-const WORDS = { good: "fine", warn: "needs a look", bad: "broken", idle: "idle" };
+const WORDS = { good: "healthy", warn: "warning", bad: "failing", idle: "idle" };
 
 class Part {
   constructor(name, picture, kind) {
@@ -202,7 +202,7 @@ class Part {
     text(this.word, `: ${WORDS[now]}`);
   }
 
-  say(subtitle) {
+  caption(subtitle) {
     text(this.subtitle, subtitle);
     attribute(this.subtitle, "title", subtitle);
   }

@@ -1,17 +1,17 @@
-// What the whole console knows: the session, the last look, the last hour. Pages read it and are told when it changes.
+// Shared state: session, latest overview, last hour. Pages read it and listen for changes.
 
 import { get } from "./api.js";
 import { Live } from "./live.js";
 
-/** The history that is kept: as long as the server's. */
+/** Length of the history in milliseconds, as on the server. */
 const HOUR = 3_600_000;
 
 class State extends EventTarget {
-  /** What this console may do: {actions, authorized, reads_need_token, version, limits, collections}. */
+  /** The session: {version, actions, authorized, user, limits}. */
   session = null;
-  /** The last look, and when it came. */
+  /** The latest overview, and when it arrived. */
   overview = null;
-  lookedAt = 0;
+  updatedAt = 0;
   /** "connecting", "live", "lost" or "locked" */
   connection = "connecting";
   /** {step_ms, names, points: [[time, value, …], …]} */
@@ -20,22 +20,22 @@ class State extends EventTarget {
   live = new Live({
     onlook: ({ overview, sample, names }) => {
       this.overview = overview;
-      this.lookedAt = Date.now();
+      this.updatedAt = Date.now();
       this.history.names = names;
       this.#add(sample);
-      this.#tell("look");
+      this.#emit("look");
     },
     onstate: (connection) => {
       if (this.connection === connection) return;
       const before = this.connection;
       this.connection = connection;
-      this.#tell("connection");
-      // What happened while nobody listened is known to the server.
+      this.#emit("connection");
+      // The server has the history of the disconnected time.
       if (connection === "live" && before !== "connecting") this.loadHistory();
     },
   });
 
-  async begin() {
+  async start() {
     await this.loadSession();
     await this.loadHistory();
     this.live.start();
@@ -47,16 +47,16 @@ class State extends EventTarget {
     } catch (error) {
       if (error.status === 401) this.connection = "locked";
       else this.connection = "lost";
-      this.#tell("connection");
+      this.#emit("connection");
     }
-    this.#tell("session");
+    this.#emit("session");
   }
 
   async loadHistory() {
     try {
       this.history = await get("/api/history");
-      this.#tell("look");
-    } catch { /* the live connection tells what is wrong */ }
+      this.#emit("look");
+    } catch { /* the live connection reports the error */ }
   }
 
   get mayAct() {
@@ -71,7 +71,7 @@ class State extends EventTarget {
     while (points.length > 0 && points[0][0] < sample[0] - HOUR) points.shift();
   }
 
-  #tell(what) {
+  #emit(what) {
     this.dispatchEvent(new Event(what));
   }
 }

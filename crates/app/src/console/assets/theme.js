@@ -1,4 +1,4 @@
-// Before the page is drawn, so that it does not flash in the other colours.
+// Applied before the first paint, so that the page does not flash in the wrong theme.
 {
   let chosen = null;
   try { chosen = localStorage.getItem("tidewheel-theme"); } catch { /* storage may be forbidden */ }

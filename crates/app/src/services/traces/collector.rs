@@ -1,4 +1,4 @@
-//! The collector: where it is, what it wants to see, and what it answers.
+//! The OTLP collector: address, headers and responses.
 
 use std::time::Duration;
 
@@ -15,54 +15,54 @@ use tidewheel_embed::client::secure;
 use crate::exit::Failure;
 use crate::settings::Traces;
 
-/// For one attempt. A collector only takes the spans in.
+/// Timeout of one attempt. A collector only enqueues the spans.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Most of an answer that is read: it says little.
+/// Maximum bytes read of a response.
 const ANSWER: usize = 64 << 10;
 
-/// Takes requests of OTLP over HTTP.
+/// A client for OTLP over HTTP.
 pub(super) struct Collector {
     client: Client,
     url: Url,
 }
 
-/// Why a collector did not take a request.
+/// Why a request failed.
 pub(super) struct Refusal {
     pub(super) cause: String,
-    /// Whether it may take it another time.
+    /// Whether a retry may succeed.
     pub(super) again: bool,
-    /// How many of its spans; `None` for all.
+    /// Number of rejected spans; `None` for all.
     pub(super) spans: Option<u64>,
 }
 
 impl Collector {
-    /// Fails if the settings make no request.
+    /// # Errors
+    /// If the endpoint, the headers or the TLS files are invalid.
     pub(super) fn new(traces: &Traces) -> Result<Self, Failure> {
         let url = address(traces.endpoint.reveal()).ok_or_else(|| {
-            Failure::new("traces.endpoint is no http or https address")
-                .with_hint("write the collector's base address, such as http://127.0.0.1:4318")
+            Failure::new("invalid traces.endpoint: expected an http or https URL")
+                .with_hint("set the collector's base URL, such as http://127.0.0.1:4318")
         })?;
         let text = traces.headers.as_ref().map(Secret::reveal).unwrap_or_default();
         let headers = headers(text).ok_or_else(|| {
-            Failure::new("traces.headers cannot be sent as headers")
-                .with_hint("write them as name=value, separated by commas")
+            Failure::new("invalid traces.headers: expected name=value pairs").with_hint("separate the pairs by commas")
         })?;
         let pem = traces.tls.read("traces.")?;
         let client = secure(tidewheel_http::builder(url.as_str()), &pem)?
             .timeout(TIMEOUT)
             .default_headers(headers)
             .build()
-            .map_err(|error| Failure::new(format!("cannot set up traces: {}", error.without_url())))?;
+            .map_err(|error| Failure::new(format!("failed to set up traces: {}", error.without_url())))?;
         Ok(Self { client, url })
     }
 
-    /// Where it is, without a password or a key.
+    /// Returns the URL without credentials.
     pub(super) fn shown(&self) -> String {
         address::shown(self.url.as_str())
     }
 
-    /// Posts one request.
+    /// Sends one request.
     pub(super) async fn post(&self, body: Bytes) -> Result<(), Refusal> {
         let request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/x-protobuf").body(body);
         let failed =
@@ -70,11 +70,14 @@ impl Collector {
         let mut answer = request.send().await.map_err(failed)?;
         let status = answer.status();
         if let Some(target) = tidewheel_http::redirect(&self.url, status, answer.headers()) {
-            let cause = format!("it redirects to {target} ({}): set traces.endpoint to that address", status.as_u16());
+            let cause = format!(
+                "the collector redirects to {target} ({}): set traces.endpoint to that address",
+                status.as_u16()
+            );
             return Err(Refusal { cause, again: false, spans: None });
         }
         if !status.is_success() {
-            // The ones that the protocol says to try again.
+            // Retryable according to the protocol.
             let again = matches!(
                 status,
                 StatusCode::TOO_MANY_REQUESTS
@@ -82,18 +85,19 @@ impl Collector {
                     | StatusCode::SERVICE_UNAVAILABLE
                     | StatusCode::GATEWAY_TIMEOUT
             );
-            return Err(Refusal { cause: format!("it answered {}", status.as_u16()), again, spans: None });
+            return Err(Refusal { cause: format!("the collector returned {}", status.as_u16()), again, spans: None });
         }
         let mut text = Vec::new();
         while text.len() < ANSWER {
-            // It has taken the spans: what becomes of the rest of its answer does not matter.
+            // The spans were accepted: a truncated response does not matter.
             let Ok(Some(chunk)) = answer.chunk().await else { break };
             text.extend_from_slice(&chunk);
         }
         let partial = ExportTraceServiceResponse::decode(&text[..]).ok().and_then(|answer| answer.partial_success);
         match partial {
             Some(partial) if partial.rejected_spans > 0 => {
-                let cause = format!("it rejected {} spans: {}", partial.rejected_spans, partial.error_message);
+                let cause =
+                    format!("the collector rejected {} spans: {}", partial.rejected_spans, partial.error_message);
                 Err(Refusal { cause, again: false, spans: u64::try_from(partial.rejected_spans).ok() })
             }
             _ => Ok(()),
@@ -101,7 +105,7 @@ impl Collector {
     }
 }
 
-/// Where to post, given the collector's base address or the whole one.
+/// Returns the traces URL for a base URL or a full one.
 fn address(endpoint: &str) -> Option<Url> {
     let mut url = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
     if !url.path().ends_with("/v1/traces") {
@@ -110,7 +114,7 @@ fn address(endpoint: &str) -> Option<Url> {
     Some(url)
 }
 
-/// The headers in `name=value,name=value`; `None` if they cannot be sent.
+/// Parses `name=value,name=value`; `None` if invalid.
 fn headers(text: &str) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
     for header in text.split(',').map(str::trim).filter(|header| !header.is_empty()) {
@@ -128,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_is_added_where_it_is_missing() {
+    fn path_is_added_if_missing() {
         for (given, url) in [
             ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
             ("https://far/otlp/", "https://far/otlp/v1/traces"),
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_and_hidden() {
+    fn headers_are_parsed_and_marked_sensitive() {
         let read = headers("authorization=Basic YTpi==, api-key = k ,").unwrap();
         assert_eq!(read["authorization"], "Basic YTpi==");
         assert_eq!(read["api-key"], "k");

@@ -1,4 +1,4 @@
-//! Spans as OTLP, the protocol of OpenTelemetry's collectors.
+//! Encodes spans as OTLP.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,19 +13,19 @@ use tidewheel_core::trace::{Span, SpanKind, Value};
 
 use super::Batch;
 
-/// The flag of W3C's trace context that says: this trace is recorded.
+/// The sampled flag of W3C trace context.
 const SAMPLED: u32 = 1;
 
-/// The process that tells.
+/// The exporting process.
 pub(super) struct Process {
-    /// Its name, which no other has.
+    /// Its unique name.
     pub(super) instance: String,
 }
 
-/// The request that hands these spans over. Each service is a resource of its own, also where several share a process.
-pub(super) fn request(told: &[Batch], process: &Process) -> ExportTraceServiceRequest {
+/// Returns the export request. Each service is a separate resource, even within one process.
+pub(super) fn request(batches: &[Batch], process: &Process) -> ExportTraceServiceRequest {
     let mut services: BTreeMap<&'static str, Vec<WireSpan>> = BTreeMap::new();
-    for (service, spans) in told {
+    for (service, spans) in batches {
         services.entry(service).or_default().extend(spans.iter().map(wire));
     }
     let resource_spans = services.into_iter().map(|(service, spans)| ResourceSpans {
@@ -52,7 +52,7 @@ pub(super) fn request(told: &[Batch], process: &Process) -> ExportTraceServiceRe
 }
 
 fn wire(span: &Span) -> WireSpan {
-    // What a consumer does hangs from a span of the producer; the calls that it makes hang from its own.
+    // A consumer span's parent is remote: the producer's span. Its calls have local parents.
     let remote = if span.kind == SpanKind::Consumer { SpanFlags::ContextIsRemoteMask as u32 } else { 0 };
     let kind = match span.kind {
         SpanKind::Producer => span::SpanKind::Producer,
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn services_of_one_process_are_resources_of_their_own() {
+    fn each_service_of_a_process_is_a_separate_resource() {
         let span = |kind, parent, error: Option<&str>| Span {
             trace: TraceId([7; 16]),
             id: SpanId([8; 8]),
@@ -117,9 +117,9 @@ mod tests {
             error: error.map(str::to_owned),
         };
         let root = span(SpanKind::Producer, None, None);
-        let child = span(SpanKind::Consumer, Some(SpanId([9; 8])), Some("it was refused"));
-        let told = [("upserter", vec![child.clone()]), ("producer", vec![root]), ("upserter", vec![child])];
-        let request = request(&told, &Process { instance: "here-1".into() });
+        let child = span(SpanKind::Consumer, Some(SpanId([9; 8])), Some("rejected"));
+        let batches = [("upserter", vec![child.clone()]), ("producer", vec![root]), ("upserter", vec![child])];
+        let request = request(&batches, &Process { instance: "here-1".into() });
         let counts: Vec<_> = request.resource_spans.iter().map(|one| one.scope_spans[0].spans.len()).collect();
         assert_eq!(counts, [1, 2]);
         let value = |attributes: &[KeyValue], at: usize| attributes[at].value.clone().unwrap().value.unwrap();

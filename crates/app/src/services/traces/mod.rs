@@ -1,10 +1,10 @@
-//! Traces: what the stages tell of each change, sent to a collector as OTLP over HTTP.
+//! Exports the stages' spans to a collector as OTLP over HTTP.
 //!
-//! **Never in the way**: a stage hands its spans over and goes on. They wait in a queue of [`WAITING`] spans at most; what does not
-//! fit, and what the collector does not take, is dropped and counted.
-//! **Not a flood**: a collector that is away is a line in the log when it begins, less and less often while it lasts, and one
-//! when it is over, with the number of spans that were dropped.
-//! **At the end** what waits is sent once more, within [`FLUSH`].
+//! **Never blocks**: a stage enqueues its spans and continues. The queue holds at most [`WAITING`] spans; spans that do not fit, or
+//! that the collector rejects, are dropped and counted.
+//! **Rate-limited logs**: an outage of the collector is logged when it begins, less and less often while it lasts, and when it ends,
+//! with the number of dropped spans.
+//! **Shutdown**: queued spans are sent once, within [`FLUSH`].
 
 mod collector;
 mod encode;
@@ -28,21 +28,21 @@ use collector::Collector;
 use encode::Process;
 use sender::Sender;
 
-/// Most spans that wait to be sent: ten seconds of a busy pipeline. A span is about a kilobyte in memory, and a few more if it has
-/// the longest texts there are ([`tidewheel_core::trace::TEXT`]): some 20 MB, and less than 100 MB whatever the `_id`s.
+/// Queue limit in spans: ten seconds of a busy pipeline. A span takes about a kilobyte of memory, and a few with the longest texts
+/// ([`tidewheel_core::trace::TEXT`]): some 20 MB, and less than 100 MB for any `_id`s.
 const WAITING: usize = 20_000;
 
-/// Spans at which a request is full, and most that are handed over together: what comes last may take it to twice as many. With some
-/// hundred bytes for each it is about a megabyte then, and with the longest texts a few.
+/// Spans at which a request is full, and maximum batch size: the last batch may take a request to twice as many. At some hundred
+/// bytes each that is about a megabyte, and a few with the longest texts.
 const REQUEST: usize = 1_000;
 
-/// How long the end of the process waits for what is still to be sent. The services have stopped by then.
+/// Timeout for sending the queue at shutdown, after the services have stopped.
 pub(super) const FLUSH: Duration = Duration::from_secs(1);
 
-/// Spans that were handed over together, with the service that tells them.
+/// A batch of spans with its service.
 type Batch = (&'static str, Vec<Span>);
 
-/// Sends what the services of this process tell.
+/// Exports the spans of this process's services.
 pub(super) struct Exporter {
     share: tidewheel_core::trace::Share,
     queue: Queue,
@@ -51,10 +51,10 @@ pub(super) struct Exporter {
 }
 
 impl Exporter {
-    /// Starts to send, if traces are on and one of these services has something to tell.
+    /// Starts the export, if traces are enabled and one of these services emits spans.
     pub(super) fn start(settings: &Settings, kinds: &[Kind], process: &str) -> Result<Option<Self>, Failure> {
         let Some(traces) = &settings.traces else { return Ok(None) };
-        // The embedder sees texts, not changes.
+        // The embedder processes texts, not changes, and emits no spans.
         if kinds.iter().all(|kind| *kind == Kind::Embedder) {
             return Ok(None);
         }
@@ -63,59 +63,59 @@ impl Exporter {
 
     fn to(traces: &Traces, process: &str) -> Result<Self, Failure> {
         let collector = Collector::new(traces)?;
-        let (sender, told) = mpsc::unbounded_channel();
-        let queue = Queue { told: sender, counts: Arc::default() };
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let queue = Queue { sender, counts: Arc::default() };
         let process = Process { instance: process.to_owned() };
-        let sender = Sender::new(collector, process, told, queue.counts.clone());
+        let sender = Sender::new(collector, process, receiver, queue.counts.clone());
         let finish = CancellationToken::new();
         let sending = tokio::spawn(sender.run(finish.clone()));
         Ok(Self { share: traces.share, queue, finish, sending })
     }
 
-    /// Takes what this service tells.
+    /// Returns the tracer of a service.
     pub(super) fn tracer(&self, kind: Kind) -> Tracer {
         let recorder = Recorder { service: kind.name(), queue: self.queue.clone() };
         Tracer::new(self.share, Arc::new(recorder))
     }
 
-    /// Sends what waits, for so long at most, and ends.
-    pub(super) async fn finish(mut self, patience: Duration) {
+    /// Sends the queue within the timeout, and stops.
+    pub(super) async fn finish(mut self, timeout: Duration) {
         self.finish.cancel();
-        if tokio::time::timeout(patience, &mut self.sending).await.is_err() {
+        if tokio::time::timeout(timeout, &mut self.sending).await.is_err() {
             self.sending.abort();
         }
         let left = self.queue.counts.waiting.load(Ordering::Relaxed);
         if left > 0 {
-            warn!(dropped = left, "the end comes before a collector has taken all traces");
+            warn!(dropped = left, "shutting down before all traces were sent");
         }
     }
 }
 
-/// Asks the collector to take nothing; says where it is and why it refused, if it did.
+/// Sends the collector an empty request; returns its address, and why it rejected the request, if so.
 pub(crate) async fn probe(traces: &Traces) -> Result<(String, Option<String>), Failure> {
     let collector = Collector::new(traces)?;
-    // No spans make an empty message.
-    let refused = collector.post(bytes::Bytes::new()).await.err().map(|refusal| refusal.cause);
-    Ok((collector.shown(), refused))
+    // A request without spans is an empty message.
+    let rejected = collector.post(bytes::Bytes::new()).await.err().map(|refusal| refusal.cause);
+    Ok((collector.shown(), rejected))
 }
 
-/// Where spans wait.
+/// The span queue.
 #[derive(Clone)]
 struct Queue {
-    told: mpsc::UnboundedSender<Batch>,
+    sender: mpsc::UnboundedSender<Batch>,
     counts: Arc<Counts>,
 }
 
-/// What the queue and its reader share.
+/// Counters shared by the queue and its reader.
 #[derive(Default)]
 struct Counts {
-    /// Spans that have been told and neither sent nor dropped.
+    /// Spans queued and neither sent nor dropped.
     waiting: AtomicUsize,
-    /// Spans for which there was no room.
+    /// Spans dropped because the queue was full.
     no_room: AtomicU64,
 }
 
-/// One service's end of the queue.
+/// A service's sender of the queue.
 struct Recorder {
     service: &'static str,
     queue: Queue,
@@ -135,7 +135,7 @@ impl Queue {
     fn push(&self, service: &'static str, spans: Vec<Span>) {
         let (count, counts) = (spans.len(), &self.counts);
         if counts.waiting.fetch_add(count, Ordering::Relaxed) + count > WAITING
-            || self.told.send((service, spans)).is_err()
+            || self.sender.send((service, spans)).is_err()
         {
             counts.waiting.fetch_sub(count, Ordering::Relaxed);
             counts.no_room.fetch_add(count as u64, Ordering::Relaxed);
@@ -152,9 +152,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_queue_takes_what_there_is_room_for_and_never_waits() {
-        let (sender, mut told) = mpsc::unbounded_channel();
-        let queue = Queue { told: sender, counts: Arc::default() };
+    async fn queue_drops_spans_beyond_its_limit_and_never_waits() {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let queue = Queue { sender, counts: Arc::default() };
         let recorder = Recorder { service: "producer", queue: queue.clone() };
         let span = Span {
             trace: TraceId([1; 16]),
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(queue.counts.waiting.load(Ordering::Relaxed), WAITING);
         assert_eq!(queue.counts.no_room.load(Ordering::Relaxed), REQUEST as u64 + 1);
         let mut taken = 0;
-        while let Ok((service, spans)) = told.try_recv() {
+        while let Ok((service, spans)) = receiver.try_recv() {
             assert!(service == "producer" && spans.len() <= REQUEST);
             taken += spans.len();
         }

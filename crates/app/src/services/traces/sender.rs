@@ -1,4 +1,4 @@
-//! Takes spans out of the queue and posts them to the collector.
+//! Dequeues spans and sends them to the collector.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,61 +16,61 @@ use super::collector::{Collector, Refusal};
 use super::encode::{Process, request};
 use super::{Batch, Counts, REQUEST};
 
-/// How long the first span of a request waits for others.
+/// Delay of a request's first span, to batch it with others.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How often a request is tried that the collector may take another time.
+/// Attempts for a retryable request.
 const ATTEMPTS: u32 = 3;
 
-/// How long after the first failure it is tried again; twice as long each time.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Backoff after the first failure; doubled each time.
+const BACKOFF: Duration = Duration::from_secs(1);
 
-/// What this does, for the log: completes "cannot …".
+/// The operation in log messages: completes "cannot …".
 const SEND: &str = "send traces";
 
-/// The same for a queue that is full although the collector answers.
+/// The same for a full queue while the collector is reachable.
 const KEEP_UP: &str = "send all traces";
 
 /// The queue's reader.
 pub(super) struct Sender {
     collector: Collector,
     process: Process,
-    told: mpsc::UnboundedReceiver<Batch>,
+    queue: mpsc::UnboundedReceiver<Batch>,
     counts: Arc<Counts>,
-    /// What is being sent.
+    /// Batches of the current request.
     taken: Vec<Batch>,
-    /// Decides which failures are worth a line in the log.
+    /// Rate-limits failure logs.
     health: Health,
-    /// Spans that were dropped since the log last said so; those without room only once they are looked for.
-    untold: u64,
+    /// Dropped spans not yet logged, without those in `counts.no_room`.
+    unlogged: u64,
 }
 
 impl Sender {
     pub(super) fn new(
         collector: Collector,
         process: Process,
-        told: mpsc::UnboundedReceiver<Batch>,
+        queue: mpsc::UnboundedReceiver<Batch>,
         counts: Arc<Counts>,
     ) -> Self {
-        info!(endpoint = collector.shown(), "changes are traced");
+        info!(endpoint = collector.shown(), "tracing enabled");
         let health = Health::of("traces");
-        Self { collector, process, told, counts, taken: Vec::new(), health, untold: 0 }
+        Self { collector, process, queue, counts, taken: Vec::new(), health, unlogged: 0 }
     }
 
-    /// Sends until `finish`, and then what is left, once.
+    /// Sends until `finish`, then sends the rest once.
     pub(super) async fn run(mut self, finish: CancellationToken) {
         loop {
             tokio::select! {
                 () = finish.cancelled() => break,
-                // Dropped anywhere, it leaves in `taken` what it has not sent.
+                // Cancel-safe: unsent batches stay in `taken`.
                 () = self.turn() => {}
             }
         }
         loop {
             while self.spans() < REQUEST
-                && let Ok(told) = self.told.try_recv()
+                && let Ok(batch) = self.queue.try_recv()
             {
-                self.taken.push(told);
+                self.taken.push(batch);
             }
             if self.taken.is_empty() {
                 break;
@@ -80,30 +80,30 @@ impl Sender {
         }
         let dropped = self.dropped();
         if dropped > 0 {
-            warn!(dropped, "the end comes before a collector has taken all traces");
+            warn!(dropped, "shutting down before all traces were sent");
         }
     }
 
-    /// Gathers a request and sends it, or gives it up.
+    /// Gathers a request and sends it, or drops it.
     async fn turn(&mut self) {
         self.gather().await;
-        let (body, mut pause) = (self.body(), PAUSE);
+        let (body, mut backoff) = (self.body(), BACKOFF);
         for attempt in 1..=ATTEMPTS {
             let sent = self.collector.post(body.clone()).await;
             match sent {
-                Err(refusal) if refusal.again && attempt < ATTEMPTS => self.tell(&refusal.cause),
+                Err(refusal) if refusal.again && attempt < ATTEMPTS => self.log_failure(&refusal.cause),
                 settled => return self.settle(settled),
             }
-            tokio::time::sleep(pause).await;
-            pause *= 2;
+            tokio::time::sleep(backoff).await;
+            backoff *= 2;
         }
     }
 
-    /// Waits for spans, and a moment longer for more of them.
+    /// Waits for spans, then lingers for more.
     async fn gather(&mut self) {
         if self.taken.is_empty() {
-            match self.told.recv().await {
-                Some(told) => self.taken.push(told),
+            match self.queue.recv().await {
+                Some(batch) => self.taken.push(batch),
                 None => return std::future::pending().await,
             }
         }
@@ -111,8 +111,8 @@ impl Sender {
         while self.spans() < REQUEST {
             tokio::select! {
                 () = sleep_until(late) => return,
-                told = self.told.recv() => match told {
-                    Some(told) => self.taken.push(told),
+                batch = self.queue.recv() => match batch {
+                    Some(batch) => self.taken.push(batch),
                     None => return,
                 },
             }
@@ -127,15 +127,15 @@ impl Sender {
         request(&self.taken, &self.process).encode_to_vec().into()
     }
 
-    /// What was taken is sent, or given up.
+    /// Accounts for a sent or dropped request.
     fn settle(&mut self, sent: Result<(), Refusal>) {
         let spans = self.spans();
         self.taken.clear();
         self.counts.waiting.fetch_sub(spans, Ordering::Relaxed);
         match sent {
             Err(refusal) => {
-                self.untold += refusal.spans.unwrap_or(spans as u64);
-                self.tell(&refusal.cause);
+                self.unlogged += refusal.spans.unwrap_or(spans as u64);
+                self.log_failure(&refusal.cause);
             }
             Ok(()) => {
                 debug!(spans, "sent");
@@ -148,18 +148,18 @@ impl Sender {
         }
     }
 
-    /// Says that the collector answers and spans are dropped nevertheless, if they are; and when that is over.
+    /// Logs when a full queue drops spans despite a reachable collector, and when that ends.
     fn keeps_up(&mut self) {
         let no_room = self.counts.no_room.swap(0, Ordering::Relaxed);
-        self.untold += no_room;
+        self.unlogged += no_room;
         if no_room > 0 {
             if self.health.fails(KEEP_UP, "the queue is full") != Telling::Not {
                 let dropped = self.dropped();
-                warn!(dropped, "cannot {KEEP_UP}, more come than the collector takes; a smaller traces.share helps");
+                warn!(dropped, "cannot {KEEP_UP}: the queue is full; lower traces.share");
             }
             return;
         }
-        // A queue that is always almost full loses something now and then: it is over when what waited has been sent.
+        // A nearly full queue drops spans intermittently: recovered only once the queue has drained.
         if self.counts.waiting.load(Ordering::Relaxed) < REQUEST
             && let Some((lasted, _)) = self.health.works(KEEP_UP)
         {
@@ -168,11 +168,11 @@ impl Sender {
         }
     }
 
-    /// Says that the collector does not take spans, from time to time.
-    fn tell(&mut self, cause: &str) {
+    /// Logs an export failure, rate-limited.
+    fn log_failure(&mut self, cause: &str) {
         let endpoint = self.collector.shown();
         match self.health.fails(SEND, cause) {
-            Telling::First => warn!(endpoint, "cannot {SEND}, changes go on without: {cause}"),
+            Telling::First => warn!(endpoint, "cannot {SEND}; changes are processed without traces: {cause}"),
             Telling::Lasting(lasted, attempts) => {
                 let dropped = self.dropped();
                 warn!(endpoint, dropped, attempts, seconds = lasted.as_secs(), "still cannot {SEND}: {cause}");
@@ -181,9 +181,9 @@ impl Sender {
         }
     }
 
-    /// Spans that were dropped since this was last asked.
+    /// Takes the number of spans dropped since the last call.
     fn dropped(&mut self) -> u64 {
-        std::mem::take(&mut self.untold) + self.counts.no_room.swap(0, Ordering::Relaxed)
+        std::mem::take(&mut self.unlogged) + self.counts.no_room.swap(0, Ordering::Relaxed)
     }
 }
 
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
     use crate::settings::Traces;
 
-    /// The log of a test.
+    /// A captured log.
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_overflows_is_told_once_and_once_when_it_has_drained() {
+    fn queue_overflow_is_logged_once_and_once_after_draining() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let log = Log::default();
         let subscriber = tracing_subscriber::fmt()
@@ -246,7 +246,7 @@ mod tests {
             headers: None,
             tls: ClientTls::default(),
         };
-        let (_told, queue) = mpsc::unbounded_channel();
+        let (_sender, queue) = mpsc::unbounded_channel();
         let counts = Arc::new(Counts::default());
         let process = Process { instance: "here-1".into() };
         let mut sender = Sender::new(Collector::new(&traces).unwrap(), process, queue, counts.clone());

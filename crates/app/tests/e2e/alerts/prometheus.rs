@@ -1,4 +1,4 @@
-//! A real Prometheus server with this repository's alert rules, sixty times as fast as in life.
+//! A real Prometheus server with this repository's alert rules, sixty times as fast.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -13,17 +13,17 @@ use tidewheel_local::silent;
 use crate::clients::http;
 use crate::world::{free_port, repository};
 
-/// The rules as they are delivered.
+/// Returns the shipped rules.
 pub fn rules() -> String {
     std::fs::read_to_string(repository("deploy/prometheus/alerts.yml")).unwrap()
 }
 
-/// The names of all alerts.
+/// Returns the names of all alerts.
 pub fn names(rules: &str) -> Vec<&str> {
     rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect()
 }
 
-/// The same rules with seconds in place of minutes, and nothing else changed.
+/// Replaces minutes by seconds in the rules, and changes nothing else.
 fn fast(rules: &str) -> String {
     let faster = |line: &str| {
         let is_time = |text: &str| text.strip_suffix('m').is_some_and(|digits| digits.parse::<u64>().is_ok());
@@ -46,7 +46,7 @@ fn fast(rules: &str) -> String {
 /// An alert that is pending or firing.
 #[derive(Clone, Debug)]
 pub struct Alert {
-    /// Its name and, if it has any, the labels that tell it from its siblings: `TidewheelNotReady service=upserter`.
+    /// Name and distinguishing labels: `TidewheelNotReady service=upserter`.
     pub id: String,
     pub firing: bool,
     pub summary: String,
@@ -59,7 +59,7 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Scrapes these addresses. `change` is what else becomes of the rules.
+    /// Starts a server that scrapes these addresses. `change` further modifies the rules.
     pub async fn start(targets: &[String], change: impl Fn(String) -> String) -> Self {
         let program = Provisioner::new(silent()).unwrap().prometheus().await.unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -98,10 +98,10 @@ impl Prometheus {
     }
 
     async fn json(&self, path: &str) -> Value {
-        serde_json::from_str(&self.get(path).await.unwrap_or_else(|| panic!("{path} is refused"))).unwrap()
+        serde_json::from_str(&self.get(path).await.unwrap_or_else(|| panic!("{path} failed"))).unwrap()
     }
 
-    /// All alerts that are pending or firing.
+    /// Returns all alerts that are pending or firing.
     pub async fn alerts(&self) -> Vec<Alert> {
         let answer = self.json("/api/v1/alerts").await;
         let of = |alert: &Value| {
@@ -116,7 +116,7 @@ impl Prometheus {
         answer["data"]["alerts"].as_array().unwrap().iter().map(of).collect()
     }
 
-    /// What an expression gives now: labels and value of each series, for a test that fails.
+    /// Evaluates an expression: labels and value of each series, for failure messages.
     pub async fn query(&self, expression: &str) -> String {
         let answer = self.json(&format!("/api/v1/query?query={expression}")).await;
         let series = answer["data"]["result"].as_array().unwrap().iter();
@@ -131,8 +131,8 @@ impl Drop for Prometheus {
     }
 }
 
-/// What `promtool check metrics` has to say about what a service shows; nothing if it is fine.
-pub async fn complaints(metrics: &str) -> String {
+/// Returns the findings of `promtool check metrics`; empty if there are none.
+pub async fn lint(metrics: &str) -> String {
     let program = Provisioner::new(silent()).unwrap().promtool().await.unwrap();
     let mut command = Command::new(&program.path);
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -145,7 +145,7 @@ pub async fn complaints(metrics: &str) -> String {
 }
 
 #[test]
-fn rules_become_faster_and_nothing_else() {
+fn fast_replaces_only_minutes() {
     let text = "expr: rate(a{b=\"[5m]\"}[5m]) > 30 and b[10m]\nfor: 2m\n  summary: \"[x] for 5 minutes\"\n";
     let faster = "expr: rate(a{b=\"[5s]\"}[5s]) > 30 and b[10s]\nfor: 2s\n  summary: \"[x] for 5 minutes\"\n";
     assert_eq!(fast(text), faster);

@@ -1,4 +1,4 @@
-//! A Qdrant whose collections are red. The real one becomes so when its optimiser fails, which cannot be had on demand.
+//! A Qdrant with red collections. A real one has them when its optimiser fails, which cannot be triggered on demand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// The beginning of a `CollectionInfo` in gRPC: `status: Green`, `optimizer_status: { ok: true }`.
+/// The start of a `CollectionInfo` in gRPC: `status: Green`, `optimizer_status: { ok: true }`.
 const GREEN: [u8; 6] = [0x08, 0x01, 0x12, 0x02, 0x08, 0x01];
 
-/// Stands between tidewheel and Qdrant's gRPC port, passes everything on, and turns green to red while it is told to.
+/// A proxy in front of Qdrant's gRPC port that changes green to red while enabled.
 #[derive(Clone)]
 pub struct Red {
     pub url: String,
@@ -17,7 +17,7 @@ pub struct Red {
 }
 
 impl Red {
-    /// In front of the server at this address.
+    /// Starts the proxy in front of this server.
     pub async fn start(qdrant: &str) -> Self {
         let qdrant = qdrant.trim_start_matches("http://").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

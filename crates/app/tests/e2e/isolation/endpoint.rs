@@ -1,4 +1,4 @@
-//! An endpoint in the form of OpenAI that fails for some texts, or for all of them.
+//! A fake OpenAI endpoint that fails for some texts, or for all of them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 use tidewheel_testkit::fakes::embedder::vector_of;
 use tokio::net::TcpListener;
 
-/// Most texts that it takes in one request.
+/// Maximum texts per request.
 pub const LIMIT: usize = 10;
 
-/// Numbers in its vectors.
+/// Vector dimension.
 pub const DIMENSION: usize = 8;
 
-/// Marks of texts that it fails for, each in its own way.
+/// Markers of texts for which it fails, each with another fault.
 pub const BAD: [&str; 6] = ["REJECTED", "NAN", "CRASH", "DROPPED", "FIREWALL", "HANGS"];
 
-/// What it answers to every request in place of vectors.
+/// Response to every request during an outage.
 #[derive(Clone, Copy, Debug)]
 pub struct Outage {
     pub status: u16,
@@ -49,7 +49,7 @@ impl Endpoint {
         Self::default().listen().await
     }
 
-    /// One that fails for no text and gives vectors of this dimension.
+    /// Starts one that fails for no text and returns vectors of this dimension.
     pub async fn lenient(dimension: usize) -> (Self, String) {
         let endpoint = Self::default();
         endpoint.state.lock().unwrap().lenient = Some(dimension);
@@ -65,24 +65,24 @@ impl Endpoint {
         (endpoint, url)
     }
 
-    /// Fails every request in this way until it is set to another one.
+    /// Sets the outage, or ends it.
     pub fn fails(&self, outage: Option<Outage>) {
         let mut state = self.state.lock().unwrap();
         (state.outage, state.refused) = (outage, 0);
     }
 
-    /// Requests that it refused since its outage began.
+    /// Returns the requests rejected since the outage began.
     pub fn refused(&self) -> usize {
         self.state.lock().unwrap().refused
     }
 
-    /// All requests, and those that had too many texts.
+    /// Returns the number of all requests, and of those with too many texts.
     pub fn requests(&self) -> (usize, usize) {
         let state = self.state.lock().unwrap();
         (state.requests.len(), state.too_many)
     }
 
-    /// Every text that it was asked for.
+    /// Returns the texts of all requests.
     pub fn texts(&self) -> Vec<String> {
         self.state.lock().unwrap().requests.concat()
     }
@@ -103,7 +103,7 @@ async fn answer(State(endpoint): State<Endpoint>, uri: Uri, Json(body): Json<Val
         return (StatusCode::from_u16(status).unwrap(), body).into_response();
     }
     if too_many {
-        // Says nothing of the limit.
+        // Does not mention the limit.
         return (StatusCode::BAD_REQUEST, r#"{"error": {"message": "invalid input"}}"#).into_response();
     }
     let holds = |mark: &str| lenient.is_none() && texts.iter().any(|text| text.contains(mark));
@@ -121,7 +121,7 @@ async fn answer(State(endpoint): State<Endpoint>, uri: Uri, Json(body): Json<Val
         tokio::time::sleep(Duration::from_secs(60)).await;
     }
     if holds("CRASH") {
-        // The connection breaks within the answer.
+        // The connection breaks within the response.
         let broken = futures::stream::iter([Ok("{"), Err(std::io::Error::other("reset"))]);
         return Body::from_stream(broken).into_response();
     }

@@ -15,7 +15,7 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 
-/// Marks of documents that it fails for, each in its own way.
+/// Markers of documents for which it fails, each with another fault.
 pub const BAD: [&str; 5] = ["DEEP", "UNKNOWN", "EXHAUSTED", "GATEWAY", "HANGS"];
 
 #[derive(Clone)]
@@ -38,13 +38,13 @@ impl Proxy {
         (proxy, url)
     }
 
-    /// Refuses all writes of points from now on, or none.
+    /// Rejects all writes of points, or none.
     pub fn fails(&self, down: bool) {
         self.refused.store(0, Ordering::Relaxed);
         self.down.store(down, Ordering::Relaxed);
     }
 
-    /// Writes refused since it was told to.
+    /// Returns the writes rejected since the outage began.
     pub fn refused(&self) -> usize {
         self.refused.load(Ordering::Relaxed)
     }

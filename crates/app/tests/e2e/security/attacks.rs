@@ -1,4 +1,4 @@
-//! Connections that are held, and requests of web pages.
+//! Held connections, and cross-site requests.
 
 use reqwest::Method;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -6,12 +6,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::super::clients::http;
-use super::{PATIENCE, Servers};
+use super::{Servers, TIMEOUT};
 
-/// More than a process may have open files.
+/// More than the servers' limit of open files.
 const CONNECTIONS: usize = 1_100;
 
-/// Ends of connections are open files of this process as well.
+/// Raises this process' own limit of open files.
 fn allow_connections() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
@@ -19,7 +19,7 @@ fn allow_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_and_slow_connections_silence_no_server() {
+async fn idle_and_slow_connections_do_not_block_servers() {
     allow_connections();
     let mut servers = Servers::start("").await;
     let starts: [&[u8]; 4] = [
@@ -38,12 +38,12 @@ async fn idle_and_slow_connections_silence_no_server() {
         let mut held = Vec::new();
         for number in 0..CONNECTIONS {
             let connecting = TcpStream::connect(url.trim_start_matches("http://"));
-            let mut socket = tokio::time::timeout(PATIENCE, connecting).await.expect(table).unwrap();
+            let mut socket = tokio::time::timeout(TIMEOUT, connecting).await.expect(table).unwrap();
             let _ = socket.write_all(starts[number % starts.len()]).await;
             held.push(socket);
             if number % 100 == 99 {
                 let asking = http().get(format!("{url}{path}")).send();
-                let answer = tokio::time::timeout(PATIENCE, asking).await.expect(table).unwrap();
+                let answer = tokio::time::timeout(TIMEOUT, asking).await.expect(table).unwrap();
                 assert_eq!(answer.status(), 200, "{table} behind {number} connections");
             }
         }
@@ -52,7 +52,7 @@ async fn idle_and_slow_connections_silence_no_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn web_pages_can_neither_read_nor_write() {
+async fn cross_site_reads_and_writes_are_rejected() {
     let servers = Servers::start("embedder.hosts = [\"vectors.example.com\"]\n").await;
     let json = ("content-type", "application/json");
     let evil = ("origin", "http://evil.example.com");
@@ -85,5 +85,5 @@ async fn web_pages_can_neither_read_nor_write() {
     }
     assert_eq!(ask("embedder", "POST", "/encode", &[json]).await, 200);
     let page = [json, ("host", "vectors.example.com"), ("origin", "https://vectors.example.com")];
-    assert_eq!(ask("embedder", "POST", "/encode", &page).await, 200, "a name from the settings");
+    assert_eq!(ask("embedder", "POST", "/encode", &page).await, 200, "a configured host name");
 }

@@ -1,11 +1,11 @@
-//! Who changed what, from where.
+//! The audit log.
 
 use serde_json::{Value, json};
 use tidewheel_core::streams::{AUDIT_LOG, RAW_DEAD_LETTERS};
 
 use super::super::clients::http;
 use super::super::world::{World, free_port};
-use super::PATIENCE;
+use super::TIMEOUT;
 
 const TOKEN: &str = "a long token for tests";
 
@@ -16,7 +16,7 @@ fn log(world: &World) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn actions_of_console_and_command_line_are_recorded_with_their_user_and_origin() {
+async fn console_and_cli_actions_are_recorded_with_user_and_origin() {
     let (mut world, port) = (World::new().await, free_port());
     world.write_settings(&format!(
         "console.listen = \"127.0.0.1:{port}\"\nconsole.token = {TOKEN:?}\nconsole.user_header = \"X-Forwarded-User\"\n\
@@ -38,15 +38,15 @@ async fn actions_of_console_and_command_line_are_recorded_with_their_user_and_or
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let answer = tokio::time::timeout(PATIENCE, request.body(body).send()).await.unwrap().unwrap();
+        let answer = tokio::time::timeout(TIMEOUT, request.body(body).send()).await.unwrap().unwrap();
         answer.status().as_u16()
     };
-    assert_eq!(drop(&ids[0], &[]).await, 401, "neither a token nor a user");
+    assert_eq!(drop(&ids[0], &[]).await, 401, "without token or user");
     let bearer = format!("Bearer {TOKEN}");
     assert_eq!(drop(&ids[0], &[("authorization", &bearer)]).await, 200);
     let ada = ("x-forwarded-user", "ada@example.com");
     let proxied = [ada, ("x-forwarded-for", "192.0.2.7"), ("origin", "https://wheel.example.com")];
-    assert_eq!(drop(&ids[1], &proxied).await, 200, "a user whom the proxy has authenticated needs no token");
+    assert_eq!(drop(&ids[1], &proxied).await, 200, "a user authenticated by the proxy");
     assert_eq!(drop(&ids[2], &[ada, ("origin", "http://evil.example.com")]).await, 403);
 
     let plan = world.command(&["dead-letters", "drop", "--id", &ids[2]]).output().unwrap();

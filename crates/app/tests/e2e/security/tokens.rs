@@ -1,9 +1,9 @@
-//! Tokens: how long they are, and what happens to wrong ones.
+//! Tokens: minimum length, and throttling of wrong ones.
 
 use std::time::{Duration, Instant};
 
 use super::super::clients::http;
-use super::{PATIENCE, Servers};
+use super::{Servers, TIMEOUT};
 
 const TOKEN: &str = "a long token for tests";
 
@@ -17,7 +17,7 @@ async fn wrong_tokens_are_logged_and_throttled_on_every_server() {
             .into_iter()
             .enumerate()
     {
-        // The console asks the embedder from 127.0.0.1, with the right token.
+        // Not 127.0.0.1, from which the console calls the embedder with the right token.
         let address = std::net::IpAddr::from([127, 0, 0, 10 + number as u8]);
         let http = reqwest::Client::builder().local_address(address).build().unwrap();
         let ask = async |token: Option<&str>| {
@@ -39,16 +39,16 @@ async fn wrong_tokens_are_logged_and_throttled_on_every_server() {
                 break answer;
             }
             assert_eq!(answer.status(), 401, "{table}");
-            assert!(begun.elapsed() < PATIENCE, "{table} is not throttled");
+            assert!(begun.elapsed() < TIMEOUT, "{table} is not throttled");
         };
         assert!(throttled.headers().contains_key("retry-after") || table == "http", "{table}");
-        assert_eq!(ask(Some(TOKEN)).await.status(), 429, "{table}: the address has to wait, whatever it shows");
+        assert_eq!(ask(Some(TOKEN)).await.status(), 429, "{table}: the address is throttled even with the right token");
         let text = servers.log(log);
         assert!(text.matches("wrong token").count() >= before + 10, "{text}");
         assert!(text.contains(&address.to_string()) && !text.contains("hunter2") && !text.contains(TOKEN), "{text}");
-        // After a while it may try again.
+        // The throttle expires.
         while ask(Some(TOKEN)).await.status() != 200 {
-            assert!(begun.elapsed() < PATIENCE, "{table} never lets in again");
+            assert!(begun.elapsed() < TIMEOUT, "{table}: the throttle does not expire");
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
         for _ in 0..20 {
@@ -57,17 +57,17 @@ async fn wrong_tokens_are_logged_and_throttled_on_every_server() {
         assert_eq!(
             ask(Some(TOKEN)).await.status(),
             200,
-            "{table}: one with the right token is not locked out by a neighbour"
+            "{table}: wrong tokens do not lock out a client with the right one"
         );
     }
     for (table, path) in [("embedder", "/health"), ("embedder", "/ready"), ("http", "/health")] {
         let answer = http().get(format!("{}{path}", servers.url(table))).send().await.unwrap();
-        assert_eq!(answer.status(), 200, "probes carry no token: {table}{path}");
+        assert_eq!(answer.status(), 200, "probes require no token: {table}{path}");
     }
 }
 
 #[test]
-fn servers_beyond_loopback_refuse_short_tokens_and_warn_without_one() {
+fn non_loopback_servers_reject_short_token_and_warn_without_token() {
     for table in super::TABLES {
         let mut servers = Servers::prepare("");
         let service = if table == "console" { "console" } else { "embedder" };
@@ -89,7 +89,7 @@ fn servers_beyond_loopback_refuse_short_tokens_and_warn_without_one() {
         servers.processes.push(child);
         let (begun, warning) = (Instant::now(), format!("{table}.listen = \"0.0.0.0:"));
         while !servers.log(service).lines().any(|line| line.contains("WARN") && line.contains(&warning)) {
-            assert!(begun.elapsed() < PATIENCE, "{}", servers.log(service));
+            assert!(begun.elapsed() < TIMEOUT, "{}", servers.log(service));
             std::thread::sleep(Duration::from_millis(50));
         }
     }

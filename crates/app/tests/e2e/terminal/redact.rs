@@ -1,13 +1,13 @@
-//! Takes out of what a command prints all that differs between two runs, and nothing else.
+//! Redacts everything in a command's output that differs between two runs, and nothing else.
 //!
-//! Columns keep their width, so that a snapshot shows whether a table is aligned.
+//! Columns keep their width, so that snapshots show the alignment of tables.
 
 use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 use serde_json::Value;
 
-/// Patterns and what stands for them.
+/// Patterns and their replacements.
 static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
     let rules = [
         (r"127\.0\.0\.1:\d+", "127.0.0.1:PORT"),
@@ -20,48 +20,48 @@ static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"\b1[5-9]\d{8}\.\d+", "1700000000.1"),
         (r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "2026-01-01T00:00:00Z"),
         (r"\b\d\d:\d\d:\d\dZ", "00:00:00Z"),
-        // Processes: host, process id, and something that nobody else has.
+        // Processes: host, pid, and a random part.
         (r"\b[\w.-]+?-\d+-[0-9a-f]{8}\b", "HOST-PID-RANDOM"),
         // Ids of installations.
         (r"(installation\s+)[0-9a-f]{32}\b", "${1}00000000000000000000000000000000"),
-        // Until Qdrant has put the newest points in order.
+        // Until Qdrant has optimised the newest points.
         (r"\byellow\b", "green"),
-        // However many a batch had.
-        (r"could not (read|write) \d+ points", "could not $1 N points"),
-        // A busy machine has a delivery taken over by whoever had it.
+        // The size of a batch varies.
+        (r"failed to (read|write) \d+ points", "failed to $1 N points"),
+        // On a busy machine an entry may be claimed, and so delivered again.
         (r"\bdelivered (once|\d+ times)", "delivered N times"),
         (r"[\d.,]+ (KiB|MiB|GiB)", "N MiB"),
         (r"[\d,]+ embedded, [\d,]+ saved", "N embedded, N saved"),
     ];
-    rules.into_iter().map(|(rule, text)| (Regex::new(rule).expect("a rule is a pattern"), text)).collect()
+    rules.into_iter().map(|(rule, text)| (Regex::new(rule).expect("a valid pattern"), text)).collect()
 });
 
-/// Spans of time, and rates.
+/// Durations and rates.
 static AMOUNTS: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"( *)(\b\d[\d.,]*)( (?:ms|s|min|h|d|days)\b|/s\b| documents/s| tokens/s)").expect("a pattern")
 });
 
-/// What a person reads, without what differs.
+/// Redacts text output.
 pub(super) fn text(text: &str) -> String {
     let mut text = text.to_owned();
     for (rule, instead) in RULES.iter() {
         text = rule.replace_all(&text, *instead).into_owned();
     }
-    // It is known as long as something became searchable within the last minute.
+    // The latency is only shown if a change became searchable within the last minute.
     let lines = text.split('\n').filter(|line| !LATENCY.is_match(line));
     lines.map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn line(line: &str) -> String {
     if line.starts_with('│') {
-        // The edges of boxes stay where they are.
+        // Box borders keep their columns.
         let cells = line.split('│').map(|cell| {
             let width = cell.chars().count();
             format!("{:width$}", AMOUNTS.replace_all(cell, |found: &Captures<'_>| amount(found, false)))
         });
         return cells.collect::<Vec<_>>().join("│");
     }
-    // Columns that are aligned to the right.
+    // Right-aligned columns.
     let table = GAPS.find_iter(line.trim_start()).count() > 2;
     AMOUNTS.replace_all(line, |found: &Captures<'_>| amount(found, table)).into_owned()
 }
@@ -76,7 +76,7 @@ fn amount(found: &Captures<'_>, table: bool) -> String {
     if table && found[1].len() > 1 { format!("{short:>whole$}") } else { format!("{}{short}", &found[1]) }
 }
 
-/// Fields whose numbers differ, by the end of their names.
+/// Suffixes of fields whose numbers differ.
 const NUMBERS: [&str; 15] = [
     "deliveries",
     "_ms",
@@ -95,7 +95,7 @@ const NUMBERS: [&str; 15] = [
     "points",
 ];
 
-/// What a program reads, without what differs.
+/// Redacts JSON output.
 pub(super) fn json(value: &Value) -> Value {
     field("", value)
 }
@@ -105,10 +105,10 @@ fn field(name: &str, value: &Value) -> Value {
         Value::Object(_) | Value::Null if name == "latency" => "N".into(),
         Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), field(name, value))).collect(),
         Value::Array(values) => values.iter().map(|value| field(name, value)).collect(),
-        // It follows from the document's version, which begins with the time.
+        // Derived from the document's version, which includes the time.
         Value::String(_) if name == "trace_id" => "TRACE".into(),
-        Value::String(said) => text(said).into(),
-        // Two digits: the same vectors on another processor differ in the last.
+        Value::String(string) => text(string).into(),
+        // Two digits: the last digits differ between CPUs.
         Value::Number(number) if name == "score" => {
             ((number.as_f64().unwrap_or_default() * 100.0).round() / 100.0).into()
         }
@@ -117,12 +117,12 @@ fn field(name: &str, value: &Value) -> Value {
     }
 }
 
-/// What a person reads, with colours as words: `‹32›` begins green, `‹0›` ends it.
+/// Redacts coloured output, with colours as text: `‹32›` starts green, `‹0›` resets.
 pub(super) fn colours(painted: &str) -> String {
     text(&SGR.replace_all(painted, "‹$1›").replace("‹›", "‹0›"))
 }
 
-/// Without colours.
+/// Removes colours.
 pub(super) fn plain(text: &str) -> String {
     SGR.replace_all(text, "").into_owned()
 }
@@ -130,7 +130,7 @@ pub(super) fn plain(text: &str) -> String {
 static SGR: LazyLock<Regex> = LazyLock::new(|| Regex::new("\x1b\\[([0-9;]*)m").expect("a pattern"));
 
 #[test]
-fn only_what_differs_is_taken_out_and_columns_stay() {
+fn redaction_keeps_constant_text_and_column_widths() {
     assert_eq!(text("seen        12.5 s ago"), "seen        N s ago");
     assert_eq!(text("raw     7-0     12.5 s   7     x"), "raw     7-0        N s   7     x");
     assert_eq!(text("│80/s in  12 min left │"), "│N/s in  N s left     │");

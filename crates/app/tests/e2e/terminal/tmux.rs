@@ -1,4 +1,4 @@
-//! A terminal of a test's own: a tmux server with one window, on a private socket, without anybody's settings.
+//! A private terminal: a tmux server with one window, on its own socket, without user settings.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,24 +11,24 @@ use tidewheel_local::silent;
 
 use super::super::world::{BINARY, World};
 
-/// Longer than any look takes on a machine that runs other tests beside this one.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout on a machine that runs other tests in parallel.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A terminal in which a command runs.
 pub(super) struct Terminal {
     tmux: Program,
-    /// Where the socket is.
+    /// The directory of the socket.
     dir: TempDir,
 }
 
 impl Terminal {
-    /// Runs `tidewheel` with these arguments in a terminal of this size. When it has ended, the terminal shows `ended` with the
-    /// exit code, and how the terminal was left.
+    /// Runs `tidewheel` with these arguments in a terminal of this size. Afterwards the terminal shows `ended` with the
+    /// exit code, and the terminal modes.
     pub(super) async fn run(world: &World, (width, height): (u16, u16), environment: &str, arguments: &str) -> Self {
-        let tmux = Provisioner::new(silent()).expect("a cache directory").tmux().await.expect("there is a tmux");
+        let tmux = Provisioner::new(silent()).expect("a cache directory").tmux().await.expect("tmux");
         let terminal = Self { tmux, dir: tempfile::tempdir().expect("a temporary directory") };
         let settings = world.settings();
-        let directory = settings.parent().expect("it is in a directory");
+        let directory = settings.parent().expect("a parent directory");
         let script = format!(
             "{environment} {BINARY} --config {} {arguments}; echo \"ended $?\"; stty -a | tr ' ;' '\\n\\n' | \
              grep -xE -e '-?(icanon|echo)' | xargs; exec sleep 1000",
@@ -57,70 +57,70 @@ impl Terminal {
         command
     }
 
-    fn tell(&self, arguments: &[&str]) -> String {
+    fn run_tmux(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().expect("tmux runs");
         assert!(output.status.success(), "{arguments:?}: {output:?}");
-        String::from_utf8(output.stdout).expect("it is UTF-8")
+        String::from_utf8(output.stdout).expect("UTF-8")
     }
 
-    /// What the terminal shows.
+    /// Returns the visible text.
     pub(super) fn picture(&self) -> String {
-        self.tell(&["capture-pane", "-p"]).trim_end().to_owned()
+        self.run_tmux(&["capture-pane", "-p"]).trim_end().to_owned()
     }
 
-    /// The same with its colours.
+    /// Returns the visible text with colours.
     pub(super) fn painted(&self) -> String {
-        self.tell(&["capture-pane", "-p", "-e"]).trim_end().to_owned()
+        self.run_tmux(&["capture-pane", "-p", "-e"]).trim_end().to_owned()
     }
 
-    /// The lines as they were printed, also those that the terminal had to break.
+    /// Returns the printed lines, with wrapped lines joined.
     pub(super) fn unbroken(&self) -> String {
-        self.tell(&["capture-pane", "-p", "-J"]).trim_end().to_owned()
+        self.run_tmux(&["capture-pane", "-p", "-J"]).trim_end().to_owned()
     }
 
-    /// Presses a key, by tmux' name of it.
+    /// Presses a key, by its tmux name.
     pub(super) fn press(&self, key: &str) {
-        self.tell(&["send-keys", key]);
+        self.run_tmux(&["send-keys", key]);
     }
 
     pub(super) fn resize(&self, width: u16, height: u16) {
-        self.tell(&["resize-window", "-x", &width.to_string(), "-y", &height.to_string()]);
+        self.run_tmux(&["resize-window", "-x", &width.to_string(), "-y", &height.to_string()]);
     }
 
-    /// Whether a program has the screen to itself, and whether the cursor is seen.
+    /// Whether the alternate screen is active, and whether the cursor is visible.
     pub(super) fn modes(&self) -> (bool, bool) {
-        let modes = self.tell(&["display-message", "-p", "#{alternate_on} #{cursor_flag}"]);
+        let modes = self.run_tmux(&["display-message", "-p", "#{alternate_on} #{cursor_flag}"]);
         (modes.starts_with('1'), modes.trim_end().ends_with('1'))
     }
 
-    /// The process of the command.
+    /// Returns the pid of the command.
     pub(super) fn process(&self) -> u32 {
-        let shell = self.tell(&["display-message", "-p", "#{pane_pid}"]);
+        let shell = self.run_tmux(&["display-message", "-p", "#{pane_pid}"]);
         let children: PathBuf = ["/proc", shell.trim(), "task", shell.trim(), "children"].iter().collect();
-        let children = std::fs::read_to_string(children).expect("Linux tells the children");
+        let children = std::fs::read_to_string(children).expect("the children of the shell");
         children.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("the command runs")
     }
 
-    /// Waits until the terminal shows this.
-    pub(super) async fn until(&self, what: impl Fn(&str) -> bool, name: &str) -> String {
+    /// Waits until the visible text satisfies a condition.
+    pub(super) async fn until(&self, condition: impl Fn(&str) -> bool, name: &str) -> String {
         let begun = Instant::now();
         loop {
             let picture = self.picture();
-            if what(&picture) {
+            if condition(&picture) {
                 return picture;
             }
-            assert!(begun.elapsed() < PATIENCE, "{name} is not seen:\n{self}");
+            assert!(begun.elapsed() < TIMEOUT, "timed out waiting for: {name}\n{self}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Waits until the command has ended and left the terminal as it was.
+    /// Waits until the command has ended, and asserts that it restored the terminal.
     pub(super) async fn ended(&self, code: i32) {
         let sane = format!("ended {code}");
         self.until(|picture| picture.contains(&sane) && picture.contains("icanon"), &sane).await;
         let picture = self.picture();
-        assert!(picture.contains("\nicanon echo"), "keys are not shown any more:\n{picture}");
-        assert_eq!(self.modes(), (false, true), "the screen is not given back, or the cursor is hidden:\n{picture}");
+        assert!(picture.contains("\nicanon echo"), "echo is off:\n{picture}");
+        assert_eq!(self.modes(), (false, true), "the alternate screen is active, or the cursor is hidden:\n{picture}");
     }
 }
 

@@ -4,24 +4,24 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tidewheel_embed::engine::{Engine, ModelSource, ModelSpec, Precision, Text, load};
+use tidewheel_engine::{Engine, ModelSource, ModelSpec, Precision, Text, load};
 
 use crate::process::{Child, cpu_seconds};
 
-/// Our precisions, and the choice between two of them at load.
+/// tidewheel's precisions, including the automatic choice at load.
 pub(crate) const OURS: [Precision; 4] = [Precision::F32, Precision::Bf16, Precision::Int8, Precision::Auto];
 
-/// An engine in Python.
+/// A third-party engine, run in Python.
 pub(crate) struct Other {
-    /// Its name on the command line and in `engines.py`.
+    /// Name on the command line and in `engines.py`.
     pub(crate) key: &'static str,
-    /// Its name for people.
+    /// Display name.
     pub(crate) name: &'static str,
-    /// With which peak of the processor it is compared.
+    /// Precision of the CPU peak it is compared with.
     pub(crate) precision: Precision,
 }
 
-/// The engines that `engines.py` knows.
+/// The engines of `engines.py`.
 pub(crate) const OTHERS: [Other; 7] = [
     Other { key: "st-8", name: "sentence-transformers f32, batch 8", precision: Precision::F32 },
     Other { key: "st-32", name: "sentence-transformers f32, batch 32", precision: Precision::F32 },
@@ -46,7 +46,7 @@ pub(crate) struct Times {
 }
 
 impl Contestant {
-    /// The vectors of all texts, one after the other.
+    /// Embeds all texts. Returns the concatenated vectors.
     pub(crate) fn embed(&mut self, batch: &[&[u32]]) -> Result<Vec<f32>, String> {
         match self {
             Self::Ours(engine) => Ok(engine.embed(&Text::list(batch), 0)),
@@ -54,7 +54,7 @@ impl Contestant {
         }
     }
 
-    /// The time for all texts.
+    /// Measures the time for all texts.
     pub(crate) fn time(&mut self, batch: &[&[u32]]) -> Result<Times, String> {
         match self {
             Self::Ours(engine) => {
@@ -67,7 +67,7 @@ impl Contestant {
         }
     }
 
-    /// Seconds for each repeat of one text.
+    /// Measures repeated embeddings of one text. Returns seconds per run.
     pub(crate) fn single(&mut self, ids: &[u32], repeats: usize) -> Result<Vec<f64>, String> {
         match self {
             Self::Ours(engine) => {
@@ -84,7 +84,7 @@ impl Contestant {
     }
 }
 
-/// Our engine with the model in this directory.
+/// Loads tidewheel's engine with the model in this directory.
 pub(crate) fn ours(model: &Path, precision: Precision) -> Result<Arc<dyn Engine>, String> {
     let spec = ModelSpec { precision, ..ModelSpec::new(ModelSource::Directory(model.to_owned())) };
     load(&spec).map_err(|error| error.to_string())

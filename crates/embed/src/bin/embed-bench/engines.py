@@ -1,4 +1,4 @@
-"""Other embedding engines behind one small protocol: a JSON object a line in, one out."""
+"""Third-party embedding engines behind a line-based JSON protocol: one request per line, one response per line."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def sentence_transformers(batch):
 
 
 def padded(ids, batch):
-    """Batches of texts of like length, the longest first; yields positions, ids and mask."""
+    """Batches texts of similar length, longest first; yields positions, ids and mask."""
     order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
     for start in range(0, len(order), batch):
         part = order[start : start + batch]
@@ -45,8 +45,8 @@ def padded(ids, batch):
 
 
 def by_tokens(workers, alone, batch):
-    """An engine of functions from ids and mask to all token vectors: `workers` work beside each other, `alone` has all
-    cores to itself."""
+    """Builds an engine from functions that map ids and mask to token vectors: `workers` run concurrently, `alone` uses
+    all cores."""
 
     def pooled(run, tokens, mask):
         hidden = run(tokens, mask)
@@ -91,7 +91,7 @@ def hidden_size():
 
 
 def tensors():
-    """The tensors of model.safetensors, f32 only."""
+    """Reads the f32 tensors of model.safetensors."""
     with open(os.path.join(MODEL, "model.safetensors"), "rb") as file:
         data = file.read()
     size = int.from_bytes(data[:8], "little")
@@ -107,7 +107,7 @@ def tensors():
 
 
 def onnx_graph(fused):
-    """The model as an ONNX graph; fused: with onnxruntime's own operators for attention and the rest."""
+    """Builds the model as an ONNX graph; fused: with onnxruntime's fused operators."""
     from onnx import TensorProto, helper, numpy_helper
 
     settings, weights = config(), tensors()
@@ -197,7 +197,7 @@ def onnx_graph(fused):
 
 
 def onnxruntime_engine(int8):
-    """A session with one thread for each core: a fifth to a third faster here than one session with all threads."""
+    """One single-threaded session per core: a fifth to a third faster here than one session with all threads."""
     import onnx
     import onnxruntime
 
@@ -208,7 +208,7 @@ def onnxruntime_engine(int8):
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         quantized = os.path.join(folder, "int8.onnx")
-        # Of its own fused operators it does not know the type of the result.
+        # Quantization cannot infer the result types of onnxruntime's fused operators.
         extra = {"DefaultTensorType": onnx.TensorProto.FLOAT}
         quantize_dynamic(path, quantized, per_channel=True, weight_type=QuantType.QInt8, extra_options=extra)
         path = quantized
@@ -223,7 +223,7 @@ def onnxruntime_engine(int8):
 
 
 def openvino_engine(precision):
-    """A stream for each core, as its throughput hint gives; the model for one text alone is compiled for latency."""
+    """One stream per core, as with its throughput hint; the model for single texts is compiled for latency."""
     import onnx
     import openvino
 
@@ -249,7 +249,7 @@ def openvino_engine(precision):
 
 
 def quantized(model):
-    """Post-training quantisation by OpenVINO's own tool, calibrated with 128 of the texts."""
+    """Post-training quantisation with OpenVINO's own tool, calibrated with 128 of the texts."""
     import nncf
 
     samples = [{"ids": tokens, "mask": mask} for _, tokens, mask in padded(DATA["ids"][:128], 1)]
@@ -272,7 +272,7 @@ DATA = {}
 
 
 def main():
-    # Libraries print as they like; the protocol keeps the real standard output to itself.
+    # Libraries may print: redirect stdout to stderr and reserve the real stdout for the protocol.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 

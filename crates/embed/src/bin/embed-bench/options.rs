@@ -1,33 +1,33 @@
-//! The command line.
+//! Command-line options.
 
 use std::path::PathBuf;
 
 use crate::contestant::{OTHERS, OURS};
 
-/// What `--help` prints.
+/// The output of `--help`.
 pub(crate) const HELP: &str = "\
-Measures tidewheel's embedding engine beside other engines, turn by turn in one run, on the same texts.
+Benchmarks tidewheel's embedding engine against other engines on the same texts, interleaved in one run.
 
 Usage: embed-bench MODEL_DIR [options]
 
-  MODEL_DIR           a directory with a sentence-transformers model
+  MODEL_DIR           directory of a sentence-transformers model
 
 Options:
-  --texts FILE        a JSON list of strings [default: 50 short texts that come with the program]
-  --count N           take N of the texts, evenly spread over the list [default: all]
-  --rounds N          how often each engine has its turn; medians are printed [default: 5]
+  --texts FILE        JSON array of strings [default: 50 built-in short texts]
+  --count N           use N texts, evenly spread over the list [default: all]
+  --rounds N          rounds per engine; medians are printed [default: 5]
   --only NAME,…       only these engines
-  --python PATH       a Python that has numpy and any of sentence-transformers, onnxruntime and onnx, openvino and
-                      onnx; an engine that it lacks is left out, and that is said
-  --http PATH         measure over HTTP as well: this tidewheel binary's embedder, in a process of its own
+  --python PATH       Python with numpy and any of sentence-transformers, onnxruntime and onnx, openvino and onnx;
+                      missing engines are skipped and reported
+  --http PATH         also measure over HTTP: this tidewheel binary's embedder in a separate process
   --output FORMAT     'table' in Markdown, or 'json' [default: table]
 
-Engines: f32, bf16, int8, auto (ours; auto takes f32 or bf16 by measuring at load); st-8, st-32 (sentence-transformers by
-batch size); ort-f32, ort-int8 (onnxruntime); ov-f32, ov-bf16, ov-int8 (OpenVINO; the last needs nncf). onnxruntime and
-OpenVINO have a session or stream for each core, texts sorted by length, and the batch size that suits them best.
+Engines: f32, bf16, int8, auto (tidewheel; auto selects f32 or bf16 by measuring at load); st-8, st-32
+(sentence-transformers by batch size); ort-f32, ort-int8 (onnxruntime); ov-f32, ov-bf16, ov-int8 (OpenVINO; the last needs
+nncf). onnxruntime and OpenVINO use a session or stream per core, texts sorted by length, and their best batch size.
 
-Speed is given by the clock and by CPU time: on a machine that does other work, the second is the one to compare. The
-measured peak is what the processor reaches in multiplications and additions alone, with all operands in its first cache.
+Speed is reported by wall clock and by CPU time: on a busy machine, compare CPU time. The measured peak is the CPU's
+throughput of multiplications and additions alone, with all operands in the L1 cache.
 The table goes to standard output, progress to standard error.
 
 Example:
@@ -36,18 +36,18 @@ Example:
       --http target/release/tidewheel
 ";
 
-/// The form of the result.
+/// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Output {
     Table,
     Json,
 }
 
-/// What to measure.
+/// The parsed options.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Options {
     pub(crate) model: PathBuf,
-    /// `None`: the texts that come with the program.
+    /// `None`: the built-in texts.
     pub(crate) texts: Option<PathBuf>,
     pub(crate) count: Option<usize>,
     pub(crate) rounds: usize,
@@ -59,24 +59,24 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Whether an engine of this name is to be measured.
+    /// Whether the engine is selected.
     pub(crate) fn wants(&self, engine: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == engine)
     }
 }
 
-/// What was asked for.
+/// The parsed command line.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Asked {
+pub(crate) enum Invocation {
     Help,
     Run(Options),
 }
 
-/// Reads the arguments behind the program's name.
+/// Parses the arguments after the program name.
 ///
 /// # Errors
-/// What is wrong, and how it should be.
-pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Asked, String> {
+/// The invalid argument and the expected form.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invocation, String> {
     let mut arguments = arguments.into_iter();
     let mut model = None;
     let mut options = Options {
@@ -96,10 +96,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Asked
         };
         let mut value = || {
             let value = attached.clone().or_else(|| arguments.next());
-            value.filter(|value| !value.is_empty()).ok_or_else(|| format!("{name} needs a value"))
+            value.filter(|value| !value.is_empty()).ok_or_else(|| format!("missing value for {name}"))
         };
         match name.as_str() {
-            "-h" | "--help" => return Ok(Asked::Help),
+            "-h" | "--help" => return Ok(Invocation::Help),
             "--texts" => options.texts = Some(value()?.into()),
             "--count" => options.count = Some(number(&name, &value()?)?),
             "--rounds" => options.rounds = number(&name, &value()?)?,
@@ -110,19 +110,19 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Asked
                 options.output = match value()?.as_str() {
                     "table" => Output::Table,
                     "json" => Output::Json,
-                    other => return Err(format!("--output is 'table' or 'json', not {other:?}")),
+                    other => return Err(format!("invalid --output {other:?}: expected 'table' or 'json'")),
                 }
             }
-            _ if name.starts_with('-') => return Err(format!("{name} is not known; --help lists what is")),
-            _ if model.is_some() => return Err(format!("one model at a time; what is {name:?}?")),
+            _ if name.starts_with('-') => return Err(format!("unknown option {name}; see --help")),
+            _ if model.is_some() => return Err(format!("unexpected argument {name:?}: expected one MODEL_DIR")),
             _ => model = Some(name.clone()),
         }
     }
-    options.model = model.ok_or("which model? Usage: embed-bench MODEL_DIR [options]; --help says more")?.into();
+    options.model = model.ok_or("missing MODEL_DIR; usage: embed-bench MODEL_DIR [options]; see --help")?.into();
     if let Some(other) = options.only.iter().find(|name| is_other(name)).filter(|_| options.python.is_none()) {
-        return Err(format!("{other} runs in Python: say which one with --python"));
+        return Err(format!("{other} requires Python: set --python"));
     }
-    Ok(Asked::Run(options))
+    Ok(Invocation::Run(options))
 }
 
 fn is_other(name: &str) -> bool {
@@ -132,19 +132,19 @@ fn is_other(name: &str) -> bool {
 fn number(name: &str, text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 1..) => Ok(number),
-        _ => Err(format!("{name} needs a number of at least 1, not {text:?}")),
+        _ => Err(format!("invalid {name} {text:?}: expected a number of at least 1")),
     }
 }
 
 fn engines(list: &str) -> Result<Vec<String>, String> {
     let names: Vec<String> = list.split(',').map(|name| name.trim().to_owned()).collect();
     match names.iter().find(|name| !is_other(name) && !OURS.iter().any(|ours| ours.name() == *name)) {
-        Some(unknown) => Err(format!("--only: there is no engine {unknown:?}; --help lists them")),
+        Some(unknown) => Err(format!("unknown engine {unknown:?} in --only; see --help")),
         None => Ok(names),
     }
 }
 
-/// `count` of the texts, evenly spread.
+/// Selects `count` of the texts, evenly spread.
 pub(crate) fn spread(texts: Vec<String>, count: Option<usize>) -> Vec<String> {
     let total = texts.len();
     let count = count.unwrap_or(total).min(total);
@@ -156,12 +156,12 @@ pub(crate) fn spread(texts: Vec<String>, count: Option<usize>) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn run(arguments: &[&str]) -> Result<Asked, String> {
+    fn run(arguments: &[&str]) -> Result<Invocation, String> {
         parse(arguments.iter().map(|argument| (*argument).to_owned()))
     }
 
     #[test]
-    fn everything_can_be_said_in_both_forms() {
+    fn options_parse_in_spaced_and_joined_form() {
         let spaced = "m --texts t.json --count 7 --rounds 2 --only f32,st-8 --python p --http b --output json";
         let joined = "--texts=t.json --count=7 --rounds=2 --only=f32,st-8 --python=p --http=b --output=json m";
         let expected = Options {
@@ -176,24 +176,24 @@ mod tests {
         };
         for line in [spaced, joined] {
             let arguments: Vec<&str> = line.split(' ').collect();
-            assert_eq!(run(&arguments), Ok(Asked::Run(expected.clone())), "{line}");
+            assert_eq!(run(&arguments), Ok(Invocation::Run(expected.clone())), "{line}");
         }
         assert!(expected.wants("f32") && !expected.wants("bf16"));
-        assert_eq!(run(&["m", "--help"]), Ok(Asked::Help));
+        assert_eq!(run(&["m", "--help"]), Ok(Invocation::Help));
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_arguments_error_names_cause() {
         for (arguments, part) in [
-            (&[][..], "which model?"),
-            (&["m", "n"], "what is \"n\"?"),
-            (&["m", "--fast"], "--fast is not known"),
-            (&["m", "--rounds"], "--rounds needs a value"),
-            (&["m", "--rounds", "0"], "at least 1, not \"0\""),
-            (&["m", "--count", "many"], "not \"many\""),
-            (&["m", "--only", "f32,torch"], "no engine \"torch\""),
-            (&["m", "--only", "st-8"], "say which one with --python"),
-            (&["m", "--output", "xml"], "'table' or 'json', not \"xml\""),
+            (&[][..], "missing MODEL_DIR"),
+            (&["m", "n"], "unexpected argument \"n\""),
+            (&["m", "--fast"], "unknown option --fast"),
+            (&["m", "--rounds"], "missing value for --rounds"),
+            (&["m", "--rounds", "0"], "invalid --rounds \"0\": expected a number of at least 1"),
+            (&["m", "--count", "many"], "invalid --count \"many\""),
+            (&["m", "--only", "f32,torch"], "unknown engine \"torch\""),
+            (&["m", "--only", "st-8"], "st-8 requires Python"),
+            (&["m", "--output", "xml"], "invalid --output \"xml\""),
         ] {
             let message = run(arguments).unwrap_err();
             assert!(message.contains(part), "{arguments:?}: {message}");
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_taken_from_the_whole_list() {
+    fn spread_selects_texts_evenly() {
         let texts = || (0..10).map(|number| number.to_string()).collect::<Vec<_>>();
         assert_eq!(spread(texts(), None), texts());
         assert_eq!(spread(texts(), Some(20)), texts());

@@ -1,4 +1,4 @@
-//! Other processes: what the system says about them, and engines in Python driven over their standard streams.
+//! Child processes: resource usage from `/proc`, and Python engines driven over standard streams.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -11,15 +11,15 @@ use crate::contestant::Times;
 
 const SCRIPT: &str = include_str!("engines.py");
 
-/// Last lines of what a process said that are worth repeating.
-const LAST_WORDS: usize = 3;
+/// Number of trailing stderr lines quoted in errors.
+const STDERR_LINES: usize = 3;
 
-/// One engine in a process of its own, ready to work.
+/// A running Python engine.
 pub(crate) struct Child {
     process: std::process::Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
-    complaints: Receiver<String>,
+    stderr: Receiver<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -32,7 +32,7 @@ struct Answer {
 }
 
 impl Child {
-    /// Starts the engine of this name.
+    /// Starts the named engine.
     pub(crate) fn start(
         python: &Path,
         engine: &str,
@@ -47,31 +47,31 @@ impl Child {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|error| format!("{} does not start: {error}", python.display()))?;
+            .map_err(|error| format!("failed to start {}: {error}", python.display()))?;
         let input = process.stdin.take().ok_or("no standard input")?;
         let output = BufReader::new(process.stdout.take().ok_or("no standard output")?);
         let errors = BufReader::new(process.stderr.take().ok_or("no standard error")?);
-        let (sender, complaints) = channel();
-        // Ends with the process. What nobody asks for is dropped with the receiver.
+        let (sender, stderr) = channel();
+        // Ends with the process. Unread lines are dropped with the receiver.
         std::thread::spawn(move || errors.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let mut child = Self { process, input, output, complaints };
+        let mut child = Self { process, input, output, stderr };
         child.ask(&serde_json::json!({ "texts": texts, "ids": batch }))?;
         Ok(child)
     }
 
-    /// The vectors of all texts.
+    /// Embeds all texts.
     pub(crate) fn embed(&mut self) -> Result<Vec<f32>, String> {
         self.ask(&serde_json::json!({ "do": "embed" })).map(|answer| answer.vectors)
     }
 
-    /// The time for all texts.
+    /// Measures the time for all texts.
     pub(crate) fn time(&mut self) -> Result<Times, String> {
         let answer = self.ask(&serde_json::json!({ "do": "time" }))?;
-        let clock = answer.seconds.first().copied().ok_or("it answered without a time")?;
+        let clock = answer.seconds.first().copied().ok_or("response without a time")?;
         Ok(Times { clock, cpu: answer.cpu })
     }
 
-    /// Seconds for each repeat of one text.
+    /// Measures repeated embeddings of one text. Returns seconds per run.
     pub(crate) fn single(&mut self, ids: &[u32], repeats: usize) -> Result<Vec<f64>, String> {
         self.ask(&serde_json::json!({ "do": "single", "ids": ids, "repeats": repeats })).map(|answer| answer.seconds)
     }
@@ -80,21 +80,22 @@ impl Child {
         let mut line = String::new();
         let asked = writeln!(self.input, "{question}").and_then(|()| self.output.read_line(&mut line));
         if !matches!(asked, Ok(1..)) {
-            return Err(format!("it stopped: {}", self.last_words()));
+            return Err(format!("process exited: {}", self.last_stderr()));
         }
-        let answer: Answer = serde_json::from_str(&line).map_err(|error| format!("it answered {line:?}: {error}"))?;
+        let answer: Answer =
+            serde_json::from_str(&line).map_err(|error| format!("invalid response {line:?}: {error}"))?;
         match answer.error {
             Some(error) => Err(error),
             None => Ok(answer),
         }
     }
 
-    fn last_words(&mut self) -> String {
-        // Once it is gone, its last line has been read.
+    fn last_stderr(&mut self) -> String {
+        // After the process exits, all its lines have been read.
         let _ = self.process.kill();
         let _ = self.process.wait();
-        let lines: Vec<String> = self.complaints.iter().collect();
-        lines[lines.len().saturating_sub(LAST_WORDS)..].join(" / ")
+        let lines: Vec<String> = self.stderr.iter().collect();
+        lines[lines.len().saturating_sub(STDERR_LINES)..].join(" / ")
     }
 }
 
@@ -105,7 +106,7 @@ impl Drop for Child {
     }
 }
 
-/// CPU seconds of a process and its threads so far; 0 where the system does not say.
+/// Returns the CPU seconds used by a process and its threads; 0 if unavailable.
 pub(crate) fn cpu_seconds(process: u32) -> f64 {
     cpu_of(&std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default())
 }
@@ -116,7 +117,7 @@ fn cpu_of(stat: &str) -> f64 {
     fields.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
-/// Resident memory of a process in megabytes: now, and the most it ever was; 0 where the system does not say.
+/// Returns the current and peak resident memory of a process in megabytes; 0 if unavailable.
 pub(crate) fn resident(process: u32) -> (f64, f64) {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     (megabytes(&status, "VmRSS:"), megabytes(&status, "VmHWM:"))
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_systems_figures_are_read() {
+    fn proc_figures_are_parsed() {
         assert!((cpu_of("7 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20") - 3.0).abs() < 1e-9);
         assert!(cpu_of("").abs() < 1e-9);
         let status = "Name:\tx\nVmHWM:\t  250000 kB\nVmRSS:\t  125000 kB\n";
@@ -142,11 +143,11 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_cannot_start_says_why() {
+    fn engine_start_failure_reports_stderr() {
         let start = |python: &str| Child::start(Path::new(python), "st-8", Path::new("/nowhere"), &[], &[]);
-        assert!(start("/nowhere/python").err().unwrap().contains("/nowhere/python does not start"));
-        // A program that is no Python: it complains and is gone.
+        assert!(start("/nowhere/python").err().unwrap().contains("failed to start /nowhere/python"));
+        // Not a Python interpreter: prints an error and exits.
         let reason = start("/bin/ls").err().unwrap();
-        assert!(reason.starts_with("it stopped: ") && reason.contains("ls"), "{reason}");
+        assert!(reason.starts_with("process exited: ") && reason.contains("ls"), "{reason}");
     }
 }

@@ -1,10 +1,10 @@
-//! What was measured, as tables or as JSON.
+//! The report, as Markdown tables or JSON.
 
 use std::fmt::Write;
 
 use serde::Serialize;
-use tidewheel_embed::engine::Precision;
-use tidewheel_embed::model::Description;
+use tidewheel_engine::Precision;
+use tidewheel_engine::model::Description;
 
 use crate::SINGLE;
 use crate::contestant::Times;
@@ -13,30 +13,30 @@ use crate::served::{MODES, Mode};
 /// The measurements of one engine.
 #[derive(Clone)]
 pub(crate) struct Row {
-    /// Its name on the command line.
+    /// Name on the command line.
     pub(crate) key: String,
     pub(crate) name: String,
     pub(crate) precision: Precision,
-    /// Least and mean cosine with the reference.
+    /// Minimum and mean cosine with the reference.
     pub(crate) cosine: (f64, f64),
-    /// By round: the time for all texts.
+    /// Time for all texts, by round.
     pub(crate) times: Vec<Times>,
-    /// By round: operations a second that the machine could do.
+    /// Peak operations per second of the machine, by round.
     pub(crate) peaks: Vec<f64>,
-    /// By length: seconds of single texts.
+    /// Seconds of single texts, by length.
     pub(crate) singles: [Vec<f64>; SINGLE.len()],
 }
 
-/// The measurements of our service.
+/// The measurements of tidewheel's service.
 pub(crate) struct Served {
     pub(crate) precision: Precision,
     pub(crate) cosine: (f64, f64),
-    /// By mode and by round: the time for all texts.
+    /// Time for all texts, by mode and round.
     pub(crate) times: [Vec<Times>; MODES.len()],
     pub(crate) singles: [Vec<f64>; SINGLE.len()],
     /// Seconds from start to ready.
     pub(crate) starts: Vec<f64>,
-    /// Resident megabytes when ready, and the most under load.
+    /// Resident megabytes at ready, and peak under load.
     pub(crate) ready_memory: Vec<f64>,
     pub(crate) peak_memory: Vec<f64>,
 }
@@ -55,7 +55,7 @@ impl Served {
     }
 }
 
-/// Everything that is printed.
+/// The complete report.
 #[derive(Serialize)]
 pub(crate) struct Report {
     cores: usize,
@@ -71,15 +71,15 @@ struct EngineFigures {
     engine: String,
     name: String,
     tokens_per_second: f64,
-    /// As if all cores had worked on nothing else.
+    /// Extrapolated from CPU time to all cores fully used.
     tokens_per_second_by_cpu: f64,
-    /// Operations a second that all cores could do in this precision.
+    /// Peak operations per second of all cores in this precision.
     peak: f64,
     share_of_peak: f64,
     cosine_min: f64,
     cosine_mean: f64,
     single_milliseconds: Vec<Single>,
-    /// How many times as fast as each engine, by the clock.
+    /// Speedup over each engine.
     times_as_fast_as: Vec<Ratio>,
 }
 
@@ -114,13 +114,13 @@ struct ModeFigures {
     binary: bool,
     requests_at_once: usize,
     tokens_per_second: f64,
-    /// What the service reaches of the engine in this process: by the clock, with the client's work on the same cores, and
-    /// by the CPU time of the service alone.
+    /// Throughput relative to the in-process engine: by wall clock, with the client on the same cores, and by the CPU time
+    /// of the service alone.
     of_engine_by_clock: Option<f64>,
     of_engine_by_cpu: Option<f64>,
 }
 
-/// Least and mean cosine of vectors that lie one after the other.
+/// Returns the minimum and mean cosine of concatenated vectors.
 pub(crate) fn cosines(a: &[f32], b: &[f32], dimension: usize) -> (f64, f64) {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     let cosines: Vec<f64> =
@@ -129,7 +129,7 @@ pub(crate) fn cosines(a: &[f32], b: &[f32], dimension: usize) -> (f64, f64) {
     (least, cosines.iter().sum::<f64>() / cosines.len() as f64)
 }
 
-/// Multiplications and additions that texts of these lengths need.
+/// Returns the number of multiplications and additions for texts of these lengths.
 pub(crate) fn operations(model: &Description, lengths: &[usize]) -> f64 {
     let linear = 4 * model.hidden * model.hidden + 2 * model.hidden * model.intermediate;
     let tokens: usize = lengths.iter().sum();
@@ -137,7 +137,7 @@ pub(crate) fn operations(model: &Description, lengths: &[usize]) -> f64 {
     2.0 * model.layers as f64 * (linear as f64 * tokens as f64 + 2.0 * model.hidden as f64 * pairs as f64)
 }
 
-/// The middle value, or the mean of the two in the middle; 0 of none.
+/// Returns the median; 0 for no values.
 fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -149,7 +149,7 @@ fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
-/// The median over the rounds of how many times as fast the first is; both of a round are measured one after the other.
+/// Returns the median speedup over all rounds; both measurements of a round are taken consecutively.
 fn ratio(own: &[Times], other: &[Times], time: impl Fn(&Times) -> f64) -> f64 {
     median(own.iter().zip(other).map(|(own, other)| time(other) / time(own)))
 }
@@ -163,7 +163,7 @@ fn singles(seconds: &[Vec<f64>; SINGLE.len()]) -> Vec<Single> {
 }
 
 impl Report {
-    /// Medians of what was measured. `lengths` are the texts' tokens, and `operations` what they need.
+    /// Builds the report from medians. `lengths` are the texts' tokens, `operations` the total operations for them.
     pub(crate) fn new(rows: &[Row], served: &[Served], lengths: &[usize], operations: f64, rounds: usize) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let tokens: usize = lengths.iter().sum();
@@ -213,7 +213,7 @@ impl Report {
         Self { cores, texts: lengths.len(), tokens, rounds, engines: engines.collect(), http: http.collect() }
     }
 
-    /// Tables in Markdown.
+    /// Formats the report as Markdown tables.
     pub(crate) fn tables(&self) -> String {
         let mut out = format!(
             "{} texts, {} tokens, {} cores, medians of {} rounds\n\n",
@@ -253,7 +253,7 @@ impl Report {
         }
     }
 
-    /// How the choice at load did, beside what it chose from.
+    /// Compares the automatic choice with the precisions it chose from.
     fn auto(&self, out: &mut String) {
         let Some(auto) = self.engines.iter().find(|engine| engine.engine == "auto") else { return };
         let others = auto.times_as_fast_as.iter().filter(|ratio| matches!(&ratio.engine[..], "f32" | "bf16"));
@@ -261,19 +261,19 @@ impl Report {
             let Ratio { by_clock, by_cpu, .. } = least;
             let _ = writeln!(
                 out,
-                "\nauto is {by_clock:.2} times as fast as the faster of f32 and bf16 by the clock, {by_cpu:.2} by CPU time."
+                "\nauto: {by_clock:.2}× the speed of the faster of f32 and bf16 (wall clock), {by_cpu:.2}× (CPU time)"
             );
         }
     }
 
-    /// How many times as fast ours are.
+    /// Formats the speedups of tidewheel's engines.
     fn ratios(&self, out: &mut String) {
         let (ours, others): (Vec<&EngineFigures>, Vec<_>) =
             self.engines.iter().partition(|engine| engine.name.starts_with("tidewheel"));
         if ours.is_empty() || others.is_empty() {
             return;
         }
-        out.push_str("\n| times as fast as, by the clock |");
+        out.push_str("\n| speedup over (wall clock) |");
         for engine in &ours {
             let _ = write!(out, " {} |", engine.engine);
         }
@@ -293,7 +293,7 @@ impl Report {
             return;
         }
         out.push_str(
-            "\n| over HTTP | texts in a request | answer | at once | tokens/s | of the engine | the same by the service's CPU |\n\
+            "\n| HTTP | texts/request | format | concurrency | tokens/s | vs engine (wall clock) | vs engine (service CPU) |\n\
              |---|---|---|---|---|---|---|\n",
         );
         let percent = |share: Option<f64>| share.map_or("–".to_owned(), |share| format!("{:.1}%", share * 100.0));
@@ -315,7 +315,7 @@ impl Report {
         let [short, long] = SINGLE;
         let _ = writeln!(
             out,
-            "\n| over HTTP | start to ready | memory when ready | memory at most | cosine min | cosine mean | {short} tokens | {long} tokens |\n\
+            "\n| HTTP | startup | memory at ready | peak memory | cosine min | cosine mean | {short} tokens | {long} tokens |\n\
              |---|---|---|---|---|---|---|---|"
         );
         for served in &self.http {
@@ -354,29 +354,29 @@ mod tests {
     }
 
     #[test]
-    fn a_single_outlier_changes_no_median() {
+    fn median_ignores_single_outlier() {
         assert!((median([1.0, 900.0, 2.0]) - 2.0).abs() < 1e-9);
         assert!((median([1.0, 3.0]) - 2.0).abs() < 1e-9);
         assert!(median([]).abs() < 1e-9);
     }
 
     #[test]
-    fn rounds_are_compared_with_themselves() {
-        // The machine was slower in the second round, for both.
+    fn ratio_compares_engines_within_rounds() {
+        // The machine was slower in the second round for both.
         let (own, other) = (row("f32", "a", &[1.0, 10.0, 1.0]).times, row("st-8", "b", &[2.0, 20.0, 3.0]).times);
         assert!((ratio(&own, &other, |times| times.clock) - 2.0).abs() < 1e-9);
     }
 
     #[test]
-    fn cosines_do_not_depend_on_the_length() {
+    fn cosines_are_independent_of_vector_length() {
         let (least, mean) = cosines(&[1.0, 0.0, 0.0, 2.0], &[3.0, 0.0, 4.0, 4.0], 2);
         assert!((least - 0.5f64.sqrt()).abs() < 1e-9);
         assert!((mean - f64::midpoint(1.0, 0.5f64.sqrt())).abs() < 1e-9);
     }
 
     #[test]
-    fn operations_are_those_of_the_matrices_and_of_attention() {
-        use tidewheel_embed::model::{Activation, Pooling, Prompts, TokenizerSettings};
+    fn operations_count_matrices_and_attention() {
+        use tidewheel_engine::model::{Activation, Pooling, Prompts, TokenizerSettings};
         let mini_lm = Description {
             directory: "/".into(),
             hidden: 384,
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_holds_what_was_measured() {
+    fn report_contains_all_measurements() {
         let rows = [row("f32", "tidewheel f32", &[1.0, 1.0]), row("st-8", "sentence-transformers", &[2.0, 4.0])];
         let mut served = Served::new(Precision::F32);
         for times in &mut served.times {
@@ -430,7 +430,7 @@ mod tests {
             "| tidewheel f32 | 40 |",
             "| sentence-transformers | 3.00 |",
             "| f32 | 256 | binary | 4 | 32 | 80.0% |",
-            "auto is 1.25 times as fast as the faster",
+            "auto: 1.25× the speed of the faster",
         ] {
             assert!(tables.contains(part), "{part}\n{tables}");
         }

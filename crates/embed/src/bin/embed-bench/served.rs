@@ -1,4 +1,4 @@
-//! The same over HTTP: `tidewheel embedder` in a process of its own, and a client with many requests under way.
+//! The benchmark over HTTP: `tidewheel embedder` in a separate process, and a client with concurrent requests.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -9,28 +9,28 @@ use futures::{StreamExt, TryStreamExt, stream};
 use reqwest::Client;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use serde_json::json;
-use tidewheel_embed::engine::Precision;
-use tidewheel_embed::tokens::Encoding;
+use tidewheel_engine::Precision;
+use tidewheel_engine::tokens::Encoding;
 use tokio::runtime::Runtime;
 
 use crate::contestant::Times;
 use crate::process::{cpu_seconds, resident};
 
-/// How long the service may take to be ready. Nothing takes longer, unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Startup timeout of the service.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How requests are made.
+/// A request mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mode {
-    /// Texts in a request.
+    /// Texts per request.
     pub(crate) texts: usize,
-    /// Whether vectors come as bytes, rather than as JSON.
+    /// Whether vectors are requested in binary instead of JSON.
     pub(crate) binary: bool,
-    /// Requests under way at once.
+    /// Concurrent requests.
     pub(crate) concurrency: usize,
 }
 
-/// What is measured: a backfill as the processor sends it, and many small callers at once.
+/// The measured modes: a backfill as sent by the processor, and many concurrent small clients.
 pub(crate) const MODES: [Mode; 4] = [
     Mode { texts: 256, binary: true, concurrency: 4 },
     Mode { texts: 256, binary: false, concurrency: 4 },
@@ -38,13 +38,13 @@ pub(crate) const MODES: [Mode; 4] = [
     Mode { texts: 1, binary: false, concurrency: 32 },
 ];
 
-/// A running service. Killed when it is dropped.
+/// A running service, killed on drop.
 pub(crate) struct Served {
     process: Child,
     url: String,
     client: Client,
     runtime: Runtime,
-    /// Seconds from the start of the process to the first good answer of `/ready`.
+    /// Seconds from process start to the first successful `/ready`.
     pub(crate) start: f64,
     dimension: usize,
 }
@@ -53,10 +53,13 @@ impl Served {
     /// Starts the binary's embedder with this model, and waits until it is ready.
     pub(crate) fn start(binary: &Path, model: &Path, precision: Precision, dimension: usize) -> Result<Self, String> {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let runtime = Runtime::new().map_err(|error| format!("no runtime: {error}"))?;
-        let client = Client::builder().tcp_nodelay(true).build().map_err(|error| format!("no HTTP client: {error}"))?;
+        let runtime = Runtime::new().map_err(|error| format!("failed to start the runtime: {error}"))?;
+        let client = Client::builder()
+            .tcp_nodelay(true)
+            .build()
+            .map_err(|error| format!("failed to create the HTTP client: {error}"))?;
         let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-        let address = free.map_err(|error| format!("no free port: {error}"))?;
+        let address = free.map_err(|error| format!("failed to find a free port: {error}"))?;
         let settings = [format!("embedder.listen={address}"), format!("embedder.precision={}", precision.name())];
         let mut command = Command::new(binary);
         command.arg("--config").arg(empty_settings()?).arg("--model").arg(model).arg("embedder");
@@ -67,7 +70,7 @@ impl Served {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|error| format!("{} does not start: {error}", binary.display()))?;
+            .map_err(|error| format!("failed to start {}: {error}", binary.display()))?;
         let url = format!("http://{address}");
         let mut served = Self { process, url, client, runtime, start: 0.0, dimension };
         served.wait_until_ready(begun)?;
@@ -78,21 +81,21 @@ impl Served {
     fn wait_until_ready(&mut self, begun: Instant) -> Result<(), String> {
         let request = self.client.get(format!("{}/ready", self.url));
         loop {
-            let asked = request.try_clone().map(reqwest::RequestBuilder::send).ok_or("cannot repeat a request")?;
+            let asked = request.try_clone().map(reqwest::RequestBuilder::send).ok_or("failed to clone the request")?;
             if self.runtime.block_on(asked).is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }
             if let Ok(Some(status)) = self.process.try_wait() {
-                return Err(format!("the embedder ended at once, with {status}; start it by hand to see why"));
+                return Err(format!("embedder exited during startup with {status}; run it manually to see the error"));
             }
-            if begun.elapsed() > PATIENCE {
-                return Err(format!("the embedder was not ready within {} s", PATIENCE.as_secs()));
+            if begun.elapsed() > TIMEOUT {
+                return Err(format!("embedder not ready within {} s", TIMEOUT.as_secs()));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// The vectors of all texts, one after the other.
+    /// Embeds all texts. Returns the concatenated vectors.
     pub(crate) fn embed(&self, texts: &[String], mode: Mode) -> Result<Vec<f32>, String> {
         let answers = self.drive(&bodies(texts, mode.texts), mode)?;
         let mut vectors = Vec::with_capacity(texts.len() * self.dimension);
@@ -110,12 +113,12 @@ impl Served {
         }
         match vectors.len() == texts.len() * self.dimension {
             true => Ok(vectors),
-            false => Err(format!("{} numbers came for {} texts", vectors.len(), texts.len())),
+            false => Err(format!("received {} values for {} texts", vectors.len(), texts.len())),
         }
     }
 
-    /// The time for all texts, by the clock and of the service's CPU. Requests are written and answers are read by this
-    /// process, on the same cores; JSON is read but not parsed, as that is another program's work.
+    /// Measures wall-clock time and the service's CPU time for all texts. This process sends requests and reads responses
+    /// on the same cores; JSON is read but not parsed, because parsing is the client's cost.
     pub(crate) fn time(&self, texts: &[String], mode: Mode) -> Result<Times, String> {
         let bodies = bodies(texts, mode.texts);
         let (cpu, start) = (cpu_seconds(self.process.id()), Instant::now());
@@ -124,7 +127,7 @@ impl Served {
         Ok(Times { clock, cpu: cpu_seconds(self.process.id()) - cpu })
     }
 
-    /// Seconds for each repeat of one text, one request after the other.
+    /// Measures repeated sequential requests of one text. Returns seconds per request.
     pub(crate) fn single(&self, text: &str, repeats: usize) -> Result<Vec<f64>, String> {
         let mode = Mode { texts: 1, binary: true, concurrency: 1 };
         let bodies = bodies(&[text.to_owned()], 1);
@@ -136,7 +139,7 @@ impl Served {
             .collect()
     }
 
-    /// Resident megabytes: now, and the most so far.
+    /// Returns current and peak resident megabytes.
     pub(crate) fn resident(&self) -> (f64, f64) {
         resident(self.process.id())
     }
@@ -153,7 +156,7 @@ impl Served {
                 let body = answer.bytes().await.map_err(|error| error.to_string())?;
                 match status.is_success() {
                     true => Ok(body),
-                    false => Err(format!("the embedder answered {status}: {}", String::from_utf8_lossy(&body))),
+                    false => Err(format!("embedder returned {status}: {}", String::from_utf8_lossy(&body))),
                 }
             }
         });
@@ -168,19 +171,19 @@ impl Drop for Served {
     }
 }
 
-/// Requests with so many texts each.
+/// Builds request bodies with `size` texts each.
 fn bodies(texts: &[String], size: usize) -> Vec<Vec<u8>> {
     texts.chunks(size.max(1)).map(|texts| json!({ "texts": texts }).to_string().into_bytes()).collect()
 }
 
-/// A settings file that sets nothing, so that none of this machine's is read.
+/// Creates an empty settings file, so that no settings of this machine are read.
 fn empty_settings() -> Result<PathBuf, String> {
     let path = std::env::temp_dir().join("embed-bench-no-settings.toml");
-    std::fs::write(&path, "").map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    std::fs::write(&path, "").map_err(|error| format!("failed to write {}: {error}", path.display()))?;
     Ok(path)
 }
 
-/// The text whose number of tokens is nearest to `length`.
+/// Returns the index of the text whose token count is closest to `length`.
 pub(crate) fn nearest(encodings: &[Encoding], length: usize) -> Option<usize> {
     (0..encodings.len()).min_by_key(|&index| encodings[index].ids.len().abs_diff(length))
 }
@@ -190,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_hold_every_text_once_in_order() {
+    fn bodies_contain_every_text_once_in_order() {
         let texts: Vec<String> = (0..5).map(|number| format!("text \"{number}\"")).collect();
         for size in 1..7 {
             let bodies = bodies(&texts, size);
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_nearest_in_length_is_found() {
+    fn nearest_finds_text_closest_in_length() {
         let encodings: Vec<Encoding> = [3, 30, 25, 200].map(|length| Encoding::new(vec![0; length])).into();
         assert_eq!(nearest(&encodings, 28), Some(1));
         assert_eq!(nearest(&encodings, 209), Some(3));

@@ -30,7 +30,7 @@ fn batch(events: Vec<SourceEvent>) -> FeedBatch {
     FeedBatch { events, appeared: Vec::new(), token, through }
 }
 
-/// The step for a batch, where the source is not asked and nothing is too large.
+/// The step for a batch, without queries of the source and size limits.
 fn follow(checkpoint: &Checkpoint, batch: FeedBatch) -> Step {
     let (step, read_again) = super::follow(checkpoint, batch, &HashSet::new(), Limits::of(None));
     assert!(!read_again);
@@ -51,7 +51,7 @@ fn events_of_one_time_are_numbered_across_batches() {
     assert_eq!(versions(&second), ["0.11.1.3", "0.12.1.1"]);
 }
 
-/// A document of a collection that is sharded by another field than `_id`.
+/// An event of a collection sharded by another field than `_id`.
 fn sharded(operation: Operation, seconds: u32, shard: &str) -> SourceEvent {
     let document = operation.has_document().then_some("{}");
     SourceEvent { shard: shard.into(), ..event(operation, seconds, document) }
@@ -75,12 +75,12 @@ fn insert_wins_over_delete_of_a_shard_key_change_in_either_order() {
 }
 
 #[test]
-fn a_document_inserted_and_deleted_in_one_transaction_is_gone() {
+fn document_inserted_and_deleted_in_one_transaction_is_deleted() {
     for shard in ["", "eu"] {
         let events = vec![sharded(Operation::Insert, 11, shard), sharded(Operation::Delete, 11, shard)];
         assert_eq!(operations(&follow(&checkpoint(), batch(events))), [Operation::Insert, Operation::Delete]);
     }
-    // Moved, and then deleted where it went.
+    // Moved, and then deleted on its new shard.
     let events = vec![
         sharded(Operation::Insert, 11, "eu"),
         sharded(Operation::Delete, 11, "us"),
@@ -101,30 +101,30 @@ fn delete_of_a_shard_key_change_in_a_later_batch_depends_on_whether_the_document
     assert_eq!(asked.into_iter().collect::<Vec<_>>(), [(tickets.clone(), ["1".to_owned()].into())]);
     let present = HashSet::from([(tickets, "1".to_owned())]);
     let (step, _) = super::follow(&first.next, second(), &present, Limits::of(None));
-    assert_eq!(versions(&step), ["0.12.1.1"], "the one at the same time is left out");
+    assert_eq!(versions(&step), ["0.12.1.1"], "the one at the same time is skipped");
     let (step, _) = super::follow(&first.next, second(), &HashSet::new(), Limits::of(None));
-    assert_eq!(versions(&step), ["0.11.1.2", "0.12.1.1"], "it was deleted since: either order is right");
-    // Nothing is asked where `_id` tells documents apart, or where the time begins with the batch.
+    assert_eq!(versions(&step), ["0.11.1.2", "0.12.1.1"], "deleted since: either order is valid");
+    // No query if `_id` identifies the document, or if the time begins with the batch.
     let plain = batch(vec![event(Operation::Delete, 11, None)]);
     assert!(doubtful(&first.next, &plain).is_empty());
     assert!(doubtful(&checkpoint(), &second()).is_empty());
 }
 
 #[test]
-fn changes_beyond_the_last_ordinal_keep_their_time_and_lead_to_a_comparison() {
+fn changes_beyond_the_last_ordinal_trigger_a_comparing_snapshot() {
     let full = Checkpoint { last: (time(11), MAX_ORDINAL - 1), ..checkpoint() };
     let insert = |seconds| event(Operation::Insert, seconds, Some("{}"));
     let open = FeedBatch { through: time(11).before(), ..batch(vec![insert(11), insert(11), insert(11)]) };
     let (step, read_again) = super::follow(&full, open, &HashSet::new(), Limits::of(None));
     let last = format!("0.11.1.{MAX_ORDINAL}");
     assert_eq!(versions(&step), [last.clone(), last.clone(), last]);
-    assert!(!read_again, "more of it may come");
+    assert!(!read_again, "more events of this time may follow");
     let at_end = |batch| super::follow(&step.next, batch, &HashSet::new(), Limits::of(None));
     let (next, read_again) = at_end(batch(vec![insert(12)]));
     assert!(read_again);
     assert_eq!(versions(&next), ["0.12.1.1"]);
     let (next, read_again) = at_end(FeedBatch { through: time(11), ..batch(Vec::new()) });
-    assert!(read_again, "an idle source says that nothing more comes");
+    assert!(read_again, "an idle source shows that the time is complete");
     let idle = FeedBatch { through: time(12), ..batch(Vec::new()) };
     assert!(!super::follow(&next.next, idle, &HashSet::new(), Limits::of(None)).1, "once");
     // Exactly as many as there are ordinals.
@@ -133,7 +133,7 @@ fn changes_beyond_the_last_ordinal_keep_their_time_and_lead_to_a_comparison() {
 }
 
 #[test]
-fn what_cannot_be_appended_is_parked_in_the_same_step() {
+fn changes_that_cannot_be_appended_are_parked_in_the_same_step() {
     let mut unreadable = event(Operation::Update, 11, Some("{}"));
     unreadable.document = Some(Err("malformed".into()));
     let large = event(Operation::Insert, 11, Some("{\"a\":\"xxxxxxxxxxxxxxxxxxxx\"}"));
@@ -141,7 +141,7 @@ fn what_cannot_be_appended_is_parked_in_the_same_step() {
     deleted.key = "k".repeat(50);
     let events = vec![unreadable, large, event(Operation::Insert, 11, Some("{}")), deleted];
     let (step, _) = super::follow(&checkpoint(), batch(events), &HashSet::new(), Limits { key: 40, document: 20 });
-    assert_eq!(versions(&step), ["0.11.1.3"], "the deletion is of a document that was never in the index");
+    assert_eq!(versions(&step), ["0.11.1.3"], "the deleted document was never in the index");
     let parked: Vec<_> = step.parked.iter().map(|parked| parked.change.version.to_string()).collect();
     assert_eq!(parked, ["0.11.1.1", "0.11.1.2"]);
     let mut rows = vec![row("1"), row("2")];
@@ -153,14 +153,14 @@ fn what_cannot_be_appended_is_parked_in_the_same_step() {
 }
 
 #[test]
-fn a_long_key_is_not_saved_as_the_place_of_a_snapshot() {
+fn long_key_is_not_saved_as_snapshot_position() {
     let long = "k".repeat(100_000);
     assert_eq!(last_short(&[row("1"), row("2"), row(&long)]), Some("2".into()));
     assert_eq!(last_short(&[row(&long)]), None);
 }
 
 #[test]
-fn points_with_keys_of_an_earlier_release_are_removed_themselves() {
+fn points_with_keys_of_an_earlier_release_are_removed_directly() {
     let tickets = Namespace::new("shop", "tickets");
     let keys = [r#"{"$numberInt":"1"}"#, r#"{"$numberLong":"1"}"#, r#"{"a":{"$numberDouble":"2.0"}}"#, "\"a\""];
     let absent = keys.map(|key| (tickets.clone(), key.to_owned())).to_vec();
@@ -173,14 +173,14 @@ fn points_with_keys_of_an_earlier_release_are_removed_themselves() {
 }
 
 #[test]
-fn what_appears_is_read_after_the_events_that_brought_it() {
+fn renamed_collections_are_read_after_their_events() {
     let step = follow(&checkpoint(), batch(vec![event(Operation::Drop, 12, None)]));
     let next = read_again(step.next, time(13));
     assert_eq!(next.snapshot, SnapshotState::Running { time: time(13), after: None, rows: 0 });
 }
 
 #[test]
-fn an_update_without_its_document_is_left_out_but_counted() {
+fn update_without_document_is_skipped_but_counted() {
     let events =
         vec![event(Operation::Update, 11, None), event(Operation::Delete, 11, None), event(Operation::Drop, 12, None)];
     let step = follow(&checkpoint(), batch(events));
@@ -188,7 +188,7 @@ fn an_update_without_its_document_is_left_out_but_counted() {
 }
 
 #[test]
-fn time_that_goes_backwards_raises_the_epoch() {
+fn time_going_backwards_increments_the_epoch() {
     let step = follow(&checkpoint(), batch(vec![event(Operation::Insert, 9, Some("{}"))]));
     assert_eq!(versions(&step), ["1.9.1.1"]);
     let again = begun(Some((0, time(10))), "all".into(), ResumeToken("x".into()), time(9), true);
@@ -198,7 +198,7 @@ fn time_that_goes_backwards_raises_the_epoch() {
 }
 
 #[test]
-fn a_snapshot_reads_at_its_time_and_remembers_where_it_is() {
+fn snapshot_reads_at_its_time_and_saves_its_position() {
     let tickets = Namespace::new("shop", "tickets");
     let page =
         PageRead { namespace: tickets.clone(), last: Some("3".into()), count: 3, differing: vec![row("1"), row("2")] };
@@ -232,7 +232,7 @@ fn stamped(namespace: &str, key: &str, seconds: u32, document: &str) -> IndexedP
 }
 
 #[test]
-fn a_row_is_appended_unless_the_index_has_the_same_or_something_newer() {
+fn row_is_appended_unless_the_index_has_the_same_or_a_newer_version() {
     let differs_from = |seconds, document: &str| {
         let point = stamped("shop.tickets", "1", seconds, document);
         differs(Stamped::read(&point.payload).as_ref(), &row("1"), Version::of_snapshot(0, time(10)))
@@ -244,7 +244,7 @@ fn a_row_is_appended_unless_the_index_has_the_same_or_something_newer() {
 }
 
 #[test]
-fn only_older_points_of_this_database_are_suspects() {
+fn only_older_points_of_the_same_database_are_suspects() {
     let foreign = IndexedPoint { id: Uuid::nil(), payload: serde_json::Map::new() };
     let page = [
         stamped("shop.tickets", "1", 9, "{}"),
@@ -260,7 +260,7 @@ fn only_older_points_of_this_database_are_suspects() {
 }
 
 #[test]
-fn recovery_goes_back_to_what_is_applied_if_that_still_makes_sense() {
+fn recovery_rewinds_to_the_applied_checkpoint_if_it_is_usable() {
     let current = Checkpoint { token: ResumeToken("now".into()), ..checkpoint() };
     let (entries, collection) = (Damage::Entries(String::new()), Damage::Collection(String::new()));
     let applied = checkpoint();
@@ -276,7 +276,7 @@ fn recovery_goes_back_to_what_is_applied_if_that_still_makes_sense() {
 }
 
 #[test]
-fn a_snapshot_goes_on_in_the_collection_where_it_stopped() {
+fn snapshot_resumes_in_the_collection_where_it_stopped() {
     let [a, b, c] = ["a", "b", "c"].map(|name| Namespace::new("shop", name));
     let all = vec![a.clone(), b.clone(), c.clone()];
     let after = (b.clone(), "7".to_owned());
@@ -286,19 +286,19 @@ fn a_snapshot_goes_on_in_the_collection_where_it_stopped() {
 }
 
 #[test]
-fn the_start_depends_on_what_was_saved() {
+fn start_depends_on_the_saved_checkpoint() {
     assert_eq!(start(None, "all"), Start::Fresh);
-    assert_ne!(selection("all"), "all", "as an earlier release has saved it");
+    assert_ne!(selection("all"), "all", "the form that an earlier release saved");
     let saved = checkpoint();
     assert_eq!(start(Some(&saved), "all"), Start::Resume(StartAt::Token(saved.token.clone())));
     assert_eq!(start(Some(&saved), "other"), Start::Reselect(StartAt::Time(time(10))));
 }
 
 proptest! {
-    /// However the feed is cut into batches, every event gets the same version: a crash between any two batches
+    /// However the feed is split into batches, every event gets the same version: a crash between any two batches
     /// changes nothing.
     #[test]
-    fn versions_do_not_depend_on_how_the_feed_is_cut(
+    fn versions_are_independent_of_batch_boundaries(
         mut seconds in prop::collection::vec(10u32..14, 1..20),
         cuts in prop::collection::vec(any::<bool>(), 20),
     ) {

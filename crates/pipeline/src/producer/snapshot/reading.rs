@@ -19,10 +19,10 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) struct Reading {
     version: Version,
-    /// What is still to be read; the last is the current one.
+    /// The remaining collections; the last is the current one.
     collections: Vec<(Namespace, Option<String>)>,
     scan: Option<Box<dyn Scan>>,
-    /// Whether the index holds anything to compare with.
+    /// Whether the index has points to compare with.
     compares: bool,
     estimate: u64,
     begun: (Instant, u64),
@@ -47,17 +47,17 @@ impl Reading {
         super::super::meters::expects(estimate);
         let compares = match index.count().await {
             Ok(Some(points)) => {
-                // On record before it is relied on: it could be deleted from here on.
+                // Recorded before it is relied on, because it could be deleted from here on.
                 alarm.collection(index.name(), true).await?;
                 points > 0
             }
             Ok(None) => false,
             Err(error) => {
-                warn!("cannot compare with the index, so that every document will be embedded: {error}");
+                warn!("failed to compare with the index, embedding every document: {error}");
                 false
             }
         };
-        info!(collections = all.len(), documents = estimate, read = rows, compares, "reading what is already there");
+        info!(collections = all.len(), documents = estimate, read = rows, compares, "reading snapshot");
         let mut collections = plan::remaining(all, after);
         collections.reverse();
         let now = Instant::now();
@@ -105,7 +105,7 @@ impl Reading {
                     let mut differing = differing.into_iter();
                     page.differing.retain(|_| differing.next().unwrap_or(true));
                 }
-                Err(error) => warn!("cannot compare a page with the index, so that it is embedded: {error}"),
+                Err(error) => warn!("failed to compare a page with the index, embedding all of it: {error}"),
             }
         }
         self.read += page.count;
@@ -132,18 +132,18 @@ impl Reading {
             differing = self.differing,
             rows_per_second = rate as u64,
             eta_seconds = left as u64,
-            "reading"
+            "snapshot in progress"
         );
     }
 
     pub(super) fn finish(&self) {
         let seconds = self.begun.0.elapsed().as_secs();
-        info!(rows = self.read, differing = self.differing, seconds, "everything that was there has been read");
+        info!(rows = self.read, differing = self.differing, seconds, "snapshot read all documents");
     }
 }
 
-/// Which of these rows have to be appended. The first chunk tells the version and the document; of documents that are the same
-/// the last chunk has to be there, and none behind it.
+/// Returns which of these rows have to be appended. The first chunk provides version and digest; of equal documents,
+/// the last chunk has to exist, and none after it.
 async fn differing(
     index: &dyn Index,
     namespace: &Namespace,

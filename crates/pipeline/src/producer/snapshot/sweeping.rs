@@ -1,4 +1,4 @@
-//! The second half: the points of the index.
+//! The second half: sweeps orphaned points of the index.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,10 +15,10 @@ use super::super::plan::{self, PageSwept};
 use super::super::{POINTS, ProducerPorts};
 use super::Page;
 
-/// After how many pages the place of a sweep is saved at the latest.
+/// Maximum number of pages between two saves of the sweep's position.
 const SAVE_EVERY: u32 = 50;
 
-/// How often a source whose time stands still is asked again.
+/// How often an idle source is polled for its time.
 const PAUSE: Duration = Duration::from_millis(200);
 
 type Looking<'a> = Pin<Box<dyn Future<Output = PortResult<Option<PageSwept>>> + Send + 'a>>;
@@ -27,11 +27,11 @@ pub(super) struct Sweeping<'a> {
     version: Version,
     ports: &'a ProducerPorts,
     after: Option<Uuid>,
-    /// The page that is being looked at. Kept from call to call: a feed that never rests would else never let one finish.
+    /// The read of the current page. Kept across calls: otherwise a busy feed would never let one finish.
     looking: Option<Looking<'a>>,
     backoff: Backoff,
     gone: u64,
-    /// Pages since the place was saved.
+    /// Pages since the position was saved.
     pages: u32,
 }
 
@@ -40,7 +40,7 @@ impl<'a> Sweeping<'a> {
         Self { version, ports, after, looking: None, backoff: Backoff::for_servers(), gone: 0, pages: 0 }
     }
 
-    /// The next page. Waits for an index or a source that is away: the feed goes on meanwhile.
+    /// The next page. Waits for an unreachable index or source: the feed continues meanwhile.
     pub(super) async fn next(&mut self) -> Page {
         loop {
             let looking = match &mut self.looking {
@@ -63,7 +63,7 @@ impl<'a> Sweeping<'a> {
                 }
                 Err(error) => {
                     if self.backoff.attempts() == 0 {
-                        warn!("cannot look for what is no longer in MongoDB, will keep trying: {error}");
+                        warn!("failed to sweep orphaned points, retrying: {error}");
                     }
                     let delay = self.backoff.next_delay(error.retry_after);
                     let look = look(self.ports, self.version, self.after, delay);
@@ -73,8 +73,8 @@ impl<'a> Sweeping<'a> {
         }
     }
 
-    /// Whether the place is to be saved although its page holds nothing to remove. A sweep of a billion points must not begin again
-    /// after every restart.
+    /// Whether the position is due to be saved although its page has no orphans. A sweep of a billion points must not
+    /// start over after every restart.
     pub(super) fn is_to_be_saved(&mut self) -> bool {
         let save = self.pages >= SAVE_EVERY;
         if save {
@@ -85,12 +85,13 @@ impl<'a> Sweeping<'a> {
 
     pub(super) fn finish(&self) {
         if self.gone > 0 {
-            info!(documents = self.gone, "removed what was in the index but no longer in MongoDB");
+            info!(documents = self.gone, "removed orphaned documents from the index");
         }
     }
 }
 
-/// Looks at a page of the index after a while: which of its documents does the source not have? `None` at the end.
+/// Reads a page of the index after a delay, and determines which of its documents are missing in the source. `None` at
+/// the end.
 async fn look(
     ports: &ProducerPorts,
     version: Version,
@@ -101,8 +102,8 @@ async fn look(
     let ProducerPorts { source, index, tombstones, .. } = ports;
     let page = index.page(after, POINTS, STAMP).await?;
     let Some(last) = page.last().map(|point| point.id) else { return Ok(None) };
-    // Before the source is asked: whoever inserts a document after this time wins. And after the time of the snapshot,
-    // to be newer than every change that it found: an idle MongoDB moves its time forward every ten seconds.
+    // Before the source is queried, so that a document inserted after this time wins. And after the time of the
+    // snapshot, to be newer than every change that it found: an idle MongoDB advances its time every ten seconds.
     let mut time = source.now().await?;
     while time <= version.time {
         tokio::time::sleep(PAUSE).await;
@@ -117,7 +118,7 @@ async fn look(
     }
     let (absent, former) = plan::former(absent, Version::of_snapshot(version.epoch, time));
     if !former.is_empty() {
-        // As an upserter removes a document: a write that is still on its way meets the tombstone.
+        // Like an upserter: a write in flight finds the tombstone.
         tombstones.raise(&former).await?;
         index.delete(&former).await?;
         info!(documents = former.len(), "removed points with keys of an earlier release");

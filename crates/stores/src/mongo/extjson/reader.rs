@@ -56,7 +56,7 @@ impl Kind {
         })
     }
 
-    /// Bytes of the value that starts `rest`.
+    /// Size in bytes of the value at the start of `rest`.
     fn size(self, rest: &[u8]) -> Result<usize, Malformed> {
         Ok(match self {
             Self::Undefined | Self::Null | Self::MaxKey | Self::MinKey => 0,
@@ -65,7 +65,7 @@ impl Kind {
             Self::Double | Self::DateTime | Self::Timestamp | Self::Int64 => 8,
             Self::ObjectId => 12,
             Self::Decimal128 => 16,
-            // Their length counts itself.
+            // Their length includes itself.
             Self::Document | Self::Array | Self::CodeWithScope => length(rest)?,
             Self::String | Self::Code | Self::Symbol => length(rest)?.saturating_add(4),
             Self::Binary => length(rest)?.saturating_add(5),
@@ -82,11 +82,11 @@ impl Kind {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Element<'a> {
     pub(crate) kind: Kind,
-    /// The byte that stands for the kind.
+    /// The type byte.
     pub(crate) tag: u8,
-    /// The name, which need not be UTF-8.
+    /// The name, possibly invalid UTF-8.
     pub(crate) name: &'a [u8],
-    /// The value's bytes, of the length that its type demands.
+    /// The value's bytes, with the length that its type requires.
     pub(crate) value: &'a [u8],
 }
 
@@ -130,11 +130,11 @@ impl<'a> Elements<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Result<Self, Malformed> {
         match bytes.split_last() {
             Some((0, rest)) if rest.len() >= 4 && length(rest)? == bytes.len() => Ok(Self { rest: &rest[4..] }),
-            _ => Err(Malformed("a document does not have the length that it says")),
+            _ => Err(Malformed("document length mismatch")),
         }
     }
 
-    /// Whether there is no further element.
+    /// Whether all elements are read.
     pub(crate) fn is_at_end(&self) -> bool {
         self.rest.is_empty()
     }
@@ -142,12 +142,12 @@ impl<'a> Elements<'a> {
     /// The next element; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<Element<'a>>, Malformed> {
         let Some((tag, rest)) = self.rest.split_first() else { return Ok(None) };
-        let kind = Kind::of(*tag).ok_or(Malformed("an element has a type that does not exist"))?;
+        let kind = Kind::of(*tag).ok_or(Malformed("unknown element type"))?;
         let name = terminated(rest)?;
         let rest = &rest[name.len() + 1..];
         let size = kind.size(rest)?;
         if size > rest.len() {
-            return Err(Malformed("a value runs past the end of its document"));
+            return Err(Malformed("value exceeds its document"));
         }
         let (value, rest) = rest.split_at(size);
         self.rest = rest;
@@ -169,13 +169,13 @@ impl<'a> Elements<'a> {
 pub(super) fn string(value: &[u8]) -> Result<&[u8], Malformed> {
     match value.get(4..) {
         Some([text @ .., 0]) => Ok(text),
-        _ => Err(Malformed("a string has no end")),
+        _ => Err(Malformed("unterminated string")),
     }
 }
 
 /// The bytes before the first zero.
 pub(super) fn terminated(bytes: &[u8]) -> Result<&[u8], Malformed> {
-    bytes.iter().position(|byte| *byte == 0).map(|end| &bytes[..end]).ok_or(Malformed("a name has no end"))
+    bytes.iter().position(|byte| *byte == 0).map(|end| &bytes[..end]).ok_or(Malformed("unterminated name"))
 }
 
 /// The 32-bit length at the start.
@@ -183,5 +183,5 @@ pub(super) fn length(bytes: &[u8]) -> Result<usize, Malformed> {
     bytes
         .first_chunk()
         .and_then(|four| usize::try_from(i32::from_le_bytes(*four)).ok())
-        .ok_or(Malformed("a length is missing or negative"))
+        .ok_or(Malformed("missing or negative length"))
 }

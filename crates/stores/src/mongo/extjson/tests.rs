@@ -19,7 +19,7 @@ fn regex(pattern: &str, options: &str) -> Bson {
 }
 
 #[test]
-fn every_type_has_its_two_forms() {
+fn every_type_has_relaxed_and_canonical_form() {
     let uuid = Binary { subtype: BinarySubtype::Uuid, bytes: (0..16).collect() };
     let old = Binary { subtype: BinarySubtype::BinaryOld, bytes: vec![1, 2] };
     let table: Vec<(Bson, &str, &str)> = vec![
@@ -120,7 +120,7 @@ fn every_type_has_its_two_forms() {
 }
 
 #[test]
-fn a_database_pointer_is_written_as_the_driver_writes_it() {
+fn db_pointer_matches_driver_output() {
     // The driver has no constructor for one, but reads it.
     let json = serde_json::json!({"$dbPointer": {"$ref": "shop.tickets", "$id": {"$oid": "65f000000000000000000001"}}});
     let pointer = Bson::try_from(json.clone()).unwrap();
@@ -131,7 +131,7 @@ fn a_database_pointer_is_written_as_the_driver_writes_it() {
 }
 
 #[test]
-fn what_is_not_utf_8_is_replaced_and_what_is_double_is_kept() {
+fn invalid_utf8_is_replaced_and_duplicate_names_are_kept() {
     let mut bytes = doc! {"name": "abc", "a": 1, "b": 2}.to_vec().unwrap();
     let at = bytes.windows(3).position(|window| window == b"abc").unwrap();
     bytes[at + 1] = 0xFF;
@@ -143,12 +143,12 @@ fn what_is_not_utf_8_is_replaced_and_what_is_double_is_kept() {
 }
 
 #[test]
-fn nesting_without_end_is_refused() {
+fn excessive_nesting_is_an_error() {
     let mut deep = doc! {};
     for _ in 0..300 {
         deep = doc! {"a": deep};
     }
-    assert_eq!(document(&deep.to_vec().unwrap(), Form::Relaxed), Err(Malformed("it is nested too deep")));
+    assert_eq!(document(&deep.to_vec().unwrap(), Form::Relaxed), Err(Malformed("nesting too deep")));
 }
 
 fn scalars() -> impl Strategy<Value = Bson> {
@@ -195,7 +195,7 @@ fn values() -> impl Strategy<Value = Bson> {
     })
 }
 
-/// What differs from the driver on purpose: the sign of NaN.
+/// Removes the intended difference from the driver: the sign of NaN.
 fn like_ours(value: Value) -> Value {
     match value {
         Value::Array(values) => values.into_iter().map(like_ours).collect(),
@@ -207,8 +207,8 @@ fn like_ours(value: Value) -> Value {
     }
 }
 
-/// Replaces what the driver gets wrong: it writes the canonical form of a subnormal number as a plain number, and a date
-/// after the year 9999 as the last nanosecond of it.
+/// Replaces values that the driver gets wrong: it writes the canonical form of a subnormal number as a plain number,
+/// and a date after the year 9999 as its last nanosecond.
 fn comparable(value: Bson) -> Bson {
     match value {
         Bson::Double(number) if number.is_subnormal() => Bson::Double(0.0),
@@ -227,7 +227,7 @@ fn comparable(value: Bson) -> Bson {
 
 proptest! {
     #[test]
-    fn it_is_what_the_driver_writes(value in values()) {
+    fn output_matches_the_driver(value in values()) {
         let document = doc! {"v": comparable(value)};
         let (relaxed, canonical) = both(&document);
         let document = Bson::Document(document);
@@ -239,7 +239,7 @@ proptest! {
     }
 
     #[test]
-    fn a_double_is_the_same_after_it_was_read_back(bits in any::<u64>()) {
+    fn double_round_trips(bits in any::<u64>()) {
         let number = f64::from_bits(bits);
         prop_assume!(number.is_finite());
         let (relaxed, canonical) = both(&doc! {"v": number});
@@ -250,7 +250,7 @@ proptest! {
     }
 
     #[test]
-    fn a_canonical_value_can_be_read_back(value in values()) {
+    fn canonical_value_round_trips(value in values()) {
         let bytes = doc! {"v": comparable(value)}.to_vec().unwrap();
         let text = document(&bytes, Form::Canonical).unwrap();
         let read = Bson::try_from(serde_json::from_str::<Value>(&text).unwrap()).unwrap();
@@ -259,7 +259,7 @@ proptest! {
     }
 
     #[test]
-    fn nonsense_never_panics(value in values(), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+    fn corrupt_bson_never_panics(value in values(), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
         let mut bytes = doc! {"v": value, "w": "text"}.to_vec().unwrap();
         for (at, byte) in flips {
             let at = at.index(bytes.len());

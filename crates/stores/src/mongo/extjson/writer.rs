@@ -1,4 +1,4 @@
-//! Writes the values that [`super::reader`] finds as extended JSON.
+//! Writes the values of [`super::reader`] as extended JSON.
 
 use std::io::Write as _;
 
@@ -9,11 +9,11 @@ use bson::Decimal128;
 use super::reader::{Elements, Kind, length, string, terminated};
 use super::{Form, Malformed};
 
-/// MongoDB itself refuses documents that are nested more than 200 deep; more than this is a forgery, and would
+/// MongoDB itself rejects documents nested more than 200 levels deep; more levels than this are forged, and would
 /// overflow the stack.
 const MAX_DEPTH: usize = 256;
 
-/// The first millisecond of the year 10000: from here on, and before 1970, relaxed dates are numbers too.
+/// The first millisecond of the year 10000: from then on, and before 1970, relaxed dates are numbers too.
 const YEAR_10000: i64 = 253_402_300_800_000;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -50,7 +50,7 @@ fn array(out: &mut Vec<u8>, bytes: &[u8], form: Form, depth: usize) -> Result<()
 
 pub(super) fn value(out: &mut Vec<u8>, kind: Kind, bytes: &[u8], form: Form, depth: usize) -> Result<(), Malformed> {
     if depth > MAX_DEPTH {
-        return Err(Malformed("it is nested too deep"));
+        return Err(Malformed("nesting too deep"));
     }
     match kind {
         Kind::Double => double(out, f64::from_le_bytes(exactly(bytes)?), form),
@@ -105,15 +105,16 @@ pub(super) fn value(out: &mut Vec<u8>, kind: Kind, bytes: &[u8], form: Form, dep
 }
 
 fn exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Malformed> {
-    bytes.try_into().map_err(|_| Malformed("a value has the wrong length"))
+    bytes.try_into().map_err(|_| Malformed("wrong value length"))
 }
 
 fn append(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
     out.write_fmt(arguments).expect("a Vec takes everything");
 }
 
-/// A JSON string, with its quotes. Bytes that are not UTF-8 become U+FFFD in the relaxed form. In the canonical one, which
-/// tells identities apart, each becomes the escape of a lone surrogate, `\udc80` to `\udcff`, which no text can contain.
+/// A JSON string, with its quotes. Bytes that are not UTF-8 become U+FFFD in the relaxed form. In the canonical one,
+/// which preserves identity, each becomes the escape of a lone surrogate, `\udc80` to `\udcff`, which no text can
+/// contain.
 fn text(out: &mut Vec<u8>, bytes: &[u8], form: Form) {
     let mut write = |text: &str| {
         serde_json::to_writer(&mut *out, text).expect("a Vec takes every string");
@@ -156,7 +157,7 @@ fn double(out: &mut Vec<u8>, number: f64, form: Form) {
         let sign = if number < 0.0 { "-" } else { "" };
         append(out, format_args!(r#"{{"$numberDouble":"{sign}Infinity"}}"#));
     } else if form == Form::Relaxed {
-        // The shortest text that reads back as the same number, with a point or an exponent.
+        // The shortest text that round-trips, with a point or an exponent.
         serde_json::to_writer(out, &number).expect("a Vec takes every number");
     } else {
         let point = if number.fract() == 0.0 { ".0" } else { "" };
@@ -164,13 +165,13 @@ fn double(out: &mut Vec<u8>, number: f64, form: Form) {
     }
 }
 
-/// In place of `$binary`, in the canonical form: a value of subtype 2 that does not repeat its length inside the data.
+/// Replaces `$binary` in the canonical form for a value of subtype 2 without its inner length.
 pub(crate) const UNMEASURED: &str = "$binaryWithoutLength";
 
 fn binary(out: &mut Vec<u8>, bytes: &[u8], form: Form) -> Result<(), Malformed> {
-    let subtype = *bytes.get(4).ok_or(Malformed("a binary value has no subtype"))?;
+    let subtype = *bytes.get(4).ok_or(Malformed("binary value without subtype"))?;
     let mut data = &bytes[5..];
-    // Subtype 2 repeats the length inside the data. MongoDB stores values that do not.
+    // Subtype 2 repeats the length inside the data. MongoDB also stores values without it.
     if subtype == 2 {
         match data.split_first_chunk() {
             Some((inner, rest)) if usize::try_from(i32::from_le_bytes(*inner)) == Ok(rest.len()) => data = rest,
@@ -200,9 +201,9 @@ fn regex(out: &mut Vec<u8>, bytes: &[u8], form: Form) -> Result<(), Malformed> {
 }
 
 fn code_with_scope(out: &mut Vec<u8>, bytes: &[u8], form: Form, depth: usize) -> Result<(), Malformed> {
-    let rest = bytes.get(4..).ok_or(Malformed("code with scope is cut off"))?;
+    let rest = bytes.get(4..).ok_or(Malformed("truncated code with scope"))?;
     let end = length(rest)?.saturating_add(4);
-    let (code, scope) = rest.split_at_checked(end).ok_or(Malformed("code with scope is cut off"))?;
+    let (code, scope) = rest.split_at_checked(end).ok_or(Malformed("truncated code with scope"))?;
     out.extend_from_slice(br#"{"$code":"#);
     text(out, string(code)?, form);
     out.extend_from_slice(br#","$scope":"#);
@@ -230,7 +231,7 @@ fn date(out: &mut Vec<u8>, millis: i64, form: Form) {
     out.extend_from_slice(br#"Z"}"#);
 }
 
-/// Year, month and day of a day since 1970-01-01, not before it.
+/// Year, month and day of a non-negative day number since 1970-01-01.
 ///
 /// After Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": years begin in March, so that the leap day is
 /// the last of its year, and repeat every 400.

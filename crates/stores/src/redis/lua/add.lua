@@ -1,9 +1,9 @@
 #!lua
--- Appends entries to a stage, and counts them. Not allowed when memory is full: whoever replays can wait.
+-- Appends entries to a stage, and counts them. Fails at maxmemory: a replay can wait.
 --
 -- KEYS: stream, counts
--- ARGV: the stream's field in counts; bytes of the largest entry; then for each entry the number of its names and values
---       together, and these.
+-- ARGV: the stream's field in counts; bytes of the largest entry; then for each entry the count of its names and
+--       values, followed by these.
 local name, largest = ARGV[1], tonumber(ARGV[2])
 local at, added, last = 3, 0, nil
 while at <= #ARGV do

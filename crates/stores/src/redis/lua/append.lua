@@ -1,13 +1,13 @@
 #!lua
--- Appends entries and dead letters and replaces the checkpoint, all or nothing.
+-- Atomically appends entries and dead letters and replaces the checkpoint.
 --
 -- KEYS: stage 1, checkpoint, counts, applied checkpoint, damage, stage 2, dead letters of stage 1
--- ARGV: 'append', 'rewind' or 'anew'; '1' if a checkpoint is expected, else '0'; bytes of the largest entry; number n of the
---       checkpoint's fields; n names; n expected values (if expected); n new values; then for each entry the number of its names
---       and values together, and these. The number is negative for a dead letter.
--- 'rewind' and 'anew' also take the streams as they are for undamaged; 'anew' forgets the applied checkpoint and that the
--- collection was lost.
--- Answers 'saved', or 'conflict' if the checkpoint is neither the expected one nor already the new one.
+-- ARGV: 'append', 'rewind' or 'anew'; '1' if a checkpoint is expected, else '0'; bytes of the largest entry; number n
+--       of the checkpoint's fields; n names; n expected values (if expected); n new values; then for each entry the
+--       count of its names and values, followed by these. The count is negative for a dead letter.
+-- 'rewind' and 'anew' also accept the streams in their current state as undamaged; 'anew' deletes the applied
+-- checkpoint and the record of a lost collection.
+-- Returns 'saved', or 'conflict' if the checkpoint is neither the expected one nor already the new one.
 local stream, checkpoint, counts = KEYS[1], KEYS[2], KEYS[3]
 local mode, wants_one, largest, count = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3]), tonumber(ARGV[4])
 local names = { unpack(ARGV, 5, 4 + count) }
@@ -29,7 +29,7 @@ else
   as_expected = redis.call('EXISTS', checkpoint) == 0
 end
 if not as_expected then
-  -- The answer to an earlier, identical call was lost: it is done already.
+  -- The reply to an earlier, identical call was lost: its work is done.
   return current_is(at) and 'saved' or 'conflict'
 end
 

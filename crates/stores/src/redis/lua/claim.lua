@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
--- Takes over entries one by one, as XAUTOCLAIM does, up to about a number of bytes, and records those that are gone: once they
+-- Claims entries one by one with XAUTOCLAIM, up to about a number of bytes, and records those that are gone: once they
 -- are out of the list of pending entries, nothing else shows that they were never acknowledged.
 --
 -- KEYS: stream, damage
--- ARGV: group, consumer, milliseconds, start, most entries, about how many bytes
--- Answers where the walk goes on ('0-0' at the end), the entries, and the ids that are gone.
+-- ARGV: group, consumer, milliseconds, start, maximum entries, approximate bytes
+-- Returns the next cursor ('0-0' at the end), the entries, and the ids that are gone.
 local start, most, bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local entries, gone, held = {}, {}, 0
--- Each step looks at ten pending entries at most, so that a page of entries that are not idle ends as well.
+-- Each step scans at most ten pending entries, so that a page without idle entries ends too.
 for _ = 1, most do
   local answer = redis.call('XAUTOCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], start, 'COUNT', 1)
   start = answer[1]

@@ -1,18 +1,18 @@
 #!lua flags=allow-oom
--- Forgets a page of the documents' deletions, oldest first by the time at which they were remembered. Forgets nothing while dead
--- letters that were put back may be on their way: one of them could bring back what was deleted.
+-- Collects a page of document tombstones, oldest first by recording time. Collects nothing while retried dead letters
+-- may be in flight: one of them could restore a deleted document.
 --
 -- KEYS: tombstones, their log, their state, retried
--- ARGV: milliseconds for which a deletion is remembered; a time in milliseconds, before which everything in the streams has been
---       acknowledged; deletions in a page
--- Answers how many were forgotten, and 1 if there may be more. The state keeps the newest version that was forgotten: of changes
--- that are older it cannot be told any more whether a deletion came after them.
+-- ARGV: milliseconds for which a tombstone is kept; a time in milliseconds before which everything in the streams has
+--       been acknowledged; tombstones per page
+-- Returns how many were collected, and 1 if there may be more. The state keeps the newest collected version: for older
+-- changes it is no longer known whether a deletion followed.
 local settled, most = tonumber(ARGV[2]), tonumber(ARGV[3])
 local retried = redis.call('GET', KEYS[4])
--- An older release does not record when.
+-- Older releases do not record the time.
 if retried and (retried == '1' or tonumber(retried) >= settled) then return { 0, 0 } end
 
--- Deletions that an older release has remembered are not in the log. They count as remembered now.
+-- Tombstones written by an older release are not in the log. They count as recorded now.
 local state = redis.call('HMGET', KEYS[3], 'cursor', 'namespaces')
 local cursor = state[1]
 if not cursor and redis.call('HLEN', KEYS[1]) - tonumber(state[2] or 0) > redis.call('XLEN', KEYS[2]) then
@@ -55,7 +55,7 @@ if #page == 0 then return { 0, 0 } end
 local forgotten, newest = 0, redis.call('HGET', KEYS[3], 'forgotten') or ''
 for _, entry in ipairs(page) do
   local target, version = entry[2][2], entry[2][4]
-  -- A newer deletion of the document has an entry of its own.
+  -- A newer deletion of the document has its own entry.
   if redis.call('HGET', KEYS[1], target) == version then
     forgotten = forgotten + redis.call('HDEL', KEYS[1], target)
     if newer(version, newest) then newest = version end

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Remembers the collection that is written to; puts on record that one is gone, or is another one than before.
+-- Stores the name of the collection in use; records damage if it is gone or was replaced by another.
 --
 -- KEYS: collection, damage
--- ARGV: name, '1' if it is there, else '0'
+-- ARGV: name, '1' if it exists, else '0'
 local known = redis.call('GET', KEYS[1])
 local name, exists = ARGV[1], ARGV[2] == '1'
 if not exists then

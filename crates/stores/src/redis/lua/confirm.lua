@@ -3,7 +3,7 @@
 --
 -- KEYS: checkpoint, applied checkpoint
 -- ARGV: number n of fields; n names; n expected values; n applied values
--- Answers 'saved' or 'conflict'.
+-- Returns 'saved' or 'conflict'.
 local count = tonumber(ARGV[1])
 local current = redis.call('HMGET', KEYS[1], unpack(ARGV, 2, 1 + count))
 for i = 1, count do

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Creates the group at the beginning of the stream, and the stream with it. Answers 1 if the group is new.
+-- Creates the group at the beginning of the stream, and the stream if it is missing. Returns 1 if the group is new.
 --
 -- KEYS: stream
 -- ARGV: group

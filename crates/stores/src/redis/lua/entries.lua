@@ -1,12 +1,12 @@
 #!lua flags=no-writes
--- Looks for the entries of some documents in a part of a stream, from its newer end backwards, through about 8 MiB at once.
--- Vectors are left out.
+-- Finds the entries of some documents in a part of a stream, newest first, in about 8 MiB per call. Omits vectors.
 --
 -- KEYS: stream
--- ARGV: group ('' for a stream without), id to begin at ('+' for the newest), how many entries to look at, then for each document
---       its namespace and key. Entries of a whole collection are found by the namespace alone.
--- Answers: how many were looked at, the id of the last ('' if none), whether the stream ends there, and for each entry that was
--- found its id, what is known of it, and its fields. Known is 'waiting', 'confirmed' or 'pending' with the consumer, idle milliseconds and deliveries.
+-- ARGV: group ('' for a stream without), start id ('+' for the newest), number of entries to scan, then for each
+--       document its namespace and key. Entries of a whole collection match by namespace alone.
+-- Returns: entries scanned, the id of the last ('' if none), whether the stream ends there, and for each match its id,
+-- state and fields. The state is 'waiting', 'confirmed' or 'pending' with the consumer, idle milliseconds and
+-- deliveries.
 local stream, group = KEYS[1], ARGV[1]
 if redis.call('EXISTS', stream) == 0 then return { 0, '', 1, {} } end
 local documents, namespaces = {}, {}

@@ -1,8 +1,8 @@
 #!lua flags=no-writes
--- What a stream holds.
+-- Returns the extent of a stream.
 --
 -- KEYS: stream
--- Answers: first id ('' if none), newest id ever, entries, entries ever.
+-- Returns: first id ('' if none), last generated id, entries, entries ever added.
 if redis.call('EXISTS', KEYS[1]) == 0 then return { '', '0-0', 0, 0 } end
 local facts, info = {}, redis.call('XINFO', 'STREAM', KEYS[1])
 for i = 1, #info, 2 do facts[info[i]] = info[i + 1] end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Removes consumers that have not asked for work for long and hold nothing.
+-- Removes idle consumers without pending entries.
 --
 -- KEYS: stream
 -- ARGV: group, milliseconds

@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
--- Appends entries to stage 2 and acknowledges entries of stage 1, both or neither; neither, if none of these is pending.
--- Allowed when memory is full: otherwise a full stage 1 could never drain.
+-- Atomically appends entries to stage 2 and acknowledges entries of stage 1; does nothing if none of these is pending.
+-- Allowed at maxmemory: otherwise a full stage 1 could never drain.
 --
 -- KEYS: stage 1, stage 2, counts
--- ARGV: group of stage 1; bytes of the largest entry; number n of ids; n ids; then for each entry the number of its names and
---       values, and these.
+-- ARGV: group of stage 1; bytes of the largest entry; number n of ids; n ids; then for each entry the count of its
+--       names and values, followed by these.
 local group, largest, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
--- Work that is no longer anybody's was finished by a colleague, or its stream is gone and it will be appended again: what
--- became of it since is not known here any more.
+-- If none is pending, another consumer has finished the work, or the stream is gone and its entries will be appended
+-- again: these records may be outdated.
 local pending = count == 0
 if redis.call('EXISTS', KEYS[1]) == 1 then
   for i = 4, 3 + count do

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Takes or extends the lease. Answers 1 if the owner has it now.
+-- Acquires or extends the lease. Returns 1 if the owner holds it now.
 --
 -- KEYS: lease
 -- ARGV: owner, time to live in milliseconds

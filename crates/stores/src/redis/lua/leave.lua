@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Removes a consumer from the group if nothing is pending with it: removing it otherwise would discard what is.
+-- Removes a consumer from the group unless it has pending entries: removal would discard them.
 --
 -- KEYS: stream
 -- ARGV: group, consumer

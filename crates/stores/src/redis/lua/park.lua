@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Moves pending entries to the dead letters and acknowledges them. An entry that is not pending any more was finished
--- or parked by another consumer and is left alone, so that a repeated call parks nothing twice. Stops after about a number of
--- bytes: entries may be as large as documents.
+-- Moves pending entries to the dead-letter queue and acknowledges them. An entry that is no longer pending was finished
+-- or parked by another consumer and is skipped, so that a retried call parks nothing twice. Stops after about a number
+-- of bytes: entries may be as large as documents.
 --
 -- KEYS: stream, dead letters
--- ARGV: group, about how many bytes, then for each entry its id, the reason and the attempts
--- Answers how many of these entries it has come to.
+-- ARGV: group, approximate bytes, then for each entry its id, the reason and the attempts
+-- Returns how many of these entries it has handled.
 local time = redis.call('TIME')
 local parked_at = time[1] .. string.format('%03d', math.floor(tonumber(time[2]) / 1000))
 local done, held, bytes = 0, 0, tonumber(ARGV[2])

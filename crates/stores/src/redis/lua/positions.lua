@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- How far both stages have come, and what of them is lost, at one moment. Runs up to ten times a second, so that it looks at ids
--- and counts alone: a command that answers with entries copies 16 MB where documents are that large.
+-- Returns the positions of both stages and their damage, at one moment. Runs up to ten times a second, so it reads ids
+-- and counts alone: a command that returns entries copies 16 MB where documents are that large.
 --
 -- KEYS: stage 1, stage 2, counts, damage
 -- ARGV: group of stage 1, group of stage 2
--- Answers for each stage: newest id ever, the first id that an unacknowledged entry may have ('' if there is none), what is
--- wrong with it ('' if nothing); then the damage on record ('' if none), and the time in milliseconds.
+-- Returns for each stage: last generated id, the first id that an unacknowledged entry may have ('' if none), its
+-- damage ('' if none); then the recorded damage ('' if none), and the time in milliseconds.
 local function named(facts)
   local result = {}
   for i = 1, #facts, 2 do result[facts[i]] = facts[i + 1] end
@@ -27,16 +27,16 @@ for i, name in ipairs({ 'raw', 'embedded' }) do
   local known = redis.call('HMGET', KEYS[3], name, name .. '_removed', name .. '_last')
   local added, removed, last = tonumber(known[1] or 0), tonumber(known[2] or 0), known[3] or '0-0'
   local length, waiting, harm = redis.call('XLEN', stream), '', ''
-  -- Usually the record beside the streams says it all. Otherwise somebody else has added or removed entries, or an older release
-  -- of tidewheel has, and the stream itself is looked at.
+  -- Usually the counts beside the streams match. Otherwise another client or an older release of tidewheel has added or
+  -- removed entries, and the stream itself is inspected.
   if length ~= added - removed or #redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1) > 0 then
     local ever, newest = 0, '0-0'
     if redis.call('EXISTS', stream) == 1 then
       local info = named(redis.call('XINFO', 'STREAM', stream))
       ever, newest = info['entries-added'], info['last-generated-id']
     end
-    -- Whether deleted entries had been acknowledged cannot be told afterwards; to append again what came after the applied
-    -- checkpoint costs little.
+    -- Whether deleted entries had been acknowledged cannot be determined afterwards; appending everything after the
+    -- applied checkpoint again is cheap.
     if ever < added then
       harm = 'the stream ' .. stream .. ' was deleted'
     elseif ever - length > removed then

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Remembers versions, never lowering one, and logs when it did: the log is what they are forgotten by. Deletions of namespaces are
--- never forgotten, and only counted. Allowed when memory is full: deletions have to drain too.
+-- Raises tombstones, never lowering one, and logs each in order of recording for their later collection. Tombstones of
+-- namespaces are never collected, only counted. Allowed at maxmemory: deletions have to drain too.
 --
 -- KEYS: tombstones, their log, their state
--- ARGV: target and version by turns; a version is four or five whole numbers below 2^32 separated by dots
+-- ARGV: alternating target and version; a version is four or five integers below 2^32 separated by dots
 local function newer(a, b)
   local left, right = string.gmatch(a, '%d+'), string.gmatch(b, '%d+')
   for _ = 1, 5 do

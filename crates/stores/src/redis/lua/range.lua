@@ -1,8 +1,8 @@
 #!lua flags=no-writes
--- Reads entries of a stream behind an id, oldest first, up to about a number of bytes.
+-- Reads entries of a stream after an id, oldest first, up to about a number of bytes.
 --
 -- KEYS: stream
--- ARGV: id, most entries, about how many bytes
+-- ARGV: id, maximum entries, approximate bytes
 local after, most, bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local entries, held = {}, 0
 while #entries < most and held < bytes do

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- Bounds a read of new entries in bytes. COUNT alone does not: 256 entries of 5 MB are more than a service may hold.
+-- Bounds a read of new entries in bytes. COUNT alone does not: 256 entries of 5 MB exceed a service's memory.
 --
 -- KEYS: stream, counts
--- ARGV: group, consumer, most entries, about how many bytes, the stream's field in counts
--- Creates a missing group at the stream's beginning. Answers how many entries XREADGROUP may be asked for, because no unread
--- entry is larger than that allows; or, where large entries are unread, the entries themselves, read one by one.
+-- ARGV: group, consumer, maximum entries, approximate bytes, the stream's field in counts
+-- Creates a missing group at the stream's beginning. Returns the COUNT for XREADGROUP that fits the largest unread
+-- entry; or, where large entries are unread, the entries themselves, read one by one.
 local stream, group, most, bytes = KEYS[1], ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
 local delivered
 if redis.call('EXISTS', stream) == 1 then
@@ -24,7 +24,7 @@ local function parse(id)
   return tonumber(ms), tonumber(seq)
 end
 local delivered_ms, delivered_seq = parse(delivered)
--- Whether an entry larger than this may be unread. Where nothing is on record, an older release has appended the entries.
+-- Whether an entry larger than this may be unread. A missing record means that an older release appended the entries.
 local function unread(size)
   local id = redis.call('HGET', KEYS[2], ARGV[5] .. '_over_' .. size)
   if not id then return true end

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Changes when entries were delivered, without counting a delivery: only of those that are still this consumer's.
--- Claiming the others would take them back from whoever took over.
+-- Changes the delivery time of entries, without counting a delivery: only of those still pending for this consumer.
+-- Claiming the others would take them from their new consumer.
 --
 -- KEYS: stream
 -- ARGV: group, consumer, 'IDLE' and milliseconds or 'TIME' and milliseconds since 1970, ids

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Registers an installation unless one is registered. Answers the values of the one that is.
+-- Registers an installation unless one is registered. Returns the values of the registered one.
 --
 -- KEYS: installation
 -- ARGV: name and value of each field

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Gives the lease back if this owner has it.
+-- Releases the lease if this owner holds it.
 --
 -- KEYS: lease
 -- ARGV: owner

@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- Keeps what a process says of itself, and forgets what processes said that have not said anything for a while. Allowed
--- when memory is full: it is little, and that is when somebody looks.
+-- Stores the report of a process, and deletes expired reports. Allowed at maxmemory: reports are small, and operators
+-- need them then.
 --
 -- KEYS: services
--- ARGV: process, its text ('' takes it back), after how many milliseconds a text is forgotten
+-- ARGV: process, its report ('' removes it), milliseconds after which a report expires
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
--- One answer has all of them: a hash as small as this one is not scanned in parts.
+-- One reply holds all: a hash this small is not scanned in parts.
 local all = redis.call('HSCAN', KEYS[1], 0, 'COUNT', 1000)[2]
 for i = 1, #all, 2 do
   local said = tonumber(string.match(all[i + 1], '^%d+')) or 0

@@ -1,9 +1,9 @@
 #!lua flags=no-writes
--- What the processes say of themselves.
+-- Returns the reports of the processes.
 --
 -- KEYS: services
--- ARGV: after how many milliseconds a text is forgotten
--- Answers: for each process its name, its text, and how many milliseconds ago it said so.
+-- ARGV: milliseconds after which a report expires
+-- Returns: for each process its name, its report, and the report's age in milliseconds.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local all, answer = redis.call('HSCAN', KEYS[1], 0, 'COUNT', 1000)[2], {}

@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- Puts dead letters back at the end of their stage, but for those that a forgotten deletion may have followed. A letter that is
--- gone was put back or discarded by another caller, so that a repeated call adds nothing twice. Stops after about a number of
--- bytes: letters may be as large as documents.
+-- Moves dead letters back to the end of their stage, except those that a collected tombstone may have followed. A
+-- missing dead letter was retried or discarded by another caller, so that a retried call adds nothing twice. Stops
+-- after about a number of bytes: dead letters may be as large as documents.
 --
 -- KEYS: stage, dead letters, counts, retried, state of the tombstones
--- ARGV: the stage's field in counts; for how many seconds that is remembered; how many names and values of a letter are not the
---       entry's own; about how many bytes; ids
--- Answers how many of these letters it has come to, how many it has moved, and the ids of those that are too old.
+-- ARGV: the stage's field in counts; seconds for which the retry is remembered; count of names and values that describe
+--       the dead letter instead of its entry; approximate bytes; ids
+-- Returns how many of these dead letters it has handled, how many it has moved, and the ids of those that are outdated.
 local function older(a, b)
   local left, right = string.gmatch(a, '%d+'), string.gmatch(b, '%d+')
   for _ = 1, 5 do
@@ -34,7 +34,7 @@ for i = 5, #ARGV do
     if forgotten and version and writes and older(version, forgotten) then
       outdated[#outdated + 1] = ARGV[i]
     else
-      -- First, so that no moment is without.
+      -- First, so that the mark is never missing.
       if moved == 0 then redis.call('SET', KEYS[4], now, 'EX', ARGV[2]) end
       local id = redis.call('XADD', KEYS[1], '*', unpack(fields, 1, #fields - about))
       redis.call('HINCRBY', KEYS[3], name, 1)

@@ -1,12 +1,12 @@
 #!lua flags=no-writes
--- What is known of a stream and one of its groups, at one moment.
+-- Returns the status of a stream and one of its groups, at one moment.
 --
 -- KEYS: stream, dead letters, counts
--- ARGV: group; the stream's field in counts; the last delivered id of an earlier look, and the first unread id that this look has
---       found: as long as the group stands still, the entry, which may be large, is not read again. '*' if that id is not wanted.
--- Answers: length, dead letters, now in milliseconds, whether there is the group, entries pending, lag (-1 if unknown),
--- first id not confirmed ('' if none), newest id ('' if none), entries ever appended, last delivered id, first unread id ('' if
--- none or not looked for), then for each consumer its name, entries pending, idle milliseconds.
+-- ARGV: group; the stream's field in counts; the last delivered id and the first unread id of an earlier call: while
+--       the group does not advance, the entry, which may be large, is not read again. '*' if that id is not wanted.
+-- Returns: length, dead letters, now in milliseconds, whether the group exists, entries pending, lag (-1 if unknown),
+-- first unacknowledged id ('' if none), newest id ('' if none), entries ever appended, last delivered id, first unread
+-- id ('' if none or not wanted), then for each consumer its name, entries pending, idle milliseconds.
 local stream, wanted, name = KEYS[1], ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -29,7 +29,7 @@ local function before(a, b)
 end
 local counts = redis.call('HMGET', KEYS[3], name, name .. '_last')
 if not (counts[1] and counts[2]) then
-  -- An older release has appended everything so far.
+  -- An older release has appended all entries so far.
   local info = named(redis.call('XINFO', 'STREAM', stream))
   counts = { info['entries-added'], info['last-generated-id'] }
 end
@@ -53,8 +53,8 @@ if not group then
   return answer
 end
 answer[4], answer[5] = 1, group.pending
--- Redis counts on when unread entries were trimmed by hand, and tidewheel's record knows no entry that another client has added:
--- where the two contradict each other the stream is asked.
+-- Redis' lag still includes unread entries that were trimmed by hand, and tidewheel's counts miss entries that another
+-- client has added: if the two disagree, read the stream.
 local function nothing_unread()
   if before(delivered, counts[2]) then return false end
   if not group.lag or group.lag == 0 then return true end
@@ -63,7 +63,7 @@ end
 if answer[1] == 0 or nothing_unread() then
   answer[6] = 0
 elseif group.lag then
-  -- Redis goes on counting unread entries that somebody has trimmed.
+  -- Redis' lag still includes unread entries that were trimmed by hand.
   answer[6] = math.min(group.lag, answer[1])
 end
 if group.pending > 0 then

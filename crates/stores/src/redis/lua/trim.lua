@@ -1,9 +1,11 @@
 #!lua flags=allow-oom
--- Removes entries that every group has confirmed and that the retention does not cover, at most about `ARGV[4]` of
--- them, and looks at about 8 MiB of them, so that Redis is not blocked for long. Answers how many, and whether there may be more.
+-- Removes entries that every group has acknowledged and that the retention does not cover, at most about `ARGV[4]` of
+-- them, and reads about 8 MiB of them, so that Redis is not blocked for long. Returns their number, and whether there
+-- may be more.
 --
 -- KEYS: stream, counts
--- ARGV: age to keep in milliseconds, entries to keep, bytes to keep, most to remove at once, the stream's field in counts
+-- ARGV: age to keep in milliseconds, entries to keep, bytes to keep, maximum to remove per call, the stream's field in
+--       counts
 local stream = KEYS[1]
 local keep_age, keep_entries, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 if redis.call('EXISTS', stream) == 0 then return { 0, 0 } end
@@ -15,13 +17,13 @@ end
 local function before(a, b) return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2]) end
 local function text(id) return string.format('%.0f-%.0f', id[1], id[2]) end
 
--- The first id that some group has yet to read or to acknowledge. Without a group nothing is confirmed.
+-- The first id that some group has not read or not acknowledged. Without a group nothing is acknowledged.
 local floor
 for _, facts in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   local group = {}
   for i = 1, #facts, 2 do group[facts[i]] = facts[i + 1] end
   local abandoned = false
-  -- A replay that was abandoned must not keep everything for ever.
+  -- An abandoned replay must not retain entries forever.
   if string.sub(group.name, -7) == ':replay' then
     local idle = 3600000
     for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group.name)) do
@@ -45,13 +47,13 @@ if not floor then return { 0, 0 } end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
--- What is kept for a replay gives way before the producer is refused.
+-- Entries retained for replays are trimmed before the producer's appends fail.
 local memory = redis.call('INFO', 'memory')
 local most = tonumber(string.match(memory, 'maxmemory:(%d+)') or 0)
 if most > 0 and tonumber(string.match(memory, 'used_memory:(%d+)')) > 0.75 * most then keep_age, keep_entries = 0, 0 end
 local old = { math.max(0, now - keep_age), 0 }
 if before(floor, old) then old = floor end
--- Whole nodes first, because only that form takes a limit. Once no whole node is left, the rest is less than a node.
+-- Whole nodes first, because only that form supports LIMIT. Once no whole node is left, the rest is less than a node.
 local function trimmed(count)
   if count > 0 then redis.call('HINCRBY', KEYS[2], ARGV[5], count) end
   return count
@@ -61,7 +63,7 @@ if removed > 0 then return { removed, 1 } end
 removed = trimmed(redis.call('XTRIM', stream, 'MINID', text(old)))
 
 local length = redis.call('XLEN', stream)
--- Memory is as many entries as fit into it on an average.
+-- Converts the memory limit to entries of average size.
 local bytes = redis.call('MEMORY', 'USAGE', stream) or 0
 if length > 0 and bytes > tonumber(ARGV[3]) then
   keep_entries = math.min(keep_entries, math.floor(tonumber(ARGV[3]) * length / bytes))

@@ -1,4 +1,4 @@
-//! What replaces and deletes what: the fence of versions.
+//! Writes and deletes fenced by versions.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +25,8 @@ pub async fn only_newer_versions_replace(harness: &dyn IndexHarness) {
     holds(&*index, &[&newer]).await;
 }
 
-/// One batch mixes documents that are newer, older and as old as what is stored.
-pub async fn each_document_of_a_batch_is_judged_by_its_own_version(harness: &dyn IndexHarness) {
+/// One batch mixes documents newer than, older than and equal to the stored ones.
+pub async fn batch_write_fences_each_document_by_its_own_version(harness: &dyn IndexHarness) {
     let index = harness.index();
     index.prepare(DIMENSION).await.unwrap();
     let old = [at(10), at(20), at(30), at(40)];
@@ -44,7 +44,7 @@ pub async fn versions_are_compared_exactly(harness: &dyn IndexHarness) {
     let index = harness.index();
     index.prepare(DIMENSION).await.unwrap();
     let epoch = |version: Version, epoch: u32| Version { epoch, ..version };
-    // Each is newer than the one before it, by as little as one part can be.
+    // Each is newer than its predecessor by the smallest possible step.
     let rising = [
         version(1, 1, 0),
         version(1, 1, 1),
@@ -68,14 +68,14 @@ pub async fn versions_are_compared_exactly(harness: &dyn IndexHarness) {
     }
 }
 
-/// The gap that tombstones and [`Index::stored`](tidewheel_core::ports::Index::stored) are there for.
-pub async fn a_missing_point_is_inserted_whatever_its_version(harness: &dyn IndexHarness) {
+/// The gap that tombstones and [`Index::stored`](tidewheel_core::ports::Index::stored) close.
+pub async fn missing_point_is_inserted_regardless_of_version(harness: &dyn IndexHarness) {
     let index = harness.index();
     index.prepare(DIMENSION).await.unwrap();
     let (short, long) = (ticket("1", at(2), &["a"]), ticket("1", at(1), &["a", "b", "c"]));
     write(&*index, std::slice::from_ref(&short)).await;
     write(&*index, std::slice::from_ref(&long)).await;
-    // Chunk 0 stayed as it was; the other chunks of the late version were missing, and are there now.
+    // Chunk 0 is unchanged; the other chunks of the late version were missing, and exist now.
     assert_eq!(index.count().await.unwrap(), Some(3));
     let stored = index.stored(&[(short.document, 1), (short.document, 2)]).await.unwrap();
     assert_eq!(stored, [Stored { version: None, surplus: true }, Stored { version: Some(at(2)), surplus: true }]);
@@ -83,10 +83,10 @@ pub async fn a_missing_point_is_inserted_whatever_its_version(harness: &dyn Inde
     holds(&*index, &[&short]).await;
 }
 
-/// Whatever document they say that they are of; newer ones stay.
-pub async fn points_are_removed_by_id_if_they_are_older(harness: &dyn IndexHarness) {
+/// Regardless of their document; newer ones are kept.
+pub async fn remove_deletes_only_older_points_by_id(harness: &dyn IndexHarness) {
     let index = harness.index();
-    index.remove(&[Uuid::from_u128(7)], at(9)).await.expect("there is nothing to remove");
+    index.remove(&[Uuid::from_u128(7)], at(9)).await.expect("nothing to remove");
     let (first, second) = (ticket("1", at(1), &["a", "b"]), ticket("2", at(3), &["c"]));
     write(&*index, &[first.clone(), second.clone()]).await;
     index.remove(&[first.points[1].id, second.points[0].id, Uuid::from_u128(7)], at(2)).await.unwrap();
@@ -96,14 +96,14 @@ pub async fn points_are_removed_by_id_if_they_are_older(harness: &dyn IndexHarne
     assert_eq!(left, expected);
 }
 
-/// What the check after a write rests on.
-pub async fn stored_tells_version_and_surplus_in_order(harness: &dyn IndexHarness) {
+/// The check after a write relies on this.
+pub async fn stored_returns_version_and_surplus_in_order(harness: &dyn IndexHarness) {
     let index = harness.index();
     let (first, second) = (ticket("1", at(1), &["a", "b"]), ticket("2", at(2), &["c"]));
     let unknown = ticket("3", at(3), &["d"]);
     let ask = [(second.document, 2), (unknown.document, 2), (first.document, 1), (first.document, 2)];
     let nothing = Stored { version: None, surplus: false };
-    assert_eq!(index.stored(&ask).await.unwrap(), [nothing; 4], "there is no collection yet");
+    assert_eq!(index.stored(&ask).await.unwrap(), [nothing; 4], "the collection does not exist yet");
     write(&*index, &[first, second]).await;
     assert_eq!(
         index.stored(&ask).await.unwrap(),
@@ -117,7 +117,7 @@ pub async fn stored_tells_version_and_surplus_in_order(harness: &dyn IndexHarnes
 }
 
 /// The fence on deletes.
-pub async fn a_fence_deletes_what_is_older_and_nothing_else(harness: &dyn IndexHarness) {
+pub async fn fence_deletes_only_older_points(harness: &dyn IndexHarness) {
     let index = harness.index();
     let (first, second) = (ticket("1", at(10), &["a", "b"]), ticket("2", at(10), &["c"]));
     index.delete(&[fence(&first, at(99))]).await.unwrap();
@@ -131,7 +131,7 @@ pub async fn a_fence_deletes_what_is_older_and_nothing_else(harness: &dyn IndexH
 }
 
 /// A dropped collection.
-pub async fn a_fence_around_a_namespace_leaves_others_alone(harness: &dyn IndexHarness) {
+pub async fn namespace_fence_keeps_other_namespaces(harness: &dyn IndexHarness) {
     let index = harness.index();
     let other = document(&Namespace::new("shop", "orders"), "1", at(1), &["a"]);
     let (old, new) = (ticket("1", at(1), &["a", "b"]), ticket("2", at(3), &["c"]));
@@ -140,8 +140,8 @@ pub async fn a_fence_around_a_namespace_leaves_others_alone(harness: &dyn IndexH
     holds(&*index, &[&other, &new]).await;
 }
 
-/// More fences than fit into one request, with versions of their own and shared ones.
-pub async fn many_fences_work_in_one_call(harness: &dyn IndexHarness) {
+/// More fences than fit into one request, with distinct and shared versions.
+pub async fn one_delete_accepts_many_fences(harness: &dyn IndexHarness) {
     let index = harness.index();
     let documents: Vec<_> = (0..600).map(|key| ticket(&key.to_string(), at(10 + key), &["a"])).collect();
     write(&*index, &documents).await;
@@ -166,8 +166,8 @@ pub async fn many_fences_work_in_one_call(harness: &dyn IndexHarness) {
     holds(&*index, &left).await;
 }
 
-/// The same version embedded anew.
-pub async fn a_replayed_change_replaces_itself_and_nothing_newer(harness: &dyn IndexHarness) {
+/// The same version, embedded again.
+pub async fn replayed_change_replaces_itself_but_nothing_newer(harness: &dyn IndexHarness) {
     let index = harness.index();
     let replayed = |version: Version, replay: u32| Version { replay, ..version };
     let rising = [at(1), replayed(at(1), 5), replayed(at(1), 6), at(2), replayed(at(2), 1)];
@@ -183,8 +183,8 @@ pub async fn a_replayed_change_replaces_itself_and_nothing_newer(harness: &dyn I
     }
 }
 
-/// Writes and deletes in an order drawn by a seed, against a map that follows the rules of the port.
-pub async fn random_writes_end_as_in_a_model(harness: &dyn IndexHarness) {
+/// Writes and deletes in a seeded order, compared with a map that follows the rules of the port.
+pub async fn random_writes_match_a_model(harness: &dyn IndexHarness) {
     let index = harness.index();
     index.prepare(DIMENSION).await.unwrap();
     let mut model: BTreeMap<Uuid, (DocumentId, Version, Map<String, Value>)> = BTreeMap::new();

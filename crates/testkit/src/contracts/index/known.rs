@@ -1,4 +1,4 @@
-//! What the index knows of vectors, and payloads that are written alone.
+//! Known vectors, and payload-only writes.
 
 use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::payload::fingerprint_of;
@@ -6,8 +6,8 @@ use tidewheel_core::payload::fingerprint_of;
 use super::{DIMENSION, IndexHarness, at, holds, ticket, write};
 use crate::fakes::embedder::vector_of;
 
-/// A payload alone is written where the point is older and its vector was made from the same text.
-pub async fn a_refresh_writes_payloads_of_what_is_older_and_made_from_the_same(harness: &dyn IndexHarness) {
+/// A payload-only write applies to older points with the same fingerprint.
+pub async fn refresh_updates_payloads_of_older_points_with_same_fingerprint(harness: &dyn IndexHarness) {
     let index = harness.index();
     let mut same = ticket("same", at(1), &["a", "b"]);
     let changed = ticket("changed", at(1), &["a", "b"]);
@@ -15,7 +15,7 @@ pub async fn a_refresh_writes_payloads_of_what_is_older_and_made_from_the_same(h
     write(&*index, &[same.clone(), changed.clone(), newer.clone()]).await;
 
     let mut other = ticket("same", at(2), &["a", "b"]);
-    // Only the payload counts: whatever vector comes with it is not written.
+    // Only the payload is written; the vector is ignored.
     other.points[0].vector = vector_of("something else", DIMENSION);
     other.fields.insert("state".to_owned(), "open".into());
     let half = ticket("changed", at(2), &["a", "c"]);
@@ -32,14 +32,14 @@ pub async fn a_refresh_writes_payloads_of_what_is_older_and_made_from_the_same(h
     holds(&*index, &[&same, &mixed, &newer]).await;
     let known = harness.known().known(&[same.points[0].id]).await.unwrap();
     assert_eq!(known[0].vector, same.points[0].vector);
-    assert_eq!(index.refresh(&[&other]).await.unwrap(), [true], "once more changes nothing");
+    assert_eq!(index.refresh(&[&other]).await.unwrap(), [true], "a repetition changes nothing");
 }
 
-/// A whole write makes good what a refresh has left.
-pub async fn an_upsert_completes_what_a_refresh_could_not(harness: &dyn IndexHarness) {
+/// A full write completes a partial refresh.
+pub async fn upsert_completes_a_partial_refresh(harness: &dyn IndexHarness) {
     let index = harness.index();
     let old = ticket("1", at(1), &["a", "b"]);
-    assert_eq!(index.refresh(&[&old]).await.unwrap(), [false], "there is no collection yet");
+    assert_eq!(index.refresh(&[&old]).await.unwrap(), [false], "the collection does not exist yet");
     assert_eq!(index.count().await.unwrap(), None);
     write(&*index, &[old]).await;
     let new = ticket("1", at(2), &["a", "c"]);
@@ -53,12 +53,12 @@ pub async fn an_upsert_completes_what_a_refresh_could_not(harness: &dyn IndexHar
     }
 }
 
-/// Vectors come back as they are, with what they were made from.
-pub async fn known_vectors_say_what_they_were_made_from(harness: &dyn IndexHarness) {
+/// Vectors are returned unchanged, with their fingerprints.
+pub async fn known_vectors_include_fingerprints(harness: &dyn IndexHarness) {
     let (index, known) = (harness.index(), harness.known());
     let mut documents: Vec<_> = (0..300).map(|key| ticket(&key.to_string(), at(1), &["a", "b"])).collect();
     let ids: Vec<_> = documents.iter().flat_map(|document| &document.points).map(|point| point.id).collect();
-    assert!(known.known(&ids).await.unwrap().is_empty(), "there is no collection yet");
+    assert!(known.known(&ids).await.unwrap().is_empty(), "the collection does not exist yet");
     // A point of an earlier version of tidewheel.
     let stamp = documents[299].points[1].payload.get_mut("_tidewheel").unwrap();
     stamp.as_object_mut().unwrap().remove("fingerprint");

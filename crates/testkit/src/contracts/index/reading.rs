@@ -1,4 +1,4 @@
-//! What is read back, and what is found.
+//! Reads and searches.
 
 use serde_json::{Value, json};
 use tidewheel_core::error::ErrorClass;
@@ -9,13 +9,13 @@ use super::{DIMENSION, IndexHarness, all, at, holds, ticket, tickets, write};
 use crate::fakes::embedder::vector_of;
 
 /// Search by vector, with and without a filter.
-pub async fn searches_give_the_nearest_that_pass_the_filter(harness: &dyn IndexHarness) {
+pub async fn search_returns_nearest_points_that_match_the_filter(harness: &dyn IndexHarness) {
     let index = harness.index();
     index.prepare(DIMENSION).await.unwrap();
     assert!(index.search(vector_of("a", DIMENSION), 3, None, &[]).await.unwrap().is_empty());
     let documents: Vec<_> = ["a", "b", "c", "d"].map(|text| ticket(text, at(1), &[text])).into();
     write(&*index, &documents).await;
-    // The length of a vector does not matter: it is its direction that is compared.
+    // The length of a vector does not matter: only its direction is compared.
     let twice: Vec<f32> = vector_of("c", DIMENSION).iter().map(|value| value * 2.0).collect();
     let hits = index.search(twice.clone(), 3, None, &[]).await.unwrap();
     assert_eq!(hits.len(), 3);
@@ -34,7 +34,7 @@ pub async fn searches_give_the_nearest_that_pass_the_filter(harness: &dyn IndexH
 }
 
 /// A vector of zeros, which has no direction, is not stored.
-pub async fn point_without_vector_is_found_by_filters_and_by_no_search(harness: &dyn IndexHarness) {
+pub async fn point_without_vector_matches_filters_but_no_search(harness: &dyn IndexHarness) {
     let index = harness.index();
     let mut blank = ticket("blank", at(1), &[""]);
     blank.points[0].vector = vec![0.0; DIMENSION];
@@ -49,7 +49,7 @@ pub async fn point_without_vector_is_found_by_filters_and_by_no_search(harness: 
     let known = harness.known().known(&ids).await.unwrap();
     assert_eq!(known.iter().map(|known| known.id).collect::<Vec<_>>(), [other.points[0].id]);
 
-    // A text comes and goes.
+    // A text appears and disappears.
     let written = ticket("blank", at(2), &["text"]);
     write(&*index, std::slice::from_ref(&written)).await;
     assert_eq!(index.search(vector_of("text", DIMENSION), 10, None, &[]).await.unwrap()[0].id, written.points[0].id);
@@ -60,8 +60,8 @@ pub async fn point_without_vector_is_found_by_filters_and_by_no_search(harness: 
     assert_eq!(index.search(vector_of("a", DIMENSION), 10, None, &[]).await.unwrap().len(), 2);
 }
 
-/// Numbers are compared by value: a filter in JSON does not tell `3` from `3.0`, and neither does MongoDB.
-pub async fn numbers_in_filters_are_compared_by_value(harness: &dyn IndexHarness) {
+/// Numbers are compared by value: a JSON filter does not distinguish `3` from `3.0`, and neither does MongoDB.
+pub async fn filter_compares_numbers_by_value(harness: &dyn IndexHarness) {
     const LARGE: i64 = 9_007_199_254_740_993;
     let index = harness.index();
     index.prepare(DIMENSION).await.unwrap();
@@ -87,17 +87,17 @@ pub async fn numbers_in_filters_are_compared_by_value(harness: &dyn IndexHarness
     assert_eq!(found(json!({"value": 3.0})).await, "016");
     assert_eq!(found(json!({"value": 3.5})).await, "2");
     assert_eq!(found(json!({"value": -3.0})).await, "3");
-    assert_eq!(found(json!({"value": LARGE})).await, "4", "no double holds it");
+    assert_eq!(found(json!({"value": LARGE})).await, "4", "no double represents it");
     assert_eq!(found(json!({"value": "3"})).await, "7");
     assert_eq!(found(json!({"any": [3.5, -3]})).await, "23");
     assert_eq!(found(json!({"any": [3, LARGE]})).await, "0146");
     assert_eq!(found(json!({"except": [3, -3.0]})).await, "24567");
 }
 
-/// What a comparison of index and source rests on.
-pub async fn pages_give_every_point_once_in_order(harness: &dyn IndexHarness) {
+/// The comparison of index and source relies on this.
+pub async fn pages_return_every_point_once_in_order(harness: &dyn IndexHarness) {
     let index = harness.index();
-    assert!(index.page(None, 10, &[]).await.unwrap().is_empty(), "there is no collection yet");
+    assert!(index.page(None, 10, &[]).await.unwrap().is_empty(), "the collection does not exist yet");
     let documents: Vec<_> = (0..50).map(|key| ticket(&key.to_string(), at(1), &["a", "b"])).collect();
     write(&*index, &documents).await;
     let mut expected: Vec<_> = documents.iter().flat_map(|document| &document.points).map(|point| point.id).collect();
@@ -115,8 +115,8 @@ pub async fn pages_give_every_point_once_in_order(harness: &dyn IndexHarness) {
     assert!(index.page(Some(Uuid::max()), 7, &[]).await.unwrap().is_empty());
 }
 
-/// Every JSON type, odd names and long texts.
-pub async fn payloads_come_back_as_they_were_written(harness: &dyn IndexHarness) {
+/// Every JSON type, unusual names and long texts.
+pub async fn payload_is_stored_unchanged(harness: &dyn IndexHarness) {
     let index = harness.index();
     let mut written = ticket("1", at(1), &["zürich 日本 \u{0} \u{1f600}"]);
     let user = json!({
@@ -130,8 +130,8 @@ pub async fn payloads_come_back_as_they_were_written(harness: &dyn IndexHarness)
     holds(&*index, &[&written]).await;
 }
 
-/// Beside what is its own.
-pub async fn every_point_carries_the_fields_of_its_document(harness: &dyn IndexHarness) {
+/// In addition to its own fields.
+pub async fn every_point_has_its_document_fields(harness: &dyn IndexHarness) {
     let index = harness.index();
     let mut written = ticket("1", at(1), &["a", "b"]);
     written.fields.insert("product".to_owned(), json!({"name": "Atlas"}));
@@ -143,8 +143,8 @@ pub async fn every_point_carries_the_fields_of_its_document(harness: &dyn IndexH
     }
 }
 
-/// In both ways to write, and filters on what is small find every point.
-pub async fn large_values_are_on_the_first_point_alone(harness: &dyn IndexHarness) {
+/// With both kinds of write; filters on small values match every point.
+pub async fn large_values_are_only_on_the_first_point(harness: &dyn IndexHarness) {
     let index = harness.index();
     let mut written = ticket("1", at(1), &["a", "b", "c"]);
     written.fields.insert("content".to_owned(), "x".repeat(100_000).into());
@@ -175,12 +175,12 @@ pub async fn large_values_are_on_the_first_point_alone(harness: &dyn IndexHarnes
     assert_eq!(hits.len(), 2);
 }
 
-/// What a comparison with the source reads.
-pub async fn chosen_points_come_with_chosen_fields(harness: &dyn IndexHarness) {
+/// The comparison with the source relies on this.
+pub async fn points_returns_requested_points_and_fields(harness: &dyn IndexHarness) {
     let index = harness.index();
     let known = ticket("1", at(3), &["a", "b"]);
     let ids = [known.points[1].id, ticket("2", at(1), &["c"]).points[0].id];
-    assert!(index.points(&ids, STAMP).await.unwrap().is_empty(), "there is no collection yet");
+    assert!(index.points(&ids, STAMP).await.unwrap().is_empty(), "the collection does not exist yet");
     write(&*index, std::slice::from_ref(&known)).await;
     let found = index.points(&ids, STAMP).await.unwrap();
     assert_eq!(found.len(), 1);

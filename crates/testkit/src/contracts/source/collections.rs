@@ -1,4 +1,4 @@
-//! Collections that come, go and change their names.
+//! Created, dropped and renamed collections.
 
 use std::collections::HashSet;
 
@@ -7,11 +7,11 @@ use tidewheel_core::change::Operation;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::StartAt;
 
-use super::steps::{Follower, all_rows, brief, from, insert, patiently};
+use super::steps::{Follower, all_rows, brief, from, insert, with_timeout};
 use super::{SourceHarness, SourceWrite};
 
-/// A drop comes after what was before and before what comes after.
-pub async fn the_end_of_a_collection_is_an_event(harness: &dyn SourceHarness) {
+/// A drop is ordered between earlier and later events.
+pub async fn dropped_collection_emits_a_drop(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let mut follower = Follower::now(source.as_ref()).await;
     harness.commit(vec![insert("tickets", json!({"_id": 1}))]).await;
@@ -28,8 +28,9 @@ pub async fn the_end_of_a_collection_is_an_event(harness: &dyn SourceHarness) {
     assert!(events[0].time < events[1].time && events[1].time < events[2].time);
 }
 
-/// The old name ends; the new one, if it is selected, ends as well, for it may have replaced another, and has to be read.
-pub async fn a_renamed_collection_ends_and_appears(harness: &dyn SourceHarness) {
+/// The old name is dropped; the new one, if selected, is dropped too, because it may have replaced another, and has to
+/// be read.
+pub async fn renamed_collection_is_dropped_and_appears(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets", "archive"]).await;
     harness.commit(vec![insert("tickets", json!({"_id": 1}))]).await;
     harness.commit(vec![insert("archive", json!({"_id": 2}))]).await;
@@ -54,7 +55,7 @@ pub async fn a_renamed_collection_ends_and_appears(harness: &dyn SourceHarness) 
             }
         }
     };
-    patiently(all).await;
+    with_timeout(all).await;
     ended.sort_unstable();
     assert_eq!(ended, ["archive", "archive", "tickets", "tickets"], "each was renamed away once and to once");
     assert_eq!(appeared, ["archive", "tickets"]);
@@ -63,8 +64,8 @@ pub async fn a_renamed_collection_ends_and_appears(harness: &dyn SourceHarness) 
     assert_eq!(keys, ["3", r#""last""#]);
 }
 
-/// Every collection ends, and what is written afterwards arrives, on the same feed and from every token.
-pub async fn a_dropped_database_does_not_end_the_feed(harness: &dyn SourceHarness) {
+/// Every collection is dropped, and later writes are delivered, on the same feed and from every token.
+pub async fn feed_survives_a_dropped_database(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets", "orders"]).await;
     let mut follower = Follower::now(source.as_ref()).await;
     harness.commit(vec![insert("tickets", json!({"_id": 1}))]).await;
@@ -97,8 +98,8 @@ pub async fn only_selected_collections_are_listed(harness: &dyn SourceHarness) {
     assert_eq!(all.collections().await.unwrap(), namespaces(&["a", "b", "c"]));
 }
 
-/// A saved token is good for the same choice only.
-pub async fn the_selection_tells_choices_apart(harness: &dyn SourceHarness) {
+/// A saved token is valid for the same selection only.
+pub async fn selection_identity_differs_between_selections(harness: &dyn SourceHarness) {
     let one = harness.source(&["a"]).await.selection();
     assert_eq!(one, harness.source(&["a"]).await.selection());
     assert_ne!(one, harness.source(&["a", "b"]).await.selection());

@@ -1,4 +1,4 @@
-//! Following: what arrives, in which order, and from where it resumes.
+//! Feeds: delivered events, their order, and resumption.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
@@ -10,12 +10,12 @@ use tidewheel_core::ports::{FeedError, ResumeToken, StartAt};
 use tidewheel_core::version::ClusterTime;
 
 use super::steps::{
-    Follower, PATIENCE, all_rows, brief, delete, from, ids, insert, key_of, parsed, patiently, replace, set,
+    Follower, TIMEOUT, all_rows, brief, delete, from, ids, insert, key_of, parsed, replace, set, with_timeout,
 };
 use super::{SourceHarness, SourceWrite};
 
-/// Insert, update, replace and delete, each with the document as it was then.
-pub async fn every_operation_arrives_with_its_document(harness: &dyn SourceHarness) {
+/// Insert, update, replace and delete, each with the document at that time.
+pub async fn every_operation_is_delivered_with_its_document(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let mut follower = Follower::now(source.as_ref()).await;
     let before = SystemTime::UNIX_EPOCH.elapsed().unwrap();
@@ -34,13 +34,13 @@ pub async fn every_operation_arrives_with_its_document(harness: &dyn SourceHarne
         assert_eq!((event.key.as_str(), event.id.as_str()), (r#"{"$numberInt":"1"}"#, "1"));
         assert_eq!(parsed(event.document.as_ref()), document, "{operation}");
         assert!(event.time > last, "{operation}: {:?} is not after {last:?}", event.time);
-        assert!(Duration::from_millis(event.committed_at).abs_diff(before) < PATIENCE, "{operation}");
+        assert!(Duration::from_millis(event.committed_at).abs_diff(before) < TIMEOUT, "{operation}");
         last = event.time;
     }
 }
 
-/// An update is told with the document as it is now; if it is gone, its deletion follows.
-pub async fn an_update_of_a_document_that_is_gone_has_no_document(harness: &dyn SourceHarness) {
+/// An update carries the document's current state; if it is gone, its deletion follows.
+pub async fn update_of_deleted_document_has_no_document(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let start = source.now().await.unwrap();
     harness.commit(vec![insert("tickets", json!({"_id": 1, "n": 1}))]).await;
@@ -51,8 +51,8 @@ pub async fn an_update_of_a_document_that_is_gone_has_no_document(harness: &dyn 
     assert_eq!(operations, [(Operation::Insert, true), (Operation::Update, false), (Operation::Delete, false)]);
 }
 
-/// The key is the exact identity, whatever the type.
-pub async fn every_kind_of_id_keeps_its_identity(harness: &dyn SourceHarness) {
+/// The key is the exact identity, for every type.
+pub async fn ids_of_every_type_keep_their_identity(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let mut follower = Follower::now(source.as_ref()).await;
     for (canonical, relaxed) in ids() {
@@ -68,8 +68,8 @@ pub async fn every_kind_of_id_keeps_its_identity(harness: &dyn SourceHarness) {
     }
 }
 
-/// MongoDB takes numbers of one value for one `_id`, whatever their types: they have one key.
-pub async fn an_id_that_changes_its_type_of_number_keeps_its_key(harness: &dyn SourceHarness) {
+/// MongoDB treats equal numbers as the same `_id`, regardless of type: they have one key.
+pub async fn id_with_changed_number_type_keeps_its_key(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let mut follower = Follower::now(source.as_ref()).await;
     let namespace = Namespace::new(harness.database(), "tickets");
@@ -99,8 +99,8 @@ pub async fn an_id_that_changes_its_type_of_number_keeps_its_key(harness: &dyn S
     }
 }
 
-/// One transaction, one time; also with two updates of one document.
-pub async fn events_of_a_transaction_share_their_time_and_keep_their_order(harness: &dyn SourceHarness) {
+/// One transaction has one cluster time; also with two updates of one document.
+pub async fn transaction_events_share_cluster_time_and_keep_order(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let mut follower = Follower::now(source.as_ref()).await;
     harness.commit(vec![insert("tickets", json!({"_id": 1, "n": 0}))]).await;
@@ -128,8 +128,8 @@ pub async fn events_of_a_transaction_share_their_time_and_keep_their_order(harne
     assert_eq!(times.len(), 1, "{times:?}");
 }
 
-/// Behind every batch: what came after it, all of it and nothing else.
-pub async fn a_token_resumes_exactly_behind_its_batch(harness: &dyn SourceHarness) {
+/// After every batch: exactly the later events.
+pub async fn token_resumes_exactly_after_its_batch(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let mut follower = Follower::now(source.as_ref()).await;
     let mut tokens = vec![follower.token.clone()];
@@ -140,23 +140,23 @@ pub async fn a_token_resumes_exactly_behind_its_batch(harness: &dyn SourceHarnes
         events.extend(follower.take(1).await);
         tokens.push(follower.token.clone());
     }
-    // Both the feed that is open and a new one go on.
+    // Both the open feed and a new one continue.
     harness.commit(vec![insert("tickets", json!({"_id": "last"}))]).await;
     events.extend(follower.take(1).await);
     for (position, token) in tokens.into_iter().enumerate() {
         let rest = from(source.as_ref(), StartAt::Token(token), events.len() - position).await;
-        assert_eq!(rest, events[position..], "behind batch {position}");
+        assert_eq!(rest, events[position..], "after batch {position}");
     }
 }
 
 /// More events of one time than a batch holds.
-pub async fn a_token_resumes_in_the_middle_of_a_transaction(harness: &dyn SourceHarness) {
+pub async fn token_resumes_within_a_transaction(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let mut follower = Follower::now(source.as_ref()).await;
     harness.commit((0..1_200).map(|number| insert("tickets", json!({"_id": number}))).collect()).await;
     let (mut events, mut tokens) = (Vec::new(), Vec::new());
     while events.len() < 1_200 {
-        let batch = patiently(follower.feed.next()).await.unwrap();
+        let batch = with_timeout(follower.feed.next()).await.unwrap();
         assert!(batch.events.len() <= 500, "{} events in a batch", batch.events.len());
         events.extend(batch.events);
         tokens.push((events.len(), batch.token));
@@ -164,12 +164,12 @@ pub async fn a_token_resumes_in_the_middle_of_a_transaction(harness: &dyn Source
     assert!(tokens.iter().any(|(read, _)| (1..1_200).contains(read)), "the transaction came in one batch");
     for (read, token) in tokens {
         let rest = from(source.as_ref(), StartAt::Token(token), 1_200 - read).await;
-        assert_eq!(brief(&rest), brief(&events[read..]), "behind {read} events");
+        assert_eq!(brief(&rest), brief(&events[read..]), "after {read} events");
     }
 }
 
 /// The start time is inclusive.
-pub async fn a_time_starts_at_its_own_events(harness: &dyn SourceHarness) {
+pub async fn start_time_is_inclusive(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let start = source.now().await.unwrap();
     for number in 0..4 {
@@ -184,8 +184,8 @@ pub async fn a_time_starts_at_its_own_events(harness: &dyn SourceHarness) {
     assert!(now >= events[3].time, "{now:?} is before {:?}", events[3].time);
 }
 
-/// Beside a busy collection that is not selected, the token moves, and nothing is missed behind it.
-pub async fn an_idle_feed_moves_its_token(harness: &dyn SourceHarness) {
+/// With writes to an unselected collection, the token advances, and no later event is missed.
+pub async fn idle_feed_advances_its_token(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let mut follower = Follower::now(source.as_ref()).await;
     let first = follower.token.clone();
@@ -201,14 +201,15 @@ pub async fn an_idle_feed_moves_its_token(harness: &dyn SourceHarness) {
             }
         }
     };
-    let token = patiently(moved).await;
+    let token = with_timeout(moved).await;
     harness.commit(vec![insert("tickets", json!({"_id": 1}))]).await;
     let events = from(source.as_ref(), StartAt::Token(token), 1).await;
     assert_eq!(brief(&events), [(Operation::Insert, r#"{"$numberInt":"1"}"#)]);
 }
 
-/// Nothing comes behind a batch that it was to be in; and what is committed is covered before long, whatever was written last.
-pub async fn a_feed_says_up_to_which_time_it_is_complete(harness: &dyn SourceHarness) {
+/// No event arrives after the batch that covers its time; and every commit is covered before long, regardless of the
+/// last write.
+pub async fn feed_reports_time_up_to_which_it_is_complete(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
     let (mut through, mut seen) = (ClusterTime::default(), 0);
@@ -235,13 +236,13 @@ pub async fn a_feed_says_up_to_which_time_it_is_complete(harness: &dyn SourceHar
                 (through, seen) = (batch.through, seen + batch.events.len());
             }
         };
-        patiently(covered).await;
+        with_timeout(covered).await;
         assert_eq!(seen, expected, "up to {now:?}");
     }
 }
 
-/// A call of `next` that is dropped while it waits, again and again.
-pub async fn a_dropped_call_loses_nothing(harness: &dyn SourceHarness) {
+/// Repeatedly cancels a waiting call of `next`.
+pub async fn cancelled_next_loses_no_event(harness: &dyn SourceHarness) {
     const WRITES: usize = 40;
     let source = harness.source(&["tickets"]).await;
     let mut follower = Follower::now(source.as_ref()).await;
@@ -260,19 +261,19 @@ pub async fn a_dropped_call_loses_nothing(harness: &dyn SourceHarness) {
         }
         (keys, dropped)
     };
-    let ((), (keys, dropped)) = patiently(async { tokio::join!(writing, reading) }).await;
+    let ((), (keys, dropped)) = with_timeout(async { tokio::join!(writing, reading) }).await;
     assert_eq!(keys, (0..WRITES).map(|number| number.to_string()).collect::<Vec<_>>());
-    assert!(dropped > 0, "no call was dropped");
+    assert!(dropped > 0, "no call was cancelled");
 }
 
-/// A token of nowhere is no error that passes.
-pub async fn an_unknown_position_is_lost_history(harness: &dyn SourceHarness) {
+/// An unknown token is not a transient error.
+pub async fn unknown_token_is_history_lost(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     for token in ["", "nowhere", r#"{"_data":"zz"}"#, r#"{"_data":"8265"}"#, r#"{"data":1}"#] {
         let start = StartAt::Token(ResumeToken(token.into()));
         let error = match source.open(start).await {
             Err(error) => error,
-            Ok(mut feed) => patiently(feed.next()).await.expect_err("a batch from nowhere"),
+            Ok(mut feed) => with_timeout(feed.next()).await.expect_err("a batch from an unknown token"),
         };
         assert!(matches!(error, FeedError::HistoryLost(_)), "{token:?}: {error:?}");
     }

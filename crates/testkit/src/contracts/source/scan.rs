@@ -1,4 +1,4 @@
-//! Reading what is there.
+//! Scans and lookups.
 
 use std::collections::HashSet;
 
@@ -7,10 +7,10 @@ use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::StartAt;
 
 use super::SourceHarness;
-use super::steps::{all_rows, delete, ids, insert, key_of, parsed, patiently};
+use super::steps::{all_rows, delete, ids, insert, key_of, parsed, with_timeout};
 
 /// Mixed types, each row with its exact identity.
-pub async fn a_scan_reads_in_the_order_of_ids_of_all_types(harness: &dyn SourceHarness) {
+pub async fn scan_orders_ids_of_all_types(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     fill_with_all_ids(harness).await;
     let rows = all_rows(source.as_ref(), &Namespace::new(harness.database(), "tickets"), None).await;
@@ -24,7 +24,7 @@ pub async fn a_scan_reads_in_the_order_of_ids_of_all_types(harness: &dyn SourceH
 
 async fn fill_with_all_ids(harness: &dyn SourceHarness) {
     let ids = ids();
-    // Not in their order: every seventh, and the number of ids is no multiple of seven.
+    // In shuffled order: every seventh, and the number of ids is not a multiple of seven.
     for position in 0..ids.len() {
         let (canonical, _) = &ids[position * 7 % ids.len()];
         let document = json!({"_id": canonical, "n": {"$numberDouble": "1.0"}});
@@ -32,8 +32,8 @@ async fn fill_with_all_ids(harness: &dyn SourceHarness) {
     }
 }
 
-/// Also behind a row that has gone since.
-pub async fn a_scan_resumes_behind_any_row(harness: &dyn SourceHarness) {
+/// Also after a row that was deleted since.
+pub async fn scan_resumes_after_any_row(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let namespace = Namespace::new(harness.database(), "tickets");
     fill_with_all_ids(harness).await;
@@ -42,16 +42,16 @@ pub async fn a_scan_resumes_behind_any_row(harness: &dyn SourceHarness) {
     for (position, key) in keys.iter().enumerate() {
         let rest = all_rows(source.as_ref(), &namespace, Some(key)).await;
         let rest: Vec<_> = rest.into_iter().map(|row| row.key).collect();
-        assert_eq!(rest, keys[position + 1..], "behind {key}");
+        assert_eq!(rest, keys[position + 1..], "after {key}");
     }
     let (gone, _) = &ids()[6];
     harness.commit(vec![delete("tickets", gone.clone())]).await;
     let rest = all_rows(source.as_ref(), &namespace, Some(&gone.to_string())).await;
-    assert!(rest.iter().map(|row| &row.key).eq(&keys[7..]), "behind a row that is gone");
+    assert!(rest.iter().map(|row| &row.key).eq(&keys[7..]), "after a deleted row");
 }
 
-/// Everything up to the time that it is given.
-pub async fn a_scan_sees_what_was_committed_before(harness: &dyn SourceHarness) {
+/// All commits up to the requested time.
+pub async fn scan_reads_earlier_commits(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let namespace = Namespace::new(harness.database(), "tickets");
     for number in 1..=20_usize {
@@ -60,8 +60,8 @@ pub async fn a_scan_sees_what_was_committed_before(harness: &dyn SourceHarness) 
     }
 }
 
-/// Bounded pages, nothing twice, nothing left out.
-pub async fn a_long_scan_comes_in_pages(harness: &dyn SourceHarness) {
+/// Bounded pages, without duplicates or gaps.
+pub async fn long_scan_is_paged(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let namespace = Namespace::new(harness.database(), "tickets");
     for thousand in 0..3 {
@@ -72,7 +72,7 @@ pub async fn a_long_scan_comes_in_pages(harness: &dyn SourceHarness) {
     let mut scan = source.scan(&namespace, None, now, None).await.unwrap();
     let (mut ids, mut pages) = (Vec::new(), 0);
     loop {
-        let page = patiently(scan.next()).await.unwrap();
+        let page = with_timeout(scan.next()).await.unwrap();
         if page.is_empty() {
             break;
         }
@@ -85,21 +85,21 @@ pub async fn a_long_scan_comes_in_pages(harness: &dyn SourceHarness) {
     assert_eq!(source.estimate(&namespace).await.unwrap(), 3_000);
 }
 
-/// The end can be asked for again.
-pub async fn a_scan_of_nothing_ends_at_once(harness: &dyn SourceHarness) {
+/// The end is returned repeatedly.
+pub async fn scan_of_missing_collection_is_empty(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let namespace = Namespace::new(harness.database(), "tickets");
     let now = source.now().await.unwrap();
     for after in [None, Some(r#"{"$numberInt":"1"}"#)] {
         let mut scan = source.scan(&namespace, after, now, None).await.unwrap();
         for _ in 0..2 {
-            assert_eq!(patiently(scan.next()).await.unwrap(), []);
+            assert_eq!(with_timeout(scan.next()).await.unwrap(), []);
         }
     }
     assert_eq!(source.estimate(&namespace).await.unwrap(), 0);
 }
 
-/// What is written while a scan reads is in the scan or in the feed from its start on.
+/// Writes during a scan are in the scan or in the feed opened at its start.
 pub async fn scan_and_feed_together_have_no_gap(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let namespace = Namespace::new(harness.database(), "tickets");
@@ -121,19 +121,19 @@ pub async fn scan_and_feed_together_have_no_gap(harness: &dyn SourceHarness) {
             keys.extend(page.into_iter().map(|row| row.id));
         }
     };
-    let ((), mut keys) = patiently(async { tokio::join!(writing, reading) }).await;
+    let ((), mut keys) = with_timeout(async { tokio::join!(writing, reading) }).await;
     let mut feed = source.open(StartAt::Time(start)).await.unwrap();
     let rest = async {
         while !keys.contains("549") || keys.len() < 550 {
             keys.extend(feed.next().await.unwrap().events.into_iter().map(|event| event.id));
         }
     };
-    patiently(rest).await;
+    with_timeout(rest).await;
     assert_eq!(keys, (0..550).map(|number| number.to_string()).collect());
 }
 
-/// By key, whatever type the number in the source has; none of a collection that is not selected.
-pub async fn existence_is_told_by_exact_key(harness: &dyn SourceHarness) {
+/// By key, regardless of the number type in the source; none in an unselected collection.
+pub async fn existence_is_checked_by_exact_key(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let namespace = Namespace::new(harness.database(), "tickets");
     assert_eq!(source.database(), harness.database());
@@ -141,11 +141,11 @@ pub async fn existence_is_told_by_exact_key(harness: &dyn SourceHarness) {
     let now = source.now().await.unwrap();
     let keys: Vec<String> = all_rows(source.as_ref(), &namespace, None).await.into_iter().map(|row| row.key).collect();
     assert_eq!(source.existing(&namespace, &keys, now).await.unwrap(), vec![true; keys.len()]);
-    let others = [r#"{"$numberInt":"123456789"}"#.to_owned(), keys[0].clone(), r#""nobody""#.to_owned()];
+    let others = [r#"{"$numberInt":"123456789"}"#.to_owned(), keys[0].clone(), r#""missing""#.to_owned()];
     assert_eq!(source.existing(&namespace, &others, now).await.unwrap(), [false, true, false]);
     harness.commit(vec![insert("tickets", json!({"_id": {"$numberDouble": "77777.0"}}))]).await;
     let now = source.now().await.unwrap();
-    // A key of an earlier form is not the key of any document.
+    // A key in an older form does not belong to any document.
     let alike = ["{\"$numberInt\":\"77777\"}".to_owned(), "{\"$numberDouble\":\"77777.0\"}".to_owned()];
     assert_eq!(source.existing(&namespace, &alike, now).await.unwrap(), [true, false]);
     assert!(source.existing(&namespace, &[], now).await.unwrap().is_empty());
@@ -156,7 +156,7 @@ pub async fn existence_is_told_by_exact_key(harness: &dyn SourceHarness) {
     }
 }
 
-/// The same rows as a scan gives, by key; none of a collection that is not selected.
+/// The same rows as in a scan, by key; none of an unselected collection.
 pub async fn documents_are_fetched_by_exact_key(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let namespace = Namespace::new(harness.database(), "tickets");
@@ -164,7 +164,7 @@ pub async fn documents_are_fetched_by_exact_key(harness: &dyn SourceHarness) {
     let now = source.now().await.unwrap();
     let mut rows = all_rows(source.as_ref(), &namespace, None).await;
     let mut keys: Vec<String> = rows.iter().map(|row| row.key.clone()).collect();
-    keys.push(r#""nobody""#.to_owned());
+    keys.push(r#""missing""#.to_owned());
     let mut fetched = source.fetch(&namespace, &keys, now).await.unwrap();
     rows.sort_by(|a, b| a.key.cmp(&b.key));
     fetched.sort_by(|a, b| a.key.cmp(&b.key));
@@ -180,8 +180,8 @@ pub async fn documents_are_fetched_by_exact_key(harness: &dyn SourceHarness) {
     assert!(source.fetch(&notes, &[r#"{"$numberInt":"1"}"#.to_owned()], now).await.unwrap().is_empty());
 }
 
-/// With a filter only what matches, page after page, behind any row.
-pub async fn a_scan_may_be_filtered(harness: &dyn SourceHarness) {
+/// A filtered scan returns only matching rows, page by page, after any row.
+pub async fn scan_applies_a_filter(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;
     let namespace = Namespace::new(harness.database(), "tickets");
     let documents = (0..20).map(|number| insert("tickets", json!({"_id": number, "open": number % 3 == 0})));
@@ -196,7 +196,7 @@ pub async fn a_scan_may_be_filtered(harness: &dyn SourceHarness) {
         (open, Some("9"), vec!["12", "15", "18"]),
         (range, None, vec!["4", "5", "6", "7"]),
         (range, Some("5"), vec!["6", "7"]),
-        // A bound of another type lets nothing through.
+        // A bound of another type matches nothing.
         (r#"{"_id": {"$gte": ""}}"#, None, Vec::new()),
         (&share("0"), None, Vec::new()),
         (&share("1"), None, all.iter().map(String::as_str).collect()),
@@ -205,7 +205,7 @@ pub async fn a_scan_may_be_filtered(harness: &dyn SourceHarness) {
         let mut scan = source.scan(&namespace, after.as_deref(), now, Some(filter)).await.unwrap();
         let mut ids = Vec::new();
         loop {
-            let page = patiently(scan.next()).await.unwrap();
+            let page = with_timeout(scan.next()).await.unwrap();
             if page.is_empty() {
                 break;
             }
@@ -214,7 +214,7 @@ pub async fn a_scan_may_be_filtered(harness: &dyn SourceHarness) {
         assert_eq!(ids, expected);
     }
     for wrong in ["{", "7"] {
-        let error = source.scan(&namespace, None, now, Some(wrong)).await.err().expect("it is no query");
+        let error = source.scan(&namespace, None, now, Some(wrong)).await.err().expect("an invalid query");
         assert_eq!(error.class, tidewheel_core::error::ErrorClass::Fatal);
     }
 }

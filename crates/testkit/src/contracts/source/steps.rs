@@ -1,4 +1,4 @@
-//! What the clauses are made of.
+//! Building blocks of the clauses.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use tidewheel_core::ports::{Feed, Readable, ResumeToken, Source, SourceEvent, So
 
 use super::SourceWrite;
 
-/// Longest wait for something that has to happen. It ends a test that would hang; nothing is measured by it.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout of an expected event. It ends a hanging test; nothing is measured by it.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) fn insert(collection: &str, document: Value) -> SourceWrite {
     SourceWrite::Insert { collection: collection.into(), document }
@@ -29,7 +29,7 @@ pub(super) fn delete(collection: &str, id: Value) -> SourceWrite {
     SourceWrite::Delete { collection: collection.into(), id }
 }
 
-/// `_id`s of every type in the order in which MongoDB sorts them: canonical and relaxed.
+/// `_id`s of every type in MongoDB's sort order: canonical and relaxed.
 pub(super) fn ids() -> Vec<(Value, Value)> {
     let same = |value: Value| (value.clone(), value);
     let oid = json!({"$oid": "65f000000000000000000001"});
@@ -61,7 +61,7 @@ pub(super) fn ids() -> Vec<(Value, Value)> {
     ]
 }
 
-/// Follows a feed and counts what comes.
+/// Follows a feed and counts its events.
 pub(super) struct Follower {
     pub(super) feed: Box<dyn Feed>,
     pub(super) token: ResumeToken,
@@ -71,8 +71,8 @@ impl Follower {
     pub(super) async fn open(source: &dyn Source, start: StartAt) -> Self {
         let mut feed = source.open(start).await.expect("a feed");
         // A new feed has a token before anything happens.
-        let first = patiently(feed.next()).await.expect("a first batch");
-        assert_eq!(first.events, [], "no event was expected yet");
+        let first = with_timeout(feed.next()).await.expect("a first batch");
+        assert_eq!(first.events, [], "unexpected event");
         Self { feed, token: first.token }
     }
 
@@ -80,11 +80,11 @@ impl Follower {
         Self::open(source, StartAt::Time(source.now().await.expect("a time"))).await
     }
 
-    /// Exactly the next `count` events.
+    /// Returns exactly the next `count` events.
     pub(super) async fn take(&mut self, count: usize) -> Vec<SourceEvent> {
         let mut events = Vec::new();
         while events.len() < count {
-            let batch = patiently(self.feed.next()).await.expect("a batch");
+            let batch = with_timeout(self.feed.next()).await.expect("a batch");
             events.extend(batch.events);
             self.token = batch.token;
         }
@@ -93,18 +93,18 @@ impl Follower {
     }
 }
 
-pub(super) async fn patiently<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
+pub(super) async fn with_timeout<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(TIMEOUT, future).await.expect("timed out")
 }
 
-/// All events from a start on, until there have been `count`; it panics if there are more in their batch.
+/// Returns `count` events from a start; panics if their batch holds more.
 pub(super) async fn from(source: &dyn Source, start: StartAt, count: usize) -> Vec<SourceEvent> {
     let feed = source.open(start).await.expect("a feed");
     Follower { feed, token: ResumeToken(String::new()) }.take(count).await
 }
 
 pub(super) fn parsed(document: Option<&Readable>) -> Option<Value> {
-    document.map(|document| serde_json::from_str(document.as_ref().expect("it is readable")).expect("it is JSON"))
+    document.map(|document| serde_json::from_str(document.as_ref().expect("a readable document")).expect("valid JSON"))
 }
 
 /// The key of this `_id`, in canonical extended JSON.
@@ -121,7 +121,7 @@ pub(super) async fn all_rows(source: &dyn Source, namespace: &Namespace, after: 
     let mut scan = source.scan(namespace, after, now, None).await.expect("a scan");
     let mut rows = Vec::new();
     loop {
-        let page = patiently(scan.next()).await.expect("a page");
+        let page = with_timeout(scan.next()).await.expect("a page");
         if page.is_empty() {
             return rows;
         }

@@ -1,10 +1,10 @@
-//! The order in which MongoDB sorts values of different types ("Comparison/Sort Order" in its manual).
+//! MongoDB's sort order of values of different types ("Comparison/Sort Order" in its manual).
 
 use std::cmp::Ordering;
 
 use bson::{Binary, Bson, Document};
 
-/// An `_id`, ordered as an index on it is.
+/// An `_id`, ordered as in its index.
 #[derive(Clone, Debug)]
 pub(super) struct Id(pub(super) Bson);
 
@@ -49,7 +49,7 @@ fn compare(a: &Bson, b: &Bson) -> Ordering {
     })
 }
 
-/// Whether two values are compared by what they are, and not by their types.
+/// Whether two values are compared by value instead of by type.
 pub(super) fn same_type(a: &Bson, b: &Bson) -> bool {
     rank(a) == rank(b)
 }

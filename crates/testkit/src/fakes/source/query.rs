@@ -1,5 +1,5 @@
-//! The queries of MongoDB that the fake source understands: `$and`, a field's value, `$gte` and `$lte` on a field, and a share of
-//! all documents at random.
+//! The subset of MongoDB queries that the fake source supports: `$and`, a field's value, `$gte` and `$lte` on a field,
+//! and a random sample of documents.
 
 use bson::{Bson, Document};
 use tidewheel_core::error::PortError;
@@ -22,21 +22,21 @@ enum Condition {
 pub(super) struct Query(Vec<Condition>);
 
 impl Query {
-    /// Fails if it is no query, or one that is not understood here.
+    /// Fails for an invalid or unsupported query.
     pub(super) fn read(filter: &str) -> PortResult<Self> {
         let json: serde_json::Value =
-            serde_json::from_str(filter).map_err(|_| PortError::fatal("the filter is not a query"))?;
+            serde_json::from_str(filter).map_err(|_| PortError::fatal("invalid filter: expected a query"))?;
         match Bson::try_from(json) {
             Ok(Bson::Document(filter)) => {
                 let mut query = Self::default();
                 query.add(&filter).map(|()| query)
             }
-            _ => Err(PortError::fatal("the filter is not a query")),
+            _ => Err(PortError::fatal("invalid filter: expected a query")),
         }
     }
 
     fn add(&mut self, filter: &Document) -> PortResult<()> {
-        let unknown = || PortError::fatal(format!("the fake does not understand the query {filter}"));
+        let unknown = || PortError::fatal(format!("unsupported query {filter}"));
         for (name, value) in filter {
             match (name.as_str(), value) {
                 ("$and", Bson::Array(all)) => {
@@ -71,7 +71,7 @@ impl Query {
         let of = |name: &str| document.get(name).cloned().map(Id);
         self.0.iter().all(|condition| match condition {
             Condition::Is(name, value) => document.get(name) == Some(value),
-            // A bound of one type lets no value of another type through.
+            // A bound of one type matches no value of another type.
             Condition::From(name, bound) => {
                 of(name).is_some_and(|value| same_type(&value.0, bound) && value >= Id(bound.clone()))
             }

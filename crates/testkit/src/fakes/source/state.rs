@@ -16,22 +16,22 @@ use super::FakeSource;
 use super::order::Id;
 use crate::contracts::source::SourceWrite;
 
-/// Most events in a batch, as the real one has it.
+/// Maximum events in a batch, as in the real adapter.
 const MAX_EVENTS: usize = 500;
 
-/// Everything that a source holds; a copy of it is a backup.
+/// All data of a source; a copy of it is a backup.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) clock: ClusterTime,
-    /// When it moved last.
+    /// Time of the last tick.
     pub(super) ticked: Option<Instant>,
     pub(super) log: Vec<Entry>,
-    /// Entries before this one have been forgotten.
+    /// Entries before this one have been removed.
     pub(super) history: usize,
     pub(super) collections: BTreeMap<String, BTreeMap<Id, Document>>,
-    /// How often a feed was opened.
+    /// Number of opened feeds.
     pub(super) opened: u64,
-    /// The most documents that were fetched in one call.
+    /// The largest number of documents fetched in one call.
     pub(super) largest: usize,
 }
 
@@ -64,7 +64,7 @@ enum What {
 }
 
 impl State {
-    /// How many entries are before this start.
+    /// Number of entries before this start.
     pub(super) fn position(&self, start: &StartAt) -> Result<usize, FeedError> {
         match start {
             StartAt::Token(ResumeToken(token)) => token
@@ -140,7 +140,7 @@ impl State {
         }
     }
 
-    /// The document gets another shard key: it is deleted on one shard and inserted on another, in either order.
+    /// Changes the document's shard key: it is deleted on one shard and inserted on another, in either order.
     pub(super) fn move_to_shard(&mut self, collection: &str, document: Value, insert_first: bool) {
         let document = bson_document(document);
         let old = std::mem::replace(self.existing(collection, &id_of(&document)), document.clone());
@@ -161,7 +161,7 @@ impl State {
             .unwrap_or_else(|| panic!("no document {id} in {collection}"))
     }
 
-    /// The document as it is now.
+    /// The current document.
     fn lookup(&self, collection: &str, id: &Bson) -> Option<&Document> {
         self.collections.get(collection)?.get(&Id(id.clone()))
     }

@@ -1,4 +1,4 @@
-// Where one document is, and why: every hop from MongoDB to Qdrant.
+// One document across every hop from MongoDB to Qdrant.
 
 import { get } from "../api.js";
 import { empty, failure } from "../dialog.js";
@@ -18,9 +18,9 @@ const STATES = {
 
 export function open(main, params) {
   const id = h("input", { type: "search", id: "id", value: params.get("id") ?? "", required: true, autocomplete: "off", placeholder: "_id: 65f0…, 42, order-7, {\"$oid\": …}" });
-  const namespace = h("input", { type: "search", id: "namespace", value: params.get("namespace") ?? "", autocomplete: "off", placeholder: "every collection" });
+  const namespace = h("input", { type: "search", id: "namespace", value: params.get("namespace") ?? "", autocomplete: "off", placeholder: "all collections" });
   const result = h("div", { class: "result", "aria-live": "polite" });
-  const again = h("button", { type: "button", class: "button", hidden: true, onclick: () => load() }, icon("replay"), "Look again");
+  const again = h("button", { type: "button", class: "button", hidden: true, onclick: () => load() }, icon("replay"), "Refresh");
   let closed = false;
   main.append(
     h("div", { class: "page-head" }, h("h1", {}, title), again),
@@ -49,26 +49,26 @@ export function open(main, params) {
   }
 
   if (id.value) {
-    result.replaceChildren(h("p", { class: "muted" }, "Asking MongoDB, Redis and Qdrant …"));
+    result.replaceChildren(h("p", { class: "muted" }, "Querying MongoDB, Redis and Qdrant …"));
     load();
   } else {
-    result.replaceChildren(empty("document", "Where is my document?", h("p", { class: "muted" }, "Every server is asked what it knows of it: its version in MongoDB, its entries in both streams, its points in Qdrant, its dead letters.")));
+    result.replaceChildren(empty("document", "Where is my document?", h("p", { class: "muted" }, "Shows its state in MongoDB, its entries in both streams, its points in Qdrant and its dead letters.")));
   }
   return { close: () => { closed = true; }, focus: () => id.focus() };
 }
 
 function draw(trace) {
   if (!trace.documents.length) {
-    return [empty("question", `Nothing is known of ${trace.asked}`,
-      h("p", { class: "muted" }, `It was looked for as ${trace.read_as.join(", ")} in ${trace.namespaces.join(", ")}.`),
-      h("p", { class: "muted" }, "Its _id may be of another type. Extended JSON says which, such as ", h("code", {}, '{"$numberDecimal": "7"}'), "."))];
+    return [empty("question", `No trace of ${trace.asked}`,
+      h("p", { class: "muted" }, `Searched as ${trace.read_as.join(", ")} in ${trace.namespaces.join(", ")}.`),
+      h("p", { class: "muted" }, "Its _id may have another type. Specify the type in extended JSON, such as ", h("code", {}, '{"$numberDecimal": "7"}'), "."))];
   }
   return trace.documents.map(one);
 }
 
 function one(doc) {
   const [tone, picture, word] = STATES[doc.verdict.state] ?? STATES.unknown;
-  // The word stands above it.
+  // The word is already shown above.
   const said = doc.verdict.text.replace(new RegExp(`^${word}: `, "i"), "");
   const summary = said.charAt(0).toUpperCase() + said.slice(1);
   const name = h("p", { class: "verdict-action mono" }, `${doc.namespace}  ${doc.key}`);
@@ -79,10 +79,10 @@ function one(doc) {
       hop("Stage 2", "stream", ...stage(doc.embedded)),
       hop("Qdrant", "points", ...index(doc.index)),
       deletions(doc.deleted), letters(doc.dead_letters)),
-    h("p", { class: "muted" }, "Identity of its points: ", h("span", { class: "mono" }, doc.document)));
+    h("p", { class: "muted" }, "Point identity: ", h("span", { class: "mono" }, doc.document)));
 }
 
-/** What its newest change took from hop to hop, as a bar. */
+/** Time that its newest change spent at each hop, as a bar. */
 function took(hops) {
   const all = hops.reduce((sum, { took_ms: ms }) => sum + ms, 0);
   if (!hops.length) return null;
@@ -93,7 +93,7 @@ function took(hops) {
       return piece;
     })),
     h("ul", { class: "legend" }, hops.map(({ name, took_ms: ms }, i) => h("li", { class: `tone-${"abc"[i % 3]}` }, h("i"), `${name} `, h("b", {}, duration(ms / 1000)))),
-      hops.length > 1 ? h("li", {}, "together ", h("b", {}, duration(all / 1000))) : null));
+      hops.length > 1 ? h("li", {}, "total ", h("b", {}, duration(all / 1000))) : null));
 }
 
 function hop(name, picture, tone, head, ...more) {
@@ -103,54 +103,54 @@ function hop(name, picture, tone, head, ...more) {
 
 const facts = (rows) => h("dl", { class: "facts" }, rows.filter(([, value]) => value !== undefined && value !== null && value !== "").map(([label, value]) => h("div", {}, h("dt", {}, label), h("dd", {}, value))));
 
-function source(told) {
-  if (told.error) return ["bad", told.error];
-  return told.exists ? ["good", "Has it.", facts([["digest", told.digest], ["length", told.bytes ? `${number(told.bytes)} characters of extended JSON` : null]])] : ["idle", "Does not have it."];
+function source(data) {
+  if (data.error) return ["bad", data.error];
+  return data.exists ? ["good", "Present.", facts([["digest", data.digest], ["length", data.bytes ? `${number(data.bytes)} characters of extended JSON` : null]])] : ["idle", "Not found."];
 }
 
-function stage(told) {
-  if (told.error) return ["bad", told.error];
-  const looked = told.complete ? `all ${number(told.looked_at)} entries were looked at` : `only the newest ${number(told.looked_at)} entries were looked at`;
-  if (!told.entries.length) return ["idle", `Holds no change of it: ${looked}.`];
-  const waits = told.entries.some((entry) => entry.state.state !== "confirmed");
-  return [waits ? "warn" : "good", `${count(told.entries.length, "change")} of it; ${looked}.`,
-    h("ul", { class: "entries" }, told.entries.slice(0, 5).map(entry)),
-    told.entries.length > 5 ? h("p", { class: "muted" }, `… and ${number(told.entries.length - 5)} older`) : null];
+function stage(data) {
+  if (data.error) return ["bad", data.error];
+  const scanned = data.complete ? `all ${number(data.looked_at)} entries scanned` : `only the newest ${number(data.looked_at)} entries scanned`;
+  if (!data.entries.length) return ["idle", `No changes; ${scanned}.`];
+  const waits = data.entries.some((entry) => entry.state.state !== "confirmed");
+  return [waits ? "warn" : "good", `${count(data.entries.length, "change")}; ${scanned}.`,
+    h("ul", { class: "entries" }, data.entries.slice(0, 5).map(entry)),
+    data.entries.length > 5 ? h("p", { class: "muted" }, `… and ${number(data.entries.length - 5)} older`) : null];
 }
 
-function entry(told) {
-  const { state } = told;
-  const [tone, word] = { waiting: ["warn", "waits"], pending: ["warn", "in work"], confirmed: ["good", "done"] }[state.state];
-  const added = Date.parse(told.added_at);
+function entry(data) {
+  const { state } = data;
+  const [tone, word] = { waiting: ["warn", "waiting"], pending: ["warn", "in flight"], confirmed: ["good", "done"] }[state.state];
+  const added = Date.parse(data.added_at);
   return h("li", {},
-    h("p", {}, h("span", { class: "badge", "data-tone": tone }, word), " ", h("b", {}, told.operation ?? ""), told.unreadable ? h("span", { class: "wrong" }, told.unreadable) : null,
-      " ", h("time", { datetime: told.added_at, title: told.added_at }, `${clock(added)}, ${ago(added)}`)),
+    h("p", {}, h("span", { class: "badge", "data-tone": tone }, word), " ", h("b", {}, data.operation ?? ""), data.unreadable ? h("span", { class: "wrong" }, data.unreadable) : null,
+      " ", h("time", { datetime: data.added_at, title: data.added_at }, `${clock(added)}, ${ago(added)}`)),
     facts([
-      ["entry", told.id], ["version", told.version],
-      ["committed", told.committed_at ? clock(told.committed_at) : null], ["digest", told.digest],
-      ["with", state.consumer ? `${state.consumer} for ${duration(state.idle_ms / 1000)}, delivered ${count(state.deliveries, "time")}` : null],
-      ...Object.entries(told.embedding ?? {}).map(([label, value]) => [label, typeof value === "string" ? value : stringify(value)]),
+      ["entry", data.id], ["version", data.version],
+      ["committed", data.committed_at ? clock(data.committed_at) : null], ["digest", data.digest],
+      ["consumer", state.consumer ? `${state.consumer} for ${duration(state.idle_ms / 1000)}, delivered ${count(state.deliveries, "time")}` : null],
+      ...Object.entries(data.embedding ?? {}).map(([label, value]) => [label, typeof value === "string" ? value : stringify(value)]),
     ]));
 }
 
-function index(told) {
-  if (told === null) return ["idle", "Does not have it."];
-  if (told.error) return ["bad", told.error];
-  const complete = told.present === told.chunks && told.surplus === 0;
-  return [complete ? "good" : "bad", `Has ${number(told.present)} of ${count(told.chunks, "chunk")}${told.surplus ? `, and ${number(told.surplus)} too many` : ""}.`,
-    facts([["version", told.version], ["digest", told.digest], ["first point", told.point], ...Object.entries(told.made ?? {}).map(([label, value]) => [label, typeof value === "string" ? value : stringify(value)])])];
+function index(data) {
+  if (data === null) return ["idle", "Not found."];
+  if (data.error) return ["bad", data.error];
+  const complete = data.present === data.chunks && data.surplus === 0;
+  return [complete ? "good" : "bad", `${number(data.present)} of ${count(data.chunks, "chunk")} present${data.surplus ? `, ${number(data.surplus)} surplus` : ""}.`,
+    facts([["version", data.version], ["digest", data.digest], ["first point", data.point], ...Object.entries(data.made ?? {}).map(([label, value]) => [label, typeof value === "string" ? value : stringify(value)])])];
 }
 
-function deletions(told) {
-  if (told.error) return hop("Deletions", "trash", "bad", told.error);
-  if (!told.document && !told.collection) return null;
-  return hop("Deletions", "trash", "idle", "A deletion is remembered.", facts([["of it, at version", told.document], ["of its collection, at version", told.collection]]));
+function deletions(data) {
+  if (data.error) return hop("Tombstones", "trash", "bad", data.error);
+  if (!data.document && !data.collection) return null;
+  return hop("Tombstones", "trash", "idle", "Deleted.", facts([["document, at version", data.document], ["collection, at version", data.collection]]));
 }
 
-function letters(told) {
-  if (told.error) return hop("Dead letters", "letters", "bad", told.error);
-  if (!told.length) return null;
-  return hop("Dead letters", "letters", "bad", `${count(told.length, "change")} of it given up.`,
-    h("ul", { class: "entries" }, told.map((letter) => h("li", {}, h("p", {}, letter.reason), facts([["letter", `${letter.id} of stage ${letter.stage}`], ["version", letter.version], ["parked", letter.parked_at]])))),
+function letters(data) {
+  if (data.error) return hop("Dead letters", "letters", "bad", data.error);
+  if (!data.length) return null;
+  return hop("Dead letters", "letters", "bad", `${count(data.length, "change")} parked.`,
+    h("ul", { class: "entries" }, data.map((letter) => h("li", {}, h("p", {}, letter.reason), facts([["dead letter", `${letter.id} of stage ${letter.stage}`], ["version", letter.version], ["parked", letter.parked_at]])))),
     h("p", {}, h("a", { href: "#/dead-letters" }, "Show the dead letters")));
 }

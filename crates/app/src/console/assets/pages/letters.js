@@ -1,4 +1,4 @@
-// Changes that no attempt could process: why, since when, and once more.
+// Dead letters: reasons, retry and drop.
 
 import { get, post } from "../api.js";
 import { confirm, empty, failure, login, toast } from "../dialog.js";
@@ -9,15 +9,15 @@ import { state } from "../state.js";
 
 export const title = "Dead letters";
 
-const STAGE = { raw: "1, to embed", embedded: "2, to write" };
+const STAGE = { raw: "1 (embed)", embedded: "2 (write)" };
 const AGES = [["any age", ""], ["younger than 1 hour", "new:1h"], ["younger than 1 day", "new:1d"], ["older than 1 hour", "old:1h"], ["older than 1 day", "old:1d"]];
 const LIMIT = 200;
 
 export function open(main) {
-  const stage = h("select", { id: "f-stage" }, [["both stages", ""], ["stage 1, to embed", "raw"], ["stage 2, to write", "embedded"]].map(([label, value]) => h("option", { value }, label)));
+  const stage = h("select", { id: "f-stage" }, [["both stages", ""], ["stage 1 (embed)", "raw"], ["stage 2 (write)", "embedded"]].map(([label, value]) => h("option", { value }, label)));
   const age = h("select", { id: "f-age" }, AGES.map(([label, value]) => h("option", { value }, label)));
   const reason = h("input", { type: "search", id: "f-reason", placeholder: "part of the reason" });
-  const id = h("input", { type: "search", id: "f-id", placeholder: "_id or letter" });
+  const id = h("input", { type: "search", id: "f-id", placeholder: "_id or dead letter id" });
   const result = h("div", { class: "result", "aria-live": "polite" });
   const actions = h("div", { class: "actions" });
   const chosen = new Map();
@@ -27,7 +27,7 @@ export function open(main) {
 
   const field = (label, control) => h("div", { class: "field" }, h("label", { for: control.id }, label), control);
   main.append(
-    h("div", { class: "page-head" }, h("h1", {}, title), h("p", { class: "muted" }, "Changes that no attempt could process. Everything else goes on without them.")),
+    h("div", { class: "page-head" }, h("h1", {}, title), h("p", { class: "muted" }, "Changes parked after every attempt failed. All other changes continue.")),
     h("form", { class: "filters card", role: "search", "aria-label": "Filter", onsubmit: (event) => { event.preventDefault(); load(); } },
       field("Stage", stage), field("Reason", reason), field("Document", id), field("Age", age),
       h("button", { type: "submit", class: "button primary" }, "Filter")),
@@ -63,7 +63,7 @@ export function open(main) {
     if (listing.matching === 0) {
       const filtered = Object.values(filter()).some(Boolean);
       result.replaceChildren(empty("letters", filtered ? "No dead letter matches" : "No dead letters",
-        h("p", { class: "muted" }, filtered ? "Take a part of the filter away to see more." : "Every change could be processed.")));
+        h("p", { class: "muted" }, filtered ? "Relax the filter to see more." : "Every change was processed.")));
       return;
     }
     const heads = [state.mayAct ? selectAll() : null, "Reason", "Document", "Stage", "Attempts", "Parked", "Actions"].filter(Boolean);
@@ -78,7 +78,7 @@ export function open(main) {
 
   function selectAll() {
     const all = listing.letters.length > 0 && listing.letters.every((letter) => chosen.has(name(letter)));
-    return h("input", { type: "checkbox", checked: all, "aria-label": "Select all that are shown", onchange: (event) => {
+    return h("input", { type: "checkbox", checked: all, "aria-label": "Select all shown", onchange: (event) => {
       chosen.clear();
       if (event.currentTarget.checked) for (const letter of listing.letters) chosen.set(name(letter), letter);
       draw();
@@ -88,9 +88,9 @@ export function open(main) {
   function row(letter) {
     const details = h("tr", { class: "details", hidden: true });
     const toggle = h("button", { type: "button", class: "link reason", "aria-expanded": "false", onclick: () => show(letter, details, toggle) }, letter.reason || "no reason given");
-    const act = (verb, label, picture) => h("button", { type: "button", class: "button small", "aria-label": `${label} the letter of ${about(letter)}`, onclick: () => run(verb, { letters: [key(letter)] }, 1) }, icon(picture), label);
+    const act = (verb, label, picture) => h("button", { type: "button", class: "button small", "aria-label": `${label} the dead letter of ${about(letter)}`, onclick: () => run(verb, { letters: [key(letter)] }, 1) }, icon(picture), label);
     const cells = [
-      state.mayAct ? h("td", { class: "tick-cell" }, h("input", { type: "checkbox", checked: chosen.has(name(letter)), "aria-label": `Select the letter of ${about(letter)}`, onchange: (event) => {
+      state.mayAct ? h("td", { class: "tick-cell" }, h("input", { type: "checkbox", checked: chosen.has(name(letter)), "aria-label": `Select the dead letter of ${about(letter)}`, onchange: (event) => {
         if (event.currentTarget.checked) chosen.set(name(letter), letter);
         else chosen.delete(name(letter));
         drawActions();
@@ -126,16 +126,16 @@ export function open(main) {
   function drawActions() {
     if (!listing.matching) return actions.replaceChildren();
     if (!state.session?.actions) {
-      return actions.replaceChildren(h("p", { class: "note" }, icon("lock"), h("span", {}, "This console is read-only. In a terminal: ", h("code", {}, "tidewheel dead-letters retry --all"), ". With ", h("code", {}, "console.token"), " set, it can be done here.")));
+      return actions.replaceChildren(h("p", { class: "note" }, icon("lock"), h("span", {}, "This console is read-only. Set ", h("code", {}, "console.token"), " to enable actions here, or run ", h("code", {}, "tidewheel dead-letters retry --all"), ".")));
     }
     if (!state.mayAct) {
-      return actions.replaceChildren(h("p", { class: "note" }, icon("lock"), h("span", {}, "To retry or drop letters, "), h("button", { type: "button", class: "button small", onclick: login }, "unlock with the token")));
+      return actions.replaceChildren(h("p", { class: "note" }, icon("lock"), h("span", {}, "To retry or drop dead letters, "), h("button", { type: "button", class: "button small", onclick: login }, "unlock with the token")));
     }
     const some = chosen.size;
     const which = some ? { letters: [...chosen.values()].map(key) } : { filter: filter() };
     const many = some || listing.matching;
-    const words = some ? `the ${number(some)} selected` : `all ${number(many)} that match`;
-    actions.replaceChildren(h("p", { class: "count" }, count(listing.matching, "letter")),
+    const words = some ? `the ${number(some)} selected` : `all ${number(many)} matching`;
+    actions.replaceChildren(h("p", { class: "count" }, count(listing.matching, "dead letter")),
       h("button", { type: "button", class: "button primary", onclick: () => run("retry", which, many) }, icon("replay"), `Retry ${words}`),
       h("button", { type: "button", class: "button danger-quiet", onclick: () => run("drop", which, many) }, icon("trash"), `Drop ${words}`));
   }
@@ -143,16 +143,16 @@ export function open(main) {
   async function run(verb, which, many) {
     const agreed = await confirm(verb === "retry" ? {
       title: `Retry ${count(many, "dead letter")}?`, action: "Retry",
-      text: ["They go back into their stage, each with the version that it had. Newer states of a document win.", "Letters that cannot be read stay where they are."],
+      text: ["They return to their stage with their original version. A newer version of a document wins.", "Unreadable dead letters stay in the queue."],
     } : {
       title: `Drop ${count(many, "dead letter")}?`, action: "Drop", danger: true,
-      text: ["They are deleted for good. Their documents stay as the index has them, missing or in an older state, until they change."],
+      text: ["They are deleted permanently. Their documents stay missing or stale in the index until they change."],
     });
     if (!agreed) return;
     try {
       const { done, unreadable, gone } = await post(`/api/dead-letters/${verb}`, which);
-      const rest = [unreadable ? `${number(unreadable)} cannot be read and stayed` : null, gone ? `${number(gone)} were gone already` : null].filter(Boolean);
-      toast([`${count(done, "letter")} ${verb === "retry" ? "put back into their stage" : "dropped"}`, ...rest].join("; "), rest.length ? "warn" : "good");
+      const rest = [unreadable ? `${number(unreadable)} unreadable, kept` : null, gone ? `${number(gone)} already gone` : null].filter(Boolean);
+      toast([`${count(done, "dead letter")} ${verb === "retry" ? "requeued" : "dropped"}`, ...rest].join("; "), rest.length ? "warn" : "good");
       chosen.clear();
     } catch (error) {
       toast(error.message, "bad");
@@ -166,7 +166,7 @@ export function open(main) {
   load();
   return {
     update() {
-      // Only when their number changed: a list that moves under the pointer helps nobody.
+      // Reload only if the count changed: a list must not move under the pointer.
       const now = state.overview?.stages.map((one) => one.dead_letters).join();
       if (parked !== null && now !== undefined && now !== parked) load();
       parked = now ?? parked;
@@ -181,7 +181,7 @@ const about = (letter) => letter.document_id || letter.namespace || letter.id;
 
 function whole(letter) {
   const facts = [
-    ["Reason", letter.reason], ["Letter", `${letter.id}, entry ${letter.entry} of stage ${STAGE[letter.stage]}`],
+    ["Reason", letter.reason], ["Dead letter", `${letter.id}, entry ${letter.entry} of stage ${STAGE[letter.stage]}`],
     ["Parked", `${letter.parked_at}, after ${count(letter.attempts, "attempt")}`],
     ["Unreadable", letter.unreadable],
     ["Change", letter.operation ? `${letter.operation}, committed ${letter.committed_at}` : null], ["Version", letter.version], ["Key", letter.key],

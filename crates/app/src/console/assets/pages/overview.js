@@ -1,4 +1,4 @@
-// Is the index right? If not: which stage, why, for how long, and what to do.
+// The overview: sync state, problems, pipeline, charts and services.
 
 import { Chart } from "../chart.js";
 import { attribute, h, icon, prose, redraw, text } from "../dom.js";
@@ -30,7 +30,7 @@ export function open(main) {
   main.append(verdict.root, problems,
     h("section", { class: "card", "aria-label": "Pipeline" }, h("h2", {}, "Pipeline"), pipeline.root),
     tiles.root,
-    h("div", { class: "section-head" }, h("h2", {}, "Over time"), h("div", { class: "choices", role: "group", "aria-label": "How far back" }, choices)),
+    h("div", { class: "section-head" }, h("h2", {}, "History"), h("div", { class: "choices", role: "group", "aria-label": "Time range" }, choices)),
     h("div", { class: "charts" }, charts.map((chart) => chart.root)),
     services);
 
@@ -44,27 +44,27 @@ export function open(main) {
       draw();
       if (!overview) return;
       verdict.update(overview);
-      // What the verdict has said already is not said twice.
+      // Skip the problem that the verdict already states.
       const others = overview.problems.filter((one) => !overview.verdict.summary.includes(one.message));
       redraw(problems, others, (list) => list.map(problem));
       pipeline.update(overview);
       tiles.update(overview);
       redraw(services, overview.services.map(withoutTimes), () => serviceTable(overview.services));
     },
-    tick: () => verdict.tick(state.lookedAt),
+    tick: () => verdict.tick(state.updatedAt),
     close: () => charts.forEach((chart) => chart.destroy()),
   };
 }
 
 function makeCharts() {
   return [
-    new Chart({ title: "Throughput", note: "changes a second", show: rate, series: [
+    new Chart({ title: "Throughput", note: "changes/s", show: rate, series: [
       { name: "in_1", label: "read", tone: "a" }, { name: "out_1", label: "embedded", tone: "b" }, { name: "out_2", label: "written", tone: "c" }] }),
     new Chart({ title: "Backlog", note: "changes that wait", show: number, series: [
       { name: "backlog_1", label: "stage 1", tone: "a" }, { name: "backlog_2", label: "stage 2", tone: "b" }] }),
-    new Chart({ title: "Commit to searchable", note: "of the last minute", show: duration, area: false, series: [
-      { name: "latency_p50", label: "half within", tone: "a" }, { name: "latency_p95", label: "95 of 100 within", tone: "b" }] }),
-    new Chart({ title: "Embedding", note: "tokens a second", show: rate, series: [{ name: "tokens", label: "computed", tone: "c" }] }),
+    new Chart({ title: "Commit to searchable", note: "over the last minute", show: duration, area: false, series: [
+      { name: "latency_p50", label: "p50", tone: "a" }, { name: "latency_p95", label: "p95", tone: "b" }] }),
+    new Chart({ title: "Embedding", note: "tokens/s", show: rate, series: [{ name: "tokens", label: "embedded", tone: "c" }] }),
   ];
 }
 
@@ -83,14 +83,14 @@ function upper(sentence) {
 class Tiles {
   constructor() {
     this.tiles = Object.fromEntries([
-      ["fresh", "Searchable within"], ["backlog", "Waiting"], ["flow", "Throughput"],
+      ["latency", "Latency p95"], ["backlog", "Backlog"], ["flow", "Throughput"],
       ["tokens", "Tokens saved"], ["points", "Points"], ["memory", "Redis memory"],
     ].map(([name, label]) => {
       const tile = { value: h("dd", {}, "–"), note: h("dd", { class: "muted" }) };
       tile.root = h("div", { class: "tile card" }, h("dt", {}, label), tile.value, tile.note);
       return [name, tile];
     }));
-    this.root = h("dl", { class: "tiles", "aria-label": "Numbers" }, Object.values(this.tiles).map((tile) => tile.root));
+    this.root = h("dl", { class: "tiles", "aria-label": "Metrics" }, Object.values(this.tiles).map((tile) => tile.root));
   }
 
   set(name, value, note = "") {
@@ -101,31 +101,31 @@ class Tiles {
   update({ stages, latency, tokens, collection, redis }) {
     const both = stages.every((stage) => !stage.error) ? stages : null;
     const known = (value) => value !== null && value !== undefined;
-    this.set("fresh", latency ? duration(latency.p95_seconds) : "–",
-      latency ? `95 of 100; half within ${duration(latency.p50_seconds)}` : "no change in the last minute");
+    this.set("latency", latency ? duration(latency.p95_seconds) : "–",
+      latency ? `p50 ${duration(latency.p50_seconds)}` : "no changes in the last minute");
     this.set("backlog", both ? number(both[0].backlog + both[1].backlog) : "–",
-      both ? `${number(both[0].backlog)} to embed, ${number(both[1].backlog)} to write` : "Redis does not answer");
+      both ? `${number(both[0].backlog)} to embed, ${number(both[1].backlog)} to write` : "Redis is unreachable");
     this.set("flow", both && known(both[1].out_per_second) ? `${rate(both[1].out_per_second)}/s` : "–",
-      both && known(both[0].in_per_second) ? `${rate(both[0].in_per_second)}/s come in` : "");
+      both && known(both[0].in_per_second) ? `${rate(both[0].in_per_second)}/s in` : "");
     const all = tokens ? tokens.embedded + tokens.saved : 0;
     this.set("tokens", all ? `${Math.round((tokens.saved / all) * 100)} %` : "–",
       all ? `${number(tokens.saved)} of ${number(all)}` : "nothing embedded yet");
     this.set("points", collection.error || !known(collection.points) ? "–" : number(collection.points),
-      collection.error ? "Qdrant does not answer" : collection.name);
+      collection.error ? "Qdrant is unreachable" : collection.name);
     const limit = redis.memory_limit_bytes;
     this.set("memory", redis.error ? "–" : bytes(redis.memory_bytes),
-      redis.error ? "Redis does not answer" : limit ? `${Math.round((redis.memory_bytes / limit) * 100)} % of ${bytes(limit)}` : "no limit set");
+      redis.error ? "Redis is unreachable" : limit ? `${Math.round((redis.memory_bytes / limit) * 100)} % of ${bytes(limit)}` : "no limit");
   }
 }
 
-/** What a row shows; the seconds since it last spoke change with every look and are only shown when they matter. */
+/** A row's data; times are rounded, so that the row is not redrawn with every overview. */
 function withoutTimes(service) {
   const { silent_seconds: silent, up_seconds: up, ...rest } = service;
   return { ...rest, silent: silent > 10 ? Math.round(silent / 5) : 0, up: Math.round(up / 60) };
 }
 
 function serviceTable(services) {
-  if (!services.length) return [h("h2", {}, "Services"), h("p", { class: "muted" }, "No process reports. ", h("code", {}, "tidewheel run"), " starts all services in one.")];
+  if (!services.length) return [h("h2", {}, "Services"), h("p", { class: "muted" }, "No process is reporting. ", h("code", {}, "tidewheel run"), " starts all services in one process.")];
   const rows = services.map((service) => {
     const silent = service.silent_seconds > 15;
     const young = !service.ready && service.up_seconds < 15;

@@ -1,4 +1,4 @@
-// Replays that run, and those that have ended within the last hour.
+// Running replays, and those that ended within the last hour.
 
 import { get } from "../api.js";
 import { empty, failure } from "../dialog.js";
@@ -8,14 +8,14 @@ import { clock, duration, number, rate } from "../format.js";
 export const title = "Replays";
 
 const STATES = { running: ["info", "running"], done: ["good", "done"], interrupted: ["warn", "interrupted"], failed: ["bad", "failed"] };
-/** Seconds after which a replay that says nothing has been killed: it speaks every two. */
+/** Seconds without a report after which a replay counts as killed; it reports every two seconds. */
 const SILENT = 20;
 const EVERY = 2_000;
 
 export function open(main) {
   const list = h("div", { class: "result" });
   const cards = new Map();
-  main.append(h("div", { class: "page-head" }, h("h1", {}, title), h("p", { class: "muted" }, "A replay sends what a stage still holds, or the whole source, through the pipeline once more.")), list);
+  main.append(h("div", { class: "page-head" }, h("h1", {}, title), h("p", { class: "muted" }, "A replay sends the retained entries of a stage, or the whole source, through the pipeline again.")), list);
   let closed = false;
 
   async function load() {
@@ -30,7 +30,7 @@ export function open(main) {
     if (closed) return;
     if (!replays.length) {
       cards.clear();
-      redraw(list, "none", () => empty("replay", "No replay runs", h("p", { class: "muted" }, "Start one in a terminal:"), h("pre", { class: "command" }, "tidewheel replay source --yes")));
+      redraw(list, "none", () => empty("replay", "No replay running", h("p", { class: "muted" }, "Start one in a terminal:"), h("pre", { class: "command" }, "tidewheel replay source --yes")));
       return;
     }
     delete list.shownData;
@@ -81,8 +81,8 @@ class Card {
     const left = state === "running" && !lost && progress.of && speed > 0 ? `, ${duration((progress.of - progress.read) / speed)} left` : "";
     text(this.rest, percent === null ? "" : ` ${number(progress.read)}${progress.of ? ` of ${number(progress.of)}` : ""} read${left}`);
     redraw(this.list, [progress, speed, Math.round(seconds), problem], () => [
-      ["replayed", number(progress.replayed)], ["left out", number(progress.skipped)], ["speed", `${rate(speed)}/s`],
-      ["began", clock(began)], ["took", duration(seconds)], ["process", process], ["problem", problem],
+      ["replayed", number(progress.replayed)], ["skipped", number(progress.skipped)], ["rate", `${rate(speed)}/s`],
+      ["started", clock(began)], ["duration", duration(seconds)], ["process", process], ["problem", problem],
     ].filter(([, value]) => value).map(([label, value]) => h("div", {}, h("dt", {}, label), h("dd", {}, value))));
   }
 }

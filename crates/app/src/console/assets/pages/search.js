@@ -1,4 +1,4 @@
-// Search by meaning, as the index answers it.
+// Semantic search.
 
 import { post } from "../api.js";
 import { empty, failure } from "../dialog.js";
@@ -9,12 +9,12 @@ import { traceLink } from "../links.js";
 
 export const title = "Search";
 
-/** What was asked last, so that coming back from a document shows it again. */
+/** The last search, restored when returning from a document. */
 const last = { text: "", limit: 10, filter: "", found: null, took: 0 };
 
 export function open(main, params) {
   if (params.has("q") && params.get("q") !== last.text) Object.assign(last, { text: params.get("q"), found: null });
-  const box = h("input", { type: "search", id: "q", placeholder: "What are you looking for?", value: last.text, autocomplete: "off", required: true });
+  const box = h("input", { type: "search", id: "q", placeholder: "Search text", value: last.text, autocomplete: "off", required: true });
   const limit = h("select", { id: "limit" }, [5, 10, 20, 50].map((number) => h("option", { value: number }, number)));
   limit.value = last.limit;
   const filter = h("textarea", { id: "filter", rows: 3, spellcheck: "false", value: last.filter, placeholder: '{"must": [{"key": "product", "match": {"value": "Atlas"}}]}' });
@@ -38,7 +38,7 @@ export function open(main, params) {
     asked += 1;
     const mine = asked;
     Object.assign(last, { text, limit: Number(limit.value), filter: filter.value });
-    // The address can be kept and sent to somebody; the page is not opened again for it.
+    // Keep the URL shareable without reopening the page.
     history.replaceState(null, "", `#/search?${new URLSearchParams({ q: text })}`);
     result.setAttribute("aria-busy", "true");
     const begun = performance.now();
@@ -56,9 +56,9 @@ export function open(main, params) {
 
   function draw() {
     if (!last.found) {
-      return result.replaceChildren(empty("search", "Search by meaning", h("p", { class: "muted" }, "The text is embedded as the documents were, and the nearest chunks are found. No word has to be the same.")));
+      return result.replaceChildren(empty("search", "Semantic search", h("p", { class: "muted" }, "The text is embedded like the documents, and the nearest chunks are returned. Words need not match.")));
     }
-    if (!last.found.length) return result.replaceChildren(empty("search", "Nothing found", h("p", { class: "muted" }, "The index holds no document that matches the filter, or none at all.")));
+    if (!last.found.length) return result.replaceChildren(empty("search", "Nothing found", h("p", { class: "muted" }, "No document matches the filter, or the index is empty.")));
     result.replaceChildren(h("p", { class: "muted" }, `${count(last.found.length, "document")} in ${Math.round(last.took)} ms`),
       h("ol", { class: "hits" }, last.found.map(hit)));
   }
@@ -67,10 +67,10 @@ export function open(main, params) {
     h("div", { class: "page-head" }, h("h1", {}, title)),
     h("form", { class: "card search", role: "search", onsubmit: submit },
       h("div", { class: "search-line" }, h("label", { class: "sr", for: "q" }, "Text"), box,
-        h("div", { class: "field inline" }, h("label", { for: "limit" }, "Most"), limit),
+        h("div", { class: "field inline" }, h("label", { for: "limit" }, "Limit"), limit),
         h("button", { type: "submit", class: "button primary" }, "Search")),
       h("details", { open: Boolean(last.filter) }, h("summary", {}, "Filter"),
-        h("label", { for: "filter", class: "muted" }, "A filter in Qdrant's JSON form, over the fields of the document"), filter, wrong)),
+        h("label", { for: "filter", class: "muted" }, "Qdrant filter as JSON, over document fields"), filter, wrong)),
     result);
   draw();
   if (last.text && !last.found) submit();

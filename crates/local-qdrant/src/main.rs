@@ -1,0 +1,70 @@
+//! `tidewheel-local-qdrant`: the server of [`tidewheel_local_qdrant`] as a process. The local stack starts and supervises it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tidewheel_local_qdrant::{QdrantError, bind, serve_on};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Serves Qdrant's API from Qdrant Edge. For development: the local stack of `tidewheel up` runs it.
+///
+/// Clients have to send the API key in QDRANT__SERVICE__API_KEY, if that variable is set.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Directory of the collections
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Address of the REST API
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6333")]
+    http: SocketAddr,
+    /// Address of the gRPC API
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6334")]
+    grpc: SocketAddr,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(format_args!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), QdrantError> {
+    let (http, grpc) = (bind(arguments.http).await?, bind(arguments.grpc).await?);
+    // Both ports accept connections from here on, and answer them when the collections are open.
+    if let (Ok(http), Ok(grpc)) = (http.local_addr(), grpc.local_addr()) {
+        ready(format_args!("ready http=http://{http} grpc=http://{grpc}"));
+    }
+    // Not a flag, which every user of the machine could read.
+    let api_key = std::env::var("QDRANT__SERVICE__API_KEY").ok();
+    serve_on(http, grpc, arguments.data, api_key, stopped()).await
+}
+
+#[allow(clippy::print_stdout, reason = "the line is for the process that starts this one")]
+fn ready(line: std::fmt::Arguments<'_>) {
+    println!("{line}");
+}
+
+#[allow(clippy::print_stderr, reason = "the server has no other log")]
+fn report(line: std::fmt::Arguments<'_>) {
+    eprintln!("{line}");
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+async fn stopped() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,99 @@
+//! Qdrant's REST API.
+
+mod body;
+mod collections;
+mod guard;
+mod points;
+mod reply;
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{StatusCode, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use axum::{Json, Router};
+use serde_json::json;
+use tidewheel_serving::Server;
+use tokio::net::TcpListener;
+
+use super::auth::ApiKey;
+use super::catalog::Catalog;
+use super::error::ApiError;
+use super::{MAX_BODY, TITLE, VERSION};
+
+type Shared = State<Arc<Catalog>>;
+type Answer = Result<Response, ApiError>;
+
+/// Serves until `shutdown`, then drains the requests in flight.
+pub(super) async fn serve(
+    listener: TcpListener,
+    catalog: Arc<Catalog>,
+    api_key: Option<ApiKey>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) {
+    // Off loopback the host names of this machine are unknown, and the API key protects the server.
+    let private = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    Server::new(listener).serve(router(catalog, api_key, private), shutdown).await;
+}
+
+fn router(catalog: Arc<Catalog>, api_key: Option<ApiKey>, private: bool) -> Router {
+    Router::new()
+        .route("/", get(root))
+        .route("/healthz", get(|| async { "healthz check passed" }))
+        .route("/livez", get(|| async { "healthz check passed" }))
+        .route("/readyz", get(|| async { "all shards are ready" }))
+        .route("/collections", get(collections::list))
+        .route("/collections/aliases", post(collections::change_aliases))
+        .route("/aliases", get(collections::aliases))
+        .route(
+            "/collections/{name}",
+            get(collections::info).put(collections::create).patch(collections::update).delete(collections::delete),
+        )
+        .route("/collections/{name}/exists", get(collections::exists))
+        .route("/collections/{name}/aliases", get(collections::collection_aliases))
+        .route("/collections/{name}/index", put(points::create_index))
+        .route("/collections/{name}/index/{field}", delete(points::delete_index))
+        .route("/collections/{name}/facet", post(points::facet))
+        .route("/collections/{name}/points", put(points::upsert).post(points::retrieve))
+        .route("/collections/{name}/points/{id}", get(points::get))
+        .route("/collections/{name}/points/delete", post(points::delete))
+        .route("/collections/{name}/points/scroll", post(points::scroll))
+        .route("/collections/{name}/points/count", post(points::count))
+        .route("/collections/{name}/points/search", post(points::search))
+        .route("/collections/{name}/points/search/batch", post(points::search_batch))
+        .route("/collections/{name}/points/query", post(points::query))
+        .route("/collections/{name}/points/query/batch", post(points::query_batch))
+        .route("/collections/{name}/points/batch", post(points::batch))
+        .route("/collections/{name}/points/vectors", put(points::update_vectors))
+        .route("/collections/{name}/points/payload", post(points::set_payload).put(points::overwrite_payload))
+        .route("/collections/{name}/points/payload/delete", post(points::delete_payload))
+        .route("/collections/{name}/points/payload/clear", post(points::clear_payload))
+        .fallback(unknown)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(api_key.map(Arc::new), authorize))
+        .layer(middleware::from_fn_with_state(private, guard::reject_web_pages))
+        .with_state(catalog)
+}
+
+async fn root() -> Response {
+    Json(json!({"title": TITLE, "version": VERSION})).into_response()
+}
+
+async fn unknown(uri: Uri) -> ApiError {
+    ApiError::NotFound(format!("{} is unknown to tidewheel's local Qdrant", uri.path()))
+}
+
+/// Paths that require no key, as in Qdrant.
+const OPEN_PATHS: &[&str] = &["/", "/healthz", "/livez", "/readyz"];
+
+async fn authorize(State(key): State<Option<Arc<ApiKey>>>, request: Request, next: Next) -> Response {
+    if let Some(key) = key
+        && !OPEN_PATHS.contains(&request.uri().path())
+        && let Err(reason) = key.check_headers(request.headers())
+    {
+        return (StatusCode::UNAUTHORIZED, reason).into_response();
+    }
+    next.run(request).await
+}
