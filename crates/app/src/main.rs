@@ -15,6 +15,7 @@ mod local_data;
 mod logging;
 mod overview;
 mod printer;
+mod probe;
 mod process;
 mod services;
 mod serving;

@@ -48,7 +48,7 @@ fn help_of_every_command() {
         &["monitor"],
         &["check"],
         &["replay"],
-        &["trace"],
+        &["inspect"],
         &["wait"],
         &["verify"],
         &["dead-letters"],

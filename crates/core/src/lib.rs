@@ -16,7 +16,7 @@ pub mod identity;
 pub mod installation;
 pub mod json;
 pub mod key;
-pub mod meters;
+pub mod metric;
 pub mod paths;
 pub mod payload;
 pub mod ports;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use tidewheel_core::meters::{ALL, Kind, Question, buckets};
+use tidewheel_core::metric::{ALL, Kind, Question, buckets};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -18,7 +18,7 @@ fn page() -> String {
     let mut page = "\
 # Metrics
 
-<!-- Generated from crates/core/src/meters.rs: UPDATE=1 cargo test -p tidewheel-core --test metrics_page -->
+<!-- Generated from crates/core/src/metric.rs: UPDATE=1 cargo test -p tidewheel-core --test metrics_page -->
 
 Every process serves the Prometheus text format at `/metrics` on its operations port (`http.listen`, 9090 under `run`), the embedder
 on its own port as well. Each process exports its own measurements; metrics of streams, Redis and the oplog are the same

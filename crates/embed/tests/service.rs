@@ -11,7 +11,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use support::{Obedient, Running, answer, expected, floats, hash, hash_options};
 use tidewheel_core::secret::Secret;
-use tidewheel_embed::service::{ServiceOptions, meters};
+use tidewheel_embed::service::{ServiceOptions, metric};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -250,17 +250,17 @@ async fn service_exposes_info_health_and_metrics() {
     service.post("/encode_batch", &json!({"texts": 1})).await;
     let text = service.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
     let names = [
-        meters::REQUESTS,
-        meters::TEXTS,
-        meters::TOKENS,
-        meters::ABANDONED,
-        meters::REFUSED,
-        meters::QUEUE_TOKENS,
-        meters::QUEUE_REQUESTS,
-        meters::TOKENIZE_SECONDS,
-        meters::QUEUE_SECONDS,
-        meters::COMPUTE_SECONDS,
-        meters::TILE_FILL,
+        metric::REQUESTS,
+        metric::TEXTS,
+        metric::TOKENS,
+        metric::ABANDONED,
+        metric::REFUSED,
+        metric::QUEUE_TOKENS,
+        metric::QUEUE_REQUESTS,
+        metric::TOKENIZE_SECONDS,
+        metric::QUEUE_SECONDS,
+        metric::COMPUTE_SECONDS,
+        metric::TILE_FILL,
     ];
     for name in names {
         assert!(text.lines().any(|line| line.starts_with(name)), "missing {name} in\n{text}");

@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use support::{Obedient, TIMEOUT, hash_options, until};
-use tidewheel_embed::service::{Service, ServiceOptions, meters};
+use tidewheel_embed::service::{Service, ServiceOptions, metric};
 use tidewheel_engine::tokens::Encoding;
 use tidewheel_engine::{Engine, EngineInfo, Text, Workspace};
 use tidewheel_serving::Server;
@@ -55,7 +55,7 @@ impl Watched {
     /// Sends texts, and returns once they are queued behind `requests` others.
     async fn queue(&self, texts: &[String], requests: usize) -> JoinHandle<(StatusCode, Value)> {
         let answer = self.send(texts);
-        self.until(meters::QUEUE_REQUESTS, requests + 1).await;
+        self.until(metric::QUEUE_REQUESTS, requests + 1).await;
         answer
     }
 }
@@ -66,7 +66,7 @@ fn one(letter: &str, tokens: usize) -> Vec<String> {
 
 /// Metric of requests that left the queue for a thread.
 fn begun() -> String {
-    format!("{}_count", meters::QUEUE_SECONDS)
+    format!("{}_count", metric::QUEUE_SECONDS)
 }
 
 /// A service with one thread that is computing the text `x`.
@@ -92,7 +92,7 @@ async fn idle_core_takes_work_immediately() {
     for taken in 1..=3 {
         answers.push(service.send(&one("a", 2)));
         service.until(&begun(), taken).await;
-        assert!(service.meter(meters::QUEUE_REQUESTS) < 0.5);
+        assert!(service.meter(metric::QUEUE_REQUESTS) < 0.5);
     }
     // All cores are busy: the request is queued.
     answers.push(service.queue(&one("b", 2), 0).await);
@@ -107,18 +107,18 @@ async fn disconnected_client_is_counted_and_not_computed() {
     let (service, engine, first) = occupied().await;
     let leaver = service.queue(&[one("l", 70), one("l", 70)].concat(), 0).await;
     let stayer = service.queue(&one("s", 7), 1).await;
-    assert!((service.meter(meters::QUEUE_TOKENS) - 147.0).abs() < 0.5);
+    assert!((service.meter(metric::QUEUE_TOKENS) - 147.0).abs() < 0.5);
     leaver.abort();
     // The service notices the disconnect at its next read from the connection, which is not observable.
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     engine.allow_all();
     good(first).await;
     good(stayer).await;
-    service.until(meters::ABANDONED, 1).await;
+    service.until(metric::ABANDONED, 1).await;
     assert_eq!(engine.computed(), "xs");
-    service.until(meters::TOKENS, 1 + 7).await;
-    service.until(meters::TEXTS, 2).await;
-    service.until(meters::QUEUE_TOKENS, 0).await;
+    service.until(metric::TOKENS, 1 + 7).await;
+    service.until(metric::TEXTS, 2).await;
+    service.until(metric::QUEUE_TOKENS, 0).await;
 }
 
 #[tokio::test]
@@ -135,9 +135,9 @@ async fn texts_of_several_clients_share_a_tile() {
         good(answer).await;
     }
     assert_eq!(engine.computed(), "xccccc");
-    service.until(&format!("{}_count", meters::TILE_FILL), 2).await;
-    assert!(service.meter(&format!("{}_count", meters::TOKENIZE_SECONDS)) > 5.5);
-    assert!(service.meter(&format!("{}_count", meters::COMPUTE_SECONDS)) > 1.5);
+    service.until(&format!("{}_count", metric::TILE_FILL), 2).await;
+    assert!(service.meter(&format!("{}_count", metric::TOKENIZE_SECONDS)) > 5.5);
+    assert!(service.meter(&format!("{}_count", metric::COMPUTE_SECONDS)) > 1.5);
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn single_text_waits_for_at_most_one_backfill_tile() {
     engine.allow(1);
     good(first).await;
     for search in 1..=5 {
-        service.until(&format!("{}_count", meters::COMPUTE_SECONDS), 2 * search - 1).await;
+        service.until(&format!("{}_count", metric::COMPUTE_SECONDS), 2 * search - 1).await;
         // The thread is computing a tile of the backfill.
         let before = engine.computed();
         let answer = service.queue(&one("s", 5), 3).await;

@@ -13,7 +13,7 @@ mod pack;
 mod peak;
 pub mod pieces;
 mod select;
-mod team;
+mod thread_pool;
 pub mod tokens;
 mod word;
 

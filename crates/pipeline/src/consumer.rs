@@ -27,9 +27,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::health::Health;
-use crate::meters::ConsumerMeters;
+use crate::metric::ConsumerMetrics;
 use crate::newest::{Carries, bytes, documents};
-use crate::retry::{GivenUp, Patience};
+use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;
 
 /// How long a read waits for the first entry. Short enough for a prompt shutdown.
@@ -64,7 +64,7 @@ pub struct ConsumerOptions {
 #[async_trait]
 pub(crate) trait Work<T>: Send + Sync + 'static {
     /// Processes the batch and acknowledges finished entries. Retries transient failures itself.
-    async fn batch(&self, deliveries: Vec<Delivery<T>>) -> Result<(), GivenUp>;
+    async fn batch(&self, deliveries: Vec<Delivery<T>>) -> Result<(), RetryError>;
 }
 
 /// Reads entries from `queue` and passes them to `work` until the service shuts down or fails permanently.
@@ -72,23 +72,23 @@ pub(crate) struct Consumer<T> {
     pub(crate) service: &'static str,
     pub(crate) queue: Arc<dyn Queue<T>>,
     pub(crate) options: ConsumerOptions,
-    pub(crate) patience: Patience,
+    pub(crate) retry: RetryPolicy,
 }
 
 impl<T: Carries + Send + 'static> Consumer<T> {
-    /// Runs until `patience.shutdown`.
+    /// Runs until `retry.shutdown`.
     pub(crate) async fn run(self, work: impl Work<T>) -> Result<(), ServiceError> {
         // Stops the side loops on every return path.
-        let stop = self.patience.shutdown.child_token();
+        let stop = self.retry.shutdown.child_token();
         let _stop_side_loops = stop.clone().drop_guard();
-        let meters = ConsumerMeters::new(self.service);
-        let flight = Flight::new(work, meters, self.patience.health.clone());
+        let metrics = ConsumerMetrics::new(self.service);
+        let in_flight = InFlight::new(work, metrics, self.retry.health.clone());
         let mut side_loops = JoinSet::new();
-        side_loops.spawn(keep(self.queue.clone(), flight.clone(), self.options.claim_after / 3, stop.clone()));
+        side_loops.spawn(keep(self.queue.clone(), in_flight.clone(), self.options.claim_after / 3, stop.clone()));
         side_loops.spawn(trim(self.queue.clone(), self.options.retention, stop.clone()));
-        let mut batches: JoinSet<Result<(), GivenUp>> = JoinSet::new();
-        batches.spawn(claim(self.queue.clone(), flight.clone(), self.options.clone(), stop.clone()));
-        let ended = self.take(&flight, &mut batches).await;
+        let mut batches: JoinSet<Result<(), RetryError>> = JoinSet::new();
+        batches.spawn(claim(self.queue.clone(), in_flight.clone(), self.options.clone(), stop.clone()));
+        let ended = self.take(&in_flight, &mut batches).await;
         stop.cancel();
         let drained = tokio::time::timeout(DRAIN, async {
             let mut worst = ended;
@@ -100,14 +100,14 @@ impl<T: Carries + Send + 'static> Consumer<T> {
         .await;
         // No task may still process an entry that is handed back.
         batches.shutdown().await;
-        self.leave(&flight).await;
+        self.leave(&in_flight).await;
         drained.unwrap_or(Ok(()))
     }
 
     /// Hands back unfinished entries and leaves the group. Failures are harmless: the entries are claimed after their
     /// idle time, and another consumer removes the empty one.
-    async fn leave(&self, flight: &Flight<T>) {
-        let unfinished: Vec<EntryId> = flight.unfinished().drain().collect();
+    async fn leave(&self, in_flight: &InFlight<T>) {
+        let unfinished: Vec<EntryId> = in_flight.unfinished().drain().collect();
         if !unfinished.is_empty() {
             warn!(entries = unfinished.len(), "handing back unfinished entries");
             log_failure("hand back entries", self.queue.hand_back(&unfinished).await);
@@ -115,9 +115,13 @@ impl<T: Carries + Send + 'static> Consumer<T> {
         log_failure("leave the group", self.queue.leave().await);
     }
 
-    async fn take(&self, flight: &Flight<T>, batches: &mut JoinSet<Result<(), GivenUp>>) -> Result<(), ServiceError> {
+    async fn take(
+        &self,
+        in_flight: &InFlight<T>,
+        batches: &mut JoinSet<Result<(), RetryError>>,
+    ) -> Result<(), ServiceError> {
         let permits = Arc::new(Semaphore::new(self.options.concurrency.max(1)));
-        let shutdown = &self.patience.shutdown;
+        let shutdown = &self.retry.shutdown;
         loop {
             let permit = loop {
                 tokio::select! {
@@ -127,21 +131,21 @@ impl<T: Carries + Send + 'static> Consumer<T> {
                     permit = permits.clone().acquire_owned() => break permit.expect("the semaphore is never closed"),
                 }
             };
-            let read = self.patience.wait_for("read new entries", || self.queue.read(self.options.batch, READ_WAIT));
+            let read = self.retry.wait_for("read new entries", || self.queue.read(self.options.batch, READ_WAIT));
             let mut deliveries = match read.await {
                 Ok(deliveries) => deliveries,
-                Err(GivenUp::Shutdown) => return Ok(()),
-                Err(GivenUp::Failed(error)) => return Err(ServiceError::new(self.service, error)),
+                Err(RetryError::Shutdown) => return Ok(()),
+                Err(RetryError::Failed(error)) => return Err(ServiceError::new(self.service, error)),
             };
-            self.patience.health.started();
+            self.retry.health.started();
             self.fill(&mut deliveries).await;
             if deliveries.is_empty() {
                 continue;
             }
-            flight.meters.taken.increment(deliveries.len() as u64);
-            let boarded = flight.board(deliveries);
+            in_flight.metrics.taken.increment(deliveries.len() as u64);
+            let boarded = in_flight.register(deliveries);
             let room = {
-                let mut room = std::pin::pin!(flight.room(boarded.bytes()));
+                let mut room = std::pin::pin!(in_flight.room(boarded.bytes()));
                 loop {
                     tokio::select! {
                         biased;
@@ -153,7 +157,7 @@ impl<T: Carries + Send + 'static> Consumer<T> {
                 }
             };
             batches.spawn(async move {
-                let outcome = boarded.fly().await;
+                let outcome = boarded.run().await;
                 drop((permit, room));
                 outcome
             });
@@ -176,10 +180,10 @@ impl<T: Carries + Send + 'static> Consumer<T> {
         }
     }
 
-    fn outcome(&self, batch: Result<Result<(), GivenUp>, tokio::task::JoinError>) -> Result<(), ServiceError> {
+    fn outcome(&self, batch: Result<Result<(), RetryError>, tokio::task::JoinError>) -> Result<(), ServiceError> {
         match batch {
-            Ok(Ok(()) | Err(GivenUp::Shutdown)) => Ok(()),
-            Ok(Err(GivenUp::Failed(error))) => Err(ServiceError::new(self.service, error)),
+            Ok(Ok(()) | Err(RetryError::Shutdown)) => Ok(()),
+            Ok(Err(RetryError::Failed(error))) => Err(ServiceError::new(self.service, error)),
             Err(panic) => {
                 error!("a batch panicked; its entries stay pending: {panic}");
                 Ok(())
@@ -189,40 +193,40 @@ impl<T: Carries + Send + 'static> Consumer<T> {
 }
 
 /// Work, and the entries in flight.
-struct Flight<T> {
+struct InFlight<T> {
     work: Arc<dyn Work<T>>,
     /// Remaining budget in bytes.
     budget: Arc<Semaphore>,
-    in_flight: Ids,
+    active: Ids,
     unfinished: Ids,
-    meters: ConsumerMeters,
+    metrics: ConsumerMetrics,
     health: Health,
 }
 
 type Ids = Arc<Mutex<HashSet<EntryId>>>;
 
-impl<T> Clone for Flight<T> {
+impl<T> Clone for InFlight<T> {
     fn clone(&self) -> Self {
         Self {
             work: self.work.clone(),
             budget: self.budget.clone(),
-            in_flight: self.in_flight.clone(),
+            active: self.active.clone(),
             unfinished: self.unfinished.clone(),
-            meters: self.meters.clone(),
+            metrics: self.metrics.clone(),
             health: self.health.clone(),
         }
     }
 }
 
-impl<T: 'static> Flight<T> {
-    fn new(work: impl Work<T>, meters: ConsumerMeters, health: Health) -> Self {
+impl<T: 'static> InFlight<T> {
+    fn new(work: impl Work<T>, metrics: ConsumerMetrics, health: Health) -> Self {
         let budget = Arc::new(Semaphore::new(IN_FLIGHT_BYTES));
-        Self { work: Arc::new(work), budget, in_flight: Arc::default(), unfinished: Arc::default(), meters, health }
+        Self { work: Arc::new(work), budget, active: Arc::default(), unfinished: Arc::default(), metrics, health }
     }
 
     /// Entries being processed.
-    fn in_flight(&self) -> MutexGuard<'_, HashSet<EntryId>> {
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    fn active(&self) -> MutexGuard<'_, HashSet<EntryId>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Entries whose work was interrupted by a shutdown.
@@ -237,53 +241,56 @@ impl<T: 'static> Flight<T> {
     }
 
     /// Registers a batch as in flight before its work begins, so that it cannot be claimed while it waits for room.
-    fn board(&self, deliveries: Vec<Delivery<T>>) -> Boarded<T> {
+    fn register(&self, deliveries: Vec<Delivery<T>>) -> InFlightBatch<T> {
         let ids: Vec<EntryId> = deliveries.iter().map(|delivery| delivery.id.clone()).collect();
-        self.in_flight().extend(ids.iter().cloned());
-        self.meters.begins(ids.len());
+        self.active().extend(ids.iter().cloned());
+        self.metrics.begins(ids.len());
         self.health.begins();
-        Boarded { deliveries, landing: Landing { flight: self.clone(), ids, done: false, begun: Instant::now() } }
+        InFlightBatch {
+            deliveries,
+            guard: InFlightGuard { in_flight: self.clone(), ids, done: false, begun: Instant::now() },
+        }
     }
 }
 
 /// A batch whose entries are registered as in flight.
-struct Boarded<T: 'static> {
+struct InFlightBatch<T: 'static> {
     deliveries: Vec<Delivery<T>>,
-    landing: Landing<T>,
+    guard: InFlightGuard<T>,
 }
 
-impl<T: Carries + 'static> Boarded<T> {
+impl<T: Carries + 'static> InFlightBatch<T> {
     fn bytes(&self) -> usize {
         bytes(&self.deliveries)
     }
 
-    async fn fly(self) -> Result<(), GivenUp> {
-        let Self { deliveries, mut landing } = self;
-        landing.flight.work.batch(deliveries).await?;
-        landing.done = true;
+    async fn run(self) -> Result<(), RetryError> {
+        let Self { deliveries, mut guard } = self;
+        guard.in_flight.work.batch(deliveries).await?;
+        guard.done = true;
         Ok(())
     }
 }
 
 /// Removes a batch from the in-flight set however its work ends, also by a panic: its entries must become claimable.
-struct Landing<T: 'static> {
-    flight: Flight<T>,
+struct InFlightGuard<T: 'static> {
+    in_flight: InFlight<T>,
     ids: Vec<EntryId>,
     done: bool,
     begun: Instant,
 }
 
-impl<T: 'static> Drop for Landing<T> {
+impl<T: 'static> Drop for InFlightGuard<T> {
     fn drop(&mut self) {
-        self.flight.meters.ends(self.ids.len(), self.begun.elapsed(), self.done);
-        self.flight.health.ends();
-        let mut in_flight = self.flight.in_flight();
+        self.in_flight.metrics.ends(self.ids.len(), self.begun.elapsed(), self.done);
+        self.in_flight.health.ends();
+        let mut in_flight = self.in_flight.active();
         for id in &self.ids {
             in_flight.remove(id);
         }
         // A batch that panics stays pending until its idle time: handing it back at once would loop at full speed.
         if !self.done && !std::thread::panicking() {
-            self.flight.unfinished().extend(self.ids.drain(..));
+            self.in_flight.unfinished().extend(self.ids.drain(..));
         }
     }
 }
@@ -291,10 +298,10 @@ impl<T: 'static> Drop for Landing<T> {
 /// Claims entries of dead consumers, one batch at a time. A panic of the work ends only its batch.
 async fn claim<T: Carries + Send + 'static>(
     queue: Arc<dyn Queue<T>>,
-    flight: Flight<T>,
+    in_flight: InFlight<T>,
     options: ConsumerOptions,
     stop: CancellationToken,
-) -> Result<(), GivenUp> {
+) -> Result<(), RetryError> {
     while pause(options.claim_after / 2, &stop).await {
         loop {
             let claimed = match queue.claim(options.claim_after, options.batch).await {
@@ -305,7 +312,7 @@ async fn claim<T: Carries + Send + 'static>(
                 }
             };
             if !claimed.lost.is_empty() {
-                flight.meters.lost.increment(claimed.lost.len() as u64);
+                in_flight.metrics.lost.increment(claimed.lost.len() as u64);
                 error!(
                     entries = claimed.lost.len(),
                     "entries were removed from the stream before they were acknowledged"
@@ -313,20 +320,20 @@ async fn claim<T: Carries + Send + 'static>(
             }
             // Entries in flight here may appear abandoned after this process was suspended; they are not.
             let deliveries: Vec<_> = {
-                let in_flight = flight.in_flight();
+                let in_flight = in_flight.active();
                 claimed.deliveries.into_iter().filter(|delivery| !in_flight.contains(&delivery.id)).collect()
             };
             if deliveries.is_empty() || stop.is_cancelled() {
                 break;
             }
-            flight.meters.claimed.increment(deliveries.len() as u64);
+            in_flight.metrics.claimed.increment(deliveries.len() as u64);
             debug!(entries = deliveries.len(), "claimed entries of another consumer");
-            let boarded = flight.board(deliveries);
+            let boarded = in_flight.register(deliveries);
             let room = tokio::select! {
                 () = stop.cancelled() => break,
-                room = flight.room(boarded.bytes()) => room,
+                room = in_flight.room(boarded.bytes()) => room,
             };
-            let outcome = tokio::spawn(boarded.fly()).await;
+            let outcome = tokio::spawn(boarded.run()).await;
             drop(room);
             match outcome {
                 Ok(outcome) => outcome?,
@@ -338,9 +345,9 @@ async fn claim<T: Carries + Send + 'static>(
 }
 
 /// Renews the ownership of entries in flight.
-async fn keep<T: 'static>(queue: Arc<dyn Queue<T>>, flight: Flight<T>, every: Duration, stop: CancellationToken) {
+async fn keep<T: 'static>(queue: Arc<dyn Queue<T>>, in_flight: InFlight<T>, every: Duration, stop: CancellationToken) {
     while pause(every, &stop).await {
-        let ids: Vec<EntryId> = flight.in_flight().iter().cloned().collect();
+        let ids: Vec<EntryId> = in_flight.active().iter().cloned().collect();
         if !ids.is_empty() {
             log_failure("keep entries", queue.keep(&ids).await);
         }

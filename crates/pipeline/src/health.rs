@@ -52,7 +52,7 @@ pub struct Readiness {
 
 /// Whether to log a failure. Of several calls with the same failure, one is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Telling {
+pub enum FailureReport {
     /// The first failure.
     First,
     /// A lasting failure, with its duration and number of attempts.
@@ -110,24 +110,24 @@ impl Health {
     }
 
     /// Reports that `what` fails with `reason`.
-    pub fn fails(&self, what: &'static str, reason: &str) -> Telling {
+    pub fn fails(&self, what: &'static str, reason: &str) -> FailureReport {
         let now = Instant::now();
         let mut state = self.state();
         if let Some(failure) = state.failing.get_mut(what) {
             reason.clone_into(&mut failure.reason);
             failure.attempts += 1;
             if now < failure.log_at {
-                return Telling::Not;
+                return FailureReport::Not;
             }
             failure.interval = (failure.interval * 2).min(LONGEST_INTERVAL);
             failure.log_at = now + failure.interval;
-            return Telling::Lasting(now - failure.since, failure.attempts);
+            return FailureReport::Lasting(now - failure.since, failure.attempts);
         }
         let reason = reason.to_owned();
         let failure =
             Failure { reason, since: now, attempts: 1, log_at: now + FIRST_INTERVAL, interval: FIRST_INTERVAL };
         state.failing.insert(what, failure);
-        Telling::First
+        FailureReport::First
     }
 
     /// Whether the service is ready.
@@ -208,10 +208,10 @@ mod tests {
         let health = Health::of("upserter");
         let mut lines = 0;
         // Four batches fail twice a second for an hour.
-        assert_eq!(health.fails("write to Qdrant", "connection refused"), Telling::First);
+        assert_eq!(health.fails("write to Qdrant", "connection refused"), FailureReport::First);
         for _ in 0..7_200 {
             for _ in 0..4 {
-                lines += u32::from(health.fails("write to Qdrant", "connection refused") != Telling::Not);
+                lines += u32::from(health.fails("write to Qdrant", "connection refused") != FailureReport::Not);
             }
             health.pass(Duration::from_millis(500));
         }
@@ -219,6 +219,6 @@ mod tests {
         let (lasted, attempts) = health.works("write to Qdrant").unwrap();
         assert!(lasted >= Duration::from_secs(3_600) && attempts > 28_000);
         assert_eq!(health.works("write to Qdrant"), None, "reported once");
-        assert_eq!(health.fails("write to Qdrant", "again"), Telling::First);
+        assert_eq!(health.fails("write to Qdrant", "again"), FailureReport::First);
     }
 }

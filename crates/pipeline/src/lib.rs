@@ -8,7 +8,7 @@ pub mod audit;
 pub mod consumer;
 pub mod health;
 mod isolate;
-mod meters;
+mod metric;
 mod newest;
 mod offload;
 pub mod ownership;

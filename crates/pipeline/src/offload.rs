@@ -1,6 +1,6 @@
 //! Moves CPU-bound work off the async threads.
 
-use crate::retry::GivenUp;
+use crate::retry::RetryError;
 
 /// Bytes of documents that are processed inline: offloading less costs more than it saves.
 const INLINE_BYTES: usize = 4 << 10;
@@ -9,7 +9,7 @@ const INLINE_BYTES: usize = 4 << 10;
 pub(crate) async fn offload<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, GivenUp> {
+) -> Result<T, RetryError> {
     if bytes <= INLINE_BYTES {
         return Ok(work());
     }
@@ -19,7 +19,7 @@ pub(crate) async fn offload<T: Send + 'static>(
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             // The runtime is shutting down.
-            Err(_) => Err(GivenUp::Shutdown),
+            Err(_) => Err(RetryError::Shutdown),
         },
     }
 }

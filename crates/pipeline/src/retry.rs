@@ -9,12 +9,12 @@ use tidewheel_core::retry::Backoff;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::health::{Health, Telling};
-use crate::meters;
+use crate::health::{FailureReport, Health};
+use crate::metric;
 
 /// The reason why an operation was given up.
 #[derive(Debug)]
-pub enum GivenUp {
+pub enum RetryError {
     /// The service is shutting down.
     Shutdown,
     /// The failure is permanent: poison or fatal.
@@ -23,18 +23,18 @@ pub enum GivenUp {
 
 /// Runs port calls until they succeed, fail permanently, or the service shuts down.
 #[derive(Clone)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// Receives reports of failures.
     pub health: Health,
     /// Stops the service.
     pub shutdown: CancellationToken,
 }
 
-impl Patience {
+impl RetryPolicy {
     /// Waits, unless the service shuts down.
-    pub async fn pause(&self, duration: Duration) -> Result<(), GivenUp> {
+    pub async fn pause(&self, duration: Duration) -> Result<(), RetryError> {
         tokio::select! {
-            () = self.shutdown.cancelled() => Err(GivenUp::Shutdown),
+            () = self.shutdown.cancelled() => Err(RetryError::Shutdown),
             () = tokio::time::sleep(duration) => Ok(()),
         }
     }
@@ -42,7 +42,7 @@ impl Patience {
     /// Calls `attempt` until it succeeds, which counts as progress. Transient failures are retried without limit. An
     /// outage logs a few lines regardless of the number of failed calls: when it begins, at growing intervals while it
     /// lasts, and when it ends. `what` completes "failed to …".
-    pub async fn call<T, F, A>(&self, what: &'static str, attempt: A) -> Result<T, GivenUp>
+    pub async fn call<T, F, A>(&self, what: &'static str, attempt: A) -> Result<T, RetryError>
     where
         A: FnMut() -> F,
         F: Future<Output = PortResult<T>>,
@@ -53,7 +53,7 @@ impl Patience {
     }
 
     /// Like [`Self::call`], for a call that is not progress in itself, such as a status check.
-    pub async fn wait_for<T, F, A>(&self, what: &'static str, mut attempt: A) -> Result<T, GivenUp>
+    pub async fn wait_for<T, F, A>(&self, what: &'static str, mut attempt: A) -> Result<T, RetryError>
     where
         A: FnMut() -> F,
         F: Future<Output = PortResult<T>>,
@@ -90,24 +90,24 @@ impl Patience {
 
     /// Counts a failure that is retried.
     pub(crate) fn counts(&self, error: &PortError) {
-        meters::failed(self.health.service(), error, true);
+        metric::failed(self.health.service(), error, true);
     }
 
     /// Reports a failure that is waited out.
     pub(crate) fn fails(&self, what: &'static str, error: &PortError) {
         match self.health.fails(what, &error.message) {
-            Telling::First => warn!(hint = error.hint, "failed to {what}, retrying: {error}"),
-            Telling::Lasting(lasted, attempts) => {
+            FailureReport::First => warn!(hint = error.hint, "failed to {what}, retrying: {error}"),
+            FailureReport::Lasting(lasted, attempts) => {
                 warn!(attempts, seconds = lasted.as_secs(), "still failing to {what}: {error}");
             }
-            Telling::Not => debug!("still failing to {what}: {error}"),
+            FailureReport::Not => debug!("still failing to {what}: {error}"),
         }
     }
 
     /// A failure that is not retried.
-    pub(crate) fn stopped(&self, what: &'static str, error: PortError) -> GivenUp {
-        meters::failed(self.health.service(), &error, false);
+    pub(crate) fn stopped(&self, what: &'static str, error: PortError) -> RetryError {
+        metric::failed(self.health.service(), &error, false);
         self.health.works(what);
-        GivenUp::Failed(error)
+        RetryError::Failed(error)
     }
 }

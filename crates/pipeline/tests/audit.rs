@@ -54,7 +54,7 @@ impl World {
             source: Arc::new(self.source.clone()),
             index: Arc::new(self.index.clone()),
             journal: Arc::new(self.streams.journal()),
-            repair: repair.then(|| Arc::new(self.streams.archive(STAGE_1)) as _),
+            repair: repair.then(|| Arc::new(self.streams.stream_log(STAGE_1)) as _),
         };
         audit(&ports, options, &(Arc::new(|_| {}) as _)).await.unwrap()
     }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    Alarm, Archive, DeadLetters, EntryId, Follower, Handover, Journal, Queue, StageStatus, Tombstones,
+    CollectionRegistry, DeadLetters, EntryId, Follower, Handover, Journal, Queue, StageStatus, StreamLog, Tombstones,
 };
 use tidewheel_core::streams::{STAGE_1, STAGE_2_REPLAY, Stage};
 use tidewheel_core::wire::RawFields;
@@ -40,12 +40,12 @@ impl StreamsHarness for Fakes {
         Arc::new(self.streams.tombstones())
     }
 
-    fn alarm(&self) -> Arc<dyn Alarm> {
-        Arc::new(self.streams.alarm())
+    fn collection_registry(&self) -> Arc<dyn CollectionRegistry> {
+        Arc::new(self.streams.collection_registry())
     }
 
-    fn archive(&self) -> Arc<dyn Archive<Change>> {
-        Arc::new(self.streams.archive(STAGE_1))
+    fn stream_log(&self) -> Arc<dyn StreamLog<Change>> {
+        Arc::new(self.streams.stream_log(STAGE_1))
     }
 
     fn follower(&self) -> Arc<dyn Follower> {

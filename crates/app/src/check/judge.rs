@@ -6,7 +6,7 @@ use tidewheel_stores::mongo::{MongoFacts, Topology};
 use tidewheel_stores::qdrant::{CollectionFacts, QdrantFacts};
 use tidewheel_stores::redis::RedisFacts;
 
-use super::{CollectorFacts, EmbedderFacts, Facts, Finding, Owners, Told, Verdict};
+use super::{CollectorFacts, EmbedderFacts, Facts, Finding, Owners, ProbeResult, Verdict};
 use crate::overview::{duration, none_of};
 
 /// Minimum oplog window. A producer that is offline for longer has to take a new snapshot; a day covers a night and a slow
@@ -38,8 +38,8 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
         collection(report, &facts.collection, qdrant.collection.as_ref(), dimension);
     });
     owner_of_collection(&mut report, &facts.collection, &facts.owners);
-    if let Some(told) = &facts.traces {
-        reached(&mut report, "traces", "in traces.endpoint", told, traces);
+    if let Some(probed) = &facts.traces {
+        reached(&mut report, "traces", "in traces.endpoint", probed, traces);
     }
     report
 }
@@ -63,10 +63,10 @@ fn reached<T>(
     report: &mut Report,
     part: &'static str,
     address: &str,
-    told: &Told<T>,
+    probed: &ProbeResult<T>,
     judge: impl FnOnce(&mut Report, &str, &T),
 ) {
-    match told {
+    match probed {
         Ok(facts) => judge(report, address, facts),
         Err(failure) => {
             let hint = failure

@@ -19,22 +19,22 @@ use crate::exit::Failure;
 pub(crate) use judge::findings;
 
 /// The facts of a server, or why it did not report any.
-pub(crate) type Told<T> = Result<T, Failure>;
+pub(crate) type ProbeResult<T> = Result<T, Failure>;
 
 /// The input of all checks.
 pub(crate) struct Facts {
     pub(crate) mongodb_uri: String,
-    pub(crate) mongodb: Told<MongoFacts>,
+    pub(crate) mongodb: ProbeResult<MongoFacts>,
     pub(crate) redis_url: String,
-    pub(crate) redis: Told<RedisFacts>,
+    pub(crate) redis: ProbeResult<RedisFacts>,
     pub(crate) embedder_url: String,
-    pub(crate) embedder: Told<EmbedderFacts>,
+    pub(crate) embedder: ProbeResult<EmbedderFacts>,
     pub(crate) qdrant_url: String,
     pub(crate) collection: String,
-    pub(crate) qdrant: Told<QdrantFacts>,
+    pub(crate) qdrant: ProbeResult<QdrantFacts>,
     pub(crate) owners: Owners,
     /// `None` if tracing is off.
-    pub(crate) traces: Option<Told<CollectorFacts>>,
+    pub(crate) traces: Option<ProbeResult<CollectorFacts>>,
 }
 
 /// Owners, as far as the servers answered.

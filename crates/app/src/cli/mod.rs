@@ -16,7 +16,7 @@ pub(crate) use dead_letters::{
 pub(crate) use installation::{AdoptArgs, InstallationCommand};
 pub(crate) use local::UpArgs;
 pub(crate) use output::{Output, OutputArgs};
-pub(crate) use questions::{AuditLogArgs, CheckArgs, MonitorArgs, SearchArgs, StatusArgs, TraceArgs, WaitArgs};
+pub(crate) use questions::{AuditLogArgs, CheckArgs, InspectArgs, MonitorArgs, SearchArgs, StatusArgs, WaitArgs};
 pub(crate) use repair::{ReplayArgs, ReplayFrom, VerifyArgs};
 pub(crate) use settings::{ConfigCommand, SettingsArgs};
 
@@ -103,7 +103,8 @@ Examples:
     /// Send retained stream entries or source documents through the pipeline again
     Replay(ReplayArgs),
     /// Show where a document is in the pipeline, hop by hop, and why
-    Trace(TraceArgs),
+    #[command(alias = "trace")]
+    Inspect(InspectArgs),
     /// Wait until writes to MongoDB are searchable
     Wait(WaitArgs),
     /// Compare the index with MongoDB, document by document, and repair differences

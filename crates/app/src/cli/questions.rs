@@ -91,13 +91,13 @@ pub(crate) struct CheckArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// `trace`.
+/// `inspect`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  tidewheel trace 65f000000000000000000001
-  tidewheel trace 7 --namespace shop.tickets
-  tidewheel trace '{\"$numberLong\": \"7\"}' --output json | jq '.documents[].verdict'
+  tidewheel inspect 65f000000000000000000001
+  tidewheel inspect 7 --namespace shop.tickets
+  tidewheel inspect '{\"$numberLong\": \"7\"}' --output json | jq '.documents[].verdict'
 
 The _id is an ObjectId (24 hexadecimal digits), a number of any type, a UUID, a string, or extended JSON, which is \
 unambiguous. The output shows which type matched.
@@ -106,7 +106,7 @@ Exit codes:
   0  searchable and up to date, or deleted in both MongoDB and the index
   1  in flight, parked, missing, stale or unknown
   2  a server did not answer")]
-pub(crate) struct TraceArgs {
+pub(crate) struct InspectArgs {
     /// _id of the document
     pub(crate) id: String,
     /// Collection of the document, such as shop.tickets or tickets [default: every selected collection]

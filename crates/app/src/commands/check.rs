@@ -7,7 +7,7 @@ use tidewheel_core::error::Cause;
 use tidewheel_core::ports::{Ownable as _, PortResult, Purpose, Registry as _};
 use tokio::time::error::Elapsed;
 
-use crate::check::{self, CollectorFacts, EmbedderFacts, Facts, Finding, Owners, Told, Verdict};
+use crate::check::{self, CollectorFacts, EmbedderFacts, Facts, Finding, Owners, ProbeResult, Verdict};
 use crate::cli::{CheckArgs, Output};
 use crate::connect;
 use crate::exit::{Answer, Failure};
@@ -70,11 +70,11 @@ fn show(finding: &Finding) {
     }
 }
 
-async fn timed<T>(answer: impl Future<Output = PortResult<T>>) -> Told<T> {
-    told(tokio::time::timeout(TIMEOUT, answer).await)
+async fn timed<T>(answer: impl Future<Output = PortResult<T>>) -> ProbeResult<T> {
+    probed(tokio::time::timeout(TIMEOUT, answer).await)
 }
 
-fn told<T>(answer: Result<PortResult<T>, Elapsed>) -> Told<T> {
+fn probed<T>(answer: Result<PortResult<T>, Elapsed>) -> ProbeResult<T> {
     match answer {
         // Without the default hint, which is to run this check.
         Ok(answer) => answer.map_err(|error| Failure { message: error.message, hint: error.hint }),
@@ -82,7 +82,7 @@ fn told<T>(answer: Result<PortResult<T>, Elapsed>) -> Told<T> {
     }
 }
 
-async fn mongodb(settings: &Settings) -> Told<tidewheel_stores::mongo::MongoFacts> {
+async fn mongodb(settings: &Settings) -> ProbeResult<tidewheel_stores::mongo::MongoFacts> {
     let options = connect::mongo_options(settings, "the MongoDB check")?;
     timed(async { connect::source(options).await?.inspect().await }).await
 }
@@ -107,14 +107,14 @@ async fn owners(settings: &Settings) -> Owners {
     Owners { source, redis: redis.ok().flatten(), collection: collection.ok() }
 }
 
-async fn embedder(settings: &Settings) -> Told<EmbedderFacts> {
+async fn embedder(settings: &Settings) -> ProbeResult<EmbedderFacts> {
     let answer = tokio::time::timeout(TIMEOUT, running_embedder(settings)).await;
     let unreachable = matches!(&answer, Ok(Err(error)) if error.cause == Cause::Unreachable);
     if unreachable && !settings.embedding.elsewhere {
         let dimension = services::rehearse_embedder(&settings.embedder).await?;
         return Ok(EmbedderFacts::ToStart { model: settings.embedder.model.clone(), dimension });
     }
-    told(answer)
+    probed(answer)
 }
 
 async fn running_embedder(settings: &Settings) -> PortResult<EmbedderFacts> {
@@ -126,7 +126,7 @@ async fn running_embedder(settings: &Settings) -> PortResult<EmbedderFacts> {
     Ok(EmbedderFacts::Running { model: info.model, dimension, latency, computes: embedder.details().await? })
 }
 
-async fn traces(settings: &Settings) -> Option<Told<CollectorFacts>> {
+async fn traces(settings: &Settings) -> Option<ProbeResult<CollectorFacts>> {
     let probed = probe_traces(settings.traces.as_ref()?).await;
     Some(probed.map(|(address, refused)| CollectorFacts { address, refused }))
 }

@@ -6,13 +6,13 @@ mod completions;
 mod config;
 mod console;
 pub(crate) mod dead_letters;
+pub(crate) mod inspect;
 mod installation;
 mod monitor;
 mod replay;
 mod run;
 pub(crate) mod search;
 mod status;
-pub(crate) mod trace;
 mod up;
 mod verify;
 pub(crate) mod wait;
@@ -55,7 +55,7 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
             Command::Status(args) => status::run(&args, settings).await,
             Command::Monitor(args) => monitor::run(&args, settings).await,
             Command::Replay(args) => replay::run(&args, settings).await,
-            Command::Trace(args) => trace::run(&args, settings).await,
+            Command::Inspect(args) => inspect::run(&args, settings).await,
             Command::Wait(args) => wait::run(&args, settings).await,
             Command::Verify(args) => verify::run(&args, settings).await,
             Command::DeadLetters(command) => dead_letters::run(&command, settings).await,

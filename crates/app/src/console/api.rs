@@ -17,17 +17,17 @@ use tidewheel_stores::qdrant::QdrantIndex;
 use tidewheel_stores::redis::RedisStore;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::api_error::ApiError;
 use super::body::{Json as Body, Parameters};
 use super::guard::{Caller, Guard};
-use super::refusal::Refusal;
 use super::replays::{self, ReplayView};
 use super::watch::{Viewer, Watch};
 use crate::audit_log::Actor;
 use crate::cli::StageName;
 use crate::commands::dead_letters::letters::{self, Filter, LetterView, Listing, Outcome};
 use crate::commands::dead_letters::reread;
+use crate::commands::inspect::{self, facts::Inspection};
 use crate::commands::search::{self, Found};
-use crate::commands::trace::{self, facts::Trace};
 use crate::connect;
 use crate::exit::Failure;
 use crate::settings::{Settings, parse_duration};
@@ -75,24 +75,24 @@ impl Shared {
         })
     }
 
-    fn permit(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+    fn permit(&self) -> Result<SemaphorePermit<'_>, ApiError> {
         self.queries.try_acquire().map_err(|_| {
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent queries")
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many concurrent queries")
                 .with_hint("try again in a moment")
         })
     }
 }
 
-type Answer<T> = Result<Json<T>, Refusal>;
+type Answer<T> = Result<Json<T>, ApiError>;
 type Own = State<Arc<Shared>>;
 
 /// Waits for an answer up to [`TIMEOUT`].
-async fn with_timeout<T, E: Into<Refusal>>(answer: impl Future<Output = Result<T, E>>) -> Answer<T> {
+async fn with_timeout<T, E: Into<ApiError>>(answer: impl Future<Output = Result<T, E>>) -> Answer<T> {
     match tokio::time::timeout(TIMEOUT, answer).await {
         Ok(answer) => answer.map(Json).map_err(Into::into),
         Err(_) => {
             let message = format!("no answer within {} s", TIMEOUT.as_secs());
-            Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, message))
+            Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, message))
         }
     }
 }
@@ -115,12 +115,12 @@ pub(super) async fn log_in() -> Json<Value> {
 }
 
 /// `GET /api/overview`: the latest overview.
-pub(super) async fn overview(State(shared): Own) -> Result<impl IntoResponse, Refusal> {
+pub(super) async fn overview(State(shared): Own) -> Result<impl IntoResponse, ApiError> {
     let mut viewer = viewer(&shared)?;
     let text = viewer
         .next(true)
         .await
-        .ok_or_else(|| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the console is shutting down"))?;
+        .ok_or_else(|| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the console is shutting down"))?;
     Ok(([(axum::http::header::CONTENT_TYPE, "application/json")], text.to_string()))
 }
 
@@ -130,7 +130,7 @@ pub(super) async fn history(State(shared): Own) -> Json<Value> {
 }
 
 /// `GET /api/events`: a stream of overviews.
-pub(super) async fn events(State(shared): Own) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
+pub(super) async fn events(State(shared): Own) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let begun = (viewer(&shared)?, true);
     let looks = futures::stream::unfold(begun, |(mut viewer, first)| async move {
         let look = viewer.next(first).await?;
@@ -139,10 +139,10 @@ pub(super) async fn events(State(shared): Own) -> Result<Sse<impl Stream<Item = 
     Ok(Sse::new(looks).keep_alive(KeepAlive::new().interval(HEARTBEAT)))
 }
 
-fn viewer(shared: &Shared) -> Result<Viewer, Refusal> {
+fn viewer(shared: &Shared) -> Result<Viewer, ApiError> {
     shared.watch.join(MAX_VIEWERS).ok_or_else(|| {
         let message = format!("too many open consoles: {MAX_VIEWERS}");
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).with_hint("close one of them")
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message).with_hint("close one of them")
     })
 }
 
@@ -159,13 +159,13 @@ pub(super) struct LetterFilter {
 }
 
 impl LetterFilter {
-    fn filter(&self) -> Result<Filter, Refusal> {
+    fn filter(&self) -> Result<Filter, ApiError> {
         let some = |text: &String| (!text.is_empty()).then(|| text.clone());
         let age = |text: &String| {
             some(text)
                 .map(|text| {
                     parse_duration(&text).ok_or_else(|| {
-                        Refusal::bad(format!("invalid age {text:?}: expected a duration such as \"1h\""))
+                        ApiError::bad(format!("invalid age {text:?}: expected a duration such as \"1h\""))
                     })
                 })
                 .transpose()
@@ -180,9 +180,9 @@ impl LetterFilter {
     }
 }
 
-fn stage(name: &str) -> Result<StageName, Refusal> {
+fn stage(name: &str) -> Result<StageName, ApiError> {
     let known = [StageName::Raw, StageName::Embedded].into_iter().find(|stage| stage.name() == name);
-    known.ok_or_else(|| Refusal::bad(format!("invalid stage {name:?}: expected raw or embedded")))
+    known.ok_or_else(|| ApiError::bad(format!("invalid stage {name:?}: expected raw or embedded")))
 }
 
 /// `GET /api/dead-letters`.
@@ -198,7 +198,7 @@ pub(super) async fn letter(State(shared): Own, Path((name, id)): Path<(String, S
     let filter = Filter { stage: Some(stage(&name)?), ids: vec![id.clone()], ..Filter::default() };
     let Json(listing) = with_timeout(letters::list(&shared.redis, &filter, MAX_LETTERS, true)).await?;
     let found = listing.letters.into_iter().find(|letter| letter.id == id);
-    let gone = || Refusal::new(StatusCode::NOT_FOUND, format!("dead letter {id} of stage {name} no longer exists"));
+    let gone = || ApiError::new(StatusCode::NOT_FOUND, format!("dead letter {id} of stage {name} no longer exists"));
     found.map(Json).ok_or_else(gone)
 }
 
@@ -242,7 +242,7 @@ async fn act(
     action: &str,
     selection: Selection,
     then: impl AsyncFnOnce(&[LetterView]) -> PortResult<Outcome>,
-) -> Result<Outcome, Refusal> {
+) -> Result<Outcome, ApiError> {
     let (filter, only) = match selection {
         Selection::Matching { filter } => (filter.filter()?, None),
         Selection::Letters { letters } => {
@@ -252,7 +252,7 @@ async fn act(
     };
     // An empty list must not select all.
     if only.as_ref().is_some_and(std::collections::HashSet::is_empty) {
-        return Err(Refusal::bad("missing dead letters: the list is empty"));
+        return Err(ApiError::bad("missing dead letters: the list is empty"));
     }
     let mut found = letters::list(&shared.redis, &filter, usize::MAX, false).await?.letters;
     let mut gone = 0;
@@ -297,11 +297,11 @@ pub(super) struct Document {
     namespace: Option<String>,
 }
 
-/// `GET /api/trace`.
-pub(super) async fn trace(State(shared): Own, Parameters(document): Parameters<Document>) -> Answer<Trace> {
+/// `GET /api/inspect`.
+pub(super) async fn inspect(State(shared): Own, Parameters(document): Parameters<Document>) -> Answer<Inspection> {
     let _permit = shared.permit()?;
     let namespace = document.namespace.as_deref().filter(|namespace| !namespace.is_empty());
-    with_timeout(trace::ask(&shared.settings, &document.id, namespace, SCAN)).await
+    with_timeout(inspect::ask(&shared.settings, &document.id, namespace, SCAN)).await
 }
 
 /// `GET /api/replays`.

@@ -6,7 +6,7 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::refusal::Refusal;
+use super::api_error::ApiError;
 
 struct Asset {
     path: &'static str,
@@ -58,10 +58,10 @@ pub(super) async fn serve(request: Request) -> Response {
     let path = request.uri().path();
     let path = if path == "/" { "/index.html" } else { path };
     let Some(asset) = ASSETS.iter().find(|asset| asset.path == path) else {
-        return Refusal::new(StatusCode::NOT_FOUND, format!("{path} not found")).into_response();
+        return ApiError::new(StatusCode::NOT_FOUND, format!("{path} not found")).into_response();
     };
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return super::refusal::wrong_method(request).await.into_response();
+        return super::api_error::wrong_method(request).await.into_response();
     }
     let tag = tag(asset.content);
     let headers = [

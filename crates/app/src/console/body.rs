@@ -6,27 +6,27 @@ use axum::http::{StatusCode, header};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use super::refusal::Refusal;
+use super::api_error::ApiError;
 
 /// A JSON body. The Content-Type is required, because a form of another site cannot set it.
 pub(super) struct Json<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if kind.is_none_or(|kind| kind.split(';').next().is_none_or(|kind| kind.trim() != "application/json")) {
-            return Err(Refusal::new(
+            return Err(ApiError::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported Content-Type: expected application/json",
             ));
         }
         let bytes = Bytes::from_request(request, state)
             .await
-            .map_err(|error| Refusal::new(error.status(), format!("failed to read the body: {error}")))?;
+            .map_err(|error| ApiError::new(error.status(), format!("failed to read the body: {error}")))?;
         let read = serde_json::from_slice(&bytes);
-        read.map(Self).map_err(|error| Refusal::bad(format!("invalid body: {error}")))
+        read.map(Self).map_err(|error| ApiError::bad(format!("invalid body: {error}")))
     }
 }
 
@@ -34,10 +34,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 pub(super) struct Parameters<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let read = Query::<T>::try_from_uri(&parts.uri);
-        read.map(|Query(read)| Self(read)).map_err(|error| Refusal::bad(error.body_text()))
+        read.map(|Query(read)| Self(read)).map_err(|error| ApiError::bad(error.body_text()))
     }
 }

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use tidewheel_serving::{Access, Gate, Network, Peer};
 
 use super::api::Shared;
-use super::refusal::Refusal;
+use super::api_error::ApiError;
 use crate::settings::Console;
 
 /// Security headers of every response.
@@ -144,7 +144,7 @@ pub(super) async fn own_pages_only(State(shared): State<Arc<Shared>>, mut reques
 /// Admits callers with the token, or authenticated by a trusted proxy.
 pub(super) async fn actions_require_token(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     if request.extensions().get::<Caller>().is_none_or(|caller| !shared.guard.has_actions(caller)) {
-        return Refusal::new(StatusCode::FORBIDDEN, "this console is read-only")
+        return ApiError::new(StatusCode::FORBIDDEN, "this console is read-only")
             .with_hint("set `console.token` and restart to enable actions")
             .into_response();
     }
@@ -165,13 +165,13 @@ async fn authorized(request: Request, next: Next) -> Response {
     match request.extensions().get::<Caller>() {
         Some(caller) if caller.authorized() => next.run(request).await,
         Some(Caller { access: Access::TooMany(wait), .. }) => {
-            let mut response = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens from this address")
+            let mut response = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens from this address")
                 .with_hint(format!("try again in {} s", wait.as_secs() + 1))
                 .into_response();
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
             response
         }
-        _ => Refusal::new(StatusCode::UNAUTHORIZED, "missing or wrong token")
+        _ => ApiError::new(StatusCode::UNAUTHORIZED, "missing or wrong token")
             .with_hint("use the value of `console.token`")
             .into_response(),
     }

@@ -7,15 +7,15 @@
 //! ```text
 //!  Looker ──overview──▶ watch ──▶ history (an hour, fixed memory)
 //!                         └─────▶ /api/events ──▶ browsers
-//!  /api/dead-letters, /api/search, /api/trace, /api/replays: the same functions as the commands
+//!  /api/dead-letters, /api/search, /api/inspect, /api/replays: the same functions as the commands
 //! ```
 
 mod api;
+mod api_error;
 mod assets;
 mod body;
 mod guard;
 mod history;
-mod refusal;
 mod replays;
 mod watch;
 
@@ -112,13 +112,13 @@ fn router(shared: Shared) -> Router {
         .route("/api/dead-letters", get(api::letters))
         .route("/api/dead-letters/{stage}/{id}", get(api::letter))
         .route("/api/search", post(api::search))
-        .route("/api/trace", get(api::trace))
+        .route("/api/inspect", get(api::inspect))
         .route("/api/replays", get(api::replays))
         .route_layer(middleware::from_fn_with_state(shared.clone(), guard::reads_may_require_token));
     actions
         .merge(reads)
         .fallback(assets::serve)
-        .method_not_allowed_fallback(refusal::wrong_method)
+        .method_not_allowed_fallback(api_error::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(shared.clone(), guard::own_pages_only))
         .with_state(shared)

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tidewheel_core::address;
-use tidewheel_core::meters;
+use tidewheel_core::metric;
 use tidewheel_core::ports::{
     Embedder as EmbedderPort, Index as _, Journal as _, PortResult, SnapshotState, StageStatus,
 };
@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 
 use super::rates::{Rate, Stall, eta, extrapolated};
 use super::report::{Report, audit, latency, sum};
-use super::{Collection, Embedder, Overview, Redis, Service, Snapshot, Source, Stage, State, Tokens, Told, Verdict};
+use super::{Collection, Embedder, Overview, Probe, Redis, Service, Snapshot, Source, Stage, State, Tokens, Verdict};
 use super::{problems, verdict};
 use crate::connect;
 use crate::services::numbers;
@@ -104,17 +104,17 @@ impl Looker {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let [memory_1, memory_2] = &mut memory.stages;
         let stages = [
-            known(one, |status| memory_1.look(now, status, idle(&reports, "processor"))),
-            known(two, |status| memory_2.look(now, status, idle(&reports, "upserter"))),
+            one.map(|status| memory_1.look(now, status, idle(&reports, "processor"))),
+            two.map(|status| memory_2.look(now, status, idle(&reports, "upserter"))),
         ];
-        let source = known(memory.place(place), |place| {
+        let source = memory.place(place).map(|place| {
             let source = Source { passed_over, ..self.source(place, &mongo) };
             self.with_reports(source, &reports, &mut memory.rows, now)
         });
-        let embedder = known(embedder, |(mut embedder, own): (Embedder, BTreeMap<String, f64>)| {
+        let embedder = embedder.map(|(mut embedder, own): (Embedder, BTreeMap<String, f64>)| {
             let number = |name| sum(measured(), name).or_else(|| sum([&own].into_iter(), name));
-            embedder.queued_tokens = number(meters::EMBEDDER_QUEUE_TOKENS).map(|tokens| tokens as u64);
-            let tokens = number(meters::EMBEDDER_TOKENS);
+            embedder.queued_tokens = number(metric::EMBEDDER_QUEUE_TOKENS).map(|tokens| tokens as u64);
+            let tokens = number(metric::EMBEDDER_TOKENS);
             embedder.tokens_per_second = tokens.and_then(|tokens| memory.tokens.look(now, tokens));
             embedder.tokens = tokens.map(|tokens| tokens as u64);
             embedder
@@ -122,7 +122,7 @@ impl Looker {
         let embedded = embedder.known().and_then(|embedder| embedder.tokens);
         let tokens = embedded.map(|embedded| Tokens {
             embedded,
-            saved: sum(measured(), meters::PROCESSOR_TOKENS_SAVED).unwrap_or(0.0) as u64,
+            saved: sum(measured(), metric::PROCESSOR_TOKENS_SAVED).unwrap_or(0.0) as u64,
         });
         let mut overview = Overview {
             at_ms: times::now_ms(),
@@ -139,7 +139,7 @@ impl Looker {
             redis,
             collection,
             embedder,
-            latency: latency(&reports, meters::SEARCHABLE),
+            latency: latency(&reports, metric::SEARCHABLE),
             audit: audit(&reports),
             tokens,
             services: services(&published),
@@ -159,7 +159,7 @@ impl Looker {
 
     /// Reports by process, with their age in milliseconds.
     async fn reports(&self) -> PortResult<Vec<(String, u64, Report)>> {
-        let published = self.store()?.said().await?;
+        let published = self.store()?.published().await?;
         // Skip reports of other versions that this one cannot parse.
         Ok(published
             .into_iter()
@@ -195,7 +195,7 @@ impl Looker {
     }
 
     /// Collections outside the selection; queried only if the index is empty.
-    async fn passed_over(&self, collection: &Told<Collection>) -> Vec<String> {
+    async fn passed_over(&self, collection: &Probe<Collection>) -> Vec<String> {
         let empty = collection.known().is_some_and(|collection| collection.points.unwrap_or(0) == 0);
         let Some(mongo) = self.mongo.get().filter(|_| empty) else { return Vec::new() };
         probe(self.timeout, mongo.passed_over()).await.known().cloned().unwrap_or_default()
@@ -262,7 +262,7 @@ impl Looker {
         ask.await.map(|text| numbers(&text)).unwrap_or_default()
     }
 
-    fn source(&self, place: Place, mongo: &Told<Option<Oplog>>) -> Source {
+    fn source(&self, place: Place, mongo: &Probe<Option<Oplog>>) -> Source {
         let oplog = mongo.known().copied().flatten();
         let read = place.read.as_ref().map(|(time, _)| *time);
         Source {
@@ -291,9 +291,9 @@ impl Looker {
     /// Adds the producer's metrics to the source.
     fn with_reports(&self, mut source: Source, reports: &[Report], rows: &mut Rate, now: Instant) -> Source {
         let measured = |name| sum(reports.iter().map(|report| &report.measured), name);
-        source.checkpoint_age_seconds = measured(meters::PRODUCER_SAVED).map(|at| (times::now_seconds() - at).max(0.0));
+        source.checkpoint_age_seconds = measured(metric::PRODUCER_SAVED).map(|at| (times::now_seconds() - at).max(0.0));
         if let Some(snapshot) = source.snapshot.as_mut().filter(|snapshot| snapshot.state == "running") {
-            snapshot.of = measured(meters::SNAPSHOT_EXPECTED).map(|of| of as u64);
+            snapshot.of = measured(metric::SNAPSHOT_EXPECTED).map(|of| of as u64);
             snapshot.rows_per_second = rows.look(now, snapshot.rows as f64);
             let left = snapshot.of.map(|of| of.saturating_sub(snapshot.rows));
             snapshot.eta_seconds = left.and_then(|left| eta(left, Some(0.0), snapshot.rows_per_second));
@@ -313,13 +313,13 @@ struct Place {
 impl Memory {
     /// The current position, or the last known one. While Redis is unreachable the position does not move but MongoDB's oplog
     /// does, which makes the remaining headroom most important.
-    fn place(&mut self, place: Told<Place>) -> Told<Place> {
+    fn place(&mut self, place: Probe<Place>) -> Probe<Place> {
         match (place, &self.place) {
-            (Told::Known(place), _) => {
+            (Probe::Known(place), _) => {
                 self.place = Some(place.clone());
-                Told::Known(place)
+                Probe::Known(place)
             }
-            (Told::Unknown(_), Some(last)) => Told::Known(last.clone()),
+            (Probe::Unknown(_), Some(last)) => Probe::Known(last.clone()),
             (unknown, None) => unknown,
         }
     }
@@ -356,7 +356,7 @@ fn http(settings: &Settings) -> Option<reqwest::Client> {
 
 /// Seconds since the last progress in any of these services; `None` if none reported progress.
 fn idle(reports: &[Report], service: &str) -> Option<f64> {
-    let name = format!("{}{{service=\"{service}\"}}", meters::PROGRESS);
+    let name = format!("{}{{service=\"{service}\"}}", metric::PROGRESS);
     let last = reports.iter().filter_map(|report| report.measured.get(&name)).copied().max_by(f64::total_cmp)?;
     Some((times::now_seconds() - last).max(0.0))
 }
@@ -378,17 +378,10 @@ fn services(published: &[(String, u64, Report)]) -> Vec<Service> {
     services
 }
 
-fn known<T, U>(value: Told<T>, then: impl FnOnce(T) -> U) -> Told<U> {
-    match value {
-        Told::Known(value) => Told::Known(then(value)),
-        Told::Unknown(error) => Told::Unknown(error),
-    }
-}
-
-async fn probe<T>(timeout: Duration, answer: impl Future<Output = PortResult<T>>) -> Told<T> {
+async fn probe<T>(timeout: Duration, answer: impl Future<Output = PortResult<T>>) -> Probe<T> {
     match tokio::time::timeout(timeout, answer).await {
-        Ok(Ok(answer)) => Told::Known(answer),
-        Ok(Err(error)) => Told::Unknown(error.message),
-        Err(_) => Told::Unknown(format!("no answer within {} s", timeout.as_secs())),
+        Ok(Ok(answer)) => Probe::Known(answer),
+        Ok(Err(error)) => Probe::Unknown(error.message),
+        Err(_) => Probe::Unknown(format!("no answer within {} s", timeout.as_secs())),
     }
 }

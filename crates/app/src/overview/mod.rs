@@ -21,8 +21,10 @@ mod text;
 mod verdict;
 mod view;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use tidewheel_core::ports::StageStatus;
+
+use crate::probe::Probe;
 
 pub(crate) use look::Looker;
 pub(crate) use problems::{CODES, Problem, Severity, duration, estimate, none_of, thousands};
@@ -40,15 +42,15 @@ pub(crate) struct Overview {
     /// Problems, worst first.
     pub(crate) problems: Vec<Problem>,
     /// Stage 1 and stage 2.
-    pub(crate) stages: [Told<Stage>; 2],
+    pub(crate) stages: [Probe<Stage>; 2],
     /// MongoDB and the position in it.
-    pub(crate) source: Told<Source>,
+    pub(crate) source: Probe<Source>,
     /// Redis.
-    pub(crate) redis: Told<Redis>,
+    pub(crate) redis: Probe<Redis>,
     /// The collection in Qdrant.
-    pub(crate) collection: Told<Collection>,
+    pub(crate) collection: Probe<Collection>,
     /// The embedder.
-    pub(crate) embedder: Told<Embedder>,
+    pub(crate) embedder: Probe<Embedder>,
     /// Commit-to-searchable latency within the last minute; `None` if no change became searchable.
     pub(crate) latency: Option<Latency>,
     /// The last audit; `None` if the active producer has not finished one.
@@ -57,43 +59,6 @@ pub(crate) struct Overview {
     pub(crate) tokens: Option<Tokens>,
     /// Services of all reporting processes.
     pub(crate) services: Vec<Service>,
-}
-
-/// The result of a probe: a value, or an error.
-#[derive(Clone, Debug)]
-pub(crate) enum Told<T> {
-    Known(T),
-    Unknown(String),
-}
-
-impl<T> Told<T> {
-    pub(crate) fn known(&self) -> Option<&T> {
-        match self {
-            Self::Known(value) => Some(value),
-            Self::Unknown(_) => None,
-        }
-    }
-
-    pub(crate) fn error(&self) -> Option<&str> {
-        match self {
-            Self::Known(_) => None,
-            Self::Unknown(error) => Some(error),
-        }
-    }
-}
-
-impl<T: Serialize> Serialize for Told<T> {
-    /// Serializes the value, or `{"error": …}`.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Unknown<'a> {
-            error: &'a str,
-        }
-        match self {
-            Self::Known(value) => value.serialize(serializer),
-            Self::Unknown(error) => Unknown { error }.serialize(serializer),
-        }
-    }
 }
 
 /// A stream with its consumer group.

@@ -4,7 +4,7 @@ use serde::Serialize;
 use tidewheel_core::streams::{EMBEDDED, RAW};
 
 use super::rates::FAR_SECONDS;
-use super::{Overview, Stage, Told};
+use super::{Overview, Probe, Stage};
 use crate::settings::Thresholds;
 
 /// Severity of a problem.
@@ -60,7 +60,7 @@ pub(super) fn problems(overview: &Overview, thresholds: &Thresholds) -> Vec<Prob
     servers(overview, &mut found);
     services(overview, &mut found);
     for (stage, limit) in overview.stages.iter().zip([thresholds.stage_1, thresholds.stage_2]) {
-        if let Told::Known(stage) = stage {
+        if let Probe::Known(stage) = stage {
             of_stage(stage, limit, thresholds, &mut found);
         }
     }
@@ -97,7 +97,7 @@ fn servers(overview: &Overview, found: &mut Found) {
         let action = "start Redis, or set `redis.url`; MongoDB's oplog buffers changes meanwhile";
         found.add(Critical, "redis-unreachable", "redis", message, action);
     }
-    if let Told::Known(source) = &overview.source
+    if let Probe::Known(source) = &overview.source
         && let Some(error) = &source.error
     {
         let message = format!("MongoDB is unreachable: {error}");
@@ -175,7 +175,7 @@ fn of_stage(stage: &Stage, limit: u64, thresholds: &Thresholds, found: &mut Foun
 }
 
 fn source(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
-    let Told::Known(source) = &overview.source else { return };
+    let Probe::Known(source) = &overview.source else { return };
     if let Some(left) = source.oplog_time_to_loss_seconds
         // Estimates are capped at FAR_SECONDS.
         && left < thresholds.oplog_time_left.as_secs().min(FAR_SECONDS)
@@ -235,7 +235,7 @@ pub(super) fn documents(count: u64) -> String {
 }
 
 fn redis_memory(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
-    let Told::Known(redis) = &overview.redis else { return };
+    let Probe::Known(redis) = &overview.redis else { return };
     let Some(limit) = redis.memory_limit_bytes else { return };
     let percent = redis.memory_bytes.saturating_mul(100) / limit.max(1);
     if percent >= thresholds.redis_memory_percent {
@@ -257,7 +257,7 @@ fn latency(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
 }
 
 fn collection(overview: &Overview, found: &mut Found) {
-    let Told::Known(collection) = &overview.collection else { return };
+    let Probe::Known(collection) = &overview.collection else { return };
     if collection.status.as_deref() == Some("red") {
         let message = format!("Qdrant reports the collection {} as red", collection.name);
         let action = "check Qdrant's log; `curl QDRANT/collections/NAME` shows the optimiser's error";

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tidewheel_core::meters;
+use tidewheel_core::metric;
 
 use super::{Audit, Latency};
 use crate::times;
@@ -76,9 +76,9 @@ pub(super) fn latency(reports: &[Report], name: &str) -> Option<Latency> {
 /// The last audit of the active producer.
 pub(super) fn audit(reports: &[Report]) -> Option<Audit> {
     let measured = || reports.iter().map(|report| &report.measured);
-    let of = |kind: &str| sum(measured(), &format!("{}{{kind=\"{kind}\"}}", meters::DRIFT)).map(|count| count as u64);
+    let of = |kind: &str| sum(measured(), &format!("{}{{kind=\"{kind}\"}}", metric::DRIFT)).map(|count| count as u64);
     // A standby producer reports no counts, but may have finished an audit long ago.
-    let last = |report: &Report| report.measured.get(meters::AUDITED).copied();
+    let last = |report: &Report| report.measured.get(metric::AUDITED).copied();
     let at = reports.iter().filter_map(last).max_by(f64::total_cmp)?;
     Some(Audit {
         seconds_ago: (times::now_seconds() - at).max(0.0),

@@ -4,7 +4,7 @@ use tidewheel_core::ports::{ConsumerStatus, StageStatus};
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
 
 use super::{
-    Audit, Collection, Embedder, Latency, Overview, Redis, Service, Snapshot, Source, Stage, State, Tokens, Told,
+    Audit, Collection, Embedder, Latency, Overview, Probe, Redis, Service, Snapshot, Source, Stage, State, Tokens,
     Verdict, problems, verdict,
 };
 use crate::settings::{self, Thresholds};
@@ -24,7 +24,7 @@ impl Overview {
 
     /// Modifies stage 1 or 2.
     pub(crate) fn with_stage(mut self, number: usize, change: impl FnOnce(&mut Stage)) -> Self {
-        if let Told::Known(stage) = &mut self.stages[number - 1] {
+        if let Probe::Known(stage) = &mut self.stages[number - 1] {
             change(stage);
         }
         self
@@ -74,8 +74,8 @@ pub(crate) fn healthy() -> Overview {
             eta_seconds: None,
         },
         problems: Vec::new(),
-        stages: [Told::Known(stage(STAGE_1)), Told::Known(stage(STAGE_2))],
-        source: Told::Known(Source {
+        stages: [Probe::Known(stage(STAGE_1)), Probe::Known(stage(STAGE_2))],
+        source: Probe::Known(Source {
             database: Some("shop".into()),
             error: None,
             oplog_window_seconds: Some(172_800),
@@ -93,13 +93,13 @@ pub(crate) fn healthy() -> Overview {
             damage: None,
             passed_over: Vec::new(),
         }),
-        redis: Told::Known(Redis {
+        redis: Probe::Known(Redis {
             address: "127.0.0.1:6379".into(),
             version: "7.0.15".into(),
             memory_bytes: 64 << 20,
             memory_limit_bytes: Some(512 << 20),
         }),
-        collection: Told::Known(Collection {
+        collection: Probe::Known(Collection {
             url: "http://127.0.0.1:6334".into(),
             name: "documents".into(),
             version: "1.16.0".into(),
@@ -109,7 +109,7 @@ pub(crate) fn healthy() -> Overview {
             indexed_vectors: Some(91_337),
             dimension: Some(384),
         }),
-        embedder: Told::Known(Embedder {
+        embedder: Probe::Known(Embedder {
             url: "http://127.0.0.1:8080".into(),
             model: "all-MiniLM-L6-v2".into(),
             dimension: 384,
@@ -154,7 +154,7 @@ pub(crate) fn outage() -> Overview {
         stage.stalled_seconds = 95.0;
         stage.status.dead_letters = 2;
     });
-    outage.collection = Told::Unknown("could not reach Qdrant at http://127.0.0.1:6334: connection refused".into());
+    outage.collection = Probe::Unknown("could not reach Qdrant at http://127.0.0.1:6334: connection refused".into());
     for service in outage.services.iter_mut().filter(|service| service.service == "upserter") {
         service.ready = false;
         service.reasons = vec!["failing to write to Qdrant for 95 s: connection refused".into()];
@@ -172,11 +172,11 @@ pub(crate) fn empty() -> Overview {
             (stage.in_per_second, stage.out_per_second) = (None, None);
         });
     }
-    if let Told::Known(source) = &mut empty.source {
+    if let Probe::Known(source) = &mut empty.source {
         (source.read_until, source.searchable_until, source.snapshot) = (None, None, None);
         (source.checkpoint_age_seconds, source.oplog_time_to_loss_seconds) = (None, None);
     }
-    if let Told::Known(collection) = &mut empty.collection {
+    if let Probe::Known(collection) = &mut empty.collection {
         (collection.exists, collection.status, collection.points, collection.dimension) = (false, None, None, None);
     }
     (empty.latency, empty.audit, empty.tokens) = (None, None, None);

@@ -67,7 +67,7 @@ fn problem_is_raised_above_its_threshold() {
     assert_eq!(stage(1, &|stage| stage.status.dead_letters = 1), ["dead-letters"]);
     let source = |change: &dyn Fn(&mut Source)| {
         with(&|overview| {
-            if let Told::Known(source) = &mut overview.source {
+            if let Probe::Known(source) = &mut overview.source {
                 change(source);
             }
         })
@@ -80,7 +80,7 @@ fn problem_is_raised_above_its_threshold() {
     assert_eq!(source(&|source| source.error = Some("refused".into())), ["mongodb-unreachable"]);
     let memory = |percent: u64| {
         with(&|overview| {
-            if let Told::Known(redis) = &mut overview.redis {
+            if let Probe::Known(redis) = &mut overview.redis {
                 (redis.memory_bytes, redis.memory_limit_bytes) = (percent, Some(100));
             }
         })
@@ -97,18 +97,18 @@ fn problem_is_raised_above_its_threshold() {
     let audit = |stale| Some(Audit { seconds_ago: 60.0, missing: 0, stale, extra: 0, surplus: 0 });
     assert_eq!(with(&|overview| overview.audit = audit(1)), ["drift"]);
     assert!(with(&|overview| overview.audit = audit(0)).is_empty());
-    assert_eq!(with(&|overview| overview.embedder = Told::Unknown("refused".into())), ["embedder-unreachable"]);
-    assert_eq!(with(&|overview| overview.redis = Told::Unknown("refused".into())), ["redis-unreachable"]);
+    assert_eq!(with(&|overview| overview.embedder = Probe::Unknown("refused".into())), ["embedder-unreachable"]);
+    assert_eq!(with(&|overview| overview.redis = Probe::Unknown("refused".into())), ["redis-unreachable"]);
     assert_eq!(with(&|overview| overview.services.retain(|service| service.service != "producer")), [""; 0]);
     let without_producer = with(&|overview| {
         overview.services.retain(|service| service.service != "producer");
-        if let Told::Known(source) = &mut overview.source {
+        if let Probe::Known(source) = &mut overview.source {
             source.checkpoint_age_seconds = None;
         }
     });
     assert_eq!(without_producer, ["no-producer"]);
     let red = with(&|overview| {
-        if let Told::Known(collection) = &mut overview.collection {
+        if let Probe::Known(collection) = &mut overview.collection {
             collection.status = Some("red".into());
         }
     });
@@ -122,8 +122,8 @@ fn worst_problem_comes_first_and_sets_the_verdict() {
     assert_eq!((outage.verdict.stage, outage.problems[0].severity), (Some(2), Severity::Critical));
     assert!(outage.problems.is_sorted_by_key(|problem| problem.severity));
     let mut blind = healthy();
-    blind.redis = Told::Unknown("refused".into());
-    blind.stages = [Told::Unknown("refused".into()), Told::Unknown("refused".into())];
+    blind.redis = Probe::Unknown("refused".into());
+    blind.stages = [Probe::Unknown("refused".into()), Probe::Unknown("refused".into())];
     assert_eq!(blind.judged().verdict.state, State::Unknown);
 }
 
@@ -145,7 +145,7 @@ fn audit_drift_makes_the_verdict_drifted() {
 fn parked_changes_explain_missing_and_stale_documents() {
     let with = |missing, extra| {
         let mut overview = healthy();
-        if let Told::Known(stage) = &mut overview.stages[0] {
+        if let Probe::Known(stage) = &mut overview.stages[0] {
             stage.status.dead_letters = 2;
         }
         overview.audit = Some(Audit { seconds_ago: 90.0, missing, stale: 1, extra, surplus: 0 });
@@ -185,7 +185,7 @@ fn backlog_of_unknown_rate_is_not_reported_as_growing() {
 #[test]
 fn missed_changes_are_not_reported_as_safe() {
     let mut outage = outage();
-    if let Told::Known(source) = &mut outage.source {
+    if let Probe::Known(source) = &mut outage.source {
         source.damage = Some("entries of raw_document_changes were deleted".into());
     }
     assert!(!outage.judged().verdict.summary.contains("No data lost"));

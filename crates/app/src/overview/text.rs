@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::problems::{Severity, duration, estimate, thousands};
 use super::rates::FAR_SECONDS;
-use super::{Collection, Embedder, Overview, Source, Stage, State, Told};
+use super::{Collection, Embedder, Overview, Probe, Source, Stage, State};
 use crate::printer::{BAD, DIM, GOOD, STRONG, WARN, styled};
 
 impl Overview {
@@ -56,7 +56,7 @@ impl Overview {
             "embedder",
             self.embedder.known().map(embedder_line).ok_or_else(|| self.embedder.error().unwrap_or_default()),
         );
-        if let Told::Known(redis) = &self.redis {
+        if let Probe::Known(redis) = &self.redis {
             let limit = redis.memory_limit_bytes.map_or_else(
                 || ", no limit".to_owned(),
                 |limit| format!(" of {} ({} %)", bytes(limit), redis.memory_bytes * 100 / limit.max(1)),
@@ -94,8 +94,8 @@ impl Overview {
             writeln!(text, "{}", styled(STRONG, row("stream", &COLUMNS.map(|column| column.name.to_owned()), width)));
         for stage in &self.stages {
             let _ = match stage {
-                Told::Known(stage) => writeln!(text, "{}", stage_line(stage, width)),
-                Told::Unknown(error) => writeln!(text, "{}", styled(BAD, error)),
+                Probe::Known(stage) => writeln!(text, "{}", stage_line(stage, width)),
+                Probe::Unknown(error) => writeln!(text, "{}", styled(BAD, error)),
             };
         }
     }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::problems::{Problem, Severity, documents, entries, outlook};
-use super::{Overview, Told};
+use super::{Overview, Probe};
 
 /// Sync state of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -41,7 +41,7 @@ pub(crate) struct Verdict {
 /// Derives the verdict from the numbers and problems.
 pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
     let worst = problems.first().filter(|problem| problem.severity == Severity::Critical);
-    let [Told::Known(one), Told::Known(two)] = &overview.stages else {
+    let [Probe::Known(one), Probe::Known(two)] = &overview.stages else {
         let (summary, action) = match worst {
             Some(problem) => (problem.message.clone(), Some(problem.action.clone())),
             None => ("Redis is unreachable".to_owned(), None),
@@ -139,12 +139,12 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
 impl Overview {
     /// Changes parked as dead letters in both stages, where known.
     pub(super) fn parked(&self) -> u64 {
-        self.stages.iter().filter_map(Told::known).map(|stage| stage.status.dead_letters).sum()
+        self.stages.iter().filter_map(Probe::known).map(|stage| stage.status.dead_letters).sum()
     }
 
     /// Seconds until all changes are searchable at the current rates.
     fn eta_seconds(&self) -> Option<f64> {
-        let [Told::Known(one), Told::Known(two)] = &self.stages else { return None };
+        let [Probe::Known(one), Probe::Known(two)] = &self.stages else { return None };
         let snapshot = self.source.known().and_then(|source| source.snapshot.as_ref());
         let unread = snapshot.filter(|snapshot| snapshot.state == "running");
         let unread = unread.map_or(0, |snapshot| snapshot.of.unwrap_or(snapshot.rows).saturating_sub(snapshot.rows));

@@ -10,7 +10,7 @@ use ratatui::widgets::{Block, Gauge, Paragraph, Sparkline, Wrap};
 
 use super::problems::{Severity, duration, outlook, thousands};
 use super::text::bytes;
-use super::{Overview, Stage, State, Told};
+use super::{Overview, Probe, Stage, State};
 use crate::escape;
 use crate::printer::counted;
 
@@ -191,9 +191,9 @@ fn problems(overview: &Overview, actions: bool, paint: Paint) -> Text<'static> {
 }
 
 /// A stage as a single line, for small terminals.
-fn stage_line(number: usize, probe: &Told<Stage>, paint: Paint) -> Line<'static> {
+fn stage_line(number: usize, probe: &Probe<Stage>, paint: Paint) -> Line<'static> {
     let name = Span::styled(format!("stage {number}  "), STRONG);
-    let Told::Known(stage) = probe else { return Line::from(vec![name, Span::styled("unknown", paint.bad())]) };
+    let Probe::Known(stage) = probe else { return Line::from(vec![name, Span::styled("unknown", paint.bad())]) };
     let style = if stage.backlog == 0 { paint.good() } else { paint.warn() };
     let mut line = vec![name, Span::styled(format!("{} waiting", thousands(stage.backlog)), style)];
     if let (Some(into), Some(out)) = (stage.in_per_second, stage.out_per_second) {
@@ -206,14 +206,14 @@ fn stage_line(number: usize, probe: &Told<Stage>, paint: Paint) -> Line<'static>
 }
 
 /// A stage as a box: backlog as a share of its stream, rates, consumers, sparkline.
-fn stage(frame: &mut Frame<'_>, area: Rect, at: usize, probe: &Told<Stage>, out: &[u64], paint: Paint) {
+fn stage(frame: &mut Frame<'_>, area: Rect, at: usize, probe: &Probe<Stage>, out: &[u64], paint: Paint) {
     let names = [" MongoDB → stage 1 → embedder ", " embedder → stage 2 → Qdrant "];
     let block = Block::bordered().title(names[at]);
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let stage = match probe {
-        Told::Known(stage) => stage,
-        Told::Unknown(error) => {
+        Probe::Known(stage) => stage,
+        Probe::Unknown(error) => {
             let error = Text::styled(error.clone(), paint.bad());
             frame.render_widget(Paragraph::new(error).wrap(Wrap { trim: true }), inner);
             return;
@@ -311,10 +311,10 @@ fn clipped(text: &str, room: usize) -> String {
     if text.chars().count() <= room { text } else { text.chars().take(room.max(1) - 1).chain(['…']).collect() }
 }
 
-fn rendered<T>(probe: &Told<T>, text: impl FnOnce(&T) -> String) -> Result<String, String> {
+fn rendered<T>(probe: &Probe<T>, text: impl FnOnce(&T) -> String) -> Result<String, String> {
     match probe {
-        Told::Known(value) => Ok(anstream::adapter::strip_str(&text(value)).to_string()),
-        Told::Unknown(error) => Err(error.clone()),
+        Probe::Known(value) => Ok(anstream::adapter::strip_str(&text(value)).to_string()),
+        Probe::Unknown(error) => Err(error.clone()),
     }
 }
 

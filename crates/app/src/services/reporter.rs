@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use tidewheel_core::meters;
+use tidewheel_core::metric;
 use tidewheel_stores::redis::RedisStore;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -27,22 +27,22 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Metrics in the report.
 const MEASURED: &[&str] = &[
-    meters::PROGRESS,
-    meters::PRODUCER_SAVED,
-    meters::PRODUCER_LAG,
-    meters::SNAPSHOT_EXPECTED,
-    meters::PROCESSOR_TOKENS_SAVED,
-    meters::EMBEDDER_TOKENS,
-    meters::EMBEDDER_QUEUE_TOKENS,
-    meters::REJECTED_VECTORS,
-    meters::DRIFT,
-    meters::AUDITED,
-    meters::ERRORS,
-    meters::RETRIES,
+    metric::PROGRESS,
+    metric::PRODUCER_SAVED,
+    metric::PRODUCER_LAG,
+    metric::SNAPSHOT_EXPECTED,
+    metric::PROCESSOR_TOKENS_SAVED,
+    metric::EMBEDDER_TOKENS,
+    metric::EMBEDDER_QUEUE_TOKENS,
+    metric::REJECTED_VECTORS,
+    metric::DRIFT,
+    metric::AUDITED,
+    metric::ERRORS,
+    metric::RETRIES,
 ];
 
 /// Counters whose growth within a minute is reported.
-const GROWING: &[&str] = &[meters::SEARCHABLE, meters::EMBEDDER_TOKENS, meters::ERRORS, meters::RETRIES];
+const GROWING: &[&str] = &[metric::SEARCHABLE, metric::EMBEDDER_TOKENS, metric::ERRORS, metric::RETRIES];
 
 pub(super) struct Reporter {
     pub(super) process: String,
@@ -60,7 +60,7 @@ impl Reporter {
         loop {
             let report = self.report(begun, &mut past);
             let text = serde_json::to_string(&report).expect("a report is plain data");
-            match tokio::time::timeout(TIMEOUT, self.redis.say(&self.process, &text)).await {
+            match tokio::time::timeout(TIMEOUT, self.redis.publish(&self.process, &text)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!("failed to publish the status report: {error}"),
                 Err(_) => debug!("failed to publish the status report: no answer"),
@@ -70,7 +70,7 @@ impl Reporter {
             }
         }
         // If this fails, the report expires within a minute.
-        let _ = tokio::time::timeout(TIMEOUT, self.redis.unsay(&self.process)).await;
+        let _ = tokio::time::timeout(TIMEOUT, self.redis.withdraw(&self.process)).await;
         Ok(())
     }
 

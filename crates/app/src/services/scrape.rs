@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tidewheel_core::meters::{self, Kind};
+use tidewheel_core::metric::{self, Kind};
 use tidewheel_embed::service::Render;
 use tokio_util::sync::CancellationToken;
 
@@ -31,8 +31,8 @@ impl Metrics {
         }
         let failed = |error: &dyn std::fmt::Display| Failure::new(format!("failed to set up metrics: {error}"));
         let mut builder = PrometheusBuilder::new();
-        for meter in meters::ALL.iter().filter(|meter| meter.kind == Kind::Histogram) {
-            let buckets = meters::buckets(meter.name);
+        for meter in metric::ALL.iter().filter(|meter| meter.kind == Kind::Histogram) {
+            let buckets = metric::buckets(meter.name);
             builder = builder
                 .set_buckets_for_metric(Matcher::Full(meter.name.to_owned()), buckets)
                 .map_err(|error| failed(&error))?;
@@ -42,7 +42,7 @@ impl Metrics {
         } else {
             builder.install_recorder().map_err(|error| failed(&error))?
         };
-        for meter in meters::ALL {
+        for meter in metric::ALL {
             match meter.kind {
                 Kind::Counter => describe_counter!(meter.name, meter.help),
                 Kind::Gauge => describe_gauge!(meter.name, meter.help),
@@ -77,41 +77,41 @@ impl Metrics {
             Self::stage(stream, stage.known());
         }
         let redis = overview.redis.known();
-        gauge!(meters::REDIS_MEMORY).set(redis.map_or(f64::NAN, |redis| redis.memory_bytes as f64));
+        gauge!(metric::REDIS_MEMORY).set(redis.map_or(f64::NAN, |redis| redis.memory_bytes as f64));
         let limit = redis.map_or(f64::NAN, |redis| redis.memory_limit_bytes.unwrap_or(0) as f64);
-        gauge!(meters::REDIS_MEMORY_LIMIT).set(limit);
+        gauge!(metric::REDIS_MEMORY_LIMIT).set(limit);
         let source = overview.source.known();
         let oplog = |name: &'static str, seconds: Option<u64>| {
             gauge!(name).set(seconds.map_or(f64::NAN, |seconds| seconds as f64));
         };
-        oplog(meters::OPLOG_WINDOW, source.and_then(|source| source.oplog_window_seconds));
-        oplog(meters::OPLOG_TIME_TO_LOSS, source.and_then(|source| source.oplog_time_to_loss_seconds));
+        oplog(metric::OPLOG_WINDOW, source.and_then(|source| source.oplog_window_seconds));
+        oplog(metric::OPLOG_TIME_TO_LOSS, source.and_then(|source| source.oplog_time_to_loss_seconds));
         for code in CODES {
             let is_there = overview.problems.iter().any(|problem| problem.code == *code);
-            gauge!(meters::PROBLEM, "code" => *code).set(if is_there { 1.0 } else { 0.0 });
+            gauge!(metric::PROBLEM, "code" => *code).set(if is_there { 1.0 } else { 0.0 });
         }
     }
 
     fn stage(stream: &'static str, stage: Option<&Stage>) {
         let set =
             |name: &'static str, value: Option<f64>| gauge!(name, "stream" => stream).set(value.unwrap_or(f64::NAN));
-        set(meters::STREAM_ENTRIES, stage.map(|stage| stage.status.length as f64));
+        set(metric::STREAM_ENTRIES, stage.map(|stage| stage.status.length as f64));
         // Redis does not always know the lag; unknown must not appear as zero.
-        set(meters::STREAM_LAG, stage.and_then(|stage| stage.status.lag).map(|lag| lag as f64));
-        set(meters::STREAM_PENDING, stage.map(|stage| stage.status.pending as f64));
-        set(meters::STREAM_BACKLOG, stage.map(|stage| stage.backlog as f64));
+        set(metric::STREAM_LAG, stage.and_then(|stage| stage.status.lag).map(|lag| lag as f64));
+        set(metric::STREAM_PENDING, stage.map(|stage| stage.status.pending as f64));
+        set(metric::STREAM_BACKLOG, stage.map(|stage| stage.backlog as f64));
         let oldest = stage.map(|stage| stage.status.oldest_age_ms.map_or(0.0, |millis| millis as f64 / 1000.0));
-        set(meters::STREAM_OLDEST, oldest);
-        set(meters::STREAM_CONSUMERS, stage.map(|stage| stage.alive as f64));
-        set(meters::DEAD_LETTERS, stage.map(|stage| stage.status.dead_letters as f64));
+        set(metric::STREAM_OLDEST, oldest);
+        set(metric::STREAM_CONSUMERS, stage.map(|stage| stage.alive as f64));
+        set(metric::DEAD_LETTERS, stage.map(|stage| stage.status.dead_letters as f64));
         if let Some(stage) = stage {
-            counter!(meters::STREAM_APPENDED, "stream" => stream).absolute(stage.status.appended);
+            counter!(metric::STREAM_APPENDED, "stream" => stream).absolute(stage.status.appended);
         }
     }
 
     /// Records whether a service is ready.
     pub(super) fn ready(service: &'static str, ready: bool) {
-        gauge!(meters::READY, "service" => service).set(if ready { 1.0 } else { 0.0 });
+        gauge!(metric::READY, "service" => service).set(if ready { 1.0 } else { 0.0 });
     }
 }
 

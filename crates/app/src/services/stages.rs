@@ -13,7 +13,7 @@ use tidewheel_pipeline::health::Health;
 use tidewheel_pipeline::parking::OnDeadLetter;
 use tidewheel_pipeline::processor::{Blank, LeftOut, Processor, ProcessorOptions, ProcessorPorts, TextOptions};
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
-use tidewheel_pipeline::retry::{GivenUp, Patience};
+use tidewheel_pipeline::retry::{RetryError, RetryPolicy};
 use tidewheel_pipeline::service::ServiceError;
 use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
 use tidewheel_stores::redis::RedisStore;
@@ -75,7 +75,7 @@ pub(super) fn producer(
             journal: Arc::new(redis.clone()),
             index: Arc::new(index),
             tombstones: Arc::new(redis.clone()),
-            alarm: Arc::new(redis),
+            registry: Arc::new(redis),
         };
         let producer = Producer::new(options, ports).traced(tracer);
         *running.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = producer.health();
@@ -221,13 +221,13 @@ async fn with_retries<T, F>(
 where
     F: Future<Output = PortResult<T>>,
 {
-    let patience = Patience { health: health.clone(), shutdown: shutdown.clone() };
+    let retry = RetryPolicy { health: health.clone(), shutdown: shutdown.clone() };
     tokio::select! {
         () = shutdown.cancelled() => Ok(None),
-        answer = patience.wait_for(what, attempt) => match answer {
+        answer = retry.wait_for(what, attempt) => match answer {
             Ok(answer) => Ok(Some(answer)),
-            Err(GivenUp::Shutdown) => Ok(None),
-            Err(GivenUp::Failed(error)) => Err(error.into()),
+            Err(RetryError::Shutdown) => Ok(None),
+            Err(RetryError::Failed(error)) => Err(error.into()),
         },
     }
 }

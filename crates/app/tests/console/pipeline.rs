@@ -193,7 +193,7 @@ async fn search_hit_links_to_document(day: &Session) {
         day.browser.until_text(".hops", hop).await;
     }
     day.open("#/document?id=nobody-knows-it").await;
-    day.browser.until_text(".empty", "No trace of nobody-knows-it").await;
+    day.browser.until_text(".empty", "No record of nobody-knows-it").await;
 }
 
 /// JavaScript numbers are exact up to 2^53, MongoDB's up to 2^63: checks shown documents and a filter.
@@ -270,7 +270,7 @@ async fn replay_is_shown(day: &mut Session) {
 async fn keyboard_shortcuts_open_every_page(day: &Session) {
     day.open("").await;
     day.is("in_sync").await;
-    for (key, heading) in [("d", "Dead letters"), ("s", "Search"), ("t", "Trace a document"), ("r", "Replays")] {
+    for (key, heading) in [("d", "Dead letters"), ("s", "Search"), ("i", "Inspect a document"), ("r", "Replays")] {
         day.browser.press(&["g", key]).await;
         day.browser.until_text("h1", heading).await;
     }

@@ -87,7 +87,7 @@ async fn console_rejects_writes_without_token_and_cross_site_requests() {
         assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
         assert_eq!(answer.headers()["referrer-policy"], "no-referrer");
     }
-    for path in ["/api/dead-letters?stage=other", "/api/trace", "/api/dead-letters?older_than=x"] {
+    for path in ["/api/dead-letters?stage=other", "/api/inspect", "/api/dead-letters?older_than=x"] {
         let answer = get(path, None).await;
         assert_eq!(answer.status(), 400, "{path}");
         let body: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();

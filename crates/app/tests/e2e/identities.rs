@@ -51,7 +51,7 @@ async fn numbers_of_equal_value_are_one_document() {
         }
     }
     assert_eq!(world.equal().await.documents, all.len() as u64);
-    let ran = world.command(&["trace", "1", "--namespace", "things", "--output", "json"]).output().unwrap();
+    let ran = world.command(&["inspect", "1", "--namespace", "things", "--output", "json"]).output().unwrap();
     let found: Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert_eq!(found["documents"][0]["verdict"]["state"], "searchable", "{found}");
     // Deleted by another type than the one that it has.

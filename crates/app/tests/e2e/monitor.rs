@@ -10,7 +10,7 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use serde_json::Value;
-use tidewheel_core::meters;
+use tidewheel_core::metric;
 
 use super::world::{World, free_port, signal, ticket};
 
@@ -135,7 +135,7 @@ async fn outage_shows_in_readiness_metrics_and_status_with_few_log_lines() {
     world.equal().await;
     world.until("the upserter is ready", || async { page(upserter, "/ready").await.0 == 200 }).await;
 
-    let names: BTreeSet<&str> = meters::ALL.iter().map(|meter| meter.name).collect();
+    let names: BTreeSet<&str> = metric::ALL.iter().map(|meter| meter.name).collect();
     let mut seen = BTreeSet::new();
     for port in &ports {
         let (_, text) = page(*port, "/metrics").await;
@@ -145,14 +145,14 @@ async fn outage_shows_in_readiness_metrics_and_status_with_few_log_lines() {
         }
     }
     for name in [
-        meters::SEARCHABLE,
-        meters::PRODUCER_CHANGES,
-        meters::EMBEDDER_TOKENS,
-        meters::OPLOG_TIME_TO_LOSS,
-        meters::REDIS_MEMORY,
-        meters::ENTRIES_FINISHED,
-        meters::STREAM_BACKLOG,
-        meters::PROBLEM,
+        metric::SEARCHABLE,
+        metric::PRODUCER_CHANGES,
+        metric::EMBEDDER_TOKENS,
+        metric::OPLOG_TIME_TO_LOSS,
+        metric::REDIS_MEMORY,
+        metric::ENTRIES_FINISHED,
+        metric::STREAM_BACKLOG,
+        metric::PROBLEM,
     ] {
         assert!(seen.contains(name), "{name} is missing");
     }

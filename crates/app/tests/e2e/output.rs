@@ -59,8 +59,8 @@ async fn control_characters_of_documents_are_escaped_in_output() {
             .map(|line| line.split(' ').map(str::to_owned).collect())
             .collect();
     for (kind, text) in HOSTILE {
-        commands.push(vec!["trace".into(), format!("{kind} {text}")]);
-        commands.push(vec!["trace".into(), format!("nobody {text}")]);
+        commands.push(vec!["inspect".into(), format!("{kind} {text}")]);
+        commands.push(vec!["inspect".into(), format!("nobody {text}")]);
         commands.push(vec!["dead-letters".into(), "show".into(), format!("parked {kind} {text}")]);
     }
     for command in &commands {
@@ -82,7 +82,7 @@ async fn control_characters_of_documents_are_escaped_in_output() {
     }
     // JSON output escapes losslessly.
     let (_, text) = HOSTILE[3];
-    let found = json_of(&world, &["trace", &format!("csi {text}")]);
+    let found = json_of(&world, &["inspect", &format!("csi {text}")]);
     assert_eq!(found["documents"][0]["verdict"]["state"], "searchable", "{found}");
     assert!(found["documents"][0]["key"].as_str().unwrap().contains(text), "{found}");
     for service in SERVICES {

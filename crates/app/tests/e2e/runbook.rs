@@ -58,7 +58,7 @@ async fn every_runbook_command_succeeds() {
     let text = std::fs::read_to_string(repository("docs/runbook.md")).unwrap();
     let lines = lines(&text);
     assert!(lines.len() > 40, "{} commands found", lines.len());
-    assert!(lines.contains(&Line::Shell(vec!["tidewheel".into(), "trace".into(), "7".into()])));
+    assert!(lines.contains(&Line::Shell(vec!["tidewheel".into(), "inspect".into(), "7".into()])));
 
     let mut world = World::new().await;
     world.start("embedder");

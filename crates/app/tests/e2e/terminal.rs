@@ -139,7 +139,7 @@ async fn every_command_prints_text_colour_and_json() {
     world.wait(|world| json(world, &["dead-letters", "list"])["matching"] == 1, "a dead letter").await;
     drained(&mut world).await;
     tickets.delete_one(doc! {"_id": 5}).await.unwrap();
-    let deleted = |world: &World| json(world, &["trace", "5"])["documents"][0]["verdict"]["state"] == "deleted";
+    let deleted = |world: &World| json(world, &["inspect", "5"])["documents"][0]["verdict"]["state"] == "deleted";
     world.wait(deleted, "the deletion is applied").await;
     drained(&mut world).await;
     let reported = |world: &World| {
@@ -182,11 +182,11 @@ fn read_only_commands(world: &World) {
     assert_eq!(assert_output(world, "monitor", &["monitor", "--once"]), 1);
     assert_eq!(assert_output(world, "check", &["check"]), 0);
 
-    assert_eq!(assert_output(world, "trace_searchable", &["trace", "1"]), 0);
-    assert_eq!(assert_output(world, "trace_parked", &["trace", "4"]), 1);
-    assert_eq!(assert_output(world, "trace_deleted", &["trace", "5"]), 0);
-    assert_eq!(assert_output(world, "trace_unknown", &["trace", "99"]), 1);
-    assert_eq!(assert_output(world, "trace_wrong", &["trace", "1", "--namespace", ""]), 2);
+    assert_eq!(assert_output(world, "inspect_searchable", &["inspect", "1"]), 0);
+    assert_eq!(assert_output(world, "inspect_parked", &["inspect", "4"]), 1);
+    assert_eq!(assert_output(world, "inspect_deleted", &["inspect", "5"]), 0);
+    assert_eq!(assert_output(world, "inspect_unknown", &["inspect", "99"]), 1);
+    assert_eq!(assert_output(world, "inspect_wrong", &["inspect", "1", "--namespace", ""]), 2);
     assert_eq!(assert_output(world, "wait", &["wait"]), 0);
     assert_eq!(assert_output(world, "wait_wrong", &["wait", "--since", "soon"]), 2);
 
@@ -217,8 +217,8 @@ async fn in_a_terminal_of_80_columns(world: &World) {
         "status",
         "monitor --once",
         "check",
-        "trace 1",
-        "trace 4",
+        "inspect 1",
+        "inspect 4",
         "wait",
         "dead-letters list",
         "dead-letters show 4",
@@ -281,7 +281,7 @@ async fn modifying_commands(world: &mut World) {
     let answer = super::clients::http().post(url).json(&body).send().await.unwrap();
     assert!(answer.status().is_success());
     assert_eq!(assert_output(world, "verify_drift", &["verify"]), 1);
-    assert_eq!(assert_output(world, "trace_missing", &["trace", "3"]), 1);
+    assert_eq!(assert_output(world, "inspect_missing", &["inspect", "3"]), 1);
     assert_eq!(done(world, "verify_repair", &["verify", "--repair"]), 0);
     assert_eq!(done(world, "replay_embedded", &["replay", "embedded", "--yes"]), 0);
     world.equal().await;
@@ -309,7 +309,7 @@ async fn commands_during_qdrant_outage(world: &mut World) {
     assert_eq!(assert_output(world, "outage_status", &["status"]), 2);
     assert_eq!(assert_output(world, "outage_monitor", &["monitor", "--once"]), 1);
     assert_eq!(assert_output(world, "outage_check", &["check"]), 1);
-    assert_eq!(assert_output(world, "outage_trace", &["trace", "1"]), 2);
+    assert_eq!(assert_output(world, "outage_inspect", &["inspect", "1"]), 2);
     assert_eq!(assert_output(world, "outage_wait", &["wait", "--timeout", "100ms"]), 1);
     assert_eq!(assert_output(world, "outage_search", &["search", "parcel"]), 2);
     assert_eq!(assert_output(world, "outage_verify", &["verify"]), 2);

@@ -197,14 +197,14 @@ async fn trace_of_change_spans_both_streams() {
     let instances: HashSet<String> = collector.all().into_iter().map(|span| span.instance).collect();
     assert_eq!(instances.len(), 3, "{instances:?}");
 
-    // `tidewheel trace` prints the same trace ids.
+    // `tidewheel inspect` prints the same trace ids.
     let expected: HashSet<String> = collector.of(1, "change").iter().map(ExportedSpan::hex).collect();
-    let ran = world.command(&["trace", &key(1), "--output", "json"]).output().unwrap();
+    let ran = world.command(&["inspect", &key(1), "--output", "json"]).output().unwrap();
     let json: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
     let entries = json["documents"][0]["raw"]["entries"].as_array().unwrap();
     let ids: HashSet<String> = entries.iter().map(|entry| entry["trace_id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids, expected, "{json}");
-    let ran = world.command(&["trace", &key(1)]).output().unwrap();
+    let ran = world.command(&["inspect", &key(1)]).output().unwrap();
     let newest = format!("{} of its newest change", collector.of(1, "change")[2].hex());
     assert!(String::from_utf8_lossy(&ran.stdout).contains(&newest), "{ran:?}");
 

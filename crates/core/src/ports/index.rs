@@ -211,7 +211,7 @@ pub struct Collected {
 
 /// Records the target collection, and detects when it is missing or replaced.
 #[async_trait]
-pub trait Alarm: Send + Sync {
+pub trait CollectionRegistry: Send + Sync {
     /// Reports whether the collection of this name exists. If points written earlier must be missing, records
     /// [`Damage::Collection`](super::Damage).
     async fn collection(&self, name: &str, exists: bool) -> PortResult<()>;

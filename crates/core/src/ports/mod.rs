@@ -4,7 +4,6 @@
 //! tests. Every method, except those of [`Spans`], may fail with a [`PortError`], whose class decides whether to wait,
 //! to park the input or to stop. Methods do not retry: the stages own the retry policy.
 
-mod archive;
 mod dead_letters;
 mod embedder;
 mod index;
@@ -13,15 +12,15 @@ mod ownership;
 mod queue;
 mod source;
 mod spans;
+mod stream_log;
 
 use crate::error::PortError;
 
-pub use archive::{Archive, Extent, Follower};
 pub use dead_letters::{ABOUT, DeadLetters, Letter, Retried};
 pub use embedder::{Embedder, EmbedderInfo, Purpose};
 pub use index::{
-    Alarm, Aliases, Collected, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector, KnownVectors,
-    Named, Point, Stored, Tombstones, Written,
+    Aliases, Collected, CollectionRegistry, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector,
+    KnownVectors, Named, Point, Stored, Tombstones, Written,
 };
 pub use journal::{Appended, Checkpoint, Damage, Journal, Parked, Position, Positions, Repair, SnapshotState};
 pub use ownership::{Ownable, Registry};
@@ -30,6 +29,7 @@ pub use queue::{
 };
 pub use source::{Feed, FeedBatch, FeedError, Readable, ResumeToken, Scan, Source, SourceEvent, SourceRow, StartAt};
 pub use spans::Spans;
+pub use stream_log::{Extent, Follower, StreamLog};
 
 /// The result of a port's method.
 pub type PortResult<T> = Result<T, PortError>;

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::error::Refusal;
+use super::error::ApiError;
 use super::options::ServiceOptions;
 
 /// How much of an oversized body is read and discarded, as a multiple of the limit: a client that is still sending
@@ -37,7 +37,7 @@ impl Reader {
     }
 
     /// Reads and parses the request's JSON body.
-    pub(super) async fn json<T: DeserializeOwned>(&self, request: Request) -> Result<Parsed<T>, Refusal> {
+    pub(super) async fn json<T: DeserializeOwned>(&self, request: Request) -> Result<Parsed<T>, ApiError> {
         let announced = request
             .headers()
             .get(header::CONTENT_LENGTH)
@@ -47,22 +47,22 @@ impl Reader {
         let wanted = u32::try_from(size).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.pending)
             .try_acquire_many_owned(wanted)
-            .map_err(|_| Refusal::busy("embedder is overloaded: request bodies in memory are at the limit", 1))?;
+            .map_err(|_| ApiError::busy("embedder is overloaded: request bodies in memory are at the limit", 1))?;
         let reading = self.read(request.into_body(), announced);
         let body = tokio::time::timeout(self.timeout, reading).await.map_err(|_| {
-            Refusal::too_slow(format!("request body not received within {} s", self.timeout.as_secs()))
+            ApiError::too_slow(format!("request body not received within {} s", self.timeout.as_secs()))
         })??;
         let content = serde_json::from_slice(&body)
-            .map_err(|cause| Refusal::bad_request(format!("invalid request body: {cause}")))?;
+            .map_err(|cause| ApiError::bad_request(format!("invalid request body: {cause}")))?;
         Ok(Parsed { content, _room: room })
     }
 
-    async fn read(&self, body: Body, announced: Option<usize>) -> Result<Vec<u8>, Refusal> {
+    async fn read(&self, body: Body, announced: Option<usize>) -> Result<Vec<u8>, ApiError> {
         let mut stream = body.into_data_stream();
         let mut bytes = Vec::with_capacity(announced.unwrap_or(0).min(self.limit));
         let mut length = 0;
         while let Some(part) = stream.next().await {
-            let part = part.map_err(|cause| Refusal::bad_request(format!("failed to read request body: {cause}")))?;
+            let part = part.map_err(|cause| ApiError::bad_request(format!("failed to read request body: {cause}")))?;
             length += part.len();
             if length <= self.limit {
                 bytes.extend_from_slice(&part);
@@ -73,7 +73,7 @@ impl Reader {
             }
         }
         if length > self.limit {
-            return Err(Refusal::too_large(format!(
+            return Err(ApiError::too_large(format!(
                 "request body is longer than the limit of {} bytes; send fewer texts per request",
                 self.limit
             )));

@@ -8,7 +8,7 @@ use serde_json::json;
 use tidewheel_core::ports::Purpose;
 
 use super::Service;
-use super::error::Refusal;
+use super::error::ApiError;
 use super::vectors::{self, Rows};
 
 /// The purpose of a text, as written in a request.
@@ -66,7 +66,7 @@ struct EncodeBatchAnswer<'a> {
 }
 
 /// `POST /encode`.
-pub(super) async fn encode(State(service): State<Service>, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn encode(State(service): State<Service>, request: Request) -> Result<Response, ApiError> {
     let binary = vectors::wants_binary(request.headers());
     let mut body = service.reader().json::<EncodeRequest>(request).await?;
     let (purpose, truncate) = (body.content.purpose.into(), body.content.truncate);
@@ -79,7 +79,7 @@ pub(super) async fn encode(State(service): State<Service>, request: Request) -> 
 }
 
 /// `POST /encode_batch`.
-pub(super) async fn encode_batch(State(service): State<Service>, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn encode_batch(State(service): State<Service>, request: Request) -> Result<Response, ApiError> {
     let binary = vectors::wants_binary(request.headers());
     let mut body = service.reader().json::<EncodeBatchRequest>(request).await?;
     let (purpose, truncate) = (body.content.purpose.into(), body.content.truncate);
@@ -113,20 +113,20 @@ pub(super) async fn info(State(service): State<Service>) -> Response {
 }
 
 /// `GET /metrics`.
-pub(super) async fn metrics(State(service): State<Service>) -> Result<Response, Refusal> {
+pub(super) async fn metrics(State(service): State<Service>) -> Result<Response, ApiError> {
     let render = service
         .options()
         .metrics
         .as_ref()
-        .ok_or_else(|| Refusal::not_found("no_metrics", "metrics are disabled in this process"))?;
+        .ok_or_else(|| ApiError::not_found("no_metrics", "metrics are disabled in this process"))?;
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, kind)], render()).into_response())
 }
 
 /// `GET /tokenizer`: the model's `tokenizer.json` with the settings of the neighbouring files applied.
-pub(super) async fn tokenizer(State(service): State<Service>) -> Result<Response, Refusal> {
+pub(super) async fn tokenizer(State(service): State<Service>) -> Result<Response, ApiError> {
     let written = tokio::task::spawn_blocking(move || service.engine().tokenizer_json()).await;
-    let written = written.map_err(|cause| Refusal::internal(format!("failed to serialize tokenizer: {cause}")))?;
+    let written = written.map_err(|cause| ApiError::internal(format!("failed to serialize tokenizer: {cause}")))?;
     let Some(json) = written else {
         let message = "model has no tokenizer.json; tokens are runs of up to six letters and single symbols";
         let body = axum::Json(json!({"error": message, "tokenizer": "words"}));
@@ -136,8 +136,8 @@ pub(super) async fn tokenizer(State(service): State<Service>) -> Result<Response
 }
 
 /// Fallback for unknown paths.
-pub(super) async fn unknown(request: Request) -> Refusal {
-    Refusal::not_found(
+pub(super) async fn unknown(request: Request) -> ApiError {
+    ApiError::not_found(
         "unknown_path",
         format!(
             "unknown path {}; available: POST /encode, /encode_batch, /v1/embeddings and GET /health, /ready, /info, /metrics, /tokenizer",

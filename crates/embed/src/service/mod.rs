@@ -16,7 +16,7 @@
 mod body;
 mod error;
 mod handlers;
-pub mod meters;
+pub mod metric;
 mod openai;
 mod options;
 mod queue;
@@ -41,8 +41,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use body::Reader;
-use error::Refusal;
-use meters::Meters;
+use error::ApiError;
+use metric::ServiceMetrics;
 use scheduler::{QueueLimits, Scheduler};
 use tidewheel_engine::tokens::Encoding;
 use tidewheel_engine::{Engine, EngineInfo};
@@ -112,7 +112,7 @@ struct Inner {
     /// Tokens of the passage and query prefixes that are not pooled.
     unpooled: [usize; 2],
     scheduler: Scheduler,
-    meters: Arc<Meters>,
+    metrics: Arc<ServiceMetrics>,
     gate: Gate,
     closing: AtomicBool,
     closed: Notify,
@@ -144,9 +144,9 @@ impl Service {
             features: &[TRUNCATE],
             version: env!("CARGO_PKG_VERSION"),
         };
-        let meters = Arc::new(Meters::new());
+        let metrics = Arc::new(ServiceMetrics::new());
         let limits = QueueLimits { tokens: options.queue_tokens, requests: options.queue_requests };
-        let scheduler = Scheduler::start(Arc::clone(&engine), Arc::clone(&meters), workers, limits)?;
+        let scheduler = Scheduler::start(Arc::clone(&engine), Arc::clone(&metrics), workers, limits)?;
         let inner = Inner {
             model_header: HeaderValue::from_str(&vectors::header_form(&info.engine.model, &info.engine.revision))
                 .unwrap_or_else(|_| HeaderValue::from_static("?")),
@@ -154,7 +154,7 @@ impl Service {
             unpooled: [&info.engine.passage_prefix, &info.engine.query_prefix].map(|prefix| engine.unpooled(prefix)),
             splitter: Splitter::new(Arc::clone(&engine), workers),
             scheduler,
-            meters,
+            metrics,
             gate: Gate::new("embedder", options.token.clone()),
             closing: AtomicBool::new(false),
             closed: Notify::new(),
@@ -249,7 +249,7 @@ impl Service {
         purpose: Purpose,
         truncate: bool,
         held: T,
-    ) -> Result<Embedded, Refusal> {
+    ) -> Result<Embedded, ApiError> {
         self.admit(texts.len())?;
         let info = self.engine().info();
         let (prefix, unpooled) = match purpose {
@@ -258,45 +258,47 @@ impl Service {
         };
         let started = Instant::now();
         let encodings = self.inner.splitter.split(texts, prefix, unpooled, truncate).await?;
-        self.inner.meters.tokenized(started.elapsed());
+        self.inner.metrics.tokenized(started.elapsed());
         drop(held);
         self.compute(encodings).await
     }
 
     /// Embeds tokenized texts.
-    async fn embed_tokens(&self, encodings: Vec<Encoding>) -> Result<Embedded, Refusal> {
+    async fn embed_tokens(&self, encodings: Vec<Encoding>) -> Result<Embedded, ApiError> {
         self.admit(encodings.len())?;
         self.compute(encodings).await
     }
 
     /// Returns the error for a request without a valid token.
-    fn denied(&self, request: &Request) -> Option<Refusal> {
+    fn denied(&self, request: &Request) -> Option<ApiError> {
         match self.inner.gate.check(request) {
             Access::Granted => None,
-            Access::Missing | Access::Wrong => Some(Refusal::unauthorized()),
-            Access::TooMany(wait) => Some(Refusal::busy("too many wrong tokens from this address", wait.as_secs() + 1)),
+            Access::Missing | Access::Wrong => Some(ApiError::unauthorized()),
+            Access::TooMany(wait) => {
+                Some(ApiError::busy("too many wrong tokens from this address", wait.as_secs() + 1))
+            }
         }
     }
 
-    fn admit(&self, texts: usize) -> Result<(), Refusal> {
+    fn admit(&self, texts: usize) -> Result<(), ApiError> {
         if self.is_closing() {
-            return Err(Refusal::closing());
+            return Err(ApiError::closing());
         }
         let limit = self.options().max_texts;
         if texts > limit {
-            return Err(Refusal::too_large(format!("{texts} texts in one request, limit {limit}; split the list")));
+            return Err(ApiError::too_large(format!("{texts} texts in one request, limit {limit}; split the list")));
         }
         self.inner.scheduler.admits()
     }
 
-    async fn compute(&self, encodings: Vec<Encoding>) -> Result<Embedded, Refusal> {
+    async fn compute(&self, encodings: Vec<Encoding>) -> Result<Embedded, ApiError> {
         if encodings.is_empty() {
             return Ok(Embedded { values: Vec::new(), tokens: 0 });
         }
         let tokens = encodings.iter().map(|encoding| encoding.ids.len()).sum();
         let answer = self.inner.scheduler.submit(encodings)?;
         let values =
-            answer.await.map_err(|_| Refusal::internal("compute thread exited before completing the request"))??;
+            answer.await.map_err(|_| ApiError::internal("compute thread exited before completing the request"))??;
         Ok(Embedded { values, tokens })
     }
 }
@@ -380,9 +382,9 @@ async fn guard_openai(State(service): State<Service>, request: Request, next: Ne
 async fn count(State(service): State<Service>, request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let status = response.status().as_u16();
-    service.inner.meters.answered(status);
+    service.inner.metrics.answered(status);
     if status == 429 {
-        service.inner.meters.refused();
+        service.inner.metrics.refused();
     }
     response
 }

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use tidewheel_core::ports::Purpose;
 
-use super::error::Refusal;
+use super::error::ApiError;
 use super::vectors;
 use super::{Embedded, Service};
 use tidewheel_engine::tokens::Encoding;
@@ -86,17 +86,17 @@ pub(super) async fn embeddings(State(service): State<Service>, request: Request)
     }
 }
 
-async fn answer(service: &Service, request: Request) -> Result<Response, Refusal> {
+async fn answer(service: &Service, request: Request) -> Result<Response, ApiError> {
     let mut body = service.reader().json::<EmbeddingsRequest>(request).await?;
     let model = &service.engine().info().model;
     let dimension = service.dimension();
     let asked = &body.content;
     if let Some(asked) = asked.model.as_ref().filter(|asked| !same_model(asked, model)) {
         let message = format!("this embedder serves model {model:?}, not {asked:?}");
-        return Err(Refusal::not_found("model_not_found", message));
+        return Err(ApiError::not_found("model_not_found", message));
     }
     if let Some(asked) = asked.dimensions.filter(|asked| *asked != dimension) {
-        return Err(Refusal::bad_request(format!("model {model:?} has {dimension} dimensions, not {asked}")));
+        return Err(ApiError::bad_request(format!("model {model:?} has {dimension} dimensions, not {asked}")));
     }
     let format = asked.encoding_format;
     let Embedded { values, tokens } = match std::mem::replace(&mut body.content.input, Input::Texts(Vec::new())) {
@@ -128,9 +128,9 @@ async fn answer(service: &Service, request: Request) -> Result<Response, Refusal
     Ok(vectors::json(&EmbeddingsAnswer { object: "list", data: data.collect(), model, usage }, values.len()))
 }
 
-fn not_empty<T>(inputs: &[T]) -> Result<(), Refusal> {
+fn not_empty<T>(inputs: &[T]) -> Result<(), ApiError> {
     if inputs.is_empty() {
-        return Err(Refusal::bad_request("input is an empty array: expected at least one text"));
+        return Err(ApiError::bad_request("input is an empty array: expected at least one text"));
     }
     Ok(())
 }
@@ -142,9 +142,9 @@ fn same_model(asked: &str, model: &str) -> bool {
 }
 
 /// Truncates ids to the model's maximum and adds its special tokens.
-fn with_specials(service: &Service, mut ids: Vec<u32>) -> Result<Encoding, Refusal> {
+fn with_specials(service: &Service, mut ids: Vec<u32>) -> Result<Encoding, ApiError> {
     if ids.is_empty() {
-        return Err(Refusal::bad_request("input contains an empty token array: expected at least one token"));
+        return Err(ApiError::bad_request("input contains an empty token array: expected at least one token"));
     }
     // The encoding of an empty text is only special tokens. Of an odd number, the larger half goes in front.
     let specials = service.engine().tokenize("").ids;
@@ -155,8 +155,10 @@ fn with_specials(service: &Service, mut ids: Vec<u32>) -> Result<Encoding, Refus
 
 /// Fallback for an unsupported method.
 pub(super) async fn wrong_method() -> Response {
-    let refusal =
-        Refusal { status: StatusCode::METHOD_NOT_ALLOWED, ..Refusal::bad_request("/v1/embeddings supports only POST") };
+    let refusal = ApiError {
+        status: StatusCode::METHOD_NOT_ALLOWED,
+        ..ApiError::bad_request("/v1/embeddings supports only POST")
+    };
     refusal.into_openai()
 }
 

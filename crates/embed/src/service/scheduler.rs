@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::error::{Refusal, ServiceError};
-use super::meters::Meters;
+use super::error::{ApiError, ServiceError};
+use super::metric::ServiceMetrics;
 use super::queue::{Piece, Queue, Tile};
 use tidewheel_engine::tokens::Encoding;
 use tidewheel_engine::{Engine, Text, Workspace};
 
 /// The concatenated vectors of a request, or its error.
-pub(super) type Outcome = Result<Vec<f32>, Refusal>;
+pub(super) type Outcome = Result<Vec<f32>, ApiError>;
 
 /// Time without progress on queued work before the service reports itself not ready. The slowest tile on the slowest
 /// machine takes a few seconds.
@@ -78,7 +78,7 @@ struct Waiting {
 
 struct Shared {
     engine: Arc<dyn Engine>,
-    meters: Arc<Meters>,
+    metrics: Arc<ServiceMetrics>,
     limits: QueueLimits,
     workers: usize,
     waiting: Mutex<Waiting>,
@@ -93,13 +93,13 @@ pub(super) struct Scheduler {
 impl Scheduler {
     pub(super) fn start(
         engine: Arc<dyn Engine>,
-        meters: Arc<Meters>,
+        metrics: Arc<ServiceMetrics>,
         workers: usize,
         limits: QueueLimits,
     ) -> Result<Self, ServiceError> {
         let waiting = Waiting { queue: Queue::new(), idle: 0, ending: false, moved: Instant::now(), speed: None };
         let shared =
-            Arc::new(Shared { engine, meters, limits, workers, waiting: Mutex::new(waiting), wake: Condvar::new() });
+            Arc::new(Shared { engine, metrics, limits, workers, waiting: Mutex::new(waiting), wake: Condvar::new() });
         let scheduler = Self { shared: Arc::clone(&shared) };
         for number in 0..workers {
             let shared = Arc::clone(&shared);
@@ -112,12 +112,12 @@ impl Scheduler {
     }
 
     /// Checks whether a request of at least one text would be accepted now. Cheap enough to run before tokenization.
-    pub(super) fn admits(&self) -> Result<(), Refusal> {
+    pub(super) fn admits(&self) -> Result<(), ApiError> {
         self.shared.admits(&self.shared.waiting(), 1)
     }
 
     /// Queues a request of at least one text. Dropping the receiver abandons it.
-    pub(super) fn submit(&self, texts: Vec<Encoding>) -> Result<oneshot::Receiver<Outcome>, Refusal> {
+    pub(super) fn submit(&self, texts: Vec<Encoding>) -> Result<oneshot::Receiver<Outcome>, ApiError> {
         let lengths: Vec<usize> = texts.iter().map(|text| text.ids.len()).collect();
         let (reply, answer) = oneshot::channel();
         let progress = Progress { vectors: Vec::new(), left: texts.len(), started: false, reply: Some(reply) };
@@ -153,7 +153,7 @@ impl Scheduler {
         for job in jobs {
             if let Some(reply) = lock(&job.progress).reply.take() {
                 // The client may have disconnected.
-                let _ = reply.send(Err(Refusal::closing()));
+                let _ = reply.send(Err(ApiError::closing()));
             }
         }
     }
@@ -172,10 +172,10 @@ impl Shared {
     }
 
     fn show(&self, waiting: &Waiting) {
-        self.meters.queue(waiting.queue.tokens(), waiting.queue.requests());
+        self.metrics.queue(waiting.queue.tokens(), waiting.queue.requests());
     }
 
-    fn admits(&self, waiting: &Waiting, tokens: usize) -> Result<(), Refusal> {
+    fn admits(&self, waiting: &Waiting, tokens: usize) -> Result<(), ApiError> {
         let (queued, requests) = (waiting.queue.tokens(), waiting.queue.requests());
         if queued == 0 || (queued + tokens <= self.limits.tokens && requests < self.limits.requests) {
             return Ok(());
@@ -183,7 +183,7 @@ impl Shared {
         let excess = (queued + tokens).saturating_sub(self.limits.tokens).max(queued / 4);
         let retry_after = seconds_for(excess, waiting.speed, self.workers);
         let message = format!("embedder is overloaded: {queued} tokens in {requests} requests queued");
-        Err(Refusal::busy(message, retry_after))
+        Err(ApiError::busy(message, retry_after))
     }
 
     fn work(&self) {
@@ -193,7 +193,7 @@ impl Shared {
             let started = Instant::now();
             let failed = self.compute(&tile, alone, &mut workspace, &mut vectors);
             let took = started.elapsed();
-            self.meters.computed(tile.pieces.len(), tile.tokens, room, took);
+            self.metrics.computed(tile.pieces.len(), tile.tokens, room, took);
             self.finished(tile.tokens, took);
             deliver(&tile.pieces, &vectors, self.engine.info().dimension, &failed);
         }
@@ -208,7 +208,7 @@ impl Shared {
                 // Remaining work is split among idle threads, so that the last tile does not run on one thread alone.
                 let room = whole.min(waiting.queue.tokens().div_ceil(waiting.idle + 1));
                 let tile = waiting.queue.take(room, whole, |job| job.abandoned());
-                self.meters.abandoned(tile.abandoned);
+                self.metrics.abandoned(tile.abandoned);
                 self.show(&waiting);
                 if tile.pieces.is_empty() {
                     continue;
@@ -224,7 +224,7 @@ impl Shared {
                 for piece in &tile.pieces {
                     let mut progress = lock(&piece.ticket.progress);
                     if !std::mem::replace(&mut progress.started, true) {
-                        self.meters.waited(now.saturating_duration_since(piece.ticket.entered));
+                        self.metrics.waited(now.saturating_duration_since(piece.ticket.entered));
                     }
                 }
                 return Some((tile, room, alone));
@@ -301,7 +301,7 @@ fn deliver(pieces: &[Piece<Arc<Job>>], vectors: &[f32], dimension: usize, failed
             if let Some(cause) = cause {
                 if let Some(reply) = progress.reply.take() {
                     let message = format!("failed to embed text at index {}: {cause}", piece.index);
-                    let _ = reply.send(Err(Refusal::unusable(message)));
+                    let _ = reply.send(Err(ApiError::unusable(message)));
                 }
                 continue;
             }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 use tokio::sync::Semaphore;
 
-use super::error::Refusal;
+use super::error::ApiError;
 use tidewheel_engine::Engine;
 use tidewheel_engine::tokens::Encoding;
 
@@ -41,7 +41,7 @@ impl Splitter {
         prefix: &str,
         unpooled: usize,
         truncate: bool,
-    ) -> Result<Vec<Encoding>, Refusal> {
+    ) -> Result<Vec<Encoding>, ApiError> {
         let lengths: Vec<usize> = texts.iter().map(String::len).collect();
         if lengths.iter().sum::<usize>() <= INLINE {
             return encode(&*self.engine, &texts, prefix, unpooled, truncate);
@@ -51,10 +51,10 @@ impl Splitter {
         let parts = slices(&lengths, self.parts).into_iter().map(|range| {
             let (engine, texts, prefix) = (Arc::clone(&self.engine), Arc::clone(&texts), Arc::clone(&prefix));
             async move {
-                let _core = self.cores.acquire().await.map_err(|_| Refusal::closing())?;
+                let _core = self.cores.acquire().await.map_err(|_| ApiError::closing())?;
                 tokio::task::spawn_blocking(move || encode(&*engine, &texts[range], &prefix, unpooled, truncate))
                     .await
-                    .map_err(|cause| Refusal::internal(format!("failed to tokenize texts: {cause}")))?
+                    .map_err(|cause| ApiError::internal(format!("failed to tokenize texts: {cause}")))?
             }
         });
         Ok(try_join_all(parts).await?.into_iter().flatten().collect())
@@ -67,7 +67,7 @@ fn encode(
     prefix: &str,
     unpooled: usize,
     truncate: bool,
-) -> Result<Vec<Encoding>, Refusal> {
+) -> Result<Vec<Encoding>, ApiError> {
     let encode = |text: &String| {
         let prefixed = if prefix.is_empty() { None } else { Some(format!("{prefix}{text}")) };
         let encoding = engine.tokenize(prefixed.as_ref().unwrap_or(text));
@@ -75,12 +75,12 @@ fn encode(
         if truncate { Ok(encoding) } else { whole(engine, prefixed.as_ref().unwrap_or(text), encoding) }
     };
     catch_unwind(AssertUnwindSafe(|| texts.iter().map(encode).collect())).unwrap_or_else(|_| {
-        Err(Refusal::unusable("tokenizer failed on one of the texts; send texts one at a time to find it"))
+        Err(ApiError::unusable("tokenizer failed on one of the texts; send texts one at a time to find it"))
     })
 }
 
 /// Rejects a text whose encoding was truncated.
-fn whole(engine: &dyn Engine, text: &str, encoding: Encoding) -> Result<Encoding, Refusal> {
+fn whole(engine: &dyn Engine, text: &str, encoding: Encoding) -> Result<Encoding, ApiError> {
     let most = engine.info().max_tokens;
     // An encoding below the maximum is complete. The others are rare and counted exactly.
     if encoding.ids.len() < most {
@@ -91,7 +91,7 @@ fn whole(engine: &dyn Engine, text: &str, encoding: Encoding) -> Result<Encoding
     if tokens <= most {
         return Ok(encoding);
     }
-    Err(Refusal::too_long(format!("text has {tokens} tokens, the model's maximum context length is {most}")))
+    Err(ApiError::too_long(format!("text has {tokens} tokens, the model's maximum context length is {most}")))
 }
 
 /// Splits a list into at most `parts` slices of about equal length, each of at least [`PART`] bytes.

@@ -54,7 +54,9 @@ pub(super) fn json(body: &impl Serialize, values: usize) -> Response {
     let mut bytes = Vec::with_capacity(values * JSON_BYTES_PER_VALUE + 256);
     match serde_json::to_writer(&mut bytes, body) {
         Ok(()) => ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response(),
-        Err(cause) => super::error::Refusal::internal(format!("failed to serialize response: {cause}")).into_response(),
+        Err(cause) => {
+            super::error::ApiError::internal(format!("failed to serialize response: {cause}")).into_response()
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use self::shape::{Layout, Shape};
 use self::weights::{PackedLinear, places};
 use super::buffer::{Buffer, Workspace};
 use super::kernel::{AttentionElement, Element, Isa};
-use super::team::Team;
+use super::thread_pool::ThreadPool;
 use super::{Engine, EngineInfo, Text};
 use crate::model::{Activation, Description, Layer, LoadError, Norm, Pooling, Weights};
 use crate::tokens::{Encoding, Tokenizer};
@@ -143,8 +143,8 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Network<V, E, A> {
 
 /// The thread pool with its layout and memory.
 #[derive(Debug)]
-struct TeamWork {
-    team: Team,
+struct PoolWork {
+    pool: ThreadPool,
     layout: Layout,
     workspace: Workspace,
 }
@@ -159,7 +159,7 @@ pub(super) struct Bert<V, E, A> {
     include_prompt: bool,
     layout: Layout,
     /// Held while computing one text on all cores.
-    team: Mutex<TeamWork>,
+    pool: Mutex<PoolWork>,
     /// Workspaces for callers that find the thread pool in use.
     spare: Mutex<Vec<Workspace>>,
 }
@@ -177,10 +177,10 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Bert<V, E, A> {
         let too_large = || LoadError::unsupported(&model.directory, "one text needs more than 8 GiB of memory");
         let shape = Shape::new::<V, E, A>(model).ok_or_else(too_large)?;
         let longest = model.max_tokens;
-        let team = Team::new(threads);
+        let pool = ThreadPool::new(threads);
         let layout = |tokens, members| Layout::new::<V, E, A>(&shape, tokens, longest, members).ok_or_else(too_large);
-        let (layout, team_layout) = (layout(TILE_TOKENS.max(longest), 1)?, layout(longest, team.size())?);
-        if layout.capacity / V::ROWS * shape.chunks >= Team::MOST_UNITS {
+        let (layout, team_layout) = (layout(TILE_TOKENS.max(longest), 1)?, layout(longest, pool.size())?);
+        if layout.capacity / V::ROWS * shape.chunks >= ThreadPool::MOST_UNITS {
             return Err(too_large());
         }
         let network = Network::load(isa, shape, model, &mut source)?;
@@ -193,7 +193,7 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Bert<V, E, A> {
             pooling: model.pooling,
             include_prompt: model.include_prompt,
             layout,
-            team: Mutex::new(TeamWork { team, layout: team_layout, workspace: Workspace::default() }),
+            pool: Mutex::new(PoolWork { pool, layout: team_layout, workspace: Workspace::default() }),
             spare: Mutex::default(),
         })
     }
@@ -254,17 +254,17 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Engine for Bert<V, E, A> {
     fn embed_one(&self, text: Text<'_>, out: &mut [f32]) {
         assert_eq!(out.len(), self.info.dimension, "one vector");
         // A panic with the lock held leaves only values that the next pass overwrites.
-        let work = match self.team.try_lock() {
+        let work = match self.pool.try_lock() {
             Ok(work) => Some(work),
             Err(std::sync::TryLockError::Poisoned(work)) => Some(work.into_inner()),
             Err(std::sync::TryLockError::WouldBlock) => None,
         };
         match work {
-            Some(mut work) if work.team.size() > 1 => {
-                let TeamWork { team, layout, workspace } = &mut *work;
+            Some(mut work) if work.pool.size() > 1 => {
+                let PoolWork { pool, layout, workspace } = &mut *work;
                 let texts = [text];
                 let mut pass = Pass::new(&self.network, layout, &texts, workspace.places(layout.places));
-                share(&pass, team);
+                share(&pass, pool);
                 self.pool(&texts, pass.residual(), out);
             }
             _ => {
@@ -279,8 +279,8 @@ impl<V: Isa, E: Element<V>, A: AttentionElement<V>> Engine for Bert<V, E, A> {
 
 /// Computes a pass on a thread pool.
 #[allow(unsafe_code)]
-fn share<V: Isa, E: Element<V>, A: AttentionElement<V>>(pass: &Pass<'_, V, E, A>, team: &mut Team) {
+fn share<V: Isa, E: Element<V>, A: AttentionElement<V>>(pass: &Pass<'_, V, E, A>, pool: &mut ThreadPool) {
     // SAFETY: the pool computes each unit once and each step after the previous one, its threads have distinct indices,
     // and the layout of a shared pass was made for this pool.
-    team.run(&pass.units(), &|step, unit, member| unsafe { pass.unit(step, unit, member) });
+    pool.run(&pass.units(), &|step, unit, member| unsafe { pass.unit(step, unit, member) });
 }

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tidewheel_core::change::Change;
-use tidewheel_core::ports::{Archive, Index, Journal, Source};
+use tidewheel_core::ports::{Index, Journal, Source, StreamLog};
 
 pub use judge::Kind;
 pub use run::audit;
@@ -46,7 +46,7 @@ pub struct AuditPorts {
     /// The checkpoints.
     pub journal: Arc<dyn Journal>,
     /// Stage 1, for a repair; `None` for an audit without repair.
-    pub repair: Option<Arc<dyn Archive<Change>>>,
+    pub repair: Option<Arc<dyn StreamLog<Change>>>,
 }
 
 /// Options of an audit.

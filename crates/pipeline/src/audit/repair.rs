@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
 use tidewheel_core::key;
-use tidewheel_core::ports::{Archive, Fence, FenceTarget, PortResult};
+use tidewheel_core::ports::{Fence, FenceTarget, PortResult, StreamLog};
 use tidewheel_core::version::{ClusterTime, Version};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 impl Run<'_> {
     /// Repairs these documents.
     pub(super) async fn repair(&self, confirmed: &[Confirmed]) -> PortResult<()> {
-        let Some(archive) = &self.ports.repair else { return Ok(()) };
+        let Some(stream_log) = &self.ports.repair else { return Ok(()) };
         let checkpoint = self.ports.journal.load().await?.ok_or_else(|| {
             PortError::fatal("nothing to repair: no producer has run on this Redis yet")
                 .with_hint("start `tidewheel run`: its initial snapshot indexes all documents")
@@ -53,8 +53,8 @@ impl Run<'_> {
                 })
             });
             let changes: Vec<Change> = changes.collect();
-            self.room(&**archive).await?;
-            archive.append(&changes).await?;
+            self.room(&**stream_log).await?;
+            stream_log.append(&changes).await?;
             let documents = changes.iter().filter(|change| change.operation == Operation::Read).count() as u64;
             sent += documents;
             deleted += changes.len() as u64 - documents;
@@ -85,9 +85,9 @@ impl Run<'_> {
         }
     }
 
-    async fn room(&self, archive: &dyn Archive<Change>) -> PortResult<()> {
+    async fn room(&self, stream_log: &dyn StreamLog<Change>) -> PortResult<()> {
         let begun = Instant::now();
-        while archive.backlog().await? > ROOM {
+        while stream_log.backlog().await? > ROOM {
             if begun.elapsed() > self.options.arrive {
                 return Err(stuck(
                     "stage 1 is full and not draining",

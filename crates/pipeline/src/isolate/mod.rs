@@ -20,7 +20,7 @@ use tidewheel_core::ports::PortResult;
 use tidewheel_core::retry::Backoff;
 use tracing::{debug, warn};
 
-use crate::retry::{GivenUp, Patience};
+use crate::retry::{RetryError, RetryPolicy};
 pub(crate) use plan::Suspect;
 use plan::{Piece, Step, stops};
 
@@ -44,7 +44,7 @@ pub(crate) enum Failure {
     /// The request with the items failed.
     Items(PortError),
     /// A failure unrelated to the items.
-    GivenUp(GivenUp),
+    RetryError(RetryError),
 }
 
 impl From<PortError> for Failure {
@@ -53,9 +53,9 @@ impl From<PortError> for Failure {
     }
 }
 
-impl From<GivenUp> for Failure {
-    fn from(given_up: GivenUp) -> Self {
-        Self::GivenUp(given_up)
+impl From<RetryError> for Failure {
+    fn from(given_up: RetryError) -> Self {
+        Self::RetryError(given_up)
     }
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct Sifted<O> {
 
 /// Settings for sending a batch.
 pub(crate) struct Isolation<'a, A, P> {
-    pub(crate) patience: &'a Patience,
+    pub(crate) retry: &'a RetryPolicy,
     pub(crate) successes: &'a Successes,
     /// Completes "failed to …".
     pub(crate) what: &'static str,
@@ -93,7 +93,7 @@ where
     G: Future<Output = PortResult<()>>,
 {
     /// Sends the items of these ranges until all except the suspects are done.
-    pub(crate) async fn sift(&self, ranges: impl Iterator<Item = Range<usize>>) -> Result<Sifted<O>, GivenUp> {
+    pub(crate) async fn sift(&self, ranges: impl Iterator<Item = Range<usize>>) -> Result<Sifted<O>, RetryError> {
         let seen = self.successes.count();
         let mut todo: VecDeque<Piece> = ranges.map(|range| Piece::new(range, seen)).collect();
         let (mut done, mut suspects) = (Vec::with_capacity(todo.len()), Vec::new());
@@ -110,21 +110,21 @@ where
             let works = piece.needs_proof(&error) && self.works(piece.seen).await;
             let (items, retry_after) = (piece.range.len(), error.retry_after);
             match piece.failed(error.clone(), works, self.successes.count()) {
-                Step::Stop => return Err(self.patience.stopped(self.what, error)),
+                Step::Stop => return Err(self.retry.stopped(self.what, error)),
                 // Other pieces first: their success is the proof for this one.
                 Step::Again(piece) => {
                     todo.push_back(piece);
-                    self.patience.fails(self.what, &error);
-                    self.patience.pause(backoff.next_delay(retry_after)).await?;
+                    self.retry.fails(self.what, &error);
+                    self.retry.pause(backoff.next_delay(retry_after)).await?;
                 }
                 Step::Halve(first, second) => {
-                    self.patience.succeeds(self.what);
+                    self.retry.succeeds(self.what);
                     debug!(items, "failed to {} as a batch, halving it: {error}", self.what);
                     todo.push_front(second);
                     todo.push_front(first);
                 }
                 Step::Suspect(suspect) => {
-                    self.patience.succeeds(self.what);
+                    self.retry.succeeds(self.what);
                     warn!("failed to {} for one item while other requests succeed: {error}", self.what);
                     suspects.push(suspect);
                 }
@@ -138,17 +138,17 @@ where
     pub(crate) async fn settle(
         &self,
         mut suspects: Vec<Suspect>,
-    ) -> Result<Vec<(usize, Result<O, PortError>)>, GivenUp> {
+    ) -> Result<Vec<(usize, Result<O, PortError>)>, RetryError> {
         let mut settled = Vec::with_capacity(suspects.len());
         let mut backoff = Backoff::for_servers();
         while !suspects.is_empty() {
             let retry_after = suspects.iter().filter_map(|suspect| suspect.error.retry_after).max();
-            self.patience.pause(backoff.next_delay(retry_after)).await?;
+            self.retry.pause(backoff.next_delay(retry_after)).await?;
             let mut failed = Vec::with_capacity(suspects.len());
             for suspect in suspects {
                 match self.send(suspect.index..suspect.index + 1).await? {
                     Ok(answer) => settled.push((suspect.index, Ok(answer))),
-                    Err(error) if stops(&error) => return Err(self.patience.stopped(self.what, error)),
+                    Err(error) if stops(&error) => return Err(self.retry.stopped(self.what, error)),
                     Err(error) => failed.push((suspect, error)),
                 }
             }
@@ -156,7 +156,7 @@ where
             let latest = failed.iter().map(|(suspect, _)| suspect.seen).max().unwrap_or_default();
             let works = !failed.is_empty() && self.works(latest).await;
             if let Some((_, error)) = failed.first().filter(|_| !works) {
-                self.patience.fails(self.what, error);
+                self.retry.fails(self.what, error);
             }
             let seen = self.successes.count();
             suspects = Vec::new();
@@ -172,18 +172,18 @@ where
     }
 
     /// Makes one attempt.
-    async fn send(&self, range: Range<usize>) -> Result<Result<O, PortError>, GivenUp> {
+    async fn send(&self, range: Range<usize>) -> Result<Result<O, PortError>, RetryError> {
         match (self.attempt)(range).await {
             Ok(answer) => {
                 self.successes.add();
-                self.patience.succeeds(self.what);
+                self.retry.succeeds(self.what);
                 Ok(Ok(answer))
             }
             Err(Failure::Items(error)) => {
-                self.patience.counts(&error);
+                self.retry.counts(&error);
                 Ok(Err(error))
             }
-            Err(Failure::GivenUp(given_up)) => Err(given_up),
+            Err(Failure::RetryError(given_up)) => Err(given_up),
         }
     }
 

@@ -7,8 +7,8 @@ use tidewheel_core::error::{Cause, PortError, Server};
 use tidewheel_core::ports::{Embedder, PortResult, Purpose};
 
 use crate::isolate::{Failure, Isolation, Sifted, Successes, Suspect};
-use crate::meters;
-use crate::retry::{GivenUp, Patience};
+use crate::metric;
+use crate::retry::{RetryError, RetryPolicy};
 
 /// Maximum number of texts per request. Enough to fill the embedder's tiles many times over, few enough that a request
 /// takes seconds on two cores with a real model.
@@ -26,14 +26,14 @@ pub(super) type Outcome = Option<Answer>;
 /// Requests vectors from the embedder.
 pub(super) struct Embedding<'a> {
     pub(super) embedder: &'a dyn Embedder,
-    pub(super) patience: &'a Patience,
+    pub(super) retry: &'a RetryPolicy,
     pub(super) successes: &'a Successes,
     pub(super) dimension: usize,
 }
 
 impl Embedding<'_> {
     /// Embeds the texts; returns those that fail alone while other requests succeed as suspects.
-    pub(super) async fn of(&self, texts: &[String]) -> Result<(Vec<Outcome>, Vec<Suspect>), GivenUp> {
+    pub(super) async fn of(&self, texts: &[String]) -> Result<(Vec<Outcome>, Vec<Suspect>), RetryError> {
         let ranges = (0..texts.len()).step_by(TEXTS).map(|start| start..(start + TEXTS).min(texts.len()));
         let (attempt, probe) = (|range: Range<usize>| self.attempt(&texts[range]), || self.probe());
         let Sifted { done, suspects } = self.isolation(attempt, probe).sift(ranges).await?;
@@ -52,7 +52,7 @@ impl Embedding<'_> {
         suspects: Vec<Suspect>,
         texts: &[String],
         outcomes: &mut [Outcome],
-    ) -> Result<(), GivenUp> {
+    ) -> Result<(), RetryError> {
         let places: Vec<usize> = suspects.iter().map(|suspect| suspect.index).collect();
         let own = |range: Range<usize>| {
             let place = places.binary_search(&range.start).expect("a suspect is in the list");
@@ -66,7 +66,7 @@ impl Embedding<'_> {
     }
 
     fn isolation<A, P>(&self, attempt: A, probe: P) -> Isolation<'_, A, P> {
-        Isolation { patience: self.patience, successes: self.successes, what: "embed texts", attempt, probe }
+        Isolation { retry: self.retry, successes: self.successes, what: "embed texts", attempt, probe }
     }
 
     /// A too-long error of a single text is an answer: the embedder works, and the text need not be retried. Of several
@@ -105,7 +105,7 @@ impl Embedding<'_> {
 fn fits(vectors: &Vectors, texts: usize, dimension: usize) -> PortResult<()> {
     let (found, count) = (vectors.dimension(), vectors.len());
     if found != dimension && count > 0 {
-        meters::rejected("dimension", count as u64);
+        metric::rejected("dimension", count as u64);
         return Err(PortError::fatal(format!(
             "the embedder returned vectors of dimension {found}, but announced dimension {dimension}"
         ))
@@ -121,7 +121,7 @@ fn fits(vectors: &Vectors, texts: usize, dimension: usize) -> PortResult<()> {
 /// Counts a rejected vector.
 fn rejected(error: &PortError) {
     if matches!(error.cause, Cause::NotFinite | Cause::Zero) {
-        meters::rejected(error.cause.name(), 1);
+        metric::rejected(error.cause.name(), 1);
     }
 }
 

@@ -33,7 +33,7 @@
 
 mod blank;
 mod embed;
-pub mod meters;
+pub mod metric;
 mod options;
 mod plan;
 mod recall;
@@ -66,11 +66,11 @@ use crate::health::Health;
 use crate::isolate::Successes;
 use crate::offload::{beside, offload};
 use crate::parking::{OnDeadLetter, park};
-use crate::retry::{GivenUp, Patience};
+use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;
 use crate::spans::BatchSpans;
 use embed::{Embedding, Outcome};
-use meters::{Meters, Saved};
+use metric::{Saved, ServiceMetrics};
 use plan::{Job, Plan, Planner};
 use recall::Recall;
 use reuse::Reuse;
@@ -122,12 +122,12 @@ impl Processor {
 
     /// Runs until `shutdown`, or until a failure that an operator has to fix.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
-        crate::meters::init_counters(NAME, &["not_finite", "zero", "dimension"]);
-        let patience = Patience { health: self.health, shutdown };
+        crate::metric::init_counters(NAME, &["not_finite", "zero", "dimension"]);
+        let retry = RetryPolicy { health: self.health, shutdown };
         let ProcessorPorts { queue, handover, embedder, known } = self.ports;
-        let info = patience.call("reach the embedder", || embedder.info()).await;
+        let info = retry.call("reach the embedder", || embedder.info()).await;
         let (info, tokens) = match info {
-            Ok(info) => (info, patience.call("get the model's tokeniser", || embedder.tokens()).await),
+            Ok(info) => (info, retry.call("get the model's tokeniser", || embedder.tokens()).await),
             Err(given_up) => return ended(given_up),
         };
         let tokens = match tokens {
@@ -141,7 +141,7 @@ impl Processor {
             handover,
             embedder,
             recall: Recall::new(known),
-            meters: Meters::new(),
+            metrics: ServiceMetrics::new(),
             fingerprints: Fingerprints::new(&info.model, &info.revision, info.dimension),
             planner: Arc::new(Planner {
                 renderer: self.renderer,
@@ -160,16 +160,16 @@ impl Processor {
             high_water: self.options.high_water,
             since_look: AtomicU64::new(0),
             tracer: self.tracer,
-            patience: patience.clone(),
+            retry: retry.clone(),
         };
-        Consumer { service: NAME, queue, options: self.options.consumer, patience }.run(work).await
+        Consumer { service: NAME, queue, options: self.options.consumer, retry }.run(work).await
     }
 }
 
-fn ended(given_up: GivenUp) -> Result<(), ServiceError> {
+fn ended(given_up: RetryError) -> Result<(), ServiceError> {
     match given_up {
-        GivenUp::Shutdown => Ok(()),
-        GivenUp::Failed(error) => Err(ServiceError::new(NAME, error)),
+        RetryError::Shutdown => Ok(()),
+        RetryError::Failed(error) => Err(ServiceError::new(NAME, error)),
     }
 }
 
@@ -178,7 +178,7 @@ struct Worker {
     handover: Arc<dyn Handover>,
     embedder: Arc<dyn Embedder>,
     recall: Recall,
-    meters: Meters,
+    metrics: ServiceMetrics,
     fingerprints: Fingerprints,
     planner: Arc<Planner>,
     info: EmbedderInfo,
@@ -191,25 +191,25 @@ struct Worker {
     /// Records handed over since the backlog of stage 2 was last read.
     since_look: AtomicU64,
     tracer: Option<Tracer>,
-    patience: Patience,
+    retry: RetryPolicy,
 }
 
 #[async_trait]
 impl Work<Change> for Worker {
-    async fn batch(&self, deliveries: Vec<Delivery<Change>>) -> Result<(), GivenUp> {
+    async fn batch(&self, deliveries: Vec<Delivery<Change>>) -> Result<(), RetryError> {
         let span = debug_span!("processor", entries = deliveries.len());
         self.process(deliveries).instrument(span).await
     }
 }
 
 impl Worker {
-    async fn process(&self, deliveries: Vec<Delivery<Change>>) -> Result<(), GivenUp> {
+    async fn process(&self, deliveries: Vec<Delivery<Change>>) -> Result<(), RetryError> {
         let mut spans = BatchSpans::begin(self.tracer.as_ref(), "process", STAGE_1, &deliveries);
         let planner = self.planner.clone();
         let mut plan = offload(planner.cost(&deliveries), move || planner.plan(deliveries)).await?;
         let jobs = std::mem::take(&mut plan.jobs);
         let entries = jobs.iter().map(|job| &job.entries).chain(plan.passed.iter().map(|passed| &passed.entries));
-        self.meters.superseded.increment(entries.map(|entries| (entries.len() as u64).saturating_sub(1)).sum());
+        self.metrics.superseded.increment(entries.map(|entries| (entries.len() as u64).saturating_sub(1)).sum());
         if let Some(spans) = &mut spans {
             traced::passed(spans, &plan.passed);
         }
@@ -221,7 +221,12 @@ impl Worker {
 
     /// Embeds the jobs and hands them over. Documents with a chunk that the embedder rejects as too long are split
     /// again.
-    async fn embed(&self, mut jobs: Vec<Job>, mut rest: Plan, spans: &mut Option<BatchSpans>) -> Result<(), GivenUp> {
+    async fn embed(
+        &self,
+        mut jobs: Vec<Job>,
+        mut rest: Plan,
+        spans: &mut Option<BatchSpans>,
+    ) -> Result<(), RetryError> {
         loop {
             let too_long = self.embed_once(jobs, rest, spans).await?;
             if too_long.is_empty() {
@@ -248,22 +253,22 @@ impl Worker {
         mut jobs: Vec<Job>,
         rest: Plan,
         spans: &mut Option<BatchSpans>,
-    ) -> Result<Vec<(Job, PortError)>, GivenUp> {
+    ) -> Result<Vec<(Job, PortError)>, RetryError> {
         let known = self.recall.ask(&reuse::reusable_points(&jobs)).await;
         let dimension = self.info.dimension;
         let reuse = Reuse::new(&jobs, known, &self.fingerprints, dimension);
         let texts = reuse.take_texts(&mut jobs);
         let embedder =
-            Embedding { embedder: &*self.embedder, patience: &self.patience, successes: &self.successes, dimension };
+            Embedding { embedder: &*self.embedder, retry: &self.retry, successes: &self.successes, dimension };
         let call = spans.is_some().then(|| EmbedCall::begin(&self.info, texts.len()));
         let (mut outcomes, suspects) = embedder.of(&texts).await?;
         let call = call.map(EmbedCall::end);
         let suspected: Vec<String> = suspects.iter().map(|suspect| texts[suspect.index].clone()).collect();
-        self.meters.embedded.increment(texts.len() as u64);
+        self.metrics.embedded.increment(texts.len() as u64);
         reuse.restore_texts(&mut jobs, texts);
         let (known, repeated) = reuse.saved(&jobs);
-        self.count(&self.meters.known, &known);
-        self.count(&self.meters.repeated, &repeated);
+        self.count(&self.metrics.known, &known);
+        self.count(&self.metrics.repeated, &repeated);
         let numbered: Vec<(usize, Job)> = jobs.into_iter().enumerate().collect();
         let (waiting, mut too_long) = self.hand_over(&reuse, &outcomes, numbered, rest, call.as_ref(), spans).await?;
         if !suspects.is_empty() {
@@ -284,7 +289,7 @@ impl Worker {
         mut plan: Plan,
         call: Option<&EmbedCall>,
         spans: &mut Option<BatchSpans>,
-    ) -> Result<(Vec<(usize, Job)>, Vec<(Job, PortError)>), GivenUp> {
+    ) -> Result<(Vec<(usize, Job)>, Vec<(Job, PortError)>), RetryError> {
         let (mut records, mut waiting, mut too_long) = (Vec::with_capacity(jobs.len()), Vec::new(), Vec::new());
         for (number, job) in jobs {
             let Some((vectors, unchanged)) = reuse.vectors(number, outcomes, self.info.dimension) else {

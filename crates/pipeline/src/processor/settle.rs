@@ -11,9 +11,9 @@ use tracing::{debug, info, warn};
 use super::plan::{Handful, Plan, Record, handfuls};
 use super::{NAME, Worker};
 use crate::isolate::{Attempt, Isolation, Probe, Sifted};
-use crate::meters;
+use crate::metric;
 use crate::parking::park;
-use crate::retry::GivenUp;
+use crate::retry::RetryError;
 use crate::spans::BatchSpans;
 
 /// Maximum number of records between two reads of the backlog of stage 2.
@@ -30,7 +30,7 @@ impl Worker {
         mut records: Vec<Record>,
         plan: Plan,
         spans: &mut Option<BatchSpans>,
-    ) -> Result<(), GivenUp> {
+    ) -> Result<(), RetryError> {
         let Plan { passed, superfluous, letters, .. } = plan;
         records.extend(passed.into_iter().map(|passed| (Embedded::without_vectors(passed.change), passed.entries)));
         let mut waiting = Vec::new();
@@ -91,31 +91,31 @@ impl Worker {
         // An entry that is not pending: the script runs as usual, and does nothing.
         let probe =
             move || -> Probe<'a> { Box::pin(async move { self.handover.hand_over(&[], &[EntryId::zero()]).await }) };
-        let (patience, successes) = (&self.patience, &self.handed_over);
-        Isolation { patience, successes, what: "hand over to stage 2", attempt, probe }
+        let (retry, successes) = (&self.retry, &self.handed_over);
+        Isolation { retry, successes, what: "hand over to stage 2", attempt, probe }
     }
 
     /// Acknowledges superseded entries.
-    async fn acknowledge(&self, superfluous: &[EntryId], spans: &mut Option<BatchSpans>) -> Result<(), GivenUp> {
+    async fn acknowledge(&self, superfluous: &[EntryId], spans: &mut Option<BatchSpans>) -> Result<(), RetryError> {
         if superfluous.is_empty() {
             return Ok(());
         }
-        self.patience.call("acknowledge entries", || self.queue.acknowledge(superfluous)).await?;
+        self.retry.call("acknowledge entries", || self.queue.acknowledge(superfluous)).await?;
         if let Some(spans) = spans {
             spans.end(superfluous);
         }
         Ok(())
     }
 
-    async fn park(&self, letters: Vec<DeadLetter>, spans: &mut Option<BatchSpans>) -> Result<(), GivenUp> {
+    async fn park(&self, letters: Vec<DeadLetter>, spans: &mut Option<BatchSpans>) -> Result<(), RetryError> {
         if letters.is_empty() {
             return Ok(());
         }
         for letter in &letters {
             warn!(entry = letter.id.0, "parked: {}", letter.reason);
         }
-        self.patience.call("park entries", || self.queue.park(&letters)).await?;
-        meters::parked(NAME, letters.len());
+        self.retry.call("park entries", || self.queue.park(&letters)).await?;
+        metric::parked(NAME, letters.len());
         if let Some(spans) = spans {
             spans.park(&letters);
         }
@@ -123,14 +123,14 @@ impl Worker {
     }
 
     /// Waits while stage 2 is above its high-water mark. Entries in flight stay pending with this processor meanwhile.
-    async fn wait_for_room(&self, records: u64) -> Result<(), GivenUp> {
+    async fn wait_for_room(&self, records: u64) -> Result<(), RetryError> {
         let every = LOOK_EVERY.min(self.high_water / 4);
         if self.since_look.fetch_add(records, Ordering::Relaxed) + records < every {
             return Ok(());
         }
         let mut waited = false;
         loop {
-            let backlog = self.patience.wait_for("read the backlog of stage 2", || self.handover.backlog()).await?;
+            let backlog = self.retry.wait_for("read the backlog of stage 2", || self.handover.backlog()).await?;
             if backlog < self.high_water {
                 break;
             }
@@ -138,7 +138,7 @@ impl Worker {
                 info!(backlog, high_water = self.high_water, "stage 2 is full; waiting for the upserters");
                 waited = true;
             }
-            self.patience.pause(PAUSE).await?;
+            self.retry.pause(PAUSE).await?;
         }
         if waited {
             info!("stage 2 has room again");

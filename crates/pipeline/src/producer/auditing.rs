@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::gauge;
-use tidewheel_core::meters;
+use tidewheel_core::metric;
 use tidewheel_core::ports::PortResult;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::ProducerPorts;
 use crate::audit::{AuditOptions, AuditPorts, Found, Kind, audit};
-use crate::meters::now_seconds;
+use crate::metric::now_seconds;
 use crate::processor::LeftOut;
 
 /// The pause after each page of a thousand: a million documents take some minutes, at little load on the servers.
@@ -74,7 +74,7 @@ impl Auditing {
 /// Resets the drift: another producer audits from here on, and the drift found by this one may have been repaired.
 pub(super) fn forget() {
     for kind in Kind::ALL {
-        gauge!(meters::DRIFT, "kind" => kind.name()).set(f64::NAN);
+        gauge!(metric::DRIFT, "kind" => kind.name()).set(f64::NAN);
     }
 }
 
@@ -85,9 +85,9 @@ fn report(found: &Found) {
         return;
     }
     for kind in Kind::ALL {
-        gauge!(meters::DRIFT, "kind" => kind.name()).set(found.of(kind) as f64);
+        gauge!(metric::DRIFT, "kind" => kind.name()).set(found.of(kind) as f64);
     }
-    gauge!(meters::AUDITED).set(now_seconds());
+    gauge!(metric::AUDITED).set(now_seconds());
     let (documents, seconds) = (found.documents, found.seconds as u64);
     if found.drift() == 0 {
         info!(documents, seconds, "audit passed: the index matches MongoDB");

@@ -33,7 +33,7 @@ mod admission;
 mod auditing;
 mod barrier;
 mod collecting;
-mod meters;
+mod metric;
 mod moves;
 mod options;
 mod plan;
@@ -50,13 +50,13 @@ pub(crate) use plan::Position;
 pub(crate) use session::now_ms;
 use session::{Ended, Session};
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::{Alarm, Index, Journal, Source, Tombstones};
+use tidewheel_core::ports::{CollectionRegistry, Index, Journal, Source, Tombstones};
 use tidewheel_core::retry::Backoff;
 use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::health::{Health, Telling};
+use crate::health::{FailureReport, Health};
 use crate::service::ServiceError;
 
 /// The service's name in errors, spans and labels.
@@ -82,7 +82,7 @@ pub struct ProducerPorts {
     /// Tombstones.
     pub tombstones: Arc<dyn Tombstones>,
     /// The record of the collection.
-    pub alarm: Arc<dyn Alarm>,
+    pub registry: Arc<dyn CollectionRegistry>,
 }
 
 impl Producer {
@@ -104,7 +104,7 @@ impl Producer {
 
     /// Runs until `shutdown`, or until a failure that an operator has to fix.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
-        meters::init_counters();
+        metric::init_counters();
         let mut backoff = Backoff::for_servers();
         let mut standing_by = false;
         let ended = loop {
@@ -122,16 +122,16 @@ impl Producer {
                 backoff.reset();
             }
             let was_standing_by = std::mem::take(&mut standing_by);
-            meters::leads(false);
+            metric::leads(false);
             let delay = match ended {
                 Ended::Shutdown => break Ok(()),
                 Ended::Conflict => {
                     warn!("the checkpoint was changed by another client; restarting from it");
-                    meters::restarts("conflict");
+                    metric::restarts("conflict");
                     backoff.next_delay(None)
                 }
                 Ended::Restarted => {
-                    meters::restarts("repair");
+                    metric::restarts("repair");
                     continue;
                 }
                 Ended::StandBy => {
@@ -144,14 +144,14 @@ impl Producer {
                     self.options.lease / 3
                 }
                 Ended::Failed(error) if error.class == ErrorClass::Transient => {
-                    meters::restarts("failed");
-                    crate::meters::failed(NAME, &error, true);
+                    metric::restarts("failed");
+                    crate::metric::failed(NAME, &error, true);
                     match self.health.fails(FOLLOW, &error.message) {
-                        Telling::First => warn!(hint = error.hint, "failed to {FOLLOW}, retrying: {error}"),
-                        Telling::Lasting(lasted, attempts) => {
+                        FailureReport::First => warn!(hint = error.hint, "failed to {FOLLOW}, retrying: {error}"),
+                        FailureReport::Lasting(lasted, attempts) => {
                             warn!(attempts, seconds = lasted.as_secs(), "still failing to {FOLLOW}: {error}");
                         }
-                        Telling::Not => debug!("still failing to {FOLLOW}: {error}"),
+                        FailureReport::Not => debug!("still failing to {FOLLOW}: {error}"),
                     }
                     backoff.next_delay(error.retry_after)
                 }

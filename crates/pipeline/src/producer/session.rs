@@ -18,7 +18,7 @@ use super::admission::Limits;
 use super::auditing::Auditing;
 use super::barrier::Barrier;
 use super::collecting::Collecting;
-use super::meters;
+use super::metric;
 use super::moves::present;
 use super::options::ProducerOptions;
 use super::plan::{self, Recovery, Start, Step};
@@ -82,7 +82,7 @@ impl Session<'_> {
         let _ = self.limits.set(limits);
         let (mut feed, checkpoint) = self.open().await?;
         self.health.started();
-        meters::leads(true);
+        metric::leads(true);
         // While the session is active, the feed has to return batches, even if empty ones.
         let _busy = Busy::new(self.health);
         info!(at = checkpoint.last.0.seconds, snapshot = ?checkpoint.snapshot, "ready");

@@ -7,7 +7,7 @@ use tidewheel_core::ports::{Appended, Checkpoint, FeedBatch, Parked, Repair};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::meters::Meters;
+use super::metric::ServiceMetrics;
 use super::plan::Step;
 use super::session::{Ended, Session};
 use crate::spans;
@@ -31,12 +31,12 @@ pub(super) struct Writer<'a> {
     /// Entries appended since the backlog of stage 1 was last read.
     since_look: u64,
     saved_at: Instant,
-    meters: Meters,
+    metrics: ServiceMetrics,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(session: &'a Session<'a>, checkpoint: Checkpoint) -> Self {
-        Self { session, checkpoint, since_look: 0, saved_at: Instant::now(), meters: Meters::new() }
+        Self { session, checkpoint, since_look: 0, saved_at: Instant::now(), metrics: ServiceMetrics::new() }
     }
 
     /// Appends a batch of the feed; returns whether a new snapshot starts with it.
@@ -76,7 +76,7 @@ impl<'a> Writer<'a> {
         report_parked(&step.parked);
         spans::appended(self.session.tracer, &step.changes);
         self.session.progressed.store(true, Ordering::Relaxed);
-        self.meters.appended(&step.changes, &step.next);
+        self.metrics.appended(&step.changes, &step.next);
         self.session.health.progresses();
         self.since_look += step.changes.len() as u64;
         self.checkpoint = step.next;
@@ -98,7 +98,7 @@ impl<'a> Writer<'a> {
             }
             if paused.is_none() {
                 info!(backlog, high_water, "stage 1 is full; waiting for the processors");
-                self.meters.paused.set(1.0);
+                self.metrics.paused.set(1.0);
             }
             let begun = paused.get_or_insert_with(Instant::now);
             if begun.elapsed() > session.options.lease / 3 {
@@ -110,7 +110,7 @@ impl<'a> Writer<'a> {
         }
         if paused.is_some() {
             info!("stage 1 has room again");
-            self.meters.paused.set(0.0);
+            self.metrics.paused.set(0.0);
         }
         self.since_look = 0;
         Ok(())

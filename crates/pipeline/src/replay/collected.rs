@@ -9,14 +9,16 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{Alarm, Claimed, DeadLetter, Delivery, EntryId, Handover, PortResult, Queue, Retention};
+use tidewheel_core::ports::{
+    Claimed, CollectionRegistry, DeadLetter, Delivery, EntryId, Handover, PortResult, Queue, Retention,
+};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{Pages, Report};
 use crate::consumer::Work;
-use crate::retry::GivenUp;
+use crate::retry::RetryError;
 
 /// Pages as a queue. Stops the consumer once everything is acknowledged.
 pub(super) struct PageQueue {
@@ -162,8 +164,8 @@ impl<W: Work<Embedded>> Handover for Direct<W> {
         let delivery = |own: &Embedded| Delivery { id: EntryId::zero(), record: Ok(record(own)) };
         match self.upserter.batch(records.iter().map(delivery).collect()).await {
             Ok(()) => self.queue.acknowledge(acknowledge).await,
-            Err(GivenUp::Shutdown) => Err(PortError::transient("the replay is stopping")),
-            Err(GivenUp::Failed(error)) => Err(error),
+            Err(RetryError::Shutdown) => Err(PortError::transient("the replay is stopping")),
+            Err(RetryError::Failed(error)) => Err(error),
         }
     }
 
@@ -224,7 +226,7 @@ impl Queue<Embedded> for NoQueue {
 pub(super) struct NoAlarm;
 
 #[async_trait]
-impl Alarm for NoAlarm {
+impl CollectionRegistry for NoAlarm {
     async fn collection(&self, _name: &str, _exists: bool) -> PortResult<()> {
         Ok(())
     }

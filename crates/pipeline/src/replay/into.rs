@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Aliases, Archive, Embedder, EntryId, Follower, Index, KnownVectors, Queue, Tombstones};
+use tidewheel_core::ports::{Aliases, Embedder, EntryId, Follower, Index, KnownVectors, Queue, StreamLog, Tombstones};
 use tokio_util::sync::CancellationToken;
 
 use super::collected::{Direct, NoAlarm, NoQueue, PageQueue};
@@ -13,7 +13,7 @@ use super::live::outcome;
 use super::{Pages, Progress, Report};
 use crate::health::Health;
 use crate::processor::{Processor, ProcessorOptions, ProcessorPorts};
-use crate::retry::{GivenUp, Patience};
+use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;
 use crate::upserter::{Upserter, UpserterOptions};
 
@@ -38,7 +38,7 @@ pub struct IntoPorts {
     /// Stage 2 from the point of view of a consumer of that group.
     pub queue: Arc<dyn Queue<Embedded>>,
     /// Stage 2 as a whole.
-    pub embedded: Arc<dyn Archive<Embedded>>,
+    pub embedded: Arc<dyn StreamLog<Embedded>>,
 }
 
 /// A replay into a new collection.
@@ -65,15 +65,15 @@ impl Into {
         report: Report,
         stop: CancellationToken,
     ) -> Result<Progress, ServiceError> {
-        let patience = Patience { health: Health::default(), shutdown: stop.clone() };
+        let retry = RetryPolicy { health: Health::default(), shutdown: stop.clone() };
         let ports = self.ports.clone();
         let begin = async {
-            let extent = patience.call("read the position of stage 2", || ports.embedded.extent()).await?;
+            let extent = retry.call("read the position of stage 2", || ports.embedded.extent()).await?;
             let after = after.unwrap_or(extent.last);
-            patience.call("create the replay group on stage 2", || ports.follower.begin(&after)).await
+            retry.call("create the replay group on stage 2", || ports.follower.begin(&after)).await
         };
         outcome(begin.await)?;
-        let result = self.fill(pages, report, &patience).await;
+        let result = self.fill(pages, report, &retry).await;
         if result.is_err() || stop.is_cancelled() {
             // The next run starts over.
             let _ = ports.follower.end().await;
@@ -85,24 +85,24 @@ impl Into {
         &self,
         pages: impl AsyncFnOnce() -> Result<Option<Pages>, ServiceError>,
         report: Report,
-        patience: &Patience,
+        retry: &RetryPolicy,
     ) -> Result<Progress, ServiceError> {
         let mut progress = Progress::default();
         if let Some(pages) = pages().await? {
-            progress = self.read(pages, report, &patience.shutdown).await?;
+            progress = self.read(pages, report, &retry.shutdown).await?;
         }
-        if patience.shutdown.is_cancelled() {
+        if retry.shutdown.is_cancelled() {
             return Ok(progress);
         }
-        let stop = patience.shutdown.child_token();
+        let stop = retry.shutdown.child_token();
         let follow = tokio::spawn(self.follow(stop.clone()));
-        let switched = self.switch(patience).await;
+        let switched = self.switch(retry).await;
         stop.cancel();
         let followed = follow.await.unwrap_or(Ok(()));
         outcome(switched)?;
         followed?;
         // Only now: a running consumer would recreate the group.
-        outcome(patience.call("remove the replay group from stage 2", || self.ports.follower.end()).await)?;
+        outcome(retry.call("remove the replay group from stage 2", || self.ports.follower.end()).await)?;
         Ok(progress)
     }
 
@@ -110,9 +110,9 @@ impl Into {
     async fn read(&self, pages: Pages, report: Report, stop: &CancellationToken) -> Result<Progress, ServiceError> {
         let done = stop.child_token();
         let queue = Arc::new(PageQueue::new(pages, report, done.clone()));
-        let patience = Patience { health: Health::default(), shutdown: stop.clone() };
+        let retry = RetryPolicy { health: Health::default(), shutdown: stop.clone() };
         let refused = Arc::new(NoQueue::default());
-        let upserter = self.upserter(refused.clone()).into_work(patience);
+        let upserter = self.upserter(refused.clone()).into_work(retry);
         let direct = Arc::new(Direct { upserter, queue: queue.clone() });
         let IntoPorts { embedder, known, .. } = self.ports.clone();
         let ports = ProcessorPorts { queue: queue.clone(), handover: direct, embedder, known };
@@ -135,23 +135,22 @@ impl Into {
 
     /// Waits until the new collection has caught up, switches the alias, and waits for changes written to the old
     /// collection meanwhile.
-    async fn switch(&self, patience: &Patience) -> Result<(), GivenUp> {
+    async fn switch(&self, retry: &RetryPolicy) -> Result<(), RetryError> {
         let Self { ports, alias, .. } = self;
-        self.caught_up(patience).await?;
+        self.caught_up(retry).await?;
         if let Some(alias) = alias {
             let collection = ports.index.name();
-            patience.call("switch the alias", || ports.aliases.switch(alias, collection)).await?;
-            self.caught_up(patience).await?;
+            retry.call("switch the alias", || ports.aliases.switch(alias, collection)).await?;
+            self.caught_up(retry).await?;
         }
         Ok(())
     }
 
     /// Waits until the group has acknowledged all current entries of stage 2.
-    async fn caught_up(&self, patience: &Patience) -> Result<(), GivenUp> {
-        let top = patience.call("read the position of stage 2", || self.ports.embedded.extent()).await?.last;
-        while !patience.call("read the position of stage 2", || self.ports.follower.position()).await?.has_passed(&top)
-        {
-            patience.pause(LOOK).await?;
+    async fn caught_up(&self, retry: &RetryPolicy) -> Result<(), RetryError> {
+        let top = retry.call("read the position of stage 2", || self.ports.embedded.extent()).await?.last;
+        while !retry.call("read the position of stage 2", || self.ports.follower.position()).await?.has_passed(&top) {
+            retry.pause(LOOK).await?;
         }
         Ok(())
     }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::{Archive, EntryId, PortResult};
+use tidewheel_core::ports::{EntryId, PortResult, StreamLog};
 use tokio_util::sync::CancellationToken;
 
 use super::pages::Entries;
 use super::{Pages, Progress, Report};
 use crate::health::Health;
-use crate::retry::{GivenUp, Patience};
+use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;
 
 /// Number of unacknowledged entries in its stage above which a replay waits.
@@ -30,15 +30,15 @@ const PAGE: usize = 200;
 /// Appends the changes to stage 1. Ends early, without an error, on `stop`.
 pub async fn changes(
     pages: &mut Pages,
-    archive: &dyn Archive<Change>,
+    stream_log: &dyn StreamLog<Change>,
     report: &Report,
     stop: CancellationToken,
 ) -> Result<Progress, ServiceError> {
-    let patience = Patience { health: Health::default(), shutdown: stop };
+    let retry = RetryPolicy { health: Health::default(), shutdown: stop };
     let all = async {
-        while let Some(page) = persist(&patience, async || pages.next().await).await? {
-            wait_for_room(archive, &patience).await?;
-            patience.call("append replayed records", || archive.append(&page)).await?;
+        while let Some(page) = persist(&retry, async || pages.next().await).await? {
+            wait_for_room(stream_log, &retry).await?;
+            retry.call("append replayed records", || stream_log.append(&page)).await?;
             report(pages.progress());
         }
         Ok(())
@@ -49,21 +49,21 @@ pub async fn changes(
 
 /// Appends the entries of stage 2 after `after` to stage 2 again, marked as replayed.
 pub async fn embedded(
-    archive: Arc<dyn Archive<Embedded>>,
+    stream_log: Arc<dyn StreamLog<Embedded>>,
     after: EntryId,
     replay: u32,
     report: &Report,
     stop: CancellationToken,
 ) -> Result<Progress, ServiceError> {
-    let patience = Patience { health: Health::default(), shutdown: stop };
+    let retry = RetryPolicy { health: Health::default(), shutdown: stop };
     let mut progress = Progress::default();
     let all = async {
-        let begin = || Entries::begin(archive.clone(), after.clone(), replay);
-        let mut entries = patience.call("read the position of stage 2", begin).await?;
+        let begin = || Entries::begin(stream_log.clone(), after.clone(), replay);
+        let mut entries = retry.call("read the position of stage 2", begin).await?;
         progress.of = entries.of();
-        while let Some((read, records, skipped)) = persist(&patience, async || entries.next(PAGE).await).await? {
-            wait_for_room(&*archive, &patience).await?;
-            patience.call("append replayed records", || archive.append(&records)).await?;
+        while let Some((read, records, skipped)) = persist(&retry, async || entries.next(PAGE).await).await? {
+            wait_for_room(&*stream_log, &retry).await?;
+            retry.call("append replayed records", || stream_log.append(&records)).await?;
             progress.read += read;
             progress.replayed += records.len() as u64;
             progress.skipped += skipped;
@@ -75,29 +75,29 @@ pub async fn embedded(
     outcome(ended).map(|()| progress)
 }
 
-/// Reads until it succeeds. Cannot use [`Patience::call`], which cannot lend the same pages to each attempt.
-async fn persist<T>(patience: &Patience, mut read: impl AsyncFnMut() -> PortResult<T>) -> Result<T, GivenUp> {
+/// Reads until it succeeds. Cannot use [`RetryPolicy::call`], which cannot lend the same pages to each attempt.
+async fn persist<T>(retry: &RetryPolicy, mut read: impl AsyncFnMut() -> PortResult<T>) -> Result<T, RetryError> {
     loop {
         match read().await {
             Ok(page) => return Ok(page),
             Err(error) if error.class == ErrorClass::Transient => {
-                patience.pause(error.retry_after.unwrap_or(AGAIN)).await?;
+                retry.pause(error.retry_after.unwrap_or(AGAIN)).await?;
             }
-            Err(error) => return Err(GivenUp::Failed(error)),
+            Err(error) => return Err(RetryError::Failed(error)),
         }
     }
 }
 
-async fn wait_for_room<T>(archive: &dyn Archive<T>, patience: &Patience) -> Result<(), GivenUp> {
-    while patience.call("read the backlog of the stage", || archive.backlog()).await? > ROOM {
-        patience.pause(PAUSE).await?;
+async fn wait_for_room<T>(stream_log: &dyn StreamLog<T>, retry: &RetryPolicy) -> Result<(), RetryError> {
+    while retry.call("read the backlog of the stage", || stream_log.backlog()).await? > ROOM {
+        retry.pause(PAUSE).await?;
     }
-    if patience.shutdown.is_cancelled() { Err(GivenUp::Shutdown) } else { Ok(()) }
+    if retry.shutdown.is_cancelled() { Err(RetryError::Shutdown) } else { Ok(()) }
 }
 
-pub(super) fn outcome(ended: Result<(), GivenUp>) -> Result<(), ServiceError> {
+pub(super) fn outcome(ended: Result<(), RetryError>) -> Result<(), ServiceError> {
     match ended {
-        Ok(()) | Err(GivenUp::Shutdown) => Ok(()),
-        Err(GivenUp::Failed(error)) => Err(ServiceError::new("replay", error)),
+        Ok(()) | Err(RetryError::Shutdown) => Ok(()),
+        Err(RetryError::Failed(error)) => Err(ServiceError::new("replay", error)),
     }
 }

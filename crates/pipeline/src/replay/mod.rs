@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Archive, EntryId, PortResult, Source};
+use tidewheel_core::ports::{EntryId, PortResult, Source, StreamLog};
 use tidewheel_core::version::{ClusterTime, Version};
 
 pub use into::{Into, IntoPorts};
@@ -83,8 +83,8 @@ pub async fn history(source: Arc<dyn Source>, epoch: u32, since: ClusterTime, re
 }
 
 /// The entries of stage 1 after `after`, marked as replayed.
-pub async fn raw(archive: Arc<dyn Archive<Change>>, after: EntryId, replay: u32) -> PortResult<Pages> {
-    Ok(Pages::entries(pages::Entries::begin(archive, after, replay).await?))
+pub async fn raw(stream_log: Arc<dyn StreamLog<Change>>, after: EntryId, replay: u32) -> PortResult<Pages> {
+    Ok(Pages::entries(pages::Entries::begin(stream_log, after, replay).await?))
 }
 
 /// A record whose change can be marked.

@@ -7,7 +7,9 @@ use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::key;
-use tidewheel_core::ports::{Archive, EntryId, Extent, Feed, FeedError, PortResult, Scan, Source, SourceRow, StartAt};
+use tidewheel_core::ports::{
+    EntryId, Extent, Feed, FeedError, PortResult, Scan, Source, SourceRow, StartAt, StreamLog,
+};
 use tidewheel_core::version::{ClusterTime, Version};
 
 use super::{Marked, Progress};
@@ -103,7 +105,7 @@ type Read<T> = Option<(u64, Vec<T>, u64)>;
 /// The entries of a stage after a position, up to its newest entry at the start: the newest record of each document per
 /// page, marked as replayed.
 pub(super) struct Entries<T> {
-    archive: Arc<dyn Archive<T>>,
+    stream_log: Arc<dyn StreamLog<T>>,
     after: EntryId,
     extent: Extent,
     from_the_first: bool,
@@ -111,9 +113,9 @@ pub(super) struct Entries<T> {
 }
 
 impl<T: Carries + Marked> Entries<T> {
-    pub(super) async fn begin(archive: Arc<dyn Archive<T>>, after: EntryId, replay: u32) -> PortResult<Self> {
-        let extent = archive.extent().await?;
-        Ok(Self { archive, from_the_first: after == EntryId::zero(), after, extent, replay })
+    pub(super) async fn begin(stream_log: Arc<dyn StreamLog<T>>, after: EntryId, replay: u32) -> PortResult<Self> {
+        let extent = stream_log.extent().await?;
+        Ok(Self { stream_log, from_the_first: after == EntryId::zero(), after, extent, replay })
     }
 
     /// The number of entries, if known.
@@ -123,7 +125,7 @@ impl<T: Carries + Marked> Entries<T> {
 
     /// The next page. A failed call may be retried.
     pub(super) async fn next(&mut self, max: usize) -> PortResult<Read<T>> {
-        let mut page = self.archive.page(&self.after, max).await?;
+        let mut page = self.stream_log.page(&self.after, max).await?;
         page.retain(|delivery| delivery.id <= self.extent.last);
         let Some(last) = page.last() else { return Ok(None) };
         self.after = last.id.clone();

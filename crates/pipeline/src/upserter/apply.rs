@@ -8,14 +8,16 @@ use tidewheel_core::error::{ErrorClass, PortError};
 use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, STAMP, Stamp, Stamped};
-use tidewheel_core::ports::{Alarm, DocumentPoints, Fence, FenceTarget, Index, Point, Tombstones, Written};
+use tidewheel_core::ports::{
+    CollectionRegistry, DocumentPoints, Fence, FenceTarget, Index, Point, Tombstones, Written,
+};
 use tidewheel_core::version::Version;
 
 use super::plan::{Aftermath, Write, aftermath};
 use super::traced::{Outcome, Outcomes};
 use crate::isolate::{Attempt, Failure, Isolation, Probe, Successes, Suspect};
-use crate::meters;
-use crate::retry::{GivenUp, Patience};
+use crate::metric;
+use crate::retry::{RetryError, RetryPolicy};
 
 /// Successful requests of all batches, counted separately because a full disk may accept one kind and not the other.
 #[derive(Default)]
@@ -31,8 +33,8 @@ pub(super) type Settled = (usize, Result<(), PortError>);
 pub(super) struct Applier<'a> {
     pub(super) index: &'a dyn Index,
     pub(super) tombstones: &'a dyn Tombstones,
-    pub(super) alarm: &'a dyn Alarm,
-    pub(super) patience: &'a Patience,
+    pub(super) registry: &'a dyn CollectionRegistry,
+    pub(super) retry: &'a RetryPolicy,
     /// Dimension for which the collection was prepared; 0 before that.
     pub(super) prepared: &'a AtomicUsize,
     /// Successful requests so far.
@@ -44,17 +46,17 @@ pub(super) struct Applier<'a> {
 impl Applier<'_> {
     /// Raises the tombstones of the removals, then deletes the points behind them. The tombstone comes first: a late
     /// write between the two finds it in its check and deletes itself. Returns the suspects; all others are done.
-    pub(super) async fn remove(&self, fences: &[Fence]) -> Result<Vec<Suspect>, GivenUp> {
+    pub(super) async fn remove(&self, fences: &[Fence]) -> Result<Vec<Suspect>, RetryError> {
         if fences.is_empty() {
             return Ok(Vec::new());
         }
-        self.patience.call("record tombstones", || self.tombstones.raise(fences)).await?;
+        self.retry.call("record tombstones", || self.tombstones.raise(fences)).await?;
         let whole = std::iter::once(0..fences.len());
         Ok(self.removing(fences).sift(whole).await?.suspects)
     }
 
     /// Writes the documents. Returns the suspects; all others are done.
-    pub(super) async fn write(&self, writes: &[Write]) -> Result<Vec<Suspect>, GivenUp> {
+    pub(super) async fn write(&self, writes: &[Write]) -> Result<Vec<Suspect>, RetryError> {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
@@ -67,7 +69,7 @@ impl Applier<'_> {
         &self,
         fences: &[Fence],
         suspects: Vec<Suspect>,
-    ) -> Result<Vec<Settled>, GivenUp> {
+    ) -> Result<Vec<Settled>, RetryError> {
         self.removing(fences).settle(suspects).await
     }
 
@@ -76,11 +78,11 @@ impl Applier<'_> {
         &self,
         writes: &[Write],
         suspects: Vec<Suspect>,
-    ) -> Result<Vec<Settled>, GivenUp> {
+    ) -> Result<Vec<Settled>, RetryError> {
         let settled = self.writing(writes).settle(suspects).await?;
         for (index, outcome) in &settled {
             if outcome.is_err() {
-                meters::rejected("refused", writes[*index].points.points.len() as u64);
+                metric::rejected("refused", writes[*index].points.points.len() as u64);
             }
         }
         Ok(settled)
@@ -93,8 +95,8 @@ impl Applier<'_> {
         let attempt = move |range: Range<usize>| -> Attempt<'a> {
             Box::pin(async move { Ok(self.index.delete(&fences[range]).await?) })
         };
-        let (patience, successes) = (self.patience, &self.successes.removals);
-        Isolation { patience, successes, what: "delete from Qdrant", attempt, probe: move || self.probe() }
+        let (retry, successes) = (self.retry, &self.successes.removals);
+        Isolation { retry, successes, what: "delete from Qdrant", attempt, probe: move || self.probe() }
     }
 
     fn writing<'a>(
@@ -102,8 +104,8 @@ impl Applier<'_> {
         writes: &'a [Write],
     ) -> Isolation<'a, impl Fn(Range<usize>) -> Attempt<'a>, impl Fn() -> Probe<'a>> {
         let attempt = move |range: Range<usize>| -> Attempt<'a> { Box::pin(self.write_all(&writes[range])) };
-        let (patience, successes) = (self.patience, &self.successes.writes);
-        Isolation { patience, successes, what: "write to Qdrant", attempt, probe: move || self.probe() }
+        let (retry, successes) = (self.retry, &self.successes.writes);
+        Isolation { retry, successes, what: "write to Qdrant", attempt, probe: move || self.probe() }
     }
 
     /// A regular write and a regular deletion that change nothing.
@@ -186,7 +188,7 @@ impl Applier<'_> {
         // The tombstones are read after the write, or a deletion could slip in between.
         let (stored, tombstones) = tokio::join!(
             self.index.stored(&documents),
-            self.patience.call("read tombstones", || self.tombstones.of(&targets)),
+            self.retry.call("read tombstones", || self.tombstones.of(&targets)),
         );
         let (stored, tombstones) = (stored?, tombstones?);
         let (of_documents, of_namespaces) = tombstones.split_at(writes.len());
@@ -218,25 +220,24 @@ impl Applier<'_> {
         }
     }
 
-    async fn record(&self, exists: bool) -> Result<(), GivenUp> {
-        self.patience.call("record the collection", || self.alarm.collection(self.index.name(), exists)).await
+    async fn record(&self, exists: bool) -> Result<(), RetryError> {
+        self.retry.call("record the collection", || self.registry.collection(self.index.name(), exists)).await
     }
 
     /// Prepares the collection before the first write. A vector whose dimension does not match the collection is not
     /// the fault of its document: the service stops.
-    async fn prepare(&self, documents: &[&DocumentPoints]) -> Result<(), GivenUp> {
+    async fn prepare(&self, documents: &[&DocumentPoints]) -> Result<(), RetryError> {
         for point in documents.iter().flat_map(|document| &document.points) {
             let dimension = point.vector.len();
             match self.prepared.load(Ordering::Relaxed) {
                 prepared if prepared == dimension => {}
                 0 => {
-                    let exists = self.patience.call("check the collection", || self.index.exists()).await?;
+                    let exists = self.retry.call("check the collection", || self.index.exists()).await?;
                     if !exists {
                         // First the record, then the collection: after a crash in between it is still missing.
                         self.record(false).await?;
                     }
-                    let created =
-                        self.patience.call("prepare the collection", || self.index.prepare(dimension)).await?;
+                    let created = self.retry.call("prepare the collection", || self.index.prepare(dimension)).await?;
                     if created && exists {
                         // Deleted in between.
                         self.record(false).await?;
@@ -245,8 +246,8 @@ impl Applier<'_> {
                     self.prepared.store(dimension, Ordering::Relaxed);
                 }
                 prepared => {
-                    meters::rejected("dimension", 1);
-                    return Err(GivenUp::Failed(
+                    metric::rejected("dimension", 1);
+                    return Err(RetryError::Failed(
                         PortError::fatal(format!(
                             "stage 2 has vectors of dimension {dimension}, but the collection has dimension {prepared}"
                         ))

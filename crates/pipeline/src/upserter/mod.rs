@@ -43,7 +43,7 @@ pub use options::{PayloadOptions, UpserterOptions};
 pub use plan::{Aftermath, aftermath};
 use plan::{Plan, Removal, Write, plan};
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Alarm, Delivery, EntryId, Fence, Index, PortResult, Queue, Tombstones};
+use tidewheel_core::ports::{CollectionRegistry, Delivery, EntryId, Fence, Index, PortResult, Queue, Tombstones};
 use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
 use traced::Traced;
@@ -52,11 +52,11 @@ use tracing::{Instrument, debug, debug_span, info, warn};
 use crate::consumer::{Consumer, Work};
 use crate::health::Health;
 use crate::isolate::Suspect;
-use crate::meters::{self, Commits};
+use crate::metric::{self, Commits};
 use crate::newest::letter;
 use crate::offload::offload;
 use crate::parking::{OnDeadLetter, park};
-use crate::retry::{GivenUp, Patience};
+use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;
 
 /// The service's name in errors, spans and labels.
@@ -68,7 +68,7 @@ pub struct Upserter {
     queue: Arc<dyn Queue<Embedded>>,
     index: Arc<dyn Index>,
     tombstones: Arc<dyn Tombstones>,
-    alarm: Arc<dyn Alarm>,
+    registry: Arc<dyn CollectionRegistry>,
     tracer: Option<Tracer>,
     health: Health,
 }
@@ -80,9 +80,9 @@ impl Upserter {
         queue: Arc<dyn Queue<Embedded>>,
         index: Arc<dyn Index>,
         tombstones: Arc<dyn Tombstones>,
-        alarm: Arc<dyn Alarm>,
+        registry: Arc<dyn CollectionRegistry>,
     ) -> Self {
-        Self { options, queue, index, tombstones, alarm, tracer: None, health: Health::of(NAME) }
+        Self { options, queue, index, tombstones, registry, tracer: None, health: Health::of(NAME) }
     }
 
     /// Returns the same upserter with a tracer, if there is one.
@@ -97,33 +97,33 @@ impl Upserter {
     }
 
     /// The work without the consumer loop, for callers that provide the batches.
-    pub(crate) fn into_work(self, patience: Patience) -> impl Work<Embedded> {
+    pub(crate) fn into_work(self, retry: RetryPolicy) -> impl Work<Embedded> {
         Worker {
             queue: self.queue,
             index: self.index,
             tombstones: self.tombstones,
-            alarm: self.alarm,
+            registry: self.registry,
             payload: self.options.payload,
             on_dead_letter: self.options.on_dead_letter,
             successes: AllSuccesses::default(),
             prepared: AtomicUsize::new(0),
-            latency: meters::latency(),
+            latency: metric::latency(),
             tracer: self.tracer,
-            patience,
+            retry,
         }
     }
 
     /// Runs until `shutdown`, or until a failure that an operator has to fix.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
-        meters::init_counters(NAME, &["refused", "dimension"]);
+        metric::init_counters(NAME, &["refused", "dimension"]);
         let watch = shutdown.child_token();
         let _stop_watching = watch.clone().drop_guard();
-        tokio::spawn(watch_collection(self.index.clone(), self.alarm.clone(), watch));
-        let patience = Patience { health: self.health.clone(), shutdown };
+        tokio::spawn(watch_collection(self.index.clone(), self.registry.clone(), watch));
+        let retry = RetryPolicy { health: self.health.clone(), shutdown };
         let (queue, options) = (self.queue.clone(), self.options.consumer.clone());
-        let work = self.into_work(patience.clone());
+        let work = self.into_work(retry.clone());
         info!("ready");
-        Consumer { service: NAME, queue, options, patience }.run(work).await
+        Consumer { service: NAME, queue, options, retry }.run(work).await
     }
 }
 
@@ -131,8 +131,8 @@ impl Upserter {
 const WATCH: Duration = Duration::from_secs(5);
 
 /// Detects a missing collection even without writes.
-async fn watch_collection(index: Arc<dyn Index>, alarm: Arc<dyn Alarm>, stop: CancellationToken) {
-    let look = async || -> PortResult<()> { alarm.collection(index.name(), index.exists().await?).await };
+async fn watch_collection(index: Arc<dyn Index>, registry: Arc<dyn CollectionRegistry>, stop: CancellationToken) {
+    let look = async || -> PortResult<()> { registry.collection(index.name(), index.exists().await?).await };
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -149,26 +149,26 @@ struct Worker {
     queue: Arc<dyn Queue<Embedded>>,
     index: Arc<dyn Index>,
     tombstones: Arc<dyn Tombstones>,
-    alarm: Arc<dyn Alarm>,
+    registry: Arc<dyn CollectionRegistry>,
     payload: PayloadOptions,
     on_dead_letter: OnDeadLetter,
     successes: AllSuccesses,
     prepared: AtomicUsize,
     latency: metrics::Histogram,
     tracer: Option<Tracer>,
-    patience: Patience,
+    retry: RetryPolicy,
 }
 
 #[async_trait]
 impl Work<Embedded> for Worker {
-    async fn batch(&self, deliveries: Vec<Delivery<Embedded>>) -> Result<(), GivenUp> {
+    async fn batch(&self, deliveries: Vec<Delivery<Embedded>>) -> Result<(), RetryError> {
         let span = debug_span!("upserter", entries = deliveries.len());
         self.upsert(deliveries).instrument(span).await
     }
 }
 
 impl Worker {
-    async fn upsert(&self, deliveries: Vec<Delivery<Embedded>>) -> Result<(), GivenUp> {
+    async fn upsert(&self, deliveries: Vec<Delivery<Embedded>>) -> Result<(), RetryError> {
         let commits = Commits::of(&deliveries);
         let mut traced = Traced::begin(self.tracer.as_ref(), &deliveries, self.index.name());
         let (payload, on_dead_letter) = (self.payload.clone(), self.on_dead_letter);
@@ -179,8 +179,8 @@ impl Worker {
         let applier = Applier {
             index: &*self.index,
             tombstones: &*self.tombstones,
-            alarm: &*self.alarm,
-            patience: &self.patience,
+            registry: &*self.registry,
+            retry: &self.retry,
             prepared: &self.prepared,
             successes: &self.successes,
             outcomes: outcomes.as_deref(),
@@ -238,7 +238,7 @@ impl Worker {
         plan: Plan,
         commits: &Commits,
         traced: &mut Option<Traced>,
-    ) -> Result<(), GivenUp> {
+    ) -> Result<(), RetryError> {
         let Done { written, removed } = done;
         let Plan { letters, superfluous, .. } = plan;
         let (documents, removals) = (written.len(), removed.len());
@@ -249,7 +249,7 @@ impl Worker {
         let mut done: Vec<EntryId> = entries.flatten().cloned().collect();
         done.extend(superfluous);
         if !done.is_empty() {
-            self.patience.call("acknowledge entries", || self.queue.acknowledge(&done)).await?;
+            self.retry.call("acknowledge entries", || self.queue.acknowledge(&done)).await?;
             commits.searchable(&done, &self.latency);
             debug!(documents, removals, entries = done.len(), "in the index");
             if let Some(traced) = traced {
@@ -260,8 +260,8 @@ impl Worker {
             for letter in &letters {
                 warn!(entry = letter.id.0, "parked: {}", letter.reason);
             }
-            self.patience.call("park entries", || self.queue.park(&letters)).await?;
-            meters::parked(NAME, letters.len());
+            self.retry.call("park entries", || self.queue.park(&letters)).await?;
+            metric::parked(NAME, letters.len());
             if let Some(traced) = traced {
                 traced.spans.park(&letters);
             }

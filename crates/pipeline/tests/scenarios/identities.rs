@@ -5,7 +5,9 @@ use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::key;
 use tidewheel_core::payload::RESERVED;
-use tidewheel_core::ports::{Appended, Archive as _, Checkpoint, DeadLetters as _, EntryId, Journal as _, Source as _};
+use tidewheel_core::ports::{
+    Appended, Checkpoint, DeadLetters as _, EntryId, Journal as _, Source as _, StreamLog as _,
+};
 use tidewheel_core::streams::{RAW, STAGE_1};
 use tidewheel_testkit::contracts::source::SourceWrite;
 use tidewheel_testkit::fakes::faults::{Fault, Gate};
@@ -95,7 +97,7 @@ async fn points_and_entries_with_keys_of_an_earlier_release_converge_after_an_up
     let (_, entry) =
         world.streams.records::<Change>(RAW).into_iter().find(|(_, change)| change.key.contains("3.5")).unwrap();
     let entry = Change { key: ids[2].0.to_string(), ..entry };
-    world.streams.archive(STAGE_1).append(&[entry]).await.unwrap();
+    world.streams.stream_log(STAGE_1).append(&[entry]).await.unwrap();
     downgrade(&world).await;
     // One of the documents is deleted while no producer is running.
     world.source.delete("tickets", ids[1].0.clone());
@@ -109,7 +111,7 @@ async fn points_and_entries_with_keys_of_an_earlier_release_converge_after_an_up
     // Entries of the earlier release that are replayed from the stream create no points of their own.
     let (_, old) =
         world.streams.records::<Change>(RAW).into_iter().find(|(_, change)| change.key.contains("3.5")).unwrap();
-    world.streams.archive(STAGE_1).append(&[Change { key: ids[2].0.to_string(), ..old }]).await.unwrap();
+    world.streams.stream_log(STAGE_1).append(&[Change { key: ids[2].0.to_string(), ..old }]).await.unwrap();
     world.settle("after a replay").await;
     assert_eq!(world.index.points().len(), 5);
 }

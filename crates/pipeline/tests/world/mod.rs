@@ -148,7 +148,7 @@ impl World {
                     journal: Arc::new(streams.journal()),
                     index: Arc::new(index),
                     tombstones: Arc::new(streams.tombstones()),
-                    alarm: Arc::new(streams.alarm()),
+                    registry: Arc::new(streams.collection_registry()),
                 };
                 tokio::spawn(Producer::new(options, ports).traced(tracer).run(shutdown))
             }
@@ -176,8 +176,8 @@ impl World {
                 let on_dead_letter = self.on_dead_letter;
                 let options = UpserterOptions { consumer, payload: PayloadOptions::default(), on_dead_letter };
                 let queue = Arc::new(streams.embedded(&name));
-                let (tombstones, alarm) = (Arc::new(streams.tombstones()), Arc::new(streams.alarm()));
-                let upserter = Upserter::new(options, queue, Arc::new(index), tombstones, alarm).traced(tracer);
+                let (tombstones, registry) = (Arc::new(streams.tombstones()), Arc::new(streams.collection_registry()));
+                let upserter = Upserter::new(options, queue, Arc::new(index), tombstones, registry).traced(tracer);
                 tokio::spawn(upserter.run(shutdown))
             }
         };

@@ -15,7 +15,6 @@
 //! Names of keys are in [`tidewheel_core::streams`]. Redis Cluster is not supported: the step from stage 1 to stage 2
 //! touches both streams.
 
-mod archive;
 mod audit_log;
 mod checkpoint;
 mod dead_letters;
@@ -32,6 +31,7 @@ mod script;
 mod services;
 mod sizes;
 mod status;
+mod stream_log;
 mod tombstones;
 
 use std::collections::HashMap;
@@ -47,12 +47,12 @@ use tidewheel_core::ports::{EntryId, PortResult, READ_BYTES};
 use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::ClientTls;
 
-pub use archive::RedisArchive;
 pub use audit_log::{Action, Recorded};
 pub use entries::{EntryState, FoundEntries, FoundEntry};
 pub use inspect::RedisFacts;
 pub use queue::RedisQueue;
-pub use services::Said;
+pub use services::Published;
+pub use stream_log::RedisStreamLog;
 
 use error::{message, port_error};
 use link::Link;

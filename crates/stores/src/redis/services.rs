@@ -19,7 +19,7 @@ const REPLAY_KEPT: Duration = Duration::from_secs(3_600);
 
 /// A status report of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct Published {
     /// The process or replay.
     pub process: String,
     /// The report.
@@ -30,7 +30,7 @@ pub struct Said {
 
 impl RedisStore {
     /// Replaces the report of this process.
-    pub async fn say(&self, process: &str, text: &str) -> PortResult<()> {
+    pub async fn publish(&self, process: &str, text: &str) -> PortResult<()> {
         self.keep("report the state of this process", SERVICES, process, text, KEPT).await
     }
 
@@ -46,29 +46,29 @@ impl RedisStore {
     }
 
     /// Removes the report of this process.
-    pub async fn unsay(&self, process: &str) -> PortResult<()> {
-        self.say(process, "").await
+    pub async fn withdraw(&self, process: &str) -> PortResult<()> {
+        self.publish(process, "").await
     }
 
     /// The reports of all processes.
-    pub async fn said(&self) -> PortResult<Vec<Said>> {
+    pub async fn published(&self) -> PortResult<Vec<Published>> {
         self.heard("read the state of the services", SERVICES, KEPT).await
     }
 
     /// The reports of all replays of the last hour.
-    pub async fn said_of_replays(&self) -> PortResult<Vec<Said>> {
+    pub async fn said_of_replays(&self) -> PortResult<Vec<Published>> {
         self.heard("read the progress of the replays", REPLAYS, REPLAY_KEPT).await
     }
 
-    async fn heard(&self, doing: &str, key: &str, kept: Duration) -> PortResult<Vec<Said>> {
+    async fn heard(&self, doing: &str, key: &str, kept: Duration) -> PortResult<Vec<Published>> {
         let mut command = script::REPORTS.command(&[key], 1, 64);
         command.arg(kept.as_millis() as u64);
         let answer = self.run(doing, &script::REPORTS, &command).await?;
-        let read = |answer| -> Result<Vec<Said>, Unexpected> {
+        let read = |answer| -> Result<Vec<Published>, Unexpected> {
             let mut values = reply::array(answer)?.into_iter();
             let mut all = Vec::new();
             while let (Some(process), Some(text), Some(age)) = (values.next(), values.next(), values.next()) {
-                all.push(Said {
+                all.push(Published {
                     process: reply::text(process)?,
                     text: reply::text(text)?,
                     age_ms: reply::count(&age)?,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{Alarm, Collected, Fence, FenceTarget, PortResult, Tombstones};
+use tidewheel_core::ports::{Collected, CollectionRegistry, Fence, FenceTarget, PortResult, Tombstones};
 use tidewheel_core::streams::{COLLECTION, DAMAGE, RETRIED, TOMBSTONE_LOG, TOMBSTONE_STATE, TOMBSTONES};
 use tidewheel_core::version::Version;
 
@@ -69,7 +69,7 @@ impl Tombstones for RedisStore {
 }
 
 #[async_trait]
-impl Alarm for RedisStore {
+impl CollectionRegistry for RedisStore {
     async fn collection(&self, name: &str, exists: bool) -> PortResult<()> {
         let mut command = script::COLLECTION.command(&[COLLECTION, DAMAGE], 2, 64 + name.len());
         command.arg(name).arg(u8::from(exists));

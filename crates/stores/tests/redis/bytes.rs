@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::ports::{
-    Appended, Archive, DeadLetter, DeadLetters, Delivery, EntryId, Journal, Queue, READ_BYTES, Retention, Tombstones,
+    Appended, DeadLetter, DeadLetters, Delivery, EntryId, Journal, Queue, READ_BYTES, Retention, StreamLog, Tombstones,
 };
 use tidewheel_core::streams::{COUNTS, DAMAGE, RAW, RAW_GROUP, STAGE_1, TOMBSTONE_LOG, TOMBSTONE_STATE, TOMBSTONES};
 use tidewheel_testkit::contracts::samples::{change, changes, checkpoint};
@@ -109,10 +109,10 @@ async fn claims_are_bounded_in_bytes() {
 async fn replays_and_dead_letters_are_bounded_in_bytes() {
     let redis = TestRedis::start().await;
     append(&redis, 1..=12, 3 * MEGABYTE).await;
-    let archive = redis.store.archive::<Change>(STAGE_1);
+    let stream_log = redis.store.stream_log::<Change>(STAGE_1);
     let (mut after, mut count) = (EntryId::zero(), 0);
     loop {
-        let page = archive.page(&after, 500).await.unwrap();
+        let page = stream_log.page(&after, 500).await.unwrap();
         let Some(last) = page.last() else { break };
         assert!(is_bounded(&page), "{} bytes at once", bytes(&page));
         (after, count) = (last.id.clone(), count + page.len());

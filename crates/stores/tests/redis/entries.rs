@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidewheel_core::change::{Change, Operation};
-use tidewheel_core::ports::{Archive as _, DeadLetter, Handover as _, Queue as _};
+use tidewheel_core::ports::{DeadLetter, Handover as _, Queue as _, StreamLog as _};
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_core::wire::Record as _;
 use tidewheel_stores::redis::EntryState;
@@ -15,11 +15,11 @@ use crate::server::{TestRedis, append};
 async fn entries_of_a_document_are_found_with_their_state() {
     let redis = TestRedis::start().await;
     append(&redis.store, 1..=3).await;
-    let archive = redis.store.archive(STAGE_1);
-    archive.append(&changes(2..=2)).await.unwrap();
+    let stream_log = redis.store.stream_log(STAGE_1);
+    stream_log.append(&changes(2..=2)).await.unwrap();
     let drop =
         Change { operation: Operation::Drop, key: String::new(), id: String::new(), document: None, ..change(9) };
-    archive.append(&[drop]).await.unwrap();
+    stream_log.append(&[drop]).await.unwrap();
     let queue = redis.stage_1("anna");
     let read = queue.read(3, Duration::ZERO).await.unwrap();
     queue.acknowledge(&[read[0].id.clone()]).await.unwrap();

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    Alarm, Appended, Archive, DeadLetters, Delivery, EntryId, Follower, Handover, Journal, Queue, StageStatus,
-    Tombstones,
+    Appended, CollectionRegistry, DeadLetters, Delivery, EntryId, Follower, Handover, Journal, Queue, StageStatus,
+    StreamLog, Tombstones,
 };
 use tidewheel_core::streams::{STAGE_1, STAGE_2_REPLAY, Stage};
 use tidewheel_core::wire::RawFields;
@@ -130,12 +130,12 @@ impl StreamsHarness for TestRedis {
         Arc::new(self.store.clone())
     }
 
-    fn alarm(&self) -> Arc<dyn Alarm> {
+    fn collection_registry(&self) -> Arc<dyn CollectionRegistry> {
         Arc::new(self.store.clone())
     }
 
-    fn archive(&self) -> Arc<dyn Archive<Change>> {
-        Arc::new(self.store.archive(STAGE_1))
+    fn stream_log(&self) -> Arc<dyn StreamLog<Change>> {
+        Arc::new(self.store.stream_log(STAGE_1))
     }
 
     fn follower(&self) -> Arc<dyn Follower> {

@@ -7,10 +7,10 @@ use super::server::TestRedis;
 #[tokio::test]
 async fn process_report_is_kept_until_removed_or_expired() {
     let redis = TestRedis::start().await;
-    redis.store.say("a", "{\"x\": 1}").await.unwrap();
-    redis.store.say("b", "first").await.unwrap();
-    redis.store.say("b", "two words").await.unwrap();
-    let mut said = redis.store.said().await.unwrap();
+    redis.store.publish("a", "{\"x\": 1}").await.unwrap();
+    redis.store.publish("b", "first").await.unwrap();
+    redis.store.publish("b", "two words").await.unwrap();
+    let mut said = redis.store.published().await.unwrap();
     said.sort_by(|a, b| a.process.cmp(&b.process));
     let heard: Vec<_> = said.iter().map(|said| (said.process.as_str(), said.text.as_str())).collect();
     assert_eq!(heard, [("a", "{\"x\": 1}"), ("b", "two words")]);
@@ -18,11 +18,11 @@ async fn process_report_is_kept_until_removed_or_expired() {
 
     // The report of a process that died long ago is neither returned nor kept.
     redis.command::<u64>(&["HSET", SERVICES, "dead", "1700000000000 hello"]).await;
-    assert_eq!(redis.store.said().await.unwrap().len(), 2);
-    redis.store.say("a", "still here").await.unwrap();
+    assert_eq!(redis.store.published().await.unwrap().len(), 2);
+    redis.store.publish("a", "still here").await.unwrap();
     assert_eq!(redis.command::<u64>(&["HLEN", SERVICES]).await, 2);
 
-    redis.store.unsay("a").await.unwrap();
-    redis.store.unsay("b").await.unwrap();
-    assert!(redis.store.said().await.unwrap().is_empty());
+    redis.store.withdraw("a").await.unwrap();
+    redis.store.withdraw("b").await.unwrap();
+    assert!(redis.store.published().await.unwrap().is_empty());
 }

@@ -1,6 +1,5 @@
 //! Contracts of the ports: run on the fakes and on the adapters of real servers.
 
-pub mod archive;
 pub mod dead_letters;
 pub mod handover;
 pub mod index;
@@ -10,6 +9,7 @@ pub mod positions;
 pub mod queue;
 pub mod samples;
 pub mod source;
+pub mod stream_log;
 pub mod streams;
 pub mod tombstones;
 pub mod trimming;

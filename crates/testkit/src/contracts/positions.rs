@@ -1,5 +1,5 @@
 //! The contract of the positions of [`Journal`](tidewheel_core::ports::Journal), and of
-//! [`Alarm`](tidewheel_core::ports::Alarm).
+//! [`CollectionRegistry`](tidewheel_core::ports::CollectionRegistry).
 
 use tidewheel_core::ports::{Appended, Damage, EntryId, Positions, Repair};
 use tidewheel_core::streams::{EMBEDDED, RAW, STAGE_1, STAGE_2};
@@ -132,41 +132,41 @@ pub async fn deleted_entries_are_damage(harness: &dyn StreamsHarness) {
 
 /// A missing collection or another one than before; the first one is not damage.
 pub async fn missing_or_replaced_collection_is_damage(harness: &dyn StreamsHarness) {
-    let alarm = harness.alarm();
+    let registry = harness.collection_registry();
     append(harness, [1]).await;
-    alarm.collection("documents", false).await.unwrap();
-    alarm.collection("documents", true).await.unwrap();
-    alarm.collection("documents", true).await.unwrap();
+    registry.collection("documents", false).await.unwrap();
+    registry.collection("documents", true).await.unwrap();
+    registry.collection("documents", true).await.unwrap();
     assert_eq!(damage(harness).await, None);
-    alarm.collection("documents", false).await.unwrap();
+    registry.collection("documents", false).await.unwrap();
     for _ in 0..2 {
         let Some(Damage::Collection(what)) = damage(harness).await else { panic!("expected damage") };
         assert!(what.contains("documents"), "{what}");
-        alarm.collection("documents", true).await.unwrap();
+        registry.collection("documents", true).await.unwrap();
     }
     restart(harness, Repair::Everything).await;
     assert_eq!(damage(harness).await, None);
-    alarm.collection("documents", true).await.unwrap();
+    registry.collection("documents", true).await.unwrap();
     assert_eq!(damage(harness).await, None);
-    alarm.collection("articles", true).await.unwrap();
+    registry.collection("articles", true).await.unwrap();
     let Some(Damage::Collection(what)) = damage(harness).await else { panic!("expected damage") };
     assert!(what.contains("documents") && what.contains("articles"), "{what}");
     restart(harness, Repair::Everything).await;
-    alarm.collection("letters", false).await.unwrap();
+    registry.collection("letters", false).await.unwrap();
     let Some(Damage::Collection(what)) = damage(harness).await else { panic!("expected damage") };
     assert!(what.contains("letters") && what.contains("articles"), "{what}");
     restart(harness, Repair::Everything).await;
-    alarm.collection("letters", true).await.unwrap();
+    registry.collection("letters", true).await.unwrap();
     assert_eq!(damage(harness).await, None, "reported once");
 }
 
 /// Rewinding to the applied checkpoint does not refill a collection.
 pub async fn entry_repair_does_not_clear_a_lost_collection(harness: &dyn StreamsHarness) {
-    let alarm = harness.alarm();
+    let registry = harness.collection_registry();
     append(harness, [1]).await;
-    alarm.collection("documents", true).await.unwrap();
+    registry.collection("documents", true).await.unwrap();
     harness.delete_stream(RAW).await;
-    alarm.collection("documents", false).await.unwrap();
+    registry.collection("documents", false).await.unwrap();
     assert!(matches!(damage(harness).await, Some(Damage::Collection(_))), "the worse damage takes precedence");
     restart(harness, Repair::Entries).await;
     assert!(matches!(damage(harness).await, Some(Damage::Collection(_))));

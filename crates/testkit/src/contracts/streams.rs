@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    Alarm, Archive, DeadLetters, Delivery, EntryId, Follower, Handover, Journal, Queue, StageStatus, Tombstones,
+    CollectionRegistry, DeadLetters, Delivery, EntryId, Follower, Handover, Journal, Queue, StageStatus, StreamLog,
+    Tombstones,
 };
 use tidewheel_core::streams::{STAGE_1, Stage};
 use tidewheel_core::wire::RawFields;
@@ -28,9 +29,9 @@ pub trait StreamsHarness: Send + Sync {
     /// The tombstones.
     fn tombstones(&self) -> Arc<dyn Tombstones>;
     /// The record of the collection in use.
-    fn alarm(&self) -> Arc<dyn Alarm>;
+    fn collection_registry(&self) -> Arc<dyn CollectionRegistry>;
     /// The retained entries of stage 1.
-    fn archive(&self) -> Arc<dyn Archive<Change>>;
+    fn stream_log(&self) -> Arc<dyn StreamLog<Change>>;
     /// The group of a replay on stage 2.
     fn follower(&self) -> Arc<dyn Follower>;
     /// The dead letters of both stages.
@@ -137,7 +138,7 @@ macro_rules! streams_contract_tests {
             ]
         );
         $crate::contract_tests!(
-            archive,
+            stream_log,
             $harness,
             [
                 archive_reads_every_retained_entry,

@@ -1,7 +1,6 @@
 //! In-memory implementations of the ports, with fault injection.
 
-pub mod alarm;
-pub mod archive;
+pub mod collection_registry;
 pub mod dead_letters;
 pub mod embedder;
 pub mod faults;
@@ -13,5 +12,6 @@ pub mod process;
 pub mod queue;
 pub mod source;
 pub mod spans;
+pub mod stream_log;
 pub mod streams;
 pub mod tombstones;

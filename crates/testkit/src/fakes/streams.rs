@@ -18,13 +18,13 @@ use tidewheel_core::wire::{RawFields, Record};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::alarm::FakeAlarm;
-use super::archive::{FakeArchive, FakeFollower};
+use super::collection_registry::FakeCollectionRegistry;
 use super::dead_letters::FakeDeadLetters;
 use super::faults::Faults;
 use super::journal::FakeJournal;
 use super::process::Process;
 use super::queue::{FakeHandover, FakeQueue};
+use super::stream_log::{FakeFollower, FakeStreamLog};
 use super::tombstones::FakeTombstones;
 
 /// Milliseconds and sequence number, ordered as in Redis.
@@ -162,8 +162,8 @@ impl FakeStreams {
     }
 
     /// The retained entries of a stage.
-    pub fn archive<T: Record>(&self, stage: Stage) -> FakeArchive<T> {
-        FakeArchive::new(self.clone(), stage)
+    pub fn stream_log<T: Record>(&self, stage: Stage) -> FakeStreamLog<T> {
+        FakeStreamLog::new(self.clone(), stage)
     }
 
     /// Makes appends with a larger field fail.
@@ -240,8 +240,8 @@ impl FakeStreams {
     }
 
     /// The record of the collection in use.
-    pub fn alarm(&self) -> FakeAlarm {
-        FakeAlarm::new(self.clone())
+    pub fn collection_registry(&self) -> FakeCollectionRegistry {
+        FakeCollectionRegistry::new(self.clone())
     }
 
     /// Deletes the checkpoint.

@@ -299,11 +299,11 @@ mod tests {
     async fn streams() -> FakeStreams {
         let streams = FakeStreams::new();
         let garbage: RawFields = vec![(b"a".to_vec(), b"b".to_vec())];
-        let archive = streams.archive(STAGE_1);
-        tidewheel_core::ports::Archive::append(&archive, &[change(1), change(2)]).await.unwrap();
+        let stream_log = streams.stream_log(STAGE_1);
+        tidewheel_core::ports::StreamLog::append(&stream_log, &[change(1), change(2)]).await.unwrap();
         streams.add_raw(STAGE_1.stream, garbage);
-        let archive = streams.archive(STAGE_2);
-        tidewheel_core::ports::Archive::append(&archive, &[embedded(2)]).await.unwrap();
+        let stream_log = streams.stream_log(STAGE_2);
+        tidewheel_core::ports::StreamLog::append(&stream_log, &[embedded(2)]).await.unwrap();
         let (one, two) = (streams.changes("a"), streams.embedded("b"));
         let park = |ids: Vec<EntryId>, reason: &str| -> Vec<DeadLetter> {
             ids.into_iter().map(|id| DeadLetter { id, reason: reason.to_owned(), attempts: 3 }).collect()

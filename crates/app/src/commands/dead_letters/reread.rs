@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Archive, DeadLetters, EntryId, Journal, PortResult, Source};
+use tidewheel_core::ports::{DeadLetters, EntryId, Journal, PortResult, Source, StreamLog};
 use tidewheel_core::version::Version;
 use tidewheel_stores::redis::RedisStore;
 
@@ -28,8 +28,8 @@ pub(crate) async fn retry(settings: &Settings, redis: &RedisStore, chosen: &[Let
                 .with_hint("set mongodb.database: the documents are read from it")
         })?;
         let source = connect::source(options).await?;
-        let archive = redis.archive::<Change>(stage_of(StageName::Raw));
-        let ports = Ports { letters: redis, journal: redis, archive: &archive, source: &source };
+        let stream_log = redis.stream_log::<Change>(stage_of(StageName::Raw));
+        let ports = Ports { letters: redis, journal: redis, stream_log: &stream_log, source: &source };
         outcome += reread(&ports, &again).await?;
     }
     Ok(outcome)
@@ -38,7 +38,7 @@ pub(crate) async fn retry(settings: &Settings, redis: &RedisStore, chosen: &[Let
 struct Ports<'a> {
     letters: &'a dyn DeadLetters,
     journal: &'a dyn Journal,
-    archive: &'a dyn Archive<Change>,
+    stream_log: &'a dyn StreamLog<Change>,
     source: &'a dyn Source,
 }
 
@@ -91,7 +91,7 @@ async fn reread(ports: &Ports<'_>, chosen: &[LetterView]) -> PortResult<Outcome>
                     None => outcome.unreadable += 1,
                 }
             }
-            ports.archive.append(&changes).await?;
+            ports.stream_log.append(&changes).await?;
             for (stage, ids) in settled {
                 let done = ports.letters.discard(stage_of(stage), &ids).await?;
                 outcome.done += done;
@@ -135,7 +135,7 @@ mod tests {
             source.insert("tickets", document);
         }
         let streams = FakeStreams::new();
-        let (letters, journal, archive) = (streams.dead_letters(), streams.journal(), streams.archive(STAGE_1));
+        let (letters, journal, stream_log) = (streams.dead_letters(), streams.journal(), streams.stream_log(STAGE_1));
         let time = ClusterTime { seconds: 1, increment: 1 };
         let checkpoint = Checkpoint {
             token: ResumeToken("1".into()),
@@ -153,7 +153,7 @@ mod tests {
         assert!(chosen.iter().all(|letter| letter.reread));
         let (outcome, old) = letters::retry(&letters, &chosen).await.unwrap();
         assert_eq!((outcome, old.len()), (Outcome { unreadable: 1, ..Outcome::default() }, 0));
-        let ports = Ports { letters: &letters, journal: &journal, archive: &archive, source: &source };
+        let ports = Ports { letters: &letters, journal: &journal, stream_log: &stream_log, source: &source };
         let outcome = reread(&ports, &chosen).await.unwrap();
         assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 0 });
         let entries = streams.records::<Change>(RAW).into_iter().map(|(_, change)| change);

@@ -59,8 +59,8 @@ fn hidden(problem: &Problem, overview: &Overview) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::overview::Told;
     use crate::overview::samples::{healthy, outage, syncing};
+    use crate::probe::Probe;
 
     fn codes(problems: &[Problem]) -> Vec<&'static str> {
         problems.iter().map(|problem| problem.code).collect()
@@ -83,8 +83,8 @@ mod tests {
         let mut known = Known::default();
         known.look(&outage());
         let mut blind = healthy();
-        blind.redis = Told::Unknown("refused".into());
-        blind.stages = [Told::Unknown("refused".into()), Told::Unknown("refused".into())];
+        blind.redis = Probe::Unknown("refused".into());
+        blind.stages = [Probe::Unknown("refused".into()), Probe::Unknown("refused".into())];
         let changes = known.look(&blind.judged());
         assert_eq!(codes(&changes.begun), ["redis-unreachable"]);
         assert_eq!(

@@ -88,7 +88,7 @@ fn print(output: Output, overview: &Overview, changes: &Changes) {
 }
 
 fn line<'a>(overview: &'a Overview, changes: &'a Changes) -> Line<'a> {
-    let stage = |stage: &'a crate::overview::Told<crate::overview::Stage>| {
+    let stage = |stage: &'a crate::probe::Probe<crate::overview::Stage>| {
         stage.known().map(|stage| StageLine {
             stream: &stage.status.stream,
             length: stage.status.length,

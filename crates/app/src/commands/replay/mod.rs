@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Aliases as _, Archive, EntryId, Extent, Index as _, Journal as _};
+use tidewheel_core::ports::{Aliases as _, EntryId, Extent, Index as _, Journal as _, StreamLog};
 use tidewheel_core::streams::{STAGE_1, STAGE_2, STAGE_2_REPLAY};
 use tidewheel_core::version::ClusterTime;
 use tidewheel_pipeline::replay::{self, Into, IntoPorts, Pages, Progress};
@@ -143,12 +143,12 @@ impl Replay<'_> {
         Ok(model.filter(|model| !model.is_empty()))
     }
 
-    fn raw(&self) -> Arc<dyn Archive<Change>> {
-        Arc::new(self.redis.archive(STAGE_1))
+    fn raw(&self) -> Arc<dyn StreamLog<Change>> {
+        Arc::new(self.redis.stream_log(STAGE_1))
     }
 
-    fn embedded(&self) -> Arc<dyn Archive<Embedded>> {
-        Arc::new(self.redis.archive(STAGE_2))
+    fn embedded(&self) -> Arc<dyn StreamLog<Embedded>> {
+        Arc::new(self.redis.stream_log(STAGE_2))
     }
 
     fn after(&self) -> EntryId {

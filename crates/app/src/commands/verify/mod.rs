@@ -113,7 +113,7 @@ async fn ports(settings: &Settings, source: MongoSource, repair: bool) -> Result
         source: Arc::new(source),
         index: Arc::new(connect::index(settings)?),
         journal: Arc::new(redis.clone()),
-        repair: repair.then(|| Arc::new(redis.archive(STAGE_1)) as _),
+        repair: repair.then(|| Arc::new(redis.stream_log(STAGE_1)) as _),
     };
     Ok((ports, redis))
 }
@@ -258,7 +258,7 @@ fn show(verified: &Verified) {
                     show_difference(difference, parked);
                 }
                 let text = format!("{sent}; {} still differ", repaired.left);
-                printer::data(format_args!("{} {text}: run `tidewheel trace` to see why", styled(BAD, "✖")));
+                printer::data(format_args!("{} {text}: run `tidewheel inspect` to see why", styled(BAD, "✖")));
             }
         }
     }

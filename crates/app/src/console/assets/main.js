@@ -15,7 +15,7 @@ const PAGES = [
   { path: "/", key: "o", label: "Overview", picture: "overview", page: overview },
   { path: "/dead-letters", key: "d", label: "Dead letters", picture: "letters", page: letters },
   { path: "/search", key: "s", label: "Search", picture: "search", page: search },
-  { path: "/document", key: "t", label: "Trace", picture: "document", page: documentPage },
+  { path: "/document", key: "i", label: "Inspect", picture: "document", page: documentPage },
   { path: "/replays", key: "r", label: "Replays", picture: "replay", page: replays },
 ];
 const main = document.getElementById("main");

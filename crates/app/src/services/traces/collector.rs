@@ -28,7 +28,7 @@ pub(super) struct Collector {
 }
 
 /// Why a request failed.
-pub(super) struct Refusal {
+pub(super) struct ExportError {
     pub(super) cause: String,
     /// Whether a retry may succeed.
     pub(super) again: bool,
@@ -63,10 +63,10 @@ impl Collector {
     }
 
     /// Sends one request.
-    pub(super) async fn post(&self, body: Bytes) -> Result<(), Refusal> {
+    pub(super) async fn post(&self, body: Bytes) -> Result<(), ExportError> {
         let request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/x-protobuf").body(body);
         let failed =
-            |error: reqwest::Error| Refusal { cause: with_causes(&error.without_url()), again: true, spans: None };
+            |error: reqwest::Error| ExportError { cause: with_causes(&error.without_url()), again: true, spans: None };
         let mut answer = request.send().await.map_err(failed)?;
         let status = answer.status();
         if let Some(target) = tidewheel_http::redirect(&self.url, status, answer.headers()) {
@@ -74,7 +74,7 @@ impl Collector {
                 "the collector redirects to {target} ({}): set traces.endpoint to that address",
                 status.as_u16()
             );
-            return Err(Refusal { cause, again: false, spans: None });
+            return Err(ExportError { cause, again: false, spans: None });
         }
         if !status.is_success() {
             // Retryable according to the protocol.
@@ -85,7 +85,11 @@ impl Collector {
                     | StatusCode::SERVICE_UNAVAILABLE
                     | StatusCode::GATEWAY_TIMEOUT
             );
-            return Err(Refusal { cause: format!("the collector returned {}", status.as_u16()), again, spans: None });
+            return Err(ExportError {
+                cause: format!("the collector returned {}", status.as_u16()),
+                again,
+                spans: None,
+            });
         }
         let mut text = Vec::new();
         while text.len() < ANSWER {
@@ -98,7 +102,7 @@ impl Collector {
             Some(partial) if partial.rejected_spans > 0 => {
                 let cause =
                     format!("the collector rejected {} spans: {}", partial.rejected_spans, partial.error_message);
-                Err(Refusal { cause, again: false, spans: u64::try_from(partial.rejected_spans).ok() })
+                Err(ExportError { cause, again: false, spans: u64::try_from(partial.rejected_spans).ok() })
             }
             _ => Ok(()),
         }

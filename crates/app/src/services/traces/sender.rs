@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tidewheel_pipeline::health::{Health, Telling};
+use tidewheel_pipeline::health::{FailureReport, Health};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::collector::{Collector, Refusal};
+use super::collector::{Collector, ExportError};
 use super::encode::{Process, request};
 use super::{Batch, Counts, REQUEST};
 
@@ -128,7 +128,7 @@ impl Sender {
     }
 
     /// Accounts for a sent or dropped request.
-    fn settle(&mut self, sent: Result<(), Refusal>) {
+    fn settle(&mut self, sent: Result<(), ExportError>) {
         let spans = self.spans();
         self.taken.clear();
         self.counts.waiting.fetch_sub(spans, Ordering::Relaxed);
@@ -153,7 +153,7 @@ impl Sender {
         let no_room = self.counts.no_room.swap(0, Ordering::Relaxed);
         self.unlogged += no_room;
         if no_room > 0 {
-            if self.health.fails(KEEP_UP, "the queue is full") != Telling::Not {
+            if self.health.fails(KEEP_UP, "the queue is full") != FailureReport::Not {
                 let dropped = self.dropped();
                 warn!(dropped, "cannot {KEEP_UP}: the queue is full; lower traces.share");
             }
@@ -172,12 +172,12 @@ impl Sender {
     fn log_failure(&mut self, cause: &str) {
         let endpoint = self.collector.shown();
         match self.health.fails(SEND, cause) {
-            Telling::First => warn!(endpoint, "cannot {SEND}; changes are processed without traces: {cause}"),
-            Telling::Lasting(lasted, attempts) => {
+            FailureReport::First => warn!(endpoint, "cannot {SEND}; changes are processed without traces: {cause}"),
+            FailureReport::Lasting(lasted, attempts) => {
                 let dropped = self.dropped();
                 warn!(endpoint, dropped, attempts, seconds = lasted.as_secs(), "still cannot {SEND}: {cause}");
             }
-            Telling::Not => debug!("still cannot {SEND}: {cause}"),
+            FailureReport::Not => debug!("still cannot {SEND}: {cause}"),
         }
     }
 

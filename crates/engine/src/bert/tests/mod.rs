@@ -14,7 +14,7 @@ mod attention;
 mod packing;
 mod products;
 mod rows;
-mod team;
+mod thread_pool;
 mod vectors;
 
 use proptest::prelude::ProptestConfig;

@@ -38,17 +38,17 @@ impl Reading {
         rows: u64,
         ports: &ProducerPorts,
     ) -> PortResult<Self> {
-        let ProducerPorts { source, index, alarm, .. } = ports;
+        let ProducerPorts { source, index, registry, .. } = ports;
         let all = source.collections().await?;
         let mut estimate = 0;
         for namespace in &all {
             estimate += source.estimate(namespace).await?;
         }
-        super::super::meters::expects(estimate);
+        super::super::metric::expects(estimate);
         let compares = match index.count().await {
             Ok(Some(points)) => {
                 // Recorded before it is relied on, because it could be deleted from here on.
-                alarm.collection(index.name(), true).await?;
+                registry.collection(index.name(), true).await?;
                 points > 0
             }
             Ok(None) => false,

@@ -31,12 +31,12 @@ pub async fn dropped_collection_emits_a_drop(harness: &dyn SourceHarness) {
 /// The old name is dropped; the new one, if selected, is dropped too, because it may have replaced another, and has to
 /// be read.
 pub async fn renamed_collection_is_dropped_and_appears(harness: &dyn SourceHarness) {
-    let source = harness.source(&["tickets", "archive"]).await;
+    let source = harness.source(&["tickets", "stream_log"]).await;
     harness.commit(vec![insert("tickets", json!({"_id": 1}))]).await;
-    harness.commit(vec![insert("archive", json!({"_id": 2}))]).await;
+    harness.commit(vec![insert("stream_log", json!({"_id": 2}))]).await;
     harness.commit(vec![insert("outside", json!({"_id": 3}))]).await;
     let start = source.now().await.unwrap();
-    for (from, to) in [("tickets", "archive"), ("archive", "elsewhere"), ("outside", "tickets")] {
+    for (from, to) in [("tickets", "stream_log"), ("stream_log", "elsewhere"), ("outside", "tickets")] {
         harness.commit(vec![SourceWrite::Rename { from: from.into(), to: to.into() }]).await;
     }
     harness.commit(vec![insert("tickets", json!({"_id": "last"}))]).await;
@@ -57,8 +57,8 @@ pub async fn renamed_collection_is_dropped_and_appears(harness: &dyn SourceHarne
     };
     with_timeout(all).await;
     ended.sort_unstable();
-    assert_eq!(ended, ["archive", "archive", "tickets", "tickets"], "each was renamed away once and to once");
-    assert_eq!(appeared, ["archive", "tickets"]);
+    assert_eq!(ended, ["stream_log", "stream_log", "tickets", "tickets"], "each was renamed away once and to once");
+    assert_eq!(appeared, ["stream_log", "tickets"]);
     let rows = all_rows(source.as_ref(), &Namespace::new(harness.database(), "tickets"), None).await;
     let keys: Vec<_> = rows.iter().map(|row| row.id.as_str()).collect();
     assert_eq!(keys, ["3", r#""last""#]);

@@ -5,10 +5,10 @@ import { empty, failure } from "../dialog.js";
 import { h, icon } from "../dom.js";
 import { ago, clock, count, duration, number } from "../format.js";
 import { stringify } from "../json.js";
-import { traceLink } from "../links.js";
+import { inspectLink } from "../links.js";
 import { banner } from "../verdict.js";
 
-export const title = "Trace a document";
+export const title = "Inspect a document";
 
 const STATES = {
   searchable: ["good", "check", "Searchable"], deleted: ["good", "check", "Deleted"], on_its_way: ["warn", "clock", "On its way"],
@@ -26,20 +26,20 @@ export function open(main, params) {
     h("div", { class: "page-head" }, h("h1", {}, title), again),
     h("form", { class: "filters card", role: "search", onsubmit: (event) => {
       event.preventDefault();
-      const wanted = traceLink(id.value.trim(), namespace.value.trim());
+      const wanted = inspectLink(id.value.trim(), namespace.value.trim());
       if (location.hash === wanted) load();
       else location.hash = wanted;
     } },
     h("div", { class: "field grow" }, h("label", { for: "id" }, "_id of the document"), id),
     h("div", { class: "field" }, h("label", { for: "namespace" }, "Collection"), namespace),
-    h("button", { type: "submit", class: "button primary" }, "Trace")),
+    h("button", { type: "submit", class: "button primary" }, "Inspect")),
     result);
 
   async function load() {
     result.setAttribute("aria-busy", "true");
     try {
-      const trace = await get("/api/trace", { id: id.value.trim(), namespace: namespace.value.trim() });
-      if (!closed) result.replaceChildren(...draw(trace));
+      const found = await get("/api/inspect", { id: id.value.trim(), namespace: namespace.value.trim() });
+      if (!closed) result.replaceChildren(...draw(found));
     } catch (error) {
       result.replaceChildren(failure(error));
     } finally {
@@ -57,13 +57,13 @@ export function open(main, params) {
   return { close: () => { closed = true; }, focus: () => id.focus() };
 }
 
-function draw(trace) {
-  if (!trace.documents.length) {
-    return [empty("question", `No trace of ${trace.asked}`,
-      h("p", { class: "muted" }, `Searched as ${trace.read_as.join(", ")} in ${trace.namespaces.join(", ")}.`),
+function draw(found) {
+  if (!found.documents.length) {
+    return [empty("question", `No record of ${found.asked}`,
+      h("p", { class: "muted" }, `Searched as ${found.read_as.join(", ")} in ${found.namespaces.join(", ")}.`),
       h("p", { class: "muted" }, "Its _id may have another type. Specify the type in extended JSON, such as ", h("code", {}, '{"$numberDecimal": "7"}'), "."))];
   }
-  return trace.documents.map(one);
+  return found.documents.map(one);
 }
 
 function one(doc) {

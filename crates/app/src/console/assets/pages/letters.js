@@ -4,7 +4,7 @@ import { get, post } from "../api.js";
 import { confirm, empty, failure, login, toast } from "../dialog.js";
 import { h, icon, json } from "../dom.js";
 import { clock, count, duration, number } from "../format.js";
-import { traceLink } from "../links.js";
+import { inspectLink } from "../links.js";
 import { state } from "../state.js";
 
 export const title = "Dead letters";
@@ -97,7 +97,7 @@ export function open(main) {
       } })) : null,
       h("td", { "data-label": "Reason", class: "wide" }, toggle),
       h("td", { "data-label": "Document" }, letter.unreadable !== undefined ? h("span", { class: "badge", "data-tone": "bad" }, "unreadable")
-        : h("div", {}, letter.document_id ? h("a", { href: traceLink(letter.key, letter.namespace), class: "mono" }, letter.document_id) : h("span", {}, letter.operation),
+        : h("div", {}, letter.document_id ? h("a", { href: inspectLink(letter.key, letter.namespace), class: "mono" }, letter.document_id) : h("span", {}, letter.operation),
           h("div", { class: "muted" }, `${letter.document_id ? `${letter.operation} in ` : ""}${letter.namespace}`))),
       h("td", { "data-label": "Stage" }, STAGE[letter.stage]),
       h("td", { "data-label": "Attempts" }, number(letter.attempts)),

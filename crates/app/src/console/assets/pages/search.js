@@ -5,7 +5,7 @@ import { empty, failure } from "../dialog.js";
 import { h, json } from "../dom.js";
 import { count } from "../format.js";
 import { parse, stringify } from "../json.js";
-import { traceLink } from "../links.js";
+import { inspectLink } from "../links.js";
 
 export const title = "Search";
 
@@ -94,7 +94,7 @@ function hit(found) {
       namespace ? h("span", { class: "tag" }, namespace) : null,
       h("span", { class: "mono" }, id),
       chunk ? h("span", { class: "muted" }, `chunk ${chunk + 1}`) : null,
-      key ? h("a", { href: traceLink(key, namespace) }, "Trace") : null),
+      key ? h("a", { href: inspectLink(key, namespace) }, "Inspect") : null),
     h("details", {}, h("summary", {}, "Document"), json(document)));
 }
 

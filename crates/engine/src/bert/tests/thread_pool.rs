@@ -14,7 +14,7 @@ use crate::kernel::{AttentionElement, Element, F32, Isa};
 #[cfg(not(miri))]
 use crate::kernel::{Bf16, Int8};
 use crate::model::{Activation, Description, Layer, Linear, Norm, Pooling, Prompts, TokenizerSettings};
-use crate::team::Team;
+use crate::thread_pool::ThreadPool;
 
 const WORDS: usize = 7;
 
@@ -107,12 +107,12 @@ fn check<V: Isa, E: Element<V>, A: AttentionElement<V>>(isa: V) {
     let expected = pass.residual();
     assert!(expected.iter().all(|value| value.is_finite()), "{name}: {expected:?}");
     for size in if cfg!(miri) { 2..3 } else { 2..6 } {
-        let mut team = Team::new(size);
-        let shared = layout(team.size());
+        let mut pool = ThreadPool::new(size);
+        let shared = layout(pool.size());
         for _ in 0..if cfg!(miri) { 1 } else { 5 } {
             let mut memory = memory(&shared);
             let mut pass = Pass::new(&network, &shared, &texts, memory.floats_mut());
-            share(&pass, &mut team);
+            share(&pass, &mut pool);
             assert_eq!(pass.residual(), expected, "{name}: {size} threads");
         }
     }

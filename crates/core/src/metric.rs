@@ -47,7 +47,7 @@ impl Question {
 
 /// A metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Meter {
+pub struct Metric {
     /// Its name.
     pub name: &'static str,
     /// Its kind.
@@ -60,11 +60,11 @@ pub struct Meter {
     pub help: &'static str,
 }
 
-macro_rules! meters {
+macro_rules! metrics {
     ($($question:ident { $($constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)* })*) => {
         $($(#[doc = $help] pub const $constant: &str = $name;)*)*
         /// Every metric.
-        pub const ALL: &[Meter] = &[$($(Meter {
+        pub const ALL: &[Metric] = &[$($(Metric {
             name: $name,
             kind: Kind::$kind,
             labels: &[$($label),*],
@@ -74,7 +74,7 @@ macro_rules! meters {
     };
 }
 
-meters! {
+metrics! {
     Source {
         PRODUCER_CHANGES = Counter "tidewheel_producer_changes_total" ["operation"] "Changes appended to stage 1, by operation. `read` is a document read by a snapshot or a repair";
         PRODUCER_APPEND_ENTRIES = Histogram "tidewheel_producer_append_entries" [] "Changes in one append";
@@ -167,12 +167,12 @@ mod tests {
 
     #[test]
     fn metric_names_follow_the_conventions() {
-        let names: BTreeSet<_> = ALL.iter().map(|meter| meter.name).collect();
+        let names: BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
         assert_eq!(names.len(), ALL.len(), "a name occurs twice");
-        for meter in ALL {
-            assert!(meter.name.starts_with("tidewheel_"), "{}", meter.name);
-            assert_eq!(meter.name.ends_with("_total"), meter.kind == Kind::Counter, "{}", meter.name);
-            assert!(!meter.help.is_empty() && !meter.help.ends_with('.'), "{}", meter.name);
+        for metric in ALL {
+            assert!(metric.name.starts_with("tidewheel_"), "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+            assert!(!metric.help.is_empty() && !metric.help.ends_with('.'), "{}", metric.name);
         }
     }
 }

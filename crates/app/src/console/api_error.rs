@@ -11,13 +11,13 @@ use crate::exit::Failure;
 
 /// A request error.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ApiError {
     status: StatusCode,
     message: String,
     hint: Option<String>,
 }
 
-impl Refusal {
+impl ApiError {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into(), hint: None }
     }
@@ -32,13 +32,13 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.status, Json(json!({"error": self.message, "hint": self.hint}))).into_response()
     }
 }
 
-impl From<PortError> for Refusal {
+impl From<PortError> for ApiError {
     /// A transient error of a server is a bad gateway; any other is an unprocessable request.
     fn from(error: PortError) -> Self {
         let status = match error.class {
@@ -49,14 +49,14 @@ impl From<PortError> for Refusal {
     }
 }
 
-impl From<Failure> for Refusal {
+impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
         Self { status: StatusCode::BAD_GATEWAY, message: failure.message, hint: failure.hint }
     }
 }
 
 /// Rejects an unsupported method on an existing path.
-pub(super) async fn wrong_method(request: Request) -> Refusal {
+pub(super) async fn wrong_method(request: Request) -> ApiError {
     let message = format!("{} does not support {}", request.uri().path(), request.method());
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message)
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }

@@ -1,14 +1,16 @@
-//! `tidewheel trace`: shows where a document is in the pipeline, and why.
+//! `tidewheel inspect`: shows where a document is in the pipeline, and why.
 
 pub(crate) mod facts;
 pub(crate) mod gather;
 pub(crate) mod verdict;
 
+use tidewheel_core::found::{ChangeTrace, TraceId};
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{PortResult, Source};
-use tidewheel_core::trace::{ChangeTrace, TraceId};
 
-use self::facts::{DocumentTrace, EntryFacts, Progress, StageFacts, Told, Trace};
+use crate::probe::Probe;
+
+use self::facts::{DocumentReport, EntryFacts, Inspection, Progress, StageFacts};
 use self::gather::{Question, Servers};
 use self::verdict::State;
 use crate::cli::{Output, TraceArgs};
@@ -23,20 +25,25 @@ const SHOWN: usize = 5;
 
 /// Queries every server and prints the result.
 pub(crate) async fn run(args: &TraceArgs, settings: &Settings) -> Result<Answer, Failure> {
-    let trace = ask(settings, &args.id, args.namespace.as_deref(), args.scan).await?;
+    let found = ask(settings, &args.id, args.namespace.as_deref(), args.scan).await?;
     match args.output.output {
-        Output::Json => printer::json(&trace),
-        Output::Text => show(&trace, settings.traces.as_ref()),
+        Output::Json => printer::json(&found),
+        Output::Text => show(&found, settings.traces.as_ref()),
     }
-    Ok(answer(&trace))
+    Ok(answer(&found))
 }
 
 /// Looks up all documents that `id` may refer to. `namespace` is `database.collection` or a collection.
-pub(crate) async fn ask(settings: &Settings, id: &str, namespace: Option<&str>, scan: u64) -> Result<Trace, Failure> {
+pub(crate) async fn ask(
+    settings: &Settings,
+    id: &str,
+    namespace: Option<&str>,
+    scan: u64,
+) -> Result<Inspection, Failure> {
     let (redis, index) = (connect::redis(settings)?, connect::index(settings)?);
     let namespaces = namespace.map(|text| of(settings, text)).transpose()?.into_iter().collect();
     let servers = Servers { source: source(settings).await?, redis: &redis, index: &index };
-    Ok(gather::trace(&servers, &Question { id: id.to_owned(), namespaces, scan }).await?)
+    Ok(gather::inspect(&servers, &Question { id: id.to_owned(), namespaces, scan }).await?)
 }
 
 /// The source. A failed connection is part of the result, not an error.
@@ -59,8 +66,8 @@ fn of(settings: &Settings, text: &str) -> Result<Namespace, Failure> {
 }
 
 /// The exit code: 0 searchable or deleted, 1 any other state, 2 unknown.
-fn answer(trace: &Trace) -> Answer {
-    let states = trace.documents.iter().map(|document| document.verdict.state);
+fn answer(found: &Inspection) -> Answer {
+    let states = found.documents.iter().map(|document| document.verdict.state);
     let of = |state| match state {
         State::Searchable | State::Deleted => Answer::Fine,
         State::Unknown => Answer::Unknown,
@@ -75,22 +82,22 @@ fn answer(trace: &Trace) -> Answer {
     }
 }
 
-fn show(trace: &Trace, traces: Option<&Traces>) {
-    if trace.documents.is_empty() {
+fn show(found: &Inspection, traces: Option<&Traces>) {
+    if found.documents.is_empty() {
         printer::data(format_args!(
             "{} not found: searched as {} in {}",
-            trace.asked,
-            trace.read_as.join(", "),
-            trace.namespaces.join(", ")
+            found.asked,
+            found.read_as.join(", "),
+            found.namespaces.join(", ")
         ));
         printer::say("For an _id of another type use extended JSON, such as '{\"$numberDecimal\": \"7\"}'.");
     }
-    for document in &trace.documents {
+    for document in &found.documents {
         show_document(document, traces);
     }
 }
 
-fn show_document(document: &DocumentTrace, traces: Option<&Traces>) {
+fn show_document(document: &DocumentReport, traces: Option<&Traces>) {
     let name = format!("{} {}", document.namespace, document.key);
     printer::data(format_args!("{}  {}", styled(STRONG, name), styled(DIM, document.document.as_str())));
     let (sign, style) = match document.verdict.state {
@@ -104,23 +111,23 @@ fn show_document(document: &DocumentTrace, traces: Option<&Traces>) {
         printer::data(format_args!("  {} {value}", styled(STRONG, format_args!("{name:<12}"))));
     };
     match &document.source {
-        Told::Unknown { error } => line("MongoDB", &styled(BAD, error)),
-        Told::Known(source) if source.exists => {
+        Probe::Unknown(error) => line("MongoDB", &styled(BAD, error)),
+        Probe::Known(source) if source.exists => {
             let digest = source.digest.as_deref().unwrap_or_default();
             line("MongoDB", &format!("found: {} bytes, digest {digest}", source.bytes.unwrap_or_default()));
         }
-        Told::Known(_) => line("MongoDB", "not found"),
+        Probe::Known(_) => line("MongoDB", "not found"),
     }
     for (name, stage) in [("stage 1", &document.raw), ("stage 2", &document.embedded)] {
         match stage {
-            Told::Unknown { error } => line(name, &styled(BAD, error)),
-            Told::Known(stage) => show_stage(name, stage, &line),
+            Probe::Unknown(error) => line(name, &styled(BAD, error)),
+            Probe::Known(stage) => show_stage(name, stage, &line),
         }
     }
     match &document.index {
-        Told::Unknown { error } => line("Qdrant", &styled(BAD, error)),
-        Told::Known(None) => line("Qdrant", "not found"),
-        Told::Known(Some(index)) => {
+        Probe::Unknown(error) => line("Qdrant", &styled(BAD, error)),
+        Probe::Known(None) => line("Qdrant", "not found"),
+        Probe::Known(Some(index)) => {
             let surplus = if index.surplus > 0 { format!(", {} surplus", index.surplus) } else { String::new() };
             let chunks = format!("{} of {} chunks{surplus}", index.present, index.chunks);
             line("Qdrant", &format!("found: {chunks}, version {}, digest {}", index.version, index.digest));
@@ -131,8 +138,8 @@ fn show_document(document: &DocumentTrace, traces: Option<&Traces>) {
         }
     }
     match &document.deleted {
-        Told::Unknown { error } => line("tombstone", &styled(BAD, error)),
-        Told::Known(deleted) => {
+        Probe::Unknown(error) => line("tombstone", &styled(BAD, error)),
+        Probe::Known(deleted) => {
             if let Some(version) = &deleted.document {
                 line("tombstone", &format!("document deleted at version {version}"));
             }
@@ -142,8 +149,8 @@ fn show_document(document: &DocumentTrace, traces: Option<&Traces>) {
         }
     }
     match &document.dead_letters {
-        Told::Unknown { error } => line("dead letters", &styled(BAD, error)),
-        Told::Known(letters) => {
+        Probe::Unknown(error) => line("dead letters", &styled(BAD, error)),
+        Probe::Known(letters) => {
             for letter in letters {
                 let text =
                     format!("{} of {}, version {}: {}", letter.id, letter.stage.title(), letter.version, letter.reason);
@@ -163,8 +170,8 @@ fn show_document(document: &DocumentTrace, traces: Option<&Traces>) {
     printer::data("");
 }
 
-/// The OpenTelemetry trace of the document's newest change.
-fn otel_trace(document: &DocumentTrace) -> Option<TraceId> {
+/// The OpenTelemetry found of the document's newest change.
+fn otel_trace(document: &DocumentReport) -> Option<TraceId> {
     let namespace = Namespace::parse(&document.namespace)?;
     Some(ChangeTrace::of(&namespace, &document.key, document.newest()?).id)
 }

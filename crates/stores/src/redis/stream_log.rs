@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use async_trait::async_trait;
 use redis::Value;
-use tidewheel_core::ports::{Archive, Delivery, EntryId, Extent, Follower, PortResult, Position};
+use tidewheel_core::ports::{Delivery, EntryId, Extent, Follower, PortResult, Position, StreamLog};
 use tidewheel_core::streams::{COUNTS, STAGE_2_REPLAY, Stage};
 use tidewheel_core::wire::{Fields, Record};
 
@@ -13,20 +13,20 @@ use super::{RedisStore, reply, script};
 
 impl RedisStore {
     /// The retained entries of the stream of `stage`.
-    pub fn archive<T: Record>(&self, stage: Stage) -> RedisArchive<T> {
-        RedisArchive { store: self.clone(), stage, record: PhantomData }
+    pub fn stream_log<T: Record>(&self, stage: Stage) -> RedisStreamLog<T> {
+        RedisStreamLog { store: self.clone(), stage, record: PhantomData }
     }
 }
 
 /// A stage's stream as a replay source.
-pub struct RedisArchive<T> {
+pub struct RedisStreamLog<T> {
     store: RedisStore,
     stage: Stage,
     record: PhantomData<fn() -> T>,
 }
 
 #[async_trait]
-impl<T: Record> Archive<T> for RedisArchive<T> {
+impl<T: Record> StreamLog<T> for RedisStreamLog<T> {
     async fn extent(&self) -> PortResult<Extent> {
         let doing = format!("inspect {}", self.stage.stream);
         let command = script::EXTENT.command(&[self.stage.stream], 0, 0);

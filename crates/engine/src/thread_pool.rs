@@ -137,23 +137,23 @@ impl Shared {
     }
 }
 
-/// The thread pool: its own threads and the caller of [`Team::run`].
-pub(crate) struct Team {
+/// The thread pool: its own threads and the caller of [`ThreadPool::run`].
+pub(crate) struct ThreadPool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl std::fmt::Debug for Team {
+impl std::fmt::Debug for ThreadPool {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Team").field("size", &self.size()).finish()
+        formatter.debug_struct("ThreadPool").field("size", &self.size()).finish()
     }
 }
 
-impl Team {
+impl ThreadPool {
     /// Exclusive upper bound of units per step.
     pub(crate) const MOST_UNITS: usize = 1 << Ticket::BITS;
 
-    /// Creates a pool of `size` threads, including the caller of [`Team::run`].
+    /// Creates a pool of `size` threads, including the caller of [`ThreadPool::run`].
     pub(crate) fn new(size: usize) -> Self {
         let shared = Arc::new(Shared {
             ticket: AtomicU64::new(IDLE),
@@ -205,7 +205,7 @@ impl Team {
     }
 }
 
-impl Drop for Team {
+impl Drop for ThreadPool {
     fn drop(&mut self) {
         *lock(&self.shared.stop) = true;
         self.shared.wake.notify_all();
@@ -237,17 +237,17 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::Team;
+    use super::ThreadPool;
 
     #[test]
     fn every_unit_runs_once_after_all_earlier_steps() {
         for size in 1..5 {
-            let mut team = Team::new(size);
+            let mut pool = ThreadPool::new(size);
             let steps = [3, 0, 1, 7, 0, 0, 4, 2];
             let done: Vec<Vec<AtomicUsize>> =
                 steps.iter().map(|units| (0..*units).map(|_| AtomicUsize::new(0)).collect()).collect();
             for job in 1..if cfg!(miri) { 4 } else { 200 } {
-                team.run(&steps, &|step, unit, member| {
+                pool.run(&steps, &|step, unit, member| {
                     assert!(member < size);
                     for earlier in done[..step].iter().flatten() {
                         assert_eq!(earlier.load(Ordering::Relaxed), job);
@@ -256,18 +256,18 @@ mod tests {
                 });
                 assert!(done.iter().flatten().all(|count| count.load(Ordering::Relaxed) == job));
             }
-            team.run(&[], &|_, _, _| panic!("no units"));
-            team.run(&[0], &|_, _, _| panic!("no units"));
+            pool.run(&[], &|_, _, _| panic!("no units"));
+            pool.run(&[0], &|_, _, _| panic!("no units"));
         }
     }
 
     #[test]
     fn step_ends_with_its_last_unit() {
         // Another thread may claim a unit and be slow; the next step must not begin.
-        let mut team = Team::new(2);
+        let mut pool = ThreadPool::new(2);
         let mut values = [0u32; 8];
         let places: Vec<_> = values.iter_mut().map(std::sync::Mutex::new).collect();
-        team.run(&[8, 8], &|step, unit, _| {
+        pool.run(&[8, 8], &|step, unit, _| {
             if step == 0 {
                 std::thread::sleep(std::time::Duration::from_millis(unit as u64 % 3));
                 **places[unit].lock().unwrap() = 1;
@@ -279,11 +279,11 @@ mod tests {
 
     #[test]
     fn panic_stops_job_and_propagates_to_caller() {
-        let mut team = Team::new(3);
+        let mut pool = ThreadPool::new(3);
         for culprit in 0..3 {
             let later = AtomicUsize::new(0);
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                team.run(&[3, 5], &|step, unit, _| {
+                pool.run(&[3, 5], &|step, unit, _| {
                     assert_ne!((step, unit), (0, culprit), "requested by the test");
                     later.fetch_add(step, Ordering::Relaxed);
                 });
@@ -293,7 +293,7 @@ mod tests {
         }
         // The pool is usable again.
         let count = AtomicUsize::new(0);
-        team.run(&[3], &|_, _, _| _ = count.fetch_add(1, Ordering::Relaxed));
+        pool.run(&[3], &|_, _, _| _ = count.fetch_add(1, Ordering::Relaxed));
         assert_eq!(count.load(Ordering::Relaxed), 3);
     }
 }

@@ -17,12 +17,13 @@ use tidewheel_stores::redis::{EntryState, FoundEntries, FoundEntry, RedisStore};
 use uuid::Uuid;
 
 use super::facts::{
-    ChangeFacts, Deletions, DocumentTrace, EntryFacts, Hop, IndexFacts, LetterFacts, Progress, SourceFacts, StageFacts,
-    Told, Trace,
+    ChangeFacts, Deletions, DocumentReport, EntryFacts, Hop, IndexFacts, Inspection, LetterFacts, Progress,
+    SourceFacts, StageFacts,
 };
 use super::verdict::{Facts, State, verdict};
 use crate::cli::StageName;
 use crate::commands::dead_letters::letters::stage_of;
+use crate::probe::Probe;
 use crate::times;
 
 /// Maximum time for a server to answer.
@@ -59,17 +60,17 @@ pub(crate) struct Question {
 
 /// Looks up the documents that the id may refer to. Missing or stale documents are queried a second time: the change may have
 /// just been committed.
-pub(crate) async fn trace(servers: &Servers<'_>, question: &Question) -> PortResult<Trace> {
-    let trace = once(servers, question).await?;
-    let unsettled = |document: &DocumentTrace| matches!(document.verdict.state, State::Missing | State::Stale);
-    if !trace.documents.iter().any(unsettled) {
-        return Ok(trace);
+pub(crate) async fn inspect(servers: &Servers<'_>, question: &Question) -> PortResult<Inspection> {
+    let found = once(servers, question).await?;
+    let unsettled = |document: &DocumentReport| matches!(document.verdict.state, State::Missing | State::Stale);
+    if !found.documents.iter().any(unsettled) {
+        return Ok(found);
     }
     tokio::time::sleep(MOMENT).await;
     once(servers, question).await
 }
 
-async fn once(servers: &Servers<'_>, question: &Question) -> PortResult<Trace> {
+async fn once(servers: &Servers<'_>, question: &Question) -> PortResult<Inspection> {
     let namespaces = match (&question.namespaces[..], &servers.source) {
         ([], Ok(source)) => source.collections().await?,
         ([], Err(error)) => return Err(error.clone().with_hint("set --namespace to search without MongoDB")),
@@ -82,27 +83,29 @@ async fn once(servers: &Servers<'_>, question: &Question) -> PortResult<Trace> {
         .collect();
     let wanted = pairs(&asked);
     let (source, raw, embedded, index, deleted, one, two, producer) = tokio::join!(
-        told(source(servers, &namespaces, &readings)),
-        told(servers.redis.entries_of(STAGE_1, &wanted, question.scan)),
-        told(servers.redis.entries_of(STAGE_2, &wanted, question.scan)),
-        told(index(servers.index, &asked)),
-        told(deleted(servers.redis, &asked)),
-        told(servers.redis.letters_of(STAGE_1, &wanted, question.scan)),
-        told(servers.redis.letters_of(STAGE_2, &wanted, question.scan)),
-        told(servers.redis.leader()),
+        probe(source(servers, &namespaces, &readings)),
+        probe(servers.redis.entries_of(STAGE_1, &wanted, question.scan)),
+        probe(servers.redis.entries_of(STAGE_2, &wanted, question.scan)),
+        probe(index(servers.index, &asked)),
+        probe(deleted(servers.redis, &asked)),
+        probe(servers.redis.letters_of(STAGE_1, &wanted, question.scan)),
+        probe(servers.redis.letters_of(STAGE_2, &wanted, question.scan)),
+        probe(servers.redis.leader()),
     );
     let producer = producer.known().map(Option::is_some);
     let documents = asked.iter().map(|asked| {
-        let source = map(&source, |rows| source_facts(rows.get(&(asked.namespace.clone(), asked.reading.key.clone()))));
-        let (raw, embedded) = (map(&raw, |found| stage(asked, found)), map(&embedded, |found| stage(asked, found)));
-        let index = map(&index, |points| index_facts(asked, points));
-        let deleted = map(&deleted, |known| known.get(&asked.document).cloned().unwrap_or_default());
+        let source =
+            source.as_ref().map(|rows| source_facts(rows.get(&(asked.namespace.clone(), asked.reading.key.clone()))));
+        let (raw, embedded) =
+            (raw.as_ref().map(|found| stage(asked, found)), embedded.as_ref().map(|found| stage(asked, found)));
+        let index = index.as_ref().map(|points| index_facts(asked, points));
+        let deleted = deleted.as_ref().map(|known| known.get(&asked.document).cloned().unwrap_or_default());
         let dead_letters = match (&one, &two) {
-            (Told::Known(one), Told::Known(two)) => {
+            (Probe::Known(one), Probe::Known(two)) => {
                 let letters = [(StageName::Raw, one), (StageName::Embedded, two)];
-                Told::Known(letters.into_iter().flat_map(|(stage, found)| letters_of(asked, stage, found)).collect())
+                Probe::Known(letters.into_iter().flat_map(|(stage, found)| letters_of(asked, stage, found)).collect())
             }
-            (Told::Unknown { error }, _) | (_, Told::Unknown { error }) => Told::Unknown { error: error.clone() },
+            (Probe::Unknown(error), _) | (_, Probe::Unknown(error)) => Probe::Unknown(error.clone()),
         };
         let facts = Facts {
             source: &source,
@@ -113,7 +116,7 @@ async fn once(servers: &Servers<'_>, question: &Question) -> PortResult<Trace> {
             letters: &dead_letters,
             producer,
         };
-        DocumentTrace {
+        DocumentReport {
             namespace: asked.namespace.to_string(),
             key: asked.reading.key.clone(),
             kind: asked.reading.kind,
@@ -128,24 +131,24 @@ async fn once(servers: &Servers<'_>, question: &Question) -> PortResult<Trace> {
             dead_letters,
         }
     });
-    let documents: Vec<DocumentTrace> = documents.collect();
+    let documents: Vec<DocumentReport> = documents.collect();
     // An id has several readings; unknown ones are dropped if another one is known.
-    let heard = |document: &DocumentTrace| document.verdict.state != State::Unheard;
-    let is_known = |document: &DocumentTrace| match document.verdict.state {
+    let heard = |document: &DocumentReport| document.verdict.state != State::Unheard;
+    let is_known = |document: &DocumentReport| match document.verdict.state {
         State::Unheard => false,
         // A server did not answer: keep the reading that another server knows.
         State::Unknown => {
             document.source.known().is_some_and(|source| source.exists)
                 || matches!(document.index.known(), Some(Some(_)))
-                || [&document.raw, &document.embedded].into_iter().flat_map(Told::known).any(|s| !s.entries.is_empty())
+                || [&document.raw, &document.embedded].into_iter().flat_map(Probe::known).any(|s| !s.entries.is_empty())
         }
         _ => true,
     };
-    let mut known: Vec<DocumentTrace> = documents.iter().filter(|document| is_known(document)).cloned().collect();
+    let mut known: Vec<DocumentReport> = documents.iter().filter(|document| is_known(document)).cloned().collect();
     if known.is_empty() {
         known.extend(documents.into_iter().find(heard));
     }
-    Ok(Trace {
+    Ok(Inspection {
         asked: question.id.clone(),
         read_as: readings.iter().map(|reading| reading.kind).collect(),
         namespaces: namespaces.iter().map(Namespace::to_string).collect(),
@@ -171,18 +174,11 @@ fn pairs(asked: &[Asked]) -> Vec<(Namespace, String)> {
     asked.iter().map(|asked| (asked.namespace.clone(), asked.reading.key.clone())).collect()
 }
 
-async fn told<T>(answer: impl Future<Output = PortResult<T>>) -> Told<T> {
+async fn probe<T>(answer: impl Future<Output = PortResult<T>>) -> Probe<T> {
     match tokio::time::timeout(TIMEOUT, answer).await {
-        Ok(Ok(known)) => Told::Known(known),
-        Ok(Err(error)) => Told::Unknown { error: error.message },
-        Err(_) => Told::Unknown { error: format!("no answer within {} s", TIMEOUT.as_secs()) },
-    }
-}
-
-fn map<T, U>(told: &Told<T>, known: impl FnOnce(&T) -> U) -> Told<U> {
-    match told {
-        Told::Known(value) => Told::Known(known(value)),
-        Told::Unknown { error } => Told::Unknown { error: error.clone() },
+        Ok(Ok(known)) => Probe::Known(known),
+        Ok(Err(error)) => Probe::Unknown(error.message),
+        Err(_) => Probe::Unknown(format!("no answer within {} s", TIMEOUT.as_secs())),
     }
 }
 

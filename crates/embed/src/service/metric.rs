@@ -32,7 +32,7 @@ pub const COMPUTE_SECONDS: &str = "tidewheel_embedder_compute_seconds";
 pub const TILE_FILL: &str = "tidewheel_embedder_tile_fill_ratio";
 
 /// Metric handles, bound to the recorder that is installed when they are created.
-pub(super) struct Meters {
+pub(super) struct ServiceMetrics {
     answered: [Counter; 3],
     texts: Counter,
     tokens: Counter,
@@ -46,7 +46,7 @@ pub(super) struct Meters {
     tile_fill: Histogram,
 }
 
-impl Meters {
+impl ServiceMetrics {
     pub(super) fn new() -> Self {
         describe_counter!(REQUESTS, "Requests answered, by status class");
         describe_counter!(TEXTS, "Texts embedded");

@@ -1,22 +1,22 @@
 //! The record of the collection in use, in memory.
 
 use async_trait::async_trait;
-use tidewheel_core::ports::{Alarm, Damage, PortResult};
+use tidewheel_core::ports::{CollectionRegistry, Damage, PortResult};
 
 use super::streams::FakeStreams;
 
 /// Records the collection in use.
 #[derive(Clone)]
-pub struct FakeAlarm(FakeStreams);
+pub struct FakeCollectionRegistry(FakeStreams);
 
-impl FakeAlarm {
+impl FakeCollectionRegistry {
     pub(super) fn new(streams: FakeStreams) -> Self {
         Self(streams)
     }
 }
 
 #[async_trait]
-impl Alarm for FakeAlarm {
+impl CollectionRegistry for FakeCollectionRegistry {
     async fn collection(&self, name: &str, exists: bool) -> PortResult<()> {
         let record = || {
             let mut state = self.0.state();

@@ -1,15 +1,15 @@
-//! The contracts of [`Archive`] and [`Follower`](tidewheel_core::ports::Follower).
+//! The contracts of [`StreamLog`] and [`Follower`](tidewheel_core::ports::Follower).
 
-use tidewheel_core::ports::{Archive, Delivery, EntryId};
+use tidewheel_core::ports::{Delivery, EntryId, StreamLog};
 use tidewheel_core::streams::{EMBEDDED, RAW, STAGE_2_REPLAY};
 
 use super::samples::{change, changes, embedded};
 use super::streams::{NOW, StreamsHarness, append, ids, numbers, stage_1};
 
-async fn all<T>(archive: &dyn Archive<T>, page: usize) -> Vec<Delivery<T>> {
+async fn all<T>(stream_log: &dyn StreamLog<T>, page: usize) -> Vec<Delivery<T>> {
     let (mut after, mut all) = (EntryId::zero(), Vec::new());
     loop {
-        let page = archive.page(&after, page).await.unwrap();
+        let page = stream_log.page(&after, page).await.unwrap();
         let Some(last) = page.last() else { return all };
         after = last.id.clone();
         all.extend(page);
@@ -18,33 +18,33 @@ async fn all<T>(archive: &dyn Archive<T>, page: usize) -> Vec<Delivery<T>> {
 
 /// Acknowledged or not, page by page.
 pub async fn archive_reads_every_retained_entry(harness: &dyn StreamsHarness) {
-    let archive = harness.archive();
-    let empty = archive.extent().await.unwrap();
+    let stream_log = harness.stream_log();
+    let empty = stream_log.extent().await.unwrap();
     assert_eq!((empty.first, empty.last, empty.entries, empty.whole), (None, EntryId::zero(), 0, true));
     append(harness, 1..=10).await;
     let queue = stage_1(harness, "a");
     let read = queue.read(5, NOW).await.unwrap();
     queue.acknowledge(&ids(&read)).await.unwrap();
-    let held = all(&*archive, 3).await;
+    let held = all(&*stream_log, 3).await;
     assert_eq!(numbers(&held), (1..=10).collect::<Vec<_>>());
-    let extent = archive.extent().await.unwrap();
+    let extent = stream_log.extent().await.unwrap();
     assert_eq!((extent.first.as_ref(), &extent.last), (Some(&held[0].id), &held[9].id));
     assert_eq!((extent.entries, extent.whole), (10, true));
-    assert_eq!(archive.backlog().await.unwrap(), 5);
+    assert_eq!(stream_log.backlog().await.unwrap(), 5);
     harness.delete_entry(RAW, &held[0].id).await;
-    assert!(!archive.extent().await.unwrap().whole);
+    assert!(!stream_log.extent().await.unwrap().whole);
 }
 
 /// Replayed entries are processed like any others, and do not hide that a stream was deleted.
 pub async fn replayed_entries_are_delivered(harness: &dyn StreamsHarness) {
     append(harness, 1..=3).await;
-    let archive = harness.archive();
-    archive.append(&[]).await.unwrap();
-    archive.append(&changes(1..=2)).await.unwrap();
+    let stream_log = harness.stream_log();
+    stream_log.append(&[]).await.unwrap();
+    stream_log.append(&changes(1..=2)).await.unwrap();
     assert_eq!(numbers(&stage_1(harness, "a").read(10, NOW).await.unwrap()), [1, 2, 3, 1, 2]);
     assert_eq!(harness.journal().positions().await.unwrap().damage, None);
     harness.delete_stream(RAW).await;
-    archive.append(&[change(9)]).await.unwrap();
+    stream_log.append(&[change(9)]).await.unwrap();
     assert!(harness.journal().positions().await.unwrap().damage.is_some(), "still reported as deleted");
 }
 

@@ -5,27 +5,11 @@ use tidewheel_core::version::Version;
 
 use super::verdict::Verdict;
 use crate::cli::StageName;
-
-/// The answer of a server, or its error.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub(crate) enum Told<T> {
-    Known(T),
-    Unknown { error: String },
-}
-
-impl<T> Told<T> {
-    pub(crate) fn known(&self) -> Option<&T> {
-        match self {
-            Self::Known(known) => Some(known),
-            Self::Unknown { .. } => None,
-        }
-    }
-}
+use crate::probe::Probe;
 
 /// The answer to a query.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Trace {
+pub(crate) struct Inspection {
     /// The id as given.
     pub(crate) asked: String,
     /// Types of `_id` that the id may have.
@@ -33,12 +17,12 @@ pub(crate) struct Trace {
     /// The collections that were searched.
     pub(crate) namespaces: Vec<String>,
     /// The known documents; several if the id may have several types.
-    pub(crate) documents: Vec<DocumentTrace>,
+    pub(crate) documents: Vec<DocumentReport>,
 }
 
 /// One document.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct DocumentTrace {
+pub(crate) struct DocumentReport {
     pub(crate) namespace: String,
     /// Canonical extended JSON of `_id`.
     pub(crate) key: String,
@@ -47,20 +31,20 @@ pub(crate) struct DocumentTrace {
     /// The document identity that all its points share.
     pub(crate) document: String,
     pub(crate) verdict: Verdict,
-    pub(crate) source: Told<SourceFacts>,
-    pub(crate) raw: Told<StageFacts>,
-    pub(crate) embedded: Told<StageFacts>,
-    pub(crate) index: Told<Option<IndexFacts>>,
-    pub(crate) deleted: Told<Deletions>,
-    pub(crate) dead_letters: Told<Vec<LetterFacts>>,
+    pub(crate) source: Probe<SourceFacts>,
+    pub(crate) raw: Probe<StageFacts>,
+    pub(crate) embedded: Probe<StageFacts>,
+    pub(crate) index: Probe<Option<IndexFacts>>,
+    pub(crate) deleted: Probe<Deletions>,
+    pub(crate) dead_letters: Probe<Vec<LetterFacts>>,
     /// Latencies of its newest change.
     pub(crate) hops: Vec<Hop>,
 }
 
-impl DocumentTrace {
+impl DocumentReport {
     /// The version of the newest change known to any server.
     pub(crate) fn newest(&self) -> Option<Version> {
-        let entries = [&self.raw, &self.embedded].into_iter().flat_map(Told::known).flat_map(|stage| &stage.entries);
+        let entries = [&self.raw, &self.embedded].into_iter().flat_map(Probe::known).flat_map(|stage| &stage.entries);
         let changes = entries.filter_map(|entry| entry.change.as_ref());
         // A dropped collection is a separate change with its own trace.
         let entries = changes.filter(|change| change.operation != "drop").map(|change| &change.version);

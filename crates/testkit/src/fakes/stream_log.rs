@@ -6,27 +6,27 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{Aliases, Archive, Delivery, EntryId, Extent, Follower, Named, PortResult, Position};
+use tidewheel_core::ports::{Aliases, Delivery, EntryId, Extent, Follower, Named, PortResult, Position, StreamLog};
 use tidewheel_core::streams::{STAGE_2_REPLAY, Stage};
 use tidewheel_core::wire::Record;
 
 use super::streams::{FakeStreams, Group, read_id, write_id};
 
 /// A stage's stream as a replay source.
-pub struct FakeArchive<T> {
+pub struct FakeStreamLog<T> {
     streams: FakeStreams,
     stage: Stage,
     record: PhantomData<fn() -> T>,
 }
 
-impl<T> FakeArchive<T> {
+impl<T> FakeStreamLog<T> {
     pub(super) fn new(streams: FakeStreams, stage: Stage) -> Self {
         Self { streams, stage, record: PhantomData }
     }
 }
 
 #[async_trait]
-impl<T: Record> Archive<T> for FakeArchive<T> {
+impl<T: Record> StreamLog<T> for FakeStreamLog<T> {
     async fn extent(&self) -> PortResult<Extent> {
         let extent = || {
             let state = self.streams.state();

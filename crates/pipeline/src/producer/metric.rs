@@ -2,13 +2,13 @@
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tidewheel_core::change::{Change, Operation};
-use tidewheel_core::meters;
+use tidewheel_core::metric;
 use tidewheel_core::ports::{Checkpoint, SnapshotState};
 
-use crate::meters::now_seconds;
+use crate::metric::now_seconds;
 
 /// Handles, created once per session.
-pub(super) struct Meters {
+pub(super) struct ServiceMetrics {
     changes: [Counter; Operation::ALL.len()],
     append_entries: Histogram,
     pub(super) paused: Gauge,
@@ -18,17 +18,17 @@ pub(super) struct Meters {
     snapshot_rows: Gauge,
 }
 
-impl Meters {
+impl ServiceMetrics {
     pub(super) fn new() -> Self {
         Self {
             changes: Operation::ALL
-                .map(|operation| counter!(meters::PRODUCER_CHANGES, "operation" => operation.as_str())),
-            append_entries: histogram!(meters::PRODUCER_APPEND_ENTRIES),
-            paused: gauge!(meters::PRODUCER_PAUSED),
-            lag: gauge!(meters::PRODUCER_LAG),
-            saved: gauge!(meters::PRODUCER_SAVED),
-            snapshot_running: gauge!(meters::SNAPSHOT_RUNNING),
-            snapshot_rows: gauge!(meters::SNAPSHOT_ROWS),
+                .map(|operation| counter!(metric::PRODUCER_CHANGES, "operation" => operation.as_str())),
+            append_entries: histogram!(metric::PRODUCER_APPEND_ENTRIES),
+            paused: gauge!(metric::PRODUCER_PAUSED),
+            lag: gauge!(metric::PRODUCER_LAG),
+            saved: gauge!(metric::PRODUCER_SAVED),
+            snapshot_running: gauge!(metric::SNAPSHOT_RUNNING),
+            snapshot_rows: gauge!(metric::SNAPSHOT_ROWS),
         }
     }
 
@@ -62,22 +62,22 @@ impl Meters {
 
 /// Records the estimated number of documents of the snapshot.
 pub(super) fn expects(rows: u64) {
-    gauge!(meters::SNAPSHOT_EXPECTED).set(rows as f64);
+    gauge!(metric::SNAPSHOT_EXPECTED).set(rows as f64);
 }
 
 /// Records whether this producer holds the lease.
 pub(super) fn leads(leading: bool) {
-    gauge!(meters::PRODUCER_LEADING).set(if leading { 1.0 } else { 0.0 });
+    gauge!(metric::PRODUCER_LEADING).set(if leading { 1.0 } else { 0.0 });
 }
 
 /// Initialises counters to zero, so that their first increase is visible.
 pub(super) fn init_counters() {
     for why in ["conflict", "failed", "repair"] {
-        counter!(meters::PRODUCER_RESTARTS, "why" => why).increment(0);
+        counter!(metric::PRODUCER_RESTARTS, "why" => why).increment(0);
     }
 }
 
 /// Counts a restart of the producer loop.
 pub(super) fn restarts(why: &'static str) {
-    counter!(meters::PRODUCER_RESTARTS, "why" => why).increment(1);
+    counter!(metric::PRODUCER_RESTARTS, "why" => why).increment(1);
 }

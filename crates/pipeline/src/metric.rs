@@ -1,4 +1,4 @@
-//! Metrics of the services. Handles are created once; names are in [`tidewheel_core::meters`].
+//! Metrics of the services. Handles are created once; names are in [`tidewheel_core::metric`].
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,12 +7,12 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tidewheel_core::change::Operation;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
-use tidewheel_core::meters;
+use tidewheel_core::metric;
 use tidewheel_core::ports::{Delivery, EntryId};
 
 /// Metrics of processors and upserters.
 #[derive(Clone)]
-pub(crate) struct ConsumerMeters {
+pub(crate) struct ConsumerMetrics {
     pub(crate) taken: Counter,
     pub(crate) claimed: Counter,
     pub(crate) lost: Counter,
@@ -23,17 +23,17 @@ pub(crate) struct ConsumerMeters {
     progress: Gauge,
 }
 
-impl ConsumerMeters {
+impl ConsumerMetrics {
     pub(crate) fn new(service: &'static str) -> Self {
         Self {
-            taken: counter!(meters::ENTRIES_TAKEN, "service" => service),
-            claimed: counter!(meters::ENTRIES_CLAIMED, "service" => service),
-            lost: counter!(meters::ENTRIES_LOST, "service" => service),
-            finished: counter!(meters::ENTRIES_FINISHED, "service" => service),
-            in_flight: gauge!(meters::BATCHES_IN_FLIGHT, "service" => service),
-            batch_entries: histogram!(meters::BATCH_ENTRIES, "service" => service),
-            batch_seconds: histogram!(meters::BATCH_SECONDS, "service" => service),
-            progress: gauge!(meters::PROGRESS, "service" => service),
+            taken: counter!(metric::ENTRIES_TAKEN, "service" => service),
+            claimed: counter!(metric::ENTRIES_CLAIMED, "service" => service),
+            lost: counter!(metric::ENTRIES_LOST, "service" => service),
+            finished: counter!(metric::ENTRIES_FINISHED, "service" => service),
+            in_flight: gauge!(metric::BATCHES_IN_FLIGHT, "service" => service),
+            batch_entries: histogram!(metric::BATCH_ENTRIES, "service" => service),
+            batch_seconds: histogram!(metric::BATCH_SECONDS, "service" => service),
+            progress: gauge!(metric::PROGRESS, "service" => service),
         }
     }
 
@@ -78,23 +78,23 @@ impl Commits {
 
 /// The metric for [`Commits::searchable`].
 pub(crate) fn latency() -> Histogram {
-    histogram!(meters::SEARCHABLE)
+    histogram!(metric::SEARCHABLE)
 }
 
 /// Counts a failed call. Rare, so no handle is kept.
 pub(crate) fn failed(service: &'static str, error: &PortError, retried: bool) {
     let (server, cause) = (error.server.name(), error.cause.name());
-    counter!(meters::ERRORS, "service" => service, "server" => server, "cause" => cause).increment(1);
+    counter!(metric::ERRORS, "service" => service, "server" => server, "cause" => cause).increment(1);
     if retried {
-        counter!(meters::RETRIES, "service" => service).increment(1);
+        counter!(metric::RETRIES, "service" => service).increment(1);
     }
 }
 
 /// Initialises counters to zero: Prometheus sees no increase in a counter that first appears with its first event, so
 /// an alert on it would stay silent.
 pub(crate) fn init_counters(service: &'static str, rejections: &[&'static str]) {
-    counter!(meters::RETRIES, "service" => service).increment(0);
-    counter!(meters::ENTRIES_PARKED, "service" => service).increment(0);
+    counter!(metric::RETRIES, "service" => service).increment(0);
+    counter!(metric::ENTRIES_PARKED, "service" => service).increment(0);
     for reason in rejections {
         rejected(reason, 0);
     }
@@ -102,12 +102,12 @@ pub(crate) fn init_counters(service: &'static str, rejections: &[&'static str]) 
 
 /// Counts rejected vectors.
 pub(crate) fn rejected(reason: &'static str, vectors: u64) {
-    counter!(meters::REJECTED_VECTORS, "reason" => reason).increment(vectors);
+    counter!(metric::REJECTED_VECTORS, "reason" => reason).increment(vectors);
 }
 
 /// Counts entries moved to the dead-letter queue.
 pub(crate) fn parked(service: &'static str, entries: usize) {
-    counter!(meters::ENTRIES_PARKED, "service" => service).increment(entries as u64);
+    counter!(metric::ENTRIES_PARKED, "service" => service).increment(entries as u64);
 }
 
 /// Seconds since the Unix epoch by this machine's clock.

@@ -1,10 +1,10 @@
 //! Metrics of the processor.
 
 use metrics::{Counter, counter};
-use tidewheel_core::meters::{PROCESSOR_SUPERSEDED, PROCESSOR_TEXTS, PROCESSOR_TOKENS_SAVED};
+use tidewheel_core::metric::{PROCESSOR_SUPERSEDED, PROCESSOR_TEXTS, PROCESSOR_TOKENS_SAVED};
 
 /// Handles to the counters. They write to the recorder that is installed when they are created.
-pub(super) struct Meters {
+pub(super) struct ServiceMetrics {
     pub(super) embedded: Counter,
     pub(super) known: Saved,
     pub(super) repeated: Saved,
@@ -17,7 +17,7 @@ pub(super) struct Saved {
     pub(super) tokens: Counter,
 }
 
-impl Meters {
+impl ServiceMetrics {
     pub(super) fn new() -> Self {
         let saved = |origin: &'static str| Saved {
             texts: counter!(PROCESSOR_TEXTS, "origin" => origin),

@@ -21,7 +21,7 @@ pub struct Extent {
 
 /// A stage's stream from its first entry.
 #[async_trait]
-pub trait Archive<T>: Send + Sync {
+pub trait StreamLog<T>: Send + Sync {
     /// The contents of the stream.
     async fn extent(&self) -> PortResult<Extent>;
 

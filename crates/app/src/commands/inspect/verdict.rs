@@ -3,7 +3,9 @@
 use serde::Serialize;
 use tidewheel_core::version::Version;
 
-use super::facts::{Deletions, EntryFacts, IndexFacts, LetterFacts, Progress, SourceFacts, StageFacts, Told};
+use crate::probe::Probe;
+
+use super::facts::{Deletions, EntryFacts, IndexFacts, LetterFacts, Progress, SourceFacts, StageFacts};
 
 /// State of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -36,12 +38,12 @@ pub(crate) struct Verdict {
 
 /// Input of the verdict.
 pub(super) struct Facts<'a> {
-    pub(super) source: &'a Told<SourceFacts>,
-    pub(super) raw: &'a Told<StageFacts>,
-    pub(super) embedded: &'a Told<StageFacts>,
-    pub(super) index: &'a Told<Option<IndexFacts>>,
-    pub(super) deleted: &'a Told<Deletions>,
-    pub(super) letters: &'a Told<Vec<LetterFacts>>,
+    pub(super) source: &'a Probe<SourceFacts>,
+    pub(super) raw: &'a Probe<StageFacts>,
+    pub(super) embedded: &'a Probe<StageFacts>,
+    pub(super) index: &'a Probe<Option<IndexFacts>>,
+    pub(super) deleted: &'a Probe<Deletions>,
+    pub(super) letters: &'a Probe<Vec<LetterFacts>>,
     /// Whether a producer holds the lease; `None` if unknown.
     pub(super) producer: Option<bool>,
 }
@@ -82,7 +84,7 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
     if facts.raw.known().is_none() || facts.embedded.known().is_none() {
         return result(State::Unknown, "the index differs from MongoDB, and Redis did not answer".into());
     }
-    let partly = [facts.raw, facts.embedded].into_iter().flat_map(Told::known).any(|stage| !stage.complete);
+    let partly = [facts.raw, facts.embedded].into_iter().flat_map(Probe::known).any(|stage| !stage.complete);
     let more = match (facts.producer, partly) {
         (Some(false), _) => "; no producer is running, so the latest change may not have been read yet",
         (_, true) => "; the streams were scanned only in part: increase --scan",
@@ -139,7 +141,7 @@ fn version(entry: &EntryFacts) -> Option<Version> {
 fn settled_without(facts: &Facts<'_>) -> Verdict {
     let remembered =
         facts.deleted.known().and_then(|deleted| deleted.document.as_ref().or(deleted.collection.as_ref()));
-    let seen = [facts.raw, facts.embedded].into_iter().flat_map(Told::known).any(|stage| !stage.entries.is_empty());
+    let seen = [facts.raw, facts.embedded].into_iter().flat_map(Probe::known).any(|stage| !stage.entries.is_empty());
     let letters = facts.letters.known().is_some_and(|letters| !letters.is_empty());
     if remembered.is_some() || seen || letters {
         let when = remembered.map(|version| format!(" at version {version}")).unwrap_or_default();
@@ -155,17 +157,17 @@ mod tests {
     use crate::cli::StageName;
 
     struct Case {
-        source: Told<SourceFacts>,
-        raw: Told<StageFacts>,
-        embedded: Told<StageFacts>,
-        index: Told<Option<IndexFacts>>,
-        deleted: Told<Deletions>,
-        letters: Told<Vec<LetterFacts>>,
+        source: Probe<SourceFacts>,
+        raw: Probe<StageFacts>,
+        embedded: Probe<StageFacts>,
+        index: Probe<Option<IndexFacts>>,
+        deleted: Probe<Deletions>,
+        letters: Probe<Vec<LetterFacts>>,
         producer: Option<bool>,
     }
 
-    fn unknown<T>() -> Told<T> {
-        Told::Unknown { error: "away".into() }
+    fn unknown<T>() -> Probe<T> {
+        Probe::Unknown("away".into())
     }
 
     /// MongoDB has the document with digest `d`, the index one chunk of version 0.5.1.1 with this digest.
@@ -177,14 +179,14 @@ mod tests {
             present: 1,
             ..IndexFacts::default()
         };
-        let stage = || Told::Known(StageFacts { complete: true, ..StageFacts::default() });
+        let stage = || Probe::Known(StageFacts { complete: true, ..StageFacts::default() });
         Case {
-            source: Told::Known(SourceFacts { exists: true, digest: Some("d".into()), bytes: Some(2) }),
+            source: Probe::Known(SourceFacts { exists: true, digest: Some("d".into()), bytes: Some(2) }),
             raw: stage(),
             embedded: stage(),
-            index: Told::Known(Some(index)),
-            deleted: Told::Known(Deletions::default()),
-            letters: Told::Known(Vec::new()),
+            index: Probe::Known(Some(index)),
+            deleted: Probe::Known(Deletions::default()),
+            letters: Probe::Known(Vec::new()),
             producer: Some(true),
         }
     }
@@ -194,7 +196,7 @@ mod tests {
         verdict(&Facts { source, raw, embedded, index, deleted, letters, producer: *producer })
     }
 
-    fn stage(id: &str, version: &str, state: Progress) -> Told<StageFacts> {
+    fn stage(id: &str, version: &str, state: Progress) -> Probe<StageFacts> {
         let change = ChangeFacts {
             operation: "update".into(),
             version: version.into(),
@@ -210,11 +212,11 @@ mod tests {
             unreadable: None,
             embedding: serde_json::Map::new(),
         };
-        Told::Known(StageFacts { entries: vec![entry], looked_at: 1, complete: true })
+        Probe::Known(StageFacts { entries: vec![entry], looked_at: 1, complete: true })
     }
 
-    fn gone() -> Told<SourceFacts> {
-        Told::Known(SourceFacts { exists: false, digest: None, bytes: None })
+    fn gone() -> Probe<SourceFacts> {
+        Probe::Known(SourceFacts { exists: false, digest: None, bytes: None })
     }
 
     #[test]
@@ -253,22 +255,22 @@ mod tests {
             reason: "it was refused".into(),
             parked_at: String::new(),
         };
-        let letters = || Told::Known(vec![letter.clone()]);
-        for index in [Told::Known(None), case("old").index] {
+        let letters = || Probe::Known(vec![letter.clone()]);
+        for index in [Probe::Known(None), case("old").index] {
             let verdict = of(&Case { letters: letters(), index, ..case("old") });
             assert_eq!(verdict.state, State::Parked);
             assert!(verdict.text.contains("it was refused") && verdict.text.contains("--id 9-0"), "{}", verdict.text);
         }
         let index = IndexFacts { version: "0.7.1.1".into(), digest: "old".into(), ..IndexFacts::default() };
-        let newer = Case { letters: letters(), index: Told::Known(Some(index)), ..case("old") };
+        let newer = Case { letters: letters(), index: Probe::Known(Some(index)), ..case("old") };
         assert_eq!(of(&newer).state, State::Stale, "the dead letter is older than the index");
     }
 
     #[test]
     fn absent_document_is_deleted_or_unknown() {
-        let absent = || Case { source: gone(), index: Told::Known(None), ..case("d") };
+        let absent = || Case { source: gone(), index: Probe::Known(None), ..case("d") };
         assert_eq!(of(&absent()).state, State::Unheard);
-        let deleted = Told::Known(Deletions { document: Some("0.6.1.1".into()), collection: None });
+        let deleted = Probe::Known(Deletions { document: Some("0.6.1.1".into()), collection: None });
         assert_eq!(of(&Case { deleted, ..absent() }).state, State::Deleted);
         assert_eq!(of(&Case { raw: stage("7-0", "0.6.1.1", Progress::Confirmed), ..absent() }).state, State::Deleted);
         let leaving = Case { source: gone(), raw: stage("7-0", "0.6.1.1", Progress::Waiting), ..case("d") };
@@ -278,7 +280,7 @@ mod tests {
 
     #[test]
     fn unexplained_difference_is_missing_or_stale_with_a_hint() {
-        let missing = of(&Case { index: Told::Known(None), ..case("d") });
+        let missing = of(&Case { index: Probe::Known(None), ..case("d") });
         assert_eq!(missing.state, State::Missing);
         assert!(missing.text.contains("verify --repair"));
         let chunks = IndexFacts {
@@ -288,10 +290,10 @@ mod tests {
             version: "0.5.1.1".into(),
             ..IndexFacts::default()
         };
-        let stale = of(&Case { index: Told::Known(Some(chunks)), ..case("d") });
+        let stale = of(&Case { index: Probe::Known(Some(chunks)), ..case("d") });
         assert!(stale.state == State::Stale && stale.text.contains("the index has 2 of 3 chunks"), "{}", stale.text);
         assert!(of(&Case { producer: Some(false), ..case("old") }).text.contains("no producer"));
-        let partly = Told::Known(StageFacts { looked_at: 9, ..StageFacts::default() });
+        let partly = Probe::Known(StageFacts { looked_at: 9, ..StageFacts::default() });
         assert!(of(&Case { raw: partly, ..case("old") }).text.contains("--scan"));
     }
 

@@ -1,0 +1,55 @@
+//! Results of probing a server.
+
+use serde::{Serialize, Serializer};
+
+/// What a server returned, or why it is unknown.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Probe<T> {
+    Known(T),
+    Unknown(String),
+}
+
+impl<T> Probe<T> {
+    pub(crate) fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Unknown(_) => None,
+        }
+    }
+
+    pub(crate) fn error(&self) -> Option<&str> {
+        match self {
+            Self::Known(_) => None,
+            Self::Unknown(error) => Some(error),
+        }
+    }
+
+    /// Converts the value.
+    pub(crate) fn map<U>(self, convert: impl FnOnce(T) -> U) -> Probe<U> {
+        match self {
+            Self::Known(value) => Probe::Known(convert(value)),
+            Self::Unknown(error) => Probe::Unknown(error),
+        }
+    }
+
+    pub(crate) fn as_ref(&self) -> Probe<&T> {
+        match self {
+            Self::Known(value) => Probe::Known(value),
+            Self::Unknown(error) => Probe::Unknown(error.clone()),
+        }
+    }
+}
+
+impl<T: Serialize> Serialize for Probe<T> {
+    /// As the value, or as `{"error": …}`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Unknown<'a> {
+            error: &'a str,
+        }
+        match self {
+            Self::Known(value) => value.serialize(serializer),
+            Self::Unknown(error) => Unknown { error }.serialize(serializer),
+        }
+    }
+}
