@@ -101,8 +101,8 @@ const MOST: u64 = 512;
 
 /// In the snapshot, in the backlog of stage 1 and of stage 2, and as changes.
 #[tokio::test(flavor = "multi_thread")]
-async fn services_stay_below_512_mb_with_160_documents_of_5_mb_at_every_stage() {
-    const DOCUMENTS: i32 = 160;
+async fn services_stay_below_512_mb_with_120_documents_of_5_mb_at_every_stage() {
+    const DOCUMENTS: i32 = 120;
     let mut world = World::new().await;
     world.write_settings(r#"streams.retention_age = "1s""#);
     let cache = doc! {"setParameter": 1, "wiredTigerEngineRuntimeConfig": "cache_size=1GB"};
@@ -116,11 +116,11 @@ async fn services_stay_below_512_mb_with_160_documents_of_5_mb_at_every_stage() 
         world.start(service);
     }
     let length = async |stream: &'static str| super::world::redis_command::<u64>(&redis, &["XLEN", stream]).await;
-    world.until("all documents are in stage 1", || async { length(RAW).await == 160 }).await;
+    world.until("all documents are in stage 1", || async { length(RAW).await == 120 }).await;
     world.start("processor");
-    world.until("all documents are in stage 2", || async { length(EMBEDDED).await == 160 }).await;
+    world.until("all documents are in stage 2", || async { length(EMBEDDED).await == 120 }).await;
     world.start("upserter");
-    world.until("all documents are in the index", || super::clients::count(&qdrant, 160)).await;
+    world.until("all documents are in the index", || super::clients::count(&qdrant, 120)).await;
     tickets.update_many(doc! {}, doc! {"$set": {"content": "It has changed since."}}).await.unwrap();
     nothing_is_left(&mut world).await;
     for service in super::world::SERVICES {
