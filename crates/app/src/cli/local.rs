@@ -1,7 +1,5 @@
 //! Arguments of the local stack.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 /// `up`.

@@ -91,7 +91,8 @@ pub(crate) async fn rehearse(settings: &Embedder) -> Result<Option<usize>, Failu
         },
     };
     let spec = spec(settings, source);
-    let loaded = tokio::task::spawn_blocking(move || engine::load(&spec).map(|engine| engine.info().dimension));
+    let loaded =
+        tokio::task::spawn_blocking(move || tidewheel_engine::load(&spec).map(|engine| engine.info().dimension));
     match loaded.await {
         Ok(loaded) => loaded.map(Some).map_err(|error| Failure::new(format!("embedder: {error}"))),
         Err(panic) => Err(Failure::new(format!("failed to load {}: {panic}", settings.model))),
@@ -113,7 +114,7 @@ async fn start(settings: &Embedder, source: ModelSource, metrics: Render) -> Res
     };
     let started = tokio::task::spawn_blocking(move || {
         let failed = |error: LoadError| Failure::new(format!("embedder: {error}")).with_hint(error.hint());
-        let engine = engine::load(&spec).map_err(failed)?;
+        let engine = tidewheel_engine::load(&spec).map_err(failed)?;
         Service::start(engine, options).map_err(|error| Failure::new(format!("embedder: {error}")))
     });
     started.await.unwrap_or_else(|panic| Err(Failure::new(format!("failed to load the model: {panic}"))))

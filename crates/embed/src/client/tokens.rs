@@ -6,7 +6,7 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::tokens::Tokens;
 use tokenizers::Tokenizer;
 
-use crate::pieces;
+use tidewheel_engine::pieces;
 
 /// The tokenizer of a `tokenizer.json`, without truncation and padding.
 pub(super) struct ModelTokens(Tokenizer);

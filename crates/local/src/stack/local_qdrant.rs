@@ -95,7 +95,7 @@ impl Build {
             .spawn()
             .map_err(StackError::io("run", "cargo"))?;
         let (Some(stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
-            return Err(self.failed("no output"));
+            return Err(self.failed(&"no output"));
         };
         let count = async {
             let mut lines = BufReader::new(stdout).lines();
@@ -114,8 +114,8 @@ impl Build {
                 report(Event::Compiled { what: NAME, took: started.elapsed() });
                 Ok(())
             }
-            Ok(status) => Err(self.failed(format!("{}, {status}", last_line(&errors)))),
-            Err(error) => Err(self.failed(error)),
+            Ok(status) => Err(self.failed(&format_args!("{}, {status}", last_line(&errors)))),
+            Err(error) => Err(self.failed(&error)),
         }
     }
 
@@ -136,7 +136,7 @@ impl Build {
         let output = command.output().await.map_err(StackError::io("run", "cargo"))?;
         let text = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() {
-            return Err(self.failed(last_line(&String::from_utf8_lossy(&output.stderr))));
+            return Err(self.failed(&last_line(&String::from_utf8_lossy(&output.stderr))));
         }
         Ok(text.lines().collect::<std::collections::HashSet<_>>().len())
     }
@@ -148,7 +148,7 @@ impl Build {
         command
     }
 
-    fn failed(&self, reason: impl ToString) -> StackError {
+    fn failed(&self, reason: &dyn std::fmt::Display) -> StackError {
         StackError::Build { package: NAME, manifest: self.manifest.clone(), reason: reason.to_string() }
     }
 }

@@ -26,10 +26,7 @@ mod redis;
 mod server;
 mod spec;
 
-use std::{
-    ffi::OsString,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 pub use child::{Child, Launch};
 pub use error::StackError;

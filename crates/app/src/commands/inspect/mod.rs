@@ -4,16 +4,16 @@ pub(crate) mod facts;
 pub(crate) mod gather;
 pub(crate) mod verdict;
 
-use tidewheel_core::found::{ChangeTrace, TraceId};
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{PortResult, Source};
+use tidewheel_core::trace::{ChangeTrace, TraceId};
 
 use crate::probe::Probe;
 
 use self::facts::{DocumentReport, EntryFacts, Inspection, Progress, StageFacts};
 use self::gather::{Question, Servers};
 use self::verdict::State;
-use crate::cli::{Output, TraceArgs};
+use crate::cli::{InspectArgs, Output};
 use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
@@ -24,7 +24,7 @@ use crate::times;
 const SHOWN: usize = 5;
 
 /// Queries every server and prints the result.
-pub(crate) async fn run(args: &TraceArgs, settings: &Settings) -> Result<Answer, Failure> {
+pub(crate) async fn run(args: &InspectArgs, settings: &Settings) -> Result<Answer, Failure> {
     let found = ask(settings, &args.id, args.namespace.as_deref(), args.scan).await?;
     match args.output.output {
         Output::Json => printer::json(&found),
@@ -170,7 +170,7 @@ fn show_document(document: &DocumentReport, traces: Option<&Traces>) {
     printer::data("");
 }
 
-/// The OpenTelemetry found of the document's newest change.
+/// The OpenTelemetry trace of the document's newest change.
 fn otel_trace(document: &DocumentReport) -> Option<TraceId> {
     let namespace = Namespace::parse(&document.namespace)?;
     Some(ChangeTrace::of(&namespace, &document.key, document.newest()?).id)

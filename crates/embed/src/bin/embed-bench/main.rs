@@ -192,7 +192,9 @@ fn contestants(
 }
 
 fn read_texts(path: Option<&Path>) -> Result<Vec<String>, String> {
-    let Some(path) = path else { return parse_texts(include_str!("../../../tests/data/reference_texts.json"), "") };
+    let Some(path) = path else {
+        return parse_texts(include_str!("../../../../engine/tests/data/reference_texts.json"), "");
+    };
     let json = std::fs::read_to_string(path).map_err(|error| format!("failed to read {}: {error}", path.display()))?;
     parse_texts(&json, &path.display().to_string())
 }
