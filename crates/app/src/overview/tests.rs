@@ -68,7 +68,7 @@ fn live_view_escapes_control_characters_of_servers_and_services() {
             }
         };
         for change in [&unknown as &dyn Fn(&mut Overview), &known] {
-            let mut overview = outage();
+            let mut overview = healthy();
             change(&mut overview);
             for service in &mut overview.services {
                 (service.service, service.ready) = (format!("{} {hostile}", service.service), false);

@@ -229,7 +229,7 @@ async fn parked_insert_keeps_older_deletion_and_on_dead_letter_decides_on_older_
     world.start("processor");
     let retried = world.command(&["dead-letters", "retry", "--all", "--yes"]).output().unwrap();
     assert!(retried.status.success(), "{retried:?}");
-    recorded(&audit_log(world.command(&AUDIT_LOG)), "dead-letters retry", "2: raw ");
+    recorded(&audit_log(world.command(&AUDIT_LOG)), "dead-letters retry", "2: ");
     assert_eq!(world.equal().await.documents, 5);
 }
 
