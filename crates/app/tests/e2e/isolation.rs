@@ -14,7 +14,7 @@ use self::endpoint::{Endpoint, LIMIT, Outage};
 use self::grpc::Proxy;
 use super::clients::{count, points};
 use super::dead_letters::snapshot_is_over;
-use super::world::{World, backlog, redis_command, ticket};
+use super::world::{AUDIT_LOG, World, audit_log, backlog, recorded, redis_command, ticket};
 
 const SETTINGS: &str = r#"
     embedding.provider = "openai"
@@ -229,6 +229,7 @@ async fn parked_insert_keeps_older_deletion_and_on_dead_letter_decides_on_older_
     world.start("processor");
     let retried = world.command(&["dead-letters", "retry", "--all", "--yes"]).output().unwrap();
     assert!(retried.status.success(), "{retried:?}");
+    recorded(&audit_log(world.command(&AUDIT_LOG)), "dead-letters retry", "2: ");
     assert_eq!(world.equal().await.documents, 5);
 }
 
