@@ -5,5 +5,6 @@ pub mod contracts;
 pub mod fakes;
 pub mod oracle;
 pub mod proxy;
+pub mod redis_proxy;
 pub mod soak;
 pub mod tls_proxy;
