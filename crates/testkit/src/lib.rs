@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod contracts;
 pub mod fakes;
+pub mod mongodb_proxy;
 pub mod oracle;
 pub mod proxy;
 pub mod redis_proxy;
