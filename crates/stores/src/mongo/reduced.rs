@@ -1,9 +1,9 @@
 //! Reduced requests for events that exceed MongoDB's reply limit of 16 MB.
 //!
 //! A resume token contains the `_id` in hexadecimal, and a reply contains the token of its last event twice. With the
-//! document and the document key, the `_id` occurs nine times: above about 2 MB the reply exceeds 16 MB, and mongod fails
-//! the command or closes the connection at every attempt. The event is then requested without its document and key, and
-//! if that fails too, it is filtered out.
+//! document and the document key, the `_id` occurs nine times: above about 2 MB the reply exceeds 16 MB, and mongod
+//! fails the command or closes the connection at every attempt. The event is then requested without its document and
+//! key, and if that fails too, it is filtered out.
 
 use bson::{Document, doc};
 use tidewheel_core::change::Operation;

@@ -155,8 +155,8 @@ async fn feed_continues_after_ids_of_up_to_7_mb() {
     let tickets = mongo.collection("tickets");
     let start = StartAt::Time(source.now().await.unwrap());
     let mut expected = Vec::new();
-    // A reply contains the `_id` up to nine times. Events of the first two arrive whole, those of up to 4 MB without their
-    // document; one event stands for the others.
+    // A reply contains the `_id` up to nine times. Events of the first two arrive whole, those of up to 4 MB without
+    // their document; one event stands for the others.
     for (number, megabytes) in [(1, 1), (2, 3), (3, 4), (4, 6), (5, 7)] {
         let id = format!("{number}{}", "x".repeat(megabytes << 20));
         tickets.insert_one(doc! {"_id": &id, "text": "large"}).await.unwrap();

@@ -102,12 +102,13 @@ pub(super) fn poison_id(hostile: Hostile, number: i32) -> String {
     format!("{POISON}/{}/{number}", if hostile == Hostile::Unembeddable { "text" } else { "deep" })
 }
 
-/// The expected reason of a dead letter, given the name of its document; `None` if it is none of the poison.
-pub(super) fn expected_reason(document: &str) -> Option<(&'static str, &'static str)> {
+/// The explanation of a dead letter with this document, and the expected reasons; `None` if it is none of the poison.
+/// Under faults the last attempt of several may remain without a response.
+pub(super) fn expected_reasons(document: &str) -> Option<(&'static str, &'static [&'static str])> {
     if document.contains(&format!("{POISON}/text/")) {
-        Some(("unembeddable text", "returned 500"))
+        Some(("unembeddable text", &["returned 500", "no response from the embedder"]))
     } else if document.contains(&format!("{POISON}/deep/")) {
-        Some(("nested too deep", "levels of nested"))
+        Some(("nested too deep", &["levels of nested"]))
     } else {
         None
     }

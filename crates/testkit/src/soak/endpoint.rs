@@ -71,10 +71,8 @@ async fn carry(mut client: TcpStream, embedder: String) -> io::Result<()> {
     let body = &request[head..];
     if find(body, MARKER.as_bytes()).is_some() {
         let text = "injected: unsupported value: NaN";
-        let answer = format!(
-            "HTTP/1.1 500 Internal Server Error\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
-            text.len()
-        );
+        let head = "HTTP/1.1 500 Internal Server Error\r\ncontent-type: text/plain\r\nconnection: close";
+        let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{text}", text.len());
         return client.write_all(answer.as_bytes()).await;
     }
     let mut server = TcpStream::connect(embedder).await?;

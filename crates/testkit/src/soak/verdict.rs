@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::documents::{COLLECTIONS, DATABASE, POISON, UNDECODABLE, expected_reason};
+use super::documents::{COLLECTIONS, DATABASE, POISON, UNDECODABLE, expected_reasons};
 use super::redis::{self, Backlog, Parked};
 use super::tally::Tally;
 use super::world::World;
@@ -79,8 +79,8 @@ struct Explained {
 fn explain(letters: &[Parked], parked: &[String]) -> Explained {
     let mut found = Explained::default();
     for letter in letters {
-        match expected_reason(&letter.document) {
-            Some((explanation, reason)) if letter.reason.contains(reason) => {
+        match expected_reasons(&letter.document) {
+            Some((explanation, reasons)) if reasons.iter().any(|reason| letter.reason.contains(reason)) => {
                 *found.explained.entry(explanation).or_default() += 1;
             }
             _ => found.unexplained.push(letter.reason.clone()),
