@@ -110,11 +110,12 @@ async fn redis_that_is_full_or_read_only_is_busy_and_rejects_an_empty_append_too
     let redis = TestRedis::start().await;
     let store = &redis.store;
     assert_eq!(store.append(None, &[], &checkpoint(1)).await.unwrap(), Appended::Saved);
-    for (unable, able) in [
-        (["CONFIG", "SET", "maxmemory", "1"].as_slice(), ["CONFIG", "SET", "maxmemory", "0"].as_slice()),
+    let cases: [(&[&str], &[&str]); 3] = [
+        (&["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]),
         (&["CONFIG", "SET", "min-replicas-to-write", "3"], &["CONFIG", "SET", "min-replicas-to-write", "0"]),
         (&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]),
-    ] {
+    ];
+    for (unable, able) in cases {
         redis.command::<()>(unable).await;
         for changes in [vec![], vec![change(7)]] {
             let error = store.append(Some(&checkpoint(1)), &changes, &checkpoint(1)).await.unwrap_err();
