@@ -96,9 +96,9 @@ impl Narrowings {
 
     /// The decision after the append of `count` changes at this place has failed. `works`: Redis has accepted another
     /// append since.
-    pub fn failed(&mut self, place: Place, count: usize, error: &PortError, works: bool) -> Next {
-        let narrowing = self.of(&place);
-        narrowing.moves_to(&place);
+    pub fn failed(&mut self, place: &Place, count: usize, error: &PortError, works: bool) -> Next {
+        let narrowing = self.of(place);
+        narrowing.moves_to(place);
         if blames(error, count) { narrowing.failed(count, error, works) } else { Next::Wait }
     }
 
@@ -215,7 +215,7 @@ mod tests {
                 continue;
             }
             let works = narrowings.needs_proof(&place(at), count, error) && !is_down(&mut appends);
-            match narrowings.failed(place(at), count, error, works) {
+            match narrowings.failed(&place(at), count, error, works) {
                 Next::Wait => {}
                 Next::Narrow(most) => assert!(most < count),
                 Next::Park => {
@@ -271,7 +271,7 @@ mod tests {
             for count in counts {
                 let error = error(ErrorClass::Transient, cause);
                 prop_assert!(!narrowings.needs_proof(&place(0), count, &error));
-                prop_assert_eq!(narrowings.failed(place(0), count, &error, true), Next::Wait);
+                prop_assert_eq!(narrowings.failed(&place(0), count, &error, true), Next::Wait);
             }
             prop_assert_eq!(narrowings.most(Part::Feed), usize::MAX);
         }
@@ -283,7 +283,7 @@ mod tests {
         for count in [1, 2, 500] {
             for _ in 0..100 {
                 let error = error(ErrorClass::Transient, Cause::Unreachable);
-                assert_eq!(narrowings.failed(place(count), count, &error, false), Next::Wait);
+                assert_eq!(narrowings.failed(&place(count), count, &error, false), Next::Wait);
             }
         }
         assert_eq!(narrowings.most(Part::Feed), usize::MAX);
@@ -295,7 +295,7 @@ mod tests {
         let error = error(ErrorClass::Transient, Cause::Refused);
         let snapshot = Place::Snapshot(SnapshotState::Done { time: ClusterTime::default(), rows: 0 });
         for expected in [Next::Wait, Next::Wait, Next::Narrow(5)] {
-            assert_eq!(narrowings.failed(snapshot.clone(), 10, &error, true), expected);
+            assert_eq!(narrowings.failed(&snapshot, 10, &error, true), expected);
             narrowings.succeeded(&place(1));
         }
         assert_eq!((narrowings.most(Part::Feed), narrowings.most(Part::Snapshot)), (usize::MAX, 5));
@@ -305,7 +305,7 @@ mod tests {
     fn changes_without_a_position_between_them_are_parked_together() {
         let mut narrowings = Narrowings::default();
         let error = error(ErrorClass::Transient, Cause::Refused);
-        let decisions: Vec<Next> = (0..12).map(|_| narrowings.failed(place(0), 2, &error, true)).collect();
+        let decisions: Vec<Next> = (0..12).map(|_| narrowings.failed(&place(0), 2, &error, true)).collect();
         assert_eq!(decisions.iter().filter(|next| matches!(next, Next::Narrow(_))).count(), 1, "{decisions:?}");
         assert_eq!(decisions.last(), Some(&Next::Park));
     }

@@ -58,7 +58,7 @@ impl<'a> Writer<'a> {
         self.wait_for_room().await?;
         match self.attempt(&step).await {
             Ok(appended) => self.saved(appended, step),
-            Err(error) => self.failed(step, error).await,
+            Err(error) => self.failed(&step, error).await,
         }
     }
 
@@ -68,12 +68,12 @@ impl<'a> Writer<'a> {
     }
 
     /// Handles a failed append: retries it, reads it again in smaller steps, or parks the change that fails alone.
-    async fn failed(&mut self, step: Step, error: PortError) -> Result<(), Ended> {
+    async fn failed(&mut self, step: &Step, error: PortError) -> Result<(), Ended> {
         let count = step.changes.len() + step.parked.len();
         let place = Place::of(&self.checkpoint, &step.next);
         let needs_proof = self.session.narrowings().needs_proof(&place, count, &error);
         let works = needs_proof && self.works().await;
-        let next = self.session.narrowings().failed(place, count, &error, works);
+        let next = self.session.narrowings().failed(&place, count, &error, works);
         match next {
             Next::Wait => {}
             Next::Narrow(most) => {
@@ -81,7 +81,7 @@ impl<'a> Writer<'a> {
                 return Err(Ended::Narrowed);
             }
             Next::Park => {
-                for parking in parkings(&step, &format!("Redis rejects the change: {error}")) {
+                for parking in parkings(step, &format!("Redis rejects the change: {error}")) {
                     match self.attempt(&parking).await {
                         Ok(appended) => return self.saved(appended, parking),
                         Err(error) => debug!(parked = parking.parked.len(), "failed to park: {error}"),
