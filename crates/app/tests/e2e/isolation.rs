@@ -9,6 +9,7 @@ use std::time::Duration;
 use mongodb::bson::doc;
 use serde_json::Value;
 use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, EMBEDDED_GROUP, RAW, RAW_DEAD_LETTERS, RAW_GROUP};
+use tidewheel_testkit::redis_proxy::{RedisProxy, Verdict};
 
 use self::endpoint::{Endpoint, LIMIT, Outage};
 use self::grpc::Proxy;
@@ -255,4 +256,56 @@ async fn blank_documents_are_skipped_with_setting_and_verify_reports_no_drift() 
         .unwrap();
     tickets.delete_one(doc! {"_id": 10}).await.unwrap();
     assert_eq!(world.equal().await.documents, 5);
+}
+
+/// Rejects a value above 300 KB, a command above 2 MB and two texts, each in another way.
+fn gateway(arguments: &[Vec<u8>]) -> Verdict {
+    let has = |text: &[u8]| arguments.iter().any(|value| value.windows(text.len()).any(|part| part == text));
+    let sizes = || arguments.iter().map(Vec::len);
+    if sizes().any(|bytes| bytes > 300_000) || sizes().sum::<usize>() > 2_000_000 || has(b"closes the connection") {
+        Verdict::Close
+    } else if has(b"exceeds a quota") {
+        Verdict::Error("ERR value too large".into())
+    } else {
+        Verdict::Pass
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_a_redis_gateway_rejects_are_parked_and_rest_is_indexed() {
+    let mut world = World::new().await;
+    let server = world.stack.redis_url().trim_start_matches("redis://").trim_end_matches('/').to_owned();
+    let proxy = RedisProxy::start(server, gateway).await.unwrap();
+    world.detours.redis_url = Some(proxy.url());
+    world.write_settings("");
+    let tickets = world.collection("tickets");
+    let with = |number: i32, field: &str, text: String| {
+        let mut document = ticket(number);
+        document.insert(field, text);
+        document
+    };
+    // Some for the snapshot, others for the feed. All small ones together exceed the limit of a command.
+    let rejected = [
+        with(1, "attachment", "x".repeat(400_000)),
+        with(2, "content", "It exceeds a quota.".to_owned()),
+        with(103, "content", "It closes the connection.".to_owned()),
+        with(104, "attachment", "x".repeat(350_000)),
+        with(105, "content", "It exceeds a quota, too.".to_owned()),
+    ];
+    tickets.insert_many([ticket(0), rejected[0].clone(), rejected[1].clone(), ticket(3)]).await.unwrap();
+    for service in super::world::SERVICES {
+        world.start(service);
+    }
+    let qdrant = world.stack.qdrant_http_url().unwrap();
+    world.until("the neighbours in the snapshot", || count(&qdrant, 2)).await;
+    let small = (10..100).map(|number| with(number, "attachment", "y".repeat(40_000)));
+    tickets.insert_many(small.chain(rejected[2..].iter().cloned()).chain([ticket(106)])).await.unwrap();
+    world.until("the neighbours in the feed", || count(&qdrant, 2 + 90 + 1)).await;
+    parks(&mut world, RAW_DEAD_LETTERS, 5).await;
+    let letters = parked(&world, RAW_DEAD_LETTERS).await;
+    assert_eq!(ids(&letters), BTreeSet::from(["1", "2", "103", "104", "105"]), "{letters:#?}");
+    assert!(letters.values().all(|reason| reason.contains("Redis rejects the change")), "{letters:#?}");
+    world.each_change_once().await;
+    tickets.delete_many(doc! {"_id": {"$in": [1, 2, 103, 104, 105]}}).await.unwrap();
+    assert_eq!(world.equal().await.documents, 2 + 90 + 1);
 }

@@ -6,7 +6,7 @@
 //! answers succeeds now. Without that proof the failure is an outage, regardless of its class: it is reported and
 //! retried without limit.
 
-mod plan;
+pub(crate) mod plan;
 
 use std::collections::VecDeque;
 use std::future::Future;

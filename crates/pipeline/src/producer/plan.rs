@@ -215,6 +215,20 @@ pub fn read(checkpoint: &Checkpoint, page: PageRead, now: u64, limits: Limits) -
     Step { changes, parked, next }
 }
 
+/// Splits a page into parts with at most `most` rows to append.
+pub fn parts(mut page: PageRead, most: usize) -> Vec<PageRead> {
+    let mut parts = Vec::new();
+    while page.differing.len() > most {
+        let rest = page.differing.split_off(most);
+        let differing = std::mem::replace(&mut page.differing, rest);
+        let count = differing.len() as u64;
+        page.count = page.count.saturating_sub(count);
+        parts.push(PageRead { namespace: page.namespace.clone(), last: last_short(&differing), count, differing });
+    }
+    parts.push(page);
+    parts
+}
+
 /// The last key of a page that is short enough to be saved with every append.
 pub fn last_short(rows: &[SourceRow]) -> Option<String> {
     const MOST: usize = 64 * 1024;

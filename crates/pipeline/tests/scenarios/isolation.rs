@@ -268,3 +268,96 @@ async fn documents_without_text_are_indexed_without_the_embedder_or_skipped() {
         assert_eq!(letters(&world), [0, 0]);
     }
 }
+
+/// Failures of an append that can be due to one change.
+fn rejections() -> Vec<PortError> {
+    let causes = [Cause::Refused, Cause::Unreachable, Cause::Timeout, Cause::Other];
+    causes.map(|cause| PortError::transient(format!("injected: {cause:?}")).because(Server::Redis, cause)).into()
+}
+
+/// Ids of the parked changes of stage 1.
+async fn parked(world: &World) -> Vec<String> {
+    let letters = world.streams.dead_letters().letters(STAGE_1, &EntryId::zero(), 100).await.expect("readable");
+    letters.iter().map(|letter| letter.record.as_ref().expect("a change").change.id.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_redis_rejects_are_parked_and_their_neighbours_arrive_for_every_error() {
+    for error in rejections() {
+        let mut world = World::calm();
+        // Some for the snapshot, others for the feed.
+        for id in 0..7 {
+            world.source.insert("tickets", document(id, &format!("name{id}"), 1));
+        }
+        world.source.pass(Duration::from_secs(1));
+        for bad in ["name3", "name12", "name13", "name40"] {
+            world.streams.reject(text(bad), error.clone());
+        }
+        world.start_all();
+        until("the snapshot", || world.index.points().len() == 6).await;
+        world.streams.faults().always("append", Fault::unreachable());
+        for id in 7..60 {
+            world.source.insert("tickets", document(id, &format!("name{id}"), 1));
+        }
+        seconds(5.0).await;
+        world.streams.faults().heal();
+        until("the neighbours", || world.index.points().len() == 56).await;
+        assert_eq!(parked(&world).await, ["3", "12", "13", "40"], "{error}");
+        let inserted = world.streams.records::<Change>(RAW).len();
+        assert_eq!(inserted, 56, "each is appended once");
+        settles_without(&world, &[3, 12, 13, 40]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn appends_above_an_unknown_limit_are_divided_and_only_larger_changes_are_parked() {
+    for error in rejections() {
+        let mut world = World::calm();
+        world.start_all();
+        world.settle("at the start").await;
+        world.streams.limit_append(2_000, error.clone());
+        for id in 0..100 {
+            world.source.insert("tickets", document(id, "small", 1));
+        }
+        world.source.insert("tickets", json!({"_id": 200, "text": "x".repeat(3_000)}));
+        world.source.insert("tickets", document(201, "last", 1));
+        until("the neighbours", || world.index.points().len() == 101).await;
+        assert_eq!(parked(&world).await, ["200"], "{error}");
+        settles_without(&world, &[200]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn id_that_redis_rejects_is_parked_with_a_clipped_key() {
+    let mut world = World::calm();
+    world.start_all();
+    world.settle("at the start").await;
+    let refused = PortError::transient("injected: ERR forbidden word").because(Server::Redis, Cause::Refused);
+    world.streams.reject(format!("{}forbidden", "long".repeat(200)), refused);
+    let id = format!("{}forbidden", "long".repeat(200));
+    world.source.insert("tickets", json!({"_id": id, "text": "word"}));
+    world.source.insert("tickets", document(1, "after", 1));
+    until("the neighbour", || world.index.points().len() == 1).await;
+    let ids = parked(&world).await;
+    assert!(ids.len() == 1 && tidewheel_core::key::is_clipped(&ids[0]), "{ids:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn redis_that_cannot_write_is_waited_out_and_parks_nothing() {
+    for cause in [Cause::Busy, Cause::Full] {
+        let mut world = World::calm();
+        world.start_all();
+        world.settle("at the start").await;
+        // Even if it accepts an empty append.
+        let unable = PortError::transient("injected: unable").because(Server::Redis, cause);
+        world.streams.limit_append(0, unable);
+        for id in 0..10 {
+            world.source.insert("tickets", document(id, "word", 1));
+        }
+        seconds(3_600.0).await;
+        assert_eq!((letters(&world), world.index.points().len()), ([0, 0], 0), "{cause:?}");
+        world.streams.limit_append(usize::MAX, PortError::transient("unused"));
+        world.settle("after the recovery").await;
+        assert_eq!(letters(&world), [0, 0]);
+    }
+}
