@@ -186,7 +186,17 @@ fn with_attachment(id: impl Into<Bson>, megabytes: usize) -> Document {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_too_large_for_redis_are_parked_by_id_and_retried_from_mongodb() {
+    what_redis_does_not_take("keep").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_redis_does_not_take_removes_older_versions_by_policy_until_retried() {
+    what_redis_does_not_take("remove").await;
+}
+
+async fn what_redis_does_not_take(policy: &str) {
     let mut world = World::new().await;
+    world.write_settings(&format!("documents.on_dead_letter = \"{policy}\""));
     let limit = ["CONFIG", "SET", "proto-max-bulk-len"];
     world.redis::<()>(&[limit[0], limit[1], limit[2], "1048576"]).await;
     let tickets = world.collection("tickets");
@@ -205,7 +215,14 @@ async fn changes_too_large_for_redis_are_parked_by_id_and_retried_from_mongodb()
     tickets.insert_many([ticket(4), with_attachment("large", 3), ticket(5)]).await.unwrap();
     tickets.update_one(doc! {"_id": 1}, doc! {"$set": {"attachment": "x".repeat(2 << 20)}}).await.unwrap();
     tickets.insert_one(ticket(6)).await.unwrap();
-    world.until("the neighbours are in the index", || count(5)).await;
+    let expected: &[i64] = if policy == "keep" { &[1, 3, 4, 5, 6] } else { &[3, 4, 5, 6] };
+    let indexed = || async {
+        let mut ids: Vec<i64> =
+            points(&qdrant).await.iter().filter_map(|point| point["payload"]["_id"].as_i64()).collect();
+        ids.sort_unstable();
+        ids == expected
+    };
+    world.until("the neighbours, and the older version by policy, are in the index", indexed).await;
 
     let (list, _) = letters(&world, &["list"]);
     let of = |id: &str| {

@@ -162,7 +162,7 @@ where
             suspects = Vec::new();
             for suspect in failed.into_iter().map(|(suspect, error)| suspect.failed(error, works, seen)) {
                 if suspect.must_park() {
-                    settled.push((suspect.index, Err(suspect.error)));
+                    settled.push((suspect.index, Err(suspect.into_error())));
                 } else {
                     suspects.push(suspect);
                 }

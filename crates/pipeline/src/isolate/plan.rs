@@ -112,6 +112,11 @@ impl Suspect {
         Self { strikes: self.strikes + u32::from(counts), error, seen, ..self }
     }
 
+    /// Its last error, with the number of its failures.
+    pub(super) fn into_error(self) -> PortError {
+        PortError { attempts: self.strikes, ..self.error }
+    }
+
     /// Whether it has failed often enough to be parked.
     pub(crate) fn must_park(&self) -> bool {
         let enough = match (self.error.class, self.error.cause) {
@@ -267,6 +272,25 @@ mod tests {
             suspect = suspect.failed(error(ErrorClass::Poison, Cause::Refused), false, 0);
         }
         assert!(!suspect.must_park());
+    }
+
+    #[test]
+    fn parked_item_has_the_number_of_its_failures_with_proof() {
+        for (class, cause, attempts) in [
+            (ErrorClass::Poison, Cause::Refused, REJECTED),
+            (ErrorClass::Transient, Cause::Other, ANSWERED),
+            (ErrorClass::Fatal, Cause::Denied, UNANSWERED),
+        ] {
+            let error = error(class, cause);
+            let mut suspect = Suspect { index: 7, error: error.clone(), seen: 0, strikes: 1 };
+            for works in [true, false, true].into_iter().cycle() {
+                if suspect.must_park() {
+                    break;
+                }
+                suspect = suspect.failed(error.clone(), works, 0);
+            }
+            assert_eq!(suspect.into_error(), PortError { attempts, ..error });
+        }
     }
 
     #[test]

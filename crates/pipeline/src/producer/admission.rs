@@ -10,6 +10,8 @@ use tidewheel_core::ports::{Parked, Readable};
 
 use super::plan::Step;
 
+use crate::parking::{OnDeadLetter, deletion_at};
+
 /// Size limits of stage 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -27,8 +29,30 @@ impl Limits {
     }
 }
 
-/// Returns the change with its document, or the parked change with the reason. The indexed version of a parked document
-/// stays: only its newest state is missing.
+/// The rules for changes that may not be appendable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Size limits of stage 1.
+    pub limits: Limits,
+    /// Effect of a parked change on the indexed version of its document.
+    pub on_dead_letter: OnDeadLetter,
+}
+
+impl Rules {
+    /// No limits, and no effect of parked changes: for readers of the source that append nothing.
+    pub const NONE: Self =
+        Self { limits: Limits { key: key::MAX_BYTES, document: usize::MAX }, on_dead_letter: OnDeadLetter::Keep };
+
+    /// Returns the deletion to append in place of a parked change, if any. It has the version of the change, which wins
+    /// when it is retried. A document with a clipped key was never in the index.
+    pub fn removal(self, parked: &Parked) -> Option<Change> {
+        let change = &parked.change;
+        let removes = self.on_dead_letter == OnDeadLetter::Remove && !key::is_clipped(&change.key);
+        removes.then(|| deletion_at(change.version, change))
+    }
+}
+
+/// Returns the change with its document, or the parked change with the reason.
 pub fn admit(change: Change, document: Option<Readable>, limits: Limits) -> Result<Change, Box<Parked>> {
     let refused = |change: Change, reason: String| Err(Box::new(Parked { change, reason }));
     let bytes = change.key.len();
@@ -177,6 +201,21 @@ mod tests {
         let long = "k".repeat(LONG_KEY + 1);
         assert!(parked_keys(&step(&[(&long, 1)])).iter().all(|keys| key::is_clipped(&keys[0])));
         assert_eq!(parked_keys(&step(&[("", 0)])), Vec::<Vec<String>>::new());
+    }
+
+    #[test]
+    fn parked_change_removes_older_version_only_by_policy_and_with_a_whole_key() {
+        let unreadable = admitted("1", Some(Err("malformed".into()))).unwrap_err();
+        let large = admitted("1", Some(Ok("d".repeat(2_001)))).unwrap_err();
+        let nameless = admitted(&"k".repeat(1_001), Some(Ok("{}".into()))).unwrap_err();
+        let remove = Rules { on_dead_letter: OnDeadLetter::Remove, ..Rules::NONE };
+        for parked in [&unreadable, &large] {
+            assert_eq!(Rules::NONE.removal(parked), None);
+            let removal = remove.removal(parked).unwrap();
+            assert_eq!((removal.operation, removal.document), (Operation::Delete, None));
+            assert_eq!((removal.key, removal.version), (parked.change.key.clone(), parked.change.version));
+        }
+        assert_eq!(remove.removal(&nameless), None);
     }
 
     #[test]

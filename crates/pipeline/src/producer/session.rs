@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::admission::Limits;
+use super::admission::{Limits, Rules};
 use super::auditing::Auditing;
 use super::barrier::Barrier;
 use super::collecting::Collecting;
@@ -135,7 +135,7 @@ impl Session<'_> {
                         let page = snapshot.compare(page).await;
                         let most = self.narrowings().most(Part::Snapshot);
                         for part in plan::parts(page, most) {
-                            writer.append(plan::read(&writer.checkpoint, part, now_ms(), self.limits())).await?;
+                            writer.append(plan::read(&writer.checkpoint, part, now_ms(), self.rules())).await?;
                         }
                         snapshot.report(&writer.checkpoint);
                     }
@@ -279,7 +279,7 @@ impl Session<'_> {
     pub(super) async fn step(&self, checkpoint: &Checkpoint, mut batch: FeedBatch) -> Result<(Step, bool), Ended> {
         let appeared = std::mem::take(&mut batch.appeared);
         let present = present(&*self.ports.source, plan::doubtful(checkpoint, &batch), checkpoint.last.0).await?;
-        let (mut step, too_many) = plan::follow(checkpoint, batch, &present, self.limits());
+        let (mut step, too_many) = plan::follow(checkpoint, batch, &present, self.rules());
         if !appeared.is_empty() {
             warn!(collections = ?appeared, "collections were renamed into the selection; comparing all documents");
         } else if too_many {
@@ -296,8 +296,9 @@ impl Session<'_> {
         self.narrowings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn limits(&self) -> Limits {
-        self.limits.get().copied().unwrap_or(Limits::of(None))
+    fn rules(&self) -> Rules {
+        let limits = self.limits.get().copied().unwrap_or(Limits::of(None));
+        Rules { limits, on_dead_letter: self.options.on_dead_letter }
     }
 
     /// Waits for a time of the source after `time`: an idle MongoDB advances its time every ten seconds.

@@ -1,5 +1,6 @@
 //! Inputs for which a server fails while it accepts others, and servers that fail for everything.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
@@ -89,7 +90,7 @@ async fn texts_that_fail_in_the_embedder_are_parked_and_all_others_arrive_for_ev
 
 #[tokio::test(start_paused = true)]
 async fn texts_without_a_valid_vector_are_parked_and_all_others_arrive() {
-    for distortion in [Distortion::Fewer, Distortion::More, Distortion::NotANumber] {
+    for distortion in Distortion::ALL {
         let mut world = waiting(20).await;
         for bad in [2, 9, 13] {
             world.embedder.spoil(text(&format!("name{bad}")), distortion);
@@ -99,6 +100,22 @@ async fn texts_without_a_valid_vector_are_parked_and_all_others_arrive() {
         settles_without(&world, &[2, 9, 13]).await;
         assert_eq!(letters(&world), [3, 0], "{distortion:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn batch_of_one_text_with_wrong_dimension_is_parked_and_processor_continues() {
+    let mut world = waiting(3).await;
+    world.start(PROCESSOR);
+    world.start(UPSERTER);
+    world.settle("all are indexed").await;
+    world.embedder.spoil(text("odd"), Distortion::OtherDimension);
+    world.source.insert("tickets", document(10, "odd", 1));
+    until("the text is parked", || letters(&world) == [1, 0] && world.drained()).await;
+    // A single wrong response: the probe is right, and so is the next response.
+    world.embedder.distort_once(Distortion::OtherDimension);
+    world.source.insert("tickets", document(11, "fine", 1));
+    settles_without(&world, &[10]).await;
+    assert_eq!(letters(&world), [1, 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,6 +233,47 @@ async fn parked_update_keeps_or_removes_the_older_version_by_policy() {
     let ids: Vec<EntryId> = parked.into_iter().map(|letter| letter.id).collect();
     assert_eq!(dead.retry(STAGE_1, &ids).await.expect("retry succeeds").moved, 1);
     removed.settle("after the retry").await;
+}
+
+/// The `_id`s of the documents in the index.
+fn indexed(world: &World) -> BTreeSet<i64> {
+    world.index.points().iter().map(|point| point.payload["_id"].as_i64().expect("a number")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_redis_rejects_are_parked_and_older_versions_kept_or_removed_by_policy() {
+    for policy in [OnDeadLetter::Keep, OnDeadLetter::Remove] {
+        let mut world = waiting(6).await;
+        world.on_dead_letter = policy;
+        world.start(PROCESSOR);
+        world.start(UPSERTER);
+        world.settle("all are indexed").await;
+        world.kill(PROCESSOR);
+        let before = world.streams.records::<Change>(RAW).len();
+        // Fourteen vectors are larger than that; the documents are not.
+        world.streams.limit(400);
+        world.source.replace("tickets", document(1, "w", 14));
+        world.source.replace("tickets", document(4, "older", 1));
+        world.source.replace("tickets", document(4, "w", 15));
+        world.source.insert("tickets", document(10, "w", 16));
+        world.source.insert("tickets", document(11, "fine", 1));
+        until("all changes", || world.streams.records::<Change>(RAW).len() == before + 5).await;
+        world.start(PROCESSOR);
+        drained(&world).await;
+        assert_eq!(letters(&world), [3, 0], "{policy:?}");
+        let expected = match policy {
+            OnDeadLetter::Keep => BTreeSet::from([0, 1, 2, 3, 4, 5, 11]),
+            OnDeadLetter::Remove => BTreeSet::from([0, 2, 3, 5, 11]),
+        };
+        assert_eq!(indexed(&world), expected, "{policy:?}");
+        // The same changes are retried and win over their own removal.
+        world.streams.limit(usize::MAX);
+        let dead = world.streams.dead_letters();
+        let parked = dead.letters(STAGE_1, &EntryId::zero(), 10).await.expect("dead letters are readable");
+        let ids: Vec<EntryId> = parked.into_iter().map(|letter| letter.id).collect();
+        assert_eq!(dead.retry(STAGE_1, &ids).await.expect("retry succeeds").moved, 3);
+        world.settle("after the retry").await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -172,7 +172,7 @@ impl FakeStreams {
         FakeStreamLog::new(self.clone(), stage)
     }
 
-    /// Makes appends with a larger field fail.
+    /// Makes appends and handovers with a larger field fail.
     pub fn limit(&self, most_bytes: usize) {
         self.state().most_bytes = Some(most_bytes);
     }
@@ -353,7 +353,18 @@ impl State {
             return Err(error.clone());
         }
         let fields = changes.iter().flat_map(|change| [Some(&change.key), change.document.as_ref()]).flatten();
-        match (fields.map(String::len).max(), self.most_bytes) {
+        self.takes_bytes(fields.map(String::len).max())
+    }
+
+    /// Fails if a document or the vectors of these records exceed the limit.
+    pub(super) fn takes_records(&self, records: &[Embedded]) -> PortResult<()> {
+        let document = |record: &Embedded| record.change.document.as_ref().map_or(0, String::len);
+        let sizes = records.iter().map(|record| document(record).max(size_of_val(record.vectors.values())));
+        self.takes_bytes(sizes.max())
+    }
+
+    fn takes_bytes(&self, largest: Option<usize>) -> PortResult<()> {
+        match (largest, self.most_bytes) {
             (Some(bytes), Some(most)) if bytes > most => {
                 Err(PortError::transient("Protocol error: invalid bulk length"))
             }

@@ -90,7 +90,7 @@ pub(crate) struct LetterView {
     /// Id of the entry in its stage.
     pub(crate) entry: String,
     pub(crate) reason: String,
-    /// Without attempts that failed for a transient reason.
+    /// Failed attempts while the server worked for others.
     pub(crate) attempts: u32,
     /// RFC 3339 in UTC.
     pub(crate) parked_at: String,
