@@ -47,7 +47,7 @@ async fn main() -> ExitCode {
 /// Logs to stderr at the level of RUST_LOG, by default `info`.
 fn log() {
     let directives = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
-    let filter = EnvFilter::new(directives.as_deref().unwrap_or("info"));
+    let filter = EnvFilter::new(directives.as_deref().unwrap_or("warn,tidewheel=info,qdrant_edge=error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
 

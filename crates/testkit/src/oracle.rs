@@ -377,9 +377,12 @@ fn identify(point: &RetrievedPoint) -> Option<(Owner, Identity)> {
         return None;
     }
     // Parsed and serialised by MongoDB's own library, so that only the value counts, not the notation. The form is
-    // kept: a key in an older form does not belong to any document.
-    let value: Value = serde_json::from_str(key).ok()?;
-    let owner = (namespace.to_owned(), canonical(Bson::try_from(value).ok()?));
+    // kept: a key in an older form does not belong to any document. Escaped bytes of an invalid string are not JSON.
+    let value = match key.contains("\\udc") {
+        true => key.to_owned(),
+        false => canonical(Bson::try_from(serde_json::from_str::<Value>(key).ok()?).ok()?),
+    };
+    let owner = (namespace.to_owned(), value);
     let identity = Identity {
         id,
         chunk,

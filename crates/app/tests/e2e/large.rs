@@ -1,5 +1,7 @@
 //! Documents up to MongoDB's size limit, and documents with invalid UTF-8.
 
+use std::time::Duration;
+
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, EMBEDDED_GROUP, RAW, RAW_DEAD_LETTERS, RAW_GROUP};
 
@@ -17,7 +19,7 @@ fn with_attachment(number: i32, megabytes: usize) -> Document {
 async fn nothing_is_left(world: &mut World) {
     let url = world.stack.redis_url();
     for (stream, group) in [(RAW, RAW_GROUP), (EMBEDDED, EMBEDDED_GROUP)] {
-        world.until("the streams are drained", || async { backlog(&url, stream, group).await == 0 }).await;
+        world.until_within(LONG, "the streams are drained", || async { backlog(&url, stream, group).await == 0 }).await;
     }
     for stream in [RAW_DEAD_LETTERS, EMBEDDED_DEAD_LETTERS] {
         assert_eq!(world.redis::<u64>(&["XLEN", stream]).await, 0, "{stream}");
@@ -105,6 +107,9 @@ const EACH: usize = 5;
 /// Number of documents: together they exceed the limit.
 const DOCUMENTS: i32 = 120;
 
+/// Each of them takes every service a while on a loaded machine.
+const LONG: Duration = Duration::from_secs(240);
+
 const _: () = assert!(DOCUMENTS as u64 * EACH as u64 > MOST);
 
 /// In the snapshot, in the backlog of stage 1 and of stage 2, and as changes.
@@ -124,15 +129,15 @@ async fn services_stay_below_512_mb_with_120_documents_of_5_mb_at_every_stage() 
     }
     let length = async |stream: &'static str| super::world::redis_command::<u64>(&redis, &["XLEN", stream]).await;
     let all = DOCUMENTS as u64;
-    world.until("all documents are in stage 1", || async { length(RAW).await == all }).await;
+    world.until_within(LONG, "all documents are in stage 1", || async { length(RAW).await == all }).await;
     world.start("processor");
-    world.until("all documents are in stage 2", || async { length(EMBEDDED).await == all }).await;
-    world.start("upserter");
+    world.until_within(LONG, "all documents are in stage 2", || async { length(EMBEDDED).await == all }).await;
     // The update begins while the backlog of stage 2 exceeds the limit.
     assert!(backlog(&redis, EMBEDDED, EMBEDDED_GROUP).await * EACH as u64 > MOST);
+    world.start("upserter");
     tickets.update_many(doc! {}, doc! {"$set": {"content": "It has changed since."}}).await.unwrap();
     nothing_is_left(&mut world).await;
-    world.until("all documents are in the index", || super::clients::count(&qdrant, all)).await;
+    world.until_within(LONG, "all documents are in the index", || super::clients::count(&qdrant, all)).await;
     for service in super::world::SERVICES {
         let peak = world.peak_megabytes(service);
         assert!(peak < MOST, "the {service} took {peak} MB");

@@ -121,7 +121,10 @@ impl Servers {
 
     fn command(&self, service: &str) -> Command {
         let file = self.dir.path().join("tidewheel.toml");
-        std::fs::write(&file, &self.settings).unwrap();
+        // Services that have just been started may still read it.
+        if std::fs::read_to_string(&file).ok().as_ref() != Some(&self.settings) {
+            std::fs::write(&file, &self.settings).unwrap();
+        }
         let mut command = Command::new("sh");
         command.args(["-c", "ulimit -n 1024; exec \"$0\" \"$@\"", BINARY, "--log-format", "text", "--config"]);
         command.arg(file).arg(service).env_remove("RUST_LOG").env("NO_COLOR", "1");

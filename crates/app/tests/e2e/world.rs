@@ -233,10 +233,20 @@ impl World {
     }
 
     /// Waits until `condition` holds.
-    pub async fn until<F: Future<Output = bool>>(&mut self, name: &str, mut condition: impl FnMut() -> F) {
+    pub async fn until<F: Future<Output = bool>>(&mut self, name: &str, condition: impl FnMut() -> F) {
+        self.until_within(TIMEOUT, name, condition).await;
+    }
+
+    /// Waits for more work than other stories have.
+    pub async fn until_within<F: Future<Output = bool>>(
+        &mut self,
+        timeout: Duration,
+        name: &str,
+        mut condition: impl FnMut() -> F,
+    ) {
         let begun = Instant::now();
         while !condition().await {
-            if begun.elapsed() > TIMEOUT {
+            if begun.elapsed() > timeout {
                 self.fail(&format!("timed out waiting for: {name}"));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -53,7 +53,7 @@ impl Killable {
             .spawn()
             .expect("the test binary starts");
         let started = Self { process, client: Arc::new(client(grpc)) };
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(90);
         while started.client.health_check().await.is_err() {
             assert!(Instant::now() < deadline, "the server does not respond");
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -174,6 +174,9 @@ impl QdrantIndex {
     async fn write(&self, parts: &[Part<'_>]) -> Result<(), Status> {
         let request = request::upsert(&self.collection, parts);
         bounds::check_size(&request)?;
+        if let Some(request) = request::clear(&self.collection, parts) {
+            completed(self.connection.points().delete(request).await)?;
+        }
         completed(self.connection.points().upsert(request).await)
     }
 

@@ -29,26 +29,40 @@ pub(super) fn upsert(collection: &str, parts: &[Part<'_>]) -> UpsertPoints {
         collection_name: collection.to_owned(),
         wait: Some(true),
         points: parts.iter().flat_map(|part| part.points.iter().map(|own| point(part.document, own))).collect(),
-        update_filter: Some(fence::replaceable(by_version(parts))),
+        update_filter: Some(fence::replaceable(by_version(parts, |_| true))),
         ..UpsertPoints::default()
     }
 }
 
-/// Groups documents of one version into one filter clause, such as all rows of a snapshot.
-fn by_version(parts: &[Part<'_>]) -> Vec<(Version, Vec<PointId>)> {
+/// Deletes older versions of the points that are stored without a vector, before the upsert: an upsert moves a point out of an
+/// indexed segment with its old vectors, and replaces only those that it names. `None` if all points have a vector.
+pub(super) fn clear(collection: &str, parts: &[Part<'_>]) -> Option<DeletePoints> {
+    let groups = by_version(parts, |point| !has_vector(point));
+    (!groups.is_empty()).then(|| delete(collection, fence::replaceable(groups)))
+}
+
+fn has_vector(point: &Point) -> bool {
+    point.vector.iter().any(|number| *number != 0.0)
+}
+
+/// Groups the points of documents of one version into one filter clause, such as all rows of a snapshot.
+fn by_version(parts: &[Part<'_>], select: impl Fn(&Point) -> bool) -> Vec<(Version, Vec<PointId>)> {
     let mut groups: Vec<(Version, Vec<PointId>)> = Vec::new();
     for part in parts {
-        let ids = part.points.iter().map(|point| id(point.id));
+        let ids: Vec<PointId> = part.points.iter().filter(|point| select(point)).map(|point| id(point.id)).collect();
+        if ids.is_empty() {
+            continue;
+        }
         match groups.iter_mut().find(|(version, _)| *version == part.document.version) {
             Some((_, group)) => group.extend(ids),
-            None => groups.push((part.document.version, ids.collect())),
+            None => groups.push((part.document.version, ids)),
         }
     }
     groups
 }
 
 fn point(document: &DocumentPoints, point: &Point) -> PointStruct {
-    let vectors = if point.vector.iter().all(|number| *number == 0.0) {
+    let vectors = if !has_vector(point) {
         // Stores the point without a vector. A zero vector would match every search, with similarity 0.
         VectorsOptions::Vectors(NamedVectors::default())
     } else {
