@@ -253,8 +253,8 @@ async fn rename_while_a_change_stream_opens(world: &mut World, services: &[&'sta
 
 fn staged() -> World {
     let mut world = World::calm();
-    world.source.insert("staging", document(7, "renamed", 1));
-    world.source.insert("tickets", document(1, "replaced", 1));
+    world.source.insert("staging", document(7, "moved", 1));
+    world.source.insert("tickets", document(1, "old", 1));
     world.source = world.source.clone().selecting(&["tickets", "notes"]);
     world
 }

@@ -8,7 +8,7 @@ use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::{Cause, PortError, Server};
 use tidewheel_core::identity::{DocumentId, Namespace};
-use tidewheel_core::ports::{DeadLetters as _, EntryId};
+use tidewheel_core::ports::{Checkpoint, DeadLetters as _, EntryId, Journal as _, SnapshotState};
 use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, RAW, RAW_DEAD_LETTERS, STAGE_1};
 use tidewheel_pipeline::parking::OnDeadLetter;
 use tidewheel_pipeline::processor::Blank;
@@ -367,12 +367,24 @@ async fn changes_that_redis_rejects_are_parked_and_their_neighbours_arrive_for_e
     }
 }
 
+/// A world whose initial snapshot is done: later changes arrive from the change stream only.
+async fn following() -> World {
+    let mut world = World::calm();
+    world.start_all();
+    for _ in 0..1_200 {
+        seconds(0.1).await;
+        let saved = world.streams.journal().load().await.expect("readable");
+        if matches!(saved, Some(Checkpoint { snapshot: SnapshotState::Done { .. }, .. })) {
+            return world;
+        }
+    }
+    panic!("the snapshot is never done");
+}
+
 #[tokio::test(start_paused = true)]
 async fn appends_above_an_unknown_limit_are_divided_and_only_larger_changes_are_parked() {
     for error in rejections() {
-        let mut world = World::calm();
-        world.start_all();
-        world.settle("at the start").await;
+        let world = following().await;
         world.streams.limit_append(2_000, error.clone());
         for id in 0..100 {
             world.source.insert("tickets", document(id, "small", 1));
@@ -387,9 +399,7 @@ async fn appends_above_an_unknown_limit_are_divided_and_only_larger_changes_are_
 
 #[tokio::test(start_paused = true)]
 async fn id_that_redis_rejects_is_parked_with_a_clipped_key() {
-    let mut world = World::calm();
-    world.start_all();
-    world.settle("at the start").await;
+    let world = following().await;
     let refused = PortError::transient("injected: ERR forbidden word").because(Server::Redis, Cause::Refused);
     world.streams.reject(format!("{}forbidden", "long".repeat(200)), refused);
     let id = format!("{}forbidden", "long".repeat(200));
@@ -403,9 +413,7 @@ async fn id_that_redis_rejects_is_parked_with_a_clipped_key() {
 #[tokio::test(start_paused = true)]
 async fn redis_that_cannot_write_is_waited_out_and_parks_nothing() {
     for cause in [Cause::Busy, Cause::Full] {
-        let mut world = World::calm();
-        world.start_all();
-        world.settle("at the start").await;
+        let world = following().await;
         // Even if it accepts an empty append.
         let unable = PortError::transient("injected: unable").because(Server::Redis, cause);
         world.streams.limit_append(0, unable);
