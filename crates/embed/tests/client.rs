@@ -292,8 +292,9 @@ async fn invalid_response_never_becomes_a_vector() {
     }
     let theirs: [Case; 4] = [
         (|| openai_body("1,0;1,0;1,0"), Poison, "returned 3 vectors for 1 texts"),
-        (|| openai_body("1,0;1,0,0"), Transient, "differ in length"),
-        (|| openai_body("1,0,0;1,0,0"), Fatal, "vector dimension changed from 2 to 3"),
+        // The probe and the texts alone get two vectors too.
+        (|| openai_body("1,0;1,0,0"), Poison, "returned 2 vectors for 1 texts"),
+        (|| openai_body(""), Poison, "an empty vector for the text at index 0"),
         (|| "garbage".into_response(), Transient, "invalid response"),
     ];
     for (answer, class, part) in theirs {
@@ -308,6 +309,17 @@ async fn invalid_response_never_becomes_a_vector() {
         let error = failure(&openai_stub(answer).await).await;
         assert_eq!(error.class, Poison, "{bad}: {error:?}");
         assert!(error.message.contains(part), "{bad}: {}", error.message);
+    }
+    // The probe has another dimension too.
+    let answer = |texts| openai_body(&vec!["1,0,0"; texts].join(";"));
+    let error = failure(&openai_stub(answer).await).await;
+    assert_eq!(error.class, Fatal, "{error:?}");
+    assert!(error.message.contains("vector dimension changed from 2 to 3"), "{}", error.message);
+    // Lists fail, and single texts do not: one vector too few or too many, an empty one, one of another dimension.
+    for bad in ["1,0", "1,0;1,0;1,0", "1,0;", "1,0;1,0,0", "1,0,0;1,0,0"] {
+        let answer = move |texts| openai_body(if texts == 1 { "0,1" } else { bad });
+        let vectors = openai_stub(answer).await.embed(&texts(&["one", "two"]), Purpose::Passage).await.unwrap();
+        assert_eq!(vectors.iter().collect::<Vec<_>>(), [[0.0, 1.0]; 2], "{bad}");
     }
 }
 
