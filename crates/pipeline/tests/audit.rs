@@ -355,39 +355,51 @@ async fn producer_renews_its_lease_while_its_audit_renders_an_expensive_template
     let text = TextOptions { template: Some(template.into()), ..TextOptions::default() };
     let left_out = LeftOut::new(&text, Blank::Skip).expect("a valid template");
     let ticket = |number: i32| json!({"_id": number, "text": format!("t{number}"), "n": 800});
-    let begun = Instant::now();
-    assert!(!left_out.holds(&ticket(0).to_string()));
-    let once = begun.elapsed();
+    let once = || {
+        let begun = Instant::now();
+        assert!(!left_out.holds(&ticket(0).to_string()));
+        begun.elapsed()
+    };
+    // The shortest of several, because other processes only add to it.
+    let once = (0..5).map(|_| once()).min().expect("five times");
     // All of them together take twice as long as the lease.
     let count = (2.0 * TAKEN_OVER.as_secs_f64() / once.as_secs_f64()).ceil() as i32;
 
     let mut world = World::new();
+    // All of them are in one page.
     world.source = FakeSource::with(DATABASE, Duration::from_millis(20), 1_000);
     world.start(PROCESSOR);
     world.start(UPSERTER);
     world.blank = Blank::Skip;
     world.template = Some(template.into());
-    world.audit_interval = Duration::from_secs(5);
+    world.audit_interval = Duration::from_secs(1);
+    // Hits are counted for calls with a planned fault; this one changes nothing.
+    world.streams.faults().always("lease", Fault::Slow(Duration::ZERO));
     for number in 0..count {
         world.source.insert("tickets", ticket(number));
     }
     world.start(PRODUCER);
     world.settle("the tickets are indexed").await;
-    // They differ, and are rendered for the second look.
-    for number in 0..count / 2 {
-        world.lose(number);
-    }
-    let (counts, leases) = (world.index.calls("count"), world.streams.faults().hits("lease"));
-    let (begun, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
-    // The next but one audit follows the end of the next one.
-    while world.index.calls("count") < counts + 2 {
-        assert!(begun.elapsed() < Duration::from_secs(120), "no audit has ended");
+    // The second look renders it too.
+    world.lose(0);
+
+    // The next but one audit follows the end of a whole one.
+    let before = world.index.calls("count");
+    let audits = || world.index.calls("count") - before;
+    let renewals = || world.streams.faults().hits("lease");
+    let (mut begun, mut known, mut renewed, mut longest) = (None, renewals(), Instant::now(), Duration::ZERO);
+    while audits() < 2 {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        longest = longest.max(last.elapsed());
-        last = Instant::now();
+        if begun.is_none() && audits() == 1 {
+            begun = Some(Instant::now());
+        }
+        longest = longest.max(renewed.elapsed());
+        assert!(longest < TAKEN_OVER, "{longest:?} without a renewal");
+        if renewals() > known {
+            (known, renewed) = (renewals(), Instant::now());
+        }
+        assert!(known < 500, "no audit has ended");
     }
-    assert!(begun.elapsed() > 2 * TAKEN_OVER, "the audit rendered all documents");
-    assert!(longest < TAKEN_OVER, "{longest:?} without progress");
-    let renewed = world.streams.faults().hits("lease") - leases;
-    assert!(renewed >= 4, "{renewed} renewals in {:?}", begun.elapsed());
+    let lasted = begun.expect("an audit began").elapsed();
+    assert!(lasted > TAKEN_OVER, "the audit ended after {lasted:?}, before the lease did");
 }
