@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidewheel_core::error::PortError;
 use tidewheel_core::payload::{STAMP, version_of};
-use tidewheel_core::ports::{Appended, Checkpoint, Damage, Feed, FeedBatch, FeedError, Repair, SnapshotState, StartAt};
+use tidewheel_core::ports::{
+    Appended, Checkpoint, Damage, Feed, FeedBatch, FeedError, Repair, ResumeToken, SnapshotState, StartAt,
+};
 use tidewheel_core::trace::Tracer;
 use tidewheel_core::version::ClusterTime;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
@@ -21,11 +23,11 @@ use super::barrier::Barrier;
 use super::collecting::Collecting;
 use super::metric;
 use super::moves::present;
-use super::narrowing::{Narrowings, Part};
+use super::narrowing::{Narrowings, Part, Place};
 use super::options::ProducerOptions;
 use super::plan::{self, Recovery, Start, Step};
 use super::snapshot::{Page, Snapshot};
-use super::writer::{Writer, report_parked};
+use super::writer::{Saving, Writer, report_parked};
 use super::{FOLLOW, POINTS, ProducerPorts};
 use crate::health::Health;
 use crate::spans;
@@ -208,7 +210,8 @@ impl Session<'_> {
             Some(StartAt::Time(time)) => time,
             _ => self.ports.source.now().await?,
         };
-        let mut feed = self.ports.source.open(StartAt::Time(time)).await.map_err(lost)?;
+        let most = self.narrowings().most(Part::Feed);
+        let mut feed = self.ports.source.open_narrow(StartAt::Time(time), most).await.map_err(lost)?;
         // The first batch carries the token of the feed's start; its events must not be lost, so they are appended
         // together with that checkpoint.
         let first = feed.next().await.map_err(lost)?;
@@ -216,11 +219,13 @@ impl Session<'_> {
         let selection = plan::selection(&self.ports.source.selection());
         let begun = plan::begun(known, selection, first.token.clone(), time, self.options.snapshot);
         let (step, _) = self.step(&begun, first).await?;
-        let Step { changes, parked, next } = &step;
-        let appended = self.ports.journal.restart(saved.as_ref(), changes, parked, next, Repair::Everything).await?;
+        let token = saved.as_ref().map_or(ResumeToken(String::new()), |saved| saved.token.clone());
+        let place = Place::Feed(token, (time, 0));
+        let saving = Saving { session: self, saved: saved.as_ref(), place, repair: Some(Repair::Everything) };
+        let (appended, step) = saving.save(step).await?;
         match appended {
             Appended::Saved => {
-                report_parked(parked);
+                report_parked(&step.parked);
                 *self.newest.lock().await = Newest::default();
                 self.progressed.store(true, Ordering::Relaxed);
                 spans::appended(self.tracer, &step.changes);

@@ -56,49 +56,10 @@ impl<'a> Writer<'a> {
 
     pub(super) async fn append(&mut self, step: Step) -> Result<(), Ended> {
         self.wait_for_room().await?;
-        match self.attempt(&step).await {
-            Ok(appended) => self.saved(appended, step),
-            Err(error) => self.failed(&step, error).await,
-        }
-    }
-
-    async fn attempt(&self, step: &Step) -> PortResult<Appended> {
-        let Step { changes, parked, next } = step;
-        self.session.ports.journal.append_and_park(Some(&self.checkpoint), changes, parked, next).await
-    }
-
-    /// Handles a failed append: retries it, reads it again in smaller steps, or parks the change that fails alone.
-    async fn failed(&mut self, step: &Step, error: PortError) -> Result<(), Ended> {
-        let count = step.changes.len() + step.parked.len();
         let place = Place::of(&self.checkpoint, &step.next);
-        let needs_proof = self.session.narrowings().needs_proof(&place, count, &error);
-        let works = needs_proof && self.works().await;
-        let next = self.session.narrowings().failed(&place, count, &error, works);
-        match next {
-            Next::Wait => {}
-            Next::Narrow(most) => {
-                debug!(changes = count, most, "an append keeps failing, reading its changes in smaller steps: {error}");
-                return Err(Ended::Narrowed);
-            }
-            Next::Park => {
-                for parking in parkings(step, &format!("Redis rejects the change: {error}")) {
-                    match self.attempt(&parking).await {
-                        Ok(appended) => return self.saved(appended, parking),
-                        Err(error) => debug!(parked = parking.parked.len(), "failed to park: {error}"),
-                    }
-                }
-            }
-        }
-        // Waited out: whether a change is at fault is decided above.
-        let class = if error.class == ErrorClass::Poison { ErrorClass::Transient } else { error.class };
-        Err(Ended::Failed(PortError { class, ..error }))
-    }
-
-    /// Whether Redis appends: an empty append, which saves the checkpoint that is saved already. A conflict is no proof:
-    /// the failed append may have been executed, which the next session finds out.
-    async fn works(&self) -> bool {
-        let appended = self.session.ports.journal.append(Some(&self.checkpoint), &[], &self.checkpoint).await;
-        appended.inspect_err(|error| debug!("an empty append failed too: {error}")) == Ok(Appended::Saved)
+        let saving = Saving { session: self.session, saved: Some(&self.checkpoint), place, repair: None };
+        let (appended, step) = saving.save(step).await?;
+        self.saved(appended, step)
     }
 
     /// Continues from another checkpoint than the last one.
@@ -112,7 +73,6 @@ impl<'a> Writer<'a> {
         if appended == Appended::Conflict {
             return Err(Ended::Conflict);
         }
-        self.session.narrowings().succeeded(&Place::of(&self.checkpoint, &step.next));
         if !step.changes.is_empty() {
             debug!(entries = step.changes.len(), "appended");
         }
@@ -157,6 +117,73 @@ impl<'a> Writer<'a> {
         }
         self.since_look = 0;
         Ok(())
+    }
+}
+
+/// The append of a step at a place of the source.
+pub(super) struct Saving<'a> {
+    pub(super) session: &'a Session<'a>,
+    /// The checkpoint before the step.
+    pub(super) saved: Option<&'a Checkpoint>,
+    pub(super) place: Place,
+    /// The damage that the step repairs.
+    pub(super) repair: Option<Repair>,
+}
+
+impl Saving<'_> {
+    /// Returns the outcome, and the step as it was appended: with parked changes if Redis rejects them.
+    pub(super) async fn save(&self, step: Step) -> Result<(Appended, Step), Ended> {
+        let outcome = match self.attempt(&step).await {
+            Ok(appended) => Ok((appended, step)),
+            Err(error) => self.failed(&step, error).await,
+        };
+        if matches!(outcome, Ok((Appended::Saved, _))) {
+            self.session.narrowings().succeeded(&self.place);
+        }
+        outcome
+    }
+
+    async fn attempt(&self, step: &Step) -> PortResult<Appended> {
+        let (Step { changes, parked, next }, journal) = (step, &self.session.ports.journal);
+        match self.repair {
+            None => journal.append_and_park(self.saved, changes, parked, next).await,
+            Some(repair) => journal.restart(self.saved, changes, parked, next, repair).await,
+        }
+    }
+
+    /// Handles a failed append: retries it, reads it again in smaller steps, or parks the change that fails alone.
+    async fn failed(&self, step: &Step, error: PortError) -> Result<(Appended, Step), Ended> {
+        let count = step.changes.len() + step.parked.len();
+        let needs_proof = self.session.narrowings().needs_proof(&self.place, count, &error);
+        let works = needs_proof && self.works().await;
+        let next = self.session.narrowings().failed(&self.place, count, &error, works);
+        match next {
+            Next::Wait => {}
+            Next::Narrow(most) => {
+                debug!(changes = count, most, "an append keeps failing, reading its changes in smaller steps: {error}");
+                return Err(Ended::Narrowed);
+            }
+            Next::Park => {
+                for parking in parkings(step, &format!("Redis rejects the change: {error}")) {
+                    match self.attempt(&parking).await {
+                        Ok(appended) => return Ok((appended, parking)),
+                        Err(error) => debug!(parked = parking.parked.len(), "failed to park: {error}"),
+                    }
+                }
+            }
+        }
+        // Waited out: whether a change is at fault is decided above.
+        let class = if error.class == ErrorClass::Poison { ErrorClass::Transient } else { error.class };
+        Err(Ended::Failed(PortError { class, ..error }))
+    }
+
+    /// Whether Redis appends: an empty append, which saves the checkpoint that is saved already. A conflict is no proof:
+    /// the failed append may have been executed, which the next session finds out. Without a checkpoint there is no
+    /// proof, and none is needed: the next session begins after the changes that failed, and a snapshot reads them.
+    async fn works(&self) -> bool {
+        let Some(saved) = self.saved else { return false };
+        let appended = self.session.ports.journal.append(Some(saved), &[], saved).await;
+        appended.inspect_err(|error| debug!("an empty append failed too: {error}")) == Ok(Appended::Saved)
     }
 }
 

@@ -8,14 +8,14 @@ use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::{Cause, PortError, Server};
 use tidewheel_core::identity::{DocumentId, Namespace};
-use tidewheel_core::ports::{Checkpoint, DeadLetters as _, EntryId, Journal as _, SnapshotState};
+use tidewheel_core::ports::{Appended, Checkpoint, DeadLetters as _, EntryId, Journal as _, SnapshotState};
 use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, RAW, RAW_DEAD_LETTERS, STAGE_1};
 use tidewheel_pipeline::parking::OnDeadLetter;
 use tidewheel_pipeline::processor::Blank;
 use tidewheel_testkit::fakes::embedder::Distortion;
 use tidewheel_testkit::fakes::faults::Fault;
 
-use crate::world::{DATABASE, PROCESSOR, PRODUCER, UPSERTER, World, document, seconds, until};
+use crate::world::{DATABASE, PROCESSOR, PRODUCER, TAKEN_OVER, UPSERTER, World, document, seconds, until};
 
 /// Every way in which a server can fail for one input.
 fn failures(server: Server) -> Vec<PortError> {
@@ -408,6 +408,32 @@ async fn id_that_redis_rejects_is_parked_with_a_clipped_key() {
     until("the neighbour", || world.index.points().len() == 1).await;
     let ids = parked(&world).await;
     assert!(ids.len() == 1 && tidewheel_core::key::is_clipped(&ids[0]), "{ids:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_redis_rejects_after_a_new_selection_are_parked_and_their_neighbours_arrive() {
+    for error in rejections() {
+        let mut world = following().await;
+        world.source.insert("tickets", document(0, "before", 1));
+        world.settle("at the start").await;
+        world.kill(PRODUCER);
+        seconds(2.0 * TAKEN_OVER.as_secs_f64()).await;
+        // The change stream is opened at the last change: these are in its first batch, in every session.
+        for id in 1..20 {
+            world.source.insert("tickets", document(id, &format!("name{id}"), 1));
+        }
+        world.streams.reject(text("name7"), error.clone());
+        let journal = world.streams.journal();
+        let saved = journal.load().await.expect("readable").expect("saved");
+        let other = Checkpoint { selection: "other".into(), ..saved.clone() };
+        assert_eq!(journal.append(Some(&saved), &[], &other).await, Ok(Appended::Saved));
+        world.start(PRODUCER);
+        until("the neighbours", || world.index.points().len() == 19).await;
+        until("the checkpoint", || world.drained()).await;
+        let ids = parked(&world).await;
+        assert!(!ids.is_empty() && ids.iter().all(|id| id == "7"), "{ids:?}: {error}");
+        settles_without(&world, &[7]).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
