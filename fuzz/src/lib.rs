@@ -1,6 +1,7 @@
 //! A small model in memory-backed files; the fuzzer replaces one of them. The engine's tests run every seed through the same code.
 
 #[path = "../../crates/engine/tests/support/madeup.rs"]
+#[allow(dead_code, reason = "the engine's own tests use the rest")]
 mod madeup;
 
 use std::path::Path;
