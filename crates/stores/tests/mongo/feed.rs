@@ -202,6 +202,6 @@ async fn events_with_rewritten_database_name_keep_the_configured_namespace() {
             (Operation::Drop, "renamed"),
         ];
         assert_eq!(seen, expected.map(|(operation, collection)| (operation, namespace(collection))), "{name:?}");
-        assert_eq!(text_of(&events[1]), r#"{"_id":1,"text":"b"}"#);
+        assert_eq!(text_of(&events[0]), r#"{"_id":1,"text":"a"}"#);
     }
 }

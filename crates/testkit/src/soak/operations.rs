@@ -317,7 +317,7 @@ mod tests {
     fn seed_determines_writes_and_every_kind_occurs() {
         let plan = |seed| {
             let mut planner = Planner::new(seed);
-            (0..3_000).map(|_| planner.next()).collect::<Vec<_>>()
+            (0..20_000).map(|_| planner.next()).collect::<Vec<_>>()
         };
         let (first, second) = (plan(5), plan(5));
         // Compared as text, because NaN does not equal itself.
