@@ -1,6 +1,9 @@
 //! Results of probing a server.
 
+use std::time::Duration;
+
 use serde::{Serialize, Serializer};
+use tidewheel_core::ports::PortResult;
 
 /// What a server returned, or why it is unknown.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,6 +13,15 @@ pub(crate) enum Probe<T> {
 }
 
 impl<T> Probe<T> {
+    /// Waits for the answer of a server, at most this long.
+    pub(crate) async fn within(timeout: Duration, answer: impl Future<Output = PortResult<T>>) -> Self {
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(value)) => Self::Known(value),
+            Ok(Err(error)) => Self::Unknown(error.message),
+            Err(_) => Self::Unknown(format!("no answer within {} s", timeout.as_secs())),
+        }
+    }
+
     pub(crate) fn known(&self) -> Option<&T> {
         match self {
             Self::Known(value) => Some(value),

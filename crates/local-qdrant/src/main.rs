@@ -44,7 +44,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Logs to stderr at the level of RUST_LOG, by default `info`.
+/// Logs to stderr as RUST_LOG says, by default our own messages from `info` and those of libraries from `warn`.
 fn log() {
     let directives = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let filter = EnvFilter::new(directives.as_deref().unwrap_or("warn,tidewheel=info,qdrant_edge=error"));

@@ -87,14 +87,14 @@ impl Looker {
     /// Takes an overview. Never fails: an unreachable server is reported as unknown.
     pub(crate) async fn look(&self) -> Overview {
         let (one, two, published, redis, place, mongo, collection, embedder) = tokio::join!(
-            probe(self.timeout, self.stage(STAGE_1)),
-            probe(self.timeout, self.stage(STAGE_2)),
-            probe(self.timeout, self.reports()),
-            probe(self.timeout, self.redis()),
-            probe(self.timeout, self.place()),
-            probe(self.timeout, self.mongo()),
-            probe(self.timeout, self.collection()),
-            probe(self.timeout, self.embedder()),
+            Probe::within(self.timeout, self.stage(STAGE_1)),
+            Probe::within(self.timeout, self.stage(STAGE_2)),
+            Probe::within(self.timeout, self.reports()),
+            Probe::within(self.timeout, self.redis()),
+            Probe::within(self.timeout, self.place()),
+            Probe::within(self.timeout, self.mongo()),
+            Probe::within(self.timeout, self.collection()),
+            Probe::within(self.timeout, self.embedder()),
         );
         let passed_over = self.passed_over(&collection).await;
         let now = Instant::now();
@@ -198,7 +198,7 @@ impl Looker {
     async fn passed_over(&self, collection: &Probe<Collection>) -> Vec<String> {
         let empty = collection.known().is_some_and(|collection| collection.points.unwrap_or(0) == 0);
         let Some(mongo) = self.mongo.get().filter(|_| empty) else { return Vec::new() };
-        probe(self.timeout, mongo.passed_over()).await.known().cloned().unwrap_or_default()
+        Probe::within(self.timeout, mongo.passed_over()).await.known().cloned().unwrap_or_default()
     }
 
     async fn collection(&self) -> PortResult<Collection> {
@@ -376,12 +376,4 @@ fn services(published: &[(String, u64, Report)]) -> Vec<Service> {
     }
     services.sort_by(|a, b| (&a.service, &a.process).cmp(&(&b.service, &b.process)));
     services
-}
-
-async fn probe<T>(timeout: Duration, answer: impl Future<Output = PortResult<T>>) -> Probe<T> {
-    match tokio::time::timeout(timeout, answer).await {
-        Ok(Ok(answer)) => Probe::Known(answer),
-        Ok(Err(error)) => Probe::Unknown(error.message),
-        Err(_) => Probe::Unknown(format!("no answer within {} s", timeout.as_secs())),
-    }
 }

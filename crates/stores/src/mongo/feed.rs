@@ -220,7 +220,7 @@ impl Follower {
                     self.most = (2 * self.most).min(MAX_EVENTS);
                 }
                 // The first reply of a cursor is empty and repeats the position at which it was opened.
-                let advances = self.place.as_deref() != Some(place(&StartAt::Token(page.token.clone())).as_str());
+                let advances = self.place.as_ref().is_none_or(|at| *at != place(&StartAt::Token(page.token.clone())));
                 if level == Level::Filtered && self.place.is_some() && advances {
                     reduced::left_out(&mut page, self.selection.database());
                 }

@@ -83,14 +83,14 @@ async fn once(servers: &Servers<'_>, question: &Question) -> PortResult<Inspecti
         .collect();
     let wanted = pairs(&asked);
     let (source, raw, embedded, index, deleted, one, two, producer) = tokio::join!(
-        probe(source(servers, &namespaces, &readings)),
-        probe(servers.redis.entries_of(STAGE_1, &wanted, question.scan)),
-        probe(servers.redis.entries_of(STAGE_2, &wanted, question.scan)),
-        probe(index(servers.index, &asked)),
-        probe(deleted(servers.redis, &asked)),
-        probe(servers.redis.letters_of(STAGE_1, &wanted, question.scan)),
-        probe(servers.redis.letters_of(STAGE_2, &wanted, question.scan)),
-        probe(servers.redis.leader()),
+        Probe::within(TIMEOUT, source(servers, &namespaces, &readings)),
+        Probe::within(TIMEOUT, servers.redis.entries_of(STAGE_1, &wanted, question.scan)),
+        Probe::within(TIMEOUT, servers.redis.entries_of(STAGE_2, &wanted, question.scan)),
+        Probe::within(TIMEOUT, index(servers.index, &asked)),
+        Probe::within(TIMEOUT, deleted(servers.redis, &asked)),
+        Probe::within(TIMEOUT, servers.redis.letters_of(STAGE_1, &wanted, question.scan)),
+        Probe::within(TIMEOUT, servers.redis.letters_of(STAGE_2, &wanted, question.scan)),
+        Probe::within(TIMEOUT, servers.redis.leader()),
     );
     let producer = producer.known().map(Option::is_some);
     let documents = asked.iter().map(|asked| {
@@ -172,14 +172,6 @@ impl Asked {
 
 fn pairs(asked: &[Asked]) -> Vec<(Namespace, String)> {
     asked.iter().map(|asked| (asked.namespace.clone(), asked.reading.key.clone())).collect()
-}
-
-async fn probe<T>(answer: impl Future<Output = PortResult<T>>) -> Probe<T> {
-    match tokio::time::timeout(TIMEOUT, answer).await {
-        Ok(Ok(known)) => Probe::Known(known),
-        Ok(Err(error)) => Probe::Unknown(error.message),
-        Err(_) => Probe::Unknown(format!("no answer within {} s", TIMEOUT.as_secs())),
-    }
 }
 
 type Rows = HashMap<(Namespace, String), SourceRow>;

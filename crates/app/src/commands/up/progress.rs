@@ -91,7 +91,7 @@ impl Bars {
     fn compiling(&self, what: &'static str, done: usize, total: usize) {
         let mut bar = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
         let bar = bar.get_or_insert_with(|| {
-            self.print(&format!("compiling {what}, once: {total} crates, which can take ten minutes"));
+            self.print(&format!("compiling {what}, once: {total} crates; this takes minutes"));
             let style = ProgressStyle::with_template(OF_CRATES).expect("the template is valid").progress_chars("━╸ ");
             self.all.add(ProgressBar::new(total as u64).with_style(style).with_prefix("compiling"))
         });
