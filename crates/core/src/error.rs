@@ -94,6 +94,8 @@ pub enum Cause {
     NotFinite,
     /// A vector is zero, so it has no direction.
     Zero,
+    /// A newer release has written the data.
+    Newer,
     /// Any other cause.
     #[default]
     Other,
@@ -112,6 +114,7 @@ impl Cause {
             Self::Denied => "denied",
             Self::NotFinite => "not_finite",
             Self::Zero => "zero",
+            Self::Newer => "newer",
             Self::Other => "other",
         }
     }

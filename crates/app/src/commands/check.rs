@@ -88,7 +88,11 @@ async fn mongodb(settings: &Settings) -> ProbeResult<tidewheel_stores::mongo::Mo
 }
 
 async fn redis(settings: &Settings) -> PortResult<tidewheel_stores::redis::RedisFacts> {
-    connect::redis(settings)?.inspect().await
+    let redis = connect::redis(settings)?;
+    let facts = redis.inspect().await?;
+    // Fails if this release cannot use the keys.
+    redis.installation().await?;
+    Ok(facts)
 }
 
 async fn qdrant(settings: &Settings) -> PortResult<tidewheel_stores::qdrant::QdrantFacts> {

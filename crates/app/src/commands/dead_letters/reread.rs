@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{DeadLetters, EntryId, Journal, PortResult, Source, StreamLog};
+use tidewheel_core::ports::{DeadLetters, EntryId, Journal, PortResult, Registry as _, Source, StreamLog};
 use tidewheel_core::version::Version;
 use tidewheel_stores::redis::RedisStore;
 
@@ -19,6 +19,8 @@ const AT_ONCE: usize = 20;
 
 /// Puts dead letters back into their stage, unchanged or with their documents read again. Connects to MongoDB only if needed.
 pub(crate) async fn retry(settings: &Settings, redis: &RedisStore, chosen: &[LetterView]) -> PortResult<Outcome> {
+    // Fails if this release cannot use the keys.
+    redis.installation().await?;
     let (mut outcome, old) = letters::retry(redis, chosen).await?;
     let own = chosen.iter().filter(|letter| letter.reread && letter.is_readable()).cloned();
     let again: Vec<LetterView> = own.chain(old).collect();

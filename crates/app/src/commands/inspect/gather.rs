@@ -39,7 +39,7 @@ const BLIND: u32 = 64;
 const MOST_CHUNKS: u32 = 10_000;
 
 /// Fields common to all changes; the other fields of an entry describe its embedding.
-const OF_CHANGE: [&str; 7] = ["operation", "namespace", "id", "key", "version", "committed_at", "document"];
+const OF_CHANGE: [&str; 8] = ["format", "operation", "namespace", "id", "key", "version", "committed_at", "document"];
 
 /// The servers to query.
 pub(crate) struct Servers<'a> {
