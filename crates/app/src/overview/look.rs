@@ -14,6 +14,7 @@ use tidewheel_embed::client::secure;
 use tidewheel_stores::mongo::{MongoSource, Oplog};
 use tidewheel_stores::qdrant::QdrantIndex;
 use tidewheel_stores::redis::RedisStore;
+use tidewheel_telemetry::recorder::numbers;
 use tokio::sync::OnceCell;
 
 use super::rates::{Rate, Stall, eta, extrapolated};
@@ -21,7 +22,6 @@ use super::report::{Report, audit, latency, sum};
 use super::{Collection, Embedder, Overview, Probe, Redis, Service, Snapshot, Source, Stage, State, Tokens, Verdict};
 use super::{problems, verdict};
 use crate::connect;
-use crate::services::numbers;
 use crate::settings::{Provider, Settings};
 use crate::times;
 

@@ -9,6 +9,7 @@
 //!                                      rates over the last ten seconds
 //! ```
 
+pub(crate) mod gauges;
 mod look;
 mod problems;
 mod rates;

@@ -7,7 +7,6 @@ mod embedder;
 mod operations;
 mod ownership;
 mod reporter;
-mod scrape;
 mod stages;
 mod traces;
 
@@ -17,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidewheel_pipeline::health::Readiness;
+use tidewheel_telemetry::recorder::{InstallError, Metrics};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,6 @@ use crate::settings::{Listen, Settings};
 
 pub(crate) use embedder::{Fetch, find as find_model, rehearse as rehearse_embedder};
 pub(crate) use ownership::{guard, while_owned};
-pub(crate) use scrape::numbers;
 use stages::process_name;
 pub(crate) use stages::{known_vectors, left_out, own_name, processor_options, upserter_options};
 pub(crate) use traces::probe as probe_traces;
@@ -105,7 +104,7 @@ impl Services {
     /// Starts the services, and the operations server if enabled.
     pub(crate) async fn start(kinds: &[Kind], settings: &Settings, fetch: Fetch) -> Result<Self, Failure> {
         let shutdown = CancellationToken::new();
-        let metrics = scrape::Metrics::install()?;
+        let metrics = Metrics::install(!cfg!(feature = "unmeasured"))?;
         let process = process_name();
         let traces = traces::Exporter::start(settings, kinds, &process)?;
         let mut services = Self { tasks: JoinSet::new(), traces, shutdown: shutdown.clone(), bound: Bound::default() };
@@ -144,7 +143,10 @@ impl Services {
         if let Some(listener) = console {
             services.tasks.spawn(console::serve(listener, settings.clone(), shutdown.clone()));
         }
-        services.tasks.spawn(metrics.keep(shutdown));
+        services.tasks.spawn(async move {
+            metrics.keep(shutdown).await;
+            Ok(())
+        });
         Ok(services)
     }
 
@@ -152,7 +154,7 @@ impl Services {
         &self,
         kind: Kind,
         settings: &Settings,
-        metrics: &scrape::Metrics,
+        metrics: &Metrics,
         fetch: &Fetch,
     ) -> Result<(stages::Task, Ready), Failure> {
         let shutdown = self.shutdown.clone();
@@ -161,7 +163,10 @@ impl Services {
             Kind::Producer => stages::producer(settings, tracer, shutdown),
             Kind::Processor => stages::processor(settings, tracer, shutdown),
             Kind::Upserter => stages::upserter(settings, tracer, shutdown),
-            Kind::Embedder => embedder::embedder(settings, metrics.render(), fetch.clone(), shutdown),
+            Kind::Embedder => {
+                let metrics = metrics.clone();
+                embedder::embedder(settings, Arc::new(move || metrics.render()), fetch.clone(), shutdown)
+            }
         }
     }
 
@@ -237,5 +242,11 @@ pub(crate) fn operations_address(settings: &Settings, kinds: &[Kind]) -> Option<
         Listen::Off => None,
         Listen::At(address) => Some(address.clone()),
         Listen::Default => (kinds.len() > 1).then(|| DEFAULT_OPERATIONS_ADDRESS.to_owned()),
+    }
+}
+
+impl From<InstallError> for Failure {
+    fn from(error: InstallError) -> Self {
+        Self::new(error.to_string())
     }
 }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use tidewheel_core::metric;
 use tidewheel_stores::redis::RedisStore;
+use tidewheel_telemetry::recorder::Metrics;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::Ready;
-use super::scrape::Metrics;
 use crate::exit::Failure;
 use crate::overview::{Report, ServiceState};
 

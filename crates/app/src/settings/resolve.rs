@@ -10,14 +10,15 @@ use tidewheel_core::tls::ClientTls;
 use tidewheel_core::trace::Share;
 use tidewheel_embed::client::Api;
 use tidewheel_serving::{Network, TlsFiles};
+use tidewheel_telemetry::logging::LogOptions;
 
 use super::error::Problem;
 use super::keys;
 use super::layers::Layers;
 use super::origin::Origin;
 use super::resolved::{
-    Console, Consumer, Documents, Embedder, Embedding, Listen, Local, Log, MongoDb, Monitor, Producer, Provider,
-    Qdrant, Redis, Serving, Settings, Streams, Thresholds, Traces, Webhook,
+    Console, Consumer, Documents, Embedder, Embedding, Listen, Local, MongoDb, Monitor, Producer, Provider, Qdrant,
+    Redis, Serving, Settings, Streams, Thresholds, Traces, Webhook,
 };
 use super::units;
 use super::value::{Value, quoted};
@@ -106,7 +107,7 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
         },
         monitor: monitor(&mut reader),
         traces: traces(&mut reader),
-        log: Log {
+        log: LogOptions {
             json: reader.text("log.format").map(|format| format == "json"),
             level: reader.text_or_empty("log.level"),
             level_is_set: reader.is_set("log.level"),

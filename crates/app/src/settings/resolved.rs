@@ -7,6 +7,7 @@ use tidewheel_core::tls::ClientTls;
 use tidewheel_core::trace::Share;
 use tidewheel_embed::client::Api;
 use tidewheel_serving::{Network, TlsFiles};
+use tidewheel_telemetry::logging::LogOptions;
 
 /// All settings.
 #[derive(Clone, Debug)]
@@ -33,7 +34,7 @@ pub(crate) struct Settings {
     pub(crate) monitor: Monitor,
     /// Unset: tracing is disabled.
     pub(crate) traces: Option<Traces>,
-    pub(crate) log: Log,
+    pub(crate) log: LogOptions,
     pub(crate) local: Local,
 }
 
@@ -237,17 +238,6 @@ pub(crate) struct Traces {
     /// Headers for the collector, as comma-separated `name=value`.
     pub(crate) headers: Option<Secret>,
     pub(crate) tls: ClientTls,
-}
-
-/// `log`.
-#[derive(Clone, Debug)]
-pub(crate) struct Log {
-    /// Unset: text on a terminal, JSON otherwise.
-    pub(crate) json: Option<bool>,
-    /// A level, or directives as in `RUST_LOG`.
-    pub(crate) level: String,
-    /// Whether the level is set explicitly.
-    pub(crate) level_is_set: bool,
 }
 
 /// `local`: the local stack.

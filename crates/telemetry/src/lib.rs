@@ -1,0 +1,11 @@
+//! Telemetry of a process: metrics and logging.
+//!
+//! - [`recorder`] records what the crates report through the `metrics` facade, and renders it for Prometheus;
+//! - [`logging`] writes log events to stderr;
+//! - [`escape`] escapes untrusted text for a terminal, in logs and in the output of commands.
+//!
+//! Metric names and their meanings are in [`tidewheel_core::metric`], because the pipeline and the embedder use them too.
+
+pub mod escape;
+pub mod logging;
+pub mod recorder;
