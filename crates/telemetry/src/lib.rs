@@ -1,6 +1,7 @@
-//! Telemetry of a process: metrics and logging.
+//! Telemetry of a process: metrics, process reports and logging.
 //!
 //! - [`recorder`] records what the crates report through the `metrics` facade, and renders it for Prometheus;
+//! - [`report`] is the report that a process publishes, and [`reporter`] makes it from the same metrics;
 //! - [`logging`] writes log events to stderr;
 //! - [`escape`] escapes untrusted text for a terminal, in logs and in the output of commands.
 //!
@@ -9,3 +10,6 @@
 pub mod escape;
 pub mod logging;
 pub mod recorder;
+mod registry;
+pub mod report;
+pub mod reporter;

@@ -6,7 +6,7 @@
 mod embedder;
 mod operations;
 mod ownership;
-mod reporter;
+mod publisher;
 mod stages;
 mod traces;
 
@@ -121,15 +121,15 @@ impl Services {
         }
         let address = operations.as_ref().and_then(|listener| listener.local_addr().ok());
         services.bound.operations = address;
-        let reporter = reporter::Reporter {
+        let publisher = publisher::Publisher {
             process,
             operations: address.map(|address| address.to_string()),
             services: ready.clone(),
             redis: connect::redis(settings)?,
-            metrics: metrics.clone(),
+            reporter: metrics.reporter(),
         };
         if !cfg!(feature = "unmeasured") {
-            services.tasks.spawn(reporter.run(shutdown.clone()));
+            services.tasks.spawn(publisher.run(shutdown.clone()));
         }
         // Single services leave the console to `tidewheel console`, since many may run with the same settings.
         let console = if kinds.len() > 1 { console::bind(&settings.console).await? } else { None };
