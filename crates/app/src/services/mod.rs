@@ -8,7 +8,6 @@ mod operations;
 mod ownership;
 mod publisher;
 mod stages;
-mod traces;
 
 use std::net::SocketAddr;
 use std::process;
@@ -17,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use tidewheel_pipeline::health::Readiness;
 use tidewheel_telemetry::recorder::{InstallError, Metrics};
+use tidewheel_telemetry::traces;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,6 @@ pub(crate) use embedder::{Fetch, find as find_model, rehearse as rehearse_embedd
 pub(crate) use ownership::{guard, while_owned};
 use stages::process_name;
 pub(crate) use stages::{known_vectors, left_out, own_name, processor_options, upserter_options};
-pub(crate) use traces::probe as probe_traces;
 
 /// Shutdown timeout.
 const GRACE: Duration = Duration::from_secs(10);
@@ -106,7 +105,9 @@ impl Services {
         let shutdown = CancellationToken::new();
         let metrics = Metrics::install(!cfg!(feature = "unmeasured"))?;
         let process = process_name();
-        let traces = traces::Exporter::start(settings, kinds, &process)?;
+        // The embedder processes texts, not changes, and emits no spans.
+        let traced = settings.traces.as_ref().filter(|_| kinds.iter().any(|kind| *kind != Kind::Embedder));
+        let traces = traced.map(|options| traces::Exporter::start(options, &process)).transpose()?;
         let mut services = Self { tasks: JoinSet::new(), traces, shutdown: shutdown.clone(), bound: Bound::default() };
         let mut ready: Vec<(&'static str, Ready)> = Vec::new();
         let operations = match operations_address(settings, kinds) {
@@ -158,7 +159,7 @@ impl Services {
         fetch: &Fetch,
     ) -> Result<(stages::Task, Ready), Failure> {
         let shutdown = self.shutdown.clone();
-        let tracer = self.traces.as_ref().map(|traces| traces.tracer(kind));
+        let tracer = self.traces.as_ref().map(|traces| traces.tracer(kind.name()));
         match kind {
             Kind::Producer => stages::producer(settings, tracer, shutdown),
             Kind::Processor => stages::processor(settings, tracer, shutdown),
