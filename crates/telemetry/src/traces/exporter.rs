@@ -1,7 +1,7 @@
 //! The SDK's exporter: encodes a batch and sends it, with retries.
 //!
-//! The exporter of `opentelemetry-otlp` is not used: its headers from the environment override explicit ones, and it reports neither
-//! the cause of a failure nor the spans that a collector rejects.
+//! The exporter of `opentelemetry-otlp` is not used: its headers from the environment override explicit ones, and it
+//! reports neither the cause of a failure nor the spans that a collector rejects.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,14 +1,14 @@
 //! Exports the stages' spans to a collector as OTLP over HTTP, through the OpenTelemetry SDK.
 //!
-//! **Never blocks**: a stage hands its spans to the SDK's batch processor and continues. At most [`TracesOptions::queue`] spans wait;
-//! spans that do not fit, or that the collector rejects, are dropped and counted. The SDK does not report what it drops, so that the
-//! limit is enforced and counted here, before its queue of the same size.
-//! **Rate-limited logs**: an outage of the collector is logged when it begins, less and less often while it lasts, and when it ends,
-//! with the number of dropped spans.
+//! **Never blocks**: a stage hands its spans to the SDK's batch processor and continues. At most
+//! [`TracesOptions::queue`] spans wait; spans that do not fit, or that the collector rejects, are dropped and counted.
+//! The SDK does not report what it drops, so that the limit is enforced here, before its queue of the same size.
+//! **Rate-limited logs**: an outage of the collector is logged when it begins, less and less often while it lasts, and
+//! when it ends, with the number of dropped spans.
 //! **Shutdown**: waiting spans are sent once, within the caller's timeout, such as [`FLUSH`].
 //!
 //! ```text
-//!  stage ──Spans::record──▶ Queue ──▶ BatchSpanProcessor ──thread──▶ CollectorExporter ──▶ Collector
+//!  stage ──record──▶ Queue ──▶ BatchSpanProcessor ──thread──▶ CollectorExporter ──▶ Collector
 //! ```
 
 mod collector;
