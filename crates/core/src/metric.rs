@@ -137,6 +137,7 @@ metrics! {
         PROBLEM = Gauge "tidewheel_problem" ["code"] "1 while `tidewheel status` reports this problem, else 0";
         REDIS_MEMORY = Gauge "tidewheel_redis_memory_bytes" [] "Memory used by Redis";
         REDIS_MEMORY_LIMIT = Gauge "tidewheel_redis_memory_limit_bytes" [] "Memory limit of Redis; 0 if unlimited";
+        SPANS_DROPPED = Counter "tidewheel_spans_dropped_total" [] "Trace spans dropped because the queue was full or the collector did not accept them; only with tracing enabled";
     }
 }
 

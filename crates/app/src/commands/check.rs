@@ -12,7 +12,7 @@ use crate::cli::{CheckArgs, Output};
 use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, WARN, styled};
-use crate::services::{self, probe_traces};
+use crate::services;
 use crate::settings::Settings;
 
 /// Maximum time for a server to answer.
@@ -131,6 +131,6 @@ async fn running_embedder(settings: &Settings) -> PortResult<EmbedderFacts> {
 }
 
 async fn traces(settings: &Settings) -> Option<ProbeResult<CollectorFacts>> {
-    let probed = probe_traces(settings.traces.as_ref()?).await;
-    Some(probed.map(|(address, refused)| CollectorFacts { address, refused }))
+    let probed = tidewheel_telemetry::traces::probe(settings.traces.as_ref()?).await;
+    Some(probed.map(|(address, refused)| CollectorFacts { address, refused }).map_err(Failure::from))
 }

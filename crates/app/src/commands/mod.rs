@@ -17,9 +17,10 @@ mod up;
 mod verify;
 pub(crate) mod wait;
 
+use tidewheel_telemetry::logging;
+
 use crate::cli::{Cli, Command};
 use crate::exit::{Answer, Failure};
-use crate::logging;
 use crate::printer;
 use crate::services::Kind;
 use crate::settings::{self, Loaded};

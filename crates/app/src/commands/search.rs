@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 use tidewheel_core::paths;
 use tidewheel_core::payload::RESERVED;
 use tidewheel_core::ports::{Embedder, Index, Purpose};
+use tidewheel_telemetry::escape;
 
 use crate::cli::{Output, SearchArgs};
 use crate::connect;
-use crate::escape;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, DIM, GOOD, STRONG, styled};
 use crate::settings::Settings;

@@ -9,6 +9,7 @@
 //!                                      rates over the last ten seconds
 //! ```
 
+pub(crate) mod gauges;
 mod look;
 mod problems;
 mod rates;
@@ -28,7 +29,6 @@ use crate::probe::Probe;
 
 pub(crate) use look::Looker;
 pub(crate) use problems::{CODES, Problem, Severity, duration, estimate, none_of, thousands};
-pub(crate) use report::{Report, ServiceState};
 pub(crate) use verdict::{State, Verdict};
 pub(crate) use view::{History, Paint, draw};
 
@@ -241,4 +241,7 @@ pub(crate) struct Service {
     pub(crate) ready: bool,
     /// Why it is not ready.
     pub(crate) reasons: Vec<String>,
+    /// Its version, if that reports figures in another format, which are missing in this overview.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) foreign_version: Option<String>,
 }

@@ -63,6 +63,7 @@ pub(crate) fn healthy() -> Overview {
         silent_seconds: 1.0,
         ready: true,
         reasons: Vec::new(),
+        foreign_version: None,
     };
     let overview = Overview {
         at_ms: 1_700_000_000_000,

@@ -82,7 +82,10 @@ impl Overview {
             let mut names: Vec<String> = Vec::new();
             for service in &self.services {
                 let (sign, style) = if service.ready { ("✔", GOOD) } else { ("✖", BAD) };
-                names.push(styled(style, format_args!("{sign} {}", service.service)));
+                let version = service.foreign_version.as_ref().map_or_else(String::new, |version| {
+                    format!(" {}", styled(DIM, format_args!("(version {version}, figures unknown)")))
+                });
+                names.push(format!("{}{version}", styled(style, format_args!("{sign} {}", service.service))));
             }
             line("services", Ok(names.join("  ")));
         }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::ClientTls;
-use tidewheel_core::trace::Share;
 use tidewheel_embed::client::Api;
 use tidewheel_serving::{Network, TlsFiles};
+use tidewheel_telemetry::logging::LogOptions;
+use tidewheel_telemetry::traces::TracesOptions;
 
 /// All settings.
 #[derive(Clone, Debug)]
@@ -32,8 +33,8 @@ pub(crate) struct Settings {
     pub(crate) console: Console,
     pub(crate) monitor: Monitor,
     /// Unset: tracing is disabled.
-    pub(crate) traces: Option<Traces>,
-    pub(crate) log: Log,
+    pub(crate) traces: Option<TracesOptions>,
+    pub(crate) log: LogOptions,
     pub(crate) local: Local,
 }
 
@@ -225,29 +226,6 @@ pub(crate) struct Webhook {
     pub(crate) tls: ClientTls,
     /// Per attempt.
     pub(crate) timeout: Duration,
-}
-
-/// `traces`: the OTLP/HTTP collector and sampling.
-#[derive(Clone, Debug)]
-pub(crate) struct Traces {
-    /// The collector's base URL.
-    pub(crate) endpoint: Secret,
-    /// Sampling ratio of changes.
-    pub(crate) share: Share,
-    /// Headers for the collector, as comma-separated `name=value`.
-    pub(crate) headers: Option<Secret>,
-    pub(crate) tls: ClientTls,
-}
-
-/// `log`.
-#[derive(Clone, Debug)]
-pub(crate) struct Log {
-    /// Unset: text on a terminal, JSON otherwise.
-    pub(crate) json: Option<bool>,
-    /// A level, or directives as in `RUST_LOG`.
-    pub(crate) level: String,
-    /// Whether the level is set explicitly.
-    pub(crate) level_is_set: bool,
 }
 
 /// `local`: the local stack.

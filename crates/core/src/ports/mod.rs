@@ -17,7 +17,7 @@ mod stream_log;
 use crate::error::PortError;
 
 pub use dead_letters::{ABOUT, DeadLetters, Letter, Retried};
-pub use embedder::{Embedder, EmbedderInfo, Purpose};
+pub use embedder::{Embedder, EmbedderInfo, EmbedderLoad, Purpose};
 pub use index::{
     Aliases, Collected, CollectionRegistry, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector,
     KnownVectors, Named, Point, Stored, Tombstones, Written,

@@ -9,12 +9,12 @@ use serde::Serialize;
 use serde_json::Value;
 use tidewheel_core::ports::DeadLetters;
 use tidewheel_stores::redis::RedisStore;
+use tidewheel_telemetry::escape;
 
 use self::letters::{Filter, LetterView, Listing, Outcome, RecordView};
 use crate::audit_log::Actor;
 use crate::cli::{DeadLettersCommand, LettersActArgs, LettersListArgs, LettersShowArgs, Output};
 use crate::connect;
-use crate::escape;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
 use crate::settings::Settings;

@@ -7,6 +7,7 @@ pub(crate) mod verdict;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{PortResult, Source};
 use tidewheel_core::trace::{ChangeTrace, TraceId};
+use tidewheel_telemetry::traces::TracesOptions;
 
 use crate::probe::Probe;
 
@@ -17,7 +18,7 @@ use crate::cli::{InspectArgs, Output};
 use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
-use crate::settings::{Settings, Traces};
+use crate::settings::Settings;
 use crate::times;
 
 /// Entries of a stage to print.
@@ -82,7 +83,7 @@ fn answer(found: &Inspection) -> Answer {
     }
 }
 
-fn show(found: &Inspection, traces: Option<&Traces>) {
+fn show(found: &Inspection, traces: Option<&TracesOptions>) {
     if found.documents.is_empty() {
         printer::data(format_args!(
             "{} not found: searched as {} in {}",
@@ -97,7 +98,7 @@ fn show(found: &Inspection, traces: Option<&Traces>) {
     }
 }
 
-fn show_document(document: &DocumentReport, traces: Option<&Traces>) {
+fn show_document(document: &DocumentReport, traces: Option<&TracesOptions>) {
     let name = format!("{} {}", document.namespace, document.key);
     printer::data(format_args!("{}  {}", styled(STRONG, name), styled(DIM, document.document.as_str())));
     let (sign, style) = match document.verdict.state {

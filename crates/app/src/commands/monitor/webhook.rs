@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use reqwest::{StatusCode, Url};
 use serde::Serialize;
-use tidewheel_embed::client::secure;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -54,7 +53,7 @@ impl Webhook {
             return Err(invalid());
         }
         let pem = settings.tls.read("monitor.webhook_")?;
-        let client = secure(tidewheel_http::builder(url.as_str()), &pem)?
+        let client = tidewheel_http::secure(tidewheel_http::builder(url.as_str()), &pem)?
             .timeout(settings.timeout)
             .build()
             .map_err(|error| Failure::new(format!("failed to set up the webhook: {}", error.without_url())))?;

@@ -186,6 +186,7 @@ mod tests {
                 revision: "1".into(),
                 dimension: 384,
                 max_tokens: 254,
+                load: None,
             }),
             collection: "documents".into(),
             resolved: Named::Alias("documents_1".into()),

@@ -1,22 +1,17 @@
 //! The OTLP collector: address, headers and responses.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use percent_encoding::percent_decode_str;
 use prost::Message as _;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, StatusCode, Url};
 use tidewheel_core::address;
-use tidewheel_core::error::with_causes;
+use tidewheel_core::error::{PortError, with_causes};
+use tidewheel_core::ports::PortResult;
 use tidewheel_core::secret::Secret;
-use tidewheel_embed::client::secure;
 
-use crate::exit::Failure;
-use crate::settings::Traces;
-
-/// Timeout of one attempt. A collector only enqueues the spans.
-const TIMEOUT: Duration = Duration::from_secs(5);
+use super::TracesOptions;
 
 /// Maximum bytes read of a response.
 const ANSWER: usize = 64 << 10;
@@ -39,21 +34,22 @@ pub(super) struct ExportError {
 impl Collector {
     /// # Errors
     /// If the endpoint, the headers or the TLS files are invalid.
-    pub(super) fn new(traces: &Traces) -> Result<Self, Failure> {
-        let url = address(traces.endpoint.reveal()).ok_or_else(|| {
-            Failure::new("invalid traces.endpoint: expected an http or https URL")
+    pub(super) fn new(options: &TracesOptions) -> PortResult<Self> {
+        let url = address(options.endpoint.reveal(), options.endpoint_is_whole).ok_or_else(|| {
+            PortError::fatal("invalid traces.endpoint: expected an http or https URL")
                 .with_hint("set the collector's base URL, such as http://127.0.0.1:4318")
         })?;
-        let text = traces.headers.as_ref().map(Secret::reveal).unwrap_or_default();
-        let headers = headers(text).ok_or_else(|| {
-            Failure::new("invalid traces.headers: expected name=value pairs").with_hint("separate the pairs by commas")
+        let text = options.headers.as_ref().map(Secret::reveal).unwrap_or_default();
+        let headers = headers(text, options.headers_are_encoded).ok_or_else(|| {
+            PortError::fatal("invalid traces.headers: expected name=value pairs")
+                .with_hint("separate the pairs by commas")
         })?;
-        let pem = traces.tls.read("traces.")?;
-        let client = secure(tidewheel_http::builder(url.as_str()), &pem)?
-            .timeout(TIMEOUT)
+        let pem = options.tls.read("traces.")?;
+        let client = tidewheel_http::secure(tidewheel_http::builder(url.as_str()), &pem)?
+            .timeout(options.timeout)
             .default_headers(headers)
             .build()
-            .map_err(|error| Failure::new(format!("failed to set up traces: {}", error.without_url())))?;
+            .map_err(|error| PortError::fatal(format!("failed to set up traces: {}", error.without_url())))?;
         Ok(Self { client, url })
     }
 
@@ -109,22 +105,25 @@ impl Collector {
     }
 }
 
-/// Returns the traces URL for a base URL or a full one.
-fn address(endpoint: &str) -> Option<Url> {
+/// Returns the traces URL for a base URL or a whole one.
+fn address(endpoint: &str, is_whole: bool) -> Option<Url> {
     let mut url = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
-    if !url.path().ends_with("/v1/traces") {
+    if !is_whole && !url.path().ends_with("/v1/traces") {
         url.path_segments_mut().ok()?.pop_if_empty().extend(["v1", "traces"]);
     }
     Some(url)
 }
 
 /// Parses `name=value,name=value`; `None` if invalid.
-fn headers(text: &str) -> Option<HeaderMap> {
+fn headers(text: &str, encoded: bool) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
     for header in text.split(',').map(str::trim).filter(|header| !header.is_empty()) {
         let (name, value) = header.split_once('=')?;
         let name: HeaderName = name.trim().parse().ok()?;
-        let mut value: HeaderValue = value.trim().parse().ok()?;
+        let mut value: HeaderValue = match encoded {
+            true => percent_decode_str(value.trim()).decode_utf8().ok()?.parse().ok()?,
+            false => value.trim().parse().ok()?,
+        };
         value.set_sensitive(true);
         headers.append(name, value);
     }
@@ -143,20 +142,23 @@ mod tests {
             ("http://far/v1/traces", "http://far/v1/traces"),
             ("http://far/?key=1", "http://far/v1/traces?key=1"),
         ] {
-            assert_eq!(address(given).unwrap().as_str(), url);
+            assert_eq!(address(given, false).unwrap().as_str(), url);
         }
-        assert!(address("grpc://far:4317").is_none() && address("far:4318").is_none());
+        assert!(address("grpc://far:4317", false).is_none() && address("far:4318", false).is_none());
+        assert_eq!(address("http://far/spans", true).unwrap().as_str(), "http://far/spans");
     }
 
     #[test]
     fn headers_are_parsed_and_marked_sensitive() {
-        let read = headers("authorization=Basic YTpi==, api-key = k ,").unwrap();
+        let read = headers("authorization=Basic YTpi==, api-key = k ,", false).unwrap();
         assert_eq!(read["authorization"], "Basic YTpi==");
         assert_eq!(read["api-key"], "k");
         assert!(read.values().all(HeaderValue::is_sensitive));
-        assert!(headers("").unwrap().is_empty());
+        assert!(headers("", false).unwrap().is_empty());
+        assert_eq!(headers("authorization=Basic%20YTpi", true).unwrap()["authorization"], "Basic YTpi");
+        assert_eq!(headers("authorization=Basic%20YTpi", false).unwrap()["authorization"], "Basic%20YTpi");
         for wrong in ["token", "a b=c", "a=\u{7}"] {
-            assert!(headers(wrong).is_none(), "{wrong:?} was accepted");
+            assert!(headers(wrong, false).is_none(), "{wrong:?} was accepted");
         }
     }
 }

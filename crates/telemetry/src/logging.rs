@@ -5,10 +5,20 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 use crate::escape::{Escaping, Form};
-use crate::settings::Log;
+
+/// Format and level of the log.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// Unset: text on a terminal, JSON otherwise.
+    pub json: Option<bool>,
+    /// A level, or directives as in `RUST_LOG`.
+    pub level: String,
+    /// Whether the level is set explicitly.
+    pub level_is_set: bool,
+}
 
 /// Starts logging. `default_level` applies if no level is set.
-pub(crate) fn start(log: &Log, default_level: &str) {
+pub fn start(log: &LogOptions, default_level: &str) {
     let terminal = std::io::stderr().is_terminal();
     let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let form = match log.json.unwrap_or(!terminal) {
@@ -26,7 +36,7 @@ pub(crate) fn start(log: &Log, default_level: &str) {
 }
 
 /// The filter. A plain level applies to tidewheel's own crates; dependencies log warnings and errors only.
-fn filter(log: &Log, default_level: &str) -> EnvFilter {
+fn filter(log: &LogOptions, default_level: &str) -> EnvFilter {
     let from_environment = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty() && !log.level_is_set);
     if let Some(directives) = from_environment {
         return EnvFilter::new(directives);
@@ -36,7 +46,7 @@ fn filter(log: &Log, default_level: &str) -> EnvFilter {
 }
 
 /// The directives of `log.level`. A plain level applies to tidewheel's own crates.
-pub(crate) fn directives(level: &str) -> String {
+pub fn directives(level: &str) -> String {
     if level.contains(['=', ',']) { level.to_owned() } else { format!("warn,tidewheel={level}") }
 }
 

@@ -21,12 +21,12 @@ fn mark() -> &'static str {
 }
 
 /// The sequence that starts a style, with the mark.
-pub(crate) fn style(style: Style) -> String {
+pub fn style(style: Style) -> String {
     marked(&style.render().to_string())
 }
 
 /// The sequence that ends a style, with the mark.
-pub(crate) fn style_end(style: Style) -> String {
+pub fn style_end(style: Style) -> String {
     marked(&style.render_reset().to_string())
 }
 
@@ -35,7 +35,7 @@ fn marked(sequences: &str) -> String {
 }
 
 /// Escapes human-readable lines: own styles pass, all other unsafe characters are escaped.
-pub(crate) fn lines(text: &str) -> Cow<'_, str> {
+pub fn lines(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return Cow::Borrowed(text);
     }
@@ -59,7 +59,7 @@ pub(crate) fn lines(text: &str) -> Cow<'_, str> {
 }
 
 /// Escapes a single line, including line breaks and tabs.
-pub(crate) fn line(text: &str) -> Cow<'_, str> {
+pub fn line(text: &str) -> Cow<'_, str> {
     let is_break = |character: char| matches!(character, '\n' | '\t');
     if !text.contains(|character: char| is_break(character) || is_unsafe(character)) {
         return Cow::Borrowed(text);
@@ -76,7 +76,7 @@ pub(crate) fn line(text: &str) -> Cow<'_, str> {
 }
 
 /// Escapes unsafe characters in JSON as `\u` and four digits, which keeps the value the same.
-pub(crate) fn json(text: &str) -> Cow<'_, str> {
+pub fn json(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return Cow::Borrowed(text);
     }
@@ -107,14 +107,14 @@ fn is_unsafe(character: char) -> bool {
 }
 
 /// A writer that escapes log events.
-pub(crate) struct Escaping<W> {
+pub struct Escaping<W> {
     inner: W,
     form: Form,
 }
 
 /// Log format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub enum Form {
     /// One line of JSON per event.
     Json,
     /// Text.
@@ -124,7 +124,8 @@ pub(crate) enum Form {
 }
 
 impl<W> Escaping<W> {
-    pub(crate) fn new(inner: W, form: Form) -> Self {
+    /// Escapes what is written to `inner`.
+    pub fn new(inner: W, form: Form) -> Self {
         Self { inner, form }
     }
 }
@@ -152,14 +153,14 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::printer::{BAD, styled};
 
     /// OSC 52, clear screen, BEL, CSI as a C1 character, DEL, a line overwritten by CR, and bidirectional overrides.
     const HOSTILE: &str = "a\x1b]52;c;ZXZpbA==\x07b\x1b[2Jc\u{9b}31md\x7fe\rf\u{202e}g\u{2066}h\u{200b}i";
 
     #[test]
     fn lines_escapes_control_characters_and_keeps_own_styles() {
-        let shown = lines(&styled(BAD, HOSTILE)).into_owned();
+        let red = Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
+        let shown = lines(&format!("{}{HOSTILE}{}", style(red), style_end(red))).into_owned();
         assert_eq!(
             shown,
             "\x1b[1m\x1b[31ma\\u{1b}]52;c;ZXZpbA==\\u{7}b\\u{1b}[2Jc\\u{9b}31md\\u{7f}e\\u{d}f\\u{202e}g\\u{2066}h\\u{200b}i\x1b[0m"
