@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::HistoryWindow;
 use tidewheel_core::version::ClusterTime;
-use tidewheel_stores::mongo::{MongoFacts, OplogWindow, Topology};
+use tidewheel_stores::mongo::{MongoFacts, Topology};
 use tidewheel_stores::qdrant::{CollectionFacts, QdrantFacts};
 use tidewheel_stores::redis::RedisFacts;
 
@@ -17,7 +18,7 @@ fn good() -> Facts {
             version: "6.0.5".into(),
             topology: Topology::ReplicaSet("rs0".into()),
             primary: true,
-            oplog: Some(OplogWindow { first: at(1_000), last: at(1_000_000) }),
+            oplog: Some(HistoryWindow { first: at(1_000), last: at(1_000_000) }),
             watch: Ok(()),
             ignored: Vec::new(),
             collections: vec![(Namespace::new("shop", "tickets"), 12)],

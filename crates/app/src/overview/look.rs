@@ -6,12 +6,10 @@ use std::time::{Duration, Instant};
 
 use tidewheel_core::address;
 use tidewheel_core::metric;
-use tidewheel_core::ports::{
-    Embedder as EmbedderPort, Index as _, Journal as _, PortResult, SnapshotState, StageStatus,
-};
+use tidewheel_core::ports::{Embedder as EmbedderPort, Index as _, Journal as _, PortResult, SnapshotState, SourceHistory, SourceInspector as _, StageInspector as _, StageStatus};
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_embed::client::secure;
-use tidewheel_stores::mongo::{MongoSource, Oplog};
+use tidewheel_stores::mongo::MongoSource;
 use tidewheel_stores::qdrant::QdrantIndex;
 use tidewheel_stores::redis::RedisStore;
 use tokio::sync::OnceCell;
@@ -189,9 +187,9 @@ impl Looker {
     }
 
     /// The oplog window; `None` if no database is set, or the oplog is not readable.
-    async fn mongo(&self) -> PortResult<Option<Oplog>> {
+    async fn mongo(&self) -> PortResult<Option<SourceHistory>> {
         let Ok(options) = connect::mongo_options(&self.settings, "the overview") else { return Ok(None) };
-        self.mongo.get_or_try_init(|| connect::source(options)).await?.oplog().await
+        self.mongo.get_or_try_init(|| connect::source(options)).await?.history().await
     }
 
     /// Collections outside the selection; queried only if the index is empty.
@@ -262,7 +260,7 @@ impl Looker {
         ask.await.map(|text| numbers(&text)).unwrap_or_default()
     }
 
-    fn source(&self, place: Place, mongo: &Probe<Option<Oplog>>) -> Source {
+    fn source(&self, place: Place, mongo: &Probe<Option<SourceHistory>>) -> Source {
         let oplog = mongo.known().copied().flatten();
         let read = place.read.as_ref().map(|(time, _)| *time);
         Source {

@@ -7,13 +7,13 @@ use serde_json::{Map, Value};
 use tidewheel_core::change::Change;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamped, digest};
-use tidewheel_core::ports::{FenceTarget, Index, IndexedPoint, Letter, PortResult, Source, SourceRow, Tombstones as _};
+use tidewheel_core::ports::{EntryFinder as _, EntryState, FenceTarget, FoundEntries, FoundEntry, IdReading, Index, IndexedPoint, Letter, PortResult, Source, SourceRow, StageInspector as _, Tombstones as _};
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_core::trace::ChangeTrace;
 use tidewheel_core::version::Version;
 use tidewheel_core::wire::Record as _;
-use tidewheel_stores::mongo::{IdReading, id_readings};
-use tidewheel_stores::redis::{EntryState, FoundEntries, FoundEntry, RedisStore};
+use tidewheel_stores::mongo::id_readings;
+use tidewheel_stores::redis::RedisStore;
 use uuid::Uuid;
 
 use super::facts::{

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Letter, PortResult, Source};
+use tidewheel_core::ports::{EntryFinder as _, Letter, PortResult, Source, SourceInspector as _};
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_pipeline::audit::{self, AuditOptions, AuditPorts, Difference, Found, Kind, Range, Report, Scope};
 use tidewheel_stores::mongo::{MongoSource, id_readings};

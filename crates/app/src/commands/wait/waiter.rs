@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::{Checkpoint, Journal as _, PortResult, SnapshotState, Source as _};
+use tidewheel_core::ports::{Checkpoint, Journal as _, PortResult, SnapshotState, Source as _, StageInspector as _};
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_core::version::ClusterTime;
 use tidewheel_stores::mongo::{MongoOptions, MongoSource};
