@@ -190,3 +190,16 @@ fn missed_changes_are_not_reported_as_safe() {
     }
     assert!(!outage.judged().verdict.summary.contains("No data lost"));
 }
+
+#[test]
+fn action_is_shown_below_a_wrapped_verdict() {
+    let error = "failed to inspect the server (Redis at 127.0.0.1:36171): Connection refused (os error 111)";
+    let mut outage = healthy();
+    outage.redis = Probe::Unknown(error.into());
+    outage.stages = [Probe::Unknown(error.into()), Probe::Unknown(error.into())];
+    let outage = outage.judged();
+    for width in 40..120 {
+        let picture = drawn(&outage, width, 24);
+        assert!(picture.contains("start Redis"), "{width}:\n{picture}");
+    }
+}

@@ -111,7 +111,7 @@ async fn endpoint_outage_is_waited_out_and_reported() {
         (403, "<html>Forbidden</html>", "403: <html>Forbidden"),
         (422, r#"{"error": {"message": "input rejected"}}"#, "422: input rejected"),
         (500, r#"{"error": "unsupported value: NaN"}"#, "500: unsupported value: NaN"),
-        (200, r#"{"data": []}"#, "with 0 vectors"),
+        (200, r#"{"data": []}"#, "returned 0 vectors"),
     ];
     for (round, (status, body, reported)) in (0..).zip(outages) {
         endpoint.fails(Some(Outage { status, body }));

@@ -371,7 +371,7 @@ impl State {
             return harm(format!("the stream {} was deleted", stage.stream));
         }
         if added - length > trimmed {
-            return harm(format!("entries of {} were deleted by somebody else", stage.stream));
+            return harm(format!("entries of {} were deleted by another client", stage.stream));
         }
         None
     }
