@@ -6,18 +6,23 @@ use std::time::{Duration, Instant};
 
 use tidewheel_core::address;
 use tidewheel_core::metric;
-use tidewheel_core::ports::{Embedder as EmbedderPort, Index as _, Journal as _, PortResult, SnapshotState, SourceHistory, SourceInspector as _, StageInspector as _, StageStatus};
+use tidewheel_core::ports::{
+    Embedder as EmbedderPort, Index as _, Journal as _, PortResult, SnapshotState, SourceHistory, SourceInspector as _,
+    StageInspector as _, StageStatus,
+};
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_embed::client::secure;
+use tidewheel_ops::overview::rates::{Rate, Stall, eta, extrapolated};
+use tidewheel_ops::overview::{
+    Collection, Embedder, Overview, Redis, Service, Snapshot, Source, Stage, SyncState, SyncVerdict, Tokens,
+};
+use tidewheel_ops::{Probe, probe};
 use tidewheel_stores::mongo::MongoSource;
 use tidewheel_stores::qdrant::QdrantIndex;
 use tidewheel_stores::redis::RedisStore;
 use tokio::sync::OnceCell;
 
-use super::rates::{Rate, Stall, eta, extrapolated};
 use super::report::{Report, audit, latency, sum};
-use super::{Collection, Embedder, Overview, Probe, Redis, Service, Snapshot, Source, Stage, State, Tokens, Verdict};
-use super::{problems, verdict};
 use crate::connect;
 use crate::services::numbers;
 use crate::settings::{Provider, Settings};
@@ -122,10 +127,10 @@ impl Looker {
             embedded,
             saved: sum(measured(), metric::PROCESSOR_TOKENS_SAVED).unwrap_or(0.0) as u64,
         });
-        let mut overview = Overview {
+        let overview = Overview {
             at_ms: times::now_ms(),
-            verdict: Verdict {
-                state: State::Unknown,
+            verdict: SyncVerdict {
+                state: SyncState::Unknown,
                 summary: String::new(),
                 action: None,
                 stage: None,
@@ -142,9 +147,7 @@ impl Looker {
             tokens,
             services: services(&published),
         };
-        overview.problems = problems::problems(&overview, &self.settings.monitor.thresholds);
-        overview.verdict = verdict::verdict(&overview, &overview.problems);
-        overview
+        overview.judged(&self.settings.monitor.thresholds)
     }
 
     fn store(&self) -> PortResult<&RedisStore> {
@@ -374,12 +377,4 @@ fn services(published: &[(String, u64, Report)]) -> Vec<Service> {
     }
     services.sort_by(|a, b| (&a.service, &a.process).cmp(&(&b.service, &b.process)));
     services
-}
-
-async fn probe<T>(timeout: Duration, answer: impl Future<Output = PortResult<T>>) -> Probe<T> {
-    match tokio::time::timeout(timeout, answer).await {
-        Ok(Ok(answer)) => Probe::Known(answer),
-        Ok(Err(error)) => Probe::Unknown(error.message),
-        Err(_) => Probe::Unknown(format!("no answer within {} s", timeout.as_secs())),
-    }
 }

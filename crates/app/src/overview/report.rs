@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tidewheel_core::metric;
+use tidewheel_ops::overview::{Audit, Latency};
 
-use super::{Audit, Latency};
 use crate::times;
 
 /// A process's status, published every few seconds as a few kilobytes of JSON.

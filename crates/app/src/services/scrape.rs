@@ -8,10 +8,10 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tidewheel_core::metric::{self, Kind};
 use tidewheel_embed::service::Render;
+use tidewheel_ops::overview::{CODES, Overview, Stage};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::Failure;
-use crate::overview::{CODES, Overview, Stage};
 
 /// Interval at which the recorder aggregates histogram samples.
 const UPKEEP: Duration = Duration::from_secs(5);

@@ -24,9 +24,7 @@ pub(crate) use keys::{KEYS, Key, variable};
 pub(crate) use layers::{Given, Layers, USUAL_PLACES};
 pub(crate) use origin::Origin;
 pub(crate) use resolve::reachable;
-pub(crate) use resolved::{
-    Console, Consumer, Embedder, Listen, Log, Provider, Serving, Settings, Thresholds, Traces, Webhook,
-};
+pub(crate) use resolved::{Console, Consumer, Embedder, Listen, Log, Provider, Serving, Settings, Traces, Webhook};
 pub(crate) use units::parse_duration;
 pub(crate) use warning::Warning;
 

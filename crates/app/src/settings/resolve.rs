@@ -9,6 +9,7 @@ use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::ClientTls;
 use tidewheel_core::trace::Share;
 use tidewheel_embed::client::Api;
+use tidewheel_ops::overview::Thresholds;
 use tidewheel_serving::{Network, TlsFiles};
 
 use super::error::Problem;
@@ -17,7 +18,7 @@ use super::layers::Layers;
 use super::origin::Origin;
 use super::resolved::{
     Console, Consumer, Documents, Embedder, Embedding, Listen, Local, Log, MongoDb, Monitor, Producer, Provider,
-    Qdrant, Redis, Serving, Settings, Streams, Thresholds, Traces, Webhook,
+    Qdrant, Redis, Serving, Settings, Streams, Traces, Webhook,
 };
 use super::units;
 use super::value::{Value, quoted};
