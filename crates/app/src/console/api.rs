@@ -52,7 +52,7 @@ const SCAN: u64 = 100_000;
 
 /// State shared by all requests. Clients connect on first use.
 pub(super) struct Shared {
-    pub(super) guard: Guard,
+    guard: Arc<Guard>,
     settings: Settings,
     redis: RedisStore,
     index: QdrantIndex,
@@ -62,7 +62,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(settings: Settings, guard: Guard, watch: Watch) -> Result<Self, Failure> {
+    pub(super) fn new(settings: Settings, guard: Arc<Guard>, watch: Watch) -> Result<Self, Failure> {
         Ok(Self {
             redis: connect::redis(&settings)?,
             index: connect::index(&settings)?,
