@@ -116,5 +116,5 @@ pub(crate) fn bytes<T: Carries>(deliveries: &[Delivery<T>]) -> usize {
 
 /// A dead letter for an entry that failed permanently.
 pub(crate) fn letter(id: EntryId, error: &PortError) -> DeadLetter {
-    DeadLetter { id, reason: error.message.clone(), attempts: 1 }
+    DeadLetter { id, reason: error.message.clone(), attempts: error.attempts }
 }

@@ -298,7 +298,7 @@ fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
         let mut spans = vec![Span::styled(format!("{:<NAMES$}", "services"), STRONG)];
         for service in &overview.services {
             let (sign, style) = if service.ready { ("✔", paint.good()) } else { ("✖", paint.bad()) };
-            spans.push(Span::styled(format!("{sign} {}  ", service.service), style));
+            spans.push(Span::styled(format!("{sign} {}  ", safe(&service.service)), style));
         }
         lines.push(Line::from(spans));
     }

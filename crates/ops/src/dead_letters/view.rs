@@ -28,7 +28,7 @@ pub struct LetterView {
     pub entry: String,
     /// The reason for parking it.
     pub reason: String,
-    /// Without attempts that failed for a transient reason.
+    /// Failed attempts while the server worked for others.
     pub attempts: u32,
     /// RFC 3339 in UTC.
     pub parked_at: String,
