@@ -122,7 +122,7 @@ impl<'a> Pages<'a> {
         Self { letters, filter, stages, place: None, now: times::now_ms() }
     }
 
-    /// The next page, of at most 500 and 50 dead letters; empty at the end.
+    /// The next page, of about 500 dead letters; empty at the end.
     ///
     /// # Errors
     /// If the dead letters cannot be read.
