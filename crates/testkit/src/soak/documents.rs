@@ -121,7 +121,7 @@ pub(super) fn undecodable(serial: i64) -> Vec<u8> {
     let command = doc! { "insert": UNDECODABLE, "documents": [document] };
     let mut bytes = command.to_vec().expect("a document");
     let at = bytes.windows(PLACE.len()).position(|window| window == PLACE.as_bytes()).expect("it is there");
-    bytes[at..at + PLACE.len()].copy_from_slice(&[b'\xe8', b'\xff', b'/', b'\xc3']);
+    bytes[at..at + PLACE.len()].copy_from_slice(b"\xe8\xff/\xc3");
     bytes
 }
 
