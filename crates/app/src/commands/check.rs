@@ -7,7 +7,7 @@ use tidewheel_core::error::Cause;
 use tidewheel_core::ports::{Ownable as _, PortResult, Purpose, Registry as _};
 use tokio::time::error::Elapsed;
 
-use crate::check::{self, CollectorFacts, EmbedderFacts, Facts, Finding, Owners, ProbeResult, Verdict};
+use crate::check::{self, CheckVerdict, CollectorFacts, EmbedderFacts, Facts, Finding, Owners, ProbeResult};
 use crate::cli::{CheckArgs, Output};
 use crate::connect;
 use crate::exit::{Answer, Failure};
@@ -49,9 +49,9 @@ pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer,
         Output::Json => printer::json(&findings),
         Output::Text => findings.iter().for_each(show),
     }
-    let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Wrong).count();
+    let failed = findings.iter().filter(|finding| finding.verdict == CheckVerdict::Wrong).count();
     if args.output.output == Output::Text {
-        let warnings = findings.iter().filter(|finding| finding.verdict == Verdict::Doubtful).count();
+        let warnings = findings.iter().filter(|finding| finding.verdict == CheckVerdict::Doubtful).count();
         let warnings = printer::counted(warnings as u64, "warning");
         printer::say(format_args!("\n{} checks: {failed} failed, {warnings}", findings.len()));
     }
@@ -60,9 +60,9 @@ pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer,
 
 fn show(finding: &Finding) {
     let sign = match finding.verdict {
-        Verdict::Right => styled(GOOD, "✔"),
-        Verdict::Doubtful => styled(WARN, "!"),
-        Verdict::Wrong => styled(BAD, "✖"),
+        CheckVerdict::Right => styled(GOOD, "✔"),
+        CheckVerdict::Doubtful => styled(WARN, "!"),
+        CheckVerdict::Wrong => styled(BAD, "✖"),
     };
     printer::data(format_args!("{sign} {:<9} {}", finding.part, finding.message));
     if let Some(hint) = &finding.hint {

@@ -3,8 +3,7 @@
 use metrics::{counter, gauge};
 use tidewheel_core::metric;
 use tidewheel_core::streams::{EMBEDDED, RAW};
-
-use super::{CODES, Overview, Stage};
+use tidewheel_ops::overview::{CODES, Overview, Stage};
 
 const STREAMS: [&str; 2] = [RAW, EMBEDDED];
 

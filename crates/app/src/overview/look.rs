@@ -5,19 +5,22 @@ use std::time::{Duration, Instant};
 
 use tidewheel_core::address;
 use tidewheel_core::ports::{
-    Embedder as EmbedderPort, EmbedderLoad, Index as _, Journal as _, PortResult, SnapshotState, StageStatus,
+    Embedder as EmbedderPort, EmbedderLoad, Index as _, Journal as _, PortResult, SnapshotState, SourceHistory,
+    SourceInspector as _, StageInspector as _, StageStatus,
 };
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
-use tidewheel_stores::mongo::{MongoSource, Oplog};
+use tidewheel_ops::overview::rates::{Rate, Stall, eta, extrapolated};
+use tidewheel_ops::overview::{
+    Collection, Embedder, Overview, Redis, Service, Snapshot, Source, Stage, SyncState, SyncVerdict, Tokens,
+};
+use tidewheel_ops::{Probe, probe};
+use tidewheel_stores::mongo::MongoSource;
 use tidewheel_stores::qdrant::QdrantIndex;
 use tidewheel_stores::redis::RedisStore;
 use tidewheel_telemetry::report::{Figures, ProcessReport};
 use tokio::sync::OnceCell;
 
-use super::rates::{Rate, Stall, eta, extrapolated};
 use super::report::{audit, latency, newest, sum};
-use super::{Collection, Embedder, Overview, Probe, Redis, Service, Snapshot, Source, Stage, State, Tokens, Verdict};
-use super::{problems, verdict};
 use crate::connect;
 use crate::settings::{Provider, Settings};
 use crate::times;
@@ -121,10 +124,10 @@ impl Looker {
             embedded,
             saved: sum(&figures, |figures| Some(figures.processor.as_ref()?.tokens_saved)).unwrap_or(0),
         });
-        let mut overview = Overview {
+        let overview = Overview {
             at_ms: times::now_ms(),
-            verdict: Verdict {
-                state: State::Unknown,
+            verdict: SyncVerdict {
+                state: SyncState::Unknown,
                 summary: String::new(),
                 action: None,
                 stage: None,
@@ -141,9 +144,7 @@ impl Looker {
             tokens,
             services: services(&published),
         };
-        overview.problems = problems::problems(&overview, &self.settings.monitor.thresholds);
-        overview.verdict = verdict::verdict(&overview, &overview.problems);
-        overview
+        overview.judged(&self.settings.monitor.thresholds)
     }
 
     fn store(&self) -> PortResult<&RedisStore> {
@@ -186,9 +187,9 @@ impl Looker {
     }
 
     /// The oplog window; `None` if no database is set, or the oplog is not readable.
-    async fn mongo(&self) -> PortResult<Option<Oplog>> {
+    async fn mongo(&self) -> PortResult<Option<SourceHistory>> {
         let Ok(options) = connect::mongo_options(&self.settings, "the overview") else { return Ok(None) };
-        self.mongo.get_or_try_init(|| connect::source(options)).await?.oplog().await
+        self.mongo.get_or_try_init(|| connect::source(options)).await?.history().await
     }
 
     /// Collections outside the selection; queried only if the index is empty.
@@ -244,7 +245,7 @@ impl Looker {
         Ok((embedder, info.load))
     }
 
-    fn source(&self, place: Place, mongo: &Probe<Option<Oplog>>) -> Source {
+    fn source(&self, place: Place, mongo: &Probe<Option<SourceHistory>>) -> Source {
         let oplog = mongo.known().copied().flatten();
         let read = place.read.as_ref().map(|(time, _)| *time);
         Source {
@@ -346,12 +347,4 @@ fn services(published: &[(String, u64, ProcessReport)]) -> Vec<Service> {
     }
     services.sort_by(|a, b| (&a.service, &a.process).cmp(&(&b.service, &b.process)));
     services
-}
-
-async fn probe<T>(timeout: Duration, answer: impl Future<Output = PortResult<T>>) -> Probe<T> {
-    match tokio::time::timeout(timeout, answer).await {
-        Ok(Ok(answer)) => Probe::Known(answer),
-        Ok(Err(error)) => Probe::Unknown(error.message),
-        Err(_) => Probe::Unknown(format!("no answer within {} s", timeout.as_secs())),
-    }
 }

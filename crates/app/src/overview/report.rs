@@ -1,8 +1,8 @@
 //! Merges the figures that processes report.
 
+use tidewheel_ops::overview::{Audit, Latency};
 use tidewheel_telemetry::report::{Figures, ProducerReport};
 
-use super::{Audit, Latency};
 use crate::times;
 
 /// Adds the values of all processes; `None` if no process reports one.

@@ -7,6 +7,7 @@ mod embedder;
 mod operations;
 mod ownership;
 mod publisher;
+mod searchable;
 mod stages;
 
 use std::net::SocketAddr;
@@ -137,7 +138,7 @@ impl Services {
         services.bound.console = console.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = operations {
             let looker = Looker::new(settings).within(operations::SCRAPE);
-            let more = crate::commands::wait::http::router(settings)?.merge(console::signpost(console.as_ref()));
+            let more = searchable::router(settings)?.merge(console::signpost(console.as_ref()));
             let (http, shutdown) = (settings.http.clone(), shutdown.clone());
             services.tasks.spawn(operations::serve(listener, http, ready, looker, metrics.clone(), more, shutdown));
         }

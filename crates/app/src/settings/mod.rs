@@ -25,7 +25,7 @@ pub(crate) use keys::{KEYS, Key, variable};
 pub(crate) use layers::{Given, Layers, USUAL_PLACES};
 pub(crate) use origin::Origin;
 pub(crate) use resolve::reachable;
-pub(crate) use resolved::{Console, Consumer, Embedder, Listen, Provider, Serving, Settings, Thresholds, Webhook};
+pub(crate) use resolved::{Console, Consumer, Embedder, Listen, Provider, Serving, Settings, Webhook};
 pub(crate) use units::parse_duration;
 pub(crate) use warning::Warning;
 

@@ -9,6 +9,7 @@ use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::ClientTls;
 use tidewheel_core::trace::Share;
 use tidewheel_embed::client::Api;
+use tidewheel_ops::overview::Thresholds;
 use tidewheel_serving::{Network, TlsFiles};
 use tidewheel_telemetry::logging::LogOptions;
 use tidewheel_telemetry::traces::TracesOptions;
@@ -20,7 +21,7 @@ use super::origin::Origin;
 use super::otel;
 use super::resolved::{
     Console, Consumer, Documents, Embedder, Embedding, Listen, Local, MongoDb, Monitor, Producer, Provider, Qdrant,
-    Redis, Serving, Settings, Streams, Thresholds, Webhook,
+    Redis, Serving, Settings, Streams, Webhook,
 };
 use super::units;
 use super::value::{Value, quoted};

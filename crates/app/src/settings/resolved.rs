@@ -5,6 +5,7 @@ use std::time::Duration;
 use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::ClientTls;
 use tidewheel_embed::client::Api;
+use tidewheel_ops::overview::Thresholds;
 use tidewheel_serving::{Network, TlsFiles};
 use tidewheel_telemetry::logging::LogOptions;
 use tidewheel_telemetry::traces::TracesOptions;
@@ -196,25 +197,6 @@ pub(crate) struct Monitor {
     pub(crate) interval: Duration,
     pub(crate) thresholds: Thresholds,
     pub(crate) webhook: Option<Webhook>,
-}
-
-/// Thresholds of problems.
-#[derive(Clone, Debug)]
-pub(crate) struct Thresholds {
-    /// Maximum backlog of stage 1.
-    pub(crate) stage_1: u64,
-    /// Maximum backlog of stage 2.
-    pub(crate) stage_2: u64,
-    /// Maximum time without an acknowledgement despite a backlog.
-    pub(crate) no_progress: Duration,
-    /// Maximum p95 of commit-to-searchable latency.
-    pub(crate) latency: Duration,
-    /// Minimum time for which the oplog still covers the checkpoint.
-    pub(crate) oplog_time_left: Duration,
-    /// Maximum Redis memory usage, in percent of its limit.
-    pub(crate) redis_memory_percent: u64,
-    /// Maximum number of dead letters.
-    pub(crate) dead_letters: u64,
 }
 
 /// The webhook. Its URL is a secret: with some services the URL alone authorizes posting.

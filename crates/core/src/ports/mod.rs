@@ -7,6 +7,7 @@
 mod dead_letters;
 mod embedder;
 mod index;
+mod inspect;
 mod journal;
 mod ownership;
 mod queue;
@@ -21,6 +22,10 @@ pub use embedder::{Embedder, EmbedderInfo, EmbedderLoad, Purpose};
 pub use index::{
     Aliases, Collected, CollectionRegistry, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector,
     KnownVectors, Named, Point, Stored, Tombstones, Written,
+};
+pub use inspect::{
+    EntryFinder, EntryState, FoundEntries, FoundEntry, HistoryWindow, IdReading, SourceHistory, SourceInspector,
+    StageInspector,
 };
 pub use journal::{Appended, Checkpoint, Damage, Journal, Parked, Position, Positions, Repair, SnapshotState};
 pub use ownership::{Ownable, Registry};

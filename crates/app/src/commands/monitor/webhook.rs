@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use reqwest::{StatusCode, Url};
 use serde::Serialize;
+use tidewheel_ops::overview::{Overview, Problem, SyncVerdict};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::changes::Changes;
 use crate::exit::Failure;
-use crate::overview::{Overview, Problem, Verdict};
 use crate::settings;
 
 /// Delivery attempts per message.
@@ -40,7 +40,7 @@ struct Message {
     event: &'static str,
     at_ms: u64,
     problem: Problem,
-    verdict: Verdict,
+    verdict: SyncVerdict,
 }
 
 impl Webhook {

@@ -1,69 +1,30 @@
 //! `tidewheel inspect`: shows where a document is in the pipeline, and why.
 
-pub(crate) mod facts;
-pub(crate) mod gather;
-pub(crate) mod verdict;
-
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{PortResult, Source};
 use tidewheel_core::trace::{ChangeTrace, TraceId};
+use tidewheel_ops::Probe;
+use tidewheel_ops::inspect::facts::{EntryFacts, Progress, StageFacts};
+use tidewheel_ops::inspect::report::{DocumentReport, Inspection};
+use tidewheel_ops::inspect::verdict::DocumentState as State;
 use tidewheel_telemetry::traces::TracesOptions;
 
-use crate::probe::Probe;
-
-use self::facts::{DocumentReport, EntryFacts, Inspection, Progress, StageFacts};
-use self::gather::{Question, Servers};
-use self::verdict::State;
 use crate::cli::{InspectArgs, Output};
-use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
 use crate::settings::Settings;
-use crate::times;
+use crate::{compose, times};
 
 /// Entries of a stage to print.
 const SHOWN: usize = 5;
 
 /// Queries every server and prints the result.
 pub(crate) async fn run(args: &InspectArgs, settings: &Settings) -> Result<Answer, Failure> {
-    let found = ask(settings, &args.id, args.namespace.as_deref(), args.scan).await?;
+    let found = compose::inspect(settings, &args.id, args.namespace.as_deref(), args.scan).await?;
     match args.output.output {
         Output::Json => printer::json(&found),
         Output::Text => show(&found, settings.traces.as_ref()),
     }
     Ok(answer(&found))
-}
-
-/// Looks up all documents that `id` may refer to. `namespace` is `database.collection` or a collection.
-pub(crate) async fn ask(
-    settings: &Settings,
-    id: &str,
-    namespace: Option<&str>,
-    scan: u64,
-) -> Result<Inspection, Failure> {
-    let (redis, index) = (connect::redis(settings)?, connect::index(settings)?);
-    let namespaces = namespace.map(|text| of(settings, text)).transpose()?.into_iter().collect();
-    let servers = Servers { source: source(settings).await?, redis: &redis, index: &index };
-    Ok(gather::inspect(&servers, &Question { id: id.to_owned(), namespaces, scan }).await?)
-}
-
-/// The source. A failed connection is part of the result, not an error.
-async fn source(settings: &Settings) -> Result<PortResult<Box<dyn Source>>, Failure> {
-    let options = connect::mongo_options(settings, "the document lookup")?;
-    Ok(match connect::source(options).await {
-        Ok(source) => Ok(Box::new(source)),
-        Err(error) => Err(error),
-    })
-}
-
-fn of(settings: &Settings, text: &str) -> Result<Namespace, Failure> {
-    let database = settings.mongodb.database.as_deref().unwrap_or_default();
-    let whole = Namespace::parse(text).filter(|namespace| namespace.database() == database || database.is_empty());
-    let within = (!database.is_empty() && !text.is_empty()).then(|| Namespace::new(database, text));
-    whole.or(within).ok_or_else(|| {
-        Failure::new(format!("invalid --namespace {text:?}: expected a collection"))
-            .with_hint("use the form shop.tickets")
-    })
 }
 
 /// The exit code: 0 searchable or deleted, 1 any other state, 2 unknown.

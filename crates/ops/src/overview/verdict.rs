@@ -2,13 +2,14 @@
 
 use serde::Serialize;
 
-use super::problems::{Problem, Severity, documents, entries, outlook};
+use super::problems::{Problem, Severity};
 use super::{Overview, Probe};
+use crate::text::{documents, entries, outlook};
 
 /// Sync state of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum State {
+pub enum SyncState {
     /// All changes read are searchable.
     InSync,
     /// All changes read are searchable, but an audit found drift.
@@ -25,29 +26,29 @@ pub(crate) enum State {
 
 /// The sync state with its explanation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Verdict {
+pub struct SyncVerdict {
     /// The state.
-    pub(crate) state: State,
+    pub state: SyncState,
     /// One line: state, stage, cause and ETA.
-    pub(crate) summary: String,
+    pub summary: String,
     /// The remedy; `None` if none is needed.
-    pub(crate) action: Option<String>,
+    pub action: Option<String>,
     /// The bottleneck stage: 1 or 2.
-    pub(crate) stage: Option<u8>,
+    pub stage: Option<u8>,
     /// Seconds until all changes are searchable; `None` if unknown.
-    pub(crate) eta_seconds: Option<f64>,
+    pub eta_seconds: Option<f64>,
 }
 
 /// Derives the verdict from the numbers and problems.
-pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
+pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> SyncVerdict {
     let worst = problems.first().filter(|problem| problem.severity == Severity::Critical);
     let [Probe::Known(one), Probe::Known(two)] = &overview.stages else {
         let (summary, action) = match worst {
             Some(problem) => (problem.message.clone(), Some(problem.action.clone())),
             None => ("Redis is unreachable".to_owned(), None),
         };
-        return Verdict {
-            state: State::Unknown,
+        return SyncVerdict {
+            state: SyncState::Unknown,
             summary: format!("Sync state unknown: {summary}"),
             action,
             stage: None,
@@ -70,8 +71,8 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
             _ if problem.message.contains(&waiting) => ". No data lost".to_owned(),
             _ => format!(". No data lost; {waiting} buffered"),
         };
-        return Verdict {
-            state: State::Stalled,
+        return SyncVerdict {
+            state: SyncState::Stalled,
             summary: format!("Sync stalled: {}{waits}", problem.message),
             action: Some(problem.action.clone()),
             stage: in_the_way,
@@ -80,8 +81,8 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
     }
     let source = overview.source.known();
     if source.is_some_and(|source| source.read_until.is_none()) && backlog == 0 {
-        return Verdict {
-            state: State::Empty,
+        return SyncVerdict {
+            state: SyncState::Empty,
             summary: "No documents read yet".to_owned(),
             action: Some("start `tidewheel run --database NAME`, or try `tidewheel up --demo`".to_owned()),
             stage: None,
@@ -122,12 +123,12 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> Verdict {
         }
     };
     let state = match (in_the_way.is_some() || snapshot.is_some(), drift) {
-        (true, _) => State::Syncing,
-        (false, 0) => State::InSync,
-        (false, _) => State::Drifted,
+        (true, _) => SyncState::Syncing,
+        (false, 0) => SyncState::InSync,
+        (false, _) => SyncState::Drifted,
     };
-    let foremost = problems.iter().find(|problem| state == State::Drifted && problem.code == "drift");
-    Verdict {
+    let foremost = problems.iter().find(|problem| state == SyncState::Drifted && problem.code == "drift");
+    SyncVerdict {
         state,
         summary,
         action: foremost.or(problems.first()).map(|problem| problem.action.clone()),

@@ -1,24 +1,21 @@
 //! `tidewheel dead-letters`: lists, shows, retries and deletes dead letters.
 
-pub(crate) mod letters;
-pub(crate) mod reread;
-
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 use serde_json::Value;
 use tidewheel_core::ports::DeadLetters;
+use tidewheel_ops::dead_letters::{self as letters, Filter, LetterView, Listing, Outcome, RecordView};
 use tidewheel_stores::redis::RedisStore;
 use tidewheel_telemetry::escape;
 
-use self::letters::{Filter, LetterView, Listing, Outcome, RecordView};
 use crate::audit_log::Actor;
 use crate::cli::{DeadLettersCommand, LettersActArgs, LettersListArgs, LettersShowArgs, Output};
 use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
 use crate::settings::Settings;
-use crate::times;
+use crate::{compose, times};
 
 /// Dead letters of a plan to print.
 const SHOWN: usize = 10;
@@ -56,7 +53,7 @@ async fn list(redis: &dyn DeadLetters, args: &LettersListArgs) -> Result<Answer,
 }
 
 async fn show(redis: &dyn DeadLetters, args: &LettersShowArgs) -> Result<Answer, Failure> {
-    let filter = Filter { stage: args.stage, ids: vec![args.id.clone()], ..Filter::default() };
+    let filter = Filter { stage: args.stage.map(Into::into), ids: vec![args.id.clone()], ..Filter::default() };
     let listing = letters::list(redis, &filter, SHOWN, true).await?;
     match args.output.output {
         Output::Json => printer::json(&listing.letters),
@@ -108,7 +105,7 @@ async fn retry(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -
         return Ok(not_done(&listing, args.output.output));
     }
     Actor::cli().records(redis, "dead-letters retry", letters::named(&listing.letters)).await?;
-    let outcome = reread::retry(settings, redis, &listing.letters).await?;
+    let outcome = compose::retry(settings, redis, &listing.letters).await?;
     match args.output.output {
         Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),
         Output::Text => {
@@ -232,7 +229,7 @@ fn whole(letter: &LetterView) {
         printer::data(format_args!("{} {value}", styled(STRONG, format_args!("{name:<10}"))));
     };
     line("id", &format!("{} of {}", letter.id, letter.stage.title()));
-    line("entry", &format!("{} of {}", letter.entry, letters::stage_of(letter.stage).stream));
+    line("entry", &format!("{} of {}", letter.entry, letter.stage.stage().stream));
     line("reason", &letter.reason);
     line(
         "parked",

@@ -1,4 +1,10 @@
-//! Queries every server for a document.
+//! Inspects one document across every hop: queries every server for it, and explains where it is and why.
+
+pub mod facts;
+pub mod report;
+#[cfg(test)]
+mod tests;
+pub mod verdict;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,24 +13,20 @@ use serde_json::{Map, Value};
 use tidewheel_core::change::Change;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamped, digest};
-use tidewheel_core::ports::{FenceTarget, Index, IndexedPoint, Letter, PortResult, Source, SourceRow, Tombstones as _};
+use tidewheel_core::ports::{
+    EntryFinder, EntryState, FenceTarget, FoundEntries, FoundEntry, IdReading, Index, IndexedPoint, Letter, PortResult,
+    Source, SourceRow, StageInspector, Tombstones,
+};
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
 use tidewheel_core::trace::ChangeTrace;
 use tidewheel_core::version::Version;
 use tidewheel_core::wire::Record as _;
-use tidewheel_stores::mongo::{IdReading, id_readings};
-use tidewheel_stores::redis::{EntryState, FoundEntries, FoundEntry, RedisStore};
 use uuid::Uuid;
 
-use super::facts::{
-    ChangeFacts, Deletions, DocumentReport, EntryFacts, Hop, IndexFacts, Inspection, LetterFacts, Progress,
-    SourceFacts, StageFacts,
-};
-use super::verdict::{Facts, State, verdict};
-use crate::cli::StageName;
-use crate::commands::dead_letters::letters::stage_of;
-use crate::probe::Probe;
-use crate::times;
+use self::facts::{ChangeFacts, Deletions, EntryFacts, IndexFacts, LetterFacts, Progress, SourceFacts, StageFacts};
+use self::report::{DocumentReport, Hop, Inspection};
+use self::verdict::{DocumentState, Facts, verdict};
+use crate::{Probe, StageName, probe, times};
 
 /// Maximum time for a server to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,56 +43,69 @@ const MOST_CHUNKS: u32 = 10_000;
 /// Fields common to all changes; the other fields of an entry describe its embedding.
 const OF_CHANGE: [&str; 8] = ["format", "operation", "namespace", "id", "key", "version", "committed_at", "document"];
 
-/// The servers to query.
-pub(crate) struct Servers<'a> {
-    pub(crate) source: PortResult<Box<dyn Source>>,
-    pub(crate) redis: &'a RedisStore,
-    pub(crate) index: &'a dyn Index,
+/// The ports of an inspection.
+pub struct InspectPorts<'a> {
+    /// The source, or why it is unreachable.
+    pub source: PortResult<Box<dyn Source>>,
+    /// The producer's state.
+    pub stages: &'a dyn StageInspector,
+    /// The entries of both stages.
+    pub finder: &'a dyn EntryFinder,
+    /// The tombstones.
+    pub tombstones: &'a dyn Tombstones,
+    /// The index.
+    pub index: &'a dyn Index,
 }
 
 /// A query for a document.
-pub(crate) struct Question {
-    /// An `_id` in plain form or extended JSON.
-    pub(crate) id: String,
+pub struct Question {
+    /// An `_id` as given.
+    pub id: String,
+    /// What the `_id` may mean, the likeliest first.
+    pub readings: Vec<IdReading>,
     /// Collections to search; empty for every selected collection.
-    pub(crate) namespaces: Vec<Namespace>,
+    pub namespaces: Vec<Namespace>,
     /// Number of newest entries to scan in each stage.
-    pub(crate) scan: u64,
+    pub scan: u64,
 }
 
 /// Looks up the documents that the id may refer to. Missing or stale documents are queried a second time: the change may have
 /// just been committed.
-pub(crate) async fn inspect(servers: &Servers<'_>, question: &Question) -> PortResult<Inspection> {
-    let found = once(servers, question).await?;
-    let unsettled = |document: &DocumentReport| matches!(document.verdict.state, State::Missing | State::Stale);
+///
+/// # Errors
+/// If no collections are given and the source is unreachable. Any other unreachable server is part of the answer.
+pub async fn inspect(ports: &InspectPorts<'_>, question: &Question) -> PortResult<Inspection> {
+    let found = once(ports, question).await?;
+    let unsettled =
+        |document: &DocumentReport| matches!(document.verdict.state, DocumentState::Missing | DocumentState::Stale);
     if !found.documents.iter().any(unsettled) {
         return Ok(found);
     }
     tokio::time::sleep(MOMENT).await;
-    once(servers, question).await
+    once(ports, question).await
 }
 
-async fn once(servers: &Servers<'_>, question: &Question) -> PortResult<Inspection> {
-    let namespaces = match (&question.namespaces[..], &servers.source) {
+async fn once(ports: &InspectPorts<'_>, question: &Question) -> PortResult<Inspection> {
+    let namespaces = match (&question.namespaces[..], &ports.source) {
         ([], Ok(source)) => source.collections().await?,
         ([], Err(error)) => return Err(error.clone().with_hint("set --namespace to search without MongoDB")),
         (given, _) => given.to_vec(),
     };
-    let readings = id_readings(&question.id);
+    let readings = &question.readings;
     let asked: Vec<Asked> = namespaces
         .iter()
         .flat_map(|namespace| readings.iter().map(|reading| Asked::new(namespace.clone(), reading.clone())))
         .collect();
     let wanted = pairs(&asked);
     let (source, raw, embedded, index, deleted, one, two, producer) = tokio::join!(
-        probe(source(servers, &namespaces, &readings)),
-        probe(servers.redis.entries_of(STAGE_1, &wanted, question.scan)),
-        probe(servers.redis.entries_of(STAGE_2, &wanted, question.scan)),
-        probe(index(servers.index, &asked)),
-        probe(deleted(servers.redis, &asked)),
-        probe(servers.redis.letters_of(STAGE_1, &wanted, question.scan)),
-        probe(servers.redis.letters_of(STAGE_2, &wanted, question.scan)),
-        probe(servers.redis.leader()),
+        probe(TIMEOUT, source(ports, &namespaces, readings)),
+        probe(TIMEOUT, ports.finder.entries_of(STAGE_1, &wanted, question.scan)),
+        probe(TIMEOUT, ports.finder.entries_of(STAGE_2, &wanted, question.scan)),
+        probe(TIMEOUT, index(ports.index, &asked)),
+        probe(TIMEOUT, deleted(ports.tombstones, &asked)),
+        probe(TIMEOUT, ports.finder.letters_of(STAGE_1, &wanted, question.scan)),
+        probe(TIMEOUT, ports.finder.letters_of(STAGE_2, &wanted, question.scan)),
+        probe(TIMEOUT, ports.stages.leader()),
     );
     let producer = producer.known().map(Option::is_some);
     let documents = asked.iter().map(|asked| {
@@ -133,11 +148,11 @@ async fn once(servers: &Servers<'_>, question: &Question) -> PortResult<Inspecti
     });
     let documents: Vec<DocumentReport> = documents.collect();
     // An id has several readings; unknown ones are dropped if another one is known.
-    let heard = |document: &DocumentReport| document.verdict.state != State::Unheard;
+    let heard = |document: &DocumentReport| document.verdict.state != DocumentState::Unheard;
     let is_known = |document: &DocumentReport| match document.verdict.state {
-        State::Unheard => false,
+        DocumentState::Unheard => false,
         // A server did not answer: keep the reading that another server knows.
-        State::Unknown => {
+        DocumentState::Unknown => {
             document.source.known().is_some_and(|source| source.exists)
                 || matches!(document.index.known(), Some(Some(_)))
                 || [&document.raw, &document.embedded].into_iter().flat_map(Probe::known).any(|s| !s.entries.is_empty())
@@ -174,18 +189,10 @@ fn pairs(asked: &[Asked]) -> Vec<(Namespace, String)> {
     asked.iter().map(|asked| (asked.namespace.clone(), asked.reading.key.clone())).collect()
 }
 
-async fn probe<T>(answer: impl Future<Output = PortResult<T>>) -> Probe<T> {
-    match tokio::time::timeout(TIMEOUT, answer).await {
-        Ok(Ok(known)) => Probe::Known(known),
-        Ok(Err(error)) => Probe::Unknown(error.message),
-        Err(_) => Probe::Unknown(format!("no answer within {} s", TIMEOUT.as_secs())),
-    }
-}
-
 type Rows = HashMap<(Namespace, String), SourceRow>;
 
-async fn source(servers: &Servers<'_>, namespaces: &[Namespace], readings: &[IdReading]) -> PortResult<Rows> {
-    let source = servers.source.as_ref().map_err(Clone::clone)?;
+async fn source(ports: &InspectPorts<'_>, namespaces: &[Namespace], readings: &[IdReading]) -> PortResult<Rows> {
+    let source = ports.source.as_ref().map_err(Clone::clone)?;
     let keys: Vec<String> = readings.iter().map(|reading| reading.key.clone()).collect();
     let now = source.now().await?;
     let mut rows = Rows::new();
@@ -260,12 +267,12 @@ fn index_facts(asked: &Asked, points: &HashMap<Uuid, IndexedPoint>) -> Option<In
 /// Metadata fields of a point that have their own field in the result, and the text.
 const SHOWN_ELSEWHERE: [&str; 8] = ["key", "namespace", "document", "version", "digest", "chunk", "chunks", "text"];
 
-async fn deleted(redis: &RedisStore, asked: &[Asked]) -> PortResult<HashMap<DocumentId, Deletions>> {
+async fn deleted(tombstones: &dyn Tombstones, asked: &[Asked]) -> PortResult<HashMap<DocumentId, Deletions>> {
     let targets: Vec<FenceTarget> = asked
         .iter()
         .flat_map(|asked| [FenceTarget::Document(asked.document), FenceTarget::Namespace(asked.namespace.clone())])
         .collect();
-    let versions = redis.of(&targets).await?;
+    let versions = tombstones.of(&targets).await?;
     let text = |version: &Option<Version>| version.as_ref().map(ToString::to_string);
     let deletions = asked.iter().zip(versions.as_chunks::<2>().0);
     Ok(deletions
@@ -328,7 +335,7 @@ fn entry(found: &FoundEntry) -> EntryFacts {
 
 fn letters_of(asked: &Asked, stage: StageName, found: &FoundEntries) -> Vec<LetterFacts> {
     let letters = of_document(asked, found).map(|entry| {
-        let letter = Letter::read(stage_of(stage), entry.id.clone(), entry.fields.clone());
+        let letter = Letter::read(stage.stage(), entry.id.clone(), entry.fields.clone());
         let change = Change::decode(entry.fields.clone());
         LetterFacts {
             stage,

@@ -1,7 +1,7 @@
-//! `GET /searchable?since=…&timeout=…`: the same wait over HTTP.
+//! `GET /searchable?since=…&timeout=…`: the wait of `tidewheel wait` over HTTP.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
@@ -10,10 +10,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
+use tidewheel_ops::wait::Waiter;
 
-use super::waiter::Waiter;
 use crate::exit::Failure;
 use crate::settings::{Settings, parse_duration};
+use crate::{compose, since};
 
 /// Default timeout.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,7 +30,7 @@ struct Asked {
 
 /// The route. 200: searchable; 504: timed out; 400: invalid parameter; 503: a server did not answer.
 pub(crate) fn router(settings: &Settings) -> Result<Router, Failure> {
-    let waiter = Arc::new(Waiter::new(settings)?);
+    let waiter = Arc::new(compose::waiter(settings)?);
     Ok(Router::new().route("/searchable", get(searchable)).with_state(waiter))
 }
 
@@ -46,15 +47,15 @@ async fn searchable(State(waiter): State<Arc<Waiter>>, Query(asked): Query<Asked
             return refused(&failure, StatusCode::BAD_REQUEST);
         }
     };
-    let since = asked.since.unwrap_or_default();
-    if let Err(failure) = super::since::Since::parse(&since, std::time::SystemTime::now()) {
-        return refused(&failure, StatusCode::BAD_REQUEST);
-    }
-    match waiter.wait(&since, timeout).await {
+    let since = match since::parse(&asked.since.unwrap_or_default(), SystemTime::now()) {
+        Ok(since) => since,
+        Err(failure) => return refused(&failure, StatusCode::BAD_REQUEST),
+    };
+    match waiter.wait(since, timeout).await {
         Ok(waited) => {
             let status = if waited.searchable { StatusCode::OK } else { StatusCode::GATEWAY_TIMEOUT };
             (status, Json(waited)).into_response()
         }
-        Err(failure) => refused(&failure, StatusCode::SERVICE_UNAVAILABLE),
+        Err(error) => refused(&error.into(), StatusCode::SERVICE_UNAVAILABLE),
     }
 }

@@ -8,11 +8,11 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// Rate of a monotonic counter.
 #[derive(Debug, Default)]
-pub(super) struct Rate(VecDeque<(Instant, f64)>);
+pub struct Rate(VecDeque<(Instant, f64)>);
 
 impl Rate {
     /// Adds a sample and returns the growth per second within the window; `None` for the first sample. A decrease is a counter reset.
-    pub(super) fn look(&mut self, now: Instant, number: f64) -> Option<f64> {
+    pub fn look(&mut self, now: Instant, number: f64) -> Option<f64> {
         if self.0.back().is_some_and(|(_, last)| *last > number) {
             self.0.clear();
         }
@@ -28,11 +28,11 @@ impl Rate {
 
 /// Detects a backlog of which nothing is acknowledged.
 #[derive(Debug, Default)]
-pub(super) struct Stall(Option<(Instant, u64)>);
+pub struct Stall(Option<(Instant, u64)>);
 
 impl Stall {
     /// Adds a sample and returns how long the backlog has been without an acknowledgement.
-    pub(super) fn look(&mut self, now: Instant, confirmed: u64, backlog: u64) -> Duration {
+    pub fn look(&mut self, now: Instant, confirmed: u64, backlog: u64) -> Duration {
         match self.0 {
             _ if backlog == 0 => {
                 self.0 = None;
@@ -48,19 +48,19 @@ impl Stall {
 }
 
 /// Extrapolations are capped at 30 days.
-pub(super) const FAR_SECONDS: u64 = 30 * 86_400;
+pub const FAR_SECONDS: u64 = 30 * 86_400;
 
 /// From a window shorter than an hour, nothing beyond a day is extrapolated.
 const SHORT_SECONDS: u64 = 3_600;
 const LONG_SECONDS: u64 = 86_400;
 
 /// Seconds left, extrapolated from an observation window; `None` if the window is too short.
-pub(super) fn extrapolated(left: u64, window: u64) -> Option<u64> {
+pub fn extrapolated(left: u64, window: u64) -> Option<u64> {
     (window >= SHORT_SECONDS || left <= LONG_SECONDS).then(|| left.min(FAR_SECONDS))
 }
 
 /// Seconds until `left` reaches zero at these rates.
-pub(super) fn eta(left: u64, in_per_second: Option<f64>, out_per_second: Option<f64>) -> Option<f64> {
+pub fn eta(left: u64, in_per_second: Option<f64>, out_per_second: Option<f64>) -> Option<f64> {
     if left == 0 {
         return Some(0.0);
     }

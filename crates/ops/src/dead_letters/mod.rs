@@ -1,17 +1,18 @@
-//! Finds, retries and deletes dead letters; prints nothing.
+//! Finds, retries and deletes dead letters.
+
+mod reread;
+mod view;
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
-use tidewheel_core::key;
-use tidewheel_core::payload::plain;
 use tidewheel_core::ports::{DeadLetters, EntryId, Letter, PortResult, Retried};
-use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
 
-use crate::cli::{LettersFilterArgs, StageName};
-use crate::times;
+pub use self::reread::{RetryPorts, retry};
+use self::view::plain_id;
+pub use self::view::{EmbeddingView, LetterView, RecordView};
+use crate::{StageName, times};
 
 /// Dead letters per page: each can be as large as a document.
 const PAGE: usize = 50;
@@ -21,26 +22,23 @@ const AT_ONCE: usize = 500;
 
 /// A filter for dead letters.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Filter {
-    pub(crate) stage: Option<StageName>,
+pub struct Filter {
+    /// Only this stage.
+    pub stage: Option<StageName>,
     /// Ids of dead letters, or `_id`s of documents in plain form.
-    pub(crate) ids: Vec<String>,
-    pub(crate) reason: Option<String>,
-    pub(crate) older_than: Option<Duration>,
-    pub(crate) newer_than: Option<Duration>,
-}
-
-impl From<&LettersFilterArgs> for Filter {
-    fn from(args: &LettersFilterArgs) -> Self {
-        let LettersFilterArgs { stage, ids, reason, older_than, newer_than } = args.clone();
-        Self { stage, ids, reason, older_than, newer_than }
-    }
+    pub ids: Vec<String>,
+    /// A part of the reason.
+    pub reason: Option<String>,
+    /// Minimum age, exclusive.
+    pub older_than: Option<Duration>,
+    /// Maximum age, inclusive.
+    pub newer_than: Option<Duration>,
 }
 
 impl Filter {
     fn stages(&self) -> impl Iterator<Item = StageName> + use<> {
         let wanted = self.stage;
-        [StageName::Raw, StageName::Embedded].into_iter().filter(move |stage| wanted.is_none_or(|one| one == *stage))
+        StageName::ALL.into_iter().filter(move |stage| wanted.is_none_or(|one| one == *stage))
     }
 
     /// Whether every dead letter of a selected stage matches.
@@ -65,137 +63,20 @@ impl Filter {
     }
 }
 
-/// Returns the stage of this name.
-pub(crate) fn stage_of(name: StageName) -> Stage {
-    match name {
-        StageName::Raw => STAGE_1,
-        StageName::Embedded => STAGE_2,
-    }
-}
-
-/// Converts an `_id` from relaxed extended JSON to plain form: an ObjectId as its digits, a string without quotes.
-pub(crate) fn plain_id(id: &str) -> String {
-    match serde_json::from_str(id).map(plain) {
-        Ok(Value::String(text)) => text,
-        Ok(value) => value.to_string(),
-        Err(_) => id.to_owned(),
-    }
-}
-
-/// A dead letter.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct LetterView {
-    pub(crate) stage: StageName,
-    pub(crate) id: String,
-    /// Id of the entry in its stage.
-    pub(crate) entry: String,
-    pub(crate) reason: String,
-    /// Failed attempts while the server worked for others.
-    pub(crate) attempts: u32,
-    /// RFC 3339 in UTC.
-    pub(crate) parked_at: String,
-    pub(crate) age_ms: u64,
-    /// The document is not stored, or no longer usable: a retry reads it from MongoDB.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) reread: bool,
-    #[serde(flatten)]
-    pub(crate) record: RecordView,
-}
-
-/// The change in a dead letter.
-#[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
-pub(crate) enum RecordView {
-    Change {
-        operation: String,
-        namespace: String,
-        /// In plain form; empty for a whole collection.
-        document_id: String,
-        /// Canonical extended JSON of `_id`.
-        key: String,
-        version: String,
-        /// RFC 3339 in UTC.
-        committed_at: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        embedding: Option<Box<EmbeddingView>>,
-        /// Only if the whole dead letter was requested.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        document: Option<Value>,
-    },
-    Unreadable {
-        unreadable: String,
-    },
-}
-
-/// The vectors of a dead letter of stage 2.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct EmbeddingView {
-    pub(crate) model: String,
-    pub(crate) dimension: usize,
-    pub(crate) chunks: Vec<String>,
-}
-
-impl LetterView {
-    fn new(stage: StageName, letter: Letter, now: u64, whole: bool) -> Self {
-        let record = match letter.record {
-            Err(error) => RecordView::Unreadable { unreadable: error.to_string() },
-            Ok(record) => {
-                let change = record.change;
-                let embedding = (whole && !record.chunks.is_empty()).then(|| {
-                    let (dimension, chunks) = (record.vectors.dimension(), record.chunks);
-                    Box::new(EmbeddingView { model: record.model, dimension, chunks })
-                });
-                let text = change.document.filter(|_| whole);
-                RecordView::Change {
-                    operation: change.operation.to_string(),
-                    namespace: change.namespace.to_string(),
-                    document_id: plain_id(&change.id),
-                    key: change.key,
-                    version: change.version.to_string(),
-                    committed_at: times::show(change.committed_at),
-                    embedding,
-                    document: text.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))),
-                }
-            }
-        };
-        Self {
-            stage,
-            id: letter.id.0,
-            entry: letter.entry.0,
-            reason: letter.reason,
-            attempts: letter.attempts,
-            parked_at: times::show(letter.parked_at),
-            age_ms: now.saturating_sub(letter.parked_at),
-            reread: letter.reread,
-            record,
-        }
-    }
-
-    /// Whether it can be retried.
-    pub(crate) fn is_readable(&self) -> bool {
-        match &self.record {
-            RecordView::Change { key, .. } => !(self.reread && key::is_clipped(key)),
-            RecordView::Unreadable { .. } => false,
-        }
-    }
-
-    /// Whether it can be put back unchanged.
-    fn is_whole(&self) -> bool {
-        self.is_readable() && !self.reread
-    }
-}
-
 /// The dead letters that match a filter.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Listing {
+pub struct Listing {
     /// Stage by stage, oldest first.
-    pub(crate) letters: Vec<LetterView>,
+    pub letters: Vec<LetterView>,
     /// Number of matches, including those beyond the limit.
-    pub(crate) matching: u64,
+    pub matching: u64,
 }
 
 /// Lists matching dead letters up to a limit; with their documents if `whole` is set.
-pub(crate) async fn list(letters: &dyn DeadLetters, filter: &Filter, limit: usize, whole: bool) -> PortResult<Listing> {
+///
+/// # Errors
+/// If the dead letters cannot be read.
+pub async fn list(letters: &dyn DeadLetters, filter: &Filter, limit: usize, whole: bool) -> PortResult<Listing> {
     let now = times::now_ms();
     let mut listing = Listing::default();
     for stage in filter.stages() {
@@ -203,10 +84,10 @@ pub(crate) async fn list(letters: &dyn DeadLetters, filter: &Filter, limit: usiz
         loop {
             // The rest matches without being read.
             if listing.letters.len() >= limit && filter.matches_all() {
-                listing.matching += letters.count(stage_of(stage)).await?.saturating_sub(seen);
+                listing.matching += letters.count(stage.stage()).await?.saturating_sub(seen);
                 break;
             }
-            let page = letters.letters(stage_of(stage), &after, PAGE).await?;
+            let page = letters.letters(stage.stage(), &after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after = last.id.clone();
             seen += page.len() as u64;
@@ -223,7 +104,7 @@ pub(crate) async fn list(letters: &dyn DeadLetters, filter: &Filter, limit: usiz
 
 /// Reads the matching dead letters page by page, without their documents. Those that arrive meanwhile are left: a retried
 /// one may be parked again.
-pub(crate) struct Pages<'a> {
+pub struct Pages<'a> {
     letters: &'a dyn DeadLetters,
     filter: &'a Filter,
     /// The remaining stages, the last one first.
@@ -234,17 +115,21 @@ pub(crate) struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    pub(crate) fn new(letters: &'a dyn DeadLetters, filter: &'a Filter) -> Self {
+    /// Starts with the oldest.
+    pub fn new(letters: &'a dyn DeadLetters, filter: &'a Filter) -> Self {
         let mut stages: Vec<StageName> = filter.stages().collect();
         stages.reverse();
         Self { letters, filter, stages, place: None, now: times::now_ms() }
     }
 
-    /// The next page, of at most [`AT_ONCE`] and [`PAGE`] dead letters; empty at the end.
-    pub(crate) async fn next(&mut self) -> PortResult<Vec<LetterView>> {
+    /// The next page, of about 500 dead letters; empty at the end.
+    ///
+    /// # Errors
+    /// If the dead letters cannot be read.
+    pub async fn next(&mut self) -> PortResult<Vec<LetterView>> {
         let mut found = Vec::new();
         while let Some(name) = self.stages.last().copied() {
-            let stage = stage_of(name);
+            let stage = name.stage();
             let (after, left) = match self.place.take() {
                 Some(place) => place,
                 None => (EntryId::zero(), self.letters.count(stage).await?),
@@ -268,25 +153,25 @@ impl<'a> Pages<'a> {
 
 /// Outcome of a retry or a deletion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Outcome {
+pub struct Outcome {
     /// Put back, or deleted.
-    pub(crate) done: u64,
+    pub done: u64,
     /// Not put back: unreadable, or with a document that cannot be read or appended.
-    pub(crate) unreadable: u64,
+    pub unreadable: u64,
     /// Already handled by another process.
-    pub(crate) gone: u64,
+    pub gone: u64,
 }
 
 /// Maximum number of dead letters named in the audit log.
-pub(crate) const NAMED: usize = 20;
+pub const NAMED: usize = 20;
 
 /// The number of dead letters, and the names of the first ones, for the audit log.
-pub(crate) fn named(chosen: &[LetterView]) -> String {
+pub fn named(chosen: &[LetterView]) -> String {
     named_of(chosen, chosen.len() as u64)
 }
 
 /// Like [`named`], for `count` dead letters of which at least the first [`NAMED`] are given.
-pub(crate) fn named_of(first: &[LetterView], count: u64) -> String {
+pub fn named_of(first: &[LetterView], count: u64) -> String {
     let names: Vec<_> =
         first.iter().take(NAMED).map(|letter| format!("{} {}", letter.stage.name(), letter.id)).collect();
     let more = if count > names.len() as u64 { ", …" } else { "" };
@@ -302,17 +187,17 @@ impl std::ops::AddAssign for Outcome {
 }
 
 /// Puts dead letters back into their stage, except unreadable ones, which would be parked again at once, and those whose documents
-/// have to be read from MongoDB: see [`super::reread`]. Also returns those older than a collected tombstone: their documents have
-/// to be read again as well.
-pub(crate) async fn retry(letters: &dyn DeadLetters, chosen: &[LetterView]) -> PortResult<(Outcome, Vec<LetterView>)> {
+/// have to be read from the source. Also returns those older than a collected tombstone: their documents have to be read again as
+/// well.
+async fn put_back(letters: &dyn DeadLetters, chosen: &[LetterView]) -> PortResult<(Outcome, Vec<LetterView>)> {
     let mut outcome = Outcome {
         unreadable: chosen.iter().filter(|letter| !letter.is_readable()).count() as u64,
         ..Outcome::default()
     };
     let mut old = Vec::new();
-    for stage in [StageName::Raw, StageName::Embedded] {
+    for stage in StageName::ALL {
         let ids = ids(chosen, stage, LetterView::is_whole);
-        let Retried { moved, outdated } = letters.retry(stage_of(stage), &ids).await?;
+        let Retried { moved, outdated } = letters.retry(stage.stage(), &ids).await?;
         outcome.done += moved;
         outcome.gone += (ids.len() - outdated.len()) as u64 - moved;
         let outdated: HashSet<&str> = outdated.iter().map(|id| id.0.as_str()).collect();
@@ -323,11 +208,14 @@ pub(crate) async fn retry(letters: &dyn DeadLetters, chosen: &[LetterView]) -> P
 }
 
 /// Deletes dead letters.
-pub(crate) async fn discard(letters: &dyn DeadLetters, chosen: &[LetterView]) -> PortResult<Outcome> {
+///
+/// # Errors
+/// If a deletion fails; earlier ones stay.
+pub async fn discard(letters: &dyn DeadLetters, chosen: &[LetterView]) -> PortResult<Outcome> {
     let mut outcome = Outcome::default();
-    for stage in [StageName::Raw, StageName::Embedded] {
+    for stage in StageName::ALL {
         let ids = ids(chosen, stage, |_| true);
-        let done = letters.discard(stage_of(stage), &ids).await?;
+        let done = letters.discard(stage.stage(), &ids).await?;
         outcome.done += done;
         outcome.gone += ids.len() as u64 - done;
     }
@@ -342,6 +230,7 @@ fn ids(chosen: &[LetterView], stage: StageName, wanted: impl Fn(&LetterView) -> 
 #[cfg(test)]
 mod tests {
     use tidewheel_core::ports::{DeadLetter, Fence, FenceTarget, Queue as _, Tombstones as _};
+    use tidewheel_core::streams::{STAGE_1, STAGE_2};
     use tidewheel_core::wire::RawFields;
     use tidewheel_testkit::contracts::samples::{change, embedded};
     use tidewheel_testkit::fakes::streams::FakeStreams;
@@ -417,7 +306,7 @@ mod tests {
         let letters = streams.dead_letters();
         let chosen = list(&letters, &Filter::default(), usize::MAX, false).await.unwrap().letters;
         assert_eq!(discard(&letters, &chosen[..1]).await.unwrap(), Outcome { done: 1, ..Outcome::default() });
-        let (outcome, old) = retry(&letters, &chosen).await.unwrap();
+        let (outcome, old) = put_back(&letters, &chosen).await.unwrap();
         assert!(old.is_empty());
         assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 1 });
         assert_eq!(found(&streams, Filter::default()).await, ["raw unreadable"]);
@@ -435,23 +324,10 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(5)).await;
         assert_eq!(tombstones.collect(Duration::ZERO, u64::MAX).await.unwrap().forgotten, 1);
         let chosen = list(&letters, &Filter::default(), usize::MAX, false).await.unwrap().letters;
-        let (outcome, old) = retry(&letters, &chosen).await.unwrap();
+        let (outcome, old) = put_back(&letters, &chosen).await.unwrap();
         assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 0 });
         assert_eq!(old.iter().map(|letter| (&letter.id, letter.reread)).collect::<Vec<_>>(), [(&chosen[0].id, true)]);
         assert_eq!(found(&streams, Filter::default()).await, ["raw 1", "raw unreadable"]);
-    }
-
-    #[test]
-    fn plain_id_drops_extended_json_syntax() {
-        for (extended, shown) in [
-            (r#"{"$oid":"65f000000000000000000001"}"#, "65f000000000000000000001"),
-            (r#""abc""#, "abc"),
-            ("7", "7"),
-            (r#"{"a":1}"#, r#"{"a":1}"#),
-            ("", ""),
-        ] {
-            assert_eq!(plain_id(extended), shown);
-        }
     }
 
     #[tokio::test]

@@ -1,29 +1,31 @@
 //! Sample overviews for tests.
 
+use std::time::Duration;
+
 use tidewheel_core::ports::{ConsumerStatus, StageStatus};
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
 
 use super::{
-    Audit, Collection, Embedder, Latency, Overview, Probe, Redis, Service, Snapshot, Source, Stage, State, Tokens,
-    Verdict, problems, verdict,
+    Audit, Collection, Embedder, Latency, Overview, Probe, Redis, Service, Snapshot, Source, Stage, SyncState,
+    SyncVerdict, Thresholds, Tokens,
 };
-use crate::settings::{self, Thresholds};
 
 /// The default thresholds.
-pub(crate) fn thresholds() -> Thresholds {
-    settings::load(&settings::Given::default()).expect("the defaults are fine").settings.monitor.thresholds
+pub fn thresholds() -> Thresholds {
+    Thresholds {
+        stage_1: 1_000,
+        stage_2: 500,
+        no_progress: Duration::from_secs(60),
+        latency: Duration::from_secs(30),
+        oplog_time_left: Duration::from_secs(7_200),
+        redis_memory_percent: 80,
+        dead_letters: 0,
+    }
 }
 
 impl Overview {
-    /// Recomputes problems and verdict.
-    pub(crate) fn judged(mut self) -> Self {
-        self.problems = problems::problems(&self, &thresholds());
-        self.verdict = verdict::verdict(&self, &self.problems);
-        self
-    }
-
     /// Modifies stage 1 or 2.
-    pub(crate) fn with_stage(mut self, number: usize, change: impl FnOnce(&mut Stage)) -> Self {
+    pub fn with_stage(mut self, number: usize, change: impl FnOnce(&mut Stage)) -> Self {
         if let Probe::Known(stage) = &mut self.stages[number - 1] {
             change(stage);
         }
@@ -54,7 +56,7 @@ fn stage(of: tidewheel_core::streams::Stage) -> Stage {
 }
 
 /// All services running, no backlog.
-pub(crate) fn healthy() -> Overview {
+pub fn healthy() -> Overview {
     let service = |name: &str| Service {
         service: name.into(),
         process: "host-42-abcdef12".into(),
@@ -67,8 +69,8 @@ pub(crate) fn healthy() -> Overview {
     };
     let overview = Overview {
         at_ms: 1_700_000_000_000,
-        verdict: Verdict {
-            state: State::Unknown,
+        verdict: SyncVerdict {
+            state: SyncState::Unknown,
             summary: String::new(),
             action: None,
             stage: None,
@@ -124,11 +126,11 @@ pub(crate) fn healthy() -> Overview {
         tokens: Some(Tokens { embedded: 9_876_543, saved: 123_456 }),
         services: ["embedder", "processor", "producer", "upserter"].map(service).into(),
     };
-    overview.judged()
+    overview.judged(&thresholds())
 }
 
 /// Stage 1 has a shrinking backlog.
-pub(crate) fn syncing() -> Overview {
+pub fn syncing() -> Overview {
     let behind = healthy().with_stage(1, |stage| {
         stage.backlog = 12_345;
         stage.status.lag = Some(11_833);
@@ -139,11 +141,11 @@ pub(crate) fn syncing() -> Overview {
         stage.out_per_second = Some(81.0);
         stage.eta_seconds = Some(173.9);
     });
-    behind.with_stage(2, |stage| stage.out_per_second = Some(81.0)).judged()
+    behind.with_stage(2, |stage| stage.out_per_second = Some(81.0)).judged(&thresholds())
 }
 
 /// Qdrant is unreachable: stage 2 grows, and its upserters report why.
-pub(crate) fn outage() -> Overview {
+pub fn outage() -> Overview {
     let mut outage = healthy().with_stage(2, |stage| {
         stage.backlog = 3_210;
         stage.status.lag = Some(2_186);
@@ -160,11 +162,11 @@ pub(crate) fn outage() -> Overview {
         service.ready = false;
         service.reasons = vec!["failing to write to Qdrant for 95 s: connection refused".into()];
     }
-    outage.judged()
+    outage.judged(&thresholds())
 }
 
 /// Redis is running, no service was ever started.
-pub(crate) fn empty() -> Overview {
+pub fn empty() -> Overview {
     let mut empty = healthy();
     for number in [1, 2] {
         empty = empty.with_stage(number, |stage| {
@@ -182,5 +184,5 @@ pub(crate) fn empty() -> Overview {
     }
     (empty.latency, empty.audit, empty.tokens) = (None, None, None);
     empty.services.clear();
-    empty.judged()
+    empty.judged(&thresholds())
 }

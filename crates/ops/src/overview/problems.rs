@@ -4,13 +4,13 @@ use serde::Serialize;
 use tidewheel_core::streams::{EMBEDDED, RAW};
 
 use super::rates::FAR_SECONDS;
-use super::{Overview, Probe, Stage};
-use crate::settings::Thresholds;
+use super::{Overview, Probe, Stage, Thresholds};
+use crate::text::{documents, duration, entries, none_of, outlook, thousands};
 
 /// Severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Severity {
+pub enum Severity {
     /// Progress is blocked, or data is about to be lost.
     Critical,
     /// Needs attention.
@@ -19,21 +19,21 @@ pub(crate) enum Severity {
 
 /// A detected problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Problem {
+pub struct Problem {
     /// Its severity.
-    pub(crate) severity: Severity,
+    pub severity: Severity,
     /// Stable code, for programs and the runbook.
-    pub(crate) code: &'static str,
+    pub code: &'static str,
     /// The affected component: `mongodb`, `redis`, `qdrant`, `embedder`, a stream or a service.
-    pub(crate) subject: String,
+    pub subject: String,
     /// Human-readable description.
-    pub(crate) message: String,
+    pub message: String,
     /// The remedy.
-    pub(crate) action: String,
+    pub action: String,
 }
 
 /// Every problem code, in the order of the runbook.
-pub(crate) const CODES: &[&str] = &[
+pub const CODES: &[&str] = &[
     "redis-unreachable",
     "mongodb-unreachable",
     "qdrant-unreachable",
@@ -221,19 +221,6 @@ fn drift(overview: &Overview, found: &mut Found) {
     found.add(Severity::Warning, "drift", "qdrant", message, action);
 }
 
-/// Formats the collections of which none is selected, naming the first few.
-pub(crate) fn none_of(collections: &[String]) -> String {
-    const NAMED: usize = 5;
-    let more = if collections.len() > NAMED { ", …" } else { "" };
-    let named = collections.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-    format!("none of the {} existing collections: {named}{more}", collections.len())
-}
-
-/// "1 document", "1,200 documents"
-pub(super) fn documents(count: u64) -> String {
-    format!("{} {}", thousands(count), if count == 1 { "document" } else { "documents" })
-}
-
 fn redis_memory(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
     let Probe::Known(redis) = &overview.redis else { return };
     let Some(limit) = redis.memory_limit_bytes else { return };
@@ -262,49 +249,5 @@ fn collection(overview: &Overview, found: &mut Found) {
         let message = format!("Qdrant reports the collection {} as red", collection.name);
         let action = "check Qdrant's log; `curl QDRANT/collections/NAME` shows the optimiser's error";
         found.add(Severity::Critical, "collection-unhealthy", "qdrant", message, action);
-    }
-}
-
-/// "1 change", "1,200 changes"
-pub(crate) fn entries(number: u64) -> String {
-    format!("{} {}", thousands(number), if number == 1 { "change" } else { "changes" })
-}
-
-/// Formats with thousands separators.
-pub(crate) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Formats an extrapolated duration.
-pub(crate) fn estimate(seconds: f64) -> String {
-    let far = FAR_SECONDS as f64;
-    if seconds >= far { format!("over {}", duration(far)) } else { duration(seconds) }
-}
-
-/// Describes when a backlog ends; `None` before the first rate is known.
-pub(super) fn outlook(eta_seconds: Option<f64>, out_per_second: Option<f64>) -> Option<String> {
-    match eta_seconds {
-        Some(seconds) => Some(format!("ETA {}", estimate(seconds))),
-        None => out_per_second.map(|_| "not shrinking".to_owned()),
-    }
-}
-
-/// Formats a duration with about two significant digits.
-pub(crate) fn duration(seconds: f64) -> String {
-    match seconds {
-        seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
-        seconds if seconds < 10.0 => format!("{seconds:.1} s"),
-        seconds if seconds < 90.0 => format!("{seconds:.0} s"),
-        seconds if seconds < 5_400.0 => format!("{:.0} min", seconds / 60.0),
-        seconds if seconds < 172_800.0 => format!("{:.1} h", seconds / 3_600.0),
-        seconds => format!("{:.0} days", seconds / 86_400.0),
     }
 }

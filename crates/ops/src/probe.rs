@@ -1,23 +1,30 @@
 //! Results of probing a server.
 
+use std::time::Duration;
+
 use serde::{Serialize, Serializer};
+use tidewheel_core::ports::PortResult;
 
 /// What a server returned, or why it is unknown.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Probe<T> {
+pub enum Probe<T> {
+    /// The answer.
     Known(T),
+    /// Why there is none.
     Unknown(String),
 }
 
 impl<T> Probe<T> {
-    pub(crate) fn known(&self) -> Option<&T> {
+    /// The answer, if there is one.
+    pub fn known(&self) -> Option<&T> {
         match self {
             Self::Known(value) => Some(value),
             Self::Unknown(_) => None,
         }
     }
 
-    pub(crate) fn error(&self) -> Option<&str> {
+    /// Why there is no answer.
+    pub fn error(&self) -> Option<&str> {
         match self {
             Self::Known(_) => None,
             Self::Unknown(error) => Some(error),
@@ -25,14 +32,15 @@ impl<T> Probe<T> {
     }
 
     /// Converts the value.
-    pub(crate) fn map<U>(self, convert: impl FnOnce(T) -> U) -> Probe<U> {
+    pub fn map<U>(self, convert: impl FnOnce(T) -> U) -> Probe<U> {
         match self {
             Self::Known(value) => Probe::Known(convert(value)),
             Self::Unknown(error) => Probe::Unknown(error),
         }
     }
 
-    pub(crate) fn as_ref(&self) -> Probe<&T> {
+    /// Borrows the value.
+    pub fn as_ref(&self) -> Probe<&T> {
         match self {
             Self::Known(value) => Probe::Known(value),
             Self::Unknown(error) => Probe::Unknown(error.clone()),
@@ -51,5 +59,14 @@ impl<T: Serialize> Serialize for Probe<T> {
             Self::Known(value) => value.serialize(serializer),
             Self::Unknown(error) => Unknown { error }.serialize(serializer),
         }
+    }
+}
+
+/// Waits for an answer up to `timeout`.
+pub async fn probe<T>(timeout: Duration, answer: impl Future<Output = PortResult<T>>) -> Probe<T> {
+    match tokio::time::timeout(timeout, answer).await {
+        Ok(Ok(answer)) => Probe::Known(answer),
+        Ok(Err(error)) => Probe::Unknown(error.message),
+        Err(_) => Probe::Unknown(format!("no answer within {} s", timeout.as_secs())),
     }
 }

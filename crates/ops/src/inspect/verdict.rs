@@ -3,14 +3,13 @@
 use serde::Serialize;
 use tidewheel_core::version::Version;
 
-use crate::probe::Probe;
-
 use super::facts::{Deletions, EntryFacts, IndexFacts, LetterFacts, Progress, SourceFacts, StageFacts};
+use crate::{Probe, times};
 
 /// State of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum State {
+pub enum DocumentState {
     /// The index matches MongoDB.
     Searchable,
     /// Deleted in MongoDB and in the index.
@@ -31,9 +30,11 @@ pub(crate) enum State {
 
 /// State and explanation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Verdict {
-    pub(crate) state: State,
-    pub(crate) text: String,
+pub struct DocumentVerdict {
+    /// The state.
+    pub state: DocumentState,
+    /// One line: state, place and cause.
+    pub text: String,
 }
 
 /// Input of the verdict.
@@ -49,18 +50,18 @@ pub(super) struct Facts<'a> {
 }
 
 /// Returns the verdict.
-pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
-    let result = |state, text: String| Verdict { state, text };
+pub(super) fn verdict(facts: &Facts<'_>) -> DocumentVerdict {
+    let result = |state, text: String| DocumentVerdict { state, text };
     let (Some(source), Some(index)) = (facts.source.known(), facts.index.known()) else {
         let silent = if facts.source.known().is_none() { "MongoDB" } else { "Qdrant" };
-        return result(State::Unknown, format!("{silent} did not answer"));
+        return result(DocumentState::Unknown, format!("{silent} did not answer"));
     };
     if source.exists && index.as_ref().is_some_and(|index| is_same(source, index)) {
-        return result(State::Searchable, "searchable and up to date with MongoDB".into());
+        return result(DocumentState::Searchable, "searchable and up to date with MongoDB".into());
     }
     let indexed = index.as_ref().and_then(|index| index.version.parse::<Version>().ok());
     if let Some(way) = on_its_way(facts, indexed) {
-        return result(State::OnItsWay, way);
+        return result(DocumentState::OnItsWay, way);
     }
     if !source.exists && index.is_none() {
         return settled_without(facts);
@@ -78,11 +79,11 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
             letter.reason,
             letter.id
         );
-        return result(State::Parked, text);
+        return result(DocumentState::Parked, text);
     }
     // Without the streams it is unknown whether a change is in flight.
     if facts.raw.known().is_none() || facts.embedded.known().is_none() {
-        return result(State::Unknown, "the index differs from MongoDB, and Redis did not answer".into());
+        return result(DocumentState::Unknown, "the index differs from MongoDB, and Redis did not answer".into());
     }
     let partly = [facts.raw, facts.embedded].into_iter().flat_map(Probe::known).any(|stage| !stage.complete);
     let more = match (facts.producer, partly) {
@@ -91,9 +92,10 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
         _ => "; run `tidewheel verify --repair` to send it again",
     };
     match index {
-        None => {
-            result(State::Missing, format!("missing: in MongoDB but not in the index, with no change in flight{more}"))
-        }
+        None => result(
+            DocumentState::Missing,
+            format!("missing: in MongoDB but not in the index, with no change in flight{more}"),
+        ),
         Some(index) => {
             let what = if !source.exists {
                 "deleted in MongoDB".to_owned()
@@ -102,7 +104,7 @@ pub(super) fn verdict(facts: &Facts<'_>) -> Verdict {
             } else {
                 format!("the index has {} of {} chunks and {} surplus ones", index.present, index.chunks, index.surplus)
             };
-            result(State::Stale, format!("stale: {what}, with no change in flight{more}"))
+            result(DocumentState::Stale, format!("stale: {what}, with no change in flight{more}"))
         }
     }
 }
@@ -120,7 +122,7 @@ fn on_its_way(facts: &Facts<'_>, indexed: Option<Version>) -> Option<String> {
     let how = match &entry.state {
         Progress::Pending { consumer, idle_ms, deliveries } => {
             let again = if *deliveries > 1 { format!(", tried {deliveries} times") } else { String::new() };
-            format!("pending at {consumer} for {}{again}", crate::times::span(*idle_ms))
+            format!("pending at {consumer} for {}{again}", times::span(*idle_ms))
         }
         Progress::Waiting | Progress::Confirmed => "undelivered".to_owned(),
     };
@@ -138,23 +140,29 @@ fn version(entry: &EntryFacts) -> Option<Version> {
 }
 
 /// The verdict on a document that neither MongoDB nor the index has: deleted or unknown.
-fn settled_without(facts: &Facts<'_>) -> Verdict {
+fn settled_without(facts: &Facts<'_>) -> DocumentVerdict {
     let remembered =
         facts.deleted.known().and_then(|deleted| deleted.document.as_ref().or(deleted.collection.as_ref()));
     let seen = [facts.raw, facts.embedded].into_iter().flat_map(Probe::known).any(|stage| !stage.entries.is_empty());
     let letters = facts.letters.known().is_some_and(|letters| !letters.is_empty());
     if remembered.is_some() || seen || letters {
         let when = remembered.map(|version| format!(" at version {version}")).unwrap_or_default();
-        return Verdict { state: State::Deleted, text: format!("deleted{when}: not in MongoDB and not in the index") };
+        return DocumentVerdict {
+            state: DocumentState::Deleted,
+            text: format!("deleted{when}: not in MongoDB and not in the index"),
+        };
     }
-    Verdict { state: State::Unheard, text: "unknown: not in MongoDB, not in the index, no record of it".into() }
+    DocumentVerdict {
+        state: DocumentState::Unheard,
+        text: "unknown: not in MongoDB, not in the index, no record of it".into(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::facts::ChangeFacts;
     use super::*;
-    use crate::cli::StageName;
+    use crate::StageName;
 
     struct Case {
         source: Probe<SourceFacts>,
@@ -191,7 +199,7 @@ mod tests {
         }
     }
 
-    fn of(case: &Case) -> Verdict {
+    fn of(case: &Case) -> DocumentVerdict {
         let Case { source, raw, embedded, index, deleted, letters, producer } = case;
         verdict(&Facts { source, raw, embedded, index, deleted, letters, producer: *producer })
     }
@@ -222,16 +230,20 @@ mod tests {
     #[test]
     fn equal_document_is_searchable_whatever_is_in_flight() {
         let raw = stage("7-0", "0.9.1.1", Progress::Waiting);
-        assert_eq!(of(&Case { raw, ..case("d") }).state, State::Searchable);
+        assert_eq!(of(&Case { raw, ..case("d") }).state, DocumentState::Searchable);
         let letters = unknown();
-        assert_eq!(of(&Case { letters, raw: unknown(), ..case("d") }).state, State::Searchable, "Redis is not needed");
+        assert_eq!(
+            of(&Case { letters, raw: unknown(), ..case("d") }).state,
+            DocumentState::Searchable,
+            "Redis is not needed"
+        );
     }
 
     #[test]
     fn change_in_flight_is_reported_in_the_latest_stage() {
         let pending = Progress::Pending { consumer: "anna".into(), idle_ms: 1_500, deliveries: 2 };
         let verdict = of(&Case { raw: stage("7-0", "0.6.1.1", pending), ..case("old") });
-        assert_eq!(verdict.state, State::OnItsWay);
+        assert_eq!(verdict.state, DocumentState::OnItsWay);
         assert!(verdict.text.contains("stage 1") && verdict.text.contains("anna") && verdict.text.contains("2 times"));
         let both = Case {
             raw: stage("7-0", "0.6.1.1", Progress::Waiting),
@@ -240,9 +252,9 @@ mod tests {
         };
         assert!(of(&both).text.contains("stage 2"), "{}", of(&both).text);
         let confirmed = Case { raw: stage("7-0", "0.6.1.1", Progress::Confirmed), ..case("old") };
-        assert_eq!(of(&confirmed).state, State::Stale);
+        assert_eq!(of(&confirmed).state, DocumentState::Stale);
         let older = Case { raw: stage("7-0", "0.4.1.1", Progress::Waiting), ..case("old") };
-        assert_eq!(of(&older).state, State::Stale, "the entry changes nothing");
+        assert_eq!(of(&older).state, DocumentState::Stale, "the entry changes nothing");
     }
 
     #[test]
@@ -258,30 +270,33 @@ mod tests {
         let letters = || Probe::Known(vec![letter.clone()]);
         for index in [Probe::Known(None), case("old").index] {
             let verdict = of(&Case { letters: letters(), index, ..case("old") });
-            assert_eq!(verdict.state, State::Parked);
+            assert_eq!(verdict.state, DocumentState::Parked);
             assert!(verdict.text.contains("it was refused") && verdict.text.contains("--id 9-0"), "{}", verdict.text);
         }
         let index = IndexFacts { version: "0.7.1.1".into(), digest: "old".into(), ..IndexFacts::default() };
         let newer = Case { letters: letters(), index: Probe::Known(Some(index)), ..case("old") };
-        assert_eq!(of(&newer).state, State::Stale, "the dead letter is older than the index");
+        assert_eq!(of(&newer).state, DocumentState::Stale, "the dead letter is older than the index");
     }
 
     #[test]
     fn absent_document_is_deleted_or_unknown() {
         let absent = || Case { source: gone(), index: Probe::Known(None), ..case("d") };
-        assert_eq!(of(&absent()).state, State::Unheard);
+        assert_eq!(of(&absent()).state, DocumentState::Unheard);
         let deleted = Probe::Known(Deletions { document: Some("0.6.1.1".into()), collection: None });
-        assert_eq!(of(&Case { deleted, ..absent() }).state, State::Deleted);
-        assert_eq!(of(&Case { raw: stage("7-0", "0.6.1.1", Progress::Confirmed), ..absent() }).state, State::Deleted);
+        assert_eq!(of(&Case { deleted, ..absent() }).state, DocumentState::Deleted);
+        assert_eq!(
+            of(&Case { raw: stage("7-0", "0.6.1.1", Progress::Confirmed), ..absent() }).state,
+            DocumentState::Deleted
+        );
         let leaving = Case { source: gone(), raw: stage("7-0", "0.6.1.1", Progress::Waiting), ..case("d") };
-        assert_eq!(of(&leaving).state, State::OnItsWay);
-        assert_eq!(of(&Case { source: gone(), ..case("d") }).state, State::Stale);
+        assert_eq!(of(&leaving).state, DocumentState::OnItsWay);
+        assert_eq!(of(&Case { source: gone(), ..case("d") }).state, DocumentState::Stale);
     }
 
     #[test]
     fn unexplained_difference_is_missing_or_stale_with_a_hint() {
         let missing = of(&Case { index: Probe::Known(None), ..case("d") });
-        assert_eq!(missing.state, State::Missing);
+        assert_eq!(missing.state, DocumentState::Missing);
         assert!(missing.text.contains("verify --repair"));
         let chunks = IndexFacts {
             digest: "d".into(),
@@ -291,7 +306,11 @@ mod tests {
             ..IndexFacts::default()
         };
         let stale = of(&Case { index: Probe::Known(Some(chunks)), ..case("d") });
-        assert!(stale.state == State::Stale && stale.text.contains("the index has 2 of 3 chunks"), "{}", stale.text);
+        assert!(
+            stale.state == DocumentState::Stale && stale.text.contains("the index has 2 of 3 chunks"),
+            "{}",
+            stale.text
+        );
         assert!(of(&Case { producer: Some(false), ..case("old") }).text.contains("no producer"));
         let partly = Probe::Known(StageFacts { looked_at: 9, ..StageFacts::default() });
         assert!(of(&Case { raw: partly, ..case("old") }).text.contains("--scan"));
@@ -299,8 +318,8 @@ mod tests {
 
     #[test]
     fn unanswered_query_makes_the_state_unknown() {
-        assert_eq!(of(&Case { source: unknown(), ..case("d") }).state, State::Unknown);
-        assert_eq!(of(&Case { index: unknown(), ..case("d") }).state, State::Unknown);
-        assert_eq!(of(&Case { raw: unknown(), ..case("old") }).state, State::Unknown);
+        assert_eq!(of(&Case { source: unknown(), ..case("d") }).state, DocumentState::Unknown);
+        assert_eq!(of(&Case { index: unknown(), ..case("d") }).state, DocumentState::Unknown);
+        assert_eq!(of(&Case { raw: unknown(), ..case("old") }).state, DocumentState::Unknown);
     }
 }

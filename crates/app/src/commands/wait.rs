@@ -1,19 +1,18 @@
 //! `tidewheel wait`: waits for read-your-writes consistency.
 
-pub(crate) mod http;
-mod since;
-pub(crate) mod waiter;
+use std::time::SystemTime;
 
-use self::waiter::Waiter;
 use crate::cli::{Output, WaitArgs};
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, GOOD, styled};
 use crate::settings::Settings;
-use crate::times;
+use crate::{compose, since, times};
 
 /// Waits, and prints the result.
 pub(crate) async fn run(args: &WaitArgs, settings: &Settings) -> Result<Answer, Failure> {
-    let waited = Waiter::new(settings)?.wait(&args.since, args.timeout).await?;
+    let waiter = compose::waiter(settings)?;
+    let since = since::parse(&args.since, SystemTime::now())?;
+    let waited = waiter.wait(since, args.timeout).await?;
     match args.output.output {
         Output::Json => printer::json(&waited),
         Output::Text => {

@@ -1,51 +1,55 @@
-//! Retries dead letters without a usable document: reads the current document from MongoDB.
+//! Retries dead letters without a usable document: reads the current document from the source.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{DeadLetters, EntryId, Journal, PortResult, Registry as _, Source, StreamLog};
+use tidewheel_core::ports::{DeadLetters, EntryId, Journal, PortResult, Registry, Source, StreamLog};
 use tidewheel_core::version::Version;
-use tidewheel_stores::redis::RedisStore;
 
-use super::letters::{self, LetterView, Outcome, RecordView, stage_of};
-use crate::cli::StageName;
-use crate::settings::Settings;
-use crate::{connect, times};
+use super::{LetterView, Outcome, RecordView, put_back};
+use crate::{StageName, times};
 
 /// Documents read at a time, which bounds memory.
 const AT_ONCE: usize = 20;
 
-/// Puts dead letters back into their stage, unchanged or with their documents read again. Connects to MongoDB only if needed.
-pub(crate) async fn retry(settings: &Settings, redis: &RedisStore, chosen: &[LetterView]) -> PortResult<Outcome> {
+/// The ports of a retry.
+pub struct RetryPorts<'a> {
+    /// The installation.
+    pub registry: &'a dyn Registry,
+    /// The dead letters.
+    pub letters: &'a dyn DeadLetters,
+    /// The checkpoints.
+    pub journal: &'a dyn Journal,
+    /// Stage 1.
+    pub stream_log: &'a dyn StreamLog<Change>,
+}
+
+/// Puts dead letters back into their stage, unchanged or with their documents read again. Connects to the source only if
+/// needed.
+///
+/// # Errors
+/// If this release cannot use the keys, before anything is put back. If a server fails; what was put back before stays so.
+pub async fn retry(
+    ports: &RetryPorts<'_>,
+    source: impl Future<Output = PortResult<Arc<dyn Source>>>,
+    chosen: &[LetterView],
+) -> PortResult<Outcome> {
     // Fails if this release cannot use the keys.
-    redis.installation().await?;
-    let (mut outcome, old) = letters::retry(redis, chosen).await?;
+    ports.registry.installation().await?;
+    let (mut outcome, old) = put_back(ports.letters, chosen).await?;
     let own = chosen.iter().filter(|letter| letter.reread && letter.is_readable()).cloned();
     let again: Vec<LetterView> = own.chain(old).collect();
     if !again.is_empty() {
-        let options = connect::mongo_options(settings, "dead-letters retry").map_err(|_| {
-            PortError::fatal("these dead letters have no usable document, and mongodb.database is not set")
-                .with_hint("set mongodb.database: the documents are read from it")
-        })?;
-        let source = connect::source(options).await?;
-        let stream_log = redis.stream_log::<Change>(stage_of(StageName::Raw));
-        let ports = Ports { letters: redis, journal: redis, stream_log: &stream_log, source: &source };
-        outcome += reread(&ports, &again).await?;
+        outcome += reread(ports, &*source.await?, &again).await?;
     }
     Ok(outcome)
 }
 
-struct Ports<'a> {
-    letters: &'a dyn DeadLetters,
-    journal: &'a dyn Journal,
-    stream_log: &'a dyn StreamLog<Change>,
-    source: &'a dyn Source,
-}
-
 /// Appends the current documents, or their deletions, to stage 1 and removes their dead letters.
-async fn reread(ports: &Ports<'_>, chosen: &[LetterView]) -> PortResult<Outcome> {
+async fn reread(ports: &RetryPorts<'_>, source: &dyn Source, chosen: &[LetterView]) -> PortResult<Outcome> {
     let mut outcome = Outcome::default();
     let checkpoint = ports.journal.load().await?.ok_or_else(|| {
         PortError::fatal("nothing to retry: no producer has run on this Redis yet")
@@ -62,9 +66,9 @@ async fn reread(ports: &Ports<'_>, chosen: &[LetterView]) -> PortResult<Outcome>
     for (namespace, letters) in of {
         for letters in letters.chunks(AT_ONCE) {
             // The time is read before the rows: any later change has a newer version.
-            let version = Version::of_snapshot(checkpoint.epoch, ports.source.now().await?);
+            let version = Version::of_snapshot(checkpoint.epoch, source.now().await?);
             let keys: Vec<String> = letters.iter().map(|(key, _)| key.clone()).collect();
-            let rows = ports.source.fetch(&namespace, &keys, version.time).await?;
+            let rows = source.fetch(&namespace, &keys, version.time).await?;
             let mut rows: HashMap<String, _> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
             let (mut changes, mut settled) = (Vec::new(), BTreeMap::<StageName, Vec<EntryId>>::new());
             for (key, letter) in letters {
@@ -97,7 +101,7 @@ async fn reread(ports: &Ports<'_>, chosen: &[LetterView]) -> PortResult<Outcome>
             }
             ports.stream_log.append(&changes).await?;
             for (stage, ids) in settled {
-                let done = ports.letters.discard(stage_of(stage), &ids).await?;
+                let done = ports.letters.discard(stage.stage(), &ids).await?;
                 outcome.done += done;
                 outcome.gone += ids.len() as u64 - done;
             }
@@ -115,15 +119,21 @@ fn version_of(letter: &LetterView) -> Option<Version> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
-    use tidewheel_core::ports::{Checkpoint, Parked, ResumeToken, SnapshotState};
+    use tidewheel_core::error::{Cause, ErrorClass};
+    use tidewheel_core::installation::LAYOUT;
+    use tidewheel_core::ports::{Checkpoint, DeadLetter, Parked, Queue as _, ResumeToken, SnapshotState};
     use tidewheel_core::streams::{RAW, STAGE_1};
     use tidewheel_core::version::ClusterTime;
+    use tidewheel_testkit::contracts::samples::change;
+    use tidewheel_testkit::fakes::ownership::FakeRegistry;
     use tidewheel_testkit::fakes::source::FakeSource;
     use tidewheel_testkit::fakes::streams::FakeStreams;
 
     use super::*;
-    use crate::commands::dead_letters::letters::{Filter, list};
+    use crate::dead_letters::{Filter, list};
 
     fn parked(key: &str) -> Parked {
         let change = Change {
@@ -170,10 +180,11 @@ mod tests {
         streams.limit(60);
         let chosen = list(&letters, &Filter::default(), 10, false).await.unwrap().letters;
         assert!(chosen.iter().all(|letter| letter.reread));
-        let (outcome, old) = letters::retry(&letters, &chosen).await.unwrap();
+        let registry = FakeRegistry::default();
+        let ports = RetryPorts { registry: &registry, letters: &letters, journal: &journal, stream_log: &stream_log };
+        let (outcome, old) = put_back(&letters, &chosen).await.unwrap();
         assert_eq!((outcome, old.len()), (Outcome { unreadable: 1, ..Outcome::default() }, 0));
-        let ports = Ports { letters: &letters, journal: &journal, stream_log: &stream_log, source: &source };
-        let outcome = reread(&ports, &chosen).await.unwrap();
+        let outcome = reread(&ports, &source, &chosen).await.unwrap();
         assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 0 });
         let entries = streams.records::<Change>(RAW).into_iter().map(|(_, change)| change);
         let sent: Vec<Change> = entries.collect();
@@ -182,5 +193,49 @@ mod tests {
         assert_eq!(sent[0].version, newest, "not older than the parked change");
         let left = list(&letters, &Filter::default(), 10, false).await.unwrap();
         assert_eq!(left.matching, 2, "the one that is still too large, and the one with an unknown key");
+    }
+
+    #[tokio::test]
+    async fn retry_is_rejected_if_a_newer_release_has_written_the_keys() {
+        let streams = FakeStreams::new();
+        let (letters, journal, stream_log) = (streams.dead_letters(), streams.journal(), streams.stream_log(STAGE_1));
+        stream_log.append(&[change(1)]).await.unwrap();
+        let queue = streams.changes("a");
+        let read = queue.read(1, Duration::ZERO).await.unwrap();
+        let letter = DeadLetter { id: read[0].id.clone(), reason: "refused".into(), attempts: 1 };
+        queue.park(&[letter]).await.unwrap();
+        let chosen = list(&letters, &Filter::default(), 10, false).await.unwrap().letters;
+        let registry = FakeRegistry::default();
+        registry.set_layout(LAYOUT + 1);
+        let ports = RetryPorts { registry: &registry, letters: &letters, journal: &journal, stream_log: &stream_log };
+        let source = async { Err(PortError::transient("unreachable")) };
+        let error = retry(&ports, source, &chosen).await.unwrap_err();
+        assert_eq!((error.class, error.cause), (ErrorClass::Fatal, Cause::Newer));
+        let left = list(&letters, &Filter::default(), 10, false).await.unwrap();
+        assert_eq!(left.matching, 1, "it stays");
+    }
+
+    #[tokio::test]
+    async fn source_is_connected_only_for_documents_to_read_again() {
+        let streams = FakeStreams::new();
+        let (letters, journal, stream_log) = (streams.dead_letters(), streams.journal(), streams.stream_log(STAGE_1));
+        let registry = FakeRegistry::default();
+        let ports = RetryPorts { registry: &registry, letters: &letters, journal: &journal, stream_log: &stream_log };
+        let unreachable = || async { Err(PortError::transient("unreachable")) };
+        assert_eq!(retry(&ports, unreachable(), &[]).await, Ok(Outcome::default()));
+        let time = ClusterTime { seconds: 1, increment: 1 };
+        let checkpoint = Checkpoint {
+            token: ResumeToken("1".into()),
+            last: (time, 1),
+            through: time,
+            epoch: 0,
+            selection: String::new(),
+            snapshot: SnapshotState::Done { time, rows: 0 },
+        };
+        journal.append_and_park(None, &[], &[parked(r#"{"$numberInt":"1"}"#)], &checkpoint).await.unwrap();
+        let chosen = list(&letters, &Filter::default(), 10, false).await.unwrap().letters;
+        assert_eq!(retry(&ports, unreachable(), &chosen).await.unwrap_err().message, "unreachable");
+        let left = list(&letters, &Filter::default(), 10, false).await.unwrap();
+        assert_eq!(left.matching, 1, "it stays");
     }
 }
