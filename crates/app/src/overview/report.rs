@@ -7,7 +7,7 @@ use crate::times;
 
 /// Adds the values of all processes; `None` if no process reports one.
 pub(super) fn sum(figures: &[Figures], value: impl Fn(&Figures) -> Option<u64>) -> Option<u64> {
-    figures.iter().filter_map(value).reduce(|sum, value| sum.saturating_add(value))
+    figures.iter().filter_map(value).reduce(u64::saturating_add)
 }
 
 /// The largest value of all processes; `None` if no process reports one.

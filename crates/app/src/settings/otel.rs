@@ -148,7 +148,13 @@ fn expected(key: &str, of_setting: String) -> String {
 mod tests {
     use super::*;
 
-    fn given(environment: &[(&str, &str)]) -> (Vec<(&'static str, String, String)>, Vec<(&'static str, String)>) {
+    /// Setting, text and variable.
+    type Applied = (&'static str, String, String);
+
+    /// Variable and reason.
+    type Skipped = (&'static str, String);
+
+    fn given(environment: &[(&str, &str)]) -> (Vec<Applied>, Vec<Skipped>) {
         let environment: Vec<_> =
             environment.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         let (given, ignored) = read(&environment);
