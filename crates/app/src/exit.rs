@@ -4,6 +4,7 @@ use std::fmt;
 use std::process;
 
 use tidewheel_core::error::{ErrorClass, PortError};
+use tidewheel_ops::replay::Rejection;
 
 /// Result of a command that ran to completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,12 @@ impl From<PortError> for Failure {
         let usual =
             || (error.class == ErrorClass::Transient).then(|| "run `tidewheel check` to test every server".to_owned());
         Self { hint: error.hint.clone().or_else(usual), message: error.message }
+    }
+}
+
+impl From<Rejection> for Failure {
+    fn from(Rejection { message, hint }: Rejection) -> Self {
+        Self::new(message).with_hint(hint)
     }
 }
 

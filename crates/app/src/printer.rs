@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Effects, Style};
 use serde::Serialize;
+use tidewheel_telemetry::escape;
 
 use crate::exit::Failure;
-use crate::{escape, wrap};
+use crate::wrap;
 
 /// Success.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();

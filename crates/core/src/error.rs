@@ -96,6 +96,8 @@ pub enum Cause {
     NotFinite,
     /// A vector is zero, so it has no direction.
     Zero,
+    /// A newer release has written the data.
+    Newer,
     /// Any other cause.
     #[default]
     Other,
@@ -114,6 +116,7 @@ impl Cause {
             Self::Denied => "denied",
             Self::NotFinite => "not_finite",
             Self::Zero => "zero",
+            Self::Newer => "newer",
             Self::Other => "other",
         }
     }

@@ -5,6 +5,29 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Cause, PortError, Server};
+use crate::ports::PortResult;
+
+/// The layout of the state beside the streams (checkpoints, counts, tombstones, registration) that this release writes,
+/// and the newest that it can use. Stored with the registration. A release that only adds keys or fields keeps it; a
+/// release whose state an earlier one would misread or damage raises it.
+pub const LAYOUT: u32 = 1;
+
+/// Checks the layout found in `place`.
+///
+/// # Errors
+/// Fatal, if a newer release has written it.
+pub fn check_layout(found: u32, place: &str) -> PortResult<()> {
+    if found <= LAYOUT {
+        return Ok(());
+    }
+    let message =
+        format!("unsupported layout {found} of the keys in {place}: this release uses layouts up to {LAYOUT}");
+    Err(PortError::fatal(message)
+        .because(Server::Other, Cause::Newer)
+        .with_hint("upgrade this service: a newer release of tidewheel has written the keys"))
+}
+
 /// The source database of an installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceIdentity {

@@ -120,7 +120,7 @@ metrics! {
         BATCHES_IN_FLIGHT = Gauge "tidewheel_batches_in_flight" ["service"] "Batches in progress in a processor or upserter";
     }
     Losses {
-        ERRORS = Counter "tidewheel_errors_total" ["service", "server", "cause"] "Failed calls, by server (`mongodb`, `redis`, `embedder`, `qdrant`, `other`) and the cause (`unreachable`, `timeout`, `busy`, `full`, `refused`, `too_long`, `denied`, `not_finite`, `zero`, `other`)";
+        ERRORS = Counter "tidewheel_errors_total" ["service", "server", "cause"] "Failed calls, by server (`mongodb`, `redis`, `embedder`, `qdrant`, `other`) and the cause (`unreachable`, `timeout`, `busy`, `full`, `refused`, `too_long`, `denied`, `not_finite`, `zero`, `newer`, `other`)";
         RETRIES = Counter "tidewheel_retries_total" ["service"] "Calls retried after a transient failure";
         REJECTED_VECTORS = Counter "tidewheel_rejected_vectors_total" ["reason"] "Rejected vectors: `not_finite`, `zero`, `dimension` (does not match the collection or the model) or `refused` by Qdrant";
         ENTRIES_PARKED = Counter "tidewheel_entries_parked_total" ["service"] "Entries moved to the dead-letter queue";
@@ -137,6 +137,7 @@ metrics! {
         PROBLEM = Gauge "tidewheel_problem" ["code"] "1 while `tidewheel status` reports this problem, else 0";
         REDIS_MEMORY = Gauge "tidewheel_redis_memory_bytes" [] "Memory used by Redis";
         REDIS_MEMORY_LIMIT = Gauge "tidewheel_redis_memory_limit_bytes" [] "Memory limit of Redis; 0 if unlimited";
+        SPANS_DROPPED = Counter "tidewheel_spans_dropped_total" [] "Trace spans dropped because the queue was full or the collector did not accept them; only with tracing enabled";
     }
 }
 

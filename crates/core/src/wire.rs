@@ -2,6 +2,10 @@
 //!
 //! All fields are text readable in `redis-cli`, except vectors: these are little-endian `f32`, because as decimal text
 //! they would be four times the size and dominate the cost of both streams.
+//!
+//! Each entry carries its format. A reader ignores unknown fields, so a release that only adds fields keeps the format; a
+//! release whose entries an earlier one would misread raises it. Entries without a format have format 1: the releases
+//! before the field wrote them.
 
 use std::borrow::Cow;
 
@@ -11,6 +15,9 @@ use crate::change::Change;
 use crate::embedded::{Embedded, Vectors};
 use crate::identity::Namespace;
 use crate::key;
+
+/// The format that this release writes, and the newest that it reads.
+pub const FORMAT: u32 = 1;
 
 /// Fields of an entry to write.
 pub type Fields<'a> = Vec<(&'static str, Cow<'a, [u8]>)>;
@@ -32,6 +39,12 @@ pub enum WireError {
         /// The cause.
         cause: String,
     },
+    /// A newer release has written the entry. It must stay in its stream.
+    #[error("unsupported format {found}: this release reads formats up to {FORMAT}")]
+    Newer {
+        /// The entry's format.
+        found: u32,
+    },
 }
 
 /// A record that is stored as one stream entry.
@@ -46,6 +59,7 @@ pub trait Record: Sized + Send + Sync + 'static {
 impl Record for Change {
     fn encode(&self) -> Fields<'_> {
         let mut fields: Fields<'_> = vec![
+            ("format", Cow::Owned(FORMAT.to_string().into_bytes())),
             ("operation", Cow::Borrowed(self.operation.as_str().as_bytes())),
             ("namespace", Cow::Borrowed(self.namespace.as_str().as_bytes())),
             ("id", Cow::Borrowed(self.id.as_bytes())),
@@ -159,6 +173,12 @@ impl Reader {
     }
 
     fn change(&mut self) -> Result<Change, WireError> {
+        if let Some(format) = self.text_optional("format")? {
+            let found = format.parse::<u32>().map_err(|error| invalid("format", &error))?;
+            if found > FORMAT {
+                return Err(WireError::Newer { found });
+            }
+        }
         let operation: crate::change::Operation = self.parse("operation")?;
         let namespace = self.text("namespace")?;
         let document = if operation.has_document() { self.text_optional("document")? } else { None };
@@ -240,6 +260,22 @@ mod tests {
             let old = Embedded::without_vectors(Change { key: former.into(), ..change(Operation::Delete, "") });
             assert_eq!(Embedded::decode(as_read(old.encode())).unwrap().change.key, present);
         }
+    }
+
+    #[test]
+    fn entry_without_format_is_decoded_and_newer_format_is_rejected() {
+        let change = change(Operation::Insert, "{}");
+        let mut fields = as_read(change.encode());
+        let format = fields.iter().position(|(name, _)| name == b"format").unwrap();
+        for newer in [FORMAT + 1, u32::MAX] {
+            fields[format].1 = newer.to_string().into();
+            let error = Change::decode(fields.clone()).unwrap_err();
+            assert_eq!(error, WireError::Newer { found: newer });
+            assert_eq!(Change::decode_parked(fields.clone()), Err(error.clone()));
+            assert_eq!(Embedded::decode(fields.clone()), Err(error));
+        }
+        fields.remove(format);
+        assert_eq!(Change::decode(fields), Ok(change));
     }
 
     #[test]

@@ -241,6 +241,7 @@ async fn service_exposes_info_health_and_metrics() {
     assert_eq!((&info["max_tokens"], &info["max_text_tokens"]), (&json!(256), &json!(256)));
     assert_eq!(info["limits"]["texts"], 1024);
     assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(info["load"], json!({"tokens": 0, "queued_tokens": 0}));
     assert_eq!(service.get("/health").await, (StatusCode::OK, json!({"status": "ok"})));
     assert_eq!(service.get("/ready").await, (StatusCode::OK, json!({"status": "ready"})));
     let (status, body) = service.get("/tokenizer").await;
@@ -248,6 +249,8 @@ async fn service_exposes_info_health_and_metrics() {
 
     service.post("/encode_batch", &json!({"texts": ["one two three", "four"]})).await;
     service.post("/encode_batch", &json!({"texts": 1})).await;
+    let (_, info) = service.get("/info").await;
+    assert!(info["load"]["tokens"].as_u64().unwrap() >= 4, "{info}");
     let text = service.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
     let names = [
         metric::REQUESTS,

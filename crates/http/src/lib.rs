@@ -8,8 +8,10 @@ use std::net::IpAddr;
 
 use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::redirect::Policy;
-use reqwest::{Client, ClientBuilder, StatusCode, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, StatusCode, Url};
 use tidewheel_core::address;
+use tidewheel_core::error::{PortError, with_causes};
+use tidewheel_core::tls::Pem;
 
 /// Returns a client builder for requests to this address.
 pub fn builder(address: &str) -> ClientBuilder {
@@ -18,6 +20,22 @@ pub fn builder(address: &str) -> ClientBuilder {
     let builder =
         Client::builder().user_agent(concat!("tidewheel/", env!("CARGO_PKG_VERSION"))).redirect(Policy::none());
     if is_loopback(address) { builder.no_proxy() } else { builder }
+}
+
+/// Applies TLS settings: trusts only the private CA, if one is set, and presents the client certificate, if one is set.
+///
+/// # Errors
+/// Fatal if a certificate or the key is invalid.
+pub fn secure(mut builder: ClientBuilder, pem: &Pem) -> Result<ClientBuilder, PortError> {
+    let invalid = |cause: reqwest::Error| PortError::fatal(format!("failed to set up TLS: {}", with_causes(&cause)));
+    if let Some(ca) = &pem.ca {
+        builder = builder.tls_certs_only(Certificate::from_pem_bundle(ca).map_err(invalid)?);
+    }
+    if let Some((cert, key)) = &pem.identity {
+        let both = [cert.as_slice(), b"\n", key.as_slice()].concat();
+        builder = builder.identity(Identity::from_pem(&both).map_err(invalid)?);
+    }
+    Ok(builder)
 }
 
 /// Whether the address is loopback, which no proxy can reach.

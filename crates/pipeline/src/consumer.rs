@@ -9,7 +9,8 @@
 //! ```
 //!
 //! **Delivery**: at least once. An entry is acknowledged by the work itself, once its effect is durable; entries left
-//! pending by a crash are claimed by any consumer of the group after `claim_after`.
+//! pending by a crash are claimed by any consumer of the group after `claim_after`. An entry of a newer release stops the
+//! service, which hands the entry back for an upgraded consumer.
 //! **Order**: none between batches. Downstream writes are fenced by versions.
 //! **Memory**: a batch is bounded in bytes by the queue, the batches in flight by a budget. A batch larger than the
 //! budget waits until it is alone.
@@ -27,8 +28,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::health::Health;
-use crate::metric::ConsumerMetrics;
-use crate::newest::{Carries, bytes, documents};
+use crate::metric::{self, ConsumerMetrics};
+use crate::newest::{Carries, bytes, documents, refuse_newer};
 use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;
 
@@ -88,20 +89,21 @@ impl<T: Carries + Send + 'static> Consumer<T> {
         side_loops.spawn(trim(self.queue.clone(), self.options.retention, stop.clone()));
         let mut batches: JoinSet<Result<(), RetryError>> = JoinSet::new();
         batches.spawn(claim(self.queue.clone(), in_flight.clone(), self.options.clone(), stop.clone()));
-        let ended = self.take(&in_flight, &mut batches).await;
+        let mut ended = self.take(&in_flight, &mut batches).await;
         stop.cancel();
-        let drained = tokio::time::timeout(DRAIN, async {
-            let mut worst = ended;
+        let drain = async {
             while let Some(batch) = batches.join_next().await {
-                worst = worst.and(self.outcome(batch));
+                let outcome = self.outcome(batch);
+                if ended.is_ok() {
+                    ended = outcome;
+                }
             }
-            worst
-        })
-        .await;
+        };
+        let _ = tokio::time::timeout(DRAIN, drain).await;
         // No task may still process an entry that is handed back.
         batches.shutdown().await;
         self.leave(&in_flight).await;
-        drained.unwrap_or(Ok(()))
+        ended
     }
 
     /// Hands back unfinished entries and leaves the group. Failures are harmless: the entries are claimed after their
@@ -141,6 +143,9 @@ impl<T: Carries + Send + 'static> Consumer<T> {
             self.fill(&mut deliveries).await;
             if deliveries.is_empty() {
                 continue;
+            }
+            if let Err(error) = in_flight.refuse_newer(&deliveries) {
+                return self.outcome(Ok(Err(error)));
             }
             in_flight.metrics.taken.increment(deliveries.len() as u64);
             let boarded = in_flight.register(deliveries);
@@ -232,6 +237,15 @@ impl<T: 'static> InFlight<T> {
     /// Entries whose work was interrupted by a shutdown.
     fn unfinished(&self) -> MutexGuard<'_, HashSet<EntryId>> {
         self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails if an entry is of a newer release; then all of these are handed back.
+    fn refuse_newer(&self, deliveries: &[Delivery<T>]) -> Result<(), RetryError> {
+        refuse_newer(deliveries).map_err(|error| {
+            metric::failed(self.health.service(), &error, false);
+            self.unfinished().extend(deliveries.iter().map(|delivery| delivery.id.clone()));
+            RetryError::Failed(error)
+        })
     }
 
     /// Waits until the budget has room for a batch of this many bytes.
@@ -326,6 +340,7 @@ async fn claim<T: Carries + Send + 'static>(
             if deliveries.is_empty() || stop.is_cancelled() {
                 break;
             }
+            in_flight.refuse_newer(&deliveries)?;
             in_flight.metrics.claimed.increment(deliveries.len() as u64);
             debug!(entries = deliveries.len(), "claimed entries of another consumer");
             let boarded = in_flight.register(deliveries);

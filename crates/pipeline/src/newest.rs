@@ -5,10 +5,11 @@ use std::collections::{HashMap, HashSet};
 
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::error::PortError;
+use tidewheel_core::error::{Cause, PortError, Server};
 use tidewheel_core::identity::DocumentId;
-use tidewheel_core::ports::{DeadLetter, Delivery, EntryId};
+use tidewheel_core::ports::{DeadLetter, Delivery, EntryId, PortResult};
 use tidewheel_core::version::Version;
+use tidewheel_core::wire::WireError;
 
 /// A record that carries a change.
 pub(crate) trait Carries {
@@ -112,6 +113,21 @@ pub(crate) fn documents<T: Carries>(deliveries: &[Delivery<T>]) -> usize {
 /// Approximate size of the delivered records in bytes.
 pub(crate) fn bytes<T: Carries>(deliveries: &[Delivery<T>]) -> usize {
     deliveries.iter().filter_map(|delivery| delivery.record.as_ref().ok()).map(Carries::bytes).sum()
+}
+
+/// Checks that this release can read all entries. An entry of a newer release is valid, so it is neither parked nor
+/// skipped: the service has to stop and leave it to an upgraded one.
+///
+/// # Errors
+/// Fatal, if a newer release has written one of them.
+pub(crate) fn refuse_newer<T>(deliveries: &[Delivery<T>]) -> PortResult<()> {
+    let newer = |delivery: &&Delivery<T>| matches!(delivery.record, Err(WireError::Newer { .. }));
+    let Some(Delivery { id, record: Err(error) }) = deliveries.iter().find(newer) else { return Ok(()) };
+    Err(PortError::fatal(format!("failed to read entry {}: {error}", id.0))
+        .because(Server::Other, Cause::Newer)
+        .with_hint(
+            "upgrade this service: a newer release of tidewheel has written the entry, which stays in the stream",
+        ))
 }
 
 /// A dead letter for an entry that failed permanently.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::installation::{CollectionMark, Installation, SourceIdentity};
+use tidewheel_core::installation::{CollectionMark, Installation, LAYOUT, SourceIdentity};
 use tidewheel_core::ports::{Index, Ownable, Registry};
 use tidewheel_pipeline::ownership::{Checked, Guard, INTERVAL, Serves};
 use tidewheel_testkit::fakes::faults::Fault;
@@ -134,4 +134,21 @@ async fn running_service_waits_out_outages_and_stops_after_a_takeover() {
     let idle = upserter(&FakeRegistry::default(), &index);
     stop.cancel();
     assert_eq!(tokio::time::timeout(Duration::from_secs(1), idle.watch(stop)).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn older_service_refuses_to_start_and_stops_when_a_newer_release_changes_the_layout() {
+    let (redis, index) = (FakeRegistry::default(), FakeIndex::new());
+    index.prepare(4).await.unwrap();
+    let producer = producer(&redis, &index, "shop");
+    producer.check().await.unwrap();
+    redis.set_layout(LAYOUT + 1);
+    let stopped = producer.watch(CancellationToken::new()).await.unwrap();
+    for error in [stopped, upserter(&redis, &index).check().await.unwrap_err()] {
+        assert_eq!(error.class, ErrorClass::Fatal);
+        for part in [format!("unsupported layout {}", LAYOUT + 1), format!("layouts up to {LAYOUT}")] {
+            assert!(error.message.contains(&part), "{error}");
+        }
+        assert!(error.hint.unwrap().contains("upgrade this service"));
+    }
 }

@@ -33,4 +33,11 @@ async fn first_installation_is_registered_and_kept() {
     contracts::ownership::first_installation_is_registered_and_kept(&FakeRegistry::default()).await;
 }
 
+#[tokio::test]
+async fn newer_layout_is_rejected_and_kept() {
+    let registry = FakeRegistry::default();
+    contracts::ownership::newer_layout_is_rejected_and_kept(&registry, async |layout| registry.set_layout(layout))
+        .await;
+}
+
 tidewheel_testkit::index_contract!(Fake(FakeIndex::new()));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
-use tidewheel_core::ports::{FeedError, ResumeToken, Source, StartAt};
+use tidewheel_core::ports::{FeedError, ResumeToken, Source, SourceInspector, StartAt};
 use tidewheel_testkit::contracts::source::{SourceHarness, SourceWrite};
 use tidewheel_testkit::fakes::faults::{Fault, Gate};
 use tidewheel_testkit::fakes::source::FakeSource;
@@ -19,6 +19,10 @@ impl SourceHarness for Fake {
     }
 
     async fn source(&self, collections: &[&str]) -> Arc<dyn Source> {
+        Arc::new(self.0.selecting(collections))
+    }
+
+    async fn inspector(&self, collections: &[&str]) -> Arc<dyn SourceInspector> {
         Arc::new(self.0.selecting(collections))
     }
 

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    CollectionRegistry, DeadLetters, EntryId, Follower, Handover, Journal, Queue, StageStatus, StreamLog, Tombstones,
+    CollectionRegistry, DeadLetters, EntryFinder, EntryId, Follower, Handover, Journal, Queue, StageInspector,
+    StreamLog, Tombstones,
 };
 use tidewheel_core::streams::{STAGE_1, STAGE_2_REPLAY, Stage};
 use tidewheel_core::wire::RawFields;
@@ -60,8 +61,12 @@ impl StreamsHarness for Fakes {
         Arc::new(self.streams.queue(STAGE_2_REPLAY, consumer))
     }
 
-    async fn status(&self, stage: Stage) -> StageStatus {
-        self.streams.status(stage)
+    fn stages(&self) -> Arc<dyn StageInspector> {
+        Arc::new(self.streams.inspector())
+    }
+
+    fn finder(&self) -> Arc<dyn EntryFinder> {
+        Arc::new(self.streams.inspector())
     }
 
     async fn add_raw(&self, stream: &'static str, fields: RawFields) -> EntryId {

@@ -1,13 +1,13 @@
 //! Turns facts into findings.
 
 use tidewheel_core::installation::{CollectionMark, Installation};
+use tidewheel_ops::text::{duration, none_of};
 use tidewheel_pipeline::ownership::{Ownership, Registration, Serves, ownership, registration};
 use tidewheel_stores::mongo::{MongoFacts, Topology};
 use tidewheel_stores::qdrant::{CollectionFacts, QdrantFacts};
 use tidewheel_stores::redis::RedisFacts;
 
-use super::{CollectorFacts, EmbedderFacts, Facts, Finding, Owners, ProbeResult, Verdict};
-use crate::overview::{duration, none_of};
+use super::{CheckVerdict, CollectorFacts, EmbedderFacts, Facts, Finding, Owners, ProbeResult};
 
 /// Minimum oplog window. A producer that is offline for longer has to take a new snapshot; a day covers a night and a slow
 /// morning.
@@ -47,15 +47,15 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
 type Report = Vec<Finding>;
 
 fn right(report: &mut Report, part: &'static str, message: impl Into<String>) {
-    report.push(Finding { part, verdict: Verdict::Right, message: message.into(), hint: None });
+    report.push(Finding { part, verdict: CheckVerdict::Right, message: message.into(), hint: None });
 }
 
 fn doubtful(report: &mut Report, part: &'static str, message: impl Into<String>, hint: impl Into<String>) {
-    report.push(Finding { part, verdict: Verdict::Doubtful, message: message.into(), hint: Some(hint.into()) });
+    report.push(Finding { part, verdict: CheckVerdict::Doubtful, message: message.into(), hint: Some(hint.into()) });
 }
 
 fn wrong(report: &mut Report, part: &'static str, message: impl Into<String>, hint: impl Into<String>) {
-    report.push(Finding { part, verdict: Verdict::Wrong, message: message.into(), hint: Some(hint.into()) });
+    report.push(Finding { part, verdict: CheckVerdict::Wrong, message: message.into(), hint: Some(hint.into()) });
 }
 
 /// Judges the facts of a server, or reports why there are none.

@@ -87,7 +87,7 @@ pub(crate) struct CollectorFacts {
 /// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Verdict {
+pub(crate) enum CheckVerdict {
     /// Passed.
     Right,
     /// Works, but needs attention.
@@ -100,7 +100,7 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     pub(crate) part: &'static str,
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: CheckVerdict,
     pub(crate) message: String,
     /// What to do; `None` if the check passed.
     pub(crate) hint: Option<String>,

@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::HistoryWindow;
 use tidewheel_core::version::ClusterTime;
-use tidewheel_stores::mongo::{MongoFacts, OplogWindow, Topology};
+use tidewheel_stores::mongo::{MongoFacts, Topology};
 use tidewheel_stores::qdrant::{CollectionFacts, QdrantFacts};
 use tidewheel_stores::redis::RedisFacts;
 
@@ -17,7 +18,7 @@ fn good() -> Facts {
             version: "6.0.5".into(),
             topology: Topology::ReplicaSet("rs0".into()),
             primary: true,
-            oplog: Some(OplogWindow { first: at(1_000), last: at(1_000_000) }),
+            oplog: Some(HistoryWindow { first: at(1_000), last: at(1_000_000) }),
             watch: Ok(()),
             ignored: Vec::new(),
             collections: vec![(Namespace::new("shop", "tickets"), 12)],
@@ -61,14 +62,14 @@ fn a_collection() -> CollectionFacts {
     }
 }
 
-fn verdicts(change: impl FnOnce(&mut Facts)) -> Vec<(Verdict, String)> {
+fn verdicts(change: impl FnOnce(&mut Facts)) -> Vec<(CheckVerdict, String)> {
     let mut facts = good();
     change(&mut facts);
     let findings = findings(&facts);
     for finding in &findings {
-        assert_eq!(finding.hint.is_some(), finding.verdict != Verdict::Right, "{finding:?}");
+        assert_eq!(finding.hint.is_some(), finding.verdict != CheckVerdict::Right, "{finding:?}");
     }
-    let problems = findings.into_iter().filter(|finding| finding.verdict != Verdict::Right);
+    let problems = findings.into_iter().filter(|finding| finding.verdict != CheckVerdict::Right);
     problems.map(|finding| (finding.verdict, finding.message)).collect()
 }
 
@@ -82,47 +83,55 @@ fn healthy_servers_give_no_problems() {
 #[test]
 fn each_fault_gives_exactly_one_finding() {
     type Change = fn(&mut Facts);
-    let cases: &[(Change, Verdict, &str)] = &[
-        (|f| f.mongodb.as_mut().unwrap().version = "5.0.1".into(), Verdict::Wrong, "unsupported MongoDB version"),
-        (|f| f.mongodb.as_mut().unwrap().primary = false, Verdict::Doubtful, "no reachable primary"),
-        (|f| f.mongodb.as_mut().unwrap().watch = Err(PortError::fatal("not allowed")), Verdict::Wrong, "not allowed"),
-        (|f| f.mongodb.as_mut().unwrap().oplog.as_mut().unwrap().first.seconds = 990_000, Verdict::Doubtful, "2.8 h"),
-        (|f| f.mongodb.as_mut().unwrap().oplog = None, Verdict::Doubtful, "unknown oplog window"),
-        (|f| f.mongodb.as_mut().unwrap().collections.clear(), Verdict::Doubtful, "no selected collection"),
+    let cases: &[(Change, CheckVerdict, &str)] = &[
+        (|f| f.mongodb.as_mut().unwrap().version = "5.0.1".into(), CheckVerdict::Wrong, "unsupported MongoDB version"),
+        (|f| f.mongodb.as_mut().unwrap().primary = false, CheckVerdict::Doubtful, "no reachable primary"),
+        (
+            |f| f.mongodb.as_mut().unwrap().watch = Err(PortError::fatal("not allowed")),
+            CheckVerdict::Wrong,
+            "not allowed",
+        ),
+        (
+            |f| f.mongodb.as_mut().unwrap().oplog.as_mut().unwrap().first.seconds = 990_000,
+            CheckVerdict::Doubtful,
+            "2.8 h",
+        ),
+        (|f| f.mongodb.as_mut().unwrap().oplog = None, CheckVerdict::Doubtful, "unknown oplog window"),
+        (|f| f.mongodb.as_mut().unwrap().collections.clear(), CheckVerdict::Doubtful, "no selected collection"),
         (
             |f| {
                 f.mongodb.as_mut().unwrap().collections.clear();
                 f.mongodb.as_mut().unwrap().passed_over = vec!["notes".into(), "orders".into()];
             },
-            Verdict::Wrong,
+            CheckVerdict::Wrong,
             "selects none of the 2 existing collections: notes, orders",
         ),
-        (|f| f.mongodb = Err(Failure::new("refused")), Verdict::Wrong, "refused"),
-        (|f| f.redis.as_mut().unwrap().version = "6.2.0".into(), Verdict::Wrong, "unsupported Redis version"),
-        (|f| f.redis.as_mut().unwrap().cluster = true, Verdict::Wrong, "Cluster"),
-        (|f| f.redis.as_mut().unwrap().role = "slave".into(), Verdict::Wrong, "replica"),
-        (|f| f.redis.as_mut().unwrap().max_memory_policy = "allkeys-lru".into(), Verdict::Wrong, "allkeys-lru"),
-        (|f| f.redis.as_mut().unwrap().append_only = false, Verdict::Doubtful, "appendonly"),
-        (|f| f.redis.as_mut().unwrap().append_fsync = Some("no".into()), Verdict::Doubtful, "appendfsync"),
-        (|f| f.redis.as_mut().unwrap().used_memory = 90, Verdict::Doubtful, "90%"),
-        (|f| f.embedder = Err(Failure::new("refused")), Verdict::Wrong, "refused"),
-        (|f| f.embedder = Ok(running(64)), Verdict::Wrong, "384 dimensions, the embedder returns 64"),
+        (|f| f.mongodb = Err(Failure::new("refused")), CheckVerdict::Wrong, "refused"),
+        (|f| f.redis.as_mut().unwrap().version = "6.2.0".into(), CheckVerdict::Wrong, "unsupported Redis version"),
+        (|f| f.redis.as_mut().unwrap().cluster = true, CheckVerdict::Wrong, "Cluster"),
+        (|f| f.redis.as_mut().unwrap().role = "slave".into(), CheckVerdict::Wrong, "replica"),
+        (|f| f.redis.as_mut().unwrap().max_memory_policy = "allkeys-lru".into(), CheckVerdict::Wrong, "allkeys-lru"),
+        (|f| f.redis.as_mut().unwrap().append_only = false, CheckVerdict::Doubtful, "appendonly"),
+        (|f| f.redis.as_mut().unwrap().append_fsync = Some("no".into()), CheckVerdict::Doubtful, "appendfsync"),
+        (|f| f.redis.as_mut().unwrap().used_memory = 90, CheckVerdict::Doubtful, "90%"),
+        (|f| f.embedder = Err(Failure::new("refused")), CheckVerdict::Wrong, "refused"),
+        (|f| f.embedder = Ok(running(64)), CheckVerdict::Wrong, "384 dimensions, the embedder returns 64"),
         (
             |f| f.embedder = Ok(to_start(Some(384))),
-            Verdict::Doubtful,
+            CheckVerdict::Doubtful,
             "no embedder is running at http://127.0.0.1:8080",
         ),
-        (|f| f.qdrant.as_mut().unwrap().version = "1.15.0".into(), Verdict::Wrong, "unsupported Qdrant version"),
-        (|f| f.qdrant.as_mut().unwrap().version = "1.17.0".into(), Verdict::Doubtful, "1.17.0"),
-        (|f| collection(f).distance = Some("Dot".into()), Verdict::Wrong, "Dot"),
-        (|f| collection(f).dimension = None, Verdict::Wrong, "no default vector"),
+        (|f| f.qdrant.as_mut().unwrap().version = "1.15.0".into(), CheckVerdict::Wrong, "unsupported Qdrant version"),
+        (|f| f.qdrant.as_mut().unwrap().version = "1.17.0".into(), CheckVerdict::Doubtful, "1.17.0"),
+        (|f| collection(f).distance = Some("Dot".into()), CheckVerdict::Wrong, "Dot"),
+        (|f| collection(f).dimension = None, CheckVerdict::Wrong, "no default vector"),
         (
             |f| collector(f).refused = Some("it answered 404".into()),
-            Verdict::Doubtful,
+            CheckVerdict::Doubtful,
             "4318/v1/traces: it answered 404",
         ),
-        (|f| f.traces = Some(Err(Failure::new("no address"))), Verdict::Wrong, "no address"),
-        (|f| collection(f).status = "red".into(), Verdict::Wrong, "status red"),
+        (|f| f.traces = Some(Err(Failure::new("no address"))), CheckVerdict::Wrong, "no address"),
+        (|f| collection(f).status = "red".into(), CheckVerdict::Wrong, "status red"),
     ];
     for (change, verdict, part) in cases {
         let found = verdicts(change);
@@ -135,10 +144,10 @@ fn each_fault_gives_exactly_one_finding() {
 #[test]
 fn embedder_to_start_is_no_failure_unless_its_model_mismatches() {
     let absent = verdicts(|facts| facts.embedder = Ok(to_start(None)));
-    assert!(absent.iter().all(|(verdict, _)| *verdict == Verdict::Doubtful), "{absent:?}");
+    assert!(absent.iter().all(|(verdict, _)| *verdict == CheckVerdict::Doubtful), "{absent:?}");
     assert!(absent[0].1.contains("m is not downloaded yet"), "{absent:?}");
     let other = verdicts(|facts| facts.embedder = Ok(to_start(Some(64))));
-    assert_eq!(other.last().unwrap().0, Verdict::Wrong, "{other:?}");
+    assert_eq!(other.last().unwrap().0, CheckVerdict::Wrong, "{other:?}");
 }
 
 fn running(dimension: usize) -> EmbedderFacts {
@@ -160,7 +169,7 @@ fn collection(facts: &mut Facts) -> &mut CollectionFacts {
 #[test]
 fn standalone_mongodb_is_a_failure() {
     let found = verdicts(|facts| facts.mongodb.as_mut().unwrap().topology = Topology::Standalone);
-    assert_eq!(found[0].0, Verdict::Wrong);
+    assert_eq!(found[0].0, CheckVerdict::Wrong);
 }
 
 #[test]
@@ -183,7 +192,7 @@ fn foreign_owners_are_failures_that_name_the_owner() {
     for (redis, collection, wrong) in [(&own, &other, "collection"), (&other, &own, "Redis")] {
         let found = verdicts(|facts| facts.owners = owners(redis, collection));
         let (verdict, message) = &found[0];
-        assert_eq!(*verdict, Verdict::Wrong);
+        assert_eq!(*verdict, CheckVerdict::Wrong);
         assert!(message.contains(wrong) && message.contains("crm"), "{message}");
     }
 }

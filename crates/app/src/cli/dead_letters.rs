@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use tidewheel_ops::StageName;
+use tidewheel_ops::dead_letters::Filter;
 
 use super::OutputArgs;
 use super::output::span;
@@ -50,7 +52,7 @@ Exit codes:
 pub(crate) struct LettersFilterArgs {
     /// Only this stage
     #[arg(long, value_enum)]
-    pub(crate) stage: Option<StageName>,
+    pub(crate) stage: Option<StageArg>,
     /// Only this id of a dead letter or _id of a document (repeatable)
     #[arg(long = "id", value_name = "ID")]
     pub(crate) ids: Vec<String>,
@@ -73,30 +75,27 @@ impl LettersFilterArgs {
     }
 }
 
+impl From<&LettersFilterArgs> for Filter {
+    fn from(args: &LettersFilterArgs) -> Self {
+        let LettersFilterArgs { stage, ids, reason, older_than, newer_than } = args.clone();
+        Self { stage: stage.map(Into::into), ids, reason, older_than, newer_than }
+    }
+}
+
 /// A stage of the pipeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum StageName {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StageArg {
     /// Stage 1, raw_document_changes
     Raw,
     /// Stage 2, embedded_documents
     Embedded,
 }
 
-impl StageName {
-    /// Name on the command line.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Embedded => "embedded",
-        }
-    }
-
-    /// Name in messages.
-    pub(crate) fn title(self) -> &'static str {
-        match self {
-            Self::Raw => "stage 1",
-            Self::Embedded => "stage 2",
+impl From<StageArg> for StageName {
+    fn from(stage: StageArg) -> Self {
+        match stage {
+            StageArg::Raw => Self::Raw,
+            StageArg::Embedded => Self::Embedded,
         }
     }
 }
@@ -138,7 +137,7 @@ pub(crate) struct LettersShowArgs {
     pub(crate) id: String,
     /// Only this stage
     #[arg(long, value_enum)]
-    pub(crate) stage: Option<StageName>,
+    pub(crate) stage: Option<StageArg>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

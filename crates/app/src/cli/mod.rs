@@ -10,14 +10,12 @@ mod settings;
 
 use clap::{Parser, Subcommand};
 
-pub(crate) use dead_letters::{
-    DeadLettersCommand, LettersActArgs, LettersFilterArgs, LettersListArgs, LettersShowArgs, StageName,
-};
+pub(crate) use dead_letters::{DeadLettersCommand, LettersActArgs, LettersListArgs, LettersShowArgs};
 pub(crate) use installation::{AdoptArgs, InstallationCommand};
 pub(crate) use local::UpArgs;
 pub(crate) use output::{Output, OutputArgs};
 pub(crate) use questions::{AuditLogArgs, CheckArgs, InspectArgs, MonitorArgs, SearchArgs, StatusArgs, WaitArgs};
-pub(crate) use repair::{ReplayArgs, ReplayFrom, VerifyArgs};
+pub(crate) use repair::{ReplayArgs, VerifyArgs};
 pub(crate) use settings::{ConfigCommand, SettingsArgs};
 
 /// Keep a Qdrant collection in sync with MongoDB: every write is searchable by meaning within moments.

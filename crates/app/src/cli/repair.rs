@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use tidewheel_ops::replay::Origin;
 
 use super::OutputArgs;
 use super::output::span;
@@ -99,4 +100,14 @@ pub(crate) enum ReplayFrom {
     Raw,
     /// MongoDB
     Source,
+}
+
+impl From<ReplayFrom> for Origin {
+    fn from(from: ReplayFrom) -> Self {
+        match from {
+            ReplayFrom::Embedded => Self::Embedded,
+            ReplayFrom::Raw => Self::Raw,
+            ReplayFrom::Source => Self::Source,
+        }
+    }
 }

@@ -7,12 +7,12 @@ use tidewheel_core::error::Cause;
 use tidewheel_core::ports::{Ownable as _, PortResult, Purpose, Registry as _};
 use tokio::time::error::Elapsed;
 
-use crate::check::{self, CollectorFacts, EmbedderFacts, Facts, Finding, Owners, ProbeResult, Verdict};
+use crate::check::{self, CheckVerdict, CollectorFacts, EmbedderFacts, Facts, Finding, Owners, ProbeResult};
 use crate::cli::{CheckArgs, Output};
 use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, WARN, styled};
-use crate::services::{self, probe_traces};
+use crate::services;
 use crate::settings::Settings;
 
 /// Maximum time for a server to answer.
@@ -49,9 +49,9 @@ pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer,
         Output::Json => printer::json(&findings),
         Output::Text => findings.iter().for_each(show),
     }
-    let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Wrong).count();
+    let failed = findings.iter().filter(|finding| finding.verdict == CheckVerdict::Wrong).count();
     if args.output.output == Output::Text {
-        let warnings = findings.iter().filter(|finding| finding.verdict == Verdict::Doubtful).count();
+        let warnings = findings.iter().filter(|finding| finding.verdict == CheckVerdict::Doubtful).count();
         let warnings = printer::counted(warnings as u64, "warning");
         printer::say(format_args!("\n{} checks: {failed} failed, {warnings}", findings.len()));
     }
@@ -60,9 +60,9 @@ pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer,
 
 fn show(finding: &Finding) {
     let sign = match finding.verdict {
-        Verdict::Right => styled(GOOD, "✔"),
-        Verdict::Doubtful => styled(WARN, "!"),
-        Verdict::Wrong => styled(BAD, "✖"),
+        CheckVerdict::Right => styled(GOOD, "✔"),
+        CheckVerdict::Doubtful => styled(WARN, "!"),
+        CheckVerdict::Wrong => styled(BAD, "✖"),
     };
     printer::data(format_args!("{sign} {:<9} {}", finding.part, finding.message));
     if let Some(hint) = &finding.hint {
@@ -88,7 +88,11 @@ async fn mongodb(settings: &Settings) -> ProbeResult<tidewheel_stores::mongo::Mo
 }
 
 async fn redis(settings: &Settings) -> PortResult<tidewheel_stores::redis::RedisFacts> {
-    connect::redis(settings)?.inspect().await
+    let redis = connect::redis(settings)?;
+    let facts = redis.inspect().await?;
+    // Fails if this release cannot use the keys.
+    redis.installation().await?;
+    Ok(facts)
 }
 
 async fn qdrant(settings: &Settings) -> PortResult<tidewheel_stores::qdrant::QdrantFacts> {
@@ -127,6 +131,6 @@ async fn running_embedder(settings: &Settings) -> PortResult<EmbedderFacts> {
 }
 
 async fn traces(settings: &Settings) -> Option<ProbeResult<CollectorFacts>> {
-    let probed = probe_traces(settings.traces.as_ref()?).await;
-    Some(probed.map(|(address, refused)| CollectorFacts { address, refused }))
+    let probed = tidewheel_telemetry::traces::probe(settings.traces.as_ref()?).await;
+    Some(probed.map(|(address, refused)| CollectorFacts { address, refused }).map_err(Failure::from))
 }

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use tidewheel_core::error::{Cause, ErrorClass, PortError};
 use tidewheel_core::installation::{CollectionMark, Installation, SourceIdentity};
 use tidewheel_core::ports::{Ownable as _, PortResult, Registry as _};
 use tidewheel_pipeline::ownership::{Ownership, Registration, Serves, ownership, registration};
@@ -94,14 +95,14 @@ async fn adopt(
     let options = connect::mongo_options(settings, "the installation")?;
     let source = connect::source(options).await?.identity().await?;
     let (found, mark) = (redis.installation().await, index.mark().await);
-    // An unreadable owner is replaced.
-    let readable = |error: &tidewheel_core::error::PortError| error.class == tidewheel_core::error::ErrorClass::Fatal;
+    // An unreadable owner is replaced, except by an older release.
+    let replaceable = |error: &PortError| error.class == ErrorClass::Fatal && error.cause != Cause::Newer;
     let found = match found {
-        Err(error) if !readable(&error) => return Err(error.into()),
+        Err(error) if !replaceable(&error) => return Err(error.into()),
         found => found.ok().flatten(),
     };
     let mark = match mark {
-        Err(error) if !readable(&error) => return Err(error.into()),
+        Err(error) if !replaceable(&error) => return Err(error.into()),
         mark => mark.unwrap_or(CollectionMark::Unmarked),
     };
     let mut plan = plan(index.collection(), found, &mark, source);

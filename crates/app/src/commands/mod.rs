@@ -5,21 +5,22 @@ mod check;
 mod completions;
 mod config;
 mod console;
-pub(crate) mod dead_letters;
-pub(crate) mod inspect;
+mod dead_letters;
+mod inspect;
 mod installation;
 mod monitor;
 mod replay;
 mod run;
-pub(crate) mod search;
+mod search;
 mod status;
 mod up;
 mod verify;
-pub(crate) mod wait;
+mod wait;
+
+use tidewheel_telemetry::logging;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Answer, Failure};
-use crate::logging;
 use crate::printer;
 use crate::services::Kind;
 use crate::settings::{self, Loaded};

@@ -1,17 +1,12 @@
 //! `tidewheel search`: semantic search over the index.
 
-mod nearest;
-
-use nearest::{Nearest, Payloads};
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tidewheel_core::paths;
-use tidewheel_core::payload::RESERVED;
-use tidewheel_core::ports::{Embedder, Index, Purpose};
+use tidewheel_ops::search::{self, Found};
+use tidewheel_telemetry::escape;
 
 use crate::cli::{Output, SearchArgs};
 use crate::connect;
-use crate::escape;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, DIM, GOOD, STRONG, styled};
 use crate::settings::Settings;
@@ -26,67 +21,13 @@ pub(crate) async fn run(args: &SearchArgs, settings: &Settings) -> Result<Answer
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let embedder = connect::embedder(settings, None)?;
     let index = connect::index(settings)?;
-    let found = find(&*embedder, &index, &args.text, limit, filter.as_ref()).await?;
+    let found = search::find(&*embedder, &index, &args.text, limit, filter.as_ref()).await?;
     match args.output.output {
         Output::Json => printer::json(&found),
         Output::Text if found.is_empty() => printer::say("no documents found"),
         Output::Text => show(&found, &settings.documents.fields),
     }
     Ok(if found.is_empty() { Answer::No } else { Answer::Fine })
-}
-
-/// A search result: a document with its best chunk.
-#[derive(Debug, Serialize)]
-pub(crate) struct Found {
-    /// Cosine similarity of its best chunk.
-    pub(crate) score: f32,
-    /// Point id of that chunk.
-    point: String,
-    /// `database.collection`.
-    namespace: Value,
-    /// Canonical extended JSON of `_id`.
-    key: Value,
-    /// Number of the chunk, from 0.
-    chunk: Value,
-    /// The chunk's text.
-    text: String,
-    /// The document as stored in the index.
-    pub(crate) document: Map<String, Value>,
-}
-
-/// Embeds the text and searches the index.
-pub(crate) async fn find(
-    embedder: &dyn Embedder,
-    index: &dyn Index,
-    text: &str,
-    limit: usize,
-    filter: Option<&Value>,
-) -> Result<Vec<Found>, Failure> {
-    let vectors = embedder.embed(&[text.to_owned()], Purpose::Query).await?;
-    let nearest = nearest::documents(index, vectors.into_values(), limit, filter).await?;
-    let mut payloads = nearest::payloads(index, &nearest).await?;
-    Ok(nearest.iter().map(|nearest| found(nearest, &mut payloads)).collect())
-}
-
-/// Builds a search result from the point of the best chunk and the point with the document's fields.
-fn found(nearest: &Nearest, payloads: &mut Payloads) -> Found {
-    let mut document = payloads.of_document(nearest);
-    let first = document.shift_remove(RESERVED);
-    // Points of other writers match too.
-    let stamp = payloads.of_chunk(nearest).shift_remove(RESERVED).or(first).unwrap_or_default();
-    let get = |name: &str| stamp.get(name).cloned().unwrap_or_default();
-    // Qdrant does not keep the order of fields; sort them for stable output.
-    document.sort_keys();
-    document.values_mut().for_each(Value::sort_all_objects);
-    Found {
-        score: nearest.score,
-        point: nearest.chunk.to_string(),
-        namespace: get("namespace"),
-        key: get("key"),
-        chunk: get("chunk"),
-        text: get("text").as_str().unwrap_or_default().to_owned(),
-        document,
-    }
 }
 
 /// Prints search results as text.

@@ -13,6 +13,10 @@ use futures::Stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidewheel_core::ports::Embedder;
+use tidewheel_ops::StageName;
+use tidewheel_ops::dead_letters::{self as letters, Filter, LetterView, Listing, Outcome};
+use tidewheel_ops::inspect::report::Inspection;
+use tidewheel_ops::search::{self, Found};
 use tidewheel_stores::qdrant::QdrantIndex;
 use tidewheel_stores::redis::RedisStore;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -23,14 +27,9 @@ use super::guard::{Caller, Guard};
 use super::replays::{self, ReplayView};
 use super::watch::{Viewer, Watch};
 use crate::audit_log::Actor;
-use crate::cli::StageName;
-use crate::commands::dead_letters::letters::{self, Filter, LetterView, Listing, Outcome};
-use crate::commands::dead_letters::reread;
-use crate::commands::inspect::{self, facts::Inspection};
-use crate::commands::search::{self, Found};
-use crate::connect;
 use crate::exit::Failure;
 use crate::settings::{Settings, parse_duration};
+use crate::{compose, connect};
 
 /// Heartbeat interval of an idle event stream. The browser reconnects after missing four.
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -53,7 +52,7 @@ const SCAN: u64 = 100_000;
 
 /// State shared by all requests. Clients connect on first use.
 pub(super) struct Shared {
-    pub(super) guard: Guard,
+    guard: Arc<Guard>,
     settings: Settings,
     redis: RedisStore,
     index: QdrantIndex,
@@ -63,7 +62,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(settings: Settings, guard: Guard, watch: Watch) -> Result<Self, Failure> {
+    pub(super) fn new(settings: Settings, guard: Arc<Guard>, watch: Watch) -> Result<Self, Failure> {
         Ok(Self {
             redis: connect::redis(&settings)?,
             index: connect::index(&settings)?,
@@ -181,7 +180,7 @@ impl LetterFilter {
 }
 
 fn stage(name: &str) -> Result<StageName, ApiError> {
-    let known = [StageName::Raw, StageName::Embedded].into_iter().find(|stage| stage.name() == name);
+    let known = StageName::ALL.into_iter().find(|stage| stage.name() == name);
     known.ok_or_else(|| ApiError::bad(format!("invalid stage {name:?}: expected raw or embedded")))
 }
 
@@ -287,7 +286,7 @@ async fn act(shared: &Shared, caller: &Caller, action: Action, selection: Select
         page.retain(keeps);
         acted += page.len() as u64;
         outcome += match action {
-            Action::Retry => reread::retry(&shared.settings, &shared.redis, &page).await?,
+            Action::Retry => compose::retry(&shared.settings, &shared.redis, &page).await?,
             Action::Drop => letters::discard(&shared.redis, &page).await?,
         };
     }
@@ -312,7 +311,12 @@ pub(super) struct SearchRequest {
 pub(super) async fn search(State(shared): Own, Body(request): Body<SearchRequest>) -> Answer<Vec<Found>> {
     let _permit = shared.permit()?;
     let limit = request.limit.unwrap_or(10).clamp(1, MAX_FOUND);
-    with_timeout(search::find(&*shared.embedder, &shared.index, &request.text, limit, request.filter.as_ref())).await
+    let found = async {
+        let filter = request.filter.as_ref();
+        // Any error of a search is a bad gateway.
+        search::find(&*shared.embedder, &shared.index, &request.text, limit, filter).await.map_err(Failure::from)
+    };
+    with_timeout(found).await
 }
 
 /// Identifies a document.
@@ -328,7 +332,7 @@ pub(super) struct Document {
 pub(super) async fn inspect(State(shared): Own, Parameters(document): Parameters<Document>) -> Answer<Inspection> {
     let _permit = shared.permit()?;
     let namespace = document.namespace.as_deref().filter(|namespace| !namespace.is_empty());
-    with_timeout(inspect::ask(&shared.settings, &document.id, namespace, SCAN)).await
+    with_timeout(compose::inspect(&shared.settings, &document.id, namespace, SCAN)).await
 }
 
 /// `GET /api/replays`.

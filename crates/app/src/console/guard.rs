@@ -15,7 +15,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tidewheel_serving::{Access, Gate, Network, Peer};
 
-use super::api::Shared;
 use super::api_error::ApiError;
 use crate::settings::Console;
 
@@ -124,10 +123,10 @@ impl Proxies {
 }
 
 /// Rejects cross-site requests, and adds the security headers to every response.
-pub(super) async fn own_pages_only(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
-    let mut response = match shared.guard.hosts.judge(&request) {
+pub(super) async fn own_pages_only(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    let mut response = match guard.hosts.judge(&request) {
         Ok(()) => {
-            let caller = shared.guard.caller(&request);
+            let caller = guard.caller(&request);
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
@@ -142,8 +141,8 @@ pub(super) async fn own_pages_only(State(shared): State<Arc<Shared>>, mut reques
 }
 
 /// Admits callers with the token, or authenticated by a trusted proxy.
-pub(super) async fn actions_require_token(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    if request.extensions().get::<Caller>().is_none_or(|caller| !shared.guard.has_actions(caller)) {
+pub(super) async fn actions_require_token(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    if request.extensions().get::<Caller>().is_none_or(|caller| !guard.has_actions(caller)) {
         return ApiError::new(StatusCode::FORBIDDEN, "this console is read-only")
             .with_hint("set `console.token` and restart to enable actions")
             .into_response();
@@ -152,12 +151,8 @@ pub(super) async fn actions_require_token(State(shared): State<Arc<Shared>>, req
 }
 
 /// Admits all readers on loopback, and otherwise requires the token.
-pub(super) async fn reads_may_require_token(
-    State(shared): State<Arc<Shared>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let open = request.extensions().get::<Caller>().is_some_and(|caller| shared.guard.reads_are_open(caller));
+pub(super) async fn reads_may_require_token(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let open = request.extensions().get::<Caller>().is_some_and(|caller| guard.reads_are_open(caller));
     if open { next.run(request).await } else { authorized(request, next).await }
 }
 

@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-
-use crate::overview::Overview;
+use tidewheel_ops::overview::Overview;
 
 /// Slot length in milliseconds.
 const STEP_MS: u64 = 5_000;

@@ -86,9 +86,9 @@ pub(crate) async fn serve(server: Server, settings: Settings, shutdown: Cancella
     let address = server.local_addr().unwrap_or_else(|_| SocketAddr::new(IpAddr::from([127, 0, 0, 1]), 0));
     let actions = settings.console.serving.token.is_some() || settings.console.user_header.is_some();
     info!(%address, actions, "console: {}://{address}", server.scheme());
-    let guard = Guard::new(&settings.console, server.is_loopback());
+    let guard = Arc::new(Guard::new(&settings.console, server.is_loopback()));
     let watch = Watch::start(&settings, shutdown.clone());
-    let router = router(Shared::new(settings, guard, watch)?);
+    let router = router(Shared::new(settings, guard.clone(), watch)?, &guard);
     // An open event stream must not block the shutdown.
     tokio::select! {
         () = server.serve(router, std::future::pending()) => {}
@@ -97,13 +97,13 @@ pub(crate) async fn serve(server: Server, settings: Settings, shutdown: Cancella
     Ok(())
 }
 
-fn router(shared: Shared) -> Router {
+fn router(shared: Shared, guard: &Arc<Guard>) -> Router {
     let shared = Arc::new(shared);
     let actions = Router::new()
         .route("/api/session", post(api::log_in))
         .route("/api/dead-letters/retry", post(api::retry))
         .route("/api/dead-letters/drop", post(api::discard))
-        .route_layer(middleware::from_fn_with_state(shared.clone(), guard::actions_require_token));
+        .route_layer(middleware::from_fn_with_state(guard.clone(), guard::actions_require_token));
     let reads = Router::new()
         .route("/api/session", get(api::session))
         .route("/api/overview", get(api::overview))
@@ -114,12 +114,12 @@ fn router(shared: Shared) -> Router {
         .route("/api/search", post(api::search))
         .route("/api/inspect", get(api::inspect))
         .route("/api/replays", get(api::replays))
-        .route_layer(middleware::from_fn_with_state(shared.clone(), guard::reads_may_require_token));
+        .route_layer(middleware::from_fn_with_state(guard.clone(), guard::reads_may_require_token));
     actions
         .merge(reads)
         .fallback(assets::serve)
         .method_not_allowed_fallback(api_error::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn_with_state(shared.clone(), guard::own_pages_only))
+        .layer(middleware::from_fn_with_state(guard.clone(), guard::own_pages_only))
         .with_state(shared)
 }

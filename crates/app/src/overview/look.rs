@@ -1,27 +1,27 @@
 //! Gathers an overview: probes all servers concurrently, each for at most [`TIMEOUT`].
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tidewheel_core::address;
-use tidewheel_core::metric;
 use tidewheel_core::ports::{
-    Embedder as EmbedderPort, Index as _, Journal as _, PortResult, SnapshotState, StageStatus,
+    Embedder as EmbedderPort, EmbedderLoad, Index as _, Journal as _, PortResult, SnapshotState, SourceHistory,
+    SourceInspector as _, StageInspector as _, StageStatus,
 };
 use tidewheel_core::streams::{STAGE_1, STAGE_2};
-use tidewheel_embed::client::secure;
-use tidewheel_stores::mongo::{MongoSource, Oplog};
+use tidewheel_ops::overview::rates::{Rate, Stall, eta, extrapolated};
+use tidewheel_ops::overview::{
+    Collection, Embedder, Overview, Redis, Service, Snapshot, Source, Stage, SyncState, SyncVerdict, Tokens,
+};
+use tidewheel_ops::{Probe, probe};
+use tidewheel_stores::mongo::MongoSource;
 use tidewheel_stores::qdrant::QdrantIndex;
 use tidewheel_stores::redis::RedisStore;
+use tidewheel_telemetry::report::{Figures, ProcessReport};
 use tokio::sync::OnceCell;
 
-use super::rates::{Rate, Stall, eta, extrapolated};
-use super::report::{Report, audit, latency, sum};
-use super::{Collection, Embedder, Overview, Probe, Redis, Service, Snapshot, Source, Stage, State, Tokens, Verdict};
-use super::{problems, verdict};
+use super::report::{audit, latency, newest, sum};
 use crate::connect;
-use crate::services::numbers;
 use crate::settings::{Provider, Settings};
 use crate::times;
 
@@ -40,8 +40,6 @@ pub(crate) struct Looker {
     redis: PortResult<RedisStore>,
     index: PortResult<QdrantIndex>,
     embedder: PortResult<Arc<dyn EmbedderPort>>,
-    /// `None` if the TLS files are invalid, which the embedder's client reports.
-    http: Option<reqwest::Client>,
     mongo: OnceCell<MongoSource>,
     memory: Mutex<Memory>,
     timeout: Duration,
@@ -71,7 +69,6 @@ impl Looker {
             redis: connect::redis(settings),
             index: connect::index(settings),
             embedder: connect::embedder(settings, Some(TIMEOUT)),
-            http: http(settings),
             mongo: OnceCell::new(),
             memory: Mutex::default(),
             timeout: TIMEOUT,
@@ -99,35 +96,38 @@ impl Looker {
         let passed_over = self.passed_over(&collection).await;
         let now = Instant::now();
         let published = published.known().cloned().unwrap_or_default();
-        let reports: Vec<Report> = published.iter().map(|(_, _, report)| report.clone()).collect();
-        let measured = || reports.iter().map(|report| &report.measured);
+        let figures: Vec<Figures> = published.iter().filter_map(|(_, _, report)| report.figures.clone()).collect();
+        let idle = |progressed_at: Option<f64>| progressed_at.map(|at| (times::now_seconds() - at).max(0.0));
+        let processors = newest(&figures, |figures| figures.processor.as_ref().map(|one| one.progressed_at));
+        let upserters = newest(&figures, |figures| figures.upserter.as_ref().map(|one| one.progressed_at));
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let [memory_1, memory_2] = &mut memory.stages;
         let stages = [
-            one.map(|status| memory_1.look(now, status, idle(&reports, "processor"))),
-            two.map(|status| memory_2.look(now, status, idle(&reports, "upserter"))),
+            one.map(|status| memory_1.look(now, status, idle(processors))),
+            two.map(|status| memory_2.look(now, status, idle(upserters))),
         ];
         let source = memory.place(place).map(|place| {
             let source = Source { passed_over, ..self.source(place, &mongo) };
-            self.with_reports(source, &reports, &mut memory.rows, now)
+            Self::with_figures(source, &figures, &mut memory.rows, now)
         });
-        let embedder = embedder.map(|(mut embedder, own): (Embedder, BTreeMap<String, f64>)| {
-            let number = |name| sum(measured(), name).or_else(|| sum([&own].into_iter(), name));
-            embedder.queued_tokens = number(metric::EMBEDDER_QUEUE_TOKENS).map(|tokens| tokens as u64);
-            let tokens = number(metric::EMBEDDER_TOKENS);
-            embedder.tokens_per_second = tokens.and_then(|tokens| memory.tokens.look(now, tokens));
-            embedder.tokens = tokens.map(|tokens| tokens as u64);
+        let embedder = embedder.map(|(mut embedder, own): (Embedder, Option<EmbedderLoad>)| {
+            let queued = sum(&figures, |figures| Some(figures.embedder.as_ref()?.queued_tokens));
+            let tokens = sum(&figures, |figures| Some(figures.embedder.as_ref()?.tokens));
+            // An embedder that cannot reach Redis reports only to its clients.
+            embedder.queued_tokens = queued.or(own.map(|own| own.queued_tokens));
+            embedder.tokens = tokens.or(own.map(|own| own.tokens));
+            embedder.tokens_per_second = embedder.tokens.and_then(|tokens| memory.tokens.look(now, tokens as f64));
             embedder
         });
         let embedded = embedder.known().and_then(|embedder| embedder.tokens);
         let tokens = embedded.map(|embedded| Tokens {
             embedded,
-            saved: sum(measured(), metric::PROCESSOR_TOKENS_SAVED).unwrap_or(0.0) as u64,
+            saved: sum(&figures, |figures| Some(figures.processor.as_ref()?.tokens_saved)).unwrap_or(0),
         });
-        let mut overview = Overview {
+        let overview = Overview {
             at_ms: times::now_ms(),
-            verdict: Verdict {
-                state: State::Unknown,
+            verdict: SyncVerdict {
+                state: SyncState::Unknown,
                 summary: String::new(),
                 action: None,
                 stage: None,
@@ -139,14 +139,12 @@ impl Looker {
             redis,
             collection,
             embedder,
-            latency: latency(&reports, metric::SEARCHABLE),
-            audit: audit(&reports),
+            latency: latency(&figures),
+            audit: audit(&figures),
             tokens,
             services: services(&published),
         };
-        overview.problems = problems::problems(&overview, &self.settings.monitor.thresholds);
-        overview.verdict = verdict::verdict(&overview, &overview.problems);
-        overview
+        overview.judged(&self.settings.monitor.thresholds)
     }
 
     fn store(&self) -> PortResult<&RedisStore> {
@@ -158,9 +156,9 @@ impl Looker {
     }
 
     /// Reports by process, with their age in milliseconds.
-    async fn reports(&self) -> PortResult<Vec<(String, u64, Report)>> {
+    async fn reports(&self) -> PortResult<Vec<(String, u64, ProcessReport)>> {
         let published = self.store()?.published().await?;
-        // Skip reports of other versions that this one cannot parse.
+        // Skip what is not a report.
         Ok(published
             .into_iter()
             .filter_map(|entry| Some((entry.process, entry.age_ms, serde_json::from_str(&entry.text).ok()?)))
@@ -189,9 +187,9 @@ impl Looker {
     }
 
     /// The oplog window; `None` if no database is set, or the oplog is not readable.
-    async fn mongo(&self) -> PortResult<Option<Oplog>> {
+    async fn mongo(&self) -> PortResult<Option<SourceHistory>> {
         let Ok(options) = connect::mongo_options(&self.settings, "the overview") else { return Ok(None) };
-        self.mongo.get_or_try_init(|| connect::source(options)).await?.oplog().await
+        self.mongo.get_or_try_init(|| connect::source(options)).await?.history().await
     }
 
     /// Collections outside the selection; queried only if the index is empty.
@@ -222,9 +220,9 @@ impl Looker {
         })
     }
 
-    async fn embedder(&self) -> PortResult<(Embedder, BTreeMap<String, f64>)> {
-        let measured = self.embedder_numbers().await;
-        // The client caches the embedder's info, so only a fresh one detects an outage. With other providers that request would
+    /// The embedder, and its load as it reports it to clients.
+    async fn embedder(&self) -> PortResult<(Embedder, Option<EmbedderLoad>)> {
+        // The client caches the embedder's info, so only a fresh one detects an outage and reads the load. With other providers that request would
         // cost money.
         let fresh = match &self.settings.embedding.provider {
             Provider::Tidewheel { .. } => Some(connect::embedder(&self.settings, Some(self.timeout))?),
@@ -244,25 +242,10 @@ impl Looker {
             queued_tokens: None,
             tokens: None,
         };
-        Ok((embedder, measured))
+        Ok((embedder, info.load))
     }
 
-    /// Metrics scraped from the tidewheel embedder, which may not reach Redis to report there; empty if that fails.
-    async fn embedder_numbers(&self) -> BTreeMap<String, f64> {
-        let Provider::Tidewheel { url, token } = &self.settings.embedding.provider else { return BTreeMap::new() };
-        let ask = async {
-            let http = self.http.as_ref()?;
-            let request = http.get(format!("{}/metrics", url.trim_end_matches('/'))).timeout(self.timeout);
-            let request = match token {
-                Some(token) => request.bearer_auth(token.reveal()),
-                None => request,
-            };
-            request.send().await.ok()?.error_for_status().ok()?.text().await.ok()
-        };
-        ask.await.map(|text| numbers(&text)).unwrap_or_default()
-    }
-
-    fn source(&self, place: Place, mongo: &Probe<Option<Oplog>>) -> Source {
+    fn source(&self, place: Place, mongo: &Probe<Option<SourceHistory>>) -> Source {
         let oplog = mongo.known().copied().flatten();
         let read = place.read.as_ref().map(|(time, _)| *time);
         Source {
@@ -288,12 +271,12 @@ impl Looker {
         }
     }
 
-    /// Adds the producer's metrics to the source.
-    fn with_reports(&self, mut source: Source, reports: &[Report], rows: &mut Rate, now: Instant) -> Source {
-        let measured = |name| sum(reports.iter().map(|report| &report.measured), name);
-        source.checkpoint_age_seconds = measured(metric::PRODUCER_SAVED).map(|at| (times::now_seconds() - at).max(0.0));
+    /// Adds the producer's figures to the source.
+    fn with_figures(mut source: Source, figures: &[Figures], rows: &mut Rate, now: Instant) -> Source {
+        let saved = newest(figures, |figures| figures.producer.as_ref()?.checkpoint_saved_at);
+        source.checkpoint_age_seconds = saved.map(|at| (times::now_seconds() - at).max(0.0));
         if let Some(snapshot) = source.snapshot.as_mut().filter(|snapshot| snapshot.state == "running") {
-            snapshot.of = measured(metric::SNAPSHOT_EXPECTED).map(|of| of as u64);
+            snapshot.of = sum(figures, |figures| figures.producer.as_ref()?.snapshot_expected);
             snapshot.rows_per_second = rows.look(now, snapshot.rows as f64);
             let left = snapshot.of.map(|of| of.saturating_sub(snapshot.rows));
             snapshot.eta_seconds = left.and_then(|left| eta(left, Some(0.0), snapshot.rows_per_second));
@@ -348,20 +331,7 @@ impl StageMemory {
     }
 }
 
-/// An HTTP client with the embedder's TLS settings.
-fn http(settings: &Settings) -> Option<reqwest::Client> {
-    let pem = settings.embedding.tls.read("embedding.").ok()?;
-    secure(tidewheel_http::builder(connect::embedder_url(settings)), &pem).ok()?.build().ok()
-}
-
-/// Seconds since the last progress in any of these services; `None` if none reported progress.
-fn idle(reports: &[Report], service: &str) -> Option<f64> {
-    let name = format!("{}{{service=\"{service}\"}}", metric::PROGRESS);
-    let last = reports.iter().filter_map(|report| report.measured.get(&name)).copied().max_by(f64::total_cmp)?;
-    Some((times::now_seconds() - last).max(0.0))
-}
-
-fn services(published: &[(String, u64, Report)]) -> Vec<Service> {
+fn services(published: &[(String, u64, ProcessReport)]) -> Vec<Service> {
     let mut services: Vec<Service> = Vec::new();
     for (process, age_ms, report) in published {
         services.extend(report.services.iter().map(|state| Service {
@@ -372,6 +342,7 @@ fn services(published: &[(String, u64, Report)]) -> Vec<Service> {
             silent_seconds: *age_ms as f64 / 1e3,
             ready: state.ready,
             reasons: state.reasons.clone(),
+            foreign_version: report.figures.is_none().then(|| report.version.clone()),
         }));
     }
     services.sort_by(|a, b| (&a.service, &a.process).cmp(&(&b.service, &b.process)));

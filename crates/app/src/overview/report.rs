@@ -1,72 +1,37 @@
-//! The status report that each process publishes in Redis.
+//! Merges the figures that processes report.
 
-use std::collections::BTreeMap;
+use tidewheel_ops::overview::{Audit, Latency};
+use tidewheel_telemetry::report::{Figures, ProducerReport};
 
-use serde::{Deserialize, Serialize};
-use tidewheel_core::metric;
-
-use super::{Audit, Latency};
 use crate::times;
 
-/// A process's status, published every few seconds as a few kilobytes of JSON.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Report {
-    /// Its version.
-    pub(crate) version: String,
-    /// Uptime in seconds.
-    pub(crate) up_seconds: f64,
-    /// Address of its operations server, if enabled.
-    pub(crate) operations: Option<String>,
-    /// Its services.
-    pub(crate) services: Vec<ServiceState>,
-    /// Metrics: name and labels as in `/metrics` → value.
-    pub(crate) measured: BTreeMap<String, f64>,
-    /// Growth of counters within the last minute.
-    pub(crate) minute: BTreeMap<String, f64>,
+/// Adds the values of all processes; `None` if no process reports one.
+pub(super) fn sum(figures: &[Figures], value: impl Fn(&Figures) -> Option<u64>) -> Option<u64> {
+    figures.iter().filter_map(value).reduce(u64::saturating_add)
 }
 
-/// Readiness of a service.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct ServiceState {
-    /// Its name.
-    pub(crate) service: String,
-    /// Whether it is ready.
-    pub(crate) ready: bool,
-    /// Why it is not ready.
-    pub(crate) reasons: Vec<String>,
-}
-
-/// Sums a metric over all processes and labels; `None` if no process reports it.
-pub(super) fn sum<'a>(numbers: impl Iterator<Item = &'a BTreeMap<String, f64>>, name: &str) -> Option<f64> {
-    let mut total = None;
-    for numbers in numbers {
-        let own = numbers.range(name.to_owned()..).take_while(|(key, _)| key.starts_with(name));
-        for (_, value) in own.filter(|(key, _)| matches!(key.as_bytes().get(name.len()), None | Some(b'{'))) {
-            *total.get_or_insert(0.0) += value;
-        }
-    }
-    total
+/// The largest value of all processes; `None` if no process reports one.
+pub(super) fn newest(figures: &[Figures], value: impl Fn(&Figures) -> Option<f64>) -> Option<f64> {
+    figures.iter().filter_map(value).max_by(f64::total_cmp)
 }
 
 /// Latency within the last minute, merged from the histograms of all processes.
-pub(super) fn latency(reports: &[Report], name: &str) -> Option<Latency> {
-    let start = format!("{name}_bucket{{le=\"");
-    let mut buckets: Vec<(f64, f64)> = Vec::new();
-    for report in reports {
-        for (key, count) in report.minute.range(start.clone()..).take_while(|(key, _)| key.starts_with(&start)) {
-            let Some(bound) = key[start.len()..].strip_suffix("\"}") else { continue };
-            let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? };
-            match buckets.iter_mut().find(|(known, _)| *known == bound) {
-                Some((_, total)) => *total += count,
-                None => buckets.push((bound, *count)),
+pub(super) fn latency(figures: &[Figures]) -> Option<Latency> {
+    let mut buckets: Vec<(f64, u64)> = Vec::new();
+    let mut changes = 0;
+    for latency in figures.iter().filter_map(|figures| Some(&figures.upserter.as_ref()?.latency)) {
+        changes += latency.changes;
+        for bucket in &latency.buckets {
+            match buckets.iter_mut().find(|(bound, _)| *bound == bucket.le) {
+                Some((_, total)) => *total += bucket.changes,
+                None => buckets.push((bucket.le, bucket.changes)),
             }
         }
     }
     buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let changes = buckets.last()?.1;
-    (changes >= 1.0).then(|| Latency {
-        changes: changes as u64,
+    buckets.push((f64::INFINITY, changes));
+    (changes > 0).then(|| Latency {
+        changes,
         p50_seconds: quantile(&buckets, 0.5),
         p95_seconds: quantile(&buckets, 0.95),
         p99_seconds: quantile(&buckets, 0.99),
@@ -74,66 +39,81 @@ pub(super) fn latency(reports: &[Report], name: &str) -> Option<Latency> {
 }
 
 /// The last audit of the active producer.
-pub(super) fn audit(reports: &[Report]) -> Option<Audit> {
-    let measured = || reports.iter().map(|report| &report.measured);
-    let of = |kind: &str| sum(measured(), &format!("{}{{kind=\"{kind}\"}}", metric::DRIFT)).map(|count| count as u64);
+pub(super) fn audit(figures: &[Figures]) -> Option<Audit> {
+    let producers = || figures.iter().filter_map(|figures| figures.producer.as_ref());
     // A standby producer reports no counts, but may have finished an audit long ago.
-    let last = |report: &Report| report.measured.get(metric::AUDITED).copied();
-    let at = reports.iter().filter_map(last).max_by(f64::total_cmp)?;
-    Some(Audit {
-        seconds_ago: (times::now_seconds() - at).max(0.0),
-        missing: of("missing")?,
-        stale: of("stale")?,
-        extra: of("extra")?,
-        surplus: of("surplus")?,
-    })
+    let at = producers().filter_map(|producer: &ProducerReport| producer.audited_at).max_by(f64::total_cmp)?;
+    let mut drifts = producers().filter_map(|producer| producer.drift.as_ref()).peekable();
+    drifts.peek()?;
+    let none = Audit { seconds_ago: (times::now_seconds() - at).max(0.0), missing: 0, stale: 0, extra: 0, surplus: 0 };
+    Some(drifts.fold(none, |audit, drift| Audit {
+        missing: audit.missing + drift.missing,
+        stale: audit.stale + drift.stale,
+        extra: audit.extra + drift.extra,
+        surplus: audit.surplus + drift.surplus,
+        ..audit
+    }))
 }
 
 /// Estimates like Prometheus' `histogram_quantile`: linear within a bucket, the last finite bound beyond it.
-fn quantile(buckets: &[(f64, f64)], share: f64) -> f64 {
-    let wanted = share * buckets.last().map_or(0.0, |(_, count)| *count);
+fn quantile(buckets: &[(f64, u64)], ratio: f64) -> f64 {
+    let wanted = ratio * buckets.last().map_or(0.0, |(_, count)| *count as f64);
     let (mut from, mut before) = (0.0, 0.0);
     for (bound, count) in buckets {
-        if *count >= wanted {
-            if !bound.is_finite() || *count <= before {
+        let count = *count as f64;
+        if count >= wanted {
+            if !bound.is_finite() || count <= before {
                 return if bound.is_finite() { *bound } else { from };
             }
             return from + (bound - from) * (wanted - before) / (count - before);
         }
-        (from, before) = (*bound, *count);
+        (from, before) = (*bound, count);
     }
     from
 }
 
 #[cfg(test)]
 mod tests {
+    use tidewheel_telemetry::report::{Bucket, DriftReport, EmbedderReport, LatencyReport, UpserterReport};
+
     use super::*;
 
     #[test]
     fn quantiles_merge_all_processes() {
-        let report = |counts: [f64; 3]| Report {
-            minute: ["1", "2", "+Inf"]
-                .iter()
-                .zip(counts)
-                .map(|(bound, count)| (format!("a_seconds_bucket{{le=\"{bound}\"}}"), count))
-                .collect(),
-            ..Report::default()
+        let upserter = |[one, two, changes]: [u64; 3]| {
+            let buckets = vec![Bucket { le: 1.0, changes: one }, Bucket { le: 2.0, changes: two }];
+            let latency = LatencyReport { changes, buckets };
+            Figures { upserter: Some(UpserterReport { latency, ..UpserterReport::default() }), ..Figures::default() }
         };
-        let latency = latency(&[report([40.0, 50.0, 50.0]), report([10.0, 49.0, 50.0])], "a_seconds").unwrap();
-        assert_eq!(latency.changes, 100);
-        assert!((latency.p50_seconds - 1.0).abs() < 1e-9);
-        assert!((latency.p95_seconds - (1.0 + 45.0 / 49.0)).abs() < 1e-9);
-        assert!((latency.p99_seconds - 2.0).abs() < 1e-9);
-        assert!(super::latency(&[report([0.0, 0.0, 0.0])], "a_seconds").is_none());
+        let merged = latency(&[upserter([40, 50, 50]), Figures::default(), upserter([10, 49, 50])]).unwrap();
+        assert_eq!(merged.changes, 100);
+        assert!((merged.p50_seconds - 1.0).abs() < 1e-9);
+        assert!((merged.p95_seconds - (1.0 + 45.0 / 49.0)).abs() < 1e-9);
+        assert!((merged.p99_seconds - 2.0).abs() < 1e-9);
+        assert!(latency(&[upserter([0, 0, 0])]).is_none());
     }
 
     #[test]
-    fn sum_covers_labels_and_processes_only() {
-        let numbers: BTreeMap<String, f64> =
-            [("a_total{x=\"1\"}", 1.0), ("a_total{x=\"2\"}", 2.0), ("a_totals", 4.0), ("a", 8.0)]
-                .map(|(name, value)| (name.to_owned(), value))
-                .into();
-        assert_eq!(sum([&numbers, &numbers].into_iter(), "a_total"), Some(6.0));
-        assert_eq!(sum([&numbers].into_iter(), "b"), None);
+    fn sum_covers_the_processes_that_report_a_value() {
+        let embedder = |tokens| Figures {
+            embedder: Some(EmbedderReport { tokens, ..EmbedderReport::default() }),
+            ..Figures::default()
+        };
+        let tokens = |figures: &Figures| figures.embedder.as_ref().map(|embedder| embedder.tokens);
+        assert_eq!(sum(&[embedder(1), Figures::default(), embedder(2)], tokens), Some(3));
+        assert_eq!(sum(&[Figures::default()], tokens), None);
+    }
+
+    #[test]
+    fn audit_has_the_counts_of_the_active_producer() {
+        let producer = |audited_at, drift| Figures {
+            producer: Some(ProducerReport { audited_at, drift, ..ProducerReport::default() }),
+            ..Figures::default()
+        };
+        let found = Some(DriftReport { missing: 1, stale: 2, extra: 3, surplus: 4 });
+        let audit = audit(&[producer(Some(1.0), None), producer(Some(2.0), found)]).unwrap();
+        assert_eq!((audit.missing, audit.stale, audit.extra, audit.surplus), (1, 2, 3, 4));
+        assert!(super::audit(&[producer(Some(1.0), None)]).is_none(), "a standby producer alone");
+        assert!(super::audit(&[producer(None, None)]).is_none());
     }
 }

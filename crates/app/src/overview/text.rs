@@ -2,102 +2,95 @@
 
 use std::fmt::Write as _;
 
-use super::problems::{Severity, duration, estimate, thousands};
-use super::rates::FAR_SECONDS;
-use super::{Collection, Embedder, Overview, Probe, Source, Stage, State};
+use tidewheel_ops::Probe;
+use tidewheel_ops::overview::rates::FAR_SECONDS;
+use tidewheel_ops::overview::{Collection, Embedder, Overview, Severity, Source, Stage, SyncState as State};
+use tidewheel_ops::text::{duration, estimate, thousands};
+
 use crate::printer::{BAD, DIM, GOOD, STRONG, WARN, styled};
 
-impl Overview {
-    /// Whether every server answered.
-    pub(crate) fn complete(&self) -> bool {
-        self.stages.iter().all(|stage| stage.error().is_none())
-            && self.source.known().is_some_and(|source| source.error.is_none())
-            && self.redis.error().is_none()
-            && self.collection.error().is_none()
-            && self.embedder.error().is_none()
+/// Renders with styles; the table fits `width` if that is at least 80 columns.
+pub(crate) fn text(overview: &Overview, width: usize) -> String {
+    let mut text = String::new();
+    let (sign, style) = match overview.verdict.state {
+        State::InSync => ("✔", GOOD),
+        State::Drifted => ("≠", WARN),
+        State::Syncing => ("●", WARN),
+        State::Empty => ("○", DIM),
+        State::Stalled | State::Unknown => ("✖", BAD),
+    };
+    // The first line already states the blocking problem; its code leads to the runbook.
+    let first = usize::from(matches!(overview.verdict.state, State::Stalled | State::Unknown));
+    let tag = overview.problems.first().filter(|_| first == 1).map_or_else(String::new, |problem| code(problem.code));
+    let _ = writeln!(text, "{} {}{tag}", styled(style, sign), styled(STRONG, &overview.verdict.summary));
+    // Each problem below has its own action.
+    if let Some(action) = overview.verdict.action.as_ref().filter(|_| first == 1 || overview.problems.is_empty()) {
+        let _ = writeln!(text, "  {} {action}", styled(GOOD, "→"));
     }
-
-    /// Renders with styles; the table fits `width` if that is at least 80 columns.
-    pub(crate) fn text(&self, width: usize) -> String {
-        let mut text = String::new();
-        let (sign, style) = match self.verdict.state {
-            State::InSync => ("✔", GOOD),
-            State::Drifted => ("≠", WARN),
-            State::Syncing => ("●", WARN),
-            State::Empty => ("○", DIM),
-            State::Stalled | State::Unknown => ("✖", BAD),
-        };
-        // The first line already states the blocking problem; its code leads to the runbook.
-        let first = usize::from(matches!(self.verdict.state, State::Stalled | State::Unknown));
-        let tag = self.problems.first().filter(|_| first == 1).map_or_else(String::new, |problem| code(problem.code));
-        let _ = writeln!(text, "{} {}{tag}", styled(style, sign), styled(STRONG, &self.verdict.summary));
-        // Each problem below has its own action.
-        if let Some(action) = self.verdict.action.as_ref().filter(|_| first == 1 || self.problems.is_empty()) {
-            let _ = writeln!(text, "  {} {action}", styled(GOOD, "→"));
-        }
-        for problem in self.problems.iter().skip(first) {
-            let style = if problem.severity == Severity::Critical { BAD } else { WARN };
-            let _ = writeln!(text, "{} {}{}", styled(style, "!"), problem.message, code(problem.code));
-            let _ = writeln!(text, "  {} {}", styled(GOOD, "→"), problem.action);
-        }
-        let _ = writeln!(text);
-        self.stages_table(&mut text, width);
-        let _ = writeln!(text);
-        let mut line = |name: &str, value: Result<String, &str>| {
-            let value = value.unwrap_or_else(|error| styled(BAD, error));
-            let _ = writeln!(text, "{}{}{value}", styled(STRONG, name), " ".repeat(12 - name.len()));
-        };
-        line("source", self.source.known().map(source_line).ok_or_else(|| self.source.error().unwrap_or_default()));
-        line(
-            "collection",
-            self.collection.known().map(collection_line).ok_or_else(|| self.collection.error().unwrap_or_default()),
-        );
-        line(
-            "embedder",
-            self.embedder.known().map(embedder_line).ok_or_else(|| self.embedder.error().unwrap_or_default()),
-        );
-        if let Probe::Known(redis) = &self.redis {
-            let limit = redis.memory_limit_bytes.map_or_else(
-                || ", no limit".to_owned(),
-                |limit| format!(" of {} ({} %)", bytes(limit), redis.memory_bytes * 100 / limit.max(1)),
-            );
-            let address = styled(DIM, &redis.address);
-            line("redis", Ok(format!("{} in use{limit}  {address}", bytes(redis.memory_bytes))));
-        }
-        if let Some(latency) = &self.latency {
-            line(
-                "latency",
-                Ok(format!(
-                    "p50 {} · p95 {} from commit to searchable",
-                    duration(latency.p50_seconds),
-                    duration(latency.p95_seconds)
-                )),
-            );
-        }
-        if let Some(tokens) = &self.tokens {
-            let (embedded, saved) = (thousands(tokens.embedded), thousands(tokens.saved));
-            line("tokens", Ok(format!("{embedded} embedded, {saved} saved")));
-        }
-        if !self.services.is_empty() {
-            let mut names: Vec<String> = Vec::new();
-            for service in &self.services {
-                let (sign, style) = if service.ready { ("✔", GOOD) } else { ("✖", BAD) };
-                names.push(styled(style, format_args!("{sign} {}", service.service)));
-            }
-            line("services", Ok(names.join("  ")));
-        }
-        text
+    for problem in overview.problems.iter().skip(first) {
+        let style = if problem.severity == Severity::Critical { BAD } else { WARN };
+        let _ = writeln!(text, "{} {}{}", styled(style, "!"), problem.message, code(problem.code));
+        let _ = writeln!(text, "  {} {}", styled(GOOD, "→"), problem.action);
     }
-
-    fn stages_table(&self, text: &mut String, width: usize) {
-        let _ =
-            writeln!(text, "{}", styled(STRONG, row("stream", &COLUMNS.map(|column| column.name.to_owned()), width)));
-        for stage in &self.stages {
-            let _ = match stage {
-                Probe::Known(stage) => writeln!(text, "{}", stage_line(stage, width)),
-                Probe::Unknown(error) => writeln!(text, "{}", styled(BAD, error)),
-            };
+    let _ = writeln!(text);
+    stages_table(overview, &mut text, width);
+    let _ = writeln!(text);
+    let mut line = |name: &str, value: Result<String, &str>| {
+        let value = value.unwrap_or_else(|error| styled(BAD, error));
+        let _ = writeln!(text, "{}{}{value}", styled(STRONG, name), " ".repeat(12 - name.len()));
+    };
+    line("source", overview.source.known().map(source_line).ok_or_else(|| overview.source.error().unwrap_or_default()));
+    line(
+        "collection",
+        overview.collection.known().map(collection_line).ok_or_else(|| overview.collection.error().unwrap_or_default()),
+    );
+    line(
+        "embedder",
+        overview.embedder.known().map(embedder_line).ok_or_else(|| overview.embedder.error().unwrap_or_default()),
+    );
+    if let Probe::Known(redis) = &overview.redis {
+        let limit = redis.memory_limit_bytes.map_or_else(
+            || ", no limit".to_owned(),
+            |limit| format!(" of {} ({} %)", bytes(limit), redis.memory_bytes * 100 / limit.max(1)),
+        );
+        let address = styled(DIM, &redis.address);
+        line("redis", Ok(format!("{} in use{limit}  {address}", bytes(redis.memory_bytes))));
+    }
+    if let Some(latency) = &overview.latency {
+        line(
+            "latency",
+            Ok(format!(
+                "p50 {} · p95 {} from commit to searchable",
+                duration(latency.p50_seconds),
+                duration(latency.p95_seconds)
+            )),
+        );
+    }
+    if let Some(tokens) = &overview.tokens {
+        let (embedded, saved) = (thousands(tokens.embedded), thousands(tokens.saved));
+        line("tokens", Ok(format!("{embedded} embedded, {saved} saved")));
+    }
+    if !overview.services.is_empty() {
+        let mut names: Vec<String> = Vec::new();
+        for service in &overview.services {
+            let (sign, style) = if service.ready { ("✔", GOOD) } else { ("✖", BAD) };
+            let version = service.foreign_version.as_ref().map_or_else(String::new, |version| {
+                format!(" {}", styled(DIM, format_args!("(version {version}, figures unknown)")))
+            });
+            names.push(format!("{}{version}", styled(style, format_args!("{sign} {}", service.service))));
         }
+        line("services", Ok(names.join("  ")));
+    }
+    text
+}
+
+fn stages_table(overview: &Overview, text: &mut String, width: usize) {
+    let _ = writeln!(text, "{}", styled(STRONG, row("stream", &COLUMNS.map(|column| column.name.to_owned()), width)));
+    for stage in &overview.stages {
+        let _ = match stage {
+            Probe::Known(stage) => writeln!(text, "{}", stage_line(stage, width)),
+            Probe::Unknown(error) => writeln!(text, "{}", styled(BAD, error)),
+        };
     }
 }
 

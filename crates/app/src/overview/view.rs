@@ -7,11 +7,12 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Gauge, Paragraph, Sparkline, Wrap};
+use tidewheel_ops::Probe;
+use tidewheel_ops::overview::{Overview, Severity, Stage, SyncState as State};
+use tidewheel_ops::text::{duration, outlook, thousands};
+use tidewheel_telemetry::escape;
 
-use super::problems::{Severity, duration, outlook, thousands};
 use super::text::bytes;
-use super::{Overview, Probe, Stage, State};
-use crate::escape;
 use crate::printer::counted;
 
 /// Samples in the sparklines: two minutes at one per second.

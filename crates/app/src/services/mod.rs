@@ -6,10 +6,9 @@
 mod embedder;
 mod operations;
 mod ownership;
-mod reporter;
-mod scrape;
+mod publisher;
+mod searchable;
 mod stages;
-mod traces;
 
 use std::net::SocketAddr;
 use std::process;
@@ -17,6 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidewheel_pipeline::health::Readiness;
+use tidewheel_telemetry::recorder::{InstallError, Metrics};
+use tidewheel_telemetry::traces;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -30,10 +31,8 @@ use crate::settings::{Listen, Settings};
 
 pub(crate) use embedder::{Fetch, find as find_model, rehearse as rehearse_embedder};
 pub(crate) use ownership::{guard, while_owned};
-pub(crate) use scrape::numbers;
 use stages::process_name;
 pub(crate) use stages::{known_vectors, left_out, own_name, processor_options, upserter_options};
-pub(crate) use traces::probe as probe_traces;
 
 /// Shutdown timeout.
 const GRACE: Duration = Duration::from_secs(10);
@@ -105,9 +104,11 @@ impl Services {
     /// Starts the services, and the operations server if enabled.
     pub(crate) async fn start(kinds: &[Kind], settings: &Settings, fetch: Fetch) -> Result<Self, Failure> {
         let shutdown = CancellationToken::new();
-        let metrics = scrape::Metrics::install()?;
+        let metrics = Metrics::install(!cfg!(feature = "unmeasured"))?;
         let process = process_name();
-        let traces = traces::Exporter::start(settings, kinds, &process)?;
+        // The embedder processes texts, not changes, and emits no spans.
+        let traced = settings.traces.as_ref().filter(|_| kinds.iter().any(|kind| *kind != Kind::Embedder));
+        let traces = traced.map(|options| traces::Exporter::start(options, &process)).transpose()?;
         let mut services = Self { tasks: JoinSet::new(), traces, shutdown: shutdown.clone(), bound: Bound::default() };
         let mut ready: Vec<(&'static str, Ready)> = Vec::new();
         let operations = match operations_address(settings, kinds) {
@@ -122,29 +123,32 @@ impl Services {
         }
         let address = operations.as_ref().and_then(|listener| listener.local_addr().ok());
         services.bound.operations = address;
-        let reporter = reporter::Reporter {
+        let publisher = publisher::Publisher {
             process,
             operations: address.map(|address| address.to_string()),
             services: ready.clone(),
             redis: connect::redis(settings)?,
-            metrics: metrics.clone(),
+            reporter: metrics.reporter(),
         };
         if !cfg!(feature = "unmeasured") {
-            services.tasks.spawn(reporter.run(shutdown.clone()));
+            services.tasks.spawn(publisher.run(shutdown.clone()));
         }
         // Single services leave the console to `tidewheel console`, since many may run with the same settings.
         let console = if kinds.len() > 1 { console::bind(&settings.console).await? } else { None };
         services.bound.console = console.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = operations {
             let looker = Looker::new(settings).within(operations::SCRAPE);
-            let more = crate::commands::wait::http::router(settings)?.merge(console::signpost(console.as_ref()));
+            let more = searchable::router(settings)?.merge(console::signpost(console.as_ref()));
             let (http, shutdown) = (settings.http.clone(), shutdown.clone());
             services.tasks.spawn(operations::serve(listener, http, ready, looker, metrics.clone(), more, shutdown));
         }
         if let Some(listener) = console {
             services.tasks.spawn(console::serve(listener, settings.clone(), shutdown.clone()));
         }
-        services.tasks.spawn(metrics.keep(shutdown));
+        services.tasks.spawn(async move {
+            metrics.keep(shutdown).await;
+            Ok(())
+        });
         Ok(services)
     }
 
@@ -152,16 +156,19 @@ impl Services {
         &self,
         kind: Kind,
         settings: &Settings,
-        metrics: &scrape::Metrics,
+        metrics: &Metrics,
         fetch: &Fetch,
     ) -> Result<(stages::Task, Ready), Failure> {
         let shutdown = self.shutdown.clone();
-        let tracer = self.traces.as_ref().map(|traces| traces.tracer(kind));
+        let tracer = self.traces.as_ref().map(|traces| traces.tracer(kind.name()));
         match kind {
             Kind::Producer => stages::producer(settings, tracer, shutdown),
             Kind::Processor => stages::processor(settings, tracer, shutdown),
             Kind::Upserter => stages::upserter(settings, tracer, shutdown),
-            Kind::Embedder => embedder::embedder(settings, metrics.render(), fetch.clone(), shutdown),
+            Kind::Embedder => {
+                let metrics = metrics.clone();
+                embedder::embedder(settings, Arc::new(move || metrics.render()), fetch.clone(), shutdown)
+            }
         }
     }
 
@@ -237,5 +244,11 @@ pub(crate) fn operations_address(settings: &Settings, kinds: &[Kind]) -> Option<
         Listen::Off => None,
         Listen::At(address) => Some(address.clone()),
         Listen::Default => (kinds.len() > 1).then(|| DEFAULT_OPERATIONS_ADDRESS.to_owned()),
+    }
+}
+
+impl From<InstallError> for Failure {
+    fn from(error: InstallError) -> Self {
+        Self::new(error.to_string())
     }
 }

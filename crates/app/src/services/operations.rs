@@ -14,13 +14,13 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 use tidewheel_serving::{Access, Gate, Guard, Server};
+use tidewheel_telemetry::recorder::Metrics;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::Ready;
-use super::scrape::Metrics;
 use crate::exit::Failure;
-use crate::overview::Looker;
+use crate::overview::{Looker, gauges};
 use crate::serving::{self, Need, Surface};
 use crate::settings::Serving;
 
@@ -104,6 +104,6 @@ async fn scrape(State(Shared(shared)): State<Shared>) -> Response {
     for (name, readiness) in &shared.services {
         Metrics::ready(name, readiness().ready);
     }
-    Metrics::overview(&shared.looker.look().await);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shared.metrics.render()()).into_response()
+    gauges::record(&shared.looker.look().await);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shared.metrics.render()).into_response()
 }

@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::Problem;
 use super::keys::{self, KEYS, Key};
 use super::origin::Origin;
+use super::otel;
 use super::value::{Kind, Value, quoted};
 
 /// Input besides the settings file.
@@ -42,7 +43,7 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    /// Applies defaults, the file, the environment and the flags. Returns all problems, not only the first.
+    /// Applies defaults, OpenTelemetry's variables, the file, the environment and the flags. Returns all problems, not only the first.
     pub(crate) fn gather(given: &Given) -> (Self, Vec<Problem>) {
         let mut layers = Self::default();
         let mut problems = Vec::new();
@@ -50,6 +51,9 @@ impl Layers {
             if let Some(default) = key.default {
                 problems.extend(layers.set_text(key.name, default, Origin::Default).err());
             }
+        }
+        for otel::Given { key, text, variable } in otel::read(&given.environment).0 {
+            problems.extend(layers.set_text(key, &text, Origin::Environment(variable)).err());
         }
         match find_file(given) {
             Ok(Some((path, text))) => {
@@ -75,6 +79,10 @@ impl Layers {
         }
         for (flag, name, text) in &given.flags {
             problems.extend(layers.set_text(name, text, Origin::Flag(flag.clone())).err());
+        }
+        // The settings name a file with the headers instead.
+        if layers.values.contains_key("traces.headers_file") {
+            layers.values.retain(|key, sourced| *key != "traces.headers" || !sourced.origin.is_otel());
         }
         (layers, problems)
     }

@@ -1,4 +1,4 @@
-//! Settings: defaults, then `tidewheel.toml`, then `TIDEWHEEL__TABLE__KEY`, then flags.
+//! Settings: defaults, then OpenTelemetry's variables, then `tidewheel.toml`, then `TIDEWHEEL__TABLE__KEY`, then flags.
 //!
 //! Guarantees: every value has its origin; an unknown key is rejected with the nearest known one; an invalid value is rejected with
 //! its key, origin and expected form; secrets are never shown. All problems are reported together.
@@ -9,6 +9,7 @@ mod error;
 mod keys;
 mod layers;
 mod origin;
+mod otel;
 #[cfg(test)]
 mod reference;
 mod resolve;
@@ -24,9 +25,7 @@ pub(crate) use keys::{KEYS, Key, variable};
 pub(crate) use layers::{Given, Layers, USUAL_PLACES};
 pub(crate) use origin::Origin;
 pub(crate) use resolve::reachable;
-pub(crate) use resolved::{
-    Console, Consumer, Embedder, Listen, Log, Provider, Serving, Settings, Thresholds, Traces, Webhook,
-};
+pub(crate) use resolved::{Console, Consumer, Embedder, Listen, Provider, Serving, Settings, Webhook};
 pub(crate) use units::parse_duration;
 pub(crate) use warning::Warning;
 

@@ -23,6 +23,13 @@ pub(crate) enum Origin {
     LocalStack,
 }
 
+impl Origin {
+    /// Whether this is a standard variable of OpenTelemetry.
+    pub(crate) fn is_otel(&self) -> bool {
+        matches!(self, Self::Environment(name) if name.starts_with("OTEL_"))
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

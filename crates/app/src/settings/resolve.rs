@@ -9,15 +9,19 @@ use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::ClientTls;
 use tidewheel_core::trace::Share;
 use tidewheel_embed::client::Api;
+use tidewheel_ops::overview::Thresholds;
 use tidewheel_serving::{Network, TlsFiles};
+use tidewheel_telemetry::logging::LogOptions;
+use tidewheel_telemetry::traces::TracesOptions;
 
 use super::error::Problem;
 use super::keys;
 use super::layers::Layers;
 use super::origin::Origin;
+use super::otel;
 use super::resolved::{
-    Console, Consumer, Documents, Embedder, Embedding, Listen, Local, Log, MongoDb, Monitor, Producer, Provider,
-    Qdrant, Redis, Serving, Settings, Streams, Thresholds, Traces, Webhook,
+    Console, Consumer, Documents, Embedder, Embedding, Listen, Local, MongoDb, Monitor, Producer, Provider, Qdrant,
+    Redis, Serving, Settings, Streams, Webhook,
 };
 use super::units;
 use super::value::{Value, quoted};
@@ -106,7 +110,7 @@ pub(crate) fn resolve(layers: &Layers, problems: &mut Vec<Problem>) -> Settings 
         },
         monitor: monitor(&mut reader),
         traces: traces(&mut reader),
-        log: Log {
+        log: LogOptions {
             json: reader.text("log.format").map(|format| format == "json"),
             level: reader.text_or_empty("log.level"),
             level_is_set: reader.is_set("log.level"),
@@ -167,11 +171,24 @@ fn monitor(reader: &mut Reader<'_>) -> Monitor {
     }
 }
 
-fn traces(reader: &mut Reader<'_>) -> Option<Traces> {
+fn traces(reader: &mut Reader<'_>) -> Option<TracesOptions> {
+    let whole = Origin::Environment(otel::WHOLE_ENDPOINT.into());
     let headers = reader.secret("traces.headers", "traces.headers_file");
-    let share = reader.share("traces.share");
-    let tls = reader.client_tls(["traces.ca_file", "traces.cert_file", "traces.key_file"]);
-    reader.address("traces.endpoint").map(|endpoint| Traces { endpoint, share, headers, tls })
+    Some(TracesOptions {
+        endpoint: reader.address("traces.endpoint")?,
+        endpoint_is_whole: reader.origin("traces.endpoint") == Some(&whole),
+        share: reader.share("traces.share"),
+        headers,
+        headers_are_encoded: reader.origin("traces.headers").is_some_and(Origin::is_otel),
+        tls: reader.client_tls(["traces.ca_file", "traces.cert_file", "traces.key_file"]),
+        timeout: reader.duration("traces.timeout"),
+        service_name: reader.text("traces.service_name"),
+        resource_attributes: reader.text("traces.resource_attributes"),
+        queue: reader.size("traces.queue").unwrap_or_default(),
+        batch: reader.size("traces.batch").unwrap_or_default(),
+        interval: reader.duration("traces.interval"),
+        export_timeout: reader.duration("traces.export_timeout"),
+    })
 }
 
 /// OpenAI's base URL.

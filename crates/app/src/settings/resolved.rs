@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::ClientTls;
-use tidewheel_core::trace::Share;
 use tidewheel_embed::client::Api;
+use tidewheel_ops::overview::Thresholds;
 use tidewheel_serving::{Network, TlsFiles};
+use tidewheel_telemetry::logging::LogOptions;
+use tidewheel_telemetry::traces::TracesOptions;
 
 /// All settings.
 #[derive(Clone, Debug)]
@@ -32,8 +34,8 @@ pub(crate) struct Settings {
     pub(crate) console: Console,
     pub(crate) monitor: Monitor,
     /// Unset: tracing is disabled.
-    pub(crate) traces: Option<Traces>,
-    pub(crate) log: Log,
+    pub(crate) traces: Option<TracesOptions>,
+    pub(crate) log: LogOptions,
     pub(crate) local: Local,
 }
 
@@ -197,25 +199,6 @@ pub(crate) struct Monitor {
     pub(crate) webhook: Option<Webhook>,
 }
 
-/// Thresholds of problems.
-#[derive(Clone, Debug)]
-pub(crate) struct Thresholds {
-    /// Maximum backlog of stage 1.
-    pub(crate) stage_1: u64,
-    /// Maximum backlog of stage 2.
-    pub(crate) stage_2: u64,
-    /// Maximum time without an acknowledgement despite a backlog.
-    pub(crate) no_progress: Duration,
-    /// Maximum p95 of commit-to-searchable latency.
-    pub(crate) latency: Duration,
-    /// Minimum time for which the oplog still covers the checkpoint.
-    pub(crate) oplog_time_left: Duration,
-    /// Maximum Redis memory usage, in percent of its limit.
-    pub(crate) redis_memory_percent: u64,
-    /// Maximum number of dead letters.
-    pub(crate) dead_letters: u64,
-}
-
 /// The webhook. Its URL is a secret: with some services the URL alone authorizes posting.
 #[derive(Clone, Debug)]
 pub(crate) struct Webhook {
@@ -225,29 +208,6 @@ pub(crate) struct Webhook {
     pub(crate) tls: ClientTls,
     /// Per attempt.
     pub(crate) timeout: Duration,
-}
-
-/// `traces`: the OTLP/HTTP collector and sampling.
-#[derive(Clone, Debug)]
-pub(crate) struct Traces {
-    /// The collector's base URL.
-    pub(crate) endpoint: Secret,
-    /// Sampling ratio of changes.
-    pub(crate) share: Share,
-    /// Headers for the collector, as comma-separated `name=value`.
-    pub(crate) headers: Option<Secret>,
-    pub(crate) tls: ClientTls,
-}
-
-/// `log`.
-#[derive(Clone, Debug)]
-pub(crate) struct Log {
-    /// Unset: text on a terminal, JSON otherwise.
-    pub(crate) json: Option<bool>,
-    /// A level, or directives as in `RUST_LOG`.
-    pub(crate) level: String,
-    /// Whether the level is set explicitly.
-    pub(crate) level_is_set: bool,
 }
 
 /// `local`: the local stack.

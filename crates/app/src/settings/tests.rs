@@ -1,10 +1,11 @@
 use std::path::PathBuf;
 
-use tidewheel_core::trace::Share;
 use tidewheel_embed::client::Api;
 
 use super::value::Kind;
 use super::*;
+
+mod traces;
 
 fn given(file: Option<&str>, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> (Given, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -147,20 +148,6 @@ fn secrets_are_redacted() {
     assert!(shown.iter().any(|value| value == "\"redis://***@cache:6379\""));
     assert!(!shown.concat().contains("hunter2"));
     assert!(!format!("{loaded:?}").contains("hunter2"));
-}
-
-#[test]
-fn traces_are_disabled_without_an_endpoint() {
-    assert!(loaded("[traces]\nshare = 0.5\n", &[], &[]).settings.traces.is_none());
-    let file = "[traces]\nendpoint = \"http://ann:hunter2@far:4318\"\nshare = 0.25\nheaders = \"api-key=hunter2\"\n";
-    let loaded = loaded(file, &[], &[]);
-    let traces = loaded.settings.traces.as_ref().unwrap();
-    assert_eq!(traces.share, Share::new(0.25));
-    assert!(!format!("{traces:?}").contains("hunter2"));
-    let whole = self::loaded(file, &[("TIDEWHEEL__TRACES__SHARE", "1")], &[]);
-    assert_eq!(whole.settings.traces.unwrap().share, Share::ALL);
-    let wrong = problems("[traces]\nshare = 50\n", &[], &[]);
-    assert_eq!(wrong[0].0, "invalid traces.share 50 (tidewheel.toml:2): expected a number from 0 to 1 such as 0.05");
 }
 
 #[test]

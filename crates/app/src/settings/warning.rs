@@ -8,6 +8,7 @@ use tidewheel_core::address;
 use super::keys;
 use super::layers::{Given, Layers};
 use super::origin::Origin;
+use super::otel;
 use super::value::Value;
 
 /// Required similarity of a variable without our prefix.
@@ -45,6 +46,13 @@ pub(crate) enum Warning {
         /// The reason.
         because: &'static str,
     },
+    /// A standard variable of OpenTelemetry that is invalid or unsupported.
+    IgnoredVariable {
+        /// Its name.
+        name: &'static str,
+        /// The reason.
+        because: String,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -55,6 +63,7 @@ impl fmt::Display for Warning {
             }
             Self::UnknownVariable { name, .. } => write!(f, "${name} is not a setting and has no effect"),
             Self::NoEffect { key, origin, because } => write!(f, "{key} ({origin}) has no effect: {because}"),
+            Self::IgnoredVariable { name, because } => write!(f, "${name} has no effect: {because}"),
         }
     }
 }
@@ -71,6 +80,7 @@ impl Warning {
             Self::UnknownVariable { nearest: Some(nearest), .. } => format!("did you mean {nearest}?"),
             Self::UnknownVariable { .. } => format!("settings are named {}TABLE__KEY", keys::PREFIX),
             Self::NoEffect { key, .. } => format!("remove {key}, or correct the other setting"),
+            Self::IgnoredVariable { name, .. } => format!("unset {name}, or configure traces with settings"),
         }
     }
 }
@@ -78,6 +88,10 @@ impl Warning {
 /// Returns all warnings.
 pub(super) fn warnings(given: &Given, layers: &Layers) -> Vec<Warning> {
     let mut warnings: Vec<Warning> = given.environment.iter().filter_map(|(name, _)| unknown_variable(name)).collect();
+    let ignored = otel::read(&given.environment).1.into_iter();
+    warnings.extend(
+        ignored.map(|otel::Ignored { variable, because }| Warning::IgnoredVariable { name: variable, because }),
+    );
     let set = || keys::KEYS.iter().filter_map(|key| Some((key.name, layers.get(key.name)?)));
     warnings.extend(set().filter_map(|(key, sourced)| match (&sourced.origin, &sourced.value) {
         (Origin::Flag(flag), Value::Secret(_)) => Some(Warning::OnCommandLine { key, flag: flag.clone() }),
@@ -86,7 +100,9 @@ pub(super) fn warnings(given: &Given, layers: &Layers) -> Vec<Warning> {
         }
         _ => None,
     }));
-    warnings.extend(set().filter(|(_, sourced)| sourced.origin != Origin::Default).filter_map(|(key, sourced)| {
+    // OpenTelemetry's variables may be meant for other programs.
+    let own = |origin: &Origin| *origin != Origin::Default && !origin.is_otel();
+    warnings.extend(set().filter(|(_, sourced)| own(&sourced.origin)).filter_map(|(key, sourced)| {
         let because = ineffective(key, layers)?;
         Some(Warning::NoEffect { key, origin: sourced.origin.clone(), because })
     }));

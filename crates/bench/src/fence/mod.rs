@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Handover, Index, Retention, Tombstones};
+use tidewheel_core::ports::{Handover, Index, Retention, StageInspector as _, Tombstones};
 use tidewheel_core::streams::STAGE_2;
 use tidewheel_local::stack::{Server, Stack};
 use tidewheel_pipeline::consumer::ConsumerOptions;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::PortResult;
 use crate::embedded::Vectors;
@@ -30,6 +31,17 @@ pub struct EmbedderInfo {
     pub dimension: usize,
     /// Maximum number of tokens of a text, without the special tokens; tokens beyond it are not embedded.
     pub max_tokens: usize,
+    /// Its load when this was requested; `None` if it does not report it.
+    pub load: Option<EmbedderLoad>,
+}
+
+/// The load of an embedder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmbedderLoad {
+    /// Tokens embedded since its start.
+    pub tokens: u64,
+    /// Queued tokens.
+    pub queued_tokens: u64,
 }
 
 /// Converts texts into vectors.

@@ -7,6 +7,7 @@
 mod dead_letters;
 mod embedder;
 mod index;
+mod inspect;
 mod journal;
 mod ownership;
 mod queue;
@@ -17,10 +18,14 @@ mod stream_log;
 use crate::error::PortError;
 
 pub use dead_letters::{ABOUT, DeadLetters, Letter, Retried};
-pub use embedder::{Embedder, EmbedderInfo, Purpose};
+pub use embedder::{Embedder, EmbedderInfo, EmbedderLoad, Purpose};
 pub use index::{
     Aliases, Collected, CollectionRegistry, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector,
     KnownVectors, Named, Point, Stored, Tombstones, Written,
+};
+pub use inspect::{
+    EntryFinder, EntryState, FoundEntries, FoundEntry, HistoryWindow, IdReading, SourceHistory, SourceInspector,
+    StageInspector,
 };
 pub use journal::{Appended, Checkpoint, Damage, Journal, Parked, Position, Positions, Repair, SnapshotState};
 pub use ownership::{Ownable, Registry};

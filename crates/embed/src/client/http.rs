@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{Certificate, Client, ClientBuilder, Identity, RequestBuilder, StatusCode, Url};
+use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
 use tidewheel_core::address;
 use tidewheel_core::error::{Cause, ErrorClass, PortError, Server, with_causes};
@@ -26,29 +26,13 @@ const EXCERPT: usize = 200;
 
 /// Creates a pooled client for this address.
 pub(super) fn client(address: &str, timeout: Duration, pem: &Pem) -> Result<Client, PortError> {
-    secure(tidewheel_http::builder(address), pem)
+    tidewheel_http::secure(tidewheel_http::builder(address), pem)
         .map_err(|error| error.with_hint("check embedding.ca_file, embedding.cert_file and embedding.key_file"))?
         .timeout(timeout)
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
         .tcp_nodelay(true)
         .build()
         .map_err(|cause| PortError::fatal(format!("failed to set up the HTTP client: {}", with_causes(&cause))))
-}
-
-/// Applies TLS settings: trusts only the private CA, if one is set, and presents the client certificate, if one is set.
-///
-/// # Errors
-/// Fatal if a certificate or the key is invalid.
-pub fn secure(mut builder: ClientBuilder, pem: &Pem) -> Result<ClientBuilder, PortError> {
-    let invalid = |cause: reqwest::Error| PortError::fatal(format!("failed to set up TLS: {}", with_causes(&cause)));
-    if let Some(ca) = &pem.ca {
-        builder = builder.tls_certs_only(Certificate::from_pem_bundle(ca).map_err(invalid)?);
-    }
-    if let Some((cert, key)) = &pem.identity {
-        let both = [cert.as_slice(), b"\n", key.as_slice()].concat();
-        builder = builder.identity(Identity::from_pem(&both).map_err(invalid)?);
-    }
-    Ok(builder)
 }
 
 /// Parses `embedding.url`.

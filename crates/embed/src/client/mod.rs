@@ -19,6 +19,5 @@ mod tidewheel;
 mod tokens;
 
 pub use api::Api;
-pub use http::secure;
 pub use remote::{RemoteClient, RemoteOptions};
 pub use tidewheel::{ClientOptions, TidewheelClient};

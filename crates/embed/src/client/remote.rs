@@ -323,6 +323,7 @@ impl Embedder for RemoteClient {
             revision: format!("{}{}", reported.revision.as_deref().unwrap_or_default(), self.options.passage_prefix),
             dimension: *dimension,
             max_tokens: self.room(reported.max_tokens),
+            load: None,
         })
     }
 

@@ -9,7 +9,7 @@ use reqwest::{Client, Method, RequestBuilder, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use tidewheel_core::embedded::Vectors;
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{Embedder, EmbedderInfo, PortResult, Purpose};
+use tidewheel_core::ports::{Embedder, EmbedderInfo, EmbedderLoad, PortResult, Purpose};
 use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::Pem;
 use tidewheel_core::tokens::{Tokens, Words};
@@ -60,6 +60,8 @@ struct RemoteInfo {
     /// Missing in older embedders.
     #[serde(default)]
     features: Vec<String>,
+    /// Missing in older embedders.
+    load: Option<EmbedderLoad>,
 }
 
 impl RemoteInfo {
@@ -217,6 +219,7 @@ impl Embedder for TidewheelClient {
             revision: info.vector_revision(),
             dimension: info.dimension,
             max_tokens: info.max_text_tokens,
+            load: info.load,
         })
     }
 

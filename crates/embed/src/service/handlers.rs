@@ -5,11 +5,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tidewheel_core::ports::Purpose;
+use tidewheel_core::ports::{EmbedderLoad, Purpose};
 
-use super::Service;
 use super::error::ApiError;
 use super::vectors::{self, Rows};
+use super::{Info, Service};
 
 /// The purpose of a text, as written in a request.
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -107,9 +107,17 @@ pub(super) async fn ready(State(service): State<Service>) -> Response {
     (status, axum::Json(json!({"status": text}))).into_response()
 }
 
+/// The response of `GET /info`.
+#[derive(Serialize)]
+struct InfoAnswer<'a> {
+    #[serde(flatten)]
+    info: &'a Info,
+    load: EmbedderLoad,
+}
+
 /// `GET /info`.
 pub(super) async fn info(State(service): State<Service>) -> Response {
-    axum::Json(service.info()).into_response()
+    axum::Json(InfoAnswer { info: service.info(), load: service.load() }).into_response()
 }
 
 /// `GET /metrics`.

@@ -2,11 +2,13 @@
 //!
 //! There is no padding metric: tiles contain no padding.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
+use tidewheel_core::ports::EmbedderLoad;
 
 /// Requests answered, by status class (`2xx`, `4xx`, `5xx`).
 pub const REQUESTS: &str = "tidewheel_embedder_requests_total";
@@ -44,6 +46,9 @@ pub(super) struct ServiceMetrics {
     queue_seconds: Histogram,
     compute_seconds: Histogram,
     tile_fill: Histogram,
+    /// The values of [`EmbedderLoad`], which no recorder is needed for.
+    embedded: AtomicU64,
+    queued: AtomicU64,
 }
 
 impl ServiceMetrics {
@@ -71,6 +76,8 @@ impl ServiceMetrics {
             queue_seconds: histogram!(QUEUE_SECONDS),
             compute_seconds: histogram!(COMPUTE_SECONDS),
             tile_fill: histogram!(TILE_FILL),
+            embedded: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
         }
     }
 
@@ -102,12 +109,21 @@ impl ServiceMetrics {
     pub(super) fn computed(&self, texts: usize, tokens: usize, room: usize, took: Duration) {
         self.texts.increment(texts as u64);
         self.tokens.increment(tokens as u64);
+        self.embedded.fetch_add(tokens as u64, Ordering::Relaxed);
         self.compute_seconds.record(took);
         #[expect(clippy::cast_precision_loss, reason = "a tile has hundreds of tokens")]
         self.tile_fill.record(tokens as f64 / room.max(1) as f64);
     }
 
+    pub(super) fn load(&self) -> EmbedderLoad {
+        EmbedderLoad {
+            tokens: self.embedded.load(Ordering::Relaxed),
+            queued_tokens: self.queued.load(Ordering::Relaxed),
+        }
+    }
+
     pub(super) fn queue(&self, tokens: usize, requests: usize) {
+        self.queued.store(tokens as u64, Ordering::Relaxed);
         #[expect(clippy::cast_precision_loss, reason = "the queue is bounded far below 2^52")]
         {
             self.queue_tokens.set(tokens as f64);

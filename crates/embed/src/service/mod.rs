@@ -35,7 +35,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
-use tidewheel_core::ports::Purpose;
+use tidewheel_core::ports::{EmbedderLoad, Purpose};
 use tidewheel_serving::{Access, Gate, Guard, Server};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -54,7 +54,7 @@ pub use options::{Render, ServiceOptions};
 /// Time to send the remaining responses after the drain.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// The response of `GET /info`.
+/// What does not change while the service runs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Info {
     /// The engine.
@@ -190,9 +190,13 @@ impl Service {
             .with_state(self.clone())
     }
 
-    /// Returns the response of `GET /info`.
+    /// Returns what does not change while the service runs.
     pub fn info(&self) -> &Info {
         &self.inner.info
+    }
+
+    fn load(&self) -> EmbedderLoad {
+        self.inner.metrics.load()
     }
 
     /// Stops accepting requests: new ones are answered with 503, queued ones are still computed.

@@ -13,7 +13,7 @@ use tidewheel_core::ports::{
 use tidewheel_core::version::{ClusterTime, Version};
 
 use super::{Marked, Progress};
-use crate::newest::{Carries, newest};
+use crate::newest::{Carries, newest, refuse_newer};
 use crate::producer;
 
 /// Number of consecutive empty batches, each after a wait of a second except the first, after which a feed has caught
@@ -127,6 +127,7 @@ impl<T: Carries + Marked> Entries<T> {
     pub(super) async fn next(&mut self, max: usize) -> PortResult<Read<T>> {
         let mut page = self.stream_log.page(&self.after, max).await?;
         page.retain(|delivery| delivery.id <= self.extent.last);
+        refuse_newer(&page)?;
         let Some(last) = page.last() else { return Ok(None) };
         self.after = last.id.clone();
         let (read, mut letters) = (page.len() as u64, Vec::new());

@@ -15,3 +15,4 @@ mod reuse;
 mod rollback;
 mod tombstones;
 mod traces;
+mod upgrades;

@@ -6,7 +6,7 @@ use mongodb::Client;
 use mongodb::options::ReadConcern;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{PortResult, Source as _};
+use tidewheel_core::ports::{HistoryWindow, PortResult, Source as _, SourceHistory, SourceInspector as _};
 use tidewheel_core::version::ClusterTime;
 
 use super::MongoSource;
@@ -22,51 +22,6 @@ pub enum Topology {
     Standalone,
 }
 
-/// The oplog window. A producer that was down for longer misses changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OplogWindow {
-    /// The oldest entry.
-    pub first: ClusterTime,
-    /// The newest entry.
-    pub last: ClusterTime,
-}
-
-impl OplogWindow {
-    /// The window's length in seconds.
-    pub fn seconds(&self) -> u64 {
-        u64::from(self.last.seconds.saturating_sub(self.first.seconds))
-    }
-}
-
-/// The oplog: its window and fill level.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Oplog {
-    /// The oldest and the newest entry.
-    pub window: OplogWindow,
-    /// Size in bytes, and the size at which MongoDB removes the oldest entries; `None` without permission.
-    pub bytes: Option<(u64, u64)>,
-}
-
-impl Oplog {
-    /// Estimated seconds until the entry at `time` is removed, at the average write rate of the window. 0 if it has
-    /// been removed.
-    pub fn seconds_left(&self, time: ClusterTime) -> u64 {
-        let window = self.window.seconds();
-        let behind = u64::from(time.seconds.saturating_sub(self.window.first.seconds));
-        if time < self.window.first {
-            return 0;
-        }
-        // MongoDB removes nothing below the limit.
-        let until_full = match self.bytes {
-            Some((used, limit)) if used > 0 => {
-                (window.max(1) as f64 * limit.saturating_sub(used) as f64 / used as f64) as u64
-            }
-            _ => 0,
-        };
-        behind + until_full
-    }
-}
-
 /// State of the source.
 #[derive(Clone, Debug)]
 pub struct MongoFacts {
@@ -77,7 +32,7 @@ pub struct MongoFacts {
     /// Whether the server is a writable primary.
     pub primary: bool,
     /// The oplog window; `None` without permission, or on a sharded cluster.
-    pub oplog: Option<OplogWindow>,
+    pub oplog: Option<HistoryWindow>,
     /// Result of opening a change stream.
     pub watch: Result<(), PortError>,
     /// The selected collections with their estimated document counts.
@@ -129,14 +84,14 @@ async fn watch(source: &MongoSource) -> Result<(), PortError> {
 }
 
 /// The oplog's window and size. Fails if the server is unreachable.
-pub(super) async fn history(source: &MongoSource) -> PortResult<Option<Oplog>> {
+pub(super) async fn history(source: &MongoSource) -> PortResult<Option<SourceHistory>> {
     let server = &source.server;
     let hello = server.admin("send hello to", doc! { "hello": 1 }).await?;
     if hello.get_str("setName").is_err() {
         return Ok(None);
     }
     let Some(window) = oplog(server.client()).await else { return Ok(None) };
-    Ok(Some(Oplog { window, bytes: oplog_bytes(server.client()).await }))
+    Ok(Some(SourceHistory { window, bytes: oplog_bytes(server.client()).await }))
 }
 
 /// Bytes in the oplog and its limit; `None` without permission.
@@ -154,7 +109,7 @@ async fn oplog_bytes(client: &Client) -> Option<(u64, u64)> {
 }
 
 /// First and last entry of the oplog; `None` without permission, which is not an error here.
-async fn oplog(client: &Client) -> Option<OplogWindow> {
+async fn oplog(client: &Client) -> Option<HistoryWindow> {
     let oplog = client.database("local").collection::<bson::Document>("oplog.rs");
     let end = async move |direction: i32| {
         let oplog = oplog.clone();
@@ -173,5 +128,5 @@ async fn oplog(client: &Client) -> Option<OplogWindow> {
         let time = entry.get_timestamp("ts").ok()?;
         Some(ClusterTime { seconds: time.time, increment: time.increment })
     };
-    Some(OplogWindow { first: end(1).await?, last: end(-1).await? })
+    Some(HistoryWindow { first: end(1).await?, last: end(-1).await? })
 }

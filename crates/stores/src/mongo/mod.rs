@@ -38,13 +38,15 @@ use tidewheel_core::address;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::installation::SourceIdentity;
-use tidewheel_core::ports::{Feed, FeedError, PortResult, Scan, Source, SourceRow, StartAt};
+use tidewheel_core::ports::{
+    Feed, FeedError, PortResult, Scan, Source, SourceHistory, SourceInspector, SourceRow, StartAt,
+};
 use tidewheel_core::secret::Secret;
 use tidewheel_core::version::ClusterTime;
 use tracing::warn;
 
-pub use inspect::{MongoFacts, Oplog, OplogWindow, Topology};
-pub use reading::{IdReading, id_readings};
+pub use inspect::{MongoFacts, Topology};
+pub use reading::id_readings;
 use reduced::FailedReads;
 use selection::Selection;
 use server::{Kind, Server};
@@ -110,9 +112,19 @@ impl MongoSource {
     pub async fn identity(&self) -> PortResult<SourceIdentity> {
         deployment::identity(self).await
     }
+}
 
-    /// Returns the names of the database's collections if the selection matches none of them; nothing otherwise.
-    pub async fn passed_over(&self) -> PortResult<Vec<String>> {
+#[async_trait]
+impl SourceInspector for MongoSource {
+    async fn cluster_time(&self) -> PortResult<ClusterTime> {
+        self.server.now().await
+    }
+
+    async fn history(&self) -> PortResult<Option<SourceHistory>> {
+        inspect::history(self).await
+    }
+
+    async fn passed_over(&self) -> PortResult<Vec<String>> {
         let listed = self.server.collections().await?.into_iter();
         let collections = listed.filter(|listed| listed.kind == Kind::Collection);
         let mut names: Vec<String> = collections.map(|listed| listed.name).collect();
@@ -122,12 +134,6 @@ impl MongoSource {
         }
         names.sort_unstable();
         Ok(names)
-    }
-
-    /// Returns the oplog's window and fill level. Cheap enough for a call every few seconds. `None` without permission,
-    /// or on a sharded cluster.
-    pub async fn oplog(&self) -> PortResult<Option<Oplog>> {
-        inspect::history(self).await
     }
 }
 

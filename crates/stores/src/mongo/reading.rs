@@ -3,22 +3,12 @@
 use bson::oid::ObjectId;
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, UuidRepresentation, doc};
+use tidewheel_core::ports::IdReading;
 use uuid::Uuid;
 
 use super::event::id_of;
 use super::extjson::{self, Form};
 use super::keys::key_of;
-
-/// An interpretation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdReading {
-    /// The type, for people: `ObjectId`, `text`, …
-    pub kind: &'static str,
-    /// The [key](tidewheel_core::key).
-    pub key: String,
-    /// Relaxed extended JSON.
-    pub id: String,
-}
 
 /// Every plausible interpretation of a text, the likeliest first: extended JSON, an ObjectId of 24 hexadecimal digits,
 /// a UUID and its legacy byte orders, a number, and the text itself.

@@ -1,85 +1,28 @@
 //! Lookup of documents' entries in a stream, for operators.
 
+use async_trait::async_trait;
 use redis::Value;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{EntryId, PortResult};
-use tidewheel_core::streams::{LEASE, Stage};
-use tidewheel_core::wire::RawFields;
+use tidewheel_core::ports::{EntryFinder, EntryState, FoundEntries, FoundEntry, PortResult};
+use tidewheel_core::streams::Stage;
 
 use super::{RedisStore, reply, script};
 
 /// Entries scanned per script call: a few milliseconds of Redis' time with vectors and documents of ordinary size.
 const AT_ONCE: u64 = 500;
 
-/// Delivery state of an entry in its stage's consumer group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EntryState {
-    /// Not delivered yet.
-    Waiting,
-    /// Delivered to a consumer and not acknowledged.
-    Pending {
-        /// The consumer's name.
-        consumer: String,
-        /// Milliseconds since its delivery, or since the consumer last renewed its claim.
-        idle_ms: u64,
-        /// Number of deliveries.
-        deliveries: u64,
-    },
-    /// Acknowledged, and kept for replays.
-    Confirmed,
-}
-
-/// An entry without its vectors.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundEntry {
-    /// The entry id.
-    pub id: EntryId,
-    /// Its delivery state; meaningless in a dead-letter stream.
-    pub state: EntryState,
-    /// Its fields.
-    pub fields: RawFields,
-}
-
-/// Result of a lookup in a stream.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FoundEntries {
-    /// The entries, newest first.
-    pub entries: Vec<FoundEntry>,
-    /// Number of entries scanned, newest first.
-    pub looked_at: u64,
-    /// Whether the whole stream was scanned.
-    pub complete: bool,
-}
-
-impl RedisStore {
-    /// Finds the entries of these documents, given by namespace and canonical key, and of their whole collections,
-    /// among the newest `most` entries of a stage.
-    pub async fn entries_of(
-        &self,
-        stage: Stage,
-        documents: &[(Namespace, String)],
-        most: u64,
-    ) -> PortResult<FoundEntries> {
+#[async_trait]
+impl EntryFinder for RedisStore {
+    async fn entries_of(&self, stage: Stage, documents: &[(Namespace, String)], most: u64) -> PortResult<FoundEntries> {
         self.look_through(stage.stream, stage.group, documents, most).await
     }
 
-    /// Finds the dead letters of these documents.
-    pub async fn letters_of(
-        &self,
-        stage: Stage,
-        documents: &[(Namespace, String)],
-        most: u64,
-    ) -> PortResult<FoundEntries> {
+    async fn letters_of(&self, stage: Stage, documents: &[(Namespace, String)], most: u64) -> PortResult<FoundEntries> {
         self.look_through(stage.dead_letters, "", documents, most).await
     }
+}
 
-    /// The producer that holds the lease, if any.
-    pub async fn leader(&self) -> PortResult<Option<String>> {
-        let doing = "read the producer's lease";
-        let answer = self.send(doing, redis::cmd("GET").arg(LEASE)).await?;
-        reply::optional_text(answer).map_err(self.garbled(doing))
-    }
-
+impl RedisStore {
     async fn look_through(
         &self,
         stream: &str,

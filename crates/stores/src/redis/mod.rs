@@ -48,7 +48,6 @@ use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::ClientTls;
 
 pub use audit_log::{Action, Recorded};
-pub use entries::{EntryState, FoundEntries, FoundEntry};
 pub use inspect::RedisFacts;
 pub use queue::RedisQueue;
 pub use services::Published;
@@ -78,7 +77,8 @@ impl RedisOptions {
 /// A Redis server. Cheap to clone: clones share a connection for commands. Every blocking read has its own.
 ///
 /// Implements [`Journal`](tidewheel_core::ports::Journal), [`Handover`](tidewheel_core::ports::Handover),
-/// [`DeadLetters`](tidewheel_core::ports::DeadLetters) and [`Tombstones`](tidewheel_core::ports::Tombstones);
+/// [`DeadLetters`](tidewheel_core::ports::DeadLetters), [`Tombstones`](tidewheel_core::ports::Tombstones),
+/// [`StageInspector`](tidewheel_core::ports::StageInspector) and [`EntryFinder`](tidewheel_core::ports::EntryFinder);
 /// [`RedisStore::queue`] returns the [`Queue`](tidewheel_core::ports::Queue) of a stage.
 #[derive(Clone)]
 pub struct RedisStore {

@@ -3,16 +3,14 @@
 use async_trait::async_trait;
 use redis::Value;
 use tidewheel_core::error::PortError;
-use tidewheel_core::installation::{Installation, SourceIdentity};
+use tidewheel_core::installation::{Installation, LAYOUT, SourceIdentity, check_layout};
 use tidewheel_core::ports::{PortResult, Registry};
 use tidewheel_core::streams::INSTALLATION;
 
 use super::{RedisStore, reply, script};
 
-/// Format version of the hash.
-const FORMAT: &str = "1";
-
-/// The hash's fields. All are always written; unknown values are empty.
+/// The hash's fields. All are always written; unknown values are empty. `format` is the layout of all helper keys; older
+/// releases ignore it.
 const FIELDS: [&str; 8] = ["format", "id", "database", "replica_set", "hosts", "cluster", "created_at", "collection"];
 
 #[async_trait]
@@ -35,12 +33,15 @@ impl Registry for RedisStore {
     }
 
     async fn replace(&self, installation: &Installation) -> PortResult<()> {
-        let mut command = redis::cmd("HSET");
-        command.arg(INSTALLATION);
-        for (name, value) in FIELDS.iter().zip(fields(installation)) {
+        let fields = fields(installation);
+        let mut command = script::REPLACE.command(&[INSTALLATION], 1 + 2 * fields.len(), 512);
+        command.arg(LAYOUT);
+        for (name, value) in FIELDS.iter().zip(&fields) {
             command.arg(name).arg(value);
         }
-        self.send("register the installation", &command).await.map(drop)
+        let doing = "register the installation";
+        let answer = self.run(doing, &script::REPLACE, &command).await?;
+        self.check(reply::optional_text(answer).map_err(self.garbled(doing))?)
     }
 }
 
@@ -55,8 +56,9 @@ impl RedisStore {
         if values.iter().all(Option::is_none) {
             return Ok(None);
         }
-        let [_, id, database, replica_set, hosts, cluster, created_at, collection] =
+        let [layout, id, database, replica_set, hosts, cluster, created_at, collection] =
             values.map(Option::unwrap_or_default);
+        self.check(Some(layout))?;
         if id.is_empty() || database.is_empty() {
             let message =
                 format!("{INSTALLATION} in Redis at {} is invalid: id or database is missing", self.address());
@@ -67,13 +69,20 @@ impl RedisStore {
         let source = SourceIdentity { database, replica_set, hosts, cluster };
         Ok(Some(Installation { id, source, created_at: created_at.parse().unwrap_or_default(), collection }))
     }
+
+    /// Checks the layout of the keys, as stored. A missing or invalid one is that of a registration that is missing or
+    /// invalid itself.
+    fn check(&self, layout: Option<String>) -> PortResult<()> {
+        let layout = layout.and_then(|layout| layout.parse().ok()).unwrap_or(LAYOUT);
+        check_layout(layout, &format!("Redis at {}", self.address()))
+    }
 }
 
 /// The values, in the order of [`FIELDS`].
 fn fields(installation: &Installation) -> [String; FIELDS.len()] {
     let source = &installation.source;
     [
-        FORMAT.to_owned(),
+        LAYOUT.to_string(),
         installation.id.clone(),
         source.database.clone(),
         source.replica_set.clone(),

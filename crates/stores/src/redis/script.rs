@@ -44,6 +44,7 @@ scripts! {
     REDATE = "lua/redate.lua";
     REGISTER = "lua/register.lua";
     RELEASE = "lua/release.lua";
+    REPLACE = "lua/replace.lua";
     REPORT = "lua/report.lua";
     REPORTS = "lua/reports.lua";
     RETRY = "lua/retry.lua";

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
 
+use async_trait::async_trait;
 use redis::Value;
-use tidewheel_core::ports::{ConsumerStatus, EntryId, PortResult, Position, StageStatus};
-use tidewheel_core::streams::{COUNTS, Stage};
+use tidewheel_core::ports::{ConsumerStatus, EntryId, PortResult, Position, StageInspector, StageStatus};
+use tidewheel_core::streams::{COUNTS, LEASE, Stage};
 
 use super::journal::counts_field;
 use super::reply::{self, Unexpected};
@@ -97,9 +98,11 @@ impl RedisStore {
     fn unread(&self) -> MutexGuard<'_, HashMap<&'static str, (String, String)>> {
         self.inner.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// A stage's status for operators. A missing stream or group counts as empty.
-    pub async fn status(&self, stage: Stage) -> PortResult<StageStatus> {
+#[async_trait]
+impl StageInspector for RedisStore {
+    async fn status(&self, stage: Stage) -> PortResult<StageStatus> {
         let facts = self.facts(stage).await?;
         let lag = if facts.has_group { facts.lag } else { Some(facts.length) };
         Ok(StageStatus {
@@ -113,5 +116,11 @@ impl RedisStore {
             dead_letters: facts.dead_letters,
             consumers: facts.consumers,
         })
+    }
+
+    async fn leader(&self) -> PortResult<Option<String>> {
+        let doing = "read the producer's lease";
+        let answer = self.send(doing, redis::cmd("GET").arg(LEASE)).await?;
+        reply::optional_text(answer).map_err(self.garbled(doing))
     }
 }

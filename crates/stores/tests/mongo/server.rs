@@ -10,7 +10,7 @@ use mongodb::error::{Result as MongoResult, TRANSIENT_TRANSACTION_ERROR};
 use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use mongodb::{Client, ClientSession};
 use serde_json::Value;
-use tidewheel_core::ports::Source;
+use tidewheel_core::ports::{Source, SourceInspector};
 use tidewheel_core::secret::Secret;
 use tidewheel_local::provision::{Program, Provisioner};
 use tidewheel_local::silent;
@@ -139,6 +139,10 @@ impl SourceHarness for TestMongo {
     }
 
     async fn source(&self, collections: &[&str]) -> Arc<dyn Source> {
+        Arc::new(self.mongo_source(collections).await)
+    }
+
+    async fn inspector(&self, collections: &[&str]) -> Arc<dyn SourceInspector> {
         Arc::new(self.mongo_source(collections).await)
     }
 

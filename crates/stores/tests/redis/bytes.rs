@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::ports::{
-    Appended, DeadLetter, DeadLetters, Delivery, EntryId, Journal, Queue, READ_BYTES, Retention, StreamLog, Tombstones,
+    Appended, DeadLetter, DeadLetters, Delivery, EntryId, Journal, Queue, READ_BYTES, Retention, StageInspector as _,
+    StreamLog, Tombstones,
 };
 use tidewheel_core::streams::{COUNTS, DAMAGE, RAW, RAW_GROUP, STAGE_1, TOMBSTONE_LOG, TOMBSTONE_STATE, TOMBSTONES};
 use tidewheel_testkit::contracts::samples::{change, changes, checkpoint};

@@ -3,7 +3,6 @@
 
 mod audit_log;
 mod bytes;
-mod entries;
 mod faults;
 mod memory;
 mod ownership;

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    Appended, CollectionRegistry, DeadLetters, Delivery, EntryId, Follower, Handover, Journal, Queue, StageStatus,
-    StreamLog, Tombstones,
+    Appended, CollectionRegistry, DeadLetters, Delivery, EntryFinder, EntryId, Follower, Handover, Journal, Queue,
+    StageInspector, StreamLog, Tombstones,
 };
 use tidewheel_core::streams::{STAGE_1, STAGE_2_REPLAY, Stage};
 use tidewheel_core::wire::RawFields;
@@ -150,8 +150,12 @@ impl StreamsHarness for TestRedis {
         Arc::new(self.store.queue(STAGE_2_REPLAY, consumer))
     }
 
-    async fn status(&self, stage: Stage) -> StageStatus {
-        self.store.status(stage).await.unwrap()
+    fn stages(&self) -> Arc<dyn StageInspector> {
+        Arc::new(self.store.clone())
+    }
+
+    fn finder(&self) -> Arc<dyn EntryFinder> {
+        Arc::new(self.store.clone())
     }
 
     async fn add_raw(&self, stream: &'static str, fields: RawFields) -> EntryId {

@@ -63,7 +63,7 @@ pub async fn retried_dead_letter_keeps_its_record(harness: &dyn StreamsHarness) 
     let again = stage_1(harness, "b").read(10, NOW).await.unwrap();
     assert_eq!(numbers(&again), [2, 3]);
     assert_eq!(again[0].record, Ok(change(2)));
-    assert_eq!(harness.raw(RAW).await.last().unwrap().len(), 7, "the entry has no fields of the dead letter");
+    assert_eq!(harness.raw(RAW).await.last().unwrap().len(), 8, "the entry has no fields of the dead letter");
     assert_eq!(harness.journal().positions().await.unwrap().damage, None);
     harness.handover().hand_over(&[embedded(7)], &[]).await.unwrap();
     let queue = harness.embedded("c");

@@ -3,6 +3,7 @@
 pub mod dead_letters;
 pub mod handover;
 pub mod index;
+pub mod inspector;
 pub mod journal;
 pub mod ownership;
 pub mod positions;

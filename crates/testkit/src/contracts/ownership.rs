@@ -1,6 +1,7 @@
 //! The contracts of [`Registry`] and [`Ownable`].
 
-use tidewheel_core::installation::{CollectionMark, Installation, SourceIdentity};
+use tidewheel_core::error::{Cause, ErrorClass};
+use tidewheel_core::installation::{CollectionMark, Installation, LAYOUT, SourceIdentity};
 use tidewheel_core::ports::{Ownable, Registry};
 
 use super::index::{DIMENSION, IndexHarness};
@@ -30,6 +31,26 @@ pub async fn first_installation_is_registered_and_kept(registry: &dyn Registry) 
     let marked = Installation { source: sharded, collection: "documents".to_owned(), ..second };
     registry.replace(&marked).await.unwrap();
     assert_eq!(registry.installation().await.unwrap(), Some(marked));
+}
+
+/// Keys that a newer release has written are rejected with both versions, and stay as they are.
+pub async fn newer_layout_is_rejected_and_kept(registry: &dyn Registry, set_layout: impl AsyncFn(u32)) {
+    let (first, second) = (installation("shop"), installation("crm"));
+    registry.register(&first).await.unwrap();
+    set_layout(LAYOUT + 1).await;
+    for error in [
+        registry.installation().await.unwrap_err(),
+        registry.register(&second).await.unwrap_err(),
+        registry.replace(&second).await.unwrap_err(),
+    ] {
+        assert_eq!((error.class, error.cause), (ErrorClass::Fatal, Cause::Newer));
+        for part in [format!("unsupported layout {}", LAYOUT + 1), format!("layouts up to {LAYOUT}")] {
+            assert!(error.message.contains(&part), "{error}");
+        }
+        assert!(error.hint.unwrap().contains("upgrade this service"));
+    }
+    set_layout(LAYOUT).await;
+    assert_eq!(registry.installation().await.unwrap(), Some(first));
 }
 
 /// A mark stays with its collection, is replaced by the next one, and is deleted with the collection.

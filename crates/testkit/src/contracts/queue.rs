@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::ports::{Claimed, DeadLetter, EntryId};
-use tidewheel_core::streams::{RAW, RAW_DEAD_LETTERS, STAGE_1, STAGE_2};
-use tidewheel_core::wire::RawFields;
+use tidewheel_core::streams::{EMBEDDED, RAW, RAW_DEAD_LETTERS, STAGE_1, STAGE_2};
+use tidewheel_core::wire::{FORMAT, RawFields, Record as _, WireError};
 
-use super::samples::change;
+use super::samples::{change, embedded};
 use super::streams::{LONG, NOW, StreamsHarness, append, ids, numbers, stage_1};
 
 /// Idle time after which entries are claimed in these tests.
@@ -55,6 +55,50 @@ pub async fn undecodable_entry_is_delivered_as_error(harness: &dyn StreamsHarnes
     assert_eq!(read[1].id, broken);
     assert!(read[1].record.as_ref().unwrap_err().to_string().contains("operation"));
     assert_eq!((read[0].record.as_ref(), read[2].record.as_ref()), (Ok(&change(1)), Ok(&change(2))));
+}
+
+/// Appends the `number`-th insert as another release writes it.
+async fn append_with(harness: &dyn StreamsHarness, number: u32, format: Option<&str>) -> EntryId {
+    let change = change(number);
+    let fields = change.encode().into_iter().filter(|(name, _)| *name != "format");
+    let mut fields: RawFields = fields.map(|(name, value)| (name.into(), value.into_owned())).collect();
+    fields.extend(format.map(|format| (b"format".to_vec(), format.into())));
+    harness.add_raw(RAW, fields).await
+}
+
+/// The format is in each entry of both streams.
+pub async fn entries_carry_their_format(harness: &dyn StreamsHarness) {
+    append(harness, 1..=2).await;
+    harness.handover().hand_over(&[embedded(1)], &[]).await.unwrap();
+    for (stream, count) in [(RAW, 2), (EMBEDDED, 1)] {
+        let entries = harness.raw(stream).await;
+        assert_eq!(entries.len(), count);
+        assert!(entries.iter().all(|fields| field(fields, "format") == FORMAT.to_string()), "{stream}");
+    }
+}
+
+/// Entries of the releases before the field are read like those of format 1.
+pub async fn entry_without_format_is_delivered(harness: &dyn StreamsHarness) {
+    append_with(harness, 1, None).await;
+    assert_eq!(numbers(&stage_1(harness, "a").read(10, NOW).await.unwrap()), [1]);
+}
+
+/// An entry of a newer release is delivered as an error that names its format, between its neighbours. It stays pending
+/// for a consumer of that release.
+pub async fn entry_of_a_newer_format_is_delivered_as_error_and_stays_pending(harness: &dyn StreamsHarness) {
+    append(harness, [1]).await;
+    let newer = append_with(harness, 2, Some(&(FORMAT + 1).to_string())).await;
+    append(harness, [3]).await;
+    let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
+    let read = a.read(10, NOW).await.unwrap();
+    assert_eq!((read[0].record.as_ref(), read[2].record.as_ref()), (Ok(&change(1)), Ok(&change(3))));
+    let expected = WireError::Newer { found: FORMAT + 1 };
+    assert_eq!((&read[1].id, read[1].record.as_ref()), (&newer, Err(&expected)));
+    a.hand_back(&ids(&read)).await.unwrap();
+    let claimed = b.claim(LONG, 10).await.unwrap().deliveries;
+    assert_eq!((ids(&claimed), claimed[1].record.as_ref()), (ids(&read), Err(&expected)));
+    let status = harness.status(STAGE_1).await;
+    assert_eq!((status.length, status.pending, status.dead_letters), (3, 3, 0));
 }
 
 /// Unacknowledged entries can be claimed, acknowledged ones are never delivered again.
@@ -166,8 +210,7 @@ pub async fn parked_entry_is_stored_with_its_reason(harness: &dyn StreamsHarness
     let read = a.read(10, NOW).await.unwrap();
     a.park(&[letter(&read[0].id), letter(&read[2].id)]).await.unwrap();
     let letters = harness.raw(RAW_DEAD_LETTERS).await;
-    let records: Vec<Change> =
-        letters.iter().map(|fields| tidewheel_core::wire::Record::decode(fields.clone()).unwrap()).collect();
+    let records: Vec<Change> = letters.iter().map(|fields| Change::decode(fields.clone()).unwrap()).collect();
     assert_eq!(records, [change(1), change(3)]);
     let first = &letters[0];
     assert_eq!(field(first, "reason"), "no vector for “Grüße”");

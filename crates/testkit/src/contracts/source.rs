@@ -4,6 +4,7 @@
 
 pub mod collections;
 pub mod feed;
+pub mod inspector;
 pub mod scan;
 mod steps;
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
-use tidewheel_core::ports::Source;
+use tidewheel_core::ports::{Source, SourceInspector};
 
 /// A write to the source. Documents and values are extended JSON.
 #[derive(Clone, Debug)]
@@ -73,6 +74,9 @@ pub trait SourceHarness: Send + Sync {
     /// A source of these collections of the database; of all if none is named.
     async fn source(&self, collections: &[&str]) -> Arc<dyn Source>;
 
+    /// The source of these collections for operators.
+    async fn inspector(&self, collections: &[&str]) -> Arc<dyn SourceInspector>;
+
     /// Commits the writes: several of them in one transaction.
     async fn commit(&self, writes: Vec<SourceWrite>);
 }
@@ -102,6 +106,10 @@ macro_rules! source_contract_tests {
             feed_survives_a_dropped_database
             only_selected_collections_are_listed
             selection_identity_differs_between_selections
+        }
+        $crate::source_contract_tests! { $harness; inspector:
+            unselected_collections_are_named_if_none_is_selected
+            history_covers_the_newest_write
         }
         $crate::source_contract_tests! { $harness; scan:
             scan_orders_ids_of_all_types

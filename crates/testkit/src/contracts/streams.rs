@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    CollectionRegistry, DeadLetters, Delivery, EntryId, Follower, Handover, Journal, Queue, StageStatus, StreamLog,
-    Tombstones,
+    CollectionRegistry, DeadLetters, Delivery, EntryFinder, EntryId, Follower, Handover, Journal, Queue,
+    StageInspector, StageStatus, StreamLog, Tombstones,
 };
 use tidewheel_core::streams::{STAGE_1, Stage};
 use tidewheel_core::wire::RawFields;
@@ -38,8 +38,14 @@ pub trait StreamsHarness: Send + Sync {
     fn dead_letters(&self) -> Arc<dyn DeadLetters>;
     /// Stage 2 for a consumer of that group.
     fn replay(&self, consumer: &str) -> Arc<dyn Queue<Embedded>>;
+    /// The stages for operators.
+    fn stages(&self) -> Arc<dyn StageInspector>;
+    /// Lookup of documents' entries.
+    fn finder(&self) -> Arc<dyn EntryFinder>;
     /// A stage's status for operators.
-    async fn status(&self, stage: Stage) -> StageStatus;
+    async fn status(&self, stage: Stage) -> StageStatus {
+        self.stages().status(stage).await.unwrap()
+    }
     /// Adds a raw entry.
     async fn add_raw(&self, stream: &'static str, fields: RawFields) -> EntryId;
     /// The raw entries of a stream, oldest first.
@@ -159,6 +165,15 @@ macro_rules! streams_contract_tests {
             ]
         );
         $crate::contract_tests!(
+            inspector,
+            $harness,
+            [
+                entries_of_a_document_are_found_with_their_state,
+                found_entries_omit_vectors_and_dead_letters_are_found,
+                leader_is_the_holder_of_the_lease,
+            ]
+        );
+        $crate::contract_tests!(
             queue,
             $harness,
             [
@@ -166,6 +181,9 @@ macro_rules! streams_contract_tests {
                 blocked_reader_wakes_on_a_new_entry,
                 read_without_entries_times_out_empty,
                 undecodable_entry_is_delivered_as_error,
+                entries_carry_their_format,
+                entry_without_format_is_delivered,
+                entry_of_a_newer_format_is_delivered_as_error_and_stays_pending,
                 unacknowledged_entries_can_be_claimed,
                 kept_entries_are_not_claimed,
                 keep_does_not_reclaim_entries,

@@ -150,7 +150,7 @@ impl Embedder for FakeEmbedder {
     async fn info(&self) -> PortResult<EmbedderInfo> {
         let dimension = self.dimension;
         let (model, revision) = (format!("fake:{dimension}"), Self::REVISION.to_owned());
-        let info = EmbedderInfo { model, revision, dimension, max_tokens: Self::MAX_TOKENS };
+        let info = EmbedderInfo { model, revision, dimension, max_tokens: Self::MAX_TOKENS, load: None };
         self.faults.around("info", || Ok(info)).await
     }
 

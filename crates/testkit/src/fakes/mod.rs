@@ -6,6 +6,7 @@ pub mod embedder;
 pub mod faults;
 mod filter;
 pub mod index;
+pub mod inspector;
 pub mod journal;
 pub mod ownership;
 pub mod process;

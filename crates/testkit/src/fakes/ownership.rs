@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use tidewheel_core::installation::Installation;
+use tidewheel_core::installation::{Installation, LAYOUT, check_layout};
 use tidewheel_core::ports::{PortResult, Registry};
 
 use super::faults::Faults;
@@ -11,8 +11,25 @@ use super::faults::Faults;
 /// Stores the installation. Clones share it.
 #[derive(Clone, Default)]
 pub struct FakeRegistry {
-    installation: Arc<Mutex<Option<Installation>>>,
+    state: Arc<Mutex<State>>,
     faults: Faults,
+}
+
+struct State {
+    installation: Option<Installation>,
+    layout: u32,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { installation: None, layout: LAYOUT }
+    }
+}
+
+impl State {
+    fn check(&self) -> PortResult<()> {
+        check_layout(self.layout, "a fake")
+    }
 }
 
 impl FakeRegistry {
@@ -23,28 +40,44 @@ impl FakeRegistry {
 
     /// Removes the installation, like a wiped Redis.
     pub fn wipe(&self) {
-        *self.state() = None;
+        *self.state() = State::default();
     }
 
-    fn state(&self) -> MutexGuard<'_, Option<Installation>> {
-        self.installation.lock().expect("no holder panics")
+    /// Changes the layout, as a release that uses it does.
+    pub fn set_layout(&self, layout: u32) {
+        self.state().layout = layout;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
     }
 }
 
 #[async_trait]
 impl Registry for FakeRegistry {
     async fn installation(&self) -> PortResult<Option<Installation>> {
-        self.faults.around("installation", || Ok(self.state().clone())).await
+        let read = || {
+            let state = self.state();
+            state.check()?;
+            Ok(state.installation.clone())
+        };
+        self.faults.around("installation", read).await
     }
 
     async fn register(&self, installation: &Installation) -> PortResult<Installation> {
-        let register = || Ok(self.state().get_or_insert_with(|| installation.clone()).clone());
+        let register = || {
+            let mut state = self.state();
+            state.check()?;
+            Ok(state.installation.get_or_insert_with(|| installation.clone()).clone())
+        };
         self.faults.around("register", register).await
     }
 
     async fn replace(&self, installation: &Installation) -> PortResult<()> {
         let replace = || {
-            *self.state() = Some(installation.clone());
+            let mut state = self.state();
+            state.check()?;
+            state.installation = Some(installation.clone());
             Ok(())
         };
         self.faults.around("replace", replace).await

@@ -42,7 +42,8 @@ impl<T: Record> FakeQueue<T> {
 
     fn deliver(&self, group: &mut Group, id: Id) {
         let delivered = Some(Instant::now());
-        group.pending.insert(id, Pending { consumer: self.consumer.clone(), delivered });
+        let deliveries = group.pending.get(&id).map_or(0, |pending| pending.deliveries) + 1;
+        group.pending.insert(id, Pending { consumer: self.consumer.clone(), delivered, deliveries });
     }
 
     /// Changes the delivery time of those of these entries that are pending for this consumer.

@@ -4,6 +4,7 @@
 //! looked up on delivery, a token is valid while the history reaches back to it, a scan reads the current data instead
 //! of a snapshot, and values of different types sort as in MongoDB.
 
+mod inspector;
 mod order;
 mod query;
 mod state;
@@ -30,6 +31,9 @@ use crate::contracts::source::SourceWrite;
 
 /// Interval of no-op entries in an idle source, which advance its time. Ten seconds, as in MongoDB.
 const NOOP: Duration = Duration::from_secs(10);
+
+/// The initial cluster time.
+const CLOCK_START: ClusterTime = ClusterTime { seconds: 1_000, increment: 0 };
 
 /// A database in memory. Clones share it.
 #[derive(Clone, Debug)]
@@ -69,7 +73,7 @@ impl FakeSource {
     /// An empty database whose feeds return after `idle` without events, and whose scans have pages of `page` rows.
     pub fn with(database: &str, idle: Duration, page: usize) -> Self {
         let shared = Shared {
-            state: Mutex::new(State { clock: ClusterTime { seconds: 1_000, increment: 0 }, ..State::default() }),
+            state: Mutex::new(State { clock: CLOCK_START, ..State::default() }),
             moved: watch::Sender::new(0),
             settings: Settings { idle, page },
         };
@@ -145,8 +149,8 @@ impl FakeSource {
         Self { faults: self.faults.used_by(process), ..self.clone() }
     }
 
-    /// The faults of its calls: `now`, `collections`, `estimate`, `open`, `scan`, and for an open feed and an open scan
-    /// `next` and `page`.
+    /// The faults of its calls: `now`, `collections`, `estimate`, `open`, `scan`, `existing`, `fetch`, `history` and
+    /// `passed_over`, and for an open feed and an open scan `next` and `page`.
     pub fn faults(&self) -> &Faults {
         &self.faults
     }

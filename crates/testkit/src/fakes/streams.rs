@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::collection_registry::FakeCollectionRegistry;
 use super::dead_letters::FakeDeadLetters;
 use super::faults::Faults;
+use super::inspector::FakeInspector;
 use super::journal::FakeJournal;
 use super::process::Process;
 use super::queue::{FakeHandover, FakeQueue};
@@ -91,6 +92,8 @@ pub(super) struct Pending {
     pub(super) consumer: String,
     /// `None` after it was handed back: idle forever.
     pub(super) delivered: Option<Instant>,
+    /// Number of deliveries.
+    pub(super) deliveries: u64,
 }
 
 impl Pending {
@@ -190,6 +193,11 @@ impl FakeStreams {
     /// The dead-letter queues of both stages.
     pub fn dead_letters(&self) -> FakeDeadLetters {
         FakeDeadLetters::new(self.clone())
+    }
+
+    /// The streams for operators.
+    pub fn inspector(&self) -> FakeInspector {
+        FakeInspector::new(self.clone())
     }
 
     /// The replay group on stage 2.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tidewheel_core::streams::{EMBEDDED, RAW};
 
-use crate::overview::{Overview, Problem};
+use tidewheel_ops::overview::{Overview, Problem};
 
 /// The open problems.
 #[derive(Debug, Default)]
@@ -58,9 +58,10 @@ fn hidden(problem: &Problem, overview: &Overview) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tidewheel_ops::Probe;
+    use tidewheel_ops::overview::samples::{healthy, outage, syncing, thresholds};
+
     use super::*;
-    use crate::overview::samples::{healthy, outage, syncing};
-    use crate::probe::Probe;
 
     fn codes(problems: &[Problem]) -> Vec<&'static str> {
         problems.iter().map(|problem| problem.code).collect()
@@ -85,7 +86,7 @@ mod tests {
         let mut blind = healthy();
         blind.redis = Probe::Unknown("refused".into());
         blind.stages = [Probe::Unknown("refused".into()), Probe::Unknown("refused".into())];
-        let changes = known.look(&blind.judged());
+        let changes = known.look(&blind.judged(&thresholds()));
         assert_eq!(codes(&changes.begun), ["redis-unreachable"]);
         assert_eq!(
             codes(&changes.over),

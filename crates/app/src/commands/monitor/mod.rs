@@ -9,11 +9,14 @@ mod webhook;
 use std::time::Duration;
 
 use serde::Serialize;
+use tidewheel_ops::Probe;
+use tidewheel_ops::overview::{Overview, Problem, Severity, Stage, SyncState, SyncVerdict};
+use tidewheel_ops::text::{estimate, thousands};
 
 use crate::cli::{MonitorArgs, Output};
 use crate::commands::status::with_rates;
 use crate::exit::{Answer, Failure};
-use crate::overview::{Looker, Overview, Problem, Severity, State, Verdict, estimate, thousands};
+use crate::overview::Looker;
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
 use crate::settings::Settings;
 use changes::{Changes, Known};
@@ -23,7 +26,7 @@ use webhook::Webhook;
 #[derive(Serialize)]
 struct Line<'a> {
     at_ms: u64,
-    verdict: &'a Verdict,
+    verdict: &'a SyncVerdict,
     stages: Vec<Option<StageLine<'a>>>,
     problems: &'a [Problem],
     begun: &'a [Problem],
@@ -74,7 +77,7 @@ pub(crate) async fn run(args: &MonitorArgs, settings: &Settings) -> Result<Answe
 
 fn answer(overview: &Overview) -> Answer {
     match overview.verdict.state {
-        State::Unknown => Answer::Unknown,
+        SyncState::Unknown => Answer::Unknown,
         _ if overview.problems.is_empty() => Answer::Fine,
         _ => Answer::No,
     }
@@ -88,7 +91,7 @@ fn print(output: Output, overview: &Overview, changes: &Changes) {
 }
 
 fn line<'a>(overview: &'a Overview, changes: &'a Changes) -> Line<'a> {
-    let stage = |stage: &'a crate::probe::Probe<crate::overview::Stage>| {
+    let stage = |stage: &'a Probe<Stage>| {
         stage.known().map(|stage| StageLine {
             stream: &stage.status.stream,
             length: stage.status.length,

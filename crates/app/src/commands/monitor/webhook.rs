@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use reqwest::{StatusCode, Url};
 use serde::Serialize;
-use tidewheel_embed::client::secure;
+use tidewheel_ops::overview::{Overview, Problem, SyncVerdict};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::changes::Changes;
 use crate::exit::Failure;
-use crate::overview::{Overview, Problem, Verdict};
 use crate::settings;
 
 /// Delivery attempts per message.
@@ -41,7 +40,7 @@ struct Message {
     event: &'static str,
     at_ms: u64,
     problem: Problem,
-    verdict: Verdict,
+    verdict: SyncVerdict,
 }
 
 impl Webhook {
@@ -54,7 +53,7 @@ impl Webhook {
             return Err(invalid());
         }
         let pem = settings.tls.read("monitor.webhook_")?;
-        let client = secure(tidewheel_http::builder(url.as_str()), &pem)?
+        let client = tidewheel_http::secure(tidewheel_http::builder(url.as_str()), &pem)?
             .timeout(settings.timeout)
             .build()
             .map_err(|error| Failure::new(format!("failed to set up the webhook: {}", error.without_url())))?;

@@ -1,6 +1,5 @@
 //! `tidewheel replay`: prints the plan, and with `--yes` applies it.
 
-mod plan;
 mod progress;
 mod tell;
 
@@ -9,19 +8,19 @@ use std::time::SystemTime;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Aliases as _, EntryId, Extent, Index as _, Journal as _, StreamLog};
+use tidewheel_core::ports::{EntryId, Index as _, StreamLog};
 use tidewheel_core::streams::{STAGE_1, STAGE_2, STAGE_2_REPLAY};
 use tidewheel_core::version::ClusterTime;
+use tidewheel_ops::replay::{Origin, PlanPorts, ReplayFacts, ReplayPlan, ReplayRequest, facts, plan};
 use tidewheel_pipeline::replay::{self, Into, IntoPorts, Pages, Progress};
 use tidewheel_pipeline::service::ServiceError;
 use tidewheel_stores::redis::RedisStore;
 use tokio_util::sync::CancellationToken;
 
-use self::plan::{Facts, Plan};
 use self::progress::Shown;
 use self::tell::{Ended, Publisher};
 use crate::audit_log::Actor;
-use crate::cli::{Output, ReplayArgs, ReplayFrom};
+use crate::cli::{Output, ReplayArgs};
 use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, GOOD, STRONG, WARN, styled};
@@ -29,18 +28,17 @@ use crate::services::{a_signal, guard, known_vectors, own_name, processor_option
 use crate::settings::Settings;
 use crate::times;
 
-/// Idle time in milliseconds after which a processor counts as stopped: processors poll every second.
-const SILENT_MS: u64 = 20_000;
-
 /// Prints the plan, and applies it with `--yes`.
 pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer, Failure> {
     let now = SystemTime::now();
     let since = args.since.as_deref().map(|text| times::parse("--since", text, now)).transpose()?;
-    let replay = Replay { args, settings, redis: connect::redis(settings)?, since, number: replay::number(now) };
+    let (filter, into) = (args.filter.clone(), args.into.clone());
+    let request = ReplayRequest { from: Origin::from(args.from), since, filter, into };
+    let replay = Replay { request, settings, redis: connect::redis(settings)?, number: replay::number(now) };
     // Keep documents of another database out of this Redis.
     guard(settings, &replay.redis, None, None).check_redis().await?;
     let facts = replay.facts().await?;
-    let plan = plan::plan(args, since, &facts)?;
+    let plan = plan(&replay.request, &facts)?;
     match args.output.output {
         Output::Json if !args.yes => printer::json(&plan),
         Output::Json => {}
@@ -87,7 +85,7 @@ pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer
     Ok(Answer::Fine)
 }
 
-fn show(plan: &Plan, acts: bool) {
+fn show(plan: &ReplayPlan, acts: bool) {
     for (name, text) in plan.lines() {
         printer::data(format_args!("{} {text}", styled(STRONG, format_args!("{name:<8}"))));
     }
@@ -100,47 +98,32 @@ fn show(plan: &Plan, acts: bool) {
 }
 
 struct Replay<'a> {
-    args: &'a ReplayArgs,
+    request: ReplayRequest,
     settings: &'a Settings,
     redis: RedisStore,
-    /// Milliseconds since the Unix epoch.
-    since: Option<u64>,
     number: u32,
 }
 
 impl Replay<'_> {
     /// Gathers the input of the plan.
-    async fn facts(&self) -> Result<Facts, Failure> {
-        let (raw, embedded) = (self.raw(), self.embedded());
-        let (raw, embedded): (Extent, Extent) = tokio::try_join!(raw.extent(), embedded.extent())?;
-        let embedder = match self.args.from {
-            ReplayFrom::Embedded => None,
-            ReplayFrom::Raw | ReplayFrom::Source => Some(connect::embedder(self.settings, None)?.info().await?),
+    async fn facts(&self) -> Result<ReplayFacts, Failure> {
+        let embedder = match self.request.from {
+            Origin::Embedded => None,
+            Origin::Raw | Origin::Source => Some(connect::embedder(self.settings, None)?),
         };
         let index = connect::index(self.settings)?;
-        let collection = self.settings.qdrant.collection.clone();
-        let into = match &self.args.into {
-            Some(name) => Some((name.clone(), connect::index_of(self.settings, name)?.count().await?)),
-            None => None,
+        let into = self.request.into.as_deref().map(|name| connect::index_of(self.settings, name)).transpose()?;
+        let (raw, embedded) = (self.raw(), self.embedded());
+        let ports = PlanPorts {
+            raw: &*raw,
+            embedded: &*embedded,
+            journal: &self.redis,
+            stages: &self.redis,
+            embedder: embedder.as_deref(),
+            aliases: &index,
+            into: into.as_ref().map(|index| index as _),
         };
-        let resolved = index.resolve(&collection).await?;
-        let model = self.newest_model(&embedded).await?;
-        let checkpoint = self.redis.load().await?;
-        let consumers = self.redis.status(STAGE_1).await?.consumers;
-        let processors = consumers.iter().any(|consumer| consumer.idle_ms < SILENT_MS);
-        Ok(Facts { processors, raw, embedded, embedder, collection, resolved, into, model, checkpoint })
-    }
-
-    /// The model of the newest vectors in stage 2.
-    async fn newest_model(&self, extent: &Extent) -> Result<Option<String>, Failure> {
-        let (milliseconds, sequence) = extent.last.parts();
-        let before_last = match sequence.checked_sub(1) {
-            Some(sequence) => EntryId(format!("{milliseconds}-{sequence}")),
-            None => replay::before(milliseconds),
-        };
-        let last = self.embedded().page(&before_last, 1).await?;
-        let model = last.into_iter().find_map(|delivery| delivery.record.ok()).map(|record| record.model);
-        Ok(model.filter(|model| !model.is_empty()))
+        Ok(facts(&ports, &self.request, &self.settings.qdrant.collection).await?)
     }
 
     fn raw(&self) -> Arc<dyn StreamLog<Change>> {
@@ -152,35 +135,35 @@ impl Replay<'_> {
     }
 
     fn after(&self) -> EntryId {
-        self.since.map_or_else(EntryId::zero, replay::before)
+        self.request.since.map_or_else(EntryId::zero, replay::before)
     }
 
     async fn act(
         &self,
-        plan: &Plan,
-        facts: &Facts,
+        plan: &ReplayPlan,
+        facts: &ReplayFacts,
         report: replay::Report,
         stop: CancellationToken,
     ) -> Result<Progress, Failure> {
-        if let Some(into) = &self.args.into {
+        if let Some(into) = &self.request.into {
             return self.into(into, plan, facts, report, stop).await;
         }
-        if self.args.from == ReplayFrom::Embedded {
+        if self.request.from == Origin::Embedded {
             return Ok(replay::embedded(self.embedded(), self.after(), self.number, &report, stop).await?);
         }
         let mut pages = self.pages(facts).await?;
         Ok(replay::changes(&mut pages, &*self.raw(), &report, stop).await?)
     }
 
-    async fn pages(&self, facts: &Facts) -> Result<Pages, Failure> {
-        if self.args.from == ReplayFrom::Raw {
+    async fn pages(&self, facts: &ReplayFacts) -> Result<Pages, Failure> {
+        if self.request.from == Origin::Raw {
             return Ok(replay::raw(self.raw(), self.after(), self.number).await?);
         }
         let options = connect::mongo_options(self.settings, "a replay of the source")?;
         let source = Arc::new(connect::source(options).await?);
         let epoch = facts.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.epoch);
-        Ok(match self.since {
-            None => replay::rows(source, epoch, self.args.filter.clone()).await?,
+        Ok(match self.request.since {
+            None => replay::rows(source, epoch, self.request.filter.clone()).await?,
             Some(since) => {
                 let seconds = u32::try_from(since / 1_000).unwrap_or(u32::MAX);
                 replay::history(source, epoch, ClusterTime { seconds, increment: 0 }, self.number).await?
@@ -191,8 +174,8 @@ impl Replay<'_> {
     async fn into(
         &self,
         name: &str,
-        plan: &Plan,
-        facts: &Facts,
+        plan: &ReplayPlan,
+        facts: &ReplayFacts,
         report: replay::Report,
         stop: CancellationToken,
     ) -> Result<Progress, Failure> {
@@ -219,7 +202,7 @@ impl Replay<'_> {
             upserter: upserter_options(self.settings),
             alias: plan.alias.clone(),
         };
-        let from_stage_2 = self.args.from == ReplayFrom::Embedded;
+        let from_stage_2 = self.request.from == Origin::Embedded;
         let pages = async || {
             if from_stage_2 {
                 return Ok(None);

@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tidewheel_ops::replay::ReplayPlan;
 use tidewheel_pipeline::replay::{Progress, Report};
 use tidewheel_stores::redis::RedisStore;
 use tokio_util::sync::CancellationToken;
 
-use super::plan::Plan;
 use crate::times;
 
 /// Publishing interval: smooth enough for a progress bar, with negligible load on Redis.
@@ -42,7 +42,7 @@ struct Record {
 
 impl Publisher {
     /// Starts publishing. `name` is unique.
-    pub(super) fn start(redis: RedisStore, name: String, plan: &Plan) -> Self {
+    pub(super) fn start(redis: RedisStore, name: String, plan: &ReplayPlan) -> Self {
         let [(_, from), _, (_, into)] = plan.lines();
         let (from, into) = (from.to_owned(), into.to_owned());
         let record = Record { redis, name, from, into, began: Instant::now(), began_ms: times::now_ms() };

@@ -4,9 +4,11 @@ mod watch;
 
 use std::time::Duration;
 
+use tidewheel_ops::overview::Overview;
+
 use crate::cli::{Output, StatusArgs};
 use crate::exit::{Answer, Failure};
-use crate::overview::{Looker, Overview};
+use crate::overview::{Looker, text};
 use crate::printer;
 use crate::settings::Settings;
 
@@ -20,7 +22,7 @@ pub(crate) async fn run(args: &StatusArgs, settings: &Settings) -> Result<Answer
         let overview = with_rates(&looker).await;
         match args.output.output {
             Output::Json => printer::json(&overview),
-            Output::Text => printer::data(overview.text(printer::width()).trim_end()),
+            Output::Text => printer::data(text(&overview, printer::width()).trim_end()),
         }
         return Ok(if overview.complete() { Answer::Fine } else { Answer::Unknown });
     }
@@ -31,7 +33,7 @@ pub(crate) async fn run(args: &StatusArgs, settings: &Settings) -> Result<Answer
         let overview = looker.look().await;
         match args.output.output {
             Output::Json => printer::json_line(&overview),
-            Output::Text => printer::data(overview.text(printer::width())),
+            Output::Text => printer::data(text(&overview, printer::width())),
         }
         if printer::stdout_is_closed() {
             return Ok(Answer::Fine);

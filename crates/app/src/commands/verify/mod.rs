@@ -2,23 +2,19 @@
 
 mod shown;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde::Serialize;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Letter, PortResult, Source};
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
-use tidewheel_pipeline::audit::{self, AuditOptions, AuditPorts, Difference, Found, Kind, Range, Report, Scope};
-use tidewheel_stores::mongo::{MongoSource, id_readings};
-use tidewheel_stores::redis::RedisStore;
+use tidewheel_core::streams::STAGE_1;
+use tidewheel_ops::verify::{self, Parked, Sample, Verified, VerifyPorts, VerifyRequest};
+use tidewheel_pipeline::audit::{AuditPorts, Difference, Kind, Range, Report};
+use tidewheel_stores::mongo::id_readings;
 
 use self::shown::Shown;
 use crate::audit_log::Actor;
 use crate::cli::{Output, VerifyArgs};
 use crate::connect;
 use crate::exit::{Answer, Failure};
-use crate::overview::none_of;
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
 use crate::services::{guard, left_out, upserter_options};
 use crate::settings::Settings;
@@ -26,173 +22,79 @@ use crate::settings::Settings;
 /// Differences to print.
 const SHOWN: usize = 20;
 
-/// Dead letters to scan for the reasons of differences.
-const LETTERS: u64 = 10_000;
-
-/// Documents to look up among the dead letters.
-const EXPLAINED: usize = 1_000;
-
 /// Audits the index and prints the result.
 pub(crate) async fn run(args: &VerifyArgs, settings: &Settings) -> Result<Answer, Failure> {
     let shown = Arc::new(Shown::new());
     let report = shown.clone();
-    let verified = verify(args, settings, Arc::new(move |progress| report.report(progress))).await;
+    let verified = verified(args, settings, Arc::new(move |progress| report.report(progress))).await;
     shown.finish();
     let verified = verified?;
     match args.output.output {
         Output::Json => printer::json(&verified),
         Output::Text => show(&verified),
     }
-    Ok(verified.answer())
+    Ok(answer(&verified))
 }
 
-/// Result of an audit, with known reasons.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Verified {
-    #[serde(flatten)]
-    pub(crate) found: Found,
-    /// Documents that differ because they are dead letters.
-    pub(crate) parked: Vec<Parked>,
-    /// Whether only a part of the documents was compared.
-    pub(crate) partly: bool,
-}
-
-/// A document that differs because its change is a dead letter.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Parked {
-    pub(crate) namespace: String,
-    pub(crate) key: String,
-    pub(crate) reason: String,
-}
-
-impl Verified {
-    /// Success if nothing differs or everything was repaired.
-    fn answer(&self) -> Answer {
-        let left = self.found.repaired.as_ref().map_or_else(|| self.found.drift(), |repaired| repaired.left);
-        if left == 0 { Answer::Fine } else { Answer::No }
-    }
+/// Success if nothing differs or everything was repaired.
+fn answer(verified: &Verified) -> Answer {
+    if verified.left() == 0 { Answer::Fine } else { Answer::No }
 }
 
 /// Compares source and index, and repairs differences with `--repair`.
-pub(crate) async fn verify(args: &VerifyArgs, settings: &Settings, report: Report) -> Result<Verified, Failure> {
-    let options = AuditOptions {
-        scope: scope(args, settings).await?,
-        payload: (!args.quick).then(|| upserter_options(settings).payload),
-        settle: args.settle,
-        left_out: left_out(settings)?,
-        ..AuditOptions::default()
-    };
-    let partly = options.scope.share.is_some() || options.scope.range.is_some() || !options.scope.namespaces.is_empty();
+async fn verified(args: &VerifyArgs, settings: &Settings, report: Report) -> Result<Verified, Failure> {
+    let request = request(args, settings)?;
     let source = connect::source(connect::mongo_options(settings, "verify")?).await?;
-    let passed_over = source.passed_over().await?;
-    if !passed_over.is_empty() {
-        // An empty index matches an empty selection, which would be misleading.
-        return Err(Failure::new(format!("mongodb.collection selects {}", none_of(&passed_over)))
-            .with_hint("correct mongodb.collection: a name, or a pattern such as \"tickets_*\""));
-    }
-    let (ports, redis) = ports(settings, source, args.repair).await?;
+    let options = verify::plan(&source, &source, request).await?;
+    let redis = connect::redis(settings)?;
     if args.repair {
+        // Keep documents of another database out of this Redis.
+        guard(settings, &redis, None, None).check_redis().await?;
         let scope = format!(
             "namespaces {:?}, sample {:?}, from {:?}, to {:?}",
             args.namespaces, args.sample, args.from, args.to
         );
         Actor::cli().records(&redis, "verify --repair", scope).await?;
     }
-    let found = audit::audit(&ports, &options, &report).await?;
-    let parked = parked(&redis, &found.differences).await.unwrap_or_default();
-    Ok(Verified { found, parked, partly })
-}
-
-async fn ports(settings: &Settings, source: MongoSource, repair: bool) -> Result<(AuditPorts, RedisStore), Failure> {
-    let redis = connect::redis(settings)?;
-    if repair {
-        // Keep documents of another database out of this Redis.
-        guard(settings, &redis, None, None).check_redis().await?;
-    }
-    let ports = AuditPorts {
+    let audit = AuditPorts {
         source: Arc::new(source),
         index: Arc::new(connect::index(settings)?),
         journal: Arc::new(redis.clone()),
-        repair: repair.then(|| Arc::new(redis.stream_log(STAGE_1)) as _),
+        repair: args.repair.then(|| Arc::new(redis.stream_log(STAGE_1)) as _),
     };
-    Ok((ports, redis))
+    Ok(verify::verify(&VerifyPorts { audit, finder: Arc::new(redis) }, &options, &report).await?)
 }
 
-async fn scope(args: &VerifyArgs, settings: &Settings) -> Result<Scope, Failure> {
+fn request(args: &VerifyArgs, settings: &Settings) -> Result<VerifyRequest, Failure> {
     let database = settings.mongodb.database.clone().unwrap_or_default();
     let namespace = |text: &String| {
         let whole = Namespace::parse(text).filter(|namespace| namespace.database() == database);
         whole.unwrap_or_else(|| Namespace::new(&database, text))
-    };
-    let namespaces: Vec<Namespace> = args.namespaces.iter().map(namespace).collect();
-    let share = match &args.sample {
-        None => None,
-        Some(text) => Some(share(text, settings, &namespaces).await?),
     };
     // The likeliest reading is used; extended JSON is unambiguous.
     let end = |text: &Option<String>| {
         text.as_ref().and_then(|text| id_readings(text).into_iter().next()).map(|reading| reading.key)
     };
     let range = Range { from: end(&args.from), to: end(&args.to) };
-    let range = (range != Range::default()).then_some(range);
-    Ok(Scope { namespaces, share, range })
-}
-
-/// Returns the sample as a share of all documents.
-async fn share(text: &str, settings: &Settings, namespaces: &[Namespace]) -> Result<f64, Failure> {
-    let share = match text.strip_suffix('%') {
-        Some(percent) => percent.trim().parse::<f64>().ok().map(|percent| percent / 100.0),
-        None => match text.parse::<u64>() {
-            Ok(wanted) => Some(wanted as f64 / documents(settings, namespaces).await?.max(1) as f64),
-            Err(_) => None,
-        },
-    };
-    share.filter(|share| *share > 0.0).map(|share| share.min(1.0)).ok_or_else(|| {
-        Failure::new(format!("invalid --sample {text:?}: expected a number or a percentage"))
-            .with_hint("use a number of documents such as 1000, or a percentage such as 5%")
+    Ok(VerifyRequest {
+        namespaces: args.namespaces.iter().map(namespace).collect(),
+        sample: args.sample.as_deref().map(sample).transpose()?,
+        range: (range != Range::default()).then_some(range),
+        payload: (!args.quick).then(|| upserter_options(settings).payload),
+        settle: args.settle,
+        left_out: left_out(settings)?,
     })
 }
 
-/// Returns the estimated number of documents.
-async fn documents(settings: &Settings, namespaces: &[Namespace]) -> Result<u64, Failure> {
-    let source = connect::source(connect::mongo_options(settings, "verify")?).await?;
-    let mut all = 0;
-    for namespace in source.collections().await? {
-        if namespaces.is_empty() || namespaces.contains(&namespace) {
-            all += source.estimate(&namespace).await?;
-        }
+/// Parses a sample.
+fn sample(text: &str) -> Result<Sample, Failure> {
+    let share = text.strip_suffix('%').and_then(|percent| percent.trim().parse::<f64>().ok());
+    match (share, text.parse::<u64>()) {
+        (Some(percent), _) if percent > 0.0 => Ok(Sample::Share(percent / 100.0)),
+        (None, Ok(documents @ 1..)) => Ok(Sample::Documents(documents)),
+        _ => Err(Failure::new(format!("invalid --sample {text:?}: expected a number or a percentage"))
+            .with_hint("use a number of documents such as 1000, or a percentage such as 5%")),
     }
-    Ok(all)
-}
-
-/// Returns the documents that have a dead letter, with its reason.
-async fn parked(redis: &RedisStore, differences: &[Difference]) -> PortResult<Vec<Parked>> {
-    let wanted: Vec<(Namespace, String)> = differences
-        .iter()
-        .filter(|difference| matches!(difference.kind, Kind::Missing | Kind::Stale))
-        .take(EXPLAINED)
-        .filter_map(|difference| Some((Namespace::parse(&difference.namespace)?, difference.key.clone())))
-        .collect();
-    if wanted.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut reasons: HashMap<(String, String), String> = HashMap::new();
-    for stage in [STAGE_1, STAGE_2] {
-        for entry in redis.letters_of(stage, &wanted, LETTERS).await?.entries {
-            let text = |name: &str| {
-                let value = entry.fields.iter().find(|(field, _)| field == name.as_bytes());
-                value.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
-            };
-            let of = (text("namespace"), text("key"));
-            let letter = Letter::read(stage, entry.id.clone(), entry.fields.clone());
-            reasons.entry(of).or_insert(letter.reason);
-        }
-    }
-    let parked = wanted.into_iter().filter_map(|(namespace, key)| {
-        let reason = reasons.get(&(namespace.to_string(), key.clone()))?.clone();
-        Some(Parked { namespace: namespace.to_string(), key, reason })
-    });
-    Ok(parked.collect())
 }
 
 fn show(verified: &Verified) {
@@ -272,4 +174,19 @@ fn show_difference(difference: &Difference, parked: &[Parked]) {
         "{} {namespace} {key}: {what}{reason}",
         styled(STRONG, format_args!("{:<8}", kind.name()))
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sample_is_a_positive_number_or_percentage() {
+        assert_eq!(sample("1000"), Ok(Sample::Documents(1_000)));
+        assert_eq!(sample("5%"), Ok(Sample::Share(0.05)));
+        assert_eq!(sample("0.5 %"), Ok(Sample::Share(0.005)));
+        for invalid in ["", "0", "0%", "-5%", "NaN%", "%", "many", "-1", "1.5"] {
+            assert!(sample(invalid).is_err(), "{invalid}");
+        }
+    }
 }

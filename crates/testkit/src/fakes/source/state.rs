@@ -38,7 +38,7 @@ pub(super) struct State {
 /// One entry of the history.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    time: ClusterTime,
+    pub(super) time: ClusterTime,
     wall: u64,
     collection: String,
     what: What,

@@ -131,8 +131,9 @@ function serviceTable(services) {
     const young = !service.ready && service.up_seconds < 15;
     const tone = silent ? "warn" : young ? "idle" : service.ready ? "good" : "bad";
     const said = silent ? `silent for ${duration(service.silent_seconds)}` : young ? "starting" : service.ready ? "ready" : "not ready";
+    const foreign = service.foreign_version ? [h("div", { class: "muted" }, `version ${service.foreign_version}, figures unknown`)] : [];
     return h("tr", {},
-      h("td", { "data-label": "Service" }, h("b", {}, service.service)),
+      h("td", { "data-label": "Service" }, h("b", {}, service.service), foreign),
       h("td", { "data-label": "State" }, h("div", {}, h("span", { class: "badge", "data-tone": tone }, said), service.reasons.map((reason) => h("div", { class: "muted" }, reason)))),
       h("td", { "data-label": "Up for" }, duration(service.up_seconds)),
       h("td", { "data-label": "Process", class: "mono" }, service.process));

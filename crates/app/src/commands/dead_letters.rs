@@ -1,0 +1,277 @@
+//! `tidewheel dead-letters`: lists, shows, retries and deletes dead letters.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+
+use serde::Serialize;
+use serde_json::Value;
+use tidewheel_core::ports::DeadLetters;
+use tidewheel_ops::dead_letters::{self as letters, Filter, LetterView, Listing, Outcome, RecordView};
+use tidewheel_stores::redis::RedisStore;
+use tidewheel_telemetry::escape;
+
+use crate::audit_log::Actor;
+use crate::cli::{DeadLettersCommand, LettersActArgs, LettersListArgs, LettersShowArgs, Output};
+use crate::connect;
+use crate::exit::{Answer, Failure};
+use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
+use crate::settings::Settings;
+use crate::{compose, times};
+
+/// Dead letters of a plan to print.
+const SHOWN: usize = 10;
+
+/// Width of the document column.
+const DOCUMENT: usize = 32;
+
+/// Width of all columns except the reason.
+const COLUMNS: usize = 9 + 18 + 10 + 7 + DOCUMENT;
+
+/// Minimum width of the reason column; on a narrower terminal the reason is printed below.
+const REASON: usize = 40;
+
+/// Runs a subcommand of `dead-letters`.
+pub(crate) async fn run(command: &DeadLettersCommand, settings: &Settings) -> Result<Answer, Failure> {
+    let redis = connect::redis(settings)?;
+    match command {
+        DeadLettersCommand::List(args) => list(&redis, args).await,
+        DeadLettersCommand::Show(args) => show(&redis, args).await,
+        DeadLettersCommand::Retry(args) => retry(settings, &redis, args).await,
+        DeadLettersCommand::Drop(args) => drop(&redis, args).await,
+    }
+}
+
+async fn list(redis: &dyn DeadLetters, args: &LettersListArgs) -> Result<Answer, Failure> {
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let listing = letters::list(redis, &Filter::from(&args.filter), limit, false).await?;
+    match args.output.output {
+        Output::Json => printer::json(&listing),
+        Output::Text if listing.matching == 0 && args.filter.is_empty() => printer::say("no dead letters"),
+        Output::Text if listing.matching == 0 => printer::say("no matching dead letters"),
+        Output::Text => table(&listing),
+    }
+    Ok(Answer::Fine)
+}
+
+async fn show(redis: &dyn DeadLetters, args: &LettersShowArgs) -> Result<Answer, Failure> {
+    let filter = Filter { stage: args.stage.map(Into::into), ids: vec![args.id.clone()], ..Filter::default() };
+    let listing = letters::list(redis, &filter, SHOWN, true).await?;
+    match args.output.output {
+        Output::Json => printer::json(&listing.letters),
+        Output::Text => {
+            for letter in &listing.letters {
+                whole(letter);
+            }
+        }
+    }
+    if listing.matching == 0 {
+        printer::say(format_args!("no dead letter with id {0} or document _id {0}", args.id));
+        return Ok(Answer::No);
+    }
+    Ok(Answer::Fine)
+}
+
+/// A plan and its outcome.
+#[derive(Serialize)]
+struct Acted<'a> {
+    #[serde(flatten)]
+    listing: &'a Listing,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome>,
+}
+
+async fn retry(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failure> {
+    let listing = letters::list(redis, &Filter::from(&args.filter), usize::MAX, false).await?;
+    let unreadable = listing.letters.iter().filter(|letter| !letter.is_readable()).count();
+    let text = args.output.output == Output::Text;
+    if text && listing.matching > 0 {
+        plan(&listing);
+        let readable = listing.letters.len() - unreadable;
+        printer::say(match readable {
+            1 => "1 would be put back into its stage with its version: a newer version wins".to_owned(),
+            _ => format!("{readable} would be put back into their stages, each with its version: newer versions win"),
+        });
+        let reread = listing.letters.iter().filter(|letter| letter.reread && letter.is_readable()).count();
+        if reread > 0 {
+            printer::say(format_args!(
+                "{reread} of them without a usable document: the current document is read from MongoDB"
+            ));
+        }
+        if unreadable > 0 {
+            let note = format!("{unreadable} unreadable and not retried: `tidewheel dead-letters drop` deletes them");
+            printer::say(styled(WARN, note));
+        }
+    }
+    if listing.matching == 0 || !args.yes {
+        return Ok(not_done(&listing, args.output.output));
+    }
+    Actor::cli().records(redis, "dead-letters retry", letters::named(&listing.letters)).await?;
+    let outcome = compose::retry(settings, redis, &listing.letters).await?;
+    match args.output.output {
+        Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),
+        Output::Text => {
+            let stage = if outcome.done == 1 { "its stage" } else { "their stages" };
+            printer::say(format_args!("{} {} put back into {stage}", styled(GOOD, "✔"), outcome.done));
+            gone(outcome);
+        }
+    }
+    Ok(if outcome.unreadable + outcome.gone == 0 { Answer::Fine } else { Answer::No })
+}
+
+async fn drop(redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failure> {
+    let listing = letters::list(redis, &Filter::from(&args.filter), usize::MAX, false).await?;
+    if args.output.output == Output::Text && listing.matching > 0 {
+        plan(&listing);
+        let stays = match listing.matching {
+            1 => "Its document stays in the index as it is, missing or outdated, until it changes",
+            _ => "Their documents stay in the index as they are, missing or outdated, until they change",
+        };
+        printer::say(format_args!(
+            "{} would be deleted. {stays}; `tidewheel verify` lists such documents.",
+            listing.matching
+        ));
+    }
+    let may_ask = std::io::stdin().is_terminal() && args.output.output == Output::Text;
+    if listing.matching == 0 || (!args.yes && !may_ask) {
+        return Ok(not_done(&listing, args.output.output));
+    }
+    if !args.yes && !agreed("Delete them? [y/N] ") {
+        printer::say("nothing was deleted");
+        return Ok(Answer::No);
+    }
+    Actor::cli().records(redis, "dead-letters drop", letters::named(&listing.letters)).await?;
+    let outcome = letters::discard(redis, &listing.letters).await?;
+    match args.output.output {
+        Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),
+        Output::Text => {
+            printer::say(format_args!("{} {} deleted", styled(GOOD, "✔"), outcome.done));
+            gone(outcome);
+        }
+    }
+    Ok(Answer::Fine)
+}
+
+/// Ends a command that only has a plan, or nothing to do.
+fn not_done(listing: &Listing, output: Output) -> Answer {
+    let nothing = listing.matching == 0;
+    match output {
+        Output::Json => printer::json(&Acted { listing, outcome: None }),
+        Output::Text if nothing => printer::say("no matching dead letters"),
+        Output::Text => printer::say("\nPlan only, nothing was changed. Add --yes to apply it."),
+    }
+    if nothing { Answer::No } else { Answer::Fine }
+}
+
+fn gone(outcome: Outcome) {
+    if outcome.gone > 0 {
+        printer::say(styled(WARN, format_args!("{} already handled by another process", outcome.gone)));
+    }
+}
+
+/// Asks for confirmation on the terminal.
+fn agreed(question: &str) -> bool {
+    let mut stderr = anstream::stderr();
+    let _ = write!(stderr, "{question}").and_then(|()| stderr.flush());
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
+}
+
+/// Prints the first dead letters of a plan.
+fn plan(listing: &Listing) {
+    let first = Listing { letters: listing.letters.iter().take(SHOWN).cloned().collect(), matching: listing.matching };
+    table(&first);
+}
+
+fn table(listing: &Listing) {
+    let room = printer::width().saturating_sub(COLUMNS);
+    let below = printer::stdout_is_terminal() && room < REASON;
+    let head = format!("{:<9} {:<18} {:>9} {:>6}  {:<32}", "stage", "id", "age", "tries", "document");
+    printer::data(styled(STRONG, if below { head.trim_end().to_owned() } else { head + " reason" }));
+    for letter in &listing.letters {
+        let facts = format!(
+            "{:<9} {:<18} {:>9} {:>6}  {}",
+            letter.stage.name(),
+            letter.id,
+            times::span(letter.age_ms),
+            letter.attempts,
+            document(letter, DOCUMENT),
+        );
+        let reason = escape::line(&letter.reason.replace('\n', " ")).into_owned();
+        if below {
+            printer::data(format_args!("{}\n  {reason}", facts.trim_end()));
+        } else {
+            // In a pipe the reason is not truncated.
+            let reason = if printer::stdout_is_terminal() { clipped(&reason, room) } else { reason };
+            printer::data(format_args!("{facts} {reason}"));
+        }
+    }
+    let left = listing.matching - listing.letters.len() as u64;
+    if left > 0 {
+        printer::data(styled(DIM, format_args!("… and {left} more")));
+    }
+}
+
+/// The document of a dead letter, padded to `width`.
+fn document(letter: &LetterView, width: usize) -> String {
+    let text = match &letter.record {
+        // Padding would count the characters of a style: pad before styling.
+        RecordView::Unreadable { .. } => return styled(BAD, format_args!("{:<width$}", "unreadable")),
+        RecordView::Change { namespace, document_id, operation, .. } if document_id.is_empty() => {
+            format!("{operation} of {namespace}")
+        }
+        RecordView::Change { namespace, document_id, .. } => format!("{namespace} {}", escape::line(document_id)),
+    };
+    format!("{text:<width$}")
+}
+
+fn whole(letter: &LetterView) {
+    let line = |name: &str, value: &str| {
+        printer::data(format_args!("{} {value}", styled(STRONG, format_args!("{name:<10}"))));
+    };
+    line("id", &format!("{} of {}", letter.id, letter.stage.title()));
+    line("entry", &format!("{} of {}", letter.entry, letter.stage.stage().stream));
+    line("reason", &letter.reason);
+    line(
+        "parked",
+        &format!(
+            "{}, {} ago, after {}",
+            letter.parked_at,
+            times::span(letter.age_ms),
+            printer::counted(letter.attempts.into(), "attempt")
+        ),
+    );
+    match &letter.record {
+        RecordView::Unreadable { unreadable } => line("problem", &styled(BAD, unreadable)),
+        RecordView::Change { operation, version, committed_at, key, embedding, document: text, .. } => {
+            line("document", &document(letter, 0));
+            line("key", key);
+            if letter.reread {
+                let note = if letter.is_readable() {
+                    "not stored: a retry reads it from MongoDB"
+                } else {
+                    "not stored, and the `_id` is unknown: fix the document in MongoDB, then drop this dead letter"
+                };
+                line("text", note);
+            }
+            line("change", &format!("{operation}, committed {committed_at}, version {version}"));
+            if let Some(embedding) = embedding {
+                let chunks = embedding.chunks.len();
+                line("vectors", &format!("{chunks}, {} dimensions, model {}", embedding.dimension, embedding.model));
+            }
+            if let Some(text) = text {
+                let pretty =
+                    if let Value::String(text) = text { Ok(text.clone()) } else { serde_json::to_string_pretty(text) };
+                printer::exactly(pretty.unwrap_or_default());
+            }
+        }
+    }
+    printer::data("");
+}
+
+/// Truncates a text to `room` characters.
+fn clipped(text: &str, room: usize) -> String {
+    if text.chars().count() <= room {
+        return text.to_owned();
+    }
+    text.chars().take(room - 1).chain(['…']).collect()
+}

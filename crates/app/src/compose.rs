@@ -1,0 +1,111 @@
+//! Builds the use cases of `tidewheel-ops` from the settings.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tidewheel_core::change::Change;
+use tidewheel_core::error::PortError;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{PortResult, Source, SourceHistory, SourceInspector};
+use tidewheel_core::version::ClusterTime;
+use tidewheel_ops::StageName;
+use tidewheel_ops::dead_letters::{self, LetterView, Outcome, RetryPorts};
+use tidewheel_ops::inspect::report::Inspection;
+use tidewheel_ops::inspect::{self, InspectPorts, Question};
+use tidewheel_ops::wait::{WaitPorts, Waiter};
+use tidewheel_stores::mongo::{MongoOptions, MongoSource, id_readings};
+use tidewheel_stores::redis::RedisStore;
+use tokio::sync::OnceCell;
+
+use crate::connect;
+use crate::exit::Failure;
+use crate::settings::Settings;
+
+/// The source, connected on first use.
+struct LazySource {
+    /// The options, or why there are none.
+    options: PortResult<MongoOptions>,
+    source: OnceCell<MongoSource>,
+}
+
+impl LazySource {
+    fn new(settings: &Settings, needed_by: &'static str) -> Self {
+        let options = connect::mongo_options(settings, needed_by).map_err(|Failure { message, hint }| match hint {
+            Some(hint) => PortError::fatal(message).with_hint(hint),
+            None => PortError::fatal(message),
+        });
+        Self { options, source: OnceCell::new() }
+    }
+
+    async fn connected(&self) -> PortResult<&MongoSource> {
+        self.source.get_or_try_init(|| async { connect::source(self.options.clone()?).await }).await
+    }
+}
+
+#[async_trait]
+impl SourceInspector for LazySource {
+    async fn cluster_time(&self) -> PortResult<ClusterTime> {
+        self.connected().await?.cluster_time().await
+    }
+
+    async fn history(&self) -> PortResult<Option<SourceHistory>> {
+        self.connected().await?.history().await
+    }
+
+    async fn passed_over(&self) -> PortResult<Vec<String>> {
+        self.connected().await?.passed_over().await
+    }
+}
+
+/// The wait for read-your-writes consistency. Connects on first use.
+pub(crate) fn waiter(settings: &Settings) -> Result<Waiter, Failure> {
+    let redis = Arc::new(connect::redis(settings)?);
+    let source = Arc::new(LazySource::new(settings, "the cluster time lookup"));
+    Ok(Waiter::new(WaitPorts { journal: redis.clone(), stages: redis, source }))
+}
+
+/// Retries dead letters. Connects to MongoDB only if documents have to be read again.
+pub(crate) async fn retry(settings: &Settings, redis: &RedisStore, chosen: &[LetterView]) -> PortResult<Outcome> {
+    let source = async {
+        let options = connect::mongo_options(settings, "dead-letters retry").map_err(|_| {
+            PortError::fatal("these dead letters have no usable document, and mongodb.database is not set")
+                .with_hint("set mongodb.database: the documents are read from it")
+        })?;
+        Ok::<_, PortError>(Arc::new(connect::source(options).await?) as Arc<dyn Source>)
+    };
+    let stream_log = redis.stream_log::<Change>(StageName::Raw.stage());
+    let ports = RetryPorts { registry: redis, letters: redis, journal: redis, stream_log: &stream_log };
+    dead_letters::retry(&ports, source, chosen).await
+}
+
+/// Inspects all documents that `id` may refer to. `namespace` is `database.collection` or a collection.
+pub(crate) async fn inspect(
+    settings: &Settings,
+    id: &str,
+    namespace: Option<&str>,
+    scan: u64,
+) -> Result<Inspection, Failure> {
+    let (redis, index) = (connect::redis(settings)?, connect::index(settings)?);
+    let namespaces = namespace.map(|text| namespace_of(settings, text)).transpose()?.into_iter().collect();
+    let source = connect::source(connect::mongo_options(settings, "the document lookup")?).await;
+    let ports = InspectPorts {
+        // A failed connection is part of the result, not an error.
+        source: source.map(|source| Box::new(source) as Box<dyn Source>),
+        stages: &redis,
+        finder: &redis,
+        tombstones: &redis,
+        index: &index,
+    };
+    let question = Question { id: id.to_owned(), readings: id_readings(id), namespaces, scan };
+    Ok(inspect::inspect(&ports, &question).await?)
+}
+
+fn namespace_of(settings: &Settings, text: &str) -> Result<Namespace, Failure> {
+    let database = settings.mongodb.database.as_deref().unwrap_or_default();
+    let whole = Namespace::parse(text).filter(|namespace| namespace.database() == database || database.is_empty());
+    let within = (!database.is_empty() && !text.is_empty()).then(|| Namespace::new(database, text));
+    whole.or(within).ok_or_else(|| {
+        Failure::new(format!("invalid --namespace {text:?}: expected a collection"))
+            .with_hint("use the form shop.tickets")
+    })
+}

@@ -1,0 +1,128 @@
+use tidewheel_core::ports::{DocumentPoints, Fence, Journal as _, Queue as _};
+use tidewheel_testkit::contracts::index::document;
+use tidewheel_testkit::contracts::samples::{change, checkpoint};
+use tidewheel_testkit::fakes::faults::Fault;
+use tidewheel_testkit::fakes::index::FakeIndex;
+use tidewheel_testkit::fakes::source::FakeSource;
+use tidewheel_testkit::fakes::streams::FakeStreams;
+
+use super::*;
+
+/// A source with the document of [`change`] 1, and its change in stage 1.
+struct World {
+    source: FakeSource,
+    streams: FakeStreams,
+    index: FakeIndex,
+}
+
+impl World {
+    async fn new() -> Self {
+        let source = FakeSource::new("shop");
+        source.insert("tickets", serde_json::json!({"_id": 1, "subject": "Grüße 1"}));
+        let (streams, index) = (FakeStreams::new(), FakeIndex::new());
+        index.prepare(4).await.unwrap();
+        streams.journal().append(None, &[change(1)], &checkpoint(1)).await.unwrap();
+        Self { source, streams, index }
+    }
+
+    /// Asks for the `_id` 1, as a number and as text.
+    async fn ask(&self, namespaces: &[Namespace]) -> PortResult<Inspection> {
+        let (inspector, tombstones) = (self.streams.inspector(), self.streams.tombstones());
+        let ports = InspectPorts {
+            source: Ok(Box::new(self.source.clone())),
+            stages: &inspector,
+            finder: &inspector,
+            tombstones: &tombstones,
+            index: &self.index,
+        };
+        let reading = |kind, key: &str| IdReading { kind, key: key.to_owned(), id: "1".to_owned() };
+        let readings = vec![reading("number", &change(1).key), reading("text", "\"1\"")];
+        let question = Question { id: "1".into(), readings, namespaces: namespaces.to_vec(), scan: 100 };
+        inspect(&ports, &question).await
+    }
+
+    /// Acknowledges every entry of stage 1.
+    async fn process(&self) {
+        let queue = self.streams.changes("a");
+        let read = queue.read(100, Duration::ZERO).await.unwrap();
+        queue.acknowledge(&read.into_iter().map(|read| read.id).collect::<Vec<_>>()).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn known_reading_is_followed_from_stage_1_into_the_index() {
+    let world = World::new().await;
+    let found = world.ask(&[]).await.unwrap();
+    assert_eq!((found.read_as, found.namespaces), (vec!["number", "text"], vec!["shop.tickets".to_owned()]));
+    let [document] = &found.documents[..] else { panic!("{:?}", found.documents) };
+    assert_eq!((document.kind, document.verdict.state), ("number", DocumentState::OnItsWay));
+    assert_eq!(document.newest(), Some(change(1).version));
+    assert_eq!(document.raw.known().unwrap().entries[0].state, Progress::Waiting);
+
+    let row = world.source.rows("tickets").remove(0);
+    let text = row.document.unwrap();
+    let points = document_points(&text);
+    let _ = world.index.upsert(&[&points]).await.unwrap();
+    world.process().await;
+    let found = world.ask(&[]).await.unwrap();
+    assert_eq!(found.documents[0].verdict.state, DocumentState::Searchable, "{:?}", found.documents[0]);
+}
+
+/// The document's points at the version of its change.
+fn document_points(text: &str) -> DocumentPoints {
+    document(&change(1).namespace, &change(1).key, change(1).version, &[text])
+}
+
+#[tokio::test(start_paused = true)]
+async fn acknowledged_document_without_points_is_missing() {
+    let world = World::new().await;
+    world.process().await;
+    let begun = tokio::time::Instant::now();
+    let found = world.ask(&[]).await.unwrap();
+    assert_eq!(found.documents[0].verdict.state, DocumentState::Missing);
+    assert!(begun.elapsed() >= MOMENT, "a change just committed is in no stream yet");
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleted_document_is_explained_by_its_tombstone() {
+    let world = World::new().await;
+    world.process().await;
+    world.source.delete("tickets", serde_json::json!(1));
+    world.streams.trim_all(STAGE_1.stream);
+    let target = FenceTarget::Document(DocumentId::new(&change(1).namespace, &change(1).key));
+    world.streams.tombstones().raise(&[Fence { target, version: change(2).version }]).await.unwrap();
+    let found = world.ask(&[]).await.unwrap();
+    let document = &found.documents[0];
+    assert_eq!(document.verdict.state, DocumentState::Deleted, "{document:?}");
+    assert_eq!(document.deleted.known().unwrap().document, Some(change(2).version.to_string()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn unreachable_server_is_part_of_the_answer() {
+    let world = World::new().await;
+    let tickets = [change(1).namespace];
+    world.index.faults().always("points", Fault::unreachable());
+    let found = world.ask(&tickets).await.unwrap();
+    let document = &found.documents[0];
+    assert_eq!((document.kind, document.verdict.state), ("number", DocumentState::Unknown));
+    assert!(document.index.error().is_some() && document.source.known().unwrap().exists);
+
+    world.index.faults().heal();
+    world.source.faults().always("now", Fault::unreachable());
+    assert_eq!(world.ask(&tickets).await.unwrap().documents[0].verdict.text, "MongoDB did not answer");
+    world.source.faults().always("collections", Fault::unreachable());
+    assert!(world.ask(&[]).await.is_err(), "the collections are unknown");
+}
+
+#[tokio::test(start_paused = true)]
+async fn unreachable_streams_are_not_needed_for_a_searchable_document() {
+    let world = World::new().await;
+    let text = world.source.rows("tickets").remove(0).document.unwrap();
+    let _ = world.index.upsert(&[&document_points(&text)]).await.unwrap();
+    for call in ["entries_of", "letters_of", "leader"] {
+        world.streams.faults().always(call, Fault::unreachable());
+    }
+    let found = world.ask(&[]).await.unwrap();
+    assert_eq!(found.documents[0].verdict.state, DocumentState::Searchable);
+    assert!(found.documents[0].raw.error().is_some() && found.documents[0].dead_letters.error().is_some());
+}

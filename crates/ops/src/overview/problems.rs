@@ -1,0 +1,253 @@
+//! Derives problems and their remedies from the numbers. Pure.
+
+use serde::Serialize;
+use tidewheel_core::streams::{EMBEDDED, RAW};
+
+use super::rates::FAR_SECONDS;
+use super::{Overview, Probe, Stage, Thresholds};
+use crate::text::{documents, duration, entries, none_of, outlook, thousands};
+
+/// Severity of a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Progress is blocked, or data is about to be lost.
+    Critical,
+    /// Needs attention.
+    Warning,
+}
+
+/// A detected problem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Its severity.
+    pub severity: Severity,
+    /// Stable code, for programs and the runbook.
+    pub code: &'static str,
+    /// The affected component: `mongodb`, `redis`, `qdrant`, `embedder`, a stream or a service.
+    pub subject: String,
+    /// Human-readable description.
+    pub message: String,
+    /// The remedy.
+    pub action: String,
+}
+
+/// Every problem code, in the order of the runbook.
+pub const CODES: &[&str] = &[
+    "redis-unreachable",
+    "mongodb-unreachable",
+    "qdrant-unreachable",
+    "embedder-unreachable",
+    "service-not-ready",
+    "no-consumer",
+    "no-producer",
+    "nothing-selected",
+    "no-progress",
+    "stage-1-behind",
+    "stage-2-behind",
+    "latency",
+    "oplog-window",
+    "history-damaged",
+    "drift",
+    "redis-memory",
+    "dead-letters",
+    "collection-unhealthy",
+];
+
+/// Returns the problems in these numbers, worst first.
+pub(super) fn problems(overview: &Overview, thresholds: &Thresholds) -> Vec<Problem> {
+    let mut found = Found(Vec::new());
+    servers(overview, &mut found);
+    services(overview, &mut found);
+    for (stage, limit) in overview.stages.iter().zip([thresholds.stage_1, thresholds.stage_2]) {
+        if let Probe::Known(stage) = stage {
+            of_stage(stage, limit, thresholds, &mut found);
+        }
+    }
+    source(overview, thresholds, &mut found);
+    drift(overview, &mut found);
+    redis_memory(overview, thresholds, &mut found);
+    latency(overview, thresholds, &mut found);
+    collection(overview, &mut found);
+    found.0.sort_by_key(|problem| problem.severity);
+    found.0
+}
+
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn add(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        subject: &str,
+        message: String,
+        action: impl Into<String>,
+    ) {
+        debug_assert!(CODES.contains(&code), "{code} is missing from CODES");
+        self.0.push(Problem { severity, code, subject: subject.to_owned(), message, action: action.into() });
+    }
+}
+
+/// Unreachable servers.
+fn servers(overview: &Overview, found: &mut Found) {
+    use Severity::{Critical, Warning};
+    if let Some(error) = overview.redis.error() {
+        let message = format!("Redis is unreachable: {error}");
+        let action = "start Redis, or set `redis.url`; MongoDB's oplog buffers changes meanwhile";
+        found.add(Critical, "redis-unreachable", "redis", message, action);
+    }
+    if let Probe::Known(source) = &overview.source
+        && let Some(error) = &source.error
+    {
+        let message = format!("MongoDB is unreachable: {error}");
+        found.add(Critical, "mongodb-unreachable", "mongodb", message, "start MongoDB, or set `mongodb.uri`");
+    }
+    if let Some(error) = overview.collection.error() {
+        let message = format!("Qdrant is unreachable: {error}");
+        let action = "start Qdrant, or set `qdrant.url`; stage 2 buffers changes meanwhile";
+        found.add(Critical, "qdrant-unreachable", "qdrant", message, action);
+    }
+    if let Some(error) = overview.embedder.error() {
+        let waits = overview.stages[0].known().is_some_and(|stage| stage.backlog > 0);
+        let message = format!("the embedder is unreachable: {error}");
+        let action = "start `tidewheel embedder`, or set `embedding.url`; stage 1 buffers changes meanwhile";
+        found.add(if waits { Critical } else { Warning }, "embedder-unreachable", "embedder", message, action);
+    }
+}
+
+/// Services that report not ready, and a missing producer.
+fn services(overview: &Overview, found: &mut Found) {
+    for service in &overview.services {
+        // A starting service gets a grace period.
+        if service.ready || service.up_seconds < 15.0 {
+            continue;
+        }
+        let message =
+            format!("the {} {} is not ready: {}", service.service, service.process, service.reasons.join("; "));
+        let action = "fix the cause; the service recovers automatically";
+        found.add(Severity::Critical, "service-not-ready", &service.service, message, action);
+    }
+    let producing = overview.services.iter().any(|service| service.service == "producer");
+    let started = overview.source.known().is_some_and(|source| source.read_until.is_some());
+    let idle = overview.source.known().and_then(|source| source.checkpoint_age_seconds).is_none_or(|age| age > 60.0);
+    if overview.redis.known().is_some() && started && !producing && idle {
+        let message = "no producer is running: MongoDB changes are not read".to_owned();
+        found.add(Severity::Critical, "no-producer", "producer", message, "start `tidewheel producer`");
+    }
+}
+
+fn of_stage(stage: &Stage, limit: u64, thresholds: &Thresholds, found: &mut Found) {
+    let stream = stage.status.stream.as_str();
+    let (number, worker, code) = if stream == RAW {
+        (1, "processor", "stage-1-behind")
+    } else {
+        debug_assert_eq!(stream, EMBEDDED);
+        (2, "upserter", "stage-2-behind")
+    };
+    let waiting = entries(stage.backlog);
+    if stage.backlog > 0 && stage.alive == 0 {
+        let message = format!("no {worker} is running: {waiting} waiting in stage {number} ({stream})");
+        found.add(Severity::Critical, "no-consumer", stream, message, format!("start `tidewheel {worker}`"));
+    } else if stage.stalled_seconds >= thresholds.no_progress.as_secs_f64() {
+        let since = duration(stage.stalled_seconds);
+        let message = format!("no progress for {since}: {waiting} waiting in stage {number} ({stream})");
+        let action = format!("check the {worker} logs; `tidewheel check` probes every server");
+        found.add(Severity::Critical, "no-progress", stream, message, action);
+    }
+    if stage.backlog > limit {
+        let outlook =
+            outlook(stage.eta_seconds, stage.out_per_second).map_or_else(String::new, |text| format!(", {text}"));
+        let message = format!("stage {number} ({stream}) backlog of {waiting} exceeds {limit}{outlook}");
+        let action = if number == 1 {
+            "start more processors, or give the embedder more or faster cores"
+        } else {
+            "start more upserters, or check Qdrant's load"
+        };
+        found.add(Severity::Warning, code, stream, message, action);
+    }
+    if stage.status.dead_letters > thresholds.dead_letters {
+        let letters = entries(stage.status.dead_letters);
+        let message = format!("{letters} in the stage {number} dead-letter queue, not searchable");
+        let action = "run `tidewheel dead-letters list`, then retry or drop them";
+        found.add(Severity::Warning, "dead-letters", stream, message, action);
+    }
+}
+
+fn source(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
+    let Probe::Known(source) = &overview.source else { return };
+    if let Some(left) = source.oplog_time_to_loss_seconds
+        // Estimates are capped at FAR_SECONDS.
+        && left < thresholds.oplog_time_left.as_secs().min(FAR_SECONDS)
+    {
+        let message = if left == 0 {
+            "MongoDB's oplog no longer reaches back to the checkpoint: changes were missed".to_owned()
+        } else {
+            format!("MongoDB's oplog will overwrite unread changes in about {}", duration(left as f64))
+        };
+        let action = "get the producer running, and enlarge the oplog (replSetResizeOplog); a comparing snapshot repairs missed \
+                      changes";
+        found.add(Severity::Critical, "oplog-window", "mongodb", message, action);
+    }
+    if !source.passed_over.is_empty() {
+        let message = format!("mongodb.collection selects {}", none_of(&source.passed_over));
+        let action = "correct `mongodb.collection` and restart the producer";
+        found.add(Severity::Critical, "nothing-selected", "mongodb", message, action);
+    }
+    if let Some(damage) = &source.damage {
+        let message = format!("lost data is being repaired: {damage}");
+        let action = "keep the producer running; find the cause of the loss";
+        found.add(Severity::Warning, "history-damaged", "redis", message, action);
+    }
+}
+
+fn drift(overview: &Overview, found: &mut Found) {
+    let Some(audit) = overview.audit.as_ref().filter(|audit| audit.drift() > 0) else { return };
+    let super::Audit { missing, stale, extra, surplus, .. } = *audit;
+    let counts = [(missing, "missing"), (stale, "stale"), (extra, "extra"), (surplus, "with surplus points")];
+    let counts =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{} {kind}", thousands(*count)));
+    let (drift, since, parked) = (audit.drift(), duration(audit.seconds_ago), overview.parked());
+    let message = format!(
+        "the index differs from MongoDB in {}, found by the audit {since} ago: {}",
+        documents(drift),
+        counts.collect::<Vec<_>>().join(", ")
+    );
+    let action = if audit.unexplained(parked) == 0 {
+        "parked changes count as missing or stale: retry or drop the dead letters first; `tidewheel verify` lists the differences"
+    } else {
+        "repair with `tidewheel verify --repair`; find out what else writes to the collection"
+    };
+    found.add(Severity::Warning, "drift", "qdrant", message, action);
+}
+
+fn redis_memory(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
+    let Probe::Known(redis) = &overview.redis else { return };
+    let Some(limit) = redis.memory_limit_bytes else { return };
+    let percent = redis.memory_bytes.saturating_mul(100) / limit.max(1);
+    if percent >= thresholds.redis_memory_percent {
+        let severity = if percent >= 95 { Severity::Critical } else { Severity::Warning };
+        let message = format!("Redis uses {percent} % of its memory; the producer pauses when it is full");
+        let action = "raise maxmemory, let the stages drain, or lower streams.retention_entries";
+        found.add(severity, "redis-memory", "redis", message, action);
+    }
+}
+
+fn latency(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
+    let Some(latency) = &overview.latency else { return };
+    if latency.p95_seconds > thresholds.latency.as_secs_f64() {
+        let (p95, objective) = (duration(latency.p95_seconds), duration(thresholds.latency.as_secs_f64()));
+        let message = format!("p95 commit-to-searchable latency is {p95}; the objective is {objective}");
+        let action = "check which stage has a backlog; latency recovers automatically after an outage";
+        found.add(Severity::Warning, "latency", EMBEDDED, message, action);
+    }
+}
+
+fn collection(overview: &Overview, found: &mut Found) {
+    let Probe::Known(collection) = &overview.collection else { return };
+    if collection.status.as_deref() == Some("red") {
+        let message = format!("Qdrant reports the collection {} as red", collection.name);
+        let action = "check Qdrant's log; `curl QDRANT/collections/NAME` shows the optimiser's error";
+        found.add(Severity::Critical, "collection-unhealthy", "qdrant", message, action);
+    }
+}

@@ -1,0 +1,188 @@
+//! Sample overviews for tests.
+
+use std::time::Duration;
+
+use tidewheel_core::ports::{ConsumerStatus, StageStatus};
+use tidewheel_core::streams::{STAGE_1, STAGE_2};
+
+use super::{
+    Audit, Collection, Embedder, Latency, Overview, Probe, Redis, Service, Snapshot, Source, Stage, SyncState,
+    SyncVerdict, Thresholds, Tokens,
+};
+
+/// The default thresholds.
+pub fn thresholds() -> Thresholds {
+    Thresholds {
+        stage_1: 1_000,
+        stage_2: 500,
+        no_progress: Duration::from_secs(60),
+        latency: Duration::from_secs(30),
+        oplog_time_left: Duration::from_secs(7_200),
+        redis_memory_percent: 80,
+        dead_letters: 0,
+    }
+}
+
+impl Overview {
+    /// Modifies stage 1 or 2.
+    pub fn with_stage(mut self, number: usize, change: impl FnOnce(&mut Stage)) -> Self {
+        if let Probe::Known(stage) = &mut self.stages[number - 1] {
+            change(stage);
+        }
+        self
+    }
+}
+
+fn stage(of: tidewheel_core::streams::Stage) -> Stage {
+    Stage {
+        status: StageStatus {
+            stream: of.stream.into(),
+            group: of.group.into(),
+            length: 10_000,
+            appended: 1_234_567,
+            lag: Some(0),
+            pending: 0,
+            oldest_age_ms: None,
+            dead_letters: 0,
+            consumers: vec![ConsumerStatus { name: "one".into(), pending: 0, idle_ms: 20 }],
+        },
+        backlog: 0,
+        in_per_second: Some(12.0),
+        out_per_second: Some(12.0),
+        eta_seconds: Some(0.0),
+        stalled_seconds: 0.0,
+        alive: 1,
+    }
+}
+
+/// All services running, no backlog.
+pub fn healthy() -> Overview {
+    let service = |name: &str| Service {
+        service: name.into(),
+        process: "host-42-abcdef12".into(),
+        operations: Some("127.0.0.1:9090".into()),
+        up_seconds: 3_600.0,
+        silent_seconds: 1.0,
+        ready: true,
+        reasons: Vec::new(),
+        foreign_version: None,
+    };
+    let overview = Overview {
+        at_ms: 1_700_000_000_000,
+        verdict: SyncVerdict {
+            state: SyncState::Unknown,
+            summary: String::new(),
+            action: None,
+            stage: None,
+            eta_seconds: None,
+        },
+        problems: Vec::new(),
+        stages: [Probe::Known(stage(STAGE_1)), Probe::Known(stage(STAGE_2))],
+        source: Probe::Known(Source {
+            database: Some("shop".into()),
+            error: None,
+            oplog_window_seconds: Some(172_800),
+            oplog_time_to_loss_seconds: Some(172_800),
+            read_until: Some(1_700_000_000),
+            searchable_until: Some(1_700_000_000),
+            checkpoint_age_seconds: Some(1.4),
+            snapshot: Some(Snapshot {
+                state: "done",
+                rows: 84_210,
+                of: None,
+                rows_per_second: None,
+                eta_seconds: None,
+            }),
+            damage: None,
+            passed_over: Vec::new(),
+        }),
+        redis: Probe::Known(Redis {
+            address: "127.0.0.1:6379".into(),
+            version: "7.0.15".into(),
+            memory_bytes: 64 << 20,
+            memory_limit_bytes: Some(512 << 20),
+        }),
+        collection: Probe::Known(Collection {
+            url: "http://127.0.0.1:6334".into(),
+            name: "documents".into(),
+            version: "1.16.0".into(),
+            exists: true,
+            status: Some("green".into()),
+            points: Some(91_337),
+            indexed_vectors: Some(91_337),
+            dimension: Some(384),
+        }),
+        embedder: Probe::Known(Embedder {
+            url: "http://127.0.0.1:8080".into(),
+            model: "all-MiniLM-L6-v2".into(),
+            dimension: 384,
+            max_tokens: 254,
+            tokens_per_second: Some(1_830.0),
+            queued_tokens: Some(0),
+            tokens: Some(9_876_543),
+        }),
+        latency: Some(Latency { changes: 720, p50_seconds: 0.08, p95_seconds: 0.21, p99_seconds: 0.4 }),
+        audit: Some(Audit { seconds_ago: 7_200.0, missing: 0, stale: 0, extra: 0, surplus: 0 }),
+        tokens: Some(Tokens { embedded: 9_876_543, saved: 123_456 }),
+        services: ["embedder", "processor", "producer", "upserter"].map(service).into(),
+    };
+    overview.judged(&thresholds())
+}
+
+/// Stage 1 has a shrinking backlog.
+pub fn syncing() -> Overview {
+    let behind = healthy().with_stage(1, |stage| {
+        stage.backlog = 12_345;
+        stage.status.lag = Some(11_833);
+        stage.status.pending = 512;
+        stage.status.length = 20_000;
+        stage.status.oldest_age_ms = Some(173_000);
+        stage.in_per_second = Some(10.0);
+        stage.out_per_second = Some(81.0);
+        stage.eta_seconds = Some(173.9);
+    });
+    behind.with_stage(2, |stage| stage.out_per_second = Some(81.0)).judged(&thresholds())
+}
+
+/// Qdrant is unreachable: stage 2 grows, and its upserters report why.
+pub fn outage() -> Overview {
+    let mut outage = healthy().with_stage(2, |stage| {
+        stage.backlog = 3_210;
+        stage.status.lag = Some(2_186);
+        stage.status.pending = 1_024;
+        stage.status.oldest_age_ms = Some(95_000);
+        stage.out_per_second = Some(0.0);
+        stage.in_per_second = Some(34.0);
+        stage.eta_seconds = None;
+        stage.stalled_seconds = 95.0;
+        stage.status.dead_letters = 2;
+    });
+    outage.collection = Probe::Unknown("could not reach Qdrant at http://127.0.0.1:6334: connection refused".into());
+    for service in outage.services.iter_mut().filter(|service| service.service == "upserter") {
+        service.ready = false;
+        service.reasons = vec!["failing to write to Qdrant for 95 s: connection refused".into()];
+    }
+    outage.judged(&thresholds())
+}
+
+/// Redis is running, no service was ever started.
+pub fn empty() -> Overview {
+    let mut empty = healthy();
+    for number in [1, 2] {
+        empty = empty.with_stage(number, |stage| {
+            (stage.status.length, stage.status.appended, stage.alive) = (0, 0, 0);
+            stage.status.consumers.clear();
+            (stage.in_per_second, stage.out_per_second) = (None, None);
+        });
+    }
+    if let Probe::Known(source) = &mut empty.source {
+        (source.read_until, source.searchable_until, source.snapshot) = (None, None, None);
+        (source.checkpoint_age_seconds, source.oplog_time_to_loss_seconds) = (None, None);
+    }
+    if let Probe::Known(collection) = &mut empty.collection {
+        (collection.exists, collection.status, collection.points, collection.dimension) = (false, None, None, None);
+    }
+    (empty.latency, empty.audit, empty.tokens) = (None, None, None);
+    empty.services.clear();
+    empty.judged(&thresholds())
+}

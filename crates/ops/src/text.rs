@@ -1,0 +1,60 @@
+//! Phrases that several messages share.
+
+use crate::overview::rates::FAR_SECONDS;
+
+/// Formats the collections of which none is selected, naming the first few.
+pub fn none_of(collections: &[String]) -> String {
+    const NAMED: usize = 5;
+    let more = if collections.len() > NAMED { ", …" } else { "" };
+    let named = collections.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    format!("none of the {} existing collections: {named}{more}", collections.len())
+}
+
+/// Counts documents: "1 document", "1,200 documents".
+pub fn documents(count: u64) -> String {
+    format!("{} {}", thousands(count), if count == 1 { "document" } else { "documents" })
+}
+
+/// Counts changes: "1 change", "1,200 changes".
+pub fn entries(number: u64) -> String {
+    format!("{} {}", thousands(number), if number == 1 { "change" } else { "changes" })
+}
+
+/// Formats with thousands separators.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Formats an extrapolated duration.
+pub fn estimate(seconds: f64) -> String {
+    let far = FAR_SECONDS as f64;
+    if seconds >= far { format!("over {}", duration(far)) } else { duration(seconds) }
+}
+
+/// Describes when a backlog ends; `None` before the first rate is known.
+pub fn outlook(eta_seconds: Option<f64>, out_per_second: Option<f64>) -> Option<String> {
+    match eta_seconds {
+        Some(seconds) => Some(format!("ETA {}", estimate(seconds))),
+        None => out_per_second.map(|_| "not shrinking".to_owned()),
+    }
+}
+
+/// Formats a duration with about two significant digits.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
+        seconds if seconds < 10.0 => format!("{seconds:.1} s"),
+        seconds if seconds < 90.0 => format!("{seconds:.0} s"),
+        seconds if seconds < 5_400.0 => format!("{:.0} min", seconds / 60.0),
+        seconds if seconds < 172_800.0 => format!("{:.1} h", seconds / 3_600.0),
+        seconds => format!("{:.0} days", seconds / 86_400.0),
+    }
+}

@@ -1,0 +1,217 @@
+//! The report that each process publishes for `status`, `monitor` and the console.
+//!
+//! A report is a few kilobytes of JSON. Its envelope, which [`ProcessReport`] describes, is the same in all releases; its
+//! figures belong to a [`FORMAT`]. Of a process that reports another format only the envelope is read: it is listed with its
+//! readiness, and its figures are unknown.
+
+use serde::{Deserialize, Serialize};
+
+/// The format of [`Figures`]. Increase it when a field changes its meaning or type; a new field needs no new format.
+///
+/// Format 1, without a number, had metrics by name.
+pub const FORMAT: u32 = 2;
+
+/// The status of a process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "Envelope")]
+pub struct ProcessReport {
+    /// Format of the figures.
+    pub format: u32,
+    /// The version of tidewheel.
+    pub version: String,
+    /// Uptime in seconds.
+    pub up_seconds: f64,
+    /// Address of its operations server, if enabled.
+    pub operations: Option<String>,
+    /// Its services.
+    pub services: Vec<ServiceReport>,
+    /// What its services measured; `None` if another version reports them in another format.
+    pub figures: Option<Figures>,
+}
+
+/// Readiness of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceReport {
+    /// Its name.
+    pub service: String,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// Why it is not ready.
+    pub reasons: Vec<String>,
+}
+
+/// What the services of a process measured. Times are in seconds since the Unix epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Figures {
+    /// If the process runs a producer.
+    pub producer: Option<ProducerReport>,
+    /// If the process runs a processor.
+    pub processor: Option<ProcessorReport>,
+    /// If the process runs an upserter.
+    pub upserter: Option<UpserterReport>,
+    /// If the process runs an embedder.
+    pub embedder: Option<EmbedderReport>,
+}
+
+/// What a producer measured. On standby all values may be unknown.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProducerReport {
+    /// When it last saved a checkpoint.
+    pub checkpoint_saved_at: Option<f64>,
+    /// Estimated number of documents that its snapshot reads.
+    pub snapshot_expected: Option<u64>,
+    /// When its last audit ended.
+    pub audited_at: Option<f64>,
+    /// What that audit found.
+    pub drift: Option<DriftReport>,
+}
+
+/// Documents that differed between MongoDB and the index.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DriftReport {
+    /// Without a point.
+    pub missing: u64,
+    /// With outdated points.
+    pub stale: u64,
+    /// Missing in MongoDB.
+    pub extra: u64,
+    /// With surplus points.
+    pub surplus: u64,
+}
+
+/// What a processor measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessorReport {
+    /// When it last finished a batch; 0 before the first.
+    pub progressed_at: f64,
+    /// Tokens of texts that it did not have to embed.
+    pub tokens_saved: u64,
+}
+
+/// What an upserter measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpserterReport {
+    /// When it last finished a batch; 0 before the first.
+    pub progressed_at: f64,
+    /// Commit-to-searchable latency within the last minute.
+    pub latency: LatencyReport,
+}
+
+/// The latency of changes as a histogram.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LatencyReport {
+    /// Number of changes.
+    pub changes: u64,
+    /// Changes up to a latency, ascending.
+    pub buckets: Vec<Bucket>,
+}
+
+/// The changes up to a latency.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// Upper bound in seconds, inclusive.
+    pub le: f64,
+    /// Number of changes.
+    pub changes: u64,
+}
+
+/// What an embedder measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EmbedderReport {
+    /// Tokens embedded since its start.
+    pub tokens: u64,
+    /// Queued tokens.
+    pub queued_tokens: u64,
+}
+
+/// A report of any release.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Envelope {
+    format: u32,
+    version: String,
+    up_seconds: f64,
+    operations: Option<String>,
+    services: Vec<ServiceReport>,
+    figures: serde_json::Value,
+}
+
+impl From<Envelope> for ProcessReport {
+    fn from(envelope: Envelope) -> Self {
+        let Envelope { format, version, up_seconds, operations, services, figures } = envelope;
+        let figures = (format == FORMAT).then(|| serde_json::from_value(figures).ok()).flatten();
+        Self { format, version, up_seconds, operations, services, figures }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn report_survives_serialisation() {
+        let figures = Figures {
+            producer: Some(ProducerReport {
+                checkpoint_saved_at: Some(1.5),
+                snapshot_expected: Some(7),
+                audited_at: Some(2.5),
+                drift: Some(DriftReport { missing: 1, stale: 2, extra: 3, surplus: 4 }),
+            }),
+            processor: Some(ProcessorReport { progressed_at: 3.5, tokens_saved: 8 }),
+            upserter: Some(UpserterReport {
+                progressed_at: 4.5,
+                latency: LatencyReport { changes: 2, buckets: vec![Bucket { le: 0.5, changes: 1 }] },
+            }),
+            embedder: Some(EmbedderReport { tokens: 9, queued_tokens: 1 }),
+        };
+        let report = ProcessReport {
+            format: FORMAT,
+            version: "1".into(),
+            up_seconds: 2.0,
+            operations: Some("127.0.0.1:9090".into()),
+            services: vec![ServiceReport { service: "producer".into(), ready: false, reasons: vec!["why".into()] }],
+            figures: Some(figures.clone()),
+        };
+        let text = serde_json::to_string(&report).unwrap();
+        let read: ProcessReport = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.figures, Some(figures));
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+    }
+
+    #[test]
+    fn report_of_the_previous_release_has_services_and_no_figures() {
+        let text = json!({
+            "version": "0.0.9",
+            "up_seconds": 3.0,
+            "operations": null,
+            "services": [{"service": "upserter", "ready": true, "reasons": []}],
+            "measured": {"tidewheel_embedder_tokens_total": 5.0},
+            "minute": {"tidewheel_commit_to_searchable_seconds_bucket{le=\"+Inf\"}": 5.0},
+        });
+        let report: ProcessReport = serde_json::from_value(text).unwrap();
+        assert_eq!((report.version.as_str(), report.up_seconds), ("0.0.9", 3.0));
+        assert_eq!(report.services[0].service, "upserter");
+        assert!(report.figures.is_none());
+    }
+
+    #[test]
+    fn report_of_a_later_release_is_read_as_far_as_its_format_allows() {
+        let of = |format: u32, figures: serde_json::Value| {
+            let text = json!({"format": format, "version": "9", "figures": figures, "color": "red"});
+            serde_json::from_value::<ProcessReport>(text).unwrap()
+        };
+        let figures = json!({"embedder": {"tokens": 5, "watts": 7}, "reranker": {}});
+        let same = of(FORMAT, figures.clone()).figures.unwrap();
+        assert_eq!(same.embedder, Some(EmbedderReport { tokens: 5, queued_tokens: 0 }));
+        assert!(of(FORMAT + 1, figures).figures.is_none());
+    }
+}

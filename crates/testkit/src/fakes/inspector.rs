@@ -1,0 +1,102 @@
+//! The streams from an operator's point of view, in memory.
+
+use async_trait::async_trait;
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::{
+    EntryFinder, EntryState, FoundEntries, FoundEntry, PortResult, StageInspector, StageStatus,
+};
+use tidewheel_core::streams::Stage;
+use tidewheel_core::wire::RawFields;
+use tokio::time::Instant;
+
+use super::streams::{FakeStreams, Group, Id, write_id};
+
+/// Status and lookup of entries.
+#[derive(Clone)]
+pub struct FakeInspector(FakeStreams);
+
+impl FakeInspector {
+    pub(super) fn new(streams: FakeStreams) -> Self {
+        Self(streams)
+    }
+
+    fn find(
+        &self,
+        stream: &str,
+        group: Option<&str>,
+        documents: &[(Namespace, String)],
+        most: u64,
+    ) -> PortResult<FoundEntries> {
+        let state = self.0.state();
+        let Some(stream) = state.streams.get(stream) else {
+            return Ok(FoundEntries { complete: true, ..FoundEntries::default() });
+        };
+        let group = group.and_then(|group| stream.groups.get(group));
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let scanned = stream.entries.iter().rev().take(most);
+        let found = scanned.filter(|(_, fields)| concerns(fields, documents)).map(|(id, fields)| FoundEntry {
+            id: write_id(*id),
+            state: delivery(group, *id),
+            fields: fields.iter().filter(|(name, _)| name != b"vectors").cloned().collect(),
+        });
+        Ok(FoundEntries {
+            entries: found.collect(),
+            looked_at: stream.entries.len().min(most) as u64,
+            complete: stream.entries.len() < most,
+        })
+    }
+}
+
+/// Whether an entry is about one of the documents, or about the whole collection of one.
+fn concerns(fields: &RawFields, documents: &[(Namespace, String)]) -> bool {
+    let is = |name: &str, value: &str| {
+        fields.iter().any(|(field, found)| field == name.as_bytes() && found == value.as_bytes())
+    };
+    documents
+        .iter()
+        .any(|(namespace, key)| is("namespace", namespace.as_str()) && (is("key", key) || is("operation", "drop")))
+}
+
+fn delivery(group: Option<&Group>, id: Id) -> EntryState {
+    let Some(group) = group else { return EntryState::Waiting };
+    match group.pending.get(&id) {
+        Some(pending) => {
+            let idle = pending.delivered.map_or(u128::MAX, |at| Instant::now().duration_since(at).as_millis());
+            EntryState::Pending {
+                consumer: pending.consumer.clone(),
+                idle_ms: u64::try_from(idle).unwrap_or(u64::MAX),
+                deliveries: pending.deliveries,
+            }
+        }
+        None if id > group.last_delivered => EntryState::Waiting,
+        None => EntryState::Confirmed,
+    }
+}
+
+#[async_trait]
+impl StageInspector for FakeInspector {
+    async fn status(&self, stage: Stage) -> PortResult<StageStatus> {
+        self.0.faults().around("status", || Ok(self.0.status(stage))).await
+    }
+
+    async fn leader(&self) -> PortResult<Option<String>> {
+        let leader = || {
+            let state = self.0.state();
+            let held = state.lease.as_ref().filter(|(_, until)| *until > Instant::now());
+            Ok(held.map(|(owner, _)| owner.clone()))
+        };
+        self.0.faults().around("leader", leader).await
+    }
+}
+
+#[async_trait]
+impl EntryFinder for FakeInspector {
+    async fn entries_of(&self, stage: Stage, documents: &[(Namespace, String)], most: u64) -> PortResult<FoundEntries> {
+        let find = || self.find(stage.stream, Some(stage.group), documents, most);
+        self.0.faults().around("entries_of", find).await
+    }
+
+    async fn letters_of(&self, stage: Stage, documents: &[(Namespace, String)], most: u64) -> PortResult<FoundEntries> {
+        self.0.faults().around("letters_of", || self.find(stage.dead_letters, None, documents, most)).await
+    }
+}
