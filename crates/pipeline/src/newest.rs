@@ -124,7 +124,7 @@ pub(crate) fn refuse_newer<T>(deliveries: &[Delivery<T>]) -> PortResult<()> {
     let newer = |delivery: &&Delivery<T>| matches!(delivery.record, Err(WireError::Newer { .. }));
     let Some(Delivery { id, record: Err(error) }) = deliveries.iter().find(newer) else { return Ok(()) };
     Err(PortError::fatal(format!("failed to read entry {}: {error}", id.0))
-        .because(Server::Other, Cause::Newer)
+        .because(Server::OTHER, Cause::Newer)
         .with_hint(
             "upgrade this service: a newer release of tidewheel has written the entry, which stays in the stream",
         ))

@@ -113,7 +113,7 @@ fn fits(vectors: &Vectors, texts: usize, dimension: usize) -> PortResult<()> {
     }
     if count != texts {
         let error = PortError::poison(format!("the embedder returned {count} vectors for {texts} texts"));
-        return Err(error.because(Server::Embedder, Cause::Refused));
+        return Err(error.because(Server::EMBEDDER, Cause::Refused));
     }
     Ok(())
 }
@@ -129,11 +129,11 @@ fn rejected(error: &PortError) {
 fn usable(vector: &[f32]) -> PortResult<()> {
     if let Some(at) = vector.iter().position(|value| !value.is_finite()) {
         let message = format!("the embedder returned a vector with {} at position {at}", vector[at]);
-        return Err(PortError::poison(message).because(Server::Embedder, Cause::NotFinite));
+        return Err(PortError::poison(message).because(Server::EMBEDDER, Cause::NotFinite));
     }
     if vector.iter().all(|value| *value == 0.0) {
         let error = PortError::poison("the embedder returned a vector of all zeros");
-        return Err(error.because(Server::Embedder, Cause::Zero));
+        return Err(error.because(Server::EMBEDDER, Cause::Zero));
     }
     Ok(())
 }

@@ -16,6 +16,9 @@ use tidewheel_testkit::fakes::faults::Fault;
 
 use crate::world::{DATABASE, PROCESSOR, PRODUCER, UPSERTER, World, document, seconds, until};
 
+/// The server of the index.
+const INDEX: Server = Server::named("qdrant");
+
 /// Every way in which a server can fail for one input.
 fn failures(server: Server) -> Vec<PortError> {
     let transient = [Cause::Other, Cause::Unreachable, Cause::Timeout, Cause::Busy, Cause::Refused];
@@ -75,7 +78,7 @@ async fn settles_without(world: &World, ids: &[i32]) {
 
 #[tokio::test(start_paused = true)]
 async fn texts_that_fail_in_the_embedder_are_parked_and_all_others_arrive_for_every_error() {
-    for error in failures(Server::Embedder) {
+    for error in failures(Server::EMBEDDER) {
         let mut world = waiting(64).await;
         for bad in [3, 17, 18, 40] {
             world.embedder.fail_for(text(&format!("name{bad}")), error.clone());
@@ -103,7 +106,7 @@ async fn texts_without_a_valid_vector_are_parked_and_all_others_arrive() {
 
 #[tokio::test(start_paused = true)]
 async fn documents_that_fail_in_qdrant_are_parked_and_all_others_arrive_for_every_error() {
-    for error in failures(Server::Qdrant) {
+    for error in failures(INDEX) {
         let mut world = waiting(32).await;
         for bad in [0, 15, 16, 31] {
             world.index.fail_for(id_of(&world, bad), error.clone());
@@ -120,7 +123,7 @@ async fn documents_that_fail_in_qdrant_are_parked_and_all_others_arrive_for_ever
 
 #[tokio::test(start_paused = true)]
 async fn deletions_that_fail_in_qdrant_are_parked_and_all_others_arrive() {
-    for error in failures(Server::Qdrant) {
+    for error in failures(INDEX) {
         let mut world = waiting(16).await;
         world.start(PROCESSOR);
         world.start(UPSERTER);
@@ -146,7 +149,7 @@ async fn deletions_that_fail_in_qdrant_are_parked_and_all_others_arrive() {
 
 #[tokio::test(start_paused = true)]
 async fn endpoint_that_rejects_every_text_is_waited_out_and_parks_nothing() {
-    for error in failures(Server::Embedder) {
+    for error in failures(Server::EMBEDDER) {
         let mut world = waiting(40).await;
         world.embedder.faults().always("embed", Fault::Refused(error.clone()));
         world.start(PROCESSOR);
@@ -161,7 +164,7 @@ async fn endpoint_that_rejects_every_text_is_waited_out_and_parks_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn qdrant_that_rejects_every_write_is_waited_out_and_parks_nothing() {
-    for error in failures(Server::Qdrant) {
+    for error in failures(INDEX) {
         let mut world = waiting(40).await;
         for call in ["upsert", "refresh"] {
             world.index.faults().always(call, Fault::Refused(error.clone()));
@@ -179,7 +182,7 @@ async fn qdrant_that_rejects_every_write_is_waited_out_and_parks_nothing() {
 #[tokio::test(start_paused = true)]
 async fn full_disk_is_waited_out_even_though_small_writes_succeed() {
     let mut world = waiting(10).await;
-    let full = PortError::transient("injected: No space left on device").because(Server::Qdrant, Cause::Full);
+    let full = PortError::transient("injected: No space left on device").because(INDEX, Cause::Full);
     world.index.faults().always("upsert", Fault::Refused(full));
     world.start(PROCESSOR);
     world.start(UPSERTER);
