@@ -11,9 +11,9 @@ use serde_json::json;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::RESERVED;
 use tidewheel_core::ports::Point;
-use tidewheel_core::streams::STAGE_1;
 use tidewheel_pipeline::audit::{AuditOptions, AuditPorts, Found, Kind, Range, Scope, audit};
 use tidewheel_pipeline::upserter::PayloadOptions;
+use tidewheel_stores::redis::keys::STAGE_1;
 use tidewheel_testkit::fakes::faults::Fault;
 use uuid::Uuid;
 

@@ -8,8 +8,8 @@ use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
     CollectionRegistry, DeadLetters, EntryId, Follower, Handover, Journal, Queue, StageStatus, StreamLog, Tombstones,
 };
-use tidewheel_core::streams::{STAGE_1, STAGE_2_REPLAY, Stage};
-use tidewheel_core::wire::RawFields;
+use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2_REPLAY, StreamKeys};
+use tidewheel_stores::redis::wire::RawFields;
 use tidewheel_testkit::contracts::streams::StreamsHarness;
 use tidewheel_testkit::fakes::streams::FakeStreams;
 
@@ -24,7 +24,7 @@ impl StreamsHarness for Fakes {
         Arc::new(self.streams.journal())
     }
 
-    fn changes(&self, stage: Stage, consumer: &str) -> Arc<dyn Queue<Change>> {
+    fn changes(&self, stage: StreamKeys, consumer: &str) -> Arc<dyn Queue<Change>> {
         Arc::new(self.streams.queue(stage, consumer))
     }
 
@@ -60,7 +60,7 @@ impl StreamsHarness for Fakes {
         Arc::new(self.streams.queue(STAGE_2_REPLAY, consumer))
     }
 
-    async fn status(&self, stage: Stage) -> StageStatus {
+    async fn status(&self, stage: StreamKeys) -> StageStatus {
         self.streams.status(stage)
     }
 
@@ -80,7 +80,7 @@ impl StreamsHarness for Fakes {
         self.streams.delete_stream(stream);
     }
 
-    async fn destroy_group(&self, stage: Stage) {
+    async fn destroy_group(&self, stage: StreamKeys) {
         self.streams.destroy_group(stage);
     }
 }

@@ -9,7 +9,7 @@ use tidewheel_core::metric;
 use tidewheel_core::ports::{
     Embedder as EmbedderPort, Index as _, Journal as _, PortResult, SnapshotState, StageStatus,
 };
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_core::stage;
 use tidewheel_embed::client::secure;
 use tidewheel_stores::mongo::{MongoSource, Oplog};
 use tidewheel_stores::qdrant::QdrantIndex;
@@ -87,8 +87,8 @@ impl Looker {
     /// Takes an overview. Never fails: an unreachable server is reported as unknown.
     pub(crate) async fn look(&self) -> Overview {
         let (one, two, published, redis, place, mongo, collection, embedder) = tokio::join!(
-            probe(self.timeout, self.stage(STAGE_1)),
-            probe(self.timeout, self.stage(STAGE_2)),
+            probe(self.timeout, self.stage(stage::Stage::Raw)),
+            probe(self.timeout, self.stage(stage::Stage::Embedded)),
             probe(self.timeout, self.reports()),
             probe(self.timeout, self.redis()),
             probe(self.timeout, self.place()),
@@ -153,7 +153,7 @@ impl Looker {
         self.redis.as_ref().map_err(Clone::clone)
     }
 
-    async fn stage(&self, stage: tidewheel_core::streams::Stage) -> PortResult<StageStatus> {
+    async fn stage(&self, stage: stage::Stage) -> PortResult<StageStatus> {
         self.store()?.status(stage).await
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tidewheel_core::metric::{self, Kind};
+use tidewheel_core::stage;
 use tidewheel_embed::service::Render;
 use tokio_util::sync::CancellationToken;
 
@@ -115,7 +116,7 @@ impl Metrics {
     }
 }
 
-const STREAMS: [&str; 2] = [tidewheel_core::streams::RAW, tidewheel_core::streams::EMBEDDED];
+const STREAMS: [&str; 2] = [stage::Stage::Raw.name(), stage::Stage::Embedded.name()];
 
 /// Parses the Prometheus text format: name and labels → value.
 pub(crate) fn numbers(text: &str) -> BTreeMap<String, f64> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewheel_core::ports::{KnownVectors, PortResult, Retention};
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::Tracer;
 use tidewheel_pipeline::consumer::ConsumerOptions;
 use tidewheel_pipeline::health::Health;
@@ -94,7 +94,7 @@ pub(super) fn processor(
     let embedder = connect::embedder(settings, None)?;
     let options = processor_options(settings);
     let ports = ProcessorPorts {
-        queue: Arc::new(redis.queue(STAGE_1, own_name("processor"))),
+        queue: Arc::new(redis.queue(Stage::Raw, own_name("processor"))),
         handover: Arc::new(redis.clone()),
         embedder,
         known: known_vectors(settings)?,
@@ -124,7 +124,7 @@ pub(super) fn upserter(
     let redis = connect::redis(settings)?;
     let index = connect::index(settings)?;
     let options = upserter_options(settings);
-    let queue = Arc::new(redis.queue(STAGE_2, own_name("upserter")));
+    let queue = Arc::new(redis.queue(Stage::Embedded, own_name("upserter")));
     let guard = guard(settings, &redis, Some(index.clone()), None);
     let upserter = Upserter::new(options, queue, Arc::new(index), Arc::new(redis.clone()), Arc::new(redis.clone()));
     let upserter = upserter.traced(tracer);

@@ -1,7 +1,9 @@
 //! Documents up to MongoDB's size limit, and documents with invalid UTF-8.
 
 use mongodb::bson::{Document, RawDocumentBuf, doc};
-use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, EMBEDDED_GROUP, RAW, RAW_DEAD_LETTERS, RAW_GROUP};
+use tidewheel_stores::redis::keys::{
+    EMBEDDED, EMBEDDED_DEAD_LETTERS, EMBEDDED_GROUP, RAW, RAW_DEAD_LETTERS, RAW_GROUP,
+};
 
 use super::world::{World, backlog, ticket};
 

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{Handover, Index, Retention, Tombstones};
-use tidewheel_core::streams::STAGE_2;
+use tidewheel_core::stage::Stage;
 use tidewheel_local::stack::{Server, Stack};
 use tidewheel_pipeline::consumer::ConsumerOptions;
 use tidewheel_pipeline::parking::OnDeadLetter;
@@ -174,7 +174,7 @@ fn upserter(
     };
     let on_dead_letter = OnDeadLetter::Keep;
     let options = UpserterOptions { consumer, payload: PayloadOptions::default(), on_dead_letter };
-    Upserter::new(options, Arc::new(store.queue(STAGE_2, "bench")), index, tombstones, Arc::new(store.clone()))
+    Upserter::new(options, Arc::new(store.queue(Stage::Embedded, "bench")), index, tombstones, Arc::new(store.clone()))
 }
 
 /// Returns documents per second from MongoDB to Qdrant, with this upserter and the other services as processes.
@@ -211,7 +211,7 @@ async fn drain(upserter: Upserter, store: &RedisStore) -> Result<f64, Box<dyn Er
     let begun = Instant::now();
     let mut service = tokio::spawn(upserter.run(shutdown.clone()));
     loop {
-        let status = store.status(STAGE_2).await?;
+        let status = store.status(Stage::Embedded).await?;
         if status.lag == Some(0) && status.pending == 0 {
             break;
         }

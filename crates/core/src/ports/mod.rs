@@ -10,13 +10,14 @@ mod index;
 mod journal;
 mod ownership;
 mod queue;
+mod record;
 mod source;
 mod spans;
 mod stream_log;
 
 use crate::error::PortError;
 
-pub use dead_letters::{ABOUT, DeadLetters, Letter, Retried};
+pub use dead_letters::{DeadLetters, Letter, Retried};
 pub use embedder::{Embedder, EmbedderInfo, Purpose};
 pub use index::{
     Aliases, Collected, CollectionRegistry, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector,
@@ -27,6 +28,7 @@ pub use ownership::{Ownable, Registry};
 pub use queue::{
     Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Handover, Queue, READ_BYTES, Retention, StageStatus,
 };
+pub use record::RecordError;
 pub use source::{Feed, FeedBatch, FeedError, Readable, ResumeToken, Scan, Source, SourceEvent, SourceRow, StartAt};
 pub use spans::Spans;
 pub use stream_log::{Extent, Follower, StreamLog};

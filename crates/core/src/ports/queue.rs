@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::PortResult;
+use super::record::RecordError;
 use crate::embedded::Embedded;
 
 /// Approximate size in bytes of the entries of one read, claim or page: a count alone does not bound memory when an
@@ -49,7 +50,7 @@ pub struct Delivery<T> {
     /// Its id, to acknowledge it with.
     pub id: EntryId,
     /// Its record, or the decoding error.
-    pub record: Result<T, crate::wire::WireError>,
+    pub record: Result<T, RecordError>,
 }
 
 /// Entries claimed from unresponsive consumers.

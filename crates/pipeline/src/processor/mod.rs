@@ -56,7 +56,7 @@ use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::{Cause, PortError};
 use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::ports::{Delivery, Embedder, EmbedderInfo, Handover, KnownVectors, Queue};
-use tidewheel_core::streams::STAGE_1;
+use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug_span, info};
@@ -204,7 +204,7 @@ impl Work<Change> for Worker {
 
 impl Worker {
     async fn process(&self, deliveries: Vec<Delivery<Change>>) -> Result<(), RetryError> {
-        let mut spans = BatchSpans::begin(self.tracer.as_ref(), "process", STAGE_1, &deliveries);
+        let mut spans = BatchSpans::begin(self.tracer.as_ref(), "process", Stage::Raw, &deliveries);
         let planner = self.planner.clone();
         let mut plan = offload(planner.cost(&deliveries), move || planner.plan(deliveries)).await?;
         let jobs = std::mem::take(&mut plan.jobs);

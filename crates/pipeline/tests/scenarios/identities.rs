@@ -8,7 +8,8 @@ use tidewheel_core::payload::RESERVED;
 use tidewheel_core::ports::{
     Appended, Checkpoint, DeadLetters as _, EntryId, Journal as _, Source as _, StreamLog as _,
 };
-use tidewheel_core::streams::{RAW, STAGE_1};
+use tidewheel_core::stage::Stage;
+use tidewheel_stores::redis::keys::{RAW, STAGE_1};
 use tidewheel_testkit::contracts::source::SourceWrite;
 use tidewheel_testkit::fakes::faults::{Fault, Gate};
 use tidewheel_testkit::fakes::process::{CrashPoint, Moment, Process};
@@ -173,7 +174,7 @@ async fn changes_too_large_for_redis_are_parked_and_their_neighbours_arrive() {
     world.source.insert("notes", document(5, "newer", 1));
     until("the neighbours", || arrived(&world, 4) && arrived(&world, 5)).await;
     assert!(arrived(&world, 1), "the last valid version stays");
-    let letters = world.streams.dead_letters().letters(STAGE_1, &EntryId::zero(), 100).await.unwrap();
+    let letters = world.streams.dead_letters().letters(Stage::Raw, &EntryId::zero(), 100).await.unwrap();
     let keys: Vec<_> = letters.iter().map(|letter| letter.record.as_ref().unwrap().change.key.clone()).collect();
     for id in [1, 2, 3] {
         assert!(keys.contains(&format!(r#"{{"$numberInt":"{id}"}}"#)), "{keys:?}");

@@ -8,9 +8,10 @@ use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::{Cause, PortError, Server};
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::ports::{DeadLetters as _, EntryId};
-use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, RAW, RAW_DEAD_LETTERS, STAGE_1};
+use tidewheel_core::stage::Stage;
 use tidewheel_pipeline::parking::OnDeadLetter;
 use tidewheel_pipeline::processor::Blank;
+use tidewheel_stores::redis::keys::{EMBEDDED, EMBEDDED_DEAD_LETTERS, RAW, RAW_DEAD_LETTERS, STAGE_1};
 use tidewheel_testkit::fakes::embedder::Distortion;
 use tidewheel_testkit::fakes::faults::Fault;
 
@@ -215,9 +216,9 @@ async fn parked_update_keeps_or_removes_the_older_version_by_policy() {
     // The same change is retried and wins over its own removal.
     removed.embedder.cure();
     let dead = removed.streams.dead_letters();
-    let parked = dead.letters(STAGE_1, &EntryId::zero(), 10).await.expect("dead letters are readable");
+    let parked = dead.letters(Stage::Raw, &EntryId::zero(), 10).await.expect("dead letters are readable");
     let ids: Vec<EntryId> = parked.into_iter().map(|letter| letter.id).collect();
-    assert_eq!(dead.retry(STAGE_1, &ids).await.expect("retry succeeds").moved, 1);
+    assert_eq!(dead.retry(Stage::Raw, &ids).await.expect("retry succeeds").moved, 1);
     removed.settle("after the retry").await;
 }
 

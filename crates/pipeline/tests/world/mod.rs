@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, plain_document};
 use tidewheel_core::ports::Retention;
-use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
 use tidewheel_core::tokens::{Tokens, Words};
 use tidewheel_core::trace::Tracer;
 use tidewheel_pipeline::consumer::ConsumerOptions;
@@ -18,6 +17,7 @@ use tidewheel_pipeline::processor::{Blank, LeftOut, Processor, ProcessorOptions,
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
 use tidewheel_pipeline::service::ServiceError;
 use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
+use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2, StreamKeys};
 use tidewheel_testkit::fakes::embedder::{FakeEmbedder, vector_of};
 use tidewheel_testkit::fakes::faults::Faults;
 use tidewheel_testkit::fakes::index::FakeIndex;
@@ -278,7 +278,7 @@ impl World {
     }
 
     /// Whether everything in a stage has been read and acknowledged.
-    pub fn drained_by(&self, stage: Stage) -> bool {
+    pub fn drained_by(&self, stage: StreamKeys) -> bool {
         let status = self.streams.status(stage);
         status.pending == 0 && status.lag == Some(0)
     }

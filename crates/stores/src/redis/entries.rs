@@ -3,9 +3,9 @@
 use redis::Value;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{EntryId, PortResult};
-use tidewheel_core::streams::{LEASE, Stage};
-use tidewheel_core::wire::RawFields;
 
+use super::keys::{LEASE, StreamKeys};
+use super::wire::RawFields;
 use super::{RedisStore, reply, script};
 
 /// Entries scanned per script call: a few milliseconds of Redis' time with vectors and documents of ordinary size.
@@ -56,21 +56,23 @@ impl RedisStore {
     /// among the newest `most` entries of a stage.
     pub async fn entries_of(
         &self,
-        stage: Stage,
+        stage: impl Into<StreamKeys>,
         documents: &[(Namespace, String)],
         most: u64,
     ) -> PortResult<FoundEntries> {
-        self.look_through(stage.stream, stage.group, documents, most).await
+        let StreamKeys { stream, group, .. } = stage.into();
+        self.look_through(stream, group, documents, most).await
     }
 
     /// Finds the dead letters of these documents.
     pub async fn letters_of(
         &self,
-        stage: Stage,
+        stage: impl Into<StreamKeys>,
         documents: &[(Namespace, String)],
         most: u64,
     ) -> PortResult<FoundEntries> {
-        self.look_through(stage.dead_letters, "", documents, most).await
+        let StreamKeys { dead_letters, .. } = stage.into();
+        self.look_through(dead_letters, "", documents, most).await
     }
 
     /// The producer that holds the lease, if any.

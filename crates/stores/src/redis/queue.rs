@@ -7,12 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::{Cmd, RedisResult, Value};
 use tidewheel_core::ports::{Claimed, DeadLetter, Delivery, EntryId, PortResult, Queue, READ_BYTES, Retention};
-use tidewheel_core::streams::{COUNTS, DAMAGE, Stage};
-use tidewheel_core::wire::Record;
 
 use super::error::is_no_group;
 use super::journal::{EXACT, counts_field, milliseconds};
+use super::keys::{COUNTS, DAMAGE, StreamKeys};
 use super::script::Script;
+use super::wire::Record;
 use super::{RedisStore, reply, script};
 
 /// A consumer idle for this long without pending entries is considered gone. A live one reads every few seconds, and
@@ -28,10 +28,10 @@ const START: &str = "0-0";
 impl RedisStore {
     /// The stream of `stage` for this consumer. `consumer` must be unique among running consumers: pending entries
     /// belong to a name.
-    pub fn queue<T: Record>(&self, stage: Stage, consumer: impl Into<String>) -> RedisQueue<T> {
+    pub fn queue<T: Record>(&self, stage: impl Into<StreamKeys>, consumer: impl Into<String>) -> RedisQueue<T> {
         RedisQueue {
             store: self.clone(),
-            stage,
+            stage: stage.into(),
             consumer: consumer.into(),
             claim_from: Mutex::new(START.to_owned()),
             record: PhantomData,
@@ -43,7 +43,7 @@ impl RedisStore {
 /// fenced by their version, skipped entries would be lost.
 pub struct RedisQueue<T> {
     store: RedisStore,
-    stage: Stage,
+    stage: StreamKeys,
     consumer: String,
     /// Cursor of the scan of the pending entries.
     claim_from: Mutex<String>,
@@ -112,7 +112,7 @@ impl<T: Record> RedisQueue<T> {
     /// reads them.
     async fn read_bounded(&self, doing: &str, max: usize) -> PortResult<Bounded<T>> {
         let mut command = script::READ.command(&[self.stage.stream, COUNTS], 5, 160);
-        command.arg(self.stage.group).arg(&self.consumer).arg(max).arg(READ_BYTES).arg(counts_field(self.stage));
+        command.arg(self.stage.group).arg(&self.consumer).arg(max).arg(READ_BYTES).arg(counts_field(self.stage.stream));
         let answer = self.store.link().run_apart(&script::READ, &command).await;
         let answer = answer.map_err(|error| self.store.failed(doing, &error))?;
         let bounded = match answer {
@@ -240,7 +240,7 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
         let mut command = script::TRIM.command(&[self.stage.stream, COUNTS], 5, 64);
         command.arg(milliseconds(retention.age).min(EXACT)).arg(retention.entries.min(EXACT));
         command.arg(retention.bytes.min(EXACT)).arg(TRIM_AT_ONCE);
-        command.arg(format!("{}_removed", counts_field(self.stage)));
+        command.arg(format!("{}_removed", counts_field(self.stage.stream)));
         let mut removed = 0;
         loop {
             let answer = self.store.run(&doing, &script::TRIM, &command).await?;

@@ -6,7 +6,10 @@ use tidewheel_core::change::Change;
 use tidewheel_core::ports::{
     Appended, DeadLetter, DeadLetters, Delivery, EntryId, Journal, Queue, READ_BYTES, Retention, StreamLog, Tombstones,
 };
-use tidewheel_core::streams::{COUNTS, DAMAGE, RAW, RAW_GROUP, STAGE_1, TOMBSTONE_LOG, TOMBSTONE_STATE, TOMBSTONES};
+use tidewheel_core::stage::Stage;
+use tidewheel_stores::redis::keys::{
+    COUNTS, DAMAGE, RAW, RAW_GROUP, STAGE_1, TOMBSTONE_LOG, TOMBSTONE_STATE, TOMBSTONES,
+};
 use tidewheel_testkit::contracts::samples::{change, changes, checkpoint};
 
 use super::server::{TestRedis, ids, numbers};
@@ -134,7 +137,7 @@ async fn replays_and_dead_letters_are_bounded_in_bytes() {
     let mut letters = Vec::new();
     loop {
         let after = letters.last().cloned().unwrap_or_else(EntryId::zero);
-        let page = redis.store.letters(STAGE_1, &after, 500).await.unwrap();
+        let page = redis.store.letters(Stage::Raw, &after, 500).await.unwrap();
         if page.is_empty() {
             break;
         }
@@ -142,7 +145,7 @@ async fn replays_and_dead_letters_are_bounded_in_bytes() {
         letters.extend(page.into_iter().map(|letter| letter.id));
     }
     assert_eq!(letters.len(), 12);
-    assert_eq!(redis.store.retry(STAGE_1, &letters).await.unwrap().moved, 12);
+    assert_eq!(redis.store.retry(Stage::Raw, &letters).await.unwrap().moved, 12);
     assert_eq!(drain(&queue).await, (1..=12).collect::<Vec<_>>());
 }
 

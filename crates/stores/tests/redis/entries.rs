@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::ports::{DeadLetter, Handover as _, Queue as _, StreamLog as _};
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
-use tidewheel_core::wire::Record as _;
 use tidewheel_stores::redis::EntryState;
+use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2};
+use tidewheel_stores::redis::wire::Record as _;
 use tidewheel_testkit::contracts::samples::{change, changes, embedded};
 
 use crate::server::{TestRedis, append};

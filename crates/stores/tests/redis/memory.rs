@@ -8,8 +8,8 @@ use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{
     Appended, DeadLetter, Fence, FenceTarget, Handover, Journal, Queue, Retention, Tombstones,
 };
-use tidewheel_core::streams::{EMBEDDED, STAGE_1, STAGE_2};
 use tidewheel_core::version::Version;
+use tidewheel_stores::redis::keys::{EMBEDDED, STAGE_1, STAGE_2};
 use tidewheel_testkit::contracts::samples::{change, changes, checkpoint, embedded};
 
 use super::server::{TestRedis, ids, numbers};

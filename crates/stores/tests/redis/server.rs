@@ -13,11 +13,11 @@ use tidewheel_core::ports::{
     Appended, CollectionRegistry, DeadLetters, Delivery, EntryId, Follower, Handover, Journal, Queue, StageStatus,
     StreamLog, Tombstones,
 };
-use tidewheel_core::streams::{STAGE_1, STAGE_2_REPLAY, Stage};
-use tidewheel_core::wire::RawFields;
 use tidewheel_local::provision::Provisioner;
 use tidewheel_local::silent;
 use tidewheel_local::stack::{Fsync, Redis, Server};
+use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2_REPLAY, StreamKeys};
+use tidewheel_stores::redis::wire::RawFields;
 use tidewheel_stores::redis::{RedisOptions, RedisQueue, RedisStore};
 use tidewheel_testkit::contracts::samples;
 use tidewheel_testkit::contracts::streams::StreamsHarness;
@@ -114,12 +114,12 @@ impl StreamsHarness for TestRedis {
         Arc::new(self.store.clone())
     }
 
-    fn changes(&self, stage: Stage, consumer: &str) -> Arc<dyn Queue<Change>> {
+    fn changes(&self, stage: StreamKeys, consumer: &str) -> Arc<dyn Queue<Change>> {
         Arc::new(self.store.queue(stage, consumer))
     }
 
     fn embedded(&self, consumer: &str) -> Arc<dyn Queue<Embedded>> {
-        Arc::new(self.store.queue(tidewheel_core::streams::STAGE_2, consumer))
+        Arc::new(self.store.queue(tidewheel_stores::redis::keys::STAGE_2, consumer))
     }
 
     fn handover(&self) -> Arc<dyn Handover> {
@@ -150,7 +150,7 @@ impl StreamsHarness for TestRedis {
         Arc::new(self.store.queue(STAGE_2_REPLAY, consumer))
     }
 
-    async fn status(&self, stage: Stage) -> StageStatus {
+    async fn status(&self, stage: StreamKeys) -> StageStatus {
         self.store.status(stage).await.unwrap()
     }
 
@@ -173,7 +173,7 @@ impl StreamsHarness for TestRedis {
         assert_eq!(self.command::<u64>(&["DEL", stream]).await, 1);
     }
 
-    async fn destroy_group(&self, stage: Stage) {
+    async fn destroy_group(&self, stage: StreamKeys) {
         self.command::<Value>(&["XGROUP", "DESTROY", stage.stream, stage.group]).await;
     }
 }

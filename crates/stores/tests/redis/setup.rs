@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidewheel_core::change::Change;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{Damage, Journal, Queue, Repair, Retention};
-use tidewheel_core::streams::{CHECKPOINT, RAW, STAGE_1};
+use tidewheel_stores::redis::keys::{CHECKPOINT, RAW, STAGE_1};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
 
 use super::server::{TestRedis, append, ids};

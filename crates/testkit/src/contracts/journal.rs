@@ -5,8 +5,9 @@ use std::time::Duration;
 use tidewheel_core::change::Change;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Appended, Checkpoint, EntryId, Parked, Repair, SnapshotState};
-use tidewheel_core::streams::{RAW, STAGE_1};
+use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
+use tidewheel_stores::redis::keys::{RAW, STAGE_1};
 
 use super::samples::{change, changes, checkpoint};
 use super::streams::{LONG, NOW, StreamsHarness, append, ids, numbers, stage_1};
@@ -60,7 +61,7 @@ pub async fn parked_changes_are_saved_with_the_checkpoint(harness: &dyn StreamsH
     assert_eq!(restarted, Appended::Saved);
     let read = stage_1(harness, "a").read(10, NOW).await.unwrap();
     assert_eq!(numbers(&read), [1, 3]);
-    let found = letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap();
+    let found = letters.letters(Stage::Raw, &EntryId::zero(), 10).await.unwrap();
     let about: Vec<_> = found.iter().map(|letter| (letter.reason.as_str(), letter.stream.as_str())).collect();
     assert_eq!(about, [("reason 2", RAW), ("reason 4", RAW), ("reason 5", RAW)]);
     assert!(found.iter().all(|letter| letter.reread && letter.parked_at > 0), "{found:?}");

@@ -2,7 +2,7 @@
 //! [`CollectionRegistry`](tidewheel_core::ports::CollectionRegistry).
 
 use tidewheel_core::ports::{Appended, Damage, EntryId, Positions, Repair};
-use tidewheel_core::streams::{EMBEDDED, RAW, STAGE_1, STAGE_2};
+use tidewheel_stores::redis::keys::{EMBEDDED, RAW, STAGE_1, STAGE_2};
 
 use super::samples::{checkpoint, embedded};
 use super::streams::{NOW, StreamsHarness, append, ids, stage_1};

@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use tidewheel_core::change::Change;
+use tidewheel_core::ports::RecordError;
 use tidewheel_core::ports::{Claimed, DeadLetter, EntryId};
-use tidewheel_core::streams::{EMBEDDED, RAW, RAW_DEAD_LETTERS, STAGE_1, STAGE_2};
-use tidewheel_core::wire::{FORMAT, RawFields, Record as _, WireError};
+use tidewheel_stores::redis::keys::{EMBEDDED, RAW, RAW_DEAD_LETTERS, STAGE_1, STAGE_2};
+use tidewheel_stores::redis::wire::{FORMAT, RawFields, Record as _};
 
 use super::samples::{change, embedded};
 use super::streams::{LONG, NOW, StreamsHarness, append, ids, numbers, stage_1};
@@ -92,7 +93,7 @@ pub async fn entry_of_a_newer_format_is_delivered_as_error_and_stays_pending(har
     let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
     let read = a.read(10, NOW).await.unwrap();
     assert_eq!((read[0].record.as_ref(), read[2].record.as_ref()), (Ok(&change(1)), Ok(&change(3))));
-    let expected = WireError::Newer { found: FORMAT + 1 };
+    let expected = RecordError::Newer { found: FORMAT + 1, supported: FORMAT };
     assert_eq!((&read[1].id, read[1].record.as_ref()), (&newer, Err(&expected)));
     a.hand_back(&ids(&read)).await.unwrap();
     let claimed = b.claim(LONG, 10).await.unwrap().deliveries;

@@ -10,8 +10,8 @@ use tidewheel_core::ports::{
     CollectionRegistry, DeadLetters, Delivery, EntryId, Follower, Handover, Journal, Queue, StageStatus, StreamLog,
     Tombstones,
 };
-use tidewheel_core::streams::{STAGE_1, Stage};
-use tidewheel_core::wire::RawFields;
+use tidewheel_stores::redis::keys::{STAGE_1, StreamKeys};
+use tidewheel_stores::redis::wire::RawFields;
 
 use super::samples;
 
@@ -21,7 +21,7 @@ pub trait StreamsHarness: Send + Sync {
     /// The producer's side of stage 1.
     fn journal(&self) -> Arc<dyn Journal>;
     /// Changes of any stage for one consumer.
-    fn changes(&self, stage: Stage, consumer: &str) -> Arc<dyn Queue<Change>>;
+    fn changes(&self, stage: StreamKeys, consumer: &str) -> Arc<dyn Queue<Change>>;
     /// Stage 2 for one upserter.
     fn embedded(&self, consumer: &str) -> Arc<dyn Queue<Embedded>>;
     /// The step from stage 1 to stage 2.
@@ -39,7 +39,7 @@ pub trait StreamsHarness: Send + Sync {
     /// Stage 2 for a consumer of that group.
     fn replay(&self, consumer: &str) -> Arc<dyn Queue<Embedded>>;
     /// A stage's status for operators.
-    async fn status(&self, stage: Stage) -> StageStatus;
+    async fn status(&self, stage: StreamKeys) -> StageStatus;
     /// Adds a raw entry.
     async fn add_raw(&self, stream: &'static str, fields: RawFields) -> EntryId;
     /// The raw entries of a stream, oldest first.
@@ -49,7 +49,7 @@ pub trait StreamsHarness: Send + Sync {
     /// Deletes a stream with its groups.
     async fn delete_stream(&self, stream: &'static str);
     /// Deletes a stage's group.
-    async fn destroy_group(&self, stage: Stage);
+    async fn destroy_group(&self, stage: StreamKeys);
 }
 
 /// No wait. Redis counts waits in milliseconds.

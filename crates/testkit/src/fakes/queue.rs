@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{Claimed, Damage, DeadLetter, Delivery, EntryId, Handover, PortResult, Queue, Retention};
-use tidewheel_core::streams::{EMBEDDED, STAGE_1, STAGE_2, Stage};
-use tidewheel_core::wire::{RawFields, Record};
+use tidewheel_stores::redis::keys::{EMBEDDED, STAGE_1, STAGE_2, StreamKeys};
+use tidewheel_stores::redis::wire::{RawFields, Record};
 use tokio::time::Instant;
 
 use super::streams::{FakeStreams, Group, Id, Pending, State, read_id, write_id};
@@ -15,13 +15,13 @@ use super::streams::{FakeStreams, Group, Id, Pending, State, read_id, write_id};
 /// One consumer of a stage's group.
 pub struct FakeQueue<T> {
     streams: FakeStreams,
-    stage: Stage,
+    stage: StreamKeys,
     consumer: String,
     record: PhantomData<fn() -> T>,
 }
 
 impl<T: Record> FakeQueue<T> {
-    pub(super) fn new(streams: FakeStreams, stage: Stage, consumer: String) -> Self {
+    pub(super) fn new(streams: FakeStreams, stage: StreamKeys, consumer: String) -> Self {
         Self { streams, stage, consumer, record: PhantomData }
     }
 
@@ -199,7 +199,7 @@ impl<T: Record> Queue<T> for FakeQueue<T> {
 }
 
 /// Acknowledges entries of a stage's group, if it exists.
-fn acknowledge(state: &mut State, stage: Stage, ids: &[EntryId]) {
+fn acknowledge(state: &mut State, stage: StreamKeys, ids: &[EntryId]) {
     if let Some(group) = state.existing_group(stage) {
         for id in ids {
             group.pending.remove(&read_id(id));

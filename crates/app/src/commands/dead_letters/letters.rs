@@ -8,7 +8,7 @@ use serde_json::Value;
 use tidewheel_core::key;
 use tidewheel_core::payload::plain;
 use tidewheel_core::ports::{DeadLetters, EntryId, Letter, PortResult, Retried};
-use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
+use tidewheel_core::stage::Stage;
 
 use crate::cli::{LettersFilterArgs, StageName};
 use crate::times;
@@ -65,8 +65,8 @@ impl Filter {
 /// Returns the stage of this name.
 pub(crate) fn stage_of(name: StageName) -> Stage {
     match name {
-        StageName::Raw => STAGE_1,
-        StageName::Embedded => STAGE_2,
+        StageName::Raw => Stage::Raw,
+        StageName::Embedded => Stage::Embedded,
     }
 }
 
@@ -289,7 +289,7 @@ fn ids(chosen: &[LetterView], stage: StageName, wanted: impl Fn(&LetterView) -> 
 #[cfg(test)]
 mod tests {
     use tidewheel_core::ports::{DeadLetter, Fence, FenceTarget, Queue as _, Tombstones as _};
-    use tidewheel_core::wire::RawFields;
+    use tidewheel_stores::redis::wire::RawFields;
     use tidewheel_testkit::contracts::samples::{change, embedded};
     use tidewheel_testkit::fakes::streams::FakeStreams;
 
@@ -299,10 +299,10 @@ mod tests {
     async fn streams() -> FakeStreams {
         let streams = FakeStreams::new();
         let garbage: RawFields = vec![(b"a".to_vec(), b"b".to_vec())];
-        let stream_log = streams.stream_log(STAGE_1);
+        let stream_log = streams.stream_log(Stage::Raw);
         tidewheel_core::ports::StreamLog::append(&stream_log, &[change(1), change(2)]).await.unwrap();
-        streams.add_raw(STAGE_1.stream, garbage);
-        let stream_log = streams.stream_log(STAGE_2);
+        streams.add_raw(Stage::Raw.name(), garbage);
+        let stream_log = streams.stream_log(Stage::Embedded);
         tidewheel_core::ports::StreamLog::append(&stream_log, &[embedded(2)]).await.unwrap();
         let (one, two) = (streams.changes("a"), streams.embedded("b"));
         let park = |ids: Vec<EntryId>, reason: &str| -> Vec<DeadLetter> {

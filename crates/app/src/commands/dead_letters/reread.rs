@@ -108,7 +108,7 @@ async fn reread(ports: &Ports<'_>, chosen: &[LetterView]) -> PortResult<Outcome>
 mod tests {
     use serde_json::json;
     use tidewheel_core::ports::{Checkpoint, Parked, ResumeToken, SnapshotState};
-    use tidewheel_core::streams::{RAW, STAGE_1};
+    use tidewheel_core::stage::Stage;
     use tidewheel_core::version::ClusterTime;
     use tidewheel_testkit::fakes::source::FakeSource;
     use tidewheel_testkit::fakes::streams::FakeStreams;
@@ -137,7 +137,8 @@ mod tests {
             source.insert("tickets", document);
         }
         let streams = FakeStreams::new();
-        let (letters, journal, stream_log) = (streams.dead_letters(), streams.journal(), streams.stream_log(STAGE_1));
+        let (letters, journal, stream_log) =
+            (streams.dead_letters(), streams.journal(), streams.stream_log(Stage::Raw));
         let time = ClusterTime { seconds: 1, increment: 1 };
         let checkpoint = Checkpoint {
             token: ResumeToken("1".into()),
@@ -158,7 +159,7 @@ mod tests {
         let ports = Ports { letters: &letters, journal: &journal, stream_log: &stream_log, source: &source };
         let outcome = reread(&ports, &chosen).await.unwrap();
         assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 0 });
-        let entries = streams.records::<Change>(RAW).into_iter().map(|(_, change)| change);
+        let entries = streams.records::<Change>(Stage::Raw.name()).into_iter().map(|(_, change)| change);
         let sent: Vec<_> = entries.map(|change| (change.operation, change.key, change.version.epoch)).collect();
         assert_eq!(sent, [(Operation::Read, keys[0].to_owned(), 3), (Operation::Delete, gone.to_owned(), 3)]);
         let left = list(&letters, &Filter::default(), 10, false).await.unwrap();

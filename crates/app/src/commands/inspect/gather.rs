@@ -7,12 +7,12 @@ use serde_json::{Map, Value};
 use tidewheel_core::change::Change;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamped, digest};
-use tidewheel_core::ports::{FenceTarget, Index, IndexedPoint, Letter, PortResult, Source, SourceRow, Tombstones as _};
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_core::ports::{FenceTarget, Index, IndexedPoint, PortResult, Source, SourceRow, Tombstones as _};
+use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::ChangeTrace;
 use tidewheel_core::version::Version;
-use tidewheel_core::wire::Record as _;
 use tidewheel_stores::mongo::{IdReading, id_readings};
+use tidewheel_stores::redis::wire::{self, Record as _};
 use tidewheel_stores::redis::{EntryState, FoundEntries, FoundEntry, RedisStore};
 use uuid::Uuid;
 
@@ -84,12 +84,12 @@ async fn once(servers: &Servers<'_>, question: &Question) -> PortResult<Inspecti
     let wanted = pairs(&asked);
     let (source, raw, embedded, index, deleted, one, two, producer) = tokio::join!(
         probe(source(servers, &namespaces, &readings)),
-        probe(servers.redis.entries_of(STAGE_1, &wanted, question.scan)),
-        probe(servers.redis.entries_of(STAGE_2, &wanted, question.scan)),
+        probe(servers.redis.entries_of(Stage::Raw, &wanted, question.scan)),
+        probe(servers.redis.entries_of(Stage::Embedded, &wanted, question.scan)),
         probe(index(servers.index, &asked)),
         probe(deleted(servers.redis, &asked)),
-        probe(servers.redis.letters_of(STAGE_1, &wanted, question.scan)),
-        probe(servers.redis.letters_of(STAGE_2, &wanted, question.scan)),
+        probe(servers.redis.letters_of(Stage::Raw, &wanted, question.scan)),
+        probe(servers.redis.letters_of(Stage::Embedded, &wanted, question.scan)),
         probe(servers.redis.leader()),
     );
     let producer = producer.known().map(Option::is_some);
@@ -328,7 +328,7 @@ fn entry(found: &FoundEntry) -> EntryFacts {
 
 fn letters_of(asked: &Asked, stage: StageName, found: &FoundEntries) -> Vec<LetterFacts> {
     let letters = of_document(asked, found).map(|entry| {
-        let letter = Letter::read(stage_of(stage), entry.id.clone(), entry.fields.clone());
+        let letter = wire::letter(stage_of(stage), entry.id.clone(), entry.fields.clone());
         let change = Change::decode(entry.fields.clone());
         LetterFacts {
             stage,

@@ -10,11 +10,12 @@ use std::time::SystemTime;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{Aliases as _, EntryId, Extent, Index as _, Journal as _, StreamLog};
-use tidewheel_core::streams::{STAGE_1, STAGE_2, STAGE_2_REPLAY};
+use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
 use tidewheel_pipeline::replay::{self, Into, IntoPorts, Pages, Progress};
 use tidewheel_pipeline::service::ServiceError;
 use tidewheel_stores::redis::RedisStore;
+use tidewheel_stores::redis::keys::STAGE_2_REPLAY;
 use tokio_util::sync::CancellationToken;
 
 use self::plan::{Facts, Plan};
@@ -126,7 +127,7 @@ impl Replay<'_> {
         let resolved = index.resolve(&collection).await?;
         let model = self.newest_model(&embedded).await?;
         let checkpoint = self.redis.load().await?;
-        let consumers = self.redis.status(STAGE_1).await?.consumers;
+        let consumers = self.redis.status(Stage::Raw).await?.consumers;
         let processors = consumers.iter().any(|consumer| consumer.idle_ms < SILENT_MS);
         Ok(Facts { processors, raw, embedded, embedder, collection, resolved, into, model, checkpoint })
     }
@@ -144,11 +145,11 @@ impl Replay<'_> {
     }
 
     fn raw(&self) -> Arc<dyn StreamLog<Change>> {
-        Arc::new(self.redis.stream_log(STAGE_1))
+        Arc::new(self.redis.stream_log(Stage::Raw))
     }
 
     fn embedded(&self) -> Arc<dyn StreamLog<Embedded>> {
-        Arc::new(self.redis.stream_log(STAGE_2))
+        Arc::new(self.redis.stream_log(Stage::Embedded))
     }
 
     fn after(&self) -> EntryId {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tidewheel_core::ports::{Checkpoint, EmbedderInfo, Extent, Named};
-use tidewheel_core::streams::{EMBEDDED, RAW};
+use tidewheel_core::stage::Stage;
 
 use crate::cli::{ReplayArgs, ReplayFrom};
 use crate::exit::Failure;
@@ -50,8 +50,8 @@ pub(super) fn plan(args: &ReplayArgs, since: Option<u64>, facts: &Facts) -> Resu
             .with_hint("remove --filter, or replay the source"));
     }
     let stage = match args.from {
-        ReplayFrom::Embedded => Some((EMBEDDED, &facts.embedded)),
-        ReplayFrom::Raw => Some((RAW, &facts.raw)),
+        ReplayFrom::Embedded => Some((Stage::Embedded.name(), &facts.embedded)),
+        ReplayFrom::Raw => Some((Stage::Raw.name(), &facts.raw)),
         ReplayFrom::Source => None,
     };
     if let Some((stream, extent)) = stage

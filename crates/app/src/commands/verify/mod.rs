@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Letter, PortResult, Source};
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_core::ports::{PortResult, Source};
+use tidewheel_core::stage::Stage;
 use tidewheel_pipeline::audit::{self, AuditOptions, AuditPorts, Difference, Found, Kind, Range, Report, Scope};
 use tidewheel_stores::mongo::{MongoSource, id_readings};
-use tidewheel_stores::redis::RedisStore;
+use tidewheel_stores::redis::{RedisStore, wire};
 
 use self::shown::Shown;
 use crate::audit_log::Actor;
@@ -113,7 +113,7 @@ async fn ports(settings: &Settings, source: MongoSource, repair: bool) -> Result
         source: Arc::new(source),
         index: Arc::new(connect::index(settings)?),
         journal: Arc::new(redis.clone()),
-        repair: repair.then(|| Arc::new(redis.stream_log(STAGE_1)) as _),
+        repair: repair.then(|| Arc::new(redis.stream_log(Stage::Raw)) as _),
     };
     Ok((ports, redis))
 }
@@ -177,14 +177,14 @@ async fn parked(redis: &RedisStore, differences: &[Difference]) -> PortResult<Ve
         return Ok(Vec::new());
     }
     let mut reasons: HashMap<(String, String), String> = HashMap::new();
-    for stage in [STAGE_1, STAGE_2] {
+    for stage in [Stage::Raw, Stage::Embedded] {
         for entry in redis.letters_of(stage, &wanted, LETTERS).await?.entries {
             let text = |name: &str| {
                 let value = entry.fields.iter().find(|(field, _)| field == name.as_bytes());
                 value.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
             };
             let of = (text("namespace"), text("key"));
-            let letter = Letter::read(stage, entry.id.clone(), entry.fields.clone());
+            let letter = wire::letter(stage, entry.id.clone(), entry.fields.clone());
             reasons.entry(of).or_insert(letter.reason);
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{Checkpoint, Journal as _, PortResult, SnapshotState, Source as _};
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
 use tidewheel_stores::mongo::{MongoOptions, MongoSource};
 use tidewheel_stores::redis::RedisStore;
@@ -138,7 +138,7 @@ impl Waiter {
             SnapshotState::Sweeping { .. } => return Ok("snapshot in progress: sweeping orphaned points".into()),
             SnapshotState::Done { .. } => {}
         }
-        let (one, two) = tokio::try_join!(self.redis.status(STAGE_1), self.redis.status(STAGE_2))?;
+        let (one, two) = tokio::try_join!(self.redis.status(Stage::Raw), self.redis.status(Stage::Embedded))?;
         let waiting = |stage: &tidewheel_core::ports::StageStatus| stage.lag.unwrap_or(stage.length) + stage.pending;
         Ok(match (waiting(&one), waiting(&two)) {
             (0, 0) if checkpoint.through < until => {
