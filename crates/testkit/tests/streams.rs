@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    CollectionRegistry, DeadLetters, EntryId, Follower, Handover, Journal, Queue, StageStatus, StreamLog, Tombstones,
+    CollectionRegistry, DeadLetters, EntryId, Follower, Handover, Journal, StageQueue, StageStatus, StreamLog,
+    Tombstones,
 };
 use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2_REPLAY, StreamKeys};
 use tidewheel_stores::redis::wire::RawFields;
@@ -24,11 +25,11 @@ impl StreamsHarness for Fakes {
         Arc::new(self.streams.journal())
     }
 
-    fn changes(&self, stage: StreamKeys, consumer: &str) -> Arc<dyn Queue<Change>> {
+    fn changes(&self, stage: StreamKeys, consumer: &str) -> Arc<dyn StageQueue<Change>> {
         Arc::new(self.streams.queue(stage, consumer))
     }
 
-    fn embedded(&self, consumer: &str) -> Arc<dyn Queue<Embedded>> {
+    fn embedded(&self, consumer: &str) -> Arc<dyn StageQueue<Embedded>> {
         Arc::new(self.streams.embedded(consumer))
     }
 
@@ -56,7 +57,7 @@ impl StreamsHarness for Fakes {
         Arc::new(self.streams.dead_letters())
     }
 
-    fn replay(&self, consumer: &str) -> Arc<dyn Queue<Embedded>> {
+    fn replay(&self, consumer: &str) -> Arc<dyn StageQueue<Embedded>> {
         Arc::new(self.streams.queue(STAGE_2_REPLAY, consumer))
     }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tidewheel_core::paths;
 use tidewheel_core::payload::RESERVED;
-use tidewheel_core::ports::{Embedder, Index, Purpose};
+use tidewheel_core::ports::{Embedder, Purpose, Searcher};
 
 use crate::cli::{Output, SearchArgs};
 use crate::connect;
@@ -57,7 +57,7 @@ pub(crate) struct Found {
 /// Embeds the text and searches the index.
 pub(crate) async fn find(
     embedder: &dyn Embedder,
-    index: &dyn Index,
+    index: &dyn Searcher,
     text: &str,
     limit: usize,
     filter: Option<&Value>,

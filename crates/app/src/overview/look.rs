@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tidewheel_core::address;
 use tidewheel_core::metric;
 use tidewheel_core::ports::{
-    Embedder as EmbedderPort, Index as _, Journal as _, PortResult, SnapshotState, StageStatus,
+    Embedder as EmbedderPort, IndexReader as _, Journal as _, PortResult, SnapshotState, StageStatus,
 };
 use tidewheel_core::stage;
 use tidewheel_embed::client::secure;

@@ -27,7 +27,7 @@ use tidewheel_core::stage::Stage;
 use tidewheel_local::stack::{Server, Stack};
 use tidewheel_pipeline::consumer::ConsumerOptions;
 use tidewheel_pipeline::parking::OnDeadLetter;
-use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
+use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions, UpserterPorts};
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
 use tokio_util::sync::CancellationToken;
@@ -174,7 +174,8 @@ fn upserter(
     };
     let on_dead_letter = OnDeadLetter::Keep;
     let options = UpserterOptions { consumer, payload: PayloadOptions::default(), on_dead_letter };
-    Upserter::new(options, Arc::new(store.queue(Stage::Embedded, "bench")), index, tombstones, Arc::new(store.clone()))
+    let ports = UpserterPorts { index, tombstones, registry: Some(Arc::new(store.clone())) };
+    Upserter::new(options, Arc::new(store.queue(Stage::Embedded, "bench")), ports)
 }
 
 /// Returns documents per second from MongoDB to Qdrant, with this upserter and the other services as processes.

@@ -20,13 +20,14 @@ use crate::error::PortError;
 pub use dead_letters::{DeadLetters, Letter, Retried};
 pub use embedder::{Embedder, EmbedderInfo, Purpose};
 pub use index::{
-    Aliases, Collected, CollectionRegistry, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector,
-    KnownVectors, Named, Point, Stored, Tombstones, Written,
+    Aliases, Collected, CollectionRegistry, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexReader, IndexWriter,
+    IndexedPoint, KnownVector, KnownVectors, Named, Point, Searcher, Stored, Tombstones, Written,
 };
 pub use journal::{Appended, Checkpoint, Damage, Journal, Parked, Position, Positions, Repair, SnapshotState};
 pub use ownership::{Ownable, Registry};
 pub use queue::{
-    Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Handover, Queue, READ_BYTES, Retention, StageStatus,
+    Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Handover, Maintenance, Queue, READ_BYTES, Retention,
+    Settlement, StageQueue, StageStatus,
 };
 pub use record::RecordError;
 pub use source::{Feed, FeedBatch, FeedError, Readable, ResumeToken, Scan, Source, SourceEvent, SourceRow, StartAt};

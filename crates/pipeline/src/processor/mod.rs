@@ -55,7 +55,7 @@ use tidewheel_core::chunking::ChunkLimits;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::{Cause, PortError};
 use tidewheel_core::fingerprint::Fingerprints;
-use tidewheel_core::ports::{Delivery, Embedder, EmbedderInfo, Handover, KnownVectors, Queue};
+use tidewheel_core::ports::{Delivery, Embedder, EmbedderInfo, Handover, KnownVectors, Maintenance, Queue, Settlement};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
@@ -85,6 +85,8 @@ pub const NAME: &str = "processor";
 pub struct ProcessorPorts {
     /// Stage 1.
     pub queue: Arc<dyn Queue<Change>>,
+    /// The group of the processors; `None` for changes that no other processor sees.
+    pub maintenance: Option<Arc<dyn Maintenance<Change>>>,
     /// The handover to stage 2.
     pub handover: Arc<dyn Handover>,
     /// Computes the vectors.
@@ -124,7 +126,7 @@ impl Processor {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
         crate::metric::init_counters(NAME, &["not_finite", "zero", "dimension"]);
         let retry = RetryPolicy { health: self.health, shutdown };
-        let ProcessorPorts { queue, handover, embedder, known } = self.ports;
+        let ProcessorPorts { queue, maintenance, handover, embedder, known } = self.ports;
         let info = retry.call("reach the embedder", || embedder.info()).await;
         let (info, tokens) = match info {
             Ok(info) => (info, retry.call("get the model's tokeniser", || embedder.tokens()).await),
@@ -162,7 +164,7 @@ impl Processor {
             tracer: self.tracer,
             retry: retry.clone(),
         };
-        Consumer { service: NAME, queue, options: self.options.consumer, retry }.run(work).await
+        Consumer { service: NAME, queue, maintenance, options: self.options.consumer, retry }.run(work).await
     }
 }
 
@@ -174,7 +176,7 @@ fn ended(given_up: RetryError) -> Result<(), ServiceError> {
 }
 
 struct Worker {
-    queue: Arc<dyn Queue<Change>>,
+    queue: Arc<dyn Settlement>,
     handover: Arc<dyn Handover>,
     embedder: Arc<dyn Embedder>,
     recall: Recall,

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{Cmd, RedisResult, Value};
-use tidewheel_core::ports::{Claimed, DeadLetter, Delivery, EntryId, PortResult, Queue, READ_BYTES, Retention};
+use tidewheel_core::ports::{
+    Claimed, DeadLetter, Delivery, EntryId, Maintenance, PortResult, Queue, READ_BYTES, Retention, Settlement,
+};
 
 use super::error::is_no_group;
 use super::journal::{EXACT, counts_field, milliseconds};
@@ -169,33 +171,10 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
         let answer = self.send_to_group(&doing, &command, Some(wait)).await?;
         reply::first_stream(answer).map_err(self.store.garbled(&doing))
     }
+}
 
-    async fn claim(&self, idle: Duration, max: usize) -> PortResult<Claimed<T>> {
-        loop {
-            // A page may be empty because none of its entries is idle; the scan ends at the end of the list.
-            let (claimed, finished) = self.claim_page(idle, max).await?;
-            if finished || !claimed.deliveries.is_empty() || !claimed.lost.is_empty() {
-                return Ok(claimed);
-            }
-        }
-    }
-
-    async fn keep(&self, ids: &[EntryId]) -> PortResult<()> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        // Resets the idle time.
-        self.redate("keep entries of", ids, &["IDLE", "0"]).await
-    }
-
-    async fn hand_back(&self, ids: &[EntryId]) -> PortResult<()> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        // Delivered in 1970, so idle for longer than any claim requires.
-        self.redate("hand back entries of", ids, &["TIME", "0"]).await
-    }
-
+#[async_trait]
+impl<T: Record> Settlement for RedisQueue<T> {
     async fn acknowledge(&self, ids: &[EntryId]) -> PortResult<()> {
         if ids.is_empty() {
             return Ok(());
@@ -222,6 +201,35 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
             left = &left[left.len().min(done.max(1) as usize)..];
         }
         Ok(())
+    }
+}
+
+#[async_trait]
+impl<T: Record> Maintenance<T> for RedisQueue<T> {
+    async fn claim(&self, idle: Duration, max: usize) -> PortResult<Claimed<T>> {
+        loop {
+            // A page may be empty because none of its entries is idle; the scan ends at the end of the list.
+            let (claimed, finished) = self.claim_page(idle, max).await?;
+            if finished || !claimed.deliveries.is_empty() || !claimed.lost.is_empty() {
+                return Ok(claimed);
+            }
+        }
+    }
+
+    async fn keep(&self, ids: &[EntryId]) -> PortResult<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        // Resets the idle time.
+        self.redate("keep entries of", ids, &["IDLE", "0"]).await
+    }
+
+    async fn hand_back(&self, ids: &[EntryId]) -> PortResult<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        // Delivered in 1970, so idle for longer than any claim requires.
+        self.redate("hand back entries of", ids, &["TIME", "0"]).await
     }
 
     async fn leave(&self) -> PortResult<bool> {

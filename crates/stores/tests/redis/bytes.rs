@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::ports::{
-    Appended, DeadLetter, DeadLetters, Delivery, EntryId, Journal, Queue, READ_BYTES, Retention, StreamLog, Tombstones,
+    Appended, DeadLetter, DeadLetters, Delivery, EntryId, Journal, Maintenance, Queue, READ_BYTES, Retention,
+    Settlement, StreamLog, Tombstones,
 };
 use tidewheel_core::stage::Stage;
 use tidewheel_stores::redis::keys::{

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidewheel_core::change::{Change, Operation};
-use tidewheel_core::ports::{DeadLetter, Handover as _, Queue as _, StreamLog as _};
+use tidewheel_core::ports::{DeadLetter, Handover as _, Queue as _, Settlement as _, StreamLog as _};
 use tidewheel_stores::redis::EntryState;
 use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2};
 use tidewheel_stores::redis::wire::Record as _;

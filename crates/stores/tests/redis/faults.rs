@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::{Appended, Handover, Journal, Queue};
+use tidewheel_core::ports::{Appended, Handover, Journal, Maintenance, Queue, Settlement};
 use tidewheel_stores::redis::keys::{EMBEDDED, RAW, STAGE_1};
 use tidewheel_testkit::contracts::samples::{change, checkpoint, embedded};
 use tidewheel_testkit::proxy::Weather;

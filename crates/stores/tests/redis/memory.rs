@@ -6,7 +6,7 @@ use std::time::Duration;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{
-    Appended, DeadLetter, Fence, FenceTarget, Handover, Journal, Queue, Retention, Tombstones,
+    Appended, DeadLetter, Fence, FenceTarget, Handover, Journal, Maintenance, Queue, Retention, Settlement, Tombstones,
 };
 use tidewheel_core::version::Version;
 use tidewheel_stores::redis::keys::{EMBEDDED, STAGE_1, STAGE_2};

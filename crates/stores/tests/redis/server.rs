@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    Appended, CollectionRegistry, DeadLetters, Delivery, EntryId, Follower, Handover, Journal, Queue, StageStatus,
+    Appended, CollectionRegistry, DeadLetters, Delivery, EntryId, Follower, Handover, Journal, StageQueue, StageStatus,
     StreamLog, Tombstones,
 };
 use tidewheel_local::provision::Provisioner;
@@ -114,11 +114,11 @@ impl StreamsHarness for TestRedis {
         Arc::new(self.store.clone())
     }
 
-    fn changes(&self, stage: StreamKeys, consumer: &str) -> Arc<dyn Queue<Change>> {
+    fn changes(&self, stage: StreamKeys, consumer: &str) -> Arc<dyn StageQueue<Change>> {
         Arc::new(self.store.queue(stage, consumer))
     }
 
-    fn embedded(&self, consumer: &str) -> Arc<dyn Queue<Embedded>> {
+    fn embedded(&self, consumer: &str) -> Arc<dyn StageQueue<Embedded>> {
         Arc::new(self.store.queue(tidewheel_stores::redis::keys::STAGE_2, consumer))
     }
 
@@ -146,7 +146,7 @@ impl StreamsHarness for TestRedis {
         Arc::new(self.store.clone())
     }
 
-    fn replay(&self, consumer: &str) -> Arc<dyn Queue<Embedded>> {
+    fn replay(&self, consumer: &str) -> Arc<dyn StageQueue<Embedded>> {
         Arc::new(self.store.queue(STAGE_2_REPLAY, consumer))
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidewheel_core::change::Change;
-use tidewheel_core::ports::{DeadLetter, Delivery, EntryId, Fence, FenceTarget, Letter};
+use tidewheel_core::ports::{DeadLetter, Delivery, EntryId, Fence, FenceTarget, Letter, StageQueue};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::{ClusterTime, Version};
 use tidewheel_stores::redis::keys::RAW;
@@ -12,7 +12,7 @@ use super::samples::{change, embedded};
 use super::streams::{NOW, StreamsHarness, append, ids, numbers, stage_1};
 
 /// Parks the deliveries.
-async fn park<T>(queue: &dyn tidewheel_core::ports::Queue<T>, deliveries: &[Delivery<T>]) {
+async fn park<T>(queue: &dyn StageQueue<T>, deliveries: &[Delivery<T>]) {
     let letter = |id: EntryId| DeadLetter { reason: format!("reason of {}", id.0), id, attempts: 2 };
     queue.park(&ids(deliveries).into_iter().map(letter).collect::<Vec<_>>()).await.unwrap();
 }

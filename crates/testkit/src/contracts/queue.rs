@@ -1,4 +1,4 @@
-//! The contract of [`Queue`](tidewheel_core::ports::Queue), except [trimming](super::trimming).
+//! The contract of [`StageQueue`](tidewheel_core::ports::StageQueue), except [trimming](super::trimming).
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;

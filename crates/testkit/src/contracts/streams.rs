@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    CollectionRegistry, DeadLetters, Delivery, EntryId, Follower, Handover, Journal, Queue, StageStatus, StreamLog,
-    Tombstones,
+    CollectionRegistry, DeadLetters, Delivery, EntryId, Follower, Handover, Journal, StageQueue, StageStatus,
+    StreamLog, Tombstones,
 };
 use tidewheel_stores::redis::keys::{STAGE_1, StreamKeys};
 use tidewheel_stores::redis::wire::RawFields;
@@ -21,9 +21,9 @@ pub trait StreamsHarness: Send + Sync {
     /// The producer's side of stage 1.
     fn journal(&self) -> Arc<dyn Journal>;
     /// Changes of any stage for one consumer.
-    fn changes(&self, stage: StreamKeys, consumer: &str) -> Arc<dyn Queue<Change>>;
+    fn changes(&self, stage: StreamKeys, consumer: &str) -> Arc<dyn StageQueue<Change>>;
     /// Stage 2 for one upserter.
-    fn embedded(&self, consumer: &str) -> Arc<dyn Queue<Embedded>>;
+    fn embedded(&self, consumer: &str) -> Arc<dyn StageQueue<Embedded>>;
     /// The step from stage 1 to stage 2.
     fn handover(&self) -> Arc<dyn Handover>;
     /// The tombstones.
@@ -37,7 +37,7 @@ pub trait StreamsHarness: Send + Sync {
     /// The dead letters of both stages.
     fn dead_letters(&self) -> Arc<dyn DeadLetters>;
     /// Stage 2 for a consumer of that group.
-    fn replay(&self, consumer: &str) -> Arc<dyn Queue<Embedded>>;
+    fn replay(&self, consumer: &str) -> Arc<dyn StageQueue<Embedded>>;
     /// A stage's status for operators.
     async fn status(&self, stage: StreamKeys) -> StageStatus;
     /// Adds a raw entry.
@@ -69,7 +69,7 @@ pub(super) async fn append(harness: &dyn StreamsHarness, numbers: impl IntoItera
 }
 
 /// Stage 1 for this consumer.
-pub(super) fn stage_1(harness: &dyn StreamsHarness, consumer: &str) -> Arc<dyn Queue<Change>> {
+pub(super) fn stage_1(harness: &dyn StreamsHarness, consumer: &str) -> Arc<dyn StageQueue<Change>> {
     harness.changes(STAGE_1, consumer)
 }
 

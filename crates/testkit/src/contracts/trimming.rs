@@ -1,4 +1,4 @@
-//! The contract of [`Queue::trim`](tidewheel_core::ports::Queue::trim): acknowledged entries are removed, all others
+//! The contract of [`Maintenance::trim`](tidewheel_core::ports::Maintenance::trim): acknowledged entries are removed, all others
 //! are kept.
 
 use std::collections::BTreeSet;

@@ -288,7 +288,7 @@ fn ids(chosen: &[LetterView], stage: StageName, wanted: impl Fn(&LetterView) -> 
 
 #[cfg(test)]
 mod tests {
-    use tidewheel_core::ports::{DeadLetter, Fence, FenceTarget, Queue as _, Tombstones as _};
+    use tidewheel_core::ports::{DeadLetter, Fence, FenceTarget, Queue as _, Settlement as _, Tombstones as _};
     use tidewheel_stores::redis::wire::RawFields;
     use tidewheel_testkit::contracts::samples::{change, embedded};
     use tidewheel_testkit::fakes::streams::FakeStreams;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use tidewheel_core::change::Change;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamped, digest};
-use tidewheel_core::ports::{FenceTarget, Index, IndexedPoint, PortResult, Source, SourceRow, Tombstones as _};
+use tidewheel_core::ports::{FenceTarget, IndexReader, IndexedPoint, PortResult, Source, SourceRow, Tombstones as _};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::ChangeTrace;
 use tidewheel_core::version::Version;
@@ -45,7 +45,7 @@ const OF_CHANGE: [&str; 8] = ["format", "operation", "namespace", "id", "key", "
 pub(crate) struct Servers<'a> {
     pub(crate) source: PortResult<Box<dyn Source>>,
     pub(crate) redis: &'a RedisStore,
-    pub(crate) index: &'a dyn Index,
+    pub(crate) index: &'a dyn IndexReader,
 }
 
 /// A query for a document.
@@ -205,7 +205,7 @@ fn source_facts(row: Option<&SourceRow>) -> SourceFacts {
 }
 
 /// Returns the points of each document in the index.
-async fn index(index: &dyn Index, asked: &[Asked]) -> PortResult<HashMap<Uuid, IndexedPoint>> {
+async fn index(index: &dyn IndexReader, asked: &[Asked]) -> PortResult<HashMap<Uuid, IndexedPoint>> {
     let fields = [RESERVED];
     let first: Vec<Uuid> = asked.iter().map(|asked| asked.document.point(0)).collect();
     let mut points: HashMap<Uuid, IndexedPoint> = HashMap::new();

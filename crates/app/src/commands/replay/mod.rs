@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Aliases as _, EntryId, Extent, Index as _, Journal as _, StreamLog};
+use tidewheel_core::ports::{Aliases as _, EntryId, Extent, IndexWriter as _, Journal as _, StreamLog};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
 use tidewheel_pipeline::replay::{self, Into, IntoPorts, Pages, Progress};
