@@ -97,8 +97,12 @@ impl Into {
             return Ok(progress);
         }
         let stop = retry.shutdown.child_token();
-        let follow = tokio::spawn(self.follow(stop.clone()));
-        let switched = self.switch(retry).await;
+        let mut follow = tokio::spawn(self.follow(stop.clone()));
+        let switched = tokio::select! {
+            switched = self.switch(retry) => switched,
+            // Early only if it failed, or if the replay is stopping: the collection would never catch up.
+            followed = &mut follow => return followed.unwrap_or(Ok(())).map(|()| progress),
+        };
         stop.cancel();
         let followed = follow.await.unwrap_or(Ok(()));
         outcome(switched)?;
