@@ -10,6 +10,4 @@ thread_local! {
     static MODEL: OnceCell<Model> = const { OnceCell::new() };
 }
 
-fuzz_target!(init: quiet(), |data: &[u8]| {
-    MODEL.with(|model| model.get_or_init(Model::new).with("tokenizer.json", data));
-});
+fuzz_target!(init: quiet(), |data: &[u8]| MODEL.with(|model| model.get_or_init(Model::new).tokenizer(data)));

@@ -1,16 +1,29 @@
-//! A small model in memory-backed files; the fuzzer replaces one of them.
+//! A small model in memory-backed files; the fuzzer replaces one of them. The engine's tests run every seed through the same code.
 
-#[path = "../../crates/embed/tests/support/madeup.rs"]
+#[path = "../../crates/engine/tests/support/madeup.rs"]
 mod madeup;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use madeup::{Dtype, Madeup};
 use tidewheel_engine::{Kernel, ModelSource, ModelSpec, Precision, Text, load};
 
+const FILES: [&str; 8] = [
+    "config.json",
+    "modules.json",
+    "1_Pooling/config.json",
+    "sentence_bert_config.json",
+    "tokenizer_config.json",
+    "config_sentence_transformers.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
+
 /// A directory with a valid model.
 pub struct Model {
     directory: tempfile::TempDir,
+    /// The weights without their header.
+    tensors: Vec<u8>,
 }
 
 impl Model {
@@ -33,17 +46,37 @@ impl Model {
             dtype: Dtype::F32,
         };
         model.write(directory.path());
-        Self { directory }
+        let weights = std::fs::read(directory.path().join("model.safetensors")).expect("weights");
+        let header = u64::from_le_bytes(weights[..8].try_into().expect("eight bytes"));
+        let tensors = weights[8 + usize::try_from(header).expect("small")..].to_vec();
+        Self { directory, tensors }
     }
 
-    /// The path of a file.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+    /// Replaces a configuration file. The first byte selects it.
+    pub fn configuration(&self, data: &[u8]) {
+        let Some((which, content)) = data.split_first() else { return };
+        self.with(FILES[usize::from(*which) % FILES.len()], content);
+    }
+
+    /// Replaces the tokenizer.
+    pub fn tokenizer(&self, data: &[u8]) {
+        self.with("tokenizer.json", data);
+    }
+
+    /// Replaces the weights: all of them behind a `!`, else only their header.
+    pub fn safetensors(&self, data: &[u8]) {
+        match data.strip_prefix(b"!") {
+            Some(content) => self.with("model.safetensors", content),
+            None => {
+                let length = (data.len() as u64).to_le_bytes();
+                self.with("model.safetensors", &[&length, data, &self.tensors].concat());
+            }
+        }
     }
 
     /// Loads the model with one file replaced, embeds if loading succeeds, and restores the file.
-    pub fn with(&self, name: &str, content: &[u8]) {
-        let path = self.path(name);
+    fn with(&self, name: &str, content: &[u8]) {
+        let path = self.directory.path().join(name);
         let before = std::fs::read(&path).ok();
         std::fs::write(&path, content).expect("written");
         let mut spec = ModelSpec::new(ModelSource::Directory(self.directory.path().to_owned()));

@@ -148,8 +148,8 @@ fn check_reports_every_unreachable_server_with_hint() {
 fn commands_exit_with_2_when_servers_are_unreachable() {
     let status = tidewheel(&[&["status", "--output", "json"], &NOWHERE[..]].concat());
     assert_eq!(status.code, 2);
-    let told: serde_json::Value = serde_json::from_str(&status.out).unwrap();
-    assert!(told["stages"][0]["error"].as_str().unwrap().contains("127.0.0.1:2"), "{told}");
+    let status_json: serde_json::Value = serde_json::from_str(&status.out).unwrap();
+    assert!(status_json["stages"][0]["error"].as_str().unwrap().contains("127.0.0.1:2"), "{status_json}");
     let search = tidewheel(&[&["search", "anything"], &NOWHERE[..]].concat());
     assert_eq!((search.code, search.out.as_str()), (2, ""));
     assert!(search.err.contains("error: ") && search.err.contains("hint: "), "{}", search.err);

@@ -42,6 +42,8 @@ pub struct PortError {
     pub server: Server,
     /// The cause, for metrics.
     pub cause: Cause,
+    /// Number of failures with this input while the server worked for others, at least 1.
+    pub attempts: u32,
 }
 
 /// The server that failed, as its adapter names it.
@@ -150,6 +152,7 @@ impl PortError {
             retry_after: None,
             server: Server::OTHER,
             cause: Cause::Other,
+            attempts: 1,
         }
     }
 

@@ -43,6 +43,8 @@ struct Server {
     key: Option<&'static str>,
     /// The response to all requests after the first.
     fault: Option<Fault>,
+    /// The vector of texts that contain "odd".
+    odd: Option<Vec<f32>>,
     model: &'static str,
     kind: &'static str,
     log: Log,
@@ -52,7 +54,8 @@ struct Server {
 impl Server {
     fn new(api: Api) -> Self {
         let (log, calls) = (Log::default(), Arc::default());
-        Self { api, batch: 32, longest: 2_000, key: None, fault: None, model: "hash", kind: "embedding", log, calls }
+        let (fault, odd) = (None, None);
+        Self { api, batch: 32, longest: 2_000, key: None, fault, odd, model: "hash", kind: "embedding", log, calls }
     }
 
     /// Listens on a free port until the test ends.
@@ -123,7 +126,11 @@ impl Server {
         if texts.iter().any(|text| text.len() > self.longest) && !cut {
             return self.error(if self.api == Api::OpenAi { 400 } else { 413 }, "the input is too long", "Validation");
         }
-        let vectors = expected(&*hash(DIMENSION), &texts);
+        let mut vectors = expected(&*hash(DIMENSION), &texts);
+        if let Some(odd) = &self.odd {
+            let those = texts.iter().zip(&mut vectors).filter(|(text, _)| text.contains("odd"));
+            those.for_each(|(_, vector)| vector.clone_from(odd));
+        }
         axum::Json(match self.api {
             Api::TextEmbeddingsInference => json!(vectors),
             Api::Ollama => json!({"model": self.model, "embeddings": vectors, "prompt_eval_count": 8}),
@@ -265,6 +272,41 @@ async fn third_party_errors_keep_class_and_message() {
         assert_eq!(error.class, class, "{api:?} {status}");
         assert!(error.message.contains(message), "{api:?} {status}: {}", error.message);
         assert_eq!(error.retry_after, None, "{api:?} {status}: no Retry-After");
+    }
+}
+
+#[tokio::test]
+async fn vector_of_another_dimension_is_poison_unless_the_probe_has_it_too() {
+    for api in ALL {
+        for (odd, what) in [
+            (Vec::new(), "an empty vector"),
+            (vec![0.5; 11], "dimension 11 instead of 12"),
+            (vec![0.5; 24], "dimension 24 instead of 12"),
+        ] {
+            let client = client(api, &Server { odd: Some(odd), ..Server::new(api) }.start().await);
+            for list in [vec!["odd"], vec!["fine", "odd", "fine"]] {
+                let list: Vec<String> = list.into_iter().map(str::to_owned).collect();
+                let error = client.embed(&list, Purpose::Passage).await.unwrap_err();
+                assert_eq!((error.class, error.cause), (ErrorClass::Poison, Cause::Refused), "{api:?} {what}");
+                assert!(error.message.contains(what), "{api:?}: {}", error.message);
+            }
+            assert_eq!(client.embed(&texts(40), Purpose::Passage).await.unwrap().len(), 40, "{api:?} {what}");
+        }
+        // The model was replaced.
+        let body = match api {
+            Api::OpenAi => json!({"data": [{"embedding": [1, 2, 3]}]}),
+            Api::TextEmbeddingsInference => json!([[1, 2, 3]]),
+            Api::Ollama => json!({"embeddings": [[1, 2, 3]]}),
+        };
+        let fault = Fault { status: 200, headers: Vec::new(), body: body.to_string() };
+        for dimensions in [None, Some(DIMENSION)] {
+            let url = Server { fault: Some(fault.clone()), ..Server::new(api) }.start().await;
+            let client = RemoteClient::new(RemoteOptions { dimensions, ..options(api, &url) }).unwrap();
+            client.info().await.unwrap();
+            let error = client.embed(&texts(1), Purpose::Passage).await.unwrap_err();
+            assert_eq!((error.class, error.cause), (ErrorClass::Fatal, Cause::Other), "{api:?}: {}", error.message);
+            assert!(error.message.contains("dimension"), "{api:?}: {}", error.message);
+        }
     }
 }
 

@@ -44,6 +44,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use auth::ApiKey;
+pub use auth::require_key;
 use catalog::Catalog;
 
 /// The title in `GET /` and the health check. Identifies this implementation.
@@ -71,7 +72,7 @@ pub struct QdrantOptions {
     pub http: SocketAddr,
     /// Address of the gRPC API (Qdrant's default is port 6334).
     pub grpc: SocketAddr,
-    /// API key that every request except health probes must carry, if set.
+    /// API key that every request except health probes must carry, if set. Required beyond loopback.
     pub api_key: Option<String>,
 }
 
@@ -106,6 +107,16 @@ pub enum QdrantError {
         /// Why it cannot be used.
         reason: String,
     },
+    /// Other machines can reach an address, and the API key is missing or short.
+    #[error(
+        "{address} is reachable from other machines without an API key of at least {} characters; set \
+         QDRANT__SERVICE__API_KEY to a long random string (openssl rand -hex 32), or listen on 127.0.0.1",
+        tidewheel_serving::SHORTEST_TOKEN
+    )]
+    Key {
+        /// The address.
+        address: SocketAddr,
+    },
     /// A listener failed while serving.
     #[error("Qdrant's API stopped: {0}")]
     Serve(String),
@@ -116,11 +127,12 @@ pub enum QdrantError {
 ///
 /// # Errors
 ///
-/// When an address cannot be bound, the data directory is locked by another process or unreadable, or a listener fails.
+/// When an address cannot be bound or is beyond loopback without a long API key, the data directory is locked by another process or unreadable, or a listener fails.
 pub async fn serve(
     options: QdrantOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), QdrantError> {
+    require_key(&[options.http, options.grpc], options.api_key.as_deref())?;
     let http = bind(options.http).await?;
     let grpc = bind(options.grpc).await?;
     serve_on(http, grpc, options.data, options.api_key, shutdown).await
@@ -147,6 +159,8 @@ pub async fn serve_on(
     api_key: Option<String>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), QdrantError> {
+    let addresses: Vec<_> = [&http, &grpc].into_iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    require_key(&addresses, api_key.as_deref())?;
     let root = data.clone();
     let opened = tokio::task::spawn_blocking(move || Catalog::open(&root)).await;
     let catalog = match opened {
@@ -166,7 +180,7 @@ pub async fn serve_on(
     let mut rest = tokio::spawn(rest::serve(http, Arc::clone(&catalog), key.clone(), until_stopped()));
     let grpc_catalog = Arc::clone(&catalog);
     let grpc_stopped = until_stopped();
-    let mut grpc = tokio::spawn(async move { grpc::serve(grpc, grpc_catalog, key, grpc_stopped).await });
+    let mut grpc = tokio::spawn(grpc::serve(grpc, grpc_catalog, key, grpc_stopped));
     let ticker = tokio::spawn(tick(Arc::clone(&catalog)));
 
     tokio::pin!(shutdown);

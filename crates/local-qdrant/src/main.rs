@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tidewheel_local_qdrant::{QdrantError, bind, serve_on};
+use rustix::fs::Mode;
+use rustix::process::umask;
+use tidewheel_local_qdrant::{QdrantError, bind, require_key, serve_on};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 /// Serves Qdrant's API from Qdrant Edge. For development: the local stack of `tidewheel up` runs it.
 ///
-/// Clients have to send the API key in QDRANT__SERVICE__API_KEY, if that variable is set.
+/// Clients have to send the API key in QDRANT__SERVICE__API_KEY, if that variable is set. An address beyond loopback requires a
+/// key of at least 16 characters. Connections are not encrypted. RUST_LOG sets the level of the log on stderr.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -27,7 +31,11 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
+    let arguments = Arguments::parse();
+    // Documents are private to the user, also without the local stack, which sets the same mask.
+    umask(Mode::RWXG | Mode::RWXO);
+    log();
+    match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(format_args!("error: {error}"));
@@ -36,14 +44,22 @@ async fn main() -> ExitCode {
     }
 }
 
+/// Logs to stderr at the level of RUST_LOG, by default `info`.
+fn log() {
+    let directives = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let filter = EnvFilter::new(directives.as_deref().unwrap_or("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
+
 async fn run(arguments: Arguments) -> Result<(), QdrantError> {
+    // Not a flag, which every user of the machine could read.
+    let api_key = std::env::var("QDRANT__SERVICE__API_KEY").ok();
+    require_key(&[arguments.http, arguments.grpc], api_key.as_deref())?;
     let (http, grpc) = (bind(arguments.http).await?, bind(arguments.grpc).await?);
     // Both ports accept connections from here on, and answer them when the collections are open.
     if let (Ok(http), Ok(grpc)) = (http.local_addr(), grpc.local_addr()) {
         ready(format_args!("ready http=http://{http} grpc=http://{grpc}"));
     }
-    // Not a flag, which every user of the machine could read.
-    let api_key = std::env::var("QDRANT__SERVICE__API_KEY").ok();
     serve_on(http, grpc, arguments.data, api_key, stopped()).await
 }
 
@@ -52,7 +68,7 @@ fn ready(line: std::fmt::Arguments<'_>) {
     println!("{line}");
 }
 
-#[allow(clippy::print_stderr, reason = "the server has no other log")]
+#[allow(clippy::print_stderr, reason = "the last line for a person, like that of Qdrant")]
 fn report(line: std::fmt::Arguments<'_>) {
     eprintln!("{line}");
 }

@@ -112,6 +112,13 @@ pub enum Event {
         /// Why the source failed.
         reason: String,
     },
+    /// A part is used, but something about it needs attention.
+    Warned {
+        /// The part.
+        part: Part,
+        /// What, and the remedy.
+        reason: String,
+    },
     /// A part is built from its source. Sent for every crate that is done.
     Compiling {
         /// Its package.

@@ -172,6 +172,40 @@ async fn cached_model_stays_at_commit_when_branch_moves() {
     assert_eq!(fs::read_to_string(dir.join("config.json")).expect("config"), "{}");
 }
 
+/// Fetches a model and returns the warnings about it.
+async fn warnings(hub: &str, id: &str) -> Vec<String> {
+    let cache = tempfile::tempdir().expect("a directory");
+    let events: Arc<Mutex<Vec<Event>>> = Arc::default();
+    let sink = Arc::clone(&events);
+    let report: Report = Arc::new(move |event| sink.lock().expect("events").push(event));
+    Provisioner::with_cache(cache.path(), report).with_hub(hub, None).model(id).await.expect("the model");
+    let events = events.lock().expect("events");
+    let warning = |event: &Event| match event {
+        Event::Warned { reason, .. } => Some(reason.clone()),
+        _ => None,
+    };
+    events.iter().filter_map(warning).collect()
+}
+
+#[tokio::test]
+async fn model_of_hub_without_commits_is_used_with_a_warning() {
+    // A mirror without the API, and an API whose answer is no commit.
+    for commit in [None, Some("main"), Some("")] {
+        let (_, address) = Hub::start(files(), commit).await;
+        for id in ["acme/model", "acme/model@v2"] {
+            let warned = warnings(&address, id).await;
+            assert_eq!(warned.len(), 1, "{commit:?} {id}: {warned:?}");
+            for part in ["acme/model@COMMIT", "not pinned"] {
+                assert!(warned[0].contains(part), "{commit:?} {id}: {warned:?}");
+            }
+        }
+        let named = warnings(&address, &format!("acme/model@{SECOND}")).await;
+        assert_eq!(named, [""; 0], "a commit needs no API");
+    }
+    let (_, address) = Hub::start(files(), Some(FIRST)).await;
+    assert_eq!(warnings(&address, "acme/model").await, [""; 0]);
+}
+
 /// Creates an entry as older releases did: without prompts, without a record.
 fn old_entry(cache: &Path) {
     let entry = cache.join("model-acme--model");

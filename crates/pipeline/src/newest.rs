@@ -132,5 +132,5 @@ pub(crate) fn refuse_newer<T>(deliveries: &[Delivery<T>]) -> PortResult<()> {
 
 /// A dead letter for an entry that failed permanently.
 pub(crate) fn letter(id: EntryId, error: &PortError) -> DeadLetter {
-    DeadLetter { id, reason: error.message.clone(), attempts: 1 }
+    DeadLetter { id, reason: error.message.clone(), attempts: error.attempts }
 }

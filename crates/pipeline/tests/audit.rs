@@ -5,19 +5,21 @@ mod world;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::RESERVED;
 use tidewheel_core::ports::Point;
 use tidewheel_pipeline::audit::{AuditOptions, AuditPorts, Found, Kind, Range, Scope, audit};
+use tidewheel_pipeline::processor::{Blank, LeftOut, TextOptions};
 use tidewheel_pipeline::upserter::PayloadOptions;
 use tidewheel_stores::redis::keys::STAGE_1;
 use tidewheel_testkit::fakes::faults::Fault;
+use tidewheel_testkit::fakes::source::FakeSource;
 use uuid::Uuid;
 
-use world::{DATABASE, UPSERTER, World, document, seconds};
+use world::{DATABASE, PROCESSOR, PRODUCER, TAKEN_OVER, UPSERTER, World, document, seconds};
 
 /// Maximum numbers of source documents and index points that may be requested at once.
 const ROWS: usize = 200;
@@ -344,4 +346,48 @@ async fn interrupted_audit_resumes_at_its_saved_position() {
     assert_eq!((found.documents, found.missing, found.settled), (330, 2, true), "{found:?}");
     // That audit had finished, so this one starts over.
     assert_eq!(world.audit(&slow, false).await.documents, 330);
+}
+
+/// In real time, on a single thread: rendering on it would stop the producer.
+#[tokio::test]
+async fn producer_renews_its_lease_while_its_audit_renders_an_expensive_template() {
+    let template = "{{ text }}{% for a in range(n) %}{% for b in range(n) %}{% endfor %}{% endfor %}";
+    let text = TextOptions { template: Some(template.into()), ..TextOptions::default() };
+    let left_out = LeftOut::new(&text, Blank::Skip).expect("a valid template");
+    let ticket = |number: i32| json!({"_id": number, "text": format!("t{number}"), "n": 800});
+    let begun = Instant::now();
+    assert!(!left_out.holds(&ticket(0).to_string()));
+    let once = begun.elapsed();
+    // All of them together take twice as long as the lease.
+    let count = (2.0 * TAKEN_OVER.as_secs_f64() / once.as_secs_f64()).ceil() as i32;
+
+    let mut world = World::new();
+    world.source = FakeSource::with(DATABASE, Duration::from_millis(20), 1_000);
+    world.start(PROCESSOR);
+    world.start(UPSERTER);
+    world.blank = Blank::Skip;
+    world.template = Some(template.into());
+    world.audit_interval = Duration::from_secs(5);
+    for number in 0..count {
+        world.source.insert("tickets", ticket(number));
+    }
+    world.start(PRODUCER);
+    world.settle("the tickets are indexed").await;
+    // They differ, and are rendered for the second look.
+    for number in 0..count / 2 {
+        world.lose(number);
+    }
+    let (counts, leases) = (world.index.calls("count"), world.streams.faults().hits("lease"));
+    let (begun, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
+    // The next but one audit follows the end of the next one.
+    while world.index.calls("count") < counts + 2 {
+        assert!(begun.elapsed() < Duration::from_secs(120), "no audit has ended");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+    }
+    assert!(begun.elapsed() > 2 * TAKEN_OVER, "the audit rendered all documents");
+    assert!(longest < TAKEN_OVER, "{longest:?} without progress");
+    let renewed = world.streams.faults().hits("lease") - leases;
+    assert!(renewed >= 4, "{renewed} renewals in {:?}", begun.elapsed());
 }

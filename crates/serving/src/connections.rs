@@ -8,7 +8,11 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::connection::Protocol;
 use crate::limits::{Limits, Phase};
+
+/// Length of the bytes with which an HTTP/2 client begins.
+const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
 /// Handle to the connections of one server.
 #[derive(Clone)]
@@ -18,6 +22,7 @@ pub(crate) struct Connections {
 
 struct Inner {
     limits: Limits,
+    protocol: Protocol,
     open: Mutex<HashMap<u64, Arc<State>>>,
     next: AtomicU64,
     ended: Notify,
@@ -26,6 +31,7 @@ struct Inner {
 /// One connection.
 pub(crate) struct State {
     now: Mutex<Now>,
+    multiplexed: bool,
     closed: CancellationToken,
 }
 
@@ -34,6 +40,23 @@ struct Now {
     since: Instant,
     /// When pending writes first blocked because the client stopped reading.
     blocked: Option<Instant>,
+    exchanges: Exchanges,
+    /// Bytes of the HTTP/2 preface that are missing.
+    preface: usize,
+}
+
+/// Numbers of requests in each of their phases. HTTP/1 has one at a time.
+#[derive(Default)]
+struct Exchanges {
+    body: usize,
+    working: usize,
+    sending: usize,
+}
+
+/// A request and its response, until both are dropped.
+pub(crate) struct Exchange {
+    state: Arc<State>,
+    phase: Mutex<Phase>,
 }
 
 /// A connection's entry in the table, released on drop.
@@ -47,30 +70,32 @@ pub(crate) struct Slot {
 pub(crate) struct CloseOnDrop(Connections);
 
 impl Connections {
-    pub(crate) fn new(limits: Limits) -> Self {
-        let inner = Inner { limits, open: Mutex::default(), next: AtomicU64::new(0), ended: Notify::new() };
+    pub(crate) fn new(limits: Limits, protocol: Protocol) -> Self {
+        let inner = Inner { limits, protocol, open: Mutex::default(), next: AtomicU64::new(0), ended: Notify::new() };
         Self { inner: Arc::new(inner) }
     }
 
     /// Registers a connection; `None` if the limit is reached and every connection has a request in progress.
     pub(crate) fn admit(&self, now: Instant) -> Option<Slot> {
         let live = self.open().values().filter(|state| !state.closed.is_cancelled()).count();
-        if live >= self.inner.limits.connections && !self.evict() {
+        if live >= self.inner.limits.connections && !self.evict(now) {
             return None;
         }
         let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        let now = Mutex::new(Now { phase: Phase::New, since: now, blocked: None });
-        let state = Arc::new(State { now, closed: CancellationToken::new() });
+        let multiplexed = matches!(self.inner.protocol, Protocol::Http2 { .. });
+        let preface = if multiplexed { PREFACE } else { 0 };
+        let now = Now { phase: Phase::New, since: now, blocked: None, exchanges: Exchanges::default(), preface };
+        let state = Arc::new(State { now: Mutex::new(now), multiplexed, closed: CancellationToken::new() });
         self.open().insert(number, state.clone());
         Some(Slot { number, state, of: self.clone() })
     }
 
     /// Closes the first connection in eviction order. Returns whether one was closed.
-    pub(crate) fn evict(&self) -> bool {
+    pub(crate) fn evict(&self, at: Instant) -> bool {
         let open = self.open();
         let waiting = open.values().filter(|state| !state.closed.is_cancelled()).filter_map(|state| {
             let now = state.now();
-            now.phase.may_yield().then_some(((now.phase, now.since), state))
+            now.phase.may_yield(at.saturating_duration_since(now.since)).then_some(((now.phase, now.since), state))
         });
         let first = waiting.min_by_key(|(rank, _)| *rank);
         first.inspect(|(_, state)| state.closed.cancel()).is_some()
@@ -123,17 +148,15 @@ impl State {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters a phase.
-    pub(crate) fn enter(&self, phase: Phase) {
-        let mut now = self.now();
-        (now.phase, now.since) = (phase, Instant::now());
-    }
-
     /// Records bytes received from the client.
-    pub(crate) fn received(&self) {
+    pub(crate) fn received(&self, count: usize) {
         let mut now = self.now();
-        if matches!(now.phase, Phase::New | Phase::Idle) {
-            (now.phase, now.since) = (Phase::Headers, Instant::now());
+        if self.multiplexed && now.preface > 0 {
+            now.preface = now.preface.saturating_sub(count);
+            let phase = if now.preface == 0 { Phase::Idle } else { Phase::Headers };
+            now.enter(phase);
+        } else if !self.multiplexed && matches!(now.phase, Phase::New | Phase::Idle) {
+            now.enter(Phase::Headers);
         }
     }
 
@@ -143,9 +166,97 @@ impl State {
         now.blocked = if progress { None } else { now.blocked.or_else(|| Some(Instant::now())) };
     }
 
-    /// Whether no request is in progress.
+    /// Whether the connection can be closed at once. Between two requests an HTTP/2 client is notified first, because
+    /// its next request may be on the way.
     pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.now().phase, Phase::New | Phase::Headers | Phase::Idle)
+        let phase = self.now().phase;
+        matches!(phase, Phase::New | Phase::Headers) || (phase == Phase::Idle && !self.multiplexed)
+    }
+}
+
+impl Now {
+    fn enter(&mut self, phase: Phase) {
+        if self.phase != phase {
+            (self.phase, self.since) = (phase, Instant::now());
+        }
+    }
+
+    /// Enters the phase of the requests: the one of them that may be interrupted least.
+    fn follow(&mut self) {
+        let Exchanges { body, working, sending } = self.exchanges;
+        self.enter(match (working, sending, body) {
+            (1.., _, _) => Phase::Working,
+            (0, 1.., _) => Phase::Sending,
+            (0, 0, 1..) => Phase::Body,
+            (0, 0, 0) => Phase::Idle,
+        });
+    }
+}
+
+impl Exchanges {
+    fn of(&mut self, phase: Phase) -> &mut usize {
+        match phase {
+            Phase::Body => &mut self.body,
+            Phase::Sending => &mut self.sending,
+            _ => &mut self.working,
+        }
+    }
+}
+
+impl Exchange {
+    /// Begins an exchange with the body of a request, or with the work if it has none.
+    pub(crate) fn begin(state: &Arc<State>, has_body: bool) -> Arc<Self> {
+        let phase = if has_body { Phase::Body } else { Phase::Working };
+        let mut now = state.now();
+        *now.exchanges.of(phase) += 1;
+        now.follow();
+        drop(now);
+        Arc::new(Self { state: state.clone(), phase: Mutex::new(phase) })
+    }
+
+    /// The body is complete, or not needed.
+    pub(crate) fn received(&self) {
+        self.change(Phase::Body, Phase::Working);
+    }
+
+    /// A part of the response is complete and waits for the client. HTTP/1 watches the socket instead.
+    pub(crate) fn sends(&self) {
+        if self.state.multiplexed {
+            self.change(Phase::Working, Phase::Sending);
+            let mut now = self.state.now();
+            if now.phase == Phase::Sending {
+                now.since = Instant::now();
+            }
+        }
+    }
+
+    /// The client waits for the next part of the response.
+    pub(crate) fn works(&self) {
+        self.change(Phase::Sending, Phase::Working);
+    }
+
+    fn change(&self, from: Phase, to: Phase) {
+        let mut phase = self.phase();
+        if *phase == from {
+            *phase = to;
+            let mut now = self.state.now();
+            *now.exchanges.of(from) -= 1;
+            *now.exchanges.of(to) += 1;
+            now.follow();
+        }
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let phase = *self.phase();
+        let mut now = self.state.now();
+        *now.exchanges.of(phase) -= 1;
+        now.follow();
     }
 }
 
@@ -174,7 +285,18 @@ mod tests {
     use super::*;
 
     fn connections(most: usize) -> Connections {
-        Connections::new(Limits { connections: most, ..Limits::default() })
+        Connections::new(Limits { connections: most, ..Limits::default() }, Protocol::Http1)
+    }
+
+    fn multiplexed(most: usize) -> Connections {
+        Connections::new(Limits { connections: most, ..Limits::default() }, Protocol::Http2 { window: 1 << 16 })
+    }
+
+    impl State {
+        fn enter(&self, phase: Phase) {
+            let mut now = self.now();
+            (now.phase, now.since) = (phase, Instant::now());
+        }
     }
 
     #[test]
@@ -229,6 +351,68 @@ mod tests {
         connections.expire(after(limits.idle));
         assert_eq!(closed(), [true, true, true, true, false]);
         assert!(stuck.state().closed.is_cancelled());
+    }
+
+    #[test]
+    fn http2_connection_is_new_until_its_preface_is_complete() {
+        let connections = multiplexed(10);
+        let slot = connections.admit(Instant::now()).unwrap();
+        let phase = || slot.state().now().phase;
+        slot.state().received(PREFACE - 1);
+        assert_eq!(phase(), Phase::Headers);
+        slot.state().received(1);
+        assert_eq!(phase(), Phase::Idle);
+        slot.state().received(9);
+        assert_eq!(phase(), Phase::Idle, "settings and pings are no request");
+        connections.expire(Instant::now() + Limits::default().headers);
+        assert!(!slot.state().closed.is_cancelled());
+        connections.expire(Instant::now() + Limits::default().idle);
+        assert!(slot.state().closed.is_cancelled());
+    }
+
+    #[test]
+    fn http2_connection_is_working_while_any_of_its_requests_is() {
+        let connections = multiplexed(1);
+        let slot = connections.admit(Instant::now()).unwrap();
+        slot.state().received(PREFACE);
+        let phase = || slot.state().now().phase;
+        let (upload, search) = (Exchange::begin(slot.state(), true), Exchange::begin(slot.state(), false));
+        assert_eq!(phase(), Phase::Working);
+        assert!(connections.admit(Instant::now()).is_none());
+        drop(search);
+        assert_eq!(phase(), Phase::Body);
+        upload.received();
+        assert_eq!(phase(), Phase::Working);
+        drop(upload);
+        assert_eq!(phase(), Phase::Idle);
+        assert!(connections.admit(Instant::now()).is_some());
+    }
+
+    #[test]
+    fn http2_client_with_closed_window_makes_room_after_five_seconds() {
+        let connections = multiplexed(1);
+        let slot = connections.admit(Instant::now()).unwrap();
+        slot.state().received(PREFACE);
+        let answered = Exchange::begin(slot.state(), false);
+        answered.sends();
+        assert!(connections.admit(Instant::now()).is_none());
+        answered.works();
+        assert!(connections.admit(Instant::now() + Duration::from_secs(5)).is_none(), "the server is slow");
+        answered.sends();
+        assert!(connections.admit(Instant::now() + Duration::from_secs(5)).is_some());
+        assert!(slot.state().closed.is_cancelled());
+    }
+
+    #[test]
+    fn http2_client_with_closed_window_is_disconnected_after_write_limit() {
+        let connections = multiplexed(1);
+        let slot = connections.admit(Instant::now()).unwrap();
+        let answered = Exchange::begin(slot.state(), false);
+        answered.sends();
+        connections.expire(Instant::now() + Limits::default().write / 2);
+        assert!(!slot.state().closed.is_cancelled());
+        connections.expire(Instant::now() + Limits::default().write);
+        assert!(slot.state().closed.is_cancelled());
     }
 
     #[test]

@@ -57,8 +57,14 @@ impl Gate {
     /// Like [`Gate::check`], for a client address from another source, for example a proxy header. Without an address
     /// nothing is counted.
     pub fn check_from(&self, headers: &HeaderMap, path: &str, address: Option<IpAddr>) -> Access {
+        let shown = headers.get(header::AUTHORIZATION).map(|value| bearer(value.as_bytes()));
+        self.check_credential(shown, path, address)
+    }
+
+    /// Like [`Gate::check_from`], for a credential from another header. All headers count together.
+    pub fn check_credential(&self, shown: Option<&[u8]>, path: &str, address: Option<IpAddr>) -> Access {
         let Some(token) = &self.token else { return Access::Granted };
-        let Some(shown) = headers.get(header::AUTHORIZATION) else { return Access::Missing };
+        let Some(shown) = shown else { return Access::Missing };
         let now = Instant::now();
         let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = address.and_then(|address| throttle.wait(address, now));
@@ -66,7 +72,7 @@ impl Gate {
         if let Some(wait) = wait.filter(|_| !trusted) {
             return Access::TooMany(wait);
         }
-        if is_bearer(shown.as_bytes(), token) {
+        if is_same(shown, token) {
             if let Some(address) = address {
                 throttle.succeeded(address, now);
             }
@@ -83,12 +89,19 @@ impl Gate {
     }
 }
 
-/// Whether the header is `Bearer` followed by the token. Runs in time independent of the first differing byte.
-fn is_bearer(shown: &[u8], token: &Secret) -> bool {
-    let Some((scheme, shown)) = shown.split_at_checked("Bearer ".len()) else { return false };
+/// Returns what follows `Bearer`; of another header nothing, which is no token.
+fn bearer(header: &[u8]) -> &[u8] {
+    match header.split_at_checked("Bearer ".len()) {
+        Some((scheme, shown)) if scheme.eq_ignore_ascii_case(b"Bearer ") => shown,
+        _ => b"",
+    }
+}
+
+/// Whether the credential is the token. Runs in time independent of the first differing byte.
+fn is_same(shown: &[u8], token: &Secret) -> bool {
     let token = token.reveal().as_bytes();
     let differences = shown.iter().zip(token).fold(0, |all, (a, b)| all | (a ^ b));
-    scheme.eq_ignore_ascii_case(b"Bearer ") && shown.len() == token.len() && std::hint::black_box(differences) == 0
+    shown.len() == token.len() && std::hint::black_box(differences) == 0
 }
 
 #[cfg(test)]
@@ -138,6 +151,22 @@ mod tests {
         assert!(matches!(wrong(), Access::TooMany(wait) if wait > Duration::ZERO));
         assert!(matches!(gate.check(&request(Some("Bearer secret"), "10.0.0.1:6")), Access::TooMany(_)));
         assert_eq!(gate.check(&request(Some("Bearer secret"), "10.0.0.2:5")), Access::Granted);
+    }
+
+    #[test]
+    fn gate_throttles_credential_of_any_header() {
+        let gate = Gate::new("test", Some(Secret::new("secret")));
+        let address = Some("10.0.0.1".parse().unwrap());
+        let check = |shown: Option<&[u8]>| gate.check_credential(shown, "/", address);
+        assert_eq!(check(None), Access::Missing);
+        for wrong in [&b"secre"[..], b"secrets", b"Bearer secret", b"", b"\xff"] {
+            assert_eq!(check(Some(wrong)), Access::Wrong, "{wrong:?}");
+        }
+        for _ in 5..10 {
+            assert_eq!(gate.check(&request(Some("Bearer no"), "10.0.0.1:5")), Access::Wrong);
+        }
+        assert!(matches!(check(Some(b"secret")), Access::TooMany(_)), "all headers count together");
+        assert_eq!(gate.check_credential(Some(b"secret"), "/", None), Access::Granted);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The HTTP server shared by the embedder, the operations endpoint, the console and the local Qdrant.
+//! The HTTP server shared by the embedder, the operations endpoint, the console and the local Qdrant (REST and gRPC).
 //!
 //! Guarantees:
 //! - a client that sends nothing, sends slowly, or does not read its response is disconnected ([`Limits`]);
@@ -30,12 +30,14 @@ use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use connection::Protocol;
 use connections::Connections;
 
 pub use gate::{Access, Gate, SHORTEST_TOKEN};
 pub use guard::{Guard, Rejection};
 pub use limits::Limits;
 pub use peer::{Network, Peer};
+pub use tidewheel_core::secret::Secret;
 pub use tls::{Tls, TlsError, TlsFiles};
 
 /// Pause after a failed `accept`, usually caused by file descriptor exhaustion.
@@ -53,13 +55,14 @@ pub struct Server {
     listener: TcpListener,
     limits: Limits,
     tls: Option<Tls>,
+    protocol: Protocol,
 }
 
 impl Server {
     /// Creates a server without TLS and with default limits.
     #[must_use]
     pub fn new(listener: TcpListener) -> Self {
-        Self { listener, limits: Limits::default(), tls: None }
+        Self { listener, limits: Limits::default(), tls: None, protocol: Protocol::Http1 }
     }
 
     /// Sets the limits.
@@ -73,6 +76,13 @@ impl Server {
     #[must_use]
     pub fn with_tls(mut self, tls: Option<Tls>) -> Self {
         self.tls = tls;
+        self
+    }
+
+    /// Serves HTTP/2 instead of HTTP/1, for gRPC. `window` is the flow-control window of a stream, and of a connection.
+    #[must_use]
+    pub fn with_http2(mut self, window: u32) -> Self {
+        self.protocol = Protocol::Http2 { window };
         self
     }
 
@@ -98,9 +108,9 @@ impl Server {
 
     /// Serves until `shutdown`, then finishes the requests in progress. Dropping the future closes every connection.
     pub async fn serve(self, router: Router, shutdown: impl Future<Output = ()>) {
-        let Self { listener, limits, tls } = self;
+        let Self { listener, limits, tls, protocol } = self;
         let tls = tls.map(Arc::new);
-        let connections = Connections::new(limits);
+        let connections = Connections::new(limits, protocol);
         let closing = CancellationToken::new();
         // Connections run in their own tasks and end with this future.
         let _abandon = connections.close_on_drop();
@@ -116,18 +126,19 @@ impl Server {
                 accepted = listener.accept() => match accepted {
                     Ok((socket, address)) => {
                         let Some(slot) = connections.admit(Instant::now()) else {
-                            refuse(&socket, tls.is_some());
+                            refuse(&socket, tls.is_none() && matches!(protocol, Protocol::Http1));
                             continue;
                         };
                         // Responses are written in one piece: Nagle's algorithm gains nothing.
                         let _ = socket.set_nodelay(true);
                         let peer = Peer::new(address);
-                        tokio::spawn(connection::run(socket, peer, slot, tls.clone(), router.clone(), closing.clone()));
+                        let (tls, router, closing) = (tls.clone(), router.clone(), closing.clone());
+                        tokio::spawn(connection::run(socket, peer, slot, tls, protocol, router, closing));
                     }
                     Err(error) if is_of_one_connection(&error) => {}
                     Err(error) => {
                         tracing::warn!("failed to accept a connection: {error}; closing the longest idle connection");
-                        connections.evict();
+                        connections.evict(Instant::now());
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
@@ -140,8 +151,8 @@ impl Server {
 }
 
 /// Rejects a connection beyond the limit. Best effort: the socket is closed either way.
-fn refuse(socket: &TcpStream, tls: bool) {
-    if !tls {
+fn refuse(socket: &TcpStream, plain: bool) {
+    if plain {
         let _ = socket.try_write(BUSY);
     }
 }

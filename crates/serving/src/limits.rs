@@ -8,13 +8,13 @@ pub struct Limits {
     /// Maximum number of concurrent connections.
     pub connections: usize,
     /// Time from connect to the first byte of a request, including the TLS handshake; and from that byte to the end of
-    /// the headers.
+    /// the headers, or of the HTTP/2 preface.
     pub headers: Duration,
     /// Time to receive a body.
     pub body: Duration,
     /// Time between a response and the next request.
     pub idle: Duration,
-    /// Time without write progress while the client does not read its response.
+    /// Time without write progress while the client does not read its response, or keeps its HTTP/2 window closed.
     pub write: Duration,
 }
 
@@ -32,6 +32,9 @@ impl Default for Limits {
     }
 }
 
+/// How long a client may keep its HTTP/2 window closed before its connection makes room for others.
+const UNREAD: Duration = Duration::from_secs(5);
+
 impl Limits {
     /// Interval between checks for expired connections.
     pub(crate) fn check_interval(&self) -> Duration {
@@ -45,6 +48,7 @@ impl Limits {
             Phase::New | Phase::Headers => self.headers,
             Phase::Idle => self.idle,
             Phase::Body => self.body,
+            Phase::Sending => self.write,
             Phase::Working => return None,
         };
         Some(since + limit)
@@ -62,14 +66,21 @@ pub(crate) enum Phase {
     Idle,
     /// Headers received, body incomplete.
     Body,
+    /// HTTP/2: the client accepts no more of a complete response.
+    Sending,
     /// A request is in progress.
     Working,
 }
 
 impl Phase {
-    /// Whether the connection may be evicted without losing a complete request.
-    pub(crate) fn may_yield(self) -> bool {
-        self != Self::Working
+    /// Whether a connection in this phase for this time may be evicted. A request in progress is not lost; a response may be
+    /// that its client does not read.
+    pub(crate) fn may_yield(self, lasted: Duration) -> bool {
+        match self {
+            Self::Working => false,
+            Self::Sending => lasted >= UNREAD,
+            Self::New | Self::Headers | Self::Idle | Self::Body => true,
+        }
     }
 }
 
@@ -89,12 +100,13 @@ mod tests {
     #[test]
     fn every_phase_except_working_has_a_deadline() {
         let (limits, now) = (Limits::default(), Instant::now());
-        for phase in [Phase::New, Phase::Headers, Phase::Idle, Phase::Body] {
+        for phase in [Phase::New, Phase::Headers, Phase::Idle, Phase::Body, Phase::Sending] {
             assert!(limits.deadline(phase, now).is_some_and(|deadline| deadline > now), "{phase:?}");
-            assert!(phase.may_yield());
+            assert!(phase.may_yield(UNREAD));
+            assert_eq!(phase.may_yield(Duration::ZERO), phase != Phase::Sending, "{phase:?}");
         }
         assert_eq!(limits.deadline(Phase::Working, now), None);
-        assert!(!Phase::Working.may_yield());
+        assert!(!Phase::Working.may_yield(Duration::MAX));
     }
 
     #[test]

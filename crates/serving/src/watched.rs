@@ -10,8 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::connections::State;
-use crate::limits::Phase;
+use crate::connections::{Exchange, State};
 
 /// A socket that records reads and writes.
 pub(crate) struct Watched<S> {
@@ -23,8 +22,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, into);
-        if into.filled().len() > before {
-            self.state.received();
+        let count = into.filled().len() - before;
+        if count > 0 {
+            self.state.received(count);
         }
         read
     }
@@ -67,17 +67,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 }
 
-/// A request body. The connection enters [`Phase::Working`] once it is read or dropped.
+/// A request body. The work begins once it is read or dropped.
 pub(crate) struct Received {
-    body: Incoming,
-    state: Arc<State>,
-}
-
-impl Received {
-    pub(crate) fn new(body: Incoming, state: Arc<State>) -> Self {
-        state.enter(if body.is_end_stream() { Phase::Working } else { Phase::Body });
-        Self { body, state }
-    }
+    pub(crate) body: Incoming,
+    pub(crate) exchange: Arc<Exchange>,
 }
 
 impl Body for Received {
@@ -90,7 +83,7 @@ impl Body for Received {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
-            self.state.enter(Phase::Working);
+            self.exchange.received();
         }
         frame
     }
@@ -106,14 +99,21 @@ impl Body for Received {
 
 impl Drop for Received {
     fn drop(&mut self) {
-        self.state.enter(Phase::Working);
+        self.exchange.received();
     }
 }
 
-/// A response body. The connection enters [`Phase::Idle`] once it is written or dropped.
+/// A response body. The exchange ends once it is written or dropped.
 pub(crate) struct Sent {
-    pub(crate) body: axum::body::Body,
-    pub(crate) state: Arc<State>,
+    body: axum::body::Body,
+    exchange: Arc<Exchange>,
+}
+
+impl Sent {
+    pub(crate) fn new(body: axum::body::Body, exchange: Arc<Exchange>) -> Self {
+        exchange.sends();
+        Self { body, exchange }
+    }
 }
 
 impl Body for Sent {
@@ -124,7 +124,13 @@ impl Body for Sent {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if frame.is_pending() {
+            self.exchange.works();
+        } else {
+            self.exchange.sends();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -133,11 +139,5 @@ impl Body for Sent {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-impl Drop for Sent {
-    fn drop(&mut self) {
-        self.state.enter(Phase::Idle);
     }
 }

@@ -3,7 +3,9 @@
 pub mod certificates;
 pub mod contracts;
 pub mod fakes;
+pub mod mongodb_proxy;
 pub mod oracle;
 pub mod proxy;
+pub mod redis_proxy;
 pub mod soak;
 pub mod tls_proxy;

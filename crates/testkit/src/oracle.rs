@@ -11,10 +11,10 @@ mod coverage;
 mod payload;
 mod report;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use bson::{Bson, Document, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 use futures::TryStreamExt as _;
 use mongodb::Client;
 use mongodb::options::ReadConcern;
@@ -76,6 +76,7 @@ pub struct Oracle {
     render: Option<Render>,
     embed: Option<Embed>,
     parked: Option<Select>,
+    undecodable: Option<String>,
 }
 
 impl Oracle {
@@ -90,7 +91,7 @@ impl Oracle {
             .skip_compatibility_check()
             .build()
             .map_err(index)?;
-        Ok(Self { options, mongo, qdrant, render: None, embed: None, parked: None })
+        Ok(Self { options, mongo, qdrant, render: None, embed: None, parked: None, undecodable: None })
     }
 
     /// Also checks that a document's chunks cover this text.
@@ -111,6 +112,13 @@ impl Oracle {
     #[must_use]
     pub fn with_parked(mut self, parked: impl Fn(&Document) -> bool + Send + Sync + 'static) -> Self {
         self.parked = Some(Box::new(parked));
+        self
+    }
+
+    /// Also compares a collection whose `_id`s are invalid UTF-8, by the field `serial`: a unique long.
+    #[must_use]
+    pub fn with_undecodable(mut self, collection: impl Into<String>) -> Self {
+        self.undecodable = Some(collection.into());
         self
     }
 
@@ -157,6 +165,9 @@ impl Oracle {
                 }
             }
             self.compare_batch(&namespace, batch, &mut points, &mut report).await?;
+        }
+        if let Some(collection) = &self.undecodable {
+            self.compare_serials(collection, &mut points, &mut report).await?;
         }
         report.extra.extend(points.into_keys().map(|(namespace, key)| format!("{namespace} {key}")));
         report.extra.sort_unstable();
@@ -233,6 +244,45 @@ impl Oracle {
         Ok(())
     }
 
+    /// Compares a collection whose documents the driver cannot decode.
+    async fn compare_serials(
+        &self,
+        collection: &str,
+        points: &mut HashMap<Owner, Vec<Identity>>,
+        report: &mut Report,
+    ) -> Result<(), OracleError> {
+        let namespace = Namespace::new(&self.options.database, collection).to_string();
+        let mut found = self
+            .mongo
+            .database(&self.options.database)
+            .collection::<RawDocumentBuf>(collection)
+            .find(doc! {})
+            .read_concern(ReadConcern::majority())
+            .await
+            .map_err(source)?;
+        let mut wanted = BTreeSet::new();
+        while let Some(document) = found.try_next().await.map_err(source)? {
+            report.documents += 1;
+            wanted.extend(serial_of(document.as_bytes()));
+        }
+        let mut ids: Vec<PointId> = Vec::new();
+        points.retain(|(of, _), identities| {
+            let other = *of != namespace;
+            if !other {
+                ids.extend(identities.iter().map(|identity| PointId::from(identity.id.clone())));
+            }
+            other
+        });
+        for point in self.contents(ids).await?.into_values() {
+            let serial = point.payload.get("serial").and_then(|value| value.clone().into_json().as_i64());
+            if !serial.is_some_and(|serial| wanted.remove(&serial)) {
+                report.extra.push(format!("{namespace} with serial {serial:?}"));
+            }
+        }
+        report.missing.extend(wanted.into_iter().map(|serial| format!("{namespace} with serial {serial}")));
+        Ok(())
+    }
+
     async fn contents(&self, ids: Vec<PointId>) -> Result<HashMap<String, RetrievedPoint>, OracleError> {
         let mut contents = HashMap::with_capacity(ids.len());
         for ids in ids.chunks(PAGE) {
@@ -288,6 +338,13 @@ pub fn text_of(document: &Document) -> String {
         .filter(|text| !text.trim().is_empty())
         .collect();
     lines.join("\n")
+}
+
+/// The field `serial` of a document, found in its bytes: a long.
+fn serial_of(document: &[u8]) -> Option<i64> {
+    const NAME: &[u8] = b"\x12serial\0";
+    let at = document.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();
+    Some(i64::from_le_bytes(document.get(at..at + 8)?.try_into().ok()?))
 }
 
 /// A document: its namespace and its `_id` in canonical extended JSON.

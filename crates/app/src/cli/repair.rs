@@ -56,6 +56,9 @@ Examples:
 
 Differences are checked again once everything committed before has arrived. It is safe while the services run.
 
+An interrupted run starts over. Compare a large collection in parts with --from and --to; the producer's own
+comparison (audit.interval) resumes.
+
 Exit codes:
   0  the index matches MongoDB, or does after the repair
   1  the index differs from MongoDB

@@ -1,7 +1,7 @@
 //! `tidewheel run`, and the commands that run a single service.
 
 use tidewheel_local::{Event, Report};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::exit::{Answer, Failure};
 use crate::services::{Kind, Services};
@@ -23,6 +23,7 @@ fn logged() -> Report {
         Event::Fetched { part, took } => info!(%part, seconds = took.as_secs(), "downloaded"),
         Event::Waiting { part } => info!(%part, "waiting for another process to download it"),
         Event::Skipped { part, reason } => info!(%part, "{reason}"),
+        Event::Warned { part, reason } => warn!(%part, "{reason}"),
         other => debug!("{other:?}"),
     })
 }

@@ -12,7 +12,7 @@ use axum::{Extension, Json};
 use futures::Stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tidewheel_core::ports::{Embedder, PortResult};
+use tidewheel_core::ports::Embedder;
 use tidewheel_stores::qdrant::QdrantIndex;
 use tidewheel_stores::redis::RedisStore;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -222,8 +222,7 @@ pub(super) async fn retry(
     Extension(caller): Extension<Caller>,
     Body(selection): Body<Selection>,
 ) -> Answer<Outcome> {
-    let retry = async |letters: &[LetterView]| reread::retry(&shared.settings, &shared.redis, letters).await;
-    with_timeout(act(&shared, &caller, "dead-letters retry", selection, retry)).await
+    with_timeout(act(&shared, &caller, Action::Retry, selection)).await
 }
 
 /// `POST /api/dead-letters/drop`.
@@ -232,17 +231,17 @@ pub(super) async fn discard(
     Extension(caller): Extension<Caller>,
     Body(selection): Body<Selection>,
 ) -> Answer<Outcome> {
-    let discard = async |letters: &[LetterView]| letters::discard(&shared.redis, letters).await;
-    with_timeout(act(&shared, &caller, "dead-letters drop", selection, discard)).await
+    with_timeout(act(&shared, &caller, Action::Drop, selection)).await
 }
 
-async fn act(
-    shared: &Shared,
-    caller: &Caller,
-    action: &str,
-    selection: Selection,
-    then: impl AsyncFnOnce(&[LetterView]) -> PortResult<Outcome>,
-) -> Result<Outcome, ApiError> {
+/// An action on dead letters.
+#[derive(Clone, Copy)]
+enum Action {
+    Retry,
+    Drop,
+}
+
+async fn act(shared: &Shared, caller: &Caller, action: Action, selection: Selection) -> Result<Outcome, ApiError> {
     let (filter, only) = match selection {
         Selection::Matching { filter } => (filter.filter()?, None),
         Selection::Letters { letters } => {
@@ -254,19 +253,47 @@ async fn act(
     if only.as_ref().is_some_and(std::collections::HashSet::is_empty) {
         return Err(ApiError::bad("missing dead letters: the list is empty"));
     }
-    let mut found = letters::list(&shared.redis, &filter, usize::MAX, false).await?.letters;
-    let mut gone = 0;
-    if let Some(only) = only {
-        // An id may also match the _id of another dead letter's document.
-        found.retain(|letter| {
+    // An id may also match the _id of another dead letter's document.
+    let keeps = |letter: &LetterView| {
+        only.as_ref().is_none_or(|only| {
             only.contains(&LetterName { stage: letter.stage.name().to_owned(), id: letter.id.clone() })
-        });
-        gone = (only.len() - found.len().min(only.len())) as u64;
-    }
+        })
+    };
+    let record = match &only {
+        Some(only) => {
+            let names: Vec<String> =
+                only.iter().take(letters::NAMED).map(|name| format!("{} {}", name.stage, name.id)).collect();
+            let more = if only.len() > names.len() { ", …" } else { "" };
+            format!("{}: {}{more}", only.len(), names.join(", "))
+        }
+        None => {
+            let listing = letters::list(&shared.redis, &filter, letters::NAMED, false).await?;
+            letters::named_of(&listing.letters, listing.matching)
+        }
+    };
     let actor = Actor::console(caller.user.as_deref(), caller.address);
-    actor.records(&shared.redis, action, letters::named(&found)).await?;
-    let mut outcome = then(&found).await?;
-    outcome.gone += gone;
+    let name = match action {
+        Action::Retry => "dead-letters retry",
+        Action::Drop => "dead-letters drop",
+    };
+    actor.records(&shared.redis, name, record).await?;
+    let (mut outcome, mut acted) = (Outcome::default(), 0);
+    let mut pages = letters::Pages::new(&shared.redis, &filter);
+    loop {
+        let mut page = pages.next().await?;
+        if page.is_empty() {
+            break;
+        }
+        page.retain(keeps);
+        acted += page.len() as u64;
+        outcome += match action {
+            Action::Retry => reread::retry(&shared.settings, &shared.redis, &page).await?,
+            Action::Drop => letters::discard(&shared.redis, &page).await?,
+        };
+    }
+    if let Some(only) = &only {
+        outcome.gone += (only.len() as u64).saturating_sub(acted);
+    }
     Ok(outcome)
 }
 

@@ -47,6 +47,48 @@ fn live_view_renders_at_any_size() {
 }
 
 #[test]
+fn live_view_escapes_control_characters_of_servers_and_services() {
+    // Clear the screen, write to the clipboard, set the title, a C1 sequence, line breaks, a bidirectional override.
+    for hostile in ["\x1b[2J", "\x1b]52;c;ZXZpbA==\x07", "\x1b]0;x\x1b\\", "\u{9b}31m", "a\r\nb\x08", "\u{202e}lla"] {
+        let unknown = |overview: &mut Overview| {
+            overview.redis = Probe::Unknown(hostile.into());
+            overview.embedder = Probe::Unknown(hostile.into());
+            overview.source = Probe::Unknown(hostile.into());
+        };
+        let known = |overview: &mut Overview| {
+            if let Probe::Known(source) = &mut overview.source {
+                (source.database, source.error) = (Some(hostile.into()), Some(hostile.into()));
+                (source.damage, source.passed_over) = (Some(hostile.into()), vec![hostile.into()]);
+            }
+            if let Probe::Known(collection) = &mut overview.collection {
+                (collection.name, collection.status) = (hostile.into(), Some(hostile.into()));
+            }
+            if let Probe::Known(embedder) = &mut overview.embedder {
+                embedder.model = hostile.into();
+            }
+        };
+        for change in [&unknown as &dyn Fn(&mut Overview), &known] {
+            let mut overview = healthy();
+            change(&mut overview);
+            for service in &mut overview.services {
+                (service.service, service.ready) = (format!("{} {hostile}", service.service), false);
+                service.reasons = vec![hostile.into()];
+            }
+            let overview = overview.judged();
+            for (width, height) in [(140, 50), (60, 30), (40, 10)] {
+                let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+                terminal.draw(|frame| draw(frame, &overview, &History::default(), Paint(true))).unwrap();
+                let unsafe_cell = terminal.backend().buffer().content().iter().find(|cell| {
+                    cell.symbol().chars().any(|character| character.is_control() || character == '\u{202e}')
+                });
+                assert_eq!(unsafe_cell, None, "{hostile:?} at {width}x{height}");
+            }
+            assert!(drawn(&overview, 140, 50).contains("\\u{"), "{hostile:?}: {}", drawn(&overview, 140, 50));
+        }
+    }
+}
+
+#[test]
 fn problem_is_raised_above_its_threshold() {
     assert_eq!(codes(&healthy()), [""; 0]);
     assert_eq!(codes(&syncing()), ["stage-1-behind"]);
@@ -189,4 +231,17 @@ fn missed_changes_are_not_reported_as_safe() {
         source.damage = Some("entries of raw_document_changes were deleted".into());
     }
     assert!(!outage.judged().verdict.summary.contains("No data lost"));
+}
+
+#[test]
+fn action_is_shown_below_a_wrapped_verdict() {
+    let error = "failed to inspect the server (Redis at 127.0.0.1:36171): Connection refused (os error 111)";
+    let mut outage = healthy();
+    outage.redis = Probe::Unknown(error.into());
+    outage.stages = [Probe::Unknown(error.into()), Probe::Unknown(error.into())];
+    let outage = outage.judged();
+    for width in 40..120 {
+        let picture = drawn(&outage, width, 24);
+        assert!(picture.contains("start Redis"), "{width}:\n{picture}");
+    }
 }

@@ -127,13 +127,14 @@ fn wrapped_height(text: &Text<'_>, width: u16) -> u16 {
     let height = |line: &Line<'_>| {
         let text: String = line.spans.iter().map(|span| span.content.as_ref()).collect();
         let (mut lines, mut column) = (1, 0);
-        for word in text.split(' ') {
+        for (at, word) in text.split(' ').enumerate() {
             let columns = Span::raw(word).width();
-            if column > 0 && column + 1 + columns > width {
+            let with_space = columns + usize::from(at > 0);
+            if column > 0 && column + with_space > width {
                 lines += 1;
                 column = columns;
             } else {
-                column += columns + usize::from(column > 0);
+                column += with_space;
             }
             // A word longer than a line.
             lines += column.saturating_sub(1) / width;
@@ -296,7 +297,7 @@ fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
         let mut spans = vec![Span::styled(format!("{:<NAMES$}", "services"), STRONG)];
         for service in &overview.services {
             let (sign, style) = if service.ready { ("✔", paint.good()) } else { ("✖", paint.bad()) };
-            spans.push(Span::styled(format!("{sign} {}  ", service.service), style));
+            spans.push(Span::styled(format!("{sign} {}  ", safe(&service.service)), style));
         }
         lines.push(Line::from(spans));
     }

@@ -47,6 +47,7 @@ pub(super) fn producer(
         tombstone_grace: settings.streams.tombstone_grace.max(settings.streams.retention_age),
         audit_interval: settings.audit_interval,
         left_out: left_out(settings)?,
+        on_dead_letter: on_dead_letter(settings),
     };
     let index = connect::index(settings)?;
     // Resolving the source's addresses precedes the producer, and may fail transiently.

@@ -234,7 +234,10 @@ async fn dead_service_is_shown_and_cleared(day: &mut Session) {
         .until("stage 2 is marked", "document.querySelector('[aria-label=\"stage 2\"]').dataset.state === 'bad'")
         .await;
     day.browser
-        .until("the screen reader announcement", "document.querySelector('#announce').textContent.startsWith('Broken')")
+        .until(
+            "the screen reader announcement",
+            "document.querySelector('#announce').textContent.startsWith('Sync stalled')",
+        )
         .await;
     day.world.start("upserter");
     day.is("in_sync").await;

@@ -268,8 +268,8 @@ async fn alerts_fire_and_clear_for_index_drift() {
         let line = format!("tidewheel_drift_documents{{kind=\"{kind}\"}} {count}\n");
         assert!(shown.contains(&line), "{line}{shown}");
     }
-    let told = "audit found drift between index and MongoDB; run `tidewheel verify --repair` to repair it";
-    assert!(story.world.log("producer").contains(told));
+    let text = "audit found drift between index and MongoDB; run `tidewheel verify --repair` to repair it";
+    assert!(story.world.log("producer").contains(text));
 
     // Another producer takes over and audits from here on. The old one still runs, but must not report its old result.
     story.start_another("producer").await;

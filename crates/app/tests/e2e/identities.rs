@@ -1,4 +1,5 @@
-//! `_id`s and documents that are special for MongoDB or Redis, and what an earlier release has left behind.
+//! Identity of documents: equal numbers, invalid UTF-8, legacy UUIDs, keys of an earlier release, changes that Redis
+//! rejects.
 
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, Decimal128, Document, RawDocumentBuf, doc};
@@ -14,7 +15,7 @@ fn decimal(text: &str) -> Bson {
     Bson::Decimal128(text.parse::<Decimal128>().unwrap())
 }
 
-/// One `_id` for MongoDB, in several types.
+/// Groups of `_id`s that MongoDB compares as equal, in several types.
 fn equal_ids() -> Vec<Vec<Bson>> {
     let inside = |id: Bson| Bson::Document(doc! {"b": id.clone(), "a": [{"deep": id}]});
     let one = vec![Bson::Int32(1), Bson::Int64(1), Bson::Double(1.0), decimal("1.00")];
@@ -29,7 +30,7 @@ fn equal_ids() -> Vec<Vec<Bson>> {
     ]
 }
 
-/// MongoDB takes both for the same, so that a replacement may change the type, and only the type.
+/// Replaces a document by one whose `_id` differs only in its type: MongoDB compares both as equal.
 async fn replace(world: &World, id: &Bson, with: &Bson, text: &str) {
     let document = doc! {"_id": with.clone(), "subject": "A number", "content": text};
     let replaced = world.collection("things").replace_one(doc! {"_id": id.clone()}, document).await.unwrap();
@@ -54,16 +55,16 @@ async fn numbers_of_equal_value_are_one_document() {
     let ran = world.command(&["inspect", "1", "--namespace", "things", "--output", "json"]).output().unwrap();
     let found: Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert_eq!(found["documents"][0]["verdict"]["state"], "searchable", "{found}");
-    // Deleted by another type than the one that it has.
+    // Deleted by an `_id` of another type.
     for ids in &all {
         assert_eq!(things.delete_one(doc! {"_id": ids[0].clone()}).await.unwrap().deleted_count, 1);
     }
     assert_eq!(world.equal().await.documents, 0);
     let found: u64 = points(&world.stack.qdrant_http_url().unwrap()).await.len() as u64;
-    assert_eq!(found, 0, "no point is left over");
+    assert_eq!(found, 0, "no orphaned points");
 }
 
-/// The same point under the key that an earlier release gave it.
+/// Returns the point with the key of an earlier release.
 fn former(mut point: Value, key: &str) -> Value {
     let document = DocumentId::new(&Namespace::new("shop", "things"), key);
     point["id"] = document.point(0).to_string().into();
@@ -73,7 +74,7 @@ fn former(mut point: Value, key: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_earlier_release_has_left_converges_after_the_upgrade() {
+async fn data_of_earlier_release_converges_after_upgrade() {
     let mut world = World::running().await;
     let things = world.collection("things");
     let ids = [
@@ -82,14 +83,14 @@ async fn what_an_earlier_release_has_left_converges_after_the_upgrade() {
         (decimal("3.50"), r#"{"$numberDecimal":"3.50"}"#),
         (Bson::Document(doc! {"b": 4_i64}), r#"{"b":{"$numberLong":"4"}}"#),
     ];
-    let documents = ids.iter().map(|(id, _)| doc! {"_id": id.clone(), "subject": "A number", "content": "of old"});
+    let documents = ids.iter().map(|(id, _)| doc! {"_id": id.clone(), "subject": "A number", "content": "old"});
     things.insert_many(documents).await.unwrap();
     world.collection("tickets").insert_many((0..20).map(ticket)).await.unwrap();
     assert_eq!(world.equal().await.documents, 24);
     snapshot_is_over(&mut world).await;
     world.terminate("producer");
 
-    // Beside the points and in the streams, what an earlier release would have written.
+    // Adds the points and the entry that an earlier release wrote.
     let qdrant = world.stack.qdrant_http_url().unwrap();
     let all = points(&qdrant).await;
     let present = |key: &str| {
@@ -130,12 +131,12 @@ async fn what_an_earlier_release_has_left_converges_after_the_upgrade() {
 
     world.start("producer");
     assert_eq!(world.equal().await.documents, 23);
-    assert_eq!(points(&qdrant).await.len(), 23, "no point of the earlier release is left");
+    assert_eq!(points(&qdrant).await.len(), 23, "no points of the earlier release remain");
     let again: String = world.redis(&["HGET", CHECKPOINT, "selection"]).await;
     assert_eq!(again, selection);
 }
 
-/// An insert as no driver writes it: a string of these bytes, and a binary of subtype 2 without its inner length.
+/// Inserts a document with these bytes as string `_id`, and a binary of subtype 2 without its inner length.
 async fn insert_raw(world: &World, id: &[u8], number: i32) {
     let command = doc! {"insert": "notes", "documents": [{
         "_id": "?".repeat(id.len()), "subject": "Odd", "content": format!("Number {number}"),
@@ -153,9 +154,9 @@ async fn insert_raw(world: &World, id: &[u8], number: i32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn documents_that_no_driver_would_write_are_indexed_and_removed() {
+async fn documents_with_invalid_utf_8_in_id_are_indexed_and_removed() {
     let mut world = World::new().await;
-    // Some for the snapshot, some for the feed.
+    // Some for the snapshot, others for the feed.
     for (number, id) in [(1, &b"caf\xe8"[..]), (2, b"caf\xe9"), (3, b"plain")] {
         insert_raw(&world, id, number).await;
     }
@@ -172,7 +173,7 @@ async fn documents_that_no_driver_would_write_are_indexed_and_removed() {
     let all = points(&qdrant).await;
     assert!(all.iter().all(|point| point["payload"]["odd"] == "YWJj"), "{all:#?}");
     world.collection("notes").delete_many(doc! {"subject": "Odd"}).await.unwrap();
-    world.until("all of them are gone", || count(0)).await;
+    world.until("all documents are removed", || count(0)).await;
     assert_eq!(world.redis::<u64>(&["XLEN", RAW_DEAD_LETTERS]).await, 0);
 }
 
@@ -184,8 +185,18 @@ fn with_attachment(id: impl Into<Bson>, megabytes: usize) -> Document {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_redis_does_not_take_is_parked_by_its_id_and_retried_from_mongodb() {
+async fn changes_too_large_for_redis_are_parked_by_id_and_retried_from_mongodb() {
+    what_redis_does_not_take("keep").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_redis_does_not_take_removes_older_versions_by_policy_until_retried() {
+    what_redis_does_not_take("remove").await;
+}
+
+async fn what_redis_does_not_take(policy: &str) {
     let mut world = World::new().await;
+    world.write_settings(&format!("documents.on_dead_letter = \"{policy}\""));
     let limit = ["CONFIG", "SET", "proto-max-bulk-len"];
     world.redis::<()>(&[limit[0], limit[1], limit[2], "1048576"]).await;
     let tickets = world.collection("tickets");
@@ -199,12 +210,19 @@ async fn what_redis_does_not_take_is_parked_by_its_id_and_retried_from_mongodb()
     let count = |count: u64| super::clients::count(&qdrant, count);
     world.until("its neighbours are in the index", || count(2)).await;
     snapshot_is_over(&mut world).await;
-    // An `_id` of 4 MB has an event that MongoDB cannot deliver whole; and one that is small is too large for its document.
+    // An event with an `_id` of 4 MB exceeds MongoDB's reply limit; the others have small `_id`s and large documents.
     tickets.insert_one(with_attachment("k".repeat(4 << 20), 0)).await.unwrap();
     tickets.insert_many([ticket(4), with_attachment("large", 3), ticket(5)]).await.unwrap();
     tickets.update_one(doc! {"_id": 1}, doc! {"$set": {"attachment": "x".repeat(2 << 20)}}).await.unwrap();
     tickets.insert_one(ticket(6)).await.unwrap();
-    world.until("the neighbours are in the index", || count(5)).await;
+    let expected: &[i64] = if policy == "keep" { &[1, 3, 4, 5, 6] } else { &[3, 4, 5, 6] };
+    let indexed = || async {
+        let mut ids: Vec<i64> =
+            points(&qdrant).await.iter().filter_map(|point| point["payload"]["_id"].as_i64()).collect();
+        ids.sort_unstable();
+        ids == expected
+    };
+    world.until("the neighbours, and the older version by policy, are in the index", indexed).await;
 
     let (list, _) = letters(&world, &["list"]);
     let of = |id: &str| {
@@ -231,9 +249,9 @@ async fn what_redis_does_not_take_is_parked_by_its_id_and_retried_from_mongodb()
     tickets.delete_one(doc! {"_id": "large"}).await.unwrap();
     let (done, _) = letters(&world, &["retry", "--all", "--yes"]);
     assert_eq!((&done["outcome"]["done"], &done["outcome"]["unreadable"]), (&3.into(), &1.into()), "{done}");
-    world.until("the large one is in the index", || count(6)).await;
+    world.until("the large document is in the index", || count(6)).await;
     let (shown, _) = letters(&world, &["list"]);
-    assert_eq!(shown["matching"], 1, "the one whose `_id` is too large: {shown}");
+    assert_eq!(shown["matching"], 1, "only the document with the large `_id`: {shown}");
     assert_eq!(letters(&world, &["drop", "--all", "--yes"]).1, Some(0));
     tickets.delete_one(doc! {"_id": {"$gt": "kk"}}).await.unwrap();
     assert_eq!(world.equal().await.documents, 6);

@@ -11,12 +11,13 @@ use serde_json::Value;
 use tidewheel_stores::redis::keys::{
     EMBEDDED, EMBEDDED_DEAD_LETTERS, EMBEDDED_GROUP, RAW, RAW_DEAD_LETTERS, RAW_GROUP,
 };
+use tidewheel_testkit::redis_proxy::{RedisProxy, Verdict};
 
 use self::endpoint::{Endpoint, LIMIT, Outage};
 use self::grpc::Proxy;
 use super::clients::{count, points};
 use super::dead_letters::snapshot_is_over;
-use super::world::{World, backlog, redis_command, ticket};
+use super::world::{AUDIT_LOG, World, audit_log, backlog, recorded, redis_command, ticket};
 
 const SETTINGS: &str = r#"
     embedding.provider = "openai"
@@ -65,7 +66,7 @@ async fn with_endpoint(more: &str) -> (World, Endpoint) {
 async fn texts_that_fail_at_endpoint_are_parked_and_batch_limit_is_learned() {
     let (mut world, endpoint) = with_endpoint("").await;
     let mut documents: Vec<_> = (0..300).map(ticket).collect();
-    let bad: Vec<String> = (0..).step_by(37).zip(endpoint::BAD).map(|(id, _): (i32, _)| id.to_string()).collect();
+    let bad: Vec<String> = (0..).step_by(28).zip(endpoint::BAD).map(|(id, _): (i32, _)| id.to_string()).collect();
     for (id, mark) in bad.iter().zip(endpoint::BAD) {
         documents[id.parse::<usize>().unwrap()].insert("content", format!("{mark} this one"));
     }
@@ -76,10 +77,23 @@ async fn texts_that_fail_at_endpoint_are_parked_and_batch_limit_is_learned() {
     world.collection("tickets").insert_many(documents).await.unwrap();
     parks(&mut world, RAW_DEAD_LETTERS, bad.len() as u64).await;
     let qdrant = world.stack.qdrant_http_url().unwrap();
-    world.until("all other documents are in the index", || count(&qdrant, 294)).await;
+    world.until("all other documents are in the index", || count(&qdrant, 300 - bad.len() as u64)).await;
     let letters = parked(&world, RAW_DEAD_LETTERS).await;
     assert_eq!(ids(&letters), bad.iter().map(String::as_str).collect(), "{letters:?}");
-    for (id, reason) in bad.iter().zip(["422", "NaN", "no response", "vectors", "403", "no response"]) {
+    let reasons = [
+        "422",
+        "NaN",
+        "no response",
+        "vectors",
+        "403",
+        "no response",
+        "an empty vector",
+        "dimension 7 instead of 8",
+        "dimension 16 instead of 8",
+        "invalid type: null",
+        "redirects to",
+    ];
+    for (id, reason) in bad.iter().zip(reasons) {
         assert!(letters[id].contains(reason), "{letters:?}");
     }
     let (requests, too_many) = endpoint.requests();
@@ -113,7 +127,7 @@ async fn endpoint_outage_is_waited_out_and_reported() {
         (403, "<html>Forbidden</html>", "403: <html>Forbidden"),
         (422, r#"{"error": {"message": "input rejected"}}"#, "422: input rejected"),
         (500, r#"{"error": "unsupported value: NaN"}"#, "500: unsupported value: NaN"),
-        (200, r#"{"data": []}"#, "with 0 vectors"),
+        (200, r#"{"data": []}"#, "returned 0 vectors"),
     ];
     for (round, (status, body, reported)) in (0..).zip(outages) {
         endpoint.fails(Some(Outage { status, body }));
@@ -170,27 +184,67 @@ async fn documents_that_fail_in_qdrant_are_parked_and_outage_parks_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_that_redis_rejects_are_parked_and_others_are_indexed() {
+    records_that_redis_rejects("keep").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_redis_rejects_remove_older_versions_by_policy() {
+    records_that_redis_rejects("remove").await;
+}
+
+async fn records_that_redis_rejects(policy: &str) {
     let mut world = World::new().await;
     let (_endpoint, url) = Endpoint::lenient(4_096).await;
     world.detours.embedding_url = Some(url);
-    world.write_settings(&format!("{SETTINGS}documents.chunk_tokens = 50\ndocuments.chunk_overlap = 0"));
+    let documents = "documents.chunk_tokens = 50\ndocuments.chunk_overlap = 0";
+    world.write_settings(&format!("{SETTINGS}{documents}\ndocuments.on_dead_letter = \"{policy}\""));
     world.redis::<()>(&["CONFIG", "SET", "proto-max-bulk-len", "1048576"]).await;
+    let tickets = world.collection("tickets");
+    tickets.insert_many((0..10).map(ticket)).await.unwrap();
     for service in SERVICES {
         world.start(service);
     }
     snapshot_is_over(&mut world).await;
-    let mut documents: Vec<_> = (0..20).map(ticket).collect();
-    for (bad, chunks) in [(3, 70), (8, 90), (9, 66)] {
-        // Each chunk has a vector of 16 KiB.
-        documents[bad].insert("content", "word ".repeat(chunks * 50));
-    }
-    world.collection("tickets").insert_many(documents).await.unwrap();
+    assert_eq!(world.equal().await.documents, 10);
+    let mut documents: Vec<_> = (10..20).map(ticket).collect();
+    // Each chunk has a vector of 16 KiB.
+    let long = |chunks: usize| "word ".repeat(chunks * 50);
+    documents[8].insert("content", long(90));
+    tickets.update_one(doc! {"_id": 3}, doc! {"$set": {"content": long(70)}}).await.unwrap();
+    tickets.insert_many(documents).await.unwrap();
+    tickets.update_one(doc! {"_id": 9}, doc! {"$set": {"content": long(66)}}).await.unwrap();
     parks(&mut world, RAW_DEAD_LETTERS, 3).await;
     let letters = parked(&world, RAW_DEAD_LETTERS).await;
-    assert_eq!(ids(&letters), BTreeSet::from(["3", "8", "9"]), "{letters:?}");
+    assert_eq!(ids(&letters), BTreeSet::from(["3", "18", "9"]), "{letters:?}");
+    let qdrant = world.stack.qdrant_http_url().unwrap();
+    let gone: &[i64] = if policy == "keep" { &[18] } else { &[3, 9, 18] };
+    let expected: BTreeSet<i64> = (0..20).filter(|id| !gone.contains(id)).collect();
+    let indexed = || async {
+        let points = points(&qdrant).await;
+        points.iter().map(|point| point["payload"]["_id"].as_i64().unwrap()).collect::<BTreeSet<_>>() == expected
+    };
+    world.until("the others, and older versions by policy", indexed).await;
     let short = doc! {"$set": {"content": "short"}};
-    world.collection("tickets").update_many(doc! {"_id": {"$in": [3, 8, 9]}}, short).await.unwrap();
+    tickets.update_many(doc! {"_id": {"$in": [3, 9, 18]}}, short).await.unwrap();
     assert_eq!(world.equal().await.documents, 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn single_text_with_empty_or_odd_vector_is_parked_and_processor_continues() {
+    let (mut world, _endpoint) = with_endpoint("").await;
+    let tickets = world.collection("tickets");
+    for (id, mark) in (0..).zip(["EMPTY", "SHORTER", "LONGER", "REDIRECTED"]) {
+        // Alone in its request.
+        let mut document = ticket(id);
+        document.insert("content", mark);
+        tickets.insert_one(document).await.unwrap();
+        parks(&mut world, RAW_DEAD_LETTERS, id as u64 + 1).await;
+        tickets.insert_one(ticket(100 + id)).await.unwrap();
+        let qdrant = world.stack.qdrant_http_url().unwrap();
+        world.until("a later document is in the index", || count(&qdrant, id as u64 + 1)).await;
+    }
+    tickets.update_many(doc! {"_id": {"$lt": 100}}, doc! {"$set": {"content": "fine"}}).await.unwrap();
+    assert_eq!(world.equal().await.documents, 8);
 }
 
 /// In one batch, deletes document 1 and reinserts it with a rejected text, and updates document 2 with one.
@@ -231,6 +285,7 @@ async fn parked_insert_keeps_older_deletion_and_on_dead_letter_decides_on_older_
     world.start("processor");
     let retried = world.command(&["dead-letters", "retry", "--all", "--yes"]).output().unwrap();
     assert!(retried.status.success(), "{retried:?}");
+    recorded(&audit_log(world.command(&AUDIT_LOG)), "dead-letters retry", "2: ");
     assert_eq!(world.equal().await.documents, 5);
 }
 
@@ -256,4 +311,56 @@ async fn blank_documents_are_skipped_with_setting_and_verify_reports_no_drift() 
         .unwrap();
     tickets.delete_one(doc! {"_id": 10}).await.unwrap();
     assert_eq!(world.equal().await.documents, 5);
+}
+
+/// Rejects a value above 300 KB, a command above 2 MB and two texts, each in another way.
+fn gateway(arguments: &[Vec<u8>]) -> Verdict {
+    let has = |text: &[u8]| arguments.iter().any(|value| value.windows(text.len()).any(|part| part == text));
+    let sizes = || arguments.iter().map(Vec::len);
+    if sizes().any(|bytes| bytes > 300_000) || sizes().sum::<usize>() > 2_000_000 || has(b"closes the connection") {
+        Verdict::Close
+    } else if has(b"exceeds a quota") {
+        Verdict::Error("ERR value too large".into())
+    } else {
+        Verdict::Pass
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_a_redis_gateway_rejects_are_parked_and_rest_is_indexed() {
+    let mut world = World::new().await;
+    let server = world.stack.redis_url().trim_start_matches("redis://").trim_end_matches('/').to_owned();
+    let proxy = RedisProxy::start(server, gateway).await.unwrap();
+    world.detours.redis_url = Some(proxy.url());
+    world.write_settings("");
+    let tickets = world.collection("tickets");
+    let with = |number: i32, field: &str, text: String| {
+        let mut document = ticket(number);
+        document.insert(field, text);
+        document
+    };
+    // Some for the snapshot, others for the feed. All small ones together exceed the limit of a command.
+    let rejected = [
+        with(1, "attachment", "x".repeat(400_000)),
+        with(2, "content", "It exceeds a quota.".to_owned()),
+        with(103, "content", "It closes the connection.".to_owned()),
+        with(104, "attachment", "x".repeat(350_000)),
+        with(105, "content", "It exceeds a quota, too.".to_owned()),
+    ];
+    tickets.insert_many([ticket(0), rejected[0].clone(), rejected[1].clone(), ticket(3)]).await.unwrap();
+    for service in super::world::SERVICES {
+        world.start(service);
+    }
+    let qdrant = world.stack.qdrant_http_url().unwrap();
+    world.until("the neighbours in the snapshot", || count(&qdrant, 2)).await;
+    let small = (10..100).map(|number| with(number, "attachment", "y".repeat(40_000)));
+    tickets.insert_many(small.chain(rejected[2..].iter().cloned()).chain([ticket(106)])).await.unwrap();
+    world.until("the neighbours in the feed", || count(&qdrant, 2 + 90 + 1)).await;
+    parks(&mut world, RAW_DEAD_LETTERS, 5).await;
+    let letters = parked(&world, RAW_DEAD_LETTERS).await;
+    assert_eq!(ids(&letters), BTreeSet::from(["1", "2", "103", "104", "105"]), "{letters:#?}");
+    assert!(letters.values().all(|reason| reason.contains("Redis rejects the change")), "{letters:#?}");
+    world.each_change_once().await;
+    tickets.delete_many(doc! {"_id": {"$in": [1, 2, 103, 104, 105]}}).await.unwrap();
+    assert_eq!(world.equal().await.documents, 2 + 90 + 1);
 }

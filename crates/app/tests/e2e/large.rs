@@ -101,30 +101,40 @@ async fn invalid_utf_8_is_indexed_lossily_without_blocking_others() {
 /// Memory limit of each service, in megabytes.
 const MOST: u64 = 512;
 
+/// Size of each document, in megabytes.
+const EACH: usize = 5;
+
+/// Number of documents: together they exceed the limit.
+const DOCUMENTS: i32 = 120;
+
+const _: () = assert!(DOCUMENTS as u64 * EACH as u64 > MOST);
+
 /// In the snapshot, in the backlog of stage 1 and of stage 2, and as changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn services_stay_below_512_mb_with_120_documents_of_5_mb_at_every_stage() {
-    const DOCUMENTS: i32 = 120;
     let mut world = World::new().await;
     world.write_settings(r#"streams.retention_age = "1s""#);
     let cache = doc! {"setParameter": 1, "wiredTigerEngineRuntimeConfig": "cache_size=1GB"};
     world.database.client().database("admin").run_command(cache).await.unwrap();
     let tickets = world.collection("tickets");
     for number in 0..DOCUMENTS {
-        tickets.insert_one(with_attachment(number, 5)).await.unwrap();
+        tickets.insert_one(with_attachment(number, EACH)).await.unwrap();
     }
     let (redis, qdrant) = (world.stack.redis_url(), world.stack.qdrant_http_url().unwrap());
     for service in ["embedder", "producer"] {
         world.start(service);
     }
     let length = async |stream: &'static str| super::world::redis_command::<u64>(&redis, &["XLEN", stream]).await;
-    world.until("all documents are in stage 1", || async { length(RAW).await == 120 }).await;
+    let all = DOCUMENTS as u64;
+    world.until("all documents are in stage 1", || async { length(RAW).await == all }).await;
     world.start("processor");
-    world.until("all documents are in stage 2", || async { length(EMBEDDED).await == 120 }).await;
+    world.until("all documents are in stage 2", || async { length(EMBEDDED).await == all }).await;
     world.start("upserter");
-    world.until("all documents are in the index", || super::clients::count(&qdrant, 120)).await;
+    // The update begins while the backlog of stage 2 exceeds the limit.
+    assert!(backlog(&redis, EMBEDDED, EMBEDDED_GROUP).await * EACH as u64 > MOST);
     tickets.update_many(doc! {}, doc! {"$set": {"content": "It has changed since."}}).await.unwrap();
     nothing_is_left(&mut world).await;
+    world.until("all documents are in the index", || super::clients::count(&qdrant, all)).await;
     for service in super::world::SERVICES {
         let peak = world.peak_megabytes(service);
         assert!(peak < MOST, "the {service} took {peak} MB");

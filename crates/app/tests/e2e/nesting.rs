@@ -53,8 +53,8 @@ async fn documents_beyond_nesting_limit_are_parked_without_blocking_others() {
     world.wait(|world| letters(world, &["list"]).0["matching"] == 12, "documents beyond the limit are parked").await;
     for (number, reason) in [(200, "121 levels"), (207, "130 levels"), (211, "150 levels")] {
         let (letter, _) = letters(&world, &["show", &number.to_string()]);
-        let told = letter[0]["reason"].as_str().unwrap();
-        assert!(told.contains(reason) && told.contains("\"body\"") && told.contains("at most 120"), "{told}");
+        let text = letter[0]["reason"].as_str().unwrap();
+        assert!(text.contains(reason) && text.contains("\"body\"") && text.contains("at most 120"), "{text}");
     }
     assert_eq!(world.redis::<u64>(&["XLEN", RAW_DEAD_LETTERS]).await, 0, "the processor has no nesting limit");
     assert_eq!(world.redis::<u64>(&["XLEN", EMBEDDED_DEAD_LETTERS]).await, 12);

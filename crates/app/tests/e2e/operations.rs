@@ -2,7 +2,8 @@
 
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::spec::BinarySubtype;
-use mongodb::bson::{Binary, Bson, DateTime, Decimal128, Document, Uuid, doc};
+use mongodb::bson::{Binary, Bson, DateTime, Decimal128, Document, Uuid, UuidRepresentation, doc};
+use serde_json::{Value, json};
 
 use super::world::{World, ticket};
 
@@ -47,6 +48,10 @@ async fn every_bson_type_of_id_is_indexed_separately() {
         Bson::Decimal128("123.4500".parse::<Decimal128>().unwrap()),
         Uuid::parse_str("00112233-4455-6677-8899-aabbccddeeff").unwrap().into(),
         binary(BinarySubtype::Generic, b"\x00\x01\xff"),
+        // The same UUID in the three legacy byte orders.
+        legacy_uuid(UuidRepresentation::CSharpLegacy),
+        legacy_uuid(UuidRepresentation::JavaLegacy),
+        legacy_uuid(UuidRepresentation::PythonLegacy),
         true.into(),
         Bson::Null,
         DateTime::from_millis(-1).into(),
@@ -65,6 +70,74 @@ async fn every_bson_type_of_id_is_indexed_separately() {
     assert_eq!(world.equal().await.documents, count);
     things.delete_many(doc! {}).await.unwrap();
     assert_eq!(world.equal().await.points, 0);
+}
+
+const UUID: &str = "00112233-4455-6677-8899-aabbccddeeff";
+
+/// The UUID as a binary of subtype 3, in the byte order of a driver.
+fn legacy_uuid(order: UuidRepresentation) -> Bson {
+    Bson::Binary(Binary::from_uuid_with_representation(Uuid::parse_str(UUID).unwrap(), order))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn legacy_uuids_are_found_by_their_text_in_every_byte_order() {
+    let mut world = World::running().await;
+    let things = world.collection("things");
+    let orders = [
+        ("legacy UUID (C#)", UuidRepresentation::CSharpLegacy),
+        ("legacy UUID (Java)", UuidRepresentation::JavaLegacy),
+        ("legacy UUID (Python)", UuidRepresentation::PythonLegacy),
+    ];
+    for (name, order) in orders {
+        let document = doc! {"_id": legacy_uuid(order), "subject": name, "owner": legacy_uuid(order), "order": name};
+        things.insert_one(document).await.unwrap();
+    }
+    let standard = doc! {"_id": Uuid::parse_str(UUID).unwrap(), "subject": "UUID", "order": "UUID"};
+    things.insert_one(standard).await.unwrap();
+    assert_eq!(world.equal().await.documents, 4);
+    let run = |arguments: &[&str]| {
+        let ran = world.command(&[arguments, &["--output", "json"]].concat()).output().unwrap();
+        let json: Value = serde_json::from_slice(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:?}"));
+        (json, ran.status.code())
+    };
+
+    let (found, code) = run(&["inspect", UUID, "--namespace", "things"]);
+    assert_eq!(code, Some(0), "{found}");
+    let mut kinds: Vec<&str> = Vec::new();
+    for document in found["documents"].as_array().unwrap() {
+        assert_eq!(document["verdict"]["state"], "searchable", "{document}");
+        kinds.push(document["kind"].as_str().unwrap());
+    }
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["UUID", "legacy UUID (C#)", "legacy UUID (Java)", "legacy UUID (Python)"]);
+
+    let (found, code) = run(&["verify"]);
+    assert_eq!((code, &found["documents"]), (Some(0), &json!(4)), "{found}");
+    for (name, order) in orders {
+        let key = legacy_uuid(order).into_canonical_extjson().to_string();
+        let (found, code) = run(&["verify", "--namespace", "things", "--from", &key, "--to", &key]);
+        assert_eq!((code, &found["documents"]), (Some(0), &json!(1)), "{name}: {found}");
+        let (found, code) = run(&["inspect", &key, "--namespace", "things"]);
+        assert_eq!((code, &found["documents"][0]["kind"]), (Some(0), &json!("legacy UUID")), "{name}: {found}");
+        let filter = json!({"must": [{"key": "order", "match": {"value": name}}]}).to_string();
+        let (found, code) = run(&["search", "legacy UUID", "--filter", &filter]);
+        assert_eq!(code, Some(0), "{name}: {found}");
+        assert_eq!(hits(&found), [name], "{found}");
+    }
+    // By the value of a field, as it is stored in the payload.
+    let payload = &super::clients::points(&world.stack.qdrant_http_url().unwrap()).await;
+    for (name, _) in orders {
+        let point = payload.iter().find(|point| point["payload"]["order"] == name).unwrap();
+        let owner = &point["payload"]["owner"];
+        let filter = json!({"must": [{"key": "owner", "match": {"value": owner}}]}).to_string();
+        assert_eq!(hits(&run(&["search", "legacy UUID", "--filter", &filter]).0), [name], "{filter}");
+    }
+}
+
+/// The field `order` of each document found.
+fn hits(found: &Value) -> Vec<&str> {
+    let hits = found.as_array().unwrap_or_else(|| panic!("{found}"));
+    hits.iter().map(|hit| hit["document"]["order"].as_str().unwrap_or_else(|| panic!("{found}"))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

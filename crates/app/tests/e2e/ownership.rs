@@ -13,7 +13,7 @@ use tidewheel_local::stack::Redis;
 use tidewheel_stores::redis::keys::INSTALLATION;
 
 use super::clients::{count, http};
-use super::world::{BINARY, SERVICES, World, redis_command, ticket};
+use super::world::{AUDIT_LOG, BINARY, SERVICES, World, audit_log, recorded, redis_command, ticket};
 
 /// Timeout for asynchronous changes.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -170,9 +170,15 @@ async fn second_database_on_same_redis_is_rejected_until_it_adopts() {
     // The plan changes nothing; adoption stops the former owner.
     let plan = json_of(&other.command(&["installation", "adopt", "--output", "json"]).output().unwrap());
     assert_eq!((&plan["changes_redis"], &plan["done"]), (&json!(true), &json!(false)), "{plan}");
+    let adoptions = || {
+        let log = audit_log(other.command(&AUDIT_LOG));
+        log.into_iter().filter(|entry| entry["action"] == "installation adopt").collect::<Vec<_>>()
+    };
+    assert_eq!(adoptions(), [Value::Null; 0]);
     let before: String = world.redis(&["HGET", INSTALLATION, "id"]).await;
     let adopted = other.command(&["installation", "adopt", "--yes"]).output().unwrap();
     assert!(adopted.status.success(), "{}", text(&adopted));
+    recorded(&adoptions(), "installation adopt", "crm_documents");
     assert_ne!(world.redis::<String>(&["HGET", INSTALLATION, "id"]).await, before);
     assert_eq!(world.redis::<String>(&["HGET", INSTALLATION, "database"]).await, "crm");
     stops_for_another_owner(&mut world).await;
@@ -185,6 +191,8 @@ async fn second_database_on_same_redis_is_rejected_until_it_adopts() {
     marked(&mut world, "crm_documents").await;
     let again = json_of(&other.command(&["installation", "adopt", "--yes", "--output", "json"]).output().unwrap());
     assert_eq!((&again["changes_redis"], &again["changes_qdrant"]), (&json!(false), &json!(false)), "{again}");
+    let adoptions = audit_log(other.command(&AUDIT_LOG));
+    assert_eq!(adoptions.iter().filter(|entry| entry["action"] == "installation adopt").count(), 1, "{adoptions:?}");
 }
 
 async fn points(qdrant: &str, collection: &str) -> u64 {

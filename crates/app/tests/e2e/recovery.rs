@@ -145,7 +145,7 @@ async fn new_collection_name_is_filled() {
         })
         .await;
     assert_eq!(count(&world, COMPARED), 1);
-    assert!(world.log("producer").contains("takes the place of documents"));
+    assert!(world.log("producer").contains("replaced documents"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tidewheel_stores::redis::keys::{EMBEDDED, RAW, STAGE_2_REPLAY, TOMBSTONES};
 
 use super::clients::points;
-use super::world::{SERVICES, World, ticket};
+use super::world::{AUDIT_LOG, SERVICES, World, audit_log, recorded, ticket};
 use super::writer::Writer;
 
 struct Ran {
@@ -52,6 +52,7 @@ async fn replay_without_yes_prints_plan_and_changes_nothing() {
     }
     assert_eq!(world.redis::<u64>(&["XLEN", RAW]).await, before);
     assert_eq!(replayed(&world).await, 0);
+    assert_eq!(audit_log(world.command(&AUDIT_LOG)), [Value::Null; 0]);
     for wrong in [&["raw", "--filter", "{}"][..], &["raw", "--since", "yesterday"], &["source", "--into", "documents"]]
     {
         let ran = replay(&world, wrong).await;
@@ -80,6 +81,8 @@ async fn replays_are_safe_under_live_writes() {
         } else {
             assert!(!ran.err.contains(" 0 replayed"), "{arguments:?}: {}", ran.err);
         }
+        let detail = if arguments.contains(&"--filter") { "Atlas" } else { "since" };
+        recorded(&audit_log(world.command(&AUDIT_LOG)), &format!("replay {}", arguments[0]), detail);
     }
     assert!(writer.finish().await > 0);
     world.equal().await;

@@ -2,11 +2,13 @@
 
 mod attacks;
 mod audit_log;
+mod local_qdrant;
+mod secrets;
 mod tls;
 mod tokens;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,44 @@ struct Servers {
     /// In the order of [`TABLES`].
     ports: [u16; 3],
     processes: Vec<Child>,
+}
+
+/// URLs of the local Qdrant.
+struct LocalQdrant {
+    rest: String,
+    grpc: String,
+}
+
+/// A command of the local Qdrant with the default limits of open files and file modes.
+fn local_qdrant(data: &Path, http: &str, grpc: &str) -> Command {
+    let program = std::env::current_exe().ok().and_then(|this| local_qdrant_beside(&this)).expect("the local Qdrant");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 1024; umask 022; exec \"$0\" \"$@\""]).arg(program);
+    command.arg("--data").arg(data).args(["--http", http, "--grpc", grpc]);
+    command.env_remove("RUST_LOG").env_remove("QDRANT__SERVICE__API_KEY");
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+/// Calls a gRPC method without arguments; returns the status code and the response.
+async fn grpc(client: &reqwest::Client, url: &str, key: Option<&str>) -> reqwest::Result<(u16, String)> {
+    let mut request = client.post(format!("{url}/qdrant.Qdrant/HealthCheck")).version(reqwest::Version::HTTP_2);
+    if let Some(key) = key {
+        request = request.header("api-key", key);
+    }
+    let request = request.header("content-type", "application/grpc").header("te", "trailers");
+    let response = request.body(vec![0; 5]).send().await?;
+    // An error has no body, and its code in the headers.
+    let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok()).unwrap_or(0);
+    Ok((code, String::from_utf8_lossy(&response.bytes().await?).into_owned()))
+}
+
+/// A client for [`grpc`], from this address.
+fn grpc_client(address: [u8; 4]) -> reqwest::Client {
+    // Fails after the first call.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = reqwest::Client::builder().http2_prior_knowledge();
+    builder.local_address(std::net::IpAddr::from(address)).build().unwrap()
 }
 
 impl Servers {
@@ -63,26 +103,20 @@ impl Servers {
         servers
     }
 
-    /// Starts the local Qdrant; returns its URL.
-    async fn local_qdrant(&mut self) -> String {
-        let (http, grpc) = (free_port(), free_port());
-        let program =
-            std::env::current_exe().ok().and_then(|this| local_qdrant_beside(&this)).expect("the local Qdrant");
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", "ulimit -n 1024; exec \"$0\" \"$@\""])
-            .arg(program)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        command.arg("--data").arg(self.dir.path().join("qdrant"));
-        command.args(["--http", &format!("127.0.0.1:{http}"), "--grpc", &format!("127.0.0.1:{grpc}")]);
-        self.processes.push(command.stderr(Stdio::null()).spawn().unwrap());
-        let begun = Instant::now();
-        while tokio::net::TcpStream::connect(("127.0.0.1", http)).await.is_err() {
-            assert!(begun.elapsed() < TIMEOUT, "the local Qdrant does not listen");
+    /// Starts the local Qdrant with this API key, and waits until it responds.
+    async fn local_qdrant(&mut self, key: &str) -> LocalQdrant {
+        let (http, grpc) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+        let mut command = local_qdrant(&self.dir.path().join("qdrant"), &http, &grpc);
+        let log = File::create(self.log_file("local Qdrant")).unwrap();
+        self.processes.push(command.env("QDRANT__SERVICE__API_KEY", key).stderr(log).spawn().unwrap());
+        let (begun, urls) =
+            (Instant::now(), LocalQdrant { rest: format!("http://{http}"), grpc: format!("http://{grpc}") });
+        let ready = || super::clients::http().get(format!("{}/readyz", urls.rest)).send();
+        while ready().await.is_err() {
+            assert!(begun.elapsed() < TIMEOUT, "the local Qdrant does not respond: {}", self.log("local Qdrant"));
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        format!("http://127.0.0.1:{http}")
+        urls
     }
 
     fn command(&self, service: &str) -> Command {

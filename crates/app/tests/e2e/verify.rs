@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::clients::put;
 use super::dead_letters::snapshot_is_over;
-use super::world::{World, ticket};
+use super::world::{AUDIT_LOG, World, audit_log, recorded, ticket};
 use super::writer::Writer;
 
 /// Returns the JSON output of `tidewheel verify`, and its exit code.
@@ -129,9 +129,11 @@ async fn verify_detects_and_repairs_every_kind_of_drift_under_writes() {
     let load = Writer::start(world.collection("tickets"));
     let (found, _) = verify(&world, &["--namespace", "notes"]);
     assert_eq!(counts(&found), planted, "changes in flight are not drift: {found}");
+    assert_eq!(audit_log(world.command(&AUDIT_LOG)), [Value::Null; 0], "a comparison changes nothing");
     let (found, code) = verify(&world, &["--repair"]);
     assert_eq!((code, counts(&found), &found["repaired"]["left"]), (Some(0), planted, &0.into()), "{found}");
     assert_eq!((&found["repaired"]["sent"], &found["repaired"]["deleted"]), (&7.into(), &1.into()), "{found}");
+    recorded(&audit_log(world.command(&AUDIT_LOG)), "verify --repair", "namespaces");
     let (found, code) = verify(&world, &[]);
     assert_eq!((code, counts(&found)), (Some(0), [0; 4]), "{found}");
     load.finish().await;

@@ -329,6 +329,30 @@ pub async fn backlog(url: &str, stream: &str, group: &str) -> u64 {
         .map_or(0, |entry| ["lag", "pending"].iter().filter_map(|field| entry.get(*field)).filter_map(number).sum())
 }
 
+/// Arguments of the command that prints the audit log.
+pub const AUDIT_LOG: [&str; 3] = ["audit-log", "--output", "json"];
+
+/// Returns the audit log that a command with [`AUDIT_LOG`] prints, oldest entry first.
+pub fn audit_log(mut command: Command) -> Vec<serde_json::Value> {
+    let output = command.output().expect("the binary starts");
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).expect("a list")
+}
+
+/// Asserts that the newest entry is this action of this user at the command line of this machine.
+pub fn recorded(log: &[serde_json::Value], action: &str, detail: &str) {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let entry = log.last().unwrap_or_else(|| panic!("{action} is not recorded"));
+    let field = |name: &str| entry[name].as_str().unwrap_or_else(|| panic!("{entry}"));
+    assert_eq!(field("action"), action, "{entry}");
+    assert!(field("detail").contains(detail), "{entry}");
+    let uid = std::fs::metadata("/proc/self").expect("Linux").uid();
+    assert!(field("user").contains(&format!("uid {uid}")), "{entry}");
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("Linux");
+    assert_eq!(field("origin"), format!("cli {}", host.trim()), "{entry}");
+}
+
 /// Sends a signal to a process: "STOP", "CONT".
 pub fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().expect("kill runs");

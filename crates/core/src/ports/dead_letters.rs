@@ -19,7 +19,7 @@ pub struct Letter {
     pub entry: EntryId,
     /// The reason for parking it.
     pub reason: String,
-    /// Number of attempts, not counting transient failures.
+    /// Number of failed attempts while the server worked for others.
     pub attempts: u32,
     /// When it was parked, in milliseconds since the Unix epoch.
     pub parked_at: u64,

@@ -70,7 +70,7 @@ pub struct DeadLetter {
     pub id: EntryId,
     /// The reason for parking it.
     pub reason: String,
-    /// Number of attempts, not counting transient failures.
+    /// Number of failed attempts while the server worked for others.
     pub attempts: u32,
 }
 

@@ -97,7 +97,13 @@ pub trait Source: Send + Sync {
     fn database(&self) -> &str;
 
     /// Opens the change stream. The next batch is prefetched while the caller processes the current one.
-    async fn open(&self, start: StartAt) -> Result<Box<dyn Feed>, FeedError>;
+    async fn open(&self, start: StartAt) -> Result<Box<dyn Feed>, FeedError> {
+        self.open_narrow(start, usize::MAX).await
+    }
+
+    /// Like [`Self::open`], with at most `first` events in the first batch, and at most twice as many in each later
+    /// batch. Batches hold more where no token between two events can be saved.
+    async fn open_narrow(&self, start: StartAt, first: usize) -> Result<Box<dyn Feed>, FeedError>;
 
     /// The existing selected collections, sorted by name.
     async fn collections(&self) -> PortResult<Vec<Namespace>>;

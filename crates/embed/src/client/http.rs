@@ -128,7 +128,8 @@ fn cause(status: StatusCode) -> Cause {
         401 | 403 => Cause::Denied,
         408 | 504 => Cause::Timeout,
         429 | 503 => Cause::Busy,
-        400..=499 => Cause::Refused,
+        // A firewall may redirect a request because of one text.
+        300..=499 => Cause::Refused,
         _ => Cause::Other,
     }
 }

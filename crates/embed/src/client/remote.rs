@@ -178,7 +178,12 @@ impl RemoteClient {
 
     /// Determines the dimension by embedding a text that every model accepts.
     async fn probe(&self) -> PortResult<usize> {
-        let vectors = self.request(&["tidewheel".to_owned()], Purpose::Passage, 0).await.map_err(|error| {
+        let vectors = self.send(&["tidewheel".to_owned()], Purpose::Passage).await;
+        let checked = vectors.and_then(|vectors| {
+            let vector = vectors.into_iter().next().unwrap_or_default();
+            check::usable(&vector, vector.len(), 0).map(|()| vector.len())
+        });
+        let found = checked.map_err(|error| {
             if error.class != ErrorClass::Poison {
                 return error;
             }
@@ -186,7 +191,6 @@ impl RemoteClient {
             PortError { class: ErrorClass::Fatal, ..error }
                 .with_hint("check embedding.api_key, embedding.model and embedding.dimensions")
         })?;
-        let found = vectors.first().map_or(0, Vec::len);
         match self.options.dimensions {
             _ if found == 0 => Err(invalid_response(&self.url, "empty vector")),
             Some(asked) if asked != found => Err(PortError::fatal(format!(
@@ -199,8 +203,14 @@ impl RemoteClient {
     }
 
     /// Embeds a list within the known limits. If it is rejected but its parts are accepted, the batch limit is lowered.
-    async fn list(&self, texts: &[String], purpose: Purpose, first: usize) -> PortResult<Vec<Vec<f32>>> {
-        let rejected = match self.request(texts, purpose, first).await {
+    async fn list(
+        &self,
+        texts: &[String],
+        purpose: Purpose,
+        first: usize,
+        dimension: usize,
+    ) -> PortResult<Vec<Vec<f32>>> {
+        let rejected = match self.request(texts, purpose, first, dimension).await {
             Ok(vectors) => {
                 self.limit.record_accepted(texts.len());
                 return Ok(vectors);
@@ -221,7 +231,7 @@ impl RemoteClient {
         let part = named.unwrap_or(texts.len().div_ceil(2));
         let mut vectors = Vec::with_capacity(texts.len());
         for (place, part) in (first..).step_by(part).zip(texts.chunks(part)) {
-            vectors.extend(self.request(part, purpose, place).await?);
+            vectors.extend(self.request(part, purpose, place, dimension).await?);
         }
         match named {
             Some(limit) => self.limit.set(limit),
@@ -231,8 +241,48 @@ impl RemoteClient {
         Ok(vectors)
     }
 
-    /// Sends one request for a list within the limits. `first` is its offset in the caller's list.
-    async fn request(&self, texts: &[String], purpose: Purpose, first: usize) -> PortResult<Vec<Vec<f32>>> {
+    /// Sends one request for a list within the limits, and checks its vectors. `first` is its offset in the caller's list.
+    async fn request(
+        &self,
+        texts: &[String],
+        purpose: Purpose,
+        first: usize,
+        dimension: usize,
+    ) -> PortResult<Vec<Vec<f32>>> {
+        let vectors = self.send(texts, purpose).await?;
+        for (place, vector) in (first..).zip(&vectors) {
+            if vector.len() != dimension {
+                return Err(self.misfit(vector.len(), dimension, place).await);
+            }
+            check::usable(vector, dimension, place)?;
+        }
+        Ok(vectors)
+    }
+
+    /// The error for a vector of another dimension. Caused by its text, unless the probe has another dimension too.
+    async fn misfit(&self, found: usize, dimension: usize, place: usize) -> PortError {
+        match self.probe().await {
+            Ok(now) if now != dimension => {
+                PortError::fatal(format!("vector dimension changed from {dimension} to {now}"))
+                    .with_hint("reindex: the remote model was replaced")
+            }
+            // Not the dimension of the settings.
+            Err(error) if error.class == ErrorClass::Fatal && error.cause == Cause::Other => error,
+            // Without a vector the cause is unknown; a later attempt finds out.
+            _ => {
+                let what = match found {
+                    0 => "an empty vector".to_owned(),
+                    _ => format!("a vector of dimension {found} instead of {dimension}"),
+                };
+                let url = shown(&self.url);
+                PortError::poison(format!("the embedder at {url} returned {what} for the text at index {place}"))
+                    .because(Server::EMBEDDER, Cause::Refused)
+            }
+        }
+    }
+
+    /// Sends one request; returns a vector of any length for each text.
+    async fn send(&self, texts: &[String], purpose: Purpose) -> PortResult<Vec<Vec<f32>>> {
         let prefix = match purpose {
             Purpose::Passage => &self.options.passage_prefix,
             Purpose::Query => &self.options.query_prefix,
@@ -249,7 +299,7 @@ impl RemoteClient {
         let body = self.options.api.body(&self.options.model, &input, purpose, self.options.dimensions);
         let request = self.authorized(self.client.post(self.url.clone()).json(&body));
         let answer = http::send(request, &self.url).await?.good(&self.url)?;
-        let vectors = self.options.api.vectors(&answer.body, input.len()).map_err(|unreadable| match unreadable {
+        self.options.api.vectors(&answer.body, input.len()).map_err(|unreadable| match unreadable {
             Unreadable::NotFinite => PortError::poison("the embedder's vector for one of the texts is not finite")
                 .because(Server::EMBEDDER, Cause::NotFinite),
             // Caused by one text or by their number; retrying with fewer texts tells which.
@@ -259,15 +309,7 @@ impl RemoteClient {
                     .because(Server::EMBEDDER, Cause::Refused)
             }
             Unreadable::Answer(cause) => invalid_response(&self.url, cause),
-        })?;
-        let dimension = vectors.first().map_or(0, Vec::len);
-        for (place, vector) in vectors.iter().enumerate() {
-            if vector.len() != dimension {
-                return Err(invalid_response(&self.url, "vectors differ in length"));
-            }
-            check::usable(vector, dimension, first + place)?;
-        }
-        Ok(vectors)
+        })
     }
 }
 
@@ -296,17 +338,13 @@ impl Embedder for RemoteClient {
         let mut first = 0;
         let mut requests = Vec::new();
         for list in within(texts, batch, REQUEST_BYTES) {
-            requests.push(self.list(list, purpose, first));
+            requests.push(self.list(list, purpose, first, dimension));
             first += list.len();
         }
         let parts: Vec<Vec<Vec<f32>>> =
             stream::iter(requests).buffered(self.options.concurrency.max(1)).try_collect().await?;
         let mut values = Vec::with_capacity(texts.len() * dimension);
         for vector in parts.iter().flatten() {
-            if vector.len() != dimension {
-                let message = format!("vector dimension changed from {dimension} to {}", vector.len());
-                return Err(PortError::fatal(message).with_hint("reindex: the remote model was replaced"));
-            }
             values.extend_from_slice(vector);
         }
         Vectors::new(dimension, values).ok_or_else(|| invalid_response(&self.url, "vectors differ in length"))

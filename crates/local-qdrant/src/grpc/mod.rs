@@ -10,14 +10,16 @@ mod value;
 
 use std::sync::Arc;
 
+use axum::extract::{Request as HttpRequest, State};
+use axum::middleware::{self, Next};
+use axum::response::Response as HttpResponse;
 use qdrant_client::qdrant::collections_server::CollectionsServer;
 use qdrant_client::qdrant::points_server::PointsServer;
 use qdrant_client::qdrant::qdrant_server::{Qdrant, QdrantServer};
 use qdrant_client::qdrant::{HealthCheckReply, HealthCheckRequest};
+use tidewheel_serving::Server;
 use tokio::net::TcpListener;
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use super::auth::ApiKey;
@@ -40,25 +42,25 @@ const WINDOW: u32 = 4 << 20;
 pub(super) async fn serve(
     listener: TcpListener,
     catalog: Arc<Catalog>,
-    api_key: Option<ApiKey>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), tonic::transport::Error> {
+    api_key: ApiKey,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) {
     let points = PointsServer::new(points::PointsService { catalog: Arc::clone(&catalog) })
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(usize::MAX);
     let collections = CollectionsServer::new(collections::CollectionsService { catalog });
-    let interceptor = tonic::service::InterceptorLayer::new(move |request: Request<()>| match &api_key {
-        Some(key) => key.check_metadata(request.metadata()).map(|()| request),
-        None => Ok(request),
-    });
     let routes = Routes::new(points).add_service(collections).add_service(QdrantServer::new(Health));
-    // Inside the interceptor, so that the body of an unauthenticated call is not read.
-    let routes = Routes::from(routes.into_axum_router().layer(axum::middleware::from_fn(depth::limit)));
-    Server::builder()
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .layer(interceptor)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown)
-        .await
+    let router = routes
+        .into_axum_router()
+        .layer(middleware::from_fn(depth::limit))
+        // Outermost, so that the body of an unauthenticated call is not read.
+        .layer(middleware::from_fn_with_state(api_key, authorize));
+    Server::new(listener).with_http2(WINDOW).serve(router, shutdown).await;
+}
+
+async fn authorize(State(key): State<ApiKey>, request: HttpRequest, next: Next) -> HttpResponse {
+    match key.check(&request) {
+        Ok(()) => next.run(request).await,
+        Err(denied) => denied.into_grpc(),
+    }
 }

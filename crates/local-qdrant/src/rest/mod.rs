@@ -9,7 +9,7 @@ mod reply;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::Uri;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
@@ -30,7 +30,7 @@ type Answer = Result<Response, ApiError>;
 pub(super) async fn serve(
     listener: TcpListener,
     catalog: Arc<Catalog>,
-    api_key: Option<ApiKey>,
+    api_key: ApiKey,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     // Off loopback the host names of this machine are unknown, and the API key protects the server.
@@ -38,7 +38,7 @@ pub(super) async fn serve(
     Server::new(listener).serve(router(catalog, api_key, private), shutdown).await;
 }
 
-fn router(catalog: Arc<Catalog>, api_key: Option<ApiKey>, private: bool) -> Router {
+fn router(catalog: Arc<Catalog>, api_key: ApiKey, private: bool) -> Router {
     Router::new()
         .route("/", get(root))
         .route("/healthz", get(|| async { "healthz check passed" }))
@@ -72,7 +72,7 @@ fn router(catalog: Arc<Catalog>, api_key: Option<ApiKey>, private: bool) -> Rout
         .route("/collections/{name}/points/payload/clear", post(points::clear_payload))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn_with_state(api_key.map(Arc::new), authorize))
+        .layer(middleware::from_fn_with_state(api_key, authorize))
         .layer(middleware::from_fn_with_state(private, guard::reject_web_pages))
         .with_state(catalog)
 }
@@ -88,12 +88,11 @@ async fn unknown(uri: Uri) -> ApiError {
 /// Paths that require no key, as in Qdrant.
 const OPEN_PATHS: &[&str] = &["/", "/healthz", "/livez", "/readyz"];
 
-async fn authorize(State(key): State<Option<Arc<ApiKey>>>, request: Request, next: Next) -> Response {
-    if let Some(key) = key
-        && !OPEN_PATHS.contains(&request.uri().path())
-        && let Err(reason) = key.check_headers(request.headers())
+async fn authorize(State(key): State<ApiKey>, request: Request, next: Next) -> Response {
+    if !OPEN_PATHS.contains(&request.uri().path())
+        && let Err(denied) = key.check(&request)
     {
-        return (StatusCode::UNAUTHORIZED, reason).into_response();
+        return denied.into_rest();
     }
     next.run(request).await
 }

@@ -129,9 +129,20 @@ pub(super) async fn download(
     let remote = hub.open(&asked).await?;
     let mut fetch = Fetch { remote, entry, old, pinned, report, announced: false };
     fetch.all().await?;
+    if fetch.remote.commit().is_none() {
+        report(Event::Warned { part: Part::Model, reason: unpinned(&model.id) });
+    }
     write_record(entry, model, fetch.remote.commit())?;
     report(Event::Fetched { part: Part::Model, took: begun.elapsed() });
     Ok(())
+}
+
+/// The warning about a hub that does not report the commit of a branch, such as a mirror without the API.
+fn unpinned(id: &str) -> String {
+    format!(
+        "the hub does not report the commit of {id}, so the model is not pinned: another machine may fetch another version; \
+         name a commit: {id}@COMMIT"
+    )
 }
 
 struct Fetch<'a> {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::judge::{Seen, Target};
-use super::run::{BATCH, Confirmed, Run, difference, stuck};
+use super::run::{BATCH, Confirmed, Run, Sides, difference, stuck};
 use super::{Repaired, look};
 use crate::producer::now_ms;
 
@@ -162,11 +162,14 @@ impl Run<'_> {
         let points = self.points(batch).await?;
         let targets: Vec<&Target> = batch.iter().map(|confirmed| &confirmed.target).collect();
         let now = self.ports.source.now().await?;
-        let rows = look::rows(&*self.ports.source, &targets, now).await?;
-        for (target, points) in targets.into_iter().zip(points) {
-            // A document written concurrently is in flight again.
-            let newer = points.iter().any(|seen| seen.stamp.version > version);
-            if let Some((kind, what)) = self.judge(rows.get(target), points)
+        let mut rows = look::rows(&*self.ports.source, &targets, now).await?;
+        // A document written concurrently is in flight again.
+        let newer = points.iter().map(|points| points.iter().any(|seen| seen.stamp.version > version));
+        let newer: Vec<bool> = newer.collect();
+        let sides: Vec<Sides> = targets.iter().map(|target| rows.remove(*target)).zip(points).collect();
+        let verdicts = self.judge(sides).await?;
+        for ((target, verdict), newer) in targets.into_iter().zip(verdicts).zip(newer) {
+            if let Some((kind, what)) = verdict.difference
                 && !newer
             {
                 repaired.left += 1;

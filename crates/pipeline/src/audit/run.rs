@@ -1,7 +1,7 @@
 //! Reads both sides, checks differences a second time, and repairs them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidewheel_core::error::PortError;
@@ -16,6 +16,9 @@ use uuid::Uuid;
 use super::judge::{Kind, Seen, Target, judge};
 use super::place::Place;
 use super::{AuditOptions, AuditPorts, Difference, Found, Progress, Report, look};
+use crate::offload::offload;
+use crate::processor::LeftOut;
+use crate::upserter::PayloadOptions;
 
 /// Index points per page.
 const PAGE: usize = 1_000;
@@ -28,6 +31,9 @@ const MOST_SUSPECTS: usize = 10_000;
 
 /// Documents checked together for the second time: their rows are in memory at once.
 pub(super) const BATCH: usize = 20;
+
+/// Documents that a blocking thread renders in one go: seconds at most, because it cannot be interrupted.
+const SLICE: usize = 10;
 
 /// How often a document that keeps changing is checked.
 const ROUNDS: usize = 5;
@@ -49,6 +55,7 @@ pub async fn audit(ports: &AuditPorts, options: &AuditOptions, report: &Report) 
     let run = Run {
         ports,
         options,
+        judging: Arc::new(Judging { left_out: options.left_out.clone(), payload: options.payload.clone() }),
         report,
         progress: Mutex::default(),
         suspects: Mutex::default(),
@@ -102,9 +109,44 @@ pub(super) struct Confirmed {
     pub(super) points: Vec<Uuid>,
 }
 
+/// A document of the source and its points.
+pub(super) type Sides = (Option<SourceRow>, Vec<Seen>);
+
+/// The result of a comparison.
+pub(super) struct Verdict {
+    /// The difference, if there is one.
+    pub(super) difference: Option<(Kind, String)>,
+    /// The [`state`] of the source's document, if there is a difference.
+    state: Option<String>,
+}
+
+/// The settings of comparisons.
+struct Judging {
+    left_out: LeftOut,
+    payload: Option<PayloadOptions>,
+}
+
+impl Judging {
+    fn verdict(&self, (row, points): Sides) -> Verdict {
+        let left_out = |row: &&SourceRow| row.document.as_ref().is_ok_and(|document| self.left_out.holds(document));
+        let difference = judge(row.as_ref().filter(|row| !left_out(row)), points, self.payload.as_ref());
+        let state = row.as_ref().filter(|_| difference.is_some()).map(state);
+        Verdict { difference, state }
+    }
+
+    /// Approximate number of bytes to process; `usize::MAX` if a template may compute for long.
+    fn cost(&self, documents: &[Sides]) -> usize {
+        if self.left_out.computes() {
+            return usize::MAX;
+        }
+        bytes(documents.iter().filter_map(|(row, _)| row.as_ref()))
+    }
+}
+
 pub(super) struct Run<'a> {
     pub(super) ports: &'a AuditPorts,
     pub(super) options: &'a AuditOptions,
+    judging: Arc<Judging>,
     report: &'a Report,
     progress: Mutex<Progress>,
     suspects: Mutex<Vec<Suspect>>,
@@ -122,10 +164,18 @@ impl Run<'_> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns how the points of a document differ from the source, if they do.
-    pub(super) fn judge(&self, row: Option<&SourceRow>, points: Vec<Seen>) -> Option<(Kind, String)> {
-        let row = row.filter(|row| !row.document.as_ref().is_ok_and(|document| self.options.left_out.holds(document)));
-        judge(row, points, self.options.payload.as_ref())
+    /// Compares documents with their points, off the async threads: a producer has to renew its lease meanwhile.
+    pub(super) async fn judge(&self, documents: Vec<Sides>) -> PortResult<Vec<Verdict>> {
+        let slice = if self.judging.left_out.computes() { SLICE } else { usize::MAX };
+        let mut verdicts = Vec::with_capacity(documents.len());
+        let mut documents = documents.into_iter();
+        while documents.len() > 0 {
+            let some: Vec<Sides> = documents.by_ref().take(slice).collect();
+            let (judging, cost) = (self.judging.clone(), self.judging.cost(&some));
+            let work = move || some.into_iter().map(|sides| judging.verdict(sides)).collect::<Vec<_>>();
+            verdicts.extend(off_thread(cost, work).await?);
+        }
+        Ok(verdicts)
     }
 
     fn place(&self) -> MutexGuard<'_, Option<Place>> {
@@ -184,18 +234,22 @@ impl Run<'_> {
                 let targets: Vec<Target> = rows.iter().map(target).collect();
                 let refs: Vec<&Target> = targets.iter().collect();
                 let mut points = look::points(&**index, &refs, &[], whole, false).await?;
-                let mut suspects = Vec::new();
-                for (target, row) in targets.iter().zip(&rows) {
+                let sides = targets.iter().zip(rows).map(|(target, row)| {
                     let points = points.remove(target).unwrap_or_default();
-                    if self.judge(Some(row), points).is_some() {
-                        let source = Some(state(row));
-                        suspects.push(Suspect { target: target.clone(), source, points: Vec::new() });
-                    }
-                }
-                self.progress().documents += rows.len() as u64;
-                self.found().documents += rows.len() as u64;
+                    (Some(row), points)
+                });
+                let verdicts = self.judge(sides.collect()).await?;
+                let differing = targets.iter().zip(verdicts).filter(|(_, verdict)| verdict.difference.is_some());
+                let suspects = differing.map(|(target, Verdict { state: source, .. })| Suspect {
+                    target: target.clone(),
+                    source,
+                    points: Vec::new(),
+                });
+                let suspects: Vec<Suspect> = suspects.collect();
+                self.progress().documents += targets.len() as u64;
+                self.found().documents += targets.len() as u64;
                 self.suspect(suspects).await?;
-                if let Some(last) = rows.last() {
+                if let Some(last) = targets.last() {
                     self.passed(|place| place.pass_row(namespace, &last.key)).await?;
                 }
                 (self.report)(*self.progress());
@@ -289,9 +343,12 @@ impl Run<'_> {
         for batch in suspects.chunks(BATCH) {
             let targets: Vec<&Target> = batch.iter().map(|(target, _)| target).collect();
             let rows = look::rows(&*self.ports.source, &targets, now).await?;
+            let bytes = bytes(rows.values());
+            let states = move || rows.into_iter().map(|(target, row)| (target, state(&row))).collect();
+            let mut states: HashMap<Target, String> = off_thread(bytes, states).await?;
             all.extend(batch.iter().map(|(target, points)| Suspect {
                 target: target.clone(),
-                source: rows.get(target).map(state),
+                source: states.remove(target),
                 points: points.clone(),
             }));
         }
@@ -336,12 +393,14 @@ impl Run<'_> {
         // The index first: its state is then never newer than the row that it is compared with.
         let whole = self.options.payload.is_some();
         let mut points = look::points(&*self.ports.index, &targets, &more, whole, true).await?;
-        let rows = look::rows(&*self.ports.source, &targets, self.ports.source.now().await?).await?;
-        for suspect in suspects {
-            let (row, points) = (rows.get(&suspect.target), points.remove(&suspect.target).unwrap_or_default());
-            let source = row.map(state);
-            let newer = points.iter().any(|seen| seen.stamp.version.time > since);
-            let Some((kind, what)) = self.judge(row, points) else { continue };
+        let mut rows = look::rows(&*self.ports.source, &targets, self.ports.source.now().await?).await?;
+        let sides = targets.iter().map(|target| (rows.remove(*target), points.remove(*target).unwrap_or_default()));
+        let sides: Vec<Sides> = sides.collect();
+        let is_newer = |(_, points): &Sides| points.iter().any(|seen| seen.stamp.version.time > since);
+        let newer: Vec<bool> = sides.iter().map(is_newer).collect();
+        for ((suspect, verdict), newer) in suspects.iter().zip(self.judge(sides).await?).zip(newer) {
+            let Verdict { difference, state: source } = verdict;
+            let Some((kind, what)) = difference else { continue };
             if source != suspect.source || newer {
                 changing.push(Suspect { source, ..suspect.clone() });
                 continue;
@@ -390,6 +449,16 @@ impl Run<'_> {
 /// Returns a value that changes with the row.
 fn state(row: &SourceRow) -> String {
     row.document.as_ref().map_or_else(Clone::clone, |document| digest(document))
+}
+
+/// Size of the documents of these rows.
+fn bytes<'a>(rows: impl Iterator<Item = &'a SourceRow>) -> usize {
+    rows.filter_map(|row| row.document.as_ref().ok()).map(String::len).sum()
+}
+
+/// Runs `work` on the blocking thread pool; inline if it is small.
+async fn off_thread<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> PortResult<T> {
+    offload(bytes, work).await.map_err(|_| PortError::transient("the audit was interrupted by the shutdown"))
 }
 
 pub(super) fn difference(target: &Target, kind: Kind, what: String) -> Difference {

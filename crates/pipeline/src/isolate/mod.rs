@@ -6,7 +6,7 @@
 //! answers succeeds now. Without that proof the failure is an outage, regardless of its class: it is reported and
 //! retried without limit.
 
-mod plan;
+pub(crate) mod plan;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -162,7 +162,7 @@ where
             suspects = Vec::new();
             for suspect in failed.into_iter().map(|(suspect, error)| suspect.failed(error, works, seen)) {
                 if suspect.must_park() {
-                    settled.push((suspect.index, Err(suspect.error)));
+                    settled.push((suspect.index, Err(suspect.into_error())));
                 } else {
                     suspects.push(suspect);
                 }

@@ -22,19 +22,19 @@ const OVERLOADED: u32 = 20;
 
 /// Items of a batch sent together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Piece {
+pub(crate) struct Piece {
     /// Their range in the batch.
-    pub(super) range: Range<usize>,
+    pub(crate) range: Range<usize>,
     /// Successes of the service when this piece last failed or was created: any later success proves that the server
     /// works for other requests.
-    pub(super) seen: u64,
+    pub(crate) seen: u64,
     failures: u32,
     halved: bool,
 }
 
 /// The next step for a failed piece.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Stop the service: an operator has to intervene.
     Stop,
     /// Retry after a pause.
@@ -46,19 +46,29 @@ pub(super) enum Step {
 }
 
 impl Piece {
-    pub(super) fn new(range: Range<usize>, seen: u64) -> Self {
+    pub(crate) fn new(range: Range<usize>, seen: u64) -> Self {
         Self { range, seen, failures: 0, halved: false }
     }
 
+    /// The first `count` items of a batch that has failed this often; `halved` if a longer part was halved before.
+    pub(crate) fn resumed(count: usize, failures: u32, halved: bool) -> Self {
+        Self { range: 0..count, seen: 0, failures, halved }
+    }
+
+    /// How often it has failed since it was created.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// Whether the next step depends on whether other requests succeed.
-    pub(super) fn needs_proof(&self, error: &PortError) -> bool {
+    pub(crate) fn needs_proof(&self, error: &PortError) -> bool {
         let patient = error.class == ErrorClass::Transient && !self.halved && self.range.len() > 1;
         isolates(error) && (!patient || self.failures + 1 >= TRIES)
     }
 
     /// Returns the step after a failure. `works`: other requests are known to have succeeded since the last failure.
     /// `seen`: the number of successes so far.
-    pub(super) fn failed(self, error: PortError, works: bool, seen: u64) -> Step {
+    pub(crate) fn failed(self, error: PortError, works: bool, seen: u64) -> Step {
         if stops(&error) {
             return Step::Stop;
         }
@@ -68,7 +78,7 @@ impl Piece {
             return Step::Again(again);
         }
         if again.range.len() == 1 {
-            return Step::Suspect(Suspect { index: again.range.start, error, seen, strikes: 1 });
+            return Step::Suspect(Suspect::new(again.range.start, error, seen));
         }
         let Range { start, end } = again.range;
         let middle = start + (end - start) / 2;
@@ -85,20 +95,30 @@ pub(crate) struct Suspect {
     /// Its last error.
     pub(crate) error: PortError,
     /// As in [`Piece`].
-    pub(super) seen: u64,
+    pub(crate) seen: u64,
     strikes: u32,
 }
 
 impl Suspect {
+    /// An item that has failed alone once while other requests succeeded.
+    pub(crate) fn new(index: usize, error: PortError, seen: u64) -> Self {
+        Self { index, error, seen, strikes: 1 }
+    }
+
     /// Records another failure. It counts only if other requests are known to have succeeded since: an outage parks
     /// nothing.
-    pub(super) fn failed(self, error: PortError, works: bool, seen: u64) -> Self {
+    pub(crate) fn failed(self, error: PortError, works: bool, seen: u64) -> Self {
         let counts = works && isolates(&error);
         Self { strikes: self.strikes + u32::from(counts), error, seen, ..self }
     }
 
+    /// Its last error, with the number of its failures.
+    pub(super) fn into_error(self) -> PortError {
+        PortError { attempts: self.strikes, ..self.error }
+    }
+
     /// Whether it has failed often enough to be parked.
-    pub(super) fn must_park(&self) -> bool {
+    pub(crate) fn must_park(&self) -> bool {
         let enough = match (self.error.class, self.error.cause) {
             (_, Cause::Busy) => OVERLOADED,
             (_, Cause::Unreachable | Cause::Timeout | Cause::Denied) => UNANSWERED,
@@ -111,7 +131,7 @@ impl Suspect {
 
 /// Whether no item can be at fault and waiting does not help: settings contradict the state of the servers, or a
 /// server that does not look into documents denies access.
-pub(super) fn stops(error: &PortError) -> bool {
+pub(crate) fn stops(error: &PortError) -> bool {
     error.class == ErrorClass::Fatal && (error.cause == Cause::Other || !error.server.judges_documents())
 }
 
@@ -253,6 +273,25 @@ mod tests {
             suspect = suspect.failed(error(ErrorClass::Poison, Cause::Refused), false, 0);
         }
         assert!(!suspect.must_park());
+    }
+
+    #[test]
+    fn parked_item_has_the_number_of_its_failures_with_proof() {
+        for (class, cause, attempts) in [
+            (ErrorClass::Poison, Cause::Refused, REJECTED),
+            (ErrorClass::Transient, Cause::Other, ANSWERED),
+            (ErrorClass::Fatal, Cause::Denied, UNANSWERED),
+        ] {
+            let error = error(class, cause);
+            let mut suspect = Suspect { index: 7, error: error.clone(), seen: 0, strikes: 1 };
+            for works in [true, false, true].into_iter().cycle() {
+                if suspect.must_park() {
+                    break;
+                }
+                suspect = suspect.failed(error.clone(), works, 0);
+            }
+            assert_eq!(suspect.into_error(), PortError { attempts, ..error });
+        }
     }
 
     #[test]

@@ -37,6 +37,11 @@ impl LeftOut {
         Ok(Self(Some(Arc::new(renderer))))
     }
 
+    /// Whether the time to decide depends on more than the size of the document.
+    pub(crate) fn computes(&self) -> bool {
+        self.0.as_ref().is_some_and(|renderer| renderer.computes())
+    }
+
     /// Whether a document in extended JSON is not indexed. A document that cannot be rendered does not count: it is
     /// parked.
     pub fn holds(&self, document: &str) -> bool {

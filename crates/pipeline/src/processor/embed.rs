@@ -94,28 +94,32 @@ impl Embedding<'_> {
 
     async fn embed(&self, texts: &[String]) -> PortResult<Vectors> {
         let vectors = self.embedder.embed(texts, Purpose::Passage).await?;
-        fits(&vectors, texts.len(), self.dimension)?;
+        self.fits(&vectors, texts.len()).await?;
         vectors.iter().try_for_each(usable)?;
         Ok(vectors)
     }
-}
 
-/// Vectors of another dimension than announced mean that the embedder was replaced: none of them fit the index. Missing
-/// vectors cannot be assigned to texts.
-fn fits(vectors: &Vectors, texts: usize, dimension: usize) -> PortResult<()> {
-    let (found, count) = (vectors.dimension(), vectors.len());
-    if found != dimension && count > 0 {
-        metric::rejected("dimension", count as u64);
-        return Err(PortError::fatal(format!(
-            "the embedder returned vectors of dimension {found}, but announced dimension {dimension}"
-        ))
-        .with_hint("if its model has changed, restart the processors and set qdrant.collection to a new name"));
+    /// Vectors of another dimension than announced do not fit the index, and missing vectors cannot be assigned to
+    /// texts. If the probe has another dimension too, the embedder was replaced; otherwise a text is at fault.
+    async fn fits(&self, vectors: &Vectors, texts: usize) -> PortResult<()> {
+        let (found, count, dimension) = (vectors.dimension(), vectors.len(), self.dimension);
+        let refused = |message| Err(PortError::poison(message).because(Server::EMBEDDER, Cause::Refused));
+        if found != dimension && count > 0 {
+            metric::rejected("dimension", count as u64);
+            let message =
+                format!("the embedder returned vectors of dimension {found}, but announced dimension {dimension}");
+            let probe = self.embedder.embed(&[PROBE.to_owned()], Purpose::Passage).await;
+            if probe.is_ok_and(|probe| !probe.is_empty() && probe.dimension() != dimension) {
+                let hint = "if its model has changed, restart the processors and set qdrant.collection to a new name";
+                return Err(PortError::fatal(message).with_hint(hint));
+            }
+            return refused(message);
+        }
+        if count != texts {
+            return refused(format!("the embedder returned {count} vectors for {texts} texts"));
+        }
+        Ok(())
     }
-    if count != texts {
-        let error = PortError::poison(format!("the embedder returned {count} vectors for {texts} texts"));
-        return Err(error.because(Server::EMBEDDER, Cause::Refused));
-    }
-    Ok(())
 }
 
 /// Counts a rejected vector.

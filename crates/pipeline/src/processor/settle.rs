@@ -12,7 +12,7 @@ use super::plan::{Handful, Plan, Record, handfuls};
 use super::{NAME, Worker};
 use crate::isolate::{Attempt, Isolation, Probe, Sifted};
 use crate::metric;
-use crate::parking::park;
+use crate::parking::{Parked, deletion_at, park};
 use crate::retry::RetryError;
 use crate::spans::BatchSpans;
 
@@ -50,7 +50,7 @@ impl Worker {
         self.acknowledge(&superfluous, spans).await?;
         self.park(letters, spans).await?;
         for (handful, suspects) in waiting {
-            let mut letters = Vec::new();
+            let (mut letters, mut removals) = (Vec::new(), Vec::new());
             for (index, outcome) in self.step(&handful).settle(suspects).await? {
                 let (entries, record) = (&handful.entries[index], &handful.records[index]);
                 match outcome {
@@ -64,14 +64,44 @@ impl Worker {
                         warn!(key = record.change.key, "failed to hand over a removal: {error}");
                     }
                     Err(error) => {
-                        let version = record.change.version;
-                        let parked = park(self.on_dead_letter, version, entries.clone(), None, &error);
-                        self.acknowledge(&parked.older, spans).await?;
-                        letters.push(parked.letter);
+                        let change = &record.change;
+                        let parked = park(self.on_dead_letter, change.version, entries.clone(), None, &error);
+                        let Parked { letter, deletion, older } = parked;
+                        letters.push(letter);
+                        // A deletion that failed fails as a removal too.
+                        match deletion.filter(|_| change.operation.has_document()) {
+                            Some(version) => {
+                                removals.push((Embedded::without_vectors(deletion_at(version, change)), older));
+                            }
+                            None => self.acknowledge(&older, spans).await?,
+                        }
                     }
                 }
             }
+            self.remove(removals, spans).await?;
             self.park(letters, spans).await?;
+        }
+        Ok(())
+    }
+
+    /// Hands over the removals of documents whose newest record is about to be parked.
+    async fn remove(&self, removals: Vec<Record>, spans: &mut Option<BatchSpans>) -> Result<(), RetryError> {
+        for handful in handfuls(removals) {
+            let step = self.step(&handful);
+            let Sifted { done, suspects } = step.sift(std::iter::once(0..handful.records.len())).await?;
+            let mut entries: Vec<EntryId> =
+                done.into_iter().flat_map(|(range, ())| handful.entries[range].concat()).collect();
+            for (index, outcome) in step.settle(suspects).await? {
+                let settled = &handful.entries[index];
+                if let Err(error) = outcome {
+                    warn!(key = handful.records[index].change.key, "failed to hand over a removal: {error}");
+                    self.acknowledge(settled, &mut None).await?;
+                }
+                entries.extend_from_slice(settled);
+            }
+            if let Some(spans) = spans {
+                spans.end(&entries);
+            }
         }
         Ok(())
     }

@@ -1,8 +1,16 @@
 //! Decides which changes can be appended. The others are parked, so that they block nothing.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::iter::successors;
+
 use tidewheel_core::change::Change;
 use tidewheel_core::key;
 use tidewheel_core::ports::{Parked, Readable};
+
+use super::plan::Step;
+
+use crate::parking::{OnDeadLetter, deletion_at};
 
 /// Size limits of stage 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +29,30 @@ impl Limits {
     }
 }
 
-/// Returns the change with its document, or the parked change with the reason. The indexed version of a parked document
-/// stays: only its newest state is missing.
+/// The rules for changes that may not be appendable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Size limits of stage 1.
+    pub limits: Limits,
+    /// Effect of a parked change on the indexed version of its document.
+    pub on_dead_letter: OnDeadLetter,
+}
+
+impl Rules {
+    /// No limits, and no effect of parked changes: for readers of the source that append nothing.
+    pub const NONE: Self =
+        Self { limits: Limits { key: key::MAX_BYTES, document: usize::MAX }, on_dead_letter: OnDeadLetter::Keep };
+
+    /// Returns the deletion to append in place of a parked change, if any. It has the version of the change, which wins
+    /// when it is retried. A document with a clipped key was never in the index.
+    pub fn removal(self, parked: &Parked) -> Option<Change> {
+        let change = &parked.change;
+        let removes = self.on_dead_letter == OnDeadLetter::Remove && !key::is_clipped(&change.key);
+        removes.then(|| deletion_at(change.version, change))
+    }
+}
+
+/// Returns the change with its document, or the parked change with the reason.
 pub fn admit(change: Change, document: Option<Readable>, limits: Limits) -> Result<Change, Box<Parked>> {
     let refused = |change: Change, reason: String| Err(Box::new(Parked { change, reason }));
     let bytes = change.key.len();
@@ -47,11 +77,51 @@ pub fn admit(change: Change, document: Option<Readable>, limits: Limits) -> Resu
     }
 }
 
+/// Longer keys are clipped when their change is parked because Redis rejects it: the key itself may be the reason.
+const LONG_KEY: usize = 64 * 1024;
+
+/// Changes of one step that are parked alone, one after another, before several are parked together.
+const ALONE: usize = 16;
+
+/// The steps to try instead of one that cannot be divided further and still fails, the one that parks least first: each
+/// of the largest changes alone, then more and more of them together, at last all with clipped keys. Drops are never
+/// parked: they hold nothing that could be rejected.
+pub fn parkings<'a>(step: &'a Step, reason: &'a str) -> impl Iterator<Item = Step> + 'a {
+    let mut order: Vec<usize> = (0..step.changes.len()).filter(|at| !step.changes[*at].key.is_empty()).collect();
+    let size = |change: &Change| change.key.len() + change.document.as_ref().map_or(0, String::len);
+    order.sort_by_key(|at| Reverse(size(&step.changes[*at])));
+    let count = order.len();
+    let none = (!step.parked.is_empty()).then_some((0..0, LONG_KEY));
+    let alone = (0..count.min(ALONE)).map(|at| (at..at + 1, LONG_KEY));
+    let together = successors(Some(2), |most| Some(2 * most)).take_while(move |most| *most < count).chain([count]);
+    let together = together.filter(|most| *most > 1).map(|most| (0..most, LONG_KEY));
+    let all = (count > 0 || !step.parked.is_empty()).then_some((0..count, 0));
+    none.into_iter().chain(alone).chain(together).chain(all).map(move |(range, longest)| {
+        let out: HashSet<usize> = order[range].iter().copied().collect();
+        let (mut changes, mut parked) = (Vec::new(), step.parked.clone());
+        for (at, change) in step.changes.iter().enumerate() {
+            if out.contains(&at) {
+                parked.push(Parked { change: Change { document: None, ..change.clone() }, reason: reason.to_owned() });
+            } else {
+                changes.push(change.clone());
+            }
+        }
+        for Parked { change, .. } in &mut parked {
+            if change.key.len() > longest && !key::is_clipped(&change.key) {
+                change.key = key::clipped(&change.key);
+                change.id.clone_from(&change.key);
+            }
+        }
+        Step { changes, parked, next: step.next.clone() }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use tidewheel_core::change::Operation;
     use tidewheel_core::identity::Namespace;
-    use tidewheel_core::version::Version;
+    use tidewheel_core::ports::{Checkpoint, ResumeToken, SnapshotState};
+    use tidewheel_core::version::{ClusterTime, Version};
 
     use super::*;
 
@@ -88,6 +158,64 @@ mod tests {
             assert_eq!(parked.change.document, None);
             assert_eq!(parked.change.key == key, key.len() <= 1_000);
         }
+    }
+
+    fn step(changes: &[(&str, usize)]) -> Step {
+        let change = |(key, size): &(&str, usize)| {
+            let document = Some("d".repeat(*size));
+            Change { key: (*key).to_owned(), id: (*key).to_owned(), document, ..admitted("1", None).unwrap() }
+        };
+        let checkpoint = Checkpoint {
+            token: ResumeToken(String::new()),
+            last: (ClusterTime::default(), 0),
+            through: ClusterTime::default(),
+            epoch: 0,
+            selection: String::new(),
+            snapshot: SnapshotState::Done { time: ClusterTime::default(), rows: 0 },
+        };
+        Step { changes: changes.iter().map(change).collect(), parked: Vec::new(), next: checkpoint }
+    }
+
+    fn parked_keys(step: &Step) -> Vec<Vec<String>> {
+        let keys = |step: Step| step.parked.into_iter().map(|parked| parked.change.key).collect();
+        parkings(step, "rejected").map(keys).collect()
+    }
+
+    #[test]
+    fn least_is_parked_first_and_the_largest_before_others() {
+        let step = step(&[("a", 1), ("b", 3), ("c", 2)]);
+        let sets: Vec<String> = parked_keys(&step).iter().take(5).map(|keys| keys.concat()).collect();
+        assert_eq!(sets, ["b", "c", "a", "bc", "abc"]);
+        for parking in parkings(&step, "rejected") {
+            assert_eq!(parking.changes.len() + parking.parked.len(), 3, "none is lost");
+            assert!(parking.parked.iter().all(|parked| parked.change.document.is_none()));
+        }
+    }
+
+    #[test]
+    fn keys_are_clipped_last_and_drops_are_never_parked() {
+        let alone = parked_keys(&step(&[("\"short\"", 1)]));
+        assert_eq!(alone.len(), 2);
+        assert_eq!(alone[0], ["\"short\""]);
+        assert!(key::is_clipped(&alone[1][0]));
+        let long = "k".repeat(LONG_KEY + 1);
+        assert!(parked_keys(&step(&[(&long, 1)])).iter().all(|keys| key::is_clipped(&keys[0])));
+        assert_eq!(parked_keys(&step(&[("", 0)])), Vec::<Vec<String>>::new());
+    }
+
+    #[test]
+    fn parked_change_removes_older_version_only_by_policy_and_with_a_whole_key() {
+        let unreadable = admitted("1", Some(Err("malformed".into()))).unwrap_err();
+        let large = admitted("1", Some(Ok("d".repeat(2_001)))).unwrap_err();
+        let nameless = admitted(&"k".repeat(1_001), Some(Ok("{}".into()))).unwrap_err();
+        let remove = Rules { on_dead_letter: OnDeadLetter::Remove, ..Rules::NONE };
+        for parked in [&unreadable, &large] {
+            assert_eq!(Rules::NONE.removal(parked), None);
+            let removal = remove.removal(parked).unwrap();
+            assert_eq!((removal.operation, removal.document), (Operation::Delete, None));
+            assert_eq!((removal.key, removal.version), (parked.change.key.clone(), parked.change.version));
+        }
+        assert_eq!(remove.removal(&nameless), None);
     }
 
     #[test]

@@ -21,7 +21,8 @@
 //! **Damage**: deleted streams, entries removed before they were acknowledged and a missing collection are detected
 //! within seconds and repaired: by going back to the applied checkpoint, or by a snapshot.
 //! **Parked**: a change that cannot be read or appended is parked in the dead-letter queue of stage 1, with its `_id`
-//! and without its document, in the step that saves the position after it.
+//! and without its document, in the step that saves the position after it. A step whose append keeps failing while
+//! Redis accepts others is read again in halves, until the change that fails alone is known.
 //! **Snapshot**: reads everything, appends only documents that differ from the index, and then sweeps orphaned points
 //! from the index.
 //! **Several producers**: the lease lets one work while the others wait; safety rests on the condition above.
@@ -35,6 +36,7 @@ mod barrier;
 mod collecting;
 mod metric;
 mod moves;
+mod narrowing;
 mod options;
 mod plan;
 mod session;
@@ -42,13 +44,14 @@ mod snapshot;
 mod writer;
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 pub(crate) use moves::present;
+use narrowing::Narrowings;
 pub use options::ProducerOptions;
 pub(crate) use plan::Position;
 pub(crate) use session::now_ms;
-use session::{Ended, Session};
+use session::{Ended, Newest, Session};
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{CollectionRegistry, Index, Journal, Source, Tombstones};
 use tidewheel_core::retry::Backoff;
@@ -107,6 +110,7 @@ impl Producer {
         metric::init_counters();
         let mut backoff = Backoff::for_servers();
         let mut standing_by = false;
+        let (narrowings, newest) = (Mutex::new(Narrowings::default()), tokio::sync::Mutex::default());
         let ended = loop {
             let session = Session {
                 options: &self.options,
@@ -116,6 +120,8 @@ impl Producer {
                 shutdown: &shutdown,
                 progressed: AtomicBool::new(false),
                 limits: OnceLock::new(),
+                narrowings: &narrowings,
+                newest: &newest,
             };
             let (ended, progressed) = session.run().await;
             if progressed {
@@ -134,11 +140,17 @@ impl Producer {
                     metric::restarts("repair");
                     continue;
                 }
+                Ended::Narrowed => {
+                    metric::restarts("narrowed");
+                    continue;
+                }
                 Ended::StandBy => {
                     if !was_standing_by {
                         info!("another producer holds the lease; standing by");
                         auditing::forget();
                     }
+                    // The index changes while another producer works.
+                    *newest.lock().await = Newest::default();
                     self.health.started();
                     standing_by = true;
                     self.options.lease / 3

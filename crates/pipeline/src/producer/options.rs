@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::parking::OnDeadLetter;
 use crate::processor::LeftOut;
 
 /// Settings of the producer.
@@ -21,4 +22,6 @@ pub struct ProducerOptions {
     pub audit_interval: Duration,
     /// Documents that are intentionally not indexed.
     pub left_out: LeftOut,
+    /// Effect of a change that cannot be appended on the indexed version of its document.
+    pub on_dead_letter: OnDeadLetter,
 }

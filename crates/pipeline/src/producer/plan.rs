@@ -13,7 +13,7 @@ use tidewheel_core::ports::{
 use tidewheel_core::version::{ClusterTime, MAX_ORDINAL, Version};
 use uuid::Uuid;
 
-use super::admission::{Limits, admit};
+use super::admission::{Rules, admit};
 use super::moves::Moves;
 pub use super::moves::doubtful;
 
@@ -89,7 +89,7 @@ pub fn follow(
     checkpoint: &Checkpoint,
     batch: FeedBatch,
     present: &HashSet<(Namespace, String)>,
-    limits: Limits,
+    rules: Rules,
 ) -> (Step, bool) {
     let mut next = Checkpoint { token: batch.token, ..checkpoint.clone() };
     let mut changes = Vec::with_capacity(batch.events.len());
@@ -119,11 +119,14 @@ pub fn follow(
             committed_at: event.committed_at,
             document: None,
         };
-        match admit(change, event.document, limits) {
+        match admit(change, event.document, rules.limits) {
             Ok(change) => changes.push(change),
             // It was never in the index.
             Err(refused) if !refused.change.operation.has_document() => {}
-            Err(refused) => parked.push(*refused),
+            Err(refused) => {
+                changes.extend(rules.removal(&refused));
+                parked.push(*refused);
+            }
         }
     }
     next.through = next.through.max(batch.through);
@@ -164,7 +167,7 @@ impl Position {
 
     /// The changes of the next batch, and the number of those that cannot be appended.
     pub fn follow(&mut self, batch: FeedBatch, present: &HashSet<(Namespace, String)>) -> (Vec<Change>, u64) {
-        let (Step { changes, parked, next }, _) = follow(&self.0, batch, present, Limits::of(None));
+        let (Step { changes, parked, next }, _) = follow(&self.0, batch, present, Rules::NONE);
         self.0 = next;
         (changes, parked.len() as u64)
     }
@@ -187,7 +190,7 @@ pub struct PageRead {
 ///
 /// Its rows carry the time at which the snapshot began: every later change wins over them, even if the row already
 /// reflects it.
-pub fn read(checkpoint: &Checkpoint, page: PageRead, now: u64, limits: Limits) -> Step {
+pub fn read(checkpoint: &Checkpoint, page: PageRead, now: u64, rules: Rules) -> Step {
     let SnapshotState::Running { time, ref after, rows } = checkpoint.snapshot else {
         unreachable!("rows are only read while a snapshot runs");
     };
@@ -205,14 +208,31 @@ pub fn read(checkpoint: &Checkpoint, page: PageRead, now: u64, limits: Limits) -
             committed_at: now,
             document: None,
         };
-        match admit(change, Some(row.document), limits) {
+        match admit(change, Some(row.document), rules.limits) {
             Ok(change) => changes.push(change),
-            Err(refused) => parked.push(*refused),
+            Err(refused) => {
+                changes.extend(rules.removal(&refused));
+                parked.push(*refused);
+            }
         }
     }
     let after = last.map(|last| (namespace, last)).or(after);
     next.snapshot = SnapshotState::Running { time, after, rows: rows + count };
     Step { changes, parked, next }
+}
+
+/// Splits a page into parts with at most `most` rows to append.
+pub fn parts(mut page: PageRead, most: usize) -> Vec<PageRead> {
+    let mut parts = Vec::new();
+    while page.differing.len() > most {
+        let rest = page.differing.split_off(most);
+        let differing = std::mem::replace(&mut page.differing, rest);
+        let count = differing.len() as u64;
+        page.count = page.count.saturating_sub(count);
+        parts.push(PageRead { namespace: page.namespace.clone(), last: last_short(&differing), count, differing });
+    }
+    parts.push(page);
+    parts
 }
 
 /// The last key of a page that is short enough to be saved with every append.

@@ -1,8 +1,8 @@
 //! One session of a producer: from acquiring the lease to its end.
 
 use std::convert::Infallible;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidewheel_core::error::PortError;
@@ -13,13 +13,15 @@ use tidewheel_core::version::ClusterTime;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
-use super::admission::Limits;
+use super::admission::{Limits, Rules};
 use super::auditing::Auditing;
 use super::barrier::Barrier;
 use super::collecting::Collecting;
 use super::metric;
 use super::moves::present;
+use super::narrowing::{Narrowings, Part};
 use super::options::ProducerOptions;
 use super::plan::{self, Recovery, Start, Step};
 use super::snapshot::{Page, Snapshot};
@@ -35,6 +37,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// The same while changes are in flight: a client that waits until they are searchable waits at most this much longer.
 const LOOK_CLOSELY: Duration = Duration::from_millis(100);
 
+/// Pause after each page of the index while the newest version is read, for the requests of other clients.
+const NEWEST_PAUSE: Duration = Duration::from_millis(10);
+
 /// How often an idle source is polled for its time.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -48,6 +53,8 @@ pub(super) enum Ended {
     StandBy,
     /// The next session continues from another checkpoint.
     Restarted,
+    /// The next session reads the same changes in smaller steps.
+    Narrowed,
     Failed(PortError),
 }
 
@@ -67,6 +74,10 @@ pub(super) struct Session<'a> {
     pub(super) progressed: AtomicBool,
     /// Size limits of stage 1.
     pub(super) limits: OnceLock<Limits>,
+    /// Step sizes, across sessions.
+    pub(super) narrowings: &'a Mutex<Narrowings>,
+    /// The search for the newest version in the index, across sessions.
+    pub(super) newest: &'a tokio::sync::Mutex<Newest>,
 }
 
 impl Session<'_> {
@@ -122,7 +133,10 @@ impl Session<'_> {
                 page = snapshot.next() => match page? {
                     Page::Rows(page) => {
                         let page = snapshot.compare(page).await;
-                        writer.append(plan::read(&writer.checkpoint, page, now_ms(), self.limits())).await?;
+                        let most = self.narrowings().most(Part::Snapshot);
+                        for part in plan::parts(page, most) {
+                            writer.append(plan::read(&writer.checkpoint, part, now_ms(), self.rules())).await?;
+                        }
                         snapshot.report(&writer.checkpoint);
                     }
                     Page::CollectionRead => snapshot.next_collection(),
@@ -144,7 +158,8 @@ impl Session<'_> {
     }
 
     async fn snapshot<'s>(&'s self, writer: &Writer<'_>, keeper: &Keeper<'_>) -> Result<Snapshot<'s>, Ended> {
-        Ok(Snapshot::of(&writer.checkpoint, self.ports, keeper.barrier.next()).await?)
+        let most = self.narrowings().most(Part::Snapshot);
+        Ok(Snapshot::of(&writer.checkpoint, self.ports, keeper.barrier.next(), most).await?)
     }
 
     /// Opens the feed at the checkpoint, or starts over.
@@ -152,8 +167,9 @@ impl Session<'_> {
         let saved = self.ports.journal.load().await?;
         let of_source = self.ports.source.selection();
         let selection = plan::selection(&of_source);
+        let most = self.narrowings().most(Part::Feed);
         match (plan::start(saved.as_ref(), &selection), saved) {
-            (Start::Resume(at), Some(saved)) => match self.ports.source.open(at).await {
+            (Start::Resume(at), Some(saved)) => match self.ports.source.open_narrow(at, most).await {
                 Ok(feed) => Ok((feed, saved)),
                 Err(FeedError::HistoryLost(why)) => self.begin_again(Some(saved), None, &why).await,
                 Err(FeedError::Port(error)) => Err(error.into()),
@@ -205,6 +221,7 @@ impl Session<'_> {
         match appended {
             Appended::Saved => {
                 report_parked(parked);
+                *self.newest.lock().await = Newest::default();
                 self.progressed.store(true, Ordering::Relaxed);
                 spans::appended(self.tracer, &step.changes);
                 Ok((feed, step.next))
@@ -219,20 +236,21 @@ impl Session<'_> {
         if let Some(saved) = saved {
             return Ok(Some((saved.epoch, saved.last.0)));
         }
-        let (mut after, mut newest) = (None, None);
+        let mut search = self.newest.lock().await;
         loop {
-            let page = match self.ports.index.page(after, POINTS, STAMP).await {
+            let page = match self.ports.index.page(search.after, POINTS, STAMP).await {
                 Ok(page) => page,
                 Err(error) => {
                     warn!("failed to read the newest version from the index, treating it as empty: {error}");
                     return Ok(None);
                 }
             };
-            let Some(last) = page.last() else { return Ok(newest) };
-            after = Some(last.id);
+            let Some(last) = page.last() else { return Ok(search.newest) };
+            search.after = Some(last.id);
             let versions = page.iter().filter_map(|point| version_of(&point.payload));
-            newest = newest.max(versions.map(|version| (version.epoch, version.time)).max());
+            search.newest = search.newest.max(versions.map(|version| (version.epoch, version.time)).max());
             self.renew().await?;
+            self.pause(NEWEST_PAUSE).await?;
         }
     }
 
@@ -261,7 +279,7 @@ impl Session<'_> {
     pub(super) async fn step(&self, checkpoint: &Checkpoint, mut batch: FeedBatch) -> Result<(Step, bool), Ended> {
         let appeared = std::mem::take(&mut batch.appeared);
         let present = present(&*self.ports.source, plan::doubtful(checkpoint, &batch), checkpoint.last.0).await?;
-        let (mut step, too_many) = plan::follow(checkpoint, batch, &present, self.limits());
+        let (mut step, too_many) = plan::follow(checkpoint, batch, &present, self.rules());
         if !appeared.is_empty() {
             warn!(collections = ?appeared, "collections were renamed into the selection; comparing all documents");
         } else if too_many {
@@ -274,8 +292,13 @@ impl Session<'_> {
         Ok((step, true))
     }
 
-    fn limits(&self) -> Limits {
-        self.limits.get().copied().unwrap_or(Limits::of(None))
+    pub(super) fn narrowings(&self) -> MutexGuard<'_, Narrowings> {
+        self.narrowings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rules(&self) -> Rules {
+        let limits = self.limits.get().copied().unwrap_or(Limits::of(None));
+        Rules { limits, on_dead_letter: self.options.on_dead_letter }
     }
 
     /// Waits for a time of the source after `time`: an idle MongoDB advances its time every ten seconds.
@@ -303,6 +326,14 @@ impl Session<'_> {
             () = tokio::time::sleep(duration) => Ok(()),
         }
     }
+}
+
+/// The progress of reading the newest version from the index. Kept across sessions: a failure of another server must not
+/// restart a read of the whole index.
+#[derive(Debug, Default)]
+pub(super) struct Newest {
+    after: Option<Uuid>,
+    newest: Option<(u32, ClusterTime)>,
 }
 
 /// Marks the service as busy while it lives: progress is expected.

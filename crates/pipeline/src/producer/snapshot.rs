@@ -40,6 +40,8 @@ pub(super) struct Snapshot<'a> {
     half: Option<Half<'a>>,
     /// The barrier that has to pass before the half may begin.
     gate: Option<u64>,
+    /// Maximum points in the first page of the sweep.
+    points: usize,
 }
 
 enum Half<'a> {
@@ -48,13 +50,19 @@ enum Half<'a> {
 }
 
 impl<'a> Snapshot<'a> {
-    /// The remaining work according to the checkpoint; `barrier` is the next one to begin.
-    pub(super) async fn of(checkpoint: &Checkpoint, ports: &'a ProducerPorts, barrier: u64) -> PortResult<Self> {
+    /// The remaining work according to the checkpoint; `barrier` is the next one to begin, `points` the maximum number
+    /// of points in the first page of the sweep.
+    pub(super) async fn of(
+        checkpoint: &Checkpoint,
+        ports: &'a ProducerPorts,
+        barrier: u64,
+        points: usize,
+    ) -> PortResult<Self> {
         let version = |time| Version::of_snapshot(checkpoint.epoch, time);
         let (half, gate) = match &checkpoint.snapshot {
             SnapshotState::Done { .. } => (None, None),
             SnapshotState::Sweeping { time, after, .. } => {
-                (Some(Half::Sweeping(Sweeping::new(version(*time), *after, ports))), Some(barrier))
+                (Some(Half::Sweeping(Sweeping::new(version(*time), *after, ports, points))), Some(barrier))
             }
             SnapshotState::Running { time, after, rows } => {
                 let reading = Reading::begin(version(*time), after.as_ref(), *rows, ports).await?;
@@ -62,7 +70,7 @@ impl<'a> Snapshot<'a> {
                 (Some(Half::Reading(reading)), gate)
             }
         };
-        Ok(Self { ports, half, gate })
+        Ok(Self { ports, half, gate, points })
     }
 
     /// Reports that this barrier has passed.
@@ -110,7 +118,7 @@ impl<'a> Snapshot<'a> {
     pub(super) fn sweep(&mut self, barrier: u64) {
         if let Some(Half::Reading(reading)) = self.half.take() {
             reading.finish();
-            self.half = Some(Half::Sweeping(Sweeping::new(reading.version(), None, self.ports)));
+            self.half = Some(Half::Sweeping(Sweeping::new(reading.version(), None, self.ports, self.points)));
             self.gate = Some(barrier);
         }
     }

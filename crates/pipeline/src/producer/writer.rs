@@ -3,11 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tidewheel_core::ports::{Appended, Checkpoint, FeedBatch, Parked, Repair};
+use tidewheel_core::error::{ErrorClass, PortError};
+use tidewheel_core::ports::{Appended, Checkpoint, FeedBatch, Parked, PortResult, Repair};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::admission::parkings;
 use super::metric::ServiceMetrics;
+use super::narrowing::{Next, Place};
 use super::plan::Step;
 use super::session::{Ended, Session};
 use crate::spans;
@@ -53,10 +56,49 @@ impl<'a> Writer<'a> {
 
     pub(super) async fn append(&mut self, step: Step) -> Result<(), Ended> {
         self.wait_for_room().await?;
-        let journal = &self.session.ports.journal;
-        let Step { changes, parked, next } = &step;
-        let appended = journal.append_and_park(Some(&self.checkpoint), changes, parked, next).await?;
-        self.saved(appended, step)
+        match self.attempt(&step).await {
+            Ok(appended) => self.saved(appended, step),
+            Err(error) => self.failed(&step, error).await,
+        }
+    }
+
+    async fn attempt(&self, step: &Step) -> PortResult<Appended> {
+        let Step { changes, parked, next } = step;
+        self.session.ports.journal.append_and_park(Some(&self.checkpoint), changes, parked, next).await
+    }
+
+    /// Handles a failed append: retries it, reads it again in smaller steps, or parks the change that fails alone.
+    async fn failed(&mut self, step: &Step, error: PortError) -> Result<(), Ended> {
+        let count = step.changes.len() + step.parked.len();
+        let place = Place::of(&self.checkpoint, &step.next);
+        let needs_proof = self.session.narrowings().needs_proof(&place, count, &error);
+        let works = needs_proof && self.works().await;
+        let next = self.session.narrowings().failed(&place, count, &error, works);
+        match next {
+            Next::Wait => {}
+            Next::Narrow(most) => {
+                debug!(changes = count, most, "an append keeps failing, reading its changes in smaller steps: {error}");
+                return Err(Ended::Narrowed);
+            }
+            Next::Park => {
+                for parking in parkings(step, &format!("Redis rejects the change: {error}")) {
+                    match self.attempt(&parking).await {
+                        Ok(appended) => return self.saved(appended, parking),
+                        Err(error) => debug!(parked = parking.parked.len(), "failed to park: {error}"),
+                    }
+                }
+            }
+        }
+        // Waited out: whether a change is at fault is decided above.
+        let class = if error.class == ErrorClass::Poison { ErrorClass::Transient } else { error.class };
+        Err(Ended::Failed(PortError { class, ..error }))
+    }
+
+    /// Whether Redis appends: an empty append, which saves the checkpoint that is saved already. A conflict is no proof:
+    /// the failed append may have been executed, which the next session finds out.
+    async fn works(&self) -> bool {
+        let appended = self.session.ports.journal.append(Some(&self.checkpoint), &[], &self.checkpoint).await;
+        appended.inspect_err(|error| debug!("an empty append failed too: {error}")) == Ok(Appended::Saved)
     }
 
     /// Continues from another checkpoint than the last one.
@@ -70,6 +112,7 @@ impl<'a> Writer<'a> {
         if appended == Appended::Conflict {
             return Err(Ended::Conflict);
         }
+        self.session.narrowings().succeeded(&Place::of(&self.checkpoint, &step.next));
         if !step.changes.is_empty() {
             debug!(entries = step.changes.len(), "appended");
         }

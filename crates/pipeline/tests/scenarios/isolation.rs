@@ -1,5 +1,6 @@
 //! Inputs for which a server fails while it accepts others, and servers that fail for everything.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
@@ -16,6 +17,9 @@ use tidewheel_testkit::fakes::embedder::Distortion;
 use tidewheel_testkit::fakes::faults::Fault;
 
 use crate::world::{DATABASE, PROCESSOR, PRODUCER, UPSERTER, World, document, seconds, until};
+
+/// The server of the streams.
+const STREAMS: Server = Server::opaque("redis");
 
 /// The server of the index.
 const INDEX: Server = Server::named("qdrant");
@@ -93,7 +97,7 @@ async fn texts_that_fail_in_the_embedder_are_parked_and_all_others_arrive_for_ev
 
 #[tokio::test(start_paused = true)]
 async fn texts_without_a_valid_vector_are_parked_and_all_others_arrive() {
-    for distortion in [Distortion::Fewer, Distortion::More, Distortion::NotANumber] {
+    for distortion in Distortion::ALL {
         let mut world = waiting(20).await;
         for bad in [2, 9, 13] {
             world.embedder.spoil(text(&format!("name{bad}")), distortion);
@@ -103,6 +107,22 @@ async fn texts_without_a_valid_vector_are_parked_and_all_others_arrive() {
         settles_without(&world, &[2, 9, 13]).await;
         assert_eq!(letters(&world), [3, 0], "{distortion:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn batch_of_one_text_with_wrong_dimension_is_parked_and_processor_continues() {
+    let mut world = waiting(3).await;
+    world.start(PROCESSOR);
+    world.start(UPSERTER);
+    world.settle("all are indexed").await;
+    world.embedder.spoil(text("odd"), Distortion::OtherDimension);
+    world.source.insert("tickets", document(10, "odd", 1));
+    until("the text is parked", || letters(&world) == [1, 0] && world.drained()).await;
+    // A single wrong response: the probe is right, and so is the next response.
+    world.embedder.distort_once(Distortion::OtherDimension);
+    world.source.insert("tickets", document(11, "fine", 1));
+    settles_without(&world, &[10]).await;
+    assert_eq!(letters(&world), [1, 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,6 +242,47 @@ async fn parked_update_keeps_or_removes_the_older_version_by_policy() {
     removed.settle("after the retry").await;
 }
 
+/// The `_id`s of the documents in the index.
+fn indexed(world: &World) -> BTreeSet<i64> {
+    world.index.points().iter().map(|point| point.payload["_id"].as_i64().expect("a number")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_redis_rejects_are_parked_and_older_versions_kept_or_removed_by_policy() {
+    for policy in [OnDeadLetter::Keep, OnDeadLetter::Remove] {
+        let mut world = waiting(6).await;
+        world.on_dead_letter = policy;
+        world.start(PROCESSOR);
+        world.start(UPSERTER);
+        world.settle("all are indexed").await;
+        world.kill(PROCESSOR);
+        let before = world.streams.records::<Change>(RAW).len();
+        // Fourteen vectors are larger than that; the documents are not.
+        world.streams.limit(400);
+        world.source.replace("tickets", document(1, "w", 14));
+        world.source.replace("tickets", document(4, "older", 1));
+        world.source.replace("tickets", document(4, "w", 15));
+        world.source.insert("tickets", document(10, "w", 16));
+        world.source.insert("tickets", document(11, "fine", 1));
+        until("all changes", || world.streams.records::<Change>(RAW).len() == before + 5).await;
+        world.start(PROCESSOR);
+        drained(&world).await;
+        assert_eq!(letters(&world), [3, 0], "{policy:?}");
+        let expected = match policy {
+            OnDeadLetter::Keep => BTreeSet::from([0, 1, 2, 3, 4, 5, 11]),
+            OnDeadLetter::Remove => BTreeSet::from([0, 2, 3, 5, 11]),
+        };
+        assert_eq!(indexed(&world), expected, "{policy:?}");
+        // The same changes are retried and win over their own removal.
+        world.streams.limit(usize::MAX);
+        let dead = world.streams.dead_letters();
+        let parked = dead.letters(Stage::Raw, &EntryId::zero(), 10).await.expect("dead letters are readable");
+        let ids: Vec<EntryId> = parked.into_iter().map(|letter| letter.id).collect();
+        assert_eq!(dead.retry(Stage::Raw, &ids).await.expect("retry succeeds").moved, 3);
+        world.settle("after the retry").await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn older_deletion_is_applied_when_an_insert_of_the_same_batch_is_parked() {
     for stage in [1, 2] {
@@ -269,6 +330,99 @@ async fn documents_without_text_are_indexed_without_the_embedder_or_skipped() {
         }
         let asked = world.embedder.batches().concat();
         assert!(asked.iter().all(|text| !text.trim().is_empty()), "{asked:?}");
+        assert_eq!(letters(&world), [0, 0]);
+    }
+}
+
+/// Failures of an append that can be due to one change.
+fn rejections() -> Vec<PortError> {
+    let causes = [Cause::Refused, Cause::Unreachable, Cause::Timeout, Cause::Other];
+    causes.map(|cause| PortError::transient(format!("injected: {cause:?}")).because(STREAMS, cause)).into()
+}
+
+/// Ids of the parked changes of stage 1.
+async fn parked(world: &World) -> Vec<String> {
+    let letters = world.streams.dead_letters().letters(Stage::Raw, &EntryId::zero(), 100).await.expect("readable");
+    letters.iter().map(|letter| letter.record.as_ref().expect("a change").change.id.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_redis_rejects_are_parked_and_their_neighbours_arrive_for_every_error() {
+    for error in rejections() {
+        let mut world = World::calm();
+        // Some for the snapshot, others for the feed.
+        for id in 0..7 {
+            world.source.insert("tickets", document(id, &format!("name{id}"), 1));
+        }
+        world.source.pass(Duration::from_secs(1));
+        for bad in ["name3", "name12", "name13", "name40"] {
+            world.streams.reject(text(bad), error.clone());
+        }
+        world.start_all();
+        until("the snapshot", || world.index.points().len() == 6).await;
+        world.streams.faults().always("append", Fault::unreachable());
+        for id in 7..60 {
+            world.source.insert("tickets", document(id, &format!("name{id}"), 1));
+        }
+        seconds(5.0).await;
+        world.streams.faults().heal();
+        until("the neighbours", || world.index.points().len() == 56).await;
+        assert_eq!(parked(&world).await, ["3", "12", "13", "40"], "{error}");
+        let inserted = world.streams.records::<Change>(RAW).len();
+        assert_eq!(inserted, 56, "each is appended once");
+        settles_without(&world, &[3, 12, 13, 40]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn appends_above_an_unknown_limit_are_divided_and_only_larger_changes_are_parked() {
+    for error in rejections() {
+        let mut world = World::calm();
+        world.start_all();
+        world.settle("at the start").await;
+        world.streams.limit_append(2_000, error.clone());
+        for id in 0..100 {
+            world.source.insert("tickets", document(id, "small", 1));
+        }
+        world.source.insert("tickets", json!({"_id": 200, "text": "x".repeat(3_000)}));
+        world.source.insert("tickets", document(201, "last", 1));
+        until("the neighbours", || world.index.points().len() == 101).await;
+        assert_eq!(parked(&world).await, ["200"], "{error}");
+        settles_without(&world, &[200]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn id_that_redis_rejects_is_parked_with_a_clipped_key() {
+    let mut world = World::calm();
+    world.start_all();
+    world.settle("at the start").await;
+    let refused = PortError::transient("injected: ERR forbidden word").because(STREAMS, Cause::Refused);
+    world.streams.reject(format!("{}forbidden", "long".repeat(200)), refused);
+    let id = format!("{}forbidden", "long".repeat(200));
+    world.source.insert("tickets", json!({"_id": id, "text": "word"}));
+    world.source.insert("tickets", document(1, "after", 1));
+    until("the neighbour", || world.index.points().len() == 1).await;
+    let ids = parked(&world).await;
+    assert!(ids.len() == 1 && tidewheel_core::key::is_clipped(&ids[0]), "{ids:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn redis_that_cannot_write_is_waited_out_and_parks_nothing() {
+    for cause in [Cause::Busy, Cause::Full] {
+        let mut world = World::calm();
+        world.start_all();
+        world.settle("at the start").await;
+        // Even if it accepts an empty append.
+        let unable = PortError::transient("injected: unable").because(STREAMS, cause);
+        world.streams.limit_append(0, unable);
+        for id in 0..10 {
+            world.source.insert("tickets", document(id, "word", 1));
+        }
+        seconds(3_600.0).await;
+        assert_eq!((letters(&world), world.index.points().len()), ([0, 0], 0), "{cause:?}");
+        world.streams.limit_append(usize::MAX, PortError::transient("unused"));
+        world.settle("after the recovery").await;
         assert_eq!(letters(&world), [0, 0]);
     }
 }

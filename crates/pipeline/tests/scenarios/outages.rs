@@ -90,11 +90,12 @@ async fn documents_with_unusable_vectors_are_parked() {
 #[tokio::test(start_paused = true)]
 async fn response_with_wrong_dimension_stops_the_processor_and_loses_nothing() {
     let mut world = waiting().await;
-    world.embedder.distort_once(Distortion::OtherDimension);
+    world.embedder.distort_always(Distortion::OtherDimension);
     world.start(PROCESSOR);
     let error = world.ending(PROCESSOR).await.expect_err("the service stops");
     assert!(error.to_string().contains("dimension"), "{error}");
     assert_eq!(letters(&world), [0, 0]);
+    world.embedder.cure();
     world.start(PROCESSOR);
     world.settle("with a new processor").await;
 }

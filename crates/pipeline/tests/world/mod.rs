@@ -62,6 +62,8 @@ pub struct World {
     pub tracer: Option<Tracer>,
     /// Handling of documents without text by processors started from now on.
     pub blank: Blank,
+    /// Template with which producers started from now on find documents without text; the processors' is another one.
+    pub template: Option<String>,
     /// Dead-letter policy of services started from now on.
     pub on_dead_letter: OnDeadLetter,
     services: HashMap<&'static str, Vec<Instance>>,
@@ -97,6 +99,7 @@ impl World {
             grace: GRACE,
             tracer: None,
             blank: Blank::Index,
+            template: None,
             on_dead_letter: OnDeadLetter::Keep,
             services: HashMap::new(),
             started: 0,
@@ -133,7 +136,8 @@ impl World {
         let (shutdown, tracer) = (CancellationToken::new(), self.tracer.clone());
         let task = match service {
             PRODUCER => {
-                let text = TextOptions { fields: vec!["text".into()], ..TextOptions::default() };
+                let fields = vec!["text".into()];
+                let text = TextOptions { fields, template: self.template.clone(), ..TextOptions::default() };
                 let options = ProducerOptions {
                     owner: name,
                     snapshot: true,
@@ -141,7 +145,8 @@ impl World {
                     lease: TAKEN_OVER,
                     tombstone_grace: self.grace,
                     audit_interval: self.audit_interval,
-                    left_out: LeftOut::new(&text, self.blank).expect("no template"),
+                    left_out: LeftOut::new(&text, self.blank).expect("a valid template"),
+                    on_dead_letter: self.on_dead_letter,
                 };
                 let ports = ProducerPorts {
                     source: Arc::new(self.source.used_by(&process)),

@@ -209,7 +209,7 @@ pub(super) struct Decoder {
     database: String,
     /// Fragments of the incomplete event.
     fragments: Vec<Vec<u8>>,
-    /// Whether an event was reduced since the last call of `has_met_a_reduced_event`.
+    /// Whether an event was reduced since the last call of [`Self::take_reduced`].
     reduced: bool,
 }
 
@@ -244,8 +244,8 @@ impl Decoder {
         fields.meaning(&self.database).map(Some)
     }
 
-    /// Whether an event was reduced since the last call.
-    pub(super) fn has_met_a_reduced_event(&mut self) -> bool {
+    /// Returns whether an event was reduced since the last call.
+    pub(super) fn take_reduced(&mut self) -> bool {
         std::mem::take(&mut self.reduced)
     }
 

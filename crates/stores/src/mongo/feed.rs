@@ -29,7 +29,7 @@ use super::extjson::Malformed;
 use super::failure::{feed_error, is_too_large};
 use super::keys::parse_token;
 use super::pages::{Held, MAX_EVENTS, Pages};
-use super::reduced::{self, Level, Stumbling};
+use super::reduced::{self, FailedReads, Level};
 use super::selection::Selection;
 use super::server::{REPLY_TIMEOUT, Server};
 
@@ -44,11 +44,12 @@ const MAX_FILTERED_REPLIES: usize = 4;
 pub(super) async fn open(
     server: Server,
     selection: Arc<Selection>,
-    stumbling: Arc<Mutex<Stumbling>>,
+    failed_reads: Arc<Mutex<FailedReads>>,
     start: StartAt,
+    first: usize,
 ) -> Result<Box<dyn Feed>, FeedError> {
     let place = place(&start);
-    let level = locked(&stumbling).level(&place);
+    let level = locked(&failed_reads).level(&place);
     if level != Level::Whole {
         warn!(?level, "an earlier read failed at this position; requesting oversized events in part");
     }
@@ -65,10 +66,11 @@ pub(super) async fn open(
         decoder: Decoder::new(selection.database()),
         selection,
         sender,
-        stumbling,
+        failed_reads,
         place: Some(place),
         level,
         replies: 0,
+        most: first.clamp(1, MAX_EVENTS),
         held: Held::default(),
         is_router: false,
     };
@@ -117,12 +119,14 @@ struct Follower {
     selection: Arc<Selection>,
     sender: mpsc::Sender<Result<FeedBatch, FeedError>>,
     decoder: Decoder,
-    stumbling: Arc<Mutex<Stumbling>>,
+    failed_reads: Arc<Mutex<FailedReads>>,
     /// The position at which the feed was opened, until a batch ends at a later one.
     place: Option<String>,
     level: Level,
     /// Replies read at this level.
     replies: usize,
+    /// Maximum events in the next batch.
+    most: usize,
     held: Held,
     is_router: bool,
 }
@@ -157,7 +161,7 @@ impl Follower {
                 }
                 Err((error, surely)) => {
                     if let Some(place) = &self.place {
-                        locked(&self.stumbling).failed(place, surely);
+                        locked(&self.failed_reads).failed(place, surely);
                     }
                     Err(error)
                 }
@@ -211,7 +215,10 @@ impl Follower {
             pages.may_hold_back = self.is_router;
             let mut passed = None;
             let mut slot = Some(slot);
-            while let Some(mut page) = pages.next().map_err(unreadable)? {
+            while let Some(mut page) = pages.next(self.most).map_err(unreadable)? {
+                if !page.events.is_empty() {
+                    self.most = (2 * self.most).min(MAX_EVENTS);
+                }
                 // The first reply of a cursor is empty and repeats the position at which it was opened.
                 let advances = self.place.as_deref() != Some(place(&StartAt::Token(page.token.clone())).as_str());
                 if level == Level::Filtered && self.place.is_some() && advances {
@@ -226,7 +233,7 @@ impl Follower {
                 };
                 if advances {
                     if self.place.take().is_some() {
-                        locked(&self.stumbling).passed();
+                        locked(&self.failed_reads).passed();
                     }
                     passed = Some(page.token.0.clone());
                 }
@@ -239,7 +246,7 @@ impl Follower {
                     self.replies += 1;
                     let behind = match level {
                         Level::Whole => false,
-                        Level::Reduced => caught_up || self.decoder.has_met_a_reduced_event(),
+                        Level::Reduced => caught_up || self.decoder.take_reduced(),
                         // Omitted events are invisible: after this many replies they are behind.
                         Level::Filtered => caught_up || self.replies > MAX_FILTERED_REPLIES,
                     };
@@ -261,8 +268,8 @@ fn place(start: &StartAt) -> String {
     format!("{start:?}")
 }
 
-fn locked(stumbling: &Mutex<Stumbling>) -> MutexGuard<'_, Stumbling> {
-    stumbling.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked(failed_reads: &Mutex<FailedReads>) -> MutexGuard<'_, FailedReads> {
+    failed_reads.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The command that opens the cursor. Its first batch is empty, so that it returns a token immediately; all slow work

@@ -45,7 +45,7 @@ use tracing::warn;
 
 pub use inspect::{MongoFacts, Oplog, OplogWindow, Topology};
 pub use reading::{IdReading, id_readings};
-use reduced::Stumbling;
+use reduced::FailedReads;
 use selection::Selection;
 use server::{Kind, Server};
 
@@ -74,7 +74,7 @@ pub struct MongoSource {
     /// Unsupported options of the URI, which have no effect.
     ignored: Vec<&'static str>,
     selection: Arc<Selection>,
-    stumbling: Arc<Mutex<Stumbling>>,
+    failed_reads: Arc<Mutex<FailedReads>>,
 }
 
 impl MongoSource {
@@ -98,7 +98,7 @@ impl MongoSource {
         let hosts: Vec<String> = client.hosts.iter().map(ToString::to_string).collect();
         let client = Client::with_options(client).map_err(failed)?;
         let server = Server::new(client, selection.database(), &hosts.join(","));
-        Ok(Self { server, hosts, ignored, selection: Arc::new(selection), stumbling: Arc::default() })
+        Ok(Self { server, hosts, ignored, selection: Arc::new(selection), failed_reads: Arc::default() })
     }
 
     /// Reads the state of the source.
@@ -145,11 +145,11 @@ impl Source for MongoSource {
         self.selection.database()
     }
 
-    async fn open(&self, start: StartAt) -> Result<Box<dyn Feed>, FeedError> {
+    async fn open_narrow(&self, start: StartAt, first: usize) -> Result<Box<dyn Feed>, FeedError> {
         if self.selection.names_collections() {
             self.selection.check(&self.server.collections().await?)?;
         }
-        feed::open(self.server.clone(), Arc::clone(&self.selection), Arc::clone(&self.stumbling), start).await
+        feed::open(self.server.clone(), Arc::clone(&self.selection), Arc::clone(&self.failed_reads), start, first).await
     }
 
     async fn collections(&self) -> PortResult<Vec<Namespace>> {

@@ -73,8 +73,8 @@ impl<'a> Pages<'a> {
         self.read == 0
     }
 
-    /// The next batch; `None` at the end of the reply.
-    pub(super) fn next(&mut self) -> Result<Option<FeedBatch>, Malformed> {
+    /// The next batch, of at most `most` events; `None` at the end of the reply.
+    pub(super) fn next(&mut self, most: usize) -> Result<Option<FeedBatch>, Malformed> {
         if self.finished {
             return Ok(None);
         }
@@ -84,7 +84,8 @@ impl<'a> Pages<'a> {
         let mut is_long = false;
         // The last complete event.
         let mut last: Option<&[u8]> = None;
-        while (events.len() < MAX_EVENTS && bytes < MAX_BYTES) || is_long {
+        // At least one event, however many wait for a token.
+        while last.is_none() || (events.len() < most && bytes < MAX_BYTES) || is_long {
             let Some(event) = self.reply.next()? else { break };
             self.read += 1;
             let Some(meaning) = self.decoder.read(event)? else { continue };

@@ -1,12 +1,9 @@
-//! Events that MongoDB cannot deliver whole.
+//! Reduced requests for events that exceed MongoDB's reply limit of 16 MB.
 //!
-//! A resume token holds the `_id` once more, in hexadecimal, and an answer holds the token of its last event twice. Together with
-//! the document and the document key that is nine times the `_id`: from about 2 MB on an answer has more than 16 MB, and
-//! mongod fails the command or closes the connection, for ever at the same place. Then the event is asked for without its
-//! document and its key, and if that is still too much, not at all.
-//!
-//! This does not get past every such event: with an `_id` of 3 MB and more, mongod 6.0.5 was seen to close the connection again and
-//! again. An `_id` of 1 MB is tested.
+//! A resume token contains the `_id` in hexadecimal, and a reply contains the token of its last event twice. With the
+//! document and the document key, the `_id` occurs nine times: above about 2 MB the reply exceeds 16 MB, and mongod
+//! fails the command or closes the connection at every attempt. The event is then requested without its document and
+//! key, and if that fails too, it is filtered out.
 
 use bson::{Document, doc};
 use tidewheel_core::change::Operation;
@@ -16,29 +13,30 @@ use tidewheel_core::ports::{FeedBatch, SourceEvent};
 
 use super::extjson::{self, Elements, Form, Malformed};
 
-/// The field of an event that says what was left out of it.
+/// The field that marks a reduced event and describes its key.
 pub(super) const REDUCED: &[u8] = b"tidewheel";
 
-/// Why a change has no document.
+/// The reason why a change has no document.
 pub(super) const TOO_LARGE: &str = "the change is larger than the 16 MB that MongoDB delivers";
 
-/// Most bytes of document, key and token together in an event that stays whole: the largest document with a small `_id`.
+/// Maximum bytes of document, key and token together in an event that is requested whole: the largest document with a
+/// small `_id`.
 const MOST: i64 = (16 << 20) + 8 * 1024;
 
-/// How much of an event is asked for.
+/// The requested part of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Level {
-    /// All that is needed.
+    /// The whole event.
     #[default]
     Whole,
-    /// Large events without their document, and without their key where that is large.
+    /// Large events without their document, and without a large key.
     Reduced,
-    /// The same, without the events whose key is large.
+    /// As [`Self::Reduced`], without events that have a large key.
     Filtered,
 }
 
 impl Level {
-    /// The stages behind the selection's own.
+    /// The pipeline stages after those of the selection.
     pub(super) fn stages(self) -> Vec<Document> {
         let size = |field: &str| doc! { "$bsonSize": { "$ifNull": [field, {}] } };
         let most = i64::try_from(MAX_BYTES).unwrap_or(i64::MAX);
@@ -48,7 +46,7 @@ impl Level {
             Self::Reduced => {
                 let whole = doc! { "$add": [size("$fullDocument"), { "$multiply": [size("$documentKey"), 5] }] };
                 let large = doc! { "$or": [large_key.clone(), { "$gt": [whole, MOST] }] };
-                // Nothing that could fail, as a part of a string does where that is not UTF-8.
+                // Expressions that cannot fail: `$substrCP` fails for invalid UTF-8.
                 let about = doc! {
                     "type": { "$type": "$documentKey._id" },
                     "bytes": { "$bsonSize": "$documentKey" },
@@ -75,15 +73,15 @@ impl Level {
     }
 }
 
-/// What stands for a key that was left out.
+/// The placeholder of a removed key.
 pub(super) fn key(left_out: &[u8]) -> Result<String, Malformed> {
-    // Checked here, so that the text is sure to be an object.
+    // Validated here, so that the text is an object.
     Elements::new(left_out)?;
     Ok(format!(r#"{{"{CLIPPED}":{}}}"#, extjson::document(left_out, Form::Relaxed)?))
 }
 
-/// Adds to the first batch behind a place that only [`Level::Filtered`] has passed that something was left out there: nothing else is
-/// known of it.
+/// Adds an unreadable event to the first batch after a position that was passed only at [`Level::Filtered`]: it stands
+/// for the events that were filtered out, whose number and keys are unknown.
 pub(super) fn left_out(batch: &mut FeedBatch, database: &str) {
     let time = batch.events.first().map_or(batch.through, |event| event.time);
     let key = format!(r#"{{"{CLIPPED}":{{}}}}"#);
@@ -100,26 +98,26 @@ pub(super) fn left_out(batch: &mut FeedBatch, database: &str) {
     batch.events.insert(0, event);
 }
 
-/// Remembers where reading failed, to ask for less there.
+/// The position of repeated read failures, at which less is requested.
 #[derive(Debug, Default)]
-pub(super) struct Stumbling {
+pub(super) struct FailedReads {
     place: Option<String>,
     level: Level,
     failures: u32,
 }
 
-/// Failures at one position before the feed asks for less. A connection breaks for many reasons; the last level loses the names
-/// of the documents, so the feed takes its time before that one.
+/// Failures at one position before less is requested. Connections break for many reasons, and the last level loses the
+/// names of the documents, so it takes more failures.
 const BEFORE_REDUCED: u32 = 2;
 const BEFORE_FILTERED: u32 = 3;
 
-impl Stumbling {
-    /// How much to ask for behind this place.
+impl FailedReads {
+    /// The level for reads after this position.
     pub(super) fn level(&self, place: &str) -> Level {
         if self.place.as_deref() == Some(place) { self.level } else { Level::Whole }
     }
 
-    /// Reading has failed right behind this place; `surely` if it is known that an event was too large.
+    /// Records a failure right after this position; `surely` if an event is known to be too large.
     pub(super) fn failed(&mut self, place: &str, surely: bool) {
         if self.place.as_deref() != Some(place) {
             *self = Self { place: Some(place.to_owned()), ..Self::default() };
@@ -132,7 +130,7 @@ impl Stumbling {
         }
     }
 
-    /// Reading has gone on.
+    /// Records a successful read past the position.
     pub(super) fn passed(&mut self) {
         *self = Self::default();
     }
@@ -143,18 +141,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn less_is_asked_for_only_where_reading_keeps_failing() {
-        let mut stumbling = Stumbling::default();
-        assert_eq!(stumbling.level("a"), Level::Whole);
-        stumbling.failed("a", false);
-        assert_eq!(stumbling.level("a"), Level::Whole, "it may have been the network");
-        stumbling.failed("a", false);
-        assert_eq!((stumbling.level("a"), stumbling.level("b")), (Level::Reduced, Level::Whole));
-        stumbling.failed("a", true);
-        assert_eq!(stumbling.level("a"), Level::Filtered);
-        stumbling.failed("b", true);
-        assert_eq!((stumbling.level("a"), stumbling.level("b")), (Level::Whole, Level::Reduced));
-        stumbling.passed();
-        assert_eq!(stumbling.level("b"), Level::Whole);
+    fn less_is_requested_only_where_reads_keep_failing() {
+        let mut failed_reads = FailedReads::default();
+        assert_eq!(failed_reads.level("a"), Level::Whole);
+        failed_reads.failed("a", false);
+        assert_eq!(failed_reads.level("a"), Level::Whole, "one failure may be due to the network");
+        failed_reads.failed("a", false);
+        assert_eq!((failed_reads.level("a"), failed_reads.level("b")), (Level::Reduced, Level::Whole));
+        failed_reads.failed("a", true);
+        assert_eq!(failed_reads.level("a"), Level::Filtered);
+        failed_reads.failed("b", true);
+        assert_eq!((failed_reads.level("a"), failed_reads.level("b")), (Level::Whole, Level::Reduced));
+        failed_reads.passed();
+        assert_eq!(failed_reads.level("b"), Level::Whole);
     }
 }

@@ -68,10 +68,13 @@ pub(super) fn port_error(doing: impl std::fmt::Display, address: &str, error: &R
     }
 }
 
-/// The cause label for metrics.
+/// The cause. [`Cause::Busy`] and [`Cause::Full`] mean that Redis cannot write anything now, whatever the input.
 fn cause_of(error: &RedisError) -> Cause {
     match error.code() {
-        Some("OOM" | "BUSY" | "LOADING") => Cause::Busy,
+        Some("OOM" | "BUSY" | "LOADING" | "READONLY" | "MASTERDOWN" | "NOREPLICAS" | "TRYAGAIN" | "CLUSTERDOWN") => {
+            Cause::Busy
+        }
+        Some("MISCONF") => Cause::Full,
         Some("NOAUTH" | "WRONGPASS" | "NOPERM") => Cause::Denied,
         Some(_) => Cause::Refused,
         None if error.is_timeout() => Cause::Timeout,

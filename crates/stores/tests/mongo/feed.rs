@@ -7,7 +7,10 @@ use serde_json::json;
 use tidewheel_core::change::Operation;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Feed, Source, SourceEvent, StartAt};
+use tidewheel_core::secret::Secret;
+use tidewheel_stores::mongo::{MongoOptions, MongoSource};
 use tidewheel_testkit::contracts::source::{SourceHarness, SourceWrite};
+use tidewheel_testkit::mongodb_proxy::MongodbProxy;
 
 use super::server::{TestMongo, own_server};
 
@@ -161,4 +164,44 @@ async fn every_bson_type_is_delivered_as_extended_json() {
     let events = take(feed.as_mut(), 1).await;
     let read: serde_json::Value = serde_json::from_str(text_of(&events[0])).unwrap();
     assert_eq!(read, document);
+}
+
+#[tokio::test]
+async fn events_with_rewritten_database_name_keep_the_configured_namespace() {
+    // Atlas adds a prefix.
+    for form in ["5f2b9c_{}", "other", ""] {
+        let mongo = TestMongo::start().await;
+        let name = form.replace("{}", &mongo.database);
+        let server = mongo.uri.trim_start_matches("mongodb://").split(['/', '?']).next().unwrap().to_owned();
+        let proxy = MongodbProxy::start(&server, &name).await.unwrap();
+        let options = MongoOptions {
+            uri: Secret::new(proxy.uri()),
+            database: mongo.database.clone(),
+            collections: vec!["tickets".into(), "renamed".into()],
+        };
+        let source = MongoSource::connect(options).await.unwrap();
+        let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
+        let tickets = mongo.collection("tickets");
+        tickets.insert_one(doc! {"_id": 1, "text": "a"}).await.unwrap();
+        tickets.update_one(doc! {"_id": 1}, doc! {"$set": {"text": "b"}}).await.unwrap();
+        tickets.delete_one(doc! {"_id": 1}).await.unwrap();
+        tickets.insert_one(doc! {"_id": 2}).await.unwrap();
+        let rename = SourceWrite::Rename { from: "tickets".into(), to: "renamed".into() };
+        mongo.commit(vec![rename]).await;
+        mongo.commit(vec![SourceWrite::Drop { collection: "renamed".into() }]).await;
+        let events = take(feed.as_mut(), 7).await;
+        let namespace = |collection: &str| Namespace::new(&mongo.database, collection);
+        let seen: Vec<_> = events.iter().map(|event| (event.operation, event.namespace.clone())).collect();
+        let expected = [
+            (Operation::Insert, "tickets"),
+            (Operation::Update, "tickets"),
+            (Operation::Delete, "tickets"),
+            (Operation::Insert, "tickets"),
+            (Operation::Drop, "tickets"),
+            (Operation::Drop, "renamed"),
+            (Operation::Drop, "renamed"),
+        ];
+        assert_eq!(seen, expected.map(|(operation, collection)| (operation, namespace(collection))), "{name:?}");
+        assert_eq!(text_of(&events[1]), r#"{"_id":1,"text":"b"}"#);
+    }
 }

@@ -1,4 +1,4 @@
-//! Documents that MongoDB stores and its drivers would not write.
+//! Documents that mongod stores and no driver writes: invalid UTF-8, malformed binaries, `_id`s of megabytes.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tidewheel_core::ports::{FeedError, Source, SourceEvent, StartAt};
 use super::feed::{take, text_of};
 use super::server::{TestMongo, own_server};
 
-/// An element of a document: its type, its name and its value.
+/// Encodes an element: type, name, value.
 fn element(tag: u8, name: &[u8], value: &[u8]) -> Vec<u8> {
     [&[tag][..], name, &[0], value].concat()
 }
@@ -29,7 +29,7 @@ fn string(name: &[u8], text: &[u8]) -> Vec<u8> {
     element(0x02, name, &[&length.to_le_bytes()[..], text, &[0]].concat())
 }
 
-/// A binary value of subtype 2, with exactly this data.
+/// Encodes a binary of subtype 2 without its inner length.
 fn old_binary(name: &[u8], data: &[u8]) -> Vec<u8> {
     let length = i32::try_from(data.len()).unwrap();
     element(0x05, name, &[&length.to_le_bytes()[..], &[2], data].concat())
@@ -45,7 +45,7 @@ async fn insert(mongo: &TestMongo, documents: &[Vec<u8>]) {
 }
 
 #[tokio::test]
-async fn ids_of_odd_bytes_have_exact_keys_and_are_found_by_them() {
+async fn ids_with_invalid_utf_8_have_distinct_keys_and_are_found_by_them() {
     let mongo = TestMongo::start().await;
     let source = mongo.mongo_source(&["tickets"]).await;
     let namespace = Namespace::new(&mongo.database, "tickets");
@@ -77,7 +77,7 @@ async fn ids_of_odd_bytes_have_exact_keys_and_are_found_by_them() {
     for (at, key) in all.iter().enumerate() {
         let mut scan = source.scan(&namespace, Some(key), now, None).await.unwrap();
         let rest: Vec<String> = scan.next().await.unwrap().into_iter().map(|row| row.key).collect();
-        assert_eq!(rest, all[at + 1..], "behind {key}");
+        assert_eq!(rest, all[at + 1..], "after {key}");
     }
     mongo.collection("tickets").delete_many(doc! {}).await.unwrap();
     let deleted: HashSet<String> = take(feed.as_mut(), ids.len()).await.into_iter().map(|event| event.key).collect();
@@ -85,7 +85,7 @@ async fn ids_of_odd_bytes_have_exact_keys_and_are_found_by_them() {
 }
 
 #[tokio::test]
-async fn values_that_drivers_cannot_decode_arrive_with_their_neighbours() {
+async fn undecodable_values_are_delivered_with_their_neighbours() {
     let mongo = TestMongo::start().await;
     let source = mongo.mongo_source(&["tickets"]).await;
     let mut feed = source.open(StartAt::Time(source.now().await.unwrap())).await.unwrap();
@@ -114,17 +114,18 @@ async fn values_that_drivers_cannot_decode_arrive_with_their_neighbours() {
     assert!(rows.iter().zip(&events).all(|(row, event)| row.document.as_deref() == Ok(text_of(event))));
 }
 
-/// Follows as the producer does: after an error from the last position on. Ends with the event whose `_id` is `last`.
+/// Reads as the producer does: reopens the feed at the last position after an error. Ends with the event whose `_id` is
+/// `last`.
 async fn follow(source: &dyn Source, mut at: StartAt, last: i32) -> Vec<SourceEvent> {
     let (mut events, mut failures): (Vec<SourceEvent>, _) = (Vec::new(), 0);
     let all = async {
         while events.last().is_none_or(|event| event.id != last.to_string()) {
-            assert!(failures < 40, "it does not go on behind {} events", events.len());
+            assert!(failures < 40, "no progress after {} events", events.len());
             let mut feed = source.open(at.clone()).await.expect("a feed");
             loop {
                 match feed.next().await {
                     Ok(batch) => {
-                        assert!(batch.token.0.len() < 100_000, "a position is saved with every append");
+                        assert!(batch.token.0.len() < 100_000, "a token is saved with every append");
                         at = StartAt::Token(batch.token);
                         events.extend(batch.events);
                     }
@@ -141,12 +142,12 @@ async fn follow(source: &dyn Source, mut at: StartAt, last: i32) -> Vec<SourceEv
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(100), all).await.expect("it takes too long");
+    tokio::time::timeout(Duration::from_secs(100), all).await.expect("the last event within 100 s");
     events
 }
 
 #[tokio::test]
-async fn ids_of_up_to_7_mb_do_not_stop_the_feed() {
+async fn feed_continues_after_ids_of_up_to_7_mb() {
     let data = tempfile::tempdir().unwrap();
     let server = own_server(data.path()).await;
     let mongo = TestMongo::on(&server).await;
@@ -154,8 +155,8 @@ async fn ids_of_up_to_7_mb_do_not_stop_the_feed() {
     let tickets = mongo.collection("tickets");
     let start = StartAt::Time(source.now().await.unwrap());
     let mut expected = Vec::new();
-    // An answer holds the `_id` up to nine times. Events of the first two arrive whole, up to 4 MB without their document, the others
-    // not at all: one event stands for them.
+    // A reply contains the `_id` up to nine times. Events of the first two arrive whole, those of up to 4 MB without
+    // their document; one event stands for the others.
     for (number, megabytes) in [(1, 1), (2, 3), (3, 4), (4, 6), (5, 7)] {
         let id = format!("{number}{}", "x".repeat(megabytes << 20));
         tickets.insert_one(doc! {"_id": &id, "text": "large"}).await.unwrap();
@@ -168,11 +169,11 @@ async fn ids_of_up_to_7_mb_do_not_stop_the_feed() {
     let events = follow(&source, start, 99).await;
     let is_small = |event: &&SourceEvent| event.id.len() < 5;
     let small: Vec<_> = events.iter().filter(is_small).map(|event| event.id.clone()).collect();
-    assert_eq!(small, expected, "each once, in their order");
+    assert_eq!(small, expected, "each once, in order");
     assert!(events.iter().filter(is_small).all(|event| matches!(event.document, Some(Ok(_)))));
     let large: Vec<_> =
         events.iter().filter(|event| !is_small(event) && event.operation != Operation::Delete).collect();
-    assert!(!large.is_empty(), "none is left out without a word: {}", large.len());
+    assert!(!large.is_empty(), "omitted events are reported: {}", large.len());
     for event in large {
         assert!(event.key.len() > key::MAX_BYTES || key::is_clipped(&event.key), "{}", event.key);
     }

@@ -89,6 +89,7 @@ macro_rules! source_contract_tests {
             transaction_events_share_cluster_time_and_keep_order
             token_resumes_exactly_after_its_batch
             token_resumes_within_a_transaction
+            narrow_feed_delivers_every_event_once_in_growing_batches
             start_time_is_inclusive
             idle_feed_advances_its_token
             feed_reports_time_up_to_which_it_is_complete

@@ -24,15 +24,15 @@ impl CollectionRegistry for FakeCollectionRegistry {
             match known {
                 Some(known) if !exists => {
                     let what = if known == name {
-                        format!("collection {name} in Qdrant is gone")
+                        format!("collection {name} in Qdrant is missing")
                     } else {
-                        format!("collection {name} in Qdrant takes the place of {known}")
+                        format!("collection {name} in Qdrant replaced {known}")
                     };
                     state.damage = Some(Damage::Collection(what));
                     state.collection = None;
                 }
                 Some(known) if exists && known != name => {
-                    let what = format!("collection {name} in Qdrant takes the place of {known}");
+                    let what = format!("collection {name} in Qdrant replaced {known}");
                     state.damage = Some(Damage::Collection(what));
                     state.collection = Some(name.to_owned());
                 }

@@ -49,6 +49,7 @@ struct State {
     failing: HashMap<String, PortError>,
     spoilt: HashMap<String, Distortion>,
     distortions: Vec<Distortion>,
+    distorted: Option<Distortion>,
     batches: Vec<Vec<String>>,
 }
 
@@ -92,16 +93,22 @@ impl FakeEmbedder {
         self.state().spoilt.insert(text.into(), distortion);
     }
 
-    /// Ends the failures and distortions of texts.
+    /// Ends the failures and distortions of texts, and the distortion of all responses.
     pub fn cure(&self) {
         let mut state = self.state();
         state.failing.clear();
         state.spoilt.clear();
+        state.distorted = None;
     }
 
     /// Distorts the next response; several distortions hit one response each, in order.
     pub fn distort_once(&self, distortion: Distortion) {
         self.state().distortions.push(distortion);
+    }
+
+    /// Distorts every response.
+    pub fn distort_always(&self, distortion: Distortion) {
+        self.state().distorted = Some(distortion);
     }
 
     /// The received batches, in order, including those that failed as poison, without those refused by a fault.
@@ -132,7 +139,8 @@ impl FakeEmbedder {
             }
             return Ok(Vectors::new(dimension, values).expect("whole vectors"));
         }
-        let distortion = (!state.distortions.is_empty()).then(|| state.distortions.remove(0));
+        let once = (!state.distortions.is_empty()).then(|| state.distortions.remove(0));
+        let distortion = once.or(state.distorted);
         Ok(distorted(self.dimension, values, distortion))
     }
 }

@@ -35,7 +35,7 @@ impl Journal for FakeJournal {
     ) -> PortResult<Appended> {
         let append = || {
             let mut state = self.0.state();
-            state.takes(changes)?;
+            state.takes(changes, parked)?;
             if state.checkpoint.as_ref() == expected {
                 for change in changes {
                     state.add_record(RAW, change);
@@ -84,7 +84,7 @@ impl Journal for FakeJournal {
     ) -> PortResult<Appended> {
         let restart = || {
             let mut state = self.0.state();
-            state.takes(changes)?;
+            state.takes(changes, parked)?;
             if state.checkpoint.as_ref() != expected {
                 let done = state.checkpoint.as_ref() == Some(next);
                 return Ok(if done { Appended::Saved } else { Appended::Conflict });

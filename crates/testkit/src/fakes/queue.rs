@@ -230,6 +230,7 @@ impl Handover for FakeHandover {
     async fn hand_over(&self, records: &[Embedded], acknowledged: &[EntryId]) -> PortResult<()> {
         let hand_over = || {
             let mut state = self.0.state();
+            state.takes_records(records)?;
             let group = state.existing_group(STAGE_1);
             let pending =
                 group.is_some_and(|group| acknowledged.iter().any(|id| group.pending.contains_key(&read_id(id))));

@@ -224,14 +224,14 @@ impl Source for FakeSource {
         &self.database
     }
 
-    async fn open(&self, start: StartAt) -> Result<Box<dyn Feed>, FeedError> {
+    async fn open_narrow(&self, start: StartAt, first: usize) -> Result<Box<dyn Feed>, FeedError> {
         self.faults().around("open", || Ok(())).await?;
         let mut state = self.state();
         let position = state.position(&start)?;
         state.opened += 1;
         drop(state);
         let moved = self.shared.moved.subscribe();
-        Ok(Box::new(FakeFeed { source: self.clone(), position, moved }))
+        Ok(Box::new(FakeFeed { source: self.clone(), position, most: first.max(1), moved }))
     }
 
     async fn collections(&self) -> PortResult<Vec<Namespace>> {
@@ -307,6 +307,8 @@ impl Source for FakeSource {
 struct FakeFeed {
     source: FakeSource,
     position: usize,
+    /// Maximum events in the next batch.
+    most: usize,
     moved: watch::Receiver<u64>,
 }
 
@@ -321,14 +323,15 @@ impl Feed for FakeFeed {
                 if !(state.history..=state.log.len()).contains(&self.position) {
                     return Err(FeedError::HistoryLost(format!("position {} is not in the history", self.position)));
                 }
-                state.batch(&self.source, self.position)
+                state.batch(&self.source, self.position, self.most)
             };
             let idle = batch.events.is_empty() && batch.appeared.is_empty();
             if !idle || tokio::time::Instant::now() >= deadline {
                 // A batch with a lost response stays lost, as with a cursor: only a new feed returns it again.
-                let moved = &mut self.position;
+                let (moved, most) = (&mut self.position, &mut self.most);
                 let give = || {
                     *moved = position;
+                    *most = most.saturating_mul(if idle { 1 } else { 2 });
                     Ok(batch)
                 };
                 return Ok(self.source.faults().around("next", give).await?);

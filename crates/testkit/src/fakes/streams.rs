@@ -62,6 +62,10 @@ pub(super) struct State {
     pub(super) lease: Option<(String, Instant)>,
     /// Maximum bytes of a field.
     pub(super) most_bytes: Option<usize>,
+    /// Texts in entries and dead letters that make an append fail.
+    pub(super) rejected: Vec<(String, PortError)>,
+    /// Maximum bytes of an append, unknown to the client.
+    pub(super) longest: Option<(usize, PortError)>,
     /// Start of the clock of entry ids.
     epoch: Instant,
 }
@@ -120,6 +124,8 @@ impl FakeStreams {
             audit: None,
             lease: None,
             most_bytes: None,
+            rejected: Vec::new(),
+            longest: None,
             epoch: Instant::now(),
         };
         Self { state: Arc::new(Mutex::new(state)), arrived: Arc::default(), faults: Faults::default() }
@@ -166,9 +172,19 @@ impl FakeStreams {
         FakeStreamLog::new(self.clone(), stage.into())
     }
 
-    /// Makes appends with a larger field fail.
+    /// Makes appends and handovers with a larger field fail.
     pub fn limit(&self, most_bytes: usize) {
         self.state().most_bytes = Some(most_bytes);
+    }
+
+    /// Makes every append fail that contains this text.
+    pub fn reject(&self, text: impl Into<String>, error: PortError) {
+        self.state().rejected.push((text.into(), error));
+    }
+
+    /// Makes appends with more bytes of keys and documents fail; their limit is not in the configuration.
+    pub fn limit_append(&self, bytes: usize, error: PortError) {
+        self.state().longest = Some((bytes, error));
     }
 
     /// The dead-letter queues of both stages.
@@ -324,10 +340,32 @@ impl State {
         self.counts.entry(stream).or_default().0 += 1;
     }
 
-    /// Fails if a field of these changes exceeds the limit.
-    pub(super) fn takes(&self, changes: &[Change]) -> PortResult<()> {
+    /// Fails if these changes are rejected, or a field of theirs exceeds the limit.
+    pub(super) fn takes(&self, changes: &[Change], parked: &[Parked]) -> PortResult<()> {
+        let all = || changes.iter().chain(parked.iter().map(|parked| &parked.change));
+        let texts = || all().flat_map(|change| [&change.key, change.document.as_ref().unwrap_or(&change.id)]);
+        let rejected = self.rejected.iter().find(|(text, _)| texts().any(|field| field.contains(text)));
+        if let Some((_, error)) = rejected {
+            return Err(error.clone());
+        }
+        if let Some((most, error)) = &self.longest
+            && texts().map(String::len).sum::<usize>() > *most
+        {
+            return Err(error.clone());
+        }
         let fields = changes.iter().flat_map(|change| [Some(&change.key), change.document.as_ref()]).flatten();
-        match (fields.map(String::len).max(), self.most_bytes) {
+        self.takes_bytes(fields.map(String::len).max())
+    }
+
+    /// Fails if a document or the vectors of these records exceed the limit.
+    pub(super) fn takes_records(&self, records: &[Embedded]) -> PortResult<()> {
+        let document = |record: &Embedded| record.change.document.as_ref().map_or(0, String::len);
+        let sizes = records.iter().map(|record| document(record).max(size_of_val(record.vectors.values())));
+        self.takes_bytes(sizes.max())
+    }
+
+    fn takes_bytes(&self, largest: Option<usize>) -> PortResult<()> {
+        match (largest, self.most_bytes) {
             (Some(bytes), Some(most)) if bytes > most => {
                 Err(PortError::transient("Protocol error: invalid bulk length"))
             }
@@ -364,7 +402,7 @@ impl State {
             return harm(format!("the stream {} was deleted", stage.stream));
         }
         if added - length > trimmed {
-            return harm(format!("entries of {} were deleted by somebody else", stage.stream));
+            return harm(format!("entries of {} were deleted by another client", stage.stream));
         }
         None
     }

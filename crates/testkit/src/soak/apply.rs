@@ -1,10 +1,11 @@
 //! Applies writes to MongoDB.
 
-use bson::doc;
+use bson::{RawDocumentBuf, doc};
 use futures::FutureExt as _;
-use mongodb::error::Result;
+use mongodb::error::{Error, Result};
 use mongodb::{ClientSession, Collection, Database};
 
+use super::documents::{UNDECODABLE, undecodable};
 use super::operations::{Step, Write};
 
 /// Applies all steps; returns the number of changed documents.
@@ -53,6 +54,15 @@ async fn apply_step(database: &Database, session: &mut ClientSession, step: &Ste
         Step::Drop { collection } => {
             of(collection).drop().session(session).await?;
             1
+        }
+        Step::InsertUndecodable { serial } => {
+            let command = RawDocumentBuf::from_bytes(undecodable(*serial)).map_err(Error::custom)?;
+            let answer = database.run_raw_command(command).session(session).await?;
+            u64::try_from(answer.get_i32("n").unwrap_or_default()).unwrap_or_default()
+        }
+        Step::DeleteUndecodable { serial } => {
+            let filter = doc! { "serial": serial };
+            of(UNDECODABLE).delete_many(filter).session(session).await?.deleted_count
         }
     })
 }

@@ -7,12 +7,16 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 
+use super::endpoint::MARKER;
+
 /// The indexed database.
 pub(super) const DATABASE: &str = "soak";
 /// Its indexed collections; the last one is small and is dropped from time to time.
 pub(super) const COLLECTIONS: [&str; 4] = ["tickets", "notes", "things", "scratch"];
 /// Index of the droppable collection in [`COLLECTIONS`].
 pub(super) const SCRATCH: usize = 3;
+/// An indexed collection of documents whose `_id` is invalid UTF-8. Each has one chunk and a unique `serial`.
+pub(super) const UNDECODABLE: &str = "undecodable";
 /// A collection that must not be indexed.
 pub(super) const FOREIGN: &str = "private";
 
@@ -90,8 +94,36 @@ pub(super) fn twin(id: &Bson) -> Option<Bson> {
     }
 }
 
-/// Field of documents that Qdrant cannot store.
+/// Field of documents that cannot be indexed.
 pub(super) const POISON: &str = "poison";
+
+/// The `_id` of poison of this kind.
+pub(super) fn poison_id(hostile: Hostile, number: i32) -> String {
+    format!("{POISON}/{}/{number}", if hostile == Hostile::Unembeddable { "text" } else { "deep" })
+}
+
+/// The explanation of a dead letter with this document, and the expected reasons; `None` if it is none of the poison.
+/// Under faults the last attempt of several may remain without a response.
+pub(super) fn expected_reasons(document: &str) -> Option<(&'static str, &'static [&'static str])> {
+    if document.contains(&format!("{POISON}/text/")) {
+        Some(("unembeddable text", &["returned 500", "no response from the embedder"]))
+    } else if document.contains(&format!("{POISON}/deep/")) {
+        Some(("nested too deep", &["levels of nested"]))
+    } else {
+        None
+    }
+}
+
+/// The command that inserts a document with an invalid UTF-8 `_id`.
+pub(super) fn undecodable(serial: i64) -> Vec<u8> {
+    const PLACE: &str = "????";
+    let document = doc! { "_id": format!("{PLACE}/{serial}"), "serial": serial, "subject": format!("Odd {serial}") };
+    let command = doc! { "insert": UNDECODABLE, "documents": [document] };
+    let mut bytes = command.to_vec().expect("a document");
+    let at = bytes.windows(PLACE.len()).position(|window| window == PLACE.as_bytes()).expect("it is there");
+    bytes[at..at + PLACE.len()].copy_from_slice(b"\xe8\xff/\xc3");
+    bytes
+}
 
 /// Maximum nesting that Qdrant stores. MongoDB stores deeper documents.
 const DEEPEST: usize = 120;
@@ -107,10 +139,20 @@ pub(super) enum Hostile {
     Strange,
     /// Nested deeper than Qdrant stores: has to be parked.
     Poison,
+    /// A text for which the embedder answers 500: has to be parked.
+    Unembeddable,
+    /// An `_id` of invalid UTF-8, in a separate collection.
+    Undecodable,
 }
 
 impl Hostile {
-    pub(super) const ALL: [Self; 4] = [Self::Deep, Self::Huge, Self::Strange, Self::Poison];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Deep, Self::Huge, Self::Strange, Self::Poison, Self::Unembeddable, Self::Undecodable];
+
+    /// Whether it cannot be indexed.
+    pub(super) fn is_poison(self) -> bool {
+        matches!(self, Self::Poison | Self::Unembeddable)
+    }
 
     /// Its row in the report.
     pub(super) fn kind(self) -> &'static str {
@@ -119,6 +161,8 @@ impl Hostile {
             Self::Huge => "insert huge",
             Self::Strange => "insert strange",
             Self::Poison => "insert poison",
+            Self::Unembeddable => "insert unembeddable",
+            Self::Undecodable => "insert undecodable",
         }
     }
 }
@@ -146,6 +190,12 @@ pub(super) fn make_hostile(document: &mut Document, hostile: Hostile, rng: &mut 
             document.insert(POISON, true);
             document.insert("body", nested(rng, DEEPEST + 30));
         }
+        Hostile::Unembeddable => {
+            document.insert(POISON, true);
+            document.insert("content", format!("{MARKER} {serial}"));
+        }
+        // See `undecodable`.
+        Hostile::Undecodable => {}
     }
 }
 

@@ -13,8 +13,9 @@
 //! - **The verdict is the oracle's.** After all faults are healed, index and source are read completely, every document
 //!   and every point, until they are equal and both streams are drained, or the timeout expires. Services that exited
 //!   on their own or did not stop on SIGTERM are failures too.
-//! - **Every dead letter is explained.** Some documents are deep, huge or strange, and have to be indexed. Some are
-//!   poison: nested deeper than Qdrant stores. Each of those has to become a dead letter, and no other document may.
+//! - **Every dead letter is explained.** Some documents are deep, huge or strange, or have an `_id` of invalid UTF-8, and
+//!   have to be indexed. Some are poison: nested deeper than Qdrant stores, or with a text for which the embedder
+//!   answers 500. Each of those has to become a dead letter with that reason, and no other document may.
 //!
 //! ```text
 //!  writer ─────────────▶ mongod        redis-server        Qdrant ◀──── oracle
@@ -33,6 +34,7 @@
 
 mod apply;
 mod documents;
+mod endpoint;
 mod faults;
 mod inject;
 mod operations;

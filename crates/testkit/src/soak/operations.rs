@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::documents::{
-    COLLECTIONS, FOREIGN, Hostile, Length, POISON, SCRATCH, document, id, make_hostile, single_ids, text, twin,
+    COLLECTIONS, FOREIGN, Hostile, Length, SCRATCH, document, id, make_hostile, poison_id, single_ids, text, twin,
 };
 
 /// Number of frequently changed documents.
@@ -40,6 +40,13 @@ pub(super) enum Step {
     Drop {
         collection: &'static str,
     },
+    /// Inserts a document with an invalid UTF-8 `_id`.
+    InsertUndecodable {
+        serial: i64,
+    },
+    DeleteUndecodable {
+        serial: i64,
+    },
 }
 
 /// A write, the unit of counting.
@@ -61,13 +68,22 @@ pub(super) struct Planner {
     /// Per collection in [`COLLECTIONS`].
     there: [Vec<Bson>; COLLECTIONS.len()],
     gone: [Vec<Bson>; COLLECTIONS.len()],
+    /// Serials of documents with an invalid UTF-8 `_id`.
+    undecodable: Vec<i64>,
 }
 
 impl Planner {
     pub(super) fn new(seed: u64) -> Self {
         let gone = std::array::from_fn(|place| if place == SCRATCH { Vec::new() } else { single_ids() });
         // The first numbers belong to the hot documents.
-        Self { rng: StdRng::seed_from_u64(seed), serial: 0, next_number: 100, there: Default::default(), gone }
+        Self {
+            rng: StdRng::seed_from_u64(seed),
+            serial: 0,
+            next_number: 100,
+            there: Default::default(),
+            gone,
+            undecodable: Vec::new(),
+        }
     }
 
     /// The next write.
@@ -174,16 +190,19 @@ impl Planner {
     /// has one explanation.
     fn hostile(&mut self, place: usize) -> Write {
         let hostile = Hostile::ALL[self.rng.random_range(0..Hostile::ALL.len())];
+        if hostile == Hostile::Undecodable {
+            return self.undecodable();
+        }
         let id = match hostile {
-            Hostile::Poison => Bson::String(format!("{POISON}/{}", self.next_number)),
+            Hostile::Poison | Hostile::Unembeddable => Bson::String(poison_id(hostile, self.next_number)),
             Hostile::Strange => Bson::String(format!("\u{1b}[2J/{}/\u{0}\u{7f}\u{202e}", self.next_number)),
             _ => id(&mut self.rng, self.next_number),
         };
         // Dropping a collection would remove the poison that explains a dead letter.
-        let place = if hostile == Hostile::Poison { 0 } else { place };
+        let place = if hostile.is_poison() { 0 } else { place };
         let mut document = self.document(id.clone());
         make_hostile(&mut document, hostile, &mut self.rng, self.serial);
-        if hostile != Hostile::Poison {
+        if !hostile.is_poison() {
             self.there[place].push(id);
         }
         let steps = vec![Step::Insert { collection: COLLECTIONS[place], documents: vec![document] }];
@@ -257,6 +276,20 @@ impl Planner {
         Write { kind: "double update", steps, transaction: true }
     }
 
+    /// Inserts a document with an invalid UTF-8 `_id`, or deletes one.
+    fn undecodable(&mut self) -> Write {
+        let (kind, step) = match self.undecodable.pop() {
+            Some(serial) if self.rng.random_bool(0.3) => ("delete undecodable", Step::DeleteUndecodable { serial }),
+            popped => {
+                self.serial += 1;
+                let serial = i64::try_from(self.serial).unwrap_or_default();
+                self.undecodable.extend(popped.into_iter().chain([serial]));
+                (Hostile::Undecodable.kind(), Step::InsertUndecodable { serial })
+            }
+        };
+        Write { kind, steps: vec![step], transaction: false }
+    }
+
     fn drop_and_recreate(&mut self) -> Write {
         let mut dropped = std::mem::take(&mut self.there[SCRATCH]);
         let mut steps = vec![Step::Drop { collection: COLLECTIONS[SCRATCH] }];
@@ -290,7 +323,7 @@ mod tests {
         // Compared as text, because NaN does not equal itself.
         assert!(format!("{first:?}") == format!("{second:?}"));
         let kinds: HashSet<_> = first.iter().map(|write| write.kind).collect();
-        assert_eq!(kinds.len(), 20, "{kinds:?}");
+        assert_eq!(kinds.len(), 23, "{kinds:?}");
     }
 
     #[test]

@@ -51,7 +51,9 @@ pub struct SoakReport {
     pub surplus_chunks: Vec<String>,
     /// Documents in MongoDB that cannot be indexed, and are dead letters as expected.
     pub parked: u64,
-    /// Dead letters of indexable documents, with the reason.
+    /// Dead letters by explanation.
+    pub explained_dead_letters: BTreeMap<String, u64>,
+    /// Dead letters of indexable documents, or with an unexpected reason.
     pub unexplained_dead_letters: Vec<String>,
     /// Documents that cannot be indexed but have no dead letter.
     pub without_dead_letter: Vec<String>,
@@ -90,6 +92,11 @@ impl SoakReport {
             extra: found.extra,
             surplus_chunks: found.surplus_chunks,
             parked: found.parked.len() as u64,
+            explained_dead_letters: verdict
+                .explained
+                .into_iter()
+                .map(|(explanation, count)| (explanation.to_owned(), count))
+                .collect(),
             unexplained_dead_letters: verdict.unexplained,
             without_dead_letter: verdict.forgotten,
             streams: verdict.stages,
@@ -148,7 +155,10 @@ impl fmt::Display for SoakReport {
         for (name, found) in self.differences() {
             row(name, found.len() as u64, "")?;
         }
-        row("parked", self.parked, "nested too deep, as expected")?;
+        row("parked", self.parked, "as expected")?;
+        for (explanation, letters) in &self.explained_dead_letters {
+            row(&format!("  {explanation}"), *letters, "dead letters")?;
+        }
         for stream in &self.streams {
             let state = if stream.drained { "drained" } else { "NOT drained" };
             row(stream.stream, stream.lag.unwrap_or_default() + stream.pending, state)?;

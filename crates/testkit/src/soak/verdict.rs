@@ -1,9 +1,9 @@
 //! Checks whether the index equals the source after healing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::documents::{COLLECTIONS, DATABASE, POISON};
+use super::documents::{COLLECTIONS, DATABASE, POISON, UNDECODABLE, expected_reasons};
 use super::redis::{self, Backlog, Parked};
 use super::tally::Tally;
 use super::world::World;
@@ -20,7 +20,9 @@ pub(super) struct Verdict {
     pub(super) took: Option<Duration>,
     pub(super) report: Report,
     pub(super) stages: Vec<Backlog>,
-    /// Reasons of dead letters of indexable documents.
+    /// Number of dead letters by explanation.
+    pub(super) explained: BTreeMap<&'static str, u64>,
+    /// Reasons of dead letters of indexable documents, and unexpected reasons of others.
     pub(super) unexplained: Vec<String>,
     /// Documents that cannot be indexed but have no dead letter.
     pub(super) forgotten: Vec<String>,
@@ -50,8 +52,8 @@ pub(super) async fn wait(
             Some(Ok(report)) if last || report.is_equal() => {
                 let took = (drained && report.is_equal()).then(|| healed.elapsed());
                 let letters = redis::parked(&url).await.map_err(|error| SoakError::DeadLetters(error.to_string()))?;
-                let (unexplained, forgotten) = explain(&letters, &report.parked);
-                return Ok(Verdict { took, report, stages, unexplained, forgotten });
+                let Explained { explained, unexplained, forgotten } = explain(&letters, &report.parked);
+                return Ok(Verdict { took, report, stages, explained, unexplained, forgotten });
             }
             Some(Err(error)) if last => return Err(error.into()),
             _ => {}
@@ -65,14 +67,28 @@ pub(super) async fn wait(
     }
 }
 
-/// Returns dead letters without explanation, and parked documents without a dead letter. A poisonous document may have
-/// several: faults make the producer append it again.
-fn explain(letters: &[Parked], parked: &[String]) -> (Vec<String>, Vec<String>) {
-    let poisonous = |letter: &&Parked| letter.document.contains(&format!("{POISON}/"));
-    let unexplained = letters.iter().filter(|letter| !poisonous(letter)).map(|letter| letter.reason.clone()).collect();
+#[derive(Debug, Default, PartialEq)]
+struct Explained {
+    explained: BTreeMap<&'static str, u64>,
+    unexplained: Vec<String>,
+    forgotten: Vec<String>,
+}
+
+/// Explains each dead letter by its document and reason. A poisonous document may have several: faults make the
+/// producer append it again.
+fn explain(letters: &[Parked], parked: &[String]) -> Explained {
+    let mut found = Explained::default();
+    for letter in letters {
+        match expected_reasons(&letter.document) {
+            Some((explanation, reasons)) if reasons.iter().any(|reason| letter.reason.contains(reason)) => {
+                *found.explained.entry(explanation).or_default() += 1;
+            }
+            _ => found.unexplained.push(letter.reason.clone()),
+        }
+    }
     let known: HashSet<&str> = letters.iter().map(|letter| letter.document.as_str()).collect();
-    let forgotten = parked.iter().filter(|document| !known.contains(document.as_str())).cloned().collect();
-    (unexplained, forgotten)
+    found.forgotten = parked.iter().filter(|document| !known.contains(document.as_str())).cloned().collect();
+    found
 }
 
 async fn oracle(world: &World, options: &SoakOptions) -> Result<Oracle, SoakError> {
@@ -85,6 +101,7 @@ async fn oracle(world: &World, options: &SoakOptions) -> Result<Oracle, SoakErro
         collection: "documents".into(),
     });
     let oracle = oracle.await?.with_text(text_of).with_parked(|document| document.contains_key(POISON));
+    let oracle = oracle.with_undecodable(UNDECODABLE);
     Ok(match options.embed.clone() {
         Some(embed) => oracle.with_vectors(move |text| embed(text)),
         None => oracle,
@@ -97,12 +114,19 @@ mod tests {
 
     #[test]
     fn dead_letters_are_matched_with_poisonous_documents() {
-        let letter = |document: &str| Parked { document: document.to_owned(), reason: format!("why {document}") };
-        let letters =
-            [letter("soak.tickets \"poison/1\""), letter("soak.notes 7"), letter("soak.tickets \"poison/1\"")];
-        let parked = ["soak.tickets \"poison/1\"", "soak.tickets \"poison/2\""].map(str::to_owned);
-        let (unexplained, forgotten) = explain(&letters, &parked);
-        assert_eq!(unexplained, ["why soak.notes 7"]);
-        assert_eq!(forgotten, ["soak.tickets \"poison/2\""]);
+        let letter = |document: &str, reason: &str| Parked { document: document.to_owned(), reason: reason.to_owned() };
+        let (deep, text) = ("150 levels of nested objects and arrays", "the embedder returned 500: injected");
+        let letters = [
+            letter("soak.tickets \"poison/deep/1\"", deep),
+            letter("soak.notes 7", "timeout"),
+            letter("soak.tickets \"poison/deep/1\"", deep),
+            letter("soak.tickets \"poison/text/2\"", text),
+            letter("soak.tickets \"poison/text/3\"", deep),
+        ];
+        let parked = ["soak.tickets \"poison/deep/1\"", "soak.tickets \"poison/deep/2\""].map(str::to_owned);
+        let found = explain(&letters, &parked);
+        assert_eq!(found.explained, BTreeMap::from([("nested too deep", 2), ("unembeddable text", 1)]));
+        assert_eq!(found.unexplained, ["timeout", deep]);
+        assert_eq!(found.forgotten, ["soak.tickets \"poison/deep/2\""]);
     }
 }

@@ -7,7 +7,8 @@ use tidewheel_local::provision::Provisioner;
 use tidewheel_local::stack::{Fsync, Launch, Server, Stack, StackError, StackOptions};
 use tidewheel_local::{ServerKind, silent};
 
-use super::documents::{COLLECTIONS, DATABASE};
+use super::documents::{COLLECTIONS, DATABASE, UNDECODABLE};
+use super::endpoint::Endpoint;
 use super::faults::Link;
 use super::service::{Kind, Service};
 use super::tally::Tally;
@@ -26,6 +27,7 @@ pub(super) struct World {
     pub(super) stack: Stack,
     pub(super) services: Vec<Service>,
     links: Vec<(Link, Proxy)>,
+    _endpoint: Endpoint,
 }
 
 impl World {
@@ -38,6 +40,7 @@ impl World {
         let stack = Stack::start(wanted, &Provisioner::new(silent())?, silent()).await?;
         let embedder = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let embedder = embedder.map_err(SoakError::io("find a free port for the embedder"))?.to_string();
+        let endpoint = Endpoint::start(embedder.clone()).await.map_err(SoakError::io("start a proxy"))?;
         let local = |port: u16| format!("127.0.0.1:{port}");
         let qdrant = stack.qdrant.as_ref().and_then(Server::grpc_port).ok_or(StackError::NoQdrant)?;
         let mut links = Vec::new();
@@ -45,11 +48,11 @@ impl World {
             (Link::MongoDb, local(stack.mongod.port())),
             (Link::Redis, local(stack.redis.port())),
             (Link::Qdrant, local(qdrant)),
-            (Link::Embedder, embedder.clone()),
+            (Link::Embedder, endpoint.address().to_string()),
         ] {
             links.push((link, Proxy::start(server).await.map_err(SoakError::io("start a proxy"))?));
         }
-        let mut world = Self { stack, services: Vec::new(), links };
+        let mut world = Self { stack, services: Vec::new(), links, _endpoint: endpoint };
         let logs = options.folder.join("logs");
         std::fs::create_dir_all(&logs).map_err(SoakError::io(format!("create {}", logs.display())))?;
         let settings = options.folder.join("tidewheel.toml");
@@ -93,7 +96,7 @@ impl World {
             redis = self.link(Link::Redis).address(),
             qdrant = self.link(Link::Qdrant).address(),
             through_proxy = self.link(Link::Embedder).address(),
-            collections = COLLECTIONS,
+            collections = COLLECTIONS.iter().chain([&UNDECODABLE]).collect::<Vec<_>>(),
             model = SoakOptions::MODEL,
         )
     }

@@ -16,6 +16,9 @@ use crate::times;
 /// Dead letters per page: each can be as large as a document.
 const PAGE: usize = 50;
 
+/// Dead letters to act on at once, without their documents.
+const AT_ONCE: usize = 500;
+
 /// A filter for dead letters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filter {
@@ -87,7 +90,7 @@ pub(crate) struct LetterView {
     /// Id of the entry in its stage.
     pub(crate) entry: String,
     pub(crate) reason: String,
-    /// Without attempts that failed for a transient reason.
+    /// Failed attempts while the server worked for others.
     pub(crate) attempts: u32,
     /// RFC 3339 in UTC.
     pub(crate) parked_at: String,
@@ -218,6 +221,51 @@ pub(crate) async fn list(letters: &dyn DeadLetters, filter: &Filter, limit: usiz
     Ok(listing)
 }
 
+/// Reads the matching dead letters page by page, without their documents. Those that arrive meanwhile are left: a retried
+/// one may be parked again.
+pub(crate) struct Pages<'a> {
+    letters: &'a dyn DeadLetters,
+    filter: &'a Filter,
+    /// The remaining stages, the last one first.
+    stages: Vec<StageName>,
+    /// The last one read of the current stage, and the number of those that are left.
+    place: Option<(EntryId, u64)>,
+    now: u64,
+}
+
+impl<'a> Pages<'a> {
+    pub(crate) fn new(letters: &'a dyn DeadLetters, filter: &'a Filter) -> Self {
+        let mut stages: Vec<StageName> = filter.stages().collect();
+        stages.reverse();
+        Self { letters, filter, stages, place: None, now: times::now_ms() }
+    }
+
+    /// The next page, of at most [`AT_ONCE`] and [`PAGE`] dead letters; empty at the end.
+    pub(crate) async fn next(&mut self) -> PortResult<Vec<LetterView>> {
+        let mut found = Vec::new();
+        while let Some(name) = self.stages.last().copied() {
+            let stage = stage_of(name);
+            let (after, left) = match self.place.take() {
+                Some(place) => place,
+                None => (EntryId::zero(), self.letters.count(stage).await?),
+            };
+            let mut page = self.letters.letters(stage, &after, PAGE).await?;
+            page.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            let Some(last) = page.last().map(|letter| letter.id.clone()) else {
+                self.stages.pop();
+                continue;
+            };
+            self.place = Some((last, left - page.len() as u64));
+            let matching = page.into_iter().filter(|letter| self.filter.matches(letter, self.now));
+            found.extend(matching.map(|letter| LetterView::new(name, letter, self.now, false)));
+            if found.len() >= AT_ONCE {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
 /// Outcome of a retry or a deletion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Outcome {
@@ -230,14 +278,19 @@ pub(crate) struct Outcome {
 }
 
 /// Maximum number of dead letters named in the audit log.
-const NAMED: usize = 20;
+pub(crate) const NAMED: usize = 20;
 
 /// The number of dead letters, and the names of the first ones, for the audit log.
 pub(crate) fn named(chosen: &[LetterView]) -> String {
+    named_of(chosen, chosen.len() as u64)
+}
+
+/// Like [`named`], for `count` dead letters of which at least the first [`NAMED`] are given.
+pub(crate) fn named_of(first: &[LetterView], count: u64) -> String {
     let names: Vec<_> =
-        chosen.iter().take(NAMED).map(|letter| format!("{} {}", letter.stage.name(), letter.id)).collect();
-    let more = if chosen.len() > NAMED { ", …" } else { "" };
-    format!("{}: {}{more}", chosen.len(), names.join(", "))
+        first.iter().take(NAMED).map(|letter| format!("{} {}", letter.stage.name(), letter.id)).collect();
+    let more = if count > names.len() as u64 { ", …" } else { "" };
+    format!("{count}: {}{more}", names.join(", "))
 }
 
 impl std::ops::AddAssign for Outcome {
@@ -289,6 +342,7 @@ fn ids(chosen: &[LetterView], stage: StageName, wanted: impl Fn(&LetterView) -> 
 #[cfg(test)]
 mod tests {
     use tidewheel_core::ports::{DeadLetter, Fence, FenceTarget, Queue as _, Settlement as _, Tombstones as _};
+    use tidewheel_stores::redis::keys::STAGE_1;
     use tidewheel_stores::redis::wire::RawFields;
     use tidewheel_testkit::contracts::samples::{change, embedded};
     use tidewheel_testkit::fakes::streams::FakeStreams;
@@ -399,5 +453,30 @@ mod tests {
         ] {
             assert_eq!(plain_id(extended), shown);
         }
+    }
+
+    #[tokio::test]
+    async fn pages_bound_what_is_acted_on_at_once_and_reach_every_dead_letter_once() {
+        let streams = FakeStreams::new();
+        let fields: RawFields = vec![(b"reason".to_vec(), b"why".to_vec())];
+        for _ in 0..2 * AT_ONCE + 7 {
+            streams.add_raw(STAGE_1.dead_letters, fields.clone());
+        }
+        let (letters, filter) = (streams.dead_letters(), Filter::default());
+        let mut pages = Pages::new(&letters, &filter);
+        let (mut done, mut count) = (0, 0);
+        loop {
+            let page = pages.next().await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            assert!(page.len() < AT_ONCE + PAGE, "{}", page.len());
+            // A retried one that is parked again at once.
+            streams.add_raw(STAGE_1.dead_letters, fields.clone());
+            done += discard(&letters, &page).await.unwrap().done;
+            count += 1;
+        }
+        assert_eq!((done, count), (2 * AT_ONCE as u64 + 7, 3));
+        assert_eq!(letters.count(Stage::Raw).await.unwrap(), 3, "those that arrived meanwhile");
     }
 }

@@ -68,6 +68,8 @@ async fn reread(ports: &Ports<'_>, chosen: &[LetterView]) -> PortResult<Outcome>
             let mut rows: HashMap<String, _> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
             let (mut changes, mut settled) = (Vec::new(), BTreeMap::<StageName, Vec<EntryId>>::new());
             for (key, letter) in letters {
+                // On an idle source the time may be the one of the parked change, whose removal must not win.
+                let version = version_of(letter).map_or(version, |parked| version.max(parked));
                 let change = |operation, id, document| Change {
                     operation,
                     namespace: namespace.clone(),
@@ -102,6 +104,13 @@ async fn reread(ports: &Ports<'_>, chosen: &[LetterView]) -> PortResult<Outcome>
         }
     }
     Ok(outcome)
+}
+
+fn version_of(letter: &LetterView) -> Option<Version> {
+    match &letter.record {
+        RecordView::Change { version, .. } => version.parse().ok(),
+        RecordView::Unreadable { .. } => None,
+    }
 }
 
 #[cfg(test)]
@@ -150,7 +159,15 @@ mod tests {
         };
         let gone = r#"{"$numberInt":"3"}"#;
         let keys = [r#"{"$numberInt":"1"}"#, r#"{"$numberInt":"2"}"#, gone, &tidewheel_core::key::clipped("x")];
-        journal.append_and_park(None, &[], &keys.map(parked), &checkpoint).await.unwrap();
+        let mut letters_of = keys.map(parked);
+        let newest = Version {
+            epoch: 3,
+            time: ClusterTime { seconds: u32::MAX, increment: 1 },
+            ordinal: 1,
+            ..Version::default()
+        };
+        letters_of[0].change.version = newest;
+        journal.append_and_park(None, &[], &letters_of, &checkpoint).await.unwrap();
         streams.limit(60);
         let chosen = list(&letters, &Filter::default(), 10, false).await.unwrap().letters;
         assert!(chosen.iter().all(|letter| letter.reread));
@@ -160,8 +177,10 @@ mod tests {
         let outcome = reread(&ports, &chosen).await.unwrap();
         assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 0 });
         let entries = streams.records::<Change>(Stage::Raw.name()).into_iter().map(|(_, change)| change);
-        let sent: Vec<_> = entries.map(|change| (change.operation, change.key, change.version.epoch)).collect();
-        assert_eq!(sent, [(Operation::Read, keys[0].to_owned(), 3), (Operation::Delete, gone.to_owned(), 3)]);
+        let sent: Vec<Change> = entries.collect();
+        let brief = sent.iter().map(|change| (change.operation, change.key.as_str(), change.version.epoch));
+        assert_eq!(brief.collect::<Vec<_>>(), [(Operation::Read, keys[0], 3), (Operation::Delete, gone, 3)]);
+        assert_eq!(sent[0].version, newest, "not older than the parked change");
         let left = list(&letters, &Filter::default(), 10, false).await.unwrap();
         assert_eq!(left.matching, 2, "the one that is still too large, and the one with an unknown key");
     }

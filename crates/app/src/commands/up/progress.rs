@@ -61,6 +61,7 @@ impl Bars {
             }
             Event::Waiting { part } => self.print(&format!("waiting for another process to download {part}")),
             Event::Skipped { part, reason } => self.print(&styled(DIM, format_args!("{part}: {reason}"))),
+            Event::Warned { part, reason } => self.print(&format!("{} {part}: {reason}", styled(WARN, "!"))),
             Event::Compiling { what, done, total } => self.compiling(what, done, total),
             Event::Compiled { what, took } => {
                 if let Some(bar) = self.compiling.lock().unwrap_or_else(PoisonError::into_inner).take() {

@@ -9,7 +9,6 @@ import * as overview from "./pages/overview.js";
 import * as replays from "./pages/replays.js";
 import * as search from "./pages/search.js";
 import { state } from "./state.js";
-import { STATES } from "./verdict.js";
 
 const PAGES = [
   { path: "/", key: "o", label: "Overview", picture: "overview", page: overview },
@@ -124,7 +123,7 @@ state.addEventListener("look", () => {
   // Announce state changes only: numbers change constantly.
   if (verdict.state !== announced) {
     announced = verdict.state;
-    text(document.getElementById("announce"), `${STATES[verdict.state]?.word ?? ""}. ${verdict.summary}`);
+    text(document.getElementById("announce"), verdict.summary);
     entitle();
   }
   const parked = stages.reduce((sum, stage) => sum + (stage.dead_letters ?? 0), 0);

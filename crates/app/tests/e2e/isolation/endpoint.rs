@@ -19,7 +19,8 @@ pub const LIMIT: usize = 10;
 pub const DIMENSION: usize = 8;
 
 /// Markers of texts for which it fails, each with another fault.
-pub const BAD: [&str; 6] = ["REJECTED", "NAN", "CRASH", "DROPPED", "FIREWALL", "HANGS"];
+pub const BAD: [&str; 11] =
+    ["REJECTED", "NAN", "CRASH", "DROPPED", "FIREWALL", "HANGS", "EMPTY", "SHORTER", "LONGER", "NULL", "REDIRECTED"];
 
 /// Response to every request during an outage.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +118,9 @@ async fn answer(State(endpoint): State<Endpoint>, uri: Uri, Json(body): Json<Val
     if holds("FIREWALL") {
         return (StatusCode::FORBIDDEN, "<html>Request blocked</html>").into_response();
     }
+    if holds("REDIRECTED") {
+        return (StatusCode::FOUND, [("location", "/blocked.html")], "").into_response();
+    }
     if holds("HANGS") {
         tokio::time::sleep(Duration::from_secs(60)).await;
     }
@@ -126,7 +130,14 @@ async fn answer(State(endpoint): State<Endpoint>, uri: Uri, Json(body): Json<Val
         return Body::from_stream(broken).into_response();
     }
     let answered = texts.iter().filter(|text| !text.contains("DROPPED"));
-    let data: Vec<Value> =
-        answered.map(|text| json!({"embedding": vector_of(text, lenient.unwrap_or(DIMENSION))})).collect();
+    let embedding = |text: &String| match lenient {
+        Some(dimension) => json!(vector_of(text, dimension)),
+        None if text.contains("EMPTY") => json!([]),
+        None if text.contains("SHORTER") => json!(vector_of(text, DIMENSION - 1)),
+        None if text.contains("LONGER") => json!(vector_of(text, 2 * DIMENSION)),
+        None if text.contains("NULL") => Value::Null,
+        None => json!(vector_of(text, DIMENSION)),
+    };
+    let data: Vec<Value> = answered.map(|text| json!({"embedding": embedding(text)})).collect();
     Json(json!({"data": data, "model": "fake"})).into_response()
 }

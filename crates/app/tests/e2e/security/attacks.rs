@@ -6,10 +6,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::super::clients::http;
-use super::{Servers, TIMEOUT};
+use super::{Servers, TIMEOUT, grpc, grpc_client};
 
 /// More than the servers' limit of open files.
 const CONNECTIONS: usize = 1_100;
+
+/// The first bytes of an HTTP/2 connection.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Raises this process' own limit of open files.
 fn allow_connections() {
@@ -28,12 +31,12 @@ async fn idle_and_slow_connections_do_not_block_servers() {
         b"POST /encode HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{",
         b"POST /api/search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n",
     ];
-    let qdrant = servers.local_qdrant().await;
+    let qdrant = servers.local_qdrant("").await;
     for (table, url, path) in [
         ("embedder", servers.url("embedder"), "/ready"),
         ("http", servers.url("http"), "/health"),
         ("console", servers.url("console"), "/api/session"),
-        ("local Qdrant", qdrant, "/readyz"),
+        ("local Qdrant", qdrant.rest.clone(), "/readyz"),
     ] {
         let mut held = Vec::new();
         for number in 0..CONNECTIONS {
@@ -48,6 +51,25 @@ async fn idle_and_slow_connections_do_not_block_servers() {
             }
         }
         drop(held);
+    }
+
+    // gRPC: nothing, a part of the HTTP/2 preface, no request, and a request without its body.
+    let settings = [PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
+    // HEADERS with POST, http, / from HPACK's static table; the stream stays open.
+    let open = [&settings[..], &[0, 0, 3, 1, 4, 0, 0, 0, 1, 0x83, 0x86, 0x84]].concat();
+    let starts: [&[u8]; 4] = [b"", &PREFACE[..9], &settings, &open];
+    let mut held = Vec::new();
+    for number in 0..CONNECTIONS {
+        let connecting = TcpStream::connect(qdrant.grpc.trim_start_matches("http://"));
+        let mut socket = tokio::time::timeout(TIMEOUT, connecting).await.expect("gRPC").unwrap();
+        let _ = socket.write_all(starts[number % starts.len()]).await;
+        held.push(socket);
+        if number % 100 == 99 {
+            let client = grpc_client([127, 0, 0, 1]);
+            let asking = grpc(&client, &qdrant.grpc, None);
+            let (code, body) = tokio::time::timeout(TIMEOUT, asking).await.expect("gRPC").unwrap();
+            assert!(code == 0 && body.contains("qdrant"), "gRPC behind {number} connections: {code} {body:?}");
+        }
     }
 }
 

@@ -3,62 +3,85 @@
 use std::time::{Duration, Instant};
 
 use super::super::clients::http;
-use super::{Servers, TIMEOUT};
+use super::{Servers, TIMEOUT, grpc, grpc_client};
 
 const TOKEN: &str = "a long token for tests";
+
+/// The gRPC port of the local Qdrant.
+const GRPC: &str = "gRPC";
+
+/// Sends a token to a server. Returns 200, 401 or 429, for gRPC what corresponds to them, and whether the response says when to
+/// retry.
+async fn ask(table: &str, url: &str, http: &reqwest::Client, token: Option<&str>) -> (u16, bool) {
+    if table == GRPC {
+        let (code, _) = grpc(http, url, token).await.unwrap();
+        let status = match code {
+            0 => 200,
+            16 => 401,
+            8 => 429,
+            other => panic!("gRPC status {other}"),
+        };
+        return (status, true);
+    }
+    let request = if table == "console" {
+        http.post(url).header("content-type", "application/json").body("{}")
+    } else {
+        http.get(url)
+    };
+    let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
+    let answer = request.send().await.unwrap();
+    (answer.status().as_u16(), answer.headers().contains_key("retry-after"))
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_tokens_are_logged_and_throttled_on_every_server() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let tokens: String = super::TABLES.map(|table| format!("{table}.token = {TOKEN:?}\n")).concat();
-    let servers = Servers::start(&tokens).await;
-    for (number, (table, path, log)) in
-        [("embedder", "/info", "embedder"), ("http", "/metrics", "embedder"), ("console", "/api/session", "console")]
-            .into_iter()
-            .enumerate()
+    let mut servers = Servers::start(&tokens).await;
+    let qdrant = servers.local_qdrant(TOKEN).await;
+    for (number, (table, url, log)) in [
+        ("embedder", servers.url("embedder") + "/info", "embedder"),
+        ("http", servers.url("http") + "/metrics", "embedder"),
+        ("console", servers.url("console") + "/api/session", "console"),
+        ("local Qdrant", qdrant.rest + "/collections", "local Qdrant"),
+        (GRPC, qdrant.grpc, "local Qdrant"),
+    ]
+    .into_iter()
+    .enumerate()
     {
         // Not 127.0.0.1, from which the console calls the embedder with the right token.
-        let address = std::net::IpAddr::from([127, 0, 0, 10 + number as u8]);
-        let http = reqwest::Client::builder().local_address(address).build().unwrap();
-        let ask = async |token: Option<&str>| {
-            let url = format!("{}{path}", servers.url(table));
-            let request = if table == "console" {
-                http.post(url).header("content-type", "application/json").body("{}")
-            } else {
-                http.get(url)
-            };
-            let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
-            request.send().await.unwrap()
+        let address = [127, 0, 0, 10 + number as u8];
+        let http = match table {
+            GRPC => grpc_client(address),
+            _ => reqwest::Client::builder().local_address(std::net::IpAddr::from(address)).build().unwrap(),
         };
-        assert_eq!(ask(None).await.status(), 401, "{table}");
+        let address = std::net::IpAddr::from(address);
+        let status = async |token: Option<&str>| ask(table, &url, &http, token).await.0;
+        assert_eq!(status(None).await, 401, "{table}");
         let before = servers.log(log).matches("wrong token").count();
         let begun = Instant::now();
-        let throttled = loop {
-            let answer = ask(Some("hunter2 hunter2 hunter2")).await;
-            if answer.status() == 429 {
-                break answer;
+        loop {
+            let (status, retry_after) = ask(table, &url, &http, Some("hunter2 hunter2 hunter2")).await;
+            if status == 429 {
+                assert!(retry_after || table == "http", "{table}");
+                break;
             }
-            assert_eq!(answer.status(), 401, "{table}");
+            assert_eq!(status, 401, "{table}");
             assert!(begun.elapsed() < TIMEOUT, "{table} is not throttled");
-        };
-        assert!(throttled.headers().contains_key("retry-after") || table == "http", "{table}");
-        assert_eq!(ask(Some(TOKEN)).await.status(), 429, "{table}: the address is throttled even with the right token");
+        }
+        assert_eq!(status(Some(TOKEN)).await, 429, "{table}: the address is throttled even with the right token");
         let text = servers.log(log);
         assert!(text.matches("wrong token").count() >= before + 10, "{text}");
         assert!(text.contains(&address.to_string()) && !text.contains("hunter2") && !text.contains(TOKEN), "{text}");
         // The throttle expires.
-        while ask(Some(TOKEN)).await.status() != 200 {
+        while status(Some(TOKEN)).await != 200 {
             assert!(begun.elapsed() < TIMEOUT, "{table}: the throttle does not expire");
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
         for _ in 0..20 {
-            ask(Some("wrong")).await;
+            status(Some("wrong")).await;
         }
-        assert_eq!(
-            ask(Some(TOKEN)).await.status(),
-            200,
-            "{table}: wrong tokens do not lock out a client with the right one"
-        );
+        assert_eq!(status(Some(TOKEN)).await, 200, "{table}: wrong tokens do not lock out a client with the right one");
     }
     for (table, path) in [("embedder", "/health"), ("embedder", "/ready"), ("http", "/health")] {
         let answer = http().get(format!("{}{path}", servers.url(table))).send().await.unwrap();

@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 use tidewheel_core::ports::SourceEvent;
 
+use super::super::admission::Limits;
 use super::*;
+use crate::parking::OnDeadLetter;
 
 fn time(seconds: u32) -> ClusterTime {
     ClusterTime { seconds, increment: 1 }
@@ -32,7 +34,7 @@ fn batch(events: Vec<SourceEvent>) -> FeedBatch {
 
 /// The step for a batch, without queries of the source and size limits.
 fn follow(checkpoint: &Checkpoint, batch: FeedBatch) -> Step {
-    let (step, read_again) = super::follow(checkpoint, batch, &HashSet::new(), Limits::of(None));
+    let (step, read_again) = super::follow(checkpoint, batch, &HashSet::new(), Rules::NONE);
     assert!(!read_again);
     step
 }
@@ -100,9 +102,9 @@ fn delete_of_a_shard_key_change_in_a_later_batch_depends_on_whether_the_document
     let asked = doubtful(&first.next, &second());
     assert_eq!(asked.into_iter().collect::<Vec<_>>(), [(tickets.clone(), ["1".to_owned()].into())]);
     let present = HashSet::from([(tickets, "1".to_owned())]);
-    let (step, _) = super::follow(&first.next, second(), &present, Limits::of(None));
+    let (step, _) = super::follow(&first.next, second(), &present, Rules::NONE);
     assert_eq!(versions(&step), ["0.12.1.1"], "the one at the same time is skipped");
-    let (step, _) = super::follow(&first.next, second(), &HashSet::new(), Limits::of(None));
+    let (step, _) = super::follow(&first.next, second(), &HashSet::new(), Rules::NONE);
     assert_eq!(versions(&step), ["0.11.1.2", "0.12.1.1"], "deleted since: either order is valid");
     // No query if `_id` identifies the document, or if the time begins with the batch.
     let plain = batch(vec![event(Operation::Delete, 11, None)]);
@@ -115,20 +117,20 @@ fn changes_beyond_the_last_ordinal_trigger_a_comparing_snapshot() {
     let full = Checkpoint { last: (time(11), MAX_ORDINAL - 1), ..checkpoint() };
     let insert = |seconds| event(Operation::Insert, seconds, Some("{}"));
     let open = FeedBatch { through: time(11).before(), ..batch(vec![insert(11), insert(11), insert(11)]) };
-    let (step, read_again) = super::follow(&full, open, &HashSet::new(), Limits::of(None));
+    let (step, read_again) = super::follow(&full, open, &HashSet::new(), Rules::NONE);
     let last = format!("0.11.1.{MAX_ORDINAL}");
     assert_eq!(versions(&step), [last.clone(), last.clone(), last]);
     assert!(!read_again, "more events of this time may follow");
-    let at_end = |batch| super::follow(&step.next, batch, &HashSet::new(), Limits::of(None));
+    let at_end = |batch| super::follow(&step.next, batch, &HashSet::new(), Rules::NONE);
     let (next, read_again) = at_end(batch(vec![insert(12)]));
     assert!(read_again);
     assert_eq!(versions(&next), ["0.12.1.1"]);
     let (next, read_again) = at_end(FeedBatch { through: time(11), ..batch(Vec::new()) });
     assert!(read_again, "an idle source shows that the time is complete");
     let idle = FeedBatch { through: time(12), ..batch(Vec::new()) };
-    assert!(!super::follow(&next.next, idle, &HashSet::new(), Limits::of(None)).1, "once");
+    assert!(!super::follow(&next.next, idle, &HashSet::new(), Rules::NONE).1, "once");
     // Exactly as many as there are ordinals.
-    let (step, read_again) = super::follow(&full, batch(vec![insert(11)]), &HashSet::new(), Limits::of(None));
+    let (step, read_again) = super::follow(&full, batch(vec![insert(11)]), &HashSet::new(), Rules::NONE);
     assert_eq!((versions(&step).len(), read_again), (1, false));
 }
 
@@ -140,16 +142,62 @@ fn changes_that_cannot_be_appended_are_parked_in_the_same_step() {
     let mut deleted = event(Operation::Delete, 12, None);
     deleted.key = "k".repeat(50);
     let events = vec![unreadable, large, event(Operation::Insert, 11, Some("{}")), deleted];
-    let (step, _) = super::follow(&checkpoint(), batch(events), &HashSet::new(), Limits { key: 40, document: 20 });
+    let rules = Rules { limits: Limits { key: 40, document: 20 }, ..Rules::NONE };
+    let (step, _) = super::follow(&checkpoint(), batch(events), &HashSet::new(), rules);
     assert_eq!(versions(&step), ["0.11.1.3"], "the deleted document was never in the index");
     let parked: Vec<_> = step.parked.iter().map(|parked| parked.change.version.to_string()).collect();
     assert_eq!(parked, ["0.11.1.1", "0.11.1.2"]);
     let mut rows = vec![row("1"), row("2")];
     rows[0].document = Err("malformed".into());
     let page = PageRead { namespace: Namespace::new("shop", "tickets"), last: None, count: 2, differing: rows };
-    let step = read(&checkpoint(), page, 99, Limits::of(None));
+    let step = read(&checkpoint(), page, 99, Rules::NONE);
     assert_eq!((step.changes.len(), step.parked.len()), (1, 1));
     assert_eq!(step.next.snapshot, SnapshotState::Running { time: time(10), after: None, rows: 2 });
+}
+
+proptest! {
+    /// With "remove" the same changes are parked and appended as with "keep", and each document of a parked change is
+    /// deleted at the version of that change, unless its key is clipped.
+    #[test]
+    fn parked_changes_remove_older_versions_by_policy(
+        events in prop::collection::vec((prop::sample::select(vec!["fits", "unreadable", "large", "long key"]), 11u32..14), 1..20),
+    ) {
+        let document = |kind: &str| match kind {
+            "unreadable" => Err("malformed".to_owned()),
+            "large" => Ok("x".repeat(21)),
+            _ => Ok("{}".to_owned()),
+        };
+        let mut times: Vec<u32> = events.iter().map(|(_, seconds)| *seconds).collect();
+        times.sort_unstable();
+        let key = |number: usize, kind: &str| if kind == "long key" { "k".repeat(50 + number) } else { number.to_string() };
+        let fed: Vec<_> = events.iter().zip(times).enumerate().map(|(number, ((kind, _), seconds))| SourceEvent {
+            key: key(number, kind),
+            document: Some(document(kind)),
+            ..event(Operation::Update, seconds, None)
+        }).collect();
+        let rows = events.iter().enumerate().map(|(number, (kind, _))| {
+            SourceRow { key: key(number, kind), id: String::new(), document: document(kind) }
+        });
+        let page = PageRead { namespace: Namespace::new("shop", "tickets"), last: None, count: 1, differing: rows.collect() };
+        let keep = Rules { limits: Limits { key: 40, document: 20 }, ..Rules::NONE };
+        let remove = Rules { on_dead_letter: OnDeadLetter::Remove, ..keep };
+        let steps = |rules| [
+            super::follow(&checkpoint(), batch(fed.clone()), &HashSet::new(), rules).0,
+            read(&checkpoint(), page.clone(), 99, rules),
+        ];
+        for (kept, removed) in steps(keep).into_iter().zip(steps(remove)) {
+            prop_assert_eq!(&kept.parked, &removed.parked);
+            prop_assert_eq!(&kept.next, &removed.next);
+            let (deletions, others): (Vec<_>, Vec<_>) =
+                removed.changes.into_iter().partition(|change| change.operation == Operation::Delete);
+            prop_assert_eq!(&kept.changes, &others);
+            let expected: Vec<_> = removed.parked.iter().map(|parked| &parked.change)
+                .filter(|change| !key::is_clipped(&change.key))
+                .map(|change| (change.key.clone(), change.version)).collect();
+            let found: Vec<_> = deletions.into_iter().map(|change| (change.key, change.version)).collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
 }
 
 #[test]
@@ -202,7 +250,7 @@ fn snapshot_reads_at_its_time_and_saves_its_position() {
     let tickets = Namespace::new("shop", "tickets");
     let page =
         PageRead { namespace: tickets.clone(), last: Some("3".into()), count: 3, differing: vec![row("1"), row("2")] };
-    let step = read(&checkpoint(), page, 99, Limits::of(None));
+    let step = read(&checkpoint(), page, 99, Rules::NONE);
     assert_eq!(versions(&step), ["0.10.1.0", "0.10.1.0"]);
     let after = Some((tickets, "3".to_owned()));
     assert_eq!(step.next.snapshot, SnapshotState::Running { time: time(10), after, rows: 3 });

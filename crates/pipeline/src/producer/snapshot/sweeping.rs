@@ -27,6 +27,8 @@ pub(super) struct Sweeping<'a> {
     version: Version,
     ports: &'a ProducerPorts,
     after: Option<Uuid>,
+    /// Maximum points in the next page.
+    points: usize,
     /// The read of the current page. Kept across calls: otherwise a busy feed would never let one finish.
     looking: Option<Looking<'a>>,
     backoff: Backoff,
@@ -36,8 +38,9 @@ pub(super) struct Sweeping<'a> {
 }
 
 impl<'a> Sweeping<'a> {
-    pub(super) fn new(version: Version, after: Option<Uuid>, ports: &'a ProducerPorts) -> Self {
-        Self { version, ports, after, looking: None, backoff: Backoff::for_servers(), gone: 0, pages: 0 }
+    pub(super) fn new(version: Version, after: Option<Uuid>, ports: &'a ProducerPorts, points: usize) -> Self {
+        let points = points.clamp(1, POINTS);
+        Self { version, ports, after, points, looking: None, backoff: Backoff::for_servers(), gone: 0, pages: 0 }
     }
 
     /// The next page. Waits for an unreachable index or source: the feed continues meanwhile.
@@ -46,7 +49,7 @@ impl<'a> Sweeping<'a> {
             let looking = match &mut self.looking {
                 Some(looking) => looking,
                 None => {
-                    let look = look(self.ports, self.version, self.after, Duration::ZERO);
+                    let look = look(self.ports, self.version, (self.after, self.points), Duration::ZERO);
                     self.looking.insert(Box::pin(look))
                 }
             };
@@ -59,6 +62,7 @@ impl<'a> Sweeping<'a> {
                     self.after = Some(page.last);
                     self.gone += page.absent.len() as u64;
                     self.pages += 1;
+                    self.points = (2 * self.points).min(POINTS);
                     return Page::Points(page);
                 }
                 Err(error) => {
@@ -66,7 +70,7 @@ impl<'a> Sweeping<'a> {
                         warn!("failed to sweep orphaned points, retrying: {error}");
                     }
                     let delay = self.backoff.next_delay(error.retry_after);
-                    let look = look(self.ports, self.version, self.after, delay);
+                    let look = look(self.ports, self.version, (self.after, self.points), delay);
                     self.looking = Some(Box::pin(look));
                 }
             }
@@ -90,17 +94,17 @@ impl<'a> Sweeping<'a> {
     }
 }
 
-/// Reads a page of the index after a delay, and determines which of its documents are missing in the source. `None` at
+/// Reads a page of the index of at most this many points after a delay, and determines which of its documents are missing in the source. `None` at
 /// the end.
 async fn look(
     ports: &ProducerPorts,
     version: Version,
-    after: Option<Uuid>,
+    (after, points): (Option<Uuid>, usize),
     delay: Duration,
 ) -> PortResult<Option<PageSwept>> {
     tokio::time::sleep(delay).await;
     let ProducerPorts { source, index, tombstones, .. } = ports;
-    let page = index.page(after, POINTS, STAMP).await?;
+    let page = index.page(after, points, STAMP).await?;
     let Some(last) = page.last().map(|point| point.id) else { return Ok(None) };
     // Before the source is queried, so that a document inserted after this time wins. And after the time of the
     // snapshot, to be newer than every change that it found: an idle MongoDB advances its time every ten seconds.

@@ -40,7 +40,7 @@ for i, name in ipairs({ 'raw', 'embedded' }) do
     if ever < added then
       harm = 'the stream ' .. stream .. ' was deleted'
     elseif ever - length > removed then
-      harm = 'entries of ' .. stream .. ' were deleted by somebody else'
+      harm = 'entries of ' .. stream .. ' were deleted by another client'
     else
       redis.call('HSET', KEYS[3], name, ever, name .. '_removed', ever - length, name .. '_last', newest)
     end

@@ -168,6 +168,28 @@ pub async fn token_resumes_within_a_transaction(harness: &dyn SourceHarness) {
     }
 }
 
+/// A narrow feed starts with one event per batch, and its batches grow: each token resumes after its batch.
+pub async fn narrow_feed_delivers_every_event_once_in_growing_batches(harness: &dyn SourceHarness) {
+    let source = harness.source(&["tickets"]).await;
+    let start = StartAt::Time(source.now().await.unwrap());
+    harness.commit((0..40).map(|number| insert("tickets", json!({"_id": number}))).collect()).await;
+    let all = from(source.as_ref(), start.clone(), 40).await;
+    let mut feed = source.open_narrow(start, 1).await.unwrap();
+    let (mut events, mut sizes) = (Vec::new(), Vec::new());
+    while events.len() < 40 {
+        let batch = with_timeout(feed.next()).await.unwrap();
+        if batch.events.is_empty() {
+            continue;
+        }
+        sizes.push(batch.events.len());
+        events.extend(batch.events);
+        let rest = from(source.as_ref(), StartAt::Token(batch.token), 40 - events.len()).await;
+        assert_eq!(brief(&rest), brief(&all[events.len()..]), "after {} events", events.len());
+    }
+    assert_eq!(brief(&events), brief(&all));
+    assert!(sizes.iter().enumerate().all(|(at, size)| *size <= 1 << at), "{sizes:?}");
+}
+
 /// The start time is inclusive.
 pub async fn start_time_is_inclusive(harness: &dyn SourceHarness) {
     let source = harness.source(&["tickets"]).await;

@@ -166,10 +166,10 @@ impl State {
         self.collections.get(collection)?.get(&Id(id.clone()))
     }
 
-    /// The next batch, and the position after it.
-    pub(super) fn batch(&self, source: &FakeSource, mut position: usize) -> (FeedBatch, usize) {
+    /// The next batch of at most `most` events, and the position after it.
+    pub(super) fn batch(&self, source: &FakeSource, mut position: usize, most: usize) -> (FeedBatch, usize) {
         let (mut events, mut appeared) = (Vec::new(), Vec::new());
-        while events.len() < MAX_EVENTS
+        while events.len() < most.min(MAX_EVENTS)
             && let Some(entry) = self.log.get(position)
         {
             position += 1;
