@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use clap::Args;
 use tidewheel_core::payload::STAMP;
-use tidewheel_core::ports::{Index, Source};
+use tidewheel_core::ports::{IndexReader, Source};
 use tidewheel_core::secret::Secret;
 use tidewheel_pipeline::audit::{AuditOptions, AuditPorts, audit};
 use tidewheel_pipeline::upserter::PayloadOptions;
@@ -104,7 +104,7 @@ async fn read_source(source: &dyn Source) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn read_index(index: &dyn Index) -> Result<(), Box<dyn Error>> {
+async fn read_index(index: &dyn IndexReader) -> Result<(), Box<dyn Error>> {
     let mut after = None;
     loop {
         let page = index.page(after, PAGE, STAMP).await?;

@@ -46,32 +46,38 @@ pub struct PortError {
     pub attempts: u32,
 }
 
-/// The server that failed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Server {
-    /// MongoDB.
-    MongoDb,
-    /// Redis.
-    Redis,
-    /// The embedder.
-    Embedder,
-    /// Qdrant.
-    Qdrant,
-    /// Another server, or unknown.
-    #[default]
-    Other,
+/// The server that failed, as its adapter names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Server {
+    name: &'static str,
+    judges_documents: bool,
 }
 
 impl Server {
+    /// The embedder, whose vectors the processor checks too.
+    pub const EMBEDDER: Self = Self::named("embedder");
+
+    /// An unknown server, or none.
+    pub const OTHER: Self = Self::named("other");
+
+    /// A server that looks into documents, so that any of its errors may be caused by one.
+    pub const fn named(name: &'static str) -> Self {
+        Self { name, judges_documents: true }
+    }
+
+    /// A server that stores documents unseen: none of them causes a fatal error.
+    pub const fn opaque(name: &'static str) -> Self {
+        Self { name, judges_documents: false }
+    }
+
     /// Its name in labels.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::MongoDb => "mongodb",
-            Self::Redis => "redis",
-            Self::Embedder => "embedder",
-            Self::Qdrant => "qdrant",
-            Self::Other => "other",
-        }
+        self.name
+    }
+
+    /// Whether a document can be the cause of a fatal error.
+    pub fn judges_documents(self) -> bool {
+        self.judges_documents
     }
 }
 
@@ -144,7 +150,7 @@ impl PortError {
             message: message.into(),
             hint: None,
             retry_after: None,
-            server: Server::Other,
+            server: Server::OTHER,
             cause: Cause::Other,
             attempts: 1,
         }

@@ -24,7 +24,7 @@ pub fn check_layout(found: u32, place: &str) -> PortResult<()> {
     let message =
         format!("unsupported layout {found} of the keys in {place}: this release uses layouts up to {LAYOUT}");
     Err(PortError::fatal(message)
-        .because(Server::Other, Cause::Newer)
+        .because(Server::OTHER, Cause::Newer)
         .with_hint("upgrade this service: a newer release of tidewheel has written the keys"))
 }
 

@@ -10,7 +10,7 @@ use tidewheel_core::ports::{
     Aliases, Checkpoint, Embedder, EmbedderInfo, EntryId, Extent, Index, Journal, Named, PortResult, StageInspector,
     StreamLog,
 };
-use tidewheel_core::streams::{EMBEDDED, RAW, STAGE_1};
+use tidewheel_core::stage::Stage;
 use tidewheel_pipeline::replay;
 
 use crate::times;
@@ -114,7 +114,7 @@ pub async fn facts(ports: &PlanPorts<'_>, request: &ReplayRequest, collection: &
     let resolved = ports.aliases.resolve(collection).await?;
     let model = newest_model(ports.embedded, &embedded).await?;
     let checkpoint = ports.journal.load().await?;
-    let consumers = ports.stages.status(STAGE_1).await?.consumers;
+    let consumers = ports.stages.status(Stage::Raw).await?.consumers;
     let processors = consumers.iter().any(|consumer| consumer.idle_ms < SILENT_MS);
     let collection = collection.to_owned();
     Ok(ReplayFacts { raw, embedded, embedder, collection, resolved, into, model, processors, checkpoint })
@@ -165,8 +165,8 @@ pub fn plan(request: &ReplayRequest, facts: &ReplayFacts) -> Result<ReplayPlan, 
         ));
     }
     let stage = match request.from {
-        Origin::Embedded => Some((EMBEDDED, &facts.embedded)),
-        Origin::Raw => Some((RAW, &facts.raw)),
+        Origin::Embedded => Some((Stage::Embedded.name(), &facts.embedded)),
+        Origin::Raw => Some((Stage::Raw.name(), &facts.raw)),
         Origin::Source => None,
     };
     if let Some((stream, extent)) = stage

@@ -1,7 +1,7 @@
 //! Names of the stages.
 
 use serde::Serialize;
-use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
+use tidewheel_core::stage::Stage;
 
 /// A stage of the pipeline, as operators name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -36,8 +36,8 @@ impl StageName {
     /// The stage of this name.
     pub fn stage(self) -> Stage {
         match self {
-            Self::Raw => STAGE_1,
-            Self::Embedded => STAGE_2,
+            Self::Raw => Stage::Raw,
+            Self::Embedded => Stage::Embedded,
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{EntryFinder, Letter, PortResult, Source, SourceInspector};
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_core::stage::Stage;
 use tidewheel_pipeline::audit::{self, AuditOptions, AuditPorts, Difference, Found, Kind, Range, Report, Scope};
 use tidewheel_pipeline::processor::LeftOut;
 use tidewheel_pipeline::upserter::PayloadOptions;
@@ -147,15 +147,10 @@ async fn parked(finder: &dyn EntryFinder, differences: &[Difference]) -> PortRes
         return Ok(Vec::new());
     }
     let mut reasons: HashMap<(String, String), String> = HashMap::new();
-    for stage in [STAGE_1, STAGE_2] {
+    for stage in [Stage::Raw, Stage::Embedded] {
         for entry in finder.letters_of(stage, &wanted, LETTERS).await?.entries {
-            let text = |name: &str| {
-                let value = entry.fields.iter().find(|(field, _)| field == name.as_bytes());
-                value.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
-            };
-            let of = (text("namespace"), text("key"));
-            let letter = Letter::read(stage, entry.id.clone(), entry.fields.clone());
-            reasons.entry(of).or_insert(letter.reason);
+            let reason = entry.parked.map(|parked| parked.reason).unwrap_or_default();
+            reasons.entry((entry.namespace, entry.key)).or_insert(reason);
         }
     }
     let parked = wanted.into_iter().filter_map(|(namespace, key)| {

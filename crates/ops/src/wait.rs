@@ -8,7 +8,7 @@ use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{
     Checkpoint, Journal, PortResult, SnapshotState, SourceInspector, StageInspector, StageStatus,
 };
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -145,7 +145,7 @@ impl Waiter {
             SnapshotState::Done { .. } => {}
         }
         let stages = &self.ports.stages;
-        let (one, two) = tokio::try_join!(stages.status(STAGE_1), stages.status(STAGE_2))?;
+        let (one, two) = tokio::try_join!(stages.status(Stage::Raw), stages.status(Stage::Embedded))?;
         let waiting = |stage: &StageStatus| stage.lag.unwrap_or(stage.length) + stage.pending;
         Ok(match (waiting(&one), waiting(&two)) {
             (0, 0) if checkpoint.through < until => {

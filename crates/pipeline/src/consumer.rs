@@ -16,22 +16,23 @@
 //! budget waits until it is alone.
 //! **Shutdown**: stops reading, drains batches in flight for up to eight seconds, hands the rest back to the group.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+mod in_flight;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use tidewheel_core::ports::{Delivery, EntryId, PortResult, Queue, READ_BYTES, Retention};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tidewheel_core::ports::{Delivery, EntryId, Maintenance, PortResult, Queue, READ_BYTES, Retention};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use crate::health::Health;
-use crate::metric::{self, ConsumerMetrics};
-use crate::newest::{Carries, bytes, documents, refuse_newer};
+use crate::metric::ConsumerMetrics;
+use crate::newest::{Carries, bytes, documents};
 use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;
+use in_flight::InFlight;
 
 /// How long a read waits for the first entry. Short enough for a prompt shutdown.
 const READ_WAIT: Duration = Duration::from_secs(1);
@@ -44,9 +45,6 @@ const DRAIN: Duration = Duration::from_secs(8);
 
 /// Maximum size of a batch with repeated documents, as a multiple of the regular batch size.
 const FILL: usize = 16;
-
-/// Maximum bytes of entries processed at once. A parsed, rendered and encoded document takes several times its size.
-const IN_FLIGHT_BYTES: usize = 32 << 20;
 
 /// How a stage's entries are consumed.
 #[derive(Clone, Debug)]
@@ -72,6 +70,8 @@ pub(crate) trait Work<T>: Send + Sync + 'static {
 pub(crate) struct Consumer<T> {
     pub(crate) service: &'static str,
     pub(crate) queue: Arc<dyn Queue<T>>,
+    /// `None` if there is no other consumer.
+    pub(crate) maintenance: Option<Arc<dyn Maintenance<T>>>,
     pub(crate) options: ConsumerOptions,
     pub(crate) retry: RetryPolicy,
 }
@@ -85,10 +85,12 @@ impl<T: Carries + Send + 'static> Consumer<T> {
         let metrics = ConsumerMetrics::new(self.service);
         let in_flight = InFlight::new(work, metrics, self.retry.health.clone());
         let mut side_loops = JoinSet::new();
-        side_loops.spawn(keep(self.queue.clone(), in_flight.clone(), self.options.claim_after / 3, stop.clone()));
-        side_loops.spawn(trim(self.queue.clone(), self.options.retention, stop.clone()));
         let mut batches: JoinSet<Result<(), RetryError>> = JoinSet::new();
-        batches.spawn(claim(self.queue.clone(), in_flight.clone(), self.options.clone(), stop.clone()));
+        if let Some(group) = &self.maintenance {
+            side_loops.spawn(keep(group.clone(), in_flight.clone(), self.options.claim_after / 3, stop.clone()));
+            side_loops.spawn(trim(group.clone(), self.options.retention, stop.clone()));
+            batches.spawn(claim(group.clone(), in_flight.clone(), self.options.clone(), stop.clone()));
+        }
         let mut ended = self.take(&in_flight, &mut batches).await;
         stop.cancel();
         let drain = async {
@@ -109,12 +111,13 @@ impl<T: Carries + Send + 'static> Consumer<T> {
     /// Hands back unfinished entries and leaves the group. Failures are harmless: the entries are claimed after their
     /// idle time, and another consumer removes the empty one.
     async fn leave(&self, in_flight: &InFlight<T>) {
+        let Some(group) = &self.maintenance else { return };
         let unfinished: Vec<EntryId> = in_flight.unfinished().drain().collect();
         if !unfinished.is_empty() {
             warn!(entries = unfinished.len(), "handing back unfinished entries");
-            log_failure("hand back entries", self.queue.hand_back(&unfinished).await);
+            log_failure("hand back entries", group.hand_back(&unfinished).await);
         }
-        log_failure("leave the group", self.queue.leave().await);
+        log_failure("leave the group", group.leave().await);
     }
 
     async fn take(
@@ -197,128 +200,16 @@ impl<T: Carries + Send + 'static> Consumer<T> {
     }
 }
 
-/// Work, and the entries in flight.
-struct InFlight<T> {
-    work: Arc<dyn Work<T>>,
-    /// Remaining budget in bytes.
-    budget: Arc<Semaphore>,
-    active: Ids,
-    unfinished: Ids,
-    metrics: ConsumerMetrics,
-    health: Health,
-}
-
-type Ids = Arc<Mutex<HashSet<EntryId>>>;
-
-impl<T> Clone for InFlight<T> {
-    fn clone(&self) -> Self {
-        Self {
-            work: self.work.clone(),
-            budget: self.budget.clone(),
-            active: self.active.clone(),
-            unfinished: self.unfinished.clone(),
-            metrics: self.metrics.clone(),
-            health: self.health.clone(),
-        }
-    }
-}
-
-impl<T: 'static> InFlight<T> {
-    fn new(work: impl Work<T>, metrics: ConsumerMetrics, health: Health) -> Self {
-        let budget = Arc::new(Semaphore::new(IN_FLIGHT_BYTES));
-        Self { work: Arc::new(work), budget, active: Arc::default(), unfinished: Arc::default(), metrics, health }
-    }
-
-    /// Entries being processed.
-    fn active(&self) -> MutexGuard<'_, HashSet<EntryId>> {
-        self.active.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Entries whose work was interrupted by a shutdown.
-    fn unfinished(&self) -> MutexGuard<'_, HashSet<EntryId>> {
-        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Fails if an entry is of a newer release; then all of these are handed back.
-    fn refuse_newer(&self, deliveries: &[Delivery<T>]) -> Result<(), RetryError> {
-        refuse_newer(deliveries).map_err(|error| {
-            metric::failed(self.health.service(), &error, false);
-            self.unfinished().extend(deliveries.iter().map(|delivery| delivery.id.clone()));
-            RetryError::Failed(error)
-        })
-    }
-
-    /// Waits until the budget has room for a batch of this many bytes.
-    async fn room(&self, bytes: usize) -> OwnedSemaphorePermit {
-        let bytes = u32::try_from(bytes.min(IN_FLIGHT_BYTES)).expect("the budget fits");
-        self.budget.clone().acquire_many_owned(bytes).await.expect("the semaphore is never closed")
-    }
-
-    /// Registers a batch as in flight before its work begins, so that it cannot be claimed while it waits for room.
-    fn register(&self, deliveries: Vec<Delivery<T>>) -> InFlightBatch<T> {
-        let ids: Vec<EntryId> = deliveries.iter().map(|delivery| delivery.id.clone()).collect();
-        self.active().extend(ids.iter().cloned());
-        self.metrics.begins(ids.len());
-        self.health.begins();
-        InFlightBatch {
-            deliveries,
-            guard: InFlightGuard { in_flight: self.clone(), ids, done: false, begun: Instant::now() },
-        }
-    }
-}
-
-/// A batch whose entries are registered as in flight.
-struct InFlightBatch<T: 'static> {
-    deliveries: Vec<Delivery<T>>,
-    guard: InFlightGuard<T>,
-}
-
-impl<T: Carries + 'static> InFlightBatch<T> {
-    fn bytes(&self) -> usize {
-        bytes(&self.deliveries)
-    }
-
-    async fn run(self) -> Result<(), RetryError> {
-        let Self { deliveries, mut guard } = self;
-        guard.in_flight.work.batch(deliveries).await?;
-        guard.done = true;
-        Ok(())
-    }
-}
-
-/// Removes a batch from the in-flight set however its work ends, also by a panic: its entries must become claimable.
-struct InFlightGuard<T: 'static> {
-    in_flight: InFlight<T>,
-    ids: Vec<EntryId>,
-    done: bool,
-    begun: Instant,
-}
-
-impl<T: 'static> Drop for InFlightGuard<T> {
-    fn drop(&mut self) {
-        self.in_flight.metrics.ends(self.ids.len(), self.begun.elapsed(), self.done);
-        self.in_flight.health.ends();
-        let mut in_flight = self.in_flight.active();
-        for id in &self.ids {
-            in_flight.remove(id);
-        }
-        // A batch that panics stays pending until its idle time: handing it back at once would loop at full speed.
-        if !self.done && !std::thread::panicking() {
-            self.in_flight.unfinished().extend(self.ids.drain(..));
-        }
-    }
-}
-
 /// Claims entries of dead consumers, one batch at a time. A panic of the work ends only its batch.
 async fn claim<T: Carries + Send + 'static>(
-    queue: Arc<dyn Queue<T>>,
+    group: Arc<dyn Maintenance<T>>,
     in_flight: InFlight<T>,
     options: ConsumerOptions,
     stop: CancellationToken,
 ) -> Result<(), RetryError> {
     while pause(options.claim_after / 2, &stop).await {
         loop {
-            let claimed = match queue.claim(options.claim_after, options.batch).await {
+            let claimed = match group.claim(options.claim_after, options.batch).await {
                 Ok(claimed) => claimed,
                 Err(error) => {
                     debug!("failed to claim entries: {error}");
@@ -360,19 +251,24 @@ async fn claim<T: Carries + Send + 'static>(
 }
 
 /// Renews the ownership of entries in flight.
-async fn keep<T: 'static>(queue: Arc<dyn Queue<T>>, in_flight: InFlight<T>, every: Duration, stop: CancellationToken) {
+async fn keep<T: 'static>(
+    group: Arc<dyn Maintenance<T>>,
+    in_flight: InFlight<T>,
+    every: Duration,
+    stop: CancellationToken,
+) {
     while pause(every, &stop).await {
         let ids: Vec<EntryId> = in_flight.active().iter().cloned().collect();
         if !ids.is_empty() {
-            log_failure("keep entries", queue.keep(&ids).await);
+            log_failure("keep entries", group.keep(&ids).await);
         }
     }
 }
 
 /// Trims acknowledged entries that the retention no longer covers.
-async fn trim<T: 'static>(queue: Arc<dyn Queue<T>>, retention: Retention, stop: CancellationToken) {
+async fn trim<T: 'static>(group: Arc<dyn Maintenance<T>>, retention: Retention, stop: CancellationToken) {
     while pause(TRIM_EVERY, &stop).await {
-        if let Some(entries @ 1..) = log_failure("trim the stream", queue.trim(retention).await) {
+        if let Some(entries @ 1..) = log_failure("trim the stream", group.trim(retention).await) {
             debug!(entries, "trimmed acknowledged entries");
         }
     }

@@ -7,9 +7,9 @@ use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::{Cause, PortError, Server};
 use tidewheel_core::identity::DocumentId;
+use tidewheel_core::ports::RecordError;
 use tidewheel_core::ports::{DeadLetter, Delivery, EntryId, PortResult};
 use tidewheel_core::version::Version;
-use tidewheel_core::wire::WireError;
 
 /// A record that carries a change.
 pub(crate) trait Carries {
@@ -121,10 +121,10 @@ pub(crate) fn bytes<T: Carries>(deliveries: &[Delivery<T>]) -> usize {
 /// # Errors
 /// Fatal, if a newer release has written one of them.
 pub(crate) fn refuse_newer<T>(deliveries: &[Delivery<T>]) -> PortResult<()> {
-    let newer = |delivery: &&Delivery<T>| matches!(delivery.record, Err(WireError::Newer { .. }));
+    let newer = |delivery: &&Delivery<T>| matches!(delivery.record, Err(RecordError::Newer { .. }));
     let Some(Delivery { id, record: Err(error) }) = deliveries.iter().find(newer) else { return Ok(()) };
     Err(PortError::fatal(format!("failed to read entry {}: {error}", id.0))
-        .because(Server::Other, Cause::Newer)
+        .because(Server::OTHER, Cause::Newer)
         .with_hint(
             "upgrade this service: a newer release of tidewheel has written the entry, which stays in the stream",
         ))

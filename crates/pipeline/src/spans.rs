@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidewheel_core::change::Change;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{DeadLetter, Delivery, EntryId};
-use tidewheel_core::streams::{STAGE_1, Stage};
+use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::{Span, SpanId, SpanKind, Tracer, Value, beginning};
 use tidewheel_core::version::Version;
 
@@ -40,7 +40,7 @@ pub(crate) fn appended(tracer: Option<&Tracer>, changes: &[Change]) {
             ("db.collection.name", Value::text(change.namespace.collection())),
             ("messaging.system", "redis".into()),
             ("messaging.operation.type", "send".into()),
-            ("messaging.destination.name", STAGE_1.stream.into()),
+            ("messaging.destination.name", Stage::Raw.name().into()),
         ];
         attributes.extend(of_change(change));
         Some(Span {
@@ -99,8 +99,8 @@ impl BatchSpans {
             let mut attributes: Attributes = vec![
                 ("messaging.system", "redis".into()),
                 ("messaging.operation.type", "process".into()),
-                ("messaging.destination.name", stage.stream.into()),
-                ("messaging.consumer.group.name", stage.group.into()),
+                ("messaging.destination.name", stage.name().into()),
+                ("messaging.consumer.group.name", stage.group().into()),
                 ("messaging.message.id", Value::text(&delivery.id.0)),
                 ("messaging.batch.message_count", deliveries.len().into()),
             ];

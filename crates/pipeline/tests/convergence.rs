@@ -15,7 +15,7 @@ use serde_json::json;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::EntryId;
-use tidewheel_core::streams::{EMBEDDED, RAW, RAW_DEAD_LETTERS, STAGE_1, STAGE_2};
+use tidewheel_stores::redis::keys::{EMBEDDED, RAW, RAW_DEAD_LETTERS, STAGE_1, STAGE_2};
 use tidewheel_testkit::fakes::faults::Fault;
 use tidewheel_testkit::fakes::streams::Saved;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidewheel_core::change::Change;
-use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, RAW, RAW_DEAD_LETTERS};
+use tidewheel_stores::redis::keys::{EMBEDDED, EMBEDDED_DEAD_LETTERS, RAW, RAW_DEAD_LETTERS};
 use tidewheel_testkit::contracts::source::SourceWrite;
 use tidewheel_testkit::fakes::faults::Fault;
 use tidewheel_testkit::fakes::index::FakeIndex;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::installation::{CollectionMark, Installation, LAYOUT, SourceIdentity};
-use tidewheel_core::ports::{Index, Ownable, Registry};
+use tidewheel_core::ports::{IndexWriter, Ownable, Registry};
 use tidewheel_pipeline::ownership::{Checked, Guard, INTERVAL, Serves};
 use tidewheel_testkit::fakes::faults::Fault;
 use tidewheel_testkit::fakes::index::FakeIndex;

@@ -1,6 +1,6 @@
 //! The contract of the index on the fake.
 
-use tidewheel_core::ports::{Index, KnownVectors};
+use tidewheel_core::ports::{Index, KnownVectors, Searcher};
 use tidewheel_testkit::contracts::{self, index::IndexHarness};
 use tidewheel_testkit::fakes::index::FakeIndex;
 use tidewheel_testkit::fakes::ownership::FakeRegistry;
@@ -10,6 +10,10 @@ struct Fake(FakeIndex);
 #[async_trait::async_trait]
 impl IndexHarness for Fake {
     fn index(&self) -> Box<dyn Index> {
+        Box::new(self.0.clone())
+    }
+
+    fn searcher(&self) -> Box<dyn Searcher> {
         Box::new(self.0.clone())
     }
 

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    CollectionRegistry, DeadLetters, EntryFinder, EntryId, Follower, Handover, Journal, Queue, StageInspector,
+    CollectionRegistry, DeadLetters, EntryFinder, EntryId, Follower, Handover, Journal, StageInspector, StageQueue,
     StreamLog, Tombstones,
 };
-use tidewheel_core::streams::{STAGE_1, STAGE_2_REPLAY, Stage};
-use tidewheel_core::wire::RawFields;
+use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2_REPLAY, StreamKeys};
+use tidewheel_stores::redis::wire::RawFields;
 use tidewheel_testkit::contracts::streams::StreamsHarness;
 use tidewheel_testkit::fakes::streams::FakeStreams;
 
@@ -25,11 +25,11 @@ impl StreamsHarness for Fakes {
         Arc::new(self.streams.journal())
     }
 
-    fn changes(&self, stage: Stage, consumer: &str) -> Arc<dyn Queue<Change>> {
+    fn changes(&self, stage: StreamKeys, consumer: &str) -> Arc<dyn StageQueue<Change>> {
         Arc::new(self.streams.queue(stage, consumer))
     }
 
-    fn embedded(&self, consumer: &str) -> Arc<dyn Queue<Embedded>> {
+    fn embedded(&self, consumer: &str) -> Arc<dyn StageQueue<Embedded>> {
         Arc::new(self.streams.embedded(consumer))
     }
 
@@ -57,7 +57,7 @@ impl StreamsHarness for Fakes {
         Arc::new(self.streams.dead_letters())
     }
 
-    fn replay(&self, consumer: &str) -> Arc<dyn Queue<Embedded>> {
+    fn replay(&self, consumer: &str) -> Arc<dyn StageQueue<Embedded>> {
         Arc::new(self.streams.queue(STAGE_2_REPLAY, consumer))
     }
 
@@ -85,7 +85,7 @@ impl StreamsHarness for Fakes {
         self.streams.delete_stream(stream);
     }
 
-    async fn destroy_group(&self, stage: Stage) {
+    async fn destroy_group(&self, stage: StreamKeys) {
         self.streams.destroy_group(stage);
     }
 }

@@ -2,7 +2,7 @@
 
 use metrics::{counter, gauge};
 use tidewheel_core::metric;
-use tidewheel_core::streams::{EMBEDDED, RAW};
+use tidewheel_stores::redis::keys::{EMBEDDED, RAW};
 use tidewheel_ops::overview::{CODES, Overview, Stage};
 
 const STREAMS: [&str; 2] = [RAW, EMBEDDED];

@@ -8,7 +8,7 @@ use tidewheel_core::ports::{
     Embedder as EmbedderPort, EmbedderLoad, Index as _, Journal as _, PortResult, SnapshotState, SourceHistory,
     SourceInspector as _, StageInspector as _, StageStatus,
 };
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2};
 use tidewheel_ops::overview::rates::{Rate, Stall, eta, extrapolated};
 use tidewheel_ops::overview::{
     Collection, Embedder, Overview, Redis, Service, Snapshot, Source, Stage, SyncState, SyncVerdict, Tokens,
@@ -151,7 +151,7 @@ impl Looker {
         self.redis.as_ref().map_err(Clone::clone)
     }
 
-    async fn stage(&self, stage: tidewheel_core::streams::Stage) -> PortResult<StageStatus> {
+    async fn stage(&self, stage: tidewheel_stores::redis::keys::Stage) -> PortResult<StageStatus> {
         self.store()?.status(stage).await
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewheel_core::ports::{KnownVectors, PortResult, Retention};
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::Tracer;
 use tidewheel_pipeline::consumer::ConsumerOptions;
 use tidewheel_pipeline::health::Health;
@@ -15,7 +15,7 @@ use tidewheel_pipeline::processor::{Blank, LeftOut, Processor, ProcessorOptions,
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
 use tidewheel_pipeline::retry::{RetryError, RetryPolicy};
 use tidewheel_pipeline::service::ServiceError;
-use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
+use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions, UpserterPorts};
 use tidewheel_stores::redis::RedisStore;
 use tokio_util::sync::CancellationToken;
 
@@ -94,8 +94,10 @@ pub(super) fn processor(
     let redis = connect::redis(settings)?;
     let embedder = connect::embedder(settings, None)?;
     let options = processor_options(settings);
+    let queue = Arc::new(redis.queue(Stage::Raw, own_name("processor")));
     let ports = ProcessorPorts {
-        queue: Arc::new(redis.queue(STAGE_1, own_name("processor"))),
+        queue: queue.clone(),
+        maintenance: Some(queue),
         handover: Arc::new(redis.clone()),
         embedder,
         known: known_vectors(settings)?,
@@ -125,10 +127,14 @@ pub(super) fn upserter(
     let redis = connect::redis(settings)?;
     let index = connect::index(settings)?;
     let options = upserter_options(settings);
-    let queue = Arc::new(redis.queue(STAGE_2, own_name("upserter")));
+    let queue = Arc::new(redis.queue(Stage::Embedded, own_name("upserter")));
     let guard = guard(settings, &redis, Some(index.clone()), None);
-    let upserter = Upserter::new(options, queue, Arc::new(index), Arc::new(redis.clone()), Arc::new(redis.clone()));
-    let upserter = upserter.traced(tracer);
+    let ports = UpserterPorts {
+        index: Arc::new(index),
+        tombstones: Arc::new(redis.clone()),
+        registry: Some(Arc::new(redis.clone())),
+    };
+    let upserter = Upserter::new(options, queue, ports).traced(tracer);
     let health = upserter.health();
     let ready = health.clone();
     let task = async move {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use mongodb::bson::doc;
-use tidewheel_core::streams::RAW_DEAD_LETTERS;
+use tidewheel_stores::redis::keys::RAW_DEAD_LETTERS;
 
 use super::browser::{Browser, Screen};
 use super::pages;

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mongodb::bson::{Document, doc};
-use tidewheel_core::streams::{LEASE, RAW};
+use tidewheel_stores::redis::keys::{LEASE, RAW};
 
 use super::embedder::{Behavior, Fake};
 use super::verify::{NAMES, counts, damage, note, verify};

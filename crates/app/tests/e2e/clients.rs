@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
+use tidewheel_stores::redis::keys::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
 
 use super::world::{World, repository, ticket};
 

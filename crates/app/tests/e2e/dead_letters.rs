@@ -2,7 +2,7 @@
 
 use mongodb::bson::doc;
 use serde_json::Value;
-use tidewheel_core::streams::{RAW, RAW_GROUP};
+use tidewheel_stores::redis::keys::{RAW, RAW_GROUP};
 
 use super::embedder::{Behavior, world};
 use super::world::{World, backlog, ticket};

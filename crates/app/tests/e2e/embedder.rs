@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use mongodb::bson::doc;
 use serde_json::Value;
-use tidewheel_core::streams::{EMBEDDED_DEAD_LETTERS, RAW, RAW_DEAD_LETTERS, RAW_GROUP};
+use tidewheel_stores::redis::keys::{EMBEDDED_DEAD_LETTERS, RAW, RAW_DEAD_LETTERS, RAW_GROUP};
 use tokio::net::TcpListener;
 
 use super::world::{SERVICES, World, backlog, redis_command, ticket};

@@ -1,7 +1,7 @@
 //! Unusable resume tokens: lost history, a changed selection, dropped collections and databases.
 
 use mongodb::bson::{Document, doc};
-use tidewheel_core::streams::CHECKPOINT;
+use tidewheel_stores::redis::keys::CHECKPOINT;
 
 use super::world::{SERVICES, World, ticket};
 

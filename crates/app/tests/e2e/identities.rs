@@ -5,7 +5,7 @@ use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, Decimal128, Document, RawDocumentBuf, doc};
 use serde_json::{Value, json};
 use tidewheel_core::identity::{DocumentId, Namespace};
-use tidewheel_core::streams::{CHECKPOINT, EMBEDDED, EMBEDDED_GROUP, RAW, RAW_DEAD_LETTERS, RAW_GROUP};
+use tidewheel_stores::redis::keys::{CHECKPOINT, EMBEDDED, EMBEDDED_GROUP, RAW, RAW_DEAD_LETTERS, RAW_GROUP};
 
 use super::clients::{points, put};
 use super::dead_letters::{letters, snapshot_is_over};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mongodb::bson::doc;
-use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP};
+use tidewheel_stores::redis::keys::{EMBEDDED, EMBEDDED_GROUP};
 use tidewheel_testkit::proxy::{Proxy, Weather};
 
 use super::world::{SERVICES, World, backlog, ticket};

@@ -2,7 +2,7 @@
 
 use mongodb::bson::{doc, oid::ObjectId};
 use serde_json::Value;
-use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
+use tidewheel_stores::redis::keys::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
 
 use super::dead_letters::snapshot_is_over;
 use super::embedder::{Behavior, world};

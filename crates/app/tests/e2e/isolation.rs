@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use mongodb::bson::doc;
 use serde_json::Value;
-use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, EMBEDDED_GROUP, RAW, RAW_DEAD_LETTERS, RAW_GROUP};
+use tidewheel_stores::redis::keys::{
+    EMBEDDED, EMBEDDED_DEAD_LETTERS, EMBEDDED_GROUP, RAW, RAW_DEAD_LETTERS, RAW_GROUP,
+};
 use tidewheel_testkit::redis_proxy::{RedisProxy, Verdict};
 
 use self::endpoint::{Endpoint, LIMIT, Outage};

@@ -44,10 +44,10 @@ async fn standby_producer_takes_over_after_kill() {
     world.equal().await;
     world.start("producer");
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let lease: String = world.redis(&["GET", tidewheel_core::streams::LEASE]).await;
+    let lease: String = world.redis(&["GET", tidewheel_stores::redis::keys::LEASE]).await;
     world.kill_oldest("producer");
     world.collection("tickets").insert_one(ticket(2)).await.unwrap();
     assert_eq!(world.equal().await.documents, 2);
-    let taken: String = world.redis(&["GET", tidewheel_core::streams::LEASE]).await;
+    let taken: String = world.redis(&["GET", tidewheel_stores::redis::keys::LEASE]).await;
     assert_ne!(lease, taken);
 }

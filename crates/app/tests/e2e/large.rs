@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use mongodb::bson::{Document, RawDocumentBuf, doc};
-use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, EMBEDDED_GROUP, RAW, RAW_DEAD_LETTERS, RAW_GROUP};
+use tidewheel_stores::redis::keys::{
+    EMBEDDED, EMBEDDED_DEAD_LETTERS, EMBEDDED_GROUP, RAW, RAW_DEAD_LETTERS, RAW_GROUP,
+};
 
 use super::world::{World, backlog, ticket};
 

@@ -2,7 +2,7 @@
 
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
-use tidewheel_core::streams::RAW_DEAD_LETTERS;
+use tidewheel_stores::redis::keys::RAW_DEAD_LETTERS;
 use tidewheel_testkit::proxy::Proxy;
 
 use super::clients::http;

@@ -1,7 +1,7 @@
 //! Redis at its memory limit.
 
 use mongodb::bson::{Document, doc};
-use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
+use tidewheel_stores::redis::keys::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
 
 use super::world::{World, backlog, redis_command, ticket};
 

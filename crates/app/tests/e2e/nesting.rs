@@ -1,7 +1,7 @@
 //! Documents up to MongoDB's nesting limit.
 
 use mongodb::bson::{Bson, Document, bson, doc};
-use tidewheel_core::streams::{EMBEDDED_DEAD_LETTERS, RAW_DEAD_LETTERS};
+use tidewheel_stores::redis::keys::{EMBEDDED_DEAD_LETTERS, RAW_DEAD_LETTERS};
 
 use super::dead_letters::{letters, snapshot_is_over};
 use super::world::{SERVICES, World, ticket};

@@ -1,7 +1,7 @@
 //! Outages of servers: the streams buffer unacknowledged entries, and drain automatically.
 
 use mongodb::bson::doc;
-use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
+use tidewheel_stores::redis::keys::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
 
 use super::world::{World, backlog, ticket};
 

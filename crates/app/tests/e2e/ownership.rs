@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use mongodb::bson::Document;
 use serde_json::{Value, json};
-use tidewheel_core::streams::INSTALLATION;
 use tidewheel_local::provision::Provisioner;
 use tidewheel_local::silent;
 use tidewheel_local::stack::Redis;
+use tidewheel_stores::redis::keys::INSTALLATION;
 
 use super::clients::{count, http};
 use super::world::{AUDIT_LOG, BINARY, SERVICES, World, audit_log, recorded, redis_command, ticket};

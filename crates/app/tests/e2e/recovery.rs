@@ -1,7 +1,7 @@
 //! Loss of persisted state: it is detected and repaired automatically.
 
 use mongodb::bson::doc;
-use tidewheel_core::streams::{
+use tidewheel_stores::redis::keys::{
     APPLIED, CHECKPOINT, EMBEDDED, EMBEDDED_GROUP, RAW, RAW_DEAD_LETTERS, RAW_GROUP, TOMBSTONES,
 };
 

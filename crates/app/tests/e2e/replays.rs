@@ -2,7 +2,7 @@
 
 use mongodb::bson::doc;
 use serde_json::{Value, json};
-use tidewheel_core::streams::{EMBEDDED, RAW, STAGE_2_REPLAY, TOMBSTONES};
+use tidewheel_stores::redis::keys::{EMBEDDED, RAW, STAGE_2_REPLAY, TOMBSTONES};
 
 use super::clients::points;
 use super::world::{AUDIT_LOG, SERVICES, World, audit_log, recorded, ticket};
@@ -86,7 +86,7 @@ async fn replays_are_safe_under_live_writes() {
     }
     assert!(writer.finish().await > 0);
     world.equal().await;
-    assert_eq!(world.redis::<u64>(&["XLEN", tidewheel_core::streams::RAW_DEAD_LETTERS]).await, 0);
+    assert_eq!(world.redis::<u64>(&["XLEN", tidewheel_stores::redis::keys::RAW_DEAD_LETTERS]).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,8 +8,8 @@ use mongodb::Collection;
 use mongodb::bson::{Document, doc};
 use mongodb::error::Result;
 use tidewheel_core::installation::LAYOUT;
-use tidewheel_core::streams::{INSTALLATION, RAW, RAW_DEAD_LETTERS, RAW_GROUP};
-use tidewheel_core::wire::FORMAT;
+use tidewheel_stores::redis::keys::{INSTALLATION, RAW, RAW_DEAD_LETTERS, RAW_GROUP};
+use tidewheel_stores::redis::wire::FORMAT;
 
 use super::world::{SERVICES, World, ticket};
 

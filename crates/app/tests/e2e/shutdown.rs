@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
+use tidewheel_stores::redis::keys::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
 
 use super::world::{SERVICES, World, ticket};
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use mongodb::Collection;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, DateTime, Document, doc, oid::ObjectId};
-use tidewheel_core::streams::CHECKPOINT;
+use tidewheel_stores::redis::keys::CHECKPOINT;
 
 use super::world::{SERVICES, World, ticket};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidewheel_core::streams::{LEASE, RAW};
+use tidewheel_stores::redis::keys::{LEASE, RAW};
 
 use super::world::{World, redis_command, signal, ticket};
 use super::writer::Writer;

@@ -1,7 +1,7 @@
 //! Templates that exceed their limits on some documents.
 
 use mongodb::bson::{Document, doc};
-use tidewheel_core::streams::{RAW, RAW_DEAD_LETTERS, RAW_GROUP};
+use tidewheel_stores::redis::keys::{RAW, RAW_DEAD_LETTERS, RAW_GROUP};
 
 use super::dead_letters::snapshot_is_over;
 use super::world::{SERVICES, World, backlog, redis_command, ticket};

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use mongodb::bson::doc;
 use serde_json::Value;
-use tidewheel_core::streams::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
+use tidewheel_stores::redis::keys::{EMBEDDED, EMBEDDED_GROUP, RAW, RAW_GROUP};
 
 use super::embedder::{Behavior, world};
 use super::world::{BINARY, World, backlog, free_port, ticket};

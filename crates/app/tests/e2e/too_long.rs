@@ -13,7 +13,9 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
-use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, EMBEDDED_GROUP, RAW, RAW_DEAD_LETTERS, RAW_GROUP};
+use tidewheel_stores::redis::keys::{
+    EMBEDDED, EMBEDDED_DEAD_LETTERS, EMBEDDED_GROUP, RAW, RAW_DEAD_LETTERS, RAW_GROUP,
+};
 use tokio::net::TcpListener;
 
 use super::world::{World, backlog};

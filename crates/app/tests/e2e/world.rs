@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use mongodb::bson::{Document, doc};
 use mongodb::{Client, Collection, Database};
 use tempfile::TempDir;
-use tidewheel_core::streams::RAW;
 use tidewheel_local::provision::Provisioner;
 use tidewheel_local::silent;
 use tidewheel_local::stack::{Stack, StackOptions};
+use tidewheel_stores::redis::keys::RAW;
 use tidewheel_testkit::oracle::{Oracle, OracleOptions, Report, text_of};
 
 /// The binary under test.

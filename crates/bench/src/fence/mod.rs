@@ -23,11 +23,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{Handover, Index, Retention, StageInspector as _, Tombstones};
-use tidewheel_core::streams::STAGE_2;
+use tidewheel_core::stage::Stage;
 use tidewheel_local::stack::{Server, Stack};
 use tidewheel_pipeline::consumer::ConsumerOptions;
 use tidewheel_pipeline::parking::OnDeadLetter;
-use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
+use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions, UpserterPorts};
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
 use tokio_util::sync::CancellationToken;
@@ -174,7 +174,8 @@ fn upserter(
     };
     let on_dead_letter = OnDeadLetter::Keep;
     let options = UpserterOptions { consumer, payload: PayloadOptions::default(), on_dead_letter };
-    Upserter::new(options, Arc::new(store.queue(STAGE_2, "bench")), index, tombstones, Arc::new(store.clone()))
+    let ports = UpserterPorts { index, tombstones, registry: Some(Arc::new(store.clone())) };
+    Upserter::new(options, Arc::new(store.queue(Stage::Embedded, "bench")), ports)
 }
 
 /// Returns documents per second from MongoDB to Qdrant, with this upserter and the other services as processes.
@@ -211,7 +212,7 @@ async fn drain(upserter: Upserter, store: &RedisStore) -> Result<f64, Box<dyn Er
     let begun = Instant::now();
     let mut service = tokio::spawn(upserter.run(shutdown.clone()));
     loop {
-        let status = store.status(STAGE_2).await?;
+        let status = store.status(Stage::Embedded).await?;
         if status.lag == Some(0) && status.pending == 0 {
             break;
         }

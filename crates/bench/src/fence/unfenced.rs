@@ -14,8 +14,8 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::payload::{DOCUMENT, NAMESPACE};
 use tidewheel_core::ports::{
-    Collected, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, Point, PortResult, Stored, Tombstones,
-    Written,
+    Collected, DocumentPoints, Fence, FenceTarget, IndexReader, IndexWriter, IndexedPoint, Point, PortResult, Stored,
+    Tombstones, Written,
 };
 use tidewheel_core::version::Version;
 use tidewheel_stores::qdrant::QdrantIndex;
@@ -42,7 +42,7 @@ impl Unfenced {
 }
 
 #[async_trait]
-impl Index for Unfenced {
+impl IndexReader for Unfenced {
     fn name(&self) -> &str {
         &self.collection
     }
@@ -51,6 +51,21 @@ impl Index for Unfenced {
         self.real.exists().await
     }
 
+    async fn count(&self) -> PortResult<Option<u64>> {
+        self.real.count().await
+    }
+
+    async fn points(&self, ids: &[Uuid], fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
+        self.real.points(ids, fields).await
+    }
+
+    async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
+        self.real.page(after, limit, fields).await
+    }
+}
+
+#[async_trait]
+impl IndexWriter for Unfenced {
     async fn prepare(&self, dimension: usize) -> PortResult<bool> {
         self.real.prepare(dimension).await
     }
@@ -102,28 +117,6 @@ impl Index for Unfenced {
 
     async fn remove(&self, points: &[Uuid], version: Version) -> PortResult<()> {
         self.real.remove(points, version).await
-    }
-
-    async fn search(
-        &self,
-        vector: Vec<f32>,
-        limit: usize,
-        filter: Option<&Value>,
-        fields: &[&str],
-    ) -> PortResult<Vec<Hit>> {
-        self.real.search(vector, limit, filter, fields).await
-    }
-
-    async fn count(&self) -> PortResult<Option<u64>> {
-        self.real.count().await
-    }
-
-    async fn points(&self, ids: &[Uuid], fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
-        self.real.points(ids, fields).await
-    }
-
-    async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
-        self.real.page(after, limit, fields).await
     }
 }
 

@@ -4,14 +4,9 @@ use async_trait::async_trait;
 
 use super::PortResult;
 use super::queue::EntryId;
-use crate::change::Change;
+use super::record::RecordError;
 use crate::embedded::Embedded;
-use crate::key;
-use crate::streams::Stage;
-use crate::wire::{RawFields, Record as _, WireError};
-
-/// Fields appended to a parked entry, in order.
-pub const ABOUT: [&str; 5] = ["stream", "entry", "reason", "attempts", "parked_at"];
+use crate::stage::Stage;
 
 /// A parked entry.
 #[derive(Clone, Debug)]
@@ -29,32 +24,10 @@ pub struct Letter {
     /// When it was parked, in milliseconds since the Unix epoch.
     pub parked_at: u64,
     /// Its record, or the decoding error. A record of stage 1 has no vectors yet.
-    pub record: Result<Embedded, WireError>,
+    pub record: Result<Embedded, RecordError>,
     /// Whether its document has to be read from MongoDB again before a retry: the entry has no document, or a key of an
     /// earlier release, whose tombstone may be stored under another key.
     pub reread: bool,
-}
-
-impl Letter {
-    /// Parses a parked entry of `stage`. Missing fields stay empty, so that an operator can still inspect the entry.
-    pub fn read(stage: Stage, id: EntryId, fields: RawFields) -> Self {
-        let text = |name: &str| {
-            let value = fields.iter().rev().find(|(field, _)| field == name.as_bytes());
-            value.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
-        };
-        let (stream, entry, reason) = (text("stream"), EntryId(text("entry")), text("reason"));
-        let (attempts, parked_at) = (text("attempts").parse().unwrap_or(0), text("parked_at").parse().unwrap_or(0));
-        let former = !key::is_canonical(&text("key"));
-        let record = if stage.stream == crate::streams::RAW {
-            Change::decode_parked(fields).map(Embedded::without_vectors)
-        } else {
-            Embedded::decode(fields)
-        };
-        let reread = record
-            .as_ref()
-            .is_ok_and(|record| record.change.operation.has_document() && (former || record.change.document.is_none()));
-        Self { id, stream, entry, reason, attempts, parked_at, record, reread }
-    }
 }
 
 /// The result of retrying dead letters.

@@ -108,15 +108,29 @@ pub enum Written {
     NoCollection,
 }
 
-/// The collection in Qdrant.
+/// Reads the collection.
 #[async_trait]
-pub trait Index: Send + Sync {
+pub trait IndexReader: Send + Sync {
     /// The collection's name, or its alias.
     fn name(&self) -> &str;
 
     /// Whether the collection exists.
     async fn exists(&self) -> PortResult<bool>;
 
+    /// Number of points, approximate if large; `None` if the collection does not exist.
+    async fn count(&self) -> PortResult<Option<u64>>;
+
+    /// The existing points among these, in any order, with these payload fields (all if empty) and without vectors.
+    async fn points(&self, ids: &[Uuid], fields: &[&str]) -> PortResult<Vec<IndexedPoint>>;
+
+    /// Up to `limit` points after `after`, exclusive, ordered by id, with these payload fields (all if empty) and
+    /// without vectors.
+    async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>>;
+}
+
+/// Writes the collection.
+#[async_trait]
+pub trait IndexWriter: Send + Sync {
     /// Creates the collection and its payload indexes if they are missing; returns whether this call created the
     /// collection. Fails with a fatal error if it exists with another dimension or distance.
     async fn prepare(&self, dimension: usize) -> PortResult<bool>;
@@ -131,7 +145,7 @@ pub trait Index: Send + Sync {
     /// not, the document has to be upserted. Never creates a point. No document may occur twice.
     async fn refresh(&self, documents: &[&DocumentPoints]) -> PortResult<Vec<bool>>;
 
-    /// The current state of each document, given with its expected number of chunks.
+    /// The state of each document after a write, given with its expected number of chunks.
     async fn stored(&self, documents: &[(DocumentId, u32)]) -> PortResult<Vec<Stored>>;
 
     /// Deletes every point behind the fences, in as few calls as size limits allow; those of whole collections page by
@@ -141,7 +155,16 @@ pub trait Index: Send + Sync {
     /// Deletes those of these points that are older than the version, regardless of the document in their payload.
     /// Returns once that is durable.
     async fn remove(&self, points: &[Uuid], version: Version) -> PortResult<()>;
+}
 
+/// The collection, for services that compare and write.
+pub trait Index: IndexReader + IndexWriter {}
+
+impl<I: IndexReader + IndexWriter> Index for I {}
+
+/// Searches the collection.
+#[async_trait]
+pub trait Searcher: IndexReader {
     /// The points nearest to the vector, best first, with these payload fields (all if empty). `filter` is a filter in
     /// Qdrant's JSON format.
     async fn search(
@@ -151,16 +174,6 @@ pub trait Index: Send + Sync {
         filter: Option<&serde_json::Value>,
         fields: &[&str],
     ) -> PortResult<Vec<Hit>>;
-
-    /// Number of points, approximate if large; `None` if the collection does not exist.
-    async fn count(&self) -> PortResult<Option<u64>>;
-
-    /// The existing points among these, in any order, with these payload fields (all if empty) and without vectors.
-    async fn points(&self, ids: &[Uuid], fields: &[&str]) -> PortResult<Vec<IndexedPoint>>;
-
-    /// Up to `limit` points after `after`, exclusive, ordered by id, with these payload fields (all if empty) and
-    /// without vectors.
-    async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>>;
 }
 
 /// A point found by a search.

@@ -2,12 +2,12 @@
 
 use async_trait::async_trait;
 
-use super::PortResult;
 use super::queue::{EntryId, StageStatus};
+use super::{PortResult, RecordError};
+use crate::change::Change;
 use crate::identity::Namespace;
-use crate::streams::Stage;
+use crate::stage::Stage;
 use crate::version::ClusterTime;
-use crate::wire::RawFields;
 
 /// The state of the stages and of the producer.
 #[async_trait]
@@ -44,8 +44,29 @@ pub struct FoundEntry {
     pub id: EntryId,
     /// Its delivery state; meaningless in a dead-letter queue.
     pub state: EntryState,
-    /// Its fields.
-    pub fields: RawFields,
+    /// The namespace that it names, `database.collection`; empty if it names none.
+    pub namespace: String,
+    /// The canonical key of its document; empty for a whole collection.
+    pub key: String,
+    /// Whether it concerns the whole collection.
+    pub is_drop: bool,
+    /// Its change, or why it cannot be decoded. The change of a dead letter may lack its document.
+    pub change: Result<Change, RecordError>,
+    /// Number of chunks; in stage 2 only.
+    pub chunks: Option<usize>,
+    /// What else describes its embedding, such as the model, as names and values.
+    pub embedding: Vec<(String, String)>,
+    /// Why it was parked; for a dead letter only.
+    pub parked: Option<ParkedReason>,
+}
+
+/// Why and when an entry became a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParkedReason {
+    /// The reason.
+    pub reason: String,
+    /// When it was parked, in milliseconds since the Unix epoch.
+    pub parked_at: u64,
 }
 
 /// Result of a lookup in a stream.

@@ -1,6 +1,5 @@
 //! Stage 1 from the producer's point of view.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -8,14 +7,11 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::PortResult;
-use super::dead_letters::ABOUT;
 use super::queue::EntryId;
 use super::source::ResumeToken;
 use crate::change::Change;
 use crate::identity::Namespace;
-use crate::streams::RAW;
 use crate::version::ClusterTime;
-use crate::wire::{Fields, Record as _};
 
 /// The progress of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,16 +68,6 @@ pub struct Parked {
     pub change: Change,
     /// The reason for parking it.
     pub reason: String,
-}
-
-impl Parked {
-    /// The fields of its dead letter, as parsed by [`Letter::read`](super::Letter::read).
-    pub fn fields(&self, parked_at: u64) -> Fields<'_> {
-        let mut fields = self.change.encode();
-        let about = [RAW.to_owned(), EntryId::zero().0, self.reason.clone(), "1".to_owned(), parked_at.to_string()];
-        fields.extend(ABOUT.into_iter().zip(about).map(|(name, value)| (name, Cow::Owned(value.into_bytes()))));
-        fields
-    }
 }
 
 /// The outcome of an append.

@@ -11,17 +11,18 @@ mod inspect;
 mod journal;
 mod ownership;
 mod queue;
+mod record;
 mod source;
 mod spans;
 mod stream_log;
 
 use crate::error::PortError;
 
-pub use dead_letters::{ABOUT, DeadLetters, Letter, Retried};
+pub use dead_letters::{DeadLetters, Letter, Retried};
 pub use embedder::{Embedder, EmbedderInfo, EmbedderLoad, Purpose};
 pub use index::{
-    Aliases, Collected, CollectionRegistry, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector,
-    KnownVectors, Named, Point, Stored, Tombstones, Written,
+    Aliases, Collected, CollectionRegistry, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexReader, IndexWriter,
+    IndexedPoint, KnownVector, KnownVectors, Named, Point, Searcher, Stored, Tombstones, Written,
 };
 pub use inspect::{
     EntryFinder, EntryState, FoundEntries, FoundEntry, HistoryWindow, IdReading, SourceHistory, SourceInspector,
@@ -30,8 +31,10 @@ pub use inspect::{
 pub use journal::{Appended, Checkpoint, Damage, Journal, Parked, Position, Positions, Repair, SnapshotState};
 pub use ownership::{Ownable, Registry};
 pub use queue::{
-    Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Handover, Queue, READ_BYTES, Retention, StageStatus,
+    Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Handover, Maintenance, Queue, READ_BYTES, Retention,
+    Settlement, StageQueue, StageStatus,
 };
+pub use record::RecordError;
 pub use source::{Feed, FeedBatch, FeedError, Readable, ResumeToken, Scan, Source, SourceEvent, SourceRow, StartAt};
 pub use spans::Spans;
 pub use stream_log::{Extent, Follower, StreamLog};

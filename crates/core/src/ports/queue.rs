@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::PortResult;
+use super::record::RecordError;
 use crate::embedded::Embedded;
 
 /// Approximate size in bytes of the entries of one read, claim or page: a count alone does not bound memory when an
@@ -49,7 +50,7 @@ pub struct Delivery<T> {
     /// Its id, to acknowledge it with.
     pub id: EntryId,
     /// Its record, or the decoding error.
-    pub record: Result<T, crate::wire::WireError>,
+    pub record: Result<T, RecordError>,
 }
 
 /// Entries claimed from unresponsive consumers.
@@ -73,14 +74,27 @@ pub struct DeadLetter {
     pub attempts: u32,
 }
 
-/// A stage's stream, from the point of view of one consumer of its group. Entries stay pending with this consumer until
-/// they are acknowledged.
+/// Settles delivered entries.
 #[async_trait]
-pub trait Queue<T>: Send + Sync {
+pub trait Settlement: Send + Sync {
+    /// Acknowledges these entries: their effect is durable.
+    async fn acknowledge(&self, ids: &[EntryId]) -> PortResult<()>;
+
+    /// Moves entries to the stage's dead-letter queue and acknowledges them, atomically.
+    async fn park(&self, letters: &[DeadLetter]) -> PortResult<()>;
+}
+
+/// A source of entries. They stay pending with this consumer until they are settled.
+#[async_trait]
+pub trait Queue<T>: Settlement {
     /// Up to `max` new entries, of about [`READ_BYTES`] together; waits up to `wait` for the first. Not cancel-safe: a
     /// dropped response leaves its entries pending until they are claimed.
     async fn read(&self, max: usize, wait: Duration) -> PortResult<Vec<Delivery<T>>>;
+}
 
+/// A consumer's duties in the group of a stage that it shares with other consumers.
+#[async_trait]
+pub trait Maintenance<T>: Send + Sync {
     /// Claims up to `max` entries, of about [`READ_BYTES`] together, that have been pending with any consumer for at
     /// least `idle`. Missing entries are recorded as damage in the same step: see [`Positions`](super::Positions).
     async fn claim(&self, idle: Duration, max: usize) -> PortResult<Claimed<T>>;
@@ -92,12 +106,6 @@ pub trait Queue<T>: Send + Sync {
     /// time. For a clean shutdown.
     async fn hand_back(&self, ids: &[EntryId]) -> PortResult<()>;
 
-    /// Acknowledges these entries: their effect is durable.
-    async fn acknowledge(&self, ids: &[EntryId]) -> PortResult<()>;
-
-    /// Moves entries to the stage's dead-letter queue and acknowledges them, atomically.
-    async fn park(&self, letters: &[DeadLetter]) -> PortResult<()>;
-
     /// Removes this consumer from the group if it has no pending entries; returns whether it did.
     async fn leave(&self) -> PortResult<bool>;
 
@@ -105,6 +113,11 @@ pub trait Queue<T>: Send + Sync {
     /// Entries that any group has yet to read or to acknowledge are never touched.
     async fn trim(&self, retention: Retention) -> PortResult<u64>;
 }
+
+/// A stage, from the point of view of one consumer of its group.
+pub trait StageQueue<T>: Queue<T> + Maintenance<T> {}
+
+impl<T, Q: Queue<T> + Maintenance<T>> StageQueue<T> for Q {}
 
 /// Retention of acknowledged entries in a stream, for replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

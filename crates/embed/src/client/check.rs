@@ -15,7 +15,7 @@ pub(super) fn usable(values: &[f32], dimension: usize, first: usize) -> Result<(
         };
         let index = first + place;
         let message = format!("the embedder's vector for the text at index {index} {what}");
-        return Err(PortError::poison(message).because(Server::Embedder, cause));
+        return Err(PortError::poison(message).because(Server::EMBEDDER, cause));
     }
     Ok(())
 }

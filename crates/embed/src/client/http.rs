@@ -68,7 +68,7 @@ impl Answer {
         let refused = refused(url, self.status, &self.headers, &self.body, SystemTime::now());
         let cause = if too_long { Cause::TooLong } else { cause(self.status) };
         Err(PortError { class: if too_long { ErrorClass::Poison } else { refused.class }, ..refused }
-            .because(Server::Embedder, cause))
+            .because(Server::EMBEDDER, cause))
     }
 }
 
@@ -80,7 +80,7 @@ pub(super) async fn send(request: RequestBuilder, url: &Url) -> Result<Answer, P
         let of = if timed_out { Cause::Timeout } else { Cause::Unreachable };
         PortError::transient(message)
             .with_hint("check embedding.url and that the embedder is running")
-            .because(Server::Embedder, of)
+            .because(Server::EMBEDDER, of)
     };
     let mut response = request.send().await.map_err(failed)?;
     let (status, headers) = (response.status(), response.headers().clone());
@@ -98,7 +98,7 @@ pub(super) async fn send(request: RequestBuilder, url: &Url) -> Result<Answer, P
 pub(super) fn invalid_response(url: &Url, cause: impl std::fmt::Display) -> PortError {
     PortError::transient(format!("invalid response from the embedder at {}: {cause}", shown(url)))
         .with_hint("check with curl which service runs at embedding.url")
-        .because(Server::Embedder, Cause::Other)
+        .because(Server::EMBEDDER, Cause::Other)
 }
 
 /// Returns the address with secrets redacted.

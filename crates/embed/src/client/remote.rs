@@ -276,7 +276,7 @@ impl RemoteClient {
                 };
                 let url = shown(&self.url);
                 PortError::poison(format!("the embedder at {url} returned {what} for the text at index {place}"))
-                    .because(Server::Embedder, Cause::Refused)
+                    .because(Server::EMBEDDER, Cause::Refused)
             }
         }
     }
@@ -301,12 +301,12 @@ impl RemoteClient {
         let answer = http::send(request, &self.url).await?.good(&self.url)?;
         self.options.api.vectors(&answer.body, input.len()).map_err(|unreadable| match unreadable {
             Unreadable::NotFinite => PortError::poison("the embedder's vector for one of the texts is not finite")
-                .because(Server::Embedder, Cause::NotFinite),
+                .because(Server::EMBEDDER, Cause::NotFinite),
             // Caused by one text or by their number; retrying with fewer texts tells which.
             Unreadable::Count(found) => {
                 let (count, url) = (input.len(), shown(&self.url));
                 PortError::poison(format!("the embedder at {url} returned {found} vectors for {count} texts"))
-                    .because(Server::Embedder, Cause::Refused)
+                    .because(Server::EMBEDDER, Cause::Refused)
             }
             Unreadable::Answer(cause) => invalid_response(&self.url, cause),
         })

@@ -230,8 +230,8 @@ fn ids(chosen: &[LetterView], stage: StageName, wanted: impl Fn(&LetterView) -> 
 #[cfg(test)]
 mod tests {
     use tidewheel_core::ports::{DeadLetter, Fence, FenceTarget, Queue as _, Tombstones as _};
-    use tidewheel_core::streams::{STAGE_1, STAGE_2};
-    use tidewheel_core::wire::RawFields;
+    use tidewheel_core::stage::Stage;
+    use tidewheel_stores::redis::wire::RawFields;
     use tidewheel_testkit::contracts::samples::{change, embedded};
     use tidewheel_testkit::fakes::streams::FakeStreams;
 
@@ -241,10 +241,10 @@ mod tests {
     async fn streams() -> FakeStreams {
         let streams = FakeStreams::new();
         let garbage: RawFields = vec![(b"a".to_vec(), b"b".to_vec())];
-        let stream_log = streams.stream_log(STAGE_1);
+        let stream_log = streams.stream_log(Stage::Raw);
         tidewheel_core::ports::StreamLog::append(&stream_log, &[change(1), change(2)]).await.unwrap();
-        streams.add_raw(STAGE_1.stream, garbage);
-        let stream_log = streams.stream_log(STAGE_2);
+        streams.add_raw(Stage::Raw.name(), garbage);
+        let stream_log = streams.stream_log(Stage::Embedded);
         tidewheel_core::ports::StreamLog::append(&stream_log, &[embedded(2)]).await.unwrap();
         let (one, two) = (streams.changes("a"), streams.embedded("b"));
         let park = |ids: Vec<EntryId>, reason: &str| -> Vec<DeadLetter> {
@@ -335,7 +335,7 @@ mod tests {
         let streams = FakeStreams::new();
         let fields: RawFields = vec![(b"reason".to_vec(), b"why".to_vec())];
         for _ in 0..2 * AT_ONCE + 7 {
-            streams.add_raw(STAGE_1.dead_letters, fields.clone());
+            streams.add_raw(RAW_DEAD_LETTERS, fields.clone());
         }
         let (letters, filter) = (streams.dead_letters(), Filter::default());
         let mut pages = Pages::new(&letters, &filter);
@@ -347,11 +347,11 @@ mod tests {
             }
             assert!(page.len() < AT_ONCE + PAGE, "{}", page.len());
             // A retried one that is parked again at once.
-            streams.add_raw(STAGE_1.dead_letters, fields.clone());
+            streams.add_raw(RAW_DEAD_LETTERS, fields.clone());
             done += discard(&letters, &page).await.unwrap().done;
             count += 1;
         }
         assert_eq!((done, count), (2 * AT_ONCE as u64 + 7, 3));
-        assert_eq!(letters.count(STAGE_1).await.unwrap(), 3, "those that arrived meanwhile");
+        assert_eq!(letters.count(Stage::Raw).await.unwrap(), 3, "those that arrived meanwhile");
     }
 }

@@ -125,7 +125,7 @@ mod tests {
     use tidewheel_core::error::{Cause, ErrorClass};
     use tidewheel_core::installation::LAYOUT;
     use tidewheel_core::ports::{Checkpoint, DeadLetter, Parked, Queue as _, ResumeToken, SnapshotState};
-    use tidewheel_core::streams::{RAW, STAGE_1};
+    use tidewheel_core::stage::Stage;
     use tidewheel_core::version::ClusterTime;
     use tidewheel_testkit::contracts::samples::change;
     use tidewheel_testkit::fakes::ownership::FakeRegistry;
@@ -156,7 +156,8 @@ mod tests {
             source.insert("tickets", document);
         }
         let streams = FakeStreams::new();
-        let (letters, journal, stream_log) = (streams.dead_letters(), streams.journal(), streams.stream_log(STAGE_1));
+        let (letters, journal, stream_log) =
+            (streams.dead_letters(), streams.journal(), streams.stream_log(Stage::Raw));
         let time = ClusterTime { seconds: 1, increment: 1 };
         let checkpoint = Checkpoint {
             token: ResumeToken("1".into()),
@@ -186,7 +187,7 @@ mod tests {
         assert_eq!((outcome, old.len()), (Outcome { unreadable: 1, ..Outcome::default() }, 0));
         let outcome = reread(&ports, &source, &chosen).await.unwrap();
         assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 0 });
-        let entries = streams.records::<Change>(RAW).into_iter().map(|(_, change)| change);
+        let entries = streams.records::<Change>(Stage::Raw.name()).into_iter().map(|(_, change)| change);
         let sent: Vec<Change> = entries.collect();
         let brief = sent.iter().map(|change| (change.operation, change.key.as_str(), change.version.epoch));
         assert_eq!(brief.collect::<Vec<_>>(), [(Operation::Read, keys[0], 3), (Operation::Delete, gone, 3)]);
@@ -198,7 +199,7 @@ mod tests {
     #[tokio::test]
     async fn retry_is_rejected_if_a_newer_release_has_written_the_keys() {
         let streams = FakeStreams::new();
-        let (letters, journal, stream_log) = (streams.dead_letters(), streams.journal(), streams.stream_log(STAGE_1));
+        let (letters, journal, stream_log) = (streams.dead_letters(), streams.journal(), streams.stream_log(Stage::Raw));
         stream_log.append(&[change(1)]).await.unwrap();
         let queue = streams.changes("a");
         let read = queue.read(1, Duration::ZERO).await.unwrap();
@@ -218,7 +219,7 @@ mod tests {
     #[tokio::test]
     async fn source_is_connected_only_for_documents_to_read_again() {
         let streams = FakeStreams::new();
-        let (letters, journal, stream_log) = (streams.dead_letters(), streams.journal(), streams.stream_log(STAGE_1));
+        let (letters, journal, stream_log) = (streams.dead_letters(), streams.journal(), streams.stream_log(Stage::Raw));
         let registry = FakeRegistry::default();
         let ports = RetryPorts { registry: &registry, letters: &letters, journal: &journal, stream_log: &stream_log };
         let unreachable = || async { Err(PortError::transient("unreachable")) };

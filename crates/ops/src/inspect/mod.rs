@@ -10,17 +10,15 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tidewheel_core::change::Change;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamped, digest};
 use tidewheel_core::ports::{
-    EntryFinder, EntryState, FenceTarget, FoundEntries, FoundEntry, IdReading, Index, IndexedPoint, Letter, PortResult,
+    EntryFinder, EntryState, FenceTarget, FoundEntries, FoundEntry, IdReading, IndexReader, IndexedPoint, PortResult,
     Source, SourceRow, StageInspector, Tombstones,
 };
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::ChangeTrace;
 use tidewheel_core::version::Version;
-use tidewheel_core::wire::Record as _;
 use uuid::Uuid;
 
 use self::facts::{ChangeFacts, Deletions, EntryFacts, IndexFacts, LetterFacts, Progress, SourceFacts, StageFacts};
@@ -39,9 +37,6 @@ const BLIND: u32 = 64;
 
 /// Maximum number of chunks to query.
 const MOST_CHUNKS: u32 = 10_000;
-
-/// Fields common to all changes; the other fields of an entry describe its embedding.
-const OF_CHANGE: [&str; 8] = ["format", "operation", "namespace", "id", "key", "version", "committed_at", "document"];
 
 /// The ports of an inspection.
 pub struct InspectPorts<'a> {
@@ -99,12 +94,12 @@ async fn once(ports: &InspectPorts<'_>, question: &Question) -> PortResult<Inspe
     let wanted = pairs(&asked);
     let (source, raw, embedded, index, deleted, one, two, producer) = tokio::join!(
         Probe::within(TIMEOUT, source(ports, &namespaces, readings)),
-        Probe::within(TIMEOUT, ports.finder.entries_of(STAGE_1, &wanted, question.scan)),
-        Probe::within(TIMEOUT, ports.finder.entries_of(STAGE_2, &wanted, question.scan)),
+        Probe::within(TIMEOUT, ports.finder.entries_of(Stage::Raw, &wanted, question.scan)),
+        Probe::within(TIMEOUT, ports.finder.entries_of(Stage::Embedded, &wanted, question.scan)),
         Probe::within(TIMEOUT, index(ports.index, &asked)),
         Probe::within(TIMEOUT, deleted(ports.tombstones, &asked)),
-        Probe::within(TIMEOUT, ports.finder.letters_of(STAGE_1, &wanted, question.scan)),
-        Probe::within(TIMEOUT, ports.finder.letters_of(STAGE_2, &wanted, question.scan)),
+        Probe::within(TIMEOUT, ports.finder.letters_of(Stage::Raw, &wanted, question.scan)),
+        Probe::within(TIMEOUT, ports.finder.letters_of(Stage::Embedded, &wanted, question.scan)),
         Probe::within(TIMEOUT, ports.stages.leader()),
     );
     let producer = producer.known().map(Option::is_some);
@@ -212,7 +207,7 @@ fn source_facts(row: Option<&SourceRow>) -> SourceFacts {
 }
 
 /// Returns the points of each document in the index.
-async fn index(index: &dyn Index, asked: &[Asked]) -> PortResult<HashMap<Uuid, IndexedPoint>> {
+async fn index(index: &dyn IndexReader, asked: &[Asked]) -> PortResult<HashMap<Uuid, IndexedPoint>> {
     let fields = [RESERVED];
     let first: Vec<Uuid> = asked.iter().map(|asked| asked.document.point(0)).collect();
     let mut points: HashMap<Uuid, IndexedPoint> = HashMap::new();
@@ -284,13 +279,8 @@ async fn deleted(tombstones: &dyn Tombstones, asked: &[Asked]) -> PortResult<Has
 
 /// Entries that concern this document.
 fn of_document<'f>(asked: &Asked, found: &'f FoundEntries) -> impl Iterator<Item = &'f FoundEntry> {
-    let field = |entry: &FoundEntry, name: &str, value: &str| {
-        entry.fields.iter().any(|(field, found)| field == name.as_bytes() && found == value.as_bytes())
-    };
-    let (namespace, key) = (asked.namespace.to_string(), asked.reading.key.clone());
-    found.entries.iter().filter(move |entry| {
-        field(entry, "namespace", &namespace) && (field(entry, "key", &key) || field(entry, "operation", "drop"))
-    })
+    let (namespace, key) = (asked.namespace.as_str(), asked.reading.key.as_str());
+    found.entries.iter().filter(move |entry| entry.namespace == namespace && (entry.key == key || entry.is_drop))
 }
 
 fn stage(asked: &Asked, found: &FoundEntries) -> StageFacts {
@@ -299,18 +289,9 @@ fn stage(asked: &Asked, found: &FoundEntries) -> StageFacts {
 }
 
 fn entry(found: &FoundEntry) -> EntryFacts {
-    let mut embedding = Map::new();
-    for (name, value) in &found.fields {
-        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
-        if name == "chunks" {
-            let count = serde_json::from_str::<Vec<Value>>(&value).map_or(0, |chunks| chunks.len());
-            embedding.insert("chunks".into(), count.into());
-        } else if !OF_CHANGE.contains(&&*name) {
-            embedding.insert(name.into_owned(), value.into_owned().into());
-        }
-    }
-    let change = Change::decode(found.fields.clone());
-    let unreadable = change.as_ref().err().map(ToString::to_string);
+    let mut embedding: Map<String, Value> =
+        found.embedding.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+    embedding.extend(found.chunks.map(|chunks| ("chunks".to_owned(), chunks.into())));
     EntryFacts {
         id: found.id.0.clone(),
         added_at: times::show(found.id.parts().0),
@@ -321,29 +302,30 @@ fn entry(found: &FoundEntry) -> EntryFacts {
                 Progress::Pending { consumer: consumer.clone(), idle_ms: *idle_ms, deliveries: *deliveries }
             }
         },
-        change: change.ok().map(|change| ChangeFacts {
+        change: found.change.as_ref().ok().map(|change| ChangeFacts {
             operation: change.operation.to_string(),
             version: change.version.to_string(),
-            trace_id: ChangeTrace::of_change(&change).id.to_string(),
+            trace_id: ChangeTrace::of_change(change).id.to_string(),
             committed_at: change.committed_at,
             digest: change.document.as_deref().map(digest),
         }),
-        unreadable,
+        unreadable: found.change.as_ref().err().map(ToString::to_string),
         embedding,
     }
 }
 
 fn letters_of(asked: &Asked, stage: StageName, found: &FoundEntries) -> Vec<LetterFacts> {
     let letters = of_document(asked, found).map(|entry| {
-        let letter = Letter::read(stage.stage(), entry.id.clone(), entry.fields.clone());
-        let change = Change::decode(entry.fields.clone());
+        let change = entry.change.as_ref().ok();
+        let (reason, parked_at) =
+            entry.parked.as_ref().map_or_else(Default::default, |parked| (parked.reason.clone(), parked.parked_at));
         LetterFacts {
             stage,
-            id: letter.id.0,
-            trace_id: change.as_ref().ok().map(|change| ChangeTrace::of_change(change).id.to_string()),
+            id: entry.id.0.clone(),
+            trace_id: change.map(|change| ChangeTrace::of_change(change).id.to_string()),
             version: change.map(|change| change.version.to_string()).unwrap_or_default(),
-            reason: letter.reason,
-            parked_at: times::show(letter.parked_at),
+            reason,
+            parked_at: times::show(parked_at),
         }
     });
     letters.collect()

@@ -88,7 +88,7 @@ async fn deleted_document_is_explained_by_its_tombstone() {
     let world = World::new().await;
     world.process().await;
     world.source.delete("tickets", serde_json::json!(1));
-    world.streams.trim_all(STAGE_1.stream);
+    world.streams.trim_all(Stage::Raw.name());
     let target = FenceTarget::Document(DocumentId::new(&change(1).namespace, &change(1).key));
     world.streams.tombstones().raise(&[Fence { target, version: change(2).version }]).await.unwrap();
     let found = world.ask(&[]).await.unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidewheel_core::ports::{ConsumerStatus, StageStatus};
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_core::stage;
 
 use super::{
     Audit, Collection, Embedder, Latency, Overview, Probe, Redis, Service, Snapshot, Source, Stage, SyncState,
@@ -33,11 +33,11 @@ impl Overview {
     }
 }
 
-fn stage(of: tidewheel_core::streams::Stage) -> Stage {
+fn stage(of: stage::Stage) -> Stage {
     Stage {
         status: StageStatus {
-            stream: of.stream.into(),
-            group: of.group.into(),
+            stream: of.name().into(),
+            group: of.group().into(),
             length: 10_000,
             appended: 1_234_567,
             lag: Some(0),
@@ -77,7 +77,7 @@ pub fn healthy() -> Overview {
             eta_seconds: None,
         },
         problems: Vec::new(),
-        stages: [Probe::Known(stage(STAGE_1)), Probe::Known(stage(STAGE_2))],
+        stages: [Probe::Known(stage(stage::Stage::Raw)), Probe::Known(stage(stage::Stage::Embedded))],
         source: Probe::Known(Source {
             database: Some("shop".into()),
             error: None,

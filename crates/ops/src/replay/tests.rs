@@ -1,5 +1,5 @@
 use tidewheel_core::ports::{Queue as _, ResumeToken, SnapshotState};
-use tidewheel_core::streams::STAGE_2;
+use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
 use tidewheel_testkit::contracts::samples::{change, checkpoint, embedded};
 use tidewheel_testkit::fakes::embedder::FakeEmbedder;
@@ -97,9 +97,9 @@ fn invalid_replays_are_rejected_with_a_hint() {
 async fn facts_describe_streams_embedder_and_collections() {
     let (streams, embedder, index) = (FakeStreams::new(), FakeEmbedder::new(3), FakeIndex::new());
     streams.journal().append(None, &[change(1), change(2)], &checkpoint(2)).await.unwrap();
-    streams.stream_log(STAGE_2).append(&[embedded(1)]).await.unwrap();
+    streams.stream_log(Stage::Embedded).append(&[embedded(1)]).await.unwrap();
     index.prepare(3).await.unwrap();
-    let (raw, stage_2, journal) = (streams.stream_log(STAGE_1), streams.stream_log(STAGE_2), streams.journal());
+    let (raw, stage_2, journal) = (streams.stream_log(Stage::Raw), streams.stream_log(Stage::Embedded), streams.journal());
     let (stages, aliases) = (streams.inspector(), FakeAliases::new(&["documents_1"]));
     aliases.switch("documents", "documents_1").await.unwrap();
     let ports = PlanPorts {

@@ -34,7 +34,7 @@ pub struct Found {
 /// If the embedder or the index fails, or rejects the filter.
 pub async fn find(
     embedder: &dyn Embedder,
-    index: &dyn Index,
+    index: &dyn IndexReader,
     text: &str,
     limit: usize,
     filter: Option<&Value>,

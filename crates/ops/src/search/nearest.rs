@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tidewheel_core::excerpt::OMITTED;
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::payload::{DOCUMENT, RESERVED};
-use tidewheel_core::ports::{Hit, Index, IndexedPoint, PortResult};
+use tidewheel_core::ports::{Hit, IndexReader, IndexedPoint, PortResult, Searcher};
 use uuid::Uuid;
 
 /// Maximum number of points per query.
@@ -41,7 +41,7 @@ impl Nearest {
 
 /// Up to `limit` documents, best first.
 pub(super) async fn documents(
-    index: &dyn Index,
+    index: &dyn Searcher,
     vector: Vec<f32>,
     limit: usize,
     filter: Option<&Value>,
@@ -104,7 +104,7 @@ impl Payloads {
 }
 
 /// Reads, for each document, the point with all fields and the stamp of the best chunk.
-pub(super) async fn payloads(index: &dyn Index, nearest: &[Nearest]) -> PortResult<Payloads> {
+pub(super) async fn payloads(index: &dyn IndexReader, nearest: &[Nearest]) -> PortResult<Payloads> {
     let firsts: Vec<Uuid> = nearest.iter().map(Nearest::first).collect();
     let others = nearest.iter().filter(|nearest| nearest.chunk != nearest.first());
     let others: Vec<Uuid> = others.map(|nearest| nearest.chunk).collect();
@@ -129,6 +129,7 @@ fn by_id(points: Vec<IndexedPoint>) -> HashMap<Uuid, Map<String, Value>> {
 #[cfg(test)]
 mod tests {
     use tidewheel_core::identity::Namespace;
+    use tidewheel_core::ports::IndexWriter as _;
     use tidewheel_core::ports::Point;
     use tidewheel_core::version::Version;
     use tidewheel_testkit::contracts::index::document;

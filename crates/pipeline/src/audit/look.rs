@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tidewheel_core::payload::STAMP;
-use tidewheel_core::ports::{Index, PortResult, Source, SourceRow};
+use tidewheel_core::ports::{IndexReader, PortResult, Source, SourceRow};
 use tidewheel_core::version::ClusterTime;
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ pub(super) fn fields(whole: bool) -> &'static [&'static str] {
 /// Returns the points of these documents: chunk 0, the further chunks according to it, and the ones in `more`. With
 /// `probe`, also the one after the last, where leftover chunks of an older version begin.
 pub(super) async fn points(
-    index: &dyn Index,
+    index: &dyn IndexReader,
     targets: &[&Target],
     more: &[Uuid],
     whole: bool,
@@ -43,7 +43,12 @@ pub(super) async fn points(
     Ok(of)
 }
 
-async fn read(index: &dyn Index, ids: &[Uuid], whole: bool, of: &mut HashMap<Target, Vec<Seen>>) -> PortResult<()> {
+async fn read(
+    index: &dyn IndexReader,
+    ids: &[Uuid],
+    whole: bool,
+    of: &mut HashMap<Target, Vec<Seen>>,
+) -> PortResult<()> {
     for ids in ids.chunks(POINTS) {
         for seen in index.points(ids, fields(whole)).await?.into_iter().filter_map(Seen::read) {
             let target = Target { namespace: seen.stamp.namespace.clone(), key: seen.stamp.key.clone() };

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tidewheel_core::error::{Cause, ErrorClass, PortError, Server};
+use tidewheel_core::error::{Cause, ErrorClass, PortError};
 
 /// Failures of a whole batch before it is halved: most failures are transient.
 const TRIES: u32 = 3;
@@ -129,10 +129,10 @@ impl Suspect {
     }
 }
 
-/// Whether no item can be at fault and waiting does not help: settings contradict the state of the servers, or Redis
-/// denies access.
+/// Whether no item can be at fault and waiting does not help: settings contradict the state of the servers, or a
+/// server that does not look into documents denies access.
 pub(crate) fn stops(error: &PortError) -> bool {
-    error.class == ErrorClass::Fatal && (error.cause == Cause::Other || error.server == Server::Redis)
+    error.class == ErrorClass::Fatal && (error.cause == Cause::Other || !error.server.judges_documents())
 }
 
 /// Whether an item can be at fault. A server without disk space fails for every larger item, and accepts small ones.
@@ -146,6 +146,7 @@ mod tests {
 
     use super::*;
     use proptest::prelude::*;
+    use tidewheel_core::error::Server;
 
     const CAUSES: [Cause; 6] =
         [Cause::Other, Cause::Refused, Cause::Timeout, Cause::Unreachable, Cause::Busy, Cause::Denied];
@@ -156,7 +157,7 @@ mod tests {
             ErrorClass::Poison => PortError::poison("injected"),
             ErrorClass::Fatal => PortError::fatal("injected"),
         };
-        error.because(Server::Qdrant, cause)
+        error.because(Server::named("index"), cause)
     }
 
     /// A server that rejects requests with a bad item, and all requests during an outage.

@@ -103,7 +103,7 @@ impl Embedding<'_> {
     /// texts. If the probe has another dimension too, the embedder was replaced; otherwise a text is at fault.
     async fn fits(&self, vectors: &Vectors, texts: usize) -> PortResult<()> {
         let (found, count, dimension) = (vectors.dimension(), vectors.len(), self.dimension);
-        let refused = |message| Err(PortError::poison(message).because(Server::Embedder, Cause::Refused));
+        let refused = |message| Err(PortError::poison(message).because(Server::EMBEDDER, Cause::Refused));
         if found != dimension && count > 0 {
             metric::rejected("dimension", count as u64);
             let message =
@@ -133,11 +133,11 @@ fn rejected(error: &PortError) {
 fn usable(vector: &[f32]) -> PortResult<()> {
     if let Some(at) = vector.iter().position(|value| !value.is_finite()) {
         let message = format!("the embedder returned a vector with {} at position {at}", vector[at]);
-        return Err(PortError::poison(message).because(Server::Embedder, Cause::NotFinite));
+        return Err(PortError::poison(message).because(Server::EMBEDDER, Cause::NotFinite));
     }
     if vector.iter().all(|value| *value == 0.0) {
         let error = PortError::poison("the embedder returned a vector of all zeros");
-        return Err(error.because(Server::Embedder, Cause::Zero));
+        return Err(error.because(Server::EMBEDDER, Cause::Zero));
     }
     Ok(())
 }

@@ -55,8 +55,8 @@ use tidewheel_core::chunking::ChunkLimits;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::{Cause, PortError};
 use tidewheel_core::fingerprint::Fingerprints;
-use tidewheel_core::ports::{Delivery, Embedder, EmbedderInfo, Handover, KnownVectors, Queue};
-use tidewheel_core::streams::STAGE_1;
+use tidewheel_core::ports::{Delivery, Embedder, EmbedderInfo, Handover, KnownVectors, Maintenance, Queue, Settlement};
+use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug_span, info};
@@ -85,6 +85,8 @@ pub const NAME: &str = "processor";
 pub struct ProcessorPorts {
     /// Stage 1.
     pub queue: Arc<dyn Queue<Change>>,
+    /// The group of the processors; `None` for changes that no other processor sees.
+    pub maintenance: Option<Arc<dyn Maintenance<Change>>>,
     /// The handover to stage 2.
     pub handover: Arc<dyn Handover>,
     /// Computes the vectors.
@@ -124,7 +126,7 @@ impl Processor {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
         crate::metric::init_counters(NAME, &["not_finite", "zero", "dimension"]);
         let retry = RetryPolicy { health: self.health, shutdown };
-        let ProcessorPorts { queue, handover, embedder, known } = self.ports;
+        let ProcessorPorts { queue, maintenance, handover, embedder, known } = self.ports;
         let info = retry.call("reach the embedder", || embedder.info()).await;
         let (info, tokens) = match info {
             Ok(info) => (info, retry.call("get the model's tokeniser", || embedder.tokens()).await),
@@ -162,7 +164,7 @@ impl Processor {
             tracer: self.tracer,
             retry: retry.clone(),
         };
-        Consumer { service: NAME, queue, options: self.options.consumer, retry }.run(work).await
+        Consumer { service: NAME, queue, maintenance, options: self.options.consumer, retry }.run(work).await
     }
 }
 
@@ -174,7 +176,7 @@ fn ended(given_up: RetryError) -> Result<(), ServiceError> {
 }
 
 struct Worker {
-    queue: Arc<dyn Queue<Change>>,
+    queue: Arc<dyn Settlement>,
     handover: Arc<dyn Handover>,
     embedder: Arc<dyn Embedder>,
     recall: Recall,
@@ -204,7 +206,7 @@ impl Work<Change> for Worker {
 
 impl Worker {
     async fn process(&self, deliveries: Vec<Delivery<Change>>) -> Result<(), RetryError> {
-        let mut spans = BatchSpans::begin(self.tracer.as_ref(), "process", STAGE_1, &deliveries);
+        let mut spans = BatchSpans::begin(self.tracer.as_ref(), "process", Stage::Raw, &deliveries);
         let planner = self.planner.clone();
         let mut plan = offload(planner.cost(&deliveries), move || planner.plan(deliveries)).await?;
         let jobs = std::mem::take(&mut plan.jobs);

@@ -181,9 +181,9 @@ mod tests {
     use tidewheel_core::change::Operation;
     use tidewheel_core::chunking::ChunkLimits;
     use tidewheel_core::identity::Namespace;
+    use tidewheel_core::ports::RecordError;
     use tidewheel_core::tokens::Words;
     use tidewheel_core::version::{ClusterTime, Version};
-    use tidewheel_core::wire::WireError;
 
     use super::*;
     use crate::processor::TextOptions;
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn unreadable_entries_are_parked_and_their_neighbours_proceed() {
         let mut batch = deliveries(&[(Operation::Insert, 1, 1), (Operation::Insert, 2, 1)]);
-        batch.push(Delivery { id: EntryId("9-0".into()), record: Err(WireError::Missing("key")) });
+        batch.push(Delivery { id: EntryId("9-0".into()), record: Err(RecordError::Missing("key")) });
         if let Ok(change) = &mut batch[1].record {
             change.document = Some("not json".into());
         }

@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     fn error(class: ErrorClass, cause: Cause) -> PortError {
-        let error = PortError::transient("injected").because(Server::Redis, cause);
+        let error = PortError::transient("injected").because(Server::opaque("redis"), cause);
         PortError { class, ..error }
     }
 

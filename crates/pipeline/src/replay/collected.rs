@@ -9,9 +9,7 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{
-    Claimed, CollectionRegistry, DeadLetter, Delivery, EntryId, Handover, PortResult, Queue, Retention,
-};
+use tidewheel_core::ports::{DeadLetter, Delivery, EntryId, Handover, PortResult, Queue, Settlement};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -117,19 +115,10 @@ impl Queue<Change> for PageQueue {
         }
         Ok(deliveries)
     }
+}
 
-    async fn claim(&self, _idle: Duration, _max: usize) -> PortResult<Claimed<Change>> {
-        Ok(Claimed { deliveries: Vec::new(), lost: Vec::new() })
-    }
-
-    async fn keep(&self, _ids: &[EntryId]) -> PortResult<()> {
-        Ok(())
-    }
-
-    async fn hand_back(&self, _ids: &[EntryId]) -> PortResult<()> {
-        Ok(())
-    }
-
+#[async_trait]
+impl Settlement for PageQueue {
     async fn acknowledge(&self, ids: &[EntryId]) -> PortResult<()> {
         self.settle(ids.iter());
         Ok(())
@@ -139,14 +128,6 @@ impl Queue<Change> for PageQueue {
         self.state().parked += letters.len() as u64;
         self.settle(letters.iter().map(|letter| &letter.id));
         Ok(())
-    }
-
-    async fn leave(&self) -> PortResult<bool> {
-        Ok(true)
-    }
-
-    async fn trim(&self, _retention: Retention) -> PortResult<u64> {
-        Ok(0)
     }
 }
 
@@ -178,29 +159,13 @@ impl<W: Work<Embedded>> Handover for Direct<W> {
 /// Counts the changes that an upserter parks: there is no stream to park them in, and the live pipeline has parked them
 /// too.
 #[derive(Default)]
-pub(super) struct NoQueue {
+pub(super) struct Skipped {
     pub(super) parked: AtomicU64,
 }
 
 #[async_trait]
-impl Queue<Embedded> for NoQueue {
-    async fn read(&self, _max: usize, wait: Duration) -> PortResult<Vec<Delivery<Embedded>>> {
-        tokio::time::sleep(wait).await;
-        Ok(Vec::new())
-    }
-
-    async fn claim(&self, _idle: Duration, _max: usize) -> PortResult<Claimed<Embedded>> {
-        Ok(Claimed { deliveries: Vec::new(), lost: Vec::new() })
-    }
-
-    async fn keep(&self, _ids: &[EntryId]) -> PortResult<()> {
-        Ok(())
-    }
-
-    async fn hand_back(&self, _ids: &[EntryId]) -> PortResult<()> {
-        Ok(())
-    }
-
+impl Settlement for Skipped {
+    /// The processor acknowledges the page's entries after the hand-over.
     async fn acknowledge(&self, _ids: &[EntryId]) -> PortResult<()> {
         Ok(())
     }
@@ -210,24 +175,6 @@ impl Queue<Embedded> for NoQueue {
             warn!("skipped: {}", letter.reason);
         }
         self.parked.fetch_add(letters.len() as u64, Ordering::Relaxed);
-        Ok(())
-    }
-
-    async fn leave(&self) -> PortResult<bool> {
-        Ok(true)
-    }
-
-    async fn trim(&self, _retention: Retention) -> PortResult<u64> {
-        Ok(0)
-    }
-}
-
-/// Ignores reports: a collection that is still being filled is not monitored.
-pub(super) struct NoAlarm;
-
-#[async_trait]
-impl CollectionRegistry for NoAlarm {
-    async fn collection(&self, _name: &str, _exists: bool) -> PortResult<()> {
         Ok(())
     }
 }

@@ -5,17 +5,19 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Aliases, Embedder, EntryId, Follower, Index, KnownVectors, Queue, StreamLog, Tombstones};
+use tidewheel_core::ports::{
+    Aliases, Embedder, EntryId, Follower, Index, KnownVectors, StageQueue, StreamLog, Tombstones,
+};
 use tokio_util::sync::CancellationToken;
 
-use super::collected::{Direct, NoAlarm, NoQueue, PageQueue};
+use super::collected::{Direct, PageQueue, Skipped};
 use super::live::outcome;
 use super::{Pages, Progress, Report};
 use crate::health::Health;
 use crate::processor::{Processor, ProcessorOptions, ProcessorPorts};
 use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;
-use crate::upserter::{Upserter, UpserterOptions};
+use crate::upserter::{self, Upserter, UpserterOptions, UpserterPorts};
 
 /// How often a replay polls whether it has caught up.
 const LOOK: Duration = Duration::from_millis(200);
@@ -36,7 +38,7 @@ pub struct IntoPorts {
     /// The replay's consumer group on stage 2.
     pub follower: Arc<dyn Follower>,
     /// Stage 2 from the point of view of a consumer of that group.
-    pub queue: Arc<dyn Queue<Embedded>>,
+    pub queue: Arc<dyn StageQueue<Embedded>>,
     /// Stage 2 as a whole.
     pub embedded: Arc<dyn StreamLog<Embedded>>,
 }
@@ -95,8 +97,12 @@ impl Into {
             return Ok(progress);
         }
         let stop = retry.shutdown.child_token();
-        let follow = tokio::spawn(self.follow(stop.clone()));
-        let switched = self.switch(retry).await;
+        let mut follow = tokio::spawn(self.follow(stop.clone()));
+        let switched = tokio::select! {
+            switched = self.switch(retry) => switched,
+            // Early only if it failed, or if the replay is stopping: the collection would never catch up.
+            followed = &mut follow => return followed.unwrap_or(Ok(())).map(|()| progress),
+        };
         stop.cancel();
         let followed = follow.await.unwrap_or(Ok(()));
         outcome(switched)?;
@@ -111,26 +117,26 @@ impl Into {
         let done = stop.child_token();
         let queue = Arc::new(PageQueue::new(pages, report, done.clone()));
         let retry = RetryPolicy { health: Health::default(), shutdown: stop.clone() };
-        let refused = Arc::new(NoQueue::default());
-        let upserter = self.upserter(refused.clone()).into_work(retry);
+        let skipped = Arc::new(Skipped::default());
+        let upserter = upserter::work(self.upserter.clone(), skipped.clone(), self.writes(), None, retry);
         let direct = Arc::new(Direct { upserter, queue: queue.clone() });
         let IntoPorts { embedder, known, .. } = self.ports.clone();
-        let ports = ProcessorPorts { queue: queue.clone(), handover: direct, embedder, known };
+        let ports = ProcessorPorts { queue: queue.clone(), maintenance: None, handover: direct, embedder, known };
         let processor = Processor::new(self.processor.clone(), ports)?;
         processor.run(done).await?;
         let mut progress = queue.progress().await;
-        progress.skipped += refused.parked.load(Ordering::Relaxed);
+        progress.skipped += skipped.parked.load(Ordering::Relaxed);
         Ok(progress)
     }
 
-    fn upserter(&self, queue: Arc<dyn Queue<Embedded>>) -> Upserter {
+    fn writes(&self) -> UpserterPorts {
         let IntoPorts { index, tombstones, .. } = self.ports.clone();
-        Upserter::new(self.upserter.clone(), queue, index, tombstones, Arc::new(NoAlarm))
+        UpserterPorts { index, tombstones, registry: None }
     }
 
     /// Writes new entries of stage 2.
     fn follow(&self, stop: CancellationToken) -> impl Future<Output = Result<(), ServiceError>> + Send + 'static {
-        self.upserter(self.ports.queue.clone()).run(stop)
+        Upserter::new(self.upserter.clone(), self.ports.queue.clone(), self.writes()).run(stop)
     }
 
     /// Waits until the new collection has caught up, switches the alias, and waits for changes written to the old

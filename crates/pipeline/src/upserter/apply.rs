@@ -33,7 +33,7 @@ pub(super) type Settled = (usize, Result<(), PortError>);
 pub(super) struct Applier<'a> {
     pub(super) index: &'a dyn Index,
     pub(super) tombstones: &'a dyn Tombstones,
-    pub(super) registry: &'a dyn CollectionRegistry,
+    pub(super) registry: Option<&'a dyn CollectionRegistry>,
     pub(super) retry: &'a RetryPolicy,
     /// Dimension for which the collection was prepared; 0 before that.
     pub(super) prepared: &'a AtomicUsize,
@@ -221,7 +221,8 @@ impl Applier<'_> {
     }
 
     async fn record(&self, exists: bool) -> Result<(), RetryError> {
-        self.retry.call("record the collection", || self.registry.collection(self.index.name(), exists)).await
+        let Some(registry) = self.registry else { return Ok(()) };
+        self.retry.call("record the collection", || registry.collection(self.index.name(), exists)).await
     }
 
     /// Prepares the collection before the first write. A vector whose dimension does not match the collection is not

@@ -43,7 +43,10 @@ pub use options::{PayloadOptions, UpserterOptions};
 pub use plan::{Aftermath, aftermath};
 use plan::{Plan, Removal, Write, plan};
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{CollectionRegistry, Delivery, EntryId, Fence, Index, PortResult, Queue, Tombstones};
+use tidewheel_core::ports::{
+    CollectionRegistry, Delivery, EntryId, Fence, Index, IndexReader, Maintenance, PortResult, Settlement, StageQueue,
+    Tombstones,
+};
 use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
 use traced::Traced;
@@ -62,27 +65,30 @@ use crate::service::ServiceError;
 /// The service's name in errors, spans and labels.
 pub const NAME: &str = "upserter";
 
+/// Where an upserter writes.
+#[derive(Clone)]
+pub struct UpserterPorts {
+    /// The collection.
+    pub index: Arc<dyn Index>,
+    /// The tombstones.
+    pub tombstones: Arc<dyn Tombstones>,
+    /// Detects a missing collection; `None` for a collection that is still being filled.
+    pub registry: Option<Arc<dyn CollectionRegistry>>,
+}
+
 /// The service. Any number of instances may run concurrently.
 pub struct Upserter {
     options: UpserterOptions,
-    queue: Arc<dyn Queue<Embedded>>,
-    index: Arc<dyn Index>,
-    tombstones: Arc<dyn Tombstones>,
-    registry: Arc<dyn CollectionRegistry>,
+    queue: Arc<dyn StageQueue<Embedded>>,
+    ports: UpserterPorts,
     tracer: Option<Tracer>,
     health: Health,
 }
 
 impl Upserter {
     /// Creates an upserter.
-    pub fn new(
-        options: UpserterOptions,
-        queue: Arc<dyn Queue<Embedded>>,
-        index: Arc<dyn Index>,
-        tombstones: Arc<dyn Tombstones>,
-        registry: Arc<dyn CollectionRegistry>,
-    ) -> Self {
-        Self { options, queue, index, tombstones, registry, tracer: None, health: Health::of(NAME) }
+    pub fn new(options: UpserterOptions, queue: Arc<dyn StageQueue<Embedded>>, ports: UpserterPorts) -> Self {
+        Self { options, queue, ports, tracer: None, health: Health::of(NAME) }
     }
 
     /// Returns the same upserter with a tracer, if there is one.
@@ -96,34 +102,45 @@ impl Upserter {
         self.health.clone()
     }
 
-    /// The work without the consumer loop, for callers that provide the batches.
-    pub(crate) fn into_work(self, retry: RetryPolicy) -> impl Work<Embedded> {
-        Worker {
-            queue: self.queue,
-            index: self.index,
-            tombstones: self.tombstones,
-            registry: self.registry,
-            payload: self.options.payload,
-            on_dead_letter: self.options.on_dead_letter,
-            successes: AllSuccesses::default(),
-            prepared: AtomicUsize::new(0),
-            latency: metric::latency(),
-            tracer: self.tracer,
-            retry,
-        }
-    }
-
     /// Runs until `shutdown`, or until a failure that an operator has to fix.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
         metric::init_counters(NAME, &["refused", "dimension"]);
         let watch = shutdown.child_token();
         let _stop_watching = watch.clone().drop_guard();
-        tokio::spawn(watch_collection(self.index.clone(), self.registry.clone(), watch));
-        let retry = RetryPolicy { health: self.health.clone(), shutdown };
-        let (queue, options) = (self.queue.clone(), self.options.consumer.clone());
-        let work = self.into_work(retry.clone());
+        if let Some(registry) = &self.ports.registry {
+            tokio::spawn(watch_collection(self.ports.index.clone(), registry.clone(), watch));
+        }
+        let retry = RetryPolicy { health: self.health, shutdown };
+        let options = self.options.consumer.clone();
+        let work = work(self.options, self.queue.clone(), self.ports, self.tracer, retry.clone());
         info!("ready");
-        Consumer { service: NAME, queue, options, retry }.run(work).await
+        let maintenance: Arc<dyn Maintenance<Embedded>> = self.queue.clone();
+        let consumer = Consumer { service: NAME, queue: self.queue, maintenance: Some(maintenance), options, retry };
+        consumer.run(work).await
+    }
+}
+
+/// The work without the consumer loop, for callers that provide the batches.
+pub(crate) fn work(
+    options: UpserterOptions,
+    queue: Arc<dyn Settlement>,
+    ports: UpserterPorts,
+    tracer: Option<Tracer>,
+    retry: RetryPolicy,
+) -> impl Work<Embedded> {
+    let UpserterPorts { index, tombstones, registry } = ports;
+    Worker {
+        queue,
+        index,
+        tombstones,
+        registry,
+        payload: options.payload,
+        on_dead_letter: options.on_dead_letter,
+        successes: AllSuccesses::default(),
+        prepared: AtomicUsize::new(0),
+        latency: metric::latency(),
+        tracer,
+        retry,
     }
 }
 
@@ -131,7 +148,7 @@ impl Upserter {
 const WATCH: Duration = Duration::from_secs(5);
 
 /// Detects a missing collection even without writes.
-async fn watch_collection(index: Arc<dyn Index>, registry: Arc<dyn CollectionRegistry>, stop: CancellationToken) {
+async fn watch_collection(index: Arc<dyn IndexReader>, registry: Arc<dyn CollectionRegistry>, stop: CancellationToken) {
     let look = async || -> PortResult<()> { registry.collection(index.name(), index.exists().await?).await };
     loop {
         tokio::select! {
@@ -146,10 +163,10 @@ async fn watch_collection(index: Arc<dyn Index>, registry: Arc<dyn CollectionReg
 }
 
 struct Worker {
-    queue: Arc<dyn Queue<Embedded>>,
+    queue: Arc<dyn Settlement>,
     index: Arc<dyn Index>,
     tombstones: Arc<dyn Tombstones>,
-    registry: Arc<dyn CollectionRegistry>,
+    registry: Option<Arc<dyn CollectionRegistry>>,
     payload: PayloadOptions,
     on_dead_letter: OnDeadLetter,
     successes: AllSuccesses,
@@ -179,7 +196,7 @@ impl Worker {
         let applier = Applier {
             index: &*self.index,
             tombstones: &*self.tombstones,
-            registry: &*self.registry,
+            registry: self.registry.as_deref(),
             retry: &self.retry,
             prepared: &self.prepared,
             successes: &self.successes,

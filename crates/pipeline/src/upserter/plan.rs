@@ -164,8 +164,8 @@ mod tests {
     use serde_json::Map;
     use tidewheel_core::change::Change;
     use tidewheel_core::embedded::Vectors;
+    use tidewheel_core::ports::RecordError;
     use tidewheel_core::version::ClusterTime;
-    use tidewheel_core::wire::WireError;
 
     use super::*;
 
@@ -296,7 +296,7 @@ mod tests {
         broken.change.document = Some("[]".into());
         let plan = plan(
             vec![
-                Delivery { id: EntryId("1-0".into()), record: Err(WireError::Missing("vectors")) },
+                Delivery { id: EntryId("1-0".into()), record: Err(RecordError::Missing("vectors")) },
                 Delivery { id: EntryId("2-0".into()), record: Ok(broken) },
                 Delivery { id: EntryId("3-0".into()), record: Ok(embedded(Operation::Insert, 2, 1, 1)) },
             ],

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::ports::{Delivery, FenceTarget};
-use tidewheel_core::streams::STAGE_2;
+use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::{Tracer, Value};
 
 use super::plan::{Removal, Write};
@@ -60,7 +60,7 @@ pub(super) struct Traced {
 impl Traced {
     /// `None` if no change of the batch is sampled.
     pub(super) fn begin(tracer: Option<&Tracer>, deliveries: &[Delivery<Embedded>], collection: &str) -> Option<Self> {
-        let spans = BatchSpans::begin(tracer, "upsert", STAGE_2, deliveries)?;
+        let spans = BatchSpans::begin(tracer, "upsert", Stage::Embedded, deliveries)?;
         Some(Self { spans, outcomes: Arc::default(), collection: collection.to_owned() })
     }
 

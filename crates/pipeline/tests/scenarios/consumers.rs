@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::streams::EMBEDDED;
+use tidewheel_stores::redis::keys::EMBEDDED;
 use tidewheel_testkit::fakes::faults::{Fault, Faults, Gate};
 use tidewheel_testkit::fakes::index::SentWrite;
 

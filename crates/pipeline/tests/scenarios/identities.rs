@@ -8,8 +8,9 @@ use tidewheel_core::payload::RESERVED;
 use tidewheel_core::ports::{
     Appended, Checkpoint, DeadLetters as _, EntryId, Journal as _, Source as _, StreamLog as _,
 };
-use tidewheel_core::streams::{RAW, STAGE_1};
+use tidewheel_core::stage::Stage;
 use tidewheel_pipeline::parking::OnDeadLetter;
+use tidewheel_stores::redis::keys::{RAW, STAGE_1};
 use tidewheel_testkit::contracts::source::SourceWrite;
 use tidewheel_testkit::fakes::faults::{Fault, Gate};
 use tidewheel_testkit::fakes::process::{CrashPoint, Moment, Process};
@@ -186,7 +187,7 @@ async fn too_large_for_redis(policy: OnDeadLetter) {
     let kept = policy == OnDeadLetter::Keep;
     until("the parked change is settled", || world.drained()).await;
     assert_eq!(arrived(&world, 1), kept, "the last valid version is kept or removed");
-    let letters = world.streams.dead_letters().letters(STAGE_1, &EntryId::zero(), 100).await.unwrap();
+    let letters = world.streams.dead_letters().letters(Stage::Raw, &EntryId::zero(), 100).await.unwrap();
     let keys: Vec<_> = letters.iter().map(|letter| letter.record.as_ref().unwrap().change.key.clone()).collect();
     for id in [1, 2, 3] {
         assert!(keys.contains(&format!(r#"{{"$numberInt":"{id}"}}"#)), "{keys:?}");

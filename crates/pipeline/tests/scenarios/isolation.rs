@@ -9,13 +9,20 @@ use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::{Cause, PortError, Server};
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::ports::{Appended, Checkpoint, DeadLetters as _, EntryId, Journal as _, SnapshotState};
-use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, RAW, RAW_DEAD_LETTERS, STAGE_1};
+use tidewheel_core::stage::Stage;
 use tidewheel_pipeline::parking::OnDeadLetter;
 use tidewheel_pipeline::processor::Blank;
+use tidewheel_stores::redis::keys::{EMBEDDED, EMBEDDED_DEAD_LETTERS, RAW, RAW_DEAD_LETTERS, STAGE_1};
 use tidewheel_testkit::fakes::embedder::Distortion;
 use tidewheel_testkit::fakes::faults::Fault;
 
 use crate::world::{DATABASE, PROCESSOR, PRODUCER, TAKEN_OVER, UPSERTER, World, document, seconds, until};
+
+/// The server of the streams.
+const STREAMS: Server = Server::opaque("redis");
+
+/// The server of the index.
+const INDEX: Server = Server::named("qdrant");
 
 /// Every way in which a server can fail for one input.
 fn failures(server: Server) -> Vec<PortError> {
@@ -76,7 +83,7 @@ async fn settles_without(world: &World, ids: &[i32]) {
 
 #[tokio::test(start_paused = true)]
 async fn texts_that_fail_in_the_embedder_are_parked_and_all_others_arrive_for_every_error() {
-    for error in failures(Server::Embedder) {
+    for error in failures(Server::EMBEDDER) {
         let mut world = waiting(64).await;
         for bad in [3, 17, 18, 40] {
             world.embedder.fail_for(text(&format!("name{bad}")), error.clone());
@@ -120,7 +127,7 @@ async fn batch_of_one_text_with_wrong_dimension_is_parked_and_processor_continue
 
 #[tokio::test(start_paused = true)]
 async fn documents_that_fail_in_qdrant_are_parked_and_all_others_arrive_for_every_error() {
-    for error in failures(Server::Qdrant) {
+    for error in failures(INDEX) {
         let mut world = waiting(32).await;
         for bad in [0, 15, 16, 31] {
             world.index.fail_for(id_of(&world, bad), error.clone());
@@ -137,7 +144,7 @@ async fn documents_that_fail_in_qdrant_are_parked_and_all_others_arrive_for_ever
 
 #[tokio::test(start_paused = true)]
 async fn deletions_that_fail_in_qdrant_are_parked_and_all_others_arrive() {
-    for error in failures(Server::Qdrant) {
+    for error in failures(INDEX) {
         let mut world = waiting(16).await;
         world.start(PROCESSOR);
         world.start(UPSERTER);
@@ -163,7 +170,7 @@ async fn deletions_that_fail_in_qdrant_are_parked_and_all_others_arrive() {
 
 #[tokio::test(start_paused = true)]
 async fn endpoint_that_rejects_every_text_is_waited_out_and_parks_nothing() {
-    for error in failures(Server::Embedder) {
+    for error in failures(Server::EMBEDDER) {
         let mut world = waiting(40).await;
         world.embedder.faults().always("embed", Fault::Refused(error.clone()));
         world.start(PROCESSOR);
@@ -178,7 +185,7 @@ async fn endpoint_that_rejects_every_text_is_waited_out_and_parks_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn qdrant_that_rejects_every_write_is_waited_out_and_parks_nothing() {
-    for error in failures(Server::Qdrant) {
+    for error in failures(INDEX) {
         let mut world = waiting(40).await;
         for call in ["upsert", "refresh"] {
             world.index.faults().always(call, Fault::Refused(error.clone()));
@@ -196,7 +203,7 @@ async fn qdrant_that_rejects_every_write_is_waited_out_and_parks_nothing() {
 #[tokio::test(start_paused = true)]
 async fn full_disk_is_waited_out_even_though_small_writes_succeed() {
     let mut world = waiting(10).await;
-    let full = PortError::transient("injected: No space left on device").because(Server::Qdrant, Cause::Full);
+    let full = PortError::transient("injected: No space left on device").because(INDEX, Cause::Full);
     world.index.faults().always("upsert", Fault::Refused(full));
     world.start(PROCESSOR);
     world.start(UPSERTER);
@@ -229,9 +236,9 @@ async fn parked_update_keeps_or_removes_the_older_version_by_policy() {
     // The same change is retried and wins over its own removal.
     removed.embedder.cure();
     let dead = removed.streams.dead_letters();
-    let parked = dead.letters(STAGE_1, &EntryId::zero(), 10).await.expect("dead letters are readable");
+    let parked = dead.letters(Stage::Raw, &EntryId::zero(), 10).await.expect("dead letters are readable");
     let ids: Vec<EntryId> = parked.into_iter().map(|letter| letter.id).collect();
-    assert_eq!(dead.retry(STAGE_1, &ids).await.expect("retry succeeds").moved, 1);
+    assert_eq!(dead.retry(Stage::Raw, &ids).await.expect("retry succeeds").moved, 1);
     removed.settle("after the retry").await;
 }
 
@@ -269,9 +276,9 @@ async fn records_that_redis_rejects_are_parked_and_older_versions_kept_or_remove
         // The same changes are retried and win over their own removal.
         world.streams.limit(usize::MAX);
         let dead = world.streams.dead_letters();
-        let parked = dead.letters(STAGE_1, &EntryId::zero(), 10).await.expect("dead letters are readable");
+        let parked = dead.letters(Stage::Raw, &EntryId::zero(), 10).await.expect("dead letters are readable");
         let ids: Vec<EntryId> = parked.into_iter().map(|letter| letter.id).collect();
-        assert_eq!(dead.retry(STAGE_1, &ids).await.expect("retry succeeds").moved, 3);
+        assert_eq!(dead.retry(Stage::Raw, &ids).await.expect("retry succeeds").moved, 3);
         world.settle("after the retry").await;
     }
 }
@@ -330,12 +337,12 @@ async fn documents_without_text_are_indexed_without_the_embedder_or_skipped() {
 /// Failures of an append that can be due to one change.
 fn rejections() -> Vec<PortError> {
     let causes = [Cause::Refused, Cause::Unreachable, Cause::Timeout, Cause::Other];
-    causes.map(|cause| PortError::transient(format!("injected: {cause:?}")).because(Server::Redis, cause)).into()
+    causes.map(|cause| PortError::transient(format!("injected: {cause:?}")).because(STREAMS, cause)).into()
 }
 
 /// Ids of the parked changes of stage 1.
 async fn parked(world: &World) -> Vec<String> {
-    let letters = world.streams.dead_letters().letters(STAGE_1, &EntryId::zero(), 100).await.expect("readable");
+    let letters = world.streams.dead_letters().letters(Stage::Raw, &EntryId::zero(), 100).await.expect("readable");
     letters.iter().map(|letter| letter.record.as_ref().expect("a change").change.id.clone()).collect()
 }
 
@@ -400,7 +407,7 @@ async fn appends_above_an_unknown_limit_are_divided_and_only_larger_changes_are_
 #[tokio::test(start_paused = true)]
 async fn id_that_redis_rejects_is_parked_with_a_clipped_key() {
     let world = following().await;
-    let refused = PortError::transient("injected: ERR forbidden word").because(Server::Redis, Cause::Refused);
+    let refused = PortError::transient("injected: ERR forbidden word").because(STREAMS, Cause::Refused);
     world.streams.reject(format!("{}forbidden", "long".repeat(200)), refused);
     let id = format!("{}forbidden", "long".repeat(200));
     world.source.insert("tickets", json!({"_id": id, "text": "word"}));
@@ -441,7 +448,7 @@ async fn redis_that_cannot_write_is_waited_out_and_parks_nothing() {
     for cause in [Cause::Busy, Cause::Full] {
         let world = following().await;
         // Even if it accepts an empty append.
-        let unable = PortError::transient("injected: unable").because(Server::Redis, cause);
+        let unable = PortError::transient("injected: unable").because(STREAMS, cause);
         world.streams.limit_append(0, unable);
         for id in 0..10 {
             world.source.insert("tickets", document(id, "word", 1));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use tidewheel_core::change::{Change, Operation};
-use tidewheel_core::streams::{EMBEDDED, RAW, STAGE_1, STAGE_2, Stage};
+use tidewheel_stores::redis::keys::{EMBEDDED, RAW, STAGE_1, STAGE_2, StreamKeys};
 use tidewheel_testkit::fakes::faults::{Fault, Gate};
 
 use crate::world::{PROCESSOR, PRODUCER, TAKEN_OVER, UPSERTER, World, document, seconds, until};
@@ -32,7 +32,7 @@ enum Loss {
 }
 
 /// A loss: while the pipeline is idle, or while changes wait in both stages.
-async fn lost(loss: Loss, stage: Stage, busy: bool) {
+async fn lost(loss: Loss, stage: StreamKeys, busy: bool) {
     let what = format!("{loss:?}, {}, busy: {busy}", stage.stream);
     let mut world = filled().await;
     if busy {

@@ -6,8 +6,8 @@ use serde_json::json;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::identity::{DocumentId, Namespace};
-use tidewheel_core::ports::Index;
-use tidewheel_core::streams::{EMBEDDED, EMBEDDED_DEAD_LETTERS, RAW, RAW_DEAD_LETTERS, STAGE_1, STAGE_2};
+use tidewheel_core::ports::IndexWriter;
+use tidewheel_stores::redis::keys::{EMBEDDED, EMBEDDED_DEAD_LETTERS, RAW, RAW_DEAD_LETTERS, STAGE_1, STAGE_2};
 use tidewheel_testkit::fakes::embedder::{Distortion, broken};
 use tidewheel_testkit::fakes::faults::Fault;
 

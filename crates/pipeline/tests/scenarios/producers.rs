@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidewheel_core::change::{Change, Operation};
-use tidewheel_core::streams::RAW;
+use tidewheel_stores::redis::keys::RAW;
 use tidewheel_testkit::contracts::source::SourceWrite;
 use tidewheel_testkit::fakes::faults::{Fault, Gate};
 use tidewheel_testkit::fakes::process::{CrashPoint, Moment, Process};

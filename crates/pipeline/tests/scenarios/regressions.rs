@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::streams::{EMBEDDED, RAW, STAGE_2};
+use tidewheel_stores::redis::keys::{EMBEDDED, RAW, STAGE_2};
 use tidewheel_testkit::fakes::faults::{Fault, Gate};
 
 use crate::losses::{deleted_at, filled};

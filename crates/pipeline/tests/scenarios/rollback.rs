@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tidewheel_core::streams::{EMBEDDED, RAW};
+use tidewheel_stores::redis::keys::{EMBEDDED, RAW};
 use tidewheel_testkit::fakes::faults::Fault;
 
 use crate::world::{PRODUCER, World, document, seconds};

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::ports::{FenceTarget, Tombstones};
-use tidewheel_core::streams::RAW_DEAD_LETTERS;
+use tidewheel_stores::redis::keys::RAW_DEAD_LETTERS;
 
 use crate::world::{DATABASE, GRACE, UPSERTER, World, document, seconds, until};
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tidewheel_core::change::Change;
-use tidewheel_core::ports::{EntryId, Queue as _};
-use tidewheel_core::streams::{EMBEDDED, RAW, STAGE_1, STAGE_2, Stage};
-use tidewheel_core::wire::{FORMAT, RawFields};
+use tidewheel_core::ports::{EntryId, Maintenance as _, Settlement as _};
 use tidewheel_pipeline::service::ServiceError;
+use tidewheel_stores::redis::keys::{EMBEDDED, RAW, STAGE_1, STAGE_2, StreamKeys};
+use tidewheel_stores::redis::wire::{FORMAT, RawFields};
 
 use crate::world::{PROCESSOR, UPSERTER, World, document, seconds};
 
@@ -41,7 +41,7 @@ fn assert_names_versions_and_fix(ended: Result<(), ServiceError>, entry: &EntryI
 }
 
 /// No entry of the stage is lost: the newer one and its neighbours stay for other consumers.
-fn assert_kept(world: &World, stage: Stage, length: usize) {
+fn assert_kept(world: &World, stage: StreamKeys, length: usize) {
     let status = world.streams.status(stage);
     assert_eq!((status.length, status.dead_letters), (length as u64, 0), "{}", stage.stream);
     assert!(status.pending > 0, "{}: unacknowledged", stage.stream);

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, plain_document};
 use tidewheel_core::ports::Retention;
-use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
 use tidewheel_core::tokens::{Tokens, Words};
 use tidewheel_core::trace::Tracer;
 use tidewheel_pipeline::consumer::ConsumerOptions;
@@ -17,7 +16,8 @@ use tidewheel_pipeline::parking::OnDeadLetter;
 use tidewheel_pipeline::processor::{Blank, LeftOut, Processor, ProcessorOptions, ProcessorPorts, TextOptions};
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};
 use tidewheel_pipeline::service::ServiceError;
-use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions};
+use tidewheel_pipeline::upserter::{PayloadOptions, Upserter, UpserterOptions, UpserterPorts};
+use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2, StreamKeys};
 use tidewheel_testkit::fakes::embedder::{FakeEmbedder, vector_of};
 use tidewheel_testkit::fakes::faults::Faults;
 use tidewheel_testkit::fakes::index::FakeIndex;
@@ -168,8 +168,10 @@ impl World {
                     on_dead_letter: self.on_dead_letter,
                     max_chunks: 10_000,
                 };
+                let queue = Arc::new(streams.changes(&name));
                 let ports = ProcessorPorts {
-                    queue: Arc::new(streams.changes(&name)),
+                    queue: queue.clone(),
+                    maintenance: Some(queue),
                     handover: Arc::new(streams.handover()),
                     embedder: Arc::new(self.embedder.used_by(&process)),
                     known: Some(Arc::new(index)),
@@ -181,9 +183,12 @@ impl World {
                 let on_dead_letter = self.on_dead_letter;
                 let options = UpserterOptions { consumer, payload: PayloadOptions::default(), on_dead_letter };
                 let queue = Arc::new(streams.embedded(&name));
-                let (tombstones, registry) = (Arc::new(streams.tombstones()), Arc::new(streams.collection_registry()));
-                let upserter = Upserter::new(options, queue, Arc::new(index), tombstones, registry).traced(tracer);
-                tokio::spawn(upserter.run(shutdown))
+                let ports = UpserterPorts {
+                    index: Arc::new(index),
+                    tombstones: Arc::new(streams.tombstones()),
+                    registry: Some(Arc::new(streams.collection_registry())),
+                };
+                tokio::spawn(Upserter::new(options, queue, ports).traced(tracer).run(shutdown))
             }
         };
         self.services.entry(service).or_default().push(Instance { process, task });
@@ -283,7 +288,7 @@ impl World {
     }
 
     /// Whether everything in a stage has been read and acknowledged.
-    pub fn drained_by(&self, stage: Stage) -> bool {
+    pub fn drained_by(&self, stage: StreamKeys) -> bool {
         let status = self.streams.status(stage);
         status.pending == 0 && status.lag == Some(0)
     }

@@ -4,6 +4,9 @@ use mongodb::error::{Error, ErrorKind};
 use tidewheel_core::error::{Cause, ErrorClass, PortError, Server};
 use tidewheel_core::ports::FeedError;
 
+/// MongoDB in the labels of metrics.
+const SERVER: Server = Server::named("mongodb");
+
 /// An error, without the driver's types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure<'a> {
@@ -113,7 +116,7 @@ pub(super) fn port_error(doing: &str, error: &Error) -> PortError {
         ErrorClass::Poison => PortError::poison(message),
         ErrorClass::Fatal => PortError::fatal(message),
     };
-    PortError { hint: hint.map(str::to_owned), ..failure }.because(Server::MongoDb, cause(error))
+    PortError { hint: hint.map(str::to_owned), ..failure }.because(SERVER, cause(error))
 }
 
 /// The error of each server, without the driver's topology description, which is ten times as long.

@@ -5,10 +5,12 @@
 
 use prost::Message;
 use qdrant_client::qdrant::UpsertPoints;
-use tidewheel_core::error::{Cause, PortError, Server};
+use tidewheel_core::error::{Cause, PortError};
 use tidewheel_core::json::levels;
 use tidewheel_core::ports::DocumentPoints;
 use tonic::Status;
+
+use super::error::SERVER;
 
 /// Maximum nesting of objects and arrays below the document itself. Qdrant's write-ahead log and payload storage read
 /// little more.
@@ -29,7 +31,7 @@ pub(super) fn check_levels(documents: &[&DocumentPoints]) -> Result<(), PortErro
                 let message = format!(
                     "field {field:?} has {found} levels of nested objects and arrays, Qdrant stores at most {MAX_LEVELS}"
                 );
-                return Err(PortError::poison(message).because(Server::Qdrant, Cause::Refused).with_hint(format!(
+                return Err(PortError::poison(message).because(SERVER, Cause::Refused).with_hint(format!(
                     "exclude {field:?} from the payload with payload.exclude, or reduce its nesting"
                 )));
             }

@@ -10,6 +10,9 @@ use tonic::{Code, Status};
 
 use super::redirect::REDIRECTS;
 
+/// Qdrant in the labels of metrics.
+pub(super) const SERVER: Server = Server::named("qdrant");
+
 /// A call, for the error message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call<'a> {
@@ -36,7 +39,7 @@ pub(super) fn already_exists(status: &Status) -> bool {
 
 /// Classifies a call that failed in Qdrant or on the way to it.
 pub(super) fn classify(call: Call<'_>, status: &Status) -> PortError {
-    failure(call, status).because(Server::Qdrant, cause(status))
+    failure(call, status).because(SERVER, cause(status))
 }
 
 /// The cause label for metrics.

@@ -2,7 +2,7 @@
 //!
 //! * **Order.** Every write carries a filter on the stored version, which the server evaluates and applies atomically:
 //!   an older change never replaces or deletes a newer one, however late or often it arrives. Only a missing point is
-//!   inserted regardless of its version: tombstones and [`Index::stored`] cover that case.
+//!   inserted regardless of its version: tombstones and [`IndexWriter::stored`] cover that case.
 //! * **Durability.** Writes wait, and succeed only if the server reports `Completed`. Anything less is a transient
 //!   error and is retried.
 //! * **No hidden retries.** One call of the port is one attempt.
@@ -39,8 +39,8 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::payload::{fingerprint_of, version_of};
 use tidewheel_core::ports::{
-    DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector, KnownVectors, PortResult, Stored,
-    Written,
+    DocumentPoints, Fence, FenceTarget, Hit, IndexReader, IndexWriter, IndexedPoint, KnownVector, KnownVectors,
+    PortResult, Searcher, Stored, Written,
 };
 use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::ClientTls;
@@ -246,7 +246,7 @@ impl QdrantIndex {
 }
 
 #[async_trait]
-impl Index for QdrantIndex {
+impl IndexReader for QdrantIndex {
     fn name(&self) -> &str {
         &self.collection
     }
@@ -255,6 +255,35 @@ impl Index for QdrantIndex {
         self.facts().await.map(|facts| facts.is_some())
     }
 
+    async fn count(&self) -> PortResult<Option<u64>> {
+        match self.counted(false).await? {
+            Some(about) if about <= COUNTED => self.counted(true).await,
+            about => Ok(about),
+        }
+    }
+
+    async fn points(&self, ids: &[Uuid], fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.get(request::points(&self.collection, ids, fields)).await.map(indexed)
+    }
+
+    async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
+        // UUIDs are ordered as 128-bit integers, and Qdrant's page starts at the given id. Starts at the nil UUID,
+        // because points with integer ids, which are not ours, come before all UUIDs.
+        let Some(start) = after.map_or(Some(0), |after| after.as_u128().checked_add(1)) else {
+            return Ok(Vec::new());
+        };
+        let request = request::page(&self.collection, Uuid::from_u128(start), limit, fields);
+        let response = existing(self.connection.points().scroll(request).await)
+            .map_err(|status| self.failed("read a page of points", &status))?;
+        Ok(indexed(response.map(|response| response.result).unwrap_or_default()))
+    }
+}
+
+#[async_trait]
+impl IndexWriter for QdrantIndex {
     async fn prepare(&self, dimension: usize) -> PortResult<bool> {
         let mut created = false;
         let facts = match self.facts().await? {
@@ -357,7 +386,10 @@ impl Index for QdrantIndex {
         }
         Ok(())
     }
+}
 
+#[async_trait]
+impl Searcher for QdrantIndex {
     async fn search(
         &self,
         vector: Vec<f32>,
@@ -373,32 +405,6 @@ impl Index for QdrantIndex {
             Some(Hit { id: uuid_of(point.id)?, score: point.score, payload: value::from_payload(point.payload) })
         };
         Ok(points.into_iter().filter_map(hit).collect())
-    }
-
-    async fn count(&self) -> PortResult<Option<u64>> {
-        match self.counted(false).await? {
-            Some(about) if about <= COUNTED => self.counted(true).await,
-            about => Ok(about),
-        }
-    }
-
-    async fn points(&self, ids: &[Uuid], fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.get(request::points(&self.collection, ids, fields)).await.map(indexed)
-    }
-
-    async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
-        // UUIDs are ordered as 128-bit integers, and Qdrant's page starts at the given id. Starts at the nil UUID,
-        // because points with integer ids, which are not ours, come before all UUIDs.
-        let Some(start) = after.map_or(Some(0), |after| after.as_u128().checked_add(1)) else {
-            return Ok(Vec::new());
-        };
-        let request = request::page(&self.collection, Uuid::from_u128(start), limit, fields);
-        let response = existing(self.connection.points().scroll(request).await)
-            .map_err(|status| self.failed("read a page of points", &status))?;
-        Ok(indexed(response.map(|response| response.result).unwrap_or_default()))
     }
 }
 

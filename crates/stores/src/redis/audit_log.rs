@@ -3,8 +3,8 @@
 use redis::Value;
 use serde::Serialize;
 use tidewheel_core::ports::PortResult;
-use tidewheel_core::streams::AUDIT_LOG;
 
+use super::keys::AUDIT_LOG;
 use super::{RedisStore, reply};
 
 /// Approximate number of entries kept.

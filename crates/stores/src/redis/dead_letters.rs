@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::Value;
-use tidewheel_core::ports::{ABOUT, DeadLetters, EntryId, Letter, PortResult, READ_BYTES, Retried};
-use tidewheel_core::streams::{COUNTS, RETRIED, Stage, TOMBSTONE_STATE};
+use tidewheel_core::ports::{DeadLetters, EntryId, Letter, PortResult, READ_BYTES, Retried};
+use tidewheel_core::stage::Stage;
 
 use super::journal::counts_field;
+use super::keys::{COUNTS, RETRIED, StreamKeys, TOMBSTONE_STATE};
+use super::wire::{self, ABOUT};
 use super::{RedisStore, reply, script};
 
 /// How long a retry of dead letters is remembered. They leave the streams much sooner, confirmed by a barrier.
@@ -19,30 +21,33 @@ const AT_ONCE: usize = 100;
 #[async_trait]
 impl DeadLetters for RedisStore {
     async fn letters(&self, stage: Stage, after: &EntryId, max: usize) -> PortResult<Vec<Letter>> {
-        let doing = format!("read {}", stage.dead_letters);
-        let answer = self.range(&doing, stage.dead_letters, after, max).await?;
+        let StreamKeys { dead_letters, .. } = stage.into();
+        let doing = format!("read {dead_letters}");
+        let answer = self.range(&doing, dead_letters, after, max).await?;
         let letter = |entry: Value| {
             let (id, fields) = reply::entry(entry)?;
-            Ok(Letter::read(stage, id, fields))
+            Ok(wire::letter(stage, id, fields))
         };
         let letters = reply::array(answer).and_then(|entries| entries.into_iter().map(letter).collect());
         letters.map_err(self.garbled(&doing))
     }
 
     async fn count(&self, stage: Stage) -> PortResult<u64> {
-        let doing = format!("count {}", stage.dead_letters);
-        let answer = self.send(&doing, redis::cmd("XLEN").arg(stage.dead_letters)).await?;
+        let StreamKeys { dead_letters, .. } = stage.into();
+        let doing = format!("count {dead_letters}");
+        let answer = self.send(&doing, redis::cmd("XLEN").arg(dead_letters)).await?;
         reply::count(&answer).map_err(self.garbled(&doing))
     }
 
     async fn retry(&self, stage: Stage, ids: &[EntryId]) -> PortResult<Retried> {
-        let doing = format!("requeue dead letters to {}", stage.stream);
+        let StreamKeys { stream, dead_letters, .. } = stage.into();
+        let doing = format!("requeue dead letters to {stream}");
         let (mut left, mut retried) = (ids, Retried::default());
         while !left.is_empty() {
             let page = &left[..left.len().min(AT_ONCE)];
-            let keys = [stage.stream, stage.dead_letters, COUNTS, RETRIED, TOMBSTONE_STATE];
+            let keys = [stream, dead_letters, COUNTS, RETRIED, TOMBSTONE_STATE];
             let mut command = script::RETRY.command(&keys, 4 + page.len(), 64 + 24 * page.len());
-            command.arg(counts_field(stage)).arg(RETRIED_FOR.as_secs()).arg(2 * ABOUT.len()).arg(READ_BYTES);
+            command.arg(counts_field(stream)).arg(RETRIED_FOR.as_secs()).arg(2 * ABOUT.len()).arg(READ_BYTES);
             for id in page {
                 command.arg(&id.0);
             }
@@ -63,11 +68,12 @@ impl DeadLetters for RedisStore {
     }
 
     async fn discard(&self, stage: Stage, ids: &[EntryId]) -> PortResult<u64> {
-        let doing = format!("delete entries of {}", stage.dead_letters);
+        let StreamKeys { dead_letters, .. } = stage.into();
+        let doing = format!("delete entries of {dead_letters}");
         let mut deleted = 0;
         for page in ids.chunks(1_000) {
             let mut command = redis::cmd("XDEL");
-            command.arg(stage.dead_letters);
+            command.arg(dead_letters);
             for id in page {
                 command.arg(&id.0);
             }

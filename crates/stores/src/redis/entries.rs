@@ -4,9 +4,10 @@ use async_trait::async_trait;
 use redis::Value;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{EntryFinder, EntryState, FoundEntries, FoundEntry, PortResult};
-use tidewheel_core::streams::Stage;
+use tidewheel_core::stage::Stage;
 
-use super::{RedisStore, reply, script};
+use super::keys::StreamKeys;
+use super::{RedisStore, reply, script, wire};
 
 /// Entries scanned per script call: a few milliseconds of Redis' time with vectors and documents of ordinary size.
 const AT_ONCE: u64 = 500;
@@ -14,11 +15,13 @@ const AT_ONCE: u64 = 500;
 #[async_trait]
 impl EntryFinder for RedisStore {
     async fn entries_of(&self, stage: Stage, documents: &[(Namespace, String)], most: u64) -> PortResult<FoundEntries> {
-        self.look_through(stage.stream, stage.group, documents, most).await
+        let StreamKeys { stream, group, .. } = stage.into();
+        self.look_through(stream, group, documents, most).await
     }
 
     async fn letters_of(&self, stage: Stage, documents: &[(Namespace, String)], most: u64) -> PortResult<FoundEntries> {
-        self.look_through(stage.dead_letters, "", documents, most).await
+        let StreamKeys { dead_letters, .. } = stage.into();
+        self.look_through(dead_letters, "", documents, most).await
     }
 }
 
@@ -74,5 +77,5 @@ fn entry(value: Value) -> Result<FoundEntry, reply::Unexpected> {
         "confirmed" => EntryState::Confirmed,
         _ => EntryState::Waiting,
     };
-    Ok(FoundEntry { id: reply::entry_id(id)?, state, fields: reply::raw_fields(fields)? })
+    Ok(wire::found(reply::entry_id(id)?, state, reply::raw_fields(fields)?))
 }

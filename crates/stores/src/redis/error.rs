@@ -3,6 +3,9 @@
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 use tidewheel_core::error::{Cause, ErrorClass, PortError, Server};
 
+/// Redis in the labels of metrics.
+const SERVER: Server = Server::opaque("redis");
+
 /// Returns the class of an error and a hint for the operator, from the client's error kind and the server's error code.
 ///
 /// Errors not known to need intervention are transient: operators repair Redis more often than tidewheel's settings.
@@ -58,7 +61,7 @@ pub(super) fn port_error(doing: impl std::fmt::Display, address: &str, error: &R
         ErrorClass::Poison => PortError::poison(message),
         ErrorClass::Fatal => PortError::fatal(message),
     };
-    let error = error.because(Server::Redis, of);
+    let error = error.because(SERVER, of);
     match hint {
         Some(hint) => error.with_hint(hint),
         None => error,

@@ -8,11 +8,11 @@
 use async_trait::async_trait;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{EntryId, Handover, PortResult};
-use tidewheel_core::streams::{COUNTS, EMBEDDED, RAW, RAW_GROUP, STAGE_2};
-use tidewheel_core::wire::{Fields, Record};
 
 use super::error::is_no_group;
 use super::journal::{Size, add_entries, size};
+use super::keys::{COUNTS, EMBEDDED, RAW, RAW_GROUP, STAGE_2};
+use super::wire::{Fields, Record};
 use super::{RedisStore, script};
 
 #[async_trait]

@@ -13,13 +13,13 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{
     Appended, Checkpoint, Damage, EntryId, Journal, Parked, PortResult, Position, Positions, Repair,
 };
-use tidewheel_core::streams::{
-    APPLIED, AUDIT, CHECKPOINT, COUNTS, DAMAGE, EMBEDDED, EMBEDDED_GROUP, LEASE, RAW, RAW_DEAD_LETTERS, RAW_GROUP,
-    STAGE_1, Stage,
-};
-use tidewheel_core::wire::{Fields, Record};
 
 use super::error::is_ambiguous;
+use super::keys::{
+    APPLIED, AUDIT, CHECKPOINT, COUNTS, DAMAGE, EMBEDDED, EMBEDDED_GROUP, LEASE, RAW, RAW_DEAD_LETTERS, RAW_GROUP,
+    STAGE_1,
+};
+use super::wire::{Fields, Record, encode_parked};
 use super::{RedisStore, checkpoint, reply, script};
 
 #[async_trait]
@@ -164,9 +164,9 @@ impl RedisStore {
     }
 }
 
-/// The stage's field in the hash of counts.
-pub(super) fn counts_field(stage: Stage) -> &'static str {
-    if stage.stream == RAW { "raw" } else { "embedded" }
+/// The stream's field in the hash of counts.
+pub(super) fn counts_field(stream: &str) -> &'static str {
+    if stream == RAW { "raw" } else { "embedded" }
 }
 
 fn outcome(answer: Value) -> Result<Appended, reply::Unexpected> {
@@ -198,7 +198,7 @@ fn positions(answer: Value) -> Result<Positions, reply::Unexpected> {
 fn append(mode: &str, expected: Option<&Checkpoint>, changes: &[Change], parked: &[Parked], next: &Checkpoint) -> Cmd {
     let entries: Vec<Fields<'_>> = changes.iter().map(Record::encode).collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, milliseconds);
-    let letters: Vec<Fields<'_>> = parked.iter().map(|parked| parked.fields(now)).collect();
+    let letters: Vec<Fields<'_>> = parked.iter().map(|parked| encode_parked(parked, now)).collect();
     let fields = checkpoint::FIELDS.len();
     let (own, parked) = (size(&entries), size(&letters));
     let (arguments, bytes) = (own.arguments + parked.arguments, own.bytes + parked.bytes);

@@ -12,7 +12,7 @@
 //! - Commands that drain the pipeline work while Redis is at its memory limit; only appends by the producer and by
 //!   replays are rejected.
 //!
-//! Names of keys are in [`tidewheel_core::streams`]. Redis Cluster is not supported: the step from stage 1 to stage 2
+//! [`keys`] has the names of all keys, [`wire`] the format of entries. Redis Cluster is not supported: the step from stage 1 to stage 2
 //! touches both streams.
 
 mod audit_log;
@@ -23,6 +23,7 @@ mod error;
 mod handover;
 mod inspect;
 mod journal;
+pub mod keys;
 mod link;
 mod ownership;
 mod queue;
@@ -33,6 +34,7 @@ mod sizes;
 mod status;
 mod stream_log;
 mod tombstones;
+pub mod wire;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -5,8 +5,8 @@ use redis::Value;
 use tidewheel_core::error::PortError;
 use tidewheel_core::installation::{Installation, LAYOUT, SourceIdentity, check_layout};
 use tidewheel_core::ports::{PortResult, Registry};
-use tidewheel_core::streams::INSTALLATION;
 
+use super::keys::INSTALLATION;
 use super::{RedisStore, reply, script};
 
 /// The hash's fields. All are always written; unknown values are empty. `format` is the layout of all helper keys; older

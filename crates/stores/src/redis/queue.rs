@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{Cmd, RedisResult, Value};
-use tidewheel_core::ports::{Claimed, DeadLetter, Delivery, EntryId, PortResult, Queue, READ_BYTES, Retention};
-use tidewheel_core::streams::{COUNTS, DAMAGE, Stage};
-use tidewheel_core::wire::Record;
+use tidewheel_core::ports::{
+    Claimed, DeadLetter, Delivery, EntryId, Maintenance, PortResult, Queue, READ_BYTES, Retention, Settlement,
+};
 
 use super::error::is_no_group;
 use super::journal::{EXACT, counts_field, milliseconds};
+use super::keys::{COUNTS, DAMAGE, StreamKeys};
 use super::script::Script;
+use super::wire::Record;
 use super::{RedisStore, reply, script};
 
 /// A consumer idle for this long without pending entries is considered gone. A live one reads every few seconds, and
@@ -28,10 +30,10 @@ const START: &str = "0-0";
 impl RedisStore {
     /// The stream of `stage` for this consumer. `consumer` must be unique among running consumers: pending entries
     /// belong to a name.
-    pub fn queue<T: Record>(&self, stage: Stage, consumer: impl Into<String>) -> RedisQueue<T> {
+    pub fn queue<T: Record>(&self, stage: impl Into<StreamKeys>, consumer: impl Into<String>) -> RedisQueue<T> {
         RedisQueue {
             store: self.clone(),
-            stage,
+            stage: stage.into(),
             consumer: consumer.into(),
             claim_from: Mutex::new(START.to_owned()),
             record: PhantomData,
@@ -43,7 +45,7 @@ impl RedisStore {
 /// fenced by their version, skipped entries would be lost.
 pub struct RedisQueue<T> {
     store: RedisStore,
-    stage: Stage,
+    stage: StreamKeys,
     consumer: String,
     /// Cursor of the scan of the pending entries.
     claim_from: Mutex<String>,
@@ -112,7 +114,7 @@ impl<T: Record> RedisQueue<T> {
     /// reads them.
     async fn read_bounded(&self, doing: &str, max: usize) -> PortResult<Bounded<T>> {
         let mut command = script::READ.command(&[self.stage.stream, COUNTS], 5, 160);
-        command.arg(self.stage.group).arg(&self.consumer).arg(max).arg(READ_BYTES).arg(counts_field(self.stage));
+        command.arg(self.stage.group).arg(&self.consumer).arg(max).arg(READ_BYTES).arg(counts_field(self.stage.stream));
         let answer = self.store.link().run_apart(&script::READ, &command).await;
         let answer = answer.map_err(|error| self.store.failed(doing, &error))?;
         let bounded = match answer {
@@ -169,33 +171,10 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
         let answer = self.send_to_group(&doing, &command, Some(wait)).await?;
         reply::first_stream(answer).map_err(self.store.garbled(&doing))
     }
+}
 
-    async fn claim(&self, idle: Duration, max: usize) -> PortResult<Claimed<T>> {
-        loop {
-            // A page may be empty because none of its entries is idle; the scan ends at the end of the list.
-            let (claimed, finished) = self.claim_page(idle, max).await?;
-            if finished || !claimed.deliveries.is_empty() || !claimed.lost.is_empty() {
-                return Ok(claimed);
-            }
-        }
-    }
-
-    async fn keep(&self, ids: &[EntryId]) -> PortResult<()> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        // Resets the idle time.
-        self.redate("keep entries of", ids, &["IDLE", "0"]).await
-    }
-
-    async fn hand_back(&self, ids: &[EntryId]) -> PortResult<()> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        // Delivered in 1970, so idle for longer than any claim requires.
-        self.redate("hand back entries of", ids, &["TIME", "0"]).await
-    }
-
+#[async_trait]
+impl<T: Record> Settlement for RedisQueue<T> {
     async fn acknowledge(&self, ids: &[EntryId]) -> PortResult<()> {
         if ids.is_empty() {
             return Ok(());
@@ -223,6 +202,35 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
         }
         Ok(())
     }
+}
+
+#[async_trait]
+impl<T: Record> Maintenance<T> for RedisQueue<T> {
+    async fn claim(&self, idle: Duration, max: usize) -> PortResult<Claimed<T>> {
+        loop {
+            // A page may be empty because none of its entries is idle; the scan ends at the end of the list.
+            let (claimed, finished) = self.claim_page(idle, max).await?;
+            if finished || !claimed.deliveries.is_empty() || !claimed.lost.is_empty() {
+                return Ok(claimed);
+            }
+        }
+    }
+
+    async fn keep(&self, ids: &[EntryId]) -> PortResult<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        // Resets the idle time.
+        self.redate("keep entries of", ids, &["IDLE", "0"]).await
+    }
+
+    async fn hand_back(&self, ids: &[EntryId]) -> PortResult<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        // Delivered in 1970, so idle for longer than any claim requires.
+        self.redate("hand back entries of", ids, &["TIME", "0"]).await
+    }
 
     async fn leave(&self) -> PortResult<bool> {
         let doing = self.doing("leave");
@@ -240,7 +248,7 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
         let mut command = script::TRIM.command(&[self.stage.stream, COUNTS], 5, 64);
         command.arg(milliseconds(retention.age).min(EXACT)).arg(retention.entries.min(EXACT));
         command.arg(retention.bytes.min(EXACT)).arg(TRIM_AT_ONCE);
-        command.arg(format!("{}_removed", counts_field(self.stage)));
+        command.arg(format!("{}_removed", counts_field(self.stage.stream)));
         let mut removed = 0;
         loop {
             let answer = self.store.run(&doing, &script::TRIM, &command).await?;

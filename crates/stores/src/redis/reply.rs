@@ -2,7 +2,8 @@
 
 use redis::Value;
 use tidewheel_core::ports::{Delivery, EntryId};
-use tidewheel_core::wire::{RawFields, Record};
+
+use super::wire::{RawFields, Record};
 
 /// A reply of another shape than the command returns: the server is not Redis 7, or a proxy garbles it. Holds the
 /// expected shape.

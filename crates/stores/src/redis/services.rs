@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use tidewheel_core::ports::PortResult;
-use tidewheel_core::streams::{REPLAYS, SERVICES};
 
+use super::keys::{REPLAYS, SERVICES};
 use super::reply::{self, Unexpected};
 use super::{RedisStore, script};
 

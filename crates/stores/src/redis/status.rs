@@ -6,9 +6,10 @@ use std::sync::{MutexGuard, PoisonError};
 use async_trait::async_trait;
 use redis::Value;
 use tidewheel_core::ports::{ConsumerStatus, EntryId, PortResult, Position, StageInspector, StageStatus};
-use tidewheel_core::streams::{COUNTS, LEASE, Stage};
+use tidewheel_core::stage::Stage;
 
 use super::journal::counts_field;
+use super::keys::{COUNTS, LEASE, StreamKeys};
 use super::reply::{self, Unexpected};
 use super::{RedisStore, script};
 
@@ -75,7 +76,7 @@ impl StageFacts {
 }
 
 impl RedisStore {
-    pub(super) async fn facts(&self, stage: Stage) -> PortResult<StageFacts> {
+    pub(super) async fn facts(&self, stage: StreamKeys) -> PortResult<StageFacts> {
         let (delivered, unread) = self.unread().get(stage.group).cloned().unwrap_or_default();
         let facts = self.look(stage, &delivered, &unread).await?;
         self.unread().insert(stage.group, (facts.delivered.clone(), facts.unread.clone()));
@@ -83,14 +84,14 @@ impl RedisStore {
     }
 
     /// Number of entries that the stage's group has not acknowledged. Reads no entries.
-    pub(super) async fn backlog_of(&self, stage: Stage) -> PortResult<u64> {
+    pub(super) async fn backlog_of(&self, stage: StreamKeys) -> PortResult<u64> {
         Ok(self.look(stage, "*", "").await?.backlog())
     }
 
-    async fn look(&self, stage: Stage, delivered: &str, unread: &str) -> PortResult<StageFacts> {
+    async fn look(&self, stage: StreamKeys, delivered: &str, unread: &str) -> PortResult<StageFacts> {
         let doing = format!("inspect {}", stage.stream);
         let mut command = script::STAGE.command(&[stage.stream, stage.dead_letters, COUNTS], 4, 128);
-        command.arg(stage.group).arg(counts_field(stage)).arg(delivered).arg(unread);
+        command.arg(stage.group).arg(counts_field(stage.stream)).arg(delivered).arg(unread);
         let answer = self.run(&doing, &script::STAGE, &command).await?;
         StageFacts::parse(answer).map_err(self.garbled(&doing))
     }
@@ -103,6 +104,7 @@ impl RedisStore {
 #[async_trait]
 impl StageInspector for RedisStore {
     async fn status(&self, stage: Stage) -> PortResult<StageStatus> {
+        let stage = StreamKeys::from(stage);
         let facts = self.facts(stage).await?;
         let lag = if facts.has_group { facts.lag } else { Some(facts.length) };
         Ok(StageStatus {

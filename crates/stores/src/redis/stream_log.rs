@@ -5,23 +5,23 @@ use std::marker::PhantomData;
 use async_trait::async_trait;
 use redis::Value;
 use tidewheel_core::ports::{Delivery, EntryId, Extent, Follower, PortResult, Position, StreamLog};
-use tidewheel_core::streams::{COUNTS, STAGE_2_REPLAY, Stage};
-use tidewheel_core::wire::{Fields, Record};
 
 use super::journal::{Size, add_entries, counts_field, size};
+use super::keys::{COUNTS, STAGE_2_REPLAY, StreamKeys};
+use super::wire::{Fields, Record};
 use super::{RedisStore, reply, script};
 
 impl RedisStore {
     /// The retained entries of the stream of `stage`.
-    pub fn stream_log<T: Record>(&self, stage: Stage) -> RedisStreamLog<T> {
-        RedisStreamLog { store: self.clone(), stage, record: PhantomData }
+    pub fn stream_log<T: Record>(&self, stage: impl Into<StreamKeys>) -> RedisStreamLog<T> {
+        RedisStreamLog { store: self.clone(), stage: stage.into(), record: PhantomData }
     }
 }
 
 /// A stage's stream as a replay source.
 pub struct RedisStreamLog<T> {
     store: RedisStore,
-    stage: Stage,
+    stage: StreamKeys,
     record: PhantomData<fn() -> T>,
 }
 
@@ -54,7 +54,7 @@ impl<T: Record> StreamLog<T> for RedisStreamLog<T> {
         let entries: Vec<Fields<'_>> = records.iter().map(Record::encode).collect();
         let Size { arguments, bytes, largest } = size(&entries);
         let mut command = script::ADD.command(&[self.stage.stream, COUNTS], 2 + arguments, bytes);
-        command.arg(counts_field(self.stage)).arg(largest);
+        command.arg(counts_field(self.stage.stream)).arg(largest);
         add_entries(&mut command, &entries);
         self.store.run(&format!("append to {}", self.stage.stream), &script::ADD, &command).await.map(|_| ())
     }
@@ -67,7 +67,7 @@ impl<T: Record> StreamLog<T> for RedisStreamLog<T> {
 #[async_trait]
 impl Follower for RedisStore {
     async fn begin(&self, after: &EntryId) -> PortResult<()> {
-        let Stage { stream, group, .. } = STAGE_2_REPLAY;
+        let StreamKeys { stream, group, .. } = STAGE_2_REPLAY;
         let mut command = redis::cmd("XGROUP");
         command.arg("CREATE").arg(stream).arg(group).arg(&after.0).arg("MKSTREAM");
         match self.link().send(&command).await {
@@ -82,7 +82,7 @@ impl Follower for RedisStore {
     }
 
     async fn end(&self) -> PortResult<()> {
-        let Stage { stream, group, .. } = STAGE_2_REPLAY;
+        let StreamKeys { stream, group, .. } = STAGE_2_REPLAY;
         let mut command = redis::cmd("XGROUP");
         command.arg("DESTROY").arg(stream).arg(group);
         self.send("remove the replay group", &command).await.map(|_| ())

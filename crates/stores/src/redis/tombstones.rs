@@ -5,10 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{Collected, CollectionRegistry, Fence, FenceTarget, PortResult, Tombstones};
-use tidewheel_core::streams::{COLLECTION, DAMAGE, RETRIED, TOMBSTONE_LOG, TOMBSTONE_STATE, TOMBSTONES};
 use tidewheel_core::version::Version;
 
 use super::journal::{EXACT, milliseconds};
+use super::keys::{COLLECTION, DAMAGE, RETRIED, TOMBSTONE_LOG, TOMBSTONE_STATE, TOMBSTONES};
 use super::{RedisStore, reply, script};
 
 /// Tombstones collected per script call: a few milliseconds of Redis' time.

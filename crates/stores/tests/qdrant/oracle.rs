@@ -8,7 +8,7 @@ use serde_json::json;
 use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamp, plain_document};
-use tidewheel_core::ports::{DocumentPoints, Fence, FenceTarget, Index, Point, Written};
+use tidewheel_core::ports::{DocumentPoints, Fence, FenceTarget, IndexWriter, Point, Written};
 use tidewheel_core::version::{ClusterTime, Version};
 use tidewheel_local::provision::Provisioner;
 use tidewheel_local::silent;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Index, Written};
+use tidewheel_core::ports::{IndexReader, IndexWriter, Written};
 use tidewheel_core::version::Version;
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_testkit::contracts::index::{DIMENSION, document};

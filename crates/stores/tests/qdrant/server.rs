@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use qdrant_client::Qdrant;
 use tempfile::TempDir;
-use tidewheel_core::ports::{Index, KnownVectors};
+use tidewheel_core::ports::{Index, KnownVectors, Searcher};
 use tidewheel_core::secret::Secret;
 use tidewheel_local_qdrant::serve_on;
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
@@ -107,6 +107,10 @@ fn unused() -> String {
 #[async_trait]
 impl IndexHarness for Server {
     fn index(&self) -> Box<dyn Index> {
+        Box::new(self.connect())
+    }
+
+    fn searcher(&self) -> Box<dyn Searcher> {
         Box::new(self.connect())
     }
 

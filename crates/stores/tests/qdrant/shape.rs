@@ -7,7 +7,7 @@ use qdrant_client::qdrant::{
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::payload::{DOCUMENT, NAMESPACE};
-use tidewheel_core::ports::{Aliases, Index, Named, Written};
+use tidewheel_core::ports::{Aliases, IndexReader, IndexWriter, Named, Written};
 use tidewheel_core::version::Version;
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_testkit::contracts::index::{DIMENSION, document};

@@ -1,7 +1,7 @@
 //! The audit log on a real server.
 
-use tidewheel_core::streams::AUDIT_LOG;
 use tidewheel_stores::redis::Action;
+use tidewheel_stores::redis::keys::AUDIT_LOG;
 
 use super::server::TestRedis;
 

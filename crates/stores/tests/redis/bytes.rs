@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::ports::{
-    Appended, DeadLetter, DeadLetters, Delivery, EntryId, Journal, Queue, READ_BYTES, Retention, StageInspector as _,
-    StreamLog, Tombstones,
+    Appended, DeadLetter, DeadLetters, Delivery, EntryId, Journal, Maintenance, Queue, READ_BYTES, Retention,
+    Settlement, StageInspector as _, StreamLog, Tombstones,
 };
-use tidewheel_core::streams::{COUNTS, DAMAGE, RAW, RAW_GROUP, STAGE_1, TOMBSTONE_LOG, TOMBSTONE_STATE, TOMBSTONES};
+use tidewheel_core::stage::Stage;
+use tidewheel_stores::redis::keys::{
+    COUNTS, DAMAGE, RAW, RAW_GROUP, STAGE_1, TOMBSTONE_LOG, TOMBSTONE_STATE, TOMBSTONES,
+};
 use tidewheel_testkit::contracts::samples::{change, changes, checkpoint};
 
 use super::server::{TestRedis, ids, numbers};
@@ -135,7 +138,7 @@ async fn replays_and_dead_letters_are_bounded_in_bytes() {
     let mut letters = Vec::new();
     loop {
         let after = letters.last().cloned().unwrap_or_else(EntryId::zero);
-        let page = redis.store.letters(STAGE_1, &after, 500).await.unwrap();
+        let page = redis.store.letters(Stage::Raw, &after, 500).await.unwrap();
         if page.is_empty() {
             break;
         }
@@ -143,7 +146,7 @@ async fn replays_and_dead_letters_are_bounded_in_bytes() {
         letters.extend(page.into_iter().map(|letter| letter.id));
     }
     assert_eq!(letters.len(), 12);
-    assert_eq!(redis.store.retry(STAGE_1, &letters).await.unwrap().moved, 12);
+    assert_eq!(redis.store.retry(Stage::Raw, &letters).await.unwrap().moved, 12);
     assert_eq!(drain(&queue).await, (1..=12).collect::<Vec<_>>());
 }
 
@@ -165,13 +168,13 @@ async fn periodic_checks_read_no_entries() {
         if acknowledged {
             queue.acknowledge(&ids(&read)).await.unwrap();
         }
-        redis.store.status(STAGE_1).await.unwrap();
+        redis.store.status(Stage::Raw).await.unwrap();
         redis.command::<String>(&["CONFIG", "RESETSTAT"]).await;
         for _ in 0..20 {
             let positions = redis.store.positions().await.unwrap();
             assert!(positions.raw.waiting.is_some() && positions.damage.is_none());
             assert_eq!(Journal::backlog(&redis.store).await.unwrap(), if acknowledged { 3 } else { 4 });
-            assert!(redis.store.status(STAGE_1).await.unwrap().oldest_age_ms.is_some());
+            assert!(redis.store.status(Stage::Raw).await.unwrap().oldest_age_ms.is_some());
         }
         for command in ["xinfo|stream", "xrevrange"] {
             assert_eq!(calls(&redis, command).await, 0, "{command} returns entries");

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::{Appended, Handover, Journal, Queue, StageInspector as _};
-use tidewheel_core::streams::{EMBEDDED, RAW, STAGE_1};
+use tidewheel_core::ports::{Appended, Handover, Journal, Maintenance, Queue, Settlement, StageInspector as _};
+use tidewheel_core::stage::Stage;
+use tidewheel_stores::redis::keys::{EMBEDDED, RAW, STAGE_1};
 use tidewheel_testkit::contracts::samples::{change, checkpoint, embedded};
 use tidewheel_testkit::proxy::Weather;
 
@@ -105,7 +106,7 @@ async fn hand_over_with_lost_reply_can_be_retried() {
     let error = store.hand_over(&[embedded(2)], &ids(&read[1..])).await.unwrap_err();
     assert_eq!((error.class, proxy.broken()), (ErrorClass::Transient, 1));
     store.hand_over(&[embedded(2)], &ids(&read[1..])).await.unwrap();
-    assert_eq!(redis.store.status(STAGE_1).await.unwrap().pending, 0);
+    assert_eq!(redis.store.status(Stage::Raw).await.unwrap().pending, 0);
     assert_eq!(redis.documents(EMBEDDED).await, [1, 2], "it was executed once");
 }
 
@@ -123,7 +124,7 @@ async fn claimed_entry_is_handed_over_once_by_either_consumer() {
         redis.store.hand_over(&[embedded(1)], &ids(second)).await.unwrap();
         redis.stage_1("slow").keep(&ids(&read)).await.unwrap();
         redis.stage_1("slow").hand_back(&ids(&read)).await.unwrap();
-        assert_eq!(redis.store.status(STAGE_1).await.unwrap().pending, 0);
+        assert_eq!(redis.store.status(Stage::Raw).await.unwrap().pending, 0);
         assert_eq!(redis.documents(EMBEDDED).await, [1], "the second finds nothing to hand over");
     }
 }

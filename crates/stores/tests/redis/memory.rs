@@ -6,10 +6,11 @@ use std::time::Duration;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{
-    Appended, DeadLetter, Fence, FenceTarget, Handover, Journal, Queue, Retention, StageInspector as _, Tombstones,
+    Appended, DeadLetter, Fence, FenceTarget, Handover, Journal, Maintenance, Queue, Retention, Settlement,
+    StageInspector as _, Tombstones,
 };
-use tidewheel_core::streams::{EMBEDDED, STAGE_1, STAGE_2};
 use tidewheel_core::version::Version;
+use tidewheel_stores::redis::keys::{EMBEDDED, STAGE_1, STAGE_2};
 use tidewheel_testkit::contracts::samples::{change, changes, checkpoint, embedded};
 
 use super::server::{TestRedis, ids, numbers};
@@ -62,7 +63,7 @@ async fn redis_at_maxmemory_stops_the_producer_and_drains() {
         vectors.trim(NOTHING).await.unwrap();
     }
     assert_eq!(moved.len(), 2000 - 20);
-    assert_eq!(redis.store.status(STAGE_1).await.unwrap().dead_letters, 20);
+    assert_eq!(redis.store.status(Stage::Raw).await.unwrap().dead_letters, 20);
     assert!(redis.documents(EMBEDDED).await.len() < 100, "stage 2 was trimmed");
 
     let appended = redis.store.append(Some(&checkpoint(2000)), &[change(2001)], &checkpoint(2001)).await.unwrap();

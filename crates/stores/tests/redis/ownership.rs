@@ -3,7 +3,7 @@
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::installation::LAYOUT;
 use tidewheel_core::ports::Registry;
-use tidewheel_core::streams::INSTALLATION;
+use tidewheel_stores::redis::keys::INSTALLATION;
 use tidewheel_testkit::contracts::ownership::{
     first_installation_is_registered_and_kept, installation, newer_layout_is_rejected_and_kept,
 };

@@ -8,8 +8,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::{Appended, Handover, Journal, Queue};
-use tidewheel_core::streams::{EMBEDDED, STAGE_1};
+use tidewheel_core::ports::{Appended, Handover, Journal, Maintenance, Queue};
+use tidewheel_stores::redis::keys::{EMBEDDED, STAGE_1};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
 use tidewheel_testkit::contracts::samples::{changes, checkpoint, embedded};
 

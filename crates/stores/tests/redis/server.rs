@@ -10,14 +10,14 @@ use tempfile::TempDir;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    Appended, CollectionRegistry, DeadLetters, Delivery, EntryFinder, EntryId, Follower, Handover, Journal, Queue,
-    StageInspector, StreamLog, Tombstones,
+    Appended, CollectionRegistry, DeadLetters, Delivery, EntryFinder, EntryId, Follower, Handover, Journal,
+    StageInspector, StageQueue, StreamLog, Tombstones,
 };
-use tidewheel_core::streams::{STAGE_1, STAGE_2_REPLAY, Stage};
-use tidewheel_core::wire::RawFields;
 use tidewheel_local::provision::Provisioner;
 use tidewheel_local::silent;
 use tidewheel_local::stack::{Fsync, Redis, Server};
+use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2_REPLAY, StreamKeys};
+use tidewheel_stores::redis::wire::RawFields;
 use tidewheel_stores::redis::{RedisOptions, RedisQueue, RedisStore};
 use tidewheel_testkit::contracts::samples;
 use tidewheel_testkit::contracts::streams::StreamsHarness;
@@ -114,12 +114,12 @@ impl StreamsHarness for TestRedis {
         Arc::new(self.store.clone())
     }
 
-    fn changes(&self, stage: Stage, consumer: &str) -> Arc<dyn Queue<Change>> {
+    fn changes(&self, stage: StreamKeys, consumer: &str) -> Arc<dyn StageQueue<Change>> {
         Arc::new(self.store.queue(stage, consumer))
     }
 
-    fn embedded(&self, consumer: &str) -> Arc<dyn Queue<Embedded>> {
-        Arc::new(self.store.queue(tidewheel_core::streams::STAGE_2, consumer))
+    fn embedded(&self, consumer: &str) -> Arc<dyn StageQueue<Embedded>> {
+        Arc::new(self.store.queue(tidewheel_stores::redis::keys::STAGE_2, consumer))
     }
 
     fn handover(&self) -> Arc<dyn Handover> {
@@ -146,7 +146,7 @@ impl StreamsHarness for TestRedis {
         Arc::new(self.store.clone())
     }
 
-    fn replay(&self, consumer: &str) -> Arc<dyn Queue<Embedded>> {
+    fn replay(&self, consumer: &str) -> Arc<dyn StageQueue<Embedded>> {
         Arc::new(self.store.queue(STAGE_2_REPLAY, consumer))
     }
 
@@ -177,7 +177,7 @@ impl StreamsHarness for TestRedis {
         assert_eq!(self.command::<u64>(&["DEL", stream]).await, 1);
     }
 
-    async fn destroy_group(&self, stage: Stage) {
+    async fn destroy_group(&self, stage: StreamKeys) {
         self.command::<Value>(&["XGROUP", "DESTROY", stage.stream, stage.group]).await;
     }
 }

@@ -1,6 +1,6 @@
 //! Status reports of processes.
 
-use tidewheel_core::streams::SERVICES;
+use tidewheel_stores::redis::keys::SERVICES;
 
 use super::server::TestRedis;
 

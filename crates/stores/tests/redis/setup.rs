@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::{Damage, Journal, Queue, Repair, Retention, StageInspector as _};
-use tidewheel_core::streams::{CHECKPOINT, RAW, STAGE_1};
+use tidewheel_core::ports::{
+    Damage, Journal, Maintenance, Queue, Repair, Retention, Settlement, StageInspector as _,
+};
+use tidewheel_core::stage::Stage;
+use tidewheel_stores::redis::keys::{CHECKPOINT, RAW, STAGE_1};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
 
 use super::server::{TestRedis, append, ids};
@@ -113,7 +116,7 @@ async fn idle_consumers_are_removed_unless_entries_are_pending() {
     let queue = redis.stage_1("a");
     assert_eq!(queue.forget_consumers(Duration::from_secs(3600)).await.unwrap(), 0);
     assert_eq!(queue.forget_consumers(Duration::from_millis(10)).await.unwrap(), 1);
-    let consumers = redis.store.status(STAGE_1).await.unwrap().consumers;
+    let consumers = redis.store.status(Stage::Raw).await.unwrap().consumers;
     assert_eq!(consumers.iter().map(|consumer| consumer.name.as_str()).collect::<Vec<_>>(), ["holder"]);
     assert_eq!(redis.stage_1("heir").claim(NOW, 10).await.unwrap().deliveries.len(), 1);
 }
@@ -144,10 +147,10 @@ async fn long_stream_is_trimmed_in_steps() {
         append(&redis.store, first..first + 5000).await;
         drain(&queue).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
-        let before = redis.store.status(STAGE_1).await.unwrap().length;
+        let before = redis.store.status(Stage::Raw).await.unwrap().length;
         let kept = if round == 0 { 10 } else { 0 };
         assert_eq!(queue.trim(retention).await.unwrap(), before - kept);
-        assert_eq!(redis.store.status(STAGE_1).await.unwrap().length, kept);
+        assert_eq!(redis.store.status(Stage::Raw).await.unwrap().length, kept);
     }
 }
 
@@ -183,11 +186,11 @@ async fn lag_is_correct_after_unread_entries_are_trimmed_externally() {
     let read = queue.read(1, NOW).await.unwrap();
     queue.acknowledge(&ids(&read)).await.unwrap();
     redis.command::<u64>(&["XTRIM", RAW, "MAXLEN", "2"]).await;
-    let status = redis.store.status(STAGE_1).await.unwrap();
+    let status = redis.store.status(Stage::Raw).await.unwrap();
     assert_eq!(status.length, 2);
     assert!(status.lag.unwrap() <= 2, "{status:?}");
     drain(&queue).await;
-    assert_eq!(redis.store.status(STAGE_1).await.unwrap().lag, Some(0), "though Redis itself still counts them");
+    assert_eq!(redis.store.status(Stage::Raw).await.unwrap().lag, Some(0), "though Redis itself still counts them");
     assert_eq!(Journal::backlog(&redis.store).await.unwrap(), 0);
 }
 

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use tidewheel_core::change::Change;
-use tidewheel_core::ports::{DeadLetter, Delivery, EntryId, Fence, FenceTarget, Letter};
-use tidewheel_core::streams::{RAW, STAGE_1, STAGE_2};
+use tidewheel_core::ports::{DeadLetter, Delivery, EntryId, Fence, FenceTarget, Letter, StageQueue};
+use tidewheel_core::stage::Stage;
 use tidewheel_core::version::{ClusterTime, Version};
+use tidewheel_stores::redis::keys::RAW;
 
 use super::samples::{change, embedded};
 use super::streams::{NOW, StreamsHarness, append, ids, numbers, stage_1};
 
 /// Parks the deliveries.
-async fn park<T>(queue: &dyn tidewheel_core::ports::Queue<T>, deliveries: &[Delivery<T>]) {
+async fn park<T>(queue: &dyn StageQueue<T>, deliveries: &[Delivery<T>]) {
     let letter = |id: EntryId| DeadLetter { reason: format!("reason of {}", id.0), id, attempts: 2 };
     queue.park(&ids(deliveries).into_iter().map(letter).collect::<Vec<_>>()).await.unwrap();
 }
@@ -32,12 +33,12 @@ fn letter_ids(letters: &[Letter]) -> Vec<EntryId> {
 /// Oldest first, with all their fields; each stage has its own.
 pub async fn dead_letters_are_paged(harness: &dyn StreamsHarness) {
     let letters = harness.dead_letters();
-    assert!(letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap().is_empty());
+    assert!(letters.letters(Stage::Raw, &EntryId::zero(), 10).await.unwrap().is_empty());
     let read = parked(harness, 1..=5).await;
-    let first = letters.letters(STAGE_1, &EntryId::zero(), 3).await.unwrap();
-    let rest = letters.letters(STAGE_1, &first[2].id, 10).await.unwrap();
+    let first = letters.letters(Stage::Raw, &EntryId::zero(), 3).await.unwrap();
+    let rest = letters.letters(Stage::Raw, &first[2].id, 10).await.unwrap();
     let all: Vec<&Letter> = first.iter().chain(&rest).collect();
-    assert_eq!((first.len(), all.len(), letters.count(STAGE_1).await.unwrap()), (3, 5, 5));
+    assert_eq!((first.len(), all.len(), letters.count(Stage::Raw).await.unwrap()), (3, 5, 5));
     for (number, (letter, delivery)) in (1..).zip(all.iter().zip(&read)) {
         assert_eq!((&letter.entry, letter.stream.as_str()), (&delivery.id, RAW));
         assert_eq!((letter.reason.clone(), letter.attempts), (format!("reason of {}", delivery.id.0), 2));
@@ -47,7 +48,7 @@ pub async fn dead_letters_are_paged(harness: &dyn StreamsHarness) {
     harness.handover().hand_over(&[embedded(7)], &[]).await.unwrap();
     let queue = harness.embedded("b");
     park(&*queue, &queue.read(10, NOW).await.unwrap()).await;
-    let second = letters.letters(STAGE_2, &EntryId::zero(), 10).await.unwrap();
+    let second = letters.letters(Stage::Embedded, &EntryId::zero(), 10).await.unwrap();
     assert_eq!(second[0].record, Ok(embedded(7)));
 }
 
@@ -55,11 +56,11 @@ pub async fn dead_letters_are_paged(harness: &dyn StreamsHarness) {
 pub async fn retried_dead_letter_keeps_its_record(harness: &dyn StreamsHarness) {
     let letters = harness.dead_letters();
     parked(harness, 1..=3).await;
-    let ids = letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap());
-    assert_eq!(letters.retry(STAGE_1, &ids[1..]).await.unwrap().moved, 2);
-    assert_eq!(letters.retry(STAGE_1, &ids[1..]).await.unwrap().moved, 0);
-    assert_eq!(letters.retry(STAGE_1, &[]).await.unwrap().moved, 0);
-    assert_eq!(letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap()), ids[..1]);
+    let ids = letter_ids(&letters.letters(Stage::Raw, &EntryId::zero(), 10).await.unwrap());
+    assert_eq!(letters.retry(Stage::Raw, &ids[1..]).await.unwrap().moved, 2);
+    assert_eq!(letters.retry(Stage::Raw, &ids[1..]).await.unwrap().moved, 0);
+    assert_eq!(letters.retry(Stage::Raw, &[]).await.unwrap().moved, 0);
+    assert_eq!(letter_ids(&letters.letters(Stage::Raw, &EntryId::zero(), 10).await.unwrap()), ids[..1]);
     let again = stage_1(harness, "b").read(10, NOW).await.unwrap();
     assert_eq!(numbers(&again), [2, 3]);
     assert_eq!(again[0].record, Ok(change(2)));
@@ -68,8 +69,8 @@ pub async fn retried_dead_letter_keeps_its_record(harness: &dyn StreamsHarness) 
     harness.handover().hand_over(&[embedded(7)], &[]).await.unwrap();
     let queue = harness.embedded("c");
     park(&*queue, &queue.read(10, NOW).await.unwrap()).await;
-    let ids = letter_ids(&letters.letters(STAGE_2, &EntryId::zero(), 10).await.unwrap());
-    assert_eq!(letters.retry(STAGE_2, &ids).await.unwrap().moved, 1);
+    let ids = letter_ids(&letters.letters(Stage::Embedded, &EntryId::zero(), 10).await.unwrap());
+    assert_eq!(letters.retry(Stage::Embedded, &ids).await.unwrap().moved, 1);
     assert_eq!(queue.read(10, NOW).await.unwrap()[0].record, Ok(embedded(7)));
     assert_eq!(harness.journal().positions().await.unwrap().damage, None);
 }
@@ -80,9 +81,9 @@ pub async fn undecodable_dead_letter_is_listed_and_retried(harness: &dyn Streams
     let queue = stage_1(harness, "a");
     park(&*queue, &queue.read(10, NOW).await.unwrap()).await;
     let letters = harness.dead_letters();
-    let found = letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap();
+    let found = letters.letters(Stage::Raw, &EntryId::zero(), 10).await.unwrap();
     assert!(found[0].record.is_err() && found[0].reason.starts_with("reason of"), "{found:?}");
-    assert_eq!(letters.retry(STAGE_1, &letter_ids(&found)).await.unwrap().moved, 1);
+    assert_eq!(letters.retry(Stage::Raw, &letter_ids(&found)).await.unwrap().moved, 1);
     assert_eq!(harness.raw(RAW).await.last().unwrap(), &vec![(b"a".to_vec(), b"b".to_vec())]);
 }
 
@@ -90,12 +91,12 @@ pub async fn undecodable_dead_letter_is_listed_and_retried(harness: &dyn Streams
 pub async fn discarded_dead_letters_are_deleted(harness: &dyn StreamsHarness) {
     let letters = harness.dead_letters();
     parked(harness, 1..=3).await;
-    let ids = letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap());
-    assert_eq!(letters.discard(STAGE_1, &ids[..2]).await.unwrap(), 2);
-    assert_eq!(letters.discard(STAGE_1, &ids[..2]).await.unwrap(), 0);
-    assert_eq!(letters.discard(STAGE_1, &[]).await.unwrap(), 0);
-    assert_eq!(letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap()), ids[2..]);
-    assert_eq!(letters.retry(STAGE_1, &ids[..2]).await.unwrap().moved, 0);
+    let ids = letter_ids(&letters.letters(Stage::Raw, &EntryId::zero(), 10).await.unwrap());
+    assert_eq!(letters.discard(Stage::Raw, &ids[..2]).await.unwrap(), 2);
+    assert_eq!(letters.discard(Stage::Raw, &ids[..2]).await.unwrap(), 0);
+    assert_eq!(letters.discard(Stage::Raw, &[]).await.unwrap(), 0);
+    assert_eq!(letter_ids(&letters.letters(Stage::Raw, &EntryId::zero(), 10).await.unwrap()), ids[2..]);
+    assert_eq!(letters.retry(Stage::Raw, &ids[..2]).await.unwrap().moved, 0);
 }
 
 /// The dead letter could be older than the deletion of its document.
@@ -104,10 +105,10 @@ pub async fn tombstones_are_kept_while_a_retry_is_in_flight(harness: &dyn Stream
     let pause = || tokio::time::sleep(Duration::from_millis(5));
     tombstones.raise(&[deletion(9, 5)]).await.unwrap();
     parked(harness, 1..=1).await;
-    let ids = letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap());
+    let ids = letter_ids(&letters.letters(Stage::Raw, &EntryId::zero(), 10).await.unwrap());
     pause().await;
     let before = journal.positions().await.unwrap().at;
-    assert_eq!(letters.retry(STAGE_1, &ids).await.unwrap().moved, 1);
+    assert_eq!(letters.retry(Stage::Raw, &ids).await.unwrap().moved, 1);
     assert_eq!(tombstones.collect(NOW, before).await.unwrap().forgotten, 0);
     pause().await;
     let after = journal.positions().await.unwrap().at;
@@ -123,10 +124,10 @@ pub async fn dead_letter_older_than_a_collected_tombstone_is_not_retried(harness
     tokio::time::sleep(Duration::from_millis(5)).await;
     let settled = harness.journal().positions().await.unwrap().at;
     assert_eq!(tombstones.collect(NOW, settled).await.unwrap().forgotten, 1);
-    let ids = letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap());
-    let retried = letters.retry(STAGE_1, &ids).await.unwrap();
+    let ids = letter_ids(&letters.letters(Stage::Raw, &EntryId::zero(), 10).await.unwrap());
+    let retried = letters.retry(Stage::Raw, &ids).await.unwrap();
     assert_eq!((retried.moved, retried.outdated), (2, ids[..1].to_vec()));
-    assert_eq!(letter_ids(&letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap()), ids[..1]);
+    assert_eq!(letter_ids(&letters.letters(Stage::Raw, &EntryId::zero(), 10).await.unwrap()), ids[..1]);
 }
 
 fn deletion(number: u32, seconds: u32) -> Fence {

@@ -1,7 +1,7 @@
 //! The contract of [`Handover`](tidewheel_core::ports::Handover).
 
 use tidewheel_core::embedded::{Embedded, Vectors};
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
+use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2};
 
 use super::samples::{deletion, embedded};
 use super::streams::{NOW, StreamsHarness, append, ids, stage_1};
@@ -16,7 +16,7 @@ pub async fn hand_over_moves_records_atomically(harness: &dyn StreamsHarness) {
     append(harness, 1..=3).await;
     let read = stage_1(harness, "a").read(10, NOW).await.unwrap();
     harness.handover().hand_over(&[embedded(1), embedded(2)], &ids(&read[..2])).await.unwrap();
-    let status = harness.status(STAGE_1).await;
+    let status = harness.status(Stage::Raw).await;
     assert_eq!((status.pending, status.length), (1, 3), "acknowledged entries stay for replay");
     assert_eq!(harness.handover().backlog().await.unwrap(), 2);
     assert_eq!(on_stage_2(harness).await, [embedded(1), embedded(2)]);
@@ -37,7 +37,7 @@ pub async fn hand_over_accepts_empty_records_or_ids(harness: &dyn StreamsHarness
     let handover = harness.handover();
     handover.hand_over(&[], &[]).await.unwrap();
     handover.hand_over(&[], &ids(&read)).await.unwrap();
-    assert_eq!(harness.status(STAGE_1).await.pending, 0);
+    assert_eq!(harness.status(Stage::Raw).await.pending, 0);
     handover.hand_over(&[embedded(2)], &[]).await.unwrap();
     assert_eq!(on_stage_2(harness).await, [embedded(2)]);
 }
@@ -50,7 +50,7 @@ pub async fn large_batch_is_handed_over_completely(harness: &dyn StreamsHarness)
     let records: Vec<Embedded> =
         (1..=500).map(|i| Embedded { chunks: vec!["one".into()], vectors: vector(), ..embedded(i) }).collect();
     harness.handover().hand_over(&records, &ids(&read)).await.unwrap();
-    assert_eq!(harness.status(STAGE_1).await.pending, 0);
+    assert_eq!(harness.status(Stage::Raw).await.pending, 0);
     assert_eq!(on_stage_2(harness).await, records);
 }
 
@@ -61,7 +61,7 @@ pub async fn repeated_hand_over_loses_nothing(harness: &dyn StreamsHarness) {
     for _ in 0..2 {
         harness.handover().hand_over(&[embedded(1)], &ids(&read)).await.unwrap();
     }
-    assert_eq!(harness.status(STAGE_1).await.pending, 0);
-    assert!(harness.status(STAGE_2).await.length >= 1);
+    assert_eq!(harness.status(Stage::Raw).await.pending, 0);
+    assert!(harness.status(Stage::Embedded).await.length >= 1);
     assert!(on_stage_2(harness).await.iter().all(|record| *record == embedded(1)));
 }

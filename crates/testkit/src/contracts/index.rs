@@ -12,7 +12,7 @@ use tidewheel_core::error::ErrorClass;
 use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamp, digest};
-use tidewheel_core::ports::{DocumentPoints, Fence, FenceTarget, Index, KnownVectors, Point, Written};
+use tidewheel_core::ports::{DocumentPoints, Fence, FenceTarget, Index, KnownVectors, Point, Searcher, Written};
 use tidewheel_core::version::{ClusterTime, Version};
 use uuid::Uuid;
 
@@ -29,6 +29,9 @@ pub const DIMENSION: usize = 4;
 pub trait IndexHarness: Send + Sync {
     /// The collection. Every call returns another handle to the same one.
     fn index(&self) -> Box<dyn Index>;
+
+    /// Searches of it.
+    fn searcher(&self) -> Box<dyn Searcher>;
 
     /// The vectors of the same collection.
     fn known(&self) -> Box<dyn KnownVectors>;

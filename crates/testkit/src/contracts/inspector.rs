@@ -6,8 +6,8 @@ use std::time::Duration;
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{DeadLetter, EntryState};
-use tidewheel_core::streams::{STAGE_1, STAGE_2};
-use tidewheel_core::wire::Record as _;
+use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2};
+use tidewheel_stores::redis::wire::Record as _;
 
 use super::samples::{change, changes, embedded};
 use super::streams::{NOW, StreamsHarness, append, stage_1};

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tidewheel_core::change::Change;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Appended, Checkpoint, EntryId, Parked, Repair, SnapshotState};
-use tidewheel_core::streams::{RAW, STAGE_1};
+use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
+use tidewheel_stores::redis::keys::{RAW, STAGE_1};
 
 use super::samples::{change, changes, checkpoint};
 use super::streams::{LONG, NOW, StreamsHarness, append, ids, numbers, stage_1};
@@ -49,7 +50,7 @@ pub async fn parked_changes_are_saved_with_the_checkpoint(harness: &dyn StreamsH
         |number| Parked { change: Change { document: None, ..change(number) }, reason: format!("reason {number}") };
     let conflict = journal.append_and_park(Some(&checkpoint(9)), &[], &[parked(8)], &checkpoint(10)).await.unwrap();
     assert_eq!(conflict, Appended::Conflict);
-    assert_eq!(harness.status(STAGE_1).await.dead_letters, 0);
+    assert_eq!(harness.status(Stage::Raw).await.dead_letters, 0);
     for _ in 0..2 {
         let changes = [change(1), change(3)];
         let saved = journal.append_and_park(None, &changes, &[parked(2), parked(4)], &checkpoint(4)).await.unwrap();
@@ -60,7 +61,7 @@ pub async fn parked_changes_are_saved_with_the_checkpoint(harness: &dyn StreamsH
     assert_eq!(restarted, Appended::Saved);
     let read = stage_1(harness, "a").read(10, NOW).await.unwrap();
     assert_eq!(numbers(&read), [1, 3]);
-    let found = letters.letters(STAGE_1, &EntryId::zero(), 10).await.unwrap();
+    let found = letters.letters(Stage::Raw, &EntryId::zero(), 10).await.unwrap();
     let about: Vec<_> = found.iter().map(|letter| (letter.reason.as_str(), letter.stream.as_str())).collect();
     assert_eq!(about, [("reason 2", RAW), ("reason 4", RAW), ("reason 5", RAW)]);
     assert!(found.iter().all(|letter| letter.reread && letter.parked_at > 0), "{found:?}");
@@ -102,7 +103,7 @@ pub async fn append_with_unexpected_checkpoint_is_a_conflict(harness: &dyn Strea
         assert_eq!(conflict, Appended::Conflict, "{expected:?}");
     }
     assert_eq!(journal.load().await.unwrap(), Some(checkpoint(5)));
-    assert_eq!(harness.status(STAGE_1).await.length, 5);
+    assert_eq!(harness.status(Stage::Raw).await.length, 5);
 }
 
 /// A caller that does not know the outcome of an append repeats it.
@@ -125,7 +126,7 @@ pub async fn checkpoint_advances_without_entries(harness: &dyn StreamsHarness) {
     assert_eq!(journal.append(Some(&checkpoint(1)), &[], &checkpoint(9)).await.unwrap(), Appended::Saved);
     assert_eq!(journal.append(Some(&checkpoint(9)), &[], &checkpoint(9)).await.unwrap(), Appended::Saved);
     assert_eq!(journal.load().await.unwrap(), Some(checkpoint(9)));
-    assert_eq!(harness.status(STAGE_1).await.length, 1);
+    assert_eq!(harness.status(Stage::Raw).await.length, 1);
 }
 
 /// Producers that race append every change once, in order.

@@ -2,7 +2,7 @@
 //! [`CollectionRegistry`](tidewheel_core::ports::CollectionRegistry).
 
 use tidewheel_core::ports::{Appended, Damage, EntryId, Positions, Repair};
-use tidewheel_core::streams::{EMBEDDED, RAW, STAGE_1, STAGE_2};
+use tidewheel_stores::redis::keys::{EMBEDDED, RAW, STAGE_1, STAGE_2};
 
 use super::samples::{checkpoint, embedded};
 use super::streams::{NOW, StreamsHarness, append, ids, stage_1};
@@ -85,7 +85,7 @@ pub async fn applied_checkpoint_is_stored_separately(harness: &dyn StreamsHarnes
             journal.restart(Some(&checkpoint(4)), &changes, &[], &checkpoint(6), Repair::Everything).await.unwrap();
         assert_eq!((anew, journal.applied().await.unwrap()), (Appended::Saved, None));
     }
-    assert_eq!(harness.status(STAGE_1).await.length, 6, "the changes were appended once");
+    assert_eq!(harness.status(Stage::Raw).await.length, 6, "the changes were appended once");
 }
 
 /// Whether it was refilled in the meantime or not.

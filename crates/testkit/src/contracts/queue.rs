@@ -1,12 +1,13 @@
-//! The contract of [`Queue`](tidewheel_core::ports::Queue), except [trimming](super::trimming).
+//! The contract of [`StageQueue`](tidewheel_core::ports::StageQueue), except [trimming](super::trimming).
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use tidewheel_core::change::Change;
+use tidewheel_core::ports::RecordError;
 use tidewheel_core::ports::{Claimed, DeadLetter, EntryId};
-use tidewheel_core::streams::{EMBEDDED, RAW, RAW_DEAD_LETTERS, STAGE_1, STAGE_2};
-use tidewheel_core::wire::{FORMAT, RawFields, Record as _, WireError};
+use tidewheel_stores::redis::keys::{EMBEDDED, RAW, RAW_DEAD_LETTERS, STAGE_1, STAGE_2};
+use tidewheel_stores::redis::wire::{FORMAT, RawFields, Record as _};
 
 use super::samples::{change, embedded};
 use super::streams::{LONG, NOW, StreamsHarness, append, ids, numbers, stage_1};
@@ -92,12 +93,12 @@ pub async fn entry_of_a_newer_format_is_delivered_as_error_and_stays_pending(har
     let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
     let read = a.read(10, NOW).await.unwrap();
     assert_eq!((read[0].record.as_ref(), read[2].record.as_ref()), (Ok(&change(1)), Ok(&change(3))));
-    let expected = WireError::Newer { found: FORMAT + 1 };
+    let expected = RecordError::Newer { found: FORMAT + 1, supported: FORMAT };
     assert_eq!((&read[1].id, read[1].record.as_ref()), (&newer, Err(&expected)));
     a.hand_back(&ids(&read)).await.unwrap();
     let claimed = b.claim(LONG, 10).await.unwrap().deliveries;
     assert_eq!((ids(&claimed), claimed[1].record.as_ref()), (ids(&read), Err(&expected)));
-    let status = harness.status(STAGE_1).await;
+    let status = harness.status(Stage::Raw).await;
     assert_eq!((status.length, status.pending, status.dead_letters), (3, 3, 0));
 }
 
@@ -112,7 +113,7 @@ pub async fn unacknowledged_entries_can_be_claimed(harness: &dyn StreamsHarness)
     assert_eq!((numbers(&deliveries), lost.len()), (vec![1, 4], 0));
     b.acknowledge(&ids(&deliveries)).await.unwrap();
     assert!(a.claim(NOW, 10).await.unwrap().deliveries.is_empty());
-    assert_eq!(harness.status(STAGE_1).await.pending, 0);
+    assert_eq!(harness.status(Stage::Raw).await.pending, 0);
 }
 
 /// Kept entries count as delivered just now.
@@ -132,7 +133,7 @@ pub async fn keep_does_not_reclaim_entries(harness: &dyn StreamsHarness) {
     let read = a.read(10, NOW).await.unwrap();
     assert_eq!(numbers(&b.claim(NOW, 1).await.unwrap().deliveries), [1]);
     a.keep(&ids(&read)).await.unwrap();
-    let status = harness.status(STAGE_1).await;
+    let status = harness.status(Stage::Raw).await;
     let pending: HashMap<_, _> = status.consumers.iter().map(|c| (c.name.as_str(), c.pending)).collect();
     assert_eq!(pending, HashMap::from([("a", 1), ("b", 1)]));
     assert!(a.leave().await.is_ok_and(|left| !left));
@@ -146,7 +147,7 @@ pub async fn handed_back_entries_are_claimable_immediately(harness: &dyn Streams
     let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
     let read = a.read(10, NOW).await.unwrap();
     a.hand_back(&ids(&read[..2])).await.unwrap();
-    assert_eq!(harness.status(STAGE_1).await.pending, 3, "they are not acknowledged");
+    assert_eq!(harness.status(Stage::Raw).await.pending, 3, "they are not acknowledged");
     assert_eq!(numbers(&b.claim(LONG, 10).await.unwrap().deliveries), [1, 2]);
     assert!(b.claim(LONG, 10).await.unwrap().deliveries.is_empty(), "now they are b's");
 }
@@ -221,7 +222,7 @@ pub async fn parked_entry_is_stored_with_its_reason(harness: &dyn StreamsHarness
     let entered: u64 = read[0].id.0.split_once('-').unwrap().0.parse().unwrap();
     assert!(field(first, "parked_at").parse::<u64>().unwrap() >= entered);
     assert_eq!(numbers(&b.claim(NOW, 10).await.unwrap().deliveries), [2], "parked entries are not delivered again");
-    assert_eq!(harness.status(STAGE_1).await.dead_letters, 2);
+    assert_eq!(harness.status(Stage::Raw).await.dead_letters, 2);
 }
 
 /// Parking is retried if its reply was lost; an entry that another consumer has finished needs no dead letter.
@@ -233,7 +234,7 @@ pub async fn parking_is_idempotent(harness: &dyn StreamsHarness) {
     for _ in 0..2 {
         queue.park(&[letter(&read[0].id), letter(&read[1].id)]).await.unwrap();
     }
-    assert_eq!(harness.status(STAGE_1).await.dead_letters, 1);
+    assert_eq!(harness.status(Stage::Raw).await.dead_letters, 1);
 }
 
 /// Leaving with pending entries would discard them.
@@ -242,10 +243,10 @@ pub async fn consumer_leaves_only_without_pending_entries(harness: &dyn StreamsH
     let queue = stage_1(harness, "a");
     let read = queue.read(10, NOW).await.unwrap();
     assert!(!queue.leave().await.unwrap());
-    assert_eq!(harness.status(STAGE_1).await.pending, 1);
+    assert_eq!(harness.status(Stage::Raw).await.pending, 1);
     queue.acknowledge(&ids(&read)).await.unwrap();
     assert!(queue.leave().await.unwrap());
-    assert!(harness.status(STAGE_1).await.consumers.is_empty());
+    assert!(harness.status(Stage::Raw).await.consumers.is_empty());
 }
 
 /// A missing group is recreated where no entry can be missed.
@@ -283,17 +284,17 @@ pub async fn deleted_stream_continues_with_new_entries(harness: &dyn StreamsHarn
 
 /// The numbers that `tidewheel status` shows.
 pub async fn status_reports_stage_counts(harness: &dyn StreamsHarness) {
-    let empty = harness.status(STAGE_2).await;
+    let empty = harness.status(Stage::Embedded).await;
     assert_eq!((empty.length, empty.lag, empty.pending, empty.oldest_age_ms), (0, Some(0), 0, None));
     assert_eq!((empty.stream.as_str(), empty.group.as_str()), (STAGE_2.stream, STAGE_2.group));
     append(harness, 1..=5).await;
-    assert_eq!(harness.status(STAGE_1).await.lag, Some(5), "without a group all entries are unread");
+    assert_eq!(harness.status(Stage::Raw).await.lag, Some(5), "without a group all entries are unread");
     let (a, b) = (stage_1(harness, "a"), stage_1(harness, "b"));
     let read = a.read(3, NOW).await.unwrap();
     a.acknowledge(&ids(&read[..1])).await.unwrap();
     b.read(1, NOW).await.unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let status = harness.status(STAGE_1).await;
+    let status = harness.status(Stage::Raw).await;
     assert_eq!((status.length, status.lag, status.pending, status.dead_letters), (5, Some(1), 3, 0));
     assert_eq!(status.appended, 5);
     assert!(status.oldest_age_ms.unwrap() >= 20);
@@ -303,7 +304,7 @@ pub async fn status_reports_stage_counts(harness: &dyn StreamsHarness) {
     b.acknowledge(&ids(&read)).await.unwrap();
     let rest = b.read(10, NOW).await.unwrap();
     b.acknowledge(&ids(&rest)).await.unwrap();
-    let status = harness.status(STAGE_1).await;
+    let status = harness.status(Stage::Raw).await;
     assert_eq!((status.lag, status.pending), (Some(0), 1));
 }
 

@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    CollectionRegistry, DeadLetters, Delivery, EntryFinder, EntryId, Follower, Handover, Journal, Queue,
-    StageInspector, StageStatus, StreamLog, Tombstones,
+    CollectionRegistry, DeadLetters, Delivery, EntryFinder, EntryId, Follower, Handover, Journal, StageInspector,
+    StageQueue, StageStatus, StreamLog, Tombstones,
 };
-use tidewheel_core::streams::{STAGE_1, Stage};
-use tidewheel_core::wire::RawFields;
+use tidewheel_stores::redis::keys::{STAGE_1, StreamKeys};
+use tidewheel_stores::redis::wire::RawFields;
 
 use super::samples;
 
@@ -21,9 +21,9 @@ pub trait StreamsHarness: Send + Sync {
     /// The producer's side of stage 1.
     fn journal(&self) -> Arc<dyn Journal>;
     /// Changes of any stage for one consumer.
-    fn changes(&self, stage: Stage, consumer: &str) -> Arc<dyn Queue<Change>>;
+    fn changes(&self, stage: StreamKeys, consumer: &str) -> Arc<dyn StageQueue<Change>>;
     /// Stage 2 for one upserter.
-    fn embedded(&self, consumer: &str) -> Arc<dyn Queue<Embedded>>;
+    fn embedded(&self, consumer: &str) -> Arc<dyn StageQueue<Embedded>>;
     /// The step from stage 1 to stage 2.
     fn handover(&self) -> Arc<dyn Handover>;
     /// The tombstones.
@@ -37,7 +37,7 @@ pub trait StreamsHarness: Send + Sync {
     /// The dead letters of both stages.
     fn dead_letters(&self) -> Arc<dyn DeadLetters>;
     /// Stage 2 for a consumer of that group.
-    fn replay(&self, consumer: &str) -> Arc<dyn Queue<Embedded>>;
+    fn replay(&self, consumer: &str) -> Arc<dyn StageQueue<Embedded>>;
     /// The stages for operators.
     fn stages(&self) -> Arc<dyn StageInspector>;
     /// Lookup of documents' entries.
@@ -55,7 +55,7 @@ pub trait StreamsHarness: Send + Sync {
     /// Deletes a stream with its groups.
     async fn delete_stream(&self, stream: &'static str);
     /// Deletes a stage's group.
-    async fn destroy_group(&self, stage: Stage);
+    async fn destroy_group(&self, stage: StreamKeys);
 }
 
 /// No wait. Redis counts waits in milliseconds.
@@ -75,7 +75,7 @@ pub(super) async fn append(harness: &dyn StreamsHarness, numbers: impl IntoItera
 }
 
 /// Stage 1 for this consumer.
-pub(super) fn stage_1(harness: &dyn StreamsHarness, consumer: &str) -> Arc<dyn Queue<Change>> {
+pub(super) fn stage_1(harness: &dyn StreamsHarness, consumer: &str) -> Arc<dyn StageQueue<Change>> {
     harness.changes(STAGE_1, consumer)
 }
 

@@ -125,6 +125,6 @@ pub async fn tombstones_are_collected_by_recording_time(harness: &dyn StreamsHar
 pub async fn tombstones_are_collected_despite_dead_letters(harness: &dyn StreamsHarness) {
     let tombstones = harness.tombstones();
     tombstones.raise(&[Fence { target: document(1), version: version(0, 1, 1, 1) }]).await.unwrap();
-    harness.add_raw(tidewheel_core::streams::RAW_DEAD_LETTERS, vec![(b"a".into(), b"b".into())]).await;
+    harness.add_raw(tidewheel_stores::redis::keys::RAW_DEAD_LETTERS, vec![(b"a".into(), b"b".into())]).await;
     assert_eq!(collect(&*tombstones, Duration::ZERO, now(harness).await).await, 1);
 }

@@ -1,4 +1,4 @@
-//! The contract of [`Queue::trim`](tidewheel_core::ports::Queue::trim): acknowledged entries are removed, all others
+//! The contract of [`Maintenance::trim`](tidewheel_core::ports::Maintenance::trim): acknowledged entries are removed, all others
 //! are kept.
 
 use std::collections::BTreeSet;
@@ -7,12 +7,12 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tidewheel_core::ports::{EntryId, Retention};
-use tidewheel_core::streams::{RAW, RAW_DEAD_LETTERS, STAGE_1, Stage};
+use tidewheel_stores::redis::keys::{RAW, RAW_DEAD_LETTERS, STAGE_1, StreamKeys};
 
 use super::streams::{LONG, NOW, StreamsHarness, append, ids, numbers, stage_1};
 
 /// Another group on stage 1, such as a user's own consumer.
-const OTHER: Stage = Stage { stream: RAW, group: "auditors", dead_letters: RAW_DEAD_LETTERS };
+const OTHER: StreamKeys = StreamKeys { stream: RAW, group: "auditors", dead_letters: RAW_DEAD_LETTERS };
 
 const NOTHING: Retention = Retention { age: Duration::ZERO, entries: 0, bytes: u64::MAX };
 
@@ -20,7 +20,7 @@ fn newest(entries: u64) -> Retention {
     Retention { age: LONG, entries, bytes: u64::MAX }
 }
 
-async fn confirm(harness: &dyn StreamsHarness, stage: Stage, count: usize) {
+async fn confirm(harness: &dyn StreamsHarness, stage: StreamKeys, count: usize) {
     let queue = harness.changes(stage, "confirmer");
     let read = queue.read(count, NOW).await.unwrap();
     assert_eq!(read.len(), count);
@@ -28,7 +28,7 @@ async fn confirm(harness: &dyn StreamsHarness, stage: Stage, count: usize) {
 }
 
 async fn length(harness: &dyn StreamsHarness) -> u64 {
-    harness.status(STAGE_1).await.length
+    harness.status(Stage::Raw).await.length
 }
 
 /// Exactly as many acknowledged entries are kept as the retention allows.
@@ -128,7 +128,7 @@ pub async fn nothing_is_trimmed_without_a_group(harness: &dyn StreamsHarness) {
 
 /// The remaining work of one group.
 struct Reader {
-    stage: Stage,
+    stage: StreamKeys,
     next: u32,
     pending: Vec<(EntryId, u32)>,
 }

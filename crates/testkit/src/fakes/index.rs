@@ -10,8 +10,8 @@ use tidewheel_core::identity::DocumentId;
 use tidewheel_core::installation::{CollectionMark, Installation};
 use tidewheel_core::payload::{RESERVED, fingerprint_of, version_of};
 use tidewheel_core::ports::{
-    DocumentPoints, Fence, FenceTarget, Hit, Index, IndexedPoint, KnownVector, KnownVectors, Ownable, Point,
-    PortResult, Stored, Written,
+    DocumentPoints, Fence, FenceTarget, Hit, IndexReader, IndexWriter, IndexedPoint, KnownVector, KnownVectors,
+    Ownable, Point, PortResult, Searcher, Stored, Written,
 };
 use tidewheel_core::version::Version;
 use uuid::Uuid;
@@ -159,7 +159,7 @@ impl FakeIndex {
 }
 
 #[async_trait]
-impl Index for FakeIndex {
+impl IndexReader for FakeIndex {
     fn name(&self) -> &str {
         "documents"
     }
@@ -169,6 +169,36 @@ impl Index for FakeIndex {
         self.faults.around("exists", || Ok(self.state().collection.is_some())).await
     }
 
+    async fn count(&self) -> PortResult<Option<u64>> {
+        drop(self.called("count"));
+        let count = || Ok(self.state().collection.as_ref().map(|collection| collection.points.len() as u64));
+        self.faults.around("count", count).await
+    }
+
+    async fn points(&self, ids: &[Uuid], fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
+        self.called("points").reads(ids.len());
+        let points = || {
+            let state = self.state();
+            let points = state.collection.iter().flat_map(|collection| collection.points.values());
+            Ok(points.filter(|point| ids.contains(&point.id)).map(|point| indexed(point, fields)).collect())
+        };
+        self.faults.around("points", points).await
+    }
+
+    async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
+        self.called("page").reads(limit);
+        let page = || {
+            let state = self.state();
+            let points = state.collection.iter().flat_map(|collection| collection.points.values());
+            let after = points.filter(|point| after.is_none_or(|after| point.id > after));
+            Ok(after.take(limit).map(|point| indexed(point, fields)).collect())
+        };
+        self.faults.around("page", page).await
+    }
+}
+
+#[async_trait]
+impl IndexWriter for FakeIndex {
     async fn prepare(&self, dimension: usize) -> PortResult<bool> {
         drop(self.called("prepare"));
         self.faults.around("prepare", || self.state().prepare(dimension)).await
@@ -235,7 +265,10 @@ impl Index for FakeIndex {
         };
         self.faults.around("remove", remove).await
     }
+}
 
+#[async_trait]
+impl Searcher for FakeIndex {
     async fn search(
         &self,
         vector: Vec<f32>,
@@ -261,33 +294,6 @@ impl Index for FakeIndex {
             Ok(hits)
         };
         self.faults.around("search", search).await
-    }
-
-    async fn count(&self) -> PortResult<Option<u64>> {
-        drop(self.called("count"));
-        let count = || Ok(self.state().collection.as_ref().map(|collection| collection.points.len() as u64));
-        self.faults.around("count", count).await
-    }
-
-    async fn points(&self, ids: &[Uuid], fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
-        self.called("points").reads(ids.len());
-        let points = || {
-            let state = self.state();
-            let points = state.collection.iter().flat_map(|collection| collection.points.values());
-            Ok(points.filter(|point| ids.contains(&point.id)).map(|point| indexed(point, fields)).collect())
-        };
-        self.faults.around("points", points).await
-    }
-
-    async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
-        self.called("page").reads(limit);
-        let page = || {
-            let state = self.state();
-            let points = state.collection.iter().flat_map(|collection| collection.points.values());
-            let after = points.filter(|point| after.is_none_or(|after| point.id > after));
-            Ok(after.take(limit).map(|point| indexed(point, fields)).collect())
-        };
-        self.faults.around("page", page).await
     }
 }
 

@@ -5,8 +5,8 @@ use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{
     EntryFinder, EntryState, FoundEntries, FoundEntry, PortResult, StageInspector, StageStatus,
 };
-use tidewheel_core::streams::Stage;
-use tidewheel_core::wire::RawFields;
+use tidewheel_stores::redis::keys::Stage;
+use tidewheel_stores::redis::wire::RawFields;
 use tokio::time::Instant;
 
 use super::streams::{FakeStreams, Group, Id, write_id};

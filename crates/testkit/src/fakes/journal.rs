@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::ports::{Appended, Checkpoint, Damage, Journal, Parked, PortResult, Positions, Repair};
-use tidewheel_core::streams::{RAW, STAGE_1, STAGE_2};
+use tidewheel_stores::redis::keys::{RAW, STAGE_1, STAGE_2};
 use tokio::time::Instant;
 
 use super::streams::FakeStreams;

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{Claimed, Damage, DeadLetter, Delivery, EntryId, Handover, PortResult, Queue, Retention};
-use tidewheel_core::streams::{EMBEDDED, STAGE_1, STAGE_2, Stage};
-use tidewheel_core::wire::{RawFields, Record};
+use tidewheel_core::ports::{
+    Claimed, Damage, DeadLetter, Delivery, EntryId, Handover, Maintenance, PortResult, Queue, Retention, Settlement,
+};
+use tidewheel_stores::redis::keys::{EMBEDDED, STAGE_1, STAGE_2, StreamKeys};
+use tidewheel_stores::redis::wire::{RawFields, Record};
 use tokio::time::Instant;
 
 use super::streams::{FakeStreams, Group, Id, Pending, State, read_id, write_id};
@@ -15,13 +17,13 @@ use super::streams::{FakeStreams, Group, Id, Pending, State, read_id, write_id};
 /// One consumer of a stage's group.
 pub struct FakeQueue<T> {
     streams: FakeStreams,
-    stage: Stage,
+    stage: StreamKeys,
     consumer: String,
     record: PhantomData<fn() -> T>,
 }
 
 impl<T: Record> FakeQueue<T> {
-    pub(super) fn new(streams: FakeStreams, stage: Stage, consumer: String) -> Self {
+    pub(super) fn new(streams: FakeStreams, stage: StreamKeys, consumer: String) -> Self {
         Self { streams, stage, consumer, record: PhantomData }
     }
 
@@ -73,7 +75,47 @@ impl<T: Record> Queue<T> for FakeQueue<T> {
             }
         }
     }
+}
 
+#[async_trait]
+impl<T: Record> Settlement for FakeQueue<T> {
+    async fn acknowledge(&self, ids: &[EntryId]) -> PortResult<()> {
+        let acknowledge = || {
+            acknowledge(&mut self.streams.state(), self.stage, ids);
+            Ok(())
+        };
+        self.streams.faults().around("acknowledge", acknowledge).await
+    }
+
+    async fn park(&self, letters: &[DeadLetter]) -> PortResult<()> {
+        let park = || {
+            let mut state = self.streams.state();
+            let now = state.now();
+            for letter in letters {
+                let id = read_id(&letter.id);
+                let (entries, group) = state.group(self.stage);
+                if group.pending.remove(&id).is_none() {
+                    continue;
+                }
+                let mut fields = entries.get(&id).cloned().unwrap_or_default();
+                let about = [
+                    ("stream", self.stage.stream.to_owned()),
+                    ("entry", letter.id.0.clone()),
+                    ("reason", letter.reason.clone()),
+                    ("attempts", letter.attempts.to_string()),
+                    ("parked_at", now.to_string()),
+                ];
+                fields.extend(about.map(|(name, value)| (name.into(), value.into())));
+                state.add(self.stage.dead_letters, fields);
+            }
+            Ok(())
+        };
+        self.streams.faults().around("park", park).await
+    }
+}
+
+#[async_trait]
+impl<T: Record> Maintenance<T> for FakeQueue<T> {
     async fn claim(&self, idle: Duration, max: usize) -> PortResult<Claimed<T>> {
         let claim = || {
             let mut state = self.streams.state();
@@ -118,40 +160,6 @@ impl<T: Record> Queue<T> for FakeQueue<T> {
             Ok(())
         };
         self.streams.faults().around("hand_back", hand_back).await
-    }
-
-    async fn acknowledge(&self, ids: &[EntryId]) -> PortResult<()> {
-        let acknowledge = || {
-            acknowledge(&mut self.streams.state(), self.stage, ids);
-            Ok(())
-        };
-        self.streams.faults().around("acknowledge", acknowledge).await
-    }
-
-    async fn park(&self, letters: &[DeadLetter]) -> PortResult<()> {
-        let park = || {
-            let mut state = self.streams.state();
-            let now = state.now();
-            for letter in letters {
-                let id = read_id(&letter.id);
-                let (entries, group) = state.group(self.stage);
-                if group.pending.remove(&id).is_none() {
-                    continue;
-                }
-                let mut fields = entries.get(&id).cloned().unwrap_or_default();
-                let about = [
-                    ("stream", self.stage.stream.to_owned()),
-                    ("entry", letter.id.0.clone()),
-                    ("reason", letter.reason.clone()),
-                    ("attempts", letter.attempts.to_string()),
-                    ("parked_at", now.to_string()),
-                ];
-                fields.extend(about.map(|(name, value)| (name.into(), value.into())));
-                state.add(self.stage.dead_letters, fields);
-            }
-            Ok(())
-        };
-        self.streams.faults().around("park", park).await
     }
 
     async fn leave(&self) -> PortResult<bool> {
@@ -200,7 +208,7 @@ impl<T: Record> Queue<T> for FakeQueue<T> {
 }
 
 /// Acknowledges entries of a stage's group, if it exists.
-fn acknowledge(state: &mut State, stage: Stage, ids: &[EntryId]) {
+fn acknowledge(state: &mut State, stage: StreamKeys, ids: &[EntryId]) {
     if let Some(group) = state.existing_group(stage) {
         for id in ids {
             group.pending.remove(&read_id(id));

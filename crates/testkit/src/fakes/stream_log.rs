@@ -7,20 +7,20 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{Aliases, Delivery, EntryId, Extent, Follower, Named, PortResult, Position, StreamLog};
-use tidewheel_core::streams::{STAGE_2_REPLAY, Stage};
-use tidewheel_core::wire::Record;
+use tidewheel_stores::redis::keys::{STAGE_2_REPLAY, StreamKeys};
+use tidewheel_stores::redis::wire::Record;
 
 use super::streams::{FakeStreams, Group, read_id, write_id};
 
 /// A stage's stream as a replay source.
 pub struct FakeStreamLog<T> {
     streams: FakeStreams,
-    stage: Stage,
+    stage: StreamKeys,
     record: PhantomData<fn() -> T>,
 }
 
 impl<T> FakeStreamLog<T> {
-    pub(super) fn new(streams: FakeStreams, stage: Stage) -> Self {
+    pub(super) fn new(streams: FakeStreams, stage: StreamKeys) -> Self {
         Self { streams, stage, record: PhantomData }
     }
 }

@@ -12,9 +12,9 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{
     Checkpoint, ConsumerStatus, Damage, EntryId, FenceTarget, Parked, PortResult, Position, StageStatus,
 };
-use tidewheel_core::streams::{RAW_DEAD_LETTERS, STAGE_1, STAGE_2, Stage};
 use tidewheel_core::version::Version;
-use tidewheel_core::wire::{RawFields, Record};
+use tidewheel_stores::redis::keys::{RAW_DEAD_LETTERS, STAGE_1, STAGE_2, StreamKeys};
+use tidewheel_stores::redis::wire::{RawFields, Record, encode_parked};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -161,8 +161,8 @@ impl FakeStreams {
     }
 
     /// Any stage for any group and consumer.
-    pub fn queue<T: Record>(&self, stage: Stage, consumer: &str) -> FakeQueue<T> {
-        FakeQueue::new(self.clone(), stage, consumer.to_owned())
+    pub fn queue<T: Record>(&self, stage: impl Into<StreamKeys>, consumer: &str) -> FakeQueue<T> {
+        FakeQueue::new(self.clone(), stage.into(), consumer.to_owned())
     }
 
     /// The step from stage 1 to stage 2.
@@ -171,8 +171,8 @@ impl FakeStreams {
     }
 
     /// The retained entries of a stage.
-    pub fn stream_log<T: Record>(&self, stage: Stage) -> FakeStreamLog<T> {
-        FakeStreamLog::new(self.clone(), stage)
+    pub fn stream_log<T: Record>(&self, stage: impl Into<StreamKeys>) -> FakeStreamLog<T> {
+        FakeStreamLog::new(self.clone(), stage.into())
     }
 
     /// Makes appends and handovers with a larger field fail.
@@ -244,7 +244,7 @@ impl FakeStreams {
     }
 
     /// Deletes a stage's group, as an operator's XGROUP DESTROY does.
-    pub fn destroy_group(&self, stage: Stage) {
+    pub fn destroy_group(&self, stage: StreamKeys) {
         if let Some(stream) = self.state().streams.get_mut(stage.stream) {
             stream.groups.remove(stage.group);
         }
@@ -285,7 +285,8 @@ impl FakeStreams {
     }
 
     /// A stage's status for operators.
-    pub fn status(&self, stage: Stage) -> StageStatus {
+    pub fn status(&self, stage: impl Into<StreamKeys>) -> StageStatus {
+        let stage = stage.into();
         let state = self.state();
         let now = state.now();
         let dead_letters = state.streams.get(stage.dead_letters).map_or(0, |stream| stream.entries.len() as u64);
@@ -383,14 +384,14 @@ impl State {
     /// Adds to the dead letters of stage 1.
     pub(super) fn park(&mut self, parked: &[Parked]) {
         for parked in parked {
-            let fields = parked.fields(self.now());
+            let fields = encode_parked(parked, self.now());
             let fields = fields.into_iter().map(|(name, value)| (name.as_bytes().to_vec(), value.into_owned()));
             self.add(RAW_DEAD_LETTERS, fields.collect());
         }
     }
 
     /// The position of a stage.
-    pub(super) fn position(&self, stage: Stage) -> Position {
+    pub(super) fn position(&self, stage: StreamKeys) -> Position {
         let no_stream = Stream::default();
         let stream = self.streams.get(stage.stream).unwrap_or(&no_stream);
         let no_group = Group::default();
@@ -401,7 +402,7 @@ impl State {
     }
 
     /// The damage of a stage, if any.
-    pub(super) fn harm(&self, stage: Stage) -> Option<Damage> {
+    pub(super) fn harm(&self, stage: StreamKeys) -> Option<Damage> {
         let (counted, trimmed) = self.counts.get(stage.stream).copied().unwrap_or_default();
         let (added, length) = self.streams.get(stage.stream).map_or((0, 0), |s| (s.added, s.entries.len() as u64));
         let harm = |what: String| Some(Damage::Entries(what));
@@ -423,13 +424,13 @@ impl State {
     }
 
     /// The stage's group, created at the stream's beginning if it is missing.
-    pub(super) fn group(&mut self, stage: Stage) -> (&mut BTreeMap<Id, RawFields>, &mut Group) {
+    pub(super) fn group(&mut self, stage: StreamKeys) -> (&mut BTreeMap<Id, RawFields>, &mut Group) {
         let stream = self.streams.entry(stage.stream).or_default();
         (&mut stream.entries, stream.groups.entry(stage.group).or_default())
     }
 
     /// The stage's group, if it exists.
-    pub(super) fn existing_group(&mut self, stage: Stage) -> Option<&mut Group> {
+    pub(super) fn existing_group(&mut self, stage: StreamKeys) -> Option<&mut Group> {
         self.streams.get_mut(stage.stream)?.groups.get_mut(stage.group)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use redis::{FromRedisValue, RedisResult, Value};
 use serde::Serialize;
-use tidewheel_core::streams::{STAGE_1, STAGE_2, Stage};
+use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2, StreamKeys};
 
 /// Backlog of one stage.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -32,7 +32,7 @@ pub(super) async fn look(url: &str) -> RedisResult<Vec<Backlog>> {
     Ok(stages)
 }
 
-async fn backlog(connection: &mut redis::aio::MultiplexedConnection, stage: Stage) -> RedisResult<Backlog> {
+async fn backlog(connection: &mut redis::aio::MultiplexedConnection, stage: StreamKeys) -> RedisResult<Backlog> {
     let dead_letters = redis::cmd("XLEN").arg(stage.dead_letters).query_async(connection).await?;
     let unknown = Backlog { stream: stage.stream, dead_letters, ..Backlog::default() };
     if redis::cmd("EXISTS").arg(stage.stream).query_async::<u64>(connection).await? == 0 {

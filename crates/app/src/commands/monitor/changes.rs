@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidewheel_core::streams::{EMBEDDED, RAW};
+use tidewheel_stores::redis::keys::{EMBEDDED, RAW};
 
 use tidewheel_ops::overview::{Overview, Problem};
 

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{EntryId, Index as _, StreamLog};
-use tidewheel_core::streams::{STAGE_1, STAGE_2, STAGE_2_REPLAY};
+use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2, STAGE_2_REPLAY};
 use tidewheel_core::version::ClusterTime;
 use tidewheel_ops::replay::{Origin, PlanPorts, ReplayFacts, ReplayPlan, ReplayRequest, facts, plan};
 use tidewheel_pipeline::replay::{self, Into, IntoPorts, Pages, Progress};

@@ -6,7 +6,7 @@ use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::STAMP;
-use tidewheel_core::ports::Index as _;
+use tidewheel_core::ports::IndexReader as _;
 
 use super::tickets::{QUESTION, tickets};
 use crate::commands::search;

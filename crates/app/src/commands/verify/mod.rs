@@ -5,7 +5,7 @@ mod shown;
 use std::sync::Arc;
 
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::streams::STAGE_1;
+use tidewheel_stores::redis::keys::STAGE_1;
 use tidewheel_ops::verify::{self, Parked, Sample, Verified, VerifyPorts, VerifyRequest};
 use tidewheel_pipeline::audit::{AuditPorts, Difference, Kind, Range, Report};
 use tidewheel_stores::mongo::id_readings;

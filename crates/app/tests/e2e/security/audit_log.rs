@@ -1,7 +1,7 @@
 //! The audit log.
 
 use serde_json::{Value, json};
-use tidewheel_core::streams::{AUDIT_LOG, RAW_DEAD_LETTERS};
+use tidewheel_stores::redis::keys::{AUDIT_LOG, RAW_DEAD_LETTERS};
 
 use super::super::clients::http;
 use super::super::world::{World, audit_log, free_port};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{STAMP, Stamped};
-use tidewheel_core::ports::{Index, PortResult, Scan, Source, SourceRow};
+use tidewheel_core::ports::{IndexReader, PortResult, Scan, Source, SourceRow};
 use tidewheel_core::version::Version;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -98,7 +98,7 @@ impl Reading {
         Ok(Page::Rows(PageRead { namespace: namespace.clone(), last, count, differing: rows }))
     }
 
-    pub(super) async fn compare(&mut self, index: &dyn Index, mut page: PageRead) -> PageRead {
+    pub(super) async fn compare(&mut self, index: &dyn IndexReader, mut page: PageRead) -> PageRead {
         if self.compares {
             match differing(index, &page.namespace, &page.differing, self.version).await {
                 Ok(differing) => {
@@ -145,7 +145,7 @@ impl Reading {
 /// Returns which of these rows have to be appended. The first chunk provides version and digest; of equal documents,
 /// the last chunk has to exist, and none after it.
 async fn differing(
-    index: &dyn Index,
+    index: &dyn IndexReader,
     namespace: &Namespace,
     rows: &[SourceRow],
     version: Version,

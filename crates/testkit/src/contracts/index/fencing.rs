@@ -68,7 +68,7 @@ pub async fn versions_are_compared_exactly(harness: &dyn IndexHarness) {
     }
 }
 
-/// The gap that tombstones and [`Index::stored`](tidewheel_core::ports::Index::stored) close.
+/// The gap that tombstones and [`IndexWriter::stored`](tidewheel_core::ports::IndexWriter::stored) close.
 pub async fn missing_point_is_inserted_regardless_of_version(harness: &dyn IndexHarness) {
     let index = harness.index();
     index.prepare(DIMENSION).await.unwrap();

@@ -12,24 +12,24 @@ use crate::fakes::embedder::vector_of;
 pub async fn search_returns_nearest_points_that_match_the_filter(harness: &dyn IndexHarness) {
     let index = harness.index();
     index.prepare(DIMENSION).await.unwrap();
-    assert!(index.search(vector_of("a", DIMENSION), 3, None, &[]).await.unwrap().is_empty());
+    assert!(harness.searcher().search(vector_of("a", DIMENSION), 3, None, &[]).await.unwrap().is_empty());
     let documents: Vec<_> = ["a", "b", "c", "d"].map(|text| ticket(text, at(1), &[text])).into();
     write(&*index, &documents).await;
     // The length of a vector does not matter: only its direction is compared.
     let twice: Vec<f32> = vector_of("c", DIMENSION).iter().map(|value| value * 2.0).collect();
-    let hits = index.search(twice.clone(), 3, None, &[]).await.unwrap();
+    let hits = harness.searcher().search(twice.clone(), 3, None, &[]).await.unwrap();
     assert_eq!(hits.len(), 3);
     assert_eq!((hits[0].id, &hits[0].payload), (documents[2].points[0].id, &documents[2].points[0].payload));
     assert!((hits[0].score - 1.0).abs() < 1e-4, "{}", hits[0].score);
     assert!(hits.is_sorted_by(|a, b| a.score >= b.score));
 
     let filter = json!({"must": [{"key": "subject", "match": {"any": ["a", "b"]}}]});
-    let hits = index.search(twice.clone(), 3, Some(&filter), &[]).await.unwrap();
+    let hits = harness.searcher().search(twice.clone(), 3, Some(&filter), &[]).await.unwrap();
     let found: Vec<_> = hits.iter().map(|hit| hit.payload["subject"].as_str().unwrap()).collect();
     assert!(found.len() == 2 && found.contains(&"a") && found.contains(&"b"), "{found:?}");
     let filter = json!({"must_not": [{"key": "_tidewheel.namespace", "match": {"value": "shop.tickets"}}]});
-    assert!(index.search(twice.clone(), 3, Some(&filter), &[]).await.unwrap().is_empty());
-    let wrong = index.search(twice, 3, Some(&json!({"must": [{"kee": 1}]})), &[]).await.unwrap_err();
+    assert!(harness.searcher().search(twice.clone(), 3, Some(&filter), &[]).await.unwrap().is_empty());
+    let wrong = harness.searcher().search(twice, 3, Some(&json!({"must": [{"kee": 1}]})), &[]).await.unwrap_err();
     assert_eq!(wrong.class, ErrorClass::Poison);
 }
 
@@ -41,10 +41,10 @@ pub async fn point_without_vector_matches_filters_but_no_search(harness: &dyn In
     let [other, more] = ["other", "more"].map(|key| ticket(key, at(1), &[key]));
     index.prepare(DIMENSION).await.unwrap();
     write(&*index, std::slice::from_ref(&blank)).await;
-    assert!(index.search(vector_of("a", DIMENSION), 10, None, &[]).await.unwrap().is_empty());
+    assert!(harness.searcher().search(vector_of("a", DIMENSION), 10, None, &[]).await.unwrap().is_empty());
     write(&*index, &[other.clone(), more.clone()]).await;
     holds(&*index, &[&blank, &other, &more]).await;
-    assert_eq!(index.search(vector_of("a", DIMENSION), 10, None, &[]).await.unwrap().len(), 2);
+    assert_eq!(harness.searcher().search(vector_of("a", DIMENSION), 10, None, &[]).await.unwrap().len(), 2);
     let ids = [blank.points[0].id, other.points[0].id];
     let known = harness.known().known(&ids).await.unwrap();
     assert_eq!(known.iter().map(|known| known.id).collect::<Vec<_>>(), [other.points[0].id]);
@@ -52,12 +52,15 @@ pub async fn point_without_vector_matches_filters_but_no_search(harness: &dyn In
     // A text appears and disappears.
     let written = ticket("blank", at(2), &["text"]);
     write(&*index, std::slice::from_ref(&written)).await;
-    assert_eq!(index.search(vector_of("text", DIMENSION), 10, None, &[]).await.unwrap()[0].id, written.points[0].id);
+    assert_eq!(
+        harness.searcher().search(vector_of("text", DIMENSION), 10, None, &[]).await.unwrap()[0].id,
+        written.points[0].id
+    );
     let mut blank = ticket("blank", at(3), &[""]);
     blank.points[0].vector = vec![0.0; DIMENSION];
     write(&*index, std::slice::from_ref(&blank)).await;
     holds(&*index, &[&blank, &other, &more]).await;
-    assert_eq!(index.search(vector_of("a", DIMENSION), 10, None, &[]).await.unwrap().len(), 2);
+    assert_eq!(harness.searcher().search(vector_of("a", DIMENSION), 10, None, &[]).await.unwrap().len(), 2);
 }
 
 /// Numbers are compared by value: a JSON filter does not distinguish `3` from `3.0`, and neither does MongoDB.
@@ -78,7 +81,7 @@ pub async fn filter_compares_numbers_by_value(harness: &dyn IndexHarness) {
     write(&*index, &documents).await;
     let found = async |filter: Value| {
         let filter = json!({"must": [{"key": "n", "match": filter}]});
-        let hits = index.search(vector_of("a", DIMENSION), 20, Some(&filter), &[]).await.unwrap();
+        let hits = harness.searcher().search(vector_of("a", DIMENSION), 20, Some(&filter), &[]).await.unwrap();
         let mut keys: Vec<String> = hits.iter().map(|hit| hit.payload["_id"].as_str().unwrap().to_owned()).collect();
         keys.sort();
         keys.concat()
@@ -166,12 +169,16 @@ pub async fn large_values_are_only_on_the_first_point(harness: &dyn IndexHarness
         assert_eq!(has("product"), [true, true, true]);
     }
     let filter = json!({"must": [{"key": "product.name", "match": {"value": "Atlas"}}]});
-    let hits = index.search(vector_of("b", DIMENSION), 10, Some(&filter), &["_tidewheel.document"]).await.unwrap();
+    let hits = harness
+        .searcher()
+        .search(vector_of("b", DIMENSION), 10, Some(&filter), &["_tidewheel.document"])
+        .await
+        .unwrap();
     assert_eq!(hits.len(), 3);
     let expected = json!({RESERVED: {"document": written.document.to_string()}});
     assert!(hits.iter().all(|hit| json!(hit.payload) == expected), "{:?}", hits[0].payload);
     let others = json!({"must_not": [{"has_id": [written.points[1].id.to_string()]}]});
-    let hits = index.search(vector_of("b", DIMENSION), 10, Some(&others), &[RESERVED]).await.unwrap();
+    let hits = harness.searcher().search(vector_of("b", DIMENSION), 10, Some(&others), &[RESERVED]).await.unwrap();
     assert_eq!(hits.len(), 2);
 }
 

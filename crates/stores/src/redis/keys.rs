@@ -1,15 +1,17 @@
-//! Names of the Redis streams, their groups and all helper keys.
+//! Names of the streams, their groups and all helper keys.
 //!
 //! A helper key contains its stream's name in braces, so that Redis maps both to one hash slot.
 
+use tidewheel_core::stage::Stage;
+
 /// Stage 1: changes from MongoDB.
-pub const RAW: &str = "raw_document_changes";
+pub const RAW: &str = Stage::Raw.name();
 /// The group of the processors on stage 1.
-pub const RAW_GROUP: &str = "embedding_processors";
+pub const RAW_GROUP: &str = Stage::Raw.group();
 /// Stage 2: changes with their vectors.
-pub const EMBEDDED: &str = "embedded_documents";
+pub const EMBEDDED: &str = Stage::Embedded.name();
 /// The group of the upserters on stage 2.
-pub const EMBEDDED_GROUP: &str = "qdrant_upserters";
+pub const EMBEDDED_GROUP: &str = Stage::Embedded.group();
 
 /// Hash: read position in the source (resume token, cluster time, snapshot). Written only together with the entries
 /// that it covers.
@@ -49,9 +51,9 @@ pub const TOMBSTONE_STATE: &str = "{embedded_documents}:tombstone_state";
 /// String: the Qdrant collection last written to.
 pub const COLLECTION: &str = "{embedded_documents}:collection";
 
-/// A stream with its consumer group.
+/// A stream with one of its consumer groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stage {
+pub struct StreamKeys {
     /// The stream's key.
     pub stream: &'static str,
     /// The consumer group's name.
@@ -61,9 +63,19 @@ pub struct Stage {
 }
 
 /// Stage 1, from the producer to the processors.
-pub const STAGE_1: Stage = Stage { stream: RAW, group: RAW_GROUP, dead_letters: RAW_DEAD_LETTERS };
+pub const STAGE_1: StreamKeys = StreamKeys { stream: RAW, group: RAW_GROUP, dead_letters: RAW_DEAD_LETTERS };
 /// Stage 2 for a replay into another collection, beside the upserters. Shares the dead letters of the upserters.
-pub const STAGE_2_REPLAY: Stage =
-    Stage { stream: EMBEDDED, group: "qdrant_upserters:replay", dead_letters: EMBEDDED_DEAD_LETTERS };
+pub const STAGE_2_REPLAY: StreamKeys =
+    StreamKeys { stream: EMBEDDED, group: "qdrant_upserters:replay", dead_letters: EMBEDDED_DEAD_LETTERS };
 /// Stage 2, from the processors to the upserters.
-pub const STAGE_2: Stage = Stage { stream: EMBEDDED, group: EMBEDDED_GROUP, dead_letters: EMBEDDED_DEAD_LETTERS };
+pub const STAGE_2: StreamKeys =
+    StreamKeys { stream: EMBEDDED, group: EMBEDDED_GROUP, dead_letters: EMBEDDED_DEAD_LETTERS };
+
+impl From<Stage> for StreamKeys {
+    fn from(stage: Stage) -> Self {
+        match stage {
+            Stage::Raw => STAGE_1,
+            Stage::Embedded => STAGE_2,
+        }
+    }
+}

@@ -9,12 +9,14 @@
 
 use std::borrow::Cow;
 
-use thiserror::Error;
+use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::embedded::{Embedded, Vectors};
+use tidewheel_core::identity::Namespace;
+use tidewheel_core::key;
+use tidewheel_core::ports::{EntryId, EntryState, FoundEntry, Letter, Parked, ParkedReason, RecordError};
+use tidewheel_core::stage::Stage;
 
-use crate::change::Change;
-use crate::embedded::{Embedded, Vectors};
-use crate::identity::Namespace;
-use crate::key;
+use super::keys::RAW;
 
 /// The format that this release writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
@@ -25,35 +27,13 @@ pub type Fields<'a> = Vec<(&'static str, Cow<'a, [u8]>)>;
 /// Fields of an entry as read, in entry order.
 pub type RawFields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// An entry without a valid record.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum WireError {
-    /// A field is missing.
-    #[error("missing field {0:?} in stream entry")]
-    Missing(&'static str),
-    /// A field has an invalid value.
-    #[error("invalid field {field:?} in stream entry: {cause}")]
-    Invalid {
-        /// The field's name.
-        field: &'static str,
-        /// The cause.
-        cause: String,
-    },
-    /// A newer release has written the entry. It must stay in its stream.
-    #[error("unsupported format {found}: this release reads formats up to {FORMAT}")]
-    Newer {
-        /// The entry's format.
-        found: u32,
-    },
-}
-
 /// A record that is stored as one stream entry.
 pub trait Record: Sized + Send + Sync + 'static {
     /// Encodes this record as fields.
     fn encode(&self) -> Fields<'_>;
 
     /// Decodes a record from fields. Unknown fields are ignored, so that a newer writer may add some.
-    fn decode(fields: RawFields) -> Result<Self, WireError>;
+    fn decode(fields: RawFields) -> Result<Self, RecordError>;
 }
 
 impl Record for Change {
@@ -73,20 +53,83 @@ impl Record for Change {
         fields
     }
 
-    fn decode(fields: RawFields) -> Result<Self, WireError> {
+    fn decode(fields: RawFields) -> Result<Self, RecordError> {
         let mut reader = Reader(fields);
         let change = reader.change()?;
         if change.operation.has_document() && change.document.is_none() {
-            return Err(WireError::Missing("document"));
+            return Err(RecordError::Missing("document"));
         }
         Ok(change)
     }
 }
 
-impl Change {
-    /// Decodes a change that the producer parked: it has no document, even if its operation has one.
-    pub fn decode_parked(fields: RawFields) -> Result<Self, WireError> {
-        Reader(fields).change()
+/// Decodes a change that the producer parked: it has no document, even if its operation has one.
+fn decode_parked(fields: RawFields) -> Result<Change, RecordError> {
+    Reader(fields).change()
+}
+
+/// Fields appended to a parked entry, in order.
+pub const ABOUT: [&str; 5] = ["stream", "entry", "reason", "attempts", "parked_at"];
+
+/// Encodes the dead letter of a change that cannot be appended, as parsed by [`letter`].
+pub fn encode_parked(parked: &Parked, parked_at: u64) -> Fields<'_> {
+    let mut fields = parked.change.encode();
+    let about = [RAW.to_owned(), EntryId::zero().0, parked.reason.clone(), "1".to_owned(), parked_at.to_string()];
+    fields.extend(ABOUT.into_iter().zip(about).map(|(name, value)| (name, Cow::Owned(value.into_bytes()))));
+    fields
+}
+
+/// Parses a parked entry of `stage`. Missing fields stay empty, so that an operator can still inspect the entry.
+pub fn letter(stage: Stage, id: EntryId, fields: RawFields) -> Letter {
+    let text = |name: &str| {
+        let value = fields.iter().rev().find(|(field, _)| field == name.as_bytes());
+        value.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+    };
+    let (stream, entry, reason) = (text("stream"), EntryId(text("entry")), text("reason"));
+    let (attempts, parked_at) = (text("attempts").parse().unwrap_or(0), text("parked_at").parse().unwrap_or(0));
+    let former = !key::is_canonical(&text("key"));
+    let record = match stage {
+        Stage::Raw => decode_parked(fields).map(Embedded::without_vectors),
+        Stage::Embedded => Embedded::decode(fields),
+    };
+    let reread = record
+        .as_ref()
+        .is_ok_and(|record| record.change.operation.has_document() && (former || record.change.document.is_none()));
+    Letter { id, stream, entry, reason, attempts, parked_at, record, reread }
+}
+
+/// Fields of every change; the other fields of an entry describe its embedding.
+const OF_CHANGE: [&str; 8] = ["format", "operation", "namespace", "id", "key", "version", "committed_at", "document"];
+
+/// Parses an entry for an operator, whether it can be decoded or not.
+pub fn found(id: EntryId, state: EntryState, fields: RawFields) -> FoundEntry {
+    let text = |name: &str| {
+        let value = fields.iter().find(|(field, _)| field == name.as_bytes());
+        value.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+    };
+    let parked = text("reason").map(|reason| ParkedReason {
+        reason,
+        parked_at: text("parked_at").and_then(|at| at.parse().ok()).unwrap_or(0),
+    });
+    let chunks = text("chunks").map(|chunks| {
+        let chunks: Result<Vec<serde::de::IgnoredAny>, _> = serde_json::from_str(&chunks);
+        chunks.map_or(0, |chunks| chunks.len())
+    });
+    let others = fields.iter().filter_map(|(name, value)| {
+        let name = String::from_utf8_lossy(name);
+        let of_embedding = !OF_CHANGE.contains(&&*name) && !ABOUT.contains(&&*name) && !["chunks", "vectors"].contains(&&*name);
+        of_embedding.then(|| (name.into_owned(), String::from_utf8_lossy(value).into_owned()))
+    });
+    FoundEntry {
+        namespace: text("namespace").unwrap_or_default(),
+        key: text("key").unwrap_or_default(),
+        is_drop: text("operation").as_deref() == Some(Operation::Drop.as_str()),
+        chunks,
+        embedding: others.collect(),
+        change: if parked.is_some() { decode_parked(fields) } else { Change::decode(fields) },
+        id,
+        state,
+        parked,
     }
 }
 
@@ -108,14 +151,14 @@ impl Record for Embedded {
         fields
     }
 
-    fn decode(fields: RawFields) -> Result<Self, WireError> {
+    fn decode(fields: RawFields) -> Result<Self, RecordError> {
         let mut reader = Reader(fields);
         let change = reader.change()?;
         if !change.operation.has_document() {
             return Ok(Self::without_vectors(change));
         }
         if change.document.is_none() {
-            return Err(WireError::Missing("document"));
+            return Err(RecordError::Missing("document"));
         }
         let chunks: Vec<String> =
             serde_json::from_slice(&reader.take("chunks")?).map_err(|error| invalid("chunks", &error))?;
@@ -143,8 +186,8 @@ impl Record for Embedded {
     }
 }
 
-fn invalid(field: &'static str, cause: &(impl ToString + ?Sized)) -> WireError {
-    WireError::Invalid { field, cause: cause.to_string() }
+fn invalid(field: &'static str, cause: &(impl ToString + ?Sized)) -> RecordError {
+    RecordError::Invalid { field, cause: cause.to_string() }
 }
 
 struct Reader(RawFields);
@@ -155,31 +198,31 @@ impl Reader {
         Some(std::mem::take(value))
     }
 
-    fn take(&mut self, field: &'static str) -> Result<Vec<u8>, WireError> {
-        self.take_optional(field).ok_or(WireError::Missing(field))
+    fn take(&mut self, field: &'static str) -> Result<Vec<u8>, RecordError> {
+        self.take_optional(field).ok_or(RecordError::Missing(field))
     }
 
-    fn text(&mut self, field: &'static str) -> Result<String, WireError> {
-        self.text_optional(field)?.ok_or(WireError::Missing(field))
+    fn text(&mut self, field: &'static str) -> Result<String, RecordError> {
+        self.text_optional(field)?.ok_or(RecordError::Missing(field))
     }
 
-    fn text_optional(&mut self, field: &'static str) -> Result<Option<String>, WireError> {
+    fn text_optional(&mut self, field: &'static str) -> Result<Option<String>, RecordError> {
         let text = self.take_optional(field).map(String::from_utf8).transpose();
         text.map_err(|error| invalid(field, &error))
     }
 
-    fn parse<T: std::str::FromStr<Err: ToString>>(&mut self, field: &'static str) -> Result<T, WireError> {
+    fn parse<T: std::str::FromStr<Err: ToString>>(&mut self, field: &'static str) -> Result<T, RecordError> {
         self.text(field)?.parse().map_err(|error: T::Err| invalid(field, &error))
     }
 
-    fn change(&mut self) -> Result<Change, WireError> {
+    fn change(&mut self) -> Result<Change, RecordError> {
         if let Some(format) = self.text_optional("format")? {
             let found = format.parse::<u32>().map_err(|error| invalid("format", &error))?;
             if found > FORMAT {
-                return Err(WireError::Newer { found });
+                return Err(RecordError::Newer { found, supported: FORMAT });
             }
         }
-        let operation: crate::change::Operation = self.parse("operation")?;
+        let operation: Operation = self.parse("operation")?;
         let namespace = self.text("namespace")?;
         let document = if operation.has_document() { self.text_optional("document")? } else { None };
         Ok(Change {
@@ -198,10 +241,9 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tidewheel_core::version::{ClusterTime, Version};
 
     use super::*;
-    use crate::change::Operation;
-    use crate::version::{ClusterTime, Version};
 
     fn as_read(fields: Fields<'_>) -> RawFields {
         fields.into_iter().map(|(name, value)| (name.as_bytes().to_vec(), value.into_owned())).collect()
@@ -270,8 +312,8 @@ mod tests {
         for newer in [FORMAT + 1, u32::MAX] {
             fields[format].1 = newer.to_string().into();
             let error = Change::decode(fields.clone()).unwrap_err();
-            assert_eq!(error, WireError::Newer { found: newer });
-            assert_eq!(Change::decode_parked(fields.clone()), Err(error.clone()));
+            assert_eq!(error, RecordError::Newer { found: newer, supported: FORMAT });
+            assert_eq!(decode_parked(fields.clone()), Err(error.clone()));
             assert_eq!(Embedded::decode(fields.clone()), Err(error));
         }
         fields.remove(format);
@@ -281,10 +323,10 @@ mod tests {
     #[test]
     fn parked_change_decodes_without_document() {
         let parked = Change { document: None, ..change(Operation::Insert, "{}") };
-        assert_eq!(Change::decode_parked(as_read(parked.encode())), Ok(parked.clone()));
-        assert_eq!(Change::decode(as_read(parked.encode())), Err(WireError::Missing("document")));
+        assert_eq!(decode_parked(as_read(parked.encode())), Ok(parked.clone()));
+        assert_eq!(Change::decode(as_read(parked.encode())), Err(RecordError::Missing("document")));
         let embedded = Embedded::without_vectors(parked);
-        assert_eq!(Embedded::decode(as_read(embedded.encode())), Err(WireError::Missing("document")));
+        assert_eq!(Embedded::decode(as_read(embedded.encode())), Err(RecordError::Missing("document")));
     }
 
     #[test]
@@ -297,7 +339,7 @@ mod tests {
             fields.iter_mut().find(|(name, _)| name == field.as_bytes()).unwrap().1 = value.into();
             assert!(Change::decode(fields).unwrap_err().to_string().contains(field));
             let without = good.iter().filter(|(name, _)| name != field.as_bytes()).cloned().collect();
-            assert!(matches!(Change::decode(without), Err(WireError::Missing(name)) if name == field));
+            assert!(matches!(Change::decode(without), Err(RecordError::Missing(name)) if name == field));
         }
     }
 
