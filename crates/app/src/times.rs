@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mongodb::bson::DateTime;
+pub(crate) use tidewheel_core::time::{now_ms, now_seconds};
 
 use crate::exit::Failure;
 use crate::settings::parse_duration;
@@ -36,16 +37,6 @@ pub(crate) fn span(milliseconds: u64) -> String {
         3_600_000..=172_799_999 => format!("{:.1} h", milliseconds as f64 / 3.6e6),
         _ => format!("{:.1} d", milliseconds as f64 / 8.64e7),
     }
-}
-
-/// Local time in milliseconds since the Unix epoch.
-pub(crate) fn now_ms() -> u64 {
-    milliseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-/// Local time in seconds since the Unix epoch.
-pub(crate) fn now_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 pub(crate) fn milliseconds(duration: Duration) -> u64 {
