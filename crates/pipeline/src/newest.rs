@@ -10,6 +10,8 @@ use tidewheel_core::identity::DocumentId;
 use tidewheel_core::ports::{DeadLetter, Delivery, EntryId};
 use tidewheel_core::version::Version;
 
+use crate::parking::letter;
+
 /// A record that carries a change.
 pub(crate) trait Carries {
     /// The change.
@@ -112,9 +114,4 @@ pub(crate) fn documents<T: Carries>(deliveries: &[Delivery<T>]) -> usize {
 /// Approximate size of the delivered records in bytes.
 pub(crate) fn bytes<T: Carries>(deliveries: &[Delivery<T>]) -> usize {
     deliveries.iter().filter_map(|delivery| delivery.record.as_ref().ok()).map(Carries::bytes).sum()
-}
-
-/// A dead letter for an entry that failed permanently.
-pub(crate) fn letter(id: EntryId, error: &PortError) -> DeadLetter {
-    DeadLetter { id, reason: error.message.clone(), attempts: error.attempts }
 }
