@@ -87,7 +87,7 @@ pub struct Provisioner {
 }
 
 impl Provisioner {
-    /// Creates a provisioner with the default cache. Reads `HF_ENDPOINT` and `HF_TOKEN` for the model hub.
+    /// Creates a provisioner with the default cache. Reads the variables and the token file of Hugging Face's own tools.
     ///
     /// # Errors
     /// [`ProvisionError::NoCacheDirectory`] when no cache directory is configured.
@@ -106,6 +106,13 @@ impl Provisioner {
     #[must_use]
     pub fn with_hub(mut self, endpoint: &str, token: Option<String>) -> Self {
         self.hub = Hub::new(endpoint, token);
+        self
+    }
+
+    /// Reuses large files from this cache of Hugging Face's own tools.
+    #[must_use]
+    pub fn with_hub_cache(mut self, cache: impl Into<PathBuf>) -> Self {
+        self.hub.cache = Some(cache.into());
         self
     }
 
