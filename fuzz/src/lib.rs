@@ -6,7 +6,7 @@ mod madeup;
 
 use std::path::Path;
 
-use madeup::{Dtype, Madeup};
+use madeup::Madeup;
 use tidewheel_engine::{Kernel, ModelSource, ModelSpec, Precision, Text, load};
 
 const FILES: [&str; 8] = [
@@ -33,20 +33,7 @@ impl Model {
         let memory = Path::new("/dev/shm");
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let directory = tempfile::tempdir_in(parent).expect("a directory");
-        let model = Madeup {
-            hidden: 12,
-            heads: 2,
-            layers: 2,
-            intermediate: 20,
-            max_tokens: 24,
-            activation: "gelu",
-            pooling: "mean_tokens",
-            normalize: true,
-            kind: "bert",
-            prefix: "",
-            dtype: Dtype::F32,
-        };
-        model.write(directory.path());
+        Madeup::SMALL.write(directory.path());
         let weights = std::fs::read(directory.path().join("model.safetensors")).expect("weights");
         let header = u64::from_le_bytes(weights[..8].try_into().expect("eight bytes"));
         let tensors = weights[8 + usize::try_from(header).expect("small")..].to_vec();

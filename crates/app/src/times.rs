@@ -3,7 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mongodb::bson::DateTime;
-pub(crate) use tidewheel_ops::times::{milliseconds, now_ms, now_seconds, show, span};
+pub(crate) use tidewheel_core::time::{now_ms, now_seconds};
+pub(crate) use tidewheel_ops::times::{milliseconds, show, span};
 
 use crate::exit::Failure;
 use crate::settings::parse_duration;

@@ -1,43 +1,21 @@
-//! Wraps text for a terminal.
+//! Wraps text for a terminal. Styles have no width; wide characters have two columns.
+
+use textwrap::core::{Word, display_width};
+use textwrap::{Options, WordSeparator, WordSplitter, WrapAlgorithm};
 
 /// Returns the first `most` lines of `text` at `width` columns, with white space collapsed; `…` marks truncated text.
-///
-/// Counts characters, not columns: the terminal itself wraps a line of wide characters.
 pub(crate) fn lines(text: &str, width: usize, most: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    let mut current = String::new();
     let width = width.max(2);
-    let mut words = text.split_whitespace().peekable();
-    while let Some(word) = words.next() {
-        let length = word.chars().count();
-        if !current.is_empty() && current.chars().count() + 1 + length > width {
-            lines.push(std::mem::take(&mut current));
-        }
-        if lines.len() == most {
-            return shortened(lines, width);
-        }
-        if !current.is_empty() {
-            current.push(' ');
-        }
-        current.extend(word.chars().take(width));
-        if length > width {
-            // The rest of an overlong word is dropped.
-            lines.push(std::mem::take(&mut current));
-            if lines.len() == most || words.peek().is_none() {
-                return shortened(lines, width);
-            }
-        }
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if text.is_empty() {
+        return Vec::new();
     }
-    if !current.is_empty() {
-        lines.push(current);
-    }
-    lines
-}
-
-fn shortened(mut lines: Vec<String>, width: usize) -> Vec<String> {
-    if let Some(last) = lines.last_mut() {
-        if last.chars().count() + 2 > width {
-            *last = last.chars().take(width - 2).collect();
+    let wrapped = textwrap::wrap(&text, options(width).word_separator(WordSeparator::AsciiSpace));
+    let truncated = wrapped.len() > most;
+    let mut lines: Vec<String> = wrapped.into_iter().take(most).map(String::from).collect();
+    if let Some(last) = lines.last_mut().filter(|_| truncated) {
+        while display_width(last) + 2 > width {
+            last.pop();
         }
         last.push_str(" …");
     }
@@ -45,63 +23,46 @@ fn shortened(mut lines: Vec<String>, width: usize) -> Vec<String> {
 }
 
 /// Wraps a line of output between words, with a hanging indent at the start of its text. Backquoted text is meant for copying and
-/// is never split. Styles have no width.
+/// is never split.
 pub(crate) fn hanging(line: &str, width: usize) -> String {
-    let words = words(line);
-    let length: usize = words.iter().map(|word| word.gap + word.columns).sum();
-    if length <= width {
+    if display_width(line) <= width {
         return line.to_owned();
     }
-    let indent = indent(&words, width);
-    let (mut text, mut column) = (String::with_capacity(line.len() + 64), 0);
-    for word in &words {
-        if column > indent && column + word.gap + word.columns > width {
-            text.push('\n');
-            text.extend(std::iter::repeat_n(' ', indent));
-            text.extend(word.before.chars().filter(|character| *character != ' '));
-            column = indent;
-        } else {
-            text.push_str(word.before);
-            column += word.gap;
-        }
-        text.push_str(word.text);
-        column += word.columns;
-    }
-    text
+    let (start, indent) = text_start(line, width);
+    let (head, text) = line.split_at(start);
+    let indent = " ".repeat(indent);
+    let options = options(width).break_words(false).initial_indent(head).subsequent_indent(&indent);
+    textwrap::fill(text, options.word_separator(WordSeparator::Custom(words)))
 }
 
-/// A word with the white space before it.
-struct Word<'a> {
-    /// Spaces and styles.
-    before: &'a str,
-    /// Number of spaces.
-    gap: usize,
-    text: &'a str,
-    /// Width in characters, without styles.
-    columns: usize,
+fn options<'a>(width: usize) -> Options<'a> {
+    Options::new(width).word_splitter(WordSplitter::NoHyphenation).wrap_algorithm(WrapAlgorithm::FirstFit)
 }
 
-fn words(line: &str) -> Vec<Word<'_>> {
-    let mut words = Vec::new();
+/// Splits before each word, with its trailing spaces.
+fn words(line: &str) -> Box<dyn Iterator<Item = Word<'_>> + '_> {
     let mut rest = line;
-    while !rest.is_empty() {
-        let (before, text) = rest.split_at(before(rest));
-        let mut quoted = false;
-        let end = text.char_indices().find(|&(at, character)| {
-            match character {
-                // An unclosed backquote is an ordinary character.
-                '`' => quoted = !quoted && text[at + 1..].contains('`'),
-                ' ' => return !quoted,
-                _ => {}
-            }
-            false
-        });
-        let (text, after) = text.split_at(end.map_or(text.len(), |(at, _)| at));
-        let gap = before.chars().filter(|character| *character == ' ').count();
-        words.push(Word { before, gap, text, columns: columns(text) });
+    Box::new(std::iter::from_fn(move || {
+        let after = rest[word_end(rest)..].trim_start_matches(' ');
+        let (word, after) = rest.split_at(rest.len() - after.len());
         rest = after;
-    }
-    words
+        (!word.is_empty()).then(|| Word::from(word))
+    }))
+}
+
+/// Returns the position of the first space that is not backquoted.
+fn word_end(text: &str) -> usize {
+    let mut quoted = false;
+    let end = text.char_indices().find(|&(at, character)| {
+        match character {
+            // An unclosed backquote is an ordinary character.
+            '`' => quoted = !quoted && text[at + 1..].contains('`'),
+            ' ' => return !quoted,
+            _ => {}
+        }
+        false
+    });
+    end.map_or(text.len(), |(at, _)| at)
 }
 
 /// Length in bytes of the leading spaces and styles.
@@ -116,29 +77,30 @@ fn before(text: &str) -> usize {
     }
 }
 
-fn columns(text: &str) -> usize {
-    anstream::adapter::strip_str(text).map(|part| part.chars().count()).sum()
-}
-
-/// Column where the text of a line starts: after its sign (`✔`, `→`), or after its label (`source      …`).
-fn indent(words: &[Word<'_>], width: usize) -> usize {
+/// Returns where the text of a line starts, in bytes, and the indent of the lines below it: after its sign (`✔`, `→`), or
+/// after its label (`source      …`).
+fn text_start(line: &str, width: usize) -> (usize, usize) {
     /// Maximum width of a label; a gap further right belongs to a table.
     const NAMES: usize = 20;
-    let mut column = 0;
-    let mut indent = 2;
-    for (at, word) in words.iter().enumerate() {
-        column += word.gap;
-        if at > 0 && word.gap > 1 && column <= NAMES {
-            return column;
+    let mut start = before(line);
+    let (mut at, mut number, mut follows_sign) = (0, 0, false);
+    while at < line.len() {
+        let gap = before(&line[at..]);
+        let word = at + gap;
+        if number > 0 && display_width(&line[at..word]) > 1 && display_width(&line[..word]) <= NAMES {
+            return (word, display_width(&line[..word]));
         }
-        match at {
-            0 => indent = column.max(2),
-            1 if words[0].columns == 1 => indent = column,
-            _ => {}
+        if number == 1 && follows_sign {
+            start = word;
         }
-        column += word.columns;
+        let end = word + word_end(&line[word..]);
+        follows_sign = display_width(&line[word..end]) == 1;
+        (at, number) = (end, number + 1);
     }
-    if indent * 2 > width { 2 } else { indent }
+    match display_width(&line[..start]) {
+        column if column * 2 > width => (before(line), 2),
+        column => (start, column.max(2)),
+    }
 }
 
 #[cfg(test)]
@@ -179,5 +141,13 @@ mod tests {
         assert_eq!(lines("one two three four", 9, 2), ["one two", "three …"]);
         assert_eq!(lines("abcdefghijklmnop next", 8, 1), ["abcdef …"]);
         assert_eq!(lines("", 80, 3), Vec::<String>::new());
+        assert_eq!(lines("abcdefghijkl next", 8, 3), ["abcdefgh", "ijkl", "next"]);
+    }
+
+    #[test]
+    fn wide_characters_have_two_columns() {
+        assert_eq!(lines("東京都 大阪府", 8, 3), ["東京都", "大阪府"]);
+        assert_eq!(lines("東京都庁 大阪府", 8, 1), ["東京都 …"]);
+        assert_eq!(hanging("→ 東京都 大阪府", 10), "→ 東京都\n  大阪府");
     }
 }

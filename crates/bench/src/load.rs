@@ -4,101 +4,37 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use mongodb::bson::{Document, doc};
-use mongodb::options::WriteConcern;
-use qdrant_client::Qdrant;
-use qdrant_client::qdrant::{
-    CountPointsBuilder, CreateCollectionBuilder, Distance, GetPointsBuilder, PointStruct, UpsertPointsBuilder,
-    VectorParamsBuilder,
-};
-use tidewheel_local::stack::Stack;
+use qdrant_client::qdrant::{CreateCollectionBuilder, Distance, PointStruct, UpsertPointsBuilder, VectorParamsBuilder};
 use uuid::Uuid;
 
+use crate::servers::Servers;
 use crate::side::Side;
 
-/// The source database.
-pub const DATABASE: &str = "bench";
-/// The source collection of all sides.
-pub const COLLECTION: &str = "tickets";
-/// The Qdrant collection of all sides.
-pub const INDEX: &str = "documents";
 /// First id of the latency run, above those of the throughput run.
 const LATENCY_IDS: i32 = 1_000_000;
 /// Upper bound of a step; longer means that it hangs.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The servers' URLs and the benchmark's clients.
-pub struct Servers {
-    pub mongodb_uri: String,
-    pub redis_url: String,
-    pub qdrant_http_url: String,
-    pub qdrant_grpc_url: String,
-    tickets: mongodb::Collection<Document>,
-    redis: redis::Client,
-    qdrant: Qdrant,
-    /// Vector dimension.
-    pub dimension: usize,
-}
-
-impl Servers {
-    /// Connects to the stack.
-    pub async fn connect(stack: &Stack, dimension: usize) -> Result<Self, Box<dyn Error>> {
-        let client = mongodb::Client::with_uri_str(stack.mongodb_uri()).await?;
-        let options = mongodb::options::CollectionOptions::builder().write_concern(WriteConcern::majority()).build();
-        let qdrant_grpc_url = stack.qdrant_grpc_url().ok_or("the stack has no Qdrant")?;
-        Ok(Self {
-            mongodb_uri: stack.mongodb_uri(),
-            redis_url: stack.redis_url(),
-            qdrant_http_url: stack.qdrant_http_url().ok_or("the stack has no Qdrant")?,
-            tickets: client.database(DATABASE).collection_with_options(COLLECTION, options),
-            redis: redis::Client::open(stack.redis_url())?,
-            qdrant: Qdrant::from_url(&qdrant_grpc_url).skip_compatibility_check().build()?,
-            qdrant_grpc_url,
-            dimension,
-        })
-    }
-
-    /// Deletes all data, so that every side starts empty.
-    pub async fn clear(&self) -> Result<(), Box<dyn Error>> {
-        self.tickets.drop().await?;
-        let mut redis = self.redis.get_multiplexed_async_connection().await?;
-        redis::cmd("FLUSHALL").exec_async(&mut redis).await?;
-        if self.qdrant.collection_exists(INDEX).await? {
-            self.qdrant.delete_collection(INDEX).await?;
-        }
-        Ok(())
-    }
-
-    /// Waits until a first document is searchable. A change stream without a resume token only sees changes after it
-    /// was opened, so documents are inserted until one arrives.
-    pub async fn warm_up(&self, side: &Side) -> Result<(), Box<dyn Error>> {
-        let begun = Instant::now();
-        for id in -10_000.. {
-            self.tickets.insert_one(ticket(id)).await?;
-            let tried = Instant::now();
-            while tried.elapsed() < Duration::from_millis(500) {
-                if self.is_searchable(side.point(id)).await {
-                    // Lets the other warm-up documents arrive, so that they do not delay the first measurement.
-                    tokio::time::sleep(Duration::from_secs(2)).await;
-                    return Ok(());
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+/// Waits until a first document is searchable. A change stream without a resume token only sees changes after it
+/// was opened, so documents are inserted until one arrives.
+pub async fn warm_up(servers: &Servers, side: &Side) -> Result<(), Box<dyn Error>> {
+    let begun = Instant::now();
+    for id in -10_000.. {
+        servers.tickets.insert_one(ticket(id)).await?;
+        let tried = Instant::now();
+        while tried.elapsed() < Duration::from_millis(500) {
+            if servers.is_searchable(side.point(id)).await {
+                // Lets the other warm-up documents arrive, so that they do not delay the first measurement.
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                return Ok(());
             }
-            if begun.elapsed() > TIMEOUT {
-                break;
-            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Err(format!("{} did not start", side.name).into())
+        if begun.elapsed() > TIMEOUT {
+            break;
+        }
     }
-
-    async fn is_searchable(&self, point: Uuid) -> bool {
-        let request = GetPointsBuilder::new(INDEX, vec![point.to_string().into()]);
-        self.qdrant.get_points(request).await.is_ok_and(|answer| !answer.result.is_empty())
-    }
-
-    async fn points(&self) -> u64 {
-        let answer = self.qdrant.count(CountPointsBuilder::new(INDEX).exact(true)).await;
-        answer.ok().and_then(|answer| answer.result).map_or(0, |result| result.count)
-    }
+    Err(format!("{} did not start", side.name).into())
 }
 
 /// Returns milliseconds from the acknowledged commit until the point is readable, for each document, sorted.

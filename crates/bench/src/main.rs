@@ -22,6 +22,7 @@ mod observability;
 mod process;
 mod release;
 mod report;
+mod servers;
 mod side;
 mod turns;
 mod verify;
@@ -34,8 +35,8 @@ use tidewheel_local::provision::Provisioner;
 use tidewheel_local::silent;
 use tidewheel_local::stack::{Stack, StackOptions};
 
-use load::Servers;
 use report::Run;
+use servers::Servers;
 use side::{Model, Side, baseline, tidewheel};
 
 /// Measures tidewheel against a baseline pipeline.
@@ -214,7 +215,7 @@ async fn measure(
 ) -> Result<Run, Box<dyn std::error::Error>> {
     servers.clear().await?;
     let services = side.start(dir, |_| true)?;
-    servers.warm_up(side).await?;
+    load::warm_up(servers, side).await?;
     let latency = load::latency(servers, side, load.latency_documents, load.rate).await?;
     let before: Vec<f64> = services.iter().map(process::Service::cpu_seconds).collect();
     let server_pids = [("mongod", stack.mongod.pid()), ("redis-server", stack.redis.pid())]

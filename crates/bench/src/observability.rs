@@ -21,7 +21,7 @@ use clap::Args;
 use tidewheel_local::stack::Stack;
 use tokio::task::JoinSet;
 
-use crate::load::Servers;
+use crate::servers::Servers;
 use crate::side::{Model, SERVICES, Side, free_port, tidewheel_as};
 use crate::turns::Turns;
 use crate::{Load, measure};

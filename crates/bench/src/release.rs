@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use tidewheel_local::stack::Stack;
 
-use crate::load::Servers;
+use crate::servers::Servers;
 use crate::side::{Model, tidewheel_as};
 use crate::turns::Turns;
 use crate::{Load, measure};

@@ -7,8 +7,8 @@ use std::process::Command;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use uuid::Uuid;
 
-use crate::load::{COLLECTION, DATABASE, Servers};
 use crate::process::Service;
+use crate::servers::{COLLECTION, DATABASE, Servers};
 
 /// tidewheel's services, in start order.
 pub const SERVICES: [&str; 4] = ["embedder", "producer", "processor", "upserter"];

@@ -23,8 +23,9 @@ use tidewheel_stores::mongo::{MongoOptions, MongoSource};
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
 
-use crate::load::{DATABASE, INDEX, Servers, throughput};
+use crate::load::{throughput, warm_up};
 use crate::report::median;
+use crate::servers::{DATABASE, INDEX, Servers};
 use crate::side::Side;
 
 /// Points per page, as in the audit.
@@ -48,7 +49,7 @@ pub struct Arguments {
 pub async fn run(servers: &Servers, pipeline: &Side, dir: &Path, arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     servers.clear().await?;
     let services = pipeline.start(dir, |_| true)?;
-    servers.warm_up(pipeline).await?;
+    warm_up(servers, pipeline).await?;
     throughput(servers, arguments.documents).await?;
     let options =
         MongoOptions { uri: Secret::new(&servers.mongodb_uri), database: DATABASE.into(), collections: Vec::new() };

@@ -1,6 +1,8 @@
 //! Port errors and their classification, which decides retries, dead letters and exit codes.
 
+use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The class of a failure.
@@ -44,7 +46,41 @@ pub struct PortError {
     pub cause: Cause,
     /// Number of failures with this input while the server worked for others, at least 1.
     pub attempts: u32,
+    /// The error of the client library, whose text the message contains.
+    #[source]
+    pub source: Option<Source>,
 }
+
+/// The error of a client library below a [`PortError`]. Two are equal if their texts are.
+#[derive(Clone)]
+pub struct Source(Arc<dyn Error + Send + Sync>);
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Prints the text only: the fields of a client's error may hold an address with a password.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0.to_string())
+    }
+}
+
+impl Error for Source {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.to_string() == other.0.to_string()
+    }
+}
+
+impl Eq for Source {}
 
 /// The server that failed, as its adapter names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -131,20 +167,21 @@ impl Cause {
 impl PortError {
     /// A transient failure.
     pub fn transient(message: impl Into<String>) -> Self {
-        Self::of(ErrorClass::Transient, message)
+        Self::new(ErrorClass::Transient, message)
     }
 
     /// A failure caused by this input.
     pub fn poison(message: impl Into<String>) -> Self {
-        Self::of(ErrorClass::Poison, message)
+        Self::new(ErrorClass::Poison, message)
     }
 
     /// A failure that needs an operator.
     pub fn fatal(message: impl Into<String>) -> Self {
-        Self::of(ErrorClass::Fatal, message)
+        Self::new(ErrorClass::Fatal, message)
     }
 
-    fn of(class: ErrorClass, message: impl Into<String>) -> Self {
+    /// A failure of this class.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
         Self {
             class,
             message: message.into(),
@@ -153,6 +190,7 @@ impl PortError {
             server: Server::OTHER,
             cause: Cause::Other,
             attempts: 1,
+            source: None,
         }
     }
 
@@ -170,6 +208,13 @@ impl PortError {
         self
     }
 
+    /// The same failure with the error of the client library. Must not print secrets.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Source(Arc::new(source)));
+        self
+    }
+
     /// The same failure with the delay that the server requested.
     #[must_use]
     pub fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
@@ -180,8 +225,12 @@ impl PortError {
 
 /// Formats an error with its chain of causes, each cause once: the outermost message of a failed connection omits the
 /// reason.
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+pub fn with_causes(error: &dyn Error) -> String {
+    and_causes(error.to_string(), error)
+}
+
+/// Appends the causes of an error to another text for it, each cause once.
+pub fn and_causes(mut text: String, error: &dyn Error) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
@@ -206,6 +255,17 @@ mod tests {
         let innermost = Layer("refused", None);
         let middle = Layer("connect error: refused", Some(Box::new(innermost)));
         assert_eq!(with_causes(&Layer("no answer", Some(Box::new(middle)))), "no answer: connect error: refused");
-        assert_eq!(with_causes(&Layer("a", Some(Box::new(Layer("b", None))))), "a: b");
+        let layers = Layer("a", Some(Box::new(Layer("b", None))));
+        assert_eq!(with_causes(&layers), "a: b");
+        assert_eq!(and_causes("no answer".to_owned(), &layers), "no answer: b");
+    }
+
+    #[test]
+    fn port_error_keeps_the_chain_of_causes_and_prints_its_text_only() {
+        let reset = Layer("connection reset", Some(Box::new(Layer("os error 104", None))));
+        let error = PortError::transient("failed to read").with_source(reset);
+        assert_eq!(with_causes(&error), "failed to read: connection reset: os error 104");
+        assert!(format!("{error:?}").contains("source: Some(\"connection reset\")"), "{error:?}");
+        assert_eq!(error, error.clone());
     }
 }

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
+use subtle::ConstantTimeEq;
 
 /// A string that prints and serialises as `***`.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
@@ -18,6 +19,18 @@ impl Secret {
     /// The plain text, for the client that sends it.
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+
+    /// Whether a caller has sent this secret. Takes the same time wherever the first differing byte is; only the length
+    /// can be measured.
+    pub fn matches(&self, sent: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(sent).into()
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.matches(other.0.as_bytes())
     }
 }
 
@@ -49,5 +62,14 @@ mod tests {
         assert_eq!(format!("{secret} {secret:?}"), "*** ***");
         assert_eq!(serde_json::to_string(&secret).unwrap(), r#""***""#);
         assert_eq!(secret.reveal(), "hunter2");
+    }
+
+    #[test]
+    fn secret_matches_only_its_exact_bytes() {
+        let secret = Secret::new("hunter2");
+        assert!(secret.matches(b"hunter2") && secret == Secret::new("hunter2"));
+        for other in ["", "hunter", "hunter22", "Hunter2", "hunter3"] {
+            assert!(!secret.matches(other.as_bytes()) && secret != Secret::new(other), "{other}");
+        }
     }
 }

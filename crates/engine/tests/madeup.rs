@@ -13,19 +13,8 @@ use tidewheel_engine::model::LoadError;
 use tidewheel_engine::{Engine, Kernel, ModelSource, ModelSpec, Precision, Text, Workspace, load};
 
 /// Head and feed-forward widths that are not multiples of a register.
-const ODD: Madeup = Madeup {
-    hidden: 84,
-    heads: 3,
-    layers: 2,
-    intermediate: 150,
-    max_tokens: 70,
-    activation: "gelu",
-    pooling: "cls_token",
-    normalize: true,
-    kind: "bert",
-    prefix: "",
-    dtype: Dtype::F32,
-};
+const ODD: Madeup =
+    Madeup { hidden: 84, heads: 3, intermediate: 150, max_tokens: 70, pooling: "cls_token", ..Madeup::SMALL };
 
 fn open(directory: &Path, kernel: Kernel, precision: Precision) -> Result<Arc<dyn Engine>, LoadError> {
     let mut spec = ModelSpec::new(ModelSource::Directory(directory.to_owned()));

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use madeup::{Dtype, Madeup};
+use madeup::Madeup;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tidewheel_engine::model::LoadError;
@@ -18,19 +18,7 @@ use tidewheel_engine::tokens::Encoding;
 use tidewheel_engine::{Engine, Kernel, ModelSource, ModelSpec, Precision, Text, load};
 
 /// The base model, whose settings the cases change.
-const PLAIN: Madeup = Madeup {
-    hidden: 12,
-    heads: 2,
-    layers: 2,
-    intermediate: 20,
-    max_tokens: 24,
-    activation: "gelu",
-    pooling: "mean_tokens",
-    normalize: true,
-    kind: "bert",
-    prefix: "",
-    dtype: Dtype::F32,
-};
+const PLAIN: Madeup = Madeup::SMALL;
 
 fn open(directory: &Path) -> Result<Arc<dyn Engine>, LoadError> {
     let mut spec = ModelSpec::new(ModelSource::Directory(directory.to_owned()));

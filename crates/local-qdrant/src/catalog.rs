@@ -15,7 +15,7 @@ use super::collection::Collection;
 use super::config::{CollectionConfig, ConfigChanges};
 use super::error::ApiError;
 use super::files::write_atomically;
-use super::writer::BuildSlot;
+use super::shared::BuildSlot;
 
 /// Characters that Qdrant rejects in a collection's name; they are also unsafe in a path.
 const FORBIDDEN: &[char] = &['<', '>', ':', '"', '/', '\\', '|', '?', '*', '\0', '\u{1F}'];

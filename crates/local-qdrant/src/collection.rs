@@ -28,9 +28,10 @@ use super::config::{CollectionConfig, ConfigChanges};
 use super::error::ApiError;
 use super::files::{remove_durably, sync_parent, write_atomically};
 use super::oplog::OpLog;
+use super::shared::{BuildSlot, Shared};
 use super::wal::EngineWal;
 use super::write::Write;
-use super::writer::{self, BuildSlot, Message, Writer};
+use super::writer::{self, Message, Writer};
 
 /// Capacity of the write queue. Further writes wait in their request.
 const QUEUE: usize = 64;
@@ -39,31 +40,6 @@ const CONFIG_FILE: &str = "collection.json";
 
 /// How long shutdown waits for an index build. An aborted build loses only its own work.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// State shared by the requests, the writer and the index build.
-pub(crate) struct Shared {
-    pub(crate) name: String,
-    pub(crate) shard: EdgeShard,
-    pub(crate) config: RwLock<CollectionConfig>,
-    pub(crate) optimizing: AtomicBool,
-    pub(crate) builds: BuildSlot,
-}
-
-impl Shared {
-    pub(crate) fn config(&self) -> CollectionConfig {
-        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Returns the size of the unindexed vectors in multiples of the indexing threshold.
-    pub(crate) fn unindexed_over_threshold(&self) -> usize {
-        let config = self.config();
-        let Some(threshold_kb) = config.indexing_threshold_kb() else { return 0 };
-        let info = self.shard.info();
-        let vectors = info.points_count * config.vectors.iter().count();
-        let unindexed = vectors.saturating_sub(info.indexed_vectors_count) / config.vectors.iter().count().max(1);
-        unindexed * config.vector_bytes() / (threshold_kb.max(1) * 1024)
-    }
-}
 
 /// Result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -31,6 +31,7 @@ mod oplog;
 mod query;
 mod record;
 mod rest;
+mod shared;
 mod wal;
 mod write;
 mod writer;

@@ -17,16 +17,16 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use qdrant_edge::{EdgeShard, UpdateOperation};
 use tokio::sync::{mpsc, oneshot};
 
-use super::collection::Shared;
 use super::error::ApiError;
 use super::oplog::OpLog;
 use super::record;
+use super::shared::Shared;
 use super::wal::EngineWal;
 use super::write::Write;
 
@@ -270,9 +270,6 @@ pub(crate) fn replay(shard: &EdgeShard, record: &[u8]) -> Result<(), ApiError> {
     shard.update(super::write::without_missing(shard, operation)?)?;
     Ok(())
 }
-
-/// Limits index builds to one at a time in the process.
-pub(crate) type BuildSlot = Arc<AtomicBool>;
 
 #[cfg(test)]
 mod tests {

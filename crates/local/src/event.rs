@@ -20,16 +20,15 @@ pub enum Part {
     Mongod,
     /// Redis' server.
     RedisServer,
-    /// Prometheus' rule checker; only tests need it.
-    Promtool,
-    /// Prometheus' server; only tests need it.
-    Prometheus,
     /// A sentence-transformers model.
     Model,
-    /// A browser, for tests.
-    Chromium,
-    /// A terminal multiplexer, for tests.
-    Tmux,
+    /// Another program, for tests.
+    Other {
+        /// Its name.
+        name: &'static str,
+        /// How to install it manually, in the imperative.
+        by_hand: &'static str,
+    },
 }
 
 impl fmt::Display for Part {
@@ -37,11 +36,8 @@ impl fmt::Display for Part {
         f.write_str(match self {
             Self::Mongod => "mongod",
             Self::RedisServer => "redis-server",
-            Self::Promtool => "promtool",
-            Self::Prometheus => "prometheus",
             Self::Model => "model",
-            Self::Chromium => "chromium",
-            Self::Tmux => "tmux",
+            Self::Other { name, .. } => name,
         })
     }
 }

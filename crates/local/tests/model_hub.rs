@@ -242,6 +242,26 @@ async fn entry_of_older_release_is_completed_and_reuses_weights() {
 }
 
 #[tokio::test]
+async fn weights_of_the_hugging_face_cache_are_reused_if_their_checksum_matches() {
+    let (_, address) = Hub::start(files(), Some(FIRST)).await;
+    for (content, fetches) in [("abc", false), ("abd", true)] {
+        let (cache, theirs) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let blobs = theirs.path().join("models--acme--model/blobs");
+        fs::create_dir_all(&blobs).expect("their cache");
+        fs::write(blobs.join(sum("abc").trim_matches('"')), content).expect("their weights");
+        let events: Arc<Mutex<Vec<Event>>> = Arc::default();
+        let sink = Arc::clone(&events);
+        let report: Report = Arc::new(move |event| sink.lock().expect("events").push(event));
+        let provisioner = Provisioner::with_cache(cache.path(), report).with_hub(&address, None);
+        let dir = provisioner.with_hub_cache(theirs.path()).model("acme/model").await.expect("the model");
+        assert_eq!(fs::read_to_string(dir.join("model.safetensors")).expect("weights"), "abc");
+        let events = events.lock().expect("events");
+        let fetched = events.iter().any(|event| matches!(event, Event::Fetching { .. }));
+        assert_eq!(fetched, fetches, "{content}: {events:?}");
+    }
+}
+
+#[tokio::test]
 async fn entry_of_older_release_is_used_while_hub_is_unreachable() {
     let cache = tempfile::tempdir().expect("a directory");
     old_entry(cache.path());

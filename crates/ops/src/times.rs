@@ -1,6 +1,6 @@
 //! Formats times and durations.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bson::DateTime;
 
@@ -19,16 +19,6 @@ pub fn span(milliseconds: u64) -> String {
         3_600_000..=172_799_999 => format!("{:.1} h", milliseconds as f64 / 3.6e6),
         _ => format!("{:.1} d", milliseconds as f64 / 8.64e7),
     }
-}
-
-/// Local time in milliseconds since the Unix epoch.
-pub fn now_ms() -> u64 {
-    milliseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-/// Local time in seconds since the Unix epoch.
-pub fn now_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// A duration in milliseconds.

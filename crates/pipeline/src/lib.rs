@@ -5,6 +5,7 @@
 //! built from its options and ports, and then runs in `run(shutdown)` until it is stopped.
 
 pub mod audit;
+mod backpressure;
 pub mod consumer;
 pub mod health;
 mod isolate;

@@ -1,7 +1,7 @@
 //! Metrics of the services. Handles are created once; names are in [`tidewheel_core::metric`].
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tidewheel_core::change::Operation;
@@ -9,6 +9,7 @@ use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
 use tidewheel_core::metric;
 use tidewheel_core::ports::{Delivery, EntryId};
+use tidewheel_core::time::now_seconds;
 
 /// Metrics of processors and upserters.
 #[derive(Clone)]
@@ -108,9 +109,4 @@ pub(crate) fn rejected(reason: &'static str, vectors: u64) {
 /// Counts entries moved to the dead-letter queue.
 pub(crate) fn parked(service: &'static str, entries: usize) {
     counter!(metric::ENTRIES_PARKED, "service" => service).increment(entries as u64);
-}
-
-/// Seconds since the Unix epoch by this machine's clock.
-pub(crate) fn now_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

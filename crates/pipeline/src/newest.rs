@@ -11,6 +11,8 @@ use tidewheel_core::ports::RecordError;
 use tidewheel_core::ports::{DeadLetter, Delivery, EntryId, PortResult};
 use tidewheel_core::version::Version;
 
+use crate::parking::letter;
+
 /// A record that carries a change.
 pub(crate) trait Carries {
     /// The change.
@@ -128,9 +130,4 @@ pub(crate) fn refuse_newer<T>(deliveries: &[Delivery<T>]) -> PortResult<()> {
         .with_hint(
             "upgrade this service: a newer release of tidewheel has written the entry, which stays in the stream",
         ))
-}
-
-/// A dead letter for an entry that failed permanently.
-pub(crate) fn letter(id: EntryId, error: &PortError) -> DeadLetter {
-    DeadLetter { id, reason: error.message.clone(), attempts: error.attempts }
 }

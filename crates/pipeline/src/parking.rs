@@ -1,11 +1,14 @@
-//! Decides what happens to a document whose newest change is parked.
+//! Parks changes that failed permanently in the dead-letter queue, and decides what happens to their documents.
 
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{DeadLetter, EntryId};
+use tidewheel_core::ports::{DeadLetter, EntryId, Queue};
 use tidewheel_core::version::Version;
+use tracing::warn;
 
-use crate::newest::letter;
+use crate::metric;
+use crate::retry::{RetryError, RetryPolicy};
+use crate::spans::BatchSpans;
 
 /// Effect of a parked change on the indexed version of its document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +50,33 @@ pub(crate) fn park(
         OnDeadLetter::Remove => Some(version),
     };
     Parked { letter: letter(own, error), deletion, older: entries.collect() }
+}
+
+/// A dead letter for an entry that failed permanently.
+pub(crate) fn letter(id: EntryId, error: &PortError) -> DeadLetter {
+    DeadLetter { id, reason: error.message.clone(), attempts: error.attempts }
+}
+
+/// Moves these entries to the dead-letter queue of their stage, logs and counts them, and ends their spans.
+pub(crate) async fn send<T>(
+    service: &'static str,
+    letters: Vec<DeadLetter>,
+    queue: &dyn Queue<T>,
+    retry: &RetryPolicy,
+    spans: Option<&mut BatchSpans>,
+) -> Result<(), RetryError> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    for letter in &letters {
+        warn!(entry = letter.id.0, "parked: {}", letter.reason);
+    }
+    retry.call("park entries", || queue.park(&letters)).await?;
+    metric::parked(service, letters.len());
+    if let Some(spans) = spans {
+        spans.park(&letters);
+    }
+    Ok(())
 }
 
 /// Returns a deletion of everything of a change's document that is older than this version.

@@ -63,7 +63,7 @@ impl RetryPolicy {
             let error = match attempt().await {
                 Ok(answer) => {
                     if backoff.attempts() > 0 {
-                        self.works_again(what);
+                        report_recovery(&self.health, what);
                     }
                     return Ok(answer);
                 }
@@ -78,14 +78,8 @@ impl RetryPolicy {
 
     /// Reports progress, and the end of an outage.
     pub(crate) fn succeeds(&self, what: &'static str) {
-        self.works_again(what);
+        report_recovery(&self.health, what);
         self.health.progresses();
-    }
-
-    fn works_again(&self, what: &'static str) {
-        if let Some((lasted, attempts)) = self.health.works(what) {
-            info!(attempts, seconds = lasted.as_secs(), "able to {what} again");
-        }
     }
 
     /// Counts a failure that is retried.
@@ -95,13 +89,7 @@ impl RetryPolicy {
 
     /// Reports a failure that is waited out.
     pub(crate) fn fails(&self, what: &'static str, error: &PortError) {
-        match self.health.fails(what, &error.message) {
-            FailureReport::First => warn!(hint = error.hint, "failed to {what}, retrying: {error}"),
-            FailureReport::Lasting(lasted, attempts) => {
-                warn!(attempts, seconds = lasted.as_secs(), "still failing to {what}: {error}");
-            }
-            FailureReport::Not => debug!("still failing to {what}: {error}"),
-        }
+        report_failure(&self.health, what, error);
     }
 
     /// A failure that is not retried.
@@ -109,5 +97,24 @@ impl RetryPolicy {
         metric::failed(self.health.service(), &error, false);
         self.health.works(what);
         RetryError::Failed(error)
+    }
+}
+
+/// Records a failure that is waited out, and logs it: when the outage begins, and at growing intervals while it lasts.
+/// `what` completes "failed to …".
+pub(crate) fn report_failure(health: &Health, what: &'static str, error: &PortError) {
+    match health.fails(what, &error.message) {
+        FailureReport::First => warn!(hint = error.hint, "failed to {what}, retrying: {error}"),
+        FailureReport::Lasting(lasted, attempts) => {
+            warn!(attempts, seconds = lasted.as_secs(), "still failing to {what}: {error}");
+        }
+        FailureReport::Not => debug!("still failing to {what}: {error}"),
+    }
+}
+
+/// Records that `what` succeeds, and logs the end of an outage.
+pub(crate) fn report_recovery(health: &Health, what: &'static str) {
+    if let Some((lasted, attempts)) = health.works(what) {
+        info!(attempts, seconds = lasted.as_secs(), "able to {what} again");
     }
 }

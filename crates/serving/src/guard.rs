@@ -30,8 +30,8 @@ const INTERNAL: [&str; 6] = [".local", ".internal", ".svc", ".lan", ".home.arpa"
 /// The accepted host names of a server.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    /// The setting that lists the host names, for hints.
-    setting: &'static str,
+    /// The setting that lists the host names, for hints; `None` for a server without one.
+    setting: Option<&'static str>,
     hosts: Vec<String>,
     /// Whether internal network names are accepted without being listed.
     network: bool,
@@ -54,7 +54,15 @@ impl Guard {
     #[must_use]
     pub fn new(setting: &'static str, hosts: &[String]) -> Self {
         let hosts = hosts.iter().map(|host| host.trim_end_matches('.').to_ascii_lowercase()).collect();
-        Self { setting, hosts, network: false }
+        Self { setting: Some(setting), hosts, network: false }
+    }
+
+    /// Creates a guard for a development server without a setting for host names and without a proxy in front of it:
+    /// on loopback it accepts IP addresses and `localhost`, elsewhere any host; origins are `http` only.
+    #[must_use]
+    pub fn for_development(loopback: bool) -> Self {
+        let hosts = if loopback { Vec::new() } else { vec!["*".to_owned()] };
+        Self { setting: None, hosts, network: false }
     }
 
     /// Also accepts network names: single labels (`embedder`), internal names (`embedder.shop.svc.cluster.local`),
@@ -82,7 +90,10 @@ impl Guard {
             return Err(Rejection {
                 status: StatusCode::MISDIRECTED_REQUEST,
                 message: format!("unknown host {host:?}"),
-                hint: format!("use the server's address, or add the name to {}", self.setting),
+                hint: match self.setting {
+                    Some(setting) => format!("use the server's address, or add the name to {setting}"),
+                    None => "use the server's address".to_owned(),
+                },
             });
         }
         if matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -95,10 +106,13 @@ impl Guard {
             return Err(Rejection {
                 status: StatusCode::FORBIDDEN,
                 message: "request from a page of another origin".to_owned(),
-                hint: format!("behind a proxy, add its name to {}", self.setting),
+                hint: match self.setting {
+                    Some(setting) => format!("behind a proxy, add its name to {setting}"),
+                    None => "send the request from a program".to_owned(),
+                },
             });
         }
-        if *request.method() == Method::POST && has_body(headers) && !is_json(headers) {
+        if has_body(headers) && !is_json(headers) {
             return Err(Rejection {
                 status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 message: "unsupported content type".to_owned(),
@@ -122,9 +136,12 @@ impl Guard {
     }
 
     /// Whether an origin belongs to this server. A proxy may terminate TLS and rewrite `Host`, so that the scheme is
-    /// ignored and configured hosts match too.
+    /// ignored and configured hosts match too, except on a development server.
     fn is_own(&self, origin: &str, authority: Option<&str>) -> bool {
-        let Some((_, origin)) = origin.split_once("://") else { return false };
+        let Some((scheme, origin)) = origin.split_once("://") else { return false };
+        if self.setting.is_none() && scheme != "http" {
+            return false;
+        }
         authority.is_some_and(|authority| authority.eq_ignore_ascii_case(origin))
             || host_of(origin).is_some_and(|host| {
                 let host = host.to_ascii_lowercase();
@@ -270,6 +287,35 @@ mod tests {
     }
 
     #[test]
+    fn development_guard_accepts_any_host_off_loopback_only() {
+        for host in ["127.0.0.1:6333", "localhost:6333", "LOCALHOST", "[::1]:6333", "192.168.1.2"] {
+            assert_eq!(status(&Guard::for_development(true), "GET", &[("host", host)]), None, "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example:6333", "127.0.0.1.evil.example", "", "a b"] {
+            assert_eq!(status(&Guard::for_development(true), "GET", &[("host", host)]), Some(421), "{host}");
+        }
+        assert_eq!(status(&Guard::for_development(false), "GET", &[("host", "qdrant:6333")]), None);
+    }
+
+    #[test]
+    fn development_guard_rejects_cross_origin_writes() {
+        const HERE: (&str, &str) = ("host", "127.0.0.1:6333");
+        let guard = Guard::for_development(true);
+        let with = |more: (&'static str, &'static str)| status(&guard, "PUT", &[HERE, JSON, BODY, more]);
+        for origin in ["http://evil.example", "https://127.0.0.1:6333", "http://127.0.0.1:8000", "null"] {
+            assert_eq!(with(("origin", origin)), Some(403), "{origin}");
+        }
+        for site in ["cross-site", "same-site"] {
+            assert_eq!(with(("sec-fetch-site", site)), Some(403), "{site}");
+        }
+        assert_eq!(with(("origin", "http://127.0.0.1:6333")), None);
+        assert_eq!(with(("user-agent", "curl")), None);
+        let remote = Guard::for_development(false);
+        let foreign = [("host", "qdrant:6333"), JSON, BODY, ("origin", "http://evil.example")];
+        assert_eq!(status(&remote, "PUT", &foreign), Some(403));
+    }
+
+    #[test]
     fn guard_rejects_content_types_that_forms_can_send() {
         for kind in ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/x+json"] {
             assert_eq!(status(&guard(), "POST", &[LOCAL, BODY, ("content-type", kind)]), None, "{kind}");
@@ -277,7 +323,10 @@ mod tests {
         for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "text/json", ""] {
             assert_eq!(status(&guard(), "POST", &[LOCAL, BODY, ("content-type", kind)]), Some(415), "{kind}");
         }
-        assert_eq!(status(&guard(), "POST", &[LOCAL, BODY]), Some(415));
+        for method in ["POST", "PUT", "PATCH", "DELETE"] {
+            assert_eq!(status(&guard(), method, &[LOCAL, BODY]), Some(415), "{method}");
+        }
+        assert_eq!(status(&guard(), "DELETE", &[LOCAL]), None, "no body");
         assert_eq!(status(&guard(), "POST", &[LOCAL, ("transfer-encoding", "chunked")]), Some(415));
         assert_eq!(status(&guard(), "POST", &[LOCAL, ("content-length", "0")]), None, "empty body");
     }

@@ -5,6 +5,7 @@ pub mod contracts;
 pub mod fakes;
 pub mod mongodb_proxy;
 pub mod oracle;
+pub mod programs;
 pub mod proxy;
 pub mod redis_proxy;
 pub mod soak;

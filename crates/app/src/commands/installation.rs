@@ -1,11 +1,10 @@
 //! `tidewheel installation`: shows and takes over the ownership of Redis and of the collection.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde::Serialize;
 use tidewheel_core::error::{Cause, ErrorClass, PortError};
 use tidewheel_core::installation::{CollectionMark, Installation, SourceIdentity};
 use tidewheel_core::ports::{Ownable as _, PortResult, Registry as _};
+use tidewheel_core::time::now_ms;
 use tidewheel_pipeline::ownership::{Ownership, Registration, Serves, ownership, registration};
 use tidewheel_stores::qdrant::QdrantIndex;
 use tidewheel_stores::redis::RedisStore;
@@ -135,7 +134,7 @@ fn plan(collection: &str, found: Option<Installation>, mark: &CollectionMark, so
             (bound, found.collection.is_empty())
         }
         _ => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+            let now = now_ms() / 1_000;
             (Installation { collection: collection.to_owned(), ..Installation::new(source, now) }, true)
         }
     };

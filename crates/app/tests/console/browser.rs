@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidewheel_local::provision::Provisioner;
-use tidewheel_local::silent;
+use tidewheel_testkit::programs;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::oneshot;
@@ -59,7 +58,7 @@ pub struct Screen {
 impl Browser {
     /// Starts a browser with an empty profile and cache.
     pub async fn start() -> Self {
-        let program = Provisioner::new(silent()).expect("a cache directory").chromium().await.expect("a browser");
+        let program = programs::chromium().await.expect("a browser");
         let profile = tempfile::tempdir().expect("a temporary directory");
         let mut command = Command::new("sh");
         // Moves the pipes to the descriptors that the browser uses.
@@ -71,7 +70,7 @@ impl Browser {
         if let Some(libraries) = &program.library_path {
             command.env("LD_LIBRARY_PATH", libraries);
         }
-        if let Some(fonts) = program.fonts() {
+        if let Some(fonts) = programs::fonts(&program) {
             command.env("FONTCONFIG_FILE", fonts).env("XDG_CACHE_HOME", profile.path());
         }
         let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn();

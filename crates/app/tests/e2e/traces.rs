@@ -106,7 +106,7 @@ impl ExportedSpan {
     }
 
     fn hex(&self) -> String {
-        self.span.trace_id.iter().map(|byte| format!("{byte:02x}")).collect()
+        tidewheel_core::hex::hex(&self.span.trace_id)
     }
 
     fn times(&self) -> (u64, u64) {

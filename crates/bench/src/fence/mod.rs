@@ -32,9 +32,10 @@ use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
 use tokio_util::sync::CancellationToken;
 
-use crate::load::{INDEX, Servers, throughput};
+use crate::load::{throughput, warm_up};
 use crate::process;
 use crate::report::median;
+use crate::servers::{INDEX, Servers};
 use crate::side::Side;
 use unfenced::{NoTombstones, Unfenced};
 
@@ -190,7 +191,7 @@ async fn whole(
     let shutdown = CancellationToken::new();
     let mut service = tokio::spawn(upserter.run(shutdown.clone()));
     let measure = async {
-        servers.warm_up(pipeline).await?;
+        warm_up(servers, pipeline).await?;
         throughput(servers, documents).await
     };
     let seconds = tokio::select! {

@@ -8,7 +8,8 @@ use tidewheel_core::embedded::{Embedded, Vectors};
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::version::{ClusterTime, Version};
 
-use crate::load::{COLLECTION, DATABASE, ticket};
+use crate::load::ticket;
+use crate::servers::{COLLECTION, DATABASE};
 
 /// Returns inserts of new documents.
 pub fn inserts(count: usize, dimension: usize) -> Result<Vec<Embedded>, Box<dyn Error>> {

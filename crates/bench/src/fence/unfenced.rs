@@ -6,10 +6,9 @@ use async_trait::async_trait;
 use qdrant_client::qdrant::points_client::PointsClient;
 use qdrant_client::qdrant::points_selector::PointsSelectorOneOf;
 use qdrant_client::qdrant::{
-    Condition, DeletePoints, Filter, ListValue, PointStruct, PointsOperationResponse, PointsSelector, Struct,
-    UpdateStatus, UpsertPoints, Value as Proto, value::Kind,
+    Condition, DeletePoints, Filter, PointStruct, PointsOperationResponse, PointsSelector, UpdateStatus, UpsertPoints,
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::payload::{DOCUMENT, NAMESPACE};
@@ -18,7 +17,7 @@ use tidewheel_core::ports::{
     Tombstones, Written,
 };
 use tidewheel_core::version::Version;
-use tidewheel_stores::qdrant::QdrantIndex;
+use tidewheel_stores::qdrant::{QdrantIndex, payload};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 use uuid::Uuid;
@@ -150,22 +149,7 @@ fn points_of(document: &DocumentPoints) -> impl Iterator<Item = (&DocumentPoints
     document.points.iter().map(move |point| (document, point))
 }
 
+/// The payload is built as the real index builds it.
 fn point(document: &DocumentPoints, point: &Point) -> PointStruct {
-    let mut payload = fields(document.fields_of(point));
-    payload.extend(fields(&point.payload));
-    PointStruct::new(point.id.to_string(), point.vector.clone(), payload)
-}
-
-fn fields(fields: &Map<String, Value>) -> std::collections::HashMap<String, Proto> {
-    fields.iter().map(|(name, value)| (name.clone(), proto(value))).collect()
-}
-
-/// Converts a borrowed value, as the real index does: a copy would be charged to this side only.
-fn proto(value: &Value) -> Proto {
-    match value {
-        Value::Array(values) => Kind::ListValue(ListValue { values: values.iter().map(proto).collect() }).into(),
-        Value::Object(object) => Kind::StructValue(Struct { fields: fields(object) }).into(),
-        Value::String(text) => text.as_str().into(),
-        scalar => scalar.clone().into(),
-    }
+    PointStruct::new(point.id.to_string(), point.vector.clone(), payload(document, point))
 }

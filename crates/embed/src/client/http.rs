@@ -81,6 +81,7 @@ pub(super) async fn send(request: RequestBuilder, url: &Url) -> Result<Answer, P
         PortError::transient(message)
             .with_hint("check embedding.url and that the embedder is running")
             .because(Server::EMBEDDER, of)
+            .with_source(cause)
     };
     let mut response = request.send().await.map_err(failed)?;
     let (status, headers) = (response.status(), response.headers().clone());

@@ -4,21 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tidewheel_core::model_files::SENTENCE_CONFIGS;
 
 use super::LoadError;
 use super::files::{Files, within};
 use super::problems::{Problems, is_unset};
-
-/// In sentence-transformers' lookup order; the first non-empty file is used.
-const FILES: [&str; 7] = [
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
-];
 
 /// The validated content of `sentence_*_config.json`.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +23,7 @@ pub(super) struct Sentence {
 
 pub(super) fn read(files: &Files, folder: &str, problems: &mut Problems) -> Result<Sentence, LoadError> {
     let mut sentence = Sentence::default();
-    for name in FILES {
+    for name in SENTENCE_CONFIGS {
         let name = within(folder, name);
         let config = files.optional::<Map<String, Value>>(&name)?.unwrap_or_default();
         if config.is_empty() {

@@ -36,6 +36,21 @@ pub enum Dtype {
 pub type Tensor = (String, Vec<usize>, Vec<f64>);
 
 impl Madeup {
+    /// A model that loads in a millisecond.
+    pub const SMALL: Self = Self {
+        hidden: 12,
+        heads: 2,
+        layers: 2,
+        intermediate: 20,
+        max_tokens: 24,
+        activation: "gelu",
+        pooling: "mean_tokens",
+        normalize: true,
+        kind: "bert",
+        prefix: "",
+        dtype: Dtype::F32,
+    };
+
     fn positions(&self) -> usize {
         self.max_tokens + self.first_position()
     }

@@ -2,7 +2,6 @@
 
 mod body;
 mod collections;
-mod guard;
 mod points;
 mod reply;
 
@@ -15,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use serde_json::json;
-use tidewheel_serving::Server;
+use tidewheel_serving::{Guard, Server};
 use tokio::net::TcpListener;
 
 use super::auth::ApiKey;
@@ -33,12 +32,13 @@ pub(super) async fn serve(
     api_key: ApiKey,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
+    let server = Server::new(listener);
     // Off loopback the host names of this machine are unknown, and the API key protects the server.
-    let private = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
-    Server::new(listener).serve(router(catalog, api_key, private), shutdown).await;
+    let guard = Guard::for_development(server.is_loopback());
+    server.serve(router(catalog, api_key, guard), shutdown).await;
 }
 
-fn router(catalog: Arc<Catalog>, api_key: ApiKey, private: bool) -> Router {
+fn router(catalog: Arc<Catalog>, api_key: ApiKey, guard: Guard) -> Router {
     Router::new()
         .route("/", get(root))
         .route("/healthz", get(|| async { "healthz check passed" }))
@@ -73,8 +73,19 @@ fn router(catalog: Arc<Catalog>, api_key: ApiKey, private: bool) -> Router {
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(api_key, authorize))
-        .layer(middleware::from_fn_with_state(private, guard::reject_web_pages))
+        .layer(middleware::from_fn_with_state(Arc::new(guard), reject_web_pages))
         .with_state(catalog)
+}
+
+/// Rejects requests from web pages, in the form of Qdrant's errors. Every page in the user's browser can send requests to
+/// loopback.
+async fn reject_web_pages(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    match guard.judge(&request) {
+        Ok(()) => next.run(request).await,
+        Err(rejection) => {
+            (rejection.status, Json(json!({"status": {"error": rejection.message}, "time": 0.0}))).into_response()
+        }
+    }
 }
 
 async fn root() -> Response {

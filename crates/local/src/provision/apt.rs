@@ -16,12 +16,15 @@ use super::{error::ProvisionError, progress, tool};
 use crate::{Event, Part, Report};
 
 /// Packages to fetch, with display texts.
-pub(super) struct Packages<'a> {
-    pub(super) part: Part,
+pub struct Packages<'a> {
+    /// The part that they belong to.
+    pub part: Part,
     /// Display name.
-    pub(super) what: &'a str,
-    pub(super) names: &'a [&'a str],
-    pub(super) licence: &'static str,
+    pub what: &'a str,
+    /// Their names.
+    pub names: &'a [&'a str],
+    /// SPDX identifiers of their licences.
+    pub licence: &'static str,
 }
 
 /// Downloads the packages, unpacks them over one another into `dir/tree` and returns that path.

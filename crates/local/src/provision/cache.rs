@@ -34,11 +34,11 @@ pub fn default_cache() -> Result<PathBuf, ProvisionError> {
 
 /// The directories in which a new entry is built. Both exist; only `entry` is kept.
 #[derive(Debug, Clone)]
-pub(super) struct Workshop {
+pub struct Workshop {
     /// Becomes the entry.
-    pub(super) entry: PathBuf,
+    pub entry: PathBuf,
     /// For downloads; removed afterwards.
-    pub(super) scratch: PathBuf,
+    pub scratch: PathBuf,
 }
 
 /// A complete entry.

@@ -1,13 +1,13 @@
 //! SHA-256 checksums of files.
 
 use std::{
-    fmt::Write,
     fs::File,
     io::{self, Read},
     path::Path,
 };
 
 use sha2::{Digest, Sha256};
+use tidewheel_core::hex::hex;
 
 use super::error::ProvisionError;
 use crate::Part;
@@ -27,11 +27,7 @@ pub(super) fn sha256(path: &Path) -> io::Result<String> {
         }
         hasher.update(&buffer[..read]);
     }
-    let mut hex = String::with_capacity(64);
-    for byte in hasher.finalize() {
-        let _ = write!(hex, "{byte:02x}");
-    }
-    Ok(hex)
+    Ok(hex(&hasher.finalize()))
 }
 
 /// Rejects a file whose checksum differs from the pinned one.

@@ -152,7 +152,8 @@ impl ProvisionError {
         }
     }
 
-    pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    /// Wraps the error of a file operation.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }
@@ -162,9 +163,7 @@ const fn by_hand(part: Part) -> &'static str {
     match part {
         Part::Mongod => "install MongoDB 6.0 or newer with `mongod` on PATH, or use an existing server",
         Part::RedisServer => "install Redis 7.0 or newer with `redis-server` on PATH, or use an existing server",
-        Part::Promtool | Part::Prometheus => "install the Debian package prometheus",
         Part::Model => "download the model and set its directory",
-        Part::Chromium => "install the Debian package chromium",
-        Part::Tmux => "install the Debian package tmux",
+        Part::Other { by_hand, .. } => by_hand,
     }
 }

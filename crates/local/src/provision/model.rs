@@ -3,14 +3,11 @@
 //! An entry of an older release lacks prompts and tokenizer settings. It has no record, so it is completed: everything
 //! is fetched again except weights whose checksum still matches the hub's.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{fs, path::Path, time::Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tidewheel_core::model_files::SENTENCE_CONFIGS;
 
 use super::{
     checksum,
@@ -29,20 +26,9 @@ const FORMAT: u32 = 1;
 pub(super) const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Settings of sentence-transformers and of the tokenizer, beside `config.json` and `tokenizer.json`.
-const SETTINGS: [&str; 11] = [
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "adapter_config.json",
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
-];
+/// Settings of the tokenizer and of an adapter, beside `config.json`, `tokenizer.json` and [`SENTENCE_CONFIGS`].
+const SETTINGS: [&str; 4] =
+    ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "adapter_config.json"];
 
 /// The version of an entry.
 #[derive(Debug, Deserialize, Serialize)]
@@ -165,7 +151,7 @@ impl Fetch<'_> {
             return Err(self.remote.failed(format!("missing {}", inside("config.json"))));
         }
         self.file("config_sentence_transformers.json").await?;
-        for name in SETTINGS {
+        for name in SETTINGS.into_iter().chain(SENTENCE_CONFIGS) {
             self.file(&inside(name)).await?;
         }
         for folder in folders.iter().skip(1).filter(|folder| !folder.is_empty()) {
@@ -213,13 +199,17 @@ impl Fetch<'_> {
         Ok(true)
     }
 
-    /// Reuses a file of the old entry if its checksum matches.
+    /// Reuses a file of the old entry, or of the cache of Hugging Face's own tools, if its checksum matches.
     async fn reuse(&self, name: &str, to: &Path, sum: String) -> bool {
-        let (from, to): (PathBuf, PathBuf) = (self.old.join(name), to.to_owned());
+        let sources = [Some(self.old.join(name)), self.remote.blob(&sum)];
+        let to = to.to_owned();
         tool::blocking(move || {
-            let same = checksum::sha256(&from).is_ok_and(|found| found == sum);
             let parent = to.parent().map_or(Ok(()), fs::create_dir_all);
-            same && parent.is_ok() && (fs::hard_link(&from, &to).is_ok() || fs::copy(&from, &to).is_ok())
+            parent.is_ok()
+                && sources.into_iter().flatten().any(|from| {
+                    checksum::sha256(&from).is_ok_and(|found| found == sum)
+                        && (fs::hard_link(&from, &to).is_ok() || fs::copy(&from, &to).is_ok())
+                })
         })
         .await
     }

@@ -4,6 +4,7 @@ use std::{env, ffi::OsStr, os::unix::fs::PermissionsExt, path::Path, path::PathB
 
 use tokio::process::Command;
 
+use super::VersionQuery;
 use super::error::ProvisionError;
 use crate::Part;
 
@@ -53,22 +54,27 @@ fn tail(text: &str) -> String {
     lines[lines.len().saturating_sub(TAIL_LINES)..].join(" / ")
 }
 
-/// Runs a program with `--version` and returns its version, which also proves that it runs on this machine.
-pub(super) async fn version(program: &Path, library_path: Option<&Path>) -> Result<String, String> {
+/// Asks a program for its version, which also proves that it runs on this machine.
+pub(super) async fn version(
+    program: &Path,
+    library_path: Option<&Path>,
+    query: &VersionQuery,
+) -> Result<String, String> {
+    let VersionQuery { argument, parse } = query;
     let mut command = Command::new(program);
-    command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
+    command.arg(argument).stdin(Stdio::null()).kill_on_drop(true);
     if let Some(dir) = library_path {
         command.env("LD_LIBRARY_PATH", library_path_with(dir, env::var_os("LD_LIBRARY_PATH").as_deref()));
     }
     let output = tokio::time::timeout(VERSION_TIMEOUT, command.output())
         .await
-        .map_err(|_| format!("`--version` timed out after {} s", VERSION_TIMEOUT.as_secs()))?
+        .map_err(|_| format!("`{argument}` timed out after {} s", VERSION_TIMEOUT.as_secs()))?
         .map_err(|error| error.to_string())?;
     let stdout = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         return Err(format!("{} ({})", tail(&String::from_utf8_lossy(&output.stderr)), output.status));
     }
-    find_version(&stdout).ok_or_else(|| format!("no version in the output of `--version`: {}", tail(&stdout)))
+    parse(&stdout).ok_or_else(|| format!("no version in the output of `{argument}`: {}", tail(&stdout)))
 }
 
 /// Returns `LD_LIBRARY_PATH` with `dir` prepended to the existing value.
@@ -82,7 +88,7 @@ pub(crate) fn library_path_with(dir: &Path, existing: Option<&OsStr>) -> std::ff
 }
 
 /// Returns the first word that looks like a version with three numbers or, as Chromium's, four.
-fn find_version(text: &str) -> Option<String> {
+pub(super) fn find_version(text: &str) -> Option<String> {
     text.split(|c: char| !c.is_ascii_digit() && c != '.')
         .map(|word| word.trim_matches('.'))
         .find(|word| {

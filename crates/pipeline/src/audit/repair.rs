@@ -1,11 +1,10 @@
 //! Sends documents that differ through the pipeline again, and verifies the result.
 
-use std::time::Duration;
-
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
 use tidewheel_core::key;
 use tidewheel_core::ports::{Fence, FenceTarget, PortResult, StreamLog};
+use tidewheel_core::time::now_ms;
 use tidewheel_core::version::{ClusterTime, Version};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -13,13 +12,7 @@ use uuid::Uuid;
 use super::judge::{Seen, Target};
 use super::run::{BATCH, Confirmed, Run, Sides, difference, stuck};
 use super::{Repaired, look};
-use crate::producer::now_ms;
-
-/// Number of unacknowledged entries in stage 1 above which a repair waits.
-const ROOM: u64 = 2_000;
-
-/// How often a waiting repair polls.
-const PAUSE: Duration = Duration::from_millis(100);
+use crate::backpressure::{BESIDE_LIVE_CHANGES, PAUSE};
 
 impl Run<'_> {
     /// Repairs these documents.
@@ -87,7 +80,7 @@ impl Run<'_> {
 
     async fn room(&self, stream_log: &dyn StreamLog<Change>) -> PortResult<()> {
         let begun = Instant::now();
-        while stream_log.backlog().await? > ROOM {
+        while stream_log.backlog().await? > BESIDE_LIVE_CHANGES {
             if begun.elapsed() > self.options.arrive {
                 return Err(stuck(
                     "stage 1 is full and not draining",

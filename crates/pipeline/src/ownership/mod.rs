@@ -15,12 +15,13 @@
 mod plan;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 pub use plan::{Ownership, Registration, Serves, ownership, registration};
 use tidewheel_core::error::{ErrorClass, PortError};
 use tidewheel_core::installation::{CollectionMark, Installation};
 use tidewheel_core::ports::{Ownable, PortResult, Registry};
+use tidewheel_core::time::now_ms;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -98,7 +99,7 @@ impl Guard {
             }
             Registration::Register => {
                 let source = self.serves.source.clone().unwrap_or_default();
-                let new = Installation::new(source, now());
+                let new = Installation::new(source, now_ms() / 1_000);
                 // Another producer may have registered first.
                 let registered = self.registry.register(&new).await?;
                 if let Registration::Refuse(error) = registration(Some(&registered), None, &self.serves) {
@@ -178,9 +179,4 @@ impl Guard {
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Seconds since the Unix epoch.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }

@@ -44,7 +44,6 @@ mod split;
 mod traced;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use async_trait::async_trait;
 pub use blank::{Blank, LeftOut};
@@ -61,6 +60,7 @@ use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug_span, info};
 
+use crate::backpressure::Room;
 use crate::consumer::{Consumer, Work};
 use crate::health::Health;
 use crate::isolate::Successes;
@@ -159,8 +159,7 @@ impl Processor {
             on_dead_letter: self.options.on_dead_letter,
             successes: Successes::default(),
             handed_over: Successes::default(),
-            high_water: self.options.high_water,
-            since_look: AtomicU64::new(0),
+            room: Room::new("stage 2", "the upserters", self.options.high_water),
             tracer: self.tracer,
             retry: retry.clone(),
         };
@@ -189,9 +188,8 @@ struct Worker {
     successes: Successes,
     /// Successful handovers to stage 2.
     handed_over: Successes,
-    high_water: u64,
-    /// Records handed over since the backlog of stage 2 was last read.
-    since_look: AtomicU64,
+    /// Room in stage 2.
+    room: Room,
     tracer: Option<Tracer>,
     retry: RetryPolicy,
 }

@@ -1,26 +1,18 @@
 //! Handover to stage 2 and parking in the dead-letter queue.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{DeadLetter, EntryId};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::plan::{Handful, Plan, Record, handfuls};
 use super::{NAME, Worker};
+use crate::backpressure::PAUSE;
 use crate::isolate::{Attempt, Isolation, Probe, Sifted};
-use crate::metric;
-use crate::parking::{Parked, deletion_at, park};
+use crate::parking::{self, Parked, deletion_at, park};
 use crate::retry::RetryError;
 use crate::spans::BatchSpans;
-
-/// Maximum number of records between two reads of the backlog of stage 2.
-const LOOK_EVERY: u64 = 1_000;
-
-/// How often a waiting processor polls.
-const PAUSE: Duration = Duration::from_millis(200);
 
 impl Worker {
     /// Hands over embedded documents and the other changes of the plan, then parks its dead letters, and records for
@@ -138,42 +130,18 @@ impl Worker {
     }
 
     async fn park(&self, letters: Vec<DeadLetter>, spans: &mut Option<BatchSpans>) -> Result<(), RetryError> {
-        if letters.is_empty() {
-            return Ok(());
-        }
-        for letter in &letters {
-            warn!(entry = letter.id.0, "parked: {}", letter.reason);
-        }
-        self.retry.call("park entries", || self.queue.park(&letters)).await?;
-        metric::parked(NAME, letters.len());
-        if let Some(spans) = spans {
-            spans.park(&letters);
-        }
-        Ok(())
+        parking::send(NAME, letters, &*self.queue, &self.retry, spans.as_mut()).await
     }
 
     /// Waits while stage 2 is above its high-water mark. Entries in flight stay pending with this processor meanwhile.
     async fn wait_for_room(&self, records: u64) -> Result<(), RetryError> {
-        let every = LOOK_EVERY.min(self.high_water / 4);
-        if self.since_look.fetch_add(records, Ordering::Relaxed) + records < every {
+        if !self.room.is_due(records) {
             return Ok(());
         }
-        let mut waited = false;
-        loop {
-            let backlog = self.retry.wait_for("read the backlog of stage 2", || self.handover.backlog()).await?;
-            if backlog < self.high_water {
-                break;
-            }
-            if !waited {
-                info!(backlog, high_water = self.high_water, "stage 2 is full; waiting for the upserters");
-                waited = true;
-            }
+        let backlog = || self.retry.wait_for("read the backlog of stage 2", || self.handover.backlog());
+        while self.room.is_full(backlog().await?) {
             self.retry.pause(PAUSE).await?;
         }
-        if waited {
-            info!("stage 2 has room again");
-        }
-        self.since_look.store(0, Ordering::Relaxed);
         Ok(())
     }
 }

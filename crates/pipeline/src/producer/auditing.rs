@@ -11,12 +11,12 @@ use std::time::Duration;
 use metrics::gauge;
 use tidewheel_core::metric;
 use tidewheel_core::ports::PortResult;
+use tidewheel_core::time::now_seconds;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::ProducerPorts;
 use crate::audit::{AuditOptions, AuditPorts, Found, Kind, audit};
-use crate::metric::now_seconds;
 use crate::processor::LeftOut;
 
 /// The pause after each page of a thousand: a million documents take some minutes, at little load on the servers.

@@ -4,8 +4,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::metric;
 use tidewheel_core::ports::{Checkpoint, SnapshotState};
-
-use crate::metric::now_seconds;
+use tidewheel_core::time::now_seconds;
 
 /// Handles, created once per session.
 pub(super) struct ServiceMetrics {

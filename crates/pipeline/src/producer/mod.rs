@@ -50,7 +50,6 @@ pub(crate) use moves::present;
 use narrowing::Narrowings;
 pub use options::ProducerOptions;
 pub(crate) use plan::Position;
-pub(crate) use session::now_ms;
 use session::{Ended, Newest, Session};
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{CollectionRegistry, Index, Journal, Source, Tombstones};
@@ -59,7 +58,8 @@ use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::health::{FailureReport, Health};
+use crate::health::Health;
+use crate::retry::report_failure;
 use crate::service::ServiceError;
 
 /// The service's name in errors, spans and labels.
@@ -158,13 +158,7 @@ impl Producer {
                 Ended::Failed(error) if error.class == ErrorClass::Transient => {
                     metric::restarts("failed");
                     crate::metric::failed(NAME, &error, true);
-                    match self.health.fails(FOLLOW, &error.message) {
-                        FailureReport::First => warn!(hint = error.hint, "failed to {FOLLOW}, retrying: {error}"),
-                        FailureReport::Lasting(lasted, attempts) => {
-                            warn!(attempts, seconds = lasted.as_secs(), "still failing to {FOLLOW}: {error}");
-                        }
-                        FailureReport::Not => debug!("still failing to {FOLLOW}: {error}"),
-                    }
+                    report_failure(&self.health, FOLLOW, &error);
                     backoff.next_delay(error.retry_after)
                 }
                 Ended::Failed(error) => break Err(ServiceError::new(NAME, error)),

@@ -3,13 +3,14 @@
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tidewheel_core::error::PortError;
 use tidewheel_core::payload::{STAMP, version_of};
 use tidewheel_core::ports::{
     Appended, Checkpoint, Damage, Feed, FeedBatch, FeedError, Repair, ResumeToken, SnapshotState, StartAt,
 };
+use tidewheel_core::time::now_ms;
 use tidewheel_core::trace::Tracer;
 use tidewheel_core::version::ClusterTime;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
@@ -30,6 +31,7 @@ use super::snapshot::{Page, Snapshot};
 use super::writer::{Saving, Writer, report_parked};
 use super::{FOLLOW, POINTS, ProducerPorts};
 use crate::health::Health;
+use crate::retry::report_recovery;
 use crate::spans;
 
 /// How often the positions of both stages are read: bounds how soon damage is detected and how long a snapshot waits at
@@ -123,9 +125,7 @@ impl Session<'_> {
                     Ok(batch) => {
                         self.health.progresses();
                         let read_again = writer.follow(batch).await?;
-                        if let Some((lasted, attempts)) = self.health.works(FOLLOW) {
-                            info!(attempts, seconds = lasted.as_secs(), "able to {FOLLOW} again");
-                        }
+                        report_recovery(self.health, FOLLOW);
                         if read_again {
                             snapshot = self.snapshot(&writer, &keeper).await?;
                         }
@@ -420,9 +420,4 @@ fn every(period: Duration) -> Interval {
     let mut interval = interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
-}
-
-/// Milliseconds since the Unix epoch by this machine's clock.
-pub(crate) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -6,13 +6,14 @@ use std::time::Duration;
 use tidewheel_core::error::{ErrorClass, PortError};
 use tidewheel_core::ports::{Appended, Checkpoint, FeedBatch, Parked, PortResult, Repair};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::admission::parkings;
 use super::metric::ServiceMetrics;
 use super::narrowing::{Next, Place};
 use super::plan::Step;
 use super::session::{Ended, Session};
+use crate::backpressure::{PAUSE, Room};
 use crate::spans;
 
 /// How often an idle feed's token is saved, if it has advanced. Often enough for a quick resume, for detecting a wiped
@@ -20,26 +21,20 @@ use crate::spans;
 /// nothing.
 const IDLE_SAVE: Duration = Duration::from_millis(500);
 
-/// How often a paused producer polls whether stage 1 has drained.
-const PAUSE: Duration = Duration::from_millis(200);
-
-/// Number of appended entries after which the backlog of stage 1 is read again. With pages and batches of up to 1,000
-/// entries the high-water mark is exceeded by at most two of them.
-const LOOK_EVERY: u64 = 1_000;
-
 pub(super) struct Writer<'a> {
     session: &'a Session<'a>,
     /// The checkpoint that this session saved last.
     pub(super) checkpoint: Checkpoint,
-    /// Entries appended since the backlog of stage 1 was last read.
-    since_look: u64,
+    /// Room in stage 1.
+    room: Room,
     saved_at: Instant,
     metrics: ServiceMetrics,
 }
 
 impl<'a> Writer<'a> {
     pub(super) fn new(session: &'a Session<'a>, checkpoint: Checkpoint) -> Self {
-        Self { session, checkpoint, since_look: 0, saved_at: Instant::now(), metrics: ServiceMetrics::new() }
+        let room = Room::new("stage 1", "the processors", session.options.high_water);
+        Self { session, checkpoint, room, saved_at: Instant::now(), metrics: ServiceMetrics::new() }
     }
 
     /// Appends a batch of the feed; returns whether a new snapshot starts with it.
@@ -55,7 +50,7 @@ impl<'a> Writer<'a> {
     }
 
     pub(super) async fn append(&mut self, step: Step) -> Result<(), Ended> {
-        self.wait_for_room().await?;
+        self.wait_for_room(step.changes.len()).await?;
         let place = Place::of(&self.checkpoint, &step.next);
         let saving = Saving { session: self.session, saved: Some(&self.checkpoint), place, repair: None };
         let (appended, step) = saving.save(step).await?;
@@ -81,41 +76,28 @@ impl<'a> Writer<'a> {
         self.session.progressed.store(true, Ordering::Relaxed);
         self.metrics.appended(&step.changes, &step.next);
         self.session.health.progresses();
-        self.since_look += step.changes.len() as u64;
         self.checkpoint = step.next;
         self.saved_at = Instant::now();
         Ok(())
     }
 
     /// Waits while stage 1 is above its high-water mark.
-    async fn wait_for_room(&mut self) -> Result<(), Ended> {
-        if self.since_look < LOOK_EVERY {
+    async fn wait_for_room(&mut self, entries: usize) -> Result<(), Ended> {
+        if !self.room.is_due(entries as u64) {
             return Ok(());
         }
-        let (session, high_water) = (self.session, self.session.options.high_water);
-        let mut paused = None;
-        loop {
-            let backlog = session.ports.journal.backlog().await?;
-            if backlog < high_water {
-                break;
-            }
-            if paused.is_none() {
-                info!(backlog, high_water, "stage 1 is full; waiting for the processors");
-                self.metrics.paused.set(1.0);
-            }
-            let begun = paused.get_or_insert_with(Instant::now);
-            if begun.elapsed() > session.options.lease / 3 {
+        let session = self.session;
+        let mut renewed = Instant::now();
+        while self.room.is_full(session.ports.journal.backlog().await?) {
+            self.metrics.paused.set(1.0);
+            if renewed.elapsed() > session.options.lease / 3 {
                 // Keep the lease during a long pause.
                 session.renew().await?;
-                *begun = Instant::now();
+                renewed = Instant::now();
             }
             session.pause(PAUSE).await?;
         }
-        if paused.is_some() {
-            info!("stage 1 has room again");
-            self.metrics.paused.set(0.0);
-        }
-        self.since_look = 0;
+        self.metrics.paused.set(0.0);
         Ok(())
     }
 }

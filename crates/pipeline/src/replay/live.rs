@@ -11,15 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::pages::Entries;
 use super::{Pages, Progress, Report};
+use crate::backpressure::{BESIDE_LIVE_CHANGES, PAUSE};
 use crate::health::Health;
 use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;
-
-/// Number of unacknowledged entries in its stage above which a replay waits.
-const ROOM: u64 = 2_000;
-
-/// How often a waiting replay polls.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// The delay before a failed read is retried.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -89,7 +84,7 @@ async fn persist<T>(retry: &RetryPolicy, mut read: impl AsyncFnMut() -> PortResu
 }
 
 async fn wait_for_room<T>(stream_log: &dyn StreamLog<T>, retry: &RetryPolicy) -> Result<(), RetryError> {
-    while retry.call("read the backlog of the stage", || stream_log.backlog()).await? > ROOM {
+    while retry.call("read the backlog of the stage", || stream_log.backlog()).await? > BESIDE_LIVE_CHANGES {
         retry.pause(PAUSE).await?;
     }
     if retry.shutdown.is_cancelled() { Err(RetryError::Shutdown) } else { Ok(()) }

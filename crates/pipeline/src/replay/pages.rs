@@ -10,6 +10,7 @@ use tidewheel_core::key;
 use tidewheel_core::ports::{
     EntryId, Extent, Feed, FeedError, PortResult, Scan, Source, SourceRow, StartAt, StreamLog,
 };
+use tidewheel_core::time::now_ms;
 use tidewheel_core::version::{ClusterTime, Version};
 
 use super::{Marked, Progress};
@@ -172,7 +173,7 @@ impl From {
                         key: row.key,
                         id: row.id,
                         version: *version,
-                        committed_at: producer::now_ms(),
+                        committed_at: now_ms(),
                     })
                 };
                 let changes: Vec<Change> = rows.into_iter().filter_map(change).collect();

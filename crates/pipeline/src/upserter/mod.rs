@@ -56,9 +56,8 @@ use crate::consumer::{Consumer, Work};
 use crate::health::Health;
 use crate::isolate::Suspect;
 use crate::metric::{self, Commits};
-use crate::newest::letter;
 use crate::offload::offload;
-use crate::parking::{OnDeadLetter, park};
+use crate::parking::{self, OnDeadLetter, letter, park};
 use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;
 
@@ -273,17 +272,8 @@ impl Worker {
                 traced.spans.end(&done);
             }
         }
-        if !letters.is_empty() {
-            for letter in &letters {
-                warn!(entry = letter.id.0, "parked: {}", letter.reason);
-            }
-            self.retry.call("park entries", || self.queue.park(&letters)).await?;
-            metric::parked(NAME, letters.len());
-            if let Some(traced) = traced {
-                traced.spans.park(&letters);
-            }
-        }
-        Ok(())
+        let spans = traced.as_mut().map(|traced| &mut traced.spans);
+        parking::send(NAME, letters, &*self.queue, &self.retry, spans).await
     }
 }
 

@@ -111,12 +111,8 @@ pub(super) fn port_error(doing: &str, error: &Error) -> PortError {
         Failure::NoServer(servers) => format!("failed to {doing}: {}", no_server(servers)),
         _ => format!("failed to {doing}: {}", error.kind),
     };
-    let failure = match class {
-        ErrorClass::Transient => PortError::transient(message),
-        ErrorClass::Poison => PortError::poison(message),
-        ErrorClass::Fatal => PortError::fatal(message),
-    };
-    PortError { hint: hint.map(str::to_owned), ..failure }.because(SERVER, cause(error))
+    let failure = PortError::new(class, message).because(SERVER, cause(error)).with_source(error.clone());
+    PortError { hint: hint.map(str::to_owned), ..failure }
 }
 
 /// The error of each server, without the driver's topology description, which is ten times as long.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tidewheel_core::error::{Cause, PortError, Server};
+use tidewheel_core::error::{Cause, PortError, Server, and_causes};
 use tonic::{Code, Status};
 
 use super::redirect::REDIRECTS;
@@ -39,7 +39,7 @@ pub(super) fn already_exists(status: &Status) -> bool {
 
 /// Classifies a call that failed in Qdrant or on the way to it.
 pub(super) fn classify(call: Call<'_>, status: &Status) -> PortError {
-    failure(call, status).because(SERVER, cause(status))
+    failure(call, status).because(SERVER, cause(status)).with_source(status.clone())
 }
 
 /// The cause label for metrics.
@@ -79,7 +79,9 @@ fn is_of_another_shape(status: &Status) -> bool {
 fn failure(call: Call<'_>, status: &Status) -> PortError {
     let Call { what, collection, url } = call;
     let cause = if status.message().is_empty() { status.code().description() } else { status.message() };
-    let message = format!("failed to {what} (Qdrant collection {collection:?} at {url}): {cause}{}", causes(status));
+    // The own message of a transport error is only "transport error".
+    let cause = and_causes(cause.to_owned(), status);
+    let message = format!("failed to {what} (Qdrant collection {collection:?} at {url}): {cause}");
     match status.code() {
         Code::InvalidArgument | Code::OutOfRange => rejected(message, status),
         Code::Unauthenticated | Code::PermissionDenied => PortError::fatal(message)
@@ -118,21 +120,6 @@ fn rejected(message: String, status: &Status) -> PortError {
     } else {
         PortError::poison(message)
     }
-}
-
-/// The causes of a transport error, whose own message is only "transport error".
-fn causes(status: &Status) -> String {
-    let mut text = String::new();
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        let part = error.to_string();
-        if !status.message().contains(&part) && !text.ends_with(&part) {
-            text.push_str(": ");
-            text.push_str(&part);
-        }
-        source = error.source();
-    }
-    text
 }
 
 fn retry_after(status: &Status) -> Option<Duration> {

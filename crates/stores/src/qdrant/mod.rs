@@ -52,6 +52,7 @@ use self::batch::{Limits, Part};
 pub use self::collection::CollectionFacts;
 use self::connection::Connection;
 use self::error::Call;
+pub use self::request::payload;
 
 /// Maximum points counted exactly: an exact count reads all of them.
 const COUNTED: u64 = 100_000;

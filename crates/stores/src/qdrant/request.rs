@@ -96,7 +96,8 @@ pub(super) fn refresh(collection: &str, parts: &[Part<'_>]) -> UpdateBatchPoints
     }
 }
 
-fn payload(document: &DocumentPoints, point: &Point) -> HashMap<String, Value> {
+/// The payload of one of a document's points.
+pub fn payload(document: &DocumentPoints, point: &Point) -> HashMap<String, Value> {
     let mut payload = value::to_payload(document.fields_of(point));
     payload.extend(value::to_payload(&point.payload));
     payload

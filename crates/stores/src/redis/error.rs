@@ -56,12 +56,7 @@ pub(super) fn port_error(doing: impl std::fmt::Display, address: &str, error: &R
     let untrusted = cause.starts_with("invalid peer certificate");
     let hint = hint.or(untrusted.then_some("if Redis uses a private CA, set redis.ca_file to its certificate"));
     let message = message(doing, address, cause);
-    let error = match class {
-        ErrorClass::Transient => PortError::transient(message),
-        ErrorClass::Poison => PortError::poison(message),
-        ErrorClass::Fatal => PortError::fatal(message),
-    };
-    let error = error.because(SERVER, of);
+    let error = PortError::new(class, message).because(SERVER, of).with_source(error.clone());
     match hint {
         Some(hint) => error.with_hint(hint),
         None => error,

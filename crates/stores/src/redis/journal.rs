@@ -4,7 +4,7 @@
 //! one. If the reply is lost, the same script is sent once more: it reports `saved` if the new checkpoint is stored, or
 //! appends now. A delayed request that arrives late finds another checkpoint and does nothing.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{Cmd, Value};
@@ -13,6 +13,7 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{
     Appended, Checkpoint, Damage, EntryId, Journal, Parked, PortResult, Position, Positions, Repair,
 };
+use tidewheel_core::time::now_ms;
 
 use super::error::is_ambiguous;
 use super::keys::{
@@ -197,7 +198,7 @@ fn positions(answer: Value) -> Result<Positions, reply::Unexpected> {
 
 fn append(mode: &str, expected: Option<&Checkpoint>, changes: &[Change], parked: &[Parked], next: &Checkpoint) -> Cmd {
     let entries: Vec<Fields<'_>> = changes.iter().map(Record::encode).collect();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, milliseconds);
+    let now = now_ms();
     let letters: Vec<Fields<'_>> = parked.iter().map(|parked| encode_parked(parked, now)).collect();
     let fields = checkpoint::FIELDS.len();
     let (own, parked) = (size(&entries), size(&letters));

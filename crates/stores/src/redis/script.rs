@@ -4,17 +4,17 @@ use std::sync::LazyLock;
 
 use redis::Cmd;
 
-/// A script and its SHA-1 for EVALSHA.
+/// A script with the functions that it shares with others, and its SHA-1 for EVALSHA.
 pub(super) struct Script {
-    code: &'static str,
+    code: LazyLock<String, fn() -> String>,
     compiled: LazyLock<String, fn() -> String>,
 }
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal;)*) => {
+    ($($name:ident = $file:literal $(with $shared:literal)*;)*) => {
         $(pub(super) static $name: Script = Script {
-            code: include_str!($file),
-            compiled: LazyLock::new(|| redis::Script::new(include_str!($file)).get_hash().to_owned()),
+            code: LazyLock::new(|| linked(include_str!($file), &[$(include_str!($shared)),*])),
+            compiled: LazyLock::new(|| redis::Script::new($name.code()).get_hash().to_owned()),
         };)*
         /// Every script, for tests.
         #[cfg(test)]
@@ -23,38 +23,44 @@ macro_rules! scripts {
 }
 
 scripts! {
-    ADD = "lua/add.lua";
-    APPEND = "lua/append.lua";
+    ADD = "lua/add.lua" with "lua/shared_counts.lua";
+    APPEND = "lua/append.lua" with "lua/shared_ids.lua" with "lua/shared_counts.lua";
     CLAIM = "lua/claim.lua";
-    COLLECT = "lua/collect.lua";
+    COLLECT = "lua/collect.lua" with "lua/shared_versions.lua";
     COLLECTION = "lua/collection.lua";
     CONFIRM = "lua/confirm.lua";
     CREATE_GROUP = "lua/create_group.lua";
-    ENTRIES = "lua/entries.lua";
+    ENTRIES = "lua/entries.lua" with "lua/shared_ids.lua";
     EXTENT = "lua/extent.lua";
     FORGET_CONSUMERS = "lua/forget_consumers.lua";
-    HAND_OVER = "lua/hand_over.lua";
+    HAND_OVER = "lua/hand_over.lua" with "lua/shared_counts.lua";
     LEASE = "lua/lease.lua";
     LEAVE = "lua/leave.lua";
     PARK = "lua/park.lua";
-    POSITIONS = "lua/positions.lua";
-    RAISE = "lua/raise.lua";
+    POSITIONS = "lua/positions.lua" with "lua/shared_ids.lua";
+    RAISE = "lua/raise.lua" with "lua/shared_versions.lua";
     RANGE = "lua/range.lua";
-    READ = "lua/read.lua";
+    READ = "lua/read.lua" with "lua/shared_ids.lua";
     REDATE = "lua/redate.lua";
     REGISTER = "lua/register.lua";
     RELEASE = "lua/release.lua";
     REPLACE = "lua/replace.lua";
     REPORT = "lua/report.lua";
     REPORTS = "lua/reports.lua";
-    RETRY = "lua/retry.lua";
-    STAGE = "lua/stage.lua";
-    TRIM = "lua/trim.lua";
+    RETRY = "lua/retry.lua" with "lua/shared_versions.lua";
+    STAGE = "lua/stage.lua" with "lua/shared_ids.lua";
+    TRIM = "lua/trim.lua" with "lua/shared_ids.lua";
+}
+
+/// Inserts the shared functions after a script's first line, which declares its flags.
+fn linked(code: &str, shared: &[&str]) -> String {
+    let (flags, rest) = code.split_once('\n').unwrap_or((code, ""));
+    [&[flags, "\n"][..], shared, &[rest]].concat().concat()
 }
 
 impl Script {
-    pub(super) fn code(&self) -> &'static str {
-        self.code
+    pub(super) fn code(&self) -> &str {
+        &self.code
     }
 
     /// Returns the command that runs the script on these keys; the caller adds the arguments. Their number and total
@@ -72,6 +78,13 @@ impl Script {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shared_functions_follow_the_line_of_flags() {
+        let code = linked("#!lua flags=no-writes\nreturn newer(1, 2)\n", &["local function newer() end\n"]);
+        assert_eq!(code, "#!lua flags=no-writes\nlocal function newer() end\nreturn newer(1, 2)\n");
+        assert!(RAISE.code().contains("local function newer"));
+    }
 
     #[test]
     fn every_script_declares_its_behaviour_at_maxmemory() {

@@ -12,6 +12,7 @@ use serde::Serialize;
 use tidewheel_ops::Probe;
 use tidewheel_ops::overview::{Overview, Problem, Severity, Stage, SyncState, SyncVerdict};
 use tidewheel_ops::text::{estimate, thousands};
+use tidewheel_core::time::Civil;
 
 use crate::cli::{MonitorArgs, Output};
 use crate::commands::status::with_rates;
@@ -150,6 +151,6 @@ fn text(overview: &Overview, changes: &Changes) -> String {
 
 /// The time of day in UTC.
 fn clock(at_ms: u64) -> String {
-    let seconds = at_ms / 1000 % 86_400;
-    format!("{:02}:{:02}:{:02}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    let Civil { hour, minute, second, .. } = Civil::of(i64::try_from(at_ms).unwrap_or(i64::MAX));
+    format!("{hour:02}:{minute:02}:{second:02}Z")
 }

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tidewheel_local::provision::Provisioner;
-use tidewheel_local::silent;
+use tidewheel_testkit::programs;
 
 use crate::clients::http;
 use crate::world::{free_port, repository};
@@ -61,7 +60,7 @@ pub struct Prometheus {
 impl Prometheus {
     /// Starts a server that scrapes these addresses. `change` further modifies the rules.
     pub async fn start(targets: &[String], change: impl Fn(String) -> String) -> Self {
-        let program = Provisioner::new(silent()).unwrap().prometheus().await.unwrap();
+        let program = programs::prometheus().await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("alerts.yml"), change(fast(&rules()))).unwrap();
         let config = format!(
@@ -133,7 +132,7 @@ impl Drop for Prometheus {
 
 /// Returns the findings of `promtool check metrics`; empty if there are none.
 pub async fn lint(metrics: &str) -> String {
-    let program = Provisioner::new(silent()).unwrap().promtool().await.unwrap();
+    let program = programs::promtool().await.unwrap();
     let mut command = Command::new(&program.path);
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut promtool = command.spawn().unwrap();

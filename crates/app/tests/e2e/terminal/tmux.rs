@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tidewheel_local::provision::{Program, Provisioner};
-use tidewheel_local::silent;
+use tidewheel_local::provision::Program;
+use tidewheel_testkit::programs;
 
 use super::super::world::{BINARY, World};
 
@@ -25,7 +25,7 @@ impl Terminal {
     /// Runs `tidewheel` with these arguments in a terminal of this size. Afterwards the terminal shows `ended` with the
     /// exit code, and the terminal modes.
     pub(super) async fn run(world: &World, (width, height): (u16, u16), environment: &str, arguments: &str) -> Self {
-        let tmux = Provisioner::new(silent()).expect("a cache directory").tmux().await.expect("tmux");
+        let tmux = programs::tmux().await.expect("tmux");
         let terminal = Self { tmux, dir: tempfile::tempdir().expect("a temporary directory") };
         let settings = world.settings();
         let directory = settings.parent().expect("a parent directory");

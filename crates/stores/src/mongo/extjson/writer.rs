@@ -5,6 +5,7 @@ use std::io::Write as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bson::Decimal128;
+use tidewheel_core::time::Civil;
 
 use super::reader::{Elements, Kind, length, string, terminated};
 use super::{Form, Malformed};
@@ -217,11 +218,8 @@ fn date(out: &mut Vec<u8>, millis: i64, form: Form) {
         append(out, format_args!(r#"{{"$date":{{"$numberLong":"{millis}"}}}}"#));
         return;
     }
-    let (year, month, day) = civil(millis / 86_400_000);
-    let seconds = millis / 1_000 % 86_400;
-    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let Civil { year, month, day, hour, minute, second, millis: fraction } = Civil::of(millis);
     append(out, format_args!(r#"{{"$date":"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"#));
-    let fraction = millis % 1_000;
     if fraction != 0 {
         let digits = [b'0' + (fraction / 100) as u8, b'0' + (fraction / 10 % 10) as u8, b'0' + (fraction % 10) as u8];
         let used = 3 - digits.iter().rev().take_while(|digit| **digit == b'0').count();
@@ -229,21 +227,4 @@ fn date(out: &mut Vec<u8>, millis: i64, form: Form) {
         out.extend_from_slice(&digits[..used]);
     }
     out.extend_from_slice(br#"Z"}"#);
-}
-
-/// Year, month and day of a non-negative day number since 1970-01-01.
-///
-/// After Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": years begin in March, so that the leap day is
-/// the last of its year, and repeat every 400.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day)
 }

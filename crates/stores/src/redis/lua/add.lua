@@ -11,16 +11,5 @@ while at <= #ARGV do
   last = redis.call('XADD', KEYS[1], '*', unpack(ARGV, at + 1, at + values))
   at, added = at + 1 + values, added + 1
 end
-if added > 0 then
-  redis.call('HINCRBY', KEYS[2], name, added)
-  redis.call('HSET', KEYS[2], name .. '_last', last)
-  for _, size in ipairs({ 8192, 32768, 131072 }) do
-    local field = name .. '_over_' .. size
-    if largest > size then
-      redis.call('HSET', KEYS[2], field, last)
-    else
-      redis.call('HSETNX', KEYS[2], field, last)
-    end
-  end
-end
+count_appended(KEYS[2], name, added, last, largest)
 return redis.status_reply('OK')

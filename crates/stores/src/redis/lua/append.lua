@@ -52,26 +52,12 @@ while at <= #ARGV do
   end
   at = at + 1 + values
 end
-if added > 0 then
-  redis.call('HINCRBY', counts, 'raw', added)
-  redis.call('HSET', counts, 'raw_last', last)
-  for _, size in ipairs({ 8192, 32768, 131072 }) do
-    local field = 'raw_over_' .. size
-    if largest > size then
-      redis.call('HSET', counts, field, last)
-    else
-      redis.call('HSETNX', counts, field, last)
-    end
-  end
-end
+count_appended(counts, 'raw', added, last, largest)
 
 if mode ~= 'append' then
   for name, key in pairs({ raw = stream, embedded = KEYS[6] }) do
     local facts = { ['entries-added'] = 0, length = 0 }
-    if redis.call('EXISTS', key) == 1 then
-      local info = redis.call('XINFO', 'STREAM', key)
-      for i = 1, #info, 2 do facts[info[i]] = info[i + 1] end
-    end
+    if redis.call('EXISTS', key) == 1 then facts = named(redis.call('XINFO', 'STREAM', key)) end
     redis.call('HSET', counts, name, facts['entries-added'], name .. '_removed', facts['entries-added'] - facts.length)
     local newest = facts.length > 0 and redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
     redis.call('HSET', counts, name .. '_last', newest and newest[1] or '0-0')

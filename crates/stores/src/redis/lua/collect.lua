@@ -38,14 +38,6 @@ if cursor then
   return { 0, 1 }
 end
 
-local function newer(a, b)
-  local left, right = string.gmatch(a, '%d+'), string.gmatch(b, '%d+')
-  for _ = 1, 5 do
-    local x, y = tonumber(left() or 0), tonumber(right() or 0)
-    if x ~= y then return x > y end
-  end
-  return false
-end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local last = math.min(now - tonumber(ARGV[1]), settled) - 1

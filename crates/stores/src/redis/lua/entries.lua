@@ -14,26 +14,16 @@ for i = 4, #ARGV, 2 do
   documents[ARGV[i] .. '\0' .. ARGV[i + 1]] = true
   namespaces[ARGV[i]] = true
 end
-local function parse(id)
-  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  return tonumber(ms), tonumber(seq)
-end
 local delivered
 if group ~= '' then
-  for _, facts in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    local named = {}
-    for i = 1, #facts, 2 do named[facts[i]] = facts[i + 1] end
-    if named.name == group then delivered = named['last-delivered-id'] end
-  end
+  local facts = group_of(stream, group)
+  delivered = facts and facts['last-delivered-id']
 end
 local function state(id)
   if not delivered then return { 'waiting', '', 0, 0 } end
   local pending = redis.call('XPENDING', stream, group, id, id, 1)[1]
   if pending then return { 'pending', pending[2], pending[3], pending[4] } end
-  local ms, seq = parse(id)
-  local last_ms, last_seq = parse(delivered)
-  local unread = ms > last_ms or (ms == last_ms and seq > last_seq)
-  return { unread and 'waiting' or 'confirmed', '', 0, 0 }
+  return { before(delivered, id) and 'waiting' or 'confirmed', '', 0, 0 }
 end
 local found, from, looked, held, ended = {}, ARGV[2], 0, 0, 0
 while looked < tonumber(ARGV[3]) and held < 8388608 do

@@ -22,18 +22,7 @@ while at <= #ARGV do
   last = redis.call('XADD', KEYS[2], '*', unpack(ARGV, at + 1, at + values))
   at, added = at + 1 + values, added + 1
 end
-if added > 0 then
-  redis.call('HINCRBY', KEYS[3], 'embedded', added)
-  redis.call('HSET', KEYS[3], 'embedded_last', last)
-  for _, size in ipairs({ 8192, 32768, 131072 }) do
-    local field = 'embedded_over_' .. size
-    if largest > size then
-      redis.call('HSET', KEYS[3], field, last)
-    else
-      redis.call('HSETNX', KEYS[3], field, last)
-    end
-  end
-end
+count_appended(KEYS[3], 'embedded', added, last, largest)
 -- In slices, because unpack puts all its values on Lua's stack, which holds about 8,000.
 for first = 4, 3 + count, 1000 do
   redis.call('XACK', KEYS[1], group, unpack(ARGV, first, math.min(first + 999, 3 + count)))

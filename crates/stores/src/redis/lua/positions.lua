@@ -6,21 +6,6 @@
 -- ARGV: group of stage 1, group of stage 2
 -- Returns for each stage: last generated id, the first id that an unacknowledged entry may have ('' if none), its
 -- damage ('' if none); then the recorded damage ('' if none), and the time in milliseconds.
-local function named(facts)
-  local result = {}
-  for i = 1, #facts, 2 do result[facts[i]] = facts[i + 1] end
-  return result
-end
-local function parse(id)
-  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  return tonumber(ms), tonumber(seq)
-end
-local function before(a, b)
-  local a_ms, a_seq = parse(a)
-  local b_ms, b_seq = parse(b)
-  return a_ms < b_ms or (a_ms == b_ms and a_seq < b_seq)
-end
-
 local answer = {}
 for i, name in ipairs({ 'raw', 'embedded' }) do
   local stream, wanted = KEYS[i], ARGV[i]
@@ -46,13 +31,7 @@ for i, name in ipairs({ 'raw', 'embedded' }) do
     end
     last = newest
   end
-  local group
-  if redis.call('EXISTS', stream) == 1 then
-    for _, facts in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-      local candidate = named(facts)
-      if candidate.name == wanted then group = candidate end
-    end
-  end
+  local group = redis.call('EXISTS', stream) == 1 and group_of(stream, wanted)
   if group and group.pending > 0 then
     waiting = redis.call('XPENDING', stream, wanted)[2]
   elseif length > 0 and not group then

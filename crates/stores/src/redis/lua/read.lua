@@ -8,28 +8,18 @@
 local stream, group, most, bytes = KEYS[1], ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
 local delivered
 if redis.call('EXISTS', stream) == 1 then
-  for _, facts in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    local named = {}
-    for i = 1, #facts, 2 do named[facts[i]] = facts[i + 1] end
-    if named.name == group then delivered = named['last-delivered-id'] end
-  end
+  local facts = group_of(stream, group)
+  delivered = facts and facts['last-delivered-id']
 end
 if not delivered then
   redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
   delivered = '0-0'
 end
 
-local function parse(id)
-  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  return tonumber(ms), tonumber(seq)
-end
-local delivered_ms, delivered_seq = parse(delivered)
 -- Whether an entry larger than this may be unread. A missing record means that an older release appended the entries.
 local function unread(size)
   local id = redis.call('HGET', KEYS[2], ARGV[5] .. '_over_' .. size)
-  if not id then return true end
-  local ms, seq = parse(id)
-  return ms > delivered_ms or (ms == delivered_ms and seq > delivered_seq)
+  return not id or before(delivered, id)
 end
 for _, size in ipairs({ 8192, 32768, 131072 }) do
   if not unread(size) then return math.max(1, math.min(most, math.floor(bytes / size))) end

@@ -7,14 +7,6 @@
 -- ARGV: the stage's field in counts; seconds for which the retry is remembered; count of names and values that describe
 --       the dead letter instead of its entry; approximate bytes; ids
 -- Returns how many of these dead letters it has handled, how many it has moved, and the ids of those that are outdated.
-local function older(a, b)
-  local left, right = string.gmatch(a, '%d+'), string.gmatch(b, '%d+')
-  for _ = 1, 5 do
-    local x, y = tonumber(left() or 0), tonumber(right() or 0)
-    if x ~= y then return x < y end
-  end
-  return false
-end
 local name, about, bytes = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
 local forgotten = redis.call('HGET', KEYS[5], 'forgotten')
 local time = redis.call('TIME')
@@ -31,7 +23,7 @@ for i = 5, #ARGV do
       if fields[j] == 'operation' then writes = fields[j + 1] ~= 'delete' and fields[j + 1] ~= 'drop' end
     end
     held = held + size
-    if forgotten and version and writes and older(version, forgotten) then
+    if forgotten and version and writes and newer(forgotten, version) then
       outdated[#outdated + 1] = ARGV[i]
     else
       -- First, so that the mark is never missing.

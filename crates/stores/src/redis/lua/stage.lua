@@ -13,20 +13,6 @@ local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local answer = { redis.call('XLEN', stream), redis.call('XLEN', KEYS[2]), now, 0, 0, -1, '', '', 0, '', '' }
 if redis.call('EXISTS', stream) == 0 then return answer end
 
-local function named(facts)
-  local result = {}
-  for i = 1, #facts, 2 do result[facts[i]] = facts[i + 1] end
-  return result
-end
-local function parse(id)
-  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  return tonumber(ms), tonumber(seq)
-end
-local function before(a, b)
-  local a_ms, a_seq = parse(a)
-  local b_ms, b_seq = parse(b)
-  return a_ms < b_ms or (a_ms == b_ms and a_seq < b_seq)
-end
 local counts = redis.call('HMGET', KEYS[3], name, name .. '_last')
 if not (counts[1] and counts[2]) then
   -- An older release has appended all entries so far.
@@ -34,11 +20,7 @@ if not (counts[1] and counts[2]) then
   counts = { info['entries-added'], info['last-generated-id'] }
 end
 answer[8], answer[9] = answer[1] > 0 and counts[2] or '', tonumber(counts[1])
-local group
-for _, facts in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-  local candidate = named(facts)
-  if candidate.name == wanted then group = candidate end
-end
+local group = group_of(stream, wanted)
 local delivered = group and group['last-delivered-id'] or '0-0'
 answer[10] = delivered
 local function first_unread()

@@ -10,38 +10,33 @@ local stream = KEYS[1]
 local keep_age, keep_entries, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 if redis.call('EXISTS', stream) == 0 then return { 0, 0 } end
 
-local function parse(id)
-  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  return { tonumber(ms), tonumber(seq) }
-end
-local function before(a, b) return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2]) end
+-- Ids as pairs, for arithmetic.
+local function pair(id) return { parse(id) } end
+local function precedes(a, b) return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2]) end
 local function text(id) return string.format('%.0f-%.0f', id[1], id[2]) end
 
 -- The first id that some group has not read or not acknowledged. Without a group nothing is acknowledged.
 local floor
 for _, facts in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-  local group = {}
-  for i = 1, #facts, 2 do group[facts[i]] = facts[i + 1] end
+  local group = named(facts)
   local abandoned = false
   -- An abandoned replay must not retain entries forever.
   if string.sub(group.name, -7) == ':replay' then
     local idle = 3600000
     for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group.name)) do
-      for i = 1, #consumer, 2 do
-        if consumer[i] == 'idle' then idle = math.min(idle, consumer[i + 1]) end
-      end
+      idle = math.min(idle, named(consumer).idle)
     end
     abandoned = idle >= 3600000 and group.consumers > 0
     if abandoned then redis.call('XGROUP', 'DESTROY', stream, group.name) end
   end
   local first
   if not abandoned and group.pending > 0 then
-    first = parse(redis.call('XPENDING', stream, group.name)[2])
+    first = pair(redis.call('XPENDING', stream, group.name)[2])
   else
-    first = parse(group['last-delivered-id'])
+    first = pair(group['last-delivered-id'])
     first[2] = first[2] + 1
   end
-  if not abandoned and (not floor or before(first, floor)) then floor = first end
+  if not abandoned and (not floor or precedes(first, floor)) then floor = first end
 end
 if not floor then return { 0, 0 } end
 
@@ -52,7 +47,7 @@ local memory = redis.call('INFO', 'memory')
 local most = tonumber(string.match(memory, 'maxmemory:(%d+)') or 0)
 if most > 0 and tonumber(string.match(memory, 'used_memory:(%d+)')) > 0.75 * most then keep_age, keep_entries = 0, 0 end
 local old = { math.max(0, now - keep_age), 0 }
-if before(floor, old) then old = floor end
+if precedes(floor, old) then old = floor end
 -- Whole nodes first, because only that form supports LIMIT. Once no whole node is left, the rest is less than a node.
 local function trimmed(count)
   if count > 0 then redis.call('HINCRBY', KEYS[2], ARGV[5], count) end
@@ -75,11 +70,11 @@ while removed < limit and held < 8388608 do
   local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
   if not first then return { removed, 0 } end
   for i = 2, #first[2], 2 do held = held + #first[2][i] end
-  first = parse(first[1])
-  if not before(first, floor) then return { removed, 0 } end
+  first = pair(first[1])
+  if not precedes(first, floor) then return { removed, 0 } end
   -- Within one millisecond sequence numbers rise by one at least, so at most `excess` entries are below this id.
   local cut = { first[1], first[2] + math.min(excess, limit - removed) }
-  if before(floor, cut) then cut = floor end
+  if precedes(floor, cut) then cut = floor end
   local count = trimmed(redis.call('XTRIM', stream, 'MINID', text(cut)))
   removed, length = removed + count, length - count
 end

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
-use tidewheel_local::provision::Provisioner;
+use tidewheel_testkit::programs;
 
 #[tokio::test]
 async fn alert_rules_are_valid_and_pass_their_tests() {
-    let program = Provisioner::new(Arc::new(|_| {})).unwrap().promtool().await.unwrap();
+    let program = programs::promtool().await.unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/prometheus");
     let run = |arguments: &[&str], folder: &Path| {
         let output = Command::new(&program.path).args(arguments).current_dir(folder).output().unwrap();
