@@ -23,5 +23,5 @@ pub mod times;
 pub mod verify;
 pub mod wait;
 
-pub use probe::{Probe, probe};
+pub use probe::Probe;
 pub use stage_name::StageName;

@@ -70,12 +70,3 @@ impl<T: Serialize> Serialize for Probe<T> {
         }
     }
 }
-
-/// Waits for an answer up to `timeout`.
-pub async fn probe<T>(timeout: Duration, answer: impl Future<Output = PortResult<T>>) -> Probe<T> {
-    match tokio::time::timeout(timeout, answer).await {
-        Ok(Ok(answer)) => Probe::Known(answer),
-        Ok(Err(error)) => Probe::Unknown(error.message),
-        Err(_) => Probe::Unknown(format!("no answer within {} s", timeout.as_secs())),
-    }
-}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{EntryFinder, Letter, PortResult, Source, SourceInspector};
+use tidewheel_core::ports::{EntryFinder, PortResult, Source, SourceInspector};
 use tidewheel_core::stage::Stage;
 use tidewheel_pipeline::audit::{self, AuditOptions, AuditPorts, Difference, Found, Kind, Range, Report, Scope};
 use tidewheel_pipeline::processor::LeftOut;

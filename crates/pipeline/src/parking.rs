@@ -2,7 +2,7 @@
 
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{DeadLetter, EntryId, Queue};
+use tidewheel_core::ports::{DeadLetter, EntryId, Settlement};
 use tidewheel_core::version::Version;
 use tracing::warn;
 
@@ -58,10 +58,10 @@ pub(crate) fn letter(id: EntryId, error: &PortError) -> DeadLetter {
 }
 
 /// Moves these entries to the dead-letter queue of their stage, logs and counts them, and ends their spans.
-pub(crate) async fn send<T>(
+pub(crate) async fn send(
     service: &'static str,
     letters: Vec<DeadLetter>,
-    queue: &dyn Queue<T>,
+    queue: &dyn Settlement,
     retry: &RetryPolicy,
     spans: Option<&mut BatchSpans>,
 ) -> Result<(), RetryError> {

@@ -229,7 +229,7 @@ fn whole(letter: &LetterView) {
         printer::data(format_args!("{} {value}", styled(STRONG, format_args!("{name:<10}"))));
     };
     line("id", &format!("{} of {}", letter.id, letter.stage.title()));
-    line("entry", &format!("{} of {}", letter.entry, letter.stage.stage().stream));
+    line("entry", &format!("{} of {}", letter.entry, letter.stage.stage().name()));
     line("reason", &letter.reason);
     line(
         "parked",

@@ -2,10 +2,10 @@
 
 use metrics::{counter, gauge};
 use tidewheel_core::metric;
-use tidewheel_stores::redis::keys::{EMBEDDED, RAW};
-use tidewheel_ops::overview::{CODES, Overview, Stage};
+use tidewheel_core::stage::Stage;
+use tidewheel_ops::overview::{CODES, Overview, StageOverview};
 
-const STREAMS: [&str; 2] = [RAW, EMBEDDED];
+const STREAMS: [&str; 2] = [Stage::Raw.name(), Stage::Embedded.name()];
 
 /// Records an overview. Unknown values become NaN instead of keeping the last value.
 pub(crate) fn record(overview: &Overview) {
@@ -28,7 +28,7 @@ pub(crate) fn record(overview: &Overview) {
     }
 }
 
-fn record_stage(stream: &'static str, stage: Option<&Stage>) {
+fn record_stage(stream: &'static str, stage: Option<&StageOverview>) {
     let set = |name: &'static str, value: Option<f64>| gauge!(name, "stream" => stream).set(value.unwrap_or(f64::NAN));
     set(metric::STREAM_ENTRIES, stage.map(|stage| stage.status.length as f64));
     // Redis does not always know the lag; unknown must not appear as zero.

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use tidewheel_core::address;
 use tidewheel_core::ports::{
-    Embedder as EmbedderPort, EmbedderLoad, Index as _, Journal as _, PortResult, SnapshotState, SourceHistory,
+    Embedder as EmbedderPort, EmbedderLoad, IndexReader as _, Journal as _, PortResult, SnapshotState, SourceHistory,
     SourceInspector as _, StageInspector as _, StageStatus,
 };
-use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2};
+use tidewheel_core::stage::Stage;
+use tidewheel_ops::Probe;
 use tidewheel_ops::overview::rates::{Rate, Stall, eta, extrapolated};
 use tidewheel_ops::overview::{
-    Collection, Embedder, Overview, Redis, Service, Snapshot, Source, Stage, SyncState, SyncVerdict, Tokens,
+    Collection, Embedder, Overview, Redis, Service, Snapshot, Source, StageOverview, SyncState, SyncVerdict, Tokens,
 };
-use tidewheel_ops::{Probe, probe};
 use tidewheel_stores::mongo::MongoSource;
 use tidewheel_stores::qdrant::QdrantIndex;
 use tidewheel_stores::redis::RedisStore;
@@ -84,8 +84,8 @@ impl Looker {
     /// Takes an overview. Never fails: an unreachable server is reported as unknown.
     pub(crate) async fn look(&self) -> Overview {
         let (one, two, published, redis, place, mongo, collection, embedder) = tokio::join!(
-            Probe::within(self.timeout, self.stage(STAGE_1)),
-            Probe::within(self.timeout, self.stage(STAGE_2)),
+            Probe::within(self.timeout, self.stage(Stage::Raw)),
+            Probe::within(self.timeout, self.stage(Stage::Embedded)),
             Probe::within(self.timeout, self.reports()),
             Probe::within(self.timeout, self.redis()),
             Probe::within(self.timeout, self.place()),
@@ -151,7 +151,7 @@ impl Looker {
         self.redis.as_ref().map_err(Clone::clone)
     }
 
-    async fn stage(&self, stage: tidewheel_stores::redis::keys::Stage) -> PortResult<StageStatus> {
+    async fn stage(&self, stage: Stage) -> PortResult<StageStatus> {
         self.store()?.status(stage).await
     }
 
@@ -310,7 +310,7 @@ impl Memory {
 
 impl StageMemory {
     /// `idle` is the reported number of seconds without progress in any of its services.
-    fn look(&mut self, now: Instant, status: StageStatus, idle: Option<f64>) -> Stage {
+    fn look(&mut self, now: Instant, status: StageStatus, idle: Option<f64>) -> StageOverview {
         let backlog = status.lag.unwrap_or(status.length) + status.pending;
         let confirmed = status.appended.saturating_sub(backlog);
         let in_per_second = self.appended.look(now, status.appended as f64);
@@ -319,7 +319,7 @@ impl StageMemory {
         // Idling without a backlog is not a stall.
         let waiting = status.oldest_age_ms.map_or(0.0, |millis| millis as f64 / 1e3);
         let stalled_seconds = if backlog == 0 { 0.0 } else { stalled.max(idle.unwrap_or(0.0).min(waiting)) };
-        Stage {
+        StageOverview {
             backlog,
             in_per_second,
             out_per_second,

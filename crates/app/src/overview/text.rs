@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use tidewheel_ops::Probe;
 use tidewheel_ops::overview::rates::FAR_SECONDS;
-use tidewheel_ops::overview::{Collection, Embedder, Overview, Severity, Source, Stage, SyncState as State};
+use tidewheel_ops::overview::{Collection, Embedder, Overview, Severity, Source, StageOverview, SyncState as State};
 use tidewheel_ops::text::{duration, estimate, thousands};
 
 use crate::printer::{BAD, DIM, GOOD, STRONG, WARN, styled};
@@ -143,7 +143,7 @@ fn code(code: &str) -> String {
     format!(" {}", styled(DIM, format_args!("[{code}]")))
 }
 
-fn stage_line(stage: &Stage, width: usize) -> String {
+fn stage_line(stage: &StageOverview, width: usize) -> String {
     let status = &stage.status;
     let rate = |rate: Option<f64>| rate.map_or_else(|| "-".into(), |rate| format!("{rate:.0}"));
     let eta = match stage.eta_seconds {

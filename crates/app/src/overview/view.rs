@@ -8,7 +8,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Gauge, Paragraph, Sparkline, Wrap};
 use tidewheel_ops::Probe;
-use tidewheel_ops::overview::{Overview, Severity, Stage, SyncState as State};
+use tidewheel_ops::overview::{Overview, Severity, StageOverview, SyncState as State};
 use tidewheel_ops::text::{duration, outlook, thousands};
 use tidewheel_telemetry::escape;
 
@@ -193,7 +193,7 @@ fn problems(overview: &Overview, actions: bool, paint: Paint) -> Text<'static> {
 }
 
 /// A stage as a single line, for small terminals.
-fn stage_line(number: usize, probe: &Probe<Stage>, paint: Paint) -> Line<'static> {
+fn stage_line(number: usize, probe: &Probe<StageOverview>, paint: Paint) -> Line<'static> {
     let name = Span::styled(format!("stage {number}  "), STRONG);
     let Probe::Known(stage) = probe else { return Line::from(vec![name, Span::styled("unknown", paint.bad())]) };
     let style = if stage.backlog == 0 { paint.good() } else { paint.warn() };
@@ -208,7 +208,7 @@ fn stage_line(number: usize, probe: &Probe<Stage>, paint: Paint) -> Line<'static
 }
 
 /// A stage as a box: backlog as a share of its stream, rates, consumers, sparkline.
-fn stage(frame: &mut Frame<'_>, area: Rect, at: usize, probe: &Probe<Stage>, out: &[u64], paint: Paint) {
+fn stage(frame: &mut Frame<'_>, area: Rect, at: usize, probe: &Probe<StageOverview>, out: &[u64], paint: Paint) {
     let names = [" MongoDB → stage 1 → embedder ", " embedder → stage 2 → Qdrant "];
     let block = Block::bordered().title(names[at]);
     let inner = block.inner(area);

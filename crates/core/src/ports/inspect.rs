@@ -38,7 +38,7 @@ pub enum EntryState {
 }
 
 /// An entry without its vectors.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FoundEntry {
     /// The entry id.
     pub id: EntryId,
@@ -70,7 +70,7 @@ pub struct ParkedReason {
 }
 
 /// Result of a lookup in a stream.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FoundEntries {
     /// The entries, newest first.
     pub entries: Vec<FoundEntry>,

@@ -25,8 +25,8 @@ pub use index::{
     IndexedPoint, KnownVector, KnownVectors, Named, Point, Searcher, Stored, Tombstones, Written,
 };
 pub use inspect::{
-    EntryFinder, EntryState, FoundEntries, FoundEntry, HistoryWindow, IdReading, SourceHistory, SourceInspector,
-    StageInspector,
+    EntryFinder, EntryState, FoundEntries, FoundEntry, HistoryWindow, IdReading, ParkedReason, SourceHistory,
+    SourceInspector, StageInspector,
 };
 pub use journal::{Appended, Checkpoint, Damage, Journal, Parked, Position, Positions, Repair, SnapshotState};
 pub use ownership::{Ownable, Registry};

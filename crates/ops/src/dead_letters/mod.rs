@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tidewheel_core::ports::{DeadLetters, EntryId, Letter, PortResult, Retried};
+use tidewheel_core::time::now_ms;
 
 pub use self::reread::{RetryPorts, retry};
 use self::view::plain_id;
 pub use self::view::{EmbeddingView, LetterView, RecordView};
-use crate::{StageName, times};
+use crate::StageName;
 
 /// Dead letters per page: each can be as large as a document.
 const PAGE: usize = 50;
@@ -77,7 +78,7 @@ pub struct Listing {
 /// # Errors
 /// If the dead letters cannot be read.
 pub async fn list(letters: &dyn DeadLetters, filter: &Filter, limit: usize, whole: bool) -> PortResult<Listing> {
-    let now = times::now_ms();
+    let now = now_ms();
     let mut listing = Listing::default();
     for stage in filter.stages() {
         let (mut after, mut seen) = (EntryId::zero(), 0);
@@ -119,7 +120,7 @@ impl<'a> Pages<'a> {
     pub fn new(letters: &'a dyn DeadLetters, filter: &'a Filter) -> Self {
         let mut stages: Vec<StageName> = filter.stages().collect();
         stages.reverse();
-        Self { letters, filter, stages, place: None, now: times::now_ms() }
+        Self { letters, filter, stages, place: None, now: now_ms() }
     }
 
     /// The next page, of about 500 dead letters; empty at the end.

@@ -7,10 +7,11 @@ use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{DeadLetters, EntryId, Journal, PortResult, Registry, Source, StreamLog};
+use tidewheel_core::time::now_ms;
 use tidewheel_core::version::Version;
 
 use super::{LetterView, Outcome, RecordView, put_back};
-use crate::{StageName, times};
+use crate::StageName;
 
 /// Documents read at a time, which bounds memory.
 const AT_ONCE: usize = 20;
@@ -80,7 +81,7 @@ async fn reread(ports: &RetryPorts<'_>, source: &dyn Source, chosen: &[LetterVie
                     key: key.clone(),
                     id,
                     version,
-                    committed_at: times::now_ms(),
+                    committed_at: now_ms(),
                     document,
                 };
                 let sent = match rows.remove(key) {
@@ -199,7 +200,8 @@ mod tests {
     #[tokio::test]
     async fn retry_is_rejected_if_a_newer_release_has_written_the_keys() {
         let streams = FakeStreams::new();
-        let (letters, journal, stream_log) = (streams.dead_letters(), streams.journal(), streams.stream_log(Stage::Raw));
+        let (letters, journal, stream_log) =
+            (streams.dead_letters(), streams.journal(), streams.stream_log(Stage::Raw));
         stream_log.append(&[change(1)]).await.unwrap();
         let queue = streams.changes("a");
         let read = queue.read(1, Duration::ZERO).await.unwrap();
@@ -219,7 +221,8 @@ mod tests {
     #[tokio::test]
     async fn source_is_connected_only_for_documents_to_read_again() {
         let streams = FakeStreams::new();
-        let (letters, journal, stream_log) = (streams.dead_letters(), streams.journal(), streams.stream_log(Stage::Raw));
+        let (letters, journal, stream_log) =
+            (streams.dead_letters(), streams.journal(), streams.stream_log(Stage::Raw));
         let registry = FakeRegistry::default();
         let ports = RetryPorts { registry: &registry, letters: &letters, journal: &journal, stream_log: &stream_log };
         let unreachable = || async { Err(PortError::transient("unreachable")) };

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use self::facts::{ChangeFacts, Deletions, EntryFacts, IndexFacts, LetterFacts, Progress, SourceFacts, StageFacts};
 use self::report::{DocumentReport, Hop, Inspection};
 use self::verdict::{DocumentState, Facts, verdict};
-use crate::{Probe, StageName, probe, times};
+use crate::{Probe, StageName, times};
 
 /// Maximum time for a server to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,7 +49,7 @@ pub struct InspectPorts<'a> {
     /// The tombstones.
     pub tombstones: &'a dyn Tombstones,
     /// The index.
-    pub index: &'a dyn Index,
+    pub index: &'a dyn IndexReader,
 }
 
 /// A query for a document.

@@ -31,7 +31,7 @@ pub struct Overview {
     /// Problems, worst first.
     pub problems: Vec<Problem>,
     /// Stage 1 and stage 2.
-    pub stages: [Probe<Stage>; 2],
+    pub stages: [Probe<StageOverview>; 2],
     /// MongoDB and the position in it.
     pub source: Probe<Source>,
     /// Redis.
@@ -71,7 +71,7 @@ impl Overview {
 
 /// A stream with its consumer group.
 #[derive(Clone, Debug, Serialize)]
-pub struct Stage {
+pub struct StageOverview {
     /// Numbers from Redis.
     #[serde(flatten)]
     pub status: StageStatus,

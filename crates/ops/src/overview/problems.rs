@@ -1,10 +1,10 @@
 //! Derives problems and their remedies from the numbers. Pure.
 
 use serde::Serialize;
-use tidewheel_core::stage;
+use tidewheel_core::stage::Stage;
 
 use super::rates::FAR_SECONDS;
-use super::{Overview, Probe, Stage, Thresholds};
+use super::{Overview, Probe, StageOverview, Thresholds};
 use crate::text::{documents, duration, entries, none_of, outlook, thousands};
 
 /// Severity of a problem.
@@ -137,12 +137,12 @@ fn services(overview: &Overview, found: &mut Found) {
     }
 }
 
-fn of_stage(stage: &Stage, limit: u64, thresholds: &Thresholds, found: &mut Found) {
+fn of_stage(stage: &StageOverview, limit: u64, thresholds: &Thresholds, found: &mut Found) {
     let stream = stage.status.stream.as_str();
-    let (number, worker, code) = if stream == stage::Stage::Raw.name() {
+    let (number, worker, code) = if stream == Stage::Raw.name() {
         (1, "processor", "stage-1-behind")
     } else {
-        debug_assert_eq!(stream, stage::Stage::Embedded.name());
+        debug_assert_eq!(stream, Stage::Embedded.name());
         (2, "upserter", "stage-2-behind")
     };
     let waiting = entries(stage.backlog);
@@ -239,7 +239,7 @@ fn latency(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
         let (p95, objective) = (duration(latency.p95_seconds), duration(thresholds.latency.as_secs_f64()));
         let message = format!("p95 commit-to-searchable latency is {p95}; the objective is {objective}");
         let action = "check which stage has a backlog; latency recovers automatically after an outage";
-        found.add(Severity::Warning, "latency", stage::Stage::Embedded.name(), message, action);
+        found.add(Severity::Warning, "latency", Stage::Embedded.name(), message, action);
     }
 }
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tidewheel_core::ports::{ConsumerStatus, StageStatus};
-use tidewheel_core::stage;
+use tidewheel_core::stage::Stage;
 
 use super::{
-    Audit, Collection, Embedder, Latency, Overview, Probe, Redis, Service, Snapshot, Source, Stage, SyncState,
+    Audit, Collection, Embedder, Latency, Overview, Probe, Redis, Service, Snapshot, Source, StageOverview, SyncState,
     SyncVerdict, Thresholds, Tokens,
 };
 
@@ -25,7 +25,7 @@ pub fn thresholds() -> Thresholds {
 
 impl Overview {
     /// Modifies stage 1 or 2.
-    pub fn with_stage(mut self, number: usize, change: impl FnOnce(&mut Stage)) -> Self {
+    pub fn with_stage(mut self, number: usize, change: impl FnOnce(&mut StageOverview)) -> Self {
         if let Probe::Known(stage) = &mut self.stages[number - 1] {
             change(stage);
         }
@@ -33,8 +33,8 @@ impl Overview {
     }
 }
 
-fn stage(of: stage::Stage) -> Stage {
-    Stage {
+fn stage(of: Stage) -> StageOverview {
+    StageOverview {
         status: StageStatus {
             stream: of.name().into(),
             group: of.group().into(),
@@ -77,7 +77,7 @@ pub fn healthy() -> Overview {
             eta_seconds: None,
         },
         problems: Vec::new(),
-        stages: [Probe::Known(stage(stage::Stage::Raw)), Probe::Known(stage(stage::Stage::Embedded))],
+        stages: [Probe::Known(stage(Stage::Raw)), Probe::Known(stage(Stage::Embedded))],
         source: Probe::Known(Source {
             database: Some("shop".into()),
             error: None,

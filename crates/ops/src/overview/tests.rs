@@ -14,8 +14,9 @@ fn problem_is_raised_above_its_threshold() {
         change(&mut overview);
         codes(&overview.judged(&thresholds()))
     };
-    let stage =
-        |number: usize, change: &dyn Fn(&mut Stage)| codes(&healthy().with_stage(number, change).judged(&thresholds()));
+    let stage = |number: usize, change: &dyn Fn(&mut StageOverview)| {
+        codes(&healthy().with_stage(number, change).judged(&thresholds()))
+    };
     for (number, limit, code) in [(1, 1_000, "stage-1-behind"), (2, 500, "stage-2-behind")] {
         assert!(stage(number, &|stage| stage.backlog = limit).is_empty());
         assert_eq!(stage(number, &|stage| stage.backlog = limit + 1), [code]);

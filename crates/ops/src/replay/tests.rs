@@ -99,7 +99,8 @@ async fn facts_describe_streams_embedder_and_collections() {
     streams.journal().append(None, &[change(1), change(2)], &checkpoint(2)).await.unwrap();
     streams.stream_log(Stage::Embedded).append(&[embedded(1)]).await.unwrap();
     index.prepare(3).await.unwrap();
-    let (raw, stage_2, journal) = (streams.stream_log(Stage::Raw), streams.stream_log(Stage::Embedded), streams.journal());
+    let (raw, stage_2, journal) =
+        (streams.stream_log(Stage::Raw), streams.stream_log(Stage::Embedded), streams.journal());
     let (stages, aliases) = (streams.inspector(), FakeAliases::new(&["documents_1"]));
     aliases.switch("documents", "documents_1").await.unwrap();
     let ports = PlanPorts {

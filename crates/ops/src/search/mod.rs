@@ -5,7 +5,7 @@ mod nearest;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tidewheel_core::payload::RESERVED;
-use tidewheel_core::ports::{Embedder, Index, PortResult, Purpose};
+use tidewheel_core::ports::{Embedder, PortResult, Purpose, Searcher};
 
 use self::nearest::{Nearest, Payloads};
 
@@ -34,7 +34,7 @@ pub struct Found {
 /// If the embedder or the index fails, or rejects the filter.
 pub async fn find(
     embedder: &dyn Embedder,
-    index: &dyn IndexReader,
+    index: &dyn Searcher,
     text: &str,
     limit: usize,
     filter: Option<&Value>,

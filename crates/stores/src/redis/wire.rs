@@ -117,7 +117,8 @@ pub fn found(id: EntryId, state: EntryState, fields: RawFields) -> FoundEntry {
     });
     let others = fields.iter().filter_map(|(name, value)| {
         let name = String::from_utf8_lossy(name);
-        let of_embedding = !OF_CHANGE.contains(&&*name) && !ABOUT.contains(&&*name) && !["chunks", "vectors"].contains(&&*name);
+        let of_embedding =
+            !OF_CHANGE.contains(&&*name) && !ABOUT.contains(&&*name) && !["chunks", "vectors"].contains(&&*name);
         of_embedding.then(|| (name.into_owned(), String::from_utf8_lossy(value).into_owned()))
     });
     FoundEntry {

@@ -9,8 +9,9 @@ use tidewheel_core::ports::{
     Appended, DeadLetter, Fence, FenceTarget, Handover, Journal, Maintenance, Queue, Retention, Settlement,
     StageInspector as _, Tombstones,
 };
+use tidewheel_core::stage::Stage;
 use tidewheel_core::version::Version;
-use tidewheel_stores::redis::keys::{EMBEDDED, STAGE_1, STAGE_2};
+use tidewheel_stores::redis::keys::{EMBEDDED, STAGE_2};
 use tidewheel_testkit::contracts::samples::{change, changes, checkpoint, embedded};
 
 use super::server::{TestRedis, ids, numbers};

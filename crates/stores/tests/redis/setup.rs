@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::{
-    Damage, Journal, Maintenance, Queue, Repair, Retention, Settlement, StageInspector as _,
-};
+use tidewheel_core::ports::{Damage, Journal, Maintenance, Queue, Repair, Retention, Settlement, StageInspector as _};
 use tidewheel_core::stage::Stage;
 use tidewheel_stores::redis::keys::{CHECKPOINT, RAW, STAGE_1};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};

@@ -1,7 +1,7 @@
 //! The contract of [`Handover`](tidewheel_core::ports::Handover).
 
 use tidewheel_core::embedded::{Embedded, Vectors};
-use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2};
+use tidewheel_core::stage::Stage;
 
 use super::samples::{deletion, embedded};
 use super::streams::{NOW, StreamsHarness, append, ids, stage_1};

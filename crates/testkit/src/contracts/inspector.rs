@@ -6,8 +6,7 @@ use std::time::Duration;
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{DeadLetter, EntryState};
-use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2};
-use tidewheel_stores::redis::wire::Record as _;
+use tidewheel_core::stage::Stage;
 
 use super::samples::{change, changes, embedded};
 use super::streams::{NOW, StreamsHarness, append, stage_1};
@@ -26,7 +25,7 @@ pub async fn entries_of_a_document_are_found_with_their_state(harness: &dyn Stre
 
     let finder = harness.finder();
     let of = |number| vec![(change(number).namespace, change(number).key)];
-    let found = finder.entries_of(STAGE_1, &of(2), 100).await.unwrap();
+    let found = finder.entries_of(Stage::Raw, &of(2), 100).await.unwrap();
     assert_eq!((found.looked_at, found.complete), (5, true));
     let states: Vec<_> = found.entries.iter().map(|entry| entry.state.clone()).collect();
     assert_eq!(states[..2], [EntryState::Waiting, EntryState::Waiting], "the drop, and the second insert");
@@ -34,31 +33,36 @@ pub async fn entries_of_a_document_are_found_with_their_state(harness: &dyn Stre
         matches!(&states[2], EntryState::Pending { consumer, deliveries: 1, .. } if consumer == "anna"),
         "{states:?}"
     );
-    assert_eq!(Change::decode(found.entries[1].fields.clone()), Ok(change(2)));
-    let found = finder.entries_of(STAGE_1, &of(1), 100).await.unwrap();
+    assert_eq!(found.entries[1].change, Ok(change(2)));
+    assert!(found.entries[0].is_drop && !found.entries[1].is_drop);
+    let found = finder.entries_of(Stage::Raw, &of(1), 100).await.unwrap();
     assert_eq!(found.entries.last().unwrap().state, EntryState::Confirmed);
     // An incomplete scan is reported.
-    let found = finder.entries_of(STAGE_1, &of(1), 2).await.unwrap();
+    let found = finder.entries_of(Stage::Raw, &of(1), 2).await.unwrap();
     assert_eq!((found.looked_at, found.complete, found.entries.len()), (2, false, 1));
     let other = [(Namespace::new("shop", "notes"), change(1).key)];
-    assert!(finder.entries_of(STAGE_1, &other, 100).await.unwrap().entries.is_empty());
+    assert!(finder.entries_of(Stage::Raw, &other, 100).await.unwrap().entries.is_empty());
 }
 
 /// Vectors can be megabytes.
 pub async fn found_entries_omit_vectors_and_dead_letters_are_found(harness: &dyn StreamsHarness) {
     let finder = harness.finder();
     let of = [(change(7).namespace, change(7).key)];
-    assert!(finder.entries_of(STAGE_2, &of, 100).await.unwrap().complete, "the stream does not exist");
+    assert!(finder.entries_of(Stage::Embedded, &of, 100).await.unwrap().complete, "the stream does not exist");
     harness.handover().hand_over(&[embedded(7), embedded(8)], &[]).await.unwrap();
-    let found = finder.entries_of(STAGE_2, &of, 100).await.unwrap();
+    let found = finder.entries_of(Stage::Embedded, &of, 100).await.unwrap();
     let [entry] = &found.entries[..] else { panic!("{found:?}") };
-    assert!(entry.fields.iter().all(|(name, _)| name != b"vectors") && entry.fields.len() > 8, "{entry:?}");
+    assert!(entry.embedding.iter().all(|(name, _)| name != "vectors" && name != "document"), "{entry:?}");
+    assert!(entry.embedding.contains(&("model".into(), embedded(7).model)), "{entry:?}");
+    assert_eq!((entry.chunks, &entry.change), (Some(embedded(7).chunks.len()), &Ok(embedded(7).change)));
+    assert_eq!((entry.namespace.as_str(), entry.key.as_str()), (of[0].0.as_str(), of[0].1.as_str()));
     let queue = harness.embedded("b");
     let read = queue.read(10, NOW).await.unwrap();
     let letter = |id| DeadLetter { id, reason: "it was refused".into(), attempts: 1 };
     queue.park(&[letter(read[0].id.clone())]).await.unwrap();
-    let letters = finder.letters_of(STAGE_2, &of, 100).await.unwrap();
-    assert!(letters.entries[0].fields.contains(&(b"reason".to_vec(), b"it was refused".to_vec())));
+    let letters = finder.letters_of(Stage::Embedded, &of, 100).await.unwrap();
+    let parked = letters.entries[0].parked.as_ref().unwrap();
+    assert!(parked.reason == "it was refused" && parked.parked_at > 0, "{parked:?}");
 }
 
 /// Only while the lease is held.

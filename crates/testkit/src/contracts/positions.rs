@@ -2,6 +2,7 @@
 //! [`CollectionRegistry`](tidewheel_core::ports::CollectionRegistry).
 
 use tidewheel_core::ports::{Appended, Damage, EntryId, Positions, Repair};
+use tidewheel_core::stage::Stage;
 use tidewheel_stores::redis::keys::{EMBEDDED, RAW, STAGE_1, STAGE_2};
 
 use super::samples::{checkpoint, embedded};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tidewheel_core::change::Change;
 use tidewheel_core::ports::RecordError;
 use tidewheel_core::ports::{Claimed, DeadLetter, EntryId};
+use tidewheel_core::stage::Stage;
 use tidewheel_stores::redis::keys::{EMBEDDED, RAW, RAW_DEAD_LETTERS, STAGE_1, STAGE_2};
 use tidewheel_stores::redis::wire::{FORMAT, RawFields, Record as _};
 

@@ -1,7 +1,7 @@
 //! The contracts of [`StreamLog`] and [`Follower`](tidewheel_core::ports::Follower).
 
 use tidewheel_core::ports::{Delivery, EntryId, StreamLog};
-use tidewheel_stores::redis::keys::{EMBEDDED, RAW, STAGE_2_REPLAY};
+use tidewheel_stores::redis::keys::{EMBEDDED, RAW};
 
 use super::samples::{change, changes, embedded};
 use super::streams::{NOW, StreamsHarness, append, ids, numbers, stage_1};

@@ -10,6 +10,7 @@ use tidewheel_core::ports::{
     CollectionRegistry, DeadLetters, Delivery, EntryFinder, EntryId, Follower, Handover, Journal, StageInspector,
     StageQueue, StageStatus, StreamLog, Tombstones,
 };
+use tidewheel_core::stage::Stage;
 use tidewheel_stores::redis::keys::{STAGE_1, StreamKeys};
 use tidewheel_stores::redis::wire::RawFields;
 

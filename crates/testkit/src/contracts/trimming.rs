@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tidewheel_core::ports::{EntryId, Retention};
+use tidewheel_core::stage::Stage;
 use tidewheel_stores::redis::keys::{RAW, RAW_DEAD_LETTERS, STAGE_1, StreamKeys};
 
 use super::streams::{LONG, NOW, StreamsHarness, append, ids, numbers, stage_1};

@@ -2,11 +2,10 @@
 
 use async_trait::async_trait;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{
-    EntryFinder, EntryState, FoundEntries, FoundEntry, PortResult, StageInspector, StageStatus,
-};
-use tidewheel_stores::redis::keys::Stage;
-use tidewheel_stores::redis::wire::RawFields;
+use tidewheel_core::ports::{EntryFinder, EntryState, FoundEntries, PortResult, StageInspector, StageStatus};
+use tidewheel_core::stage::Stage;
+use tidewheel_stores::redis::keys::StreamKeys;
+use tidewheel_stores::redis::wire::{self, RawFields};
 use tokio::time::Instant;
 
 use super::streams::{FakeStreams, Group, Id, write_id};
@@ -34,11 +33,9 @@ impl FakeInspector {
         let group = group.and_then(|group| stream.groups.get(group));
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let scanned = stream.entries.iter().rev().take(most);
-        let found = scanned.filter(|(_, fields)| concerns(fields, documents)).map(|(id, fields)| FoundEntry {
-            id: write_id(*id),
-            state: delivery(group, *id),
-            fields: fields.iter().filter(|(name, _)| name != b"vectors").cloned().collect(),
-        });
+        let found = scanned
+            .filter(|(_, fields)| concerns(fields, documents))
+            .map(|(id, fields)| wire::found(write_id(*id), delivery(group, *id), fields.clone()));
         Ok(FoundEntries {
             entries: found.collect(),
             looked_at: stream.entries.len().min(most) as u64,
@@ -92,11 +89,13 @@ impl StageInspector for FakeInspector {
 #[async_trait]
 impl EntryFinder for FakeInspector {
     async fn entries_of(&self, stage: Stage, documents: &[(Namespace, String)], most: u64) -> PortResult<FoundEntries> {
-        let find = || self.find(stage.stream, Some(stage.group), documents, most);
+        let StreamKeys { stream, group, .. } = stage.into();
+        let find = || self.find(stream, Some(group), documents, most);
         self.0.faults().around("entries_of", find).await
     }
 
     async fn letters_of(&self, stage: Stage, documents: &[(Namespace, String)], most: u64) -> PortResult<FoundEntries> {
-        self.0.faults().around("letters_of", || self.find(stage.dead_letters, None, documents, most)).await
+        let StreamKeys { dead_letters, .. } = stage.into();
+        self.0.faults().around("letters_of", || self.find(dead_letters, None, documents, most)).await
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidewheel_stores::redis::keys::{EMBEDDED, RAW};
+use tidewheel_core::stage::Stage;
 
 use tidewheel_ops::overview::{Overview, Problem};
 
@@ -51,7 +51,7 @@ fn hidden(problem: &Problem, overview: &Overview) -> bool {
         ("drift", _) => redis_is_away || overview.audit.is_none(),
         ("collection-unhealthy", _) => overview.collection.error().is_some(),
         ("service-not-ready" | "no-producer" | "history-damaged" | "redis-memory" | "latency", _) => redis_is_away,
-        (_, RAW | EMBEDDED) => redis_is_away,
+        (_, subject) if Stage::ALL.iter().any(|stage| stage.name() == subject) => redis_is_away,
         _ => false,
     }
 }

@@ -9,10 +9,10 @@ mod webhook;
 use std::time::Duration;
 
 use serde::Serialize;
-use tidewheel_ops::Probe;
-use tidewheel_ops::overview::{Overview, Problem, Severity, Stage, SyncState, SyncVerdict};
-use tidewheel_ops::text::{estimate, thousands};
 use tidewheel_core::time::Civil;
+use tidewheel_ops::Probe;
+use tidewheel_ops::overview::{Overview, Problem, Severity, StageOverview, SyncState, SyncVerdict};
+use tidewheel_ops::text::{estimate, thousands};
 
 use crate::cli::{MonitorArgs, Output};
 use crate::commands::status::with_rates;
@@ -92,7 +92,7 @@ fn print(output: Output, overview: &Overview, changes: &Changes) {
 }
 
 fn line<'a>(overview: &'a Overview, changes: &'a Changes) -> Line<'a> {
-    let stage = |stage: &'a Probe<Stage>| {
+    let stage = |stage: &'a Probe<StageOverview>| {
         stage.known().map(|stage| StageLine {
             stream: &stage.status.stream,
             length: stage.status.length,

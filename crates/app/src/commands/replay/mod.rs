@@ -8,13 +8,14 @@ use std::time::SystemTime;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{EntryId, Index as _, StreamLog};
-use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2, STAGE_2_REPLAY};
+use tidewheel_core::ports::{EntryId, IndexWriter as _, StreamLog};
+use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
 use tidewheel_ops::replay::{Origin, PlanPorts, ReplayFacts, ReplayPlan, ReplayRequest, facts, plan};
 use tidewheel_pipeline::replay::{self, Into, IntoPorts, Pages, Progress};
 use tidewheel_pipeline::service::ServiceError;
 use tidewheel_stores::redis::RedisStore;
+use tidewheel_stores::redis::keys::STAGE_2_REPLAY;
 use tokio_util::sync::CancellationToken;
 
 use self::progress::Shown;
@@ -127,11 +128,11 @@ impl Replay<'_> {
     }
 
     fn raw(&self) -> Arc<dyn StreamLog<Change>> {
-        Arc::new(self.redis.stream_log(STAGE_1))
+        Arc::new(self.redis.stream_log(Stage::Raw))
     }
 
     fn embedded(&self) -> Arc<dyn StreamLog<Embedded>> {
-        Arc::new(self.redis.stream_log(STAGE_2))
+        Arc::new(self.redis.stream_log(Stage::Embedded))
     }
 
     fn after(&self) -> EntryId {

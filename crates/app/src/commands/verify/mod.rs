@@ -5,7 +5,7 @@ mod shown;
 use std::sync::Arc;
 
 use tidewheel_core::identity::Namespace;
-use tidewheel_stores::redis::keys::STAGE_1;
+use tidewheel_core::stage::Stage;
 use tidewheel_ops::verify::{self, Parked, Sample, Verified, VerifyPorts, VerifyRequest};
 use tidewheel_pipeline::audit::{AuditPorts, Difference, Kind, Range, Report};
 use tidewheel_stores::mongo::id_readings;
@@ -60,7 +60,7 @@ async fn verified(args: &VerifyArgs, settings: &Settings, report: Report) -> Res
         source: Arc::new(source),
         index: Arc::new(connect::index(settings)?),
         journal: Arc::new(redis.clone()),
-        repair: args.repair.then(|| Arc::new(redis.stream_log(STAGE_1)) as _),
+        repair: args.repair.then(|| Arc::new(redis.stream_log(Stage::Raw)) as _),
     };
     Ok(verify::verify(&VerifyPorts { audit, finder: Arc::new(redis) }, &options, &report).await?)
 }
