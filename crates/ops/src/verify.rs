@@ -164,7 +164,7 @@ async fn parked(finder: &dyn EntryFinder, differences: &[Difference]) -> PortRes
 mod tests {
     use serde_json::json;
     use tidewheel_core::change::{Change, Operation};
-    use tidewheel_core::ports::{Checkpoint, Index as _, Journal as _, ResumeToken, SnapshotState};
+    use tidewheel_core::ports::{Checkpoint, IndexWriter as _, Journal as _, ResumeToken, SnapshotState};
     use tidewheel_core::version::{ClusterTime, Version};
     use tidewheel_testkit::contracts::index::document;
     use tidewheel_testkit::fakes::faults::Fault;

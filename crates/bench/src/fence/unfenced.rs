@@ -8,7 +8,6 @@ use qdrant_client::qdrant::points_selector::PointsSelectorOneOf;
 use qdrant_client::qdrant::{
     Condition, DeletePoints, Filter, PointStruct, PointsOperationResponse, PointsSelector, UpdateStatus, UpsertPoints,
 };
-use serde_json::Value;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::payload::{DOCUMENT, NAMESPACE};

@@ -230,9 +230,8 @@ fn ids(chosen: &[LetterView], stage: StageName, wanted: impl Fn(&LetterView) -> 
 
 #[cfg(test)]
 mod tests {
-    use tidewheel_core::ports::{DeadLetter, Fence, FenceTarget, Queue as _, Tombstones as _};
+    use tidewheel_core::ports::{DeadLetter, Fence, FenceTarget, Queue as _, Settlement as _, Tombstones as _};
     use tidewheel_core::stage::Stage;
-    use tidewheel_stores::redis::wire::RawFields;
     use tidewheel_testkit::contracts::samples::{change, embedded};
     use tidewheel_testkit::fakes::streams::FakeStreams;
 
@@ -241,7 +240,7 @@ mod tests {
     /// Two dead letters of stage 1, one of stage 2, and an unreadable one.
     async fn streams() -> FakeStreams {
         let streams = FakeStreams::new();
-        let garbage: RawFields = vec![(b"a".to_vec(), b"b".to_vec())];
+        let garbage = vec![(b"a".to_vec(), b"b".to_vec())];
         let stream_log = streams.stream_log(Stage::Raw);
         tidewheel_core::ports::StreamLog::append(&stream_log, &[change(1), change(2)]).await.unwrap();
         streams.add_raw(Stage::Raw.name(), garbage);
@@ -334,9 +333,9 @@ mod tests {
     #[tokio::test]
     async fn pages_bound_what_is_acted_on_at_once_and_reach_every_dead_letter_once() {
         let streams = FakeStreams::new();
-        let fields: RawFields = vec![(b"reason".to_vec(), b"why".to_vec())];
+        let fields = vec![(b"reason".to_vec(), b"why".to_vec())];
         for _ in 0..2 * AT_ONCE + 7 {
-            streams.add_raw(RAW_DEAD_LETTERS, fields.clone());
+            streams.add_letter(Stage::Raw, fields.clone());
         }
         let (letters, filter) = (streams.dead_letters(), Filter::default());
         let mut pages = Pages::new(&letters, &filter);
@@ -348,7 +347,7 @@ mod tests {
             }
             assert!(page.len() < AT_ONCE + PAGE, "{}", page.len());
             // A retried one that is parked again at once.
-            streams.add_raw(RAW_DEAD_LETTERS, fields.clone());
+            streams.add_letter(Stage::Raw, fields.clone());
             done += discard(&letters, &page).await.unwrap().done;
             count += 1;
         }

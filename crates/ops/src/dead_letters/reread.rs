@@ -125,7 +125,9 @@ mod tests {
     use serde_json::json;
     use tidewheel_core::error::{Cause, ErrorClass};
     use tidewheel_core::installation::LAYOUT;
-    use tidewheel_core::ports::{Checkpoint, DeadLetter, Parked, Queue as _, ResumeToken, SnapshotState};
+    use tidewheel_core::ports::{
+        Checkpoint, DeadLetter, Parked, Queue as _, ResumeToken, Settlement as _, SnapshotState,
+    };
     use tidewheel_core::stage::Stage;
     use tidewheel_core::version::ClusterTime;
     use tidewheel_testkit::contracts::samples::change;

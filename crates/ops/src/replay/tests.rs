@@ -1,4 +1,4 @@
-use tidewheel_core::ports::{Queue as _, ResumeToken, SnapshotState};
+use tidewheel_core::ports::{IndexWriter as _, Queue as _, ResumeToken, SnapshotState};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
 use tidewheel_testkit::contracts::samples::{change, checkpoint, embedded};

@@ -69,6 +69,7 @@ fn found(nearest: &Nearest, payloads: &mut Payloads) -> Found {
 #[cfg(test)]
 mod tests {
     use tidewheel_core::identity::Namespace;
+    use tidewheel_core::ports::IndexWriter as _;
     use tidewheel_core::version::Version;
     use tidewheel_testkit::contracts::index::document;
     use tidewheel_testkit::fakes::embedder::FakeEmbedder;

@@ -6,7 +6,7 @@ use qdrant_client::qdrant::{
     CreateCollectionBuilder, Distance, GetPointsBuilder, OptimizersConfigDiffBuilder, PointId, VectorParamsBuilder,
 };
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{DocumentPoints, Index as _, Written};
+use tidewheel_core::ports::{DocumentPoints, IndexReader as _, IndexWriter as _, Written};
 use tidewheel_core::version::{ClusterTime, Version};
 use tidewheel_testkit::contracts::index::document;
 

@@ -12,6 +12,7 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{
     Checkpoint, ConsumerStatus, Damage, EntryId, FenceTarget, Parked, PortResult, Position, StageStatus,
 };
+use tidewheel_core::stage::Stage;
 use tidewheel_core::version::Version;
 use tidewheel_stores::redis::keys::{RAW_DEAD_LETTERS, STAGE_1, STAGE_2, StreamKeys};
 use tidewheel_stores::redis::wire::{RawFields, Record, encode_parked};
@@ -210,6 +211,11 @@ impl FakeStreams {
         let id = self.state().add(stream, fields);
         self.arrived.notify_waiters();
         write_id(id)
+    }
+
+    /// Adds a dead letter of a stage, well-formed or not.
+    pub fn add_letter(&self, stage: Stage, fields: RawFields) -> EntryId {
+        self.add_raw(StreamKeys::from(stage).dead_letters, fields)
     }
 
     /// The decodable records of a stream, oldest first.
