@@ -8,6 +8,14 @@ use super::OutputArgs;
 #[derive(Debug, Subcommand)]
 pub(crate) enum InstallationCommand {
     /// Show the owners of Redis and of the collection
+    #[command(after_help = "\
+Examples:
+  tidewheel installation show
+  tidewheel installation show --output json | jq .redis.id
+
+Exit codes:
+  0  owners printed
+  2  error")]
     Show(OutputArgs),
     /// Take over a Redis or a collection owned by another installation
     #[command(after_help = "\
@@ -16,8 +24,8 @@ Examples:
   tidewheel installation adopt --yes           make the database in these settings the owner of both
   tidewheel installation adopt --yes --output json
 
-Services of the previous owner stop within seconds; stop them first if possible. The next producer runs a \
-comparison that removes documents of another database from the index.
+Services of the previous owner stop within seconds; stop them first if possible. The next producer takes a \
+comparing snapshot, which removes documents of another database from the index.
 
 Exit codes:
   0  done, nothing to do, or plan printed

@@ -10,8 +10,9 @@ Examples:
   tidewheel up --demo --exit          stop after the search
   tidewheel up --data /srv/tidewheel --mongodb-port 27018
 
-Servers on PATH are used first (mongod 6.0, redis-server 7.0, qdrant); missing ones are downloaded once, verified \
-and cached. If qdrant.url is set, that Qdrant is used and none is started.")]
+`up` uses mongod (6.0 or newer) and redis-server (7.0 or newer) from PATH, or downloads, verifies and caches them. \
+Qdrant is the local Qdrant next to this executable, else qdrant on PATH. If qdrant.url is set, `up` uses that Qdrant \
+and starts none.")]
 pub(crate) struct UpArgs {
     /// Insert sample documents, wait until they are searchable, and search
     #[arg(long)]

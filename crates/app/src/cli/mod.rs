@@ -47,7 +47,9 @@ pub(crate) enum Command {
     #[command(after_help = "\
 Examples:
   tidewheel run --database shop --collection tickets
-  TIDEWHEEL__MONGODB__URI=mongodb://db1,db2/?replicaSet=rs0 tidewheel run --database shop")]
+  TIDEWHEEL__MONGODB__URI=mongodb://db1,db2/?replicaSet=rs0 tidewheel run --database shop
+
+The operations server listens on 127.0.0.1:9090 by default, the console on 127.0.0.1:9091.")]
     Run,
     /// Run the producer: MongoDB → raw_document_changes
     #[command(after_help = "\
@@ -55,7 +57,7 @@ Examples:
   tidewheel producer --database shop
   tidewheel producer --database shop --set producer.snapshot=never
 
-A second producer stands by until the first one is gone.")]
+One producer is active. Others stand by and take over within seconds.")]
     Producer,
     /// Run the embedder, the HTTP service that turns text into vectors
     #[command(after_help = "\
@@ -92,7 +94,8 @@ Examples:
   tidewheel console
   tidewheel console --set console.listen=127.0.0.1:9191 --set console.token_file=/run/secrets/console
 
-`run` and `up` serve it too. Without console.token it is read-only; with it, dead letters can be retried and dropped.")]
+The console listens on 127.0.0.1:9091 by default; `run` and `up` serve it too. It is read-only unless console.token \
+is set: then operators can retry and drop dead letters.")]
     Console,
     /// Print backlogs and problems at an interval, and notify a webhook when a problem begins or is resolved
     Monitor(MonitorArgs),

@@ -61,8 +61,9 @@ Examples:
   TIDEWHEEL__MONITOR__WEBHOOK=https://hooks.example.com/tidewheel tidewheel monitor
   */5 * * * * tidewheel monitor --once || mail -s 'tidewheel' oncall@example.com      (cron)
 
-Thresholds are settings in the table `monitor`. The webhook receives JSON with the fields text, event (problem or \
-resolved), problem, verdict and at_ms. With --once nothing is posted.
+The interval is monitor.interval (default: 30s); the thresholds are the other settings of the table `monitor`. The \
+webhook receives JSON with the fields text, event (problem or resolved), problem, verdict and at_ms. --once does not \
+post to the webhook.
 
 Exit codes with --once:
   0  no problem
@@ -85,7 +86,8 @@ Examples:
 
 Exit codes:
   0  no check failed
-  1  at least one check failed")]
+  1  at least one check failed
+  2  invalid settings")]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -153,7 +155,7 @@ Examples:
   tidewheel audit-log
   tidewheel audit-log --since 7d --output json | jq '.[] | select(.action == \"dead-letters drop\")'
 
-The log covers retried and dropped dead letters, replays, repairs and take-overs from the console and the command \
+The log covers retried and dropped dead letters, replays, repairs and takeovers from the console and the command \
 line. It is the Redis stream {raw_document_changes}:audit_log, capped at about 10,000 entries.
 
 Exit codes:

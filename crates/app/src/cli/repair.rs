@@ -19,7 +19,7 @@ Examples:
   tidewheel replay embedded --yes                      write stage 2 again, without embedding
   tidewheel replay source --into documents_2 --yes     fill a new collection, switch the alias
 
-A replay is safe while the services run: newer changes always win. It can be interrupted and run again.
+A replay is safe on a running pipeline: newer changes win. It can be interrupted and run again.
 
 Exit codes:
   0  done, or plan printed
@@ -55,10 +55,10 @@ Examples:
   tidewheel verify --repair                           send differing documents again
   tidewheel verify --output json | jq '.differences[] | select(.kind == \"missing\").key'
 
-Differences are checked again once everything committed before has arrived. It is safe while the services run.
+`verify` is safe on a running pipeline: it waits for changes in flight, then checks each difference again.
 
-An interrupted run starts over. Compare a large collection in parts with --from and --to; the producer's own
-comparison (audit.interval) resumes.
+An interrupted run starts over; compare a large collection in parts with --from and --to. The producer's own audit \
+(audit.interval) resumes.
 
 Exit codes:
   0  the index matches MongoDB, or does after the repair

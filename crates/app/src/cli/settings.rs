@@ -17,28 +17,28 @@ pub(crate) struct SettingsArgs {
     /// Override any setting, as table.key=value (repeatable)
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
     pub(crate) assignments: Vec<String>,
-    /// MongoDB connection string (mongodb.uri)
+    /// MongoDB URI (mongodb.uri) [default: mongodb://127.0.0.1:27017]
     #[arg(long, global = true, value_name = "URI")]
     pub(crate) mongodb_uri: Option<String>,
     /// Database to keep searchable (mongodb.database)
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) database: Option<String>,
-    /// Collections, comma-separated, with * as a wildcard (mongodb.collection)
+    /// Collections, comma-separated, with * as a wildcard (mongodb.collection) [default: *]
     #[arg(long, global = true, value_name = "NAMES")]
     pub(crate) collection: Option<String>,
-    /// Redis URL (redis.url)
+    /// Redis URL (redis.url) [default: redis://127.0.0.1:6379]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) redis_url: Option<String>,
-    /// URL of Qdrant's gRPC API (qdrant.url)
+    /// URL of Qdrant's gRPC API (qdrant.url) [default: http://127.0.0.1:6334]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) qdrant_url: Option<String>,
-    /// Embedder URL (embedding.url)
+    /// Embedder URL (embedding.url) [default: the built-in embedder]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) embedding_url: Option<String>,
-    /// Model of the built-in embedder (embedder.model)
+    /// Model of the built-in embedder (embedder.model) [default: sentence-transformers/all-MiniLM-L6-v2]
     #[arg(long, global = true, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// Log format: text or json (log.format)
+    /// Log format: text (default on a terminal) or json (log.format)
     #[arg(long, global = true, value_name = "FORMAT")]
     pub(crate) log_format: Option<String>,
     /// Log level: error, warn, info, debug, trace (log.level)
@@ -83,11 +83,20 @@ pub(crate) enum ConfigCommand {
     },
     /// Validate the settings without connecting to any server
     #[command(after_help = "\
+Examples:
+  tidewheel config check
+  tidewheel config check --config deploy/tidewheel.toml
+
 Exit codes:
   0  valid
   1  invalid")]
     Check,
     /// Print the path of the settings file
+    #[command(after_help = "\
+Exit codes:
+  0  path printed
+  1  no settings file found
+  2  error")]
     Path,
     /// Print an example file that documents every setting and its default
     #[command(after_help = "Example: tidewheel config example > tidewheel.toml")]
