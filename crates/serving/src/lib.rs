@@ -18,6 +18,7 @@ mod gate;
 mod guard;
 mod limits;
 mod peer;
+mod routes;
 mod throttle;
 mod tls;
 mod watched;
@@ -37,6 +38,7 @@ pub use gate::{Access, Gate, SHORTEST_TOKEN};
 pub use guard::{Guard, Rejection};
 pub use limits::Limits;
 pub use peer::{Network, Peer};
+pub use routes::Routes;
 pub use tidewheel_core::secret::Secret;
 pub use tls::{Tls, TlsError, TlsFiles};
 

@@ -4,6 +4,7 @@ pub mod certificates;
 pub mod contracts;
 pub mod fakes;
 pub mod mongodb_proxy;
+pub mod openapi;
 pub mod oracle;
 pub mod programs;
 pub mod proxy;

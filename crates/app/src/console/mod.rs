@@ -23,10 +23,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
-use axum::response::Redirect;
-use axum::routing::{get, post};
-use axum::{Router, middleware};
-use tidewheel_serving::Server;
+use axum::middleware;
+use tidewheel_serving::{Routes, Server};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -72,13 +70,10 @@ pub(crate) async fn bind(console: &Console) -> Result<Option<Server>, Failure> {
     serving::secured(&surface, &address, listener, &console.serving).map(Some)
 }
 
-/// Redirects browsers from the operations server to the console.
-pub(crate) fn signpost(console: Option<&Server>) -> Router {
-    let Some((server, address)) = console.and_then(|server| Some((server, server.local_addr().ok()?))) else {
-        return Router::new();
-    };
-    let address = format!("{}://{}/", server.scheme(), reachable(&address.to_string()));
-    Router::new().route("/", get(async move || Redirect::temporary(&address)))
+/// Returns the console's URL on this machine.
+pub(crate) fn url(server: &Server) -> Option<String> {
+    let address = server.local_addr().ok()?;
+    Some(format!("{}://{}/", server.scheme(), reachable(&address.to_string())))
 }
 
 /// Serves until `shutdown`.
@@ -88,7 +83,8 @@ pub(crate) async fn serve(server: Server, settings: Settings, shutdown: Cancella
     info!(%address, actions, "console: {}://{address}", server.scheme());
     let guard = Arc::new(Guard::new(&settings.console, server.is_loopback()));
     let watch = Watch::start(&settings, shutdown.clone());
-    let router = router(Shared::new(settings, guard.clone(), watch)?, &guard);
+    let shared = Arc::new(Shared::new(settings, guard.clone(), watch)?);
+    let router = routes(&guard).into_router().with_state(shared);
     // An open event stream must not block the shutdown.
     tokio::select! {
         () = server.serve(router, std::future::pending()) => {}
@@ -97,29 +93,46 @@ pub(crate) async fn serve(server: Server, settings: Settings, shutdown: Cancella
     Ok(())
 }
 
-fn router(shared: Shared, guard: &Arc<Guard>) -> Router {
-    let shared = Arc::new(shared);
-    let actions = Router::new()
-        .route("/api/session", post(api::log_in))
-        .route("/api/dead-letters/retry", post(api::retry))
-        .route("/api/dead-letters/drop", post(api::discard))
-        .route_layer(middleware::from_fn_with_state(guard.clone(), guard::actions_require_token));
-    let reads = Router::new()
-        .route("/api/session", get(api::session))
-        .route("/api/overview", get(api::overview))
-        .route("/api/history", get(api::history))
-        .route("/api/events", get(api::events))
-        .route("/api/dead-letters", get(api::letters))
-        .route("/api/dead-letters/{stage}/{id}", get(api::letter))
-        .route("/api/search", post(api::search))
-        .route("/api/inspect", get(api::inspect))
-        .route("/api/replays", get(api::replays))
-        .route_layer(middleware::from_fn_with_state(guard.clone(), guard::reads_may_require_token));
-    actions
-        .merge(reads)
-        .fallback(assets::serve)
-        .method_not_allowed_fallback(api_error::wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn_with_state(guard.clone(), guard::own_pages_only))
-        .with_state(shared)
+fn routes(guard: &Arc<Guard>) -> Routes<Arc<Shared>> {
+    let actions = Routes::default()
+        .post("/api/session", api::log_in)
+        .post("/api/dead-letters/retry", api::retry)
+        .post("/api/dead-letters/drop", api::discard)
+        .map(|router| router.route_layer(middleware::from_fn_with_state(guard.clone(), guard::actions_require_token)));
+    let reads = Routes::default()
+        .get("/api/session", api::session)
+        .get("/api/overview", api::overview)
+        .get("/api/history", api::history)
+        .get("/api/events", api::events)
+        .get("/api/dead-letters", api::letters)
+        .get("/api/dead-letters/{stage}/{id}", api::letter)
+        .post("/api/search", api::search)
+        .get("/api/inspect", api::inspect)
+        .get("/api/replays", api::replays)
+        .map(|router| {
+            router.route_layer(middleware::from_fn_with_state(guard.clone(), guard::reads_may_require_token))
+        });
+    actions.merge(reads).map(|router| {
+        router
+            .fallback(assets::serve)
+            .method_not_allowed_fallback(api_error::wrong_method)
+            .layer(DefaultBodyLimit::max(MAX_BODY))
+            .layer(middleware::from_fn_with_state(guard.clone(), guard::own_pages_only))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_testkit::openapi;
+
+    use super::*;
+    use crate::settings::Serving;
+
+    #[test]
+    fn openapi_document_lists_exactly_the_served_routes() {
+        let (listen, serving) = (Listen::Default, Serving::default());
+        let console = Console { listen, serving, user_header: None, trusted_proxies: Vec::new() };
+        let routes = routes(&Arc::new(Guard::new(&console, true)));
+        assert_eq!(*routes.names(), openapi::operations("console.yaml"));
+    }
 }

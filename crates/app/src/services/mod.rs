@@ -23,11 +23,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, info, info_span, warn};
 
-use crate::connect;
-use crate::console;
+use self::operations::Operations;
 use crate::exit::Failure;
 use crate::overview::Looker;
 use crate::settings::{Listen, Settings};
+use crate::{compose, connect, console};
 
 pub(crate) use embedder::{Fetch, find as find_model, rehearse as rehearse_embedder};
 pub(crate) use ownership::{guard, while_owned};
@@ -137,10 +137,14 @@ impl Services {
         let console = if kinds.len() > 1 { console::bind(&settings.console).await? } else { None };
         services.bound.console = console.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = operations {
-            let looker = Looker::new(settings).within(operations::SCRAPE);
-            let more = searchable::router(settings)?.merge(console::signpost(console.as_ref()));
-            let (http, shutdown) = (settings.http.clone(), shutdown.clone());
-            services.tasks.spawn(operations::serve(listener, http, ready, looker, metrics.clone(), more, shutdown));
+            let operations = Operations {
+                services: ready,
+                looker: Looker::new(settings).within(operations::SCRAPE),
+                metrics: metrics.clone(),
+                waiter: compose::waiter(settings)?,
+                console: console.as_ref().and_then(console::url),
+            };
+            services.tasks.spawn(operations::serve(listener, settings.http.clone(), operations, shutdown.clone()));
         }
         if let Some(listener) = console {
             services.tasks.spawn(console::serve(listener, settings.clone(), shutdown.clone()));

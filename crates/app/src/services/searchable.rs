@@ -1,20 +1,18 @@
 //! `GET /searchable?since=…&timeout=…`: the wait of `tidewheel wait` over HTTP.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
-use tidewheel_ops::wait::Waiter;
 
+use super::operations::Shared;
 use crate::exit::Failure;
-use crate::settings::{Settings, parse_duration};
-use crate::{compose, since};
+use crate::settings::parse_duration;
+use crate::since;
 
 /// Default timeout.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,18 +21,13 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(300);
 
 #[derive(Deserialize)]
-struct Asked {
+pub(super) struct Asked {
     since: Option<String>,
     timeout: Option<String>,
 }
 
-/// The route. 200: searchable; 504: timed out; 400: invalid parameter; 503: a server did not answer.
-pub(crate) fn router(settings: &Settings) -> Result<Router, Failure> {
-    let waiter = Arc::new(compose::waiter(settings)?);
-    Ok(Router::new().route("/searchable", get(searchable)).with_state(waiter))
-}
-
-async fn searchable(State(waiter): State<Arc<Waiter>>, Query(asked): Query<Asked>) -> Response {
+/// 200: searchable; 504: timed out; 400: invalid parameter; 503: a server did not answer.
+pub(super) async fn searchable(State(operations): Shared, Query(asked): Query<Asked>) -> Response {
     let refused = |failure: &Failure, status| {
         (status, Json(json!({"error": failure.message, "hint": failure.hint}))).into_response()
     };
@@ -51,7 +44,7 @@ async fn searchable(State(waiter): State<Arc<Waiter>>, Query(asked): Query<Asked
         Ok(since) => since,
         Err(failure) => return refused(&failure, StatusCode::BAD_REQUEST),
     };
-    match waiter.wait(since, timeout).await {
+    match operations.waiter.wait(since, timeout).await {
         Ok(waited) => {
             let status = if waited.searchable { StatusCode::OK } else { StatusCode::GATEWAY_TIMEOUT };
             (status, Json(waited)).into_response()

@@ -20,6 +20,7 @@ pub mod metric;
 mod openai;
 mod options;
 mod queue;
+mod routes;
 mod scheduler;
 mod tokenize;
 pub(crate) mod vectors;
@@ -28,15 +29,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::extract::{Request, State};
 use axum::http::HeaderValue;
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use serde::Serialize;
 use tidewheel_core::ports::{EmbedderLoad, Purpose};
-use tidewheel_serving::{Access, Gate, Guard, Server};
+use tidewheel_serving::{Gate, Guard, Server};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
@@ -165,31 +161,6 @@ impl Service {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Returns the router with all endpoints.
-    pub fn router(&self) -> Router {
-        let guarded = Router::new()
-            .route("/encode", post(handlers::encode))
-            .route("/encode_batch", post(handlers::encode_batch))
-            .route("/info", get(handlers::info))
-            .route("/metrics", get(handlers::metrics))
-            .route("/tokenizer", get(handlers::tokenizer))
-            .method_not_allowed_fallback(handlers::wrong_method)
-            .route_layer(from_fn_with_state(self.clone(), guard));
-        let openai = Router::new()
-            .route("/v1/embeddings", post(openai::embeddings))
-            .method_not_allowed_fallback(openai::wrong_method)
-            .route_layer(from_fn_with_state(self.clone(), guard_openai));
-        Router::new()
-            .route("/health", get(handlers::health))
-            .route("/ready", get(handlers::ready))
-            .method_not_allowed_fallback(handlers::wrong_method)
-            .merge(guarded)
-            .merge(openai)
-            .fallback(handlers::unknown)
-            .layer(from_fn_with_state(self.clone(), count))
-            .with_state(self.clone())
-    }
-
     /// Returns what does not change while the service runs.
     pub fn info(&self) -> &Info {
         &self.inner.info
@@ -273,17 +244,6 @@ impl Service {
         self.compute(encodings).await
     }
 
-    /// Returns the error for a request without a valid token.
-    fn denied(&self, request: &Request) -> Option<ApiError> {
-        match self.inner.gate.check(request) {
-            Access::Granted => None,
-            Access::Missing | Access::Wrong => Some(ApiError::unauthorized()),
-            Access::TooMany(wait) => {
-                Some(ApiError::busy("too many wrong tokens from this address", wait.as_secs() + 1))
-            }
-        }
-    }
-
     fn admit(&self, texts: usize) -> Result<(), ApiError> {
         if self.is_closing() {
             return Err(ApiError::closing());
@@ -364,31 +324,4 @@ fn probe(engine: &dyn Engine) -> Result<(), ServiceError> {
         return Err(broken("vector of the text \"tidewheel\" is zero or not finite"));
     }
     Ok(())
-}
-
-/// Requires the token, if one is set.
-async fn guard(State(service): State<Service>, request: Request, next: Next) -> Response {
-    match service.denied(&request) {
-        Some(refusal) => refusal.into_response(),
-        None => next.run(request).await,
-    }
-}
-
-/// Like [`guard`], with errors in OpenAI's format.
-async fn guard_openai(State(service): State<Service>, request: Request, next: Next) -> Response {
-    match service.denied(&request) {
-        Some(refusal) => refusal.into_openai(),
-        None => next.run(request).await,
-    }
-}
-
-/// Counts responses by status.
-async fn count(State(service): State<Service>, request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
-    let status = response.status().as_u16();
-    service.inner.metrics.answered(status);
-    if status == 429 {
-        service.inner.metrics.refused();
-    }
-    response
 }
