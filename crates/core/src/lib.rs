@@ -10,6 +10,7 @@ pub mod chunking;
 pub mod embedded;
 pub mod error;
 pub mod excerpt;
+pub mod filter;
 pub mod fingerprint;
 pub mod hex;
 pub mod identity;

@@ -1,6 +1,7 @@
 //! `tidewheel search`: semantic search over the index.
 
 use serde_json::Value;
+use tidewheel_core::filter::Filter;
 use tidewheel_core::paths;
 use tidewheel_ops::search::{self, Found};
 use tidewheel_telemetry::escape;
@@ -66,11 +67,12 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn parse_filter(text: &str) -> Result<Value, Failure> {
-    serde_json::from_str(text).map_err(|error| {
+fn parse_filter(text: &str) -> Result<Filter, Failure> {
+    let json: Value = serde_json::from_str(text).map_err(|error| {
         Failure::new(format!("invalid --filter: expected JSON: {error}"))
             .with_hint(r#"for example: --filter '{"must": [{"key": "product", "match": {"value": "Atlas"}}]}'"#)
-    })
+    })?;
+    Filter::parse(&json).map_err(Failure::from)
 }
 
 #[cfg(test)]

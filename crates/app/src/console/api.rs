@@ -12,6 +12,7 @@ use axum::{Extension, Json};
 use futures::Stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tidewheel_core::filter::Filter as PointFilter;
 use tidewheel_core::ports::Embedder;
 use tidewheel_ops::StageName;
 use tidewheel_ops::dead_letters::{self as letters, Filter, LetterView, Listing, Outcome};
@@ -312,9 +313,10 @@ pub(super) async fn search(State(shared): Own, Body(request): Body<SearchRequest
     let _permit = shared.permit()?;
     let limit = request.limit.unwrap_or(10).clamp(1, MAX_FOUND);
     let found = async {
-        let filter = request.filter.as_ref();
         // Any error of a search is a bad gateway.
-        search::find(&*shared.embedder, &shared.index, &request.text, limit, filter).await.map_err(Failure::from)
+        let filter = request.filter.as_ref().map(PointFilter::parse).transpose().map_err(Failure::from)?;
+        let found = search::find(&*shared.embedder, &shared.index, &request.text, limit, filter.as_ref());
+        found.await.map_err(Failure::from)
     };
     with_timeout(found).await
 }

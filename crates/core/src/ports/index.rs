@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::PortResult;
+use crate::filter::Filter;
 use crate::identity::{DocumentId, Namespace};
 use crate::version::Version;
 
@@ -165,13 +166,12 @@ impl<I: IndexReader + IndexWriter> Index for I {}
 /// Searches the collection.
 #[async_trait]
 pub trait Searcher: IndexReader {
-    /// The points nearest to the vector, best first, with these payload fields (all if empty). `filter` is a filter in
-    /// Qdrant's JSON format.
+    /// The points nearest to the vector that match the filter, best first, with these payload fields (all if empty).
     async fn search(
         &self,
         vector: Vec<f32>,
         limit: usize,
-        filter: Option<&serde_json::Value>,
+        filter: Option<&Filter>,
         fields: &[&str],
     ) -> PortResult<Vec<Hit>>;
 }

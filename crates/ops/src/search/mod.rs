@@ -4,6 +4,7 @@ mod nearest;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tidewheel_core::filter::Filter;
 use tidewheel_core::payload::RESERVED;
 use tidewheel_core::ports::{Embedder, PortResult, Purpose, Searcher};
 
@@ -31,13 +32,13 @@ pub struct Found {
 /// Embeds the text and searches the index.
 ///
 /// # Errors
-/// If the embedder or the index fails, or rejects the filter.
+/// If the embedder or the index fails, or the index rejects the filter.
 pub async fn find(
     embedder: &dyn Embedder,
     index: &dyn Searcher,
     text: &str,
     limit: usize,
-    filter: Option<&Value>,
+    filter: Option<&Filter>,
 ) -> PortResult<Vec<Found>> {
     let vectors = embedder.embed(&[text.to_owned()], Purpose::Query).await?;
     let nearest = nearest::documents(index, vectors.into_values(), limit, filter).await?;

@@ -5,8 +5,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tidewheel_core::excerpt::OMITTED;
+use tidewheel_core::filter::{Condition, Filter, Match, PointId, Values};
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::payload::{DOCUMENT, RESERVED};
 use tidewheel_core::ports::{Hit, IndexReader, IndexedPoint, PortResult, Searcher};
@@ -44,7 +45,7 @@ pub(super) async fn documents(
     index: &dyn Searcher,
     vector: Vec<f32>,
     limit: usize,
-    filter: Option<&Value>,
+    filter: Option<&Filter>,
 ) -> PortResult<Vec<Nearest>> {
     let mut nearest: Vec<Nearest> = Vec::new();
     let mut seen = HashSet::new();
@@ -66,22 +67,26 @@ pub(super) async fn documents(
 }
 
 /// The filter, excluding documents that were already found.
-fn others(filter: Option<&Value>, found: &[Nearest]) -> Option<Value> {
+fn others(filter: Option<&Filter>, found: &[Nearest]) -> Option<Filter> {
     if found.is_empty() {
         return filter.cloned();
     }
-    let (ours, foreign): (Vec<&Nearest>, Vec<&Nearest>) = found.iter().partition(|nearest| nearest.document.is_some());
-    let mut except = Vec::new();
+    let (mut ours, mut foreign) = (Vec::new(), Vec::new());
+    for nearest in found {
+        match nearest.document {
+            Some(document) => ours.push(document.to_string()),
+            None => foreign.push(PointId::Uuid(nearest.chunk)),
+        }
+    }
+    let mut must_not = Vec::new();
     if !ours.is_empty() {
-        let names: Vec<String> = ours.iter().filter_map(|nearest| nearest.document).map(|id| id.to_string()).collect();
-        except.push(json!({"key": DOCUMENT, "match": {"any": names}}));
+        must_not.push(Condition::matches(DOCUMENT, Match::Any(Values::Keywords(ours))));
     }
     if !foreign.is_empty() {
-        let ids: Vec<String> = foreign.iter().map(|nearest| nearest.chunk.to_string()).collect();
-        except.push(json!({"has_id": ids}));
+        must_not.push(Condition::HasId(foreign));
     }
-    let must: Vec<&Value> = filter.into_iter().collect();
-    Some(json!({"must": must, "must_not": except}))
+    let must = filter.cloned().map(Condition::Filter).into_iter().collect();
+    Some(Filter { must, must_not, ..Filter::default() })
 }
 
 /// Payloads of the points of documents.
@@ -128,6 +133,8 @@ fn by_id(points: Vec<IndexedPoint>) -> HashMap<Uuid, Map<String, Value>> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+    use tidewheel_core::filter::Scalar;
     use tidewheel_core::identity::Namespace;
     use tidewheel_core::ports::IndexWriter as _;
     use tidewheel_core::ports::Point;
@@ -175,7 +182,8 @@ mod tests {
     #[tokio::test]
     async fn filter_applies_to_every_round() {
         let index = index(&[("long1", 500), ("a", 1), ("b", 1)]).await;
-        let filter = json!({"must_not": [{"key": "_id", "match": {"value": "a"}}]});
+        let a = Condition::matches("_id", Match::Value(Scalar::Keyword("a".to_owned())));
+        let filter = Filter { must_not: vec![a], ..Filter::default() };
         let found = documents(&index, vec![1.0, 0.1, 0.0, 0.0], 5, Some(&filter)).await.unwrap();
         assert_eq!(found.len(), 2);
     }

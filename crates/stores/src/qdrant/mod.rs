@@ -34,7 +34,6 @@ use qdrant_client::qdrant::{
     PointsOperationResponse, RetrievedPoint, ScoredPoint, UpdateBatchResponse, UpdateResult, UpdateStatus,
 };
 use serde::Serialize;
-use serde_json::Value;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::payload::{fingerprint_of, version_of};
@@ -395,10 +394,10 @@ impl Searcher for QdrantIndex {
         &self,
         vector: Vec<f32>,
         limit: usize,
-        filter: Option<&Value>,
+        filter: Option<&tidewheel_core::filter::Filter>,
         fields: &[&str],
     ) -> PortResult<Vec<Hit>> {
-        let filter = filter.map(filter::parse).transpose()?;
+        let filter = filter.map(filter::to_proto);
         let request = request::search(&self.collection, vector, limit, filter, fields);
         let response = self.connection.points().query(request).await;
         let points = response.map_err(|status| self.failed("search", &status))?.into_inner().result;

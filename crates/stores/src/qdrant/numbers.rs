@@ -16,6 +16,8 @@ const EXACT: u64 = 1 << 53;
 pub(super) fn any(key: &str, numbers: &[Number]) -> ConditionOneOf {
     let mut conditions: Vec<Condition> = numbers.iter().map(|number| of(equal(key, number))).collect();
     match conditions.len() {
+        // A filter without conditions matches every point.
+        0 => matched(key, MatchValue::Integers(RepeatedIntegers::default())),
         1 => conditions.remove(0).condition_one_of.expect("`equal` always sets a condition"),
         _ => ConditionOneOf::Filter(Filter { should: conditions, ..Filter::default() }),
     }

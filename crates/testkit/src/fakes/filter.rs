@@ -1,9 +1,12 @@
-//! The subset of Qdrant's filters that the fake index supports: `must`, `should` and `must_not` with `match` (`value`,
-//! `any`, `except`) and `range` of numbers on a dotted key, and `has_id`. A list matches if one of its values does, as
-//! in Qdrant.
+//! The subset of filters that the fake index supports: `must`, `should` and `must_not` with `match` (`value`, `any`,
+//! `except`) and `range` of numbers on a dotted key, and `has_id`. A list matches if one of its values does, as in
+//! Qdrant.
 
-use serde_json::{Map, Value};
+use std::fmt::Debug;
+
+use serde_json::{Map, Number, Value};
 use tidewheel_core::error::PortError;
+use tidewheel_core::filter::{Condition, Field, Filter, Match, PointId, Range, Scalar, Values};
 use tidewheel_core::ports::PortResult;
 use uuid::Uuid;
 
@@ -11,74 +14,112 @@ use uuid::Uuid;
 ///
 /// # Errors
 /// Poison, if the filter is unsupported.
-pub(super) fn matches(filter: &Value, id: Uuid, payload: &Map<String, Value>) -> PortResult<bool> {
-    for (name, conditions) in filter.as_object().ok_or_else(|| unknown(filter))? {
-        let conditions = conditions.as_array().ok_or_else(|| unknown(conditions))?;
-        let results =
-            conditions.iter().map(|condition| holds(condition, id, payload)).collect::<PortResult<Vec<_>>>()?;
-        let passes = match name.as_str() {
-            "must" => results.into_iter().all(|holds| holds),
-            "should" => results.is_empty() || results.into_iter().any(|holds| holds),
-            "must_not" => !results.into_iter().any(|holds| holds),
-            _ => return Err(unknown(filter)),
-        };
-        if !passes {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+pub(super) fn matches(filter: &Filter, id: Uuid, payload: &Map<String, Value>) -> PortResult<bool> {
+    let Filter { must, should, must_not, min_should: None } = filter else { return Err(unsupported(filter)) };
+    let results = |conditions: &[Condition]| {
+        conditions.iter().map(|condition| holds(condition, id, payload)).collect::<PortResult<Vec<_>>>()
+    };
+    let (must, should, must_not) = (results(must)?, results(should)?, results(must_not)?);
+    Ok(!must.contains(&false) && (should.is_empty() || should.contains(&true)) && !must_not.contains(&true))
 }
 
-fn holds(condition: &Value, id: Uuid, payload: &Map<String, Value>) -> PortResult<bool> {
-    if let Some(ids) = condition.get("has_id").and_then(Value::as_array) {
-        return Ok(ids.contains(&Value::from(id.to_string())));
+fn holds(condition: &Condition, id: Uuid, payload: &Map<String, Value>) -> PortResult<bool> {
+    match condition {
+        Condition::Field(field) => field_holds(field, payload),
+        Condition::HasId(ids) => Ok(ids.contains(&PointId::Uuid(id))),
+        Condition::Filter(filter) => matches(filter, id, payload),
+        Condition::IsEmpty(_) | Condition::IsNull(_) | Condition::HasVector(_) | Condition::Nested { .. } => {
+            Err(unsupported(condition))
+        }
     }
-    let Some(key) = condition.get("key").and_then(Value::as_str) else {
-        return matches(condition, id, payload);
+}
+
+fn field_holds(field: &Field, payload: &Map<String, Value>) -> PortResult<bool> {
+    let Field {
+        key,
+        matches,
+        range,
+        values_count: None,
+        bounding_box: None,
+        circle: None,
+        polygon: None,
+        is_empty: None,
+        is_null: None,
+    } = field
+    else {
+        return Err(unsupported(field));
     };
+    let values = values(key, payload);
+    match (matches, range) {
+        (Some(Match::Value(wanted)), None) => Ok(values.into_iter().any(|value| equals(wanted, value))),
+        (Some(Match::Any(wanted)), None) => Ok(values.into_iter().any(|value| contain(wanted, value))),
+        (Some(Match::Except(unwanted)), None) => Ok(values.into_iter().any(|value| !contain(unwanted, value))),
+        (None, Some(Range::Numbers(bounds))) => {
+            Ok(values.into_iter().filter_map(Value::as_f64).any(|value| bounds.contains(&value)))
+        }
+        _ => Err(unsupported(field)),
+    }
+}
+
+/// The values of the field at this path: the items of a list, or a single one.
+fn values<'a>(key: &str, payload: &'a Map<String, Value>) -> Vec<&'a Value> {
     let mut path = key.split('.');
     let first = path.next().and_then(|name| payload.get(name));
-    let found = path.fold(first, |value, name| value.and_then(|value| value.get(name)));
-    let values = match found {
+    match path.fold(first, |value, name| value.and_then(|value| value.get(name))) {
         Some(Value::Array(values)) => values.iter().collect(),
-        other => other.into_iter().collect::<Vec<_>>(),
-    };
-    if let Some(wanted) = condition.pointer("/match/value") {
-        Ok(values.into_iter().any(|value| equal(value, wanted)))
-    } else if let Some(wanted) = condition.pointer("/match/any").and_then(Value::as_array) {
-        Ok(values.into_iter().any(|value| wanted.iter().any(|wanted| equal(value, wanted))))
-    } else if let Some(unwanted) = condition.pointer("/match/except").and_then(Value::as_array) {
-        Ok(values.into_iter().any(|value| !unwanted.iter().any(|unwanted| equal(value, unwanted))))
-    } else if let Some(range) = condition.get("range").and_then(Value::as_object) {
-        let inside = |value: &&Value| {
-            value.as_f64().is_some_and(|value| range.iter().all(|(name, bound)| within(value, name, bound)))
-        };
-        Ok(values.iter().any(inside))
-    } else {
-        Err(unknown(condition))
+        other => other.into_iter().collect(),
+    }
+}
+
+fn equals(wanted: &Scalar, value: &Value) -> bool {
+    match (wanted, value) {
+        (Scalar::Keyword(wanted), Value::String(value)) => wanted == value,
+        (Scalar::Boolean(wanted), Value::Bool(value)) => wanted == value,
+        (Scalar::Number(wanted), Value::Number(value)) => same(wanted, value),
+        _ => false,
+    }
+}
+
+fn contain(list: &Values, value: &Value) -> bool {
+    match (list, value) {
+        (Values::Keywords(list), Value::String(value)) => list.contains(value),
+        (Values::Numbers(list), Value::Number(value)) => list.iter().any(|number| same(number, value)),
+        _ => false,
     }
 }
 
 /// Numbers are equal by value, regardless of notation.
-fn equal(value: &Value, wanted: &Value) -> bool {
-    match (value, wanted) {
-        (Value::Number(value), Value::Number(wanted)) if value.as_i64().is_none() || wanted.as_i64().is_none() => {
-            value.as_f64() == wanted.as_f64()
-        }
-        _ => value == wanted,
+fn same(a: &Number, b: &Number) -> bool {
+    match (a.as_i64(), b.as_i64()) {
+        (Some(a), Some(b)) => a == b,
+        _ => a.as_f64() == b.as_f64(),
     }
 }
 
-fn within(value: f64, name: &str, bound: &Value) -> bool {
-    bound.as_f64().is_some_and(|bound| match name {
-        "lt" => value < bound,
-        "lte" => value <= bound,
-        "gt" => value > bound,
-        "gte" => value >= bound,
-        _ => false,
-    })
+fn unsupported(part: &impl Debug) -> PortError {
+    PortError::poison(format!("unsupported filter: {part:?}"))
 }
 
-fn unknown(json: &Value) -> PortError {
-    PortError::poison(format!("unsupported filter: {json}"))
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tidewheel_core::error::ErrorClass;
+
+    use super::*;
+
+    #[test]
+    fn unsupported_condition_is_rejected() {
+        for json in [
+            json!({"must": [{"key": "a", "match": {"text": "b"}}]}),
+            json!({"must": [{"key": "a", "range": {"gt": "2024-03-12T10:00:00Z"}}]}),
+            json!({"must": [{"key": "a", "match": {"value": 1}, "is_null": true}]}),
+            json!({"must_not": [{"is_empty": {"key": "a"}}]}),
+            json!({"should": [{"must": [{"has_vector": ""}]}]}),
+            json!({"min_should": {"conditions": [], "min_count": 1}}),
+        ] {
+            let filter = Filter::parse(&json).unwrap();
+            let error = matches(&filter, Uuid::nil(), &Map::new()).unwrap_err();
+            assert_eq!(error.class, ErrorClass::Poison, "{json}");
+        }
+    }
 }

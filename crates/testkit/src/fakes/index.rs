@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use tidewheel_core::error::PortError;
+use tidewheel_core::filter::Filter;
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::installation::{CollectionMark, Installation};
 use tidewheel_core::payload::{RESERVED, fingerprint_of, version_of};
@@ -273,7 +274,7 @@ impl Searcher for FakeIndex {
         &self,
         vector: Vec<f32>,
         limit: usize,
-        filter: Option<&Value>,
+        filter: Option<&Filter>,
         fields: &[&str],
     ) -> PortResult<Vec<Hit>> {
         drop(self.called("search"));

@@ -1,7 +1,7 @@
 //! Reads and searches.
 
 use serde_json::{Value, json};
-use tidewheel_core::error::ErrorClass;
+use tidewheel_core::filter::Filter;
 use tidewheel_core::payload::{RESERVED, STAMP, Stamped, digest};
 use uuid::Uuid;
 
@@ -23,14 +23,16 @@ pub async fn search_returns_nearest_points_that_match_the_filter(harness: &dyn I
     assert!((hits[0].score - 1.0).abs() < 1e-4, "{}", hits[0].score);
     assert!(hits.is_sorted_by(|a, b| a.score >= b.score));
 
-    let filter = json!({"must": [{"key": "subject", "match": {"any": ["a", "b"]}}]});
+    let filter = parsed(&json!({"must": [{"key": "subject", "match": {"any": ["a", "b"]}}]}));
     let hits = harness.searcher().search(twice.clone(), 3, Some(&filter), &[]).await.unwrap();
     let found: Vec<_> = hits.iter().map(|hit| hit.payload["subject"].as_str().unwrap()).collect();
     assert!(found.len() == 2 && found.contains(&"a") && found.contains(&"b"), "{found:?}");
-    let filter = json!({"must_not": [{"key": "_tidewheel.namespace", "match": {"value": "shop.tickets"}}]});
-    assert!(harness.searcher().search(twice.clone(), 3, Some(&filter), &[]).await.unwrap().is_empty());
-    let wrong = harness.searcher().search(twice, 3, Some(&json!({"must": [{"kee": 1}]})), &[]).await.unwrap_err();
-    assert_eq!(wrong.class, ErrorClass::Poison);
+    let filter = parsed(&json!({"must_not": [{"key": "_tidewheel.namespace", "match": {"value": "shop.tickets"}}]}));
+    assert!(harness.searcher().search(twice, 3, Some(&filter), &[]).await.unwrap().is_empty());
+}
+
+fn parsed(filter: &Value) -> Filter {
+    Filter::parse(filter).unwrap()
 }
 
 /// A vector of zeros, which has no direction, is not stored.
@@ -80,7 +82,7 @@ pub async fn filter_compares_numbers_by_value(harness: &dyn IndexHarness) {
         .collect();
     write(&*index, &documents).await;
     let found = async |filter: Value| {
-        let filter = json!({"must": [{"key": "n", "match": filter}]});
+        let filter = parsed(&json!({"must": [{"key": "n", "match": filter}]}));
         let hits = harness.searcher().search(vector_of("a", DIMENSION), 20, Some(&filter), &[]).await.unwrap();
         let mut keys: Vec<String> = hits.iter().map(|hit| hit.payload["_id"].as_str().unwrap().to_owned()).collect();
         keys.sort();
@@ -168,7 +170,7 @@ pub async fn large_values_are_only_on_the_first_point(harness: &dyn IndexHarness
         assert_eq!(has("content"), [true, false, false]);
         assert_eq!(has("product"), [true, true, true]);
     }
-    let filter = json!({"must": [{"key": "product.name", "match": {"value": "Atlas"}}]});
+    let filter = parsed(&json!({"must": [{"key": "product.name", "match": {"value": "Atlas"}}]}));
     let hits = harness
         .searcher()
         .search(vector_of("b", DIMENSION), 10, Some(&filter), &["_tidewheel.document"])
@@ -177,7 +179,7 @@ pub async fn large_values_are_only_on_the_first_point(harness: &dyn IndexHarness
     assert_eq!(hits.len(), 3);
     let expected = json!({RESERVED: {"document": written.document.to_string()}});
     assert!(hits.iter().all(|hit| json!(hit.payload) == expected), "{:?}", hits[0].payload);
-    let others = json!({"must_not": [{"has_id": [written.points[1].id.to_string()]}]});
+    let others = parsed(&json!({"must_not": [{"has_id": [written.points[1].id.to_string()]}]}));
     let hits = harness.searcher().search(vector_of("b", DIMENSION), 10, Some(&others), &[RESERVED]).await.unwrap();
     assert_eq!(hits.len(), 2);
 }
