@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tidewheel_core::ports::DeadLetters;
 use tidewheel_ops::dead_letters::{self as letters, Filter, LetterView, Listing, Outcome, RecordView};
+use tidewheel_ops::text::thousands;
 use tidewheel_stores::redis::RedisStore;
 use tidewheel_telemetry::escape;
 
@@ -24,7 +25,7 @@ const SHOWN: usize = 10;
 const DOCUMENT: usize = 32;
 
 /// Width of all columns except the reason.
-const COLUMNS: usize = 9 + 18 + 10 + 7 + DOCUMENT;
+const COLUMNS: usize = 10 + 19 + 9 + 10 + DOCUMENT + 1;
 
 /// Minimum width of the reason column; on a narrower terminal the reason is printed below.
 const REASON: usize = 40;
@@ -87,8 +88,8 @@ async fn retry(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -
         plan(&listing);
         let readable = listing.letters.len() - unreadable;
         printer::say(match readable {
-            1 => "1 would be put back into its stage with its version: a newer version wins".to_owned(),
-            _ => format!("{readable} would be put back into their stages, each with its version: newer versions win"),
+            1 => "1 dead letter to retry; a newer version of its document wins".to_owned(),
+            _ => format!("{} dead letters to retry; newer versions of their documents win", thousands(readable as u64)),
         });
         let reread = listing.letters.iter().filter(|letter| letter.reread && letter.is_readable()).count();
         if reread > 0 {
@@ -110,7 +111,8 @@ async fn retry(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -
         Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),
         Output::Text => {
             let stage = if outcome.done == 1 { "its stage" } else { "their stages" };
-            printer::say(format_args!("{} {} put back into {stage}", styled(GOOD, "✔"), outcome.done));
+            let done = printer::counted(outcome.done, "dead letter");
+            printer::say(format_args!("{} {done} put back into {stage}", styled(GOOD, "✔")));
             gone(outcome);
         }
     }
@@ -126,8 +128,8 @@ async fn drop(redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failu
             _ => "Their documents stay in the index as they are, missing or outdated, until they change",
         };
         printer::say(format_args!(
-            "{} would be deleted. {stays}; `tidewheel verify` lists such documents.",
-            listing.matching
+            "{} to delete. {stays}; `tidewheel verify` lists such documents.",
+            printer::counted(listing.matching, "dead letter")
         ));
     }
     let may_ask = std::io::stdin().is_terminal() && args.output.output == Output::Text;
@@ -143,7 +145,8 @@ async fn drop(redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failu
     match args.output.output {
         Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),
         Output::Text => {
-            printer::say(format_args!("{} {} deleted", styled(GOOD, "✔"), outcome.done));
+            let done = printer::counted(outcome.done, "dead letter");
+            printer::say(format_args!("{} {done} deleted", styled(GOOD, "✔")));
             gone(outcome);
         }
     }
@@ -185,11 +188,11 @@ fn plan(listing: &Listing) {
 fn table(listing: &Listing) {
     let room = printer::width().saturating_sub(COLUMNS);
     let below = printer::stdout_is_terminal() && room < REASON;
-    let head = format!("{:<9} {:<18} {:>9} {:>6}  {:<32}", "stage", "id", "age", "tries", "document");
+    let head = format!("{:<9} {:<18} {:>8} {:>8}  {:<32}", "stage", "id", "age", "attempts", "document");
     printer::data(styled(STRONG, if below { head.trim_end().to_owned() } else { head + " reason" }));
     for letter in &listing.letters {
         let facts = format!(
-            "{:<9} {:<18} {:>9} {:>6}  {}",
+            "{:<9} {:<18} {:>8} {:>8}  {}",
             letter.stage.name(),
             letter.id,
             times::span(letter.age_ms),

@@ -73,7 +73,7 @@ pub(super) fn verdict(facts: &Facts<'_>) -> DocumentVerdict {
     let mut letters = facts.letters.known().into_iter().flatten();
     if let Some(letter) = letters.rfind(newer) {
         let text = format!(
-            "parked in the dead letters of {} ({}): {}. Fix the cause, then run `tidewheel dead-letters retry --id {} --yes`",
+            "parked in the {} dead-letter queue ({}): {}. Fix the cause, then run `tidewheel dead-letters retry --id {} --yes`",
             letter.stage.title(),
             letter.id,
             letter.reason,
@@ -102,7 +102,7 @@ pub(super) fn verdict(facts: &Facts<'_>) -> DocumentVerdict {
             } else if source.digest.as_ref() != Some(&index.digest) {
                 "the index and MongoDB have different content".to_owned()
             } else {
-                format!("the index has {} of {} chunks and {} surplus ones", index.present, index.chunks, index.surplus)
+                format!("the index has {} of {} chunks, {} surplus", index.present, index.chunks, index.surplus)
             };
             result(DocumentState::Stale, format!("stale: {what}, with no change in flight{more}"))
         }
