@@ -1,7 +1,7 @@
 //! Turns facts into findings.
 
 use tidewheel_core::installation::{CollectionMark, Installation};
-use tidewheel_ops::text::{duration, none_of};
+use tidewheel_ops::text::{documents, duration, none_of, thousands};
 use tidewheel_pipeline::ownership::{Ownership, Registration, Serves, ownership, registration};
 use tidewheel_stores::mongo::{MongoFacts, Topology};
 use tidewheel_stores::qdrant::{CollectionFacts, QdrantFacts};
@@ -32,8 +32,8 @@ pub(crate) fn findings(facts: &Facts) -> Vec<Finding> {
     reached(&mut report, "redis", &facts.redis_url, &facts.redis, redis);
     owner_of_redis(&mut report, &facts.owners);
     reached(&mut report, "embedder", &facts.embedder_url, &facts.embedder, embedder);
-    reached(&mut report, "qdrant", &facts.qdrant_url, &facts.qdrant, |report, _, qdrant| {
-        server(report, qdrant);
+    reached(&mut report, "qdrant", &facts.qdrant_url, &facts.qdrant, |report, address, qdrant| {
+        server(report, address, qdrant);
         let dimension = facts.embedder.as_ref().ok().and_then(EmbedderFacts::dimension).map(|count| count as u64);
         collection(report, &facts.collection, qdrant.collection.as_ref(), dimension);
     });
@@ -69,10 +69,9 @@ fn reached<T>(
     match probed {
         Ok(facts) => judge(report, address, facts),
         Err(failure) => {
-            let hint = failure
-                .hint
-                .clone()
-                .unwrap_or_else(|| format!("check that it is running and that the address {address} is correct"));
+            let hint = failure.hint.clone().unwrap_or_else(|| {
+                format!("check that the server is running and that the address {address} is correct")
+            });
             wrong(report, part, &failure.message, hint);
         }
     }
@@ -170,11 +169,11 @@ fn mongodb(report: &mut Report, address: &str, facts: &MongoFacts) {
             report,
             PART,
             "unknown oplog window",
-            "grant the user read access to local.oplog.rs to have it monitored",
+            "to monitor the oplog window, grant the user read access to local.oplog.rs",
         ),
         None => {}
     }
-    let documents: u64 = facts.collections.iter().map(|(_, count)| count).sum();
+    let count: u64 = facts.collections.iter().map(|(_, count)| count).sum();
     if !facts.passed_over.is_empty() {
         let message = format!("mongodb.collection selects {}", none_of(&facts.passed_over));
         wrong(report, PART, message, "correct mongodb.collection: a name, or a pattern such as \"tickets_*\"");
@@ -182,7 +181,7 @@ fn mongodb(report: &mut Report, address: &str, facts: &MongoFacts) {
         let hint = "expected if they will be created later; otherwise check mongodb.database and mongodb.collection";
         doubtful(report, PART, "no selected collection exists", hint);
     } else {
-        right(report, PART, format!("selected collections: {}, about {documents} documents", facts.collections.len()));
+        right(report, PART, format!("selected collections: {}, about {}", facts.collections.len(), documents(count)));
     }
 }
 
@@ -219,7 +218,7 @@ fn redis(report: &mut Report, address: &str, facts: &RedisFacts) {
                 report,
                 PART,
                 "appendfsync is no: the operating system decides when data reaches the disk",
-                "set appendfsync to everysec: a power failure then loses at most one second, which is read again",
+                "set appendfsync to everysec: a power failure then loses about one second, which the producer reads again",
             ),
             Some(fsync) => right(report, PART, format!("append-only file enabled (appendfsync {fsync})")),
             None => right(report, PART, "append-only file enabled"),
@@ -228,7 +227,7 @@ fn redis(report: &mut Report, address: &str, facts: &RedisFacts) {
         doubtful(
             report,
             PART,
-            "appendonly is no: a restart of Redis loses both streams, and everything is read again",
+            "appendonly is no: a Redis restart loses changes in both streams, and the producer reads them again",
             "run `redis-cli CONFIG SET appendonly yes`, and set it in redis.conf",
         );
     }
@@ -275,13 +274,15 @@ fn embedder(report: &mut Report, address: &str, facts: &EmbedderFacts) {
     }
 }
 
-fn server(report: &mut Report, facts: &QdrantFacts) {
+fn server(report: &mut Report, address: &str, facts: &QdrantFacts) {
     const PART: &str = "qdrant";
     let QdrantFacts { title, version, .. } = facts;
     if !at_least(version, QDRANT) {
         wrong(report, PART, format!("unsupported Qdrant version {version}"), "upgrade to 1.16 or newer, ideally 1.19");
     } else if at_least(version, QDRANT_GOOD) {
-        right(report, PART, format!("{title} {version} reachable"));
+        // Names another implementation of the API, such as the local Qdrant.
+        let detail = title.strip_prefix("qdrant - vector search engine").unwrap_or_default();
+        right(report, PART, format!("Qdrant {version} reachable at {address}{detail}"));
     } else {
         let hint = "upgrade to 1.19 or newer, where a crash cannot apply a conditional write twice";
         doubtful(report, PART, format!("Qdrant {version} is supported, but outdated"), hint);
@@ -314,7 +315,7 @@ fn collection(report: &mut Report, name: &str, facts: Option<&CollectionFacts>, 
         }
         _ => {}
     }
-    let points = facts.points;
+    let points = thousands(facts.points);
     match facts.status.as_str() {
         "red" => {
             let cause = facts.optimizer_error.as_deref().unwrap_or("no reason given");

@@ -126,9 +126,9 @@ fn each_fault_gives_exactly_one_finding() {
         (|f| collection(f).distance = Some("Dot".into()), CheckVerdict::Wrong, "Dot"),
         (|f| collection(f).dimension = None, CheckVerdict::Wrong, "no default vector"),
         (
-            |f| collector(f).refused = Some("it answered 404".into()),
+            |f| collector(f).refused = Some("the collector returned 404".into()),
             CheckVerdict::Doubtful,
-            "4318/v1/traces: it answered 404",
+            "4318/v1/traces: the collector returned 404",
         ),
         (|f| f.traces = Some(Err(Failure::new("no address"))), CheckVerdict::Wrong, "no address"),
         (|f| collection(f).status = "red".into(), CheckVerdict::Wrong, "status red"),
