@@ -94,9 +94,9 @@ impl Problem {
             Self::NotToml { .. } => "compare with `tidewheel config example`".into(),
             Self::Unknown { name, .. } => match keys::nearest(name) {
                 Some(nearest) => format!("did you mean `{nearest}`?"),
-                None => "`tidewheel config example` lists every setting".into(),
+                None => "run `tidewheel config example` to list every setting".into(),
             },
-            Self::Invalid { key, .. } => format!("`tidewheel config example` shows how {key} is written"),
+            Self::Invalid { key, .. } => format!("see {key} in the output of `tidewheel config example`"),
             Self::NotAnAssignment => "for example: --set mongodb.database=shop".into(),
             Self::Both { key, file_key, .. } => format!("remove {key} or {file_key}"),
             Self::SecretFile { .. } => "check that the file exists and is readable by this user".into(),

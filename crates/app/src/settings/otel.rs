@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
             Some((protocol, text)) if text != PROTOCOL => {
                 self.ignore(
                     protocol,
-                    &format!("only {PROTOCOL} is supported; traces stay disabled without an own setting"),
+                    &format!("only {PROTOCOL} is supported; traces stay disabled unless traces.endpoint is set"),
                 );
             }
             _ => self.give("traces.endpoint", text.to_owned(), variable),

@@ -87,9 +87,9 @@ fn unknown_key_error_suggests_the_nearest() {
         found,
         [
             ("unknown setting `mongodb.url` (tidewheel.toml:2)", "did you mean `mongodb.uri`?"),
-            ("unknown setting `nonsense.a` (tidewheel.toml:4)", "`tidewheel config example` lists every setting"),
+            ("unknown setting `nonsense.a` (tidewheel.toml:4)", "run `tidewheel config example` to list every setting"),
             ("unknown setting `qdrant.apikey` ($TIDEWHEEL__QDRANT__APIKEY)", "did you mean `qdrant.api_key`?"),
-            ("unknown setting `zzz` (--set)", "`tidewheel config example` lists every setting"),
+            ("unknown setting `zzz` (--set)", "run `tidewheel config example` to list every setting"),
         ]
         .map(|(message, hint)| (message.to_owned(), hint.to_owned()))
     );

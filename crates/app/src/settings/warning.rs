@@ -61,7 +61,7 @@ impl fmt::Display for Warning {
             Self::OnCommandLine { key, flag } => {
                 write!(f, "{key} holds a secret and is set with {flag}, which every user of this machine can read")
             }
-            Self::UnknownVariable { name, .. } => write!(f, "${name} is not a setting and has no effect"),
+            Self::UnknownVariable { name, .. } => write!(f, "unknown variable ${name} has no effect"),
             Self::NoEffect { key, origin, because } => write!(f, "{key} ({origin}) has no effect: {because}"),
             Self::IgnoredVariable { name, because } => write!(f, "${name} has no effect: {because}"),
         }
@@ -74,7 +74,7 @@ impl Warning {
         match self {
             Self::OnCommandLine { key, .. } => {
                 let file = format!("{key}_file");
-                let file = if keys::find(&file).is_some() { format!(", or {file}") } else { String::new() };
+                let file = if keys::find(&file).is_some() { format!(" or {file}") } else { String::new() };
                 format!("set {}{file} instead", keys::variable(key))
             }
             Self::UnknownVariable { nearest: Some(nearest), .. } => format!("did you mean {nearest}?"),
