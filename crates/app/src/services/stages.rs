@@ -218,7 +218,7 @@ async fn redis_is_fit(redis: &RedisStore, health: &Health, shutdown: &Cancellati
 }
 
 /// Retries until success or a permanent failure; `None` if shut down meanwhile, even during a hanging attempt. `what` completes
-/// "cannot …".
+/// "failed to …".
 async fn with_retries<T, F>(
     what: &'static str,
     health: &Health,

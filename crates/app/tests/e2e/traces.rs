@@ -274,7 +274,7 @@ async fn collector_outage_does_not_affect_pipeline() {
     tickets.insert_one(ticket(1_000)).await.unwrap();
     for (service, span) in TRACED.into_iter().zip(["change", "process", "upsert"]) {
         world.until("spans after the recovery", || async { collector.of(1_000, span).len() == 1 }).await;
-        world.wait(|world| world.log(service).contains("can send traces again"), "the recovery is logged").await;
+        world.wait(|world| world.log(service).contains("able to send traces again"), "the recovery is logged").await;
         let outages = outages(&world, service);
         assert_eq!(outages.len(), 1, "{outages:?}");
         assert!(outages[0].contains(&address) && !world.log(service).contains("hunter2"), "{outages:?}");

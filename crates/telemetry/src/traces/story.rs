@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::collector::ExportError;
 
-/// The operation in log messages: completes "cannot …".
+/// The operation in log messages: completes "failed to …".
 const SEND: &str = "send traces";
 
 /// The same for a full queue while the collector is reachable.
@@ -97,7 +97,7 @@ impl Story {
                 debug!(spans, "sent");
                 if let Some((lasted, attempts)) = self.health.works(SEND) {
                     let dropped = self.dropped();
-                    info!(dropped, attempts, seconds = lasted.as_secs(), "can {SEND} again");
+                    info!(dropped, attempts, seconds = lasted.as_secs(), "able to {SEND} again");
                 }
                 self.keeps_up();
             }
@@ -108,12 +108,12 @@ impl Story {
     pub(super) fn fails(&self, cause: &str) {
         let endpoint = &self.endpoint;
         match self.health.fails(SEND, cause) {
-            FailureReport::First => warn!(endpoint, "cannot {SEND}; changes are processed without traces: {cause}"),
+            FailureReport::First => warn!(endpoint, "failed to {SEND}; changes are processed without traces: {cause}"),
             FailureReport::Lasting(lasted, attempts) => {
                 let dropped = self.dropped();
-                warn!(endpoint, dropped, attempts, seconds = lasted.as_secs(), "still cannot {SEND}: {cause}");
+                warn!(endpoint, dropped, attempts, seconds = lasted.as_secs(), "still failing to {SEND}: {cause}");
             }
-            FailureReport::Not => debug!("still cannot {SEND}: {cause}"),
+            FailureReport::Not => debug!("still failing to {SEND}: {cause}"),
         }
     }
 
@@ -124,7 +124,7 @@ impl Story {
         if no_room > 0 {
             if self.health.fails(KEEP_UP, "the queue is full") != FailureReport::Not {
                 let dropped = self.dropped();
-                warn!(dropped, "cannot {KEEP_UP}: the queue is full; lower traces.share");
+                warn!(dropped, "failed to {KEEP_UP}: the queue is full; lower traces.share");
             }
             return;
         }
@@ -133,7 +133,7 @@ impl Story {
             && let Some((lasted, _)) = self.health.works(KEEP_UP)
         {
             let dropped = self.dropped();
-            info!(dropped, seconds = lasted.as_secs(), "can {KEEP_UP} again");
+            info!(dropped, seconds = lasted.as_secs(), "able to {KEEP_UP} again");
         }
     }
 
@@ -230,12 +230,12 @@ mod tests {
         assert_eq!(sent(0, 0), [""; 0]);
         let first = sent(5, 1_000);
         assert!(
-            matches!(&first[..], [line] if line.starts_with("WARN cannot send all traces") && line.ends_with("dropped=5"))
+            matches!(&first[..], [line] if line.starts_with("WARN failed to send all traces") && line.ends_with("dropped=5"))
         );
         for (no_room, waiting) in [(2, 1_000), (0, 1_000), (1, 0)] {
             assert_eq!(sent(no_room, waiting), [""; 0]);
         }
-        assert_eq!(sent(0, 999), ["INFO can send all traces again dropped=3 seconds=0"]);
+        assert_eq!(sent(0, 999), ["INFO able to send all traces again dropped=3 seconds=0"]);
         assert_eq!(sent(0, 0), [""; 0]);
         let second = sent(7, 0);
         assert!(matches!(&second[..], [line] if line.starts_with("WARN") && line.ends_with("dropped=7")), "{second:?}");
