@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Effects, Style};
 use serde::Serialize;
+use tidewheel_ops::text::thousands;
 use tidewheel_telemetry::escape;
 
 use crate::exit::Failure;
@@ -49,7 +50,7 @@ fn to_stdout(text: &[u8]) {
 
 /// The number with its noun, in the plural unless the number is 1.
 pub(crate) fn counted(number: u64, one: &str) -> String {
-    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+    format!("{} {one}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
 /// Writes human-readable data to stdout.

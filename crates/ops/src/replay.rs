@@ -13,6 +13,7 @@ use tidewheel_core::ports::{
 use tidewheel_core::stage::Stage;
 use tidewheel_pipeline::replay;
 
+use crate::text::thousands;
 use crate::times;
 
 /// Idle time in milliseconds after which a processor counts as stopped: processors poll every second.
@@ -196,8 +197,8 @@ pub fn plan(request: &ReplayRequest, facts: &ReplayFacts) -> Result<ReplayPlan, 
         Some((stream, extent)) => {
             let what = match request.since {
                 Some(since) => format!("entries since {}", times::show(since)),
-                None if extent.whole => format!("all {} entries, the complete history", extent.entries),
-                None => format!("the {} retained entries", extent.entries),
+                None if extent.whole => format!("all {} entries, the complete history", thousands(extent.entries)),
+                None => format!("the {} retained entries", thousands(extent.entries)),
             };
             format!("{stream}: {what}")
         }
@@ -243,18 +244,16 @@ pub fn plan(request: &ReplayRequest, facts: &ReplayFacts) -> Result<ReplayPlan, 
         ));
     }
     if let Some(points @ 1..) = points {
-        warnings.push(format!("{name:?} already exists; its {points} points are kept"));
+        warnings.push(format!("{name:?} already exists; its {} points are kept", thousands(*points)));
     }
     if request.since.is_some() || request.filter.is_some() {
-        warnings.push("the new collection will contain only a part of the documents".to_owned());
+        warnings.push("the new collection will contain only part of the documents".to_owned());
     }
     // An alias cannot have the name of an existing collection.
     let alias = (facts.resolved != Named::Collection).then(|| facts.collection.clone());
     let (into, afterwards) = match &alias {
         Some(alias) => (
-            format!(
-                "new collection {name:?}, including concurrent changes; then the alias {alias:?} is switched to it"
-            ),
+            format!("new collection {name:?}, including concurrent changes; then alias {alias:?} switches to it"),
             match &facts.resolved {
                 Named::Alias(old) => {
                     format!("alias {alias:?} switched to {name:?}; delete {old:?} when you no longer need it")

@@ -51,7 +51,7 @@ pub(crate) fn text(overview: &Overview, width: usize) -> String {
     if let Probe::Known(redis) = &overview.redis {
         let limit = redis.memory_limit_bytes.map_or_else(
             || ", no limit".to_owned(),
-            |limit| format!(" of {} ({} %)", bytes(limit), redis.memory_bytes * 100 / limit.max(1)),
+            |limit| format!(" of {} ({}%)", bytes(limit), redis.memory_bytes * 100 / limit.max(1)),
         );
         let address = styled(DIM, &redis.address);
         line("redis", Ok(format!("{} in use{limit}  {address}", bytes(redis.memory_bytes))));
@@ -208,7 +208,9 @@ fn collection_line(collection: &Collection) -> String {
 }
 
 fn embedder_line(embedder: &Embedder) -> String {
-    let rate = embedder.tokens_per_second.map_or_else(String::new, |rate| format!(", {rate:.0} tokens/s"));
+    let rate = embedder
+        .tokens_per_second
+        .map_or_else(String::new, |rate| format!(", {} tokens/s", thousands(rate.round() as u64)));
     let queued = embedder.queued_tokens.map_or_else(String::new, |tokens| format!(", {} queued", thousands(tokens)));
     format!(
         "{}  {} dimensions, {} tokens{rate}{queued}  {}",

@@ -266,7 +266,7 @@ fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
         rendered(&overview.redis, |redis| {
             let limit = redis.memory_limit_bytes.map_or_else(
                 || "no limit".to_owned(),
-                |limit| format!("{} % of {}", redis.memory_bytes * 100 / limit.max(1), bytes(limit)),
+                |limit| format!("{}% of {}", redis.memory_bytes * 100 / limit.max(1), bytes(limit)),
             );
             format!("{} in use, {limit}", bytes(redis.memory_bytes))
         }),
@@ -274,7 +274,9 @@ fn facts(overview: &Overview, width: u16, paint: Paint) -> Text<'static> {
     line(
         "embedder",
         rendered(&overview.embedder, |embedder| {
-            let rate = embedder.tokens_per_second.map_or_else(String::new, |rate| format!(", {rate:.0} tokens/s"));
+            let rate = embedder
+                .tokens_per_second
+                .map_or_else(String::new, |rate| format!(", {} tokens/s", thousands(rate.round() as u64)));
             let queued =
                 embedder.queued_tokens.map_or_else(String::new, |tokens| format!(", {} queued", thousands(tokens)));
             format!("{}, {} dimensions{rate}{queued}", embedder.model, embedder.dimension)

@@ -158,7 +158,7 @@ fn of_stage(stage: &StageOverview, limit: u64, thresholds: &Thresholds, found: &
     if stage.backlog > limit {
         let outlook =
             outlook(stage.eta_seconds, stage.out_per_second).map_or_else(String::new, |text| format!(", {text}"));
-        let message = format!("stage {number} ({stream}) backlog of {waiting} exceeds {limit}{outlook}");
+        let message = format!("stage {number} ({stream}) backlog of {waiting} exceeds {}{outlook}", thousands(limit));
         let action = if number == 1 {
             "start more processors, or give the embedder more or faster cores"
         } else {
@@ -195,7 +195,7 @@ fn source(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
         found.add(Severity::Critical, "nothing-selected", "mongodb", message, action);
     }
     if let Some(damage) = &source.damage {
-        let message = format!("lost data is being repaired: {damage}");
+        let message = format!("repairing lost data: {damage}");
         let action = "keep the producer running; find the cause of the loss";
         found.add(Severity::Warning, "history-damaged", "redis", message, action);
     }
@@ -227,7 +227,7 @@ fn redis_memory(overview: &Overview, thresholds: &Thresholds, found: &mut Found)
     let percent = redis.memory_bytes.saturating_mul(100) / limit.max(1);
     if percent >= thresholds.redis_memory_percent {
         let severity = if percent >= 95 { Severity::Critical } else { Severity::Warning };
-        let message = format!("Redis uses {percent} % of its memory; the producer pauses when it is full");
+        let message = format!("Redis uses {percent}% of its memory; the producer pauses when Redis is full");
         let action = "raise maxmemory, let the stages drain, or lower streams.retention_entries";
         found.add(severity, "redis-memory", "redis", message, action);
     }
@@ -237,7 +237,7 @@ fn latency(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
     let Some(latency) = &overview.latency else { return };
     if latency.p95_seconds > thresholds.latency.as_secs_f64() {
         let (p95, objective) = (duration(latency.p95_seconds), duration(thresholds.latency.as_secs_f64()));
-        let message = format!("p95 commit-to-searchable latency is {p95}; the objective is {objective}");
+        let message = format!("p95 commit-to-searchable latency of {p95} exceeds the objective of {objective}");
         let action = "check which stage has a backlog; latency recovers automatically after an outage";
         found.add(Severity::Warning, "latency", Stage::Embedded.name(), message, action);
     }
@@ -246,7 +246,7 @@ fn latency(overview: &Overview, thresholds: &Thresholds, found: &mut Found) {
 fn collection(overview: &Overview, found: &mut Found) {
     let Probe::Known(collection) = &overview.collection else { return };
     if collection.status.as_deref() == Some("red") {
-        let message = format!("Qdrant reports the collection {} as red", collection.name);
+        let message = format!("Qdrant reports status red for collection {}", collection.name);
         let action = "check Qdrant's log; `curl QDRANT/collections/NAME` shows the optimiser's error";
         found.add(Severity::Critical, "collection-unhealthy", "qdrant", message, action);
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::problems::{Problem, Severity};
 use super::{Overview, Probe};
-use crate::text::{documents, entries, outlook};
+use crate::text::{documents, entries, outlook, thousands};
 
 /// Sync state of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -93,11 +93,11 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> SyncVerdict 
     let snapshot = source.and_then(|source| source.snapshot.as_ref()).filter(|snapshot| snapshot.state != "done");
     let summary = match (snapshot, in_the_way) {
         (Some(snapshot), _) => {
-            let of = snapshot.of.map_or_else(String::new, |of| format!(" of about {of}"));
+            let of = snapshot.of.map_or_else(String::new, |of| format!(" of about {}", thousands(of)));
             let doing = if snapshot.state == "running" { "Snapshot in progress" } else { "Sweeping orphaned points" };
             format!(
                 "{doing}: {}{of} documents read{}",
-                snapshot.rows,
+                thousands(snapshot.rows),
                 if snapshot.state == "running" && eta_seconds.is_some() { eta } else { String::new() }
             )
         }

@@ -12,6 +12,7 @@ use tidewheel_core::ports::{EntryId, IndexWriter as _, StreamLog};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
 use tidewheel_ops::replay::{Origin, PlanPorts, ReplayFacts, ReplayPlan, ReplayRequest, facts, plan};
+use tidewheel_ops::text::thousands;
 use tidewheel_pipeline::replay::{self, Into, IntoPorts, Pages, Progress};
 use tidewheel_pipeline::service::ServiceError;
 use tidewheel_stores::redis::RedisStore;
@@ -78,9 +79,10 @@ pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer
     }
     let Progress { read, replayed, skipped, .. } = done;
     let newest = if replayed + skipped < read { ", the newest of each document" } else { "" };
+    let (read, replayed) = (thousands(read), thousands(replayed));
     printer::say(format_args!("{} {read} read, {replayed} replayed{newest}", styled(GOOD, "✔")));
     if skipped > 0 {
-        printer::say(styled(WARN, format_args!("{skipped} skipped: unreadable, or certain to fail")));
+        printer::say(styled(WARN, format_args!("{} skipped: unreadable, or certain to fail", thousands(skipped))));
     }
     printer::say(&plan.afterwards);
     Ok(Answer::Fine)

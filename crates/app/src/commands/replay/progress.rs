@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tidewheel_ops::text::thousands;
 use tidewheel_pipeline::replay::{Progress, Report};
 
 use crate::printer;
@@ -45,8 +46,9 @@ impl Shown {
                 let mut printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
                 if printed.elapsed() >= LINE_EVERY {
                     *printed = Instant::now();
-                    let of = progress.of.map(|of| format!(" of {of}")).unwrap_or_default();
-                    printer::say(format_args!("{}{of} read, {} replayed", progress.read, progress.replayed));
+                    let (read, replayed) = (thousands(progress.read), thousands(progress.replayed));
+                    let of = progress.of.map(|of| format!(" of {}", thousands(of))).unwrap_or_default();
+                    printer::say(format_args!("{read}{of} read, {replayed} replayed"));
                 }
             }
         })
