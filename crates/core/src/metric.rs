@@ -83,7 +83,7 @@ metrics! {
         PRODUCER_LAG = Gauge "tidewheel_producer_lag_seconds" [] "Seconds from the commit of the newest appended change to its append";
         PRODUCER_SAVED = Gauge "tidewheel_producer_checkpoint_saved_timestamp_seconds" [] "Time of the producer's last saved checkpoint, in seconds since the Unix epoch";
         OPLOG_WINDOW = Gauge "tidewheel_oplog_window_seconds" [] "Seconds of history in MongoDB's oplog";
-        OPLOG_TIME_TO_LOSS = Gauge "tidewheel_oplog_time_to_loss_seconds" [] "Seconds until the oplog no longer covers the saved checkpoint, if the producer saves no other";
+        OPLOG_TIME_TO_LOSS = Gauge "tidewheel_oplog_time_to_loss_seconds" [] "Seconds until the oplog no longer covers the saved checkpoint, if the producer saves no newer one";
         SNAPSHOT_RUNNING = Gauge "tidewheel_snapshot_running" [] "1 while a snapshot is read or compared";
         SNAPSHOT_ROWS = Gauge "tidewheel_snapshot_rows" [] "Documents read by the snapshot";
         SNAPSHOT_EXPECTED = Gauge "tidewheel_snapshot_expected_rows" [] "Estimated number of documents to be read by the snapshot";

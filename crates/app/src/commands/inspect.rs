@@ -47,12 +47,12 @@ fn answer(found: &Inspection) -> Answer {
 fn show(found: &Inspection, traces: Option<&TracesOptions>) {
     if found.documents.is_empty() {
         printer::data(format_args!(
-            "{} not found: searched as {} in {}",
+            "_id {} not found in {} (searched as {})",
             found.asked,
-            found.read_as.join(", "),
-            found.namespaces.join(", ")
+            found.namespaces.join(", "),
+            found.read_as.join(", ")
         ));
-        printer::say("For an _id of another type use extended JSON, such as '{\"$numberDecimal\": \"7\"}'.");
+        printer::say("For an _id of another type, use extended JSON, such as '{\"$numberDecimal\": \"7\"}'.");
     }
     for document in &found.documents {
         show_document(document, traces);

@@ -24,7 +24,7 @@ pub(crate) async fn run(args: &WaitArgs, settings: &Settings) -> Result<Answer, 
                 }
                 Some(why) => {
                     let text = format!(
-                        "timed out after {took}: changes up to {} are not all searchable ({why})",
+                        "timed out after {took}: not all changes up to {} are searchable ({why})",
                         waited.until
                     );
                     printer::data(format_args!("{} {text}", styled(BAD, "✖")));

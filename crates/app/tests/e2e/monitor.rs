@@ -106,7 +106,7 @@ async fn backlog_problem_is_reported_once_and_resolved_once() {
     assert_eq!(output.status.code(), Some(0));
     let text = rest.join().unwrap().unwrap() + &String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("new: ") && text.contains("resolved: "), "{text}");
-    assert!(text.contains("failed to deliver webhook message, will retry: it answered 503"), "{text}");
+    assert!(text.contains("failed to deliver webhook message, will retry: the webhook returned 503"), "{text}");
     assert!(!text.contains("hunter2") && !text.contains("swordfish"), "secret in the output: {text}");
 }
 

@@ -127,7 +127,7 @@ pub(super) async fn download(
 fn unpinned(id: &str) -> String {
     format!(
         "the hub does not report the commit of {id}, so the model is not pinned: another machine may fetch another version; \
-         name a commit: {id}@COMMIT"
+         pin a commit with {id}@COMMIT"
     )
 }
 

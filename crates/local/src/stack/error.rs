@@ -30,7 +30,7 @@ pub enum StackError {
         holder: Option<String>,
     },
     /// No Qdrant to start.
-    #[error("missing Qdrant: neither tidewheel-local-qdrant beside this program nor qdrant on PATH")]
+    #[error("missing Qdrant: found neither tidewheel-local-qdrant next to this executable nor qdrant on PATH")]
     NoQdrant,
     /// The local Qdrant could not be built.
     #[error("failed to build {package}: {reason}")]

@@ -92,7 +92,7 @@ impl MongoSource {
         };
         let (address, ignored) = uri::without_ignored(uri.reveal());
         for option in &ignored {
-            warn!("option {option} of mongodb.uri is not supported and has no effect");
+            warn!("unsupported option {option} in mongodb.uri has no effect");
         }
         let mut client = ClientOptions::parse(address).await.map_err(failed)?;
         client.app_name.get_or_insert_with(|| "tidewheel".to_owned());

@@ -62,7 +62,7 @@ impl<T: Record> RedisQueue<T> {
     /// Removes consumers of the group that are idle for at least `idle` and have nothing pending; returns their number.
     /// Trimming removes those idle for an hour.
     pub async fn forget_consumers(&self, idle: Duration) -> PortResult<u64> {
-        let doing = self.doing("forget consumers of");
+        let doing = self.doing("remove idle consumers of");
         let mut command = script::FORGET_CONSUMERS.command(&[self.stage.stream], 2, 64);
         command.arg(self.stage.group).arg(milliseconds(idle));
         let answer = self.on_group(&doing, &script::FORGET_CONSUMERS, &command).await?;

@@ -115,9 +115,12 @@ async fn deliver(message: &Message, url: &Url, post: impl Fn() -> reqwest::Reque
                     || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
                 let cause = match tidewheel_http::redirect_host(url, status, answer.headers()) {
                     Some(target) => {
-                        format!("it redirects to {target} ({}); set monitor.webhook to that URL", status.as_u16())
+                        format!(
+                            "the webhook redirects to {target} ({}); set monitor.webhook to that URL",
+                            status.as_u16()
+                        )
                     }
-                    None => format!("it answered {}", status.as_u16()),
+                    None => format!("the webhook returned {}", status.as_u16()),
                 };
                 (cause, again)
             }

@@ -104,6 +104,6 @@ async fn searchable(settings: &Settings, namespace: &Namespace, tickets: &[Docum
         }
         tokio::time::sleep(POLL).await;
     }
-    Err(Failure::new(format!("the documents are not in Qdrant after {} s: {last}", TIMEOUT.as_secs()))
+    Err(Failure::new(format!("timed out after {} s: not all documents are in Qdrant: {last}", TIMEOUT.as_secs()))
         .with_hint("run again with --log-level info to see the logs of the services"))
 }

@@ -32,7 +32,7 @@ pub(crate) async fn run(args: &UpArgs, loaded: &Loaded) -> Result<Answer, Failur
     printer::say(styled(DIM, format_args!("data: {}", data.display())));
     for (key, server) in [("mongodb.uri", "MongoDB"), ("redis.url", "Redis")] {
         if loaded.is_set(key) {
-            let note = format!("{key} has no effect: `up` starts its own {server}; use `tidewheel run` with yours");
+            let note = format!("{key} has no effect: `up` starts its own {server}; to use yours, run `tidewheel run`");
             printer::say(format_args!("{}: {note}", styled(WARN, "note")));
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::stage::Stage;
+use tidewheel_ops::text::thousands;
 use tidewheel_ops::verify::{self, Parked, Sample, Verified, VerifyPorts, VerifyRequest};
 use tidewheel_pipeline::audit::{AuditPorts, Difference, Kind, Range, Report};
 use tidewheel_stores::mongo::id_readings;
@@ -102,24 +103,29 @@ fn show(verified: &Verified) {
     let rate = found.documents as f64 / found.seconds.max(1e-3);
     let scope = if *partly { "in the compared part of the documents" } else { "in all documents" };
     printer::say(format_args!(
-        "{} and {} compared in {:.1} s ({rate:.0} documents/s)",
+        "{} and {} compared in {:.1} s ({} documents/s)",
         printer::counted(found.documents, "document"),
         printer::counted(found.points, "point"),
-        found.seconds
+        found.seconds,
+        thousands(rate.round() as u64)
     ));
     if found.foreign > 0 {
-        printer::say(styled(DIM, format_args!("{} points of other writers ignored", found.foreign)));
+        printer::say(styled(
+            DIM,
+            format_args!("ignored {} of other writers", printer::counted(found.foreign, "point")),
+        ));
     }
     if found.unsettled > 0 {
-        let text = format!("{} documents kept changing and could not be compared", found.unsettled);
-        printer::say(styled(WARN, text));
+        let documents = printer::counted(found.unsettled, "document");
+        printer::say(styled(WARN, format_args!("failed to compare {documents}: changed during the comparison")));
     }
     if found.drift() == 0 {
         printer::data(format_args!("{} the index matches MongoDB {scope}", styled(GOOD, "✔")));
         return;
     }
     let counts = Kind::ALL.into_iter().filter(|kind| found.of(*kind) > 0);
-    let counts = counts.map(|kind| format!("{} {}", found.of(kind), kind.name())).collect::<Vec<_>>().join(", ");
+    let counts =
+        counts.map(|kind| format!("{} {}", thousands(found.of(kind)), kind.name())).collect::<Vec<_>>().join(", ");
     printer::data(format_args!("{} the index differs from MongoDB: {counts}", styled(BAD, "✖")));
     for difference in found.differences.iter().take(SHOWN) {
         show_difference(difference, parked);
@@ -130,17 +136,16 @@ fn show(verified: &Verified) {
     if !found.settled {
         printer::say(styled(
             WARN,
-            "earlier changes had not arrived: the differences include changes in flight. Run `tidewheel status` to see why",
+            "earlier changes did not arrive in time: the differences include changes in flight; run `tidewheel status` to see why",
         ));
     }
     match &found.repaired {
         None => {
             printer::say("");
             if !parked.is_empty() {
-                let them =
-                    if parked.len() == 1 { "1 of them is".into() } else { format!("{} of them are", parked.len()) };
+                let documents = printer::counted(parked.len() as u64, "document");
                 printer::say(format_args!(
-                    "{them} parked: fix the cause, then run `tidewheel dead-letters retry --all --yes`"
+                    "{documents} parked: fix the cause, then run `tidewheel dead-letters retry --all --yes`"
                 ));
             }
             if found.drift() > parked.len() as u64 {
@@ -159,7 +164,7 @@ fn show(verified: &Verified) {
                 for difference in repaired.still.iter().take(SHOWN) {
                     show_difference(difference, parked);
                 }
-                let text = format!("{sent}; {} still differ", repaired.left);
+                let text = format!("{sent}; {} still differ", thousands(repaired.left));
                 printer::data(format_args!("{} {text}: run `tidewheel inspect` to see why", styled(BAD, "✖")));
             }
         }
