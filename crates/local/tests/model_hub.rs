@@ -189,7 +189,7 @@ async fn warnings(hub: &str, id: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn model_of_hub_without_commits_is_used_with_a_warning() {
-    // A mirror without the API, and an API whose answer is no commit.
+    // A mirror without the API, and an API that returns no commit hash.
     for commit in [None, Some("main"), Some("")] {
         let (_, address) = Hub::start(files(), commit).await;
         for id in ["acme/model", "acme/model@v2"] {

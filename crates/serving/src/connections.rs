@@ -363,7 +363,7 @@ mod tests {
         slot.state().received(1);
         assert_eq!(phase(), Phase::Idle);
         slot.state().received(9);
-        assert_eq!(phase(), Phase::Idle, "settings and pings are no request");
+        assert_eq!(phase(), Phase::Idle, "settings and pings are not requests");
         connections.expire(Instant::now() + Limits::default().headers);
         assert!(!slot.state().closed.is_cancelled());
         connections.expire(Instant::now() + Limits::default().idle);

@@ -89,7 +89,7 @@ impl Gate {
     }
 }
 
-/// Returns what follows `Bearer`; of another header nothing, which is no token.
+/// Returns the token of a `Bearer` header; empty for any other header.
 fn bearer(header: &[u8]) -> &[u8] {
     match header.split_at_checked("Bearer ".len()) {
         Some((scheme, shown)) if scheme.eq_ignore_ascii_case(b"Bearer ") => shown,

@@ -124,7 +124,7 @@ pub enum Form {
 }
 
 impl<W> Escaping<W> {
-    /// Escapes what is written to `inner`.
+    /// Escapes text written to `inner`.
     pub fn new(inner: W, form: Form) -> Self {
         Self { inner, form }
     }

@@ -142,7 +142,7 @@ fn each_fault_gives_exactly_one_finding() {
 }
 
 #[test]
-fn embedder_to_start_is_no_failure_unless_its_model_mismatches() {
+fn embedder_to_start_is_a_failure_only_if_its_model_mismatches() {
     let absent = verdicts(|facts| facts.embedder = Ok(to_start(None)));
     assert!(absent.iter().all(|(verdict, _)| *verdict == CheckVerdict::Doubtful), "{absent:?}");
     assert!(absent[0].1.contains("m is not downloaded yet"), "{absent:?}");

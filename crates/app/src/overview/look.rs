@@ -158,7 +158,7 @@ impl Looker {
     /// Reports by process, with their age in milliseconds.
     async fn reports(&self) -> PortResult<Vec<(String, u64, ProcessReport)>> {
         let published = self.store()?.published().await?;
-        // Skip what is not a report.
+        // Skip invalid reports.
         Ok(published
             .into_iter()
             .filter_map(|entry| Some((entry.process, entry.age_ms, serde_json::from_str(&entry.text).ok()?)))

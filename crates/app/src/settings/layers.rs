@@ -166,7 +166,7 @@ fn known(name: &str, origin: &Origin) -> Result<&'static Key, Problem> {
     keys::find(name).ok_or_else(|| Problem::Unknown { name: name.to_owned(), origin: origin.clone() })
 }
 
-/// Formats an invalid value for a message, redacting what is or may contain a secret.
+/// Formats an invalid value for a message, redacted if it is or may contain a secret.
 fn shown(kind: Kind, text: &str) -> String {
     match kind {
         Kind::Secret => quoted("***"),

@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pages_bound_what_is_acted_on_at_once_and_reach_every_dead_letter_once() {
+    async fn pages_are_bounded_and_reach_every_dead_letter_once() {
         let streams = FakeStreams::new();
         let fields = vec![(b"reason".to_vec(), b"why".to_vec())];
         for _ in 0..2 * AT_ONCE + 7 {

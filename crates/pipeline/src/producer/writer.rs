@@ -159,9 +159,9 @@ impl Saving<'_> {
         Err(Ended::Failed(PortError { class, ..error }))
     }
 
-    /// Whether Redis appends: an empty append, which saves the checkpoint that is saved already. A conflict is no proof:
-    /// the failed append may have been executed, which the next session finds out. Without a checkpoint there is no
-    /// proof, and none is needed: the next session begins after the changes that failed, and a snapshot reads them.
+    /// Whether Redis appends: an empty append, which saves the checkpoint that is saved already. A conflict proves
+    /// nothing: the failed append may have been executed, which the next session detects. Without a checkpoint no proof
+    /// is possible or needed: the next session begins after the changes that failed, and a snapshot reads them.
     async fn works(&self) -> bool {
         let Some(saved) = self.saved else { return false };
         let appended = self.session.ports.journal.append(Some(saved), &[], saved).await;

@@ -119,7 +119,7 @@ fn take_service(scope: &mut opentelemetry_proto::tonic::common::v1::Instrumentat
     }
 }
 
-/// Parses `name=value,name=value` with percent-encoded values, and skips what is not a pair, as the SDKs do.
+/// Parses `name=value,name=value` with percent-encoded values, and skips invalid pairs, as the SDKs do.
 fn pairs(text: &str) -> Vec<(String, String)> {
     let pair = |pair: &str| {
         let (name, value) = pair.split_once('=')?;
