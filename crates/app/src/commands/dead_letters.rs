@@ -110,9 +110,8 @@ async fn retry(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -
     match args.output.output {
         Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),
         Output::Text => {
-            let stage = if outcome.done == 1 { "its stage" } else { "their stages" };
             let done = printer::counted(outcome.done, "dead letter");
-            printer::say(format_args!("{} {done} put back into {stage}", styled(GOOD, "✔")));
+            printer::say(format_args!("{} {done} requeued", styled(GOOD, "✔")));
             gone(outcome);
         }
     }
