@@ -48,7 +48,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_FOUND: usize = 100;
 const MAX_LETTERS: usize = 1_000;
 
-/// Newest entries of each stage that a trace scans, like the command.
+/// Newest entries of each stage that an inspection scans, like the command.
 const SCAN: u64 = 100_000;
 
 /// State shared by all requests. Clients connect on first use.
