@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use tidewheel_core::tokens::{Tokens, Words};
 
+use crate::hasher::{GOLDEN, Hasher, hash_bytes, mix};
 use crate::tokens::Encoding;
 use crate::{Engine, EngineInfo, Precision, Text, Workspace};
 
@@ -16,50 +17,6 @@ const MAX_TOKENS: usize = 256;
 
 /// Texts of a tile share nothing here; the value only keeps the batches of both engines alike.
 const TILE_TOKENS: usize = 256;
-
-/// 2^64 divided by the golden ratio: odd and without structure.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// An order-dependent hash of 64-bit words. Not for attacker-controlled keys.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Hasher(u64);
-
-impl Hasher {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed ^ GOLDEN)
-    }
-
-    pub(crate) fn write(&mut self, word: u64) {
-        // The high half of the product mixes upwards, the low half downwards; together every bit reaches every other.
-        let product = u128::from(self.0 ^ word) * u128::from(GOLDEN);
-        #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
-        let folded = (product >> 64) as u64 ^ product as u64;
-        self.0 = folded.wrapping_add(GOLDEN);
-    }
-
-    pub(crate) fn finish(self) -> u64 {
-        mix(self.0)
-    }
-}
-
-pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
-    let mut hasher = Hasher::new(bytes.len() as u64);
-    let (words, rest) = bytes.as_chunks();
-    for word in words {
-        hasher.write(u64::from_le_bytes(*word));
-    }
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    hasher.write(u64::from_le_bytes(last));
-    hasher.finish()
-}
-
-/// The finaliser of Steele, Lea and Flood's SplitMix64: a bijection whose output bits each depend on all input bits.
-fn mix(mut value: u64) -> u64 {
-    value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ value >> 31
-}
 
 /// The engine behind `hash:DIM`.
 #[derive(Debug)]

@@ -6,6 +6,7 @@
 mod bert;
 mod buffer;
 pub mod hash;
+mod hasher;
 mod kernel;
 mod load;
 pub mod model;
@@ -13,6 +14,7 @@ mod pack;
 mod peak;
 pub mod pieces;
 mod select;
+mod spec;
 mod thread_pool;
 pub mod tokens;
 mod word;
@@ -25,10 +27,10 @@ use serde::{Deserialize, Serialize};
 use crate::tokens::Encoding;
 
 pub use buffer::Workspace;
-pub use load::{ModelSource, ModelSpec, load};
+pub use load::load;
 pub use pack::pack;
 pub use peak::measure_peak;
-pub use select::Kernel;
+pub use spec::{Kernel, ModelSource, ModelSpec};
 
 /// The number format of matrix multiplications. Sums, residuals, normalisation and softmax are always `f32`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,44 +7,9 @@ use super::bert::{Bert, TILE_TOKENS};
 #[cfg(target_arch = "x86_64")]
 use super::bert::{Candidate, fastest};
 use super::kernel::{self, AttentionElement, Element, Isa};
-use super::{Engine, EngineInfo, Measurement, ModelSpec, Precision, threads_or_all};
+use super::{Engine, EngineInfo, Measurement, Precision, threads_or_all};
 use crate::model::{Description, LoadError, Weights};
-
-/// An instruction set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kernel {
-    /// AVX-512, with the extensions for each precision that this CPU supports.
-    Avx512,
-    /// AVX2 and FMA.
-    Avx2,
-    /// ARM's NEON.
-    Neon,
-    /// The baseline of this architecture.
-    Portable,
-}
-
-impl Kernel {
-    /// Returns the kernels that this CPU supports, fastest first.
-    #[must_use]
-    pub fn available() -> Vec<Self> {
-        let mut kernels = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            if kernel::Avx512::detect().is_some() {
-                kernels.push(Self::Avx512);
-            }
-            if kernel::Avx2::detect().is_some() {
-                kernels.push(Self::Avx2);
-            }
-        }
-        #[cfg(target_arch = "aarch64")]
-        if kernel::Neon::detect().is_some() {
-            kernels.push(Self::Neon);
-        }
-        kernels.push(Self::Portable);
-        kernels
-    }
-}
+use crate::spec::{Kernel, ModelSpec};
 
 /// Loads a model of the BERT family for the best kernel, or for the requested one.
 pub(super) fn load(

@@ -20,6 +20,7 @@ use tower::Service;
 
 use crate::connections::{Exchange, Slot};
 use crate::peer::Peer;
+use crate::protocol::Protocol;
 use crate::tls::Tls;
 use crate::watched::{Received, Sent, Watched};
 
@@ -29,16 +30,6 @@ const BUFFER: usize = 64 << 10;
 /// Time until a ping to a silent HTTP/2 client, and from there to its response. A client that is gone without a word is
 /// closed after both.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
-
-/// The protocol of a server.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Protocol {
-    Http1,
-    /// HTTP/2 without an upgrade from HTTP/1, with this flow-control window in bytes.
-    Http2 {
-        window: u32,
-    },
-}
 
 /// Serves a connection until it ends, exceeds a limit, or is evicted.
 pub(crate) async fn run(

@@ -8,8 +8,8 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::Protocol;
 use crate::limits::{Limits, Phase};
+use crate::protocol::Protocol;
 
 /// Length of the bytes with which an HTTP/2 client begins.
 const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();

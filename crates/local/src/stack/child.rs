@@ -29,6 +29,8 @@ use rustix::{
 };
 use tokio::sync::{oneshot, watch};
 
+use crate::provision::{self, Program};
+
 /// A command to run. The output of the child goes to a log file.
 #[derive(Clone)]
 pub struct Launch {
@@ -40,6 +42,16 @@ pub struct Launch {
     pub envs: Vec<(OsString, OsString)>,
     /// Its working directory; must exist.
     pub dir: PathBuf,
+}
+
+impl Launch {
+    /// A launch of a provisioned program, without arguments.
+    pub(super) fn of(program: &Program, dir: PathBuf) -> Self {
+        let existing = std::env::var_os("LD_LIBRARY_PATH");
+        let libraries = |path: &PathBuf| provision::library_path_with(path, existing.as_deref());
+        let envs = program.library_path.as_ref().map(|path| ("LD_LIBRARY_PATH".into(), libraries(path)));
+        Self { program: program.path.clone(), args: Vec::new(), envs: envs.into_iter().collect(), dir }
+    }
 }
 
 impl std::fmt::Debug for Launch {

@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::Command;
 
-use super::{QdrantProgram, StackError};
+use super::{error::StackError, qdrant::QdrantProgram};
 use crate::{Event, Report, provision};
 
 /// The program, and the package that it is built from.

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::StackError;
+use super::error::StackError;
 use crate::modes;
 
 /// Held as long as a stack uses the directory. The kernel releases it when the process ends, also after a kill.

@@ -25,8 +25,9 @@ mod qdrant;
 mod redis;
 mod server;
 mod spec;
+mod start;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use child::{Child, Launch};
 pub use error::StackError;
@@ -38,10 +39,7 @@ pub use qdrant::{Qdrant, QdrantProgram};
 pub use redis::{Fsync, Redis};
 pub use server::Server;
 
-use crate::{
-    Report, ServerKind,
-    provision::{self, Program, Provisioner},
-};
+use crate::{Report, ServerKind, provision::Provisioner};
 
 /// Options of the stack.
 #[derive(Debug, Clone)]
@@ -221,12 +219,4 @@ impl QdrantSource {
             Self::Elsewhere => Ok(None),
         }
     }
-}
-
-/// Returns a launch of a provisioned program, without arguments.
-fn program_launch(program: &Program, dir: PathBuf) -> Launch {
-    let existing = std::env::var_os("LD_LIBRARY_PATH");
-    let libraries = |path: &PathBuf| provision::library_path_with(Path::new(path), existing.as_deref());
-    let envs = program.library_path.as_ref().map(|path| ("LD_LIBRARY_PATH".into(), libraries(path)));
-    Launch { program: program.path.clone(), args: Vec::new(), envs: envs.into_iter().collect(), dir }
 }

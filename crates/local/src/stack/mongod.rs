@@ -10,8 +10,8 @@ use mongodb::{
 };
 use tokio::net::TcpStream;
 
-use super::{StackError, child::Launch, program_launch, server::Server};
-use crate::{Report, provision::Program};
+use super::child::Launch;
+use crate::provision::Program;
 
 const REPLICA_SET: &str = "rs0";
 
@@ -58,14 +58,6 @@ impl Mongod {
         }
     }
 
-    /// Starts it and waits until it is primary.
-    ///
-    /// # Errors
-    /// When the port is in use, or it does not start or does not become primary.
-    pub async fn start(self, report: Report) -> Result<Server, StackError> {
-        Server::start_new(self.into(), report).await
-    }
-
     pub(super) fn dir(&self) -> PathBuf {
         self.data.join("mongodb")
     }
@@ -75,7 +67,7 @@ impl Mongod {
     }
 
     pub(super) fn launch(&self, port: u16) -> Launch {
-        let mut launch = program_launch(&self.program, self.dir());
+        let mut launch = Launch::of(&self.program, self.dir());
         let mut arg = |name: &str, value: OsString| launch.args.extend([name.into(), value]);
         arg("--dbpath", self.dir().into());
         arg("--port", port.to_string().into());

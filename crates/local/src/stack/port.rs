@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::StackError;
+use super::error::StackError;
 use crate::ServerKind;
 
 /// A port whose holder was just killed becomes free within this time.

@@ -7,8 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{ApiKey, StackError, child::Launch, server::Server};
-use crate::Report;
+use super::{child::Launch, error::StackError, key::ApiKey};
 
 /// Longest response to `/readyz` that is read; only the status line matters.
 const ANSWER_BYTES: u64 = 1024;
@@ -49,14 +48,6 @@ impl Qdrant {
     #[must_use]
     pub fn new(program: QdrantProgram, data: impl Into<PathBuf>) -> Self {
         Self { program, data: data.into(), http_port: 0, grpc_port: 0, api_key: None, supervise: false }
-    }
-
-    /// Starts it and waits until it is ready on both ports.
-    ///
-    /// # Errors
-    /// When a port is in use, or it does not start or does not become ready.
-    pub async fn start(self, report: Report) -> Result<Server, StackError> {
-        Server::start_new(self.into(), report).await
     }
 
     pub(super) fn dir(&self) -> PathBuf {

@@ -4,8 +4,8 @@ use std::{ffi::OsString, fmt, path::PathBuf};
 
 use tokio::net::TcpStream;
 
-use super::{StackError, child::Launch, program_launch, server::Server};
-use crate::{Report, provision::Program};
+use super::child::Launch;
+use crate::provision::Program;
 
 /// Redis' `appendfsync` policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,14 +50,6 @@ impl Redis {
         Self { program, data: data.into(), port: 0, fsync: Fsync::default(), maxmemory: None, supervise: false }
     }
 
-    /// Starts it and waits until it is ready.
-    ///
-    /// # Errors
-    /// When the port is in use, or it does not start or does not become ready.
-    pub async fn start(self, report: Report) -> Result<Server, StackError> {
-        Server::start_new(self.into(), report).await
-    }
-
     pub(super) fn dir(&self) -> PathBuf {
         self.data.join("redis")
     }
@@ -67,7 +59,7 @@ impl Redis {
     }
 
     pub(super) fn launch(&self, port: u16) -> Launch {
-        let mut launch = program_launch(&self.program, self.dir());
+        let mut launch = Launch::of(&self.program, self.dir());
         let mut arg = |name: &str, value: OsString| launch.args.extend([name.into(), value]);
         arg("--port", port.to_string().into());
         arg("--bind", "127.0.0.1".into());

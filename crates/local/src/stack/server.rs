@@ -17,13 +17,9 @@ use rustix::process::Signal;
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 use super::{
-    StackError,
     child::Child,
-    log,
-    mongod::Mongod,
-    port,
-    qdrant::Qdrant,
-    redis::Redis,
+    error::StackError,
+    log, port,
     spec::{Ports, Spec},
 };
 use crate::{Event, Report, ServerKind};
@@ -120,17 +116,13 @@ impl Server {
     /// Returns the URL for clients: `mongodb://…`, `redis://…`, or `http://…` for Qdrant's REST API.
     #[must_use]
     pub fn url(&self) -> String {
-        match self.kind() {
-            ServerKind::Mongod => Mongod::uri(self.port()),
-            ServerKind::Redis => Redis::url(self.port()),
-            ServerKind::Qdrant => Qdrant::url(self.port()),
-        }
+        self.0.spec.url(self.0.ports())
     }
 
     /// Returns the URL of Qdrant's gRPC API.
     #[must_use]
     pub fn grpc_url(&self) -> Option<String> {
-        self.grpc_port().map(Qdrant::url)
+        Spec::grpc_url(self.0.ports())
     }
 
     /// Returns the process id while the process runs.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{StackError, child::Launch, mongod::Mongod, qdrant::Qdrant, redis::Redis};
+use super::{child::Launch, error::StackError, mongod::Mongod, qdrant::Qdrant, redis::Redis};
 use crate::ServerKind;
 
 /// A server to run.
@@ -83,6 +83,20 @@ impl Spec {
             Self::Redis(spec) => Ports { main: spec.port, grpc: None },
             Self::Qdrant(spec) => Ports { main: spec.http_port, grpc: Some(spec.grpc_port) },
         }
+    }
+
+    /// Returns the URL for clients; for Qdrant that of the REST API.
+    pub(super) fn url(&self, ports: Ports) -> String {
+        match self {
+            Self::Mongod(_) => Mongod::uri(ports.main),
+            Self::Redis(_) => Redis::url(ports.main),
+            Self::Qdrant(_) => Qdrant::url(ports.main),
+        }
+    }
+
+    /// Returns the URL of Qdrant's gRPC API.
+    pub(super) fn grpc_url(ports: Ports) -> Option<String> {
+        ports.grpc.map(Qdrant::url)
     }
 
     pub(super) fn launch(&self, ports: Ports) -> Result<Launch, StackError> {
