@@ -22,6 +22,7 @@ pub mod model_files;
 pub mod paths;
 pub mod payload;
 pub mod ports;
+pub mod report;
 pub mod retry;
 pub mod row;
 pub mod secret;

@@ -10,8 +10,7 @@ use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use tidewheel_core::metric;
-
-use crate::report::DriftReport;
+use tidewheel_core::report::DriftReport;
 
 /// A gauge that was never set.
 const UNSET: u64 = f64::NAN.to_bits();

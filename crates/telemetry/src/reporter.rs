@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::registry::Registry;
-use crate::report::{
+use tidewheel_core::report::{
     Bucket, EmbedderReport, FORMAT, Figures, LatencyReport, ProcessReport, ProcessorReport, ProducerReport,
     ServiceReport, UpserterReport,
 };
+
+use crate::registry::Registry;
 
 /// Window of the latency.
 const MINUTE: Duration = Duration::from_secs(60);

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use tidewheel_core::report::{ProcessReport, ServiceReport};
 use tidewheel_stores::redis::RedisStore;
-use tidewheel_telemetry::report::{ProcessReport, ServiceReport};
 use tidewheel_telemetry::reporter::Reporter;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;

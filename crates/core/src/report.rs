@@ -1,4 +1,4 @@
-//! The report that each process publishes for `status`, `monitor` and the console.
+//! The report that each process publishes, for operators.
 //!
 //! A report is a few kilobytes of JSON. Its envelope, which [`ProcessReport`] describes, is the same in all releases; its
 //! figures belong to a [`FORMAT`]. Of a process that reports another format only the envelope is read: it is listed with its
