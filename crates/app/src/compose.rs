@@ -7,8 +7,8 @@ use tidewheel_core::change::Change;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{PortResult, Source, SourceHistory, SourceInspector};
+use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
-use tidewheel_ops::StageName;
 use tidewheel_ops::dead_letters::{self, LetterView, Outcome, RetryPorts};
 use tidewheel_ops::inspect::report::Inspection;
 use tidewheel_ops::inspect::{self, InspectPorts, Question};
@@ -61,7 +61,7 @@ impl SourceInspector for LazySource {
 pub(crate) fn waiter(settings: &Settings) -> Result<Waiter, Failure> {
     let redis = Arc::new(connect::redis(settings)?);
     let source = Arc::new(LazySource::new(settings, "the cluster time lookup"));
-    Ok(Waiter::new(WaitPorts { journal: redis.clone(), stages: redis, source }))
+    Ok(Waiter::new(WaitPorts { registry: redis.clone(), journal: redis.clone(), stages: redis, source }))
 }
 
 /// Retries dead letters. Connects to MongoDB only if documents have to be read again.
@@ -73,7 +73,7 @@ pub(crate) async fn retry(settings: &Settings, redis: &RedisStore, chosen: &[Let
         })?;
         Ok::<_, PortError>(Arc::new(connect::source(options).await?) as Arc<dyn Source>)
     };
-    let stream_log = redis.stream_log::<Change>(StageName::Raw.stage());
+    let stream_log = redis.stream_log::<Change>(Stage::Raw);
     let ports = RetryPorts { registry: redis, letters: redis, journal: redis, stream_log: &stream_log };
     dead_letters::retry(&ports, source, chosen).await
 }
@@ -91,6 +91,7 @@ pub(crate) async fn inspect(
     let ports = InspectPorts {
         // A failed connection is part of the result, not an error.
         source: source.map(|source| Box::new(source) as Box<dyn Source>),
+        registry: &redis,
         stages: &redis,
         finder: &redis,
         tombstones: &redis,

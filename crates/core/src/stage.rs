@@ -1,7 +1,10 @@
 //! The stages of the pipeline.
 
+use serde::Serialize;
+
 /// A queue between two services.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Stage {
     /// Stage 1: changes, from the producer to the processors.
     Raw,
@@ -10,10 +13,10 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// Both stages, in order.
+    /// Both stages, in pipeline order.
     pub const ALL: [Self; 2] = [Self::Raw, Self::Embedded];
 
-    /// Its name in metrics, traces, reports and commands.
+    /// Its label in metrics, traces and reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw_document_changes",
@@ -21,11 +24,31 @@ impl Stage {
         }
     }
 
-    /// The name of its consumers in traces and reports.
-    pub const fn group(self) -> &'static str {
+    /// Its name in arguments and JSON.
+    pub const fn short_name(self) -> &'static str {
         match self {
-            Self::Raw => "embedding_processors",
-            Self::Embedded => "qdrant_upserters",
+            Self::Raw => "raw",
+            Self::Embedded => "embedded",
+        }
+    }
+
+    /// Its name in messages.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Raw => "stage 1",
+            Self::Embedded => "stage 2",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stage_serializes_as_its_short_name() {
+        for stage in Stage::ALL {
+            assert_eq!(serde_json::to_value(stage).unwrap(), stage.short_name());
         }
     }
 }

@@ -13,15 +13,15 @@
 
 pub mod dead_letters;
 pub mod inspect;
+mod layout;
 pub mod overview;
 mod probe;
 pub mod replay;
 pub mod search;
-mod stage_name;
 pub mod text;
 pub mod times;
 pub mod verify;
 pub mod wait;
 
+pub use layout::check_layout;
 pub use probe::Probe;
-pub use stage_name::StageName;

@@ -100,7 +100,7 @@ impl BatchSpans {
                 ("messaging.system", "redis".into()),
                 ("messaging.operation.type", "process".into()),
                 ("messaging.destination.name", stage.name().into()),
-                ("messaging.consumer.group.name", stage.group().into()),
+                ("messaging.consumer.group.name", group_of(stage).into()),
                 ("messaging.message.id", Value::text(&delivery.id.0)),
                 ("messaging.batch.message_count", deliveries.len().into()),
             ];
@@ -192,4 +192,27 @@ pub(crate) struct Call {
     pub(crate) ended: SystemTime,
     pub(crate) attributes: Attributes,
     pub(crate) error: Option<String>,
+}
+
+/// The name of a stage's consumer group, an attribute of spans.
+fn group_of(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Raw => "embedding_processors",
+        Stage::Embedded => "qdrant_upserters",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_stores::redis::keys::StreamKeys;
+
+    use super::*;
+
+    #[test]
+    fn spans_name_the_groups_and_streams_of_redis() {
+        for stage in Stage::ALL {
+            let StreamKeys { stream, group, .. } = StreamKeys::from(stage);
+            assert_eq!((stage.name(), group_of(stage)), (stream, group));
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use tidewheel_ops::StageName;
+use tidewheel_core::stage::Stage;
 use tidewheel_ops::dead_letters::Filter;
 
 use super::OutputArgs;
@@ -91,7 +91,7 @@ pub(crate) enum StageArg {
     Embedded,
 }
 
-impl From<StageArg> for StageName {
+impl From<StageArg> for Stage {
     fn from(stage: StageArg) -> Self {
         match stage {
             StageArg::Raw => Self::Raw,

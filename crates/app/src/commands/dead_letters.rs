@@ -140,7 +140,7 @@ async fn drop(redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failu
         return Ok(Answer::No);
     }
     Actor::cli().records(redis, "dead-letters drop", letters::named(&listing.letters)).await?;
-    let outcome = letters::discard(redis, &listing.letters).await?;
+    let outcome = letters::discard(redis, redis, &listing.letters).await?;
     match args.output.output {
         Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),
         Output::Text => {
@@ -192,7 +192,7 @@ fn table(listing: &Listing) {
     for letter in &listing.letters {
         let facts = format!(
             "{:<9} {:<18} {:>8} {:>8}  {}",
-            letter.stage.name(),
+            letter.stage.short_name(),
             letter.id,
             times::span(letter.age_ms),
             letter.attempts,
@@ -231,7 +231,7 @@ fn whole(letter: &LetterView) {
         printer::data(format_args!("{} {value}", styled(STRONG, format_args!("{name:<10}"))));
     };
     line("id", &format!("{} of {}", letter.id, letter.stage.title()));
-    line("entry", &format!("{} of {}", letter.entry, letter.stage.stage().name()));
+    line("entry", &format!("{} of {}", letter.entry, letter.stage.name()));
     line("reason", &letter.reason);
     line(
         "parked",

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tidewheel_core::filter::Filter as PointFilter;
 use tidewheel_core::ports::Embedder;
-use tidewheel_ops::StageName;
+use tidewheel_core::stage::Stage;
 use tidewheel_ops::dead_letters::{self as letters, Filter, LetterView, Listing, Outcome};
 use tidewheel_ops::inspect::report::Inspection;
 use tidewheel_ops::search::{self, Found};
@@ -180,8 +180,8 @@ impl LetterFilter {
     }
 }
 
-fn stage(name: &str) -> Result<StageName, ApiError> {
-    let known = StageName::ALL.into_iter().find(|stage| stage.name() == name);
+fn stage(name: &str) -> Result<Stage, ApiError> {
+    let known = Stage::ALL.into_iter().find(|stage| stage.short_name() == name);
     known.ok_or_else(|| ApiError::bad(format!("invalid stage {name:?}: expected raw or embedded")))
 }
 
@@ -256,7 +256,7 @@ async fn act(shared: &Shared, caller: &Caller, action: Action, selection: Select
     // An id may also match the _id of another dead letter's document.
     let keeps = |letter: &LetterView| {
         only.as_ref().is_none_or(|only| {
-            only.contains(&LetterName { stage: letter.stage.name().to_owned(), id: letter.id.clone() })
+            only.contains(&LetterName { stage: letter.stage.short_name().to_owned(), id: letter.id.clone() })
         })
     };
     let record = match &only {
@@ -288,7 +288,7 @@ async fn act(shared: &Shared, caller: &Caller, action: Action, selection: Select
         acted += page.len() as u64;
         outcome += match action {
             Action::Retry => compose::retry(&shared.settings, &shared.redis, &page).await?,
-            Action::Drop => letters::discard(&shared.redis, &page).await?,
+            Action::Drop => letters::discard(&shared.redis, &shared.redis, &page).await?,
         };
     }
     if let Some(only) = &only {

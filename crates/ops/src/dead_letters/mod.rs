@@ -7,13 +7,13 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::Serialize;
-use tidewheel_core::ports::{DeadLetters, EntryId, Letter, PortResult, Retried};
+use tidewheel_core::ports::{DeadLetters, EntryId, Letter, PortResult, Registry, Retried};
+use tidewheel_core::stage::Stage;
 use tidewheel_core::time::now_ms;
 
 pub use self::reread::{RetryPorts, retry};
 use self::view::plain_id;
 pub use self::view::{EmbeddingView, LetterView, RecordView};
-use crate::StageName;
 
 /// Dead letters per page: each can be as large as a document.
 const PAGE: usize = 50;
@@ -25,7 +25,7 @@ const AT_ONCE: usize = 500;
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Only this stage.
-    pub stage: Option<StageName>,
+    pub stage: Option<Stage>,
     /// Ids of dead letters, or `_id`s of documents in plain form.
     pub ids: Vec<String>,
     /// A part of the reason.
@@ -37,9 +37,9 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn stages(&self) -> impl Iterator<Item = StageName> + use<> {
+    fn stages(&self) -> impl Iterator<Item = Stage> + use<> {
         let wanted = self.stage;
-        StageName::ALL.into_iter().filter(move |stage| wanted.is_none_or(|one| one == *stage))
+        Stage::ALL.into_iter().filter(move |stage| wanted.is_none_or(|one| one == *stage))
     }
 
     /// Whether every dead letter of a selected stage matches.
@@ -85,10 +85,10 @@ pub async fn list(letters: &dyn DeadLetters, filter: &Filter, limit: usize, whol
         loop {
             // The rest matches without being read.
             if listing.letters.len() >= limit && filter.matches_all() {
-                listing.matching += letters.count(stage.stage()).await?.saturating_sub(seen);
+                listing.matching += letters.count(stage).await?.saturating_sub(seen);
                 break;
             }
-            let page = letters.letters(stage.stage(), &after, PAGE).await?;
+            let page = letters.letters(stage, &after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after = last.id.clone();
             seen += page.len() as u64;
@@ -109,7 +109,7 @@ pub struct Pages<'a> {
     letters: &'a dyn DeadLetters,
     filter: &'a Filter,
     /// The remaining stages, the last one first.
-    stages: Vec<StageName>,
+    stages: Vec<Stage>,
     /// The last one read of the current stage, and the number of those that are left.
     place: Option<(EntryId, u64)>,
     now: u64,
@@ -118,7 +118,7 @@ pub struct Pages<'a> {
 impl<'a> Pages<'a> {
     /// Starts with the oldest.
     pub fn new(letters: &'a dyn DeadLetters, filter: &'a Filter) -> Self {
-        let mut stages: Vec<StageName> = filter.stages().collect();
+        let mut stages: Vec<Stage> = filter.stages().collect();
         stages.reverse();
         Self { letters, filter, stages, place: None, now: now_ms() }
     }
@@ -129,8 +129,7 @@ impl<'a> Pages<'a> {
     /// If the dead letters cannot be read.
     pub async fn next(&mut self) -> PortResult<Vec<LetterView>> {
         let mut found = Vec::new();
-        while let Some(name) = self.stages.last().copied() {
-            let stage = name.stage();
+        while let Some(stage) = self.stages.last().copied() {
             let (after, left) = match self.place.take() {
                 Some(place) => place,
                 None => (EntryId::zero(), self.letters.count(stage).await?),
@@ -143,7 +142,7 @@ impl<'a> Pages<'a> {
             };
             self.place = Some((last, left - page.len() as u64));
             let matching = page.into_iter().filter(|letter| self.filter.matches(letter, self.now));
-            found.extend(matching.map(|letter| LetterView::new(name, letter, self.now, false)));
+            found.extend(matching.map(|letter| LetterView::new(stage, letter, self.now, false)));
             if found.len() >= AT_ONCE {
                 break;
             }
@@ -174,7 +173,7 @@ pub fn named(chosen: &[LetterView]) -> String {
 /// Like [`named`], for `count` dead letters of which at least the first [`NAMED`] are given.
 pub fn named_of(first: &[LetterView], count: u64) -> String {
     let names: Vec<_> =
-        first.iter().take(NAMED).map(|letter| format!("{} {}", letter.stage.name(), letter.id)).collect();
+        first.iter().take(NAMED).map(|letter| format!("{} {}", letter.stage.short_name(), letter.id)).collect();
     let more = if count > names.len() as u64 { ", …" } else { "" };
     format!("{count}: {}{more}", names.join(", "))
 }
@@ -196,9 +195,9 @@ async fn put_back(letters: &dyn DeadLetters, chosen: &[LetterView]) -> PortResul
         ..Outcome::default()
     };
     let mut old = Vec::new();
-    for stage in StageName::ALL {
+    for stage in Stage::ALL {
         let ids = ids(chosen, stage, LetterView::is_whole);
-        let Retried { moved, outdated } = letters.retry(stage.stage(), &ids).await?;
+        let Retried { moved, outdated } = letters.retry(stage, &ids).await?;
         outcome.done += moved;
         outcome.gone += (ids.len() - outdated.len()) as u64 - moved;
         let outdated: HashSet<&str> = outdated.iter().map(|id| id.0.as_str()).collect();
@@ -211,28 +210,36 @@ async fn put_back(letters: &dyn DeadLetters, chosen: &[LetterView]) -> PortResul
 /// Deletes dead letters.
 ///
 /// # Errors
-/// If a deletion fails; earlier ones stay.
-pub async fn discard(letters: &dyn DeadLetters, chosen: &[LetterView]) -> PortResult<Outcome> {
+/// If this release cannot use the keys, before anything is deleted. If a deletion fails; earlier ones stay.
+pub async fn discard(
+    registry: &dyn Registry,
+    letters: &dyn DeadLetters,
+    chosen: &[LetterView],
+) -> PortResult<Outcome> {
+    // Fails if this release cannot use the keys.
+    registry.installation().await?;
     let mut outcome = Outcome::default();
-    for stage in StageName::ALL {
+    for stage in Stage::ALL {
         let ids = ids(chosen, stage, |_| true);
-        let done = letters.discard(stage.stage(), &ids).await?;
+        let done = letters.discard(stage, &ids).await?;
         outcome.done += done;
         outcome.gone += ids.len() as u64 - done;
     }
     Ok(outcome)
 }
 
-fn ids(chosen: &[LetterView], stage: StageName, wanted: impl Fn(&LetterView) -> bool) -> Vec<EntryId> {
+fn ids(chosen: &[LetterView], stage: Stage, wanted: impl Fn(&LetterView) -> bool) -> Vec<EntryId> {
     let of_stage = chosen.iter().filter(|letter| letter.stage == stage && wanted(letter));
     of_stage.map(|letter| EntryId(letter.id.clone())).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use tidewheel_core::error::{Cause, ErrorClass};
+    use tidewheel_core::installation::LAYOUT;
     use tidewheel_core::ports::{DeadLetter, Fence, FenceTarget, Queue as _, Settlement as _, Tombstones as _};
-    use tidewheel_core::stage::Stage;
     use tidewheel_testkit::contracts::samples::{change, embedded};
+    use tidewheel_testkit::fakes::ownership::FakeRegistry;
     use tidewheel_testkit::fakes::streams::FakeStreams;
 
     use super::*;
@@ -260,8 +267,8 @@ mod tests {
     async fn found(streams: &FakeStreams, filter: Filter) -> Vec<String> {
         let listing = list(&streams.dead_letters(), &filter, usize::MAX, false).await.unwrap();
         let name = |letter: &LetterView| match &letter.record {
-            RecordView::Change { document_id, .. } => format!("{} {document_id}", letter.stage.name()),
-            RecordView::Unreadable { .. } => format!("{} unreadable", letter.stage.name()),
+            RecordView::Change { document_id, .. } => format!("{} {document_id}", letter.stage.short_name()),
+            RecordView::Unreadable { .. } => format!("{} unreadable", letter.stage.short_name()),
         };
         listing.letters.iter().map(name).collect()
     }
@@ -276,7 +283,7 @@ mod tests {
         assert_eq!(found(&streams, of(&[r#"{"$numberInt":"1"}"#, "9"])).await, ["raw 1"]);
         let whole = list(&streams.dead_letters(), &Filter::default(), usize::MAX, true).await.unwrap();
         assert_eq!(found(&streams, of(&[&whole.letters[2].id])).await, ["raw unreadable"]);
-        let stage = Filter { stage: Some(StageName::Embedded), ..Filter::default() };
+        let stage = Filter { stage: Some(Stage::Embedded), ..Filter::default() };
         assert_eq!(found(&streams, stage).await, ["embedded 2"]);
         let reason = Filter { reason: Some("422".into()), ids: vec!["2".into()], ..Filter::default() };
         assert_eq!(found(&streams, reason).await, ["raw 2"]);
@@ -305,7 +312,8 @@ mod tests {
         let streams = streams().await;
         let letters = streams.dead_letters();
         let chosen = list(&letters, &Filter::default(), usize::MAX, false).await.unwrap().letters;
-        assert_eq!(discard(&letters, &chosen[..1]).await.unwrap(), Outcome { done: 1, ..Outcome::default() });
+        let discarded = discard(&FakeRegistry::default(), &letters, &chosen[..1]).await;
+        assert_eq!(discarded, Ok(Outcome { done: 1, ..Outcome::default() }));
         let (outcome, old) = put_back(&letters, &chosen).await.unwrap();
         assert!(old.is_empty());
         assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 1 });
@@ -313,6 +321,17 @@ mod tests {
         let again = streams.changes("c").read(10, Duration::ZERO).await.unwrap();
         assert_eq!(again[0].record, Ok(change(2)));
         assert_eq!(streams.embedded("d").read(10, Duration::ZERO).await.unwrap()[0].record, Ok(embedded(2)));
+    }
+
+    #[tokio::test]
+    async fn discard_is_rejected_if_a_newer_release_has_written_the_keys() {
+        let streams = streams().await;
+        let (registry, letters) = (FakeRegistry::default(), streams.dead_letters());
+        registry.set_layout(LAYOUT + 1);
+        let chosen = list(&letters, &Filter::default(), usize::MAX, false).await.unwrap().letters;
+        let error = discard(&registry, &letters, &chosen).await.unwrap_err();
+        assert_eq!((error.class, error.cause), (ErrorClass::Fatal, Cause::Newer));
+        assert_eq!(found(&streams, Filter::default()).await.len(), chosen.len(), "they stay");
     }
 
     #[tokio::test]
@@ -337,7 +356,7 @@ mod tests {
         for _ in 0..2 * AT_ONCE + 7 {
             streams.add_letter(Stage::Raw, fields.clone());
         }
-        let (letters, filter) = (streams.dead_letters(), Filter::default());
+        let (registry, letters, filter) = (FakeRegistry::default(), streams.dead_letters(), Filter::default());
         let mut pages = Pages::new(&letters, &filter);
         let (mut done, mut count) = (0, 0);
         loop {
@@ -348,7 +367,7 @@ mod tests {
             assert!(page.len() < AT_ONCE + PAGE, "{}", page.len());
             // A retried one that is parked again at once.
             streams.add_letter(Stage::Raw, fields.clone());
-            done += discard(&letters, &page).await.unwrap().done;
+            done += discard(&registry, &letters, &page).await.unwrap().done;
             count += 1;
         }
         assert_eq!((done, count), (2 * AT_ONCE as u64 + 7, 3));

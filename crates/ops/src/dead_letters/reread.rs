@@ -7,11 +7,11 @@ use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{DeadLetters, EntryId, Journal, PortResult, Registry, Source, StreamLog};
+use tidewheel_core::stage::Stage;
 use tidewheel_core::time::now_ms;
 use tidewheel_core::version::Version;
 
 use super::{LetterView, Outcome, RecordView, put_back};
-use crate::StageName;
 
 /// Documents read at a time, which bounds memory.
 const AT_ONCE: usize = 20;
@@ -71,7 +71,7 @@ async fn reread(ports: &RetryPorts<'_>, source: &dyn Source, chosen: &[LetterVie
             let keys: Vec<String> = letters.iter().map(|(key, _)| key.clone()).collect();
             let rows = source.fetch(&namespace, &keys, version.time).await?;
             let mut rows: HashMap<String, _> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
-            let (mut changes, mut settled) = (Vec::new(), BTreeMap::<StageName, Vec<EntryId>>::new());
+            let (mut changes, mut settled) = (Vec::new(), BTreeMap::<Stage, Vec<EntryId>>::new());
             for (key, letter) in letters {
                 // On an idle source the time may be the one of the parked change, whose removal must not win.
                 let version = version_of(letter).map_or(version, |parked| version.max(parked));
@@ -102,7 +102,7 @@ async fn reread(ports: &RetryPorts<'_>, source: &dyn Source, chosen: &[LetterVie
             }
             ports.stream_log.append(&changes).await?;
             for (stage, ids) in settled {
-                let done = ports.letters.discard(stage.stage(), &ids).await?;
+                let done = ports.letters.discard(stage, &ids).await?;
                 outcome.done += done;
                 outcome.gone += ids.len() as u64 - done;
             }
@@ -128,7 +128,6 @@ mod tests {
     use tidewheel_core::ports::{
         Checkpoint, DeadLetter, Parked, Queue as _, ResumeToken, Settlement as _, SnapshotState,
     };
-    use tidewheel_core::stage::Stage;
     use tidewheel_core::version::ClusterTime;
     use tidewheel_testkit::contracts::samples::change;
     use tidewheel_testkit::fakes::ownership::FakeRegistry;

@@ -5,8 +5,9 @@ use serde_json::Value;
 use tidewheel_core::key;
 use tidewheel_core::payload::plain;
 use tidewheel_core::ports::Letter;
+use tidewheel_core::stage::Stage;
 
-use crate::{StageName, times};
+use crate::times;
 
 /// Converts an `_id` from relaxed extended JSON to plain form: an ObjectId as its digits, a string without quotes.
 pub(super) fn plain_id(id: &str) -> String {
@@ -21,7 +22,7 @@ pub(super) fn plain_id(id: &str) -> String {
 #[derive(Clone, Debug, Serialize)]
 pub struct LetterView {
     /// Its stage.
-    pub stage: StageName,
+    pub stage: Stage,
     /// Its id in the dead-letter queue.
     pub id: String,
     /// Id of the entry in its stage.
@@ -86,7 +87,7 @@ pub struct EmbeddingView {
 }
 
 impl LetterView {
-    pub(super) fn new(stage: StageName, letter: Letter, now: u64, whole: bool) -> Self {
+    pub(super) fn new(stage: Stage, letter: Letter, now: u64, whole: bool) -> Self {
         let record = match letter.record {
             Err(error) => RecordView::Unreadable { unreadable: error.to_string() },
             Ok(record) => {

@@ -1,8 +1,7 @@
 //! Facts about a document, server by server.
 
 use serde::Serialize;
-
-use crate::StageName;
+use tidewheel_core::stage::Stage;
 
 /// The document in MongoDB.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -117,7 +116,7 @@ pub struct Deletions {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LetterFacts {
     /// Its stage.
-    pub stage: StageName,
+    pub stage: Stage,
     /// Its id in the dead-letter queue.
     pub id: String,
     /// Version of its change; empty if it is unreadable.

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use self::facts::{ChangeFacts, Deletions, EntryFacts, IndexFacts, LetterFacts, Progress, SourceFacts, StageFacts};
 use self::report::{DocumentReport, Hop, Inspection};
 use self::verdict::{DocumentState, Facts, verdict};
-use crate::{Probe, StageName, times};
+use crate::{Probe, times};
 
 /// Maximum time for a server to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,7 +112,7 @@ async fn once(ports: &InspectPorts<'_>, question: &Question) -> PortResult<Inspe
         let deleted = deleted.as_ref().map(|known| known.get(&asked.document).cloned().unwrap_or_default());
         let dead_letters = match (&one, &two) {
             (Probe::Known(one), Probe::Known(two)) => {
-                let letters = [(StageName::Raw, one), (StageName::Embedded, two)];
+                let letters = [(Stage::Raw, one), (Stage::Embedded, two)];
                 Probe::Known(letters.into_iter().flat_map(|(stage, found)| letters_of(asked, stage, found)).collect())
             }
             (Probe::Unknown(error), _) | (_, Probe::Unknown(error)) => Probe::Unknown(error.clone()),
@@ -314,7 +314,7 @@ fn entry(found: &FoundEntry) -> EntryFacts {
     }
 }
 
-fn letters_of(asked: &Asked, stage: StageName, found: &FoundEntries) -> Vec<LetterFacts> {
+fn letters_of(asked: &Asked, stage: Stage, found: &FoundEntries) -> Vec<LetterFacts> {
     let letters = of_document(asked, found).map(|entry| {
         let change = entry.change.as_ref().ok();
         let (reason, parked_at) =

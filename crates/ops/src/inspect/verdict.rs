@@ -160,9 +160,10 @@ fn settled_without(facts: &Facts<'_>) -> DocumentVerdict {
 
 #[cfg(test)]
 mod tests {
+    use tidewheel_core::stage::Stage;
+
     use super::super::facts::ChangeFacts;
     use super::*;
-    use crate::StageName;
 
     struct Case {
         source: Probe<SourceFacts>,
@@ -260,7 +261,7 @@ mod tests {
     #[test]
     fn dead_letter_explains_a_missing_document() {
         let letter = LetterFacts {
-            stage: StageName::Raw,
+            stage: Stage::Raw,
             id: "9-0".into(),
             version: "0.6.1.1".into(),
             trace_id: None,

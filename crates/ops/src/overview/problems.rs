@@ -59,9 +59,10 @@ pub(super) fn problems(overview: &Overview, thresholds: &Thresholds) -> Vec<Prob
     let mut found = Found(Vec::new());
     servers(overview, &mut found);
     services(overview, &mut found);
-    for (stage, limit) in overview.stages.iter().zip([thresholds.stage_1, thresholds.stage_2]) {
-        if let Probe::Known(stage) = stage {
-            of_stage(stage, limit, thresholds, &mut found);
+    let limits = [thresholds.stage_1, thresholds.stage_2];
+    for ((stage, state), limit) in Stage::ALL.into_iter().zip(&overview.stages).zip(limits) {
+        if let Probe::Known(state) = state {
+            of_stage(stage, state, limit, thresholds, &mut found);
         }
     }
     source(overview, thresholds, &mut found);
@@ -137,38 +138,33 @@ fn services(overview: &Overview, found: &mut Found) {
     }
 }
 
-fn of_stage(stage: &StageOverview, limit: u64, thresholds: &Thresholds, found: &mut Found) {
-    let stream = stage.status.stream.as_str();
-    let (number, worker, code) = if stream == Stage::Raw.name() {
-        (1, "processor", "stage-1-behind")
-    } else {
-        debug_assert_eq!(stream, Stage::Embedded.name());
-        (2, "upserter", "stage-2-behind")
+fn of_stage(stage: Stage, state: &StageOverview, limit: u64, thresholds: &Thresholds, found: &mut Found) {
+    let (worker, code, more) = match stage {
+        Stage::Raw => {
+            ("processor", "stage-1-behind", "start more processors, or give the embedder more or faster cores")
+        }
+        Stage::Embedded => ("upserter", "stage-2-behind", "start more upserters, or check Qdrant's load"),
     };
-    let waiting = entries(stage.backlog);
-    if stage.backlog > 0 && stage.alive == 0 {
-        let message = format!("no {worker} is running: {waiting} waiting in stage {number} ({stream})");
+    let (title, stream) = (stage.title(), stage.name());
+    let waiting = entries(state.backlog);
+    if state.backlog > 0 && state.alive == 0 {
+        let message = format!("no {worker} is running: {waiting} waiting in {title} ({stream})");
         found.add(Severity::Critical, "no-consumer", stream, message, format!("start `tidewheel {worker}`"));
-    } else if stage.stalled_seconds >= thresholds.no_progress.as_secs_f64() {
-        let since = duration(stage.stalled_seconds);
-        let message = format!("no progress for {since}: {waiting} waiting in stage {number} ({stream})");
+    } else if state.stalled_seconds >= thresholds.no_progress.as_secs_f64() {
+        let since = duration(state.stalled_seconds);
+        let message = format!("no progress for {since}: {waiting} waiting in {title} ({stream})");
         let action = format!("check the {worker} logs; `tidewheel check` probes every server");
         found.add(Severity::Critical, "no-progress", stream, message, action);
     }
-    if stage.backlog > limit {
+    if state.backlog > limit {
         let outlook =
-            outlook(stage.eta_seconds, stage.out_per_second).map_or_else(String::new, |text| format!(", {text}"));
-        let message = format!("stage {number} ({stream}) backlog of {waiting} exceeds {}{outlook}", thousands(limit));
-        let action = if number == 1 {
-            "start more processors, or give the embedder more or faster cores"
-        } else {
-            "start more upserters, or check Qdrant's load"
-        };
-        found.add(Severity::Warning, code, stream, message, action);
+            outlook(state.eta_seconds, state.out_per_second).map_or_else(String::new, |text| format!(", {text}"));
+        let message = format!("{title} ({stream}) backlog of {waiting} exceeds {}{outlook}", thousands(limit));
+        found.add(Severity::Warning, code, stream, message, more);
     }
-    if stage.status.dead_letters > thresholds.dead_letters {
-        let letters = entries(stage.status.dead_letters);
-        let message = format!("{letters} in the stage {number} dead-letter queue, not searchable");
+    if state.status.dead_letters > thresholds.dead_letters {
+        let letters = entries(state.status.dead_letters);
+        let message = format!("{letters} in the {title} dead-letter queue, not searchable");
         let action = "run `tidewheel dead-letters list`, then retry or drop them";
         found.add(Severity::Warning, "dead-letters", stream, message, action);
     }

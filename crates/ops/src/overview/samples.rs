@@ -34,10 +34,14 @@ impl Overview {
 }
 
 fn stage(of: Stage) -> StageOverview {
+    let group = match of {
+        Stage::Raw => "embedding_processors",
+        Stage::Embedded => "qdrant_upserters",
+    };
     StageOverview {
         status: StageStatus {
             stream: of.name().into(),
-            group: of.group().into(),
+            group: group.into(),
             length: 10_000,
             appended: 1_234_567,
             lag: Some(0),

@@ -5,13 +5,13 @@
 use tidewheel_core::stage::Stage;
 
 /// Stage 1: changes from MongoDB.
-pub const RAW: &str = Stage::Raw.name();
+pub const RAW: &str = "raw_document_changes";
 /// The group of the processors on stage 1.
-pub const RAW_GROUP: &str = Stage::Raw.group();
+pub const RAW_GROUP: &str = "embedding_processors";
 /// Stage 2: changes with their vectors.
-pub const EMBEDDED: &str = Stage::Embedded.name();
+pub const EMBEDDED: &str = "embedded_documents";
 /// The group of the upserters on stage 2.
-pub const EMBEDDED_GROUP: &str = Stage::Embedded.group();
+pub const EMBEDDED_GROUP: &str = "qdrant_upserters";
 
 /// Hash: read position in the source (resume token, cluster time, snapshot). Written only together with the entries
 /// that it covers.
@@ -76,6 +76,20 @@ impl From<Stage> for StreamKeys {
         match stage {
             Stage::Raw => STAGE_1,
             Stage::Embedded => STAGE_2,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stream_is_named_like_the_label_of_its_stage() {
+        for stage in Stage::ALL {
+            let StreamKeys { stream, dead_letters, .. } = StreamKeys::from(stage);
+            assert_eq!(stream, stage.name());
+            assert_eq!(dead_letters, format!("{{{stream}}}:dead_letters"));
         }
     }
 }
