@@ -10,4 +10,5 @@ pub mod programs;
 pub mod proxy;
 pub mod redis_proxy;
 pub mod soak;
+pub mod source_write;
 pub mod tls_proxy;

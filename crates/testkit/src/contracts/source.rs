@@ -11,59 +11,9 @@ mod steps;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::Value;
 use tidewheel_core::ports::{Source, SourceInspector};
 
-/// A write to the source. Documents and values are extended JSON.
-#[derive(Clone, Debug)]
-pub enum SourceWrite {
-    /// Inserts a document.
-    Insert {
-        /// The collection.
-        collection: String,
-        /// The document with its `_id`.
-        document: Value,
-    },
-    /// Replaces the document with the same `_id`.
-    Replace {
-        /// The collection.
-        collection: String,
-        /// The document with its `_id`.
-        document: Value,
-    },
-    /// Sets one field.
-    Set {
-        /// The collection.
-        collection: String,
-        /// The document's `_id`.
-        id: Value,
-        /// The field.
-        field: String,
-        /// Its new value.
-        value: Value,
-    },
-    /// Deletes a document.
-    Delete {
-        /// The collection.
-        collection: String,
-        /// The document's `_id`.
-        id: Value,
-    },
-    /// Drops a collection. Not allowed in a transaction, like all variants below.
-    Drop {
-        /// The collection.
-        collection: String,
-    },
-    /// Renames a collection; replaces an existing one of that name.
-    Rename {
-        /// The old name.
-        from: String,
-        /// The new name.
-        to: String,
-    },
-    /// Drops all collections.
-    DropDatabase,
-}
+pub use crate::source_write::SourceWrite;
 
 /// Access of the contract to an implementation.
 #[async_trait]

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use tidewheel_core::ports::{CollectionRegistry, Damage, PortResult};
 
-use super::streams::FakeStreams;
+use super::state::FakeStreams;
 
 /// Records the collection in use.
 #[derive(Clone)]

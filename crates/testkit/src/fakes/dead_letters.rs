@@ -7,7 +7,7 @@ use tidewheel_core::stage::Stage;
 use tidewheel_stores::redis::keys::StreamKeys;
 use tidewheel_stores::redis::wire::{self, ABOUT};
 
-use super::streams::{FakeStreams, read_id, write_id};
+use super::state::{FakeStreams, read_id, write_id};
 
 /// The dead letters, stored beside the streams.
 #[derive(Clone)]

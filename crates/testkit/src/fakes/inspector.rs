@@ -8,7 +8,7 @@ use tidewheel_stores::redis::keys::StreamKeys;
 use tidewheel_stores::redis::wire::{self, RawFields};
 use tokio::time::Instant;
 
-use super::streams::{FakeStreams, Group, Id, write_id};
+use super::state::{FakeStreams, Group, Id, write_id};
 
 /// Status and lookup of entries.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use tidewheel_core::ports::{Appended, Checkpoint, Damage, Journal, Parked, PortR
 use tidewheel_stores::redis::keys::{RAW, STAGE_1, STAGE_2};
 use tokio::time::Instant;
 
-use super::streams::FakeStreams;
+use super::state::FakeStreams;
 
 /// The producer's view of stage 1; its entries are read through [`FakeStreams::changes`].
 #[derive(Clone)]

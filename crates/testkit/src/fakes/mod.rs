@@ -13,6 +13,7 @@ pub mod process;
 pub mod queue;
 pub mod source;
 pub mod spans;
+mod state;
 pub mod stream_log;
 pub mod streams;
 pub mod tombstones;

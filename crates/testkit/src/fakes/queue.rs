@@ -12,7 +12,7 @@ use tidewheel_stores::redis::keys::{EMBEDDED, STAGE_1, STAGE_2, StreamKeys};
 use tidewheel_stores::redis::wire::{RawFields, Record};
 use tokio::time::Instant;
 
-use super::streams::{FakeStreams, Group, Id, Pending, State, read_id, write_id};
+use super::state::{FakeStreams, Group, Id, Pending, State, read_id, write_id};
 
 /// One consumer of a stage's group.
 pub struct FakeQueue<T> {

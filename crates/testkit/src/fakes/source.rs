@@ -27,7 +27,7 @@ use state::{State, row};
 
 use super::faults::Faults;
 use super::process::Process;
-use crate::contracts::source::SourceWrite;
+use crate::source_write::SourceWrite;
 
 /// Interval of no-op entries in an idle source, which advance its time. Ten seconds, as in MongoDB.
 const NOOP: Duration = Duration::from_secs(10);

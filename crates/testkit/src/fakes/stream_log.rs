@@ -10,7 +10,7 @@ use tidewheel_core::ports::{Aliases, Delivery, EntryId, Extent, Follower, Named,
 use tidewheel_stores::redis::keys::{STAGE_2_REPLAY, StreamKeys};
 use tidewheel_stores::redis::wire::Record;
 
-use super::streams::{FakeStreams, Group, read_id, write_id};
+use super::state::{FakeStreams, Group, read_id, write_id};
 
 /// A stage's stream as a replay source.
 pub struct FakeStreamLog<T> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tidewheel_core::ports::{Collected, Fence, FenceTarget, PortResult, Tombstones};
 use tidewheel_core::version::Version;
 
-use super::streams::FakeStreams;
+use super::state::FakeStreams;
 
 /// Versions of deletions, stored beside the streams.
 #[derive(Clone)]

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::FakeSource;
 use super::order::Id;
-use crate::contracts::source::SourceWrite;
+use crate::source_write::SourceWrite;
 
 /// Maximum events in a batch, as in the real adapter.
 const MAX_EVENTS: usize = 500;
