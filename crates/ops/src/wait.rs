@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{
-    Checkpoint, Journal, PortResult, SnapshotState, SourceInspector, StageInspector, StageStatus,
+    Checkpoint, Journal, PortResult, Registry, SnapshotState, SourceInspector, StageInspector, StageStatus,
 };
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
@@ -51,6 +51,8 @@ pub enum Since {
 /// The ports of a wait.
 #[derive(Clone)]
 pub struct WaitPorts {
+    /// The installation.
+    pub registry: Arc<dyn Registry>,
     /// The checkpoints.
     pub journal: Arc<dyn Journal>,
     /// The stages, to explain a timeout.
@@ -75,7 +77,8 @@ impl Waiter {
     /// Waits until everything committed up to `since` is searchable, or until the timeout.
     ///
     /// # Errors
-    /// If a server fails permanently, the cluster time is unknown, or the streams are unreachable until the timeout.
+    /// If this release cannot use the keys, a server fails permanently, the cluster time is unknown, or the streams are
+    /// unreachable until the timeout.
     pub async fn wait(&self, since: Since, timeout: Duration) -> PortResult<Waited> {
         let begun = Instant::now();
         let until = match since {
@@ -121,6 +124,8 @@ impl Waiter {
         {
             return Ok(applied.clone());
         }
+        // Fails if this release cannot use the keys: it could misread the checkpoint.
+        self.ports.registry.installation().await?;
         let applied = self.ports.journal.applied().await?;
         *seen = Some((Instant::now(), applied.clone()));
         Ok(applied)
@@ -168,8 +173,11 @@ fn show(time: ClusterTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tidewheel_core::error::Cause;
+    use tidewheel_core::installation::LAYOUT;
     use tidewheel_testkit::contracts::samples::{change, checkpoint};
     use tidewheel_testkit::fakes::faults::Fault;
+    use tidewheel_testkit::fakes::ownership::FakeRegistry;
     use tidewheel_testkit::fakes::source::FakeSource;
     use tidewheel_testkit::fakes::streams::FakeStreams;
 
@@ -178,7 +186,12 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(10);
 
     fn waiter(streams: &FakeStreams, source: &FakeSource) -> Waiter {
+        registered_waiter(&FakeRegistry::default(), streams, source)
+    }
+
+    fn registered_waiter(registry: &FakeRegistry, streams: &FakeStreams, source: &FakeSource) -> Waiter {
         Waiter::new(WaitPorts {
+            registry: Arc::new(registry.clone()),
             journal: Arc::new(streams.journal()),
             stages: Arc::new(streams.inspector()),
             source: Arc::new(source.clone()),
@@ -214,6 +227,23 @@ mod tests {
         let waited = waiting.await.unwrap().unwrap();
         assert!(waited.searchable && (3_000..3_100).contains(&waited.waited_ms), "{waited:?}");
         assert_eq!(waited.searchable_through.as_deref(), Some("1700000000.2"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wait_is_rejected_if_a_newer_release_has_written_the_keys() {
+        let (registry, streams) = (FakeRegistry::default(), streams().await);
+        let waiter = Arc::new(registered_waiter(&registry, &streams, &FakeSource::new("shop")));
+        assert!(waiter.wait(cluster(1), TIMEOUT).await.unwrap().searchable);
+        let waiting = tokio::spawn({
+            let waiter = waiter.clone();
+            async move { waiter.wait(cluster(2), TIMEOUT).await }
+        });
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        registry.set_layout(LAYOUT + 1);
+        let errors = [waiting.await.unwrap().unwrap_err(), waiter.wait(cluster(1), TIMEOUT).await.unwrap_err()];
+        for error in errors {
+            assert_eq!((error.class, error.cause), (ErrorClass::Fatal, Cause::Newer), "{error}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,16 +4,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tidewheel_core::address;
+use tidewheel_core::error::Cause;
 use tidewheel_core::ports::{
     Embedder as EmbedderPort, EmbedderLoad, IndexReader as _, Journal as _, PortResult, SnapshotState, SourceHistory,
     SourceInspector as _, StageInspector as _, StageStatus,
 };
 use tidewheel_core::stage::Stage;
-use tidewheel_ops::Probe;
 use tidewheel_ops::overview::rates::{Rate, Stall, eta, extrapolated};
 use tidewheel_ops::overview::{
     Collection, Embedder, Overview, Redis, Service, Snapshot, Source, StageOverview, SyncState, SyncVerdict, Tokens,
 };
+use tidewheel_ops::{Probe, check_layout};
 use tidewheel_stores::mongo::MongoSource;
 use tidewheel_stores::qdrant::QdrantIndex;
 use tidewheel_stores::redis::RedisStore;
@@ -151,8 +152,15 @@ impl Looker {
         self.redis.as_ref().map_err(Clone::clone)
     }
 
+    /// Redis, unless a newer release has written the keys, which this release could misread.
+    async fn readable_store(&self) -> PortResult<&RedisStore> {
+        let store = self.store()?;
+        check_layout(store).await?;
+        Ok(store)
+    }
+
     async fn stage(&self, stage: Stage) -> PortResult<StageStatus> {
-        self.store()?.status(stage).await
+        self.readable_store().await?.status(stage).await
     }
 
     /// Reports by process, with their age in milliseconds.
@@ -177,7 +185,12 @@ impl Looker {
     }
 
     async fn place(&self) -> PortResult<Place> {
-        let store = self.store()?;
+        let store = self.readable_store().await.inspect_err(|error| {
+            // With keys of a newer release the position is unknown, not unchanged.
+            if error.cause == Cause::Newer {
+                self.memory.lock().unwrap_or_else(PoisonError::into_inner).place = None;
+            }
+        })?;
         let (read, applied, positions) = tokio::join!(store.load(), store.applied(), store.positions());
         Ok(Place {
             read: read?.map(|checkpoint| (checkpoint.last.0, checkpoint.snapshot)),

@@ -140,13 +140,24 @@ async fn services_stop_and_refuse_to_start_on_keys_of_a_newer_release() {
             }
         }
     }
-    for arguments in [&["installation", "adopt", "--yes"][..], &["replay", "source", "--yes"], &["verify", "--repair"]]
-    {
+    let refused: [&[&str]; 5] = [
+        &["installation", "adopt", "--yes"],
+        &["replay", "source", "--yes"],
+        &["verify", "--repair"],
+        &["wait"],
+        &["inspect", "1"],
+    ];
+    for arguments in refused {
         let output = world.command(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains(&expected), "{text}");
     }
+    let status = world.command(&["status", "--output", "json"]).output().unwrap();
+    assert_eq!(status.status.code(), Some(2));
+    let overview: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(overview["verdict"]["state"], "unknown");
+    assert!(overview["source"]["error"].as_str().unwrap().contains(&expected), "{overview}");
     let check = world.command(&["check"]).output().unwrap();
     assert_eq!(check.status.code(), Some(1));
     let text = String::from_utf8_lossy(&check.stdout).into_owned() + &String::from_utf8_lossy(&check.stderr);

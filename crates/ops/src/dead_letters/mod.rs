@@ -211,11 +211,7 @@ async fn put_back(letters: &dyn DeadLetters, chosen: &[LetterView]) -> PortResul
 ///
 /// # Errors
 /// If this release cannot use the keys, before anything is deleted. If a deletion fails; earlier ones stay.
-pub async fn discard(
-    registry: &dyn Registry,
-    letters: &dyn DeadLetters,
-    chosen: &[LetterView],
-) -> PortResult<Outcome> {
+pub async fn discard(registry: &dyn Registry, letters: &dyn DeadLetters, chosen: &[LetterView]) -> PortResult<Outcome> {
     // Fails if this release cannot use the keys.
     registry.installation().await?;
     let mut outcome = Outcome::default();

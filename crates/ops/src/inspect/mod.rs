@@ -14,7 +14,7 @@ use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamped, digest};
 use tidewheel_core::ports::{
     EntryFinder, EntryState, FenceTarget, FoundEntries, FoundEntry, IdReading, IndexReader, IndexedPoint, PortResult,
-    Source, SourceRow, StageInspector, Tombstones,
+    Registry, Source, SourceRow, StageInspector, Tombstones,
 };
 use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::ChangeTrace;
@@ -24,7 +24,7 @@ use uuid::Uuid;
 use self::facts::{ChangeFacts, Deletions, EntryFacts, IndexFacts, LetterFacts, Progress, SourceFacts, StageFacts};
 use self::report::{DocumentReport, Hop, Inspection};
 use self::verdict::{DocumentState, Facts, verdict};
-use crate::{Probe, times};
+use crate::{Probe, check_layout, times};
 
 /// Maximum time for a server to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,6 +42,8 @@ const MOST_CHUNKS: u32 = 10_000;
 pub struct InspectPorts<'a> {
     /// The source, or why it is unreachable.
     pub source: PortResult<Box<dyn Source>>,
+    /// The installation.
+    pub registry: &'a dyn Registry,
     /// The producer's state.
     pub stages: &'a dyn StageInspector,
     /// The entries of both stages.
@@ -68,7 +70,8 @@ pub struct Question {
 /// just been committed.
 ///
 /// # Errors
-/// If no collections are given and the source is unreachable. Any other unreachable server is part of the answer.
+/// If this release cannot use the keys in Redis, or no collections are given and the source is unreachable. Any other
+/// unreachable server is part of the answer.
 pub async fn inspect(ports: &InspectPorts<'_>, question: &Question) -> PortResult<Inspection> {
     let found = once(ports, question).await?;
     let unsettled =
@@ -92,7 +95,8 @@ async fn once(ports: &InspectPorts<'_>, question: &Question) -> PortResult<Inspe
         .flat_map(|namespace| readings.iter().map(|reading| Asked::new(namespace.clone(), reading.clone())))
         .collect();
     let wanted = pairs(&asked);
-    let (source, raw, embedded, index, deleted, one, two, producer) = tokio::join!(
+    let (layout, source, raw, embedded, index, deleted, one, two, producer) = tokio::join!(
+        tokio::time::timeout(TIMEOUT, check_layout(ports.registry)),
         Probe::within(TIMEOUT, source(ports, &namespaces, readings)),
         Probe::within(TIMEOUT, ports.finder.entries_of(Stage::Raw, &wanted, question.scan)),
         Probe::within(TIMEOUT, ports.finder.entries_of(Stage::Embedded, &wanted, question.scan)),
@@ -102,6 +106,8 @@ async fn once(ports: &InspectPorts<'_>, question: &Question) -> PortResult<Inspe
         Probe::within(TIMEOUT, ports.finder.letters_of(Stage::Embedded, &wanted, question.scan)),
         Probe::within(TIMEOUT, ports.stages.leader()),
     );
+    // Without an answer the probes of Redis are unknown as well.
+    layout.unwrap_or(Ok(()))?;
     let producer = producer.known().map(Option::is_some);
     let documents = asked.iter().map(|asked| {
         let source =

@@ -1,8 +1,11 @@
+use tidewheel_core::error::{Cause, ErrorClass};
+use tidewheel_core::installation::LAYOUT;
 use tidewheel_core::ports::{DocumentPoints, Fence, IndexWriter as _, Journal as _, Queue as _, Settlement as _};
 use tidewheel_testkit::contracts::index::document;
 use tidewheel_testkit::contracts::samples::{change, checkpoint};
 use tidewheel_testkit::fakes::faults::Fault;
 use tidewheel_testkit::fakes::index::FakeIndex;
+use tidewheel_testkit::fakes::ownership::FakeRegistry;
 use tidewheel_testkit::fakes::source::FakeSource;
 use tidewheel_testkit::fakes::streams::FakeStreams;
 
@@ -10,6 +13,7 @@ use super::*;
 
 /// A source with the document of [`change`] 1, and its change in stage 1.
 struct World {
+    registry: FakeRegistry,
     source: FakeSource,
     streams: FakeStreams,
     index: FakeIndex,
@@ -22,7 +26,7 @@ impl World {
         let (streams, index) = (FakeStreams::new(), FakeIndex::new());
         index.prepare(4).await.unwrap();
         streams.journal().append(None, &[change(1)], &checkpoint(1)).await.unwrap();
-        Self { source, streams, index }
+        Self { registry: FakeRegistry::default(), source, streams, index }
     }
 
     /// Asks for the `_id` 1, as a number and as text.
@@ -30,6 +34,7 @@ impl World {
         let (inspector, tombstones) = (self.streams.inspector(), self.streams.tombstones());
         let ports = InspectPorts {
             source: Ok(Box::new(self.source.clone())),
+            registry: &self.registry,
             stages: &inspector,
             finder: &inspector,
             tombstones: &tombstones,
@@ -71,6 +76,16 @@ async fn known_reading_is_followed_from_stage_1_into_the_index() {
 /// The document's points at the version of its change.
 fn document_points(text: &str) -> DocumentPoints {
     document(&change(1).namespace, &change(1).key, change(1).version, &[text])
+}
+
+#[tokio::test(start_paused = true)]
+async fn inspection_is_rejected_if_a_newer_release_has_written_the_keys() {
+    let world = World::new().await;
+    world.registry.set_layout(LAYOUT + 1);
+    let error = world.ask(&[]).await.unwrap_err();
+    assert_eq!((error.class, error.cause), (ErrorClass::Fatal, Cause::Newer));
+    world.registry.faults().always("installation", Fault::unreachable());
+    assert_eq!(world.ask(&[]).await.unwrap().documents.len(), 1, "an unreachable Redis is part of the answer");
 }
 
 #[tokio::test(start_paused = true)]

@@ -89,6 +89,18 @@ fn worst_problem_comes_first_and_sets_the_verdict() {
 }
 
 #[test]
+fn keys_of_a_newer_release_make_the_state_unknown_and_are_named() {
+    let unsupported = "unsupported layout 2 of the keys in Redis";
+    let mut newer = healthy();
+    newer.stages = [Probe::Unknown(unsupported.into()), Probe::Unknown(unsupported.into())];
+    newer.source = Probe::Unknown(unsupported.into());
+    let newer = newer.judged(&thresholds());
+    assert_eq!(newer.verdict.state, SyncState::Unknown);
+    assert_eq!(newer.verdict.summary, format!("Sync state unknown: {unsupported}"));
+    assert!(!newer.complete());
+}
+
+#[test]
 fn audit_drift_makes_the_verdict_drifted() {
     let mut drifted = healthy();
     drifted.audit = Some(Audit { seconds_ago: 90.0, missing: 1_200, stale: 0, extra: 34, surplus: 0 });

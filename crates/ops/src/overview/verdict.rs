@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::problems::{Problem, Severity};
-use super::{Overview, Probe};
+use super::{Overview, Probe, StageOverview};
 use crate::text::{documents, entries, outlook, thousands};
 
 /// Sync state of the index.
@@ -18,7 +18,7 @@ pub enum SyncState {
     Syncing,
     /// Progress is blocked.
     Stalled,
-    /// Redis is unreachable.
+    /// Redis is unreachable, or a newer release has written its keys.
     Unknown,
     /// No documents read yet.
     Empty,
@@ -45,7 +45,7 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> SyncVerdict 
     let [Probe::Known(one), Probe::Known(two)] = &overview.stages else {
         let (summary, action) = match worst {
             Some(problem) => (problem.message.clone(), Some(problem.action.clone())),
-            None => ("Redis is unreachable".to_owned(), None),
+            None => (unread(&overview.stages).unwrap_or("Redis is unreachable").to_owned(), None),
         };
         return SyncVerdict {
             state: SyncState::Unknown,
@@ -135,6 +135,11 @@ pub(super) fn verdict(overview: &Overview, problems: &[Problem]) -> SyncVerdict 
         stage: in_the_way,
         eta_seconds,
     }
+}
+
+/// Why a stage is unknown.
+fn unread(stages: &[Probe<StageOverview>]) -> Option<&str> {
+    stages.iter().find_map(Probe::error)
 }
 
 impl Overview {
