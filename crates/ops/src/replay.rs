@@ -7,11 +7,10 @@ use serde::Serialize;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    Aliases, Checkpoint, Embedder, EmbedderInfo, EntryId, Extent, Index, Journal, Named, PortResult, StageInspector,
-    StreamLog,
+    Aliases, Checkpoint, Embedder, EmbedderInfo, Extent, Index, Journal, Named, PortResult, SourceFilter,
+    StageInspector, StreamLog,
 };
 use tidewheel_core::stage::Stage;
-use tidewheel_pipeline::replay;
 
 use crate::text::thousands;
 use crate::times;
@@ -37,8 +36,8 @@ pub struct ReplayRequest {
     pub from: Origin,
     /// Only changes since this time, in milliseconds since the Unix epoch.
     pub since: Option<u64>,
-    /// Only documents of the source that match this query.
-    pub filter: Option<String>,
+    /// Only documents of the source that match this filter.
+    pub filter: Option<SourceFilter>,
     /// The new collection; `None` for the live one.
     pub into: Option<String>,
 }
@@ -123,12 +122,7 @@ pub async fn facts(ports: &PlanPorts<'_>, request: &ReplayRequest, collection: &
 
 /// The model of the newest vectors in stage 2.
 async fn newest_model(embedded: &dyn StreamLog<Embedded>, extent: &Extent) -> PortResult<Option<String>> {
-    let (milliseconds, sequence) = extent.last.parts();
-    let before_last = match sequence.checked_sub(1) {
-        Some(sequence) => EntryId(format!("{milliseconds}-{sequence}")),
-        None => replay::before(milliseconds),
-    };
-    let last = embedded.page(&before_last, 1).await?;
+    let last = embedded.page(&extent.last.preceding(), 1).await?;
     let model = last.into_iter().find_map(|delivery| delivery.record.ok()).map(|record| record.model);
     Ok(model.filter(|model| !model.is_empty()))
 }
@@ -206,7 +200,7 @@ pub fn plan(request: &ReplayRequest, facts: &ReplayFacts) -> Result<ReplayPlan, 
             (Some(since), _) => {
                 format!("MongoDB: changes committed since {}, from the oplog", times::show(since))
             }
-            (None, Some(filter)) => format!("MongoDB: every document that matches {filter}"),
+            (None, Some(filter)) => format!("MongoDB: every document that matches {}", filter.0),
             (None, None) => "MongoDB: every document".to_owned(),
         },
     };

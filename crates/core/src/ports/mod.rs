@@ -25,7 +25,8 @@ pub use index::{
     IndexedPoint, KnownVector, KnownVectors, Named, Point, Searcher, Stored, Tombstones, Written,
 };
 pub use inspect::{
-    EntryFinder, EntryState, FoundEntries, FoundEntry, HistoryWindow, IdReading, ParkedReason, SourceHistory,
+    CollectionState, EntryFinder, EntryState, FoundEntries, FoundEntry, HistoryWindow, IdReading, IndexInspector,
+    IndexState, ParkedReason, PublishedReport, QueueServer, QueueServerInspector, ReportReader, SourceHistory,
     SourceInspector, StageInspector,
 };
 pub use journal::{Appended, Checkpoint, Damage, Journal, Parked, Position, Positions, Repair, SnapshotState};
@@ -35,7 +36,9 @@ pub use queue::{
     Settlement, StageQueue, StageStatus,
 };
 pub use record::RecordError;
-pub use source::{Feed, FeedBatch, FeedError, Readable, ResumeToken, Scan, Source, SourceEvent, SourceRow, StartAt};
+pub use source::{
+    Feed, FeedBatch, FeedError, Readable, ResumeToken, Scan, Source, SourceEvent, SourceFilter, SourceRow, StartAt,
+};
 pub use spans::Spans;
 pub use stream_log::{Extent, Follower, StreamLog};
 

@@ -1,4 +1,4 @@
-//! Both streams from a consumer's point of view.
+//! Both stages from a consumer's point of view.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -13,14 +13,37 @@ use crate::embedded::Embedded;
 /// entry may be as large as a document. A larger entry is returned alone.
 pub const READ_BYTES: usize = 8 << 20;
 
-/// The id of a stream entry, `milliseconds-sequence`.
+/// The id of an entry, `milliseconds-sequence`. Entries are appended in the order of their ids.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EntryId(pub String);
 
 impl EntryId {
     /// The id before every entry.
     pub fn zero() -> Self {
-        Self("0-0".to_owned())
+        Self::from_parts(0, 0)
+    }
+
+    /// The id of these [`parts`](Self::parts).
+    pub fn from_parts(milliseconds: u64, sequence: u64) -> Self {
+        Self(format!("{milliseconds}-{sequence}"))
+    }
+
+    /// The id before every entry of this millisecond since the Unix epoch and after every earlier one.
+    pub fn before_time(milliseconds: u64) -> Self {
+        match milliseconds.checked_sub(1) {
+            Some(last) => Self::from_parts(last, u64::MAX),
+            None => Self::zero(),
+        }
+    }
+
+    /// The id right before this one; [`Self::zero`] has none and returns itself.
+    #[must_use]
+    pub fn preceding(&self) -> Self {
+        let (milliseconds, sequence) = self.parts();
+        match sequence.checked_sub(1) {
+            Some(sequence) => Self::from_parts(milliseconds, sequence),
+            None => Self::before_time(milliseconds),
+        }
     }
 
     /// Milliseconds since the Unix epoch, and the sequence number within the millisecond. An invalid id counts as the
@@ -32,7 +55,7 @@ impl EntryId {
 }
 
 impl Ord for EntryId {
-    /// Compares both parts as numbers, like Redis.
+    /// Compares both parts as numbers.
     fn cmp(&self, other: &Self) -> Ordering {
         self.parts().cmp(&other.parts()).then_with(|| self.0.cmp(&other.0))
     }
@@ -174,4 +197,23 @@ pub trait Handover: Send + Sync {
 
     /// Number of entries in stage 2 that its group has not acknowledged.
     async fn backlog(&self) -> PortResult<u64>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn id_before_a_time_is_between_its_first_entry_and_all_earlier_ones() {
+        assert!(EntryId::before_time(7) < EntryId("7-0".into()));
+        assert!(EntryId::before_time(7) > EntryId("6-9".into()));
+        assert_eq!(EntryId::before_time(0), EntryId::zero());
+    }
+
+    #[test]
+    fn preceding_id_is_right_before() {
+        for (id, preceding) in [("7-3", "7-2"), ("7-0", "6-18446744073709551615"), ("0-1", "0-0"), ("0-0", "0-0")] {
+            assert_eq!(EntryId(id.into()).preceding(), EntryId(preceding.into()), "{id}");
+        }
+    }
 }

@@ -12,6 +12,10 @@ use crate::version::ClusterTime;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ResumeToken(pub String);
 
+/// A condition on documents, in the source's own query language. Opaque to all but the source, which validates it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFilter(pub String);
+
 /// The start position of the change stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartAt {
@@ -112,13 +116,13 @@ pub trait Source: Send + Sync {
     async fn estimate(&self, namespace: &Namespace) -> PortResult<u64>;
 
     /// Reads a collection in the order of `_id`, after the row with this key if one is given, including everything
-    /// committed at or before `at_least`. With a filter, a MongoDB query in extended JSON, only matching documents.
+    /// committed at or before `at_least`. With a filter, only matching documents; an invalid one fails as fatal.
     async fn scan(
         &self,
         namespace: &Namespace,
         after: Option<&str>,
         at_least: ClusterTime,
-        filter: Option<&str>,
+        filter: Option<&SourceFilter>,
     ) -> PortResult<Box<dyn Scan>>;
 
     /// Whether each of these documents, given by their keys, exists, including everything committed at or before

@@ -1,4 +1,4 @@
-use tidewheel_core::ports::{IndexWriter as _, Queue as _, ResumeToken, SnapshotState};
+use tidewheel_core::ports::{EntryId, IndexWriter as _, Queue as _, ResumeToken, SnapshotState};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
 use tidewheel_testkit::contracts::samples::{change, checkpoint, embedded};
@@ -76,7 +76,7 @@ fn invalid_replays_are_rejected_with_a_hint() {
         plan(&request(Origin::Source, Some("documents_2")), &stopped).is_ok(),
         "no processor adds such vectors any more"
     );
-    let filtered = ReplayRequest { filter: Some("{}".into()), ..request(Origin::Raw, None) };
+    let filtered = ReplayRequest { filter: Some(SourceFilter("{}".into())), ..request(Origin::Raw, None) };
     let source = |name| request(Origin::Source, Some(name));
     let cases = [
         (filtered, facts(), "--filter"),

@@ -224,7 +224,7 @@ impl Run<'_> {
             };
             let Some(after) = after else { continue };
             let now = source.now().await?;
-            let mut scan = source.scan(namespace, after.as_deref(), now, filter.as_deref()).await?;
+            let mut scan = source.scan(namespace, after.as_deref(), now, filter.as_ref()).await?;
             loop {
                 let rows = scan.next().await?;
                 if rows.is_empty() {

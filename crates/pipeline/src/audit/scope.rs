@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use tidewheel_core::identity::Namespace;
+use tidewheel_core::ports::SourceFilter;
 
 /// The scope of an audit.
 #[derive(Clone, Debug, Default)]
@@ -24,8 +25,8 @@ pub struct Range {
 }
 
 impl Scope {
-    /// The MongoDB query for this scope, in extended JSON.
-    pub(super) fn filter(&self) -> Option<String> {
+    /// The filter of this scope, a MongoDB query in extended JSON.
+    pub(super) fn filter(&self) -> Option<SourceFilter> {
         let mut conditions = Vec::new();
         if let Some(range) = &self.range {
             let ends = [("$gte", &range.from), ("$lte", &range.to)];
@@ -35,7 +36,7 @@ impl Scope {
         if let Some(share) = self.share {
             conditions.push(format!(r#"{{"$expr": {{"$lt": [{{"$rand": {{}}}}, {{"$numberDouble": "{share}"}}]}}}}"#));
         }
-        (!conditions.is_empty()).then(|| format!(r#"{{"$and": [{}]}}"#, conditions.join(", ")))
+        (!conditions.is_empty()).then(|| SourceFilter(format!(r#"{{"$and": [{}]}}"#, conditions.join(", "))))
     }
 
     /// Whether a point's document is in scope.
@@ -106,7 +107,7 @@ mod tests {
         assert_eq!(Scope::default().filter(), None);
         let range = Range { from: Some(r#"{"$numberInt":"7"}"#.into()), to: Some(r#"{"$numberInt":"9"}"#.into()) };
         let scope = Scope { range: Some(range), share: Some(0.5), ..Scope::default() };
-        let filter: Value = serde_json::from_str(&scope.filter().unwrap()).unwrap();
+        let filter: Value = serde_json::from_str(&scope.filter().unwrap().0).unwrap();
         assert_eq!(filter["$and"][0]["_id"]["$lte"]["$numberInt"], "9");
         assert_eq!(filter["$and"][1]["$expr"]["$lt"][1]["$numberDouble"], "0.5");
     }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{EntryId, PortResult, Source, StreamLog};
+use tidewheel_core::ports::{EntryId, PortResult, Source, SourceFilter, StreamLog};
 use tidewheel_core::version::{ClusterTime, Version};
 
 pub use into::{Into, IntoPorts};
@@ -55,17 +55,9 @@ pub fn number(now: std::time::SystemTime) -> u32 {
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX).max(1)
 }
 
-/// The id before every entry of this millisecond and after every earlier one.
-pub fn before(milliseconds: u64) -> EntryId {
-    match milliseconds.checked_sub(1) {
-        Some(last) => EntryId(format!("{last}-{}", u64::MAX)),
-        None => EntryId::zero(),
-    }
-}
-
-/// The current rows of the source, or those that match a MongoDB query in extended JSON, as changes of this epoch. They
-/// win over everything older, without a replay mark.
-pub async fn rows(source: Arc<dyn Source>, epoch: u32, filter: Option<String>) -> PortResult<Pages> {
+/// The current rows of the source, or those that match a filter, as changes of this epoch. They win over everything
+/// older, without a replay mark.
+pub async fn rows(source: Arc<dyn Source>, epoch: u32, filter: Option<SourceFilter>) -> PortResult<Pages> {
     let time = source.now().await?;
     let collections = source.collections().await?;
     let mut of = 0;
@@ -101,17 +93,5 @@ impl Marked for Change {
 impl Marked for Embedded {
     fn mark(&mut self, replay: u32) {
         self.change.mark(replay);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn before_a_time_is_between_its_first_entry_and_all_earlier_ones() {
-        assert!(before(7) < EntryId("7-0".into()));
-        assert!(before(7) > EntryId("6-9".into()));
-        assert_eq!(before(0), EntryId::zero());
     }
 }

@@ -8,7 +8,7 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::key;
 use tidewheel_core::ports::{
-    EntryId, Extent, Feed, FeedError, PortResult, Scan, Source, SourceRow, StartAt, StreamLog,
+    EntryId, Extent, Feed, FeedError, PortResult, Scan, Source, SourceFilter, SourceRow, StartAt, StreamLog,
 };
 use tidewheel_core::time::now_ms;
 use tidewheel_core::version::{ClusterTime, Version};
@@ -37,7 +37,7 @@ enum From {
         version: Version,
         left: Vec<(Namespace, Option<String>)>,
         scan: Option<Box<dyn Scan>>,
-        filter: Option<String>,
+        filter: Option<SourceFilter>,
     },
     History {
         source: Arc<dyn Source>,
@@ -61,7 +61,7 @@ impl Pages {
         source: Arc<dyn Source>,
         version: Version,
         collections: Vec<Namespace>,
-        filter: Option<String>,
+        filter: Option<SourceFilter>,
         of: Option<u64>,
     ) -> Self {
         let left = collections.into_iter().rev().map(|namespace| (namespace, None)).collect();
@@ -147,7 +147,7 @@ impl From {
                 let open = match scan {
                     Some(open) => open,
                     None => {
-                        let begin = source.scan(namespace, after.as_deref(), version.time, filter.as_deref());
+                        let begin = source.scan(namespace, after.as_deref(), version.time, filter.as_ref());
                         scan.insert(begin.await?)
                     }
                 };

@@ -39,7 +39,7 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::installation::SourceIdentity;
 use tidewheel_core::ports::{
-    Feed, FeedError, PortResult, Scan, Source, SourceHistory, SourceInspector, SourceRow, StartAt,
+    Feed, FeedError, PortResult, Scan, Source, SourceFilter, SourceHistory, SourceInspector, SourceRow, StartAt,
 };
 use tidewheel_core::secret::Secret;
 use tidewheel_core::version::ClusterTime;
@@ -185,7 +185,7 @@ impl Source for MongoSource {
         namespace: &Namespace,
         after: Option<&str>,
         at_least: ClusterTime,
-        filter: Option<&str>,
+        filter: Option<&SourceFilter>,
     ) -> PortResult<Box<dyn Scan>> {
         if namespace.database() != self.selection.database() {
             return Err(PortError::fatal(format!("{namespace} is not in the database {}", self.selection.database())));

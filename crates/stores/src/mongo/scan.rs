@@ -13,7 +13,7 @@ use mongodb::error::Error;
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{PortResult, Scan, SourceRow};
+use tidewheel_core::ports::{PortResult, Scan, SourceFilter, SourceRow};
 use tidewheel_core::version::ClusterTime;
 use tokio::sync::mpsc;
 
@@ -39,7 +39,7 @@ pub(super) fn open(
     namespace: &Namespace,
     after: Option<&str>,
     at_least: ClusterTime,
-    filter: Option<&str>,
+    filter: Option<&SourceFilter>,
 ) -> PortResult<Box<dyn Scan>> {
     let filter = filter.map(parse_filter).transpose()?;
     let after = match after {
@@ -60,7 +60,8 @@ pub(super) fn open(
     Ok(Box::new(scan))
 }
 
-fn parse_filter(text: &str) -> PortResult<Document> {
+/// Parses a filter: a MongoDB query in extended JSON.
+fn parse_filter(SourceFilter(text): &SourceFilter) -> PortResult<Document> {
     let failed = |cause: &dyn std::fmt::Display| {
         PortError::fatal(format!("invalid filter {text}: expected a MongoDB query: {cause}"))
             .with_hint(r#"write the query as a JSON object, such as {"status": "open"}"#)

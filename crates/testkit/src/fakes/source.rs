@@ -17,7 +17,7 @@ use bson::Bson;
 use serde_json::Value;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Feed, FeedBatch, FeedError, PortResult, Scan, Source, SourceRow, StartAt};
+use tidewheel_core::ports::{Feed, FeedBatch, FeedError, PortResult, Scan, Source, SourceFilter, SourceRow, StartAt};
 use tidewheel_core::version::ClusterTime;
 use tokio::sync::watch;
 
@@ -260,7 +260,7 @@ impl Source for FakeSource {
         namespace: &Namespace,
         after: Option<&str>,
         at_least: ClusterTime,
-        filter: Option<&str>,
+        filter: Option<&SourceFilter>,
     ) -> PortResult<Box<dyn Scan>> {
         self.faults().around("scan", || Ok(())).await?;
         if at_least > self.state().clock {
@@ -273,7 +273,7 @@ impl Source for FakeSource {
                 .and_then(|value: Value| Bson::try_from(value).ok())
                 .ok_or_else(|| PortError::fatal(format!("{key:?} is not a valid key")))?)),
         };
-        let query = filter.map(Query::read).transpose()?.unwrap_or_default();
+        let query = filter.map(|filter| Query::read(&filter.0)).transpose()?.unwrap_or_default();
         Ok(Box::new(FakeScan { source: self.clone(), collection: namespace.collection().to_owned(), after, query }))
     }
 

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{EntryId, IndexWriter as _, StreamLog};
+use tidewheel_core::ports::{EntryId, IndexWriter as _, SourceFilter, StreamLog};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
 use tidewheel_ops::replay::{Origin, PlanPorts, ReplayFacts, ReplayPlan, ReplayRequest, facts, plan};
@@ -34,7 +34,7 @@ use crate::times;
 pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer, Failure> {
     let now = SystemTime::now();
     let since = args.since.as_deref().map(|text| times::parse("--since", text, now)).transpose()?;
-    let (filter, into) = (args.filter.clone(), args.into.clone());
+    let (filter, into) = (args.filter.clone().map(SourceFilter), args.into.clone());
     let request = ReplayRequest { from: Origin::from(args.from), since, filter, into };
     let replay = Replay { request, settings, redis: connect::redis(settings)?, number: replay::number(now) };
     // Keep documents of another database out of this Redis.
@@ -138,7 +138,7 @@ impl Replay<'_> {
     }
 
     fn after(&self) -> EntryId {
-        self.request.since.map_or_else(EntryId::zero, replay::before)
+        self.request.since.map_or_else(EntryId::zero, EntryId::before_time)
     }
 
     async fn act(

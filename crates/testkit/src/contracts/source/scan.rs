@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::StartAt;
+use tidewheel_core::ports::{SourceFilter, StartAt};
 
 use super::SourceHarness;
 use super::steps::{all_rows, delete, ids, insert, key_of, parsed, with_timeout};
@@ -202,7 +202,8 @@ pub async fn scan_applies_a_filter(harness: &dyn SourceHarness) {
         (&share("1"), None, all.iter().map(String::as_str).collect()),
     ] {
         let after = after.map(|id| format!(r#"{{"$numberInt":"{id}"}}"#));
-        let mut scan = source.scan(&namespace, after.as_deref(), now, Some(filter)).await.unwrap();
+        let filter = SourceFilter(filter.to_owned());
+        let mut scan = source.scan(&namespace, after.as_deref(), now, Some(&filter)).await.unwrap();
         let mut ids = Vec::new();
         loop {
             let page = with_timeout(scan.next()).await.unwrap();
@@ -214,7 +215,8 @@ pub async fn scan_applies_a_filter(harness: &dyn SourceHarness) {
         assert_eq!(ids, expected);
     }
     for wrong in ["{", "7"] {
-        let error = source.scan(&namespace, None, now, Some(wrong)).await.err().expect("an invalid query");
+        let wrong = SourceFilter(wrong.to_owned());
+        let error = source.scan(&namespace, None, now, Some(&wrong)).await.err().expect("an invalid query");
         assert_eq!(error.class, tidewheel_core::error::ErrorClass::Fatal);
     }
 }
