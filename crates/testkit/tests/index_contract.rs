@@ -1,6 +1,6 @@
 //! The contract of the index on the fake.
 
-use tidewheel_core::ports::{Index, KnownVectors, Searcher};
+use tidewheel_core::ports::{Index, IndexInspector, KnownVectors, Searcher};
 use tidewheel_testkit::contracts::{self, index::IndexHarness};
 use tidewheel_testkit::fakes::index::FakeIndex;
 use tidewheel_testkit::fakes::ownership::FakeRegistry;
@@ -18,6 +18,10 @@ impl IndexHarness for Fake {
     }
 
     fn known(&self) -> Box<dyn KnownVectors> {
+        Box::new(self.0.clone())
+    }
+
+    fn inspector(&self) -> Box<dyn IndexInspector> {
         Box::new(self.0.clone())
     }
 

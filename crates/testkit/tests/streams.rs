@@ -6,17 +6,20 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    CollectionRegistry, DeadLetters, EntryFinder, EntryId, Follower, Handover, Journal, StageInspector, StageQueue,
-    StreamLog, Tombstones,
+    CollectionRegistry, DeadLetters, EntryFinder, EntryId, Follower, Handover, Journal, QueueServerInspector,
+    ReportReader, StageInspector, StageQueue, StreamLog, Tombstones,
 };
 use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2_REPLAY, StreamKeys};
 use tidewheel_stores::redis::wire::RawFields;
 use tidewheel_testkit::contracts::streams::StreamsHarness;
+use tidewheel_testkit::fakes::queue_server::FakeQueueServer;
+use tidewheel_testkit::fakes::reports::FakeReports;
 use tidewheel_testkit::fakes::streams::FakeStreams;
 
 #[derive(Default)]
 struct Fakes {
     streams: FakeStreams,
+    reports: FakeReports,
 }
 
 #[async_trait]
@@ -67,6 +70,18 @@ impl StreamsHarness for Fakes {
 
     fn finder(&self) -> Arc<dyn EntryFinder> {
         Arc::new(self.streams.inspector())
+    }
+
+    fn queue_server(&self) -> Arc<dyn QueueServerInspector> {
+        Arc::new(FakeQueueServer::new(self.streams.clone()))
+    }
+
+    fn reports(&self) -> Arc<dyn ReportReader> {
+        Arc::new(self.reports.clone())
+    }
+
+    async fn publish(&self, process: &str, text: &str) {
+        self.reports.publish(process, text);
     }
 
     async fn add_raw(&self, stream: &'static str, fields: RawFields) -> EntryId {

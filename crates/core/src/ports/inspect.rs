@@ -6,6 +6,7 @@ use super::queue::{EntryId, StageStatus};
 use super::{PortResult, RecordError};
 use crate::change::Change;
 use crate::identity::Namespace;
+use crate::report::ProcessReport;
 use crate::stage::Stage;
 use crate::version::ClusterTime;
 
@@ -148,6 +149,74 @@ pub trait SourceInspector: Send + Sync {
 
     /// The names of the database's collections if the selection matches none of them; empty otherwise.
     async fn passed_over(&self) -> PortResult<Vec<String>>;
+}
+
+/// The server of the stages' queues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueServer {
+    /// Host and port, without credentials.
+    pub address: String,
+    /// Its version.
+    pub version: String,
+    /// Memory in use, in bytes.
+    pub memory_bytes: u64,
+    /// Memory limit in bytes; `None` if unlimited.
+    pub memory_limit_bytes: Option<u64>,
+}
+
+/// The state of the queues' server.
+#[async_trait]
+pub trait QueueServerInspector: Send + Sync {
+    /// Its current state.
+    async fn queue_server(&self) -> PortResult<QueueServer>;
+}
+
+/// A report that a process published.
+#[derive(Clone, Debug)]
+pub struct PublishedReport {
+    /// The process: host, process id and a random suffix.
+    pub process: String,
+    /// Milliseconds since it was published, by the server's clock.
+    pub age_ms: u64,
+    /// The report.
+    pub report: ProcessReport,
+}
+
+/// The reports that processes publish about themselves.
+#[async_trait]
+pub trait ReportReader: Send + Sync {
+    /// The latest report of each process, in any order, without those of processes that ended or have been silent for a
+    /// minute. A report that cannot be decoded is left out.
+    async fn reports(&self) -> PortResult<Vec<PublishedReport>>;
+}
+
+/// The server of the index, and the collection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexState {
+    /// The server's version.
+    pub version: String,
+    /// The collection; `None` if it does not exist.
+    pub collection: Option<CollectionState>,
+}
+
+/// The collection of the index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectionState {
+    /// `green` (all segments ready), `yellow` (being optimised), `grey` (optimisation pending) or `red` (broken).
+    pub status: String,
+    /// Approximate number of points.
+    pub points: u64,
+    /// Approximate number of indexed vectors; the others are scanned.
+    pub indexed_vectors: u64,
+    /// Dimension of the unnamed vector; `None` if the collection has none.
+    pub dimension: Option<u64>,
+}
+
+/// The state of the index.
+#[async_trait]
+pub trait IndexInspector: Send + Sync {
+    /// Its current state.
+    async fn index_state(&self) -> PortResult<IndexState>;
 }
 
 /// An interpretation of an `_id` typed by a person.

@@ -16,6 +16,7 @@ mod connection;
 mod error;
 mod fence;
 mod filter;
+mod inspect;
 mod numbers;
 mod ownership;
 mod redirect;

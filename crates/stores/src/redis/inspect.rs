@@ -1,8 +1,9 @@
 //! The Redis server's configuration, as far as tidewheel's guarantees depend on it.
 
+use async_trait::async_trait;
 use redis::{ErrorKind, ServerErrorKind};
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::PortResult;
+use tidewheel_core::ports::{PortResult, QueueServer, QueueServerInspector};
 
 use super::{RedisStore, reply};
 
@@ -92,6 +93,19 @@ impl RedisStore {
     /// Fails as fatal if this Redis evicts keys. Called at the start of a service.
     pub async fn refuse_evicting_policy(&self) -> PortResult<()> {
         self.inspect().await?.refuse_evicting_policy(self.address())
+    }
+}
+
+#[async_trait]
+impl QueueServerInspector for RedisStore {
+    async fn queue_server(&self) -> PortResult<QueueServer> {
+        let facts = self.inspect().await?;
+        Ok(QueueServer {
+            address: self.address().to_owned(),
+            version: facts.version,
+            memory_bytes: facts.used_memory,
+            memory_limit_bytes: (facts.max_memory > 0).then_some(facts.max_memory),
+        })
     }
 }
 

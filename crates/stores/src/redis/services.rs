@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use tidewheel_core::ports::PortResult;
+use async_trait::async_trait;
+use tidewheel_core::ports::{PortResult, PublishedReport, ReportReader};
 
 use super::keys::{REPLAYS, SERVICES};
 use super::reply::{self, Unexpected};
@@ -77,5 +78,15 @@ impl RedisStore {
             Ok(all)
         };
         read(answer).map_err(self.garbled(doing))
+    }
+}
+
+#[async_trait]
+impl ReportReader for RedisStore {
+    async fn reports(&self) -> PortResult<Vec<PublishedReport>> {
+        let decoded = |Published { process, text, age_ms }| {
+            Some(PublishedReport { process, age_ms, report: serde_json::from_str(&text).ok()? })
+        };
+        Ok(self.published().await?.into_iter().filter_map(decoded).collect())
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use qdrant_client::Qdrant;
 use tempfile::TempDir;
-use tidewheel_core::ports::{Index, KnownVectors, Searcher};
+use tidewheel_core::ports::{Index, IndexInspector, KnownVectors, Searcher};
 use tidewheel_core::secret::Secret;
 use tidewheel_local_qdrant::serve_on;
 use tidewheel_stores::qdrant::{QdrantIndex, QdrantOptions};
@@ -115,6 +115,10 @@ impl IndexHarness for Server {
     }
 
     fn known(&self) -> Box<dyn KnownVectors> {
+        Box::new(self.connect())
+    }
+
+    fn inspector(&self) -> Box<dyn IndexInspector> {
         Box::new(self.connect())
     }
 

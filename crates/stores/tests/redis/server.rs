@@ -11,7 +11,7 @@ use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
     Appended, CollectionRegistry, DeadLetters, Delivery, EntryFinder, EntryId, Follower, Handover, Journal,
-    StageInspector, StageQueue, StreamLog, Tombstones,
+    QueueServerInspector, ReportReader, StageInspector, StageQueue, StreamLog, Tombstones,
 };
 use tidewheel_local::provision::Provisioner;
 use tidewheel_local::silent;
@@ -156,6 +156,18 @@ impl StreamsHarness for TestRedis {
 
     fn finder(&self) -> Arc<dyn EntryFinder> {
         Arc::new(self.store.clone())
+    }
+
+    fn queue_server(&self) -> Arc<dyn QueueServerInspector> {
+        Arc::new(self.store.clone())
+    }
+
+    fn reports(&self) -> Arc<dyn ReportReader> {
+        Arc::new(self.store.clone())
+    }
+
+    async fn publish(&self, process: &str, text: &str) {
+        self.store.publish(process, text).await.unwrap();
     }
 
     async fn add_raw(&self, stream: &'static str, fields: RawFields) -> EntryId {

@@ -12,7 +12,9 @@ use tidewheel_core::error::ErrorClass;
 use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamp, digest};
-use tidewheel_core::ports::{DocumentPoints, Fence, FenceTarget, Index, KnownVectors, Point, Searcher, Written};
+use tidewheel_core::ports::{
+    DocumentPoints, Fence, FenceTarget, Index, IndexInspector, KnownVectors, Point, Searcher, Written,
+};
 use tidewheel_core::version::{ClusterTime, Version};
 use uuid::Uuid;
 
@@ -35,6 +37,9 @@ pub trait IndexHarness: Send + Sync {
 
     /// The vectors of the same collection.
     fn known(&self) -> Box<dyn KnownVectors>;
+
+    /// The same collection for operators.
+    fn inspector(&self) -> Box<dyn IndexInspector>;
 
     /// Deletes the collection externally, as an operator may.
     async fn drop_collection(&self);
@@ -73,6 +78,7 @@ macro_rules! index_contract {
             upsert_completes_a_partial_refresh,
             known_vectors_include_fingerprints,
             point_without_vector_matches_filters_but_no_search,
+            index_state_follows_the_collection,
         );
     };
     (@ $harness:expr; $($name:ident,)*) => {

@@ -1,11 +1,13 @@
-//! The contracts of [`StageInspector`](tidewheel_core::ports::StageInspector) and
-//! [`EntryFinder`](tidewheel_core::ports::EntryFinder).
+//! The contracts of [`StageInspector`](tidewheel_core::ports::StageInspector),
+//! [`EntryFinder`](tidewheel_core::ports::EntryFinder), [`ReportReader`](tidewheel_core::ports::ReportReader) and
+//! [`QueueServerInspector`](tidewheel_core::ports::QueueServerInspector).
 
 use std::time::Duration;
 
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{DeadLetter, EntryState};
+use tidewheel_core::report::{FORMAT, Figures, ProcessReport, ProcessorReport, ServiceReport};
 use tidewheel_core::stage::Stage;
 
 use super::samples::{change, changes, embedded};
@@ -73,4 +75,44 @@ pub async fn leader_is_the_holder_of_the_lease(harness: &dyn StreamsHarness) {
     assert_eq!(stages.leader().await.unwrap().as_deref(), Some("anna"));
     journal.release("anna").await.unwrap();
     assert_eq!(stages.leader().await.unwrap(), None);
+}
+
+/// The server is known by its address and version.
+pub async fn memory_of_the_server_grows_with_its_entries(harness: &dyn StreamsHarness) {
+    const BYTES: usize = 8 << 20;
+    let server = harness.queue_server();
+    let before = server.queue_server().await.unwrap();
+    assert!(!before.address.is_empty() && !before.version.is_empty() && before.memory_bytes > 0, "{before:?}");
+    harness.add_raw(Stage::Raw.name(), vec![(b"large".to_vec(), vec![b'x'; BYTES])]).await;
+    let after = server.queue_server().await.unwrap();
+    // Redis frees buffers meanwhile.
+    assert!(after.memory_bytes >= before.memory_bytes + BYTES as u64 / 2, "{before:?} {after:?}");
+}
+
+/// The report of another release and what is not a report do not hide the others.
+pub async fn reports_of_processes_are_decoded_until_withdrawn(harness: &dyn StreamsHarness) {
+    let reader = harness.reports();
+    assert!(reader.reports().await.unwrap().is_empty());
+    let figures =
+        Figures { processor: Some(ProcessorReport { progressed_at: 1.5, tokens_saved: 7 }), ..Figures::default() };
+    let report = ProcessReport {
+        format: FORMAT,
+        version: "1".into(),
+        up_seconds: 2.5,
+        operations: None,
+        services: vec![ServiceReport { service: "processor".into(), ready: true, reasons: Vec::new() }],
+        figures: Some(figures.clone()),
+    };
+    harness.publish("host-1", "{}").await;
+    harness.publish("host-1", &serde_json::to_string(&report).unwrap()).await;
+    harness.publish("host-2", r#"{"version": "0.0.9", "measured": {}}"#).await;
+    harness.publish("host-3", "no report").await;
+    let mut found = reader.reports().await.unwrap();
+    found.sort_by(|a, b| a.process.cmp(&b.process));
+    let [one, two] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((one.process.as_str(), two.process.as_str()), ("host-1", "host-2"));
+    assert_eq!((&one.report.figures, &one.report.services), (&Some(figures), &report.services));
+    assert!(one.age_ms < 60_000 && two.report.figures.is_none(), "{found:?}");
+    harness.publish("host-1", "").await;
+    assert_eq!(reader.reports().await.unwrap().len(), 1);
 }

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    CollectionRegistry, DeadLetters, Delivery, EntryFinder, EntryId, Follower, Handover, Journal, StageInspector,
-    StageQueue, StageStatus, StreamLog, Tombstones,
+    CollectionRegistry, DeadLetters, Delivery, EntryFinder, EntryId, Follower, Handover, Journal, QueueServerInspector,
+    ReportReader, StageInspector, StageQueue, StageStatus, StreamLog, Tombstones,
 };
 use tidewheel_core::stage::Stage;
 use tidewheel_stores::redis::keys::{STAGE_1, StreamKeys};
@@ -43,6 +43,12 @@ pub trait StreamsHarness: Send + Sync {
     fn stages(&self) -> Arc<dyn StageInspector>;
     /// Lookup of documents' entries.
     fn finder(&self) -> Arc<dyn EntryFinder>;
+    /// The server for operators.
+    fn queue_server(&self) -> Arc<dyn QueueServerInspector>;
+    /// The reports of processes.
+    fn reports(&self) -> Arc<dyn ReportReader>;
+    /// Publishes the report of a process; an empty text withdraws it.
+    async fn publish(&self, process: &str, text: &str);
     /// A stage's status for operators.
     async fn status(&self, stage: Stage) -> StageStatus {
         self.stages().status(stage).await.unwrap()
@@ -172,6 +178,8 @@ macro_rules! streams_contract_tests {
                 entries_of_a_document_are_found_with_their_state,
                 found_entries_omit_vectors_and_dead_letters_are_found,
                 leader_is_the_holder_of_the_lease,
+                memory_of_the_server_grows_with_its_entries,
+                reports_of_processes_are_decoded_until_withdrawn,
             ]
         );
         $crate::contract_tests!(

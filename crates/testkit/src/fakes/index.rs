@@ -1,5 +1,7 @@
 //! A Qdrant collection, in memory.
 
+mod inspector;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 

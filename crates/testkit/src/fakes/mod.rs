@@ -11,6 +11,8 @@ pub mod journal;
 pub mod ownership;
 pub mod process;
 pub mod queue;
+pub mod queue_server;
+pub mod reports;
 pub mod source;
 pub mod spans;
 mod state;

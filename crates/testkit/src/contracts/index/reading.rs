@@ -212,3 +212,18 @@ pub async fn points_returns_requested_points_and_fields(harness: &dyn IndexHarne
     assert_eq!(index.points(&ids, &[]).await.unwrap()[0].payload, known.points[1].payload);
     assert!(index.points(&[], &[]).await.unwrap().is_empty());
 }
+
+/// Without a collection, with an empty one, with a point, and after its deletion.
+pub async fn index_state_follows_the_collection(harness: &dyn IndexHarness) {
+    let (index, inspector) = (harness.index(), harness.inspector());
+    let state = inspector.index_state().await.unwrap();
+    assert!(state.collection.is_none() && !state.version.is_empty(), "{state:?}");
+    index.prepare(DIMENSION).await.unwrap();
+    let collection = inspector.index_state().await.unwrap().collection.expect("a collection");
+    assert_eq!((collection.dimension, collection.points), (Some(DIMENSION as u64), 0));
+    assert!(["green", "yellow", "grey"].contains(&collection.status.as_str()), "{collection:?}");
+    write(&*index, &[ticket("1", at(1), &["one"])]).await;
+    assert_eq!(inspector.index_state().await.unwrap().collection.expect("a collection").points, 1);
+    harness.drop_collection().await;
+    assert!(inspector.index_state().await.unwrap().collection.is_none());
+}
