@@ -131,6 +131,102 @@ pub struct EmbedderReport {
     pub queued_tokens: u64,
 }
 
+/// The format of a [`ReplayReport`]. Increase it when a field changes its meaning or type; a new field needs no new format.
+///
+/// The previous release writes no number: its reports have format 1.
+pub const REPLAY_FORMAT: u32 = 1;
+
+/// The progress or the result of a replay. `format`, `process` and `began_ms` are the same in all formats.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplayReport {
+    /// Format of the report.
+    #[serde(default = "first_format")]
+    pub format: u32,
+    /// What is replayed.
+    pub from: String,
+    /// Where it is replayed to.
+    pub into: String,
+    /// The process that runs the replay.
+    pub process: String,
+    /// Its state.
+    pub state: ReplayState,
+    /// How far it is.
+    pub progress: ReplayProgress,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub began_ms: u64,
+    /// How long it has run, in seconds.
+    pub seconds: f64,
+    /// Entries or documents read per second.
+    pub per_second: f64,
+    /// Why it failed, or why its state is unknown.
+    pub problem: Option<String>,
+}
+
+/// State of a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplayState {
+    /// In progress.
+    Running,
+    /// Completed.
+    Done,
+    /// Stopped by a signal.
+    Interrupted,
+    /// Ended with an error.
+    Failed,
+    /// Reported in a newer format; never published.
+    Unknown,
+}
+
+/// Progress of a replay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayProgress {
+    /// Entries or documents read.
+    pub read: u64,
+    /// Estimated total; `None` if unknown.
+    pub of: Option<u64>,
+    /// Changes appended or written.
+    pub replayed: u64,
+    /// Entries that could not be read or fail permanently.
+    pub skipped: u64,
+}
+
+fn first_format() -> u32 {
+    1
+}
+
+impl ReplayReport {
+    /// Parses a report of any release; `None` if it is invalid. The state of a replay that reports a newer format is unknown,
+    /// and the problem names both formats.
+    pub fn parse(text: &str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Envelope {
+            #[serde(default = "first_format")]
+            format: u32,
+            process: String,
+            began_ms: u64,
+        }
+        let Envelope { format, process, began_ms } = serde_json::from_str(text).ok()?;
+        if format <= REPLAY_FORMAT {
+            return serde_json::from_str(text).ok();
+        }
+        let problem =
+            format!("unsupported format {format} of the report: this release reads formats up to {REPLAY_FORMAT}");
+        Some(Self {
+            format,
+            from: "unknown".to_owned(),
+            into: "unknown".to_owned(),
+            process,
+            state: ReplayState::Unknown,
+            progress: ReplayProgress::default(),
+            began_ms,
+            seconds: 0.0,
+            per_second: 0.0,
+            problem: Some(problem),
+        })
+    }
+}
+
 /// A report of any release.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -185,6 +281,48 @@ mod tests {
         let read: ProcessReport = serde_json::from_str(&text).unwrap();
         assert_eq!(read.figures, Some(figures));
         assert_eq!(serde_json::to_string(&read).unwrap(), text);
+    }
+
+    #[test]
+    fn replay_report_survives_serialisation_and_keeps_its_field_names() {
+        let report = ReplayReport {
+            format: REPLAY_FORMAT,
+            from: "stage 1".into(),
+            into: "stage 1".into(),
+            process: "host-1-replay".into(),
+            state: ReplayState::Running,
+            progress: ReplayProgress { read: 4, of: Some(9), replayed: 3, skipped: 1 },
+            began_ms: 1_700_000_000_000,
+            seconds: 2.0,
+            per_second: 2.0,
+            problem: None,
+        };
+        let json = json!({
+            "format": 1, "from": "stage 1", "into": "stage 1", "process": "host-1-replay", "state": "running",
+            "progress": {"read": 4, "of": 9, "replayed": 3, "skipped": 1},
+            "began_ms": 1_700_000_000_000_u64, "seconds": 2.0, "per_second": 2.0, "problem": null,
+        });
+        assert_eq!(serde_json::to_value(&report).unwrap(), json);
+        assert_eq!(ReplayReport::parse(&json.to_string()), Some(report));
+    }
+
+    #[test]
+    fn replay_report_without_format_is_one_of_the_previous_release() {
+        let text = r#"{"from": "stage 2", "into": "Qdrant", "process": "a", "state": "failed", "progress": {"read": 1,
+            "of": null, "replayed": 0, "skipped": 1}, "began_ms": 7, "seconds": 1.5, "per_second": 0.7, "problem": "why"}"#;
+        let report = ReplayReport::parse(text).unwrap();
+        assert_eq!((report.format, report.state), (1, ReplayState::Failed));
+        assert_eq!(report.problem.as_deref(), Some("why"));
+        assert_eq!(ReplayReport::parse("{}"), None);
+    }
+
+    #[test]
+    fn replay_report_of_a_newer_format_is_unknown_and_names_both_formats() {
+        let text = json!({"format": REPLAY_FORMAT + 1, "process": "a", "began_ms": 7, "state": ["paused"]}).to_string();
+        let report = ReplayReport::parse(&text).unwrap();
+        assert_eq!((report.process.as_str(), report.began_ms, report.state), ("a", 7, ReplayState::Unknown));
+        let problem = "unsupported format 2 of the report: this release reads formats up to 1";
+        assert_eq!(report.problem.as_deref(), Some(problem));
     }
 
     #[test]

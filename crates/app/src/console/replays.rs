@@ -1,32 +1,32 @@
 //! Running replays and those that ended within the last hour, from their reports in Redis.
 
+use std::cmp::Reverse;
+
 use serde::Serialize;
-use serde_json::{Map, Value};
 use tidewheel_core::ports::PortResult;
+use tidewheel_core::report::ReplayReport;
 use tidewheel_stores::redis::RedisStore;
 
-/// A replay's report.
+/// A replay.
 #[derive(Serialize)]
 pub(super) struct ReplayView {
     id: String,
     silent_seconds: f64,
-    /// The report's fields: see `commands::replay::tell`.
     #[serde(flatten)]
-    said: Map<String, Value>,
+    report: ReplayReport,
 }
 
 /// Returns the replays, newest first.
 pub(super) async fn list(redis: &RedisStore) -> PortResult<Vec<ReplayView>> {
-    let said = redis.said_of_replays().await?;
-    let mut replays: Vec<ReplayView> = said
+    let published = redis.published_replays().await?;
+    let mut replays: Vec<ReplayView> = published
         .into_iter()
-        // Skip reports of other versions that this one cannot parse.
-        .filter_map(|said| {
-            let text = serde_json::from_str(&said.text).ok()?;
-            Some(ReplayView { id: said.process, silent_seconds: said.age_ms as f64 / 1e3, said: text })
+        // Skip invalid reports.
+        .filter_map(|published| {
+            let report = ReplayReport::parse(&published.text)?;
+            Some(ReplayView { id: published.process, silent_seconds: published.age_ms as f64 / 1e3, report })
         })
         .collect();
-    let began = |replay: &ReplayView| replay.said.get("began_ms").and_then(Value::as_u64).unwrap_or_default();
-    replays.sort_by_key(|replay| std::cmp::Reverse(began(replay)));
+    replays.sort_by_key(|replay| Reverse(replay.report.began_ms));
     Ok(replays)
 }

@@ -36,7 +36,7 @@ impl RedisStore {
     }
 
     /// Replaces the report of this replay.
-    pub async fn say_of_replay(&self, replay: &str, text: &str) -> PortResult<()> {
+    pub async fn publish_replay(&self, replay: &str, text: &str) -> PortResult<()> {
         self.keep("report the progress of this replay", REPLAYS, replay, text, REPLAY_KEPT).await
     }
 
@@ -53,15 +53,15 @@ impl RedisStore {
 
     /// The reports of all processes.
     pub async fn published(&self) -> PortResult<Vec<Published>> {
-        self.heard("read the state of the services", SERVICES, KEPT).await
+        self.published_in("read the state of the services", SERVICES, KEPT).await
     }
 
     /// The reports of all replays of the last hour.
-    pub async fn said_of_replays(&self) -> PortResult<Vec<Published>> {
-        self.heard("read the progress of the replays", REPLAYS, REPLAY_KEPT).await
+    pub async fn published_replays(&self) -> PortResult<Vec<Published>> {
+        self.published_in("read the progress of the replays", REPLAYS, REPLAY_KEPT).await
     }
 
-    async fn heard(&self, doing: &str, key: &str, kept: Duration) -> PortResult<Vec<Published>> {
+    async fn published_in(&self, doing: &str, key: &str, kept: Duration) -> PortResult<Vec<Published>> {
         let mut command = script::REPORTS.command(&[key], 1, 64);
         command.arg(kept.as_millis() as u64);
         let answer = self.run(doing, &script::REPORTS, &command).await?;

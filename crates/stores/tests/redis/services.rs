@@ -10,11 +10,11 @@ async fn process_report_is_kept_until_removed_or_expired() {
     redis.store.publish("a", "{\"x\": 1}").await.unwrap();
     redis.store.publish("b", "first").await.unwrap();
     redis.store.publish("b", "two words").await.unwrap();
-    let mut said = redis.store.published().await.unwrap();
-    said.sort_by(|a, b| a.process.cmp(&b.process));
-    let heard: Vec<_> = said.iter().map(|said| (said.process.as_str(), said.text.as_str())).collect();
-    assert_eq!(heard, [("a", "{\"x\": 1}"), ("b", "two words")]);
-    assert!(said.iter().all(|said| said.age_ms < 60_000));
+    let mut published = redis.store.published().await.unwrap();
+    published.sort_by(|a, b| a.process.cmp(&b.process));
+    let reports: Vec<_> = published.iter().map(|report| (report.process.as_str(), report.text.as_str())).collect();
+    assert_eq!(reports, [("a", "{\"x\": 1}"), ("b", "two words")]);
+    assert!(published.iter().all(|report| report.age_ms < 60_000));
 
     // The report of a process that died long ago is neither returned nor kept.
     redis.command::<u64>(&["HSET", SERVICES, "dead", "1700000000000 hello"]).await;

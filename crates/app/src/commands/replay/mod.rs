@@ -1,7 +1,7 @@
 //! `tidewheel replay`: prints the plan, and with `--yes` applies it.
 
 mod progress;
-mod tell;
+mod report;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,7 +20,7 @@ use tidewheel_stores::redis::keys::STAGE_2_REPLAY;
 use tokio_util::sync::CancellationToken;
 
 use self::progress::Shown;
-use self::tell::{Ended, Publisher};
+use self::report::{Ended, Publisher};
 use crate::audit_log::Actor;
 use crate::cli::{Output, ReplayArgs};
 use crate::connect;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use tidewheel_core::report::{REPLAY_FORMAT, ReplayProgress, ReplayReport, ReplayState};
 use tidewheel_ops::replay::ReplayPlan;
 use tidewheel_pipeline::replay::{Progress, Report};
 use tidewheel_stores::redis::RedisStore;
@@ -51,7 +51,7 @@ impl Publisher {
         let task = tokio::spawn(async move {
             loop {
                 let now = *shown.lock().unwrap_or_else(PoisonError::into_inner);
-                published.publish(now, "running", None).await;
+                published.publish(now, ReplayState::Running, None).await;
                 if tokio::time::timeout(EVERY, stopped.cancelled()).await.is_ok() {
                     return;
                 }
@@ -75,9 +75,9 @@ impl Publisher {
         // The task must not overwrite the result with `running`.
         let _ = self.task.await;
         let (state, problem) = match ended {
-            Ended::Done => ("done", None),
-            Ended::Interrupted => ("interrupted", None),
-            Ended::Failed(why) => ("failed", Some(why)),
+            Ended::Done => (ReplayState::Done, None),
+            Ended::Interrupted => (ReplayState::Interrupted, None),
+            Ended::Failed(why) => (ReplayState::Failed, Some(why.to_owned())),
         };
         let last = *self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         self.record.publish(last, state, problem).await;
@@ -85,15 +85,24 @@ impl Publisher {
 }
 
 impl Record {
-    async fn publish(&self, progress: Progress, state: &str, problem: Option<&str>) {
+    async fn publish(&self, progress: Progress, state: ReplayState, problem: Option<String>) {
         let seconds = self.began.elapsed().as_secs_f64();
-        let text = json!({
-            "from": self.from, "into": self.into, "process": self.name, "state": state, "progress": progress,
-            "began_ms": self.began_ms, "seconds": seconds, "per_second": progress.read as f64 / seconds.max(0.001),
-            "problem": problem,
-        });
+        let Progress { read, of, replayed, skipped } = progress;
+        let report = ReplayReport {
+            format: REPLAY_FORMAT,
+            from: self.from.clone(),
+            into: self.into.clone(),
+            process: self.name.clone(),
+            state,
+            progress: ReplayProgress { read, of, replayed, skipped },
+            began_ms: self.began_ms,
+            seconds,
+            per_second: read as f64 / seconds.max(0.001),
+            problem,
+        };
         // The replay does not depend on its published progress.
-        if let Err(error) = self.redis.say_of_replay(&self.name, &text.to_string()).await {
+        let Ok(text) = serde_json::to_string(&report) else { return };
+        if let Err(error) = self.redis.publish_replay(&self.name, &text).await {
             tracing::debug!("{error}");
         }
     }
