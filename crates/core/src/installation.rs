@@ -1,32 +1,9 @@
-//! Ownership of a Redis and a Qdrant collection by an installation.
+//! Ownership of the queues and of a collection by an installation.
 //!
-//! An installation is one Redis with the services on it. Two of them on one Redis, or on one collection, overwrite each
-//! other's work, so both carry the owner's mark.
+//! An installation is one queue server with the services on it. Two of them on one server, or on one collection,
+//! overwrite each other's work, so both carry the owner's mark.
 
 use serde::{Deserialize, Serialize};
-
-use crate::error::{Cause, PortError, Server};
-use crate::ports::PortResult;
-
-/// The layout of the state beside the streams (checkpoints, counts, tombstones, registration) that this release writes,
-/// and the newest that it can use. Stored with the registration. A release that only adds keys or fields keeps it; a
-/// release whose state an earlier one would misread or damage raises it.
-pub const LAYOUT: u32 = 1;
-
-/// Checks the layout found in `place`.
-///
-/// # Errors
-/// Fatal, if a newer release has written it.
-pub fn check_layout(found: u32, place: &str) -> PortResult<()> {
-    if found <= LAYOUT {
-        return Ok(());
-    }
-    let message =
-        format!("unsupported layout {found} of the keys in {place}: this release uses layouts up to {LAYOUT}");
-    Err(PortError::fatal(message)
-        .because(Server::OTHER, Cause::Newer)
-        .with_hint("upgrade this service: a newer release of tidewheel has written the keys"))
-}
 
 /// The source database of an installation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +16,7 @@ pub struct SourceIdentity {
     /// `host:port` of the members, or of the routers in the URI.
     #[serde(default)]
     pub hosts: Vec<String>,
-    /// MongoDB's id of the replica set or the cluster; empty if the user is not allowed to read it.
+    /// The server's own id of the replica set or the cluster; empty if the user is not allowed to read it.
     #[serde(default)]
     pub cluster: String,
 }
@@ -76,7 +53,7 @@ impl std::fmt::Display for SourceIdentity {
     }
 }
 
-/// An installation, as recorded in Redis and on the collection.
+/// An installation, as recorded with the queues and on the collection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Installation {
     /// A random id.
@@ -129,7 +106,7 @@ mod tests {
         for (same, other) in [
             (true, own.clone()),
             (true, source("shop", "rs0", &["db2:27017", "db3:27017"], "1")),
-            // Another port, a new name: MongoDB's id decides.
+            // Another port, a new name: the id decides.
             (true, source("shop", "rs0", &["127.0.0.1:4000"], "1")),
             // The id is not readable.
             (true, source("shop", "rs0", &["db2:27017"], "")),

@@ -16,7 +16,6 @@ use sha2::{Digest, Sha256};
 use crate::change::Change;
 use crate::hex::hex;
 use crate::identity::Namespace;
-use crate::ports::Spans;
 use crate::version::Version;
 
 /// Domain separator of these hashes. Changing it would split traces across services of different releases.
@@ -188,6 +187,14 @@ impl From<usize> for Value {
     fn from(number: usize) -> Self {
         Self::Number(number as u64)
     }
+}
+
+/// Exports spans that have ended.
+///
+/// Best effort, unlike the [ports](crate::ports): the pipeline never slows down because of it.
+pub trait Spans: Send + Sync {
+    /// Exports these spans. Never waits and never fails; excess spans are dropped.
+    fn record(&self, spans: Vec<Span>);
 }
 
 /// Decides which changes are sampled, and records their spans. A service without a tracer computes no ids.

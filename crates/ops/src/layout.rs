@@ -17,7 +17,6 @@ pub async fn check_layout(registry: &dyn Registry) -> PortResult<()> {
 
 #[cfg(test)]
 mod tests {
-    use tidewheel_core::installation::LAYOUT;
     use tidewheel_testkit::fakes::faults::Fault;
     use tidewheel_testkit::fakes::ownership::FakeRegistry;
 
@@ -27,7 +26,7 @@ mod tests {
     async fn only_a_newer_layout_is_rejected() {
         let registry = FakeRegistry::default();
         assert_eq!(check_layout(&registry).await, Ok(()));
-        registry.set_layout(LAYOUT + 1);
+        registry.set_newer_layout();
         assert_eq!(check_layout(&registry).await.unwrap_err().cause, Cause::Newer);
         registry.faults().always("installation", Fault::unreachable());
         assert_eq!(check_layout(&registry).await, Ok(()));

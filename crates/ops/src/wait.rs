@@ -174,7 +174,6 @@ fn show(time: ClusterTime) -> String {
 #[cfg(test)]
 mod tests {
     use tidewheel_core::error::Cause;
-    use tidewheel_core::installation::LAYOUT;
     use tidewheel_testkit::contracts::samples::{change, checkpoint};
     use tidewheel_testkit::fakes::faults::Fault;
     use tidewheel_testkit::fakes::ownership::FakeRegistry;
@@ -239,7 +238,7 @@ mod tests {
             async move { waiter.wait(cluster(2), TIMEOUT).await }
         });
         tokio::time::sleep(Duration::from_secs(3)).await;
-        registry.set_layout(LAYOUT + 1);
+        registry.set_newer_layout();
         let errors = [waiting.await.unwrap().unwrap_err(), waiter.wait(cluster(1), TIMEOUT).await.unwrap_err()];
         for error in errors {
             assert_eq!((error.class, error.cause), (ErrorClass::Fatal, Cause::Newer), "{error}");

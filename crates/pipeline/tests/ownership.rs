@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::installation::{CollectionMark, Installation, LAYOUT, SourceIdentity};
+use tidewheel_core::installation::{CollectionMark, Installation, SourceIdentity};
 use tidewheel_core::ports::{IndexWriter, Ownable, Registry};
 use tidewheel_pipeline::ownership::{Checked, Guard, INTERVAL, Serves};
+use tidewheel_stores::redis::layout::LAYOUT;
 use tidewheel_testkit::fakes::faults::Fault;
 use tidewheel_testkit::fakes::index::FakeIndex;
 use tidewheel_testkit::fakes::ownership::FakeRegistry;
@@ -142,7 +143,7 @@ async fn older_service_refuses_to_start_and_stops_when_a_newer_release_changes_t
     index.prepare(4).await.unwrap();
     let producer = producer(&redis, &index, "shop");
     producer.check().await.unwrap();
-    redis.set_layout(LAYOUT + 1);
+    redis.set_newer_layout();
     let stopped = producer.watch(CancellationToken::new()).await.unwrap();
     for error in [stopped, upserter(&redis, &index).check().await.unwrap_err()] {
         assert_eq!(error.class, ErrorClass::Fatal);

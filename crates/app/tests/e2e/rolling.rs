@@ -7,8 +7,8 @@ use std::time::Duration;
 use mongodb::Collection;
 use mongodb::bson::{Document, doc};
 use mongodb::error::Result;
-use tidewheel_core::installation::LAYOUT;
 use tidewheel_stores::redis::keys::{INSTALLATION, RAW, RAW_DEAD_LETTERS, RAW_GROUP};
+use tidewheel_stores::redis::layout::LAYOUT;
 use tidewheel_stores::redis::wire::FORMAT;
 
 use super::world::{SERVICES, World, ticket};

@@ -1,8 +1,8 @@
-//! Ports: the interfaces of the stages to MongoDB, Redis, Qdrant and the embedder.
+//! Ports: the interfaces of the stages to the source, the queues, the index and the embedder.
 //!
 //! Each trait is implemented by an adapter for the real server and by a fake in memory, and both pass the same contract
-//! tests. Every method, except those of [`Spans`], may fail with a [`PortError`], whose class decides whether to wait,
-//! to park the input or to stop. Methods do not retry: the stages own the retry policy.
+//! tests. Every call of a server may fail with a [`PortError`], whose class decides whether to wait, to park the input or
+//! to stop. Methods do not retry: the stages own the retry policy.
 
 mod dead_letters;
 mod embedder;
@@ -13,7 +13,6 @@ mod ownership;
 mod queue;
 mod record;
 mod source;
-mod spans;
 mod stream_log;
 
 use crate::error::PortError;
@@ -39,7 +38,6 @@ pub use record::RecordError;
 pub use source::{
     Feed, FeedBatch, FeedError, Readable, ResumeToken, Scan, Source, SourceEvent, SourceFilter, SourceRow, StartAt,
 };
-pub use spans::Spans;
 pub use stream_log::{Extent, Follower, StreamLog};
 
 /// The result of a port's method.

@@ -232,7 +232,6 @@ fn ids(chosen: &[LetterView], stage: Stage, wanted: impl Fn(&LetterView) -> bool
 #[cfg(test)]
 mod tests {
     use tidewheel_core::error::{Cause, ErrorClass};
-    use tidewheel_core::installation::LAYOUT;
     use tidewheel_core::ports::{DeadLetter, Fence, FenceTarget, Queue as _, Settlement as _, Tombstones as _};
     use tidewheel_testkit::contracts::samples::{change, embedded};
     use tidewheel_testkit::fakes::ownership::FakeRegistry;
@@ -323,7 +322,7 @@ mod tests {
     async fn discard_is_rejected_if_a_newer_release_has_written_the_keys() {
         let streams = streams().await;
         let (registry, letters) = (FakeRegistry::default(), streams.dead_letters());
-        registry.set_layout(LAYOUT + 1);
+        registry.set_newer_layout();
         let chosen = list(&letters, &Filter::default(), usize::MAX, false).await.unwrap().letters;
         let error = discard(&registry, &letters, &chosen).await.unwrap_err();
         assert_eq!((error.class, error.cause), (ErrorClass::Fatal, Cause::Newer));

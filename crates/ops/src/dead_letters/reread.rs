@@ -124,7 +124,6 @@ mod tests {
 
     use serde_json::json;
     use tidewheel_core::error::{Cause, ErrorClass};
-    use tidewheel_core::installation::LAYOUT;
     use tidewheel_core::ports::{
         Checkpoint, DeadLetter, Parked, Queue as _, ResumeToken, Settlement as _, SnapshotState,
     };
@@ -210,7 +209,7 @@ mod tests {
         queue.park(&[letter]).await.unwrap();
         let chosen = list(&letters, &Filter::default(), 10, false).await.unwrap().letters;
         let registry = FakeRegistry::default();
-        registry.set_layout(LAYOUT + 1);
+        registry.set_newer_layout();
         let ports = RetryPorts { registry: &registry, letters: &letters, journal: &journal, stream_log: &stream_log };
         let source = async { Err(PortError::transient("unreachable")) };
         let error = retry(&ports, source, &chosen).await.unwrap_err();

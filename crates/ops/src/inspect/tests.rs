@@ -1,5 +1,4 @@
 use tidewheel_core::error::{Cause, ErrorClass};
-use tidewheel_core::installation::LAYOUT;
 use tidewheel_core::ports::{DocumentPoints, Fence, IndexWriter as _, Journal as _, Queue as _, Settlement as _};
 use tidewheel_testkit::contracts::index::document;
 use tidewheel_testkit::contracts::samples::{change, checkpoint};
@@ -81,7 +80,7 @@ fn document_points(text: &str) -> DocumentPoints {
 #[tokio::test(start_paused = true)]
 async fn inspection_is_rejected_if_a_newer_release_has_written_the_keys() {
     let world = World::new().await;
-    world.registry.set_layout(LAYOUT + 1);
+    world.registry.set_newer_layout();
     let error = world.ask(&[]).await.unwrap_err();
     assert_eq!((error.class, error.cause), (ErrorClass::Fatal, Cause::Newer));
     world.registry.faults().always("installation", Fault::unreachable());

@@ -24,6 +24,7 @@ mod handover;
 mod inspect;
 mod journal;
 pub mod keys;
+pub mod layout;
 mod link;
 mod ownership;
 mod queue;

@@ -3,10 +3,11 @@
 use async_trait::async_trait;
 use redis::Value;
 use tidewheel_core::error::PortError;
-use tidewheel_core::installation::{Installation, LAYOUT, SourceIdentity, check_layout};
+use tidewheel_core::installation::{Installation, SourceIdentity};
 use tidewheel_core::ports::{PortResult, Registry};
 
 use super::keys::INSTALLATION;
+use super::layout::{LAYOUT, check_layout};
 use super::{RedisStore, reply, script};
 
 /// The hash's fields. All are always written; unknown values are empty. `format` is the layout of all helper keys; older

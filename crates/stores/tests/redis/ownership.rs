@@ -1,9 +1,9 @@
 //! The installation registered in Redis.
 
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::installation::LAYOUT;
 use tidewheel_core::ports::Registry;
 use tidewheel_stores::redis::keys::INSTALLATION;
+use tidewheel_stores::redis::layout::LAYOUT;
 use tidewheel_testkit::contracts::ownership::{
     first_installation_is_registered_and_kept, installation, newer_layout_is_rejected_and_kept,
 };

@@ -21,10 +21,10 @@ use std::time::Duration;
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SpanProcessor as _};
-use tidewheel_core::ports::{PortResult, Spans};
+use tidewheel_core::ports::PortResult;
 use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::ClientTls;
-use tidewheel_core::trace::{Share, Span, Tracer};
+use tidewheel_core::trace::{Share, Span, Spans, Tracer};
 use tokio_util::sync::CancellationToken;
 
 use collector::Collector;

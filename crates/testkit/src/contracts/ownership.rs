@@ -1,8 +1,9 @@
 //! The contracts of [`Registry`] and [`Ownable`].
 
 use tidewheel_core::error::{Cause, ErrorClass};
-use tidewheel_core::installation::{CollectionMark, Installation, LAYOUT, SourceIdentity};
+use tidewheel_core::installation::{CollectionMark, Installation, SourceIdentity};
 use tidewheel_core::ports::{Ownable, Registry};
+use tidewheel_stores::redis::layout::LAYOUT;
 
 use super::index::{DIMENSION, IndexHarness};
 

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use tidewheel_core::installation::{Installation, LAYOUT, check_layout};
+use tidewheel_core::installation::Installation;
 use tidewheel_core::ports::{PortResult, Registry};
+use tidewheel_stores::redis::layout::{LAYOUT, check_layout};
 
 use super::faults::Faults;
 
@@ -46,6 +47,11 @@ impl FakeRegistry {
     /// Changes the layout, as a release that uses it does.
     pub fn set_layout(&self, layout: u32) {
         self.state().layout = layout;
+    }
+
+    /// Changes the layout to one that this release cannot use.
+    pub fn set_newer_layout(&self) {
+        self.set_layout(LAYOUT + 1);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidewheel_core::ports::Spans;
-use tidewheel_core::trace::{ChangeTrace, Span};
+use tidewheel_core::trace::{ChangeTrace, Span, Spans};
 
 /// Stores every span. Clones share them.
 #[derive(Clone, Default)]

@@ -1,0 +1,24 @@
+//! The layout of the keys, which decides whether this release can use them.
+
+use tidewheel_core::error::{Cause, PortError, Server};
+use tidewheel_core::ports::PortResult;
+
+/// The layout of the keys beside the streams (checkpoints, counts, tombstones, registration) that this release writes,
+/// and the newest that it can use. Stored with the registration. A release that only adds keys or fields keeps it; a
+/// release whose keys an earlier one would misread or damage raises it.
+pub const LAYOUT: u32 = 1;
+
+/// Checks the layout found in `place`.
+///
+/// # Errors
+/// Fatal, if a newer release has written it.
+pub fn check_layout(found: u32, place: &str) -> PortResult<()> {
+    if found <= LAYOUT {
+        return Ok(());
+    }
+    let message =
+        format!("unsupported layout {found} of the keys in {place}: this release uses layouts up to {LAYOUT}");
+    Err(PortError::fatal(message)
+        .because(Server::OTHER, Cause::Newer)
+        .with_hint("upgrade this service: a newer release of tidewheel has written the keys"))
+}
