@@ -12,6 +12,7 @@ pub mod error;
 pub mod excerpt;
 pub mod filter;
 pub mod fingerprint;
+pub mod health;
 pub mod hex;
 pub mod identity;
 pub mod installation;

@@ -1,13 +1,13 @@
 //! The stages of the pipeline, and operations on it, written against the ports of `tidewheel-core`.
 //!
-//! Each service is a folder with the same files: `mod.rs` documents the guarantees and the loop, `options.rs` holds the
-//! resolved settings, `plan.rs` makes decisions without side effects, and the rest executes the plan. Every service is
-//! built from its options and ports, and then runs in `run(shutdown)` until it is stopped.
+//! The services are [`producer`], [`processor`] and [`upserter`]. Each of them is a folder with the same files: `mod.rs`
+//! documents the guarantees and draws the loop, `options.rs` holds the resolved settings, `plan.rs` makes decisions
+//! without side effects, and the rest executes the plan. Each service is built from its options and ports, and then runs
+//! in `run(shutdown)` until it is stopped.
 
 pub mod audit;
 mod backpressure;
 pub mod consumer;
-pub mod health;
 mod isolate;
 mod metric;
 mod newest;

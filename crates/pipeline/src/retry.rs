@@ -4,12 +4,12 @@ use std::future::Future;
 use std::time::Duration;
 
 use tidewheel_core::error::{ErrorClass, PortError};
+use tidewheel_core::health::{FailureReport, Health};
 use tidewheel_core::ports::PortResult;
 use tidewheel_core::retry::Backoff;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::health::{FailureReport, Health};
 use crate::metric;
 
 /// The reason why an operation was given up.

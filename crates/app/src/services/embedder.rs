@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use tidewheel_core::health::Readiness;
 use tidewheel_embed::service::{Render, Service, ServiceOptions};
 use tidewheel_engine::model::LoadError;
 use tidewheel_engine::{self, ModelSource, ModelSpec, Precision, describe};
 use tidewheel_local::Report;
 use tidewheel_local::provision::Provisioner;
-use tidewheel_pipeline::health::Readiness;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 

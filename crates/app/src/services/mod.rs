@@ -15,7 +15,7 @@ use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidewheel_pipeline::health::Readiness;
+use tidewheel_core::health::Readiness;
 use tidewheel_telemetry::recorder::{InstallError, Metrics};
 use tidewheel_telemetry::traces;
 use tokio::signal::unix::{SignalKind, signal};

@@ -5,11 +5,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidewheel_core::health::Health;
 use tidewheel_core::ports::{KnownVectors, PortResult, Retention};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::Tracer;
 use tidewheel_pipeline::consumer::ConsumerOptions;
-use tidewheel_pipeline::health::Health;
 use tidewheel_pipeline::parking::OnDeadLetter;
 use tidewheel_pipeline::processor::{Blank, LeftOut, Processor, ProcessorOptions, ProcessorPorts, TextOptions};
 use tidewheel_pipeline::producer::{Producer, ProducerOptions, ProducerPorts};

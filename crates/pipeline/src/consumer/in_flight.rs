@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use tidewheel_core::health::Health;
 use tidewheel_core::ports::{Delivery, EntryId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Work;
-use crate::health::Health;
 use crate::metric::{self, ConsumerMetrics};
 use crate::newest::{Carries, bytes, refuse_newer};
 use crate::retry::RetryError;

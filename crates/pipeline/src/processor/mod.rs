@@ -54,6 +54,7 @@ use tidewheel_core::chunking::ChunkLimits;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::{Cause, PortError};
 use tidewheel_core::fingerprint::Fingerprints;
+use tidewheel_core::health::Health;
 use tidewheel_core::ports::{Delivery, Embedder, EmbedderInfo, Handover, KnownVectors, Maintenance, Queue, Settlement};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::Tracer;
@@ -62,7 +63,6 @@ use tracing::{Instrument, debug_span, info};
 
 use crate::backpressure::Room;
 use crate::consumer::{Consumer, Work};
-use crate::health::Health;
 use crate::isolate::Successes;
 use crate::offload::{beside, offload};
 use crate::parking::{OnDeadLetter, park};

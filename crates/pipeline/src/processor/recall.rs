@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tidewheel_core::error::no_answer_within;
 use tidewheel_core::ports::{KnownVector, KnownVectors};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
@@ -40,7 +41,7 @@ impl Recall {
                 return known;
             }
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {} s", TIMEOUT.as_secs()),
+            Err(_) => no_answer_within(TIMEOUT),
         };
         match resting {
             None => warn!("failed to read known vectors, embedding all texts meanwhile: {cause}"),

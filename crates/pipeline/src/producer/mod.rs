@@ -52,13 +52,13 @@ pub use options::ProducerOptions;
 pub(crate) use plan::Position;
 use session::{Ended, Newest, Session};
 use tidewheel_core::error::ErrorClass;
+use tidewheel_core::health::Health;
 use tidewheel_core::ports::{CollectionRegistry, Index, Journal, Source, Tombstones};
 use tidewheel_core::retry::Backoff;
 use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::health::Health;
 use crate::retry::report_failure;
 use crate::service::ServiceError;
 

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tidewheel_core::error::PortError;
+use tidewheel_core::health::Health;
 use tidewheel_core::payload::{STAMP, version_of};
 use tidewheel_core::ports::{
     Appended, Checkpoint, Damage, Feed, FeedBatch, FeedError, Repair, ResumeToken, SnapshotState, StartAt,
@@ -30,7 +31,6 @@ use super::plan::{self, Recovery, Start, Step};
 use super::snapshot::{Page, Snapshot};
 use super::writer::{Saving, Writer, report_parked};
 use super::{FOLLOW, POINTS, ProducerPorts};
-use crate::health::Health;
 use crate::retry::report_recovery;
 use crate::spans;
 

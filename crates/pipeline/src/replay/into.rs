@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidewheel_core::embedded::Embedded;
+use tidewheel_core::health::Health;
 use tidewheel_core::ports::{
     Aliases, Embedder, EntryId, Follower, Index, KnownVectors, StageQueue, StreamLog, Tombstones,
 };
@@ -13,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use super::collected::{Direct, PageQueue, Skipped};
 use super::live::outcome;
 use super::{Pages, Progress, Report};
-use crate::health::Health;
 use crate::processor::{Processor, ProcessorOptions, ProcessorPorts};
 use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;

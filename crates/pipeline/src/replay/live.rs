@@ -6,13 +6,13 @@ use std::time::Duration;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::ErrorClass;
+use tidewheel_core::health::Health;
 use tidewheel_core::ports::{EntryId, PortResult, StreamLog};
 use tokio_util::sync::CancellationToken;
 
 use super::pages::Entries;
 use super::{Pages, Progress, Report};
 use crate::backpressure::{BESIDE_LIVE_CHANGES, PAUSE};
-use crate::health::Health;
 use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;
 

@@ -43,6 +43,7 @@ pub use options::{PayloadOptions, UpserterOptions};
 pub use plan::{Aftermath, aftermath};
 use plan::{Plan, Removal, Write, plan};
 use tidewheel_core::embedded::Embedded;
+use tidewheel_core::health::Health;
 use tidewheel_core::ports::{
     CollectionRegistry, Delivery, EntryId, Fence, Index, IndexReader, Maintenance, PortResult, Settlement, StageQueue,
     Tombstones,
@@ -53,7 +54,6 @@ use traced::Traced;
 use tracing::{Instrument, debug, debug_span, info, warn};
 
 use crate::consumer::{Consumer, Work};
-use crate::health::Health;
 use crate::isolate::Suspect;
 use crate::metric::{self, Commits};
 use crate::offload::offload;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use metrics::counter;
+use tidewheel_core::health::{FailureReport, Health};
 use tidewheel_core::metric;
-use tidewheel_pipeline::health::{FailureReport, Health};
 use tracing::{debug, info, warn};
 
 use super::collector::ExportError;
