@@ -15,30 +15,31 @@ pub fn silent() -> Report {
 
 /// A program or model that can be provisioned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Part {
+pub struct Part {
+    /// Its name.
+    pub name: &'static str,
+    /// How to provide it manually, in the imperative.
+    pub by_hand: &'static str,
+}
+
+impl Part {
     /// MongoDB's server.
-    Mongod,
+    pub const MONGOD: Self = Self {
+        name: "mongod",
+        by_hand: "install MongoDB 6.0 or newer with `mongod` on PATH, or use an existing server",
+    };
     /// Redis' server.
-    RedisServer,
+    pub const REDIS_SERVER: Self = Self {
+        name: "redis-server",
+        by_hand: "install Redis 7.0 or newer with `redis-server` on PATH, or use an existing server",
+    };
     /// A sentence-transformers model.
-    Model,
-    /// Another program, for tests.
-    Other {
-        /// Its name.
-        name: &'static str,
-        /// How to install it manually, in the imperative.
-        by_hand: &'static str,
-    },
+    pub const MODEL: Self = Self { name: "model", by_hand: "download the model and set its directory" };
 }
 
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Mongod => "mongod",
-            Self::RedisServer => "redis-server",
-            Self::Model => "model",
-            Self::Other { name, .. } => name,
-        })
+        f.write_str(self.name)
     }
 }
 

@@ -94,7 +94,7 @@ async fn concurrent_provisioners_fetch_once_and_corrupted_entry_is_refetched() {
     origins.sort_by_key(|origin| *origin == Origin::Fetched);
     assert_eq!(origins, [Origin::Cache, Origin::Fetched]);
     let fetches = |events: &[Event]| {
-        let fetching = |event: &&Event| matches!(event, Event::Fetching { part: Part::RedisServer, .. });
+        let fetching = |event: &&Event| matches!(event, Event::Fetching { part: Part::REDIS_SERVER, .. });
         events.iter().filter(fetching).cloned().collect::<Vec<_>>()
     };
     {
@@ -104,7 +104,7 @@ async fn concurrent_provisioners_fetch_once_and_corrupted_entry_is_refetched() {
         };
         assert!(*bytes > 100_000, "{bytes}");
         assert_eq!(*licence, "BSD-3-Clause");
-        assert!(events.contains(&Event::Waiting { part: Part::RedisServer }), "{events:?}");
+        assert!(events.contains(&Event::Waiting { part: Part::REDIS_SERVER }), "{events:?}");
         assert!(events.iter().any(|event| matches!(event, Event::Fetched { .. })), "{events:?}");
     }
 

@@ -28,7 +28,7 @@ const FONTS: &str = r#"<?xml version="1.0"?>
 /// # Errors
 /// When it cannot be fetched; see [`ProvisionError::hint`].
 pub async fn chromium() -> Result<Program, ProvisionError> {
-    let part = Part::Other { name: "chromium", by_hand: "install the Debian package chromium" };
+    let part = Part { name: "chromium", by_hand: "install the Debian package chromium" };
     let packages = Packages {
         part,
         what: "Chromium with libraries and fonts, for console tests",
@@ -69,7 +69,7 @@ pub fn fonts(chromium: &Program) -> Option<PathBuf> {
 /// # Errors
 /// When it cannot be fetched; see [`ProvisionError::hint`].
 pub async fn tmux() -> Result<Program, ProvisionError> {
-    let part = Part::Other { name: "tmux", by_hand: "install the Debian package tmux" };
+    let part = Part { name: "tmux", by_hand: "install the Debian package tmux" };
     let packages =
         Packages { part, what: "tmux with its libraries, for terminal tests", names: &["tmux"], licence: "ISC" };
     let version = VersionQuery { argument: "-V", parse: tmux_version };
@@ -99,7 +99,7 @@ pub async fn prometheus() -> Result<Program, ProvisionError> {
 }
 
 async fn of_prometheus(name: &'static str) -> Result<Program, ProvisionError> {
-    let part = Part::Other { name, by_hand: "install the Debian package prometheus" };
+    let part = Part { name, by_hand: "install the Debian package prometheus" };
     let packages = Packages { part, what: "Prometheus, for tests", names: &["prometheus"], licence: "Apache-2.0" };
     from_packages(&Kind::new(part, name, (2, 40)), &packages).await
 }

@@ -43,13 +43,6 @@ impl DocumentPoints {
         let first = self.points.first().is_some_and(|first| first.id == point.id);
         self.excerpt.as_ref().filter(|_| !first).unwrap_or(&self.fields)
     }
-
-    /// The whole payload of one of its points.
-    pub fn payload_of(&self, point: &Point) -> serde_json::Map<String, serde_json::Value> {
-        let mut payload = self.fields_of(point).clone();
-        payload.extend(point.payload.clone());
-        payload
-    }
 }
 
 /// A vector stored in the index.

@@ -212,7 +212,7 @@ mod tests {
                 fs::write(shop.entry.join("sub/file"), "content").expect("write");
                 Ok(())
             };
-            entry(self.root.path(), "thing", Part::Model, &silent(), read, make).await
+            entry(self.root.path(), "thing", Part::MODEL, &silent(), read, make).await
         }
 
         fn made(&self) -> usize {
@@ -265,8 +265,8 @@ mod tests {
     #[tokio::test]
     async fn failed_build_leaves_no_entry() {
         let root = tempfile::tempdir().expect("a temporary directory");
-        let fail = |_: Workshop| async { Err(ProvisionError::NoTool { part: Part::Model, tool: "none" }) };
-        let found = entry(root.path(), "thing", Part::Model, &silent(), |_| async { Ok(()) }, fail).await;
+        let fail = |_: Workshop| async { Err(ProvisionError::NoTool { part: Part::MODEL, tool: "none" }) };
+        let found = entry(root.path(), "thing", Part::MODEL, &silent(), |_| async { Ok(()) }, fail).await;
         assert!(matches!(found, Err(ProvisionError::NoTool { .. })));
         assert!(!root.path().join("thing").exists());
     }

@@ -50,9 +50,9 @@ mod tests {
         std::fs::write(file.path(), "abc")?;
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(sha256(file.path())?, abc);
-        assert!(verify(Part::Model, file.path(), abc).is_ok());
+        assert!(verify(Part::MODEL, file.path(), abc).is_ok());
         std::fs::write(file.path(), "abd")?;
-        assert!(matches!(verify(Part::Model, file.path(), abc), Err(ProvisionError::Checksum { .. })));
+        assert!(matches!(verify(Part::MODEL, file.path(), abc), Err(ProvisionError::Checksum { .. })));
         Ok(())
     }
 }

@@ -128,14 +128,14 @@ impl ProvisionError {
     pub fn hint(&self) -> String {
         match self {
             Self::NoCacheDirectory => "set TIDEWHEEL_CACHE to a writable directory".into(),
-            Self::Given { part: Part::Model, .. } => {
+            Self::Given { part: Part::MODEL, .. } => {
                 "set the directory of a sentence-transformers model, or a Hugging Face id".into()
             }
             Self::Given { part, .. } => format!("set the path of a {part} that runs on this machine"),
             Self::Unsupported { part, .. } | Self::NoTool { part, .. } | Self::DoesNotRun { part, .. } => {
-                by_hand(*part).into()
+                part.by_hand.into()
             }
-            Self::Tool { part, .. } => format!("check the network, or provide {part} manually: {}", by_hand(*part)),
+            Self::Tool { part, .. } => format!("check the network, or provide {part} manually: {}", part.by_hand),
             Self::Checksum { .. } => "do not use the file; report it to the operator of your package mirror".into(),
             Self::Unpack { .. } => "check that the disk is not full, then retry".into(),
             Self::TooOld { part, needed, .. } => format!("install {part} {needed} or newer"),
@@ -156,14 +156,5 @@ impl ProvisionError {
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
-    }
-}
-
-const fn by_hand(part: Part) -> &'static str {
-    match part {
-        Part::Mongod => "install MongoDB 6.0 or newer with `mongod` on PATH, or use an existing server",
-        Part::RedisServer => "install Redis 7.0 or newer with `redis-server` on PATH, or use an existing server",
-        Part::Model => "download the model and set its directory",
-        Part::Other { by_hand, .. } => by_hand,
     }
 }

@@ -219,7 +219,7 @@ impl RemoteModel<'_> {
             done += piece.len() as u64;
             if let Some(report) = report.filter(|_| last.elapsed() >= PROGRESS_INTERVAL) {
                 last = Instant::now();
-                report(Event::Progress { part: Part::Model, done, total: file.bytes });
+                report(Event::Progress { part: Part::MODEL, done, total: file.bytes });
             }
         }
         out.flush().await.map_err(ProvisionError::io("write", path))

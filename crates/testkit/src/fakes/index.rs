@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::faults::Faults;
 use super::filter;
 use super::process::Process;
+use crate::contracts::index::payload_of;
 
 /// A sent write, regardless of its outcome.
 #[derive(Clone, Debug, PartialEq)]
@@ -386,7 +387,7 @@ impl State {
             for point in &document.points {
                 let stored = collection.points.get(&point.id);
                 if stored.is_none_or(|stored| version_of(&stored.payload) < Some(document.version)) {
-                    let payload = document.payload_of(point);
+                    let payload = payload_of(document, point);
                     collection.points.insert(point.id, Point { payload, ..point.clone() });
                 }
             }
@@ -401,7 +402,7 @@ impl State {
             let older = version_of(&stored.payload) < Some(document.version);
             let fingerprint = fingerprint_of(&point.payload);
             if older && fingerprint.is_some() && fingerprint_of(&stored.payload) == fingerprint {
-                stored.payload = document.payload_of(point);
+                stored.payload = payload_of(document, point);
             }
             version_of(&stored.payload) >= Some(document.version)
         };

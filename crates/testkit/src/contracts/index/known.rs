@@ -3,7 +3,7 @@
 use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::payload::fingerprint_of;
 
-use super::{DIMENSION, IndexHarness, at, holds, ticket, write};
+use super::{DIMENSION, IndexHarness, at, holds, payload_of, ticket, write};
 use crate::fakes::embedder::vector_of;
 
 /// A payload-only write applies to older points with the same fingerprint.
@@ -25,10 +25,10 @@ pub async fn refresh_updates_payloads_of_older_points_with_same_fingerprint(harn
     assert_eq!(answers, [true, false, true, false]);
 
     for (old, new) in same.points.iter_mut().zip(&other.points) {
-        old.payload = other.payload_of(new);
+        old.payload = payload_of(&other, new);
     }
     let mut mixed = changed.clone();
-    mixed.points[0].payload = half.payload_of(&half.points[0]);
+    mixed.points[0].payload = payload_of(&half, &half.points[0]);
     holds(&*index, &[&same, &mixed, &newer]).await;
     let known = harness.known().known(&[same.points[0].id]).await.unwrap();
     assert_eq!(known[0].vector, same.points[0].vector);

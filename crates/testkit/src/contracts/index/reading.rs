@@ -5,7 +5,7 @@ use tidewheel_core::filter::Filter;
 use tidewheel_core::payload::{RESERVED, STAMP, Stamped, digest};
 use uuid::Uuid;
 
-use super::{DIMENSION, IndexHarness, all, at, holds, ticket, tickets, write};
+use super::{DIMENSION, IndexHarness, all, at, holds, payload_of, ticket, tickets, write};
 use crate::fakes::embedder::vector_of;
 
 /// Search by vector, with and without a filter.
@@ -143,7 +143,7 @@ pub async fn every_point_has_its_document_fields(harness: &dyn IndexHarness) {
     write(&*index, std::slice::from_ref(&written)).await;
     let points = all(&*index).await;
     for point in &written.points {
-        assert_eq!(points[&point.id], written.payload_of(point));
+        assert_eq!(points[&point.id], payload_of(&written, point));
         assert_eq!(points[&point.id]["product"]["name"], "Atlas");
     }
 }
