@@ -101,7 +101,7 @@ impl Bars {
 
     /// Prints a line above the bars.
     fn print(&self, line: &str) {
-        self.all.suspend(|| printer::say(line));
+        self.all.suspend(|| printer::message(line));
     }
 
     fn bars(&self) -> std::sync::MutexGuard<'_, HashMap<Part, ProgressBar>> {
@@ -119,6 +119,8 @@ fn faint(took: Duration) -> String {
     styled(DIM, format_args!("({:.1} s)", took.as_secs_f32()))
 }
 
+/// Formats the size of a download in decimal units, as package sources do. Sizes in memory are in binary units:
+/// `bytes` in `overview/text.rs`.
 fn size(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
