@@ -223,6 +223,11 @@ impl PortError {
     }
 }
 
+/// The cause of a failure after this time without an answer.
+pub fn no_answer_within(timeout: Duration) -> String {
+    format!("no answer within {} s", timeout.as_secs_f64())
+}
+
 /// Formats an error with its chain of causes, each cause once: the outermost message of a failed connection omits the
 /// reason.
 pub fn with_causes(error: &dyn Error) -> String {

@@ -86,11 +86,11 @@ impl ChangeTrace {
 /// reach a threshold. Services with the same ratio record the same traces completely; traces sampled at a lower ratio
 /// are a subset of those sampled at a higher one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct SamplingRatio {
     threshold: u64,
 }
 
-impl Share {
+impl SamplingRatio {
     /// Number of values of the last 56 bits of an id.
     const RANGE: u64 = 1 << 56;
 
@@ -98,8 +98,8 @@ impl Share {
     pub const ALL: Self = Self { threshold: 0 };
 
     /// Samples this ratio of all traces, clamped to 0–1.
-    pub fn new(share: f64) -> Self {
-        let dropped = (1.0 - share).clamp(0.0, 1.0) * Self::RANGE as f64;
+    pub fn new(ratio: f64) -> Self {
+        let dropped = (1.0 - ratio).clamp(0.0, 1.0) * Self::RANGE as f64;
         Self { threshold: dropped as u64 }
     }
 
@@ -200,19 +200,19 @@ pub trait Spans: Send + Sync {
 /// Decides which changes are sampled, and records their spans. A service without a tracer computes no ids.
 #[derive(Clone)]
 pub struct Tracer {
-    share: Share,
+    ratio: SamplingRatio,
     spans: Arc<dyn Spans>,
 }
 
 impl Tracer {
     /// Samples traces at this ratio.
-    pub fn new(share: Share, spans: Arc<dyn Spans>) -> Self {
-        Self { share, spans }
+    pub fn new(ratio: SamplingRatio, spans: Arc<dyn Spans>) -> Self {
+        Self { ratio, spans }
     }
 
     /// The trace of this change, if it is sampled.
     pub fn trace(&self, change: &Change) -> Option<ChangeTrace> {
-        Some(ChangeTrace::of_change(change)).filter(|trace| self.share.includes(trace.id))
+        Some(ChangeTrace::of_change(change)).filter(|trace| self.ratio.includes(trace.id))
     }
 
     /// Records spans that have ended.
@@ -260,11 +260,11 @@ mod tests {
         let namespace = Namespace::new("shop", "tickets");
         let ids: Vec<TraceId> =
             (0..10_000).map(|n| ChangeTrace::of(&namespace, &n.to_string(), version(1, 0)).id).collect();
-        let sampled = |share: f64| ids.iter().filter(|id| Share::new(share).includes(**id)).count();
+        let sampled = |ratio: f64| ids.iter().filter(|id| SamplingRatio::new(ratio).includes(**id)).count();
         assert_eq!((sampled(0.0), sampled(1.0), sampled(7.0)), (0, ids.len(), ids.len()));
         assert!((850..1_150).contains(&sampled(0.1)), "{}", sampled(0.1));
-        assert!(ids.iter().all(|id| !Share::new(0.1).includes(*id) || Share::new(0.3).includes(*id)));
-        assert_eq!(Share::new(1.0), Share::ALL);
+        assert!(ids.iter().all(|id| !SamplingRatio::new(0.1).includes(*id) || SamplingRatio::new(0.3).includes(*id)));
+        assert_eq!(SamplingRatio::new(1.0), SamplingRatio::ALL);
     }
 
     #[test]
@@ -283,7 +283,7 @@ mod tests {
             id[9] = byte;
             TraceId(id)
         };
-        assert!(Share::new(0.5).includes(id(0x80)) && !Share::new(0.5).includes(id(0x7f)));
-        assert!(Share::new(0.25).includes(id(0xc0)) && !Share::new(0.25).includes(id(0xbf)));
+        assert!(SamplingRatio::new(0.5).includes(id(0x80)) && !SamplingRatio::new(0.5).includes(id(0x7f)));
+        assert!(SamplingRatio::new(0.25).includes(id(0xc0)) && !SamplingRatio::new(0.25).includes(id(0xbf)));
     }
 }

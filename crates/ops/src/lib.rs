@@ -24,4 +24,4 @@ pub mod verify;
 pub mod wait;
 
 pub use layout::check_layout;
-pub use probe::Probe;
+pub use probe::{Probe, within};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use tidewheel_core::error::{PortError, no_answer_within};
 use tidewheel_core::ports::PortResult;
 
 /// What a server returned, or why it is unknown.
@@ -14,13 +15,21 @@ pub enum Probe<T> {
     Unknown(String),
 }
 
+/// Waits for the answer of a server, at most this long.
+///
+/// # Errors
+/// The error of the server, or a transient one if there is no answer in time.
+pub async fn within<T>(timeout: Duration, answer: impl Future<Output = PortResult<T>>) -> PortResult<T> {
+    let late = |_| Err(PortError::transient(no_answer_within(timeout)));
+    tokio::time::timeout(timeout, answer).await.unwrap_or_else(late)
+}
+
 impl<T> Probe<T> {
     /// Waits for the answer of a server, at most this long.
     pub async fn within(timeout: Duration, answer: impl Future<Output = PortResult<T>>) -> Self {
-        match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(value)) => Self::Known(value),
-            Ok(Err(error)) => Self::Unknown(error.message),
-            Err(_) => Self::Unknown(format!("no answer within {} s", timeout.as_secs())),
+        match within(timeout, answer).await {
+            Ok(value) => Self::Known(value),
+            Err(error) => Self::Unknown(error.message),
         }
     }
 

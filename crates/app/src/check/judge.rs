@@ -7,7 +7,8 @@ use tidewheel_stores::mongo::{MongoFacts, Topology};
 use tidewheel_stores::qdrant::{CollectionFacts, QdrantFacts};
 use tidewheel_stores::redis::RedisFacts;
 
-use super::{CheckVerdict, CollectorFacts, EmbedderFacts, Facts, Finding, Owners, ProbeResult};
+use super::{CheckVerdict, CollectorFacts, EmbedderFacts, Facts, Finding, Owners};
+use crate::exit::Failure;
 
 /// Minimum oplog window. A producer that is offline for longer has to take a new snapshot; a day covers a night and a slow
 /// morning.
@@ -63,7 +64,7 @@ fn reached<T>(
     report: &mut Report,
     part: &'static str,
     address: &str,
-    probed: &ProbeResult<T>,
+    probed: &Result<T, Failure>,
     judge: impl FnOnce(&mut Report, &str, &T),
 ) {
     match probed {

@@ -18,23 +18,20 @@ use crate::exit::Failure;
 
 pub(crate) use judge::findings;
 
-/// The facts of a server, or why it did not report any.
-pub(crate) type ProbeResult<T> = Result<T, Failure>;
-
-/// The input of all checks.
+/// The input of all checks: the facts of each server, or why it did not report any and what to do.
 pub(crate) struct Facts {
     pub(crate) mongodb_uri: String,
-    pub(crate) mongodb: ProbeResult<MongoFacts>,
+    pub(crate) mongodb: Result<MongoFacts, Failure>,
     pub(crate) redis_url: String,
-    pub(crate) redis: ProbeResult<RedisFacts>,
+    pub(crate) redis: Result<RedisFacts, Failure>,
     pub(crate) embedder_url: String,
-    pub(crate) embedder: ProbeResult<EmbedderFacts>,
+    pub(crate) embedder: Result<EmbedderFacts, Failure>,
     pub(crate) qdrant_url: String,
     pub(crate) collection: String,
-    pub(crate) qdrant: ProbeResult<QdrantFacts>,
+    pub(crate) qdrant: Result<QdrantFacts, Failure>,
     pub(crate) owners: Owners,
     /// `None` if tracing is off.
-    pub(crate) traces: Option<ProbeResult<CollectorFacts>>,
+    pub(crate) traces: Option<Result<CollectorFacts, Failure>>,
 }
 
 /// Owners, as far as the servers answered.

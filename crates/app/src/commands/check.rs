@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use tidewheel_core::address;
-use tidewheel_core::error::Cause;
+use tidewheel_core::error::{Cause, PortError};
 use tidewheel_core::ports::{Ownable as _, PortResult, Purpose, Registry as _};
-use tokio::time::error::Elapsed;
+use tidewheel_ops::within;
 
-use crate::check::{self, CheckVerdict, CollectorFacts, EmbedderFacts, Facts, Finding, Owners, ProbeResult};
+use crate::check::{self, CheckVerdict, CollectorFacts, EmbedderFacts, Facts, Finding, Owners};
 use crate::cli::{CheckArgs, Output};
 use crate::connect;
 use crate::exit::{Answer, Failure};
@@ -25,9 +25,9 @@ const SAMPLE: &str = "The parcel arrived on Tuesday, and everything in it was wh
 pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer, Failure> {
     let (mongodb, redis, embedder, qdrant, owners, traces) = tokio::join!(
         mongodb(settings),
-        timed(redis(settings)),
+        within(TIMEOUT, redis(settings)),
         embedder(settings),
-        timed(qdrant(settings)),
+        within(TIMEOUT, qdrant(settings)),
         owners(settings),
         traces(settings)
     );
@@ -35,12 +35,12 @@ pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer,
         mongodb_uri: address::shown(settings.mongodb.uri.reveal()),
         mongodb,
         redis_url: address::shown(settings.redis.url.reveal()),
-        redis,
+        redis: redis.map_err(failure),
         embedder_url: address::shown(connect::embedder_url(settings)),
         embedder,
         qdrant_url: address::shown(settings.qdrant.url.reveal()),
         collection: settings.qdrant.collection.clone(),
-        qdrant,
+        qdrant: qdrant.map_err(failure),
         owners,
         traces,
     };
@@ -53,7 +53,7 @@ pub(crate) async fn run(args: &CheckArgs, settings: &Settings) -> Result<Answer,
     if args.output.output == Output::Text {
         let warnings = findings.iter().filter(|finding| finding.verdict == CheckVerdict::Doubtful).count();
         let warnings = printer::counted(warnings as u64, "warning");
-        printer::say(format_args!("\n{} checks: {failed} failed, {warnings}", findings.len()));
+        printer::message(format_args!("\n{} checks: {failed} failed, {warnings}", findings.len()));
     }
     Ok(if failed == 0 { Answer::Fine } else { Answer::No })
 }
@@ -70,21 +70,14 @@ fn show(finding: &Finding) {
     }
 }
 
-async fn timed<T>(answer: impl Future<Output = PortResult<T>>) -> ProbeResult<T> {
-    probed(tokio::time::timeout(TIMEOUT, answer).await)
+/// Converts an error without adding the default hint, which is to run this check.
+fn failure(error: PortError) -> Failure {
+    Failure { message: error.message, hint: error.hint }
 }
 
-fn probed<T>(answer: Result<PortResult<T>, Elapsed>) -> ProbeResult<T> {
-    match answer {
-        // Without the default hint, which is to run this check.
-        Ok(answer) => answer.map_err(|error| Failure { message: error.message, hint: error.hint }),
-        Err(_) => Err(Failure::new(format!("no answer within {} s", TIMEOUT.as_secs()))),
-    }
-}
-
-async fn mongodb(settings: &Settings) -> ProbeResult<tidewheel_stores::mongo::MongoFacts> {
+async fn mongodb(settings: &Settings) -> Result<tidewheel_stores::mongo::MongoFacts, Failure> {
     let options = connect::mongo_options(settings, "the MongoDB check")?;
-    timed(async { connect::source(options).await?.inspect().await }).await
+    within(TIMEOUT, async { connect::source(options).await?.inspect().await }).await.map_err(failure)
 }
 
 async fn redis(settings: &Settings) -> PortResult<tidewheel_stores::redis::RedisFacts> {
@@ -103,22 +96,22 @@ async fn qdrant(settings: &Settings) -> PortResult<tidewheel_stores::qdrant::Qdr
 async fn owners(settings: &Settings) -> Owners {
     let source = async {
         let options = connect::mongo_options(settings, "the ownership check").ok()?;
-        timed(async { connect::source(options).await?.identity().await }).await.ok()
+        within(TIMEOUT, async { connect::source(options).await?.identity().await }).await.ok()
     };
-    let redis = timed(async { connect::redis(settings)?.installation().await });
-    let collection = timed(async { connect::index(settings)?.mark().await });
+    let redis = within(TIMEOUT, async { connect::redis(settings)?.installation().await });
+    let collection = within(TIMEOUT, async { connect::index(settings)?.mark().await });
     let (source, redis, collection) = tokio::join!(source, redis, collection);
     Owners { source, redis: redis.ok().flatten(), collection: collection.ok() }
 }
 
-async fn embedder(settings: &Settings) -> ProbeResult<EmbedderFacts> {
-    let answer = tokio::time::timeout(TIMEOUT, running_embedder(settings)).await;
-    let unreachable = matches!(&answer, Ok(Err(error)) if error.cause == Cause::Unreachable);
+async fn embedder(settings: &Settings) -> Result<EmbedderFacts, Failure> {
+    let answer = within(TIMEOUT, running_embedder(settings)).await;
+    let unreachable = matches!(&answer, Err(error) if error.cause == Cause::Unreachable);
     if unreachable && !settings.embedding.elsewhere {
         let dimension = services::rehearse_embedder(&settings.embedder).await?;
         return Ok(EmbedderFacts::ToStart { model: settings.embedder.model.clone(), dimension });
     }
-    probed(answer)
+    answer.map_err(failure)
 }
 
 async fn running_embedder(settings: &Settings) -> PortResult<EmbedderFacts> {
@@ -130,7 +123,7 @@ async fn running_embedder(settings: &Settings) -> PortResult<EmbedderFacts> {
     Ok(EmbedderFacts::Running { model: info.model, dimension, latency, computes: embedder.details().await? })
 }
 
-async fn traces(settings: &Settings) -> Option<ProbeResult<CollectorFacts>> {
+async fn traces(settings: &Settings) -> Option<Result<CollectorFacts, Failure>> {
     let probed = tidewheel_telemetry::traces::probe(settings.traces.as_ref()?).await;
     Some(probed.map(|(address, refused)| CollectorFacts { address, refused }).map_err(Failure::from))
 }

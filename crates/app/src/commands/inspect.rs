@@ -52,7 +52,7 @@ fn show(found: &Inspection, traces: Option<&TracesOptions>) {
             found.namespaces.join(", "),
             found.read_as.join(", ")
         ));
-        printer::say("For an _id of another type, use extended JSON, such as '{\"$numberDecimal\": \"7\"}'.");
+        printer::message("For an _id of another type, use extended JSON, such as '{\"$numberDecimal\": \"7\"}'.");
     }
     for document in &found.documents {
         show_document(document, traces);
@@ -126,7 +126,7 @@ fn show_document(document: &DocumentReport, traces: Option<&TracesOptions>) {
         line("latency", &hops.join(", "));
     }
     if let Some((traces, newest)) = traces.zip(otel_trace(document)) {
-        let recorded = if traces.share.includes(newest) { "" } else { ", not recorded: see traces.share" };
+        let recorded = if traces.ratio.includes(newest) { "" } else { ", not recorded: see traces.share" };
         line("trace", &format!("{newest} of its newest change{recorded}"));
     }
     printer::data("");

@@ -12,6 +12,7 @@ use axum::{Extension, Json};
 use futures::Stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tidewheel_core::error::no_answer_within;
 use tidewheel_core::filter::Filter as PointFilter;
 use tidewheel_core::ports::Embedder;
 use tidewheel_core::stage::Stage;
@@ -38,7 +39,7 @@ const HEARTBEAT: Duration = Duration::from_secs(3);
 /// Maximum number of concurrent viewers.
 const MAX_VIEWERS: usize = 100;
 
-/// Maximum number of concurrent searches, traces and lists: each may read a large part of a stream.
+/// Maximum number of concurrent searches, inspections and lists: each may read a large part of a stream.
 const MAX_QUERIES: usize = 8;
 
 /// Timeout of a query.
@@ -90,10 +91,7 @@ type Own = State<Arc<Shared>>;
 async fn with_timeout<T, E: Into<ApiError>>(answer: impl Future<Output = Result<T, E>>) -> Answer<T> {
     match tokio::time::timeout(TIMEOUT, answer).await {
         Ok(answer) => answer.map(Json).map_err(Into::into),
-        Err(_) => {
-            let message = format!("no answer within {} s", TIMEOUT.as_secs());
-            Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, message))
-        }
+        Err(_) => Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, no_answer_within(TIMEOUT))),
     }
 }
 

@@ -7,7 +7,7 @@ use axum::http::HeaderName;
 use tidewheel_core::payload::RESERVED;
 use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::ClientTls;
-use tidewheel_core::trace::Share;
+use tidewheel_core::trace::SamplingRatio;
 use tidewheel_embed::client::Api;
 use tidewheel_ops::overview::Thresholds;
 use tidewheel_serving::{Network, TlsFiles};
@@ -177,7 +177,7 @@ fn traces(reader: &mut Reader<'_>) -> Option<TracesOptions> {
     Some(TracesOptions {
         endpoint: reader.address("traces.endpoint")?,
         endpoint_is_whole: reader.origin("traces.endpoint") == Some(&whole),
-        share: reader.share("traces.share"),
+        ratio: reader.ratio("traces.share"),
         headers,
         headers_are_encoded: reader.origin("traces.headers").is_some_and(Origin::is_otel),
         tls: reader.client_tls(["traces.ca_file", "traces.cert_file", "traces.key_file"]),
@@ -370,10 +370,10 @@ impl Reader<'_> {
         }
     }
 
-    fn share(&self, name: &str) -> Share {
+    fn ratio(&self, name: &str) -> SamplingRatio {
         match self.value(name) {
-            Some(Value::Share(millionths)) => Share::new(units::share(*millionths)),
-            _ => Share::ALL,
+            Some(Value::Share(millionths)) => SamplingRatio::new(units::share(*millionths)),
+            _ => SamplingRatio::ALL,
         }
     }
 

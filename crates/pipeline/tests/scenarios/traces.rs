@@ -3,7 +3,7 @@
 use serde_json::json;
 use tidewheel_core::change::Operation;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::trace::{ChangeTrace, Share, Span, SpanKind, Tracer, Value};
+use tidewheel_core::trace::{ChangeTrace, SamplingRatio, Span, SpanKind, Tracer, Value};
 use tidewheel_core::version::Version;
 use tidewheel_testkit::fakes::faults::{Fault, Gate};
 use tidewheel_testkit::fakes::spans::FakeSpans;
@@ -11,9 +11,9 @@ use tidewheel_testkit::fakes::spans::FakeSpans;
 use crate::world::{CHUNK, DATABASE, PROCESSOR, UPSERTER, World, document, seconds, until};
 
 /// A calm world that samples this ratio of traces.
-fn traced(share: f64) -> (World, FakeSpans) {
+fn traced(ratio: f64) -> (World, FakeSpans) {
     let (mut world, spans) = (World::calm(), FakeSpans::default());
-    world.tracer = Some(Tracer::new(Share::new(share), std::sync::Arc::new(spans.clone())));
+    world.tracer = Some(Tracer::new(SamplingRatio::new(ratio), std::sync::Arc::new(spans.clone())));
     (world, spans)
 }
 

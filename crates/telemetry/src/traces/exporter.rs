@@ -11,12 +11,13 @@ use bytes::Bytes;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use prost::Message as _;
+use tidewheel_core::error::no_answer_within;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::collector::{Collector, ExportError};
 use super::encode::Resources;
-use super::story::Story;
+use super::export_log::ExportLog;
 
 /// Attempts for a retryable request.
 const ATTEMPTS: u32 = 3;
@@ -33,7 +34,7 @@ pub(super) struct CollectorExporter {
 struct Sender {
     collector: Collector,
     resources: Resources,
-    story: Story,
+    log: ExportLog,
     timeout: Duration,
     /// Cancelled at shutdown: from then on each batch is sent once.
     finish: CancellationToken,
@@ -43,11 +44,11 @@ impl CollectorExporter {
     pub(super) fn new(
         collector: Collector,
         resources: Resources,
-        story: Story,
+        log: ExportLog,
         timeout: Duration,
         finish: CancellationToken,
     ) -> Self {
-        let sender = Sender { collector, resources, story, timeout, finish };
+        let sender = Sender { collector, resources, log, timeout, finish };
         Self { sender: Arc::new(sender), runtime: Handle::current() }
     }
 }
@@ -71,18 +72,17 @@ impl Sender {
     async fn export(&self, batch: Vec<SpanData>) {
         let spans = batch.len();
         let body = Bytes::from(self.resources.request(batch).encode_to_vec());
-        let sent = tokio::time::timeout(self.timeout, self.send(body)).await.unwrap_or_else(|_| {
-            let cause = format!("no answer within {} s", self.timeout.as_secs_f64());
-            Err(ExportError { cause, again: true, spans: None })
-        });
-        self.story.settle(spans, sent);
+        let sent = tokio::time::timeout(self.timeout, self.send(body))
+            .await
+            .unwrap_or_else(|_| Err(ExportError { cause: no_answer_within(self.timeout), again: true, spans: None }));
+        self.log.settle(spans, sent);
     }
 
     async fn send(&self, body: Bytes) -> Result<(), ExportError> {
         let mut backoff = BACKOFF;
         for _ in 1..ATTEMPTS {
             match self.collector.post(body.clone()).await {
-                Err(error) if error.again && !self.finish.is_cancelled() => self.story.fails(&error.cause),
+                Err(error) if error.again && !self.finish.is_cancelled() => self.log.fails(&error.cause),
                 settled => return settled,
             }
             tokio::select! {

@@ -13,8 +13,8 @@
 
 mod collector;
 mod encode;
+mod export_log;
 mod exporter;
-mod story;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +24,13 @@ use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SpanProce
 use tidewheel_core::ports::PortResult;
 use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::ClientTls;
-use tidewheel_core::trace::{Share, Span, Spans, Tracer};
+use tidewheel_core::trace::{SamplingRatio, Span, Spans, Tracer};
 use tokio_util::sync::CancellationToken;
 
 use collector::Collector;
 use encode::{Resources, scope, span_data};
+use export_log::{Counts, ExportLog};
 use exporter::CollectorExporter;
-use story::{Counts, Story};
 
 /// Timeout for sending the waiting spans at shutdown, after the services have stopped.
 pub const FLUSH: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ pub struct TracesOptions {
     /// Whether the endpoint is the whole URL instead, to which nothing is added.
     pub endpoint_is_whole: bool,
     /// Sampling ratio of changes.
-    pub share: Share,
+    pub ratio: SamplingRatio,
     /// Headers for the collector, as comma-separated `name=value`.
     pub headers: Option<Secret>,
     /// Whether the values of the headers are percent-encoded.
@@ -68,7 +68,7 @@ pub struct TracesOptions {
 
 /// Exports the spans of this process's services.
 pub struct Exporter {
-    share: Share,
+    ratio: SamplingRatio,
     queue: Queue,
     finish: CancellationToken,
 }
@@ -82,21 +82,21 @@ impl Exporter {
         let collector = Collector::new(options)?;
         let finish = CancellationToken::new();
         let counts = Arc::new(Counts::new(options.queue));
-        let story = Story::new(collector.shown(), counts.clone());
+        let log = ExportLog::new(collector.shown(), counts.clone());
         let resources = Resources::new(options, process);
-        let exporter = CollectorExporter::new(collector, resources, story, options.export_timeout, finish.clone());
+        let exporter = CollectorExporter::new(collector, resources, log, options.export_timeout, finish.clone());
         let config = BatchConfigBuilder::default()
             .with_max_queue_size(options.queue)
             .with_max_export_batch_size(options.batch)
             .with_scheduled_delay(options.interval)
             .build();
         let processor = Arc::new(BatchSpanProcessor::new(exporter, config));
-        Ok(Self { share: options.share, queue: Queue { processor, counts }, finish })
+        Ok(Self { ratio: options.ratio, queue: Queue { processor, counts }, finish })
     }
 
     /// Returns the tracer of a service.
     pub fn tracer(&self, service: &'static str) -> Tracer {
-        Tracer::new(self.share, Arc::new(Recorder { scope: scope(service), queue: self.queue.clone() }))
+        Tracer::new(self.ratio, Arc::new(Recorder { scope: scope(service), queue: self.queue.clone() }))
     }
 
     /// Sends the waiting spans within the timeout, and stops.

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tidewheel_core::trace::Share;
+use tidewheel_core::trace::SamplingRatio;
 
 use super::{loaded, origin, problems};
 
@@ -55,10 +55,10 @@ fn traces_are_disabled_without_an_endpoint() {
     let file = "[traces]\nendpoint = \"http://ann:hunter2@far:4318\"\nshare = 0.25\nheaders = \"api-key=hunter2\"\n";
     let loaded = loaded(file, &[], &[]);
     let traces = loaded.settings.traces.as_ref().unwrap();
-    assert_eq!(traces.share, Share::new(0.25));
+    assert_eq!(traces.ratio, SamplingRatio::new(0.25));
     assert!(!format!("{traces:?}").contains("hunter2"));
     let whole = super::loaded(file, &[("TIDEWHEEL__TRACES__SHARE", "1")], &[]);
-    assert_eq!(whole.settings.traces.unwrap().share, Share::ALL);
+    assert_eq!(whole.settings.traces.unwrap().ratio, SamplingRatio::ALL);
     assert!(traces.service_name.is_none() && !traces.endpoint_is_whole && !traces.headers_are_encoded);
     let wrong = problems("[traces]\nshare = 50\n", &[], &[]);
     assert_eq!(wrong[0].0, "invalid traces.share 50 (tidewheel.toml:2): expected a number from 0 to 1 such as 0.05");

@@ -68,7 +68,7 @@ fn dropped(spans: u64) {
 }
 
 /// The log lines about exports: few, whatever the number of requests.
-pub(super) struct Story {
+pub(super) struct ExportLog {
     endpoint: String,
     counts: Arc<Counts>,
     /// Rate-limits failure logs.
@@ -77,7 +77,7 @@ pub(super) struct Story {
     unlogged: AtomicU64,
 }
 
-impl Story {
+impl ExportLog {
     pub(super) fn new(endpoint: String, counts: Arc<Counts>) -> Self {
         info!(endpoint, "tracing enabled");
         Self { endpoint, counts, health: Health::of("traces"), unlogged: AtomicU64::new(0) }
@@ -196,12 +196,12 @@ mod tests {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || {
             let counts = Arc::new(Counts::new(10));
-            let story = Story::new("http://127.0.0.1:1".into(), counts.clone());
+            let exports = ExportLog::new("http://127.0.0.1:1".into(), counts.clone());
             counts.admit(13);
             let error = |spans| ExportError { cause: "full".into(), again: false, spans };
-            story.settle(4, Err(error(None)));
-            story.settle(4, Err(error(Some(1))));
-            story.settle(1, Ok(()));
+            exports.settle(4, Err(error(None)));
+            exports.settle(4, Err(error(Some(1))));
+            exports.settle(1, Ok(()));
             counts.finish();
         });
         let rendered = recorder.handle().render();
@@ -219,12 +219,12 @@ mod tests {
             .finish();
         let _guard = tracing::subscriber::set_default(subscriber);
         let counts = Arc::new(Counts::new(20_000));
-        let story = Story::new("http://127.0.0.1:1".into(), counts.clone());
+        let exports = ExportLog::new("http://127.0.0.1:1".into(), counts.clone());
         log.lines();
         let sent = |no_room, waiting| {
             counts.no_room.store(no_room, Ordering::Relaxed);
             counts.waiting.store(waiting, Ordering::Relaxed);
-            story.settle(0, Ok(()));
+            exports.settle(0, Ok(()));
             log.lines()
         };
         assert_eq!(sent(0, 0), [""; 0]);
