@@ -31,7 +31,7 @@ throughput of multiplications and additions alone, with all operands in the L1 c
 The table goes to standard output, progress to standard error.
 
 Example:
-  cargo build --release -p tidewheel -p tidewheel-embed
+  cargo build --release -p tidewheel -p tidewheel-bench
   target/release/embed-bench ~/models/all-MiniLM-L6-v2 --texts texts.json --python venv/bin/python \\
       --http target/release/tidewheel
 ";
