@@ -84,7 +84,7 @@ pub(crate) fn raw(text: &str) {
 }
 
 /// Writes a message to stderr.
-pub(crate) fn say(lines: impl Display) {
+pub(crate) fn message(lines: impl Display) {
     let lines = fitted(&lines.to_string(), stderr_is_terminal());
     let _ = writeln!(anstream::stderr(), "{}", escape::lines(&lines));
 }
@@ -104,17 +104,17 @@ pub(crate) fn failure(failure: &Failure) {
 }
 
 /// Prints an error with its hint.
-pub(crate) fn problem(message: &str, hint: Option<&str>) {
-    say(format_args!("{}: {message}", styled(BAD, "error")));
+pub(crate) fn problem(text: &str, hint: Option<&str>) {
+    message(format_args!("{}: {text}", styled(BAD, "error")));
     if let Some(hint) = hint {
-        say(format_args!("{}: {hint}", styled(GOOD, "hint")));
+        message(format_args!("{}: {hint}", styled(GOOD, "hint")));
     }
 }
 
 /// Prints a warning with its hint.
-pub(crate) fn warning(message: impl Display, hint: impl Display) {
-    say(format_args!("{}: {message}", styled(WARN, "warning")));
-    say(format_args!("{}: {hint}", styled(GOOD, "hint")));
+pub(crate) fn warning(text: impl Display, hint: impl Display) {
+    message(format_args!("{}: {text}", styled(WARN, "warning")));
+    message(format_args!("{}: {hint}", styled(GOOD, "hint")));
 }
 
 /// Whether stderr is a terminal.

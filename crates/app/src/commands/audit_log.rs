@@ -19,7 +19,7 @@ pub(crate) async fn run(args: &AuditLogArgs, settings: &Settings) -> Result<Answ
         return Ok(Answer::Fine);
     }
     if recorded.is_empty() {
-        printer::say("no actions recorded");
+        printer::message("no actions recorded");
         return Ok(Answer::Fine);
     }
     let header = format!("{:<24} {:<20} {:<24} {:<18} detail", "time", "user", "origin", "action");

@@ -96,7 +96,7 @@ fn path(layers: &Layers) -> Answer {
             Answer::Fine
         }
         None => {
-            printer::say(format_args!("no settings file found; searched {}", USUAL_PLACES.join(" and ")));
+            printer::message(format_args!("no settings file found; searched {}", USUAL_PLACES.join(" and ")));
             Answer::No
         }
     }

@@ -46,8 +46,8 @@ async fn list(redis: &dyn DeadLetters, args: &LettersListArgs) -> Result<Answer,
     let listing = letters::list(redis, &Filter::from(&args.filter), limit, false).await?;
     match args.output.output {
         Output::Json => printer::json(&listing),
-        Output::Text if listing.matching == 0 && args.filter.is_empty() => printer::say("no dead letters"),
-        Output::Text if listing.matching == 0 => printer::say("no matching dead letters"),
+        Output::Text if listing.matching == 0 && args.filter.is_empty() => printer::message("no dead letters"),
+        Output::Text if listing.matching == 0 => printer::message("no matching dead letters"),
         Output::Text => table(&listing),
     }
     Ok(Answer::Fine)
@@ -65,7 +65,7 @@ async fn show(redis: &dyn DeadLetters, args: &LettersShowArgs) -> Result<Answer,
         }
     }
     if listing.matching == 0 {
-        printer::say(format_args!("no dead letter with id {0} or document _id {0}", args.id));
+        printer::message(format_args!("no dead letter with id {0} or document _id {0}", args.id));
         return Ok(Answer::No);
     }
     Ok(Answer::Fine)
@@ -87,19 +87,19 @@ async fn retry(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -
     if text && listing.matching > 0 {
         plan(&listing);
         let readable = listing.letters.len() - unreadable;
-        printer::say(match readable {
+        printer::message(match readable {
             1 => "1 dead letter to retry; a newer version of its document wins".to_owned(),
             _ => format!("{} dead letters to retry; newer versions of their documents win", thousands(readable as u64)),
         });
         let reread = listing.letters.iter().filter(|letter| letter.reread && letter.is_readable()).count();
         if reread > 0 {
-            printer::say(format_args!(
+            printer::message(format_args!(
                 "{reread} of them without a usable document: the current document is read from MongoDB"
             ));
         }
         if unreadable > 0 {
             let note = format!("{unreadable} unreadable and not retried: `tidewheel dead-letters drop` deletes them");
-            printer::say(styled(WARN, note));
+            printer::message(styled(WARN, note));
         }
     }
     if listing.matching == 0 || !args.yes {
@@ -111,7 +111,7 @@ async fn retry(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -
         Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),
         Output::Text => {
             let done = printer::counted(outcome.done, "dead letter");
-            printer::say(format_args!("{} {done} requeued", styled(GOOD, "✔")));
+            printer::message(format_args!("{} {done} requeued", styled(GOOD, "✔")));
             gone(outcome);
         }
     }
@@ -126,7 +126,7 @@ async fn drop(redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failu
             1 => "Its document stays in the index as it is, missing or outdated, until it changes",
             _ => "Their documents stay in the index as they are, missing or outdated, until they change",
         };
-        printer::say(format_args!(
+        printer::message(format_args!(
             "{} to delete. {stays}; `tidewheel verify` lists such documents.",
             printer::counted(listing.matching, "dead letter")
         ));
@@ -136,7 +136,7 @@ async fn drop(redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failu
         return Ok(not_done(&listing, args.output.output));
     }
     if !args.yes && !agreed("Delete them? [y/N] ") {
-        printer::say("nothing was deleted");
+        printer::message("nothing was deleted");
         return Ok(Answer::No);
     }
     Actor::cli().records(redis, "dead-letters drop", letters::named(&listing.letters)).await?;
@@ -145,7 +145,7 @@ async fn drop(redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failu
         Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),
         Output::Text => {
             let done = printer::counted(outcome.done, "dead letter");
-            printer::say(format_args!("{} {done} deleted", styled(GOOD, "✔")));
+            printer::message(format_args!("{} {done} deleted", styled(GOOD, "✔")));
             gone(outcome);
         }
     }
@@ -157,15 +157,15 @@ fn not_done(listing: &Listing, output: Output) -> Answer {
     let nothing = listing.matching == 0;
     match output {
         Output::Json => printer::json(&Acted { listing, outcome: None }),
-        Output::Text if nothing => printer::say("no matching dead letters"),
-        Output::Text => printer::say("\nPlan only, nothing was changed. Add --yes to apply it."),
+        Output::Text if nothing => printer::message("no matching dead letters"),
+        Output::Text => printer::message("\nPlan only, nothing was changed. Add --yes to apply it."),
     }
     if nothing { Answer::No } else { Answer::Fine }
 }
 
 fn gone(outcome: Outcome) {
     if outcome.gone > 0 {
-        printer::say(styled(WARN, format_args!("{} already handled by another process", outcome.gone)));
+        printer::message(styled(WARN, format_args!("{} already handled by another process", outcome.gone)));
     }
 }
 

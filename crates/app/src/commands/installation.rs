@@ -158,9 +158,9 @@ fn print(plan: &Plan) {
         ),
     );
     match (plan.changes_redis || plan.changes_qdrant, plan.done) {
-        (false, _) => printer::say("\nNothing to do."),
-        (true, false) => printer::say("\nPlan only, nothing was changed. Add --yes to apply it."),
-        (true, true) => printer::say(format_args!("{} ownership taken over", styled(GOOD, "✔"))),
+        (false, _) => printer::message("\nNothing to do."),
+        (true, false) => printer::message("\nPlan only, nothing was changed. Add --yes to apply it."),
+        (true, true) => printer::message(format_args!("{} ownership taken over", styled(GOOD, "✔"))),
     }
 }
 

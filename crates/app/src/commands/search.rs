@@ -25,7 +25,7 @@ pub(crate) async fn run(args: &SearchArgs, settings: &Settings) -> Result<Answer
     let found = search::find(&*embedder, &index, &args.text, limit, filter.as_ref()).await?;
     match args.output.output {
         Output::Json => printer::json(&found),
-        Output::Text if found.is_empty() => printer::say("no documents found"),
+        Output::Text if found.is_empty() => printer::message("no documents found"),
         Output::Text => show(&found, &settings.documents.fields),
     }
     Ok(if found.is_empty() { Answer::No } else { Answer::Fine })

@@ -28,7 +28,7 @@ pub(crate) async fn run(args: &WaitArgs, settings: &Settings) -> Result<Answer, 
                         waited.until
                     );
                     printer::data(format_args!("{} {text}", styled(BAD, "✖")));
-                    printer::say("run `tidewheel status` to see the cause");
+                    printer::message("run `tidewheel status` to see the cause");
                 }
             }
         }

@@ -5,7 +5,7 @@
 mod browser;
 mod pages;
 mod pipeline;
-mod refusals;
+mod rejections;
 #[path = "../e2e/world.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "shared with the end-to-end tests; the console tests use a part of it")]
 mod world;

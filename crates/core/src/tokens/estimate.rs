@@ -45,16 +45,16 @@ impl Tokens for Estimate {
 
 /// Walks the text and emits the range of every estimated token, in order.
 fn walk(text: &str, emit: impl FnMut(Range<usize>)) {
-    let mut meter = Meter { open: 0, end: 0, cost: 0, emit };
+    let mut costs = CostAccumulator { open: 0, end: 0, cost: 0, emit };
     let mut at = 0;
     while let Some(first) = text[at..].chars().next() {
         let end = if first.is_ascii_alphanumeric() {
             let run = text[at..].bytes().take_while(u8::is_ascii_alphanumeric).count();
             let cost = ascii_cost(&text.as_bytes()[at..at + run]);
-            (at..at + run).for_each(|byte| meter.add(byte, byte + 1, cost));
+            (at..at + run).for_each(|byte| costs.add(byte, byte + 1, cost));
             at + run
         } else if first.is_whitespace() {
-            meter.close();
+            costs.close();
             let length: usize =
                 text[at..].chars().take_while(|character| character.is_whitespace()).map(char::len_utf8).sum();
             for (offset, space) in text[at..at + length].char_indices() {
@@ -64,26 +64,26 @@ fn walk(text: &str, emit: impl FnMut(Range<usize>)) {
                     ' ' => 12,
                     _ => TOKEN,
                 };
-                meter.add(at + offset, at + offset + space.len_utf8(), cost);
+                costs.add(at + offset, at + offset + space.len_utf8(), cost);
             }
-            meter.forget();
+            costs.forget();
             at + length
         } else if first.is_ascii() {
-            meter.close();
-            meter.add(at, at + 1, TOKEN);
+            costs.close();
+            costs.add(at, at + 1, TOKEN);
             at + 1
         } else {
             let end = at + first.len_utf8();
-            meter.add(at, end, cost(first));
+            costs.add(at, end, cost(first));
             end
         };
         at = end;
     }
-    meter.close();
+    costs.close();
 }
 
 /// Converts costs into tokens.
-struct Meter<F> {
+struct CostAccumulator<F> {
     /// Start of the next token.
     open: usize,
     /// Its end so far.
@@ -93,7 +93,7 @@ struct Meter<F> {
     emit: F,
 }
 
-impl<F: FnMut(Range<usize>)> Meter<F> {
+impl<F: FnMut(Range<usize>)> CostAccumulator<F> {
     /// Adds a character. A character that costs several tokens is split by bytes.
     fn add(&mut self, start: usize, end: usize, cost: u32) {
         if self.cost == 0 {

@@ -74,17 +74,17 @@ pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer
         printer::json(&done);
     }
     if stop.is_cancelled() {
-        printer::say(styled(WARN, "interrupted: no data lost; run the same command to start again"));
+        printer::message(styled(WARN, "interrupted: no data lost; run the same command to start again"));
         return Ok(Answer::No);
     }
     let Progress { read, replayed, skipped, .. } = done;
     let newest = if replayed + skipped < read { ", the newest of each document" } else { "" };
     let (read, replayed) = (thousands(read), thousands(replayed));
-    printer::say(format_args!("{} {read} read, {replayed} replayed{newest}", styled(GOOD, "✔")));
+    printer::message(format_args!("{} {read} read, {replayed} replayed{newest}", styled(GOOD, "✔")));
     if skipped > 0 {
-        printer::say(styled(WARN, format_args!("{} skipped: unreadable, or certain to fail", thousands(skipped))));
+        printer::message(styled(WARN, format_args!("{} skipped: unreadable, or certain to fail", thousands(skipped))));
     }
-    printer::say(&plan.afterwards);
+    printer::message(&plan.afterwards);
     Ok(Answer::Fine)
 }
 
@@ -96,7 +96,7 @@ fn show(plan: &ReplayPlan, acts: bool) {
         printer::data(format_args!("{} {warning}", styled(WARN, format_args!("{:<8}", "note"))));
     }
     if !acts {
-        printer::say("\nPlan only, nothing was changed. Add --yes to apply it.");
+        printer::message("\nPlan only, nothing was changed. Add --yes to apply it.");
     }
 }
 

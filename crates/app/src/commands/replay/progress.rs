@@ -48,7 +48,7 @@ impl Shown {
                     *printed = Instant::now();
                     let (read, replayed) = (thousands(progress.read), thousands(progress.replayed));
                     let of = progress.of.map(|of| format!(" of {}", thousands(of))).unwrap_or_default();
-                    printer::say(format_args!("{read}{of} read, {replayed} replayed"));
+                    printer::message(format_args!("{read}{of} read, {replayed} replayed"));
                 }
             }
         })

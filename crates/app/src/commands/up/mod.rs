@@ -29,11 +29,11 @@ const DATABASE: &str = "demo";
 /// Runs until a signal, or with `--exit` until the demo is done.
 pub(crate) async fn run(args: &UpArgs, loaded: &Loaded) -> Result<Answer, Failure> {
     let data = local_data::directory(loaded.settings.local.data.as_deref())?;
-    printer::say(styled(DIM, format_args!("data: {}", data.display())));
+    printer::message(styled(DIM, format_args!("data: {}", data.display())));
     for (key, server) in [("mongodb.uri", "MongoDB"), ("redis.url", "Redis")] {
         if loaded.is_set(key) {
             let note = format!("{key} has no effect: `up` starts its own {server}; to use yours, run `tidewheel run`");
-            printer::say(format_args!("{}: {note}", styled(WARN, "note")));
+            printer::message(format_args!("{}: {note}", styled(WARN, "note")));
         }
     }
     let kinds = Kind::of_run(&loaded.settings);
@@ -44,7 +44,7 @@ pub(crate) async fn run(args: &UpArgs, loaded: &Loaded) -> Result<Answer, Failur
         () = services::a_signal() => return Ok(Answer::Fine),
     };
     let ran = run_services(args, loaded, &stack, &kinds, key).await;
-    printer::say(styled(DIM, "stopping the servers"));
+    printer::message(styled(DIM, "stopping the servers"));
     stack.stop().await;
     ran
 }
@@ -130,7 +130,7 @@ async fn run_services(
             return Ok(Answer::Fine);
         }
     }
-    printer::say(styled(DIM, "all services are running; press Ctrl-C to stop, data is kept"));
+    printer::message(styled(DIM, "all services are running; press Ctrl-C to stop, data is kept"));
     services.until_stopped().await?;
     Ok(Answer::Fine)
 }

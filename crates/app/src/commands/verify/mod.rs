@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::stage::Stage;
 use tidewheel_ops::text::thousands;
-use tidewheel_ops::verify::{self, Parked, Sample, Verified, VerifyPorts, VerifyRequest};
+use tidewheel_ops::verify::{self, ParkedDocument, Sample, Verified, VerifyPorts, VerifyRequest};
 use tidewheel_pipeline::audit::{AuditPorts, Difference, Kind, Range, Report};
 use tidewheel_stores::mongo::id_readings;
 
@@ -102,7 +102,7 @@ fn show(verified: &Verified) {
     let Verified { found, parked, partly } = verified;
     let rate = found.documents as f64 / found.seconds.max(1e-3);
     let scope = if *partly { "in the compared part of the documents" } else { "in all documents" };
-    printer::say(format_args!(
+    printer::message(format_args!(
         "{} and {} compared in {:.1} s ({} documents/s)",
         printer::counted(found.documents, "document"),
         printer::counted(found.points, "point"),
@@ -110,14 +110,14 @@ fn show(verified: &Verified) {
         thousands(rate.round() as u64)
     ));
     if found.foreign > 0 {
-        printer::say(styled(
+        printer::message(styled(
             DIM,
             format_args!("ignored {} of other writers", printer::counted(found.foreign, "point")),
         ));
     }
     if found.unsettled > 0 {
         let documents = printer::counted(found.unsettled, "document");
-        printer::say(styled(WARN, format_args!("failed to compare {documents}: changed during the comparison")));
+        printer::message(styled(WARN, format_args!("failed to compare {documents}: changed during the comparison")));
     }
     if found.drift() == 0 {
         printer::data(format_args!("{} the index matches MongoDB {scope}", styled(GOOD, "✔")));
@@ -134,22 +134,24 @@ fn show(verified: &Verified) {
         printer::data(styled(DIM, format_args!("… and {} more", found.drift() - SHOWN as u64)));
     }
     if !found.settled {
-        printer::say(styled(
+        printer::message(styled(
             WARN,
             "earlier changes did not arrive in time: the differences include changes in flight; run `tidewheel status` to see why",
         ));
     }
     match &found.repaired {
         None => {
-            printer::say("");
+            printer::message("");
             if !parked.is_empty() {
                 let documents = printer::counted(parked.len() as u64, "document");
-                printer::say(format_args!(
+                printer::message(format_args!(
                     "{documents} parked: fix the cause, then run `tidewheel dead-letters retry --all --yes`"
                 ));
             }
             if found.drift() > parked.len() as u64 {
-                printer::say("run `tidewheel verify --repair` to send differing documents through the pipeline again");
+                printer::message(
+                    "run `tidewheel verify --repair` to send differing documents through the pipeline again",
+                );
             }
         }
         Some(repaired) => {
@@ -171,7 +173,7 @@ fn show(verified: &Verified) {
     }
 }
 
-fn show_difference(difference: &Difference, parked: &[Parked]) {
+fn show_difference(difference: &Difference, parked: &[ParkedDocument]) {
     let Difference { kind, namespace, key, what } = difference;
     let reason = parked.iter().find(|parked| parked.namespace == *namespace && parked.key == *key);
     let reason = reason.map(|parked| styled(WARN, format_args!(" (parked: {})", parked.reason))).unwrap_or_default();

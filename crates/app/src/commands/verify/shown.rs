@@ -42,7 +42,7 @@ impl Shown {
                 let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
                 if printed.elapsed() >= LINE_EVERY {
                     *printed = Instant::now();
-                    printer::say(text);
+                    printer::message(text);
                 }
             }
         }

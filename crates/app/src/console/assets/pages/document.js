@@ -72,7 +72,7 @@ function one(doc) {
   const said = doc.verdict.text.replace(new RegExp(`^${word}: `, "i"), "");
   const summary = said.charAt(0).toUpperCase() + said.slice(1);
   const name = h("p", { class: "verdict-action mono" }, `${doc.namespace}  ${doc.key}`);
-  return h("article", { class: "trace" }, banner(tone, picture, word, summary, name), took(doc.hops),
+  return h("article", { class: "inspection" }, banner(tone, picture, word, summary, name), took(doc.hops),
     h("ol", { class: "hops" },
       hop("MongoDB", "database", ...source(doc.source)),
       hop("Stage 1", "stream", ...stage(doc.raw)),
