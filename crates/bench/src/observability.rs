@@ -1,15 +1,13 @@
-//! The cost of observability: the pipeline with all monitoring, against one built without metrics.
+//! The cost of observability: the pipeline with all monitoring, against one without metrics.
 //!
 //! ```text
-//! cargo build --release -p tidewheel -p tidewheel-bench --features tidewheel/unmeasured
-//! cp target/release/tidewheel target/release/tidewheel-unmeasured
 //! cargo build --release -p tidewheel -p tidewheel-bench
 //! target/release/tidewheel-bench observability
 //! ```
 //!
 //! The monitored side has an operations port on every service, scraped every few seconds, a console with an open event
-//! stream, which polls every second, and a monitor. All of that counts towards its CPU time. The unmonitored side is
-//! built without recorder and reporter and has none of these.
+//! stream, which polls every second, and a monitor. All of that counts towards its CPU time. The unmonitored side,
+//! `tidewheel-unmeasured`, has none of these, and neither recorder nor reporter.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -32,7 +30,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// Measures the cost of metrics, reports, the console and the monitor.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// A tidewheel binary built with the feature `unmeasured` [default: `tidewheel-unmeasured` in the same directory]
+    /// The tidewheel binary without measurements [default: `tidewheel-unmeasured` in the directory of the other one]
     #[arg(long, value_name = "PATH")]
     unmeasured: Option<PathBuf>,
     /// Documents per round; above 20,000 Qdrant builds its HNSW graph during some rounds
@@ -60,8 +58,7 @@ pub async fn run(stack: &Stack, binary: &Path, dir: &Path, arguments: &Arguments
     let unmeasured = arguments.unmeasured.clone().unwrap_or_else(|| binary.with_file_name("tidewheel-unmeasured"));
     if !unmeasured.is_file() {
         return Err(format!(
-            "missing {}; build it with: cargo build --release -p tidewheel -p tidewheel-bench --features \
-             tidewheel/unmeasured, and copy target/release/tidewheel there",
+            "missing {}; build it with: cargo build --release -p tidewheel-bench",
             unmeasured.display()
         )
         .into());

@@ -19,6 +19,7 @@ mod wait;
 
 use tidewheel_telemetry::logging;
 
+use crate::Measurements;
 use crate::cli::{Cli, Command};
 use crate::exit::{Answer, Failure};
 use crate::printer;
@@ -26,7 +27,7 @@ use crate::services::Kind;
 use crate::settings::{self, Loaded};
 
 /// Runs the command.
-pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
+pub(crate) fn run(cli: Cli, measurements: Measurements) -> Result<Answer, Failure> {
     let mut given = cli.settings.given(environment());
     if let Command::Up(args) = &cli.command {
         given.flags.extend(args.settings());
@@ -46,12 +47,12 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
         .map_err(|error| Failure::new(format!("failed to start the async runtime: {error}")))?;
     let answer = runtime.block_on(async {
         match cli.command {
-            Command::Up(args) => up::run(&args, &loaded).await,
-            Command::Run => run::run(&Kind::of_run(settings), settings).await,
-            Command::Producer => run::run(&[Kind::Producer], settings).await,
-            Command::Embedder => run::run(&[Kind::Embedder], settings).await,
-            Command::Processor => run::run(&[Kind::Processor], settings).await,
-            Command::Upserter => run::run(&[Kind::Upserter], settings).await,
+            Command::Up(args) => up::run(&args, &loaded, measurements).await,
+            Command::Run => run::run(&Kind::of_run(settings), settings, measurements).await,
+            Command::Producer => run::run(&[Kind::Producer], settings, measurements).await,
+            Command::Embedder => run::run(&[Kind::Embedder], settings, measurements).await,
+            Command::Processor => run::run(&[Kind::Processor], settings, measurements).await,
+            Command::Upserter => run::run(&[Kind::Upserter], settings, measurements).await,
             Command::Search(args) => search::run(&args, settings).await,
             Command::Status(args) => status::run(&args, settings).await,
             Command::Monitor(args) => monitor::run(&args, settings).await,

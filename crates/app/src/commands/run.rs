@@ -3,15 +3,16 @@
 use tidewheel_local::{Event, Report};
 use tracing::{debug, info, warn};
 
+use crate::Measurements;
 use crate::exit::{Answer, Failure};
 use crate::services::{Kind, Services};
 use crate::settings::Settings;
 
 /// Runs services until a signal, or until one of them fails permanently.
-pub(crate) async fn run(kinds: &[Kind], settings: &Settings) -> Result<Answer, Failure> {
+pub(crate) async fn run(kinds: &[Kind], settings: &Settings, measurements: Measurements) -> Result<Answer, Failure> {
     let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
     info!(version = env!("CARGO_PKG_VERSION"), services = names.join(" "), "starting");
-    Services::start(kinds, settings, logged()).await?.until_stopped().await?;
+    Services::start(kinds, settings, logged(), measurements).await?.until_stopped().await?;
     info!("stopped");
     Ok(Answer::Fine)
 }

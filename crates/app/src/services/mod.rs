@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, info, info_span, warn};
 
 use self::operations::Operations;
+use crate::Measurements;
 use crate::exit::Failure;
-use crate::overview::Looker;
 use crate::settings::{Listen, Settings};
 use crate::{compose, connect, console};
 
@@ -102,9 +102,14 @@ pub(crate) struct Bound {
 
 impl Services {
     /// Starts the services, and the operations server if enabled.
-    pub(crate) async fn start(kinds: &[Kind], settings: &Settings, fetch: Fetch) -> Result<Self, Failure> {
+    pub(crate) async fn start(
+        kinds: &[Kind],
+        settings: &Settings,
+        fetch: Fetch,
+        measurements: Measurements,
+    ) -> Result<Self, Failure> {
         let shutdown = CancellationToken::new();
-        let metrics = Metrics::install(!cfg!(feature = "unmeasured"))?;
+        let metrics = Metrics::install(measurements == Measurements::On)?;
         let process = process_name();
         // The embedder processes texts, not changes, and emits no spans.
         let traced = settings.traces.as_ref().filter(|_| kinds.iter().any(|kind| *kind != Kind::Embedder));
@@ -130,7 +135,7 @@ impl Services {
             redis: connect::redis(settings)?,
             reporter: metrics.reporter(),
         };
-        if !cfg!(feature = "unmeasured") {
+        if measurements == Measurements::On {
             services.tasks.spawn(publisher.run(shutdown.clone()));
         }
         // Single services leave the console to `tidewheel console`, since many may run with the same settings.
@@ -139,7 +144,7 @@ impl Services {
         if let Some(listener) = operations {
             let operations = Operations {
                 services: ready,
-                looker: Looker::new(settings).within(operations::SCRAPE),
+                looker: compose::looker(settings).within(operations::SCRAPE),
                 metrics: metrics.clone(),
                 waiter: compose::waiter(settings)?,
                 console: console.as_ref().and_then(console::url),

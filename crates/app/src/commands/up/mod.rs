@@ -15,6 +15,7 @@ use tidewheel_local::provision::Provisioner;
 use tidewheel_local::stack::{ApiKey, QdrantSource, Stack, StackError, StackOptions};
 use tokio::net::TcpListener;
 
+use crate::Measurements;
 use crate::cli::UpArgs;
 use crate::console;
 use crate::exit::{Answer, Failure};
@@ -27,7 +28,7 @@ use crate::settings::{Listen, Loaded, Settings};
 const DATABASE: &str = "demo";
 
 /// Runs until a signal, or with `--exit` until the demo is done.
-pub(crate) async fn run(args: &UpArgs, loaded: &Loaded) -> Result<Answer, Failure> {
+pub(crate) async fn run(args: &UpArgs, loaded: &Loaded, measurements: Measurements) -> Result<Answer, Failure> {
     let data = local_data::directory(loaded.settings.local.data.as_deref())?;
     printer::message(styled(DIM, format_args!("data: {}", data.display())));
     for (key, server) in [("mongodb.uri", "MongoDB"), ("redis.url", "Redis")] {
@@ -43,7 +44,7 @@ pub(crate) async fn run(args: &UpArgs, loaded: &Loaded) -> Result<Answer, Failur
         started = start_stack(&data, loaded, key.clone()) => started?,
         () = services::a_signal() => return Ok(Answer::Fine),
     };
-    let ran = run_services(args, loaded, &stack, &kinds, key).await;
+    let ran = run_services(args, loaded, &stack, &kinds, key, measurements).await;
     printer::message(styled(DIM, "stopping the servers"));
     stack.stop().await;
     ran
@@ -95,6 +96,7 @@ async fn run_services(
     stack: &Stack,
     kinds: &[Kind],
     key: Option<ApiKey>,
+    measurements: Measurements,
 ) -> Result<Answer, Failure> {
     let mut settings = loaded.with(&stack_settings(loaded, stack, key.as_ref()))?.settings;
     if settings.console.listen == Listen::Default && TcpListener::bind(console::USUAL).await.is_err() {
@@ -108,7 +110,7 @@ async fn run_services(
     };
     let key_file = key_file.transpose()?;
     let key_file = key_file.as_deref();
-    let mut services = Services::start(kinds, &settings, tidewheel_local::silent()).await?;
+    let mut services = Services::start(kinds, &settings, tidewheel_local::silent(), measurements).await?;
     let bound = services.bound;
     next::addresses(&settings, stack, bound, key_file);
     if !args.demo {
