@@ -11,6 +11,7 @@ use tidewheel_core::ports::{
     StageInspector, StreamLog,
 };
 use tidewheel_core::stage::Stage;
+use tidewheel_pipeline::NO_PRODUCER;
 
 use crate::text::thousands;
 use crate::times;
@@ -174,7 +175,7 @@ pub fn plan(request: &ReplayRequest, facts: &ReplayFacts) -> Result<ReplayPlan, 
     }
     if facts.checkpoint.is_none() && request.from == Origin::Source {
         return Err(Rejection::new(
-            "nothing to replay: no producer has run on this Redis yet",
+            format!("nothing to replay: {NO_PRODUCER}"),
             "run `tidewheel run`: its first start takes an initial snapshot",
         ));
     }

@@ -10,6 +10,7 @@ use tidewheel_core::ports::{
 };
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
+use tidewheel_pipeline::NO_PRODUCER;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -134,7 +135,7 @@ impl Waiter {
     /// Explains a timeout.
     async fn why(&self, until: ClusterTime) -> PortResult<String> {
         let Some(checkpoint) = self.ports.journal.load().await? else {
-            return Ok("no producer has run on this Redis yet".into());
+            return Ok(NO_PRODUCER.into());
         };
         if self.ports.stages.leader().await?.is_none() {
             return Ok("no producer is running".into());
@@ -254,7 +255,7 @@ mod tests {
         let waited = waiter(&streams, &source).wait(cluster(2), TIMEOUT).await.unwrap();
         assert_eq!(waited.why.as_deref(), Some("no producer is running"));
         let waited = waiter(&FakeStreams::new(), &source).wait(Since::Now, TIMEOUT).await.unwrap();
-        assert_eq!(waited.why.as_deref(), Some("no producer has run on this Redis yet"));
+        assert_eq!(waited.why.as_deref(), Some(NO_PRODUCER));
         assert!(!waited.searchable);
     }
 

@@ -21,3 +21,6 @@ pub mod retry;
 pub mod service;
 mod spans;
 pub mod upserter;
+
+/// Why an operation that needs a checkpoint cannot start.
+pub const NO_PRODUCER: &str = "no producer has run on this Redis yet";

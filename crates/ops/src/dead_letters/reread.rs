@@ -10,6 +10,7 @@ use tidewheel_core::ports::{DeadLetters, EntryId, Journal, PortResult, Registry,
 use tidewheel_core::stage::Stage;
 use tidewheel_core::time::now_ms;
 use tidewheel_core::version::Version;
+use tidewheel_pipeline::NO_PRODUCER;
 
 use super::{LetterView, Outcome, RecordView, put_back};
 
@@ -53,7 +54,7 @@ pub async fn retry(
 async fn reread(ports: &RetryPorts<'_>, source: &dyn Source, chosen: &[LetterView]) -> PortResult<Outcome> {
     let mut outcome = Outcome::default();
     let checkpoint = ports.journal.load().await?.ok_or_else(|| {
-        PortError::fatal("nothing to retry: no producer has run on this Redis yet")
+        PortError::fatal(format!("nothing to retry: {NO_PRODUCER}"))
             .with_hint("run `tidewheel run`: its first start takes an initial snapshot")
     })?;
     let most = ports.journal.most_bytes().await?.unwrap_or(usize::MAX);

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::judge::{Seen, Target};
 use super::run::{BATCH, Confirmed, Run, Sides, difference, stuck};
 use super::{Repaired, look};
+use crate::NO_PRODUCER;
 use crate::backpressure::{BESIDE_LIVE_CHANGES, PAUSE};
 
 impl Run<'_> {
@@ -19,7 +20,7 @@ impl Run<'_> {
     pub(super) async fn repair(&self, confirmed: &[Confirmed]) -> PortResult<()> {
         let Some(stream_log) = &self.ports.repair else { return Ok(()) };
         let checkpoint = self.ports.journal.load().await?.ok_or_else(|| {
-            PortError::fatal("nothing to repair: no producer has run on this Redis yet")
+            PortError::fatal(format!("nothing to repair: {NO_PRODUCER}"))
                 .with_hint("start `tidewheel run`: its initial snapshot indexes all documents")
         })?;
         // After every change found: it wins over everything that they left in the index.
