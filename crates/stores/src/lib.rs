@@ -1,4 +1,4 @@
-//! tidewheel stores.
+//! Adapters of the ports for MongoDB, Redis and Qdrant.
 
 pub mod mongo;
 pub mod qdrant;

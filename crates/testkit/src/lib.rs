@@ -1,4 +1,4 @@
-//! tidewheel testkit.
+//! Fakes of the servers, contract tests of the ports, the oracle, a fault proxy and the chaos soak; for tests only.
 
 pub mod certificates;
 pub mod contracts;
