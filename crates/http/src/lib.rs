@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, ClientBuilder, Identity, StatusCode, Url};
-use tidewheel_core::address;
+use tidewheel_core::address::{self, HTTP};
 use tidewheel_core::error::{PortError, with_causes};
 use tidewheel_core::tls::Pem;
 
@@ -49,16 +49,19 @@ fn is_loopback(address: &str) -> bool {
     }
 }
 
+/// A redirect target that is not a URL.
+const UNNAMED: &str = "an unnamed address";
+
 /// Returns the redirect target with secrets redacted; `None` if the response is not a redirect.
 pub fn redirect(asked: &Url, status: StatusCode, headers: &HeaderMap) -> Option<String> {
     let target = target(asked, status, headers)?;
-    Some(target.map_or_else(|| "an unnamed address".to_owned(), |target| address::shown(target.as_str())))
+    Some(target.map_or_else(|| UNNAMED.to_owned(), |target| address::shown(target.as_str(), &[HTTP])))
 }
 
 /// Returns only the origin of the redirect target, for URLs whose path may be secret.
 pub fn redirect_host(asked: &Url, status: StatusCode, headers: &HeaderMap) -> Option<String> {
     let target = target(asked, status, headers)?;
-    Some(target.map_or_else(|| "an unnamed address".to_owned(), |target| address::origin(target.as_str())))
+    Some(target.map_or_else(|| UNNAMED.to_owned(), |target| address::origin(target.as_str(), &[HTTP])))
 }
 
 fn target(asked: &Url, status: StatusCode, headers: &HeaderMap) -> Option<Option<Url>> {

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use tidewheel_core::address;
 use tidewheel_core::error::{Cause, PortError};
 use tidewheel_core::ports::{Ownable as _, PortResult, Purpose, Registry as _};
 use tidewheel_ops::within;
@@ -13,7 +12,7 @@ use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, WARN, styled};
 use crate::services;
-use crate::settings::Settings;
+use crate::settings::{Settings, address};
 
 /// Maximum time for a server to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);

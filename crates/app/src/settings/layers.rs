@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tidewheel_core::address;
 use toml::de::{DeTable, DeValue};
 
+use super::address;
 use super::error::Problem;
 use super::keys::{self, KEYS, Key};
 use super::origin::Origin;

@@ -5,6 +5,7 @@
 //!
 //! [`layers`] holds the given values, [`resolved`] the typed settings. [`resolve`] converts one to the other.
 
+pub(crate) mod address;
 mod error;
 mod keys;
 mod layers;

@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use tidewheel_core::address;
 use tidewheel_core::secret::Secret;
 use tidewheel_telemetry::logging;
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
-use super::units;
+use super::{address, units};
 
 /// The kind of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,7 @@
 
 use std::fmt;
 
-use tidewheel_core::address;
-
+use super::address;
 use super::keys;
 use super::layers::{Given, Layers};
 use super::origin::Origin;

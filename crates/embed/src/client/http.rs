@@ -46,7 +46,7 @@ pub(super) fn parse(url: &str) -> Result<Url, PortError> {
 }
 
 fn invalid(url: &str, cause: &str) -> PortError {
-    PortError::fatal(format!("invalid embedding.url {:?}: {cause}", address::shown(url)))
+    PortError::fatal(format!("invalid embedding.url {:?}: {cause}", address::shown(url, &[address::HTTP])))
 }
 
 /// A response of any status.
@@ -104,7 +104,7 @@ pub(super) fn invalid_response(url: &Url, cause: impl std::fmt::Display) -> Port
 
 /// Returns the address with secrets redacted.
 pub(super) fn shown(url: &Url) -> String {
-    address::shown(url.as_str())
+    address::shown(url.as_str(), &[address::HTTP])
 }
 
 /// Returns the cause for error metrics.

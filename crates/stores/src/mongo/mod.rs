@@ -50,6 +50,7 @@ pub use reading::id_readings;
 use reduced::FailedReads;
 use selection::Selection;
 use server::{Kind, Server};
+pub use uri::ADDRESSES;
 
 /// Server selection timeout, unless set in the URI. The driver's 30 s would hide an outage from the console for as
 /// long.
@@ -87,7 +88,7 @@ impl MongoSource {
         let uri = options.uri;
         let failed = |error: mongodb::error::Error| {
             let mut error = failure::port_error("parse mongodb.uri", &error);
-            error.message = address::scrubbed(&error.message, uri.reveal());
+            error.message = address::scrubbed(&error.message, uri.reveal(), crate::ADDRESSES);
             error
         };
         let (address, ignored) = uri::without_ignored(uri.reveal());

@@ -1,4 +1,51 @@
-//! Unsupported options of the URI.
+//! Options of the URI: those that may be shown, and unsupported ones.
+
+use tidewheel_core::address::{Allowed, Values};
+
+/// MongoDB's connection strings.
+pub const ADDRESSES: Allowed =
+    Allowed { schemes: &["mongodb", "mongodb+srv"], options: &OPTIONS, values: Values::Words };
+
+/// Options whose values are not secret, in lower case.
+const OPTIONS: [&str; 37] = [
+    "appname",
+    "authmechanism",
+    "authsource",
+    "compressors",
+    "connecttimeoutms",
+    "directconnection",
+    "heartbeatfrequencyms",
+    "journal",
+    "loadbalanced",
+    "localthresholdms",
+    "maxconnecting",
+    "maxidletimems",
+    "maxpoolsize",
+    "maxstalenessseconds",
+    "minpoolsize",
+    "readconcernlevel",
+    "readpreference",
+    "readpreferencetags",
+    "replicaset",
+    "retryreads",
+    "retrywrites",
+    "servermonitoringmode",
+    "serverselectiontimeoutms",
+    "sockettimeoutms",
+    "srvmaxhosts",
+    "srvservicename",
+    "ssl",
+    "timeoutms",
+    "tls",
+    "tlsallowinvalidcertificates",
+    "tlsallowinvalidhostnames",
+    "tlsinsecure",
+    "uuidrepresentation",
+    "w",
+    "waitqueuetimeoutms",
+    "wtimeoutms",
+    "zlibcompressionlevel",
+];
 
 /// Options that MongoDB drivers define, but this one rejects or ignores. They tune the connection; results do not
 /// depend on them.

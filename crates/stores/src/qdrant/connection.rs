@@ -99,7 +99,7 @@ pub(super) fn address(url: &str) -> Result<Uri, PortError> {
         );
     }
     let invalid = |cause: &str| {
-        let (shown, cause) = (address::shown(url), address::scrubbed(cause, url));
+        let (shown, cause) = (address::shown(url, crate::ADDRESSES), address::scrubbed(cause, url, crate::ADDRESSES));
         PortError::fatal(format!("invalid qdrant.url {shown:?}: {cause}"))
             .with_hint("set qdrant.url to http://host:6334 or https://host:6334")
     };
@@ -112,7 +112,7 @@ pub(super) fn address(url: &str) -> Result<Uri, PortError> {
         return Err(invalid("a gRPC address has no path or query; set an API key in qdrant.api_key"));
     }
     // An invalid port or a fragment: the client would drop it, and messages would repeat it.
-    if address::holds_secret(&with_scheme) {
+    if address::holds_secret(&with_scheme, crate::ADDRESSES) {
         return Err(invalid("expected only a host and a port"));
     }
     let port = uri.port_u16().unwrap_or(GRPC_PORT);

@@ -47,7 +47,7 @@ fn status(status: StatusCode, headers: &HeaderMap) -> Option<Status> {
     }
     let location = headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
     let target = match location {
-        Some(location) if location.contains("://") => address::shown(location),
+        Some(location) if location.contains("://") => address::shown(location, crate::ADDRESSES),
         Some(_) => "another path of the same server".to_owned(),
         None => "an unspecified address".to_owned(),
     };

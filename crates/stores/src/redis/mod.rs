@@ -35,6 +35,7 @@ mod sizes;
 mod status;
 mod stream_log;
 mod tombstones;
+mod url;
 pub mod wire;
 
 use std::collections::HashMap;
@@ -55,6 +56,7 @@ pub use inspect::RedisFacts;
 pub use queue::RedisQueue;
 pub use services::Published;
 pub use stream_log::RedisStreamLog;
+pub use url::ADDRESSES;
 
 use error::{message, port_error};
 use link::Link;
@@ -106,14 +108,14 @@ impl RedisStore {
     /// Prepares a client without connecting. Fails as fatal if the options are invalid.
     pub fn open(options: &RedisOptions) -> PortResult<Self> {
         let url = options.url.reveal();
-        if address::is_ambiguous(url) {
-            let shown = address::shown(url);
+        if address::is_ambiguous(url, crate::ADDRESSES) {
+            let shown = address::shown(url, crate::ADDRESSES);
             return Err(PortError::fatal(format!("invalid redis.url {shown:?}: ambiguous"))
                 .with_hint("percent-encode the user and password: %3F for ?, %23 for #, %2F for / and %40 for @"));
         }
         let info = url.into_connection_info().map_err(|error| {
-            let mut error = port_error("read redis.url", &address::shown(url), &error);
-            error.message = address::scrubbed(&error.message, url);
+            let mut error = port_error("read redis.url", &address::shown(url, crate::ADDRESSES), &error);
+            error.message = address::scrubbed(&error.message, url, crate::ADDRESSES);
             error
         })?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);

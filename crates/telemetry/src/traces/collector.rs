@@ -55,7 +55,7 @@ impl Collector {
 
     /// Returns the URL without credentials.
     pub(super) fn shown(&self) -> String {
-        address::shown(self.url.as_str())
+        address::shown(self.url.as_str(), &[address::HTTP])
     }
 
     /// Sends one request.

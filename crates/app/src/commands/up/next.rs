@@ -1,7 +1,6 @@
 //! Prints the addresses of the stack and the next commands.
 
 use std::path::Path;
-use tidewheel_core::address;
 
 use tidewheel_local::stack::{ApiKey, Stack};
 
@@ -9,7 +8,7 @@ use crate::connect;
 use crate::local_data;
 use crate::printer::{self, DIM, STRONG, styled};
 use crate::services::Bound;
-use crate::settings::{Settings, reachable};
+use crate::settings::{Settings, address, reachable};
 
 /// Prints the addresses.
 pub(super) fn addresses(settings: &Settings, stack: &Stack, bound: Bound, key_file: Option<&Path>) {
