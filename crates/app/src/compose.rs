@@ -1,8 +1,11 @@
 //! Builds the use cases of `tidewheel-ops` from the settings.
 
+mod replay;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tidewheel_core::address;
 use tidewheel_core::change::Change;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
@@ -12,14 +15,20 @@ use tidewheel_core::version::ClusterTime;
 use tidewheel_ops::dead_letters::{self, LetterView, Outcome, RetryPorts};
 use tidewheel_ops::inspect::report::Inspection;
 use tidewheel_ops::inspect::{self, InspectPorts, Question};
+use tidewheel_ops::overview::{EmbedderClient, IndexPorts, Looker, OverviewPorts, QueuePorts, ServerNames, TIMEOUT};
+use tidewheel_ops::search::SearchPorts;
+use tidewheel_ops::verify::VerifyPorts;
 use tidewheel_ops::wait::{WaitPorts, Waiter};
+use tidewheel_pipeline::audit::AuditPorts;
 use tidewheel_stores::mongo::{MongoOptions, MongoSource, id_readings};
 use tidewheel_stores::redis::RedisStore;
 use tokio::sync::OnceCell;
 
 use crate::connect;
 use crate::exit::Failure;
-use crate::settings::Settings;
+use crate::settings::{Provider, Settings};
+
+pub(crate) use self::replay::Replay;
 
 /// The source, connected on first use.
 struct LazySource {
@@ -55,6 +64,65 @@ impl SourceInspector for LazySource {
     async fn passed_over(&self) -> PortResult<Vec<String>> {
         self.connected().await?.passed_over().await
     }
+}
+
+/// Overviews of all servers. Connects on first use. Must be called within a Tokio runtime.
+pub(crate) fn looker(settings: &Settings) -> Looker {
+    let queue = connect::redis(settings).map(|redis| {
+        let redis = Arc::new(redis);
+        QueuePorts {
+            registry: redis.clone(),
+            stages: redis.clone(),
+            server: redis.clone(),
+            journal: redis.clone(),
+            reports: redis,
+        }
+    });
+    let index = connect::index(settings).map(|index| {
+        let index = Arc::new(index);
+        IndexPorts { reader: index.clone(), inspector: index }
+    });
+    let source = || Arc::new(LazySource::new(settings, "the overview")) as Arc<dyn SourceInspector>;
+    let source = settings.mongodb.database.is_some().then(source);
+    let embedder: EmbedderClient = match &settings.embedding.provider {
+        Provider::Tidewheel { .. } => {
+            let settings = settings.clone();
+            Box::new(move || connect::embedder(&settings, Some(TIMEOUT)))
+        }
+        // Every request to other providers costs money.
+        Provider::Remote { .. } => {
+            let client = connect::embedder(settings, Some(TIMEOUT));
+            Box::new(move || client.clone())
+        }
+    };
+    let names = ServerNames {
+        database: settings.mongodb.database.clone(),
+        index_url: address::shown(settings.qdrant.url.reveal()),
+        embedder_url: address::shown(connect::embedder_url(settings)),
+    };
+    Looker::new(OverviewPorts { queue, source, index, embedder }, names, settings.monitor.thresholds.clone())
+}
+
+/// Semantic search. Connects on first use.
+pub(crate) fn search(settings: &Settings) -> Result<SearchPorts, Failure> {
+    let embedder = connect::embedder(settings, None)?;
+    Ok(SearchPorts { embedder, index: Arc::new(connect::index(settings)?) })
+}
+
+/// The source, to plan a comparison of it with the index, and the ports of that comparison. Repairs only with `repair`.
+pub(crate) async fn verify(
+    settings: &Settings,
+    redis: &RedisStore,
+    repair: bool,
+) -> Result<(Arc<MongoSource>, VerifyPorts), Failure> {
+    let source = Arc::new(connect::source(connect::mongo_options(settings, "verify")?).await?);
+    let audit = AuditPorts {
+        source: source.clone(),
+        index: Arc::new(connect::index(settings)?),
+        journal: Arc::new(redis.clone()),
+        repair: repair.then(|| Arc::new(redis.stream_log(Stage::Raw)) as _),
+    };
+    Ok((source, VerifyPorts { audit, finder: Arc::new(redis.clone()) }))
 }
 
 /// The wait for read-your-writes consistency. Connects on first use.

@@ -1,6 +1,7 @@
 //! Phrases that several messages share.
 
-use crate::overview::rates::FAR_SECONDS;
+/// Extrapolations are capped at 30 days.
+pub const FAR_SECONDS: u64 = 30 * 86_400;
 
 /// Formats the collections of which none is selected, naming the first few.
 pub fn none_of(collections: &[String]) -> String {

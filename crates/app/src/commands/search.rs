@@ -7,7 +7,7 @@ use tidewheel_ops::search::{self, Found};
 use tidewheel_telemetry::escape;
 
 use crate::cli::{Output, SearchArgs};
-use crate::connect;
+use crate::compose;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, DIM, GOOD, STRONG, styled};
 use crate::settings::Settings;
@@ -20,9 +20,7 @@ const SNIPPET_LINES: usize = 3;
 pub(crate) async fn run(args: &SearchArgs, settings: &Settings) -> Result<Answer, Failure> {
     let filter = args.filter.as_deref().map(parse_filter).transpose()?;
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-    let embedder = connect::embedder(settings, None)?;
-    let index = connect::index(settings)?;
-    let found = search::find(&*embedder, &index, &args.text, limit, filter.as_ref()).await?;
+    let found = search::find(&compose::search(settings)?, &args.text, limit, filter.as_ref()).await?;
     match args.output.output {
         Output::Json => printer::json(&found),
         Output::Text if found.is_empty() => printer::message("no documents found"),

@@ -14,12 +14,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tidewheel_core::error::no_answer_within;
 use tidewheel_core::filter::Filter as PointFilter;
-use tidewheel_core::ports::Embedder;
 use tidewheel_core::stage::Stage;
 use tidewheel_ops::dead_letters::{self as letters, Filter, LetterView, Listing, Outcome};
 use tidewheel_ops::inspect::report::Inspection;
-use tidewheel_ops::search::{self, Found};
-use tidewheel_stores::qdrant::QdrantIndex;
+use tidewheel_ops::search::{self, Found, SearchPorts};
 use tidewheel_stores::redis::RedisStore;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -57,8 +55,7 @@ pub(super) struct Shared {
     guard: Arc<Guard>,
     settings: Settings,
     redis: RedisStore,
-    index: QdrantIndex,
-    embedder: Arc<dyn Embedder>,
+    search: SearchPorts,
     watch: Watch,
     queries: Semaphore,
 }
@@ -67,8 +64,7 @@ impl Shared {
     pub(super) fn new(settings: Settings, guard: Arc<Guard>, watch: Watch) -> Result<Self, Failure> {
         Ok(Self {
             redis: connect::redis(&settings)?,
-            index: connect::index(&settings)?,
-            embedder: connect::embedder(&settings, None)?,
+            search: compose::search(&settings)?,
             queries: Semaphore::new(MAX_QUERIES),
             guard,
             settings,
@@ -313,7 +309,7 @@ pub(super) async fn search(State(shared): Own, Body(request): Body<SearchRequest
     let found = async {
         // Any error of a search is a bad gateway.
         let filter = request.filter.as_ref().map(PointFilter::parse).transpose().map_err(Failure::from)?;
-        let found = search::find(&*shared.embedder, &shared.index, &request.text, limit, filter.as_ref());
+        let found = search::find(&shared.search, &request.text, limit, filter.as_ref());
         found.await.map_err(Failure::from)
     };
     with_timeout(found).await

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidewheel_ops::overview::Looker;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::history::{History, IDLE_INTERVAL, SERIES};
-use crate::overview::Looker;
+use crate::compose;
 use crate::settings::Settings;
 
 /// Sampling interval with viewers.
@@ -34,7 +35,7 @@ impl Watch {
         let inner =
             Inner { history: Mutex::default(), last, viewers: AtomicUsize::new(0), viewer_joined: Notify::new() };
         let watch = Self(Arc::new(inner));
-        let (sampler, looker) = (watch.clone(), Looker::new(settings));
+        let (sampler, looker) = (watch.clone(), compose::looker(settings));
         tokio::spawn(async move {
             tokio::select! {
                 () = sampler.sample(&looker, &sender) => {}

@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 
 use tidewheel_ops::Probe;
-use tidewheel_ops::overview::rates::FAR_SECONDS;
 use tidewheel_ops::overview::{Collection, Embedder, Overview, Severity, Source, StageOverview, SyncState as State};
-use tidewheel_ops::text::{duration, estimate, thousands};
+use tidewheel_ops::text::{FAR_SECONDS, duration, estimate, thousands};
 
 use crate::printer::{BAD, DIM, GOOD, STRONG, WARN, styled};
 

@@ -12,6 +12,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde_json::{Map, Value, json};
+use tidewheel_ops::overview::Looker;
 use tidewheel_ops::wait::Waiter;
 use tidewheel_serving::{Access, Gate, Guard, Routes, Server};
 use tidewheel_telemetry::recorder::Metrics;
@@ -20,7 +21,7 @@ use tracing::info;
 
 use super::{Ready, searchable};
 use crate::exit::Failure;
-use crate::overview::{Looker, gauges};
+use crate::overview::gauges;
 use crate::serving::{self, Need, Surface};
 use crate::settings::Serving;
 

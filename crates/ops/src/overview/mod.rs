@@ -1,10 +1,17 @@
 //! The overview: sync state, bottleneck, cause, ETA and remedy in one value.
 //!
 //! `status`, `monitor` and the console show the same [`Overview`]. An unreachable server is reported as unknown, never as zero.
-//! Problems and verdict are derived from the numbers alone.
+//! Services publish their own status in Redis every few seconds. Problems and verdict are derived from the numbers alone.
+//!
+//! ```text
+//!  Redis, MongoDB, Qdrant, embedder ──Looker::look──▶ Overview ──Overview::judged──▶ with problems and verdict
+//!                                      rates over the last ten seconds
+//! ```
 
+mod figures;
+mod look;
 mod problems;
-pub mod rates;
+mod rates;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 #[cfg(test)]
@@ -17,6 +24,7 @@ use tidewheel_core::ports::StageStatus;
 
 use crate::Probe;
 
+pub use self::look::{EmbedderClient, IndexPorts, Looker, OverviewPorts, QueuePorts, ServerNames, TIMEOUT};
 pub use self::problems::{CODES, Problem, Severity};
 pub use self::thresholds::Thresholds;
 pub use self::verdict::{SyncState, SyncVerdict};

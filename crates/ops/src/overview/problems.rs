@@ -3,9 +3,8 @@
 use serde::Serialize;
 use tidewheel_core::stage::Stage;
 
-use super::rates::FAR_SECONDS;
 use super::{Overview, Probe, StageOverview, Thresholds};
-use crate::text::{documents, duration, entries, none_of, outlook, thousands};
+use crate::text::{FAR_SECONDS, documents, duration, entries, none_of, outlook, thousands};
 
 /// Severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::text::FAR_SECONDS;
+
 /// Window of a rate: long enough to hide one-second jitter, short enough to show a change.
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -46,9 +48,6 @@ impl Stall {
         }
     }
 }
-
-/// Extrapolations are capped at 30 days.
-pub const FAR_SECONDS: u64 = 30 * 86_400;
 
 /// From a window shorter than an hour, nothing beyond a day is extrapolated.
 const SHORT_SECONDS: u64 = 3_600;

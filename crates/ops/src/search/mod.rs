@@ -2,6 +2,8 @@
 
 mod nearest;
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tidewheel_core::filter::Filter;
@@ -9,6 +11,15 @@ use tidewheel_core::payload::RESERVED;
 use tidewheel_core::ports::{Embedder, PortResult, Purpose, Searcher};
 
 use self::nearest::{Nearest, Payloads};
+
+/// The ports of a search.
+#[derive(Clone)]
+pub struct SearchPorts {
+    /// The embedder of the text.
+    pub embedder: Arc<dyn Embedder>,
+    /// The index.
+    pub index: Arc<dyn Searcher>,
+}
 
 /// A search result: a document with its best chunk.
 #[derive(Debug, Serialize)]
@@ -33,14 +44,9 @@ pub struct Found {
 ///
 /// # Errors
 /// If the embedder or the index fails, or the index rejects the filter.
-pub async fn find(
-    embedder: &dyn Embedder,
-    index: &dyn Searcher,
-    text: &str,
-    limit: usize,
-    filter: Option<&Filter>,
-) -> PortResult<Vec<Found>> {
-    let vectors = embedder.embed(&[text.to_owned()], Purpose::Query).await?;
+pub async fn find(ports: &SearchPorts, text: &str, limit: usize, filter: Option<&Filter>) -> PortResult<Vec<Found>> {
+    let index = &*ports.index;
+    let vectors = ports.embedder.embed(&[text.to_owned()], Purpose::Query).await?;
     let nearest = nearest::documents(index, vectors.into_values(), limit, filter).await?;
     let mut payloads = nearest::payloads(index, &nearest).await?;
     Ok(nearest.iter().map(|nearest| found(nearest, &mut payloads)).collect())
@@ -82,32 +88,33 @@ mod tests {
     /// Dimension of the sample documents.
     const DIMENSION: usize = 4;
 
-    async fn servers() -> (FakeEmbedder, FakeIndex) {
+    async fn servers() -> (FakeEmbedder, FakeIndex, SearchPorts) {
         let (embedder, index) = (FakeEmbedder::new(DIMENSION), FakeIndex::new());
         index.prepare(DIMENSION).await.unwrap();
         for (key, text) in [("1", "parcel"), ("2", "invoice")] {
             let document = document(&Namespace::new("shop", "tickets"), key, Version::default(), &[text]);
             let _ = index.upsert(&[&document]).await.unwrap();
         }
-        (embedder, index)
+        let ports = SearchPorts { embedder: Arc::new(embedder.clone()), index: Arc::new(index.clone()) };
+        (embedder, index, ports)
     }
 
     #[tokio::test]
     async fn nearest_document_comes_first_with_its_fields_and_text() {
-        let (embedder, index) = servers().await;
-        let found = find(&embedder, &index, "parcel", 2, None).await.unwrap();
+        let (_, _, ports) = servers().await;
+        let found = find(&ports, "parcel", 2, None).await.unwrap();
         assert_eq!((found.len(), &found[0].key, &found[0].chunk), (2, &"1".into(), &0.into()));
         assert_eq!((found[0].text.as_str(), &found[0].document["_id"]), ("parcel", &"1".into()));
         assert!(!found[0].document.contains_key(RESERVED), "{:?}", found[0].document);
-        assert_eq!(find(&embedder, &index, "parcel", 1, None).await.unwrap().len(), 1);
+        assert_eq!(find(&ports, "parcel", 1, None).await.unwrap().len(), 1);
     }
 
     #[tokio::test]
     async fn unreachable_server_fails_the_search() {
-        let (embedder, index) = servers().await;
+        let (embedder, index, ports) = servers().await;
         index.faults().once("search", Fault::unreachable());
-        assert!(find(&embedder, &index, "parcel", 2, None).await.is_err());
+        assert!(find(&ports, "parcel", 2, None).await.is_err());
         embedder.faults().once("embed", Fault::unreachable());
-        assert!(find(&embedder, &index, "parcel", 2, None).await.is_err());
+        assert!(find(&ports, "parcel", 2, None).await.is_err());
     }
 }

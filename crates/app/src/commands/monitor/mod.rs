@@ -11,13 +11,13 @@ use std::time::Duration;
 use serde::Serialize;
 use tidewheel_core::time::Civil;
 use tidewheel_ops::Probe;
-use tidewheel_ops::overview::{Overview, Problem, Severity, StageOverview, SyncState, SyncVerdict};
+use tidewheel_ops::overview::{Looker, Overview, Problem, Severity, StageOverview, SyncState, SyncVerdict};
 use tidewheel_ops::text::{estimate, thousands};
 
 use crate::cli::{MonitorArgs, Output};
 use crate::commands::status::with_rates;
+use crate::compose;
 use crate::exit::{Answer, Failure};
-use crate::overview::Looker;
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
 use crate::settings::Settings;
 use changes::{Changes, Known};
@@ -48,7 +48,7 @@ struct StageLine<'a> {
 
 /// Observes once, or until a signal.
 pub(crate) async fn run(args: &MonitorArgs, settings: &Settings) -> Result<Answer, Failure> {
-    let looker = Looker::new(settings);
+    let looker = compose::looker(settings);
     let mut known = Known::default();
     if args.once {
         let overview = with_rates(&looker).await;

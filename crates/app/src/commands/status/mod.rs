@@ -4,11 +4,12 @@ mod watch;
 
 use std::time::Duration;
 
-use tidewheel_ops::overview::Overview;
+use tidewheel_ops::overview::{Looker, Overview};
 
 use crate::cli::{Output, StatusArgs};
+use crate::compose;
 use crate::exit::{Answer, Failure};
-use crate::overview::{Looker, text};
+use crate::overview::text;
 use crate::printer;
 use crate::settings::Settings;
 
@@ -17,7 +18,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Prints the status once, or continuously.
 pub(crate) async fn run(args: &StatusArgs, settings: &Settings) -> Result<Answer, Failure> {
-    let looker = Looker::new(settings);
+    let looker = compose::looker(settings);
     if !args.watch {
         let overview = with_rates(&looker).await;
         match args.output.output {

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use tidewheel_ops::overview::Overview;
+use tidewheel_ops::overview::{Looker, Overview};
 use tokio::sync::mpsc;
 
 use super::AGAIN;
 use crate::exit::{Answer, Failure};
-use crate::overview::{History, Looker, Paint, draw};
+use crate::overview::{History, Paint, draw};
 
 /// Polling interval of the keyboard.
 const KEYS: Duration = Duration::from_millis(50);

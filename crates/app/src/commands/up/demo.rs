@@ -10,10 +10,10 @@ use tidewheel_core::ports::IndexReader as _;
 
 use super::tickets::{QUESTION, tickets};
 use crate::commands::search;
-use crate::connect;
 use crate::exit::Failure;
 use crate::printer::{self, DIM, STRONG, styled};
 use crate::settings::Settings;
+use crate::{compose, connect};
 
 /// Collection of the tickets, unless the settings select one.
 const COLLECTION: &str = "tickets";
@@ -44,10 +44,9 @@ pub(super) async fn run(settings: &Settings) -> Result<(), Failure> {
     let arrived = if new > 0 { "embedded them and wrote them to Qdrant" } else { "found them in Qdrant" };
     step(2, arrived, begun.elapsed());
 
-    let embedder = connect::embedder(settings, None)?;
-    let index = connect::index(settings)?;
+    let ports = compose::search(settings)?;
     let begun = Instant::now();
-    let found = tidewheel_ops::search::find(&*embedder, &index, QUESTION, SHOWN, None).await?;
+    let found = tidewheel_ops::search::find(&ports, QUESTION, SHOWN, None).await?;
     step(3, &format!("searched for {}", styled(STRONG, format_args!("“{QUESTION}”"))), begun.elapsed());
     if found.is_empty() {
         return Err(Failure::new("the documents are in the index, but the search did not find them")

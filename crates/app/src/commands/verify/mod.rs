@@ -5,20 +5,19 @@ mod shown;
 use std::sync::Arc;
 
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::stage::Stage;
 use tidewheel_ops::text::thousands;
-use tidewheel_ops::verify::{self, ParkedDocument, Sample, Verified, VerifyPorts, VerifyRequest};
-use tidewheel_pipeline::audit::{AuditPorts, Difference, Kind, Range, Report};
+use tidewheel_ops::verify::{self, ParkedDocument, Sample, Verified, VerifyRequest};
+use tidewheel_pipeline::audit::{Difference, Kind, Range, Report};
 use tidewheel_stores::mongo::id_readings;
 
 use self::shown::Shown;
 use crate::audit_log::Actor;
 use crate::cli::{Output, VerifyArgs};
-use crate::connect;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
 use crate::services::{guard, left_out, upserter_options};
 use crate::settings::Settings;
+use crate::{compose, connect};
 
 /// Differences to print.
 const SHOWN: usize = 20;
@@ -45,9 +44,9 @@ fn answer(verified: &Verified) -> Answer {
 /// Compares source and index, and repairs differences with `--repair`.
 async fn verified(args: &VerifyArgs, settings: &Settings, report: Report) -> Result<Verified, Failure> {
     let request = request(args, settings)?;
-    let source = connect::source(connect::mongo_options(settings, "verify")?).await?;
-    let options = verify::plan(&source, &source, request).await?;
     let redis = connect::redis(settings)?;
+    let (source, ports) = compose::verify(settings, &redis, args.repair).await?;
+    let options = verify::plan(&*source, &*source, request).await?;
     if args.repair {
         // Keep documents of another database out of this Redis.
         guard(settings, &redis, None, None).check_redis().await?;
@@ -57,13 +56,7 @@ async fn verified(args: &VerifyArgs, settings: &Settings, report: Report) -> Res
         );
         Actor::cli().records(&redis, "verify --repair", scope).await?;
     }
-    let audit = AuditPorts {
-        source: Arc::new(source),
-        index: Arc::new(connect::index(settings)?),
-        journal: Arc::new(redis.clone()),
-        repair: args.repair.then(|| Arc::new(redis.stream_log(Stage::Raw)) as _),
-    };
-    Ok(verify::verify(&VerifyPorts { audit, finder: Arc::new(redis) }, &options, &report).await?)
+    Ok(verify::verify(&ports, &options, &report).await?)
 }
 
 fn request(args: &VerifyArgs, settings: &Settings) -> Result<VerifyRequest, Failure> {

@@ -1,33 +1,32 @@
 //! Gathers an overview: probes all servers concurrently, each for at most [`TIMEOUT`].
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tidewheel_core::address;
 use tidewheel_core::error::Cause;
 use tidewheel_core::ports::{
-    Embedder as EmbedderPort, EmbedderLoad, IndexReader as _, Journal as _, PortResult, SnapshotState, SourceHistory,
-    SourceInspector as _, StageInspector as _, StageStatus,
+    Embedder as EmbedderPort, EmbedderLoad, IndexInspector, IndexReader, Journal, PortResult, PublishedReport,
+    QueueServerInspector, Registry, ReportReader, SnapshotState, SourceHistory, SourceInspector, StageInspector,
+    StageStatus,
 };
+use tidewheel_core::report::Figures;
 use tidewheel_core::stage::Stage;
-use tidewheel_ops::overview::rates::{Rate, Stall, eta, extrapolated};
-use tidewheel_ops::overview::{
-    Collection, Embedder, Overview, Redis, Service, Snapshot, Source, StageOverview, SyncState, SyncVerdict, Tokens,
-};
-use tidewheel_ops::{Probe, check_layout};
-use tidewheel_stores::mongo::MongoSource;
-use tidewheel_stores::qdrant::QdrantIndex;
-use tidewheel_stores::redis::RedisStore;
-use tidewheel_telemetry::report::{Figures, ProcessReport};
-use tokio::sync::OnceCell;
+use tidewheel_core::time::{now_ms, now_seconds};
+use tidewheel_core::version::ClusterTime;
 
-use super::report::{audit, latency, newest, sum};
-use crate::connect;
-use crate::settings::{Provider, Settings};
-use crate::times;
+use super::figures::{audit, latency, newest, sum};
+use super::rates::{Rate, Stall, eta, extrapolated};
+use super::{
+    Collection, Embedder, Overview, Redis, Service, Snapshot, Source, StageOverview, SyncState, SyncVerdict,
+    Thresholds, Tokens,
+};
+use crate::{Probe, check_layout};
 
 /// Timeout after which a server counts as unreachable.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Up to this many points, the count is exact.
 const EXACT: u64 = 1_000_000;
@@ -35,13 +34,62 @@ const EXACT: u64 = 1_000_000;
 /// A consumer idle for longer is not counted as alive.
 const ALIVE_MS: u64 = 60_000;
 
-/// Takes overviews repeatedly over open connections; rates are computed between them.
-pub(crate) struct Looker {
-    settings: Settings,
-    redis: PortResult<RedisStore>,
-    index: PortResult<QdrantIndex>,
-    embedder: PortResult<Arc<dyn EmbedderPort>>,
-    mongo: OnceCell<MongoSource>,
+/// The ports on Redis.
+#[derive(Clone)]
+pub struct QueuePorts {
+    /// The installation.
+    pub registry: Arc<dyn Registry>,
+    /// The stages.
+    pub stages: Arc<dyn StageInspector>,
+    /// The server.
+    pub server: Arc<dyn QueueServerInspector>,
+    /// The checkpoints.
+    pub journal: Arc<dyn Journal>,
+    /// The reports of processes.
+    pub reports: Arc<dyn ReportReader>,
+}
+
+/// The ports on the index.
+#[derive(Clone)]
+pub struct IndexPorts {
+    /// The collection.
+    pub reader: Arc<dyn IndexReader>,
+    /// Its state.
+    pub inspector: Arc<dyn IndexInspector>,
+}
+
+/// Returns a client of the embedder. A client caches the embedder's metadata, so only a new client detects an outage and
+/// reads the load; the same client is returned where requests cost money.
+pub type EmbedderClient = Box<dyn Fn() -> PortResult<Arc<dyn EmbedderPort>> + Send + Sync>;
+
+/// The ports of an overview; an error where the settings of a client are invalid.
+pub struct OverviewPorts {
+    /// Redis.
+    pub queue: PortResult<QueuePorts>,
+    /// The source; `None` if no database is set.
+    pub source: Option<Arc<dyn SourceInspector>>,
+    /// The index.
+    pub index: PortResult<IndexPorts>,
+    /// The embedder.
+    pub embedder: EmbedderClient,
+}
+
+/// Names of the servers in an overview, without credentials.
+#[derive(Clone, Debug, Default)]
+pub struct ServerNames {
+    /// The source's database; `None` if none is set.
+    pub database: Option<String>,
+    /// URL of the index.
+    pub index_url: String,
+    /// URL of the embedder.
+    pub embedder_url: String,
+}
+
+/// Takes overviews repeatedly; rates are computed between them.
+pub struct Looker {
+    ports: OverviewPorts,
+    names: ServerNames,
+    thresholds: Thresholds,
     memory: Mutex<Memory>,
     timeout: Duration,
 }
@@ -50,7 +98,7 @@ pub(crate) struct Looker {
 #[derive(Default)]
 struct Memory {
     stages: [StageMemory; 2],
-    place: Option<Place>,
+    position: Option<Position>,
     rows: Rate,
     tokens: Rate,
 }
@@ -63,42 +111,35 @@ struct StageMemory {
 }
 
 impl Looker {
-    /// Creates it without connecting. Must be called within a Tokio runtime.
-    pub(crate) fn new(settings: &Settings) -> Self {
-        Self {
-            settings: settings.clone(),
-            redis: connect::redis(settings),
-            index: connect::index(settings),
-            embedder: connect::embedder(settings, Some(TIMEOUT)),
-            mongo: OnceCell::new(),
-            memory: Mutex::default(),
-            timeout: TIMEOUT,
-        }
+    /// Creates it without connecting.
+    pub fn new(ports: OverviewPorts, names: ServerNames, thresholds: Thresholds) -> Self {
+        Self { ports, names, thresholds, memory: Mutex::default(), timeout: TIMEOUT }
     }
 
     /// Sets the timeout for each server.
-    pub(crate) fn within(mut self, timeout: Duration) -> Self {
+    #[must_use]
+    pub fn within(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
     /// Takes an overview. Never fails: an unreachable server is reported as unknown.
-    pub(crate) async fn look(&self) -> Overview {
-        let (one, two, published, redis, place, mongo, collection, embedder) = tokio::join!(
+    pub async fn look(&self) -> Overview {
+        let (one, two, reports, redis, position, history, collection, embedder) = tokio::join!(
             Probe::within(self.timeout, self.stage(Stage::Raw)),
             Probe::within(self.timeout, self.stage(Stage::Embedded)),
             Probe::within(self.timeout, self.reports()),
             Probe::within(self.timeout, self.redis()),
-            Probe::within(self.timeout, self.place()),
-            Probe::within(self.timeout, self.mongo()),
+            Probe::within(self.timeout, self.position()),
+            Probe::within(self.timeout, self.history()),
             Probe::within(self.timeout, self.collection()),
             Probe::within(self.timeout, self.embedder()),
         );
-        let passed_over = self.passed_over(&collection).await;
-        let now = Instant::now();
-        let published = published.known().cloned().unwrap_or_default();
-        let figures: Vec<Figures> = published.iter().filter_map(|(_, _, report)| report.figures.clone()).collect();
-        let idle = |progressed_at: Option<f64>| progressed_at.map(|at| (times::now_seconds() - at).max(0.0));
+        let passed_over = self.passed_over(&collection, &history).await;
+        let now = tokio::time::Instant::now().into_std();
+        let reports = reports.known().cloned().unwrap_or_default();
+        let figures: Vec<Figures> = reports.iter().filter_map(|published| published.report.figures.clone()).collect();
+        let idle = |progressed_at: Option<f64>| progressed_at.map(|at| (now_seconds() - at).max(0.0));
         let processors = newest(&figures, |figures| figures.processor.as_ref().map(|one| one.progressed_at));
         let upserters = newest(&figures, |figures| figures.upserter.as_ref().map(|one| one.progressed_at));
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,8 +148,8 @@ impl Looker {
             one.map(|status| memory_1.look(now, status, idle(processors))),
             two.map(|status| memory_2.look(now, status, idle(upserters))),
         ];
-        let source = memory.place(place).map(|place| {
-            let source = Source { passed_over, ..self.source(place, &mongo) };
+        let source = memory.position(position).map(|position| {
+            let source = Source { passed_over, ..self.source(position, &history) };
             Self::with_figures(source, &figures, &mut memory.rows, now)
         });
         let embedder = embedder.map(|(mut embedder, own): (Embedder, Option<EmbedderLoad>)| {
@@ -126,7 +167,7 @@ impl Looker {
             saved: sum(&figures, |figures| Some(figures.processor.as_ref()?.tokens_saved)).unwrap_or(0),
         });
         let overview = Overview {
-            at_ms: times::now_ms(),
+            at_ms: now_ms(),
             verdict: SyncVerdict {
                 state: SyncState::Unknown,
                 summary: String::new(),
@@ -143,111 +184,98 @@ impl Looker {
             latency: latency(&figures),
             audit: audit(&figures),
             tokens,
-            services: services(&published),
+            services: services(&reports),
         };
-        overview.judged(&self.settings.monitor.thresholds)
+        overview.judged(&self.thresholds)
     }
 
-    fn store(&self) -> PortResult<&RedisStore> {
-        self.redis.as_ref().map_err(Clone::clone)
+    fn queue(&self) -> PortResult<&QueuePorts> {
+        self.ports.queue.as_ref().map_err(Clone::clone)
     }
 
     /// Redis, unless a newer release has written the keys, which this release could misread.
-    async fn readable_store(&self) -> PortResult<&RedisStore> {
-        let store = self.store()?;
-        check_layout(store).await?;
-        Ok(store)
+    async fn readable_queue(&self) -> PortResult<&QueuePorts> {
+        let queue = self.queue()?;
+        check_layout(&*queue.registry).await?;
+        Ok(queue)
     }
 
     async fn stage(&self, stage: Stage) -> PortResult<StageStatus> {
-        self.readable_store().await?.status(stage).await
+        self.readable_queue().await?.stages.status(stage).await
     }
 
-    /// Reports by process, with their age in milliseconds.
-    async fn reports(&self) -> PortResult<Vec<(String, u64, ProcessReport)>> {
-        let published = self.store()?.published().await?;
-        // Skip invalid reports.
-        Ok(published
-            .into_iter()
-            .filter_map(|entry| Some((entry.process, entry.age_ms, serde_json::from_str(&entry.text).ok()?)))
-            .collect())
+    async fn reports(&self) -> PortResult<Vec<PublishedReport>> {
+        self.queue()?.reports.reports().await
     }
 
     async fn redis(&self) -> PortResult<Redis> {
-        let store = self.store()?;
-        let facts = store.inspect().await?;
+        let server = self.queue()?.server.queue_server().await?;
         Ok(Redis {
-            address: store.address().to_owned(),
-            version: facts.version,
-            memory_bytes: facts.used_memory,
-            memory_limit_bytes: (facts.max_memory > 0).then_some(facts.max_memory),
+            address: server.address,
+            version: server.version,
+            memory_bytes: server.memory_bytes,
+            memory_limit_bytes: server.memory_limit_bytes,
         })
     }
 
-    async fn place(&self) -> PortResult<Place> {
-        let store = self.readable_store().await.inspect_err(|error| {
+    async fn position(&self) -> PortResult<Position> {
+        let queue = self.readable_queue().await.inspect_err(|error| {
             // With keys of a newer release the position is unknown, not unchanged.
             if error.cause == Cause::Newer {
-                self.memory.lock().unwrap_or_else(PoisonError::into_inner).place = None;
+                self.memory.lock().unwrap_or_else(PoisonError::into_inner).position = None;
             }
         })?;
-        let (read, applied, positions) = tokio::join!(store.load(), store.applied(), store.positions());
-        Ok(Place {
+        let journal = &queue.journal;
+        let (read, applied, positions) = tokio::join!(journal.load(), journal.applied(), journal.positions());
+        Ok(Position {
             read: read?.map(|checkpoint| (checkpoint.last.0, checkpoint.snapshot)),
             applied: applied?.map(|checkpoint| checkpoint.last.0.seconds),
             damage: positions?.damage.map(|damage| damage.to_string()),
         })
     }
 
-    /// The oplog window; `None` if no database is set, or the oplog is not readable.
-    async fn mongo(&self) -> PortResult<Option<SourceHistory>> {
-        let Ok(options) = connect::mongo_options(&self.settings, "the overview") else { return Ok(None) };
-        self.mongo.get_or_try_init(|| connect::source(options)).await?.history().await
+    /// The history of the source; `None` if no database is set, or the history is not readable.
+    async fn history(&self) -> PortResult<Option<SourceHistory>> {
+        match &self.ports.source {
+            Some(source) => source.history().await,
+            None => Ok(None),
+        }
     }
 
-    /// Collections outside the selection; queried only if the index is empty.
-    async fn passed_over(&self, collection: &Probe<Collection>) -> Vec<String> {
+    /// Collections outside the selection; queried only if the index is empty and the source is reachable.
+    async fn passed_over(&self, collection: &Probe<Collection>, history: &Probe<Option<SourceHistory>>) -> Vec<String> {
         let empty = collection.known().is_some_and(|collection| collection.points.unwrap_or(0) == 0);
-        let Some(mongo) = self.mongo.get().filter(|_| empty) else { return Vec::new() };
-        Probe::within(self.timeout, mongo.passed_over()).await.known().cloned().unwrap_or_default()
+        let is_queried = empty && history.known().is_some();
+        let Some(source) = self.ports.source.as_ref().filter(|_| is_queried) else { return Vec::new() };
+        Probe::within(self.timeout, source.passed_over()).await.known().cloned().unwrap_or_default()
     }
 
     async fn collection(&self) -> PortResult<Collection> {
-        let index = self.index.as_ref().map_err(Clone::clone)?;
-        let facts = index.inspect().await?;
+        let IndexPorts { reader, inspector } = self.ports.index.as_ref().map_err(Clone::clone)?;
+        let state = inspector.index_state().await?;
         // The collection's own count is an estimate; an exact count is expensive for many points.
-        let points = match facts.collection.as_ref().map(|facts| facts.points) {
+        let points = match state.collection.as_ref().map(|collection| collection.points) {
             Some(about) if about > EXACT => Some(about),
-            _ => index.count().await?,
+            _ => reader.count().await?,
         };
-        let (version, facts) = (facts.version, facts.collection);
+        let (version, collection) = (state.version, state.collection);
         Ok(Collection {
-            url: address::shown(self.settings.qdrant.url.reveal()),
-            name: self.settings.qdrant.collection.clone(),
+            url: self.names.index_url.clone(),
+            name: reader.name().to_owned(),
             version,
-            exists: facts.is_some(),
+            exists: collection.is_some(),
             points,
-            indexed_vectors: facts.as_ref().map(|facts| facts.indexed_vectors),
-            dimension: facts.as_ref().and_then(|facts| facts.dimension),
-            status: facts.map(|facts| facts.status),
+            indexed_vectors: collection.as_ref().map(|collection| collection.indexed_vectors),
+            dimension: collection.as_ref().and_then(|collection| collection.dimension),
+            status: collection.map(|collection| collection.status),
         })
     }
 
     /// The embedder, and its load as it reports it to clients.
     async fn embedder(&self) -> PortResult<(Embedder, Option<EmbedderLoad>)> {
-        // The client caches the embedder's info, so only a fresh one detects an outage and reads the load. With other providers that request would
-        // cost money.
-        let fresh = match &self.settings.embedding.provider {
-            Provider::Tidewheel { .. } => Some(connect::embedder(&self.settings, Some(self.timeout))?),
-            Provider::Remote { .. } => None,
-        };
-        let client = match &fresh {
-            Some(client) => client,
-            None => self.embedder.as_ref().map_err(Clone::clone)?,
-        };
-        let info = client.info().await?;
+        let info = (self.ports.embedder)()?.info().await?;
         let embedder = Embedder {
-            url: address::shown(connect::embedder_url(&self.settings)),
+            url: self.names.embedder_url.clone(),
             model: info.model,
             dimension: info.dimension,
             max_tokens: info.max_tokens,
@@ -258,20 +286,20 @@ impl Looker {
         Ok((embedder, info.load))
     }
 
-    fn source(&self, place: Place, mongo: &Probe<Option<SourceHistory>>) -> Source {
-        let oplog = mongo.known().copied().flatten();
-        let read = place.read.as_ref().map(|(time, _)| *time);
+    fn source(&self, position: Position, history: &Probe<Option<SourceHistory>>) -> Source {
+        let oplog = history.known().copied().flatten();
+        let read = position.read.as_ref().map(|(time, _)| *time);
         Source {
-            database: self.settings.mongodb.database.clone(),
-            error: mongo.error().map(str::to_owned),
+            database: self.names.database.clone(),
+            error: history.error().map(str::to_owned),
             oplog_window_seconds: oplog.map(|oplog| oplog.window.seconds()),
             oplog_time_to_loss_seconds: oplog
                 .zip(read)
                 .and_then(|(oplog, read)| extrapolated(oplog.seconds_left(read), oplog.window.seconds())),
             read_until: read.map(|time| time.seconds),
-            searchable_until: place.applied,
+            searchable_until: position.applied,
             checkpoint_age_seconds: None,
-            snapshot: place.read.map(|(_, snapshot)| {
+            snapshot: position.read.map(|(_, snapshot)| {
                 let (state, rows) = match snapshot {
                     SnapshotState::Running { rows, .. } => ("running", rows),
                     SnapshotState::Sweeping { rows, .. } => ("sweeping", rows),
@@ -279,7 +307,7 @@ impl Looker {
                 };
                 Snapshot { state, rows, of: None, rows_per_second: None, eta_seconds: None }
             }),
-            damage: place.damage,
+            damage: position.damage,
             passed_over: Vec::new(),
         }
     }
@@ -287,7 +315,7 @@ impl Looker {
     /// Adds the producer's figures to the source.
     fn with_figures(mut source: Source, figures: &[Figures], rows: &mut Rate, now: Instant) -> Source {
         let saved = newest(figures, |figures| figures.producer.as_ref()?.checkpoint_saved_at);
-        source.checkpoint_age_seconds = saved.map(|at| (times::now_seconds() - at).max(0.0));
+        source.checkpoint_age_seconds = saved.map(|at| (now_seconds() - at).max(0.0));
         if let Some(snapshot) = source.snapshot.as_mut().filter(|snapshot| snapshot.state == "running") {
             snapshot.of = sum(figures, |figures| figures.producer.as_ref()?.snapshot_expected);
             snapshot.rows_per_second = rows.look(now, snapshot.rows as f64);
@@ -300,20 +328,20 @@ impl Looker {
 
 /// Position in the source.
 #[derive(Clone)]
-struct Place {
-    read: Option<(tidewheel_core::version::ClusterTime, SnapshotState)>,
+struct Position {
+    read: Option<(ClusterTime, SnapshotState)>,
     applied: Option<u32>,
     damage: Option<String>,
 }
 
 impl Memory {
-    /// The current position, or the last known one. While Redis is unreachable the position does not move but MongoDB's oplog
-    /// does, which makes the remaining headroom most important.
-    fn place(&mut self, place: Probe<Place>) -> Probe<Place> {
-        match (place, &self.place) {
-            (Probe::Known(place), _) => {
-                self.place = Some(place.clone());
-                Probe::Known(place)
+    /// The current position, or the last known one. While Redis is unreachable the position does not move but the source's
+    /// history does, which makes the remaining headroom most important.
+    fn position(&mut self, position: Probe<Position>) -> Probe<Position> {
+        match (position, &self.position) {
+            (Probe::Known(position), _) => {
+                self.position = Some(position.clone());
+                Probe::Known(position)
             }
             (Probe::Unknown(_), Some(last)) => Probe::Known(last.clone()),
             (unknown, None) => unknown,
@@ -344,9 +372,9 @@ impl StageMemory {
     }
 }
 
-fn services(published: &[(String, u64, ProcessReport)]) -> Vec<Service> {
+fn services(reports: &[PublishedReport]) -> Vec<Service> {
     let mut services: Vec<Service> = Vec::new();
-    for (process, age_ms, report) in published {
+    for PublishedReport { process, age_ms, report } in reports {
         services.extend(report.services.iter().map(|state| Service {
             service: state.service.clone(),
             process: process.clone(),

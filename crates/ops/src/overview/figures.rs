@@ -1,9 +1,9 @@
 //! Merges the figures that processes report.
 
-use tidewheel_ops::overview::{Audit, Latency};
-use tidewheel_telemetry::report::{Figures, ProducerReport};
+use tidewheel_core::report::{Figures, ProducerReport};
+use tidewheel_core::time::now_seconds;
 
-use crate::times;
+use super::{Audit, Latency};
 
 /// Adds the values of all processes; `None` if no process reports one.
 pub(super) fn sum(figures: &[Figures], value: impl Fn(&Figures) -> Option<u64>) -> Option<u64> {
@@ -45,7 +45,7 @@ pub(super) fn audit(figures: &[Figures]) -> Option<Audit> {
     let at = producers().filter_map(|producer: &ProducerReport| producer.audited_at).max_by(f64::total_cmp)?;
     let mut drifts = producers().filter_map(|producer| producer.drift.as_ref()).peekable();
     drifts.peek()?;
-    let none = Audit { seconds_ago: (times::now_seconds() - at).max(0.0), missing: 0, stale: 0, extra: 0, surplus: 0 };
+    let none = Audit { seconds_ago: (now_seconds() - at).max(0.0), missing: 0, stale: 0, extra: 0, surplus: 0 };
     Some(drifts.fold(none, |audit, drift| Audit {
         missing: audit.missing + drift.missing,
         stale: audit.stale + drift.stale,
@@ -74,7 +74,7 @@ fn quantile(buckets: &[(f64, u64)], ratio: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use tidewheel_telemetry::report::{Bucket, DriftReport, EmbedderReport, LatencyReport, UpserterReport};
+    use tidewheel_core::report::{Bucket, DriftReport, EmbedderReport, LatencyReport, UpserterReport};
 
     use super::*;
 
