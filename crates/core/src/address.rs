@@ -14,8 +14,8 @@ const HIDDEN: &str = "***";
 /// What may be shown of the addresses of one kind of server.
 #[derive(Clone, Copy, Debug)]
 pub struct Allowed {
-    /// The schemes, in lower case. Any other text before `://` may be a part of a secret. An address whose scheme ends in
-    /// `unix` has the path of a socket instead of hosts.
+    /// The schemes, in lower case. Any other text before `://` may be a part of a secret. An address whose scheme ends
+    /// in `unix` has the path of a socket instead of hosts.
     pub schemes: &'static [&'static str],
     /// The options of the query whose values are not secret, in lower case.
     pub options: &'static [&'static str],

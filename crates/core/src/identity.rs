@@ -1,4 +1,4 @@
-//! Document identities and the ids of their points in Qdrant.
+//! Document identities and the ids of their points.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 /// The UUID namespace of all derived ids. Changing it would orphan every existing point.
 const TIDEWHEEL: Uuid = Uuid::from_u128(0x3f1c_6a52_9d84_4e07_8b21_57c0_a4de_6613);
 
-/// A MongoDB namespace, `database.collection`.
+/// The namespace of a document, `database.collection`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(String);
 

@@ -17,11 +17,11 @@ pub enum Kind {
 /// An operator's question, which groups the metrics that answer it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Question {
-    /// Is it keeping up with MongoDB?
+    /// Is it keeping up with the source?
     Source,
     /// Is it embedding fast enough?
     Embedding,
-    /// Is it keeping up with Qdrant?
+    /// Is it keeping up with the index?
     Index,
     /// Is anything lost or parked?
     Losses,

@@ -68,7 +68,7 @@ pub struct ProducerReport {
     pub drift: Option<DriftReport>,
 }
 
-/// Documents that differed between MongoDB and the index.
+/// Documents that differed between the source and the index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DriftReport {
@@ -76,7 +76,7 @@ pub struct DriftReport {
     pub missing: u64,
     /// With outdated points.
     pub stale: u64,
-    /// Missing in MongoDB.
+    /// Missing in the source.
     pub extra: u64,
     /// With surplus points.
     pub surplus: u64,

@@ -1,8 +1,8 @@
 //! The version that orders all changes of one document.
 //!
-//! A version is derived from MongoDB's own metadata of a change, never from a Redis id or a counter of tidewheel: after
-//! a Redis rollback the same change must get the same version again, or the fence in Qdrant would reject it or, worse,
-//! let an old one pass.
+//! A version is derived from the source's own metadata of a change, never from an entry id or a counter of tidewheel:
+//! after a rollback of the queues the same change must get the same version again, or the fence in the index would
+//! reject it or, worse, let an old one pass.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,7 +18,7 @@ pub const MAX_ORDINAL: u32 = (1 << ORDINAL_BITS) - 1;
 /// The largest epoch, so that [`Version::high`] stays below 2⁵³.
 pub const MAX_EPOCH: u32 = (1 << 21) - 1;
 
-/// MongoDB's cluster time: seconds and an increment within the second.
+/// The source's cluster time: seconds and an increment within the second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterTime {
     /// Seconds since the Unix epoch.
@@ -75,7 +75,7 @@ impl Version {
 
     /// The more significant half: `epoch·2³² + seconds`, below 2⁵³.
     ///
-    /// Qdrant compares ranges as 64-bit floats, which are exact up to 2⁵³; hence two halves instead of one integer.
+    /// The index compares ranges as 64-bit floats, which are exact up to 2⁵³; hence two halves instead of one integer.
     pub fn high(self) -> u64 {
         debug_assert!(self.epoch <= MAX_EPOCH);
         (u64::from(self.epoch) << 32) | u64::from(self.time.seconds)

@@ -25,8 +25,8 @@ pub struct Letter {
     pub parked_at: u64,
     /// Its record, or the decoding error. A record of stage 1 has no vectors yet.
     pub record: Result<Embedded, RecordError>,
-    /// Whether its document has to be read from MongoDB again before a retry: the entry has no document, or a key of an
-    /// earlier release, whose tombstone may be stored under another key.
+    /// Whether its document has to be read from the source again before a retry: the entry has no document, or a key of
+    /// an earlier release, whose tombstone may be stored under another key.
     pub reread: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The collection in Qdrant, and tombstones and aliases beside it.
+//! The index, and tombstones and aliases beside it.
 
 use std::time::Duration;
 
@@ -223,7 +223,7 @@ pub trait CollectionRegistry: Send + Sync {
     async fn collection(&self, name: &str, exists: bool) -> PortResult<()>;
 }
 
-/// What a name refers to in Qdrant.
+/// What a name refers to in the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Named {
     /// Nothing.
@@ -234,7 +234,7 @@ pub enum Named {
     Alias(String),
 }
 
-/// The collection aliases in Qdrant.
+/// The aliases of collections in the index.
 #[async_trait]
 pub trait Aliases: Send + Sync {
     /// Resolves this name.

@@ -1,11 +1,11 @@
-//! Ownership of a Redis and a collection.
+//! Ownership of the queues and of a collection.
 
 use async_trait::async_trait;
 
 use super::PortResult;
 use crate::installation::{CollectionMark, Installation};
 
-/// The installation that a Redis belongs to.
+/// The installation that the queues belong to.
 #[async_trait]
 pub trait Registry: Send + Sync {
     /// The registered installation, if any.

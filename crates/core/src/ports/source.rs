@@ -1,4 +1,4 @@
-//! MongoDB: the change stream, and scans of collections.
+//! The source: its change stream, and scans of collections.
 
 use async_trait::async_trait;
 
