@@ -5,7 +5,6 @@ mod replay;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidewheel_core::address;
 use tidewheel_core::change::Change;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
@@ -26,7 +25,7 @@ use tokio::sync::OnceCell;
 
 use crate::connect;
 use crate::exit::Failure;
-use crate::settings::{Provider, Settings};
+use crate::settings::{Provider, Settings, address};
 
 pub(crate) use self::replay::Replay;
 
