@@ -161,7 +161,7 @@ fn options(kind: &Allowed, query: &str) -> String {
 fn fragments(address: &str) -> BTreeSet<String> {
     let decoded = percent_decode_str(address).decode_utf8_lossy();
     let mut fragments = BTreeSet::new();
-    for text in [address, decoded.as_ref()] {
+    for text in [address, &*decoded] {
         let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
         let user_info = rest.rsplit_once('@').map(|(user_info, _)| user_info);
         let password = user_info.and_then(|user_info| user_info.split_once(':')).map(|(_, password)| password);
