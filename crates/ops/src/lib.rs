@@ -10,9 +10,11 @@
 //! - [`verify`]: compares the index with the source, and repairs it.
 //! - [`replay`]: plans replays.
 //! - [`dead_letters`]: lists, retries and deletes dead letters.
+//! - [`installation`]: shows and takes over the ownership of Redis and of the collection.
 
 pub mod dead_letters;
 pub mod inspect;
+pub mod installation;
 mod layout;
 pub mod overview;
 mod probe;
