@@ -11,7 +11,7 @@ use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{PortResult, Source, SourceHistory, SourceInspector};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
-use tidewheel_ops::dead_letters::{self, LetterView, Outcome, RetryPorts};
+use tidewheel_ops::dead_letters::{self, Acted, Action, LetterView, Pages, RetryPorts, SourceProvider};
 use tidewheel_ops::inspect::report::Inspection;
 use tidewheel_ops::inspect::{self, InspectPorts, Question};
 use tidewheel_ops::overview::{EmbedderClient, IndexPorts, Looker, OverviewPorts, QueuePorts, ServerNames, TIMEOUT};
@@ -62,6 +62,13 @@ impl SourceInspector for LazySource {
 
     async fn passed_over(&self) -> PortResult<Vec<String>> {
         self.connected().await?.passed_over().await
+    }
+}
+
+#[async_trait]
+impl SourceProvider for LazySource {
+    async fn source(&self) -> PortResult<Arc<dyn Source>> {
+        Ok(Arc::new(self.connected().await?.clone()))
     }
 }
 
@@ -131,18 +138,48 @@ pub(crate) fn waiter(settings: &Settings) -> Result<Waiter, Failure> {
     Ok(Waiter::new(WaitPorts { registry: redis.clone(), journal: redis.clone(), stages: redis, source }))
 }
 
-/// Retries dead letters. Connects to MongoDB only if documents have to be read again.
-pub(crate) async fn retry(settings: &Settings, redis: &RedisStore, chosen: &[LetterView]) -> PortResult<Outcome> {
-    let source = async {
-        let options = connect::mongo_options(settings, "dead-letters retry").map_err(|_| {
-            PortError::fatal("these dead letters have no usable document, and mongodb.database is not set")
-                .with_hint("set mongodb.database: the documents are read from it")
-        })?;
-        Ok::<_, PortError>(Arc::new(connect::source(options).await?) as Arc<dyn Source>)
-    };
+/// An action on dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LettersAction {
+    /// Puts them back into their stage.
+    Retry,
+    /// Deletes them.
+    Drop,
+}
+
+impl LettersAction {
+    /// The command that does it, for the audit log.
+    pub(crate) fn command(self) -> &'static str {
+        match self {
+            Self::Retry => "dead-letters retry",
+            Self::Drop => "dead-letters drop",
+        }
+    }
+}
+
+/// Acts on the chosen dead letters of these pages. Connects to MongoDB only if documents have to be read again.
+pub(crate) async fn act_on_letters(
+    settings: &Settings,
+    redis: &RedisStore,
+    action: LettersAction,
+    pages: Pages<'_>,
+    chosen: &(dyn Fn(&LetterView) -> bool + Send + Sync),
+    progress: &(dyn Fn(Acted) + Send + Sync),
+) -> PortResult<Acted> {
     let stream_log = redis.stream_log::<Change>(Stage::Raw);
-    let ports = RetryPorts { registry: redis, letters: redis, journal: redis, stream_log: &stream_log };
-    dead_letters::retry(&ports, source, chosen).await
+    let options = connect::mongo_options(settings, "dead-letters retry").map_err(|_| {
+        PortError::fatal("these dead letters have no usable document, and mongodb.database is not set")
+            .with_hint("set mongodb.database: the documents are read from it")
+    });
+    let source = LazySource { options, source: OnceCell::new() };
+    let action = match action {
+        LettersAction::Retry => Action::Retry {
+            ports: RetryPorts { registry: redis, letters: redis, journal: redis, stream_log: &stream_log },
+            source: &source,
+        },
+        LettersAction::Drop => Action::Discard { registry: redis },
+    };
+    dead_letters::act(&action, pages, chosen, progress).await
 }
 
 /// Inspects all documents that `id` may refer to. `namespace` is `database.collection` or a collection.

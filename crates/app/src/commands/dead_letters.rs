@@ -1,22 +1,25 @@
 //! `tidewheel dead-letters`: lists, shows, retries and deletes dead letters.
 
+mod progress;
+
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 use serde_json::Value;
 use tidewheel_core::ports::DeadLetters;
-use tidewheel_ops::dead_letters::{self as letters, Filter, LetterView, Listing, Outcome, RecordView};
+use tidewheel_ops::dead_letters::{self as letters, Filter, LetterView, Listing, NAMED, Outcome, Plan, RecordView};
 use tidewheel_ops::text::thousands;
 use tidewheel_stores::redis::RedisStore;
 use tidewheel_telemetry::escape;
 
+use self::progress::Shown;
 use crate::audit_log::Actor;
 use crate::cli::{DeadLettersCommand, LettersActArgs, LettersListArgs, LettersShowArgs, Output};
-use crate::connect;
+use crate::compose::{self, LettersAction};
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, BAD, DIM, GOOD, STRONG, WARN, styled};
 use crate::settings::Settings;
-use crate::{compose, times};
+use crate::{connect, times};
 
 /// Dead letters of a plan to print.
 const SHOWN: usize = 10;
@@ -37,7 +40,7 @@ pub(crate) async fn run(command: &DeadLettersCommand, settings: &Settings) -> Re
         DeadLettersCommand::List(args) => list(&redis, args).await,
         DeadLettersCommand::Show(args) => show(&redis, args).await,
         DeadLettersCommand::Retry(args) => retry(settings, &redis, args).await,
-        DeadLettersCommand::Drop(args) => drop(&redis, args).await,
+        DeadLettersCommand::Drop(args) => drop(settings, &redis, args).await,
     }
 }
 
@@ -80,35 +83,58 @@ struct Acted<'a> {
     outcome: Option<Outcome>,
 }
 
+/// Plans an action. JSON lists every dead letter; text shows the first ones, and the audit log names some more.
+async fn planned(redis: &RedisStore, args: &LettersActArgs) -> Result<Plan, Failure> {
+    let limit = match args.output.output {
+        Output::Json => usize::MAX,
+        Output::Text => NAMED.max(SHOWN),
+    };
+    Ok(letters::plan(redis, &Filter::from(&args.filter), limit).await?)
+}
+
+/// Records and applies a plan.
+async fn apply(
+    settings: &Settings,
+    redis: &RedisStore,
+    action: LettersAction,
+    plan: &Plan,
+) -> Result<Outcome, Failure> {
+    let Listing { letters: first, matching } = &plan.listing;
+    Actor::cli().records(redis, action.command(), letters::named(first, *matching)).await?;
+    let shown = Shown::new(*matching);
+    let report = |acted: letters::Acted| shown.report(acted);
+    let acted = compose::act_on_letters(settings, redis, action, plan.pages(redis), &|_| true, &report).await;
+    shown.finish();
+    Ok(acted?.outcome_of(*matching))
+}
+
 async fn retry(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failure> {
-    let listing = letters::list(redis, &Filter::from(&args.filter), usize::MAX, false).await?;
-    let unreadable = listing.letters.iter().filter(|letter| !letter.is_readable()).count();
+    let plan = planned(redis, args).await?;
+    let Plan { listing, unreadable, reread, .. } = &plan;
     let text = args.output.output == Output::Text;
     if text && listing.matching > 0 {
-        plan(&listing);
-        let readable = listing.letters.len() - unreadable;
+        show_first(listing);
+        let readable = listing.matching - unreadable;
         printer::message(match readable {
             1 => "1 dead letter to retry; a newer version of its document wins".to_owned(),
-            _ => format!("{} dead letters to retry; newer versions of their documents win", thousands(readable as u64)),
+            _ => format!("{} dead letters to retry; newer versions of their documents win", thousands(readable)),
         });
-        let reread = listing.letters.iter().filter(|letter| letter.reread && letter.is_readable()).count();
-        if reread > 0 {
+        if *reread > 0 {
             printer::message(format_args!(
                 "{reread} of them without a usable document: the current document is read from MongoDB"
             ));
         }
-        if unreadable > 0 {
+        if *unreadable > 0 {
             let note = format!("{unreadable} unreadable and not retried: `tidewheel dead-letters drop` deletes them");
             printer::message(styled(WARN, note));
         }
     }
     if listing.matching == 0 || !args.yes {
-        return Ok(not_done(&listing, args.output.output));
+        return Ok(not_done(listing, args.output.output));
     }
-    Actor::cli().records(redis, "dead-letters retry", letters::named(&listing.letters)).await?;
-    let outcome = compose::retry(settings, redis, &listing.letters).await?;
+    let outcome = apply(settings, redis, LettersAction::Retry, &plan).await?;
     match args.output.output {
-        Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),
+        Output::Json => printer::json(&Acted { listing, outcome: Some(outcome) }),
         Output::Text => {
             let done = printer::counted(outcome.done, "dead letter");
             printer::message(format_args!("{} {done} requeued", styled(GOOD, "✔")));
@@ -118,10 +144,11 @@ async fn retry(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -
     Ok(if outcome.unreadable + outcome.gone == 0 { Answer::Fine } else { Answer::No })
 }
 
-async fn drop(redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failure> {
-    let listing = letters::list(redis, &Filter::from(&args.filter), usize::MAX, false).await?;
+async fn drop(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failure> {
+    let plan = planned(redis, args).await?;
+    let listing = &plan.listing;
     if args.output.output == Output::Text && listing.matching > 0 {
-        plan(&listing);
+        show_first(listing);
         let stays = match listing.matching {
             1 => "Its document stays in the index as it is, missing or outdated, until it changes",
             _ => "Their documents stay in the index as they are, missing or outdated, until they change",
@@ -133,16 +160,15 @@ async fn drop(redis: &RedisStore, args: &LettersActArgs) -> Result<Answer, Failu
     }
     let may_ask = std::io::stdin().is_terminal() && args.output.output == Output::Text;
     if listing.matching == 0 || (!args.yes && !may_ask) {
-        return Ok(not_done(&listing, args.output.output));
+        return Ok(not_done(listing, args.output.output));
     }
     if !args.yes && !agreed("Delete them? [y/N] ") {
         printer::message("nothing was deleted");
         return Ok(Answer::No);
     }
-    Actor::cli().records(redis, "dead-letters drop", letters::named(&listing.letters)).await?;
-    let outcome = letters::discard(redis, redis, &listing.letters).await?;
+    let outcome = apply(settings, redis, LettersAction::Drop, &plan).await?;
     match args.output.output {
-        Output::Json => printer::json(&Acted { listing: &listing, outcome: Some(outcome) }),
+        Output::Json => printer::json(&Acted { listing, outcome: Some(outcome) }),
         Output::Text => {
             let done = printer::counted(outcome.done, "dead letter");
             printer::message(format_args!("{} {done} deleted", styled(GOOD, "✔")));
@@ -179,7 +205,7 @@ fn agreed(question: &str) -> bool {
 }
 
 /// Prints the first dead letters of a plan.
-fn plan(listing: &Listing) {
+fn show_first(listing: &Listing) {
     let first = Listing { letters: listing.letters.iter().take(SHOWN).cloned().collect(), matching: listing.matching };
     table(&first);
 }

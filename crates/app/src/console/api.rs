@@ -27,9 +27,10 @@ use super::guard::{Caller, Guard};
 use super::replays::{self, ReplayView};
 use super::watch::{Viewer, Watch};
 use crate::audit_log::Actor;
+use crate::compose::{self, LettersAction};
+use crate::connect;
 use crate::exit::Failure;
 use crate::settings::{Settings, parse_duration};
-use crate::{compose, connect};
 
 /// Heartbeat interval of an idle event stream. The browser reconnects after missing four.
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -216,7 +217,7 @@ pub(super) async fn retry(
     Extension(caller): Extension<Caller>,
     Body(selection): Body<Selection>,
 ) -> Answer<Outcome> {
-    with_timeout(act(&shared, &caller, Action::Retry, selection)).await
+    with_timeout(act(&shared, &caller, LettersAction::Retry, selection)).await
 }
 
 /// `POST /api/dead-letters/drop`.
@@ -225,17 +226,15 @@ pub(super) async fn discard(
     Extension(caller): Extension<Caller>,
     Body(selection): Body<Selection>,
 ) -> Answer<Outcome> {
-    with_timeout(act(&shared, &caller, Action::Drop, selection)).await
+    with_timeout(act(&shared, &caller, LettersAction::Drop, selection)).await
 }
 
-/// An action on dead letters.
-#[derive(Clone, Copy)]
-enum Action {
-    Retry,
-    Drop,
-}
-
-async fn act(shared: &Shared, caller: &Caller, action: Action, selection: Selection) -> Result<Outcome, ApiError> {
+async fn act(
+    shared: &Shared,
+    caller: &Caller,
+    action: LettersAction,
+    selection: Selection,
+) -> Result<Outcome, ApiError> {
     let (filter, only) = match selection {
         Selection::Matching { filter } => (filter.filter()?, None),
         Selection::Letters { letters } => {
@@ -262,33 +261,14 @@ async fn act(shared: &Shared, caller: &Caller, action: Action, selection: Select
         }
         None => {
             let listing = letters::list(&shared.redis, &filter, letters::NAMED, false).await?;
-            letters::named_of(&listing.letters, listing.matching)
+            letters::named(&listing.letters, listing.matching)
         }
     };
     let actor = Actor::console(caller.user.as_deref(), caller.address);
-    let name = match action {
-        Action::Retry => "dead-letters retry",
-        Action::Drop => "dead-letters drop",
-    };
-    actor.records(&shared.redis, name, record).await?;
-    let (mut outcome, mut acted) = (Outcome::default(), 0);
-    let mut pages = letters::Pages::new(&shared.redis, &filter);
-    loop {
-        let mut page = pages.next().await?;
-        if page.is_empty() {
-            break;
-        }
-        page.retain(keeps);
-        acted += page.len() as u64;
-        outcome += match action {
-            Action::Retry => compose::retry(&shared.settings, &shared.redis, &page).await?,
-            Action::Drop => letters::discard(&shared.redis, &shared.redis, &page).await?,
-        };
-    }
-    if let Some(only) = &only {
-        outcome.gone += (only.len() as u64).saturating_sub(acted);
-    }
-    Ok(outcome)
+    actor.records(&shared.redis, action.command(), record).await?;
+    let pages = letters::Pages::new(&shared.redis, &filter);
+    let acted = compose::act_on_letters(&shared.settings, &shared.redis, action, pages, &keeps, &|_| {}).await?;
+    Ok(acted.outcome_of(only.as_ref().map_or(0, |only| only.len() as u64)))
 }
 
 /// A search request.

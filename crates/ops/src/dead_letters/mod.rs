@@ -1,9 +1,10 @@
 //! Finds, retries and deletes dead letters.
 
+mod act;
 mod reread;
 mod view;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,6 +12,7 @@ use tidewheel_core::ports::{DeadLetters, EntryId, Letter, PortResult, Registry, 
 use tidewheel_core::stage::Stage;
 use tidewheel_core::time::now_ms;
 
+pub use self::act::{Acted, Action, Plan, SourceProvider, act, plan};
 pub use self::reread::{RetryPorts, retry};
 use self::view::plain_id;
 pub use self::view::{EmbeddingView, LetterView, RecordView};
@@ -113,6 +115,8 @@ pub struct Pages<'a> {
     /// The last one read of the current stage, and the number of those that are left.
     place: Option<(EntryId, u64)>,
     now: u64,
+    /// The last one to read of each stage; `None` for all that exist at the start.
+    ends: Option<&'a BTreeMap<Stage, EntryId>>,
 }
 
 impl<'a> Pages<'a> {
@@ -120,7 +124,7 @@ impl<'a> Pages<'a> {
     pub fn new(letters: &'a dyn DeadLetters, filter: &'a Filter) -> Self {
         let mut stages: Vec<Stage> = filter.stages().collect();
         stages.reverse();
-        Self { letters, filter, stages, place: None, now: now_ms() }
+        Self { letters, filter, stages, place: None, now: now_ms(), ends: None }
     }
 
     /// The next page, of about 500 dead letters; empty at the end.
@@ -136,6 +140,9 @@ impl<'a> Pages<'a> {
             };
             let mut page = self.letters.letters(stage, &after, PAGE).await?;
             page.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            if let Some(ends) = self.ends {
+                page.retain(|letter| ends.get(&stage).is_some_and(|end| letter.id <= *end));
+            }
             let Some(last) = page.last().map(|letter| letter.id.clone()) else {
                 self.stages.pop();
                 continue;
@@ -165,13 +172,8 @@ pub struct Outcome {
 /// Maximum number of dead letters named in the audit log.
 pub const NAMED: usize = 20;
 
-/// The number of dead letters, and the names of the first ones, for the audit log.
-pub fn named(chosen: &[LetterView]) -> String {
-    named_of(chosen, chosen.len() as u64)
-}
-
-/// Like [`named`], for `count` dead letters of which at least the first [`NAMED`] are given.
-pub fn named_of(first: &[LetterView], count: u64) -> String {
+/// The number of dead letters, and the names of the first ones, for the audit log: at least the first [`NAMED`] are given.
+pub fn named(first: &[LetterView], count: u64) -> String {
     let names: Vec<_> =
         first.iter().take(NAMED).map(|letter| format!("{} {}", letter.stage.short_name(), letter.id)).collect();
     let more = if count > names.len() as u64 { ", …" } else { "" };
@@ -232,7 +234,7 @@ fn ids(chosen: &[LetterView], stage: Stage, wanted: impl Fn(&LetterView) -> bool
 #[cfg(test)]
 mod tests {
     use tidewheel_core::error::{Cause, ErrorClass};
-    use tidewheel_core::ports::{DeadLetter, Fence, FenceTarget, Queue as _, Settlement as _, Tombstones as _};
+    use tidewheel_core::ports::{DeadLetter, Fence, FenceTarget, Park as _, Queue as _, Tombstones as _};
     use tidewheel_testkit::contracts::samples::{change, embedded};
     use tidewheel_testkit::fakes::ownership::FakeRegistry;
     use tidewheel_testkit::fakes::streams::FakeStreams;
