@@ -1,6 +1,7 @@
 //! A change with its vectors, as stage 2 carries it.
 
 use crate::change::Change;
+use crate::error::{Cause, PortError, Server};
 
 /// Vectors of one dimension, one after another.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,6 +48,27 @@ impl Vectors {
     }
 }
 
+/// Rejects vectors that would corrupt an index: not finite, or zero, which has no direction. `values` are vectors of
+/// `dimension` numbers each, one after another; `first` is the index of the first one in the caller's list.
+///
+/// # Errors
+/// Poison, with the index of the text whose vector is invalid.
+pub fn check_vectors(values: &[f32], dimension: usize, first: usize) -> Result<(), PortError> {
+    for (place, vector) in values.chunks_exact(dimension.max(1)).enumerate() {
+        let (what, cause) = if vector.iter().any(|value| !value.is_finite()) {
+            ("is not finite", Cause::NotFinite)
+        } else if vector.iter().all(|value| *value == 0.0) {
+            ("is zero", Cause::Zero)
+        } else {
+            continue;
+        };
+        let index = first + place;
+        let message = format!("the embedder's vector for the text at index {index} {what}");
+        return Err(PortError::poison(message).because(Server::EMBEDDER, cause));
+    }
+    Ok(())
+}
+
 /// A change ready for the index, with its chunks and one vector per chunk.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embedded {
@@ -82,6 +104,24 @@ impl Embedded {
             chunks: Vec::new(),
             vectors: Vectors::default(),
             unchanged: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorClass;
+
+    #[test]
+    fn invalid_vector_error_names_text_index() {
+        assert_eq!(check_vectors(&[1.0, 0.0, 0.0, -1.0], 2, 0), Ok(()));
+        let bad =
+            [([f32::NAN, 1.0], Cause::NotFinite), ([1.0, f32::INFINITY], Cause::NotFinite), ([0.0, -0.0], Cause::Zero)];
+        for (bad, cause) in bad {
+            let error = check_vectors(&[1.0, 0.0, bad[0], bad[1]], 2, 10).unwrap_err();
+            assert_eq!((error.class, error.cause), (ErrorClass::Poison, cause));
+            assert!(error.message.contains("index 11"), "{}", error.message);
         }
     }
 }

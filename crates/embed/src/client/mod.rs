@@ -10,7 +10,6 @@
 
 mod api;
 mod batch;
-mod check;
 mod http;
 mod length;
 mod limiter;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use reqwest::{Client, RequestBuilder, Url};
-use tidewheel_core::embedded::Vectors;
+use tidewheel_core::embedded::{Vectors, check_vectors};
 use tidewheel_core::error::{Cause, ErrorClass, PortError, Server};
 use tidewheel_core::ports::{Embedder, EmbedderInfo, PortResult, Purpose};
 use tidewheel_core::secret::Secret;
@@ -19,7 +19,6 @@ use tracing::info;
 
 use super::api::{Api, ServerInfo, Unreadable};
 use super::batch::{BatchLimit, named_in};
-use super::check;
 use super::http::{self, invalid_response, shown};
 use super::length;
 use super::limiter::Limiter;
@@ -181,7 +180,7 @@ impl RemoteClient {
         let vectors = self.send(&["tidewheel".to_owned()], Purpose::Passage).await;
         let checked = vectors.and_then(|vectors| {
             let vector = vectors.into_iter().next().unwrap_or_default();
-            check::usable(&vector, vector.len(), 0).map(|()| vector.len())
+            check_vectors(&vector, vector.len(), 0).map(|()| vector.len())
         });
         let found = checked.map_err(|error| {
             if error.class != ErrorClass::Poison {
@@ -254,7 +253,7 @@ impl RemoteClient {
             if vector.len() != dimension {
                 return Err(self.misfit(vector.len(), dimension, place).await);
             }
-            check::usable(vector, dimension, place)?;
+            check_vectors(vector, dimension, place)?;
         }
         Ok(vectors)
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName};
 use reqwest::{Client, Method, RequestBuilder, StatusCode, Url};
 use serde::{Deserialize, Serialize};
-use tidewheel_core::embedded::Vectors;
+use tidewheel_core::embedded::{Vectors, check_vectors};
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{Embedder, EmbedderInfo, EmbedderLoad, PortResult, Purpose};
 use tidewheel_core::secret::Secret;
@@ -16,7 +16,7 @@ use tidewheel_core::tokens::{Tokens, Words};
 use tokio::sync::OnceCell;
 
 use super::http::{self, Answer, invalid_response, shown};
-use super::{check, tokens::ModelTokens};
+use super::tokens::ModelTokens;
 use crate::service::TRUNCATE;
 use crate::service::vectors::{BINARY, X_COUNT, X_DIMENSION, X_MODEL, header_form};
 use tidewheel_engine::{Measurement, Precision, describe};
@@ -179,7 +179,7 @@ impl TidewheelClient {
         let request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT, BINARY).body(body);
         let answer = http::send(request, &url).await?.good(&url)?;
         let values = self.values(info, &answer, texts.len(), &url)?;
-        check::usable(&values, info.dimension, first)?;
+        check_vectors(&values, info.dimension, first)?;
         Ok(values)
     }
 

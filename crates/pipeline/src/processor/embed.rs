@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tidewheel_core::embedded::Vectors;
+use tidewheel_core::embedded::{Vectors, check_vectors};
 use tidewheel_core::error::{Cause, PortError, Server};
 use tidewheel_core::ports::{Embedder, PortResult, Purpose};
 
@@ -46,7 +46,7 @@ impl Embedding<'_> {
         Ok((outcomes, suspects))
     }
 
-    /// Retries the suspects until each has its vector or is given up. `texts` are theirs, in the same order.
+    /// Retries the suspects until each has its vector or has failed permanently. `texts` are theirs, in the same order.
     pub(super) async fn settle(
         &self,
         suspects: Vec<Suspect>,
@@ -95,7 +95,7 @@ impl Embedding<'_> {
     async fn embed(&self, texts: &[String]) -> PortResult<Vectors> {
         let vectors = self.embedder.embed(texts, Purpose::Passage).await?;
         self.fits(&vectors, texts.len()).await?;
-        vectors.iter().try_for_each(usable)?;
+        check_vectors(vectors.values(), vectors.dimension(), 0)?;
         Ok(vectors)
     }
 
@@ -127,17 +127,4 @@ fn rejected(error: &PortError) {
     if matches!(error.cause, Cause::NotFinite | Cause::Zero) {
         metric::rejected(error.cause.name(), 1);
     }
-}
-
-/// Rejects vectors for which cosine similarity is undefined.
-fn usable(vector: &[f32]) -> PortResult<()> {
-    if let Some(at) = vector.iter().position(|value| !value.is_finite()) {
-        let message = format!("the embedder returned a vector with {} at position {at}", vector[at]);
-        return Err(PortError::poison(message).because(Server::EMBEDDER, Cause::NotFinite));
-    }
-    if vector.iter().all(|value| *value == 0.0) {
-        let error = PortError::poison("the embedder returned a vector of all zeros");
-        return Err(error.because(Server::EMBEDDER, Cause::Zero));
-    }
-    Ok(())
 }
