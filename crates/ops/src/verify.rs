@@ -62,14 +62,14 @@ pub struct Verified {
     #[serde(flatten)]
     pub found: Found,
     /// Documents that differ because they are dead letters.
-    pub parked: Vec<Parked>,
+    pub parked: Vec<ParkedDocument>,
     /// Whether only a part of the documents was compared.
     pub partly: bool,
 }
 
 /// A document that differs because its change is a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Parked {
+pub struct ParkedDocument {
     /// `database.collection`.
     pub namespace: String,
     /// Canonical extended JSON of `_id`.
@@ -136,7 +136,7 @@ async fn documents(source: &dyn Source, namespaces: &[Namespace]) -> PortResult<
 }
 
 /// Returns the documents that have a dead letter, with its reason.
-async fn parked(finder: &dyn EntryFinder, differences: &[Difference]) -> PortResult<Vec<Parked>> {
+async fn parked(finder: &dyn EntryFinder, differences: &[Difference]) -> PortResult<Vec<ParkedDocument>> {
     let wanted: Vec<(Namespace, String)> = differences
         .iter()
         .filter(|difference| matches!(difference.kind, Kind::Missing | Kind::Stale))
@@ -155,7 +155,7 @@ async fn parked(finder: &dyn EntryFinder, differences: &[Difference]) -> PortRes
     }
     let parked = wanted.into_iter().filter_map(|(namespace, key)| {
         let reason = reasons.get(&(namespace.to_string(), key.clone()))?.clone();
-        Some(Parked { namespace: namespace.to_string(), key, reason })
+        Some(ParkedDocument { namespace: namespace.to_string(), key, reason })
     });
     Ok(parked.collect())
 }
@@ -215,7 +215,7 @@ mod tests {
             committed_at: 7,
             document: None,
         };
-        let parked = tidewheel_core::ports::Parked { change, reason: "too large".into() };
+        let parked = tidewheel_core::ports::ParkedChange { change, reason: "too large".into() };
         let journal = streams.journal();
         journal.append_and_park(None, &[], &[parked], &checkpoint).await.unwrap();
         journal.confirm(&checkpoint, &checkpoint).await.unwrap();
@@ -239,7 +239,7 @@ mod tests {
         let verified = verify(&ports, &options, &silent()).await.unwrap();
         assert_eq!((verified.left(), verified.found.missing, verified.partly), (1, 1, false), "{verified:?}");
         let (namespace, reason) = ("shop.tickets".to_owned(), "too large".to_owned());
-        assert_eq!(verified.parked, [Parked { namespace, key: r#"{"$numberInt":"2"}"#.into(), reason }]);
+        assert_eq!(verified.parked, [ParkedDocument { namespace, key: r#"{"$numberInt":"2"}"#.into(), reason }]);
         streams.faults().always("letters_of", Fault::unreachable());
         let verified = verify(&ports, &options, &silent()).await.unwrap();
         assert!(verified.left() == 1 && verified.parked.is_empty(), "the result needs no reasons");

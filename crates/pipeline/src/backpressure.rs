@@ -1,21 +1,22 @@
 //! Backpressure: a writer of a stage waits while the stage is above its high-water mark.
 
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tracing::info;
 
-/// Number of unacknowledged entries in a stage above which a replay or a repair waits: live changes stay quick.
+/// High-water mark of a replay or a repair, in unacknowledged entries of the stage. Low: live changes stay quick.
 pub(crate) const BESIDE_LIVE_CHANGES: u64 = 2_000;
 
-/// How often a waiting writer polls.
+/// How long a waiting writer pauses between two reads of the backlog.
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
 /// Maximum number of entries between two reads of the backlog. With pages and batches of up to 1,000 entries the
 /// high-water mark is exceeded by at most two of them.
 const LOOK_EVERY: u64 = 1_000;
 
-/// Decides when the writer of a stage reads its backlog and waits.
+/// The room in a stage: makes its writer wait while the backlog is at the high-water mark.
 pub(crate) struct Room {
     stage: &'static str,
     /// The services that make room.
@@ -31,14 +32,35 @@ impl Room {
         Self { stage, readers, high_water, since_look: AtomicU64::new(0), waits: AtomicBool::new(false) }
     }
 
+    /// Waits until the stage has room for these entries, about to be written. `backlog` reads its backlog, which few
+    /// writes need. `pause` waits for [`PAUSE`] between two reads, or ends the wait with an error.
+    pub(crate) async fn wait<B, P, E>(
+        &self,
+        entries: u64,
+        backlog: impl Fn() -> B,
+        mut pause: impl FnMut() -> P,
+    ) -> Result<(), E>
+    where
+        B: Future<Output = Result<u64, E>>,
+        P: Future<Output = Result<(), E>>,
+    {
+        if !self.is_due(entries) {
+            return Ok(());
+        }
+        while self.is_full(backlog().await?) {
+            pause().await?;
+        }
+        Ok(())
+    }
+
     /// Counts entries that are about to be written; returns whether to read the backlog first.
-    pub(crate) fn is_due(&self, entries: u64) -> bool {
+    fn is_due(&self, entries: u64) -> bool {
         let every = LOOK_EVERY.min(self.high_water / 4);
         self.since_look.fetch_add(entries, Ordering::Relaxed) + entries >= every
     }
 
-    /// Whether the writer waits for [`PAUSE`] and reads the backlog again. Logs when the wait begins and ends.
-    pub(crate) fn is_full(&self, backlog: u64) -> bool {
+    /// Whether the writer waits and reads the backlog again. Logs when the wait begins and ends.
+    fn is_full(&self, backlog: u64) -> bool {
         let (stage, full) = (self.stage, backlog >= self.high_water);
         match (self.waits.swap(full, Ordering::Relaxed), full) {
             (false, true) => {
@@ -68,5 +90,21 @@ mod tests {
             assert!(!room.is_full(high_water - 1));
             assert!(!room.is_due(every - 1));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn writer_waits_at_the_high_water_mark_until_the_backlog_shrinks() {
+        let (room, begun) = (Room::new("stage 1", "the processors", 100), tokio::time::Instant::now());
+        let backlogs = AtomicU64::new(102);
+        let backlog = || async { Ok::<_, ()>(backlogs.fetch_sub(1, Ordering::Relaxed)) };
+        let pause = || async {
+            tokio::time::sleep(PAUSE).await;
+            Ok(())
+        };
+        assert_eq!(room.wait(24, backlog, pause).await, Ok(()), "a small write does not read the backlog");
+        assert_eq!(backlogs.load(Ordering::Relaxed), 102);
+        assert_eq!(room.wait(1, backlog, pause).await, Ok(()));
+        assert_eq!((backlogs.load(Ordering::Relaxed), begun.elapsed()), (98, 3 * PAUSE), "102, 101 and 100 are full");
+        assert_eq!(room.wait(25, || async { Ok(100) }, || async { Err("stopping") }).await, Err("stopping"));
     }
 }

@@ -6,9 +6,10 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    CollectionRegistry, DeadLetters, EntryFinder, EntryId, Follower, Handover, Journal, QueueServerInspector,
+    Backlog, CollectionRegistry, DeadLetters, EntryFinder, EntryId, Follower, Handover, Journal, QueueServerInspector,
     ReportReader, StageInspector, StageQueue, StreamLog, Tombstones,
 };
+use tidewheel_core::stage::Stage;
 use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2_REPLAY, StreamKeys};
 use tidewheel_stores::redis::wire::RawFields;
 use tidewheel_testkit::contracts::streams::StreamsHarness;
@@ -50,6 +51,10 @@ impl StreamsHarness for Fakes {
 
     fn stream_log(&self) -> Arc<dyn StreamLog<Change>> {
         Arc::new(self.streams.stream_log(STAGE_1))
+    }
+
+    fn backlog(&self, stage: Stage) -> Arc<dyn Backlog> {
+        Arc::new(self.streams.stream_log::<Change>(stage))
     }
 
     fn follower(&self) -> Arc<dyn Follower> {

@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidewheel_core::change::Change;
+use tidewheel_core::embedded::Embedded;
 use tidewheel_core::health::Health;
 use tidewheel_core::ports::{KnownVectors, PortResult, Retention};
 use tidewheel_core::stage::Stage;
@@ -74,6 +76,7 @@ pub(super) fn producer(
         let ports = ProducerPorts {
             source: Arc::new(source),
             journal: Arc::new(redis.clone()),
+            backlog: Arc::new(redis.stream_log::<Change>(Stage::Raw)),
             index: Arc::new(index),
             tombstones: Arc::new(redis.clone()),
             registry: Arc::new(redis),
@@ -99,6 +102,7 @@ pub(super) fn processor(
         queue: queue.clone(),
         maintenance: Some(queue),
         handover: Arc::new(redis.clone()),
+        backlog: Some(Arc::new(redis.stream_log::<Embedded>(Stage::Embedded))),
         embedder,
         known: known_vectors(settings)?,
     };

@@ -31,7 +31,7 @@ pub enum SnapshotState {
         time: ClusterTime,
         /// Total rows read.
         rows: u64,
-        /// The last point whose page contained orphans. Stored so that a Redis that loses a removal is detected.
+        /// The last point whose page contained orphans. Stored so that a lost removal is detected.
         after: Option<Uuid>,
     },
     /// Everything that existed at this time has been read, and the index contains nothing else.
@@ -63,7 +63,7 @@ pub struct Checkpoint {
 
 /// A change that cannot be appended: it is parked in the dead-letter queue of stage 1, without its document.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Parked {
+pub struct ParkedChange {
     /// The change, without its document.
     pub change: Change,
     /// The reason for parking it.
@@ -75,8 +75,8 @@ pub struct Parked {
 pub enum Appended {
     /// Entries and checkpoint were saved atomically.
     Saved,
-    /// The saved checkpoint differs from the expected one: another producer is active, or Redis lost some of its
-    /// history. Nothing was saved. Discard all state and load the checkpoint again.
+    /// The saved checkpoint differs from the expected one: another producer is active, or the journal lost some of
+    /// its history. Nothing was saved. Discard all state and load the checkpoint again.
     Conflict,
 }
 
@@ -116,7 +116,7 @@ pub enum Damage {
     /// Stream entries deleted by another client, acknowledged or not: this cannot be determined afterwards. Names the
     /// stream.
     Entries(String),
-    /// The collection in Qdrant is missing, or the configured collection is not the one written so far.
+    /// The collection is missing from the index, or the configured collection is not the one written so far.
     Collection(String),
 }
 
@@ -159,7 +159,7 @@ pub trait Journal: Send + Sync {
         &self,
         expected: Option<&Checkpoint>,
         changes: &[Change],
-        parked: &[Parked],
+        parked: &[ParkedChange],
         next: &Checkpoint,
     ) -> PortResult<Appended>;
 
@@ -179,7 +179,7 @@ pub trait Journal: Send + Sync {
         &self,
         expected: Option<&Checkpoint>,
         changes: &[Change],
-        parked: &[Parked],
+        parked: &[ParkedChange],
         next: &Checkpoint,
         repair: Repair,
     ) -> PortResult<Appended>;
@@ -199,7 +199,4 @@ pub trait Journal: Send + Sync {
 
     /// Releases the lease, if this owner holds it.
     async fn release(&self, owner: &str) -> PortResult<()>;
-
-    /// Number of entries in stage 1 that its group has not acknowledged, delivered or not.
-    async fn backlog(&self) -> PortResult<u64>;
 }

@@ -28,11 +28,11 @@ pub use inspect::{
     IndexState, ParkedReason, PublishedReport, QueueServer, QueueServerInspector, ReportReader, SourceHistory,
     SourceInspector, StageInspector,
 };
-pub use journal::{Appended, Checkpoint, Damage, Journal, Parked, Position, Positions, Repair, SnapshotState};
+pub use journal::{Appended, Checkpoint, Damage, Journal, ParkedChange, Position, Positions, Repair, SnapshotState};
 pub use ownership::{Ownable, Registry};
 pub use queue::{
-    Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Handover, Maintenance, Queue, READ_BYTES, Retention,
-    Settlement, StageQueue, StageStatus,
+    Acknowledge, Backlog, Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Handover, Maintenance, Park, Queue,
+    READ_BYTES, Retention, StageQueue, StageStatus,
 };
 pub use record::RecordError;
 pub use source::{

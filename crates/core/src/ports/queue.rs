@@ -97,19 +97,23 @@ pub struct DeadLetter {
     pub attempts: u32,
 }
 
-/// Settles delivered entries.
+/// Acknowledges delivered entries.
 #[async_trait]
-pub trait Settlement: Send + Sync {
+pub trait Acknowledge: Send + Sync {
     /// Acknowledges these entries: their effect is durable.
     async fn acknowledge(&self, ids: &[EntryId]) -> PortResult<()>;
+}
 
+/// Parks delivered entries that failed permanently.
+#[async_trait]
+pub trait Park: Send + Sync {
     /// Moves entries to the stage's dead-letter queue and acknowledges them, atomically.
     async fn park(&self, letters: &[DeadLetter]) -> PortResult<()>;
 }
 
-/// A source of entries. They stay pending with this consumer until they are settled.
+/// A source of entries. They stay pending with this consumer until they are acknowledged or parked.
 #[async_trait]
-pub trait Queue<T>: Settlement {
+pub trait Queue<T>: Acknowledge + Park {
     /// Up to `max` new entries, of about [`READ_BYTES`] together; waits up to `wait` for the first. Not cancel-safe: a
     /// dropped response leaves its entries pending until they are claimed.
     async fn read(&self, max: usize, wait: Duration) -> PortResult<Vec<Delivery<T>>>;
@@ -165,11 +169,11 @@ pub struct StageStatus {
     /// Entries appended to this stream since its creation: the difference of two readings is the number appended in
     /// between.
     pub appended: u64,
-    /// Entries not yet delivered to the group. `None` if Redis cannot report it.
+    /// Entries not yet delivered to the group. `None` if the server cannot report it.
     pub lag: Option<u64>,
     /// Entries delivered to a consumer and not yet acknowledged.
     pub pending: u64,
-    /// Age in milliseconds of the oldest unacknowledged entry, by Redis' clock.
+    /// Age in milliseconds of the oldest unacknowledged entry, by the server's clock.
     pub oldest_age_ms: Option<u64>,
     /// Entries in the stage's dead-letter queue.
     pub dead_letters: u64,
@@ -194,8 +198,12 @@ pub trait Handover: Send + Sync {
     /// Appends the records to stage 2 and acknowledges the entries on stage 1, atomically; neither, if none of the
     /// entries is pending any more: then the work was already done, or its stream is gone.
     async fn hand_over(&self, records: &[Embedded], acknowledge: &[EntryId]) -> PortResult<()>;
+}
 
-    /// Number of entries in stage 2 that its group has not acknowledged.
+/// The backlog of a stage.
+#[async_trait]
+pub trait Backlog: Send + Sync {
+    /// Number of entries that the stage's group has not acknowledged, delivered or not.
     async fn backlog(&self) -> PortResult<u64>;
 }
 

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::PortResult;
 use super::journal::Position;
-use super::queue::{Delivery, EntryId};
+use super::queue::{Backlog, Delivery, EntryId};
 
 /// The contents of a stream, including acknowledged entries retained for replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Extent {
 
 /// A stage's stream from its first entry.
 #[async_trait]
-pub trait StreamLog<T>: Send + Sync {
+pub trait StreamLog<T>: Backlog {
     /// The contents of the stream.
     async fn extent(&self) -> PortResult<Extent>;
 
@@ -31,9 +31,6 @@ pub trait StreamLog<T>: Send + Sync {
 
     /// Appends these records for regular processing by the stage.
     async fn append(&self, records: &[T]) -> PortResult<()>;
-
-    /// Number of entries that the stage's group has not acknowledged.
-    async fn backlog(&self) -> PortResult<u64>;
 }
 
 /// A separate consumer group on stage 2, for a replay into another collection. While it exists, entries that it has not

@@ -126,7 +126,7 @@ mod tests {
     use serde_json::json;
     use tidewheel_core::error::{Cause, ErrorClass};
     use tidewheel_core::ports::{
-        Checkpoint, DeadLetter, Parked, Queue as _, ResumeToken, Settlement as _, SnapshotState,
+        Checkpoint, DeadLetter, Park as _, ParkedChange, Queue as _, ResumeToken, SnapshotState,
     };
     use tidewheel_core::version::ClusterTime;
     use tidewheel_testkit::contracts::samples::change;
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
     use crate::dead_letters::{Filter, list};
 
-    fn parked(key: &str) -> Parked {
+    fn parked(key: &str) -> ParkedChange {
         let change = Change {
             operation: Operation::Insert,
             namespace: Namespace::new("shop", "tickets"),
@@ -147,7 +147,7 @@ mod tests {
             committed_at: 7,
             document: None,
         };
-        Parked { change, reason: "too large".into() }
+        ParkedChange { change, reason: "too large".into() }
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
 use tidewheel_core::error::{Cause, ErrorClass};
-use tidewheel_core::ports::{DocumentPoints, Fence, IndexWriter as _, Journal as _, Queue as _, Settlement as _};
+use tidewheel_core::ports::{Acknowledge as _, DocumentPoints, Fence, IndexWriter as _, Journal as _, Queue as _};
 use tidewheel_testkit::contracts::index::document;
 use tidewheel_testkit::contracts::samples::{change, checkpoint};
 use tidewheel_testkit::fakes::faults::Fault;

@@ -3,7 +3,7 @@
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
 use tidewheel_core::key;
-use tidewheel_core::ports::{Fence, FenceTarget, PortResult, StreamLog};
+use tidewheel_core::ports::{Backlog, Fence, FenceTarget, PortResult};
 use tidewheel_core::time::now_ms;
 use tidewheel_core::version::{ClusterTime, Version};
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use super::judge::{Seen, Target};
 use super::run::{BATCH, Confirmed, Run, Sides, difference, stuck};
 use super::{Repaired, look};
 use crate::NO_PRODUCER;
-use crate::backpressure::{BESIDE_LIVE_CHANGES, PAUSE};
+use crate::backpressure::{BESIDE_LIVE_CHANGES, PAUSE, Room};
 
 impl Run<'_> {
     /// Repairs these documents.
@@ -25,6 +25,7 @@ impl Run<'_> {
         })?;
         // After every change found: it wins over everything that they left in the index.
         let version = Version::of_snapshot(checkpoint.epoch, self.later().await?);
+        let room = Room::new("stage 1", "the processors", BESIDE_LIVE_CHANGES);
         let (mut sent, mut deleted) = (0, 0);
         for batch in confirmed.chunks(BATCH) {
             let targets: Vec<&Target> = batch.iter().map(|confirmed| &confirmed.target).collect();
@@ -47,7 +48,7 @@ impl Run<'_> {
                 })
             });
             let changes: Vec<Change> = changes.collect();
-            self.room(&**stream_log).await?;
+            self.wait_for_room(&room, changes.len(), &**stream_log).await?;
             stream_log.append(&changes).await?;
             let documents = changes.iter().filter(|change| change.operation == Operation::Read).count() as u64;
             sent += documents;
@@ -79,9 +80,10 @@ impl Run<'_> {
         }
     }
 
-    async fn room(&self, stream_log: &dyn StreamLog<Change>) -> PortResult<()> {
+    /// Waits for room in stage 1; fails if it does not drain in time.
+    async fn wait_for_room(&self, room: &Room, changes: usize, stream_log: &dyn Backlog) -> PortResult<()> {
         let begun = Instant::now();
-        while stream_log.backlog().await? > BESIDE_LIVE_CHANGES {
+        let pause = || async move {
             if begun.elapsed() > self.options.arrive {
                 return Err(stuck(
                     "stage 1 is full and not draining",
@@ -89,8 +91,9 @@ impl Run<'_> {
                 ));
             }
             tokio::time::sleep(PAUSE).await;
-        }
-        Ok(())
+            Ok(())
+        };
+        room.wait(changes as u64, || stream_log.backlog(), pause).await
     }
 
     /// Waits until all current entries of stage 1 have passed both stages.

@@ -46,8 +46,8 @@ mod traced;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-pub use blank::{Blank, LeftOut};
-pub use options::{ProcessorOptions, TextOptions};
+pub use blank::LeftOut;
+pub use options::{Blank, ProcessorOptions, TextOptions};
 pub use render::Renderer;
 use tidewheel_core::change::Change;
 use tidewheel_core::chunking::ChunkLimits;
@@ -55,7 +55,7 @@ use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::{Cause, PortError};
 use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::health::Health;
-use tidewheel_core::ports::{Delivery, Embedder, EmbedderInfo, Handover, KnownVectors, Maintenance, Queue, Settlement};
+use tidewheel_core::ports::{Backlog, Delivery, Embedder, EmbedderInfo, Handover, KnownVectors, Maintenance, Queue};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
@@ -89,6 +89,8 @@ pub struct ProcessorPorts {
     pub maintenance: Option<Arc<dyn Maintenance<Change>>>,
     /// The handover to stage 2.
     pub handover: Arc<dyn Handover>,
+    /// The backlog of stage 2; `None` if the handover processes the records itself.
+    pub backlog: Option<Arc<dyn Backlog>>,
     /// Computes the vectors.
     pub embedder: Arc<dyn Embedder>,
     /// Existing vectors to reuse; without it every text is embedded.
@@ -126,21 +128,22 @@ impl Processor {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
         crate::metric::init_counters(NAME, &["not_finite", "zero", "dimension"]);
         let retry = RetryPolicy { health: self.health, shutdown };
-        let ProcessorPorts { queue, maintenance, handover, embedder, known } = self.ports;
+        let ProcessorPorts { queue, maintenance, handover, backlog, embedder, known } = self.ports;
         let info = retry.call("reach the embedder", || embedder.info()).await;
         let (info, tokens) = match info {
             Ok(info) => (info, retry.call("get the model's tokeniser", || embedder.tokens()).await),
-            Err(given_up) => return ended(given_up),
+            Err(error) => return ended(error),
         };
         let tokens = match tokens {
             Ok(tokens) => tokens,
-            Err(given_up) => return ended(given_up),
+            Err(error) => return ended(error),
         };
         info!(model = info.model, dimension = info.dimension, "ready");
         let longest = self.options.chunk_tokens.map_or(info.max_tokens, |tokens| tokens.min(info.max_tokens));
         let work = Worker {
             queue: queue.clone(),
             handover,
+            backlog,
             embedder,
             recall: Recall::new(known),
             metrics: ServiceMetrics::new(),
@@ -167,16 +170,17 @@ impl Processor {
     }
 }
 
-fn ended(given_up: RetryError) -> Result<(), ServiceError> {
-    match given_up {
+fn ended(error: RetryError) -> Result<(), ServiceError> {
+    match error {
         RetryError::Shutdown => Ok(()),
         RetryError::Failed(error) => Err(ServiceError::new(NAME, error)),
     }
 }
 
 struct Worker {
-    queue: Arc<dyn Settlement>,
+    queue: Arc<dyn Queue<Change>>,
     handover: Arc<dyn Handover>,
+    backlog: Option<Arc<dyn Backlog>>,
     embedder: Arc<dyn Embedder>,
     recall: Recall,
     metrics: ServiceMetrics,

@@ -9,8 +9,8 @@ use tracing::{debug, warn};
 use super::plan::{Handful, Plan, Record, handfuls};
 use super::{NAME, Worker};
 use crate::backpressure::PAUSE;
-use crate::isolate::{Attempt, Isolation, Probe, Sifted};
-use crate::parking::{self, Parked, deletion_at, park};
+use crate::isolate::{Attempt, Isolation, ProbeFuture, Sifted};
+use crate::parking::{self, ParkingPlan, deletion_at, park};
 use crate::retry::RetryError;
 use crate::spans::BatchSpans;
 
@@ -58,7 +58,7 @@ impl Worker {
                     Err(error) => {
                         let change = &record.change;
                         let parked = park(self.on_dead_letter, change.version, entries.clone(), None, &error);
-                        let Parked { letter, deletion, older } = parked;
+                        let ParkingPlan { letter, deletion, older } = parked;
                         letters.push(letter);
                         // A deletion that failed fails as a removal too.
                         match deletion.filter(|_| change.operation.has_document()) {
@@ -102,7 +102,7 @@ impl Worker {
     fn step<'a>(
         &'a self,
         handful: &'a Handful,
-    ) -> Isolation<'a, impl Fn(Range<usize>) -> Attempt<'a>, impl Fn() -> Probe<'a>> {
+    ) -> Isolation<'a, impl Fn(Range<usize>) -> Attempt<'a>, impl Fn() -> ProbeFuture<'a>> {
         let Handful { records, entries } = handful;
         let attempt = move |range: Range<usize>| -> Attempt<'a> {
             Box::pin(async move {
@@ -111,8 +111,9 @@ impl Worker {
             })
         };
         // An entry that is not pending: the script runs as usual, and does nothing.
-        let probe =
-            move || -> Probe<'a> { Box::pin(async move { self.handover.hand_over(&[], &[EntryId::zero()]).await }) };
+        let probe = move || -> ProbeFuture<'a> {
+            Box::pin(async move { self.handover.hand_over(&[], &[EntryId::zero()]).await })
+        };
         let (retry, successes) = (&self.retry, &self.handed_over);
         Isolation { retry, successes, what: "hand over to stage 2", attempt, probe }
     }
@@ -135,13 +136,8 @@ impl Worker {
 
     /// Waits while stage 2 is above its high-water mark. Entries in flight stay pending with this processor meanwhile.
     async fn wait_for_room(&self, records: u64) -> Result<(), RetryError> {
-        if !self.room.is_due(records) {
-            return Ok(());
-        }
-        let backlog = || self.retry.wait_for("read the backlog of stage 2", || self.handover.backlog());
-        while self.room.is_full(backlog().await?) {
-            self.retry.pause(PAUSE).await?;
-        }
-        Ok(())
+        let Some(stage) = &self.backlog else { return Ok(()) };
+        let backlog = || self.retry.wait_for("read the backlog of stage 2", || stage.backlog());
+        self.room.wait(records, backlog, || self.retry.pause(PAUSE)).await
     }
 }

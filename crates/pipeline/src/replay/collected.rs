@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{DeadLetter, Delivery, EntryId, Handover, PortResult, Queue, Settlement};
+use tidewheel_core::ports::{Acknowledge, DeadLetter, Delivery, EntryId, Handover, Park, PortResult, Queue};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -118,12 +118,15 @@ impl Queue<Change> for PageQueue {
 }
 
 #[async_trait]
-impl Settlement for PageQueue {
+impl Acknowledge for PageQueue {
     async fn acknowledge(&self, ids: &[EntryId]) -> PortResult<()> {
         self.settle(ids.iter());
         Ok(())
     }
+}
 
+#[async_trait]
+impl Park for PageQueue {
     async fn park(&self, letters: &[DeadLetter]) -> PortResult<()> {
         self.state().parked += letters.len() as u64;
         self.settle(letters.iter().map(|letter| &letter.id));
@@ -149,11 +152,6 @@ impl<W: Work<Embedded>> Handover for Direct<W> {
             Err(RetryError::Failed(error)) => Err(error),
         }
     }
-
-    async fn backlog(&self) -> PortResult<u64> {
-        // No stage in between.
-        Ok(0)
-    }
 }
 
 /// Counts the changes that an upserter parks: there is no stream to park them in, and the live pipeline has parked them
@@ -164,12 +162,7 @@ pub(super) struct Skipped {
 }
 
 #[async_trait]
-impl Settlement for Skipped {
-    /// The processor acknowledges the page's entries after the hand-over.
-    async fn acknowledge(&self, _ids: &[EntryId]) -> PortResult<()> {
-        Ok(())
-    }
-
+impl Park for Skipped {
     async fn park(&self, letters: &[DeadLetter]) -> PortResult<()> {
         for letter in letters {
             warn!("skipped: {}", letter.reason);

@@ -118,10 +118,18 @@ impl Into {
         let queue = Arc::new(PageQueue::new(pages, report, done.clone()));
         let retry = RetryPolicy { health: Health::default(), shutdown: stop.clone() };
         let skipped = Arc::new(Skipped::default());
-        let upserter = upserter::work(self.upserter.clone(), skipped.clone(), self.writes(), None, retry);
+        // `Direct` acknowledges the entries of the pages.
+        let upserter = upserter::work(self.upserter.clone(), None, skipped.clone(), self.writes(), None, retry);
         let direct = Arc::new(Direct { upserter, queue: queue.clone() });
         let IntoPorts { embedder, known, .. } = self.ports.clone();
-        let ports = ProcessorPorts { queue: queue.clone(), maintenance: None, handover: direct, embedder, known };
+        let ports = ProcessorPorts {
+            queue: queue.clone(),
+            maintenance: None,
+            handover: direct,
+            backlog: None,
+            embedder,
+            known,
+        };
         let processor = Processor::new(self.processor.clone(), ports)?;
         processor.run(done).await?;
         let mut progress = queue.progress().await;

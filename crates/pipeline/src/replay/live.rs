@@ -1,23 +1,19 @@
 //! Replay into the live collection: appends the records to their stage again.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::error::ErrorClass;
 use tidewheel_core::health::Health;
-use tidewheel_core::ports::{EntryId, PortResult, StreamLog};
+use tidewheel_core::ports::{Backlog, EntryId, StreamLog};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::pages::Entries;
 use super::{Pages, Progress, Report};
-use crate::backpressure::{BESIDE_LIVE_CHANGES, PAUSE};
+use crate::backpressure::{BESIDE_LIVE_CHANGES, PAUSE, Room};
 use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;
-
-/// The delay before a failed read is retried.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// Entries of stage 2 per page: with vectors they are large.
 const PAGE: usize = 200;
@@ -30,16 +26,21 @@ pub async fn changes(
     stop: CancellationToken,
 ) -> Result<Progress, ServiceError> {
     let retry = RetryPolicy { health: Health::default(), shutdown: stop };
+    let room = Room::new("stage 1", "the processors", BESIDE_LIVE_CHANGES);
+    // Each attempt of a read borrows the pages mutably.
+    let pages = &Mutex::new(pages);
+    let next = || async move { pages.lock().await.next().await };
     let all = async {
-        while let Some(page) = persist(&retry, async || pages.next().await).await? {
-            wait_for_room(stream_log, &retry).await?;
+        while let Some(page) = retry.call("read the changes to replay", next).await? {
+            wait_for_room(&room, page.len(), stream_log, &retry).await?;
             retry.call("append replayed records", || stream_log.append(&page)).await?;
-            report(pages.progress());
+            report(pages.lock().await.progress());
         }
         Ok(())
     };
     let ended = all.await;
-    outcome(ended).map(|()| pages.progress())
+    let progress = pages.lock().await.progress();
+    outcome(ended).map(|()| progress)
 }
 
 /// Appends the entries of stage 2 after `after` to stage 2 again, marked as replayed.
@@ -51,13 +52,16 @@ pub async fn embedded(
     stop: CancellationToken,
 ) -> Result<Progress, ServiceError> {
     let retry = RetryPolicy { health: Health::default(), shutdown: stop };
+    let room = Room::new("stage 2", "the upserters", BESIDE_LIVE_CHANGES);
     let mut progress = Progress::default();
     let all = async {
         let begin = || Entries::begin(stream_log.clone(), after.clone(), replay);
-        let mut entries = retry.call("read the position of stage 2", begin).await?;
+        let entries = retry.call("read the position of stage 2", begin).await?;
         progress.of = entries.of();
-        while let Some((read, records, skipped)) = persist(&retry, async || entries.next(PAGE).await).await? {
-            wait_for_room(&*stream_log, &retry).await?;
+        let entries = &Mutex::new(entries);
+        let next = || async move { entries.lock().await.next(PAGE).await };
+        while let Some((read, records, skipped)) = retry.call("read the entries to replay", next).await? {
+            wait_for_room(&room, records.len(), &*stream_log, &retry).await?;
             retry.call("append replayed records", || stream_log.append(&records)).await?;
             progress.read += read;
             progress.replayed += records.len() as u64;
@@ -70,23 +74,15 @@ pub async fn embedded(
     outcome(ended).map(|()| progress)
 }
 
-/// Reads until it succeeds. Cannot use [`RetryPolicy::call`], which cannot lend the same pages to each attempt.
-async fn persist<T>(retry: &RetryPolicy, mut read: impl AsyncFnMut() -> PortResult<T>) -> Result<T, RetryError> {
-    loop {
-        match read().await {
-            Ok(page) => return Ok(page),
-            Err(error) if error.class == ErrorClass::Transient => {
-                retry.pause(error.retry_after.unwrap_or(AGAIN)).await?;
-            }
-            Err(error) => return Err(RetryError::Failed(error)),
-        }
-    }
-}
-
-async fn wait_for_room<T>(stream_log: &dyn StreamLog<T>, retry: &RetryPolicy) -> Result<(), RetryError> {
-    while retry.call("read the backlog of the stage", || stream_log.backlog()).await? > BESIDE_LIVE_CHANGES {
-        retry.pause(PAUSE).await?;
-    }
+/// Waits for room in the stage; ends early if the replay stops.
+async fn wait_for_room(
+    room: &Room,
+    records: usize,
+    stage: &dyn Backlog,
+    retry: &RetryPolicy,
+) -> Result<(), RetryError> {
+    let backlog = || retry.wait_for("read the backlog of the stage", || stage.backlog());
+    room.wait(records as u64, backlog, || retry.pause(PAUSE)).await?;
     if retry.shutdown.is_cancelled() { Err(RetryError::Shutdown) } else { Ok(()) }
 }
 

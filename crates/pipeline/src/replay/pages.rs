@@ -14,7 +14,8 @@ use tidewheel_core::time::now_ms;
 use tidewheel_core::version::{ClusterTime, Version};
 
 use super::{Marked, Progress};
-use crate::newest::{Carries, newest, refuse_newer};
+use crate::carries::Carries;
+use crate::newest::{newest, refuse_newer};
 use crate::producer;
 
 /// Number of consecutive empty batches, each after a wait of a second except the first, after which a feed has caught

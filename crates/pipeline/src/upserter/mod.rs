@@ -45,8 +45,8 @@ use plan::{Plan, Removal, Write, plan};
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::health::Health;
 use tidewheel_core::ports::{
-    CollectionRegistry, Delivery, EntryId, Fence, Index, IndexReader, Maintenance, PortResult, Settlement, StageQueue,
-    Tombstones,
+    Acknowledge, CollectionRegistry, Delivery, EntryId, Fence, Index, IndexReader, Maintenance, Park, PortResult,
+    StageQueue, Tombstones,
 };
 use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
@@ -111,7 +111,8 @@ impl Upserter {
         }
         let retry = RetryPolicy { health: self.health, shutdown };
         let options = self.options.consumer.clone();
-        let work = work(self.options, self.queue.clone(), self.ports, self.tracer, retry.clone());
+        let acknowledge: Arc<dyn Acknowledge> = self.queue.clone();
+        let work = work(self.options, Some(acknowledge), self.queue.clone(), self.ports, self.tracer, retry.clone());
         info!("ready");
         let maintenance: Arc<dyn Maintenance<Embedded>> = self.queue.clone();
         let consumer = Consumer { service: NAME, queue: self.queue, maintenance: Some(maintenance), options, retry };
@@ -119,17 +120,20 @@ impl Upserter {
     }
 }
 
-/// The work without the consumer loop, for callers that provide the batches.
+/// The work without the consumer loop, for callers that provide the batches. Without `acknowledge`, the caller
+/// acknowledges the entries of a batch itself.
 pub(crate) fn work(
     options: UpserterOptions,
-    queue: Arc<dyn Settlement>,
+    acknowledge: Option<Arc<dyn Acknowledge>>,
+    park: Arc<dyn Park>,
     ports: UpserterPorts,
     tracer: Option<Tracer>,
     retry: RetryPolicy,
 ) -> impl Work<Embedded> {
     let UpserterPorts { index, tombstones, registry } = ports;
     Worker {
-        queue,
+        acknowledge,
+        park,
         index,
         tombstones,
         registry,
@@ -162,7 +166,8 @@ async fn watch_collection(index: Arc<dyn IndexReader>, registry: Arc<dyn Collect
 }
 
 struct Worker {
-    queue: Arc<dyn Settlement>,
+    acknowledge: Option<Arc<dyn Acknowledge>>,
+    park: Arc<dyn Park>,
     index: Arc<dyn Index>,
     tombstones: Arc<dyn Tombstones>,
     registry: Option<Arc<dyn CollectionRegistry>>,
@@ -265,7 +270,9 @@ impl Worker {
         let mut done: Vec<EntryId> = entries.flatten().cloned().collect();
         done.extend(superfluous);
         if !done.is_empty() {
-            self.retry.call("acknowledge entries", || self.queue.acknowledge(&done)).await?;
+            if let Some(queue) = &self.acknowledge {
+                self.retry.call("acknowledge entries", || queue.acknowledge(&done)).await?;
+            }
             commits.searchable(&done, &self.latency);
             debug!(documents, removals, entries = done.len(), "in the index");
             if let Some(traced) = traced {
@@ -273,7 +280,7 @@ impl Worker {
             }
         }
         let spans = traced.as_mut().map(|traced| &mut traced.spans);
-        parking::send(NAME, letters, &*self.queue, &self.retry, spans).await
+        parking::send(NAME, letters, &*self.park, &self.retry, spans).await
     }
 }
 

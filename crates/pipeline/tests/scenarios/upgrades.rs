@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidewheel_core::change::Change;
-use tidewheel_core::ports::{EntryId, Maintenance as _, Settlement as _};
+use tidewheel_core::ports::{Acknowledge as _, EntryId, Maintenance as _};
 use tidewheel_pipeline::service::ServiceError;
 use tidewheel_stores::redis::keys::{EMBEDDED, RAW, STAGE_1, STAGE_2, StreamKeys};
 use tidewheel_stores::redis::wire::{FORMAT, RawFields};

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidewheel_core::change::Change;
+use tidewheel_core::embedded::Embedded;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, plain_document};
 use tidewheel_core::ports::Retention;
+use tidewheel_core::stage::Stage;
 use tidewheel_core::tokens::{Tokens, Words};
 use tidewheel_core::trace::Tracer;
 use tidewheel_pipeline::consumer::ConsumerOptions;
@@ -151,6 +154,7 @@ impl World {
                 let ports = ProducerPorts {
                     source: Arc::new(self.source.used_by(&process)),
                     journal: Arc::new(streams.journal()),
+                    backlog: Arc::new(streams.stream_log::<Change>(Stage::Raw)),
                     index: Arc::new(index),
                     tombstones: Arc::new(streams.tombstones()),
                     registry: Arc::new(streams.collection_registry()),
@@ -173,6 +177,7 @@ impl World {
                     queue: queue.clone(),
                     maintenance: Some(queue),
                     handover: Arc::new(streams.handover()),
+                    backlog: Some(Arc::new(streams.stream_log::<Embedded>(Stage::Embedded))),
                     embedder: Arc::new(self.embedder.used_by(&process)),
                     known: Some(Arc::new(index)),
                 };

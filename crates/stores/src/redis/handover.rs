@@ -11,7 +11,7 @@ use tidewheel_core::ports::{EntryId, Handover, PortResult};
 
 use super::error::is_no_group;
 use super::journal::{Size, add_entries, size};
-use super::keys::{COUNTS, EMBEDDED, RAW, RAW_GROUP, STAGE_2};
+use super::keys::{COUNTS, EMBEDDED, RAW, RAW_GROUP};
 use super::wire::{Fields, Record};
 use super::{RedisStore, script};
 
@@ -36,9 +36,5 @@ impl Handover for RedisStore {
             Err(error) if is_no_group(&error) => Ok(()),
             Err(error) => Err(self.failed("hand over to embedded_documents", &error)),
         }
-    }
-
-    async fn backlog(&self) -> PortResult<u64> {
-        self.backlog_of(STAGE_2).await
     }
 }

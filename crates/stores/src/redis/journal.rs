@@ -11,14 +11,13 @@ use redis::{Cmd, Value};
 use tidewheel_core::change::Change;
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{
-    Appended, Checkpoint, Damage, EntryId, Journal, Parked, PortResult, Position, Positions, Repair,
+    Appended, Checkpoint, Damage, EntryId, Journal, ParkedChange, PortResult, Position, Positions, Repair,
 };
 use tidewheel_core::time::now_ms;
 
 use super::error::is_ambiguous;
 use super::keys::{
     APPLIED, AUDIT, CHECKPOINT, COUNTS, DAMAGE, EMBEDDED, EMBEDDED_GROUP, LEASE, RAW, RAW_DEAD_LETTERS, RAW_GROUP,
-    STAGE_1,
 };
 use super::wire::{Fields, Record, encode_parked};
 use super::{RedisStore, checkpoint, reply, script};
@@ -33,7 +32,7 @@ impl Journal for RedisStore {
         &self,
         expected: Option<&Checkpoint>,
         changes: &[Change],
-        parked: &[Parked],
+        parked: &[ParkedChange],
         next: &Checkpoint,
     ) -> PortResult<Appended> {
         self.save("append", expected, changes, parked, next).await
@@ -61,7 +60,7 @@ impl Journal for RedisStore {
         &self,
         expected: Option<&Checkpoint>,
         changes: &[Change],
-        parked: &[Parked],
+        parked: &[ParkedChange],
         next: &Checkpoint,
         repair: Repair,
     ) -> PortResult<Appended> {
@@ -109,10 +108,6 @@ impl Journal for RedisStore {
         command.arg(owner);
         self.run("release the producer's lease", &script::RELEASE, &command).await.map(|_| ())
     }
-
-    async fn backlog(&self) -> PortResult<u64> {
-        self.backlog_of(STAGE_1).await
-    }
 }
 
 /// The largest integer that Lua represents exactly. Larger ages and lengths are capped to it, which means unlimited.
@@ -147,7 +142,7 @@ impl RedisStore {
         mode: &str,
         expected: Option<&Checkpoint>,
         changes: &[Change],
-        parked: &[Parked],
+        parked: &[ParkedChange],
         next: &Checkpoint,
     ) -> PortResult<Appended> {
         let command = append(mode, expected, changes, parked, next);
@@ -196,7 +191,13 @@ fn positions(answer: Value) -> Result<Positions, reply::Unexpected> {
     Ok(Positions { raw: position(raw_last, raw_waiting), embedded: position(last, waiting), damage, at })
 }
 
-fn append(mode: &str, expected: Option<&Checkpoint>, changes: &[Change], parked: &[Parked], next: &Checkpoint) -> Cmd {
+fn append(
+    mode: &str,
+    expected: Option<&Checkpoint>,
+    changes: &[Change],
+    parked: &[ParkedChange],
+    next: &Checkpoint,
+) -> Cmd {
     let entries: Vec<Fields<'_>> = changes.iter().map(Record::encode).collect();
     let now = now_ms();
     let letters: Vec<Fields<'_>> = parked.iter().map(|parked| encode_parked(parked, now)).collect();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::{Cmd, RedisResult, Value};
 use tidewheel_core::ports::{
-    Claimed, DeadLetter, Delivery, EntryId, Maintenance, PortResult, Queue, READ_BYTES, Retention, Settlement,
+    Acknowledge, Claimed, DeadLetter, Delivery, EntryId, Maintenance, Park, PortResult, Queue, READ_BYTES, Retention,
 };
 
 use super::error::is_no_group;
@@ -174,7 +174,7 @@ impl<T: Record> Queue<T> for RedisQueue<T> {
 }
 
 #[async_trait]
-impl<T: Record> Settlement for RedisQueue<T> {
+impl<T: Record> Acknowledge for RedisQueue<T> {
     async fn acknowledge(&self, ids: &[EntryId]) -> PortResult<()> {
         if ids.is_empty() {
             return Ok(());
@@ -184,7 +184,10 @@ impl<T: Record> Settlement for RedisQueue<T> {
         add_ids(&mut command, ids);
         self.store.send(&self.doing("acknowledge entries of"), &command).await.map(|_| ())
     }
+}
 
+#[async_trait]
+impl<T: Record> Park for RedisQueue<T> {
     async fn park(&self, letters: &[DeadLetter]) -> PortResult<()> {
         let (doing, keys) = (self.doing("park entries of"), [self.stage.stream, self.stage.dead_letters]);
         let mut left = letters;

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use async_trait::async_trait;
 use redis::Value;
-use tidewheel_core::ports::{Delivery, EntryId, Extent, Follower, PortResult, Position, StreamLog};
+use tidewheel_core::ports::{Backlog, Delivery, EntryId, Extent, Follower, PortResult, Position, StreamLog};
 
 use super::journal::{Size, add_entries, counts_field, size};
 use super::keys::{COUNTS, STAGE_2_REPLAY, StreamKeys};
@@ -58,7 +58,10 @@ impl<T: Record> StreamLog<T> for RedisStreamLog<T> {
         add_entries(&mut command, &entries);
         self.store.run(&format!("append to {}", self.stage.stream), &script::ADD, &command).await.map(|_| ())
     }
+}
 
+#[async_trait]
+impl<T: Record> Backlog for RedisStreamLog<T> {
     async fn backlog(&self) -> PortResult<u64> {
         self.store.backlog_of(self.stage).await
     }

@@ -13,7 +13,7 @@ use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::embedded::{Embedded, Vectors};
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::key;
-use tidewheel_core::ports::{EntryId, EntryState, FoundEntry, Letter, Parked, ParkedReason, RecordError};
+use tidewheel_core::ports::{EntryId, EntryState, FoundEntry, Letter, ParkedChange, ParkedReason, RecordError};
 use tidewheel_core::stage::Stage;
 
 use super::keys::RAW;
@@ -72,7 +72,7 @@ fn decode_parked(fields: RawFields) -> Result<Change, RecordError> {
 pub const ABOUT: [&str; 5] = ["stream", "entry", "reason", "attempts", "parked_at"];
 
 /// Encodes the dead letter of a change that cannot be appended, as parsed by [`letter`].
-pub fn encode_parked(parked: &Parked, parked_at: u64) -> Fields<'_> {
+pub fn encode_parked(parked: &ParkedChange, parked_at: u64) -> Fields<'_> {
     let mut fields = parked.change.encode();
     let about = [RAW.to_owned(), EntryId::zero().0, parked.reason.clone(), "1".to_owned(), parked_at.to_string()];
     fields.extend(ABOUT.into_iter().zip(about).map(|(name, value)| (name, Cow::Owned(value.into_bytes()))));

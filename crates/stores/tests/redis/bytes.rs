@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::ports::{
-    Appended, DeadLetter, DeadLetters, Delivery, EntryId, Journal, Maintenance, Queue, READ_BYTES, Retention,
-    Settlement, StageInspector as _, StreamLog, Tombstones,
+    Acknowledge, Appended, Backlog, DeadLetter, DeadLetters, Delivery, EntryId, Journal, Maintenance, Park, Queue,
+    READ_BYTES, Retention, StageInspector as _, StreamLog, Tombstones,
 };
 use tidewheel_core::stage::Stage;
 use tidewheel_stores::redis::keys::{
@@ -173,7 +173,8 @@ async fn periodic_checks_read_no_entries() {
         for _ in 0..20 {
             let positions = redis.store.positions().await.unwrap();
             assert!(positions.raw.waiting.is_some() && positions.damage.is_none());
-            assert_eq!(Journal::backlog(&redis.store).await.unwrap(), if acknowledged { 3 } else { 4 });
+            let stream_log = redis.store.stream_log::<Change>(STAGE_1);
+            assert_eq!(stream_log.backlog().await.unwrap(), if acknowledged { 3 } else { 4 });
             assert!(redis.store.status(Stage::Raw).await.unwrap().oldest_age_ms.is_some());
         }
         for command in ["xinfo|stream", "xrevrange"] {

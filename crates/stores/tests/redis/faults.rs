@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::{Appended, Handover, Journal, Maintenance, Queue, Settlement, StageInspector as _};
+use tidewheel_core::ports::{Acknowledge, Appended, Handover, Journal, Maintenance, Queue, StageInspector as _};
 use tidewheel_core::stage::Stage;
 use tidewheel_stores::redis::keys::{EMBEDDED, RAW, STAGE_1};
 use tidewheel_testkit::contracts::samples::{change, checkpoint, embedded};

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::ports::{
-    Appended, DeadLetter, Fence, FenceTarget, Handover, Journal, Maintenance, Queue, Retention, Settlement,
-    StageInspector as _, Tombstones,
+    Acknowledge, Appended, Backlog, DeadLetter, Fence, FenceTarget, Handover, Journal, Maintenance, Park, Queue,
+    Retention, StageInspector as _, Tombstones,
 };
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::Version;
@@ -41,7 +42,7 @@ async fn redis_at_maxmemory_stops_the_producer_and_drains() {
     assert_eq!(error.class, ErrorClass::Transient, "{error}");
     assert!(error.message.contains("OOM") && error.hint.is_some(), "{error:?}");
     assert_eq!(redis.store.load().await.unwrap(), Some(checkpoint(2000)), "nothing was saved");
-    assert_eq!(Journal::backlog(&redis.store).await.unwrap(), 2000);
+    assert_eq!(redis.store.stream_log::<Change>(Stage::Raw).backlog().await.unwrap(), 2000);
     assert!(redis.store.lease("producer", Duration::from_secs(60)).await.unwrap(), "its lease stays alive");
 
     // The later stages work normally, and even start: neither group exists yet.

@@ -10,9 +10,10 @@ use tempfile::TempDir;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    Appended, CollectionRegistry, DeadLetters, Delivery, EntryFinder, EntryId, Follower, Handover, Journal,
+    Appended, Backlog, CollectionRegistry, DeadLetters, Delivery, EntryFinder, EntryId, Follower, Handover, Journal,
     QueueServerInspector, ReportReader, StageInspector, StageQueue, StreamLog, Tombstones,
 };
+use tidewheel_core::stage::Stage;
 use tidewheel_local::provision::Provisioner;
 use tidewheel_local::silent;
 use tidewheel_local::stack::{Fsync, Redis, Server};
@@ -136,6 +137,10 @@ impl StreamsHarness for TestRedis {
 
     fn stream_log(&self) -> Arc<dyn StreamLog<Change>> {
         Arc::new(self.store.stream_log(STAGE_1))
+    }
+
+    fn backlog(&self, stage: Stage) -> Arc<dyn Backlog> {
+        Arc::new(self.store.stream_log::<Change>(stage))
     }
 
     fn follower(&self) -> Arc<dyn Follower> {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::{Damage, Journal, Maintenance, Queue, Repair, Retention, Settlement, StageInspector as _};
+use tidewheel_core::ports::{
+    Acknowledge, Backlog, Damage, Journal, Maintenance, Queue, Repair, Retention, StageInspector as _,
+};
 use tidewheel_core::stage::Stage;
 use tidewheel_stores::redis::keys::{CHECKPOINT, RAW, STAGE_1};
 use tidewheel_stores::redis::{RedisOptions, RedisStore};
@@ -173,7 +175,7 @@ async fn externally_trimmed_entries_are_damage_until_repaired() {
     redis.server.restart().await.unwrap();
     while redis.store.ping().await.is_err() {}
     assert_eq!(damage().await, None);
-    assert_eq!(Journal::backlog(&redis.store).await.unwrap(), 0);
+    assert_eq!(redis.store.stream_log::<Change>(STAGE_1).backlog().await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -189,7 +191,7 @@ async fn lag_is_correct_after_unread_entries_are_trimmed_externally() {
     assert!(status.lag.unwrap() <= 2, "{status:?}");
     drain(&queue).await;
     assert_eq!(redis.store.status(Stage::Raw).await.unwrap().lag, Some(0), "though Redis itself still counts them");
-    assert_eq!(Journal::backlog(&redis.store).await.unwrap(), 0);
+    assert_eq!(redis.store.stream_log::<Change>(STAGE_1).backlog().await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ pub async fn hand_over_moves_records_atomically(harness: &dyn StreamsHarness) {
     harness.handover().hand_over(&[embedded(1), embedded(2)], &ids(&read[..2])).await.unwrap();
     let status = harness.status(Stage::Raw).await;
     assert_eq!((status.pending, status.length), (1, 3), "acknowledged entries stay for replay");
-    assert_eq!(harness.handover().backlog().await.unwrap(), 2);
+    assert_eq!(harness.backlog(Stage::Embedded).backlog().await.unwrap(), 2);
     assert_eq!(on_stage_2(harness).await, [embedded(1), embedded(2)]);
 }
 

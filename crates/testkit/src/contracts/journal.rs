@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Appended, Checkpoint, EntryId, Parked, Repair, SnapshotState};
+use tidewheel_core::ports::{Appended, Checkpoint, EntryId, ParkedChange, Repair, SnapshotState};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
 use tidewheel_stores::redis::keys::{RAW, STAGE_1};
@@ -26,9 +26,8 @@ pub async fn audit_position_is_stored(harness: &dyn StreamsHarness) {
 
 /// No checkpoint, no backlog.
 pub async fn new_journal_has_no_checkpoint(harness: &dyn StreamsHarness) {
-    let journal = harness.journal();
-    assert_eq!(journal.load().await.unwrap(), None);
-    assert_eq!(journal.backlog().await.unwrap(), 0);
+    assert_eq!(harness.journal().load().await.unwrap(), None);
+    assert_eq!(harness.backlog(Stage::Raw).backlog().await.unwrap(), 0);
 }
 
 /// After an append both exist, and the entries are unchanged.
@@ -46,8 +45,10 @@ pub async fn entries_and_checkpoint_are_saved_together(harness: &dyn StreamsHarn
 /// Parked changes become dead letters of stage 1 in the same step: with the checkpoint, or not at all, and once.
 pub async fn parked_changes_are_saved_with_the_checkpoint(harness: &dyn StreamsHarness) {
     let (journal, letters) = (harness.journal(), harness.dead_letters());
-    let parked =
-        |number| Parked { change: Change { document: None, ..change(number) }, reason: format!("reason {number}") };
+    let parked = |number| ParkedChange {
+        change: Change { document: None, ..change(number) },
+        reason: format!("reason {number}"),
+    };
     let conflict = journal.append_and_park(Some(&checkpoint(9)), &[], &[parked(8)], &checkpoint(10)).await.unwrap();
     assert_eq!(conflict, Appended::Conflict);
     assert_eq!(harness.status(Stage::Raw).await.dead_letters, 0);
@@ -185,21 +186,21 @@ pub async fn lease_has_one_owner_until_it_expires(harness: &dyn StreamsHarness) 
 
 /// Unread and unacknowledged entries count, retained acknowledged ones do not.
 pub async fn backlog_counts_unacknowledged_entries(harness: &dyn StreamsHarness) {
-    let journal = harness.journal();
+    let backlog = harness.backlog(Stage::Raw);
     append(harness, 1..=10).await;
-    assert_eq!(journal.backlog().await.unwrap(), 10, "without a group");
+    assert_eq!(backlog.backlog().await.unwrap(), 10, "without a group");
     let queue = stage_1(harness, "a");
     let read = queue.read(6, NOW).await.unwrap();
-    assert_eq!(journal.backlog().await.unwrap(), 10, "delivered is not acknowledged");
+    assert_eq!(backlog.backlog().await.unwrap(), 10, "delivered is not acknowledged");
     queue.acknowledge(&ids(&read[..4])).await.unwrap();
-    assert_eq!(journal.backlog().await.unwrap(), 6);
+    assert_eq!(backlog.backlog().await.unwrap(), 6);
     // Redis' lag is unknown while a deleted entry is unread; the backlog may then only be too high.
     let unread = stage_1(harness, "b").read(1, NOW).await.unwrap();
     harness.delete_entry(STAGE_1.stream, &unread[0].id).await;
-    assert!(journal.backlog().await.unwrap() >= 6);
+    assert!(backlog.backlog().await.unwrap() >= 6);
     queue.acknowledge(&ids(&read[4..])).await.unwrap();
     queue.acknowledge(&ids(&unread)).await.unwrap();
     let rest = queue.read(10, NOW).await.unwrap();
     queue.acknowledge(&ids(&rest)).await.unwrap();
-    assert_eq!(journal.backlog().await.unwrap(), 0);
+    assert_eq!(backlog.backlog().await.unwrap(), 0);
 }

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    CollectionRegistry, DeadLetters, Delivery, EntryFinder, EntryId, Follower, Handover, Journal, QueueServerInspector,
-    ReportReader, StageInspector, StageQueue, StageStatus, StreamLog, Tombstones,
+    Backlog, CollectionRegistry, DeadLetters, Delivery, EntryFinder, EntryId, Follower, Handover, Journal,
+    QueueServerInspector, ReportReader, StageInspector, StageQueue, StageStatus, StreamLog, Tombstones,
 };
 use tidewheel_core::stage::Stage;
 use tidewheel_stores::redis::keys::{STAGE_1, StreamKeys};
@@ -33,6 +33,8 @@ pub trait StreamsHarness: Send + Sync {
     fn collection_registry(&self) -> Arc<dyn CollectionRegistry>;
     /// The retained entries of stage 1.
     fn stream_log(&self) -> Arc<dyn StreamLog<Change>>;
+    /// The backlog of a stage.
+    fn backlog(&self, stage: Stage) -> Arc<dyn Backlog>;
     /// The group of a replay on stage 2.
     fn follower(&self) -> Arc<dyn Follower>;
     /// The dead letters of both stages.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidewheel_core::change::Change;
-use tidewheel_core::ports::{Appended, Checkpoint, Damage, Journal, Parked, PortResult, Positions, Repair};
+use tidewheel_core::ports::{Appended, Checkpoint, Damage, Journal, ParkedChange, PortResult, Positions, Repair};
 use tidewheel_stores::redis::keys::{RAW, STAGE_1, STAGE_2};
 use tokio::time::Instant;
 
@@ -30,7 +30,7 @@ impl Journal for FakeJournal {
         &self,
         expected: Option<&Checkpoint>,
         changes: &[Change],
-        parked: &[Parked],
+        parked: &[ParkedChange],
         next: &Checkpoint,
     ) -> PortResult<Appended> {
         let append = || {
@@ -78,7 +78,7 @@ impl Journal for FakeJournal {
         &self,
         expected: Option<&Checkpoint>,
         changes: &[Change],
-        parked: &[Parked],
+        parked: &[ParkedChange],
         next: &Checkpoint,
         repair: Repair,
     ) -> PortResult<Appended> {
@@ -152,13 +152,5 @@ impl Journal for FakeJournal {
             Ok(())
         };
         self.0.faults().around("release", release).await
-    }
-
-    async fn backlog(&self) -> PortResult<u64> {
-        let backlog = || {
-            let status = self.0.status(STAGE_1);
-            Ok(status.lag.unwrap_or(status.length) + status.pending)
-        };
-        self.0.faults().around("backlog", backlog).await
     }
 }

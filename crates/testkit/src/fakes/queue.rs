@@ -6,9 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    Claimed, Damage, DeadLetter, Delivery, EntryId, Handover, Maintenance, PortResult, Queue, Retention, Settlement,
+    Acknowledge, Claimed, Damage, DeadLetter, Delivery, EntryId, Handover, Maintenance, Park, PortResult, Queue,
+    Retention,
 };
-use tidewheel_stores::redis::keys::{EMBEDDED, STAGE_1, STAGE_2, StreamKeys};
+use tidewheel_stores::redis::keys::{EMBEDDED, STAGE_1, StreamKeys};
 use tidewheel_stores::redis::wire::{RawFields, Record};
 use tokio::time::Instant;
 
@@ -78,7 +79,7 @@ impl<T: Record> Queue<T> for FakeQueue<T> {
 }
 
 #[async_trait]
-impl<T: Record> Settlement for FakeQueue<T> {
+impl<T: Record> Acknowledge for FakeQueue<T> {
     async fn acknowledge(&self, ids: &[EntryId]) -> PortResult<()> {
         let acknowledge = || {
             acknowledge(&mut self.streams.state(), self.stage, ids);
@@ -86,7 +87,10 @@ impl<T: Record> Settlement for FakeQueue<T> {
         };
         self.streams.faults().around("acknowledge", acknowledge).await
     }
+}
 
+#[async_trait]
+impl<T: Record> Park for FakeQueue<T> {
     async fn park(&self, letters: &[DeadLetter]) -> PortResult<()> {
         let park = || {
             let mut state = self.streams.state();
@@ -247,13 +251,5 @@ impl Handover for FakeHandover {
         let result = self.0.faults().around("hand_over", hand_over).await;
         self.0.arrived.notify_waiters();
         result
-    }
-
-    async fn backlog(&self) -> PortResult<u64> {
-        let backlog = || {
-            let status = self.0.status(STAGE_2);
-            Ok(status.lag.unwrap_or(status.length) + status.pending)
-        };
-        self.0.faults().around("backlog", backlog).await
     }
 }

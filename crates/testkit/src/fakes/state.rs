@@ -10,7 +10,7 @@ use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{
-    Checkpoint, ConsumerStatus, Damage, EntryId, FenceTarget, Parked, PortResult, Position, StageStatus,
+    Checkpoint, ConsumerStatus, Damage, EntryId, FenceTarget, ParkedChange, PortResult, Position, StageStatus,
 };
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::Version;
@@ -293,7 +293,7 @@ impl State {
     }
 
     /// Fails if these changes are rejected, or a field of theirs exceeds the limit.
-    pub(super) fn takes(&self, changes: &[Change], parked: &[Parked]) -> PortResult<()> {
+    pub(super) fn takes(&self, changes: &[Change], parked: &[ParkedChange]) -> PortResult<()> {
         let all = || changes.iter().chain(parked.iter().map(|parked| &parked.change));
         let texts = || all().flat_map(|change| [&change.key, change.document.as_ref().unwrap_or(&change.id)]);
         let rejected = self.rejected.iter().find(|(text, _)| texts().any(|field| field.contains(text)));
@@ -326,7 +326,7 @@ impl State {
     }
 
     /// Adds to the dead letters of stage 1.
-    pub(super) fn park(&mut self, parked: &[Parked]) {
+    pub(super) fn park(&mut self, parked: &[ParkedChange]) {
         for parked in parked {
             let fields = encode_parked(parked, self.now());
             let fields = fields.into_iter().map(|(name, value)| (name.as_bytes().to_vec(), value.into_owned()));

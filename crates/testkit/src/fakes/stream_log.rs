@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{Aliases, Delivery, EntryId, Extent, Follower, Named, PortResult, Position, StreamLog};
+use tidewheel_core::ports::{
+    Aliases, Backlog, Delivery, EntryId, Extent, Follower, Named, PortResult, Position, StreamLog,
+};
 use tidewheel_stores::redis::keys::{STAGE_2_REPLAY, StreamKeys};
 use tidewheel_stores::redis::wire::Record;
 
@@ -63,10 +65,16 @@ impl<T: Record> StreamLog<T> for FakeStreamLog<T> {
         self.streams.arrived.notify_waiters();
         result
     }
+}
 
+#[async_trait]
+impl<T: Record> Backlog for FakeStreamLog<T> {
     async fn backlog(&self) -> PortResult<u64> {
-        let status = self.streams.status(self.stage);
-        Ok(status.lag.unwrap_or(status.length) + status.pending)
+        let backlog = || {
+            let status = self.streams.status(self.stage);
+            Ok(status.lag.unwrap_or(status.length) + status.pending)
+        };
+        self.streams.faults().around("backlog", backlog).await
     }
 }
 

@@ -60,7 +60,7 @@ fn field<T: FromRedisValue>(fields: &HashMap<String, Value>, name: &str) -> Opti
 
 /// A dead letter, reduced to the verdict's needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Parked {
+pub(super) struct SoakLetter {
     /// Namespace and `_id`, in the oracle's format.
     pub(super) document: String,
     /// Stream, entry and reason.
@@ -68,7 +68,7 @@ pub(super) struct Parked {
 }
 
 /// Reads every dead letter of both stages.
-pub(super) async fn parked(url: &str) -> RedisResult<Vec<Parked>> {
+pub(super) async fn parked(url: &str) -> RedisResult<Vec<SoakLetter>> {
     /// Dead letters are small here: poison has no large fields.
     const PAGE: u64 = 200;
     let client = redis::Client::open(url)?;
@@ -87,7 +87,7 @@ pub(super) async fn parked(url: &str) -> RedisResult<Vec<Parked>> {
             after = format!("({}", last.id);
             for letter in page.ids {
                 let text = |name: &str| field::<String>(&letter.map, name).unwrap_or_default();
-                parked.push(Parked {
+                parked.push(SoakLetter {
                     document: format!("{} {}", text("namespace"), text("key")),
                     reason: format!("{} {} {}: {}", text("stream"), text("entry"), text("id"), text("reason")),
                 });

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::documents::{COLLECTIONS, DATABASE, POISON, UNDECODABLE, expected_reasons};
-use super::redis::{self, Backlog, Parked};
+use super::redis::{self, Backlog, SoakLetter};
 use super::tally::Tally;
 use super::world::World;
 use super::{SoakError, SoakOptions};
@@ -76,7 +76,7 @@ struct Explained {
 
 /// Explains each dead letter by its document and reason. A poisonous document may have several: faults make the
 /// producer append it again.
-fn explain(letters: &[Parked], parked: &[String]) -> Explained {
+fn explain(letters: &[SoakLetter], parked: &[String]) -> Explained {
     let mut found = Explained::default();
     for letter in letters {
         match expected_reasons(&letter.document) {
@@ -114,7 +114,8 @@ mod tests {
 
     #[test]
     fn dead_letters_are_matched_with_poisonous_documents() {
-        let letter = |document: &str, reason: &str| Parked { document: document.to_owned(), reason: reason.to_owned() };
+        let letter =
+            |document: &str, reason: &str| SoakLetter { document: document.to_owned(), reason: reason.to_owned() };
         let (deep, text) = ("150 levels of nested objects and arrays", "the embedder returned 500: injected");
         let letters = [
             letter("soak.tickets \"poison/deep/1\"", deep),
