@@ -28,8 +28,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
+use crate::carries::Carries;
 use crate::metric::ConsumerMetrics;
-use crate::newest::{Carries, bytes, documents};
+use crate::newest::{bytes, documents};
 use crate::retry::{RetryError, RetryPolicy};
 use crate::service::ServiceError;
 use in_flight::InFlight;
@@ -132,7 +133,7 @@ impl<T: Carries + Send + 'static> Consumer<T> {
                 tokio::select! {
                     biased;
                     () = shutdown.cancelled() => return Ok(()),
-                    Some(batch) = batches.join_next(), if !batches.is_empty() => self.outcome(batch)?,
+                    Some(joined) = batches.join_next(), if !batches.is_empty() => self.outcome(joined)?,
                     permit = permits.clone().acquire_owned() => break permit.expect("the semaphore is never closed"),
                 }
             };
@@ -151,21 +152,21 @@ impl<T: Carries + Send + 'static> Consumer<T> {
                 return self.outcome(Ok(Err(error)));
             }
             in_flight.metrics.taken.increment(deliveries.len() as u64);
-            let boarded = in_flight.register(deliveries);
+            let batch = in_flight.register(deliveries);
             let room = {
-                let mut room = std::pin::pin!(in_flight.room(boarded.bytes()));
+                let mut room = std::pin::pin!(in_flight.room(batch.bytes()));
                 loop {
                     tokio::select! {
                         biased;
                         // First: entries that need not wait are processed; only waiting ones are handed back.
                         room = &mut room => break room,
                         () = shutdown.cancelled() => return Ok(()),
-                        Some(batch) = batches.join_next(), if !batches.is_empty() => self.outcome(batch)?,
+                        Some(joined) = batches.join_next(), if !batches.is_empty() => self.outcome(joined)?,
                     }
                 }
             };
             batches.spawn(async move {
-                let outcome = boarded.run().await;
+                let outcome = batch.run().await;
                 drop((permit, room));
                 outcome
             });
@@ -234,12 +235,12 @@ async fn claim<T: Carries + Send + 'static>(
             in_flight.refuse_newer(&deliveries)?;
             in_flight.metrics.claimed.increment(deliveries.len() as u64);
             debug!(entries = deliveries.len(), "claimed entries of another consumer");
-            let boarded = in_flight.register(deliveries);
+            let batch = in_flight.register(deliveries);
             let room = tokio::select! {
                 () = stop.cancelled() => break,
-                room = in_flight.room(boarded.bytes()) => room,
+                room = in_flight.room(batch.bytes()) => room,
             };
-            let outcome = tokio::spawn(boarded.run()).await;
+            let outcome = tokio::spawn(batch.run()).await;
             drop(room);
             match outcome {
                 Ok(outcome) => outcome?,

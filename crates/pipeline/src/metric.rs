@@ -106,7 +106,7 @@ pub(crate) fn rejected(reason: &'static str, vectors: u64) {
     counter!(metric::REJECTED_VECTORS, "reason" => reason).increment(vectors);
 }
 
-/// Counts entries moved to the dead-letter queue.
-pub(crate) fn parked(service: &'static str, entries: usize) {
-    counter!(metric::ENTRIES_PARKED, "service" => service).increment(entries as u64);
+/// Counts an entry moved to the dead-letter queue.
+pub(crate) fn parked(service: &'static str) {
+    counter!(metric::ENTRIES_PARKED, "service" => service).increment(1);
 }

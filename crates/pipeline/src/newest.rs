@@ -4,43 +4,14 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use tidewheel_core::change::{Change, Operation};
-use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::{Cause, PortError, Server};
 use tidewheel_core::identity::DocumentId;
 use tidewheel_core::ports::RecordError;
 use tidewheel_core::ports::{DeadLetter, Delivery, EntryId, PortResult};
 use tidewheel_core::version::Version;
 
+use crate::carries::Carries;
 use crate::parking::letter;
-
-/// A record that carries a change.
-pub(crate) trait Carries {
-    /// The change.
-    fn change(&self) -> &Change;
-
-    /// Approximate size of the record in bytes.
-    fn bytes(&self) -> usize;
-}
-
-impl Carries for Change {
-    fn change(&self) -> &Change {
-        self
-    }
-
-    fn bytes(&self) -> usize {
-        self.key.len() + self.id.len() + self.document.as_ref().map_or(0, String::len)
-    }
-}
-
-impl Carries for Embedded {
-    fn change(&self) -> &Change {
-        &self.change
-    }
-
-    fn bytes(&self) -> usize {
-        self.change.bytes() + self.chunks.iter().map(String::len).sum::<usize>() + size_of_val(self.vectors.values())
-    }
-}
 
 /// The entries of one document in a batch, or one change of a whole collection.
 #[derive(Clone, Debug, PartialEq)]

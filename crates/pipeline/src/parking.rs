@@ -2,13 +2,16 @@
 
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{DeadLetter, EntryId, Settlement};
+use tidewheel_core::ports::{DeadLetter, EntryId, Park, ParkedChange};
 use tidewheel_core::version::Version;
 use tracing::warn;
 
 use crate::metric;
 use crate::retry::{RetryError, RetryPolicy};
 use crate::spans::BatchSpans;
+
+/// Maximum number of characters of an `_id` in the log.
+const LOGGED_ID: usize = 200;
 
 /// Effect of a parked change on the indexed version of its document.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,7 +25,7 @@ pub enum OnDeadLetter {
 
 /// The actions for a document whose newest change in a batch is parked.
 #[derive(Clone, Debug)]
-pub(crate) struct Parked {
+pub(crate) struct ParkingPlan {
     /// The parked change.
     pub(crate) letter: DeadLetter,
     /// The version of a deletion to apply in its place.
@@ -42,14 +45,14 @@ pub(crate) fn park(
     entries: Vec<EntryId>,
     deletion: Option<Version>,
     error: &PortError,
-) -> Parked {
+) -> ParkingPlan {
     let mut entries = entries.into_iter();
     let own = entries.next().expect("a change has an entry");
     let deletion = match policy {
         OnDeadLetter::Keep => deletion,
         OnDeadLetter::Remove => Some(version),
     };
-    Parked { letter: letter(own, error), deletion, older: entries.collect() }
+    ParkingPlan { letter: letter(own, error), deletion, older: entries.collect() }
 }
 
 /// A dead letter for an entry that failed permanently.
@@ -61,22 +64,40 @@ pub(crate) fn letter(id: EntryId, error: &PortError) -> DeadLetter {
 pub(crate) async fn send(
     service: &'static str,
     letters: Vec<DeadLetter>,
-    queue: &dyn Settlement,
+    queue: &dyn Park,
     retry: &RetryPolicy,
     spans: Option<&mut BatchSpans>,
 ) -> Result<(), RetryError> {
     if letters.is_empty() {
         return Ok(());
     }
-    for letter in &letters {
-        warn!(entry = letter.id.0, "parked: {}", letter.reason);
-    }
     retry.call("park entries", || queue.park(&letters)).await?;
-    metric::parked(service, letters.len());
+    for letter in &letters {
+        report(service, Some(&letter.id), None, &letter.reason);
+    }
     if let Some(spans) = spans {
         spans.park(&letters);
     }
     Ok(())
+}
+
+/// Logs and counts changes that the producer has parked with an append, like [`send`]. Their spans are emitted with
+/// those of the appended changes.
+pub(crate) fn report_changes(service: &'static str, parked: &[ParkedChange]) {
+    for ParkedChange { change, reason } in parked {
+        report(service, None, Some(change), reason);
+    }
+}
+
+/// Logs and counts an entry that is now in a dead-letter queue. An entry of a stream may be unreadable, and a change
+/// that was not appended has no entry.
+fn report(service: &'static str, entry: Option<&EntryId>, change: Option<&Change>, reason: &str) {
+    let entry = entry.map(|entry| entry.0.as_str());
+    let namespace = change.map(|change| change.namespace.as_str());
+    let operation = change.map(|change| change.operation.as_str());
+    let id: Option<String> = change.map(|change| change.id.chars().take(LOGGED_ID).collect());
+    warn!(entry, namespace, operation, id, "parked: {reason}");
+    metric::parked(service);
 }
 
 /// Returns a deletion of everything of a change's document that is older than this version.

@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 
 use crate::metric;
 
-/// The reason why an operation was given up.
+/// The reason why an operation is not retried.
 #[derive(Debug)]
 pub enum RetryError {
     /// The service is shutting down.
@@ -103,8 +103,13 @@ impl RetryPolicy {
 /// Records a failure that is waited out, and logs it: when the outage begins, and at growing intervals while it lasts.
 /// `what` completes "failed to …".
 pub(crate) fn report_failure(health: &Health, what: &'static str, error: &PortError) {
+    report_failure_with(health, what, "retrying", error);
+}
+
+/// Like [`report_failure`]; `meanwhile` states what happens while the failure lasts.
+pub(crate) fn report_failure_with(health: &Health, what: &'static str, meanwhile: &str, error: &PortError) {
     match health.fails(what, &error.message) {
-        FailureReport::First => warn!(hint = error.hint, "failed to {what}, retrying: {error}"),
+        FailureReport::First => warn!(hint = error.hint, "failed to {what}, {meanwhile}: {error}"),
         FailureReport::Lasting(lasted, attempts) => {
             warn!(attempts, seconds = lasted.as_secs(), "still failing to {what}: {error}");
         }

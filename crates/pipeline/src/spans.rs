@@ -9,12 +9,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidewheel_core::change::Change;
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::{DeadLetter, Delivery, EntryId};
+use tidewheel_core::ports::{DeadLetter, Delivery, EntryId, ParkedChange};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::{Span, SpanId, SpanKind, Tracer, Value, beginning};
 use tidewheel_core::version::Version;
 
-use crate::newest::Carries;
+use crate::carries::Carries;
 
 /// Attributes of a span.
 pub(crate) type Attributes = Vec<(&'static str, Value)>;
@@ -28,8 +28,8 @@ const SUPERSEDED: &str = "superseded";
 /// The change was moved to the dead-letter queue.
 const PARKED: &str = "parked";
 
-/// Emits the root spans of these changes: from the source's commit to stage 1, ending now.
-pub(crate) fn appended(tracer: Option<&Tracer>, changes: &[Change]) {
+/// Emits the root spans of appended and parked changes: from the source's commit to stage 1, ending now.
+pub(crate) fn appended(tracer: Option<&Tracer>, changes: &[Change], parked: &[ParkedChange]) {
     let Some(tracer) = tracer else { return };
     let ended = SystemTime::now();
     let root = |change: &Change| {
@@ -56,7 +56,26 @@ pub(crate) fn appended(tracer: Option<&Tracer>, changes: &[Change]) {
             error: None,
         })
     };
-    tracer.record(changes.iter().filter_map(root).collect());
+    // The removal of a parked change has the same root as the change itself.
+    let is_removal = |change: &&Change| {
+        let same = |parked: &Change| parked.version == change.version && parked.document_id() == change.document_id();
+        parked.iter().any(|parked| same(&parked.change))
+    };
+    let appended = changes.iter().filter(|change| !is_removal(change)).filter_map(root);
+    let parked = parked.iter().filter_map(|ParkedChange { change, reason }| {
+        let mut span = root(change)?;
+        mark_parked(&mut span, reason);
+        Some(span)
+    });
+    tracer.record(appended.chain(parked).collect());
+}
+
+/// Records that the change of this span is parked.
+fn mark_parked(span: &mut Span, reason: &str) {
+    span.attributes.push((OUTCOME, PARKED.into()));
+    // Only permanent failures are parked.
+    span.attributes.push(("error.type", ErrorClass::Poison.to_string().into()));
+    span.error = Some(beginning(reason));
 }
 
 fn of_change(change: &Change) -> Attributes {
@@ -168,10 +187,7 @@ impl BatchSpans {
     pub(crate) fn park(&mut self, letters: &[DeadLetter]) {
         for letter in letters {
             if let Some(Open { span, .. }) = self.open.get_mut(&letter.id) {
-                span.attributes.push((OUTCOME, PARKED.into()));
-                // Only permanent failures are parked.
-                span.attributes.push(("error.type", ErrorClass::Poison.to_string().into()));
-                span.error = Some(beginning(&letter.reason));
+                mark_parked(span, &letter.reason);
             }
             self.end(std::slice::from_ref(&letter.id));
         }

@@ -9,8 +9,9 @@ use tidewheel_core::ports::{Delivery, EntryId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Work;
+use crate::carries::Carries;
 use crate::metric::{self, ConsumerMetrics};
-use crate::newest::{Carries, bytes, refuse_newer};
+use crate::newest::{bytes, refuse_newer};
 use crate::retry::RetryError;
 
 /// Maximum bytes of entries processed at once. A parsed, rendered and encoded document takes several times its size.

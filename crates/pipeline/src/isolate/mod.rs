@@ -1,7 +1,7 @@
 //! Sends a batch to a server so that a bad item never blocks its neighbours, and an outage never parks one.
 //!
 //! A failed batch is retried. A batch that keeps failing, for any reason, while other requests succeed is halved; items
-//! that succeed proceed, and an item that still fails alone is given up with its reason. That other requests succeed is
+//! that succeed proceed, and an item that still fails alone is parked with its reason. That other requests succeed is
 //! never assumed: another request of this service succeeded since the failure, or a probe that every healthy server
 //! answers succeeds now. Without that proof the failure is an outage, regardless of its class: it is reported and
 //! retried without limit.
@@ -44,7 +44,7 @@ pub(crate) enum Failure {
     /// The request with the items failed.
     Items(PortError),
     /// A failure unrelated to the items.
-    RetryError(RetryError),
+    Other(RetryError),
 }
 
 impl From<PortError> for Failure {
@@ -54,16 +54,16 @@ impl From<PortError> for Failure {
 }
 
 impl From<RetryError> for Failure {
-    fn from(given_up: RetryError) -> Self {
-        Self::RetryError(given_up)
+    fn from(error: RetryError) -> Self {
+        Self::Other(error)
     }
 }
 
 /// An attempt without a result value.
 pub(crate) type Attempt<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
 
-/// A request that shows whether the server is healthy.
-pub(crate) type Probe<'a> = Pin<Box<dyn Future<Output = PortResult<()>> + Send + 'a>>;
+/// The future of a request that shows whether the server is healthy.
+pub(crate) type ProbeFuture<'a> = Pin<Box<dyn Future<Output = PortResult<()>> + Send + 'a>>;
 
 /// A batch with all items done except the suspects.
 pub(crate) struct Sifted<O> {
@@ -183,7 +183,7 @@ where
                 self.retry.counts(&error);
                 Ok(Err(error))
             }
-            Err(Failure::RetryError(given_up)) => Err(given_up),
+            Err(Failure::Other(error)) => Err(error),
         }
     }
 

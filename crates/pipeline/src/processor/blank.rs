@@ -4,18 +4,10 @@ use std::sync::Arc;
 
 use tidewheel_core::payload::plain_document;
 
-use super::{Renderer, TextOptions};
+use super::NAME;
+use super::options::{Blank, TextOptions};
+use super::render::Renderer;
 use crate::service::ServiceError;
-
-/// The handling of documents without text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Blank {
-    /// Indexed without a vector: filters match the document, semantic search does not. The embedder is not called.
-    #[default]
-    Index,
-    /// Not indexed.
-    Skip,
-}
 
 /// Whether a text has no content for a model: only white space, control and invisible characters.
 pub(super) fn is_blank(text: &str) -> bool {
@@ -33,7 +25,7 @@ impl LeftOut {
         if blank == Blank::Index {
             return Ok(Self(None));
         }
-        let renderer = Renderer::new(text).map_err(|error| ServiceError::new(super::NAME, error))?;
+        let renderer = Renderer::new(text).map_err(|error| ServiceError::new(NAME, error))?;
         Ok(Self(Some(Arc::new(renderer))))
     }
 

@@ -7,11 +7,12 @@ use tidewheel_core::identity::DocumentId;
 use tidewheel_core::payload::plain_document;
 use tidewheel_core::ports::{DeadLetter, Delivery, EntryId};
 
-use super::blank::{Blank, is_blank};
+use super::blank::is_blank;
+use super::options::Blank;
 use super::render::Renderer;
 use super::split::{Chunks, Splitter};
 use crate::newest::{Kept, newest};
-use crate::parking::{OnDeadLetter, Parked, deletion_at, park};
+use crate::parking::{OnDeadLetter, ParkingPlan, deletion_at, park};
 
 /// One document to embed.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,8 +63,8 @@ pub(super) struct Planner {
 
 impl Plan {
     /// Adds a parked change.
-    pub(super) fn park(&mut self, change: &Change, parked: Parked) {
-        let Parked { letter, deletion, older } = parked;
+    pub(super) fn park(&mut self, change: &Change, parked: ParkingPlan) {
+        let ParkingPlan { letter, deletion, older } = parked;
         self.letters.push(letter);
         match deletion {
             Some(version) => self.passed.push(Passed { change: deletion_at(version, change), entries: older }),

@@ -6,10 +6,9 @@ use std::iter::successors;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::key;
-use tidewheel_core::ports::{Parked, Readable};
+use tidewheel_core::ports::{ParkedChange, Readable};
 
-use super::plan::Step;
-
+use super::step::Step;
 use crate::parking::{OnDeadLetter, deletion_at};
 
 /// Size limits of stage 1.
@@ -45,7 +44,7 @@ impl Rules {
 
     /// Returns the deletion to append in place of a parked change, if any. It has the version of the change, which wins
     /// when it is retried. A document with a clipped key was never in the index.
-    pub fn removal(self, parked: &Parked) -> Option<Change> {
+    pub fn removal(self, parked: &ParkedChange) -> Option<Change> {
         let change = &parked.change;
         let removes = self.on_dead_letter == OnDeadLetter::Remove && !key::is_clipped(&change.key);
         removes.then(|| deletion_at(change.version, change))
@@ -53,8 +52,8 @@ impl Rules {
 }
 
 /// Returns the change with its document, or the parked change with the reason.
-pub fn admit(change: Change, document: Option<Readable>, limits: Limits) -> Result<Change, Box<Parked>> {
-    let refused = |change: Change, reason: String| Err(Box::new(Parked { change, reason }));
+pub fn admit(change: Change, document: Option<Readable>, limits: Limits) -> Result<Change, Box<ParkedChange>> {
+    let refused = |change: Change, reason: String| Err(Box::new(ParkedChange { change, reason }));
     let bytes = change.key.len();
     if bytes > limits.key && !key::is_clipped(&change.key) {
         let key = key::clipped(&change.key);
@@ -101,12 +100,15 @@ pub fn parkings<'a>(step: &'a Step, reason: &'a str) -> impl Iterator<Item = Ste
         let (mut changes, mut parked) = (Vec::new(), step.parked.clone());
         for (at, change) in step.changes.iter().enumerate() {
             if out.contains(&at) {
-                parked.push(Parked { change: Change { document: None, ..change.clone() }, reason: reason.to_owned() });
+                parked.push(ParkedChange {
+                    change: Change { document: None, ..change.clone() },
+                    reason: reason.to_owned(),
+                });
             } else {
                 changes.push(change.clone());
             }
         }
-        for Parked { change, .. } in &mut parked {
+        for ParkedChange { change, .. } in &mut parked {
             if change.key.len() > longest && !key::is_clipped(&change.key) {
                 change.key = key::clipped(&change.key);
                 change.id.clone_from(&change.key);
@@ -125,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    fn admitted(key: &str, document: Option<Readable>) -> Result<Change, Box<Parked>> {
+    fn admitted(key: &str, document: Option<Readable>) -> Result<Change, Box<ParkedChange>> {
         let change = Change {
             operation: if document.is_some() { Operation::Insert } else { Operation::Delete },
             namespace: Namespace::new("shop", "tickets"),

@@ -34,6 +34,7 @@ mod admission;
 mod auditing;
 mod barrier;
 mod collecting;
+mod context;
 mod metric;
 mod moves;
 mod narrowing;
@@ -41,19 +42,20 @@ mod options;
 mod plan;
 mod session;
 mod snapshot;
+mod step;
 mod writer;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use context::{Ended, Newest, Session};
 pub(crate) use moves::present;
 use narrowing::Narrowings;
 pub use options::ProducerOptions;
 pub(crate) use plan::Position;
-use session::{Ended, Newest, Session};
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::health::Health;
-use tidewheel_core::ports::{CollectionRegistry, Index, Journal, Source, Tombstones};
+use tidewheel_core::ports::{Backlog, CollectionRegistry, Index, Journal, Source, Tombstones};
 use tidewheel_core::retry::Backoff;
 use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
@@ -80,6 +82,8 @@ pub struct ProducerPorts {
     pub source: Arc<dyn Source>,
     /// Stage 1.
     pub journal: Arc<dyn Journal>,
+    /// Its backlog.
+    pub backlog: Arc<dyn Backlog>,
     /// The collection in Qdrant, to compare with. Only points with keys of an earlier release are removed from it.
     pub index: Arc<dyn Index>,
     /// Tombstones.
@@ -108,6 +112,7 @@ impl Producer {
     /// Runs until `shutdown`, or until a failure that an operator has to fix.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServiceError> {
         metric::init_counters();
+        crate::metric::init_counters(NAME, &[]);
         let mut backoff = Backoff::for_servers();
         let mut standing_by = false;
         let (narrowings, newest) = (Mutex::new(Narrowings::default()), tokio::sync::Mutex::default());

@@ -7,8 +7,7 @@ use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::key;
 use tidewheel_core::payload::{Stamped, digest};
 use tidewheel_core::ports::{
-    Checkpoint, Damage, FeedBatch, Fence, FenceTarget, IndexedPoint, Parked, ResumeToken, SnapshotState, SourceRow,
-    StartAt,
+    Checkpoint, Damage, FeedBatch, Fence, FenceTarget, IndexedPoint, ResumeToken, SnapshotState, SourceRow, StartAt,
 };
 use tidewheel_core::version::{ClusterTime, MAX_ORDINAL, Version};
 use uuid::Uuid;
@@ -16,17 +15,7 @@ use uuid::Uuid;
 use super::admission::{Rules, admit};
 use super::moves::Moves;
 pub use super::moves::doubtful;
-
-/// An append: the entries and the checkpoint that covers them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Step {
-    /// The entries of stage 1.
-    pub changes: Vec<Change>,
-    /// Changes to park in its dead-letter queue.
-    pub parked: Vec<Parked>,
-    /// The checkpoint after them.
-    pub next: Checkpoint,
-}
+use super::step::Step;
 
 /// How to start.
 #[derive(Clone, Debug, PartialEq, Eq)]

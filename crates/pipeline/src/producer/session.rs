@@ -1,38 +1,32 @@
 //! One session of a producer: from acquiring the lease to its end.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidewheel_core::error::PortError;
 use tidewheel_core::health::Health;
 use tidewheel_core::payload::{STAMP, version_of};
 use tidewheel_core::ports::{
-    Appended, Checkpoint, Damage, Feed, FeedBatch, FeedError, Repair, ResumeToken, SnapshotState, StartAt,
+    Appended, Checkpoint, Damage, Feed, FeedError, Repair, ResumeToken, SnapshotState, StartAt,
 };
 use tidewheel_core::time::now_ms;
-use tidewheel_core::trace::Tracer;
 use tidewheel_core::version::ClusterTime;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use uuid::Uuid;
 
-use super::admission::{Limits, Rules};
+use super::admission::Limits;
 use super::auditing::Auditing;
 use super::barrier::Barrier;
 use super::collecting::Collecting;
+use super::context::{Ended, Newest, Session};
 use super::metric;
-use super::moves::present;
-use super::narrowing::{Narrowings, Part, Place};
-use super::options::ProducerOptions;
-use super::plan::{self, Recovery, Start, Step};
+use super::narrowing::{Part, Place};
+use super::plan::{self, Recovery, Start};
 use super::snapshot::{Page, Snapshot};
-use super::writer::{Saving, Writer, report_parked};
-use super::{FOLLOW, POINTS, ProducerPorts};
+use super::writer::{Saving, Writer};
+use super::{FOLLOW, POINTS};
 use crate::retry::report_recovery;
-use crate::spans;
 
 /// How often the positions of both stages are read: bounds how soon damage is detected and how long a snapshot waits at
 /// least.
@@ -43,46 +37,6 @@ const LOOK_CLOSELY: Duration = Duration::from_millis(100);
 
 /// Pause after each page of the index while the newest version is read, for the requests of other clients.
 const NEWEST_PAUSE: Duration = Duration::from_millis(10);
-
-/// How often an idle source is polled for its time.
-const PAUSE: Duration = Duration::from_millis(200);
-
-/// The reason why a session ended.
-#[derive(Debug)]
-pub(super) enum Ended {
-    Shutdown,
-    /// The checkpoint is not the one that this session saved last.
-    Conflict,
-    /// Another producer holds the lease.
-    StandBy,
-    /// The next session continues from another checkpoint.
-    Restarted,
-    /// The next session reads the same changes in smaller steps.
-    Narrowed,
-    Failed(PortError),
-}
-
-impl From<PortError> for Ended {
-    fn from(error: PortError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-pub(super) struct Session<'a> {
-    pub(super) options: &'a ProducerOptions,
-    pub(super) ports: &'a ProducerPorts,
-    pub(super) tracer: Option<&'a Tracer>,
-    pub(super) health: &'a Health,
-    pub(super) shutdown: &'a CancellationToken,
-    /// Whether this session has appended anything.
-    pub(super) progressed: AtomicBool,
-    /// Size limits of stage 1.
-    pub(super) limits: OnceLock<Limits>,
-    /// Step sizes, across sessions.
-    pub(super) narrowings: &'a Mutex<Narrowings>,
-    /// The search for the newest version in the index, across sessions.
-    pub(super) newest: &'a tokio::sync::Mutex<Newest>,
-}
 
 impl Session<'_> {
     /// Runs until the session ends; also returns whether it made progress, so that the caller can reset its backoff.
@@ -161,7 +115,7 @@ impl Session<'_> {
 
     async fn snapshot<'s>(&'s self, writer: &Writer<'_>, keeper: &Keeper<'_>) -> Result<Snapshot<'s>, Ended> {
         let most = self.narrowings().most(Part::Snapshot);
-        Ok(Snapshot::of(&writer.checkpoint, self.ports, keeper.barrier.next(), most).await?)
+        Ok(Snapshot::of(&writer.checkpoint, self.ports, self.health, keeper.barrier.next(), most).await?)
     }
 
     /// Opens the feed at the checkpoint, or starts over.
@@ -225,10 +179,8 @@ impl Session<'_> {
         let (appended, step) = saving.save(step).await?;
         match appended {
             Appended::Saved => {
-                report_parked(&step.parked);
+                self.appended(&step);
                 *self.newest.lock().await = Newest::default();
-                self.progressed.store(true, Ordering::Relaxed);
-                spans::appended(self.tracer, &step.changes);
                 Ok((feed, step.next))
             }
             Appended::Conflict => Err(Ended::Conflict),
@@ -279,66 +231,6 @@ impl Session<'_> {
         }
         Err(Ended::Restarted)
     }
-
-    /// The step for a batch of the feed, and whether a snapshot starts after it.
-    pub(super) async fn step(&self, checkpoint: &Checkpoint, mut batch: FeedBatch) -> Result<(Step, bool), Ended> {
-        let appeared = std::mem::take(&mut batch.appeared);
-        let present = present(&*self.ports.source, plan::doubtful(checkpoint, &batch), checkpoint.last.0).await?;
-        let (mut step, too_many) = plan::follow(checkpoint, batch, &present, self.rules());
-        if !appeared.is_empty() {
-            warn!(collections = ?appeared, "collections were renamed into the selection; comparing all documents");
-        } else if too_many {
-            warn!("a transaction exceeded the maximum number of changes; comparing all documents");
-        } else {
-            return Ok((step, false));
-        }
-        let time = self.after(step.next.last.0).await?;
-        step.next = plan::read_again(step.next, time);
-        Ok((step, true))
-    }
-
-    pub(super) fn narrowings(&self) -> MutexGuard<'_, Narrowings> {
-        self.narrowings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn rules(&self) -> Rules {
-        let limits = self.limits.get().copied().unwrap_or(Limits::of(None));
-        Rules { limits, on_dead_letter: self.options.on_dead_letter }
-    }
-
-    /// Waits for a time of the source after `time`: an idle MongoDB advances its time every ten seconds.
-    pub(super) async fn after(&self, time: ClusterTime) -> Result<ClusterTime, Ended> {
-        loop {
-            let now = self.ports.source.now().await?;
-            if now > time {
-                return Ok(now);
-            }
-            self.renew().await?;
-            self.pause(PAUSE).await?;
-        }
-    }
-
-    /// Acquires or renews the lease.
-    pub(super) async fn renew(&self) -> Result<(), Ended> {
-        let ours = self.ports.journal.lease(&self.options.owner, self.options.lease).await?;
-        if ours { Ok(()) } else { Err(Ended::StandBy) }
-    }
-
-    /// Waits, unless the service shuts down.
-    pub(super) async fn pause(&self, duration: Duration) -> Result<(), Ended> {
-        tokio::select! {
-            () = self.shutdown.cancelled() => Err(Ended::Shutdown),
-            () = tokio::time::sleep(duration) => Ok(()),
-        }
-    }
-}
-
-/// The progress of reading the newest version from the index. Kept across sessions: a failure of another server must not
-/// restart a read of the whole index.
-#[derive(Debug, Default)]
-pub(super) struct Newest {
-    after: Option<Uuid>,
-    newest: Option<(u32, ClusterTime)>,
 }
 
 /// Marks the service as busy while it lives: progress is expected.

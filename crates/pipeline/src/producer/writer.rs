@@ -1,20 +1,18 @@
 //! Appends steps to stage 1 in sequence, below its high-water mark.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidewheel_core::error::{ErrorClass, PortError};
-use tidewheel_core::ports::{Appended, Checkpoint, FeedBatch, Parked, PortResult, Repair};
+use tidewheel_core::ports::{Appended, Checkpoint, FeedBatch, PortResult, Repair};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::admission::parkings;
+use super::context::{Ended, Session};
 use super::metric::ServiceMetrics;
 use super::narrowing::{Next, Place};
-use super::plan::Step;
-use super::session::{Ended, Session};
+use super::step::Step;
 use crate::backpressure::{PAUSE, Room};
-use crate::spans;
 
 /// How often an idle feed's token is saved, if it has advanced. Often enough for a quick resume, for detecting a wiped
 /// Redis, and so that a client waiting until a write is searchable does not wait for the save; seldom enough to cost
@@ -71,9 +69,7 @@ impl<'a> Writer<'a> {
         if !step.changes.is_empty() {
             debug!(entries = step.changes.len(), "appended");
         }
-        report_parked(&step.parked);
-        spans::appended(self.session.tracer, &step.changes);
-        self.session.progressed.store(true, Ordering::Relaxed);
+        self.session.appended(&step);
         self.metrics.appended(&step.changes, &step.next);
         self.session.health.progresses();
         self.checkpoint = step.next;
@@ -83,21 +79,25 @@ impl<'a> Writer<'a> {
 
     /// Waits while stage 1 is above its high-water mark.
     async fn wait_for_room(&mut self, entries: usize) -> Result<(), Ended> {
-        if !self.room.is_due(entries as u64) {
-            return Ok(());
-        }
-        let session = self.session;
+        let (session, paused) = (self.session, &self.metrics.paused);
+        let backlog = || async move { session.ports.backlog.backlog().await.map_err(Ended::from) };
         let mut renewed = Instant::now();
-        while self.room.is_full(session.ports.journal.backlog().await?) {
-            self.metrics.paused.set(1.0);
-            if renewed.elapsed() > session.options.lease / 3 {
-                // Keep the lease during a long pause.
-                session.renew().await?;
+        let pause = || {
+            paused.set(1.0);
+            // Keep the lease during a long wait.
+            let is_due = renewed.elapsed() > session.options.lease / 3;
+            if is_due {
                 renewed = Instant::now();
             }
-            session.pause(PAUSE).await?;
-        }
-        self.metrics.paused.set(0.0);
+            async move {
+                if is_due {
+                    session.renew().await?;
+                }
+                session.pause(PAUSE).await
+            }
+        };
+        self.room.wait(entries as u64, backlog, pause).await?;
+        paused.set(0.0);
         Ok(())
     }
 }
@@ -166,13 +166,5 @@ impl Saving<'_> {
         let Some(saved) = self.saved else { return false };
         let appended = self.session.ports.journal.append(Some(saved), &[], saved).await;
         appended.inspect_err(|error| debug!("an empty append failed too: {error}")) == Ok(Appended::Saved)
-    }
-}
-
-/// Logs parked changes.
-pub(super) fn report_parked(parked: &[Parked]) {
-    for Parked { change, reason } in parked {
-        let shown: String = change.id.chars().take(200).collect();
-        warn!(namespace = %change.namespace, id = shown, "parked {}: {reason}", change.operation);
     }
 }

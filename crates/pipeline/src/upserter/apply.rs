@@ -15,7 +15,7 @@ use tidewheel_core::version::Version;
 
 use super::plan::{Aftermath, Write, aftermath};
 use super::traced::{Outcome, Outcomes};
-use crate::isolate::{Attempt, Failure, Isolation, Probe, Successes, Suspect};
+use crate::isolate::{Attempt, Failure, Isolation, ProbeFuture, Successes, Suspect};
 use crate::metric;
 use crate::retry::{RetryError, RetryPolicy};
 
@@ -64,7 +64,7 @@ impl Applier<'_> {
         Ok(self.writing(writes).sift(whole).await?.suspects)
     }
 
-    /// Retries the suspects among these removals until each is done or given up.
+    /// Retries the suspects among these removals until each is done or has failed permanently.
     pub(super) async fn settle_removals(
         &self,
         fences: &[Fence],
@@ -73,7 +73,7 @@ impl Applier<'_> {
         self.removing(fences).settle(suspects).await
     }
 
-    /// Retries the suspects among these writes until each is done or given up.
+    /// Retries the suspects among these writes until each is done or has failed permanently.
     pub(super) async fn settle_writes(
         &self,
         writes: &[Write],
@@ -91,7 +91,7 @@ impl Applier<'_> {
     fn removing<'a>(
         &'a self,
         fences: &'a [Fence],
-    ) -> Isolation<'a, impl Fn(Range<usize>) -> Attempt<'a>, impl Fn() -> Probe<'a>> {
+    ) -> Isolation<'a, impl Fn(Range<usize>) -> Attempt<'a>, impl Fn() -> ProbeFuture<'a>> {
         let attempt = move |range: Range<usize>| -> Attempt<'a> {
             Box::pin(async move { Ok(self.index.delete(&fences[range]).await?) })
         };
@@ -102,14 +102,14 @@ impl Applier<'_> {
     fn writing<'a>(
         &'a self,
         writes: &'a [Write],
-    ) -> Isolation<'a, impl Fn(Range<usize>) -> Attempt<'a>, impl Fn() -> Probe<'a>> {
+    ) -> Isolation<'a, impl Fn(Range<usize>) -> Attempt<'a>, impl Fn() -> ProbeFuture<'a>> {
         let attempt = move |range: Range<usize>| -> Attempt<'a> { Box::pin(self.write_all(&writes[range])) };
         let (retry, successes) = (self.retry, &self.successes.writes);
         Isolation { retry, successes, what: "write to Qdrant", attempt, probe: move || self.probe() }
     }
 
     /// A regular write and a regular deletion that change nothing.
-    fn probe(&self) -> Probe<'_> {
+    fn probe(&self) -> ProbeFuture<'_> {
         Box::pin(async move {
             let mut probe = probe();
             // With the id of an existing point it is never written, because that point is newer: a crash leaves nothing

@@ -13,7 +13,7 @@ use tidewheel_core::version::Version;
 
 use super::options::PayloadOptions;
 use crate::newest::{Kept, newest};
-use crate::parking::{OnDeadLetter, Parked, park};
+use crate::parking::{OnDeadLetter, ParkingPlan, park};
 
 /// A document to write.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,8 +77,8 @@ pub fn plan(deliveries: Vec<Delivery<Embedded>>, payload: &PayloadOptions, polic
 
 impl Plan {
     /// Adds a parked change of this document.
-    pub(super) fn park(&mut self, document: DocumentId, parked: Parked) {
-        let Parked { letter, deletion, older: entries } = parked;
+    pub(super) fn park(&mut self, document: DocumentId, parked: ParkingPlan) {
+        let ParkingPlan { letter, deletion, older: entries } = parked;
         self.letters.push(letter);
         match deletion {
             Some(version) => {

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::json;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::{Cause, PortError, Server};
 use tidewheel_core::identity::{DocumentId, Namespace};
+use tidewheel_core::metric::ENTRIES_PARKED;
 use tidewheel_core::ports::{Appended, Checkpoint, DeadLetters as _, EntryId, Journal as _, SnapshotState};
 use tidewheel_core::stage::Stage;
 use tidewheel_pipeline::parking::OnDeadLetter;
@@ -16,7 +18,7 @@ use tidewheel_stores::redis::keys::{EMBEDDED, EMBEDDED_DEAD_LETTERS, RAW, RAW_DE
 use tidewheel_testkit::fakes::embedder::Distortion;
 use tidewheel_testkit::fakes::faults::Fault;
 
-use crate::world::{DATABASE, PROCESSOR, PRODUCER, TAKEN_OVER, UPSERTER, World, document, seconds, until};
+use crate::world::{DATABASE, PROCESSOR, PRODUCER, SERVICES, TAKEN_OVER, UPSERTER, World, document, seconds, until};
 
 /// The server of the streams.
 const STREAMS: Server = Server::opaque("redis");
@@ -402,6 +404,26 @@ async fn appends_above_an_unknown_limit_are_divided_and_only_larger_changes_are_
         assert_eq!(parked(&world).await, ["200"], "{error}");
         settles_without(&world, &[200]).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn parked_changes_are_counted_by_the_service_that_parks_them() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let counted = |service: &str, parked: u64| {
+        let line = format!("{ENTRIES_PARKED}{{service=\"{service}\"}} {parked}\n");
+        recorder.handle().render().contains(&line)
+    };
+    let world = following().await;
+    assert!(SERVICES.iter().all(|service| counted(service, 0)), "{}", recorder.handle().render());
+    world.streams.reject(text("barred"), PortError::transient("injected").because(STREAMS, Cause::Refused));
+    world.embedder.poison(text("bane"));
+    for (id, name) in [(1, "barred"), (2, "bane"), (3, "fine")] {
+        world.source.insert("tickets", document(id, name, 1));
+    }
+    until("both are parked", || counted(PRODUCER, 1) && counted(PROCESSOR, 1)).await;
+    assert_eq!(letters(&world), [2, 0]);
+    assert!(counted(UPSERTER, 0));
 }
 
 #[tokio::test(start_paused = true)]

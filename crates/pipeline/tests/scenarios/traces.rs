@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tidewheel_core::change::Operation;
+use tidewheel_core::error::{Cause, PortError, Server};
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::trace::{ChangeTrace, SamplingRatio, Span, SpanKind, Tracer, Value};
 use tidewheel_core::version::Version;
@@ -145,6 +146,17 @@ async fn span_of_a_parked_change_has_its_reason() {
     assert_eq!((text(&embed[0], "error.type"), embed[0].error.is_some()), (Some("poison"), true));
     assert!(called(&spans, bad, "upsert").is_empty());
     assert_eq!(outcomes(&called(&spans, good, "upsert")), ["written"]);
+
+    // A change that the producer parks has no other span.
+    let refused = PortError::transient("injected: ERR forbidden word").because(Server::opaque("redis"), Cause::Refused);
+    world.streams.reject(["barred"; CHUNK].join(" "), refused);
+    world.source.insert("tickets", document(3, "barred", 1));
+    until("the root is recorded", || roots(&spans, Operation::Insert).len() == 3).await;
+    let root = roots(&spans, Operation::Insert).remove(2);
+    assert_eq!((root.id, outcomes(std::slice::from_ref(&root))), (trace(&root).root, vec!["parked"]));
+    assert_eq!(text(&root, "error.type"), Some("poison"));
+    assert!(root.error.as_ref().unwrap().contains("forbidden word"), "{root:?}");
+    assert_eq!(spans.of(trace(&root)).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

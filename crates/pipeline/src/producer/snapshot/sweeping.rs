@@ -4,16 +4,19 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use tidewheel_core::health::Health;
 use tidewheel_core::payload::STAMP;
 use tidewheel_core::ports::PortResult;
 use tidewheel_core::retry::Backoff;
 use tidewheel_core::version::Version;
-use tracing::{info, warn};
+use tracing::info;
 use uuid::Uuid;
 
 use super::super::plan::{self, PageSwept};
-use super::super::{POINTS, ProducerPorts};
+use super::super::{NAME, POINTS, ProducerPorts};
 use super::Page;
+use crate::metric;
+use crate::retry::{report_failure, report_recovery};
 
 /// Maximum number of pages between two saves of the sweep's position.
 const SAVE_EVERY: u32 = 50;
@@ -23,9 +26,13 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 type Looking<'a> = Pin<Box<dyn Future<Output = PortResult<Option<PageSwept>>> + Send + 'a>>;
 
+/// The operation in logs and health: completes "failed to …".
+const SWEEP: &str = "sweep orphaned points";
+
 pub(super) struct Sweeping<'a> {
     version: Version,
     ports: &'a ProducerPorts,
+    health: &'a Health,
     after: Option<Uuid>,
     /// Maximum points in the next page.
     points: usize,
@@ -38,9 +45,15 @@ pub(super) struct Sweeping<'a> {
 }
 
 impl<'a> Sweeping<'a> {
-    pub(super) fn new(version: Version, after: Option<Uuid>, ports: &'a ProducerPorts, points: usize) -> Self {
-        let points = points.clamp(1, POINTS);
-        Self { version, ports, after, points, looking: None, backoff: Backoff::for_servers(), gone: 0, pages: 0 }
+    pub(super) fn new(
+        version: Version,
+        after: Option<Uuid>,
+        ports: &'a ProducerPorts,
+        health: &'a Health,
+        points: usize,
+    ) -> Self {
+        let (points, backoff) = (points.clamp(1, POINTS), Backoff::for_servers());
+        Self { version, ports, health, after, points, looking: None, backoff, gone: 0, pages: 0 }
     }
 
     /// The next page. Waits for an unreachable index or source: the feed continues meanwhile.
@@ -57,8 +70,11 @@ impl<'a> Sweeping<'a> {
             match looked {
                 Ok(page) => {
                     self.looking = None;
+                    if self.backoff.attempts() > 0 {
+                        report_recovery(self.health, SWEEP);
+                        self.backoff.reset();
+                    }
                     let Some(page) = page else { return Page::Swept };
-                    self.backoff.reset();
                     self.after = Some(page.last);
                     self.gone += page.absent.len() as u64;
                     self.pages += 1;
@@ -66,9 +82,8 @@ impl<'a> Sweeping<'a> {
                     return Page::Points(page);
                 }
                 Err(error) => {
-                    if self.backoff.attempts() == 0 {
-                        warn!("failed to sweep orphaned points, retrying: {error}");
-                    }
+                    metric::failed(NAME, &error, true);
+                    report_failure(self.health, SWEEP, &error);
                     let delay = self.backoff.next_delay(error.retry_after);
                     let look = look(self.ports, self.version, (self.after, self.points), delay);
                     self.looking = Some(Box::pin(look));
@@ -91,6 +106,13 @@ impl<'a> Sweeping<'a> {
         if self.gone > 0 {
             info!(documents = self.gone, "removed orphaned documents from the index");
         }
+    }
+}
+
+impl Drop for Sweeping<'_> {
+    /// The session may end during an outage, and the next one may not sweep.
+    fn drop(&mut self) {
+        self.health.works(SWEEP);
     }
 }
 

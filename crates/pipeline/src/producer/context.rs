@@ -1,0 +1,133 @@
+//! The state of a session, and what its parts have in common.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tidewheel_core::error::PortError;
+use tidewheel_core::health::Health;
+use tidewheel_core::ports::{Checkpoint, FeedBatch};
+use tidewheel_core::trace::Tracer;
+use tidewheel_core::version::ClusterTime;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::admission::{Limits, Rules};
+use super::moves::present;
+use super::narrowing::Narrowings;
+use super::options::ProducerOptions;
+use super::step::Step;
+use super::{NAME, ProducerPorts, plan};
+use crate::parking::report_changes;
+use crate::spans;
+
+/// How often an idle source is polled for its time.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The reason why a session ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Shutdown,
+    /// The checkpoint is not the one that this session saved last.
+    Conflict,
+    /// Another producer holds the lease.
+    StandBy,
+    /// The next session continues from another checkpoint.
+    Restarted,
+    /// The next session reads the same changes in smaller steps.
+    Narrowed,
+    Failed(PortError),
+}
+
+impl From<PortError> for Ended {
+    fn from(error: PortError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+pub(super) struct Session<'a> {
+    pub(super) options: &'a ProducerOptions,
+    pub(super) ports: &'a ProducerPorts,
+    pub(super) tracer: Option<&'a Tracer>,
+    pub(super) health: &'a Health,
+    pub(super) shutdown: &'a CancellationToken,
+    /// Whether this session has appended anything.
+    pub(super) progressed: AtomicBool,
+    /// Size limits of stage 1.
+    pub(super) limits: OnceLock<Limits>,
+    /// Step sizes, across sessions.
+    pub(super) narrowings: &'a Mutex<Narrowings>,
+    /// The search for the newest version in the index, across sessions.
+    pub(super) newest: &'a tokio::sync::Mutex<Newest>,
+}
+
+impl Session<'_> {
+    /// The step for a batch of the feed, and whether a snapshot starts after it.
+    pub(super) async fn step(&self, checkpoint: &Checkpoint, mut batch: FeedBatch) -> Result<(Step, bool), Ended> {
+        let appeared = std::mem::take(&mut batch.appeared);
+        let present = present(&*self.ports.source, plan::doubtful(checkpoint, &batch), checkpoint.last.0).await?;
+        let (mut step, too_many) = plan::follow(checkpoint, batch, &present, self.rules());
+        if !appeared.is_empty() {
+            warn!(collections = ?appeared, "collections were renamed into the selection; comparing all documents");
+        } else if too_many {
+            warn!("a transaction exceeded the maximum number of changes; comparing all documents");
+        } else {
+            return Ok((step, false));
+        }
+        let time = self.after(step.next.last.0).await?;
+        step.next = plan::read_again(step.next, time);
+        Ok((step, true))
+    }
+
+    pub(super) fn narrowings(&self) -> MutexGuard<'_, Narrowings> {
+        self.narrowings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The rules for changes that may not be appendable.
+    pub(super) fn rules(&self) -> Rules {
+        let limits = self.limits.get().copied().unwrap_or(Limits::of(None));
+        Rules { limits, on_dead_letter: self.options.on_dead_letter }
+    }
+
+    /// Waits for a time of the source after `time`: an idle MongoDB advances its time every ten seconds.
+    pub(super) async fn after(&self, time: ClusterTime) -> Result<ClusterTime, Ended> {
+        loop {
+            let now = self.ports.source.now().await?;
+            if now > time {
+                return Ok(now);
+            }
+            self.renew().await?;
+            self.pause(PAUSE).await?;
+        }
+    }
+
+    /// Acquires or renews the lease.
+    pub(super) async fn renew(&self) -> Result<(), Ended> {
+        let ours = self.ports.journal.lease(&self.options.owner, self.options.lease).await?;
+        if ours { Ok(()) } else { Err(Ended::StandBy) }
+    }
+
+    /// Waits, unless the service shuts down.
+    pub(super) async fn pause(&self, duration: Duration) -> Result<(), Ended> {
+        tokio::select! {
+            () = self.shutdown.cancelled() => Err(Ended::Shutdown),
+            () = tokio::time::sleep(duration) => Ok(()),
+        }
+    }
+
+    /// Reports a step that was appended: its parked changes, and the spans of all its changes.
+    pub(super) fn appended(&self, step: &Step) {
+        report_changes(NAME, &step.parked);
+        spans::appended(self.tracer, &step.changes, &step.parked);
+        self.progressed.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The progress of reading the newest version from the index. Kept across sessions: a failure of another server must not
+/// restart a read of the whole index.
+#[derive(Debug, Default)]
+pub(super) struct Newest {
+    pub(super) after: Option<Uuid>,
+    pub(super) newest: Option<(u32, ClusterTime)>,
+}
