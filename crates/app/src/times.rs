@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tidewheel_core::filter::Date;
-pub(crate) use tidewheel_core::time::{now_ms, now_seconds};
+pub(crate) use tidewheel_core::time::now_ms;
 pub(crate) use tidewheel_ops::times::{milliseconds, show, span};
 
 use crate::exit::Failure;

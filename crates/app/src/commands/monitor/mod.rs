@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tidewheel_core::time::Civil;
 use tidewheel_ops::Probe;
-use tidewheel_ops::overview::{Looker, Overview, Problem, Severity, StageOverview, SyncState, SyncVerdict};
+use tidewheel_ops::overview::{Overview, Problem, Severity, StageOverview, SyncState, SyncVerdict};
 use tidewheel_ops::text::{estimate, thousands};
 
 use crate::cli::{MonitorArgs, Output};
