@@ -144,6 +144,24 @@ async fn collection_with_wrong_dimension_stops_the_upserter_and_loses_nothing() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn stage_1_is_bounded_while_no_processor_runs() {
+    let mut world = World::calm();
+    world.stage_1_high_water = HIGH_WATER;
+    for id in 0..200 {
+        world.source.insert("tickets", document(id, "waits", 1));
+    }
+    world.start(PRODUCER);
+    seconds(600.0).await;
+    // The producer reads the backlog once for a quarter of the mark, and appends pages of three rows.
+    let held = world.streams.records::<Change>(RAW).len() as u64;
+    assert!((HIGH_WATER..HIGH_WATER + HIGH_WATER / 4 + 3).contains(&held), "{held}");
+    world.start(PROCESSOR);
+    world.start(UPSERTER);
+    world.settle("the processor runs").await;
+    assert_eq!((letters(&world), world.index.points().len()), ([0, 0], 200));
+}
+
+#[tokio::test(start_paused = true)]
 async fn stage_2_is_bounded_while_qdrant_is_down() {
     let mut world = World::calm();
     for id in 0..200 {

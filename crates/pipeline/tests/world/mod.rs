@@ -69,14 +69,19 @@ pub struct World {
     pub template: Option<String>,
     /// Dead-letter policy of services started from now on.
     pub on_dead_letter: OnDeadLetter,
+    /// High-water mark of stage 1.
+    pub stage_1_high_water: u64,
     services: HashMap<&'static str, Vec<Instance>>,
     started: usize,
     /// The log of actions, for failing schedules.
     pub story: Vec<String>,
 }
 
-/// High-water mark of a stage in unacknowledged entries.
+/// High-water mark of stage 2 in unacknowledged entries.
 pub const HIGH_WATER: u64 = 40;
+
+/// High-water mark of stage 1: more entries than any scenario appends without a processor.
+const STAGE_1_HIGH_WATER: u64 = 10_000;
 
 /// A running service.
 pub struct Instance {
@@ -100,6 +105,7 @@ impl World {
             },
             audit_interval: Duration::ZERO,
             grace: GRACE,
+            stage_1_high_water: STAGE_1_HIGH_WATER,
             tracer: None,
             blank: Blank::Index,
             template: None,
@@ -144,7 +150,7 @@ impl World {
                 let options = ProducerOptions {
                     owner: name,
                     snapshot: true,
-                    high_water: HIGH_WATER,
+                    high_water: self.stage_1_high_water,
                     lease: TAKEN_OVER,
                     tombstone_grace: self.grace,
                     audit_interval: self.audit_interval,
