@@ -358,7 +358,7 @@ fn secret_in_a_flag_is_reported_and_redacted() {
     );
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(
-        found[0].contains("redis.url") && found[0].contains("TIDEWHEEL__REDIS__URL, or redis.url_file"),
+        found[0].contains("redis.url") && found[0].contains("TIDEWHEEL__REDIS__URL or redis.url_file"),
         "{found:?}"
     );
     assert!(found[1].contains("monitor.webhook") && !found.concat().contains("hunter2"), "{found:?}");
