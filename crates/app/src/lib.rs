@@ -18,6 +18,7 @@ mod process;
 mod services;
 mod serving;
 mod settings;
+mod signals;
 mod since;
 mod times;
 mod wrap;

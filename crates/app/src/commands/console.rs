@@ -5,8 +5,8 @@ use tracing::info;
 
 use crate::console;
 use crate::exit::{Answer, Failure};
-use crate::services::a_signal;
 use crate::settings::{Listen, Settings};
+use crate::signals;
 
 /// Serves until a signal.
 pub(crate) async fn run(settings: &Settings) -> Result<Answer, Failure> {
@@ -21,7 +21,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<Answer, Failure> {
     };
     let stop = shutdown.clone();
     tokio::spawn(async move {
-        a_signal().await;
+        signals::received().await;
         stop.cancel();
     });
     console::serve(listener, settings, shutdown).await?;

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use tidewheel_core::health::Readiness;
 use tidewheel_telemetry::recorder::{InstallError, Metrics};
 use tidewheel_telemetry::traces;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, info, info_span, warn};
@@ -27,7 +26,7 @@ use self::operations::Operations;
 use crate::Measurements;
 use crate::exit::Failure;
 use crate::settings::{Listen, Settings};
-use crate::{compose, connect, console};
+use crate::{compose, connect, console, signals};
 
 pub(crate) use embedder::{Fetch, find as find_model, rehearse as rehearse_embedder};
 pub(crate) use ownership::{guard, while_owned};
@@ -184,7 +183,7 @@ impl Services {
     /// Runs until a signal arrives or a service fails, then stops all.
     pub(crate) async fn until_stopped(mut self) -> Result<(), Failure> {
         let ended = tokio::select! {
-            () = a_signal() => {
+            () = signals::received() => {
                 info!("stopping");
                 Ok(())
             }
@@ -207,7 +206,7 @@ impl Services {
     pub(crate) async fn stop(mut self) -> Result<(), Failure> {
         self.shutdown.cancel();
         tokio::spawn(async {
-            a_signal().await;
+            signals::received_again().await;
             warn!("received a second signal, exiting immediately");
             process::exit(2);
         });
@@ -227,19 +226,6 @@ impl Services {
             traces.finish(traces::FLUSH.min(GRACE.saturating_sub(begun.elapsed()))).await;
         }
         ended
-    }
-}
-
-/// Waits for SIGTERM or Ctrl-C.
-pub(crate) async fn a_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        warn!("failed to install signal handlers; stop this process with SIGKILL");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
     }
 }
 

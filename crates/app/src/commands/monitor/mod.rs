@@ -67,7 +67,7 @@ pub(crate) async fn run(args: &MonitorArgs, settings: &Settings) -> Result<Answe
         }
         tokio::select! {
             () = tokio::time::sleep(settings.monitor.interval) => {}
-            () = crate::services::a_signal() => break,
+            () = crate::signals::received() => break,
         }
     }
     if let Some(webhook) = webhook {

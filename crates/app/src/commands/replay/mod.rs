@@ -18,8 +18,9 @@ use crate::cli::{Output, ReplayArgs};
 use crate::compose::Replay;
 use crate::exit::{Answer, Failure};
 use crate::printer::{self, GOOD, STRONG, WARN, styled};
-use crate::services::{a_signal, guard, own_name};
+use crate::services::{guard, own_name};
 use crate::settings::Settings;
+use crate::signals;
 use crate::times;
 
 /// Prints the plan, and applies it with `--yes`.
@@ -44,7 +45,7 @@ pub(crate) async fn run(args: &ReplayArgs, settings: &Settings) -> Result<Answer
     let stop = CancellationToken::new();
     let interrupted = stop.clone();
     tokio::spawn(async move {
-        a_signal().await;
+        signals::received().await;
         interrupted.cancel();
     });
     let ReplayArgs { from, since: from_time, filter, into, .. } = args;

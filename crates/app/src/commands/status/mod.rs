@@ -41,7 +41,7 @@ pub(crate) async fn run(args: &StatusArgs, settings: &Settings) -> Result<Answer
         }
         tokio::select! {
             () = tokio::time::sleep(AGAIN) => {}
-            () = crate::services::a_signal() => return Ok(Answer::Fine),
+            () = crate::signals::received() => return Ok(Answer::Fine),
         }
     }
 }

@@ -47,7 +47,7 @@ async fn watch(terminal: &mut DefaultTerminal, looker: Arc<Looker>) -> std::io::
                 Some(Input::Resized) => {}
                 Some(Input::Quit) | None => return Ok(()),
             },
-            () = crate::services::a_signal() => return Ok(()),
+            () = crate::signals::received() => return Ok(()),
             overview = overviews.recv() => if let Some(overview) = overview {
                 history.look(&overview);
                 last = Some(overview);

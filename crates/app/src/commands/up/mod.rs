@@ -23,6 +23,7 @@ use crate::local_data;
 use crate::printer::{self, DIM, WARN, styled};
 use crate::services::{self, Kind, Services};
 use crate::settings::{Listen, Loaded, Settings};
+use crate::signals;
 
 /// Default database.
 const DATABASE: &str = "demo";
@@ -42,7 +43,7 @@ pub(crate) async fn run(args: &UpArgs, loaded: &Loaded, measurements: Measuremen
     let key = qdrant_key(&data, &loaded.settings)?;
     let stack = tokio::select! {
         started = start_stack(&data, loaded, key.clone()) => started?,
-        () = services::a_signal() => return Ok(Answer::Fine),
+        () = signals::received() => return Ok(Answer::Fine),
     };
     let ran = run_services(args, loaded, &stack, &kinds, key, measurements).await;
     printer::message(styled(DIM, "stopping the servers"));
@@ -119,7 +120,7 @@ async fn run_services(
         let demo = tokio::select! {
             demo = demo::run(&settings) => demo,
             failure = services.a_failure() => Err(failure),
-            () = services::a_signal() => Err(Failure::new("interrupted before the demo finished")),
+            () = signals::received() => Err(Failure::new("interrupted before the demo finished")),
         };
         if let Err(failure) = demo {
             // The demo's failure takes precedence over a failure to stop.
