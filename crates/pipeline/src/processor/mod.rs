@@ -33,6 +33,7 @@
 
 mod blank;
 mod embed;
+mod filters;
 pub mod metric;
 mod options;
 mod plan;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use tidewheel_core::error::PortError;
 use tidewheel_core::paths;
 
+use super::filters;
 use super::options::TextOptions;
 
 const TEMPLATE: &str = "documents.template";
@@ -44,11 +45,14 @@ impl Renderer {
             // A missing field renders as an empty text at any depth.
             environment.set_undefined_behavior(UndefinedBehavior::Chainable);
             environment.set_fuel(Some(FUEL));
+            filters::add(&mut environment);
             environment.add_template_owned(TEMPLATE, template.clone()).map_err(|error| {
                 PortError::fatal(format!("invalid documents.template: {error}")).with_hint(
                     "see https://docs.rs/minijinja for the syntax, for example {{ subject }} {{ customer.name }}",
                 )
             })?;
+            filters::check(&environment, template)
+                .map_err(|error| PortError::fatal(format!("invalid documents.template: {error}")))?;
             let read = environment.get_template(TEMPLATE).map(|template| template.undeclared_variables(true));
             let read = read.unwrap_or_default().into_iter().collect();
             return Ok(Self { kind: Kind::Template(Box::new(environment), read), excluded: Vec::new() });
@@ -329,6 +333,52 @@ mod tests {
         };
         let rendered = render(&options, json!({"subject": "late", "content": text})).unwrap();
         assert_eq!(rendered.len(), "LATE\n".len() + text.trim().len());
+    }
+
+    #[test]
+    fn template_strips_markup_of_the_largest_documents() {
+        let sentence = "The parcel has not arrived. ";
+        let text = sentence.repeat((15 << 20) / sentence.len());
+        for filter in ["striptags", "markdown", "striptags | truncate(100000)"] {
+            let options =
+                TextOptions { template: Some(format!("{{{{ content | {filter} }}}}")), ..TextOptions::default() };
+            let rendered = render(&options, json!({"content": text})).expect(filter);
+            assert!(rendered.starts_with(sentence), "{filter}");
+        }
+    }
+
+    #[test]
+    fn markup_that_takes_too_much_memory_or_time_is_poison() {
+        for content in ["*a".repeat(2 << 20), format!("{}a{}", "- ".repeat(50_000), "\nb".repeat(50_000))] {
+            let options = TextOptions { template: Some("{{ content | markdown }}".into()), ..TextOptions::default() };
+            let error = render(&options, json!({"content": content})).unwrap_err();
+            assert_eq!(error.class, tidewheel_core::error::ErrorClass::Poison);
+            assert!(error.message.contains("4000000 steps"), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn unknown_filter_is_fatal_before_a_document_is_read() {
+        let unknown =
+            TextOptions { template: Some("{% if a %}{{ b | strip }}{% endif %}".into()), ..TextOptions::default() };
+        let error = Renderer::new(&unknown).unwrap_err();
+        assert_eq!(error.class, tidewheel_core::error::ErrorClass::Fatal);
+        let expected = "invalid documents.template: unknown filter \"strip\": expected one of abs, ";
+        assert!(error.message.starts_with(expected), "{}", error.message);
+        assert!(error.message.contains("striptags"), "{}", error.message);
+    }
+
+    #[test]
+    fn template_formats_dates_of_documents() {
+        let options = TextOptions {
+            template: Some("{{ at | date('%-d %B %Y') }}: {{ html | striptags }}{{ missing | date }}".into()),
+            ..TextOptions::default()
+        };
+        let document = json!({"at": "2024-03-01T09:05:00.5Z", "html": "<p>Late &amp; lost</p>"});
+        assert_eq!(render(&options, document).unwrap(), "1 March 2024: Late & lost");
+        let error = render(&options, json!({"at": "soon"})).unwrap_err();
+        assert_eq!(error.class, tidewheel_core::error::ErrorClass::Poison);
+        assert!(error.message.contains("date: invalid date \"soon\""), "{}", error.message);
     }
 
     #[test]
