@@ -1,6 +1,6 @@
-//! Templates that exceed their limits on some documents.
+//! Templates: their filters, and documents on which they exceed their limits.
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{DateTime, Document, doc};
 use tidewheel_stores::redis::keys::{RAW, RAW_DEAD_LETTERS, RAW_GROUP};
 
 use super::dead_letters::snapshot_is_over;
@@ -47,4 +47,57 @@ async fn document_that_exhausts_template_is_parked_and_rest_is_indexed() {
     }
     let peak = world.peak_megabytes("processor");
     assert!(peak < 512, "the processor took {peak} MB");
+}
+
+/// Text of HTML, of Markdown and of a date.
+const FILTERED: &str = "{{ subject }} ({{ at | date('%-d %B %Y') }})\\n{{ html | striptags }}\\n{{ notes | markdown | truncate(20) }}\\n{{ comments | join('; ', attribute='text') }}";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_turn_markup_and_dates_into_text_and_hostile_markup_is_parked() {
+    let mut world = World::new().await;
+    world.write_settings(&format!("documents.template = \"{FILTERED}\""));
+    for service in SERVICES {
+        world.start(service);
+    }
+    snapshot_is_over(&mut world).await;
+    let document = |number: i32, html: &str, notes: &str| -> Document {
+        doc! {
+            "_id": number, "subject": "Parcel", "at": DateTime::from_millis(1_709_283_600_000), "html": html, "notes": notes,
+            "comments": [{"text": "late"}, {"text": "lost"}],
+        }
+    };
+    let (html, notes) = (
+        "<style>p { color: red }</style><h1>Late &amp; lost</h1><p>Not <b>arri</b>ved<!-- yet --></p>",
+        "## Call\n\n- the [carrier](https://example.com) today",
+    );
+    // The notes of the second are valid, but the tree of their parser is too large.
+    let documents = [document(1, html, notes), document(2, html, &"*a".repeat(2_000_000)), document(3, "", "")];
+    world.collection("tickets").insert_many(documents).await.unwrap();
+    let (redis, qdrant) = (world.stack.redis_url(), world.stack.qdrant_http_url().unwrap());
+    world.until("all other documents are in the index", || super::clients::count(&qdrant, 2)).await;
+    world.until("stage 1 is drained", || async { backlog(&redis, RAW, RAW_GROUP).await == 0 }).await;
+    let points = super::clients::points(&qdrant).await;
+    let text = |number: i32| {
+        let point =
+            points.iter().find(|point| point["payload"]["_id"] == number).expect("the document is in the index");
+        point["payload"]["_tidewheel"]["text"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(text(1), "Parcel (1 March 2024)\nLate & lost\nNot arrived\nCall\nthe carrier…\nlate; lost");
+    assert_eq!(text(3), "Parcel (1 March 2024)\n\n\nlate; lost");
+    let letters: Vec<(String, std::collections::HashMap<String, Vec<u8>>)> =
+        redis_command(&redis, &["XRANGE", RAW_DEAD_LETTERS, "-", "+"]).await;
+    let [(_, letter)] = &letters[..] else { panic!("{} dead letters", letters.len()) };
+    assert_eq!(letter["id"], b"2");
+    let reason = String::from_utf8_lossy(&letter["reason"]);
+    assert!(reason.contains("256 MB of intermediate text"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_filter_stops_processor_at_start_and_known_ones_are_listed() {
+    let mut world = World::new().await;
+    world.write_settings("documents.template = \"{{ content | strip_tags }}\"");
+    world.start("processor");
+    world.wait(|world| world.log("processor").contains("unknown filter"), "the processor reports the filter").await;
+    let log = world.log("processor");
+    assert!(log.contains("strip_tags") && log.contains("striptags, sum, title, trim, truncate"), "{log}");
 }
