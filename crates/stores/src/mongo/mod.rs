@@ -19,6 +19,7 @@ mod feed;
 mod inspect;
 mod keys;
 mod pages;
+mod query;
 mod reading;
 mod reduced;
 mod reply;
@@ -46,6 +47,7 @@ use tidewheel_core::version::ClusterTime;
 use tracing::warn;
 
 pub use inspect::{MongoFacts, Topology};
+pub use query::{Query, QueryError};
 pub use reading::id_readings;
 use reduced::FailedReads;
 use selection::Selection;

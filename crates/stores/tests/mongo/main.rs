@@ -5,6 +5,7 @@ mod faults;
 mod feed;
 mod kinds;
 mod odd;
+mod query;
 mod rights;
 mod scan;
 mod server;

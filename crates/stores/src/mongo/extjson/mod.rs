@@ -13,7 +13,7 @@
 mod reader;
 mod writer;
 
-pub(crate) use reader::{Element, Elements};
+pub(crate) use reader::{Element, Elements, Kind};
 pub(crate) use writer::UNMEASURED;
 
 /// Invalid BSON: a length past the end, an unknown type, or excessive nesting.
