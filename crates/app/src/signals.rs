@@ -14,10 +14,10 @@ pub(crate) async fn received() {
     more_than(0).await;
 }
 
-/// Waits for the next SIGTERM or Ctrl-C.
-pub(crate) async fn received_again() {
+/// Waits for the next SIGTERM or Ctrl-C after this call.
+pub(crate) fn received_again() -> impl Future<Output = ()> {
     let count = *listener().borrow();
-    more_than(count).await;
+    more_than(count)
 }
 
 async fn more_than(count: u64) {

@@ -29,7 +29,8 @@ pub(crate) struct Room {
 
 impl Room {
     pub(crate) fn new(stage: &'static str, readers: &'static str, high_water: u64) -> Self {
-        Self { stage, readers, high_water, since_look: AtomicU64::new(0), waits: AtomicBool::new(false) }
+        // The first write reads the backlog: the stage may be full already.
+        Self { stage, readers, high_water, since_look: AtomicU64::new(high_water), waits: AtomicBool::new(false) }
     }
 
     /// Waits until the stage has room for these entries, about to be written. `backlog` reads its backlog, which few
@@ -84,7 +85,8 @@ mod tests {
     fn backlog_is_read_every_thousand_entries_or_quarter_of_the_mark() {
         for (high_water, every) in [(100_000, 1_000), (100, 25)] {
             let room = Room::new("stage 1", "the processors", high_water);
-            assert!(!room.is_due(every - 1));
+            assert!(room.is_due(1), "the first write");
+            assert!(!room.is_full(0) && !room.is_due(every - 1));
             assert!(room.is_due(1) && room.is_due(1), "until the backlog was read");
             assert!(room.is_full(high_water) && room.is_due(0), "still full");
             assert!(!room.is_full(high_water - 1));
@@ -101,6 +103,7 @@ mod tests {
             tokio::time::sleep(PAUSE).await;
             Ok(())
         };
+        assert_eq!(room.wait(1, || async { Ok(0) }, pause).await, Ok(()), "the first write reads the backlog");
         assert_eq!(room.wait(24, backlog, pause).await, Ok(()), "a small write does not read the backlog");
         assert_eq!(backlogs.load(Ordering::Relaxed), 102);
         assert_eq!(room.wait(1, backlog, pause).await, Ok(()));

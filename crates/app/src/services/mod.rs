@@ -112,7 +112,15 @@ impl Services {
         let process = process_name();
         // The embedder processes texts, not changes, and emits no spans.
         let traced = settings.traces.as_ref().filter(|_| kinds.iter().any(|kind| *kind != Kind::Embedder));
-        let traces = traced.map(|options| traces::Exporter::start(options, &process)).transpose()?;
+        let traces = match traced.map(|options| (options, traces::Exporter::start(options, &process))) {
+            None => None,
+            Some((_, Ok(exporter))) => Some(exporter),
+            Some((options, Err(error))) if options.is_ambient => {
+                warn!("no traces, because of a variable OTEL_*: {error}");
+                None
+            }
+            Some((_, Err(error))) => return Err(error.into()),
+        };
         let mut services = Self { tasks: JoinSet::new(), traces, shutdown: shutdown.clone(), bound: Bound::default() };
         let mut ready: Vec<(&'static str, Ready)> = Vec::new();
         let operations = match operations_address(settings, kinds) {
@@ -205,8 +213,9 @@ impl Services {
     /// Stops all services gracefully, within [`GRACE`].
     pub(crate) async fn stop(mut self) -> Result<(), Failure> {
         self.shutdown.cancel();
+        let again = signals::received_again();
         tokio::spawn(async {
-            signals::received_again().await;
+            again.await;
             warn!("received a second signal, exiting immediately");
             process::exit(2);
         });

@@ -174,7 +174,10 @@ fn monitor(reader: &mut Reader<'_>) -> Monitor {
 fn traces(reader: &mut Reader<'_>) -> Option<TracesOptions> {
     let whole = Origin::Environment(otel::WHOLE_ENDPOINT.into());
     let headers = reader.secret("traces.headers", "traces.headers_file");
+    let ambient = ["traces.endpoint", "traces.headers", "traces.ca_file", "traces.cert_file", "traces.key_file"];
+    let is_ambient = ambient.into_iter().any(|key| reader.origin(key).is_some_and(Origin::is_otel));
     Some(TracesOptions {
+        is_ambient,
         endpoint: reader.address("traces.endpoint")?,
         endpoint_is_whole: reader.origin("traces.endpoint") == Some(&whole),
         ratio: reader.ratio("traces.share"),

@@ -200,13 +200,14 @@ impl Fetch<'_> {
     }
 
     /// Reuses a file of the old entry, or of the cache of Hugging Face's own tools, if its checksum matches.
+    /// Resolves links first: a hard link to a relative link would dangle.
     async fn reuse(&self, name: &str, to: &Path, sum: String) -> bool {
         let sources = [Some(self.old.join(name)), self.remote.blob(&sum)];
         let to = to.to_owned();
         tool::blocking(move || {
             let parent = to.parent().map_or(Ok(()), fs::create_dir_all);
             parent.is_ok()
-                && sources.into_iter().flatten().any(|from| {
+                && sources.into_iter().flatten().filter_map(|from| fs::canonicalize(from).ok()).any(|from| {
                     checksum::sha256(&from).is_ok_and(|found| found == sum)
                         && (fs::hard_link(&from, &to).is_ok() || fs::copy(&from, &to).is_ok())
                 })

@@ -115,7 +115,7 @@ impl Session<'_> {
 
     async fn snapshot<'s>(&'s self, writer: &Writer<'_>, keeper: &Keeper<'_>) -> Result<Snapshot<'s>, Ended> {
         let most = self.narrowings().most(Part::Snapshot);
-        Ok(Snapshot::of(&writer.checkpoint, self.ports, self.health, keeper.barrier.next(), most).await?)
+        Ok(Snapshot::of(&writer.checkpoint, self.ports, keeper.barrier.next(), most).await?)
     }
 
     /// Opens the feed at the checkpoint, or starts over.

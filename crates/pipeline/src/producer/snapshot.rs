@@ -12,7 +12,6 @@
 mod reading;
 mod sweeping;
 
-use tidewheel_core::health::Health;
 use tidewheel_core::ports::{Checkpoint, PortResult, SnapshotState};
 use tidewheel_core::version::Version;
 
@@ -38,7 +37,6 @@ pub(super) enum Page {
 /// The snapshot beside the feed, if one is running.
 pub(super) struct Snapshot<'a> {
     ports: &'a ProducerPorts,
-    health: &'a Health,
     half: Option<Half<'a>>,
     /// The barrier that has to pass before the half may begin.
     gate: Option<u64>,
@@ -57,7 +55,6 @@ impl<'a> Snapshot<'a> {
     pub(super) async fn of(
         checkpoint: &Checkpoint,
         ports: &'a ProducerPorts,
-        health: &'a Health,
         barrier: u64,
         points: usize,
     ) -> PortResult<Self> {
@@ -65,7 +62,7 @@ impl<'a> Snapshot<'a> {
         let (half, gate) = match &checkpoint.snapshot {
             SnapshotState::Done { .. } => (None, None),
             SnapshotState::Sweeping { time, after, .. } => {
-                (Some(Half::Sweeping(Sweeping::new(version(*time), *after, ports, health, points))), Some(barrier))
+                (Some(Half::Sweeping(Sweeping::new(version(*time), *after, ports, points))), Some(barrier))
             }
             SnapshotState::Running { time, after, rows } => {
                 let reading = Reading::begin(version(*time), after.as_ref(), *rows, ports).await?;
@@ -73,7 +70,7 @@ impl<'a> Snapshot<'a> {
                 (Some(Half::Reading(reading)), gate)
             }
         };
-        Ok(Self { ports, health, half, gate, points })
+        Ok(Self { ports, half, gate, points })
     }
 
     /// Reports that this barrier has passed.
@@ -121,7 +118,7 @@ impl<'a> Snapshot<'a> {
     pub(super) fn sweep(&mut self, barrier: u64) {
         if let Some(Half::Reading(reading)) = self.half.take() {
             reading.finish();
-            let sweeping = Sweeping::new(reading.version(), None, self.ports, self.health, self.points);
+            let sweeping = Sweeping::new(reading.version(), None, self.ports, self.points);
             self.half = Some(Half::Sweeping(sweeping));
             self.gate = Some(barrier);
         }

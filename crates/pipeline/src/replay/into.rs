@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidewheel_core::embedded::Embedded;
+use tidewheel_core::error::PortError;
 use tidewheel_core::health::Health;
 use tidewheel_core::ports::{
     Aliases, Embedder, EntryId, Follower, Index, KnownVectors, StageQueue, StreamLog, Tombstones,
 };
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use super::collected::{Direct, PageQueue, Skipped};
@@ -101,10 +103,10 @@ impl Into {
         let switched = tokio::select! {
             switched = self.switch(retry) => switched,
             // Early only if it failed, or if the replay is stopping: the collection would never catch up.
-            followed = &mut follow => return followed.unwrap_or(Ok(())).map(|()| progress),
+            followed = &mut follow => return ended(followed).map(|()| progress),
         };
         stop.cancel();
-        let followed = follow.await.unwrap_or(Ok(()));
+        let followed = ended(follow.await);
         outcome(switched)?;
         followed?;
         // Only now: a running consumer would recreate the group.
@@ -168,4 +170,11 @@ impl Into {
         }
         Ok(())
     }
+}
+
+/// The end of the follower; a panic outside a batch is a failure.
+fn ended(follower: Result<Result<(), ServiceError>, JoinError>) -> Result<(), ServiceError> {
+    follower.unwrap_or_else(|panic| {
+        Err(ServiceError::new(upserter::NAME, PortError::fatal(format!("failed to follow stage 2: {panic}"))))
+    })
 }

@@ -91,6 +91,8 @@ impl MongoSource {
         let failed = |error: mongodb::error::Error| {
             let mut error = failure::port_error("parse mongodb.uri", &error);
             error.message = address::scrubbed(&error.message, uri.reveal(), crate::ADDRESSES);
+            // Its text may quote a part of the password.
+            error.source = None;
             error
         };
         let (address, ignored) = uri::without_ignored(uri.reveal());

@@ -116,6 +116,8 @@ impl RedisStore {
         let info = url.into_connection_info().map_err(|error| {
             let mut error = port_error("read redis.url", &address::shown(url, crate::ADDRESSES), &error);
             error.message = address::scrubbed(&error.message, url, crate::ADDRESSES);
+            // Its text may quote a part of the password.
+            error.source = None;
             error
         })?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);

@@ -61,10 +61,14 @@ impl fmt::Debug for CollectorExporter {
 
 impl SpanExporter for CollectorExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let sender = self.sender.clone();
+        let (sender, spans) = (self.sender.clone(), batch.len());
         // The processor's thread is not one of the runtime.
         let sent = self.runtime.spawn(async move { sender.export(batch).await }).await;
-        sent.map_err(|error| OTelSdkError::InternalFailure(error.to_string()))
+        sent.map_err(|error| {
+            let cause = error.to_string();
+            self.sender.log.settle(spans, Err(ExportError { cause: cause.clone(), again: false, spans: None }));
+            OTelSdkError::InternalFailure(cause)
+        })
     }
 }
 

@@ -46,6 +46,9 @@ pub struct TracesOptions {
     pub ratio: SamplingRatio,
     /// Headers for the collector, as comma-separated `name=value`.
     pub headers: Option<Secret>,
+    /// Whether a value is one of the standard variables, which may be meant for another program: if it is invalid, this
+    /// process has no traces.
+    pub is_ambient: bool,
     /// Whether the values of the headers are percent-encoded.
     pub headers_are_encoded: bool,
     /// Private CA and client certificate.

@@ -16,7 +16,7 @@ fn standard_variables_of_opentelemetry_are_below_all_settings() {
     let alone = loaded("", &variables, &[]);
     let traces = alone.settings.traces.as_ref().unwrap();
     assert_eq!((traces.endpoint.reveal(), traces.endpoint_is_whole), ("http://far:4318/spans", true));
-    assert!(traces.headers.is_some() && traces.headers_are_encoded);
+    assert!(traces.headers.is_some() && traces.headers_are_encoded && traces.is_ambient);
     assert_eq!((traces.service_name.as_deref(), traces.interval), (Some("search"), Duration::from_millis(2_500)));
     assert_eq!(origin(&alone, "traces.interval"), "$OTEL_BSP_SCHEDULE_DELAY");
     assert_eq!(
@@ -59,7 +59,9 @@ fn traces_are_disabled_without_an_endpoint() {
     assert!(!format!("{traces:?}").contains("hunter2"));
     let whole = super::loaded(file, &[("TIDEWHEEL__TRACES__SHARE", "1")], &[]);
     assert_eq!(whole.settings.traces.unwrap().ratio, SamplingRatio::ALL);
-    assert!(traces.service_name.is_none() && !traces.endpoint_is_whole && !traces.headers_are_encoded);
+    assert!(
+        traces.service_name.is_none() && !traces.is_ambient && !traces.endpoint_is_whole && !traces.headers_are_encoded
+    );
     let wrong = problems("[traces]\nshare = 50\n", &[], &[]);
     assert_eq!(wrong[0].0, "invalid traces.share 50 (tidewheel.toml:2): expected a number from 0 to 1 such as 0.05");
 }

@@ -32,7 +32,8 @@ const SWEEP: &str = "sweep orphaned points";
 pub(super) struct Sweeping<'a> {
     version: Version,
     ports: &'a ProducerPorts,
-    health: &'a Health,
+    /// Limits the log of an outage. Not the producer's own health: the feed continues meanwhile.
+    outage: Health,
     after: Option<Uuid>,
     /// Maximum points in the next page.
     points: usize,
@@ -45,15 +46,9 @@ pub(super) struct Sweeping<'a> {
 }
 
 impl<'a> Sweeping<'a> {
-    pub(super) fn new(
-        version: Version,
-        after: Option<Uuid>,
-        ports: &'a ProducerPorts,
-        health: &'a Health,
-        points: usize,
-    ) -> Self {
+    pub(super) fn new(version: Version, after: Option<Uuid>, ports: &'a ProducerPorts, points: usize) -> Self {
         let (points, backoff) = (points.clamp(1, POINTS), Backoff::for_servers());
-        Self { version, ports, health, after, points, looking: None, backoff, gone: 0, pages: 0 }
+        Self { version, ports, outage: Health::of(NAME), after, points, looking: None, backoff, gone: 0, pages: 0 }
     }
 
     /// The next page. Waits for an unreachable index or source: the feed continues meanwhile.
@@ -71,7 +66,7 @@ impl<'a> Sweeping<'a> {
                 Ok(page) => {
                     self.looking = None;
                     if self.backoff.attempts() > 0 {
-                        report_recovery(self.health, SWEEP);
+                        report_recovery(&self.outage, SWEEP);
                         self.backoff.reset();
                     }
                     let Some(page) = page else { return Page::Swept };
@@ -83,7 +78,7 @@ impl<'a> Sweeping<'a> {
                 }
                 Err(error) => {
                     metric::failed(NAME, &error, true);
-                    report_failure(self.health, SWEEP, &error);
+                    report_failure(&self.outage, SWEEP, &error);
                     let delay = self.backoff.next_delay(error.retry_after);
                     let look = look(self.ports, self.version, (self.after, self.points), delay);
                     self.looking = Some(Box::pin(look));
@@ -106,13 +101,6 @@ impl<'a> Sweeping<'a> {
         if self.gone > 0 {
             info!(documents = self.gone, "removed orphaned documents from the index");
         }
-    }
-}
-
-impl Drop for Sweeping<'_> {
-    /// The session may end during an outage, and the next one may not sweep.
-    fn drop(&mut self) {
-        self.health.works(SWEEP);
     }
 }
 
