@@ -27,11 +27,11 @@ use crate::contracts::index::payload_of;
 /// A sent write, regardless of its outcome.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SentWrite {
-    /// [`Index::upsert`].
+    /// [`IndexWriter::upsert`].
     Upsert(Vec<DocumentPoints>),
-    /// [`Index::refresh`].
+    /// [`IndexWriter::refresh`].
     Refresh(Vec<DocumentPoints>),
-    /// [`Index::delete`].
+    /// [`IndexWriter::delete`].
     Delete(Vec<Fence>),
 }
 
