@@ -1,6 +1,7 @@
 //! OpenTelemetry traces: the spans that each service exports for each change.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use tidewheel_core::trace::ChangeTrace;
 use tokio::net::TcpListener;
 
 use super::dead_letters::snapshot_is_over;
-use super::world::{SERVICES, World, free_port, ticket};
+use super::world::{SERVICES, World, free_port, signal, ticket};
 
 /// An OTLP/HTTP collector that records spans.
 #[derive(Clone, Default)]
@@ -297,5 +298,37 @@ async fn collector_outage_does_not_affect_pipeline() {
             assert!(status.success() && took < Duration::from_secs(10), "{service} ended with {status} after {took:?}");
             world.start(service);
         }
+    }
+}
+
+/// They may be meant for another program in the same container.
+#[tokio::test(flavor = "multi_thread")]
+async fn invalid_standard_variables_disable_traces_and_nothing_else() {
+    let mut world = World::new().await;
+    for service in ["embedder", "processor", "upserter"] {
+        world.start(service);
+    }
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9");
+    let variables = [
+        vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "grpc://collector:4317")],
+        vec![endpoint, ("OTEL_EXPORTER_OTLP_HEADERS", "token")],
+        vec![endpoint, ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/file.pem")],
+    ];
+    for (number, variables) in (0..).zip(variables) {
+        let log = File::create(world.settings().with_file_name(format!("producer-otel-{number}.log"))).unwrap();
+        let mut producer = world
+            .command(&["--log-format", "text", "producer"])
+            .envs(variables.iter().copied())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        world.collection("tickets").insert_one(ticket(number)).await.unwrap();
+        let documents = world.equal().await.documents;
+        signal(producer.id(), "TERM");
+        assert!(producer.wait().unwrap().success(), "{variables:?}");
+        assert_eq!(documents, number as u64 + 1);
+        let warnings = world.log("producer").matches("no traces, because of a variable OTEL_*").count();
+        assert_eq!(warnings, number as usize + 1, "{variables:?}");
     }
 }
