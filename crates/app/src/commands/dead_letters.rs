@@ -133,14 +133,7 @@ async fn retry(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) -
         return Ok(not_done(listing, args.output.output));
     }
     let outcome = apply(settings, redis, LettersAction::Retry, &plan).await?;
-    match args.output.output {
-        Output::Json => printer::json(&Acted { listing, outcome: Some(outcome) }),
-        Output::Text => {
-            let done = printer::counted(outcome.done, "dead letter");
-            printer::message(format_args!("{} {done} requeued", styled(GOOD, "✔")));
-            gone(outcome);
-        }
-    }
+    show_outcome(listing, outcome, args.output.output, "requeued");
     Ok(if outcome.unreadable + outcome.gone == 0 { Answer::Fine } else { Answer::No })
 }
 
@@ -167,15 +160,20 @@ async fn drop(settings: &Settings, redis: &RedisStore, args: &LettersActArgs) ->
         return Ok(Answer::No);
     }
     let outcome = apply(settings, redis, LettersAction::Drop, &plan).await?;
-    match args.output.output {
+    show_outcome(listing, outcome, args.output.output, "deleted");
+    Ok(Answer::Fine)
+}
+
+/// Shows what an action has `done`.
+fn show_outcome(listing: &Listing, outcome: Outcome, output: Output, done: &str) {
+    match output {
         Output::Json => printer::json(&Acted { listing, outcome: Some(outcome) }),
         Output::Text => {
-            let done = printer::counted(outcome.done, "dead letter");
-            printer::message(format_args!("{} {done} deleted", styled(GOOD, "✔")));
+            let count = printer::counted(outcome.done, "dead letter");
+            printer::message(format_args!("{} {count} {done}", styled(GOOD, "✔")));
             gone(outcome);
         }
     }
-    Ok(Answer::Fine)
 }
 
 /// Ends a command that only has a plan, or nothing to do.

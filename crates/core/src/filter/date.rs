@@ -1,5 +1,7 @@
 //! Dates in filters.
 
+use crate::time::{days_in_month, days_since_epoch};
+
 /// Seconds of a day.
 const DAY: i64 = 86_400;
 
@@ -150,25 +152,6 @@ impl<'a> Rest<'a> {
             _ => false,
         }
     }
-}
-
-fn days_in_month(year: i64, month: i64) -> i64 {
-    match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// The inverse of [`Civil::of`](crate::time::Civil::of), for any year.
-fn days_since_epoch(year: i64, month: i64, day: i64) -> i128 {
-    let year = i128::from(year) - i128::from(month <= 2);
-    let month_from_march = (month + 9) % 12;
-    let day_of_year = i128::from((153 * month_from_march + 2) / 5 + day - 1);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    year.div_euclid(400) * 146_097 + day_of_era - 719_468
 }
 
 #[cfg(test)]

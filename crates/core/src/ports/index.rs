@@ -1,4 +1,4 @@
-//! The index, and tombstones and aliases beside it.
+//! The index, its aliases, and the tombstones of its documents.
 
 use std::time::Duration;
 

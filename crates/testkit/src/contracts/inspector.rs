@@ -89,7 +89,7 @@ pub async fn memory_of_the_server_grows_with_its_entries(harness: &dyn StreamsHa
     assert!(after.memory_bytes >= before.memory_bytes + BYTES as u64 / 2, "{before:?} {after:?}");
 }
 
-/// The report of another release and what is not a report do not hide the others.
+/// Neither a report of another release nor an undecodable value hides the other reports.
 pub async fn reports_of_processes_are_decoded_until_withdrawn(harness: &dyn StreamsHarness) {
     let reader = harness.reports();
     assert!(reader.reports().await.unwrap().is_empty());

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use tidewheel_core::time::{days_in_month, days_since_epoch};
+
 /// The supported directives, without `%`.
 const DIRECTIVES: &str = "aAbBdDeFhHIjmMnpRsStTuwyYzZ%";
 
@@ -127,7 +129,7 @@ impl Date {
             }
         }
         let in_range = (1..=12).contains(&month)
-            && (1..=days_of_month(year, month)).contains(&day)
+            && (1..=days_in_month(year, month)).contains(&day)
             && date.hour < 24
             && date.minute < 60
             // A leap second.
@@ -149,7 +151,7 @@ impl Date {
 
     fn directive(&self, out: &mut String, letter: char, padded: bool) {
         let Self { year, month, day, hour, minute, second, offset } = *self;
-        let days = days_since_epoch(year, month, day);
+        let days = days(year, month, day);
         // The first of January 1970 was a Thursday.
         let weekday = (days + 4).rem_euclid(7);
         let month_name = MONTHS[month as usize - 1];
@@ -177,7 +179,7 @@ impl Date {
             'F' => nested(out, "Y-m-d"),
             'H' => number(out, hour, 2, padded),
             'I' => number(out, (hour + 11) % 12 + 1, 2, padded),
-            'j' => number(out, days - days_since_epoch(year, 1, 1) + 1, 3, padded),
+            'j' => number(out, days - self::days(year, 1, 1) + 1, 3, padded),
             'm' => number(out, month, 2, padded),
             'M' => number(out, minute, 2, padded),
             'n' => out.push('\n'),
@@ -214,23 +216,9 @@ fn number(out: &mut String, number: i64, width: usize, padded: bool) {
     let _ = write!(out, "{sign}{digits:0width$}");
 }
 
-fn days_of_month(year: i64, month: i64) -> i64 {
-    match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// The inverse of `tidewheel_core::time::Civil::of`, after the same source.
-fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
-    let year = year - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
+/// Days from the Unix epoch to a date whose year has at most nine digits.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    i64::try_from(days_since_epoch(year, month, day)).expect("nine digits of years are fewer days than an i64 holds")
 }
 
 /// The text that is still to be parsed.
@@ -344,7 +332,7 @@ mod tests {
             let seconds = millis.div_euclid(1_000);
             prop_assert_eq!(format(&text, "%s"), seconds.to_string());
             let Civil { year, month, day, .. } = Civil::of(millis);
-            prop_assert_eq!(days_since_epoch(year, month, day), millis.div_euclid(86_400_000));
+            prop_assert_eq!(days(year, month, day), millis.div_euclid(86_400_000));
         }
 
         #[test]
