@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use crate::catalog::TargetId;
 use crate::identity::{DocumentId, Namespace};
 use crate::version::Version;
 
@@ -67,6 +69,48 @@ impl FromStr for Operation {
     }
 }
 
+/// Where a change goes, as its producer decided it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Route {
+    /// The one target of an installation without an applied catalog.
+    #[default]
+    Plain,
+    /// These targets. Shared: a batch of changes usually has few different routes.
+    Stamped(Arc<Stamp>),
+}
+
+impl Route {
+    /// The revision of the catalog that decided it; 0 for [`Self::Plain`].
+    pub fn catalog(&self) -> u64 {
+        self.stamp().map_or(0, |stamp| stamp.catalog)
+    }
+
+    /// Its targets, unless it is [`Self::Plain`].
+    pub fn stamp(&self) -> Option<&Stamp> {
+        match self {
+            Self::Plain => None,
+            Self::Stamped(stamp) => Some(stamp),
+        }
+    }
+}
+
+impl From<Stamp> for Route {
+    fn from(stamp: Stamp) -> Self {
+        Self::Stamped(Arc::new(stamp))
+    }
+}
+
+/// The targets of a change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// The revision of the catalog that decided them.
+    pub catalog: u64,
+    /// The targets that the document belongs to. Of a delete or a drop: the targets that it is removed from.
+    pub targets: Vec<TargetId>,
+    /// The targets that the document does not belong to, and may have belonged to: it is removed from them.
+    pub leaves: Vec<TargetId>,
+}
+
 /// One change of one document, or of a whole collection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
@@ -86,6 +130,8 @@ pub struct Change {
     pub committed_at: u64,
     /// The document in relaxed extended JSON; `None` unless the operation has one.
     pub document: Option<String>,
+    /// The targets of the change.
+    pub route: Route,
 }
 
 impl Change {

@@ -1,5 +1,6 @@
 //! A change with its vectors, as stage 2 carries it.
 
+use crate::catalog::{Fp, TargetId};
 use crate::change::Change;
 use crate::error::{Cause, PortError, Server};
 
@@ -69,6 +70,17 @@ pub fn check_vectors(values: &[f32], dimension: usize, first: usize) -> Result<(
     Ok(())
 }
 
+/// The target of a record of stage 2, and what the record was made by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The revision of the catalog that the processor worked from; at least that of the change.
+    pub catalog: u64,
+    /// The target.
+    pub id: TargetId,
+    /// Fingerprint of the declaration's text and chunks: see [`Made`](crate::catalog::Made).
+    pub made: Fp,
+}
+
 /// A change ready for the index, with its chunks and one vector per chunk.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embedded {
@@ -85,12 +97,17 @@ pub struct Embedded {
     /// Whether the index already held all these vectors at these points when the change was processed: then only the
     /// payload has to be written, unless another write came in between. The record is complete either way.
     pub unchanged: bool,
+    /// Its target; `None` for the one target of an installation without an applied catalog.
+    pub target: Option<Target>,
+    /// The text in front of every chunk in the input of the embedder. The chunks do not contain it.
+    pub prefix: String,
 }
 
 impl Embedded {
     /// Approximate size in bytes.
     pub fn bytes(&self) -> usize {
         self.change.document.as_ref().map_or(0, String::len)
+            + self.prefix.len()
             + self.chunks.iter().map(String::len).sum::<usize>()
             + size_of_val(self.vectors.values())
     }
@@ -104,6 +121,8 @@ impl Embedded {
             chunks: Vec::new(),
             vectors: Vectors::default(),
             unchanged: false,
+            target: None,
+            prefix: String::new(),
         }
     }
 }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::PortResult;
+use crate::catalog::EmbeddingSpec;
 use crate::embedded::Vectors;
 use crate::tokens::Tokens;
 
@@ -61,4 +62,13 @@ pub trait Embedder: Send + Sync {
     /// One vector per text, in order. Fails with [`crate::error::ErrorClass::Poison`] if a text can never be embedded;
     /// a result always has as many vectors as texts, all finite.
     async fn embed(&self, texts: &[String], purpose: Purpose) -> PortResult<Vectors>;
+}
+
+/// The embedders of an installation.
+pub trait Embedders: Send + Sync {
+    /// The embedder of this specification; calls nothing. Equal specifications share one.
+    ///
+    /// # Errors
+    /// Fatal if the settings here cannot reach such an embedder: its name is unknown, or its transport is incomplete.
+    fn of(&self, spec: &EmbeddingSpec) -> PortResult<Arc<dyn Embedder>>;
 }

@@ -1,11 +1,16 @@
-//! The index, its aliases, and the tombstones of its documents.
+//! The index: its collections and aliases, and the tombstones of its documents.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::PortResult;
+use super::journal::AuditPosition;
+use super::ownership::Ownable;
+use crate::catalog::{CollectionSpec, PayloadIndex, TargetId, TargetRecord, VectorLayout};
 use crate::filter::Filter;
 use crate::identity::{DocumentId, Namespace};
 use crate::version::Version;
@@ -189,7 +194,7 @@ pub struct IndexedPoint {
     pub payload: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Tombstones of deletions, stored outside the user's collection.
+/// Tombstones of deletions from one target, stored outside the user's collection.
 #[async_trait]
 pub trait Tombstones: Send + Sync {
     /// Records that everything of these targets up to their versions is deleted. Never lowers a version.
@@ -215,12 +220,24 @@ pub struct Collected {
     pub more: bool,
 }
 
-/// Records the target collection, and detects when it is missing or replaced.
+/// Records the collection of one target, and detects when it is missing or replaced.
 #[async_trait]
 pub trait CollectionRegistry: Send + Sync {
-    /// Reports whether the collection of this name exists. If points written earlier must be missing, records
-    /// [`Damage::Collection`](super::Damage).
+    /// Reports whether the collection of this name exists. If points written earlier must be missing, records the target
+    /// as [lost](super::CatalogStore::lost), or [`Damage::Collection`](super::Damage) without an applied catalog.
     async fn collection(&self, name: &str, exists: bool) -> PortResult<()>;
+}
+
+/// What is stored about one target outside its collection: nothing of it is read or written for another target.
+pub trait TargetState: Tombstones + CollectionRegistry + AuditPosition {}
+
+impl<T: Tombstones + CollectionRegistry + AuditPosition> TargetState for T {}
+
+/// The states of all targets.
+pub trait TargetStates: Send + Sync {
+    /// The state of this target; reads nothing. `plain`: of the target of the short form, whose state keeps the names
+    /// that it had before the first catalog was applied.
+    fn target(&self, target: &TargetId, plain: bool) -> Arc<dyn TargetState>;
 }
 
 /// What a name refers to in the index.
@@ -242,4 +259,59 @@ pub trait Aliases: Send + Sync {
 
     /// Points the alias to this collection, atomically. Fails with a fatal error if a collection has the alias's name.
     async fn switch(&self, alias: &str, collection: &str) -> PortResult<()>;
+}
+
+/// One collection, whether it exists or not.
+pub trait Collection: Index + KnownVectors + Searcher + Ownable + CollectionAdmin {}
+
+impl<C: Index + KnownVectors + Searcher + Ownable + CollectionAdmin> Collection for C {}
+
+/// The names in the index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// The collections.
+    pub collections: BTreeSet<String>,
+    /// The aliases, with the collection that each one names.
+    pub aliases: BTreeMap<String, String>,
+}
+
+/// The collections of the index.
+#[async_trait]
+pub trait Collections: Send + Sync {
+    /// The collection of this name; calls nothing.
+    fn open(&self, collection: &str) -> Arc<dyn Collection>;
+
+    /// All collections and aliases.
+    async fn list(&self) -> PortResult<Listed>;
+
+    /// Points the alias to this collection, atomically; `None` deletes the alias, if there is one. Fails with a fatal
+    /// error if a collection has the alias's name, or if the collection does not exist.
+    async fn point(&self, alias: &str, to: Option<&str>) -> PortResult<()>;
+}
+
+/// Creates, changes and deletes one collection.
+#[async_trait]
+pub trait CollectionAdmin: Send + Sync {
+    /// Creates the collection; returns whether this call created it. Fails with a fatal error if it exists with another
+    /// layout or dimension.
+    async fn create(&self, spec: &CollectionSpec, layout: &VectorLayout, dimension: usize) -> PortResult<bool>;
+
+    /// Changes what can be changed in place. Without effect on what the specification leaves open.
+    async fn alter(&self, spec: &CollectionSpec) -> PortResult<()>;
+
+    /// Creates the missing payload indexes, by payload path, and deletes the others, except those that tidewheel itself
+    /// requires. An index of another type is replaced.
+    async fn field_indexes(&self, wanted: &BTreeMap<String, PayloadIndex>) -> PortResult<()>;
+
+    /// The record of its target; `None` without a collection or a record.
+    async fn record(&self) -> PortResult<Option<TargetRecord>>;
+
+    /// Replaces the record of its target. The owner and other metadata stay.
+    async fn set_record(&self, record: &TargetRecord) -> PortResult<()>;
+
+    /// Whether no optimisation of the collection is running or pending.
+    async fn is_settled(&self) -> PortResult<bool>;
+
+    /// Deletes the collection; a no-op without one.
+    async fn delete(&self) -> PortResult<()>;
 }

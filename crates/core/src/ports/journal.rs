@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::PortResult;
 use super::queue::EntryId;
 use super::source::ResumeToken;
+use crate::catalog::{Due, TargetId};
 use crate::change::Change;
 use crate::identity::Namespace;
 use crate::version::ClusterTime;
@@ -32,15 +33,24 @@ pub enum SnapshotState {
         /// Total rows read.
         rows: u64,
         /// The last point whose page contained orphans. Stored so that a lost removal is detected.
-        after: Option<Uuid>,
+        after: Option<Swept>,
     },
-    /// Everything that existed at this time has been read, and the index contains nothing else.
+    /// Everything that existed at this time has been read, and the targets in scope contain nothing else.
     Done {
         /// The time of its rows.
         time: ClusterTime,
         /// Total rows read.
         rows: u64,
     },
+}
+
+/// A position of the orphan sweep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swept {
+    /// The target; `None` for the one target of an installation without an applied catalog.
+    pub target: Option<TargetId>,
+    /// The point of its collection.
+    pub point: Uuid,
 }
 
 /// The read position in the source. Saved atomically with the entries that it covers.
@@ -55,10 +65,14 @@ pub struct Checkpoint {
     pub through: ClusterTime,
     /// The epoch of the assigned versions.
     pub epoch: u32,
-    /// The [`Source::selection`](super::Source::selection) that the token belongs to.
+    /// The [`Source::scope`](super::Source::scope) that the token belongs to.
     pub selection: String,
     /// The snapshot.
     pub snapshot: SnapshotState,
+    /// The revision of the catalog that routes the entries after this checkpoint.
+    pub catalog: u64,
+    /// The targets of the snapshot. Empty at revision 0, whose snapshots cover everything.
+    pub scope: Vec<Due>,
 }
 
 /// A change that cannot be appended: it is parked in the dead-letter queue of stage 1, without its document.
@@ -108,6 +122,10 @@ pub struct Positions {
     pub damage: Option<Damage>,
     /// Time of the positions by the clock of the streams, in milliseconds since the Unix epoch.
     pub at: u64,
+    /// The revision of the applied catalog; 0 without one.
+    pub catalog: u64,
+    /// The targets that lost something: see [`CatalogStore::lost`](super::CatalogStore::lost).
+    pub lost: Vec<(TargetId, String)>,
 }
 
 /// Loss of saved data.
@@ -116,7 +134,8 @@ pub enum Damage {
     /// Stream entries deleted by another client, acknowledged or not: this cannot be determined afterwards. Names the
     /// stream.
     Entries(String),
-    /// The collection is missing from the index, or the configured collection is not the one written so far.
+    /// The collection is missing from the index, or the configured collection is not the one written so far. Only
+    /// without an applied catalog: with one, the [target](Positions::lost) is lost.
     Collection(String),
 }
 
@@ -137,9 +156,20 @@ pub enum Repair {
     Everything,
 }
 
-/// Stage 1 from the producer's point of view, and the checkpoints.
+/// The resume position of the slow audit of one target, opaque to all but the audit.
 #[async_trait]
-pub trait Journal: Send + Sync {
+pub trait AuditPosition: Send + Sync {
+    /// The position; `None` for a new audit.
+    async fn audit(&self) -> PortResult<Option<String>>;
+
+    /// Saves the position; `None` removes it.
+    async fn save_audit(&self, place: Option<&str>) -> PortResult<()>;
+}
+
+/// Stage 1 from the producer's point of view, and the checkpoints. Its audit position is that of the plain target; those
+/// of others are in their [`TargetState`](super::TargetState).
+#[async_trait]
+pub trait Journal: AuditPosition {
     /// The saved checkpoint, if any.
     async fn load(&self) -> PortResult<Option<Checkpoint>>;
 
@@ -186,12 +216,6 @@ pub trait Journal: Send + Sync {
 
     /// The positions of both stages, and known damage.
     async fn positions(&self) -> PortResult<Positions>;
-
-    /// The resume position of the slow audit, opaque to all but the audit; `None` for a new one.
-    async fn audit(&self) -> PortResult<Option<String>>;
-
-    /// Saves that position; `None` removes it.
-    async fn save_audit(&self, place: Option<&str>) -> PortResult<()>;
 
     /// Takes or renews the lease for `time_to_live`; false while another owner holds it. It avoids duplicate work by a
     /// second producer; safety rests on the expected checkpoint, not on the lease.

@@ -4,6 +4,7 @@
 //! tests. Every call of a server may fail with a [`PortError`], whose class decides whether to wait, to park the input or
 //! to stop. Methods do not retry: the stages own the retry policy.
 
+mod catalog;
 mod dead_letters;
 mod embedder;
 mod index;
@@ -17,26 +18,31 @@ mod stream_log;
 
 use crate::error::PortError;
 
+pub use catalog::CatalogStore;
 pub use dead_letters::{DeadLetters, Letter, Retried};
-pub use embedder::{Embedder, EmbedderInfo, EmbedderLoad, Purpose};
+pub use embedder::{Embedder, EmbedderInfo, EmbedderLoad, Embedders, Purpose};
 pub use index::{
-    Aliases, Collected, CollectionRegistry, DocumentPoints, Fence, FenceTarget, Hit, Index, IndexReader, IndexWriter,
-    IndexedPoint, KnownVector, KnownVectors, Named, Point, Searcher, Stored, Tombstones, Written,
+    Aliases, Collected, Collection, CollectionAdmin, CollectionRegistry, Collections, DocumentPoints, Fence, FenceTarget,
+    Hit, Index, IndexReader, IndexWriter, IndexedPoint, KnownVector, KnownVectors, Listed, Named, Point, Searcher,
+    Stored, TargetState, TargetStates, Tombstones, Written,
 };
 pub use inspect::{
     CollectionState, EntryFinder, EntryState, FoundEntries, FoundEntry, HistoryWindow, IdReading, IndexInspector,
     IndexState, ParkedReason, PublishedReport, QueueServer, QueueServerInspector, ReportReader, SourceHistory,
     SourceInspector, StageInspector,
 };
-pub use journal::{Appended, Checkpoint, Damage, Journal, ParkedChange, Position, Positions, Repair, SnapshotState};
+pub use journal::{
+    Appended, AuditPosition, Checkpoint, Damage, Journal, ParkedChange, Position, Positions, Repair, SnapshotState, Swept,
+};
 pub use ownership::{Ownable, Registry};
 pub use queue::{
-    Acknowledge, Backlog, Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Handover, Maintenance, Park, Queue,
-    READ_BYTES, Retention, StageQueue, StageStatus,
+    Acknowledge, Backlog, Claimed, ConsumerStatus, DeadLetter, Delivery, EntryId, Gap, Handover, Maintenance, Park,
+    Queue, READ_BYTES, Retention, StageQueue, StageStatus,
 };
 pub use record::RecordError;
 pub use source::{
-    Feed, FeedBatch, FeedError, Readable, ResumeToken, Scan, Source, SourceEvent, SourceFilter, SourceRow, StartAt,
+    Coverage, Feed, FeedBatch, FeedError, Judged, Readable, ResumeToken, Scan, Source, SourceEvent, SourceFilter,
+    SourceRow, StartAt, Touched, Verdicts,
 };
 pub use stream_log::{Extent, Follower, StreamLog};
 

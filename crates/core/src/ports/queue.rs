@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use super::PortResult;
 use super::record::RecordError;
+use crate::catalog::TargetId;
 use crate::embedded::Embedded;
 
 /// Approximate size in bytes of the entries of one read, claim or page: a count alone does not bound memory when an
@@ -95,6 +96,25 @@ pub struct DeadLetter {
     pub reason: String,
     /// Number of failed attempts while the server worked for others.
     pub attempts: u32,
+    /// The targets for which a change failed: they replace its targets, and its leaves are dropped. Empty: all, and the
+    /// entry moves unmodified.
+    pub targets: Vec<TargetId>,
+}
+
+impl DeadLetter {
+    /// An entry that failed for all of its targets.
+    pub fn new(id: EntryId, reason: impl Into<String>, attempts: u32) -> Self {
+        Self { id, reason: reason.into(), attempts, targets: Vec::new() }
+    }
+}
+
+/// A record that was left out, because its target must not delay the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The target, which is [lost](super::CatalogStore::lost) until it has been filled again.
+    pub target: TargetId,
+    /// The reason.
+    pub reason: String,
 }
 
 /// Acknowledges delivered entries.
@@ -102,6 +122,10 @@ pub struct DeadLetter {
 pub trait Acknowledge: Send + Sync {
     /// Acknowledges these entries: their effect is durable.
     async fn acknowledge(&self, ids: &[EntryId]) -> PortResult<()>;
+
+    /// Records the gaps, then acknowledges these entries, without effect, in one step. A failure in between can only
+    /// leave entries that are delivered again.
+    async fn skip(&self, ids: &[EntryId], gaps: &[Gap]) -> PortResult<()>;
 }
 
 /// Parks delivered entries that failed permanently.
@@ -197,7 +221,12 @@ pub struct ConsumerStatus {
 pub trait Handover: Send + Sync {
     /// Appends the records to stage 2 and acknowledges the entries on stage 1, atomically; neither, if none of the
     /// entries is pending any more: then the work was already done, or its stream is gone.
-    async fn hand_over(&self, records: &[Embedded], acknowledge: &[EntryId]) -> PortResult<()>;
+    async fn hand_over(&self, records: &[Embedded], acknowledge: &[EntryId]) -> PortResult<()> {
+        self.hand_over_with_gaps(records, acknowledge, &[]).await
+    }
+
+    /// Like [`Self::hand_over`], and records these gaps in the same step.
+    async fn hand_over_with_gaps(&self, records: &[Embedded], acknowledge: &[EntryId], gaps: &[Gap]) -> PortResult<()>;
 }
 
 /// The backlog of a stage.
