@@ -5,6 +5,7 @@
 //! to stop. Methods do not retry: the stages own the retry policy.
 
 mod catalog;
+mod coverage;
 mod dead_letters;
 mod embedder;
 mod index;
@@ -19,6 +20,7 @@ mod stream_log;
 use crate::error::PortError;
 
 pub use catalog::CatalogStore;
+pub use coverage::{Coverage, Covered};
 pub use dead_letters::{DeadLetters, Letter, Retried};
 pub use embedder::{Embedder, EmbedderInfo, EmbedderLoad, Embedders, Purpose};
 pub use index::{
@@ -41,8 +43,8 @@ pub use queue::{
 };
 pub use record::RecordError;
 pub use source::{
-    Coverage, Feed, FeedBatch, FeedError, Judged, Readable, ResumeToken, Scan, Source, SourceEvent, SourceFilter,
-    SourceRow, StartAt, Touched, Verdicts,
+    Feed, FeedBatch, FeedError, Judged, Readable, ResumeToken, Scan, Source, SourceEvent, SourceFilter, SourceRow,
+    StartAt, Touched, Verdicts,
 };
 pub use stream_log::{Extent, Follower, StreamLog};
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::PortResult;
+use super::coverage::Coverage;
 use crate::catalog::Selector;
 use crate::change::Operation;
 use crate::error::PortError;
@@ -21,27 +22,6 @@ pub struct ResumeToken(pub String);
 /// A condition on documents, in the source's own query language. Opaque to all but the source, which validates it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SourceFilter(pub String);
-
-/// The collections that a change stream covers, and the conditions that it judges.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Coverage {
-    /// The selected collections: the union of these.
-    pub selectors: Vec<Selector>,
-    /// The conditions, without duplicates. Their places are the numbers of the [`Verdicts`].
-    pub filters: Vec<SourceFilter>,
-}
-
-impl Coverage {
-    /// All documents of these collections.
-    pub fn of(selector: Selector) -> Self {
-        Self { selectors: vec![selector], filters: Vec::new() }
-    }
-
-    /// Whether this collection is covered.
-    pub fn covers(&self, namespace: &Namespace) -> bool {
-        self.selectors.iter().any(|selector| selector.covers(namespace))
-    }
-}
 
 /// The conditions of a scan or a lookup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -257,17 +237,6 @@ pub trait Source: Send + Sync {
 
     /// The existing selected collections, sorted by name.
     async fn collections(&self, selector: &Selector) -> PortResult<Vec<Namespace>>;
-
-    /// The existing collections of a coverage, sorted by name.
-    async fn covered(&self, coverage: &Coverage) -> PortResult<Vec<Namespace>> {
-        let mut covered = Vec::new();
-        for selector in &coverage.selectors {
-            covered.extend(self.collections(selector).await?);
-        }
-        covered.sort_unstable();
-        covered.dedup();
-        Ok(covered)
-    }
 
     /// Estimated number of documents of a collection, for progress reports.
     async fn estimate(&self, namespace: &Namespace) -> PortResult<u64>;
