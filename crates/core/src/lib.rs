@@ -5,6 +5,7 @@
 //! arrives. [`ports`] are the interfaces to the source, the queues, the index and the embedder.
 
 pub mod address;
+pub mod catalog;
 pub mod change;
 pub mod chunking;
 pub mod embedded;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::PortResult;
 use super::coverage::Coverage;
@@ -20,7 +21,7 @@ use crate::version::ClusterTime;
 pub struct ResumeToken(pub String);
 
 /// A condition on documents, in the source's own query language. Opaque to all but the source, which validates it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SourceFilter(pub String);
 
 /// The conditions of a scan or a lookup.

@@ -1,0 +1,27 @@
+//! The catalog: which indexes exist, what each was declared to be, and the generations of its collection.
+//!
+//! A [`Declaration`] states what an index covers and how its documents become points. Each of its parts has a
+//! fingerprint, and a difference in a part requires an [`Action`]. An index has one [`Generation`] for each of its
+//! collections; a [`TargetId`] names one. The [`Catalog`] holds what was applied, at one revision.
+//!
+//! Without a declared index, local settings make a catalog of revision 0 with one index: the short form.
+//!
+//! No function here has an effect. JSON forms are stable: unknown fields are ignored, and absent ones have defaults.
+
+mod collection;
+mod declaration;
+mod embedding;
+mod generation;
+mod name;
+mod parts;
+mod selector;
+
+pub use collection::{
+    CollectionSpec, Datatype, Distance, PayloadIndex, PayloadKind, ShardingMethod, TargetRecord, VectorLayout,
+};
+pub use declaration::{Blank, ChunkDeclaration, Declaration, OnDeadLetter, PayloadDeclaration, Rules, TextDeclaration};
+pub use embedding::{EmbedderIdentity, EmbeddingSpec, Provider, Rounding};
+pub use generation::{Catalog, Compared, Generation, Index, Needs, Rows, State, Switch};
+pub use name::{Due, IndexName, MAX_NAME_BYTES, NameError, TargetId};
+pub use parts::{Action, Difference, Fp, Made, Part, Parts};
+pub use selector::{Databases, Glob, NamespacePattern, Selector, SelectorError};
