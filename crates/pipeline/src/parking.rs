@@ -1,5 +1,6 @@
 //! Parks changes that failed permanently in the dead-letter queue, and decides what happens to their documents.
 
+pub use tidewheel_core::catalog::OnDeadLetter;
 use tidewheel_core::change::{Change, Operation};
 use tidewheel_core::error::PortError;
 use tidewheel_core::ports::{DeadLetter, EntryId, Park, ParkedChange};
@@ -12,16 +13,6 @@ use crate::spans::BatchSpans;
 
 /// Maximum number of characters of an `_id` in the log.
 const LOGGED_ID: usize = 200;
-
-/// Effect of a parked change on the indexed version of its document.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnDeadLetter {
-    /// The last written version stays searchable. A deletion in between is applied.
-    #[default]
-    Keep,
-    /// The indexed version is removed: the index never shows a state that the source no longer has.
-    Remove,
-}
 
 /// The actions for a document whose newest change in a batch is parked.
 #[derive(Clone, Debug)]
@@ -57,7 +48,7 @@ pub(crate) fn park(
 
 /// A dead letter for an entry that failed permanently.
 pub(crate) fn letter(id: EntryId, error: &PortError) -> DeadLetter {
-    DeadLetter { id, reason: error.message.clone(), attempts: error.attempts }
+    DeadLetter::new(id, error.message.clone(), error.attempts)
 }
 
 /// Moves these entries to the dead-letter queue of their stage, logs and counts them, and ends their spans.
@@ -110,6 +101,7 @@ pub(crate) fn deletion_at(version: Version, change: &Change) -> Change {
         version,
         committed_at: change.committed_at,
         document: None,
+        route: change.route.clone(),
     }
 }
 

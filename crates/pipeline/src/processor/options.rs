@@ -1,5 +1,7 @@
 //! Resolved settings of the processor.
 
+pub use tidewheel_core::catalog::Blank;
+
 use crate::consumer::ConsumerOptions;
 use crate::parking::OnDeadLetter;
 
@@ -22,16 +24,6 @@ pub struct ProcessorOptions {
     pub on_dead_letter: OnDeadLetter,
     /// Maximum number of chunks of a document; a document with more is parked.
     pub max_chunks: usize,
-}
-
-/// The handling of documents without text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Blank {
-    /// Indexed without a vector: filters match the document, semantic search does not. The embedder is not called.
-    #[default]
-    Index,
-    /// Not indexed.
-    Skip,
 }
 
 /// The text of a document to embed: the template if set, else the fields, else (also for a document without any of the
