@@ -1,6 +1,7 @@
 //! The dead-letter queues of both stages, in memory.
 
 use async_trait::async_trait;
+use tidewheel_core::catalog::TargetId;
 use tidewheel_core::change::Operation;
 use tidewheel_core::ports::{DeadLetters, EntryId, Letter, PortResult, Retried};
 use tidewheel_core::stage::Stage;
@@ -54,7 +55,12 @@ impl DeadLetters for FakeDeadLetters {
                 let outdated = letter.record.is_ok_and(|record| {
                     let change = record.change;
                     let writes = !matches!(change.operation, Operation::Delete | Operation::Drop);
-                    writes && state.forgotten.is_some_and(|forgotten| change.version < forgotten)
+                    let keys: Vec<Option<TargetId>> = match change.route.stamp() {
+                        None => vec![None],
+                        Some(stamp) => stamp.targets.iter().map(|target| state.key_of(target)).collect(),
+                    };
+                    let mut forgotten = keys.iter().filter_map(|key| state.target(key.as_ref()).forgotten);
+                    writes && forgotten.any(|forgotten| change.version < forgotten)
                 });
                 if outdated {
                     retried.outdated.push(id.clone());

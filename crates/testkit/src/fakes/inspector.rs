@@ -2,13 +2,15 @@
 
 use async_trait::async_trait;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{EntryFinder, EntryState, FoundEntries, PortResult, StageInspector, StageStatus};
+use tidewheel_core::ports::{
+    ConsumerStatus, EntryFinder, EntryState, FoundEntries, PortResult, StageInspector, StageStatus,
+};
 use tidewheel_core::stage::Stage;
 use tidewheel_stores::redis::keys::StreamKeys;
 use tidewheel_stores::redis::wire::{self, RawFields};
 use tokio::time::Instant;
 
-use super::state::{FakeStreams, Group, Id, write_id};
+use super::state::{FakeStreams, Group, Id, Stream, write_id};
 
 /// Status and lookup of entries.
 #[derive(Clone)]
@@ -41,6 +43,45 @@ impl FakeInspector {
             looked_at: stream.entries.len().min(most) as u64,
             complete: stream.entries.len() < most,
         })
+    }
+}
+
+impl FakeStreams {
+    /// A stage's status for operators.
+    pub fn status(&self, stage: impl Into<StreamKeys>) -> StageStatus {
+        let stage = stage.into();
+        let state = self.state();
+        let now = state.now();
+        let dead_letters = state.streams.get(stage.dead_letters).map_or(0, |stream| stream.entries.len() as u64);
+        let empty = Stream::default();
+        let stream = state.streams.get(stage.stream).unwrap_or(&empty);
+        let no_group = Group::default();
+        let group = stream.groups.get(stage.group).unwrap_or(&no_group);
+        let mut unread = stream.entries.keys().filter(|id| **id > group.last_delivered);
+        let oldest = group.pending.keys().next().or_else(|| unread.clone().next());
+        let age = |consumer: &str| {
+            let own = group.pending.values().filter(|pending| pending.consumer == consumer);
+            own.filter_map(|pending| pending.delivered).map(|delivered| delivered.elapsed()).min().unwrap_or_default()
+        };
+        StageStatus {
+            stream: stage.stream.to_owned(),
+            group: stage.group.to_owned(),
+            length: stream.entries.len() as u64,
+            appended: stream.added,
+            lag: Some(unread.by_ref().count() as u64),
+            pending: group.pending.len() as u64,
+            oldest_age_ms: oldest.map(|(added, _)| now.saturating_sub(*added)),
+            dead_letters,
+            consumers: group
+                .consumers
+                .iter()
+                .map(|name| ConsumerStatus {
+                    name: name.clone(),
+                    pending: group.pending.values().filter(|pending| &pending.consumer == name).count() as u64,
+                    idle_ms: u64::try_from(age(name).as_millis()).unwrap_or(u64::MAX),
+                })
+                .collect(),
+        }
     }
 }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidewheel_core::change::Change;
-use tidewheel_core::ports::{Appended, Checkpoint, Damage, Journal, ParkedChange, PortResult, Positions, Repair};
+use tidewheel_core::ports::{
+    Appended, AuditPosition, Checkpoint, Damage, Journal, ParkedChange, PortResult, Positions, Repair,
+};
 use tidewheel_stores::redis::keys::{RAW, STAGE_1, STAGE_2};
 use tokio::time::Instant;
 
@@ -17,6 +19,17 @@ pub struct FakeJournal(FakeStreams);
 impl FakeJournal {
     pub(super) fn new(streams: FakeStreams) -> Self {
         Self(streams)
+    }
+}
+
+#[async_trait]
+impl AuditPosition for FakeJournal {
+    async fn audit(&self) -> PortResult<Option<String>> {
+        self.0.plain_target().audit().await
+    }
+
+    async fn save_audit(&self, place: Option<&str>) -> PortResult<()> {
+        self.0.plain_target().save_audit(place).await
     }
 }
 
@@ -113,21 +126,10 @@ impl Journal for FakeJournal {
             let state = self.0.state();
             let damage = state.damage.clone().or_else(|| state.harm(STAGE_1)).or_else(|| state.harm(STAGE_2));
             let (raw, embedded) = (state.position(STAGE_1), state.position(STAGE_2));
-            Ok(Positions { raw, embedded, damage, at: state.now() })
+            let lost = state.lost.iter().map(|(target, text)| (target.clone(), text.clone())).collect();
+            Ok(Positions { raw, embedded, damage, at: state.now(), catalog: state.catalog.revision, lost })
         };
         self.0.faults().around("positions", positions).await
-    }
-
-    async fn audit(&self) -> PortResult<Option<String>> {
-        self.0.faults().around("audit", || Ok(self.0.state().audit.clone())).await
-    }
-
-    async fn save_audit(&self, place: Option<&str>) -> PortResult<()> {
-        let save = || {
-            self.0.state().audit = place.map(str::to_owned);
-            Ok(())
-        };
-        self.0.faults().around("save_audit", save).await
     }
 
     async fn lease(&self, owner: &str, time_to_live: Duration) -> PortResult<bool> {

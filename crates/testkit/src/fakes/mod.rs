@@ -1,6 +1,5 @@
 //! In-memory implementations of the ports, with fault injection.
 
-pub mod collection_registry;
 pub mod dead_letters;
 pub mod embedder;
 pub mod faults;
@@ -18,4 +17,4 @@ pub mod spans;
 mod state;
 pub mod stream_log;
 pub mod streams;
-pub mod tombstones;
+pub mod target;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use tidewheel_core::installation::Installation;
 use tidewheel_core::ports::{PortResult, Registry};
-use tidewheel_stores::redis::layout::{LAYOUT, check_layout};
+use tidewheel_stores::redis::layout::{INITIAL_LAYOUT, LAYOUT, check_layout};
 
 use super::faults::Faults;
 
@@ -23,7 +23,7 @@ struct State {
 
 impl Default for State {
     fn default() -> Self {
-        Self { installation: None, layout: LAYOUT }
+        Self { installation: None, layout: INITIAL_LAYOUT }
     }
 }
 

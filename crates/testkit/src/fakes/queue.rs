@@ -4,13 +4,14 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tidewheel_core::catalog::TargetId;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    Acknowledge, Claimed, Damage, DeadLetter, Delivery, EntryId, Handover, Maintenance, Park, PortResult, Queue,
+    Acknowledge, Claimed, Damage, DeadLetter, Delivery, EntryId, Gap, Handover, Maintenance, Park, PortResult, Queue,
     Retention,
 };
 use tidewheel_stores::redis::keys::{EMBEDDED, STAGE_1, StreamKeys};
-use tidewheel_stores::redis::wire::{RawFields, Record};
+use tidewheel_stores::redis::wire::{RawFields, Record, write_targets};
 use tokio::time::Instant;
 
 use super::state::{FakeStreams, Group, Id, Pending, State, read_id, write_id};
@@ -87,6 +88,18 @@ impl<T: Record> Acknowledge for FakeQueue<T> {
         };
         self.streams.faults().around("acknowledge", acknowledge).await
     }
+
+    async fn skip(&self, ids: &[EntryId], gaps: &[Gap]) -> PortResult<()> {
+        let skip = || {
+            let mut state = self.streams.state();
+            if any_pending(&mut state, self.stage, ids) {
+                record_gaps(&mut state, gaps);
+                acknowledge(&mut state, self.stage, ids);
+            }
+            Ok(())
+        };
+        self.streams.faults().around("skip", skip).await
+    }
 }
 
 #[async_trait]
@@ -102,6 +115,7 @@ impl<T: Record> Park for FakeQueue<T> {
                     continue;
                 }
                 let mut fields = entries.get(&id).cloned().unwrap_or_default();
+                restrict(&mut fields, &letter.targets);
                 let about = [
                     ("stream", self.stage.stream.to_owned()),
                     ("entry", letter.id.0.clone()),
@@ -220,6 +234,29 @@ fn acknowledge(state: &mut State, stage: StreamKeys, ids: &[EntryId]) {
     }
 }
 
+/// Whether any of these entries is pending in a stage's group.
+fn any_pending(state: &mut State, stage: StreamKeys, ids: &[EntryId]) -> bool {
+    let group = state.existing_group(stage);
+    group.is_some_and(|group| ids.iter().any(|id| group.pending.contains_key(&read_id(id))))
+}
+
+fn record_gaps(state: &mut State, gaps: &[Gap]) {
+    for Gap { target, reason } in gaps {
+        state.record_loss(target, reason);
+    }
+}
+
+/// Restricts a parked entry to the targets that failed; none means all of its targets.
+fn restrict(fields: &mut RawFields, targets: &[TargetId]) {
+    if targets.is_empty() {
+        return;
+    }
+    fields.retain(|(name, _)| name != b"leaves");
+    for (_, value) in fields.iter_mut().filter(|(name, _)| name == b"targets") {
+        *value = write_targets(targets);
+    }
+}
+
 /// The step from stage 1 to stage 2.
 #[derive(Clone)]
 pub struct FakeHandover(FakeStreams);
@@ -232,16 +269,19 @@ impl FakeHandover {
 
 #[async_trait]
 impl Handover for FakeHandover {
-    async fn hand_over(&self, records: &[Embedded], acknowledged: &[EntryId]) -> PortResult<()> {
+    async fn hand_over_with_gaps(
+        &self,
+        records: &[Embedded],
+        acknowledged: &[EntryId],
+        gaps: &[Gap],
+    ) -> PortResult<()> {
         let hand_over = || {
             let mut state = self.0.state();
             state.takes_records(records)?;
-            let group = state.existing_group(STAGE_1);
-            let pending =
-                group.is_some_and(|group| acknowledged.iter().any(|id| group.pending.contains_key(&read_id(id))));
-            if !acknowledged.is_empty() && !pending {
+            if !acknowledged.is_empty() && !any_pending(&mut state, STAGE_1, acknowledged) {
                 return Ok(());
             }
+            record_gaps(&mut state, gaps);
             for record in records {
                 state.add_record(EMBEDDED, record);
             }

@@ -6,21 +6,21 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use tidewheel_core::catalog::{Catalog, Declaration, TargetId};
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{
-    Checkpoint, ConsumerStatus, Damage, EntryId, FenceTarget, ParkedChange, PortResult, Position, StageStatus,
-};
+use tidewheel_core::ports::{Checkpoint, Damage, EntryId, ParkedChange, PortResult, Position};
 use tidewheel_core::stage::Stage;
-use tidewheel_core::version::Version;
 use tidewheel_stores::redis::keys::{RAW_DEAD_LETTERS, STAGE_1, STAGE_2, StreamKeys};
 use tidewheel_stores::redis::wire::{RawFields, Record, encode_parked};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::faults::Faults;
 use super::process::Process;
+use super::target::TargetData;
 
 /// Milliseconds and sequence number, ordered as in Redis.
 pub(super) type Id = (u64, u64);
@@ -45,15 +45,22 @@ pub(super) struct State {
     /// Per stream: entries appended and entries trimmed.
     pub(super) counts: BTreeMap<&'static str, (u64, u64)>,
     pub(super) damage: Option<Damage>,
-    /// Each tombstone and its recording time.
-    pub(super) tombstones: HashMap<FenceTarget, (Version, u64)>,
-    /// The newest collected tombstone of a document.
-    pub(super) forgotten: Option<Version>,
+    /// The applied catalog.
+    pub(super) catalog: Catalog,
+    /// The id of its last change.
+    pub(super) catalog_change: Option<Uuid>,
+    /// The layout that it requires.
+    pub(super) catalog_layout: Option<u32>,
+    /// The declaration that the points of the short form conform to.
+    pub(super) plain_declaration: Option<Declaration>,
+    /// What is stored of each target; that of the plain target has no key.
+    targets: HashMap<Option<TargetId>, TargetData>,
+    /// The targets that have lost something, each with what and when.
+    pub(super) lost: BTreeMap<TargetId, String>,
+    /// Number of losses so far, which makes the text of each a different one.
+    losses: u64,
     /// Time of the last retry of dead letters.
     pub(super) retried: Option<u64>,
-    /// The collection in use.
-    pub(super) collection: Option<String>,
-    pub(super) audit: Option<String>,
     pub(super) lease: Option<(String, Instant)>,
     /// Maximum bytes of a field.
     pub(super) most_bytes: Option<usize>,
@@ -114,11 +121,14 @@ impl FakeStreams {
             applied: None,
             counts: BTreeMap::new(),
             damage: None,
-            tombstones: HashMap::new(),
-            forgotten: None,
+            catalog: Catalog::default(),
+            catalog_change: None,
+            catalog_layout: None,
+            plain_declaration: None,
+            targets: HashMap::new(),
+            lost: BTreeMap::new(),
+            losses: 0,
             retried: None,
-            collection: None,
-            audit: None,
             lease: None,
             most_bytes: None,
             rejected: Vec::new(),
@@ -228,43 +238,6 @@ impl FakeStreams {
         self.arrived.notify_waiters();
     }
 
-    /// A stage's status for operators.
-    pub fn status(&self, stage: impl Into<StreamKeys>) -> StageStatus {
-        let stage = stage.into();
-        let state = self.state();
-        let now = state.now();
-        let dead_letters = state.streams.get(stage.dead_letters).map_or(0, |stream| stream.entries.len() as u64);
-        let empty = Stream::default();
-        let stream = state.streams.get(stage.stream).unwrap_or(&empty);
-        let no_group = Group::default();
-        let group = stream.groups.get(stage.group).unwrap_or(&no_group);
-        let mut unread = stream.entries.keys().filter(|id| **id > group.last_delivered);
-        let oldest = group.pending.keys().next().or_else(|| unread.clone().next());
-        let age = |consumer: &str| {
-            let own = group.pending.values().filter(|pending| pending.consumer == consumer);
-            own.filter_map(|pending| pending.delivered).map(|delivered| delivered.elapsed()).min().unwrap_or_default()
-        };
-        StageStatus {
-            stream: stage.stream.to_owned(),
-            group: stage.group.to_owned(),
-            length: stream.entries.len() as u64,
-            appended: stream.added,
-            lag: Some(unread.by_ref().count() as u64),
-            pending: group.pending.len() as u64,
-            oldest_age_ms: oldest.map(|(added, _)| now.saturating_sub(*added)),
-            dead_letters,
-            consumers: group
-                .consumers
-                .iter()
-                .map(|name| ConsumerStatus {
-                    name: name.clone(),
-                    pending: group.pending.values().filter(|pending| &pending.consumer == name).count() as u64,
-                    idle_ms: u64::try_from(age(name).as_millis()).unwrap_or(u64::MAX),
-                })
-                .collect(),
-        }
-    }
-
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder panics")
     }
@@ -332,6 +305,32 @@ impl State {
             let fields = fields.into_iter().map(|(name, value)| (name.as_bytes().to_vec(), value.into_owned()));
             self.add(RAW_DEAD_LETTERS, fields.collect());
         }
+    }
+
+    /// What is stored of a target; of the plain one without a key.
+    pub(super) fn target(&mut self, key: Option<&TargetId>) -> &mut TargetData {
+        self.targets.entry(key.cloned()).or_default()
+    }
+
+    /// Where the values of a target of the catalog are stored: see [`State::target`].
+    pub(super) fn key_of(&self, target: &TargetId) -> Option<TargetId> {
+        let generation = self.catalog.generation(target);
+        let plain = generation.is_some_and(|generation| generation.collection != target.collection());
+        (!plain).then(|| target.clone())
+    }
+
+    /// Removes everything that is stored of a target.
+    pub(super) fn forget(&mut self, target: &TargetId) {
+        self.targets.remove(&self.key_of(target));
+        self.lost.remove(target);
+    }
+
+    /// Records that a target has lost something.
+    pub(super) fn record_loss(&mut self, target: &TargetId, reason: &str) {
+        let now = self.now();
+        let text = format!("{reason} at {}.{:03}{:03}", now / 1000, now % 1000, self.losses % 1000);
+        self.losses += 1;
+        self.lost.insert(target.clone(), text);
     }
 
     /// The position of a stage.

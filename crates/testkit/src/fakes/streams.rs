@@ -5,13 +5,12 @@ use tidewheel_core::embedded::Embedded;
 use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2, StreamKeys};
 use tidewheel_stores::redis::wire::Record;
 
-use super::collection_registry::FakeCollectionRegistry;
 use super::dead_letters::FakeDeadLetters;
 use super::inspector::FakeInspector;
 use super::journal::FakeJournal;
 use super::queue::{FakeHandover, FakeQueue};
 use super::stream_log::{FakeFollower, FakeStreamLog};
-use super::tombstones::FakeTombstones;
+use super::target::FakeTarget;
 
 pub use super::state::{FakeStreams, Saved};
 
@@ -61,13 +60,13 @@ impl FakeStreams {
         FakeFollower::new(self.clone())
     }
 
-    /// The tombstones.
-    pub fn tombstones(&self) -> FakeTombstones {
-        FakeTombstones::new(self.clone())
+    /// The tombstones of the plain target.
+    pub fn tombstones(&self) -> FakeTarget {
+        self.plain_target()
     }
 
-    /// The record of the collection in use.
-    pub fn collection_registry(&self) -> FakeCollectionRegistry {
-        FakeCollectionRegistry::new(self.clone())
+    /// The record of the plain target's collection.
+    pub fn collection_registry(&self) -> FakeTarget {
+        self.plain_target()
     }
 }
