@@ -24,9 +24,9 @@ pub use coverage::{Coverage, Covered};
 pub use dead_letters::{DeadLetters, Letter, Retried};
 pub use embedder::{Embedder, EmbedderInfo, EmbedderLoad, Embedders, Purpose};
 pub use index::{
-    Aliases, Collected, Collection, CollectionAdmin, CollectionRegistry, Collections, DocumentPoints, Fence, FenceTarget,
-    Hit, Index, IndexReader, IndexWriter, IndexedPoint, KnownVector, KnownVectors, Listed, Named, Point, Searcher,
-    Stored, TargetState, TargetStates, Tombstones, Written,
+    Aliases, Collected, Collection, CollectionAdmin, CollectionRegistry, Collections, DocumentPoints, Fence,
+    FenceTarget, Hit, Index, IndexReader, IndexWriter, IndexedPoint, KnownVector, KnownVectors, Listed, Named, Point,
+    Searcher, Stored, TargetState, TargetStates, Tombstones, Written,
 };
 pub use inspect::{
     CollectionState, EntryFinder, EntryState, FoundEntries, FoundEntry, HistoryWindow, IdReading, IndexInspector,
@@ -34,7 +34,8 @@ pub use inspect::{
     SourceInspector, StageInspector,
 };
 pub use journal::{
-    Appended, AuditPosition, Checkpoint, Damage, Journal, ParkedChange, Position, Positions, Repair, SnapshotState, Swept,
+    Appended, AuditPosition, Checkpoint, Damage, Journal, ParkedChange, Position, Positions, Repair, SnapshotState,
+    Swept,
 };
 pub use ownership::{Ownable, Registry};
 pub use queue::{

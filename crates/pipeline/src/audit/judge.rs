@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn source() -> SourceRow {
-        SourceRow { key: r#"{"$numberInt":"1"}"#.into(), id: "1".into(), document: Ok(DOCUMENT.into()) }
+        SourceRow::new(r#"{"$numberInt":"1"}"#, "1", Ok(DOCUMENT.into()))
     }
 
     fn seen(chunk: u32, chunks: u32, seconds: u32, document: &str) -> Seen {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tidewheel_core::payload::STAMP;
-use tidewheel_core::ports::{IndexReader, PortResult, Source, SourceRow};
+use tidewheel_core::ports::{Covered, IndexReader, PortResult, SourceRow};
 use tidewheel_core::version::ClusterTime;
 use uuid::Uuid;
 
@@ -63,7 +63,7 @@ async fn read(
 
 /// Returns the source rows of these documents, as of `at_least` or later.
 pub(super) async fn rows(
-    source: &dyn Source,
+    source: &Covered,
     targets: &[&Target],
     at_least: ClusterTime,
 ) -> PortResult<HashMap<Target, SourceRow>> {

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tidewheel_core::change::Change;
-use tidewheel_core::ports::{Index, Journal, Source, StreamLog};
+use tidewheel_core::ports::{Covered, Index, Journal, StreamLog};
 
 pub use judge::Kind;
 pub use run::audit;
@@ -40,7 +40,7 @@ use crate::upserter::PayloadOptions;
 #[derive(Clone)]
 pub struct AuditPorts {
     /// MongoDB.
-    pub source: Arc<dyn Source>,
+    pub source: Covered,
     /// The collection in Qdrant. Only a repair writes to it.
     pub index: Arc<dyn Index>,
     /// The checkpoints.

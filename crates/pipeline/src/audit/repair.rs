@@ -1,6 +1,6 @@
 //! Sends documents that differ through the pipeline again, and verifies the result.
 
-use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::change::{Change, Operation, Route};
 use tidewheel_core::error::PortError;
 use tidewheel_core::key;
 use tidewheel_core::ports::{Backlog, Fence, FenceTarget, PortResult};
@@ -29,7 +29,7 @@ impl Run<'_> {
         let (mut sent, mut deleted) = (0, 0);
         for batch in confirmed.chunks(BATCH) {
             let targets: Vec<&Target> = batch.iter().map(|confirmed| &confirmed.target).collect();
-            let mut rows = look::rows(&*self.ports.source, &targets, version.time).await?;
+            let mut rows = look::rows(&self.ports.source, &targets, version.time).await?;
             // Unreadable or too large documents are skipped. Points with a key of an earlier release are removed in the
             // sweep: in the pipeline their deletion would delete the document with the current key.
             let changes = targets.iter().filter(|target| key::is_canonical(&target.key)).filter_map(|target| {
@@ -45,6 +45,7 @@ impl Run<'_> {
                     version,
                     committed_at: now_ms(),
                     document,
+                    route: Route::Plain,
                 })
             });
             let changes: Vec<Change> = changes.collect();
@@ -159,7 +160,7 @@ impl Run<'_> {
         let points = self.points(batch).await?;
         let targets: Vec<&Target> = batch.iter().map(|confirmed| &confirmed.target).collect();
         let now = self.ports.source.now().await?;
-        let mut rows = look::rows(&*self.ports.source, &targets, now).await?;
+        let mut rows = look::rows(&self.ports.source, &targets, now).await?;
         // A document written concurrently is in flight again.
         let newer = points.iter().map(|points| points.iter().any(|seen| seen.stamp.version > version));
         let newer: Vec<bool> = newer.collect();

@@ -288,7 +288,7 @@ impl Run<'_> {
         let AuditPorts { source, index, .. } = self.ports;
         let (count, scope) = (page.len() as u64, &self.options.scope);
         let seen: Vec<Seen> = page.into_iter().filter_map(Seen::read).collect();
-        let ours = |seen: &&Seen| seen.stamp.namespace.database() == source.database();
+        let ours = |seen: &&Seen| source.coverage.reaches_database_of(&seen.stamp.namespace);
         let foreign = count - seen.iter().filter(ours).count() as u64;
         let seen: Vec<&Seen> =
             seen.iter().filter(ours).filter(|seen| scope.contains(&seen.stamp.namespace, &seen.stamp.key)).collect();
@@ -342,7 +342,7 @@ impl Run<'_> {
         let mut all = Vec::with_capacity(suspects.len());
         for batch in suspects.chunks(BATCH) {
             let targets: Vec<&Target> = batch.iter().map(|(target, _)| target).collect();
-            let rows = look::rows(&*self.ports.source, &targets, now).await?;
+            let rows = look::rows(&self.ports.source, &targets, now).await?;
             let bytes = bytes(rows.values());
             let states = move || rows.into_iter().map(|(target, row)| (target, state(&row))).collect();
             let mut states: HashMap<Target, String> = off_thread(bytes, states).await?;
@@ -393,7 +393,7 @@ impl Run<'_> {
         // The index first: its state is then never newer than the row that it is compared with.
         let whole = self.options.payload.is_some();
         let mut points = look::points(&*self.ports.index, &targets, &more, whole, true).await?;
-        let mut rows = look::rows(&*self.ports.source, &targets, self.ports.source.now().await?).await?;
+        let mut rows = look::rows(&self.ports.source, &targets, self.ports.source.now().await?).await?;
         let sides = targets.iter().map(|target| (rows.remove(*target), points.remove(*target).unwrap_or_default()));
         let sides: Vec<Sides> = sides.collect();
         let is_newer = |(_, points): &Sides| points.iter().any(|seen| seen.stamp.version.time > since);

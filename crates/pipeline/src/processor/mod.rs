@@ -314,7 +314,9 @@ impl Worker {
             match vectors {
                 Ok(vectors) => {
                     let (model, revision) = (self.info.model.clone(), self.info.revision.clone());
-                    records.push((Embedded { change, model, revision, chunks, vectors, unchanged }, entries));
+                    let (target, prefix) = (None, String::new());
+                    let record = Embedded { change, model, revision, chunks, vectors, unchanged, target, prefix };
+                    records.push((record, entries));
                 }
                 Err(error) => {
                     plan.park(&change, park(self.on_dead_letter, change.version, entries, None, &error));

@@ -179,7 +179,7 @@ mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
-    use tidewheel_core::change::Operation;
+    use tidewheel_core::change::{Operation, Route};
     use tidewheel_core::chunking::ChunkLimits;
     use tidewheel_core::identity::Namespace;
     use tidewheel_core::ports::RecordError;
@@ -198,6 +198,7 @@ mod tests {
             version: Version { epoch: 0, time: ClusterTime { seconds: time, increment: 1 }, ordinal: 1, replay: 0 },
             committed_at: 0,
             document: operation.has_document().then(|| format!(r#"{{"_id":{key},"text":"version {time}"}}"#)),
+            route: Route::Plain,
         }
     }
 

@@ -120,7 +120,7 @@ pub fn parkings<'a>(step: &'a Step, reason: &'a str) -> impl Iterator<Item = Ste
 
 #[cfg(test)]
 mod tests {
-    use tidewheel_core::change::Operation;
+    use tidewheel_core::change::{Operation, Route};
     use tidewheel_core::identity::Namespace;
     use tidewheel_core::ports::{Checkpoint, ResumeToken, SnapshotState};
     use tidewheel_core::version::{ClusterTime, Version};
@@ -136,6 +136,7 @@ mod tests {
             version: Version::default(),
             committed_at: 0,
             document: None,
+            route: Route::Plain,
         };
         admit(change, document, Limits { key: 1_000, document: 2_000 })
     }
@@ -174,6 +175,8 @@ mod tests {
             epoch: 0,
             selection: String::new(),
             snapshot: SnapshotState::Done { time: ClusterTime::default(), rows: 0 },
+            catalog: 0,
+            scope: Vec::new(),
         };
         Step { changes: changes.iter().map(change).collect(), parked: Vec::new(), next: checkpoint }
     }

@@ -106,6 +106,8 @@ mod tests {
             epoch: 0,
             selection: String::new(),
             snapshot: SnapshotState::Done { time, rows: 0 },
+            catalog: 0,
+            scope: Vec::new(),
         }
     }
 
@@ -118,7 +120,7 @@ mod tests {
     }
 
     fn positions(raw: Position, embedded: Position) -> Positions {
-        Positions { raw, embedded, damage: None, at: 0 }
+        Positions { raw, embedded, damage: None, at: 0, catalog: 0, lost: Vec::new() }
     }
 
     #[test]

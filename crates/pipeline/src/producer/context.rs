@@ -66,7 +66,7 @@ impl Session<'_> {
     /// The step for a batch of the feed, and whether a snapshot starts after it.
     pub(super) async fn step(&self, checkpoint: &Checkpoint, mut batch: FeedBatch) -> Result<(Step, bool), Ended> {
         let appeared = std::mem::take(&mut batch.appeared);
-        let present = present(&*self.ports.source, plan::doubtful(checkpoint, &batch), checkpoint.last.0).await?;
+        let present = present(&self.ports.source, plan::doubtful(checkpoint, &batch), checkpoint.last.0).await?;
         let (mut step, too_many) = plan::follow(checkpoint, batch, &present, self.rules());
         if !appeared.is_empty() {
             warn!(collections = ?appeared, "collections were renamed into the selection; comparing all documents");

@@ -55,7 +55,7 @@ pub use options::ProducerOptions;
 pub(crate) use plan::Position;
 use tidewheel_core::error::ErrorClass;
 use tidewheel_core::health::Health;
-use tidewheel_core::ports::{Backlog, CollectionRegistry, Index, Journal, Source, Tombstones};
+use tidewheel_core::ports::{Backlog, CollectionRegistry, Covered, Index, Journal, Tombstones};
 use tidewheel_core::retry::Backoff;
 use tidewheel_core::trace::Tracer;
 use tokio_util::sync::CancellationToken;
@@ -79,7 +79,7 @@ pub struct Producer {
 #[derive(Clone)]
 pub struct ProducerPorts {
     /// MongoDB.
-    pub source: Arc<dyn Source>,
+    pub source: Covered,
     /// Stage 1.
     pub journal: Arc<dyn Journal>,
     /// Its backlog.

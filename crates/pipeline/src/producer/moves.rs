@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use tidewheel_core::change::Operation;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Checkpoint, FeedBatch, PortResult, Source, SourceEvent};
+use tidewheel_core::ports::{Checkpoint, Covered, FeedBatch, PortResult, SourceEvent};
 use tidewheel_core::version::ClusterTime;
 
 /// The documents that exist after the events of one cluster time, by namespace and key, with their shard keys.
@@ -66,7 +66,7 @@ pub fn doubtful(checkpoint: &Checkpoint, batch: &FeedBatch) -> BTreeMap<Namespac
 
 /// Returns the documents among these that exist at `time` or later.
 pub(crate) async fn present(
-    source: &dyn Source,
+    source: &Covered,
     documents: BTreeMap<Namespace, BTreeSet<String>>,
     time: ClusterTime,
 ) -> PortResult<HashSet<(Namespace, String)>> {

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::change::{Change, Operation, Route};
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::key;
 use tidewheel_core::payload::{Stamped, digest};
 use tidewheel_core::ports::{
-    Checkpoint, Damage, FeedBatch, Fence, FenceTarget, IndexedPoint, ResumeToken, SnapshotState, SourceRow, StartAt,
+    Checkpoint, Coverage, Damage, FeedBatch, Fence, FenceTarget, IndexedPoint, ResumeToken, SnapshotState, SourceRow,
+    StartAt, Swept,
 };
 use tidewheel_core::version::{ClusterTime, MAX_ORDINAL, Version};
 use uuid::Uuid;
@@ -63,7 +64,8 @@ pub fn begun(
     } else {
         SnapshotState::Done { time, rows: 0 }
     };
-    Checkpoint { token, last: (time, 0), through: time.before(), epoch, selection, snapshot }
+    let (through, scope) = (time.before(), Vec::new());
+    Checkpoint { token, last: (time, 0), through, epoch, selection, snapshot, catalog: 0, scope }
 }
 
 /// The step for a batch of the feed, and whether everything has to be read again after it.
@@ -107,6 +109,7 @@ pub fn follow(
             version: Version { epoch: next.epoch, time: event.time, ordinal, replay: 0 },
             committed_at: event.committed_at,
             document: None,
+            route: Route::Plain,
         };
         match admit(change, event.document, rules.limits) {
             Ok(change) => changes.push(change),
@@ -146,6 +149,8 @@ impl Position {
             epoch,
             selection: String::new(),
             snapshot,
+            catalog: 0,
+            scope: Vec::new(),
         })
     }
 
@@ -196,6 +201,7 @@ pub fn read(checkpoint: &Checkpoint, page: PageRead, now: u64, rules: Rules) -> 
             version: Version::of_snapshot(checkpoint.epoch, time),
             committed_at: now,
             document: None,
+            route: Route::Plain,
         };
         match admit(change, Some(row.document), rules.limits) {
             Ok(change) => changes.push(change),
@@ -247,11 +253,12 @@ pub fn read_all(checkpoint: &Checkpoint) -> Step {
 }
 
 /// The documents of a page of the index that are older than this version, by namespace: the source has to be queried
-/// whether they still exist. Points of other databases, and those that tidewheel did not write, are ignored.
-pub fn suspects(page: &[IndexedPoint], database: &str, now: Version) -> BTreeMap<Namespace, BTreeSet<String>> {
+/// whether they still exist. Points of databases that are not covered, and those that tidewheel did not write, are
+/// ignored.
+pub fn suspects(page: &[IndexedPoint], coverage: &Coverage, now: Version) -> BTreeMap<Namespace, BTreeSet<String>> {
     let mut suspects: BTreeMap<Namespace, BTreeSet<String>> = BTreeMap::new();
     for stamp in page.iter().filter_map(|point| Stamped::read(&point.payload)) {
-        if stamp.namespace.database() == database && stamp.version < now {
+        if coverage.reaches_database_of(&stamp.namespace) && stamp.version < now {
             suspects.entry(stamp.namespace).or_default().insert(stamp.key);
         }
     }
@@ -287,7 +294,7 @@ pub fn gone(checkpoint: &Checkpoint, page: PageSwept, now: u64) -> Step {
     let PageSwept { last, time, absent } = page;
     let mut next = checkpoint.clone();
     if let SnapshotState::Sweeping { after, .. } = &mut next.snapshot {
-        *after = Some(last);
+        *after = Some(Swept { target: None, point: last });
     }
     let changes = absent.into_iter().map(|(namespace, key)| Change {
         operation: Operation::Delete,
@@ -298,6 +305,7 @@ pub fn gone(checkpoint: &Checkpoint, page: PageSwept, now: u64) -> Step {
         version: Version::of_snapshot(checkpoint.epoch, time),
         committed_at: now,
         document: None,
+        route: Route::Plain,
     });
     Step { changes: changes.collect(), parked: Vec::new(), next }
 }

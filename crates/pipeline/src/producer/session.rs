@@ -121,7 +121,7 @@ impl Session<'_> {
     /// Opens the feed at the checkpoint, or starts over.
     async fn open(&self) -> Result<(Box<dyn Feed>, Checkpoint), Ended> {
         let saved = self.ports.journal.load().await?;
-        let of_source = self.ports.source.selection();
+        let of_source = self.ports.source.scope();
         let selection = plan::selection(&of_source);
         let most = self.narrowings().most(Part::Feed);
         match (plan::start(saved.as_ref(), &selection), saved) {
@@ -170,7 +170,7 @@ impl Session<'_> {
         // together with that checkpoint.
         let first = feed.next().await.map_err(lost)?;
         let known = self.newest(saved.as_ref()).await?;
-        let selection = plan::selection(&self.ports.source.selection());
+        let selection = plan::selection(&self.ports.source.scope());
         let begun = plan::begun(known, selection, first.token.clone(), time, self.options.snapshot);
         let (step, _) = self.step(&begun, first).await?;
         let token = saved.as_ref().map_or(ResumeToken(String::new()), |saved| saved.token.clone());

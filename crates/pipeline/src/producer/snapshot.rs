@@ -62,7 +62,8 @@ impl<'a> Snapshot<'a> {
         let (half, gate) = match &checkpoint.snapshot {
             SnapshotState::Done { .. } => (None, None),
             SnapshotState::Sweeping { time, after, .. } => {
-                (Some(Half::Sweeping(Sweeping::new(version(*time), *after, ports, points))), Some(barrier))
+                let after = after.as_ref().map(|swept| swept.point);
+                (Some(Half::Sweeping(Sweeping::new(version(*time), after, ports, points))), Some(barrier))
             }
             SnapshotState::Running { time, after, rows } => {
                 let reading = Reading::begin(version(*time), after.as_ref(), *rows, ports).await?;
@@ -85,7 +86,7 @@ impl<'a> Snapshot<'a> {
         match &mut self.half {
             Some(_) if self.gate.is_some() => std::future::pending().await,
             None => std::future::pending().await,
-            Some(Half::Reading(reading)) => reading.next(&*self.ports.source).await,
+            Some(Half::Reading(reading)) => reading.next(&self.ports.source).await,
             Some(Half::Sweeping(sweeping)) => Ok(sweeping.next().await),
         }
     }

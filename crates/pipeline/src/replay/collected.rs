@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{Acknowledge, DeadLetter, Delivery, EntryId, Handover, Park, PortResult, Queue};
+use tidewheel_core::ports::{Acknowledge, DeadLetter, Delivery, EntryId, Gap, Handover, Park, PortResult, Queue};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -123,6 +123,12 @@ impl Acknowledge for PageQueue {
         self.settle(ids.iter());
         Ok(())
     }
+
+    async fn skip(&self, ids: &[EntryId], _: &[Gap]) -> PortResult<()> {
+        self.state().parked += ids.len() as u64;
+        self.settle(ids.iter());
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -142,12 +148,15 @@ pub(super) struct Direct<W> {
 
 #[async_trait]
 impl<W: Work<Embedded>> Handover for Direct<W> {
-    async fn hand_over(&self, records: &[Embedded], acknowledge: &[EntryId]) -> PortResult<()> {
+    async fn hand_over_with_gaps(&self, records: &[Embedded], acknowledge: &[EntryId], gaps: &[Gap]) -> PortResult<()> {
         // Vectors known in the live collection may be missing in the new one.
         let record = |record: &Embedded| Embedded { unchanged: false, ..record.clone() };
         let delivery = |own: &Embedded| Delivery { id: EntryId::zero(), record: Ok(record(own)) };
         match self.upserter.batch(records.iter().map(delivery).collect()).await {
-            Ok(()) => self.queue.acknowledge(acknowledge).await,
+            Ok(()) => {
+                self.queue.state().parked += gaps.len() as u64;
+                self.queue.acknowledge(acknowledge).await
+            }
             Err(RetryError::Shutdown) => Err(PortError::transient("the replay is stopping")),
             Err(RetryError::Failed(error)) => Err(error),
         }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
-use tidewheel_core::ports::{EntryId, PortResult, Source, SourceFilter, StreamLog};
+use tidewheel_core::ports::{Covered, EntryId, PortResult, SourceFilter, StreamLog};
 use tidewheel_core::version::{ClusterTime, Version};
 
 pub use into::{Into, IntoPorts};
@@ -57,7 +57,7 @@ pub fn number(now: std::time::SystemTime) -> u32 {
 
 /// The current rows of the source, or those that match a filter, as changes of this epoch. They win over everything
 /// older, without a replay mark.
-pub async fn rows(source: Arc<dyn Source>, epoch: u32, filter: Option<SourceFilter>) -> PortResult<Pages> {
+pub async fn rows(source: Covered, epoch: u32, filter: Option<SourceFilter>) -> PortResult<Pages> {
     let time = source.now().await?;
     let collections = source.collections().await?;
     let mut of = 0;
@@ -69,7 +69,7 @@ pub async fn rows(source: Arc<dyn Source>, epoch: u32, filter: Option<SourceFilt
 }
 
 /// The changes committed since `since`, from the source's history, marked as replayed.
-pub async fn history(source: Arc<dyn Source>, epoch: u32, since: ClusterTime, replay: u32) -> PortResult<Pages> {
+pub async fn history(source: Covered, epoch: u32, since: ClusterTime, replay: u32) -> PortResult<Pages> {
     let until = source.now().await?;
     Pages::history(source, epoch, since, until, replay).await
 }

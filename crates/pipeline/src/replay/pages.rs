@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::change::{Change, Operation, Route};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::key;
 use tidewheel_core::ports::{
-    EntryId, Extent, Feed, FeedError, PortResult, Scan, Source, SourceFilter, SourceRow, StartAt, StreamLog,
+    Covered, EntryId, Extent, Feed, FeedError, PortResult, Scan, SourceFilter, SourceRow, StartAt, StreamLog,
 };
 use tidewheel_core::time::now_ms;
 use tidewheel_core::version::{ClusterTime, Version};
@@ -34,14 +34,14 @@ pub struct Pages {
 enum From {
     Entries(Entries<Change>),
     Rows {
-        source: Arc<dyn Source>,
+        source: Covered,
         version: Version,
         left: Vec<(Namespace, Option<String>)>,
         scan: Option<Box<dyn Scan>>,
         filter: Option<SourceFilter>,
     },
     History {
-        source: Arc<dyn Source>,
+        source: Covered,
         feed: Option<Box<dyn Feed>>,
         position: producer::Position,
         until: ClusterTime,
@@ -59,7 +59,7 @@ impl Pages {
     }
 
     pub(super) fn rows(
-        source: Arc<dyn Source>,
+        source: Covered,
         version: Version,
         collections: Vec<Namespace>,
         filter: Option<SourceFilter>,
@@ -70,7 +70,7 @@ impl Pages {
     }
 
     pub(super) async fn history(
-        source: Arc<dyn Source>,
+        source: Covered,
         epoch: u32,
         since: ClusterTime,
         until: ClusterTime,
@@ -175,6 +175,7 @@ impl From {
                         id: row.id,
                         version: *version,
                         committed_at: now_ms(),
+                        route: Route::Plain,
                     })
                 };
                 let changes: Vec<Change> = rows.into_iter().filter_map(change).collect();
@@ -192,7 +193,7 @@ impl From {
                     let time = batch.events.first().map_or_else(ClusterTime::default, |event| event.time);
                     let present = match doubtful.is_empty() {
                         true => HashSet::new(),
-                        false => producer::present(&**source, doubtful, time).await?,
+                        false => producer::present(source, doubtful, time).await?,
                     };
                     let (mut changes, skipped) = position.follow(batch, &present);
                     changes.iter_mut().for_each(|change| change.mark(*replay));
@@ -202,7 +203,7 @@ impl From {
                     *read = Some((count, changes, skipped));
                 }
                 let gone = match read {
-                    Some((_, changes, _)) => gone(&**source, changes).await?,
+                    Some((_, changes, _)) => gone(source, changes).await?,
                     None => HashSet::new(),
                 };
                 let (count, mut changes, skipped) = read.take().unwrap_or_default();
@@ -215,7 +216,7 @@ impl From {
 
 /// The documents of these changes that no longer exist in the source. Their older states must not come back: their
 /// tombstones may have been collected, and an interrupted replay never reaches the deletion itself.
-async fn gone(source: &dyn Source, changes: &[Change]) -> PortResult<HashSet<DocumentId>> {
+async fn gone(source: &Covered, changes: &[Change]) -> PortResult<HashSet<DocumentId>> {
     let mut keys: BTreeMap<&Namespace, BTreeSet<&str>> = BTreeMap::new();
     for change in changes.iter().filter(|change| change.document.is_some()) {
         keys.entry(&change.namespace).or_default().insert(&change.key);

@@ -162,7 +162,7 @@ pub fn aftermath(
 mod tests {
     use proptest::prelude::*;
     use serde_json::Map;
-    use tidewheel_core::change::Change;
+    use tidewheel_core::change::{Change, Route};
     use tidewheel_core::embedded::Vectors;
     use tidewheel_core::ports::RecordError;
     use tidewheel_core::version::ClusterTime;
@@ -183,6 +183,7 @@ mod tests {
             version: version(time),
             committed_at: 0,
             document: operation.has_document().then(|| format!(r#"{{"_id":{key},"text":"at {time}","secret":1}}"#)),
+            route: Route::Plain,
         };
         if !operation.has_document() {
             return Embedded::without_vectors(change);
@@ -195,6 +196,8 @@ mod tests {
             unchanged: false,
             chunks: (0..chunks).map(|i| format!("chunk {i}")).collect(),
             vectors,
+            target: None,
+            prefix: String::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
-use tidewheel_core::ports::SourceEvent;
+use tidewheel_core::catalog::Selector;
+use tidewheel_core::ports::{SourceEvent, Touched, Verdicts};
 
 use super::super::admission::Limits;
 use super::*;
@@ -23,6 +24,8 @@ fn event(operation: Operation, seconds: u32, document: Option<&str>) -> SourceEv
         committed_at: 0,
         shard: String::new(),
         document: document.map(|document| Ok(document.to_owned())),
+        verdicts: Verdicts::default(),
+        touched: Touched::All,
     }
 }
 
@@ -176,7 +179,7 @@ proptest! {
             ..event(Operation::Update, seconds, None)
         }).collect();
         let rows = events.iter().enumerate().map(|(number, (kind, _))| {
-            SourceRow { key: key(number, kind), id: String::new(), document: document(kind) }
+            SourceRow::new(key(number, kind), String::new(), document(kind))
         });
         let page = PageRead { namespace: Namespace::new("shop", "tickets"), last: None, count: 1, differing: rows.collect() };
         let keep = Rules { limits: Limits { key: 40, document: 20 }, ..Rules::NONE };
@@ -259,14 +262,14 @@ fn snapshot_reads_at_its_time_and_saves_its_position() {
     assert_eq!(sweeping.snapshot, SnapshotState::Sweeping { time: time(10), rows: 3, after: None });
     let absent = vec![(Namespace::new("shop", "tickets"), "7".into())];
     let removed = gone(&sweeping, PageSwept { last: Uuid::max(), time: time(12), absent }, 99);
-    let after = Some(Uuid::max());
+    let after = Some(Swept { target: None, point: Uuid::max() });
     assert_eq!(versions(&removed), ["0.12.1.0"]);
     assert_eq!(removed.next.snapshot, SnapshotState::Sweeping { time: time(10), rows: 3, after });
     assert_eq!(swept(&sweeping).next.snapshot, SnapshotState::Done { time: time(10), rows: 3 });
 }
 
 fn row(key: &str) -> SourceRow {
-    SourceRow { key: key.into(), id: key.into(), document: Ok(format!(r#"{{"_id":{key}}}"#)) }
+    SourceRow::new(key, key, Ok(format!(r#"{{"_id":{key}}}"#)))
 }
 
 fn stamped(namespace: &str, key: &str, seconds: u32, document: &str) -> IndexedPoint {
@@ -302,7 +305,8 @@ fn only_older_points_of_the_same_database_are_suspects() {
         stamped("other.tickets", "4", 9, "{}"),
         foreign,
     ];
-    let suspects = suspects(&page, "shop", Version::of_snapshot(0, time(10)));
+    let coverage = Coverage::of(Selector::of_database("shop", &["tickets"]));
+    let suspects = suspects(&page, &coverage, Version::of_snapshot(0, time(10)));
     let names: Vec<_> = suspects.iter().map(|(namespace, keys)| (namespace.as_str(), keys.len())).collect();
     assert_eq!(names, [("shop.notes", 1), ("shop.tickets", 1)]);
 }

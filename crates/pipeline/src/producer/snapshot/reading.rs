@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{STAMP, Stamped};
-use tidewheel_core::ports::{IndexReader, PortResult, Scan, Source, SourceRow};
+use tidewheel_core::ports::{Covered, IndexReader, PortResult, Scan, SourceRow};
 use tidewheel_core::version::Version;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -82,7 +82,7 @@ impl Reading {
         self.compares
     }
 
-    pub(super) async fn next(&mut self, source: &dyn Source) -> PortResult<Page> {
+    pub(super) async fn next(&mut self, source: &Covered) -> PortResult<Page> {
         let Some((namespace, after)) = self.collections.last() else {
             return Ok(Page::AllRead);
         };

@@ -124,7 +124,7 @@ async fn look(
         time = source.now().await?;
     }
     let mut absent = Vec::new();
-    for (namespace, keys) in plan::suspects(&page, source.database(), Version::of_snapshot(version.epoch, time)) {
+    for (namespace, keys) in plan::suspects(&page, &source.coverage, Version::of_snapshot(version.epoch, time)) {
         let keys: Vec<String> = keys.into_iter().collect();
         let exist = source.existing(&namespace, &keys, time).await?;
         absent
