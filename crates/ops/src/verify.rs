@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{EntryFinder, PortResult, Source, SourceInspector};
+use tidewheel_core::ports::{Covered, EntryFinder, PortResult, SourceInspector};
 use tidewheel_core::stage::Stage;
 use tidewheel_pipeline::audit::{self, AuditOptions, AuditPorts, Difference, Found, Kind, Range, Report, Scope};
 use tidewheel_pipeline::processor::LeftOut;
@@ -90,7 +90,7 @@ impl Verified {
 /// # Errors
 /// Fatal, if the selection matches none of the existing collections: an empty index would match it, which is misleading.
 pub async fn plan(
-    source: &dyn Source,
+    source: &Covered,
     inspector: &dyn SourceInspector,
     request: VerifyRequest,
 ) -> PortResult<AuditOptions> {
@@ -125,7 +125,7 @@ pub async fn verify(ports: &VerifyPorts, options: &AuditOptions, report: &Report
 }
 
 /// Returns the estimated number of documents.
-async fn documents(source: &dyn Source, namespaces: &[Namespace]) -> PortResult<u64> {
+async fn documents(source: &Covered, namespaces: &[Namespace]) -> PortResult<u64> {
     let mut all = 0;
     for namespace in source.collections().await? {
         if namespaces.is_empty() || namespaces.contains(&namespace) {
@@ -163,7 +163,8 @@ async fn parked(finder: &dyn EntryFinder, differences: &[Difference]) -> PortRes
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use tidewheel_core::change::{Change, Operation};
+    use tidewheel_core::catalog::Selector;
+    use tidewheel_core::change::{Change, Operation, Route};
     use tidewheel_core::ports::{Checkpoint, IndexWriter as _, Journal as _, ResumeToken, SnapshotState};
     use tidewheel_core::version::{ClusterTime, Version};
     use tidewheel_testkit::contracts::index::document;
@@ -205,6 +206,8 @@ mod tests {
             epoch: 0,
             selection: String::new(),
             snapshot: SnapshotState::Done { time, rows: 2 },
+            catalog: 0,
+            scope: Vec::new(),
         };
         let change = Change {
             operation: Operation::Insert,
@@ -214,13 +217,14 @@ mod tests {
             version,
             committed_at: 7,
             document: None,
+            route: Route::Plain,
         };
         let parked = tidewheel_core::ports::ParkedChange { change, reason: "too large".into() };
         let journal = streams.journal();
         journal.append_and_park(None, &[], &[parked], &checkpoint).await.unwrap();
         journal.confirm(&checkpoint, &checkpoint).await.unwrap();
         let audit = AuditPorts {
-            source: Arc::new(source.clone()),
+            source: Covered::by(Arc::new(source.clone()), Selector::of_database::<&str>("shop", &[])),
             index: Arc::new(index),
             journal: Arc::new(journal),
             repair: None,
@@ -235,7 +239,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn dead_letter_explains_a_missing_document() {
         let (source, ports, streams) = world().await;
-        let options = plan(&source, &source, request()).await.unwrap();
+        let options = plan(&ports.audit.source, &source, request()).await.unwrap();
         let verified = verify(&ports, &options, &silent()).await.unwrap();
         assert_eq!((verified.left(), verified.found.missing, verified.partly), (1, 1, false), "{verified:?}");
         let (namespace, reason) = ("shop.tickets".to_owned(), "too large".to_owned());
@@ -247,10 +251,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn sample_becomes_a_share_of_all_documents() {
-        let (source, ..) = world().await;
+        let (source, ports, _) = world().await;
         let share = async |sample| {
             let request = VerifyRequest { sample: Some(sample), ..request() };
-            plan(&source, &source, request).await.unwrap().scope.share
+            plan(&ports.audit.source, &source, request).await.unwrap().scope.share
         };
         assert_eq!(share(Sample::Documents(1)).await, Some(0.5));
         assert_eq!(share(Sample::Documents(100)).await, Some(1.0));
@@ -261,9 +265,9 @@ mod tests {
     async fn selection_without_collections_and_unreachable_source_are_errors() {
         let (source, ports, _) = world().await;
         let wrong = source.selecting(&["orders"]);
-        let error = plan(&wrong, &wrong, request()).await.unwrap_err();
+        let error = plan(&ports.audit.source, &wrong, request()).await.unwrap_err();
         assert_eq!(error.message, "mongodb.collection selects none of the 1 existing collections: tickets");
-        let options = plan(&source, &source, request()).await.unwrap();
+        let options = plan(&ports.audit.source, &source, request()).await.unwrap();
         source.faults().always("collections", Fault::unreachable());
         assert!(verify(&ports, &options, &silent()).await.is_err());
     }

@@ -252,7 +252,7 @@ mod tests {
         tidewheel_core::ports::StreamLog::append(&stream_log, &[embedded(2)]).await.unwrap();
         let (one, two) = (streams.changes("a"), streams.embedded("b"));
         let park = |ids: Vec<EntryId>, reason: &str| -> Vec<DeadLetter> {
-            ids.into_iter().map(|id| DeadLetter { id, reason: reason.to_owned(), attempts: 3 }).collect()
+            ids.into_iter().map(|id| DeadLetter::new(id, reason, 3)).collect()
         };
         let raw = one.read(10, Duration::ZERO).await.unwrap();
         one.park(&park(raw.into_iter().map(|read| read.id).collect(), "the embedder refused it: 422")).await.unwrap();

@@ -1,12 +1,11 @@
 //! Retries dead letters without a usable document: reads the current document from the source.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
-use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::change::{Change, Operation, Route};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{DeadLetters, EntryId, Journal, PortResult, Registry, Source, StreamLog};
+use tidewheel_core::ports::{Covered, DeadLetters, EntryId, Journal, PortResult, Registry, StreamLog};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::time::now_ms;
 use tidewheel_core::version::Version;
@@ -36,7 +35,7 @@ pub struct RetryPorts<'a> {
 /// If this release cannot use the keys, before anything is put back. If a server fails; what was put back before stays so.
 pub async fn retry(
     ports: &RetryPorts<'_>,
-    source: impl Future<Output = PortResult<Arc<dyn Source>>>,
+    source: impl Future<Output = PortResult<Covered>>,
     chosen: &[LetterView],
 ) -> PortResult<Outcome> {
     // Fails if this release cannot use the keys.
@@ -45,13 +44,13 @@ pub async fn retry(
     let own = chosen.iter().filter(|letter| letter.reread && letter.is_readable()).cloned();
     let again: Vec<LetterView> = own.chain(old).collect();
     if !again.is_empty() {
-        outcome += reread(ports, &*source.await?, &again).await?;
+        outcome += reread(ports, &source.await?, &again).await?;
     }
     Ok(outcome)
 }
 
 /// Appends the current documents, or their deletions, to stage 1 and removes their dead letters.
-async fn reread(ports: &RetryPorts<'_>, source: &dyn Source, chosen: &[LetterView]) -> PortResult<Outcome> {
+async fn reread(ports: &RetryPorts<'_>, source: &Covered, chosen: &[LetterView]) -> PortResult<Outcome> {
     let mut outcome = Outcome::default();
     let checkpoint = ports.journal.load().await?.ok_or_else(|| {
         PortError::fatal(format!("nothing to retry: {NO_PRODUCER}"))
@@ -84,6 +83,7 @@ async fn reread(ports: &RetryPorts<'_>, source: &dyn Source, chosen: &[LetterVie
                     version,
                     committed_at: now_ms(),
                     document,
+                    route: Route::Plain,
                 };
                 let sent = match rows.remove(key) {
                     None => Some(change(Operation::Delete, key.clone(), None)),
@@ -121,9 +121,11 @@ fn version_of(letter: &LetterView) -> Option<Version> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use serde_json::json;
+    use tidewheel_core::catalog::Selector;
     use tidewheel_core::error::{Cause, ErrorClass};
     use tidewheel_core::ports::{
         Checkpoint, DeadLetter, Park as _, ParkedChange, Queue as _, ResumeToken, SnapshotState,
@@ -146,6 +148,7 @@ mod tests {
             version: Version::default(),
             committed_at: 7,
             document: None,
+            route: Route::Plain,
         };
         ParkedChange { change, reason: "too large".into() }
     }
@@ -168,6 +171,8 @@ mod tests {
             epoch: 3,
             selection: String::new(),
             snapshot: SnapshotState::Done { time, rows: 0 },
+            catalog: 0,
+            scope: Vec::new(),
         };
         let gone = r#"{"$numberInt":"3"}"#;
         let keys = [r#"{"$numberInt":"1"}"#, r#"{"$numberInt":"2"}"#, gone, &tidewheel_core::key::clipped("x")];
@@ -187,6 +192,7 @@ mod tests {
         let ports = RetryPorts { registry: &registry, letters: &letters, journal: &journal, stream_log: &stream_log };
         let (outcome, old) = put_back(&letters, &chosen).await.unwrap();
         assert_eq!((outcome, old.len()), (Outcome { unreadable: 1, ..Outcome::default() }, 0));
+        let source = Covered::by(Arc::new(source), Selector::of_database::<&str>("shop", &[]));
         let outcome = reread(&ports, &source, &chosen).await.unwrap();
         assert_eq!(outcome, Outcome { done: 2, unreadable: 1, gone: 0 });
         let entries = streams.records::<Change>(Stage::Raw.name()).into_iter().map(|(_, change)| change);
@@ -206,7 +212,7 @@ mod tests {
         stream_log.append(&[change(1)]).await.unwrap();
         let queue = streams.changes("a");
         let read = queue.read(1, Duration::ZERO).await.unwrap();
-        let letter = DeadLetter { id: read[0].id.clone(), reason: "refused".into(), attempts: 1 };
+        let letter = DeadLetter::new(read[0].id.clone(), "refused", 1);
         queue.park(&[letter]).await.unwrap();
         let chosen = list(&letters, &Filter::default(), 10, false).await.unwrap().letters;
         let registry = FakeRegistry::default();
@@ -236,6 +242,8 @@ mod tests {
             epoch: 0,
             selection: String::new(),
             snapshot: SnapshotState::Done { time, rows: 0 },
+            catalog: 0,
+            scope: Vec::new(),
         };
         journal.append_and_park(None, &[], &[parked(r#"{"$numberInt":"1"}"#)], &checkpoint).await.unwrap();
         let chosen = list(&letters, &Filter::default(), 10, false).await.unwrap().letters;

@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 use tidewheel_core::identity::{DocumentId, Namespace};
 use tidewheel_core::payload::{RESERVED, Stamped, digest};
 use tidewheel_core::ports::{
-    EntryFinder, EntryState, FenceTarget, FoundEntries, FoundEntry, IdReading, IndexReader, IndexedPoint, PortResult,
-    Registry, Source, SourceRow, StageInspector, Tombstones,
+    Covered, EntryFinder, EntryState, FenceTarget, FoundEntries, FoundEntry, IdReading, IndexReader, IndexedPoint,
+    PortResult, Registry, SourceRow, StageInspector, Tombstones,
 };
 use tidewheel_core::stage::Stage;
 use tidewheel_core::trace::ChangeTrace;
@@ -41,7 +41,7 @@ const MOST_CHUNKS: u32 = 10_000;
 /// The ports of an inspection.
 pub struct InspectPorts<'a> {
     /// The source, or why it is unreachable.
-    pub source: PortResult<Box<dyn Source>>,
+    pub source: PortResult<Covered>,
     /// The installation.
     pub registry: &'a dyn Registry,
     /// The producer's state.

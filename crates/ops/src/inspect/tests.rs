@@ -1,3 +1,6 @@
+use std::sync::Arc;
+
+use tidewheel_core::catalog::Selector;
 use tidewheel_core::error::{Cause, ErrorClass};
 use tidewheel_core::ports::{Acknowledge as _, DocumentPoints, Fence, IndexWriter as _, Journal as _, Queue as _};
 use tidewheel_testkit::contracts::index::document;
@@ -32,7 +35,7 @@ impl World {
     async fn ask(&self, namespaces: &[Namespace]) -> PortResult<Inspection> {
         let (inspector, tombstones) = (self.streams.inspector(), self.streams.tombstones());
         let ports = InspectPorts {
-            source: Ok(Box::new(self.source.clone())),
+            source: Ok(Covered::by(Arc::new(self.source.clone()), Selector::of_database::<&str>("shop", &[]))),
             registry: &self.registry,
             stages: &inspector,
             finder: &inspector,

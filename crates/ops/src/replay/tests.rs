@@ -42,6 +42,8 @@ fn facts() -> ReplayFacts {
             epoch: 0,
             selection: String::new(),
             snapshot: SnapshotState::Done { time, rows: 0 },
+            catalog: 0,
+            scope: Vec::new(),
         }),
     }
 }
