@@ -5,10 +5,11 @@ mod replay;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tidewheel_core::catalog::Selector;
 use tidewheel_core::change::Change;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{PortResult, Source, SourceHistory, SourceInspector};
+use tidewheel_core::ports::{Covered, PortResult, SourceHistory, SourceInspector};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
 use tidewheel_ops::dead_letters::{self, Acted, Action, LetterView, Pages, RetryPorts, SourceProvider};
@@ -33,6 +34,7 @@ pub(crate) use self::replay::Replay;
 struct LazySource {
     /// The options, or why there are none.
     options: PortResult<MongoOptions>,
+    selector: Selector,
     source: OnceCell<MongoSource>,
 }
 
@@ -42,7 +44,7 @@ impl LazySource {
             Some(hint) => PortError::fatal(message).with_hint(hint),
             None => PortError::fatal(message),
         });
-        Self { options, source: OnceCell::new() }
+        Self { options, selector: connect::selector(settings), source: OnceCell::new() }
     }
 
     async fn connected(&self) -> PortResult<&MongoSource> {
@@ -67,8 +69,8 @@ impl SourceInspector for LazySource {
 
 #[async_trait]
 impl SourceProvider for LazySource {
-    async fn source(&self) -> PortResult<Arc<dyn Source>> {
-        Ok(Arc::new(self.connected().await?.clone()))
+    async fn source(&self) -> PortResult<Covered> {
+        Ok(Covered::by(Arc::new(self.connected().await?.clone()), self.selector.clone()))
     }
 }
 
@@ -120,10 +122,10 @@ pub(crate) async fn verify(
     settings: &Settings,
     redis: &RedisStore,
     repair: bool,
-) -> Result<(Arc<MongoSource>, VerifyPorts), Failure> {
-    let source = Arc::new(connect::source(connect::mongo_options(settings, "verify")?).await?);
+) -> Result<(MongoSource, VerifyPorts), Failure> {
+    let source = connect::source(connect::mongo_options(settings, "verify")?).await?;
     let audit = AuditPorts {
-        source: source.clone(),
+        source: connect::covered(source.clone(), settings),
         index: Arc::new(connect::index(settings)?),
         journal: Arc::new(redis.clone()),
         repair: repair.then(|| Arc::new(redis.stream_log(Stage::Raw)) as _),
@@ -171,7 +173,7 @@ pub(crate) async fn act_on_letters(
         PortError::fatal("these dead letters have no usable document, and mongodb.database is not set")
             .with_hint("set mongodb.database: the documents are read from it")
     });
-    let source = LazySource { options, source: OnceCell::new() };
+    let source = LazySource { options, selector: connect::selector(settings), source: OnceCell::new() };
     let action = match action {
         LettersAction::Retry => Action::Retry {
             ports: RetryPorts { registry: redis, letters: redis, journal: redis, stream_log: &stream_log },
@@ -194,7 +196,7 @@ pub(crate) async fn inspect(
     let source = connect::source(connect::mongo_options(settings, "the document lookup")?).await;
     let ports = InspectPorts {
         // A failed connection is part of the result, not an error.
-        source: source.map(|source| Box::new(source) as Box<dyn Source>),
+        source: source.map(|source| connect::covered(source, settings)),
         registry: &redis,
         stages: &redis,
         finder: &redis,

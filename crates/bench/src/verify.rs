@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
+use tidewheel_core::catalog::Selector;
 use tidewheel_core::payload::STAMP;
-use tidewheel_core::ports::{IndexReader, Source};
+use tidewheel_core::ports::{Covered, IndexReader};
 use tidewheel_core::secret::Secret;
 use tidewheel_pipeline::audit::{AuditOptions, AuditPorts, audit};
 use tidewheel_pipeline::upserter::PayloadOptions;
@@ -53,8 +54,9 @@ pub async fn run(servers: &Servers, pipeline: &Side, dir: &Path, arguments: &Arg
     throughput(servers, arguments.documents).await?;
     let options =
         MongoOptions { uri: Secret::new(&servers.mongodb_uri), database: DATABASE.into(), collections: Vec::new() };
+    let selector = Selector::of_database::<&str>(DATABASE, &[]);
     let ports = AuditPorts {
-        source: Arc::new(MongoSource::connect(options).await?),
+        source: Covered::by(Arc::new(MongoSource::connect(options).await?), selector),
         index: Arc::new(QdrantIndex::connect(QdrantOptions::new(&servers.qdrant_grpc_url, INDEX))?),
         journal: Arc::new(RedisStore::connect(&RedisOptions::new(&servers.redis_url)).await?),
         repair: None,
@@ -64,7 +66,7 @@ pub async fn run(servers: &Servers, pipeline: &Side, dir: &Path, arguments: &Arg
     let mut seconds: [Vec<f64>; 3] = Default::default();
     for round in 1..=arguments.rounds {
         let begun = Instant::now();
-        tokio::try_join!(read_source(&*ports.source), read_index(&*ports.index))?;
+        tokio::try_join!(read_source(&ports.source), read_index(&*ports.index))?;
         seconds[0].push(begun.elapsed().as_secs_f64());
         for (options, seconds) in [&quick, &whole].into_iter().zip(&mut seconds[1..]) {
             let found = audit(&ports, options, &(Arc::new(|_| {}) as _)).await?;
@@ -97,7 +99,7 @@ fn last(seconds: &[f64]) -> f64 {
     seconds.last().copied().unwrap_or(f64::NAN)
 }
 
-async fn read_source(source: &dyn Source) -> Result<(), Box<dyn Error>> {
+async fn read_source(source: &Covered) -> Result<(), Box<dyn Error>> {
     for namespace in source.collections().await? {
         let mut scan = source.scan(&namespace, None, source.now().await?, None).await?;
         while !scan.next().await?.is_empty() {}

@@ -99,7 +99,7 @@ impl<'a> Replay<'a> {
             return Ok(replay::raw(self.raw(), self.after(), self.number).await?);
         }
         let options = connect::mongo_options(self.settings, "a replay of the source")?;
-        let source = Arc::new(connect::source(options).await?);
+        let source = connect::covered(connect::source(options).await?, self.settings);
         let epoch = facts.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.epoch);
         Ok(match self.request.since {
             None => replay::rows(source, epoch, self.request.filter.clone()).await?,

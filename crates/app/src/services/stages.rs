@@ -74,7 +74,7 @@ pub(super) fn producer(
             return Ok(());
         }
         let ports = ProducerPorts {
-            source: Arc::new(source),
+            source: connect::covered(source, &settings),
             journal: Arc::new(redis.clone()),
             backlog: Arc::new(redis.stream_log::<Change>(Stage::Raw)),
             index: Arc::new(index),

@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use mongodb::bson::Bson;
-use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::change::{Change, Operation, Route};
 use tidewheel_core::embedded::{Embedded, Vectors};
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::version::{ClusterTime, Version};
@@ -42,6 +42,7 @@ fn change(operation: Operation, number: usize, seconds: u32, increment: usize) -
         version: Version { epoch: 0, time, ordinal: 1, replay: 0 },
         committed_at: 1_700_000_000_000,
         document: None,
+        route: Route::Plain,
     }
 }
 
@@ -64,5 +65,7 @@ fn written(
         chunks: vec![text],
         vectors: Vectors::new(dimension, values).ok_or("the dimension is 0")?,
         unchanged: false,
+        target: None,
+        prefix: String::new(),
     })
 }

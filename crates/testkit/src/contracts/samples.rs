@@ -1,6 +1,6 @@
 //! Sample records.
 
-use tidewheel_core::change::{Change, Operation};
+use tidewheel_core::change::{Change, Operation, Route};
 use tidewheel_core::embedded::{Embedded, Vectors};
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Checkpoint, ResumeToken, SnapshotState};
@@ -16,6 +16,7 @@ pub fn change(number: u32) -> Change {
         version: Version { epoch: 0, time: time(number), ordinal: 1, replay: 0 },
         committed_at: 1_700_000_000_000 + u64::from(number),
         document: Some(format!(r#"{{"_id":{number},"subject":"Grüße {number}"}}"#)),
+        route: Route::Plain,
     }
 }
 
@@ -34,6 +35,8 @@ pub fn embedded(number: u32) -> Embedded {
         vectors: Vectors::new(3, vec![number as f32, -0.5, f32::MIN_POSITIVE, 1.0, 2.0, 3.0])
             .expect("two vectors of 3"),
         unchanged: number.is_multiple_of(2),
+        target: None,
+        prefix: String::new(),
     }
 }
 
@@ -51,6 +54,8 @@ pub fn checkpoint(number: u32) -> Checkpoint {
         epoch: 0,
         selection: "shop.*".into(),
         snapshot: SnapshotState::Done { time: time(0), rows: 0 },
+        catalog: 0,
+        scope: Vec::new(),
     }
 }
 

@@ -46,7 +46,7 @@ async fn verified(args: &VerifyArgs, settings: &Settings, report: Report) -> Res
     let request = request(args, settings)?;
     let redis = connect::redis(settings)?;
     let (source, ports) = compose::verify(settings, &redis, args.repair).await?;
-    let options = verify::plan(&*source, &*source, request).await?;
+    let options = verify::plan(&ports.audit.source, &source, request).await?;
     if args.repair {
         // Keep documents of another database out of this Redis.
         guard(settings, &redis, None, None).check_redis().await?;
