@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use serde::{Deserialize, Serialize};
 
 use super::PortResult;
 use super::coverage::Coverage;
