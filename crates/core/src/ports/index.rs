@@ -289,18 +289,21 @@ pub trait Collections: Send + Sync {
     async fn point(&self, alias: &str, to: Option<&str>) -> PortResult<()>;
 }
 
-/// Creates, changes and deletes one collection.
+/// Creates, changes and deletes one collection. Every call can be repeated. Calls that change a collection fail with a
+/// transient error if it does not exist; a value that the server does not support is a fatal error that names its field.
 #[async_trait]
 pub trait CollectionAdmin: Send + Sync {
-    /// Creates the collection; returns whether this call created it. Fails with a fatal error if it exists with another
-    /// layout or dimension.
+    /// Creates the collection, and the payload indexes that tidewheel itself requires; returns whether this call created
+    /// it. Fails with a fatal error if it exists with another layout or dimension, or if it has the name of a
+    /// [target](TargetId) and another client has created it. Who owns it is up to the caller: see [`Ownable::mark`].
     async fn create(&self, spec: &CollectionSpec, layout: &VectorLayout, dimension: usize) -> PortResult<bool>;
 
     /// Changes what can be changed in place. Without effect on what the specification leaves open.
     async fn alter(&self, spec: &CollectionSpec) -> PortResult<()>;
 
-    /// Creates the missing payload indexes, by payload path, and deletes the others, except those that tidewheel itself
-    /// requires. An index of another type is replaced.
+    /// Creates the missing payload indexes, by payload path, replaces those of another type or with other options, and
+    /// deletes those that an earlier call has created. Indexes that other clients have created stay, unless one of
+    /// another type or with other options is wanted.
     async fn field_indexes(&self, wanted: &BTreeMap<String, PayloadIndex>) -> PortResult<()>;
 
     /// The record of its target; `None` without a collection or a record.
@@ -309,9 +312,9 @@ pub trait CollectionAdmin: Send + Sync {
     /// Replaces the record of its target. The owner and other metadata stay.
     async fn set_record(&self, record: &TargetRecord) -> PortResult<()>;
 
-    /// Whether no optimisation of the collection is running or pending.
+    /// Whether no optimisation of the collection is running or pending; `false` without a collection.
     async fn is_settled(&self) -> PortResult<bool>;
 
-    /// Deletes the collection; a no-op without one.
-    async fn delete(&self) -> PortResult<()>;
+    /// Deletes the collection and its aliases; a no-op without a collection, and for the name of an alias.
+    async fn drop_collection(&self) -> PortResult<()>;
 }
