@@ -2,7 +2,8 @@
 //!
 //! A change of a document travels as a [`change::Change`] through stage 1 and as an [`embedded::Embedded`] through
 //! stage 2. Its [`version::Version`] orders it among all changes of the same document, wherever and however late it
-//! arrives. [`ports`] are the interfaces to the source, the queues, the index and the embedder.
+//! arrives. [`ports`] are the interfaces to the source, the queues, the index and the embedder. The [`catalog`] holds the
+//! declared indexes.
 
 pub mod address;
 pub mod catalog;

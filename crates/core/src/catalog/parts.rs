@@ -28,7 +28,7 @@ impl Fp {
         let mut text = format!("{form}\n");
         canonical(value, &mut text);
         let hash = Sha256::digest(text.as_bytes());
-        Self(hash.iter().take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte)))
+        Self(hash.iter().take(8).fold(0_u64, |number, byte| (number << 8) | u64::from(*byte)))
     }
 }
 
