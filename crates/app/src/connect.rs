@@ -64,7 +64,7 @@ pub(crate) fn embedder(settings: &Settings, timeout: Option<Duration>) -> PortRe
     let pem = settings.embedding.tls.read("embedding.")?;
     match &settings.embedding.provider {
         Provider::Tidewheel { url, token } => {
-            let options = ClientOptions { url: url.clone(), token: token.clone(), timeout, pem };
+            let options = ClientOptions { url: url.clone(), token: token.clone(), timeout, pem, spec: None };
             Ok(Arc::new(TidewheelClient::new(options)?))
         }
         Provider::Remote {

@@ -3,4 +3,5 @@
 //! Vectors are computed by a [`tidewheel_engine::Engine`]; everything else builds on that trait.
 
 pub mod client;
+pub mod pool;
 pub mod service;

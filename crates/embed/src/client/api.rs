@@ -43,6 +43,16 @@ pub(super) struct ServerInfo {
 }
 
 impl Api {
+    /// Returns the API of a provider, by its name in the settings.
+    pub fn named(provider: &str) -> Option<Self> {
+        match provider {
+            "openai" => Some(Self::OpenAi),
+            "tei" => Some(Self::TextEmbeddingsInference),
+            "ollama" => Some(Self::Ollama),
+            _ => None,
+        }
+    }
+
     /// Returns the embedding endpoint for a configured URL, which may be the server's address or one of its endpoints.
     pub(super) fn endpoint(self, mut url: Url) -> Url {
         let path = url.path().trim_end_matches('/');

@@ -10,7 +10,9 @@
 
 mod api;
 mod batch;
+mod choice;
 mod http;
+mod info;
 mod length;
 mod limiter;
 mod remote;

@@ -6,20 +6,23 @@ use std::time::Duration;
 use async_trait::async_trait;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName};
 use reqwest::{Client, Method, RequestBuilder, StatusCode, Url};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use tidewheel_core::catalog::{EmbeddingSpec, Rounding};
 use tidewheel_core::embedded::{Vectors, check_vectors};
-use tidewheel_core::error::PortError;
-use tidewheel_core::ports::{Embedder, EmbedderInfo, EmbedderLoad, PortResult, Purpose};
+use tidewheel_core::error::{Cause, ErrorClass, PortError, Server};
+use tidewheel_core::ports::{Embedder, EmbedderInfo, PortResult, Purpose};
 use tidewheel_core::secret::Secret;
 use tidewheel_core::tls::Pem;
 use tidewheel_core::tokens::{Tokens, Words};
 use tokio::sync::OnceCell;
 
+use super::choice::choose;
 use super::http::{self, Answer, invalid_response, shown};
+use super::info::RemoteInfo;
 use super::tokens::ModelTokens;
-use crate::service::TRUNCATE;
 use crate::service::vectors::{BINARY, X_COUNT, X_DIMENSION, X_MODEL, header_form};
-use tidewheel_engine::{Measurement, Precision, describe};
+use crate::service::{ServedModel, TRUNCATE};
+use tidewheel_engine::describe;
 
 /// Options of [`TidewheelClient`].
 #[derive(Clone, Debug)]
@@ -32,56 +35,30 @@ pub struct ClientOptions {
     pub timeout: Duration,
     /// Private CA and client certificate.
     pub pem: Pem,
+    /// The model to use; `None` for the server's default model, whichever that is.
+    pub spec: Option<EmbeddingSpec>,
 }
 
 impl ClientOptions {
     /// Creates options for a service at `url` without a token.
     pub fn new(url: impl Into<String>) -> Self {
         // The service's queue holds about fifteen seconds of work.
-        Self { url: url.into(), token: None, timeout: Duration::from_secs(60), pem: Pem::default() }
+        Self { url: url.into(), token: None, timeout: Duration::from_secs(60), pem: Pem::default(), spec: None }
     }
 }
 
-/// The used part of the service's `/info`.
-#[derive(Clone, Debug, Deserialize)]
-struct RemoteInfo {
-    model: String,
-    revision: String,
-    precision: Precision,
-    passage_prefix: String,
-    dimension: usize,
-    max_text_tokens: usize,
-    limits: RemoteLimits,
-    /// Missing in older embedders.
-    #[serde(default)]
-    kernel: String,
-    #[serde(default)]
-    measured: Vec<Measurement>,
-    /// Missing in older embedders.
-    #[serde(default)]
-    features: Vec<String>,
-    /// Missing in older embedders.
-    load: Option<EmbedderLoad>,
-}
-
-impl RemoteInfo {
-    /// Returns everything besides the name that a document's vector depends on. Excludes f32 and bf16, because embedders
-    /// that share the load may run on different CPUs; includes rounding to 8 bits.
-    fn vector_revision(&self) -> String {
-        let rounding = if self.precision == Precision::Int8 { "int8" } else { "" };
-        [&self.revision, rounding, &self.passage_prefix].join("/")
-    }
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct RemoteLimits {
-    body_bytes: usize,
-    texts: usize,
+/// The model that the client uses.
+struct Remote {
+    info: RemoteInfo,
+    /// Its name in requests; `None` for the server's default model.
+    name: Option<String>,
 }
 
 #[derive(Serialize)]
 struct EncodeBatch<'a> {
     texts: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
     purpose: &'static str,
     /// A document is never truncated: see [`api`](super::api).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,12 +66,14 @@ struct EncodeBatch<'a> {
 }
 
 /// The client of a [`crate::service`]. Fetches `/info` once, and fails with a fatal error if the model is replaced later:
-/// vectors of two models must not be mixed in one index.
+/// vectors of two models must not be mixed in one index. While the service does not serve the specified model, which it may
+/// still be loading, requests fail with a transient error.
 pub struct TidewheelClient {
     client: Client,
     base: Url,
     token: Option<Secret>,
-    info: OnceCell<RemoteInfo>,
+    spec: Option<EmbeddingSpec>,
+    remote: OnceCell<Remote>,
     tokens: OnceCell<Arc<dyn Tokens>>,
 }
 
@@ -108,34 +87,66 @@ impl TidewheelClient {
             client: http::client(&options.url, options.timeout, &options.pem)?,
             base: base(http::parse(&options.url)?),
             token: options.token,
-            info: OnceCell::new(),
+            spec: options.spec,
+            remote: OnceCell::new(),
             tokens: OnceCell::new(),
         })
     }
 
-    fn request(&self, method: Method, path: &str) -> (RequestBuilder, Url) {
+    /// Returns a request about a model, and the URL for messages.
+    fn request(&self, method: Method, path: &str, model: Option<&str>) -> (RequestBuilder, Url) {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
-        let mut request = self.client.request(method, url.clone());
+        let mut asked = url.clone();
+        if let Some(model) = model {
+            asked.query_pairs_mut().append_pair("model", model);
+        }
+        let mut request = self.client.request(method, asked);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.reveal());
         }
         (request, url)
     }
 
-    async fn remote(&self) -> PortResult<&RemoteInfo> {
-        self.info.get_or_try_init(|| self.fetch_info()).await
+    async fn remote(&self) -> PortResult<&Remote> {
+        self.remote.get_or_try_init(|| self.find()).await
     }
 
-    async fn fetch_info(&self) -> PortResult<RemoteInfo> {
-        let (request, url) = self.request(Method::GET, "/info");
+    /// Finds the specified model.
+    async fn find(&self) -> PortResult<Remote> {
+        let info = self.fetch_info(None).await?;
+        let Some(spec) = &self.spec else { return Ok(Remote { info, name: None }) };
+        let mut served = info.served();
+        match choose(spec, &served) {
+            Some(0) => Ok(Remote { info, name: None }),
+            Some(place) => {
+                let name = served.swap_remove(place).name;
+                Ok(Remote { info: self.fetch_info(Some(&name)).await?, name: Some(name) })
+            }
+            None => Err(self.not_served(spec, &served)),
+        }
+    }
+
+    /// The error while the service does not serve the specified model. Transient: the service may still be loading it.
+    fn not_served(&self, spec: &EmbeddingSpec, served: &[ServedModel]) -> PortError {
+        let list: Vec<_> = served.iter().map(|model| format!("{} ({})", model.model, model.precision.name())).collect();
+        let rounding = if spec.rounding == Rounding::Int8 { " (int8)" } else { "" };
+        let (url, model, list) = (shown(&self.base), &spec.model, list.join(", "));
+        PortError::transient(format!("the embedder at {url} serves {list}, not {model}{rounding}"))
+            .with_hint("check the model, its precision and its prefixes in the settings of the embedder")
+            .because(Server::EMBEDDER, Cause::Other)
+    }
+
+    async fn fetch_info(&self, model: Option<&str>) -> PortResult<RemoteInfo> {
+        let (request, url) = self.request(Method::GET, "/info", model);
         let answer = http::send(request, &url).await?;
         let missing = answer.status == StatusCode::NOT_FOUND;
-        let answer = answer.good(&url).map_err(|error| match missing {
-            true => error.with_hint(
+        let answer = answer.good(&url).map_err(|error| match (missing, model) {
+            (true, None) => error.with_hint(
                 "not a tidewheel embedder; for another service, set embedding.provider to \"openai\", \"tei\" or \"ollama\"",
             ),
-            false => error,
+            (true, Some(_)) => withdrawn(error),
+            (false, _) => error,
         })?;
         let info: RemoteInfo = serde_json::from_slice(&answer.body).map_err(|cause| invalid_response(&url, cause))?;
         if info.dimension == 0 || info.limits.texts == 0 {
@@ -145,13 +156,18 @@ impl TidewheelClient {
     }
 
     async fn fetch_tokens(&self) -> PortResult<Arc<dyn Tokens>> {
-        let (request, url) = self.request(Method::GET, "/tokenizer");
+        let name = match self.spec {
+            Some(_) => self.remote().await?.name.as_deref(),
+            None => None,
+        };
+        let (request, url) = self.request(Method::GET, "/tokenizer", name);
         let answer = http::send(request, &url).await?;
-        // 404: the model has no vocabulary.
-        if answer.status == StatusCode::NOT_FOUND {
+        // 404: the model has no vocabulary, or the service does not serve it.
+        let missing = answer.status == StatusCode::NOT_FOUND;
+        if missing && (name.is_none() || splits_words(&answer.body)) {
             return Ok(Arc::new(Words));
         }
-        let answer = answer.good(&url)?;
+        let answer = answer.good(&url).map_err(|error| if missing { withdrawn(error) } else { error })?;
         // Parsing takes 100 ms and more and must not block the runtime.
         let tokens = tokio::task::spawn_blocking(move || ModelTokens::parse(&answer.body))
             .await
@@ -160,24 +176,20 @@ impl TidewheelClient {
     }
 
     /// Sends one request for a list within the limits. `first` is its offset in the caller's list.
-    async fn encode(
-        &self,
-        info: &RemoteInfo,
-        texts: &[String],
-        purpose: Purpose,
-        first: usize,
-    ) -> PortResult<Vec<f32>> {
-        let (request, url) = self.request(Method::POST, "/encode_batch");
-        let name = match purpose {
+    async fn encode(&self, remote: &Remote, texts: &[String], purpose: Purpose, first: usize) -> PortResult<Vec<f32>> {
+        let Remote { info, name } = remote;
+        let (request, url) = self.request(Method::POST, "/encode_batch", None);
+        let aim = match purpose {
             Purpose::Passage => "passage",
             Purpose::Query => "query",
         };
-        let can_reject = info.features.iter().any(|feature| feature == TRUNCATE);
-        let truncate = (can_reject && purpose == Purpose::Passage).then_some(false);
-        let body = serde_json::to_vec(&EncodeBatch { texts, purpose: name, truncate })
+        let truncate = (info.has(TRUNCATE) && purpose == Purpose::Passage).then_some(false);
+        let body = serde_json::to_vec(&EncodeBatch { texts, model: name.as_deref(), purpose: aim, truncate })
             .map_err(|cause| PortError::fatal(format!("failed to serialize texts: {cause}")))?;
         let request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT, BINARY).body(body);
-        let answer = http::send(request, &url).await?.good(&url)?;
+        let answer = http::send(request, &url).await?;
+        let gone = answer.status == StatusCode::NOT_FOUND && name.is_some();
+        let answer = answer.good(&url).map_err(|error| if gone { withdrawn(error) } else { error })?;
         let values = self.values(info, &answer, texts.len(), &url)?;
         check_vectors(&values, info.dimension, first)?;
         Ok(values)
@@ -213,7 +225,7 @@ impl TidewheelClient {
 #[async_trait]
 impl Embedder for TidewheelClient {
     async fn info(&self) -> PortResult<EmbedderInfo> {
-        let info = self.remote().await?;
+        let Remote { info, .. } = self.remote().await?;
         Ok(EmbedderInfo {
             model: info.model.clone(),
             revision: info.vector_revision(),
@@ -224,7 +236,7 @@ impl Embedder for TidewheelClient {
     }
 
     async fn details(&self) -> PortResult<Option<String>> {
-        let info = self.remote().await?;
+        let Remote { info, .. } = self.remote().await?;
         let details = || {
             let measured = describe(&info.measured);
             format!("{} ({}), measured on one core: {measured}", info.precision.name(), info.kernel)
@@ -237,12 +249,13 @@ impl Embedder for TidewheelClient {
     }
 
     async fn embed(&self, texts: &[String], purpose: Purpose) -> PortResult<Vectors> {
-        let info = self.remote().await?;
+        let remote = self.remote().await?;
+        let info = &remote.info;
         let mut values = Vec::with_capacity(texts.len() * info.dimension);
         let mut first = 0;
         // JSON escaping makes texts longer; a factor of two covers all but texts of mostly control characters.
         for list in within(texts, info.limits.texts, info.limits.body_bytes / 2) {
-            let part = self.encode(info, list, purpose, first).await?;
+            let part = self.encode(remote, list, purpose, first).await?;
             first += list.len();
             if values.is_empty() {
                 values = part;
@@ -252,6 +265,17 @@ impl Embedder for TidewheelClient {
         }
         Vectors::new(info.dimension, values).ok_or_else(|| invalid_response(&self.base, "vectors differ in length"))
     }
+}
+
+/// The error of a model that the service listed and does not serve any more. Transient: after a restart it may still be
+/// loading the model.
+fn withdrawn(error: PortError) -> PortError {
+    PortError { class: ErrorClass::Transient, ..error }
+}
+
+/// Whether a response states that the model has no vocabulary.
+fn splits_words(body: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Value>(body).is_ok_and(|body| body["tokenizer"] == "words")
 }
 
 /// Strips a known endpoint from the service's address.

@@ -15,6 +15,12 @@ pub enum ServiceError {
         /// The cause.
         cause: String,
     },
+    /// A model was added under the name of another one.
+    #[error("the embedder already serves a model named {name:?}")]
+    DuplicateModel {
+        /// The name.
+        name: String,
+    },
     /// A thread could not be started.
     #[error("failed to start embedder thread: {0}")]
     Thread(std::io::Error),

@@ -1,6 +1,7 @@
 //! Handlers of the native API and of the operational endpoints.
 
-use axum::extract::{Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use tidewheel_core::ports::{EmbedderLoad, Purpose};
 
 use super::error::ApiError;
 use super::vectors::{self, Rows};
-use super::{Info, Service};
+use super::{Info, ServedModel, Service};
 
 /// The purpose of a text, as written in a request.
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -33,6 +34,8 @@ impl From<Aim> for Purpose {
 #[serde(deny_unknown_fields)]
 struct EncodeRequest {
     text: String,
+    /// Selects a model; the default one if absent.
+    model: Option<String>,
     #[serde(default)]
     purpose: Aim,
     /// Whether a text beyond the model's context length is truncated; otherwise the request is rejected.
@@ -44,6 +47,8 @@ struct EncodeRequest {
 #[serde(deny_unknown_fields)]
 struct EncodeBatchRequest {
     texts: Vec<String>,
+    /// Selects a model; the default one if absent.
+    model: Option<String>,
     #[serde(default)]
     purpose: Aim,
     /// Whether a text beyond the model's context length is truncated; otherwise the request is rejected.
@@ -69,11 +74,12 @@ struct EncodeBatchAnswer<'a> {
 pub(super) async fn encode(State(service): State<Service>, request: Request) -> Result<Response, ApiError> {
     let binary = vectors::wants_binary(request.headers());
     let mut body = service.reader().json::<EncodeRequest>(request).await?;
+    let model = service.model(body.content.model.as_deref())?;
     let (purpose, truncate) = (body.content.purpose.into(), body.content.truncate);
     let text = std::mem::take(&mut body.content.text);
-    let values = service.embed(vec![text], purpose, truncate, body).await?.values;
+    let values = service.embed(&model, vec![text], purpose, truncate, body).await?.values;
     if binary {
-        return Ok(vectors::binary(&values, service.dimension(), service.model_header()));
+        return Ok(vectors::binary(&values, model.dimension(), &model.header));
     }
     Ok(vectors::json(&EncodeAnswer { embedding: &values }, values.len()))
 }
@@ -82,12 +88,13 @@ pub(super) async fn encode(State(service): State<Service>, request: Request) -> 
 pub(super) async fn encode_batch(State(service): State<Service>, request: Request) -> Result<Response, ApiError> {
     let binary = vectors::wants_binary(request.headers());
     let mut body = service.reader().json::<EncodeBatchRequest>(request).await?;
+    let model = service.model(body.content.model.as_deref())?;
     let (purpose, truncate) = (body.content.purpose.into(), body.content.truncate);
     let texts = std::mem::take(&mut body.content.texts);
-    let values = service.embed(texts, purpose, truncate, body).await?.values;
-    let dimension = service.dimension();
+    let values = service.embed(&model, texts, purpose, truncate, body).await?.values;
+    let dimension = model.dimension();
     if binary {
-        return Ok(vectors::binary(&values, dimension, service.model_header()));
+        return Ok(vectors::binary(&values, dimension, &model.header));
     }
     let embeddings = Rows { values: &values, dimension };
     Ok(vectors::json(&EncodeBatchAnswer { embeddings }, values.len()))
@@ -107,17 +114,37 @@ pub(super) async fn ready(State(service): State<Service>) -> Response {
     (status, axum::Json(json!({"status": text}))).into_response()
 }
 
+/// The query of a request without a body.
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    /// Selects a model; the default one if absent.
+    model: Option<String>,
+}
+
+/// A parsed query, or the reason why it is invalid.
+type AskedQuery = Result<Query<Asked>, QueryRejection>;
+
+fn asked(query: AskedQuery) -> Result<Option<String>, ApiError> {
+    let Query(Asked { model }) = query.map_err(|cause| ApiError::bad_request(cause.body_text()))?;
+    Ok(model)
+}
+
 /// The response of `GET /info`.
 #[derive(Serialize)]
 struct InfoAnswer<'a> {
+    /// The selected model.
     #[serde(flatten)]
     info: &'a Info,
+    /// All models, the default one first.
+    models: Vec<ServedModel>,
     load: EmbedderLoad,
 }
 
 /// `GET /info`.
-pub(super) async fn info(State(service): State<Service>) -> Response {
-    axum::Json(InfoAnswer { info: service.info(), load: service.load() }).into_response()
+pub(super) async fn info(State(service): State<Service>, query: AskedQuery) -> Result<Response, ApiError> {
+    let model = service.model(asked(query)?.as_deref())?;
+    let answer = InfoAnswer { info: &model.info, models: service.models(), load: service.load() };
+    Ok(axum::Json(answer).into_response())
 }
 
 /// `GET /metrics`.
@@ -132,8 +159,9 @@ pub(super) async fn metrics(State(service): State<Service>) -> Result<Response, 
 }
 
 /// `GET /tokenizer`: the model's `tokenizer.json` with the settings of the neighbouring files applied.
-pub(super) async fn tokenizer(State(service): State<Service>) -> Result<Response, ApiError> {
-    let written = tokio::task::spawn_blocking(move || service.engine().tokenizer_json()).await;
+pub(super) async fn tokenizer(State(service): State<Service>, query: AskedQuery) -> Result<Response, ApiError> {
+    let model = service.model(asked(query)?.as_deref())?;
+    let written = tokio::task::spawn_blocking(move || model.engine.tokenizer_json()).await;
     let written = written.map_err(|cause| ApiError::internal(format!("failed to serialize tokenizer: {cause}")))?;
     let Some(json) = written else {
         let message = "model has no tokenizer.json; tokens are runs of up to six letters and single symbols";

@@ -1,6 +1,8 @@
 //! Metrics of the service. All metric names are defined here.
 //!
-//! There is no padding metric: tiles contain no padding.
+//! There is no padding metric: tiles contain no padding. Queue and limits are shared by all models, and so are their
+//! metrics. Texts and tokens are counted by model; the default model's counters have no label, so that its series stay
+//! the same when another model is added.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,6 +11,8 @@ use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 use tidewheel_core::ports::EmbedderLoad;
+
+use super::queue::Tile;
 
 /// Requests answered, by status class (`2xx`, `4xx`, `5xx`).
 pub const REQUESTS: &str = "tidewheel_embedder_requests_total";
@@ -33,11 +37,30 @@ pub const COMPUTE_SECONDS: &str = "tidewheel_embedder_compute_seconds";
 /// Share of a tile's capacity filled with tokens.
 pub const TILE_FILL: &str = "tidewheel_embedder_tile_fill_ratio";
 
+/// The counters of one model, bound as those of [`ServiceMetrics`].
+pub(super) struct ModelCounters {
+    texts: Counter,
+    tokens: Counter,
+}
+
+impl ModelCounters {
+    /// The counters of the default model.
+    pub(super) fn of_default() -> Self {
+        Self { texts: counter!(TEXTS), tokens: counter!(TOKENS) }
+    }
+
+    /// The counters of another model, by its name.
+    pub(super) fn of(model: &str) -> Self {
+        Self {
+            texts: counter!(TEXTS, "model" => model.to_owned()),
+            tokens: counter!(TOKENS, "model" => model.to_owned()),
+        }
+    }
+}
+
 /// Metric handles, bound to the recorder that is installed when they are created.
 pub(super) struct ServiceMetrics {
     answered: [Counter; 3],
-    texts: Counter,
-    tokens: Counter,
     abandoned: Counter,
     refused: Counter,
     queue_tokens: Gauge,
@@ -66,8 +89,6 @@ impl ServiceMetrics {
         describe_histogram!(TILE_FILL, "Share of a tile's capacity filled with tokens");
         Self {
             answered: ["2xx", "4xx", "5xx"].map(|class| counter!(REQUESTS, "class" => class)),
-            texts: counter!(TEXTS),
-            tokens: counter!(TOKENS),
             abandoned: counter!(ABANDONED),
             refused: counter!(REFUSED),
             queue_tokens: gauge!(QUEUE_TOKENS),
@@ -106,13 +127,13 @@ impl ServiceMetrics {
         self.queue_seconds.record(took);
     }
 
-    pub(super) fn computed(&self, texts: usize, tokens: usize, room: usize, took: Duration) {
-        self.texts.increment(texts as u64);
-        self.tokens.increment(tokens as u64);
-        self.embedded.fetch_add(tokens as u64, Ordering::Relaxed);
+    pub(super) fn computed<T>(&self, model: &ModelCounters, tile: &Tile<T>, took: Duration) {
+        model.texts.increment(tile.pieces.len() as u64);
+        model.tokens.increment(tile.tokens as u64);
+        self.embedded.fetch_add(tile.tokens as u64, Ordering::Relaxed);
         self.compute_seconds.record(took);
         #[expect(clippy::cast_precision_loss, reason = "a tile has hundreds of tokens")]
-        self.tile_fill.record(tokens as f64 / room.max(1) as f64);
+        self.tile_fill.record(tile.tokens as f64 / tile.room.max(1) as f64);
     }
 
     pub(super) fn load(&self) -> EmbedderLoad {

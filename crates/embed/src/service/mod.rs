@@ -1,7 +1,9 @@
 //! The embedder as an HTTP service.
 //!
 //! Guarantees:
-//! - a response has one vector per text, in order, all finite; otherwise it is an error with a message;
+//! - a response has one vector per text, in order, all finite, and of the model that the request selects; otherwise it is
+//!   an error with a message;
+//! - all models of a process share the compute threads, the queue and its limits: a second model adds no thread to them;
 //! - memory is bounded: bodies, texts, queued tokens and queued requests have limits, beyond which the response is 413,
 //!   or 429 with `Retry-After`; an accepted request is never dropped;
 //! - a single text does not wait behind a backfill (see the queue's order), and a disconnected client costs nothing;
@@ -16,7 +18,9 @@
 mod body;
 mod error;
 mod handlers;
+mod info;
 pub mod metric;
+mod models;
 mod openai;
 mod options;
 mod queue;
@@ -29,8 +33,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::http::HeaderValue;
-use serde::Serialize;
 use tidewheel_core::ports::{EmbedderLoad, Purpose};
 use tidewheel_serving::{Gate, Guard, Server};
 use tokio::net::TcpListener;
@@ -39,50 +41,21 @@ use tokio::sync::Notify;
 use body::Reader;
 use error::ApiError;
 use metric::ServiceMetrics;
+use models::{Model, Served};
 use scheduler::{QueueLimits, Scheduler};
+use tidewheel_engine::Engine;
 use tidewheel_engine::tokens::Encoding;
-use tidewheel_engine::{Engine, EngineInfo};
 use tokenize::Splitter;
 
 pub use error::ServiceError;
+pub use info::{Info, Limits, ServedModel};
+pub(crate) use info::{MODELS, TRUNCATE};
+pub(crate) use models::same_model;
+pub use models::{DEFAULT, Models};
 pub use options::{Render, ServiceOptions};
 
 /// Time to send the remaining responses after the drain.
 const FLUSH: Duration = Duration::from_secs(1);
-
-/// What does not change while the service runs.
-#[derive(Clone, Debug, Serialize)]
-pub struct Info {
-    /// The engine.
-    #[serde(flatten)]
-    pub engine: EngineInfo,
-    /// Maximum tokens of a document's text, excluding special tokens and prefix.
-    pub max_text_tokens: usize,
-    /// Number of compute threads.
-    pub workers: usize,
-    /// Limits of requests and of the queue.
-    pub limits: Limits,
-    /// Request features added since the first release.
-    pub features: &'static [&'static str],
-    /// The tidewheel version.
-    pub version: &'static str,
-}
-
-/// Feature: requests may set `"truncate": false`.
-pub(crate) const TRUNCATE: &str = "truncate";
-
-/// The limits in [`Info`].
-#[derive(Clone, Debug, Serialize)]
-pub struct Limits {
-    /// Maximum body size in bytes.
-    pub body_bytes: usize,
-    /// Maximum texts per request.
-    pub texts: usize,
-    /// Maximum queued tokens.
-    pub queue_tokens: usize,
-    /// Maximum queued requests.
-    pub queue_requests: usize,
-}
 
 /// The vectors of one request.
 struct Embedded {
@@ -99,14 +72,10 @@ pub struct Service {
 }
 
 struct Inner {
-    engine: Arc<dyn Engine>,
+    models: Served,
     options: ServiceOptions,
-    info: Info,
-    model_header: HeaderValue,
     reader: Reader,
     splitter: Splitter,
-    /// Tokens of the passage and query prefixes that are not pooled.
-    unpooled: [usize; 2],
     scheduler: Scheduler,
     metrics: Arc<ServiceMetrics>,
     gate: Gate,
@@ -115,55 +84,61 @@ struct Inner {
 }
 
 impl Service {
-    /// Runs the engine's self-test, which also warms it up, and starts the compute threads.
+    /// Starts the service of one model, named [`DEFAULT`]: see [`Service::with_models`].
     ///
     /// # Errors
     /// The self-test fails, or a thread cannot be started.
     pub fn start(engine: Arc<dyn Engine>, options: ServiceOptions) -> Result<Self, ServiceError> {
+        Self::with_models(Models::new(DEFAULT, engine), options)
+    }
+
+    /// Runs each engine's self-test, which also warms it up, and starts the compute threads.
+    ///
+    /// # Errors
+    /// A self-test fails, or a thread cannot be started.
+    pub fn with_models(models: Models, options: ServiceOptions) -> Result<Self, ServiceError> {
         let workers = match options.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             some => some,
         };
-        probe(&*engine)?;
-        let tokens = |text: &str| engine.tokenize(text).ids.len();
-        let passage = tokens(&engine.info().passage_prefix);
-        let info = Info {
-            engine: engine.info().clone(),
-            max_text_tokens: engine.info().max_tokens.saturating_sub(passage).max(1),
-            workers,
-            limits: Limits {
-                body_bytes: options.max_body_bytes,
-                texts: options.max_texts,
-                queue_tokens: options.queue_tokens,
-                queue_requests: options.queue_requests,
-            },
-            features: &[TRUNCATE],
-            version: env!("CARGO_PKG_VERSION"),
-        };
+        let models = Served::start(models, workers, Limits::new(&options))?;
         let metrics = Arc::new(ServiceMetrics::new());
         let limits = QueueLimits { tokens: options.queue_tokens, requests: options.queue_requests };
-        let scheduler = Scheduler::start(Arc::clone(&engine), Arc::clone(&metrics), workers, limits)?;
         let inner = Inner {
-            model_header: HeaderValue::from_str(&vectors::header_form(&info.engine.model, &info.engine.revision))
-                .unwrap_or_else(|_| HeaderValue::from_static("?")),
+            models,
             reader: Reader::new(&options),
-            unpooled: [&info.engine.passage_prefix, &info.engine.query_prefix].map(|prefix| engine.unpooled(prefix)),
-            splitter: Splitter::new(Arc::clone(&engine), workers),
-            scheduler,
+            splitter: Splitter::new(workers),
+            scheduler: Scheduler::start(Arc::clone(&metrics), workers, limits)?,
             metrics,
             gate: Gate::new("embedder", options.token.clone()),
             closing: AtomicBool::new(false),
             closed: Notify::new(),
-            engine,
             options,
-            info,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Returns what does not change while the service runs.
+    /// Adds a model while the service runs. Blocks during the engine's self-test; requests are answered meanwhile.
+    ///
+    /// # Errors
+    /// The self-test fails, or another model has this name.
+    pub fn add(&self, name: impl Into<String>, engine: Arc<dyn Engine>) -> Result<(), ServiceError> {
+        self.inner.models.add(name.into(), engine)
+    }
+
+    /// Returns what does not change about the default model while the service runs.
     pub fn info(&self) -> &Info {
-        &self.inner.info
+        &self.inner.models.default_model().info
+    }
+
+    /// Lists the served models, the default one first.
+    pub fn models(&self) -> Vec<ServedModel> {
+        self.inner.models.list()
+    }
+
+    /// Returns the model that a request selects.
+    fn model(&self, asked: Option<&str>) -> Result<Arc<Model>, ApiError> {
+        self.inner.models.select(asked)
     }
 
     fn load(&self) -> EmbedderLoad {
@@ -197,14 +172,6 @@ impl Service {
         self.inner.closing.load(Ordering::Acquire)
     }
 
-    fn engine(&self) -> &dyn Engine {
-        &*self.inner.engine
-    }
-
-    fn dimension(&self) -> usize {
-        self.engine().info().dimension
-    }
-
     fn options(&self) -> &ServiceOptions {
         &self.inner.options
     }
@@ -213,35 +180,28 @@ impl Service {
         &self.inner.reader
     }
 
-    fn model_header(&self) -> &HeaderValue {
-        &self.inner.model_header
-    }
-
     /// Embeds texts. `held` is dropped after tokenization: from then on the queue bounds memory by tokens.
     async fn embed<T>(
         &self,
+        model: &Arc<Model>,
         texts: Vec<String>,
         purpose: Purpose,
         truncate: bool,
         held: T,
     ) -> Result<Embedded, ApiError> {
         self.admit(texts.len())?;
-        let info = self.engine().info();
-        let (prefix, unpooled) = match purpose {
-            Purpose::Passage => (&info.passage_prefix, self.inner.unpooled[0]),
-            Purpose::Query => (&info.query_prefix, self.inner.unpooled[1]),
-        };
+        let (prefix, unpooled) = model.prefix(purpose);
         let started = Instant::now();
-        let encodings = self.inner.splitter.split(texts, prefix, unpooled, truncate).await?;
+        let encodings = self.inner.splitter.split(&model.engine, texts, prefix, unpooled, truncate).await?;
         self.inner.metrics.tokenized(started.elapsed());
         drop(held);
-        self.compute(encodings).await
+        self.compute(model, encodings).await
     }
 
     /// Embeds tokenized texts.
-    async fn embed_tokens(&self, encodings: Vec<Encoding>) -> Result<Embedded, ApiError> {
+    async fn embed_tokens(&self, model: &Arc<Model>, encodings: Vec<Encoding>) -> Result<Embedded, ApiError> {
         self.admit(encodings.len())?;
-        self.compute(encodings).await
+        self.compute(model, encodings).await
     }
 
     fn admit(&self, texts: usize) -> Result<(), ApiError> {
@@ -255,19 +215,19 @@ impl Service {
         self.inner.scheduler.admits()
     }
 
-    async fn compute(&self, encodings: Vec<Encoding>) -> Result<Embedded, ApiError> {
+    async fn compute(&self, model: &Arc<Model>, encodings: Vec<Encoding>) -> Result<Embedded, ApiError> {
         if encodings.is_empty() {
             return Ok(Embedded { values: Vec::new(), tokens: 0 });
         }
         let tokens = encodings.iter().map(|encoding| encoding.ids.len()).sum();
-        let answer = self.inner.scheduler.submit(encodings)?;
+        let answer = self.inner.scheduler.submit(Arc::clone(model), encodings)?;
         let values =
             answer.await.map_err(|_| ApiError::internal("compute thread exited before completing the request"))??;
         Ok(Embedded { values, tokens })
     }
 }
 
-/// Runs the service on a socket until `shutdown` is ready, then drains it.
+/// Runs the service of one model on a socket until `shutdown` is ready, then drains it.
 ///
 /// # Errors
 /// The engine fails its self-test, or a thread cannot be started.
@@ -309,19 +269,4 @@ impl Service {
             notified.await;
         }
     }
-}
-
-/// Runs one text through the engine.
-fn probe(engine: &dyn Engine) -> Result<(), ServiceError> {
-    let info = engine.info();
-    let broken = |cause: &str| ServiceError::Engine { model: info.model.clone(), cause: cause.to_owned() };
-    if info.dimension == 0 {
-        return Err(broken("vectors have dimension 0"));
-    }
-    let mut vector = vec![0.0; info.dimension];
-    engine.embed_one(engine.tokenize("tidewheel").text(), &mut vector);
-    if vector.iter().any(|value| !value.is_finite()) || vector.iter().all(|value| *value == 0.0) {
-        return Err(broken("vector of the text \"tidewheel\" is zero or not finite"));
-    }
-    Ok(())
 }

@@ -1,8 +1,8 @@
 //! `POST /v1/embeddings` in OpenAI's format.
 //!
-//! Follows OpenAI's API reference ("Create embeddings") with one restriction: `model` and `dimensions`, if given, must
-//! match the served model, because a vector of a different model would be worse than an error. Token ids are those of
-//! the served model's tokenizer, without special tokens.
+//! Follows OpenAI's API reference ("Create embeddings") with one restriction: `model`, if given, must select a served
+//! model, and `dimensions` must be its dimension, because a vector of a different model would be worse than an error.
+//! Token ids are those of the model's tokenizer, without special tokens.
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tidewheel_core::ports::Purpose;
 
 use super::error::ApiError;
+use super::models::Model;
 use super::vectors;
 use super::{Embedded, Service};
 use tidewheel_engine::tokens::Encoding;
@@ -88,32 +89,28 @@ pub(super) async fn embeddings(State(service): State<Service>, request: Request)
 
 async fn answer(service: &Service, request: Request) -> Result<Response, ApiError> {
     let mut body = service.reader().json::<EmbeddingsRequest>(request).await?;
-    let model = &service.engine().info().model;
-    let dimension = service.dimension();
     let asked = &body.content;
-    if let Some(asked) = asked.model.as_ref().filter(|asked| !same_model(asked, model)) {
-        let message = format!("this embedder serves model {model:?}, not {asked:?}");
-        return Err(ApiError::not_found("model_not_found", message));
-    }
+    let model = service.model(asked.model.as_deref())?;
+    let (id, dimension) = (&model.info.engine.model, model.dimension());
     if let Some(asked) = asked.dimensions.filter(|asked| *asked != dimension) {
-        return Err(ApiError::bad_request(format!("model {model:?} has {dimension} dimensions, not {asked}")));
+        return Err(ApiError::bad_request(format!("model {id:?} has {dimension} dimensions, not {asked}")));
     }
     let format = asked.encoding_format;
     let Embedded { values, tokens } = match std::mem::replace(&mut body.content.input, Input::Texts(Vec::new())) {
-        Input::Text(text) => service.embed(vec![text], Purpose::Passage, true, body).await?,
+        Input::Text(text) => service.embed(&model, vec![text], Purpose::Passage, true, body).await?,
         Input::Texts(texts) => {
             not_empty(&texts)?;
-            service.embed(texts, Purpose::Passage, true, body).await?
+            service.embed(&model, texts, Purpose::Passage, true, body).await?
         }
         Input::Tokens(ids) => {
             drop(body);
-            service.embed_tokens(vec![with_specials(service, ids)?]).await?
+            service.embed_tokens(&model, vec![with_specials(&model, ids)?]).await?
         }
         Input::TokenLists(lists) => {
             drop(body);
             not_empty(&lists)?;
-            let lists: Result<_, _> = lists.into_iter().map(|ids| with_specials(service, ids)).collect();
-            service.embed_tokens(lists?).await?
+            let lists: Result<_, _> = lists.into_iter().map(|ids| with_specials(&model, ids)).collect();
+            service.embed_tokens(&model, lists?).await?
         }
     };
     let data = values.chunks_exact(dimension).enumerate().map(|(index, vector)| Item {
@@ -125,7 +122,7 @@ async fn answer(service: &Service, request: Request) -> Result<Response, ApiErro
         },
     });
     let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
-    Ok(vectors::json(&EmbeddingsAnswer { object: "list", data: data.collect(), model, usage }, values.len()))
+    Ok(vectors::json(&EmbeddingsAnswer { object: "list", data: data.collect(), model: id, usage }, values.len()))
 }
 
 fn not_empty<T>(inputs: &[T]) -> Result<(), ApiError> {
@@ -135,21 +132,15 @@ fn not_empty<T>(inputs: &[T]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether a requested name matches the served model: in full, or by the part after the last slash.
-fn same_model(asked: &str, model: &str) -> bool {
-    let short = |name: &str| name.rsplit('/').next().unwrap_or_default().to_lowercase();
-    asked.eq_ignore_ascii_case(model) || (!asked.contains('/') && short(asked) == short(model))
-}
-
 /// Truncates ids to the model's maximum and adds its special tokens.
-fn with_specials(service: &Service, mut ids: Vec<u32>) -> Result<Encoding, ApiError> {
+fn with_specials(model: &Model, mut ids: Vec<u32>) -> Result<Encoding, ApiError> {
     if ids.is_empty() {
         return Err(ApiError::bad_request("input contains an empty token array: expected at least one token"));
     }
     // The encoding of an empty text is only special tokens. Of an odd number, the larger half goes in front.
-    let specials = service.engine().tokenize("").ids;
+    let specials = model.engine.tokenize("").ids;
     let (before, after) = specials.split_at(specials.len().div_ceil(2));
-    ids.truncate(service.engine().info().max_tokens.saturating_sub(specials.len()));
+    ids.truncate(model.info.engine.max_tokens.saturating_sub(specials.len()));
     Ok(Encoding::new([before, &ids, after].concat()))
 }
 
@@ -160,18 +151,4 @@ pub(super) async fn wrong_method() -> Response {
         ..ApiError::bad_request("/v1/embeddings supports only POST")
     };
     refusal.into_openai()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn model_matches_by_full_name_or_last_segment() {
-        let model = "sentence-transformers/all-MiniLM-L6-v2";
-        assert!(same_model(model, model));
-        assert!(same_model("all-minilm-l6-v2", model));
-        assert!(!same_model("text-embedding-3-small", model));
-        assert!(!same_model("other/all-MiniLM-L6-v2", model));
-    }
 }

@@ -1,7 +1,8 @@
 //! The compute threads and their queue.
 //!
 //! Guarantees:
-//! - a free thread takes work immediately: it never waits for a tile to fill up;
+//! - a free thread takes work immediately, of any model: it never waits for a tile to fill up;
+//! - a tile has texts of one model, which computes it;
 //! - the queue is bounded in tokens and in requests; beyond it [`Scheduler::submit`] rejects;
 //! - a request whose client disconnected is dropped from the queue without being computed;
 //! - a text on which the engine fails fails only its own request: other requests and the thread continue.
@@ -18,7 +19,8 @@ use tokio::sync::oneshot;
 
 use super::error::{ApiError, ServiceError};
 use super::metric::ServiceMetrics;
-use super::queue::{Piece, Queue, Tile};
+use super::models::Model;
+use super::queue::{Kind, Piece, Queue, Tile};
 use tidewheel_engine::tokens::Encoding;
 use tidewheel_engine::{Engine, Text, Workspace};
 
@@ -37,6 +39,7 @@ const LONGEST_RETRY: f64 = 60.0;
 
 /// A request in the queue or being computed.
 struct Job {
+    model: Arc<Model>,
     texts: Vec<Encoding>,
     entered: Instant,
     progress: Mutex<Progress>,
@@ -77,7 +80,6 @@ struct Waiting {
 }
 
 struct Shared {
-    engine: Arc<dyn Engine>,
     metrics: Arc<ServiceMetrics>,
     limits: QueueLimits,
     workers: usize,
@@ -92,14 +94,12 @@ pub(super) struct Scheduler {
 
 impl Scheduler {
     pub(super) fn start(
-        engine: Arc<dyn Engine>,
         metrics: Arc<ServiceMetrics>,
         workers: usize,
         limits: QueueLimits,
     ) -> Result<Self, ServiceError> {
         let waiting = Waiting { queue: Queue::new(), idle: 0, ending: false, moved: Instant::now(), speed: None };
-        let shared =
-            Arc::new(Shared { engine, metrics, limits, workers, waiting: Mutex::new(waiting), wake: Condvar::new() });
+        let shared = Arc::new(Shared { metrics, limits, workers, waiting: Mutex::new(waiting), wake: Condvar::new() });
         let scheduler = Self { shared: Arc::clone(&shared) };
         for number in 0..workers {
             let shared = Arc::clone(&shared);
@@ -116,19 +116,24 @@ impl Scheduler {
         self.shared.admits(&self.shared.waiting(), 1)
     }
 
-    /// Queues a request of at least one text. Dropping the receiver abandons it.
-    pub(super) fn submit(&self, texts: Vec<Encoding>) -> Result<oneshot::Receiver<Outcome>, ApiError> {
+    /// Queues a request of at least one text for a model. Dropping the receiver abandons it.
+    pub(super) fn submit(
+        &self,
+        model: Arc<Model>,
+        texts: Vec<Encoding>,
+    ) -> Result<oneshot::Receiver<Outcome>, ApiError> {
+        let kind = Kind { model: model.number, tile: model.engine.info().tile_tokens.max(1) };
         let lengths: Vec<usize> = texts.iter().map(|text| text.ids.len()).collect();
         let (reply, answer) = oneshot::channel();
         let progress = Progress { vectors: Vec::new(), left: texts.len(), started: false, reply: Some(reply) };
-        let job = Arc::new(Job { texts, entered: Instant::now(), progress: Mutex::new(progress) });
+        let job = Arc::new(Job { model, texts, entered: Instant::now(), progress: Mutex::new(progress) });
         {
             let mut waiting = self.shared.waiting();
             self.shared.admits(&waiting, lengths.iter().sum())?;
             if waiting.queue.tokens() == 0 {
                 waiting.moved = job.entered;
             }
-            waiting.queue.push(job, &lengths);
+            waiting.queue.push(job, kind, &lengths);
             self.shared.show(&waiting);
         }
         self.shared.wake.notify_one();
@@ -189,25 +194,25 @@ impl Shared {
     fn work(&self) {
         let mut workspace = Workspace::default();
         let mut vectors = Vec::new();
-        while let Some((tile, room, alone)) = self.next() {
+        while let Some((tile, alone)) = self.next() {
+            let model = &tile.pieces[0].ticket.model;
             let started = Instant::now();
-            let failed = self.compute(&tile, alone, &mut workspace, &mut vectors);
+            let failed = compute(&*model.engine, &tile.pieces, alone, &mut workspace, &mut vectors);
             let took = started.elapsed();
-            self.metrics.computed(tile.pieces.len(), tile.tokens, room, took);
+            self.metrics.computed(&model.counters, &tile, took);
             self.finished(tile.tokens, took);
-            deliver(&tile.pieces, &vectors, self.engine.info().dimension, &failed);
+            deliver(&tile.pieces, &vectors, model.dimension(), &failed);
         }
     }
 
-    /// Waits for the next tile. Returns the tile, its capacity, and whether it is the only work on this machine.
-    fn next(&self) -> Option<(Tile<Arc<Job>>, usize, bool)> {
-        let whole = self.engine.info().tile_tokens.max(1);
+    /// Waits for the next tile. Returns it, and whether it is the only work on this machine.
+    fn next(&self) -> Option<(Tile<Arc<Job>>, bool)> {
         let mut waiting = self.waiting();
         loop {
             if waiting.queue.tokens() > 0 {
                 // Remaining work is split among idle threads, so that the last tile does not run on one thread alone.
-                let room = whole.min(waiting.queue.tokens().div_ceil(waiting.idle + 1));
-                let tile = waiting.queue.take(room, whole, |job| job.abandoned());
+                let share = waiting.queue.tokens().div_ceil(waiting.idle + 1);
+                let tile = waiting.queue.take(|whole| whole.min(share), |job| job.abandoned());
                 self.metrics.abandoned(tile.abandoned);
                 self.show(&waiting);
                 if tile.pieces.is_empty() {
@@ -227,7 +232,7 @@ impl Shared {
                         self.metrics.waited(now.saturating_duration_since(piece.ticket.entered));
                     }
                 }
-                return Some((tile, room, alone));
+                return Some((tile, alone));
             }
             if waiting.ending {
                 return None;
@@ -238,41 +243,6 @@ impl Shared {
         }
     }
 
-    /// Computes the tile into `vectors`. Returns the positions on which the engine panicked.
-    fn compute(
-        &self,
-        tile: &Tile<Arc<Job>>,
-        alone: bool,
-        workspace: &mut Workspace,
-        vectors: &mut Vec<f32>,
-    ) -> Vec<usize> {
-        let dimension = self.engine.info().dimension;
-        let texts: Vec<Text<'_>> = tile.pieces.iter().map(|piece| piece.ticket.texts[piece.index].text()).collect();
-        vectors.clear();
-        vectors.resize(texts.len() * dimension, 0.0);
-        // Only the workspace can be left inconsistent by a panic, and it is replaced in that case.
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            if alone {
-                self.engine.embed_one(texts[0], vectors);
-            } else {
-                self.engine.embed_tile(&texts, workspace, vectors);
-            }
-        }));
-        if result.is_ok() {
-            return Vec::new();
-        }
-        let mut failed = Vec::new();
-        for (place, (text, vector)) in texts.iter().zip(vectors.chunks_exact_mut(dimension)).enumerate() {
-            *workspace = Workspace::default();
-            let result = catch_unwind(AssertUnwindSafe(|| self.engine.embed_tile(&[*text], workspace, vector)));
-            if result.is_err() {
-                failed.push(place);
-            }
-        }
-        *workspace = Workspace::default();
-        failed
-    }
-
     fn finished(&self, tokens: usize, took: Duration) {
         let mut waiting = self.waiting();
         waiting.moved = Instant::now();
@@ -280,6 +250,41 @@ impl Shared {
         let speed = tokens as f64 / took.as_secs_f64().max(1e-9);
         waiting.speed = Some(waiting.speed.map_or(speed, |old| old + SPEED_WEIGHT * (speed - old)));
     }
+}
+
+/// Computes the texts of a tile into `vectors`. Returns the positions on which the engine panicked.
+fn compute(
+    engine: &dyn Engine,
+    pieces: &[Piece<Arc<Job>>],
+    alone: bool,
+    workspace: &mut Workspace,
+    vectors: &mut Vec<f32>,
+) -> Vec<usize> {
+    let dimension = engine.info().dimension;
+    let texts: Vec<Text<'_>> = pieces.iter().map(|piece| piece.ticket.texts[piece.index].text()).collect();
+    vectors.clear();
+    vectors.resize(texts.len() * dimension, 0.0);
+    // Only the workspace can be left inconsistent by a panic, and it is replaced in that case.
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        if alone {
+            engine.embed_one(texts[0], vectors);
+        } else {
+            engine.embed_tile(&texts, workspace, vectors);
+        }
+    }));
+    if result.is_ok() {
+        return Vec::new();
+    }
+    let mut failed = Vec::new();
+    for (place, (text, vector)) in texts.iter().zip(vectors.chunks_exact_mut(dimension)).enumerate() {
+        *workspace = Workspace::default();
+        let result = catch_unwind(AssertUnwindSafe(|| engine.embed_tile(&[*text], workspace, vector)));
+        if result.is_err() {
+            failed.push(place);
+        }
+    }
+    *workspace = Workspace::default();
+    failed
 }
 
 /// Stores each job's vectors, and replies to the caller after the last one.

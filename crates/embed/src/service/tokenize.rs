@@ -20,23 +20,23 @@ const INLINE: usize = 1 << 10;
 /// Minimum bytes per part.
 const PART: usize = 8 << 10;
 
-/// Tokenizes texts with the engine's tokenizer.
+/// Tokenizes texts with the tokenizer of their model.
 pub(super) struct Splitter {
-    engine: Arc<dyn Engine>,
-    /// Limits concurrently tokenized parts.
+    /// Limits concurrently tokenized parts, of all models.
     cores: Semaphore,
     parts: usize,
 }
 
 impl Splitter {
-    pub(super) fn new(engine: Arc<dyn Engine>, cores: usize) -> Self {
-        Self { engine, cores: Semaphore::new(cores), parts: cores }
+    pub(super) fn new(cores: usize) -> Self {
+        Self { cores: Semaphore::new(cores), parts: cores }
     }
 
     /// Tokenizes each text with the prefix prepended, of which `unpooled` tokens are not pooled. Without `truncate`, a text
     /// beyond the model's context length is rejected.
     pub(super) async fn split(
         &self,
+        engine: &Arc<dyn Engine>,
         texts: Vec<String>,
         prefix: &str,
         unpooled: usize,
@@ -44,12 +44,12 @@ impl Splitter {
     ) -> Result<Vec<Encoding>, ApiError> {
         let lengths: Vec<usize> = texts.iter().map(String::len).collect();
         if lengths.iter().sum::<usize>() <= INLINE {
-            return encode(&*self.engine, &texts, prefix, unpooled, truncate);
+            return encode(&**engine, &texts, prefix, unpooled, truncate);
         }
         let texts = Arc::new(texts);
         let prefix: Arc<str> = Arc::from(prefix);
         let parts = slices(&lengths, self.parts).into_iter().map(|range| {
-            let (engine, texts, prefix) = (Arc::clone(&self.engine), Arc::clone(&texts), Arc::clone(&prefix));
+            let (engine, texts, prefix) = (Arc::clone(engine), Arc::clone(&texts), Arc::clone(&prefix));
             async move {
                 let _core = self.cores.acquire().await.map_err(|_| ApiError::closing())?;
                 tokio::task::spawn_blocking(move || encode(&*engine, &texts[range], &prefix, unpooled, truncate))

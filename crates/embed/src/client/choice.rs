@@ -1,0 +1,114 @@
+//! Which model of a server a client uses. Pure.
+
+use tidewheel_core::catalog::{EmbeddingSpec, Rounding};
+use tidewheel_engine::Precision;
+
+use crate::service::{ServedModel, same_model};
+
+/// Returns the place of the model that fits the specification, of those that a server lists, the default one first. `None`
+/// if none fits: vectors of another model, rounding or prefix must not be mixed with its vectors.
+///
+/// A specification without a model fits the default model. If several models fit, the one named like the specified model
+/// precedes, then one with the specified prefix of queries, then the one named like the specification.
+pub(super) fn choose(spec: &EmbeddingSpec, served: &[ServedModel]) -> Option<usize> {
+    if spec.model.is_empty() {
+        return Some(0);
+    }
+    let fitting = served.iter().enumerate().filter(|(_, model)| fits(spec, model));
+    let rank = |model: &ServedModel| {
+        let query = spec.query_prefix.as_ref().is_none_or(|prefix| *prefix == model.query_prefix);
+        (model.name != spec.model, !query, model.name != spec.name)
+    };
+    fitting.min_by_key(|(_, model)| rank(model)).map(|(place, _)| place)
+}
+
+fn fits(spec: &EmbeddingSpec, model: &ServedModel) -> bool {
+    is_model(&spec.model, &model.model)
+        && rounding(model.precision) == spec.rounding
+        && spec.passage_prefix.as_ref().is_none_or(|prefix| *prefix == model.passage_prefix)
+}
+
+/// Returns how a precision rounds.
+pub(super) fn rounding(precision: Precision) -> Rounding {
+    if precision == Precision::Int8 { Rounding::Int8 } else { Rounding::Exact }
+}
+
+/// Whether a specified model is the one with this id. The id has no pinned revision, and the id of a directory is its name.
+fn is_model(specified: &str, id: &str) -> bool {
+    let unpinned = specified.split_once('@').map_or(specified, |(model, _)| model);
+    let last = specified.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    same_model(specified, id) || same_model(unpinned, id) || last == id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINI: &str = "sentence-transformers/all-MiniLM-L6-v2";
+
+    fn served(name: &str, model: &str, precision: Precision) -> ServedModel {
+        ServedModel {
+            name: name.to_owned(),
+            model: model.to_owned(),
+            revision: "1".to_owned(),
+            dimension: 8,
+            precision,
+            query_prefix: "query: ".to_owned(),
+            passage_prefix: "passage: ".to_owned(),
+        }
+    }
+
+    fn spec(model: &str) -> EmbeddingSpec {
+        EmbeddingSpec::new("default", "tidewheel", model)
+    }
+
+    #[test]
+    fn specified_model_is_chosen_by_id() {
+        let models = [
+            served("default", MINI, Precision::Bf16),
+            served("small", "org/bge-small", Precision::F32),
+            served("own", "tuned", Precision::F32),
+        ];
+        for (model, expected) in [
+            ("", Some(0)),
+            (MINI, Some(0)),
+            ("all-MiniLM-L6-v2", Some(0)),
+            ("org/bge-small@5c38", Some(1)),
+            ("/models/tuned/", Some(2)),
+            ("./tuned", Some(2)),
+            ("fork/bge-small", None),
+            ("bge-base", None),
+        ] {
+            assert_eq!(choose(&spec(model), &models), expected, "{model:?}");
+        }
+        assert_eq!(choose(&spec(MINI), &[]), None);
+    }
+
+    #[test]
+    fn rounding_and_passage_prefix_must_fit() {
+        let models = [served("default", MINI, Precision::Int8), served("exact", MINI, Precision::Bf16)];
+        assert_eq!(choose(&spec(MINI), &models), Some(1));
+        assert_eq!(choose(&EmbeddingSpec { rounding: Rounding::Int8, ..spec(MINI) }, &models), Some(0));
+        let prefixed = |prefix: &str| EmbeddingSpec { passage_prefix: Some(prefix.to_owned()), ..spec(MINI) };
+        assert_eq!(choose(&prefixed("passage: "), &models), Some(1));
+        assert_eq!(choose(&prefixed("doc: "), &models), None);
+    }
+
+    #[test]
+    fn names_decide_between_models_that_fit() {
+        let models = [
+            served("default", MINI, Precision::F32),
+            served("other", MINI, Precision::F32),
+            served("all-MiniLM-L6-v2@5c38", MINI, Precision::F32),
+        ];
+        let named = |name: &str, model: &str| EmbeddingSpec::new(name, "tidewheel", model);
+        assert_eq!(choose(&named("default", MINI), &models), Some(0));
+        assert_eq!(choose(&named("other", MINI), &models), Some(1));
+        assert_eq!(choose(&named("unlisted", MINI), &models), Some(0));
+        assert_eq!(choose(&named("default", "all-MiniLM-L6-v2@5c38"), &models), Some(2));
+        let other = ServedModel { query_prefix: "q: ".to_owned(), ..models[1].clone() };
+        let query = EmbeddingSpec { query_prefix: Some("q: ".to_owned()), ..named("default", MINI) };
+        assert_eq!(choose(&query, &[models[0].clone(), other]), Some(1));
+        assert_eq!(choose(&query, &models), Some(0), "a prefix of queries decides no vector of a document");
+    }
+}
