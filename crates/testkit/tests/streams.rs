@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    Backlog, CollectionRegistry, DeadLetters, EntryFinder, EntryId, Follower, Handover, Journal, QueueServerInspector,
-    ReportReader, StageInspector, StageQueue, StreamLog, Tombstones,
+    Backlog, CatalogStore, CollectionRegistry, DeadLetters, EntryFinder, EntryId, Follower, Handover, Journal,
+    QueueServerInspector, ReportReader, StageInspector, StageQueue, StreamLog, TargetStates, Tombstones,
 };
 use tidewheel_core::stage::Stage;
 use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2_REPLAY, StreamKeys};
 use tidewheel_stores::redis::wire::RawFields;
+use tidewheel_testkit::contracts::catalog::CatalogHarness;
 use tidewheel_testkit::contracts::streams::StreamsHarness;
 use tidewheel_testkit::fakes::queue_server::FakeQueueServer;
 use tidewheel_testkit::fakes::reports::FakeReports;
@@ -110,4 +111,15 @@ impl StreamsHarness for Fakes {
     }
 }
 
+impl CatalogHarness for Fakes {
+    fn catalog(&self) -> Arc<dyn CatalogStore> {
+        Arc::new(self.streams.catalog())
+    }
+
+    fn targets(&self) -> Arc<dyn TargetStates> {
+        Arc::new(self.streams.clone())
+    }
+}
+
 tidewheel_testkit::streams_contract_tests!(Fakes::default());
+tidewheel_testkit::catalog_contract_tests!(Fakes::default());

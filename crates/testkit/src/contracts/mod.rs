@@ -1,5 +1,6 @@
 //! Contracts of the ports: run on the fakes and on the adapters of real servers.
 
+pub mod catalog;
 pub mod dead_letters;
 pub mod handover;
 pub mod index;

@@ -1,5 +1,6 @@
 //! In-memory implementations of the ports, with fault injection.
 
+pub mod catalog;
 pub mod dead_letters;
 pub mod embedder;
 pub mod faults;
