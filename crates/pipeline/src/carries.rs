@@ -28,6 +28,7 @@ impl Carries for Embedded {
     }
 
     fn bytes(&self) -> usize {
-        self.change.bytes() + self.chunks.iter().map(String::len).sum::<usize>() + size_of_val(self.vectors.values())
+        let texts = self.prefix.len() + self.chunks.iter().map(String::len).sum::<usize>();
+        self.change.bytes() + texts + size_of_val(self.vectors.values())
     }
 }
