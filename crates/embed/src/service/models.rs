@@ -91,8 +91,8 @@ impl Model {
     /// Returns the prefix of a text with this purpose, and the number of its tokens that are not pooled.
     pub(super) fn prefix(&self, purpose: Purpose) -> (&str, usize) {
         match purpose {
-            Purpose::Passage => (&self.info.engine.passage_prefix, self.unpooled[0]),
-            Purpose::Query => (&self.info.engine.query_prefix, self.unpooled[1]),
+            Purpose::Passage => (self.info.engine.passage_prefix.as_str(), self.unpooled[0]),
+            Purpose::Query => (self.info.engine.query_prefix.as_str(), self.unpooled[1]),
         }
     }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
-use tidewheel_embed::service::{ServiceError, ServiceOptions, serve};
+use tidewheel_embed::service::{Models, Service, ServiceError, ServiceOptions, serve};
 use tidewheel_engine::tokens::Encoding;
 use tidewheel_engine::{Engine, EngineInfo, ModelSource, ModelSpec, Text, Workspace, load};
+use tidewheel_serving::Server;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -36,6 +37,27 @@ impl Running {
         let task = tokio::spawn(serve(listener, engine, options, async {
             let _ = stopped.await;
         }));
+        Self { url, http: Client::new(), stop: Some(stop), task }
+    }
+
+    /// Starts a service of several models.
+    pub(crate) async fn models(models: Models, options: ServiceOptions) -> Self {
+        Self::of(Service::with_models(models, options).unwrap()).await
+    }
+
+    /// Runs a started service.
+    pub(crate) async fn of(service: Service) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = service.run(Server::new(listener), async {
+            let _ = stopped.await;
+        });
+        let task = tokio::spawn(async move {
+            running.await;
+            Ok(())
+        });
         Self { url, http: Client::new(), stop: Some(stop), task }
     }
 
