@@ -1,12 +1,13 @@
 //! A checkpoint as human-readable hash fields.
 
+use tidewheel_core::catalog::Due;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Checkpoint, ResumeToken, SnapshotState};
+use tidewheel_core::ports::{Checkpoint, ResumeToken, SnapshotState, Swept};
 use tidewheel_core::version::ClusterTime;
 
 /// The hash's fields. All are always written; those that do not apply are empty. A missing field counts as empty: older
 /// releases did not write it.
-pub(super) const FIELDS: [&str; 11] = [
+pub(super) const FIELDS: [&str; 13] = [
     "token",
     "time",
     "ordinal",
@@ -18,6 +19,8 @@ pub(super) const FIELDS: [&str; 11] = [
     "snapshot_namespace",
     "snapshot_key",
     "through",
+    "catalog",
+    "scope",
 ];
 
 /// The fields' values, in the order of [`FIELDS`]. Equal checkpoints have equal values.
@@ -28,7 +31,9 @@ pub(super) fn encode(checkpoint: &Checkpoint) -> [String; FIELDS.len()] {
         SnapshotState::Done { time, rows } => ("done", time, rows, None),
     };
     let (namespace, key) = match &checkpoint.snapshot {
-        SnapshotState::Sweeping { after: Some(point), .. } => (String::new(), point.to_string()),
+        SnapshotState::Sweeping { after: Some(Swept { target, point }), .. } => {
+            (target.as_ref().map_or_else(String::new, ToString::to_string), point.to_string())
+        }
         _ => after.map_or_else(Default::default, |(namespace, key)| (namespace.as_str().to_owned(), key.clone())),
     };
     [
@@ -43,6 +48,8 @@ pub(super) fn encode(checkpoint: &Checkpoint) -> [String; FIELDS.len()] {
         namespace,
         key,
         if checkpoint.through == ClusterTime::default() { String::new() } else { write_time(checkpoint.through) },
+        if checkpoint.catalog == 0 { String::new() } else { checkpoint.catalog.to_string() },
+        write_scope(&checkpoint.scope),
     ]
 }
 
@@ -63,17 +70,17 @@ pub(super) fn decode(values: [Option<String>; FIELDS.len()]) -> Result<Checkpoin
     let rows = number(next()?)?;
     let (namespace_field, namespace) = next()?;
     let (key_field, key) = next()?;
-    let through = match next() {
-        Ok((_, through)) if through.is_empty() => ClusterTime::default(),
-        Ok(through) => read_time(through)?,
-        Err(_) => ClusterTime::default(),
-    };
+    let mut next_optional = || next().ok().filter(|(_, value)| !value.is_empty());
+    let through = next_optional().map(read_time).transpose()?.unwrap_or_default();
+    let catalog = next_optional().map(number).transpose()?.unwrap_or_default();
+    let scope = next_optional().map(read_scope).transpose()?.unwrap_or_default();
     let snapshot = match state.as_str() {
         "done" => SnapshotState::Done { time, rows },
         "sweeping" if key.is_empty() => SnapshotState::Sweeping { time, rows, after: None },
         "sweeping" => {
-            let after = Some(key.parse().map_err(|_| key_field)?);
-            SnapshotState::Sweeping { time, rows, after }
+            let target = (!namespace.is_empty()).then(|| namespace.parse().map_err(|_| namespace_field)).transpose()?;
+            let point = key.parse().map_err(|_| key_field)?;
+            SnapshotState::Sweeping { time, rows, after: Some(Swept { target, point }) }
         }
         "running" if namespace.is_empty() => SnapshotState::Running { time, after: None, rows },
         "running" => {
@@ -82,7 +89,28 @@ pub(super) fn decode(values: [Option<String>; FIELDS.len()]) -> Result<Checkpoin
         }
         _ => return Err(field),
     };
-    Ok(Checkpoint { token: ResumeToken(token), last: (last, ordinal), through, epoch, selection, snapshot })
+    Ok(Checkpoint {
+        token: ResumeToken(token),
+        last: (last, ordinal),
+        through,
+        epoch,
+        selection,
+        snapshot,
+        catalog,
+        scope,
+    })
+}
+
+/// A list of targets as JSON; empty without one.
+fn write_scope(scope: &[Due]) -> String {
+    if scope.is_empty() {
+        return String::new();
+    }
+    serde_json::to_string(scope).expect("a list of strings is JSON")
+}
+
+fn read_scope((field, text): (&'static str, String)) -> Result<Vec<Due>, &'static str> {
+    serde_json::from_str(&text).map_err(|_| field)
 }
 
 fn write_time(time: ClusterTime) -> String {
@@ -111,11 +139,23 @@ mod tests {
             epoch: 1,
             selection: "shop.*".into(),
             snapshot,
+            catalog: 0,
+            scope: Vec::new(),
         }
+    }
+
+    /// A checkpoint of a snapshot of two targets.
+    fn scoped(snapshot: SnapshotState) -> Checkpoint {
+        let scope = ["tickets.g3@17", "a.g1.g2@18"].map(|due| due.parse::<Due>().unwrap()).to_vec();
+        Checkpoint { catalog: 1_764_489_600_123, scope, ..checkpoint(snapshot) }
     }
 
     fn time() -> ClusterTime {
         ClusterTime { seconds: 1_600_000_000, increment: 9 }
+    }
+
+    fn swept(target: Option<&str>) -> Swept {
+        Swept { target: target.map(|target| target.parse().unwrap()), point: uuid::Uuid::from_u128(7) }
     }
 
     #[test]
@@ -125,24 +165,34 @@ mod tests {
             SnapshotState::Running { time: time(), after: None, rows: 0 },
             SnapshotState::Running { time: time(), after, rows: 1000 },
             SnapshotState::Sweeping { time: time(), rows: 1500, after: None },
-            SnapshotState::Sweeping { time: time(), rows: 1500, after: Some(uuid::Uuid::from_u128(7)) },
+            SnapshotState::Sweeping { time: time(), rows: 1500, after: Some(swept(None)) },
+            SnapshotState::Sweeping { time: time(), rows: 1500, after: Some(swept(Some("tickets.g3"))) },
             SnapshotState::Done { time: time(), rows: 2000 },
         ] {
-            let checkpoint = checkpoint(snapshot);
-            assert_eq!(decode(encode(&checkpoint).map(Some)), Ok(checkpoint));
+            for checkpoint in [checkpoint(snapshot.clone()), scoped(snapshot)] {
+                assert_eq!(decode(encode(&checkpoint).map(Some)), Ok(checkpoint));
+            }
         }
     }
 
     #[test]
     fn checkpoint_fields_are_human_readable() {
-        let values = encode(&checkpoint(SnapshotState::Done { time: time(), rows: 12 }));
-        let shown: Vec<_> = FIELDS.iter().zip(&values).map(|(field, value)| format!("{field}={value}")).collect();
+        let shown = |checkpoint: &Checkpoint| {
+            let values = encode(checkpoint);
+            let fields = FIELDS.iter().zip(&values).map(|(field, value)| format!("{field}={value}"));
+            fields.collect::<Vec<_>>().join(" ")
+        };
         assert_eq!(
-            shown.join(" "),
+            shown(&checkpoint(SnapshotState::Done { time: time(), rows: 12 })),
             "token={\"_data\":\"82\"} time=1700000000.4 ordinal=2 epoch=1 selection=shop.* snapshot=done \
              snapshot_time=1600000000.9 snapshot_rows=12 snapshot_namespace= snapshot_key= \
-             through=1700000001.0"
+             through=1700000001.0 catalog= scope="
         );
+        let after = Some(swept(Some("tickets.g3")));
+        let sweeping = shown(&scoped(SnapshotState::Sweeping { time: time(), rows: 12, after }));
+        let expected = "snapshot_namespace=tickets.g3 snapshot_key=00000000-0000-0000-0000-000000000007 \
+                        through=1700000001.0 catalog=1764489600123 scope=[\"tickets.g3@17\",\"a.g1.g2@18\"]";
+        assert!(sweeping.ends_with(expected), "{sweeping}");
     }
 
     #[test]
@@ -150,12 +200,27 @@ mod tests {
         let older =
             Checkpoint { through: ClusterTime::default(), ..checkpoint(SnapshotState::Done { time: time(), rows: 1 }) };
         let mut values = encode(&older).map(Some);
-        assert_eq!(values[10].take(), Some(String::new()), "scripts treat a missing field as empty");
+        for value in &mut values[10..] {
+            assert_eq!(value.take(), Some(String::new()), "scripts treat a missing field as empty");
+        }
         assert_eq!(decode(values), Ok(older));
     }
 
     #[test]
     fn decode_error_names_invalid_field() {
+        let mut sweeping = encode(&checkpoint(SnapshotState::Sweeping {
+            time: time(),
+            rows: 12,
+            after: Some(swept(Some("tickets.g3"))),
+        }))
+        .map(Some);
+        for (at, wrong) in
+            [(8, "tickets"), (9, "7"), (10, "soon"), (11, "-1"), (12, "tickets.g3@17"), (12, "[\"tickets.g3\"]")]
+        {
+            let sound = sweeping[at].replace(wrong.into());
+            assert_eq!(decode(sweeping.clone()), Err(FIELDS[at]));
+            sweeping[at] = sound;
+        }
         let values = encode(&checkpoint(SnapshotState::Done { time: time(), rows: 12 })).map(Some);
         for (at, wrong) in [(1, "soon"), (2, "-1"), (3, "x"), (5, "paused"), (6, "1"), (7, "")] {
             let mut broken = values.clone();

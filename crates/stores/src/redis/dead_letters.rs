@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::Value;
-use tidewheel_core::ports::{DeadLetters, EntryId, Letter, PortResult, READ_BYTES, Retried};
+use tidewheel_core::catalog::{Generation, TargetId};
+use tidewheel_core::ports::{CatalogStore, DeadLetters, EntryId, Letter, PortResult, READ_BYTES, Retried};
 use tidewheel_core::stage::Stage;
 
+use super::catalog::is_plain;
 use super::journal::counts_field;
-use super::keys::{COUNTS, RETRIED, StreamKeys, TOMBSTONE_STATE};
+use super::keys::{COUNTS, RETRIED, StreamKeys, TOMBSTONE_STATE, TargetKeys};
 use super::wire::{self, ABOUT};
 use super::{RedisStore, reply, script};
 
@@ -43,11 +45,21 @@ impl DeadLetters for RedisStore {
         let StreamKeys { stream, dead_letters, .. } = stage.into();
         let doing = format!("requeue dead letters to {stream}");
         let (mut left, mut retried) = (ids, Retried::default());
+        if left.is_empty() {
+            return Ok(retried);
+        }
+        let states = self.tombstone_states().await?;
+        let mut keys = vec![stream, dead_letters, COUNTS, RETRIED];
+        keys.extend(states.iter().map(|(_, key)| key.as_str()));
         while !left.is_empty() {
             let page = &left[..left.len().min(AT_ONCE)];
-            let keys = [stream, dead_letters, COUNTS, RETRIED, TOMBSTONE_STATE];
-            let mut command = script::RETRY.command(&keys, 4 + page.len(), 64 + 24 * page.len());
+            let (arguments, bytes) = (5 + states.len() + page.len(), 64 + 96 * states.len() + 24 * page.len());
+            let mut command = script::RETRY.command(&keys, arguments, bytes);
             command.arg(counts_field(stream)).arg(RETRIED_FOR.as_secs()).arg(2 * ABOUT.len()).arg(READ_BYTES);
+            command.arg(states.len());
+            for (target, _) in &states {
+                command.arg(target);
+            }
             for id in page {
                 command.arg(&id.0);
             }
@@ -81,5 +93,19 @@ impl DeadLetters for RedisStore {
             deleted += reply::count(&answer).map_err(self.garbled(&doing))?;
         }
         Ok(deleted)
+    }
+}
+
+impl RedisStore {
+    /// The name of each target with the key of its tombstones' state. Entries that name no target belong to the plain
+    /// one, whose name is empty here.
+    async fn tombstone_states(&self) -> PortResult<Vec<(String, String)>> {
+        let (catalog, _) = CatalogStore::load(self).await?;
+        let of_target = |(target, generation): (TargetId, &Generation)| {
+            let keys = TargetKeys::of(&target, is_plain(&target, generation));
+            (target.to_string(), keys.state)
+        };
+        let plain = (String::new(), TOMBSTONE_STATE.to_owned());
+        Ok([plain].into_iter().chain(catalog.targets().map(of_target)).collect())
     }
 }

@@ -17,7 +17,8 @@ use tidewheel_core::time::now_ms;
 
 use super::error::is_ambiguous;
 use super::keys::{
-    APPLIED, AUDIT, CHECKPOINT, COUNTS, DAMAGE, EMBEDDED, EMBEDDED_GROUP, LEASE, RAW, RAW_DEAD_LETTERS, RAW_GROUP,
+    APPLIED, CHECKPOINT, COUNTS, DAMAGE, EMBEDDED, EMBEDDED_GROUP, INDEXES, LEASE, LOST, RAW, RAW_DEAD_LETTERS,
+    RAW_GROUP,
 };
 use super::wire::{Fields, Record, encode_parked};
 use super::{RedisStore, checkpoint, reply, script};
@@ -73,25 +74,11 @@ impl Journal for RedisStore {
 
     async fn positions(&self) -> PortResult<Positions> {
         let doing = "read the positions of both stages";
-        let mut command = script::POSITIONS.command(&[RAW, EMBEDDED, COUNTS, DAMAGE], 2, 64);
+        let keys = [RAW, EMBEDDED, COUNTS, DAMAGE, INDEXES, LOST];
+        let mut command = script::POSITIONS.command(&keys, 2, 64);
         command.arg(RAW_GROUP).arg(EMBEDDED_GROUP);
         let answer = self.run(doing, &script::POSITIONS, &command).await?;
         positions(answer).map_err(self.garbled(doing))
-    }
-
-    async fn audit(&self) -> PortResult<Option<String>> {
-        let doing = "load the audit position";
-        let answer = self.send(doing, redis::cmd("GET").arg(AUDIT)).await?;
-        reply::optional_text(answer).map_err(self.garbled(doing))
-    }
-
-    async fn save_audit(&self, place: Option<&str>) -> PortResult<()> {
-        let mut command = Cmd::new();
-        match place {
-            Some(place) => command.arg("SET").arg(AUDIT).arg(place),
-            None => command.arg("DEL").arg(AUDIT),
-        };
-        self.send("save the audit position", &command).await.map(|_| ())
     }
 
     async fn lease(&self, owner: &str, time_to_live: Duration) -> PortResult<bool> {
@@ -165,7 +152,7 @@ pub(super) fn counts_field(stream: &str) -> &'static str {
     if stream == RAW { "raw" } else { "embedded" }
 }
 
-fn outcome(answer: Value) -> Result<Appended, reply::Unexpected> {
+pub(super) fn outcome(answer: Value) -> Result<Appended, reply::Unexpected> {
     match reply::text(answer)?.as_str() {
         "saved" => Ok(Appended::Saved),
         "conflict" => Ok(Appended::Conflict),
@@ -174,9 +161,12 @@ fn outcome(answer: Value) -> Result<Appended, reply::Unexpected> {
 }
 
 fn positions(answer: Value) -> Result<Positions, reply::Unexpected> {
-    let texts: Vec<String> = reply::array(answer)?.into_iter().map(reply::text).collect::<Result<_, _>>()?;
-    let [raw_last, raw_waiting, raw_harm, last, waiting, harm, recorded, now]: [String; 8] =
-        texts.try_into().map_err(|_| reply::Unexpected("all values of the script"))?;
+    let mut values = reply::array(answer)?.into_iter();
+    let mut next = || values.next().ok_or(reply::Unexpected("all values of the script")).and_then(reply::text);
+    let (raw_last, raw_waiting, raw_harm) = (next()?, next()?, next()?);
+    let (last, waiting, harm) = (next()?, next()?, next()?);
+    let (recorded, now, catalog) = (next()?, next()?, next()?);
+    let lost = reply::losses(values)?;
     let position = |last, waiting: String| Position {
         last: EntryId(last),
         waiting: (!waiting.is_empty()).then_some(EntryId(waiting)),
@@ -188,7 +178,9 @@ fn positions(answer: Value) -> Result<Positions, reply::Unexpected> {
         [recorded, raw_harm, harm].into_iter().find(|harm| !harm.is_empty()).map(Damage::Entries)
     };
     let at = now.parse().map_err(|_| reply::Unexpected("a time in milliseconds"))?;
-    Ok(Positions { raw: position(raw_last, raw_waiting), embedded: position(last, waiting), damage, at })
+    let catalog = catalog.parse().map_err(|_| reply::Unexpected("the revision of the catalog"))?;
+    let (raw, embedded) = (position(raw_last, raw_waiting), position(last, waiting));
+    Ok(Positions { raw, embedded, damage, at, catalog, lost })
 }
 
 fn append(

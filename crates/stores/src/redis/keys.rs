@@ -1,7 +1,11 @@
 //! Names of the streams, their groups and all helper keys.
 //!
 //! A helper key contains its stream's name in braces, so that Redis maps both to one hash slot.
+//!
+//! Each target has helper keys of its own, with its name behind theirs: see [`TargetKeys`]. The constants of this page
+//! are those of the plain target, the one of the short form.
 
+use tidewheel_core::catalog::TargetId;
 use tidewheel_core::stage::Stage;
 
 /// Stage 1: changes from MongoDB.
@@ -25,6 +29,10 @@ pub const COUNTS: &str = "{raw_document_changes}:counts";
 pub const DAMAGE: &str = "{raw_document_changes}:damage";
 /// Hash: the installation that owns this Redis: its id and source database.
 pub const INSTALLATION: &str = "{raw_document_changes}:installation";
+/// Hash: the catalog of indexes: its revision, the id of the last change, and each index as JSON.
+pub const INDEXES: &str = "{raw_document_changes}:indexes";
+/// Hash: target → what it has lost, and when, until the producer has filled it again.
+pub const LOST: &str = "{raw_document_changes}:lost";
 /// String: resume position of the slow audit.
 pub const AUDIT: &str = "{raw_document_changes}:audit";
 /// String with a TTL: the active producer.
@@ -50,6 +58,42 @@ pub const TOMBSTONE_LOG: &str = "{embedded_documents}:tombstone_log";
 pub const TOMBSTONE_STATE: &str = "{embedded_documents}:tombstone_state";
 /// String: the Qdrant collection last written to.
 pub const COLLECTION: &str = "{embedded_documents}:collection";
+/// Hash: target → its Qdrant collection, known to exist.
+pub const COLLECTIONS: &str = "{embedded_documents}:collections";
+
+/// The helper keys of one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetKeys {
+    /// Hash: document or namespace → version of its deletion.
+    pub tombstones: String,
+    /// Stream: document tombstones in the order in which they were recorded.
+    pub log: String,
+    /// Hash: counts of the tombstones, and the newest version of a collected one.
+    pub state: String,
+    /// String: resume position of the slow audit.
+    pub audit: String,
+}
+
+impl TargetKeys {
+    /// The keys of this target. Those of the plain target have the names that they had before there were targets.
+    pub fn of(target: &TargetId, plain: bool) -> Self {
+        if plain {
+            return Self::plain();
+        }
+        let key = |name: &str| format!("{name}:{target}");
+        Self { tombstones: key(TOMBSTONES), log: key(TOMBSTONE_LOG), state: key(TOMBSTONE_STATE), audit: key(AUDIT) }
+    }
+
+    /// The keys of the plain target.
+    pub fn plain() -> Self {
+        Self {
+            tombstones: TOMBSTONES.to_owned(),
+            log: TOMBSTONE_LOG.to_owned(),
+            state: TOMBSTONE_STATE.to_owned(),
+            audit: AUDIT.to_owned(),
+        }
+    }
+}
 
 /// A stream with one of its consumer groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,5 +135,31 @@ mod tests {
             assert_eq!(stream, stage.name());
             assert_eq!(dead_letters, format!("{{{stream}}}:dead_letters"));
         }
+    }
+
+    #[test]
+    fn each_target_has_keys_of_its_own_in_the_slots_of_the_streams() {
+        let target: TargetId = "tickets.g2".parse().unwrap();
+        let keys = TargetKeys::of(&target, false);
+        let expected = TargetKeys {
+            tombstones: "{embedded_documents}:tombstones:tickets.g2".into(),
+            log: "{embedded_documents}:tombstone_log:tickets.g2".into(),
+            state: "{embedded_documents}:tombstone_state:tickets.g2".into(),
+            audit: "{raw_document_changes}:audit:tickets.g2".into(),
+        };
+        assert_eq!(keys, expected);
+    }
+
+    #[test]
+    fn plain_target_keeps_the_names_of_earlier_releases() {
+        let keys = TargetKeys::of(&"documents.g1".parse().unwrap(), true);
+        assert_eq!(keys, TargetKeys::plain());
+        let expected = [
+            "{embedded_documents}:tombstones",
+            "{embedded_documents}:tombstone_log",
+            "{embedded_documents}:tombstone_state",
+            "{raw_document_changes}:audit",
+        ];
+        assert_eq!([keys.tombstones, keys.log, keys.state, keys.audit], expected);
     }
 }

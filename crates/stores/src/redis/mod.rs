@@ -16,6 +16,7 @@
 //! touches both streams.
 
 mod audit_log;
+mod catalog;
 mod checkpoint;
 mod dead_letters;
 mod entries;
@@ -34,7 +35,7 @@ mod services;
 mod sizes;
 mod status;
 mod stream_log;
-mod tombstones;
+mod target;
 mod url;
 pub mod wire;
 
@@ -82,8 +83,10 @@ impl RedisOptions {
 /// A Redis server. Cheap to clone: clones share a connection for commands. Every blocking read has its own.
 ///
 /// Implements [`Journal`](tidewheel_core::ports::Journal), [`Handover`](tidewheel_core::ports::Handover),
-/// [`DeadLetters`](tidewheel_core::ports::DeadLetters), [`Tombstones`](tidewheel_core::ports::Tombstones),
-/// [`StageInspector`](tidewheel_core::ports::StageInspector) and [`EntryFinder`](tidewheel_core::ports::EntryFinder);
+/// [`DeadLetters`](tidewheel_core::ports::DeadLetters), [`CatalogStore`](tidewheel_core::ports::CatalogStore),
+/// [`StageInspector`](tidewheel_core::ports::StageInspector), [`EntryFinder`](tidewheel_core::ports::EntryFinder),
+/// [`TargetStates`](tidewheel_core::ports::TargetStates) and, as the state of the plain target,
+/// [`Tombstones`](tidewheel_core::ports::Tombstones) and [`CollectionRegistry`](tidewheel_core::ports::CollectionRegistry);
 /// [`RedisStore::queue`] returns the [`Queue`](tidewheel_core::ports::Queue) of a stage.
 #[derive(Clone)]
 pub struct RedisStore {

@@ -7,11 +7,11 @@ use tidewheel_core::installation::{Installation, SourceIdentity};
 use tidewheel_core::ports::{PortResult, Registry};
 
 use super::keys::INSTALLATION;
-use super::layout::{LAYOUT, check_layout};
+use super::layout::{INITIAL_LAYOUT, LAYOUT, check_layout};
 use super::{RedisStore, reply, script};
 
-/// The hash's fields. All are always written; unknown values are empty. `format` is the layout of all helper keys; older
-/// releases ignore it.
+/// The hash's fields. All are always written; unknown values are empty. `format` is the layout of all helper keys: a
+/// registration keeps the one that it finds, and the first applied catalog raises it.
 const FIELDS: [&str; 8] = ["format", "id", "database", "replica_set", "hosts", "cluster", "created_at", "collection"];
 
 #[async_trait]
@@ -24,8 +24,9 @@ impl Registry for RedisStore {
 
     async fn register(&self, installation: &Installation) -> PortResult<Installation> {
         let fields = fields(installation);
-        let mut command = script::REGISTER.command(&[INSTALLATION], 2 * fields.len(), 512);
-        for (name, value) in FIELDS.iter().zip(&fields) {
+        let mut command = script::REGISTER.command(&[INSTALLATION], 2 + 2 * fields.len(), 512);
+        command.arg(LAYOUT).arg(INITIAL_LAYOUT);
+        for (name, value) in fields {
             command.arg(name).arg(value);
         }
         let answer = self.run("register the installation", &script::REGISTER, &command).await?;
@@ -35,9 +36,9 @@ impl Registry for RedisStore {
 
     async fn replace(&self, installation: &Installation) -> PortResult<()> {
         let fields = fields(installation);
-        let mut command = script::REPLACE.command(&[INSTALLATION], 1 + 2 * fields.len(), 512);
-        command.arg(LAYOUT);
-        for (name, value) in FIELDS.iter().zip(&fields) {
+        let mut command = script::REPLACE.command(&[INSTALLATION], 2 + 2 * fields.len(), 512);
+        command.arg(LAYOUT).arg(INITIAL_LAYOUT);
+        for (name, value) in fields {
             command.arg(name).arg(value);
         }
         let doing = "register the installation";
@@ -54,8 +55,9 @@ impl RedisStore {
             .and_then(|values| values.try_into().map_err(|_| reply::Unexpected("a value for each field")))
             .map_err(self.garbled(doing))?;
         let values: [Option<String>; FIELDS.len()] = values;
-        if values.iter().all(Option::is_none) {
-            return Ok(None);
+        // The catalog may have raised the layout while the registration was missing.
+        if values[1..].iter().all(Option::is_none) {
+            return values[0].clone().map_or(Ok(()), |layout| self.check(Some(layout))).map(|()| None);
         }
         let [layout, id, database, replica_set, hosts, cluster, created_at, collection] =
             values.map(Option::unwrap_or_default);
@@ -79,11 +81,10 @@ impl RedisStore {
     }
 }
 
-/// The values, in the order of [`FIELDS`].
-fn fields(installation: &Installation) -> [String; FIELDS.len()] {
+/// The names and values, except the layout.
+fn fields(installation: &Installation) -> [(&'static str, String); FIELDS.len() - 1] {
     let source = &installation.source;
-    [
-        LAYOUT.to_string(),
+    let values = [
         installation.id.clone(),
         source.database.clone(),
         source.replica_set.clone(),
@@ -91,5 +92,7 @@ fn fields(installation: &Installation) -> [String; FIELDS.len()] {
         source.cluster.clone(),
         installation.created_at.to_string(),
         installation.collection.clone(),
-    ]
+    ];
+    let mut names = FIELDS.into_iter().skip(1);
+    values.map(|value| (names.next().expect("each value has a name"), value))
 }

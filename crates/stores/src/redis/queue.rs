@@ -7,14 +7,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::{Cmd, RedisResult, Value};
 use tidewheel_core::ports::{
-    Acknowledge, Claimed, DeadLetter, Delivery, EntryId, Maintenance, Park, PortResult, Queue, READ_BYTES, Retention,
+    Acknowledge, Claimed, DeadLetter, Delivery, EntryId, Gap, Maintenance, Park, PortResult, Queue, READ_BYTES,
+    Retention,
 };
 
 use super::error::is_no_group;
+use super::handover::{add_gaps, gaps_size};
 use super::journal::{EXACT, counts_field, milliseconds};
-use super::keys::{COUNTS, DAMAGE, StreamKeys};
+use super::keys::{COUNTS, DAMAGE, LOST, StreamKeys};
 use super::script::Script;
-use super::wire::Record;
+use super::wire::{Record, write_targets};
 use super::{RedisStore, reply, script};
 
 /// A consumer idle for this long without pending entries is considered gone. A live one reads every few seconds, and
@@ -184,6 +186,18 @@ impl<T: Record> Acknowledge for RedisQueue<T> {
         add_ids(&mut command, ids);
         self.store.send(&self.doing("acknowledge entries of"), &command).await.map(|_| ())
     }
+
+    async fn skip(&self, ids: &[EntryId], gaps: &[Gap]) -> PortResult<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let (arguments, bytes) = (2 + 2 * gaps.len() + ids.len(), gaps_size(gaps) + 24 * ids.len());
+        let mut command = script::SKIP.command(&[self.stage.stream, LOST], arguments, bytes);
+        command.arg(self.stage.group);
+        add_gaps(&mut command, gaps);
+        add_ids(&mut command, ids);
+        self.on_group(&self.doing("skip entries of"), &script::SKIP, &command).await.map(|_| ())
+    }
 }
 
 #[async_trait]
@@ -192,11 +206,14 @@ impl<T: Record> Park for RedisQueue<T> {
         let (doing, keys) = (self.doing("park entries of"), [self.stage.stream, self.stage.dead_letters]);
         let mut left = letters;
         while !left.is_empty() {
-            let bytes = left.iter().map(|letter| 64 + letter.reason.len()).sum();
-            let mut command = script::PARK.command(&keys, 2 + 3 * left.len(), bytes);
+            let bytes = left.iter().map(|letter| 64 + letter.reason.len() + 64 * letter.targets.len()).sum();
+            let mut command = script::PARK.command(&keys, 2 + 4 * left.len(), bytes);
             command.arg(self.stage.group).arg(READ_BYTES);
             for letter in left {
                 command.arg(&letter.id.0).arg(&letter.reason).arg(letter.attempts);
+                let failed = &letter.targets;
+                let targets = if failed.is_empty() { Vec::new() } else { write_targets(failed) };
+                command.arg(targets.as_slice());
             }
             // No entry is pending without a group.
             let Some(answer) = self.on_group(&doing, &script::PARK, &command).await? else { return Ok(()) };

@@ -1,6 +1,7 @@
 //! Conversion of Redis replies into port types. Texts of entries are moved out of the reply, never copied.
 
 use redis::Value;
+use tidewheel_core::catalog::TargetId;
 use tidewheel_core::ports::{Delivery, EntryId};
 
 use super::wire::{RawFields, Record};
@@ -87,8 +88,20 @@ pub(super) fn first_stream<T: Record>(value: Value) -> Reply<Vec<Delivery<T>>> {
     }
 }
 
-fn pair(value: Value) -> Reply<[Value; 2]> {
+pub(super) fn pair(value: Value) -> Reply<[Value; 2]> {
     array(value)?.try_into().map_err(|_| Unexpected("a pair"))
+}
+
+/// Alternating targets and texts, sorted. Fields that name no target are not tidewheel's and are ignored.
+pub(super) fn losses(mut values: impl Iterator<Item = Value>) -> Reply<Vec<(TargetId, String)>> {
+    let mut lost = Vec::new();
+    while let (Some(target), Some(what)) = (values.next(), values.next()) {
+        if let Ok(target) = text(target)?.parse() {
+            lost.push((target, text(what)?));
+        }
+    }
+    lost.sort();
+    Ok(lost)
 }
 
 pub(super) fn raw_fields(value: Value) -> Reply<RawFields> {
@@ -121,6 +134,14 @@ mod tests {
         let value = parse("*4\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\nb\r\n$0\r\n\r\n");
         let expected = vec![(b"a".to_vec(), b"1".to_vec()), (b"b".to_vec(), Vec::new())];
         assert_eq!(raw_fields(value), Ok(expected));
+    }
+
+    #[test]
+    fn losses_are_sorted_by_target() {
+        let values = ["b.g2", "skipped at 1.0", "x", "not a target", "a.g1", "missing at 2.0"];
+        let lost = losses(values.into_iter().map(|value| Value::BulkString(value.into()))).unwrap();
+        let shown: Vec<String> = lost.iter().map(|(target, what)| format!("{target}: {what}")).collect();
+        assert_eq!(shown, ["a.g1: missing at 2.0", "b.g2: skipped at 1.0"]);
     }
 
     #[test]

@@ -25,17 +25,23 @@ macro_rules! scripts {
 scripts! {
     ADD = "lua/add.lua" with "lua/shared_counts.lua";
     APPEND = "lua/append.lua" with "lua/shared_ids.lua" with "lua/shared_counts.lua";
+    CATALOG = "lua/catalog.lua";
     CLAIM = "lua/claim.lua";
     COLLECT = "lua/collect.lua" with "lua/shared_versions.lua";
-    COLLECTION = "lua/collection.lua";
+    COLLECTION = "lua/collection.lua" with "lua/shared_losses.lua";
     CONFIRM = "lua/confirm.lua";
     CREATE_GROUP = "lua/create_group.lua";
+    DROP = "lua/drop.lua";
     ENTRIES = "lua/entries.lua" with "lua/shared_ids.lua";
     EXTENT = "lua/extent.lua";
     FORGET_CONSUMERS = "lua/forget_consumers.lua";
-    HAND_OVER = "lua/hand_over.lua" with "lua/shared_counts.lua";
+    FOUND = "lua/found.lua";
+    HAND_OVER = "lua/hand_over.lua"
+        with "lua/shared_pending.lua" with "lua/shared_losses.lua" with "lua/shared_counts.lua";
+    INDEXES = "lua/indexes.lua";
     LEASE = "lua/lease.lua";
     LEAVE = "lua/leave.lua";
+    LOST = "lua/lost.lua" with "lua/shared_losses.lua";
     PARK = "lua/park.lua";
     POSITIONS = "lua/positions.lua" with "lua/shared_ids.lua";
     RAISE = "lua/raise.lua" with "lua/shared_versions.lua";
@@ -48,6 +54,7 @@ scripts! {
     REPORT = "lua/report.lua";
     REPORTS = "lua/reports.lua";
     RETRY = "lua/retry.lua" with "lua/shared_versions.lua";
+    SKIP = "lua/skip.lua" with "lua/shared_pending.lua" with "lua/shared_losses.lua";
     STAGE = "lua/stage.lua" with "lua/shared_ids.lua";
     TRIM = "lua/trim.lua" with "lua/shared_ids.lua";
 }

@@ -1,22 +1,20 @@
 #!lua flags=allow-oom
--- Atomically appends entries to stage 2 and acknowledges entries of stage 1; does nothing if none of these is pending.
--- Allowed at maxmemory: otherwise a full stage 1 could never drain.
+-- Atomically appends entries to stage 2, records the targets whose records were left out, and acknowledges entries of
+-- stage 1; does nothing if none of these is pending. Allowed at maxmemory: otherwise a full stage 1 could never drain.
 --
--- KEYS: stage 1, stage 2, counts
--- ARGV: group of stage 1; bytes of the largest entry; number n of ids; n ids; then for each entry the count of its
---       names and values, followed by these.
+-- KEYS: stage 1, stage 2, counts, lost
+-- ARGV: group of stage 1; bytes of the largest entry; number n of ids; n ids; number g of gaps; target and reason of
+--       each; then for each entry the count of its names and values, followed by these.
 local group, largest, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 -- If none is pending, another consumer has finished the work, or the stream is gone and its entries will be appended
 -- again: these records may be outdated.
-local pending = count == 0
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  for i = 4, 3 + count do
-    pending = #redis.call('XPENDING', KEYS[1], group, ARGV[i], ARGV[i], 1) > 0
-    if pending then break end
-  end
+if count > 0 and not any_pending(KEYS[1], group, 4, 3 + count) then return redis.status_reply('OK') end
+local at = 5 + count
+for _ = 1, tonumber(ARGV[4 + count]) do
+  record_loss(KEYS[4], ARGV[at], ARGV[at + 1])
+  at = at + 2
 end
-if not pending then return redis.status_reply('OK') end
-local at, added, last = 4 + count, 0, nil
+local added, last = 0, nil
 while at <= #ARGV do
   local values = tonumber(ARGV[at])
   last = redis.call('XADD', KEYS[2], '*', unpack(ARGV, at + 1, at + values))

@@ -2,10 +2,11 @@
 -- Returns the positions of both stages and their damage, at one moment. Runs up to ten times a second, so it reads ids
 -- and counts alone: a command that returns entries copies 16 MB where documents are that large.
 --
--- KEYS: stage 1, stage 2, counts, damage
+-- KEYS: stage 1, stage 2, counts, damage, indexes, lost
 -- ARGV: group of stage 1, group of stage 2
 -- Returns for each stage: last generated id, the first id that an unacknowledged entry may have ('' if none), its
--- damage ('' if none); then the recorded damage ('' if none), and the time in milliseconds.
+-- damage ('' if none); then the recorded damage ('' if none), the time in milliseconds, the revision of the catalog, and
+-- for each target that has lost something its name and the recorded text.
 local answer = {}
 for i, name in ipairs({ 'raw', 'embedded' }) do
   local stream, wanted = KEYS[i], ARGV[i]
@@ -47,4 +48,8 @@ end
 answer[#answer + 1] = redis.call('GET', KEYS[4]) or ''
 local time = redis.call('TIME')
 answer[#answer + 1] = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
+answer[#answer + 1] = redis.call('HGET', KEYS[5], '#revision') or '0'
+if redis.call('HLEN', KEYS[6]) > 0 then
+  for _, value in ipairs(redis.call('HSCAN', KEYS[6], 0, 'COUNT', 1000)[2]) do answer[#answer + 1] = value end
+end
 return answer

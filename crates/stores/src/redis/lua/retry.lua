@@ -1,29 +1,48 @@
 #!lua flags=allow-oom
--- Moves dead letters back to the end of their stage, except those that a collected tombstone may have followed. A
--- missing dead letter was retried or discarded by another caller, so that a retried call adds nothing twice. Stops
--- after about a number of bytes: dead letters may be as large as documents.
+-- Moves dead letters back to the end of their stage, except those that a collected tombstone may have followed in one of
+-- their targets. A missing dead letter was retried or discarded by another caller, so that a retried call adds nothing
+-- twice. Stops after about a number of bytes: dead letters may be as large as documents.
 --
--- KEYS: stage, dead letters, counts, retried, state of the tombstones
+-- KEYS: stage, dead letters, counts, retried, for each target the state of its tombstones
 -- ARGV: the stage's field in counts; seconds for which the retry is remembered; count of names and values that describe
---       the dead letter instead of its entry; approximate bytes; ids
+--       the dead letter instead of its entry; approximate bytes; number t of targets; t names ('' for entries that name
+--       no target); ids
 -- Returns how many of these dead letters it has handled, how many it has moved, and the ids of those that are outdated.
 local name, about, bytes = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
-local forgotten = redis.call('HGET', KEYS[5], 'forgotten')
+local count = tonumber(ARGV[5])
+local forgotten = {}
+for i = 1, count do forgotten[ARGV[5 + i]] = redis.call('HGET', KEYS[4 + i], 'forgotten') end
+
+-- The names of the targets that an entry writes to. An undecodable entry is moved: its consumer parks it again.
+local function targets_of(entry)
+  if entry.targets then
+    local decoded, targets = pcall(cjson.decode, entry.targets)
+    return decoded and type(targets) == 'table' and targets or {}
+  end
+  return { entry.index and entry.generation and entry.index .. '.g' .. entry.generation or '' }
+end
+local function is_outdated(entry)
+  if not entry.version or entry.operation == 'delete' or entry.operation == 'drop' then return false end
+  for _, target in ipairs(targets_of(entry)) do
+    if forgotten[target] and newer(forgotten[target], entry.version) then return true end
+  end
+  return false
+end
+
 local time = redis.call('TIME')
 local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
 local done, moved, held, outdated = 0, 0, 0, {}
-for i = 5, #ARGV do
+for i = 6 + count, #ARGV do
   if held >= bytes then break end
   local letter = redis.call('XRANGE', KEYS[2], ARGV[i], ARGV[i])[1]
   if letter and #letter[2] > about then
-    local fields, size, version, writes = letter[2], 0, nil, true
+    local fields, size, entry = letter[2], 0, {}
     for j = 1, #fields - about, 2 do
       size = size + #fields[j + 1]
-      if fields[j] == 'version' then version = fields[j + 1] end
-      if fields[j] == 'operation' then writes = fields[j + 1] ~= 'delete' and fields[j + 1] ~= 'drop' end
+      entry[fields[j]] = fields[j + 1]
     end
     held = held + size
-    if forgotten and version and writes and newer(forgotten, version) then
+    if is_outdated(entry) then
       outdated[#outdated + 1] = ARGV[i]
     else
       -- First, so that the mark is never missing.
