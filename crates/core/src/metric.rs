@@ -100,8 +100,8 @@ metrics! {
         PROCESSOR_TOKENS_SAVED = Counter "tidewheel_processor_tokens_saved_total" ["origin"] "Tokens of texts that were not embedded, by origin of their vector";
         PROCESSOR_SUPERSEDED = Counter "tidewheel_processor_superseded_changes_total" [] "Changes not embedded because the batch contained a newer change of the same document";
         EMBEDDER_REQUESTS = Counter "tidewheel_embedder_requests_total" ["class"] "Requests answered, by status class";
-        EMBEDDER_TEXTS = Counter "tidewheel_embedder_texts_total" [] "Texts embedded";
-        EMBEDDER_TOKENS = Counter "tidewheel_embedder_tokens_total" [] "Tokens embedded, special tokens included";
+        EMBEDDER_TEXTS = Counter "tidewheel_embedder_texts_total" ["model"] "Texts embedded, by model; the default model has no label";
+        EMBEDDER_TOKENS = Counter "tidewheel_embedder_tokens_total" ["model"] "Tokens embedded, special tokens included, by model; the default model has no label";
         EMBEDDER_ABANDONED = Counter "tidewheel_embedder_abandoned_requests_total" [] "Requests whose client disconnected before they were computed";
         EMBEDDER_REFUSED = Counter "tidewheel_embedder_refused_requests_total" [] "Requests rejected with 429 because a limit was reached";
         EMBEDDER_QUEUE_TOKENS = Gauge "tidewheel_embedder_queue_tokens" [] "Tokens waiting to be computed";
