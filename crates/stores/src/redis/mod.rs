@@ -86,7 +86,8 @@ impl RedisOptions {
 /// [`DeadLetters`](tidewheel_core::ports::DeadLetters), [`CatalogStore`](tidewheel_core::ports::CatalogStore),
 /// [`StageInspector`](tidewheel_core::ports::StageInspector), [`EntryFinder`](tidewheel_core::ports::EntryFinder),
 /// [`TargetStates`](tidewheel_core::ports::TargetStates) and, as the state of the plain target,
-/// [`Tombstones`](tidewheel_core::ports::Tombstones) and [`CollectionRegistry`](tidewheel_core::ports::CollectionRegistry);
+/// [`Tombstones`](tidewheel_core::ports::Tombstones) and
+/// [`CollectionRegistry`](tidewheel_core::ports::CollectionRegistry);
 /// [`RedisStore::queue`] returns the [`Queue`](tidewheel_core::ports::Queue) of a stage.
 #[derive(Clone)]
 pub struct RedisStore {

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Changes the catalog of indexes if it has the expected revision. Allowed at maxmemory: a catalog is small, and an index
--- that cannot be changed may be what fills Redis.
+-- Changes the catalog of indexes if it has the expected revision. Allowed at maxmemory: a catalog is small, and a
+-- change may be what drains Redis.
 --
 -- KEYS: indexes, installation
 -- ARGV: expected revision; next revision; the layout that the keys have from now on ('' for no change); number n of

@@ -1,8 +1,7 @@
 #!lua flags=allow-oom
 -- Deletes a page of the helper keys of a target whose collection is gone, so that Redis is not blocked for long.
 --
--- KEYS: tombstones, their log, their state, audit position, collections, lost; the collection of the plain target, if it
---       is that
+-- KEYS: tombstones, their log, their state, audit position, collections, lost; of the plain target also its collection
 -- ARGV: target, tombstones per page
 -- Returns 1 if there is more, else 0.
 local page = tonumber(ARGV[2])

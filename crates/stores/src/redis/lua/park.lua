@@ -4,8 +4,8 @@
 -- of bytes: entries may be as large as documents.
 --
 -- KEYS: stream, dead letters
--- ARGV: group, approximate bytes, then for each entry its id, the reason, the attempts, and the JSON of the targets that
---       failed ('' for all of the entry's): the dead letter has only these, and no targets that the document has left
+-- ARGV: group, approximate bytes, then for each entry its id, the reason, the attempts, and the failed targets as JSON
+--       ('' for all of the entry): the dead letter has only these, and no targets that the document has left
 -- Returns how many of these entries it has handled.
 local function for_targets(fields, targets)
   if targets == '' then return fields end

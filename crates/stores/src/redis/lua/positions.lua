@@ -5,8 +5,8 @@
 -- KEYS: stage 1, stage 2, counts, damage, indexes, lost
 -- ARGV: group of stage 1, group of stage 2
 -- Returns for each stage: last generated id, the first id that an unacknowledged entry may have ('' if none), its
--- damage ('' if none); then the recorded damage ('' if none), the time in milliseconds, the revision of the catalog, and
--- for each target that has lost something its name and the recorded text.
+-- damage ('' if none); then the recorded damage ('' if none), the time in milliseconds, the revision of the catalog,
+-- and for each target that has lost something its name and the recorded text.
 local answer = {}
 for i, name in ipairs({ 'raw', 'embedded' }) do
   local stream, wanted = KEYS[i], ARGV[i]

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Registers an installation unless one is registered or the keys have a newer layout. The layout stays as it is: the
--- catalog may have raised it while the registration was missing. Returns the layout and the values of the registered one.
+-- catalog may have raised it while the registration was missing. Returns the layout and the registered values.
 --
 -- KEYS: installation
 -- ARGV: the newest supported layout; layout of new keys; name and value of each field

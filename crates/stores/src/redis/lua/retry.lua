@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Moves dead letters back to the end of their stage, except those that a collected tombstone may have followed in one of
--- their targets. A missing dead letter was retried or discarded by another caller, so that a retried call adds nothing
--- twice. Stops after about a number of bytes: dead letters may be as large as documents.
+-- Moves dead letters back to the end of their stage, except those that a collected tombstone of one of their targets
+-- may have followed. A missing dead letter was retried or discarded by another caller, so that a retried call adds
+-- nothing twice. Stops after about a number of bytes: dead letters may be as large as documents.
 --
 -- KEYS: stage, dead letters, counts, retried, for each target the state of its tombstones
 -- ARGV: the stage's field in counts; seconds for which the retry is remembered; count of names and values that describe
