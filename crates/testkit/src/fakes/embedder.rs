@@ -39,6 +39,7 @@ impl Distortion {
 /// A deterministic embedder. Clones share their state.
 #[derive(Clone)]
 pub struct FakeEmbedder {
+    model: String,
     dimension: usize,
     faults: Faults,
     state: Arc<Mutex<State>>,
@@ -60,9 +61,32 @@ impl FakeEmbedder {
     /// The revision of every model here.
     pub const REVISION: &str = "1";
 
-    /// A model with vectors of this dimension, at least 1.
+    /// The model `fake:DIMENSION`, with vectors of this dimension, at least 1: those of [`vector_of`].
     pub fn new(dimension: usize) -> Self {
-        Self { dimension: dimension.max(1), faults: Faults::default(), state: Arc::default() }
+        Self {
+            model: format!("fake:{}", dimension.max(1)),
+            dimension: dimension.max(1),
+            faults: Faults::default(),
+            state: Arc::default(),
+        }
+    }
+
+    /// Another model of this dimension, at least 1. Its vectors are those of [`FakeEmbedder::vector`].
+    pub fn named(model: impl Into<String>, dimension: usize) -> Self {
+        Self { model: model.into(), ..Self::new(dimension) }
+    }
+
+    /// The model's name.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The vector of a text. Two models have different vectors for it.
+    pub fn vector(&self, text: &str) -> Vec<f32> {
+        if self.model == format!("fake:{}", self.dimension) {
+            return vector_of(text, self.dimension);
+        }
+        vector_of(&format!("{}\0{text}", self.model), self.dimension)
     }
 
     /// The same model, with the calls of this process.
@@ -126,7 +150,7 @@ impl FakeEmbedder {
         if let Some(error) = texts.iter().find_map(|text| state.failing.get(text)) {
             return Err(error.clone());
         }
-        let mut values: Vec<f32> = texts.iter().flat_map(|text| vector_of(text, self.dimension)).collect();
+        let mut values: Vec<f32> = texts.iter().flat_map(|text| self.vector(text)).collect();
         if let Some((place, distortion)) =
             texts.iter().enumerate().find_map(|(place, text)| Some((place, *state.spoilt.get(text)?)))
         {
@@ -149,7 +173,7 @@ impl FakeEmbedder {
 impl Embedder for FakeEmbedder {
     async fn info(&self) -> PortResult<EmbedderInfo> {
         let dimension = self.dimension;
-        let (model, revision) = (format!("fake:{dimension}"), Self::REVISION.to_owned());
+        let (model, revision) = (self.model.clone(), Self::REVISION.to_owned());
         let info = EmbedderInfo { model, revision, dimension, max_tokens: Self::MAX_TOKENS, load: None };
         self.faults.around("info", || Ok(info)).await
     }

@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod dead_letters;
 pub mod embedder;
+pub mod embedders;
 pub mod faults;
 mod filter;
 pub mod index;
