@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use qdrant_client::qdrant::quantization_config::Quantization;
 use qdrant_client::qdrant::vectors_config::Config;
 use qdrant_client::qdrant::{
-    CollectionInfo, CreateCollection, CreateFieldIndexCollection, Distance, FieldType, VectorParams, VectorsConfig,
+    CollectionInfo, CreateCollection, CreateFieldIndexCollection, Distance, FieldType, GetCollectionInfoRequest,
+    VectorParams, VectorsConfig,
 };
 use serde::Serialize;
 use tidewheel_core::error::PortError;
 use tidewheel_core::payload::{DOCUMENT, NAMESPACE, VERSION_HIGH, VERSION_LOW, VERSION_REPLAY};
+use tidewheel_core::ports::PortResult;
+
+use super::{QdrantIndex, completed, error, existing};
 
 /// A collection as Qdrant reports it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -90,6 +94,49 @@ fn quantization_name(kind: &Quantization) -> &'static str {
         Quantization::Product(_) => "product",
         Quantization::Binary(_) => "binary",
         Quantization::Turboquant(_) => "turbo",
+    }
+}
+
+impl QdrantIndex {
+    /// The collection as Qdrant reports it; `None` if it does not exist.
+    pub(super) async fn info(&self) -> PortResult<Option<CollectionInfo>> {
+        let request = GetCollectionInfoRequest { collection_name: self.collection.clone() };
+        let response = existing(self.connection.collections().get(request).await)
+            .map_err(|status| self.failed("read the collection's state", &status))?;
+        Ok(response.and_then(|response| response.result))
+    }
+
+    pub(super) async fn facts(&self) -> PortResult<Option<CollectionFacts>> {
+        Ok(self.info().await?.as_ref().map(CollectionFacts::from))
+    }
+
+    /// Creates the collection; returns it, and whether this call created it.
+    pub(super) async fn create_by(&self, request: CreateCollection) -> PortResult<(CollectionInfo, bool)> {
+        tracing::info!(collection = %self.collection, "creating the Qdrant collection");
+        let created = match self.connection.collections().create(request).await {
+            Ok(_) => true,
+            // Another service created it first; it is checked like any other.
+            Err(status) if error::already_exists(&status) => false,
+            Err(status) => return Err(self.failed("create the collection", &status)),
+        };
+        let gone =
+            || PortError::transient(format!("Qdrant collection {:?} was deleted after its creation", self.collection));
+        Ok((self.info().await?.ok_or_else(gone)?, created))
+    }
+
+    /// Creates the missing payload indexes that tidewheel's own requests need.
+    pub(super) async fn index_own_fields(&self, facts: &CollectionFacts) -> PortResult<()> {
+        for request in missing_indexes(&self.collection, facts) {
+            self.index_field(request).await?;
+        }
+        Ok(())
+    }
+
+    /// Creates a payload index; returns once it is built.
+    pub(super) async fn index_field(&self, request: CreateFieldIndexCollection) -> PortResult<()> {
+        let what = format!("index payload field {:?}", request.field_name);
+        completed(self.connection.points().create_field_index(request).await)
+            .map_err(|status| self.failed(&what, &status))
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) const SERVER: Server = Server::named("qdrant");
 pub(super) struct Call<'a> {
     /// The action, such as "write 12 points".
     pub(super) what: &'a str,
-    /// The collection.
+    /// The collection; empty for a call about all of them.
     pub(super) collection: &'a str,
     /// The server's URL.
     pub(super) url: &'a str,
@@ -81,7 +81,8 @@ fn failure(call: Call<'_>, status: &Status) -> PortError {
     let cause = if status.message().is_empty() { status.code().description() } else { status.message() };
     // The own message of a transport error is only "transport error".
     let cause = and_causes(cause.to_owned(), status);
-    let message = format!("failed to {what} (Qdrant collection {collection:?} at {url}): {cause}");
+    let object = if collection.is_empty() { "Qdrant".to_owned() } else { format!("Qdrant collection {collection:?}") };
+    let message = format!("failed to {what} ({object} at {url}): {cause}");
     match status.code() {
         Code::InvalidArgument | Code::OutOfRange => rejected(message, status),
         Code::Unauthenticated | Code::PermissionDenied => PortError::fatal(message)

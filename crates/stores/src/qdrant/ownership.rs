@@ -4,17 +4,17 @@
 //! that the API key may not change.
 
 use async_trait::async_trait;
-use qdrant_client::qdrant::{GetCollectionInfoRequest, UpdateCollection};
+use qdrant_client::qdrant::UpdateCollection;
 use serde_json::{Map, Value};
 use tidewheel_core::error::{Cause, PortError};
 use tidewheel_core::installation::{CollectionMark, Installation};
-use tidewheel_core::ports::{Aliases, Named, Ownable, PortResult};
+use tidewheel_core::ports::{Ownable, PortResult};
 use tonic::{Code, Status};
 
-use super::{QdrantIndex, error, existing, value};
+use super::{QdrantIndex, error, value};
 
-/// The metadata entry.
-const ENTRY: &str = "tidewheel";
+/// The metadata entry with the owner.
+pub(super) const ENTRY: &str = "tidewheel";
 
 #[async_trait]
 impl Ownable for QdrantIndex {
@@ -23,10 +23,7 @@ impl Ownable for QdrantIndex {
     }
 
     async fn mark(&self) -> PortResult<CollectionMark> {
-        let request = GetCollectionInfoRequest { collection_name: self.collection.clone() };
-        let response = existing(self.connection.collections().get(request).await)
-            .map_err(|status| self.failed("read the owner of the collection", &status))?;
-        let Some(info) = response.and_then(|response| response.result) else { return Ok(CollectionMark::NoCollection) };
+        let Some(info) = self.info().await? else { return Ok(CollectionMark::NoCollection) };
         let metadata = value::from_payload(info.config.unwrap_or_default().metadata);
         mark_in(&metadata).map_err(|cause| {
             PortError::fatal(format!(
@@ -41,10 +38,9 @@ impl Ownable for QdrantIndex {
 
     async fn set_mark(&self, installation: &Installation) -> PortResult<()> {
         // An update does not accept an alias.
-        let collection_name = match self.resolve(&self.collection).await {
-            Ok(Named::Nothing) => return Ok(()),
-            Ok(Named::Collection) => self.collection.clone(),
-            Ok(Named::Alias(collection)) => collection,
+        let collection_name = match self.real_name().await {
+            Ok(Some(name)) => name,
+            Ok(None) => return Ok(()),
             Err(error) if error.cause == Cause::Denied => return Ok(()),
             Err(error) => return Err(error),
         };
