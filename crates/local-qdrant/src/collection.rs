@@ -180,16 +180,13 @@ impl Collection {
         Ok(write_atomically(&self.directory.join(CONFIG_FILE), &json)?)
     }
 
-    /// Changes the index and optimiser parameters and the metadata.
+    /// Changes the configuration, or nothing if a change is invalid. The catalog serialises the calls.
     pub(crate) fn update_config(&self, changes: ConfigChanges) -> Result<(), ApiError> {
-        {
-            let mut config = self.shared.config.write().unwrap_or_else(PoisonError::into_inner);
-            config.apply_hnsw(&changes.hnsw);
-            config.apply_optimizers(&changes.optimizers);
-            config.apply_metadata(changes.metadata);
-            self.shared.shard.set_hnsw_config(config.engine_hnsw())?;
-            self.shared.shard.set_optimizers_config(config.engine_optimizers())?;
-        }
+        let mut config = self.shared.config();
+        config.apply(changes)?;
+        self.shared.shard.set_hnsw_config(config.engine_hnsw())?;
+        self.shared.shard.set_optimizers_config(config.engine_optimizers())?;
+        *self.shared.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         self.save_config()
     }
 

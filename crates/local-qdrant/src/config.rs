@@ -1,11 +1,26 @@
 //! A collection's configuration: stored with its data, returned by both APIs, converted for the engine.
+//!
+//! The engine applies the vectors, the quantization, the placement of vectors and payloads, and the parameters of the
+//! index and the optimiser. While it runs it accepts changes of the last two only; the others apply from the next start
+//! of the server. Numbers of shards and replicas and strict mode are stored and reported: this server has one shard in
+//! one copy, and enforces no limits.
+
+mod changes;
+mod strict_mode;
 
 use std::collections::BTreeMap;
 
-use qdrant_edge::{Distance, EdgeConfig, EdgeOptimizersConfig, EdgeVectorParams, HnswIndexConfig};
+use qdrant_edge::{
+    Distance, EdgeConfig, EdgeOptimizersConfig, EdgeVectorParams, HnswIndexConfig, QuantizationConfig,
+    VectorStorageDatatype,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub(crate) use self::changes::{
+    ConfigChanges, Disabled, HnswDiff, NewCollection, OptimizersDiff, ParamsDiff, QuantizationChange, VectorDiff,
+};
+pub(crate) use self::strict_mode::StrictMode;
 use super::error::ApiError;
 
 /// The engine's name of the single unnamed vector of a collection.
@@ -21,14 +36,26 @@ pub(crate) struct VectorParams {
     pub(crate) distance: Distance,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) on_disk: Option<bool>,
-    /// Rejected when set, like the next two, rather than silently ignored.
+    /// Rejected when set, rather than silently ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) multivector_config: Option<Value>,
+    /// Replaces the collection's quantization for this vector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) quantization_config: Option<Value>,
-    /// Only `float32`, the default, is accepted.
+    pub(crate) quantization_config: Option<QuantizationConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) datatype: Option<String>,
+    pub(crate) datatype: Option<VectorStorageDatatype>,
+}
+
+impl VectorParams {
+    /// Bytes of one stored vector.
+    fn bytes(&self) -> usize {
+        match self.datatype.unwrap_or_default() {
+            VectorStorageDatatype::Float32 => self.size * size_of::<f32>(),
+            VectorStorageDatatype::Float16 => self.size * 2,
+            VectorStorageDatatype::Uint8 => self.size,
+            VectorStorageDatatype::Turbo4 => self.size.div_ceil(2),
+        }
+    }
 }
 
 /// One unnamed vector, or several named ones.
@@ -48,50 +75,34 @@ impl Vectors {
     }
 
     pub(crate) fn get(&self, name: &str) -> Result<&VectorParams, ApiError> {
-        self.iter()
-            .find_map(|(known, params)| (known == name).then_some(params))
-            .ok_or_else(|| ApiError::BadInput(format!("Not existing vector name error: {name}")))
+        self.iter().find_map(|(known, params)| (known == name).then_some(params)).ok_or_else(|| no_vector(name))
+    }
+
+    fn get_mut(&mut self, name: &str) -> Result<&mut VectorParams, ApiError> {
+        let params = match self {
+            Self::Single(params) => (name == UNNAMED).then_some(params),
+            Self::Named(named) => named.get_mut(name),
+        };
+        params.ok_or_else(|| no_vector(name))
     }
 }
 
-/// Changes to the index parameters; absent fields keep their value.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct HnswDiff {
-    #[serde(default)]
-    pub(crate) m: Option<usize>,
-    #[serde(default)]
-    pub(crate) ef_construct: Option<usize>,
-    #[serde(default)]
-    pub(crate) full_scan_threshold: Option<usize>,
-    #[serde(default)]
-    pub(crate) max_indexing_threads: Option<usize>,
-    #[serde(default)]
-    pub(crate) on_disk: Option<bool>,
-    #[serde(default)]
-    pub(crate) payload_m: Option<usize>,
+fn no_vector(name: &str) -> ApiError {
+    ApiError::BadInput(format!("Not existing vector name error: {name}"))
 }
 
-/// Changes to the optimiser's parameters; absent fields keep their value.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct OptimizersDiff {
-    #[serde(default)]
-    pub(crate) deleted_threshold: Option<f64>,
-    #[serde(default)]
-    pub(crate) vacuum_min_vector_number: Option<usize>,
-    #[serde(default)]
-    pub(crate) default_segment_number: Option<usize>,
-    #[serde(default)]
-    pub(crate) max_segment_size: Option<usize>,
-    #[serde(default)]
-    pub(crate) indexing_threshold: Option<usize>,
+/// Shards and replicas.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Shards {
+    pub(crate) shard_number: u32,
+    pub(crate) replication_factor: u32,
+    pub(crate) write_consistency_factor: u32,
 }
 
-/// Changes to a collection's configuration.
-#[derive(Debug, Default)]
-pub(crate) struct ConfigChanges {
-    pub(crate) hnsw: HnswDiff,
-    pub(crate) optimizers: OptimizersDiff,
-    pub(crate) metadata: Map<String, Value>,
+impl Default for Shards {
+    fn default() -> Self {
+        Self { shard_number: 1, replication_factor: 1, write_consistency_factor: 1 }
+    }
 }
 
 /// A collection's configuration.
@@ -101,6 +112,13 @@ pub(crate) struct CollectionConfig {
     pub(crate) hnsw: HnswIndexConfig,
     pub(crate) optimizers: OptimizersDiff,
     pub(crate) on_disk_payload: bool,
+    /// For vectors without a quantization of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) quantization: Option<QuantizationConfig>,
+    #[serde(default)]
+    pub(crate) shards: Shards,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) strict_mode: Option<StrictMode>,
     /// User metadata.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub(crate) metadata: Map<String, Value>,
@@ -113,13 +131,8 @@ impl CollectionConfig {
             return Err(ApiError::Unsupported("a collection without dense vectors".to_owned()));
         }
         for (name, params) in vectors.iter() {
-            let unsupported = [
-                ("multivector_config", params.multivector_config.is_some()),
-                ("quantization_config", params.quantization_config.is_some()),
-                ("datatype", params.datatype.as_deref().is_some_and(|datatype| datatype != "float32")),
-            ];
-            if let Some((setting, _)) = unsupported.iter().find(|(_, set)| *set) {
-                return Err(ApiError::Unsupported(format!("{setting} (vector `{name}`)")));
+            if params.multivector_config.is_some() {
+                return Err(ApiError::Unsupported(format!("multivector_config (vector `{name}`)")));
             }
             if params.size == 0 || params.size > MAX_VECTOR_SIZE {
                 return Err(ApiError::BadInput(format!(
@@ -127,6 +140,7 @@ impl CollectionConfig {
                     params.size
                 )));
             }
+            check_quantization(params.quantization_config.as_ref())?;
         }
         Ok(Self {
             vectors,
@@ -145,13 +159,47 @@ impl CollectionConfig {
                 default_segment_number: Some(0),
                 max_segment_size: None,
                 indexing_threshold: Some(INDEXING_THRESHOLD_KB),
+                ..OptimizersDiff::default()
             },
             on_disk_payload: true,
+            quantization: None,
+            shards: Shards::default(),
+            strict_mode: None,
             metadata: Map::new(),
         })
     }
 
-    pub(crate) fn apply_hnsw(&mut self, diff: &HnswDiff) {
+    /// Applies changes. On an error the configuration is unusable.
+    pub(crate) fn apply(&mut self, changes: ConfigChanges) -> Result<(), ApiError> {
+        if let Some(diff) = changes.hnsw_config {
+            self.apply_hnsw(&diff);
+        }
+        if let Some(diff) = changes.optimizers_config {
+            self.apply_optimizers(diff);
+        }
+        if let Some(diff) = changes.params {
+            self.apply_params(&diff)?;
+        }
+        for (name, diff) in changes.vectors.unwrap_or_default() {
+            let params = self.vectors.get_mut(&name)?;
+            params.on_disk = diff.on_disk.or(params.on_disk);
+            if let Some(change) = diff.quantization_config {
+                params.quantization_config = change.into_config();
+                check_quantization(params.quantization_config.as_ref())?;
+            }
+        }
+        if let Some(change) = changes.quantization_config {
+            self.quantization = change.into_config();
+            check_quantization(self.quantization.as_ref())?;
+        }
+        if let Some(changes) = changes.strict_mode_config {
+            self.strict_mode.get_or_insert_default().merge(&changes);
+        }
+        self.apply_metadata(changes.metadata.unwrap_or_default());
+        Ok(())
+    }
+
+    fn apply_hnsw(&mut self, diff: &HnswDiff) {
         let hnsw = &mut self.hnsw;
         hnsw.m = diff.m.unwrap_or(hnsw.m);
         hnsw.ef_construct = diff.ef_construct.unwrap_or(hnsw.ef_construct);
@@ -159,19 +207,41 @@ impl CollectionConfig {
         hnsw.max_indexing_threads = diff.max_indexing_threads.unwrap_or(hnsw.max_indexing_threads);
         hnsw.on_disk = diff.on_disk.or(hnsw.on_disk);
         hnsw.payload_m = diff.payload_m.or(hnsw.payload_m);
+        hnsw.inline_storage = diff.inline_storage.or(hnsw.inline_storage);
     }
 
-    pub(crate) fn apply_optimizers(&mut self, diff: &OptimizersDiff) {
+    fn apply_optimizers(&mut self, diff: OptimizersDiff) {
         let own = &mut self.optimizers;
         own.deleted_threshold = diff.deleted_threshold.or(own.deleted_threshold);
         own.vacuum_min_vector_number = diff.vacuum_min_vector_number.or(own.vacuum_min_vector_number);
         own.default_segment_number = diff.default_segment_number.or(own.default_segment_number);
         own.max_segment_size = diff.max_segment_size.or(own.max_segment_size);
         own.indexing_threshold = diff.indexing_threshold.or(own.indexing_threshold);
+        own.memmap_threshold = diff.memmap_threshold.or(own.memmap_threshold);
+        own.flush_interval_sec = diff.flush_interval_sec.or(own.flush_interval_sec);
+        own.max_optimization_threads = diff.max_optimization_threads.or(own.max_optimization_threads.take());
+        own.prevent_unoptimized = diff.prevent_unoptimized.or(own.prevent_unoptimized);
+    }
+
+    fn apply_params(&mut self, diff: &ParamsDiff) -> Result<(), ApiError> {
+        let shards = &mut self.shards;
+        shards.replication_factor = diff.replication_factor.unwrap_or(shards.replication_factor);
+        shards.write_consistency_factor = diff.write_consistency_factor.unwrap_or(shards.write_consistency_factor);
+        self.on_disk_payload = diff.on_disk_payload.unwrap_or(self.on_disk_payload);
+        for (name, number) in [
+            ("shard_number", shards.shard_number),
+            ("replication_factor", shards.replication_factor),
+            ("write_consistency_factor", shards.write_consistency_factor),
+        ] {
+            if number == 0 {
+                return Err(ApiError::BadInput(format!("{name}: value 0 invalid, must be 1 or larger")));
+            }
+        }
+        Ok(())
     }
 
     /// Merges metadata into the stored metadata; null removes an entry.
-    pub(crate) fn apply_metadata(&mut self, metadata: Map<String, Value>) {
+    fn apply_metadata(&mut self, metadata: Map<String, Value>) {
         for (key, value) in metadata {
             if value.is_null() {
                 self.metadata.remove(&key);
@@ -192,7 +262,7 @@ impl CollectionConfig {
 
     /// Returns the size of one point's dense vectors, in bytes.
     pub(crate) fn vector_bytes(&self) -> usize {
-        self.vectors.iter().map(|(_, params)| params.size * size_of::<f32>()).sum()
+        self.vectors.iter().map(|(_, params)| params.bytes()).sum()
     }
 
     pub(crate) fn engine_hnsw(&self) -> HnswIndexConfig {
@@ -226,8 +296,8 @@ impl CollectionConfig {
                     distance: params.distance,
                     on_disk: params.on_disk,
                     multivector_config: None,
-                    datatype: None,
-                    quantization_config: None,
+                    datatype: params.datatype,
+                    quantization_config: params.quantization_config.clone(),
                     hnsw_config: None,
                 };
                 (name.to_owned(), vector)
@@ -237,6 +307,7 @@ impl CollectionConfig {
             on_disk_payload: self.on_disk_payload,
             vectors,
             hnsw_config: self.engine_hnsw(),
+            quantization_config: self.quantization.clone(),
             optimizers: self.engine_optimizers(),
             ..EdgeConfig::default()
         }
@@ -245,3 +316,13 @@ impl CollectionConfig {
 
 /// Qdrant's own default.
 const INDEXING_THRESHOLD_KB: usize = 10_000;
+
+fn check_quantization(config: Option<&QuantizationConfig>) -> Result<(), ApiError> {
+    if let Some(QuantizationConfig::Scalar(config)) = config
+        && let Some(quantile) = config.scalar.quantile
+        && !(0.5..=1.0).contains(&quantile)
+    {
+        return Err(ApiError::BadInput(format!("quantization_config.scalar.quantile: {quantile} is not in 0.5..=1.0")));
+    }
+    Ok(())
+}

@@ -3,7 +3,8 @@
 //!
 //! Serves collections, points, payload indexes, filters, aliases and searches, with Qdrant's requests, responses and
 //! status codes, so that the local stack does not need a Qdrant server. Unsupported features (sparse and multi-vectors,
-//! quantization, recommendations, groups, snapshots, clusters) are rejected with an error that names them.
+//! recommendations, groups, snapshots, clusters) are rejected with an error that names them. Parameters without a
+//! meaning on one node, such as the number of replicas, are stored and reported: see `config`.
 //!
 //! # Durability
 //!

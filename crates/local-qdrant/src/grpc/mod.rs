@@ -1,10 +1,12 @@
 //! Qdrant's gRPC API: the generated services on top of the catalog.
 
 mod collections;
+mod config;
 mod depth;
 mod filter;
 mod index;
 mod points;
+mod quantization;
 mod query;
 mod value;
 

@@ -8,10 +8,9 @@ use qdrant_edge::{
 use qdrant_edge::{Fusion, Sample};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::super::catalog::AliasChange;
-use super::super::config::{CollectionConfig, ConfigChanges, HnswDiff, OptimizersDiff, Vectors};
 use super::super::error::ApiError;
 use super::super::query::{Nearest, Prefetch, QuerySpec, Ranking};
 use super::super::write::{Selector, Write};
@@ -23,64 +22,6 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 
 fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
     serde_json::from_value(value).map_err(|error| ApiError::BadBody(error.to_string()))
-}
-
-/// `PUT /collections/NAME`.
-#[derive(Deserialize)]
-pub(super) struct CreateCollection {
-    #[serde(default)]
-    vectors: Option<Vectors>,
-    #[serde(default)]
-    sparse_vectors: Option<Map<String, Value>>,
-    #[serde(default)]
-    quantization_config: Option<Value>,
-    #[serde(default)]
-    hnsw_config: Option<HnswDiff>,
-    #[serde(default)]
-    optimizers_config: Option<OptimizersDiff>,
-    #[serde(default)]
-    on_disk_payload: Option<bool>,
-    #[serde(default)]
-    metadata: Option<Map<String, Value>>,
-}
-
-impl CreateCollection {
-    pub(super) fn into_config(self) -> Result<CollectionConfig, ApiError> {
-        if self.sparse_vectors.is_some_and(|sparse| !sparse.is_empty()) {
-            return Err(ApiError::Unsupported("sparse vectors".to_owned()));
-        }
-        if self.quantization_config.is_some() {
-            return Err(ApiError::Unsupported("quantization".to_owned()));
-        }
-        let vectors = self.vectors.ok_or_else(|| ApiError::BadBody("missing field `vectors`".to_owned()))?;
-        let mut config = CollectionConfig::new(vectors)?;
-        config.on_disk_payload = self.on_disk_payload.unwrap_or(config.on_disk_payload);
-        config.apply_hnsw(&self.hnsw_config.unwrap_or_default());
-        config.apply_optimizers(&self.optimizers_config.unwrap_or_default());
-        config.apply_metadata(self.metadata.unwrap_or_default());
-        Ok(config)
-    }
-}
-
-/// `PATCH /collections/NAME`.
-#[derive(Deserialize)]
-pub(super) struct UpdateCollection {
-    #[serde(default)]
-    hnsw_config: Option<HnswDiff>,
-    #[serde(default)]
-    optimizers_config: Option<OptimizersDiff>,
-    #[serde(default)]
-    metadata: Option<Map<String, Value>>,
-}
-
-impl UpdateCollection {
-    pub(super) fn into_changes(self) -> ConfigChanges {
-        ConfigChanges {
-            hnsw: self.hnsw_config.unwrap_or_default(),
-            optimizers: self.optimizers_config.unwrap_or_default(),
-            metadata: self.metadata.unwrap_or_default(),
-        }
-    }
 }
 
 /// `POST /collections/aliases`.

@@ -6,7 +6,8 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
-use super::body::{ChangeAliases, CreateCollection, UpdateCollection, parse};
+use super::super::config::{ConfigChanges, NewCollection};
+use super::body::{ChangeAliases, parse};
 use super::reply::{aliases_out, info_out, ok};
 use super::{Answer, Shared};
 
@@ -24,15 +25,15 @@ pub(super) async fn info(State(catalog): Shared, Path(name): Path<String>) -> An
 
 pub(super) async fn create(State(catalog): Shared, Path(name): Path<String>, body: Bytes) -> Answer {
     let started = Instant::now();
-    let request: CreateCollection = parse(&body)?;
+    let request: NewCollection = parse(&body)?;
     catalog.create(&name, request.into_config()?).await?;
     Ok(ok(started, json!(true)))
 }
 
 pub(super) async fn update(State(catalog): Shared, Path(name): Path<String>, body: Bytes) -> Answer {
     let started = Instant::now();
-    let request: UpdateCollection = parse(&body)?;
-    catalog.update(&name, request.into_changes()).await?;
+    let changes: ConfigChanges = parse(&body)?;
+    catalog.update(&name, changes).await?;
     Ok(ok(started, json!(true)))
 }
 

@@ -8,6 +8,7 @@ use qdrant_edge::{FacetResponse, FacetValue, Record, ScoredPoint, VectorInternal
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::super::FLUSH_INTERVAL;
 use super::super::collection::{Info, Outcome};
 use super::super::config::Vectors;
 use super::super::error::ApiError;
@@ -114,7 +115,7 @@ pub(super) fn info_out(info: &Info) -> Value {
         Vectors::Single(params) => json!(params),
         Vectors::Named(named) => json!(named),
     };
-    let optimizers = &config.optimizers;
+    let (optimizers, shards) = (&config.optimizers, &config.shards);
     let schema = info.payload_schema.iter().map(|(path, index)| (path.to_string(), json!(index)));
     let mut answer = json!({
         "status": if info.optimizing { "yellow" } else { "green" },
@@ -125,9 +126,9 @@ pub(super) fn info_out(info: &Info) -> Value {
         "config": {
             "params": {
                 "vectors": vectors,
-                "shard_number": 1,
-                "replication_factor": 1,
-                "write_consistency_factor": 1,
+                "shard_number": shards.shard_number,
+                "replication_factor": shards.replication_factor,
+                "write_consistency_factor": shards.write_consistency_factor,
                 "on_disk_payload": config.on_disk_payload,
             },
             "hnsw_config": config.hnsw,
@@ -136,16 +137,20 @@ pub(super) fn info_out(info: &Info) -> Value {
                 "vacuum_min_vector_number": optimizers.vacuum_min_vector_number,
                 "default_segment_number": optimizers.default_segment_number,
                 "max_segment_size": optimizers.max_segment_size,
-                "memmap_threshold": null,
+                "memmap_threshold": optimizers.memmap_threshold,
                 "indexing_threshold": optimizers.indexing_threshold,
-                "flush_interval_sec": super::super::FLUSH_INTERVAL.as_secs(),
-                "max_optimization_threads": null,
+                "flush_interval_sec": optimizers.flush_interval_sec.unwrap_or(FLUSH_INTERVAL.as_secs()),
+                "max_optimization_threads": optimizers.max_optimization_threads,
+                "prevent_unoptimized": optimizers.prevent_unoptimized,
             },
             "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0, "wal_retain_closed": 1},
-            "quantization_config": null,
+            "quantization_config": config.quantization,
         },
         "payload_schema": schema.collect::<Map<_, _>>(),
     });
+    if let Some(strict_mode) = &config.strict_mode {
+        answer["config"]["strict_mode_config"] = json!(strict_mode);
+    }
     // Absent without metadata, as in Qdrant.
     if !config.metadata.is_empty() {
         answer["config"]["metadata"] = Value::Object(config.metadata.clone());
