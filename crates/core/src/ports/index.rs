@@ -298,7 +298,8 @@ pub trait CollectionAdmin: Send + Sync {
     /// [target](TargetId) and another client has created it. Who owns it is up to the caller: see [`Ownable::mark`].
     async fn create(&self, spec: &CollectionSpec, layout: &VectorLayout, dimension: usize) -> PortResult<bool>;
 
-    /// Changes what can be changed in place. Without effect on what the specification leaves open.
+    /// Changes what can be changed in place. Without effect on what the specification leaves open, except that
+    /// quantization that only the record declares is turned off.
     async fn alter(&self, spec: &CollectionSpec) -> PortResult<()>;
 
     /// Creates the missing payload indexes, by payload path, replaces those of another type or with other options, and

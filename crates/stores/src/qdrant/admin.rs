@@ -94,10 +94,11 @@ impl CollectionAdmin for QdrantIndex {
 
     async fn alter(&self, spec: &CollectionSpec) -> PortResult<()> {
         const WHAT: &str = "alter the collection";
-        let Some(request) = spec::alteration(&self.collection, spec)? else { return Ok(()) };
+        let info = self.existing_info(WHAT).await?;
+        let was_quantized = is_quantized_by_record(&metadata(&info));
+        let Some(request) = spec::alteration(&self.collection, spec, was_quantized)? else { return Ok(()) };
         if let Some(strict) = &request.strict_mode_config {
             // Before strict mode rejects requests without them.
-            let info = self.existing_info(WHAT).await?;
             let mut facts = CollectionFacts::from(&info);
             let present = info.config.and_then(|config| config.strict_mode_config).unwrap_or_default();
             facts.indexes_required |= requires_indexes(&present, strict);
@@ -156,6 +157,13 @@ impl CollectionAdmin for QdrantIndex {
 
 fn metadata(info: &CollectionInfo) -> Map<String, Value> {
     info.config.as_ref().map(|config| value::from_payload(config.metadata.clone())).unwrap_or_default()
+}
+
+/// Whether the record's declaration quantizes vectors.
+fn is_quantized_by_record(metadata: &Map<String, Value>) -> bool {
+    let quantization =
+        metadata.get(TARGET).and_then(|record| record.pointer("/declaration/collection/settings/quantization"));
+    quantization.is_some_and(|quantization| !quantization.is_null())
 }
 
 /// Fails if the collection has the name of a target and another client has created it.
@@ -264,6 +272,16 @@ mod tests {
         check_origin("documents", &Map::new()).unwrap();
         let error = check_origin("tickets.g1", &metadata("team")).unwrap_err();
         assert!(error.class == ErrorClass::Fatal && error.message.contains("\"tickets.g1\""), "{error}");
+    }
+
+    #[test]
+    fn record_shows_whether_vectors_were_quantized_by_declaration() {
+        let settings = |settings: Value| {
+            Map::from_iter([(TARGET.to_owned(), json!({"declaration": {"collection": {"settings": settings}}}))])
+        };
+        assert!(is_quantized_by_record(&settings(json!({"quantization": {"scalar": {"type": "int8"}}}))));
+        assert!(!is_quantized_by_record(&settings(json!({"hnsw": {"m": 4}}))));
+        assert!(!is_quantized_by_record(&Map::new()));
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use qdrant_client::qdrant::payload_index_params::IndexParams;
 use qdrant_client::qdrant::stemming_algorithm::StemmingParams;
 use qdrant_client::qdrant::{
-    BoolIndexParams, CreateFieldIndexCollection, DatetimeIndexParams, FieldType, FloatIndexParams, GeoIndexParams,
-    IntegerIndexParams, KeywordIndexParams, PayloadIndexParams, SnowballParams, StemmingAlgorithm, StopwordsSet,
-    TextIndexParams, TokenizerType, UuidIndexParams,
+    BoolIndexParams, CreateFieldIndexCollection, DatetimeIndexParams, DisabledStemmer, FieldType, FloatIndexParams,
+    GeoIndexParams, IntegerIndexParams, KeywordIndexParams, PayloadIndexParams, SnowballParams, StemmingAlgorithm,
+    StopwordsSet, TextIndexParams, TokenizerType, UuidIndexParams,
 };
 use serde_json::Value;
 use tidewheel_core::catalog::{PayloadIndex, PayloadKind};
@@ -171,10 +171,15 @@ fn stopwords(path: &str, value: &Value) -> Result<StopwordsSet, PortError> {
 }
 
 fn stemmer(mut object: Object<'_>) -> Result<StemmingAlgorithm, PortError> {
-    object.choice("type", &[("snowball", ())])?;
+    let is_off = object.choice("type", &[("snowball", false), ("none", true)])?.unwrap_or_default();
     let language = object.text("language")?.unwrap_or_default().to_owned();
     object.end()?;
-    Ok(StemmingAlgorithm { stemming_params: Some(StemmingParams::Snowball(SnowballParams { language })) })
+    let params = if is_off {
+        StemmingParams::Disabled(DisabledStemmer {})
+    } else {
+        StemmingParams::Snowball(SnowballParams { language })
+    };
+    Ok(StemmingAlgorithm { stemming_params: Some(params) })
 }
 
 #[cfg(test)]

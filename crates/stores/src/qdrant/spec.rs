@@ -72,12 +72,19 @@ pub(super) fn creation(
 }
 
 /// The request that alters the collection; `None` if the specification leaves everything open that can be altered.
+/// Quantization that an earlier specification has turned on and this one leaves open is turned off; Qdrant has no
+/// request that resets other settings to their defaults.
 ///
 /// # Errors
 /// Fatal, for a setting that is unknown or invalid.
 #[allow(deprecated, reason = "servers since 1.16 understand the plain flags, `memory` is newer")]
-pub(super) fn alteration(collection: &str, spec: &CollectionSpec) -> Result<Option<UpdateCollection>, PortError> {
+pub(super) fn alteration(
+    collection: &str,
+    spec: &CollectionSpec,
+    was_quantized: bool,
+) -> Result<Option<UpdateCollection>, PortError> {
     let settings = Settings::of(spec)?;
+    let quantization = settings.quantization.or(was_quantized.then_some(Quantize::Off));
     let params = CollectionParamsDiff {
         replication_factor: settings.replication_factor,
         write_consistency_factor: settings.write_consistency_factor,
@@ -94,7 +101,7 @@ pub(super) fn alteration(collection: &str, spec: &CollectionSpec) -> Result<Opti
         vectors_config: vectors,
         hnsw_config: settings.hnsw,
         optimizers_config: settings.optimizers,
-        quantization_config: settings.quantization.map(quantization_diff),
+        quantization_config: quantization.map(quantization_diff),
         strict_mode_config: settings.strict_mode,
         ..nothing.clone()
     };

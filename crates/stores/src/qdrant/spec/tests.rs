@@ -32,7 +32,7 @@ fn empty_specification_leaves_everything_but_the_vectors_to_the_server() {
             ..CreateCollection::default()
         }
     );
-    assert_eq!(alteration("tickets.g1", &CollectionSpec::default()).unwrap(), None);
+    assert_eq!(alteration("tickets.g1", &CollectionSpec::default(), false).unwrap(), None);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn alteration_sends_what_can_be_altered_and_nothing_else() {
         "replication_factor": 2, "vectors": {"on_disk": false}, "quantization": "Disabled", "hnsw": {"m": 8},
     }));
     spec.shard_number = Some(6);
-    let request = alteration("tickets.g1", &spec).unwrap().unwrap();
+    let request = alteration("tickets.g1", &spec, false).unwrap().unwrap();
     let params = request.params.unwrap();
     assert_eq!((params.replication_factor, params.write_consistency_factor), (Some(2), None));
     let Some(vectors_config_diff::Config::Params(vectors)) = request.vectors_config.unwrap().config else {
@@ -86,7 +86,24 @@ fn alteration_sends_what_can_be_altered_and_nothing_else() {
     assert!(request.optimizers_config.is_none() && request.strict_mode_config.is_none());
     // Shards cannot be altered.
     spec.settings = Map::new();
-    assert_eq!(alteration("tickets.g1", &spec).unwrap(), None);
+    assert_eq!(alteration("tickets.g1", &spec, false).unwrap(), None);
+}
+
+#[test]
+fn quantization_that_is_no_longer_declared_is_turned_off() {
+    let request = alteration("tickets.g1", &CollectionSpec::default(), true).unwrap().unwrap();
+    let expected = QuantizationConfigDiff { quantization: Some(Diff::Disabled(proto::Disabled {})) };
+    assert_eq!(
+        request,
+        UpdateCollection {
+            collection_name: "tickets.g1".to_owned(),
+            quantization_config: Some(expected),
+            ..UpdateCollection::default()
+        }
+    );
+    let declared = spec(&json!({"quantization": {"binary": {}}}));
+    let request = alteration("tickets.g1", &declared, true).unwrap().unwrap();
+    assert!(matches!(request.quantization_config.unwrap().quantization, Some(Diff::Binary(_))));
 }
 
 #[test]
@@ -130,7 +147,7 @@ fn invalid_and_unknown_settings_are_fatal_and_named() {
     ] {
         for error in [
             creation("tickets.g1", &spec(&settings), &VectorLayout::default(), 4).unwrap_err(),
-            alteration("tickets.g1", &spec(&settings)).unwrap_err(),
+            alteration("tickets.g1", &spec(&settings), false).unwrap_err(),
         ] {
             assert_eq!(error.class, ErrorClass::Fatal);
             assert!(error.message.contains(message) && error.hint.is_some(), "{error}");
