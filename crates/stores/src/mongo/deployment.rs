@@ -1,8 +1,8 @@
-//! Identity of the source database and its deployment, for ownership checks.
+//! Identity of the source and its deployment, for ownership checks.
 
 use bson::{Bson, Document, doc};
 use tidewheel_core::installation::SourceIdentity;
-use tidewheel_core::ports::{PortResult, Source as _};
+use tidewheel_core::ports::PortResult;
 
 use super::MongoSource;
 
@@ -20,7 +20,7 @@ pub(super) async fn identity(source: &MongoSource) -> PortResult<SourceIdentity>
     hosts.sort_unstable();
     // Few users may read it. Without it the hosts identify the deployment.
     let cluster = if replica_set.is_empty() { of_cluster(source).await } else { of_replica_set(source).await };
-    let database = source.database().to_owned();
+    let database = source.database.clone();
     Ok(SourceIdentity { database, replica_set, hosts, cluster: cluster.unwrap_or_default() })
 }
 

@@ -3,14 +3,19 @@
 //! An event larger than a reply arrives as fragments, each with some of its fields; it is decoded when the last
 //! fragment arrives, and only then does the position move past it.
 
+use std::sync::Arc;
+
 use tidewheel_core::change::Operation;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Readable, SourceEvent, SourceRow};
+use tidewheel_core::ports::{Readable, SourceEvent, SourceRow, Touched, Verdicts};
 use tidewheel_core::version::ClusterTime;
 
 use super::extjson::{self, Element, Elements, Form, Malformed};
+use super::filters::Filters;
 use super::keys::key_of;
 use super::reduced::{self, REDUCED};
+use super::selection::Selection;
+use super::touched::{self, TOUCHED};
 
 /// A decoded event.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,9 +25,9 @@ pub(super) enum Meaning {
     /// A collection was renamed.
     Renamed {
         /// The old name.
-        from: String,
+        from: Namespace,
         /// The new name.
-        to: String,
+        to: Namespace,
         /// The time of the rename.
         at: Moment,
     },
@@ -50,6 +55,8 @@ struct Fields<'a> {
     to: Option<&'a [u8]>,
     key: Option<&'a [u8]>,
     document: Option<&'a [u8]>,
+    /// The names of the fields that an update changed: see [`super::touched`].
+    touched: Option<&'a [u8]>,
     /// Marks an event too large for MongoDB to deliver whole: see [`super::reduced`].
     reduced: Option<&'a [u8]>,
     /// Number of this fragment and number of fragments.
@@ -69,6 +76,7 @@ impl<'a> Fields<'a> {
                 b"documentKey" => self.key = element.document(),
                 // Null for an update whose document was gone at lookup.
                 b"fullDocument" => self.document = element.document(),
+                TOUCHED => self.touched = element.document(),
                 REDUCED => self.reduced = element.document(),
                 b"splitEvent" => {
                     let split = Elements::new(element.document().ok_or(Malformed("splitEvent is not a document"))?)?;
@@ -89,8 +97,8 @@ impl<'a> Fields<'a> {
         Ok(Moment { time: ClusterTime { seconds, increment: time as u32 }, wall })
     }
 
-    /// Interprets an event on this database. A router may report another name in the event: Atlas adds a prefix.
-    fn meaning(&self, database: &str) -> Result<Meaning, Malformed> {
+    /// Interprets an event of this selection.
+    fn meaning(&self, selection: &Selection) -> Result<Meaning, Malformed> {
         let operation = match self.operation.ok_or(Malformed("event without operationType"))? {
             "insert" => Operation::Insert,
             "update" => Operation::Update,
@@ -98,13 +106,13 @@ impl<'a> Fields<'a> {
             "delete" => Operation::Delete,
             "drop" => Operation::Drop,
             "rename" => {
-                let (from, to) = (collection(self.namespace)?, collection(self.to)?);
-                return Ok(Meaning::Renamed { from: from.to_owned(), to: to.to_owned(), at: self.moment()? });
+                let (from, to) = (namespace(self.namespace, selection)?, namespace(self.to, selection)?);
+                return Ok(Meaning::Renamed { from, to, at: self.moment()? });
             }
             "invalidate" => return Ok(Meaning::Invalidate),
             _ => return Ok(Meaning::Nothing),
         };
-        let namespace = Namespace::new(database, collection(self.namespace)?);
+        let namespace = namespace(self.namespace, selection)?;
         let at = self.moment()?;
         if operation == Operation::Drop {
             return Ok(Meaning::Change(dropped(namespace, at)));
@@ -125,33 +133,58 @@ impl<'a> Fields<'a> {
                     time: at.time,
                     committed_at: at.wall,
                     document: too_large,
+                    verdicts: Verdicts::default(),
+                    touched: Touched::All,
                 }));
             }
             (None, None) => return Err(Malformed("event without documentKey")),
         };
-        let id = id_of(document_key)?;
+        let (id, shard) = (id_of(document_key)?, shard_of(document_key)?);
+        let document = self.document.filter(|_| operation.has_document());
+        let (document, verdicts) = document.map(|document| judged(document, selection.filters())).unzip();
         Ok(Meaning::Change(SourceEvent {
             operation,
             namespace,
             key: key_of(&id)?,
             id: extjson::value(&id, Form::Relaxed)?,
-            shard: shard_of(document_key)?,
             time: at.time,
             committed_at: at.wall,
-            document: self.document.filter(|_| operation.has_document()).map(readable).or(too_large),
+            document: document.or(too_large),
+            verdicts: verdicts.unwrap_or_default(),
+            touched: self.touched(operation, &shard),
+            shard,
         }))
+    }
+
+    /// The paths that the event changed, of a document with these fields in its key beside `_id`.
+    fn touched(&self, operation: Operation, shard: &str) -> Touched {
+        match operation {
+            // A change of the shard key inserts a document that existed on another shard.
+            Operation::Insert if shard.is_empty() => Touched::Nothing,
+            Operation::Update => self.touched.map_or(Touched::All, touched::paths),
+            _ => Touched::All,
+        }
     }
 }
 
-/// The text of a document, or the reason why it is unreadable.
-fn readable(document: &[u8]) -> Readable {
-    extjson::document(document, Form::Relaxed).map_err(|error| error.to_string())
+/// The text of a document, or the reason why it is unreadable, and the verdicts on it.
+fn judged(document: &[u8], filters: &Filters) -> (Readable, Verdicts) {
+    match extjson::document(document, Form::Relaxed) {
+        Ok(text) => (Ok(text), filters.judge(document)),
+        Err(error) => (Err(error.to_string()), Verdicts::default()),
+    }
 }
 
-fn collection(namespace: Option<&[u8]>) -> Result<&str, Malformed> {
-    let elements = Elements::new(namespace.ok_or(Malformed("event without ns"))?)?;
-    let collection = elements.find("coll")?.and_then(|element| element.text());
-    collection.ok_or(Malformed("event without a collection in ns"))
+/// The namespace in an event.
+fn namespace(names: Option<&[u8]>, selection: &Selection) -> Result<Namespace, Malformed> {
+    let elements = Elements::new(names.ok_or(Malformed("event without ns"))?)?;
+    let name = |name| Ok::<_, Malformed>(elements.clone().find(name)?.and_then(|element| element.text()));
+    let collection = name("coll")?.ok_or(Malformed("event without a collection in ns"))?;
+    let database = selection.database(name("db")?.unwrap_or_default());
+    if database.is_empty() {
+        return Err(Malformed("event without a database in ns"));
+    }
+    Ok(Namespace::new(database, collection))
 }
 
 /// The fields of a document key beside `_id`.
@@ -166,10 +199,11 @@ fn shard_of(document_key: &[u8]) -> Result<String, Malformed> {
     Ok(shard)
 }
 
-/// Decodes a document read by a scan.
-pub(super) fn row_of(document: &[u8]) -> Result<SourceRow, Malformed> {
-    let id = id_of(document)?;
-    Ok(SourceRow { key: key_of(&id)?, id: extjson::value(&id, Form::Relaxed)?, document: readable(document) })
+/// Decodes a document read by a scan or a lookup.
+pub(super) fn row_of(bytes: &[u8], filters: &Filters) -> Result<SourceRow, Malformed> {
+    let id = id_of(bytes)?;
+    let (document, verdicts) = judged(bytes, filters);
+    Ok(SourceRow { key: key_of(&id)?, id: extjson::value(&id, Form::Relaxed)?, document, verdicts })
 }
 
 /// The `_id` of a document or a document key.
@@ -188,6 +222,8 @@ pub(super) fn dropped(namespace: Namespace, at: Moment) -> SourceEvent {
         time: at.time,
         committed_at: at.wall,
         document: None,
+        verdicts: Verdicts::default(),
+        touched: Touched::All,
     }
 }
 
@@ -205,8 +241,8 @@ pub(super) fn token_size(event: &[u8]) -> Result<usize, Malformed> {
 /// Decodes events in order and reassembles fragments.
 #[derive(Debug)]
 pub(super) struct Decoder {
-    /// The database whose events are read.
-    database: String,
+    /// The selection whose events are read.
+    selection: Arc<Selection>,
     /// Fragments of the incomplete event.
     fragments: Vec<Vec<u8>>,
     /// Whether an event was reduced since the last call of [`Self::take_reduced`].
@@ -214,8 +250,8 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub(super) fn new(database: &str) -> Self {
-        Self { database: database.to_owned(), fragments: Vec::new(), reduced: false }
+    pub(super) fn new(selection: Arc<Selection>) -> Self {
+        Self { selection, fragments: Vec::new(), reduced: false }
     }
 
     /// Decodes an event; `None` if more of its fragments follow.
@@ -225,7 +261,7 @@ impl Decoder {
         self.reduced |= fields.reduced.is_some();
         let Some((fragment, of)) = fields.fragment else {
             if self.fragments.is_empty() {
-                return fields.meaning(&self.database).map(Some);
+                return fields.meaning(&self.selection).map(Some);
             }
             return Err(Malformed("event starts before the last fragment of the previous one"));
         };
@@ -241,7 +277,7 @@ impl Decoder {
         for fragment in fragments.iter().map(Vec::as_slice).chain([event]) {
             fields.read(fragment)?;
         }
-        fields.meaning(&self.database).map(Some)
+        fields.meaning(&self.selection).map(Some)
     }
 
     /// Returns whether an event was reduced since the last call.
@@ -256,131 +292,4 @@ impl Decoder {
 }
 
 #[cfg(test)]
-mod tests {
-    use bson::{Document, Timestamp, doc};
-
-    use super::*;
-
-    const AT: Timestamp = Timestamp { time: 100, increment: 7 };
-
-    fn read(event: &Document) -> Meaning {
-        Decoder::new("shop").read(&event.to_vec().unwrap()).unwrap().unwrap()
-    }
-
-    fn change(event: &Document) -> SourceEvent {
-        match read(event) {
-            Meaning::Change(change) => change,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn ns() -> Document {
-        doc! {"db": "shop", "coll": "tickets"}
-    }
-
-    #[test]
-    fn insert_event_carries_its_document() {
-        let event = doc! {
-            "_id": {"_data": "82"}, "operationType": "insert", "clusterTime": AT,
-            "wallTime": bson::DateTime::from_millis(100_250), "fullDocument": {"_id": 5_i64, "a": "x"}, "ns": ns(),
-            "documentKey": {"shard": "s", "_id": 5_i64},
-        };
-        assert_eq!(
-            change(&event),
-            SourceEvent {
-                operation: Operation::Insert,
-                namespace: Namespace::new("shop", "tickets"),
-                key: r#"{"$numberInt":"5"}"#.into(),
-                id: "5".into(),
-                shard: r#"shard="s";"#.into(),
-                time: ClusterTime { seconds: 100, increment: 7 },
-                committed_at: 100_250,
-                document: Some(Ok(r#"{"_id":5,"a":"x"}"#.into())),
-            }
-        );
-        assert_eq!(token(&event.to_vec().unwrap()).unwrap(), r#"{"_data":"82"}"#);
-    }
-
-    #[test]
-    fn prefixed_database_name_does_not_change_namespace() {
-        // Atlas prefixes the database name with the tenant name in some events.
-        for database in ["shop", "5f2b_shop", "", "other"] {
-            let ns = doc! {"db": database, "coll": "tickets"};
-            let event = doc! {
-                "_id": {"_data": "82"}, "operationType": "delete", "clusterTime": AT, "ns": ns.clone(), "documentKey": {"_id": 1},
-            };
-            assert_eq!(change(&event).namespace, Namespace::new("shop", "tickets"));
-            let drop = doc! {"_id": {"_data": "82"}, "operationType": "drop", "clusterTime": AT, "ns": ns};
-            assert_eq!(change(&drop).namespace, Namespace::new("shop", "tickets"));
-        }
-    }
-
-    #[test]
-    fn event_with_malformed_document_keeps_its_key() {
-        let mut event = doc! {
-            "_id": {"_data": "82"}, "operationType": "insert", "clusterTime": AT, "fullDocument": {"_id": 1, "x": true},
-            "ns": ns(), "documentKey": {"_id": 1},
-        }
-        .to_vec()
-        .unwrap();
-        let at = event.windows(3).position(|bytes| bytes == b"\x08x\0").unwrap();
-        event[at] = 0x42;
-        let Ok(Some(Meaning::Change(change))) = Decoder::new("shop").read(&event) else { panic!("no event") };
-        assert_eq!(change.key, r#"{"$numberInt":"1"}"#);
-        assert!(change.document.unwrap().unwrap_err().contains("malformed BSON"));
-    }
-
-    #[test]
-    fn update_of_deleted_document_has_no_document() {
-        let event = doc! {
-            "_id": {"_data": "82"}, "operationType": "update", "clusterTime": AT, "fullDocument": null, "ns": ns(),
-            "documentKey": {"_id": "k"},
-        };
-        let change = change(&event);
-        assert_eq!((change.operation, change.document), (Operation::Update, None));
-        assert_eq!(change.committed_at, 100_000, "without a wall clock, the cluster time's seconds");
-    }
-
-    #[test]
-    fn drop_rename_and_invalidate_events_are_decoded() {
-        let drop = doc! {"_id": {"_data": "82"}, "operationType": "drop", "clusterTime": AT, "ns": ns()};
-        assert_eq!(change(&drop).operation, Operation::Drop);
-        let rename = doc! {
-            "_id": {"_data": "82"}, "operationType": "rename", "clusterTime": AT, "ns": ns(),
-            "to": {"db": "shop", "coll": "old"},
-        };
-        assert!(matches!(read(&rename), Meaning::Renamed { from, to, .. } if from == "tickets" && to == "old"));
-        let whole =
-            doc! {"_id": {"_data": "82"}, "operationType": "dropDatabase", "clusterTime": AT, "ns": {"db": "shop"}};
-        assert_eq!(read(&whole), Meaning::Nothing);
-        let invalidate = doc! {"_id": {"_data": "82"}, "operationType": "invalidate", "clusterTime": AT};
-        assert_eq!(read(&invalidate), Meaning::Invalidate);
-    }
-
-    #[test]
-    fn fragments_are_reassembled_into_one_event() {
-        let mut decoder = Decoder::new("shop");
-        let first = doc! {
-            "_id": {"_data": "1"}, "splitEvent": {"fragment": 1, "of": 3}, "operationType": "update",
-            "clusterTime": AT, "ns": ns(),
-        };
-        let second = doc! {"_id": {"_data": "2"}, "splitEvent": {"fragment": 2, "of": 3}, "documentKey": {"_id": 1}};
-        let third = doc! {"_id": {"_data": "3"}, "splitEvent": {"fragment": 3, "of": 3}, "fullDocument": {"_id": 1}};
-        let mut read = |event: &Document| decoder.read(&event.to_vec().unwrap());
-        assert_eq!(read(&first), Ok(None));
-        assert_eq!(read(&second), Ok(None));
-        let Ok(Some(Meaning::Change(change))) = read(&third) else { panic!("no event") };
-        assert_eq!(change.document, Some(Ok(r#"{"_id":1}"#.into())));
-        assert!(!decoder.inside_an_event());
-    }
-
-    #[test]
-    fn missing_fragment_is_an_error() {
-        let fragment = |number: i32| doc! {"_id": {"_data": "1"}, "splitEvent": {"fragment": number, "of": 3}};
-        let mut decoder = Decoder::new("shop");
-        assert!(decoder.read(&fragment(2).to_vec().unwrap()).is_err());
-        assert_eq!(decoder.read(&fragment(1).to_vec().unwrap()), Ok(None));
-        assert!(decoder.inside_an_event());
-        assert!(decoder.read(&fragment(3).to_vec().unwrap()).is_err());
-    }
-}
+mod tests;

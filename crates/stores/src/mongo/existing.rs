@@ -7,19 +7,22 @@ use futures::StreamExt as _;
 use mongodb::raw_batch_cursor::RawBatch;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{PortResult, SourceRow};
+use tidewheel_core::ports::{Judged, PortResult, SourceFilter, SourceRow};
 use tidewheel_core::version::ClusterTime;
 
 use super::event::{id_of, row_of};
 use super::extjson::Malformed;
-use super::keys::{RawId, key_of, with_field};
+use super::filters::{self, Filters};
+use super::keys::{RawId, all_of, key_of, with_field};
+use super::query::Query;
 use super::reply::Reply;
 use super::server::Server;
 
 /// Maximum bytes of the `_id`s in one command, except the last one: MongoDB accepts 16 MB, and no `_id` exceeds 8.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Returns which of these documents, given by key, exist with majority read concern at `at_least` or later.
+/// Returns which of these documents, given by key, exist with majority read concern at `at_least` or later, and match
+/// the filter, which is evaluated here.
 ///
 /// MongoDB matches numbers by value, so the key in its reply is compared with the requested one: a key in an older form
 /// does not belong to any document.
@@ -28,45 +31,65 @@ pub(super) async fn existing(
     namespace: &Namespace,
     keys: &[String],
     at_least: ClusterTime,
+    filter: Option<&SourceFilter>,
 ) -> PortResult<Vec<bool>> {
+    let query = filter.map(Query::of).transpose()?;
+    let projection = query.as_ref().map_or_else(|| doc! { "_id": 1 }, Query::projection);
     let mut there = HashSet::with_capacity(keys.len());
     let collect = |document: &[u8]| {
-        there.insert(key_of(&id_of(document)?)?);
+        if query.as_ref().is_none_or(|query| query.selects(document)) {
+            there.insert(key_of(&id_of(document)?)?);
+        }
         Ok(())
     };
-    find(server, namespace, keys, at_least, Some(doc! { "_id": 1 }), collect).await?;
+    let lookup = Lookup { keys, at_least, projection: Some(projection), pushed: None };
+    find(server, namespace, lookup, collect).await?;
     Ok(keys.iter().map(|key| there.contains(key)).collect())
 }
 
-/// Returns the existing documents among these.
+/// Returns the existing documents among these. A pushed condition counts only without filters: what is read by key needs
+/// no other saving.
 pub(super) async fn fetch(
     server: &Server,
     namespace: &Namespace,
     keys: &[String],
     at_least: ClusterTime,
+    judged: &Judged,
 ) -> PortResult<Vec<SourceRow>> {
+    let filters = Filters::parse(&judged.filters)?;
+    let pushed = judged.pushed.as_ref().map(filters::document).transpose()?.filter(|_| filters.is_empty());
     let wanted: HashSet<&str> = keys.iter().map(String::as_str).collect();
     let mut rows = Vec::with_capacity(keys.len());
     let collect = |document: &[u8]| {
-        let row = row_of(document)?;
+        let row = row_of(document, &filters)?;
         if wanted.contains(row.key.as_str()) {
             rows.push(row);
         }
         Ok(())
     };
-    find(server, namespace, keys, at_least, None, collect).await?;
+    let lookup = Lookup { keys, at_least, projection: None, pushed };
+    find(server, namespace, lookup, collect).await?;
     Ok(rows)
+}
+
+/// What is read by key.
+struct Lookup<'a> {
+    keys: &'a [String],
+    at_least: ClusterTime,
+    projection: Option<Document>,
+    /// A condition that the server evaluates.
+    pushed: Option<Document>,
 }
 
 async fn find(
     server: &Server,
     namespace: &Namespace,
-    keys: &[String],
-    at_least: ClusterTime,
-    projection: Option<Document>,
+    Lookup { keys, at_least, projection, pushed }: Lookup<'_>,
     mut collect: impl FnMut(&[u8]) -> Result<(), Malformed>,
 ) -> PortResult<()> {
-    let doing = format!("find documents of {} in", namespace.collection());
+    let doing = format!("find documents of {} in {}", namespace.collection(), namespace.database());
+    let invalid = |error: bson::error::Error| PortError::fatal(format!("failed to {doing}: {error}"));
+    let pushed = pushed.map(|pushed| pushed.to_vec()).transpose().map_err(invalid)?;
     let ids: Vec<RawId> = keys.iter().map(|key| RawId::parse(key)).collect::<PortResult<_>>()?;
     for ids in portions(&ids) {
         let mut command = doc! {
@@ -80,9 +103,12 @@ async fn find(
         if let Some(projection) = &projection {
             command.insert("projection", projection.clone());
         }
-        let command = with_field(&command, "filter", &RawId::any_of(ids))
-            .map_err(|error| PortError::fatal(format!("failed to {doing}: {error}")))?;
-        let (database, criteria) = (server.database().clone(), server.selection_criteria());
+        let filter = match &pushed {
+            Some(pushed) => all_of(&[&RawId::any_of(ids), pushed]),
+            None => RawId::any_of(ids),
+        };
+        let command = with_field(&command, "filter", &filter).map_err(invalid)?;
+        let (database, criteria) = (server.database(namespace.database()), server.selection_criteria());
         let call = async move {
             let mut run = database.run_raw_cursor_command(command);
             if let Some(criteria) = criteria {
@@ -95,7 +121,7 @@ async fn find(
             }
             Ok(batches)
         };
-        let batches: Vec<RawBatch> = server.run(&doing, call).await?;
+        let batches: Vec<RawBatch> = server.run(&format!("{doing} on"), call).await?;
         let mut read = || -> Result<(), Malformed> {
             for batch in &batches {
                 let mut reply = Reply::read(batch)?;

@@ -36,6 +36,8 @@ const REPLICA_SET: &str =
 const CREDENTIALS: &str = "check the user, the password and authSource in mongodb.uri";
 const PERMISSION: &str = "grant the user the role `read` on the database, or a role with the actions find and changeStream on all of it: \
                           { resource: { db: \"…\", collection: \"\" }, actions: [\"find\", \"changeStream\"] }";
+const PERMISSION_ANYWHERE: &str = "the indexes cover several databases: grant the user the role `readAnyDatabase`, or a role with the actions find and \
+                                   changeStream on all databases: { resource: { db: \"\", collection: \"\" }, actions: [\"find\", \"changeStream\"] }";
 const TOO_LARGE: &str = "upgrade to MongoDB 6.0.9 or newer, which splits such events, or exclude the collection";
 const NO_SERVER: &str =
     "check that mongodb.uri points to a running server and that its replica set has a primary (rs.status())";
@@ -113,6 +115,19 @@ pub(super) fn port_error(doing: &str, error: &Error) -> PortError {
     };
     let failure = PortError::new(class, message).because(SERVER, cause(error)).with_source(error.clone());
     PortError { hint: hint.map(str::to_owned), ..failure }
+}
+
+/// Hints at the permission for a change stream of the whole deployment, if a permission is missing.
+pub(super) fn on_deployment(mut error: PortError) -> PortError {
+    if error.hint.as_deref() == Some(PERMISSION) {
+        error.hint = Some(PERMISSION_ANYWHERE.to_owned());
+    }
+    error
+}
+
+/// Whether the user lacks a permission.
+pub(super) fn is_unauthorized(error: &Error) -> bool {
+    matches!(failure(error), Failure::Command(13, _))
 }
 
 /// The error of each server, without the driver's topology description, which is ten times as long.
@@ -209,6 +224,14 @@ mod tests {
         for (failure, wanted) in table {
             assert_eq!(class(failure), wanted, "{failure:?}");
         }
+    }
+
+    #[test]
+    fn missing_permission_on_deployment_names_a_role_for_all_databases() {
+        let error = PortError::fatal("failed to open a change stream").with_hint(PERMISSION);
+        assert!(on_deployment(error).hint.is_some_and(|hint| hint.contains("readAnyDatabase")));
+        let other = PortError::fatal("failed to open a change stream").with_hint(CREDENTIALS);
+        assert_eq!(on_deployment(other).hint.as_deref(), Some(CREDENTIALS));
     }
 
     #[test]

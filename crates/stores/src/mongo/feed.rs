@@ -26,11 +26,12 @@ use tracing::warn;
 
 use super::event::Decoder;
 use super::extjson::Malformed;
-use super::failure::{feed_error, is_too_large};
+use super::failure::{feed_error, is_too_large, on_deployment};
 use super::keys::parse_token;
 use super::pages::{Held, MAX_EVENTS, Pages};
+use super::pipeline;
 use super::reduced::{self, FailedReads, Level};
-use super::selection::Selection;
+use super::selection::{Selection, Stream};
 use super::server::{REPLY_TIMEOUT, Server};
 
 /// How long a `getMore` waits for an event. A dropped feed ends within this time, and an idle one saves its token at
@@ -61,9 +62,11 @@ pub(super) async fn open(
     };
     let (opened, is_open) = oneshot::channel();
     let (sender, batches) = mpsc::channel(1);
+    let name = selection.stream().name(&server);
     let follower = Follower {
         server: server.clone(),
-        decoder: Decoder::new(selection.database()),
+        name: name.clone(),
+        decoder: Decoder::new(Arc::clone(&selection)),
         selection,
         sender,
         failed_reads,
@@ -77,17 +80,19 @@ pub(super) async fn open(
     tokio::spawn(follower.run(position, opened));
     // The command itself is quick, so only an unresponsive server runs into this timeout.
     match tokio::time::timeout(2 * REPLY_TIMEOUT, is_open).await {
-        Ok(opened) => opened.unwrap_or_else(|_| Err(ended(&server)))?,
+        Ok(opened) => opened.unwrap_or_else(|_| Err(ended(&name)))?,
         Err(_) => {
-            let message = format!("failed to open a change stream on {}: no reply", server.name());
+            let message = format!("failed to open a change stream on {name}: no reply");
             return Err(FeedError::Port(PortError::transient(message)));
         }
     }
-    Ok(Box::new(MongoFeed { server, batches }))
+    Ok(Box::new(MongoFeed { server, name, batches }))
 }
 
 struct MongoFeed {
     server: Server,
+    /// What the change stream is of.
+    name: String,
     batches: mpsc::Receiver<Result<FeedBatch, FeedError>>,
 }
 
@@ -96,16 +101,13 @@ impl Feed for MongoFeed {
     async fn next(&mut self) -> Result<FeedBatch, FeedError> {
         match self.server.batch(&mut self.batches).await? {
             Some(batch) => batch,
-            None => Err(ended(&self.server)),
+            None => Err(ended(&self.name)),
         }
     }
 }
 
-fn ended(server: &Server) -> FeedError {
-    FeedError::Port(PortError::transient(format!(
-        "failed to read the change stream of {}: it has ended",
-        server.name()
-    )))
+fn ended(name: &str) -> FeedError {
+    FeedError::Port(PortError::transient(format!("failed to read the change stream of {name}: it has ended")))
 }
 
 /// The start position of a cursor.
@@ -116,6 +118,8 @@ enum Position {
 
 struct Follower {
     server: Server,
+    /// What the change stream is of.
+    name: String,
     selection: Arc<Selection>,
     sender: mpsc::Sender<Result<FeedBatch, FeedError>>,
     decoder: Decoder,
@@ -177,26 +181,34 @@ impl Follower {
     }
 
     async fn cursor(&mut self, position: Position) -> Result<RawBatchCursor, FeedError> {
-        let doing = format!("open a change stream on {}", self.server.name());
+        let doing = format!("open a change stream on {}", self.name);
         self.is_router = self.server.is_router().await?;
         let splits = self.server.splits_large_events().await?;
         let command = command(&self.selection, self.level, position, splits);
         // A reply repeats the token of its last event: with a single event it is smallest.
         let most = if self.level == Level::Reduced { 1 } else { MAX_EVENTS as u32 };
-        let mut run = self.server.database().run_cursor_command(command).batch_size(most).max_time(AWAIT);
+        let database = self.selection.stream().database(&self.server);
+        let mut run = database.run_cursor_command(command).batch_size(most).max_time(AWAIT);
         if let Some(criteria) = self.server.selection_criteria() {
             run = run.selection_criteria(criteria);
         }
-        run.batch().await.map_err(|error| feed_error(&doing, &error))
+        run.batch().await.map_err(|error| self.failed(&doing, &error))
+    }
+
+    fn failed(&self, doing: &str, error: &Error) -> FeedError {
+        match (feed_error(doing, error), self.selection.stream()) {
+            (FeedError::Port(error), Stream::Deployment) => FeedError::Port(on_deployment(error)),
+            (error, _) => error,
+        }
     }
 
     /// Forwards the cursor's events; an error includes whether an event is known to be too large.
     async fn follow(&mut self, cursor: &mut RawBatchCursor) -> Result<End, (FeedError, bool)> {
-        let doing = format!("read the change stream of {}", self.server.name());
+        let doing = format!("read the change stream of {}", self.name);
         loop {
             let Ok(slot) = self.sender.clone().reserve_owned().await else { return Ok(End::Closed) };
             let Some(batch) = cursor.next().await else {
-                return Err((ended(&self.server), false));
+                return Err((ended(&self.name), false));
             };
             let level = self.level;
             let failed = |error: Error| match is_too_large(&error) {
@@ -204,7 +216,7 @@ impl Follower {
                 true if level != Level::Filtered => {
                     (FeedError::Port(PortError::transient(format!("failed to {doing}: {}", error.kind))), true)
                 }
-                _ => (feed_error(&doing, &error), false),
+                _ => (self.failed(&doing, &error), false),
             };
             let batch = batch.map_err(failed)?;
             let unreadable = |error: Malformed| {
@@ -222,7 +234,7 @@ impl Follower {
                 // The first reply of a cursor is empty and repeats the position at which it was opened.
                 let advances = self.place.as_ref().is_none_or(|at| *at != place(&StartAt::Token(page.token.clone())));
                 if level == Level::Filtered && self.place.is_some() && advances {
-                    reduced::left_out(&mut page, self.selection.database());
+                    reduced::left_out(&mut page, self.selection.unknown());
                 }
                 let slot = match slot.take() {
                     Some(slot) => slot,
@@ -276,14 +288,16 @@ fn locked(failed_reads: &Mutex<FailedReads>) -> MutexGuard<'_, FailedReads> {
 /// happens in a `getMore`.
 fn command(selection: &Selection, level: Level, position: Position, splits: bool) -> Document {
     let mut stream = doc! { "fullDocument": "updateLookup" };
+    if *selection.stream() == Stream::Deployment {
+        stream.insert("allChangesForCluster", true);
+    }
     match position {
         // Not `resumeAfter`, which fails after an invalidate.
         Position::After(token) => stream.insert("startAfter", token),
         Position::At(time) => stream.insert("startAtOperationTime", time),
     };
     let mut pipeline = vec![doc! { "$changeStream": stream }];
-    pipeline.extend(selection.pipeline());
-    pipeline.extend(level.stages());
+    pipeline.extend(pipeline::stages(selection, level));
     if splits {
         pipeline.push(doc! { "$changeStreamSplitLargeEvent": {} });
     }

@@ -6,10 +6,15 @@ use mongodb::Client;
 use mongodb::options::ReadConcern;
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{HistoryWindow, PortResult, Source as _, SourceHistory, SourceInspector as _};
+use tidewheel_core::ports::{Coverage, HistoryWindow, PortResult, Source as _, SourceHistory, SourceInspector as _};
 use tidewheel_core::version::ClusterTime;
 
 use super::MongoSource;
+use super::failure::on_deployment;
+use super::pipeline;
+use super::reduced::Level;
+use super::selection::{Selection, Stream};
+use super::server::Server;
 
 /// The deployment's topology.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +44,7 @@ pub struct MongoFacts {
     pub collections: Vec<(Namespace, u64)>,
     /// Unsupported options of the URI, which have no effect.
     pub ignored: Vec<&'static str>,
-    /// The database's collections, if none is selected.
+    /// The collections of the selected databases, if none is selected.
     pub passed_over: Vec<String>,
 }
 
@@ -56,7 +61,7 @@ pub(super) async fn inspect(source: &MongoSource) -> PortResult<MongoFacts> {
         Topology::Standalone
     };
     let mut collections = Vec::new();
-    for namespace in source.collections().await? {
+    for namespace in source.covered().collections().await? {
         let count = source.estimate(&namespace).await?;
         collections.push((namespace, count));
     }
@@ -68,7 +73,7 @@ pub(super) async fn inspect(source: &MongoSource) -> PortResult<MongoFacts> {
             Topology::Sharded | Topology::Standalone => None,
         },
         topology,
-        watch: watch(source).await,
+        watch: watch(server, &source.coverage).await,
         passed_over: if collections.is_empty() { source.passed_over().await? } else { Vec::new() },
         collections,
         ignored: source.ignored.clone(),
@@ -76,11 +81,21 @@ pub(super) async fn inspect(source: &MongoSource) -> PortResult<MongoFacts> {
 }
 
 /// Opens a change stream as the feed does, and closes it at once.
-async fn watch(source: &MongoSource) -> Result<(), PortError> {
-    let database = source.server.database().clone();
-    let pipeline = source.selection.pipeline();
-    let open = async move { database.watch().pipeline(pipeline).await.map(drop) };
-    source.server.run("open a change stream on", open).await
+pub(super) async fn watch(server: &Server, coverage: &Coverage) -> Result<(), PortError> {
+    let selection = Selection::new(coverage)?;
+    let pipeline = pipeline::stages(&selection, Level::Whole);
+    match selection.stream() {
+        Stream::Database(name) => {
+            let database = server.database(name);
+            let open = async move { database.watch().pipeline(pipeline).await.map(drop) };
+            server.run(&format!("open a change stream on {name} on"), open).await
+        }
+        Stream::Deployment => {
+            let client = server.client().clone();
+            let open = async move { client.watch().pipeline(pipeline).await.map(drop) };
+            server.run("open a change stream on", open).await.map_err(on_deployment)
+        }
+    }
 }
 
 /// The oplog's window and size. Fails if the server is unreachable.

@@ -65,6 +65,17 @@ impl RawId {
     }
 }
 
+/// `{$and: […]}` of raw BSON documents.
+pub(super) fn all_of(conditions: &[&[u8]]) -> Vec<u8> {
+    let mut list = Builder::new();
+    for (at, condition) in conditions.iter().enumerate() {
+        list.add(DOCUMENT, at.to_string().as_bytes(), condition);
+    }
+    let mut all = Builder::new();
+    all.add(ARRAY, b"$and", &list.finish());
+    all.finish()
+}
+
 /// Adds a raw BSON document as a field to the command.
 pub(super) fn with_field(
     command: &Document,
@@ -223,6 +234,14 @@ mod tests {
         let mut document = Builder::new();
         document.add(STRING, b"_id", &[&length.to_le_bytes()[..], text, &[0]].concat());
         document.finish()
+    }
+
+    #[test]
+    fn conditions_are_joined() {
+        let conditions = [bson::doc! { "a": 1 }, bson::doc! { "b": { "$gt": 2 } }];
+        let bytes = conditions.clone().map(|condition| condition.to_vec().unwrap());
+        let all = all_of(&[&bytes[0], &bytes[1]]);
+        assert_eq!(all, bson::doc! { "$and": conditions.to_vec() }.to_vec().unwrap());
     }
 
     #[test]

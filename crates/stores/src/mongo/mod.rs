@@ -1,7 +1,7 @@
 //! MongoDB as the source of changes.
 //!
-//! One change stream on the database, filtered by collection, delivers every change in commit order; scans read the
-//! initial snapshot. Guarantees:
+//! One change stream, of the database or of the deployment and filtered by collection, delivers every change in commit
+//! order; scans read the initial snapshot. Filters are evaluated here, for events as for rows. Guarantees:
 //!
 //! - resuming at a batch's token yields exactly the events after that batch, also when several share a time, within a
 //!   transaction, or after a dropped database;
@@ -16,9 +16,11 @@ mod existing;
 mod extjson;
 mod failure;
 mod feed;
+mod filters;
 mod inspect;
 mod keys;
 mod pages;
+mod pipeline;
 mod query;
 mod reading;
 mod reduced;
@@ -26,8 +28,10 @@ mod reply;
 mod scan;
 mod selection;
 mod server;
+mod touched;
 mod uri;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,16 +40,18 @@ use bson::Document;
 use mongodb::Client;
 use mongodb::options::ClientOptions;
 use tidewheel_core::address;
-use tidewheel_core::error::PortError;
+use tidewheel_core::catalog::{Glob, Selector};
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::installation::SourceIdentity;
 use tidewheel_core::ports::{
-    Feed, FeedError, PortResult, Scan, Source, SourceFilter, SourceHistory, SourceInspector, SourceRow, StartAt,
+    Coverage, Covered, Feed, FeedError, Judged, PortResult, Scan, Source, SourceFilter, SourceHistory, SourceInspector,
+    SourceRow, StartAt,
 };
 use tidewheel_core::secret::Secret;
 use tidewheel_core::version::ClusterTime;
 use tracing::warn;
 
+use filters::Filters;
 pub use inspect::{MongoFacts, Topology};
 pub use query::{Query, QueryError};
 pub use reading::id_readings;
@@ -64,13 +70,23 @@ pub struct MongoOptions {
     /// `mongodb://` or `mongodb+srv://`, with MongoDB's options for credentials, replica set and TLS (`tls=true`,
     /// `tlsCAFile=…`).
     pub uri: Secret,
-    /// The database.
+    /// The database by which the [identity](MongoSource::identity) of the source differs from another one on the same
+    /// deployment.
     pub database: String,
-    /// Names of collections; `*` matches any sequence of characters. Empty: every non-system collection.
-    pub collections: Vec<String>,
+    /// The collections that operators inspect. A source itself selects nothing.
+    pub selectors: Vec<Selector>,
 }
 
-/// The selected collections of a MongoDB database. Cheap to clone.
+impl MongoOptions {
+    /// The options for collections of one database, by name; `*` matches any sequence of characters. No names select
+    /// every non-system collection.
+    pub fn of_database(uri: Secret, database: &str, collections: &[String]) -> Self {
+        let selectors = vec![Selector::of_database(database, collections)];
+        Self { uri, database: database.to_owned(), selectors }
+    }
+}
+
+/// A MongoDB deployment as a source. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct MongoSource {
     server: Server,
@@ -78,7 +94,9 @@ pub struct MongoSource {
     hosts: Vec<String>,
     /// Unsupported options of the URI, which have no effect.
     ignored: Vec<&'static str>,
-    selection: Arc<Selection>,
+    database: String,
+    /// The collections that operators inspect.
+    coverage: Arc<Coverage>,
     failed_reads: Arc<Mutex<FailedReads>>,
 }
 
@@ -86,8 +104,8 @@ impl MongoSource {
     /// Prepares a client, which connects on first use. Fails if the options are invalid, or if a `mongodb+srv` host
     /// does not resolve.
     pub async fn connect(options: MongoOptions) -> PortResult<Self> {
-        let selection = Selection::new(&options.database, &options.collections)?;
-        let uri = options.uri;
+        let MongoOptions { uri, database, selectors } = options;
+        selection::check_names(&selectors)?;
         let failed = |error: mongodb::error::Error| {
             let mut error = failure::port_error("parse mongodb.uri", &error);
             error.message = address::scrubbed(&error.message, uri.reveal(), crate::ADDRESSES);
@@ -104,8 +122,14 @@ impl MongoSource {
         client.server_selection_timeout.get_or_insert(SERVER_SELECTION);
         let hosts: Vec<String> = client.hosts.iter().map(ToString::to_string).collect();
         let client = Client::with_options(client).map_err(failed)?;
-        let server = Server::new(client, selection.database(), &hosts.join(","));
-        Ok(Self { server, hosts, ignored, selection: Arc::new(selection), failed_reads: Arc::default() })
+        let server = Server::new(client, &hosts.join(","));
+        let coverage = Arc::new(Coverage { selectors, filters: Vec::new() });
+        Ok(Self { server, hosts, ignored, database, coverage, failed_reads: Arc::default() })
+    }
+
+    /// The source, restricted to the collections of its options.
+    pub fn covered(&self) -> Covered {
+        Covered { source: Arc::new(self.clone()), coverage: Arc::clone(&self.coverage) }
     }
 
     /// Reads the state of the source.
@@ -116,6 +140,25 @@ impl MongoSource {
     /// Returns the identity of the database and its deployment.
     pub async fn identity(&self) -> PortResult<SourceIdentity> {
         deployment::identity(self).await
+    }
+
+    /// The existing databases in which the selector may cover collections.
+    async fn databases(&self, selector: &Selector) -> PortResult<BTreeSet<String>> {
+        let patterns = || selector.inclusions().map(|pattern| &pattern.database);
+        let mut databases: BTreeSet<String> = patterns().filter_map(Glob::exact).map(str::to_owned).collect();
+        if patterns().any(|name| name.exact().is_none()) {
+            let listed = self.server.databases().await?.into_iter();
+            databases.extend(listed.filter(|database| patterns().any(|name| name.matches(database))));
+        }
+        Ok(databases)
+    }
+
+    /// Checks that no view is selected by name.
+    async fn check_kinds(&self, selectors: &[Selector]) -> PortResult<()> {
+        for database in selection::databases_with_names(selectors) {
+            selection::check_kinds(selectors, database, &self.server.collections(database).await?)?;
+        }
+        Ok(())
     }
 }
 
@@ -130,15 +173,26 @@ impl SourceInspector for MongoSource {
     }
 
     async fn passed_over(&self) -> PortResult<Vec<String>> {
-        let listed = self.server.collections().await?.into_iter();
-        let collections = listed.filter(|listed| listed.kind == Kind::Collection);
-        let mut names: Vec<String> = collections.map(|listed| listed.name).collect();
-        names.retain(|name| !name.starts_with("system."));
-        if names.iter().any(|name| self.selection.contains(name)) {
-            names.clear();
+        let mut databases = BTreeSet::new();
+        for selector in &self.coverage.selectors {
+            databases.append(&mut self.databases(selector).await?);
         }
-        names.sort_unstable();
-        Ok(names)
+        let mut found: Vec<Namespace> = Vec::new();
+        for database in &databases {
+            let listed = self.server.collections(database).await?.into_iter();
+            let collections = listed.filter(|listed| listed.kind == Kind::Collection);
+            let names = collections.map(|listed| listed.name).filter(|name| !name.starts_with("system."));
+            found.extend(names.map(|name| Namespace::new(database, &name)));
+        }
+        if found.iter().any(|namespace| self.coverage.covers(namespace)) {
+            found.clear();
+        }
+        found.sort_unstable();
+        let name = |namespace: &Namespace| match databases.len() {
+            1 => namespace.collection().to_owned(),
+            _ => namespace.to_string(),
+        };
+        Ok(found.iter().map(name).collect())
     }
 }
 
@@ -148,41 +202,47 @@ impl Source for MongoSource {
         self.server.now().await
     }
 
-    fn selection(&self) -> String {
-        self.selection.identity()
+    async fn check(&self, coverage: &Coverage) -> PortResult<()> {
+        // The filters first: they need no server.
+        Filters::parse(&coverage.filters)?;
+        self.check_kinds(&coverage.selectors).await?;
+        inspect::watch(&self.server, coverage).await
     }
 
-    fn database(&self) -> &str {
-        self.selection.database()
+    fn scope(&self, coverage: &Coverage) -> String {
+        selection::scope(&coverage.selectors)
     }
 
-    async fn open_narrow(&self, start: StartAt, first: usize) -> Result<Box<dyn Feed>, FeedError> {
-        if self.selection.names_collections() {
-            self.selection.check(&self.server.collections().await?)?;
-        }
-        feed::open(self.server.clone(), Arc::clone(&self.selection), Arc::clone(&self.failed_reads), start, first).await
+    async fn open_narrow(
+        &self,
+        coverage: &Arc<Coverage>,
+        start: StartAt,
+        first: usize,
+    ) -> Result<Box<dyn Feed>, FeedError> {
+        let selection = Arc::new(Selection::new(coverage)?);
+        self.check_kinds(&coverage.selectors).await?;
+        feed::open(self.server.clone(), selection, Arc::clone(&self.failed_reads), start, first).await
     }
 
-    async fn collections(&self) -> PortResult<Vec<Namespace>> {
-        let listed = self.server.collections().await?;
-        self.selection.check(&listed)?;
-        let mut selected: Vec<Namespace> = listed
-            .into_iter()
+    async fn collections(&self, selector: &Selector) -> PortResult<Vec<Namespace>> {
+        let mut selected = Vec::new();
+        for database in self.databases(selector).await? {
+            let listed = self.server.collections(&database).await?;
+            selection::check_kinds(std::slice::from_ref(selector), &database, &listed)?;
             // Neither views nor time series have change streams.
-            .filter(|listed| listed.kind == Kind::Collection && self.selection.contains(&listed.name))
-            .map(|listed| Namespace::new(self.selection.database(), &listed.name))
-            .collect();
+            let collections = listed.into_iter().filter(|listed| listed.kind == Kind::Collection);
+            let namespaces = collections.map(|listed| Namespace::new(&database, &listed.name));
+            selected.extend(namespaces.filter(|namespace| selector.covers(namespace)));
+        }
         selected.sort_unstable();
         Ok(selected)
     }
 
     async fn estimate(&self, namespace: &Namespace) -> PortResult<u64> {
-        let collection = self.server.database().collection::<Document>(namespace.collection());
-        self.server
-            .run(&format!("count documents of {} in", namespace.collection()), async move {
-                collection.estimated_document_count().await
-            })
-            .await
+        let (database, collection) = (namespace.database(), namespace.collection());
+        let documents = self.server.database(database).collection::<Document>(collection);
+        let count = async move { documents.estimated_document_count().await };
+        self.server.run(&format!("count documents of {collection} in {database} on"), count).await
     }
 
     async fn scan(
@@ -190,30 +250,35 @@ impl Source for MongoSource {
         namespace: &Namespace,
         after: Option<&str>,
         at_least: ClusterTime,
-        filter: Option<&SourceFilter>,
+        judged: &Judged,
     ) -> PortResult<Box<dyn Scan>> {
-        if namespace.database() != self.selection.database() {
-            return Err(PortError::fatal(format!("{namespace} is not in the database {}", self.selection.database())));
+        let filters = Filters::parse(&judged.filters)?;
+        let mut pushed = judged.pushed.as_ref().map(filters::document).transpose()?;
+        // The filters compare strings by their bytes.
+        if pushed.is_some() && !filters.is_empty() && !self.server.compares_bytes(namespace).await? {
+            pushed = None;
         }
-        scan::open(self.server.clone(), namespace, after, at_least, filter)
+        scan::open(self.server.clone(), namespace, after, at_least, filters, pushed)
     }
 
-    async fn existing(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<bool>> {
-        let selected =
-            namespace.database() == self.selection.database() && self.selection.contains(namespace.collection());
-        if !selected || keys.is_empty() {
-            return Ok(vec![false; keys.len()]);
-        }
-        existing::existing(&self.server, namespace, keys, at_least).await
+    async fn existing(
+        &self,
+        namespace: &Namespace,
+        keys: &[String],
+        at_least: ClusterTime,
+        filter: Option<&SourceFilter>,
+    ) -> PortResult<Vec<bool>> {
+        existing::existing(&self.server, namespace, keys, at_least, filter).await
     }
 
-    async fn fetch(&self, namespace: &Namespace, keys: &[String], at_least: ClusterTime) -> PortResult<Vec<SourceRow>> {
-        let selected =
-            namespace.database() == self.selection.database() && self.selection.contains(namespace.collection());
-        if !selected || keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        existing::fetch(&self.server, namespace, keys, at_least).await
+    async fn fetch(
+        &self,
+        namespace: &Namespace,
+        keys: &[String],
+        at_least: ClusterTime,
+        judged: &Judged,
+    ) -> PortResult<Vec<SourceRow>> {
+        existing::fetch(&self.server, namespace, keys, at_least, judged).await
     }
 }
 
@@ -224,7 +289,7 @@ mod tests {
     use super::*;
 
     fn options(uri: &str) -> MongoOptions {
-        MongoOptions { uri: Secret::new(uri), database: "shop".into(), collections: vec!["tickets".into()] }
+        MongoOptions::of_database(Secret::new(uri), "shop", &["tickets".to_owned()])
     }
 
     #[tokio::test]
@@ -250,7 +315,7 @@ mod tests {
     #[tokio::test]
     async fn connect_does_not_require_a_server() {
         let source = MongoSource::connect(options("mongodb://anna:hunter2@127.0.0.1:1/")).await.unwrap();
-        assert_eq!(source.selection(), r#"shop["tickets"]"#);
+        assert_eq!(source.covered().scope(), r#"shop["tickets"]"#);
         assert!(!format!("{source:?}").contains("hunter2"), "{source:?}");
     }
 
@@ -261,7 +326,7 @@ mod tests {
         let error = source.now().await.unwrap_err();
         assert_eq!(error.class, ErrorClass::Transient, "{error}");
         assert!(error.message.contains("127.0.0.1:1") && !error.message.contains("hunter2"), "{error}");
-        let Err(FeedError::Port(error)) = source.open(StartAt::Time(ClusterTime::default())).await else {
+        let Err(FeedError::Port(error)) = source.covered().open(StartAt::Time(ClusterTime::default())).await else {
             panic!("a feed without a server");
         };
         assert_eq!(error.class, ErrorClass::Transient, "{error}");

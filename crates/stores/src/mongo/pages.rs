@@ -2,7 +2,7 @@
 
 use mongodb::raw_batch_cursor::RawBatch;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{FeedBatch, ResumeToken, SourceEvent};
+use tidewheel_core::ports::{FeedBatch, ResumeToken, SourceEvent, Touched};
 use tidewheel_core::version::ClusterTime;
 
 use super::event::{Decoder, Meaning, dropped, token, token_size};
@@ -93,19 +93,17 @@ impl<'a> Pages<'a> {
             is_long = token_size(event)? > MAX_TOKEN;
             match meaning {
                 Meaning::Change(change) => {
-                    let document = change.document.as_ref().and_then(|document| document.as_ref().ok());
-                    bytes += document.map_or(0, String::len) + change.key.len();
+                    bytes += text_size(&change);
                     events.push(change);
                 }
                 Meaning::Renamed { from, to, at } => {
-                    let namespace = |collection: &str| Namespace::new(self.selection.database(), collection);
                     if self.selection.contains(&from) {
-                        events.push(dropped(namespace(&from), at));
+                        events.push(dropped(from, at));
                     }
                     // A previous collection of that name is gone without an event of its own.
                     if self.selection.contains(&to) {
-                        events.push(dropped(namespace(&to), at));
-                        appeared.push(namespace(&to));
+                        events.push(dropped(to.clone(), at));
+                        appeared.push(to);
                     }
                 }
                 Meaning::Invalidate => self.invalidated = Some(token(event)?),
@@ -145,6 +143,16 @@ impl<'a> Pages<'a> {
         let ended = self.finished && !self.decoder.inside_an_event() && !is_full && !self.may_hold_back;
         if ended || !has_events { time } else { time.before() }
     }
+}
+
+/// Bytes of the text in an event.
+fn text_size(event: &SourceEvent) -> usize {
+    let document = event.document.as_ref().and_then(|document| document.as_ref().ok()).map_or(0, String::len);
+    let paths = match &event.touched {
+        Touched::Paths(paths) => paths.iter().map(String::len).sum(),
+        Touched::All | Touched::Nothing => 0,
+    };
+    document + event.key.len() + paths
 }
 
 /// The cluster time in a resume token.

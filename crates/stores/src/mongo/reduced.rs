@@ -9,7 +9,7 @@ use bson::{Document, doc};
 use tidewheel_core::change::Operation;
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::key::{CLIPPED, MAX_BYTES};
-use tidewheel_core::ports::{FeedBatch, SourceEvent};
+use tidewheel_core::ports::{FeedBatch, SourceEvent, Touched, Verdicts};
 
 use super::extjson::{self, Elements, Form, Malformed};
 
@@ -81,19 +81,21 @@ pub(super) fn key(left_out: &[u8]) -> Result<String, Malformed> {
 }
 
 /// Adds an unreadable event to the first batch after a position that was passed only at [`Level::Filtered`]: it stands
-/// for the events that were filtered out, whose number and keys are unknown.
-pub(super) fn left_out(batch: &mut FeedBatch, database: &str) {
+/// for the events that were filtered out, whose number, namespaces and keys are unknown.
+pub(super) fn left_out(batch: &mut FeedBatch, namespace: Namespace) {
     let time = batch.events.first().map_or(batch.through, |event| event.time);
     let key = format!(r#"{{"{CLIPPED}":{{}}}}"#);
     let event = SourceEvent {
         operation: Operation::Update,
-        namespace: Namespace::new(database, "unknown"),
+        namespace,
         id: key.clone(),
         key,
         shard: String::new(),
         time,
         committed_at: u64::from(time.seconds) * 1_000,
         document: Some(Err("MongoDB cannot deliver a change, or several: the `_id` alone is too large".to_owned())),
+        verdicts: Verdicts::default(),
+        touched: Touched::All,
     };
     batch.events.insert(0, event);
 }

@@ -13,13 +13,14 @@ use mongodb::error::Error;
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use tidewheel_core::error::PortError;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{PortResult, Scan, SourceFilter, SourceRow};
+use tidewheel_core::ports::{PortResult, Scan, SourceRow};
 use tidewheel_core::version::ClusterTime;
 use tokio::sync::mpsc;
 
 use super::event::row_of;
 use super::extjson::Malformed;
 use super::failure::{cursor_is_gone, port_error};
+use super::filters::Filters;
 use super::keys::{RawId, with_field};
 use super::reply::Reply;
 use super::server::Server;
@@ -33,15 +34,16 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// The greatest possible `_id`.
 const MAX_KEY: &str = r#"{"$maxKey":1}"#;
 
-/// Starts a scan; errors are reported with the first page.
+/// Starts a scan of the rows that match `pushed`, as the server compares, each judged by the filters. Errors are
+/// reported with the first page.
 pub(super) fn open(
     server: Server,
     namespace: &Namespace,
     after: Option<&str>,
     at_least: ClusterTime,
-    filter: Option<&SourceFilter>,
+    filters: Filters,
+    pushed: Option<Document>,
 ) -> PortResult<Box<dyn Scan>> {
-    let filter = filter.map(parse_filter).transpose()?;
     let after = match after {
         Some(key) => Some((key.to_owned(), RawId::parse(key)?)),
         None => None,
@@ -50,27 +52,15 @@ pub(super) fn open(
     let reader = Reader {
         doing: format!("read {namespace}"),
         server,
-        collection: namespace.collection().to_owned(),
+        namespace: namespace.clone(),
         at_least: Timestamp { time: at_least.seconds, increment: at_least.increment },
-        filter,
+        filters,
+        pushed,
         sender,
     };
     let scan = MongoScan { server: reader.server.clone(), doing: reader.doing.clone(), pages, ended: false };
     tokio::spawn(reader.run(after));
     Ok(Box::new(scan))
-}
-
-/// Parses a filter: a MongoDB query in extended JSON.
-fn parse_filter(SourceFilter(text): &SourceFilter) -> PortResult<Document> {
-    let failed = |cause: &dyn std::fmt::Display| {
-        PortError::fatal(format!("invalid filter {text}: expected a MongoDB query: {cause}"))
-            .with_hint(r#"write the query as a JSON object, such as {"status": "open"}"#)
-    };
-    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| failed(&error))?;
-    match Bson::try_from(value).map_err(|error| failed(&error))? {
-        Bson::Document(filter) => Ok(filter),
-        _ => Err(failed(&"not an object")),
-    }
 }
 
 struct MongoScan {
@@ -98,9 +88,10 @@ impl Scan for MongoScan {
 struct Reader {
     doing: String,
     server: Server,
-    collection: String,
+    namespace: Namespace,
     at_least: Timestamp,
-    filter: Option<Document>,
+    filters: Filters,
+    pushed: Option<Document>,
     sender: mpsc::Sender<PortResult<Vec<SourceRow>>>,
 }
 
@@ -137,8 +128,8 @@ impl Reader {
             return Ok(());
         }
         let resumed = after.is_some();
-        let mut all = command(&self.collection, self.at_least);
-        if let Some(filter) = &self.filter {
+        let mut all = command(self.namespace.collection(), self.at_least);
+        if let Some(filter) = &self.pushed {
             all.insert("filter", filter.clone());
         }
         let all = match after {
@@ -148,9 +139,9 @@ impl Reader {
         self.drain(all, after).await?;
         // With `min`, the upper bound is MaxKey, exclusive.
         if resumed {
-            let mut last = command(&self.collection, self.at_least);
+            let mut last = command(self.namespace.collection(), self.at_least);
             let is_last = doc! { "_id": Bson::MaxKey };
-            let filter = match &self.filter {
+            let filter = match &self.pushed {
                 Some(filter) => doc! { "$and": [filter.clone(), is_last] },
                 None => is_last,
             };
@@ -180,7 +171,7 @@ impl Reader {
         while let Some(batch) = cursor.next().await {
             let batch = batch.map_err(failed)?;
             let mut rows = Rows::read(&batch).map_err(unreadable)?;
-            while let Some(page) = rows.page(&mut skip).map_err(unreadable)? {
+            while let Some(page) = rows.page(&mut skip, &self.filters).map_err(unreadable)? {
                 let Some(last) = page.last() else { continue };
                 *after = Some((last.key.clone(), RawId::parse(&last.key).map_err(Stop::Failed)?));
                 slot.send(Ok(page));
@@ -191,7 +182,8 @@ impl Reader {
     }
 
     async fn cursor(&self, command: RawDocumentBuf) -> Result<RawBatchCursor, Error> {
-        let mut run = self.server.database().run_raw_cursor_command(command).batch_size(MAX_ROWS as u32);
+        let database = self.server.database(self.namespace.database());
+        let mut run = database.run_raw_cursor_command(command).batch_size(MAX_ROWS as u32);
         if let Some(criteria) = self.server.selection_criteria() {
             run = run.selection_criteria(criteria);
         }
@@ -220,10 +212,10 @@ impl<'a> Rows<'a> {
     }
 
     /// The next page; `None` at the end of the reply. Skips a first row with the key `skip`, once.
-    fn page(&mut self, skip: &mut Option<String>) -> Result<Option<Vec<SourceRow>>, Malformed> {
+    fn page(&mut self, skip: &mut Option<String>, filters: &Filters) -> Result<Option<Vec<SourceRow>>, Malformed> {
         let (mut rows, mut bytes) = (Vec::new(), 0);
         while let Some(document) = self.reply.next()? {
-            let row = row_of(document)?;
+            let row = row_of(document, filters)?;
             if skip.take().is_some_and(|skipped| skipped == row.key) {
                 continue;
             }

@@ -1,19 +1,20 @@
-//! The connection to one database: single-reply commands, each run to completion.
+//! The connection to a deployment: single-reply commands, each run to completion.
 
 use std::future::Future;
 use std::time::Duration;
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use futures::TryStreamExt as _;
 use mongodb::error::Error;
 use mongodb::options::SelectionCriteria;
 use mongodb::{Client, Database};
 use tidewheel_core::error::PortError;
+use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::PortResult;
 use tidewheel_core::version::ClusterTime;
 use tokio::sync::mpsc;
 
-use super::failure::{not_a_replica_set, port_error};
+use super::failure::{is_unauthorized, not_a_replica_set, port_error};
 
 /// Timeout of a trivial command. The driver itself waits forever for a server that keeps its connections open and does
 /// not reply.
@@ -38,26 +39,25 @@ pub(super) struct Listed {
     pub(super) kind: Kind,
 }
 
-/// A database on a MongoDB deployment. Cheap to clone.
+/// A MongoDB deployment. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
     client: Client,
-    database: Database,
-    /// Hosts and database, without credentials.
+    /// Its hosts, without credentials.
     name: String,
 }
 
 impl Server {
-    pub(super) fn new(client: Client, database: &str, hosts: &str) -> Self {
-        Self { database: client.database(database), client, name: format!("{database} on {hosts}") }
+    pub(super) fn new(client: Client, hosts: &str) -> Self {
+        Self { client, name: hosts.to_owned() }
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(super) fn database(&self) -> &Database {
-        &self.database
+    pub(super) fn database(&self, name: &str) -> Database {
+        self.client.database(name)
     }
 
     /// The read preference of the URI, which the driver does not apply to bare commands.
@@ -66,7 +66,7 @@ impl Server {
     }
 
     /// Runs a driver future to completion, as the driver requires, even if the caller is dropped or times out. `doing`
-    /// completes "failed to …".
+    /// completes "failed to …", up to the name of the deployment.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         doing: &str,
@@ -92,12 +92,6 @@ impl Server {
         }
     }
 
-    /// Runs a command on the database.
-    pub(super) async fn command(&self, doing: &str, command: Document) -> PortResult<Document> {
-        let database = self.database.clone();
-        self.run(doing, async move { database.run_command(command).await }).await
-    }
-
     /// Runs a command on the `admin` database.
     pub(super) async fn admin(&self, doing: &str, command: Document) -> PortResult<Document> {
         let database = self.client.database("admin");
@@ -106,24 +100,34 @@ impl Server {
 
     /// Pings the server.
     async fn ping(&self) -> PortResult<()> {
-        self.command("ping", doc! { "ping": 1 }).await.map(drop)
+        self.admin("ping", doc! { "ping": 1 }).await.map(drop)
     }
 
     /// The time of the last operation that the primary has applied.
     pub(super) async fn now(&self) -> PortResult<ClusterTime> {
         const DOING: &str = "read the cluster time of";
-        let reply = self.command(DOING, doc! { "ping": 1 }).await?;
+        let reply = self.admin(DOING, doc! { "ping": 1 }).await?;
         let time =
             reply.get_timestamp("operationTime").map_err(|_| not_a_replica_set(&format!("{DOING} {}", self.name)))?;
         Ok(ClusterTime { seconds: time.time, increment: time.increment })
     }
 
-    /// Lists the collections that the user may read, which requires no extra permission.
-    pub(super) async fn collections(&self) -> PortResult<Vec<Listed>> {
-        let database = self.database.clone();
+    /// Lists the databases that the user may read, which requires no extra permission.
+    pub(super) async fn databases(&self) -> PortResult<Vec<String>> {
+        let command = doc! { "listDatabases": 1, "nameOnly": true, "authorizedDatabases": true };
+        let reply = self.admin("list the databases of", command).await?;
+        let found = reply.get_array("databases").map(Vec::as_slice).unwrap_or_default();
+        let named = |database: &Bson| Some(database.as_document()?.get_str("name").ok()?.to_owned());
+        Ok(found.iter().filter_map(named).collect())
+    }
+
+    /// Lists the collections of a database that the user may read, which requires no extra permission.
+    pub(super) async fn collections(&self, database: &str) -> PortResult<Vec<Listed>> {
+        let doing = format!("list the collections of {database} on");
+        let database = self.database(database);
         let command = doc! { "listCollections": 1, "nameOnly": true, "authorizedCollections": true };
         let list = async move { database.run_cursor_command(command).await?.try_collect::<Vec<Document>>().await };
-        let found = self.run("list the collections of", list).await?;
+        let found = self.run(&doing, list).await?;
         let listed = found.into_iter().filter_map(|found| {
             let kind = match found.get_str("type") {
                 Ok("view") => Kind::View,
@@ -135,9 +139,29 @@ impl Server {
         Ok(listed.collect())
     }
 
+    /// Whether `find` compares strings of a collection by their bytes: it has no default collation. False without the
+    /// permission to list collections with their options.
+    pub(super) async fn compares_bytes(&self, namespace: &Namespace) -> PortResult<bool> {
+        let database = self.database(namespace.database());
+        let command = doc! { "listCollections": 1, "filter": { "name": namespace.collection() } };
+        let list = async move {
+            let read = async { database.run_cursor_command(command).await?.try_collect::<Vec<Document>>().await };
+            match read.await {
+                Err(error) if is_unauthorized(&error) => Ok(None),
+                found => found.map(Some),
+            }
+        };
+        let found = self.run(&format!("read the options of {namespace} on"), list).await?;
+        let has_collation = |listed: &Document| {
+            let collation = listed.get_document("options").and_then(|options| options.get_document("collation"));
+            collation.is_ok_and(|collation| !collation.get_str("locale").is_ok_and(|locale| locale == "simple"))
+        };
+        Ok(found.is_some_and(|found| !found.iter().any(has_collation)))
+    }
+
     /// The server's version, as text and as numbers.
     pub(super) async fn version(&self) -> PortResult<(String, [i32; 3])> {
-        let reply = self.command("read the version of", doc! { "buildInfo": 1 }).await?;
+        let reply = self.admin("read the version of", doc! { "buildInfo": 1 }).await?;
         let text = reply.get_str("version").unwrap_or("unknown").to_owned();
         Ok((text.clone(), version_numbers(&text)))
     }
@@ -149,7 +173,7 @@ impl Server {
 
     /// Whether it is a router of a sharded cluster.
     pub(super) async fn is_router(&self) -> PortResult<bool> {
-        let reply = self.command("send hello to", doc! { "hello": 1 }).await?;
+        let reply = self.admin("send hello to", doc! { "hello": 1 }).await?;
         Ok(reply.get_str("msg").is_ok_and(|message| message == "isdbgrid"))
     }
 

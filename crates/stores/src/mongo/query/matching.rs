@@ -1,5 +1,7 @@
 //! Conditions, and operators on one value.
 
+use std::collections::BTreeSet;
+
 use super::compare::{Bracket, compare};
 use super::number::Number;
 use super::path::{Leaf, Path};
@@ -31,6 +33,18 @@ impl Condition {
             Self::Any(conditions) => conditions.iter().any(|condition| condition.matches(document)),
             Self::Nor(conditions) => !conditions.iter().any(|condition| condition.matches(document)),
             Self::Field(path, test) => path.any(document, test.leaf(), &|value| test.accepts(value)),
+        }
+    }
+
+    /// Adds the paths of its fields.
+    pub(super) fn paths(&self, paths: &mut BTreeSet<String>) {
+        match self {
+            Self::All(conditions) | Self::Any(conditions) | Self::Nor(conditions) => {
+                conditions.iter().for_each(|condition| condition.paths(paths));
+            }
+            Self::Field(path, _) => {
+                paths.insert(path.to_string());
+            }
         }
     }
 

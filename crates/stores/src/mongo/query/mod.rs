@@ -32,6 +32,8 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use bson::{Document, RawDocument};
 
 use matching::Condition;
@@ -55,6 +57,20 @@ impl Query {
     /// missing.
     #[must_use]
     pub fn matches(&self, document: &RawDocument) -> bool {
-        self.0.matches(document.as_bytes())
+        self.selects(document.as_bytes())
+    }
+
+    /// Like [`Self::matches`], for bytes that need not be a document: nothing can be read from others.
+    pub(super) fn selects(&self, document: &[u8]) -> bool {
+        self.0.matches(document)
+    }
+
+    /// The dotted paths of the fields on which the result depends, sorted. A path ends at an array whose elements
+    /// `$elemMatch` tests.
+    #[must_use]
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths = BTreeSet::new();
+        self.0.paths(&mut paths);
+        paths.into_iter().collect()
     }
 }

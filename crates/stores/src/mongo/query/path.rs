@@ -1,11 +1,19 @@
 //! Values that a dotted path denotes in a document.
 
+use std::fmt;
+
 use super::value::{Value, fields, find};
 use crate::mongo::extjson::Kind;
 
 /// A dotted path. Empty for conditions that apply to an array element itself.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Path(Vec<String>);
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("."))
+    }
+}
 
 /// How a path that ends at an array continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
