@@ -23,7 +23,7 @@ pub(crate) fn redis(settings: &Settings) -> PortResult<RedisStore> {
 pub(crate) fn mongo_options(settings: &Settings, needed_by: &'static str) -> Result<MongoOptions, Failure> {
     let database = settings.mongodb.database.clone();
     let database = database.ok_or(Problem::Missing { key: "mongodb.database", needed_by })?;
-    Ok(MongoOptions { uri: settings.mongodb.uri.clone(), database, collections: settings.mongodb.collection.clone() })
+    Ok(MongoOptions::of_database(settings.mongodb.uri.clone(), &database, &settings.mongodb.collection))
 }
 
 /// The source. Only a `mongodb+srv` URI needs the network here.

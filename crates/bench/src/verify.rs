@@ -52,8 +52,7 @@ pub async fn run(servers: &Servers, pipeline: &Side, dir: &Path, arguments: &Arg
     let services = pipeline.start(dir, |_| true)?;
     warm_up(servers, pipeline).await?;
     throughput(servers, arguments.documents).await?;
-    let options =
-        MongoOptions { uri: Secret::new(&servers.mongodb_uri), database: DATABASE.into(), collections: Vec::new() };
+    let options = MongoOptions::of_database(Secret::new(&servers.mongodb_uri), DATABASE, &[]);
     let selector = Selector::of_database::<&str>(DATABASE, &[]);
     let ports = AuditPorts {
         source: Covered::by(Arc::new(MongoSource::connect(options).await?), selector),
