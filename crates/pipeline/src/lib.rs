@@ -21,6 +21,7 @@ pub mod replay;
 pub mod retry;
 pub mod service;
 mod spans;
+pub mod targets;
 pub mod upserter;
 
 /// Why an operation that needs a checkpoint cannot start.

@@ -14,6 +14,7 @@ mod embedding;
 mod generation;
 mod name;
 mod parts;
+mod payload;
 mod selector;
 
 pub use collection::{
