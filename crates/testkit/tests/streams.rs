@@ -123,3 +123,4 @@ impl CatalogHarness for Fakes {
 
 tidewheel_testkit::streams_contract_tests!(Fakes::default());
 tidewheel_testkit::catalog_contract_tests!(Fakes::default());
+tidewheel_testkit::targets_contract_tests!(Fakes::default());

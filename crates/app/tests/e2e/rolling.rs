@@ -8,7 +8,7 @@ use mongodb::Collection;
 use mongodb::bson::{Document, doc};
 use mongodb::error::Result;
 use tidewheel_stores::redis::keys::{INSTALLATION, RAW, RAW_DEAD_LETTERS, RAW_GROUP};
-use tidewheel_stores::redis::layout::LAYOUT;
+use tidewheel_stores::redis::layout::{INITIAL_LAYOUT, LAYOUT};
 use tidewheel_stores::redis::wire::FORMAT;
 
 use super::world::{SERVICES, World, ticket};
@@ -79,7 +79,7 @@ const NEWER: [&str; 17] = [
     RAW,
     "*",
     "format",
-    "2",
+    "3",
     "operation",
     "insert",
     "namespace",
@@ -96,13 +96,13 @@ const NEWER: [&str; 17] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn service_stops_at_an_entry_of_a_newer_release_and_leaves_it_in_its_stream() {
-    assert_eq!(FORMAT, 1, "the entry has to be newer");
+    assert_eq!(FORMAT, 2, "the entry has to be newer");
     let mut world = World::running().await;
     world.collection("tickets").insert_many((0..20).map(ticket)).await.unwrap();
     world.equal().await;
     let id: String = world.redis(&NEWER).await;
     world.redis::<u64>(&["HINCRBY", "{raw_document_changes}:counts", "raw", "1"]).await;
-    let expected = format!("failed to read entry {id}: unsupported format 2: this release reads formats up to 1");
+    let expected = format!("failed to read entry {id}: unsupported format 3: this release reads formats up to 2");
     for stops in 1..=2 {
         let stopped = |world: &World| world.log("processor").matches(&expected).count() >= stops;
         world.wait(stopped, "the processor has stopped at the newer entry").await;
@@ -164,7 +164,7 @@ async fn services_stop_and_refuse_to_start_on_keys_of_a_newer_release() {
     assert!(text.contains(&expected), "{text}");
     assert_eq!(world.redis::<String>(&["HGET", INSTALLATION, "format"]).await, newer, "nothing was changed");
 
-    world.redis::<u64>(&["HSET", INSTALLATION, "format", &LAYOUT.to_string()]).await;
+    world.redis::<u64>(&["HSET", INSTALLATION, "format", &INITIAL_LAYOUT.to_string()]).await;
     for service in ["producer", "processor", "upserter"] {
         world.start(service);
     }

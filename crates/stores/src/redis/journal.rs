@@ -36,7 +36,7 @@ impl Journal for RedisStore {
         parked: &[ParkedChange],
         next: &Checkpoint,
     ) -> PortResult<Appended> {
-        self.save("append", expected, changes, parked, next).await
+        self.advance("append", expected, changes, parked, next).await
     }
 
     async fn most_bytes(&self) -> PortResult<Option<usize>> {
@@ -69,7 +69,7 @@ impl Journal for RedisStore {
             Repair::Entries => "rewind",
             Repair::Everything => "anew",
         };
-        self.save(mode, expected, changes, parked, next).await
+        self.advance(mode, expected, changes, parked, next).await
     }
 
     async fn positions(&self) -> PortResult<Positions> {
@@ -124,7 +124,7 @@ impl RedisStore {
         })
     }
 
-    async fn save(
+    async fn advance(
         &self,
         mode: &str,
         expected: Option<&Checkpoint>,

@@ -4,6 +4,7 @@
 mod audit_log;
 mod bytes;
 mod faults;
+mod indexes;
 mod memory;
 mod ownership;
 mod persistence;
@@ -17,3 +18,5 @@ mod tls;
 use server::TestRedis;
 
 tidewheel_testkit::streams_contract_tests!(TestRedis::start().await);
+tidewheel_testkit::catalog_contract_tests!(TestRedis::start().await);
+tidewheel_testkit::targets_contract_tests!(TestRedis::start().await);

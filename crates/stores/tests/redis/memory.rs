@@ -22,7 +22,7 @@ const NOTHING: Retention = Retention { age: Duration::ZERO, entries: 0, bytes: u
 
 impl TestRedis {
     /// Sets the limit below the memory in use.
-    async fn fill_memory(&self) {
+    pub(super) async fn fill_memory(&self) {
         let used = self.store.inspect().await.unwrap().used_memory;
         self.command::<()>(&["CONFIG", "SET", "maxmemory", &(used - used / 10).to_string()]).await;
     }
@@ -53,7 +53,7 @@ async fn redis_at_maxmemory_stops_the_producer_and_drains() {
         let read = raw.read(100, NOW).await.unwrap();
         let Some((poison, good)) = read.split_first() else { break };
         raw.keep(&ids(&read)).await.unwrap();
-        let letter = DeadLetter { id: poison.id.clone(), reason: "too full".into(), attempts: 1 };
+        let letter = DeadLetter { id: poison.id.clone(), reason: "too full".into(), attempts: 1, targets: Vec::new() };
         raw.park(&[letter]).await.unwrap();
         let records: Vec<_> = numbers(good).into_iter().map(embedded).collect();
         redis.store.hand_over(&records, &ids(good)).await.unwrap();

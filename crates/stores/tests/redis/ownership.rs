@@ -1,12 +1,13 @@
 //! The installation registered in Redis.
 
 use tidewheel_core::error::ErrorClass;
-use tidewheel_core::ports::Registry;
+use tidewheel_core::ports::{Appended, CatalogStore, Registry};
 use tidewheel_stores::redis::keys::INSTALLATION;
-use tidewheel_stores::redis::layout::LAYOUT;
+use tidewheel_stores::redis::layout::{INITIAL_LAYOUT, LAYOUT};
 use tidewheel_testkit::contracts::ownership::{
     first_installation_is_registered_and_kept, installation, newer_layout_is_rejected_and_kept,
 };
+use uuid::Uuid;
 
 use super::server::TestRedis;
 
@@ -34,7 +35,60 @@ async fn installation_without_layout_is_read_and_gets_one_when_it_is_replaced() 
     assert_eq!(redis.command::<u64>(&["HDEL", INSTALLATION, "format"]).await, 1);
     assert_eq!(redis.store.installation().await.unwrap(), Some(own.clone()));
     redis.store.replace(&own).await.unwrap();
-    assert_eq!(redis.command::<u32>(&["HGET", INSTALLATION, "format"]).await, LAYOUT);
+    assert_eq!(redis.layout().await, INITIAL_LAYOUT);
+}
+
+impl TestRedis {
+    /// The stored layout of the keys.
+    async fn layout(&self) -> u32 {
+        self.command(&["HGET", INSTALLATION, "format"]).await
+    }
+
+    /// Saves an empty catalog that requires the keys of targets.
+    async fn apply(&self, expected: u64) {
+        let next = expected + 1;
+        let saved = CatalogStore::save(&self.store, Uuid::new_v4(), expected, next, &[], Some(LAYOUT)).await.unwrap();
+        assert_eq!(saved, Appended::Saved);
+    }
+}
+
+/// Releases that know only the initial layout can run beside this one until a catalog is applied.
+#[tokio::test]
+async fn first_catalog_raises_the_layout_and_registrations_keep_it() {
+    let redis = TestRedis::start().await;
+    redis.store.register(&installation("shop")).await.unwrap();
+    assert_eq!(redis.layout().await, INITIAL_LAYOUT);
+    redis.store.replace(&installation("crm")).await.unwrap();
+    assert_eq!(redis.layout().await, INITIAL_LAYOUT);
+    redis.apply(0).await;
+    assert_eq!(redis.layout().await, LAYOUT);
+    let own = installation("shop");
+    redis.store.replace(&own).await.unwrap();
+    redis.store.register(&installation("crm")).await.unwrap();
+    assert_eq!((redis.layout().await, redis.store.installation().await.unwrap()), (LAYOUT, Some(own)));
+}
+
+/// After a wipe, the catalog may be written back before the registration.
+#[tokio::test]
+async fn layout_of_the_catalog_is_kept_by_a_later_registration() {
+    let redis = TestRedis::start().await;
+    redis.apply(0).await;
+    assert_eq!((redis.layout().await, redis.store.installation().await.unwrap()), (LAYOUT, None));
+    let own = installation("shop");
+    assert_eq!(redis.store.register(&own).await.unwrap(), own);
+    assert_eq!(redis.layout().await, LAYOUT);
+}
+
+#[tokio::test]
+async fn catalog_never_lowers_the_layout() {
+    let redis = TestRedis::start().await;
+    let newer = (LAYOUT + 1).to_string();
+    redis.command::<u64>(&["HSET", INSTALLATION, "format", &newer]).await;
+    redis.apply(0).await;
+    assert_eq!(redis.layout().await, LAYOUT + 1);
+    let error = redis.store.register(&installation("shop")).await.unwrap_err();
+    assert!(error.message.contains(&format!("unsupported layout {newer}")), "{error}");
+    assert_eq!(redis.command::<u64>(&["HLEN", INSTALLATION]).await, 1, "nothing was registered");
 }
 
 #[tokio::test]

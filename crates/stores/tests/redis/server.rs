@@ -10,8 +10,9 @@ use tempfile::TempDir;
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::ports::{
-    Appended, Backlog, CollectionRegistry, DeadLetters, Delivery, EntryFinder, EntryId, Follower, Handover, Journal,
-    QueueServerInspector, ReportReader, StageInspector, StageQueue, StreamLog, Tombstones,
+    Appended, Backlog, CatalogStore, CollectionRegistry, DeadLetters, Delivery, EntryFinder, EntryId, Follower,
+    Handover, Journal, QueueServerInspector, ReportReader, StageInspector, StageQueue, StreamLog, TargetStates,
+    Tombstones,
 };
 use tidewheel_core::stage::Stage;
 use tidewheel_local::provision::Provisioner;
@@ -20,6 +21,7 @@ use tidewheel_local::stack::{Fsync, Redis, Server};
 use tidewheel_stores::redis::keys::{STAGE_1, STAGE_2_REPLAY, StreamKeys};
 use tidewheel_stores::redis::wire::RawFields;
 use tidewheel_stores::redis::{RedisOptions, RedisQueue, RedisStore};
+use tidewheel_testkit::contracts::catalog::CatalogHarness;
 use tidewheel_testkit::contracts::samples;
 use tidewheel_testkit::contracts::streams::StreamsHarness;
 use tidewheel_testkit::proxy::Proxy;
@@ -196,5 +198,15 @@ impl StreamsHarness for TestRedis {
 
     async fn destroy_group(&self, stage: StreamKeys) {
         self.command::<Value>(&["XGROUP", "DESTROY", stage.stream, stage.group]).await;
+    }
+}
+
+impl CatalogHarness for TestRedis {
+    fn catalog(&self) -> Arc<dyn CatalogStore> {
+        Arc::new(self.store.clone())
+    }
+
+    fn targets(&self) -> Arc<dyn TargetStates> {
+        Arc::new(self.store.clone())
     }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use tidewheel_core::catalog::Due;
 use tidewheel_core::change::Change;
 use tidewheel_core::identity::Namespace;
-use tidewheel_core::ports::{Appended, Checkpoint, EntryId, ParkedChange, Repair, SnapshotState};
+use tidewheel_core::ports::{Appended, Checkpoint, EntryId, ParkedChange, Repair, SnapshotState, Swept};
 use tidewheel_core::stage::Stage;
 use tidewheel_core::version::ClusterTime;
 use tidewheel_stores::redis::keys::{RAW, STAGE_1};
@@ -70,24 +71,43 @@ pub async fn parked_changes_are_saved_with_the_checkpoint(harness: &dyn StreamsH
     assert_eq!(journal.positions().await.unwrap().damage, None, "dead letters are not entries");
 }
 
-/// A snapshot's progress is stored for every form of key.
+/// A snapshot's progress is stored for every form of key, with its targets.
 pub async fn snapshot_state_round_trips(harness: &dyn StreamsHarness) {
     let journal = harness.journal();
     let time = ClusterTime { seconds: u32::MAX, increment: 1 };
+    let swept = |target: Option<&str>| {
+        let target = target.map(|target| target.parse().unwrap());
+        Some(Swept { target, point: uuid::Uuid::from_u128(7) })
+    };
     let after = |key: &str| Some((Namespace::new("shop", "tickets.eu"), key.to_owned()));
     let states = [
         SnapshotState::Running { time, after: None, rows: 0 },
         SnapshotState::Running { time, after: after(r#"{"$numberInt":"7"}"#), rows: 1 },
         SnapshotState::Running { time, after: after("\"Grüße\\n\0\""), rows: u64::MAX },
         SnapshotState::Running { time, after: after(""), rows: 3 },
+        SnapshotState::Sweeping { time, rows: 4, after: None },
+        SnapshotState::Sweeping { time, rows: 5, after: swept(None) },
+        SnapshotState::Sweeping { time, rows: 6, after: swept(Some("tickets.g2")) },
         SnapshotState::Done { time, rows: 1 << 60 },
     ];
+    let scope: Vec<Due> = ["notes.g1@16", "tickets.g2@17"].map(|due| due.parse().unwrap()).to_vec();
     let mut expected = None;
     for snapshot in states {
         let next = Checkpoint { epoch: 2, selection: String::new(), snapshot, ..checkpoint(1) };
-        assert_eq!(journal.append(expected.as_ref(), &[], &next).await.unwrap(), Appended::Saved);
-        expected = journal.load().await.unwrap();
-        assert_eq!(expected.as_ref(), Some(&next));
+        let of_targets = Checkpoint { catalog: 17, scope: scope.clone(), ..next.clone() };
+        for next in [next, of_targets] {
+            assert_eq!(journal.append(expected.as_ref(), &[], &next).await.unwrap(), Appended::Saved);
+            expected = journal.load().await.unwrap();
+            assert_eq!(expected.as_ref(), Some(&next));
+        }
+    }
+    // Only the expected routing is replaced.
+    let saved = expected.as_ref().expect("it was loaded");
+    for other in
+        [Checkpoint { catalog: 18, ..saved.clone() }, Checkpoint { scope: scope[1..].to_vec(), ..saved.clone() }]
+    {
+        let appended = journal.append(Some(&other), &changes(1..=1), &checkpoint(2)).await.unwrap();
+        assert_eq!(appended, Appended::Conflict);
     }
 }
 

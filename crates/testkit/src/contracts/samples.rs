@@ -1,7 +1,8 @@
 //! Sample records.
 
-use tidewheel_core::change::{Change, Operation, Route};
-use tidewheel_core::embedded::{Embedded, Vectors};
+use tidewheel_core::catalog::TargetId;
+use tidewheel_core::change::{Change, Operation, Route, Stamp};
+use tidewheel_core::embedded::{Embedded, Target, Vectors};
 use tidewheel_core::identity::Namespace;
 use tidewheel_core::ports::{Checkpoint, ResumeToken, SnapshotState};
 use tidewheel_core::version::{ClusterTime, Version};
@@ -17,6 +18,35 @@ pub fn change(number: u32) -> Change {
         committed_at: 1_700_000_000_000 + u64::from(number),
         document: Some(format!(r#"{{"_id":{number},"subject":"Grüße {number}"}}"#)),
         route: Route::Plain,
+    }
+}
+
+/// The revision of the catalog that the records of targets name.
+pub const REVISION: u64 = 17;
+
+/// The targets of these names, such as `tickets.g2`.
+///
+/// # Panics
+/// If a name is none of a target.
+pub fn targets(names: &[&str]) -> Vec<TargetId> {
+    names.iter().map(|name| name.parse().expect("a valid target")).collect()
+}
+
+/// The `number`-th insert, of a document that belongs to `to`, and may have belonged to `leaves`.
+pub fn routed(number: u32, to: &[&str], leaves: &[&str]) -> Change {
+    let stamp = Stamp { catalog: REVISION, targets: targets(to), leaves: targets(leaves) };
+    Change { route: stamp.into(), ..change(number) }
+}
+
+/// The `number`-th insert with vectors, for this target.
+pub fn embedded_for(number: u32, target: &str) -> Embedded {
+    let made = "0123456789abcdef".parse().expect("a valid fingerprint");
+    let id = targets(&[target]).remove(0);
+    Embedded {
+        change: routed(number, &[target], &[]),
+        target: Some(Target { catalog: REVISION, id, made }),
+        prefix: format!("Prefix {number}"),
+        ..embedded(number)
     }
 }
 
