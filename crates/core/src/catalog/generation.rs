@@ -135,7 +135,7 @@ pub struct Generation {
     /// What the embedder reported when the collection was created; `None` before that.
     #[serde(default)]
     pub embedder: Option<EmbedderIdentity>,
-    /// The revision from which on live changes are routed to it.
+    /// The revision from which on live changes are routed to it; of a retiring generation, from which on they are not.
     #[serde(default)]
     pub since: u64,
     /// The newest revision that requires a snapshot.
@@ -156,6 +156,9 @@ pub struct Generation {
     /// Of a kept generation: when it is retired, in milliseconds since the Unix epoch.
     #[serde(default)]
     pub until_ms: Option<u64>,
+    /// Whether the alias does not move to it, although it is ready.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
     /// Why it does not advance; `None` if it does.
     #[serde(default)]
     pub problem: Option<String>,
@@ -179,8 +182,29 @@ impl Generation {
             rounds: 0,
             compared: None,
             until_ms: None,
+            hold: false,
             problem: None,
         }
+    }
+
+    /// Requires a snapshot because of this revision, in addition to what one is already due for.
+    pub fn make_due(&mut self, revision: u64, needs: Needs) {
+        self.needs = if self.is_filled() { needs } else { self.needs.and(needs) };
+        self.due = revision;
+        if matches!(self.state, State::Comparing | State::Ready) {
+            self.state = State::Filling;
+        }
+        self.compared = None;
+        self.problem = None;
+    }
+
+    /// Ends the routing of live changes to it, from this revision on.
+    pub fn retire(&mut self, revision: u64) {
+        self.state = State::Retiring;
+        self.since = revision;
+        self.until_ms = None;
+        self.hold = false;
+        self.problem = None;
     }
 
     /// Whether a snapshot has satisfied everything that is due.
@@ -255,6 +279,10 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// Brings a collection of any content into agreement with the source and the declaration. Appends nothing that is in
+    /// place.
+    pub const COMPARISON: Self = Self { rows: Rows::Text, sweep: true };
+
     /// What satisfies both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {

@@ -6,8 +6,13 @@
 //!
 //! Without a declared index, local settings make a catalog of revision 0 with one index: the short form.
 //!
+//! [`submit()`] computes the catalog that declarations lead to, [`advance()`] the steps that follow from it,
+//! [`next_scope`] the targets of the next snapshot, [`routes()`] the targets of each change, and [`restore()`] the catalog
+//! after a loss of its store.
+//!
 //! No function here has an effect. JSON forms are stable: unknown fields are ignored, and absent ones have defaults.
 
+mod advance;
 mod collection;
 mod declaration;
 mod embedding;
@@ -15,8 +20,15 @@ mod generation;
 mod name;
 mod parts;
 mod payload;
+mod restore;
+mod routes;
+#[cfg(test)]
+mod samples;
+mod scope;
 mod selector;
+mod submit;
 
+pub use advance::{Facts, Step, advance};
 pub use collection::{
     CollectionSpec, Datatype, Distance, PayloadIndex, PayloadKind, ShardingMethod, TargetRecord, VectorLayout,
 };
@@ -25,4 +37,8 @@ pub use embedding::{EmbedderIdentity, EmbeddingSpec, Provider, Rounding};
 pub use generation::{Catalog, Compared, Generation, Index, Needs, Rows, State, Switch};
 pub use name::{Due, IndexName, MAX_NAME_BYTES, NameError, TargetId};
 pub use parts::{Action, Difference, Fp, Made, Part, Parts};
+pub use restore::restore;
+pub use routes::{Routed, Routes, routes};
+pub use scope::{Lost, is_futile, next_scope};
 pub use selector::{Databases, Glob, NamespacePattern, Selector, SelectorError};
+pub use submit::{ApplyOptions, Choice, IndexAction, Refusal, Submitted, submit};
