@@ -132,7 +132,7 @@ async fn replays_and_dead_letters_are_bounded_in_bytes() {
         }
         parked.extend(ids(&read));
     }
-    let letter = |id: &EntryId| DeadLetter { id: id.clone(), reason: "too long".into(), attempts: 1, targets: Vec::new() };
+    let letter = |id: &EntryId| DeadLetter::new(id.clone(), "too long", 1);
     // All of them in one call.
     queue.park(&parked.iter().map(letter).collect::<Vec<_>>()).await.unwrap();
     let mut letters = Vec::new();

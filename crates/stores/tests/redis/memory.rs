@@ -53,7 +53,7 @@ async fn redis_at_maxmemory_stops_the_producer_and_drains() {
         let read = raw.read(100, NOW).await.unwrap();
         let Some((poison, good)) = read.split_first() else { break };
         raw.keep(&ids(&read)).await.unwrap();
-        let letter = DeadLetter { id: poison.id.clone(), reason: "too full".into(), attempts: 1, targets: Vec::new() };
+        let letter = DeadLetter::new(poison.id.clone(), "too full", 1);
         raw.park(&[letter]).await.unwrap();
         let records: Vec<_> = numbers(good).into_iter().map(embedded).collect();
         redis.store.hand_over(&records, &ids(good)).await.unwrap();

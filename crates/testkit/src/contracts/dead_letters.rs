@@ -13,8 +13,10 @@ use super::streams::{NOW, StreamsHarness, append, ids, numbers, stage_1};
 
 /// Parks the deliveries.
 async fn park<T>(queue: &dyn StageQueue<T>, deliveries: &[Delivery<T>]) {
-    let letter =
-        |id: EntryId| DeadLetter { reason: format!("reason of {}", id.0), id, attempts: 2, targets: Vec::new() };
+    let letter = |id: EntryId| {
+        let reason = format!("reason of {}", id.0);
+        DeadLetter::new(id, reason, 2)
+    };
     queue.park(&ids(deliveries).into_iter().map(letter).collect::<Vec<_>>()).await.unwrap();
 }
 

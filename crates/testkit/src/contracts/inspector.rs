@@ -60,7 +60,7 @@ pub async fn found_entries_omit_vectors_and_dead_letters_are_found(harness: &dyn
     assert_eq!((entry.namespace.as_str(), entry.key.as_str()), (of[0].0.as_str(), of[0].1.as_str()));
     let queue = harness.embedded("b");
     let read = queue.read(10, NOW).await.unwrap();
-    let letter = |id| DeadLetter { id, reason: "it was refused".into(), attempts: 1, targets: Vec::new() };
+    let letter = |id| DeadLetter::new(id, "it was refused", 1);
     queue.park(&[letter(read[0].id.clone())]).await.unwrap();
     let letters = finder.letters_of(Stage::Embedded, &of, 100).await.unwrap();
     let parked = letters.entries[0].parked.as_ref().unwrap();

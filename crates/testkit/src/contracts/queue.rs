@@ -197,7 +197,7 @@ pub async fn deleted_pending_entries_are_reported_as_lost(harness: &dyn StreamsH
 }
 
 fn letter(id: &EntryId) -> DeadLetter {
-    DeadLetter { id: id.clone(), reason: "no vector for “Grüße”".into(), attempts: 3, targets: Vec::new() }
+    DeadLetter::new(id.clone(), "no vector for “Grüße”", 3)
 }
 
 fn field<'a>(fields: &'a RawFields, name: &str) -> &'a str {
