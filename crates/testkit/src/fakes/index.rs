@@ -1,45 +1,50 @@
 //! A Qdrant collection, in memory.
 
+mod admin;
 mod inspector;
+mod reading;
+mod writing;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use async_trait::async_trait;
-use serde_json::{Map, Value};
+use tidewheel_core::catalog::{CollectionSpec, PayloadIndex, TargetRecord, VectorLayout};
 use tidewheel_core::error::PortError;
-use tidewheel_core::filter::Filter;
 use tidewheel_core::identity::DocumentId;
-use tidewheel_core::installation::{CollectionMark, Installation};
-use tidewheel_core::payload::{RESERVED, fingerprint_of, version_of};
-use tidewheel_core::ports::{
-    DocumentPoints, Fence, FenceTarget, Hit, IndexReader, IndexWriter, IndexedPoint, KnownVector, KnownVectors,
-    Ownable, Point, PortResult, Searcher, Stored, Written,
-};
-use tidewheel_core::version::Version;
+use tidewheel_core::installation::Installation;
+use tidewheel_core::ports::{DocumentPoints, Fence, Point, PortResult};
 use uuid::Uuid;
 
 use super::faults::Faults;
-use super::filter;
 use super::process::Process;
-use crate::contracts::index::payload_of;
 
 /// A sent write, regardless of its outcome.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SentWrite {
-    /// [`IndexWriter::upsert`].
+    /// [`IndexWriter::upsert`](tidewheel_core::ports::IndexWriter::upsert).
     Upsert(Vec<DocumentPoints>),
-    /// [`IndexWriter::refresh`].
+    /// [`IndexWriter::refresh`](tidewheel_core::ports::IndexWriter::refresh).
     Refresh(Vec<DocumentPoints>),
-    /// [`IndexWriter::delete`].
+    /// [`IndexWriter::delete`](tidewheel_core::ports::IndexWriter::delete).
     Delete(Vec<Fence>),
 }
 
-/// A server with at most one collection. Clones share it.
-#[derive(Clone, Default)]
+/// Aliases of a server's collections.
+pub(super) type Aliases = Arc<Mutex<BTreeMap<String, String>>>;
+
+/// A collection of a server, whether it exists or not. Clones share it.
+#[derive(Clone)]
 pub struct FakeIndex {
+    name: Arc<str>,
+    aliases: Aliases,
     state: Arc<Mutex<State>>,
     faults: Faults,
+}
+
+impl Default for FakeIndex {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 #[derive(Default)]
@@ -53,15 +58,29 @@ struct State {
 }
 
 struct Collection {
+    layout: VectorLayout,
     dimension: usize,
     points: BTreeMap<Uuid, Point>,
     mark: Option<Installation>,
+    /// `None` if it was created otherwise than by a specification.
+    spec: Option<CollectionSpec>,
+    record: Option<TargetRecord>,
+    /// Without those that tidewheel itself requires.
+    indexes: BTreeMap<String, PayloadIndex>,
+    /// Those that tidewheel has created.
+    listed: BTreeMap<String, PayloadIndex>,
+    is_busy: bool,
 }
 
 impl FakeIndex {
-    /// A server without a collection.
+    /// The collection `documents` of a server of its own, which does not exist yet.
     pub fn new() -> Self {
-        Self::default()
+        Self::on("documents", Aliases::default())
+    }
+
+    /// The collection of this name of a server with these aliases.
+    pub(super) fn on(name: &str, aliases: Aliases) -> Self {
+        Self { name: name.into(), aliases, state: Arc::default(), faults: Faults::default() }
     }
 
     /// The faults of its calls, named like the port's methods.
@@ -146,9 +165,41 @@ impl FakeIndex {
         std::mem::take(&mut self.state().largest)
     }
 
-    /// Deletes the collection, as an operator may.
+    /// Deletes the collection and its aliases, as an operator may.
     pub fn drop_collection(&self) {
         self.state().collection = None;
+        self.aliases.lock().expect("no holder panics").retain(|_, collection| **collection != *self.name);
+    }
+
+    /// Whether the collection exists.
+    pub fn is_there(&self) -> bool {
+        self.state().collection.is_some()
+    }
+
+    /// The specification by which the collection was created and altered; `None` if another client created it.
+    pub fn spec(&self) -> Option<CollectionSpec> {
+        self.state().collection.as_ref().and_then(|collection| collection.spec.clone())
+    }
+
+    /// The payload indexes, without those that tidewheel itself requires.
+    pub fn payload_indexes(&self) -> BTreeMap<String, PayloadIndex> {
+        self.state().collection.as_ref().map(|collection| collection.indexes.clone()).unwrap_or_default()
+    }
+
+    /// Creates a payload index externally, as another client may.
+    ///
+    /// # Panics
+    /// If the collection does not exist.
+    pub fn put_payload_index(&self, field: &str, index: PayloadIndex) {
+        self.state().collection.as_mut().expect("a collection").indexes.insert(field.to_owned(), index);
+    }
+
+    /// Starts or ends an optimisation of the collection.
+    ///
+    /// # Panics
+    /// If the collection does not exist.
+    pub fn set_busy(&self, is_busy: bool) {
+        self.state().collection.as_mut().expect("a collection").is_busy = is_busy;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -162,266 +213,27 @@ impl FakeIndex {
     }
 }
 
-#[async_trait]
-impl IndexReader for FakeIndex {
-    fn name(&self) -> &str {
-        "documents"
-    }
-
-    async fn exists(&self) -> PortResult<bool> {
-        drop(self.called("exists"));
-        self.faults.around("exists", || Ok(self.state().collection.is_some())).await
-    }
-
-    async fn count(&self) -> PortResult<Option<u64>> {
-        drop(self.called("count"));
-        let count = || Ok(self.state().collection.as_ref().map(|collection| collection.points.len() as u64));
-        self.faults.around("count", count).await
-    }
-
-    async fn points(&self, ids: &[Uuid], fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
-        self.called("points").reads(ids.len());
-        let points = || {
-            let state = self.state();
-            let points = state.collection.iter().flat_map(|collection| collection.points.values());
-            Ok(points.filter(|point| ids.contains(&point.id)).map(|point| indexed(point, fields)).collect())
-        };
-        self.faults.around("points", points).await
-    }
-
-    async fn page(&self, after: Option<Uuid>, limit: usize, fields: &[&str]) -> PortResult<Vec<IndexedPoint>> {
-        self.called("page").reads(limit);
-        let page = || {
-            let state = self.state();
-            let points = state.collection.iter().flat_map(|collection| collection.points.values());
-            let after = points.filter(|point| after.is_none_or(|after| point.id > after));
-            Ok(after.take(limit).map(|point| indexed(point, fields)).collect())
-        };
-        self.faults.around("page", page).await
-    }
-}
-
-#[async_trait]
-impl IndexWriter for FakeIndex {
-    async fn prepare(&self, dimension: usize) -> PortResult<bool> {
-        drop(self.called("prepare"));
-        self.faults.around("prepare", || self.state().prepare(dimension)).await
-    }
-
-    async fn upsert(&self, documents: &[&DocumentPoints]) -> PortResult<Written> {
-        if documents.is_empty() {
-            return Ok(Written::Durably);
-        }
-        let sent = SentWrite::Upsert(documents.iter().map(|document| (*document).clone()).collect());
-        self.called("upsert").sent.push(sent);
-        self.faults.around("upsert", || self.state().upsert(documents)).await
-    }
-
-    async fn refresh(&self, documents: &[&DocumentPoints]) -> PortResult<Vec<bool>> {
-        let sent = SentWrite::Refresh(documents.iter().map(|document| (*document).clone()).collect());
-        self.called("refresh").sent.push(sent);
-        self.faults.around("refresh", || Ok(self.state().refresh(documents))).await
-    }
-
-    async fn stored(&self, documents: &[(DocumentId, u32)]) -> PortResult<Vec<Stored>> {
-        drop(self.called("stored"));
-        let look = || {
-            let state = self.state();
-            let points = state.collection.as_ref().map(|collection| &collection.points);
-            let point = |id: Uuid| points.and_then(|points| points.get(&id));
-            let stored = |(document, chunks): &(DocumentId, u32)| Stored {
-                version: point(document.point(0)).filter(|_| *chunks > 1).and_then(|point| version_of(&point.payload)),
-                surplus: point(document.point(*chunks)).is_some(),
-            };
-            Ok(documents.iter().map(stored).collect())
-        };
-        self.faults.around("stored", look).await
-    }
-
-    async fn delete(&self, fences: &[Fence]) -> PortResult<()> {
-        if fences.is_empty() {
-            return Ok(());
-        }
-        self.called("delete").sent.push(SentWrite::Delete(fences.to_vec()));
-        let delete = || {
-            let mut state = self.state();
-            let refused = |fence: &Fence| match fence.target {
-                FenceTarget::Document(document) => state.undeletable.get(&document).cloned(),
-                FenceTarget::Namespace(_) => None,
-            };
-            if let Some(error) = fences.iter().find_map(refused) {
-                return Err(error);
-            }
-            state.delete(fences);
-            Ok(())
-        };
-        self.faults.around("delete", delete).await
-    }
-
-    async fn remove(&self, points: &[Uuid], version: Version) -> PortResult<()> {
-        drop(self.called("remove"));
-        let remove = || {
-            if let Some(collection) = &mut self.state().collection {
-                let goes = |point: &Point| points.contains(&point.id) && version_of(&point.payload) < Some(version);
-                collection.points.retain(|_, point| !goes(point));
-            }
-            Ok(())
-        };
-        self.faults.around("remove", remove).await
-    }
-}
-
-#[async_trait]
-impl Searcher for FakeIndex {
-    async fn search(
-        &self,
-        vector: Vec<f32>,
-        limit: usize,
-        filter: Option<&Filter>,
-        fields: &[&str],
-    ) -> PortResult<Vec<Hit>> {
-        drop(self.called("search"));
-        let search = || {
-            let state = self.state();
-            let collection =
-                state.collection.as_ref().ok_or_else(|| PortError::transient("the collection does not exist"))?;
-            collection.check(vector.len())?;
-            let mut hits = Vec::new();
-            for point in collection.points.values().filter(|point| has_vector(point)) {
-                if filter.map_or(Ok(true), |filter| filter::matches(filter, point.id, &point.payload))? {
-                    let score = cosine(&vector, &point.vector);
-                    hits.push(Hit { id: point.id, score, payload: indexed(point, fields).payload });
-                }
-            }
-            hits.sort_by(|a, b| b.score.total_cmp(&a.score));
-            hits.truncate(limit);
-            Ok(hits)
-        };
-        self.faults.around("search", search).await
-    }
-}
-
-#[async_trait]
-impl KnownVectors for FakeIndex {
-    async fn known(&self, points: &[Uuid]) -> PortResult<Vec<KnownVector>> {
-        drop(self.called("known"));
-        let known = || {
-            let state = self.state();
-            let stored = state.collection.iter().flat_map(|collection| &collection.points);
-            let known = |(id, point): (&Uuid, &Point)| {
-                let fingerprint = fingerprint_of(&point.payload)?.to_owned();
-                Some(KnownVector { id: *id, fingerprint, vector: point.vector.clone() })
-            };
-            let stored = stored.filter(|(id, point)| points.contains(id) && has_vector(point));
-            Ok(stored.filter_map(known).collect())
-        };
-        self.faults.around("known", known).await
-    }
-}
-
-#[async_trait]
-impl Ownable for FakeIndex {
-    fn collection(&self) -> &str {
-        self.name()
-    }
-
-    async fn mark(&self) -> PortResult<CollectionMark> {
-        let mark = || {
-            Ok(match self.state().collection.as_ref().map(|collection| collection.mark.clone()) {
-                None => CollectionMark::NoCollection,
-                Some(None) => CollectionMark::Unmarked,
-                Some(Some(installation)) => CollectionMark::Of(installation),
-            })
-        };
-        self.faults.around("mark", mark).await
-    }
-
-    async fn set_mark(&self, installation: &Installation) -> PortResult<()> {
-        let set = || {
-            if let Some(collection) = &mut self.state().collection {
-                collection.mark = Some(installation.clone());
-            }
-            Ok(())
-        };
-        self.faults.around("set_mark", set).await
-    }
-}
-
-/// The point with these payload fields, whose paths have at most two names; all if `fields` is empty.
-fn indexed(point: &Point, fields: &[&str]) -> IndexedPoint {
-    let mut payload = if fields.is_empty() { point.payload.clone() } else { Map::new() };
-    for field in fields {
-        match field.split_once('.') {
-            None => payload.extend(point.payload.get(*field).map(|value| ((*field).to_owned(), value.clone()))),
-            Some((outer, inner)) => {
-                if let Some(value) = point.payload.get(outer).and_then(|object| object.get(inner)) {
-                    payload.entry(outer).or_insert_with(|| Value::Object(Map::new()))[inner] = value.clone();
-                }
-            }
-        }
-    }
-    IndexedPoint { id: point.id, payload }
-}
-
 impl State {
     fn reads(&mut self, points: usize) {
         self.largest = self.largest.max(points);
     }
-
-    fn prepare(&mut self, dimension: usize) -> PortResult<bool> {
-        let created = self.collection.is_none();
-        let new = || Collection { dimension, points: BTreeMap::new(), mark: None };
-        self.collection.get_or_insert_with(new).check(dimension)?;
-        Ok(created)
-    }
-
-    fn upsert(&mut self, documents: &[&DocumentPoints]) -> PortResult<Written> {
-        let Some(collection) = &mut self.collection else { return Ok(Written::NoCollection) };
-        if let Some(error) = documents.iter().find_map(|document| self.refused.get(&document.document)) {
-            return Err(error.clone());
-        }
-        for point in documents.iter().flat_map(|document| &document.points).filter(|point| has_vector(point)) {
-            collection.check(point.vector.len())?;
-        }
-        for document in documents {
-            for point in &document.points {
-                let stored = collection.points.get(&point.id);
-                if stored.is_none_or(|stored| version_of(&stored.payload) < Some(document.version)) {
-                    let payload = payload_of(document, point);
-                    collection.points.insert(point.id, Point { payload, ..point.clone() });
-                }
-            }
-        }
-        Ok(Written::Durably)
-    }
-
-    fn refresh(&mut self, documents: &[&DocumentPoints]) -> Vec<bool> {
-        let Some(collection) = &mut self.collection else { return vec![false; documents.len()] };
-        let mut refresh = |document: &DocumentPoints, point: &Point| {
-            let Some(stored) = collection.points.get_mut(&point.id) else { return false };
-            let older = version_of(&stored.payload) < Some(document.version);
-            let fingerprint = fingerprint_of(&point.payload);
-            if older && fingerprint.is_some() && fingerprint_of(&stored.payload) == fingerprint {
-                stored.payload = payload_of(document, point);
-            }
-            version_of(&stored.payload) >= Some(document.version)
-        };
-        // Every point is written, regardless of the others.
-        let mut whole = |document: &&DocumentPoints| {
-            let refreshed: Vec<bool> = document.points.iter().map(|point| refresh(document, point)).collect();
-            !refreshed.contains(&false)
-        };
-        documents.iter().map(&mut whole).collect()
-    }
-
-    fn delete(&mut self, fences: &[Fence]) {
-        if let Some(collection) = &mut self.collection {
-            collection.points.retain(|_, point| !fences.iter().any(|fence| is_behind(point, fence)));
-        }
-    }
 }
 
 impl Collection {
+    fn new(dimension: usize) -> Self {
+        Self {
+            layout: VectorLayout::default(),
+            dimension,
+            points: BTreeMap::new(),
+            mark: None,
+            spec: None,
+            record: None,
+            indexes: BTreeMap::new(),
+            listed: BTreeMap::new(),
+            is_busy: false,
+        }
+    }
+
     fn check(&self, dimension: usize) -> PortResult<()> {
         if self.dimension == dimension {
             return Ok(());
@@ -432,29 +244,20 @@ impl Collection {
     }
 }
 
+/// The error of a call that needs the collection.
+fn missing() -> PortError {
+    PortError::transient("the collection does not exist")
+}
+
 /// A zero vector means no vector.
 fn has_vector(point: &Point) -> bool {
     point.vector.iter().any(|number| *number != 0.0)
 }
 
-fn is_behind(point: &Point, fence: &Fence) -> bool {
-    let reserved = |name: &str| point.payload.get(RESERVED)?.get(name)?.as_str();
-    let guarded = match &fence.target {
-        FenceTarget::Document(document) => reserved("document") == Some(document.to_string().as_str()),
-        FenceTarget::Namespace(namespace) => reserved("namespace") == Some(namespace.as_str()),
-    };
-    guarded && version_of(&point.payload) < Some(fence.version)
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-    let norms = dot(a, a).sqrt() * dot(b, b).sqrt();
-    if norms == 0.0 { 0.0 } else { dot(a, b) / norms }
-}
-
 #[cfg(test)]
 mod tests {
     use tidewheel_core::identity::Namespace;
+    use tidewheel_core::ports::{FenceTarget, IndexWriter};
     use tidewheel_core::version::{ClusterTime, Version};
 
     use super::super::faults::Fault;

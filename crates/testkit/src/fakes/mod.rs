@@ -1,6 +1,7 @@
 //! In-memory implementations of the ports, with fault injection.
 
 pub mod catalog;
+pub mod collections;
 pub mod dead_letters;
 pub mod embedder;
 pub mod embedders;
