@@ -2,8 +2,8 @@
 //!
 //! A helper key contains its stream's name in braces, so that Redis maps both to one hash slot.
 //!
-//! Each target has helper keys of its own, with its name behind theirs: see [`TargetKeys`]. The constants of this page
-//! are those of the plain target, the one of the short form.
+//! Each target has helper keys of its own, which end with its name: see [`TargetKeys`]. Those of the plain target, the one
+//! of the short form, have no such end: they are the constants here.
 
 use tidewheel_core::catalog::TargetId;
 use tidewheel_core::stage::Stage;
