@@ -6,13 +6,14 @@ use tidewheel_core::ports::PortResult;
 /// The newest layout of the keys beside the streams (checkpoints, counts, tombstones, registration) that this release
 /// can use. Stored with the registration. A release that only adds keys or fields keeps it; a release whose keys an
 /// earlier one would misread or damage raises it.
-///
-/// In layout 2, targets have [keys of their own](super::keys::TargetKeys).
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = TARGET_LAYOUT;
 
 /// The layout of a new installation. The first applied catalog raises it, so that releases that know only this one can
 /// run beside newer ones until then.
 pub const INITIAL_LAYOUT: u32 = 1;
+
+/// The layout in which targets have [keys of their own](super::keys::TargetKeys): that of an installation with a catalog.
+pub const TARGET_LAYOUT: u32 = 2;
 
 /// Checks the layout found in `place`.
 ///

@@ -6,8 +6,8 @@ use tidewheel_core::error::PortError;
 use tidewheel_core::installation::{Installation, SourceIdentity};
 use tidewheel_core::ports::{PortResult, Registry};
 
-use super::keys::INSTALLATION;
-use super::layout::{INITIAL_LAYOUT, LAYOUT, check_layout};
+use super::keys::{INDEXES, INSTALLATION};
+use super::layout::{INITIAL_LAYOUT, LAYOUT, TARGET_LAYOUT, check_layout};
 use super::{RedisStore, reply, script};
 
 /// The hash's fields. All are always written; unknown values are empty. `format` is the layout of all helper keys: a
@@ -24,8 +24,8 @@ impl Registry for RedisStore {
 
     async fn register(&self, installation: &Installation) -> PortResult<Installation> {
         let fields = fields(installation);
-        let mut command = script::REGISTER.command(&[INSTALLATION], 2 + 2 * fields.len(), 512);
-        command.arg(LAYOUT).arg(INITIAL_LAYOUT);
+        let mut command = script::REGISTER.command(&[INSTALLATION, INDEXES], 3 + 2 * fields.len(), 512);
+        command.arg(LAYOUT).arg(INITIAL_LAYOUT).arg(TARGET_LAYOUT);
         for (name, value) in fields {
             command.arg(name).arg(value);
         }
@@ -36,8 +36,8 @@ impl Registry for RedisStore {
 
     async fn replace(&self, installation: &Installation) -> PortResult<()> {
         let fields = fields(installation);
-        let mut command = script::REPLACE.command(&[INSTALLATION], 2 + 2 * fields.len(), 512);
-        command.arg(LAYOUT).arg(INITIAL_LAYOUT);
+        let mut command = script::REPLACE.command(&[INSTALLATION, INDEXES], 3 + 2 * fields.len(), 512);
+        command.arg(LAYOUT).arg(INITIAL_LAYOUT).arg(TARGET_LAYOUT);
         for (name, value) in fields {
             command.arg(name).arg(value);
         }

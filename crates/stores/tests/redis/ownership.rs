@@ -65,7 +65,14 @@ async fn first_catalog_raises_the_layout_and_registrations_keep_it() {
     let own = installation("shop");
     redis.store.replace(&own).await.unwrap();
     redis.store.register(&installation("crm")).await.unwrap();
-    assert_eq!((redis.layout().await, redis.store.installation().await.unwrap()), (LAYOUT, Some(own)));
+    assert_eq!((redis.layout().await, redis.store.installation().await.unwrap()), (LAYOUT, Some(own.clone())));
+    // An operator who deletes the registration does not open the keys to earlier releases.
+    assert_eq!(redis.command::<u64>(&["DEL", INSTALLATION]).await, 1);
+    redis.store.register(&own).await.unwrap();
+    assert_eq!(redis.layout().await, LAYOUT);
+    redis.command::<u64>(&["HDEL", INSTALLATION, "format"]).await;
+    redis.store.replace(&own).await.unwrap();
+    assert_eq!(redis.layout().await, LAYOUT);
 }
 
 /// After a wipe, the catalog may be written back before the registration.
