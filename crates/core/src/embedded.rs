@@ -1,5 +1,7 @@
 //! A change with its vectors, as stage 2 carries it.
 
+use std::borrow::Cow;
+
 use crate::catalog::{Fp, TargetId};
 use crate::change::Change;
 use crate::error::{Cause, PortError, Server};
@@ -68,6 +70,12 @@ pub fn check_vectors(values: &[f32], dimension: usize, first: usize) -> Result<(
         return Err(PortError::poison(message).because(Server::EMBEDDER, cause));
     }
     Ok(())
+}
+
+/// Returns the input of the embedder for a chunk: the prefix of its document, if it has one, on a line of its own, and
+/// the text.
+pub fn input<'a>(prefix: &str, chunk: &'a str) -> Cow<'a, str> {
+    if prefix.is_empty() { Cow::Borrowed(chunk) } else { Cow::Owned([prefix, chunk].join("\n")) }
 }
 
 /// The target of a record of stage 2, and what the record was made by.

@@ -180,6 +180,7 @@ pub(crate) fn processor_options(settings: &Settings) -> ProcessorOptions {
             exclude: documents.exclude.clone(),
         },
         chunk_tokens: documents.chunk_tokens,
+        chunk_prefix: None,
         chunk_overlap: documents.chunk_overlap,
         blank: if documents.skips_blank { Blank::Skip } else { Blank::Index },
         on_dead_letter: on_dead_letter(settings),
@@ -196,7 +197,11 @@ pub(crate) fn upserter_options(settings: &Settings) -> UpserterOptions {
     let documents = &settings.documents;
     UpserterOptions {
         consumer: consumer(&settings.upserter, settings),
-        payload: PayloadOptions { include: documents.include.clone(), exclude: documents.exclude.clone() },
+        payload: PayloadOptions {
+            include: documents.include.clone(),
+            exclude: documents.exclude.clone(),
+            ..PayloadOptions::default()
+        },
         on_dead_letter: on_dead_letter(settings),
     }
 }

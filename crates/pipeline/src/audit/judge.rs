@@ -256,7 +256,7 @@ mod tests {
             assert_eq!(judge(Some(&source()), vec![damaged.clone()], None), None);
             assert_eq!(kind(vec![damaged]), Some(Kind::Stale));
         }
-        let options = PayloadOptions { include: vec!["subject".into()], exclude: Vec::new() };
+        let options = PayloadOptions { include: vec!["subject".into()], ..PayloadOptions::default() };
         let mut part = seen(0, 1, 5, DOCUMENT);
         part.point.payload.shift_remove("number");
         assert_eq!(judge(Some(&source()), vec![part], Some(&options)), None);

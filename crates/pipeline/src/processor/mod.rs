@@ -42,8 +42,10 @@ mod render;
 mod reuse;
 mod settle;
 mod split;
+mod template;
 mod traced;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -76,6 +78,7 @@ use plan::{Job, Plan, Planner};
 use recall::Recall;
 use reuse::Reuse;
 use split::Splitter;
+use template::Template;
 use traced::EmbedCall;
 
 /// The service's name in errors, spans and labels.
@@ -103,15 +106,18 @@ pub struct Processor {
     options: ProcessorOptions,
     ports: ProcessorPorts,
     renderer: Renderer,
+    prefix: Option<Template>,
     tracer: Option<Tracer>,
     health: Health,
 }
 
 impl Processor {
-    /// Creates a processor; fails if the template is invalid.
+    /// Creates a processor; fails if a template is invalid.
     pub fn new(options: ProcessorOptions, ports: ProcessorPorts) -> Result<Self, ServiceError> {
         let renderer = Renderer::new(&options.text).map_err(|error| ServiceError::new(NAME, error))?;
-        Ok(Self { options, ports, renderer, tracer: None, health: Health::of(NAME) })
+        let prefix = options.chunk_prefix.as_deref().map(|template| Template::new("chunk.prefix", template));
+        let prefix = prefix.transpose().map_err(|error| ServiceError::new(NAME, error))?;
+        Ok(Self { options, ports, renderer, prefix, tracer: None, health: Health::of(NAME) })
     }
 
     /// Returns the same processor with a tracer, if there is one.
@@ -151,6 +157,7 @@ impl Processor {
             fingerprints: Fingerprints::new(&info.model, &info.revision, info.dimension),
             planner: Arc::new(Planner {
                 renderer: self.renderer,
+                prefix: self.prefix,
                 splitter: Splitter::new(
                     tokens,
                     ChunkLimits::new(longest, self.options.chunk_overlap),
@@ -310,11 +317,11 @@ impl Worker {
                 too_long.push((job, error.clone()));
                 continue;
             }
-            let Job { change, chunks, entries, .. } = job;
+            let Job { change, chunks, prefix, entries, .. } = job;
             match vectors {
                 Ok(vectors) => {
                     let (model, revision) = (self.info.model.clone(), self.info.revision.clone());
-                    let (target, prefix) = (None, String::new());
+                    let target = None;
                     let record = Embedded { change, model, revision, chunks, vectors, unchanged, target, prefix };
                     records.push((record, entries));
                 }
@@ -328,13 +335,13 @@ impl Worker {
     }
 
     /// Counts texts that need not be embedded. Their tokens are counted in the background.
-    fn count(&self, saved: &Saved, texts: &[&str]) {
+    fn count(&self, saved: &Saved, texts: &[Cow<'_, str>]) {
         if texts.is_empty() {
             return;
         }
         saved.texts.increment(texts.len() as u64);
         let (planner, counter) = (self.planner.clone(), saved.tokens.clone());
-        let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
+        let texts: Vec<String> = texts.iter().map(|text| text.clone().into_owned()).collect();
         let bytes = texts.iter().map(String::len).sum();
         let count = move || counter.increment(texts.iter().map(|text| planner.splitter.count(text) as u64).sum());
         beside(bytes, count);

@@ -14,8 +14,11 @@ pub struct ProcessorOptions {
     pub high_water: u64,
     /// The text of a document to embed.
     pub text: TextOptions,
-    /// Maximum number of tokens per chunk; `None` for the model's limit.
+    /// Maximum number of tokens per chunk, with the prefix; `None` for the model's limit.
     pub chunk_tokens: Option<usize>,
+    /// A template over the document's fields, whose text precedes every chunk in the input of the embedder, on a line of
+    /// its own. Its tokens count.
+    pub chunk_prefix: Option<String>,
     /// Tokens that a chunk repeats from the previous one, so that a split sentence is complete in one of them.
     pub chunk_overlap: usize,
     /// The handling of documents without text.

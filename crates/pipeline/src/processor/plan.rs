@@ -1,5 +1,6 @@
 //! Plans the processing of a batch of stage 1, without I/O.
 
+use serde_json::{Map, Value};
 use tidewheel_core::change::Change;
 use tidewheel_core::embedded::Embedded;
 use tidewheel_core::error::PortError;
@@ -11,6 +12,7 @@ use super::blank::is_blank;
 use super::options::Blank;
 use super::render::Renderer;
 use super::split::{Chunks, Splitter};
+use super::template::Template;
 use crate::newest::{Kept, newest};
 use crate::parking::{OnDeadLetter, ParkingPlan, deletion_at, park};
 
@@ -21,6 +23,8 @@ pub struct Job {
     pub change: Change,
     /// Its chunks, at least one.
     pub chunks: Vec<String>,
+    /// The text in front of every chunk in the input of the embedder; the chunks do not contain it.
+    pub prefix: String,
     /// Maximum number of tokens per chunk used for the split.
     pub limit: usize,
     /// Its entry, followed by the entries of older changes of the same document, which it supersedes.
@@ -53,6 +57,8 @@ pub struct Plan {
 pub(super) struct Planner {
     /// Renders documents to texts.
     pub(super) renderer: Renderer,
+    /// Renders the prefix of a document's chunks.
+    pub(super) prefix: Option<Template>,
     /// Splits texts into chunks.
     pub(super) splitter: Splitter,
     /// The handling of documents without text.
@@ -85,10 +91,14 @@ impl Planner {
             }
             match change.document.as_ref().map(|document| self.chunks(change.document_id(), document)) {
                 None => plan.passed.push(Passed { change, entries }),
-                Some(Ok(chunks)) if self.blank == Blank::Skip && chunks.texts.iter().all(|text| is_blank(text)) => {
+                Some(Ok((_, chunks)))
+                    if self.blank == Blank::Skip && chunks.texts.iter().all(|text| is_blank(text)) =>
+                {
                     plan.passed.push(Passed { change: deletion_at(change.version, &change), entries });
                 }
-                Some(Ok(Chunks { texts, limit })) => plan.jobs.push(Job { change, chunks: texts, limit, entries }),
+                Some(Ok((prefix, Chunks { texts: chunks, limit }))) => {
+                    plan.jobs.push(Job { change, chunks, prefix, limit, entries });
+                }
                 Some(Err(error)) => {
                     plan.park(&change, park(self.on_dead_letter, change.version, entries, None, &error));
                 }
@@ -99,7 +109,7 @@ impl Planner {
 
     /// Approximate number of bytes to process; `usize::MAX` if a template may compute for long.
     pub(super) fn cost(&self, deliveries: &[Delivery<Change>]) -> usize {
-        if self.renderer.computes() {
+        if self.renderer.computes() || self.prefix.is_some() {
             return usize::MAX;
         }
         let documents = deliveries.iter().filter_map(|delivery| delivery.record.as_ref().ok()?.document.as_ref());
@@ -107,16 +117,20 @@ impl Planner {
     }
 
     fn text(&self, document: &str) -> Result<String, PortError> {
-        let document = plain_document(document).map_err(|error| PortError::poison(error.to_string()))?;
-        self.renderer.render(&document)
+        self.renderer.render(&parsed(document)?)
     }
 
-    fn chunks(&self, id: DocumentId, document: &str) -> Result<Chunks, PortError> {
-        let text = self.text(document)?;
+    /// Returns the prefix of a document's chunks, and its chunks. A document without text has no prefix: it is not embedded.
+    fn chunks(&self, id: DocumentId, document: &str) -> Result<(String, Chunks), PortError> {
+        let document = parsed(document)?;
+        let text = self.renderer.render(&document)?;
         if is_blank(&text) {
-            return Ok(Chunks { texts: vec![String::new()], limit: 0 });
+            return Ok((String::new(), Chunks { texts: vec![String::new()], limit: 0 }));
         }
-        self.splitter.split(id, text)
+        let prefix = self.prefix.as_ref().map(|prefix| prefix.render(&document)).transpose()?;
+        let prefix = prefix.filter(|prefix| !is_blank(prefix)).unwrap_or_default();
+        let chunks = self.splitter.split(id, text, &prefix)?;
+        Ok((prefix, chunks))
     }
 
     /// Splits the documents of these jobs more finely, because the embedder rejected a chunk of each as too long. A job
@@ -126,7 +140,7 @@ impl Planner {
         for (mut job, reason) in rejected {
             let document = job.change.document.as_deref().unwrap_or_default();
             let id = job.change.document_id();
-            let finer = self.text(document).map(|text| self.splitter.split_finer(id, &text, job.limit));
+            let finer = self.text(document).map(|text| self.splitter.split_finer(id, &text, &job.prefix, job.limit));
             match finer {
                 Ok(Some(Ok(Chunks { texts, limit }))) => {
                     (job.chunks, job.limit) = (texts, limit);
@@ -138,6 +152,10 @@ impl Planner {
         }
         (jobs, unsplittable)
     }
+}
+
+fn parsed(document: &str) -> Result<Map<String, Value>, PortError> {
+    plain_document(document).map_err(|error| PortError::poison(error.to_string()))
 }
 
 /// A record for stage 2, with the entries of stage 1 that it settles.
@@ -179,6 +197,7 @@ mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
+    use serde_json::json;
     use tidewheel_core::change::{Operation, Route};
     use tidewheel_core::chunking::ChunkLimits;
     use tidewheel_core::identity::Namespace;
@@ -207,9 +226,14 @@ mod tests {
     }
 
     fn plan_with(deliveries: Vec<Delivery<Change>>, blank: Blank, on_dead_letter: OnDeadLetter) -> Plan {
-        let renderer = Renderer::new(&TextOptions::default()).unwrap();
+        planner(None, blank, on_dead_letter).plan(deliveries)
+    }
+
+    fn planner(prefix: Option<&str>, blank: Blank, on_dead_letter: OnDeadLetter) -> Planner {
+        let renderer = Renderer::new(&TextOptions { fields: vec!["text".into()], ..TextOptions::default() }).unwrap();
+        let prefix = prefix.map(|template| Template::new("chunk.prefix", template).unwrap());
         let splitter = Splitter::new(Arc::new(Words), ChunkLimits::new(256, 32), 1_000);
-        Planner { renderer, splitter, blank, on_dead_letter }.plan(deliveries)
+        Planner { renderer, prefix, splitter, blank, on_dead_letter }
     }
 
     fn deliveries(changes: &[(Operation, u8, u32)]) -> Vec<Delivery<Change>> {
@@ -273,12 +297,38 @@ mod tests {
         let mut batch = deliveries(&[(Operation::Insert, 1, 1), (Operation::Insert, 2, 1)]);
         for (delivery, text) in batch.iter_mut().zip(["word ".repeat(600), String::new()]) {
             if let Ok(change) = &mut delivery.record {
-                change.document = Some(serde_json::json!({ "text": text }).to_string());
+                change.document = Some(json!({ "text": text }).to_string());
             }
         }
         let plan = plan_of(batch);
         assert_eq!(plan.jobs[0].chunks.len(), 3);
         assert_eq!(plan.jobs[1].chunks, [""]);
+    }
+
+    #[test]
+    fn prefix_is_rendered_once_per_document_and_shortens_its_chunks() {
+        let planner = planner(Some("{{ subject }} by {{ by }}"), Blank::Index, OnDeadLetter::Keep);
+        let plan = |document: Value| {
+            let mut batch = deliveries(&[(Operation::Insert, 1, 1)]);
+            batch[0].record.as_mut().unwrap().document = Some(document.to_string());
+            planner.plan(batch)
+        };
+        let (text, subject) = ("word ".repeat(600), "late ".repeat(150));
+        let plain = plan(json!({ "text": text }));
+        assert_eq!((plain.jobs[0].prefix.as_str(), plain.jobs[0].chunks.len()), ("", 3));
+        let job = plan(json!({ "text": text, "subject": subject, "by": "Ada" })).jobs.remove(0);
+        assert_eq!(job.prefix, format!("{subject} by Ada"));
+        assert!(job.chunks.len() > 3 && job.chunks.iter().all(|chunk| chunk.starts_with("word")));
+        let (finer, _) = planner.finer(vec![(job.clone(), PortError::poison("too long"))]);
+        assert_eq!(finer[0].prefix, job.prefix);
+        assert!(finer[0].chunks.len() > job.chunks.len());
+        let (none, rest) = planner.finer(vec![(finer[0].clone(), PortError::poison("too long"))]);
+        assert_eq!((none.len(), rest.len()), (0, 1), "the prefix leaves no room for smaller chunks");
+
+        let blank = plan(json!({ "text": " ", "subject": 7 })).jobs.remove(0);
+        assert_eq!((blank.prefix.as_str(), blank.chunks), ("", vec![String::new()]));
+        let letters = plan(json!({ "text": "short", "subject": "late ".repeat(250) })).letters;
+        assert!(letters[0].reason.contains("shorten chunk.prefix"), "{}", letters[0].reason);
     }
 
     #[test]
@@ -288,7 +338,7 @@ mod tests {
                 let mut batch = deliveries(&[(Operation::Insert, 1, 1), (Operation::Update, 2, 1)]);
                 for delivery in &mut batch {
                     let change = delivery.record.as_mut().unwrap();
-                    change.document = Some(serde_json::json!({ "text": blank }).to_string());
+                    change.document = Some(json!({ "text": blank }).to_string());
                 }
                 batch
             };

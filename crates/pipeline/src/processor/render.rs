@@ -2,24 +2,15 @@
 
 use std::borrow::Cow;
 
-use minijinja::value::Serde;
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value};
 use tidewheel_core::error::PortError;
 use tidewheel_core::paths;
 
-use super::filters;
 use super::options::TextOptions;
+use super::template::Template;
 
+/// The setting of the template, for messages.
 const TEMPLATE: &str = "documents.template";
-
-/// Fuel of a template per document. The engine charges one unit for each instruction and for every 64 bytes that a
-/// template creates or reads: about a quarter of a second, and 256 MB in all. The largest documents need a tenth of it
-/// for each pass over their text.
-const FUEL: u64 = 4_000_000;
-
-/// Maximum size of a document's text in bytes: twice the size of the largest document.
-const LONGEST_TEXT: usize = 32 << 20;
 
 /// Renders documents to text.
 #[derive(Debug)]
@@ -31,8 +22,7 @@ pub struct Renderer {
 
 #[derive(Debug)]
 enum Kind {
-    /// The template and the paths of the fields that it reads.
-    Template(Box<Environment<'static>>, Vec<String>),
+    Template(Template),
     Fields(Vec<String>),
     EveryString,
 }
@@ -41,21 +31,7 @@ impl Renderer {
     /// Creates a renderer for these settings; fatal if the template is invalid.
     pub fn new(options: &TextOptions) -> Result<Self, PortError> {
         if let Some(template) = &options.template {
-            let mut environment = Environment::new();
-            // A missing field renders as an empty text at any depth.
-            environment.set_undefined_behavior(UndefinedBehavior::Chainable);
-            environment.set_fuel(Some(FUEL));
-            filters::add(&mut environment);
-            environment.add_template_owned(TEMPLATE, template.clone()).map_err(|error| {
-                PortError::fatal(format!("invalid documents.template: {error}")).with_hint(
-                    "see https://docs.rs/minijinja for the syntax, for example {{ subject }} {{ customer.name }}",
-                )
-            })?;
-            filters::check(&environment, template)
-                .map_err(|error| PortError::fatal(format!("invalid documents.template: {error}")))?;
-            let read = environment.get_template(TEMPLATE).map(|template| template.undeclared_variables(true));
-            let read = read.unwrap_or_default().into_iter().collect();
-            return Ok(Self { kind: Kind::Template(Box::new(environment), read), excluded: Vec::new() });
+            return Ok(Self { kind: Kind::Template(Template::new(TEMPLATE, template)?), excluded: Vec::new() });
         }
         let kind = if options.fields.is_empty() { Kind::EveryString } else { Kind::Fields(options.fields.clone()) };
         Ok(Self { kind, excluded: options.exclude.clone() })
@@ -73,18 +49,7 @@ impl Renderer {
     /// Poison if the template fails on this document.
     pub fn render(&self, document: &Map<String, Value>) -> Result<String, PortError> {
         match &self.kind {
-            // The literal text of the template is not text of the document.
-            Kind::Template(_, read) if !read.is_empty() && !has_any(document, read) => Ok(String::new()),
-            Kind::Template(environment, _) => environment
-                .get_template(TEMPLATE)
-                .and_then(|template| template.render(Serde(&*without_nulls(document))))
-                .map_err(|error| PortError::poison(failure(&error)))
-                .and_then(|text| match text.len() {
-                    0..=LONGEST_TEXT => Ok(text.trim().to_owned()),
-                    bytes => Err(PortError::poison(format!(
-                        "documents.template renders {bytes} bytes for this document, maximum {LONGEST_TEXT}"
-                    ))),
-                }),
+            Kind::Template(template) => template.render(document),
             Kind::Fields(fields) => {
                 let mut lines = Vec::new();
                 for value in fields.iter().flat_map(|field| paths::values(document, field)) {
@@ -107,70 +72,6 @@ impl Renderer {
         }
         lines.join("\n")
     }
-}
-
-fn failure(error: &Error) -> String {
-    if error.kind() == ErrorKind::OutOfFuel {
-        let megabytes = FUEL * 64 / 1_000_000;
-        return format!(
-            "documents.template exceeds the limit of {FUEL} steps or {megabytes} MB of intermediate text for this document"
-        );
-    }
-    format!("documents.template fails on this document: {error}")
-}
-
-/// Whether any of these paths of a template has a value. The last segment of a path may be a method.
-fn has_any(document: &Map<String, Value>, read: &[String]) -> bool {
-    fn is_scalar(value: &Value) -> bool {
-        match value {
-            Value::Null | Value::Object(_) => false,
-            Value::String(text) => !text.trim().is_empty(),
-            Value::Array(items) => items.iter().any(is_scalar),
-            Value::Bool(_) | Value::Number(_) => true,
-        }
-    }
-    fn is_something(value: &Value) -> bool {
-        match value {
-            Value::Array(items) => items.iter().any(is_something),
-            Value::Object(fields) => fields.values().any(is_something),
-            scalar => is_scalar(scalar),
-        }
-    }
-    read.iter().any(|path| {
-        let owner = |(dot, _): (usize, &str)| paths::values(document, &path[..dot]).into_iter().any(is_scalar);
-        paths::values(document, path).into_iter().any(is_something) || path.match_indices('.').any(owner)
-    })
-}
-
-/// The document without nulls: templates treat null as missing.
-fn without_nulls(document: &Map<String, Value>) -> Cow<'_, Map<String, Value>> {
-    fn has_null(value: &Value) -> bool {
-        match value {
-            Value::Null => true,
-            Value::Array(items) => items.iter().any(has_null),
-            Value::Object(fields) => fields.values().any(has_null),
-            _ => false,
-        }
-    }
-    fn remove_nulls(value: &mut Value) {
-        match value {
-            Value::Array(items) => {
-                items.retain(|item| !item.is_null());
-                items.iter_mut().for_each(remove_nulls);
-            }
-            Value::Object(fields) => remove_nulls_in(fields),
-            _ => {}
-        }
-    }
-    fn remove_nulls_in(fields: &mut Map<String, Value>) {
-        fields.retain(|_, value| !value.is_null());
-        fields.values_mut().for_each(remove_nulls);
-    }
-    let mut document = Cow::Borrowed(document);
-    if document.values().any(has_null) {
-        remove_nulls_in(document.to_mut());
-    }
-    document
 }
 
 /// Appends the texts in `value`: strings, those in arrays and objects, and, with `scalars`, numbers and booleans.

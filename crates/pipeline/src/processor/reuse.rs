@@ -1,9 +1,10 @@
 //! Decides the origin of each chunk's vector: the index, another chunk of the batch, or the embedder.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use tidewheel_core::change::Operation;
-use tidewheel_core::embedded::Vectors;
+use tidewheel_core::embedded::{Vectors, input};
 use tidewheel_core::error::PortError;
 use tidewheel_core::fingerprint::Fingerprints;
 use tidewheel_core::ports::KnownVector;
@@ -66,6 +67,7 @@ impl Reuse {
         let (mut origins, mut unchanged) = (Vec::with_capacity(jobs.len()), Vec::with_capacity(jobs.len()));
         let (mut repeated, mut todo) = (Vec::new(), Vec::new());
         for (number, job) in jobs.iter().enumerate() {
+            let fingerprints = fingerprints.prefixed(&job.prefix);
             let mut in_place = true;
             let mut own = Vec::with_capacity(job.chunks.len());
             for (chunk, (text, point)) in points(job).enumerate() {
@@ -93,23 +95,37 @@ impl Reuse {
         Self { known, origins, unchanged, repeated, todo }
     }
 
-    /// The texts to embed, each once. They are moved out of the jobs and moved back by [`Reuse::restore_texts`].
+    /// The texts to embed, each once, with their prefixes. Chunks without a prefix are moved out of the jobs and moved back
+    /// by [`Reuse::restore_texts`].
     pub(super) fn take_texts(&self, jobs: &mut [Job]) -> Vec<String> {
-        self.todo.iter().map(|(job, chunk)| std::mem::take(&mut jobs[*job].chunks[*chunk])).collect()
+        let take = |&(job, chunk): &(usize, usize)| {
+            let Job { prefix, chunks, .. } = &mut jobs[job];
+            if prefix.is_empty() {
+                std::mem::take(&mut chunks[chunk])
+            } else {
+                input(prefix, &chunks[chunk]).into_owned()
+            }
+        };
+        self.todo.iter().map(take).collect()
     }
 
     /// Moves the texts back into the jobs.
     pub(super) fn restore_texts(&self, jobs: &mut [Job], texts: Vec<String>) {
         for ((job, chunk), text) in self.todo.iter().zip(texts) {
-            jobs[*job].chunks[*chunk] = text;
+            if jobs[*job].prefix.is_empty() {
+                jobs[*job].chunks[*chunk] = text;
+            }
         }
     }
 
-    /// The chunks that were not embedded: those with vectors from the index, and those with the text of another chunk.
-    pub(super) fn saved<'j>(&self, jobs: &'j [Job]) -> (Vec<&'j str>, Vec<&'j str>) {
-        let all = self.origins.iter().zip(jobs).flat_map(|(origins, job)| origins.iter().zip(&job.chunks));
-        let known = all.filter(|(origin, _)| matches!(origin, Origin::Index(_))).map(|(_, text)| text.as_str());
-        let repeated = self.repeated.iter().map(|(job, chunk)| jobs[*job].chunks[*chunk].as_str());
+    /// The texts that were not embedded, with their prefixes: those of chunks with vectors from the index, and those of
+    /// chunks with the text of another chunk.
+    pub(super) fn saved<'j>(&self, jobs: &'j [Job]) -> (Vec<Cow<'j, str>>, Vec<Cow<'j, str>>) {
+        let known = self.origins.iter().zip(jobs).flat_map(|(origins, job)| {
+            let known = origins.iter().zip(&job.chunks).filter(|(origin, _)| matches!(origin, Origin::Index(_)));
+            known.map(move |(_, chunk)| input(&job.prefix, chunk))
+        });
+        let repeated = self.repeated.iter().map(|(job, chunk)| input(&jobs[*job].prefix, &jobs[*job].chunks[*chunk]));
         (known.collect(), repeated.collect())
     }
 

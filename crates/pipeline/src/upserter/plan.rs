@@ -92,13 +92,13 @@ impl Plan {
 
 /// The points of a document: the vector of each chunk with the document's fields, or their excerpt, and the chunk's stamp.
 fn points(embedded: Embedded, options: &PayloadOptions) -> Result<DocumentPoints, PortError> {
-    let Embedded { change, model, revision, chunks, vectors, .. } = embedded;
+    let Embedded { change, model, revision, chunks, vectors, prefix, .. } = embedded;
     let document = change.document_id();
     let text = change.document.as_deref().unwrap_or_default();
     let fields = plain_document(text).map_err(|error| PortError::poison(error.to_string()))?;
     let fields = options.select(fields);
     let digest = digest(text);
-    let fingerprints = Fingerprints::new(&model, &revision, vectors.dimension());
+    let fingerprints = Fingerprints::new(&model, &revision, vectors.dimension()).prefixed(&prefix);
     let stamp = Stamp {
         digest: &digest,
         fingerprints: &fingerprints,
@@ -109,7 +109,7 @@ fn points(embedded: Embedded, options: &PayloadOptions) -> Result<DocumentPoints
         model: &model,
         chunks: u32::try_from(chunks.len()).map_err(|_| PortError::poison("more chunks than can be counted"))?,
     };
-    let excerpt = if chunks.len() > 1 { excerpt(&fields) } else { None };
+    let excerpt = if chunks.len() > 1 && !options.full { excerpt(&fields) } else { None };
     let (excerpt, omitted) = excerpt.map(|Excerpt { fields, omitted }| (fields, Value::from(omitted))).unzip();
     let points = (0..).zip(chunks.iter().zip(vectors.iter())).map(|(chunk, (text, vector))| {
         let mut own = stamp.value(chunk, text);
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn points_carry_the_document_and_one_stamp_per_chunk() {
         let delivery = Delivery { id: EntryId("1-0".into()), record: Ok(embedded(Operation::Insert, 7, 3, 2)) };
-        let payload = PayloadOptions { include: vec![], exclude: vec!["secret".into()] };
+        let payload = PayloadOptions { exclude: vec!["secret".into()], ..PayloadOptions::default() };
         let plan = plan(vec![delivery], &payload, OnDeadLetter::Keep);
         let document = DocumentId::new(&Namespace::new("shop", "tickets"), "7");
         let written = &plan.writes[0].points;
@@ -292,6 +292,31 @@ mod tests {
         }
         let short = &plan.writes[1].points;
         assert!(short.excerpt.is_none() && short.points[0].payload[RESERVED].get(OMITTED).is_none());
+    }
+
+    #[test]
+    fn full_payload_is_on_every_point() {
+        let mut long = embedded(Operation::Insert, 7, 3, 2);
+        let content = "x".repeat(50_000);
+        long.change.document = Some(serde_json::json!({"_id": 7, "content": content}).to_string());
+        let payload = PayloadOptions { full: true, ..PayloadOptions::default() };
+        let plan = plan(vec![Delivery { id: EntryId("1-0".into()), record: Ok(long) }], &payload, OnDeadLetter::Keep);
+        let written = &plan.writes[0].points;
+        for point in &written.points {
+            let payload = payload_of(written, point);
+            assert_eq!(payload["content"], content);
+            assert_eq!(payload[RESERVED].get(OMITTED), None);
+        }
+    }
+
+    #[test]
+    fn fingerprint_covers_the_prefix_and_the_text_does_not_contain_it() {
+        let prefixed = Embedded { prefix: "Late".to_owned(), ..embedded(Operation::Insert, 7, 3, 1) };
+        let delivery = Delivery { id: EntryId("1-0".into()), record: Ok(prefixed) };
+        let plan = plan(vec![delivery], &PayloadOptions::default(), OnDeadLetter::Keep);
+        let stamp = &plan.writes[0].points.points[0].payload[RESERVED];
+        assert_eq!(stamp["fingerprint"], Fingerprints::new("hash:2", "1", 2).of("Late\nchunk 0"));
+        assert_eq!(stamp["text"], "chunk 0");
     }
 
     #[test]

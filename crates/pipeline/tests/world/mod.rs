@@ -182,6 +182,7 @@ impl World {
                     high_water: HIGH_WATER,
                     text: TextOptions { fields: vec!["text".into()], ..TextOptions::default() },
                     chunk_tokens: Some(CHUNK),
+                    chunk_prefix: None,
                     chunk_overlap: 0,
                     blank: self.blank,
                     on_dead_letter: self.on_dead_letter,
