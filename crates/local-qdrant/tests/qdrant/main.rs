@@ -10,4 +10,5 @@ mod nesting;
 mod points;
 mod rest;
 mod server;
+mod settings;
 mod sharing;

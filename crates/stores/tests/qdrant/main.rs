@@ -5,5 +5,6 @@ mod indexed;
 mod oracle;
 mod outage;
 mod server;
+mod settings;
 mod shape;
 mod tls;
