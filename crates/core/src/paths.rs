@@ -7,31 +7,56 @@ use serde_json::{Map, Value};
 
 /// Returns the values at a path, in document order.
 pub fn values<'a>(document: &'a Map<String, Value>, path: &str) -> Vec<&'a Value> {
-    let mut found = Vec::new();
+    found(document, path).values
+}
+
+/// Returns a copy of the value at a path; `None` if there is none. The values of a path through all elements of an array
+/// become an array, also a single one, so that their number does not decide the type of the result.
+pub fn value(document: &Map<String, Value>, path: &str) -> Option<Value> {
+    let Found { values, in_elements } = found(document, path);
+    match values.as_slice() {
+        [] => None,
+        [value] if !in_elements => Some((*value).clone()),
+        values => Some(values.iter().copied().cloned().collect()),
+    }
+}
+
+/// The values at a path.
+#[derive(Default)]
+struct Found<'a> {
+    values: Vec<&'a Value>,
+    /// Whether the path leads to some of them through all elements of an array.
+    in_elements: bool,
+}
+
+fn found<'a>(document: &'a Map<String, Value>, path: &str) -> Found<'a> {
+    let mut found = Found::default();
     in_object(document, path, &mut found);
     found
 }
 
-fn in_object<'a>(fields: &'a Map<String, Value>, path: &str, found: &mut Vec<&'a Value>) {
+fn in_object<'a>(fields: &'a Map<String, Value>, path: &str, found: &mut Found<'a>) {
     for (name, rest) in heads(path) {
         match (fields.get(name), rest) {
-            (Some(value), None) => found.push(value),
+            (Some(value), None) => found.values.push(value),
             (Some(value), Some(rest)) => in_value(value, rest, found),
             (None, _) => {}
         }
     }
 }
 
-fn in_value<'a>(value: &'a Value, path: &str, found: &mut Vec<&'a Value>) {
+fn in_value<'a>(value: &'a Value, path: &str, found: &mut Found<'a>) {
     match value {
         Value::Object(fields) => in_object(fields, path, found),
         Value::Array(items) => {
             match element(path, items.len()) {
-                Some((at, None)) => found.push(&items[at]),
+                Some((at, None)) => found.values.push(&items[at]),
                 Some((at, Some(rest))) => in_value(&items[at], rest, found),
                 None => {}
             }
+            let before = found.values.len();
             items.iter().for_each(|item| in_value(item, path, found));
+            found.in_elements |= found.values.len() > before;
         }
         _ => {}
     }
@@ -170,6 +195,28 @@ mod tests {
         ] {
             assert_eq!(json!(values(&document, path)), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn value_of_a_path_through_elements_is_an_array() {
+        let document = document();
+        for (path, expected) in [
+            ("title", Some(json!("Late"))),
+            ("customer.address", Some(json!({"city": "Bath"}))),
+            ("tags", Some(json!(["a", "b"]))),
+            ("tags.1", Some(json!("b"))),
+            ("comments.0.text", Some(json!("one"))),
+            ("comments.text", Some(json!(["one", "two"]))),
+            ("matrix.0.0.x", Some(json!(1))),
+            ("a.b", Some(json!("dotted"))),
+            ("comments.7.text", None),
+            ("customer.missing", None),
+        ] {
+            assert_eq!(value(&document, path), expected, "{path}");
+        }
+        let Value::Object(single) = json!({"orders": [{"total": 1}], "none": []}) else { unreachable!() };
+        assert_eq!(value(&single, "orders.total"), Some(json!([1])));
+        assert_eq!(value(&single, "none.total"), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ impl PayloadDeclaration {
             paths::remove(&mut document, path);
         }
         let renamed: Vec<(&String, Value)> =
-            self.rename.iter().filter_map(|(path, name)| Some((name, taken(&document, path)?))).collect();
+            self.rename.iter().filter_map(|(path, name)| Some((name, paths::value(&document, path)?))).collect();
         if !renamed.is_empty() {
             for path in self.rename.keys() {
                 paths::remove(&mut document, path);
@@ -31,15 +31,6 @@ impl PayloadDeclaration {
             }
         }
         id.into_iter().chain(document).collect()
-    }
-}
-
-/// The value at a path; `None` if there is none.
-fn taken(document: &Map<String, Value>, path: &str) -> Option<Value> {
-    match paths::values(document, path).as_slice() {
-        [] => None,
-        [value] => Some((*value).clone()),
-        values => Some(values.iter().copied().cloned().collect()),
     }
 }
 
@@ -106,6 +97,8 @@ mod tests {
             select(&renamed(&[("customer.name", "customer"), ("orders.total", "totals")]), document.clone()),
             json!({"_id": 1, "customer": "Ada", "orders": [{}, {}], "state": "open", "totals": [1, 2]})
         );
+        let single = select(&renamed(&[("orders.total", "totals")]), json!({"_id": 1, "orders": [{"total": 3}]}));
+        assert_eq!(single, json!({"_id": 1, "orders": [{}], "totals": [3]}), "an array, whatever its length");
         let swapped = renamed(&[("customer", "state"), ("state", "customer")]);
         let swapped = select(&swapped, document.clone());
         assert_eq!((&swapped["customer"], &swapped["state"]), (&json!("open"), &json!({"name": "Ada", "age": 36})));
