@@ -111,9 +111,8 @@ impl CollectionAdmin for QdrantIndex {
         let info = self.existing_info("index payload fields").await?;
         let listed = self.listed_indexes(&metadata(&info))?;
         let changes = Changes::between(wanted, &listed, &CollectionFacts::from(&info).payload_indexes);
-        let create = |(field, index): (&String, &PayloadIndex)| field_indexes::creation(&self.collection, field, index);
         // Checked before the first change.
-        let create = changes.create.iter().map(create).collect::<Result<Vec<_>, _>>()?;
+        let create = field_indexes::creations(&self.collection, &changes.create)?;
         for field in &changes.delete {
             self.delete_index(field).await?;
         }

@@ -56,11 +56,15 @@ impl Changes {
     }
 }
 
-/// The request that creates the index of this field.
+/// The requests that create these indexes.
 ///
 /// # Errors
 /// Fatal, for an option that is unknown or invalid.
-pub(super) fn creation(
+pub(super) fn creations(collection: &str, indexes: &Indexes) -> Result<Vec<CreateFieldIndexCollection>, PortError> {
+    indexes.iter().map(|(field, index)| creation(collection, field, index)).collect()
+}
+
+fn creation(
     collection: &str,
     field: &str,
     index: &PayloadIndex,
