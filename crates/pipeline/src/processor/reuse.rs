@@ -158,3 +158,49 @@ impl Reuse {
         Some((Ok(vectors), self.unchanged[job]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidewheel_core::change::{Change, Route};
+    use tidewheel_core::identity::Namespace;
+    use tidewheel_core::ports::EntryId;
+    use tidewheel_core::version::{ClusterTime, Version};
+
+    use super::*;
+
+    fn job(key: &str, prefix: &str, chunk: &str) -> Job {
+        let change = Change {
+            operation: Operation::Update,
+            namespace: Namespace::new("shop", "tickets"),
+            key: key.to_owned(),
+            id: key.to_owned(),
+            version: Version { epoch: 0, time: ClusterTime { seconds: 1, increment: 1 }, ordinal: 1, replay: 0 },
+            committed_at: 0,
+            document: Some("{}".to_owned()),
+            route: Route::Plain,
+        };
+        let entries = vec![EntryId(format!("{key}-0"))];
+        Job { change, chunks: vec![chunk.to_owned()], prefix: prefix.to_owned(), limit: 256, entries }
+    }
+
+    #[test]
+    fn chunks_are_embedded_and_found_again_with_their_prefix() {
+        let fingerprints = Fingerprints::new("hash:2", "1", 2);
+        let mut jobs =
+            vec![job("1", "Late", "x"), job("2", "Early", "x"), job("3", "Late", "x"), job("4", "", "Late\nx")];
+        let before = jobs.clone();
+        let reuse = Reuse::new(&jobs, Vec::new(), &fingerprints, 2);
+        let texts = reuse.take_texts(&mut jobs);
+        assert_eq!(texts, ["Late\nx", "Early\nx"]);
+        reuse.restore_texts(&mut jobs, texts);
+        assert_eq!(jobs, before);
+        assert_eq!(reuse.saved(&jobs).1, ["Late\nx", "Late\nx"], "equal inputs are embedded once");
+
+        let point = before[0].change.document_id().point(0);
+        let known = KnownVector { id: point, fingerprint: fingerprints.of("Late\nx"), vector: vec![1.0, 0.0] };
+        let reuse = Reuse::new(&jobs, vec![known], &fingerprints, 2);
+        assert_eq!(reuse.take_texts(&mut jobs), ["Early\nx"]);
+        let (vectors, unchanged) = reuse.vectors(0, &[], 2).unwrap();
+        assert_eq!((vectors.unwrap().values(), unchanged), (&[1.0, 0.0][..], true));
+    }
+}
